@@ -1,0 +1,1 @@
+"""One widget a file. A panel draws `Board` snapshots and posts messages; it knows no socket."""

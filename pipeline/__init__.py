@@ -1,0 +1,1 @@
+"""The serving pipeline: server, router, workers and detokenizer, which meet in messages alone."""

@@ -1,0 +1,1 @@
+"""The adapters that ship with the default model, and the recipe that trains them."""

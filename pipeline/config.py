@@ -1,0 +1,267 @@
+"""The one record of settings: `Config`. Flags are made from it, TOML is read into it.
+
+Knows no process and no socket. Nothing is set after birth: a child reads `RUN/config.json`,
+which the supervisor wrote once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tomllib
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import msgspec
+from msgspec import Meta
+
+DEFAULT_MODEL = "SmolLM2-135M-Instruct"
+LONGEST_SOCKET_NAME = "console-4194304.inbox"
+MAX_SOCKET_PATH = 107  # bytes in sockaddr_un, less the closing zero
+
+
+class OperatorError(Exception):
+    """Something the operator can mend: what is wrong, and what to do about it."""
+
+    def __init__(self, what: str, hint: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.what}. {self.hint}" if self.hint else self.what
+
+
+def default_run_directory() -> str:
+    """`$LORACONSOLE_RUN`, else `$XDG_RUNTIME_DIR/loraconsole`, else `/tmp/loraconsole-UID`."""
+    if run := os.environ.get("LORACONSOLE_RUN"):
+        return run
+    if runtime := os.environ.get("XDG_RUNTIME_DIR"):
+        return os.path.join(runtime, "loraconsole")
+    return f"/tmp/loraconsole-{os.getuid()}"
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Everything that shapes a pipeline. A field's description is its flag's help."""
+
+    run: Annotated[
+        str,
+        Meta(description="directory of this pipeline's sockets, logs and lock (mode 0700)"),
+    ] = msgspec.field(default_factory=default_run_directory)
+    model: Annotated[
+        str,
+        Meta(description="a Hugging Face directory, a .gguf file, a hub id, or the default's name"),
+    ] = DEFAULT_MODEL
+    adapter: Annotated[
+        tuple[str, ...],
+        Meta(description="NAME=PATH of a PEFT directory; repeat for more"),
+    ] = ()
+    dummy: Annotated[
+        bool, Meta(description="random weights from the model's config.json alone")
+    ] = False
+    device: Annotated[Literal["auto", "cpu", "cuda"], Meta(description="where to compute")] = "auto"
+    dtype: Annotated[
+        Literal["auto", "float32", "bfloat16", "float16", "int4"],
+        Meta(
+            description="weights' type; auto is bfloat16 on cuda and, on cpu, "
+            "float32 with 4-bit files kept packed for small batches (int4)"
+        ),
+    ] = "auto"
+    tp: Annotated[int, Meta(description="tensor-parallel ranks", ge=1)] = 1
+    threads: Annotated[
+        int, Meta(description="cpu threads of a worker; 0 chooses by the machine", ge=0)
+    ] = 0
+    host: Annotated[str, Meta(description="address the HTTP server binds")] = "127.0.0.1"
+    port: Annotated[
+        int, Meta(description="port of the HTTP server; 0 takes a free one", ge=0, le=65535)
+    ] = 8000
+    api_key: Annotated[
+        str,
+        Meta(description="clients must send it as a bearer token (also $LORACONSOLE_API_KEY)"),
+    ] = ""
+    scheduler: Annotated[Literal["fcfs", "lifo"], Meta(description="who is admitted first")] = (
+        "fcfs"
+    )
+    max_total_tokens: Annotated[
+        int, Meta(description="tokens of KV in the pool; 0 sizes it from free memory", ge=0)
+    ] = 0
+    max_model_len: Annotated[
+        int, Meta(description="longest prompt + output; 0 takes the model's own", ge=0)
+    ] = 0
+    max_running: Annotated[
+        int, Meta(description="most requests in a batch; 0 chooses by the device", ge=0)
+    ] = 0
+    max_prefill_tokens: Annotated[
+        int,
+        Meta(description="most prompt tokens in a step; 0 chooses by the device", ge=0),
+    ] = 0
+    max_waiting: Annotated[
+        int, Meta(description="requests that may wait; one more gets 429", ge=1)
+    ] = 4096
+    no_lora: Annotated[
+        bool, Meta(description="ablation: load no adapter, answer as the base model")
+    ] = False
+    no_lora_compute: Annotated[
+        bool, Meta(description="ablation: load adapters but skip their matrix products")
+    ] = False
+    profile: Annotated[
+        bool, Meta(description="write named time spans to RUN/spans/*.jsonl, and NVTX on cuda")
+    ] = False
+
+    @property
+    def run_path(self) -> Path:
+        return Path(self.run)
+
+    def adapters(self) -> dict[str, str]:
+        """Name to path of `--adapter`, in order. Raises `OperatorError` on a bad entry."""
+        found: dict[str, str] = {}
+        for entry in self.adapter:
+            name, equals, path = entry.partition("=")
+            if not equals or not name or not path:
+                raise OperatorError(f"--adapter {entry!r} is not NAME=PATH", "e.g. sql=./my-sql")
+            if not all(c.isalnum() or c in "-_." for c in name):
+                raise OperatorError(
+                    f"adapter name {name!r} has characters other than letters, digits and -_."
+                )
+            if name in found:
+                raise OperatorError(f"adapter {name!r} is given twice", "names must differ")
+            found[name] = path
+        return found
+
+    def process_names(self) -> tuple[str, ...]:
+        """The ring's processes in start order; stopping goes the other way."""
+        workers = tuple(f"worker-{rank}" for rank in range(self.tp))
+        return (*workers, "detokenizer", "router", "server")
+
+    def absolute(self) -> Config:
+        """Paths as they are meant here, so that children may stand in another directory."""
+        adapter = tuple(
+            f"{name}={os.path.abspath(os.path.expanduser(path))}"
+            for name, path in self.adapters().items()
+        )
+        model = self.model
+        if os.path.exists(os.path.expanduser(model)):
+            model = os.path.abspath(os.path.expanduser(model))
+        run = os.path.abspath(os.path.expanduser(self.run))
+        return msgspec.structs.replace(self, adapter=adapter, model=model, run=run)
+
+    def save(self) -> None:
+        """Writes `RUN/config.json`, readable by its owner alone (it may hold an API key)."""
+        path = self.run_path / "config.json"
+        temporary = path.with_suffix(".new")
+        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            file.write(msgspec.json.format(msgspec.json.encode(self)))
+        temporary.replace(path)
+
+    @classmethod
+    def load(cls, run: str | Path) -> Config:
+        """The settings of the pipeline that lives in `run`."""
+        path = Path(run) / "config.json"
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=cls)
+        except FileNotFoundError:
+            raise OperatorError(
+                f"no pipeline has run in {run}", "start one with: loraconsole up"
+            ) from None
+        except msgspec.DecodeError as error:
+            raise OperatorError(f"{path} is not readable: {error}", "remove it") from error
+
+
+def make_run_directory(run: str | Path) -> Path:
+    """Creates RUN with mode 0700, or raises `OperatorError` where it would be unsafe."""
+    path = Path(run)
+    socket_path = os.fsencode(path / LONGEST_SOCKET_NAME)
+    if len(socket_path) > MAX_SOCKET_PATH:
+        raise OperatorError(
+            f"run directory {path} is too long: its unix sockets would need {len(socket_path)} "
+            f"bytes of {MAX_SOCKET_PATH}",
+            "choose a shorter --run",
+        )
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise OperatorError(
+            f"cannot make run directory {path}: {error.strerror}", "choose another --run"
+        ) from error
+    status = path.stat()
+    if status.st_uid != os.getuid():
+        raise OperatorError(f"run directory {path} belongs to another user", "choose --run")
+    path.chmod(0o700)
+    (path / "logs").mkdir(mode=0o700, exist_ok=True)
+    return path
+
+
+# --- flags and files ----------------------------------------------------------------------------
+
+
+class Field(msgspec.Struct, frozen=True):
+    """A `Config` field as the command line sees it."""
+
+    name: str
+    kind: Any
+    help: str
+
+    @property
+    def flag(self) -> str:
+        return "--" + self.name.replace("_", "-")
+
+
+def fields() -> Iterator[Field]:
+    """Every setting, in order of declaration."""
+    for name, annotation in get_type_hints(Config, include_extras=True).items():
+        kind, *extras = get_args(annotation)
+        yield Field(name, kind, next(e.description for e in extras if isinstance(e, Meta)) or "")
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds one flag a field. A flag not given leaves no trace, so that TOML can speak."""
+    for field in fields():
+        options: dict[str, Any] = {"help": field.help, "default": argparse.SUPPRESS}
+        if field.kind is bool:
+            options["action"] = "store_true"
+        elif get_origin(field.kind) is Literal:
+            options["choices"] = get_args(field.kind)
+        elif get_origin(field.kind) is tuple:
+            options |= {"action": "append", "metavar": "NAME=PATH"}
+        elif field.kind is int:
+            options |= {"type": int, "metavar": "N"}
+        else:
+            assert field.kind is str or get_origin(field.kind) in (Union, types.UnionType)
+            options["metavar"] = field.name.upper()
+        parser.add_argument(field.flag, **options)
+    parser.add_argument(
+        "--config", metavar="FILE", help="TOML file of these settings; flags win over it"
+    )
+
+
+def from_flags(given: argparse.Namespace) -> Config:
+    """Defaults, then the TOML file, then the environment, then flags; each checked once."""
+    values: dict[str, Any] = {}
+    if file := getattr(given, "config", None):
+        values |= _read_toml(Path(file))
+    if key := os.environ.get("LORACONSOLE_API_KEY"):
+        values.setdefault("api_key", key)
+    values |= {f.name: getattr(given, f.name) for f in fields() if hasattr(given, f.name)}
+    try:
+        return msgspec.convert(values, Config).absolute()
+    except msgspec.ValidationError as error:
+        raise OperatorError(f"bad setting: {error}", "see loraconsole --help") from error
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        values = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise OperatorError(f"cannot read {path}: {error.strerror}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise OperatorError(f"{path} is not TOML: {error}") from error
+    known = {f.name for f in fields()}
+    values = {name.replace("-", "_"): value for name, value in values.items()}
+    if unknown := sorted(set(values) - known):
+        raise OperatorError(
+            f"{path} has unknown settings: {', '.join(unknown)}",
+            f"known are {', '.join(sorted(known))}",
+        )
+    return values

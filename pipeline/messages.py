@@ -1,0 +1,589 @@
+"""Everything that crosses a process boundary, in the order a request meets it.
+
+All frames are msgpack, one tagged struct a frame; a frame of the wrong type is refused at the
+socket. Rows inside a frame are positional arrays to keep a step's frame small. Times named `_at`
+are unix seconds, durations carry their unit in the name, and counters only grow: rates are made
+by whoever watches.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import TypeAlias
+
+import msgspec
+
+PROTOCOL = 1
+"""Raised whenever a message changes its meaning, so that an old console says so."""
+
+
+class Message(msgspec.Struct, frozen=True, tag=True):
+    """Base of every frame: frozen, and tagged with its class name."""
+
+
+class Row(msgspec.Struct, frozen=True, array_like=True):
+    """Base of what repeats inside a frame: positional, so 64 of them stay near a kilobyte."""
+
+
+# --- server -> router ---------------------------------------------------------------------------
+
+
+class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
+    """How the next token is chosen. Zero and one mean "off" where they are the identity.
+
+    `seed` is always set before a request leaves the server: sampling is keyed by
+    (seed, position), so a resumed stream goes on as it would have.
+    """
+
+    max_tokens: int = 128
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    seed: int = 0
+    stop: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
+    ignore_eos: bool = False
+    logprobs: int | None = None
+    """How many alternatives to report beside the chosen token; None reports nothing."""
+
+
+class Request(Message, frozen=True, kw_only=True):
+    """One prompt, tokenised and validated; `adapter` None means the base model exactly."""
+
+    request_id: str
+    adapter: str | None
+    prompt_ids: tuple[int, ...]
+    params: SamplingParams
+    arrived_at: float
+
+
+class Abort(Message, frozen=True):
+    """Stop a request: its client left, an operator said so, or its server is gone."""
+
+    request_id: str
+    reason: str
+
+
+class Refused(Message, frozen=True):
+    """router -> server: this request will not run (any further), and why, as an HTTP status."""
+
+    request_id: str
+    status: int
+    reason: str
+
+
+# --- router -> every worker ---------------------------------------------------------------------
+
+
+class Introduce(Message, frozen=True):
+    """router -> all: I am new; forget what the router before me said and announce yourself."""
+
+
+class Reset(Message, frozen=True):
+    """router -> workers: drop every sequence; from now on only batches of `epoch` count."""
+
+    epoch: int
+
+
+class Admission(Row, frozen=True):
+    """What a worker must know once about a sequence: its tokens so far, parameters, adapter.
+
+    `num_prompt` tells prompt from output where a preempted sequence comes back, since penalties
+    and the sampling position count output tokens.
+    """
+
+    sequence: int
+    token_ids: tuple[int, ...]
+    num_prompt: int
+    params: SamplingParams
+    adapter: str | None
+
+
+class BatchRow(Row, frozen=True):
+    """One sequence's part of a step: compute its next `num_tokens` tokens.
+
+    A token is sampled exactly when that reaches the end of the tokens known, the last sampled
+    token (which stays on the device) included. `new_pages` are appended to its page table first.
+    """
+
+    sequence: int
+    num_tokens: int
+    new_pages: tuple[int, ...] = ()
+
+
+class Batch(Message, frozen=True):
+    """One step, the same bytes to every rank. `release` names sequences to forget first."""
+
+    epoch: int
+    step: int
+    release: tuple[int, ...]
+    admit: tuple[Admission, ...]
+    rows: tuple[BatchRow, ...]
+
+
+# --- worker -> router ---------------------------------------------------------------------------
+
+
+class AdapterState(enum.Enum):
+    """Where an adapter is in its life. Changed by the router's registry and nowhere else."""
+
+    REGISTERED = "registered"
+    FETCHING = "fetching"
+    VALIDATING = "validating"
+    HOST = "host"
+    LOADING = "loading"
+    GPU = "gpu"
+    DRAINING = "draining"
+    GONE = "gone"
+    FAILED = "failed"
+
+
+class AdapterInfo(Row, frozen=True):
+    """What a worker found in an adapter's files, or why it refused them (`reason` set)."""
+
+    name: str
+    path: str
+    rank: int
+    target_modules: tuple[str, ...]
+    num_bytes: int
+    digest: str
+    reason: str = ""
+
+
+class WorkerReady(Message, frozen=True, kw_only=True):
+    """A worker has its weights: the pool it made, the model's limits, the adapters it holds."""
+
+    rank: int
+    incarnation: int
+    num_pages: int
+    page_size: int
+    max_model_len: int
+    vocab_size: int
+    eos_token_ids: tuple[int, ...]
+    adapters: tuple[AdapterInfo, ...]
+
+
+class Logprob(Row, frozen=True):
+    """log p of one token, natural log."""
+
+    token_id: int
+    logprob: float
+
+
+class SampledToken(Row, frozen=True):
+    """The token chosen for a sequence; with logprobs, itself first, then the best in order."""
+
+    sequence: int
+    token_id: int
+    logprobs: tuple[Logprob, ...] = ()
+
+
+class Tokens(Message, frozen=True):
+    """A worker's answer to a `Batch`: one token a sampling row. Ranks above 0 send none."""
+
+    epoch: int
+    step: int
+    rank: int
+    tokens: tuple[SampledToken, ...]
+    error: str = ""
+    """Set when the step failed; the worker then expects a `Reset`."""
+
+
+# --- router -> detokenizer ----------------------------------------------------------------------
+
+
+class OpenStream(Message, frozen=True, kw_only=True):
+    """A request's tokens will come: what the detokenizer needs to turn them into text."""
+
+    request_id: str
+    stop: tuple[str, ...]
+    logprobs: bool
+
+
+class StreamToken(Row, frozen=True):
+    """One accepted token. `index` counts output tokens from 0, so a replay is recognised."""
+
+    request_id: str
+    index: int
+    token_id: int
+    logprobs: tuple[Logprob, ...] = ()
+    finish_reason: str | None = None
+
+
+class StreamTokens(Message, frozen=True):
+    """The accepted tokens of one step."""
+
+    tokens: tuple[StreamToken, ...]
+
+
+class CloseStream(Message, frozen=True):
+    """The request was aborted or refused: forget its stream."""
+
+    request_id: str
+
+
+class StopFound(Message, frozen=True):
+    """detokenizer -> router: a stop string ended this request; its text is complete."""
+
+    request_id: str
+
+
+# --- detokenizer -> server ----------------------------------------------------------------------
+
+
+class TokenLogprob(Row, frozen=True):
+    """A token as text with its logprob, and the alternatives as (text, logprob)."""
+
+    token: str
+    logprob: float
+    top: tuple[tuple[str, float], ...]
+
+
+class TextDelta(Row, frozen=True):
+    """New text of a request. `offset` is the number of characters sent before it."""
+
+    request_id: str
+    offset: int
+    text: str
+    num_tokens: int
+    """Output tokens so far, these included."""
+    token_ids: tuple[int, ...]
+    logprobs: tuple[TokenLogprob, ...] = ()
+    finish_reason: str | None = None
+
+
+class TextDeltas(Message, frozen=True):
+    """All the text that one step brought."""
+
+    deltas: tuple[TextDelta, ...]
+
+
+class Ready(Message, frozen=True):
+    """server or detokenizer -> router: I am (again) here, with nothing in memory."""
+
+    name: str
+    incarnation: int
+
+
+# --- telemetry: every process publishes, whoever cares subscribes --------------------------------
+
+
+class ProcessState(enum.Enum):
+    """A process as the supervisor sees it; STARTING to STOPPING are what it says of itself."""
+
+    PENDING = "pending"
+    STARTING = "starting"
+    READY = "ready"
+    DRAINING = "draining"
+    STOPPING = "stopping"
+    BACKOFF = "backoff"
+    FAILED = "failed"
+    STOPPED = "stopped"
+    DONE = "done"
+    """A one-shot (fetch) that ended well."""
+
+
+class Hop(Row, frozen=True):
+    """Traffic of one socket since start. `peer` is the inbox written to, or our own name."""
+
+    peer: str
+    frames: int
+    num_bytes: int
+    refused: int = 0
+
+
+class Beat(Message, frozen=True, kw_only=True):
+    """Twice a second from every process: alive, what it is doing, what it costs."""
+
+    name: str
+    pid: int
+    incarnation: int
+    at: float
+    state: ProcessState
+    reason: str
+    cpu_seconds: float
+    rss_bytes: int
+    loop_lag_ms: float
+    hops: tuple[Hop, ...]
+    protocol: int = PROTOCOL
+
+
+LATENCY_BUCKETS_MS: tuple[float, ...] = tuple(
+    round(base * 10.0**power, 3) for power in range(0, 5) for base in (1.0, 1.6, 2.5, 4.0, 6.3)
+)
+"""Upper bounds of the latency histograms, 1 ms to 63 s, five a decade; one bucket more is open."""
+
+
+class ServerStats(Message, frozen=True, kw_only=True):
+    """Counters of the HTTP side. Histograms are counts per bucket of `LATENCY_BUCKETS_MS`."""
+
+    at: float
+    url: str
+    open_streams: int
+    requests: int
+    errors: int
+    prompt_tokens: int
+    output_tokens: int
+    ttft: tuple[int, ...]
+    inter_token: tuple[int, ...]
+
+
+class RouterStats(Message, frozen=True, kw_only=True):
+    """The scheduler's gauges and counters. Pages obey free + kv + adapters == total."""
+
+    at: float
+    waiting: int
+    running: int
+    pages_total: int
+    pages_kv: int
+    pages_adapters: int
+    page_size: int
+    steps: int
+    prefill_tokens: int
+    decode_tokens: int
+    preemptions: int
+    aborts: int
+    schedule_us: int
+    """Host time spent in the scheduler since start."""
+
+
+class WorkerStats(Message, frozen=True, kw_only=True):
+    """What a worker runs on and how much memory it took there."""
+
+    at: float
+    rank: int
+    device: str
+    dtype: str
+    model: str
+    threads: int
+    weights_bytes: int
+    pool_bytes: int
+    adapter_bytes: int
+
+
+class Step(Message, frozen=True, kw_only=True):
+    """Where the time of one step went, microseconds, measured where it is spent.
+
+    host: building the step's tensors. launch: issuing the work. busy: the device computing (on
+    a GPU between two events, on a CPU the computation itself). sync: the host blocked until the
+    sampled tokens were there. copy: host-to-device copies of the step's inputs.
+    """
+
+    rank: int
+    step: int
+    at: float
+    phase: str
+    """prefill, decode or mixed."""
+    rows: int
+    tokens: int
+    adapters: int
+    adapter_bytes: int
+    host_us: int
+    copy_us: int
+    launch_us: int
+    busy_us: int
+    sync_us: int
+
+
+class SyncPoint(Message, frozen=True):
+    """An explicit synchronize (warm-up, merge, prefill, capture) and how long it blocked."""
+
+    rank: int
+    name: str
+    at: float
+    wait_us: int
+
+
+class RequestView(Row, frozen=True):
+    """One live request as the router holds it."""
+
+    request_id: str
+    adapter: str | None
+    phase: str
+    """waiting, prefill or decode."""
+    reason: str
+    """Why it waits, empty when it runs."""
+    arrived_at: float
+    first_token_at: float | None
+    num_prompt: int
+    num_computed: int
+    num_output: int
+    max_tokens: int
+    pages: int
+
+
+class BatchView(Message, frozen=True):
+    """The live batch and the queue behind it, at most ten times a second."""
+
+    at: float
+    requests: tuple[RequestView, ...]
+
+
+class AdapterView(Row, frozen=True):
+    """One adapter: its truth and what it has done since the router started."""
+
+    name: str
+    path: str
+    state: AdapterState
+    reason: str
+    since: float
+    generation: int
+    digest: str
+    rank: int
+    target_modules: tuple[str, ...]
+    num_bytes: int
+    pages: int
+    running: int
+    waiting: int
+    requests: int
+    prompt_tokens: int
+    output_tokens: int
+
+
+class AdapterTable(Message, frozen=True):
+    """Every adapter the router knows; on change, and every two seconds."""
+
+    at: float
+    base_model: str
+    adapters: tuple[AdapterView, ...]
+    base: AdapterView
+    """The base model's own row: requests and tokens without any adapter."""
+
+
+class Progress(Message, frozen=True, kw_only=True):
+    """One progress bar. `total` None: length unknown. Finished when `done` is True."""
+
+    source: str
+    stage: str
+    """fetch, weights, warm-up, adapters, …"""
+    label: str
+    current: float
+    total: float | None
+    unit: str
+    elapsed_s: float
+    done: bool = False
+    failed: bool = False
+
+
+class Event(Message, frozen=True):
+    """Something changed that an operator wants to know. `level` as in logging."""
+
+    at: float
+    level: str
+    source: str
+    text: str
+
+
+class ProcessView(Row, frozen=True):
+    """One process as the supervisor sees it, with how it ended last time."""
+
+    name: str
+    state: ProcessState
+    pid: int
+    restarts: int
+    since: float
+    reason: str
+    exit_code: int | None = None
+    retry_at: float | None = None
+
+
+class ProcessTable(Message, frozen=True):
+    """The supervisor's list, in start order; on change and twice a second."""
+
+    at: float
+    state: ProcessState
+    """READY when every process is."""
+    processes: tuple[ProcessView, ...]
+
+
+class LogLine(Row, frozen=True):
+    """One line of a process's log; `number` counts all lines of the run, so gaps show."""
+
+    number: int
+    at: float
+    source: str
+    level: str
+    text: str
+
+
+class LogLines(Message, frozen=True):
+    """New log lines of all processes, in order, from the supervisor, which reads their files."""
+
+    lines: tuple[LogLine, ...]
+
+
+# --- console <-> supervisor ---------------------------------------------------------------------
+
+
+class AskSnapshot(Message, frozen=True):
+    """Send me a `Snapshot`, to inbox `reply_to`, with at most `log_lines` lines of log."""
+
+    reply_to: str
+    log_lines: int = 500
+
+
+class Snapshot(Message, frozen=True, kw_only=True):
+    """Everything that still holds, for a console that comes late. Absent parts are None."""
+
+    at: float
+    protocol: int
+    version: str
+    started_at: float
+    processes: ProcessTable
+    beats: tuple[Beat, ...]
+    server: ServerStats | None
+    router: RouterStats | None
+    workers: tuple[WorkerStats, ...]
+    batch: BatchView | None
+    adapters: AdapterTable | None
+    progress: tuple[Progress, ...]
+    events: tuple[Event, ...]
+    logs: tuple[LogLine, ...]
+
+
+class RestartProcess(Message, frozen=True):
+    """Stop one process politely, then start it again."""
+
+    name: str
+
+
+class StopPipeline(Message, frozen=True):
+    """Stop everything: let requests finish for `drain_s` seconds, then end in ring order."""
+
+    drain_s: float
+
+
+class Drain(Message, frozen=True):
+    """supervisor -> router: admit nothing new, finish what runs."""
+
+
+class Resume(Message, frozen=True):
+    """supervisor -> router: admit again."""
+
+
+# --- what each inbox accepts --------------------------------------------------------------------
+
+ToRouter: TypeAlias = Request | Abort | WorkerReady | Tokens | StopFound | Ready | Drain | Resume
+ToWorker: TypeAlias = Introduce | Reset | Batch
+ToDetokenizer: TypeAlias = Introduce | OpenStream | StreamTokens | CloseStream
+ToServer: TypeAlias = Introduce | TextDeltas | Refused
+ToSupervisor: TypeAlias = AskSnapshot | RestartProcess | StopPipeline
+ToConsole: TypeAlias = Snapshot
+Telemetry: TypeAlias = (
+    Beat
+    | ServerStats
+    | RouterStats
+    | WorkerStats
+    | Step
+    | SyncPoint
+    | BatchView
+    | AdapterTable
+    | Progress
+    | Event
+    | ProcessTable
+    | LogLines
+)

@@ -1,0 +1,1 @@
+"""What computes: weights, layers, sampling. Knows no sockets and no requests."""

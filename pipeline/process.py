@@ -1,0 +1,197 @@
+"""What every process of a run does alike: read its config, log, beat, obey SIGTERM.
+
+A process is a subclass with `startup`, `main` and `shutdown`, run by `run_process`. It knows
+nothing of what the others do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import ctypes
+import logging
+import os
+import resource
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any, ClassVar
+
+import zmq.asyncio
+
+from .config import Config, OperatorError
+from .messages import Beat, Event, Hop, Message, ProcessState
+from .sockets import Beacon, Inbox, Outbox, make_context
+
+BEAT_SECONDS = 0.5
+OPERATOR_EXIT = 2
+"""Exit status of a process that only an operator can mend; the supervisor does not retry it."""
+
+LOG_FORMAT = "%(asctime)s.%(msecs)03d %(levelname)s %(name)s: %(message)s"
+LOG_TIME = "%Y-%m-%dT%H:%M:%S"
+
+
+class Process:
+    """One process of the ring. `accepts` is the union of messages its inbox takes."""
+
+    accepts: ClassVar[Any] = Message
+
+    def __init__(self, config: Config, name: str) -> None:
+        self.config = config
+        self.name = name
+        self.run: Path = config.run_path
+        self.incarnation = time.time_ns()
+        self.log = logging.getLogger(name)
+        self.context: zmq.asyncio.Context = make_context()
+        self.inbox: Inbox[Any] = Inbox(self.context, self.run, name, self.accepts)
+        self.beacon = Beacon(self.context, self.run, name)
+        self.state = ProcessState.STARTING
+        self.reason = ""
+        self.loop_lag_ms = 0.0
+        self._outboxes: dict[str, Outbox] = {}
+
+    # -- what a subclass fills in
+
+    async def startup(self) -> None:
+        """Makes the process ready; it beats as STARTING meanwhile."""
+
+    async def main(self) -> None:
+        """The loop. Returning ends the process well."""
+
+    async def shutdown(self) -> None:
+        """Undoes `startup`, whatever happened in between."""
+
+    # -- what it may use
+
+    def outbox(self, name: str) -> Outbox:
+        """The way to another process's inbox, opened once."""
+        if name not in self._outboxes:
+            self._outboxes[name] = Outbox(self.context, self.run, name)
+        return self._outboxes[name]
+
+    def set_state(self, state: ProcessState, reason: str = "") -> None:
+        """Changes the state and says so at once."""
+        self.state, self.reason = state, reason
+        self.beat()
+
+    def event(self, level: str, text: str) -> None:
+        """A state change an operator wants to know: published and logged."""
+        self.beacon.publish(Event(time.time(), level, self.name, text))
+        self.log.log(getattr(logging, level.upper()), "%s", text)
+
+    def hops(self) -> tuple[Hop, ...]:
+        return (self.inbox.hop(), *(outbox.hop() for outbox in self._outboxes.values()))
+
+    def beat(self) -> None:
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        self.beacon.publish(
+            Beat(
+                name=self.name,
+                pid=os.getpid(),
+                incarnation=self.incarnation,
+                at=time.time(),
+                state=self.state,
+                reason=self.reason,
+                cpu_seconds=usage.ru_utime + usage.ru_stime,
+                rss_bytes=_rss_bytes(),
+                loop_lag_ms=round(self.loop_lag_ms, 2),
+                hops=self.hops(),
+            )
+        )
+
+    def publish_stats(self) -> None:
+        """Called with every beat; a subclass publishes its own `…Stats` here."""
+
+    # -- the life of a process
+
+    async def _beat_forever(self) -> None:
+        due = time.monotonic()
+        while True:
+            self.beat()
+            self.publish_stats()
+            due += BEAT_SECONDS
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
+            self.loop_lag_ms = max(0.0, time.monotonic() - due) * 1e3
+            if self.loop_lag_ms > 1e4:  # the machine slept: do not beat after lost time
+                due = time.monotonic()
+
+    async def _live(self) -> None:
+        loop = asyncio.get_running_loop()
+        life = asyncio.current_task()
+        assert life is not None
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, life.cancel)
+        beating = asyncio.create_task(self._beat_forever())
+        try:
+            await self.startup()
+            await self.main()
+        except asyncio.CancelledError:
+            self.log.info("asked to stop")
+        except Exception as error:
+            self.set_state(ProcessState.FAILED, str(error) or type(error).__name__)
+            raise
+        finally:
+            if self.state is not ProcessState.FAILED:
+                self.set_state(ProcessState.STOPPING)
+            await self.shutdown()
+            beating.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await beating
+
+    def close(self) -> None:
+        """Closes the sockets; frames already queued still leave within the linger time."""
+        for outbox in self._outboxes.values():
+            outbox.close()
+        self.inbox.close()
+        self.beacon.close()
+        self.context.term()
+
+
+def run_process(make: type[Process] | Any, description: str) -> None:
+    """The `main` of every child: flags, config, log, life, and an exit status that says how.
+
+    Exit 0: asked to stop. 1: our fault (a traceback is in the log). 2: the operator's to mend.
+    """
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--run", required=True, help="the run directory (holds config.json)")
+    parser.add_argument("--rank", type=int, default=0, help="tensor-parallel rank of a worker")
+    given = parser.parse_args()
+    die_with_parent()
+    set_up_log()
+    try:
+        process = make(Config.load(given.run), given.rank)
+        try:
+            asyncio.run(process._live())
+        finally:
+            process.close()
+    except OperatorError as error:
+        logging.getLogger("process").error("%s", error)
+        sys.exit(OPERATOR_EXIT)
+
+
+def set_up_log() -> None:
+    """Log lines go to stderr, which the supervisor points at `RUN/logs/NAME.log`."""
+    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT, datefmt=LOG_TIME, stream=sys.stderr)
+    logging.raiseExceptions = False  # a full disk must not take the process down
+    logging.captureWarnings(True)
+
+
+def die_with_parent() -> None:
+    """Asks the kernel to end this process when its parent dies: no orphan outlives the
+    supervisor. Without effect where prctl is missing."""
+    parent = os.getppid()
+    pr_set_pdeathsig = 1
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
+    if os.getppid() != parent:  # it died in between
+        sys.exit(1)
+
+
+def _rss_bytes() -> int:
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:  # no /proc: the largest so far is the best that is known
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

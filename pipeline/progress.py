@@ -1,0 +1,65 @@
+"""A tqdm that also publishes: one bar in the log of a terminal, the same bar on the console."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable
+from typing import Any
+
+from tqdm import tqdm
+
+from .messages import Progress
+
+PUBLISH_SECONDS = 0.1
+
+
+class ProgressBar(tqdm):  # type: ignore[type-arg]
+    """tqdm whose every refresh is also a `Progress` message, at most ten a second.
+
+    `publish` is usually `Beacon.publish`. tqdm draws nothing itself: a child's
+    stderr is its log.
+    """
+
+    def __init__(
+        self,
+        *arguments: Any,
+        publish: Callable[[Progress], None],
+        source: str,
+        stage: str,
+        **options: Any,
+    ) -> None:
+        self._publish, self._source, self._stage = publish, source, stage
+        self._published_at = 0.0
+        options.setdefault("file", io.StringIO())
+        options.setdefault("mininterval", PUBLISH_SECONDS)
+        super().__init__(*arguments, **options)
+
+    def display(self, msg: str | None = None, pos: int | None = None) -> bool:
+        self.publish_now()
+        return True
+
+    def publish_now(self, done: bool = False, failed: bool = False) -> None:
+        now = time.monotonic()
+        if not done and now - self._published_at < PUBLISH_SECONDS:
+            return
+        self._published_at = now
+        self._publish(
+            Progress(
+                source=self._source,
+                stage=self._stage,
+                label=self.desc.rstrip(": ") if self.desc else self._stage,
+                current=float(self.n),
+                total=None if self.total is None else float(self.total),
+                unit=self.unit,
+                elapsed_s=self.format_dict["elapsed"],
+                done=done,
+                failed=failed,
+            )
+        )
+
+    def close(self) -> None:
+        if not self.disable:
+            failed = self.total is not None and self.n < self.total
+            self.publish_now(done=True, failed=failed)
+        super().close()

@@ -1,0 +1,1 @@
+"""What decides who runs next. Pure: no torch, no sockets."""

@@ -1,0 +1,181 @@
+"""ZeroMQ as the ring uses it: `Inbox` and `Outbox` (PUSH/PULL), `Beacon` and `Watch` (PUB/SUB).
+
+One rule: a process owns one inbox, a bound PULL at `ipc://RUN/NAME.inbox`; whoever wants it to
+do something pushes there. Telemetry is the reverse: a process binds `ipc://RUN/NAME.stats`, any
+number may subscribe. Knows frames and types, not what they mean.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import msgspec
+import zmq
+import zmq.asyncio
+
+from .messages import Hop, Message, Telemetry
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+INBOX_FRAMES = 8192
+"""An inbox nobody drains holds this many frames at its sender; then sending raises `InboxFull`."""
+TELEMETRY_FRAMES = 2000
+"""A slow console loses telemetry beyond this; the pipeline never waits for it."""
+MAX_FRAME_BYTES = 64 << 20
+
+
+class InboxFull(Exception):
+    """A peer has not drained its inbox: the frame was not sent and the caller must say so."""
+
+
+def make_context() -> zmq.asyncio.Context:
+    """One context a process, two I/O threads as S-LoRA has it; sockets close within half a
+    second, so that a last word is said but a dead peer holds nobody up."""
+    context = zmq.asyncio.Context(2)
+    context.linger = 500
+    return context
+
+
+def inbox_address(run: Path, name: str) -> str:
+    return f"ipc://{run}/{name}.inbox"
+
+
+def stats_address(run: Path, name: str) -> str:
+    return f"ipc://{run}/{name}.stats"
+
+
+def _bind(socket: zmq.Socket[Any], address: str) -> None:
+    """Binds a unix socket; a file left by a killed process is replaced."""
+    path = address.removeprefix("ipc://")
+    if os.path.exists(path):
+        os.unlink(path)
+    socket.bind(address)
+
+
+class Inbox(Generic[T]):
+    """The bound PULL of a process. `accepts` is a union of message types; others are refused."""
+
+    def __init__(self, context: zmq.asyncio.Context, run: Path, name: str, accepts: Any) -> None:
+        self.name = name
+        self._socket = context.socket(zmq.PULL)
+        self._socket.rcvhwm = INBOX_FRAMES
+        self._socket.maxmsgsize = MAX_FRAME_BYTES
+        _bind(self._socket, inbox_address(run, name))
+        self._path = run / f"{name}.inbox"
+        self._decoder: msgspec.msgpack.Decoder[T] = msgspec.msgpack.Decoder(accepts)
+        self._frames = self._bytes = self._refused = 0
+        self._warned_at = 0.0
+
+    async def receive(self) -> T:
+        """The next message. A malformed frame is refused, counted and logged, never raised."""
+        while True:
+            frame = await self._socket.recv()
+            self._frames += 1
+            self._bytes += len(frame)
+            try:
+                return self._decoder.decode(frame)
+            except msgspec.MsgspecError as error:
+                self._refused += 1
+                if time.monotonic() - self._warned_at > 1.0:  # a flood must not fill the log
+                    self._warned_at = time.monotonic()
+                    log.warning("refused a frame of %d bytes: %s", len(frame), error)
+
+    def hop(self) -> Hop:
+        return Hop(self.name, self._frames, self._bytes, self._refused)
+
+    def close(self) -> None:
+        self._socket.close()
+        self._path.unlink(missing_ok=True)
+
+
+class Outbox:
+    """A PUSH to one inbox. Sending never blocks: it queues, or raises `InboxFull`."""
+
+    def __init__(self, context: zmq.asyncio.Context, run: Path, name: str) -> None:
+        self.name = name
+        # A plain socket of the same context: a non-blocking send needs no future.
+        self._socket: zmq.Socket[bytes] = zmq.Context(context).socket(zmq.PUSH)
+        self._socket.sndhwm = INBOX_FRAMES
+        self._socket.linger = 500
+        self._socket.connect(inbox_address(run, name))
+        self._encoder = msgspec.msgpack.Encoder()
+        self._frames = self._bytes = self._refused = 0
+
+    def send(self, message: Message) -> None:
+        self.send_frame(self._encoder.encode(message))
+
+    def send_frame(self, frame: bytes) -> None:
+        """Sends a frame encoded before, for those who tell several ranks the same."""
+        try:
+            self._socket.send(frame, zmq.DONTWAIT)
+        except zmq.Again:
+            self._refused += 1
+            raise InboxFull(f"{self.name} has not drained its inbox") from None
+        self._frames += 1
+        self._bytes += len(frame)
+
+    def hop(self) -> Hop:
+        return Hop(self.name, self._frames, self._bytes, self._refused)
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+class Beacon:
+    """The bound PUB of a process: telemetry, dropped where nobody listens."""
+
+    def __init__(self, context: zmq.asyncio.Context, run: Path, name: str) -> None:
+        self._socket: zmq.Socket[bytes] = zmq.Context(context).socket(zmq.PUB)
+        self._socket.sndhwm = TELEMETRY_FRAMES
+        self._socket.linger = 500
+        _bind(self._socket, stats_address(run, name))
+        self._path = run / f"{name}.stats"
+        self._encoder = msgspec.msgpack.Encoder()
+
+    def publish(self, message: Message) -> None:
+        self._socket.send(self._encoder.encode(message), zmq.DONTWAIT)
+
+    def close(self) -> None:
+        self._socket.close()
+        self._path.unlink(missing_ok=True)
+
+
+class Watch:
+    """A SUB on the telemetry of several processes; they may come and go."""
+
+    def __init__(self, context: zmq.asyncio.Context, run: Path, names: tuple[str, ...]) -> None:
+        self._socket = context.socket(zmq.SUB)
+        self._socket.rcvhwm = TELEMETRY_FRAMES
+        self._socket.subscribe(b"")
+        # A process that restarts is heard again within a quarter of a second.
+        self._socket.reconnect_ivl = 100
+        self._socket.reconnect_ivl_max = 250
+        for name in names:
+            self._socket.connect(stats_address(run, name))
+        self._decoder: msgspec.msgpack.Decoder[Telemetry] = msgspec.msgpack.Decoder(Telemetry)
+        self.refused = 0
+
+    async def receive(self) -> list[Telemetry]:
+        """Waits for a message, then takes all that are already here: at 5 000 a second one
+        wake-up a burst costs a tenth of one wake-up a message."""
+        messages: list[Telemetry] = []
+        frame = await self._socket.recv()
+        plain: zmq.Socket[bytes] = zmq.Socket.shadow(self._socket.underlying)
+        while True:
+            try:
+                messages.append(self._decoder.decode(frame))
+            except msgspec.MsgspecError:
+                self.refused += 1
+            try:
+                frame = plain.recv(zmq.DONTWAIT)
+            except zmq.Again:
+                return messages
+
+    def close(self) -> None:
+        self._socket.close()
