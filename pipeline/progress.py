@@ -35,9 +35,8 @@ class ProgressBar(tqdm):  # type: ignore[type-arg]
         options.setdefault("mininterval", PUBLISH_SECONDS)
         super().__init__(*arguments, **options)
 
-    def display(self, msg: str | None = None, pos: int | None = None) -> bool:
+    def display(self, msg: str | None = None, pos: int | None = None) -> None:
         self.publish_now()
-        return True
 
     def publish_now(self, done: bool = False, failed: bool = False) -> None:
         now = time.monotonic()
