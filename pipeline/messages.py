@@ -159,6 +159,8 @@ class WorkerReady(Message, frozen=True, kw_only=True):
 
     rank: int
     incarnation: int
+    device: str
+    """cpu or cuda: the router's limits follow it."""
     num_pages: int
     page_size: int
     max_model_len: int

@@ -1,0 +1,407 @@
+"""Process `router`: the authority. Inbox → Scheduler → Batch → workers → detokenizer.
+
+Holds every live request with all its tokens, so workers and detokenizer may die and be told
+again. It knows no text and no tensor. By hand: `python -m loraconsole.pipeline.router --run DIR`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import msgspec
+
+from .config import Config
+from .messages import (
+    Abort,
+    AdapterTable,
+    Batch,
+    CloseStream,
+    Drain,
+    Introduce,
+    Message,
+    OpenStream,
+    ProcessState,
+    Ready,
+    Refused,
+    Request,
+    Reset,
+    Resume,
+    RouterStats,
+    StopFound,
+    StreamToken,
+    StreamTokens,
+    Tokens,
+    ToRouter,
+    WorkerReady,
+)
+from .process import Process, run_process
+from .schedule.adapters import AdapterRefused, AdapterRegistry
+from .schedule.scheduler import Limits, Overlong, Scheduler
+from .schedule.sequence import Sequence
+from .sockets import InboxFull
+from .spans import Spans
+
+STEPS_IN_FLIGHT = 2
+"""Step n+1 is posted before step n's tokens are back, so the workers never wait for us."""
+VIEW_SECONDS = 0.1
+TABLE_SECONDS = 2.0
+
+MAX_RUNNING = {"cpu": 64, "cuda": 256}
+MAX_PREFILL_TOKENS = {"cpu": 256, "cuda": 8192}
+"""On a CPU a step of 256 prompt tokens already takes the better part of a second, during which
+every running stream stands still."""
+
+
+class Router(Process):
+    """See the module."""
+
+    accepts = ToRouter
+
+    def __init__(self, config: Config, rank: int = 0) -> None:
+        super().__init__(config, "router")
+        adapters = {} if config.no_lora else config.adapters()
+        self.registry = AdapterRegistry(adapters)
+        self.scheduler = Scheduler(self.registry, policy=config.scheduler)
+        self.spans = Spans()
+        self._workers = tuple(f"worker-{rank}" for rank in range(config.tp))
+        self._worker_ready: dict[int, WorkerReady] = {}
+        self._peers: dict[str, int] = {}  # name -> incarnation, of server and detokenizer
+        self._answers: dict[tuple[int, int], asyncio.Future[Tokens]] = {}  # (step, rank)
+        self._steps: set[asyncio.Task[None]] = set()
+        self._wake = asyncio.Event()
+        self._encoder = msgspec.msgpack.Encoder()
+        self._draining = False
+        self._changed = True  # the view differs from the one last published
+        self._table_changed = True
+        self._aborts = 0
+        self._schedule_us = 0
+
+    # -- startup, main loop, shutdown
+
+    async def startup(self) -> None:
+        if self.config.profile:
+            self.spans.open(self.run / "spans" / "router.jsonl")
+        self.set_state(ProcessState.STARTING, "waiting for the workers")
+        for name in (*self._workers, "detokenizer", "server"):
+            self.outbox(name).send(Introduce())
+
+    async def main(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._receive_forever())
+            tasks.create_task(self._post_forever())
+            tasks.create_task(self._publish_forever())
+
+    async def shutdown(self) -> None:
+        for sequence in list(self.scheduler.sequences()):
+            self._refuse(sequence.request.request_id, 503, "the router is stopping")
+        for step in self._steps:
+            step.cancel()
+        self.spans.close()
+
+    async def _receive_forever(self) -> None:
+        while True:
+            message = await self.inbox.receive()
+            with self.spans.span("loop_for_netio_req recv_req", kind=type(message).__name__):
+                self._handle(message)
+
+    def _handle(self, message: Message) -> None:
+        match message:
+            case Tokens():
+                answer = self._answers.pop((message.step, message.rank), None)
+                if answer and message.epoch == self.scheduler.epoch and not answer.done():
+                    answer.set_result(message)
+            case Request():
+                self._add_request(message)
+            case Abort():
+                self._abort(message.request_id, message.reason)
+            case StopFound():
+                self._finish(message.request_id)
+            case WorkerReady():
+                self._worker_is_ready(message)
+            case Ready():
+                self._peer_is_ready(message)
+            case Drain():
+                self._draining = True
+                self.set_state(ProcessState.DRAINING, "admitting nothing new")
+            case Resume():
+                self._draining = False
+                self._say_ready()
+
+    # -- requests
+
+    def _add_request(self, request: Request) -> None:
+        """Queues a request, or refuses it with the reason; never neither."""
+        with self.spans.span("add_req", prompt_len=len(request.prompt_ids)):
+            try:
+                status, reason = self._objection(request)
+                if not reason:
+                    self.registry.acquire(request.adapter)
+                    self.scheduler.check_length(request)
+            except AdapterRefused as refusal:
+                status, reason = refusal.status, refusal.reason
+            except Overlong as error:
+                status, reason = 400, str(error)
+            if reason:
+                self._tell_server_refused(request.request_id, status, reason)
+                return
+            self.scheduler.add(request)
+            self._open_stream(request)
+            self._changed = True
+            self._wake.set()
+
+    def _objection(self, request: Request) -> tuple[int, str]:
+        """Status and reason to refuse a request whatever its adapter, or (0, "")."""
+        if self._draining:
+            return 503, "the pipeline is draining; it admits nothing new"
+        if not self.scheduler.epoch:
+            return 503, "the model is still loading"
+        if request.request_id in self.scheduler:
+            return 409, f"request id {request.request_id!r} is already running"
+        if not request.prompt_ids:
+            return 400, "the prompt is empty"
+        if len(self.scheduler.waiting) >= self.config.max_waiting:
+            return 429, f"{self.config.max_waiting} requests are waiting already"
+        return 0, ""
+
+    def _abort(self, request_id: str, reason: str) -> None:
+        with self.spans.span("abort", request_id=request_id):
+            if self._finish(request_id):
+                self._aborts += 1
+                self._send("detokenizer", CloseStream(request_id))
+                if reason != "client gone":
+                    self._tell_server_refused(request_id, 499, reason)
+
+    def _finish(self, request_id: str) -> Sequence | None:
+        sequence = self.scheduler.finish(request_id)
+        if sequence:
+            self._changed = True
+            self._wake.set()
+        return sequence
+
+    def _refuse(self, request_id: str, status: int, reason: str) -> None:
+        """Ends a live request without its full answer; its client hears why."""
+        self._finish(request_id)
+        self._send("detokenizer", CloseStream(request_id))
+        self._tell_server_refused(request_id, status, reason)
+
+    def _tell_server_refused(self, request_id: str, status: int, reason: str) -> None:
+        self.log.info("refused %s: %d %s", request_id, status, reason)
+        self._send("server", Refused(request_id, status, reason))
+
+    def _send(self, name: str, message: Message) -> None:
+        """To a peer that may be down: where even its queue is full, the loss is said."""
+        try:
+            self.outbox(name).send(message)
+        except InboxFull as error:
+            self.event("error", f"{error}; lost a {type(message).__name__}")
+
+    # -- peers that come, and come again
+
+    def _worker_is_ready(self, ready: WorkerReady) -> None:
+        known = self._worker_ready.get(ready.rank)
+        if known and known.incarnation != ready.incarnation:
+            self._worker_ready.clear()  # all ranks restart together; wait for each
+        self._worker_ready[ready.rank] = ready
+        if len(self._worker_ready) < len(self._workers):
+            return
+        restarted = self.scheduler.epoch != 0
+        for step in self._steps:
+            step.cancel()
+        self._steps.clear()
+        self._answers.clear()
+        self._reset_workers()
+        if restarted:
+            running = len(self.scheduler)
+            self.event("warning", f"workers are back; {running} requests continue by recompute")
+        self._say_ready()
+
+    def _reset_workers(self) -> None:
+        """A new epoch: empty pools there, everybody waiting here."""
+        first = self._worker_ready[0]
+        config = self.config
+        epoch = time.time_ns()
+        self.scheduler.reset(
+            epoch,
+            Limits(
+                num_pages=min(ready.num_pages for ready in self._worker_ready.values()),
+                page_size=first.page_size,
+                max_model_len=first.max_model_len,
+                max_running=config.max_running or MAX_RUNNING[first.device],
+                max_prefill_tokens=config.max_prefill_tokens or MAX_PREFILL_TOKENS[first.device],
+                eos_token_ids=frozenset(first.eos_token_ids),
+            ),
+        )
+        for adapter in self.registry.confirm(first.adapters):
+            level = "error" if adapter.reason else "info"
+            word = adapter.reason or f"rank {adapter.info.rank if adapter.info else 0}"
+            self.event(level, f"adapter {adapter.name} is {adapter.state.value}: {word}")
+        self._table_changed = self._changed = True
+        for name in self._workers:
+            self._send(name, Reset(epoch))
+        self._wake.set()
+
+    def _peer_is_ready(self, ready: Ready) -> None:
+        """A server or detokenizer with nothing in memory. A server's clients are gone; a
+        detokenizer is told every stream again from its first token."""
+        restarted = self._peers.get(ready.name) not in (None, ready.incarnation)
+        self._peers[ready.name] = ready.incarnation
+        if restarted and ready.name == "server":
+            orphans = [s.request.request_id for s in self.scheduler.sequences()]
+            for request_id in orphans:
+                self._abort(request_id, "client gone")
+            if orphans:
+                self.event("warning", f"server restarted; {len(orphans)} requests lost clients")
+        if restarted and ready.name == "detokenizer":
+            for sequence in self.scheduler.sequences():
+                self._replay(sequence)
+            if len(self.scheduler):
+                self.event("warning", f"detokenizer restarted; {len(self.scheduler)} replayed")
+        self._say_ready()
+
+    def _replay(self, sequence: Sequence) -> None:
+        request = sequence.request
+        self._open_stream(request)
+        outputs = sequence.token_ids[sequence.num_prompt :]
+        self._send(
+            "detokenizer",
+            StreamTokens(
+                tuple(StreamToken(request.request_id, i, t) for i, t in enumerate(outputs))
+            ),
+        )
+
+    def _open_stream(self, request: Request) -> None:
+        self._send(
+            "detokenizer",
+            OpenStream(
+                request_id=request.request_id,
+                stop=request.params.stop,
+                logprobs=request.params.logprobs is not None,
+            ),
+        )
+
+    def _say_ready(self) -> None:
+        if self._draining:
+            return
+        missing = [
+            *(f"worker-{r}" for r in range(len(self._workers)) if r not in self._worker_ready),
+            *(name for name in ("detokenizer", "server") if name not in self._peers),
+        ]
+        if missing:
+            self.set_state(ProcessState.STARTING, f"waiting for {', '.join(missing)}")
+        else:
+            self.set_state(ProcessState.READY)
+
+    # -- steps
+
+    async def _post_forever(self) -> None:
+        """Keeps the workers' inboxes one step ahead of them."""
+        while True:
+            self._wake.clear()
+            while len(self._steps) < STEPS_IN_FLIGHT and self.scheduler.epoch:
+                started = time.perf_counter_ns()
+                with self.spans.span("_init_batch"):
+                    batch = self.scheduler.next_batch()
+                self._schedule_us += (time.perf_counter_ns() - started) // 1000
+                if batch is None:
+                    break
+                self._changed = True
+                step = asyncio.create_task(self._run_step(batch))
+                self._steps.add(step)
+            await self._wake.wait()
+
+    async def _run_step(self, batch: Batch) -> None:
+        """One step: the same bytes to every rank, and rank 0's tokens when all have answered."""
+        loop = asyncio.get_running_loop()
+        answers = []
+        frame = self._encoder.encode(batch)
+        for rank, name in enumerate(self._workers):
+            answer: asyncio.Future[Tokens] = loop.create_future()
+            self._answers[batch.step, rank] = answer
+            answers.append(answer)
+            self.outbox(name).send_frame(frame)
+        decoding = all(row.num_tokens == 1 for row in batch.rows)
+        with self.spans.span("_decode_batch" if decoding else "_prefill_batch", step=batch.step):
+            results = await asyncio.gather(*answers)
+        task = asyncio.current_task()
+        assert task is not None
+        self._steps.discard(task)
+        self._changed = True
+        self._wake.set()
+        if errors := [result.error for result in results if result.error]:
+            self._step_failed(batch, errors[0])
+        else:
+            self._accept(results[0])
+
+    def _accept(self, tokens: Tokens) -> None:
+        with self.spans.span("_handle_finish_req"):
+            accepted = self.scheduler.accept(tokens, time.time())
+        if not accepted:
+            return
+        with self.spans.span("_send_to_detokenization_proc", tokens=len(accepted)):
+            try:
+                self.outbox("detokenizer").send(StreamTokens(tuple(accepted)))
+            except InboxFull as error:
+                for token in accepted:
+                    self._refuse(token.request_id, 503, str(error))
+
+    def _step_failed(self, batch: Batch, error: str) -> None:
+        """A step raised in a worker: those in it are answered with the error, the rest go on."""
+        numbers = {row.sequence for row in batch.rows}
+        failed = [s for s in self.scheduler.sequences() if s.number in numbers]
+        self.event("error", f"step {batch.step} failed: {error}; {len(failed)} requests end")
+        for sequence in failed:
+            self._refuse(sequence.request.request_id, 500, f"the step failed: {error}")
+        for step in self._steps:
+            step.cancel()
+        self._steps.clear()
+        self._answers.clear()
+        self._reset_workers()
+
+    # -- telemetry
+
+    async def _publish_forever(self) -> None:
+        """The live batch whenever it changed, ten times a second at most; every two seconds
+        anyhow, for those who came late."""
+        published_at = 0.0
+        while True:
+            now = time.time()
+            late = now - published_at >= TABLE_SECONDS
+            if self._changed or late:
+                self._changed = False
+                self.beacon.publish(self.scheduler.view(now))
+            if self._table_changed or late:
+                self._table_changed = False
+                published_at = now
+                self.beacon.publish(
+                    AdapterTable(
+                        now, self.config.model, self.registry.views(), self.registry.base.view()
+                    )
+                )
+            if not self._steps and not self.scheduler.running:
+                self.scheduler.check()
+            await asyncio.sleep(VIEW_SECONDS)
+
+    def publish_stats(self) -> None:
+        scheduler = self.scheduler
+        self.beacon.publish(
+            RouterStats(
+                at=time.time(),
+                waiting=len(scheduler.waiting),
+                running=len(scheduler.running),
+                pages_total=scheduler.pool.total,
+                pages_kv=scheduler.pool.kv,
+                pages_adapters=scheduler.pool.adapters,
+                page_size=scheduler.pool.page_size,
+                steps=scheduler.step,
+                prefill_tokens=scheduler.prefill_tokens,
+                decode_tokens=scheduler.decode_tokens,
+                preemptions=scheduler.preemptions,
+                aborts=self._aborts,
+                schedule_us=self._schedule_us,
+            )
+        )
+
+
+if __name__ == "__main__":
+    run_process(Router, __doc__)

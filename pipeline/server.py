@@ -1,0 +1,289 @@
+"""Process `server`: HTTP ↔ messages. Tokenises, posts to the router, streams the text back.
+
+Knows no scheduling and no token ids but those it passes on. Every accepted request ends with an
+answer or an error, whatever dies behind it. By hand:
+`python -m loraconsole.pipeline.server --run DIR`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import bisect
+import contextlib
+import errno
+import secrets
+import socket
+import time
+from collections.abc import Iterator
+
+import uvicorn
+
+from .api import make_app
+from .card import read_card
+from .config import Config, OperatorError
+from .messages import (
+    LATENCY_BUCKETS_MS,
+    Abort,
+    AdapterTable,
+    Beat,
+    Introduce,
+    ProcessState,
+    ProcessTable,
+    Ready,
+    Refused,
+    Request,
+    RouterStats,
+    SamplingParams,
+    ServerStats,
+    TextDelta,
+    TextDeltas,
+    ToServer,
+)
+from .openai import BadRequest
+from .process import Process, run_process
+from .sockets import InboxFull, Watch
+from .stream import Answer, Stream
+from .tokenizer import Tokenizer
+
+STALE_SECONDS = 3.0
+"""A process that has not beaten for this long is not counted on."""
+
+
+class Histogram:
+    """Counts per bucket of `LATENCY_BUCKETS_MS`, the last bucket open."""
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(LATENCY_BUCKETS_MS) + 1)
+        self.sum_ms = 0.0
+
+    def observe(self, ms: float) -> None:
+        self.counts[bisect.bisect_left(LATENCY_BUCKETS_MS, ms)] += 1
+        self.sum_ms += ms
+
+
+class Server(Process):
+    """See the module."""
+
+    accepts = ToServer
+
+    def __init__(self, config: Config, rank: int = 0) -> None:
+        super().__init__(config, "server")
+        self.streams: dict[str, Stream] = {}
+        self.ttft = Histogram()
+        self.inter_token = Histogram()
+        self.requests = self.errors = self.prompt_tokens = self.output_tokens = 0
+        self.url = ""
+        self.adapters: AdapterTable | None = None
+        self.router: RouterStats | None = None
+        self._beats: dict[str, Beat] = {}
+        self._table: ProcessTable | None = None
+
+    # -- startup, main loop, shutdown
+
+    async def startup(self) -> None:
+        self._socket = self._bind()
+        host, port = self._socket.getsockname()[:2]
+        self.url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        self.set_state(ProcessState.STARTING, "reading the tokenizer")
+        self._watch = Watch(self.context, self.run, ("supervisor", *self.config.process_names()))
+        self._http = QuietUvicorn(
+            uvicorn.Config(
+                make_app(self),
+                log_config=None,
+                access_log=False,
+                lifespan="off",
+                timeout_graceful_shutdown=3,
+            )
+        )
+        # The port answers 503 from here on; a balancer sees a server that is loading.
+        self._serving = asyncio.create_task(self._http.serve(sockets=[self._socket]))
+        self._watching = asyncio.create_task(self._watch_forever())
+        self.tokenizer = await asyncio.to_thread(Tokenizer, self.run / "model")
+        card = read_card(self.run / "model")
+        self.max_model_len = self.config.max_model_len or card.max_model_len
+        self.outbox("router").send(Ready(self.name, self.incarnation))
+        self.set_state(ProcessState.READY)
+        self.log.info("listening on %s", self.url)
+
+    def _bind(self) -> socket.socket:
+        host, port = self.config.host, self.config.port
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listening = socket.socket(family, socket.SOCK_STREAM)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listening.bind((host, port))
+        except OSError as error:
+            listening.close()
+            if error.errno == errno.EADDRINUSE:
+                raise OperatorError(
+                    f"port {port} of {host} is taken", "choose another --port (0: any free one)"
+                ) from error
+            raise OperatorError(
+                f"cannot listen on {host}:{port}: {error.strerror}", "check --host and --port"
+            ) from error
+        return listening
+
+    async def main(self) -> None:
+        while True:
+            match await self.inbox.receive():
+                case TextDeltas(deltas=deltas):
+                    for delta in deltas:
+                        self._deliver(delta)
+                case Refused() as refused:
+                    if stream := self.streams.get(refused.request_id):
+                        self.errors += 1
+                        stream.refuse(refused)
+                case Introduce():
+                    self._fail_all("the router restarted; please send the request again")
+                    self.outbox("router").send(Ready(self.name, self.incarnation))
+
+    async def shutdown(self) -> None:
+        self._fail_all("the server is stopping")
+        self._http.should_exit = True
+        self._watching.cancel()
+        await asyncio.wait([self._serving, self._watching])
+        self._watch.close()
+
+    def _deliver(self, delta: TextDelta) -> None:
+        stream = self.streams.get(delta.request_id)
+        if stream is None:
+            return
+        before = stream.num_tokens
+        if not stream.put(delta):
+            return
+        self.output_tokens += stream.num_tokens - before
+        now = time.perf_counter()
+        if stream.last_token is None:
+            self.ttft.observe((now - stream.arrived) * 1e3)
+        else:
+            self.inter_token.observe((now - stream.last_token) * 1e3)
+        stream.last_token = now
+
+    def _fail_all(self, reason: str) -> None:
+        """Every open stream ends with an error rather than with silence."""
+        for request_id, stream in self.streams.items():
+            if not stream.ended:
+                self.errors += 1
+                stream.refuse(Refused(request_id, 503, reason))
+
+    # -- requests
+
+    @contextlib.contextmanager
+    def open(
+        self, answer: Answer, adapter: str | None, prompt: list[int], params: SamplingParams
+    ) -> Iterator[Stream]:
+        """A request's life: posted to the router, and aborted there if its reader leaves."""
+        if reason := self.broken():
+            raise BadRequest(reason, status=503)
+        request = Request(
+            request_id=f"r-{secrets.token_hex(8)}",
+            adapter=adapter,
+            prompt_ids=tuple(prompt),
+            params=params,
+            arrived_at=time.time(),
+        )
+        stream = Stream(request, len(answer.streams), answer.sink)
+        try:
+            self.outbox("router").send(request)
+        except InboxFull as error:
+            raise BadRequest(f"overloaded: {error}", status=503) from error
+        answer.streams.append(stream)
+        self.streams[request.request_id] = stream
+        self.requests += 1
+        self.prompt_tokens += len(prompt)
+        try:
+            yield stream
+        finally:
+            del self.streams[request.request_id]
+            if not stream.ended:
+                with contextlib.suppress(InboxFull):  # a dead router has forgotten it anyway
+                    self.outbox("router").send(Abort(request.request_id, "client gone"))
+
+    def resolve(self, model: str) -> str | None:
+        """The adapter that `model` names: base, adapter, or base:adapter; None is the base.
+
+        A name the router does not know comes back from there as 404."""
+        base = self.config.model
+        if model in ("", base):
+            return None
+        return model.removeprefix(f"{base}:")
+
+    def resolve_lora_dir(self, lora_dir: str | None) -> str | None:
+        """S-LoRA names adapters by directory; a registered path or name will do."""
+        for adapter in self.adapters.adapters if self.adapters else ():
+            if lora_dir == adapter.path:
+                return adapter.name
+        return lora_dir or None
+
+    # -- what it knows of the others
+
+    async def _watch_forever(self) -> None:
+        while True:
+            for message in await self._watch.receive():
+                match message:
+                    case Beat():
+                        self._beats[message.name] = message
+                    case AdapterTable():
+                        self.adapters = message
+                    case RouterStats():
+                        self.router = message
+                    case ProcessTable():
+                        self._table = message
+                        self._fail_if_hopeless(message)
+
+    def _fail_if_hopeless(self, table: ProcessTable) -> None:
+        """A router that is gone has forgotten every request; a process that is given up will
+        not bring any further token."""
+        for process in table.processes:
+            given_up = process.state is ProcessState.FAILED
+            dead = process.state in (ProcessState.BACKOFF, ProcessState.STOPPED)
+            if given_up or (process.name == "router" and dead):
+                self._fail_all(f"{process.name} died: {process.reason or 'see its log'}")
+
+    def broken(self) -> str:
+        """Why the pipeline cannot take a request now; "" where it can."""
+        now = time.time()
+        if self.state is not ProcessState.READY:
+            return f"server is {self.state.value}: {self.reason}"
+        for process in self._table.processes if self._table else ():
+            if process.name in self.config.process_names() and process.state not in (
+                ProcessState.READY,
+                ProcessState.DRAINING,
+            ):
+                return f"{process.name} is {process.state.value}: {process.reason}".rstrip(": ")
+        for name in self.config.process_names():
+            beat = self._beats.get(name)
+            if beat is None:
+                return f"{name} has not been heard yet"
+            if now - beat.at > STALE_SECONDS:
+                return f"{name} has not been heard for {now - beat.at:.0f} s"
+            if beat.state is not ProcessState.READY:
+                return f"{name} is {beat.state.value}: {beat.reason}".rstrip(": ")
+        return ""
+
+    def publish_stats(self) -> None:
+        self.beacon.publish(
+            ServerStats(
+                at=time.time(),
+                url=self.url,
+                open_streams=len(self.streams),
+                requests=self.requests,
+                errors=self.errors,
+                prompt_tokens=self.prompt_tokens,
+                output_tokens=self.output_tokens,
+                ttft=tuple(self.ttft.counts),
+                inter_token=tuple(self.inter_token.counts),
+            )
+        )
+
+
+class QuietUvicorn(uvicorn.Server):
+    """uvicorn without its signal handlers: SIGTERM is the process's own business."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+if __name__ == "__main__":
+    run_process(Server, __doc__)

@@ -1,0 +1,330 @@
+"""The HTTP application over a `Server`: routes, handlers, and streams as bytes on the wire.
+
+Knows no socket of the ring. Everything it refuses has OpenAI's error shape.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.requests import Request as HttpRequest
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from .messages import AdapterState, TextDelta, TokenLogprob
+from .metrics import Metrics
+from .openai import (
+    DEFAULT_CHAT_TOKENS,
+    DEFAULT_COMPLETION_TOKENS,
+    BadRequest,
+    ChatBody,
+    CompletionBody,
+    Format,
+    GenerateBody,
+    SamplingBody,
+    decode_body,
+    error_body,
+    usage,
+)
+from .stream import Answer, Stream
+from .tokenizer import TextError
+
+if TYPE_CHECKING:
+    from .server import Server
+
+T = TypeVar("T")
+
+MAX_BODY_BYTES = 16 << 20
+
+
+def make_app(server: Server) -> Starlette:
+    """Routes over one `Server`; each handler is a few lines of glue."""
+    api = Api(server)
+    routes = [
+        Route("/health", api.health),
+        Route("/metrics", api.metrics),
+        Route("/v1/models", api.guarded(api.models)),
+        Route("/v1/models/{name:path}", api.guarded(api.model)),
+        Route("/v1/chat/completions", api.guarded(api.chat), methods=["POST"]),
+        Route("/v1/completions", api.guarded(api.completions), methods=["POST"]),
+        Route("/generate", api.guarded(api.generate), methods=["POST"]),
+        Route("/generate_stream", api.guarded(api.generate_stream), methods=["POST"]),
+    ]
+    return Starlette(routes=routes)
+
+
+Handler = Callable[[HttpRequest], Awaitable[Response]]
+
+
+class Api:
+    """The handlers: a body is checked, becomes requests of the server, and their text an answer."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self._metrics = Metrics(server)
+
+    def guarded(self, handler: Handler) -> Handler:
+        """Checks the API key, and turns `BadRequest` into its status and reason."""
+
+        async def guarded(request: HttpRequest) -> Response:
+            key = self.server.config.api_key
+            given = request.headers.get("authorization", "").removeprefix("Bearer ")
+            if key and not secrets.compare_digest(given.encode(), key.encode()):
+                return JSONResponse(error_body(401, "wrong or missing API key"), 401)
+            try:
+                return await handler(request)
+            except BadRequest as error:
+                body = error_body(error.status, error.reason, error.param)
+                headers = {"retry-after": "1"} if error.status in (429, 503) else None
+                return JSONResponse(body, error.status, headers)
+
+        return guarded
+
+    async def health(self, request: HttpRequest) -> Response:
+        """200 where a request would be answered now; else 503 and why."""
+        if reason := self.server.broken():
+            return JSONResponse({"status": "unavailable", "reason": reason}, 503)
+        return JSONResponse({"status": "ok"})
+
+    async def metrics(self, request: HttpRequest) -> Response:
+        return Response(self._metrics.render(), media_type="text/plain; version=0.0.4")
+
+    # -- models
+
+    def _model_list(self) -> list[dict[str, Any]]:
+        base = self.server.config.model
+        started = int(self.server.incarnation // 1_000_000_000)
+        head = {"object": "model", "created": started, "owned_by": "loraconsole"}
+        models = [{"id": base, **head, "root": base, "parent": None}]
+        for adapter in self.server.adapters.adapters if self.server.adapters else ():
+            if adapter.state is AdapterState.GPU:
+                models.append({"id": adapter.name, **head, "root": adapter.path, "parent": base})
+        return models
+
+    async def models(self, request: HttpRequest) -> Response:
+        return JSONResponse({"object": "list", "data": self._model_list()})
+
+    async def model(self, request: HttpRequest) -> Response:
+        name = request.path_params["name"]
+        for model in self._model_list():
+            if model["id"] == name:
+                return JSONResponse(model)
+        raise BadRequest(f"no model {name!r}", status=404, param="model")
+
+    # -- OpenAI
+
+    async def chat(self, request: HttpRequest) -> Response:
+        body: ChatBody = decode_body(await self._body(request), ChatBody)
+        body.refuse_unsupported()
+        self._check_ready()
+        try:
+            prompt = self.server.tokenizer.encode_chat([m.plain() for m in body.messages])
+        except TextError as error:
+            raise BadRequest(f"the chat template refused: {error}", param="messages") from error
+        room = max(1, self.server.max_model_len - len(prompt))
+        wanted = body.max_completion_tokens or body.max_tokens or min(DEFAULT_CHAT_TOKENS, room)
+        logprobs = (body.top_logprobs or 0) if body.logprobs else None
+        form = Format("chat", f"chatcmpl-{secrets.token_hex(12)}", body.model, int(time.time()))
+        return await self._answer(request, body, form, [prompt], wanted, logprobs)
+
+    async def completions(self, request: HttpRequest) -> Response:
+        body: CompletionBody = decode_body(await self._body(request), CompletionBody)
+        body.refuse_unsupported()
+        self._check_ready()
+        tokenizer = self.server.tokenizer
+        prompts = [
+            tokenizer.encode(prompt) if isinstance(prompt, str) else self._checked_ids(prompt)
+            for prompt in body.prompts()
+        ]
+        wanted = body.max_tokens or DEFAULT_COMPLETION_TOKENS
+        form = Format("text", f"cmpl-{secrets.token_hex(12)}", body.model, int(time.time()))
+        return await self._answer(request, body, form, prompts, wanted, body.logprobs)
+
+    async def _answer(
+        self,
+        request: HttpRequest,
+        body: SamplingBody,
+        form: Format,
+        prompts: list[list[int]],
+        max_tokens: int,
+        logprobs: int | None,
+    ) -> Response:
+        """n choices of each prompt, each a request of its own, streamed or whole."""
+        adapter = self.server.resolve(body.model)
+        answer = Answer()
+        with contextlib.ExitStack() as stack:
+            for prompt in prompts:
+                for choice in range(body.choices):
+                    params = body.params(max_tokens, logprobs, choice)
+                    stack.enter_context(self.server.open(answer, adapter, prompt, params))
+            prompt_tokens = sum(map(len, prompts))
+            if not body.stream:
+                return await _until_gone(request, _whole(answer, form, prompt_tokens))
+            # The first delta decides the status: a refusal must not come as 200.
+            deltas = answer.deltas()
+            first = await _until_gone(request, anext(deltas))
+            with_usage = body.stream_options is not None and body.stream_options.include_usage
+            events = _events(answer, _chain(first, deltas), form, prompt_tokens, with_usage)
+            return EventStream(events, stack.pop_all())
+
+    # -- S-LoRA
+
+    async def generate(self, request: HttpRequest) -> Response:
+        body: GenerateBody = decode_body(await self._body(request), GenerateBody)
+        answer = Answer()
+        with self._open_generate(answer, body) as stream:
+            (text, _, _) = (await _until_gone(request, _collect(answer)))[0]
+            return JSONResponse(
+                {"generated_text": [text], "count_output_tokens": stream.num_tokens}
+            )
+
+    async def generate_stream(self, request: HttpRequest) -> Response:
+        body: GenerateBody = decode_body(await self._body(request), GenerateBody)
+        answer = Answer()
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(self._open_generate(answer, body))
+            deltas = answer.deltas()
+            first = await _until_gone(request, anext(deltas))
+            return EventStream(_generate_events(_chain(first, deltas)), stack.pop_all())
+
+    def _open_generate(
+        self, answer: Answer, body: GenerateBody
+    ) -> contextlib.AbstractContextManager[Stream]:
+        self._check_ready()
+        prompt = self.server.tokenizer.encode(body.inputs)
+        adapter = self.server.resolve_lora_dir(body.lora_dir)
+        return self.server.open(answer, adapter, prompt, body.parameters.params())
+
+    # -- checks
+
+    def _check_ready(self) -> None:
+        if reason := self.server.broken():
+            raise BadRequest(reason, status=503)
+
+    async def _body(self, request: HttpRequest) -> bytes:
+        body = bytearray()
+        async for part in request.stream():
+            body += part
+            if len(body) > MAX_BODY_BYTES:
+                raise BadRequest(f"the body exceeds {MAX_BODY_BYTES >> 20} MiB", status=413)
+        return bytes(body)
+
+    def _checked_ids(self, ids: list[int]) -> list[int]:
+        size = self.server.tokenizer.vocab_size
+        for token_id in ids:
+            if not 0 <= token_id < size:
+                raise BadRequest(f"token id {token_id} is not in [0, {size})", param="prompt")
+        return ids
+
+
+# --- turning streams into bytes -----------------------------------------------------------------
+
+
+class EventStream(StreamingResponse):
+    """Server-sent events whose requests end with the response, however it ends: even where the
+    client leaves before the first byte and the generator never runs."""
+
+    def __init__(self, events: AsyncIterator[bytes], stack: contextlib.ExitStack) -> None:
+        super().__init__(events, media_type="text/event-stream")
+        self._stack = stack
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._stack:
+            await super().__call__(scope, receive, send)
+
+
+async def _until_gone(request: HttpRequest, answer: Awaitable[T]) -> T:
+    """Awaits `answer`, giving up as soon as the client has left (an abort then follows)."""
+
+    async def gone() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    answering = asyncio.ensure_future(answer)
+    leaving = asyncio.ensure_future(gone())
+    try:
+        await asyncio.wait({answering, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not answering.done():
+            raise BadRequest("the client has left", status=499)
+        return answering.result()
+    finally:
+        answering.cancel()
+        leaving.cancel()
+
+
+async def _chain(first: T, rest: AsyncIterator[T]) -> AsyncIterator[T]:
+    yield first
+    async for item in rest:
+        yield item
+
+
+async def _collect(answer: Answer) -> list[tuple[str, str | None, list[TokenLogprob]]]:
+    """Whole answers: text, finish reason and logprobs of each choice."""
+    texts: list[list[str]] = [[] for _ in answer.streams]
+    logprobs: list[list[TokenLogprob]] = [[] for _ in answer.streams]
+    reasons: list[str | None] = [None for _ in answer.streams]
+    async for index, delta in answer.deltas():
+        texts[index].append(delta.text)
+        logprobs[index].extend(delta.logprobs)
+        reasons[index] = delta.finish_reason
+    return [("".join(t), r, p) for t, r, p in zip(texts, reasons, logprobs, strict=True)]
+
+
+async def _whole(answer: Answer, form: Format, prompt_tokens: int) -> Response:
+    choices = [form.choice(i, *whole) for i, whole in enumerate(await _collect(answer))]
+    body = form.whole(choices, usage(prompt_tokens, answer.output_tokens))
+    return Response(msgspec.json.encode(body), media_type="application/json")
+
+
+def _event(data: Any) -> bytes:
+    return b"data: " + msgspec.json.encode(data) + b"\n\n"
+
+
+async def _events(
+    answer: Answer,
+    deltas: AsyncIterator[tuple[int, TextDelta]],
+    form: Format,
+    prompt_tokens: int,
+    with_usage: bool,
+) -> AsyncIterator[bytes]:
+    """OpenAI's stream: a chunk a delta, the usage where asked for, and [DONE]."""
+    started: set[int] = set()
+    try:
+        async for index, delta in deltas:
+            first = index not in started
+            started.add(index)
+            # Text held back makes empty deltas; they say nothing that a client wants.
+            if first or delta.text or delta.finish_reason or delta.logprobs:
+                yield _event(form.chunk(index, delta, first))
+    except BadRequest as error:
+        yield _event(error_body(error.status, error.reason))
+        return
+    if with_usage:
+        yield _event(form.last(usage(prompt_tokens, answer.output_tokens)))
+    yield b"data: [DONE]\n\n"
+
+
+async def _generate_events(deltas: AsyncIterator[tuple[int, TextDelta]]) -> AsyncIterator[bytes]:
+    """S-LoRA's stream: one event a token, the whole text never repeated."""
+    try:
+        async for _, delta in deltas:
+            token = {
+                "id": delta.token_ids[-1],
+                "text": delta.text,
+                "logprob": delta.logprobs[0].logprob if delta.logprobs else None,
+                "special": False,
+            }
+            finished = delta.finish_reason is not None
+            yield _event(
+                {"token": token, "generated_text": None, "finished": finished, "details": None}
+            )
+    except BadRequest as error:
+        yield _event(error_body(error.status, error.reason))

@@ -1,0 +1,126 @@
+"""Prometheus text of what the server knows: its own counters, the router's, each adapter's.
+
+Besides our names, `vllm:lora_requests_info` and the gauges beside it, which routers of the field
+read to place requests near an adapter.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+
+from .messages import LATENCY_BUCKETS_MS, AdapterState
+
+if TYPE_CHECKING:
+    from .server import Histogram, Server
+
+
+class Metrics:
+    """Collected from a `Server` at each scrape; keeps nothing of its own."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._registry = CollectorRegistry()
+        self._registry.register(self)
+
+    def render(self) -> bytes:
+        return generate_latest(self._registry)
+
+    def describe(self) -> Iterable[Metric]:
+        return ()  # nothing can be said before the first scrape
+
+    def collect(self) -> Iterator[Metric]:
+        server = self._server
+        yield _gauge("up", "1 where a request would be answered now", not server.broken())
+        yield _counter("requests", "requests accepted over HTTP", server.requests)
+        yield _counter("errors", "requests that ended with an error", server.errors)
+        yield _counter("prompt_tokens", "prompt tokens accepted", server.prompt_tokens)
+        yield _counter("output_tokens", "tokens streamed to clients", server.output_tokens)
+        yield _gauge("open_streams", "answers being streamed", len(server.streams))
+        yield _histogram("time_to_first_token", "arrival to first token", server.ttft)
+        yield _histogram("inter_token_latency", "between tokens of a stream", server.inter_token)
+        yield from self._router()
+        yield from self._adapters()
+
+    def _router(self) -> Iterator[Metric]:
+        router = self._server.router
+        if router is None:
+            return
+        yield _gauge("requests_running", "requests in the batch", router.running)
+        yield _gauge("requests_waiting", "requests in the queue", router.waiting)
+        yield _counter("preemptions", "requests sent back to the queue", router.preemptions)
+        yield _counter("steps", "steps posted to the workers", router.steps)
+        pages = GaugeMetricFamily("loraconsole_pages", "pages of the pool by use", labels=["use"])
+        free = router.pages_total - router.pages_kv - router.pages_adapters
+        pages.add_metric(["kv"], router.pages_kv)
+        pages.add_metric(["adapters"], router.pages_adapters)
+        pages.add_metric(["free"], free)
+        yield pages
+        yield GaugeMetricFamily(
+            "vllm:num_requests_running", "as vLLM names it", value=router.running
+        )
+        yield GaugeMetricFamily(
+            "vllm:num_requests_waiting", "as vLLM names it", value=router.waiting
+        )
+        usage = router.pages_kv / router.pages_total if router.pages_total else 0.0
+        yield GaugeMetricFamily("vllm:kv_cache_usage_perc", "as vLLM names it", value=usage)
+
+    def _adapters(self) -> Iterator[Metric]:
+        table = self._server.adapters
+        if table is None:
+            return
+        label = ["adapter"]
+        requests = CounterMetricFamily(
+            "loraconsole_adapter_requests", "requests an adapter was named in", labels=label
+        )
+        output = CounterMetricFamily(
+            "loraconsole_adapter_output_tokens", "tokens sampled with an adapter", labels=label
+        )
+        loaded = GaugeMetricFamily(
+            "vllm:lora_adapter_loaded", "1 where resident", labels=["adapter_name", "level"]
+        )
+        for adapter in (table.base, *table.adapters):
+            name = adapter.name or "base"
+            requests.add_metric([name], adapter.requests)
+            output.add_metric([name], adapter.output_tokens)
+            if adapter.name:
+                loaded.add_metric([name, "gpu"], adapter.state is AdapterState.GPU)
+        yield from (requests, output, loaded)
+        info = GaugeMetricFamily(
+            "vllm:lora_requests_info",
+            "adapters running and waiting, as routers of the field read them",
+            labels=["max_lora", "running_lora_adapters", "waiting_lora_adapters"],
+        )
+        running = ",".join(a.name for a in table.adapters if a.running)
+        waiting = ",".join(a.name for a in table.adapters if a.waiting)
+        info.add_metric([str(len(table.adapters)), running, waiting], time.time())
+        yield info
+
+
+def _gauge(name: str, help: str, value: float) -> Metric:
+    return GaugeMetricFamily(f"loraconsole_{name}", help, value=value)
+
+
+def _counter(name: str, help: str, value: float) -> Metric:
+    return CounterMetricFamily(f"loraconsole_{name}", help, value=value)
+
+
+def _histogram(name: str, help: str, histogram: Histogram) -> Metric:
+    """Prometheus counts cumulatively and in seconds."""
+    buckets: list[tuple[str, float]] = []
+    total = 0
+    for bound_ms, count in zip((*LATENCY_BUCKETS_MS, None), histogram.counts, strict=True):
+        total += count
+        buckets.append(("+Inf" if bound_ms is None else str(bound_ms / 1e3), total))
+    return HistogramMetricFamily(
+        f"loraconsole_{name}_seconds", help, buckets=buckets, sum_value=histogram.sum_ms / 1e3
+    )

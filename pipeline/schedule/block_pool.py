@@ -1,0 +1,53 @@
+"""`BlockPool`: which pages are free, which hold KV, which hold adapters. Ids only, no memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class OutOfPages(Exception):
+    """The pool has fewer free pages than asked for; nothing was allocated."""
+
+
+class BlockPool:
+    """Pages 0 … total-1, each free, of a sequence or of an adapter.
+
+    The law, checked by `check`: free + kv + adapters == total.
+    """
+
+    def __init__(self, total: int, page_size: int) -> None:
+        self.total = total
+        self.page_size = page_size
+        self.kv = 0
+        self.adapters = 0
+        # Last in, first out: a page just freed is the likeliest to be in a cache.
+        self._free = list(range(total - 1, -1, -1))
+
+    @property
+    def free(self) -> int:
+        return len(self._free)
+
+    def pages_for(self, num_tokens: int) -> int:
+        """Pages that hold `num_tokens` tokens of one sequence."""
+        return -(-num_tokens // self.page_size)
+
+    def allocate(self, count: int) -> tuple[int, ...]:
+        """`count` pages for a sequence. Raises `OutOfPages`, then nothing has changed."""
+        if count > len(self._free):
+            raise OutOfPages(f"{count} pages wanted, {len(self._free)} free of {self.total}")
+        pages = tuple(self._free.pop() for _ in range(count))
+        self.kv += count
+        return pages
+
+    def release(self, pages: Iterable[int]) -> None:
+        """Gives a sequence's pages back."""
+        before = len(self._free)
+        self._free.extend(pages)
+        self.kv -= len(self._free) - before
+
+    def check(self) -> None:
+        """Asserts the law, and that no page is free twice."""
+        assert self.free + self.kv + self.adapters == self.total, (
+            f"{self.free} free + {self.kv} kv + {self.adapters} adapters != {self.total}"
+        )
+        assert len(set(self._free)) == len(self._free), "a page is free twice"

@@ -1,0 +1,374 @@
+"""`Scheduler`: from all live requests, the next `Batch`; from its tokens, what was accepted.
+
+Pure: no socket, no tensor, no clock but the one it is handed. The authority on every sequence;
+the workers hold only what a batch told them and may be rebuilt from here.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ..messages import (
+    Admission,
+    Batch,
+    BatchRow,
+    BatchView,
+    Request,
+    StreamToken,
+    Tokens,
+)
+from .adapters import AdapterRegistry
+from .block_pool import BlockPool, OutOfPages
+from .policies import POLICIES, Policy
+from .sequence import Sequence, SequenceState
+
+
+class Overlong(Exception):
+    """The request can never run here, however long it waits."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What the workers can hold and how much of it a step may take."""
+
+    num_pages: int = 0
+    page_size: int = 16
+    max_model_len: int = 0
+    max_running: int = 0
+    max_prefill_tokens: int = 0
+    eos_token_ids: frozenset[int] = frozenset()
+
+
+class Scheduler:
+    """Continuous batching over one page pool.
+
+    Every step computes one token of each decoding sequence and, within `limits.max_prefill_tokens`,
+    pieces of prompts. `next_batch` may be called again before the tokens of the last batch are
+    back: a sampled token is planned for as soon as it has been asked for, and what was computed
+    past a stop is thrown away in `accept`.
+    """
+
+    def __init__(self, registry: AdapterRegistry, *, policy: str) -> None:
+        self.registry = registry
+        self.policy: Policy = POLICIES[policy]()
+        self.limits = Limits()
+        self.pool = BlockPool(0, self.limits.page_size)
+        self.epoch = 0
+        self.step = 0
+        self.waiting: list[Sequence] = []
+        self.running: list[Sequence] = []
+        self.preemptions = 0
+        self.prefill_tokens = 0
+        self.decode_tokens = 0
+        self._by_request: dict[str, Sequence] = {}
+        self._by_number: dict[int, Sequence] = {}
+        self._next_number = 0
+        self._release: list[int] = []
+
+    # -- the workers' limits
+
+    def reset(self, epoch: int, limits: Limits) -> None:
+        """New workers with an empty pool: whoever ran waits again, with all its tokens."""
+        for sequence in list(self.running):
+            self._requeue(sequence, "restarted with its worker")
+        for sequence in self.waiting:
+            sequence.in_flight = 0  # nobody will answer what the old workers were asked
+        self.epoch = epoch
+        self.limits = limits
+        self.pool = BlockPool(limits.num_pages, limits.page_size)
+        self._release.clear()
+
+    # -- requests
+
+    def __len__(self) -> int:
+        return len(self._by_request)
+
+    def __contains__(self, request_id: str) -> bool:
+        return request_id in self._by_request
+
+    def sequences(self) -> Iterator[Sequence]:
+        """All live sequences, in no particular order."""
+        return iter(self._by_request.values())
+
+    def check_length(self, request: Request) -> None:
+        """Raises `Overlong` where no state of the pool could ever hold the request."""
+        total = len(request.prompt_ids) + request.params.max_tokens
+        longest = self.limits.max_model_len
+        if total > longest:
+            raise Overlong(
+                f"prompt of {len(request.prompt_ids)} tokens + max_tokens "
+                f"{request.params.max_tokens} = {total} exceeds the model's {longest}"
+            )
+        if self.pool.pages_for(total) > self.pool.total:
+            raise Overlong(
+                f"prompt + max_tokens = {total} tokens exceed the pool of "
+                f"{self.pool.total * self.pool.page_size}; see --max-total-tokens"
+            )
+
+    def add(self, request: Request) -> Sequence:
+        """A new sequence, WAITING. The caller has checked its length and acquired its adapter."""
+        sequence = Sequence(request, self._next_number)
+        self._next_number += 1
+        self._by_request[request.request_id] = sequence
+        self._by_number[sequence.number] = sequence
+        self._queue(sequence, "queued")
+        adapter = self.registry.get(request.adapter)
+        adapter.requests += 1
+        adapter.prompt_tokens += sequence.num_prompt
+        return sequence
+
+    def finish(self, request_id: str) -> Sequence | None:
+        """Ends a request in whatever state; its pages are free at once. None: unknown (already
+        finished). A step in flight still writes to those pages, but steps run in order, so
+        whoever gets them next writes after it."""
+        sequence = self._by_request.pop(request_id, None)
+        if sequence is None:
+            return None
+        del self._by_number[sequence.number]
+        adapter = self.registry.get(sequence.request.adapter)
+        if sequence.state is SequenceState.RUNNING:
+            self.running.remove(sequence)
+            self._release.append(sequence.number)
+            self.pool.release(sequence.pages)
+            sequence.pages = []
+            adapter.running -= 1
+        else:
+            self.waiting.remove(sequence)
+            adapter.waiting -= 1
+        sequence.state = SequenceState.FINISHED
+        return sequence
+
+    # -- steps
+
+    def next_batch(self) -> Batch | None:
+        """The next step, or None where nothing can be computed now."""
+        plan = Plan(self.limits.max_prefill_tokens)
+        for sequence in list(self.running):
+            if sequence.state is SequenceState.RUNNING:  # not preempted for one before it
+                self._schedule(sequence, plan)
+        self._admit(plan)
+        if not plan.rows:
+            return None
+        batch = Batch(
+            self.epoch,
+            self.step,
+            tuple(self._release),
+            tuple(plan.admissions),
+            tuple(plan.rows.values()),
+        )
+        self._release.clear()
+        self.step += 1
+        self.prefill_tokens += self.limits.max_prefill_tokens - plan.budget
+        return batch
+
+    def _schedule(self, sequence: Sequence, plan: Plan) -> None:
+        """Gives a running sequence its row of this step, if it has something to compute."""
+        pending = sequence.pending
+        if sequence.remaining <= 0 and pending <= 1:
+            return  # its last token is on its way
+        decoding = pending == 1 and sequence.num_scheduled >= sequence.num_prompt
+        num_tokens = 1 if decoding else min(pending, plan.budget)
+        if num_tokens <= 0:
+            return
+        end = sequence.num_scheduled + num_tokens
+        wanted = self.pool.pages_for(end) - len(sequence.pages)
+        pages = self._allocate(sequence, wanted, plan) if wanted > 0 else ()
+        if pages is None:
+            return  # it gave way itself
+        sequence.pages.extend(pages)
+        sequence.num_scheduled = end
+        if end == sequence.length:
+            sequence.in_flight += 1
+            plan.sampling.add(sequence.number)
+        plan.rows[sequence.number] = BatchRow(sequence.number, num_tokens, pages)
+        if decoding:
+            self.decode_tokens += 1
+        else:
+            plan.budget -= num_tokens
+
+    def _allocate(self, sequence: Sequence, count: int, plan: Plan) -> tuple[int, ...] | None:
+        """Pages for a running sequence; where there are none, the youngest gives its own.
+        None where the sequence itself was the youngest."""
+        while True:
+            try:
+                return self.pool.allocate(count)
+            except OutOfPages:
+                youngest = max(self.running, key=lambda s: s.request.arrived_at)
+                self._preempt(youngest, plan)
+                if youngest is sequence:
+                    return None
+
+    def _preempt(self, sequence: Sequence, plan: Plan) -> None:
+        """By recompute: pages back, tokens kept, in the queue again by its age."""
+        self.preemptions += 1
+        self._release.append(sequence.number)
+        self.pool.release(sequence.pages)
+        plan.rows.pop(sequence.number, None)
+        if sequence.number in plan.sampling:  # planned, but now nobody will sample it
+            plan.sampling.discard(sequence.number)
+            sequence.in_flight -= 1
+        self._requeue(sequence, "preempted: no free pages")
+
+    def _admit(self, plan: Plan) -> None:
+        """Starts waiting sequences in the policy's order until one does not fit.
+
+        The worst case over the whole life of all running sequences must fit the pool, so that
+        preemption stays the exception: it is needed only because a sequence that is still in its
+        prompt does not advance in step with the others, which the formula assumes.
+        """
+        if not self.waiting:
+            return
+        demand = Demand(self.pool.page_size)
+        for sequence in self.running:
+            demand.add(sequence.length, sequence.remaining)
+        room = self.pool.total - self.pool.adapters
+        blocked = ""
+        for sequence in list(self.policy.order(self.waiting)):
+            if blocked:
+                sequence.reason = blocked
+            elif sequence.in_flight:
+                sequence.reason = "its last step is still out"
+            elif not self.registry.is_placed(sequence.request.adapter):
+                # Others pass it: they do not need what it waits for.
+                sequence.reason = f"adapter {sequence.request.adapter} is loading"
+            elif len(self.running) >= self.limits.max_running:
+                sequence.reason = f"batch is full: {self.limits.max_running} requests run"
+                blocked = "behind another: batch is full"
+            elif plan.budget <= 0:
+                sequence.reason = blocked = "prompt tokens of this step are spent"
+            else:
+                need = demand.with_candidate(sequence.length, sequence.remaining)
+                now = self.pool.pages_for(min(sequence.length, plan.budget))
+                if need > room or now > self.pool.free:
+                    sequence.reason = f"no KV pages: {need} at worst, {room} in all"
+                    blocked = "behind another: no KV pages"
+                    continue
+                demand.add(sequence.length, sequence.remaining)
+                self._start(sequence, plan)
+
+    def _start(self, sequence: Sequence, plan: Plan) -> None:
+        self.waiting.remove(sequence)
+        self.running.append(sequence)
+        sequence.state = SequenceState.RUNNING
+        adapter = self.registry.get(sequence.request.adapter)
+        adapter.waiting -= 1
+        adapter.running += 1
+        plan.admissions.append(
+            Admission(
+                sequence.number,
+                tuple(sequence.token_ids),
+                sequence.num_prompt,
+                sequence.request.params,
+                sequence.request.adapter,
+            )
+        )
+        self._schedule(sequence, plan)
+
+    def _requeue(self, sequence: Sequence, reason: str) -> None:
+        """A running sequence waits again, with everything said so far; its pages are gone."""
+        self.running.remove(sequence)
+        self.registry.get(sequence.request.adapter).running -= 1
+        sequence.restart()
+        self._queue(sequence, reason)
+
+    def _queue(self, sequence: Sequence, reason: str) -> None:
+        sequence.reason = reason
+        bisect.insort(self.waiting, sequence, key=lambda s: s.request.arrived_at)
+        self.registry.get(sequence.request.adapter).waiting += 1
+
+    # -- tokens
+
+    def accept(self, tokens: Tokens, now: float) -> list[StreamToken]:
+        """Books a step's sampled tokens; ends what is complete.
+
+        A token of a sequence that has ended meanwhile was sampled past its stop: discarded.
+        """
+        accepted: list[StreamToken] = []
+        for sampled in tokens.tokens:
+            sequence = self._by_number.get(sampled.sequence)
+            if sequence is None:
+                continue
+            sequence.in_flight -= 1
+            sequence.token_ids.append(sampled.token_id)
+            if sequence.first_token_at is None:
+                sequence.first_token_at = now
+            self.registry.get(sequence.request.adapter).output_tokens += 1
+            finish_reason = self._finish_reason(sequence, sampled.token_id)
+            accepted.append(
+                StreamToken(
+                    sequence.request.request_id,
+                    sequence.num_output - 1,
+                    sampled.token_id,
+                    sampled.logprobs,
+                    finish_reason,
+                )
+            )
+            if finish_reason:
+                self.finish(sequence.request.request_id)
+        return accepted
+
+    def _finish_reason(self, sequence: Sequence, token_id: int) -> str | None:
+        params = sequence.request.params
+        if token_id in params.stop_token_ids:
+            return "stop"
+        if token_id in self.limits.eos_token_ids and not params.ignore_eos:
+            return "stop"
+        if sequence.num_output >= params.max_tokens:
+            return "length"
+        return None
+
+    # -- what others look at
+
+    def view(self, now: float) -> BatchView:
+        """Running first, then waiting by arrival."""
+        return BatchView(now, tuple(s.view() for s in (*self.running, *self.waiting)))
+
+    def check(self) -> None:
+        """Asserts the pool's law against the sequences, when idle and in tests."""
+        self.pool.check()
+        held = sum(len(sequence.pages) for sequence in self.running)
+        assert self.pool.kv == held, f"pool says {self.pool.kv} KV pages, sequences hold {held}"
+        assert all(not sequence.pages for sequence in self.waiting)
+
+
+class Plan:
+    """One step in the making."""
+
+    def __init__(self, budget: int) -> None:
+        self.budget = budget
+        """Prompt tokens that may still be computed in this step."""
+        self.rows: dict[int, BatchRow] = {}
+        self.admissions: list[Admission] = []
+        self.sampling: set[int] = set()
+        """Sequences whose row samples a token."""
+
+
+class Demand:
+    """Worst-case page demand of sequences that advance together (S-LoRA's admission test).
+
+    With h_i tokens held and l_i still to come, sorted by l descending, demand peaks at the
+    moments a sequence ends: need = max_k ( k * l_k + sum_{i<=k} h_i ) tokens, here in pages of P
+    tokens, each sequence wasting at most P-1 tokens of its last page:
+    pages = max_k ceil( (k * (l_k + P - 1) + sum_{i<=k} h_i) / P ).
+    """
+
+    def __init__(self, page_size: int) -> None:
+        self._page_size = page_size
+        self._entries: list[tuple[int, int]] = []  # (-l, h), so ascending is l descending
+
+    def add(self, held: int, remaining: int) -> None:
+        bisect.insort(self._entries, (-remaining, held))
+
+    def with_candidate(self, held: int, remaining: int) -> int:
+        """Pages needed at worst if this one joined."""
+        candidate = (-remaining, held)
+        at = bisect.bisect(self._entries, candidate)
+        slack = self._page_size - 1
+        peak = total_held = 0
+        entries = (*self._entries[:at], candidate, *self._entries[at:])
+        for count, (negative_remaining, tokens) in enumerate(entries, start=1):
+            total_held += tokens
+            peak = max(peak, total_held + count * (slack - negative_remaining))
+        return -(-peak // self._page_size)

@@ -1,0 +1,79 @@
+"""`Sequence`: one request on its way, with all its tokens. Knows no page pool and no policy."""
+
+from __future__ import annotations
+
+import enum
+
+from ..messages import Request, RequestView
+
+
+class SequenceState(enum.Enum):
+    """Changed by the scheduler alone."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    FINISHED = "finished"
+
+
+class Sequence:
+    """A request, its tokens so far, and how far the workers were told to compute it.
+
+    `num_scheduled` tokens have been posted for computation; `in_flight` of the sampled tokens
+    are not back yet, so the length to plan with is `len(token_ids) + in_flight`.
+    """
+
+    def __init__(self, request: Request, number: int) -> None:
+        self.request = request
+        self.number = number
+        self.token_ids: list[int] = list(request.prompt_ids)
+        self.num_prompt = len(request.prompt_ids)
+        self.num_scheduled = 0
+        self.in_flight = 0
+        self.pages: list[int] = []
+        self.state = SequenceState.WAITING
+        self.reason = "queued"
+        self.first_token_at: float | None = None
+
+    @property
+    def length(self) -> int:
+        """Tokens known or on their way."""
+        return len(self.token_ids) + self.in_flight
+
+    @property
+    def num_output(self) -> int:
+        return len(self.token_ids) - self.num_prompt
+
+    @property
+    def remaining(self) -> int:
+        """Tokens that may still be asked for."""
+        return self.request.params.max_tokens - self.num_output - self.in_flight
+
+    @property
+    def pending(self) -> int:
+        """Tokens whose computation has not been posted yet; 1 is an ordinary decode step."""
+        return self.length - self.num_scheduled
+
+    def restart(self) -> None:
+        """Back to the queue with everything said so far: its pages are gone."""
+        self.pages = []
+        self.num_scheduled = 0
+        self.state = SequenceState.WAITING
+
+    def view(self) -> RequestView:
+        if self.state is SequenceState.WAITING:
+            phase = "waiting"
+        else:
+            phase = "decode" if self.num_scheduled >= self.num_prompt else "prefill"
+        return RequestView(
+            request_id=self.request.request_id,
+            adapter=self.request.adapter,
+            phase=phase,
+            reason=self.reason if self.state is SequenceState.WAITING else "",
+            arrived_at=self.request.arrived_at,
+            first_token_at=self.first_token_at,
+            num_prompt=self.num_prompt,
+            num_computed=min(self.num_scheduled, self.num_prompt),
+            num_output=self.num_output,
+            max_tokens=self.request.params.max_tokens,
+            pages=len(self.pages),
+        )

@@ -1,0 +1,73 @@
+"""What has come of a request: `Stream`, one choice; `Answer`, all choices of one HTTP request.
+
+Knows no HTTP and no socket. Append-only: no text is overwritten however late its reader comes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import TypeAlias
+
+import msgspec
+
+from .messages import Refused, Request, TextDelta
+from .openai import BadRequest
+
+
+class Stream:
+    """What has come of one request. What is new goes to the `Answer` it belongs to."""
+
+    def __init__(self, request: Request, index: int, sink: Sink) -> None:
+        self.request = request
+        self.arrived = time.perf_counter()
+        self.last_token: float | None = None
+        self.num_tokens = 0
+        self.num_chars = 0
+        self.ended = False
+        self._index = index
+        self._sink = sink
+
+    def put(self, delta: TextDelta) -> bool:
+        """Passes on what is new in a delta; False where nothing is. A replay after a
+        detokenizer's death repeats text: the character offset says how much of it is known."""
+        if delta.num_tokens <= self.num_tokens and not delta.finish_reason:
+            return False
+        known = self.num_chars - delta.offset
+        fresh = msgspec.structs.replace(delta, text=delta.text[known:]) if known > 0 else delta
+        self.num_tokens = max(self.num_tokens, delta.num_tokens)
+        self.num_chars = max(self.num_chars, delta.offset + len(delta.text))
+        self.ended = delta.finish_reason is not None
+        self._sink.put_nowait((self._index, fresh))
+        return True
+
+    def refuse(self, refused: Refused) -> None:
+        self.ended = True
+        self._sink.put_nowait((self._index, refused))
+
+
+Sink: TypeAlias = "asyncio.Queue[tuple[int, TextDelta | Refused]]"
+
+
+class Answer:
+    """All choices of one HTTP request, and the queue their text goes through."""
+
+    def __init__(self) -> None:
+        self.streams: list[Stream] = []
+        self.sink: Sink = asyncio.Queue()
+
+    async def deltas(self) -> AsyncIterator[tuple[int, TextDelta]]:
+        """(choice, delta) as they come, until every choice has finished. Raises `BadRequest`
+        with the router's status where it refuses one."""
+        unfinished = len(self.streams)
+        while unfinished:
+            index, delta = await self.sink.get()
+            if isinstance(delta, Refused):
+                raise BadRequest(delta.reason, status=delta.status)
+            unfinished -= delta.finish_reason is not None
+            yield index, delta
+
+    @property
+    def output_tokens(self) -> int:
+        return sum(stream.num_tokens for stream in self.streams)
