@@ -1,0 +1,295 @@
+"""The scheduler against a worker that really keeps KV in the pages it was told to use."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from loraconsole.pipeline.messages import (
+    AdapterInfo,
+    Batch,
+    Request,
+    SampledToken,
+    SamplingParams,
+    Tokens,
+)
+from loraconsole.pipeline.schedule.adapters import AdapterRegistry
+from loraconsole.pipeline.schedule.block_pool import BlockPool, OutOfPages
+from loraconsole.pipeline.schedule.scheduler import Demand, Limits, Overlong, Scheduler
+
+PAGE = 4
+EOS = 7
+
+
+def next_token(token_ids: list[int], adapter: str | None) -> int:
+    """What the fake model says: a function of every token before, as a real one."""
+    return (sum((i + 1) * t for i, t in enumerate(token_ids)) * 31 + len(adapter or "")) % 50
+
+
+class FakeWorker:
+    """Computes from batches alone; each KV slot remembers the token that was written there."""
+
+    def __init__(self, num_pages: int) -> None:
+        self.slots: list[int | None] = [None] * (num_pages * PAGE)
+        self.tokens: dict[int, list[int]] = {}
+        self.adapter: dict[int, str | None] = {}
+        self.pages: dict[int, list[int]] = {}
+        self.computed: dict[int, int] = {}
+
+    def run(self, batch: Batch) -> Tokens:
+        for number in batch.release:
+            for table in (self.tokens, self.adapter, self.pages, self.computed):
+                table.pop(number, None)  # type: ignore[attr-defined]
+        for admission in batch.admit:
+            assert admission.sequence not in self.tokens, "admitted twice"
+            self.tokens[admission.sequence] = list(admission.token_ids)
+            self.adapter[admission.sequence] = admission.adapter
+            self.pages[admission.sequence] = []
+            self.computed[admission.sequence] = 0
+        sampled = []
+        for row in batch.rows:
+            tokens, pages = self.tokens[row.sequence], self.pages[row.sequence]
+            pages.extend(row.new_pages)
+            for position in range(
+                self.computed[row.sequence], self.computed[row.sequence] + row.num_tokens
+            ):
+                page, slot = divmod(position, PAGE)
+                self.slots[pages[page] * PAGE + slot] = tokens[position]
+            self.computed[row.sequence] += row.num_tokens
+            if self.computed[row.sequence] == len(tokens):
+                held = [self.slots[pages[p // PAGE] * PAGE + p % PAGE] for p in range(len(tokens))]
+                assert held == tokens, "another sequence wrote into this one's pages"
+                token = next_token(tokens, self.adapter[row.sequence])
+                tokens.append(token)
+                sampled.append(SampledToken(row.sequence, token))
+        return Tokens(batch.epoch, batch.step, 0, tuple(sampled))
+
+
+def make_scheduler(
+    num_pages: int, max_running: int = 8, budget: int = 8, policy: str = "fcfs"
+) -> Scheduler:
+    registry = AdapterRegistry({"sql": "/adapters/sql"})
+    registry.confirm((AdapterInfo("sql", "/adapters/sql", 8, ("q_proj",), 1, "d"),))
+    scheduler = Scheduler(registry, policy=policy)
+    scheduler.reset(1, limits(num_pages, max_running, budget))
+    return scheduler
+
+
+def limits(num_pages: int, max_running: int = 8, budget: int = 8) -> Limits:
+    return Limits(
+        num_pages=num_pages,
+        page_size=PAGE,
+        max_model_len=64,
+        max_running=max_running,
+        max_prefill_tokens=budget,
+        eos_token_ids=frozenset({EOS}),
+    )
+
+
+def make_request(
+    name: str, prompt: list[int], max_tokens: int, adapter: str | None = None, at: float = 0.0
+) -> Request:
+    return Request(
+        request_id=name,
+        adapter=adapter,
+        prompt_ids=tuple(prompt),
+        params=SamplingParams(max_tokens=max_tokens),
+        arrived_at=at,
+    )
+
+
+def alone(request: Request) -> list[int]:
+    """The answer a request must get whatever runs beside it."""
+    tokens = list(request.prompt_ids)
+    for _ in range(request.params.max_tokens):
+        tokens.append(next_token(tokens, request.adapter))
+        if tokens[-1] == EOS:
+            break
+    return tokens[len(request.prompt_ids) :]
+
+
+def drive(scheduler: Scheduler, worker: FakeWorker, depth: int = 2) -> dict[str, list[int]]:
+    """Runs to the end with `depth` steps in flight; output tokens by request."""
+    outputs: dict[str, list[int]] = {}
+    flight: list[Batch] = []
+    while True:
+        while len(flight) < depth and (batch := scheduler.next_batch()):
+            flight.append(batch)
+        if not flight:
+            break
+        for token in scheduler.accept(worker.run(flight.pop(0)), now=1.0):
+            assert token.index == len(outputs.setdefault(token.request_id, []))
+            outputs[token.request_id].append(token.token_id)
+    scheduler.check()
+    assert len(scheduler) == 0, "somebody never ran"
+    assert scheduler.pool.free == scheduler.pool.total
+    return outputs
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+@pytest.mark.parametrize("policy", ["fcfs", "lifo"])
+def test_every_request_gets_the_answer_it_gets_alone(depth: int, policy: str) -> None:
+    rng = random.Random(depth)
+    scheduler = make_scheduler(num_pages=24, policy=policy)
+    requests = [
+        make_request(
+            f"r{i}",
+            [rng.randrange(50) for _ in range(rng.randint(1, 30))],
+            rng.randint(1, 30),
+            rng.choice([None, "sql"]),
+            at=float(i),
+        )
+        for i in range(60)
+    ]
+    for request in requests:
+        scheduler.check_length(request)
+        scheduler.add(request)
+    outputs = drive(scheduler, FakeWorker(24), depth)
+    assert outputs == {request.request_id: alone(request) for request in requests}
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data(), num_pages=st.integers(12, 20), budget=st.integers(1, 20))
+def test_law_and_answers_hold_under_random_operations(
+    data: st.DataObject, num_pages: int, budget: int
+) -> None:
+    """Admit, step, abort and worker loss in any order: the pool's law holds after each, and who
+    is not aborted gets the right tokens."""
+    scheduler = make_scheduler(num_pages, max_running=5, budget=budget)
+    worker = FakeWorker(num_pages)
+    requests: dict[str, Request] = {}
+    outputs: dict[str, list[int]] = {}
+    aborted: set[str] = set()
+    flight: list[Batch] = []
+    for turn in range(data.draw(st.integers(5, 60))):
+        action = data.draw(
+            st.sampled_from(["add", "post", "post", "accept", "accept", "abort", "reset"])
+        )
+        if action == "add":
+            prompt = data.draw(st.lists(st.integers(0, 49), min_size=1, max_size=24))
+            request = make_request(
+                f"r{turn}",
+                prompt,
+                data.draw(st.integers(1, 20)),
+                data.draw(st.sampled_from([None, "sql"])),
+                float(turn),
+            )
+            requests[request.request_id] = request
+            scheduler.add(request)
+        elif action == "post" and len(flight) < 3:
+            if batch := scheduler.next_batch():
+                flight.append(batch)
+        elif action == "accept" and flight:
+            for token in scheduler.accept(worker.run(flight.pop(0)), now=1.0):
+                outputs.setdefault(token.request_id, []).append(token.token_id)
+        elif action == "abort" and requests:
+            name = data.draw(st.sampled_from(sorted(requests)))
+            if scheduler.finish(name):
+                aborted.add(name)
+        elif action == "reset" and data.draw(st.integers(0, 3)) == 0:
+            flight.clear()
+            worker = FakeWorker(num_pages)
+            scheduler.reset(turn + 2, limits(num_pages, 5, budget))
+        scheduler.check()
+    while flight:
+        for token in scheduler.accept(worker.run(flight.pop(0)), now=1.0):
+            outputs.setdefault(token.request_id, []).append(token.token_id)
+    for name, tokens in drive_rest(scheduler, worker).items():
+        outputs.setdefault(name, []).extend(tokens)
+    for name, request in requests.items():
+        if name not in aborted:
+            assert outputs[name] == alone(request)
+
+
+def drive_rest(scheduler: Scheduler, worker: FakeWorker) -> dict[str, list[int]]:
+    outputs: dict[str, list[int]] = {}
+    while batch := scheduler.next_batch():
+        for token in scheduler.accept(worker.run(batch), now=1.0):
+            outputs.setdefault(token.request_id, []).append(token.token_id)
+    scheduler.check()
+    assert len(scheduler) == 0 and scheduler.pool.free == scheduler.pool.total
+    return outputs
+
+
+def test_who_does_not_fit_waits_with_the_reason() -> None:
+    scheduler = make_scheduler(num_pages=10, max_running=8, budget=100)
+    scheduler.add(make_request("big", [1] * 20, 16, at=0))
+    scheduler.add(make_request("second", [1] * 20, 16, at=1))
+    scheduler.add(make_request("third", [1], 1, at=2))
+    assert scheduler.next_batch() is not None
+    big, second, third = scheduler.view(0.0).requests
+    assert (big.phase, big.reason) == ("decode", "")
+    assert second.phase == "waiting" and second.reason.startswith("no KV pages")
+    assert third.reason == "behind another: no KV pages"
+
+
+def test_a_loading_adapter_lets_others_pass() -> None:
+    registry = AdapterRegistry({"late": "/late"})
+    registry.loading()
+    scheduler = Scheduler(registry, policy="fcfs")
+    scheduler.reset(1, limits(16))
+    scheduler.add(make_request("one", [1, 2], 3, "late", at=0))
+    scheduler.add(make_request("two", [1, 2], 3, None, at=1))
+    batch = scheduler.next_batch()
+    assert batch and len(batch.rows) == 1
+    waiting = [r for r in scheduler.view(0.0).requests if r.phase == "waiting"]
+    assert [(r.request_id, r.reason) for r in waiting] == [("one", "adapter late is loading")]
+
+
+def test_long_prompts_are_cut_to_the_budget_and_decoding_goes_on() -> None:
+    scheduler = make_scheduler(num_pages=40, budget=8)
+    worker = FakeWorker(40)
+    scheduler.add(make_request("short", [1, 2], 20, at=0))
+    scheduler.accept(worker.run(scheduler.next_batch() or pytest.fail("no step")), 0.0)
+    scheduler.add(make_request("long", [3] * 30, 4, at=1))
+    for chunk in (8, 8, 8, 6):
+        batch = scheduler.next_batch()
+        assert batch and sorted(row.num_tokens for row in batch.rows) == sorted((1, chunk))
+        scheduler.accept(worker.run(batch), 0.0)
+
+
+def test_overlong_requests_are_told_the_numbers() -> None:
+    scheduler = make_scheduler(num_pages=10)
+    with pytest.raises(Overlong, match=r"60 tokens \+ max_tokens 10 = 70 exceeds the model's 64"):
+        scheduler.check_length(make_request("x", [1] * 60, 10))
+    with pytest.raises(Overlong, match="exceed the pool of 40"):
+        scheduler.check_length(make_request("x", [1] * 30, 20))
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 40), st.integers(0, 40)), min_size=1, max_size=12),
+    st.sampled_from([1, 4, 16]),
+)
+def test_demand_covers_every_moment_of_a_lockstep_run(
+    entries: list[tuple[int, int]], page: int
+) -> None:
+    """Simulated: at time t every sequence that is not finished holds h + t tokens."""
+    demand = Demand(page)
+    for held, remaining in entries[:-1]:
+        demand.add(held, remaining)
+    need = demand.with_candidate(*entries[-1])
+    for t in range(max(remaining for _, remaining in entries) + 1):
+        pages = sum(-(-(held + t) // page) for held, remaining in entries if t <= remaining)
+        assert pages <= need
+
+
+def test_demand_is_exact_for_pages_of_one_token() -> None:
+    """The worked example of S-LoRA's formula: three long requests and three short ones."""
+    demand = Demand(1)
+    for held, remaining in [(2047, 2047)] * 3 + [(9, 7)] * 2:
+        demand.add(held, remaining)
+    assert demand.with_candidate(9, 7) == 12282
+
+
+def test_pool_refuses_more_than_it_has_and_keeps_its_law() -> None:
+    pool = BlockPool(4, PAGE)
+    pages = pool.allocate(3)
+    with pytest.raises(OutOfPages, match="2 pages wanted, 1 free of 4"):
+        pool.allocate(2)
+    pool.check()
+    pool.release(pages)
+    pool.check()
+    assert pool.free == 4
