@@ -161,7 +161,8 @@ def test_law_and_answers_hold_under_random_operations(seed: int) -> None:
     after each, and who is not aborted gets the tokens it gets alone."""
     rng = random.Random(seed)
     num_pages, budget = rng.randint(12, 20), rng.randint(1, 20)
-    scheduler = make_scheduler(num_pages, max_running=5, budget=budget)
+    policy = rng.choice(["fcfs", "lifo"])
+    scheduler = make_scheduler(num_pages, max_running=5, budget=budget, policy=policy)
     worker = FakeWorker(num_pages)
     requests: dict[str, Request] = {}
     outputs: dict[str, list[int]] = {}
