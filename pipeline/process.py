@@ -16,6 +16,7 @@ import resource
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -149,16 +150,20 @@ class Process:
         self.context.term()
 
 
-def run_process(make: type[Process] | Any, description: str) -> None:
-    """The `main` of every child: flags, config, log, life, and an exit status that says how.
+def run_process(
+    make: Callable[[Config, int], Process], description: str | None, child: bool = True
+) -> None:
+    """The `main` of every process: flags, config, log, life, and an exit status that says how.
 
-    Exit 0: asked to stop. 1: our fault (a traceback is in the log). 2: the operator's to mend.
+    `make(config, rank)`; a `child` dies with its parent, the supervisor. Exit 0: asked to stop.
+    1: our fault (a traceback is in the log). 2: the operator's to mend.
     """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--run", required=True, help="the run directory (holds config.json)")
     parser.add_argument("--rank", type=int, default=0, help="tensor-parallel rank of a worker")
     given = parser.parse_args()
-    die_with_parent()
+    if child:
+        die_with_parent()
     set_up_log()
     try:
         process = make(Config.load(given.run), given.rank)

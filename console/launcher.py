@@ -1,0 +1,45 @@
+"""Starting a pipeline: take the lock, write the config, hand both to a supervisor of its own
+session, and return. Whoever started it may go."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+from ..pipeline.config import Config, OperatorError, make_run_directory
+from .lock import LOCK_VARIABLE, Lock
+from .logbook import put_aside
+
+
+def start(config: Config) -> int:
+    """Starts a supervisor in `config.run`; returns its pid. It is not ready yet.
+
+    Raises `OperatorError` where one runs there already or the directory is unsafe.
+    """
+    run = make_run_directory(config.run)
+    lock = Lock.take(run)
+    if lock is None:
+        raise OperatorError(
+            f"a pipeline already runs in {run}", "loraconsole attach, or down, or another --run"
+        )
+    try:
+        put_aside(run / "logs")
+        config.save()
+        environment = {**os.environ, LOCK_VARIABLE: str(lock.descriptor)}
+        with (run / "logs" / "supervisor.log").open("ab") as log:
+            supervisor = subprocess.Popen(
+                [
+                    *(sys.executable, "-P", "-m", "loraconsole.console.supervisor"),
+                    *("--run", str(run)),
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=environment,
+                pass_fds=(lock.descriptor,),
+                start_new_session=True,  # a terminal that hangs up does not reach it
+            )
+    finally:
+        lock.release()
+    return supervisor.pid

@@ -1,0 +1,59 @@
+"""`Lock`: who holds `RUN/lock` is the pipeline's supervisor; free means that none runs.
+
+An flock belongs to the open file, not to a process: the command line takes it, writes the
+config, and hands it to the supervisor it starts, so two starters cannot both win.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from pathlib import Path
+
+from ..pipeline.config import OperatorError
+
+LOCK_VARIABLE = "LORACONSOLE_LOCK_FD"
+
+
+class Lock:
+    """An exclusive lock on a run directory, held as long as the file stays open."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+
+    @classmethod
+    def take(cls, run: Path) -> Lock | None:
+        """The lock, or None where somebody holds it."""
+        descriptor = os.open(run / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        return cls(descriptor)
+
+    @classmethod
+    def inherited_or_taken(cls, run: Path) -> Lock:
+        """For the supervisor. Raises `OperatorError` where another one runs."""
+        if inherited := os.environ.pop(LOCK_VARIABLE, None):
+            return cls(int(inherited))
+        lock = cls.take(run)
+        if lock is None:
+            raise OperatorError(f"a pipeline already runs in {run}", "loraconsole attach, or down")
+        return lock
+
+    def release(self) -> None:
+        with contextlib.suppress(OSError):
+            os.close(self.descriptor)
+
+
+def is_running(run: Path) -> bool:
+    """Whether a supervisor lives in this run directory."""
+    if not (run / "lock").exists():
+        return False
+    lock = Lock.take(run)
+    if lock is None:
+        return True
+    lock.release()
+    return False

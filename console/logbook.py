@@ -1,0 +1,110 @@
+"""`Logbook`: the log files of a run, merged and parsed, as they grow.
+
+Every process writes its log to `RUN/logs/NAME.log` itself (stderr, appended), so a dead or
+stopped reader holds nobody up. Knows files and lines, no socket.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections import deque
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+
+from ..pipeline.messages import LogLine
+
+KEEP_LINES = 5000
+MAX_FILE_BYTES = 32 << 20
+READ_BYTES = 1 << 20
+MAX_LINE_CHARACTERS = 4000
+
+# As `process.LOG_FORMAT` writes it; whatever else comes is a traceback or a library's print.
+_LINE = re.compile(
+    r"(?P<time>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}) (?P<level>[A-Z]+) (?P<text>.*)", re.DOTALL
+)
+
+
+class Logbook:
+    """Reads new lines of every log in a directory; keeps the last `KEEP_LINES`."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._files: dict[str, _File] = {}
+        self._number = 0
+        self.lines: deque[LogLine] = deque(maxlen=KEEP_LINES)
+
+    def read_new(self) -> list[LogLine]:
+        """Lines written since the last call, of all files, by time."""
+        found: list[tuple[float, str, str, str]] = []
+        for path in sorted(self._directory.glob("*.log")):
+            file = self._files.setdefault(path.stem, _File(path))
+            found.extend((at, path.stem, level, text) for at, level, text in file.read_new())
+        found.sort(key=lambda entry: entry[0])  # stable: a traceback stays behind its line
+        fresh = []
+        for at, source, level, text in found:
+            self._number += 1
+            fresh.append(LogLine(self._number, at, source, level, text))
+        self.lines.extend(fresh)
+        return fresh
+
+    def last_words(self, source: str) -> str:
+        """The last line a process left, which for a crash names the exception."""
+        for line in reversed(self.lines):
+            if line.source == source and line.text.strip():
+                return line.text.strip()
+        return ""
+
+
+class _File:
+    """One log file read from where the last read ended."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._offset = 0
+        self._rest = b""
+        self._last = (time.time(), "INFO")
+
+    def read_new(self) -> Iterator[tuple[float, str, str]]:
+        """(at, level, text) of each complete new line. A line without a time of its own takes
+        that of the line before it; a traceback's lines are errors."""
+        try:
+            size = os.path.getsize(self._path)
+            if size < self._offset:  # truncated, by us or by hand
+                self._offset, self._rest = 0, b""
+            if size == self._offset:
+                return
+            with self._path.open("rb") as file:
+                file.seek(self._offset)
+                data = file.read(READ_BYTES)
+        except OSError:
+            return  # gone between two looks; the next look tells
+        self._offset += len(data)
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        if len(self._rest) > READ_BYTES:
+            lines, self._rest = [*lines, self._rest], b""
+        for line in lines:
+            yield self._parse(line.decode(errors="replace")[:MAX_LINE_CHARACTERS])
+        if self._offset > MAX_FILE_BYTES:
+            # The writers append, so their next line lands at the new end.
+            os.truncate(self._path, 0)
+            self._offset, self._rest = 0, b""
+
+    def _parse(self, line: str) -> tuple[float, str, str]:
+        if match := _LINE.fullmatch(line):
+            at = datetime.fromisoformat(match["time"]).timestamp()
+            self._last = (at, match["level"])
+            return at, match["level"], match["text"]
+        at, level = self._last
+        if line.startswith(("Traceback ", "Fatal Python error")):
+            self._last = (at, "ERROR")
+            level = "ERROR"
+        return at, level, line
+
+
+def put_aside(directory: Path) -> None:
+    """Renames the logs of the run before, so that a new run's log starts empty."""
+    for path in directory.glob("*.log"):
+        path.replace(path.with_suffix(".log.1"))

@@ -1,0 +1,496 @@
+"""Process `supervisor`: starts the ring, keeps it alive, and outlives the console.
+
+Its own session leader, so a lost SSH connection kills nothing; its children die with it. It
+keeps what a console that comes late wants to know. No Textual, no torch in it. By hand:
+`python -P -m loraconsole.console.supervisor --run DIR`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import os
+import signal
+import sys
+import time
+from collections import deque
+
+from .. import __version__
+from ..pipeline.config import Config
+from ..pipeline.messages import (
+    PROTOCOL,
+    AdapterTable,
+    AskSnapshot,
+    BatchView,
+    Beat,
+    Drain,
+    Event,
+    LogLine,
+    LogLines,
+    ProcessState,
+    ProcessTable,
+    ProcessView,
+    Progress,
+    RestartProcess,
+    RouterStats,
+    ServerStats,
+    Snapshot,
+    StopPipeline,
+    Telemetry,
+    ToSupervisor,
+    WorkerStats,
+)
+from ..pipeline.process import OPERATOR_EXIT, Process, run_process
+from ..pipeline.sockets import InboxFull, Outbox, Watch
+from .lock import Lock
+from .logbook import Logbook
+
+BACKOFF_SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0)
+FALLS_ALLOWED = 5
+FALL_WINDOW_SECONDS = 60.0
+GRACE_SECONDS = 5.0
+SILENCE_SECONDS = 30.0
+"""A process that lives but has not beaten for this long hangs: it is killed and restarted."""
+LOG_SECONDS = 0.2
+LOG_LINES_A_FRAME = 500
+EVENTS_KEPT = 1000
+
+
+class Child:
+    """One process of the ring: how to start it, how it is, how often it fell."""
+
+    def __init__(self, name: str, command: list[str], one_shot: bool = False) -> None:
+        self.name = name
+        self.command = command
+        self.one_shot = one_shot
+        self.state = ProcessState.PENDING
+        self.reason = ""
+        self.since = time.time()
+        self.restarts = 0
+        self.exit_code: int | None = None
+        self.retry_at: float | None = None
+        self.process: asyncio.subprocess.Process | None = None
+        self.beat_at = 0.0
+        """Monotonic time of the last beat, or of the start."""
+        self.restart_wanted = False
+        self.falls: deque[float] = deque(maxlen=FALLS_ALLOWED)
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid if self.process else 0
+
+    def become(self, state: ProcessState, reason: str = "") -> bool:
+        """The one place where a child's state changes. True where it did."""
+        if (state, reason) == (self.state, self.reason):
+            return False
+        if state is not self.state:
+            self.since = time.time()
+        self.state, self.reason = state, reason
+        return True
+
+    def view(self) -> ProcessView:
+        return ProcessView(
+            name=self.name,
+            state=self.state,
+            pid=self.pid,
+            restarts=self.restarts,
+            since=self.since,
+            reason=self.reason,
+            exit_code=self.exit_code,
+            retry_at=self.retry_at,
+        )
+
+
+class Supervisor(Process):
+    """See the module."""
+
+    accepts = ToSupervisor
+
+    def __init__(self, config: Config, rank: int = 0) -> None:
+        # Held for life; whoever finds it free knows that no pipeline runs here.
+        self._lock = Lock.inherited_or_taken(config.run_path)
+        super().__init__(config, "supervisor")
+        self.started_at = time.time()
+        self.stopping = False
+        names = config.process_names()
+        self.fetch = Child("fetch", _command("pipeline.fetch", config), one_shot=True)
+        self.ring = [Child(name, _command_of(name, config)) for name in names]
+        self.children = {child.name: child for child in (self.fetch, *self.ring)}
+        self.memory = Memory()
+        self.logbook = Logbook(self.run / "logs")
+        self._minders: dict[str, asyncio.Task[None]] = {}
+        self._stop_asked = asyncio.Event()
+        self._drain_s = 0.0
+
+    # -- startup, main loop, shutdown
+
+    async def startup(self) -> None:
+        self._watch = Watch(self.context, self.run, tuple(self.children))
+        self.log.info("run directory %s, model %s", self.run, self.config.model)
+        self.set_state(ProcessState.READY)
+
+    async def main(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            helpers = [
+                tasks.create_task(helper)
+                for helper in (
+                    self._receive_forever(),
+                    self._watch_forever(),
+                    self._log_forever(),
+                    self._kill_the_silent(),
+                )
+            ]
+            starting = tasks.create_task(self._start_all())
+            await self._stop_asked.wait()
+            self.stopping = True
+            starting.cancel()
+            await self._drain(self._drain_s)
+            await self._stop_all()
+            for helper in helpers:
+                helper.cancel()
+
+    async def shutdown(self) -> None:
+        self.stopping = True
+        await self._stop_all()
+        self._publish_log()
+        self._watch.close()
+        self._lock.release()
+
+    async def _start_all(self) -> None:
+        """First the model's files, then the ring, all at once: each waits for whom it needs."""
+        self._mind(self.fetch)
+        await self._minders["fetch"]
+        if self.fetch.state is ProcessState.DONE:
+            for child in self.ring:
+                if child.process is None:
+                    self._mind(child)
+
+    def _mind(self, child: Child) -> None:
+        self._minders[child.name] = asyncio.create_task(self._keep_alive(child))
+
+    # -- one child's life
+
+    async def _keep_alive(self, child: Child) -> None:
+        """Start, await its end, decide: again at once, again later, or never."""
+        while not self.stopping:
+            await self._start(child)
+            assert child.process is not None
+            code = await child.process.wait()
+            self._publish_log()
+            child.exit_code = code
+            child.process = None
+            if self.stopping:
+                self._become(child, ProcessState.STOPPED, _how(code))
+                return
+            if child.one_shot and code == 0:
+                self._become(child, ProcessState.DONE)
+                return
+            if child.restart_wanted:
+                child.restart_wanted = False
+                child.falls.clear()
+                self._become(child, ProcessState.STOPPED, "restarting as asked")
+                child.restarts += 1
+                continue
+            if not await self._after_a_fall(child, code):
+                return
+
+    async def _start(self, child: Child) -> None:
+        child.retry_at = None
+        path = self.run / "logs" / f"{child.name}.log"
+        with path.open("ab") as log:
+            child.process = await asyncio.create_subprocess_exec(
+                *child.command,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=_environment(),
+            )
+        child.beat_at = time.monotonic()
+        self._become(child, ProcessState.STARTING, "")
+        self.log.info("started %s, pid %d", child.name, child.pid)
+
+    async def _after_a_fall(self, child: Child, code: int) -> bool:
+        """Whether to start it again, after the wait that its falls deserve."""
+        reason = self._why(child, code)
+        if code == OPERATOR_EXIT:
+            self._become(child, ProcessState.FAILED, reason)
+            self.event("error", f"{child.name} cannot run: {reason}")
+            return False
+        self._bring_down_its_group(child)
+        now = time.monotonic()
+        child.falls.append(now)
+        recent = sum(1 for fall in child.falls if now - fall < FALL_WINDOW_SECONDS)
+        if recent >= FALLS_ALLOWED:
+            self._become(child, ProcessState.FAILED, f"fell {recent} times in a minute: {reason}")
+            self.event("error", f"{child.name} is given up after {recent} falls: {reason}")
+            return False
+        delay = BACKOFF_SECONDS[recent - 1]
+        child.retry_at = time.time() + delay
+        self._become(child, ProcessState.BACKOFF, reason)
+        self.event("error", f"{child.name} died ({reason}); starting again in {delay:.0f} s")
+        await asyncio.sleep(delay)
+        child.restarts += 1
+        return True
+
+    def _bring_down_its_group(self, child: Child) -> None:
+        """Tensor-parallel ranks live and die together: one alone waits in a collective for ever."""
+        if not child.name.startswith("worker-"):
+            return
+        for other in self.ring:
+            if other is not child and other.name.startswith("worker-") and other.process:
+                other.restart_wanted = True
+                other.process.kill()
+
+    def _why(self, child: Child, code: int) -> str:
+        beat = self.memory.beats.get(child.name)
+        if beat and beat.state is ProcessState.FAILED and beat.reason:
+            return beat.reason
+        if code < 0:
+            return _how(code)
+        return self.logbook.last_words(child.name) or _how(code)
+
+    def _become(self, child: Child, state: ProcessState, reason: str = "") -> None:
+        if child.become(state, reason):
+            self._publish_table()
+
+    # -- stopping
+
+    async def _drain(self, seconds: float) -> None:
+        """Lets live requests finish, for at most `seconds`."""
+        if seconds <= 0 or self.children["router"].state is not ProcessState.READY:
+            return
+        self.event("info", f"draining for at most {seconds:.0f} s")
+        with contextlib.suppress(InboxFull):
+            self.outbox("router").send(Drain())
+        deadline = time.monotonic() + seconds
+        await asyncio.sleep(0.6)  # one beat, so that the router's numbers are of after the drain
+        while time.monotonic() < deadline:
+            router = self.memory.router
+            if router is None or router.running + router.waiting == 0:
+                return
+            await asyncio.sleep(0.1)
+
+    async def _stop_all(self) -> None:
+        """In ring order: nobody is left talking to one who is gone."""
+        for child in (self.fetch, *reversed(self.ring)):
+            await self._stop(child)
+        if self._minders:  # those whose child is gone book its exit; the others wait for a retry
+            await asyncio.wait(self._minders.values(), timeout=0.2)
+        for minder in self._minders.values():
+            minder.cancel()
+
+    async def _stop(self, child: Child) -> None:
+        """SIGTERM, and SIGKILL after grace. Returns when it is gone."""
+        process = child.process
+        if process is None:
+            return
+        self._become(child, ProcessState.STOPPING)
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+        try:
+            await asyncio.wait_for(process.wait(), GRACE_SECONDS)
+        except TimeoutError:
+            self.event("warning", f"{child.name} ignored SIGTERM for {GRACE_SECONDS:.0f} s: killed")
+            process.kill()
+            await process.wait()
+
+    async def _restart(self, name: str) -> None:
+        child = self.children.get(name)
+        if child is None:
+            self.event("warning", f"no process {name!r} to restart")
+            return
+        self.event("info", f"restarting {name} as asked")
+        if child.one_shot:
+            if child.process is None:
+                await self._start_all()
+            return
+        if child.process is None:  # FAILED, or waiting to be tried again
+            if minder := self._minders.get(name):
+                minder.cancel()
+            child.falls.clear()
+            child.restarts += 1
+            self._mind(child)
+            return
+        child.restart_wanted = True
+        self._bring_down_its_group(child)
+        await self._stop(child)
+
+    # -- what comes in
+
+    async def _receive_forever(self) -> None:
+        restarts: set[asyncio.Task[None]] = set()
+        while True:
+            match await self.inbox.receive():
+                case AskSnapshot() as ask:
+                    self._send_snapshot(ask)
+                case RestartProcess(name=name):
+                    task = asyncio.create_task(self._restart(name))
+                    restarts.add(task)
+                    task.add_done_callback(restarts.discard)
+                case StopPipeline(drain_s=drain_s):
+                    self._drain_s = drain_s
+                    self._stop_asked.set()
+
+    async def _watch_forever(self) -> None:
+        while True:
+            for message in await self._watch.receive():
+                self.memory.take(message)
+                if isinstance(message, Beat):
+                    self._note_beat(message)
+
+    def _note_beat(self, beat: Beat) -> None:
+        child = self.children[beat.name]
+        if beat.pid != child.pid:
+            return  # the last word of one that is gone
+        child.beat_at = time.monotonic()
+        if child.state is ProcessState.STOPPING or child.one_shot:
+            return
+        was = child.state
+        self._become(child, beat.state, beat.reason)
+        if beat.state is ProcessState.READY and was is not ProcessState.READY:
+            self.event("info", f"{child.name} is ready")
+
+    async def _kill_the_silent(self) -> None:
+        looked_at = time.monotonic()
+        while True:
+            await asyncio.sleep(1.0)
+            now = time.monotonic()
+            slept, looked_at = now - looked_at > 5.0, now
+            for child in self.children.values():
+                if slept:  # the machine was suspended, so was everybody's beat
+                    child.beat_at = now
+                elif child.process and now - child.beat_at > SILENCE_SECONDS:
+                    self.event("error", f"{child.name} has not beaten for {SILENCE_SECONDS:.0f} s")
+                    child.process.kill()
+
+    async def _log_forever(self) -> None:
+        while True:
+            self._publish_log()
+            await asyncio.sleep(LOG_SECONDS)
+
+    def _publish_log(self) -> None:
+        fresh = self.logbook.read_new()
+        for start in range(0, len(fresh), LOG_LINES_A_FRAME):
+            self.beacon.publish(LogLines(tuple(fresh[start : start + LOG_LINES_A_FRAME])))
+
+    # -- what goes out
+
+    def event(self, level: str, text: str) -> None:
+        super().event(level, text)
+        self.memory.take(Event(time.time(), level, self.name, text))
+
+    def publish_stats(self) -> None:
+        self._publish_table()
+
+    def _publish_table(self) -> None:
+        self.beacon.publish(self.table())
+
+    def table(self) -> ProcessTable:
+        return ProcessTable(
+            time.time(), self._overall(), tuple(child.view() for child in self.children.values())
+        )
+
+    def _overall(self) -> ProcessState:
+        states = [child.state for child in self.children.values()]
+        if self.stopping:
+            return ProcessState.STOPPING
+        if ProcessState.FAILED in states:
+            return ProcessState.FAILED
+        if all(child.state is ProcessState.READY for child in self.ring):
+            return ProcessState.READY
+        if ProcessState.DRAINING in states:
+            return ProcessState.DRAINING
+        return ProcessState.STARTING
+
+    def _send_snapshot(self, ask: AskSnapshot) -> None:
+        """To an inbox of this run directory only: the name must not leave it."""
+        name = os.path.basename(ask.reply_to)
+        if name != ask.reply_to or not (self.run / f"{name}.inbox").exists():
+            self.log.warning("no inbox %r to send a snapshot to", ask.reply_to)
+            return
+        reply = Outbox(self.context, self.run, name)
+        with contextlib.suppress(InboxFull):
+            reply.send(self.memory.snapshot(self, ask.log_lines))
+        reply.close()
+
+
+class Memory:
+    """The latest of everything, and a bounded history of what happened."""
+
+    def __init__(self) -> None:
+        self.beats: dict[str, Beat] = {}
+        self.server: ServerStats | None = None
+        self.router: RouterStats | None = None
+        self.workers: dict[int, WorkerStats] = {}
+        self.batch: BatchView | None = None
+        self.adapters: AdapterTable | None = None
+        self.progress: dict[tuple[str, str], Progress] = {}
+        self.events: deque[Event] = deque(maxlen=EVENTS_KEPT)
+
+    def take(self, message: Telemetry) -> None:
+        match message:
+            case Beat():
+                self.beats[message.name] = message
+            case ServerStats():
+                self.server = message
+            case RouterStats():
+                self.router = message
+            case WorkerStats():
+                self.workers[message.rank] = message
+            case BatchView():
+                self.batch = message
+            case AdapterTable():
+                self.adapters = message
+            case Progress():
+                self.progress[message.source, message.stage] = message
+            case Event():
+                self.events.append(message)
+
+    def snapshot(self, supervisor: Supervisor, log_lines: int) -> Snapshot:
+        lines = supervisor.logbook.lines
+        logs: tuple[LogLine, ...] = ()
+        if log_lines > 0:
+            logs = tuple(itertools.islice(lines, max(0, len(lines) - log_lines), None))
+        return Snapshot(
+            at=time.time(),
+            protocol=PROTOCOL,
+            version=__version__,
+            started_at=supervisor.started_at,
+            processes=supervisor.table(),
+            beats=tuple(self.beats.values()),
+            server=self.server,
+            router=self.router,
+            workers=tuple(self.workers.values()),
+            batch=self.batch,
+            adapters=self.adapters,
+            progress=tuple(self.progress.values()),
+            events=tuple(self.events),
+            logs=logs,
+        )
+
+
+def _command(module: str, config: Config, *more: str) -> list[str]:
+    # -P: the current directory must not shadow anybody's modules.
+    return [sys.executable, "-P", "-m", f"loraconsole.{module}", "--run", config.run, *more]
+
+
+def _command_of(name: str, config: Config) -> list[str]:
+    if name.startswith("worker-"):
+        return _command("pipeline.worker", config, "--rank", name.removeprefix("worker-"))
+    return _command(f"pipeline.{name}", config)
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false"}
+
+
+def _how(code: int) -> str:
+    """An exit status in words."""
+    if code < 0:
+        return f"killed by {signal.Signals(-code).name}"
+    return f"exit status {code}"
+
+
+if __name__ == "__main__":
+    run_process(Supervisor, __doc__, child=False)
