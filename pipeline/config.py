@@ -34,6 +34,10 @@ class OperatorError(Exception):
         return f"{self.what}. {self.hint}" if self.hint else self.what
 
 
+class UsageError(OperatorError):
+    """A flag or a setting is wrong: exit status 2, as for any bad usage."""
+
+
 def default_run_directory() -> str:
     """`$LORACONSOLE_RUN`, else `$XDG_RUNTIME_DIR/loraconsole`, else `/tmp/loraconsole-UID`."""
     if run := os.environ.get("LORACONSOLE_RUN"):
@@ -120,13 +124,13 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         for entry in self.adapter:
             name, equals, path = entry.partition("=")
             if not equals or not name or not path:
-                raise OperatorError(f"--adapter {entry!r} is not NAME=PATH", "e.g. sql=./my-sql")
+                raise UsageError(f"--adapter {entry!r} is not NAME=PATH", "e.g. sql=./my-sql")
             if not all(c.isalnum() or c in "-_." for c in name):
-                raise OperatorError(
+                raise UsageError(
                     f"adapter name {name!r} has characters other than letters, digits and -_."
                 )
             if name in found:
-                raise OperatorError(f"adapter {name!r} is given twice", "names must differ")
+                raise UsageError(f"adapter {name!r} is given twice", "names must differ")
             found[name] = path
         return found
 
@@ -193,6 +197,15 @@ def make_run_directory(run: str | Path) -> Path:
     return path
 
 
+def shipped_adapters() -> tuple[str, ...]:
+    """NAME=PATH of the adapters that come with the default model."""
+    home = Path(__file__).parent / "adapters"
+    return tuple(
+        f"{config.parent.name}={config.parent}"
+        for config in sorted(home.glob("*/adapter_config.json"))
+    )
+
+
 # --- flags and files ----------------------------------------------------------------------------
 
 
@@ -217,6 +230,7 @@ def fields() -> Iterator[Field]:
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Adds one flag a field. A flag not given leaves no trace, so that TOML can speak."""
+    group = parser.add_argument_group("run options")
     for field in fields():
         options: dict[str, Any] = {"help": field.help, "default": argparse.SUPPRESS}
         if field.kind is bool:
@@ -230,8 +244,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         else:
             assert field.kind is str or get_origin(field.kind) in (Union, types.UnionType)
             options["metavar"] = field.name.upper()
-        parser.add_argument(field.flag, **options)
-    parser.add_argument(
+        group.add_argument(field.flag, **options)
+    group.add_argument(
         "--config", metavar="FILE", help="TOML file of these settings; flags win over it"
     )
 
@@ -244,23 +258,27 @@ def from_flags(given: argparse.Namespace) -> Config:
     if key := os.environ.get("LORACONSOLE_API_KEY"):
         values.setdefault("api_key", key)
     values |= {f.name: getattr(given, f.name) for f in fields() if hasattr(given, f.name)}
+    if "adapter" not in values and values.get("model", DEFAULT_MODEL) == DEFAULT_MODEL:
+        values["adapter"] = shipped_adapters()
     try:
         return msgspec.convert(values, Config).absolute()
     except msgspec.ValidationError as error:
-        raise OperatorError(f"bad setting: {error}", "see loraconsole --help") from error
+        reason, _, at = str(error).partition(" - at ")
+        field = at.strip("`$.").replace("_", "-")
+        raise UsageError(f"--{field}: {reason.lower()}", "see loraconsole up --help") from error
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
         values = tomllib.loads(path.read_text())
     except OSError as error:
-        raise OperatorError(f"cannot read {path}: {error.strerror}") from error
+        raise UsageError(f"cannot read {path}: {error.strerror}") from error
     except tomllib.TOMLDecodeError as error:
-        raise OperatorError(f"{path} is not TOML: {error}") from error
+        raise UsageError(f"{path} is not TOML: {error}") from error
     known = {f.name for f in fields()}
     values = {name.replace("-", "_"): value for name, value in values.items()}
     if unknown := sorted(set(values) - known):
-        raise OperatorError(
+        raise UsageError(
             f"{path} has unknown settings: {', '.join(unknown)}",
             f"known are {', '.join(sorted(known))}",
         )

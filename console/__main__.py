@@ -1,0 +1,165 @@
+"""The command line. Parses, then hands over; what a command does stands in `verbs.py`.
+
+Exit status: 0 well, 1 failed, 2 wrong usage, 3 not running.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import NoReturn
+
+from .. import __version__
+from ..pipeline.config import (
+    Config,
+    OperatorError,
+    UsageError,
+    add_flags,
+    default_run_directory,
+    from_flags,
+)
+
+FAILED, USAGE, NOT_RUNNING = 1, 2, 3
+
+DESCRIPTION = "Serve many LoRA adapters over one base model, from a terminal console."
+EPILOG = "Without a command: open the console, and start the pipeline first if none is running."
+
+
+def main() -> NoReturn:
+    """The `loraconsole` command."""
+    given = parse(sys.argv[1:])
+    try:
+        code = dispatch(given)
+    except OperatorError as error:
+        code = report(error, getattr(given, "json", False))
+    except KeyboardInterrupt:
+        code = 130
+    except BrokenPipeError:  # `loraconsole logs | head` is no error
+        sys.stderr.close()
+        code = 0
+    sys.exit(code)
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """The command and its options. Exits 2 on bad usage, as argparse does."""
+    names = [name for name in arguments if not name.startswith("-")]
+    if arguments and names and arguments[0] == names[0]:
+        return command_parser().parse_args(arguments)
+    if arguments and arguments[0] in ("-h", "--help"):
+        return command_parser().parse_args(arguments)
+    return console_parser().parse_args(arguments)
+
+
+def console_parser() -> argparse.ArgumentParser:
+    """`loraconsole [RUN OPTIONS]`: no command, all settings."""
+    parser = argparse.ArgumentParser("loraconsole", description=DESCRIPTION, epilog=EPILOG)
+    parser.add_argument("--version", action="version", version=__version__)
+    add_screen_flags(parser)
+    add_flags(parser)
+    parser.set_defaults(command="console")
+    return parser
+
+
+def add_screen_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--fps", type=float, default=5.0, metavar="N", help="frames per second")
+    parser.add_argument("--theme", metavar="NAME", help="colours; `t` cycles them")
+
+
+def command_parser() -> argparse.ArgumentParser:
+    """`loraconsole COMMAND …`."""
+    parser = argparse.ArgumentParser(
+        "loraconsole",
+        description=DESCRIPTION,
+        epilog=f"{EPILOG} Its options are those of `up`, and --fps and --theme.",
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    def add(name: str, help: str, run: bool = True) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=help, description=help)
+        command.add_argument("--json", action="store_true", help="one JSON document on stdout")
+        if run:
+            command.add_argument("--run", default=default_run_directory(), help="run directory")
+        return command
+
+    up = add("up", "start the pipeline without a screen; return when it is ready", run=False)
+    up.add_argument("--foreground", action="store_true", help="stay until it stops (Ctrl-C)")
+    add_flags(up)
+    add_screen_flags(add("attach", "the console on a running pipeline"))
+    add("status", "what runs, and how it is")
+    down = add("down", "stop the pipeline")
+    down.add_argument("--now", action="store_true", help="do not let running requests finish")
+    restart = add("restart", "restart one process")
+    restart.add_argument("process", help="worker-0, detokenizer, router, server")
+    logs = add("logs", "the processes' logs, merged")
+    logs.add_argument("process", nargs="?", help="only this one's")
+    logs.add_argument("--follow", "-f", action="store_true", help="go on as they grow")
+    logs.add_argument("--lines", "-n", type=int, default=200, metavar="N", help="how many back")
+    add("doctor", "what this machine has and what is missing")
+    adapters = add("adapters", "the adapters of the running pipeline")
+    adapters.add_argument("verb", choices=["list"], nargs="?", default="list")
+    prompt = add("prompt", "ask the base model or adapters; several answer side by side")
+    prompt.add_argument("text", metavar="TEXT", help="the prompt; - reads standard input")
+    prompt.add_argument("--adapter", action="append", default=[], metavar="NAME")
+    prompt.add_argument("--base", action="store_true", help="the base model beside the adapters")
+    prompt.add_argument("--system", metavar="TEXT", help="a system message before it")
+    prompt.add_argument("--max-tokens", type=int, metavar="N")
+    prompt.add_argument("--temperature", type=float, metavar="T")
+    prompt.add_argument("--seed", type=int, metavar="S")
+    return parser
+
+
+def dispatch(given: argparse.Namespace) -> int:
+    """Runs the command; returns the exit status. Imports wait until here: `--help` is quick."""
+    from . import verbs
+
+    match given.command:
+        case "console":
+            return verbs.console(from_flags(given), given.fps, given.theme, start=True)
+        case "up":
+            return verbs.up(from_flags(given), given.foreground, given.json)
+    config = load_config(given.run)
+    match given.command:
+        case "attach":
+            return verbs.console(config, given.fps, given.theme, start=False)
+        case "status":
+            return verbs.status(config, given.json)
+        case "down":
+            return verbs.down(config, given.now, given.json)
+        case "restart":
+            return verbs.restart(config, given.process, given.json)
+        case "logs":
+            return verbs.logs(config, given.process, given.follow, given.lines, given.json)
+        case "doctor":
+            return verbs.doctor(given.run, given.json)
+        case "adapters":
+            return verbs.adapters(config, given.json)
+        case _:
+            return verbs.prompt(config, given)
+
+
+def load_config(run: str) -> Config:
+    """The config of the pipeline in `run`; where none ever ran, one that says so when used."""
+    try:
+        return Config.load(run)
+    except OperatorError:
+        return Config(run=run).absolute()
+
+
+def report(error: OperatorError, as_json: bool) -> int:
+    """An operator's error as text (or JSON), and its exit status."""
+    from .remote import NotRunning
+
+    if as_json:
+        print(json.dumps({"error": error.what, "hint": error.hint}))
+    print(f"loraconsole: {error.what}", file=sys.stderr)
+    if error.hint:
+        print(f"  {error.hint}", file=sys.stderr)
+    if isinstance(error, UsageError):
+        return USAGE
+    return NOT_RUNNING if isinstance(error, NotRunning) else FAILED
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""`loraconsole doctor`: what this machine has and what is missing. Imports no torch to ask."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import shutil
+import sys
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from ..pipeline.config import OperatorError, make_run_directory
+from .lock import is_running
+
+PACKAGES = ("torch", "triton", "textual", "pyzmq", "msgspec", "tokenizers", "gguf", "safetensors")
+
+
+class Check(msgspec.Struct, frozen=True):
+    """One finding. `bad` keeps the pipeline from running; a `note` is worth knowing."""
+
+    name: str
+    verdict: Literal["good", "note", "bad"]
+    finding: str
+
+
+def examine(run: Path) -> list[Check]:
+    """Every check, in the order a start would stumble over them."""
+    return [
+        Check("python", "good", f"{platform.python_version()} at {sys.executable}"),
+        *(_package(name) for name in PACKAGES),
+        _run_directory(run),
+        Check("pipeline", "good" if is_running(run) else "note", _pipeline(run)),
+        _cuda(),
+        _memory(),
+        _terminal(),
+    ]
+
+
+def _package(name: str) -> Check:
+    try:
+        return Check(name, "good", importlib.metadata.version(name))
+    except importlib.metadata.PackageNotFoundError:
+        if name == "triton":
+            return Check(name, "note", "not installed; the GPU kernels need it")
+        return Check(name, "bad", "not installed; install loraconsole again")
+
+
+def _run_directory(run: Path) -> Check:
+    try:
+        make_run_directory(run)
+    except OperatorError as error:
+        return Check("run directory", "bad", str(error))
+    return Check("run directory", "good", str(run))
+
+
+def _pipeline(run: Path) -> str:
+    return f"runs in {run}" if is_running(run) else f"none runs in {run}"
+
+
+def _cuda() -> Check:
+    devices = Path("/proc/driver/nvidia/gpus")
+    if devices.is_dir() and (count := len(list(devices.iterdir()))):
+        return Check("gpu", "good", f"{count} NVIDIA")
+    if shutil.which("nvidia-smi"):
+        return Check("gpu", "good", "nvidia-smi is there")
+    return Check("gpu", "note", "none found; the pipeline computes on the CPU")
+
+
+def _memory() -> Check:
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    verdict: Literal["good", "note"] = "good" if free > 2 << 30 else "note"
+    return Check("memory", verdict, f"{free / 2**30:.1f} of {total / 2**30:.1f} GiB free")
+
+
+def _terminal() -> Check:
+    if not sys.stdout.isatty():
+        return Check("terminal", "note", "none; the console needs one")
+    size = shutil.get_terminal_size()
+    colours = os.environ.get("COLORTERM") or os.environ.get("TERM", "unknown")
+    verdict: Literal["good", "note"] = "good" if size.columns >= 80 and size.lines >= 24 else "note"
+    return Check("terminal", verdict, f"{size.columns}x{size.lines}, {colours}")

@@ -1,0 +1,557 @@
+"""What each command does. Every verb returns an exit status; figures go to stdout, talk to stderr.
+
+Tables by rich, bars by tqdm; with `as_json` one JSON document instead.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from ..pipeline.config import Config, OperatorError
+from ..pipeline.messages import (
+    LogLine,
+    ProcessState,
+    ProcessTable,
+    Progress,
+    RestartProcess,
+    Snapshot,
+    StopPipeline,
+    Telemetry,
+)
+from . import launcher
+from .lock import is_running
+from .logbook import Logbook
+from .remote import NotRunning, Remote
+
+DRAIN_SECONDS = 30.0
+STOP_SECONDS = 60.0
+
+
+# --- console ------------------------------------------------------------------------------------
+
+
+def console(config: Config, fps: float, theme: str | None, *, start: bool) -> int:
+    """Opens the screen; starts the pipeline before it where `start` and none runs."""
+    if not sys.stdin.isatty() or not sys.stdout.isatty():
+        raise OperatorError(
+            "the console needs a terminal", "without one: loraconsole up, status, prompt, logs"
+        )
+    running = is_running(config.run_path)
+    if not start and not running:
+        raise NotRunning(f"no pipeline runs in {config.run}", "start one with: loraconsole")
+    from . import curtain
+
+    curtain.raise_curtain("loraconsole")
+    try:
+        if running:
+            config = Config.load(config.run)  # what runs, not what this command line says
+        else:
+            launcher.start(config)
+        from .app import ConsoleApp
+
+        choice = ConsoleApp(config, fps=fps, theme=theme).run()
+    except OperatorError:
+        curtain.lower()
+        raise
+    if choice == "stop" and is_running(config.run_path):
+        return down(config, now=True, as_json=False)
+    if is_running(config.run_path):
+        print(
+            f"The pipeline still runs in {config.run}. loraconsole attach: back to it; "
+            "loraconsole down: stop it."
+        )
+    return 0
+
+
+# --- up, down, restart --------------------------------------------------------------------------
+
+
+def up(config: Config, foreground: bool, as_json: bool) -> int:
+    """Starts the pipeline and waits until it is READY, with a bar for each stage."""
+    launcher.start(config)
+    return asyncio.run(_wait_until_ready(config, foreground, as_json))
+
+
+async def _wait_until_ready(config: Config, foreground: bool, as_json: bool) -> int:
+    async with Remote(config) as remote:
+        bars = Bars()
+        watch = remote.watch()
+        try:
+            while True:
+                for message in await asyncio.wait_for(watch.receive(), 20.0):
+                    bars.show(message)
+                    if isinstance(message, ProcessTable):
+                        if message.state is ProcessState.READY:
+                            raise _Reached
+                        _raise_if_failed(message)
+        except _Reached:
+            pass
+        except TimeoutError:
+            raise OperatorError(
+                "the supervisor has not been heard for 20 s",
+                f"see {config.run}/logs/supervisor.log",
+            ) from None
+        except OperatorError:
+            # What cannot start is taken down again, so that the next `up` finds the place free.
+            remote.tell(StopPipeline(0.0))
+            await _gone(config)
+            raise
+        finally:
+            bars.close()
+        url = await _url(remote)
+        if as_json:
+            _print_json({"state": "ready", "url": url, "run": config.run})
+        else:
+            print(f"READY: {config.model} at {url} (run directory {config.run})")
+        if foreground:
+            await _stay(remote)
+    return 0
+
+
+class _Reached(Exception):
+    """The pipeline is READY: out of two loops at once."""
+
+
+async def _url(remote: Remote) -> str:
+    """The server's address, which its first statistics after READY carry."""
+    for _ in range(20):
+        snapshot = await remote.snapshot()
+        if snapshot.server and snapshot.server.url:
+            return snapshot.server.url
+        await asyncio.sleep(0.1)
+    raise OperatorError("the server does not say its address", "see: loraconsole logs server")
+
+
+def _raise_if_failed(table: ProcessTable) -> None:
+    for process in table.processes:
+        if process.state is ProcessState.FAILED:
+            raise OperatorError(
+                f"{process.name} failed: {process.reason}", f"see: loraconsole logs {process.name}"
+            )
+
+
+async def _stay(remote: Remote) -> None:
+    """Until the pipeline ends or Ctrl-C, which ends it."""
+    try:
+        while is_running(remote.config.run_path):
+            await asyncio.sleep(0.5)
+    except asyncio.CancelledError:
+        remote.tell(StopPipeline(DRAIN_SECONDS))
+        await _gone(remote.config)
+
+
+class Bars:
+    """tqdm bars of the `Progress` messages; without a terminal, a line when a stage is done."""
+
+    def __init__(self) -> None:
+        self._bars: dict[tuple[str, str], Any] = {}
+        self._terminal = sys.stderr.isatty()
+
+    def show(self, message: Telemetry) -> None:
+        if not isinstance(message, Progress):
+            return
+        if not self._terminal:
+            if message.done:
+                word = "failed after" if message.failed else "done in"
+                print(
+                    f"{message.source}: {message.stage} {word} {message.elapsed_s:.1f} s",
+                    file=sys.stderr,
+                )
+            return
+        key = (message.source, message.stage)
+        if key not in self._bars:
+            from tqdm import tqdm
+
+            self._bars[key] = tqdm(
+                desc=f"{message.stage:<10}",
+                total=message.total,
+                unit=message.unit,
+                unit_scale=message.unit == "B",
+                leave=True,
+            )
+        bar = self._bars[key]
+        bar.total = message.total
+        bar.n = message.current
+        bar.refresh()
+
+    def close(self) -> None:
+        for bar in self._bars.values():
+            bar.close()
+
+
+def down(config: Config, now: bool, as_json: bool) -> int:
+    """Stops the pipeline; running requests may finish unless `now`. Returns when it is gone."""
+
+    async def stop() -> None:
+        async with Remote(config) as remote:
+            remote.tell(StopPipeline(0.0 if now else DRAIN_SECONDS))
+            await _gone(config)
+
+    asyncio.run(stop())
+    _say({"state": "stopped"}, "stopped", as_json)
+    return 0
+
+
+async def _gone(config: Config) -> None:
+    """Until the supervisor has ended. Raises `OperatorError` where it does not."""
+    deadline = time.monotonic() + STOP_SECONDS
+    while is_running(config.run_path):
+        if time.monotonic() > deadline:
+            raise OperatorError(
+                f"the pipeline in {config.run} did not stop within {STOP_SECONDS:.0f} s",
+                "try: loraconsole down --now",
+            )
+        await asyncio.sleep(0.05)
+
+
+def restart(config: Config, process: str, as_json: bool) -> int:
+    """Restarts one process and waits until it is READY again."""
+
+    async def again() -> None:
+        async with Remote(config) as remote:
+            before = _process(await remote.snapshot(), process)
+            remote.tell(RestartProcess(process))
+            while True:
+                await asyncio.sleep(0.1)
+                table = (await remote.snapshot()).processes
+                _raise_if_failed(table)
+                for now in table.processes:
+                    if (
+                        now.name == process
+                        and now.pid not in (0, before)
+                        and now.state is ProcessState.READY
+                    ):
+                        return
+
+    asyncio.run(again())
+    _say({"process": process, "state": "ready"}, f"{process} is ready again", as_json)
+    return 0
+
+
+def _process(snapshot: Snapshot, name: str) -> int:
+    """The pid of a process by name. Raises `OperatorError` where there is none."""
+    names = []
+    for process in snapshot.processes.processes:
+        if process.name == name:
+            return process.pid
+        names.append(process.name)
+    raise OperatorError(f"no process {name!r}", f"there are {', '.join(names)}")
+
+
+# --- looking ------------------------------------------------------------------------------------
+
+
+def _snapshot(config: Config) -> Snapshot:
+    async def ask() -> Snapshot:
+        async with Remote(config) as remote:
+            return await remote.snapshot()
+
+    return asyncio.run(ask())
+
+
+def status(config: Config, as_json: bool) -> int:
+    """What runs, and how it is. Exit status 1 where it is not READY."""
+    snapshot = _snapshot(config)
+    if as_json:
+        _print_json(snapshot)
+    else:
+        _print_status(config, snapshot)
+    return 0 if snapshot.processes.state is ProcessState.READY else 1
+
+
+def _print_status(config: Config, snapshot: Snapshot) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    beats = {beat.name: beat for beat in snapshot.beats}
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("process", "state", "pid", "restarts", "cpu s", "MiB", ""):
+        right = name in ("pid", "restarts", "cpu s", "MiB")
+        table.add_column(name, justify="right" if right else "left")
+    for process in snapshot.processes.processes:
+        beat = beats.get(process.name)
+        alive = beat is not None and process.pid == beat.pid
+        table.add_row(
+            process.name,
+            process.state.value,
+            str(process.pid or ""),
+            str(process.restarts),
+            f"{beat.cpu_seconds:.1f}" if beat and alive else "",
+            f"{beat.rss_bytes / 2**20:.0f}" if beat and alive else "",
+            process.reason,
+        )
+    screen = Console()
+    url = snapshot.server.url if snapshot.server else "no address yet"
+    screen.print(f"{config.model} · {snapshot.processes.state.value.upper()} · {url}")
+    if router := snapshot.router:
+        used = router.pages_kv + router.pages_adapters
+        screen.print(
+            f"{router.running} running, {router.waiting} waiting; "
+            f"{used} of {router.pages_total} pages used; run directory {config.run}"
+        )
+    screen.print(table)
+
+
+def adapters(config: Config, as_json: bool) -> int:
+    """Every adapter the router knows, and what it has done."""
+    found = _snapshot(config).adapters
+    if found is None:
+        raise OperatorError("the router has not listed its adapters yet", "try again in a moment")
+    if as_json:
+        _print_json(found)
+        return 0
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("adapter", "state", "rank", "KiB", "targets", "requests", "tokens", "reason"):
+        right = name in ("rank", "KiB", "requests", "tokens")
+        table.add_column(name, justify="right" if right else "left")
+    base = found.base
+    table.add_row(
+        f"{found.base_model} (base)",
+        "",
+        "",
+        "",
+        "",
+        str(base.requests),
+        str(base.output_tokens),
+        "",
+    )
+    for adapter in found.adapters:
+        table.add_row(
+            adapter.name,
+            adapter.state.value,
+            str(adapter.rank or ""),
+            f"{adapter.num_bytes / 1024:.0f}" if adapter.num_bytes else "",
+            ",".join(name.removesuffix("_proj") for name in adapter.target_modules),
+            str(adapter.requests),
+            str(adapter.output_tokens),
+            adapter.reason,
+        )
+    Console().print(table)
+    return 0
+
+
+def logs(config: Config, process: str | None, follow: bool, lines: int, as_json: bool) -> int:
+    """Straight from the files, so it works on a run that is dead too."""
+    directory = config.run_path / "logs"
+    if not directory.is_dir():
+        raise NotRunning(f"no pipeline has run in {config.run}", "start one with: loraconsole up")
+    book = Logbook(directory)
+
+    def chosen(found: list[LogLine]) -> list[LogLine]:
+        return [line for line in found if process in (None, line.source)]
+
+    known = sorted(path.stem for path in directory.glob("*.log"))
+    if process is not None and process not in known:
+        raise OperatorError(f"no log of {process!r}", f"there are {', '.join(known)}")
+    book.read_new()
+    last = chosen(list(book.lines))[-lines:]
+    if as_json and not follow:
+        _print_json([msgspec.structs.asdict(line) for line in last])
+        return 0
+    write = _json_line if as_json else _log_line
+    for line in last:
+        write(line)
+    while follow:
+        time.sleep(0.2)
+        for line in chosen(book.read_new()):
+            write(line)
+        sys.stdout.flush()
+    return 0
+
+
+def _log_line(line: LogLine) -> None:
+    at = time.strftime("%H:%M:%S", time.localtime(line.at))
+    print(f"{at}.{int(line.at % 1 * 1000):03d} {line.level:<7} {line.source:<11} {line.text}")
+
+
+def _json_line(line: LogLine) -> None:
+    print(msgspec.json.encode(msgspec.structs.asdict(line)).decode())
+
+
+# --- prompt -------------------------------------------------------------------------------------
+
+
+def prompt(config: Config, given: argparse.Namespace) -> int:
+    """Asks each adapter named (or the base) the same, all in one mixed batch."""
+    from .chat import ChatParams
+
+    text = sys.stdin.read() if given.text == "-" else given.text
+    messages = [{"role": "system", "content": given.system}] if given.system else []
+    messages.append({"role": "user", "content": text})
+    params = ChatParams(max_tokens=given.max_tokens, temperature=given.temperature, seed=given.seed)
+    names: list[str | None] = list(given.adapter)
+    if given.base or not names:
+        names.insert(0, None)
+    answers = [AnswerText(name, name or config.model) for name in names]
+    asyncio.run(_ask_all(config, answers, messages, params, quiet=given.json))
+    if given.json:
+        _print_json([answer.document() for answer in answers])
+    failed = [answer for answer in answers if answer.error]
+    for answer in failed:
+        print(f"loraconsole: {answer.title}: {answer.error}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+class AnswerText:
+    """One model's answer as it grows."""
+
+    def __init__(self, adapter: str | None, model: str) -> None:
+        self.adapter = adapter
+        self.model = model
+        self.text = ""
+        self.error = ""
+        self.finish_reason: str | None = None
+        self.output_tokens = 0
+        self.started = time.monotonic()
+        self.first_at: float | None = None
+        self.ended_at: float | None = None
+
+    @property
+    def title(self) -> str:
+        return self.adapter or f"{self.model} (base)"
+
+    def figures(self) -> str:
+        if self.ended_at is None or self.first_at is None:
+            return ""
+        seconds = self.ended_at - self.first_at
+        rate = (self.output_tokens - 1) / seconds if seconds > 0 else 0.0
+        first = (self.first_at - self.started) * 1e3
+        return f"{self.output_tokens} tokens, {rate:.1f} tok/s, first after {first:.0f} ms"
+
+    def document(self) -> dict[str, Any]:
+        return {
+            "adapter": self.adapter,
+            "model": self.model,
+            "text": self.text,
+            "finish_reason": self.finish_reason,
+            "output_tokens": self.output_tokens,
+            "ttft_ms": round((self.first_at - self.started) * 1e3, 1) if self.first_at else None,
+            "error": self.error or None,
+        }
+
+
+async def _ask_all(
+    config: Config,
+    answers: list[AnswerText],
+    messages: list[dict[str, str]],
+    params: Any,
+    quiet: bool,
+) -> None:
+    from .chat import make_client
+
+    async with Remote(config) as remote:
+        url = await _url(remote)
+    async with make_client(url, config.api_key) as client:
+        with _drawing(answers, quiet) as draw:
+            await asyncio.gather(*(_ask(client, a, messages, params, draw) for a in answers))
+
+
+async def _ask(
+    client: Any,
+    answer: AnswerText,
+    messages: list[dict[str, str]],
+    params: Any,
+    draw: Callable[[], None],
+) -> None:
+    from .chat import ChatError, chat
+
+    try:
+        async for part in chat(client, answer.model, messages, params):
+            if part.text and answer.first_at is None:
+                answer.first_at = time.monotonic()
+            answer.text += part.text
+            answer.finish_reason = part.finish_reason or answer.finish_reason
+            answer.output_tokens = part.output_tokens or answer.output_tokens
+            draw()
+    except ChatError as error:
+        answer.error = error.what
+    answer.ended_at = time.monotonic()
+    draw()
+
+
+@contextlib.contextmanager
+def _drawing(answers: list[AnswerText], quiet: bool) -> Iterator[Callable[[], None]]:
+    """One answer flows as it comes; several stand side by side; without a terminal they are
+    printed one after the other when all are there."""
+    if quiet:
+        yield lambda: None
+    elif len(answers) == 1:
+        shown = 0
+
+        def flow() -> None:
+            nonlocal shown
+            sys.stdout.write(answers[0].text[shown:])
+            sys.stdout.flush()
+            shown = len(answers[0].text)
+
+        yield flow
+        print()
+        if sys.stdout.isatty() and not answers[0].error:
+            print(answers[0].figures(), file=sys.stderr)
+    elif sys.stdout.isatty():
+        from rich.live import Live
+
+        with Live(_columns(answers), refresh_per_second=8) as live:
+            yield lambda: live.update(_columns(answers))
+    else:
+        yield lambda: None
+        for answer in answers:
+            print(f"--- {answer.title}: {answer.figures()}\n{answer.text}\n")
+
+
+def _columns(answers: list[AnswerText]) -> Any:
+    from rich.panel import Panel
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table.grid(expand=True)
+    for _ in answers:
+        grid.add_column(ratio=1)
+    grid.add_row(
+        *(Panel(Text(a.error or a.text), title=a.title, subtitle=a.figures()) for a in answers)
+    )
+    return grid
+
+
+# --- doctor -------------------------------------------------------------------------------------
+
+
+def doctor(run: str, as_json: bool) -> int:
+    """What this machine has and what is missing. Exit status 1 where something needed is."""
+    from . import checkup
+
+    checks = checkup.examine(Path(run))
+    if as_json:
+        _print_json([msgspec.structs.asdict(check) for check in checks])
+    else:
+        for check in checks:
+            mark = {"good": "ok  ", "note": "note", "bad": "FAIL"}[check.verdict]
+            print(f"{mark}  {check.name:<14} {check.finding}")
+    return 1 if any(check.verdict == "bad" for check in checks) else 0
+
+
+# --- printing -----------------------------------------------------------------------------------
+
+
+def _print_json(document: Any) -> None:
+    sys.stdout.write(msgspec.json.format(msgspec.json.encode(document)).decode() + os.linesep)
+
+
+def _say(document: dict[str, Any], text: str, as_json: bool) -> None:
+    if as_json:
+        _print_json(document)
+    else:
+        print(text)
