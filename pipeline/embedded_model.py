@@ -142,7 +142,7 @@ def download(target: Path, report: Report) -> None:
 
 
 def _run_pip(folder: Path, bar: tqdm[Any]) -> str:
-    """Runs `pip download` into `folder` to its end, whichever that is; returns its last line.
+    """Runs `pip download` into `folder` to its end, whichever that is; returns what it said last.
 
     The bar shows the bytes on disk: pip keeps what it downloads in TMPDIR, in every version.
     """
@@ -169,8 +169,9 @@ def _run_pip(folder: Path, bar: tqdm[Any]) -> str:
         finally:
             pip.terminate()
             pip.wait()
-    lines = said.read_text(errors="replace").split("\n")
-    return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
+    lines = [line.strip() for line in said.read_text(errors="replace").splitlines()]
+    errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
+    return (errors or [line for line in lines if line] or ["it said nothing"])[-1].rstrip(".")
 
 
 def _file_sizes(folder: Path) -> Iterator[int]:

@@ -166,7 +166,7 @@ def model_of_hub(model: str, report: Report, weights: bool = True) -> Path:
         except Interrupted:
             raise
         except Exception as error:  # those of the hub, its HTTP and the disk have no common base
-            reason = str(error).strip().split("\n")[0]
+            reason = str(error).strip().split("\n")[0].rstrip(".")
             raise OperatorError(
                 f"the hub does not give {model}: {type(error).__name__}: {reason}",
                 "check the id and the network; for a gated model set HF_TOKEN",
