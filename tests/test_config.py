@@ -1,0 +1,103 @@
+"""Settings: one record, flags made from it, TOML read into it, wrong ones named."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from loraconsole.pipeline.config import (
+    Config,
+    OperatorError,
+    UsageError,
+    add_flags,
+    fields,
+    from_flags,
+    make_run_directory,
+)
+
+
+def parse(*arguments: str) -> Config:
+    parser = argparse.ArgumentParser()
+    add_flags(parser)
+    return from_flags(parser.parse_args(arguments))
+
+
+def test_every_field_has_a_flag_and_a_description() -> None:
+    parser = argparse.ArgumentParser()
+    add_flags(parser)
+    text = parser.format_help()
+    for field in fields():
+        assert field.help, field.name
+        assert field.flag in text
+
+
+def test_no_flags_give_the_embedded_default_with_its_adapters() -> None:
+    config = parse()
+    assert config.model == "SmolLM2-135M-Instruct"
+    assert all((Path(path) / "adapter_config.json").exists() for path in config.adapters().values())
+    assert parse("--model", "org/other").adapter == ()
+
+
+def test_flags_win_over_toml_which_wins_over_defaults(tmp_path: Path) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_text('port = 8123\nmax-running = 5\nadapter = ["sql=/tmp/sql"]\nno_lora = true\n')
+    config = parse("--config", str(file), "--port", "8200")
+    assert (config.port, config.max_running, config.no_lora) == (8200, 5, True)
+    assert config.adapters() == {"sql": "/tmp/sql"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--tp", "0"], "--tp: expected `int` >= 1"),
+        (["--port", "70000"], "--port: expected `int` <= 65535"),
+        (["--adapter", "nopath"], "--adapter 'nopath' is not NAME=PATH"),
+        (["--adapter", "a b=/x"], "characters other than"),
+        (["--adapter", "a=/x", "--adapter", "a=/y"], "given twice"),
+        (["--config", "/nowhere.toml"], "cannot read /nowhere.toml"),
+    ],
+)
+def test_a_bad_flag_is_named(arguments: list[str], message: str) -> None:
+    with pytest.raises(UsageError, match=message.replace("(", r"\(")):
+        parse(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("prt = 1", "unknown settings: prt"), ("port = ", "is not TOML"), ('port = "x"', "--port")],
+)
+def test_bad_toml_is_named(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_text(text)
+    with pytest.raises(UsageError, match=message):
+        parse("--config", str(file))
+
+
+def test_config_survives_a_round_trip_and_is_private(tmp_path: Path) -> None:
+    config = parse("--run", str(tmp_path / "run"), "--api-key", "secret", "--adapter", "a=rel")
+    make_run_directory(config.run)
+    config.save()
+    assert Config.load(config.run) == config
+    assert config.adapters() == {"a": os.path.abspath("rel")}
+    assert stat.S_IMODE((tmp_path / "run" / "config.json").stat().st_mode) == 0o600
+    assert stat.S_IMODE((tmp_path / "run").stat().st_mode) == 0o700
+
+
+def test_an_unsafe_or_impossible_run_directory_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(OperatorError, match="too long"):
+        make_run_directory(tmp_path / ("x" * 100))
+    (tmp_path / "file").touch()
+    with pytest.raises(OperatorError, match="cannot make"):
+        make_run_directory(tmp_path / "file" / "run")
+
+
+def test_a_run_that_never_was_says_so(tmp_path: Path) -> None:
+    with pytest.raises(OperatorError, match="no pipeline has run in"):
+        Config.load(tmp_path)
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(OperatorError, match="not readable"):
+        Config.load(tmp_path)
