@@ -80,7 +80,10 @@ class Api:
             if key and not secrets.compare_digest(given.encode(), key.encode()):
                 return JSONResponse(error_body(401, "wrong or missing API key"), 401)
             try:
-                return await handler(request)
+                try:
+                    return await handler(request)
+                except TextError as error:
+                    raise BadRequest(str(error)) from error
             except BadRequest as error:
                 body = error_body(error.status, error.reason, error.param)
                 headers = {"retry-after": "1"} if error.status in (429, 503) else None
@@ -125,10 +128,7 @@ class Api:
         body: ChatBody = decode_body(await self._body(request), ChatBody)
         body.refuse_unsupported()
         self._check_ready()
-        try:
-            prompt = self.server.tokenizer.encode_chat([m.plain() for m in body.messages])
-        except TextError as error:
-            raise BadRequest(f"the chat template refused: {error}", param="messages") from error
+        prompt = self.server.tokenizer.encode_chat([m.plain() for m in body.messages])
         room = max(1, self.server.max_model_len - len(prompt))
         wanted = body.max_completion_tokens or body.max_tokens or min(DEFAULT_CHAT_TOKENS, room)
         logprobs = (body.top_logprobs or 0) if body.logprobs else None

@@ -143,7 +143,7 @@ class ChatBody(SamplingBody, frozen=True, kw_only=True):
 class CompletionBody(SamplingBody, frozen=True, kw_only=True):
     """POST /v1/completions"""
 
-    prompt: str | list[int] | list[str] | list[list[int]]
+    prompt: str | list[str | int | list[int]]
     logprobs: TopLogprobs | None = None
     echo: bool = False
     suffix: str | None = None
@@ -159,15 +159,17 @@ class CompletionBody(SamplingBody, frozen=True, kw_only=True):
             raise BadRequest("best_of other than n is not supported", param="best_of")
 
     def prompts(self) -> list[str] | list[list[int]]:
-        """One or many, as text or as token ids."""
-        prompt = self.prompt
-        if isinstance(prompt, str):
-            return [prompt]
-        if prompt and isinstance(prompt[0], int):
-            return [prompt]  # type: ignore[list-item]  # a list whose first is an int is of ints
-        if not prompt:
-            raise BadRequest("prompt is empty", param="prompt")
-        return prompt  # type: ignore[return-value]
+        """One or many, as text or as token ids. Raises `BadRequest` on none or a mixture."""
+        if isinstance(self.prompt, str):
+            return [self.prompt]
+        texts = [item for item in self.prompt if isinstance(item, str)]
+        ids = [item for item in self.prompt if isinstance(item, int)]
+        lists = [item for item in self.prompt if isinstance(item, list)]
+        found = [kind for kind in (texts, [ids] if ids else [], lists) if kind]
+        if len(found) != 1:
+            reason = "prompt mixes texts, token ids and lists of them" if found else "it is empty"
+            raise BadRequest(reason, param="prompt")
+        return found[0]
 
 
 class GenerateParameters(msgspec.Struct, frozen=True, kw_only=True):

@@ -4,7 +4,18 @@ import os
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = str(Path(__file__).resolve().parent.parent)
 # pytest puts the root on the path, where `console` and `kernels` would be importable by their
 # folder names and mean something else than for a user.
 sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry or ".") != ROOT]
+
+from loraconsole.pipeline.config import Config  # noqa: E402  # only found right from here on
+from loraconsole.pipeline.fetch import resolve  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def model_directory() -> str:
+    """The default model's directory, resolved as for a user (cache, wheel, pip)."""
+    return str(resolve(Config()))
