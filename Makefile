@@ -1,0 +1,47 @@
+# Two commands on a fresh machine with Python 3.11+ and make: `make console`, `make test`.
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+
+.PHONY: console install test check format types contracts lint bench clean
+
+console: install  ## open the console, serving the default model
+	@$(BIN)/loraconsole
+
+install: .venv/.installed  ## make .venv with the program in it
+
+.venv/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("loraconsole needs Python 3.11 or newer: make PYTHON=...") if sys.version_info < (3, 11) else 0'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "installing into .venv (torch is large: a few minutes the first time)"
+	@$(PIP) --editable .
+	@touch $@
+
+# What tests and checks need beside the program; the link gives mypy the name users import.
+.venv/.installed-dev: .venv/.installed
+	@$(PIP) --editable '.[dev]'
+	@mkdir -p .venv/src && ln -sfn ../.. .venv/src/loraconsole
+	@touch $@
+
+test: .venv/.installed-dev  ## every test; under ten minutes on two cores
+	@$(BIN)/python -m pytest --quiet
+
+check: lint types contracts test  ## all that must be green
+
+format: .venv/.installed-dev
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+lint: .venv/.installed-dev
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+
+types: .venv/.installed-dev
+	@$(BIN)/mypy
+
+contracts: .venv/.installed-dev
+	@$(BIN)/lint-imports
+
+clean:
+	rm -rf .venv build *.egg-info
