@@ -28,9 +28,10 @@ EPILOG = "Without a command: open the console, and start the pipeline first if n
 
 def main() -> NoReturn:
     """The `loraconsole` command."""
-    given = parse(sys.argv[1:])
+    arguments = sys.argv[1:]
+    given = argparse.Namespace(command="bench") if arguments[:1] == ["bench"] else parse(arguments)
     try:
-        code = dispatch(given)
+        code = dispatch(given, arguments[1:])
     except OperatorError as error:
         code = report(error, getattr(given, "json", False))
     except KeyboardInterrupt:
@@ -99,6 +100,10 @@ def command_parser() -> argparse.ArgumentParser:
     add("doctor", "what this machine has and what is missing")
     adapters = add("adapters", "the adapters of the running pipeline")
     adapters.add_argument("verb", choices=["list"], nargs="?", default="list")
+    # Listed here; its flags are the benchmark's own, and it is given them untouched.
+    commands.add_parser(
+        "bench", help="measure the running pipeline, or any OpenAI-compatible --url"
+    )
     prompt = add("prompt", "ask the base model or adapters; several answer side by side")
     prompt.add_argument("text", metavar="TEXT", help="the prompt; - reads standard input")
     prompt.add_argument("--adapter", action="append", default=[], metavar="NAME")
@@ -110,11 +115,13 @@ def command_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def dispatch(given: argparse.Namespace) -> int:
+def dispatch(given: argparse.Namespace, rest: list[str]) -> int:
     """Runs the command; returns the exit status. Imports wait until here: `--help` is quick."""
     from . import verbs
 
     match given.command:
+        case "bench":
+            return verbs.bench(rest)
         case "console":
             return verbs.console(from_flags(given), given.fps, given.theme, start=True)
         case "up":

@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import contextlib
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-from ..pipeline.config import Config, OperatorError
+from ..pipeline.config import Config, OperatorError, default_run_directory
 from ..pipeline.messages import (
     LogLine,
     ProcessState,
@@ -524,6 +525,26 @@ def _columns(answers: list[AnswerText]) -> Any:
         *(Panel(Text(a.error or a.text), title=a.title, subtitle=a.figures()) for a in answers)
     )
     return grid
+
+
+# --- bench --------------------------------------------------------------------------------------
+
+
+def bench(flags: list[str]) -> int:
+    """Hands over to `pipeline.bench` in a process of its own, since it drives any server; without
+    --url it is given the running pipeline's."""
+
+    async def url() -> tuple[str, str]:
+        config = Config.load(default_run_directory())
+        async with Remote(config) as remote:
+            return await _url(remote), config.api_key
+
+    if not {"--url", "-h", "--help"} & set(flags):
+        address, key = asyncio.run(url())
+        flags = [*flags, "--url", address, *(["--api-key", key] if key else [])]
+    return subprocess.run(
+        [sys.executable, "-P", "-m", "loraconsole.pipeline.bench", *flags]
+    ).returncode
 
 
 # --- doctor -------------------------------------------------------------------------------------
