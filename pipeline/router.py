@@ -66,6 +66,7 @@ class Router(Process):
         self.spans = Spans()
         self._workers = tuple(f"worker-{rank}" for rank in range(config.tp))
         self._worker_ready: dict[int, WorkerReady] = {}
+        self._workers_restarted = False
         self._peers: dict[str, int] = {}  # name -> incarnation, of server and detokenizer
         self._answers: dict[tuple[int, int], asyncio.Future[Tokens]] = {}  # (step, rank)
         self._steps: set[asyncio.Task[None]] = set()
@@ -202,18 +203,19 @@ class Router(Process):
         known = self._worker_ready.get(ready.rank)
         if known and known.incarnation != ready.incarnation:
             self._worker_ready.clear()  # all ranks restart together; wait for each
+            self._workers_restarted = True
         self._worker_ready[ready.rank] = ready
         if len(self._worker_ready) < len(self._workers):
             return
-        restarted = self.scheduler.epoch != 0
         for step in self._steps:
             step.cancel()
         self._steps.clear()
         self._answers.clear()
         self._reset_workers()
-        if restarted:
-            running = len(self.scheduler)
-            self.event("warning", f"workers are back; {running} requests continue by recompute")
+        if self._workers_restarted:
+            self._workers_restarted = False
+            live = len(self.scheduler)
+            self.event("warning", f"workers are back; {live} requests continue by recompute")
         self._say_ready()
 
     def _reset_workers(self) -> None:
