@@ -1,0 +1,318 @@
+"""`ForwardBatch`: all that one step's forward pass needs, as tensors, handed down whole.
+
+Made in two moves: `StepPlan` is computed on the host from rows and page tables (numpy, no device);
+`StepPlan.to_device` turns it into tensors after one copy. Knows rows and pages; neither weights
+nor requests.
+
+Tokens lie flat, ordered so that everything that is computed together is a slice:
+
+    prompts of the base | single tokens of the base | single tokens with adapters | prompts with
+
+Single tokens (decode rows) are sorted by length, so that rows of like length share one attention.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from .layers import Rotary
+from .lora import AdapterRows, AdapterSegment, AdapterStore, LoraBatch, Span, plan_lora
+from .pages import PAGE_SIZE, PagePool, pages_for
+
+Ints = npt.NDArray[np.int64]
+
+WASTED_PAGES = 16
+"""Padding pages at which a group of decode rows is split: gathering and multiplying 16 pages costs
+what one more group's four operations do, about 30 µs a layer on two cores."""
+GROUP_BYTES = 8 << 20
+"""Keys and values that one group may gather, so that they are still in the cache when used."""
+MASK_ENTRIES = 1 << 22
+"""Of one prompt's mask; a longer prompt is taken in pieces of fewer queries."""
+
+
+@dataclass(frozen=True)
+class StepRow:
+    """One sequence's part of a step: tokens `start` to `start + num_tokens` of the `known` ones.
+
+    `slot` is its row in the token history, `pages` its page table.
+    """
+
+    slot: int
+    start: int
+    num_tokens: int
+    known: int
+    pages: list[int]
+    adapter: str | None
+
+    @property
+    def stop(self) -> int:
+        return self.start + self.num_tokens
+
+    @property
+    def samples(self) -> bool:
+        """It reaches the end of what is known, so a token is chosen."""
+        return self.stop == self.known
+
+
+@dataclass(frozen=True)
+class View:
+    """The pages that some tokens look at, and which of their slots each token sees."""
+
+    index: Tensor
+    """For `gather_pages`."""
+    mask: Tensor
+    """For decode rows [num_rows num_kv_heads, 1, length], 0 or -inf; for a prompt bool
+    [num_tokens, length]."""
+
+
+@dataclass(frozen=True)
+class Attention:
+    """Tokens whose attention is computed at once: decode rows of like length, or one prompt.
+
+    `views` has one for each window that a layer of the model has (0: none). For a prompt it may
+    be None: its own tokens are all there is to look at, and no page need be read.
+    """
+
+    tokens: slice
+    decode: bool
+    views: dict[int, View | None]
+
+
+@dataclass(frozen=True)
+class ForwardBatch:
+    """One step on the device."""
+
+    token_ids: Tensor
+    """[num_tokens]"""
+    rotation: Tensor
+    """complex64 [num_tokens, 1, head_dim / 2]"""
+    write_index: Tensor
+    """For `write_pages`."""
+    attention: tuple[Attention, ...]
+    """In token order, together all tokens."""
+    lora: LoraBatch | None
+    sample_tokens: Tensor
+    """[num_samples] which tokens' logits are wanted"""
+    sample_history: Tensor
+    """[num_samples] where in the flat history their next tokens are kept"""
+
+
+class Staging:
+    """Integer arrays on their way to the device: many in, one copy, as many tensors out."""
+
+    def __init__(self) -> None:
+        self._arrays: list[Ints] = []
+
+    def add(self, values: Ints | Sequence[int]) -> int:
+        """Takes an array; returns the ticket of its tensor."""
+        self._arrays.append(np.ascontiguousarray(values, dtype=np.int64))
+        return len(self._arrays) - 1
+
+    def ship(self, device: torch.device) -> list[Tensor]:
+        """The arrays as int64 tensors, by ticket. Does not wait for the device."""
+        if device.type == "cpu":
+            return [torch.from_numpy(array) for array in self._arrays]
+        # Pinned memory comes from torch's cache, which holds it until the copy is done.
+        flat = torch.from_numpy(np.concatenate(self._arrays)).pin_memory()
+        return [*flat.to(device, non_blocking=True).split([len(a) for a in self._arrays])]
+
+
+@dataclass(frozen=True)
+class _Look:
+    """A `View` on the host: tickets of the page index and of `ends`, the first slot that each
+    query no longer sees; it sees `window` slots before that, or all."""
+
+    index: int
+    ends: int
+    length: int
+    window: int
+
+
+class StepPlan:
+    """A step on the host: its rows in token order, and what their page tables make of them."""
+
+    def __init__(
+        self,
+        rows: Sequence[StepRow],
+        staging: Staging,
+        pool: PagePool,
+        store: AdapterStore,
+        *,
+        windows: tuple[int, ...],
+        history_width: int,
+    ) -> None:
+        """`windows`: the attention windows that layers have, 0 for none."""
+        self._staging, self._pool, self._windows = staging, pool, windows
+        self.rows = _in_token_order(rows, store)
+        starts = np.array([row.start for row in self.rows])
+        counts = np.array([row.num_tokens for row in self.rows])
+        ends = np.cumsum(counts)
+        self.num_tokens = int(ends[-1])
+        self._first: list[int] = (ends - counts).tolist()
+        positions = np.arange(self.num_tokens) + np.repeat(starts - (ends - counts), counts)
+        slots = np.repeat([row.slot for row in self.rows], counts)
+
+        add = staging.add
+        self._positions = add(positions)
+        self._known = add(np.repeat([row.known for row in self.rows], counts))
+        self._history = add(slots * history_width + positions)
+        self._write = add(pool.write_index(self._pages_of(counts, positions), positions))
+        sampling = [index for index, row in enumerate(self.rows) if row.samples]
+        self.samples = [self.rows[index] for index in sampling]
+        self._sample_tokens = add(ends[sampling] - 1)
+        self._sample_history = add([r.slot * history_width + r.known for r in self.samples])
+        self._attention = [*self._plan_attention()]
+        self._lora = plan_lora([*self._spans()], store)
+        self._joint = [(add(rows), add(places)) for _, _, rows, places in self._lora.joint]
+
+    # -- on the host
+
+    def _pages_of(self, counts: Ints, positions: Ints) -> Ints:
+        """The page of every token. counts [num_rows], positions [num_tokens] -> [num_tokens]."""
+        tables = [
+            np.asarray(row.pages[row.start // PAGE_SIZE : pages_for(row.stop)], dtype=np.int64)
+            for row in self.rows
+        ]
+        sizes = np.array([len(table) for table in tables])
+        skipped = np.array([row.start // PAGE_SIZE for row in self.rows])
+        first = np.cumsum(sizes) - sizes - skipped
+        pages: Ints = np.concatenate(tables)[np.repeat(first, counts) + positions // PAGE_SIZE]
+        return pages
+
+    def _plan_attention(self) -> Iterator[tuple[slice, bool, list[_Look | None]]]:
+        """(tokens, decode, a look for each window) of everything computed at once."""
+        index = 0
+        while index < len(self.rows):
+            first, row = self._first[index], self.rows[index]
+            if row.num_tokens == 1:
+                group = self._group_from(index)
+                looks = [self._look(group, window) for window in self._windows]
+                yield slice(first, first + len(group)), True, [*looks]
+                index += len(group)
+                continue
+            for piece in self._pieces(row):
+                start = first + piece.start - row.start
+                yield (
+                    slice(start, start + piece.num_tokens),
+                    False,
+                    [
+                        self._look([piece], window) if _is_masked(piece, window) else None
+                        for window in self._windows
+                    ],
+                )
+            index += 1
+
+    def _group_from(self, index: int) -> list[StepRow]:
+        """Decode rows from `index` on that share one attention: little padding, and all of their
+        keys and values within the cache."""
+        page_bytes = self._pool.nbytes // self._pool.num_pages // len(self._pool.pages)
+        group: list[StepRow] = []
+        longest = used = 0
+        for row in self.rows[index:]:
+            size = pages_for(row.stop)
+            total = max(longest, size) * (len(group) + 1)
+            fits = total - used - size <= WASTED_PAGES and total * page_bytes <= GROUP_BYTES
+            if row.num_tokens != 1 or (group and not fits):
+                break
+            group.append(row)
+            longest, used = max(longest, size), used + size
+        return group
+
+    def _pieces(self, row: StepRow) -> Iterator[StepRow]:
+        """A prompt as it is, or cut where its mask would be too large."""
+        step = row.num_tokens
+        if any(_is_masked(row, window) for window in self._windows):
+            step = max(1, MASK_ENTRIES // row.stop)
+        for start in range(row.start, row.stop, step):
+            yield replace(row, start=start, num_tokens=min(step, row.stop - start))
+
+    def _look(self, rows: Sequence[StepRow], window: int) -> _Look:
+        """What decode rows, or one prompt, see: whole pages, from the first query's first on."""
+        first_pages = [max(0, r.start + 1 - window) // PAGE_SIZE if window else 0 for r in rows]
+        tables = [r.pages[p : pages_for(r.stop)] for r, p in zip(rows, first_pages, strict=True)]
+        width = max(len(table) for table in tables)
+        # Padding is masked, and of the row's own pages: nobody else's NaN gets in.
+        padded = np.array([t + t[:1] * (width - len(t)) for t in tables], dtype=np.int64)
+        ends = [
+            row.start + query + 1 - page * PAGE_SIZE
+            for row, page in zip(rows, first_pages, strict=True)
+            for query in range(row.num_tokens)
+        ]
+        add = self._staging.add
+        return _Look(add(self._pool.gather_index(padded)), add(ends), width * PAGE_SIZE, window)
+
+    def _spans(self) -> Iterator[Span]:
+        for first, row in zip(self._first, self.rows, strict=True):
+            if row.adapter is not None:
+                yield Span(first, first + row.num_tokens, row.adapter, row.num_tokens == 1)
+
+    # -- to the device
+
+    def to_device(
+        self, tensors: list[Tensor], history: Tensor, rotary: Rotary, dtype: torch.dtype
+    ) -> ForwardBatch:
+        """The batch, of what the staging shipped; masks and rotations are computed there.
+
+        history int32 [num_slots, history_width] holds every sequence's known tokens.
+        """
+        attention = []
+        for tokens, decode, looks in self._attention:
+            views = [None if look is None else self._view(look, tensors) for look in looks]
+            if decode:
+                views = [view and self._for_decode(view, dtype) for view in views]
+            by_window = dict(zip(self._windows, views, strict=True))
+            attention.append(Attention(tokens, decode, by_window))
+        rows = [
+            AdapterRows(tokens, stack, tensors[rows], tensors[places])
+            for (tokens, stack, _, _), (rows, places) in zip(
+                self._lora.joint, self._joint, strict=True
+            )
+        ]
+        parts: tuple[AdapterSegment | AdapterRows, ...] = (*self._lora.segments, *rows)
+        return ForwardBatch(
+            token_ids=history.view(-1).index_select(0, tensors[self._history]),
+            rotation=rotary(tensors[self._positions], tensors[self._known]),
+            write_index=tensors[self._write],
+            attention=tuple(attention),
+            lora=LoraBatch(parts) if parts else None,
+            sample_tokens=tensors[self._sample_tokens],
+            sample_history=tensors[self._sample_history],
+        )
+
+    def _view(self, look: _Look, tensors: list[Tensor]) -> View:
+        """With the mask bool [num_queries, length]."""
+        ends = tensors[look.ends][:, None]
+        slots = torch.arange(look.length, device=ends.device)
+        seen = slots < ends
+        if look.window:
+            seen &= slots >= ends - look.window
+        return View(tensors[look.index], seen)
+
+    def _for_decode(self, view: View, dtype: torch.dtype) -> View:
+        """The same with the mask as numbers to add, [num_rows num_kv_heads, 1, length]."""
+        mask = torch.zeros(view.mask.shape, dtype=dtype, device=view.mask.device)
+        mask.masked_fill_(~view.mask, float("-inf"))
+        return View(view.index, mask.repeat_interleave(self._pool.heads, dim=0).unsqueeze(1))
+
+
+def _is_masked(row: StepRow, window: int) -> bool:
+    """Whether a prompt looks at more, or at less, than all of its own tokens so far."""
+    return row.start > 0 or 0 < window < row.stop
+
+
+def _in_token_order(rows: Sequence[StepRow], store: AdapterStore) -> list[StepRow]:
+    def order(row: StepRow) -> tuple[int, int, str, int]:
+        single = row.num_tokens == 1
+        if row.adapter is None:
+            return (int(single), 0, "", row.stop if single else 0)
+        if single:
+            return (2, store[row.adapter].padded_rank, "", row.stop)
+        return (3, 0, row.adapter, 0)
+
+    return sorted(rows, key=order)

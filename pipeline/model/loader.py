@@ -1,0 +1,190 @@
+"""`load_model`: from a checkpoint and a card to a `Llama` on its device.
+
+Fuses q, k, v and gate, up; lays heads pair by pair; picks each weight's format. Knows no file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..card import ModelCard
+from ..config import Config, OperatorError
+from .adapter import SITES, module_path, module_shapes
+from .checkpoint import Checkpoint
+from .layers import (
+    DenseLinear,
+    Int4Blocks,
+    Int4Linear,
+    Linear,
+    LinearByRows,
+    PackedLinear,
+    RMSNorm,
+    pair_heads,
+)
+from .llama import AdaptedLinear, DecoderLayer, Llama, Mlp, SelfAttention
+
+INT4_ROWS = 8
+"""Up to so many rows 4-bit weights are faster than packed bfloat16 ones."""
+
+
+@dataclass(frozen=True)
+class Precision:
+    """The types a model computes in. `weights` is what linear maps hold; on a CPU activations and
+    KV are float32 whatever the weights. With `int4_rows`, 4-bit weights stay packed, for steps of
+    at most so many tokens, or for all where it is None."""
+
+    activations: torch.dtype
+    weights: torch.dtype
+    int4_rows: int | None = 0
+
+    @property
+    def name(self) -> str:
+        """As the screen shows it."""
+        many = str(self.weights).removeprefix("torch.")
+        if self.int4_rows is None:
+            return "int4"
+        return f"int4 to {self.int4_rows} tokens, {many} above" if self.int4_rows else many
+
+
+def choose_precision(config: Config, device: torch.device, has_int4: bool) -> Precision:
+    """`config.dtype` on this device and checkpoint. Raises `OperatorError` where it cannot be."""
+    if device.type == "cuda":
+        if config.dtype == "int4":
+            raise OperatorError("--dtype int4 is for the cpu", "choose bfloat16")
+        name = "bfloat16" if config.dtype == "auto" else config.dtype
+        dtype: torch.dtype = getattr(torch, name)
+        return Precision(dtype, dtype)
+    float32 = torch.float32
+    if config.dtype == "float16":
+        raise OperatorError("--dtype float16 is for cuda", "choose float32 or bfloat16")
+    if config.dtype == "int4" and not has_int4:
+        raise OperatorError("--dtype int4 needs a GGUF with Q4_0 or Q4_1 tensors", "choose auto")
+    if config.dtype == "int4":
+        return Precision(float32, float32, None)
+    if config.dtype == "bfloat16":
+        return Precision(float32, torch.bfloat16)
+    if config.dtype == "auto" and has_int4:
+        return Precision(float32, float32, INT4_ROWS)
+    return Precision(float32, float32)
+
+
+class ModelLoader:
+    """Builds one model; `advance` is called once for each layer, and for embedding and head."""
+
+    def __init__(
+        self,
+        card: ModelCard,
+        checkpoint: Checkpoint,
+        precision: Precision,
+        device: torch.device,
+        advance: Callable[[], object],
+    ) -> None:
+        self._card, self._checkpoint, self._precision = card, checkpoint, precision
+        self._device, self._advance = device, advance
+        self.num_bytes = 0
+
+    def load(self) -> Llama:
+        """All weights, read and laid out. Raises `OperatorError` for a wrong or missing one."""
+        card = self._card
+        shape = (card.vocab_size, card.hidden_size)
+        table = self._checkpoint.tensor("model.embed_tokens.weight", shape)
+        tied = card.tie_word_embeddings
+        head = self._dense(table if tied else self._checkpoint.tensor("lm_head.weight", shape))
+        embedding = table.to(self._device, self._precision.activations)
+        self.num_bytes += embedding.nbytes + head.num_bytes
+        norm = self._norm("model.norm", card.hidden_size)
+        self._advance()
+        return Llama(embedding, [self._layer(i) for i in range(card.num_layers)], norm, head)
+
+    def _layer(self, index: int) -> DecoderLayer:
+        card, prefix = self._card, f"model.layers.{index}"
+        q_norm = k_norm = None
+        if card.qk_norm:
+            q_norm = self._norm(f"{prefix}.self_attn.q_norm", card.head_dim, paired=True)
+            k_norm = self._norm(f"{prefix}.self_attn.k_norm", card.head_dim, paired=True)
+        sites = {site: self._site(index, site) for site in SITES}
+        self._advance()
+        return DecoderLayer(
+            self._norm(f"{prefix}.input_layernorm", card.hidden_size),
+            SelfAttention(card, index, sites["qkv"], sites["output"], q_norm, k_norm),
+            self._norm(f"{prefix}.post_attention_layernorm", card.hidden_size),
+            Mlp(sites["gate_up"], sites["down"]),
+        )
+
+    def _norm(self, name: str, size: int, *, paired: bool = False) -> RMSNorm:
+        weight = self._checkpoint.tensor(f"{name}.weight", (size,))
+        if paired:  # of one head, and so laid like its outputs
+            weight = pair_heads(weight, 1)
+        weight = weight.to(self._device, self._precision.activations)
+        self.num_bytes += weight.nbytes
+        return RMSNorm(weight, self._card.rms_norm_eps)
+
+    def _site(self, layer: int, site: str) -> AdaptedLinear:
+        """The modules that share an input as one map, their outputs side by side."""
+        linear: Linear
+        bias = self._bias(layer, site)
+        blocks = self._blocks(layer, site) if self._precision.int4_rows != 0 else None
+        if blocks is None:
+            linear = self._dense(self._weight(layer, site), bias)
+        elif self._precision.int4_rows is None:
+            linear = Int4Linear(blocks, bias)
+        else:
+            many = self._dense(self._weight(layer, site), bias)
+            linear = LinearByRows(Int4Linear(blocks, bias), many, self._precision.int4_rows)
+        self.num_bytes += linear.num_bytes
+        return AdaptedLinear(linear, layer, site)
+
+    def _weight(self, layer: int, site: str) -> Tensor:
+        """[out_features of all modules, in_features]"""
+        shapes = module_shapes(self._card)
+        weights = []
+        for module in SITES[site]:
+            name = f"{module_path(layer, module)}.weight"
+            weights.append(self._in_pairs(self._checkpoint.tensor(name, shapes[module]), module))
+        return torch.cat(weights)
+
+    def _bias(self, layer: int, site: str) -> Tensor | None:
+        """[out_features of all modules], or None where the model has none there."""
+        card = self._card
+        has = {"qkv": card.attention_bias, "output": card.output_bias}.get(site, card.mlp_bias)
+        if not has:
+            return None
+        shapes = module_shapes(card)
+        biases = []
+        for module in SITES[site]:
+            name = f"{module_path(layer, module)}.bias"
+            bias = self._checkpoint.tensor(name, shapes[module][:1])
+            biases.append(self._in_pairs(bias, module))
+        return torch.cat(biases).to(self._device, self._precision.activations)
+
+    def _blocks(self, layer: int, site: str) -> Int4Blocks | None:
+        """The 4-bit blocks of `_weight`; None unless all its modules have them."""
+        shapes = module_shapes(self._card)
+        parts = []
+        for module in SITES[site]:
+            name = f"{module_path(layer, module)}.weight"
+            blocks = self._checkpoint.int4(name, shapes[module])
+            if blocks is None:
+                return None
+            fields = (blocks.q, blocks.scale, blocks.middle)
+            parts.append(Int4Blocks(*(self._in_pairs(field, module) for field in fields)))
+        blocks = Int4Blocks.cat(parts)
+        return blocks if Int4Linear.supports(blocks) else None
+
+    def _in_pairs(self, rows: Tensor, module: str) -> Tensor:
+        """What yields q or k, with heads laid pair by pair."""
+        heads = {"q_proj": self._card.num_heads, "k_proj": self._card.num_kv_heads}
+        if module in heads and not self._checkpoint.paired_heads:
+            return pair_heads(rows, heads[module])
+        return rows
+
+    def _dense(self, weight: Tensor, bias: Tensor | None = None) -> Linear:
+        """The format in which this device multiplies many rows fastest."""
+        weight = weight.to(self._device, self._precision.weights)
+        if self._device.type == "cpu" and torch.backends.mkldnn.is_available():
+            return PackedLinear(weight, bias)
+        return DenseLinear(weight, bias)

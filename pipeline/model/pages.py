@@ -1,0 +1,138 @@
+"""`PagePool`: the one tensor that holds the KV of every sequence, in pages valid in every layer.
+
+Knows where a token's keys and values lie, not whose they are: page ids come from the router.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from ..card import ModelCard
+from ..config import Config, OperatorError
+
+PAGE_SIZE = 16
+"""Tokens a page."""
+CPU_SHARE = 0.25
+"""Of the memory free after the weights, on a machine that others use too."""
+CUDA_SHARE = 0.85
+"""Of the memory free after the weights; the rest is for activations."""
+MOST_SEQUENCES = 64
+"""A pool sized from free memory stops at so many sequences of full length."""
+
+Ints = npt.NDArray[np.int64]
+
+
+class PagePool:
+    """`pages[layer]` is one layer's pool, [num_pages, 2, num_kv_heads, PAGE_SIZE, head_dim].
+
+    A page's 16 tokens lie head by head, keys before values. Zeros at birth, and on the CPU not
+    backed by memory before they are written.
+    """
+
+    def __init__(
+        self, card: ModelCard, num_pages: int, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        self.num_pages = num_pages
+        self.heads = card.num_kv_heads
+        shape = (card.num_layers, num_pages, 2, self.heads, PAGE_SIZE, card.head_dim)
+        self.pages: Tensor
+        if device.type == "cpu":
+            # numpy's zeros are the kernel's: untouched pages cost nothing. torch would write them.
+            self.pages = torch.from_numpy(np.zeros(shape, dtype=np.float32)).to(dtype)
+        else:
+            self.pages = torch.zeros(shape, dtype=dtype, device=device)
+        sides_and_heads = np.arange(2 * self.heads, dtype=np.int64)
+        self._first_rows = sides_and_heads * PAGE_SIZE
+        self._blocks = sides_and_heads.reshape(2, 1, self.heads, 1)
+
+    @property
+    def nbytes(self) -> int:
+        return self.pages.nbytes
+
+    def clean(self, pages: Tensor) -> None:
+        """Zeros pages before a sequence that does not fill them at once gets them: what another
+        left there is masked, but a NaN would survive the mask."""
+        self.pages.index_fill_(1, pages, 0)
+
+    def write_index(self, pages: Ints, positions: Ints) -> Ints:
+        """For `write_pages`: the page of each token and its position in its sequence, both
+        [num_tokens] -> [num_tokens 2 num_kv_heads]."""
+        first = pages * (2 * self.heads * PAGE_SIZE) + positions % PAGE_SIZE
+        return (first[:, None] + self._first_rows).reshape(-1)
+
+    def gather_index(self, table: Ints) -> Ints:
+        """For `gather_pages`: table [num_rows, pages_a_row] -> [2 num_rows heads pages_a_row]."""
+        return (table[None, :, None, :] * (2 * self.heads) + self._blocks).reshape(-1)
+
+
+def page_bytes(card: ModelCard, dtype: torch.dtype) -> int:
+    """Bytes of one page in all layers."""
+    return 2 * PAGE_SIZE * card.num_layers * card.num_kv_heads * card.head_dim * dtype.itemsize
+
+
+def choose_num_pages(
+    config: Config, card: ModelCard, max_model_len: int, dtype: torch.dtype, device: torch.device
+) -> int:
+    """Pages for `config.max_total_tokens`, or as many as free memory well allows.
+
+    From free memory the pool takes a share that leaves the machine usable; more, up to half, only
+    where one sequence of full length needs it. Raises `OperatorError` where the memory is missing.
+    """
+    each, free = page_bytes(card, dtype), free_bytes(device)
+    if config.max_total_tokens:
+        num_pages = pages_for(config.max_total_tokens)
+        if num_pages * each > free:
+            raise OperatorError(
+                f"--max-total-tokens {config.max_total_tokens} needs "
+                f"{num_pages * each / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free",
+                f"at most {free // each * PAGE_SIZE} tokens fit",
+            )
+        return num_pages
+    one = pages_for(max_model_len)
+    share = CUDA_SHARE if device.type == "cuda" else CPU_SHARE
+    num_pages = int(free * share) // each
+    if num_pages < one:
+        num_pages = min(one, int(free * max(share, 0.5)) // each)
+    if num_pages < 1:
+        raise OperatorError(
+            f"no memory for the KV of a single page ({each / 2**20:.0f} MiB)",
+            "free some, or choose a smaller model",
+        )
+    return min(num_pages, MOST_SEQUENCES * one)
+
+
+def pages_for(num_tokens: int) -> int:
+    """Pages that hold so many tokens."""
+    return -(-num_tokens // PAGE_SIZE)
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that can be taken without harm: the GPU's free memory, or what the kernel calls
+    available, within the limit of our control group."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    available = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists():
+        fields = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
+        available = int(fields["MemAvailable"].split()[0]) * 1024
+    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+    if limit.exists() and used.exists() and (text := limit.read_text().strip()) != "max":
+        # Pages of files count as used there, though the kernel gives them up when asked.
+        files = _inactive_file_bytes()
+        available = min(available, int(text) - int(used.read_text()) + files)
+    return max(available, 0)
+
+
+def _inactive_file_bytes() -> int:
+    try:
+        lines = Path("/sys/fs/cgroup/memory.stat").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("inactive_file ")), 0)

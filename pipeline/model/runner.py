@@ -1,0 +1,437 @@
+"""`ModelRunner`: the one door to the model. A `Batch` goes in, its tokens come out.
+
+Launching and reading are apart: `launch` issues the work of a step, `PendingStep.wait` blocks for
+its tokens, so the next step is launched before this one's tokens are read. Knows neither sockets
+nor requests.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+import torch
+
+from ..card import ModelCard, read_card
+from ..config import Config, OperatorError
+from ..messages import (
+    AdapterInfo,
+    Admission,
+    Batch,
+    BatchRow,
+    Logprob,
+    Message,
+    SampledToken,
+    SamplingParams,
+    Step,
+    SyncPoint,
+    WorkerReady,
+    WorkerStats,
+)
+from ..progress import ProgressBar
+from .checkpoint import open_checkpoint
+from .device import choose_queue
+from .forward_batch import Staging, StepPlan, StepRow
+from .layers import Rotary
+from .llama import Llama, layer_windows
+from .loader import ModelLoader, choose_precision
+from .lora import AdapterStore
+from .pages import PAGE_SIZE, PagePool, choose_num_pages, pages_for
+from .sampler import NOTHING_SAMPLED, Sampled, SampleRow, sample
+
+FIRST_SLOTS = 32
+"""Rows of the token history at first; they double when more sequences live."""
+SWITCH_SECONDS = 0.0005
+"""A CPU step takes the interpreter's lock back after each of some 600 operations; Python's own
+5 ms would let the process's other threads keep it for that long each time."""
+WARM_UP_ROWS = (1, 2, 4, 8, 16, 32)
+WARM_UP_PROMPTS = (8, 64, 256)
+
+
+@dataclass
+class LiveSequence:
+    """What the runner holds of a sequence: where its tokens and pages are, and how far it is."""
+
+    number: int
+    slot: int
+    params: SamplingParams
+    adapter: str | None
+    num_prompt: int
+    admitted: int
+    """Tokens it came with; those after were sampled here."""
+    known: int
+    """Tokens in the history, the one still being sampled included."""
+    computed: int = 0
+    pages: list[int] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Issued:
+    """A step as the device got it: its tokens on their way to the host, and what it took."""
+
+    sampled: Sampled
+    copy_us: int = 0
+    busy_us: int = 0
+    events: tuple[torch.cuda.Event, ...] = ()
+    """On a GPU: before the inputs' copy, after it, and behind the tokens' copy to the host."""
+
+
+class PendingStep:
+    """A launched step, to be read once, from any thread."""
+
+    def __init__(self, issued: Future[Issued], sequences: list[int], step: Step) -> None:
+        self._issued, self._sequences, self._step = issued, sequences, step
+
+    def wait(self) -> tuple[tuple[SampledToken, ...], Step]:
+        """Blocks until the tokens are on the host. Raises what the step raised."""
+        started = time.perf_counter()
+        issued = self._issued.result()
+        copy_us, busy_us = issued.copy_us, issued.busy_us
+        if issued.events:
+            begun, copied, done = issued.events
+            done.synchronize()
+            copy_us = int(begun.elapsed_time(copied) * 1e3)
+            busy_us = int(copied.elapsed_time(done) * 1e3)
+        sync_us = _microseconds_since(started)
+        step = msgspec.structs.replace(
+            self._step, at=time.time(), copy_us=copy_us, busy_us=busy_us, sync_us=sync_us
+        )
+        return tuple(_tokens(issued.sampled, self._sequences)), step
+
+
+class ModelRunner:
+    """Weights, adapters, KV pool and live sequences of one worker.
+
+    `load`, `reset` and `launch` belong to one thread.
+    """
+
+    def __init__(
+        self, config: Config, directory: Path, rank: int, publish: Callable[[Message], None]
+    ) -> None:
+        self._config, self._directory, self._rank, self._publish = config, directory, rank, publish
+        self._queue = choose_queue(config, rank)
+        self._live: dict[int, LiveSequence] = {}
+        self._free_slots: list[int] = []
+        self._num_slots = 0
+
+    # -- load
+
+    def load(self) -> WorkerReady:
+        """Reads weights and adapters, makes the pool, warms up. Raises `OperatorError`.
+
+        A broken adapter does not raise: its `AdapterInfo` says what is wrong.
+        """
+        sys.setswitchinterval(SWITCH_SECONDS)
+        card, adapters = self._queue.submit(self._load).result()
+        self.reset()
+        self._warm_up()
+        return WorkerReady(
+            rank=self._rank,
+            incarnation=time.time_ns(),
+            device=self._queue.device.type,
+            num_pages=self._pool.num_pages,
+            page_size=PAGE_SIZE,
+            max_model_len=self._max_model_len,
+            vocab_size=card.vocab_size,
+            eos_token_ids=card.eos_token_ids,
+            adapters=adapters,
+        )
+
+    def _load(self) -> tuple[ModelCard, tuple[AdapterInfo, ...]]:
+        config, device = self._config, self._queue.device
+        card = read_card(self._directory)
+        checkpoint = open_checkpoint(self._directory, dummy=config.dummy)
+        precision = choose_precision(config, device, checkpoint.has_int4)
+        with self._bar("weights", card.num_layers + 1, "layer") as bar:
+            loader = ModelLoader(card, checkpoint, precision, device, bar.update)
+            self._model: Llama = loader.load()
+        self._weights_bytes = loader.num_bytes
+        self._precision = precision
+        self._store = AdapterStore(card, precision.activations, device)
+        adapters = self._load_adapters()
+        self._rotary = Rotary(card, device)
+        self._windows = tuple(sorted(set(layer_windows(card))))
+        longest = choose_max_model_len(config, card)
+        num_pages = choose_num_pages(config, card, longest, precision.activations, device)
+        self._pool = PagePool(card, num_pages, precision.activations, device)
+        self._max_model_len = min(longest, num_pages * PAGE_SIZE)
+        width = self._max_model_len + 1  # a token may be sampled behind the last place
+        self._history = torch.zeros((FIRST_SLOTS, width), dtype=torch.int32, device=device)
+        return card, adapters
+
+    def _load_adapters(self) -> tuple[AdapterInfo, ...]:
+        given = self._config.adapters()
+        found = []
+        with self._bar("adapters", len(given), "adapter") as bar:
+            for name, path in given.items():
+                found.append(self._store.load(name, path))
+                bar.update()
+        if self._config.no_lora:  # they were checked, and their names are still answered
+            for info in found:
+                if not info.reason:
+                    self._store.unload(info.name)
+            found = [msgspec.structs.replace(info, num_bytes=0) for info in found]
+        return tuple(found)
+
+    def _bar(self, stage: str, total: int, unit: str) -> ProgressBar:
+        return ProgressBar(
+            publish=self._publish,
+            source=f"worker-{self._rank}",
+            stage=stage,
+            total=total,
+            unit=unit,
+        )
+
+    def _warm_up(self) -> None:
+        """Runs representative steps, so that the first request finds every kernel made."""
+        steps = [*self._warm_up_steps()]
+        with self._bar("warm-up", len(steps), "step") as bar:
+            for step in steps:
+                pending = self.launch(step)
+                started = time.perf_counter()
+                self._queue.synchronize()
+                wait_us = _microseconds_since(started)
+                self._publish(SyncPoint(self._rank, "warm-up", time.time(), wait_us))
+                pending.wait()
+                bar.update()
+        self.reset()
+
+    def _warm_up_steps(self) -> Iterator[Batch]:
+        """One prompt of each length, then rows that decode, as far as the pool has room."""
+        greedy = SamplingParams(temperature=0.0)
+        room = self._pool.num_pages
+        for length in WARM_UP_PROMPTS:
+            if length < self._max_model_len:
+                pages = tuple(range(pages_for(length)))
+                admission = Admission(0, (0,) * length, length, greedy, None)
+                yield Batch(0, 0, (), (admission,), (BatchRow(0, length, pages),))
+                yield Batch(0, 0, (0,), (), ())
+        for count in WARM_UP_ROWS:
+            if count <= room:
+                yield Batch(
+                    0,
+                    0,
+                    (),
+                    tuple(Admission(row, (0, 0), 2, greedy, None) for row in range(count)),
+                    tuple(BatchRow(row, 2, (row,)) for row in range(count)),
+                )
+                yield Batch(0, 0, (), (), tuple(BatchRow(row, 1) for row in range(count)))
+                yield Batch(0, 0, tuple(range(count)), (), ())
+
+    # -- steps
+
+    def reset(self) -> None:
+        """Waits for what was launched, then forgets every sequence."""
+        self._queue.synchronize()
+        self._live.clear()
+        self._num_slots = 0
+        self._free_slots.clear()
+
+    def launch(self, batch: Batch) -> PendingStep:
+        """Issues a step; does not wait for the device."""
+        started = time.perf_counter()
+        for number in batch.release:
+            self._free_slots.append(self._live.pop(number).slot)
+        staging = Staging()
+        admitted = [self._admit(admission, staging) for admission in batch.admit]
+        sequences = [self._live[row.sequence] for row in batch.rows]
+        step = self._describe(batch, sequences)
+        unclean: list[int] = []
+        rows = [
+            self._advance(sequence, row, unclean)
+            for sequence, row in zip(sequences, batch.rows, strict=True)
+        ]
+        by_slot = {sequence.slot: sequence for sequence in sequences}
+        plan = None
+        sampling: list[LiveSequence] = []
+        choices: list[SampleRow] = []
+        if rows:
+            plan = StepPlan(
+                rows,
+                staging,
+                self._pool,
+                self._store,
+                windows=self._windows,
+                history_width=self._history.shape[1],
+            )
+            sampling = [by_slot[row.slot] for row in plan.samples]
+            choices = [SampleRow(s.params, s.slot, s.num_prompt, s.known) for s in sampling]
+        for sequence in sampling:
+            sequence.known += 1
+        clean = staging.add(unclean) if unclean else None
+        num_slots = self._num_slots
+        host_us = _microseconds_since(started)
+        started = time.perf_counter()
+
+        def issue() -> Issued:
+            return self._issue(staging, num_slots, admitted, clean, plan, choices)
+
+        issued = self._queue.submit(issue)
+        step = msgspec.structs.replace(
+            step, host_us=host_us, launch_us=_microseconds_since(started)
+        )
+        return PendingStep(issued, [sequence.number for sequence in sampling], step)
+
+    def _admit(self, admission: Admission, staging: Staging) -> tuple[int, int]:
+        """Takes a sequence in; (slot, ticket of its tokens)."""
+        assert admission.sequence not in self._live, f"{admission.sequence} is already here"
+        adapter = None if self._config.no_lora else admission.adapter
+        if adapter is not None and adapter not in self._store:
+            raise ValueError(f"adapter {adapter!r} is not loaded")
+        if self._free_slots:
+            slot = self._free_slots.pop()
+        else:
+            slot, self._num_slots = self._num_slots, self._num_slots + 1
+        count = len(admission.token_ids)
+        self._live[admission.sequence] = LiveSequence(
+            admission.sequence,
+            slot,
+            admission.params,
+            adapter,
+            admission.num_prompt,
+            admitted=count,
+            known=count,
+        )
+        return slot, staging.add(admission.token_ids)
+
+    def _advance(self, sequence: LiveSequence, row: BatchRow, unclean: list[int]) -> StepRow:
+        """Moves a sequence by one row; new pages that the row does not fill go to `unclean`."""
+        start, stop = sequence.computed, sequence.computed + row.num_tokens
+        assert row.num_tokens > 0 and stop <= sequence.known, (
+            f"sequence {sequence.number}: tokens {start} to {stop} of {sequence.known} known"
+        )
+        full = stop // PAGE_SIZE
+        sequence.pages.extend(row.new_pages)
+        unclean.extend(sequence.pages[max(full, len(sequence.pages) - len(row.new_pages)) :])
+        assert stop <= len(sequence.pages) * PAGE_SIZE, (
+            f"sequence {sequence.number}: {stop} tokens in {len(sequence.pages)} pages"
+        )
+        sequence.computed = stop
+        adapter = None if self._config.no_lora_compute else sequence.adapter
+        return StepRow(
+            sequence.slot, start, row.num_tokens, sequence.known, sequence.pages, adapter
+        )
+
+    def _describe(self, batch: Batch, sequences: Sequence[LiveSequence]) -> Step:
+        """What is known of a step before it runs."""
+        admitted = [sequence.computed < sequence.admitted for sequence in sequences]
+        names = {sequence.adapter for sequence in sequences if sequence.adapter}
+        touched = 0 if self._config.no_lora_compute else sum(self._store[n].nbytes for n in names)
+        return Step(
+            rank=self._rank,
+            step=batch.step,
+            at=0.0,
+            phase="mixed" if len(set(admitted)) == 2 else "prefill" if any(admitted) else "decode",
+            rows=len(sequences),
+            tokens=sum(row.num_tokens for row in batch.rows),
+            adapters=len(names),
+            adapter_bytes=touched,
+            host_us=0,
+            copy_us=0,
+            launch_us=0,
+            busy_us=0,
+            sync_us=0,
+        )
+
+    # -- on the device
+
+    def _issue(
+        self,
+        staging: Staging,
+        num_slots: int,
+        admitted: Sequence[tuple[int, int]],
+        clean: int | None,
+        plan: StepPlan | None,
+        choices: Sequence[SampleRow],
+    ) -> Issued:
+        """A step from its staged inputs to its tokens' way back. Runs in the queue's order."""
+        on_gpu = self._queue.device.type == "cuda"
+        events = tuple(torch.cuda.Event(enable_timing=True) for _ in range(3)) if on_gpu else ()
+        started = time.perf_counter()
+        if events:
+            events[0].record()
+        tensors = staging.ship(self._queue.device)
+        if events:
+            events[1].record()
+        self._grow_history(num_slots)
+        for slot, ticket in admitted:
+            tokens = tensors[ticket]
+            self._history[slot, : len(tokens)] = tokens
+        if clean is not None:
+            self._pool.clean(tensors[clean])
+        sampled = NOTHING_SAMPLED
+        if plan is not None:
+            batch = plan.to_device(
+                tensors, self._history, self._rotary, self._precision.activations
+            )
+            logits = self._model(batch, self._pool.pages)
+            if choices:
+                sampled = sample(logits, choices, self._history)
+                self._history.view(-1).index_copy_(0, batch.sample_history, sampled.token_ids.int())
+        if events:
+            sampled = sampled.to_host()
+            events[2].record()
+        return Issued(sampled, busy_us=_microseconds_since(started), events=events)
+
+    def _grow_history(self, num_slots: int) -> None:
+        old = self._history
+        if num_slots > len(old):
+            self._history = old.new_zeros((2 * num_slots, old.shape[1]))
+            self._history[: len(old)] = old
+
+    # -- what it tells
+
+    def stats(self) -> WorkerStats:
+        """What it runs on and the memory it takes."""
+        device = self._queue.device
+        return WorkerStats(
+            at=time.time(),
+            rank=self._rank,
+            device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+            dtype=self._precision.name,
+            model=Path(self._config.model).name,
+            threads=self._queue.threads,
+            weights_bytes=self._weights_bytes,
+            pool_bytes=self._pool.nbytes,
+            adapter_bytes=self._store.nbytes,
+        )
+
+
+def choose_max_model_len(config: Config, card: ModelCard) -> int:
+    """`config.max_model_len`, or the model's own. Raises `OperatorError` where the model was not
+    made for so many tokens; only dynamic scaling reaches beyond."""
+    longest = card.max_model_len
+    if card.rope_scaling.rope_type == "dynamic":
+        longest = int(longest * card.rope_scaling.factor)
+    if config.max_model_len > longest:
+        raise OperatorError(
+            f"--max-model-len {config.max_model_len} is more than the model's {longest}",
+            "lower it",
+        )
+    return config.max_model_len or longest
+
+
+def _tokens(sampled: Sampled, sequences: Sequence[int]) -> Iterator[SampledToken]:
+    """A step's tokens, from tensors on the host."""
+    logprobs: dict[int, tuple[Logprob, ...]] = {}
+    token_ids: list[int] = sampled.token_ids.tolist()
+    for place, row in enumerate(sampled.logprob_rows):
+        wanted = sampled.logprob_counts[place]
+        best = zip(
+            sampled.best_ids[place, :wanted].tolist(),
+            sampled.best_logprobs[place, :wanted].tolist(),
+            strict=True,
+        )
+        chosen = Logprob(token_ids[row], float(sampled.chosen_logprobs[place]))
+        logprobs[row] = (chosen, *(Logprob(token, value) for token, value in best))
+    for row, (sequence, token) in enumerate(zip(sequences, token_ids, strict=True)):
+        yield SampledToken(sequence, token, logprobs.get(row, ()))
+
+
+def _microseconds_since(started: float) -> int:
+    return int((time.perf_counter() - started) * 1e6)
