@@ -1,0 +1,84 @@
+"""`Answer`: one streamed answer as it grows: its text, its pace, how it ended. No widget in it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from . import units
+
+
+@dataclass
+class Answer:
+    """What one model says to one prompt. Times are of the monotonic clock."""
+
+    model: str
+    """What the request names: the base model or an adapter."""
+    label: str
+    ink: str
+    asked_at: float = field(default_factory=time.monotonic)
+    first_at: float | None = None
+    ended_at: float | None = None
+    num_pieces: int = 0
+    num_tokens: int | None = None
+    """As the server counted them, once it has said so."""
+    finish_reason: str = ""
+    error: str = ""
+    _text: list[str] = field(default_factory=list)
+
+    def add(self, text: str) -> None:
+        if self.first_at is None:
+            self.first_at = time.monotonic()
+        self._text.append(text)
+        self.num_pieces += 1
+
+    def end(self, finish_reason: str = "", error: str = "") -> None:
+        self.finish_reason, self.error = finish_reason, error
+        self.ended_at = time.monotonic()
+
+    @property
+    def is_streaming(self) -> bool:
+        return self.ended_at is None
+
+    @property
+    def text(self) -> str:
+        if len(self._text) > 1:
+            self._text = ["".join(self._text)]
+        return self._text[0] if self._text else ""
+
+    @property
+    def count(self) -> int:
+        """Tokens so far; a piece of text is one token, or a few where a character spans them."""
+        return self.num_pieces if self.num_tokens is None else self.num_tokens
+
+    @property
+    def ttft_s(self) -> float | None:
+        return None if self.first_at is None else self.first_at - self.asked_at
+
+    @property
+    def tokens_s(self) -> float:
+        """Tokens a second since the first one, which waited for the prompt."""
+        if self.first_at is None or self.count < 2:
+            return 0.0
+        elapsed = (self.ended_at or time.monotonic()) - self.first_at
+        return (self.count - 1) / elapsed if elapsed > 0 else 0.0
+
+
+class WrappedText:
+    """A growing text in lines of a width; only what is new, and the last paragraph, is wrapped."""
+
+    def __init__(self) -> None:
+        self._width = 0
+        self._settled = 0  # characters of whole paragraphs that are wrapped for good
+        self._lines: list[str] = []
+
+    def lines(self, text: str, width: int) -> Sequence[str]:
+        """All lines of `text`, which must begin with the text of the last call."""
+        if width != self._width:
+            self._width, self._settled, self._lines = width, 0, []
+        end = text.rfind("\n")
+        if end >= self._settled:
+            self._lines += units.wrap(text[self._settled : end], width)
+            self._settled = end + 1
+        return [*self._lines, *units.wrap(text[self._settled :], width)]

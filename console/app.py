@@ -1,0 +1,400 @@
+"""`ConsoleApp`: wires sockets to panels. One ledger, one tick, one repaint a frame.
+
+Readers only enter messages into the ledger; the tick makes a `Board` of it and gives it to the
+panel on top. Nothing calls a widget per message, and nothing is drawn that is not to be seen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from rich.console import RenderableType
+from textual import events, messages
+from textual._compositor import ChopsUpdate, LayoutUpdate
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Container
+from textual.screen import Screen
+
+from ..pipeline.config import Config
+from ..pipeline.messages import Event
+from ..pipeline.sockets import InboxFull
+from . import output
+from .board import Board
+from .commands import ConsoleCommands
+from .dialogs import Choice, ChoiceDialog, HelpDialog, LiveDialog
+from .inks import Desk
+from .ledger import Ledger
+from .pace import QUESTION, Pace
+from .pane import PaintedApp, Panel
+from .panels.footer import Footer
+from .panels.header import Header
+from .panels.overview import EventPane, Overview
+from .telemetry import Telemetry
+from .theme import Broken, read_themes
+
+if TYPE_CHECKING:
+    from .panels.batch import BatchTable
+    from .panels.processes import ProcessTable
+
+QUIET_SECONDS = 1.0
+"""While beats alone come in, the picture is looked over once a second."""
+TOASTS_A_FRAME = 3
+SEVERITIES = {"warning": "warning", "error": "error", "critical": "error"}
+DEFAULT_THEME = "dark"
+NO_COLOR_THEME = "monochrome"
+PANELS: dict[str, tuple[str, str]] = {
+    "1": ("Overview", "overview"),
+    "2": ("Batch", "batch"),
+    "3": ("Latency", "latency"),
+    "4": ("Adapters", "adapters"),
+    "5": ("Prompt", "prompt"),
+    "7": ("Logs", "logs"),
+    "8": ("Processes", "processes"),
+}
+"""Key to name and module; 6 is the bench's."""
+
+
+class ConsoleApp(PaintedApp):
+    """The console on one run directory. `run()` returns "leave" or "stop"."""
+
+    TITLE = "loraconsole"
+    CSS_PATH = "console.tcss"
+    COMMANDS = {ConsoleCommands}  # noqa: RUF012
+    BINDINGS: ClassVar[list[BindingType]] = [
+        *(
+            Binding(key, f"show('{name}')", name, show=False, id=f"show-{module}")
+            for key, (name, module) in PANELS.items()
+        ),
+        Binding("space", "pause", "Pause", id="pause", tooltip="freeze the view, keep the data"),
+        Binding("t", "next_theme", "Theme", id="next-theme", tooltip="the next theme"),
+        Binding("question_mark", "help", "Help", key_display="?", id="help"),
+        Binding("q", "ask_quit", "Quit", id="quit"),
+        Binding("ctrl+q,ctrl+c", "ask_quit", "Quit", show=False, id="quit-anywhere"),
+        Binding("ctrl+l", "redraw", "Redraw", show=False, id="redraw"),
+    ]
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        fps: float = 5.0,
+        theme: str | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        has_no_color = os.environ.get("NO_COLOR") is not None
+        # Without colours Textual must treat the theme as the terminal's own, or it sends greys.
+        super().__init__(ansi_color=True if has_no_color else None)
+        self.config = config
+        self.api_key = config.api_key
+        self.clock = clock
+        self.ledger = Ledger(config.run)
+        self.telemetry = Telemetry(config, self.ledger, clock)
+        self.board: Board = self.ledger.board(clock())
+        self.is_paused = False
+        self.animation_level = "none"
+        self._fps = fps
+        self._pace = Pace(fps)
+        self._drawn = -1
+        self._drawn_at = 0.0
+        self._ask_terminal = False
+        self._memory = output.ScreenMemory() if output.is_wanted() else None
+        self._themes, self._broken_themes = self._register_themes()
+        wanted = theme or (NO_COLOR_THEME if has_no_color else DEFAULT_THEME)
+        self._unknown_theme = "" if wanted in self._themes else wanted
+        self.theme = wanted if wanted in self._themes else DEFAULT_THEME
+        self._panels: dict[str, Panel] = {}
+        self._active = "Overview"
+
+    def _register_themes(self) -> tuple[list[str], list[Broken]]:
+        found, broken = read_themes()
+        for theme in found.values():
+            self.register_theme(theme)
+        return list(found), broken
+
+    # -- what it is made of
+
+    def get_default_screen(self) -> Desk:
+        desk = Desk()
+        self.inks = desk.inks
+        return desk
+
+    def compose(self) -> ComposeResult:
+        yield Header({key: name for key, (name, _) in PANELS.items()})
+        self._panels["Overview"] = Overview()
+        yield Container(self._panels["Overview"], id="panels")
+        yield Footer()
+
+    def on_mount(self) -> None:
+        self.query_one(Header).active = self._active
+        self.app_resume_signal.subscribe(self, lambda _: self.action_redraw())
+        self.call_after_refresh(self._start)
+
+    def _start(self) -> None:
+        """After the first frame: what the screen does not need in order to appear."""
+        for path, why in self._broken_themes:
+            self.notify(f"{path}: {why}", title="A theme cannot be used", severity="warning")
+        if self._unknown_theme:
+            known = ", ".join(self._themes)
+            self.notify(f"known are {known}", title=f"No theme {self._unknown_theme!r}")
+        self.run_worker(self.telemetry.run(), name="telemetry", exit_on_error=True)
+        self.run_worker(self._paint_forever(), name="paint", exit_on_error=True)
+
+    @property
+    def header(self) -> Header:
+        return self.screen_stack[0].query_one(Header)
+
+    @property
+    def active_panel(self) -> Panel:
+        return self._panels[self._active]
+
+    @property
+    def themes(self) -> list[str]:
+        """Names of the theme files that were read."""
+        return self._themes
+
+    # -- the tick
+
+    async def _paint_forever(self) -> None:
+        due = time.monotonic()
+        while True:
+            self.tick()
+            due = max(due + 1.0 / self._fps, time.monotonic())
+            await asyncio.sleep(due - time.monotonic())
+
+    def tick(self) -> None:
+        """One frame, where there is something to draw and the terminal has taken the last."""
+        now, monotonic = self.clock(), time.monotonic()
+        has_moved = self.ledger.moves != self._drawn or self.active_panel.is_live
+        if not has_moved and monotonic - self._drawn_at < QUIET_SECONDS:
+            return
+        if not self._pace.may_paint(monotonic, self._queued()):
+            return
+        self._drawn, self._drawn_at = self.ledger.moves, monotonic
+        self._pace.painted(monotonic)
+        self._ask_terminal = self._pace.answers
+        self.paint(self.ledger.board(now))
+
+    def paint(self, board: Board) -> None:
+        """Draws a board on whatever is to be seen; a paused view keeps the one it has."""
+        self._toast()
+        if not self.is_paused:
+            self.board = board
+        screen = self.screen
+        if isinstance(screen, LiveDialog):
+            screen.paint(self.board)
+        elif isinstance(screen, Desk):
+            self.header.paint(board)
+            if not self.is_paused or self.active_panel.is_live:
+                self.active_panel.paint(self.board)
+
+    def _toast(self) -> None:
+        fresh = [event for event in self.ledger.drain_events() if event.level != "debug"]
+        # In a flood the newest of the worst are shown; all of them stand in the list of events.
+        fresh.sort(key=lambda event: event.level in SEVERITIES)
+        for event in fresh[-TOASTS_A_FRAME:]:
+            self._toast_one(event)
+
+    def _toast_one(self, event: Event) -> None:
+        severity = SEVERITIES.get(event.level, "information")
+        timeout = 4.0 if severity == "information" else 8.0
+        self.notify(
+            event.text,
+            title=event.source,
+            severity=severity,  # type: ignore[arg-type]  # one of Textual's three literals
+            timeout=timeout,
+            markup=False,
+        )
+
+    # -- the way to the terminal
+
+    def _queued(self) -> int:
+        """Writes the terminal has not taken yet."""
+        writer = getattr(self._driver, "_writer_thread", None)
+        queue = getattr(writer, "_queue", None)
+        return 0 if queue is None else int(queue.qsize())
+
+    def on_terminal_supports_synchronized_output(
+        self, message: messages.TerminalSupportsSynchronizedOutput
+    ) -> None:
+        """Every answer to `QUESTION` arrives here."""
+        self._pace.answered(time.monotonic())
+
+    def on_resize(self, event: events.Resize) -> None:
+        if self._memory is not None:
+            self._memory.forget()
+
+    def _display(self, screen: Screen[Any], renderable: RenderableType | None) -> None:
+        """Textual's own, with the frame reduced to what changed; nothing is sent for nothing."""
+        is_seen = self._running and not self._batch_count and not self.is_headless
+        if is_seen and self._memory is not None:
+            if isinstance(renderable, ChopsUpdate | LayoutUpdate):
+                sequence = self._memory.frame(renderable, self.console, self.size.width)
+                cursor = self.screen.outer_size.clamp_offset(self.cursor_position)
+                if not sequence and cursor == self._previous_cursor_position:
+                    return
+                renderable = output.Frame(sequence)
+            elif renderable is not None:
+                self._memory.forget()
+        super()._display(screen, renderable)
+        if is_seen and self._ask_terminal and self._driver is not None:
+            self._ask_terminal = False
+            self._pace.asked(time.monotonic())
+            self._driver.write(QUESTION)
+            self._driver.flush()
+
+    # -- keys that always work
+
+    async def action_show(self, name: str) -> None:
+        """Brings a panel to the top; it is made when it is first wanted."""
+        if isinstance(self.screen, Desk) and name != self._active:
+            await self._show(name)
+
+    async def _show(self, name: str) -> None:
+        if name not in self._panels:
+            panel = self._panels[name] = make_panel(name)
+            panel.display = False
+            await self.query_one("#panels").mount(panel)
+        with self.batch_update():
+            for other, panel in self._panels.items():
+                panel.display = other == name
+            self._active = self.header.active = name
+            self.header.paint()
+        self.active_panel.focus_first()
+        self.call_after_refresh(self._paint_active)
+
+    def _paint_active(self) -> None:
+        """A panel that was hidden catches up at once."""
+        self.active_panel.paint(self.board)
+
+    async def on_header_chosen(self, message: Header.Chosen) -> None:
+        await self.action_show(PANELS[message.key][0])
+
+    def action_pause(self) -> None:
+        self.is_paused = self.header.is_paused = not self.is_paused
+        self.header.paint()
+        if not self.is_paused:
+            self.paint(self.ledger.board(self.clock()))
+
+    def action_next_theme(self) -> None:
+        self.theme = self._themes[(self._themes.index(self.theme) + 1) % len(self._themes)]
+
+    def action_redraw(self) -> None:
+        """Sends the whole screen again: something else wrote on the terminal."""
+        if self._memory is not None:
+            self._memory.forget()
+        self.screen.refresh(layout=True)
+
+    def action_help(self) -> None:
+        self.push_screen(HelpDialog(self.screen.active_bindings))
+
+    def action_ask_quit(self) -> None:
+        if any(isinstance(screen, ChoiceDialog) for screen in self.screen_stack):
+            return
+        self.push_screen(
+            ChoiceDialog(
+                "Quit the console",
+                "The pipeline belongs to the supervisor and goes on without a screen.",
+                (
+                    Choice("l", "leave", "Leave it running"),
+                    Choice("s", "stop", "Stop the pipeline as well"),
+                    Choice("c", "", "Stay here"),
+                ),
+            ),
+            self._quit,
+        )
+
+    def _quit(self, answer: str | None) -> None:
+        if answer:
+            self.exit(answer)
+
+    async def on_event_pane_traced(self, message: EventPane.Traced) -> None:
+        """From an alert to the processes, from an event to what was logged then."""
+        await self.action_show("Processes" if message.at is None else "Logs")
+        if message.at is not None:
+            from .panels.logs import LogPane
+
+            log = self.active_panel.query_one(LogPane)
+            self.call_after_refresh(log.show_time, message.at)
+
+    # -- orders
+
+    def confirm(self, title: str, body: str, yes: str, order: Callable[[], None]) -> None:
+        """Asks, and on yes carries out; an order that does not get through says so."""
+
+        def carry_out(answer: str | None) -> None:
+            if answer != "yes":
+                return
+            try:
+                order()
+            except InboxFull as error:
+                self.notify(str(error), title="The order was not taken", severity="error")
+
+        choices = (Choice("y", "yes", yes), Choice("n", "", "No, leave it as it is"))
+        self.push_screen(ChoiceDialog(title, body, choices), carry_out)
+
+    def on_batch_table_abort_asked(self, message: BatchTable.AbortAsked) -> None:
+        request_id = message.request_id
+        self.confirm(
+            "Abort this request?",
+            f"{request_id} ends now; its client gets what was generated so far.",
+            "Abort it",
+            lambda: self.telemetry.abort(request_id),
+        )
+
+    def on_process_table_restart_asked(self, message: ProcessTable.RestartAsked) -> None:
+        self.restart_process(message.name)
+
+    def on_process_table_stop_asked(self) -> None:
+        self.stop_pipeline()
+
+    def restart_process(self, name: str) -> None:
+        self.confirm(
+            f"Restart {name}?",
+            "It is stopped politely and started again; what it was computing is done anew or ends "
+            "with an error.",
+            f"Restart {name}",
+            lambda: self.telemetry.restart(name),
+        )
+
+    def stop_pipeline(self) -> None:
+        self.confirm(
+            "Stop the pipeline?",
+            "Requests may finish for ten seconds, then every process ends. The console stays.",
+            "Stop it",
+            self.telemetry.stop,
+        )
+
+
+def make_panel(name: str) -> Panel:
+    """Panels are imported when they are first shown: the first frame does not wait for them."""
+    match name:
+        case "Batch":
+            from .panels.batch import BatchPanel
+
+            return BatchPanel()
+        case "Latency":
+            from .panels.latency import LatencyPanel
+
+            return LatencyPanel()
+        case "Adapters":
+            from .panels.adapters import AdaptersPanel
+
+            return AdaptersPanel()
+        case "Prompt":
+            from .panels.prompt import PromptPanel
+
+            return PromptPanel()
+        case "Logs":
+            from .panels.logs import LogsPanel
+
+            return LogsPanel()
+        case "Processes":
+            from .panels.processes import ProcessesPanel
+
+            return ProcessesPanel()
+    raise KeyError(name)

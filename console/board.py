@@ -1,0 +1,352 @@
+"""`Board`: the whole machine at one moment, immutable; panels draw it and nothing else.
+
+The `Ledger` makes one a frame. Raw parts are the ring's own messages; what must be reckoned from
+several of them is a cached property, so a panel that is hidden costs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal
+
+from ..pipeline.messages import (
+    LATENCY_BUCKETS_MS,
+    AdapterView,
+    Event,
+    LogLine,
+    ProcessState,
+    ProcessTable,
+    Progress,
+    RequestView,
+    RouterStats,
+    ServerStats,
+    Step,
+    SyncPoint,
+    WorkerStats,
+)
+from . import units
+from .history import EMPTY_TRACK, Track, bucket_percentile, percentile
+
+SUPERVISOR = "supervisor"
+STALE_S = 1.6
+"""A process beats twice a second: three missed beats are worth a word."""
+LAG_ALERT_MS = 250.0
+POOL_ALERT = 0.95
+
+Level = Literal["good", "warn", "bad", "dim"]
+PARTS = ("host", "copy", "launch", "busy", "sync")
+"""The parts of a step, in the order in which they happen (see `messages.Step`)."""
+STATE_LEVELS: Mapping[ProcessState, Level] = {
+    ProcessState.READY: "good",
+    ProcessState.DONE: "good",
+    ProcessState.STARTING: "warn",
+    ProcessState.DRAINING: "warn",
+    ProcessState.STOPPING: "warn",
+    ProcessState.BACKOFF: "warn",
+    ProcessState.FAILED: "bad",
+    ProcessState.PENDING: "dim",
+    ProcessState.STOPPED: "dim",
+}
+_WORDS = {
+    ProcessState.PENDING: "STARTING",
+    ProcessState.BACKOFF: "RECOVERING",
+    ProcessState.DONE: "STOPPED",
+}
+
+
+@dataclass(frozen=True)
+class Condition:
+    """The pipeline's state in a word, how good that is, and what is behind it."""
+
+    word: str
+    level: Level
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class HopRow:
+    """Traffic of one socket of a process. `peer` is the inbox written to, or its own name."""
+
+    peer: str
+    frames_s: float
+    bytes_s: float
+    frames: int
+    refused: int
+
+
+@dataclass(frozen=True)
+class ProcessRow:
+    """One process: what the supervisor says of it and what it says of itself."""
+
+    name: str
+    state: ProcessState
+    reason: str = ""
+    pid: int = 0
+    restarts: int = 0
+    since: float | None = None
+    exit_code: int | None = None
+    retry_at: float | None = None
+    age_s: float | None = None
+    """Seconds since its last beat was heard; None when it never was."""
+    cpu_fraction: float = 0.0
+    """Of one core, over the last seconds."""
+    rss_bytes: int = 0
+    loop_lag_ms: float = 0.0
+    protocol: int | None = None
+    hops: tuple[HopRow, ...] = ()
+
+    @property
+    def is_stale(self) -> bool:
+        """It should be beating and does not."""
+        alive = self.state in (
+            ProcessState.STARTING,
+            ProcessState.READY,
+            ProcessState.DRAINING,
+            ProcessState.STOPPING,
+        )
+        return alive and self.age_s is not None and self.age_s > STALE_S
+
+    @property
+    def level(self) -> Level:
+        return "warn" if self.is_stale else STATE_LEVELS[self.state]
+
+    def frames_to(self, peer: str) -> float:
+        """Frames a second it writes to the inbox of `peer`."""
+        return sum(hop.frames_s for hop in self.hops if hop.peer == peer)
+
+
+@dataclass(frozen=True)
+class RequestRow:
+    """One live request and how fast it moves."""
+
+    view: RequestView
+    age_s: float
+    tokens_s: float
+
+
+@dataclass(frozen=True)
+class AdapterRow:
+    """One adapter (or the base) and what it does now."""
+
+    view: AdapterView
+    is_base: bool
+    tokens_s: float
+    speed: Track
+    """Output tokens a second over time."""
+    tint: str
+    """The ink of its name, its own for life."""
+
+    @property
+    def name(self) -> str:
+        return self.view.name
+
+
+@dataclass(frozen=True)
+class Quantiles:
+    """Milliseconds; None where nothing was measured."""
+
+    name: str
+    count: int = 0
+    p50: float | None = None
+    p90: float | None = None
+    p99: float | None = None
+    most: float | None = None
+
+    @classmethod
+    def of_microseconds(cls, name: str, values: Iterable[int]) -> Quantiles:
+        ordered = [value / 1e3 for value in sorted(values)]
+        p50, p90, p99 = (percentile(ordered, q) for q in (0.5, 0.9, 0.99))
+        return cls(name, len(ordered), p50, p90, p99, ordered[-1] if ordered else None)
+
+    @classmethod
+    def of_buckets(cls, name: str, counts: tuple[int, ...]) -> Quantiles:
+        p50, p90, p99 = (bucket_percentile(LATENCY_BUCKETS_MS, counts, q) for q in (0.5, 0.9, 0.99))
+        return cls(name, sum(counts), p50, p90, p99)
+
+
+@dataclass(frozen=True)
+class Board:
+    """Everything the console knows. Ages are seconds before `now`."""
+
+    now: float
+    run: str
+    link_age_s: float | None = None
+    """Since anything was heard of anyone; None before the first word."""
+    version: str = ""
+    started_at: float | None = None
+    table: ProcessTable | None = None
+    processes: tuple[ProcessRow, ...] = ()
+    """In start order, the supervisor first."""
+    server: ServerStats | None = None
+    router: RouterStats | None = None
+    workers: tuple[WorkerStats, ...] = ()
+    requests: tuple[RequestRow, ...] = ()
+    adapters: tuple[AdapterRow, ...] = ()
+    """The base first, then as the router lists them."""
+    base_model: str = ""
+    decode_rate: float = 0.0
+    prefill_rate: float = 0.0
+    request_rate: float = 0.0
+    step_rate: float = 0.0
+    decode: Track = EMPTY_TRACK
+    prefill: Track = EMPTY_TRACK
+    running: Track = EMPTY_TRACK
+    waiting: Track = EMPTY_TRACK
+    steps: tuple[Step, ...] = ()
+    parts: Mapping[str, Track] = field(default_factory=dict)
+    sync_points: tuple[SyncPoint, ...] = ()
+    ttft: tuple[int, ...] = ()
+    inter_token: tuple[int, ...] = ()
+    progress: tuple[Progress, ...] = ()
+    events: tuple[Event, ...] = ()
+    logs: tuple[LogLine, ...] = ()
+    tints: Mapping[str, str] = field(default_factory=dict)
+
+    # -- the machine as a whole
+
+    @cached_property
+    def condition(self) -> Condition:
+        """READY as a word appears here and nowhere else."""
+        supervisor = self.process(SUPERVISOR)
+        if self.table is None or supervisor is None:
+            if self.link_age_s is None or self.link_age_s > STALE_S:
+                return Condition("CONNECTING", "warn", f"nothing answers in {self.run}")
+            return Condition("ATTACHING", "warn", "asking the supervisor for its books")
+        state = self.table.state
+        if supervisor.age_s is not None and supervisor.age_s > STALE_S:
+            if state in (ProcessState.STOPPED, ProcessState.STOPPING):
+                return Condition("STOPPED", "dim", "the pipeline was stopped")
+            return Condition(
+                "NO SUPERVISOR", "bad", f"not heard for {units.duration(supervisor.age_s)}"
+            )
+        word = _WORDS.get(state, state.name)
+        stalled = [p.name for p in self.processes if p.is_stale]
+        if state is ProcessState.READY:
+            if stalled:
+                return Condition("STALLED", "warn", ", ".join(stalled))
+            return Condition(word, "good")
+        ill = [
+            f"{p.name}: {p.reason or p.state.value}"
+            for p in self.processes
+            if p.state in (ProcessState.FAILED, ProcessState.BACKOFF)
+        ]
+        return Condition(word, STATE_LEVELS[state], "; ".join(ill) or self._stage())
+
+    def _stage(self) -> str:
+        """What a start is busy with."""
+        for bar in reversed(self.progress):
+            if not bar.done:
+                share = f" {units.percent(bar.current / bar.total)}" if bar.total else ""
+                return f"{bar.stage}{share}"
+        return ""
+
+    @cached_property
+    def alerts(self) -> tuple[tuple[Level, str], ...]:
+        """What is wrong right now, the worst first."""
+        found: list[tuple[Level, str]] = []
+        for process in self.processes:
+            if process.state is ProcessState.FAILED:
+                found.append(("bad", f"{process.name} failed: {process.reason or 'see its log'}"))
+            elif process.state is ProcessState.BACKOFF:
+                when = max(0.0, (process.retry_at or self.now) - self.now)
+                why = f": {process.reason}" if process.reason else ""
+                found.append(("warn", f"{process.name} fell{why}, again in {units.duration(when)}"))
+            elif process.is_stale:
+                found.append(
+                    ("warn", f"{process.name} silent for {units.age(process.age_s or 0.0)}")
+                )
+            if process.loop_lag_ms > LAG_ALERT_MS and not process.is_stale:
+                lag = units.milliseconds(process.loop_lag_ms)
+                found.append(("warn", f"{process.name} is late by {lag}"))
+            if refused := sum(hop.refused for hop in process.hops):
+                found.append(("warn", f"{process.name} had {refused} frames refused"))
+            if process.protocol not in (None, self.protocol):
+                found.append(("bad", f"{process.name} speaks protocol {process.protocol}"))
+        if self.router and self.router.pages_total:
+            taken = self.router.pages_kv + self.router.pages_adapters
+            if taken > POOL_ALERT * self.router.pages_total:
+                share = units.percent(taken / self.router.pages_total)
+                found.append(("warn", f"the page pool is {share} taken"))
+        return tuple(sorted(found, key=lambda alert: alert[0] != "bad"))
+
+    @property
+    def protocol(self) -> int | None:
+        """The supervisor's: the processes of one pipeline must agree."""
+        supervisor = self.process(SUPERVISOR)
+        return supervisor.protocol if supervisor else None
+
+    @cached_property
+    def is_starting(self) -> bool:
+        """A start is under way: the first screen shows its stages."""
+        return self.condition.word in ("STARTING", "RECOVERING", "FAILED") or (
+            self.router is None and bool(self.progress)
+        )
+
+    def process(self, name: str) -> ProcessRow | None:
+        return next((row for row in self.processes if row.name == name), None)
+
+    # -- adapters
+
+    def tint(self, adapter: str | None) -> str:
+        """The ink of an adapter's name; None is the base."""
+        return "base" if adapter is None else self.tints.get(adapter, "text")
+
+    def name_of(self, adapter: str | None) -> str:
+        return "base" if adapter is None else adapter
+
+    # -- latency
+
+    @cached_property
+    def ttft_quantiles(self) -> Quantiles:
+        return Quantiles.of_buckets("first token", self.ttft)
+
+    @cached_property
+    def inter_token_quantiles(self) -> Quantiles:
+        return Quantiles.of_buckets("inter-token", self.inter_token)
+
+    @cached_property
+    def sync_quantiles(self) -> tuple[Quantiles, ...]:
+        """The host's waits for the device: behind every step, and at each explicit point."""
+        waits: dict[str, list[int]] = {"step": [step.sync_us for step in self.steps]}
+        for point in self.sync_points:
+            waits.setdefault(point.name, []).append(point.wait_us)
+        return tuple(Quantiles.of_microseconds(name, values) for name, values in waits.items())
+
+    @cached_property
+    def phase_quantiles(self) -> tuple[Quantiles, ...]:
+        """Whole steps by phase."""
+        phases: dict[str, list[int]] = {"decode": [], "prefill": [], "mixed": []}
+        for step in self.steps:
+            phases.setdefault(step.phase, []).append(step_us(step))
+        return tuple(Quantiles.of_microseconds(name, values) for name, values in phases.items())
+
+    @cached_property
+    def part_quantiles(self) -> Mapping[str, Quantiles]:
+        """Parts of a step over all phases."""
+        return {
+            part: Quantiles.of_microseconds(part, (part_us(step, part) for step in self.steps))
+            for part in PARTS
+        }
+
+    def newest_part_us(self, part: str) -> int | None:
+        return part_us(self.steps[-1], part) if self.steps else None
+
+
+def part_us(step: Step, part: str) -> int:
+    """Microseconds of one of `PARTS`."""
+    value: int = getattr(step, f"{part}_us")
+    return value
+
+
+def step_us(step: Step) -> int:
+    """The whole of a step: its parts follow each other on the host's clock."""
+    return step.host_us + step.copy_us + step.launch_us + step.busy_us + step.sync_us
+
+
+def seconds_left(bar: Progress) -> float | None:
+    """What a bar's pace so far promises; None while that says nothing."""
+    if bar.total is None or bar.current <= 0 or bar.done:
+        return None
+    return max(0.0, (bar.total - bar.current) * bar.elapsed_s / bar.current)

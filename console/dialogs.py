@@ -1,0 +1,173 @@
+"""Dialogs: a choice to make, help to read, one thing in all its details."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import ClassVar, NamedTuple, TypeAlias
+
+from textual import events
+from textual.app import ComposeResult
+from textual.binding import ActiveBinding, Binding, BindingType
+from textual.containers import Vertical
+from textual.dom import DOMNode
+from textual.screen import ModalScreen
+from textual.widgets import OptionList, Static
+from textual.widgets.option_list import Option
+
+from . import units
+from .board import Board
+from .pane import Line, Pane, Span, line
+
+Source: TypeAlias = Callable[[Board, int], Sequence[Line]]
+"""What a dialog shows of a board in a width."""
+
+
+class Choice(NamedTuple):
+    """One way to go on: its key, what it answers, and what it says."""
+
+    key: str
+    answer: str
+    text: str
+
+
+class ChoiceDialog(ModalScreen[str]):
+    """Asks a question; escape answers nothing."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape,q", "answer('')", "Cancel", key_display="esc"),
+    ]
+
+    def __init__(self, title: str, body: str, choices: Sequence[Choice]) -> None:
+        super().__init__()
+        self._title, self._body, self._choices = title, body, choices
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="dialog") as box:
+            box.border_title = self._title
+            box.border_subtitle = "esc cancels"
+            yield Static(self._body, classes="body", markup=False)
+            yield OptionList(
+                *(Option(f"[b]{choice.key}[/b]  {choice.text}") for choice in self._choices),
+                compact=True,
+            )
+
+    def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
+        self.dismiss(self._choices[event.option_index].answer)
+
+    def on_key(self, event: events.Key) -> None:
+        for choice in self._choices:
+            if event.key == choice.key:
+                event.stop()
+                self.dismiss(choice.answer)
+
+    def action_answer(self, answer: str) -> None:
+        self.dismiss(answer)
+
+
+class ScrollPane(Pane, can_focus=True):
+    """Lines from a source, as many as fit, and keys to move through them."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("up,k", "move(-1)", "Up", show=False),
+        Binding("down,j", "move(1)", "Down", show=False),
+        Binding("pageup", "move(-10)", "Page up", show=False),
+        Binding("pagedown,space", "move(10)", "Page down", show=False),
+        Binding("home,g", "move(-100000)", "First", show=False),
+    ]
+
+    def __init__(self, title: str, source: Source) -> None:
+        super().__init__()
+        self._title, self._source = title, source
+        self._offset = self._total = self._page = 0
+
+    def title(self, board: Board) -> Sequence[Span]:
+        return ((self._title, "title"),)
+
+    def hint(self, board: Board) -> Sequence[Span]:
+        return (("esc", "key"), (" closes", "dim"))
+
+    def lines(self, board: Board, width: int, height: int) -> Sequence[Line]:
+        found = self._source(board, width)
+        self._total, self._page = len(found), height
+        self._offset = max(0, min(self._offset, len(found) - height))
+        return found[self._offset : self._offset + height]
+
+    def thumb(self, height: int) -> range | None:
+        if self._total <= height or not height:
+            return None
+        size = max(1, height * height // self._total)
+        top = (height - size) * self._offset // (self._total - height)
+        return range(top, top + size)
+
+    def action_move(self, lines: int) -> None:
+        self._offset += lines
+        self.paint()
+
+    def on_mouse_scroll_down(self) -> None:
+        self.action_move(3)
+
+    def on_mouse_scroll_up(self) -> None:
+        self.action_move(-3)
+
+
+class LiveDialog(ModalScreen[None]):
+    """One thing in all its details, drawn anew with every frame."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape,q,enter", "dismiss", "Close", key_display="esc"),
+    ]
+
+    def __init__(self, title: str, source: Source) -> None:
+        super().__init__()
+        self._pane = ScrollPane(title, source)
+
+    def compose(self) -> ComposeResult:
+        yield self._pane
+
+    def on_mount(self) -> None:
+        self._pane.focus()
+
+    def paint(self, board: Board) -> None:
+        self._pane.paint(board)
+
+
+class HelpDialog(LiveDialog):
+    """Every key that works where the operator was, from the bindings themselves."""
+
+    def __init__(self, bindings: Mapping[str, ActiveBinding]) -> None:
+        super().__init__("keys", self._lines)
+        self._keys = bindings
+
+    def _lines(self, board: Board, width: int) -> Sequence[Line]:
+        groups: dict[str, dict[str, tuple[list[str], ActiveBinding]]] = {}
+        for active in self._keys.values():
+            binding = active.binding
+            if binding.system or not binding.description:
+                continue
+            group = groups.setdefault(_group_name(active.node), {})
+            keys, _ = group.setdefault(binding.action, ([], active))
+            keys.append(self.app.get_key_display(binding))
+        found: list[Line] = []
+        for name, actions in groups.items():
+            found += [line((name, "title"))]
+            for keys, active in actions.values():
+                what = active.tooltip or active.binding.description
+                shown = " ".join(dict.fromkeys(keys))
+                found.append(
+                    line(
+                        (units.fit(shown, 18, right=True), "key"),
+                        ("  ", "text"),
+                        (active.binding.description, "text"),
+                        (f"  {what}" if what != active.binding.description else "", "dim"),
+                    )
+                )
+            found.append(Line())
+        return found[:-1]
+
+
+def _group_name(node: DOMNode) -> str:
+    if isinstance(node, Pane):
+        return f"in {node.TITLE or 'this pane'}"
+    return {"ConsoleApp": "everywhere", "Desk": "moving about"}.get(
+        type(node).__name__, type(node).__name__.removesuffix("Panel").lower()
+    )

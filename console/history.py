@@ -1,0 +1,178 @@
+"""Numbers over time: `Counter` (to rates), `Series` (to plots), `Buckets` (to percentiles).
+
+Knows no message and no widget. Times are unix seconds as the sender wrote them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+NOTHING = float("nan")
+"""What a bucket holds when nothing was seen in its time; a plot leaves it empty."""
+
+
+class Counter:
+    """A growing count seen now and then; `rate` is its slope over the last `window_s` seconds."""
+
+    def __init__(self, window_s: float = 3.0) -> None:
+        self._window_s = window_s
+        self._samples: deque[tuple[float, float]] = deque()
+
+    def add(self, at: float, value: float) -> None:
+        """A count that fell means that its process is a new one: what was before is forgotten."""
+        samples = self._samples
+        if samples:
+            last_at, last = samples[-1]
+            if value < last:
+                samples.clear()
+            elif at <= last_at:
+                return
+        samples.append((at, value))
+        while len(samples) > 2 and samples[1][0] <= at - self._window_s:
+            samples.popleft()
+
+    @property
+    def last(self) -> float:
+        return self._samples[-1][1] if self._samples else 0.0
+
+    @property
+    def rate(self) -> float:
+        """Per second; 0 until two samples are known."""
+        if len(self._samples) < 2:
+            return 0.0
+        (first_at, first), (last_at, last) = self._samples[0], self._samples[-1]
+        return (last - first) / (last_at - first_at)
+
+
+@dataclass(frozen=True)
+class Window:
+    """A stretch of a `Track` for a plot: mean and peak a bucket, oldest first."""
+
+    means: tuple[float, ...]
+    peaks: tuple[float, ...]
+
+    @property
+    def highest(self) -> float:
+        return max((peak for peak in self.peaks if peak == peak), default=0.0)
+
+
+@dataclass(frozen=True)
+class Track:
+    """A `Series` as it was at a moment. `last` is the index of its newest bucket, in buckets
+    since the epoch."""
+
+    bucket_s: float
+    last: int = 0
+    means: tuple[float, ...] = ()
+    peaks: tuple[float, ...] = ()
+
+    def window(self, now: float, count: int, back: int = 0) -> Window:
+        """The `count` buckets that end `back` buckets before the one of `now`.
+
+        `count` is even, and so is the index of the first bucket: a braille cell holds two, so a
+        cell once drawn never changes while it moves to the left.
+        """
+        end = int(now / self.bucket_s) - back
+        end += 1 - end % 2
+        first, low = self.last - len(self.means) + 1, end - count + 1
+        before = (NOTHING,) * max(0, min(count, first - low))
+        taken = slice(max(0, low - first), max(0, end - first + 1))
+        means, peaks = before + self.means[taken], before + self.peaks[taken]
+        after = (NOTHING,) * (count - len(means))
+        return Window(means + after, peaks + after)
+
+
+EMPTY_TRACK = Track(0.5)
+
+
+class Series:
+    """Values gathered into buckets of `bucket_s` seconds; the last `length` buckets are kept."""
+
+    def __init__(self, bucket_s: float = 0.5, length: int = 1200) -> None:
+        self._means: deque[float] = deque(maxlen=length)
+        self._peaks: deque[float] = deque(maxlen=length)
+        self._length = length
+        self._sum, self._count = 0.0, 0
+        self._last = 0
+        self._bucket_s = bucket_s
+        self._track: Track | None = Track(bucket_s)
+
+    def add(self, at: float, value: float) -> None:
+        """A value that comes late counts for the newest bucket: it was seen now."""
+        self._track = None
+        index = int(at / self._bucket_s)
+        if not self._means or index > self._last:
+            missed = min(index - self._last - 1, self._length) if self._means else 0
+            self._means.extend([NOTHING] * missed)
+            self._peaks.extend([NOTHING] * missed)
+            self._means.append(value)
+            self._peaks.append(value)
+            self._last, self._sum, self._count = index, value, 1
+            return
+        self._sum += value
+        self._count += 1
+        self._means[-1] = self._sum / self._count
+        self._peaks[-1] = max(self._peaks[-1], value)
+
+    @property
+    def track(self) -> Track:
+        """What is known so far, as a value that no longer changes."""
+        if self._track is None:
+            self._track = Track(self._bucket_s, self._last, tuple(self._means), tuple(self._peaks))
+        return self._track
+
+
+class Buckets:
+    """A growing histogram seen now and then: what fell into it in the last `window_s` seconds."""
+
+    def __init__(self, bounds: Sequence[float], window_s: float = 60.0) -> None:
+        self.bounds = tuple(bounds)
+        self._window_s = window_s
+        self._samples: deque[tuple[float, tuple[int, ...]]] = deque()
+
+    def add(self, at: float, counts: tuple[int, ...]) -> None:
+        samples = self._samples
+        if samples and sum(counts) < sum(samples[-1][1]):
+            samples.clear()
+        samples.append((at, counts))
+        while len(samples) > 2 and samples[1][0] <= at - self._window_s:
+            samples.popleft()
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Counts a bucket within the window; one more than `bounds`, the last being open."""
+        if not self._samples:
+            return (0,) * (len(self.bounds) + 1)
+        newest = self._samples[-1][1]
+        if len(self._samples) == 1:
+            return newest  # all we know is the total since that process started
+        return tuple(b - a for a, b in zip(self._samples[0][1], newest, strict=True))
+
+
+def bucket_percentile(bounds: Sequence[float], counts: Sequence[int], q: float) -> float | None:
+    """The value below which a share `q` of a histogram lies, linear within its bucket.
+
+    The open bucket counts as its lower bound: no more is known. None where it is empty.
+    """
+    total = sum(counts)
+    if not total:
+        return None
+    rank, below = q * total, 0
+    for index, inside in enumerate(counts):
+        if inside and below + inside >= rank:
+            low = bounds[index - 1] if index else 0.0
+            if index == len(bounds):
+                return low
+            return low + (bounds[index] - low) * (rank - below) / inside
+        below += inside
+    return bounds[-1]
+
+
+def percentile(ordered: Sequence[float], q: float) -> float | None:
+    """Nearest rank of an ascending sequence; None where it is empty."""
+    if not ordered:
+        return None
+    return ordered[max(0, math.ceil(q * len(ordered)) - 1)]

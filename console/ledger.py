@@ -1,0 +1,383 @@
+"""`Ledger`: takes every message of the ring, keeps bounded books, makes a `Board` of them.
+
+Knows no socket and no widget, and no clock either: whoever calls says what time it is.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections import deque
+from typing import Generic, TypeVar
+
+from ..pipeline.messages import (
+    LATENCY_BUCKETS_MS,
+    AdapterTable,
+    BatchView,
+    Beat,
+    Event,
+    Hop,
+    LogLine,
+    LogLines,
+    ProcessState,
+    ProcessTable,
+    ProcessView,
+    Progress,
+    RequestView,
+    RouterStats,
+    ServerStats,
+    Snapshot,
+    Step,
+    SyncPoint,
+    Telemetry,
+    WorkerStats,
+)
+from .board import PARTS, SUPERVISOR, AdapterRow, Board, HopRow, ProcessRow, RequestRow, part_us
+from .history import Buckets, Counter, Series
+
+STEPS = 1024
+SYNC_POINTS = 512
+EVENTS = 500
+LOG_LINES = 10_000
+TINTS = 8
+"""Adapter colours in a theme; the ninth adapter shares one."""
+
+T = TypeVar("T")
+
+
+class Recent(Generic[T]):
+    """The last so many of something, handed out as a tuple that is made once a change."""
+
+    def __init__(self, most: int) -> None:
+        self._items: deque[T] = deque(maxlen=most)
+        self._tuple: tuple[T, ...] = ()
+        self._changed = False
+
+    def add(self, item: T) -> None:
+        self._items.append(item)
+        self._changed = True
+
+    def extend(self, items: tuple[T, ...]) -> None:
+        self._items.extend(items)
+        self._changed = True
+
+    def replace(self, items: tuple[T, ...]) -> None:
+        self._items.clear()
+        self.extend(items)
+
+    @property
+    def all(self) -> tuple[T, ...]:
+        if self._changed:
+            self._tuple, self._changed = tuple(self._items), False
+        return self._tuple
+
+
+class Pulse:
+    """One process as its beats tell of it: cost and traffic over time."""
+
+    def __init__(self) -> None:
+        self.beat: Beat | None = None
+        self.heard_at = 0.0
+        self._cpu = Counter()
+        self._hops: dict[str, tuple[Counter, Counter]] = {}
+
+    def take(self, beat: Beat, heard_at: float) -> None:
+        if self.beat and beat.incarnation != self.beat.incarnation:
+            self._cpu, self._hops = Counter(), {}
+        self.beat, self.heard_at = beat, heard_at
+        self._cpu.add(beat.at, beat.cpu_seconds)
+        for hop in beat.hops:
+            frames, num_bytes = self._hops.setdefault(hop.peer, (Counter(), Counter()))
+            frames.add(beat.at, hop.frames)
+            num_bytes.add(beat.at, hop.num_bytes)
+
+    def row(self, name: str, view: ProcessView | None, now: float) -> ProcessRow:
+        beat = self.beat
+        state = view.state if view else beat.state if beat else ProcessState.PENDING
+        reason = (view.reason if view else "") or (beat.reason if beat else "")
+        return ProcessRow(
+            name=name,
+            state=state,
+            reason=reason,
+            pid=view.pid if view else beat.pid if beat else 0,
+            restarts=view.restarts if view else 0,
+            since=view.since if view else None,
+            exit_code=view.exit_code if view else None,
+            retry_at=view.retry_at if view else None,
+            age_s=now - self.heard_at if beat else None,
+            cpu_fraction=self._cpu.rate,
+            rss_bytes=beat.rss_bytes if beat else 0,
+            loop_lag_ms=beat.loop_lag_ms if beat else 0.0,
+            protocol=beat.protocol if beat else None,
+            hops=tuple(self._hop(hop) for hop in beat.hops) if beat else (),
+        )
+
+    def _hop(self, hop: Hop) -> HopRow:
+        frames, num_bytes = self._hops[hop.peer]
+        return HopRow(hop.peer, frames.rate, num_bytes.rate, hop.frames, hop.refused)
+
+
+class Ledger:
+    """The books. `take` what comes, ask for a `board` when there is something to draw."""
+
+    def __init__(self, run: str) -> None:
+        self._run = run
+        self.moves = 0
+        """Counts what moves the picture: steps, rows, logs, events, states."""
+        self.beats = 0
+        """Counts what only says that all is as it was."""
+        self.supervisor: tuple[int, float] | None = None
+        """The supervisor's incarnation and when it was last heard."""
+        self._fresh: list[Event] = []
+        self._heard_at: float | None = None
+        self._snapshot: Snapshot | None = None
+        self._pulses: dict[str, Pulse] = {}
+        self._table: ProcessTable | None = None
+        self._server: ServerStats | None = None
+        self._router: RouterStats | None = None
+        self._workers: dict[int, WorkerStats] = {}
+        self._requests: tuple[RequestView, ...] = ()
+        self._request_tokens: dict[str, Counter] = {}
+        self._adapters: AdapterTable | None = None
+        self._adapter_tokens: dict[str, Counter] = {}
+        self._adapter_series: dict[str, Series] = {}
+        self._tints: dict[str, str] = {}
+        self._rates = {name: Counter() for name in ("decode", "prefill", "steps", "requests")}
+        self._series = {name: Series() for name in ("decode", "prefill", "running", "waiting")}
+        self._parts = {part: Series() for part in PARTS}
+        self._ttft = Buckets(LATENCY_BUCKETS_MS)
+        self._inter_token = Buckets(LATENCY_BUCKETS_MS)
+        self._steps: Recent[Step] = Recent(STEPS)
+        self._sync_points: Recent[SyncPoint] = Recent(SYNC_POINTS)
+        self._events: Recent[Event] = Recent(EVENTS)
+        self._logs: Recent[LogLine] = Recent(LOG_LINES)
+        self._log_number = -1
+        self._progress: dict[tuple[str, str], Progress] = {}
+
+    # -- what comes in
+
+    def take(self, message: Telemetry, now: float) -> None:
+        """Enters one message, heard at `now`."""
+        self._heard_at = now
+        match message:
+            case Step():
+                self._take_step(message)
+            case BatchView():
+                self._take_batch(message)
+            case Beat():
+                self._take_beat(message, now)
+                return
+            case RouterStats():
+                self._take_router(message)
+                return
+            case ServerStats():
+                self._take_server(message)
+                return
+            case WorkerStats():
+                self._workers[message.rank] = message
+                return
+            case AdapterTable():
+                self._take_adapters(message)
+                return
+            case ProcessTable():
+                if self._table and message.processes == self._table.processes:
+                    self.beats += 1
+                    self._table = message
+                    return
+                self._table = message
+            case LogLines():
+                self._take_logs(message.lines)
+            case Progress():
+                self._take_progress(message)
+            case SyncPoint():
+                self._sync_points.add(message)
+            case Event():
+                self._events.add(message)
+                self._fresh.append(message)
+        self.moves += 1
+
+    def take_snapshot(self, snapshot: Snapshot, now: float) -> None:
+        """Enters what the supervisor knows; its ages are reckoned on its own clock, so that a
+        console on another machine is not misled."""
+        self._heard_at, self._snapshot = now, snapshot
+        self._table = snapshot.processes
+        for beat in snapshot.beats:
+            heard_at = now - max(0.0, snapshot.at - beat.at)
+            if heard_at >= self._pulse(beat.name).heard_at:
+                self._take_beat(beat, heard_at)
+        for stats in (snapshot.server, snapshot.router, *snapshot.workers, snapshot.adapters):
+            if stats is not None:
+                self.take(stats, now)
+        if snapshot.batch is not None:
+            self._take_batch(snapshot.batch)
+        self._progress = {(bar.source, bar.stage): bar for bar in snapshot.progress}
+        self._events.replace(snapshot.events)
+        if snapshot.logs and snapshot.logs[-1].number < self._log_number:
+            self._log_number = -1  # another run of the supervisor counts anew
+        self._take_logs(snapshot.logs)
+        self.moves += 1
+
+    def drain_events(self) -> list[Event]:
+        """Events since the last call, those of snapshots excepted: they are history."""
+        fresh, self._fresh = self._fresh, []
+        return fresh
+
+    # -- what goes out
+
+    def board(self, now: float) -> Board:
+        """The machine as the books have it."""
+        ready = self._is_alive("router", now)
+        rates = self._rates
+        return Board(
+            now=now,
+            run=self._run,
+            link_age_s=None if self._heard_at is None else now - self._heard_at,
+            version=self._snapshot.version if self._snapshot else "",
+            started_at=self._snapshot.started_at if self._snapshot else None,
+            table=self._table,
+            processes=self._process_rows(now),
+            server=self._server,
+            router=self._router,
+            workers=tuple(self._workers[rank] for rank in sorted(self._workers)),
+            requests=tuple(
+                RequestRow(view, now - view.arrived_at, self._request_tokens[view.request_id].rate)
+                for view in self._requests
+            ),
+            adapters=self._adapter_rows(),
+            base_model=self._adapters.base_model if self._adapters else "",
+            decode_rate=rates["decode"].rate if ready else 0.0,
+            prefill_rate=rates["prefill"].rate if ready else 0.0,
+            request_rate=rates["requests"].rate if ready else 0.0,
+            step_rate=rates["steps"].rate if ready else 0.0,
+            decode=self._series["decode"].track,
+            prefill=self._series["prefill"].track,
+            running=self._series["running"].track,
+            waiting=self._series["waiting"].track,
+            steps=self._steps.all,
+            parts={part: series.track for part, series in self._parts.items()},
+            sync_points=self._sync_points.all,
+            ttft=self._ttft.counts,
+            inter_token=self._inter_token.counts,
+            progress=tuple(self._progress.values()),
+            events=self._events.all,
+            logs=self._logs.all,
+            tints=dict(self._tints),
+        )
+
+    # -- one kind of message each
+
+    def _pulse(self, name: str) -> Pulse:
+        return self._pulses.setdefault(name, Pulse())
+
+    def _is_alive(self, name: str, now: float) -> bool:
+        pulse = self._pulses.get(name)
+        return pulse is not None and pulse.beat is not None and now - pulse.heard_at < 3.0
+
+    def _take_beat(self, beat: Beat, heard_at: float) -> None:
+        pulse = self._pulse(beat.name)
+        if pulse.beat is None or (pulse.beat.state, pulse.beat.pid) != (beat.state, beat.pid):
+            self.moves += 1
+        if beat.name == "router" and pulse.beat and pulse.beat.incarnation != beat.incarnation:
+            self._requests, self._request_tokens = (), {}  # a new router says what it took over
+        self.beats += 1
+        pulse.take(beat, heard_at)
+        if beat.name == SUPERVISOR:
+            self.supervisor = (beat.incarnation, heard_at)
+
+    def _take_router(self, stats: RouterStats) -> None:
+        self.beats += 1
+        before, self._router = self._router, stats
+        self._rates["decode"].add(stats.at, stats.decode_tokens)
+        self._rates["prefill"].add(stats.at, stats.prefill_tokens)
+        self._rates["steps"].add(stats.at, stats.steps)
+        self._series["running"].add(stats.at, stats.running)
+        self._series["waiting"].add(stats.at, stats.waiting)
+        if before is None or stats.at <= before.at or stats.steps < before.steps:
+            return
+        elapsed = stats.at - before.at
+        decoded, filled = (
+            (stats.decode_tokens - before.decode_tokens) / elapsed,
+            (stats.prefill_tokens - before.prefill_tokens) / elapsed,
+        )
+        self._series["decode"].add(stats.at, decoded)
+        self._series["prefill"].add(stats.at, filled)
+
+    def _take_server(self, stats: ServerStats) -> None:
+        self.beats += 1
+        self._server = stats
+        self._rates["requests"].add(stats.at, stats.requests)
+        self._ttft.add(stats.at, stats.ttft)
+        self._inter_token.add(stats.at, stats.inter_token)
+
+    def _take_adapters(self, table: AdapterTable) -> None:
+        self.beats += 1
+        self._adapters = table
+        for view in (table.base, *table.adapters):
+            name = "" if view is table.base else view.name
+            # The table comes every two seconds: a shorter window would see one sample.
+            counter = self._adapter_tokens.setdefault(name, Counter(window_s=5.0))
+            counter.add(table.at, view.output_tokens)
+            series = self._adapter_series.setdefault(name, Series(bucket_s=2.0, length=600))
+            series.add(table.at, counter.rate)
+        for view in table.adapters:
+            self._give_tint(view.name)
+
+    def _give_tint(self, name: str) -> None:
+        """The tint follows from the name; only where another adapter has it already does the
+        newcomer take the next one that is free. Once given it stays."""
+        if name in self._tints:
+            return
+        first = zlib.crc32(name.encode()) % TINTS
+        taken = set(self._tints.values())
+        order = [f"adapter-{(first + step) % TINTS + 1}" for step in range(TINTS)]
+        self._tints[name] = next((tint for tint in order if tint not in taken), order[0])
+
+    def _take_batch(self, batch: BatchView) -> None:
+        self._requests = batch.requests
+        before, self._request_tokens = self._request_tokens, {}
+        for view in batch.requests:
+            counter = before.get(view.request_id) or Counter(window_s=2.0)
+            counter.add(batch.at, view.num_output)
+            self._request_tokens[view.request_id] = counter
+
+    def _take_step(self, step: Step) -> None:
+        if step.rank != 0:  # the ranks work in lockstep; the first speaks for all
+            return
+        self._steps.add(step)
+        for part in PARTS:
+            self._parts[part].add(step.at, part_us(step, part) / 1e3)
+
+    def _take_logs(self, lines: tuple[LogLine, ...]) -> None:
+        """Lines known already are passed over: a snapshot repeats them."""
+        fresh = tuple(line for line in lines if line.number > self._log_number)
+        if fresh:
+            self._log_number = fresh[-1].number
+            self._logs.extend(fresh)
+
+    def _take_progress(self, bar: Progress) -> None:
+        self._progress[bar.source, bar.stage] = bar
+
+    def _adapter_rows(self) -> tuple[AdapterRow, ...]:
+        """The base first, then as the router lists them."""
+        if self._adapters is None:
+            return ()
+        views = [
+            ("", self._adapters.base),
+            *((view.name, view) for view in self._adapters.adapters),
+        ]
+        return tuple(
+            AdapterRow(
+                view,
+                is_base=not name,
+                tokens_s=self._adapter_tokens[name].rate,
+                speed=self._adapter_series[name].track,
+                tint=self._tints.get(name, "base"),
+            )
+            for name, view in views
+        )
+
+    def _process_rows(self, now: float) -> tuple[ProcessRow, ...]:
+        views = {view.name: view for view in self._table.processes} if self._table else {}
+        names = dict.fromkeys((SUPERVISOR, *views, *self._pulses))
+        if not views and not self._pulses:
+            return ()
+        return tuple(self._pulse(name).row(name, views.get(name), now) for name in names)

@@ -1,0 +1,244 @@
+"""`ScreenMemory`: what the terminal shows now, so that only the cells that differ are sent.
+
+Textual writes every dirty widget line whole; this stage stands between its compositor and its
+driver and took a busy screen from 96 to 34 kB/s. `LORACONSOLE_RAW_OUTPUT=1` turns it off. It
+reads two private records of Textual, and `is_supported` says whether they are still there:
+where not, the console writes as Textual does.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Iterable
+from functools import lru_cache
+
+from rich.cells import cell_len
+from rich.color import ColorSystem
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.segment import Segment
+from rich.style import Style
+from textual._compositor import ChopsUpdate, CompositorUpdate, LayoutUpdate
+from textual.app import App
+from textual.strip import SGR_STYLES, Strip
+
+RAW_OUTPUT = "LORACONSOLE_RAW_OUTPUT"
+GAP = 4
+"""Unchanged cells between two changes that are cheaper to write again than to jump over."""
+_PLAIN = ("", "39", "49")
+
+
+def is_supported() -> bool:
+    """Does this Textual still have what the stage builds on?"""
+    chops = inspect.signature(ChopsUpdate.__init__).parameters
+    layout = inspect.signature(LayoutUpdate.__init__).parameters
+    display = inspect.signature(App._display).parameters
+    return (
+        list(chops) == ["self", "chops", "spans", "chop_ends"]
+        and list(layout) == ["self", "strips", "region"]
+        and list(display) == ["self", "screen", "renderable"]
+    )
+
+
+def is_wanted() -> bool:
+    return not os.environ.get(RAW_OUTPUT) and is_supported()
+
+
+class Frame(CompositorUpdate):
+    """A frame whose bytes are known already."""
+
+    def __init__(self, sequence: str) -> None:
+        self.sequence = sequence
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield Segment(self.sequence)
+
+    def render_segments(self, console: Console) -> str:
+        return self.sequence
+
+
+class _Line:
+    """One screen line: a character and a style a cell, None where it is not known.
+
+    A character that is not one cell wide stands in its first cell, its others hold "".
+    """
+
+    __slots__ = ("cells", "cuts", "strips", "styles")
+
+    def __init__(self, width: int) -> None:
+        self.cells: list[str | None] = [None] * width
+        self.styles: list[Style | None] = [None] * width
+        self.cuts: tuple[int, ...] = ()
+        self.strips: dict[int, Strip] = {}
+
+
+class ScreenMemory:
+    """Turns Textual's updates into the shortest writing that has the same effect."""
+
+    def __init__(self) -> None:
+        self._lines: list[_Line] = []
+        self._width = 0
+
+    def forget(self) -> None:
+        """The terminal may show anything now: it was resized, or another program wrote on it."""
+        self._lines = []
+
+    def frame(self, update: ChopsUpdate | LayoutUpdate, console: Console, width: int) -> str:
+        """The bytes that bring the terminal up to date; "" where it is already."""
+        pen = _Pen(console._color_system)
+        if isinstance(update, LayoutUpdate):
+            for y, strips in enumerate(update.strips, update.region.y):
+                self._write_line(pen, y, update.region.x, strips, width)
+            return pen.text
+        done = -1
+        for y, _x1, _x2 in update.spans:
+            if y == done:  # a line with two dirty spans: all its strips were written already
+                continue
+            done = y
+            line = self._line(y, width)
+            chops = update.chops[y]
+            cuts = (*chops, *update.chop_ends[y][-1:])
+            if line.cuts != cuts:
+                line.cuts, line.strips = cuts, {}
+            for x, strip in chops.items():
+                if strip is not None and line.strips.get(x) is not strip:
+                    self._write_strip(pen, line, x, y, strip)
+                    line.strips[x] = strip
+        return pen.text
+
+    def _line(self, y: int, width: int) -> _Line:
+        if width != self._width:
+            self._lines, self._width = [], width
+        while len(self._lines) <= y:
+            self._lines.append(_Line(width))
+        return self._lines[y]
+
+    def _write_line(
+        self, pen: _Pen, y: int, x: int, strips: Iterable[Strip | None], width: int
+    ) -> None:
+        line = self._line(y, width)
+        line.strips, line.cuts = {}, ()
+        for strip in strips:
+            if strip is not None:
+                self._write_strip(pen, line, x, y, strip)
+                x += strip.cell_length
+
+    def _write_strip(self, pen: _Pen, line: _Line, x: int, y: int, strip: Strip) -> None:
+        for text, style, control in strip:
+            if control or not text:
+                continue
+            length = len(text)
+            if cell_len(text) == length and (text.isascii() or _is_simple(text)):
+                length = min(length, self._width - x)
+                self._write_simple(pen, line, x, y, text[:length], style or Style.null())
+            else:
+                length = self._write_wide(pen, line, x, y, text, style or Style.null())
+            x += length
+
+    def _write_simple(
+        self, pen: _Pen, line: _Line, x: int, y: int, text: str, style: Style
+    ) -> None:
+        """Text of one cell a character: runs of changed cells, short gaps written over."""
+        cells, styles = line.cells, line.styles
+        end = x + len(text)
+        if cells[x:end] == list(text) and styles[x:end].count(style) == end - x:
+            return
+        start = last = -1  # the run being gathered, in cells
+        for at in range(x, end):
+            known = styles[at]
+            if cells[at] == text[at - x] and (known is style or known == style):
+                continue
+            if start < 0:
+                start = at
+            elif at - last > GAP:
+                pen.put(start, y, text[start - x : last + 1 - x], style, last + 1 - start)
+                start = at
+            last = at
+            self._break_wide(line, at)
+            cells[at], styles[at] = text[at - x], style
+        if start >= 0:
+            pen.put(start, y, text[start - x : last + 1 - x], style, last + 1 - start)
+
+    def _write_wide(self, pen: _Pen, line: _Line, x: int, y: int, text: str, style: Style) -> int:
+        """Text with characters of other widths: whole, where anything in it changed."""
+        width = min(cell_len(text), self._width - x)
+        new: list[str | None] = [text, *[""] * (width - 1)] if width > 0 else []
+        end = x + width
+        if line.cells[x:end] != new or any(known != style for known in line.styles[x:end]):
+            line.cells[x:end] = new
+            line.styles[x:end] = [style] * width
+            pen.put(x, y, text, style, width)
+        return width
+
+    @staticmethod
+    def _break_wide(line: _Line, at: int) -> None:
+        """Writing into a wide text leaves its other half undefined: it is no longer known."""
+        cells = line.cells
+        after = at + 1
+        if cells[at] == "" or (after < len(cells) and cells[after] == ""):
+            first = at
+            while first > 0 and cells[first] == "":
+                first -= 1
+            while after < len(cells) and cells[after] == "":
+                after += 1
+            for cell in range(first, after):
+                cells[cell] = None
+
+
+def _is_simple(text: str) -> bool:
+    """No character of `text` is wide or joins another: its cells can be told apart."""
+    return all(cell_len(character) == 1 for character in text)
+
+
+class _Pen:
+    """Gathers bytes; knows where the cursor stands and which style is on."""
+
+    def __init__(self, system: ColorSystem | None) -> None:
+        self._out: list[str] = []
+        self._codes = _PLAIN
+        self._x = self._y = -1
+        self._system = system
+
+    @property
+    def text(self) -> str:
+        return "".join(("\x1b[0m", *self._out, "\x1b[0m")) if self._out else ""
+
+    def put(self, x: int, y: int, text: str, style: Style, width: int) -> None:
+        out = self._out
+        if y != self._y:
+            out.append(f"\x1b[{y + 1};{x + 1}H")
+        elif x != self._x:
+            ahead = x - self._x
+            out.append(f"\x1b[{ahead}C" if 0 < ahead < 10 else f"\x1b[{x + 1}G")
+        self._x, self._y = x + width, y
+        codes = _codes(style, self._system)
+        if codes != self._codes:
+            out.append(_change(self._codes, codes))
+            self._codes = codes
+        if style.link:
+            text = f"\x1b]8;id={style.link_id};{style.link}\x1b\\{text}\x1b]8;;\x1b\\"
+        out.append(text)
+
+
+@lru_cache(maxsize=4096)
+def _codes(style: Style, system: ColorSystem | None) -> tuple[str, str, str]:
+    """SGR parameters of a style: attributes, foreground, background. None is a terminal that
+    knows no SGR at all."""
+    if system is None:
+        return _PLAIN
+    bits = style._attributes & style._set_attributes
+    attributes = ";".join(SGR_STYLES[bit] for bit in range(bits.bit_length()) if bits >> bit & 1)
+    color, bgcolor = style.color, style.bgcolor
+    foreground = ";".join(color.downgrade(system).get_ansi_codes()) if color else "39"
+    background = ";".join(bgcolor.downgrade(system).get_ansi_codes(False)) if bgcolor else "49"
+    return attributes, foreground, background
+
+
+@lru_cache(maxsize=4096)
+def _change(old: tuple[str, str, str], new: tuple[str, str, str]) -> str:
+    """The shortest SGR that leads from one style to another; attributes go off only by a reset."""
+    if old[0] != new[0]:
+        codes = ["0", *(code for code, plain in zip(new, _PLAIN, strict=True) if code != plain)]
+    else:
+        codes = [code for code, was in zip(new[1:], old[1:], strict=True) if code != was]
+    return f"\x1b[{';'.join(codes)}m"

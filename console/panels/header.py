@@ -1,0 +1,95 @@
+"""`Header`: the status line and the tabs. Always there, and live even while the view is paused."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from textual import events
+from textual.message import Message
+
+from .. import units
+from ..board import STALE_S, Board
+from ..pane import Line, Pane, Span, length, line, spread
+
+
+class Header(Pane):
+    """Model, device, state, speed, load and link on one line; below, where one can go."""
+
+    FRAMED: ClassVar[bool] = False
+
+    class Chosen(Message):
+        """A tab was clicked."""
+
+        def __init__(self, key: str) -> None:
+            super().__init__()
+            self.key = key
+
+    def __init__(self, tabs: dict[str, str]) -> None:
+        super().__init__()
+        self._tabs = tabs
+        self.active = ""
+        self.is_paused = False
+
+    def lines(self, board: Board, width: int, height: int) -> Sequence[Line]:
+        return [self._status(board, width), self._tab_line(board, width)]
+
+    def _status(self, board: Board, width: int) -> Line:
+        left: list[Span] = [(" loraconsole ", "brand")]
+        if board.workers:
+            worker = board.workers[0]
+            ranks = f" · {len(board.workers)} ranks" if len(board.workers) > 1 else ""
+            left.append((f" {worker.model}", "text"))
+            left.append((f"  {worker.device} {worker.dtype}{ranks}", "dim"))
+        elif board.base_model:
+            left.append((f" {board.base_model}", "text"))
+        right: list[Span] = []
+        if self.is_paused:
+            right += [(" PAUSED ", "badge-warn"), ("  ", "text")]
+        condition = board.condition
+        right.append((f" {condition.word} ", f"badge-{condition.level}"))
+        if board.router is not None:
+            right += [
+                (f"  {units.rate(board.decode_rate):>6}", "number"),
+                (" tok/s", "dim"),
+                (f"  {board.router.running:>3}", "number"),
+                (" run", "dim"),
+                (f"  {board.router.waiting:>2}", "warn" if board.router.waiting else "number"),
+                (" wait", "dim"),
+            ]
+        right += [("  ", "text"), self._link(board), (" ", "text")]
+        return spread(left, right, width, "bar")
+
+    def _link(self, board: Board) -> Span:
+        age_s = board.link_age_s
+        if age_s is None:
+            return ("no link", "warn")
+        if age_s > STALE_S:
+            return (f"stale {units.duration(age_s)}", "warn")
+        return ("● live", "good")
+
+    def _tab_line(self, board: Board, width: int) -> Line:
+        spans: list[Span] = []
+        for key, name in self._tabs.items():
+            if name == self.active:
+                spans.append((f" {key} {name} ", "badge-tab"))
+            else:
+                spans += [(f" {key}", "key"), (f" {name} ", "dim")]
+        room = width - length(spans) - 1
+        condition = board.condition
+        detail = condition.detail if condition.word != "READY" else ""
+        if detail and room > 12:
+            text = units.fit(detail, room).rstrip()
+            ink = {"good": "dim", "dim": "dim"}.get(condition.level, condition.level)
+            return spread(spans, ((text, ink), (" ", "text")), width)
+        return line(*spans)
+
+    def on_click(self, event: events.Click) -> None:
+        if event.y != 1:
+            return
+        end = 0
+        for key, name in self._tabs.items():
+            end += len(name) + len(key) + 3
+            if event.x < end:
+                self.post_message(self.Chosen(key))
+                return

@@ -1,0 +1,241 @@
+"""Processes: what the supervisor keeps alive, what each costs, how it ended last time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.message import Message
+
+from .. import units
+from ..board import SUPERVISOR, Board, ProcessRow
+from ..dialogs import LiveDialog
+from ..pane import Line, Pane, Panel, Span, field, line
+from ..table import Column, TablePane
+from .logs import log_line
+
+ORDERS_NOT_FOR = (SUPERVISOR, "fetch")
+
+
+def _state(row: ProcessRow, board: Board, width: int) -> Sequence[Span]:
+    word = "silent" if row.is_stale else row.state.value
+    return ((f"{'●' if row.level == 'good' else '◌'} {word}", row.level),)
+
+
+def _why(row: ProcessRow, board: Board, width: int) -> Sequence[Span]:
+    """The most telling thing about it."""
+    if row.is_stale:
+        return ((f"last beat {units.duration(row.age_s or 0.0)} ago", "warn"),)
+    if row.retry_at is not None:
+        again = f"again in {units.duration(max(0.0, row.retry_at - board.now))}"
+        return ((f"{row.reason}, {again}" if row.reason else again, "warn"),)
+    if row.reason:
+        return ((units.clean(row.reason), row.level if row.level != "good" else "dim"),)
+    if row.exit_code is not None:
+        return ((f"exit {row.exit_code}", "dim"),)
+    return (("", "dim"),)
+
+
+def _alive(row: ProcessRow, text: str) -> Sequence[Span]:
+    """A figure that only a living process has."""
+    return ((text, "number"),) if row.age_s is not None and row.pid else ((units.NOTHING, "dim"),)
+
+
+class ProcessTable(TablePane[ProcessRow]):
+    """Start order from top to bottom."""
+
+    TITLE = "processes"
+    EMPTY = "no supervisor has been heard"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding(
+            "r", "restart", "Restart", id="restart", tooltip="stop it politely, start it again"
+        ),
+        Binding("X", "stop", "Stop all", id="stop", tooltip="end the whole pipeline"),
+    ]
+    columns = (
+        Column("process", 12, lambda r, b, w: ((r.name, "text"),), order=lambda r: r.name),
+        Column("state", 10, _state, order=lambda r: r.state.value),
+        Column(
+            "pid", 7, lambda r, b, w: ((f"{r.pid or units.NOTHING}", "dim"),), right=True, rank=6
+        ),
+        Column(
+            "up",
+            8,
+            lambda r, b, w: _alive(r, units.uptime(b.now - r.since) if r.since else units.NOTHING),
+            right=True,
+            rank=5,
+        ),
+        Column(
+            "cpu",
+            5,
+            lambda r, b, w: _alive(r, f"{r.cpu_fraction * 100:.0f} %"),
+            order=lambda r: r.cpu_fraction,
+            right=True,
+            rank=1,
+            descends=True,
+        ),
+        Column(
+            "memory",
+            9,
+            lambda r, b, w: _alive(r, units.size(r.rss_bytes)),
+            order=lambda r: r.rss_bytes,
+            right=True,
+            rank=1,
+            descends=True,
+        ),
+        Column(
+            "lag",
+            7,
+            lambda r, b, w: _alive(r, f"{r.loop_lag_ms:.0f} ms"),
+            order=lambda r: r.loop_lag_ms,
+            right=True,
+            rank=4,
+            descends=True,
+        ),
+        Column(
+            "msg/s",
+            6,
+            lambda r, b, w: _alive(r, units.rate(sum(h.frames_s for h in r.hops))),
+            order=lambda r: sum(h.frames_s for h in r.hops),
+            right=True,
+            rank=3,
+            descends=True,
+        ),
+        Column(
+            "falls",
+            5,
+            lambda r, b, w: ((f"{r.restarts}", "warn" if r.restarts else "dim"),),
+            order=lambda r: r.restarts,
+            right=True,
+            rank=2,
+            descends=True,
+        ),
+        Column(" why", 10, _why, grows=True, rank=1),
+    )
+
+    class RestartAsked(Message):
+        """Somebody wants a process to be started anew."""
+
+        def __init__(self, name: str) -> None:
+            super().__init__()
+            self.name = name
+
+    class StopAsked(Message):
+        """Somebody wants the whole pipeline to end."""
+
+    def rows(self, board: Board) -> Sequence[ProcessRow]:
+        return board.processes
+
+    def key(self, row: ProcessRow) -> str:
+        return row.name
+
+    def text(self, row: ProcessRow, board: Board) -> str:
+        return f"{row.name} {row.state.value} {row.reason}"
+
+    def caption(self, board: Board) -> Sequence[Span]:
+        if not board.version:
+            return ()
+        return (("loraconsole ", "dim"), (board.version, "text"))
+
+    def action_restart(self) -> None:
+        row = self.selected
+        if row is not None and row.name not in ORDERS_NOT_FOR:
+            self.post_message(self.RestartAsked(row.name))
+        else:
+            self.notify("Choose a process of the ring.", severity="warning")
+
+    def action_stop(self) -> None:
+        self.post_message(self.StopAsked())
+
+
+class TailPane(Pane):
+    """The last words of the process under the cursor."""
+
+    TITLE = "last lines"
+
+    def __init__(self, table: ProcessTable) -> None:
+        super().__init__(id="tail")
+        self._table = table
+
+    def title(self, board: Board) -> Sequence[Span]:
+        row = self._table.selected
+        return (("last lines of ", "dim"), (row.name if row else "nothing", "title"))
+
+    def lines(self, board: Board, width: int, height: int) -> Sequence[Line]:
+        row = self._table.selected
+        if row is None:
+            return []
+        tail = []
+        for entry in reversed(board.logs):
+            if entry.source == row.name:
+                tail.append(log_line(entry, width, with_source=False))
+                if len(tail) == height:
+                    break
+        return tail[::-1] or [line(("it has said nothing", "dim"))]
+
+
+class ProcessesPanel(Panel):
+    """The table above, the tail of the selected process's log below."""
+
+    NAME: ClassVar[str] = "Processes"
+
+    def compose(self) -> ComposeResult:
+        table = ProcessTable()
+        yield table
+        yield TailPane(table)
+
+    def on_table_pane_moved(self) -> None:
+        self.query_one(TailPane).paint()
+
+    def on_table_pane_opened(self, message: TablePane.Opened) -> None:
+        details = ProcessDetails(message.row)
+        self.app.push_screen(LiveDialog(message.row.name, details.lines))
+
+
+class ProcessDetails:
+    """One process with all its sockets."""
+
+    def __init__(self, row: ProcessRow) -> None:
+        self._name = row.name
+
+    def lines(self, board: Board, width: int) -> Sequence[Line]:
+        row = board.process(self._name)
+        if row is None:
+            return [line(("it is not in the supervisor's list any more", "dim"))]
+        found = [
+            line(*field("state"), *_state(row, board, width)),
+            line(*field("why"), *_why(row, board, width)),
+            line(*field("pid"), (f"{row.pid or units.NOTHING}", "text")),
+        ]
+        if row.since is not None:
+            ago = units.age(board.now - row.since)
+            found.append(
+                line(*field("since"), (units.clock(row.since), "text"), (f"  {ago} ago", "dim"))
+            )
+        beat = "never" if row.age_s is None else f"{units.age(row.age_s)} ago"
+        last = units.NOTHING if row.exit_code is None else f"{row.exit_code}"
+        found += [
+            line(*field("last beat"), (beat, "text")),
+            line(*field("falls"), (f"{row.restarts}", "text"), (f"  last exit code {last}", "dim")),
+            line(*field("cpu"), (f"{row.cpu_fraction * 100:.0f} % of a core", "text")),
+            line(*field("memory"), (units.size(row.rss_bytes), "text")),
+            line(*field("loop lag"), (units.milliseconds(row.loop_lag_ms), "text")),
+            line(*field("protocol"), (f"{row.protocol or units.NOTHING}", "text")),
+            Line(),
+            line(("sockets", "title")),
+            line((f"{'':<16}{'frames/s':>10}{'bytes/s':>12}{'frames':>10}{'refused':>9}", "dim")),
+        ]
+        for hop in row.hops:
+            name = "own inbox" if hop.peer == row.name else f"to {hop.peer}"
+            found.append(
+                line(
+                    (f"{name:<16}", "text"),
+                    (f"{units.rate(hop.frames_s):>10}", "number"),
+                    (f"{units.size(hop.bytes_s):>12}", "number"),
+                    (f"{units.count(hop.frames):>10}", "dim"),
+                    (f"{hop.refused:>9}", "bad" if hop.refused else "dim"),
+                )
+            )
+        return found

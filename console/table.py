@@ -1,0 +1,302 @@
+"""`TablePane`: rows that move, with a cursor that stays on its row, sorting, and a filter.
+
+Only rows on the screen are made into lines. Columns leave, the least important first, where the
+pane is narrow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, TypeVar
+
+from textual import events
+from textual.binding import Binding, BindingType
+from textual.message import Message
+from textual.widgets import Input
+
+from . import units
+from .board import Board
+from .filter import Filter
+from .pane import Line, Pane, Panel, Span, crop, line
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Column(Generic[R]):
+    """One column. `cell(row, board, width)` gives spans that are fitted to `width` cells."""
+
+    title: str
+    width: int
+    """Cells; with `grows`, the fewest."""
+    cell: Callable[[R, Board, int], Sequence[Span]]
+    order: Callable[[R], Any] | None = None
+    """What the column is sorted by; None where sorting makes no sense."""
+    right: bool = False
+    grows: bool = False
+    """Takes the cells that are left over."""
+    rank: int = 0
+    """Where there is no room, columns of a higher rank leave first."""
+    descends: bool = False
+    """The first sort shows the largest on top."""
+
+
+class FilterPane(Pane, can_focus=True):
+    """A pane whose rows can be filtered by an expression typed after `/`."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("slash", "filter", "Filter", key_display="/", id="filter"),
+    ]
+
+    def __init__(self, id: str | None = None, classes: str | None = None) -> None:
+        super().__init__(id=id, classes=classes)
+        self.filter = Filter()
+
+    def set_filter(self, text: str) -> None:
+        self.filter = Filter.parse(text)
+        self.paint()
+
+    def action_filter(self) -> None:
+        """Opens the line to type in, at the foot of the panel."""
+        panel = next(node for node in self.ancestors if isinstance(node, Panel))
+        for open_line in panel.query(FilterInput):
+            open_line.focus()
+            return
+        filter_input = FilterInput(self)
+        panel.mount(filter_input)
+        filter_input.focus()
+
+    def hint(self, board: Board) -> Sequence[Span]:
+        if self.filter.error:
+            return ((f"/{self.filter.text}: {self.filter.error}", "bad"),)
+        return ((f"/{self.filter.text}", "key"),) if self.filter else ()
+
+
+class FilterInput(Input):
+    """The line that `/` opens: filters while typing, enter keeps, escape clears."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "clear", "Clear the filter"),
+    ]
+
+    def __init__(self, pane: FilterPane) -> None:
+        super().__init__(
+            value=pane.filter.text,
+            placeholder="regular expression, ! in front turns it around",
+            compact=True,
+            select_on_focus=False,
+        )
+        self.cursor_blink = False
+        self._pane = pane
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        event.stop()
+        self._pane.set_filter(event.value)
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        event.stop()
+        self._close()
+
+    def action_clear(self) -> None:
+        self._pane.set_filter("")
+        self._close()
+
+    def _close(self) -> None:
+        self._pane.focus(scroll_visible=False)
+        self.remove()
+
+
+class TablePane(FilterPane, Generic[R], can_focus=True):
+    """A table over rows of the board."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("up,k", "move(-1)", "Up", show=False, id="up"),
+        Binding("down,j", "move(1)", "Down", show=False, id="down"),
+        Binding("pageup", "page(-1)", "Page up", show=False, id="page-up"),
+        Binding("pagedown", "page(1)", "Page down", show=False, id="page-down"),
+        Binding("home,g", "jump(0)", "First", show=False, id="first"),
+        Binding("end,G", "jump(-1)", "Last", show=False, id="last"),
+        Binding("s", "sort", "Sort", id="sort"),
+        Binding("S", "reverse", "Reverse", show=False, id="reverse"),
+        Binding("enter", "open", "Open", id="open"),
+    ]
+
+    EMPTY: ClassVar[str] = "nothing here"
+    columns: Sequence[Column[R]] = ()
+
+    class Opened(Message):
+        """Enter was pressed on a row."""
+
+        def __init__(self, pane: TablePane[Any], row: Any) -> None:
+            super().__init__()
+            self.pane = pane
+            self.row = row
+
+    class Moved(Message):
+        """The cursor stands on another row."""
+
+    def __init__(self, id: str | None = None, classes: str | None = None) -> None:
+        super().__init__(id=id, classes=classes)
+        self.sort_column: Column[R] | None = None
+        self.reversed = False
+        self._key: str | None = None
+        self._rows: list[R] = []
+        self._total = 0
+        self._offset = 0
+        self._page = 1
+
+    # -- what a subclass fills in
+
+    def rows(self, board: Board) -> Sequence[R]:
+        """All rows, in their natural order."""
+        raise NotImplementedError
+
+    def key(self, row: R) -> str:
+        """What makes a row the same row in the next frame."""
+        raise NotImplementedError
+
+    def text(self, row: R, board: Board) -> str:
+        """What the filter is tried on."""
+        raise NotImplementedError
+
+    # -- what it shows
+
+    @property
+    def selected(self) -> R | None:
+        """The row under the cursor."""
+        index = self._index()
+        return self._rows[index] if self._rows else None
+
+    def caption(self, board: Board) -> Sequence[Span]:
+        shown, total = len(self._rows), self._total
+        number = f"{shown} of {total}" if self.filter else f"{total}"
+        return ((number, "number"),)
+
+    def lines(self, board: Board, width: int, height: int) -> Sequence[Line]:
+        rows = self.rows(board)
+        self._total = len(rows)
+        self._rows = [row for row in rows if self.filter.keeps(self.text(row, board))]
+        if self.sort_column is not None and self.sort_column.order is not None:
+            self._rows.sort(key=self.sort_column.order, reverse=self.reversed)
+        columns = self._fitting(width)
+        head = self._head(columns)
+        self._page = max(1, height - 1)
+        if not self._rows:
+            word = "nothing matches the filter" if self.filter else self.EMPTY
+            return [head, line((word, "dim"))]
+        index = self._index()
+        self._key = self.key(self._rows[index])
+        low = max(0, len(self._rows) - self._page)
+        self._offset = min(max(self._offset, index - self._page + 1), index, low)
+        shown = self._rows[self._offset : self._offset + self._page]
+        body = [
+            self._row(row, board, columns, self._offset + at == index)
+            for at, row in enumerate(shown)
+        ]
+        return [head, *body]
+
+    def thumb(self, height: int) -> range | None:
+        total = len(self._rows)
+        if total <= self._page:
+            return None
+        size = max(1, self._page * self._page // total)
+        top = (self._page - size) * self._offset // max(1, total - self._page)
+        return range(1 + top, 1 + top + size)
+
+    def _fitting(self, width: int) -> list[tuple[Column[R], int]]:
+        """Columns that fit, with their cells; what is left over goes to those that grow."""
+        kept = sorted(self.columns, key=lambda column: column.rank)
+        while len(kept) > 1 and sum(c.width + 1 for c in kept) - 1 > width:
+            kept.pop()
+        spare = max(0, width - sum(c.width + 1 for c in kept) + 1)
+        growing = [c for c in self.columns if c in kept and c.grows]
+        sizes = []
+        for column in self.columns:
+            if column in kept:
+                extra = 0
+                if column.grows:
+                    extra = spare // len(growing) + (
+                        spare % len(growing) if column is growing[-1] else 0
+                    )
+                sizes.append((column, column.width + extra))
+        return sizes
+
+    def _head(self, columns: Sequence[tuple[Column[R], int]]) -> Line:
+        spans: list[Span] = []
+        for column, width in columns:
+            title, ink = column.title, "dim"
+            if column is self.sort_column:
+                title, ink = title + ("▾" if self.reversed else "▴"), "key"
+            spans += [(units.fit(title, width, column.right), ink), (" ", "text")]
+        return Line(tuple(spans[:-1]))
+
+    def _row(
+        self, row: R, board: Board, columns: Sequence[tuple[Column[R], int]], is_cursor: bool
+    ) -> Line:
+        spans: list[Span] = []
+        for column, width in columns:
+            cell = column.cell(row, board, width)
+            if len(cell) == 1:
+                text, ink = cell[0]
+                spans.append((units.fit(text, width, column.right), ink))
+            else:
+                spans += crop(cell, width, pad=True)
+            spans.append((" ", "text"))
+        return Line(tuple(spans[:-1]), "cursor" if is_cursor else "")
+
+    def _index(self) -> int:
+        """Where the cursor is: on its row, or where its row was when that is gone."""
+        for index, row in enumerate(self._rows):
+            if self.key(row) == self._key:
+                self._last_index = index
+                return index
+        self._last_index = max(0, min(self._last_index, len(self._rows) - 1))
+        return self._last_index
+
+    _last_index = 0
+
+    # -- keys and mouse
+
+    def action_move(self, rows: int) -> None:
+        self._select(self._index() + rows)
+
+    def action_page(self, pages: int) -> None:
+        self._select(self._index() + pages * self._page)
+
+    def action_jump(self, index: int) -> None:
+        self._select(index if index >= 0 else len(self._rows) - 1)
+
+    def action_sort(self) -> None:
+        """The next column that can be sorted by; after the last one, the natural order."""
+        choices: list[Column[R] | None] = [None, *(c for c in self.columns if c.order)]
+        self.sort_column = choices[(choices.index(self.sort_column) + 1) % len(choices)]
+        self.reversed = bool(self.sort_column and self.sort_column.descends)
+        self.paint()
+
+    def action_reverse(self) -> None:
+        self.reversed = not self.reversed
+        self.paint()
+
+    def action_open(self) -> None:
+        if (row := self.selected) is not None:
+            self.post_message(self.Opened(self, row))
+
+    def _select(self, index: int) -> None:
+        if self._rows:
+            self._key = self.key(self._rows[max(0, min(index, len(self._rows) - 1))])
+            self.paint()
+            self.post_message(self.Moved())
+
+    def on_click(self, event: events.Click) -> None:
+        row = self._offset + event.y - 2  # the frame and the head
+        if 0 <= row < len(self._rows):
+            self._select(row)
+            if event.chain == 2:
+                self.action_open()
+
+    def on_mouse_scroll_down(self) -> None:
+        self.action_move(3)
+
+    def on_mouse_scroll_up(self) -> None:
+        self.action_move(-3)

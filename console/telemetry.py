@@ -1,0 +1,141 @@
+"""`Telemetry`: the console's sockets. What comes goes to the `Ledger`; orders go to their inbox.
+
+Knows addresses and when to ask again, not what the messages mean.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+
+from ..pipeline.config import Config
+from ..pipeline.messages import (
+    Abort,
+    AskSnapshot,
+    Message,
+    RestartProcess,
+    Snapshot,
+    StopPipeline,
+    ToConsole,
+)
+from ..pipeline.sockets import Inbox, Outbox, Watch, make_context
+from .board import SUPERVISOR
+from .ledger import Ledger
+
+ASK_SECONDS = 1.0
+SILENCE_SECONDS = 3.0
+"""After so long without the supervisor, what it says may have changed unheard: ask anew."""
+DRAIN_SECONDS = 10.0
+
+
+class Telemetry:
+    """Subscribes to every process of a run, asks for what was missed, carries orders."""
+
+    def __init__(
+        self, config: Config, ledger: Ledger, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._run = config.run_path
+        self._names = (SUPERVISOR, "fetch", *config.process_names())
+        self._ledger = ledger
+        self._clock = clock
+        self._me = f"console-{os.getpid()}"
+        self._context = make_context()
+        self._watch: Watch | None = None
+        self._inbox: Inbox[Snapshot] | None = None
+        self._outboxes: dict[str, Outbox] = {}
+        self._answered: int | None = None
+        """Incarnation of the supervisor whose snapshot we hold."""
+
+    async def run(self) -> None:
+        """Works until cancelled; the pipeline may come and go meanwhile."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._listen())
+                tasks.create_task(self._keep_snapshot())
+        finally:
+            self.close()
+
+    def restart(self, process: str) -> None:
+        """Raises `InboxFull` where the supervisor does not listen; so do all orders."""
+        self._send(SUPERVISOR, RestartProcess(process))
+
+    def stop(self, drain_s: float = DRAIN_SECONDS) -> None:
+        self._send(SUPERVISOR, StopPipeline(drain_s))
+
+    def abort(self, request_id: str) -> None:
+        self._send("router", Abort(request_id, "aborted from the console"))
+
+    def close(self) -> None:
+        for outbox in self._outboxes.values():
+            outbox.close()
+        self._outboxes.clear()
+        if self._inbox is not None:
+            self._inbox.close()
+            self._inbox = None
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
+        self._context.term()
+
+    def _send(self, name: str, message: Message) -> None:
+        if name not in self._outboxes:
+            self._outboxes[name] = Outbox(self._context, self._run, name)
+        self._outboxes[name].send(message)
+
+    async def _listen(self) -> None:
+        self._watch = Watch(self._context, self._run, self._names)
+        while True:
+            messages = await self._watch.receive()
+            now = self._clock()
+            for message in messages:
+                self._ledger.take(message, now)
+
+    async def _keep_snapshot(self) -> None:
+        """Asks until answered, and again whenever another supervisor, or the same after a
+        silence, is heard."""
+        receiving: asyncio.Task[None] | None = None
+        looked_at = self._clock()
+        try:
+            while True:
+                now = self._clock()
+                if now - looked_at > SILENCE_SECONDS:
+                    self._answered = None  # we slept, and what was said meanwhile is lost
+                looked_at = now
+                if receiving is None and self._run.is_dir():
+                    self._inbox = Inbox(self._context, self._run, self._me, ToConsole)
+                    receiving = asyncio.create_task(self._receive_snapshots(self._inbox))
+                if receiving is not None and receiving.done():
+                    receiving.result()
+                if receiving is not None and self._must_ask():
+                    self._ask()
+                await asyncio.sleep(ASK_SECONDS)
+        finally:
+            if receiving is not None:
+                receiving.cancel()
+
+    async def _receive_snapshots(self, inbox: Inbox[Snapshot]) -> None:
+        while True:
+            snapshot = await inbox.receive()
+            self._ledger.take_snapshot(snapshot, self._clock())
+            beats = [beat for beat in snapshot.beats if beat.name == SUPERVISOR]
+            known = self._ledger.supervisor
+            self._answered = beats[0].incarnation if beats else known[0] if known else None
+
+    def _must_ask(self) -> bool:
+        supervisor = self._ledger.supervisor
+        if supervisor is None:
+            return (self._run / f"{SUPERVISOR}.inbox").exists()
+        incarnation, heard_at = supervisor
+        if self._clock() - heard_at > SILENCE_SECONDS:
+            self._answered = None
+            return False
+        return self._answered != incarnation
+
+    def _ask(self) -> None:
+        """Through a fresh socket each time: an old one may hold a question nobody took, and a
+        supervisor that comes up would answer every one of them."""
+        if outbox := self._outboxes.pop(SUPERVISOR, None):
+            outbox.close()
+        self._send(SUPERVISOR, AskSnapshot(self._me))

@@ -1,0 +1,134 @@
+"""`units`: numbers as an operator reads them, short and of steady width; text made fit for cells.
+
+Knows no widget. Every function takes SI base units named in its arguments.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+
+from rich.cells import cell_len, set_cell_size
+
+ELLIPSIS = "…"
+NOTHING = "—"
+"""What stands where nothing was measured."""
+_ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-_])")
+_CONTROLS = {code: None for code in (*range(32), *range(127, 160))} | {9: "    "}
+
+
+def count(number: float) -> str:
+    """`7`, `1 204`, `12.3k`, `4.56M`."""
+    if number < 10_000:
+        return f"{number:,.0f}".replace(",", " ")
+    if number < 1_000_000:
+        return f"{number / 1e3:.1f}k"
+    return f"{number / 1e6:.2f}M"
+
+
+def rate(per_second: float) -> str:
+    """`0`, `2.1`, `128`, `1 204`, `12.3k`: a decimal only where it tells something."""
+    if per_second < 0.05:
+        return "0"
+    return f"{per_second:.1f}" if per_second < 99.95 else count(per_second)
+
+
+def size(num_bytes: float) -> str:
+    """`512 B`, `97.2 MiB`, `1.43 GiB`."""
+    if num_bytes < 1024:
+        return f"{num_bytes:.0f} B"
+    for unit in ("KiB", "MiB"):
+        num_bytes /= 1024
+        if num_bytes < 1024:
+            return f"{num_bytes:.0f} {unit}" if num_bytes >= 100 else f"{num_bytes:.1f} {unit}"
+    return f"{num_bytes / 1024:.2f} GiB"
+
+
+def duration(seconds: float) -> str:
+    """`0.42 s`, `12.3 s`, `3 m 12 s`, `2 h 05 m`, `4 d 3 h`."""
+    if seconds < 1:
+        return f"{max(0.0, seconds):.2f} s"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    return age(seconds)
+
+
+def age(seconds: float) -> str:
+    """Whole units only, so that it changes once a second and then once a minute: `12 s`."""
+    whole = max(0, int(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} m {whole % 60:02} s"
+    if whole < 86400:
+        return f"{whole // 3600} h {whole % 3600 // 60:02} m"
+    return f"{whole // 86400} d {whole % 86400 // 3600} h"
+
+
+def uptime(seconds: float) -> str:
+    """Minutes at the finest, for what stands on the screen all day: `12 m`, `2 h 05 m`."""
+    return f"{max(0, int(seconds)) // 60} m" if seconds < 3600 else age(seconds)
+
+
+def milliseconds(ms: float | None) -> str:
+    """`0.42 ms`, `31.2 ms`, `340 ms`, `1.24 s`, `—` where nothing was measured."""
+    if ms is None:
+        return NOTHING
+    if ms < 10:
+        return f"{ms:.2f} ms"
+    if ms < 100:
+        return f"{ms:.1f} ms"
+    return f"{ms:.0f} ms" if ms < 1000 else f"{ms / 1000:.2f} s"
+
+
+def clock(at: float) -> str:
+    """Wall-clock time on this machine: `12:03:22`."""
+    return time.strftime("%H:%M:%S", time.localtime(at))
+
+
+def percent(fraction: float) -> str:
+    """`0 %` to `100 %`; never 100 before it is whole."""
+    return f"{min(int(fraction * 100), 99) if fraction < 1 else 100} %"
+
+
+def clean(text: str) -> str:
+    """Printable text: escape sequences and control characters removed, tabs widened.
+
+    What a log line or a model's answer holds must never reach the terminal as a command.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return _ESCAPES.sub("", text).translate(_CONTROLS)
+
+
+def fit(text: str, width: int, right: bool = False) -> str:
+    """`text` in exactly `width` cells: padded, or cut with an ellipsis."""
+    length = len(text) if text.isascii() else cell_len(text)
+    if length == width:
+        return text
+    if length < width:
+        return " " * (width - length) + text if right else text + " " * (width - length)
+    if width < 1:
+        return ""
+    return set_cell_size(text, width - 1) + ELLIPSIS
+
+
+def wrap(text: str, width: int) -> list[str]:
+    """Lines of at most `width` cells, broken at spaces where there are any."""
+    lines: list[str] = []
+    for paragraph in text.split("\n"):
+        line, length = "", 0
+        for word in re.findall(r"\S+\s*|\s+", clean(paragraph)):
+            word_length = cell_len(word.rstrip())
+            if length and length + word_length > width:
+                lines.append(line.rstrip())
+                line, length = "", 0
+            while word_length > width:  # a word longer than a line is cut where the line ends
+                head = set_cell_size(word, width).rstrip() or word[:1]
+                lines.append(head)
+                word = word[len(head) :]
+                word_length = cell_len(word.rstrip())
+            line += word
+            length += cell_len(word)
+        lines.append(line.rstrip())
+    return lines
