@@ -62,7 +62,7 @@ class Process:
         """The loop. Returning ends the process well."""
 
     async def shutdown(self) -> None:
-        """Undoes `startup`, whatever happened in between."""
+        """Undoes a `startup` that came to its end, whatever happened since."""
 
     # -- what it may use
 
@@ -127,16 +127,17 @@ class Process:
         beating = asyncio.create_task(self._beat_forever())
         try:
             await self.startup()
-            await self.main()
+            try:
+                await self.main()
+            finally:
+                self.set_state(ProcessState.STOPPING)
+                await self.shutdown()
         except asyncio.CancelledError:
             self.log.info("asked to stop")
         except Exception as error:
             self.set_state(ProcessState.FAILED, str(error) or type(error).__name__)
             raise
         finally:
-            if self.state is not ProcessState.FAILED:
-                self.set_state(ProcessState.STOPPING)
-            await self.shutdown()
             beating.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await beating
@@ -165,15 +166,27 @@ def run_process(
     if child:
         die_with_parent()
     set_up_log()
+    code = _exit_status(make, given.run, given.rank)
+    logging.shutdown()
+    # Not sys.exit: that waits for every thread, and one may be loading weights for a while yet.
+    os._exit(code)
+
+
+def _exit_status(make: Callable[[Config, int], Process], run: str, rank: int) -> int:
+    log = logging.getLogger("process")
     try:
-        process = make(Config.load(given.run), given.rank)
+        process = make(Config.load(run), rank)
         try:
             asyncio.run(process._live())
         finally:
             process.close()
     except OperatorError as error:
-        logging.getLogger("process").error("%s", error)
-        sys.exit(OPERATOR_EXIT)
+        log.error("%s", error)
+        return OPERATOR_EXIT
+    except Exception:
+        log.exception("died")
+        return 1
+    return 0
 
 
 def set_up_log() -> None:

@@ -1,0 +1,102 @@
+"""A real pipeline for the tests: started, asked, hurt and stopped through the command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+BASE = "SmolLM2-135M-Instruct"
+ADAPTERS = ("haiku", "json", "pirate", "sql")
+
+
+class Ring:
+    """One pipeline in a run directory of its own; a context manager that leaves nothing."""
+
+    def __init__(self, run: Path, *options: str) -> None:
+        self.run = run
+        self.options = options
+        self.url = ""
+
+    def cli(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """`loraconsole …` on this run, its output kept."""
+        command = [sys.executable, "-P", "-m", "loraconsole.console", *arguments]
+        done = subprocess.run(
+            command,
+            env={**os.environ, "LORACONSOLE_RUN": str(self.run)},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        if check and done.returncode:
+            raise AssertionError(f"{arguments}: status {done.returncode}\n{done.stderr}")
+        return done
+
+    def __enter__(self) -> Ring:
+        self.cli("up", "--port", "0", *self.options)
+        self.url = self.snapshot()["server"]["url"]
+        self.http = httpx.Client(base_url=self.url, timeout=60, trust_env=False)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.http.close()
+        self.cli("down", "--now", check=False)
+
+    # -- looking
+
+    def snapshot(self) -> dict[str, Any]:
+        done = self.cli("status", "--json", check=False)
+        return json.loads(done.stdout)
+
+    def process(self, name: str) -> dict[str, Any]:
+        """The supervisor's row of a process, as the CLI shows it."""
+        names = ("name", "state", "pid", "restarts", "since", "reason", "exit_code", "retry_at")
+        for row in self.snapshot()["processes"]["processes"]:
+            if row[0] == name:
+                return dict(zip(names, row, strict=True))
+        raise AssertionError(f"no process {name}")
+
+    def wait_ready(self, seconds: float = 60.0) -> float:
+        """Seconds until /health says 200."""
+        started = time.monotonic()
+        while time.monotonic() - started < seconds:
+            try:
+                if self.http.get("/health").status_code == 200:
+                    return time.monotonic() - started
+            except httpx.HTTPError:
+                pass
+            time.sleep(0.1)
+        raise AssertionError(f"not READY within {seconds} s: {self.cli('logs', '-n', '40').stdout}")
+
+    def wait_idle(self, seconds: float = 20.0) -> dict[str, Any]:
+        """The router's statistics once nothing runs and no page is held."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            router = self.snapshot()["router"]
+            if router["running"] == router["waiting"] == router["pages_kv"] == 0:
+                return router
+            time.sleep(0.2)
+        raise AssertionError(f"never idle: {router}")
+
+    def kill(self, name: str, number: int = signal.SIGKILL) -> int:
+        pid = self.process(name)["pid"]
+        os.kill(pid, number)
+        return pid
+
+    # -- asking
+
+    def chat(self, model: str, text: str, **more: Any) -> httpx.Response:
+        body = {"model": model, "messages": [{"role": "user", "content": text}], "temperature": 0}
+        return self.http.post("/v1/chat/completions", json=body | {"max_tokens": 16} | more)
+
+    def answer(self, model: str, text: str, **more: Any) -> str:
+        response = self.chat(model, text, **more)
+        assert response.status_code == 200, response.text
+        return response.json()["choices"][0]["message"]["content"]

@@ -1,0 +1,233 @@
+"""Processes die, ports are taken, models are missing: what is seen, and what comes back."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from ring import BASE, Ring
+
+
+@pytest.fixture(scope="module")
+def ring(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ring]:
+    with Ring(tmp_path_factory.mktemp("s"), "--dtype", "float32") as ring:
+        yield ring
+
+
+class Streaming:
+    """A long greedy answer read in a thread, while something is done to the ring."""
+
+    def __init__(self, ring: Ring, max_tokens: int = 60) -> None:
+        self.text = ""
+        self.error = ""
+        self.finish_reason: str | None = None
+        self._begun = threading.Event()
+        self._body = {
+            "model": BASE,
+            "prompt": "Once upon a time",
+            "max_tokens": max_tokens,
+            "temperature": 0,
+            "ignore_eos": True,
+            "stream": True,
+        }
+        self._url = ring.url
+        self._thread = threading.Thread(target=self._read)
+        self._thread.start()
+        assert self._begun.wait(30)
+
+    def _read(self) -> None:
+        try:
+            with httpx.stream(
+                "POST", f"{self._url}/v1/completions", json=self._body, timeout=60, trust_env=False
+            ) as response:
+                for line in response.iter_lines():
+                    if not line.startswith("data: {"):
+                        continue
+                    event: dict[str, Any] = json.loads(line[6:])
+                    if "error" in event:
+                        self.error = event["error"]["message"]
+                        return
+                    self.text += event["choices"][0]["text"]
+                    self.finish_reason = event["choices"][0]["finish_reason"]
+                    if len(self.text) > 20:
+                        self._begun.set()
+        except httpx.HTTPError as error:
+            self.error = f"{type(error).__name__}: {error}"
+        finally:
+            self._begun.set()
+
+    def end(self) -> Streaming:
+        self._thread.join(90)
+        assert not self._thread.is_alive(), "the client was left without an answer"
+        return self
+
+
+@pytest.fixture(scope="module")
+def undisturbed(ring: Ring) -> str:
+    return Streaming(ring).end().text
+
+
+@pytest.mark.parametrize("name", ["worker-0", "detokenizer"])
+def test_streams_survive_a_killed(ring: Ring, undisturbed: str, name: str) -> None:
+    """The router holds every token: it re-computes, or tells the text again."""
+    stream = Streaming(ring)
+    before = ring.kill(name)
+    stream.end()
+    assert (stream.error, stream.finish_reason) == ("", "length")
+    assert stream.text == undisturbed
+    ring.wait_ready()
+    process = ring.process(name)
+    assert process["pid"] != before and process["restarts"] >= 1
+    events = ring.cli("logs", "supervisor").stdout
+    assert f"{name} died (killed by SIGKILL)" in events
+
+
+def test_a_killed_router_ends_streams_with_a_clear_error(ring: Ring, undisturbed: str) -> None:
+    stream = Streaming(ring)
+    ring.kill("router")
+    stream.end()
+    assert "router died" in stream.error or "router restarted" in stream.error
+    ring.wait_ready()
+    assert Streaming(ring).end().text == undisturbed
+
+
+def test_a_killed_server_closes_connections_and_leaves_no_orphan(
+    ring: Ring, undisturbed: str
+) -> None:
+    stream = Streaming(ring, max_tokens=3000)
+    ring.kill("server")
+    stream.end()
+    assert stream.error  # the connection broke
+    # A port of 0 is a new one after a restart.
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        snapshot = ring.snapshot()
+        if snapshot["processes"]["state"] == "ready" and snapshot["server"]["url"] != ring.url:
+            break
+        time.sleep(0.2)
+    ring.url = ring.snapshot()["server"]["url"]
+    ring.http = httpx.Client(base_url=ring.url, timeout=60, trust_env=False)
+    ring.wait_ready()
+    ring.wait_idle()
+    assert Streaming(ring).end().text == undisturbed
+
+
+def test_a_process_that_hangs_is_said_to_be_down(ring: Ring) -> None:
+    pid = ring.kill("router", signal.SIGSTOP)
+    try:
+        deadline = time.monotonic() + 10
+        while ring.http.get("/health").status_code == 200 and time.monotonic() < deadline:
+            time.sleep(0.2)
+        response = ring.http.get("/health")
+        assert response.status_code == 503
+        assert "router has not been heard for" in response.json()["reason"]
+        assert ring.chat(BASE, "hi").status_code == 503
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    ring.wait_ready()
+    assert ring.answer(BASE, "hi")
+
+
+def test_restart_is_asked_for_by_name(ring: Ring) -> None:
+    before = ring.process("detokenizer")["pid"]
+    done = ring.cli("restart", "detokenizer")
+    assert "ready again" in done.stdout
+    assert ring.process("detokenizer")["pid"] != before
+    assert ring.cli("restart", "absent", check=False).returncode == 1
+    ring.wait_ready()
+
+
+# --- starts that fail, and ends
+
+
+def test_a_taken_port_is_named_and_nothing_is_left(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        ring = Ring(tmp_path / "r")
+        done = ring.cli("up", "--port", str(port), check=False)
+    assert done.returncode == 1
+    assert f"port {port} of 127.0.0.1 is taken" in done.stderr
+    assert ring.cli("status", check=False).returncode == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--model", "/nowhere/model"], "/nowhere/model"),
+        (["--model", "{tmp}/empty"], "config.json"),
+        (["--model", "{tmp}/broken.gguf"], "broken.gguf"),
+    ],
+)
+def test_a_model_that_is_none_is_named(tmp_path: Path, options: list[str], reason: str) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "broken.gguf").write_bytes(b"GGUF but not really")
+    options = [option.format(tmp=tmp_path) for option in options]
+    done = Ring(tmp_path / "r").cli("up", "--port", "0", *options, check=False)
+    assert done.returncode == 1
+    assert reason in done.stderr
+
+
+def test_killing_the_supervisor_leaves_no_orphan(tmp_path: Path) -> None:
+    ring = Ring(tmp_path / "r", "--dtype", "float32")
+    with ring:
+        pids = [row[2] for row in ring.snapshot()["processes"]["processes"] if row[2]]
+        assert len(pids) == 4
+        supervisor = int(
+            subprocess.run(
+                ["pgrep", "-f", f"console.supervisor --run {ring.run}"],
+                capture_output=True,
+                text=True,
+                check=True,
+            ).stdout
+        )
+        os.kill(supervisor, signal.SIGKILL)
+        deadline = time.monotonic() + 10
+        while any(_alive(pid) for pid in pids) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert not any(_alive(pid) for pid in pids)
+        assert ring.cli("status", check=False).returncode == 3
+
+
+def _alive(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().split()[2] != "Z"
+    except OSError:
+        return False
+
+
+def test_down_lets_running_requests_finish(tmp_path: Path) -> None:
+    with Ring(tmp_path / "r", "--dtype", "float32") as ring:
+        stream = Streaming(ring, max_tokens=40)
+        down = subprocess.Popen(
+            [sys.executable, "-P", "-m", "loraconsole.console", "down", "--run", str(ring.run)]
+        )
+        time.sleep(0.3)
+        assert ring.chat(BASE, "too late").status_code == 503
+        assert stream.end().finish_reason == "length" and not stream.error
+        assert down.wait(30) == 0
+        assert ring.cli("status", check=False).returncode == 3
+        assert not list(ring.run.glob("*.inbox"))
+
+
+def test_not_running_is_status_3(tmp_path: Path) -> None:
+    ring = Ring(tmp_path / "r")
+    for command in (["status"], ["down"], ["prompt", "hi"], ["adapters", "list"], ["logs"]):
+        done = ring.cli(*command, check=False)
+        assert done.returncode == 3, (command, done.stderr)
+        assert "loraconsole up" in done.stderr
+    assert ring.cli("up", "--no-such-flag", check=False).returncode == 2
+    assert ring.cli("up", "--tp", "x", check=False).returncode == 2
