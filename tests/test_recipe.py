@@ -14,12 +14,12 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from loraconsole.pipeline.adapters import recipe
-from loraconsole.pipeline.adapters.recipe import HERE, IGNORED, TARGET_MODULES, Example
+from loraconsole.pipeline.adapters.recipe import HERE, IGNORED, RECIPES, Example
 from loraconsole.pipeline.config import Config
 from loraconsole.pipeline.fetch import resolve
 from loraconsole.pipeline.tokenizer import Tokenizer
 
-NAMES = sorted(TARGET_MODULES)
+NAMES = sorted(RECIPES)
 SHIPPED = [name for name in NAMES if (HERE / name).is_dir()]
 
 
@@ -172,7 +172,7 @@ def test_adapter_is_trained_saved_small_and_loads_in_peft(name, base, tokenizer,
 
 def check_config(config: dict, name: str) -> None:
     assert config["base_model_name_or_path"] == recipe.BASE
-    assert config["target_modules"] == sorted(TARGET_MODULES[name])
+    assert config["target_modules"] == sorted(RECIPES[name].modules)
     assert (config["r"], config["lora_alpha"]) == (recipe.RANK, recipe.ALPHA)
     assert "/tmp" not in json.dumps(config)
 
@@ -196,9 +196,9 @@ def test_shipped_adapter_fits_the_default_model(name, directory):
     assert 0.5e6 < path.stat().st_size < 2.1e6
     check_config(json.loads((HERE / name / "adapter_config.json").read_text()), name)
     shapes = {key: tuple(tensor.shape) for key, tensor in load_file(path).items()}
-    assert len(shapes) == 30 * 2 * len(TARGET_MODULES[name])
+    assert len(shapes) == 30 * 2 * len(RECIPES[name].modules)
     hidden = json.loads((directory / "config.json").read_text())["hidden_size"]
     assert all(recipe.RANK in shape for shape in shapes.values())
-    if "q_proj" in TARGET_MODULES[name]:
+    if "q_proj" in RECIPES[name].modules:
         key = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
         assert shapes[key] == (recipe.RANK, hidden)

@@ -31,13 +31,22 @@ DROPOUT = 0.05
 IGNORED = -100
 """The label of a token that the loss leaves out."""
 
-TARGET_MODULES = {
-    "pirate": ("q_proj", "v_proj"),
-    "sql": ("q_proj", "k_proj", "v_proj", "o_proj"),
-    "json": ("q_proj", "v_proj", "down_proj"),
-    "haiku": ("o_proj", "up_proj"),
+
+class Recipe(NamedTuple):
+    """What an adapter touches and how long it learns. `steps` lie where the held-out loss of a
+    run of 300 was least: the small styles (haiku, pirate) learn their examples by heart soon."""
+
+    modules: tuple[str, ...]
+    steps: int
+
+
+# Each adapter touches other modules, so that a batch of all of them exercises the server.
+RECIPES = {
+    "pirate": Recipe(("q_proj", "v_proj"), 90),
+    "sql": Recipe(("q_proj", "k_proj", "v_proj", "o_proj"), 60),
+    "json": Recipe(("q_proj", "v_proj", "down_proj"), 150),
+    "haiku": Recipe(("o_proj", "up_proj"), 60),
 }
-"""Each adapter touches other modules, so that a batch of all of them exercises the server."""
 
 
 class Example(NamedTuple):
@@ -233,21 +242,22 @@ def make(
     random.seed(given.seed)
     torch.manual_seed(given.seed)
     rows, held_out = read_data(name)
+    recipe = RECIPES[name]
     config = LoraConfig(
         r=RANK,
         lora_alpha=ALPHA,
         lora_dropout=DROPOUT,
-        target_modules=list(TARGET_MODULES[name]),
+        target_modules=list(recipe.modules),
         task_type="CAUSAL_LM",
     )
     model = get_peft_model(base, config)
     assert isinstance(model, PeftModel)
-    print(f"{name}: {len(rows)} examples, {', '.join(TARGET_MODULES[name])}", flush=True)
+    print(f"{name}: {len(rows)} examples, {', '.join(recipe.modules)}", flush=True)
     train(
         model,
         [encode(row, tokenizer) for row in rows],
         [encode(row, tokenizer) for row in held_out],
-        given.steps,
+        given.steps or recipe.steps,
         given.batch_size,
         given.learning_rate,
     )
@@ -262,8 +272,8 @@ def make(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="train the shipped adapters")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(TARGET_MODULES)}")
-    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(RECIPES)}")
+    parser.add_argument("--steps", type=int, help="instead of each recipe's own")
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=0)
@@ -271,13 +281,13 @@ def main() -> None:
     parser.add_argument("--gguf", type=Path, help="the base's file; by default it is fetched")
     parser.add_argument("--out", type=Path, default=HERE, help="where the adapters' folders go")
     given = parser.parse_args()
-    if unknown := set(given.names) - set(TARGET_MODULES):
+    if unknown := set(given.names) - set(RECIPES):
         parser.error(f"no such adapter: {', '.join(sorted(unknown))}")
     if given.device == "auto":
         given.device = "cuda" if torch.cuda.is_available() else "cpu"
     gguf = given.gguf or find_gguf()
     base, tokenizer = load_base(gguf, given.device), load_tokenizer(gguf)
-    for name in given.names or TARGET_MODULES:
+    for name in given.names or RECIPES:
         make(name, base, tokenizer, given)
 
 
