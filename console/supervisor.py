@@ -246,7 +246,7 @@ class Supervisor(Process):
         beat = self.memory.beats.get(child.name)
         if beat and beat.state is ProcessState.FAILED and beat.reason:
             return beat.reason
-        if code < 0:
+        if code <= 0:
             return _how(code)
         return self.logbook.last_words(child.name) or _how(code)
 

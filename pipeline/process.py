@@ -122,8 +122,13 @@ class Process:
         loop = asyncio.get_running_loop()
         life = asyncio.current_task()
         assert life is not None
+
+        def stop() -> None:
+            if not life.cancelling():  # a second signal must not break the shutdown off
+                life.cancel()
+
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, life.cancel)
+            loop.add_signal_handler(number, stop)
         beating = asyncio.create_task(self._beat_forever())
         try:
             await self.startup()

@@ -238,7 +238,9 @@ def test_a_client_that_leaves_is_aborted_and_its_pages_freed(ring: Ring) -> None
         "stream": True,
     }
     with ring.http.stream("POST", "/v1/completions", json=body) as response:
-        next(response.iter_lines())
+        lines = response.iter_lines()
+        next(lines)
+        time.sleep(0.7)  # one beat
         assert ring.snapshot()["router"]["running"] == 1
     router = ring.wait_idle()
     assert router["aborts"] >= 1
