@@ -1,0 +1,130 @@
+"""The HTTP side under limits: keys, full queues, small pools; a tiny random model behind it."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from ring import Ring
+
+CONFIG = {
+    "model_type": "llama",
+    "vocab_size": 300,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+    "rms_norm_eps": 1e-5,
+    "hidden_act": "silu",
+    "eos_token_id": 299,
+}
+
+
+@pytest.fixture(scope="module")
+def ring(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ring]:
+    home = tmp_path_factory.mktemp("t")
+    (home / "tiny").mkdir()
+    (home / "tiny" / "config.json").write_text(json.dumps(CONFIG))
+    with Ring(
+        home / "r",
+        *("--dummy", "--model", str(home / "tiny"), "--api-key", "secret"),
+        *("--max-total-tokens", "256", "--max-waiting", "4", "--max-running", "2"),
+    ) as ring:
+        ring.http.headers["authorization"] = "Bearer secret"
+        yield ring
+
+
+def complete(ring: Ring, prompt: str = "ab", **more: object) -> httpx.Response:
+    body = {"model": "", "prompt": prompt, "max_tokens": 8, "temperature": 0} | more
+    return ring.http.post("/v1/completions", json=body)
+
+
+def test_a_dummy_model_answers(ring: Ring) -> None:
+    response = complete(ring, ignore_eos=True)
+    assert response.json()["usage"]["completion_tokens"] == 8
+
+
+@pytest.mark.parametrize("key", [None, "Bearer wrong", "Bearer", "secret2"])
+def test_without_the_key_only_health_and_metrics_answer(ring: Ring, key: str | None) -> None:
+    headers = {"authorization": key} if key else {}
+    with httpx.Client(base_url=ring.url, headers=headers, trust_env=False) as stranger:
+        for path in ("/v1/models", "/v1/models/x"):
+            assert stranger.get(path).status_code == 401
+        for path in ("/v1/completions", "/v1/chat/completions", "/generate", "/generate_stream"):
+            assert stranger.post(path, json={}).status_code == 401
+        assert stranger.get("/health").status_code == 200
+        assert stranger.get("/metrics").status_code == 200
+
+
+def test_the_key_is_on_no_command_line(ring: Ring) -> None:
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_bytes()
+        except OSError:
+            continue
+        if str(ring.run).encode() in words:
+            assert b"secret" not in words
+
+
+def test_what_can_never_fit_is_refused_with_the_numbers(ring: Ring) -> None:
+    response = complete(ring, max_tokens=400)
+    assert response.status_code == 400
+    assert "exceed the pool of 256" in response.json()["error"]["message"]
+    ring.wait_idle()
+
+
+def test_a_full_queue_says_429_and_everybody_else_is_served(ring: Ring) -> None:
+    """Two run, four wait; of twelve at once the others are told to come again."""
+    statuses: list[int] = []
+
+    def ask() -> None:
+        response = complete(ring, max_tokens=100, ignore_eos=True)
+        if response.status_code == 429:
+            assert response.headers["retry-after"] == "1"
+        statuses.append(response.status_code)
+
+    threads = [threading.Thread(target=ask) for _ in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert set(statuses) == {200, 429}
+    assert statuses.count(200) >= 4
+    ring.wait_idle()
+
+
+def test_prompts_of_ids_are_checked_against_the_vocabulary(ring: Ring) -> None:
+    body = {"model": "", "prompt": [1, 300], "max_tokens": 2}
+    response = ring.http.post("/v1/completions", json=body)
+    assert response.status_code == 400
+    assert "token id 300 is not in [0, 300)" in response.json()["error"]["message"]
+
+
+def test_an_empty_prompt_is_refused(ring: Ring) -> None:
+    assert complete(ring, prompt="").status_code == 400
+
+
+def test_adapters_of_a_model_without_any_are_unknown(ring: Ring) -> None:
+    response = complete(ring, model="sql")
+    assert response.status_code == 404
+    assert "known: none" in response.json()["error"]["message"]
+
+
+def test_several_prompts_and_choices_come_in_order(ring: Ring) -> None:
+    body = {"model": "", "prompt": ["ab", "cd"], "n": 2, "seed": 1, "max_tokens": 4}
+    response = ring.http.post("/v1/completions", json=body)
+    assert [choice["index"] for choice in response.json()["choices"]] == [0, 1, 2, 3]
+    text = {}
+    with ring.http.stream("POST", "/v1/completions", json=body | {"stream": True}) as stream:
+        for line in stream.iter_lines():
+            if line.startswith("data: {"):
+                for choice in json.loads(line[6:])["choices"]:
+                    index = choice["index"]
+                    text[index] = text.get(index, "") + choice["text"]
+    assert text == {c["index"]: c["text"] for c in response.json()["choices"]}
