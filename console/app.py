@@ -10,6 +10,7 @@ import asyncio
 import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.console import RenderableType
@@ -63,7 +64,7 @@ class ConsoleApp(PaintedApp):
     """The console on one run directory. `run()` returns "leave" or "stop"."""
 
     TITLE = "loraconsole"
-    CSS_PATH = "console.tcss"
+    CSS_PATH = Path(__file__).with_name("console.tcss")
     COMMANDS = {ConsoleCommands}  # noqa: RUF012
     BINDINGS: ClassVar[list[BindingType]] = [
         *(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import groupby
+
 from rich.cells import cell_len
 
 from .pane import Line, Span
@@ -17,12 +19,15 @@ class Canvas:
 
     def put(self, x: int, y: int, text: str, ink: str) -> None:
         """Characters of one cell each: a canvas holds labels, not what users wrote."""
-        if 0 <= y < self.height:
-            cells, inks = self._cells[y], self._inks[y]
-            for at, character in enumerate(text, x):
-                if 0 <= at < self.width:
-                    cells[at] = character if cell_len(character) == 1 else "?"
-                    inks[at] = ink
+        if not 0 <= y < self.height or x >= self.width:
+            return
+        if cell_len(text) != len(text):
+            text = "".join(c if cell_len(c) == 1 else "?" for c in text)
+        if x < 0:
+            text, x = text[-x:], 0
+        end = min(self.width, x + len(text))
+        self._cells[y][x:end] = text[: end - x]
+        self._inks[y][x:end] = [ink] * (end - x)
 
     def across(self, x: int, y: int, length: int, ink: str) -> None:
         self.put(x, y, "─" * length, ink)
@@ -46,8 +51,8 @@ class Canvas:
 def _spans(cells: list[str], inks: list[str]) -> list[Span]:
     spans: list[Span] = []
     start = 0
-    for at in range(1, len(cells) + 1):
-        if at == len(cells) or inks[at] != inks[start]:
-            spans.append(("".join(cells[start:at]), inks[start]))
-            start = at
+    for ink, same in groupby(inks):
+        end = start + len(list(same))
+        spans.append(("".join(cells[start:end]), ink))
+        start = end
     return spans

@@ -89,6 +89,9 @@ class ScrollPane(Pane, can_focus=True):
     def lines(self, board: Board, width: int, height: int) -> Sequence[Line]:
         found = self._source(board, width)
         self._total, self._page = len(found), height
+        wanted = min(len(found) + 2, self.screen.size.height * 9 // 10)
+        if wanted != self.size.height:
+            self.styles.height = wanted
         self._offset = max(0, min(self._offset, len(found) - height))
         return found[self._offset : self._offset + height]
 

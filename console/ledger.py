@@ -211,9 +211,7 @@ class Ledger:
             self._take_batch(snapshot.batch)
         self._progress = {(bar.source, bar.stage): bar for bar in snapshot.progress}
         self._events.replace(snapshot.events)
-        if snapshot.logs and snapshot.logs[-1].number < self._log_number:
-            self._log_number = -1  # another run of the supervisor counts anew
-        self._take_logs(snapshot.logs)
+        self._merge_logs(snapshot.logs)
         self.moves += 1
 
     def drain_events(self) -> list[Event]:
@@ -281,6 +279,9 @@ class Ledger:
         self.beats += 1
         pulse.take(beat, heard_at)
         if beat.name == SUPERVISOR:
+            if self.supervisor and self.supervisor[0] != beat.incarnation:
+                self._logs.replace(())  # another supervisor counts its lines anew
+                self._log_number = -1
             self.supervisor = (beat.incarnation, heard_at)
 
     def _take_router(self, stats: RouterStats) -> None:
@@ -347,11 +348,17 @@ class Ledger:
             self._parts[part].add(step.at, part_us(step, part) / 1e3)
 
     def _take_logs(self, lines: tuple[LogLine, ...]) -> None:
-        """Lines known already are passed over: a snapshot repeats them."""
         fresh = tuple(line for line in lines if line.number > self._log_number)
         if fresh:
             self._log_number = fresh[-1].number
             self._logs.extend(fresh)
+
+    def _merge_logs(self, lines: tuple[LogLine, ...]) -> None:
+        """A snapshot's lines go before and between those that were heard meanwhile."""
+        numbered = {line.number: line for line in (*lines, *self._logs.all)}
+        if numbered:
+            self._logs.replace(tuple(numbered[number] for number in sorted(numbered)))
+            self._log_number = max(numbered)
 
     def _take_progress(self, bar: Progress) -> None:
         self._progress[bar.source, bar.stage] = bar

@@ -128,7 +128,7 @@ class ScreenMemory:
             if control or not text:
                 continue
             length = len(text)
-            if cell_len(text) == length and (text.isascii() or _is_simple(text)):
+            if _is_simple(text):
                 length = min(length, self._width - x)
                 self._write_simple(pen, line, x, y, text[:length], style or Style.null())
             else:
@@ -185,9 +185,10 @@ class ScreenMemory:
                 cells[cell] = None
 
 
+@lru_cache(maxsize=4096)
 def _is_simple(text: str) -> bool:
     """No character of `text` is wide or joins another: its cells can be told apart."""
-    return all(cell_len(character) == 1 for character in text)
+    return text.isascii() or all(cell_len(character) == 1 for character in text)
 
 
 class _Pen:

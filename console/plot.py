@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 _LEFT = (0x00, 0x40, 0x44, 0x46, 0x47)
 _RIGHT = (0x00, 0x80, 0xA0, 0xB0, 0xB8)
@@ -14,6 +15,7 @@ _LEFT_DOWN = (0x00, 0x01, 0x03, 0x07, 0x47)
 _RIGHT_DOWN = (0x00, 0x08, 0x18, 0x38, 0xB8)
 _LEFT_DOT = (0x40, 0x04, 0x02, 0x01)
 _RIGHT_DOT = (0x80, 0x20, 0x10, 0x08)
+_CELLS = [" ", *(chr(0x2800 + bits) for bits in range(1, 256))]
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 FULL, REST = "█", "░"
 
@@ -33,39 +35,55 @@ def area(
     *,
     dots: Sequence[float] = (),
     down: bool = False,
-) -> list[str]:
+) -> tuple[str, ...]:
     """A filled area in braille, `height` rows of len(values) / 2 cells, the top row first.
 
     `dots` (as many as `values`) are drawn above it as single dots; `down` hangs the area from
-    the top edge. NaN leaves its place empty; any other value that stands on the ground shows at
-    least one dot, so that zero is told from nothing. Asserts that the number of values is even.
+    the top edge. What stands on the ground shows at least one dot everywhere, NaN (nothing known)
+    too: that is the axis. Asserts that the number of values is even.
     """
     assert len(values) % 2 == 0 and len(dots) in (0, len(values))
-    left, right = (_LEFT_DOWN, _RIGHT_DOWN) if down else (_LEFT, _RIGHT)
     most = height * 4
     scale = most / top if top > 0 else 0.0
     least = 0 if down else 1
-    levels = [_level(value, scale, least, most) for value in values]
-    marks = [_level(dot, scale, least, most) for dot in dots] if dots else levels
-    rows = []
-    for row in range(height):
-        below = (row if down else height - 1 - row) * 4
-        cells = []
-        for index in range(0, len(levels), 2):
-            first, second = levels[index] - below, levels[index + 1] - below
-            bits = left[max(0, min(4, first))] | right[max(0, min(4, second))]
-            mark, next_mark = marks[index] - below - 1, marks[index + 1] - below - 1
-            if 0 <= mark < 4 and not down:
-                bits |= _LEFT_DOT[mark]
-            if 0 <= next_mark < 4 and not down:
-                bits |= _RIGHT_DOT[next_mark]
-            cells.append(chr(0x2800 + bits) if bits else " ")
-        rows.append("".join(cells))
-    return rows
+    return _draw(
+        tuple(_level(value, scale, least, most) for value in values),
+        tuple(_level(dot, scale, least, most) for dot in dots),
+        height,
+        down,
+    )
 
 
 def _level(value: float, scale: float, least: int, most: int) -> int:
-    return max(least, min(most, round(value * scale))) if value == value else 0
+    return max(least, min(most, round(value * scale))) if value == value else least
+
+
+@lru_cache(maxsize=64)  # a plot moves twice a second at most, and not at all while nothing runs
+def _draw(
+    levels: tuple[int, ...], dots: tuple[int, ...], height: int, down: bool
+) -> tuple[str, ...]:
+    """`area` with everything in dots. A row looks its cells up in a table of its own: the bits
+    of a column that rises `level` dots above the ground."""
+    most = height * 4
+    below, above = [0] * most, most + 1
+    fill_left, fill_right = (_LEFT_DOWN, _RIGHT_DOWN) if down else (_LEFT, _RIGHT)
+    left = [*below, *fill_left, *[fill_left[4]] * above]
+    right = [*below, *fill_right, *[fill_right[4]] * above]
+    dot_left = [*below, 0, *_LEFT_DOT, *[0] * above]
+    dot_right = [*below, 0, *_RIGHT_DOT, *[0] * above]
+    columns = list(zip(levels[::2], levels[1::2], strict=True))
+    marks = list(zip(dots[::2], dots[1::2], strict=True))
+    rows = []
+    for row in range(height):
+        ground = (row if down else height - 1 - row) * 4
+        low = most - ground
+        first, second = left[low : low + most + 1], right[low : low + most + 1]
+        bits = [first[a] | second[b] for a, b in columns]
+        if marks:
+            first, second = dot_left[low : low + most + 1], dot_right[low : low + most + 1]
+            bits = [known | first[a] | second[b] for known, (a, b) in zip(bits, marks, strict=True)]
+        rows.append("".join(map(_CELLS.__getitem__, bits)))
+    return tuple(rows)
 
 
 def bar(fraction: float, width: int) -> tuple[str, str]:

@@ -12,8 +12,9 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from textual import events
 from textual.binding import Binding, BindingType
+from textual.containers import Horizontal
 from textual.message import Message
-from textual.widgets import Input
+from textual.widgets import Input, Label
 
 from . import units
 from .board import Board
@@ -57,15 +58,15 @@ class FilterPane(Pane, can_focus=True):
         self.filter = Filter.parse(text)
         self.paint()
 
-    def action_filter(self) -> None:
+    async def action_filter(self) -> None:
         """Opens the line to type in, at the foot of the panel."""
         panel = next(node for node in self.ancestors if isinstance(node, Panel))
         for open_line in panel.query(FilterInput):
             open_line.focus()
             return
         filter_input = FilterInput(self)
-        panel.mount(filter_input)
-        filter_input.focus()
+        await panel.mount(Horizontal(Label("/"), filter_input, classes="filter"))
+        self.screen.set_focus(filter_input)  # at once: the next key is meant for it
 
     def hint(self, board: Board) -> Sequence[Span]:
         if self.filter.error:
@@ -77,7 +78,8 @@ class FilterInput(Input):
     """The line that `/` opens: filters while typing, enter keeps, escape clears."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "clear", "Clear the filter"),
+        Binding("enter", "submit", "Keep the filter", id="filter-keep"),
+        Binding("escape", "clear", "Clear it", id="filter-clear"),
     ]
 
     def __init__(self, pane: FilterPane) -> None:
@@ -104,7 +106,8 @@ class FilterInput(Input):
 
     def _close(self) -> None:
         self._pane.focus(scroll_visible=False)
-        self.remove()
+        assert isinstance(self.parent, Horizontal)
+        self.parent.remove()
 
 
 class TablePane(FilterPane, Generic[R], can_focus=True):
@@ -239,11 +242,10 @@ class TablePane(FilterPane, Generic[R], can_focus=True):
             cell = column.cell(row, board, width)
             if len(cell) == 1:
                 text, ink = cell[0]
-                spans.append((units.fit(text, width, column.right), ink))
+                spans.append((units.fit(text, width, column.right) + " ", ink))
             else:
-                spans += crop(cell, width, pad=True)
-            spans.append((" ", "text"))
-        return Line(tuple(spans[:-1]), "cursor" if is_cursor else "")
+                spans += (*crop(cell, width, pad=True), (" ", "text"))
+        return Line(tuple(spans), "cursor" if is_cursor else "")
 
     def _index(self) -> int:
         """Where the cursor is: on its row, or where its row was when that is gone."""

@@ -492,13 +492,14 @@ class Story:
         waits = index % 8 == 7
         num_prompt = 20 + chance.randrange(300)
         num_output = 0 if waits else chance.randrange(90)
+        arrived_at = at - chance.random() * 20
         return RequestView(
             request_id=f"chatcmpl-{chance.getrandbits(48):012x}",
             adapter=adapter,
             phase="waiting" if waits else "decode",
             reason=BLAMES[index // 8 % len(BLAMES)] if waits else "",
-            arrived_at=at - chance.random() * 20,
-            first_token_at=None if waits else at - 4.0,
+            arrived_at=arrived_at,
+            first_token_at=None if waits else min(at, arrived_at + 0.4),
             num_prompt=num_prompt,
             num_computed=0 if waits else num_prompt + num_output,
             num_output=num_output,
@@ -557,8 +558,10 @@ class FakeRing:
             for task in tasks:
                 task.cancel()
             http.should_exit = http.force_exit = True
-            await serving
-            self.close()
+            try:
+                await serving
+            finally:  # cancelled or not: an open socket would hold the context for ever
+                self.close()
 
     def close(self) -> None:
         for beacon in self._beacons.values():

@@ -126,7 +126,8 @@ class LogPane(FilterPane):
         """Only lines that came since the last frame are looked at, whatever their number."""
         if logs is self._source:
             return
-        known = self._source[-1] if self._source else None
+        is_older = logs and self._source and logs[0].number < self._source[0].number
+        known = self._source[-1] if self._source and not is_older else None
         fresh = 0
         for entry in reversed(logs):
             if entry is known:

@@ -417,7 +417,8 @@ class PromptPanel(Panel):
                 if answer.is_streaming:
                     answer.end(error="" if answer.text else "cancelled")
             if not any(answer.finish_reason for answer in answers):
-                self.query_one(PromptEditor).restore(prompt)
+                for editor in self.query(PromptEditor):  # gone, where the console is closing
+                    editor.restore(prompt)
 
     async def _stream(
         self, client: httpx.AsyncClient, box: AnswerBox, prompt: str, params: ChatParams

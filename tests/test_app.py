@@ -1,0 +1,362 @@
+"""The console as its keys drive it: panels, dialogs, orders, pause, themes, the palette."""
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+from stage import KEYS, StagedApp, screen_text, staged
+from textual.command import CommandPalette
+from textual.pilot import Pilot
+from textual.widgets import OptionList
+
+from loraconsole.console.app import PANELS, ConsoleApp
+from loraconsole.console.board import SUPERVISOR
+from loraconsole.console.dialogs import ChoiceDialog, HelpDialog
+from loraconsole.console.inks import Desk
+from loraconsole.console.pane import Pane
+from loraconsole.pipeline.config import Config
+from loraconsole.pipeline.messages import Event
+
+Act = Callable[[StagedApp, Pilot[str]], Coroutine[Any, Any, None]]
+
+
+def on_stage(act: Act, **options: Any) -> None:
+    """Runs one scene."""
+
+    async def main() -> None:
+        async with staged(**options) as (app, pilot):
+            await act(app, pilot)
+
+    asyncio.run(main())
+
+
+class Orders:
+    """What the console told the pipeline."""
+
+    def __init__(self, app: ConsoleApp, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.given: list[tuple[str, ...]] = []
+        for name in ("restart", "abort", "stop"):
+            monkeypatch.setattr(app.telemetry, name, self._take(name))
+
+    def _take(self, name: str) -> Callable[..., None]:
+        return lambda *arguments: self.given.append((name, *arguments))
+
+
+# --- panels -------------------------------------------------------------------------------------
+
+
+def test_every_key_brings_its_panel_to_the_top() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        for key, (name, _) in PANELS.items():
+            await pilot.press("escape")  # the prompt keeps the keys until it is left
+            await pilot.press(key)
+            await pilot.pause()
+            assert name == app.active_panel.NAME
+            assert f"{key} {name}" in screen_text(app)
+            others = [panel for panel in app._panels.values() if panel is not app.active_panel]
+            assert all(not panel.display for panel in others)
+
+    on_stage(act)
+
+
+def test_a_click_on_a_tab_does_the_same() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        await pilot.click("Header", offset=(16, 1))
+        await pilot.pause()
+        assert app.active_panel.NAME == "Batch"
+
+    on_stage(act)
+
+
+def test_a_click_on_a_key_in_the_footer_presses_it() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        x = screen_text(app).splitlines()[-1].index("Pause")
+        await pilot.click("Footer", offset=(x, 0))
+        await pilot.pause()
+        assert app.is_paused
+
+    on_stage(act)
+
+
+def test_a_hidden_panel_is_not_drawn() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        overview = app.active_panel.panes
+        await pilot.press("2")
+        await pilot.pause()
+        before = [pane.frames for pane in overview]
+        for _ in range(10):
+            app.advance(1.0)
+            app.show()
+        await pilot.pause()
+        assert [pane.frames for pane in overview] == before
+        assert app.active_panel.query_one(Pane).frames > 9
+
+    on_stage(act)
+
+
+def test_lines_that_did_not_change_are_not_drawn_again() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        table = app.active_panel.query_one(Pane)
+        app.show()
+        await pilot.pause()
+        strips = [table._strip(y) for y in range(table.size.height)]
+        app.show()
+        assert table._strips == strips
+        app.advance(0.4)
+        app.show()
+        kept = sum(new is old for new, old in zip(table._strips, strips, strict=True))
+        assert 0 < kept < len(strips)
+
+    on_stage(act, panel="Batch")
+
+
+def test_a_frame_is_due_only_when_something_moved_or_a_second_passed() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        app._pace.answered(0.0)
+        app.tick()
+        app._drawn_at = app._drawn_at - 0.5
+        frames = app.header.frames
+        app.tick()
+        assert app.header.frames == frames
+        app._drawn_at -= 0.6
+        app.tick()
+        assert app.header.frames == frames + 1
+        app._pace.answered(0.0)
+        app.ledger.take(Event(app.now, "info", "router", "moved"), app.now)
+        app.tick()
+        assert app.header.frames == frames + 2
+
+    on_stage(act, scenario="empty")
+
+
+def test_ready_is_a_word_on_the_status_line() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        status = screen_text(app).splitlines()[0]
+        for word in ("READY", "SmolLM2-135M-Instruct", "cpu int4", "tok/s", " run", "live"):
+            assert word in status
+
+    on_stage(act)
+
+
+def test_a_silent_pipeline_shows_as_stale() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        app.now += 3.2
+        app.show()
+        await pilot.pause()
+        assert "stale 3.2 s" in screen_text(app)
+        assert "NO SUPERVISOR" in screen_text(app)
+
+    on_stage(act)
+
+
+def test_without_any_pipeline_the_screen_says_what_to_do() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        text = screen_text(app)
+        assert "CONNECTING" in text and "loraconsole up" in text and "/run/loraconsole" in text
+        for key in KEYS.values():
+            await pilot.press("escape", key)  # every panel bears that nothing is known
+
+    on_stage(act, scenario=None)
+
+
+# --- pause, themes, help, palette ---------------------------------------------------------------
+
+
+def test_space_freezes_the_view_but_not_the_books() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        await pilot.press("space")
+        held, lines = app.board, screen_text(app).splitlines()[2:]
+        app.advance(5.0)
+        app.show()
+        await pilot.pause()
+        text = screen_text(app)
+        assert "PAUSED" in text
+        assert text.splitlines()[2:] == lines
+        assert len(app.ledger.board(app.now).logs) > len(held.logs)
+        await pilot.press("space")
+        await pilot.pause()
+        assert "PAUSED" not in screen_text(app)
+        assert screen_text(app).splitlines()[2:] != lines
+
+    on_stage(act, panel="Logs")
+
+
+def test_t_goes_round_all_themes() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        seen = []
+        for _ in app.themes:
+            await pilot.press("t")
+            seen.append(app.theme)
+        assert sorted(seen) == sorted(app.themes)
+        assert app.theme == "dark"
+
+    on_stage(act)
+
+
+def test_help_lists_every_key_of_the_panel_and_of_the_app() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        descriptions = {
+            active.binding.description for active in app.screen.active_bindings.values()
+        }
+        await pilot.press("question_mark")
+        await pilot.pause()
+        assert isinstance(app.screen, HelpDialog)
+        text = screen_text(app)
+        await pilot.press("pagedown", "pagedown", "pagedown")
+        await pilot.pause()
+        text += screen_text(app)
+        assert all(description in text for description in descriptions if description)
+        await pilot.press("escape")
+        assert isinstance(app.screen, Desk)
+
+    on_stage(act, panel="Batch")
+
+
+def test_the_palette_has_every_action() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        await pilot.press("ctrl+p")
+        await pilot.pause(0.3)
+        assert isinstance(app.screen, CommandPalette)
+        options = app.screen.query_one(OptionList)
+        titles = {str(options.get_option_at_index(n).prompt) for n in range(options.option_count)}
+        for wanted in (
+            *("Go to Latency", "Pause", "Help", "Quit", "Sort", "Abort", "Filter"),
+            *("Theme light", "Restart worker-0", "Stop the pipeline", "Save a picture"),
+        ):
+            assert any(wanted in title for title in titles), wanted
+
+    on_stage(act, panel="Batch")
+
+
+def test_the_palette_carries_out_what_is_chosen() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        await pilot.press("ctrl+p", *"theme light")
+        await pilot.pause(0.5)
+        await pilot.press("down", "enter")
+        await pilot.pause(0.3)
+        assert app.theme == "light"
+
+    on_stage(act)
+
+
+# --- orders -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("keys", "answer"), [("l", "leave"), ("s", "stop"), ("c", None)])
+def test_q_asks_what_is_to_become_of_the_pipeline(keys: str, answer: str | None) -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        await pilot.press("q")
+        await pilot.pause()
+        assert isinstance(app.screen, ChoiceDialog)
+        await pilot.press(keys)
+        await pilot.pause()
+        assert app.return_value == answer
+        assert app._exit is (answer is not None)
+
+    on_stage(act)
+
+
+def test_escape_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        for key in ("q", "ctrl+q", "ctrl+c"):
+            await pilot.press(key)
+            await pilot.pause()
+            assert isinstance(app.screen, ChoiceDialog)
+            await pilot.press("escape")
+            await pilot.pause()
+            assert isinstance(app.screen, Desk) and not app._exit
+
+    on_stage(act)
+
+
+def test_a_request_is_aborted_after_a_yes(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        orders = Orders(app, monkeypatch)
+        await pilot.press("down", "x", "n")
+        assert orders.given == []
+        await pilot.press("x", "y")
+        await pilot.pause()
+        assert orders.given == [("abort", app.board.requests[1].view.request_id)]
+
+    on_stage(act, panel="Batch")
+
+
+def test_a_process_is_restarted_after_a_yes(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        orders = Orders(app, monkeypatch)
+        await pilot.press("r")  # the supervisor itself is not its own to restart
+        assert isinstance(app.screen, Desk)
+        assert app.board.processes[0].name == SUPERVISOR
+        await pilot.press("down", "down", "r", "y")
+        await pilot.pause()
+        assert orders.given == [("restart", "worker-0")]
+        await pilot.press("X", "enter")
+        await pilot.pause()
+        assert orders.given[1:] == [("stop",)]
+
+    on_stage(act, panel="Processes")
+
+
+# --- events -------------------------------------------------------------------------------------
+
+
+def test_events_show_as_toasts_the_worst_first_and_never_a_flood() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        for number in range(50):
+            app.ledger.take(Event(app.now, "info", "router", f"note {number}"), app.now)
+        app.ledger.take(Event(app.now, "error", "worker-0", "[b]it[/b] fell"), app.now)
+        app.show()
+        await pilot.pause()
+        shown = [notification.message for notification in app._notifications]
+        assert len(shown) == 3 and "[b]it[/b] fell" in shown
+        app.show()
+        assert len(app._notifications) == 3
+
+    on_stage(act)
+
+
+def test_enter_on_an_event_leads_to_its_log_lines() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        await pilot.press("tab", "enter")
+        await pilot.pause()
+        assert app.active_panel.NAME == "Logs"
+
+    on_stage(act)
+
+
+# --- cost ---------------------------------------------------------------------------------------
+
+
+def test_the_console_never_pays_for_torch() -> None:
+    code = (
+        "import sys; from loraconsole.console.app import ConsoleApp, make_panel, PANELS\n"
+        "[make_panel(name) for name, _ in PANELS.values() if name != 'Overview']\n"
+        "heavy = {'torch', 'transformers', 'triton', 'httpx', 'numpy', 'uvicorn', 'tqdm'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    run = [sys.executable, "-P", "-c", code]
+    assert subprocess.run(run, capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def test_the_first_frame_does_not_wait_for_the_other_panels() -> None:
+    code = (
+        "import sys; from loraconsole.console.app import ConsoleApp\n"
+        "print([n for n in sys.modules if n.startswith('loraconsole.console.panels.')])"
+    )
+    run = [sys.executable, "-P", "-c", code]
+    loaded = subprocess.run(run, capture_output=True, text=True, check=True).stdout
+    assert "overview" in loaded and "prompt" not in loaded and "latency" not in loaded
+
+
+def test_an_unknown_theme_falls_back_and_says_so() -> None:
+    async def main() -> None:
+        app = ConsoleApp(Config(run="/run/loraconsole"), theme="neon")
+        async with app.run_test(notifications=True) as pilot:
+            await pilot.pause()
+            assert app.theme == "dark"
+            assert any("neon" in note.title for note in app._notifications)
+
+    asyncio.run(main())

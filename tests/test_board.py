@@ -1,0 +1,444 @@
+"""The books and what is reckoned from them: rates, buckets, percentiles, conditions, alerts."""
+
+import math
+
+import msgspec
+import pytest
+from fake_ring import ADAPTERS, Scenario, Story
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loraconsole.console import plot, units
+from loraconsole.console.board import PARTS, Board, Quantiles, seconds_left, step_us
+from loraconsole.console.filter import Filter
+from loraconsole.console.history import (
+    Buckets,
+    Counter,
+    Series,
+    bucket_percentile,
+    percentile,
+)
+from loraconsole.console.ledger import LOG_LINES, STEPS, Ledger
+from loraconsole.pipeline.messages import (
+    LATENCY_BUCKETS_MS,
+    Beat,
+    Event,
+    LogLine,
+    LogLines,
+    ProcessState,
+    Progress,
+)
+
+START = 1_790_000_000.0
+
+
+def told(
+    scenario: Scenario = "busy", seconds: float = 10.0, **options: int
+) -> tuple[Ledger, Board]:
+    """A ledger that has heard a story, and its board at the end."""
+    story, ledger = Story(scenario, start=START, **options), Ledger("/run/here")
+    for tick in range(round(seconds * 5) + 1):
+        now = START + tick / 5
+        for _, message in story.advance(now):
+            ledger.take(message, now)
+    return ledger, ledger.board(START + seconds)
+
+
+# --- numbers over time --------------------------------------------------------------------------
+
+
+def test_a_counter_gives_the_slope_of_its_window() -> None:
+    counter = Counter(window_s=2.0)
+    for second in range(10):
+        counter.add(second, 100 * min(second, 5))  # it stands still from the fifth second on
+    assert counter.rate == 0.0
+    counter = Counter(window_s=2.0)
+    for second in range(10):
+        counter.add(second, 7 * second)
+    assert counter.rate == pytest.approx(7.0)
+
+
+def test_a_counter_that_falls_starts_anew() -> None:
+    counter = Counter()
+    counter.add(0.0, 1000)
+    counter.add(1.0, 2000)
+    counter.add(2.0, 3)  # the process was restarted
+    assert counter.rate == 0.0
+    counter.add(3.0, 8)
+    assert counter.rate == pytest.approx(5.0)
+
+
+def test_a_series_gathers_means_and_peaks_and_leaves_gaps_empty() -> None:
+    series = Series(bucket_s=1.0)
+    for at, value in ((100.1, 2.0), (100.8, 4.0), (103.0, 9.0)):
+        series.add(at, value)
+    window = series.track.window(103.5, 4)
+    assert window.means[0] == 3.0 and window.peaks[0] == 4.0
+    assert math.isnan(window.means[1]) and math.isnan(window.means[2])
+    assert window.means[3] == 9.0
+    assert window.highest == 9.0
+
+
+@given(st.integers(0, 30), st.integers(1, 10), st.integers(0, 12))
+def test_a_window_always_has_the_width_asked_for(shift: int, pairs: int, back: int) -> None:
+    series = Series(bucket_s=1.0, length=16)
+    for second in range(20):
+        series.add(1000 + second, float(second))
+    window = series.track.window(1000 + shift, 2 * pairs, back)
+    assert len(window.means) == len(window.peaks) == 2 * pairs
+    known = [value for value in window.means if not math.isnan(value)]
+    assert known == sorted(known)
+
+
+def test_a_cell_of_a_plot_keeps_its_two_buckets_while_time_goes_on() -> None:
+    series = Series(bucket_s=1.0)
+    for second in range(40):
+        series.add(1000 + second, float(second))
+    track = series.track
+    for now in range(1020, 1038):
+        means = track.window(now, 12).means
+        assert int(means[0]) % 2 == 0  # an even bucket stands at the left of its cell
+
+
+@pytest.mark.parametrize("q", [0.5, 0.9, 0.99])
+def test_percentiles_from_buckets_lie_near_those_of_the_values(q: float) -> None:
+    values = sorted(3.0 * 1.05**n for n in range(120))
+    counts = [0] * (len(LATENCY_BUCKETS_MS) + 1)
+    for value in values:
+        counts[next(i for i, bound in enumerate(LATENCY_BUCKETS_MS) if value <= bound)] += 1
+    exact = percentile(values, q)
+    near = bucket_percentile(LATENCY_BUCKETS_MS, counts, q)
+    assert exact is not None and near is not None
+    assert near == pytest.approx(exact, rel=0.25)  # five buckets a decade: at most 60 % wide
+
+
+def test_empty_histograms_have_no_percentiles() -> None:
+    assert bucket_percentile((1.0, 2.0), (0, 0, 0), 0.5) is None
+    assert percentile((), 0.5) is None
+    assert bucket_percentile((1.0, 2.0), (0, 0, 4), 0.5) == 2.0  # the open bucket: at least so much
+
+
+def test_buckets_count_what_fell_in_during_the_window() -> None:
+    buckets = Buckets((1.0, 2.0), window_s=10.0)
+    for second in range(0, 40, 5):
+        buckets.add(second, (second, 2 * second, 0))
+    assert buckets.counts == (10, 20, 0)
+    buckets.add(40, (0, 0, 1))  # a new process
+    assert buckets.counts == (0, 0, 1)
+
+
+# --- what comes in, what goes out ---------------------------------------------------------------
+
+
+def test_throughput_and_load_come_from_the_routers_counters() -> None:
+    _, board = told("busy", rows=16)
+    assert board.router is not None
+    assert board.router.running == 14  # every eighth row waits
+    assert 350 < board.decode_rate < 500  # 14 rows, 30 steps a second
+    assert board.step_rate == pytest.approx(30.3, abs=1.0)
+    assert board.decode.window(board.now, 20).highest > 300
+
+
+def test_a_requests_speed_comes_from_its_own_tokens() -> None:
+    _, board = told("busy", rows=8)
+    running = [row for row in board.requests if row.view.phase == "decode" and row.tokens_s]
+    assert running and all(5 < row.tokens_s < 25 for row in running)
+
+
+def test_a_dead_router_has_no_speed() -> None:
+    ledger, board = told("busy")
+    assert board.decode_rate > 0
+    assert ledger.board(board.now + 10).decode_rate == 0.0
+
+
+def test_books_are_bounded() -> None:
+    ledger, _ = told("empty")
+    for number in range(0, 3 * LOG_LINES, 100):
+        lines = tuple(LogLine(n, START, "router", "INFO", "x") for n in range(number, number + 100))
+        ledger.take(LogLines(lines), START)
+    _, busy = told("busy", seconds=60.0)
+    assert len(ledger.board(START).logs) == LOG_LINES
+    assert len(busy.steps) == STEPS
+
+
+def test_log_lines_known_already_are_passed_over() -> None:
+    ledger = Ledger("/run/here")
+    lines = tuple(LogLine(n, START + n, "router", "INFO", "x") for n in range(5))
+    ledger.take(LogLines(lines), START)
+    ledger.take(LogLines(lines[3:]), START)
+    assert [line.number for line in ledger.board(START).logs] == [0, 1, 2, 3, 4]
+
+
+def test_a_snapshots_older_lines_go_before_those_that_were_heard_meanwhile() -> None:
+    story = Story("busy", start=START, logs_per_second=20)
+    late = Ledger("/run/here")
+    story.advance(START + 5)
+    for _, message in story.advance(START + 6):
+        late.take(message, START + 6)
+    heard = len(late.board(START + 6).logs)
+    late.take_snapshot(story.snapshot(), START + 6)
+    numbers = [line.number for line in late.board(START + 6).logs]
+    assert 0 < heard < len(numbers)
+    assert numbers == list(range(1, len(numbers) + 1))
+
+
+def test_a_snapshot_tells_a_late_console_everything_that_still_holds() -> None:
+    story = Story("busy", rows=16, start=START)
+    story.advance(START + 5)
+    late = Ledger("/run/here")
+    late.take_snapshot(story.snapshot(), START + 5)
+    board = late.board(START + 5)
+    assert board.condition.word == "READY"
+    assert len(board.requests) == 16
+    assert [row.name for row in board.adapters[1:]] == list(ADAPTERS[:4])
+    assert board.server and board.router and board.workers and board.logs and board.events
+    assert late.drain_events() == []  # history is not news
+
+
+def test_a_snapshots_ages_are_reckoned_on_the_pipelines_own_clock() -> None:
+    story = Story("busy", start=START)
+    story.advance(START + 5)
+    elsewhere = Ledger("/run/here")
+    now = START + 9_000.0  # this machine's clock is hours ahead
+    elsewhere.take_snapshot(story.snapshot(), now)
+    board = elsewhere.board(now)
+    assert board.condition.word == "READY"
+    assert all(row.age_s is None or row.age_s < 1.0 for row in board.processes)
+
+
+def test_events_are_news_once() -> None:
+    ledger = Ledger("/run/here")
+    ledger.take(Event(START, "info", "router", "adapter loaded"), START)
+    assert [event.text for event in ledger.drain_events()] == ["adapter loaded"]
+    assert ledger.drain_events() == []
+    assert len(ledger.board(START).events) == 1
+
+
+def test_beats_alone_do_not_move_the_picture() -> None:
+    ledger, _ = told("empty", seconds=2.0)
+    before = ledger.moves
+    story = Story("empty", start=START, logs_per_second=0)
+    for _, message in story.advance(START + 8):
+        if not isinstance(message, Event | Progress | LogLines):
+            ledger.take(message, START + 8)
+    assert ledger.moves == before
+
+
+def test_an_adapters_tint_follows_from_its_name_and_stays() -> None:
+    _, few = told("busy", adapters=2)
+    _, many = told("busy", adapters=8)
+    assert all(many.tint(name) == few.tint(name) for name in ADAPTERS[:2])
+    assert len({many.tint(name) for name in ADAPTERS}) == 8  # as long as there are colours
+    assert many.tint(None) == "base"
+
+
+def test_a_new_router_empties_the_batch_until_it_speaks() -> None:
+    ledger, board = told("busy", rows=8)
+    beat = next(row for row in board.processes if row.name == "router")
+    assert len(board.requests) == 8
+    reborn = Beat(
+        name="router",
+        pid=beat.pid + 1,
+        incarnation=999_999,
+        at=board.now,
+        state=ProcessState.STARTING,
+        reason="",
+        cpu_seconds=0.0,
+        rss_bytes=1,
+        loop_lag_ms=0.0,
+        hops=(),
+    )
+    ledger.take(reborn, board.now)
+    assert ledger.board(board.now).requests == ()
+
+
+# --- the machine in a word ----------------------------------------------------------------------
+
+
+def test_nothing_heard_is_connecting() -> None:
+    board = Ledger("/run/here").board(START)
+    assert board.condition.word == "CONNECTING"
+    assert "/run/here" in board.condition.detail
+    assert board.processes == ()
+
+
+@pytest.mark.parametrize(
+    ("scenario", "word", "level"),
+    [
+        ("busy", "READY", "good"),
+        ("empty", "READY", "good"),
+        ("loading", "STARTING", "warn"),
+        ("failed", "FAILED", "bad"),
+    ],
+)
+def test_the_condition_is_the_supervisors_word(scenario: Scenario, word: str, level: str) -> None:
+    _, board = told(scenario)
+    assert (board.condition.word, board.condition.level) == (word, level)
+
+
+def test_a_start_says_which_stage_and_how_far() -> None:
+    _, board = told("loading")
+    assert board.condition.detail == "weights 61 %"
+    assert board.is_starting
+
+
+def test_a_failure_says_who_and_why() -> None:
+    _, board = told("failed")
+    assert "worker-0: out of memory" in board.condition.detail
+    assert board.alerts[0] == ("bad", "worker-0 failed: " + board.process("worker-0").reason)  # type: ignore[union-attr]
+
+
+def test_silence_is_told_apart_by_who_is_silent() -> None:
+    ledger, board = told("busy")
+    assert board.alerts == ()
+    late = ledger.board(board.now + 4.2)
+    assert late.condition.word == "NO SUPERVISOR"
+    assert late.process("router").is_stale  # type: ignore[union-attr]
+    ledger.take(
+        msgspec.structs.replace(_beat(ledger, "supervisor"), at=board.now + 4), board.now + 4
+    )
+    late = ledger.board(board.now + 4.2)
+    assert late.condition.word == "STALLED"
+    assert "router silent for 4 s" in [text for _, text in late.alerts]
+
+
+def _beat(ledger: Ledger, name: str) -> Beat:
+    beat = ledger._pulses[name].beat
+    assert beat is not None
+    return beat
+
+
+def test_refused_frames_and_a_late_loop_are_alerts() -> None:
+    ledger, board = told("busy")
+    hops = (msgspec.structs.replace(_beat(ledger, "router").hops[0], refused=3),)
+    beat = msgspec.structs.replace(_beat(ledger, "router"), hops=hops, loop_lag_ms=800.0)
+    ledger.take(beat, board.now)
+    texts = [text for _, text in ledger.board(board.now).alerts]
+    assert "router had 3 frames refused" in texts
+    assert "router is late by 800 ms" in texts
+
+
+def test_another_protocol_is_an_alert() -> None:
+    ledger, board = told("busy")
+    ledger.take(msgspec.structs.replace(_beat(ledger, "router"), protocol=99), board.now)
+    assert ("bad", "router speaks protocol 99") in ledger.board(board.now).alerts
+
+
+# --- latency ------------------------------------------------------------------------------------
+
+
+def test_latency_by_phase_part_and_synchronize_point() -> None:
+    _, board = told("busy", seconds=20.0)
+    phases = {quantiles.name: quantiles for quantiles in board.phase_quantiles}
+    assert phases["decode"].count > 300 and phases["prefill"].count > 0
+    assert phases["decode"].p50 == pytest.approx(25, abs=5)
+    assert set(board.part_quantiles) == set(PARTS)
+    points = {quantiles.name: quantiles for quantiles in board.sync_quantiles}
+    assert set(points) == {"step", "prefill", "merge"}
+    assert points["step"].most and points["step"].p50 and points["step"].most > points["step"].p50
+    assert board.ttft_quantiles.count > 0 and board.inter_token_quantiles.p50 is not None
+
+
+def test_a_step_is_the_sum_of_its_parts() -> None:
+    _, board = told("busy", seconds=2.0)
+    step = board.steps[-1]
+    assert step_us(step) == sum(getattr(step, f"{part}_us") for part in PARTS)
+
+
+def test_quantiles_of_nothing_are_none() -> None:
+    assert Quantiles.of_microseconds("x", ()) == Quantiles("x", 0, None, None, None, None)
+
+
+def test_what_is_left_of_a_stage_follows_from_its_pace() -> None:
+    bar = Progress(
+        source="w", stage="weights", label="", current=25, total=100, unit="B", elapsed_s=2.0
+    )
+    assert seconds_left(bar) == pytest.approx(6.0)
+    assert seconds_left(msgspec.structs.replace(bar, total=None)) is None
+    assert seconds_left(msgspec.structs.replace(bar, done=True)) is None
+
+
+# --- words, filters, shapes ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("made", "text"),
+    [
+        (units.count(7), "7"),
+        (units.count(1204), "1 204"),
+        (units.count(12_345), "12.3k"),
+        (units.rate(0.01), "0"),
+        (units.rate(2.14), "2.1"),
+        (units.rate(99.97), "100"),
+        (units.size(512), "512 B"),
+        (units.size(98_362_432), "93.8 MiB"),
+        (units.size(15 << 30), "15.00 GiB"),
+        (units.duration(0.42), "0.42 s"),
+        (units.duration(192), "3 m 12 s"),
+        (units.age(7500), "2 h 05 m"),
+        (units.uptime(754), "12 m"),
+        (units.milliseconds(0.424), "0.42 ms"),
+        (units.milliseconds(1240), "1.24 s"),
+        (units.milliseconds(None), "—"),
+        (units.percent(0.999), "99 %"),
+        (units.percent(1.0), "100 %"),
+    ],
+)
+def test_numbers_read_well(made: str, text: str) -> None:
+    assert made == text
+
+
+def test_text_from_outside_cannot_command_the_terminal() -> None:
+    assert units.clean("\x1b[31mred\x1b[0m \x1b]0;title\x07bell\x07\ttab") == "red bell    tab"
+
+
+@given(st.text(max_size=80), st.integers(1, 40))
+def test_fitted_text_has_its_width(text: str, width: int) -> None:
+    from rich.cells import cell_len
+
+    assert cell_len(units.fit(units.clean(text), width)) == width
+
+
+@given(st.text(alphabet=st.characters(codec="utf-8", exclude_categories=("C",)), max_size=200))
+def test_wrapped_lines_fit_and_lose_no_word(text: str) -> None:
+    from rich.cells import cell_len
+
+    lines = units.wrap(text, 20)
+    assert all(cell_len(line) <= 20 for line in lines)
+    assert "".join("".join(lines).split()) == "".join(units.clean(text).split())
+
+
+def test_a_filter_keeps_inverts_and_says_what_is_wrong() -> None:
+    assert Filter.parse("pirate").keeps("Pirate ship")
+    assert not Filter.parse("Pirate").keeps("pirate ship")  # capitals are meant
+    assert not Filter.parse("!sql").keeps("an sql row")
+    assert Filter.parse("r[0-9]+").keeps("r12")
+    broken = Filter.parse("a[")
+    assert broken.error and broken.keeps("anything")
+    assert not Filter.parse("") and not Filter.parse("!")
+
+
+@given(st.floats(0, 1), st.integers(0, 30))
+def test_bars_fill_their_width(fraction: float, width: int) -> None:
+    for make in (plot.bar, plot.gauge):
+        filled, rest = make(fraction, width)
+        assert len(filled) + len(rest) == width
+
+
+@given(st.lists(st.floats(0, 100), min_size=1, max_size=6), st.integers(1, 60))
+def test_shares_never_exceed_the_line(parts: list[float], width: int) -> None:
+    cells = plot.shares(parts, sum(parts), width)
+    assert sum(cells) <= width and all(cell >= 0 for cell in cells)
+    if sum(parts) > 0 and len([part for part in parts if part > 0]) <= width:
+        assert sum(cells) == width
+
+
+def test_an_area_rises_and_hangs() -> None:
+    assert plot.area((4.0, 4.0), 2, 4.0) == ("⣿", "⣿")
+    assert plot.area((1.0, 0.0), 1, 4.0, down=True) == ("⠁",)
+    assert plot.area((math.nan, math.nan), 1, 4.0) == ("⣀",)  # the axis
+    assert plot.area((1.0, 1.0), 1, 4.0, dots=(4.0, 4.0)) == ("⣉",)
+
+
+def test_an_axis_is_a_round_number() -> None:
+    assert [plot.top_of(value) for value in (0, 0.3, 7, 18, 42, 637)] == [1, 0.5, 10, 20, 50, 1000]

@@ -1,0 +1,235 @@
+"""The output stage: the terminal shows what Textual meant, with fewer bytes; and the pacing."""
+
+import asyncio
+import random
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyte
+import pytest
+from fake_ring import Story
+from rich.console import Console
+from rich.segment import Segment
+from rich.style import Style
+from textual._compositor import ChopsUpdate, LayoutUpdate
+from textual.geometry import Region
+from textual.pilot import Pilot
+from textual.strip import Strip
+
+from loraconsole.console import output
+from loraconsole.console.app import ConsoleApp
+from loraconsole.console.output import ScreenMemory
+from loraconsole.console.pace import LOST_SECONDS, Pace
+from loraconsole.pipeline.config import Config
+
+WIDTH, HEIGHT = 40, 6
+STYLES = [
+    Style.parse(words)
+    for words in (
+        "red",
+        "bold green on blue",
+        "reverse",
+        "italic #aabbcc",
+        "none",
+        "dim on #102030",
+    )
+]
+TEXTS = ["plain text", "━━━╸──", "⣿⣀⠁", "日本語", "é e\u0301", "👩\u200d🚀 fly", "x", "   "]
+CONSOLE = Console(force_terminal=True, color_system="truecolor", width=WIDTH)
+
+
+class Terminal:
+    """A terminal that reads what the console writes."""
+
+    def __init__(self, width: int = WIDTH, height: int = HEIGHT) -> None:
+        self.screen = pyte.Screen(width, height)
+        self._stream = pyte.Stream(self.screen)
+
+    def write(self, sequence: str) -> None:
+        # pyte prints what it does not know; hyperlinks are of no matter here.
+        self._stream.feed(re.sub(r"\x1b\]8;[^\x1b]*\x1b\\", "", sequence))
+
+    @property
+    def cells(self) -> list[list[tuple[Any, ...]]]:
+        buffer = self.screen.buffer
+        return [
+            [tuple(buffer[y][x])[:8] for x in range(self.screen.columns)]
+            for y in range(self.screen.lines)
+        ]
+
+
+def random_strip(chance: random.Random, width: int, texts: list[str]) -> Strip:
+    segments = []
+    for _ in range(chance.randrange(1, 5)):
+        segments.append(Segment(chance.choice(texts), chance.choice(STYLES)))
+    return Strip(segments).adjust_cell_length(width, chance.choice(STYLES))
+
+
+def chops_of(lines: dict[int, dict[int, Strip | None]], ends: list[int]) -> ChopsUpdate:
+    chops = [lines.get(y, dict.fromkeys([0, *ends[:-1]])) for y in range(HEIGHT)]
+    return ChopsUpdate(chops, [(y, 0, WIDTH) for y in sorted(lines)], [ends] * HEIGHT)
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("texts", [TEXTS[:3], TEXTS[:4]], ids=["narrow", "wide"])
+def test_a_thousand_updates_show_what_whole_repaints_show(seed: int, texts: list[str]) -> None:
+    """The memory's frames on one terminal, the same lines written whole on another."""
+    chance = random.Random(seed)
+    memory, lean, whole = ScreenMemory(), Terminal(), Terminal()
+    middle = 20
+    for _ in range(50):
+        if chance.random() < 0.1:
+            strips = [[random_strip(chance, WIDTH, texts)] for _ in range(HEIGHT)]
+            update: ChopsUpdate | LayoutUpdate = LayoutUpdate(strips, Region(0, 0, WIDTH, HEIGHT))
+        else:
+            lines: dict[int, dict[int, Strip | None]] = {}
+            for y in chance.sample(range(HEIGHT), chance.randrange(1, HEIGHT)):
+                right = random_strip(chance, WIDTH - middle, texts)
+                left = random_strip(chance, middle, texts) if chance.random() < 0.7 else None
+                lines[y] = {0: left, middle: right}
+            update = chops_of(lines, [middle, WIDTH])
+        lean.write(memory.frame(update, CONSOLE, WIDTH))
+        whole.write(update.render_segments(CONSOLE))
+        known = [line.cells for line in memory._lines]
+        for y, (left_cells, right_cells) in enumerate(zip(lean.cells, whole.cells, strict=True)):
+            for x, (ours, theirs) in enumerate(zip(left_cells, right_cells, strict=True)):
+                if y < len(known) and known[y][x] is not None:
+                    assert ours == theirs, (y, x)
+
+
+def test_an_unchanged_frame_is_no_byte() -> None:
+    memory = ScreenMemory()
+    strip = Strip([Segment("hello", STYLES[0])], 5)
+    update = LayoutUpdate([[strip]], Region(0, 0, 5, 1))
+    assert memory.frame(update, CONSOLE, 5) != ""
+    again = LayoutUpdate([[Strip([Segment("hello", STYLES[0])], 5)]], Region(0, 0, 5, 1))
+    assert memory.frame(again, CONSOLE, 5) == ""
+    memory.forget()
+    assert memory.frame(again, CONSOLE, 5) != ""
+
+
+def test_one_changed_figure_costs_a_few_bytes() -> None:
+    memory = ScreenMemory()
+
+    def frame(text: str) -> str:
+        return memory.frame(
+            LayoutUpdate([[Strip([Segment(text, STYLES[3])], len(text))]], Region(0, 0, 40, 1)),
+            CONSOLE,
+            40,
+        )
+
+    first, second = (
+        frame("request 17   128.4 tok/s   running"),
+        frame("request 17   128.9 tok/s   running"),
+    )
+    assert len(second) < len(first)
+    assert "9" in second and "request" not in second and "running" not in second
+
+
+def test_a_terminal_without_colours_gets_none() -> None:
+    plain = Console(force_terminal=True, color_system=None)
+    update = LayoutUpdate([[Strip([Segment("x", STYLES[1])], 1)]], Region(0, 0, 1, 1))
+    assert "38" not in ScreenMemory().frame(update, plain, 1)
+
+
+def test_this_textual_has_what_the_stage_builds_on() -> None:
+    assert output.is_supported()
+
+
+def test_the_switch_turns_it_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert output.is_wanted()
+    monkeypatch.setenv(output.RAW_OUTPUT, "1")
+    assert not output.is_wanted()
+
+
+def test_the_whole_console_looks_the_same_through_the_stage(tmp_path: Path) -> None:
+    """Live panels, a theme change, dialogs, toasts: the diffed terminal against a full repaint."""
+    asyncio.run(_drive(tmp_path))
+
+
+async def _drive(tmp_path: Path) -> None:
+    story = Story("busy", rows=20)
+    now = story._start
+    app = ConsoleApp(Config(run=str(tmp_path)), clock=lambda: now)
+    memory, terminal = ScreenMemory(), Terminal(120, 40)
+    plain: Callable[..., None] = app._display
+
+    def display(screen: Any, renderable: Any) -> None:
+        if isinstance(renderable, ChopsUpdate | LayoutUpdate):
+            terminal.write(memory.frame(renderable, app.console, 120))
+        plain(screen, renderable)
+
+    app._display = display  # type: ignore[method-assign]
+
+    async def check(pilot: Pilot[str]) -> None:
+        await pilot.pause()
+        full = Terminal(120, 40)
+        update = app.screen._compositor.render_full_update()
+        full.write(update.render_segments(app.console))
+        different = [
+            (x, y, ours, theirs)
+            for y, (mine, other) in enumerate(zip(terminal.cells, full.cells, strict=True))
+            for x, (ours, theirs) in enumerate(zip(mine, other, strict=True))
+            if ours != theirs
+        ]
+        assert not different, different[:5]
+
+    async with app.run_test(size=(120, 40), notifications=True) as pilot:
+        for keys in (
+            *(
+                "2",
+                "down",
+                "3",
+                "question_mark",
+                "escape",
+                "t",
+                "4",
+                "t",
+                "7",
+                "8",
+                "enter",
+                "escape",
+            ),
+            *("q", "escape", "1", "ctrl+p", "escape", "5", "a", "b", "escape", "2", "slash", "s"),
+        ):
+            await pilot.press(keys)
+            now += 0.4
+            for _, message in story.advance(now):
+                app.ledger.take(message, now)
+            app.paint(app.ledger.board(now))
+            await check(pilot)
+        app.notify("worker-0 is back", title="supervisor")
+        await check(pilot)
+
+
+# --- pacing -------------------------------------------------------------------------------------
+
+
+def test_one_frame_is_in_flight_on_a_terminal_that_answers() -> None:
+    pace = Pace(fps=10)
+    pace.answered(0.0)  # Textual's own question at the start
+    assert pace.may_paint(1.0, 0)
+    pace.painted(1.0)
+    pace.asked(1.0)
+    assert not pace.may_paint(1.4, 0)
+    pace.answered(1.5)
+    assert pace.may_paint(1.5, 0)
+    assert pace.round_trip_s == pytest.approx(0.5)
+
+
+def test_a_lost_answer_does_not_stop_the_picture_for_ever() -> None:
+    pace = Pace(fps=10)
+    pace.answered(0.0)
+    pace.asked(1.0)
+    assert not pace.may_paint(1.0 + LOST_SECONDS - 0.1, 0)
+    assert pace.may_paint(1.0 + LOST_SECONDS + 0.1, 0)
+
+
+def test_a_silent_terminal_gets_fewer_frames_and_none_while_it_is_behind() -> None:
+    pace = Pace(fps=10)
+    pace.painted(1.0)
+    assert not pace.may_paint(1.1, 0)
+    assert pace.may_paint(1.26, 0)
+    assert not pace.may_paint(1.26, 9)

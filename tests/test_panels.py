@@ -1,0 +1,503 @@
+"""Each panel: what it shows of the board, and what its own keys do."""
+
+import asyncio
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_ring import FakeRing, Story
+from stage import START, StagedApp, screen_text, staged
+from textual.pilot import Pilot
+from textual.widgets import Input, Markdown
+
+from loraconsole.console.answers import Answer, WrappedText
+from loraconsole.console.app import ConsoleApp
+from loraconsole.console.board import Board
+from loraconsole.console.dialogs import LiveDialog
+from loraconsole.console.inks import INKS, Desk
+from loraconsole.console.ledger import Ledger
+from loraconsole.console.pane import Line, Pane, crop, length
+from loraconsole.console.panels.adapters import AdapterTable
+from loraconsole.console.panels.batch import BatchTable
+from loraconsole.console.panels.latency import FlamePane, HistogramPane, PartsPane
+from loraconsole.console.panels.logs import LogPane
+from loraconsole.console.panels.processes import ProcessTable, TailPane
+from loraconsole.console.panels.prompt import AnswerBox, ModelsPane, PromptEditor
+from loraconsole.console.table import FilterInput
+from loraconsole.pipeline.config import Config
+from loraconsole.pipeline.messages import LogLine, LogLines
+
+Act = Callable[[StagedApp, Pilot[str]], Coroutine[Any, Any, None]]
+SIZES = [(80, 24), (120, 40), (200, 60), (40, 10)]
+
+
+def on_stage(act: Act, **options: Any) -> None:
+    async def main() -> None:
+        async with staged(**options) as (app, pilot):
+            await act(app, pilot)
+
+    asyncio.run(main())
+
+
+# --- all of them --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("scenario", ["busy", "empty", "loading", "failed", None])
+def test_every_pane_draws_lines_that_fit(scenario: Any, size: tuple[int, int]) -> None:
+    """At any size, even a hopeless one, no line is wider or taller than its pane."""
+
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        for key in "1234578":
+            await pilot.press("escape", key)
+            await pilot.pause()
+            app.show()
+            for pane in app.active_panel.panes:
+                width, height = pane.size.width - 4, pane.size.height - 2
+                if not pane.display or width < 1 or height < 1:
+                    continue
+                for line in pane.lines(app.board, width, height):
+                    assert isinstance(line, Line)
+                    assert all(ink in INKS for _, ink in line.spans)
+                for spans, _ in pane._drawn:
+                    assert length(spans) <= pane.size.width, (pane, spans)
+            assert all(strip.cell_length == size[0] for strip in _strips(app))
+
+    on_stage(act, scenario=scenario, size=size)
+
+
+def _strips(app: ConsoleApp) -> list[Any]:
+    return app.screen._compositor.render_strips()
+
+
+def test_cropped_spans_have_their_width() -> None:
+    spans = (("abc", "text"), ("日本語", "dim"))
+    for width in range(1, 14):
+        assert length(crop(spans, width, pad=True)) == width
+
+
+# --- batch --------------------------------------------------------------------------------------
+
+
+def test_the_batch_shows_every_request_with_its_adapter_and_why_it_waits() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        text = screen_text(app)
+        waiting = [row for row in app.board.requests if row.view.phase == "waiting"]
+        assert waiting and all(row.view.reason in text for row in waiting)
+        assert all(name in text for name in ("pirate", "sql", "json", "haiku", "base"))
+        assert f"{len(app.board.requests)} live" in text
+
+    on_stage(act, panel="Batch", seconds=2.0)
+
+
+def test_sorting_goes_through_the_columns_and_back() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        table = app.active_panel.query_one(BatchTable)
+        natural = [row.view.request_id for row in table._rows]
+        sortable = [column for column in table.columns if column.order]
+        for column in sortable:
+            await pilot.press("s")
+            assert table.sort_column is column
+            values = [column.order(row) for row in table._rows]  # type: ignore[misc]
+            assert values == sorted(values, reverse=column.descends)
+            await pilot.press("S")
+            values = [column.order(row) for row in table._rows]  # type: ignore[misc]
+            assert values == sorted(values, reverse=not column.descends)
+        await pilot.press("s")
+        assert [row.view.request_id for row in table._rows] == natural
+
+    on_stage(act, panel="Batch", seconds=2.0)
+
+
+def test_the_cursor_stays_on_its_request_while_rows_come_and_go() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        table = app.active_panel.query_one(BatchTable)
+        await pilot.press("down", "down", "down")
+        chosen = table.selected
+        assert chosen is not None
+        await pilot.press("s", "s", "s")
+        assert table.selected is not None
+        assert table.selected.view.request_id == chosen.view.request_id
+        await pilot.press("G")
+        assert table.selected is table._rows[-1]
+        await pilot.press("g", "pagedown", "k")
+        assert table.selected is not None
+
+    on_stage(act, panel="Batch", size=(80, 24), seconds=2.0)
+
+
+def test_the_filter_narrows_while_typing_and_escape_clears_it() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        table = app.active_panel.query_one(BatchTable)
+        everything = len(table._rows)
+        await pilot.press("slash", *"pirate")
+        assert {row.view.adapter for row in table._rows} == {"pirate"}
+        await pilot.press("enter")
+        await pilot.pause()
+        assert not app.query(FilterInput) and table.has_focus
+        assert f"{len(table._rows)} of {everything}" in screen_text(app)
+        await pilot.press("slash", "home", "exclamation_mark")
+        assert {row.view.adapter for row in table._rows} == {None, "sql", "json", "haiku"}
+        await pilot.press("end", "left_square_bracket")
+        assert "unterminated" in screen_text(app)
+        await pilot.press("escape")
+        await pilot.pause()
+        assert len(table._rows) == everything
+
+    on_stage(act, panel="Batch", seconds=2.0)
+
+
+def test_a_request_opens_with_all_its_details_and_goes_on_living() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        await pilot.press("enter")
+        await pilot.pause()
+        assert isinstance(app.screen, LiveDialog)
+        view = app.board.requests[0].view
+        text = screen_text(app)
+        for wanted in (view.request_id, f"{view.num_prompt} tokens", "timeline", "decode"):
+            assert wanted in text
+        app.story.abort(view.request_id)  # type: ignore[union-attr]
+        app.advance(1.0)
+        app.show()
+        await pilot.pause()
+        assert "no longer live" in screen_text(app)
+        await pilot.press("escape")
+        assert isinstance(app.screen, Desk)
+
+    on_stage(act, panel="Batch", seconds=2.0)
+
+
+# --- latency ------------------------------------------------------------------------------------
+
+
+def test_latency_shows_parts_percentiles_and_synchronize_points() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        text = screen_text(app)
+        for wanted in (
+            *("host", "copy", "launch", "busy", "sync wait", "histogram of sync wait"),
+            *("first token", "inter-token", "decode step", "sync prefill", "sync merge"),
+            *("p50", "p90", "p99", "last steps"),
+        ):
+            assert wanted in text
+
+    on_stage(act, panel="Latency", seconds=20.0)
+
+
+def test_arrows_scrub_back_in_time_and_zero_returns() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        parts = app.active_panel.query_one(PartsPane)
+        flame = app.active_panel.query_one(FlamePane)
+        now = flame._drawn
+        await pilot.press("left", "left")
+        assert "10 s ago" in screen_text(app)
+        assert flame._drawn != now
+        await pilot.press("0")
+        assert parts._back == 0 and flame.back_s == 0.0
+
+    on_stage(act, panel="Latency", seconds=20.0)
+
+
+def test_h_turns_the_histogram_to_the_next_part() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        histogram = app.active_panel.query_one(HistogramPane)
+        for kind in (*HistogramPane.KINDS[1:], HistogramPane.KINDS[0]):
+            await pilot.press("h")
+            await pilot.pause()
+            assert histogram.kind == kind
+
+    on_stage(act, panel="Latency", seconds=5.0)
+
+
+# --- adapters, processes ------------------------------------------------------------------------
+
+
+def test_adapters_show_their_state_size_and_work() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        text = screen_text(app)
+        for wanted in ("base", "pirate", "gpu", "q k v o up", "1.8 MiB", "output tokens a second"):
+            assert wanted in text
+        await pilot.press("down", "enter")
+        await pilot.pause()
+        row = app.board.adapters[1]
+        assert row.view.digest[:32] in screen_text(app) and row.view.path in screen_text(app)
+        await pilot.press("escape", "slash", *"sql", "enter")
+        table = app.active_panel.query_one(AdapterTable)
+        assert [row.name for row in table._rows] == ["sql"]
+
+    on_stage(act, panel="Adapters")
+
+
+def test_processes_show_how_they_are_and_what_they_said_last() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        text = screen_text(app)
+        for wanted in ("supervisor", "worker-0", "failed", "out of memory", "exit 1"):
+            assert wanted in text or wanted == "exit 1"
+        table = app.active_panel.query_one(ProcessTable)
+        await pilot.press("down", "down")
+        await pilot.pause()
+        assert table.selected is not None and table.selected.name == "worker-0"
+        assert "last lines of worker-0" in screen_text(app)
+        await pilot.press("enter")
+        await pilot.pause()
+        assert "last exit code 1" in screen_text(app)
+
+    on_stage(act, panel="Processes", scenario="failed")
+
+
+def test_the_tail_follows_the_selected_process() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        tail = app.active_panel.query_one(TailPane)
+        first = tail._drawn
+        await pilot.press("down", "down", "down")
+        await pilot.pause()
+        assert tail._drawn != first
+
+    on_stage(act, panel="Processes", seconds=20.0)
+
+
+# --- logs ---------------------------------------------------------------------------------------
+
+
+def test_logs_follow_until_somebody_scrolls_and_then_count_what_is_new() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        assert "following" in screen_text(app)
+        await pilot.press("pageup")
+        held = screen_text(app).splitlines()[3:10]
+        app.advance(2.0)
+        app.show()
+        await pilot.pause()
+        assert screen_text(app).splitlines()[3:10] == held
+        assert "new" in screen_text(app).splitlines()[2]
+        await pilot.press("f")
+        assert "following" in screen_text(app)
+        await pilot.press("g")
+        assert "finished request 00000002" in screen_text(app)
+
+    on_stage(act, panel="Logs", seconds=30.0)
+
+
+def test_logs_can_be_filtered_and_cut_off_below_a_level() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        pane = app.active_panel.query_one(LogPane)
+        everything = len(pane._kept)
+        await pilot.press("l", "l")
+        assert {line.level for line in pane._kept} == {"WARNING", "ERROR"}
+        await pilot.press("l", "l")
+        assert len(pane._kept) == everything
+        await pilot.press("slash", *"router", "enter")
+        assert {line.source for line in pane._kept} == {"router"}
+        app.advance(5.0)
+        app.show()
+        assert {line.source for line in pane._kept} == {"router"}
+        assert len(pane._kept) == sum(line.source == "router" for line in app.board.logs)
+
+    on_stage(act, panel="Logs", seconds=30.0)
+
+
+def test_lines_that_were_never_heard_leave_a_mark() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        last = app.board.logs[-1]
+        line = LogLine(last.number + 1205, app.now, "router", "INFO", "back again")
+        app.ledger.take(LogLines((line,)), app.now)
+        app.show()
+        await pilot.pause()
+        assert "1 204 lines were not heard" in screen_text(app)
+
+    on_stage(act, panel="Logs")
+
+
+def test_a_log_line_cannot_command_the_terminal() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        text = "\x1b]0;owned\x07\x1b[2J\x1b[31mred\r\n"
+        line = LogLine(app.board.logs[-1].number + 1, app.now, "router", "INFO", text)
+        app.ledger.take(LogLines((line,)), app.now)
+        app.show()
+        await pilot.pause()
+        shown = screen_text(app)
+        assert "\x1b" not in shown and "owned" not in shown and "red" in shown
+
+    on_stage(act, panel="Logs")
+
+
+def test_the_logs_keep_what_the_books_keep() -> None:
+    ledger = Ledger("/run/here")
+    pane = LogPane()
+    for start in range(0, 12_000, 500):
+        lines = tuple(LogLine(n, START, "router", "INFO", "x") for n in range(start, start + 500))
+        ledger.take(LogLines(lines), START)
+        pane._gather(ledger.board(START).logs)
+    assert pane._kept == list(ledger.board(START).logs)
+
+
+def test_enter_shows_a_long_line_whole() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        text = " ".join(f"word{n}" for n in range(60))
+        line = LogLine(app.board.logs[-1].number + 1, app.now, "router", "ERROR", text)
+        app.ledger.take(LogLines((line,)), app.now)
+        app.show()
+        await pilot.press("enter")
+        await pilot.pause()
+        assert "word59" in screen_text(app)
+
+    on_stage(act, panel="Logs", size=(80, 24))
+
+
+# --- prompt -------------------------------------------------------------------------------------
+
+
+def with_a_ring(
+    act: Callable[[ConsoleApp, Pilot[str]], Coroutine[Any, Any, None]], pace: float = 60.0
+) -> None:
+    """The prompt talks to a real HTTP server, heard of through real telemetry."""
+
+    async def main() -> None:
+        run = Path(tempfile.mkdtemp(prefix="lc-"))
+        config = Config(run=str(run), port=0)
+        ring = FakeRing(config, Story("busy", rows=4, start=time.time()), tokens_per_second=pace)
+        task = asyncio.create_task(ring.main())
+        app = ConsoleApp(config)
+        try:
+            async with app.run_test(size=(120, 40), notifications=True) as pilot:
+                await wait(lambda: app.board.server is not None and bool(app.board.adapters))
+                await pilot.press("5")
+                await pilot.pause()
+                await act(app, pilot)
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+            shutil.rmtree(run, ignore_errors=True)
+
+    asyncio.run(main())
+
+
+async def wait(holds: Callable[[], bool], seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, "not in time"
+        await asyncio.sleep(0.05)
+
+
+def test_several_models_answer_side_by_side_and_become_markdown() -> None:
+    async def act(app: ConsoleApp, pilot: Pilot[str]) -> None:
+        models = app.active_panel.query_one(ModelsPane)
+        models.chosen = {"pirate", "haiku"}
+        await pilot.press(*"Ahoy", "enter")
+        await wait(
+            lambda: "tok/s  first" in screen_text(app) and "And so it goes" in screen_text(app)
+        )
+        boxes = list(app.active_panel.query(AnswerBox))
+        assert [box.pane.answer.model for box in boxes] == ["pirate", "haiku"]
+        assert boxes[0].region.y == boxes[1].region.y and boxes[0].region.x < boxes[1].region.x
+        assert app.active_panel.is_live
+        assert app.active_panel.query_one(PromptEditor).text == ""
+        await wait(lambda: len(app.query(Markdown)) == 2)
+        answers = [box.pane.answer for box in boxes]
+        assert all(answer.finish_reason == "stop" and answer.num_tokens for answer in answers)
+        assert all(answer.ttft_s and answer.tokens_s > 0 for answer in answers)
+        await pilot.pause()
+        assert "Ahoy" in screen_text(app) and "tokens" in screen_text(app)
+        await pilot.press("up")  # what was asked before
+        assert app.active_panel.query_one(PromptEditor).text == "Ahoy"
+        await pilot.press("down")
+        assert app.active_panel.query_one(PromptEditor).text == ""
+
+    with_a_ring(act)
+
+
+def test_escape_cancels_and_what_was_said_stays() -> None:
+    async def act(app: ConsoleApp, pilot: Pilot[str]) -> None:
+        await pilot.press(*"Hello", "enter")
+        await wait(lambda: "And so" in screen_text(app))
+        await pilot.press("enter", *"more", "enter")
+        await pilot.pause()
+        assert any("still coming" in note.title for note in app._notifications)
+        await pilot.press("escape")
+        await wait(lambda: not app.active_panel.is_live)
+        await pilot.pause()
+        assert app.active_panel.query_one(PromptEditor).text == "more"  # not written over
+        await pilot.press("escape")  # nothing streams: escape leaves the editor
+        assert app.active_panel.query_one(ModelsPane).has_focus
+
+    with_a_ring(act, pace=12.0)
+
+
+def test_a_refused_prompt_comes_back_and_says_why() -> None:
+    async def act(app: ConsoleApp, pilot: Pilot[str]) -> None:
+        await pilot.press(*"please", "space", *"refuse", "enter")
+        await wait(lambda: "the queue is full" in screen_text(app))
+        await wait(lambda: app.active_panel.query_one(PromptEditor).text == "please refuse")
+
+    with_a_ring(act)
+
+
+def test_parameters_are_checked_before_anything_is_sent() -> None:
+    async def act(app: ConsoleApp, pilot: Pilot[str]) -> None:
+        app.active_panel.query_one("#temperature", Input).value = "hot"
+        await pilot.press(*"Hello", "enter")
+        await pilot.pause()
+        assert any("temperature" in note.title for note in app._notifications)
+        assert app.active_panel.query_one(PromptEditor).text == "Hello"
+        assert app.active_panel.query_one("#temperature", Input).has_focus
+
+    with_a_ring(act)
+
+
+def test_without_a_server_the_prompt_stays_and_says_so() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        await pilot.press(*"Hello", "enter")
+        await pilot.pause()
+        assert app.active_panel.query_one(PromptEditor).text == "Hello"
+        assert any("not there yet" in note.title for note in app._notifications)
+
+    on_stage(act, panel="Prompt", scenario="loading")
+
+
+def test_models_are_marked_with_the_keyboard_and_the_mouse() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        models = app.active_panel.query_one(ModelsPane)
+        assert models.chosen == {"SmolLM2-135M-Instruct", "pirate"}
+        await pilot.press("escape", "right", "right", "space")
+        assert "sql" in models.chosen and not app.is_paused
+        await pilot.press("a")
+        assert len(models.chosen) == 5
+        await pilot.press("a")
+        assert len(models.chosen) == 1
+        start = models._places[3][1]
+        await pilot.click(ModelsPane, offset=(start + 4, 1))
+        assert "json" in models.chosen
+
+    on_stage(act, panel="Prompt")
+
+
+def test_a_text_wrapped_as_it_grows_is_wrapped_as_if_it_were_whole() -> None:
+    text = "One two three four five.\n\nSix seven eight nine ten eleven twelve\nend of it all. " * 8
+    growing = WrappedText()
+    for end in range(0, len(text) + 1, 7):
+        lines = list(growing.lines(text[:end], 24))
+        assert lines == list(WrappedText().lines(text[:end], 24))
+    assert list(growing.lines(text, 30)) == list(WrappedText().lines(text, 30))
+
+
+def test_an_answers_pace_does_not_count_the_wait_for_its_first_token() -> None:
+    answer = Answer("pirate", "pirate", "adapter-1", asked_at=0.0)
+    for _ in range(11):
+        answer.add("x")
+    answer.first_at, answer.ended_at = 5.0, 7.0
+    assert answer.ttft_s == 5.0
+    assert answer.tokens_s == pytest.approx(5.0)
+    assert answer.text == "x" * 11
+
+
+def test_a_pane_without_a_board_asks_the_app() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        assert isinstance(app.board, Board)
+        for pane in app.query(Pane):
+            pane.paint()
+
+    on_stage(act)
