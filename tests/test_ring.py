@@ -199,8 +199,12 @@ def test_32_mixed_streams_say_what_each_says_alone(ring: Ring) -> None:
     [
         ({"model": "absent"}, 404, "no adapter 'absent' is registered"),
         ({"model": f"{BASE}:absent"}, 404, "no adapter 'absent' is registered"),
-        ({"max_tokens": 9000}, 400, "exceeds the model's 8192"),
-        ({"messages": [{"role": "user", "content": "word " * 9000}]}, 400, "exceeds the model's"),
+        ({"max_tokens": 9000}, 400, "exceeds 8192, the longest"),
+        (
+            {"messages": [{"role": "user", "content": "word " * 9000}]},
+            400,
+            "exceeds 8192, the longest",
+        ),
         ({"temperature": -1}, 400, "temperature"),
         ({"messages": []}, 400, "empty"),
         ({"tools": [{"type": "function"}]}, 400, "tools"),

@@ -75,7 +75,7 @@ def test_the_key_is_on_no_command_line(ring: Ring) -> None:
 def test_what_can_never_fit_is_refused_with_the_numbers(ring: Ring) -> None:
     response = complete(ring, max_tokens=400)
     assert response.status_code == 400
-    assert "exceed the pool of 256" in response.json()["error"]["message"]
+    assert "= 402 exceeds 256, the longest" in response.json()["error"]["message"]
     ring.wait_idle()
 
 

@@ -99,7 +99,8 @@ class Scheduler:
         if total > longest:
             raise Overlong(
                 f"prompt of {len(request.prompt_ids)} tokens + max_tokens "
-                f"{request.params.max_tokens} = {total} exceeds the model's {longest}"
+                f"{request.params.max_tokens} = {total} exceeds {longest}, "
+                "the longest that the model and its pool hold"
             )
         if self.pool.pages_for(total) > self.pool.total:
             raise Overlong(
