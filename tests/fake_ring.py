@@ -607,6 +607,8 @@ class FakeRing:
 
     async def _chunks(self, body: dict[str, Any], prompt: str) -> AsyncIterator[str]:
         words = answer(body["model"], prompt)[: body.get("max_tokens", 128)]
+        if "at length" in prompt:  # for measuring: longer than anybody would read
+            words = words * 60
         await asyncio.sleep(0.05 + len(body["model"]) % 5 * 0.03)
         for word in words:
             delta = {"choices": [{"index": 0, "delta": {"content": word}, "finish_reason": None}]}

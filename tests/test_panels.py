@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_ring import FakeRing, Story
+from fake_ring import FakeRing, Scenario, Story
 from stage import START, StagedApp, screen_text, staged
 from textual.pilot import Pilot
 from textual.widgets import Input, Markdown
@@ -34,6 +34,7 @@ from loraconsole.pipeline.messages import LogLine, LogLines
 
 Act = Callable[[StagedApp, Pilot[str]], Coroutine[Any, Any, None]]
 SIZES = [(80, 24), (120, 40), (200, 60), (40, 10)]
+STATES: list[Scenario | None] = ["empty", "loading", "failed", None]
 
 
 def on_stage(act: Act, **options: Any) -> None:
@@ -47,8 +48,11 @@ def on_stage(act: Act, **options: Any) -> None:
 # --- all of them --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("size", SIZES, ids=str)
-@pytest.mark.parametrize("scenario", ["busy", "empty", "loading", "failed", None])
+@pytest.mark.parametrize(
+    ("scenario", "size"),
+    [*(("busy", size) for size in SIZES), *((state, SIZES[0]) for state in STATES)],
+    ids=str,
+)
 def test_every_pane_draws_lines_that_fit(scenario: Any, size: tuple[int, int]) -> None:
     """At any size, even a hopeless one, no line is wider or taller than its pane."""
 
