@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ...kernels import reference
 from ..card import ModelCard, RopeScaling
+from .device import Helpers
 
 PACK_ROWS = 32
 """Rows oneDNN is told to expect when it packs a weight: what it then makes serves 1 to 512 rows
@@ -55,7 +56,7 @@ class PackedLinear:
         self.num_bytes = weight.nbytes
 
     def __call__(self, x: Tensor) -> Tensor:
-        y: Tensor = torch.ops.mkldnn._linear_pointwise(
+        y: Tensor = torch.ops.mkldnn._linear_pointwise.default(
             x.to(self._dtype), self._weight, self._bias, "none", [], ""
         )
         return y.float()
@@ -99,7 +100,7 @@ class Int4Linear:
     """torch's kernel wants out_features in multiples of this."""
 
     def __init__(self, blocks: Int4Blocks, bias: Tensor | None = None) -> None:
-        self._packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(blocks.q.int(), 1)
+        self._packed = torch._convert_weight_to_int4pack_for_cpu(blocks.q.int(), 1)
         pairs = torch.stack((blocks.scale.t(), blocks.middle.t()), dim=-1)
         self._scale_and_middle = pairs.bfloat16().contiguous()  # [groups, out_features, 2]
         self._bias = bias
@@ -110,10 +111,27 @@ class Int4Linear:
         return blocks.shape[0] % cls.ROWS == 0
 
     def __call__(self, x: Tensor) -> Tensor:
-        y: Tensor = torch.ops.aten._weight_int4pack_mm_for_cpu(
+        y: Tensor = torch._weight_int4pack_mm_for_cpu(
             x.bfloat16(), self._packed, INT4_GROUP, self._scale_and_middle
         )
         return y.float() if self._bias is None else y.float().add_(self._bias)
+
+
+class HelpedLinear:
+    """A linear map that calls other threads to help where its rows are worth it."""
+
+    READ_ROWS = 8
+    """For fewer rows than this, reading the weight takes the time, and so it counts as many."""
+
+    def __init__(self, linear: Linear, num_weights: int, helpers: Helpers) -> None:
+        self._linear, self._num_weights, self._helpers = linear, num_weights, helpers
+        self.num_bytes = linear.num_bytes
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if not self._helpers.worth(self._num_weights * max(len(x), self.READ_ROWS)):
+            return self._linear(x)
+        with self._helpers:
+            return self._linear(x)
 
 
 class LinearByRows:

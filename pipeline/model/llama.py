@@ -32,6 +32,8 @@ class Llama:
         hidden = F.embedding(batch.token_ids, self._embedding)  # [num_tokens, hidden_size]
         for layer, pool in zip(self._layers, pages, strict=True):
             layer(hidden, batch, pool)
+        if not len(batch.sample_tokens):
+            return hidden.new_empty((0, len(self._embedding)))
         wanted = hidden.index_select(0, batch.sample_tokens)
         return self._head(self._norm(wanted)).float()
 

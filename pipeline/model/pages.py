@@ -22,8 +22,8 @@ CPU_SHARE = 0.25
 """Of the memory free after the weights, on a machine that others use too."""
 CUDA_SHARE = 0.85
 """Of the memory free after the weights; the rest is for activations."""
-MOST_SEQUENCES = 64
-"""A pool sized from free memory stops at so many sequences of full length."""
+MOST_SEQUENCES = 8
+"""Of full length; a CPU's pool that is sized from free memory stops there."""
 
 Ints = npt.NDArray[np.int64]
 
@@ -104,7 +104,7 @@ def choose_num_pages(
             f"no memory for the KV of a single page ({each / 2**20:.0f} MiB)",
             "free some, or choose a smaller model",
         )
-    return min(num_pages, MOST_SEQUENCES * one)
+    return num_pages if device.type == "cuda" else min(num_pages, MOST_SEQUENCES * one)
 
 
 def pages_for(num_tokens: int) -> int:

@@ -146,9 +146,9 @@ class ModelRunner:
         config, device = self._config, self._queue.device
         card = read_card(self._directory)
         checkpoint = open_checkpoint(self._directory, dummy=config.dummy)
-        precision = choose_precision(config, device, checkpoint.has_int4)
+        precision = choose_precision(config, card, device, checkpoint.has_int4)
         with self._bar("weights", card.num_layers + 1, "layer") as bar:
-            loader = ModelLoader(card, checkpoint, precision, device, bar.update)
+            loader = ModelLoader(card, checkpoint, precision, self._queue, bar.update)
             self._model: Llama = loader.load()
         self._weights_bytes = loader.num_bytes
         self._precision = precision

@@ -1,0 +1,155 @@
+"""The bare loop: the model without scheduler, sockets or HTTP, as the measure of all that.
+
+    python -m loraconsole.pipeline.model.bare_loop MODEL_DIRECTORY --dtype float32 auto
+
+Prints tokens a second of decoding alone, for each type and number of rows: all rows the base model
+("base"), or the rows in turn the base and each adapter ("mixed"). Steps are launched as the worker
+does it, one ahead of its tokens. Configurations take turns, and medians are printed, since other
+work on a machine disturbs them all alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from ..card import ModelCard, read_card
+from ..config import Config
+from ..messages import Admission, Batch, BatchRow, SamplingParams
+from .adapter import module_path, module_shapes
+from .pages import pages_for
+from .runner import ModelRunner
+
+GREEDY = SamplingParams(temperature=0.0)
+
+
+class BareLoop:
+    """One loaded model, and the two things measured on it."""
+
+    def __init__(self, config: Config, directory: Path) -> None:
+        self._runner = ModelRunner(config, directory, 0, lambda message: None)
+        ready = self._runner.load()
+        self.adapters = [adapter.name for adapter in ready.adapters]
+        self.name = self._runner.stats().dtype
+
+    def decode(self, num_rows: int, steps: int, context: int, *, mixed: bool) -> float:
+        """Tokens a second of `steps` steps, for rows that begin with `context` tokens."""
+        names = [None, *self.adapters] if mixed else [None]
+        size = pages_for(context + steps + 1)
+        admissions, rows = [], []
+        for row in range(num_rows):
+            prompt = tuple((row * 7 + place) % 1000 for place in range(context))
+            adapter = names[row % len(names)]
+            admissions.append(Admission(row, prompt, context, GREEDY, adapter))
+            rows.append(BatchRow(row, context, tuple(range(row * size, (row + 1) * size))))
+        self._runner.reset()
+        self._runner.launch(Batch(0, 0, (), tuple(admissions), tuple(rows))).wait()
+        step = Batch(0, 0, (), (), tuple(BatchRow(row, 1) for row in range(num_rows)))
+        pending = self._runner.launch(step)
+        pending.wait()
+        started = time.perf_counter()
+        pending = self._runner.launch(step)
+        for _ in range(steps - 2):
+            following = self._runner.launch(step)
+            pending.wait()
+            pending = following
+        pending.wait()
+        return (steps - 1) * num_rows / (time.perf_counter() - started)
+
+    def prefill(self, num_tokens: int) -> float:
+        """Tokens a second of one prompt."""
+        prompt = tuple(place % 1000 for place in range(num_tokens))
+        admission = Admission(0, prompt, num_tokens, GREEDY, None)
+        row = BatchRow(0, num_tokens, tuple(range(pages_for(num_tokens))))
+        self._runner.reset()
+        started = time.perf_counter()
+        self._runner.launch(Batch(0, 0, (), (admission,), (row,))).wait()
+        return num_tokens / (time.perf_counter() - started)
+
+
+def write_random_adapter(directory: Path, card: ModelCard, rank: int, seed: int) -> None:
+    """A PEFT directory with small random weights on all seven modules."""
+    generator = torch.Generator().manual_seed(seed)
+    tensors = {}
+    for layer in range(card.num_layers):
+        for module, (out_features, in_features) in module_shapes(card).items():
+            key = f"base_model.model.{module_path(layer, module)}"
+            for side, shape in (("A", (rank, in_features)), ("B", (out_features, rank))):
+                tensors[f"{key}.lora_{side}.weight"] = (
+                    torch.randn(shape, generator=generator) * 0.01
+                )
+    directory.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, directory / "adapter_model.safetensors")
+    config = {
+        "peft_type": "LORA",
+        "r": rank,
+        "lora_alpha": 2 * rank,
+        "target_modules": [*module_shapes(card)],
+    }
+    (directory / "adapter_config.json").write_text(json.dumps(config))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("directory", type=Path, help="config.json with weights beside it")
+    parser.add_argument("--dtype", nargs="+", default=["float32", "auto"])
+    parser.add_argument("--rows", nargs="+", type=int, default=[1, 8, 32])
+    parser.add_argument("--steps", type=int, default=32, help="decode steps of one measurement")
+    parser.add_argument("--context", type=int, default=64, help="prompt tokens of each row")
+    parser.add_argument("--prompt", type=int, default=512, help="tokens of the measured prompt")
+    parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--adapters", type=int, default=4, help="random adapters beside the base")
+    parser.add_argument("--rank", type=int, default=8)
+    parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--dummy", action="store_true", help="random weights")
+    given = parser.parse_args(arguments)
+    card = read_card(given.directory)
+    with tempfile.TemporaryDirectory() as scratch:
+        entries = []
+        for number in range(given.adapters):
+            path = Path(scratch) / f"random-{number}"
+            write_random_adapter(path, card, given.rank, number)
+            entries.append(f"random-{number}={path}")
+        loops = [
+            BareLoop(
+                Config(
+                    dtype=dtype,
+                    threads=given.threads,
+                    adapter=tuple(entries),
+                    device=given.device,
+                    dummy=given.dummy,
+                ),
+                given.directory,
+            )
+            for dtype in given.dtype
+        ]
+    measured: dict[tuple[str, str], list[float]] = {}
+    for _ in range(given.repeat):
+        for num_rows in given.rows:
+            for mixed in (False, True):
+                for loop in loops:
+                    what = f"{num_rows:3d} rows {'mixed' if mixed else 'base'}"
+                    speed = loop.decode(num_rows, given.steps, given.context, mixed=mixed)
+                    measured.setdefault((what, loop.name), []).append(speed)
+        for loop in loops:
+            what = f"prompt of {given.prompt}"
+            measured.setdefault((what, loop.name), []).append(loop.prefill(given.prompt))
+    for (what, name), speeds in measured.items():
+        print(
+            f"{what:16s} {name:36s} {statistics.median(speeds):8.1f} tokens/s "
+            f"({min(speeds):.1f} to {max(speeds):.1f})"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,226 @@
+"""Weights from safetensors, GGUF and nothing at all; and what is said where they are wrong."""
+
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import pytest
+import torch
+from driver import Driver, save_model, start_runner
+from safetensors.torch import load_file, save_file
+
+from loraconsole.pipeline.config import OperatorError
+from loraconsole.pipeline.model.checkpoint import GgufCheckpoint, open_checkpoint
+
+PROMPT = [11, 90, 3, 77, 54, 121, 8]
+
+
+def logits_of(directory: Path, **settings: Any) -> torch.Tensor:
+    """Of a prompt and three tokens after it."""
+    driver = Driver(start_runner(directory, **settings)[0])
+    driver.generate([number := driver.add(PROMPT)], 4)
+    return torch.stack(driver.logits[number])
+
+
+def write_gguf(
+    directory: Path, kind: gguf.GGMLQuantizationType, architecture: str = "llama"
+) -> None:
+    """Replaces a checkpoint's safetensors by a model.gguf as llama.cpp converts it, with matrices
+    in the given type."""
+    config = json.loads((directory / "config.json").read_text())
+    heads = {"q_proj": config["num_attention_heads"], "k_proj": config["num_key_value_heads"]}
+    names = {
+        "self_attn.q_proj": "attn_q",
+        "self_attn.k_proj": "attn_k",
+        "self_attn.v_proj": "attn_v",
+        "self_attn.o_proj": "attn_output",
+        "self_attn.q_norm": "attn_q_norm",
+        "self_attn.k_norm": "attn_k_norm",
+        "mlp.gate_proj": "ffn_gate",
+        "mlp.up_proj": "ffn_up",
+        "mlp.down_proj": "ffn_down",
+        "input_layernorm": "attn_norm",
+        "post_attention_layernorm": "ffn_norm",
+        "model.embed_tokens": "token_embd",
+        "model.norm": "output_norm",
+        "lm_head": "output",
+    }
+    writer = gguf.GGUFWriter(directory / "model.gguf", architecture)
+    writer.add_array("tokenizer.ggml.tokens", [f"token {i}" for i in range(config["vocab_size"])])
+    writer.add_array("tokenizer.ggml.scores", [0.5] * config["vocab_size"])
+    for name, tensor in load_file(directory / "model.safetensors").items():
+        module, _, suffix = name.rpartition(".")
+        prefix, _, rest = module.removeprefix("model.layers.").partition(".")
+        target = f"blk.{prefix}.{names[rest]}" if rest in names else names[module]
+        last = rest.rpartition(".")[2]
+        if architecture == "llama" and last in heads:
+            shape = tensor.shape
+            tensor = tensor.reshape(heads[last], 2, -1, *shape[1:]).swapaxes(1, 2).reshape(shape)
+        data = tensor.numpy()
+        if data.ndim == 2:
+            writer.add_tensor(f"{target}.{suffix}", gguf.quantize(data, kind), raw_dtype=kind)
+        else:
+            writer.add_tensor(f"{target}.{suffix}", data)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    (directory / "model.safetensors").unlink()
+
+
+WIDE = {"hidden_size": 64, "intermediate_size": 96, "head_dim": 16, "num_attention_heads": 4}
+"""Matrices whose rows are whole blocks of 32."""
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3"])
+@pytest.mark.parametrize("kind", ["F32", "F16", "Q8_0", "Q4_0", "Q4_1", "Q5_1"])
+def test_a_gguf_equals_the_weights_it_was_made_from(kind: str, family: str, tmp_path: Path) -> None:
+    """Against transformers with the same, dequantised weights."""
+    quantization = gguf.GGMLQuantizationType[kind]
+    model = save_model(tmp_path, family, **WIDE)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 2:
+                blocks = gguf.quantize(parameter.numpy(), quantization)
+                parameter.copy_(torch.from_numpy(gguf.dequantize(blocks, quantization)))
+    write_gguf(tmp_path, quantization, family)
+    driver = Driver(start_runner(tmp_path)[0])
+    number = driver.add(PROMPT)
+    driver.generate([number], 4)
+    ids = torch.tensor([PROMPT + driver.tokens[number][:-1]])
+    with torch.no_grad():
+        expected = model(ids).logits[0, len(PROMPT) - 1 :]
+    found = torch.stack(driver.logits[number])
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", ["int4", "auto", "bfloat16"])
+@pytest.mark.parametrize("kind", ["Q4_0", "Q4_1"])
+def test_narrow_types_stay_near_float32(kind: str, dtype: str, tmp_path: Path) -> None:
+    save_model(tmp_path, "qwen2", initializer_range=0.05, **WIDE)
+    write_gguf(tmp_path, gguf.GGMLQuantizationType[kind], "qwen2")
+    wide, narrow = logits_of(tmp_path), logits_of(tmp_path, dtype=dtype)
+    assert not torch.equal(wide, narrow)
+    torch.testing.assert_close(narrow[0], wide[0], rtol=0.05, atol=0.05)
+
+
+def test_tensors_may_be_spread_over_files(tmp_path: Path) -> None:
+    save_model(tmp_path, "llama")
+    whole = logits_of(tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    (tmp_path / "model.safetensors").unlink()
+    shards = {}
+    for number, names in enumerate((sorted(tensors)[::2], sorted(tensors)[1::2])):
+        file = f"model-{number}.safetensors"
+        save_file({name: tensors[name] for name in names}, tmp_path / file)
+        shards |= dict.fromkeys(names, file)
+    assert torch.equal(logits_of(tmp_path), whole), "without an index"
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": shards}))
+    assert torch.equal(logits_of(tmp_path), whole), "with one"
+
+
+def test_dummy_weights_need_only_a_config_and_are_always_the_same(tmp_path: Path) -> None:
+    save_model(tmp_path, "llama")
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(OperatorError, match="holds no weights"):
+        start_runner(tmp_path)
+    first = logits_of(tmp_path, dummy=True)
+    assert torch.equal(first, logits_of(tmp_path, dummy=True))
+    assert first.std() > 0
+
+
+def test_a_missing_or_misshapen_tensor_is_named_with_its_file_and_shapes(tmp_path: Path) -> None:
+    save_model(tmp_path, "llama")
+    path = tmp_path / "model.safetensors"
+    tensors = load_file(path)
+    name = "model.layers.1.mlp.up_proj.weight"
+    save_file({k: v for k, v in tensors.items() if k != name}, path)
+    with pytest.raises(OperatorError, match=rf"{tmp_path}.*{name} is missing"):
+        start_runner(tmp_path)
+    save_file(tensors | {name: torch.zeros(80, 47)}, path)
+    with pytest.raises(
+        OperatorError,
+        match=rf"model.safetensors: {name} has shape \[80, 47\].* needs \[80, 48\]",
+    ):
+        start_runner(tmp_path)
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(OperatorError, match=r"model\.safetensors cannot be read"):
+        start_runner(tmp_path)
+
+
+def test_a_broken_gguf_is_told_apart_from_a_missing_tensor(tmp_path: Path) -> None:
+    save_model(tmp_path, "llama", **WIDE)
+    write_gguf(tmp_path, gguf.GGMLQuantizationType.Q4_1)
+    path = tmp_path / "model.gguf"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:200])
+    with pytest.raises(OperatorError, match="is not a whole GGUF file"):
+        start_runner(tmp_path)
+    path.write_bytes(whole[: -len(whole) // 3])
+    with pytest.raises(OperatorError, match="is cut off"):
+        start_runner(tmp_path)
+    path.write_bytes(b"GGML" + whole[4:])
+    with pytest.raises(OperatorError, match="is not a whole GGUF file"):
+        start_runner(tmp_path)
+    path.write_bytes(whole)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 4}))
+    with pytest.raises(OperatorError, match=r"model.layers.3\.\S+ is missing"):
+        start_runner(tmp_path)
+
+
+def test_types_that_a_device_cannot_compute_are_refused(tmp_path: Path) -> None:
+    save_model(tmp_path, "llama")
+    for dtype in ("int4", "float16"):
+        with pytest.raises(OperatorError, match=f"--dtype {dtype}"):
+            start_runner(tmp_path, dtype=dtype)
+
+
+# --- the real model -----------------------------------------------------------------------------
+
+
+def test_the_table_of_the_default_model_is_read_in_a_moment(model_directory: str) -> None:
+    started = time.perf_counter()
+    checkpoint = open_checkpoint(Path(model_directory), dummy=False)
+    assert time.perf_counter() - started < 1.0, "GGUFReader needs two seconds"
+    assert isinstance(checkpoint, GgufCheckpoint)
+    assert checkpoint.paired_heads and checkpoint.has_int4
+    blocks = checkpoint.int4("model.layers.3.mlp.down_proj.weight", (576, 1536))
+    assert blocks is not None
+    weight = checkpoint.tensor("model.layers.3.mlp.down_proj.weight", (576, 1536))
+    np.testing.assert_allclose(blocks.dequantize(), weight, atol=1e-5)
+
+
+def test_the_default_model_answers_as_transformers_does(
+    model_directory: str, tmp_path: Path
+) -> None:
+    """Token for token, greedy, in float32, from the same GGUF."""
+    from transformers import AutoModelForCausalLM
+
+    shutil.copy(Path(model_directory) / "config.json", tmp_path)
+    (tmp_path / "model.gguf").symlink_to(Path(model_directory) / "model.gguf")
+    model = AutoModelForCausalLM.from_pretrained(
+        tmp_path, gguf_file="model.gguf", dtype=torch.float32
+    )
+    runner, ready = start_runner(model_directory)
+    assert ready.max_model_len == 2048
+    driver = Driver(runner)
+    generator = torch.Generator().manual_seed(3)
+    prompts = [torch.randint(49152, (n,), generator=generator).tolist() for n in (3, 25, 60)]
+    numbers = [driver.add(prompt) for prompt in prompts]
+    driver.generate(numbers, 24, chunk=32)
+    for number, prompt in zip(numbers, prompts, strict=True):
+        ids = torch.tensor([prompt])
+        answer = model.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=24,
+            do_sample=False,
+            eos_token_id=None,
+        )
+        assert driver.tokens[number] == answer[0, len(prompt) :].tolist()
