@@ -220,10 +220,12 @@ def _by_module(
 ) -> dict[tuple[int, str], tuple[Tensor, Tensor]]:
     """The (A, B) of each (layer, module) that the adapter targets, checked one by one."""
     found: dict[tuple[int, str], tuple[Tensor, Tensor]] = {}
+    known: set[str] = set()
     rest = dict(tensors)
     for layer in range(card.num_layers):
         for module, (out_features, in_features) in module_shapes(card).items():
             where = module_path(layer, module)
+            known.add(where)
             if not config.targets(where, layer):
                 continue
             rank = config.rank(where)
@@ -242,12 +244,17 @@ def _by_module(
                     raise AdapterError(f"{path}: {key} holds values that are not finite numbers")
                 pair.append(tensor)
             found[layer, module] = (pair[0], pair[1])
-    for key in rest:
-        match = KEY.fullmatch(key)
-        what = f"{match['module']} is not" if match else "that key is not"
-        raise AdapterError(f"{path}: {key}: {what} among the modules that can be adapted here")
     if not found:
         raise AdapterError(f"{path}: target_modules names no module of this model")
+    for key in rest:
+        match = KEY.fullmatch(key)
+        if match is None:
+            raise AdapterError(f"{path}: {key} is no key of a LoRA adapter")
+        if match["module"] in known:
+            raise AdapterError(f"{path}: {key}: {match['module']} is not among its target_modules")
+        raise AdapterError(
+            f"{path}: {key}: {match['module']} is no module that can be adapted in this model"
+        )
     return found
 
 

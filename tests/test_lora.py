@@ -1,0 +1,324 @@
+"""Adapters: beside peft one by one, mixed in one batch; the base untouched; bad files refused."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from driver import Driver, save_adapter, save_model, start_runner
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+
+from loraconsole.kernels import reference
+from loraconsole.pipeline.card import read_card
+from loraconsole.pipeline.model.lora import AdapterRows, AdapterStore, LoraBatch, Span, plan_lora
+
+ADAPTERS: dict[str, dict[str, Any]] = {
+    "all": {"r": 4},
+    "wide": {"r": 12, "lora_alpha": 6, "target_modules": ["q_proj", "v_proj"]},
+    "mlp": {"r": 3, "target_modules": ["gate_proj", "down_proj"]},
+    "stabilised": {"r": 8, "use_rslora": True, "target_modules": ["k_proj", "o_proj", "up_proj"]},
+    "patterned": {
+        "r": 4,
+        "rank_pattern": {"q_proj": 9, "layers.1.mlp.up_proj": 2},
+        "alpha_pattern": {"v_proj": 32, r"layers\.2\.mlp\.down_proj": 1},
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("model")
+    save_model(directory, "qwen3", attention_bias=True)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def adapters(model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("adapters")
+    return {
+        name: save_adapter(root / name, model, seed, **changes)
+        for seed, (name, changes) in enumerate(ADAPTERS.items())
+    }
+
+
+def entries(adapters: dict[str, Path]) -> tuple[str, ...]:
+    return tuple(f"{name}={path}" for name, path in adapters.items())
+
+
+def peft_logits(model: Path, adapter: Path | None, ids: list[int]) -> torch.Tensor:
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    reference_model = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
+    if adapter is not None:
+        reference_model = PeftModel.from_pretrained(reference_model, adapter).eval()
+    with torch.no_grad():
+        logits: torch.Tensor = reference_model(torch.tensor([ids])).logits[0]
+    return logits
+
+
+def mixed_driver(model: Path, adapters: dict[str, Path], **settings: Any) -> Driver:
+    """Two sequences of each adapter and of the base, prompts of different length, decoded in one
+    batch with chunks of prompts between."""
+    driver = Driver(start_runner(model, adapter=entries(adapters), **settings)[0])
+    generator = torch.Generator().manual_seed(5)
+    numbers = []
+    for place, name in enumerate([None, *adapters] * 2):
+        prompt = torch.randint(160, (3 + 5 * place,), generator=generator).tolist()
+        numbers.append(driver.add(prompt, adapter=name))
+    driver.prefill(numbers[:5])
+    for _ in range(8):
+        driver.step(
+            dict.fromkeys(numbers[:5], 1)
+            | {n: min(8, driver.known[n] - driver.computed[n]) for n in numbers[5:]}
+        )
+    driver.decode(numbers, 6)
+    return driver
+
+
+def test_a_mixed_batch_equals_peft_one_by_one(model: Path, adapters: dict[str, Path]) -> None:
+    driver = mixed_driver(model, adapters)
+    generator = torch.Generator().manual_seed(5)
+    for number, name in enumerate([None, *adapters] * 2):
+        prompt = torch.randint(160, (3 + 5 * number,), generator=generator).tolist()
+        tokens = driver.tokens[number]
+        path = adapters[name] if name else None
+        expected = peft_logits(model, path, prompt + tokens[:-1])[len(prompt) - 1 :]
+        found = torch.stack(driver.logits[number])
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3, msg=str(name))
+        assert tokens == expected.argmax(dim=-1).tolist()
+
+
+@pytest.mark.parametrize("targets", [r".*\.(q|down)_proj", "all-linear"])
+def test_target_modules_may_be_a_pattern(model: Path, tmp_path: Path, targets: str) -> None:
+    modules = ["q_proj", "down_proj"] if targets != "all-linear" else None
+    changes = {"target_modules": modules} if modules else {}
+    path = save_adapter(tmp_path / "pattern", model, **changes)
+    config = json.loads((path / "adapter_config.json").read_text())
+    (path / "adapter_config.json").write_text(json.dumps(config | {"target_modules": targets}))
+    runner, ready = start_runner(model, adapter=(f"pattern={path}",))
+    assert ready.adapters[0].reason == ""
+    driver = Driver(runner)
+    driver.generate([number := driver.add([5, 6, 7], adapter="pattern")], 3)
+    expected = peft_logits(model, path, [5, 6, 7, *driver.tokens[number][:-1]])[2:]
+    torch.testing.assert_close(torch.stack(driver.logits[number]), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_base_rows_are_bit_for_bit_what_they_are_without_adapters(
+    model: Path, adapters: dict[str, Path]
+) -> None:
+    """The same batches, with the adapters' products and without."""
+    with_lora = mixed_driver(model, adapters)
+    without = mixed_driver(model, adapters, no_lora_compute=True)
+    for number, name in enumerate([None, *adapters] * 2):
+        found, base = torch.stack(with_lora.logits[number]), torch.stack(without.logits[number])
+        assert torch.equal(found, base) == (name is None)
+
+
+def test_a_batch_of_the_base_alone_does_no_lora_work(
+    model: Path, adapters: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver = Driver(start_runner(model, adapter=entries(adapters))[0])
+
+    def refuse(*arguments: object) -> None:
+        raise AssertionError("a LoRA product in a batch of the base")
+
+    monkeypatch.setattr(LoraBatch, "add", refuse)
+    driver.generate([driver.add([1, 2, 3]), driver.add([4, 5])], 4)
+    assert (driver.last_step.adapters, driver.last_step.adapter_bytes) == (0, 0)
+
+
+def test_without_lora_every_name_answers_as_the_base(
+    model: Path, adapters: dict[str, Path]
+) -> None:
+    runner, ready = start_runner(model, adapter=entries(adapters), no_lora=True)
+    assert [info.reason for info in ready.adapters] == [""] * len(adapters)
+    assert runner.stats().adapter_bytes == 0
+    driver = Driver(runner)
+    numbers = [driver.add([1, 2, 3], adapter=name) for name in [None, *adapters]]
+    driver.generate(numbers, 3)
+    assert len({tuple(driver.tokens[number]) for number in numbers}) == 1
+
+
+def test_without_lora_compute_adapters_are_loaded_but_change_nothing(
+    model: Path, adapters: dict[str, Path]
+) -> None:
+    runner, _ = start_runner(model, adapter=entries(adapters), no_lora_compute=True)
+    assert runner.stats().adapter_bytes > 0
+    driver = Driver(runner)
+    numbers = [driver.add([1, 2, 3], adapter=name) for name in [None, "all"]]
+    driver.generate(numbers, 3)
+    assert driver.tokens[0] == driver.tokens[1]
+    assert driver.last_step.adapters == 1
+
+
+def test_an_adapter_that_is_not_loaded_is_refused(model: Path) -> None:
+    driver = Driver(start_runner(model)[0])
+    driver.add([1, 2], adapter="nobody")
+    with pytest.raises(ValueError, match="'nobody' is not loaded"):
+        driver.launch({0: 2})
+
+
+# --- what is said of an adapter -----------------------------------------------------------------
+
+
+def test_a_good_adapter_is_described(model: Path, adapters: dict[str, Path]) -> None:
+    _, ready = start_runner(model, adapter=entries(adapters))
+    infos = {info.name: info for info in ready.adapters}
+    assert infos["wide"].target_modules == ("q_proj", "v_proj")
+    assert infos["wide"].rank == 12
+    assert infos["patterned"].rank == 9
+    tensors = load_file(adapters["wide"] / "adapter_model.safetensors")
+    assert infos["wide"].num_bytes == sum(tensor.nbytes for tensor in tensors.values())
+    assert len({info.digest for info in infos.values()}) == len(infos)
+
+
+KEY = "base_model.model.model.layers.1.self_attn.q_proj.lora_{}.weight"
+BROKEN: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
+    "dora": ({"use_dora": True}, {}, r"adapter_config.json: use_dora is not supported"),
+    "bias": ({"bias": "all"}, {}, r"bias 'all' is not supported"),
+    "saved modules": ({"modules_to_save": ["lm_head"]}, {}, r"modules_to_save is not supported"),
+    "pissa": ({"init_lora_weights": "pissa"}, {}, r"init_lora_weights 'pissa' is not supported"),
+    "kind": ({"peft_type": "IA3"}, {}, r"peft_type IA3 is not supported"),
+    "no rank": ({"r": 0}, {}, r"ranks must be at least 1"),
+    "a word for a rank": ({"r": "eight"}, {}, r"Expected `int`, got `str` - at `\$.r`"),
+    "pattern": ({"rank_pattern": {"(": 4}}, {}, r"'\(' is no pattern"),
+    "shape": (
+        {},
+        {KEY.format("A"): torch.zeros(4, 47)},
+        r"q_proj.lora_A.weight has shape \[4, 47\].* need \[4, 48\]",
+    ),
+    "other rank": ({"r": 5}, {}, r"lora_A.weight has shape \[4, 48\].* need \[5, 48\]"),
+    "missing": ({}, {KEY.format("B"): None}, r"layers.1.self_attn.q_proj.lora_B.weight is missing"),
+    "not finite": (
+        {},
+        {KEY.format("A"): torch.full((4, 48), float("nan"))},
+        r"q_proj.lora_A.weight holds values that are not finite",
+    ),
+    "unknown module": (
+        {},
+        {"base_model.model.lm_head.lora_A.weight": torch.zeros(4, 48)},
+        r"lm_head.lora_A.weight: lm_head is no module that can be adapted",
+    ),
+    "not targeted": (
+        {"target_modules": ["k_proj"]},
+        {},
+        r"layers\.\d\.\S+ is not among its target_modules",
+    ),
+    "nothing": ({"target_modules": ["conv"]}, {}, r"names no module of this model"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_adapter_does_not_raise_but_says_why(
+    name: str, model: Path, tmp_path: Path
+) -> None:
+    changes, tensors, reason = BROKEN[name]
+    path = save_adapter(tmp_path / "broken", model)
+    config_path, weights_path = path / "adapter_config.json", path / "adapter_model.safetensors"
+    config_path.write_text(json.dumps(json.loads(config_path.read_text()) | changes))
+    changed = load_file(weights_path) | tensors
+    save_file({k: v for k, v in changed.items() if v is not None}, weights_path)
+    good = save_adapter(tmp_path / "good", model)
+    runner, ready = start_runner(model, adapter=(f"broken={path}", f"good={good}"))
+    assert ready.adapters[1].reason == ""
+    assert str(path) in ready.adapters[0].reason
+    assert re.search(reason, ready.adapters[0].reason), ready.adapters[0].reason
+    driver = Driver(runner)
+    driver.add([1], adapter="broken")
+    with pytest.raises(ValueError, match="not loaded"):
+        driver.launch({0: 1})
+
+
+@pytest.mark.parametrize(
+    ("files", "reason"),
+    [
+        ({}, "adapter_config.json: No such file"),
+        ({"adapter_config.json": b"{"}, "adapter_config.json: Input data was truncated"),
+        ({"adapter_config.json": b'{"r": 4}'}, "adapter_model.safetensors is missing"),
+        (
+            {"adapter_config.json": b'{"r": 4}', "adapter_model.bin": b""},
+            "adapter_model.bin, a pickle",
+        ),
+        (
+            {"adapter_config.json": b'{"r": 4}', "adapter_model.safetensors": b"\0" * 50},
+            "cannot be read",
+        ),
+    ],
+)
+def test_files_that_are_no_adapter_are_named(
+    files: dict[str, bytes], reason: str, model: Path, tmp_path: Path
+) -> None:
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    _, ready = start_runner(model, adapter=(f"broken={tmp_path}",))
+    assert reason in ready.adapters[0].reason
+
+
+# --- products and stacks ------------------------------------------------------------------------
+
+
+def test_a_stack_is_kept_while_half_of_it_is_of_use(model: Path, tmp_path: Path) -> None:
+    store = AdapterStore(read_card(model), torch.float32, torch.device("cpu"))
+    for number in range(12):
+        path = save_adapter(tmp_path / str(number), model, number, r=5 if number < 11 else 20)
+        assert store.load(f"a{number}", str(path)).reason == ""
+    first = store.stack({"a0", "a1"})
+    assert store.stack({"a0"}) is first
+    both = store.stack({"a1", "a2"})
+    assert set(both.position) == {"a0", "a1", "a2"}, "the two sets are one stack from now on"
+    assert store.stack({"a0", "a2"}) is both
+    many = store.stack({f"a{number}" for number in range(11)})
+    assert store.stack({"a0"}) is not many, "eleven adapters are too many for one"
+    other_rank = store.stack({"a11"})
+    assert set(other_rank.position) == {"a11"}, "ranks of different size never share one"
+    before = store.nbytes
+    store.unload("a0")
+    assert store.nbytes < before
+    assert "a0" not in store
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(owners=st.lists(st.integers(0, 4), min_size=1, max_size=20), seed=st.integers(0, 99))
+def test_joint_rows_equal_one_product_each(owners: list[int], seed: int) -> None:
+    """y[i] += (x[i] @ a[s].T) @ b[s] for ragged, skewed and single owners."""
+    torch.manual_seed(seed)
+    a, b = torch.randn(5, 3, 7), torch.randn(5, 3, 11)
+    x, y = torch.randn(len(owners), 7), torch.randn(len(owners), 11)
+    expected = torch.stack([y[i] + x[i] @ a[owner].T @ b[owner] for i, owner in enumerate(owners)])
+    most = max(owners.count(owner) for owner in range(5))
+    rows, places = [0] * (5 * most), []
+    for i, owner in enumerate(owners):
+        places.append(owner * most + owners[:i].count(owner))
+        rows[places[-1]] = i
+    reference.add_lora_rows(y, x, a, b, torch.tensor(rows), torch.tensor(places))
+    torch.testing.assert_close(y, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_spans_become_segments_for_prompts_and_rows_for_single_tokens(
+    model: Path, adapters: dict[str, Path]
+) -> None:
+    store = AdapterStore(read_card(model), torch.float32, torch.device("cpu"))
+    for name, path in adapters.items():
+        store.load(name, str(path))
+    spans = [
+        Span(3, 4, "all", True),
+        Span(4, 5, "mlp", True),
+        Span(5, 6, "all", True),
+        Span(6, 20, "all", False),
+        Span(20, 22, "wide", False),
+    ]
+    plan = plan_lora(spans, store)
+    assert [segment.tokens for segment in plan.segments] == [slice(6, 20), slice(20, 22)]
+    ((tokens, stack, rows, places),) = plan.joint
+    assert tokens == slice(3, 6)
+    owners = [stack.position[name] for name in ("all", "mlp", "all")]
+    assert [place // (len(rows) // len(stack.position)) for place in places] == owners
+    assert [int(rows[place]) for place in places] == [0, 1, 2]
+    alone = plan_lora([Span(0, 1, "all", True), Span(1, 2, "all", True)], store)
+    assert [segment.tokens for segment in alone.segments] == [slice(0, 2)]
+    assert not alone.joint and not isinstance(alone.segments[0], AdapterRows)
