@@ -40,8 +40,9 @@ class Worker(Process):
     async def startup(self) -> None:
         self.set_state(ProcessState.STARTING, "importing torch")
         self._loop = asyncio.get_running_loop()
-        self._runner, self._ready = await self._loop.run_in_executor(self._launcher, self._load)
-        self.outbox("router").send(self._ready)
+        self._runner, ready = await self._loop.run_in_executor(self._launcher, self._load)
+        self._ready = ready
+        self.outbox("router").send(ready)
         self.set_state(ProcessState.READY)
 
     def _load(self) -> tuple[ModelRunner, WorkerReady]:
