@@ -44,7 +44,8 @@ class PagePool:
         self.pages: Tensor
         if device.type == "cpu":
             # numpy's zeros are the kernel's: untouched pages cost nothing. torch would write them.
-            self.pages = torch.from_numpy(np.zeros(shape, dtype=np.float32)).to(dtype)
+            bits = {2: np.int16, 4: np.int32}[dtype.itemsize]
+            self.pages = torch.from_numpy(np.zeros(shape, dtype=bits)).view(dtype)
         else:
             self.pages = torch.zeros(shape, dtype=dtype, device=device)
         sides_and_heads = np.arange(2 * self.heads, dtype=np.int64)
