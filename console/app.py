@@ -7,6 +7,7 @@ panel on top. Nothing calls a widget per message, and nothing is drawn that is n
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
 from collections.abc import Callable
@@ -32,9 +33,10 @@ from .inks import Desk
 from .ledger import Ledger
 from .pace import QUESTION, Pace
 from .pane import PaintedApp, Panel
+from .panels.events import EventPane
 from .panels.footer import Footer
 from .panels.header import Header
-from .panels.overview import EventPane, Overview
+from .panels.overview import Overview
 from .telemetry import Telemetry
 from .theme import Broken, read_themes
 
@@ -42,8 +44,9 @@ if TYPE_CHECKING:
     from .panels.batch import BatchTable
     from .panels.processes import ProcessTable
 
-QUIET_SECONDS = 1.0
-"""While beats alone come in, the picture is looked over once a second."""
+QUIET_SECONDS = 2.0
+"""While beats alone come in, the picture is looked over this often: an idle console is to cost
+nothing, and what ages is only the ages."""
 TOASTS_A_FRAME = 3
 SEVERITIES = {"warning": "warning", "error": "error", "critical": "error"}
 DEFAULT_THEME = "dark"
@@ -94,22 +97,24 @@ class ConsoleApp(PaintedApp):
         self.api_key = config.api_key
         self.clock = clock
         self.ledger = Ledger(config.run)
-        self.telemetry = Telemetry(config, self.ledger, clock)
+        self.telemetry = Telemetry(config, self.ledger, clock, on_news=self.wake)
         self.board: Board = self.ledger.board(clock())
         self.is_paused = False
         self.animation_level = "none"
         self._fps = fps
         self._pace = Pace(fps)
-        self._drawn = -1
-        self._drawn_at = 0.0
+        self._drawn = self.ledger.moves
+        self._drawn_at = time.monotonic()
+        self._news = asyncio.Event()
         self._ask_terminal = False
         self._memory = output.ScreenMemory() if output.is_wanted() else None
         self._themes, self._broken_themes = self._register_themes()
         wanted = theme or (NO_COLOR_THEME if has_no_color else DEFAULT_THEME)
         self._unknown_theme = "" if wanted in self._themes else wanted
         self.theme = wanted if wanted in self._themes else DEFAULT_THEME
-        self._panels: dict[str, Panel] = {}
-        self._active = "Overview"
+        self.header = Header({key: name for key, (name, _) in PANELS.items()})
+        self._panels: dict[str, Panel] = {"Overview": Overview()}
+        self._active = self.header.active = "Overview"
 
     def _register_themes(self) -> tuple[list[str], list[Broken]]:
         found, broken = read_themes()
@@ -125,13 +130,11 @@ class ConsoleApp(PaintedApp):
         return desk
 
     def compose(self) -> ComposeResult:
-        yield Header({key: name for key, (name, _) in PANELS.items()})
-        self._panels["Overview"] = Overview()
+        yield self.header
         yield Container(self._panels["Overview"], id="panels")
         yield Footer()
 
     def on_mount(self) -> None:
-        self.query_one(Header).active = self._active
         self.app_resume_signal.subscribe(self, lambda _: self.action_redraw())
         self.call_after_refresh(self._start)
 
@@ -146,10 +149,6 @@ class ConsoleApp(PaintedApp):
         self.run_worker(self._paint_forever(), name="paint", exit_on_error=True)
 
     @property
-    def header(self) -> Header:
-        return self.screen_stack[0].query_one(Header)
-
-    @property
     def active_panel(self) -> Panel:
         return self._panels[self._active]
 
@@ -161,24 +160,41 @@ class ConsoleApp(PaintedApp):
     # -- the tick
 
     async def _paint_forever(self) -> None:
-        due = time.monotonic()
+        """Frames at their rate while something moves; else sleeps until there is news."""
+        due, is_done = time.monotonic(), True
         while True:
-            self.tick()
+            if is_done and not self._has_moved:
+                self._news.clear()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._news.wait(), QUIET_SECONDS)
+            is_done = self.tick()
             due = max(due + 1.0 / self._fps, time.monotonic())
             await asyncio.sleep(due - time.monotonic())
 
-    def tick(self) -> None:
-        """One frame, where there is something to draw and the terminal has taken the last."""
-        now, monotonic = self.clock(), time.monotonic()
-        has_moved = self.ledger.moves != self._drawn or self.active_panel.is_live
-        if not has_moved and monotonic - self._drawn_at < QUIET_SECONDS:
-            return
+    @property
+    def _has_moved(self) -> bool:
+        return self.ledger.moves != self._drawn or self.active_panel.is_live
+
+    def wake(self) -> None:
+        """Something was heard or done: if it moved the picture, a frame is due."""
+        if self._has_moved:
+            self._news.set()
+
+    def tick(self) -> bool:
+        """One frame, where there is something to draw and the terminal has taken the last.
+
+        False while the terminal is behind: the frame is still due.
+        """
+        monotonic = time.monotonic()
+        if not self._has_moved and monotonic - self._drawn_at < QUIET_SECONDS:
+            return True
         if not self._pace.may_paint(monotonic, self._queued()):
-            return
+            return False
         self._drawn, self._drawn_at = self.ledger.moves, monotonic
         self._pace.painted(monotonic)
         self._ask_terminal = self._pace.answers
-        self.paint(self.ledger.board(now))
+        self.paint(self.ledger.board(self.clock()))
+        return True
 
     def paint(self, board: Board) -> None:
         """Draws a board on whatever is to be seen; a paused view keeps the one it has."""

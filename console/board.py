@@ -7,12 +7,14 @@ several of them is a cached property, so a panel that is hidden costs nothing.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
+from msgspec import Struct
+
 from ..pipeline.messages import (
     LATENCY_BUCKETS_MS,
+    PROTOCOL,
     AdapterView,
     Event,
     LogLine,
@@ -36,8 +38,10 @@ LAG_ALERT_MS = 250.0
 POOL_ALERT = 0.95
 
 Level = Literal["good", "warn", "bad", "dim"]
+HOST_PARTS = ("host", "launch", "sync")
+DEVICE_PARTS = ("copy", "busy")
 PARTS = ("host", "copy", "launch", "busy", "sync")
-"""The parts of a step, in the order in which they happen (see `messages.Step`)."""
+"""The parts of a step (see `messages.Step`). Those of the device run beside the host's wait."""
 STATE_LEVELS: Mapping[ProcessState, Level] = {
     ProcessState.READY: "good",
     ProcessState.DONE: "good",
@@ -56,8 +60,7 @@ _WORDS = {
 }
 
 
-@dataclass(frozen=True)
-class Condition:
+class Condition(Struct, frozen=True):
     """The pipeline's state in a word, how good that is, and what is behind it."""
 
     word: str
@@ -65,8 +68,7 @@ class Condition:
     detail: str = ""
 
 
-@dataclass(frozen=True)
-class HopRow:
+class HopRow(Struct, frozen=True):
     """Traffic of one socket of a process. `peer` is the inbox written to, or its own name."""
 
     peer: str
@@ -76,8 +78,7 @@ class HopRow:
     refused: int
 
 
-@dataclass(frozen=True)
-class ProcessRow:
+class ProcessRow(Struct, frozen=True):
     """One process: what the supervisor says of it and what it says of itself."""
 
     name: str
@@ -117,8 +118,7 @@ class ProcessRow:
         return sum(hop.frames_s for hop in self.hops if hop.peer == peer)
 
 
-@dataclass(frozen=True)
-class RequestRow:
+class RequestRow(Struct, frozen=True):
     """One live request and how fast it moves."""
 
     view: RequestView
@@ -126,11 +126,12 @@ class RequestRow:
     tokens_s: float
 
 
-@dataclass(frozen=True)
-class AdapterRow:
+class AdapterRow(Struct, frozen=True):
     """One adapter (or the base) and what it does now."""
 
     view: AdapterView
+    name: str
+    """What requests call it; the base goes by its model's name."""
     is_base: bool
     tokens_s: float
     speed: Track
@@ -138,13 +139,8 @@ class AdapterRow:
     tint: str
     """The ink of its name, its own for life."""
 
-    @property
-    def name(self) -> str:
-        return self.view.name
 
-
-@dataclass(frozen=True)
-class Quantiles:
+class Quantiles(Struct, frozen=True):
     """Milliseconds; None where nothing was measured."""
 
     name: str
@@ -166,8 +162,7 @@ class Quantiles:
         return cls(name, sum(counts), p50, p90, p99)
 
 
-@dataclass(frozen=True)
-class Board:
+class Board(Struct, frozen=True, kw_only=True, dict=True):
     """Everything the console knows. Ages are seconds before `now`."""
 
     now: float
@@ -195,14 +190,14 @@ class Board:
     running: Track = EMPTY_TRACK
     waiting: Track = EMPTY_TRACK
     steps: tuple[Step, ...] = ()
-    parts: Mapping[str, Track] = field(default_factory=dict)
+    parts: Mapping[str, Track] = {}
     sync_points: tuple[SyncPoint, ...] = ()
     ttft: tuple[int, ...] = ()
     inter_token: tuple[int, ...] = ()
     progress: tuple[Progress, ...] = ()
     events: tuple[Event, ...] = ()
     logs: tuple[LogLine, ...] = ()
-    tints: Mapping[str, str] = field(default_factory=dict)
+    tints: Mapping[str, str] = {}
 
     # -- the machine as a whole
 
@@ -262,20 +257,17 @@ class Board:
                 found.append(("warn", f"{process.name} is late by {lag}"))
             if refused := sum(hop.refused for hop in process.hops):
                 found.append(("warn", f"{process.name} had {refused} frames refused"))
-            if process.protocol not in (None, self.protocol):
-                found.append(("bad", f"{process.name} speaks protocol {process.protocol}"))
+            if process.protocol not in (None, PROTOCOL):
+                words = (
+                    f"{process.name} speaks protocol {process.protocol}, this console {PROTOCOL}"
+                )
+                found.append(("bad", words))
         if self.router and self.router.pages_total:
             taken = self.router.pages_kv + self.router.pages_adapters
             if taken > POOL_ALERT * self.router.pages_total:
                 share = units.percent(taken / self.router.pages_total)
                 found.append(("warn", f"the page pool is {share} taken"))
         return tuple(sorted(found, key=lambda alert: alert[0] != "bad"))
-
-    @property
-    def protocol(self) -> int | None:
-        """The supervisor's: the processes of one pipeline must agree."""
-        supervisor = self.process(SUPERVISOR)
-        return supervisor.protocol if supervisor else None
 
     @cached_property
     def is_starting(self) -> bool:
@@ -341,8 +333,9 @@ def part_us(step: Step, part: str) -> int:
 
 
 def step_us(step: Step) -> int:
-    """The whole of a step: its parts follow each other on the host's clock."""
-    return step.host_us + step.copy_us + step.launch_us + step.busy_us + step.sync_us
+    """From the first work on the host until the tokens were there: while the device copies and
+    computes, the host waits, or already does something else."""
+    return step.host_us + step.launch_us + max(step.sync_us, step.copy_us + step.busy_us)
 
 
 def seconds_left(bar: Progress) -> float | None:

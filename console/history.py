@@ -8,7 +8,8 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 NOTHING = float("nan")
 """What a bucket holds when nothing was seen in its time; a plot leaves it empty."""
@@ -47,8 +48,7 @@ class Counter:
         return (last - first) / (last_at - first_at)
 
 
-@dataclass(frozen=True)
-class Window:
+class Window(Struct, frozen=True):
     """A stretch of a `Track` for a plot: mean and peak a bucket, oldest first."""
 
     means: tuple[float, ...]
@@ -59,8 +59,7 @@ class Window:
         return max((peak for peak in self.peaks if peak == peak), default=0.0)
 
 
-@dataclass(frozen=True)
-class Track:
+class Track(Struct, frozen=True):
     """A `Series` as it was at a moment. `last` is the index of its newest bucket, in buckets
     since the epoch."""
 

@@ -122,9 +122,8 @@ class Ledger:
     def __init__(self, run: str) -> None:
         self._run = run
         self.moves = 0
-        """Counts what moves the picture: steps, rows, logs, events, states."""
-        self.beats = 0
-        """Counts what only says that all is as it was."""
+        """Counts what moves the picture: steps, rows, logs, events, states; not what only says
+        that all is as it was."""
         self.supervisor: tuple[int, float] | None = None
         """The supervisor's incarnation and when it was last heard."""
         self._fresh: list[Event] = []
@@ -180,7 +179,6 @@ class Ledger:
                 return
             case ProcessTable():
                 if self._table and message.processes == self._table.processes:
-                    self.beats += 1
                     self._table = message
                     return
                 self._table = message
@@ -276,7 +274,6 @@ class Ledger:
             self.moves += 1
         if beat.name == "router" and pulse.beat and pulse.beat.incarnation != beat.incarnation:
             self._requests, self._request_tokens = (), {}  # a new router says what it took over
-        self.beats += 1
         pulse.take(beat, heard_at)
         if beat.name == SUPERVISOR:
             if self.supervisor and self.supervisor[0] != beat.incarnation:
@@ -285,7 +282,6 @@ class Ledger:
             self.supervisor = (beat.incarnation, heard_at)
 
     def _take_router(self, stats: RouterStats) -> None:
-        self.beats += 1
         before, self._router = self._router, stats
         self._rates["decode"].add(stats.at, stats.decode_tokens)
         self._rates["prefill"].add(stats.at, stats.prefill_tokens)
@@ -303,14 +299,12 @@ class Ledger:
         self._series["prefill"].add(stats.at, filled)
 
     def _take_server(self, stats: ServerStats) -> None:
-        self.beats += 1
         self._server = stats
         self._rates["requests"].add(stats.at, stats.requests)
         self._ttft.add(stats.at, stats.ttft)
         self._inter_token.add(stats.at, stats.inter_token)
 
     def _take_adapters(self, table: AdapterTable) -> None:
-        self.beats += 1
         self._adapters = table
         for view in (table.base, *table.adapters):
             name = "" if view is table.base else view.name
@@ -374,6 +368,7 @@ class Ledger:
         return tuple(
             AdapterRow(
                 view,
+                name=name or self._adapters.base_model,
                 is_base=not name,
                 tokens_s=self._adapter_tokens[name].rate,
                 speed=self._adapter_series[name].track,

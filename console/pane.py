@@ -77,6 +77,9 @@ class PaintedApp(App[str]):
     inks: Inks
     api_key: str
 
+    def wake(self) -> None:
+        """A frame may be due: something moves by itself."""
+
 
 class Pane(Widget):
     """A framed box (or a bare strip of lines) drawn from the board."""

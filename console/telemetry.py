@@ -34,12 +34,18 @@ class Telemetry:
     """Subscribes to every process of a run, asks for what was missed, carries orders."""
 
     def __init__(
-        self, config: Config, ledger: Ledger, clock: Callable[[], float] = time.time
+        self,
+        config: Config,
+        ledger: Ledger,
+        clock: Callable[[], float] = time.time,
+        on_news: Callable[[], None] = lambda: None,
     ) -> None:
+        """`on_news` is called after every entry into the books."""
         self._run = config.run_path
         self._names = (SUPERVISOR, "fetch", *config.process_names())
         self._ledger = ledger
         self._clock = clock
+        self._on_news = on_news
         self._me = f"console-{os.getpid()}"
         self._context = make_context()
         self._watch: Watch | None = None
@@ -91,6 +97,7 @@ class Telemetry:
             now = self._clock()
             for message in messages:
                 self._ledger.take(message, now)
+            self._on_news()
 
     async def _keep_snapshot(self) -> None:
         """Asks until answered, and again whenever another supervisor, or the same after a
@@ -122,6 +129,7 @@ class Telemetry:
             beats = [beat for beat in snapshot.beats if beat.name == SUPERVISOR]
             known = self._ledger.supervisor
             self._answered = beats[0].incarnation if beats else known[0] if known else None
+            self._on_news()
 
     def _must_ask(self) -> bool:
         supervisor = self._ledger.supervisor

@@ -464,7 +464,7 @@ class Story:
         mine = [view for view in self._requests if view.adapter == name]
         waiting = sum(view.phase == "waiting" for view in mine)
         return AdapterView(
-            name=name or BASE_MODEL,
+            name=name or "",
             path=f"adapters/{name}" if name else BASE_MODEL,
             state=AdapterState.GPU,
             reason="",

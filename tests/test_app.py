@@ -12,7 +12,7 @@ from textual.command import CommandPalette
 from textual.pilot import Pilot
 from textual.widgets import OptionList
 
-from loraconsole.console.app import PANELS, ConsoleApp
+from loraconsole.console.app import PANELS, QUIET_SECONDS, ConsoleApp
 from loraconsole.console.board import SUPERVISOR
 from loraconsole.console.dialogs import ChoiceDialog, HelpDialog
 from loraconsole.console.inks import Desk
@@ -113,7 +113,7 @@ def test_lines_that_did_not_change_are_not_drawn_again() -> None:
     on_stage(act, panel="Batch")
 
 
-def test_a_frame_is_due_only_when_something_moved_or_a_second_passed() -> None:
+def test_a_frame_is_due_only_when_something_moved_or_after_a_while() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         app._pace.answered(0.0)
         app.tick()
@@ -121,7 +121,7 @@ def test_a_frame_is_due_only_when_something_moved_or_a_second_passed() -> None:
         frames = app.header.frames
         app.tick()
         assert app.header.frames == frames
-        app._drawn_at -= 0.6
+        app._drawn_at -= QUIET_SECONDS
         app.tick()
         assert app.header.frames == frames + 1
         app._pace.answered(0.0)

@@ -321,7 +321,7 @@ def test_refused_frames_and_a_late_loop_are_alerts() -> None:
 def test_another_protocol_is_an_alert() -> None:
     ledger, board = told("busy")
     ledger.take(msgspec.structs.replace(_beat(ledger, "router"), protocol=99), board.now)
-    assert ("bad", "router speaks protocol 99") in ledger.board(board.now).alerts
+    assert ("bad", "router speaks protocol 99, this console 1") in ledger.board(board.now).alerts
 
 
 # --- latency ------------------------------------------------------------------------------------
@@ -339,10 +339,14 @@ def test_latency_by_phase_part_and_synchronize_point() -> None:
     assert board.ttft_quantiles.count > 0 and board.inter_token_quantiles.p50 is not None
 
 
-def test_a_step_is_the_sum_of_its_parts() -> None:
+def test_a_step_counts_the_hosts_wait_and_the_devices_work_once() -> None:
+    """On a CPU both are the same time: 2 + 1 ms, then 30 ms of computing while the host waits."""
     _, board = told("busy", seconds=2.0)
-    step = board.steps[-1]
-    assert step_us(step) == sum(getattr(step, f"{part}_us") for part in PARTS)
+    step = msgspec.structs.replace(
+        board.steps[-1], host_us=2000, launch_us=1000, copy_us=0, busy_us=30_000, sync_us=29_000
+    )
+    assert step_us(step) == 33_000
+    assert step_us(msgspec.structs.replace(step, sync_us=40_000)) == 43_000  # it also queued
 
 
 def test_quantiles_of_nothing_are_none() -> None:

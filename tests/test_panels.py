@@ -15,7 +15,7 @@ from stage import START, StagedApp, screen_text, staged
 from textual.pilot import Pilot
 from textual.widgets import Input, Markdown
 
-from loraconsole.console.answers import Answer, WrappedText
+from loraconsole.console.answers import Answer, WrappedText, hard_breaks
 from loraconsole.console.app import ConsoleApp
 from loraconsole.console.board import Board
 from loraconsole.console.dialogs import LiveDialog
@@ -23,11 +23,13 @@ from loraconsole.console.inks import INKS, Desk
 from loraconsole.console.ledger import Ledger
 from loraconsole.console.pane import Line, Pane, crop, length
 from loraconsole.console.panels.adapters import AdapterTable
+from loraconsole.console.panels.answer import AnswerBox
 from loraconsole.console.panels.batch import BatchTable
+from loraconsole.console.panels.editor import PromptEditor
 from loraconsole.console.panels.latency import FlamePane, HistogramPane, PartsPane
 from loraconsole.console.panels.logs import LogPane
+from loraconsole.console.panels.models import ModelsPane
 from loraconsole.console.panels.processes import ProcessTable, TailPane
-from loraconsole.console.panels.prompt import AnswerBox, ModelsPane, PromptEditor
 from loraconsole.console.table import FilterInput
 from loraconsole.pipeline.config import Config
 from loraconsole.pipeline.messages import LogLine, LogLines
@@ -223,7 +225,14 @@ def test_h_turns_the_histogram_to_the_next_part() -> None:
 def test_adapters_show_their_state_size_and_work() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         text = screen_text(app)
-        for wanted in ("base", "pirate", "gpu", "q k v o up", "1.8 MiB", "output tokens a second"):
+        for wanted in (
+            "base",
+            "pirate",
+            "on device",
+            "q k v o up",
+            "1.8 MiB",
+            "output tokens a second",
+        ):
             assert wanted in text
         await pilot.press("down", "enter")
         await pilot.pause()
@@ -411,7 +420,7 @@ def test_several_models_answer_side_by_side_and_become_markdown() -> None:
         await pilot.press("down")
         assert app.active_panel.query_one(PromptEditor).text == ""
 
-    with_a_ring(act)
+    with_a_ring(act, pace=15.0)
 
 
 def test_escape_cancels_and_what_was_said_stays() -> None:
@@ -486,6 +495,11 @@ def test_a_text_wrapped_as_it_grows_is_wrapped_as_if_it_were_whole() -> None:
         lines = list(growing.lines(text[:end], 24))
         assert lines == list(WrappedText().lines(text[:end], 24))
     assert list(growing.lines(text, 30)) == list(WrappedText().lines(text, 30))
+
+
+def test_a_line_that_ends_in_an_answer_ends_in_its_markdown() -> None:
+    text = "one\ntwo\n\n```\nx = 1\n```\nthree"
+    assert hard_breaks(text) == "one  \ntwo  \n\n```\nx = 1\n```  \nthree  "
 
 
 def test_an_answers_pace_does_not_count_the_wait_for_its_first_token() -> None:

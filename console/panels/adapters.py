@@ -14,6 +14,8 @@ from ..dialogs import LiveDialog
 from ..pane import Line, Pane, Panel, Span, field, line
 from ..table import Column, TablePane
 
+WORDS = {AdapterState.GPU: "on device", AdapterState.HOST: "in memory"}
+"""Where an adapter lies, said so that it is true on a CPU as well."""
 STATES: dict[AdapterState, tuple[str, Level]] = {
     AdapterState.GPU: ("●", "good"),
     AdapterState.HOST: ("◐", "good"),
@@ -49,7 +51,7 @@ def _name(row: AdapterRow, board: Board, width: int) -> Sequence[Span]:
 
 def _state(row: AdapterRow, board: Board, width: int) -> Sequence[Span]:
     mark, level = STATES[row.view.state]
-    return ((f"{mark} {row.view.state.value}", level),)
+    return ((f"{mark} {WORDS.get(row.view.state, row.view.state.value)}", level),)
 
 
 def _speed(row: AdapterRow, board: Board, width: int) -> Sequence[Span]:
@@ -143,7 +145,7 @@ class AdapterTable(TablePane[AdapterRow]):
 
     def text(self, row: AdapterRow, board: Board) -> str:
         view = row.view
-        return f"{view.name} {view.state.value} r{view.rank} {targets(row)} {view.reason}"
+        return f"{row.name} {view.state.value} r{view.rank} {targets(row)} {view.reason}"
 
 
 class SpeedPane(Pane):

@@ -11,9 +11,9 @@ from textual.message import Message
 
 from ...pipeline.messages import Step
 from .. import plot, units
-from ..board import PARTS, Board, Quantiles, part_us, step_us
+from ..board import DEVICE_PARTS, HOST_PARTS, PARTS, Board, Quantiles, part_us, step_us
 from ..history import Track
-from ..pane import Line, Pane, Panel, Span, line
+from ..pane import Line, Pane, Panel, Span, length, line
 
 NAMES = {
     "host": "host",
@@ -113,7 +113,8 @@ class PartsPane(Pane, can_focus=True):
 
 
 class FlamePane(Pane):
-    """The last steps, one a line, each cut into its parts, all to one scale."""
+    """The last steps, one a line: what the host did, and beside it what the device did meanwhile,
+    all to one scale."""
 
     TITLE = "last steps"
     PERIOD_S = 0.5
@@ -123,10 +124,12 @@ class FlamePane(Pane):
         self.back_s = 0.0
 
     def caption(self, board: Board) -> Sequence[Span]:
-        spans: list[Span] = []
-        for part in PARTS:
-            spans += [(MARKS[part], f"part-{part}"), (f" {part}  ", "dim")]
-        return spans
+        spans: list[Span] = [("host ", "title")]
+        for part in (*HOST_PARTS, *DEVICE_PARTS):
+            if part == DEVICE_PARTS[0]:
+                spans.append((" │ device ", "title"))
+            spans += [(f" {MARKS[part]} ", f"part-{part}"), (part, "dim")]
+        return spans if length(spans) < self.size.width - 20 else ()
 
     def lines(self, board: Board, width: int, height: int) -> Sequence[Line]:
         until = board.now - self.back_s
@@ -138,25 +141,29 @@ class FlamePane(Pane):
                     break
         if not steps:
             return [line(("no step there", "dim"))]
-        longest = max(step_us(step) for step in steps)
-        cells = max(4, width - 23)  # before it `prefill  128`, behind it the time
+        longest = max(max(_lane(step, HOST_PARTS), _lane(step, DEVICE_PARTS)) for step in steps)
+        cells = max(2, (width - 25) // 2)  # before them `prefill  128`, behind them the time
         return [self._step(step, longest, cells) for step in steps]
 
     def _step(self, step: Step, longest: int, cells: int) -> Line:
-        total = step_us(step)
-        length = round(total / longest * cells) if longest else 0
-        parts = [part_us(step, part) for part in PARTS]
         spans: list[Span] = [
             (f"{step.phase:<8}", "prefill" if step.phase == "prefill" else "text"),
-            (f"{step.rows:>4}  ", "dim"),
+            (f"{step.rows:>4} ", "dim"),
         ]
-        for part, size in zip(PARTS, plot.shares(parts, total, length), strict=True):
-            spans.append((MARKS[part] * size, f"part-{part}"))
-        spans += [
-            (" " * (cells - length), "text"),
-            (f"{units.milliseconds(total / 1e3):>9}", "number"),
-        ]
+        for parts in (HOST_PARTS, DEVICE_PARTS):
+            size = round(_lane(step, parts) / longest * cells) if longest else 0
+            values = [part_us(step, part) for part in parts]
+            spans.append(("│", "faint"))
+            for part, share in zip(parts, plot.shares(values, sum(values), size), strict=True):
+                spans.append((MARKS[part] * share, f"part-{part}"))
+            spans.append((" " * (cells - size), "text"))
+        spans.append((f"{units.milliseconds(step_us(step) / 1e3):>9}", "number"))
         return Line(tuple(spans))
+
+
+def _lane(step: Step, parts: Sequence[str]) -> int:
+    """Microseconds of some parts together."""
+    return sum(part_us(step, part) for part in parts)
 
 
 class QuantilePane(Pane):

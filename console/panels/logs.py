@@ -37,7 +37,9 @@ def log_line(entry: LogLine, width: int, with_source: bool = True) -> Line:
     if with_source:
         spans.append((f" {entry.source:<11}", "info"))
     text_ink = "text" if ORDER.get(level, 1) < ORDER["warning"] else _ink(level)
-    return Line((*spans, (f" {units.clean(entry.text)}", text_ink)))
+    # A process's own logger bears its name, which the column has said already.
+    text = units.clean(entry.text.removeprefix(f"{entry.source}: "))
+    return Line((*spans, (f" {text}", text_ink)))
 
 
 def _ink(level: str) -> str:

@@ -8,22 +8,19 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
-from textual import events
 from textual.app import ComposeResult
-from textual.binding import Binding, BindingType
-from textual.containers import Container, Horizontal, VerticalScroll
-from textual.content import Content
-from textual.message import Message
-from textual.style import Style
-from textual.widgets import Input, Label, Markdown, TextArea
+from textual.containers import Container, Horizontal
+from textual.widgets import Input, Label
 from textual.worker import Worker
 
 from ...pipeline.config import OperatorError
-from .. import units
-from ..answers import Answer, WrappedText
+from ..answers import Answer
 from ..board import AdapterRow, Board
 from ..chat import ChatParams, chat, make_client
-from ..pane import Line, Pane, Panel, Span, length, line
+from ..pane import Line, Pane, Panel, line
+from .answer import AnswerBox
+from .editor import ParameterInput, PromptEditor
+from .models import ModelsPane
 
 if TYPE_CHECKING:
     import httpx
@@ -31,268 +28,6 @@ if TYPE_CHECKING:
 ANSWER_WIDTH = 38
 """Answers stand side by side as long as each has so many cells."""
 DEFAULTS = {"temperature": "0.7", "max_tokens": "128", "seed": ""}
-
-
-class ModelsPane(Pane, can_focus=True):
-    """Who is to answer: the base and the adapters, each with a mark."""
-
-    TITLE = "ask"
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("left", "move(-1)", "Left", show=False, id="model-left"),
-        Binding("right", "move(1)", "Right", show=False, id="model-right"),
-        Binding("space,enter", "mark", "Ask it or not", id="model-toggle"),
-        Binding("a", "all", "All or one", id="model-all"),
-    ]
-
-    def __init__(self) -> None:
-        super().__init__(id="models")
-        self.chosen: set[str] = set()
-        self._known: tuple[str, ...] = ()
-        self._cursor = 0
-        self._places: list[tuple[int, int, int]] = []
-        """Line, first and last cell of each chip: for the mouse."""
-
-    def take(self, board: Board) -> None:
-        """New adapters appear; at first the base and one adapter are asked."""
-        names = tuple(row.name for row in board.adapters)
-        if names and not self._known:
-            self.chosen = set(names[:2])
-        self._known = names
-        self.chosen &= set(names)
-
-    @property
-    def num_lines(self) -> int:
-        """Lines the chips take in this width."""
-        return self._places[-1][0] + 1 if self._places else 1
-
-    def asked(self, board: Board) -> list[AdapterRow]:
-        return [row for row in board.adapters if row.name in self.chosen]
-
-    def caption(self, board: Board) -> Sequence[Span]:
-        return ((f"{len(self.chosen)}", "number"), (f" of {len(self._known)}", "dim"))
-
-    def lines(self, board: Board, width: int, height: int) -> Sequence[Line]:
-        self.take(board)
-        if not board.adapters:
-            return [line(("no model answers yet", "dim"))]
-        rows: list[list[Span]] = [[]]
-        self._places = []
-        for index, row in enumerate(board.adapters):
-            mark = "[x]" if row.name in self.chosen else "[ ]"
-            name = f"○ {row.name}" if row.is_base else f"● {row.name}"
-            at_cursor = self.has_focus and index == self._cursor
-            chip: list[Span] = [
-                ("▸" if at_cursor else " ", "key"),
-                (mark, "key" if row.name in self.chosen else "dim"),
-                (f" {name}", row.tint),
-                ("  ", "text"),
-            ]
-            if rows[-1] and length(rows[-1]) + length(chip) > width:
-                rows.append([])
-            start = length(rows[-1])
-            rows[-1] += chip
-            self._places.append((len(rows) - 1, start, start + length(chip)))
-        first = 0
-        if self._places and len(rows) > height:
-            at = self._places[min(self._cursor, len(self._places) - 1)][0]
-            first = max(0, min(at, len(rows) - height))
-        return [Line(tuple(spans)) for spans in rows[first : first + height]]
-
-    def _toggle(self, index: int) -> None:
-        if index < len(self._known):
-            self.chosen ^= {self._known[index]}
-            self.paint()
-
-    def action_move(self, steps: int) -> None:
-        self._cursor = max(0, min(self._cursor + steps, len(self._known) - 1))
-        self.paint()
-
-    def action_mark(self) -> None:
-        self._toggle(self._cursor)
-
-    def action_all(self) -> None:
-        every = len(self.chosen) == len(self._known)
-        self.chosen = set(self._known[:1] if every else self._known)
-        self.paint()
-
-    def on_click(self, event: events.Click) -> None:
-        for index, (y, start, end) in enumerate(self._places):
-            if event.y - 1 == y and start <= event.x - 2 < end:
-                self._cursor = index
-                self._toggle(index)
-
-
-class AnswerPane(Pane, can_focus=True):
-    """An answer as plain lines while it grows; it follows the end until somebody scrolls."""
-
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("up,k", "move(-1)", "Up", show=False, id="answer-up"),
-        Binding("down,j", "move(1)", "Down", show=False, id="answer-down"),
-        Binding("pageup", "move(-10)", "Page up", show=False, id="answer-page-up"),
-        Binding("pagedown", "move(10)", "Page down", show=False, id="answer-page-down"),
-    ]
-
-    def __init__(self, answer: Answer) -> None:
-        super().__init__()
-        self.answer = answer
-        self._wrapped = WrappedText()
-        self._above = 0
-        """Lines scrolled up from the end."""
-
-    def title(self, board: Board) -> Sequence[Span]:
-        return ((self.answer.label, self.answer.ink),)
-
-    def caption(self, board: Board) -> Sequence[Span]:
-        return answer_caption(self.answer, self.size.width)
-
-    def lines(self, board: Board, width: int, height: int) -> Sequence[Line]:
-        answer = self.answer
-        if answer.error:
-            return [line((text, "bad")) for text in units.wrap(answer.error, width)]
-        if answer.first_at is None:
-            return [line(("waiting for the first token", "dim"))] if answer.is_streaming else []
-        found = self._wrapped.lines(answer.text, width)
-        self._above = max(0, min(self._above, len(found) - height))
-        end = len(found) - self._above
-        return [line((text, "text")) for text in found[max(0, end - height) : end]]
-
-    def action_move(self, lines: int) -> None:
-        self._above -= lines
-        self.paint()
-
-    def on_mouse_scroll_down(self) -> None:
-        self.action_move(3)
-
-    def on_mouse_scroll_up(self) -> None:
-        self.action_move(-3)
-
-
-def answer_caption(answer: Answer, width: int) -> tuple[Span, ...]:
-    """Speed, time to the first token, length: as much as there is room for."""
-    if answer.error or answer.first_at is None:
-        return (("failed", "bad"),) if answer.error else ()
-    spans: list[Span] = [(units.rate(answer.tokens_s), "number"), (" tok/s", "dim")]
-    if width >= 44:
-        first = units.duration(answer.ttft_s or 0.0)
-        spans += [("  first ", "dim"), (first, "number")]
-    if width >= 58:
-        spans += [(f"  {answer.count}", "number"), (" tokens", "dim")]
-    if answer.finish_reason not in ("", "stop"):
-        spans += [(f"  {answer.finish_reason}", "warn")]
-    return tuple(spans)
-
-
-class AnswerBox(Container):
-    """One answer: plain while it streams, Markdown when it is whole (mounted once: 60 ms)."""
-
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("m", "plain", "Plain", id="answer-plain", tooltip="Markdown or plain text"),
-    ]
-
-    def __init__(self, answer: Answer) -> None:
-        super().__init__()
-        self.pane = AnswerPane(answer)
-        self._rendered: VerticalScroll | None = None
-
-    def compose(self) -> ComposeResult:
-        yield self.pane
-
-    async def finish(self) -> None:
-        """The answer is whole: shows it as it was meant."""
-        answer = self.pane.answer
-        if answer.error or not answer.text.strip():
-            self.pane.paint()
-            return
-        text = "\n".join(units.clean(part) for part in answer.text.split("\n"))
-        self._rendered = VerticalScroll(Markdown(text, open_links=False), classes="rendered")
-        ink = Style.from_rich_style(self.pane.painted_app.inks.style(answer.ink))
-        self._rendered.border_title = Content.styled(answer.label, ink)
-        caption = answer_caption(answer, self.size.width)
-        self._rendered.border_subtitle = Content("".join(text for text, _ in caption))
-        await self.mount(self._rendered)
-        self.pane.display = False
-
-    def action_plain(self) -> None:
-        if self._rendered is not None:
-            self.pane.display = not self.pane.display
-            self._rendered.display = not self.pane.display
-            shown = self.pane if self.pane.display else self._rendered
-            shown.focus()
-            self.pane.paint()
-
-
-class PromptEditor(TextArea):
-    """Where the question is typed: enter sends, ctrl+j breaks the line, up and down recall."""
-
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "send", "Send", priority=True, id="send"),
-        Binding("ctrl+j,shift+enter,alt+enter", "newline", "New line", show=False, id="newline"),
-        Binding("escape", "leave", "Cancel or leave", id="leave"),
-    ]
-
-    class Sent(Message):
-        """Enter was pressed on a text."""
-
-        def __init__(self, text: str) -> None:
-            super().__init__()
-            self.text = text
-
-    class Left(Message):
-        """Escape: cancel what streams, or give the keys back to the console."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            id="editor",
-            compact=True,
-            soft_wrap=True,
-            highlight_cursor_line=False,
-            placeholder="Ask, then enter. ctrl+j breaks the line, up recalls, tab moves on.",
-        )
-        self.cursor_blink = False
-        self.border_title = "prompt"
-        self._history: list[str] = []
-        self._recalled = 0
-        """How far back in the history; 0 is what is being typed."""
-
-    def action_send(self) -> None:
-        if self.text.strip():
-            self.post_message(self.Sent(self.text.strip()))
-
-    def action_newline(self) -> None:
-        self.insert("\n")
-
-    def action_leave(self) -> None:
-        self.post_message(self.Left())
-
-    def sent(self, text: str) -> None:
-        """The question is on its way: an empty line, and one more to recall."""
-        if text not in self._history[-1:]:
-            self._history.append(text)
-        self._recalled = 0
-        self.text = ""
-
-    def restore(self, text: str) -> None:
-        """Nobody answered: the question comes back, unless another one is being typed."""
-        if not self.text.strip():
-            self._put(text)
-
-    def action_cursor_up(self, select: bool = False) -> None:
-        if self.cursor_location[0] == 0 and not select and self._recalled < len(self._history):
-            self._recalled += 1
-            self._put(self._history[-self._recalled])
-        else:
-            super().action_cursor_up(select)
-
-    def action_cursor_down(self, select: bool = False) -> None:
-        if self.cursor_at_last_line and not select and self._recalled:
-            self._recalled -= 1
-            self._put(self._history[-self._recalled] if self._recalled else "")
-        else:
-            super().action_cursor_down(select)
-
-    def _put(self, text: str) -> None:
-        self.text = text
-        self.move_cursor(self.document.end)
 
 
 class PromptPanel(Panel):
@@ -313,10 +48,7 @@ class PromptPanel(Panel):
         with Horizontal(id="parameters"):
             for name, value in DEFAULTS.items():
                 yield Label(name.replace("_", " "))
-                field = Input(value, id=name, compact=True, max_length=10, select_on_focus=False)
-                field.cursor_blink = False
-                field.placeholder = "any" if name == "seed" else ""
-                yield field
+                yield ParameterInput(name, value)
         yield PromptEditor()
 
     @property
@@ -349,11 +81,15 @@ class PromptPanel(Panel):
             return
         editor.sent(message.text)
         self._answers = [Answer(row.name, label_of(row), row.tint) for row in asked]
+        self.query_one(ModelsPane).painted_app.wake()
         self._work = self.run_worker(
             self._ask(url, message.text, params), name="ask", exit_on_error=True
         )
 
-    def on_prompt_editor_left(self) -> None:
+    def on_write_asked(self) -> None:
+        self.focus_first()
+
+    def on_left(self) -> None:
         if self._work is not None and self.is_live:
             self._work.cancel()
         else:

@@ -1,0 +1,116 @@
+"""`PromptEditor` and `ParameterInput`: where the question and its parameters are typed."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from textual.binding import Binding, BindingType
+from textual.message import Message
+from textual.widgets import Input, TextArea
+
+
+class WriteAsked(Message):
+    """The keys are to go back to the prompt."""
+
+
+class Left(Message):
+    """Escape: cancel what streams, or give the keys back to the console."""
+
+
+class PromptEditor(TextArea):
+    """Where the question is typed: enter sends, ctrl+j breaks the line, up and down recall."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "send", "Send", priority=True, id="send"),
+        Binding("ctrl+j,shift+enter,alt+enter", "newline", "New line", show=False, id="newline"),
+        Binding("escape", "leave", "Cancel or leave", id="leave"),
+    ]
+
+    class Sent(Message):
+        """Enter was pressed on a text."""
+
+        def __init__(self, text: str) -> None:
+            super().__init__()
+            self.text = text
+
+    def __init__(self) -> None:
+        super().__init__(
+            id="editor",
+            compact=True,
+            soft_wrap=True,
+            highlight_cursor_line=False,
+            placeholder="Ask, then enter. ctrl+j breaks the line, up recalls, tab moves on.",
+        )
+        self.cursor_blink = False
+        self.border_title = "prompt"
+        self._history: list[str] = []
+        self._recalled = 0
+        """How far back in the history; 0 is what is being typed."""
+
+    def action_send(self) -> None:
+        if self.text.strip():
+            self.post_message(self.Sent(self.text.strip()))
+
+    def action_newline(self) -> None:
+        self.insert("\n")
+
+    def action_leave(self) -> None:
+        self.post_message(Left())
+
+    def sent(self, text: str) -> None:
+        """The question is on its way: an empty line, and one more to recall."""
+        if text not in self._history[-1:]:
+            self._history.append(text)
+        self._recalled = 0
+        self.text = ""
+
+    def restore(self, text: str) -> None:
+        """Nobody answered: the question comes back, unless another one is being typed."""
+        if not self.text.strip():
+            self._put(text)
+
+    def action_cursor_up(self, select: bool = False) -> None:
+        if self.cursor_location[0] == 0 and not select and self._recalled < len(self._history):
+            self._recalled += 1
+            self._put(self._history[-self._recalled])
+        else:
+            super().action_cursor_up(select)
+
+    def action_cursor_down(self, select: bool = False) -> None:
+        if self.cursor_at_last_line and not select and self._recalled:
+            self._recalled -= 1
+            self._put(self._history[-self._recalled] if self._recalled else "")
+        else:
+            super().action_cursor_down(select)
+
+    def _put(self, text: str) -> None:
+        self.text = text
+        self.move_cursor(self.document.end)
+
+
+class ParameterInput(Input):
+    """A number that goes with the prompt; empty leaves it to the server."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "submit", "Write", id="parameter-write"),
+        Binding("escape", "leave", "Leave", id="parameter-leave"),
+    ]
+
+    def __init__(self, name: str, value: str) -> None:
+        super().__init__(
+            value,
+            id=name,
+            compact=True,
+            max_length=9,
+            restrict=r"[0-9.]*",
+            select_on_focus=False,
+            placeholder="any" if name == "seed" else "",
+        )
+        self.cursor_blink = False
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        event.stop()
+        self.post_message(WriteAsked())
+
+    def action_leave(self) -> None:
+        self.post_message(Left())

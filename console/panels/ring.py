@@ -1,0 +1,155 @@
+"""`RingPane`: the processes and what flows between them, as the design draws it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ...pipeline.messages import ProcessState
+from .. import units
+from ..board import SUPERVISOR, Board, ProcessRow
+from ..canvas import Canvas
+from ..pane import Line, Pane, Span, line
+
+BOX_HEIGHT = 4
+
+
+class RingPane(Pane):
+    """The processes and what flows between them, as the design draws it."""
+
+    TITLE = "ring"
+    PERIOD_S = 0.5
+
+    def caption(self, board: Board) -> Sequence[Span]:
+        if not board.started_at:
+            return ()
+        return (("up ", "dim"), (units.uptime(board.now - board.started_at), "text"))
+
+    def lines(self, board: Board, width: int, height: int) -> Sequence[Line]:
+        if not board.processes:
+            return self._absent(board, height)
+        canvas = Canvas(width, height)
+        box = min(30, (width - 20) // 3)
+        gap = (width - 3 * box) // 2
+        middle, right = box + gap, 2 * (box + gap)
+        workers = [p for p in board.processes if p.name.startswith("worker-")]
+        server, router = board.process("server"), board.process("router")
+        detokenizer = board.process("detokenizer")
+        self._box(canvas, 0, 0, box, "server", server, board)
+        self._box(canvas, middle, 0, box, "router", router, board)
+        self._box(canvas, right, 0, box, _workers_name(workers), _gather(workers), board)
+        to_router = server.frames_to("router") if server else 0.0
+        to_worker = router.frames_to("worker-0") if router else 0.0
+        to_text = router.frames_to("detokenizer") if router else 0.0
+        from_worker = sum(worker.frames_to("router") for worker in workers)
+        to_server = detokenizer.frames_to("server") if detokenizer else 0.0
+        _arrow(canvas, box, 1, gap, to_router, "▶")
+        _arrow(canvas, middle + box, 1, gap, to_worker, "▶")
+        _arrow(canvas, middle + box, 2, gap, from_worker, "◀")
+        # Below: router -> detokenizer -> server.
+        centre_server, centre_router = box // 2, middle + box // 2
+        room = centre_router - centre_server
+        inner = min(box, room - 13)
+        x = centre_server + (room - inner) // 2 + 1
+        self._box(canvas, x, BOX_HEIGHT, inner, "detokenizer", detokenizer, board)
+        canvas.put(centre_router, BOX_HEIGHT - 1, "┬", "border")
+        canvas.put(centre_router, BOX_HEIGHT, "│", "border")
+        arm = centre_router - (x + inner)
+        canvas.put(x + inner, BOX_HEIGHT + 1, "◀" + "─" * (arm - 1) + "╯", "border")
+        canvas.put(x + inner + 1, BOX_HEIGHT + 2, _per_second(to_text), "dim")
+        canvas.put(centre_server, BOX_HEIGHT, "▲", "border")
+        arm = x - centre_server
+        canvas.put(centre_server, BOX_HEIGHT + 1, "╰" + "─" * (arm - 1), "border")
+        canvas.put(centre_server + 1, BOX_HEIGHT + 2, _per_second(to_server), "dim")
+        self._note(canvas, centre_router + 3, board)
+        return canvas.lines
+
+    def _absent(self, board: Board, height: int) -> Sequence[Line]:
+        return [
+            Line(),
+            line(("No pipeline answers yet.", "title")),
+            line(("Waiting for one in ", "dim"), (board.run, "text")),
+            Line(),
+            line(("loraconsole up", "key"), ("       starts one without a screen", "dim")),
+            line(("loraconsole doctor", "key"), ("   says what is in its way", "dim")),
+        ]
+
+    def _box(
+        self,
+        canvas: Canvas,
+        x: int,
+        y: int,
+        width: int,
+        name: str,
+        process: ProcessRow | None,
+        board: Board,
+    ) -> None:
+        level = process.level if process else "dim"
+        ill = level in ("warn", "bad")
+        canvas.box(x, y, width, BOX_HEIGHT, level if ill else "border")
+        canvas.put(x + 2, y, f" {name} ", "title")
+        if process is None:
+            canvas.put(x + 2, y + 1, "not started", "dim")
+            return
+        word = "SILENT" if process.is_stale else process.state.name
+        mark = "●" if process.state is ProcessState.READY and not ill else "◌"
+        canvas.put(x + 2, y + 1, mark, level)
+        canvas.put(x + 4, y + 1, word, level if ill else "text")
+        inside = width - 4
+        cpu = f"{process.cpu_fraction * 100:.0f} %"
+        if len(word) + len(cpu) + 3 <= inside:
+            canvas.put(x + width - 2 - len(cpu), y + 1, cpu, "number")
+        if ill and process.reason:
+            canvas.put(x + 2, y + 2, units.fit(process.reason, inside), level)
+            return
+        pid = f"pid {process.pid}" if process.pid else "no process"
+        size = units.size(process.rss_bytes)
+        if len(pid) + len(size) < inside:
+            canvas.put(x + 2, y + 2, pid, "dim")
+        canvas.put(x + width - 2 - len(size), y + 2, size, "text")
+
+    def _note(self, canvas: Canvas, x: int, board: Board) -> None:
+        """Who keeps them alive, and where to send requests."""
+        supervisor = board.process(SUPERVISOR)
+        if supervisor is not None:
+            canvas.put(x, BOX_HEIGHT + 1, "supervisor", "dim")
+            word = "SILENT" if supervisor.is_stale else supervisor.state.name
+            canvas.put(x + 11, BOX_HEIGHT + 1, f"● {word}", supervisor.level)
+        if board.server is not None:
+            canvas.put(x, BOX_HEIGHT + 2, "HTTP", "dim")
+            canvas.put(x + 11, BOX_HEIGHT + 2, board.server.url, "text")
+            canvas.put(x, BOX_HEIGHT + 3, "requests", "dim")
+            rate = f"{units.rate(board.request_rate)}/s"
+            errors = f", {units.count(board.server.errors)} errors" if board.server.errors else ""
+            text = f"{rate}  {units.count(board.server.requests)} so far{errors}"
+            canvas.put(x + 11, BOX_HEIGHT + 3, text, "text")
+
+
+def _workers_name(workers: Sequence[ProcessRow]) -> str:
+    return f"workers 0-{len(workers) - 1}" if len(workers) > 1 else "worker-0"
+
+
+def _gather(workers: Sequence[ProcessRow]) -> ProcessRow | None:
+    """The ranks as one box: the worst of them speaks."""
+    if not workers:
+        return None
+    order = ("good", "dim", "warn", "bad")
+    return max(workers, key=lambda worker: order.index(worker.level))
+
+
+def _per_second(rate: float) -> str:
+    return f"{units.rate(rate)}/s"
+
+
+def _arrow(canvas: Canvas, x: int, y: int, width: int, rate: float, head: str) -> None:
+    """`── 30/s ──▶` in `width` cells."""
+    label = f" {_per_second(rate)} "
+    shaft = max(0, width - 1 - len(label))
+    left, right = shaft // 2, shaft - shaft // 2
+    if head == "◀":
+        canvas.put(x, y, head, "border")
+        x += 1
+    canvas.across(x, y, left, "border")
+    canvas.put(x + left, y, label, "text" if rate >= 0.05 else "dim")
+    canvas.across(x + left + len(label), y, right, "border")
+    if head == "▶":
+        canvas.put(x + left + len(label) + right, y, head, "border")

@@ -1,0 +1,70 @@
+"""`StartPane`: one bar a stage while the pipeline comes up."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ...pipeline.messages import Progress
+from .. import plot, units
+from ..board import Board, seconds_left
+from ..pane import Line, Pane, Span, length, line, spread
+
+
+class StartPane(Pane):
+    """One bar a stage while the pipeline comes up: what it does, how far, how long still."""
+
+    TITLE = "start-up"
+
+    def lines(self, board: Board, width: int, height: int) -> Sequence[Line]:
+        found: list[Line] = []
+        for bar in board.progress:
+            found.append(self._stage(bar, width))
+        failed = board.condition.level == "bad"
+        if failed:
+            found += [Line(), line(("✗ ", "bad"), (board.condition.detail, "bad"))]
+            found.append(
+                line(
+                    ("  7", "key"), (" shows the logs, ", "dim"), ("8", "key"), (" restarts", "dim")
+                )
+            )
+        elif not found:
+            found.append(line(("waiting for the first stage", "dim")))
+        return found[-height:]
+
+    def _stage(self, bar: Progress, width: int) -> Line:
+        label = bar.label if bar.label != bar.stage else ""
+        left: list[Span] = [_mark(bar), (units.fit(bar.stage, 10), "title")]
+        amount = _amount(bar)
+        time_left = seconds_left(bar)
+        if bar.done:
+            spent = ("  took " + units.duration(bar.elapsed_s), "dim")
+        elif time_left is not None:
+            spent = (f"  {units.duration(time_left)} left", "text")
+        else:
+            spent = (f"  {units.duration(bar.elapsed_s)}", "dim")
+        share = bar.current / bar.total if bar.total else 1.0 if bar.done else 0.0
+        ink = "bad" if bar.failed else "good" if bar.done else "info"
+        cells = max(8, min(60, width - 80 if width > 100 else width - 56))
+        filled, rest = plot.gauge(share, cells)
+        gauge: list[Span] = [(filled, ink), (rest, "rest")]
+        percent = units.percent(share) if bar.total else ""
+        left += [*gauge, (f" {percent:>5}", "number"), (f"  {amount:>20}", "dim"), ("  ", "text")]
+        if length(left) + length((spent,)) + 12 < width:
+            left.append((label, "dim"))
+        return spread(left, (spent,), width)
+
+
+def _mark(bar: Progress) -> Span:
+    if bar.failed:
+        return ("✗ ", "bad")
+    return ("✓ ", "good") if bar.done else ("▸ ", "info")
+
+
+def _amount(bar: Progress) -> str:
+    """`94 of 93.8 MiB`, `166 of 272 tensors`."""
+    if bar.unit == "B":
+        done = units.size(bar.current)
+        return f"{done} of {units.size(bar.total)}" if bar.total else done
+    done = units.count(bar.current)
+    plural = "" if bar.unit.endswith("s") else "s"
+    return f"{done} of {units.count(bar.total)} {bar.unit}{plural}" if bar.total else done
