@@ -2,7 +2,9 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+# The build tool warns whoever installs editable from a folder of the package's own name: known.
+PIP := PYTHONWARNINGS="ignore:Editable installation" \
+	$(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
 .PHONY: console install test check format types contracts lint bench clean
 
