@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
+from ..pipeline.config import OperatorError
 from . import units
+from .chat import ChatParams, chat
+
+if TYPE_CHECKING:
+    import httpx
 
 
 @dataclass
@@ -16,7 +22,8 @@ class Answer:
     model: str
     """What the request names: the base model or an adapter."""
     label: str
-    ink: str
+    """What it is called on the screen."""
+    ink: str = "text"
     asked_at: float = field(default_factory=time.monotonic)
     first_at: float | None = None
     ended_at: float | None = None
@@ -36,6 +43,28 @@ class Answer:
     def end(self, finish_reason: str = "", error: str = "") -> None:
         self.finish_reason, self.error = finish_reason, error
         self.ended_at = time.monotonic()
+
+    async def stream(
+        self,
+        client: httpx.AsyncClient,
+        messages: list[dict[str, str]],
+        params: ChatParams,
+        on_text: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Asks the model and grows until it has said all; a refusal becomes `error`."""
+        reason = ""
+        try:
+            async for part in chat(client, self.model, messages, params):
+                if part.text:
+                    self.add(part.text)
+                    on_text()
+                if part.output_tokens is not None:
+                    self.num_tokens = part.output_tokens
+                reason = part.finish_reason or reason
+        except OperatorError as error:
+            self.end(error=str(error))
+        else:
+            self.end(reason or "stop")
 
     @property
     def is_streaming(self) -> bool:

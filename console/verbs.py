@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -29,10 +29,14 @@ from ..pipeline.messages import (
     StopPipeline,
     Telemetry,
 )
-from . import launcher
+from . import launcher, units
 from .lock import is_running
 from .logbook import Logbook
 from .remote import NotRunning, Remote
+
+if TYPE_CHECKING:
+    from .answers import Answer
+    from .chat import ChatParams
 
 DRAIN_SECONDS = 30.0
 STOP_SECONDS = 60.0
@@ -317,7 +321,8 @@ def adapters(config: Config, as_json: bool) -> int:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("adapter", "state", "rank", "KiB", "targets", "requests", "tokens", "reason"):
         right = name in ("rank", "KiB", "requests", "tokens")
-        table.add_column(name, justify="right" if right else "left")
+        whole = name in ("adapter", "state") or right  # long reasons and targets may wrap
+        table.add_column(name, justify="right" if right else "left", no_wrap=whole)
     base = found.base
     table.add_row(
         f"{found.base_model} (base)",
@@ -387,68 +392,30 @@ def _json_line(line: LogLine) -> None:
 
 def prompt(config: Config, given: argparse.Namespace) -> int:
     """Asks each adapter named (or the base) the same, all in one mixed batch."""
+    from .answers import Answer
     from .chat import ChatParams
 
     text = sys.stdin.read() if given.text == "-" else given.text
     messages = [{"role": "system", "content": given.system}] if given.system else []
     messages.append({"role": "user", "content": text})
     params = ChatParams(max_tokens=given.max_tokens, temperature=given.temperature, seed=given.seed)
-    names: list[str | None] = list(given.adapter)
-    if given.base or not names:
-        names.insert(0, None)
-    answers = [AnswerText(name, name or config.model) for name in names]
+    answers = [Answer(name, name) for name in given.adapter]
+    if given.base or not answers:
+        answers.insert(0, Answer(config.model, f"{config.model} (base)"))
     asyncio.run(_ask_all(config, answers, messages, params, quiet=given.json))
     if given.json:
-        _print_json([answer.document() for answer in answers])
+        _print_json([_document(answer, config.model) for answer in answers])
     failed = [answer for answer in answers if answer.error]
     for answer in failed:
-        print(f"loraconsole: {answer.title}: {answer.error}", file=sys.stderr)
+        print(f"loraconsole: {answer.label}: {answer.error}", file=sys.stderr)
     return 1 if failed else 0
-
-
-class AnswerText:
-    """One model's answer as it grows."""
-
-    def __init__(self, adapter: str | None, model: str) -> None:
-        self.adapter = adapter
-        self.model = model
-        self.text = ""
-        self.error = ""
-        self.finish_reason: str | None = None
-        self.output_tokens = 0
-        self.started = time.monotonic()
-        self.first_at: float | None = None
-        self.ended_at: float | None = None
-
-    @property
-    def title(self) -> str:
-        return self.adapter or f"{self.model} (base)"
-
-    def figures(self) -> str:
-        if self.ended_at is None or self.first_at is None:
-            return ""
-        seconds = self.ended_at - self.first_at
-        rate = (self.output_tokens - 1) / seconds if seconds > 0 else 0.0
-        first = (self.first_at - self.started) * 1e3
-        return f"{self.output_tokens} tokens, {rate:.1f} tok/s, first after {first:.0f} ms"
-
-    def document(self) -> dict[str, Any]:
-        return {
-            "adapter": self.adapter,
-            "model": self.model,
-            "text": self.text,
-            "finish_reason": self.finish_reason,
-            "output_tokens": self.output_tokens,
-            "ttft_ms": round((self.first_at - self.started) * 1e3, 1) if self.first_at else None,
-            "error": self.error or None,
-        }
 
 
 async def _ask_all(
     config: Config,
-    answers: list[AnswerText],
+    answers: list[Answer],
     messages: list[dict[str, str]],
-    params: Any,
+    params: ChatParams,
     quiet: bool,
 ) -> None:
     from .chat import make_client
@@ -457,34 +424,12 @@ async def _ask_all(
         url = await _url(remote)
     async with make_client(url, config.api_key) as client:
         with _drawing(answers, quiet) as draw:
-            await asyncio.gather(*(_ask(client, a, messages, params, draw) for a in answers))
-
-
-async def _ask(
-    client: Any,
-    answer: AnswerText,
-    messages: list[dict[str, str]],
-    params: Any,
-    draw: Callable[[], None],
-) -> None:
-    from .chat import ChatError, chat
-
-    try:
-        async for part in chat(client, answer.model, messages, params):
-            if part.text and answer.first_at is None:
-                answer.first_at = time.monotonic()
-            answer.text += part.text
-            answer.finish_reason = part.finish_reason or answer.finish_reason
-            answer.output_tokens = part.output_tokens or answer.output_tokens
+            await asyncio.gather(*(a.stream(client, messages, params, draw) for a in answers))
             draw()
-    except ChatError as error:
-        answer.error = error.what
-    answer.ended_at = time.monotonic()
-    draw()
 
 
 @contextlib.contextmanager
-def _drawing(answers: list[AnswerText], quiet: bool) -> Iterator[Callable[[], None]]:
+def _drawing(answers: list[Answer], quiet: bool) -> Iterator[Callable[[], None]]:
     """One answer flows as it comes; several stand side by side; without a terminal they are
     printed one after the other when all are there."""
     if quiet:
@@ -494,14 +439,15 @@ def _drawing(answers: list[AnswerText], quiet: bool) -> Iterator[Callable[[], No
 
         def flow() -> None:
             nonlocal shown
-            sys.stdout.write(answers[0].text[shown:])
+            sys.stdout.write(_printable(answers[0].text[shown:]))
             sys.stdout.flush()
             shown = len(answers[0].text)
 
         yield flow
-        print()
+        if answers[0].text:
+            print()
         if sys.stdout.isatty() and not answers[0].error:
-            print(answers[0].figures(), file=sys.stderr)
+            print(_figures(answers[0]), file=sys.stderr)
     elif sys.stdout.isatty():
         from rich.live import Live
 
@@ -510,10 +456,11 @@ def _drawing(answers: list[AnswerText], quiet: bool) -> Iterator[Callable[[], No
     else:
         yield lambda: None
         for answer in answers:
-            print(f"--- {answer.title}: {answer.figures()}\n{answer.text}\n")
+            if not answer.error:
+                print(f"--- {answer.label}: {_figures(answer)}\n{_printable(answer.text)}\n")
 
 
-def _columns(answers: list[AnswerText]) -> Any:
+def _columns(answers: list[Answer]) -> Any:
     from rich.panel import Panel
     from rich.table import Table
     from rich.text import Text
@@ -522,9 +469,36 @@ def _columns(answers: list[AnswerText]) -> Any:
     for _ in answers:
         grid.add_column(ratio=1)
     grid.add_row(
-        *(Panel(Text(a.error or a.text), title=a.title, subtitle=a.figures()) for a in answers)
+        *(
+            Panel(Text(_printable(a.error or a.text)), title=a.label, subtitle=_figures(a))
+            for a in answers
+        )
     )
     return grid
+
+
+def _printable(text: str) -> str:
+    """What a model says must not command the terminal."""
+    return "\n".join(units.clean(line) for line in text.split("\n"))
+
+
+def _figures(answer: Answer) -> str:
+    if answer.is_streaming or answer.ttft_s is None:
+        return ""
+    first = f"first after {answer.ttft_s * 1e3:.0f} ms"
+    return f"{answer.count} tokens, {answer.tokens_s:.1f} tok/s, {first}"
+
+
+def _document(answer: Answer, base: str) -> dict[str, Any]:
+    return {
+        "adapter": None if answer.model == base else answer.model,
+        "model": answer.model,
+        "text": answer.text,
+        "finish_reason": answer.finish_reason or None,
+        "output_tokens": answer.count,
+        "ttft_ms": None if answer.ttft_s is None else round(answer.ttft_s * 1e3, 1),
+        "error": answer.error or None,
+    }
 
 
 # --- bench --------------------------------------------------------------------------------------

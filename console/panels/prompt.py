@@ -16,7 +16,7 @@ from textual.worker import Worker
 from ...pipeline.config import OperatorError
 from ..answers import Answer
 from ..board import AdapterRow, Board
-from ..chat import ChatParams, chat, make_client
+from ..chat import ChatParams, make_client
 from ..pane import Line, Pane, Panel, line
 from .answer import AnswerBox
 from .editor import ParameterInput, PromptEditor
@@ -159,20 +159,8 @@ class PromptPanel(Panel):
     async def _stream(
         self, client: httpx.AsyncClient, box: AnswerBox, prompt: str, params: ChatParams
     ) -> None:
-        answer = box.pane.answer
         messages = [{"role": "user", "content": prompt}]
-        reason = ""
-        try:
-            async for part in chat(client, answer.model, messages, params):
-                if part.text:
-                    answer.add(part.text)
-                if part.output_tokens is not None:
-                    answer.num_tokens = part.output_tokens
-                reason = part.finish_reason or reason
-        except OperatorError as error:
-            answer.end(error=str(error))
-        else:
-            answer.end(reason or "stop")
+        await box.pane.answer.stream(client, messages, params)
         await box.finish()
 
     async def _connect(self, url: str) -> httpx.AsyncClient:
