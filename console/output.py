@@ -90,18 +90,17 @@ class ScreenMemory:
             for y, strips in enumerate(update.strips, update.region.y):
                 self._write_line(pen, y, update.region.x, strips, width)
             return pen.text
-        done = -1
-        for y, _x1, _x2 in update.spans:
-            if y == done:  # a line with two dirty spans: all its strips were written already
-                continue
-            done = y
+        for y, x1, x2 in update.spans:
             line = self._line(y, width)
-            chops = update.chops[y]
-            cuts = (*chops, *update.chop_ends[y][-1:])
+            chops, ends = update.chops[y], update.chop_ends[y]
+            cuts = (*chops, *ends[-1:])
             if line.cuts != cuts:
                 line.cuts, line.strips = cuts, {}
-            for x, strip in chops.items():
-                if strip is not None and line.strips.get(x) is not strip:
+            for (x, strip), end in zip(chops.items(), ends, strict=False):
+                # Beside the span a widget may not have been asked, and its background stands there.
+                if strip is None or x >= x2 or end <= x1:
+                    continue
+                if line.strips.get(x) is not strip:
                     self._write_strip(pen, line, x, y, strip)
                     line.strips[x] = strip
         return pen.text

@@ -19,9 +19,11 @@ from textual.pilot import Pilot
 from textual.strip import Strip
 
 from loraconsole.console import output
+from loraconsole.console.answers import Answer
 from loraconsole.console.app import ConsoleApp
 from loraconsole.console.output import ScreenMemory
 from loraconsole.console.pace import LOST_SECONDS, Pace
+from loraconsole.console.panels.answer import AnswerBox
 from loraconsole.pipeline.config import Config
 
 WIDTH, HEIGHT = 40, 6
@@ -202,6 +204,18 @@ async def _drive(tmp_path: Path) -> None:
             await check(pilot)
         app.notify("worker-0 is back", title="supervisor")
         await check(pilot)
+        # Each in a box of its own, each drawn alone: its neighbour is not asked for its lines.
+        await pilot.press("escape", "5")
+        boxes = [AnswerBox(Answer(name, name)) for name in ("left", "right")]
+        space = app.query_one("#answers")
+        space.styles.grid_size_columns = 2
+        await space.remove_children()
+        await space.mount(*boxes)
+        await check(pilot)
+        for box in boxes:
+            box.pane.answer.add("Hello")
+            box.pane.paint()
+            await check(pilot)
 
 
 # --- pacing -------------------------------------------------------------------------------------
