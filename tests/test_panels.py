@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from fake_ring import FakeRing, Scenario, Story
 from stage import START, StagedApp, screen_text, staged
+from textual import events
 from textual.pilot import Pilot
 from textual.widgets import Input, Markdown
 
@@ -421,6 +422,19 @@ def test_several_models_answer_side_by_side_and_become_markdown() -> None:
         assert app.active_panel.query_one(PromptEditor).text == ""
 
     with_a_ring(act, pace=15.0)
+
+
+def test_a_line_that_arrives_in_one_piece_is_sent_and_the_next_one_kept() -> None:
+    async def act(app: ConsoleApp, pilot: Pilot[str]) -> None:
+        for key in (*"Ahoy", "enter", *"next"):  # as a slow link delivers them
+            app.post_message(events.Key(key, "\r" if key == "enter" else key))
+        await wait(lambda: any(box.pane.answer.text for box in app.query(AnswerBox)))
+        editor = app.active_panel.query_one(PromptEditor)
+        await wait(lambda: editor.text == "next")
+        await pilot.press("ctrl+a", "ctrl+k", "up")
+        assert editor.text == "Ahoy"
+
+    with_a_ring(act)
 
 
 def test_escape_cancels_and_what_was_said_stays() -> None:

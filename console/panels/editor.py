@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from textual import events
 from textual.binding import Binding, BindingType
 from textual.message import Message
 from textual.widgets import Input, TextArea
@@ -21,7 +22,7 @@ class PromptEditor(TextArea):
     """Where the question is typed: enter sends, ctrl+j breaks the line, up and down recall."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "send", "Send", priority=True, id="send"),
+        Binding("enter", "send", "Send", id="send"),
         Binding("ctrl+j,shift+enter,alt+enter", "newline", "New line", show=False, id="newline"),
         Binding("escape", "leave", "Cancel or leave", id="leave"),
     ]
@@ -47,9 +48,25 @@ class PromptEditor(TextArea):
         self._recalled = 0
         """How far back in the history; 0 is what is being typed."""
 
+    async def _on_key(self, event: events.Key) -> None:
+        """Enter in its turn: a priority binding would be run before the letters typed with it, and
+        on a slow link a line arrives in one piece."""
+        if event.key == "enter":
+            event.stop()
+            event.prevent_default()
+            self.action_send()
+        else:
+            await super()._on_key(event)
+
     def action_send(self) -> None:
-        if self.text.strip():
-            self.post_message(self.Sent(self.text.strip()))
+        """The question is on its way: an empty line, and one more to recall."""
+        if not (text := self.text.strip()):
+            return
+        if text not in self._history[-1:]:
+            self._history.append(text)
+        self._recalled = 0
+        self.text = ""
+        self.post_message(self.Sent(text))
 
     def action_newline(self) -> None:
         self.insert("\n")
@@ -57,15 +74,9 @@ class PromptEditor(TextArea):
     def action_leave(self) -> None:
         self.post_message(Left())
 
-    def sent(self, text: str) -> None:
-        """The question is on its way: an empty line, and one more to recall."""
-        if text not in self._history[-1:]:
-            self._history.append(text)
-        self._recalled = 0
-        self.text = ""
-
     def restore(self, text: str) -> None:
-        """Nobody answered: the question comes back, unless another one is being typed."""
+        """Nobody was asked, or nobody answered: the question comes back, unless another one is
+        being typed."""
         if not self.text.strip():
             self._put(text)
 

@@ -78,8 +78,8 @@ class PromptPanel(Panel):
             params, url, asked = self._parameters(), self._url(), self._asked()
         except OperatorError as error:
             self.notify(error.hint, title=error.what, severity="warning", markup=False)
+            editor.restore(message.text)
             return
-        editor.sent(message.text)
         self._answers = [Answer(row.name, label_of(row), row.tint) for row in asked]
         self.query_one(ModelsPane).painted_app.wake()
         self._work = self.run_worker(
