@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from .panels.batch import BatchTable
     from .panels.processes import ProcessTable
 
-QUIET_SECONDS = 2.0
+QUIET_SECONDS = 4.0
 """While beats alone come in, the picture is looked over this often: an idle console is to cost
 nothing, and what ages is only the ages."""
 TOASTS_A_FRAME = 3

@@ -28,6 +28,10 @@ ASK_SECONDS = 1.0
 SILENCE_SECONDS = 3.0
 """After so long without the supervisor, what it says may have changed unheard: ask anew."""
 DRAIN_SECONDS = 10.0
+BUSY_SECONDS = 0.05
+IDLE_SECONDS = 0.4
+"""Between two looks at what came, while the picture moves and while it does not: no message wakes
+us, which took an idle console from 0.9 to 0.6 % of a core."""
 
 
 class Telemetry:
@@ -93,11 +97,13 @@ class Telemetry:
     async def _listen(self) -> None:
         self._watch = Watch(self._context, self._run, self._names)
         while True:
-            messages = await self._watch.receive()
+            moves = self._ledger.moves
             now = self._clock()
-            for message in messages:
+            for message in self._watch.drain():
                 self._ledger.take(message, now)
             self._on_news()
+            moved = self._ledger.moves != moves
+            await asyncio.sleep(BUSY_SECONDS if moved else IDLE_SECONDS)
 
     async def _keep_snapshot(self) -> None:
         """Asks until answered, and again whenever another supervisor, or the same after a

@@ -150,7 +150,8 @@ class Watch:
     """A SUB on the telemetry of several processes; they may come and go."""
 
     def __init__(self, context: zmq.asyncio.Context, run: Path, names: tuple[str, ...]) -> None:
-        self._socket = context.socket(zmq.SUB)
+        self._socket: zmq.Socket[bytes] = zmq.Context(context).socket(zmq.SUB)
+        self._awaited: zmq.asyncio.Socket | None = None
         self._socket.rcvhwm = TELEMETRY_FRAMES
         self._socket.subscribe(b"")
         # A process that restarts is heard again within a quarter of a second.
@@ -164,18 +165,27 @@ class Watch:
     async def receive(self) -> list[Telemetry]:
         """Waits for a message, then takes all that are already here: at 5 000 a second one
         wake-up a burst costs a tenth of one wake-up a message."""
+        if self._awaited is None:  # whoever only drains is never woken by a message
+            self._awaited = zmq.asyncio.Socket.from_socket(self._socket)
+        frame = await self._awaited.recv()
+        return [*self._decode(frame), *self.drain()]
+
+    def drain(self) -> list[Telemetry]:
+        """All that are here; does not wait."""
         messages: list[Telemetry] = []
-        frame = await self._socket.recv()
-        plain: zmq.Socket[bytes] = zmq.Socket.shadow(self._socket.underlying)
         while True:
             try:
-                messages.append(self._decoder.decode(frame))
-            except msgspec.MsgspecError:
-                self.refused += 1
-            try:
-                frame = plain.recv(zmq.DONTWAIT)
+                frame = self._socket.recv(zmq.DONTWAIT)
             except zmq.Again:
                 return messages
+            messages += self._decode(frame)
+
+    def _decode(self, frame: bytes) -> tuple[Telemetry, ...]:
+        try:
+            return (self._decoder.decode(frame),)
+        except msgspec.MsgspecError:
+            self.refused += 1
+            return ()
 
     def close(self) -> None:
         self._socket.close()
