@@ -70,10 +70,17 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         Literal["auto", "float32", "bfloat16", "float16", "int4"],
         Meta(
             description="weights' type; auto is bfloat16 on cuda and, on cpu, "
-            "float32 with 4-bit files kept packed for small batches (int4)"
+            "4-bit weights for few rows and bfloat16 or float32 for many"
         ),
     ] = "auto"
-    tp: Annotated[int, Meta(description="tensor-parallel ranks", ge=1)] = 1
+    tp: Annotated[
+        int,
+        Meta(
+            description="ranks that compute each step; weights are not split among them yet: "
+            "every rank holds the whole model",
+            ge=1,
+        ),
+    ] = 1
     threads: Annotated[
         int, Meta(description="cpu threads of a worker; 0 chooses by the machine", ge=0)
     ] = 0

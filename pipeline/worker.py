@@ -38,10 +38,12 @@ class Worker(Process):
     # -- startup, main loop, shutdown
 
     async def startup(self) -> None:
-        self.set_state(ProcessState.STARTING, "importing torch")
+        self.set_state(ProcessState.STARTING, "loading the model")
         self._loop = asyncio.get_running_loop()
         self._runner, ready = await self._loop.run_in_executor(self._launcher, self._load)
         self._ready = ready
+        if self.config.tp > 1 and self.rank == 0:
+            self.event("warning", "weights are not split: every rank computes the whole model")
         self.outbox("router").send(ready)
         self.set_state(ProcessState.READY)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,13 +28,17 @@ CONFIG = {
 
 
 @pytest.fixture(scope="module")
-def ring(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ring]:
-    home = tmp_path_factory.mktemp("t")
-    (home / "tiny").mkdir()
-    (home / "tiny" / "config.json").write_text(json.dumps(CONFIG))
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
+    directory = tmp_path_factory.mktemp("tiny")
+    (directory / "config.json").write_text(json.dumps(CONFIG))
+    return str(directory)
+
+
+@pytest.fixture(scope="module")
+def ring(tiny: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ring]:
     with Ring(
-        home / "r",
-        *("--dummy", "--model", str(home / "tiny"), "--api-key", "secret"),
+        tmp_path_factory.mktemp("r"),
+        *("--dummy", "--model", tiny, "--api-key", "secret"),
         *("--max-total-tokens", "256", "--max-waiting", "4", "--max-running", "2"),
     ) as ring:
         ring.http.headers["authorization"] = "Bearer secret"
@@ -128,3 +133,20 @@ def test_several_prompts_and_choices_come_in_order(ring: Ring) -> None:
                     index = choice["index"]
                     text[index] = text.get(index, "") + choice["text"]
     assert text == {c["index"]: c["text"] for c in response.json()["choices"]}
+
+
+def test_every_rank_gets_every_step(ring: Ring, tiny: str, tmp_path: Path) -> None:
+    with Ring(tmp_path / "r", "--dummy", "--model", tiny, "--tp", "2") as two:
+        alone, together = complete(ring, ignore_eos=True), complete(two, ignore_eos=True)
+        assert together.json()["choices"] == alone.json()["choices"]
+
+        def frames() -> list[int]:
+            beats = two.snapshot()["beats"]
+            workers = [beat for beat in beats if beat["name"].startswith("worker-")]
+            return [worker["hops"][0][1] for worker in workers]  # of its inbox, so far
+
+        deadline = time.monotonic() + 10
+        while len(set(frames())) > 1 or min(frames()) <= 8:  # beats come twice a second
+            assert time.monotonic() < deadline, frames()
+            time.sleep(0.3)
+        assert len(frames()) == 2
