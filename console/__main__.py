@@ -99,7 +99,24 @@ def command_parser() -> argparse.ArgumentParser:
     logs.add_argument("--lines", "-n", type=int, default=200, metavar="N", help="how many back")
     add("doctor", "what this machine has and what is missing")
     adapters = add("adapters", "the adapters of the running pipeline")
-    adapters.add_argument("verb", choices=["list"], nargs="?", default="list")
+    verbs = adapters.add_subparsers(dest="verb", metavar="VERB")
+
+    def add_verb(verb: str, help: str) -> argparse.ArgumentParser:
+        command = verbs.add_parser(verb, help=help, description=help)
+        command.add_argument("--json", action="store_true", default=argparse.SUPPRESS)
+        command.add_argument("--run", default=argparse.SUPPRESS)
+        return command
+
+    add_verb("list", "all of them, and what they have done (the default)")
+    load = add_verb("load", "serve a PEFT directory by a name")
+    load.add_argument("name", metavar="NAME")
+    load.add_argument("path", metavar="PATH", help="the directory, as this machine sees it")
+    load.add_argument("--pin", action="store_true", help="never evict it while nobody uses it")
+    for verb, help in (
+        ("unload", "refuse it from now on; return when its pages are free"),
+        ("reload", "read its files again; requests that run finish on the old weights"),
+    ):
+        add_verb(verb, help).add_argument("name", metavar="NAME")
     # Listed here; its flags are the benchmark's own, and it is given them untouched.
     commands.add_parser(
         "bench", help="measure the running pipeline, or any OpenAI-compatible --url"
@@ -141,7 +158,9 @@ def dispatch(given: argparse.Namespace, rest: list[str]) -> int:
         case "doctor":
             return verbs.doctor(given.run, given.json)
         case "adapters":
-            return verbs.adapters(config, given.json)
+            if given.verb in (None, "list"):
+                return verbs.adapters(config, given.json)
+            return verbs.order_adapter(config, given)
         case _:
             return verbs.prompt(config, given)
 

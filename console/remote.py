@@ -10,7 +10,7 @@ import os
 from types import TracebackType
 
 from ..pipeline.config import Config, OperatorError
-from ..pipeline.messages import AskSnapshot, Message, Snapshot, ToConsole
+from ..pipeline.messages import AdapterReply, AskSnapshot, Message, Snapshot, ToConsole
 from ..pipeline.sockets import Inbox, Outbox, Watch, make_context
 from .lock import is_running
 
@@ -22,7 +22,8 @@ class NotRunning(OperatorError):
 
 
 class Remote:
-    """`async with Remote(config) as remote:`. Raises `NotRunning` on entering where none is."""
+    """`async with Remote(config) as remote:`. Raises `NotRunning` on entering where none is.
+    `name` is its inbox, where answers go."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -31,9 +32,11 @@ class Remote:
 
     async def __aenter__(self) -> Remote:
         self._context = make_context()
-        self._name = f"console-{os.getpid()}"
+        self.name = f"console-{os.getpid()}"
         run = self.config.run_path
-        self._inbox: Inbox[Snapshot] = Inbox(self._context, run, self._name, ToConsole)
+        self._inbox: Inbox[Snapshot | AdapterReply] = Inbox(
+            self._context, run, self.name, ToConsole
+        )
         self._supervisor = Outbox(self._context, run, "supervisor")
         self._watches: list[Watch] = []
         return self
@@ -52,9 +55,12 @@ class Remote:
 
     async def snapshot(self, log_lines: int = 0) -> Snapshot:
         """Everything that holds now. Raises `OperatorError` where the supervisor is silent."""
-        self.tell(AskSnapshot(self._name, log_lines))
+        self.tell(AskSnapshot(self.name, log_lines))
         try:
-            return await asyncio.wait_for(self._inbox.receive(), ANSWER_SECONDS)
+            async with asyncio.timeout(ANSWER_SECONDS):
+                while not isinstance(answer := await self._inbox.receive(), Snapshot):
+                    pass
+                return answer
         except TimeoutError:
             raise OperatorError(
                 f"the supervisor in {self.config.run} does not answer", "see: loraconsole logs"
@@ -63,6 +69,17 @@ class Remote:
     def tell(self, message: Message) -> None:
         """To the supervisor."""
         self._supervisor.send(message)
+
+    async def order(self, order: Message) -> AdapterReply:
+        """An order about adapters to the router, and its answer, however long that takes."""
+        router = Outbox(self._context, self.config.run_path, "router")
+        try:
+            router.send(order)
+            while not isinstance(answer := await self._inbox.receive(), AdapterReply):
+                pass
+            return answer
+        finally:
+            router.close()
 
     def watch(self) -> Watch:
         """The telemetry of every process of the run."""

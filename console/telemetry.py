@@ -53,7 +53,7 @@ class Telemetry:
         self._me = f"console-{os.getpid()}"
         self._context = make_context()
         self._watch: Watch | None = None
-        self._inbox: Inbox[Snapshot] | None = None
+        self._inbox: Inbox[ToConsole] | None = None
         self._outboxes: dict[str, Outbox] = {}
         self._answered: int | None = None
         """Incarnation of the supervisor whose snapshot we hold."""
@@ -128,9 +128,11 @@ class Telemetry:
             if receiving is not None:
                 receiving.cancel()
 
-    async def _receive_snapshots(self, inbox: Inbox[Snapshot]) -> None:
+    async def _receive_snapshots(self, inbox: Inbox[ToConsole]) -> None:
         while True:
             snapshot = await inbox.receive()
+            if not isinstance(snapshot, Snapshot):
+                continue
             self._ledger.take_snapshot(snapshot, self._clock())
             beats = [beat for beat in snapshot.beats if beat.name == SUPERVISOR]
             known = self._ledger.supervisor

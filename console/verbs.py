@@ -20,14 +20,18 @@ import msgspec
 
 from ..pipeline.config import Config, OperatorError, default_run_directory
 from ..pipeline.messages import (
+    AdapterReply,
+    LoadAdapter,
     LogLine,
     ProcessState,
     ProcessTable,
     Progress,
+    ReloadAdapter,
     RestartProcess,
     Snapshot,
     StopPipeline,
     Telemetry,
+    UnloadAdapter,
 )
 from . import launcher, units
 from .lock import is_running
@@ -319,9 +323,9 @@ def adapters(config: Config, as_json: bool) -> int:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("adapter", "state", "rank", "KiB", "targets", "requests", "tokens", "reason"):
-        right = name in ("rank", "KiB", "requests", "tokens")
-        whole = name in ("adapter", "state") or right  # long reasons and targets may wrap
+    for name in ("adapter", "state", "rank", "KiB", "pages", "targets", "requests", "tokens"):
+        right = name in ("rank", "KiB", "pages", "requests", "tokens")
+        whole = name != "targets"
         table.add_column(name, justify="right" if right else "left", no_wrap=whole)
     base = found.base
     table.add_row(
@@ -330,9 +334,9 @@ def adapters(config: Config, as_json: bool) -> int:
         "",
         "",
         "",
+        "",
         str(base.requests),
         str(base.output_tokens),
-        "",
     )
     for adapter in found.adapters:
         table.add_row(
@@ -340,12 +344,37 @@ def adapters(config: Config, as_json: bool) -> int:
             adapter.state.value,
             str(adapter.rank or ""),
             f"{adapter.num_bytes / 1024:.0f}" if adapter.num_bytes else "",
+            str(adapter.pages or ""),
             ",".join(name.removesuffix("_proj") for name in adapter.target_modules),
             str(adapter.requests),
             str(adapter.output_tokens),
-            adapter.reason,
         )
     Console().print(table)
+    for adapter in found.adapters:
+        if adapter.reason:
+            print(f"{adapter.name}: {adapter.reason}")
+    return 0
+
+
+def order_adapter(config: Config, given: argparse.Namespace) -> int:
+    """`adapters load | unload | reload`: returns when it is done."""
+
+    async def carry() -> AdapterReply:
+        async with Remote(config) as remote:
+            about = {"order": remote.name, "reply_to": remote.name, "name": given.name}
+            match given.verb:
+                case "load":
+                    path = str(Path(given.path).absolute())
+                    return await remote.order(LoadAdapter(**about, path=path, pinned=given.pin))
+                case "reload":
+                    return await remote.order(ReloadAdapter(**about))
+                case _:
+                    return await remote.order(UnloadAdapter(**about))
+
+    reply = asyncio.run(carry())
+    if reply.status != 200:
+        raise OperatorError(reply.text, "see: loraconsole adapters list")
+    _say({"adapter": given.name, "status": "ok", "message": reply.text}, reply.text, given.json)
     return 0
 
 

@@ -10,6 +10,7 @@ import contextlib
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -19,17 +20,29 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from .messages import AdapterState, TextDelta, TokenLogprob
+from .messages import (
+    AdapterReply,
+    AdapterState,
+    AdapterView,
+    LoadAdapter,
+    ReloadAdapter,
+    TextDelta,
+    TokenLogprob,
+    UnloadAdapter,
+)
 from .metrics import Metrics
 from .openai import (
     DEFAULT_CHAT_TOKENS,
     DEFAULT_COMPLETION_TOKENS,
+    AdapterBody,
     BadRequest,
     ChatBody,
     CompletionBody,
     Format,
     GenerateBody,
+    LoadBody,
     SamplingBody,
+    UnloadBody,
     decode_body,
     error_body,
     usage,
@@ -43,6 +56,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 MAX_BODY_BYTES = 16 << 20
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+SERVED = (AdapterState.HOST, AdapterState.LOADING, AdapterState.GPU)
+"""States in which an adapter answers: at once, or when its pages are there."""
 
 
 def make_app(server: Server) -> Starlette:
@@ -57,7 +73,18 @@ def make_app(server: Server) -> Starlette:
         Route("/v1/completions", api.guarded(api.completions), methods=["POST"]),
         Route("/generate", api.guarded(api.generate), methods=["POST"]),
         Route("/generate_stream", api.guarded(api.generate_stream), methods=["POST"]),
+        Route("/v1/adapters", api.guarded(api.adapters)),
+        Route("/v1/adapters", api.admin(api.add_adapter), methods=["POST"]),
+        Route("/v1/adapters/{name:path}/reload", api.admin(api.reload_adapter), methods=["POST"]),
+        Route("/v1/adapters/{name:path}", api.guarded(api.adapter)),
+        Route("/v1/adapters/{name:path}", api.admin(api.remove_adapter), methods=["DELETE"]),
     ]
+    for prefix in ("/v1", ""):  # vLLM's, SGLang's
+        for path, handler in (
+            ("/load_lora_adapter", api.load_lora_adapter),
+            ("/unload_lora_adapter", api.unload_lora_adapter),
+        ):
+            routes.append(Route(prefix + path, api.admin(handler), methods=["POST"]))
     return Starlette(routes=routes)
 
 
@@ -72,12 +99,26 @@ class Api:
         self._metrics = Metrics(server)
 
     def guarded(self, handler: Handler) -> Handler:
-        """Checks the API key, and turns `BadRequest` into its status and reason."""
+        """A user's route: checks the API key, and turns `BadRequest` into its status and reason.
+        Who holds the admin key may do what users may."""
+        config = self.server.config
+        keys = [key for key in (config.api_key, config.admin_key) if key]
+        return self._guarded(handler, keys if config.api_key else [])
+
+    def admin(self, handler: Handler) -> Handler:
+        """An operator's route: the same with the admin key alone."""
+        config = self.server.config
+        is_open = not config.api_key and config.host in LOOPBACK
+        if not config.admin_key and not is_open:
+            return self._guarded(_closed, [])
+        return self._guarded(handler, [config.admin_key] if config.admin_key else [])
+
+    def _guarded(self, handler: Handler, keys: list[str]) -> Handler:
+        """With one of `keys`, where there are any."""
 
         async def guarded(request: HttpRequest) -> Response:
-            key = self.server.config.api_key
-            given = request.headers.get("authorization", "").removeprefix("Bearer ")
-            if key and not secrets.compare_digest(given.encode(), key.encode()):
+            given = request.headers.get("authorization", "").removeprefix("Bearer ").encode()
+            if keys and not any(secrets.compare_digest(given, key.encode()) for key in keys):
                 return JSONResponse(error_body(401, "wrong or missing API key"), 401)
             try:
                 try:
@@ -108,7 +149,7 @@ class Api:
         head = {"object": "model", "created": started, "owned_by": "loraconsole"}
         models = [{"id": base, **head, "root": base, "parent": None}]
         for adapter in self.server.adapters.adapters if self.server.adapters else ():
-            if adapter.state is AdapterState.GPU:
+            if adapter.state in SERVED:
                 models.append({"id": adapter.name, **head, "root": adapter.path, "parent": base})
         return models
 
@@ -121,6 +162,59 @@ class Api:
             if model["id"] == name:
                 return JSONResponse(model)
         raise BadRequest(f"no model {name!r}", status=404, param="model")
+
+    # -- adapters
+
+    def _adapter_views(self) -> list[dict[str, Any]]:
+        table = self.server.adapters
+        return [adapter_body(view) for view in table.adapters] if table else []
+
+    async def adapters(self, request: HttpRequest) -> Response:
+        return JSONResponse({"adapters": self._adapter_views()})
+
+    async def adapter(self, request: HttpRequest) -> Response:
+        name = request.path_params["name"]
+        for view in self._adapter_views():
+            if view["name"] == name:
+                return JSONResponse(view)
+        raise BadRequest(f"no adapter {name!r} is registered", status=404, param="name")
+
+    async def add_adapter(self, request: HttpRequest) -> Response:
+        body: AdapterBody = decode_body(await self._body(request), AdapterBody)
+        return await self._load(body.name, body.path, body.pin)
+
+    async def load_lora_adapter(self, request: HttpRequest) -> Response:
+        body: LoadBody = decode_body(await self._body(request), LoadBody)
+        return await self._load(body.lora_name, body.lora_path, body.pinned)
+
+    async def _load(self, name: str, path: str, pinned: bool) -> Response:
+        if not name or "@" in name or ":" in name:
+            raise BadRequest(f"{name!r} is no name for an adapter: empty, or with @ or :")
+        if not Path(path).is_absolute():
+            raise BadRequest(f"{path!r} is not an absolute path of the server's machine")
+        order = LoadAdapter(order=_order(), reply_to="server", name=name, path=path, pinned=pinned)
+        return self._replied(await self.server.order(order))
+
+    async def reload_adapter(self, request: HttpRequest) -> Response:
+        name = request.path_params["name"]
+        order = ReloadAdapter(order=_order(), reply_to="server", name=name)
+        return self._replied(await self.server.order(order))
+
+    async def remove_adapter(self, request: HttpRequest) -> Response:
+        return await self._unload(request.path_params["name"])
+
+    async def unload_lora_adapter(self, request: HttpRequest) -> Response:
+        body: UnloadBody = decode_body(await self._body(request), UnloadBody)
+        return await self._unload(body.lora_name)
+
+    async def _unload(self, name: str) -> Response:
+        order = UnloadAdapter(order=_order(), reply_to="server", name=name)
+        return self._replied(await self.server.order(order))
+
+    def _replied(self, reply: AdapterReply) -> Response:
+        if reply.status != 200:
+            raise BadRequest(reply.text, status=reply.status)
+        return JSONResponse({"status": "ok", "message": reply.text})
 
     # -- OpenAI
 
@@ -223,6 +317,27 @@ class Api:
             if not 0 <= token_id < size:
                 raise BadRequest(f"token id {token_id} is not in [0, {size})", param="prompt")
         return ids
+
+
+def adapter_body(view: AdapterView) -> dict[str, Any]:
+    """An adapter as GET /v1/adapters shows it."""
+    body = msgspec.structs.asdict(view)
+    resident = {AdapterState.GPU: "device", AdapterState.FAILED: "none", AdapterState.GONE: "none"}
+    residency = "device" if view.pages else resident.get(view.state, "host")
+    return {
+        **body,
+        "state": view.state.value,
+        "target_modules": list(view.target_modules),
+        "residency": residency,
+    }
+
+
+async def _closed(request: HttpRequest) -> Response:
+    raise BadRequest("routes that change adapters are closed: start with --admin-key", status=403)
+
+
+def _order() -> str:
+    return f"o-{secrets.token_hex(8)}"
 
 
 # --- turning streams into bytes -----------------------------------------------------------------

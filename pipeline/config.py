@@ -92,6 +92,14 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         str,
         Meta(description="clients must send it as a bearer token (also $LORACONSOLE_API_KEY)"),
     ] = ""
+    admin_key: Annotated[
+        str,
+        Meta(
+            description="bearer token of the routes that load and unload adapters (also "
+            "$LORACONSOLE_ADMIN_KEY); without it they are open where neither --api-key is set nor "
+            "--host is off loopback, else closed"
+        ),
+    ] = ""
     scheduler: Annotated[Literal["fcfs", "lifo"], Meta(description="who is admitted first")] = (
         "fcfs"
     )
@@ -262,8 +270,9 @@ def from_flags(given: argparse.Namespace) -> Config:
     values: dict[str, Any] = {}
     if file := getattr(given, "config", None):
         values |= _read_toml(Path(file))
-    if key := os.environ.get("LORACONSOLE_API_KEY"):
-        values.setdefault("api_key", key)
+    for name in ("api_key", "admin_key"):
+        if key := os.environ.get(f"LORACONSOLE_{name.upper()}"):
+            values.setdefault(name, key)
     values |= {f.name: getattr(given, f.name) for f in fields() if hasattr(given, f.name)}
     if "adapter" not in values and values.get("model", DEFAULT_MODEL) == DEFAULT_MODEL:
         values["adapter"] = shipped_adapters()

@@ -76,6 +76,49 @@ class Refused(Message, frozen=True):
     reason: str
 
 
+# --- console, server -> router: orders about adapters ---------------------------------------------
+
+
+class LoadAdapter(Message, frozen=True, kw_only=True):
+    """Read an adapter and serve it by `name`. Answered by an `AdapterReply` to inbox `reply_to`
+    once every worker has checked it."""
+
+    order: str
+    reply_to: str
+    name: str
+    path: str
+    pinned: bool = False
+    """Never evicted while nobody uses it."""
+
+
+class ReloadAdapter(Message, frozen=True, kw_only=True):
+    """Read an adapter's files again. Requests that run finish on the old weights; where the new
+    ones are refused, nothing has changed."""
+
+    order: str
+    reply_to: str
+    name: str
+
+
+class UnloadAdapter(Message, frozen=True, kw_only=True):
+    """Refuse new requests for an adapter at once, let those it has finish, give its pages back;
+    answered when they are free."""
+
+    order: str
+    reply_to: str
+    name: str
+
+
+class AdapterReply(Message, frozen=True, kw_only=True):
+    """What came of an order, as an HTTP status and a sentence, and the adapters as they are now:
+    who ordered must not see older ones."""
+
+    order: str
+    status: int
+    text: str
+    table: AdapterTable
+
+
 # --- router -> every worker ---------------------------------------------------------------------
 
 
@@ -87,6 +130,33 @@ class Reset(Message, frozen=True):
     """router -> workers: drop every sequence; from now on only batches of `epoch` count."""
 
     epoch: int
+
+
+class ReadAdapter(Message, frozen=True):
+    """router -> workers: read an adapter to the host and check it. `key` is name@generation."""
+
+    key: str
+    path: str
+
+
+class PlaceAdapter(Message, frozen=True):
+    """router -> workers: copy an adapter into these pages, behind the steps already posted."""
+
+    epoch: int
+    key: str
+    pages: tuple[int, ...]
+
+
+class EvictAdapter(Message, frozen=True):
+    """router -> workers: the adapter's pages are no longer its own; no later step names it."""
+
+    key: str
+
+
+class DropAdapter(Message, frozen=True):
+    """router -> workers: forget the adapter, on the host too."""
+
+    key: str
 
 
 class Admission(Row, frozen=True):
@@ -101,6 +171,7 @@ class Admission(Row, frozen=True):
     num_prompt: int
     params: SamplingParams
     adapter: str | None
+    """Its key, name@generation."""
 
 
 class BatchRow(Row, frozen=True):
@@ -145,17 +216,19 @@ class AdapterState(enum.Enum):
 class AdapterInfo(Row, frozen=True):
     """What a worker found in an adapter's files, or why it refused them (`reason` set)."""
 
-    name: str
+    key: str
     path: str
     rank: int
     target_modules: tuple[str, ...]
     num_bytes: int
+    pages: int
+    """Of the pool, where it is placed."""
     digest: str
     reason: str = ""
 
 
 class WorkerReady(Message, frozen=True, kw_only=True):
-    """A worker has its weights: the pool it made, the model's limits, the adapters it holds."""
+    """A worker has its weights: the pool it made, the model's limits. It holds no adapter."""
 
     rank: int
     incarnation: int
@@ -166,7 +239,22 @@ class WorkerReady(Message, frozen=True, kw_only=True):
     max_model_len: int
     vocab_size: int
     eos_token_ids: tuple[int, ...]
-    adapters: tuple[AdapterInfo, ...]
+
+
+class AdapterRead(Message, frozen=True):
+    """A worker's answer to `ReadAdapter`: it is on the host, or its `reason` says why not."""
+
+    rank: int
+    info: AdapterInfo
+
+
+class AdapterPlaced(Message, frozen=True):
+    """A worker's answer to `PlaceAdapter`; with an `error` the pages are as they were."""
+
+    rank: int
+    epoch: int
+    key: str
+    error: str = ""
 
 
 class Logprob(Row, frozen=True):
@@ -569,12 +657,28 @@ class Resume(Message, frozen=True):
 
 # --- what each inbox accepts --------------------------------------------------------------------
 
-ToRouter: TypeAlias = Request | Abort | WorkerReady | Tokens | StopFound | Ready | Drain | Resume
-ToWorker: TypeAlias = Introduce | Reset | Batch
+ToRouter: TypeAlias = (
+    Request
+    | Abort
+    | WorkerReady
+    | AdapterRead
+    | AdapterPlaced
+    | LoadAdapter
+    | ReloadAdapter
+    | UnloadAdapter
+    | Tokens
+    | StopFound
+    | Ready
+    | Drain
+    | Resume
+)
+ToWorker: TypeAlias = (
+    Introduce | Reset | ReadAdapter | PlaceAdapter | EvictAdapter | DropAdapter | Batch
+)
 ToDetokenizer: TypeAlias = Introduce | OpenStream | StreamTokens | CloseStream
-ToServer: TypeAlias = Introduce | TextDeltas | Refused
+ToServer: TypeAlias = Introduce | TextDeltas | Refused | AdapterReply
 ToSupervisor: TypeAlias = AskSnapshot | RestartProcess | StopPipeline
-ToConsole: TypeAlias = Snapshot
+ToConsole: TypeAlias = Snapshot | AdapterReply
 Telemetry: TypeAlias = (
     Beat
     | ServerStats

@@ -212,6 +212,28 @@ class GenerateBody(msgspec.Struct, frozen=True, kw_only=True):
     req_id: str | None = None
 
 
+class LoadBody(msgspec.Struct, frozen=True, kw_only=True):
+    """vLLM's and SGLang's body of a load; `pinned` is SGLang's."""
+
+    lora_name: str
+    lora_path: str
+    pinned: bool = False
+
+
+class UnloadBody(msgspec.Struct, frozen=True, kw_only=True):
+    """vLLM's and SGLang's body of an unload."""
+
+    lora_name: str
+
+
+class AdapterBody(msgspec.Struct, frozen=True, kw_only=True):
+    """POST /v1/adapters."""
+
+    name: str
+    path: str
+    pin: bool = False
+
+
 def decode_body(body: bytes, kind: Any) -> Any:
     """JSON to a body struct. Raises `BadRequest` naming the field."""
     try:

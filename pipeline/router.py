@@ -14,16 +14,23 @@ import msgspec
 from .config import Config
 from .messages import (
     Abort,
+    AdapterPlaced,
+    AdapterRead,
+    AdapterReply,
+    AdapterState,
     AdapterTable,
     Batch,
     CloseStream,
     Drain,
     Introduce,
+    LoadAdapter,
     Message,
     OpenStream,
     ProcessState,
+    ReadAdapter,
     Ready,
     Refused,
+    ReloadAdapter,
     Request,
     Reset,
     Resume,
@@ -33,10 +40,12 @@ from .messages import (
     StreamTokens,
     Tokens,
     ToRouter,
+    UnloadAdapter,
     WorkerReady,
 )
 from .process import Process, run_process
-from .schedule.adapters import AdapterRefused, AdapterRegistry
+from .progress import ProgressBar
+from .schedule.adapters import Adapter, AdapterRefused, AdapterRegistry
 from .schedule.scheduler import Limits, Overlong, Scheduler
 from .schedule.sequence import Sequence
 from .sockets import InboxFull
@@ -44,6 +53,7 @@ from .spans import Spans
 
 STEPS_IN_FLIGHT = 2
 """Step n+1 is posted before step n's tokens are back, so the workers never wait for us."""
+AdapterOrder = LoadAdapter | ReloadAdapter | UnloadAdapter
 VIEW_SECONDS = 0.1
 TABLE_SECONDS = 2.0
 
@@ -60,8 +70,7 @@ class Router(Process):
 
     def __init__(self, config: Config, rank: int = 0) -> None:
         super().__init__(config, "router")
-        adapters = {} if config.no_lora else config.adapters()
-        self.registry = AdapterRegistry(adapters)
+        self.registry = AdapterRegistry(config.adapters())
         self.scheduler = Scheduler(self.registry, policy=config.scheduler)
         self.spans = Spans()
         self._workers = tuple(f"worker-{rank}" for rank in range(config.tp))
@@ -77,6 +86,11 @@ class Router(Process):
         self._table_changed = True
         self._aborts = 0
         self._schedule_us = 0
+        self._adapter_bar: ProgressBar
+        self._ordered: dict[str, AdapterOrder] = {}
+        """Orders still to be answered, by the adapter's key."""
+        self._reading: set[str] = set()
+        """Adapters that workers which came (again) have not read yet."""
 
     # -- startup, main loop, shutdown
 
@@ -120,6 +134,12 @@ class Router(Process):
                 self._finish(message.request_id)
             case WorkerReady():
                 self._worker_is_ready(message)
+            case AdapterRead():
+                self._adapter_is_read(message)
+            case AdapterPlaced():
+                self._adapter_is_placed(message)
+            case LoadAdapter() | ReloadAdapter() | UnloadAdapter():
+                self._order_adapter(message)
             case Ready():
                 self._peer_is_ready(message)
             case Drain():
@@ -137,7 +157,6 @@ class Router(Process):
             try:
                 status, reason = self._objection(request)
                 if not reason:
-                    self.registry.acquire(request.adapter)
                     self.scheduler.check_length(request)
             except AdapterRefused as refusal:
                 status, reason = refusal.status, refusal.reason
@@ -212,6 +231,7 @@ class Router(Process):
         self._steps.clear()
         self._answers.clear()
         self._reset_workers()
+        self._read_adapters()
         if self._workers_restarted:
             self._workers_restarted = False
             live = len(self.scheduler)
@@ -234,14 +254,132 @@ class Router(Process):
                 eos_token_ids=frozenset(first.eos_token_ids),
             ),
         )
-        for adapter in self.registry.confirm(first.adapters):
-            level = "error" if adapter.reason else "info"
-            word = adapter.reason or f"rank {adapter.info.rank if adapter.info else 0}"
-            self.event(level, f"adapter {adapter.name} is {adapter.state.value}: {word}")
         self._table_changed = self._changed = True
-        for name in self._workers:
-            self._send(name, Reset(epoch))
+        self._tell_workers(Reset(epoch))
         self._wake.set()
+
+    def _tell_workers(self, message: Message) -> None:
+        for name in self._workers:
+            self._send(name, message)
+
+    # -- adapters
+
+    def _read_adapters(self) -> None:
+        """Workers with empty hands: they read every adapter again."""
+        if self._reading:  # the workers came again before they had read all
+            self._adapter_bar.disable = True
+        self._reading = {adapter.key for adapter in self.registry}
+        self._adapter_bar = ProgressBar(
+            publish=self.beacon.publish,
+            source=self.name,
+            stage="adapters",
+            total=len(self._reading),
+            unit="adapter",
+        )
+        for adapter in self.registry:
+            self._read_adapter(adapter)
+        if not self._reading:
+            self._adapter_bar.close()
+
+    def _read_adapter(self, adapter: Adapter) -> None:
+        adapter.become(AdapterState.VALIDATING)
+        self._table_changed = True
+        self._tell_workers(ReadAdapter(adapter.key, adapter.path))
+
+    def _adapter_is_read(self, answer: AdapterRead) -> None:
+        adapter = self.registry.find(answer.info.key)
+        if adapter is None or not adapter.read(answer.rank, answer.info, len(self._workers)):
+            return
+        self._table_changed = self._changed = True
+        order = self._ordered.pop(adapter.key, None)
+        if isinstance(order, ReloadAdapter):
+            self._reloaded(adapter, order)
+        elif order:
+            failed = adapter.state is AdapterState.FAILED
+            text = adapter.reason if failed else f"adapter {adapter.name} is loaded"
+            self._reply(order, 400 if failed else 200, text)
+        if adapter.state is AdapterState.FAILED:
+            self.event("error", f"adapter {adapter.name} failed: {adapter.reason}")
+            for sequence in list(self.scheduler.sequences()):
+                if sequence.adapter is adapter:
+                    word = f"adapter {adapter.name} failed to load: {adapter.reason}"
+                    self._refuse(sequence.request.request_id, 409, word)
+        else:
+            self.scheduler.place_early(adapter)
+        if adapter.key in self._reading:
+            self._reading.discard(adapter.key)
+            self._adapter_bar.update()
+            if not self._reading:
+                self._adapter_bar.close()
+                self._say_ready()
+        self._wake.set()
+
+    def _reloaded(self, new: Adapter, order: ReloadAdapter) -> None:
+        """The new generation takes over between two steps, or is forgotten."""
+        if new.state is AdapterState.FAILED:
+            self.registry.give_up(new)
+            self._reply(order, 400, f"{new.reason}; generation {new.generation - 1} serves on")
+        else:
+            self.registry.succeed(new)
+            self._reply(order, 200, f"adapter {new.name} is generation {new.generation} now")
+
+    def _order_adapter(self, order: AdapterOrder) -> None:
+        """An operator's word; answered now where it is refused, else when it is done."""
+        try:
+            if not self.scheduler.epoch:
+                raise AdapterRefused(503, "the model is still loading")
+            match order:
+                case LoadAdapter():
+                    adapter = self.registry.add(order.name, order.path, pinned=order.pinned)
+                    self._read_adapter(adapter)
+                case ReloadAdapter():
+                    adapter = self.registry.renew(order.name)
+                    self._read_adapter(adapter)
+                case UnloadAdapter():
+                    adapter = self.registry.remove(order.name)
+                    self.event("info", f"adapter {adapter.name} is unloading")
+        except AdapterRefused as refusal:
+            self._reply(order, refusal.status, refusal.reason)
+            return
+        self._ordered[adapter.key] = order
+        self._table_changed = True
+        self._wake.set()
+
+    def _reply(self, order: AdapterOrder, status: int, text: str) -> None:
+        reply = AdapterReply(order=order.order, status=status, text=text, table=self._table())
+        self._send(order.reply_to, reply)
+
+    def _adapter_is_placed(self, answer: AdapterPlaced) -> None:
+        adapter = self.registry.find(answer.key)
+        if adapter is None or answer.epoch != self.scheduler.epoch:
+            return
+        if answer.error:
+            self.scheduler.unplaced(adapter, answer.error)
+            self.event("error", f"adapter {adapter.name} was not placed: {answer.error}")
+        elif adapter.placed(answer.rank, len(self._workers)):
+            assert adapter.info is not None
+            self.event(
+                "info",
+                f"adapter {adapter.name} is on the device: rank {adapter.info.rank}, "
+                f"{len(adapter.pages)} pages",
+            )
+        self._table_changed = True
+        self._wake.set()
+
+    def _send_orders(self) -> None:
+        """What the scheduler decided about adapters, before the batch that relies on it."""
+        gone = self.scheduler.sweep()
+        for adapter in gone:
+            self.event("info", f"adapter {adapter.name} is gone, generation {adapter.generation}")
+            if ordered := self._ordered.pop(adapter.key, None):
+                self._reply(ordered, 200, f"adapter {adapter.name} is unloaded; its pages are free")
+        if gone or self.scheduler.orders:
+            self._table_changed = True
+        for order in self.scheduler.orders:
+            self._tell_workers(order)
+        self.scheduler.orders.clear()
+
+    # -- server and detokenizer
 
     def _peer_is_ready(self, ready: Ready) -> None:
         """A server or detokenizer with nothing in memory. A server's clients are gone; a
@@ -289,6 +427,8 @@ class Router(Process):
             *(f"worker-{r}" for r in range(len(self._workers)) if r not in self._worker_ready),
             *(name for name in ("detokenizer", "server") if name not in self._peers),
         ]
+        if self._reading:
+            missing.append(f"{len(self._reading)} adapters")
         if missing:
             self.set_state(ProcessState.STARTING, f"waiting for {', '.join(missing)}")
         else:
@@ -300,10 +440,12 @@ class Router(Process):
         """Keeps the workers' inboxes one step ahead of them."""
         while True:
             self._wake.clear()
+            self._send_orders()
             while len(self._steps) < STEPS_IN_FLIGHT and self.scheduler.epoch:
                 started = time.perf_counter_ns()
                 with self.spans.span("_init_batch"):
-                    batch = self.scheduler.next_batch()
+                    batch = self.scheduler.next_batch(time.time())
+                self._send_orders()
                 self._schedule_us += (time.perf_counter_ns() - started) // 1000
                 if batch is None:
                     break
@@ -375,14 +517,14 @@ class Router(Process):
             if self._table_changed or late:
                 self._table_changed = False
                 published_at = now
-                self.beacon.publish(
-                    AdapterTable(
-                        now, self.config.model, self.registry.views(), self.registry.base.view()
-                    )
-                )
+                self.beacon.publish(self._table())
             if not self._steps and not self.scheduler.running:
                 self.scheduler.check()
             await asyncio.sleep(VIEW_SECONDS)
+
+    def _table(self) -> AdapterTable:
+        registry = self.registry
+        return AdapterTable(time.time(), self.config.model, registry.views(), registry.base.view())
 
     def publish_stats(self) -> None:
         scheduler = self.scheduler

@@ -24,13 +24,16 @@ from .config import Config, OperatorError
 from .messages import (
     LATENCY_BUCKETS_MS,
     Abort,
+    AdapterReply,
     AdapterTable,
     Beat,
     Introduce,
+    LoadAdapter,
     ProcessState,
     ProcessTable,
     Ready,
     Refused,
+    ReloadAdapter,
     Request,
     RouterStats,
     SamplingParams,
@@ -38,6 +41,7 @@ from .messages import (
     TextDelta,
     TextDeltas,
     ToServer,
+    UnloadAdapter,
 )
 from .openai import BadRequest
 from .process import Process, run_process
@@ -45,6 +49,8 @@ from .sockets import InboxFull, Watch
 from .stream import Answer, Stream
 from .tokenizer import Tokenizer
 
+ORDER_SECONDS = 600.0
+"""An unload waits for the requests that still run."""
 STALE_SECONDS = 3.0
 """A process that has not beaten for this long is not counted on."""
 
@@ -75,6 +81,7 @@ class Server(Process):
         self.url = ""
         self.adapters: AdapterTable | None = None
         self.router: RouterStats | None = None
+        self._orders: dict[str, asyncio.Future[AdapterReply]] = {}
         self._beats: dict[str, Beat] = {}
         self._table: ProcessTable | None = None
 
@@ -133,6 +140,10 @@ class Server(Process):
                     if stream := self.streams.get(refused.request_id):
                         self.errors += 1
                         stream.refuse(refused)
+                case AdapterReply() as reply:
+                    self._take_table(reply.table)
+                    if (waiting := self._orders.get(reply.order)) and not waiting.done():
+                        waiting.set_result(reply)
                 case Introduce():
                     self._fail_all("the router restarted; please send the request again")
                     self.outbox("router").send(Ready(self.name, self.incarnation))
@@ -215,6 +226,23 @@ class Server(Process):
                 return adapter.name
         return lora_dir or None
 
+    # -- adapters
+
+    async def order(self, order: LoadAdapter | ReloadAdapter | UnloadAdapter) -> AdapterReply:
+        """Carries an order to the router; its answer. Raises `BadRequest` where there is none."""
+        answer: asyncio.Future[AdapterReply] = asyncio.get_running_loop().create_future()
+        self._orders[order.order] = answer
+        try:
+            self.outbox("router").send(order)
+            return await asyncio.wait_for(answer, ORDER_SECONDS)
+        except InboxFull as error:
+            raise BadRequest(f"overloaded: {error}", status=503) from error
+        except TimeoutError:
+            word = f"no answer in {ORDER_SECONDS:.0f} s; GET /v1/adapters tells how far it is"
+            raise BadRequest(word, status=504) from None
+        finally:
+            del self._orders[order.order]
+
     # -- what it knows of the others
 
     async def _watch_forever(self) -> None:
@@ -224,12 +252,16 @@ class Server(Process):
                     case Beat():
                         self._beats[message.name] = message
                     case AdapterTable():
-                        self.adapters = message
+                        self._take_table(message)
                     case RouterStats():
                         self.router = message
                     case ProcessTable():
                         self._table = message
                         self._fail_if_hopeless(message)
+
+    def _take_table(self, table: AdapterTable) -> None:
+        if self.adapters is None or table.at >= self.adapters.at:
+            self.adapters = table
 
     def _fail_if_hopeless(self, table: ProcessTable) -> None:
         """A router that is gone has forgotten every request; a process that is given up will

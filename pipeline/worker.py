@@ -8,20 +8,39 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .config import Config
-from .messages import Batch, Introduce, Message, ProcessState, Reset, Tokens, ToWorker, WorkerReady
+from .messages import (
+    AdapterPlaced,
+    AdapterRead,
+    Batch,
+    DropAdapter,
+    EvictAdapter,
+    Introduce,
+    Message,
+    PlaceAdapter,
+    ProcessState,
+    ReadAdapter,
+    Reset,
+    Tokens,
+    ToWorker,
+    WorkerReady,
+)
 from .process import Process, run_process
 
 if TYPE_CHECKING:
     from .model.runner import ModelRunner, PendingStep
 
+T = TypeVar("T")
+
 
 class Worker(Process):
     """Two threads compute: one launches steps in order, one waits for their tokens, so that step
-    n+1 is launched before step n's tokens are read. The event loop only moves messages."""
+    n+1 is launched before step n's tokens are read. A third reads adapters, beside all steps. The
+    event loop only moves messages."""
 
     accepts = ToWorker
 
@@ -31,7 +50,8 @@ class Worker(Process):
         self.epoch = 0
         self._launcher = ThreadPoolExecutor(1, thread_name_prefix="launch")
         self._waiter = ThreadPoolExecutor(1, thread_name_prefix="wait")
-        self._answering: set[asyncio.Task[None]] = set()
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="read")
+        self._tasks: set[asyncio.Task[None]] = set()
         self._runner: ModelRunner | None = None
         self._ready: WorkerReady | None = None
 
@@ -61,29 +81,73 @@ class Worker(Process):
                     await self._launch(batch)
                 case Batch() as batch:
                     self.log.info("dropped step %d of another epoch", batch.step)
+                case ReadAdapter() as order:
+                    self._beside(self._read_adapter(order))
+                case PlaceAdapter() as order:
+                    await self._place_adapter(order)
+                case EvictAdapter(key=key):
+                    await self._on_launcher(self.runner.evict_adapter, key)
+                case DropAdapter(key=key):
+                    await self._on_launcher(self.runner.drop_adapter, key)
                 case Reset(epoch=epoch):
                     await self._reset(epoch)
                 case Introduce():
                     await self._reset(0)
+                    await self._on_launcher(self.runner.drop_adapters)
                     assert self._ready is not None
                     self.outbox("router").send(self._ready)
 
+    @property
+    def runner(self) -> ModelRunner:
+        assert self._runner is not None, "messages are read once it is loaded"
+        return self._runner
+
     async def shutdown(self) -> None:
         self._launcher.shutdown(wait=False, cancel_futures=True)
+        self._reader.shutdown(wait=False, cancel_futures=True)
         self._waiter.shutdown(wait=False, cancel_futures=True)
+
+    def _beside(self, work: Coroutine[Any, Any, None]) -> None:
+        """Does it while the next message is read."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _on_launcher(self, work: Callable[..., T], *arguments: object) -> T:
+        return await self._loop.run_in_executor(self._launcher, work, *arguments)
+
+    # -- adapters
+
+    async def _read_adapter(self, order: ReadAdapter) -> None:
+        read = self.runner.read_adapter
+        info = await self._loop.run_in_executor(self._reader, read, order.key, order.path)
+        self.outbox("router").send(AdapterRead(self.rank, info))
+
+    async def _place_adapter(self, order: PlaceAdapter) -> None:
+        """Started in its turn among the steps; the next ones are launched before it is done."""
+        if order.epoch != self.epoch:
+            return
+        placing = await self._on_launcher(self.runner.place_adapter, order.key, order.pages)
+        self._beside(self._placed(order, placing))
+
+    async def _placed(self, order: PlaceAdapter, placing: Future[None]) -> None:
+        error = ""
+        try:
+            await asyncio.wrap_future(placing)
+        except Exception as raised:  # a missing key, no memory: the router frees the pages
+            self.log.exception("adapter %s was not placed", order.key, exc_info=raised)
+            error = f"{type(raised).__name__}: {raised}"
+        self.outbox("router").send(AdapterPlaced(self.rank, order.epoch, order.key, error))
 
     # -- steps
 
     async def _launch(self, batch: Batch) -> None:
-        assert self._runner is not None
         try:
-            pending = await self._loop.run_in_executor(self._launcher, self._runner.launch, batch)
+            pending = await self._on_launcher(self.runner.launch, batch)
         except Exception as error:
             self._fail(batch, error)
             return
-        answering = asyncio.create_task(self._answer(batch, pending))
-        self._answering.add(answering)
-        answering.add_done_callback(self._answering.discard)
+        self._beside(self._answer(batch, pending))
 
     async def _answer(self, batch: Batch, pending: PendingStep) -> None:
         try:
@@ -104,9 +168,8 @@ class Worker(Process):
             self.epoch = 0  # whatever is queued behind it counts on what failed
 
     async def _reset(self, epoch: int) -> None:
-        assert self._runner is not None
         self.epoch = 0
-        await self._loop.run_in_executor(self._launcher, self._runner.reset)
+        await self._on_launcher(self.runner.reset)
         self.epoch = epoch
 
     # -- telemetry

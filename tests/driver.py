@@ -8,7 +8,7 @@ import json
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors.torch import save_file
@@ -17,13 +17,13 @@ from torch import Tensor
 from loraconsole.pipeline.card import read_card
 from loraconsole.pipeline.config import Config
 from loraconsole.pipeline.messages import (
+    AdapterInfo,
     Admission,
     Batch,
     BatchRow,
     Message,
     SampledToken,
     SamplingParams,
-    WorkerReady,
 )
 from loraconsole.pipeline.model.adapter import module_path, module_shapes
 from loraconsole.pipeline.model.runner import ModelRunner, PendingStep
@@ -91,14 +91,31 @@ def save_adapter(directory: Path, model: Path, seed: int = 0, **changes: Any) ->
     return directory
 
 
+class Started(NamedTuple):
+    """What came of loading."""
+
+    max_model_len: int
+    adapters: list[AdapterInfo]
+
+
 def start_runner(
     directory: Path | str, heard: list[Message] | None = None, **settings: Any
-) -> tuple[ModelRunner, WorkerReady]:
-    """A loaded runner on one CPU thread, float32 unless `settings` say otherwise."""
-    defaults = {"device": "cpu", "dtype": "float32", "threads": 1, "max_total_tokens": 2048}
+) -> tuple[ModelRunner, Started]:
+    """A loaded runner on one CPU thread, float32 unless `settings` say otherwise. Its adapters lie
+    in every second page from the pool's end down, behind those that `Driver` gives away."""
+    tokens = 8192 if settings.get("adapter") else 2048
+    defaults = {"device": "cpu", "dtype": "float32", "threads": 1, "max_total_tokens": tokens}
     listener = [].append if heard is None else heard.append
-    runner = ModelRunner(Config(**(defaults | settings)), Path(directory), 0, listener)
-    return runner, runner.load()
+    config = Config(**(defaults | settings))
+    runner = ModelRunner(config, Path(directory), 0, listener)
+    ready = runner.load()
+    pages = iter(range(ready.num_pages - 1, 0, -2))
+    given = config.adapters() if settings.get("adapter") else {}
+    infos = [runner.read_adapter(name, path) for name, path in given.items()]
+    for info in infos:
+        if info.pages:
+            runner.place_adapter(info.key, [next(pages) for _ in range(info.pages)]).result()
+    return runner, Started(ready.max_model_len, infos)
 
 
 class Driver:

@@ -1,6 +1,7 @@
 """Adapters: beside peft one by one, mixed in one batch; the base untouched; bad files refused."""
 
 import json
+import random
 import re
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from loraconsole.kernels import reference
 from loraconsole.pipeline.card import read_card
 from loraconsole.pipeline.model.lora import AdapterRows, AdapterStore, LoraBatch, Span, plan_lora
+from loraconsole.pipeline.model.pages import PagePool
 
 ADAPTERS: dict[str, dict[str, Any]] = {
     "all": {"r": 4},
@@ -159,7 +161,7 @@ def test_without_lora_compute_adapters_are_loaded_but_change_nothing(
 def test_an_adapter_that_is_not_loaded_is_refused(model: Path) -> None:
     driver = Driver(start_runner(model)[0])
     driver.add([1, 2], adapter="nobody")
-    with pytest.raises(ValueError, match="'nobody' is not loaded"):
+    with pytest.raises(ValueError, match="'nobody' is not placed"):
         driver.launch({0: 2})
 
 
@@ -168,7 +170,7 @@ def test_an_adapter_that_is_not_loaded_is_refused(model: Path) -> None:
 
 def test_a_good_adapter_is_described(model: Path, adapters: dict[str, Path]) -> None:
     _, ready = start_runner(model, adapter=entries(adapters))
-    infos = {info.name: info for info in ready.adapters}
+    infos = {info.key: info for info in ready.adapters}
     assert infos["wide"].target_modules == ("q_proj", "v_proj")
     assert infos["wide"].rank == 12
     assert infos["patterned"].rank == 9
@@ -230,7 +232,7 @@ def test_a_broken_adapter_does_not_raise_but_says_why(
     assert re.search(reason, ready.adapters[0].reason), ready.adapters[0].reason
     driver = Driver(runner)
     driver.add([1], adapter="broken")
-    with pytest.raises(ValueError, match="not loaded"):
+    with pytest.raises(ValueError, match="not placed"):
         driver.launch({0: 1})
 
 
@@ -262,11 +264,44 @@ def test_files_that_are_no_adapter_are_named(
 # --- products and stacks ------------------------------------------------------------------------
 
 
+def make_store(model: Path, num_pages: int = 600) -> AdapterStore:
+    card = read_card(model)
+    pool = PagePool(card, num_pages, torch.float32, torch.device("cpu"))
+    pool.pages.fill_(torch.nan)  # what is read must have been placed
+    return AdapterStore(card, torch.float32, pool)
+
+
+def put(store: AdapterStore, key: str, path: Path) -> None:
+    """Into pages scattered from the first free one on."""
+    info = store.read(key, str(path))
+    assert info.reason == ""
+    used = {page for table in store._pages.values() for page in table.tolist()}
+    free = [page for page in range(store._pool.num_pages) if page not in used]
+    store.place(key, random.Random(key).sample(free, info.pages))
+
+
+def test_an_adapter_is_read_from_its_pages_and_nowhere_else(
+    model: Path, adapters: dict[str, Path]
+) -> None:
+    store = make_store(model)
+    for name, path in adapters.items():
+        put(store, name, path)
+    host = {name: store[name].host.clone() for name in adapters}
+    for name in adapters:
+        store[name].host.fill_(torch.nan)
+    for name in adapters:
+        pages = store._pages[name]
+        assert len(pages) == store[name].info.pages
+        assert torch.equal(store._pool.take(pages), host[name])
+        for site in store.stack({name}).sites.values():
+            assert site.a.isfinite().all() and site.b.isfinite().all()
+
+
 def test_a_stack_is_kept_while_half_of_it_is_of_use(model: Path, tmp_path: Path) -> None:
-    store = AdapterStore(read_card(model), torch.float32, torch.device("cpu"))
+    store = make_store(model)
     for number in range(12):
         path = save_adapter(tmp_path / str(number), model, number, r=5 if number < 11 else 20)
-        assert store.load(f"a{number}", str(path)).reason == ""
+        put(store, f"a{number}", path)
     first = store.stack({"a0", "a1"})
     assert store.stack({"a0"}) is first
     both = store.stack({"a1", "a2"})
@@ -277,9 +312,12 @@ def test_a_stack_is_kept_while_half_of_it_is_of_use(model: Path, tmp_path: Path)
     other_rank = store.stack({"a11"})
     assert set(other_rank.position) == {"a11"}, "ranks of different size never share one"
     before = store.nbytes
-    store.unload("a0")
+    store.evict("a0")
+    assert store.nbytes < before, "its stacks are gone with it"
+    assert "a0" not in store and "a1" in store
+    before = store.nbytes
+    store.drop("a0")
     assert store.nbytes < before
-    assert "a0" not in store
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -302,9 +340,9 @@ def test_joint_rows_equal_one_product_each(owners: list[int], seed: int) -> None
 def test_spans_become_segments_for_prompts_and_rows_for_single_tokens(
     model: Path, adapters: dict[str, Path]
 ) -> None:
-    store = AdapterStore(read_card(model), torch.float32, torch.device("cpu"))
+    store = make_store(model)
     for name, path in adapters.items():
-        store.load(name, str(path))
+        put(store, name, path)
     spans = [
         Span(3, 4, "all", True),
         Span(4, 5, "mlp", True),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 
 import pytest
@@ -10,18 +11,24 @@ from hypothesis import strategies as st
 
 from loraconsole.pipeline.messages import (
     AdapterInfo,
+    AdapterState,
     Batch,
+    DropAdapter,
+    EvictAdapter,
+    PlaceAdapter,
     Request,
     SampledToken,
     SamplingParams,
+    StreamToken,
     Tokens,
 )
-from loraconsole.pipeline.schedule.adapters import AdapterRegistry
+from loraconsole.pipeline.schedule.adapters import Adapter, AdapterRefused, AdapterRegistry
 from loraconsole.pipeline.schedule.block_pool import BlockPool, OutOfPages
 from loraconsole.pipeline.schedule.scheduler import Demand, Limits, Overlong, Scheduler
 
 PAGE = 4
 EOS = 7
+Order = PlaceAdapter | EvictAdapter | DropAdapter
 
 
 def next_token(token_ids: list[int], adapter: str | None) -> int:
@@ -29,15 +36,39 @@ def next_token(token_ids: list[int], adapter: str | None) -> int:
     return (sum((i + 1) * t for i, t in enumerate(token_ids)) * 31 + len(adapter or "")) % 50
 
 
+Posted = tuple[list[Order], Batch | None]
+"""What the router sends in one go: orders about adapters, then a batch."""
+
+ADAPTERS = {"sql": 1, "chat": 3, "wide": 5}
+"""And the pages they take."""
+
+
 class FakeWorker:
-    """Computes from batches alone; each KV slot remembers the token that was written there."""
+    """Computes from batches alone. Each slot of its pages remembers what was written there last:
+    a token of a sequence, or a part of an adapter."""
 
     def __init__(self, num_pages: int) -> None:
-        self.slots: list[int | None] = [None] * (num_pages * PAGE)
+        self.slots: list[object] = [None] * (num_pages * PAGE)
         self.tokens: dict[int, list[int]] = {}
         self.adapter: dict[int, str | None] = {}
         self.pages: dict[int, list[int]] = {}
         self.computed: dict[int, int] = {}
+        self.placed: dict[str, tuple[int, ...]] = {}
+
+    def obey(self, order: Order) -> None:
+        match order:
+            case PlaceAdapter():
+                self.placed[order.key] = order.pages
+                for page in order.pages:
+                    self.slots[page * PAGE : (page + 1) * PAGE] = [(order.key, page)] * PAGE
+            case EvictAdapter() | DropAdapter():
+                self.placed.pop(order.key, None)
+
+    def check_adapter(self, key: str) -> None:
+        """It is placed, and nobody wrote into its pages."""
+        for page in self.placed[key]:
+            held = self.slots[page * PAGE : (page + 1) * PAGE]
+            assert held == [(key, page)] * PAGE, f"somebody wrote into a page of {key}"
 
     def run(self, batch: Batch) -> Tokens:
         for number in batch.release:
@@ -52,6 +83,8 @@ class FakeWorker:
         sampled = []
         for row in batch.rows:
             tokens, pages = self.tokens[row.sequence], self.pages[row.sequence]
+            if key := self.adapter[row.sequence]:
+                self.check_adapter(key)
             pages.extend(row.new_pages)
             for position in range(
                 self.computed[row.sequence], self.computed[row.sequence] + row.num_tokens
@@ -62,20 +95,52 @@ class FakeWorker:
             if self.computed[row.sequence] == len(tokens):
                 held = [self.slots[pages[p // PAGE] * PAGE + p % PAGE] for p in range(len(tokens))]
                 assert held == tokens, "another sequence wrote into this one's pages"
-                token = next_token(tokens, self.adapter[row.sequence])
+                token = next_token(tokens, key and key.partition("@")[0])
                 tokens.append(token)
                 sampled.append(SampledToken(row.sequence, token))
         return Tokens(batch.epoch, batch.step, 0, tuple(sampled))
 
 
+def post(scheduler: Scheduler) -> Posted | None:
+    """What the router would send now; None where there is nothing to do."""
+    batch = scheduler.next_batch()
+    scheduler.sweep()
+    orders = scheduler.orders[:]
+    scheduler.orders.clear()
+    return (orders, batch) if orders or batch else None
+
+
+def take(scheduler: Scheduler, worker: FakeWorker, posted: Posted) -> list[StreamToken]:
+    """The worker does what was posted and answers; the tokens accepted."""
+    orders, batch = posted
+    for order in orders:
+        worker.obey(order)
+        if (
+            isinstance(order, PlaceAdapter)
+            and order.epoch == scheduler.epoch
+            and (adapter := scheduler.registry.find(order.key))
+        ):
+            adapter.placed(0, 1)
+    return scheduler.accept(worker.run(batch), now=1.0) if batch else []
+
+
 def make_scheduler(
     num_pages: int, max_running: int = 8, budget: int = 8, policy: str = "fcfs"
 ) -> Scheduler:
-    registry = AdapterRegistry({"sql": "/adapters/sql"})
-    registry.confirm((AdapterInfo("sql", "/adapters/sql", 8, ("q_proj",), 1, "d"),))
+    registry = AdapterRegistry({name: f"/adapters/{name}" for name in ADAPTERS})
     scheduler = Scheduler(registry, policy=policy)
     scheduler.reset(1, limits(num_pages, max_running, budget))
+    for adapter in registry:
+        read(adapter)
     return scheduler
+
+
+def read(adapter: Adapter) -> None:
+    """The workers found it good."""
+    adapter.become(AdapterState.VALIDATING)
+    pages = ADAPTERS[adapter.name]
+    info = AdapterInfo(adapter.key, adapter.path, 8, ("q_proj",), 1, pages, "digest")
+    assert adapter.read(0, info, 1) and adapter.state is AdapterState.HOST
 
 
 def limits(num_pages: int, max_running: int = 8, budget: int = 8) -> Limits:
@@ -116,20 +181,22 @@ def drive(
 ) -> dict[str, list[int]]:
     """Runs to the end with `depth` steps in flight; output tokens by request."""
     outputs: dict[str, list[int]] = {}
-    flight: list[Batch] = []
+    flight: list[Posted] = []
     while True:
-        while len(flight) < depth and (batch := scheduler.next_batch()):
-            flight.append(batch)
+        while len(flight) < depth and (posted := post(scheduler)):
+            flight.append(posted)
         if not flight:
             break
-        for token in scheduler.accept(worker.run(flight.pop(0)), now=1.0):
+        for token in take(scheduler, worker, flight.pop(0)):
             outputs.setdefault(token.request_id, [])
             if first_index is not None:
                 assert token.index == first_index + len(outputs[token.request_id])
             outputs[token.request_id].append(token.token_id)
     scheduler.check()
     assert len(scheduler) == 0, "somebody never ran"
-    assert scheduler.pool.free == scheduler.pool.total
+    placed = {adapter.key for adapter in scheduler.registry if adapter.pages}
+    assert set(worker.placed) == placed, "workers and registry differ on what is placed"
+    assert scheduler.pool.free + scheduler.pool.adapters == scheduler.pool.total
     return outputs
 
 
@@ -143,7 +210,7 @@ def test_every_request_gets_the_answer_it_gets_alone(depth: int, policy: str) ->
             f"r{i}",
             [rng.randrange(50) for _ in range(rng.randint(1, 30))],
             rng.randint(1, 30),
-            rng.choice([None, "sql"]),
+            rng.choice([None, *ADAPTERS]),
             at=float(i),
         )
         for i in range(60)
@@ -160,49 +227,62 @@ def test_law_and_answers_hold_under_random_operations(seed: int) -> None:
     """Add, step, abort, lose pages to others, lose the worker, in any order: the pool's law holds
     after each, and who is not aborted gets the tokens it gets alone."""
     rng = random.Random(seed)
-    num_pages, budget = rng.randint(12, 20), rng.randint(1, 20)
+    num_pages, budget = rng.randint(17, 26), rng.randint(1, 20)
     policy = rng.choice(["fcfs", "lifo"])
     scheduler = make_scheduler(num_pages, max_running=5, budget=budget, policy=policy)
-    worker = FakeWorker(num_pages)
+    registry, worker = scheduler.registry, FakeWorker(num_pages)
     requests: dict[str, Request] = {}
     outputs: dict[str, list[int]] = {}
     aborted: set[str] = set()
-    flight: list[Batch] = []
-    stolen: tuple[int, ...] = ()
+    flight: list[Posted] = []
 
     def accept() -> None:
-        for token in scheduler.accept(worker.run(flight.pop(0)), now=1.0):
+        for token in take(scheduler, worker, flight.pop(0)):
             outputs.setdefault(token.request_id, []).append(token.token_id)
 
     for turn in range(200):
         action = rng.choice(["add", "post", "post", "post", "accept", "accept", "rare"])
         if action == "rare":
-            action = rng.choice(["abort", "steal", "steal", "reset"])
+            action = rng.choice(["abort", "steal", "steal", "reset", "unload", "reload", "load"])
+        name = rng.choice([*ADAPTERS])
         if action == "add" and len(scheduler) < 10:
             prompt = [rng.randrange(50) for _ in range(rng.randint(1, 24))]
-            adapter = rng.choice([None, "sql"])
+            adapter = rng.choice([None, name])
             request = make_request(f"r{turn}", prompt, rng.randint(1, 20), adapter, turn)
+            try:
+                scheduler.check_length(request)
+            except (AdapterRefused, Overlong):
+                continue
             requests[request.request_id] = request
             scheduler.add(request)
         elif action == "post" and len(flight) < 3:
-            if batch := scheduler.next_batch():
-                flight.append(batch)
+            if posted := post(scheduler):
+                flight.append(posted)
         elif action == "accept" and flight:
             accept()
         elif action == "abort" and requests:
-            name = rng.choice(sorted(requests))
-            if scheduler.finish(name):
-                aborted.add(name)
-        elif action == "steal":  # as an adapter will, which makes running sequences give way
-            give_back(scheduler, stolen)
-            stolen = steal(scheduler, rng.randint(0, num_pages - 4))
+            victim = rng.choice(sorted(requests))
+            if scheduler.finish(victim):
+                aborted.add(victim)
+        elif action == "steal":  # which makes running sequences give way
+            give_back(scheduler)
+            steal(scheduler, rng.randint(0, num_pages - 9))
+        elif action in ("unload", "reload", "load"):
+            with contextlib.suppress(AdapterRefused):
+                if action == "unload":
+                    registry.remove(name)
+                elif action == "load":
+                    read(registry.add(name, "/again", pinned=rng.random() < 0.2))
+                else:
+                    read(new := registry.renew(name))
+                    registry.succeed(new)
         elif action == "reset":
             flight.clear()
-            stolen = ()
             worker = FakeWorker(num_pages)
+            give_back(scheduler)
             scheduler.reset(turn + 2, limits(num_pages, 5, budget))
         scheduler.check()
-    give_back(scheduler, stolen)
+    give_back(scheduler)
     while flight:
         accept()
     for name, tokens in drive(scheduler, worker, first_index=None).items():
@@ -224,7 +304,7 @@ def test_pages_lost_to_others_make_the_youngest_give_way() -> None:
     batch = scheduler.next_batch()
     assert batch
     scheduler.accept(worker.run(batch), 0.0)
-    stolen = steal(scheduler, 16)
+    steal(scheduler, 16)
     while scheduler.preemptions == 0:
         batch = scheduler.next_batch()
         assert batch
@@ -232,23 +312,23 @@ def test_pages_lost_to_others_make_the_youngest_give_way() -> None:
     phases = {r.request_id: (r.phase, r.reason) for r in scheduler.view(0.0).requests}
     assert phases["old"][0] == "decode"
     assert phases["young"][0] == "waiting" and phases["young"][1].startswith("no KV pages")
-    give_back(scheduler, stolen)
+    give_back(scheduler)
     outputs = drive(scheduler, worker, first_index=None)
     assert outputs["old"] == alone(old)[-len(outputs["old"]) :]
     assert outputs["young"] == alone(young)[-len(outputs["young"]) :]
 
 
-def steal(scheduler: Scheduler, count: int) -> tuple[int, ...]:
-    pages = scheduler.pool.allocate(min(count, scheduler.pool.free))
-    scheduler.pool.kv -= len(pages)
-    scheduler.pool.adapters += len(pages)
-    return pages
+def steal(scheduler: Scheduler, count: int) -> None:
+    """Pages taken by an adapter that nobody asked for and nobody may evict."""
+    thief = Adapter("thief", "", pinned=True)
+    scheduler.registry._current["thief"] = thief
+    thief.pages = scheduler.pool.allocate_adapter(min(count, scheduler.pool.free))
+    thief.become(AdapterState.GPU)
 
 
-def give_back(scheduler: Scheduler, pages: tuple[int, ...]) -> None:
-    scheduler.pool.kv += len(pages)
-    scheduler.pool.adapters -= len(pages)
-    scheduler.pool.release(pages)
+def give_back(scheduler: Scheduler) -> None:
+    if thief := scheduler.registry._current.pop("thief", None):
+        scheduler.pool.release_adapter(thief.lose_pages())
 
 
 def test_who_does_not_fit_waits_with_the_reason() -> None:
@@ -265,7 +345,7 @@ def test_who_does_not_fit_waits_with_the_reason() -> None:
 
 def test_a_loading_adapter_lets_others_pass() -> None:
     registry = AdapterRegistry({"late": "/late"})
-    registry.loading()
+    next(iter(registry)).become(AdapterState.LOADING)
     scheduler = Scheduler(registry, policy="fcfs")
     scheduler.reset(1, limits(16))
     scheduler.add(make_request("one", [1, 2], 3, "late", at=0))
@@ -274,6 +354,91 @@ def test_a_loading_adapter_lets_others_pass() -> None:
     assert batch and len(batch.rows) == 1
     waiting = [r for r in scheduler.view(0.0).requests if r.phase == "waiting"]
     assert [(r.request_id, r.reason) for r in waiting] == [("one", "adapter late is loading")]
+
+
+def test_a_request_whose_adapter_finds_no_room_is_passed_for_a_while_only() -> None:
+    scheduler = make_scheduler(num_pages=12, budget=100)
+    worker = FakeWorker(12)
+
+    def step(now: float) -> None:
+        batch = scheduler.next_batch(now)
+        posted = (scheduler.orders[:], batch)
+        scheduler.orders.clear()
+        take(scheduler, worker, posted)
+
+    scheduler.add(make_request("first", [1] * 12, 4, at=0.0))
+    scheduler.add(make_request("second", [2] * 12, 8, at=0.0))
+    step(0.0)
+    scheduler.add(make_request("patient", [3] * 4, 4, "wide", at=0.0))
+    for turn in range(60):  # without an end, somebody younger comes who would fit
+        scheduler.add(make_request(f"young-{turn}", [4] * 12, 8, at=0.1 + turn / 10))
+        step(turn / 10)
+        if turn == 10:
+            reasons = {r.request_id: r.reason for r in scheduler.view(0.0).requests}
+            assert reasons["patient"] == "no pages for adapter wide: it takes 5"
+        if "patient" not in scheduler:
+            break
+    assert 2.0 < turn / 10 < 5.0
+    scheduler.check()
+
+
+def test_an_adapter_is_evicted_when_its_room_is_needed_the_least_recently_used_first() -> None:
+    scheduler = make_scheduler(num_pages=12, budget=100)
+    worker = FakeWorker(12)
+    states = {adapter.name: adapter for adapter in scheduler.registry}
+    for name in ("chat", "sql", "chat"):
+        scheduler.add(make_request(name, [1, 2], 2, name))
+        drive(scheduler, worker, first_index=None)
+    assert (states["chat"].state, states["sql"].state) == (AdapterState.GPU, AdapterState.GPU)
+    scheduler.add(make_request("wide", [1] * 16, 8, "wide"))
+    drive(scheduler, worker, first_index=None)
+    assert states["wide"].state is AdapterState.GPU
+    assert states["sql"].state is AdapterState.HOST
+    scheduler.check()
+
+
+def test_a_reloaded_adapter_serves_who_came_before_from_the_old_one() -> None:
+    scheduler = make_scheduler(num_pages=20, budget=100)
+    registry, worker = scheduler.registry, FakeWorker(20)
+    scheduler.add(make_request("old", [1, 2], 20, "sql"))
+    for _ in range(2):
+        posted = post(scheduler)
+        assert posted
+        take(scheduler, worker, posted)
+    new = registry.renew("sql")
+    with pytest.raises(AdapterRefused, match="being reloaded already"):
+        registry.renew("sql")
+    read(new)
+    registry.succeed(new)
+    scheduler.add(make_request("new", [1, 2], 20, "sql"))
+    posted = post(scheduler)
+    assert posted and [order.key for order in posted[0]] == ["sql@2"]
+    assert [view.state for view in registry.views() if view.name == "sql"] == [
+        AdapterState.LOADING,
+        AdapterState.DRAINING,
+    ]
+    take(scheduler, worker, posted)
+    drive(scheduler, worker, first_index=None)
+    assert set(worker.placed) == {"sql@2"}
+    assert [view.generation for view in registry.views() if view.name == "sql"] == [2]
+
+
+def test_an_unloaded_adapter_is_refused_at_once_and_leaves_when_nobody_has_it() -> None:
+    scheduler = make_scheduler(num_pages=20, budget=100)
+    registry, worker = scheduler.registry, FakeWorker(20)
+    scheduler.add(request := make_request("last", [1, 2], 5, "chat"))
+    posted = post(scheduler)
+    assert posted
+    take(scheduler, worker, posted)
+    gone = registry.remove("chat")
+    with pytest.raises(AdapterRefused, match="no adapter 'chat' is registered"):
+        scheduler.add(make_request("late", [1, 2], 5, "chat"))
+    with pytest.raises(AdapterRefused, match="still being unloaded"):
+        registry.add("chat", "/other", pinned=False)
+    assert drive(scheduler, worker) == {"last": alone(request)}
+    assert gone.state is AdapterState.GONE and not gone.pages
+    assert scheduler.pool.free == scheduler.pool.total
+    registry.add("chat", "/other", pinned=False)
 
 
 def test_long_prompts_are_cut_to_the_budget_and_decoding_goes_on() -> None:

@@ -150,3 +150,33 @@ def test_every_rank_gets_every_step(ring: Ring, tiny: str, tmp_path: Path) -> No
             assert time.monotonic() < deadline, frames()
             time.sleep(0.3)
         assert len(frames()) == 2
+
+
+def test_a_users_key_changes_no_adapter(ring: Ring) -> None:
+    """This ring has an API key and no admin key: the operator's routes are closed."""
+    assert ring.http.get("/v1/adapters").status_code == 200
+    for method, path in (
+        ("POST", "/v1/adapters"),
+        ("POST", "/v1/load_lora_adapter"),
+        ("POST", "/load_lora_adapter"),
+        ("DELETE", "/v1/adapters/x"),
+        ("POST", "/v1/adapters/x/reload"),
+    ):
+        response = ring.http.request(method, path, json={"name": "x", "path": "/x"})
+        assert response.status_code == 403, path
+        assert "--admin-key" in response.json()["error"]["message"]
+
+
+def test_the_admin_key_is_one_of_its_own(tiny: str, tmp_path: Path) -> None:
+    with Ring(
+        tmp_path / "r",
+        *("--dummy", "--model", tiny, "--api-key", "user", "--admin-key", "operator"),
+    ) as ring:
+        body = {"name": "x", "path": "/nowhere"}
+        for key, status in ((None, 401), ("user", 401), ("operator", 400)):
+            headers = {"authorization": f"Bearer {key}"} if key else {}
+            response = ring.http.post("/v1/adapters", json=body, headers=headers)
+            assert response.status_code == status, key
+        for key, status in ((None, 401), ("user", 200), ("operator", 200)):
+            headers = {"authorization": f"Bearer {key}"} if key else {}
+            assert ring.http.get("/v1/models", headers=headers).status_code == status

@@ -20,6 +20,7 @@ from torch import Tensor
 from ..card import ModelCard
 from ..messages import AdapterInfo
 from .layers import pair_heads
+from .pages import page_elements
 
 SITES: dict[str, tuple[str, ...]] = {
     "qkv": ("q_proj", "k_proj", "v_proj"),
@@ -109,33 +110,35 @@ def _by_pattern(pattern: dict[str, int] | dict[str, float] | None, module: str, 
 
 
 @dataclass(frozen=True)
-class SiteWeights:
-    """An adapter at one site, all layers: y += (x @ a.T) @ b.
+class Part:
+    """Where a module of an adapter lies in each layer's elements.
 
-    a [num_layers, width, in_features], b [num_layers, width, out_features]; width is the padded
-    rank times the modules of the site, and b is zero but for each module's own outputs.
+    From `a` on A [rank, in_features], from `b` on B.T [rank, out_features], the scale in it. In a
+    layer where the adapter leaves the module alone, or has less rank, the rest is zero.
     """
 
-    a: Tensor
-    b: Tensor
+    module: str
+    rank: int
+    a: int
+    b: int
 
 
 @dataclass(frozen=True)
 class Adapter:
-    """A checked adapter. `padded_rank` is its largest rank, rounded up to a power of two; sites
-    that it leaves alone are missing from `sites`."""
+    """A checked adapter at its true ranks, as the host keeps it: one copy makes it resident.
+
+    `host` [num_layers, whole pages of elements]; `padded_rank` is its largest rank, rounded up to
+    a power of two.
+    """
 
     info: AdapterInfo
+    parts: tuple[Part, ...]
     padded_rank: int
-    sites: dict[str, SiteWeights]
-
-    @property
-    def name(self) -> str:
-        return self.info.name
+    host: Tensor
 
     @property
     def nbytes(self) -> int:
-        return sum(site.a.nbytes + site.b.nbytes for site in self.sites.values())
+        return self.info.num_bytes
 
 
 def module_shapes(card: ModelCard) -> dict[str, tuple[int, int]]:
@@ -158,9 +161,7 @@ def module_path(layer: int, module: str) -> str:
     return f"model.layers.{layer}.{block}.{module}"
 
 
-def read_adapter(
-    name: str, directory: str, card: ModelCard, dtype: torch.dtype, device: torch.device
-) -> Adapter:
+def read_adapter(key: str, directory: str, card: ModelCard, dtype: torch.dtype) -> Adapter:
     """Reads, checks and lays out one adapter. Raises `AdapterError`."""
     config_path = Path(directory) / "adapter_config.json"
     weights_path = Path(directory) / "adapter_model.safetensors"
@@ -180,7 +181,19 @@ def read_adapter(
     except (OSError, SafetensorError) as error:
         raise AdapterError(f"{weights_path} cannot be read: {error}") from error
     modules = _by_module(tensors, config, card, weights_path)
-    return _lay_out(name, directory, config, modules, card, digest.hexdigest(), dtype, device)
+    parts, host = _lay_out(config, modules, card, dtype)
+    rank = max(part.rank for part in parts)
+    present = {module for _, module in modules}
+    info = AdapterInfo(
+        key=key,
+        path=directory,
+        rank=rank,
+        target_modules=tuple(module for module in module_shapes(card) if module in present),
+        num_bytes=sum((a.numel() + b.numel()) * dtype.itemsize for a, b in modules.values()),
+        pages=host.shape[1] // page_elements(card),
+        digest=digest.hexdigest(),
+    )
+    return Adapter(info, parts, max(8, 1 << (rank - 1).bit_length()), host)
 
 
 def _read_config(path: Path) -> PeftConfig:
@@ -259,48 +272,31 @@ def _by_module(
 
 
 def _lay_out(
-    name: str,
-    directory: str,
     config: PeftConfig,
     modules: dict[tuple[int, str], tuple[Tensor, Tensor]],
     card: ModelCard,
-    digest: str,
     dtype: torch.dtype,
-    device: torch.device,
-) -> Adapter:
-    rank = max(len(a) for a, _ in modules.values())
-    padded = 8
-    while padded < rank:
-        padded *= 2
-    shapes, present = module_shapes(card), {module for _, module in modules}
+) -> tuple[tuple[Part, ...], Tensor]:
+    """Each module at the largest rank it has in any layer, so that all layers are laid out alike
+    and a page id is valid in each; filled up to whole pages."""
     num_heads = {"q_proj": card.num_heads, "k_proj": card.num_kv_heads}
-    sites: dict[str, SiteWeights] = {}
-    for site, members in SITES.items():
-        if present.isdisjoint(members):
-            continue
-        width, in_features = padded * len(members), shapes[members[0]][1]
-        out_features = [shapes[member][0] for member in members]
-        a = torch.zeros(card.num_layers, width, in_features)
-        b = torch.zeros(card.num_layers, width, sum(out_features))
-        for place, member in enumerate(members):
-            row, column = place * padded, sum(out_features[:place])
-            for layer in range(card.num_layers):
-                if (layer, member) not in modules:
-                    continue
-                lora_a, lora_b = (tensor.float() for tensor in modules[layer, member])
-                if member in num_heads:
-                    lora_b = pair_heads(lora_b, num_heads[member])
-                scale = config.scale(module_path(layer, member))
-                rows = slice(row, row + len(lora_a))
-                a[layer, rows] = lora_a
-                b[layer, rows, column : column + out_features[place]] = lora_b.t() * scale
-        sites[site] = SiteWeights(a.to(device, dtype), b.to(device, dtype))
-    info = AdapterInfo(
-        name=name,
-        path=directory,
-        rank=rank,
-        target_modules=tuple(module for module in shapes if module in present),
-        num_bytes=sum((a.numel() + b.numel()) * dtype.itemsize for a, b in modules.values()),
-        digest=digest,
-    )
-    return Adapter(info, padded, sites)
+    parts, size = [], 0
+    for module, (out_features, in_features) in module_shapes(card).items():
+        ranks = [len(a) for (_, name), (a, _) in modules.items() if name == module]
+        if ranks:
+            rank = max(ranks)
+            parts.append(Part(module, rank, size, size + rank * in_features))
+            size += rank * (in_features + out_features)
+    elements = page_elements(card)
+    host = torch.zeros(card.num_layers, -(-size // elements) * elements, dtype=dtype)
+    for part in parts:
+        for layer in range(card.num_layers):
+            if (layer, part.module) not in modules:
+                continue
+            a, b = (tensor.float() for tensor in modules[layer, part.module])
+            if part.module in num_heads:
+                b = pair_heads(b, num_heads[part.module])
+            b = b.t() * config.scale(module_path(layer, part.module))
+            host[layer, part.a : part.a + a.numel()] = a.flatten().to(dtype)
+            host[layer, part.b : part.b + b.numel()] = b.flatten().to(dtype)
+    return tuple(parts), host

@@ -37,8 +37,24 @@ class BareLoop:
     def __init__(self, config: Config, directory: Path) -> None:
         self._runner = ModelRunner(config, directory, 0, lambda message: None)
         ready = self._runner.load()
-        self.adapters = [adapter.name for adapter in ready.adapters]
+        self.adapters = {name: self._read(name, path) for name, path in config.adapters().items()}
+        self._num_pages = ready.num_pages
         self.name = self._runner.stats().dtype
+
+    def _read(self, name: str, path: str) -> int:
+        """Pages of an adapter, which is on the host then."""
+        info = self._runner.read_adapter(name, path)
+        if info.reason:
+            raise SystemExit(info.reason)
+        return info.pages
+
+    def _start_over(self) -> None:
+        """Empty pages but for the adapters at the end, where no sequence comes."""
+        self._runner.reset()
+        first = self._num_pages
+        for name, pages in self.adapters.items():
+            first -= pages
+            self._runner.place_adapter(name, range(first, first + pages)).result()
 
     def decode(self, num_rows: int, steps: int, context: int, *, mixed: bool) -> float:
         """Tokens a second of `steps` steps, for rows that begin with `context` tokens."""
@@ -50,7 +66,7 @@ class BareLoop:
             adapter = names[row % len(names)]
             admissions.append(Admission(row, prompt, context, GREEDY, adapter))
             rows.append(BatchRow(row, context, tuple(range(row * size, (row + 1) * size))))
-        self._runner.reset()
+        self._start_over()
         self._runner.launch(Batch(0, 0, (), tuple(admissions), tuple(rows))).wait()
         step = Batch(0, 0, (), (), tuple(BatchRow(row, 1) for row in range(num_rows)))
         pending = self._runner.launch(step)
@@ -69,7 +85,7 @@ class BareLoop:
         prompt = tuple(place % 1000 for place in range(num_tokens))
         admission = Admission(0, prompt, num_tokens, GREEDY, None)
         row = BatchRow(0, num_tokens, tuple(range(pages_for(num_tokens))))
-        self._runner.reset()
+        self._start_over()
         started = time.perf_counter()
         self._runner.launch(Batch(0, 0, (), (admission,), (row,))).wait()
         return num_tokens / (time.perf_counter() - started)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TypeVar
 
@@ -48,6 +49,11 @@ class ComputeQueue:
         except Exception as error:  # told to whoever reads the future, as a thread would
             future.set_exception(error)
         return future
+
+    def issuing(self) -> AbstractContextManager[object]:
+        """For work on tensors outside of `submit`: on a GPU it takes its turn in the stream; on a
+        CPU it is done beside what computes, so it may touch only what no step writes."""
+        return nullcontext() if self._stream is None else torch.cuda.stream(self._stream)
 
     def synchronize(self) -> None:
         """Waits until all that was submitted is done."""

@@ -7,7 +7,7 @@ for bit what they would be alone. Knows tokens and adapters, not requests.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,8 @@ from torch import Tensor
 from ...kernels import reference
 from ..card import ModelCard
 from ..messages import AdapterInfo
-from .adapter import SITES, Adapter, AdapterError, SiteWeights, read_adapter
+from .adapter import SITES, Adapter, AdapterError, module_shapes, read_adapter
+from .pages import PagePool
 
 MOST_STACKS = 8
 """Stacks kept for batches to come; those used longest ago go first."""
@@ -25,65 +26,128 @@ MOST_STACKS = 8
 Ints = npt.NDArray[np.int64]
 
 
-class AdapterStack:
-    """Adapters of one padded rank side by side, so that one batched product serves all.
+@dataclass(frozen=True)
+class SiteWeights:
+    """Adapters at one site, all layers: y += (x @ a.T) @ b.
 
-    `sites[site]` has a [num_layers, num_adapters, width, in] and b likewise; a site that none of
-    them changes is missing.
+    a [num_layers, num_adapters, width, in_features], b [… width, out_features]; width is the
+    padded rank times the modules of the site, and b is zero but for each module's own outputs.
     """
 
-    def __init__(self, adapters: tuple[Adapter, ...]) -> None:
-        self.position = {adapter.name: index for index, adapter in enumerate(adapters)}
+    a: Tensor
+    b: Tensor
+
+
+class AdapterStack:
+    """Adapters of one padded rank side by side, so that one batched product serves all: what the
+    pool's pages hold, gathered once for a mixture of adapters and not in each step.
+
+    A site that none of them changes is missing from `sites`.
+    """
+
+    def __init__(
+        self, adapters: tuple[Adapter, ...], weights: Sequence[Tensor], card: ModelCard
+    ) -> None:
+        """weights: of each adapter what its pages hold, [num_layers, elements]."""
+        self.position = {adapter.info.key: index for index, adapter in enumerate(adapters)}
         self.sites: dict[str, SiteWeights] = {}
-        for site in SITES:
-            present = next((a.sites[site] for a in adapters if site in a.sites), None)
-            if present is not None:
-                nothing = SiteWeights(torch.zeros_like(present.a), torch.zeros_like(present.b))
-                parts = [adapter.sites.get(site, nothing) for adapter in adapters]
-                self.sites[site] = SiteWeights(
-                    torch.stack([part.a for part in parts], dim=1),
-                    torch.stack([part.b for part in parts], dim=1),
-                )
+        shapes, padded = module_shapes(card), adapters[0].padded_rank
+        changed = {part.module for adapter in adapters for part in adapter.parts}
+        for site, members in SITES.items():
+            if changed.isdisjoint(members):
+                continue
+            out_features = [shapes[member][0] for member in members]
+            in_features = shapes[members[0]][1]
+            lead = (card.num_layers, len(adapters), padded * len(members))
+            a = weights[0].new_zeros((*lead, in_features))
+            b = weights[0].new_zeros((*lead, sum(out_features)))
+            for index, (adapter, content) in enumerate(zip(adapters, weights, strict=True)):
+                for part in adapter.parts:
+                    if part.module not in members:
+                        continue
+                    place = members.index(part.module)
+                    rows = slice(place * padded, place * padded + part.rank)
+                    first = sum(out_features[:place])
+                    columns = slice(first, first + out_features[place])
+                    a[:, index, rows] = _matrix(content, part.a, part.rank, in_features)
+                    b[:, index, rows, columns] = _matrix(
+                        content, part.b, part.rank, out_features[place]
+                    )
+            self.sites[site] = SiteWeights(a, b)
 
     @property
     def nbytes(self) -> int:
         return sum(site.a.nbytes + site.b.nbytes for site in self.sites.values())
 
 
-class AdapterStore:
-    """Adapters by name, and the stacks made of them. Loading never raises: a broken adapter is
-    an `AdapterInfo` with a reason."""
+def _matrix(content: Tensor, start: int, rows: int, columns: int) -> Tensor:
+    """[num_layers, rows, columns] of what lies in each layer from `start` on."""
+    return content[:, start : start + rows * columns].reshape(-1, rows, columns)
 
-    def __init__(self, card: ModelCard, dtype: torch.dtype, device: torch.device) -> None:
-        self._card, self._dtype, self._device = card, dtype, device
+
+class AdapterStore:
+    """Adapters by key: on the host, and those that the router placed in the pool's pages.
+
+    `read` may be called from any thread; all else belongs to the thread that launches steps.
+    """
+
+    def __init__(self, card: ModelCard, dtype: torch.dtype, pool: PagePool) -> None:
+        self._card, self._dtype, self._pool = card, dtype, pool
         self._adapters: dict[str, Adapter] = {}
+        self._pages: dict[str, Tensor] = {}
         self._stacks: dict[tuple[str, ...], AdapterStack] = {}
 
     @property
     def nbytes(self) -> int:
-        """Memory taken, stacks included."""
-        held: list[Adapter | AdapterStack] = [*self._adapters.values(), *self._stacks.values()]
-        return sum(item.nbytes for item in held)
+        """Memory taken beside the pool: host copies and stacks."""
+        hosts = sum(adapter.host.nbytes for adapter in self._adapters.values())
+        return hosts + sum(stack.nbytes for stack in self._stacks.values())
 
-    def __contains__(self, name: str) -> bool:
-        return name in self._adapters
+    def __contains__(self, key: str) -> bool:
+        """Whether it is placed."""
+        return key in self._pages
 
-    def __getitem__(self, name: str) -> Adapter:
-        return self._adapters[name]
+    def __getitem__(self, key: str) -> Adapter:
+        return self._adapters[key]
 
-    def load(self, name: str, path: str) -> AdapterInfo:
-        """Reads an adapter; what came of it. On failure nothing is held and `reason` says why."""
+    def read(self, key: str, path: str) -> AdapterInfo:
+        """Reads an adapter to the host; what came of it. Never raises: on failure nothing is held
+        and `reason` says why."""
         try:
-            adapter = read_adapter(name, path, self._card, self._dtype, self._device)
+            adapter = read_adapter(key, path, self._card, self._dtype)
         except AdapterError as error:
-            return AdapterInfo(name, path, 0, (), 0, "", str(error))
-        self._adapters[name] = adapter
+            return AdapterInfo(key, path, 0, (), 0, 0, "", str(error))
+        if self._pool.pages.is_cuda:
+            adapter = replace(adapter, host=adapter.host.pin_memory())
+        self._adapters[key] = adapter
         return adapter.info
 
-    def unload(self, name: str) -> None:
-        """Forgets an adapter; no batch may name it any more."""
-        del self._adapters[name]
-        self._stacks = {key: stack for key, stack in self._stacks.items() if name not in key}
+    def place(self, key: str, pages: Sequence[int]) -> None:
+        """Copies an adapter into pages of the pool. Raises `ValueError` where it does not fit."""
+        adapter = self._adapters[key]
+        if len(pages) != adapter.info.pages:
+            raise ValueError(f"adapter {key} has {adapter.info.pages} pages, not {len(pages)}")
+        table = torch.tensor(pages, dtype=torch.int64, device=self._pool.pages.device)
+        self._pool.put(table, adapter.host.to(table.device, non_blocking=True))
+        self._pages[key] = table
+
+    def evict(self, key: str) -> None:
+        """Its pages may be somebody else's from now on; the host keeps it."""
+        self._pages.pop(key, None)
+        self._stacks = {keys: stack for keys, stack in self._stacks.items() if key not in keys}
+
+    def evict_all(self) -> None:
+        self._pages.clear()
+        self._stacks.clear()
+
+    def drop_all(self) -> None:
+        self.evict_all()
+        self._adapters.clear()
+
+    def drop(self, key: str) -> None:
+        """Forgets an adapter altogether."""
+        self.evict(key)
+        self._adapters.pop(key, None)
 
     def stack(self, names: set[str]) -> AdapterStack:
         """A stack that holds these adapters, all of one padded rank, and few others.
@@ -104,7 +168,10 @@ class AdapterStore:
                 break
         while len(self._stacks) >= MOST_STACKS:
             del self._stacks[next(iter(self._stacks))]
-        self._stacks[key] = stack = AdapterStack(tuple(self[name] for name in key))
+        weights = [self._pool.take(self._pages[name]) for name in key]
+        self._stacks[key] = stack = AdapterStack(
+            tuple(self[name] for name in key), weights, self._card
+        )
         return stack
 
 

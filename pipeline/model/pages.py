@@ -1,4 +1,5 @@
-"""`PagePool`: the one tensor that holds the KV of every sequence, in pages valid in every layer.
+"""`PagePool`: the one tensor that holds the KV of every sequence and the weights of every resident
+adapter, in pages valid in every layer (S-LoRA's unified paging).
 
 Knows where a token's keys and values lie, not whose they are: page ids come from the router.
 """
@@ -56,6 +57,16 @@ class PagePool:
     def nbytes(self) -> int:
         return self.pages.nbytes
 
+    def put(self, pages: Tensor, content: Tensor) -> None:
+        """Fills pages of every layer. content [num_layers, len(pages) page_elements]."""
+        rows = self.pages.view(len(self.pages), self.num_pages, -1)
+        rows.index_copy_(1, pages, content.view(len(rows), len(pages), -1))
+
+    def take(self, pages: Tensor) -> Tensor:
+        """What `put` filled: a copy, [num_layers, len(pages) page_elements]."""
+        rows = self.pages.view(len(self.pages), self.num_pages, -1)
+        return rows.index_select(1, pages).flatten(1)
+
     def clean(self, pages: Tensor) -> None:
         """Zeros pages before a sequence that does not fill them at once gets them: what another
         left there is masked, but a NaN would survive the mask."""
@@ -72,9 +83,14 @@ class PagePool:
         return (table[None, :, None, :] * (2 * self.heads) + self._blocks).reshape(-1)
 
 
+def page_elements(card: ModelCard) -> int:
+    """Numbers in one page of one layer."""
+    return 2 * PAGE_SIZE * card.num_kv_heads * card.head_dim
+
+
 def page_bytes(card: ModelCard, dtype: torch.dtype) -> int:
     """Bytes of one page in all layers."""
-    return 2 * PAGE_SIZE * card.num_layers * card.num_kv_heads * card.head_dim * dtype.itemsize
+    return card.num_layers * page_elements(card) * dtype.itemsize
 
 
 def choose_num_pages(

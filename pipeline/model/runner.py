@@ -122,12 +122,9 @@ class ModelRunner:
     # -- load
 
     def load(self) -> WorkerReady:
-        """Reads weights and adapters, makes the pool, warms up. Raises `OperatorError`.
-
-        A broken adapter does not raise: its `AdapterInfo` says what is wrong.
-        """
+        """Reads the weights, makes the pool, warms up. Raises `OperatorError`."""
         sys.setswitchinterval(SWITCH_SECONDS)
-        card, adapters = self._queue.submit(self._load).result()
+        card = self._queue.submit(self._load).result()
         self.reset()
         self._warm_up()
         return WorkerReady(
@@ -139,10 +136,9 @@ class ModelRunner:
             max_model_len=self._max_model_len,
             vocab_size=card.vocab_size,
             eos_token_ids=card.eos_token_ids,
-            adapters=adapters,
         )
 
-    def _load(self) -> tuple[ModelCard, tuple[AdapterInfo, ...]]:
+    def _load(self) -> ModelCard:
         config, device = self._config, self._queue.device
         card = read_card(self._directory)
         checkpoint = open_checkpoint(self._directory, dummy=config.dummy)
@@ -152,31 +148,16 @@ class ModelRunner:
             self._model: Llama = loader.load()
         self._weights_bytes = loader.num_bytes
         self._precision = precision
-        self._store = AdapterStore(card, precision.activations, device)
-        adapters = self._load_adapters()
         self._rotary = Rotary(card, device)
         self._windows = tuple(sorted(set(layer_windows(card))))
         longest = choose_max_model_len(config, card)
         num_pages = choose_num_pages(config, card, longest, precision.activations, device)
         self._pool = PagePool(card, num_pages, precision.activations, device)
+        self._store = AdapterStore(card, precision.activations, self._pool)
         self._max_model_len = min(longest, num_pages * PAGE_SIZE)
         width = self._max_model_len + 1  # a token may be sampled behind the last place
         self._history = torch.zeros((FIRST_SLOTS, width), dtype=torch.int32, device=device)
-        return card, adapters
-
-    def _load_adapters(self) -> tuple[AdapterInfo, ...]:
-        given = self._config.adapters()
-        found = []
-        with self._bar("adapters", len(given), "adapter") as bar:
-            for name, path in given.items():
-                found.append(self._store.load(name, path))
-                bar.update()
-        if self._config.no_lora:  # they were checked, and their names are still answered
-            for info in found:
-                if not info.reason:
-                    self._store.unload(info.name)
-            found = [msgspec.structs.replace(info, num_bytes=0) for info in found]
-        return tuple(found)
+        return card
 
     def _bar(self, stage: str, total: int, unit: str) -> ProgressBar:
         return ProgressBar(
@@ -223,11 +204,39 @@ class ModelRunner:
                 yield Batch(0, 0, (), (), tuple(BatchRow(row, 1) for row in range(count)))
                 yield Batch(0, 0, tuple(range(count)), (), ())
 
+    # -- adapters
+
+    def read_adapter(self, key: str, path: str) -> AdapterInfo:
+        """An adapter's files to the host, checked; from any thread. Never raises."""
+        info = self._store.read(key, path)
+        if self._config.no_lora and not info.reason:  # checked, and its name is still answered
+            self._store.drop(key)
+            info = msgspec.structs.replace(info, num_bytes=0, pages=0)
+        return info
+
+    def place_adapter(self, key: str, pages: Sequence[int]) -> Future[None]:
+        """Starts copying an adapter into pages, behind the steps launched before."""
+        return self._queue.submit(lambda: self._store.place(key, pages))
+
+    def evict_adapter(self, key: str) -> None:
+        """Gives up its pages; no step launched later names it."""
+        self._store.evict(key)
+
+    def drop_adapter(self, key: str) -> None:
+        """Forgets it, on the host too."""
+        self._store.drop(key)
+
+    def drop_adapters(self) -> None:
+        """Forgets all of them."""
+        self._store.drop_all()
+
     # -- steps
 
     def reset(self) -> None:
-        """Waits for what was launched, then forgets every sequence."""
+        """Waits for what was launched, then forgets every sequence and empties every page; the
+        host keeps its adapters."""
         self._queue.synchronize()
+        self._store.evict_all()
         self._live.clear()
         self._num_slots = 0
         self._free_slots.clear()
@@ -251,14 +260,15 @@ class ModelRunner:
         sampling: list[LiveSequence] = []
         choices: list[SampleRow] = []
         if rows:
-            plan = StepPlan(
-                rows,
-                staging,
-                self._pool,
-                self._store,
-                windows=self._windows,
-                history_width=self._history.shape[1],
-            )
+            with self._queue.issuing():  # it may gather adapters
+                plan = StepPlan(
+                    rows,
+                    staging,
+                    self._pool,
+                    self._store,
+                    windows=self._windows,
+                    history_width=self._history.shape[1],
+                )
             sampling = [by_slot[row.slot] for row in plan.samples]
             choices = [SampleRow(s.params, s.slot, s.num_prompt, s.known) for s in sampling]
         for sequence in sampling:
@@ -282,7 +292,7 @@ class ModelRunner:
         assert admission.sequence not in self._live, f"{admission.sequence} is already here"
         adapter = None if self._config.no_lora else admission.adapter
         if adapter is not None and adapter not in self._store:
-            raise ValueError(f"adapter {adapter!r} is not loaded")
+            raise ValueError(f"adapter {adapter!r} is not placed")
         if self._free_slots:
             slot = self._free_slots.pop()
         else:

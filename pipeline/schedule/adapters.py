@@ -1,18 +1,20 @@
-"""`AdapterRegistry`: the one truth about each adapter. Knows neither files nor tensors.
+"""`AdapterRegistry`: the one truth about each adapter, and each generation of it. Knows neither
+files nor tensors nor the page pool.
 
 Refused at the door (`acquire`) is anything that cannot be answered rightly: an unknown name is
-never answered by the base model.
+never answered by the base model, and a request keeps the generation it came for.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 
 from ..messages import AdapterInfo, AdapterState, AdapterView
 
 
 class AdapterRefused(Exception):
-    """A request may not use this adapter: an HTTP status and the reason."""
+    """A request or an order about an adapter is refused: an HTTP status and the reason."""
 
     def __init__(self, status: int, reason: str) -> None:
         super().__init__(reason)
@@ -20,33 +22,84 @@ class AdapterRefused(Exception):
         self.reason = reason
 
 
-class Adapter:
-    """One adapter's record. `name` "" stands for the base model's own row."""
+class Tally:
+    """What an adapter has done, whatever its generation."""
 
-    def __init__(self, name: str, path: str) -> None:
-        self.name = name
-        self.path = path
-        self.state = AdapterState.REGISTERED
-        self.reason = ""
-        self.since = time.time()
-        self.generation = 1
-        self.info: AdapterInfo | None = None
-        self.running = 0
-        self.waiting = 0
+    def __init__(self) -> None:
         self.requests = 0
         self.prompt_tokens = 0
         self.output_tokens = 0
 
+
+class Adapter:
+    """One generation of one adapter. `name` "" stands for the base model's own row."""
+
+    def __init__(self, name: str, path: str, generation: int = 1, *, pinned: bool = False) -> None:
+        self.name = name
+        self.path = path
+        self.generation = generation
+        self.pinned = pinned
+        self.state = AdapterState.REGISTERED
+        self.reason = ""
+        self.since = time.time()
+        self.info: AdapterInfo | None = None
+        self.pages: tuple[int, ...] = ()
+        self.is_draining = False
+        self.used = 0
+        """When it was last wanted, in requests of the registry: for the least recently used."""
+        self.running = 0
+        self.waiting = 0
+        self.tally = Tally()
+        self._answers: dict[int, AdapterInfo] = {}
+        self._placed: set[int] = set()
+
+    @property
+    def key(self) -> str:
+        """What the workers know it by."""
+        return f"{self.name}@{self.generation}"
+
+    @property
+    def is_wanted(self) -> bool:
+        return self.running > 0 or self.waiting > 0
+
     def become(self, state: AdapterState, reason: str = "") -> None:
         """The one place where an adapter's state changes."""
         self.state, self.reason, self.since = state, reason, time.time()
+
+    def read(self, rank: int, info: AdapterInfo, num_ranks: int) -> bool:
+        """A rank's word on its files. True once all have answered: HOST then, or FAILED."""
+        self._answers[rank] = info
+        if self.state is not AdapterState.VALIDATING or len(self._answers) < num_ranks:
+            return False
+        self.info = self._answers[0]
+        reasons = [answer.reason for answer in self._answers.values() if answer.reason]
+        if not reasons and len({answer.digest for answer in self._answers.values()}) > 1:
+            reasons = ["its files changed while they were read: the ranks hold different ones"]
+        self._answers.clear()
+        self.become(AdapterState.FAILED if reasons else AdapterState.HOST, "".join(reasons[:1]))
+        return True
+
+    def placed(self, rank: int, num_ranks: int) -> bool:
+        """A rank has it in its pages. True once all have: GPU then."""
+        self._placed.add(rank)
+        if self.state is not AdapterState.LOADING or len(self._placed) < num_ranks:
+            return False
+        self.become(AdapterState.GPU)
+        return True
+
+    def lose_pages(self) -> tuple[int, ...]:
+        """Back to the host; the pages it had."""
+        pages, self.pages = self.pages, ()
+        self._placed.clear()
+        self.become(AdapterState.HOST)
+        return pages
 
     def view(self) -> AdapterView:
         info = self.info
         return AdapterView(
             name=self.name,
             path=self.path,
-            state=self.state,
+            state=AdapterState.DRAINING if self.is_draining else self.state,
             reason=self.reason,
             since=self.since,
             generation=self.generation,
@@ -54,59 +107,126 @@ class Adapter:
             rank=info.rank if info else 0,
             target_modules=info.target_modules if info else (),
             num_bytes=info.num_bytes if info else 0,
-            pages=0,
+            pages=len(self.pages),
             running=self.running,
             waiting=self.waiting,
-            requests=self.requests,
-            prompt_tokens=self.prompt_tokens,
-            output_tokens=self.output_tokens,
+            requests=self.tally.requests,
+            prompt_tokens=self.tally.prompt_tokens,
+            output_tokens=self.tally.output_tokens,
         )
 
 
 class AdapterRegistry:
-    """Every adapter by name, and the base model's row beside them."""
+    """Every adapter by name, those on their way out, and the base model's row beside them."""
 
     def __init__(self, adapters: dict[str, str]) -> None:
         self.base = Adapter("", "")
         self.base.become(AdapterState.GPU)
-        self._adapters = {name: Adapter(name, path) for name, path in adapters.items()}
+        self._current = {name: Adapter(name, path) for name, path in adapters.items()}
+        self._next: dict[str, Adapter] = {}
+        """Generations being read, to take their name over."""
+        self._leaving: list[Adapter] = []
+        self._clock = 0
 
-    def loading(self) -> None:
-        """The workers (re)start: whatever is registered is on its way."""
-        for adapter in self._adapters.values():
-            adapter.become(AdapterState.LOADING)
+    def __iter__(self) -> Iterator[Adapter]:
+        """Every generation that the workers may hold, but not the base."""
+        yield from self._current.values()
+        yield from self._next.values()
+        yield from self._leaving
 
-    def confirm(self, found: tuple[AdapterInfo, ...]) -> list[Adapter]:
-        """The workers' word on each adapter. Returns those that changed state."""
-        changed = []
-        for info in found:
-            adapter = self._adapters[info.name]
-            adapter.info = info
-            state = AdapterState.FAILED if info.reason else AdapterState.GPU
-            if adapter.state is not state or adapter.reason != info.reason:
-                adapter.become(state, info.reason)
-                changed.append(adapter)
-        return changed
+    def find(self, key: str) -> Adapter | None:
+        """By name@generation."""
+        return next((adapter for adapter in self if adapter.key == key), None)
+
+    # -- requests
 
     def acquire(self, name: str | None) -> Adapter:
-        """The record a new request counts on. Raises `AdapterRefused` (404 unknown, 409 failed);
-        one that is still loading is fine: its request waits with that reason."""
+        """The record that a new request counts on. Raises `AdapterRefused` (404 unknown, 409
+        failed); one that is not placed yet is fine: its request waits with that reason."""
         if name is None:
             return self.base
-        adapter = self._adapters.get(name)
+        adapter = self._current.get(name)
         if adapter is None:
-            known = ", ".join(self._adapters) or "none"
-            raise AdapterRefused(404, f"no adapter {name!r} is registered; known: {known}")
+            known = ", ".join([*self._current][:8]) or "none"
+            more = f" and {len(self._current) - 8} more" if len(self._current) > 8 else ""
+            raise AdapterRefused(404, f"no adapter {name!r} is registered; known: {known}{more}")
         if adapter.state is AdapterState.FAILED:
             raise AdapterRefused(409, f"adapter {name!r} failed to load: {adapter.reason}")
         return adapter
 
-    def get(self, name: str | None) -> Adapter:
-        return self.base if name is None else self._adapters[name]
+    def touch(self, adapter: Adapter) -> None:
+        """It is wanted now."""
+        self._clock += 1
+        adapter.used = self._clock
 
-    def is_placed(self, name: str | None) -> bool:
-        """Whether every worker can compute with it now."""
-        return self.get(name).state is AdapterState.GPU
+    def idle(self, *, unwanted: bool = False) -> list[Adapter]:
+        """Placed adapters that no running sequence has and nobody pinned: those first that nobody
+        waits for (with `unwanted` those alone), the least recently used first."""
+        idle = [
+            adapter
+            for adapter in self
+            if adapter.state is AdapterState.GPU
+            and not (adapter.running or adapter.pinned or (unwanted and adapter.waiting))
+        ]
+        return sorted(idle, key=lambda adapter: (adapter.waiting > 0, adapter.used))
+
+    # -- orders
+
+    def add(self, name: str, path: str, *, pinned: bool) -> Adapter:
+        """A new adapter, to be read. Raises `AdapterRefused` (409) where the name is taken."""
+        known = self._current.get(name)
+        if known is not None and known.state is not AdapterState.FAILED:
+            raise AdapterRefused(409, f"adapter {name!r} is loaded already, from {known.path}")
+        if any(adapter.name == name for adapter in self._leaving):
+            raise AdapterRefused(409, f"adapter {name!r} is still being unloaded")
+        generation = known.generation + 1 if known else 1
+        adapter = self._current[name] = Adapter(name, path, generation, pinned=pinned)
+        return adapter
+
+    def renew(self, name: str) -> Adapter:
+        """The next generation of an adapter, from the same path, to be read beside the old one.
+        Raises `AdapterRefused` (404 unknown, 409 while one is on its way)."""
+        if name not in self._current:
+            raise AdapterRefused(404, f"no adapter {name!r} is registered")
+        if name in self._next:
+            raise AdapterRefused(409, f"adapter {name!r} is being reloaded already")
+        old = self._current[name]
+        new = self._next[name] = Adapter(name, old.path, old.generation + 1, pinned=old.pinned)
+        new.tally = old.tally
+        return new
+
+    def succeed(self, new: Adapter) -> Adapter:
+        """A generation that was read takes its name over; the old one, which drains."""
+        del self._next[new.name]
+        old, self._current[new.name] = self._current[new.name], new
+        self._leave(old)
+        return old
+
+    def give_up(self, new: Adapter) -> None:
+        """A generation that could not be read; the old one stays."""
+        del self._next[new.name]
+
+    def remove(self, name: str) -> Adapter:
+        """From now on nobody gets it; who has it keeps it. Raises `AdapterRefused` (404)."""
+        adapter = self._current.pop(name, None)
+        if adapter is None:
+            raise AdapterRefused(404, f"no adapter {name!r} is registered")
+        self._leave(adapter)
+        return adapter
+
+    def _leave(self, adapter: Adapter) -> None:
+        adapter.is_draining = True
+        self._leaving.append(adapter)
+
+    def drained(self) -> list[Adapter]:
+        """Those that nobody has any more; they are forgotten here."""
+        busy = (AdapterState.VALIDATING, AdapterState.LOADING)  # a worker still answers for it
+        gone = [a for a in self._leaving if not a.is_wanted and a.state not in busy]
+        self._leaving = [adapter for adapter in self._leaving if adapter not in gone]
+        return gone
+
+    # -- what others look at
 
     def views(self) -> tuple[AdapterView, ...]:
-        return tuple(adapter.view() for adapter in self._adapters.values())
+        """The current ones, then those that leave."""
+        return tuple(adapter.view() for adapter in (*self._current.values(), *self._leaving))

@@ -33,17 +33,33 @@ class BlockPool:
 
     def allocate(self, count: int) -> tuple[int, ...]:
         """`count` pages for a sequence. Raises `OutOfPages`, then nothing has changed."""
-        if count > len(self._free):
-            raise OutOfPages(f"{count} pages wanted, {len(self._free)} free of {self.total}")
-        pages = tuple(self._free.pop() for _ in range(count))
+        pages = self._take(count)
         self.kv += count
         return pages
 
     def release(self, pages: Iterable[int]) -> None:
         """Gives a sequence's pages back."""
+        self.kv -= self._give(pages)
+
+    def allocate_adapter(self, count: int) -> tuple[int, ...]:
+        """`count` pages for an adapter. Raises `OutOfPages`, then nothing has changed."""
+        pages = self._take(count)
+        self.adapters += count
+        return pages
+
+    def release_adapter(self, pages: Iterable[int]) -> None:
+        """Gives an adapter's pages back."""
+        self.adapters -= self._give(pages)
+
+    def _take(self, count: int) -> tuple[int, ...]:
+        if count > len(self._free):
+            raise OutOfPages(f"{count} pages wanted, {len(self._free)} free of {self.total}")
+        return tuple(self._free.pop() for _ in range(count))
+
+    def _give(self, pages: Iterable[int]) -> int:
         before = len(self._free)
         self._free.extend(pages)
-        self.kv -= len(self._free) - before
+        return len(self._free) - before
 
     def check(self) -> None:
         """Asserts the law, and that no page is free twice."""

@@ -1,4 +1,5 @@
-"""`Scheduler`: from all live requests, the next `Batch`; from its tokens, what was accepted.
+"""`Scheduler`: from all live requests, the next `Batch`; from its tokens, what was accepted; and
+which adapters are in the pool's pages.
 
 Pure: no socket, no tensor, no clock but the one it is handed. The authority on every sequence;
 the workers hold only what a batch told them and may be rebuilt from here.
@@ -11,18 +12,26 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ..messages import (
+    AdapterState,
     Admission,
     Batch,
     BatchRow,
     BatchView,
+    DropAdapter,
+    EvictAdapter,
+    PlaceAdapter,
     Request,
     StreamToken,
     Tokens,
 )
-from .adapters import AdapterRegistry
+from .adapters import Adapter, AdapterRegistry
 from .block_pool import BlockPool, OutOfPages
 from .policies import POLICIES, Policy
 from .sequence import Sequence, SequenceState
+
+PATIENCE_SECONDS = 2.0
+"""So long a request whose adapter finds no room lets younger ones pass; then they wait behind it,
+and what they hold runs dry."""
 
 
 class Overlong(Exception):
@@ -66,6 +75,8 @@ class Scheduler:
         self._by_number: dict[int, Sequence] = {}
         self._next_number = 0
         self._release: list[int] = []
+        self.orders: list[PlaceAdapter | EvictAdapter | DropAdapter] = []
+        """For the workers, to be sent before the next batch."""
 
     # -- the workers' limits
 
@@ -79,6 +90,10 @@ class Scheduler:
         self.limits = limits
         self.pool = BlockPool(limits.num_pages, limits.page_size)
         self._release.clear()
+        self.orders.clear()
+        for adapter in self.registry:
+            if adapter.pages:
+                adapter.lose_pages()
 
     # -- requests
 
@@ -93,7 +108,8 @@ class Scheduler:
         return iter(self._by_request.values())
 
     def check_length(self, request: Request) -> None:
-        """Raises `Overlong` where no state of the pool could ever hold the request."""
+        """Raises `Overlong` where no state of the pool could ever hold the request, and
+        `AdapterRefused` where nobody may use its adapter."""
         total = len(request.prompt_ids) + request.params.max_tokens
         longest = self.limits.max_model_len
         if total > longest:
@@ -102,22 +118,28 @@ class Scheduler:
                 f"{request.params.max_tokens} = {total} exceeds {longest}, "
                 "the longest that the model and its pool hold"
             )
-        if self.pool.pages_for(total) > self.pool.total:
+        adapter = self.registry.acquire(request.adapter)
+        pages = adapter.info.pages if adapter.info else 0
+        if self.pool.pages_for(total) + pages > self.pool.total:
+            beside = f" beside the {pages} pages of adapter {adapter.name}" if pages else ""
             raise Overlong(
                 f"prompt + max_tokens = {total} tokens exceed the pool of "
-                f"{self.pool.total * self.pool.page_size}; see --max-total-tokens"
+                f"{self.pool.total * self.pool.page_size}{beside}; see --max-total-tokens"
             )
 
     def add(self, request: Request) -> Sequence:
-        """A new sequence, WAITING. The caller has checked its length and acquired its adapter."""
-        sequence = Sequence(request, self._next_number)
+        """A new sequence, WAITING. The caller has checked its length. Raises `AdapterRefused`."""
+        adapter = self.registry.acquire(request.adapter)
+        sequence = Sequence(request, self._next_number, adapter)
         self._next_number += 1
         self._by_request[request.request_id] = sequence
         self._by_number[sequence.number] = sequence
         self._queue(sequence, "queued")
-        adapter = self.registry.get(request.adapter)
-        adapter.requests += 1
-        adapter.prompt_tokens += sequence.num_prompt
+        self.registry.touch(adapter)
+        adapter.tally.requests += 1
+        adapter.tally.prompt_tokens += sequence.num_prompt
+        need = self._worst_case().with_candidate(*_size(sequence))
+        self._adapter_wait(adapter, need, unwanted=True)  # prefetch
         return sequence
 
     def finish(self, request_id: str) -> Sequence | None:
@@ -128,28 +150,27 @@ class Scheduler:
         if sequence is None:
             return None
         del self._by_number[sequence.number]
-        adapter = self.registry.get(sequence.request.adapter)
         if sequence.state is SequenceState.RUNNING:
             self.running.remove(sequence)
             self._release.append(sequence.number)
             self.pool.release(sequence.pages)
             sequence.pages = []
-            adapter.running -= 1
+            sequence.adapter.running -= 1
         else:
             self.waiting.remove(sequence)
-            adapter.waiting -= 1
+            sequence.adapter.waiting -= 1
         sequence.state = SequenceState.FINISHED
         return sequence
 
     # -- steps
 
-    def next_batch(self) -> Batch | None:
-        """The next step, or None where nothing can be computed now."""
+    def next_batch(self, now: float = 0.0) -> Batch | None:
+        """The next step, or None where nothing can be computed now. `orders` go before it."""
         plan = Plan(self.limits.max_prefill_tokens)
         for sequence in list(self.running):
             if sequence.state is SequenceState.RUNNING:  # not preempted for one before it
                 self._schedule(sequence, plan)
-        self._admit(plan)
+        self._admit(plan, now)
         if not plan.rows:
             return None
         batch = Batch(
@@ -190,12 +211,15 @@ class Scheduler:
             plan.budget -= num_tokens
 
     def _allocate(self, sequence: Sequence, count: int, plan: Plan) -> tuple[int, ...] | None:
-        """Pages for a running sequence; where there are none, the youngest gives its own.
-        None where the sequence itself was the youngest."""
+        """Pages for a running sequence; where there are none, an idle adapter gives its own, then
+        the youngest sequence. None where the sequence itself was the youngest."""
         while True:
             try:
                 return self.pool.allocate(count)
             except OutOfPages:
+                if idle := self.registry.idle():
+                    self._evict(idle[0])
+                    continue
                 youngest = max(self.running, key=lambda s: s.request.arrived_at)
                 self._preempt(youngest, plan)
                 if youngest is sequence:
@@ -212,48 +236,126 @@ class Scheduler:
             sequence.in_flight -= 1
         self._requeue(sequence, "preempted: no free pages")
 
-    def _admit(self, plan: Plan) -> None:
+    def _admit(self, plan: Plan, now: float) -> None:
         """Starts waiting sequences in the policy's order until one does not fit.
 
-        The worst case over the whole life of all running sequences must fit the pool, so that
-        preemption stays the exception: it is needed only because a sequence that is still in its
-        prompt does not advance in step with the others, which the formula assumes.
+        The worst case over the whole life of all running sequences must fit beside the adapters,
+        so that preemption stays the exception: it is needed only because a sequence that is still
+        in its prompt does not advance in step with the others, which the formula assumes.
         """
         if not self.waiting:
             return
-        demand = Demand(self.pool.page_size)
-        for sequence in self.running:
-            demand.add(sequence.length, sequence.remaining)
-        room = self.pool.total - self.pool.adapters
+        demand = self._worst_case()
         blocked = ""
         for sequence in list(self.policy.order(self.waiting)):
             if blocked:
                 sequence.reason = blocked
             elif sequence.in_flight:
                 sequence.reason = "its last step is still out"
-            elif not self.registry.is_placed(sequence.request.adapter):
-                # Others pass it: they do not need what it waits for.
-                sequence.reason = f"adapter {sequence.request.adapter} is loading"
             elif len(self.running) >= self.limits.max_running:
                 sequence.reason = f"batch is full: {self.limits.max_running} requests run"
                 blocked = "behind another: batch is full"
             elif plan.budget <= 0:
                 sequence.reason = blocked = "prompt tokens of this step are spent"
             else:
-                need = demand.with_candidate(sequence.length, sequence.remaining)
-                now = self.pool.pages_for(min(sequence.length, plan.budget))
-                if need > room or now > self.pool.free:
+                need = demand.with_candidate(*_size(sequence))
+                if wait := self._adapter_wait(sequence.adapter, need):
+                    # Others pass it, for a while: they do not need what it waits for.
+                    sequence.reason = wait
+                    is_old = now - sequence.request.arrived_at > PATIENCE_SECONDS
+                    if is_old and sequence.adapter.state is AdapterState.HOST:
+                        blocked = f"behind an older request: {wait}"
+                    continue
+                soon = self.pool.pages_for(min(sequence.length, plan.budget))
+                idle = [a for a in self.registry.idle() if a is not sequence.adapter]
+                if not self._make_room(soon, need, idle):
+                    room = self.pool.total - self.pool.adapters
                     sequence.reason = f"no KV pages: {need} at worst, {room} in all"
                     blocked = "behind another: no KV pages"
                     continue
-                demand.add(sequence.length, sequence.remaining)
+                demand.add(*_size(sequence))
                 self._start(sequence, plan)
+
+    def _worst_case(self) -> Demand:
+        """What all running sequences may come to need."""
+        demand = Demand(self.pool.page_size)
+        for sequence in self.running:
+            demand.add(*_size(sequence))
+        return demand
+
+    # -- adapters
+
+    def _adapter_wait(self, adapter: Adapter, kv_pages: int, *, unwanted: bool = False) -> str:
+        """Why a request must wait for its adapter, "" where it need not. Starts to place it where
+        it fits beside `kv_pages`, what all sequences may come to need with this one."""
+        if adapter.state is AdapterState.GPU:
+            return ""
+        if adapter.state is not AdapterState.HOST or adapter.info is None:
+            return f"adapter {adapter.name} is {adapter.state.value}"
+        pages = adapter.info.pages
+        if not self._make_room(pages, kv_pages + pages, self.registry.idle(unwanted=unwanted)):
+            return f"no pages for adapter {adapter.name}: it takes {pages}"
+        self.place(adapter)
+        return f"adapter {adapter.name} is loading" if pages else ""
+
+    def place_early(self, adapter: Adapter) -> None:
+        """Places an adapter that nobody waits for, while adapters take less than half the pool
+        and all that runs fits beside them."""
+        assert adapter.info is not None
+        pages = self.pool.adapters + adapter.info.pages
+        fits = pages + self._worst_case().with_candidate(0, 0) <= self.pool.total
+        if adapter.info.pages <= self.pool.free and pages <= self.pool.total // 2 and fits:
+            self.place(adapter)
+
+    def place(self, adapter: Adapter) -> None:
+        """Gives an adapter on the host its pages; the workers copy it there. Raises
+        `OutOfPages`."""
+        assert adapter.state is AdapterState.HOST and adapter.info is not None
+        if adapter.info.pages == 0:  # an ablation: there is nothing to compute with
+            adapter.become(AdapterState.GPU)
+            return
+        adapter.pages = self.pool.allocate_adapter(adapter.info.pages)
+        adapter.become(AdapterState.LOADING)
+        self.orders.append(PlaceAdapter(self.epoch, adapter.key, adapter.pages))
+
+    def _make_room(self, now: int, worst: int, idle: list[Adapter]) -> bool:
+        """Whether `now` pages are free, and `worst` beside the adapters at all; evicts as many of
+        the `idle` adapters, in their order, as make it so."""
+        spare = sum(len(adapter.pages) for adapter in idle)
+        pool = self.pool
+        if pool.free + spare < now or pool.adapters - spare + worst > pool.total:
+            return False
+        while pool.free < now or pool.adapters + worst > pool.total:
+            self._evict(idle.pop(0))
+        return True
+
+    def _evict(self, adapter: Adapter) -> None:
+        """No step posted later reads its pages: nobody who runs has it."""
+        self.pool.release_adapter(adapter.lose_pages())
+        self.orders.append(EvictAdapter(adapter.key))
+
+    def unplaced(self, adapter: Adapter, error: str) -> None:
+        """A worker could not copy it."""
+        self.pool.release_adapter(adapter.lose_pages())
+        adapter.become(AdapterState.FAILED, error)
+
+    def sweep(self) -> list[Adapter]:
+        """Gives back what adapters hold that were unloaded and that nobody has any more."""
+        gone = self.registry.drained()
+        for adapter in gone:
+            if adapter.pages:
+                self._evict(adapter)
+            adapter.become(AdapterState.GONE)
+            self.orders.append(DropAdapter(adapter.key))
+        return gone
+
+    # -- sequences that start and stop
 
     def _start(self, sequence: Sequence, plan: Plan) -> None:
         self.waiting.remove(sequence)
         self.running.append(sequence)
         sequence.state = SequenceState.RUNNING
-        adapter = self.registry.get(sequence.request.adapter)
+        adapter = sequence.adapter
         adapter.waiting -= 1
         adapter.running += 1
         plan.admissions.append(
@@ -262,7 +364,7 @@ class Scheduler:
                 tuple(sequence.token_ids),
                 sequence.num_prompt,
                 sequence.request.params,
-                sequence.request.adapter,
+                None if adapter is self.registry.base else adapter.key,
             )
         )
         self._schedule(sequence, plan)
@@ -270,14 +372,14 @@ class Scheduler:
     def _requeue(self, sequence: Sequence, reason: str) -> None:
         """A running sequence waits again, with everything said so far; its pages are gone."""
         self.running.remove(sequence)
-        self.registry.get(sequence.request.adapter).running -= 1
+        sequence.adapter.running -= 1
         sequence.restart()
         self._queue(sequence, reason)
 
     def _queue(self, sequence: Sequence, reason: str) -> None:
         sequence.reason = reason
         bisect.insort(self.waiting, sequence, key=lambda s: s.request.arrived_at)
-        self.registry.get(sequence.request.adapter).waiting += 1
+        sequence.adapter.waiting += 1
 
     # -- tokens
 
@@ -295,7 +397,7 @@ class Scheduler:
             sequence.token_ids.append(sampled.token_id)
             if sequence.first_token_at is None:
                 sequence.first_token_at = now
-            self.registry.get(sequence.request.adapter).output_tokens += 1
+            sequence.adapter.tally.output_tokens += 1
             finish_reason = self._finish_reason(sequence, sampled.token_id)
             accepted.append(
                 StreamToken(
@@ -332,6 +434,15 @@ class Scheduler:
         held = sum(len(sequence.pages) for sequence in self.running)
         assert self.pool.kv == held, f"pool says {self.pool.kv} KV pages, sequences hold {held}"
         assert all(not sequence.pages for sequence in self.waiting)
+        placed = sum(len(adapter.pages) for adapter in self.registry)
+        assert self.pool.adapters == placed, (
+            f"pool says {self.pool.adapters} adapter pages, adapters hold {placed}"
+        )
+
+
+def _size(sequence: Sequence) -> tuple[int, int]:
+    """(tokens held, tokens to come) for `Demand`."""
+    return sequence.length, sequence.remaining
 
 
 class Plan:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 
 from ..messages import Request, RequestView
+from .adapters import Adapter
 
 
 class SequenceState(enum.Enum):
@@ -22,8 +23,9 @@ class Sequence:
     are not back yet, so the length to plan with is `len(token_ids) + in_flight`.
     """
 
-    def __init__(self, request: Request, number: int) -> None:
+    def __init__(self, request: Request, number: int, adapter: Adapter) -> None:
         self.request = request
+        self.adapter = adapter
         self.number = number
         self.token_ids: list[int] = list(request.prompt_ids)
         self.num_prompt = len(request.prompt_ids)
