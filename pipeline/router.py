@@ -291,6 +291,8 @@ class Router(Process):
         if adapter is None or not adapter.read(answer.rank, answer.info, len(self._workers)):
             return
         self._table_changed = self._changed = True
+        if adapter.state is AdapterState.HOST:
+            self.scheduler.settle(adapter)
         order = self._ordered.pop(adapter.key, None)
         if isinstance(order, ReloadAdapter):
             self._reloaded(adapter, order)
@@ -300,12 +302,7 @@ class Router(Process):
             self._reply(order, 400 if failed else 200, text)
         if adapter.state is AdapterState.FAILED:
             self.event("error", f"adapter {adapter.name} failed: {adapter.reason}")
-            for sequence in list(self.scheduler.sequences()):
-                if sequence.adapter is adapter:
-                    word = f"adapter {adapter.name} failed to load: {adapter.reason}"
-                    self._refuse(sequence.request.request_id, 409, word)
-        else:
-            self.scheduler.place_early(adapter)
+        self._refuse_hopeless(adapter)
         if adapter.key in self._reading:
             self._reading.discard(adapter.key)
             self._adapter_bar.update()
@@ -313,6 +310,16 @@ class Router(Process):
                 self._adapter_bar.close()
                 self._say_ready()
         self._wake.set()
+
+    def _refuse_hopeless(self, adapter: Adapter) -> None:
+        """Requests that came before it was read, and that it cannot serve."""
+        for sequence in [s for s in self.scheduler.sequences() if s.adapter is adapter]:
+            request_id = sequence.request.request_id
+            if adapter.state is AdapterState.FAILED:
+                word = f"adapter {adapter.name} failed to load: {adapter.reason}"
+                self._refuse(request_id, 409, word)
+            elif not self.scheduler.can_ever_fit(sequence.length + sequence.remaining, adapter):
+                self._refuse(request_id, 400, f"no room beside adapter {adapter.name}")
 
     def _reloaded(self, new: Adapter, order: ReloadAdapter) -> None:
         """The new generation takes over between two steps, or is forgotten."""

@@ -397,6 +397,59 @@ def test_an_adapter_is_evicted_when_its_room_is_needed_the_least_recently_used_f
     scheduler.check()
 
 
+def test_what_pinned_adapters_leave_no_room_for_is_refused_or_passed() -> None:
+    scheduler = make_scheduler(num_pages=12, budget=100)
+    registry, worker = scheduler.registry, FakeWorker(12)
+    scheduler.add(make_request("early", [1] * 20, 16, at=0.0))  # nine pages
+    registry.remove("wide")
+    scheduler.sweep()
+    scheduler.orders.clear()
+    pinned = registry.add("wide", "/wide", pinned=True)
+    read(pinned)
+    scheduler.settle(pinned)
+    assert pinned.state is AdapterState.LOADING
+    take(scheduler, worker, (scheduler.orders[:], None))
+    scheduler.orders.clear()
+    with pytest.raises(Overlong, match="exceed the pool of 48"):
+        scheduler.check_length(make_request("late", [1] * 20, 16, "sql"))
+    scheduler.add(make_request("small", [1, 2], 3, at=1.0))
+    assert scheduler.next_batch(100.0) is not None, "whoever can run passes who never can"
+    phases = {view.request_id: view.phase for view in scheduler.view(0.0).requests}
+    assert phases == {"early": "waiting", "small": "decode"}
+    more = registry.add("chat2", "/chat", pinned=True)
+    ADAPTERS["chat2"] = 3
+    read(more)
+    del ADAPTERS["chat2"]
+    scheduler.settle(more)
+    assert more.state is AdapterState.FAILED
+    assert more.reason.startswith("pinned adapters would take 8 of the pool's 12 pages")
+
+
+def test_a_generation_that_is_read_again_must_be_what_it_was() -> None:
+    adapter = Adapter("sql", "/sql")
+    for digests, reason in (
+        (("a", "a"), ""),
+        (("a", "a"), ""),
+        (("a", "b"), "the ranks hold different ones"),
+        (("b", "b"), "its files changed since generation 1 was read: reload it"),
+    ):
+        adapter.become(AdapterState.VALIDATING)
+        for rank, digest in enumerate(digests):
+            info = AdapterInfo(adapter.key, "/sql", 8, ("q_proj",), 1, 1, digest)
+            assert adapter.read(rank, info, 2) == (rank == 1)
+        assert reason in adapter.reason and (adapter.state is AdapterState.HOST) == (not reason)
+
+
+def test_an_adapter_larger_than_the_pool_fails() -> None:
+    scheduler = make_scheduler(num_pages=5)
+    wide = next(adapter for adapter in scheduler.registry if adapter.name == "wide")
+    scheduler.settle(wide)
+    assert wide.state is AdapterState.FAILED
+    assert wide.reason == "it takes 5 of the pool's 5 pages; see --max-total-tokens"
+    with pytest.raises(AdapterRefused, match="failed to load: it takes 5"):
+        scheduler.check_length(make_request("x", [1], 1, "wide"))
+
+
 def test_a_reloaded_adapter_serves_who_came_before_from_the_old_one() -> None:
     scheduler = make_scheduler(num_pages=20, budget=100)
     registry, worker = scheduler.registry, FakeWorker(20)

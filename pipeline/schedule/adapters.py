@@ -67,14 +67,19 @@ class Adapter:
         self.state, self.reason, self.since = state, reason, time.time()
 
     def read(self, rank: int, info: AdapterInfo, num_ranks: int) -> bool:
-        """A rank's word on its files. True once all have answered: HOST then, or FAILED."""
+        """A rank's word on its files. True once all have answered: HOST then, or FAILED.
+
+        A generation is its content: workers that read it again must find what it was.
+        """
         self._answers[rank] = info
         if self.state is not AdapterState.VALIDATING or len(self._answers) < num_ranks:
             return False
-        self.info = self._answers[0]
+        before, self.info = self.info, self._answers[0]
         reasons = [answer.reason for answer in self._answers.values() if answer.reason]
         if not reasons and len({answer.digest for answer in self._answers.values()}) > 1:
             reasons = ["its files changed while they were read: the ranks hold different ones"]
+        if not reasons and before and before.digest != self.info.digest:
+            reasons = [f"its files changed since generation {self.generation} was read: reload it"]
         self._answers.clear()
         self.become(AdapterState.FAILED if reasons else AdapterState.HOST, "".join(reasons[:1]))
         return True

@@ -119,13 +119,21 @@ class Scheduler:
                 "the longest that the model and its pool hold"
             )
         adapter = self.registry.acquire(request.adapter)
-        pages = adapter.info.pages if adapter.info else 0
-        if self.pool.pages_for(total) + pages > self.pool.total:
-            beside = f" beside the {pages} pages of adapter {adapter.name}" if pages else ""
+        if not self.can_ever_fit(total, adapter):
+            own = adapter.info.pages if adapter.info else 0
+            beside = f" beside {own} pages of its adapter and those pinned" if own else ""
             raise Overlong(
                 f"prompt + max_tokens = {total} tokens exceed the pool of "
                 f"{self.pool.total * self.pool.page_size}{beside}; see --max-total-tokens"
             )
+
+    def can_ever_fit(self, num_tokens: int, adapter: Adapter) -> bool:
+        """Whether a sequence would fit if it ran alone, beside its adapter and pinned ones."""
+        pinned = sum(
+            a.info.pages for a in self.registry if a.pinned and a.info and a is not adapter
+        )
+        own = adapter.info.pages if adapter.info else 0
+        return self.pool.pages_for(num_tokens) + own + pinned <= self.pool.total
 
     def add(self, request: Request) -> Sequence:
         """A new sequence, WAITING. The caller has checked its length. Raises `AdapterRefused`."""
@@ -259,11 +267,13 @@ class Scheduler:
                 sequence.reason = blocked = "prompt tokens of this step are spent"
             else:
                 need = demand.with_candidate(*_size(sequence))
+                # Not so where adapters were pinned since it came: then it blocks nobody.
+                can_fit = self.can_ever_fit(sum(_size(sequence)), sequence.adapter)
                 if wait := self._adapter_wait(sequence.adapter, need):
                     # Others pass it, for a while: they do not need what it waits for.
                     sequence.reason = wait
                     is_old = now - sequence.request.arrived_at > PATIENCE_SECONDS
-                    if is_old and sequence.adapter.state is AdapterState.HOST:
+                    if is_old and sequence.adapter.state is AdapterState.HOST and can_fit:
                         blocked = f"behind an older request: {wait}"
                     continue
                 soon = self.pool.pages_for(min(sequence.length, plan.budget))
@@ -271,7 +281,7 @@ class Scheduler:
                 if not self._make_room(soon, need, idle):
                     room = self.pool.total - self.pool.adapters
                     sequence.reason = f"no KV pages: {need} at worst, {room} in all"
-                    blocked = "behind another: no KV pages"
+                    blocked = "behind another: no KV pages" if can_fit else ""
                     continue
                 demand.add(*_size(sequence))
                 self._start(sequence, plan)
@@ -298,13 +308,23 @@ class Scheduler:
         self.place(adapter)
         return f"adapter {adapter.name} is loading" if pages else ""
 
-    def place_early(self, adapter: Adapter) -> None:
-        """Places an adapter that nobody waits for, while adapters take less than half the pool
-        and all that runs fits beside them."""
+    def settle(self, adapter: Adapter) -> None:
+        """An adapter was read. FAILED where it may not have its pages; else placed at once, while
+        adapters take less than half the pool and all that runs fits beside them."""
         assert adapter.info is not None
-        pages = self.pool.adapters + adapter.info.pages
+        own, half = adapter.info.pages, self.pool.total // 2
+        pinned = sum(a.info.pages for a in self.registry if a.pinned and a.info)
+        if own >= self.pool.total or (adapter.pinned and pinned > half):
+            whose = "pinned adapters would take" if adapter.pinned else "it takes"
+            adapter.become(
+                AdapterState.FAILED,
+                f"{whose} {pinned if adapter.pinned else own} of the pool's {self.pool.total} "
+                "pages; see --max-total-tokens",
+            )
+            return
+        pages = self.pool.adapters + own
         fits = pages + self._worst_case().with_candidate(0, 0) <= self.pool.total
-        if adapter.info.pages <= self.pool.free and pages <= self.pool.total // 2 and fits:
+        if own <= self.pool.free and pages <= half and fits:
             self.place(adapter)
 
     def place(self, adapter: Adapter) -> None:
