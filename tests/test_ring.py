@@ -425,7 +425,10 @@ def test_a_broken_adapter_is_refused_takes_no_page_and_may_be_mended(
     failed = ring.cli("adapters", "load", "broken", str(tmp_path), check=False)
     assert failed.returncode == 1 and "adapter_config.json: No such file" in failed.stderr
     assert placed_pages(ring) == before
-    assert adapter_state(ring, "broken")["state"] == "failed"
+    deadline = time.monotonic() + 5  # the command line was answered, the server hears it next
+    while adapter_state(ring, "broken").get("state") != "failed":
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
     assert ring.chat("broken", "Hi").status_code == 409
     for name in ("adapter_config.json", "adapter_model.safetensors"):
         shutil.copy(shipped("json") / name, tmp_path / name)
