@@ -188,8 +188,6 @@ class Api:
         return await self._load(body.lora_name, body.lora_path, body.pinned)
 
     async def _load(self, name: str, path: str, pinned: bool) -> Response:
-        if not name or "@" in name or ":" in name:
-            raise BadRequest(f"{name!r} is no name for an adapter: empty, or with @ or :")
         if not Path(path).is_absolute():
             raise BadRequest(f"{path!r} is not an absolute path of the server's machine")
         order = LoadAdapter(order=_order(), reply_to="server", name=name, path=path, pinned=pinned)

@@ -363,6 +363,7 @@ class Router(Process):
         if answer.error:
             self.scheduler.unplaced(adapter, answer.error)
             self.event("error", f"adapter {adapter.name} was not placed: {answer.error}")
+            self._refuse_hopeless(adapter)
         elif adapter.placed(answer.rank, len(self._workers)):
             assert adapter.info is not None
             self.event(

@@ -440,6 +440,19 @@ def test_a_generation_that_is_read_again_must_be_what_it_was() -> None:
         assert reason in adapter.reason and (adapter.state is AdapterState.HOST) == (not reason)
 
 
+def test_an_adapter_that_no_worker_could_place_gives_its_pages_back_and_fails() -> None:
+    scheduler = make_scheduler(num_pages=20)
+    wide = next(adapter for adapter in scheduler.registry if adapter.name == "wide")
+    scheduler.add(make_request("x", [1], 2, "wide"))
+    assert wide.state is AdapterState.LOADING and scheduler.pool.adapters == 5
+    for _ in range(2):  # two ranks say so
+        scheduler.unplaced(wide, "no memory")
+    assert (wide.state, wide.reason) == (AdapterState.FAILED, "no memory")
+    assert [type(order) for order in scheduler.orders] == [PlaceAdapter, EvictAdapter]
+    assert scheduler.next_batch() is None
+    scheduler.check()
+
+
 def test_an_adapter_larger_than_the_pool_fails() -> None:
     scheduler = make_scheduler(num_pages=5)
     wide = next(adapter for adapter in scheduler.registry if adapter.name == "wide")
@@ -461,6 +474,8 @@ def test_a_reloaded_adapter_serves_who_came_before_from_the_old_one() -> None:
     new = registry.renew("sql")
     with pytest.raises(AdapterRefused, match="being reloaded already"):
         registry.renew("sql")
+    with pytest.raises(AdapterRefused, match="being reloaded: unload it then"):
+        registry.remove("sql")
     read(new)
     registry.succeed(new)
     scheduler.add(make_request("new", [1, 2], 20, "sql"))

@@ -178,7 +178,9 @@ class AdapterRegistry:
     # -- orders
 
     def add(self, name: str, path: str, *, pinned: bool) -> Adapter:
-        """A new adapter, to be read. Raises `AdapterRefused` (409) where the name is taken."""
+        """A new adapter, to be read. Raises `AdapterRefused` (400 no name, 409 taken)."""
+        if not name or "@" in name or ":" in name:
+            raise AdapterRefused(400, f"{name!r} is no name for an adapter: empty, or with @ or :")
         known = self._current.get(name)
         if known is not None and known.state is not AdapterState.FAILED:
             raise AdapterRefused(409, f"adapter {name!r} is loaded already, from {known.path}")
@@ -212,7 +214,10 @@ class AdapterRegistry:
         del self._next[new.name]
 
     def remove(self, name: str) -> Adapter:
-        """From now on nobody gets it; who has it keeps it. Raises `AdapterRefused` (404)."""
+        """From now on nobody gets it; who has it keeps it. Raises `AdapterRefused` (404 unknown,
+        409 while its next generation is on its way)."""
+        if name in self._next:
+            raise AdapterRefused(409, f"adapter {name!r} is being reloaded: unload it then")
         adapter = self._current.pop(name, None)
         if adapter is None:
             raise AdapterRefused(404, f"no adapter {name!r} is registered")

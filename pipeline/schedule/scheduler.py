@@ -355,8 +355,9 @@ class Scheduler:
         self.orders.append(EvictAdapter(adapter.key))
 
     def unplaced(self, adapter: Adapter, error: str) -> None:
-        """A worker could not copy it."""
-        self.pool.release_adapter(adapter.lose_pages())
+        """A worker could not copy it; others may have."""
+        if adapter.pages:
+            self._evict(adapter)
         adapter.become(AdapterState.FAILED, error)
 
     def sweep(self) -> list[Adapter]:
