@@ -110,13 +110,20 @@ def command_parser() -> argparse.ArgumentParser:
     add_verb("list", "all of them, and what they have done (the default)")
     load = add_verb("load", "serve a PEFT directory by a name")
     load.add_argument("name", metavar="NAME")
-    load.add_argument("path", metavar="PATH", help="the directory, as this machine sees it")
+    load.add_argument("path", metavar="PATH", help="its directory, or org/name on the hub")
     load.add_argument("--pin", action="store_true", help="never evict it while nobody uses it")
     for verb, help in (
         ("unload", "refuse it from now on; return when its pages are free"),
         ("reload", "read its files again; requests that run finish on the old weights"),
+        ("pin", "never evict it while nobody uses it"),
+        ("unpin", "let it go when its pages are wanted and nobody uses it"),
+        ("merge", "keep a copy of the weights with it merged, for steps of its own"),
+        ("verify", "compare its answers with its weights merged in float32; 1 if it is not right"),
     ):
         add_verb(verb, help).add_argument("name", metavar="NAME")
+    add_verb("unmerge", "give the copy with a merged adapter up")
+    plan = add_verb("plan", "what loading directories would take; 1 if any would be refused")
+    plan.add_argument("paths", metavar="PATH", nargs="+", help="one after the other")
     # Listed here; its flags are the benchmark's own, and it is given them untouched.
     commands.add_parser(
         "bench", help="measure the running pipeline, or any OpenAI-compatible --url"
@@ -158,9 +165,11 @@ def dispatch(given: argparse.Namespace, rest: list[str]) -> int:
         case "doctor":
             return verbs.doctor(given.run, given.json)
         case "adapters":
+            from . import adapter_verbs
+
             if given.verb in (None, "list"):
-                return verbs.adapters(config, given.json)
-            return verbs.order_adapter(config, given)
+                return adapter_verbs.list_adapters(config, given.json)
+            return adapter_verbs.give_order(config, given)
         case _:
             return verbs.prompt(config, given)
 

@@ -23,14 +23,15 @@ from textual.containers import Container
 from textual.screen import Screen
 
 from ..pipeline.config import Config
-from ..pipeline.messages import Event
+from ..pipeline.messages import AdapterOrder, AdapterReply, Event
 from ..pipeline.sockets import InboxFull
-from . import output
+from . import output, units
 from .board import Board
 from .commands import ConsoleCommands
-from .dialogs import Choice, ChoiceDialog, HelpDialog, LiveDialog
+from .dialogs import Choice, ChoiceDialog, HelpDialog, LiveScreen
 from .inks import Desk
 from .ledger import Ledger
+from .orders import Orders, doing
 from .pace import QUESTION, Pace
 from .pane import PaintedApp, Panel
 from .panels.events import EventPane
@@ -48,6 +49,8 @@ QUIET_SECONDS = 4.0
 """While beats alone come in, the picture is looked over this often: an idle console is to cost
 nothing, and what ages is only the ages."""
 TOASTS_A_FRAME = 3
+GOOD_SECONDS, BAD_SECONDS = 5.0, 30.0
+"""How long the toast of a reply stays."""
 SEVERITIES = {"warning": "warning", "error": "error", "critical": "error"}
 DEFAULT_THEME = "dark"
 NO_COLOR_THEME = "monochrome"
@@ -97,7 +100,21 @@ class ConsoleApp(PaintedApp):
         self.api_key = config.api_key
         self.clock = clock
         self.ledger = Ledger(config.run)
-        self.telemetry = Telemetry(config, self.ledger, clock, on_news=self.wake)
+        self.telemetry = Telemetry(
+            config,
+            self.ledger,
+            clock,
+            on_news=self.wake,
+            on_reply=lambda reply: self.orders.answered(reply),
+        )
+        self.orders = Orders(
+            self.ledger,
+            self.telemetry.inbox_name,
+            send=lambda order: self.telemetry.order(order),
+            forget=self.telemetry.forget_orders,
+            tell=self._tell_reply,
+            clock=clock,
+        )
         self.board: Board = self.ledger.board(clock())
         self.is_paused = False
         self.animation_level = "none"
@@ -199,10 +216,11 @@ class ConsoleApp(PaintedApp):
     def paint(self, board: Board) -> None:
         """Draws a board on whatever is to be seen; a paused view keeps the one it has."""
         self._toast()
+        self.orders.sweep()
         if not self.is_paused:
             self.board = board
         screen = self.screen
-        if isinstance(screen, LiveDialog):
+        if isinstance(screen, LiveScreen):
             screen.paint(self.board)
         elif isinstance(screen, Desk):
             self.header.paint(board)
@@ -224,6 +242,18 @@ class ConsoleApp(PaintedApp):
             title=event.source,
             severity=severity,  # type: ignore[arg-type]  # one of Textual's three literals
             timeout=timeout,
+            markup=False,
+        )
+
+    def _tell_reply(self, order: AdapterOrder | None, reply: AdapterReply) -> None:
+        """What came of an order that no dialog shows any more; a failure stays a while."""
+        is_right = reply.verification is None or reply.verification.is_right
+        is_good = reply.status == 200 and is_right
+        self.notify(
+            units.clean(reply.text),
+            title="adapters" if is_good or order is None else f"{doing(order)} {reply.name}",
+            severity="information" if is_good else "error",
+            timeout=GOOD_SECONDS if is_good else BAD_SECONDS,
             markup=False,
         )
 

@@ -18,6 +18,7 @@ from ..pipeline.messages import (
     AdapterView,
     Event,
     LogLine,
+    PoolMap,
     ProcessState,
     ProcessTable,
     Progress,
@@ -26,6 +27,7 @@ from ..pipeline.messages import (
     ServerStats,
     Step,
     SyncPoint,
+    Verification,
     WorkerStats,
 )
 from . import units
@@ -140,6 +142,13 @@ class AdapterRow(Struct, frozen=True):
     """The ink of its name, its own for life."""
 
 
+class Verdict(Struct, frozen=True):
+    """What an adapter's last verification found, and when."""
+
+    at: float
+    verification: Verification
+
+
 class Quantiles(Struct, frozen=True):
     """Milliseconds; None where nothing was measured."""
 
@@ -198,6 +207,11 @@ class Board(Struct, frozen=True, kw_only=True, dict=True):
     events: tuple[Event, ...] = ()
     logs: tuple[LogLine, ...] = ()
     tints: Mapping[str, str] = {}
+    pool: PoolMap | None = None
+    orders: Mapping[str, str] = {}
+    """What this console has asked for and still waits for, by the adapter's name: "verifying"."""
+    verdicts: Mapping[str, Verdict] = {}
+    """What came of verifying, by the adapter's name."""
 
     # -- the machine as a whole
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import ClassVar, NamedTuple, TypeAlias
+from typing import ClassVar, NamedTuple, TypeAlias, TypeVar
 
 from textual import events
 from textual.app import ComposeResult
@@ -113,7 +113,17 @@ class ScrollPane(Pane, can_focus=True):
         self.action_move(-3)
 
 
-class LiveDialog(ModalScreen[None]):
+T = TypeVar("T")
+
+
+class LiveScreen(ModalScreen[T]):
+    """A dialog that is given every frame's board."""
+
+    def paint(self, board: Board) -> None:
+        raise NotImplementedError
+
+
+class LiveDialog(LiveScreen[None]):
     """One thing in all its details, drawn anew with every frame."""
 
     BINDINGS: ClassVar[list[BindingType]] = [

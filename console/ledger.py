@@ -9,8 +9,11 @@ import zlib
 from collections import deque
 from typing import Generic, TypeVar
 
+import msgspec
+
 from ..pipeline.messages import (
     LATENCY_BUCKETS_MS,
+    AdapterReply,
     AdapterTable,
     BatchView,
     Beat,
@@ -18,6 +21,7 @@ from ..pipeline.messages import (
     Hop,
     LogLine,
     LogLines,
+    PoolMap,
     ProcessState,
     ProcessTable,
     ProcessView,
@@ -31,7 +35,17 @@ from ..pipeline.messages import (
     Telemetry,
     WorkerStats,
 )
-from .board import PARTS, SUPERVISOR, AdapterRow, Board, HopRow, ProcessRow, RequestRow, part_us
+from .board import (
+    PARTS,
+    SUPERVISOR,
+    AdapterRow,
+    Board,
+    HopRow,
+    ProcessRow,
+    RequestRow,
+    Verdict,
+    part_us,
+)
 from .history import Buckets, Counter, Series
 
 STEPS = 1024
@@ -140,6 +154,9 @@ class Ledger:
         self._adapter_tokens: dict[str, Counter] = {}
         self._adapter_series: dict[str, Series] = {}
         self._tints: dict[str, str] = {}
+        self._pool: PoolMap | None = None
+        self._orders: dict[str, str] = {}
+        self._verdicts: dict[str, Verdict] = {}
         self._rates = {name: Counter() for name in ("decode", "prefill", "steps", "requests")}
         self._series = {name: Series() for name in ("decode", "prefill", "running", "waiting")}
         self._parts = {part: Series() for part in PARTS}
@@ -175,8 +192,10 @@ class Ledger:
                 self._workers[message.rank] = message
                 return
             case AdapterTable():
+                known = self._adapters.adapters if self._adapters else None
                 self._take_adapters(message)
-                return
+                if message.adapters == known:
+                    return
             case ProcessTable():
                 if self._table and message.processes == self._table.processes:
                     self._table = message
@@ -186,6 +205,10 @@ class Ledger:
                 self._take_logs(message.lines)
             case Progress():
                 self._take_progress(message)
+            case PoolMap():
+                if self._pool and _is_same_pool(message, self._pool):
+                    return
+                self._pool = message
             case SyncPoint():
                 self._sync_points.add(message)
             case Event():
@@ -202,7 +225,8 @@ class Ledger:
             heard_at = now - max(0.0, snapshot.at - beat.at)
             if heard_at >= self._pulse(beat.name).heard_at:
                 self._take_beat(beat, heard_at)
-        for stats in (snapshot.server, snapshot.router, *snapshot.workers, snapshot.adapters):
+        state = (snapshot.server, snapshot.router, *snapshot.workers, snapshot.adapters)
+        for stats in (*state, snapshot.pool):
             if stats is not None:
                 self.take(stats, now)
         if snapshot.batch is not None:
@@ -211,6 +235,35 @@ class Ledger:
         self._events.replace(snapshot.events)
         self._merge_logs(snapshot.logs)
         self.moves += 1
+
+    # -- orders about adapters, given by this console
+
+    def take_order(self, name: str, doing: str) -> None:
+        """An adapter is being done something to, until `doing` is ""."""
+        if doing:
+            self._orders[name] = doing
+        else:
+            self._orders.pop(name, None)
+        self.moves += 1
+
+    def take_reply(self, reply: AdapterReply, is_gone: bool = False) -> None:
+        """Who ordered must not see the adapter as it was before: the next table may be two
+        seconds away. With `is_gone` there is none of that name any more."""
+        if reply.verification is not None:
+            self._verdicts[reply.name] = Verdict(reply.at, reply.verification)
+        table = self._adapters
+        if table is not None and reply.at >= table.at and (reply.adapters or is_gone):
+            names = [view.name for view in table.adapters]
+            place = names.index(reply.name) if reply.name in names else len(names)
+            others = [view for view in table.adapters if view.name != reply.name]
+            others[place:place] = reply.adapters
+            self._take_adapters(msgspec.structs.replace(table, adapters=tuple(others)))
+        self.moves += 1
+
+    def incarnation(self, name: str) -> int | None:
+        """Which life of a process was heard last."""
+        pulse = self._pulses.get(name)
+        return pulse.beat.incarnation if pulse and pulse.beat else None
 
     def drain_events(self) -> list[Event]:
         """Events since the last call, those of snapshots excepted: they are history."""
@@ -221,7 +274,7 @@ class Ledger:
 
     def board(self, now: float) -> Board:
         """The machine as the books have it."""
-        ready = self._is_alive("router", now)
+        ready = self.is_alive("router", now)
         rates = self._rates
         return Board(
             now=now,
@@ -257,6 +310,9 @@ class Ledger:
             events=self._events.all,
             logs=self._logs.all,
             tints=dict(self._tints),
+            pool=self._pool,
+            orders=dict(self._orders),
+            verdicts=dict(self._verdicts),
         )
 
     # -- one kind of message each
@@ -264,7 +320,8 @@ class Ledger:
     def _pulse(self, name: str) -> Pulse:
         return self._pulses.setdefault(name, Pulse())
 
-    def _is_alive(self, name: str, now: float) -> bool:
+    def is_alive(self, name: str, now: float) -> bool:
+        """Was it heard in the last seconds?"""
         pulse = self._pulses.get(name)
         return pulse is not None and pulse.beat is not None and now - pulse.heard_at < 3.0
 
@@ -272,14 +329,22 @@ class Ledger:
         pulse = self._pulse(beat.name)
         if pulse.beat is None or (pulse.beat.state, pulse.beat.pid) != (beat.state, beat.pid):
             self.moves += 1
-        if beat.name == "router" and pulse.beat and pulse.beat.incarnation != beat.incarnation:
-            self._requests, self._request_tokens = (), {}  # a new router says what it took over
+        if pulse.beat and pulse.beat.incarnation != beat.incarnation:
+            self._forget(beat.name)
         pulse.take(beat, heard_at)
         if beat.name == SUPERVISOR:
             if self.supervisor and self.supervisor[0] != beat.incarnation:
                 self._logs.replace(())  # another supervisor counts its lines anew
                 self._log_number = -1
             self.supervisor = (beat.incarnation, heard_at)
+
+    def _forget(self, name: str) -> None:
+        """A process was born again: what it had in hand is no more."""
+        if name == "router":  # it says itself what it took over
+            self._requests, self._request_tokens, self._pool = (), {}, None
+        for key, bar in list(self._progress.items()):
+            if bar.source == name and not bar.done:  # nobody will finish it
+                del self._progress[key]
 
     def _take_router(self, stats: RouterStats) -> None:
         before, self._router = self._router, stats
@@ -383,3 +448,7 @@ class Ledger:
         if not views and not self._pulses:
             return ()
         return tuple(self._pulse(name).row(name, views.get(name), now) for name in names)
+
+
+def _is_same_pool(new: PoolMap, old: PoolMap) -> bool:
+    return new.pages == old.pages and new.owners == old.owners

@@ -8,7 +8,7 @@ before anything is rendered. It overrides `render_lines`, which leaves Textual's
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, TypeAlias
 
 from rich.cells import cell_len
 from rich.segment import Segment
@@ -21,6 +21,9 @@ from textual.widget import Widget
 from . import units
 from .board import Board
 from .inks import Inks
+
+if TYPE_CHECKING:
+    from .orders import Orders
 
 Span: TypeAlias = tuple[str, str]
 """A text and the name of its ink."""
@@ -71,10 +74,11 @@ def field(name: str) -> tuple[Span, ...]:
 
 
 class PaintedApp(App[str]):
-    """What panes need of the app: the board to draw and the inks to draw with."""
+    """What panes need of the app: the board to draw, the inks to draw with, orders to give."""
 
     board: Board
     inks: Inks
+    orders: Orders
     api_key: str
 
     def wake(self) -> None:
@@ -232,10 +236,9 @@ class Pane(Widget):
     def on_resize(self, event: events.Resize) -> None:
         self.paint()
 
-    def on_focus(self) -> None:
-        self.paint()
-
-    def on_blur(self) -> None:
+    def watch_has_focus(self, has_focus: bool) -> None:
+        """Not `on_focus`, which comes before it is so."""
+        super().watch_has_focus(has_focus)
         self.paint()
 
 

@@ -7,10 +7,20 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable
 from types import TracebackType
 
 from ..pipeline.config import Config, OperatorError
-from ..pipeline.messages import AdapterReply, AskSnapshot, Message, Snapshot, ToConsole
+from ..pipeline.messages import (
+    AdapterOrder,
+    AdapterReply,
+    AskSnapshot,
+    Beat,
+    Message,
+    Snapshot,
+    Telemetry,
+    ToConsole,
+)
 from ..pipeline.sockets import Inbox, Outbox, Watch, make_context
 from .lock import is_running
 
@@ -70,16 +80,55 @@ class Remote:
         """To the supervisor."""
         self._supervisor.send(message)
 
-    async def order(self, order: Message) -> AdapterReply:
-        """An order about adapters to the router, and its answer, however long that takes."""
+    async def order(
+        self, order: AdapterOrder, show: Callable[[Telemetry], None] = lambda _: None
+    ) -> AdapterReply:
+        """An order about adapters to the router, and its answer, however long that takes.
+
+        `show` hears what the pipeline says meanwhile. Raises `OperatorError` where the router has
+        ended: nobody will answer then.
+        """
         router = Outbox(self._context, self.config.run_path, "router")
+        listening = asyncio.create_task(self._until_the_router_ends(show))
+        answering = asyncio.create_task(self._answer_to(order.order))
         try:
             router.send(order)
-            while not isinstance(answer := await self._inbox.receive(), AdapterReply):
-                pass
-            return answer
+            await asyncio.wait({listening, answering}, return_when=asyncio.FIRST_COMPLETED)
+            if answering.done():
+                return answering.result()
+            raise listening.result()
         finally:
+            listening.cancel()
+            answering.cancel()
             router.close()
+
+    async def _answer_to(self, order: str) -> AdapterReply:
+        while True:
+            answer = await self._inbox.receive()
+            if isinstance(answer, AdapterReply) and answer.order == order:
+                return answer
+
+    async def _until_the_router_ends(self, show: Callable[[Telemetry], None]) -> OperatorError:
+        """What is to be said once the router that was there is no more."""
+        watch = self.watch()
+        incarnation: int | None = None
+        while True:
+            try:
+                async with asyncio.timeout(ANSWER_SECONDS):
+                    heard = await watch.receive()
+            except TimeoutError:
+                if is_running(self.config.run_path):
+                    continue
+                return NotRunning(f"the pipeline in {self.config.run} has ended")
+            for message in heard:
+                show(message)
+                if isinstance(message, Beat) and message.name == "router":
+                    if incarnation not in (None, message.incarnation):
+                        return OperatorError(
+                            "the router was restarted before it answered",
+                            "see: loraconsole adapters list",
+                        )
+                    incarnation = message.incarnation
 
     def watch(self) -> Watch:
         """The telemetry of every process of the run."""

@@ -28,6 +28,7 @@ from ..pipeline.messages import (
     Event,
     LogLine,
     LogLines,
+    PoolMap,
     ProcessState,
     ProcessTable,
     ProcessView,
@@ -425,6 +426,7 @@ class Memory:
         self.workers: dict[int, WorkerStats] = {}
         self.batch: BatchView | None = None
         self.adapters: AdapterTable | None = None
+        self.pool: PoolMap | None = None
         self.progress: dict[tuple[str, str], Progress] = {}
         self.events: deque[Event] = deque(maxlen=EVENTS_KEPT)
 
@@ -442,6 +444,8 @@ class Memory:
                 self.batch = message
             case AdapterTable():
                 self.adapters = message
+            case PoolMap():
+                self.pool = message
             case Progress():
                 self.progress[message.source, message.stage] = message
             case Event():
@@ -464,6 +468,7 @@ class Memory:
             workers=tuple(self.workers.values()),
             batch=self.batch,
             adapters=self.adapters,
+            pool=self.pool,
             progress=tuple(self.progress.values()),
             events=tuple(self.events),
             logs=logs,

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from ..pipeline.config import Config
 from ..pipeline.messages import (
     Abort,
+    AdapterOrder,
+    AdapterReply,
     AskSnapshot,
     Message,
     RestartProcess,
@@ -43,14 +45,18 @@ class Telemetry:
         ledger: Ledger,
         clock: Callable[[], float] = time.time,
         on_news: Callable[[], None] = lambda: None,
+        on_reply: Callable[[AdapterReply], None] = lambda _: None,
     ) -> None:
-        """`on_news` is called after every entry into the books."""
+        """`on_news` is called after every entry into the books, `on_reply` with each answer to an
+        order about adapters."""
         self._run = config.run_path
         self._names = (SUPERVISOR, "fetch", *config.process_names())
         self._ledger = ledger
         self._clock = clock
         self._on_news = on_news
-        self._me = f"console-{os.getpid()}"
+        self._on_reply = on_reply
+        self.inbox_name = f"console-{os.getpid()}"
+        """Where answers are sent."""
         self._context = make_context()
         self._watch: Watch | None = None
         self._inbox: Inbox[ToConsole] | None = None
@@ -76,6 +82,15 @@ class Telemetry:
 
     def abort(self, request_id: str) -> None:
         self._send("router", Abort(request_id, "aborted from the console"))
+
+    def order(self, order: AdapterOrder) -> None:
+        """Its `reply_to` must be `inbox_name`; the answer comes to `on_reply`."""
+        self._send("router", order)
+
+    def forget_orders(self) -> None:
+        """What the router has not taken yet it shall not find later, when nobody expects it."""
+        if outbox := self._outboxes.pop("router", None):
+            outbox.close()
 
     def close(self) -> None:
         for outbox in self._outboxes.values():
@@ -117,8 +132,8 @@ class Telemetry:
                     self._answered = None  # we slept, and what was said meanwhile is lost
                 looked_at = now
                 if receiving is None and self._run.is_dir():
-                    self._inbox = Inbox(self._context, self._run, self._me, ToConsole)
-                    receiving = asyncio.create_task(self._receive_snapshots(self._inbox))
+                    self._inbox = Inbox(self._context, self._run, self.inbox_name, ToConsole)
+                    receiving = asyncio.create_task(self._receive_answers(self._inbox))
                 if receiving is not None and receiving.done():
                     receiving.result()
                 if receiving is not None and self._must_ask():
@@ -128,15 +143,16 @@ class Telemetry:
             if receiving is not None:
                 receiving.cancel()
 
-    async def _receive_snapshots(self, inbox: Inbox[ToConsole]) -> None:
+    async def _receive_answers(self, inbox: Inbox[ToConsole]) -> None:
         while True:
-            snapshot = await inbox.receive()
-            if not isinstance(snapshot, Snapshot):
-                continue
-            self._ledger.take_snapshot(snapshot, self._clock())
-            beats = [beat for beat in snapshot.beats if beat.name == SUPERVISOR]
-            known = self._ledger.supervisor
-            self._answered = beats[0].incarnation if beats else known[0] if known else None
+            match await inbox.receive():
+                case AdapterReply() as reply:
+                    self._on_reply(reply)
+                case Snapshot() as snapshot:
+                    self._ledger.take_snapshot(snapshot, self._clock())
+                    beats = [beat for beat in snapshot.beats if beat.name == SUPERVISOR]
+                    known = self._ledger.supervisor
+                    self._answered = beats[0].incarnation if beats else known[0] if known else None
             self._on_news()
 
     def _must_ask(self) -> bool:
@@ -154,4 +170,4 @@ class Telemetry:
         supervisor that comes up would answer every one of them."""
         if outbox := self._outboxes.pop(SUPERVISOR, None):
             outbox.close()
-        self._send(SUPERVISOR, AskSnapshot(self._me))
+        self._send(SUPERVISOR, AskSnapshot(self.inbox_name))

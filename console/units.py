@@ -13,6 +13,8 @@ from rich.cells import cell_len, set_cell_size
 ELLIPSIS = "…"
 NOTHING = "—"
 """What stands where nothing was measured."""
+SHORT_ID = 10
+"""Cells of a request's id."""
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-_])")
 _CONTROLS = {code: None for code in (*range(32), *range(127, 160))} | {9: "    "}
 
@@ -99,6 +101,11 @@ def clean(text: str) -> str:
     if text.isascii() and text.isprintable():
         return text
     return _ESCAPES.sub("", text).translate(_CONTROLS)
+
+
+def short_id(request_id: str) -> str:
+    """The end of a request's id: what tells requests apart."""
+    return request_id.removeprefix("chatcmpl-").removeprefix("cmpl-")[-SHORT_ID:]
 
 
 def fit(text: str, width: int, right: bool = False) -> str:

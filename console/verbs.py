@@ -20,18 +20,14 @@ import msgspec
 
 from ..pipeline.config import Config, OperatorError, default_run_directory
 from ..pipeline.messages import (
-    AdapterReply,
-    LoadAdapter,
     LogLine,
     ProcessState,
     ProcessTable,
     Progress,
-    ReloadAdapter,
     RestartProcess,
     Snapshot,
     StopPipeline,
     Telemetry,
-    UnloadAdapter,
 )
 from . import launcher, units
 from .lock import is_running
@@ -119,7 +115,7 @@ async def _wait_until_ready(config: Config, foreground: bool, as_json: bool) -> 
             bars.close()
         url = await _url(remote)
         if as_json:
-            _print_json({"state": "ready", "url": url, "run": config.run})
+            print_json({"state": "ready", "url": url, "run": config.run})
         else:
             print(f"READY: {config.model} at {url} (run directory {config.run})")
         if foreground:
@@ -207,7 +203,7 @@ def down(config: Config, now: bool, as_json: bool) -> int:
             await _gone(config)
 
     asyncio.run(stop())
-    _say({"state": "stopped"}, "stopped", as_json)
+    say({"state": "stopped"}, "stopped", as_json)
     return 0
 
 
@@ -243,7 +239,7 @@ def restart(config: Config, process: str, as_json: bool) -> int:
                         return
 
     asyncio.run(again())
-    _say({"process": process, "state": "ready"}, f"{process} is ready again", as_json)
+    say({"process": process, "state": "ready"}, f"{process} is ready again", as_json)
     return 0
 
 
@@ -260,7 +256,7 @@ def _process(snapshot: Snapshot, name: str) -> int:
 # --- looking ------------------------------------------------------------------------------------
 
 
-def _snapshot(config: Config) -> Snapshot:
+def take_snapshot(config: Config) -> Snapshot:
     async def ask() -> Snapshot:
         async with Remote(config) as remote:
             return await remote.snapshot()
@@ -270,9 +266,9 @@ def _snapshot(config: Config) -> Snapshot:
 
 def status(config: Config, as_json: bool) -> int:
     """What runs, and how it is. Exit status 1 where it is not READY."""
-    snapshot = _snapshot(config)
-    if as_json:
-        _print_json(snapshot)
+    snapshot = take_snapshot(config)
+    if as_json:  # a map of 60 000 pages is for a picture
+        print_json(msgspec.structs.replace(snapshot, pool=None))
     else:
         _print_status(config, snapshot)
     return 0 if snapshot.processes.state is ProcessState.READY else 1
@@ -311,73 +307,6 @@ def _print_status(config: Config, snapshot: Snapshot) -> None:
     screen.print(table)
 
 
-def adapters(config: Config, as_json: bool) -> int:
-    """Every adapter the router knows, and what it has done."""
-    found = _snapshot(config).adapters
-    if found is None:
-        raise OperatorError("the router has not listed its adapters yet", "try again in a moment")
-    if as_json:
-        _print_json(found)
-        return 0
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("adapter", "state", "rank", "KiB", "pages", "targets", "requests", "tokens"):
-        right = name in ("rank", "KiB", "pages", "requests", "tokens")
-        whole = name != "targets"
-        table.add_column(name, justify="right" if right else "left", no_wrap=whole)
-    base = found.base
-    table.add_row(
-        f"{found.base_model} (base)",
-        "",
-        "",
-        "",
-        "",
-        "",
-        str(base.requests),
-        str(base.output_tokens),
-    )
-    for adapter in found.adapters:
-        table.add_row(
-            adapter.name,
-            adapter.state.value,
-            str(adapter.rank or ""),
-            f"{adapter.num_bytes / 1024:.0f}" if adapter.num_bytes else "",
-            str(adapter.pages or ""),
-            ",".join(name.removesuffix("_proj") for name in adapter.target_modules),
-            str(adapter.requests),
-            str(adapter.output_tokens),
-        )
-    Console().print(table)
-    for adapter in found.adapters:
-        if adapter.reason:
-            print(f"{adapter.name}: {adapter.reason}")
-    return 0
-
-
-def order_adapter(config: Config, given: argparse.Namespace) -> int:
-    """`adapters load | unload | reload`: returns when it is done."""
-
-    async def carry() -> AdapterReply:
-        async with Remote(config) as remote:
-            about = {"order": remote.name, "reply_to": remote.name, "name": given.name}
-            match given.verb:
-                case "load":
-                    path = str(Path(given.path).absolute())
-                    return await remote.order(LoadAdapter(**about, path=path, pinned=given.pin))
-                case "reload":
-                    return await remote.order(ReloadAdapter(**about))
-                case _:
-                    return await remote.order(UnloadAdapter(**about))
-
-    reply = asyncio.run(carry())
-    if reply.status != 200:
-        raise OperatorError(reply.text, "see: loraconsole adapters list")
-    _say({"adapter": given.name, "status": "ok", "message": reply.text}, reply.text, given.json)
-    return 0
-
-
 def logs(config: Config, process: str | None, follow: bool, lines: int, as_json: bool) -> int:
     """Straight from the files, so it works on a run that is dead too."""
     directory = config.run_path / "logs"
@@ -394,7 +323,7 @@ def logs(config: Config, process: str | None, follow: bool, lines: int, as_json:
     book.read_new()
     last = chosen(list(book.lines))[-lines:]
     if as_json and not follow:
-        _print_json([msgspec.structs.asdict(line) for line in last])
+        print_json([msgspec.structs.asdict(line) for line in last])
         return 0
     write = _json_line if as_json else _log_line
     for line in last:
@@ -433,7 +362,7 @@ def prompt(config: Config, given: argparse.Namespace) -> int:
         answers.insert(0, Answer(config.model, f"{config.model} (base)"))
     asyncio.run(_ask_all(config, answers, messages, params, quiet=given.json))
     if given.json:
-        _print_json([_document(answer, config.model) for answer in answers])
+        print_json([_document(answer, config.model) for answer in answers])
     failed = [answer for answer in answers if answer.error]
     for answer in failed:
         print(f"loraconsole: {answer.label}: {answer.error}", file=sys.stderr)
@@ -559,7 +488,7 @@ def doctor(run: str, as_json: bool) -> int:
 
     checks = checkup.examine(Path(run))
     if as_json:
-        _print_json([msgspec.structs.asdict(check) for check in checks])
+        print_json([msgspec.structs.asdict(check) for check in checks])
     else:
         for check in checks:
             mark = {"good": "ok  ", "note": "note", "bad": "FAIL"}[check.verdict]
@@ -570,12 +499,12 @@ def doctor(run: str, as_json: bool) -> int:
 # --- printing -----------------------------------------------------------------------------------
 
 
-def _print_json(document: Any) -> None:
+def print_json(document: Any) -> None:
     sys.stdout.write(msgspec.json.format(msgspec.json.encode(document)).decode() + os.linesep)
 
 
-def _say(document: dict[str, Any], text: str, as_json: bool) -> None:
+def say(document: dict[str, Any], text: str, as_json: bool) -> None:
     if as_json:
-        _print_json(document)
+        print_json(document)
     else:
         print(text)

@@ -20,15 +20,20 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from .config import is_hub_id
 from .messages import (
-    AdapterReply,
+    AdapterOrder,
     AdapterState,
     AdapterView,
     LoadAdapter,
+    MergeAdapter,
+    PinAdapter,
+    PlanAdapters,
     ReloadAdapter,
     TextDelta,
     TokenLogprob,
     UnloadAdapter,
+    VerifyAdapter,
 )
 from .metrics import Metrics
 from .openai import (
@@ -41,6 +46,7 @@ from .openai import (
     Format,
     GenerateBody,
     LoadBody,
+    PlanBody,
     SamplingBody,
     UnloadBody,
     decode_body,
@@ -75,7 +81,13 @@ def make_app(server: Server) -> Starlette:
         Route("/generate_stream", api.guarded(api.generate_stream), methods=["POST"]),
         Route("/v1/adapters", api.guarded(api.adapters)),
         Route("/v1/adapters", api.admin(api.add_adapter), methods=["POST"]),
+        Route("/v1/adapters/plan", api.admin(api.plan_adapters), methods=["POST"]),
         Route("/v1/adapters/{name:path}/reload", api.admin(api.reload_adapter), methods=["POST"]),
+        Route("/v1/adapters/{name:path}/pin", api.admin(api.pin_adapter), methods=["POST"]),
+        Route("/v1/adapters/{name:path}/pin", api.admin(api.unpin_adapter), methods=["DELETE"]),
+        Route("/v1/adapters/{name:path}/merge", api.admin(api.merge_adapter), methods=["POST"]),
+        Route("/v1/adapters/{name:path}/merge", api.admin(api.unmerge_adapter), methods=["DELETE"]),
+        Route("/v1/adapters/{name:path}/verify", api.admin(api.verify_adapter), methods=["POST"]),
         Route("/v1/adapters/{name:path}", api.guarded(api.adapter)),
         Route("/v1/adapters/{name:path}", api.admin(api.remove_adapter), methods=["DELETE"]),
     ]
@@ -188,31 +200,59 @@ class Api:
         return await self._load(body.lora_name, body.lora_path, body.pinned)
 
     async def _load(self, name: str, path: str, pinned: bool) -> Response:
-        if not Path(path).is_absolute():
-            raise BadRequest(f"{path!r} is not an absolute path of the server's machine")
-        order = LoadAdapter(order=_order(), reply_to="server", name=name, path=path, pinned=pinned)
-        return self._replied(await self.server.order(order))
+        _check_path(path)
+        return await self._carry(LoadAdapter(**_order(name), path=path, pinned=pinned))
 
     async def reload_adapter(self, request: HttpRequest) -> Response:
-        name = request.path_params["name"]
-        order = ReloadAdapter(order=_order(), reply_to="server", name=name)
-        return self._replied(await self.server.order(order))
+        return await self._carry(ReloadAdapter(**_order(request.path_params["name"])))
 
     async def remove_adapter(self, request: HttpRequest) -> Response:
-        return await self._unload(request.path_params["name"])
+        return await self._carry(UnloadAdapter(**_order(request.path_params["name"])))
 
     async def unload_lora_adapter(self, request: HttpRequest) -> Response:
         body: UnloadBody = decode_body(await self._body(request), UnloadBody)
-        return await self._unload(body.lora_name)
+        return await self._carry(UnloadAdapter(**_order(body.lora_name)))
 
-    async def _unload(self, name: str) -> Response:
-        order = UnloadAdapter(order=_order(), reply_to="server", name=name)
-        return self._replied(await self.server.order(order))
+    async def pin_adapter(self, request: HttpRequest) -> Response:
+        return await self._carry(PinAdapter(**_order(request.path_params["name"]), pinned=True))
 
-    def _replied(self, reply: AdapterReply) -> Response:
+    async def unpin_adapter(self, request: HttpRequest) -> Response:
+        return await self._carry(PinAdapter(**_order(request.path_params["name"]), pinned=False))
+
+    async def merge_adapter(self, request: HttpRequest) -> Response:
+        return await self._carry(MergeAdapter(**_order(request.path_params["name"])))
+
+    async def unmerge_adapter(self, request: HttpRequest) -> Response:
+        name = request.path_params["name"]
+        views = {view["name"]: view for view in self._adapter_views()}
+        if name not in views or not views[name]["merged"]:
+            raise BadRequest(f"adapter {name!r} is not merged", status=409)
+        return await self._carry(MergeAdapter(**_order("")))
+
+    async def verify_adapter(self, request: HttpRequest) -> Response:
+        return await self._carry(VerifyAdapter(**_order(request.path_params["name"])))
+
+    async def plan_adapters(self, request: HttpRequest) -> Response:
+        body: PlanBody = decode_body(await self._body(request), PlanBody)
+        for path in body.paths:
+            _check_path(path)
+        order = _order("")
+        del order["name"]
+        return await self._carry(PlanAdapters(**order, paths=tuple(body.paths)))
+
+    async def _carry(self, order: AdapterOrder) -> Response:
+        """To the router; its answer, or `BadRequest`."""
+        reply = await self.server.order(order)
         if reply.status != 200:
             raise BadRequest(reply.text, status=reply.status)
-        return JSONResponse({"status": "ok", "message": reply.text})
+        body: dict[str, Any] = {"status": "ok", "message": reply.text}
+        if isinstance(order, PlanAdapters):
+            body["plans"] = [msgspec.structs.asdict(plan) for plan in reply.plans]
+        if found := reply.verification:
+            body["verification"] = msgspec.structs.asdict(found) | {
+                "comparisons": [msgspec.structs.asdict(row) for row in found.comparisons]
+            }
+        return JSONResponse(body)
 
     # -- OpenAI
 
@@ -292,7 +332,7 @@ class Api:
     ) -> contextlib.AbstractContextManager[Stream]:
         self._check_ready()
         prompt = self.server.tokenizer.encode(body.inputs)
-        adapter = self.server.resolve_lora_dir(body.lora_dir)
+        adapter = self.server.resolve_lora_dir(body.adapter())
         return self.server.open(answer, adapter, prompt, body.parameters.params())
 
     # -- checks
@@ -334,8 +374,16 @@ async def _closed(request: HttpRequest) -> Response:
     raise BadRequest("routes that change adapters are closed: start with --admin-key", status=403)
 
 
-def _order() -> str:
-    return f"o-{secrets.token_hex(8)}"
+def _order(name: str) -> dict[str, Any]:
+    """The fields that all orders share."""
+    return {"order": f"o-{secrets.token_hex(8)}", "reply_to": "server", "name": name}
+
+
+def _check_path(path: str) -> None:
+    if not Path(path).is_absolute() and not is_hub_id(path):
+        raise BadRequest(
+            f"{path!r} is neither an absolute path of the server's machine nor a hub id"
+        )
 
 
 # --- turning streams into bytes -----------------------------------------------------------------

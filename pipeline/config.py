@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import tomllib
 import types
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from msgspec import Meta
 
 DEFAULT_MODEL = "SmolLM2-135M-Instruct"
 LONGEST_SOCKET_NAME = "console-4194304.inbox"
+SHIPPED = Path(__file__).parent / "adapters"
 MAX_SOCKET_PATH = 107  # bytes in sockaddr_un, less the closing zero
 
 
@@ -60,7 +62,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     ] = DEFAULT_MODEL
     adapter: Annotated[
         tuple[str, ...],
-        Meta(description="NAME=PATH of a PEFT directory; repeat for more"),
+        Meta(description="NAME=PATH of a PEFT directory or hub id; repeat for more"),
     ] = ()
     dummy: Annotated[
         bool, Meta(description="random weights from the model's config.json alone")
@@ -119,11 +121,29 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     max_waiting: Annotated[
         int, Meta(description="requests that may wait; one more gets 429", ge=1)
     ] = 4096
+    adapter_root: Annotated[
+        str,
+        Meta(
+            description="directory that adapters must lie in, links followed; empty: anywhere "
+            "(those that come with the default model are always allowed)"
+        ),
+    ] = ""
     no_lora: Annotated[
         bool, Meta(description="ablation: load no adapter, answer as the base model")
     ] = False
     no_lora_compute: Annotated[
         bool, Meta(description="ablation: load adapters but skip their matrix products")
+    ] = False
+    no_lora_swap: Annotated[
+        bool,
+        Meta(description="ablation: every adapter stays on the device; none is evicted"),
+    ] = False
+    no_mem_pool: Annotated[
+        bool, Meta(description="ablation: adapters in memory of their own, not in the page pool")
+    ] = False
+    bmm: Annotated[
+        bool,
+        Meta(description="ablation: adapters padded to the largest rank, one torch.bmm for all"),
     ] = False
     profile: Annotated[
         bool, Meta(description="write named time spans to RUN/spans/*.jsonl, and NVTX on cuda")
@@ -156,15 +176,19 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     def absolute(self) -> Config:
         """Paths as they are meant here, so that children may stand in another directory."""
-        adapter = tuple(
-            f"{name}={os.path.abspath(os.path.expanduser(path))}"
-            for name, path in self.adapters().items()
-        )
+        adapter = tuple(f"{name}={absolute_path(path)}" for name, path in self.adapters().items())
+        root = os.path.abspath(os.path.expanduser(self.adapter_root)) if self.adapter_root else ""
         model = self.model
         if os.path.exists(os.path.expanduser(model)):
             model = os.path.abspath(os.path.expanduser(model))
         run = os.path.abspath(os.path.expanduser(self.run))
-        return msgspec.structs.replace(self, adapter=adapter, model=model, run=run)
+        return msgspec.structs.replace(
+            self, adapter=adapter, adapter_root=root, model=model, run=run
+        )
+
+    def adapter_roots(self) -> tuple[str, ...]:
+        """Directories that adapters may lie in; none: anywhere."""
+        return (self.adapter_root, str(SHIPPED)) if self.adapter_root else ()
 
     def save(self) -> None:
         """Writes `RUN/config.json`, readable by its owner alone (it may hold an API key)."""
@@ -186,6 +210,19 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             ) from None
         except msgspec.DecodeError as error:
             raise OperatorError(f"{path} is not readable: {error}", "remove it") from error
+
+
+def is_hub_id(model: str) -> bool:
+    """Whether it is written as a hub's `org/name` or `org/name@revision`."""
+    return re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w./-]+)?", model) is not None
+
+
+def absolute_path(path: str) -> str:
+    """A path as it is meant here; a hub id that is no path here stays what it is."""
+    expanded = os.path.expanduser(path)
+    if not os.path.exists(expanded) and is_hub_id(path):
+        return path
+    return os.path.abspath(expanded)
 
 
 def make_run_directory(run: str | Path) -> Path:
@@ -214,10 +251,9 @@ def make_run_directory(run: str | Path) -> Path:
 
 def shipped_adapters() -> tuple[str, ...]:
     """NAME=PATH of the adapters that come with the default model."""
-    home = Path(__file__).parent / "adapters"
     return tuple(
         f"{config.parent.name}={config.parent}"
-        for config in sorted(home.glob("*/adapter_config.json"))
+        for config in sorted(SHIPPED.glob("*/adapter_config.json"))
     )
 
 

@@ -12,7 +12,6 @@ import hashlib
 import io
 import json
 import os
-import re
 import threading
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from tqdm import tqdm
 from tqdm.asyncio import tqdm_asyncio
 
 from .card import read_card
-from .config import DEFAULT_MODEL, Config, OperatorError
+from .config import DEFAULT_MODEL, Config, OperatorError, is_hub_id
 from .embedded_model import EMBEDDED, Unavailable, embedded_model
 from .messages import Message, ProcessState
 from .model_cache import LAYOUT, Report, advance_to, cache_directory, convert, new_directory
@@ -61,7 +60,7 @@ def resolve(config: Config, report: Report | None = None) -> Path:
         directory = model_of_gguf(path, report)
     elif path.is_dir():
         directory = path.absolute()
-    elif re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", config.model):
+    elif is_hub_id(config.model):
         directory = model_of_hub(config.model, report, weights=not config.dummy)
     else:
         raise OperatorError(
@@ -148,11 +147,17 @@ def model_of_hub(model: str, report: Report, weights: bool = True) -> Path:
     Only what a model directory holds is fetched. Files are checked, resumed and shared with other
     programs as the hub's library does it. Raises `OperatorError` when neither has the model.
     """
+    wanted = ["*.json", "*.jinja", *(["*.safetensors"] if weights else [])]
+    return snapshot_of_hub(model, wanted, report)
+
+
+def snapshot_of_hub(repository: str, wanted: list[str], report: Report) -> Path:
+    """The hub's cached copy of the files of `org/name[@revision]` that match. Raises
+    `OperatorError`."""
     from huggingface_hub import snapshot_download  # costs 0.6 s, and most starts need no hub
 
-    name, _, revision = model.partition("@")
-    wanted = ["*.json", "*.jinja", *(["*.safetensors"] if weights else [])]
-    with report.bar(f"hub: {model}", None) as bar:
+    name, _, revision = repository.partition("@")
+    with report.bar(f"hub: {repository}", None) as bar:
         try:
             snapshot = snapshot_download(
                 name,
@@ -168,8 +173,8 @@ def model_of_hub(model: str, report: Report, weights: bool = True) -> Path:
         except Exception as error:  # those of the hub, its HTTP and the disk have no common base
             reason = str(error).strip().split("\n")[0].rstrip(".")
             raise OperatorError(
-                f"the hub does not give {model}: {type(error).__name__}: {reason}",
-                "check the id and the network; for a gated model set HF_TOKEN",
+                f"the hub does not give {repository}: {type(error).__name__}: {reason}",
+                "check the id and the network; for a gated repository set HF_TOKEN",
             ) from error
     return Path(snapshot)
 

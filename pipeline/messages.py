@@ -109,14 +109,102 @@ class UnloadAdapter(Message, frozen=True, kw_only=True):
     name: str
 
 
+class PinAdapter(Message, frozen=True, kw_only=True):
+    """Keep an adapter in its pages even while nobody uses it, or no longer."""
+
+    order: str
+    reply_to: str
+    name: str
+    pinned: bool
+
+
+class PlanAdapters(Message, frozen=True, kw_only=True):
+    """What it would cost to load these directories, one after the other; nothing is loaded.
+    Answered with `AdapterReply.plans`."""
+
+    order: str
+    reply_to: str
+    paths: tuple[str, ...]
+
+
+class VerifyAdapter(Message, frozen=True, kw_only=True):
+    """Compare what an adapter answers with its weights merged in float32. Answered with
+    `AdapterReply.verification`; requests are served meanwhile."""
+
+    order: str
+    reply_to: str
+    name: str
+
+
+class MergeAdapter(Message, frozen=True, kw_only=True):
+    """Keep a second copy of the weights with this adapter merged into it, for steps in which only
+    it is wanted; "" gives that copy up."""
+
+    order: str
+    reply_to: str
+    name: str
+
+
+class AdapterPlan(Row, frozen=True):
+    """What loading a directory would take, from its headers; `reason` set where it is refused."""
+
+    path: str
+    rank: int
+    target_modules: tuple[str, ...]
+    num_bytes: int
+    pages: int
+    kv_tokens: int
+    """Tokens of KV that the pool would no longer hold."""
+    free_pages: int
+    """Free before it, after what is planned before it."""
+    evicts: tuple[str, ...]
+    """Adapters that would give their pages for it, in that order."""
+    fits: bool
+    """Whether there is room now; where not, it waits on the host until there is."""
+    reason: str = ""
+    warning: str = ""
+
+
+class Comparison(Row, frozen=True):
+    """One sequence as it was served, against the same weights merged in float32."""
+
+    place: str
+    """alone, or mixed: in one batch with the base and other adapters."""
+    adapter: str | None
+    tokens: int
+    equal_tokens: int
+    """Of the greedy tokens, those that the reference chooses as well."""
+    largest_logit: float
+    """The largest difference of any logit."""
+    mean_logit: float
+    """The mean difference."""
+    range_logit: float
+    """From the reference's smallest logit to its largest: what a difference is held against."""
+
+
+class Verification(Row, frozen=True):
+    """What came of verifying an adapter."""
+
+    key: str
+    digest: str
+    dtype: str
+    comparisons: tuple[Comparison, ...]
+    is_right: bool
+    seconds: float
+
+
 class AdapterReply(Message, frozen=True, kw_only=True):
-    """What came of an order, as an HTTP status and a sentence, and the adapters as they are now:
-    who ordered must not see older ones."""
+    """What came of an order, as an HTTP status and a sentence, and the adapter of that name as it
+    is now (none: it is gone): who ordered must not see an older one."""
 
     order: str
     status: int
     text: str
-    table: AdapterTable
+    at: float
+    name: str
+    adapters: tuple[AdapterView, ...] = ()
+    plans: tuple[AdapterPlan, ...] = ()
+    verification: Verification | None = None
 
 
 # --- router -> every worker ---------------------------------------------------------------------
@@ -139,6 +227,13 @@ class ReadAdapter(Message, frozen=True):
     path: str
 
 
+class MeasureAdapter(Message, frozen=True):
+    """router -> worker 0: read an adapter's headers alone; answered by an `AdapterMeasured`."""
+
+    order: str
+    path: str
+
+
 class PlaceAdapter(Message, frozen=True):
     """router -> workers: copy an adapter into these pages, behind the steps already posted."""
 
@@ -157,6 +252,25 @@ class DropAdapter(Message, frozen=True):
     """router -> workers: forget the adapter, on the host too."""
 
     key: str
+
+
+class MergeWeights(Message, frozen=True):
+    """router -> workers: make a copy of the weights with this adapter merged into it, and use it in
+    steps of nobody else; "" gives it up. Answered by a `WeightsMerged`."""
+
+    key: str
+
+
+class CheckAdapter(Message, frozen=True, kw_only=True):
+    """router -> workers: generate with an adapter alone, then beside others, and compare with the
+    merged weights. Answered by an `AdapterChecked` of rank 0. All these keys are placed and `pages`
+    are nobody else's until then."""
+
+    epoch: int
+    order: str
+    key: str
+    others: tuple[str, ...]
+    pages: tuple[int, ...]
 
 
 class Admission(Row, frozen=True):
@@ -225,6 +339,8 @@ class AdapterInfo(Row, frozen=True):
     """Of the pool, where it is placed."""
     digest: str
     reason: str = ""
+    warning: str = ""
+    """Served all the same, but the operator should know."""
 
 
 class WorkerReady(Message, frozen=True, kw_only=True):
@@ -254,6 +370,32 @@ class AdapterPlaced(Message, frozen=True):
     rank: int
     epoch: int
     key: str
+    error: str = ""
+
+
+class AdapterMeasured(Message, frozen=True):
+    """A worker's answer to `MeasureAdapter`."""
+
+    order: str
+    info: AdapterInfo
+
+
+class WeightsMerged(Message, frozen=True):
+    """A worker's answer to `MergeWeights`; with an `error` nothing has changed."""
+
+    rank: int
+    key: str
+    error: str = ""
+
+
+class AdapterChecked(Message, frozen=True):
+    """Rank 0's answer to `CheckAdapter`; with an `error` it could not be done."""
+
+    epoch: int
+    order: str
+    comparisons: tuple[Comparison, ...]
+    dtype: str
+    is_right: bool = False
     error: str = ""
 
 
@@ -532,6 +674,10 @@ class AdapterView(Row, frozen=True):
     requests: int
     prompt_tokens: int
     output_tokens: int
+    pinned: bool = False
+    merged: bool = False
+    """A copy of the weights with it merged is kept for steps of its own."""
+    warning: str = ""
 
 
 class AdapterTable(Message, frozen=True):
@@ -542,6 +688,29 @@ class AdapterTable(Message, frozen=True):
     adapters: tuple[AdapterView, ...]
     base: AdapterView
     """The base model's own row: requests and tokens without any adapter."""
+
+
+class PageOwner(Row, frozen=True):
+    """Whose some pages are."""
+
+    kind: str
+    """kv, adapter, or check: scratch of a verification."""
+    name: str
+    """A request's id, or an adapter's key."""
+    adapter: str | None
+    """The adapter's name; None is the base."""
+
+
+class PoolMap(Message, frozen=True):
+    """Who has each page of the pool, once a second while that changes.
+
+    `pages` holds an unsigned 16-bit little-endian number a page: 0 is free, n is `owners[n - 1]`.
+    """
+
+    at: float
+    page_size: int
+    owners: tuple[PageOwner, ...]
+    pages: bytes
 
 
 class Progress(Message, frozen=True, kw_only=True):
@@ -630,6 +799,7 @@ class Snapshot(Message, frozen=True, kw_only=True):
     workers: tuple[WorkerStats, ...]
     batch: BatchView | None
     adapters: AdapterTable | None
+    pool: PoolMap | None
     progress: tuple[Progress, ...]
     events: tuple[Event, ...]
     logs: tuple[LogLine, ...]
@@ -657,15 +827,25 @@ class Resume(Message, frozen=True):
 
 # --- what each inbox accepts --------------------------------------------------------------------
 
+AdapterOrder: TypeAlias = (
+    LoadAdapter
+    | ReloadAdapter
+    | UnloadAdapter
+    | PinAdapter
+    | PlanAdapters
+    | VerifyAdapter
+    | MergeAdapter
+)
 ToRouter: TypeAlias = (
     Request
     | Abort
     | WorkerReady
     | AdapterRead
     | AdapterPlaced
-    | LoadAdapter
-    | ReloadAdapter
-    | UnloadAdapter
+    | AdapterMeasured
+    | AdapterChecked
+    | WeightsMerged
+    | AdapterOrder
     | Tokens
     | StopFound
     | Ready
@@ -673,7 +853,16 @@ ToRouter: TypeAlias = (
     | Resume
 )
 ToWorker: TypeAlias = (
-    Introduce | Reset | ReadAdapter | PlaceAdapter | EvictAdapter | DropAdapter | Batch
+    Introduce
+    | Reset
+    | ReadAdapter
+    | MeasureAdapter
+    | PlaceAdapter
+    | EvictAdapter
+    | DropAdapter
+    | MergeWeights
+    | CheckAdapter
+    | Batch
 )
 ToDetokenizer: TypeAlias = Introduce | OpenStream | StreamTokens | CloseStream
 ToServer: TypeAlias = Introduce | TextDeltas | Refused | AdapterReply
@@ -688,6 +877,7 @@ Telemetry: TypeAlias = (
     | SyncPoint
     | BatchView
     | AdapterTable
+    | PoolMap
     | Progress
     | Event
     | ProcessTable

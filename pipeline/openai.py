@@ -185,6 +185,9 @@ class GenerateParameters(msgspec.Struct, frozen=True, kw_only=True):
     max_new_tokens: Count = 16
     stop_sequences: str | list[str] | None = None
     seed: int | None = None
+    adapter_id: str | None = None
+    """LoRAX's place for what S-LoRA calls `lora_dir`."""
+    adapter_source: Literal["local", "hub"] | None = None
 
     def params(self) -> SamplingParams:
         stop = self.stop_sequences
@@ -203,13 +206,21 @@ class GenerateParameters(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GenerateBody(msgspec.Struct, frozen=True, kw_only=True):
-    """POST /generate and /generate_stream. `lora_dir` is an adapter's name or its path."""
+    """POST /generate and /generate_stream. `lora_dir`, or LoRAX's `adapter_id`, is the name or the
+    path of a registered adapter; a request never loads one."""
 
     inputs: str
     parameters: GenerateParameters = GenerateParameters()
     lora_dir: str | None = None
     model_dir: str | None = None
     req_id: str | None = None
+
+    def adapter(self) -> str | None:
+        """The one adapter that is named. Raises `BadRequest` on two."""
+        named = {name for name in (self.lora_dir, self.parameters.adapter_id) if name}
+        if len(named) > 1:
+            raise BadRequest("lora_dir and adapter_id name two adapters", param="adapter_id")
+        return named.pop() if named else None
 
 
 class LoadBody(msgspec.Struct, frozen=True, kw_only=True):
@@ -232,6 +243,12 @@ class AdapterBody(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     path: str
     pin: bool = False
+
+
+class PlanBody(msgspec.Struct, frozen=True, kw_only=True):
+    """POST /v1/adapters/plan."""
+
+    paths: list[str]
 
 
 def decode_body(body: bytes, kind: Any) -> Any:

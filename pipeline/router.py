@@ -11,26 +11,26 @@ import time
 
 import msgspec
 
+from .adapter_desk import AdapterDesk
 from .config import Config
 from .messages import (
     Abort,
+    AdapterChecked,
+    AdapterMeasured,
+    AdapterOrder,
     AdapterPlaced,
     AdapterRead,
-    AdapterReply,
     AdapterState,
     AdapterTable,
     Batch,
     CloseStream,
     Drain,
     Introduce,
-    LoadAdapter,
     Message,
     OpenStream,
     ProcessState,
-    ReadAdapter,
     Ready,
     Refused,
-    ReloadAdapter,
     Request,
     Reset,
     Resume,
@@ -40,11 +40,10 @@ from .messages import (
     StreamTokens,
     Tokens,
     ToRouter,
-    UnloadAdapter,
+    WeightsMerged,
     WorkerReady,
 )
 from .process import Process, run_process
-from .progress import ProgressBar
 from .schedule.adapters import Adapter, AdapterRefused, AdapterRegistry
 from .schedule.scheduler import Limits, Overlong, Scheduler
 from .schedule.sequence import Sequence
@@ -53,9 +52,9 @@ from .spans import Spans
 
 STEPS_IN_FLIGHT = 2
 """Step n+1 is posted before step n's tokens are back, so the workers never wait for us."""
-AdapterOrder = LoadAdapter | ReloadAdapter | UnloadAdapter
 VIEW_SECONDS = 0.1
 TABLE_SECONDS = 2.0
+MAP_SECONDS = 1.0
 
 MAX_RUNNING = {"cpu": 64, "cuda": 256}
 MAX_PREFILL_TOKENS = {"cpu": 256, "cuda": 8192}
@@ -86,11 +85,7 @@ class Router(Process):
         self._table_changed = True
         self._aborts = 0
         self._schedule_us = 0
-        self._adapter_bar: ProgressBar
-        self._ordered: dict[str, AdapterOrder] = {}
-        """Orders still to be answered, by the adapter's key."""
-        self._reading: set[str] = set()
-        """Adapters that workers which came (again) have not read yet."""
+        self.desk = AdapterDesk(self)
 
     # -- startup, main loop, shutdown
 
@@ -112,6 +107,7 @@ class Router(Process):
             self._refuse(sequence.request.request_id, 503, "the router is stopping")
         for step in self._steps:
             step.cancel()
+        self.desk.close()
         self.spans.close()
 
     async def _receive_forever(self) -> None:
@@ -135,11 +131,15 @@ class Router(Process):
             case WorkerReady():
                 self._worker_is_ready(message)
             case AdapterRead():
-                self._adapter_is_read(message)
+                self.desk.read(message)
             case AdapterPlaced():
-                self._adapter_is_placed(message)
-            case LoadAdapter() | ReloadAdapter() | UnloadAdapter():
-                self._order_adapter(message)
+                self.desk.placed(message)
+            case AdapterMeasured():
+                self.desk.measured(message)
+            case AdapterChecked():
+                self.desk.checked(message)
+            case WeightsMerged():
+                self.desk.merged(message)
             case Ready():
                 self._peer_is_ready(message)
             case Drain():
@@ -147,7 +147,10 @@ class Router(Process):
                 self.set_state(ProcessState.DRAINING, "admitting nothing new")
             case Resume():
                 self._draining = False
-                self._say_ready()
+                self.say_ready()
+            case _:
+                assert isinstance(message, AdapterOrder), message
+                self.desk.order(message)
 
     # -- requests
 
@@ -188,7 +191,7 @@ class Router(Process):
         with self.spans.span("abort", request_id=request_id):
             if self._finish(request_id):
                 self._aborts += 1
-                self._send("detokenizer", CloseStream(request_id))
+                self.send("detokenizer", CloseStream(request_id))
                 if reason != "client gone":
                     self._tell_server_refused(request_id, 499, reason)
 
@@ -202,14 +205,14 @@ class Router(Process):
     def _refuse(self, request_id: str, status: int, reason: str) -> None:
         """Ends a live request without its full answer; its client hears why."""
         self._finish(request_id)
-        self._send("detokenizer", CloseStream(request_id))
+        self.send("detokenizer", CloseStream(request_id))
         self._tell_server_refused(request_id, status, reason)
 
     def _tell_server_refused(self, request_id: str, status: int, reason: str) -> None:
         self.log.info("refused %s: %d %s", request_id, status, reason)
-        self._send("server", Refused(request_id, status, reason))
+        self.send("server", Refused(request_id, status, reason))
 
-    def _send(self, name: str, message: Message) -> None:
+    def send(self, name: str, message: Message) -> None:
         """To a peer that may be down: where even its queue is full, the loss is said."""
         try:
             self.outbox(name).send(message)
@@ -231,12 +234,12 @@ class Router(Process):
         self._steps.clear()
         self._answers.clear()
         self._reset_workers()
-        self._read_adapters()
+        self.desk.workers_came()
         if self._workers_restarted:
             self._workers_restarted = False
             live = len(self.scheduler)
             self.event("warning", f"workers are back; {live} requests continue by recompute")
-        self._say_ready()
+        self.say_ready()
 
     def _reset_workers(self) -> None:
         """A new epoch: empty pools there, everybody waiting here."""
@@ -254,138 +257,41 @@ class Router(Process):
                 eos_token_ids=frozenset(first.eos_token_ids),
             ),
         )
-        self._table_changed = self._changed = True
-        self._tell_workers(Reset(epoch))
-        self._wake.set()
+        self.desk.workers_reset()
+        self.tell_workers(Reset(epoch))
+        self.adapters_changed()
 
-    def _tell_workers(self, message: Message) -> None:
+    # -- adapters: what the desk asks of us
+
+    @property
+    def num_workers(self) -> int:
+        return len(self._workers)
+
+    @property
+    def first_worker(self) -> str:
+        return self._workers[0]
+
+    def tell_workers(self, message: Message) -> None:
         for name in self._workers:
-            self._send(name, message)
+            self.send(name, message)
 
-    # -- adapters
-
-    def _read_adapters(self) -> None:
-        """Workers with empty hands: they read every adapter again."""
-        if self._reading:  # the workers came again before they had read all
-            self._adapter_bar.disable = True
-        self._reading = {adapter.key for adapter in self.registry}
-        self._adapter_bar = ProgressBar(
-            publish=self.beacon.publish,
-            source=self.name,
-            stage="adapters",
-            total=len(self._reading),
-            unit="adapter",
-        )
-        for adapter in self.registry:
-            self._read_adapter(adapter)
-        if not self._reading:
-            self._adapter_bar.close()
-
-    def _read_adapter(self, adapter: Adapter) -> None:
-        adapter.become(AdapterState.VALIDATING)
-        self._table_changed = True
-        self._tell_workers(ReadAdapter(adapter.key, adapter.path))
-
-    def _adapter_is_read(self, answer: AdapterRead) -> None:
-        adapter = self.registry.find(answer.info.key)
-        if adapter is None or not adapter.read(answer.rank, answer.info, len(self._workers)):
-            return
+    def adapters_changed(self) -> None:
+        """They look different, and requests may run that could not."""
         self._table_changed = self._changed = True
-        if adapter.state is AdapterState.HOST:
-            self.scheduler.settle(adapter)
-        order = self._ordered.pop(adapter.key, None)
-        if isinstance(order, ReloadAdapter):
-            self._reloaded(adapter, order)
-        elif order:
-            failed = adapter.state is AdapterState.FAILED
-            text = adapter.reason if failed else f"adapter {adapter.name} is loaded"
-            self._reply(order, 400 if failed else 200, text)
-        if adapter.state is AdapterState.FAILED:
-            self.event("error", f"adapter {adapter.name} failed: {adapter.reason}")
-        self._refuse_hopeless(adapter)
-        if adapter.key in self._reading:
-            self._reading.discard(adapter.key)
-            self._adapter_bar.update()
-            if not self._reading:
-                self._adapter_bar.close()
-                self._say_ready()
         self._wake.set()
 
-    def _refuse_hopeless(self, adapter: Adapter) -> None:
-        """Requests that came before it was read, and that it cannot serve."""
-        for sequence in [s for s in self.scheduler.sequences() if s.adapter is adapter]:
-            request_id = sequence.request.request_id
-            if adapter.state is AdapterState.FAILED:
+    def refuse_hopeless(self, adapter: Adapter) -> None:
+        """Requests that came before it was read or pinned, and that can no longer be served."""
+        for sequence in list(self.scheduler.sequences()):
+            if sequence.adapter is not adapter and not adapter.pinned:
+                continue
+            request_id, total = sequence.request.request_id, sequence.length + sequence.remaining
+            if sequence.adapter.state is AdapterState.FAILED:
                 word = f"adapter {adapter.name} failed to load: {adapter.reason}"
                 self._refuse(request_id, 409, word)
-            elif not self.scheduler.can_ever_fit(sequence.length + sequence.remaining, adapter):
-                self._refuse(request_id, 400, f"no room beside adapter {adapter.name}")
-
-    def _reloaded(self, new: Adapter, order: ReloadAdapter) -> None:
-        """The new generation takes over between two steps, or is forgotten."""
-        if new.state is AdapterState.FAILED:
-            self.registry.give_up(new)
-            self._reply(order, 400, f"{new.reason}; generation {new.generation - 1} serves on")
-        else:
-            self.registry.succeed(new)
-            self._reply(order, 200, f"adapter {new.name} is generation {new.generation} now")
-
-    def _order_adapter(self, order: AdapterOrder) -> None:
-        """An operator's word; answered now where it is refused, else when it is done."""
-        try:
-            if not self.scheduler.epoch:
-                raise AdapterRefused(503, "the model is still loading")
-            match order:
-                case LoadAdapter():
-                    adapter = self.registry.add(order.name, order.path, pinned=order.pinned)
-                    self._read_adapter(adapter)
-                case ReloadAdapter():
-                    adapter = self.registry.renew(order.name)
-                    self._read_adapter(adapter)
-                case UnloadAdapter():
-                    adapter = self.registry.remove(order.name)
-                    self.event("info", f"adapter {adapter.name} is unloading")
-        except AdapterRefused as refusal:
-            self._reply(order, refusal.status, refusal.reason)
-            return
-        self._ordered[adapter.key] = order
-        self._table_changed = True
-        self._wake.set()
-
-    def _reply(self, order: AdapterOrder, status: int, text: str) -> None:
-        reply = AdapterReply(order=order.order, status=status, text=text, table=self._table())
-        self._send(order.reply_to, reply)
-
-    def _adapter_is_placed(self, answer: AdapterPlaced) -> None:
-        adapter = self.registry.find(answer.key)
-        if adapter is None or answer.epoch != self.scheduler.epoch:
-            return
-        if answer.error:
-            self.scheduler.unplaced(adapter, answer.error)
-            self.event("error", f"adapter {adapter.name} was not placed: {answer.error}")
-            self._refuse_hopeless(adapter)
-        elif adapter.placed(answer.rank, len(self._workers)):
-            assert adapter.info is not None
-            self.event(
-                "info",
-                f"adapter {adapter.name} is on the device: rank {adapter.info.rank}, "
-                f"{len(adapter.pages)} pages",
-            )
-        self._table_changed = True
-        self._wake.set()
-
-    def _send_orders(self) -> None:
-        """What the scheduler decided about adapters, before the batch that relies on it."""
-        gone = self.scheduler.sweep()
-        for adapter in gone:
-            self.event("info", f"adapter {adapter.name} is gone, generation {adapter.generation}")
-            if ordered := self._ordered.pop(adapter.key, None):
-                self._reply(ordered, 200, f"adapter {adapter.name} is unloaded; its pages are free")
-        if gone or self.scheduler.orders:
-            self._table_changed = True
-        for order in self.scheduler.orders:
-            self._tell_workers(order)
-        self.scheduler.orders.clear()
+            elif not self.scheduler.can_ever_fit(total, sequence.adapter):
+                whose = "its adapter and those pinned"
+                self._refuse(request_id, 400, f"{total} tokens have no room beside {whose}")
 
     # -- server and detokenizer
 
@@ -405,13 +311,13 @@ class Router(Process):
                 self._replay(sequence)
             if len(self.scheduler):
                 self.event("warning", f"detokenizer restarted; {len(self.scheduler)} replayed")
-        self._say_ready()
+        self.say_ready()
 
     def _replay(self, sequence: Sequence) -> None:
         request = sequence.request
         self._open_stream(request)
         outputs = sequence.token_ids[sequence.num_prompt :]
-        self._send(
+        self.send(
             "detokenizer",
             StreamTokens(
                 tuple(StreamToken(request.request_id, i, t) for i, t in enumerate(outputs))
@@ -419,7 +325,7 @@ class Router(Process):
         )
 
     def _open_stream(self, request: Request) -> None:
-        self._send(
+        self.send(
             "detokenizer",
             OpenStream(
                 request_id=request.request_id,
@@ -428,15 +334,15 @@ class Router(Process):
             ),
         )
 
-    def _say_ready(self) -> None:
+    def say_ready(self) -> None:
         if self._draining:
             return
         missing = [
             *(f"worker-{r}" for r in range(len(self._workers)) if r not in self._worker_ready),
             *(name for name in ("detokenizer", "server") if name not in self._peers),
         ]
-        if self._reading:
-            missing.append(f"{len(self._reading)} adapters")
+        if unread := self.desk.num_unread:
+            missing.append(f"{unread} adapters")
         if missing:
             self.set_state(ProcessState.STARTING, f"waiting for {', '.join(missing)}")
         else:
@@ -448,12 +354,12 @@ class Router(Process):
         """Keeps the workers' inboxes one step ahead of them."""
         while True:
             self._wake.clear()
-            self._send_orders()
+            self.desk.tell_workers()
             while len(self._steps) < STEPS_IN_FLIGHT and self.scheduler.epoch:
                 started = time.perf_counter_ns()
                 with self.spans.span("_init_batch"):
                     batch = self.scheduler.next_batch(time.time())
-                self._send_orders()
+                self.desk.tell_workers()
                 self._schedule_us += (time.perf_counter_ns() - started) // 1000
                 if batch is None:
                     break
@@ -514,14 +420,19 @@ class Router(Process):
 
     async def _publish_forever(self) -> None:
         """The live batch whenever it changed, ten times a second at most; every two seconds
-        anyhow, for those who came late."""
-        published_at = 0.0
+        anyhow, for those who came late. The map of the pool after changes, once a second."""
+        published_at = mapped_at = 0.0
+        moved = True  # pages changed hands since the last map
         while True:
             now = time.time()
             late = now - published_at >= TABLE_SECONDS
+            moved |= self._changed
             if self._changed or late:
                 self._changed = False
                 self.beacon.publish(self.scheduler.view(now))
+            if moved and now - mapped_at >= MAP_SECONDS and self.scheduler.epoch:
+                moved, mapped_at = False, now
+                self.beacon.publish(self.scheduler.pool_map(now))
             if self._table_changed or late:
                 self._table_changed = False
                 published_at = now

@@ -16,6 +16,7 @@ import socket
 import time
 from collections.abc import Iterator
 
+import msgspec
 import uvicorn
 
 from .api import make_app
@@ -24,16 +25,15 @@ from .config import Config, OperatorError
 from .messages import (
     LATENCY_BUCKETS_MS,
     Abort,
+    AdapterOrder,
     AdapterReply,
     AdapterTable,
     Beat,
     Introduce,
-    LoadAdapter,
     ProcessState,
     ProcessTable,
     Ready,
     Refused,
-    ReloadAdapter,
     Request,
     RouterStats,
     SamplingParams,
@@ -41,7 +41,6 @@ from .messages import (
     TextDelta,
     TextDeltas,
     ToServer,
-    UnloadAdapter,
 )
 from .openai import BadRequest
 from .process import Process, run_process
@@ -141,7 +140,7 @@ class Server(Process):
                         self.errors += 1
                         stream.refuse(refused)
                 case AdapterReply() as reply:
-                    self._take_table(reply.table)
+                    self._take_views(reply)
                     if (waiting := self._orders.get(reply.order)) and not waiting.done():
                         waiting.set_result(reply)
                 case Introduce():
@@ -228,7 +227,7 @@ class Server(Process):
 
     # -- adapters
 
-    async def order(self, order: LoadAdapter | ReloadAdapter | UnloadAdapter) -> AdapterReply:
+    async def order(self, order: AdapterOrder) -> AdapterReply:
         """Carries an order to the router; its answer. Raises `BadRequest` where there is none."""
         answer: asyncio.Future[AdapterReply] = asyncio.get_running_loop().create_future()
         self._orders[order.order] = answer
@@ -262,6 +261,16 @@ class Server(Process):
     def _take_table(self, table: AdapterTable) -> None:
         if self.adapters is None or table.at >= self.adapters.at:
             self.adapters = table
+
+    def _take_views(self, reply: AdapterReply) -> None:
+        """What an order changed, before the next table tells it: who ordered may ask at once."""
+        table = self.adapters
+        if not reply.name or table is None or table.at > reply.at:
+            return
+        others = (view for view in table.adapters if view.name != reply.name)
+        self.adapters = msgspec.structs.replace(
+            table, at=reply.at, adapters=(*others, *reply.adapters)
+        )
 
     def _fail_if_hopeless(self, table: ProcessTable) -> None:
         """A router that is gone has forgotten every request; a process that is given up will

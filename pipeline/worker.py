@@ -7,19 +7,27 @@ decides nothing. By hand: `python -m loraconsole.pipeline.worker --run DIR --ran
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
+import os
+import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .config import Config
 from .messages import (
+    AdapterChecked,
+    AdapterMeasured,
     AdapterPlaced,
     AdapterRead,
     Batch,
+    CheckAdapter,
     DropAdapter,
     EvictAdapter,
     Introduce,
+    MeasureAdapter,
+    MergeWeights,
     Message,
     PlaceAdapter,
     ProcessState,
@@ -27,6 +35,7 @@ from .messages import (
     Reset,
     Tokens,
     ToWorker,
+    WeightsMerged,
     WorkerReady,
 )
 from .process import Process, run_process
@@ -35,6 +44,18 @@ if TYPE_CHECKING:
     from .model.runner import ModelRunner, PendingStep
 
 T = TypeVar("T")
+
+BESIDE_NICENESS = 10
+"""Linux counts it by the thread. At 10 the steps get nine tenths of a core that both want."""
+
+
+def stand_back() -> None:
+    """For a thread that works beside the steps: one core at most, and that only while nobody else
+    wants it."""
+    import torch  # long since imported, by the thread that loaded the model
+
+    torch.set_num_threads(1)
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), BESIDE_NICENESS)
 
 
 class Worker(Process):
@@ -50,7 +71,7 @@ class Worker(Process):
         self.epoch = 0
         self._launcher = ThreadPoolExecutor(1, thread_name_prefix="launch")
         self._waiter = ThreadPoolExecutor(1, thread_name_prefix="wait")
-        self._reader = ThreadPoolExecutor(1, thread_name_prefix="read")
+        self._reader = ThreadPoolExecutor(1, "read", stand_back)
         self._tasks: set[asyncio.Task[None]] = set()
         self._runner: ModelRunner | None = None
         self._ready: WorkerReady | None = None
@@ -85,6 +106,12 @@ class Worker(Process):
                     self._beside(self._read_adapter(order))
                 case PlaceAdapter() as order:
                     await self._place_adapter(order)
+                case MeasureAdapter() as order:
+                    self._beside(self._measure_adapter(order))
+                case MergeWeights(key=key):
+                    self._beside(self._merge(key))
+                case CheckAdapter() as order:
+                    self._beside(self._check_adapter(order))
                 case EvictAdapter(key=key):
                     await self._on_launcher(self.runner.evict_adapter, key)
                 case DropAdapter(key=key):
@@ -122,6 +149,46 @@ class Worker(Process):
         read = self.runner.read_adapter
         info = await self._loop.run_in_executor(self._reader, read, order.key, order.path)
         self.outbox("router").send(AdapterRead(self.rank, info))
+
+    async def _measure_adapter(self, order: MeasureAdapter) -> None:
+        measure = self.runner.measure_adapter
+        info = await self._loop.run_in_executor(self._reader, measure, order.path)
+        self.outbox("router").send(AdapterMeasured(order.order, info))
+
+    async def _merge(self, key: str) -> None:
+        """The merged copy is made beside all steps and taken into use between two of them."""
+        error = ""
+        try:
+            merged = None
+            if key:
+                merged = await self._loop.run_in_executor(self._reader, self.runner.merge, key)
+            await self._on_launcher(self.runner.use_merged, merged)
+        except (MemoryError, RuntimeError, KeyError) as raised:  # torch's out of memory is runtime
+            self.log.exception("adapter %s was not merged", key, exc_info=raised)
+            error = f"{type(raised).__name__}: {raised}"
+        self.outbox("router").send(WeightsMerged(self.rank, key, error))
+
+    async def _check_adapter(self, order: CheckAdapter) -> None:
+        """Its batches take their turns among all others."""
+        runner = self.runner
+        try:
+            trial = runner.new_trial(order)
+            for batch in trial.batches():
+                if order.epoch != self.epoch:
+                    return  # its pages are somebody else's now
+                launch = functools.partial(runner.launch, batch, keep_logits=True)
+                pending = await self._on_launcher(launch)
+                tokens, _ = await self._loop.run_in_executor(self._waiter, pending.wait)
+                trial.take(tokens, pending.logits)
+            if self.rank:
+                return
+            found, is_right = await self._loop.run_in_executor(self._reader, runner.compare, trial)
+            answer = AdapterChecked(order.epoch, order.order, found, runner.dtype, is_right)
+        except Exception as raised:  # whatever it is, the router waits for an answer
+            self.log.exception("could not verify %s", order.key, exc_info=raised)
+            word = f"{type(raised).__name__}: {raised}"
+            answer = AdapterChecked(order.epoch, order.order, (), runner.dtype, error=word)
+        self.outbox("router").send(answer)
 
     async def _place_adapter(self, order: PlaceAdapter) -> None:
         """Started in its turn among the steps; the next ones are launched before it is done."""

@@ -1,10 +1,17 @@
 """What every test relies on: the installed name `loraconsole`, never the folders beside us."""
 
+from __future__ import annotations
+
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from ring import Ring
 
 ROOT = str(Path(__file__).resolve().parent.parent)
 # pytest puts the root on the path, where `console` and `kernels` would be importable by their
@@ -19,3 +26,12 @@ from loraconsole.pipeline.fetch import resolve  # noqa: E402
 def model_directory() -> str:
     """The default model's directory, resolved as for a user (cache, wheel, pip)."""
     return str(resolve(Config()))
+
+
+@pytest.fixture(scope="session")
+def ring(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ring]:
+    """The pipeline with the default model, in float32, where answers can be held equal."""
+    from ring import Ring
+
+    with Ring(tmp_path_factory.mktemp("r"), "--dtype", "float32") as ring:
+        yield ring

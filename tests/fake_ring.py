@@ -18,6 +18,7 @@ import random
 import socket
 import time
 import zlib
+from array import array
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -34,21 +35,31 @@ from loraconsole.pipeline.messages import (
     LATENCY_BUCKETS_MS,
     PROTOCOL,
     Abort,
+    AdapterPlan,
+    AdapterReply,
     AdapterState,
     AdapterTable,
     AdapterView,
     AskSnapshot,
     BatchView,
     Beat,
+    Comparison,
     Event,
     Hop,
+    LoadAdapter,
     LogLine,
     LogLines,
+    MergeAdapter,
     Message,
+    PageOwner,
+    PinAdapter,
+    PlanAdapters,
+    PoolMap,
     ProcessState,
     ProcessTable,
     ProcessView,
     Progress,
+    ReloadAdapter,
     RequestView,
     RestartProcess,
     RouterStats,
@@ -59,12 +70,16 @@ from loraconsole.pipeline.messages import (
     SyncPoint,
     ToRouter,
     ToSupervisor,
+    UnloadAdapter,
+    Verification,
+    VerifyAdapter,
     WorkerStats,
 )
 from loraconsole.pipeline.sockets import Beacon, Inbox, Outbox, make_context
 
 Scenario = Literal["empty", "loading", "busy", "failed"]
 RING = ("worker-0", "detokenizer", "router", "server")
+PAGES = 4096
 BASE_MODEL = "SmolLM2-135M-Instruct"
 ADAPTERS = ("pirate", "sql", "json", "haiku", "support-de", "support-en", "medical-notes", "legal")
 PIDS = {"supervisor": 4242, "fetch": 4243, "worker-0": 4301, "detokenizer": 4302} | {
@@ -103,8 +118,17 @@ class Story:
         self._random = random.Random(seed)
         self._rate, self._moving, self._logs_per_second = rate, moving, logs_per_second
         self._start = self._now = start
-        self._due = {"beat": start, "view": start, "step": start, "table": start, "log": start}
-        self._adapters = ADAPTERS[:adapters]
+        dues = ("beat", "view", "step", "table", "log", "pool")
+        self._due = dict.fromkeys(dues, start)
+        more = (f"tenant-{number:04}" for number in range(adapters - len(ADAPTERS)))
+        self._adapters = (*ADAPTERS[:adapters], *more)
+        self._pinned, self._merged = {"pirate"}, "sql"
+        self._warnings = {"json": "its files are older than this base model"}
+        self._generations = dict.fromkeys(self._adapters, 1)
+        self._paths = {name: f"adapters/{name}" for name in self._adapters}
+        self._adapter_since: dict[str, float] = {}
+        self._trial: str | None = None
+        self._holdings: dict[PageOwner, list[int]] = {}
         self._states = {name: ProcessState.READY for name in RING}
         self._reasons = dict.fromkeys(RING, "")
         self._since = dict.fromkeys(RING, start - 754.0)
@@ -155,6 +179,81 @@ class Story:
     def abort(self, request_id: str) -> None:
         self._requests = [view for view in self._requests if view.request_id != request_id]
 
+    def obey(self, order: Any) -> AdapterReply | None:
+        """Carries an order about adapters out at once. A path with "missing" in it is refused, an
+        adapter called "silent" is never answered for."""
+        name = "" if isinstance(order, PlanAdapters) else order.name
+        if name == "silent":
+            return None
+        plans: tuple[AdapterPlan, ...] = ()
+        verification = None
+        status, text = 200, f"adapter {name} is done"
+        if name and name not in self._adapters and not isinstance(order, LoadAdapter):
+            status, text = 404, f"there is no adapter {name}"
+        else:
+            match order:
+                case LoadAdapter(path=path) if "missing" in path:
+                    status, text = 400, f"no adapter_config.json in {path}"
+                case LoadAdapter():
+                    self._load(order)
+                    text = f"adapter {name} is on the device"
+                case ReloadAdapter():
+                    self._generations[name] += 1
+                    self._adapter_since[name] = self._now
+                    text = f"adapter {name} is read again, generation {self._generations[name]}"
+                case UnloadAdapter():
+                    self._adapters = tuple(kept for kept in self._adapters if kept != name)
+                    text = f"adapter {name} is gone and its pages are free"
+                case PinAdapter(pinned=pinned):
+                    self._pinned = self._pinned | {name} if pinned else self._pinned - {name}
+                    text = f"adapter {name} is {'pinned' if pinned else 'no longer pinned'}"
+                case MergeAdapter():
+                    self._merged = name
+                    text = f"adapter {name} is merged" if name else "nothing is merged"
+                case PlanAdapters(paths=paths):
+                    plans = tuple(_plan(path) for path in paths)
+                    text = f"{sum(not plan.reason for plan in plans)} can be loaded"
+                case VerifyAdapter():
+                    verification = self._verify(name)
+                    word = "answers as its merged weights do"
+                    text = f"adapter {name} {word if verification.is_right else 'is NOT right'}"
+        views = tuple(self._adapter_view(known, self._now) for known in self._adapters)
+        return AdapterReply(
+            order=order.order,
+            status=status,
+            text=text,
+            at=self._now,
+            name=name,
+            adapters=tuple(view for view in views if view.name == name),
+            plans=plans,
+            verification=verification,
+        )
+
+    def _load(self, order: LoadAdapter) -> None:
+        name = order.name
+        self._adapters = (*(kept for kept in self._adapters if kept != name), name)
+        self._tokens.setdefault(name, [0, 0, 0])
+        self._generations[name], self._paths[name] = 1, order.path
+        self._adapter_since[name] = self._now
+        if order.pinned:
+            self._pinned = self._pinned | {name}
+
+    def _verify(self, name: str) -> Verification:
+        """Everybody is right but haiku."""
+        is_right = name != "haiku"
+        rows = [("alone", name), ("mixed", name), ("mixed", None), ("mixed", "legal")]
+        return Verification(
+            key=f"{name}@{self._generations[name]}",
+            digest="1f2e3d4c" * 8,
+            dtype="bfloat16",
+            comparisons=tuple(
+                Comparison(place, who, 64, 64 if is_right else 41, 0.0312 + 0.01 * at, 0.0021, 38.4)
+                for at, (place, who) in enumerate(rows)
+            ),
+            is_right=is_right,
+            seconds=3.4,
+        )
+
     def snapshot(self) -> Snapshot:
         """What a late console is told."""
 
@@ -173,6 +272,7 @@ class Story:
             workers=(last(WorkerStats),) if last(WorkerStats) else (),
             batch=last(BatchView),
             adapters=last(AdapterTable),
+            pool=last(PoolMap),
             progress=tuple(self._progress.values()),
             events=tuple(self._events),
             logs=tuple(self._logs[-500:]),
@@ -318,6 +418,37 @@ class Story:
         views = tuple(self._adapter_view(name, at) for name in self._adapters)
         yield "router", AdapterTable(at, BASE_MODEL, views, self._adapter_view(None, at))
 
+    def _tell_pool(self, at: float) -> Iterator[tuple[str, Message]]:
+        self._due["pool"] = at + 1.0
+        if self.scenario == "loading":
+            return
+        new, old = self._pool_map(at), self._last.get(PoolMap)
+        if not isinstance(old, PoolMap) or new.pages != old.pages:
+            yield "router", new
+
+    def _pool_map(self, at: float) -> PoolMap:
+        """Pages go to whoever wants them from the lowest free one on, as in the real pool, so that
+        the map frays as requests come and go."""
+        wanted = {
+            PageOwner("adapter", f"{name}@{self._generations[name]}", name): 64
+            for name in self._adapters[: PAGES // 128]
+        } | {PageOwner("kv", v.request_id, v.adapter): v.pages for v in self._requests if v.pages}
+        self._holdings = {
+            owner: pages[: wanted[owner]]
+            for owner, pages in self._holdings.items()
+            if owner in wanted
+        }
+        taken = {page for pages in self._holdings.values() for page in pages}
+        free = (page for page in range(PAGES) if page not in taken)
+        for owner, number in wanted.items():
+            held = self._holdings.setdefault(owner, [])
+            held += [page for page, _ in zip(free, range(number - len(held)), strict=False)]
+        numbers = array("H", bytes(2 * PAGES))
+        for index, pages in enumerate(self._holdings.values(), 1):
+            for page in pages:
+                numbers[page] = index
+        return PoolMap(at, 16, tuple(self._holdings), numbers.tobytes())
+
     def _tell_log(self, at: float) -> Iterator[tuple[str, Message]]:
         pause = max(0.02, 1.0 / self._logs_per_second) if self._logs_per_second else 1e9
         self._due["log"] = at + pause
@@ -434,7 +565,7 @@ class Story:
             at=at,
             waiting=waiting,
             running=len(self._requests) - waiting,
-            pages_total=4096,
+            pages_total=PAGES,
             pages_kv=sum(view.pages for view in self._requests),
             pages_adapters=64 * len(self._adapters),
             page_size=16,
@@ -465,11 +596,11 @@ class Story:
         waiting = sum(view.phase == "waiting" for view in mine)
         return AdapterView(
             name=name or "",
-            path=f"adapters/{name}" if name else BASE_MODEL,
+            path=self._paths[name] if name else BASE_MODEL,
             state=AdapterState.GPU,
             reason="",
-            since=self._start - 740.0,
-            generation=1,
+            since=self._adapter_since.get(name or "", self._start - 740.0),
+            generation=self._generations[name] if name else 1,
             digest=f"{zlib.crc32((name or '').encode()):08x}" * 8,
             rank=(8, 16, 8, 32)[len(name or "") % 4] if name else 0,
             target_modules=("q_proj", "k_proj", "v_proj", "o_proj", "up_proj") if name else (),
@@ -480,6 +611,9 @@ class Story:
             requests=requests,
             prompt_tokens=prompt,
             output_tokens=output,
+            pinned=name in self._pinned,
+            merged=bool(name) and name == self._merged,
+            warning=self._warnings.get(name or "", ""),
         )
 
     def _arrival(self, index: int, at: float) -> RequestView:
@@ -535,6 +669,7 @@ class FakeRing:
         self._supervisor: Inbox[Any] = Inbox(self._context, self._run, "supervisor", ToSupervisor)
         self._router: Inbox[Any] = Inbox(self._context, self._run, "router", ToRouter)
         self._tokens_per_second = tokens_per_second
+        self._answers: set[asyncio.Task[None]] = set()
         self._socket = socket.create_server(("127.0.0.1", config.port))
         story.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
 
@@ -590,9 +725,39 @@ class FakeRing:
 
     async def _hear_router(self) -> None:
         while True:
-            message = await self._router.receive()
-            if isinstance(message, Abort):
-                self._story.abort(message.request_id)
+            match await self._router.receive():
+                case Abort(request_id=request_id):
+                    self._story.abort(request_id)
+                case LoadAdapter() | ReloadAdapter() | UnloadAdapter() as order:
+                    self._answer(order)
+                case PinAdapter() | PlanAdapters() | VerifyAdapter() | MergeAdapter() as order:
+                    self._answer(order)
+
+    def _answer(self, order: Any) -> None:
+        """A verification takes its time and says how far it is."""
+        task = asyncio.create_task(self._answer_later(order))
+        self._answers.add(task)
+        task.add_done_callback(self._answers.discard)
+
+    async def _answer_later(self, order: Any) -> None:
+        if isinstance(order, VerifyAdapter):
+            for part in range(1, 5):
+                await asyncio.sleep(0.1)
+                bar = Progress(
+                    source="worker-0",
+                    stage="verify",
+                    label=f"verify {order.name}",
+                    current=part,
+                    total=4,
+                    unit="sequence",
+                    elapsed_s=part / 10,
+                    done=part == 4,
+                )
+                self._beacons["worker-0"].publish(bar)
+        if reply := self._story.obey(order):
+            outbox = Outbox(self._context, self._run, order.reply_to)
+            outbox.send(msgspec.structs.replace(reply, at=time.time()))
+            outbox.close()
 
     def _application(self) -> Starlette:
         return Starlette(routes=[Route("/v1/chat/completions", self._chat, methods=["POST"])])
@@ -617,6 +782,25 @@ class FakeRing:
         usage = {"prompt_tokens": len(prompt.split()), "completion_tokens": len(words)}
         end = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}], "usage": usage}
         yield f"data: {json.dumps(end)}\n\ndata: [DONE]\n\n"
+
+
+def _plan(path: str) -> AdapterPlan:
+    if "missing" in path:
+        return AdapterPlan(path, 0, (), 0, 0, 0, 0, (), False, f"no adapter_config.json in {path}")
+    modules = ("q_proj", "k_proj", "v_proj", "o_proj")
+    fits = "large" not in path
+    return AdapterPlan(
+        path=path,
+        rank=16 if fits else 256,
+        target_modules=modules,
+        num_bytes=1_900_000 if fits else 190_000_000,
+        pages=64 if fits else 3900,
+        kv_tokens=1024 if fits else 62_400,
+        free_pages=3417,
+        evicts=() if fits else ("sql", "json"),
+        fits=fits,
+        warning="" if fits else "a rank above 128 is slow",
+    )
 
 
 def answer(model: str, prompt: str) -> list[str]:

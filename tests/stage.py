@@ -12,6 +12,7 @@ from textual.pilot import Pilot
 
 from loraconsole.console.app import ConsoleApp
 from loraconsole.pipeline.config import Config
+from loraconsole.pipeline.messages import AdapterOrder
 
 START = 1_790_000_000.0
 RUN = "/run/loraconsole"
@@ -38,8 +39,16 @@ class StagedApp(ConsoleApp):
         self.now = START
         super().__init__(Config(run=RUN), theme=theme, clock=lambda: self.now)
         self.story = Story(scenario, start=START) if scenario else None
+        self.ordered: list[AdapterOrder] = []
+        """Orders about adapters, in the order they were given; the story obeys at once."""
+        self.telemetry.order = self._obey  # type: ignore[method-assign]
         self.advance(seconds)
         self.ledger.drain_events()
+
+    def _obey(self, order: AdapterOrder) -> None:
+        self.ordered.append(order)
+        if self.story and (reply := self.story.obey(order)):
+            self.call_later(self.orders.answered, reply)
 
     def advance(self, seconds: float) -> None:
         """The story goes on; what it tells is heard, and drawn where something is mounted."""

@@ -231,6 +231,26 @@ def test_the_palette_has_every_action() -> None:
     on_stage(act, panel="Batch")
 
 
+def test_every_action_on_adapters_is_in_the_palette_and_the_footer_shows_it() -> None:
+    verbs = ("Load", "Unload", "Reload", "Pin", "Verify", "Merge", "Plan")
+
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        footer = screen_text(app).splitlines()[-1]
+        assert all(verb in footer for verb in (*verbs, "Help", "Quit"))
+        await pilot.press("ctrl+p", *"merge")
+        await pilot.pause(0.5)
+        await pilot.press("down", "enter")
+        await pilot.pause(0.3)
+        assert any("merge" in note.message for note in app._notifications)  # the base, politely
+        await pilot.press("ctrl+p")
+        await pilot.pause(0.3)
+        options = app.screen.query_one(OptionList)
+        titles = {str(options.get_option_at_index(n).prompt) for n in range(options.option_count)}
+        assert all(any(verb in title for title in titles) for verb in verbs)
+
+    on_stage(act, panel="Adapters", size=(80, 24))
+
+
 def test_the_palette_carries_out_what_is_chosen() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         await pilot.press("ctrl+p", *"theme light")
@@ -320,7 +340,7 @@ def test_events_show_as_toasts_the_worst_first_and_never_a_flood() -> None:
 
 def test_enter_on_an_event_leads_to_its_log_lines() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
-        await pilot.press("tab", "enter")
+        await pilot.press("tab", "tab", "enter")
         await pilot.pause()
         assert app.active_panel.NAME == "Logs"
 

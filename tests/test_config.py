@@ -13,9 +13,11 @@ from loraconsole.pipeline.config import (
     Config,
     OperatorError,
     UsageError,
+    absolute_path,
     add_flags,
     fields,
     from_flags,
+    is_hub_id,
     make_run_directory,
 )
 
@@ -101,3 +103,34 @@ def test_a_run_that_never_was_says_so(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(OperatorError, match="not readable"):
         Config.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "is_one"),
+    [
+        ("org/name", True),
+        ("org/name@v1.0", True),
+        ("org/na.me-2@refs/pr/1", True),
+        ("../name", False),
+        ("./name", False),
+        ("/org/name", False),
+        ("org/name/more", False),
+        ("name", False),
+        ("org/..", False),
+    ],
+)
+def test_a_hub_id_is_told_from_a_path(text: str, is_one: bool) -> None:
+    assert is_hub_id(text) == is_one
+
+
+def test_a_hub_id_stays_one_unless_such_a_directory_is_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert absolute_path("org/name") == "org/name"
+    (tmp_path / "org" / "name").mkdir(parents=True)
+    assert absolute_path("org/name") == str(tmp_path / "org" / "name")
+    assert absolute_path("name") == str(tmp_path / "name")
+    config = Config(adapter=("a=org/other", "b=./x"), adapter_root="x").absolute()
+    assert config.adapters() == {"a": "org/other", "b": str(tmp_path / "x")}
+    assert config.adapter_roots()[0] == str(tmp_path / "x")

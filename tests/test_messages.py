@@ -47,6 +47,8 @@ def _example(info: msgspec.inspect.Type) -> object:
             return 1.5
         case msgspec.inspect.StrType():
             return "äöü"
+        case msgspec.inspect.BytesType():
+            return b"\0\1\xff"
     raise NotImplementedError(info)
 
 

@@ -9,12 +9,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from fake_ring import FakeRing, Scenario, Story
 from stage import START, StagedApp, screen_text, staged
 from textual import events
 from textual.pilot import Pilot
-from textual.widgets import Input, Markdown
+from textual.widgets import Button, Input, Markdown
 
 from loraconsole.console.answers import Answer, WrappedText, hard_breaks
 from loraconsole.console.app import ConsoleApp
@@ -33,7 +34,20 @@ from loraconsole.console.panels.models import ModelsPane
 from loraconsole.console.panels.processes import ProcessTable, TailPane
 from loraconsole.console.table import FilterInput
 from loraconsole.pipeline.config import Config
-from loraconsole.pipeline.messages import LogLine, LogLines
+from loraconsole.pipeline.messages import (
+    AdapterState,
+    LoadAdapter,
+    LogLine,
+    LogLines,
+    MergeAdapter,
+    PinAdapter,
+    PlanAdapters,
+    Progress,
+    ReloadAdapter,
+    UnloadAdapter,
+    VerifyAdapter,
+)
+from loraconsole.pipeline.messages import AdapterTable as AdapterMessage
 
 Act = Callable[[StagedApp, Pilot[str]], Coroutine[Any, Any, None]]
 SIZES = [(80, 24), (120, 40), (200, 60), (40, 10)]
@@ -244,6 +258,292 @@ def test_adapters_show_their_state_size_and_work() -> None:
         assert [row.name for row in table._rows] == ["sql"]
 
     on_stage(act, panel="Adapters")
+
+
+def test_adapters_that_are_pinned_merged_or_odd_say_so() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        text = screen_text(app)
+        assert "pirate ⚑" in text and "sql ⊕" in text and "△ its files are" in text
+        await pilot.press("down", "down", "down")
+        await pilot.pause()
+        assert "△ its files are older than this base model" in screen_text(app)
+        await pilot.press("enter")
+        await pilot.pause()
+        text = screen_text(app)
+        for wanted in ("warning", "json", "disk, host, device", "generation", "pinned", "merged"):
+            assert wanted in text
+        await pilot.press("escape", "slash", *"pinned", "enter")
+        table = app.active_panel.query_one(AdapterTable)
+        assert [row.name for row in table._rows] == ["pirate"]
+
+    on_stage(act, panel="Adapters")
+
+
+def test_two_generations_of_an_adapter_are_two_rows() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        rows = app.board.adapters[1:]
+        new = msgspec.structs.replace(rows[0].view, generation=2, state=AdapterState.LOADING)
+        views = (new, *(row.view for row in rows))
+        table = AdapterMessage(app.now, "base", views, app.board.adapters[0].view)
+        app.ledger.take(table, app.now)
+        app.show()
+        pane = app.active_panel.query_one(AdapterTable)
+        seen = []
+        for _ in range(len(views)):
+            await pilot.press("down")
+            assert pane.selected is not None
+            seen.append((pane.selected.name, pane.selected.view.generation))
+        assert seen[:3] == [("pirate", 2), ("pirate", 1), ("sql", 1)]
+
+    on_stage(act, panel="Adapters")
+
+
+# --- adapters: orders ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("key", "kind", "fields"),
+    [
+        ("r", ReloadAdapter, {}),
+        ("p", PinAdapter, {"pinned": False}),  # it was pinned
+        ("m", MergeAdapter, {"name": "pirate"}),
+        ("v", VerifyAdapter, {}),
+    ],
+)
+def test_a_key_orders_what_it_says(key: str, kind: Any, fields: dict[str, Any]) -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        await pilot.press("down", key)
+        await pilot.pause()
+        (order,) = app.ordered
+        assert isinstance(order, kind) and order.reply_to == app.telemetry.inbox_name
+        assert order.name == "pirate"
+        assert all(getattr(order, name) == value for name, value in fields.items())
+        if key != "v":
+            assert any("adapter pirate" in note.message for note in app._notifications)
+
+    on_stage(act, panel="Adapters")
+
+
+def test_pins_and_merges_are_turned_around_by_the_same_key() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        await pilot.press("down", "down", "m", "p")
+        await pilot.pause()
+        app.show()
+        unmerge, pin = app.ordered
+        assert isinstance(unmerge, MergeAdapter) and unmerge.name == ""
+        assert isinstance(pin, PinAdapter) and pin.pinned and pin.name == "sql"
+        await pilot.pause()
+        assert "sql ⚑" in screen_text(app)
+        await pilot.press("p")
+        await pilot.pause()
+        assert isinstance(app.ordered[2], PinAdapter) and not app.ordered[2].pinned
+
+    on_stage(act, panel="Adapters")
+
+
+def test_unloading_asks_first_and_says_what_will_be_lost() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        view = app.board.adapters[1].view
+        await pilot.press("down", "u")
+        await pilot.pause()
+        text = " ".join(screen_text(app).replace("│", " ").split())
+        assert f"{view.running} running and {view.waiting} waiting requests finish" in text
+        assert "64 pages" in text
+        await pilot.press("n")
+        assert app.ordered == []
+        await pilot.press("u", "y")
+        await pilot.pause()
+        assert [type(order) for order in app.ordered] == [UnloadAdapter]
+        app.show()
+        assert "pirate" not in [row.name for row in app.board.adapters]
+
+    on_stage(act, panel="Adapters")
+
+
+def test_the_base_cannot_be_ordered_about_and_says_so_politely() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        for key in "urpvm":
+            app.clear_notifications()
+            await pilot.press(key)
+            await pilot.pause()
+            assert len(app._notifications) == 1 and isinstance(app.screen, Desk)
+        assert app.ordered == []
+
+    on_stage(act, panel="Adapters")
+
+
+def test_a_verdict_is_shown_as_a_table_and_stays_in_the_details() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        for downs, word in ((1, "✓ right"), (3, "✗ NOT right")):
+            await pilot.press(*["down"] * downs, "v")
+            await pilot.pause()
+            assert isinstance(app.screen, LiveDialog)
+            text = screen_text(app)
+            assert word in text and "largest" in text and "alone" in text and "of 64" in text
+            await pilot.press("escape")
+        app.show()
+        await pilot.press("enter", "pagedown", "pagedown")
+        await pilot.pause()
+        assert "NOT right" in screen_text(app) and "haiku" in screen_text(app)
+
+    on_stage(act, panel="Adapters", size=(80, 24))
+
+
+def test_a_verdict_does_not_come_between_somebody_and_what_they_type() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        app.telemetry.order = app.ordered.append  # type: ignore[method-assign]
+        await pilot.press("down", "v", "v")
+        await pilot.pause()
+        assert len(app.ordered) == 1  # it is being verified already
+        app.show()
+        await pilot.pause()
+        assert "▸ verifying" in screen_text(app)
+        await pilot.press("5", *"Ahoy")
+        reply = app.story.obey(app.ordered[0])  # type: ignore[union-attr]
+        assert reply is not None
+        app.orders.answered(reply)
+        await pilot.pause()
+        assert isinstance(app.screen, Desk)
+        assert any("answers as its merged" in note.message for note in app._notifications)
+        assert app.active_panel.query_one(PromptEditor).text == "Ahoy"
+
+    on_stage(act, panel="Adapters")
+
+
+def test_a_verification_shows_how_far_it_is_and_a_worker_that_fell_does_not() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        bar = Progress(
+            source="worker-0",
+            stage="verify",
+            label="verify pirate",
+            current=3,
+            total=8,
+            unit="sequence",
+            elapsed_s=1.0,
+        )
+        app.ledger.take(bar, app.now)
+        app.show()
+        await pilot.pause()
+        assert "verify pirate ━━━" in screen_text(app) and "3/8" in screen_text(app)
+        app.story.restart("worker-0")  # type: ignore[union-attr]
+        app.advance(3.0)
+        app.show()
+        await pilot.pause()
+        assert "verify pirate" not in screen_text(app)
+
+    on_stage(act, panel="Adapters")
+
+
+# --- adapters: dialogs --------------------------------------------------------------------------
+
+
+def test_an_adapter_is_planned_and_loaded_from_one_dialog() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        await pilot.press("l", *"mine", "enter", *"/large/one", "ctrl+n")
+        await pilot.pause()
+        text = screen_text(app)
+        for wanted in ("181 MiB", "3 900 pages", "62.4k tokens of KV", "sql, json", "no room now"):
+            assert wanted in text
+        await pilot.press("x")  # another path: the plan is not its own
+        await pilot.pause()
+        assert "181 MiB" not in screen_text(app)
+        await pilot.press("tab", "space", "shift+tab", "enter")
+        await pilot.pause()
+        assert isinstance(app.screen, Desk)
+        plan, load = app.ordered
+        assert isinstance(plan, PlanAdapters) and plan.paths == ("/large/one",)
+        assert isinstance(load, LoadAdapter) and load.pinned
+        assert (load.name, load.path) == ("mine", "/large/onex")
+        assert any("mine is on the device" in note.message for note in app._notifications)
+        app.show()
+        await pilot.pause()
+        assert "mine ⚑" in screen_text(app)
+
+    on_stage(act, panel="Adapters")
+
+
+def test_a_refused_load_loses_nothing_that_was_typed() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        await pilot.press("l", "enter", "enter")
+        await pilot.pause()
+        assert "Type the directory" in screen_text(app) and app.ordered == []
+        await pilot.press(*"/missing/sql-2", "enter")
+        await pilot.pause()
+        assert "no adapter_config.json in /missing/sql-2" in screen_text(app)
+        assert app.screen.query_one("#path", Input).value == "/missing/sql-2"
+        (order,) = app.ordered
+        assert isinstance(order, LoadAdapter) and order.name == "sql-2"  # its directory's name
+        await pilot.press("home", *["delete"] * 8, "enter")
+        await pilot.pause()
+        assert isinstance(app.screen, Desk) and len(app.ordered) == 2
+
+    on_stage(act, panel="Adapters")
+
+
+def test_a_load_that_is_never_answered_holds_nobody() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        await pilot.press("l", *"silent", "enter", *"/x", "enter", "enter", "enter")
+        await pilot.pause()
+        assert len(app.ordered) == 1  # one enter is enough
+        assert "loading silent …" in screen_text(app)
+        app.story.restart("router")  # type: ignore[union-attr]
+        for _ in range(10):
+            app.advance(1.0)
+            app.show()
+        await pilot.pause()
+        assert "the router was restarted before it answered" in screen_text(app)
+        assert app.screen.query_one("#path", Input).value == "/x"
+        await pilot.press("enter")  # once more, and then away
+        await pilot.press("escape")
+        assert isinstance(app.screen, Desk)
+        app.now += 3600
+        app.show()
+        await pilot.pause()
+        notes = [note for note in app._notifications if "not answered" in note.message]
+        assert len(notes) == 1 and notes[0].severity == "error"
+        app.show()
+        assert app.board.orders == {}
+
+    on_stage(act, panel="Adapters")
+
+
+def test_an_answer_whose_dialog_was_closed_is_told_as_a_toast() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        app.telemetry.order = app.ordered.append  # type: ignore[method-assign]
+        await pilot.press("l", *"a", "enter", *"/missing", "enter", "escape")
+        await pilot.press("n", *"/a", "enter", "escape")
+        for order in app.ordered:
+            reply = app.story.obey(order)  # type: ignore[union-attr]
+            assert reply is not None
+            app.orders.answered(reply)
+        await pilot.pause()
+        (note,) = app._notifications  # a plan that nobody waits for is no news
+        assert "no adapter_config.json" in note.message
+        assert note.severity == "error" and note.timeout > 20
+
+    on_stage(act, panel="Adapters")
+
+
+def test_several_paths_are_planned_and_one_leads_to_loading() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        await pilot.press("n", *"/a '/large b' /missing", "enter")
+        await pilot.pause()
+        (order,) = app.ordered
+        assert isinstance(order, PlanAdapters) and order.paths == ("/a", "/large b", "/missing")
+        text = screen_text(app)
+        assert "✓ fits now" in text and "✗ refused" in text and "evicts" in text
+        assert app.screen.query_one("#load", Button).disabled
+        await pilot.press("ctrl+u", *"/a", "enter")
+        await pilot.pause()
+        assert not app.screen.query_one("#load", Button).disabled
+        await pilot.press("tab", "tab", "enter")
+        await pilot.pause()
+        assert app.screen.query_one("#path", Input).value == "/a"
+        assert app.screen.query_one("#name", Input).has_focus
+        await pilot.pause()
+        assert "✓ fits now" in screen_text(app)
+
+    on_stage(act, panel="Adapters", size=(80, 24))
 
 
 def test_processes_show_how_they_are_and_what_they_said_last() -> None:

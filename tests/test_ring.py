@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
 import stat
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -19,16 +16,8 @@ import zmq
 from prometheus_client.parser import text_string_to_metric_families
 from ring import ADAPTERS, BASE, Ring
 
-import loraconsole.pipeline.adapters
-
 MODELS = (BASE, *ADAPTERS)
 QUESTIONS = ("What is the capital of Spain?", "Tell me about the sea.")
-
-
-@pytest.fixture(scope="module")
-def ring(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ring]:
-    with Ring(tmp_path_factory.mktemp("r"), "--dtype", "float32") as ring:
-        yield ring
 
 
 @pytest.fixture(scope="module")
@@ -342,113 +331,3 @@ def test_a_second_up_is_refused(ring: Ring) -> None:
     assert done.returncode == 1
     assert "already runs" in done.stderr
     assert ring.http.get("/health").status_code == 200
-
-
-# --- adapters that come and go
-
-
-def shipped(name: str) -> Path:
-    return Path(loraconsole.pipeline.adapters.__file__).parent / name
-
-
-def placed_pages(ring: Ring) -> int:
-    return sum(adapter["pages"] for adapter in ring.http.get("/v1/adapters").json()["adapters"])
-
-
-def adapter_state(ring: Ring, name: str) -> dict[str, Any]:
-    return ring.http.get(f"/v1/adapters/{name}").json()
-
-
-def test_a_loaded_adapter_answers_and_an_unloaded_one_gives_its_pages_back(ring: Ring) -> None:
-    before = placed_pages(ring)
-    assert ring.chat("again", "Ahoy").status_code == 404
-    body = {"lora_name": "again", "lora_path": str(shipped("pirate"))}
-    assert ring.http.post("/v1/load_lora_adapter", json=body).status_code == 200
-    assert ring.http.post("/v1/load_lora_adapter", json=body).status_code == 409
-    assert "again" in {m["id"] for m in ring.http.get("/v1/models").json()["data"]}
-    assert ring.answer("again", QUESTIONS[0]) == ring.answer("pirate", QUESTIONS[0])
-    assert ring.http.post("/unload_lora_adapter", json={"lora_name": "again"}).status_code == 200
-    assert ring.chat("again", "Ahoy").status_code == 404
-    assert placed_pages(ring) == before
-
-
-def test_unload_waits_for_who_runs_and_refuses_who_comes(ring: Ring) -> None:
-    expected = ring.answer("pirate", QUESTIONS[1], max_tokens=60, ignore_eos=True)
-    ring.cli("adapters", "load", "brief", str(shipped("pirate")))
-    said = ""
-    with ThreadPoolExecutor(1) as pool:
-        body = {
-            "model": "brief",
-            "messages": [{"role": "user", "content": QUESTIONS[1]}],
-            **{"temperature": 0, "max_tokens": 60, "ignore_eos": True, "stream": True},
-        }
-        with ring.http.stream("POST", "/v1/chat/completions", json=body) as response:
-            for line in response.iter_lines():
-                if line.startswith("data: {"):
-                    delta = json.loads(line[6:])["choices"][0]["delta"].get("content", "")
-                    if delta and not said:
-                        unloading = pool.submit(ring.http.delete, "/v1/adapters/brief")
-                        time.sleep(0.3)
-                        assert ring.chat("brief", "late").status_code == 404
-                    said += delta
-        assert said == expected
-        assert unloading.result().json()["message"].endswith("its pages are free")
-    ring.wait_idle()
-
-
-def test_reload_serves_the_new_files_and_a_broken_reload_the_old_ones(
-    ring: Ring, tmp_path: Path
-) -> None:
-    for name in ("adapter_config.json", "adapter_model.safetensors"):
-        shutil.copy(shipped("pirate") / name, tmp_path / name)
-    ring.cli("adapters", "load", "shifty", str(tmp_path))
-    as_pirate = ring.answer("pirate", QUESTIONS[0])
-    assert ring.answer("shifty", QUESTIONS[0]) == as_pirate
-    for name in ("adapter_config.json", "adapter_model.safetensors"):
-        shutil.copy(shipped("sql") / name, tmp_path / name)
-    assert ring.answer("shifty", QUESTIONS[0]) == as_pirate, "files alone change nothing"
-    ring.cli("adapters", "reload", "shifty")
-    assert ring.answer("shifty", QUESTIONS[0]) == ring.answer("sql", QUESTIONS[0])
-    (tmp_path / "adapter_model.safetensors").write_bytes(b"broken")
-    refused = ring.http.post("/v1/adapters/shifty/reload")
-    assert refused.status_code == 400
-    assert "generation 2 serves on" in refused.json()["error"]["message"]
-    assert ring.answer("shifty", QUESTIONS[0]) == ring.answer("sql", QUESTIONS[0])
-    assert (state := adapter_state(ring, "shifty"))["generation"] == 2 and state["state"] == "gpu"
-    assert ring.http.delete("/v1/adapters/shifty").status_code == 200
-
-
-def test_a_broken_adapter_is_refused_takes_no_page_and_may_be_mended(
-    ring: Ring, tmp_path: Path
-) -> None:
-    before = placed_pages(ring)
-    failed = ring.cli("adapters", "load", "broken", str(tmp_path), check=False)
-    assert failed.returncode == 1 and "adapter_config.json: No such file" in failed.stderr
-    assert placed_pages(ring) == before
-    deadline = time.monotonic() + 5  # the command line was answered, the server hears it next
-    while adapter_state(ring, "broken").get("state") != "failed":
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    assert ring.chat("broken", "Hi").status_code == 409
-    for name in ("adapter_config.json", "adapter_model.safetensors"):
-        shutil.copy(shipped("json") / name, tmp_path / name)
-    ring.cli("adapters", "load", "broken", str(tmp_path), "--pin")
-    assert ring.answer("broken", QUESTIONS[0]) == ring.answer("json", QUESTIONS[0])
-    assert ring.cli("adapters", "unload", "broken").stdout.endswith("its pages are free\n")
-
-
-@pytest.mark.parametrize(
-    ("body", "reason"),
-    [
-        ({"name": "x", "path": "relative"}, "not an absolute path"),
-        ({"name": "a@b", "path": "/x"}, "no name for an adapter"),
-        ({"name": "", "path": "/x"}, "no name for an adapter"),
-        ({"name": "x"}, "path"),
-    ],
-)
-def test_a_bad_order_says_what_is_wrong(ring: Ring, body: dict[str, str], reason: str) -> None:
-    response = ring.http.post("/v1/adapters", json=body)
-    assert response.status_code == 400 and reason in response.json()["error"]["message"]
-    assert ring.http.delete("/v1/adapters/absent").status_code == 404
-    assert ring.http.get("/v1/adapters/absent").status_code == 404
-    assert ring.http.post("/v1/adapters/absent/reload").status_code == 404

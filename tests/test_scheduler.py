@@ -13,6 +13,7 @@ from loraconsole.pipeline.messages import (
     AdapterInfo,
     AdapterState,
     Batch,
+    CheckAdapter,
     DropAdapter,
     EvictAdapter,
     PlaceAdapter,
@@ -28,7 +29,7 @@ from loraconsole.pipeline.schedule.scheduler import Demand, Limits, Overlong, Sc
 
 PAGE = 4
 EOS = 7
-Order = PlaceAdapter | EvictAdapter | DropAdapter
+Order = PlaceAdapter | EvictAdapter | DropAdapter | CheckAdapter
 
 
 def next_token(token_ids: list[int], adapter: str | None) -> int:
@@ -54,6 +55,7 @@ class FakeWorker:
         self.pages: dict[int, list[int]] = {}
         self.computed: dict[int, int] = {}
         self.placed: dict[str, tuple[int, ...]] = {}
+        self.trials: dict[str, CheckAdapter] = {}
 
     def obey(self, order: Order) -> None:
         match order:
@@ -63,6 +65,21 @@ class FakeWorker:
                     self.slots[page * PAGE : (page + 1) * PAGE] = [(order.key, page)] * PAGE
             case EvictAdapter() | DropAdapter():
                 self.placed.pop(order.key, None)
+                held = {key for trial in self.trials.values() for key in (trial.key, *trial.others)}
+                assert order.key not in held, "evicted in the middle of its verification"
+            case CheckAdapter():
+                self.trials[order.order] = order
+                for page in order.pages:
+                    self.slots[page * PAGE : (page + 1) * PAGE] = [(order.order, page)] * PAGE
+
+    def end_trial(self, name: str) -> None:
+        """All it needed stayed as it was."""
+        trial = self.trials.pop(name)
+        for key in (trial.key, *trial.others):
+            self.check_adapter(key)
+        for page in trial.pages:
+            held = self.slots[page * PAGE : (page + 1) * PAGE]
+            assert held == [(name, page)] * PAGE, "somebody wrote into a verification's pages"
 
     def check_adapter(self, key: str) -> None:
         """It is placed, and nobody wrote into its pages."""
@@ -104,9 +121,9 @@ class FakeWorker:
 def post(scheduler: Scheduler) -> Posted | None:
     """What the router would send now; None where there is nothing to do."""
     batch = scheduler.next_batch()
-    scheduler.sweep()
-    orders = scheduler.orders[:]
-    scheduler.orders.clear()
+    scheduler.residency.sweep()
+    orders = scheduler.residency.orders[:]
+    scheduler.residency.orders.clear()
     return (orders, batch) if orders or batch else None
 
 
@@ -224,8 +241,9 @@ def test_every_request_gets_the_answer_it_gets_alone(depth: int, policy: str) ->
 
 @pytest.mark.parametrize("seed", range(120))
 def test_law_and_answers_hold_under_random_operations(seed: int) -> None:
-    """Add, step, abort, lose pages to others, lose the worker, in any order: the pool's law holds
-    after each, and who is not aborted gets the tokens it gets alone."""
+    """Add, step, abort, load, unload, reload, pin, verify, lose pages to others, lose the worker,
+    in any order: the pool's law holds after each, and who is not aborted gets the tokens it gets
+    alone."""
     rng = random.Random(seed)
     num_pages, budget = rng.randint(17, 26), rng.randint(1, 20)
     policy = rng.choice(["fcfs", "lifo"])
@@ -243,7 +261,8 @@ def test_law_and_answers_hold_under_random_operations(seed: int) -> None:
     for turn in range(200):
         action = rng.choice(["add", "post", "post", "post", "accept", "accept", "rare"])
         if action == "rare":
-            action = rng.choice(["abort", "steal", "steal", "reset", "unload", "reload", "load"])
+            rare = ["abort", "steal", "steal", "reset", "unload", "reload", "load"]
+            action = rng.choice([*rare, "pin", "verify", "verified", "verified"])
         name = rng.choice([*ADAPTERS])
         if action == "add" and len(scheduler) < 10:
             prompt = [rng.randrange(50) for _ in range(rng.randint(1, 24))]
@@ -276,6 +295,14 @@ def test_law_and_answers_hold_under_random_operations(seed: int) -> None:
                 else:
                     read(new := registry.renew(name))
                     registry.succeed(new)
+        elif action == "pin":
+            with contextlib.suppress(AdapterRefused):
+                registry.get(name).pinned = rng.random() < 0.3
+        elif action == "verify" and not scheduler.residency.trials:
+            with contextlib.suppress(AdapterRefused):
+                scheduler.residency.begin_trial(f"t{turn}", registry.get(name), rng.randint(1, 4))
+        elif action == "verified":
+            end_trials(scheduler, worker)
         elif action == "reset":
             flight.clear()
             worker = FakeWorker(num_pages)
@@ -285,11 +312,23 @@ def test_law_and_answers_hold_under_random_operations(seed: int) -> None:
     give_back(scheduler)
     while flight:
         accept()
+    end_trials(scheduler, worker)
+    for order in list(scheduler.residency.trials):  # that never found room
+        scheduler.residency.end_trial(order)
+    for adapter in registry:  # pinned, they may leave no room for who came before
+        adapter.pinned = False
     for name, tokens in drive(scheduler, worker, first_index=None).items():
         outputs.setdefault(name, []).extend(tokens)
     for name, request in requests.items():
         if name not in aborted:
             assert outputs[name] == alone(request)
+
+
+def end_trials(scheduler: Scheduler, worker: FakeWorker) -> None:
+    """The worker answers for those that it was told of."""
+    for name in list(worker.trials):
+        worker.end_trial(name)
+        scheduler.residency.end_trial(name)
 
 
 def test_pages_lost_to_others_make_the_youngest_give_way() -> None:
@@ -323,7 +362,6 @@ def steal(scheduler: Scheduler, count: int) -> None:
     thief = Adapter("thief", "", pinned=True)
     scheduler.registry._current["thief"] = thief
     thief.pages = scheduler.pool.allocate_adapter(min(count, scheduler.pool.free))
-    thief.become(AdapterState.GPU)
 
 
 def give_back(scheduler: Scheduler) -> None:
@@ -345,9 +383,9 @@ def test_who_does_not_fit_waits_with_the_reason() -> None:
 
 def test_a_loading_adapter_lets_others_pass() -> None:
     registry = AdapterRegistry({"late": "/late"})
-    next(iter(registry)).become(AdapterState.LOADING)
     scheduler = Scheduler(registry, policy="fcfs")
     scheduler.reset(1, limits(16))
+    next(iter(registry)).become(AdapterState.LOADING)
     scheduler.add(make_request("one", [1, 2], 3, "late", at=0))
     scheduler.add(make_request("two", [1, 2], 3, None, at=1))
     batch = scheduler.next_batch()
@@ -362,8 +400,8 @@ def test_a_request_whose_adapter_finds_no_room_is_passed_for_a_while_only() -> N
 
     def step(now: float) -> None:
         batch = scheduler.next_batch(now)
-        posted = (scheduler.orders[:], batch)
-        scheduler.orders.clear()
+        posted = (scheduler.residency.orders[:], batch)
+        scheduler.residency.orders.clear()
         take(scheduler, worker, posted)
 
     scheduler.add(make_request("first", [1] * 12, 4, at=0.0))
@@ -402,14 +440,14 @@ def test_what_pinned_adapters_leave_no_room_for_is_refused_or_passed() -> None:
     registry, worker = scheduler.registry, FakeWorker(12)
     scheduler.add(make_request("early", [1] * 20, 16, at=0.0))  # nine pages
     registry.remove("wide")
-    scheduler.sweep()
-    scheduler.orders.clear()
+    scheduler.residency.sweep()
+    scheduler.residency.orders.clear()
     pinned = registry.add("wide", "/wide", pinned=True)
     read(pinned)
-    scheduler.settle(pinned)
+    scheduler.residency.settle(pinned, 0)
     assert pinned.state is AdapterState.LOADING
-    take(scheduler, worker, (scheduler.orders[:], None))
-    scheduler.orders.clear()
+    take(scheduler, worker, (scheduler.residency.orders[:], None))
+    scheduler.residency.orders.clear()
     with pytest.raises(Overlong, match="exceed the pool of 48"):
         scheduler.check_length(make_request("late", [1] * 20, 16, "sql"))
     scheduler.add(make_request("small", [1, 2], 3, at=1.0))
@@ -420,7 +458,7 @@ def test_what_pinned_adapters_leave_no_room_for_is_refused_or_passed() -> None:
     ADAPTERS["chat2"] = 3
     read(more)
     del ADAPTERS["chat2"]
-    scheduler.settle(more)
+    scheduler.residency.settle(more, 0)
     assert more.state is AdapterState.FAILED
     assert more.reason.startswith("pinned adapters would take 8 of the pool's 12 pages")
 
@@ -446,9 +484,9 @@ def test_an_adapter_that_no_worker_could_place_gives_its_pages_back_and_fails() 
     scheduler.add(make_request("x", [1], 2, "wide"))
     assert wide.state is AdapterState.LOADING and scheduler.pool.adapters == 5
     for _ in range(2):  # two ranks say so
-        scheduler.unplaced(wide, "no memory")
+        scheduler.residency.unplaced(wide, "no memory")
     assert (wide.state, wide.reason) == (AdapterState.FAILED, "no memory")
-    assert [type(order) for order in scheduler.orders] == [PlaceAdapter, EvictAdapter]
+    assert [type(order) for order in scheduler.residency.orders] == [PlaceAdapter, EvictAdapter]
     assert scheduler.next_batch() is None
     scheduler.check()
 
@@ -456,7 +494,7 @@ def test_an_adapter_that_no_worker_could_place_gives_its_pages_back_and_fails() 
 def test_an_adapter_larger_than_the_pool_fails() -> None:
     scheduler = make_scheduler(num_pages=5)
     wide = next(adapter for adapter in scheduler.registry if adapter.name == "wide")
-    scheduler.settle(wide)
+    scheduler.residency.settle(wide, 0)
     assert wide.state is AdapterState.FAILED
     assert wide.reason == "it takes 5 of the pool's 5 pages; see --max-total-tokens"
     with pytest.raises(AdapterRefused, match="failed to load: it takes 5"):

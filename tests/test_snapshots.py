@@ -9,7 +9,7 @@ import pytest
 from stage import KEYS, StagedApp
 from textual.pilot import Pilot
 
-SMALL, HOME = (80, 24), (120, 40)
+SMALL, HOME, LARGE = (80, 24), (120, 40), (200, 60)
 
 
 async def _settle(app: StagedApp, pilot: Pilot[str]) -> None:
@@ -58,8 +58,21 @@ def test_themes(snap_compare: Any, theme: str) -> None:
 
 @pytest.mark.parametrize(
     "keys",
-    [("q",), ("question_mark",), ("2", "enter"), ("2", "x"), ("2", "slash", "s", "q", "l")],
-    ids=["quit", "help", "request", "abort", "filter"],
+    [
+        *(("q",), ("question_mark",), ("2", "enter"), ("2", "x"), ("2", "slash", "s", "q", "l")),
+        *(("4", "down", "enter"), ("4", "down", "u"), ("4", "down", "v")),
+        ("4", "l", *"tax", "enter", *"/large/tax", "ctrl+n"),
+        ("4", "n", *"/missing", "enter"),
+    ],
+    ids=[
+        *("quit", "help", "request", "abort", "filter"),
+        *("adapter", "unload", "verdict", "load", "plan"),
+    ],
 )
 def test_dialogs(snap_compare: Any, keys: tuple[str, ...]) -> None:
     picture(snap_compare, StagedApp("busy", 10.0), SMALL, *keys)
+
+
+@pytest.mark.parametrize("size", [SMALL, HOME, LARGE], ids=["80x24", "120x40", "200x60"])
+def test_the_pool_under_the_cursor(snap_compare: Any, size: tuple[int, int]) -> None:
+    picture(snap_compare, StagedApp("busy", 40.0), size, "1", "tab", "n", "n", "n", "n", "n")

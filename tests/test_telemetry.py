@@ -13,10 +13,21 @@ from fake_ring import FakeRing, Story
 
 from loraconsole.console.board import Board
 from loraconsole.console.ledger import Ledger
+from loraconsole.console.lock import Lock
+from loraconsole.console.remote import Remote
 from loraconsole.console.telemetry import Telemetry
-from loraconsole.pipeline.config import Config
-from loraconsole.pipeline.messages import LogLine, LogLines, ProcessState
-from loraconsole.pipeline.sockets import Beacon, make_context
+from loraconsole.pipeline.config import Config, OperatorError
+from loraconsole.pipeline.messages import (
+    AdapterReply,
+    LogLine,
+    LogLines,
+    PinAdapter,
+    ProcessState,
+    Progress,
+    ReloadAdapter,
+    VerifyAdapter,
+)
+from loraconsole.pipeline.sockets import Beacon, Outbox, make_context
 
 
 @pytest.fixture
@@ -120,6 +131,60 @@ def test_orders_reach_their_inboxes(config: Config) -> None:
             await until(
                 ledger, lambda b: b.table is not None and b.table.state is ProcessState.STOPPED
             )
+
+    asyncio.run(main())
+
+
+def test_orders_about_adapters_are_answered_each_to_its_own(config: Config) -> None:
+    async def main() -> None:
+        heard: dict[str, AdapterReply] = {}
+        async with ring(config, story(rows=2)), listening(config) as (telemetry, ledger):
+            telemetry._on_reply = lambda reply: heard.__setitem__(reply.order, reply)
+            await until(ledger, lambda b: bool(b.adapters) and b.pool is not None)
+            inbox = telemetry.inbox_name
+            telemetry.order(VerifyAdapter(order="slow", reply_to=inbox, name="pirate"))
+            telemetry.order(PinAdapter(order="quick", reply_to=inbox, name="sql", pinned=True))
+            telemetry.order(ReloadAdapter(order="none", reply_to=inbox, name="silent"))
+            await until(ledger, lambda b: "quick" in heard)
+            assert "slow" not in heard
+            await until(ledger, lambda b: "slow" in heard)
+            assert heard["slow"].verification is not None and heard["slow"].name == "pirate"
+            assert any(bar.stage == "verify" for bar in ledger.board(time.time()).progress)
+            telemetry.forget_orders()
+            telemetry.order(PinAdapter(order="next", reply_to=inbox, name="sql", pinned=False))
+            await until(ledger, lambda b: "next" in heard)
+            assert sorted(heard) == ["next", "quick", "slow"]
+
+    asyncio.run(main())
+
+
+def test_the_command_line_waits_for_its_own_answer(config: Config) -> None:
+    async def main() -> None:
+        async with ring(config, story(rows=2)) as told:
+            lock = Lock.inherited_or_taken(config.run_path)
+            try:
+                async with Remote(config) as remote:
+                    await asyncio.sleep(0.6)
+                    order = VerifyAdapter(order="mine", reply_to=remote.name, name="haiku")
+                    other = PinAdapter(
+                        order="not mine", reply_to=remote.name, name="sql", pinned=True
+                    )
+                    outbox = Outbox(remote._context, config.run_path, "router")
+                    outbox.send(other)  # its answer comes first
+                    shown: list[object] = []
+                    reply = await remote.order(order, shown.append)
+                    assert reply.order == "mine" and reply.verification is not None
+                    assert any(isinstance(message, Progress) for message in shown)
+                    silent = VerifyAdapter(order="lost", reply_to=remote.name, name="silent")
+                    waiting = asyncio.create_task(remote.order(silent))
+                    await asyncio.sleep(1.2)
+                    assert not waiting.done()
+                    told.restart("router")
+                    with pytest.raises(OperatorError, match="restarted before it answered"):
+                        await asyncio.wait_for(waiting, 8.0)
+                    outbox.close()
+            finally:
+                lock.release()
 
     asyncio.run(main())
 

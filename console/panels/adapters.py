@@ -1,63 +1,80 @@
-"""Adapters: each one's state, size and work, the base model's own row on top."""
+"""Adapters: each one's state, size and work, the base model's own row on top, and the keys that
+load, unload, pin, verify and merge them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import ClassVar
 
 from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.message import Message
 
-from ...pipeline.messages import AdapterState
+from ...pipeline.messages import (
+    AdapterOrder,
+    AdapterReply,
+    MergeAdapter,
+    PinAdapter,
+    ReloadAdapter,
+    UnloadAdapter,
+    VerifyAdapter,
+)
 from .. import plot, units
-from ..board import AdapterRow, Board, Level
-from ..dialogs import LiveDialog
-from ..pane import Line, Pane, Panel, Span, field, line
+from ..board import AdapterRow, Board, Verdict
+from ..dialogs import Choice, ChoiceDialog, LiveDialog
+from ..inks import Desk
+from ..orders import Orders, order_id
+from ..pane import Line, Pane, Panel, Span, line
 from ..table import Column, TablePane
+from .adapter_details import (
+    MERGED,
+    PINNED,
+    AdapterDetails,
+    place,
+    remark,
+    state,
+    targets,
+    verdict_lines,
+)
+from .adapter_dialogs import LoadDialog, PlanDialog
 
-WORDS = {AdapterState.GPU: "on device", AdapterState.HOST: "in memory"}
-"""Where an adapter lies, said so that it is true on a CPU as well."""
-STATES: dict[AdapterState, tuple[str, Level]] = {
-    AdapterState.GPU: ("●", "good"),
-    AdapterState.HOST: ("◐", "good"),
-    AdapterState.REGISTERED: ("○", "dim"),
-    AdapterState.FETCHING: ("▸", "warn"),
-    AdapterState.VALIDATING: ("▸", "warn"),
-    AdapterState.LOADING: ("▸", "warn"),
-    AdapterState.DRAINING: ("◌", "warn"),
-    AdapterState.GONE: ("○", "dim"),
-    AdapterState.FAILED: ("✗", "bad"),
+STAGES = ("adapters", "verify")
+"""Stages whose progress is shown here."""
+NOT_FOR_THE_BASE = {
+    "unload": "The base model cannot be unloaded: every adapter stands on it.",
+    "reload": "The base model cannot be reloaded; restart the worker for that (8, r).",
+    "pin": "The base model is always there; it needs no pin.",
+    "verify": "The base model is what adapters are measured against.",
+    "merge": "Choose the adapter to merge into a copy of the base model.",
 }
-MODULES = {
-    "q_proj": "q",
-    "k_proj": "k",
-    "v_proj": "v",
-    "o_proj": "o",
-    "gate_proj": "gate",
-    "up_proj": "up",
-    "down_proj": "down",
-}
-
-
-def targets(row: AdapterRow) -> str:
-    """`q k v o gate up down`: the modules an adapter changes, in the order of a layer."""
-    given = row.view.target_modules
-    known = [short for name, short in MODULES.items() if name in given]
-    return " ".join([*known, *(name for name in given if name not in MODULES)])
 
 
 def _name(row: AdapterRow, board: Board, width: int) -> Sequence[Span]:
-    return ((f"○ base · {row.name}" if row.is_base else f"● {row.name}", row.tint),)
+    if row.is_base:
+        return ((f"○ base · {row.name}", row.tint),)
+    marks = (PINNED if row.view.pinned else "") + (MERGED if row.view.merged else "")
+    if not marks:
+        return ((f"● {row.name}", row.tint),)
+    name = units.fit(f"● {row.name}", min(len(row.name) + 2, width - len(marks) - 1))
+    return ((f"{name} ", row.tint), (marks, "key"))
 
 
-def _state(row: AdapterRow, board: Board, width: int) -> Sequence[Span]:
-    mark, level = STATES[row.view.state]
-    return ((f"{mark} {WORDS.get(row.view.state, row.view.state.value)}", level),)
+def _since(row: AdapterRow, board: Board, width: int) -> Sequence[Span]:
+    """Seconds while they tell something, then minutes: what stands still is not drawn again."""
+    seconds = max(0.0, board.now - row.view.since)
+    return ((units.age(seconds) if seconds < 60 else units.uptime(seconds), "dim"),)
+
+
+def _changes(row: AdapterRow, board: Board, width: int) -> Sequence[Span]:
+    """The modules it changes, unless there is something to be said."""
+    return (remark(row) or (targets(row.view.target_modules), "dim"),)
 
 
 def _speed(row: AdapterRow, board: Board, width: int) -> Sequence[Span]:
     """A bar against the fastest, and the figure."""
     most = max((other.tokens_s for other in board.adapters), default=0.0)
-    figure = f"{units.rate(row.tokens_s):>7}"
+    figure = f"{units.rate(row.tokens_s):>6}"
     filled, rest = plot.gauge(row.tokens_s / most if most else 0.0, width - len(figure))
     return ((filled, row.tint), (rest, "rest"), (figure, "number"))
 
@@ -67,22 +84,53 @@ class AdapterTable(TablePane[AdapterRow]):
 
     TITLE = "adapters"
     EMPTY = "the router has not told which adapters it has"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("l", "ask('load')", "Load", id="load", tooltip="serve another directory by a name"),
+        Binding(
+            "u", "ask('unload')", "Unload", id="unload", tooltip="refuse new requests, then free it"
+        ),
+        Binding("r", "ask('reload')", "Reload", id="reload", tooltip="read its files again"),
+        Binding("p", "ask('pin')", "Pin", id="pin", tooltip="keep its pages, or no longer"),
+        Binding(
+            "v",
+            "ask('verify')",
+            "Verify",
+            id="verify",
+            tooltip="against its weights merged exactly",
+        ),
+        Binding(
+            "m",
+            "ask('merge')",
+            "Merge",
+            id="merge",
+            tooltip="a copy of the weights with it, or not",
+        ),
+        Binding("n", "ask('plan')", "Plan", id="plan", tooltip="what loading a directory takes"),
+    ]
     columns = (
-        Column("adapter", 14, _name, order=lambda r: r.name, grows=True),
-        Column("state", 12, _state, order=lambda r: r.view.state.value, rank=1),
+        Column("adapter", 12, _name, order=lambda r: r.name, grows=True),
+        Column("state", 13, lambda r, b, w: (state(r, b),), order=lambda r: r.view.state.value),
+        Column("for", 8, _since, order=lambda r: -r.view.since, right=True, rank=4),
+        Column(
+            "where",
+            6,
+            lambda r, b, w: (("" if r.is_base else place(r.view), "dim"),),
+            order=lambda r: place(r.view),
+            rank=9,
+        ),
         Column(
             "rank",
             4,
             lambda r, b, w: ((f"{r.view.rank or units.NOTHING}", "number"),),
             order=lambda r: r.view.rank,
             right=True,
-            rank=4,
+            rank=5,
             descends=True,
         ),
-        Column("changes", 20, lambda r, b, w: ((targets(r), "dim"),), rank=8),
+        Column("changes", 20, _changes, rank=8),
         Column(
             "size",
-            9,
+            8,
             lambda r, b, w: ((units.size(r.view.num_bytes), "number"),),
             order=lambda r: r.view.num_bytes,
             right=True,
@@ -122,30 +170,55 @@ class AdapterTable(TablePane[AdapterRow]):
             lambda r, b, w: ((units.count(r.view.requests), "number"),),
             order=lambda r: r.view.requests,
             right=True,
-            rank=5,
+            rank=6,
             descends=True,
         ),
         Column(
             "tokens",
-            7,
+            6,
             lambda r, b, w: ((units.count(r.view.output_tokens), "number"),),
             order=lambda r: r.view.output_tokens,
             right=True,
             rank=3,
             descends=True,
         ),
-        Column("  tok/s", 14, _speed, order=lambda r: r.tokens_s, rank=2, descends=True),
+        Column("  tok/s", 10, _speed, order=lambda r: r.tokens_s, rank=2, descends=True),
     )
+
+    class Asked(Message):
+        """A key asks for something to be done; `row` is the one under the cursor."""
+
+        def __init__(self, verb: str, row: AdapterRow | None) -> None:
+            super().__init__()
+            self.verb = verb
+            self.row = row
 
     def rows(self, board: Board) -> Sequence[AdapterRow]:
         return board.adapters
 
     def key(self, row: AdapterRow) -> str:
-        return "" if row.is_base else row.name
+        # While one is reloaded, its two generations have a row each.
+        return "" if row.is_base else f"{row.name}@{row.view.generation}"
 
     def text(self, row: AdapterRow, board: Board) -> str:
         view = row.view
-        return f"{row.name} {view.state.value} r{view.rank} {targets(row)} {view.reason}"
+        marks = ("pinned " if view.pinned else "") + ("merged " if view.merged else "")
+        what = f"{row.name} {state(row, board)[0]} {marks}r{view.rank}"
+        return f"{what} {targets(view.target_modules)} {view.reason} {view.warning}"
+
+    def caption(self, board: Board) -> Sequence[Span]:
+        """How far a load or a verification is, before the number of adapters."""
+        spans: list[Span] = []
+        for bar in board.progress:
+            if bar.stage in STAGES and not bar.done:
+                filled, rest = plot.gauge(bar.current / bar.total if bar.total else 0.0, 10)
+                so_far = f" {bar.current:.0f}" + (f"/{bar.total:.0f}" if bar.total else "")
+                spans += [(f"{units.clean(bar.label)} ", "dim"), (filled, "warn"), (rest, "rest")]
+                spans += [(f"{so_far}   ", "number")]
+        return (*spans, *super().caption(board))
+
+    def action_ask(self, verb: str) -> None:
+        self.post_message(self.Asked(verb, self.selected))
 
 
 class SpeedPane(Pane):
@@ -165,6 +238,15 @@ class SpeedPane(Pane):
         row = self._table.selected
         return ((units.rate(row.tokens_s), "number"), (" tok/s", "dim")) if row else ()
 
+    def hint(self, board: Board) -> Sequence[Span]:
+        """Why the adapter is as it is: in the table there may be no room for that."""
+        row = self._table.selected
+        said = remark(row) if row else None
+        if said is None:
+            return ()
+        text, ink = said
+        return ((units.fit(text, self.size.width - 6).rstrip(), ink),)
+
     def lines(self, board: Board, width: int, height: int) -> Sequence[Line]:
         row = self._table.selected
         if row is None:
@@ -181,7 +263,7 @@ class SpeedPane(Pane):
 
 
 class AdaptersPanel(Panel):
-    """The table, the speed of its selected row, and a dialog for the row that is opened."""
+    """The table, the speed of its selected row, and dialogs for what is done to a row."""
 
     NAME: ClassVar[str] = "Adapters"
 
@@ -190,6 +272,10 @@ class AdaptersPanel(Panel):
         yield table
         yield SpeedPane(table)
 
+    @property
+    def _orders(self) -> Orders:
+        return self.query_one(AdapterTable).painted_app.orders
+
     def on_table_pane_moved(self) -> None:
         self.query_one(SpeedPane).paint()
 
@@ -197,53 +283,80 @@ class AdaptersPanel(Panel):
         details = AdapterDetails(message.row)
         self.app.push_screen(LiveDialog(message.row.name, details.lines))
 
+    def on_adapter_table_asked(self, message: AdapterTable.Asked) -> None:
+        row = message.row
+        if message.verb == "load":
+            self._load("")
+        elif message.verb == "plan":
+            self.app.push_screen(PlanDialog(self._orders), self._load_planned)
+        elif row is None:
+            self.notify("There is no adapter yet; l loads one.", severity="warning")
+        elif row.is_base:
+            self.notify(NOT_FOR_THE_BASE[message.verb], severity="warning")
+        elif message.verb == "unload":
+            self._ask_unload(row)
+        else:
+            self._order(message.verb, row)
 
-class AdapterDetails:
-    """One adapter: what it is, where it is, what it has done."""
+    def _load(self, path: str) -> None:
+        self.app.push_screen(LoadDialog(self._orders, path))
 
-    def __init__(self, row: AdapterRow) -> None:
-        self._row = row
+    def _load_planned(self, path: str | None) -> None:
+        if path:
+            self._load(path)
 
-    def lines(self, board: Board, width: int) -> Sequence[Line]:
-        now = (
-            r for r in board.adapters if (r.is_base, r.name) == (self._row.is_base, self._row.name)
-        )
-        self._row = row = next(now, self._row)
+    def _ask_unload(self, row: AdapterRow) -> None:
         view = row.view
-        found = [
-            line(
-                *field("state"),
-                *_state(row, board, width),
-                (f"  since {units.clock(view.since)}", "dim"),
+        left = f"{view.pages} pages ({units.size(view.num_bytes)})" if view.pages else "memory"
+        if view.running or view.waiting:
+            first = f"{view.running} running and {view.waiting} waiting requests finish first"
+        else:
+            first = "No request uses it now"
+        self.app.push_screen(
+            ChoiceDialog(
+                f"Unload {row.name}?",
+                f"New requests for it are refused at once. {first}; then its {left} are free. "
+                f"Its files stay where they are.",
+                (
+                    Choice("y", "yes", f"Unload {row.name}"),
+                    Choice("n", "", "No, leave it as it is"),
+                ),
             ),
-        ]
-        if view.reason:
-            found.append(line(*field("why"), (units.clean(view.reason), STATES[view.state][1])))
-        if not row.is_base:
-            found += [
-                line(*field("rank"), (f"{view.rank}", "text")),
-                line(*field("changes"), (targets(row), "text")),
-                line(*field("generation"), (f"{view.generation}", "text")),
-                line(*field("digest"), (view.digest[:32], "text")),
-            ]
-        found += [
-            line(*field("path"), (view.path, "text")),
-            line(
-                *field("size"),
-                (units.size(view.num_bytes), "text"),
-                (f"  {view.pages} pages", "dim"),
-            ),
-            Line(),
-            line(("work", "title")),
-            line(*field("now"), (f"{view.running} running, {view.waiting} waiting", "text")),
-            line(*field("speed"), (f"{units.rate(row.tokens_s)} tok/s", row.tint)),
-            line(*field("requests"), (units.count(view.requests), "text")),
-            line(
-                *field("tokens"),
-                (units.count(view.prompt_tokens), "text"),
-                (" in, ", "dim"),
-                (units.count(view.output_tokens), "text"),
-                (" out", "dim"),
-            ),
-        ]
-        return found
+            lambda answer: self._order("unload", row) if answer == "yes" else None,
+        )
+
+    def _order(self, verb: str, row: AdapterRow) -> None:
+        """The orders that need no more than the row."""
+        ticket, inbox, name = order_id(), self._orders.inbox, row.name
+        order: AdapterOrder
+        match verb:
+            case "unload":
+                order = UnloadAdapter(order=ticket, reply_to=inbox, name=name)
+            case "reload":
+                order = ReloadAdapter(order=ticket, reply_to=inbox, name=name)
+            case "pin":
+                pinned = not row.view.pinned
+                order = PinAdapter(order=ticket, reply_to=inbox, name=name, pinned=pinned)
+            case "merge":
+                name = "" if row.view.merged else name
+                order = MergeAdapter(order=ticket, reply_to=inbox, name=name)
+            case _:
+                if self._orders.is_verifying(name):
+                    self.notify(f"{name} is being verified already.", severity="warning")
+                    return
+                order = VerifyAdapter(order=ticket, reply_to=inbox, name=name)
+        self._orders.give(order, partial(self._show_verdict, row))
+
+    def _show_verdict(self, row: AdapterRow, reply: AdapterReply) -> bool:
+        """As a dialog, where the operator still looks at the adapters: it must not come between
+        somebody and what they are typing elsewhere. The row's details keep it."""
+        is_looked_at = self.display and isinstance(self.app.screen, Desk)
+        if reply.verification is None or not is_looked_at:
+            return False
+        verdict = Verdict(reply.at, reply.verification)
+        self.app.push_screen(
+            LiveDialog(
+                f"verification of {row.name}", lambda _, width: verdict_lines(verdict, width)
+            )
+        )
+        return True

@@ -16,12 +16,6 @@ from ..pane import Line, Panel, Span, field, line
 from ..table import Column, TablePane
 
 PHASES = {"waiting": ("◌", "warn"), "prefill": ("▸", "prefill"), "decode": ("●", "good")}
-SHORT_ID = 10
-
-
-def short_id(request_id: str) -> str:
-    """The end of an id: what tells requests apart."""
-    return request_id.removeprefix("chatcmpl-").removeprefix("cmpl-")[-SHORT_ID:]
 
 
 def _phase(row: RequestRow, board: Board, width: int) -> Sequence[Span]:
@@ -59,7 +53,9 @@ class BatchTable(TablePane[RequestRow]):
         Binding("x", "abort", "Abort", id="abort", tooltip="end the selected request"),
     ]
     columns = (
-        Column("request", SHORT_ID, lambda r, b, w: ((short_id(r.view.request_id), "dim"),)),
+        Column(
+            "request", units.SHORT_ID, lambda r, b, w: ((units.short_id(r.view.request_id), "dim"),)
+        ),
         Column("phase", 9, _phase, order=lambda r: r.view.phase, rank=1),
         Column("adapter", 12, _adapter, order=lambda r: r.view.adapter or "", grows=True),
         Column(
@@ -148,7 +144,9 @@ class BatchPanel(Panel):
     def on_table_pane_opened(self, message: TablePane.Opened) -> None:
         row: RequestRow = message.row
         details = RequestDetails(row)
-        self.app.push_screen(LiveDialog(f"request {short_id(row.view.request_id)}", details.lines))
+        self.app.push_screen(
+            LiveDialog(f"request {units.short_id(row.view.request_id)}", details.lines)
+        )
 
 
 class RequestDetails:

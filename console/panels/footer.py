@@ -6,10 +6,16 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from textual import events
+from textual.binding import Binding
 from textual.screen import Screen
 
 from ..board import Board
 from ..pane import Line, Pane, Span, length
+
+KEPT = ("help", "quit")
+"""Keys that are shown however narrow it is: the one explains the others, the other leads out."""
+LESSER = ("next-theme", "pause", "sort", "open", "filter")
+"""Keys that leave first: they are the same everywhere."""
 
 
 class Footer(Pane):
@@ -29,18 +35,24 @@ class Footer(Pane):
         self.paint()
 
     def lines(self, board: Board, width: int, height: int) -> Sequence[Line]:
-        spans: list[Span] = []
         self._places = []
         seen: set[str] = set()
+        keys: list[tuple[Binding, tuple[Span, ...]]] = []
         for active in self.screen.active_bindings.values():
             binding = active.binding
             if not binding.show or binding.action in seen or not active.enabled:
                 continue
             seen.add(binding.action)
             key = self.app.get_key_display(binding)
-            more: list[Span] = [(f" {key}", "key"), (f" {binding.description} ", "dim")]
-            if length(spans) + length(more) > width:
+            keys.append((binding, ((f" {key}", "key"), (f" {binding.description} ", "dim"))))
+        while length([span for _, spans in keys for span in spans]) > width:
+            known = {binding.id: at for at, (binding, _) in enumerate(keys)}
+            rest = [at for at, (binding, _) in enumerate(keys) if binding.id not in KEPT]
+            if not rest:
                 break
+            del keys[next((known[name] for name in LESSER if name in known), rest[-1])]
+        spans: list[Span] = []
+        for binding, more in keys:
             spans += more
             self._places.append((length(spans), binding.key))
         return [Line(tuple(spans), "bar")]

@@ -10,8 +10,9 @@ from textual.app import ComposeResult
 from .. import plot, units
 from ..board import Board, Quantiles
 from ..history import Window
-from ..pane import Line, Pane, Panel, Span, crop, line
+from ..pane import Line, Pane, Panel, Span, line
 from .events import EventPane
+from .pool import PoolPane
 from .ring import RingPane
 from .start import StartPane
 
@@ -90,43 +91,6 @@ class LatencyPane(Pane):
             for row in rows
         ]
         return [head, *body]
-
-
-class PoolPane(Pane):
-    """One pool of pages for KV and adapters: how it is split now."""
-
-    TITLE = "page pool"
-    PERIOD_S = 0.5
-
-    def caption(self, board: Board) -> Sequence[Span]:
-        if board.router is None or not board.router.pages_total:
-            return ()
-        taken = board.router.pages_kv + board.router.pages_adapters
-        return ((units.percent(taken / board.router.pages_total), "number"), (" taken", "dim"))
-
-    def lines(self, board: Board, width: int, height: int) -> Sequence[Line]:
-        router = board.router
-        if router is None or not router.pages_total:
-            return [line(("no pool yet", "dim"))]
-        total = router.pages_total
-        free = total - router.pages_kv - router.pages_adapters
-        kv, adapters = plot.shares((router.pages_kv, router.pages_adapters), total, width)
-        bar = line(
-            (plot.FULL * kv, "pool-kv"),
-            ("▓" * adapters, "pool-adapters"),
-            (plot.REST * (width - kv - adapters), "rest"),
-        )
-        legend: list[Span] = []
-        for mark, ink, name, pages in (
-            (plot.FULL, "pool-kv", "KV", router.pages_kv),
-            ("▓", "pool-adapters", "adapters" if width > 40 else "LoRA", router.pages_adapters),
-            (plot.REST, "dim", "free", free),
-        ):
-            legend += [(mark, ink), (f" {units.count(pages)}", "number"), (f" {name}  ", "dim")]
-        size = line(
-            (f"{units.count(total)} pages of {router.page_size} tokens", "dim"),
-        )
-        return [bar, Line(crop(legend, width)), size]
 
 
 class AdapterPane(Pane):
@@ -222,5 +186,5 @@ class Overview(Panel):
         super().paint(board)
 
     def focus_first(self) -> None:
-        """Nothing: the overview is looked at; tab leads to the events."""
+        """Nothing: the overview is looked at; tab leads to the pool and to the events."""
         self.screen.set_focus(None)

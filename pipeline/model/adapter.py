@@ -1,26 +1,37 @@
 """`Adapter`: one PEFT directory, checked against the model and laid out for computing.
 
-Knows adapter_config.json and adapter_model.safetensors; not when or for whom it runs.
+Everything that headers tell is checked before a weight is read, every weight before the layout is
+allocated. Knows a model's modules and their shapes; not when or for whom the adapter runs.
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
 import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import msgspec
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..card import ModelCard
 from ..messages import AdapterInfo
+from .adapter_files import (
+    CONFIG,
+    DTYPES,
+    AdapterError,
+    TensorFile,
+    brief,
+    printable,
+    read_config_file,
+)
 from .layers import pair_heads
 from .pages import page_elements
+from .peft_config import EMBEDDINGS, PeftConfig, parse_config
 
 SITES: dict[str, tuple[str, ...]] = {
     "qkv": ("q_proj", "k_proj", "v_proj"),
@@ -29,84 +40,6 @@ SITES: dict[str, tuple[str, ...]] = {
     "down": ("down_proj",),
 }
 """The four fused linear maps of a layer, and the modules of an adapter that meet in each."""
-
-UNSUPPORTED = (
-    "use_dora",
-    "lora_bias",
-    "modules_to_save",
-    "fan_in_fan_out",
-    "layer_replication",
-    "trainable_token_indices",
-    "target_parameters",
-    "alora_invocation_tokens",
-    "use_qalora",
-    "use_bdlora",
-    "arrow_config",
-    "kasa_config",
-    "monteclora_config",
-    "velora_config",
-)
-"""Fields of adapter_config.json that change the arithmetic: refused by name where they are set."""
-
-CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
-"""`init_lora_weights` that begin so start from a changed base model, which is not the one here."""
-
-KEY = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<side>[AB])\.weight")
-
-
-class AdapterError(Exception):
-    """These files are no adapter for this model; says which file, key and shape."""
-
-
-class PeftConfig(msgspec.Struct, frozen=True):
-    """What adapter_config.json says of the arithmetic."""
-
-    r: int
-    target_modules: str | list[str] | None = None
-    exclude_modules: str | list[str] | None = None
-    layers_to_transform: int | list[int] | None = None
-    peft_type: str = "LORA"
-    lora_alpha: float = 8
-    use_rslora: bool = False
-    rank_pattern: dict[str, int] | None = None
-    alpha_pattern: dict[str, float] | None = None
-    bias: str = "none"
-    init_lora_weights: bool | str = True
-
-    def targets(self, module: str, layer: int) -> bool:
-        """Whether the adapter changes `module`, as PEFT decides it."""
-        if self.exclude_modules and _names(self.exclude_modules, module):
-            return False
-        if not self.target_modules or not _names(self.target_modules, module):
-            return False
-        layers = self.layers_to_transform
-        if layers is None or isinstance(self.target_modules, str):
-            return True
-        return layer in ([layers] if isinstance(layers, int) else layers or [layer])
-
-    def rank(self, module: str) -> int:
-        return int(_by_pattern(self.rank_pattern, module, self.r))
-
-    def scale(self, module: str) -> float:
-        """What B A is multiplied by."""
-        rank = self.rank(module)
-        alpha = float(_by_pattern(self.alpha_pattern, module, self.lora_alpha))
-        return alpha / math.sqrt(rank) if self.use_rslora else alpha / rank
-
-
-def _names(targets: str | list[str], module: str) -> bool:
-    if targets == "all-linear":
-        return True
-    if isinstance(targets, str):
-        return re.fullmatch(targets, module) is not None
-    return any(module == target or module.endswith(f".{target}") for target in targets)
-
-
-def _by_pattern(pattern: dict[str, int] | dict[str, float] | None, module: str, rest: float) -> Any:
-    for key, value in (pattern or {}).items():
-        if re.match(rf"(.*\.)?({key})$", module):
-            return value
-    return rest
 
 
 @dataclass(frozen=True)
@@ -161,142 +94,226 @@ def module_path(layer: int, module: str) -> str:
     return f"model.layers.{layer}.{block}.{module}"
 
 
-def read_adapter(key: str, directory: str, card: ModelCard, dtype: torch.dtype) -> Adapter:
-    """Reads, checks and lays out one adapter. Raises `AdapterError`."""
-    config_path = Path(directory) / "adapter_config.json"
-    weights_path = Path(directory) / "adapter_model.safetensors"
-    config = _read_config(config_path)
-    if not weights_path.exists():
-        if (weights_path.parent / "adapter_model.bin").exists():
-            raise AdapterError(
-                f"{weights_path.parent} holds adapter_model.bin, a pickle, which may run code when "
-                "read: save it as safetensors"
-            )
-        raise AdapterError(f"{weights_path} is missing")
-    try:
-        with safe_open(weights_path, framework="pt") as file:
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        digest = hashlib.sha256(config_path.read_bytes())
-        digest.update(weights_path.read_bytes())
-    except (OSError, SafetensorError) as error:
-        raise AdapterError(f"{weights_path} cannot be read: {error}") from error
-    modules = _by_module(tensors, config, card, weights_path)
-    parts, host = _lay_out(config, modules, card, dtype)
-    rank = max(part.rank for part in parts)
-    present = {module for _, module in modules}
-    info = AdapterInfo(
-        key=key,
-        path=directory,
-        rank=rank,
-        target_modules=tuple(module for module in module_shapes(card) if module in present),
-        num_bytes=sum((a.numel() + b.numel()) * dtype.itemsize for a, b in modules.values()),
-        pages=host.shape[1] // page_elements(card),
-        digest=digest.hexdigest(),
+KEY = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_[AB]\.weight")
+
+
+class Target(NamedTuple):
+    """A module that an adapter changes in one layer."""
+
+    layer: int
+    module: str
+    rank: int
+    scale: float
+    keys: tuple[str, str]
+    """Of A [rank, in_features] and B [out_features, rank] in the file."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the headers tell of an adapter that is fit to be read."""
+
+    info: AdapterInfo
+    targets: tuple[Target, ...]
+    parts: tuple[Part, ...]
+    size: int
+    """Elements of each layer, whole pages."""
+
+
+def measure_adapter(
+    key: str,
+    directory: str,
+    card: ModelCard,
+    dtype: torch.dtype,
+    *,
+    base: str = "",
+    roots: Sequence[str] = (),
+) -> AdapterInfo:
+    """What an adapter would be, by its headers: no weight is read, so `digest` is empty.
+
+    `base` names the model that it would run on; its files must lie in one of `roots`, if there
+    are any. Raises `AdapterError`.
+    """
+    with _measured(key, directory, card, dtype, base, roots) as (measured, _):
+        return measured.info
+
+
+def read_adapter(
+    key: str,
+    directory: str,
+    card: ModelCard,
+    dtype: torch.dtype,
+    *,
+    base: str = "",
+    roots: Sequence[str] = (),
+) -> Adapter:
+    """As `measure_adapter`; then reads, checks and lays out the weights."""
+    with _measured(key, directory, card, dtype, base, roots) as (measured, file):
+        tensors = _read_tensors(measured.targets, file, dtype)
+        info = msgspec.structs.replace(measured.info, digest=file.digest)
+    host = _lay_out(measured, tensors, card, dtype)
+    return Adapter(info, measured.parts, max(8, 1 << (info.rank - 1).bit_length()), host)
+
+
+@contextmanager
+def _measured(
+    key: str,
+    directory: str,
+    card: ModelCard,
+    dtype: torch.dtype,
+    base: str,
+    roots: Sequence[str],
+) -> Iterator[tuple[Measured, TensorFile]]:
+    """What the headers tell, and the weights, open and not yet read."""
+    config_text = read_config_file(directory, roots)
+    modules = [module_path(n, name) for n in range(card.num_layers) for name in module_shapes(card)]
+    config = parse_config(config_text, Path(directory) / CONFIG, modules, card.num_layers)
+    trained_for = brief(config.base_model_name_or_path or "")
+    with TensorFile(directory, config_text, roots) as file:
+        targets = _match(config, file, card, _other_base(trained_for, base))
+        file.check_layout()
+        parts, size = _plan(targets, card)
+        shapes, present = module_shapes(card), {target.module for target in targets}
+        info = AdapterInfo(
+            key=key,
+            path=directory,
+            rank=max(part.rank for part in parts),
+            target_modules=tuple(module for module in shapes if module in present),
+            num_bytes=sum(t.rank * sum(shapes[t.module]) for t in targets) * dtype.itemsize,
+            pages=size // page_elements(card),
+            digest="",
+            warning=_base_warning(trained_for, base),
+        )
+        yield Measured(info, targets, parts, size), file
+
+
+def _other_base(trained_for: str, base: str) -> str:
+    """What a refusal of shapes says at its end of the models' names."""
+    if not trained_for or trained_for == base:
+        return ""
+    return f"; it was trained for {trained_for}" + (f", this is {base}" if base else "")
+
+
+def _base_warning(trained_for: str, base: str) -> str:
+    """Where shapes fit but names do not. Names are compared by their end alone: the same model is
+    a hub's id here and a directory there."""
+    ends = {
+        name.rstrip("/").rpartition("/")[2].partition("@")[0].lower()
+        for name in (trained_for, base)
+    }
+    if not trained_for or not base or len(ends) == 1:
+        return ""
+    return printable(
+        f"trained for {trained_for}, served on {base}: same shapes, perhaps not the same weights"
     )
-    return Adapter(info, parts, max(8, 1 << (rank - 1).bit_length()), host)
 
 
-def _read_config(path: Path) -> PeftConfig:
-    try:
-        text = path.read_bytes()
-    except OSError as error:
-        raise AdapterError(f"{path}: {error.strerror}") from error
-    try:
-        raw = msgspec.json.decode(text, type=dict[str, Any])
-        config = msgspec.convert(raw, PeftConfig)
-    except msgspec.MsgspecError as error:
-        raise AdapterError(f"{path}: {error}") from error
-    refused = [field for field in UNSUPPORTED if raw.get(field)]
-    if config.peft_type != "LORA":
-        refused.append(f"peft_type {config.peft_type}")
-    if config.bias != "none":
-        refused.append(f"bias {config.bias!r}")
-    if str(config.init_lora_weights).lower().startswith(CHANGES_BASE):
-        refused.append(f"init_lora_weights {config.init_lora_weights!r}")
-    if refused:
-        raise AdapterError(f"{path}: {', '.join(refused)} is not supported")
-    if config.r < 1 or any(rank < 1 for rank in (config.rank_pattern or {}).values()):
-        raise AdapterError(f"{path}: ranks must be at least 1")
-    try:
-        for pattern in (*(config.rank_pattern or ()), *(config.alpha_pattern or ())):
-            re.compile(pattern)
-        for names in (config.target_modules, config.exclude_modules):
-            if isinstance(names, str):
-                re.compile(names)
-    except re.error as error:
-        raise AdapterError(f"{path}: {error.pattern!r} is no pattern: {error}") from error
-    return config
-
-
-def _by_module(
-    tensors: dict[str, Tensor], config: PeftConfig, card: ModelCard, path: Path
-) -> dict[tuple[int, str], tuple[Tensor, Tensor]]:
-    """The (A, B) of each (layer, module) that the adapter targets, checked one by one."""
-    found: dict[tuple[int, str], tuple[Tensor, Tensor]] = {}
-    known: set[str] = set()
-    rest = dict(tensors)
+def _match(
+    config: PeftConfig, file: TensorFile, card: ModelCard, other_base: str
+) -> tuple[Target, ...]:
+    """The modules that the adapter targets, each with both its matrices, and nothing else."""
+    targets = []
+    rest, known = dict(file.entries), set()
     for layer in range(card.num_layers):
         for module, (out_features, in_features) in module_shapes(card).items():
             where = module_path(layer, module)
             known.add(where)
-            if not config.targets(where, layer):
+            if not config.targets(where):
                 continue
             rank = config.rank(where)
-            pair = []
-            for side, shape in (("A", (rank, in_features)), ("B", (out_features, rank))):
-                key = f"base_model.model.{where}.lora_{side}.weight"
-                tensor = rest.pop(key, None)
-                if tensor is None:
-                    raise AdapterError(f"{path}: {key} is missing")
-                if tuple(tensor.shape) != shape:
+            keys = tuple(f"base_model.model.{where}.lora_{side}.weight" for side in "AB")
+            for key, shape in zip(keys, ((rank, in_features), (out_features, rank)), strict=True):
+                entry = rest.pop(key, None)
+                if entry is None:
                     raise AdapterError(
-                        f"{path}: {key} has shape {list(tensor.shape)}, the model and "
-                        f"adapter_config.json need {list(shape)}"
+                        f"{file.path}: {key} is missing; its shape would be {list(shape)}"
+                        f"{other_base}"
                     )
-                if not tensor.is_floating_point() or not tensor.isfinite().all():
-                    raise AdapterError(f"{path}: {key} holds values that are not finite numbers")
-                pair.append(tensor)
-            found[layer, module] = (pair[0], pair[1])
-    if not found:
-        raise AdapterError(f"{path}: target_modules names no module of this model")
-    for key in rest:
-        match = KEY.fullmatch(key)
-        if match is None:
-            raise AdapterError(f"{path}: {key} is no key of a LoRA adapter")
-        if match["module"] in known:
-            raise AdapterError(f"{path}: {key}: {match['module']} is not among its target_modules")
+                if entry.dtype not in DTYPES:
+                    raise AdapterError(
+                        f"{file.path}: {key} is of dtype {brief(entry.dtype)}, not one of "
+                        f"{', '.join(DTYPES)}"
+                    )
+                if entry.shape != shape:
+                    raise AdapterError(
+                        f"{file.path}: {key} has shape {brief(str(list(entry.shape)))}, the model "
+                        f"and adapter_config.json need {list(shape)}{other_base}"
+                    )
+            targets.append(Target(layer, module, rank, config.scale(where), (keys[0], keys[1])))
+    if not targets:
         raise AdapterError(
-            f"{path}: {key}: {match['module']} is no module that can be adapted in this model"
+            f"{file.path.parent / CONFIG}: target_modules names no module of this model{other_base}"
         )
-    return found
+    for key in rest:
+        raise AdapterError(f"{file.path}: {brief(key)}{_stranger(key, known, other_base)}")
+    return tuple(targets)
 
 
-def _lay_out(
-    config: PeftConfig,
-    modules: dict[tuple[int, str], tuple[Tensor, Tensor]],
-    card: ModelCard,
-    dtype: torch.dtype,
-) -> tuple[tuple[Part, ...], Tensor]:
+def _stranger(key: str, known: set[str], other_base: str) -> str:
+    """What is wrong with a key that no targeted module has."""
+    match = KEY.fullmatch(key)
+    if "lora_embedding_" in key or any(f"{module}." in key for module in EMBEDDINGS):
+        return ": embeddings and lm_head are not supported yet"
+    if "lora_magnitude_vector" in key:
+        return " is of DoRA, which is not supported, and adapter_config.json does not say use_dora"
+    if key.endswith(".bias"):
+        return " is a bias, which is not supported"
+    if match is None:
+        return " is no key of a LoRA adapter"
+    if match["module"] in known:
+        return f": {match['module']} is not among its target_modules"
+    return f": {brief(match['module'])} is no module that can be adapted in this model{other_base}"
+
+
+def _plan(targets: Sequence[Target], card: ModelCard) -> tuple[tuple[Part, ...], int]:
     """Each module at the largest rank it has in any layer, so that all layers are laid out alike
-    and a page id is valid in each; filled up to whole pages."""
-    num_heads = {"q_proj": card.num_heads, "k_proj": card.num_kv_heads}
+    and a page id is valid in each; and the elements of a layer, filled up to whole pages."""
     parts, size = [], 0
     for module, (out_features, in_features) in module_shapes(card).items():
-        ranks = [len(a) for (_, name), (a, _) in modules.items() if name == module]
-        if ranks:
+        if ranks := [target.rank for target in targets if target.module == module]:
             rank = max(ranks)
             parts.append(Part(module, rank, size, size + rank * in_features))
             size += rank * (in_features + out_features)
     elements = page_elements(card)
-    host = torch.zeros(card.num_layers, -(-size // elements) * elements, dtype=dtype)
-    for part in parts:
-        for layer in range(card.num_layers):
-            if (layer, part.module) not in modules:
-                continue
-            a, b = (tensor.float() for tensor in modules[layer, part.module])
-            if part.module in num_heads:
-                b = pair_heads(b, num_heads[part.module])
-            b = b.t() * config.scale(module_path(layer, part.module))
-            host[layer, part.a : part.a + a.numel()] = a.flatten().to(dtype)
-            host[layer, part.b : part.b + b.numel()] = b.flatten().to(dtype)
-    return tuple(parts), host
+    return tuple(parts), -(-size // elements) * elements
+
+
+def _read_tensors(
+    targets: Sequence[Target], file: TensorFile, dtype: torch.dtype
+) -> dict[str, Tensor]:
+    """All of them by key, each finite, and in `dtype` too once its scale is in it."""
+    scales = {target.keys[1]: target.scale for target in targets}
+    tensors = {}
+    for key, tensor in file.tensors():
+        peak = max(abs(bound.item()) for bound in tensor.aminmax())  # NaN if any of them is
+        scale = scales.get(key, 1.0)
+        if not math.isfinite(peak):
+            raise AdapterError(f"{file.path}: {key} holds values that are not finite numbers")
+        if peak * abs(scale) > torch.finfo(dtype).max:
+            raise AdapterError(
+                f"{file.path}: {key} holds {peak:.3g}, which its scale {scale:.3g} makes too large "
+                f"for {str(dtype).removeprefix('torch.')}"
+            )
+        tensors[key] = tensor
+    return tensors
+
+
+def _lay_out(
+    measured: Measured, tensors: dict[str, Tensor], card: ModelCard, dtype: torch.dtype
+) -> Tensor:
+    """The host's copy [num_layers, size], scales in it; it empties `tensors` as it goes."""
+    num_heads = {"q_proj": card.num_heads, "k_proj": card.num_kv_heads}
+    parts = {part.module: part for part in measured.parts}
+    host = torch.zeros(card.num_layers, measured.size, dtype=dtype)
+    for layer, module, rank, scale, keys in measured.targets:
+        a, b = (tensors.pop(key) for key in keys)
+        if module in num_heads:
+            b = pair_heads(b, num_heads[module])
+        part = parts[module]
+        _matrix(host, layer, part.a, rank, a.shape[1]).copy_(a)
+        _matrix(host, layer, part.b, rank, len(b)).copy_(b.float().t() * scale)
+    return host
+
+
+def _matrix(host: Tensor, layer: int, start: int, rows: int, columns: int) -> Tensor:
+    """[rows, columns] of a layer's elements from `start` on."""
+    return host[layer, start : start + rows * columns].view(rows, columns)

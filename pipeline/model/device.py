@@ -34,6 +34,8 @@ class ComputeQueue:
     def __init__(self, device: torch.device, threads: int) -> None:
         self.device, self.threads, self.helpers = device, threads, Helpers(threads)
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._copy_stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._copies = ThreadPoolExecutor(1, "copy")
         # OpenMP keeps a team of threads for every thread that computes: so one alone does.
         self._thread = ThreadPoolExecutor(1, "compute", torch.set_num_threads, (1,))
 
@@ -50,6 +52,38 @@ class ComputeQueue:
             future.set_exception(error)
         return future
 
+    def copy(self, work: Callable[[], T]) -> Future[T]:
+        """As `submit`, but nothing submitted later waits for it, and the future is done when the
+        work is. On a CPU it takes its turn among the rest."""
+        if self._stream is None or self._copy_stream is None:
+            return self.submit(work)
+        behind = self._stream.record_event()  # steps that still use what it overwrites
+        try:
+            with torch.cuda.stream(self._copy_stream):
+                self._copy_stream.wait_event(behind)
+                result = _without_gradients(work)
+                done = self._copy_stream.record_event()
+        except Exception as error:
+            failed: Future[T] = Future()
+            failed.set_exception(error)
+            return failed
+
+        def wait() -> T:
+            done.synchronize()
+            return result
+
+        return self._copies.submit(wait)
+
+    def beside(self, work: Callable[[], T]) -> T:
+        """Does work that touches only what no step writes, in the caller's thread; returns when it
+        is done."""
+        if self._copy_stream is None:
+            return _without_gradients(work)
+        with torch.cuda.stream(self._copy_stream):
+            result = _without_gradients(work)
+        self._copy_stream.synchronize()
+        return result
+
     def issuing(self) -> AbstractContextManager[object]:
         """For work on tensors outside of `submit`: on a GPU it takes its turn in the stream; on a
         CPU it is done beside what computes, so it may touch only what no step writes."""
@@ -61,6 +95,8 @@ class ComputeQueue:
             self._thread.submit(lambda: None).result()
         else:
             self._stream.synchronize()
+            assert self._copy_stream is not None
+            self._copy_stream.synchronize()
 
 
 class Helpers:

@@ -314,7 +314,7 @@ def _in_token_order(rows: Sequence[StepRow], store: AdapterStore) -> list[StepRo
         if row.adapter is None:
             return (int(single), 0, "", row.stop if single else 0)
         if single:
-            return (2, store[row.adapter].padded_rank, "", row.stop)
+            return (2, store.padded_rank(row.adapter), "", row.stop)
         return (3, 0, row.adapter, 0)
 
     return sorted(rows, key=order)

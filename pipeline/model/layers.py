@@ -32,6 +32,10 @@ class Linear(Protocol):
 
     def __call__(self, x: Tensor) -> Tensor: ...
 
+    def plus(self, delta: Tensor) -> Linear:
+        """The map of weight + delta, added in float32, in a format for any number of rows; this
+        one stays as it is. delta float32 [out_features, in_features], on the CPU."""
+
 
 class DenseLinear:
     """The weight as it is, for devices whose matrix product needs no help."""
@@ -43,6 +47,10 @@ class DenseLinear:
 
     def __call__(self, x: Tensor) -> Tensor:
         return F.linear(x.to(self._weight.dtype), self._weight, self._bias).to(x.dtype)
+
+    def plus(self, delta: Tensor) -> Linear:
+        weight = self._weight.float() + delta.to(self._weight.device)
+        return DenseLinear(weight.to(self._weight.dtype), self._bias)
 
 
 class PackedLinear:
@@ -60,6 +68,10 @@ class PackedLinear:
             x.to(self._dtype), self._weight, self._bias, "none", [], ""
         )
         return y.float()
+
+    def plus(self, delta: Tensor) -> Linear:
+        weight = self._weight.to_dense()  # bit for bit what was packed
+        return PackedLinear((weight.float() + delta).to(self._dtype), self._bias)
 
 
 @dataclass(frozen=True)
@@ -111,10 +123,19 @@ class Int4Linear:
         return blocks.shape[0] % cls.ROWS == 0
 
     def __call__(self, x: Tensor) -> Tensor:
+        y = self._product(x)
+        return y if self._bias is None else y.add_(self._bias)
+
+    def _product(self, x: Tensor) -> Tensor:
         y: Tensor = torch._weight_int4pack_mm_for_cpu(
             x.bfloat16(), self._packed, INT4_GROUP, self._scale_and_middle
         )
-        return y.float() if self._bias is None else y.float().add_(self._bias)
+        return y.float()
+
+    def plus(self, delta: Tensor) -> Linear:
+        """Not in 4 bits any more, which would round the delta away."""
+        weight = self._product(torch.eye(delta.shape[1])).t()  # what the kernel multiplies by
+        return PackedLinear((weight + delta).contiguous(), self._bias)
 
 
 class HelpedLinear:
@@ -133,6 +154,9 @@ class HelpedLinear:
         with self._helpers:
             return self._linear(x)
 
+    def plus(self, delta: Tensor) -> Linear:
+        return HelpedLinear(self._linear.plus(delta), self._num_weights, self._helpers)
+
 
 class LinearByRows:
     """Two formats of one weight: `few` up to a number of rows, `many` above."""
@@ -143,6 +167,9 @@ class LinearByRows:
 
     def __call__(self, x: Tensor) -> Tensor:
         return self._few(x) if x.shape[0] <= self._limit else self._many(x)
+
+    def plus(self, delta: Tensor) -> Linear:
+        return self._many.plus(delta)
 
 
 class RMSNorm:

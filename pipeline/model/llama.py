@@ -6,6 +6,7 @@ where weights come from is the loader's.
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
 
 import torch
@@ -25,17 +26,21 @@ class Llama:
     def __init__(
         self, embedding: Tensor, layers: list[DecoderLayer], norm: RMSNorm, head: Linear
     ) -> None:
-        self._embedding, self._layers, self._norm, self._head = embedding, layers, norm, head
+        self._embedding, self.layers, self._norm, self._head = embedding, layers, norm, head
 
     def __call__(self, batch: ForwardBatch, pages: Tensor) -> Tensor:
         """pages [num_layers, …] is the KV pool -> float32 logits [num_samples, vocab_size]."""
         hidden = F.embedding(batch.token_ids, self._embedding)  # [num_tokens, hidden_size]
-        for layer, pool in zip(self._layers, pages, strict=True):
+        for layer, pool in zip(self.layers, pages, strict=True):
             layer(hidden, batch, pool)
         if not len(batch.sample_tokens):
             return hidden.new_empty((0, len(self._embedding)))
         wanted = hidden.index_select(0, batch.sample_tokens)
         return self._head(self._norm(wanted)).float()
+
+    def with_layers(self, layers: list[DecoderLayer]) -> Llama:
+        """The same model with other layers."""
+        return Llama(self._embedding, layers, self._norm, self._head)
 
 
 @dataclass(frozen=True)
@@ -68,12 +73,12 @@ class SelfAttention:
         self._q, self._kv, self._head_dim = card.num_heads, card.num_kv_heads, card.head_dim
         self._scale = card.head_dim**-0.5
         self._window = layer_windows(card)[layer]
-        self._qkv, self._output = qkv, output
+        self.qkv, self.output = qkv, output
         self._q_norm, self._k_norm = q_norm, k_norm
 
     def __call__(self, hidden: Tensor, batch: ForwardBatch, pool: Tensor) -> Tensor:
         """hidden [num_tokens, hidden_size] -> the same shape."""
-        heads = self._qkv(hidden, batch.lora).unflatten(1, (-1, self._head_dim))
+        heads = self.qkv(hidden, batch.lora).unflatten(1, (-1, self._head_dim))
         q, k, _ = heads.split((self._q, self._kv, self._kv), dim=1)
         if self._q_norm and self._k_norm:
             q.copy_(self._q_norm(q))
@@ -82,7 +87,13 @@ class SelfAttention:
         reference.write_pages(pool, heads[:, self._q :], batch.write_index)
         parts = [self._attend(heads[part.tokens], part, pool) for part in batch.attention]
         attended = parts[0] if len(parts) == 1 else torch.cat(parts)
-        return self._output(attended, batch.lora)
+        return self.output(attended, batch.lora)
+
+    def with_maps(self, qkv: AdaptedLinear, output: AdaptedLinear) -> SelfAttention:
+        """The same attention with other linear maps."""
+        other = copy(self)
+        other.qkv, other.output = qkv, output
+        return other
 
     def _attend(self, heads: Tensor, part: Attention, pool: Tensor) -> Tensor:
         """heads [num_tokens, q + 2 kv, head_dim] -> [num_tokens, q head_dim]."""

@@ -135,18 +135,35 @@ class ModelLoader:
 
     def load(self) -> Llama:
         """All weights, read and laid out. Raises `OperatorError` for a wrong or missing one."""
-        card = self._card
-        shape = (card.vocab_size, card.hidden_size)
-        table = self._checkpoint.tensor("model.embed_tokens.weight", shape)
-        tied = card.tie_word_embeddings
-        head = self._dense(table if tied else self._checkpoint.tensor("lm_head.weight", shape))
+        table = self.table()
+        head = self.head(table)
         embedding = table.to(self._device, self._precision.activations)
         self.num_bytes += embedding.nbytes + head.num_bytes
-        norm = self._norm("model.norm", card.hidden_size)
+        norm = self.norm()
         self._advance()
-        return Llama(embedding, [self._layer(i) for i in range(card.num_layers)], norm, head)
+        layers = [self.layer(index) for index in range(self._card.num_layers)]
+        return Llama(embedding, layers, norm, head)
 
-    def _layer(self, index: int) -> DecoderLayer:
+    def table(self) -> Tensor:
+        """The embedding as it is stored, [vocab_size, hidden_size]."""
+        return self._checkpoint.tensor("model.embed_tokens.weight", self._table_shape)
+
+    def head(self, table: Tensor) -> Linear:
+        """From hidden states to logits; `table` is the embedding, which may serve as it."""
+        if not self._card.tie_word_embeddings:
+            table = self._checkpoint.tensor("lm_head.weight", self._table_shape)
+        return self._dense(table)
+
+    def norm(self) -> RMSNorm:
+        """The one before the head."""
+        return self._norm("model.norm", self._card.hidden_size)
+
+    @property
+    def _table_shape(self) -> tuple[int, int]:
+        return self._card.vocab_size, self._card.hidden_size
+
+    def layer(self, index: int) -> DecoderLayer:
+        """One layer, read and laid out."""
         card, prefix = self._card, f"model.layers.{index}"
         q_norm = k_norm = None
         if card.qk_norm:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -16,8 +17,10 @@ from torch import Tensor
 
 from ...kernels import reference
 from ..card import ModelCard
+from ..config import Config
 from ..messages import AdapterInfo
-from .adapter import SITES, Adapter, AdapterError, module_shapes, read_adapter
+from .adapter import SITES, Adapter, measure_adapter, module_shapes, read_adapter
+from .adapter_files import AdapterError
 from .pages import PagePool
 
 MOST_STACKS = 8
@@ -46,12 +49,16 @@ class AdapterStack:
     """
 
     def __init__(
-        self, adapters: tuple[Adapter, ...], weights: Sequence[Tensor], card: ModelCard
+        self,
+        adapters: tuple[Adapter, ...],
+        weights: Sequence[Tensor],
+        card: ModelCard,
+        padded: int,
     ) -> None:
         """weights: of each adapter what its pages hold, [num_layers, elements]."""
         self.position = {adapter.info.key: index for index, adapter in enumerate(adapters)}
         self.sites: dict[str, SiteWeights] = {}
-        shapes, padded = module_shapes(card), adapters[0].padded_rank
+        shapes = module_shapes(card)
         changed = {part.module for adapter in adapters for part in adapter.parts}
         for site, members in SITES.items():
             if changed.isdisjoint(members):
@@ -88,20 +95,30 @@ def _matrix(content: Tensor, start: int, rows: int, columns: int) -> Tensor:
 class AdapterStore:
     """Adapters by key: on the host, and those that the router placed in the pool's pages.
 
-    `read` may be called from any thread; all else belongs to the thread that launches steps.
+    `read` and `measure` may be called from any thread; all else belongs to the thread that launches
+    steps. The ablations of `config` change where adapters lie and how they are padded, never what
+    comes out.
     """
 
-    def __init__(self, card: ModelCard, dtype: torch.dtype, pool: PagePool) -> None:
+    def __init__(
+        self, card: ModelCard, dtype: torch.dtype, pool: PagePool, config: Config | None = None
+    ) -> None:
+        config = config or Config()
         self._card, self._dtype, self._pool = card, dtype, pool
+        self._base, self._roots = config.model, config.adapter_roots()
+        self._in_pool, self._all_alike = not config.no_mem_pool, config.bmm
         self._adapters: dict[str, Adapter] = {}
-        self._pages: dict[str, Tensor] = {}
+        self._pages: dict[str, tuple[int, ...]] = {}
+        self._own: dict[str, Tensor] = {}
+        """Those outside of the pool, [num_layers, elements]."""
         self._stacks: dict[tuple[str, ...], AdapterStack] = {}
 
     @property
     def nbytes(self) -> int:
-        """Memory taken beside the pool: host copies and stacks."""
-        hosts = sum(adapter.host.nbytes for adapter in self._adapters.values())
-        return hosts + sum(stack.nbytes for stack in self._stacks.values())
+        """Memory taken beside the pool: host copies, stacks, and adapters outside of the pool."""
+        hosts = sum(adapter.host.nbytes for adapter in [*self._adapters.values()])
+        own = sum(tensor.nbytes for tensor in [*self._own.values()])
+        return hosts + own + sum(stack.nbytes for stack in [*self._stacks.values()])
 
     def __contains__(self, key: str) -> bool:
         """Whether it is placed."""
@@ -110,34 +127,80 @@ class AdapterStore:
     def __getitem__(self, key: str) -> Adapter:
         return self._adapters[key]
 
+    def padded_rank(self, key: str) -> int:
+        """Adapters of one padded rank share a stack: their own, rounded up to a power of two, or
+        with `--bmm` the largest there is."""
+        if self._all_alike:
+            return max(adapter.padded_rank for adapter in [*self._adapters.values()])
+        return self[key].padded_rank
+
     def read(self, key: str, path: str) -> AdapterInfo:
         """Reads an adapter to the host; what came of it. Never raises: on failure nothing is held
         and `reason` says why."""
         try:
-            adapter = read_adapter(key, path, self._card, self._dtype)
+            adapter = read_adapter(
+                key, path, self._card, self._dtype, base=self._base, roots=self._roots
+            )
         except AdapterError as error:
             return AdapterInfo(key, path, 0, (), 0, 0, "", str(error))
+        adapter = replace(adapter, info=self._as_placed(adapter.info))
         if self._pool.pages.is_cuda:
             adapter = replace(adapter, host=adapter.host.pin_memory())
         self._adapters[key] = adapter
         return adapter.info
 
+    def measure(self, path: str) -> AdapterInfo:
+        """What `read` would say, from the headers alone."""
+        try:
+            info = measure_adapter(
+                "", path, self._card, self._dtype, base=self._base, roots=self._roots
+            )
+        except AdapterError as error:
+            return AdapterInfo("", path, 0, (), 0, 0, "", str(error))
+        return self._as_placed(info)
+
+    def check_digest(self, known: AdapterInfo) -> None:
+        """Raises `AdapterError` where an adapter's files are not what they were."""
+        found = read_adapter(known.key, known.path, self._card, self._dtype, roots=self._roots)
+        if found.info.digest != known.digest:
+            raise AdapterError(f"the files of {known.key} changed since they were read: reload it")
+
+    def _as_placed(self, info: AdapterInfo) -> AdapterInfo:
+        return info if self._in_pool else msgspec.structs.replace(info, pages=0)
+
     def place(self, key: str, pages: Sequence[int]) -> None:
         """Copies an adapter into pages of the pool. Raises `ValueError` where it does not fit."""
-        adapter = self._adapters[key]
+        adapter, device = self._adapters[key], self._pool.pages.device
         if len(pages) != adapter.info.pages:
             raise ValueError(f"adapter {key} has {adapter.info.pages} pages, not {len(pages)}")
-        table = torch.tensor(pages, dtype=torch.int64, device=self._pool.pages.device)
-        self._pool.put(table, adapter.host.to(table.device, non_blocking=True))
-        self._pages[key] = table
+        if self._in_pool:
+            table = self._table(pages)
+            self._pool.put(table, adapter.host.to(device, non_blocking=True))
+        else:
+            self._own[key] = adapter.host.to(device, non_blocking=True, copy=True)
+        self._pages[key] = tuple(pages)
+
+    def _table(self, pages: Sequence[int]) -> Tensor:
+        table = torch.tensor(pages, dtype=torch.int64)
+        device = self._pool.pages.device
+        # From pinned memory: a copy from elsewhere would wait for what is queued before it.
+        return table.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else table
+
+    def _content(self, key: str) -> Tensor:
+        """What was placed, [num_layers, elements]."""
+        if self._in_pool:
+            return self._pool.take(self._table(self._pages[key]))
+        return self._own[key]
 
     def evict(self, key: str) -> None:
         """Its pages may be somebody else's from now on; the host keeps it."""
         self._pages.pop(key, None)
+        self._own.pop(key, None)
         self._stacks = {keys: stack for keys, stack in self._stacks.items() if key not in keys}
 
     def evict_all(self) -> None:
         self._pages.clear()
+        self._own.clear()
         self._stacks.clear()
 
     def drop_all(self) -> None:
@@ -162,15 +225,15 @@ class AdapterStore:
                 return stack
         key = tuple(sorted(names))
         for latest in reversed(self._stacks):
-            same_rank = self[latest[0]].padded_rank == self[key[0]].padded_rank
+            same_rank = self.padded_rank(latest[0]) == self.padded_rank(key[0])
             if same_rank and len(names.union(latest)) <= most:
                 key = tuple(sorted(names.union(latest)))
                 break
         while len(self._stacks) >= MOST_STACKS:
             del self._stacks[next(iter(self._stacks))]
-        weights = [self._pool.take(self._pages[name]) for name in key]
+        weights = [self._content(name) for name in key]
         self._stacks[key] = stack = AdapterStack(
-            tuple(self[name] for name in key), weights, self._card
+            tuple(self[name] for name in key), weights, self._card, self.padded_rank(key[0])
         )
         return stack
 
@@ -252,14 +315,14 @@ def plan_lora(spans: Sequence[Span], store: AdapterStore) -> LoraPlan:
     names: dict[int, set[str]] = {}
     joint: dict[int, list[Span]] = {}
     for span in spans:
-        rank = store[span.adapter].padded_rank
+        rank = store.padded_rank(span.adapter)
         names.setdefault(rank, set()).add(span.adapter)
         if span.joint:
             joint.setdefault(rank, []).append(span)
     stacks = {rank: store.stack(members) for rank, members in names.items()}
     for span in spans:
         if not span.joint:
-            stack = stacks[store[span.adapter].padded_rank]
+            stack = stacks[store.padded_rank(span.adapter)]
             tokens = slice(span.start, span.stop)
             plan.segments.append(AdapterSegment(tokens, stack, stack.position[span.adapter]))
     for rank, members in joint.items():

@@ -11,11 +11,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import msgspec
 import torch
+from torch import Tensor
 
 from ..card import ModelCard, read_card
 from ..config import Config, OperatorError
@@ -24,6 +25,8 @@ from ..messages import (
     Admission,
     Batch,
     BatchRow,
+    CheckAdapter,
+    Comparison,
     Logprob,
     Message,
     SampledToken,
@@ -41,8 +44,10 @@ from .layers import Rotary
 from .llama import Llama, layer_windows
 from .loader import ModelLoader, choose_precision
 from .lora import AdapterStore
-from .pages import PAGE_SIZE, PagePool, choose_num_pages, pages_for
+from .merged import merge, merged_bytes
+from .pages import PAGE_SIZE, PagePool, choose_num_pages, free_bytes, pages_for
 from .sampler import NOTHING_SAMPLED, Sampled, SampleRow, sample
+from .verify import Trial, compare, reference_logits
 
 FIRST_SLOTS = 32
 """Rows of the token history at first; they double when more sequences live."""
@@ -79,6 +84,8 @@ class Issued:
     busy_us: int = 0
     events: tuple[torch.cuda.Event, ...] = ()
     """On a GPU: before the inputs' copy, after it, and behind the tokens' copy to the host."""
+    logits: Tensor | None = None
+    """[num_samples, vocab_size], where they were asked for."""
 
 
 class PendingStep:
@@ -86,6 +93,11 @@ class PendingStep:
 
     def __init__(self, issued: Future[Issued], sequences: list[int], step: Step) -> None:
         self._issued, self._sequences, self._step = issued, sequences, step
+
+    @property
+    def logits(self) -> Tensor | None:
+        """After `wait`, what the tokens were chosen from, where that was asked for."""
+        return self._issued.result().logits
 
     def wait(self) -> tuple[tuple[SampledToken, ...], Step]:
         """Blocks until the tokens are on the host. Raises what the step raised."""
@@ -104,6 +116,14 @@ class PendingStep:
         return tuple(_tokens(issued.sampled, self._sequences)), step
 
 
+@dataclass(frozen=True)
+class MergedModel:
+    """The model with an adapter in its weights, for steps in which every row has that adapter."""
+
+    key: str
+    model: Llama
+
+
 class ModelRunner:
     """Weights, adapters, KV pool and live sequences of one worker.
 
@@ -118,6 +138,7 @@ class ModelRunner:
         self._live: dict[int, LiveSequence] = {}
         self._free_slots: list[int] = []
         self._num_slots = 0
+        self._merged: MergedModel | None = None
 
     # -- load
 
@@ -153,7 +174,8 @@ class ModelRunner:
         longest = choose_max_model_len(config, card)
         num_pages = choose_num_pages(config, card, longest, precision.activations, device)
         self._pool = PagePool(card, num_pages, precision.activations, device)
-        self._store = AdapterStore(card, precision.activations, self._pool)
+        self._store = AdapterStore(card, precision.activations, self._pool, config)
+        self._card = card
         self._max_model_len = min(longest, num_pages * PAGE_SIZE)
         width = self._max_model_len + 1  # a token may be sampled behind the last place
         self._history = torch.zeros((FIRST_SLOTS, width), dtype=torch.int32, device=device)
@@ -214,9 +236,16 @@ class ModelRunner:
             info = msgspec.structs.replace(info, num_bytes=0, pages=0)
         return info
 
+    def measure_adapter(self, path: str) -> AdapterInfo:
+        """What `read_adapter` would say, from the headers alone; from any thread. Never raises."""
+        return self._store.measure(path)
+
     def place_adapter(self, key: str, pages: Sequence[int]) -> Future[None]:
-        """Starts copying an adapter into pages, behind the steps launched before."""
-        return self._queue.submit(lambda: self._store.place(key, pages))
+        """Starts copying an adapter into pages, behind the steps launched before; those launched
+        after do not wait for it."""
+        # Memory of its own is given out by the stream that will use it.
+        start = self._queue.submit if self._config.no_mem_pool else self._queue.copy
+        return start(lambda: self._store.place(key, pages))
 
     def evict_adapter(self, key: str) -> None:
         """Gives up its pages; no step launched later names it."""
@@ -228,7 +257,58 @@ class ModelRunner:
 
     def drop_adapters(self) -> None:
         """Forgets all of them."""
+        self.use_merged(None)
         self._store.drop_all()
+
+    # -- merged weights
+
+    def merge(self, key: str) -> MergedModel:
+        """A second model with an adapter in its weights, beside all steps; from the reading thread.
+        Raises `MemoryError` where there is no room for it."""
+        adapter = self._store[key]
+        needed = merged_bytes(adapter, self._card, self._precision.weights)
+        if needed > (free := free_bytes(self._queue.device)):
+            raise MemoryError(
+                f"a merged copy takes {needed / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free"
+            )
+        model = self._queue.beside(lambda: merge(self._model, adapter, self._card))
+        return MergedModel(key, model)
+
+    def use_merged(self, merged: MergedModel | None) -> None:
+        """From the next step on; waits for the device before and after, and says how long."""
+        if merged is None and self._merged is None:
+            return
+        for name in ("merge: before", "merge: after"):
+            started = time.perf_counter()
+            self._queue.synchronize()
+            wait_us = _microseconds_since(started)
+            self._publish(SyncPoint(self._rank, name, time.time(), wait_us))
+            self._merged = merged
+
+    # -- verification
+
+    def new_trial(self, order: CheckAdapter) -> Trial:
+        return Trial(order, self._card.vocab_size)
+
+    def compare(self, trial: Trial) -> tuple[tuple[Comparison, ...], bool]:
+        """What was generated against the merged weights; from the reading thread. Raises
+        `AdapterError` where an adapter's files are not those that were read."""
+        directories = {}
+        for key in {s.key for s in trial.sequences if s.key}:
+            known = self._store[key].info
+            self._store.check_digest(known)
+            directories[key] = known.path
+        checkpoint = open_checkpoint(self._directory, dummy=self._config.dummy)
+        with self._bar("verify", self._card.num_layers, "layer") as bar, torch.inference_mode():
+            references = reference_logits(
+                checkpoint, self._card, trial.sequences, directories, bar.update
+            )
+        return compare(trial, references)
+
+    @property
+    def dtype(self) -> str:
+        """The types it computes in, as the screen shows them."""
+        return self._precision.name
 
     # -- steps
 
@@ -241,7 +321,7 @@ class ModelRunner:
         self._num_slots = 0
         self._free_slots.clear()
 
-    def launch(self, batch: Batch) -> PendingStep:
+    def launch(self, batch: Batch, *, keep_logits: bool = False) -> PendingStep:
         """Issues a step; does not wait for the device."""
         started = time.perf_counter()
         for number in batch.release:
@@ -255,6 +335,11 @@ class ModelRunner:
             self._advance(sequence, row, unclean)
             for sequence, row in zip(sequences, batch.rows, strict=True)
         ]
+        merged = self._merged
+        if merged is not None and all(row.adapter == merged.key for row in rows):
+            rows = [replace(row, adapter=None) for row in rows]  # it is in the weights
+        else:
+            merged = None
         by_slot = {sequence.slot: sequence for sequence in sequences}
         plan = None
         sampling: list[LiveSequence] = []
@@ -275,11 +360,14 @@ class ModelRunner:
             sequence.known += 1
         clean = staging.add(unclean) if unclean else None
         num_slots = self._num_slots
+        model = self._model if merged is None else merged.model
         host_us = _microseconds_since(started)
         started = time.perf_counter()
 
         def issue() -> Issued:
-            return self._issue(staging, num_slots, admitted, clean, plan, choices)
+            return self._issue(
+                staging, num_slots, admitted, clean, plan, choices, model, keep_logits
+            )
 
         issued = self._queue.submit(issue)
         step = msgspec.structs.replace(
@@ -358,6 +446,8 @@ class ModelRunner:
         clean: int | None,
         plan: StepPlan | None,
         choices: Sequence[SampleRow],
+        model: Llama,
+        keep_logits: bool,
     ) -> Issued:
         """A step from its staged inputs to its tokens' way back. Runs in the queue's order."""
         on_gpu = self._queue.device.type == "cuda"
@@ -374,19 +464,21 @@ class ModelRunner:
             self._history[slot, : len(tokens)] = tokens
         if clean is not None:
             self._pool.clean(tensors[clean])
-        sampled = NOTHING_SAMPLED
+        sampled, kept = NOTHING_SAMPLED, None
         if plan is not None:
             batch = plan.to_device(
                 tensors, self._history, self._rotary, self._precision.activations
             )
-            logits = self._model(batch, self._pool.pages)
+            logits = model(batch, self._pool.pages)
+            if keep_logits:
+                kept = logits.clone()
             if choices:
                 sampled = sample(logits, choices, self._history)
                 self._history.view(-1).index_copy_(0, batch.sample_history, sampled.token_ids.int())
         if events:
             sampled = sampled.to_host()
             events[2].record()
-        return Issued(sampled, busy_us=_microseconds_since(started), events=events)
+        return Issued(sampled, busy_us=_microseconds_since(started), events=events, logits=kept)
 
     def _grow_history(self, num_slots: int) -> None:
         old = self._history

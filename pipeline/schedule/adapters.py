@@ -37,6 +37,9 @@ class Adapter:
     def __init__(self, name: str, path: str, generation: int = 1, *, pinned: bool = False) -> None:
         self.name = name
         self.path = path
+        """As it was ordered: a directory, or a hub id."""
+        self.directory = path
+        """Where its files lie."""
         self.generation = generation
         self.pinned = pinned
         self.state = AdapterState.REGISTERED
@@ -49,6 +52,9 @@ class Adapter:
         """When it was last wanted, in requests of the registry: for the least recently used."""
         self.running = 0
         self.waiting = 0
+        self.held = 0
+        """Verifications that need it where it is."""
+        self.merged = False
         self.tally = Tally()
         self._answers: dict[int, AdapterInfo] = {}
         self._placed: set[int] = set()
@@ -60,7 +66,7 @@ class Adapter:
 
     @property
     def is_wanted(self) -> bool:
-        return self.running > 0 or self.waiting > 0
+        return self.running > 0 or self.waiting > 0 or self.held > 0
 
     def become(self, state: AdapterState, reason: str = "") -> None:
         """The one place where an adapter's state changes."""
@@ -118,6 +124,9 @@ class Adapter:
             requests=self.tally.requests,
             prompt_tokens=self.tally.prompt_tokens,
             output_tokens=self.tally.output_tokens,
+            pinned=self.pinned,
+            merged=self.merged,
+            warning=info.warning if info else "",
         )
 
 
@@ -164,18 +173,27 @@ class AdapterRegistry:
         self._clock += 1
         adapter.used = self._clock
 
-    def idle(self, *, unwanted: bool = False) -> list[Adapter]:
-        """Placed adapters that no running sequence has and nobody pinned: those first that nobody
-        waits for (with `unwanted` those alone), the least recently used first."""
+    def idle(self, *, unwanted: bool = False) -> Iterator[Adapter]:
+        """Adapters in pages that no running sequence has and nobody pinned: those first that nobody
+        waits for (with `unwanted` those alone), the least recently used first. Nothing is looked
+        through before the first is asked for."""
         idle = [
             adapter
             for adapter in self
             if adapter.state is AdapterState.GPU
-            and not (adapter.running or adapter.pinned or (unwanted and adapter.waiting))
+            and adapter.pages
+            and not (adapter.running or adapter.held or adapter.pinned)
+            and not (unwanted and adapter.waiting)
         ]
-        return sorted(idle, key=lambda adapter: (adapter.waiting > 0, adapter.used))
+        yield from sorted(idle, key=lambda adapter: (adapter.waiting > 0, adapter.used))
 
     # -- orders
+
+    def get(self, name: str) -> Adapter:
+        """The one that serves by this name now. Raises `AdapterRefused` (404 unknown)."""
+        if adapter := self._current.get(name):
+            return adapter
+        raise AdapterRefused(404, f"no adapter {name!r} is registered")
 
     def add(self, name: str, path: str, *, pinned: bool) -> Adapter:
         """A new adapter, to be read. Raises `AdapterRefused` (400 no name, 409 taken)."""
@@ -193,11 +211,9 @@ class AdapterRegistry:
     def renew(self, name: str) -> Adapter:
         """The next generation of an adapter, from the same path, to be read beside the old one.
         Raises `AdapterRefused` (404 unknown, 409 while one is on its way)."""
-        if name not in self._current:
-            raise AdapterRefused(404, f"no adapter {name!r} is registered")
+        old = self.get(name)
         if name in self._next:
             raise AdapterRefused(409, f"adapter {name!r} is being reloaded already")
-        old = self._current[name]
         new = self._next[name] = Adapter(name, old.path, old.generation + 1, pinned=old.pinned)
         new.tally = old.tally
         return new
@@ -218,9 +234,8 @@ class AdapterRegistry:
         409 while its next generation is on its way)."""
         if name in self._next:
             raise AdapterRefused(409, f"adapter {name!r} is being reloaded: unload it then")
-        adapter = self._current.pop(name, None)
-        if adapter is None:
-            raise AdapterRefused(404, f"no adapter {name!r} is registered")
+        adapter = self.get(name)
+        del self._current[name]
         self._leave(adapter)
         return adapter
 
@@ -230,7 +245,11 @@ class AdapterRegistry:
 
     def drained(self) -> list[Adapter]:
         """Those that nobody has any more; they are forgotten here."""
-        busy = (AdapterState.VALIDATING, AdapterState.LOADING)  # a worker still answers for it
+        busy = (
+            AdapterState.FETCHING,
+            AdapterState.VALIDATING,
+            AdapterState.LOADING,
+        )  # a worker still answers for it
         gone = [a for a in self._leaving if not a.is_wanted and a.state not in busy]
         self._leaving = [adapter for adapter in self._leaving if adapter not in gone]
         return gone
@@ -240,3 +259,8 @@ class AdapterRegistry:
     def views(self) -> tuple[AdapterView, ...]:
         """The current ones, then those that leave."""
         return tuple(adapter.view() for adapter in (*self._current.values(), *self._leaving))
+
+    def views_of(self, name: str) -> tuple[AdapterView, ...]:
+        """Of `views` those with this name."""
+        found = [self._current[name]] if name in self._current else []
+        return tuple(a.view() for a in (*found, *(a for a in self._leaving if a.name == name)))

@@ -1,5 +1,4 @@
-"""`Scheduler`: from all live requests, the next `Batch`; from its tokens, what was accepted; and
-which adapters are in the pool's pages.
+"""`Scheduler`: from all live requests, the next `Batch`; from its tokens, what was accepted.
 
 Pure: no socket, no tensor, no clock but the one it is handed. The authority on every sequence;
 the workers hold only what a batch told them and may be rebuilt from here.
@@ -8,7 +7,9 @@ the workers hold only what a batch told them and may be rebuilt from here.
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterator
+import sys
+from array import array
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from ..messages import (
@@ -17,9 +18,8 @@ from ..messages import (
     Batch,
     BatchRow,
     BatchView,
-    DropAdapter,
-    EvictAdapter,
-    PlaceAdapter,
+    PageOwner,
+    PoolMap,
     Request,
     StreamToken,
     Tokens,
@@ -27,8 +27,10 @@ from ..messages import (
 from .adapters import Adapter, AdapterRegistry
 from .block_pool import BlockPool, OutOfPages
 from .policies import POLICIES, Policy
+from .residency import Residency
 from .sequence import Sequence, SequenceState
 
+MOST_OWNERS = (1 << 16) - 1
 PATIENCE_SECONDS = 2.0
 """So long a request whose adapter finds no room lets younger ones pass; then they wait behind it,
 and what they hold runs dry."""
@@ -64,6 +66,7 @@ class Scheduler:
         self.policy: Policy = POLICIES[policy]()
         self.limits = Limits()
         self.pool = BlockPool(0, self.limits.page_size)
+        self.residency = Residency(registry)
         self.epoch = 0
         self.step = 0
         self.waiting: list[Sequence] = []
@@ -75,8 +78,6 @@ class Scheduler:
         self._by_number: dict[int, Sequence] = {}
         self._next_number = 0
         self._release: list[int] = []
-        self.orders: list[PlaceAdapter | EvictAdapter | DropAdapter] = []
-        """For the workers, to be sent before the next batch."""
 
     # -- the workers' limits
 
@@ -90,10 +91,7 @@ class Scheduler:
         self.limits = limits
         self.pool = BlockPool(limits.num_pages, limits.page_size)
         self._release.clear()
-        self.orders.clear()
-        for adapter in self.registry:
-            if adapter.pages:
-                adapter.lose_pages()
+        self.residency.reset(epoch, self.pool)
 
     # -- requests
 
@@ -129,10 +127,8 @@ class Scheduler:
 
     def can_ever_fit(self, num_tokens: int, adapter: Adapter) -> bool:
         """Whether a sequence would fit if it ran alone, beside its adapter and pinned ones."""
-        pinned = sum(
-            a.info.pages for a in self.registry if a.pinned and a.info and a is not adapter
-        )
         own = adapter.info.pages if adapter.info else 0
+        pinned = self.residency.pinned_pages(but=adapter)
         return self.pool.pages_for(num_tokens) + own + pinned <= self.pool.total
 
     def add(self, request: Request) -> Sequence:
@@ -147,7 +143,7 @@ class Scheduler:
         adapter.tally.requests += 1
         adapter.tally.prompt_tokens += sequence.num_prompt
         need = self._worst_case().with_candidate(*_size(sequence))
-        self._adapter_wait(adapter, need, unwanted=True)  # prefetch
+        self.residency.wait(adapter, need, unwanted=True)  # prefetch
         return sequence
 
     def finish(self, request_id: str) -> Sequence | None:
@@ -173,12 +169,15 @@ class Scheduler:
     # -- steps
 
     def next_batch(self, now: float = 0.0) -> Batch | None:
-        """The next step, or None where nothing can be computed now. `orders` go before it."""
+        """The next step, or None where nothing can be computed now. What `residency` orders goes
+        before it."""
         plan = Plan(self.limits.max_prefill_tokens)
         for sequence in list(self.running):
             if sequence.state is SequenceState.RUNNING:  # not preempted for one before it
                 self._schedule(sequence, plan)
         self._admit(plan, now)
+        if self.residency.trials:
+            self.residency.start_trials(self.kv_pages_at_worst())
         if not plan.rows:
             return None
         batch = Batch(
@@ -225,8 +224,8 @@ class Scheduler:
             try:
                 return self.pool.allocate(count)
             except OutOfPages:
-                if idle := self.registry.idle():
-                    self._evict(idle[0])
+                if (idle := next(self.registry.idle(), None)) is not None:
+                    self.residency.evict(idle)
                     continue
                 youngest = max(self.running, key=lambda s: s.request.arrived_at)
                 self._preempt(youngest, plan)
@@ -255,6 +254,7 @@ class Scheduler:
             return
         demand = self._worst_case()
         blocked = ""
+        shortages: list[tuple[int, int]] = []
         for sequence in list(self.policy.order(self.waiting)):
             if blocked:
                 sequence.reason = blocked
@@ -267,108 +267,40 @@ class Scheduler:
                 sequence.reason = blocked = "prompt tokens of this step are spent"
             else:
                 need = demand.with_candidate(*_size(sequence))
-                # Not so where adapters were pinned since it came: then it blocks nobody.
-                can_fit = self.can_ever_fit(sum(_size(sequence)), sequence.adapter)
-                if wait := self._adapter_wait(sequence.adapter, need):
+                adapter = sequence.adapter
+                if wait := self.residency.wait(adapter, need, shortages=shortages):
                     # Others pass it, for a while: they do not need what it waits for.
                     sequence.reason = wait
                     is_old = now - sequence.request.arrived_at > PATIENCE_SECONDS
-                    if is_old and sequence.adapter.state is AdapterState.HOST and can_fit:
+                    if is_old and adapter.state is AdapterState.HOST and self._can_fit(sequence):
                         blocked = f"behind an older request: {wait}"
                     continue
                 soon = self.pool.pages_for(min(sequence.length, plan.budget))
-                idle = [a for a in self.registry.idle() if a is not sequence.adapter]
-                if not self._make_room(soon, need, idle):
+                idle = (a for a in self.registry.idle() if a is not adapter)
+                if not self.residency.make_room(soon, need, idle):
                     room = self.pool.total - self.pool.adapters
                     sequence.reason = f"no KV pages: {need} at worst, {room} in all"
-                    blocked = "behind another: no KV pages" if can_fit else ""
+                    blocked = "behind another: no KV pages" if self._can_fit(sequence) else ""
                     continue
                 demand.add(*_size(sequence))
                 self._start(sequence, plan)
 
+    def _can_fit(self, sequence: Sequence) -> bool:
+        """It could once it came; adapters pinned since may keep it out, then it blocks nobody."""
+        return self.can_ever_fit(sum(_size(sequence)), sequence.adapter)
+
     def _worst_case(self) -> Demand:
-        """What all running sequences may come to need."""
+        """What all running sequences may come to need, and verifications hold."""
         demand = Demand(self.pool.page_size)
         for sequence in self.running:
             demand.add(*_size(sequence))
+        if held := self.residency.trial_pages:
+            demand.add(held * self.pool.page_size, 0)
         return demand
 
-    # -- adapters
-
-    def _adapter_wait(self, adapter: Adapter, kv_pages: int, *, unwanted: bool = False) -> str:
-        """Why a request must wait for its adapter, "" where it need not. Starts to place it where
-        it fits beside `kv_pages`, what all sequences may come to need with this one."""
-        if adapter.state is AdapterState.GPU:
-            return ""
-        if adapter.state is not AdapterState.HOST or adapter.info is None:
-            return f"adapter {adapter.name} is {adapter.state.value}"
-        pages = adapter.info.pages
-        if not self._make_room(pages, kv_pages + pages, self.registry.idle(unwanted=unwanted)):
-            return f"no pages for adapter {adapter.name}: it takes {pages}"
-        self.place(adapter)
-        return f"adapter {adapter.name} is loading" if pages else ""
-
-    def settle(self, adapter: Adapter) -> None:
-        """An adapter was read. FAILED where it may not have its pages; else placed at once, while
-        adapters take less than half the pool and all that runs fits beside them."""
-        assert adapter.info is not None
-        own, half = adapter.info.pages, self.pool.total // 2
-        pinned = sum(a.info.pages for a in self.registry if a.pinned and a.info)
-        if own >= self.pool.total or (adapter.pinned and pinned > half):
-            whose = "pinned adapters would take" if adapter.pinned else "it takes"
-            adapter.become(
-                AdapterState.FAILED,
-                f"{whose} {pinned if adapter.pinned else own} of the pool's {self.pool.total} "
-                "pages; see --max-total-tokens",
-            )
-            return
-        pages = self.pool.adapters + own
-        fits = pages + self._worst_case().with_candidate(0, 0) <= self.pool.total
-        if own <= self.pool.free and pages <= half and fits:
-            self.place(adapter)
-
-    def place(self, adapter: Adapter) -> None:
-        """Gives an adapter on the host its pages; the workers copy it there. Raises
-        `OutOfPages`."""
-        assert adapter.state is AdapterState.HOST and adapter.info is not None
-        if adapter.info.pages == 0:  # an ablation: there is nothing to compute with
-            adapter.become(AdapterState.GPU)
-            return
-        adapter.pages = self.pool.allocate_adapter(adapter.info.pages)
-        adapter.become(AdapterState.LOADING)
-        self.orders.append(PlaceAdapter(self.epoch, adapter.key, adapter.pages))
-
-    def _make_room(self, now: int, worst: int, idle: list[Adapter]) -> bool:
-        """Whether `now` pages are free, and `worst` beside the adapters at all; evicts as many of
-        the `idle` adapters, in their order, as make it so."""
-        spare = sum(len(adapter.pages) for adapter in idle)
-        pool = self.pool
-        if pool.free + spare < now or pool.adapters - spare + worst > pool.total:
-            return False
-        while pool.free < now or pool.adapters + worst > pool.total:
-            self._evict(idle.pop(0))
-        return True
-
-    def _evict(self, adapter: Adapter) -> None:
-        """No step posted later reads its pages: nobody who runs has it."""
-        self.pool.release_adapter(adapter.lose_pages())
-        self.orders.append(EvictAdapter(adapter.key))
-
-    def unplaced(self, adapter: Adapter, error: str) -> None:
-        """A worker could not copy it; others may have."""
-        if adapter.pages:
-            self._evict(adapter)
-        adapter.become(AdapterState.FAILED, error)
-
-    def sweep(self) -> list[Adapter]:
-        """Gives back what adapters hold that were unloaded and that nobody has any more."""
-        gone = self.registry.drained()
-        for adapter in gone:
-            if adapter.pages:
-                self._evict(adapter)
-            adapter.become(AdapterState.GONE)
-            self.orders.append(DropAdapter(adapter.key))
-        return gone
+    def kv_pages_at_worst(self) -> int:
+        """Pages that all running sequences and verifications may come to need."""
+        return self._worst_case().with_candidate(0, 0)
 
     # -- sequences that start and stop
 
@@ -449,16 +381,42 @@ class Scheduler:
         """Running first, then waiting by arrival."""
         return BatchView(now, tuple(s.view() for s in (*self.running, *self.waiting)))
 
+    def pool_map(self, now: float) -> PoolMap:
+        """Who has each page."""
+        owners: list[PageOwner] = []
+        pages = array("H", bytes(2 * self.pool.total))
+        for adapter in self.registry:
+            if adapter.pages:
+                owners.append(PageOwner("adapter", adapter.key, adapter.name))
+                _mark(pages, adapter.pages, len(owners))
+        for trial in self.residency.trials.values():
+            if trial.pages:
+                owners.append(PageOwner("check", trial.adapter.key, trial.adapter.name))
+                _mark(pages, trial.pages, len(owners))
+        for sequence in self.running:
+            request = sequence.request
+            owners.append(PageOwner("kv", request.request_id, request.adapter))
+            _mark(pages, sequence.pages, len(owners))
+        if sys.byteorder == "big":
+            pages.byteswap()
+        return PoolMap(now, self.pool.page_size, tuple(owners), pages.tobytes())
+
     def check(self) -> None:
         """Asserts the pool's law against the sequences, when idle and in tests."""
         self.pool.check()
-        held = sum(len(sequence.pages) for sequence in self.running)
+        held = sum(len(sequence.pages) for sequence in self.running) + self.residency.trial_pages
         assert self.pool.kv == held, f"pool says {self.pool.kv} KV pages, sequences hold {held}"
         assert all(not sequence.pages for sequence in self.waiting)
         placed = sum(len(adapter.pages) for adapter in self.registry)
         assert self.pool.adapters == placed, (
             f"pool says {self.pool.adapters} adapter pages, adapters hold {placed}"
         )
+
+
+def _mark(owner_of: array[int], pages: Iterable[int], owner: int) -> None:
+    owner = min(owner, MOST_OWNERS)
+    for page in pages:
+        owner_of[page] = owner
 
 
 def _size(sequence: Sequence) -> tuple[int, int]:

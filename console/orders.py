@@ -1,0 +1,173 @@
+"""`Orders`: orders about adapters that are on their way, and who waits for their answers.
+
+Knows no widget and no socket: it is given how to send, and told what was answered. An order always
+ends: with the router's reply, or with one made here that says why there is none.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeAlias
+from uuid import uuid4
+
+from msgspec import Struct
+
+from ..pipeline.messages import (
+    AdapterOrder,
+    AdapterReply,
+    LoadAdapter,
+    MergeAdapter,
+    PinAdapter,
+    PlanAdapters,
+    ReloadAdapter,
+    UnloadAdapter,
+    VerifyAdapter,
+)
+from ..pipeline.sockets import InboxFull
+from .ledger import Ledger
+
+QUICK_SECONDS = 20.0
+"""For what the router answers from its books or from a file's header."""
+SLOW_SECONDS = 1800.0
+"""For what waits for files, for running requests or for the device."""
+GRACE_SECONDS = 5.0
+"""A router that was restarted may have found the order in its inbox."""
+UNANSWERED, NOT_THERE = 504, 503
+
+Listener: TypeAlias = Callable[[AdapterReply], bool]
+"""Told of the answer; True when it has shown it to the operator."""
+
+
+class Pending(Struct, frozen=True):
+    """An order without an answer yet."""
+
+    order: AdapterOrder
+    given_at: float
+    router: int | None
+    """Incarnation of the router it was given to."""
+    listener: Listener
+
+
+class Orders:
+    """`give` an order; `answered` when its reply is there; `sweep` now and then."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        inbox: str,
+        send: Callable[[AdapterOrder], None],
+        forget: Callable[[], None],
+        tell: Callable[[AdapterOrder | None, AdapterReply], None],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`inbox` is where answers go. `forget` drops what was sent and not taken; `tell` shows a
+        reply that no listener did, with the order that it answers."""
+        self.inbox = inbox
+        self._ledger, self._send, self._forget, self._tell = ledger, send, forget, tell
+        self._clock = clock
+        self._pending: dict[str, Pending] = {}
+        self._restarted_at: float | None = None
+
+    def give(self, order: AdapterOrder, listener: Listener = lambda _: False) -> None:
+        """Sends it. The listener is told once, at once where the order cannot even be sent."""
+        now = self._clock()
+        router = self._ledger.incarnation("router")
+        pending = Pending(order, now, router, listener)
+        if not self._ledger.is_alive("router", now):
+            self._end(pending, self._refusal(order, NOT_THERE, "the router is not running"))
+            return
+        try:
+            self._send(order)
+        except InboxFull as error:
+            self._end(pending, self._refusal(order, NOT_THERE, str(error)))
+            return
+        self._pending[order.order] = pending
+        self._note(order)
+
+    def answered(self, reply: AdapterReply) -> None:
+        """The router's answer; one that comes after it was given up is told all the same."""
+        pending = self._pending.pop(reply.order, None)
+        is_gone = pending is not None and isinstance(pending.order, UnloadAdapter)
+        self._ledger.take_reply(reply, is_gone and reply.status == 200)
+        if pending is None:
+            self._tell(None, reply)
+        else:
+            self._end(pending, reply)
+
+    def sweep(self) -> None:
+        """Ends the orders that nobody will answer any more."""
+        now = self._clock()
+        router = self._ledger.incarnation("router")
+        lost: list[tuple[Pending, str]] = []
+        is_another = False
+        for pending in self._pending.values():
+            quick = isinstance(pending.order, PlanAdapters | PinAdapter)
+            limit = QUICK_SECONDS if quick else SLOW_SECONDS
+            if router != pending.router:
+                is_another = True
+                since = self._restarted_at or now
+                if now - since >= GRACE_SECONDS:
+                    lost.append((pending, "the router was restarted before it answered"))
+            elif now - pending.given_at > limit:
+                lost.append((pending, f"the router has not answered for {limit:.0f} s"))
+        self._restarted_at = (self._restarted_at or now) if is_another else None
+        if lost:
+            self._forget()
+        for pending, why in lost:
+            del self._pending[pending.order.order]
+            self._end(pending, self._refusal(pending.order, UNANSWERED, why))
+
+    def is_pending(self, order: str) -> bool:
+        """Is it still without an answer?"""
+        return order in self._pending
+
+    def is_verifying(self, name: str) -> bool:
+        orders = (pending.order for pending in self._pending.values())
+        return any(isinstance(order, VerifyAdapter) and order.name == name for order in orders)
+
+    def _end(self, pending: Pending, reply: AdapterReply) -> None:
+        self._note(pending.order)
+        if not pending.listener(reply):
+            self._tell(pending.order, reply)
+
+    def _note(self, order: AdapterOrder) -> None:
+        """What is being done to an adapter, in the books."""
+        if isinstance(order, PlanAdapters):
+            return
+        orders = [p.order for p in self._pending.values() if name_of(p.order) == order.name]
+        self._ledger.take_order(order.name, doing(orders[-1]) if orders else "")
+
+    def _refusal(self, order: AdapterOrder, status: int, text: str) -> AdapterReply:
+        return AdapterReply(
+            order=order.order, status=status, text=text, at=self._clock(), name=name_of(order)
+        )
+
+
+def order_id() -> str:
+    """Unlike every other, of other consoles too."""
+    return uuid4().hex
+
+
+def name_of(order: AdapterOrder) -> str:
+    """The adapter an order is about; "" where it is about none."""
+    return "" if isinstance(order, PlanAdapters) else order.name
+
+
+def doing(order: AdapterOrder) -> str:
+    """What is going on while it is carried out."""
+    match order:
+        case LoadAdapter():
+            return "loading"
+        case ReloadAdapter():
+            return "reloading"
+        case UnloadAdapter():
+            return "unloading"
+        case PinAdapter(pinned=pinned):
+            return "pinning" if pinned else "unpinning"
+        case PlanAdapters():
+            return "planning"
+        case VerifyAdapter():
+            return "verifying"
+        case MergeAdapter(name=name):
+            return "merging" if name else "unmerging"

@@ -1,0 +1,204 @@
+"""An adapter's looks and all its details: what a row, a plan and a verdict say, as lines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ...pipeline.messages import AdapterPlan, AdapterState, AdapterView, Comparison
+from .. import units
+from ..board import AdapterRow, Board, Level, Verdict
+from ..pane import Line, Span, field, line
+
+WORDS = {AdapterState.GPU: "on device", AdapterState.HOST: "in memory"}
+"""Where an adapter lies, said so that it is true on a CPU as well."""
+STATES: dict[AdapterState, tuple[str, Level]] = {
+    AdapterState.GPU: ("●", "good"),
+    AdapterState.HOST: ("◐", "good"),
+    AdapterState.REGISTERED: ("○", "dim"),
+    AdapterState.FETCHING: ("▸", "warn"),
+    AdapterState.VALIDATING: ("▸", "warn"),
+    AdapterState.LOADING: ("▸", "warn"),
+    AdapterState.DRAINING: ("◌", "warn"),
+    AdapterState.GONE: ("○", "dim"),
+    AdapterState.FAILED: ("✗", "bad"),
+}
+PLACES = {
+    AdapterState.HOST: "host",
+    AdapterState.LOADING: "host",
+    AdapterState.GPU: "device",
+    AdapterState.DRAINING: "device",
+}
+"""The nearest place to the device where its weights are; elsewhere they are on the disk alone."""
+MODULES = {
+    "q_proj": "q",
+    "k_proj": "k",
+    "v_proj": "v",
+    "o_proj": "o",
+    "gate_proj": "gate",
+    "up_proj": "up",
+    "down_proj": "down",
+}
+PINNED, MERGED = "⚑", "⊕"
+
+
+def targets(modules: Sequence[str]) -> str:
+    """`q k v o gate up down`: the modules an adapter changes, in the order of a layer."""
+    known = [short for name, short in MODULES.items() if name in modules]
+    return " ".join([*known, *(units.clean(name) for name in modules if name not in MODULES)])
+
+
+def place(view: AdapterView) -> str:
+    """`disk`, `host` or `device`."""
+    if view.state is AdapterState.DRAINING and not view.pages:
+        return "host"
+    return PLACES.get(view.state, "disk")
+
+
+def state(row: AdapterRow, board: Board) -> Span:
+    """Its state, or what this console is having done to it."""
+    doing = board.orders.get("" if row.is_base else row.name)
+    mark, level = STATES[row.view.state]
+    if doing and level != "warn":  # the router's own word says more, where it has one
+        return (f"▸ {doing}", "warn")
+    return (f"{mark} {WORDS.get(row.view.state, row.view.state.value)}", level)
+
+
+def remark(row: AdapterRow) -> Span | None:
+    """Why it is as it is, or what an operator should know."""
+    if row.view.reason:
+        return (units.clean(row.view.reason), STATES[row.view.state][1])
+    if row.view.warning:
+        return (f"△ {units.clean(row.view.warning)}", "warn")
+    return None
+
+
+class AdapterDetails:
+    """One adapter: what it is, where it is, what it has done."""
+
+    def __init__(self, row: AdapterRow) -> None:
+        self._row = row
+
+    def lines(self, board: Board, width: int) -> Sequence[Line]:
+        found = (
+            r for r in board.adapters if (r.is_base, r.name) == (self._row.is_base, self._row.name)
+        )
+        now = next(found, None)
+        self._row = row = now or self._row
+        view = row.view
+        ago = units.age(max(0.0, board.now - view.since))
+        head: Span = state(row, board) if now else ("○ gone", "dim")
+        lines = [line(*field("state"), head, (f"  for {ago}", "dim"))]
+        if view.reason:
+            lines += _wrapped("why", view.reason, STATES[view.state][1], width)
+        if view.warning:
+            lines += _wrapped("warning", view.warning, "warn", width)
+        if not row.is_base:
+            lines += [
+                line(*field("where"), (_residency(view), "text")),
+                line(*field("pinned"), *_yes(view.pinned, PINNED, "stays while nobody uses it")),
+                line(*field("merged"), *_yes(view.merged, MERGED, "has a copy of the weights")),
+                line(*field("rank"), (f"{view.rank or units.NOTHING}", "text")),
+                line(*field("changes"), (targets(view.target_modules) or units.NOTHING, "text")),
+                line(*field("generation"), (f"{view.generation}", "text")),
+                line(*field("digest"), (view.digest[:32] or units.NOTHING, "text")),
+            ]
+        lines += _wrapped("path", view.path, "text", width)
+        lines += [
+            line(
+                *field("size"),
+                (units.size(view.num_bytes), "text"),
+                (f"  {view.pages} pages of the pool", "dim"),
+            ),
+            Line(),
+            line(("work", "title")),
+            line(*field("now"), (f"{view.running} running, {view.waiting} waiting", "text")),
+            line(*field("speed"), (f"{units.rate(row.tokens_s)} tok/s", row.tint)),
+            line(*field("requests"), (units.count(view.requests), "text")),
+            line(
+                *field("tokens"),
+                (units.count(view.prompt_tokens), "text"),
+                (" in, ", "dim"),
+                (units.count(view.output_tokens), "text"),
+                (" out", "dim"),
+            ),
+        ]
+        verdict = None if row.is_base else board.verdicts.get(row.name)
+        if verdict is not None:
+            lines += [Line(), line(("verification", "title")), *verdict_lines(verdict, width)]
+        return lines
+
+
+def _wrapped(name: str, text: str, ink: str, width: int) -> list[Line]:
+    """A field whose text may take several lines."""
+    parts = units.wrap(text, max(8, width - 12))
+    return [line(*field("" if at else name), (part, ink)) for at, part in enumerate(parts)]
+
+
+def _residency(view: AdapterView) -> str:
+    """Everywhere that its weights are."""
+    reached = ("disk", "host", "device")
+    return ", ".join(reached[: reached.index(place(view)) + 1])
+
+
+def _yes(is_so: bool, mark: str, meaning: str) -> tuple[Span, ...]:
+    return ((f"{mark} ", "key"), (meaning, "text")) if is_so else (("no", "dim"),)
+
+
+# --- verdicts and plans -------------------------------------------------------------------------
+
+
+def verdict_lines(verdict: Verdict, width: int) -> list[Line]:
+    """The comparison as a table, and the verdict below it."""
+    found = verdict.verification
+    name_width = max(8, min(22, width - 50))
+    head = f"{'':<6} {'adapter':<{name_width}}{'equal':>10}{'largest':>11}{'mean':>10}{'range':>9}"
+    lines = [line((head, "dim"))]
+    lines += [_comparison(row, name_width) for row in found.comparisons]
+    word: Span = ("✓ right", "good") if found.is_right else ("✗ NOT right", "bad")
+    what = f"  {units.clean(found.key)} in {found.dtype}, {units.duration(found.seconds)}"
+    lines += [
+        Line(),
+        line(word, (what, "text"), (f", at {units.clock(verdict.at)}", "dim")),
+        line(("against the weights merged in float32: equal greedy tokens, |Δ| of logits", "dim")),
+    ]
+    return lines
+
+
+def _comparison(row: Comparison, name_width: int) -> Line:
+    is_equal = row.equal_tokens == row.tokens
+    equal = f"{row.equal_tokens} of {row.tokens}"
+    return line(
+        (units.fit(units.clean(row.place), 6), "dim"),
+        (" " + units.fit(units.clean(row.adapter or "base"), name_width), "text"),
+        (f"{equal:>10}", "number" if is_equal else "warn"),
+        (f"{row.largest_logit:>11.2g}", "number"),
+        (f"{row.mean_logit:>10.2g}", "dim"),
+        (f"{row.range_logit:>9.3g}", "dim"),
+    )
+
+
+def plan_lines(plan: AdapterPlan, width: int) -> list[Line]:
+    """What loading a directory would take, the verdict first."""
+    if plan.reason:
+        return _wrapped("✗ refused", plan.reason, "bad", width)
+    if plan.fits:
+        verdict: Span = ("✓ fits now", "good")
+    else:
+        verdict = ("◌ no room now: it waits in memory until there is", "warn")
+    lines = [
+        line(*field("room"), verdict),
+        line(
+            *field("size"),
+            (units.size(plan.num_bytes), "text"),
+            (f" in {units.count(plan.pages)} pages", "text"),
+            (f", {units.count(plan.free_pages)} free before it", "dim"),
+        ),
+        line(*field("takes"), (f"{units.count(plan.kv_tokens)} tokens of KV", "text")),
+    ]
+    if plan.evicts:
+        lines += _wrapped("evicts", ", ".join(plan.evicts), "warn", width)
+    changes = f"{targets(plan.target_modules)}, rank {plan.rank}"
+    lines += _wrapped("changes", changes, "text", width)
+    if plan.warning:
+        lines += _wrapped("warning", plan.warning, "warn", width)
+    return lines

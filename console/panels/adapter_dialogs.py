@@ -1,0 +1,303 @@
+"""Dialogs to plan and to load an adapter. What was typed stays until it has succeeded."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import PurePath
+from typing import ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, VerticalScroll
+from textual.widget import Widget
+from textual.widgets import Button, Checkbox, Input, Label
+
+from ...pipeline.config import absolute_path
+from ...pipeline.messages import AdapterPlan, AdapterReply, LoadAdapter, PlanAdapters
+from .. import plot, units
+from ..board import Board
+from ..dialogs import LiveScreen
+from ..orders import Orders, order_id
+from ..pane import Line, Pane, Span, line
+from .adapter_details import plan_lines
+
+MOST_LINES = 40
+STAGES = ("fetch", "adapters")
+"""Stages of a load that have a bar."""
+
+
+class NotePane(Pane):
+    """The lines under a form: a plan, how far a load is, why it was refused."""
+
+    FRAMED: ClassVar[bool] = False
+
+    def __init__(self) -> None:
+        super().__init__(classes="note")
+        self._plans: tuple[AdapterPlan, ...] = ()
+        self._word: Span = ("", "text")
+        self._bar: tuple[Span, ...] = ()
+
+    def show_word(self, text: str, ink: str) -> None:
+        self._word = (text, ink)
+        self._bar = ()
+        self.paint()
+
+    def show_plans(self, plans: Sequence[AdapterPlan]) -> None:
+        self._plans, self._word, self._bar = tuple(plans), ("", "text"), ()
+        self.paint()
+
+    def show_bar(self, bar: tuple[Span, ...]) -> None:
+        self._bar = bar
+        self.paint()
+
+    def lines(self, board: Board, width: int, height: int) -> Sequence[Line]:
+        found: list[Line] = []
+        for plan in self._plans:
+            if len(self._plans) > 1:
+                found.append(line((units.clean(plan.path), "title")))
+            found += [*plan_lines(plan, width), Line()]
+        text, ink = self._word
+        found += [line((part, ink)) for part in units.wrap(text, max(8, width)) if text]
+        if self._bar:
+            found.append(Line(self._bar))
+        while found and not found[-1].spans:
+            found.pop()
+        wanted = max(1, min(len(found), MOST_LINES))
+        if wanted != height:
+            self.styles.height = wanted
+        return found
+
+
+class MarkBox(Checkbox):
+    """Where it is off its mark is gone, not only dim: there may be no colours."""
+
+    BUTTON_INNER = " "
+
+    def watch_value(self) -> None:
+        self.BUTTON_INNER = "X" if self.value else " "
+        super().watch_value()
+
+
+class AdapterForm(LiveScreen[str]):
+    """What both dialogs have: a path, a plan of it, buttons. Escape leaves it at any time; an
+    answer that comes later is told as a toast."""
+
+    TITLE: ClassVar[str] = ""
+    SUBTITLE: ClassVar[str] = ""
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "leave", "Cancel", key_display="esc"),
+        Binding("ctrl+n", "plan", "Plan"),
+    ]
+
+    def __init__(self, orders: Orders, path: str = "") -> None:
+        super().__init__()
+        self._orders = orders
+        self._path = path
+        self._waits_for = ""
+        """The plan that was asked for last; an older one's answer is passed over."""
+        self._note = NotePane()
+
+    def compose(self) -> ComposeResult:
+        with VerticalScroll(classes="dialog form") as box:
+            box.can_focus = False
+            box.border_title, box.border_subtitle = self.TITLE, self.SUBTITLE
+            yield from self.fields()
+            yield self._note
+            with Horizontal(classes="buttons"):
+                yield from self.buttons()
+
+    def fields(self) -> ComposeResult:
+        raise NotImplementedError
+
+    def buttons(self) -> ComposeResult:
+        raise NotImplementedError
+
+    def path_field(self, hint: str) -> Widget:
+        return _field("path", self._path, hint)
+
+    @property
+    def path(self) -> str:
+        return self.query_one("#path", Input).value.strip()
+
+    def paint(self, board: Board) -> None:
+        """Nothing here moves by itself."""
+
+    # -- plan
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        """Another path: the plan shown is not its own."""
+        if event.input.id == "path" and event.value != self._path:
+            self._path, self._waits_for = event.value, ""
+            self._note.show_plans(())
+
+    def action_plan(self) -> None:
+        paths = self.paths()
+        if not paths:
+            self._note.show_word("Type the directory of the adapter first.", "warn")
+            self.query_one("#path").focus()
+            return
+        ticket = self._waits_for = order_id()
+        self._note.show_word("reading its headers …", "dim")
+        self._orders.give(
+            PlanAdapters(order=ticket, reply_to=self._orders.inbox, paths=paths),
+            self._show_plan,
+        )
+
+    def paths(self) -> tuple[str, ...]:
+        return (absolute_path(self.path),) if self.path else ()
+
+    def _show_plan(self, reply: AdapterReply) -> bool:
+        if not self.is_attached or reply.order != self._waits_for:
+            return True  # nobody waits for a plan of what was typed before
+        self._waits_for = ""
+        if reply.plans:
+            self._note.show_plans(reply.plans)
+            self.planned(reply.plans)
+        else:
+            self._note.show_word(units.clean(reply.text), "bad")
+        return True
+
+    def planned(self, plans: Sequence[AdapterPlan]) -> None:
+        """A plan is shown."""
+
+    def action_leave(self) -> None:
+        self.dismiss("")
+
+
+def _field(name: str, value: str, hint: str) -> Widget:
+    """A line to type in behind its name."""
+    given = Input(value=value, placeholder=hint, compact=True, id=name)
+    given.cursor_blink = False  # an open dialog costs nothing
+    return Horizontal(Label(name), given, classes="field")
+
+
+class LoadDialog(AdapterForm):
+    """A name, a path, whether to pin it."""
+
+    TITLE = "Load an adapter"
+    SUBTITLE = "enter loads · ctrl+n plans · esc cancels"
+
+    def __init__(self, orders: Orders, path: str = "") -> None:
+        super().__init__(orders, path)
+        self._loading = ""
+
+    def fields(self) -> ComposeResult:
+        yield _field("name", "", "what requests call it; the directory's name")
+        yield self.path_field("a PEFT directory on the server, or org/name on the hub")
+        yield MarkBox("pin: keep its pages while nobody uses it", compact=True, id="pin")
+
+    def buttons(self) -> ComposeResult:
+        yield Button("Load", variant="primary", compact=True, id="load")
+        yield Button("Plan", compact=True, id="plan")
+        yield Button("Cancel", compact=True, id="cancel")
+
+    def on_mount(self) -> None:
+        self.query_one("#name").focus()
+        if self._path:
+            self.action_plan()
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        if event.input.id == "name" and not self.path:
+            self.query_one("#path").focus()
+        else:
+            self._load()
+
+    def on_button_pressed(self, event: Button.Pressed) -> None:
+        match event.button.id:
+            case "load":
+                self._load()
+            case "plan":
+                self.action_plan()
+            case _:
+                self.action_leave()
+
+    def _load(self) -> None:
+        if not self.path:
+            self._note.show_word("Type the directory of the adapter first.", "warn")
+            self.query_one("#path").focus()
+            return
+        if self._orders.is_pending(self._loading):
+            return  # one enter is enough
+        path = absolute_path(self.path)
+        name = self.query_one("#name", Input).value.strip() or PurePath(path).name
+        self._loading = order_id()
+        self._waits_for = ""
+        self._note.show_word(f"loading {name} …", "dim")
+        order = LoadAdapter(
+            order=self._loading,
+            reply_to=self._orders.inbox,
+            name=name,
+            path=path,
+            pinned=self.query_one("#pin", Checkbox).value,
+        )
+        self._orders.give(order, self._loaded)
+
+    def _loaded(self, reply: AdapterReply) -> bool:
+        """Refused: it says so and keeps what was typed."""
+        if not self.is_attached:
+            return False
+        if reply.status == 200:
+            self.dismiss("")
+            return False
+        self._note.show_word(units.clean(reply.text), "bad")
+        return True
+
+    def paint(self, board: Board) -> None:
+        """How far the load is."""
+        bars = [bar for bar in board.progress if bar.stage in STAGES and not bar.done]
+        if not bars or not self._orders.is_pending(self._loading):
+            return
+        bar = bars[-1]
+        filled, rest = plot.gauge(bar.current / bar.total if bar.total else 0.0, 20)
+        so_far = f" {bar.current:.0f}" + (f"/{bar.total:.0f} {bar.unit}" if bar.total else "")
+        label = units.clean(bar.label)
+        self._note.show_bar(
+            ((f"{label}  ", "dim"), (filled, "info"), (rest, "rest"), (so_far, "number"))
+        )
+
+
+class PlanDialog(AdapterForm):
+    """Paths, and what it would take to load them one after the other. Answers with the one to
+    load."""
+
+    TITLE = "Plan adapters"
+    SUBTITLE = "enter plans · esc closes"
+
+    def fields(self) -> ComposeResult:
+        yield self.path_field("PEFT directories on the server, with spaces between them")
+
+    def buttons(self) -> ComposeResult:
+        yield Button("Plan", variant="primary", compact=True, id="plan")
+        yield Button("Load it …", compact=True, id="load", disabled=True)
+        yield Button("Close", compact=True, id="cancel")
+
+    def on_mount(self) -> None:
+        self.query_one("#path").focus()
+
+    def paths(self) -> tuple[str, ...]:
+        try:
+            given = shlex.split(self.path)
+        except ValueError:  # a quote that is not closed
+            given = self.path.split()
+        return tuple(absolute_path(path) for path in given)
+
+    def planned(self, plans: Sequence[AdapterPlan]) -> None:
+        self.query_one("#load", Button).disabled = len(plans) != 1 or bool(plans[0].reason)
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        if event.value != self._path:
+            self.query_one("#load", Button).disabled = True
+        super().on_input_changed(event)
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        self.action_plan()
+
+    def on_button_pressed(self, event: Button.Pressed) -> None:
+        match event.button.id:
+            case "plan":
+                self.action_plan()
+            case "load":
+                self.dismiss(self.path)
+            case _:
+                self.action_leave()

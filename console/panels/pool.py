@@ -1,0 +1,236 @@
+"""The page pool: how it is split, and a map of whose every page is, under a cursor or the mouse."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+from typing import ClassVar
+
+from textual import events
+from textual.binding import Binding, BindingType
+
+from .. import plot, units
+from ..board import Board
+from ..pages import ADAPTER, CHECK, FREE, KV, Cell, PageMap, Share, pages_a_cell
+from ..pane import Line, Pane, Span, crop, line
+
+GLYPHS = {FREE: "·", KV: plot.FULL, ADAPTER: "▓", CHECK: "◇"}
+SPARSE = {KV: "▄", ADAPTER: "▒", CHECK: "◇"}
+"""Where more than half of a cell is free."""
+CURSOR = ("◆", "badge-tab")
+WHOLE_FROM = 5
+"""With fewer lines there is room for the bar alone; the map comes in its place with the focus."""
+
+
+class PoolPane(Pane, can_focus=True):
+    """One pool of pages for KV and adapters: how it is split now, and a cell for so many pages."""
+
+    TITLE = "page pool"
+    PERIOD_S = 0.5
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("left,h", "move(-1, 0)", "Left", show=False, id="pool-left"),
+        Binding("right,l", "move(1, 0)", "Right", show=False, id="pool-right"),
+        Binding("up,k", "move(0, -1)", "Up", show=False, id="pool-up"),
+        Binding("down,j", "move(0, 1)", "Down", show=False, id="pool-down"),
+        Binding("home,g", "jump(0)", "First page", show=False, id="pool-first"),
+        Binding("end,G", "jump(-1)", "Last page", show=False, id="pool-last"),
+        Binding("n", "next_part", "Next part", id="pool-next", tooltip="to where another begins"),
+    ]
+
+    def __init__(self, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self._page = 0
+        """The page under the cursor; its cell follows from the size of the pane."""
+        self._hovered: int | None = None
+        self._page_map: PageMap | None = None
+        self._made_of: tuple[object, ...] = ()
+        self._cells: tuple[Cell, ...] = ()
+        self._rows: list[Line] = []
+        self._cell_pages = self._width = 1
+        self._top = 0
+        """The pane's line where the map begins."""
+        self._is_shown = False
+
+    def caption(self, board: Board) -> Sequence[Span]:
+        if board.router is None or not board.router.pages_total:
+            return ()
+        taken = board.router.pages_kv + board.router.pages_adapters
+        return ((units.percent(taken / board.router.pages_total), "number"), (" taken", "dim"))
+
+    def lines(self, board: Board, width: int, height: int) -> Sequence[Line]:
+        if board.router is None or not board.router.pages_total:
+            self._is_shown = False
+            return [line(("no pool yet", "dim"))]
+        self._is_shown = False
+        head = [self._bar(board, width), self._legend(board, width)]
+        size: tuple[Span, ...] = (
+            (units.count(board.router.pages_total), "dim"),
+            (f" pages of {board.router.page_size} tokens", "dim"),
+        )
+        if height < WHOLE_FROM and self.has_focus:
+            head = []
+        if board.pool is None or not board.pool.pages or (height < WHOLE_FROM and head):
+            return [*head, line(*size)]
+        self._top = len(head)
+        self._is_shown = True
+        rows = self._draw(board, width, max(1, height - len(head) - 1))
+        if (pointed := self._pointed) is None:
+            cell = f"{self._cell_pages} pages" if self._cell_pages > 1 else "page"
+            return [*head, *rows, line(*size, (f", {cell} a cell", "dim"))]
+        y, x = divmod(pointed, self._width)
+        shown = [*rows[:y], _with_cursor(rows[y], x), *rows[y + 1 :]]
+        return [*head, *shown, Line(crop(self._whose(pointed), width))]
+
+    # -- its pieces
+
+    def _bar(self, board: Board, width: int) -> Line:
+        router = board.router
+        assert router is not None
+        parts = (router.pages_kv, router.pages_adapters)
+        kv, adapters = plot.shares(parts, router.pages_total, width)
+        return line(
+            (plot.FULL * kv, "pool-kv"),
+            ("▓" * adapters, "pool-adapters"),
+            (plot.REST * (width - kv - adapters), "rest"),
+        )
+
+    def _legend(self, board: Board, width: int) -> Line:
+        router = board.router
+        assert router is not None
+        legend: list[Span] = []
+        for mark, ink, name, pages in (
+            (plot.FULL, "pool-kv", "KV", router.pages_kv),
+            ("▓", "pool-adapters", "adapters" if width > 40 else "LoRA", router.pages_adapters),
+            (
+                *(plot.REST, "dim", "free"),
+                router.pages_total - router.pages_kv - router.pages_adapters,
+            ),
+        ):
+            legend += [(mark, ink), (f" {units.count(pages)}", "number"), (f" {name}  ", "dim")]
+        return Line(crop(legend, width))
+
+    def _draw(self, board: Board, width: int, height: int) -> list[Line]:
+        """The map in `height` lines; made anew only for another map or another size."""
+        assert board.pool is not None
+        of = (board.pool, len(board.tints))
+        if self._page_map is None or self._made_of[:1] != (of,):
+            self._page_map = PageMap(board.pool, board.tint)
+        if self._made_of != (of, width, height):
+            self._made_of = (of, width, height)
+            self._width = width
+            self._cell_pages = pages_a_cell(self._page_map.num_pages, width * height)
+            self._cells = self._page_map.cells(self._cell_pages)
+            self._rows = [
+                Line(tuple(_runs(self._cells[start : start + width])))
+                for start in range(0, len(self._cells), width)
+            ]
+        return self._rows
+
+    @property
+    def _pointed(self) -> int | None:
+        """The cell to tell about: under the mouse, else under the cursor where it has the keys."""
+        if self._hovered is not None and self._hovered < len(self._cells):
+            return self._hovered
+        return self._cursor if self.has_focus else None
+
+    @property
+    def _cursor(self) -> int:
+        return max(0, min(self._page // self._cell_pages, len(self._cells) - 1))
+
+    def _whose(self, cell: int) -> list[Span]:
+        """`pages 112-119  KV of 3fa… (pirate) · 3 free`."""
+        assert self._page_map is not None
+        first = cell * self._cell_pages
+        end = min(first + self._cell_pages, self._page_map.num_pages)
+        name = f"pages {first}-{end - 1}" if end - first > 1 else f"page {first}"
+        spans: list[Span] = [(f"{name}  ", "number")]
+        for number, share in enumerate(self._page_map.shares(first, end)):
+            spans += [(" · ", "faint")] if number else []
+            spans += self._share(share, end - first)
+        return spans
+
+    def _share(self, share: Share, num_pages: int) -> list[Span]:
+        count = f"{share.pages} " if share.pages < num_pages else ""
+        if share.owner is None:
+            return [(f"{count}free", "dim")]
+        owner = share.owner
+        ink = self.painted_app.board.tint(owner.adapter)
+        match owner.kind:
+            case "kv":
+                whose = units.clean(owner.adapter or "base")
+                return [
+                    (f"{count}KV of ", "dim"),
+                    (units.short_id(units.clean(owner.name)), "text"),
+                    (f" {whose}", ink),
+                ]
+            case "adapter":
+                return [(f"{count}adapter ", "dim"), (units.clean(owner.name), ink)]
+            case _:
+                return [(f"{count}{units.clean(owner.kind)} of ", "dim"), (owner.name, ink)]
+
+    # -- keys and mouse
+
+    def action_move(self, columns: int, rows: int) -> None:
+        self._go(self._cursor + columns + rows * self._width)
+
+    def action_jump(self, cell: int) -> None:
+        self._go(cell if cell >= 0 else len(self._cells) - 1)
+
+    def action_next_part(self) -> None:
+        """To the next cell that looks different; from the last one to the first."""
+        if not self._cells:
+            return
+        here, start = self._cells[self._cursor], self._cursor
+        order = (*range(start + 1, len(self._cells)), 0)
+        self._go(next((cell for cell in order if self._cells[cell][:2] != here[:2]), start))
+
+    def _go(self, cell: int) -> None:
+        if 0 <= cell < len(self._cells):
+            self._page = cell * self._cell_pages
+            self._hovered = None
+            self.paint()
+
+    def _cell_at(self, x: int, y: int) -> int | None:
+        """The cell under the mouse, the frame reckoned in."""
+        row, column = y - 1 - self._top, x - 2
+        is_inside = 0 <= row < len(self._rows) and 0 <= column < self._width
+        if not (self._is_shown and is_inside):
+            return None
+        cell = row * self._width + column
+        return cell if cell < len(self._cells) else None
+
+    def on_mouse_move(self, event: events.MouseMove) -> None:
+        self._hover(self._cell_at(event.x, event.y))
+
+    def on_leave(self) -> None:
+        self._hover(None)
+
+    def _hover(self, cell: int | None) -> None:
+        if cell != self._hovered:
+            self._hovered = cell
+            self.paint()
+
+    def on_click(self, event: events.Click) -> None:
+        cell = self._cell_at(event.x, event.y)
+        if cell is not None:
+            self._go(cell)
+
+
+def _runs(cells: Sequence[Cell]) -> list[Span]:
+    """Neighbours that look alike become one span."""
+    return [
+        ((SPARSE if look.is_sparse else GLYPHS).get(look.kind, "?") * len(list(same)), look.ink)
+        for look, same in groupby(cells)
+    ]
+
+
+def _with_cursor(row: Line, x: int) -> Line:
+    """A line of cells with a cross on one of them."""
+    spans: list[Span] = []
+    for text, ink in row.spans:
+        if 0 <= x < len(text):
+            spans += [(text[:x], ink), CURSOR, (text[x + 1 :], ink)]
+        else:
+            spans.append((text, ink))
+        x -= len(text)
+    return Line(tuple(span for span in spans if span[0]))

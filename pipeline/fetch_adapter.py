@@ -1,0 +1,29 @@
+"""One-shot: fetches an adapter of the hub and prints its directory.
+
+A process of its own, since the hub's library blocks and takes half a second to import; whoever
+serves must not wait for it. `python -m loraconsole.pipeline.fetch_adapter org/name[@revision]`.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from .config import OperatorError
+from .fetch import snapshot_of_hub
+from .model_cache import Report
+
+WANTED = ["adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"]
+"""The pickle is never read: where it alone is there, the refusal should say so."""
+
+
+def main() -> int:
+    try:
+        print(snapshot_of_hub(sys.argv[1], WANTED, Report()))
+    except OperatorError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

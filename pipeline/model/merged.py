@@ -1,0 +1,65 @@
+"""Merged weights: the same model with one adapter added into its linear maps.
+
+The pristine model stays what it is, so nothing drifts: giving a merged model up is forgetting it.
+What is not changed (norms, embedding, head, sites the adapter leaves alone) is shared.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from ..card import ModelCard
+from .adapter import SITES, Adapter, module_shapes
+from .llama import AdaptedLinear, DecoderLayer, Llama
+
+
+def merge(model: Llama, adapter: Adapter, card: ModelCard) -> Llama:
+    """A model whose maps are W + scale B A, added in float32 and rounded to W's type once."""
+    return model.with_layers([_merged_layer(layer, adapter, card) for layer in model.layers])
+
+
+def merged_bytes(adapter: Adapter, card: ModelCard, dtype: torch.dtype) -> int:
+    """Memory that `merge` takes: the sites it changes once more."""
+    shapes = module_shapes(card)
+    changed = {part.module for part in adapter.parts}
+    weights = sum(
+        shapes[member][0] * shapes[member][1]
+        for members in SITES.values()
+        for member in members
+        if not changed.isdisjoint(members)
+    )
+    return weights * card.num_layers * dtype.itemsize
+
+
+def _merged_layer(layer: DecoderLayer, adapter: Adapter, card: ModelCard) -> DecoderLayer:
+    def merged(linear: AdaptedLinear) -> AdaptedLinear:
+        delta = site_delta(adapter, card, linear.layer, linear.site)
+        return linear if delta is None else replace(linear, base=linear.base.plus(delta))
+
+    attention, mlp = layer.attention, layer.mlp
+    return replace(
+        layer,
+        attention=attention.with_maps(merged(attention.qkv), merged(attention.output)),
+        mlp=replace(mlp, gate_up=merged(mlp.gate_up), down=merged(mlp.down)),
+    )
+
+
+def site_delta(adapter: Adapter, card: ModelCard, layer: int, site: str) -> Tensor | None:
+    """What the adapter adds to the weights of a site, float32 [out_features of all its modules,
+    in_features]; None where it adds nothing there."""
+    shapes, members = module_shapes(card), SITES[site]
+    parts = [part for part in adapter.parts if part.module in members]
+    if not parts:
+        return None
+    delta = torch.zeros(sum(shapes[m][0] for m in members), shapes[members[0]][1])
+    for part in parts:
+        out_features, in_features = shapes[part.module]
+        content = adapter.host[layer].float()
+        a = content[part.a : part.a + part.rank * in_features].view(part.rank, in_features)
+        b = content[part.b : part.b + part.rank * out_features].view(part.rank, out_features)
+        first = sum(shapes[m][0] for m in members[: members.index(part.module)])
+        delta[first : first + out_features] = b.t() @ a
+    return delta

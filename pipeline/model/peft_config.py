@@ -1,0 +1,293 @@
+"""`PeftConfig`: what adapter_config.json says of the arithmetic, read as PEFT reads it.
+
+What would change the result and is not computed here is refused by name: an adapter that is served
+is served right. Knows names of modules; no shape and no tensor.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from .adapter_files import AdapterError, brief
+
+MOST_RANK = 512
+MOST_PATTERNS = 4096
+"""Names and patterns of a kind; the largest models have a thousand modules."""
+LONGEST_PATTERN = 1000
+MOST_PATTERN_S = 1.0
+"""Processor time to try all patterns on all modules; honest ones take a hundredth of it."""
+
+UNSUPPORTED = (
+    "use_dora",
+    "lora_bias",
+    "modules_to_save",
+    "layer_replication",
+    "trainable_token_indices",
+    "target_parameters",
+    "alora_invocation_tokens",
+    "use_qalora",
+    "use_bdlora",
+    "arrow_config",
+    "kasa_config",
+    "monteclora_config",
+    "velora_config",
+    "megatron_config",
+    "enable_lora",
+)
+"""Fields that change the arithmetic: refused by name where they are set."""
+
+HARMLESS = {
+    "auto_mapping",
+    "corda_config",
+    "ensure_weight_tying",
+    "eva_config",
+    "fan_in_fan_out",
+    "inference_mode",
+    "loftq_config",
+    "lora_dropout",
+    "lora_dtype",
+    "lora_ga_config",
+    "lorap_emb_lr",
+    "lorap_lr_ratio",
+    "megatron_core",
+    "merge_weights",
+    "peft_version",
+    "qalora_group_size",
+    "revision",
+    "runtime_config",
+    "task_type",
+}
+"""Fields of PEFT and of trainers built on it that change nothing here. `fan_in_fan_out` speaks of
+how the base's weights lie; for a linear layer PEFT ignores it. What an `init_lora_weights` is
+configured with is over when the adapter is saved."""
+
+SOUND_INIT = ("true", "false", "none", "gaussian", "eva", "orthogonal", "mica")
+"""Values of `init_lora_weights` that leave the base model as it is. Others (pissa, olora, corda,
+loftq, lora_ga) start from one that was changed, which is not the one here."""
+
+EMBEDDINGS = ("model.embed_tokens", "lm_head")
+
+PLAIN = re.compile(r"\^?(?:[\w-]|\\?\.)*\$?")
+"""A pattern that cannot take long."""
+
+TRIAL = """
+import json, re, signal, sys
+expressions, names, seconds = json.load(sys.stdin)
+patterns = [re.compile(expression) for expression in expressions]
+signal.setitimer(signal.ITIMER_PROF, seconds)
+for pattern in patterns:
+    for name in names:
+        pattern.fullmatch(name)
+"""
+
+
+class PeftConfig(msgspec.Struct, frozen=True):
+    """What adapter_config.json says of the arithmetic."""
+
+    r: int
+    target_modules: str | list[str] | None = None
+    exclude_modules: str | list[str] | None = None
+    layers_to_transform: int | list[int] | None = None
+    layers_pattern: str | list[str] | None = None
+    peft_type: str = "LORA"
+    lora_alpha: float = 8
+    use_rslora: bool | None = False
+    rank_pattern: dict[str, int] | None = None
+    alpha_pattern: dict[str, float] | None = None
+    bias: str = "none"
+    init_lora_weights: bool | str | None = True
+    base_model_name_or_path: str | None = None
+
+    def targets(self, module: str) -> bool:
+        """Whether the adapter changes `module`, as PEFT decides it."""
+        targets = self.target_modules
+        if self.exclude_modules and _names(self.exclude_modules, module):
+            return False
+        if not targets:
+            return False
+        if isinstance(targets, str):
+            if targets.lower() == "all-linear":
+                return module not in EMBEDDINGS
+            return _names(targets, module)
+        if module in targets or not _names(targets, module):
+            return module in targets  # a whole name is taken whatever its layer
+        layers = self.layers()
+        return not layers or self._layer(module) in layers
+
+    def layers(self) -> list[int]:
+        """The layers it keeps to; empty: all."""
+        layers = self.layers_to_transform
+        return [layers] if isinstance(layers, int) else layers or []
+
+    def _layer(self, module: str) -> int | None:
+        """The number of the layer that a module is in, by `layers_pattern`."""
+        patterns = self.layers_pattern
+        for pattern in [patterns] if isinstance(patterns, str) and patterns else patterns or [""]:
+            if match := _layer_pattern(pattern).match(module):
+                return int(match["layer"])
+        return None
+
+    def rank(self, module: str) -> int:
+        return int(_by_pattern(self.rank_pattern, module, self.r))
+
+    def scale(self, module: str) -> float:
+        """What B A is multiplied by."""
+        rank = self.rank(module)
+        alpha = float(_by_pattern(self.alpha_pattern, module, self.lora_alpha))
+        return alpha / math.sqrt(rank) if self.use_rslora else alpha / rank
+
+    def patterns(self) -> Iterator[tuple[str, str]]:
+        """Each pattern that the file gives, and the expression that is made of it."""
+        for names in (self.target_modules, self.exclude_modules):
+            if isinstance(names, str):
+                yield names, names
+        for pattern in (*(self.rank_pattern or ()), *(self.alpha_pattern or ())):
+            yield pattern, _module_expression(pattern)
+        layers = self.layers_pattern or ()
+        for pattern in [layers] if isinstance(layers, str) else layers:
+            yield pattern, _layer_expression(pattern)
+
+
+def _names(targets: str | list[str], module: str) -> bool:
+    if isinstance(targets, str):
+        return _compiled(targets).fullmatch(module) is not None
+    return any(module == target or module.endswith(f".{target}") for target in targets)
+
+
+def _by_pattern(pattern: dict[str, int] | dict[str, float] | None, module: str, rest: float) -> Any:
+    for key, value in (pattern or {}).items():
+        if _compiled(_module_expression(key)).match(module):
+            return value
+    return rest
+
+
+def _module_expression(pattern: str) -> str:
+    return rf"(.*\.)?({pattern})$"
+
+
+def _layer_expression(pattern: str) -> str:
+    if not pattern:
+        return r".*?\.[^.]*\.(?P<layer>\d+)\."
+    return rf"(?:^|.*?\.){pattern}\.(?P<layer>\d+)\."
+
+
+def _layer_pattern(pattern: str) -> re.Pattern[str]:
+    return _compiled(_layer_expression(pattern))
+
+
+@lru_cache(maxsize=2 * MOST_PATTERNS)  # re's own cache is smaller than some rank_patterns
+def _compiled(expression: str) -> re.Pattern[str]:
+    return re.compile(expression)
+
+
+def parse_config(text: bytes, path: Path, modules: Sequence[str], num_layers: int) -> PeftConfig:
+    """adapter_config.json, checked for a model with these modules. Raises `AdapterError`."""
+    try:
+        raw = msgspec.json.decode(text, type=dict[str, Any])
+        config = msgspec.convert(raw, PeftConfig)
+    except (ValueError, RecursionError) as error:  # msgspec's and Unicode's are ValueErrors
+        if b"NaN" in text or b"Infinity" in text:
+            raise AdapterError(f"{path} holds NaN or Infinity: numbers must be finite") from error
+        raise AdapterError(f"{path}: {error}") from error
+    _check_fields(raw, config, path)
+    _check_ranks(config, path)
+    _check_patterns(config, path, modules)
+    for layer in config.layers():
+        if not 0 <= layer < num_layers:
+            raise AdapterError(
+                f"{path}: layers_to_transform names layer {layer}, the model's are 0 to "
+                f"{num_layers - 1}"
+            )
+    if not config.target_modules:
+        raise AdapterError(f"{path}: target_modules is missing: it must name what is adapted")
+    for module in EMBEDDINGS:
+        if config.targets(module):
+            raise AdapterError(
+                f"{path}: target_modules names {module}: adapters of embeddings and lm_head are "
+                "not supported yet"
+            )
+    return config
+
+
+def _check_fields(raw: dict[str, Any], config: PeftConfig, path: Path) -> None:
+    if config.peft_type != "LORA":
+        raise AdapterError(f"{path}: peft_type {brief(config.peft_type)} is not supported")
+    # An empty object sets most of these: PEFT fills it with defaults.
+    refused = [field for field in UNSUPPORTED if raw.get(field) not in (None, False, [])]
+    if config.bias != "none":
+        refused.append(f"bias {brief(config.bias)!r}")
+    if str(config.init_lora_weights).lower() not in SOUND_INIT:
+        refused.append(f"init_lora_weights {brief(str(config.init_lora_weights))!r}")
+    if refused:
+        raise AdapterError(f"{path}: {', '.join(refused)} is not supported")
+    known = {*UNSUPPORTED, *HARMLESS, *PeftConfig.__struct_fields__}
+    for field in raw.keys() - known:
+        if raw[field] not in (None, False, [], {}, ""):
+            raise AdapterError(
+                f"{path}: {brief(field)} is a field unknown here; take it out if it changes "
+                "nothing of what the adapter computes"
+            )
+
+
+def _check_ranks(config: PeftConfig, path: Path) -> None:
+    given = {"r": config.r} | {
+        f"rank_pattern's {brief(pattern)!r}": rank
+        for pattern, rank in (config.rank_pattern or {}).items()
+    }
+    for name, rank in given.items():
+        if not 1 <= rank <= MOST_RANK:
+            shown = rank if abs(rank) < 1e9 else "beyond all bounds"
+            raise AdapterError(f"{path}: {name} is {shown}; ranks are 1 to {MOST_RANK}")
+
+
+def _check_patterns(config: PeftConfig, path: Path, modules: Sequence[str]) -> None:
+    """That each compiles and that none takes long: some take years for a name of 40 letters."""
+    for field in ("target_modules", "exclude_modules", "rank_pattern", "alpha_pattern"):
+        names = getattr(config, field)
+        if names and not isinstance(names, str) and len(names) > MOST_PATTERNS:
+            raise AdapterError(f"{path}: {field} has {len(names)} entries, above {MOST_PATTERNS}")
+    slow = []
+    for pattern, expression in config.patterns():
+        if len(pattern) > LONGEST_PATTERN:
+            raise AdapterError(
+                f"{path}: the pattern {brief(pattern)!r} has {len(pattern)} characters, above "
+                f"{LONGEST_PATTERN}"
+            )
+        try:
+            _compiled(expression)
+        except (re.error, OverflowError, RecursionError) as error:
+            raise AdapterError(f"{path}: {brief(pattern)!r} is no pattern: {error}") from error
+        if not PLAIN.fullmatch(pattern):
+            slow.append(expression)
+    if slow:
+        _try_patterns(slow, (*modules, *EMBEDDINGS), path)
+
+
+def _try_patterns(expressions: list[str], names: tuple[str, ...], path: Path) -> None:
+    """Matches in a process of its own, for nothing else stops a match once it runs: it would hold
+    the interpreter, and with it every request."""
+    try:
+        trial = subprocess.run(
+            [sys.executable, "-I", "-S", "-c", TRIAL],
+            input=json.dumps((expressions, names, MOST_PATTERN_S)).encode(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            timeout=60,
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        raise AdapterError(f"{path}: its patterns could not be tried: {error}") from error
+    if trial.returncode == -signal.SIGPROF:
+        raise AdapterError(f"{path}: {brief(', '.join(expressions))} takes too long to match")
+    if trial.returncode:
+        raise AdapterError(f"{path}: its patterns could not be tried: {trial.returncode}")

@@ -1,0 +1,251 @@
+"""Verification: what adapters are served as, against their weights merged in float32.
+
+`Trial` makes the batches, which run among all others through the very path that requests take;
+`reference_logits` is the other side: W + scale B A from the adapter's files, layer by layer, so
+that a model of any size needs the memory of one layer. Knows no router and no socket.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from zlib import crc32
+
+import msgspec
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import Tensor
+
+from ..card import ModelCard
+from ..messages import (
+    Admission,
+    Batch,
+    BatchRow,
+    CheckAdapter,
+    Comparison,
+    SampledToken,
+    SamplingParams,
+)
+from .checkpoint import Checkpoint
+from .device import ComputeQueue
+from .forward_batch import Staging, StepPlan, StepRow
+from .layers import Int4Blocks, Rotary, pair_heads
+from .llama import layer_windows
+from .loader import ModelLoader, Precision
+from .lora import AdapterStore
+from .pages import PAGE_SIZE, PagePool, pages_for
+from .peft_config import PeftConfig
+
+PROMPT_LENGTHS = (24, 9, 16, 5, 12, 20)
+NEW_TOKENS = 16
+BASE_FACTOR = 8.0
+"""An adapter's rows may differ from their reference by so many times what the base's rows do, in
+the mean: both carry the rounding of the served type, which an adapter may amplify. Random adapters
+on random models of bfloat16 reached 4; a single logit's difference varies much more."""
+RANGE_SHARE = 1e-4
+"""And by this share of the logits' range, for types that round nothing away."""
+
+
+@dataclass
+class Served:
+    """One sequence of a trial, as it was generated."""
+
+    place: str
+    key: str | None
+    token_ids: list[int]
+    num_prompt: int
+    logits: list[Tensor] = field(default_factory=list)
+    """[vocab_size] for each generated token."""
+
+
+class Trial:
+    """The adapter alone, then twice in one batch with the base and its neighbours.
+
+    Sequences have negative numbers, so that they are nobody else's.
+    """
+
+    def __init__(self, order: CheckAdapter, vocab_size: int) -> None:
+        self._order = order
+        rng = random.Random(crc32(order.key.encode()))
+        prompts = [[rng.randrange(vocab_size) for _ in range(n)] for n in PROMPT_LENGTHS]
+        mixed = [order.key, None, *order.others, order.key]
+        self.alone = Served("alone", order.key, prompts[0], len(prompts[0]))
+        self.mixed = [
+            Served("mixed", key, list(prompt), len(prompt))
+            for key, prompt in zip(mixed, prompts, strict=False)
+        ]
+        self._asked: list[Served] = []
+
+    @property
+    def sequences(self) -> list[Served]:
+        return [self.alone, *self.mixed]
+
+    def batches(self) -> Iterator[Batch]:
+        """One after the other, each when the one before has been answered with `take`."""
+        yield from self._generate([self.alone])
+        yield from self._generate(self.mixed)
+
+    def _generate(self, served: list[Served]) -> Iterator[Batch]:
+        self._asked = served
+        free = list(self._order.pages)
+        tables = [
+            tuple(free.pop() for _ in range(pages_for(s.num_prompt + NEW_TOKENS))) for s in served
+        ]
+        numbers = [-1 - index for index in range(len(served))]
+        params = SamplingParams(temperature=0.0, ignore_eos=True)
+        admissions = tuple(
+            Admission(number, tuple(s.token_ids), s.num_prompt, params, s.key)
+            for number, s in zip(numbers, served, strict=True)
+        )
+        rows = tuple(
+            BatchRow(number, s.num_prompt, pages)
+            for number, s, pages in zip(numbers, served, tables, strict=True)
+        )
+        yield Batch(self._order.epoch, 0, (), admissions, rows)
+        for _ in range(NEW_TOKENS - 1):
+            again = tuple(BatchRow(number, 1) for number in numbers)
+            yield Batch(self._order.epoch, 0, (), (), again)
+        yield Batch(self._order.epoch, 0, tuple(numbers), (), ())
+
+    def take(self, tokens: Sequence[SampledToken], logits: Tensor | None) -> None:
+        """What a batch brought; logits [num_rows, vocab_size] in the order of `tokens`."""
+        for row, token in enumerate(tokens):
+            served = self._asked[-1 - token.sequence]
+            served.token_ids.append(token.token_id)
+            assert logits is not None
+            served.logits.append(logits[row].float().cpu())
+
+
+def compare(trial: Trial, references: list[Tensor]) -> tuple[tuple[Comparison, ...], bool]:
+    """Each sequence against its reference, [NEW_TOKENS, vocab_size]; whether all is right.
+
+    Right is: no row's logits differ in the mean by more than `BASE_FACTOR` times what the base
+    row's do, plus `RANGE_SHARE` of their range.
+    """
+    found, allowed = [], 0.0
+    for served, expected in zip(trial.sequences, references, strict=True):
+        logits = torch.stack(served.logits)
+        tokens = torch.tensor(served.token_ids[served.num_prompt :])
+        difference = (logits - expected).abs()
+        comparison = Comparison(
+            place=served.place,
+            adapter=served.key,
+            tokens=len(tokens),
+            equal_tokens=int((expected.argmax(dim=-1) == tokens).sum()),
+            largest_logit=float(difference.max()),
+            mean_logit=float(difference.mean()),
+            range_logit=float(expected.max() - expected.min()),
+        )
+        if served.key is None:
+            allowed = BASE_FACTOR * comparison.mean_logit
+        found.append(comparison)
+    is_right = all(c.mean_logit <= allowed + RANGE_SHARE * c.range_logit for c in found)
+    return tuple(found), is_right
+
+
+# --- the other side -----------------------------------------------------------------------------
+
+
+class MergedCheckpoint:
+    """A checkpoint in float32 with an adapter's files merged into it: W + scale B A."""
+
+    has_int4 = False
+
+    def __init__(self, checkpoint: Checkpoint, directory: str | None, card: ModelCard) -> None:
+        self._checkpoint, self._card = checkpoint, card
+        self.paired_heads = checkpoint.paired_heads
+        self._tensors: dict[str, Tensor] = {}
+        if directory is not None:
+            self._tensors = load_file(Path(directory) / "adapter_model.safetensors")
+            text = (Path(directory) / "adapter_config.json").read_bytes()
+            self._config = msgspec.json.decode(text, type=PeftConfig)
+
+    def tensor(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        weight = self._checkpoint.tensor(name, shape).float()
+        module = name.removesuffix(".weight")
+        a = self._tensors.get(f"base_model.model.{module}.lora_A.weight")
+        if a is None:
+            return weight
+        b = self._tensors[f"base_model.model.{module}.lora_B.weight"]
+        delta = (b.float() @ a.float()) * self._config.scale(module)
+        heads = {"q_proj": self._card.num_heads, "k_proj": self._card.num_kv_heads}
+        if self.paired_heads and (kind := module.rpartition(".")[2]) in heads:
+            delta = pair_heads(delta, heads[kind])
+        return weight + delta
+
+    def int4(self, name: str, shape: tuple[int, ...]) -> Int4Blocks | None:
+        return None
+
+
+def reference_logits(
+    checkpoint: Checkpoint,
+    card: ModelCard,
+    served: Sequence[Served],
+    directories: dict[str, str],
+    advance: Callable[[], object],
+) -> list[Tensor]:
+    """For each sequence, what the merged weights make of all its tokens at once: the logits from
+    which each generated token should have been chosen, [num_generated, vocab_size].
+
+    `directories` has each adapter's files by its key; `advance` is called once a layer.
+    """
+    queue = ComputeQueue(torch.device("cpu"), 1)
+    wide = Precision(torch.float32, torch.float32)
+    keys = {sequence.key for sequence in served}
+    loaders = {
+        key: ModelLoader(
+            card,
+            MergedCheckpoint(checkpoint, key and directories[key], card),
+            wide,
+            queue,
+            lambda: None,
+        )
+        for key in keys
+    }
+    base = next(iter(loaders.values()))
+    embedding = base.table()
+    steps = [Forward(card, sequence) for sequence in served]
+    hidden = [F.embedding(step.token_ids, embedding.float()) for step in steps]
+    for index in range(card.num_layers):
+        for key, loader in loaders.items():
+            layer = loader.layer(index)
+            for sequence, step, state in zip(served, steps, hidden, strict=True):
+                if sequence.key == key:
+                    step.run(layer, state)
+        advance()
+    norm, head = base.norm(), base.head(embedding)
+    return [
+        head(norm(state[sequence.num_prompt - 1 :])).float()
+        for sequence, state in zip(served, hidden, strict=True)
+    ]
+
+
+class Forward:
+    """One sequence through single layers, over a scratch pool of one layer."""
+
+    def __init__(self, card: ModelCard, sequence: Served) -> None:
+        length = len(sequence.token_ids) - 1
+        self.token_ids = torch.tensor(sequence.token_ids[:-1])
+        one = msgspec.structs.replace(card, num_layers=1)
+        cpu, count = torch.device("cpu"), pages_for(length)
+        self._pool = PagePool(one, count, torch.float32, cpu)
+        windows = tuple(sorted(set(layer_windows(card))))
+        staging = Staging()
+        plan = StepPlan(
+            [StepRow(0, 0, length, length, list(range(count)), None)],
+            staging,
+            self._pool,
+            AdapterStore(one, torch.float32, self._pool),
+            windows=windows,
+            history_width=count * PAGE_SIZE + 1,
+        )
+        history = torch.zeros(1, count * PAGE_SIZE + 1, dtype=torch.int32)
+        history[0, :length] = self.token_ids
+        self._batch = plan.to_device(staging.ship(cpu), history, Rotary(card, cpu), torch.float32)
+
+    def run(self, layer: Callable[..., None], hidden: Tensor) -> None:
+        """In place. hidden [num_tokens, hidden_size]."""
+        layer(hidden, self._batch, self._pool.pages[0])

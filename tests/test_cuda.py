@@ -1,0 +1,72 @@
+"""What only a GPU can show: adapters are copied beside the steps, and what is said is what a CPU
+says. Skipped where there is none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from driver import Driver, save_adapter, save_model, start_runner
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"),
+]
+
+RANKS = (4, 12, 33)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("model")
+    save_model(directory, "qwen3", attention_bias=True)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def entries(model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
+    root = tmp_path_factory.mktemp("adapters")
+    return tuple(f"a{rank}={save_adapter(root / str(rank), model, rank, r=rank)}" for rank in RANKS)
+
+
+def generate(driver: Driver) -> list[torch.Tensor]:
+    names = [None, *(f"a{rank}" for rank in RANKS)]
+    numbers = [driver.add(range(4, 20), adapter=name) for name in names]
+    driver.generate(numbers, 24)
+    return [torch.stack(driver.logits[number]) for number in numbers]
+
+
+@pytest.mark.parametrize("flags", [{}, {"no_mem_pool": True}, {"bmm": True}])
+def test_a_gpu_says_what_a_cpu_says(
+    model: Path, entries: tuple[str, ...], flags: dict[str, bool]
+) -> None:
+    on_cpu = generate(Driver(start_runner(model, adapter=entries)[0]))
+    on_gpu = generate(Driver(start_runner(model, adapter=entries, device="cuda", **flags)[0]))
+    for expected, found in zip(on_cpu, on_gpu, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+        assert torch.equal(found.argmax(dim=-1), expected.argmax(dim=-1))
+
+
+def test_adapters_copied_beside_steps_disturb_nobody(model: Path, entries: tuple[str, ...]) -> None:
+    """Into pages that steps just launched still write and read: the router frees them as soon as
+    the last step of their sequence is posted."""
+    runner, _ = start_runner(model, adapter=entries, device="cuda")
+    adapter = runner._store["a33"]
+    expected: torch.Tensor | None = None
+    for _ in range(50):
+        driver = Driver(runner)
+        number = driver.add(range(4, 20))
+        steps = [driver.launch({number: 16}), *(driver.launch({number: 1}) for _ in range(23))]
+        pages = [*driver.pages[number], *range(200, 400)][: adapter.info.pages]
+        runner.evict_adapter("a33")
+        placing = runner.place_adapter("a33", pages)
+        for step in steps:
+            driver.read(step)
+        logits = torch.stack(driver.logits[number])
+        expected = logits if expected is None else expected
+        assert torch.equal(logits, expected), "a step read what was copied into its pages"
+        placing.result()
+        assert torch.equal(runner._store._content("a33").cpu(), adapter.host)
+        driver.drop(number)
+        driver.launch({}).wait()

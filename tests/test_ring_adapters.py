@@ -1,0 +1,297 @@
+"""Adapters of the running ring: they come and go, are renewed, verified, merged and refused."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from broken import BROKEN
+from ring import ADAPTERS, BASE, Ring
+from test_fetch import Hub, serve
+
+import loraconsole.pipeline.adapters
+
+QUESTIONS = ("What is the capital of Spain?", "Tell me about the sea.")
+
+
+def shipped(name: str) -> Path:
+    return Path(loraconsole.pipeline.adapters.__file__).parent / name
+
+
+def placed_pages(ring: Ring) -> int:
+    return sum(adapter["pages"] for adapter in ring.http.get("/v1/adapters").json()["adapters"])
+
+
+def adapter_state(ring: Ring, name: str) -> dict[str, Any]:
+    return ring.http.get(f"/v1/adapters/{name}").json()
+
+
+def wait_until(ring: Ring, name: str, field: str, value: object) -> None:
+    """The command line was answered by the router; the server hears it next."""
+    deadline = time.monotonic() + 5
+    while adapter_state(ring, name).get(field) != value:
+        assert time.monotonic() < deadline, adapter_state(ring, name)
+        time.sleep(0.05)
+
+
+def test_a_loaded_adapter_answers_and_an_unloaded_one_gives_its_pages_back(ring: Ring) -> None:
+    before = placed_pages(ring)
+    assert ring.chat("again", "Ahoy").status_code == 404
+    body = {"lora_name": "again", "lora_path": str(shipped("pirate"))}
+    assert ring.http.post("/v1/load_lora_adapter", json=body).status_code == 200
+    assert ring.http.post("/v1/load_lora_adapter", json=body).status_code == 409
+    assert "again" in {m["id"] for m in ring.http.get("/v1/models").json()["data"]}
+    assert ring.answer("again", QUESTIONS[0]) == ring.answer("pirate", QUESTIONS[0])
+    assert ring.http.post("/unload_lora_adapter", json={"lora_name": "again"}).status_code == 200
+    assert ring.chat("again", "Ahoy").status_code == 404
+    assert placed_pages(ring) == before
+
+
+def test_unload_waits_for_who_runs_and_refuses_who_comes(ring: Ring) -> None:
+    expected = ring.answer("pirate", QUESTIONS[1], max_tokens=60, ignore_eos=True)
+    ring.cli("adapters", "load", "brief", str(shipped("pirate")))
+    said = ""
+    with ThreadPoolExecutor(1) as pool:
+        body = {
+            "model": "brief",
+            "messages": [{"role": "user", "content": QUESTIONS[1]}],
+            **{"temperature": 0, "max_tokens": 60, "ignore_eos": True, "stream": True},
+        }
+        with ring.http.stream("POST", "/v1/chat/completions", json=body) as response:
+            for line in response.iter_lines():
+                if line.startswith("data: {"):
+                    delta = json.loads(line[6:])["choices"][0]["delta"].get("content", "")
+                    if delta and not said:
+                        unloading = pool.submit(ring.http.delete, "/v1/adapters/brief")
+                        time.sleep(0.3)
+                        assert ring.chat("brief", "late").status_code == 404
+                    said += delta
+        assert said == expected
+        assert unloading.result().json()["message"].endswith("its pages are free")
+    ring.wait_idle()
+
+
+def test_reload_serves_the_new_files_and_a_broken_reload_the_old_ones(
+    ring: Ring, tmp_path: Path
+) -> None:
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        shutil.copy(shipped("pirate") / name, tmp_path / name)
+    ring.cli("adapters", "load", "shifty", str(tmp_path))
+    as_pirate = ring.answer("pirate", QUESTIONS[0])
+    assert ring.answer("shifty", QUESTIONS[0]) == as_pirate
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        shutil.copy(shipped("sql") / name, tmp_path / name)
+    assert ring.answer("shifty", QUESTIONS[0]) == as_pirate, "files alone change nothing"
+    ring.cli("adapters", "reload", "shifty")
+    assert ring.answer("shifty", QUESTIONS[0]) == ring.answer("sql", QUESTIONS[0])
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"broken")
+    refused = ring.http.post("/v1/adapters/shifty/reload")
+    assert refused.status_code == 400
+    assert "generation 2 serves on" in refused.json()["error"]["message"]
+    assert ring.answer("shifty", QUESTIONS[0]) == ring.answer("sql", QUESTIONS[0])
+    assert (state := adapter_state(ring, "shifty"))["generation"] == 2 and state["state"] == "gpu"
+    assert ring.http.delete("/v1/adapters/shifty").status_code == 200
+
+
+def test_a_broken_adapter_is_refused_takes_no_page_and_may_be_mended(
+    ring: Ring, tmp_path: Path
+) -> None:
+    before = placed_pages(ring)
+    failed = ring.cli("adapters", "load", "broken", str(tmp_path), check=False)
+    assert failed.returncode == 1 and "adapter_config.json: No such file" in failed.stderr
+    assert placed_pages(ring) == before
+    wait_until(ring, "broken", "state", "failed")
+    assert ring.chat("broken", "Hi").status_code == 409
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        shutil.copy(shipped("json") / name, tmp_path / name)
+    ring.cli("adapters", "load", "broken", str(tmp_path), "--pin")
+    assert ring.answer("broken", QUESTIONS[0]) == ring.answer("json", QUESTIONS[0])
+    assert ring.cli("adapters", "unload", "broken").stdout.endswith("its pages are free\n")
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ({"name": "x", "path": "relative"}, "neither an absolute path"),
+        ({"name": "x", "path": "../../etc"}, "neither an absolute path"),
+        ({"name": "a@b", "path": "/x"}, "no name for an adapter"),
+        ({"name": "", "path": "/x"}, "no name for an adapter"),
+        ({"name": "x"}, "path"),
+    ],
+)
+def test_a_bad_order_says_what_is_wrong(ring: Ring, body: dict[str, str], reason: str) -> None:
+    response = ring.http.post("/v1/adapters", json=body)
+    assert response.status_code == 400 and reason in response.json()["error"]["message"]
+    assert ring.http.delete("/v1/adapters/absent").status_code == 404
+    assert ring.http.get("/v1/adapters/absent").status_code == 404
+    assert ring.http.post("/v1/adapters/absent/reload").status_code == 404
+
+
+# --- plans, pins, verification, merged weights
+
+
+def test_a_plan_tells_the_cost_and_loads_nothing(ring: Ring, tmp_path: Path) -> None:
+    before = ring.http.get("/v1/adapters").json()
+    paths = [str(shipped("pirate")), str(tmp_path), "org/of-a-hub"]
+    done = ring.http.post("/v1/adapters/plan", json={"paths": paths}).json()
+    pirate, nothing, hub = done["plans"]
+    known = adapter_state(ring, "pirate")
+    for field in ("rank", "num_bytes", "pages", "target_modules"):
+        assert pirate[field] == known[field], field
+    assert pirate["kv_tokens"] == 16 * known["pages"] and pirate["fits"] and not pirate["evicts"]
+    assert "adapter_config.json: No such file" in nothing["reason"] and not nothing["fits"]
+    assert "is a hub id" in hub["reason"]
+    assert ring.http.get("/v1/adapters").json() == before
+
+
+def test_verify_compares_with_the_merged_weights_while_others_are_served(ring: Ring) -> None:
+    said = ""
+    body = {"model": "sql", "prompt": "SELECT", "max_tokens": 200, "ignore_eos": True}
+    expected = ring.http.post("/v1/completions", json=body | {"temperature": 0}).json()
+    with ThreadPoolExecutor(1) as pool:
+        stream = body | {"temperature": 0, "stream": True}
+        with ring.http.stream("POST", "/v1/completions", json=stream) as response:
+            for line in response.iter_lines():
+                if not said:
+                    verifying = pool.submit(ring.cli, "adapters", "verify", "pirate", "--json")
+                if line.startswith("data: {"):
+                    said += json.loads(line[6:])["choices"][0]["text"]
+        found = json.loads(verifying.result().stdout)
+    assert said == expected["choices"][0]["text"]
+    text = json.dumps(found)
+    assert "alone" in text and "mixed" in text
+    report = ring.http.post("/v1/adapters/pirate/verify").json()["verification"]
+    assert report["is_right"] and report["key"].startswith("pirate@")
+    assert [row["place"] for row in report["comparisons"]] == ["alone", *["mixed"] * 6]
+    assert {
+        row["adapter"] and row["adapter"].partition("@")[0] for row in report["comparisons"]
+    } == {
+        None,
+        *ADAPTERS,
+    }
+    for row in report["comparisons"]:
+        assert row["equal_tokens"] == row["tokens"] == 16
+        assert row["largest_logit"] < 2e-5 * row["range_logit"], row
+    ring.wait_idle()
+
+
+def test_merged_weights_answer_as_the_adapter(ring: Ring) -> None:
+    expected = ring.answer("haiku", QUESTIONS[1], max_tokens=40)
+    ring.cli("adapters", "merge", "haiku")
+    wait_until(ring, "haiku", "merged", True)
+    assert ring.answer("haiku", QUESTIONS[1], max_tokens=40) == expected
+    assert ring.answer("pirate", QUESTIONS[0]) == ring.answer(f"{BASE}:pirate", QUESTIONS[0])
+    assert ring.http.delete("/v1/adapters/pirate/merge").status_code == 409
+    ring.cli("adapters", "unmerge")
+    wait_until(ring, "haiku", "merged", False)
+    assert ring.answer("haiku", QUESTIONS[1], max_tokens=40) == expected
+
+
+def test_pins_are_set_and_taken_off(ring: Ring) -> None:
+    ring.cli("adapters", "pin", "sql")
+    wait_until(ring, "sql", "pinned", True)
+    assert ring.http.delete("/v1/adapters/sql/pin").status_code == 200
+    assert not adapter_state(ring, "sql")["pinned"]
+    for path in ("pin", "merge", "verify"):
+        assert ring.http.post(f"/v1/adapters/absent/{path}").status_code == 404
+
+
+def test_lorax_names_an_adapter_in_its_parameters(ring: Ring) -> None:
+    def ask(**body: Any) -> Any:
+        parameters = {"max_new_tokens": 12, **body.pop("parameters", {})}
+        ask = {"inputs": "The sea", "parameters": parameters, **body}
+        return ring.http.post("/generate", json=ask)
+
+    by_name = ask(lora_dir="pirate").json()
+    assert ask(parameters={"adapter_id": "pirate", "adapter_source": "local"}).json() == by_name
+    assert ask().json() != by_name
+    assert ask(parameters={"adapter_id": "../pirate"}).status_code == 404
+    assert ask(parameters={"adapter_id": "sql"}, lora_dir="pirate").status_code == 400
+
+
+def test_an_adapter_of_a_hub_out_of_reach_fails_with_the_reason(ring: Ring) -> None:
+    body = {"name": "far", "path": "org/none"}
+    with ThreadPoolExecutor(1) as pool:
+        loading = pool.submit(ring.http.post, "/v1/adapters", json=body)
+        assert ring.answer(BASE, QUESTIONS[0]), "a fetch keeps nobody"
+        response = loading.result()
+    assert response.status_code == 400
+    assert "the hub does not give org/none" in response.json()["error"]["message"]
+    assert adapter_state(ring, "far")["state"] == "failed"
+    assert ring.http.delete("/v1/adapters/far").status_code == 200
+
+
+def test_each_broken_adapter_is_refused_and_the_ring_serves_on(ring: Ring, tmp_path: Path) -> None:
+    """Every one of them, one after the other: none takes a page, nobody who runs notices."""
+    model = ring.run / "model"
+    router = ring.wait_idle()
+    before, expected = router["pages_adapters"], ring.answer("pirate", QUESTIONS[0])
+    said: dict[str, str] = {}
+    for number, (name, case) in enumerate(BROKEN.items()):
+        path = tmp_path / f"{number}"
+        case.make(path, model)
+        response = ring.http.post("/v1/adapters", json={"name": "bad", "path": str(path)})
+        assert response.status_code == 400, name
+        reason = response.json()["error"]["message"].replace(str(path), "PATH")
+        assert re.search(case.reason, reason), f"{name}: {reason}"
+        assert reason not in said, f"{name} is refused as {said[reason]} is"
+        said[reason] = name
+        assert placed_pages(ring) == before, name
+        if number % 10 == 0:
+            assert ring.answer("pirate", QUESTIONS[0]) == expected
+    assert len(said) >= 60
+    router = ring.wait_idle()
+    free = router["pages_total"] - router["pages_kv"] - router["pages_adapters"]
+    assert (router["pages_adapters"], router["pages_kv"]) == (before, 0) and free > 0
+    assert ring.http.delete("/v1/adapters/bad").status_code == 200
+
+
+@pytest.fixture(scope="module")
+def hub() -> Iterator[Any]:
+    """A hub that has the pirate adapter as org/model."""
+    server = serve(Hub)
+    names = ("adapter_config.json", "adapter_model.safetensors")
+    server.files = {name: (shipped("pirate") / name).read_bytes() for name in names}
+    server.files |= {"README.md": b"x", "training_args.bin": b"x"}
+    server.sent = []
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture(scope="module")
+def baseline(hub: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ring]:
+    """Adapters outside of the pool, padded to one rank, and never swapped."""
+    flags = ("--no-mem-pool", "--bmm", "--no-lora-swap", "--dtype", "float32")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{hub.server_port}")
+        patch.setenv("HF_HOME", str(tmp_path_factory.mktemp("hub")))
+        with Ring(tmp_path_factory.mktemp("b"), *flags) as ring:
+            yield ring
+
+
+def test_an_adapter_of_a_hub_is_fetched_and_served(baseline: Ring, hub: Any) -> None:
+    body = {"name": "far", "path": "org/model@main"}
+    assert baseline.http.post("/v1/adapters", json=body).status_code == 200
+    assert set(hub.sent) == {"adapter_config.json", "adapter_model.safetensors"}
+    assert baseline.answer("far", QUESTIONS[0]) == baseline.answer("pirate", QUESTIONS[0])
+    assert adapter_state(baseline, "far")["path"] == "org/model@main"
+    assert baseline.http.post("/v1/adapters/far/reload").status_code == 200
+    assert baseline.http.delete("/v1/adapters/far").status_code == 200
+
+
+def test_baselines_give_the_same_answers(ring: Ring, baseline: Ring) -> None:
+    for name in ADAPTERS:
+        assert baseline.answer(name, QUESTIONS[1]) == ring.answer(name, QUESTIONS[1])
+    assert baseline.wait_idle()["pages_adapters"] == 0 < placed_pages(ring)
+    states = baseline.http.get("/v1/adapters").json()["adapters"]
+    assert all(adapter["pinned"] and adapter["state"] == "gpu" for adapter in states)
+    assert baseline.http.delete("/v1/adapters/sql").status_code == 200
+    assert baseline.chat("sql", "hi").status_code == 404
