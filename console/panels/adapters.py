@@ -131,7 +131,9 @@ class AdapterTable(TablePane[AdapterRow]):
         Column(
             "size",
             8,
-            lambda r, b, w: ((units.size(r.view.num_bytes), "number"),),
+            lambda r, b, w: (
+                (units.size(r.view.num_bytes) if r.view.num_bytes else units.NOTHING, "number"),
+            ),
             order=lambda r: r.view.num_bytes,
             right=True,
             rank=6,
