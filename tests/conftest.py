@@ -18,6 +18,10 @@ ROOT = str(Path(__file__).resolve().parent.parent)
 # folder names and mean something else than for a user.
 sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry or ".") != ROOT]
 
+if not os.path.exists("/dev/nvidiactl"):
+    # Before anything imports Triton: without a GPU its kernels run in its interpreter.
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
 from loraconsole.pipeline.config import Config  # noqa: E402  # only found right from here on
 from loraconsole.pipeline.fetch import resolve  # noqa: E402
 

@@ -266,13 +266,22 @@ def _stranger(key: str, known: set[str], other_base: str) -> str:
 
 def _plan(targets: Sequence[Target], card: ModelCard) -> tuple[tuple[Part, ...], int]:
     """Each module at the largest rank it has in any layer, so that all layers are laid out alike
-    and a page id is valid in each; and the elements of a layer, filled up to whole pages."""
-    parts, size = [], 0
-    for module, (out_features, in_features) in module_shapes(card).items():
-        if ranks := [target.rank for target in targets if target.module == module]:
-            rank = max(ranks)
-            parts.append(Part(module, rank, size, size + rank * in_features))
-            size += rank * (in_features + out_features)
+    and a page id is valid in each; and the elements of a layer, filled up to whole pages.
+
+    The A of a site's modules lie one below the other, then their B: one read serves them all.
+    """
+    parts, size, shapes = [], 0, module_shapes(card)
+    for members in SITES.values():
+        ranks = {
+            module: max(target.rank for target in targets if target.module == module)
+            for module in members
+            if any(target.module == module for target in targets)
+        }
+        b = size + sum(rank * shapes[module][1] for module, rank in ranks.items())
+        for module, rank in ranks.items():
+            parts.append(Part(module, rank, size, b))
+            size, b = size + rank * shapes[module][1], b + rank * shapes[module][0]
+        size = b
     elements = page_elements(card)
     return tuple(parts), -(-size // elements) * elements
 

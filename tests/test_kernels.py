@@ -1,0 +1,266 @@
+"""Each Triton kernel against plain PyTorch in float32: on a GPU where there is one, else through
+Triton's interpreter (conftest sets TRITON_INTERPRET), on ragged and odd cases."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+
+pytest.importorskip("triton")
+
+from loraconsole.kernels import reference
+from loraconsole.kernels.attention import (
+    PREFILL_BLOCK,
+    attend_decode_paged,
+    attend_prefill_paged,
+)
+from loraconsole.kernels.fused import add_norm_, rotate_write, silu_mul
+from loraconsole.kernels.lora import GROUP_ROWS, AdapterTables, Groups, add_lora_paged
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+PAGE_SIZE = 16
+
+
+def ints(values: list[int]) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.int32, device=DEVICE)
+
+
+def randn(*shape: int) -> torch.Tensor:
+    return torch.randn(shape).to(DEVICE)
+
+
+def scatter(pool: torch.Tensor, flat: torch.Tensor, pages: list[int]) -> None:
+    """An adapter's elements into its pages."""
+    padded = torch.zeros(len(pages) * pool.shape[1], device=DEVICE)
+    padded[: len(flat)] = flat
+    pool[pages] = padded.view(len(pages), -1)
+
+
+OWNERS = {
+    "one token": [0],
+    "one adapter": [1] * 5,
+    "more than a group": [2] * 37,
+    "every adapter": [0, 1, 2, 3],
+    "nobody": [-1, -1, -1],
+    "mixed": [0, -1, 3, 1, 1, -1, 2, 0, 3, 3, 2],
+    "skewed": [3] * 20 + [0, 1, 2],
+}
+SITES = {
+    "three modules": (48, (96, 32, 32)),
+    "two": (48, (80, 80)),
+    "one": (80, (48,)),
+}
+
+
+@pytest.mark.parametrize("owners", OWNERS.values(), ids=OWNERS)
+@pytest.mark.parametrize("site", SITES.values(), ids=SITES)
+@pytest.mark.parametrize("block_m", [GROUP_ROWS, 64])
+def test_lora_is_added_from_pages(
+    owners: list[int], site: tuple[int, tuple[int, ...]], block_m: int
+) -> None:
+    """y[t] += (x[t] @ A.T) @ B.T: ranks 1 to 40, modules that are not there, pages anywhere."""
+    torch.manual_seed(0)
+    rng = random.Random(0)
+    in_features, outs = site
+    page = 64
+    pool = torch.full((400, page), torch.nan, device=DEVICE)
+    free = rng.sample(range(400), 400)
+    ranks = [[8] * len(outs), [1, 40, 5][: len(outs)], [16] * len(outs), [0, 4, 0][-len(outs) :]]
+    tables_pages, tables_sites, tables_modules, matrices = [], [], [], []
+    for own in ranks:
+        a = [randn(rank, in_features) for rank in own]
+        b = [randn(rank, out) for rank, out in zip(own, outs, strict=True)]
+        matrices.append((a, b))
+        lead = randn(page // 2)  # of another site, before it
+        flat = torch.cat([lead, *(m.flatten() for m in a), *(m.flatten() for m in b)])
+        pages = [free.pop() for _ in range(-(-len(flat) // page))]
+        scatter(pool, flat, pages)
+        modules, first, element = [], 0, len(lead) + sum(own) * in_features
+        for rank, out in zip(own, outs, strict=True):
+            modules.append([rank, first, element])
+            first, element = first + rank, element + rank * out
+        modules += [[0, 0, 0]] * (7 - len(modules))
+        tables_pages.append(pages)
+        tables_modules.append(modules)
+        tables_sites.append([[len(lead), sum(own)]] * 4)
+    most = max(map(len, tables_pages))
+    tables = AdapterTables(
+        torch.stack([ints(pages + [0] * (most - len(pages))) for pages in tables_pages]),
+        torch.tensor(tables_sites, dtype=torch.int32, device=DEVICE),
+        torch.tensor(tables_modules, dtype=torch.int32, device=DEVICE),
+    )
+    slots, starts, counts, tokens = [], [], [], []
+    for slot in range(4):
+        own_tokens = [t for t, owner in enumerate(owners) if owner == slot]
+        for start in range(0, len(own_tokens), block_m):
+            part = own_tokens[start : start + block_m]
+            slots.append(slot)
+            starts.append(len(tokens))
+            counts.append(len(part))
+            tokens += part
+    slots += [-1, -1]
+    groups = Groups(ints(slots), ints([*starts, 0, 0]), ints([*counts, 0, 0]), ints(tokens or [0]))
+    x, y = randn(len(owners), in_features), randn(len(owners), sum(outs))
+    expected = y.clone()
+    for token, owner in enumerate(owners):
+        if owner < 0:
+            continue
+        a, b = matrices[owner]
+        parts = [x[token] @ m.T @ n for m, n in zip(a, b, strict=True)]
+        expected[token] += torch.cat(parts)
+    before = y.clone()
+    add_lora_paged(
+        y,
+        x,
+        pool,
+        tables,
+        groups,
+        site=2,
+        first_module=0,
+        out_features=outs,
+        max_ranks=64,
+        unit=16,
+        block_m=block_m,
+    )
+    torch.testing.assert_close(y, expected, rtol=1e-4, atol=1e-4)
+    for token, owner in enumerate(owners):
+        assert owner >= 0 or torch.equal(y[token], before[token]), "a base row was touched"
+
+
+@pytest.mark.parametrize("window", [0, 7, 40])
+@pytest.mark.parametrize(
+    ("heads", "kv_heads", "dim"), [(6, 2, 16), (4, 4, 24), (9, 3, 64), (8, 1, 128)]
+)
+def test_decode_attention_equals_the_plain_one(
+    heads: int, kv_heads: int, dim: int, window: int
+) -> None:
+    torch.manual_seed(1)
+    rng = random.Random(1)
+    lengths = [1, 16, 17, 5, 130, 0, 64]
+    num_pages, width = 40, 12
+    pool = torch.full((num_pages, 2, kv_heads, PAGE_SIZE, dim), torch.nan, device=DEVICE)
+    free = rng.sample(range(num_pages), num_pages)
+    tables = torch.zeros(len(lengths), width, dtype=torch.int32, device=DEVICE)
+    q = randn(len(lengths), heads, dim)
+    expected = torch.zeros(len(lengths), heads, dim, device=DEVICE)
+    for row, length in enumerate(lengths):
+        k, v = randn(kv_heads, length, dim), randn(kv_heads, length, dim)
+        pages = [free.pop() for _ in range(-(-length // PAGE_SIZE))]
+        tables[row, : len(pages)] = ints(pages) if pages else tables[row, :0]
+        for token in range(length):
+            page, place = pages[token // PAGE_SIZE], token % PAGE_SIZE
+            pool[page, 0, :, place], pool[page, 1, :, place] = k[:, token], v[:, token]
+        if length:
+            first = max(0, length - window) if window else 0
+            group = heads // kv_heads
+            keys = k[:, first:].repeat_interleave(group, 0)
+            values = v[:, first:].repeat_interleave(group, 0)
+            scores = torch.einsum("hd,hnd->hn", q[row], keys) * dim**-0.5
+            expected[row] = torch.einsum("hn,hnd->hd", scores.softmax(-1), values)
+    out = torch.full((len(lengths), heads * dim), torch.nan, device=DEVICE)
+    attend_decode_paged(q, pool, tables, ints(lengths), out, scale=dim**-0.5, window=window)
+    torch.testing.assert_close(out, expected.flatten(1), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("window", [0, 9])
+@pytest.mark.parametrize(("heads", "kv_heads", "dim"), [(6, 2, 16), (9, 3, 64)])
+def test_prefill_attention_equals_the_plain_one(
+    heads: int, kv_heads: int, dim: int, window: int
+) -> None:
+    """Whole prompts and pieces of prompts whose first tokens are in the pages already."""
+    torch.manual_seed(2)
+    rng = random.Random(2)
+    sequences = [(0, 5), (0, 100), (30, 17), (16, 1)]  # tokens before, tokens now
+    num_pages = 40
+    pool = torch.full((num_pages, 2, kv_heads, PAGE_SIZE, dim), torch.nan, device=DEVICE)
+    free = rng.sample(range(num_pages), num_pages)
+    total = 3 + sum(count for _, count in sequences)  # three tokens of others lead
+    q = randn(total, heads, dim)
+    tables = torch.zeros(len(sequences), 12, dtype=torch.int32, device=DEVICE)
+    expected = torch.full((total, heads, dim), torch.nan, device=DEVICE)
+    firsts, blocks, first = [], ([], []), 3
+    for row, (before, count) in enumerate(sequences):
+        length = before + count
+        k, v = randn(kv_heads, length, dim), randn(kv_heads, length, dim)
+        pages = [free.pop() for _ in range(-(-length // PAGE_SIZE))]
+        tables[row, : len(pages)] = ints(pages)
+        for token in range(length):
+            page, place = pages[token // PAGE_SIZE], token % PAGE_SIZE
+            pool[page, 0, :, place], pool[page, 1, :, place] = k[:, token], v[:, token]
+        group = heads // kv_heads
+        scores = torch.einsum(
+            "nhd,hmd->hnm", q[first : first + count], k.repeat_interleave(group, 0)
+        ) * (dim**-0.5)
+        here = torch.arange(before, length, device=DEVICE)[:, None]
+        there = torch.arange(length, device=DEVICE)[None, :]
+        seen = there <= here
+        if window:
+            seen &= there > here - window
+        weights = scores.masked_fill(~seen, float("-inf")).softmax(-1)
+        expected[first : first + count] = torch.einsum(
+            "hnm,hmd->nhd", weights, v.repeat_interleave(group, 0)
+        )
+        firsts.append(first)
+        for start in range(0, count, PREFILL_BLOCK):
+            blocks[0].append(row)
+            blocks[1].append(start)
+        first += count
+    out = torch.full((total, heads * dim), torch.nan, device=DEVICE)
+    attend_prefill_paged(
+        q,
+        pool,
+        tables,
+        (ints(blocks[0]), ints(blocks[1])),
+        (ints(firsts), ints([b for b, _ in sequences]), ints([c for _, c in sequences])),
+        out,
+        scale=dim**-0.5,
+        window=window,
+    )
+    torch.testing.assert_close(out, expected.flatten(1), rtol=1e-4, atol=1e-4, equal_nan=True)
+
+
+@pytest.mark.parametrize("size", [48, 64, 100])
+def test_the_sum_and_its_norm(size: int) -> None:
+    torch.manual_seed(3)
+    hidden, delta, weight = randn(7, size), randn(7, size), randn(size)
+    total = hidden + delta
+    out = torch.empty_like(hidden)
+    add_norm_(hidden, delta, weight, 1e-5, out)
+    torch.testing.assert_close(hidden, total)
+    expected = torch.nn.functional.rms_norm(total, (size,), weight, 1e-5)
+    torch.testing.assert_close(out, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("dim", [16, 24, 64])
+def test_rotation_and_the_write_of_keys_and_values(dim: int) -> None:
+    torch.manual_seed(4)
+    heads, kv_heads, count = 6, 2, 5
+    states = randn(count, heads + 2 * kv_heads, dim)
+    angle = randn(count, dim // 2)
+    rotation = torch.polar(torch.ones_like(angle), angle)
+    expected = states.clone()
+    reference.rotate_(expected[:, : heads + kv_heads], rotation.unsqueeze(1))
+    pool = torch.zeros(4, 2, kv_heads, PAGE_SIZE, dim, device=DEVICE)
+    pages, places = [2, 0, 3, -1, 2], [0, 15, 7, 3, 1]
+    rotate_write(
+        states, torch.view_as_real(rotation).contiguous(), pool, ints(pages), ints(places), heads
+    )
+    torch.testing.assert_close(states, expected, rtol=1e-5, atol=1e-5)
+    written = torch.zeros_like(pool)
+    for token, (page, place) in enumerate(zip(pages, places, strict=True)):
+        if page >= 0:
+            written[page, 0, :, place] = expected[token, heads : heads + kv_heads]
+            written[page, 1, :, place] = expected[token, heads + kv_heads :]
+    torch.testing.assert_close(pool, written, rtol=1e-5, atol=1e-5)
+
+
+def test_the_gate() -> None:
+    torch.manual_seed(5)
+    gate_up = randn(5, 200)
+    out = torch.empty(5, 100, device=DEVICE)
+    gate, up = gate_up.chunk(2, dim=1)
+    torch.testing.assert_close(
+        silu_mul(gate_up, out), torch.nn.functional.silu(gate) * up, rtol=1e-5, atol=1e-5
+    )
