@@ -8,45 +8,16 @@ once.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from .tables import AdapterTables, Groups
+
 GROUP_ROWS = 16
 """Tokens a group: the fewest that a tensor core multiplies."""
 RANK_BLOCK = 16
-
-
-class AdapterTables(NamedTuple):
-    """Where adapters lie, by slot; int32 on the device.
-
-    Elements of an adapter are numbered through its pages. Its A matrices of a site lie one below
-    the other from `sites[..., 0]` on, [rank, in_features]; B.T of a module from `modules[..., 2]`
-    on, [rank, out_features] with the scale in it.
-    """
-
-    pages: Tensor
-    """[num_slots, max_pages]"""
-    sites: Tensor
-    """[num_slots, 4, 2]: first element of A, ranks of all its modules together"""
-    modules: Tensor
-    """[num_slots, 7, 3]: rank, first rank among the site's, first element of B"""
-
-
-class Groups(NamedTuple):
-    """Tokens by adapter; int32 on the device. A group that is not there has slot -1."""
-
-    slots: Tensor
-    """[max_groups]"""
-    starts: Tensor
-    """[max_groups], into `tokens`"""
-    counts: Tensor
-    """[max_groups], 1 to GROUP_ROWS"""
-    tokens: Tensor
-    """[max_tokens], tokens of one adapter side by side"""
 
 
 @triton.jit
@@ -174,14 +145,6 @@ def _expand(
     out = y + token.to(tl.int64)[:, None] * y_stride + column + columns[None, :]
     before = tl.load(out, mask=is_row[:, None], other=0.0)
     tl.store(out, (before + found).to(before.dtype), mask=is_row[:, None])
-
-
-def largest_block(*sizes: int, most: int) -> int:
-    """The largest power of two up to `most` that divides all sizes."""
-    block = most
-    while any(size % block for size in sizes):
-        block //= 2
-    return block
 
 
 def choose_splits(num_groups: int, in_features: int, rank_blocks: int, block: int) -> int:

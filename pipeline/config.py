@@ -138,6 +138,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         bool,
         Meta(description="ablation: every adapter stays on the device; none is evicted"),
     ] = False
+    no_kernel: Annotated[
+        bool, Meta(description="ablation: plain torch on a GPU too, no kernels or graphs of ours")
+    ] = False
     no_mem_pool: Annotated[
         bool, Meta(description="ablation: adapters in memory of their own, not in the page pool")
     ] = False

@@ -17,7 +17,8 @@ from loraconsole.kernels.attention import (
     attend_prefill_paged,
 )
 from loraconsole.kernels.fused import add_norm_, rotate_write, silu_mul
-from loraconsole.kernels.lora import GROUP_ROWS, AdapterTables, Groups, add_lora_paged
+from loraconsole.kernels.lora import GROUP_ROWS, add_lora_paged
+from loraconsole.kernels.tables import AdapterTables, Groups
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 PAGE_SIZE = 16

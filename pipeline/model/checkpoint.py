@@ -44,10 +44,13 @@ class Checkpoint(Protocol):
         """The same weight in its 4-bit blocks; None where it is not stored so."""
 
 
-def open_checkpoint(directory: Path, *, dummy: bool) -> Checkpoint:
-    """The weights of a model directory. Raises `OperatorError` where there are none."""
+def open_checkpoint(
+    directory: Path, *, dummy: bool, device: torch.device | None = None
+) -> Checkpoint:
+    """The weights of a model directory; dummy ones are made on `device`. Raises `OperatorError`
+    where there are none."""
     if dummy:
-        return DummyCheckpoint()
+        return DummyCheckpoint(device)
     if (directory / "model.gguf").exists():
         return GgufCheckpoint(directory / "model.gguf")
     if any(directory.glob("*.safetensors")):
@@ -71,17 +74,21 @@ def _missing(path: Path, name: str) -> OperatorError:
 
 
 class DummyCheckpoint:
-    """Random weights, the same in every run and for every rank: each seeded by its name."""
+    """Random weights, the same in every run and for every rank: each seeded by its name. Another
+    kind of device makes others."""
 
     paired_heads = False
     has_int4 = False
 
+    def __init__(self, device: torch.device | None = None) -> None:
+        self._device = device or torch.device("cpu")
+
     def tensor(self, name: str, shape: tuple[int, ...]) -> Tensor:
         """Normal with deviation 0.02; ones for norms."""
         if len(shape) == 1 and name.endswith("norm.weight"):
-            return torch.ones(shape)
-        generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
-        return torch.empty(shape).normal_(std=0.02, generator=generator)
+            return torch.ones(shape, device=self._device)
+        generator = torch.Generator(self._device).manual_seed(zlib.crc32(name.encode()))
+        return torch.empty(shape, device=self._device).normal_(std=0.02, generator=generator)
 
     def int4(self, name: str, shape: tuple[int, ...]) -> Int4Blocks | None:
         return None

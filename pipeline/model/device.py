@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
+from torch import Tensor
 
 from ..config import Config, OperatorError
 
@@ -38,6 +39,12 @@ class ComputeQueue:
         self._copies = ThreadPoolExecutor(1, "copy")
         # OpenMP keeps a team of threads for every thread that computes: so one alone does.
         self._thread = ThreadPoolExecutor(1, "compute", torch.set_num_threads, (1,))
+
+    @property
+    def stream(self) -> torch.cuda.Stream:
+        """Where a GPU's steps run."""
+        assert self._stream is not None
+        return self._stream
 
     def submit(self, work: Callable[[], T]) -> Future[T]:
         """Starts work behind what was submitted before. On a GPU the future is done at once: it
@@ -114,6 +121,13 @@ class Helpers:
 
     def __exit__(self, *raised: object) -> None:
         torch.set_num_threads(1)
+
+
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """A small tensor of the host on a device, without waiting for what is queued there."""
+    if device.type != "cuda":
+        return tensor
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def _without_gradients(work: Callable[[], T]) -> T:

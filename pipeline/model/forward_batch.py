@@ -21,6 +21,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from ...kernels import reference
 from .layers import Rotary
 from .lora import AdapterRows, AdapterSegment, AdapterStore, LoraBatch, Span, plan_lora
 from .pages import PAGE_SIZE, PagePool, pages_for
@@ -101,6 +102,38 @@ class ForwardBatch:
     """[num_samples] which tokens' logits are wanted"""
     sample_history: Tensor
     """[num_samples] where in the flat history their next tokens are kept"""
+
+    def rotate_write(self, heads: Tensor, num_heads: int, pool: Tensor) -> None:
+        """Rotates q and k in place and stores k and v in their pages."""
+        num_kv_heads = (heads.shape[1] - num_heads) // 2
+        reference.rotate_(heads[:, : num_heads + num_kv_heads], self.rotation)
+        reference.write_pages(pool, heads[:, num_heads:], self.write_index)
+
+    def attend(
+        self, heads: Tensor, num_heads: int, pool: Tensor, scale: float, window: int
+    ) -> Tensor:
+        """[num_tokens, num_heads head_dim]"""
+        parts = [
+            _attend(heads[part.tokens], num_heads, part, pool, scale, window)
+            for part in self.attention
+        ]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _attend(
+    heads: Tensor, num_heads: int, part: Attention, pool: Tensor, scale: float, window: int
+) -> Tensor:
+    """heads [num_tokens, q + 2 kv, head_dim] -> [num_tokens, q head_dim]."""
+    num_kv_heads = (heads.shape[1] - num_heads) // 2
+    q, k, v = heads.split((num_heads, num_kv_heads, num_kv_heads), dim=1)
+    view = part.views[window]
+    if view is None:
+        return reference.attend_prefill(q, k.transpose(0, 1), v.transpose(0, 1), None, scale)
+    if part.decode:
+        keys, values = reference.gather_pages(pool, view.index, num_rows=len(q))
+        return reference.attend_decode(q, keys, values, view.mask, scale)
+    keys, values = reference.gather_pages(pool, view.index, num_rows=1)
+    return reference.attend_prefill(q, keys[0], values[0], view.mask, scale)
 
 
 class Staging:

@@ -15,6 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...kernels import reference
+
+try:
+    from ...kernels import fused
+except ImportError:  # no Triton: a GPU without it computes as a CPU does
+    fused = None  # type: ignore[assignment]
 from ..card import ModelCard, RopeScaling
 from .device import Helpers
 
@@ -184,6 +189,23 @@ class RMSNorm:
         if x.is_cuda:  # one kernel there
             return F.rms_norm(x, self._weight.shape, self._weight, self._eps)
         return reference.rms_norm(x, self._gain, self._floor)
+
+    def add_(self, hidden: Tensor, delta: Tensor | None) -> Tensor:
+        """hidden += delta, in place; then the norm of it. Both [num_tokens, n]."""
+        if delta is None:
+            return self(hidden)
+        if hidden.is_cuda and fused is not None:
+            out = torch.empty_like(hidden)
+            return fused.add_norm_(hidden, delta, self._weight, self._eps, out)
+        return self(hidden.add_(delta))
+
+
+def silu_mul(gate_up: Tensor) -> Tensor:
+    """silu(gate) * up; may overwrite the gate. gate_up [num_tokens, 2 n], gate first."""
+    if gate_up.is_cuda and fused is not None:
+        out = gate_up.new_empty((len(gate_up), gate_up.shape[1] // 2))
+        return fused.silu_mul(gate_up, out)
+    return reference.silu_mul(gate_up)
 
 
 class Rotary:

@@ -8,16 +8,42 @@ from __future__ import annotations
 
 from copy import copy
 from dataclasses import dataclass
+from typing import Protocol
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...kernels import reference
 from ..card import ModelCard
-from .forward_batch import Attention, ForwardBatch
-from .layers import Linear, RMSNorm
-from .lora import LoraBatch
+from .layers import Linear, RMSNorm, silu_mul
+
+
+class LoraProducts(Protocol):
+    """What a step's adapters add."""
+
+    def add(self, y: Tensor, x: Tensor, layer: int, site: str) -> None:
+        """y += what the adapters make of x; y [num_tokens, out], x [num_tokens, in]."""
+
+
+class StepBatch(Protocol):
+    """What a model asks of a step; all tokens lie flat, whatever they belong to."""
+
+    @property
+    def token_ids(self) -> Tensor: ...
+    @property
+    def sample_tokens(self) -> Tensor:
+        """Which tokens' logits are wanted."""
+
+    @property
+    def lora(self) -> LoraProducts | None: ...
+
+    def rotate_write(self, heads: Tensor, num_heads: int, pool: Tensor) -> None:
+        """Rotates q and k in place and stores k and v in their pages. heads
+        [num_tokens, num_heads + 2 num_kv_heads, head_dim]; pool is one layer's."""
+
+    def attend(
+        self, heads: Tensor, num_heads: int, pool: Tensor, scale: float, window: int
+    ) -> Tensor:
+        """Each token's attention over its own sequence -> [num_tokens, num_heads head_dim]."""
 
 
 class Llama:
@@ -28,15 +54,19 @@ class Llama:
     ) -> None:
         self._embedding, self.layers, self._norm, self._head = embedding, layers, norm, head
 
-    def __call__(self, batch: ForwardBatch, pages: Tensor) -> Tensor:
+    def __call__(self, batch: StepBatch, pages: Tensor) -> Tensor:
         """pages [num_layers, …] is the KV pool -> float32 logits [num_samples, vocab_size]."""
         hidden = F.embedding(batch.token_ids, self._embedding)  # [num_tokens, hidden_size]
+        delta = None
         for layer, pool in zip(self.layers, pages, strict=True):
-            layer(hidden, batch, pool)
+            delta = layer(hidden, delta, batch, pool)
         if not len(batch.sample_tokens):
             return hidden.new_empty((0, len(self._embedding)))
-        wanted = hidden.index_select(0, batch.sample_tokens)
-        return self._head(self._norm(wanted)).float()
+        wanted = batch.sample_tokens
+        if delta is not None:
+            delta = delta.index_select(0, wanted)
+        normed = self._norm.add_(hidden.index_select(0, wanted), delta)
+        return self._head(normed).float()
 
     def with_layers(self, layers: list[DecoderLayer]) -> Llama:
         """The same model with other layers."""
@@ -52,10 +82,13 @@ class DecoderLayer:
     mlp_norm: RMSNorm
     mlp: Mlp
 
-    def __call__(self, hidden: Tensor, batch: ForwardBatch, pool: Tensor) -> None:
-        """In place. hidden [num_tokens, hidden_size]."""
-        hidden.add_(self.attention(self.attention_norm(hidden), batch, pool))
-        hidden.add_(self.mlp(self.mlp_norm(hidden), batch))
+    def __call__(
+        self, hidden: Tensor, delta: Tensor | None, batch: StepBatch, pool: Tensor
+    ) -> Tensor:
+        """hidden [num_tokens, hidden_size] takes in `delta`, the last branch of the layer before,
+        and this layer's first; the second is returned, for whoever sums and norms next."""
+        delta = self.attention(self.attention_norm.add_(hidden, delta), batch, pool)
+        return self.mlp(self.mlp_norm.add_(hidden, delta), batch)
 
 
 class SelfAttention:
@@ -76,17 +109,15 @@ class SelfAttention:
         self.qkv, self.output = qkv, output
         self._q_norm, self._k_norm = q_norm, k_norm
 
-    def __call__(self, hidden: Tensor, batch: ForwardBatch, pool: Tensor) -> Tensor:
+    def __call__(self, hidden: Tensor, batch: StepBatch, pool: Tensor) -> Tensor:
         """hidden [num_tokens, hidden_size] -> the same shape."""
         heads = self.qkv(hidden, batch.lora).unflatten(1, (-1, self._head_dim))
         q, k, _ = heads.split((self._q, self._kv, self._kv), dim=1)
         if self._q_norm and self._k_norm:
             q.copy_(self._q_norm(q))
             k.copy_(self._k_norm(k))
-        reference.rotate_(heads[:, : self._q + self._kv], batch.rotation)
-        reference.write_pages(pool, heads[:, self._q :], batch.write_index)
-        parts = [self._attend(heads[part.tokens], part, pool) for part in batch.attention]
-        attended = parts[0] if len(parts) == 1 else torch.cat(parts)
+        batch.rotate_write(heads, self._q, pool)
+        attended = batch.attend(heads, self._q, pool, self._scale, self._window)
         return self.output(attended, batch.lora)
 
     def with_maps(self, qkv: AdaptedLinear, output: AdaptedLinear) -> SelfAttention:
@@ -94,20 +125,6 @@ class SelfAttention:
         other = copy(self)
         other.qkv, other.output = qkv, output
         return other
-
-    def _attend(self, heads: Tensor, part: Attention, pool: Tensor) -> Tensor:
-        """heads [num_tokens, q + 2 kv, head_dim] -> [num_tokens, q head_dim]."""
-        q, k, v = heads.split((self._q, self._kv, self._kv), dim=1)
-        view = part.views[self._window]
-        if view is None:
-            return reference.attend_prefill(
-                q, k.transpose(0, 1), v.transpose(0, 1), None, self._scale
-            )
-        if part.decode:
-            keys, values = reference.gather_pages(pool, view.index, num_rows=len(q))
-            return reference.attend_decode(q, keys, values, view.mask, self._scale)
-        keys, values = reference.gather_pages(pool, view.index, num_rows=1)
-        return reference.attend_prefill(q, keys[0], values[0], view.mask, self._scale)
 
 
 @dataclass(frozen=True)
@@ -117,9 +134,9 @@ class Mlp:
     gate_up: AdaptedLinear
     down: AdaptedLinear
 
-    def __call__(self, hidden: Tensor, batch: ForwardBatch) -> Tensor:
+    def __call__(self, hidden: Tensor, batch: StepBatch) -> Tensor:
         """hidden [num_tokens, hidden_size] -> the same shape."""
-        return self.down(reference.silu_mul(self.gate_up(hidden, batch.lora)), batch.lora)
+        return self.down(silu_mul(self.gate_up(hidden, batch.lora)), batch.lora)
 
 
 @dataclass(frozen=True)
@@ -130,7 +147,7 @@ class AdaptedLinear:
     layer: int
     site: str
 
-    def __call__(self, x: Tensor, lora: LoraBatch | None) -> Tensor:
+    def __call__(self, x: Tensor, lora: LoraProducts | None) -> Tensor:
         y = self.base(x)
         if lora is not None:
             lora.add(y, x, self.layer, self.site)

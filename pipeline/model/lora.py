@@ -16,13 +16,18 @@ import torch
 from torch import Tensor
 
 from ...kernels import reference
+from ...kernels.tables import AdapterTables, largest_block
 from ..card import ModelCard
 from ..config import Config
 from ..messages import AdapterInfo
 from .adapter import SITES, Adapter, measure_adapter, module_shapes, read_adapter
 from .adapter_files import AdapterError
-from .pages import PagePool
+from .device import sent
+from .pages import PagePool, page_elements
+from .peft_config import MOST_RANK
 
+MOST_RESIDENT = 4096
+"""Adapters in pages at a time, on a GPU."""
 MOST_STACKS = 8
 """Stacks kept for batches to come; those used longest ago go first."""
 
@@ -111,6 +116,12 @@ class AdapterStore:
         self._pages: dict[str, tuple[int, ...]] = {}
         self._own: dict[str, Tensor] = {}
         """Those outside of the pool, [num_layers, elements]."""
+        self._free_slots = list(range(MOST_RESIDENT - 1, -1, -1))
+        self._slots: dict[str, int] = {}
+        sizes = [size for shape in module_shapes(card).values() for size in shape]
+        self.unit = largest_block(*sizes, page_elements(card), most=256)
+        """Divides all that kernels take in tiles, and where each matrix begins."""
+        self.tables = self.make_tables(MOST_RESIDENT if pool.pages.is_cuda else 0)
         self._stacks: dict[tuple[str, ...], AdapterStack] = {}
 
     @property
@@ -176,15 +187,51 @@ class AdapterStore:
         if self._in_pool:
             table = self._table(pages)
             self._pool.put(table, adapter.host.to(device, non_blocking=True))
+            if len(self.tables.sites):
+                self._enter(key, table)
         else:
             self._own[key] = adapter.host.to(device, non_blocking=True, copy=True)
         self._pages[key] = tuple(pages)
 
+    def slot(self, key: str) -> int:
+        """The row of `tables` of an adapter that is placed."""
+        return self._slots[key]
+
+    def make_tables(self, slots: int) -> AdapterTables:
+        """For kernels that read pages; a CPU needs none. Never moved: graphs remember where they
+        are."""
+        device, sizes = self._pool.pages.device, module_shapes(self._card).values()
+        most_pages = -(-MOST_RANK * sum(map(sum, sizes)) // page_elements(self._card))
+        return AdapterTables(
+            *(
+                torch.zeros((slots, *shape), dtype=torch.int32, device=device)
+                for shape in ((most_pages,), (len(SITES), 2), (len(sizes), 3))
+            )
+        )
+
+    def _enter(self, key: str, table: Tensor) -> None:
+        """Tells the kernels where it is. Not before nobody uses a slot's former owner."""
+        slot = self._slots[key] = self._free_slots.pop()
+        parts = {part.module: part for part in self._adapters[key].parts}
+        sites, modules = [], []
+        for members in SITES.values():
+            own = [parts[member] for member in members if member in parts]
+            sites.append((own[0].a if own else 0, sum(part.rank for part in own)))
+            first = 0
+            for member in members:
+                part = parts.get(member)
+                modules.append((part.rank, first, part.b) if part else (0, 0, 0))
+                first += part.rank if part else 0
+        for tensor, values in ((self.tables.sites, sites), (self.tables.modules, modules)):
+            tensor[slot] = sent(torch.tensor(values, dtype=torch.int32), table.device)
+        self.tables.pages[slot, : len(table)] = table.int()
+
+    def _leave(self, key: str) -> None:
+        if (slot := self._slots.pop(key, None)) is not None:
+            self._free_slots.append(slot)
+
     def _table(self, pages: Sequence[int]) -> Tensor:
-        table = torch.tensor(pages, dtype=torch.int64)
-        device = self._pool.pages.device
-        # From pinned memory: a copy from elsewhere would wait for what is queued before it.
-        return table.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else table
+        return sent(torch.tensor(pages, dtype=torch.int64), self._pool.pages.device)
 
     def _content(self, key: str) -> Tensor:
         """What was placed, [num_layers, elements]."""
@@ -196,9 +243,12 @@ class AdapterStore:
         """Its pages may be somebody else's from now on; the host keeps it."""
         self._pages.pop(key, None)
         self._own.pop(key, None)
+        self._leave(key)
         self._stacks = {keys: stack for keys, stack in self._stacks.items() if key not in keys}
 
     def evict_all(self) -> None:
+        for key in [*self._slots]:
+            self._leave(key)
         self._pages.clear()
         self._own.clear()
         self._stacks.clear()

@@ -7,12 +7,14 @@ nor requests.
 
 from __future__ import annotations
 
+import functools
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 import torch
@@ -38,7 +40,7 @@ from ..messages import (
 )
 from ..progress import ProgressBar
 from .checkpoint import open_checkpoint
-from .device import choose_queue
+from .device import choose_queue, sent
 from .forward_batch import Staging, StepPlan, StepRow
 from .layers import Rotary
 from .llama import Llama, layer_windows
@@ -49,6 +51,11 @@ from .pages import PAGE_SIZE, PagePool, choose_num_pages, free_bytes, pages_for
 from .sampler import NOTHING_SAMPLED, Sampled, SampleRow, sample
 from .verify import Trial, compare, reference_logits
 
+if TYPE_CHECKING:  # they need Triton
+    from .graphs import DecodeGraphs
+    from .paged_batch import PagedBatch, PagedPlan
+
+MOST_GPU_ROWS = 256
 FIRST_SLOTS = 32
 """Rows of the token history at first; they double when more sequences live."""
 SWITCH_SECONDS = 0.0005
@@ -139,6 +146,7 @@ class ModelRunner:
         self._free_slots: list[int] = []
         self._num_slots = 0
         self._merged: MergedModel | None = None
+        self._graphs: DecodeGraphs | None = None
 
     # -- load
 
@@ -162,7 +170,7 @@ class ModelRunner:
     def _load(self) -> ModelCard:
         config, device = self._config, self._queue.device
         card = read_card(self._directory)
-        checkpoint = open_checkpoint(self._directory, dummy=config.dummy)
+        checkpoint = open_checkpoint(self._directory, dummy=config.dummy, device=device)
         precision = choose_precision(config, card, device, checkpoint.has_int4)
         with self._bar("weights", card.num_layers + 1, "layer") as bar:
             loader = ModelLoader(card, checkpoint, precision, self._queue, bar.update)
@@ -178,8 +186,23 @@ class ModelRunner:
         self._card = card
         self._max_model_len = min(longest, num_pages * PAGE_SIZE)
         width = self._max_model_len + 1  # a token may be sampled behind the last place
-        self._history = torch.zeros((FIRST_SLOTS, width), dtype=torch.int32, device=device)
+        slots = FIRST_SLOTS
+        if device.type == "cuda":  # never moved: graphs remember where it is
+            slots += 2 * (config.max_running or MOST_GPU_ROWS)
+            self._graphs = self._make_graphs()
+        self._history = torch.zeros((slots, width), dtype=torch.int32, device=device)
         return card
+
+    def _make_graphs(self) -> DecodeGraphs | None:
+        """None where kernels of ours cannot run, or shall not."""
+        config = self._config
+        if config.no_kernel or config.no_mem_pool or config.bmm or self._store.unit < 16:
+            return None
+        try:
+            from .graphs import DecodeGraphs
+        except ImportError:  # no Triton
+            return None
+        return DecodeGraphs(config.max_running or MOST_GPU_ROWS, self._queue.device)
 
     def _bar(self, stage: str, total: int, unit: str) -> ProgressBar:
         return ProgressBar(
@@ -203,6 +226,56 @@ class ModelRunner:
                 pending.wait()
                 bar.update()
         self.reset()
+        if self._graphs is not None:
+            self._capture(self._graphs)
+
+    def _capture(self, graphs: DecodeGraphs) -> None:
+        from .graphs import RANKS
+
+        ranks = (0,) if self._config.no_lora or self._config.no_lora_compute else RANKS[:2]
+        with self._bar("graphs", len(graphs.rows) * len(ranks), "graph") as bar:
+            for rows in reversed(graphs.rows):  # the largest first: the others fit in its memory
+                for rank in ranks:
+                    self._queue.submit(functools.partial(self._capture_one, rows, rank)).result()
+                    bar.update()
+        self._queue.synchronize()
+
+    def _capture_one(self, rows: int, rank: int) -> None:
+        assert self._graphs is not None
+        self._graphs.capture(
+            self._model,
+            self._pool.pages,
+            rows,
+            rank,
+            lambda row, bucket: self._paged_plan([row], bucket),
+            self._paged_batch,
+            self._queue.stream,
+        )
+
+    def _paged_plan(self, rows: Sequence[StepRow], bucket: int) -> PagedPlan:
+        from .paged_batch import PagedPlan
+
+        return PagedPlan(
+            rows,
+            self._store,
+            history_width=self._history.shape[1],
+            max_pages=pages_for(self._max_model_len),
+            bucket=bucket,
+        )
+
+    def _paged_batch(self, plan: PagedPlan, flat: Tensor, padded_rank: int) -> PagedBatch:
+        from .paged_batch import PagedBatch
+
+        return PagedBatch(
+            plan,
+            flat,
+            self._card,
+            self._pool.pages,
+            self._history,
+            self._rotary,
+            self._store,
+            padded_rank,
+        )
 
     def _warm_up_steps(self) -> Iterator[Batch]:
         """One prompt of each length, then rows that decode, as far as the pool has room."""
@@ -298,7 +371,8 @@ class ModelRunner:
             known = self._store[key].info
             self._store.check_digest(known)
             directories[key] = known.path
-        checkpoint = open_checkpoint(self._directory, dummy=self._config.dummy)
+        dummy, device = self._config.dummy, self._queue.device
+        checkpoint = open_checkpoint(self._directory, dummy=dummy, device=device)
         with self._bar("verify", self._card.num_layers, "layer") as bar, torch.inference_mode():
             references = reference_logits(
                 checkpoint, self._card, trial.sequences, directories, bar.update
@@ -341,10 +415,12 @@ class ModelRunner:
         else:
             merged = None
         by_slot = {sequence.slot: sequence for sequence in sequences}
-        plan = None
+        plan: StepPlan | PagedPlan | None = None
         sampling: list[LiveSequence] = []
         choices: list[SampleRow] = []
-        if rows:
+        if rows and self._graphs is not None:
+            plan = self._paged_plan(rows, self._bucket(rows) if merged is None else 0)
+        elif rows:
             with self._queue.issuing():  # it may gather adapters
                 plan = StepPlan(
                     rows,
@@ -354,6 +430,7 @@ class ModelRunner:
                     windows=self._windows,
                     history_width=self._history.shape[1],
                 )
+        if plan is not None:
             sampling = [by_slot[row.slot] for row in plan.samples]
             choices = [SampleRow(s.params, s.slot, s.num_prompt, s.known) for s in sampling]
         for sequence in sampling:
@@ -374,6 +451,16 @@ class ModelRunner:
             step, host_us=host_us, launch_us=_microseconds_since(started)
         )
         return PendingStep(issued, [sequence.number for sequence in sampling], step)
+
+    def _bucket(self, rows: Sequence[StepRow]) -> int:
+        """Rows of the captured step that these fit in, 0 where none does."""
+        assert self._graphs is not None
+        if any(row.num_tokens > 1 or not row.samples for row in rows):
+            return 0
+        keys = {row.adapter for row in rows if row.adapter is not None}
+        rank = max((self._store.padded_rank(key) for key in keys), default=0)
+        bucket = self._graphs.bucket(len(rows), rank)
+        return bucket[0] if bucket else 0
 
     def _admit(self, admission: Admission, staging: Staging) -> tuple[int, int]:
         """Takes a sequence in; (slot, ticket of its tokens)."""
@@ -444,7 +531,7 @@ class ModelRunner:
         num_slots: int,
         admitted: Sequence[tuple[int, int]],
         clean: int | None,
-        plan: StepPlan | None,
+        plan: StepPlan | PagedPlan | None,
         choices: Sequence[SampleRow],
         model: Llama,
         keep_logits: bool,
@@ -462,23 +549,41 @@ class ModelRunner:
         for slot, ticket in admitted:
             tokens = tensors[ticket]
             self._history[slot, : len(tokens)] = tokens
-        if clean is not None:
+        if clean is not None and self._graphs is None:  # our kernels do not look beyond a length
             self._pool.clean(tensors[clean])
         sampled, kept = NOTHING_SAMPLED, None
         if plan is not None:
-            batch = plan.to_device(
-                tensors, self._history, self._rotary, self._precision.activations
-            )
-            logits = model(batch, self._pool.pages)
+            logits, sample_history = self._forward(plan, tensors, model)
             if keep_logits:
                 kept = logits.clone()
             if choices:
                 sampled = sample(logits, choices, self._history)
-                self._history.view(-1).index_copy_(0, batch.sample_history, sampled.token_ids.int())
+                self._history.view(-1).index_copy_(0, sample_history, sampled.token_ids.int())
         if events:
             sampled = sampled.to_host()
             events[2].record()
         return Issued(sampled, busy_us=_microseconds_since(started), events=events, logits=kept)
+
+    def _forward(
+        self, plan: StepPlan | PagedPlan, tensors: list[Tensor], model: Llama
+    ) -> tuple[Tensor, Tensor]:
+        """Logits [num_samples, vocab_size], and where the tokens chosen from them are kept."""
+        if isinstance(plan, StepPlan):
+            batch = plan.to_device(
+                tensors, self._history, self._rotary, self._precision.activations
+            )
+            return model(batch, self._pool.pages), batch.sample_history
+        assert self._graphs is not None
+        inputs = torch.from_numpy(plan.inputs.pack())
+        count, rank = len(plan.samples), plan.padded_rank
+        bucket = self._graphs.bucket(plan.num_single, rank) if plan.is_padded else None
+        if bucket is None:
+            flat = sent(inputs, self._queue.device)
+            paged = self._paged_batch(plan, flat, rank)
+            return model(paged, self._pool.pages), paged.sample_history.long()
+        places = plan.inputs.views(self._graphs.inputs(bucket))["sample_history"]
+        logits = self._graphs.run(bucket, inputs)
+        return logits[:count], places[:count].long()
 
     def _grow_history(self, num_slots: int) -> None:
         old = self._history

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..messages import SamplingParams
+from .device import sent
 
 MASK_64 = (1 << 64) - 1
 BLOCK = 128
@@ -114,10 +115,7 @@ def _on(
     device: torch.device, values: Sequence[int] | Sequence[float], dtype: torch.dtype = torch.long
 ) -> Tensor:
     """A small tensor, without waiting for a GPU."""
-    tensor = torch.tensor(values, dtype=dtype)
-    if device.type == "cuda":
-        return tensor.pin_memory().to(device, non_blocking=True)
-    return tensor
+    return sent(torch.tensor(values, dtype=dtype), device)
 
 
 def _penalize(logits: Tensor, rows: Sequence[SampleRow], history: Tensor) -> None:

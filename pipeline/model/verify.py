@@ -33,7 +33,7 @@ from .checkpoint import Checkpoint
 from .device import ComputeQueue
 from .forward_batch import Staging, StepPlan, StepRow
 from .layers import Int4Blocks, Rotary, pair_heads
-from .llama import layer_windows
+from .llama import DecoderLayer, layer_windows
 from .loader import ModelLoader, Precision
 from .lora import AdapterStore
 from .pages import PAGE_SIZE, PagePool, pages_for
@@ -246,6 +246,6 @@ class Forward:
         history[0, :length] = self.token_ids
         self._batch = plan.to_device(staging.ship(cpu), history, Rotary(card, cpu), torch.float32)
 
-    def run(self, layer: Callable[..., None], hidden: Tensor) -> None:
+    def run(self, layer: DecoderLayer, hidden: Tensor) -> None:
         """In place. hidden [num_tokens, hidden_size]."""
-        layer(hidden, self._batch, self._pool.pages[0])
+        hidden.add_(layer(hidden, None, self._batch, self._pool.pages[0]))

@@ -1,0 +1,266 @@
+"""The engine alone, as fast as it goes: scheduler and worker without sockets or HTTP, with dummy
+weights and random adapters.
+
+`make bench-gpu` runs the shapes of a model on one device: a step of so many requests, each with its
+own adapter, all with one, or with none; prompts; and S-LoRA's own workload. Every figure is printed
+as a line of JSON, the table at the end. Knows no peer but by the figures recorded here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import random
+import statistics
+import tempfile
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .card import ModelCard, read_card
+from .config import Config
+from .messages import (
+    AdapterInfo,
+    AdapterState,
+    PlaceAdapter,
+    Request,
+    SamplingParams,
+    Step,
+    Tokens,
+)
+from .model.adapter import SITES, Adapter, Part, module_shapes
+from .model.pages import page_elements
+from .model.runner import ModelRunner
+from .schedule.adapters import AdapterRegistry
+from .schedule.scheduler import Limits, Scheduler
+
+LLAMA_8B: dict[str, Any] = {
+    "model_type": "llama",
+    "vocab_size": 128256,
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "max_position_embeddings": 8192,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 500000.0,
+}
+LLAMA2_7B = LLAMA_8B | {
+    "vocab_size": 32000,
+    "intermediate_size": 11008,
+    "num_key_value_heads": 32,
+    "max_position_embeddings": 4096,
+    "rope_theta": 10000.0,
+}
+SHAPES = {"llama-3.1-8b": LLAMA_8B, "llama-2-7b": LLAMA2_7B}
+ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
+
+VLLM_8B: dict[str, dict[int, float]] = {
+    "base": {1: 4.93, 8: 5.11, 32: 5.70, 64: 6.31, 128: 7.67, 256: 12.0},
+    "same": {1: 9.41, 8: 9.91, 32: 10.59, 64: 12.67, 128: 15.66, 256: 24.5},
+    "distinct": {1: 9.40, 8: 12.34, 32: 22.80, 64: 38.02, 128: 58.19, 256: 128.0},
+}
+"""Milliseconds a step of vLLM 0.26.0 on one H200: rank 16 on all linear modules, 256 tokens in,
+128 out, dummy weights, `max_loras=128`."""
+LIMIT_8B = {1: 3.5, 8: 3.7, 32: 4.4, 64: 5.4, 128: 7.2, 256: 11.0}
+"""Bytes of weights, distinct adapters and KV at 4.3 TB/s."""
+
+
+class Engine:
+    """One runner and its scheduler, with adapters that are placed."""
+
+    def __init__(self, shape: dict[str, Any], config: dict[str, Any], heard: Callable[..., None]):
+        self._directory = tempfile.TemporaryDirectory()
+        directory = Path(self._directory.name)
+        (directory / "config.json").write_text(json.dumps(shape))
+        self.card: ModelCard = read_card(directory)
+        self.runner = ModelRunner(Config(dummy=True, **config), directory, 0, heard)
+        self.ready = self.runner.load()
+        self.scheduler = Scheduler(AdapterRegistry({}), policy="fcfs")
+        self._limits = Limits(
+            num_pages=self.ready.num_pages,
+            page_size=self.ready.page_size,
+            max_model_len=self.ready.max_model_len,
+            max_running=config.get("max_running", 256),
+            max_prefill_tokens=config.get("max_prefill_tokens", 8192),
+        )
+        self.scheduler.reset(1, self._limits)
+        self._number = 0
+
+    def add_adapters(self, count: int, rank: int, modules: tuple[str, ...]) -> list[str]:
+        """So many, each in pages of its own, with the same random numbers."""
+        shapes, parts, size = module_shapes(self.card), [], 0
+        for members in SITES.values():
+            own = [member for member in members if member in modules]
+            b = size + sum(rank * shapes[member][1] for member in own)
+            for member in own:
+                parts.append(Part(member, rank, size, b))
+                size, b = size + rank * shapes[member][1], b + rank * shapes[member][0]
+            size = b
+        elements = page_elements(self.card)
+        pages = -(-size // elements)
+        dtype = self.runner._pool.pages.dtype
+        host = (torch.randn(self.card.num_layers, pages * elements) * 0.01).to(dtype)
+        if self.runner._pool.pages.is_cuda:
+            host = host.pin_memory()
+        names = [f"r{rank}-{number:04}" for number in range(count)]
+        registry, residency = self.scheduler.registry, self.scheduler.residency
+        for name in names:
+            record = registry.add(name, "", pinned=False)
+            num_bytes = size * self.card.num_layers * dtype.itemsize
+            info = AdapterInfo(record.key, "", rank, modules, num_bytes, pages, "-")
+            padded = max(8, 1 << (rank - 1).bit_length())
+            self.runner._store._adapters[record.key] = Adapter(info, tuple(parts), padded, host)
+            record.become(AdapterState.VALIDATING)
+            record.read(0, info, 1)
+            residency.place(record)
+        for order in residency.orders:
+            assert isinstance(order, PlaceAdapter)
+            self.runner.place_adapter(order.key, order.pages).result()
+            placed = registry.find(order.key)
+            assert placed is not None
+            placed.placed(0, 1)
+        residency.orders.clear()
+        return names
+
+    def ask(self, adapter: str | None, prompt_tokens: int, new_tokens: int) -> None:
+        """One request more."""
+        self._number += 1
+        rng = random.Random(self._number)
+        prompt = tuple(rng.randrange(self.card.vocab_size) for _ in range(prompt_tokens))
+        params = SamplingParams(max_tokens=new_tokens, temperature=0.0, ignore_eos=True)
+        request = Request(
+            request_id=f"{self._number}",
+            adapter=adapter,
+            prompt_ids=prompt,
+            params=params,
+            arrived_at=float(self._number),
+        )
+        self.scheduler.add(request)
+
+    def run(self) -> Iterator[tuple[float, Step]]:
+        """All requests to their end, two steps in flight: when each step was done, and what it
+        was."""
+        flight: deque[Any] = deque()
+        while True:
+            while len(flight) < 2:
+                batch = self.scheduler.next_batch()
+                if batch is None:
+                    break
+                flight.append((batch, self.runner.launch(batch)))
+            if not flight:
+                return
+            batch, pending = flight.popleft()
+            tokens, step = pending.wait()
+            self.scheduler.accept(Tokens(batch.epoch, batch.step, 0, tokens), time.time())
+            yield time.perf_counter(), step
+
+
+def steps_table(
+    engine: Engine, batches: list[int], names: list[str], prompt: int, new: int
+) -> dict[str, dict[int, dict[str, float]]]:
+    """Milliseconds a step for base, same and distinct adapters at each number of requests."""
+    kinds: dict[str, Callable[[int], str | None]] = {
+        "base": lambda i: None,
+        "same": lambda i: names[0],
+        "distinct": lambda i: names[i % len(names)],
+    }
+    found: dict[str, dict[int, dict[str, float]]] = {kind: {} for kind in kinds}
+    for count in batches:
+        for kind, adapter in kinds.items():
+            for number in range(count):
+                engine.ask(adapter(number), prompt, new)
+            started = time.perf_counter()
+            done = list(engine.run())
+            prefill = [at for at, step in done if step.phase != "decode"]
+            decode = [(at, step) for at, step in done if step.phase == "decode"]
+            gaps = [(b[0] - a[0]) * 1e3 for a, b in itertools.pairwise(decode)]
+            steps = [step for _, step in decode[2:]]
+            figures = {
+                "ms": statistics.median(gaps),
+                "p99_ms": sorted(gaps)[int(len(gaps) * 0.99)],
+                "busy_ms": statistics.median(step.busy_us for step in steps) / 1e3,
+                "host_ms": statistics.median(s.host_us + s.launch_us for s in steps) / 1e3,
+                "prefill_s": (prefill[-1] if prefill else started) - started,
+            }
+            found[kind][count] = figures
+            say("steps", kind=kind, requests=count, **figures)
+    return found
+
+
+def slora_workload(engine: Engine, names: list[str | None], count: int) -> dict[str, float]:
+    """S-LoRA's: lengths uniform in [8, 512), all requests at once."""
+    rng = random.Random(0)
+    tokens = 0
+    for number in range(count):
+        new = rng.randrange(8, 512)
+        tokens += new
+        engine.ask(names[number % len(names)], rng.randrange(8, 512), new)
+    started = time.perf_counter()
+    for _ in engine.run():
+        pass
+    seconds = time.perf_counter() - started
+    return {"requests_s": count / seconds, "tokens_s": tokens / seconds, "seconds": seconds}
+
+
+def say(what: str, **figures: Any) -> None:
+    shown = {k: round(v, 3) if isinstance(v, float) else v for k, v in figures.items()}
+    print(json.dumps({"what": what, **shown}), flush=True)
+
+
+def print_steps(found: dict[str, dict[int, dict[str, float]]]) -> None:
+    """Beside vLLM's and the limit."""
+    print("\nmilliseconds a step        ours                      vLLM 0.26              limit")
+    print("requests        base    same  distinct      base    same  distinct   distinct")
+    for count in found["base"]:
+        ours = [found[kind][count]["ms"] for kind in found]
+        peer = [VLLM_8B[kind].get(count, float("nan")) for kind in found]
+        limit = LIMIT_8B.get(count, float("nan"))
+        cells = "  ".join(f"{value:8.2f}" for value in (*ours, *peer, limit))
+        print(f"{count:8}  {cells}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--shape", choices=SHAPES, default="llama-3.1-8b")
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 8, 32, 64, 128, 256])
+    parser.add_argument("--rank", type=int, default=16)
+    parser.add_argument("--prompt", type=int, default=256)
+    parser.add_argument("--new", type=int, default=128)
+    parser.add_argument("--workload", choices=("steps", "slora"), default="steps")
+    parser.add_argument("--layers", type=int, default=0, help="fewer layers, to try it out")
+    parser.add_argument("--max-model-len", type=int, default=1024)
+    parser.add_argument("--no-kernel", action="store_true")
+    parser.add_argument("--device", default="auto")
+    given = parser.parse_args()
+    shape = SHAPES[given.shape] | ({"num_hidden_layers": given.layers} if given.layers else {})
+    config = {
+        "device": given.device,
+        "max_model_len": given.max_model_len,
+        "no_kernel": given.no_kernel,
+    }
+    started = time.perf_counter()
+    engine = Engine(shape, config, lambda message: None)
+    say("start", seconds=time.perf_counter() - started, pages=engine.ready.num_pages)
+    if given.workload == "steps":
+        count = max(given.batches)
+        started = time.perf_counter()
+        names = engine.add_adapters(count, given.rank, tuple(module_shapes(engine.card)))
+        say("adapters", count=count, seconds=time.perf_counter() - started)
+        print_steps(steps_table(engine, given.batches, names, given.prompt, given.new))
+    else:
+        for number in (1, 2):  # the first meets kernels that are not yet made
+            say("slora base", run=number, **slora_workload(engine, [None], 1000))
+        names = engine.add_adapters(1000, 8, ATTENTION)
+        for number in (1, 2):
+            say("slora adapters", run=number, **slora_workload(engine, [*names], 1000))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""Steps through the kernels that read pages, against the plain path: on a CPU by Triton's
+interpreter and without graphs, on a GPU as it serves."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from driver import Driver, save_adapter, save_model, start_runner
+
+pytest.importorskip("triton")
+
+ADAPTERS: dict[str, dict[str, Any]] = {
+    "all": {},
+    "wide": {"r": 20, "target_modules": ["q_proj", "v_proj", "down_proj"]},
+    "patterned": {"rank_pattern": {"k_proj": 7, "up_proj": 2}},
+    "other": {"r": 8},
+}
+
+
+class NoGraphs:
+    """Everything is launched kernel by kernel."""
+
+    def bucket(self, num_rows: int, padded_rank: int) -> None:
+        return None
+
+
+def run(model: Path, adapters: dict[str, Path], paged: bool) -> dict[int, torch.Tensor]:
+    """Prompts in pieces, decode rows beside them, adapters and base, some that end early."""
+    runner = start_runner(model)[0]
+    if not torch.cuda.is_available() and paged:
+        runner._graphs = NoGraphs()  # type: ignore[assignment]
+        runner._store.tables = runner._store.make_tables(8)
+    pages = iter(random.Random(3).sample(range(70, 128), 58))
+    for name, path in adapters.items():
+        info = runner.read_adapter(name, str(path))
+        assert not info.reason
+        runner.place_adapter(name, [next(pages) for _ in range(info.pages)]).result()
+    driver = Driver(runner, num_pages=70)
+    rng = random.Random(4)
+    names = [None, "all", "wide", "all", None, "patterned", "other"]
+    numbers = [
+        driver.add([rng.randrange(160) for _ in range(3 + 9 * place)], adapter=name)
+        for place, name in enumerate(names)
+    ]
+    driver.prefill(numbers[:4], chunk=20)
+    driver.decode(numbers[:4], 3)
+    driver.step(dict.fromkeys(numbers[:4], 1) | {n: 11 for n in numbers[4:]})
+    driver.drop(numbers[1])
+    alive = [n for n in numbers[:4] if n != numbers[1]]
+    for _ in range(5):
+        rest = {n: min(20, driver.known[n] - driver.computed[n]) for n in numbers[4:]}
+        driver.step(dict.fromkeys(alive, 1) | rest)
+    driver.decode([*alive, *numbers[4:]], 4)
+    return {number: torch.stack(driver.logits[number]) for number in numbers}
+
+
+@pytest.mark.parametrize("family", ["qwen3", "mistral"])
+def test_kernels_that_read_pages_say_what_the_plain_path_says(family: str, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    save_model(model, family, **({"sliding_window": 24} if family == "mistral" else {}))
+    adapters = {
+        name: save_adapter(tmp_path / name, model, seed, **changes)
+        for seed, (name, changes) in enumerate(ADAPTERS.items())
+    }
+    plain, paged = run(model, adapters, paged=False), run(model, adapters, paged=True)
+    for number, expected in plain.items():
+        torch.testing.assert_close(paged[number], expected, rtol=1e-3, atol=1e-3)
