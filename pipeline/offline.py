@@ -174,8 +174,11 @@ def steps_table(
     found: dict[str, dict[int, dict[str, float]]] = {kind: {} for kind in kinds}
     for count in batches:
         for kind, adapter in kinds.items():
-            for number in range(count):
-                engine.ask(adapter(number), prompt, new)
+            for tokens in (2, new):  # at first, kernels for these sizes may have to be made
+                for number in range(count):
+                    engine.ask(adapter(number), prompt, tokens)
+                if tokens < new:
+                    deque(engine.run(), maxlen=0)
             started = time.perf_counter()
             done = list(engine.run())
             prefill = [at for at, step in done if step.phase != "decode"]
@@ -255,11 +258,11 @@ def main() -> None:
         say("adapters", count=count, seconds=time.perf_counter() - started)
         print_steps(steps_table(engine, given.batches, names, given.prompt, given.new))
     else:
-        for number in (1, 2):  # the first meets kernels that are not yet made
-            say("slora base", run=number, **slora_workload(engine, [None], 1000))
+        for count in (100, 1000):  # at first, kernels for these sizes may have to be made
+            say("slora base", requests=count, **slora_workload(engine, [None], count))
         names = engine.add_adapters(1000, 8, ATTENTION)
-        for number in (1, 2):
-            say("slora adapters", run=number, **slora_workload(engine, [*names], 1000))
+        for count in (100, 1000):
+            say("slora adapters", requests=count, **slora_workload(engine, [*names], count))
 
 
 if __name__ == "__main__":

@@ -10,14 +10,14 @@ import torch
 
 pytest.importorskip("triton")
 
-from loraconsole.kernels import reference
+from loraconsole.kernels import lora, reference
 from loraconsole.kernels.attention import (
     PREFILL_BLOCK,
     attend_decode_paged,
     attend_prefill_paged,
 )
 from loraconsole.kernels.fused import add_norm_, rotate_write, silu_mul
-from loraconsole.kernels.lora import GROUP_ROWS, add_lora_paged
+from loraconsole.kernels.lora import GROUP_ROWS, Site, expand_paged, shrink_paged
 from loraconsole.kernels.tables import AdapterTables, Groups
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -57,11 +57,17 @@ SITES = {
 
 @pytest.mark.parametrize("owners", OWNERS.values(), ids=OWNERS)
 @pytest.mark.parametrize("site", SITES.values(), ids=SITES)
-@pytest.mark.parametrize("block_m", [GROUP_ROWS, 64])
+@pytest.mark.parametrize(("block_m", "programs"), [(GROUP_ROWS, 1024), (GROUP_ROWS, 2), (64, 8)])
 def test_lora_is_added_from_pages(
-    owners: list[int], site: tuple[int, tuple[int, ...]], block_m: int
+    owners: list[int],
+    site: tuple[int, tuple[int, ...]],
+    block_m: int,
+    programs: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """y[t] += (x[t] @ A.T) @ B.T: ranks 1 to 40, modules that are not there, pages anywhere."""
+    monkeypatch.setattr(lora, "SHRINK_PROGRAMS", programs)  # how the work is cut
+    monkeypatch.setattr(lora, "EXPAND_PROGRAMS", programs)
     torch.manual_seed(0)
     rng = random.Random(0)
     in_features, outs = site
@@ -112,19 +118,9 @@ def test_lora_is_added_from_pages(
         parts = [x[token] @ m.T @ n for m, n in zip(a, b, strict=True)]
         expected[token] += torch.cat(parts)
     before = y.clone()
-    add_lora_paged(
-        y,
-        x,
-        pool,
-        tables,
-        groups,
-        site=2,
-        first_module=0,
-        out_features=outs,
-        max_ranks=64,
-        unit=16,
-        block_m=block_m,
-    )
+    about = Site(2, 0, outs, 64)
+    partials = shrink_paged(x, pool, tables, groups, about, unit=16, block_m=block_m)
+    expand_paged(y, partials, pool, tables, groups, about, unit=16, block_m=block_m)
     torch.testing.assert_close(y, expected, rtol=1e-4, atol=1e-4)
     for token, owner in enumerate(owners):
         assert owner >= 0 or torch.equal(y[token], before[token]), "a base row was touched"

@@ -6,6 +6,7 @@ where weights come from is the loader's.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass
 from typing import Protocol
@@ -20,8 +21,9 @@ from .layers import Linear, RMSNorm, silu_mul
 class LoraProducts(Protocol):
     """What a step's adapters add."""
 
-    def add(self, y: Tensor, x: Tensor, layer: int, site: str) -> None:
-        """y += what the adapters make of x; y [num_tokens, out], x [num_tokens, in]."""
+    def begin(self, x: Tensor, layer: int, site: str) -> Callable[[Tensor], None]:
+        """Starts on what the adapters make of x; the function returned adds it to y.
+        x [num_tokens, in], y [num_tokens, out]."""
 
 
 class StepBatch(Protocol):
@@ -148,9 +150,11 @@ class AdaptedLinear:
     site: str
 
     def __call__(self, x: Tensor, lora: LoraProducts | None) -> Tensor:
+        if lora is None:
+            return self.base(x)
+        add_to = lora.begin(x, self.layer, self.site)
         y = self.base(x)
-        if lora is not None:
-            lora.add(y, x, self.layer, self.site)
+        add_to(y)
         return y
 
 

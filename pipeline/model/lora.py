@@ -6,7 +6,7 @@ for bit what they would be alone. Knows tokens and adapters, not requests.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import msgspec
@@ -330,6 +330,10 @@ class LoraBatch:
     """All LoRA products of a step. A step without adapters has no `LoraBatch` at all."""
 
     parts: tuple[AdapterSegment | AdapterRows, ...]
+
+    def begin(self, x: Tensor, layer: int, site: str) -> Callable[[Tensor], None]:
+        """On one device there is nothing to gain by starting early."""
+        return lambda y: self.add(y, x, layer, site)
 
     def add(self, y: Tensor, x: Tensor, layer: int, site: str) -> None:
         """y += what the adapters make of x; y [num_tokens, out], x [num_tokens, in]."""

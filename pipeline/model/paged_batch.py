@@ -7,7 +7,8 @@ single tokens can be captured in a graph. Tokens lie flat: single tokens first, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from ...kernels.attention import PREFILL_BLOCK, attend_decode_paged, attend_prefill_paged
 from ...kernels.fused import rotate_write
-from ...kernels.lora import GROUP_ROWS, RANK_BLOCK, add_lora_paged
+from ...kernels.lora import GROUP_ROWS, RANK_BLOCK, Site, expand_paged, shrink_paged
 from ...kernels.tables import AdapterTables, Groups
 from ..card import ModelCard
 from .adapter import SITES, module_shapes
@@ -31,7 +32,6 @@ Int32s = npt.NDArray[np.int32]
 
 PROMPT_GROUP_ROWS = 64
 """Tokens of a prompt that share one read of their adapter."""
-MODULES = [module for members in SITES.values() for module in members]
 
 
 class Inputs:
@@ -192,33 +192,51 @@ class PagedPlan:
 class PagedLora:
     """All LoRA products of a step, from the pages of the pool."""
 
-    card: ModelCard
+    sites: dict[str, Site]
     pool: Tensor
     """[num_layers, num_pages, elements]"""
     tables: AdapterTables
-    parts: tuple[tuple[Groups, int], ...]
-    """Groups, and tokens a group at most."""
-    padded_rank: int
+    parts: tuple[tuple[Groups, int, torch.cuda.Stream | None], ...]
+    """Groups, tokens a group at most, and a stream for what need not wait for the base."""
     unit: int
 
-    def add(self, y: Tensor, x: Tensor, layer: int, site: str) -> None:
-        """y += what the adapters make of x; y [num_tokens, out], x [num_tokens, in]."""
-        shapes, members = module_shapes(self.card), SITES[site]
-        ranks = -(-self.padded_rank * len(members) // RANK_BLOCK) * RANK_BLOCK
-        for groups, block_m in self.parts:
-            add_lora_paged(
-                y,
-                x,
-                self.pool[layer],
-                self.tables,
-                groups,
-                site=[*SITES].index(site),
-                first_module=MODULES.index(members[0]),
-                out_features=tuple(shapes[member][0] for member in members),
-                max_ranks=ranks,
-                unit=self.unit,
-                block_m=block_m,
-            )
+    def begin(self, x: Tensor, layer: int, site: str) -> Callable[[Tensor], None]:
+        """Starts on what the adapters make of x, beside the base's product; the function returned
+        adds it. x [num_tokens, in], y [num_tokens, out]."""
+        pool, about = self.pool[layer], self.sites[site]
+        shrunk = []
+        for groups, block_m, side in self.parts:
+            with _beside(side):
+                args = (pool, self.tables, groups, about)
+                partials = shrink_paged(x, *args, unit=self.unit, block_m=block_m)
+            shrunk.append((partials, args, block_m, side))
+
+        def finish(y: Tensor) -> None:
+            for partials, args, block_m, side in shrunk:
+                if side is not None:
+                    torch.cuda.current_stream().wait_stream(side)
+                expand_paged(y, partials, *args, unit=self.unit, block_m=block_m)
+
+        return finish
+
+
+def _beside(side: torch.cuda.Stream | None) -> AbstractContextManager[object]:
+    """Behind what was issued so far, and not before what is issued next."""
+    if side is None:
+        return nullcontext()
+    side.wait_stream(torch.cuda.current_stream())
+    return torch.cuda.stream(side)
+
+
+def lora_sites(card: ModelCard, padded_rank: int) -> dict[str, Site]:
+    """Each site as the kernels want to know it, for adapters of at most such a rank."""
+    shapes, found, first = module_shapes(card), {}, 0
+    for index, (name, members) in enumerate(SITES.items()):
+        ranks = -(-padded_rank * len(members) // RANK_BLOCK) * RANK_BLOCK
+        outs = tuple(shapes[member][0] for member in members)
+        found[name] = Site(index, first, outs, ranks)
+        first += len(members)
+    return found
 
 
 class PagedBatch:
@@ -234,6 +252,7 @@ class PagedBatch:
         rotary: Rotary,
         store: AdapterStore,
         padded_rank: int,
+        side: torch.cuda.Stream | None = None,
     ) -> None:
         """`flat` holds what `plan.inputs` packed. pool [num_layers, num_pages, …]."""
         views = plan.inputs.views(flat)
@@ -246,10 +265,13 @@ class PagedBatch:
         for name, most in (("lora", GROUP_ROWS), ("prompt_lora", PROMPT_GROUP_ROWS)):
             if padded_rank and f"{name}_groups" in views:
                 slots, starts, counts = views[f"{name}_groups"]
-                parts.append((Groups(slots, starts, counts, views[f"{name}_tokens"]), most))
+                groups = Groups(slots, starts, counts, views[f"{name}_tokens"])
+                parts.append((groups, most, side if most == GROUP_ROWS else None))
         elements = pool.view(*pool.shape[:2], -1)
         self.lora = (
-            PagedLora(card, elements, store.tables, tuple(parts), padded_rank, store.unit)
+            PagedLora(
+                lora_sites(card, padded_rank), elements, store.tables, tuple(parts), store.unit
+            )
             if parts
             else None
         )

@@ -147,6 +147,8 @@ class ModelRunner:
         self._num_slots = 0
         self._merged: MergedModel | None = None
         self._graphs: DecodeGraphs | None = None
+        on_gpu = self._queue.device.type == "cuda"
+        self._side = torch.cuda.Stream(self._queue.device) if on_gpu else None
 
     # -- load
 
@@ -275,6 +277,7 @@ class ModelRunner:
             self._rotary,
             self._store,
             padded_rank,
+            self._side,
         )
 
     def _warm_up_steps(self) -> Iterator[Batch]:
