@@ -464,19 +464,23 @@ def _document(answer: Answer, base: str) -> dict[str, Any]:
 
 def bench(flags: list[str]) -> int:
     """Hands over to `pipeline.bench` in a process of its own, since it drives any server; without
-    --url it is given the running pipeline's."""
+    --url it is given the running pipeline's. With --offline to `pipeline.offline`, the engine
+    alone."""
 
     async def url() -> tuple[str, str]:
         config = Config.load(default_run_directory())
         async with Remote(config) as remote:
             return await _url(remote), config.api_key
 
-    if not {"--url", "-h", "--help"} & set(flags):
+    module = "bench"
+    if "--offline" in flags:
+        module = "offline"
+        flags = [flag for flag in flags if flag != "--offline"]
+    elif not {"--url", "-h", "--help"} & set(flags):
         address, key = asyncio.run(url())
         flags = [*flags, "--url", address, *(["--api-key", key] if key else [])]
-    return subprocess.run(
-        [sys.executable, "-P", "-m", "loraconsole.pipeline.bench", *flags]
-    ).returncode
+    command = [sys.executable, "-P", "-m", f"loraconsole.pipeline.{module}", *flags]
+    return subprocess.run(command).returncode
 
 
 # --- doctor -------------------------------------------------------------------------------------

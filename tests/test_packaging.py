@@ -38,6 +38,8 @@ def test_every_dependency_is_pinned_in_the_constraints(project: dict) -> None:
     wanted = project["project"]["dependencies"] + project["project"]["optional-dependencies"]["dev"]
     for requirement in wanted:
         name = requirement.partition(">")[0].lower().replace("_", "-")
+        if name == "triton":
+            continue  # a torch for CUDA asks for exactly one version: a pin would exclude it
         assert name in pinned, f"{name} has no known-good version"
         assert "==" not in requirement, "ranges stay open in pyproject.toml"
 

@@ -6,8 +6,11 @@ activations are float32 whatever the weights are; on a GPU both have the model's
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import math
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Protocol
 
 import torch
@@ -15,13 +18,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...kernels import reference
-
-try:
-    from ...kernels import fused
-except ImportError:  # no Triton: a GPU without it computes as a CPU does
-    fused = None  # type: ignore[assignment]
 from ..card import ModelCard, RopeScaling
 from .device import Helpers
+
+fused: ModuleType | None = None
+"""Kernels for what stands between the matrix products. A GPU without Triton computes as a CPU does,
+and a CPU does not wait for Triton's import."""
+if torch.cuda.is_available() and importlib.util.find_spec("triton"):
+    fused = importlib.import_module("...kernels.fused", __package__)
 
 PACK_ROWS = 32
 """Rows oneDNN is told to expect when it packs a weight: what it then makes serves 1 to 512 rows
@@ -195,8 +199,9 @@ class RMSNorm:
         if delta is None:
             return self(hidden)
         if hidden.is_cuda and fused is not None:
-            out = torch.empty_like(hidden)
-            return fused.add_norm_(hidden, delta, self._weight, self._eps, out)
+            normed: Tensor = torch.empty_like(hidden)
+            fused.add_norm_(hidden, delta, self._weight, self._eps, normed)
+            return normed
         return self(hidden.add_(delta))
 
 
@@ -204,7 +209,8 @@ def silu_mul(gate_up: Tensor) -> Tensor:
     """silu(gate) * up; may overwrite the gate. gate_up [num_tokens, 2 n], gate first."""
     if gate_up.is_cuda and fused is not None:
         out = gate_up.new_empty((len(gate_up), gate_up.shape[1] // 2))
-        return fused.silu_mul(gate_up, out)
+        fused.silu_mul(gate_up, out)
+        return out
     return reference.silu_mul(gate_up)
 
 
