@@ -20,19 +20,12 @@ ADAPTERS: dict[str, dict[str, Any]] = {
 }
 
 
-class NoGraphs:
-    """Everything is launched kernel by kernel."""
-
-    def bucket(self, num_rows: int, padded_rank: int) -> None:
-        return None
-
-
 def run(model: Path, adapters: dict[str, Path], paged: bool) -> dict[int, torch.Tensor]:
     """Prompts whole and in pieces, decode rows beside them, adapters and base, one that ends."""
     runner = start_runner(model)[0]
     if not torch.cuda.is_available() and paged:
-        runner._graphs = NoGraphs()  # type: ignore[assignment]
         runner._store.tables = runner._store.make_tables(8)
+        runner._paged = runner._make_paged()
     pages = iter(random.Random(3).sample(range(70, 128), 58))
     for name, path in adapters.items():
         info = runner.read_adapter(name, str(path))

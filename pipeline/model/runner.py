@@ -40,7 +40,7 @@ from ..messages import (
 )
 from ..progress import ProgressBar
 from .checkpoint import open_checkpoint
-from .device import choose_queue, sent
+from .device import choose_queue
 from .forward_batch import Staging, StepPlan, StepRow
 from .layers import Rotary
 from .llama import Llama, layer_windows
@@ -52,8 +52,8 @@ from .sampler import NOTHING_SAMPLED, Sampled, SampleRow, sample
 from .verify import Trial, compare, reference_logits
 
 if TYPE_CHECKING:  # they need Triton
-    from .graphs import DecodeGraphs
-    from .paged_batch import PagedBatch, PagedPlan
+    from .paged_batch import PagedPlan
+    from .paged_steps import PagedSteps
 
 MOST_GPU_ROWS = 256
 FIRST_SLOTS = 32
@@ -146,9 +146,7 @@ class ModelRunner:
         self._free_slots: list[int] = []
         self._num_slots = 0
         self._merged: MergedModel | None = None
-        self._graphs: DecodeGraphs | None = None
-        on_gpu = self._queue.device.type == "cuda"
-        self._side = torch.cuda.Stream(self._queue.device) if on_gpu else None
+        self._paged: PagedSteps | None = None
 
     # -- load
 
@@ -184,27 +182,35 @@ class ModelRunner:
         longest = choose_max_model_len(config, card)
         num_pages = choose_num_pages(config, card, longest, precision.activations, device)
         self._pool = PagePool(card, num_pages, precision.activations, device)
-        self._store = AdapterStore(card, precision.activations, self._pool, config)
         self._card = card
+        self._store = AdapterStore(card, precision.activations, self._pool, config)
         self._max_model_len = min(longest, num_pages * PAGE_SIZE)
         width = self._max_model_len + 1  # a token may be sampled behind the last place
         slots = FIRST_SLOTS
         if device.type == "cuda":  # never moved: graphs remember where it is
             slots += 2 * (config.max_running or MOST_GPU_ROWS)
-            self._graphs = self._make_graphs()
         self._history = torch.zeros((slots, width), dtype=torch.int32, device=device)
+        self._paged = self._make_paged() if device.type == "cuda" else None
         return card
 
-    def _make_graphs(self) -> DecodeGraphs | None:
+    def _make_paged(self) -> PagedSteps | None:
         """None where kernels of ours cannot run, or shall not."""
         config = self._config
         if config.no_kernel or config.no_mem_pool or config.bmm or self._store.unit < 16:
             return None
         try:
-            from .graphs import DecodeGraphs
+            from .paged_steps import PagedSteps
         except ImportError:  # no Triton
             return None
-        return DecodeGraphs(config.max_running or MOST_GPU_ROWS, self._queue.device)
+        return PagedSteps(
+            self._card,
+            self._pool,
+            self._store,
+            self._rotary,
+            self._history,
+            self._queue,
+            max_pages=pages_for(self._max_model_len),
+        )
 
     def _bar(self, stage: str, total: int, unit: str) -> ProgressBar:
         return ProgressBar(
@@ -228,57 +234,19 @@ class ModelRunner:
                 pending.wait()
                 bar.update()
         self.reset()
-        if self._graphs is not None:
-            self._capture(self._graphs)
+        if self._paged is not None:
+            self._capture(self._paged)
 
-    def _capture(self, graphs: DecodeGraphs) -> None:
-        from .graphs import RANKS
-
-        ranks = (0,) if self._config.no_lora or self._config.no_lora_compute else RANKS[:2]
-        with self._bar("graphs", len(graphs.rows) * len(ranks), "graph") as bar:
-            for rows in reversed(graphs.rows):  # the largest first: the others fit in its memory
-                for rank in ranks:
-                    self._queue.submit(functools.partial(self._capture_one, rows, rank)).result()
-                    bar.update()
-        self._queue.synchronize()
-
-    def _capture_one(self, rows: int, rank: int) -> None:
-        assert self._graphs is not None
-        self._graphs.capture(
-            self._model,
-            self._pool.pages,
-            rows,
-            rank,
-            lambda row, bucket: self._paged_plan([row], bucket),
-            self._paged_batch,
-            self._queue.stream,
+    def _capture(self, paged: PagedSteps) -> None:
+        config = self._config
+        buckets = paged.to_capture(
+            config.max_running or MOST_GPU_ROWS,
+            with_adapters=not (config.no_lora or config.no_lora_compute),
         )
-
-    def _paged_plan(self, rows: Sequence[StepRow], bucket: int) -> PagedPlan:
-        from .paged_batch import PagedPlan
-
-        return PagedPlan(
-            rows,
-            self._store,
-            history_width=self._history.shape[1],
-            max_pages=pages_for(self._max_model_len),
-            bucket=bucket,
-        )
-
-    def _paged_batch(self, plan: PagedPlan, flat: Tensor, padded_rank: int) -> PagedBatch:
-        from .paged_batch import PagedBatch
-
-        return PagedBatch(
-            plan,
-            flat,
-            self._card,
-            self._pool.pages,
-            self._history,
-            self._rotary,
-            self._store,
-            padded_rank,
-            self._side,
-        )
+        with self._bar("graphs", len(buckets), "graph") as bar:
+            work = functools.partial(paged.capture, self._model, buckets, bar.update)
+            self._queue.submit(work).result()
+            self._queue.synchronize()
 
     def _warm_up_steps(self) -> Iterator[Batch]:
         """One prompt of each length, then rows that decode, as far as the pool has room."""
@@ -421,8 +389,8 @@ class ModelRunner:
         plan: StepPlan | PagedPlan | None = None
         sampling: list[LiveSequence] = []
         choices: list[SampleRow] = []
-        if rows and self._graphs is not None:
-            plan = self._paged_plan(rows, self._bucket(rows) if merged is None else 0)
+        if rows and self._paged is not None:
+            plan = self._paged.plan(rows, may_replay=merged is None)
         elif rows:
             with self._queue.issuing():  # it may gather adapters
                 plan = StepPlan(
@@ -454,16 +422,6 @@ class ModelRunner:
             step, host_us=host_us, launch_us=_microseconds_since(started)
         )
         return PendingStep(issued, [sequence.number for sequence in sampling], step)
-
-    def _bucket(self, rows: Sequence[StepRow]) -> int:
-        """Rows of the captured step that these fit in, 0 where none does."""
-        assert self._graphs is not None
-        if any(row.num_tokens > 1 or not row.samples for row in rows):
-            return 0
-        keys = {row.adapter for row in rows if row.adapter is not None}
-        rank = max((self._store.padded_rank(key) for key in keys), default=0)
-        bucket = self._graphs.bucket(len(rows), rank)
-        return bucket[0] if bucket else 0
 
     def _admit(self, admission: Admission, staging: Staging) -> tuple[int, int]:
         """Takes a sequence in; (slot, ticket of its tokens)."""
@@ -552,7 +510,7 @@ class ModelRunner:
         for slot, ticket in admitted:
             tokens = tensors[ticket]
             self._history[slot, : len(tokens)] = tokens
-        if clean is not None and self._graphs is None:  # our kernels do not look beyond a length
+        if clean is not None and self._paged is None:  # our kernels do not look beyond a length
             self._pool.clean(tensors[clean])
         sampled, kept = NOTHING_SAMPLED, None
         if plan is not None:
@@ -576,17 +534,8 @@ class ModelRunner:
                 tensors, self._history, self._rotary, self._precision.activations
             )
             return model(batch, self._pool.pages), batch.sample_history
-        assert self._graphs is not None
-        inputs = torch.from_numpy(plan.inputs.pack())
-        count, rank = len(plan.samples), plan.padded_rank
-        bucket = self._graphs.bucket(plan.num_single, rank) if plan.is_padded else None
-        if bucket is None:
-            flat = sent(inputs, self._queue.device)
-            paged = self._paged_batch(plan, flat, rank)
-            return model(paged, self._pool.pages), paged.sample_history.long()
-        places = plan.inputs.views(self._graphs.inputs(bucket))["sample_history"]
-        logits = self._graphs.run(bucket, inputs)
-        return logits[:count], places[:count].long()
+        assert self._paged is not None
+        return self._paged.run(plan, model)
 
     def _grow_history(self, num_slots: int) -> None:
         old = self._history
