@@ -540,6 +540,7 @@ class ModelRunner:
     def _grow_history(self, num_slots: int) -> None:
         old = self._history
         if num_slots > len(old):
+            assert self._paged is None, f"{num_slots} sequences at once, and graphs know {len(old)}"
             self._history = old.new_zeros((2 * num_slots, old.shape[1]))
             self._history[: len(old)] = old
 
