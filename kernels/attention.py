@@ -12,7 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["max_pages", "window", "splits"])
 def _decode(
     q,
     q_stride,
@@ -26,11 +26,12 @@ def _decode(
     max_pages,
     scale,
     window,
+    splits,
     KV_HEADS: tl.constexpr,
     GROUP: tl.constexpr,
     DIM: tl.constexpr,
     PAGE_SIZE: tl.constexpr,
-    SPLITS: tl.constexpr,
+    IS_WHOLE: tl.constexpr,
     BLOCK_G: tl.constexpr,
     BLOCK_D: tl.constexpr,
     BLOCK_N: tl.constexpr,
@@ -44,7 +45,7 @@ def _decode(
     if window > 0:
         begin = tl.maximum(0, length - window) // BLOCK_N * BLOCK_N
     blocks = tl.cdiv(length - begin, BLOCK_N)
-    each = tl.cdiv(blocks, SPLITS)
+    each = tl.cdiv(blocks, splits)
     first = begin + split * each * BLOCK_N
     last = tl.minimum(length, first + each * BLOCK_N)
     member = tl.arange(0, BLOCK_G)
@@ -90,39 +91,40 @@ def _decode(
         )
         largest = now
     heads = row * KV_HEADS * GROUP + head * GROUP + member
-    if SPLITS == 1:
+    if IS_WHOLE:
         safe = tl.where(total > 0, total, 1.0)
         result = found / safe[:, None]
         tl.store(
             out + heads[:, None] * DIM + dim[None, :], result.to(out.dtype.element_ty), mask=mask
         )
     else:
-        where = heads * SPLITS + split
+        where = heads * splits + split
         tl.store(partial_out + where[:, None] * DIM + dim[None, :], found, mask=mask)
         tl.store(partial_max + where, largest, mask=is_member)
         tl.store(partial_sum + where, total, mask=is_member)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["splits"])
 def _combine(
     partial_out,
     partial_max,
     partial_sum,
     out,
+    splits,
     DIM: tl.constexpr,
-    SPLITS: tl.constexpr,
+    MOST: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
     head = tl.program_id(0)
-    split = tl.arange(0, SPLITS)
+    split = tl.arange(0, MOST)
     dim = tl.arange(0, BLOCK_D)
-    peaks = tl.load(partial_max + head * SPLITS + split)
-    sums = tl.load(partial_sum + head * SPLITS + split)
+    peaks = tl.load(partial_max + head * splits + split, mask=split < splits, other=float("-inf"))
+    sums = tl.load(partial_sum + head * splits + split, mask=split < splits, other=0.0)
     largest = tl.max(peaks, axis=0)
     shift = tl.where(largest == float("-inf"), 0.0, largest)
     weight = tl.exp(peaks - shift)
     parts = tl.load(
-        partial_out + (head * SPLITS + split)[:, None] * DIM + dim[None, :],
+        partial_out + (head * splits + split)[:, None] * DIM + dim[None, :],
         mask=(dim < DIM)[None, :] & (sums > 0)[:, None],
         other=0.0,
     )
@@ -132,9 +134,12 @@ def _combine(
     tl.store(out + head * DIM + dim, result.to(out.dtype.element_ty), mask=dim < DIM)
 
 
+MOST_SPLITS = 16
+
+
 def decode_splits(num_rows: int, num_kv_heads: int) -> int:
     """Pieces of the context: about 512 programs in all."""
-    return min(16, triton.next_power_of_2(max(1, 512 // (num_rows * num_kv_heads))))
+    return min(MOST_SPLITS, triton.next_power_of_2(max(1, 512 // (num_rows * num_kv_heads))))
 
 
 def attend_decode_paged(
@@ -173,22 +178,25 @@ def attend_decode_paged(
         tables.shape[1],
         scale,
         window,
+        splits,
         KV_HEADS=num_kv_heads,
         GROUP=group,
         DIM=dim,
         PAGE_SIZE=page_size,
-        SPLITS=splits,
+        IS_WHOLE=splits == 1,
         BLOCK_G=max(16, triton.next_power_of_2(group)),
         BLOCK_D=block_d,
         BLOCK_N=64,
         PRECISION=precision,
     )
     if splits > 1:
-        _combine[(num_rows * num_heads,)](*scratch, out, DIM=dim, SPLITS=splits, BLOCK_D=block_d)
+        _combine[(num_rows * num_heads,)](
+            *scratch, out, splits, DIM=dim, MOST=MOST_SPLITS, BLOCK_D=block_d, num_warps=2
+        )
     return out
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["max_pages", "window"])
 def _prefill(
     q,
     q_stride,
@@ -215,6 +223,8 @@ def _prefill(
     block = tl.program_id(0)
     head = tl.program_id(1)
     row = tl.load(rows + block)
+    if row < 0:
+        return
     skipped = tl.load(starts + block)
     first = tl.load(firsts + row)
     length = tl.load(lengths + row)
@@ -291,7 +301,8 @@ def attend_prefill_paged(
     """Attention of consecutive tokens of several sequences, each over its own pages, looking back.
 
     q [num_tokens, num_heads, head_dim]; tables int32 [num_sequences, max_pages]; blocks: of every
-    PREFILL_BLOCK queries the sequence and the first query within it, int32 [num_blocks]; sequences:
+    PREFILL_BLOCK queries the sequence and the first query within it, int32 [num_blocks], the
+    sequence -1 where there is no block; sequences:
     first token in q, position of that token, number of tokens, int32 [num_sequences]
     -> out [num_tokens, num_heads head_dim], of which only these sequences' tokens are written.
     """

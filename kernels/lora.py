@@ -1,15 +1,16 @@
 """Shrink and expand over many adapters of mixed rank, read where they lie: in the pool's pages.
 
 A *group* is up to `GROUP_ROWS` tokens that share an adapter, so that they share its read and one
-tensor-core product; tokens without an adapter are in no group and are never touched. The grids
-depend on shapes alone, so the kernels can be captured in a graph; groups that are not there end at
-once. That a tile begins at a multiple of 16 elements must be said: the compiler cannot see it
-through the page table and would read two bytes at a time.
+tensor-core product. The grids depend on shapes alone, so the kernels can be captured in a graph;
+groups that are not there end at once. That a tile begins at a multiple of 16 elements must be said:
+the compiler cannot see it through the page table and would read two bytes at a time.
+
+What one token alone reads is read in one shot, so that all of it is on its way before the first of
+it is used: a loop would wait for every page look-up and every block in turn.
 """
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import torch
@@ -17,14 +18,145 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .tables import AdapterTables, Groups
+from .tables import AdapterTables, Groups, Shrunk, Site
 
 GROUP_ROWS = 16
 """Tokens a group: the fewest that a tensor core multiplies."""
+PROMPT_GROUP_ROWS = 64
+"""Tokens of a prompt that share one read of their adapter."""
 RANK_BLOCK = 16
 
 
 @triton.jit
+def page_tiles(pool, pages, at, inside, columns, PAGE: tl.constexpr):
+    """Tiles that begin at the elements at[i, j] -> [i, j, unit]; 0 where not inside."""
+    page = tl.load(pages + at // PAGE, mask=inside, other=0)
+    place = tl.multiple_of(page.to(tl.int64) * PAGE + at % PAGE, [16, 16])
+    return tl.load(
+        pool + place[:, :, None] + columns[None, None, :], mask=inside[:, :, None], other=0.0
+    )
+
+
+@triton.jit
+def shrunk_row(partials, token, num_tokens, ranks, splits, rank, is_rank, MOST: tl.constexpr):
+    """One token's x @ A.T at `rank`, its pieces summed. float32 [len(rank)]"""
+    split = tl.arange(0, MOST)
+    at = (split[:, None] * num_tokens + token) * ranks + rank[None, :]
+    inside = (split < splits)[:, None] & is_rank[None, :]
+    return tl.sum(tl.load(partials + at, mask=inside, other=0.0), axis=0)
+
+
+@triton.jit
+def token_delta(
+    partials,
+    token,
+    num_tokens,
+    ranks,
+    splits,
+    pool,
+    pages,
+    module,
+    width,
+    offset,
+    is_tile,
+    columns,
+    PAGE: tl.constexpr,
+    MOST: tl.constexpr,
+    TILES: tl.constexpr,
+    UNIT: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+):
+    """What the adapter of one token adds to its outputs at offset[t] + columns of a module
+    (`module` points at its row of the table). float32 [TILES, UNIT]"""
+    own = tl.load(module)
+    first_rank = tl.load(module + 1)
+    first = tl.load(module + 2)
+    delta = tl.zeros((TILES, UNIT), dtype=tl.float32)
+    for start in range(0, own, BLOCK_R):
+        rank = start + tl.arange(0, BLOCK_R)
+        is_rank = rank < own
+        # Tiles before ranks: the compiler spreads the first dimension over warps, and a sum over
+        # ranks must stay within a thread.
+        at = first + offset[:, None] + rank[None, :] * width
+        b = page_tiles(pool, pages, at, is_tile[:, None] & is_rank[None, :], columns, PAGE)
+        weight = shrunk_row(
+            partials, token, num_tokens, ranks, splits, first_rank + rank, is_rank, MOST
+        )
+        delta += tl.sum(b.to(tl.float32) * weight[None, :, None], axis=1)
+    return delta
+
+
+@triton.jit
+def group_shrunk(
+    partials,
+    token,
+    is_row,
+    num_tokens,
+    ranks,
+    splits,
+    rank,
+    is_rank,
+    MOST: tl.constexpr,
+):
+    """As `shrunk_row`, for the tokens of a group. float32 [len(token), len(rank)]"""
+    split = tl.arange(0, MOST)
+    at = (split[:, None] * num_tokens + token[None, :])[:, :, None] * ranks + rank[None, None, :]
+    inside = ((split < splits)[:, None] & is_row[None, :])[:, :, None] & is_rank[None, None, :]
+    return tl.sum(tl.load(partials + at, mask=inside, other=0.0), axis=0)
+
+
+@triton.jit
+def rank_block(pool, pages, first, stride, rank, is_rank, column, columns, PAGE: tl.constexpr):
+    """One tile of rows `rank` of a matrix from element `first` on: [ranks, unit]."""
+    at = first + rank * stride + column
+    page = tl.load(pages + at // PAGE, mask=is_rank, other=0)
+    place = tl.multiple_of(page.to(tl.int64) * PAGE + at % PAGE, [16])
+    return tl.load(pool + place[:, None] + columns[None, :], mask=is_rank[:, None], other=0.0)
+
+
+@triton.jit
+def _shrink_group(
+    x,
+    x_stride,
+    pool,
+    pages,
+    first,
+    in_tiles,
+    rank,
+    is_rank,
+    tokens,
+    count,
+    split,
+    partials,
+    num_tokens,
+    ranks,
+    PAGE: tl.constexpr,
+    UNIT: tl.constexpr,
+    TILES: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    columns = tl.arange(0, UNIT)
+    rows = tl.arange(0, BLOCK_M)
+    is_row = rows < count
+    token = tl.load(tokens + rows, mask=is_row, other=0)
+    found = tl.zeros((BLOCK_M, BLOCK_R), dtype=tl.float32)
+    for tile in range(split * TILES, tl.minimum(in_tiles, (split + 1) * TILES)):
+        a = rank_block(
+            pool, pages, first, in_tiles * UNIT, rank, is_rank, tile * UNIT, columns, PAGE
+        )
+        inputs = tl.load(
+            x + token.to(tl.int64)[:, None] * x_stride + tile * UNIT + columns[None, :],
+            mask=is_row[:, None],
+            other=0.0,
+        )
+        found = tl.dot(inputs, tl.trans(a), found, input_precision=PRECISION)
+    where = (split * num_tokens + token)[:, None] * ranks + rank[None, :]
+    tl.store(partials + where, found, mask=is_row[:, None] & is_rank[None, :])
+
+
+@triton.jit(do_not_specialize=["site", "max_pages", "num_tokens", "ranks", "in_tiles"])
 def _shrink(
     x,
     x_stride,
@@ -36,68 +168,90 @@ def _shrink(
     counts,
     tokens,
     partials,
+    site,
     max_pages,
     num_tokens,
-    SITE: tl.constexpr,
-    IN: tl.constexpr,
+    ranks,
+    in_tiles,
     PAGE: tl.constexpr,
-    RANKS: tl.constexpr,
-    SPLITS: tl.constexpr,
+    UNIT: tl.constexpr,
+    TILES: tl.constexpr,
+    MAY_BE_ALONE: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_R: tl.constexpr,
-    BLOCK_K: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     group = tl.program_id(0)
     slot = tl.load(slots + group)
     if slot < 0:
         return
-    count = tl.load(counts + group)
-    start_token = tl.load(starts + group)
-    first_rank = tl.program_id(1) * BLOCK_R
-    ranks = tl.load(sites + slot * 8 + SITE * 2 + 1)
-    if first_rank >= ranks:
+    split = tl.program_id(1)
+    about = sites + slot * 8 + site * 2
+    first = tl.load(about)
+    own = tl.load(about + 1)
+    first_rank = tl.program_id(2) * BLOCK_R
+    if first_rank >= own:
         return
-    split = tl.program_id(2)
-    first = tl.load(sites + slot * 8 + SITE * 2)
+    count = tl.load(counts + group)
+    tokens += tl.load(starts + group)
     rank = first_rank + tl.arange(0, BLOCK_R)
-    is_rank = rank < ranks
-    columns = tl.arange(0, BLOCK_K)
-    if count == 1:
+    is_rank = rank < own
+    pages += slot * max_pages
+    is_alone = False
+    if MAY_BE_ALONE:
+        is_alone = count == 1
+    if is_alone:
         # Nobody shares the read: sums without a tensor core, which would wait for shared memory.
-        only = tl.load(tokens + start_token)
-        sums = tl.zeros((BLOCK_R, BLOCK_K), dtype=tl.float32)
-        for start in range(split * BLOCK_K, IN, SPLITS * BLOCK_K):
-            at = first + rank * IN + start
-            page = tl.load(pages + slot * max_pages + at // PAGE, mask=is_rank, other=0)
-            place = tl.multiple_of(page.to(tl.int64) * PAGE + at % PAGE, [16])
-            a = tl.load(pool + place[:, None] + columns[None, :], mask=is_rank[:, None], other=0.0)
-            inputs = tl.load(x + only.to(tl.int64) * x_stride + start + columns)
-            sums += a.to(tl.float32) * inputs.to(tl.float32)[None, :]
-        spot = (split * num_tokens + only) * RANKS + rank
-        tl.store(partials + spot, tl.sum(sums, axis=1), mask=is_rank)
+        columns = tl.arange(0, UNIT)
+        tile = split * TILES + tl.arange(0, TILES)
+        is_tile = tile < in_tiles
+        at = first + rank[:, None] * (in_tiles * UNIT) + tile[None, :] * UNIT
+        a = page_tiles(pool, pages, at, is_rank[:, None] & is_tile[None, :], columns, PAGE)
+        token = tl.load(tokens)
+        inputs = tl.load(
+            x + token.to(tl.int64) * x_stride + tile[:, None] * UNIT + columns[None, :],
+            mask=is_tile[:, None],
+            other=0.0,
+        )
+        products = a.to(tl.float32) * inputs.to(tl.float32)[None, :, :]
+        spot = (split * num_tokens + token) * ranks + rank
+        tl.store(partials + spot, tl.sum(tl.sum(products, axis=2), axis=1), mask=is_rank)
     else:
-        rows = tl.arange(0, BLOCK_M)
-        is_row = rows < count
-        token = tl.load(tokens + start_token + rows, mask=is_row, other=0)
-        found = tl.zeros((BLOCK_M, BLOCK_R), dtype=tl.float32)
-        # Splits take turns over the blocks, so that all end together.
-        for start in range(split * BLOCK_K, IN, SPLITS * BLOCK_K):
-            element = first + rank * IN + start
-            page = tl.load(pages + slot * max_pages + element // PAGE, mask=is_rank, other=0)
-            place = tl.multiple_of(page.to(tl.int64) * PAGE + element % PAGE, [16])
-            a = tl.load(pool + place[:, None] + columns[None, :], mask=is_rank[:, None], other=0.0)
-            inputs = tl.load(
-                x + token.to(tl.int64)[:, None] * x_stride + start + columns[None, :],
-                mask=is_row[:, None],
-                other=0.0,
-            )
-            found = tl.dot(inputs, tl.trans(a), found, input_precision=PRECISION)
-        where = (split * num_tokens + token)[:, None] * RANKS + rank[None, :]
-        tl.store(partials + where, found, mask=is_row[:, None] & is_rank[None, :])
+        _shrink_group(
+            x,
+            x_stride,
+            pool,
+            pages,
+            first,
+            in_tiles,
+            rank,
+            is_rank,
+            tokens,
+            count,
+            split,
+            partials,
+            num_tokens,
+            ranks,
+            PAGE,
+            UNIT,
+            TILES,
+            BLOCK_M,
+            BLOCK_R,
+            PRECISION,
+        )
 
 
-@triton.jit
+@triton.jit(
+    do_not_specialize=[
+        "first_module",
+        "out_0",
+        "out_1",
+        "max_pages",
+        "num_tokens",
+        "ranks",
+        "splits",
+    ]
+)
 def _expand(
     y,
     y_stride,
@@ -109,122 +263,100 @@ def _expand(
     counts,
     tokens,
     partials,
+    first_module,
+    out_0,
+    out_1,
     max_pages,
     num_tokens,
-    FIRST_MODULE: tl.constexpr,
-    OUT_0: tl.constexpr,
-    OUT_1: tl.constexpr,
-    OUT_2: tl.constexpr,
+    ranks,
+    splits,
     PAGE: tl.constexpr,
-    RANKS: tl.constexpr,
-    SPLITS: tl.constexpr,
+    UNIT: tl.constexpr,
+    TILES: tl.constexpr,
+    MOST: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_R: tl.constexpr,
-    BLOCK_N: tl.constexpr,
-    BLOCKS: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     group = tl.program_id(0)
     slot = tl.load(slots + group)
     if slot < 0:
         return
-    column = tl.program_id(1) * (BLOCK_N * BLOCKS)
-    member = 0
-    begin = 0
-    width = OUT_0
-    if column >= OUT_0 and OUT_1 > 0:
-        member = 1
-        begin = OUT_0
-        width = OUT_1
-        if column >= OUT_0 + OUT_1 and OUT_2 > 0:
-            member = 2
-            begin = OUT_0 + OUT_1
-            width = OUT_2
-    about = modules + slot * 21 + (FIRST_MODULE + member) * 3
-    own_ranks = tl.load(about)
-    if own_ranks == 0:
-        return
-    first_rank = tl.load(about + 1)
-    first = tl.load(about + 2)
+    column = tl.program_id(1) * (TILES * UNIT)
     count = tl.load(counts + group)
-    start_token = tl.load(starts + group)
-    columns = tl.arange(0, BLOCK_N)
-    if count == 1:
-        only = tl.load(tokens + start_token)
-        for first_rank_now in range(0, own_ranks, BLOCK_R):
-            rank = first_rank_now + tl.arange(0, BLOCK_R)
-            is_rank = rank < own_ranks
-            weights = tl.zeros((BLOCK_R,), dtype=tl.float32)
-            for split in tl.static_range(SPLITS):
-                spot = (split * num_tokens + only) * RANKS + first_rank + rank
-                weights += tl.load(partials + spot, mask=is_rank, other=0.0)
-            # Many columns a program: looking up who and where takes as long as reading a block.
-            for block in range(0, BLOCKS):
-                now = column + block * BLOCK_N
-                at = first + rank * width + now - begin
-                page = tl.load(pages + slot * max_pages + at // PAGE, mask=is_rank, other=0)
-                place = tl.multiple_of(page.to(tl.int64) * PAGE + at % PAGE, [16])
-                b = tl.load(
-                    pool + place[:, None] + columns[None, :], mask=is_rank[:, None], other=0.0
+    start = tl.load(starts + group)
+    columns = tl.arange(0, UNIT)
+    own_pages = pages + slot * max_pages
+    rows = tl.arange(0, BLOCK_M)
+    is_row = rows < count
+    token = tl.load(tokens + start + rows, mask=is_row, other=0)
+    for tile in range(0, TILES):
+        now = column + tile * UNIT
+        member = 0
+        begin = 0
+        width = out_0
+        if now >= out_0:
+            member = 1
+            begin = out_0
+            width = out_1
+            if now >= out_0 + out_1:
+                member = 2
+                begin = out_0 + out_1  # k and v are alike
+        about = modules + slot * 21 + (first_module + member) * 3
+        own = tl.load(about)
+        first_rank = tl.load(about + 1)
+        first = tl.load(about + 2)
+        if own > 0:
+            found = tl.zeros((BLOCK_M, UNIT), dtype=tl.float32)
+            for first_now in range(0, own, BLOCK_R):
+                rank = first_now + tl.arange(0, BLOCK_R)
+                is_rank = rank < own
+                shrunk = group_shrunk(
+                    partials,
+                    token,
+                    is_row,
+                    num_tokens,
+                    ranks,
+                    splits,
+                    first_rank + rank,
+                    is_rank,
+                    MOST,
                 )
-                target = y + only.to(tl.int64) * y_stride + now + columns
-                old = tl.load(target)
-                sums = tl.sum(b.to(tl.float32) * weights[:, None], axis=0)
-                tl.store(target, (old + sums).to(old.dtype))
-    else:
-        rows = tl.arange(0, BLOCK_M)
-        is_row = rows < count
-        token = tl.load(tokens + start_token + rows, mask=is_row, other=0)
-        for first_rank_now in range(0, own_ranks, BLOCK_R):
-            rank = first_rank_now + tl.arange(0, BLOCK_R)
-            is_rank = rank < own_ranks
-            mask = is_row[:, None] & is_rank[None, :]
-            shrunk = tl.zeros((BLOCK_M, BLOCK_R), dtype=tl.float32)
-            for split in tl.static_range(SPLITS):
-                where = (split * num_tokens + token)[:, None] * RANKS + first_rank + rank[None, :]
-                shrunk += tl.load(partials + where, mask=mask, other=0.0)
-            for block in range(0, BLOCKS):
-                now = column + block * BLOCK_N
-                element = first + rank * width + now - begin
-                page = tl.load(pages + slot * max_pages + element // PAGE, mask=is_rank, other=0)
-                place = tl.multiple_of(page.to(tl.int64) * PAGE + element % PAGE, [16])
-                b = tl.load(
-                    pool + place[:, None] + columns[None, :], mask=is_rank[:, None], other=0.0
+                b = rank_block(
+                    pool, own_pages, first, width, rank, is_rank, now - begin, columns, PAGE
                 )
-                out = y + token.to(tl.int64)[:, None] * y_stride + now + columns[None, :]
-                before = tl.load(out, mask=is_row[:, None], other=0.0)
-                found = tl.dot(shrunk.to(b.dtype), b, input_precision=PRECISION)
-                tl.store(out, (before + found).to(before.dtype), mask=is_row[:, None])
+                found = tl.dot(shrunk.to(b.dtype), b, found, input_precision=PRECISION)
+            out = y + token.to(tl.int64)[:, None] * y_stride + now + columns[None, :]
+            before = tl.load(out, mask=is_row[:, None], other=0.0)
+            tl.store(out, (before + found).to(before.dtype), mask=is_row[:, None])
 
 
-def choose_splits(num_groups: int, in_features: int, rank_blocks: int, block: int) -> int:
-    """Pieces of K: about `SHRINK_PROGRAMS` programs in all, at least two blocks each."""
-    wanted = -(-SHRINK_PROGRAMS // (num_groups * rank_blocks))
-    most = max(1, in_features // (2 * block))
-    return 1 << (max(1, min(wanted, most, MOST_SPLITS)) - 1).bit_length()
+class Tiles(NamedTuple):
+    """How a kernel cuts its columns: tiles of at most `unit`, so many columns a program."""
+
+    unit: int
+    columns: int
+
+    def cut(self, unit: int) -> tuple[int, int]:
+        """(unit, tiles a program) where pages allow tiles of `unit`. Powers of two."""
+        own = min(unit, self.unit)
+        return own, max(1, self.columns // own)
 
 
-SHRINK_PROGRAMS = 512
-EXPAND_PROGRAMS = 2048
-"""About so many programs, by sweep on an H200 (kernels/NOTES.md)."""
-MOST_SPLITS = 16
+SHRINK = {GROUP_ROWS: Tiles(256, 1024), PROMPT_GROUP_ROWS: Tiles(64, 4096)}
+EXPAND = {GROUP_ROWS: Tiles(256, 1024), PROMPT_GROUP_ROWS: Tiles(128, 1024)}
+"""By the size of a group."""
 
 
-def choose_blocks(num_groups: int, out_features: tuple[int, ...], block: int) -> int:
-    """Blocks of columns a program: within one module, and about `EXPAND_PROGRAMS` in all."""
-    in_module = math.gcd(*out_features) // block
-    wanted = max(1, num_groups * sum(out_features) // block // EXPAND_PROGRAMS)
-    return max(n for n in range(1, in_module + 1) if in_module % n == 0 and n <= wanted)
+def warps_for(tiles: int, unit: int) -> int:
+    """So that a row of the tiles is 16 bytes a thread: each thread then holds all ranks of its
+    columns, and the sum over ranks crosses no thread."""
+    return max(1, min(16, tiles * unit // 256))
 
 
-class Site(NamedTuple):
-    """What is known of a site before any step."""
-
-    number: int
-    first_module: int
-    out_features: tuple[int, ...]
-    max_ranks: int
-    """Bounds the ranks of its modules together, a multiple of RANK_BLOCK."""
+def precision(x: Tensor) -> str:
+    """Of a tensor-core product: float32 stays float32."""
+    return "ieee" if x.dtype.itemsize == 4 else "tf32"
 
 
 def shrink_paged(
@@ -232,26 +364,27 @@ def shrink_paged(
     pool: Tensor,
     tables: AdapterTables,
     groups: Groups,
+    owners: Tensor,
     site: Site,
     *,
+    max_ranks: int,
     unit: int,
     block_m: int = GROUP_ROWS,
-) -> Tensor:
-    """x[t] @ A.T of t's adapter, for every token t of a group, in pieces of K that are still to be
-    summed: float32 [splits, num_tokens, max_ranks].
+) -> Shrunk:
+    """x[t] @ A.T of t's adapter, for every token t of a group, in pieces of K.
 
-    x [num_tokens, in_features], rows contiguous; pool [num_pages, elements] of one layer. `unit`, a
-    power of two from 16 on, divides every size and where each matrix begins, so that no tile
-    straddles a page.
+    x [num_tokens, in_features], rows contiguous; pool [num_pages, elements] of one layer;
+    `max_ranks`, a multiple of RANK_BLOCK, bounds the ranks of the site's modules together; groups
+    have at most `block_m` tokens. `unit`: see `Shrunk`, at least 16.
     """
     num_tokens, in_features = x.shape
-    num_groups, page = len(groups.slots), pool.shape[1]
-    assert page % unit == 0 and x.stride(1) == 1
-    tuned = TUNED if block_m == GROUP_ROWS else TUNED_PROMPT
-    block_k, rank_blocks = min(unit, tuned.block_k), site.max_ranks // RANK_BLOCK
-    splits = choose_splits(num_groups, in_features, rank_blocks, block_k)
-    partials = x.new_empty((splits, num_tokens, site.max_ranks), dtype=torch.float32)
-    _shrink[(num_groups, rank_blocks, splits)](
+    page = pool.shape[1]
+    assert page % unit == 0 and in_features % unit == 0 and x.stride(1) == 1
+    assert max_ranks % RANK_BLOCK == 0
+    own_unit, tiles = SHRINK[block_m].cut(unit)
+    splits = triton.cdiv(in_features, own_unit * tiles)
+    partials = x.new_empty((splits, num_tokens, max_ranks), dtype=torch.float32)
+    _shrink[(len(groups.slots), splits, max_ranks // RANK_BLOCK)](
         x,
         x.stride(0),
         pool,
@@ -259,44 +392,35 @@ def shrink_paged(
         tables.sites,
         *groups,
         partials,
+        site.number,
         tables.pages.shape[1],
         num_tokens,
-        SITE=site.number,
-        IN=in_features,
+        max_ranks,
+        in_features // own_unit,
         PAGE=page,
-        RANKS=site.max_ranks,
-        SPLITS=splits,
+        UNIT=own_unit,
+        TILES=tiles,
+        MAY_BE_ALONE=block_m == GROUP_ROWS,
         BLOCK_M=block_m,
         BLOCK_R=RANK_BLOCK,
-        BLOCK_K=block_k,
-        PRECISION="ieee" if x.dtype == torch.float32 else "tf32",
-        num_warps=tuned.shrink_warps,
+        PRECISION=precision(x),
+        num_warps=warps_for(tiles, own_unit) if block_m == GROUP_ROWS else 4,
     )
-    return partials
+    return Shrunk(partials, pool, tables, groups, owners, site, unit)
 
 
-def expand_paged(
-    y: Tensor,
-    partials: Tensor,
-    pool: Tensor,
-    tables: AdapterTables,
-    groups: Groups,
-    site: Site,
-    *,
-    unit: int,
-    block_m: int = GROUP_ROWS,
-) -> None:
-    """y[t] += s[t] @ B.T of t's adapter, s being what `shrink_paged` gave.
+def expand_paged(y: Tensor, shrunk: Shrunk, *, block_m: int = GROUP_ROWS) -> None:
+    """y[t] += s[t] @ B.T of t's adapter, for every token t of a group.
 
     y [num_tokens, sum(out_features)], rows contiguous.
     """
-    num_groups, page, outs = len(groups.slots), pool.shape[1], site.out_features
-    assert y.shape[1] == sum(outs) and y.stride(1) == 1
-    tuned = TUNED if block_m == GROUP_ROWS else TUNED_PROMPT
-    block_n = min(unit, tuned.block_n)
-    blocks = choose_blocks(num_groups, outs, block_n)
-    padded = (*outs, 0, 0)[:3]
-    _expand[(num_groups, sum(outs) // (block_n * blocks))](
+    partials, pool, tables, groups, _, site, unit = shrunk
+    page, outs = pool.shape[1], site.out_features
+    assert y.shape[1] == sum(outs) and y.stride(1) == 1 and len(y) == partials.shape[1]
+    own_unit, tiles = EXPAND[block_m].cut(unit)
+    while sum(outs) % (tiles * own_unit):
+        tiles //= 2
+    _expand[(len(groups.slots), sum(outs) // (tiles * own_unit))](
         y,
         y.stride(0),
         pool,
@@ -304,32 +428,19 @@ def expand_paged(
         tables.modules,
         *groups,
         partials,
+        site.first_module,
+        outs[0],
+        outs[1] if len(outs) > 1 else 0,
         tables.pages.shape[1],
         len(y),
-        FIRST_MODULE=site.first_module,
-        OUT_0=padded[0],
-        OUT_1=padded[1],
-        OUT_2=padded[2],
+        partials.shape[2],
+        partials.shape[0],
         PAGE=page,
-        RANKS=site.max_ranks,
-        SPLITS=partials.shape[0],
+        UNIT=own_unit,
+        TILES=tiles,
+        MOST=triton.next_power_of_2(partials.shape[0]),
         BLOCK_M=block_m,
         BLOCK_R=RANK_BLOCK,
-        BLOCK_N=block_n,
-        BLOCKS=blocks,
-        PRECISION="ieee" if y.dtype == torch.float32 else "tf32",
-        num_warps=tuned.expand_warps,
+        PRECISION=precision(y),
+        num_warps=4,
     )
-
-
-class Tuned(NamedTuple):
-    """Tiles and warps."""
-
-    block_k: int
-    block_n: int
-    shrink_warps: int
-    expand_warps: int
-
-
-TUNED = Tuned(256, 512, 2, 2)
-TUNED_PROMPT = Tuned(64, 128, 4, 4)

@@ -25,16 +25,42 @@ class AdapterTables(NamedTuple):
 
 
 class Groups(NamedTuple):
-    """Tokens by adapter; int32 on the device. A group that is not there has slot -1."""
+    """Tokens by adapter; int32 on the device. Tokens of slot -1 have no adapter; a group that is
+    not there has slot -1 and no tokens."""
 
     slots: Tensor
     """[max_groups]"""
     starts: Tensor
     """[max_groups], into `tokens`"""
     counts: Tensor
-    """[max_groups], 1 to GROUP_ROWS"""
+    """[max_groups], 0 to the size of a group"""
     tokens: Tensor
     """[max_tokens], tokens of one adapter side by side"""
+
+
+class Site(NamedTuple):
+    """What is known of a site before any step."""
+
+    number: int
+    first_module: int
+    out_features: tuple[int, ...]
+
+
+class Shrunk(NamedTuple):
+    """x @ A.T of a site for tokens with adapters, before B: what is left to add to y."""
+
+    partials: Tensor
+    """float32 [splits, num_tokens, ranks], pieces of K that are still to be summed"""
+    pool: Tensor
+    """[num_pages, elements] of one layer"""
+    tables: AdapterTables
+    groups: Groups
+    owners: Tensor
+    """int32 [num_tokens]: each token's slot, or -1"""
+    site: Site
+    unit: int
+    """A power of two that divides every size and where each matrix begins: no tile of so many
+    elements straddles a page."""
 
 
 def largest_block(*sizes: int, most: int) -> int:

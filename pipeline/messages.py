@@ -50,6 +50,15 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
     logprobs: int | None = None
     """How many alternatives to report beside the chosen token; None reports nothing."""
 
+    @property
+    def penalizes(self) -> bool:
+        """Whether tokens seen before count."""
+        return (
+            self.repetition_penalty != 1.0
+            or self.presence_penalty != 0.0
+            or self.frequency_penalty != 0.0
+        )
+
 
 class Request(Message, frozen=True, kw_only=True):
     """One prompt, tokenised and validated; `adapter` None means the base model exactly."""

@@ -22,12 +22,15 @@ from typing import Any
 
 import torch
 
+from .account import account
 from .card import ModelCard, read_card
 from .config import Config
 from .messages import (
     AdapterInfo,
     AdapterState,
+    Message,
     PlaceAdapter,
+    Progress,
     Request,
     SamplingParams,
     Step,
@@ -162,15 +165,20 @@ class Engine:
             yield time.perf_counter(), step
 
 
-def steps_table(
-    engine: Engine, batches: list[int], names: list[str], prompt: int, new: int
-) -> dict[str, dict[int, dict[str, float]]]:
-    """Milliseconds a step for base, same and distinct adapters at each number of requests."""
-    kinds: dict[str, Callable[[int], str | None]] = {
+def kinds_of(names: list[str]) -> dict[str, Callable[[int], str | None]]:
+    """Which adapter each request has."""
+    return {
         "base": lambda i: None,
         "same": lambda i: names[0],
         "distinct": lambda i: names[i % len(names)],
     }
+
+
+def steps_table(
+    engine: Engine, batches: list[int], names: list[str], prompt: int, new: int
+) -> dict[str, dict[int, dict[str, float]]]:
+    """Milliseconds a step for base, same and distinct adapters at each number of requests."""
+    kinds = kinds_of(names)
     found: dict[str, dict[int, dict[str, float]]] = {kind: {} for kind in kinds}
     for count in batches:
         for kind, adapter in kinds.items():
@@ -212,6 +220,25 @@ def slora_workload(engine: Engine, names: list[str | None], count: int) -> dict[
     return {"requests_s": count / seconds, "tokens_s": tokens / seconds, "seconds": seconds}
 
 
+def account_for(engine: Engine, batches: list[int], names: list[str], prompt: int) -> None:
+    """Prints where the microseconds of a decode step go, for base, same and distinct adapters."""
+    for count in batches:
+        for kind, adapter in kinds_of(names).items():
+            new = 24
+            for number in range(count):
+                engine.ask(adapter(number), prompt, new)
+            steps = engine.run()
+            while next(steps)[1].phase != "decode":
+                pass
+            measured = 12
+            found = account(itertools.islice(steps, measured), measured)
+            deque(steps, maxlen=0)
+            say("account", kind=kind, requests=count, step_us=found.step_us, idle_us=found.idle_us)
+            for name, (launches, spent) in found.kernels.items():
+                if spent >= 5:
+                    print(f"    {spent:9.1f} us  {launches:6.1f} x  {name}", flush=True)
+
+
 def say(what: str, **figures: Any) -> None:
     shown = {k: round(v, 3) if isinstance(v, float) else v for k, v in figures.items()}
     print(json.dumps({"what": what, **shown}), flush=True)
@@ -236,7 +263,7 @@ def main() -> None:
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--prompt", type=int, default=256)
     parser.add_argument("--new", type=int, default=128)
-    parser.add_argument("--workload", choices=("steps", "slora"), default="steps")
+    parser.add_argument("--workload", choices=("steps", "slora", "account"), default="steps")
     parser.add_argument("--layers", type=int, default=0, help="fewer layers, to try it out")
     parser.add_argument("--max-model-len", type=int, default=1024)
     parser.add_argument("--no-kernel", action="store_true")
@@ -249,14 +276,23 @@ def main() -> None:
         "no_kernel": given.no_kernel,
     }
     started = time.perf_counter()
-    engine = Engine(shape, config, lambda message: None)
-    say("start", seconds=time.perf_counter() - started, pages=engine.ready.num_pages)
-    if given.workload == "steps":
+    stages: dict[str, float] = {}
+
+    def heard(message: Message) -> None:
+        if isinstance(message, Progress):
+            stages[message.stage] = time.perf_counter() - started
+
+    engine = Engine(shape, config, heard)
+    say("start", seconds=time.perf_counter() - started, pages=engine.ready.num_pages, **stages)
+    if given.workload != "slora":
         count = max(given.batches)
         started = time.perf_counter()
         names = engine.add_adapters(count, given.rank, tuple(module_shapes(engine.card)))
         say("adapters", count=count, seconds=time.perf_counter() - started)
-        print_steps(steps_table(engine, given.batches, names, given.prompt, given.new))
+        if given.workload == "account":
+            account_for(engine, given.batches, names, given.prompt)
+        else:
+            print_steps(steps_table(engine, given.batches, names, given.prompt, given.new))
     else:
         for count in (100, 1000):  # at first, kernels for these sizes may have to be made
             say("slora base", requests=count, **slora_workload(engine, [None], count))

@@ -10,15 +10,16 @@ import torch
 
 pytest.importorskip("triton")
 
-from loraconsole.kernels import lora, reference
+from loraconsole.kernels import fused, lora, reference
 from loraconsole.kernels.attention import (
     PREFILL_BLOCK,
     attend_decode_paged,
     attend_prefill_paged,
 )
 from loraconsole.kernels.fused import add_norm_, rotate_write, silu_mul
-from loraconsole.kernels.lora import GROUP_ROWS, Site, expand_paged, shrink_paged
-from loraconsole.kernels.tables import AdapterTables, Groups
+from loraconsole.kernels.lora import GROUP_ROWS, Tiles, expand_paged, shrink_paged
+from loraconsole.kernels.sampling import best_tokens
+from loraconsole.kernels.tables import AdapterTables, Groups, Shrunk, Site
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 PAGE_SIZE = 16
@@ -53,77 +54,137 @@ SITES = {
     "two": (48, (80, 80)),
     "one": (80, (48,)),
 }
+UNIT = 16
+
+
+class Adapters:
+    """Four of ranks 1 to 40, some without some modules, in pages of a pool else full of NaN."""
+
+    def __init__(self, in_features: int, outs: tuple[int, ...], page: int = 64) -> None:
+        self.outs = outs
+        self.pool = torch.full((400, page), torch.nan, device=DEVICE)
+        self.free = free = random.Random(0).sample(range(400), 400)
+        ranks = [
+            [8] * len(outs),
+            [1, 40, 5][: len(outs)],
+            [16] * len(outs),
+            [0, 4, 0][-len(outs) :],
+        ]
+        tables_pages, tables_sites, tables_modules = [], [], []
+        self.matrices = []
+        for own in ranks:
+            a = [randn(rank, in_features) for rank in own]
+            b = [randn(rank, out) for rank, out in zip(own, outs, strict=True)]
+            self.matrices.append((a, b))
+            lead = randn(32)  # of another site, before it
+            flat = torch.cat([lead, *(m.flatten() for m in a), *(m.flatten() for m in b)])
+            pages = [free.pop() for _ in range(-(-len(flat) // page))]
+            scatter(self.pool, flat, pages)
+            modules, first, element = [], 0, len(lead) + sum(own) * in_features
+            for rank, out in zip(own, outs, strict=True):
+                modules.append([rank, first, element])
+                first, element = first + rank, element + rank * out
+            modules += [[0, 0, 0]] * (7 - len(modules))
+            tables_pages.append(pages)
+            tables_modules.append(modules)
+            tables_sites.append([[len(lead), sum(own)]] * 4)
+        most = max(map(len, tables_pages))
+        self.tables = AdapterTables(
+            torch.stack([ints(pages + [0] * (most - len(pages))) for pages in tables_pages]),
+            torch.tensor(tables_sites, dtype=torch.int32, device=DEVICE),
+            torch.tensor(tables_modules, dtype=torch.int32, device=DEVICE),
+        )
+
+    def groups(self, owners: list[int], block_m: int) -> Groups:
+        """Base tokens have groups too, which shrink and expand leave alone."""
+        slots, starts, counts, tokens = [], [], [], []
+        for slot in range(-1, 4):
+            own_tokens = [t for t, owner in enumerate(owners) if owner == slot]
+            for start in range(0, len(own_tokens), block_m):
+                part = own_tokens[start : start + block_m]
+                slots.append(slot)
+                starts.append(len(tokens))
+                counts.append(len(part))
+                tokens += part
+        return Groups(
+            ints([*slots, -1, -1]), ints([*starts, 0, 0]), ints([*counts, 0, 0]), ints(tokens)
+        )
+
+    def shrink(self, x: torch.Tensor, owners: list[int], block_m: int = GROUP_ROWS) -> Shrunk:
+        groups, site = self.groups(owners, block_m), Site(2, 0, self.outs)
+        tables = (self.tables, groups, ints(owners), site)
+        return shrink_paged(x, self.pool, *tables, max_ranks=64, unit=UNIT, block_m=block_m)
+
+    def add(self, y: torch.Tensor, x: torch.Tensor, owners: list[int]) -> torch.Tensor:
+        """y[t] + (x[t] @ A.T) @ B.T"""
+        y = y.clone()
+        for token, owner in enumerate(owners):
+            if owner >= 0:
+                a, b = self.matrices[owner]
+                y[token] += torch.cat([x[token] @ m.T @ n for m, n in zip(a, b, strict=True)])
+        return y
+
+
+def assert_base_rows_untouched(
+    found: torch.Tensor, before: torch.Tensor, owners: list[int]
+) -> None:
+    for token, owner in enumerate(owners):
+        assert owner >= 0 or torch.equal(found[token], before[token]), "a base row was touched"
 
 
 @pytest.mark.parametrize("owners", OWNERS.values(), ids=OWNERS)
 @pytest.mark.parametrize("site", SITES.values(), ids=SITES)
-@pytest.mark.parametrize(("block_m", "programs"), [(GROUP_ROWS, 1024), (GROUP_ROWS, 2), (64, 8)])
+@pytest.mark.parametrize(("block_m", "columns"), [(16, 1024), (16, 32), (64, 32)])
 def test_lora_is_added_from_pages(
     owners: list[int],
     site: tuple[int, tuple[int, ...]],
     block_m: int,
-    programs: int,
+    columns: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """y[t] += (x[t] @ A.T) @ B.T: ranks 1 to 40, modules that are not there, pages anywhere."""
-    monkeypatch.setattr(lora, "SHRINK_PROGRAMS", programs)  # how the work is cut
-    monkeypatch.setattr(lora, "EXPAND_PROGRAMS", programs)
+    """However the work is cut."""
+    monkeypatch.setitem(lora.SHRINK, block_m, Tiles(16, columns))
+    monkeypatch.setitem(lora.EXPAND, block_m, Tiles(16, columns))
     torch.manual_seed(0)
-    rng = random.Random(0)
     in_features, outs = site
-    page = 64
-    pool = torch.full((400, page), torch.nan, device=DEVICE)
-    free = rng.sample(range(400), 400)
-    ranks = [[8] * len(outs), [1, 40, 5][: len(outs)], [16] * len(outs), [0, 4, 0][-len(outs) :]]
-    tables_pages, tables_sites, tables_modules, matrices = [], [], [], []
-    for own in ranks:
-        a = [randn(rank, in_features) for rank in own]
-        b = [randn(rank, out) for rank, out in zip(own, outs, strict=True)]
-        matrices.append((a, b))
-        lead = randn(page // 2)  # of another site, before it
-        flat = torch.cat([lead, *(m.flatten() for m in a), *(m.flatten() for m in b)])
-        pages = [free.pop() for _ in range(-(-len(flat) // page))]
-        scatter(pool, flat, pages)
-        modules, first, element = [], 0, len(lead) + sum(own) * in_features
-        for rank, out in zip(own, outs, strict=True):
-            modules.append([rank, first, element])
-            first, element = first + rank, element + rank * out
-        modules += [[0, 0, 0]] * (7 - len(modules))
-        tables_pages.append(pages)
-        tables_modules.append(modules)
-        tables_sites.append([[len(lead), sum(own)]] * 4)
-    most = max(map(len, tables_pages))
-    tables = AdapterTables(
-        torch.stack([ints(pages + [0] * (most - len(pages))) for pages in tables_pages]),
-        torch.tensor(tables_sites, dtype=torch.int32, device=DEVICE),
-        torch.tensor(tables_modules, dtype=torch.int32, device=DEVICE),
-    )
-    slots, starts, counts, tokens = [], [], [], []
-    for slot in range(4):
-        own_tokens = [t for t, owner in enumerate(owners) if owner == slot]
-        for start in range(0, len(own_tokens), block_m):
-            part = own_tokens[start : start + block_m]
-            slots.append(slot)
-            starts.append(len(tokens))
-            counts.append(len(part))
-            tokens += part
-    slots += [-1, -1]
-    groups = Groups(ints(slots), ints([*starts, 0, 0]), ints([*counts, 0, 0]), ints(tokens or [0]))
+    adapters = Adapters(in_features, outs)
     x, y = randn(len(owners), in_features), randn(len(owners), sum(outs))
-    expected = y.clone()
-    for token, owner in enumerate(owners):
-        if owner < 0:
-            continue
-        a, b = matrices[owner]
-        parts = [x[token] @ m.T @ n for m, n in zip(a, b, strict=True)]
-        expected[token] += torch.cat(parts)
-    before = y.clone()
-    about = Site(2, 0, outs, 64)
-    partials = shrink_paged(x, pool, tables, groups, about, unit=16, block_m=block_m)
-    expand_paged(y, partials, pool, tables, groups, about, unit=16, block_m=block_m)
+    expected, before = adapters.add(y, x, owners), y.clone()
+    expand_paged(y, adapters.shrink(x, owners, block_m), block_m=block_m)
     torch.testing.assert_close(y, expected, rtol=1e-4, atol=1e-4)
+    assert_base_rows_untouched(y, before, owners)
+
+
+@pytest.mark.parametrize("owners", OWNERS.values(), ids=OWNERS)
+@pytest.mark.parametrize("size", [48, 80])
+def test_the_sum_and_its_norm_with_adapters(owners: list[int], size: int) -> None:
+    torch.manual_seed(6)
+    adapters = Adapters(64, (size,))
+    x, delta, hidden = randn(len(owners), 64), randn(len(owners), size), randn(len(owners), size)
+    weight, out = randn(size), torch.full_like(hidden, torch.nan)
+    total = hidden + adapters.add(delta, x, owners)
+    base = add_norm_(hidden.clone(), delta, weight, 1e-5, torch.empty_like(hidden))
+    add_norm_(hidden, delta, weight, 1e-5, out, adapters.shrink(x, owners))
+    torch.testing.assert_close(hidden, total, rtol=1e-4, atol=1e-4)
+    expected = torch.nn.functional.rms_norm(total, (size,), weight, 1e-5)
+    torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-4)
     for token, owner in enumerate(owners):
-        assert owner >= 0 or torch.equal(y[token], before[token]), "a base row was touched"
+        assert owner >= 0 or torch.allclose(out[token], base[token], rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("owners", OWNERS.values(), ids=OWNERS)
+@pytest.mark.parametrize("columns", [16, 32, 1024])
+def test_the_gate_with_adapters(
+    owners: list[int], columns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fused, "GATE", Tiles(16, columns))
+    torch.manual_seed(7)
+    adapters = Adapters(48, (80, 80))
+    x, gate_up = randn(len(owners), 48), randn(len(owners), 160)
+    out = torch.full((len(owners), 80), torch.nan, device=DEVICE)
+    silu_mul(gate_up, out, adapters.shrink(x, owners))
+    gate, up = adapters.add(gate_up, x, owners).chunk(2, dim=1)
+    torch.testing.assert_close(out, torch.nn.functional.silu(gate) * up, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("window", [0, 7, 40])
@@ -230,27 +291,36 @@ def test_the_sum_and_its_norm(size: int) -> None:
     torch.testing.assert_close(out, expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("dim", [16, 24, 64])
-def test_rotation_and_the_write_of_keys_and_values(dim: int) -> None:
+@pytest.mark.parametrize(
+    ("dim", "owners"), [(16, None), (24, None), (64, None), (16, [0, 3, -1, 1, 1]), (8, [2] * 5)]
+)
+def test_rotation_and_the_write_of_keys_and_values(dim: int, owners: list[int] | None) -> None:
     torch.manual_seed(4)
     heads, kv_heads, count = 6, 2, 5
     states = randn(count, heads + 2 * kv_heads, dim)
     angle = randn(count, dim // 2)
     rotation = torch.polar(torch.ones_like(angle), angle)
-    expected = states.clone()
-    reference.rotate_(expected[:, : heads + kv_heads], rotation.unsqueeze(1))
+    expected, shrunk = states.clone(), None
     pool = torch.zeros(4, 2, kv_heads, PAGE_SIZE, dim, device=DEVICE)
-    pages, places = [2, 0, 3, -1, 2], [0, 15, 7, 3, 1]
-    rotate_write(
-        states, torch.view_as_real(rotation).contiguous(), pool, ints(pages), ints(places), heads
-    )
-    torch.testing.assert_close(states, expected, rtol=1e-5, atol=1e-5)
-    written = torch.zeros_like(pool)
+    pages = [2, 0, 3, -1, 2]
+    if owners:  # keys and values lie in the pool that holds the adapters
+        x, page = randn(count, 48), pool[0].numel()
+        adapters = Adapters(48, (heads * dim, kv_heads * dim, kv_heads * dim), page)
+        expected = adapters.add(states.flatten(1), x, owners).view_as(states)
+        shrunk = adapters.shrink(x, owners)
+        pool = adapters.pool.view(-1, *pool.shape[1:])
+        pages = [page if page < 0 else adapters.free[page] for page in pages]
+    written = pool.clone()
+    reference.rotate_(expected[:, : heads + kv_heads], rotation.unsqueeze(1))
+    places = [0, 15, 7, 3, 1]
+    turn = torch.view_as_real(rotation).contiguous()
+    rotate_write(states, turn, pool, ints(pages), ints(places), heads, shrunk)
+    torch.testing.assert_close(states, expected, rtol=1e-4, atol=1e-4)
     for token, (page, place) in enumerate(zip(pages, places, strict=True)):
         if page >= 0:
             written[page, 0, :, place] = expected[token, heads : heads + kv_heads]
             written[page, 1, :, place] = expected[token, heads + kv_heads :]
-    torch.testing.assert_close(pool, written, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(pool, written, rtol=1e-4, atol=1e-4, equal_nan=True)
 
 
 def test_the_gate() -> None:
@@ -261,3 +331,23 @@ def test_the_gate() -> None:
     torch.testing.assert_close(
         silu_mul(gate_up, out), torch.nn.functional.silu(gate) * up, rtol=1e-5, atol=1e-5
     )
+
+
+@pytest.mark.parametrize("size", [5, 4096, 9000])
+def test_the_best_token_is_the_lowest_of_equals(size: int) -> None:
+    torch.manual_seed(8)
+    logits = randn(4, size)
+    logits[1] = logits[1].round()  # many are equal
+    logits[2] = -torch.inf
+    logits[2, size - 1] = -3.0
+    logits[3, size // 2 :] = 9.0
+    history = torch.full((20,), -1, dtype=torch.int32, device=DEVICE)
+    places = [7, 0, -1, 19]
+    found = best_tokens(logits, ints(places), history)
+    expected = [(row == row.max()).nonzero()[0].item() for row in logits]
+    assert found.tolist() == expected
+    written = [-1] * 20
+    for place, token in zip(places, expected, strict=True):
+        if place >= 0:
+            written[place] = int(token)
+    assert history.tolist() == written

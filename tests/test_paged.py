@@ -20,12 +20,18 @@ ADAPTERS: dict[str, dict[str, Any]] = {
 }
 
 
-def run(model: Path, adapters: dict[str, Path], paged: bool) -> dict[int, torch.Tensor]:
+def run(
+    model: Path, adapters: dict[str, Path], *, paged: bool, padded: bool = False
+) -> dict[int, torch.Tensor]:
     """Prompts whole and in pieces, decode rows beside them, adapters and base, one that ends."""
     runner = start_runner(model)[0]
     if not torch.cuda.is_available() and paged:
         runner._store.tables = runner._store.make_tables(8)
         runner._paged = runner._make_paged()
+        assert runner._paged is not None
+        if padded:
+            buckets = runner._paged.to_capture(8, with_adapters=True)
+            runner._paged._captured = dict.fromkeys(buckets)
     pages = iter(random.Random(3).sample(range(70, 128), 58))
     for name, path in adapters.items():
         info = runner.read_adapter(name, str(path))
@@ -55,6 +61,8 @@ def test_kernels_that_read_pages_say_what_the_plain_path_says(family: str, tmp_p
         name: save_adapter(tmp_path / name, model, seed, **changes)
         for seed, (name, changes) in enumerate(ADAPTERS.items())
     }
-    plain, paged = run(model, adapters, paged=False), run(model, adapters, paged=True)
-    for number, expected in plain.items():
-        torch.testing.assert_close(paged[number], expected, rtol=1e-3, atol=1e-3)
+    plain = run(model, adapters, paged=False)
+    for padded in (False, True):
+        paged = run(model, adapters, paged=True, padded=padded)
+        for number, expected in plain.items():
+            torch.testing.assert_close(paged[number], expected, rtol=1e-3, atol=1e-3)

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from ...kernels import reference
+from ...kernels.tables import Shrunk
 from .layers import Rotary
 from .lora import AdapterRows, AdapterSegment, AdapterStore, LoraBatch, Span, plan_lora
 from .pages import PAGE_SIZE, PagePool, pages_for
@@ -103,8 +104,11 @@ class ForwardBatch:
     sample_history: Tensor
     """[num_samples] where in the flat history their next tokens are kept"""
 
-    def rotate_write(self, heads: Tensor, num_heads: int, pool: Tensor) -> None:
+    def rotate_write(
+        self, heads: Tensor, num_heads: int, pool: Tensor, rest: Shrunk | None
+    ) -> None:
         """Rotates q and k in place and stores k and v in their pages."""
+        assert rest is None, "adapters have added all"
         num_kv_heads = (heads.shape[1] - num_heads) // 2
         reference.rotate_(heads[:, : num_heads + num_kv_heads], self.rotation)
         reference.write_pages(pool, heads[:, num_heads:], self.write_index)

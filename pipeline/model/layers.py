@@ -9,22 +9,25 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import math
+import os
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ...kernels import reference
+from ...kernels.tables import Shrunk
 from ..card import ModelCard, RopeScaling
 from .device import Helpers
 
 fused: ModuleType | None = None
 """Kernels for what stands between the matrix products. A GPU without Triton computes as a CPU does,
-and a CPU does not wait for Triton's import."""
-if torch.cuda.is_available() and importlib.util.find_spec("triton"):
+and a CPU does not wait for Triton's import unless it is there to interpret it, in tests."""
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+if (torch.cuda.is_available() or INTERPRETED) and importlib.util.find_spec("triton"):
     fused = importlib.import_module("...kernels.fused", __package__)
 
 PACK_ROWS = 32
@@ -44,6 +47,14 @@ class Linear(Protocol):
     def plus(self, delta: Tensor) -> Linear:
         """The map of weight + delta, added in float32, in a format for any number of rows; this
         one stays as it is. delta float32 [out_features, in_features], on the CPU."""
+
+
+class Output(NamedTuple):
+    """What a linear map made of its input, and what adapters have still to add to it: whoever reads
+    it next adds that in the same pass."""
+
+    y: Tensor
+    rest: Shrunk | None = None
 
 
 class DenseLinear:
@@ -194,24 +205,27 @@ class RMSNorm:
             return F.rms_norm(x, self._weight.shape, self._weight, self._eps)
         return reference.rms_norm(x, self._gain, self._floor)
 
-    def add_(self, hidden: Tensor, delta: Tensor | None) -> Tensor:
+    def add_(self, hidden: Tensor, delta: Output | None) -> Tensor:
         """hidden += delta, in place; then the norm of it. Both [num_tokens, n]."""
         if delta is None:
             return self(hidden)
-        if hidden.is_cuda and fused is not None:
+        if fused is not None and (hidden.is_cuda or delta.rest):
             normed: Tensor = torch.empty_like(hidden)
-            fused.add_norm_(hidden, delta, self._weight, self._eps, normed)
+            fused.add_norm_(hidden, delta.y, self._weight, self._eps, normed, delta.rest)
             return normed
-        return self(hidden.add_(delta))
+        assert delta.rest is None
+        return self(hidden.add_(delta.y))
 
 
-def silu_mul(gate_up: Tensor) -> Tensor:
+def silu_mul(gate_up: Output) -> Tensor:
     """silu(gate) * up; may overwrite the gate. gate_up [num_tokens, 2 n], gate first."""
-    if gate_up.is_cuda and fused is not None:
-        out = gate_up.new_empty((len(gate_up), gate_up.shape[1] // 2))
-        fused.silu_mul(gate_up, out)
+    y, rest = gate_up
+    if fused is not None and (y.is_cuda or rest):
+        out = y.new_empty((len(y), y.shape[1] // 2))
+        fused.silu_mul(y, out, rest)
         return out
-    return reference.silu_mul(gate_up)
+    assert rest is None
+    return reference.silu_mul(y)
 
 
 class Rotary:

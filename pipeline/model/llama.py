@@ -14,16 +14,17 @@ from typing import Protocol
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...kernels.tables import Shrunk
 from ..card import ModelCard
-from .layers import Linear, RMSNorm, silu_mul
+from .layers import Linear, Output, RMSNorm, silu_mul
 
 
 class LoraProducts(Protocol):
     """What a step's adapters add."""
 
-    def begin(self, x: Tensor, layer: int, site: str) -> Callable[[Tensor], None]:
-        """Starts on what the adapters make of x; the function returned adds it to y.
-        x [num_tokens, in], y [num_tokens, out]."""
+    def begin(self, x: Tensor, layer: int, site: str) -> Callable[[Tensor, bool], Shrunk | None]:
+        """Starts on what the adapters make of x; the function returned adds it to y, or returns
+        what is left to add. True: y must be whole. x [num_tokens, in], y [num_tokens, out]."""
 
 
 class StepBatch(Protocol):
@@ -38,9 +39,11 @@ class StepBatch(Protocol):
     @property
     def lora(self) -> LoraProducts | None: ...
 
-    def rotate_write(self, heads: Tensor, num_heads: int, pool: Tensor) -> None:
-        """Rotates q and k in place and stores k and v in their pages. heads
-        [num_tokens, num_heads + 2 num_kv_heads, head_dim]; pool is one layer's."""
+    def rotate_write(
+        self, heads: Tensor, num_heads: int, pool: Tensor, rest: Shrunk | None
+    ) -> None:
+        """Adds what adapters have still to add, rotates q and k in place and stores k and v in
+        their pages. heads [num_tokens, num_heads + 2 num_kv_heads, head_dim]; one layer's pool."""
 
     def attend(
         self, heads: Tensor, num_heads: int, pool: Tensor, scale: float, window: int
@@ -57,18 +60,19 @@ class Llama:
         self._embedding, self.layers, self._norm, self._head = embedding, layers, norm, head
 
     def __call__(self, batch: StepBatch, pages: Tensor) -> Tensor:
-        """pages [num_layers, …] is the KV pool -> float32 logits [num_samples, vocab_size]."""
+        """pages [num_layers, …] is the KV pool -> logits [num_samples, vocab_size]."""
         hidden = F.embedding(batch.token_ids, self._embedding)  # [num_tokens, hidden_size]
-        delta = None
+        delta: Output | None = None
         for layer, pool in zip(self.layers, pages, strict=True):
             delta = layer(hidden, delta, batch, pool)
         if not len(batch.sample_tokens):
             return hidden.new_empty((0, len(self._embedding)))
         wanted = batch.sample_tokens
-        if delta is not None:
-            delta = delta.index_select(0, wanted)
-        normed = self._norm.add_(hidden.index_select(0, wanted), delta)
-        return self._head(normed).float()
+        if len(wanted) < len(hidden):
+            assert delta is None or delta.rest is None, "prompts are made whole"
+            hidden = hidden.index_select(0, wanted)
+            delta = delta and Output(delta.y.index_select(0, wanted))
+        return self._head(self._norm.add_(hidden, delta))
 
     def with_layers(self, layers: list[DecoderLayer]) -> Llama:
         """The same model with other layers."""
@@ -85,8 +89,8 @@ class DecoderLayer:
     mlp: Mlp
 
     def __call__(
-        self, hidden: Tensor, delta: Tensor | None, batch: StepBatch, pool: Tensor
-    ) -> Tensor:
+        self, hidden: Tensor, delta: Output | None, batch: StepBatch, pool: Tensor
+    ) -> Output:
         """hidden [num_tokens, hidden_size] takes in `delta`, the last branch of the layer before,
         and this layer's first; the second is returned, for whoever sums and norms next."""
         delta = self.attention(self.attention_norm.add_(hidden, delta), batch, pool)
@@ -111,14 +115,15 @@ class SelfAttention:
         self.qkv, self.output = qkv, output
         self._q_norm, self._k_norm = q_norm, k_norm
 
-    def __call__(self, hidden: Tensor, batch: StepBatch, pool: Tensor) -> Tensor:
+    def __call__(self, hidden: Tensor, batch: StepBatch, pool: Tensor) -> Output:
         """hidden [num_tokens, hidden_size] -> the same shape."""
-        heads = self.qkv(hidden, batch.lora).unflatten(1, (-1, self._head_dim))
-        q, k, _ = heads.split((self._q, self._kv, self._kv), dim=1)
+        y, rest = self.qkv(hidden, batch.lora, whole=self._q_norm is not None)
+        heads = y.unflatten(1, (-1, self._head_dim))
         if self._q_norm and self._k_norm:
+            q, k, _ = heads.split((self._q, self._kv, self._kv), dim=1)
             q.copy_(self._q_norm(q))
             k.copy_(self._k_norm(k))
-        batch.rotate_write(heads, self._q, pool)
+        batch.rotate_write(heads, self._q, pool, rest)
         attended = batch.attend(heads, self._q, pool, self._scale, self._window)
         return self.output(attended, batch.lora)
 
@@ -136,7 +141,7 @@ class Mlp:
     gate_up: AdaptedLinear
     down: AdaptedLinear
 
-    def __call__(self, hidden: Tensor, batch: StepBatch) -> Tensor:
+    def __call__(self, hidden: Tensor, batch: StepBatch) -> Output:
         """hidden [num_tokens, hidden_size] -> the same shape."""
         return self.down(silu_mul(self.gate_up(hidden, batch.lora)), batch.lora)
 
@@ -149,13 +154,13 @@ class AdaptedLinear:
     layer: int
     site: str
 
-    def __call__(self, x: Tensor, lora: LoraProducts | None) -> Tensor:
+    def __call__(self, x: Tensor, lora: LoraProducts | None, *, whole: bool = False) -> Output:
+        """`whole`: with all that adapters add, for readers that cannot add it."""
         if lora is None:
-            return self.base(x)
-        add_to = lora.begin(x, self.layer, self.site)
+            return Output(self.base(x))
+        finish = lora.begin(x, self.layer, self.site)
         y = self.base(x)
-        add_to(y)
-        return y
+        return Output(y, finish(y, whole))
 
 
 def layer_windows(card: ModelCard) -> tuple[int, ...]:

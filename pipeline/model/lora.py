@@ -331,9 +331,9 @@ class LoraBatch:
 
     parts: tuple[AdapterSegment | AdapterRows, ...]
 
-    def begin(self, x: Tensor, layer: int, site: str) -> Callable[[Tensor], None]:
-        """On one device there is nothing to gain by starting early."""
-        return lambda y: self.add(y, x, layer, site)
+    def begin(self, x: Tensor, layer: int, site: str) -> Callable[[Tensor, bool], None]:
+        """Where steps are not captured there is nothing to gain by starting early."""
+        return lambda y, whole: self.add(y, x, layer, site)
 
     def add(self, y: Tensor, x: Tensor, layer: int, site: str) -> None:
         """y += what the adapters make of x; y [num_tokens, out], x [num_tokens, in]."""

@@ -1,16 +1,17 @@
 """`PagedBatch`: one step for kernels that read pages themselves.
 
 Made in two moves like `ForwardBatch`, and in the same terms to a model. All its integers travel in
-one copy; padded to a bucket of rows they have the same places in every step, so that a step of
-single tokens can be captured in a graph. Tokens lie flat: single tokens first, then prompts.
+one copy; padded to a `Bucket` they have the same places in every step, so that the step can be
+captured in a graph. Tokens lie flat: single tokens first, then prompts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import groupby
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,9 +19,15 @@ import torch
 from torch import Tensor
 
 from ...kernels.attention import PREFILL_BLOCK, attend_decode_paged, attend_prefill_paged
-from ...kernels.fused import rotate_write
-from ...kernels.lora import GROUP_ROWS, RANK_BLOCK, Site, expand_paged, shrink_paged
-from ...kernels.tables import AdapterTables, Groups
+from ...kernels.fused import can_rotate, rotate_write
+from ...kernels.lora import (
+    GROUP_ROWS,
+    PROMPT_GROUP_ROWS,
+    RANK_BLOCK,
+    expand_paged,
+    shrink_paged,
+)
+from ...kernels.tables import AdapterTables, Groups, Shrunk, Site
 from ..card import ModelCard
 from .adapter import SITES, module_shapes
 from .forward_batch import StepRow
@@ -30,8 +37,17 @@ from .pages import PAGE_SIZE
 
 Int32s = npt.NDArray[np.int32]
 
-PROMPT_GROUP_ROWS = 64
-"""Tokens of a prompt that share one read of their adapter."""
+MOST_PROMPTS = 16
+"""Prompts, or pieces of prompts, in a step that has a bucket."""
+
+
+class Bucket(NamedTuple):
+    """What a captured step has room for: single tokens, tokens of prompts, and the ranks of an
+    adapter's module (0: no adapters)."""
+
+    rows: int
+    prompt_tokens: int = 0
+    rank: int = 0
 
 
 class Inputs:
@@ -56,7 +72,7 @@ class Inputs:
 
 
 class PagedPlan:
-    """A step on the host. A `bucket` pads single tokens to so many rows, and allows no prompts."""
+    """A step on the host, padded to a bucket that has room for it, or not at all."""
 
     def __init__(
         self,
@@ -65,30 +81,35 @@ class PagedPlan:
         *,
         history_width: int,
         max_pages: int,
-        bucket: int = 0,
+        bucket: Bucket | None = None,
     ) -> None:
-        single = [row for row in rows if row.num_tokens == 1]
-        prompts = [row for row in rows if row.num_tokens > 1]
-        self.rows = [*single, *prompts]
+        self._single = [row for row in rows if row.num_tokens == 1]
+        self._prompts = [row for row in rows if row.num_tokens > 1]
+        self.rows = [*self._single, *self._prompts]
         self.samples = [row for row in self.rows if row.samples]
-        self.num_single = bucket or len(single)
-        self.is_padded = bucket > 0
+        self.bucket = bucket
+        room = bucket or Bucket(len(self._single), sum(row.num_tokens for row in self._prompts))
+        self._num_single, self._num_prompt_tokens = room.rows, room.prompt_tokens
+        self._num_prompts = MOST_PROMPTS if bucket else len(self._prompts)
         self.inputs = Inputs()
         self._store = store
-        self._place_tokens(history_width, bucket)
-        self._describe_single(single, max_pages)
-        self._describe_prompts(prompts)
-        self._group(self._spans(single, prompts), "lora", GROUP_ROWS, bucket)
+        self._place_tokens(history_width)
+        if self._num_single:
+            self._describe_single(max_pages)
+        if self._num_prompt_tokens:
+            self._describe_prompts(max_pages if bucket else 0)
         adapters = {row.adapter for row in rows if row.adapter is not None}
-        self.padded_rank = max((store.padded_rank(key) for key in adapters), default=0)
+        self.rank = max((store.padded_rank(key) for key in adapters), default=0)
+        if self.rank or (bucket and bucket.rank):
+            self._describe_adapters()
 
-    def _place_tokens(self, history_width: int, bucket: int) -> None:
+    def _place_tokens(self, history_width: int) -> None:
+        """Of every token: where it is in the history, its position, its page and place there; and
+        which tokens' successors are wanted."""
         counts = np.array([row.num_tokens for row in self.rows], dtype=np.int64)
         starts = np.array([row.start for row in self.rows], dtype=np.int64)
         ends = np.cumsum(counts)
-        self.first_tokens: list[int] = (ends - counts).tolist()
-        self.num_tokens = int(ends[-1])
-        positions = np.arange(self.num_tokens) + np.repeat(starts - (ends - counts), counts)
+        positions = np.arange(counts.sum()) + np.repeat(starts - (ends - counts), counts)
         slots = np.repeat([row.slot for row in self.rows], counts)
         pages = np.concatenate(
             [
@@ -98,10 +119,16 @@ class PagedPlan:
                 for row in self.rows
             ]
         )
-        padding = bucket - self.num_tokens if bucket else 0
+        singles = len(self._single)
+        between = self._num_single - singles
+        behind = self._num_prompt_tokens - (len(positions) - singles)
 
         def padded(values: npt.NDArray[np.int64], rest: int) -> npt.NDArray[np.int64]:
-            return np.concatenate([values, np.full(padding, rest)]) if padding else values
+            if not between and not behind:
+                return values
+            return np.concatenate(
+                [values[:singles], [rest] * between, values[singles:], [rest] * behind]
+            )
 
         inputs = self.inputs
         inputs["history"] = padded(slots * history_width + positions, 0)
@@ -109,83 +136,95 @@ class PagedPlan:
         inputs["known"] = padded(np.repeat([row.known for row in self.rows], counts), 1)
         inputs["pages"] = padded(pages, -1)
         inputs["places"] = padded(positions % PAGE_SIZE, 0)
+        self._first_prompt_tokens: list[int] = ((ends - counts)[singles:] + between).tolist()
+        last = ends - 1 + np.where(np.arange(len(counts)) >= singles, between, 0)
         sampling = [index for index, row in enumerate(self.rows) if row.samples]
-        samples = np.arange(bucket) if bucket else (ends[sampling] - 1)
-        inputs["sample_tokens"] = samples
-        inputs["sample_history"] = [r.slot * history_width + r.known for r in self.samples] + [
-            0
-        ] * (bucket - len(self.samples) if bucket else 0)
-        self.num_tokens += padding
+        wanted = [r.slot * history_width + r.known for r in self.samples]
+        rest = 0
+        if self.bucket:
+            rest = self._num_single + bool(self._num_prompt_tokens) * MOST_PROMPTS - len(wanted)
+        # Of single tokens alone all are wanted, in their order, whether somebody asks or not.
+        fill = range(len(wanted), len(wanted) + rest) if not self._num_prompt_tokens else [0] * rest
+        inputs["sample_tokens"] = [*last[sampling].tolist(), *fill]
+        inputs["sample_history"] = [*wanted, *[-1] * rest]
 
-    def _describe_single(self, rows: Sequence[StepRow], max_pages: int) -> None:
-        tables = np.zeros((self.num_single, max_pages), dtype=np.int32)
-        lengths = np.zeros(self.num_single, dtype=np.int32)
-        for index, row in enumerate(rows):
+    def _describe_single(self, max_pages: int) -> None:
+        tables = np.zeros((self._num_single, max_pages), dtype=np.int32)
+        lengths = np.zeros(self._num_single, dtype=np.int32)
+        for index, row in enumerate(self._single):
             tables[index, : len(row.pages)] = row.pages
             lengths[index] = row.stop
         self.inputs["tables"], self.inputs["lengths"] = tables, lengths
 
-    def _describe_prompts(self, rows: Sequence[StepRow]) -> None:
-        if not rows:
-            return
-        inputs = self.inputs
-        tables = np.zeros((len(rows), max(len(row.pages) for row in rows)), dtype=np.int32)
+    def _describe_prompts(self, max_pages: int) -> None:
+        rows, inputs = self._prompts, self.inputs
+        width = max_pages or max(len(row.pages) for row in rows)
+        tables = np.zeros((self._num_prompts, width), dtype=np.int32)
         blocks = []
         for index, row in enumerate(rows):
             tables[index, : len(row.pages)] = row.pages
             blocks += [(index, start) for start in range(0, row.num_tokens, PREFILL_BLOCK)]
+        if self.bucket:
+            most = self._num_prompt_tokens // PREFILL_BLOCK + MOST_PROMPTS
+            blocks += [(-1, 0)] * (most - len(blocks))
         inputs["prompt_tables"] = tables
         inputs["prompt_blocks"] = np.array(blocks).T
-        inputs["prompt_sequences"] = [
-            self.first_tokens[len(self.first_tokens) - len(rows) :],
-            [row.start for row in rows],
-            [row.num_tokens for row in rows],
-        ]
+        sequences = np.zeros((3, self._num_prompts), dtype=np.int32)
+        sequences[0, : len(rows)] = self._first_prompt_tokens
+        sequences[1, : len(rows)] = [row.start for row in rows]
+        sequences[2, : len(rows)] = [row.num_tokens for row in rows]
+        inputs["prompt_sequences"] = sequences
 
     # -- adapters
 
-    def _spans(
-        self, single: Sequence[StepRow], prompts: Sequence[StepRow]
-    ) -> list[tuple[int, list[int]]]:
-        """(slot of the adapter, its single tokens); prompts get groups of their own."""
-        own = [(self._store.slot(r.adapter), i) for i, r in enumerate(single) if r.adapter]
-        if any(row.adapter for row in prompts):
-            spans = []
-            for first, row in zip(self.first_tokens[len(single) :], prompts, strict=True):
-                if row.adapter:
-                    tokens = list(range(first, first + row.num_tokens))
-                    spans.append((self._store.slot(row.adapter), tokens))
-            self._group(spans, "prompt_lora", PROMPT_GROUP_ROWS, 0)
-        own.sort()
-        return [
-            (slot, [index for _, index in members])
-            for slot, members in groupby(own, key=lambda pair: pair[0])
+    def _describe_adapters(self) -> None:
+        """Tokens of one adapter become neighbours, in groups that share its read; single tokens
+        without one have groups too, since whoever adds for all must pass them on."""
+        owners = np.full(self._num_single, -1, dtype=np.int32)
+        for index, row in enumerate(self._single):
+            if row.adapter is not None:
+                owners[index] = self._store.slot(row.adapter)
+        self.inputs["owners"] = owners
+        order = np.argsort(owners, kind="stable").tolist()
+        spans = [(slot, list(own)) for slot, own in groupby(order, key=lambda i: int(owners[i]))]
+        self._group("groups", spans, GROUP_ROWS, self._num_single)
+        if not self._num_prompt_tokens:
+            return
+        spans = [
+            (self._store.slot(row.adapter), list(range(first, first + row.num_tokens)))
+            for first, row in zip(self._first_prompt_tokens, self._prompts, strict=True)
+            if row.adapter is not None
         ]
+        most = self._num_prompt_tokens // PROMPT_GROUP_ROWS + MOST_PROMPTS
+        self._group("prompt_groups", spans, PROMPT_GROUP_ROWS, most)
 
-    def _group(self, spans: list[tuple[int, list[int]]], name: str, most: int, bucket: int) -> None:
-        """Pieces of at most `most` tokens of one adapter. With a bucket, places for as many groups
-        as there are rows."""
-        slots: list[int] = []
-        starts: list[int] = []
-        counts: list[int] = []
+    def _group(
+        self, name: str, spans: Iterable[tuple[int, list[int]]], rows: int, most: int
+    ) -> None:
+        """Pieces of at most `rows` tokens of one adapter; with a bucket, places for `most`."""
+        found: list[tuple[int, int, int]] = []
         tokens: list[int] = []
         for slot, own in spans:
-            for start in range(0, len(own), most):
-                part = own[start : start + most]
-                slots.append(slot)
-                starts.append(len(tokens))
-                counts.append(len(part))
+            for start in range(0, len(own), rows):
+                part = own[start : start + rows]
+                found.append((slot, len(tokens), len(part)))
                 tokens += part
-        size = bucket or len(slots)
-        if not size:
-            return
-        rest = size - len(slots)
-        self.inputs[f"{name}_groups"] = [
-            slots + [-1] * rest,
-            starts + [0] * rest,
-            counts + [0] * rest,
-        ]
-        self.inputs[f"{name}_tokens"] = tokens + [0] * ((bucket or len(tokens)) - len(tokens))
+        if self.bucket:
+            found += [(-1, 0, 0)] * (most - len(found))
+            tokens += [0] * (self._num_single + self._num_prompt_tokens - len(tokens))
+        if found:
+            self.inputs[name] = np.array(found).T
+            self.inputs[f"{name}_tokens"] = tokens
+
+
+@dataclass(frozen=True)
+class LoraPart:
+    """Groups of a step, tokens a group at most, and a stream for what need not wait for the
+    base."""
+
+    groups: Groups
+    rows: int
+    side: torch.cuda.Stream | None
 
 
 @dataclass(frozen=True)
@@ -193,29 +232,46 @@ class PagedLora:
     """All LoRA products of a step, from the pages of the pool."""
 
     sites: dict[str, Site]
+    rank: int
+    """Of the largest module."""
     pool: Tensor
     """[num_layers, num_pages, elements]"""
     tables: AdapterTables
-    parts: tuple[tuple[Groups, int, torch.cuda.Stream | None], ...]
-    """Groups, tokens a group at most, and a stream for what need not wait for the base."""
+    owners: Tensor
+    parts: tuple[LoraPart, ...]
     unit: int
+    readers: frozenset[str]
+    """Sites whose readers add what is left."""
 
-    def begin(self, x: Tensor, layer: int, site: str) -> Callable[[Tensor], None]:
+    def begin(self, x: Tensor, layer: int, site: str) -> Callable[[Tensor, bool], Shrunk | None]:
         """Starts on what the adapters make of x, beside the base's product; the function returned
-        adds it. x [num_tokens, in], y [num_tokens, out]."""
-        pool, about = self.pool[layer], self.sites[site]
-        shrunk = []
-        for groups, block_m, side in self.parts:
-            with _beside(side):
-                args = (pool, self.tables, groups, about)
-                partials = shrink_paged(x, *args, unit=self.unit, block_m=block_m)
-            shrunk.append((partials, args, block_m, side))
+        adds it, or leaves it to whoever reads y next. x [num_tokens, in], y [num_tokens, out]."""
+        about = self.sites[site]
+        ranks = -(-self.rank * len(about.out_features) // RANK_BLOCK) * RANK_BLOCK
+        begun = []
+        for part in self.parts:
+            with _beside(part.side):
+                shrunk = shrink_paged(
+                    x,
+                    self.pool[layer],
+                    self.tables,
+                    part.groups,
+                    self.owners,
+                    about,
+                    max_ranks=ranks,
+                    unit=self.unit,
+                    block_m=part.rows,
+                )
+            begun.append((shrunk, part))
 
-        def finish(y: Tensor) -> None:
-            for partials, args, block_m, side in shrunk:
-                if side is not None:
-                    torch.cuda.current_stream().wait_stream(side)
-                expand_paged(y, partials, *args, unit=self.unit, block_m=block_m)
+        def finish(y: Tensor, whole: bool) -> Shrunk | None:
+            for shrunk, part in begun:
+                if part.side is not None:
+                    torch.cuda.current_stream().wait_stream(part.side)
+                if not whole and site in self.readers:
+                    return shrunk
+                expand_paged(y, shrunk, block_m=part.rows)
+            return None
 
         return finish
 
@@ -228,13 +284,11 @@ def _beside(side: torch.cuda.Stream | None) -> AbstractContextManager[object]:
     return torch.cuda.stream(side)
 
 
-def lora_sites(card: ModelCard, padded_rank: int) -> dict[str, Site]:
-    """Each site as the kernels want to know it, for adapters of at most such a rank."""
+def lora_sites(card: ModelCard) -> dict[str, Site]:
+    """Each site as the kernels want to know it."""
     shapes, found, first = module_shapes(card), {}, 0
     for index, (name, members) in enumerate(SITES.items()):
-        ranks = -(-padded_rank * len(members) // RANK_BLOCK) * RANK_BLOCK
-        outs = tuple(shapes[member][0] for member in members)
-        found[name] = Site(index, first, outs, ranks)
+        found[name] = Site(index, first, tuple(shapes[member][0] for member in members))
         first += len(members)
     return found
 
@@ -251,43 +305,41 @@ class PagedBatch:
         history: Tensor,
         rotary: Rotary,
         store: AdapterStore,
-        padded_rank: int,
         side: torch.cuda.Stream | None = None,
     ) -> None:
         """`flat` holds what `plan.inputs` packed. pool [num_layers, num_pages, …]."""
         views = plan.inputs.views(flat)
-        self._views, self._num_single = views, plan.num_single
+        self._views = views
         self.token_ids = history.view(-1).index_select(0, views["history"])
         rotation = rotary(views["positions"], views["known"])
         self._rotation = torch.view_as_real(rotation.squeeze(1))
         self.sample_tokens, self.sample_history = views["sample_tokens"], views["sample_history"]
-        parts = []
-        for name, most in (("lora", GROUP_ROWS), ("prompt_lora", PROMPT_GROUP_ROWS)):
-            if padded_rank and f"{name}_groups" in views:
-                slots, starts, counts = views[f"{name}_groups"]
-                groups = Groups(slots, starts, counts, views[f"{name}_tokens"])
-                parts.append((groups, most, side if most == GROUP_ROWS else None))
-        elements = pool.view(*pool.shape[:2], -1)
-        self.lora = (
-            PagedLora(
-                lora_sites(card, padded_rank), elements, store.tables, tuple(parts), store.unit
+        self.lora = None
+        if "owners" in views:
+            self.lora = PagedLora(
+                lora_sites(card),
+                plan.bucket.rank if plan.bucket else plan.rank,
+                pool.view(*pool.shape[:2], -1),
+                store.tables,
+                views["owners"],
+                tuple(_parts(views, side)),
+                store.unit,
+                _readers(views, store.unit, card.head_dim),
             )
-            if parts
-            else None
-        )
 
-    def rotate_write(self, heads: Tensor, num_heads: int, pool: Tensor) -> None:
-        rotate_write(
-            heads, self._rotation, pool, self._views["pages"], self._views["places"], num_heads
-        )
+    def rotate_write(
+        self, heads: Tensor, num_heads: int, pool: Tensor, rest: Shrunk | None
+    ) -> None:
+        pages, places = self._views["pages"], self._views["places"]
+        rotate_write(heads, self._rotation, pool, pages, places, num_heads, rest)
 
     def attend(
         self, heads: Tensor, num_heads: int, pool: Tensor, scale: float, window: int
     ) -> Tensor:
         views, q = self._views, heads[:, :num_heads]
         out = heads.new_empty((len(heads), num_heads * heads.shape[2]))
-        single = self._num_single
-        if single:
+        if "lengths" in views:
+            single = len(views["lengths"])
             attend_decode_paged(
                 q[:single],
                 pool,
@@ -311,3 +363,19 @@ class PagedBatch:
                 window=window,
             )
         return out
+
+
+def _parts(views: dict[str, Tensor], side: torch.cuda.Stream | None) -> Iterable[LoraPart]:
+    for name, rows in (("groups", GROUP_ROWS), ("prompt_groups", PROMPT_GROUP_ROWS)):
+        if name in views:
+            slots, starts, counts = views[name]
+            groups = Groups(slots, starts, counts, views[f"{name}_tokens"])
+            # A prompt's product leaves no room for another beside it.
+            yield LoraPart(groups, rows, side if rows == GROUP_ROWS else None)
+
+
+def _readers(views: dict[str, Tensor], unit: int, head_dim: int) -> frozenset[str]:
+    """Only a step of single tokens is left to readers, which look at tokens one by one."""
+    if "prompt_blocks" in views:
+        return frozenset()
+    return frozenset(SITES) - (frozenset() if can_rotate(unit, head_dim) else {"qkv"})

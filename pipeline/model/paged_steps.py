@@ -1,6 +1,6 @@
-"""`PagedSteps`: steps by our own kernels. Those of single tokens are captured once for each bucket
-of rows and of ranks and replayed, one launch instead of six hundred; all others (prompts, larger
-ranks) are launched kernel by kernel.
+"""`PagedSteps`: steps by our own kernels. Those that fit a `Bucket` are captured once and replayed,
+one launch instead of six hundred; all others (long prompts, larger ranks) are launched kernel by
+kernel.
 
 A step without adapters has graphs of its own, without any LoRA kernel.
 """
@@ -9,33 +9,52 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ...kernels.sampling import best_tokens
 from ..card import ModelCard
 from .device import ComputeQueue, sent
 from .forward_batch import StepRow
 from .layers import Rotary
 from .llama import Llama
 from .lora import AdapterStore
-from .paged_batch import PagedBatch, PagedPlan
+from .paged_batch import MOST_PROMPTS, Bucket, PagedBatch, PagedPlan
 from .pages import PagePool
 
 ROWS = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 160, 192, 224, 256)
-RANKS = (0, 16, 32, 64)
-CAPTURED_RANKS = 2
-"""Of `RANKS`, at start; each takes seconds to make."""
+"""Of single tokens alone."""
+MIXED_ROWS = (8, 32, 64, 128, 256)
+PROMPT_TOKENS = (64, 256, 512)
+"""Of steps that carry prompts beside them."""
+RANKS = (0, 16, 64)
 
 
 @dataclass(frozen=True)
 class Captured:
-    """A graph, where its inputs go, and what comes out: float32 logits [rows, vocab_size]."""
+    """A graph, where its inputs go, and what comes out."""
 
     graph: torch.cuda.CUDAGraph
     inputs: Tensor
     logits: Tensor
+    """[samples, vocab_size]"""
+    best: Tensor
+    """int32 [samples]"""
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a step computed, by sample. A later step of its bucket overwrites it."""
+
+    logits: Tensor
+    """[num_samples, vocab_size]"""
+    places: Tensor
+    """int32 [num_samples], where in the flat history their next tokens are kept"""
+    best: Tensor
+    """int32 [num_samples], the most probable tokens; they stand in the history already"""
 
 
 class PagedSteps:
@@ -57,7 +76,8 @@ class PagedSteps:
         self._card, self._pool, self._store = card, pool, store
         self._rotary, self._history, self._queue = rotary, history, queue
         self._max_pages = max_pages
-        self._captured: dict[tuple[int, int], Captured] = {}
+        self._captured: dict[Bucket, Captured | None] = {}
+        """None: steps are padded to it, and launched."""
         on_gpu = queue.device.type == "cuda"
         self._side = torch.cuda.Stream(queue.device) if on_gpu else None
 
@@ -65,35 +85,36 @@ class PagedSteps:
 
     def plan(self, rows: Sequence[StepRow], *, may_replay: bool) -> PagedPlan:
         """A step on the host, padded where a graph will take it."""
-        bucket = 0
-        if may_replay and all(row.num_tokens == 1 and row.samples for row in rows):
-            keys = {row.adapter for row in rows if row.adapter is not None}
-            rank = max((self._store.padded_rank(key) for key in keys), default=0)
-            bucket, _ = self._bucket(len(rows), rank) or (0, 0)
-        return self._plan(rows, bucket)
+        return self._plan(rows, self._bucket(rows) if may_replay else None)
 
-    def run(self, plan: PagedPlan, model: Llama) -> tuple[Tensor, Tensor]:
-        """Logits [num_samples, vocab_size], and where the tokens chosen from them are kept. A step
-        that was padded is replayed; its logits are overwritten by the next of its bucket."""
+    def run(self, plan: PagedPlan, model: Llama) -> StepResult:
+        """Computes a step, or replays it where it was padded."""
         inputs = torch.from_numpy(plan.inputs.pack())
-        count, rank = len(plan.samples), plan.padded_rank
-        bucket = self._bucket(plan.num_single, rank) if plan.is_padded else None
-        if bucket is None:
-            batch = self._batch(plan, sent(inputs, self._queue.device), rank)
-            return model(batch, self._pool.pages), batch.sample_history.long()
-        captured = self._captured[bucket]
-        captured.inputs.copy_(inputs.pin_memory(), non_blocking=True)
-        captured.graph.replay()
-        places = plan.inputs.views(captured.inputs)["sample_history"]
-        return captured.logits[:count], places[:count].long()
+        captured = self._captured[plan.bucket] if plan.bucket else None
+        if captured is None:
+            result = self._result(model, self._batch(plan, sent(inputs, self._queue.device)))
+        else:
+            captured.inputs.copy_(inputs.pin_memory(), non_blocking=True)
+            captured.graph.replay()
+            places = plan.inputs.views(captured.inputs)["sample_history"]
+            result = StepResult(captured.logits, places, captured.best)
+        count = len(plan.samples)
+        return StepResult(result.logits[:count], result.places[:count], result.best[:count])
 
-    def _plan(self, rows: Sequence[StepRow], bucket: int) -> PagedPlan:
+    def _result(self, model: Llama, batch: PagedBatch) -> StepResult:
+        logits, places = model(batch, self._pool.pages), batch.sample_history
+        best = places
+        if len(places):
+            best = best_tokens(logits, places, self._history.view(-1))
+        return StepResult(logits, places, best)
+
+    def _plan(self, rows: Sequence[StepRow], bucket: Bucket | None) -> PagedPlan:
         width = self._history.shape[1]
         return PagedPlan(
             rows, self._store, history_width=width, max_pages=self._max_pages, bucket=bucket
         )
 
-    def _batch(self, plan: PagedPlan, flat: Tensor, padded_rank: int) -> PagedBatch:
+    def _batch(self, plan: PagedPlan, flat: Tensor) -> PagedBatch:
         return PagedBatch(
             plan,
             flat,
@@ -102,47 +123,60 @@ class PagedSteps:
             self._history,
             self._rotary,
             self._store,
-            padded_rank,
             self._side,
         )
 
-    def _bucket(self, num_rows: int, padded_rank: int) -> tuple[int, int] | None:
-        """The smallest captured step that takes so many rows of such adapters."""
-        rows = next((rows for rows in ROWS if rows >= num_rows), None)
-        rank = next((rank for rank in RANKS if rank >= padded_rank), None)
-        if rows is None or rank is None or (rows, rank) not in self._captured:
+    def _bucket(self, rows: Sequence[StepRow]) -> Bucket | None:
+        """The smallest captured step that takes these rows."""
+        counts = [row.num_tokens for row in rows if row.num_tokens > 1]
+        single, tokens = len(rows) - len(counts), sum(counts)
+        keys = {row.adapter for row in rows if row.adapter is not None}
+        rank = max((self._store.padded_rank(key) for key in keys), default=0)
+        if len(counts) > MOST_PROMPTS:
             return None
-        return rows, rank
+        is_mixed = bool(counts) or not all(row.samples for row in rows)
+        sizes = (
+            _least(MIXED_ROWS if is_mixed else ROWS, single),
+            _least(PROMPT_TOKENS, tokens) if is_mixed else 0,
+            _least(RANKS, rank),
+        )
+        bucket = Bucket(*sizes)
+        return bucket if bucket in self._captured else None
 
     # -- graphs
 
-    def to_capture(self, most_rows: int, *, with_adapters: bool) -> list[tuple[int, int]]:
-        """The (rows, rank) of the graphs to make: the largest first, the others fit in its
-        memory."""
-        ranks = RANKS[:CAPTURED_RANKS] if with_adapters else (0,)
-        return [(rows, rank) for rows in reversed(ROWS) if rows <= most_rows for rank in ranks]
+    def to_capture(self, most_rows: int, *, with_adapters: bool) -> list[Bucket]:
+        """The graphs to make: the largest first, the others fit in their memory."""
+        ranks = RANKS if with_adapters else (0,)
+        alone = product(ROWS, (0,), ranks)
+        mixed = product(MIXED_ROWS, PROMPT_TOKENS, ranks[:2])
+        buckets = [Bucket(*sizes) for sizes in (*alone, *mixed) if sizes[0] <= most_rows]
+        return sorted(buckets, key=lambda bucket: -bucket.rows - bucket.prompt_tokens)
 
-    def capture(
-        self, model: Llama, buckets: list[tuple[int, int]], bar: Callable[[], object]
-    ) -> None:
+    def capture(self, model: Llama, buckets: list[Bucket], bar: Callable[[], object]) -> None:
         """Runs a step of each bucket once, so that every kernel is made, and once more into a
         graph; `bar` is called after each."""
         memory = torch.cuda.graph_pool_handle()
         for bucket in buckets:
-            self._captured[bucket] = self._capture(model, *bucket, memory)
+            self._captured[bucket] = self._capture(model, bucket, memory)
             bar()
 
-    def _capture(self, model: Llama, rows: int, rank: int, memory: Any) -> Captured:
-        example = self._plan([StepRow(0, 0, 1, 1, [0], None)], rows)
+    def _capture(self, model: Llama, bucket: Bucket, memory: Any) -> Captured:
+        example = self._plan([StepRow(0, 0, 1, 1, [0], None)], bucket)
         inputs = torch.from_numpy(example.inputs.pack()).to(self._queue.device)
 
-        def step() -> Tensor:
-            return model(self._batch(example, inputs, rank), self._pool.pages)
+        def step() -> StepResult:
+            return self._result(model, self._batch(example, inputs))
 
         step()
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(
             graph, pool=memory, stream=self._queue.stream, capture_error_mode="thread_local"
         ):
-            logits = step()
-        return Captured(graph, inputs, logits)
+            result = step()
+        return Captured(graph, inputs, result.logits, result.best)
+
+
+def _least(sizes: Sequence[int], needed: int) -> int:
+    """The smallest size that suffices, or -1."""
+    return next((size for size in sizes if size >= needed), -1)

@@ -514,12 +514,14 @@ class ModelRunner:
             self._pool.clean(tensors[clean])
         sampled, kept = NOTHING_SAMPLED, None
         if plan is not None:
-            logits, sample_history = self._forward(plan, tensors, model)
+            logits, places, best = self._forward(plan, tensors, model)
             if keep_logits:
-                kept = logits.clone()
-            if choices:
-                sampled = sample(logits, choices, self._history)
-                self._history.view(-1).index_copy_(0, sample_history, sampled.token_ids.int())
+                kept = logits.float().clone()
+            if best is not None and all(row.takes_best for row in choices):
+                sampled = replace(NOTHING_SAMPLED, token_ids=best)
+            elif choices:
+                sampled = sample(logits.float(), choices, self._history)
+                self._history.view(-1).index_copy_(0, places.long(), sampled.token_ids.int())
         if events:
             sampled = sampled.to_host()
             events[2].record()
@@ -527,15 +529,17 @@ class ModelRunner:
 
     def _forward(
         self, plan: StepPlan | PagedPlan, tensors: list[Tensor], model: Llama
-    ) -> tuple[Tensor, Tensor]:
-        """Logits [num_samples, vocab_size], and where the tokens chosen from them are kept."""
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Logits [num_samples, vocab_size], where the tokens chosen from them are kept, and the
+        most probable ones where they were found and kept already."""
         if isinstance(plan, StepPlan):
             batch = plan.to_device(
                 tensors, self._history, self._rotary, self._precision.activations
             )
-            return model(batch, self._pool.pages), batch.sample_history
+            return model(batch, self._pool.pages), batch.sample_history, None
         assert self._paged is not None
-        return self._paged.run(plan, model)
+        result = self._paged.run(plan, model)
+        return result.logits, result.places, result.best
 
     def _grow_history(self, num_slots: int) -> None:
         old = self._history

@@ -35,6 +35,12 @@ class SampleRow:
     num_prompt: int
     known: int
 
+    @property
+    def takes_best(self) -> bool:
+        """Nothing is asked for but the most probable token."""
+        params = self.params
+        return params.temperature == 0 and params.logprobs is None and not params.penalizes
+
 
 @dataclass(frozen=True)
 class Sampled:
@@ -55,6 +61,8 @@ class Sampled:
         """The same in pinned memory, once the device has come so far. Does not wait for it."""
 
         def copy(tensor: Tensor) -> Tensor:
+            if not tensor.numel():
+                return tensor
             pinned = torch.empty_like(tensor, device="cpu", pin_memory=True)
             return pinned.copy_(tensor, non_blocking=True)
 
@@ -121,13 +129,7 @@ def _on(
 def _penalize(logits: Tensor, rows: Sequence[SampleRow], history: Tensor) -> None:
     """Repetition as in transformers: over prompt and output, dividing what is positive and
     multiplying what is not. Presence and frequency as OpenAI's: over the output alone."""
-    needing = [
-        index
-        for index, row in enumerate(rows)
-        if row.params.repetition_penalty != 1.0
-        or row.params.presence_penalty != 0.0
-        or row.params.frequency_penalty != 0.0
-    ]
+    needing = [index for index, row in enumerate(rows) if row.params.penalizes]
     if not needing:
         return
     device, chosen = logits.device, [rows[i] for i in needing]

@@ -248,4 +248,4 @@ class Forward:
 
     def run(self, layer: DecoderLayer, hidden: Tensor) -> None:
         """In place. hidden [num_tokens, hidden_size]."""
-        hidden.add_(layer(hidden, None, self._batch, self._pool.pages[0]))
+        hidden.add_(layer(hidden, None, self._batch, self._pool.pages[0]).y)

@@ -1,0 +1,65 @@
+"""The most probable token of each row, found and written into the history without leaving the
+device or its graph."""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+BLOCK = 4096
+"""Logits a program: 32 programs a row for a vocabulary of 128 256."""
+
+
+@triton.jit
+def _best_of_block(logits, values, token_ids, size, BLOCK: tl.constexpr):
+    row = tl.program_id(0)
+    block = tl.program_id(1)
+    at = block * BLOCK + tl.arange(0, BLOCK)
+    some = tl.load(logits + row.to(tl.int64) * size + at, mask=at < size, other=float("-inf"))
+    value, place = tl.max(some.to(tl.float32), axis=0, return_indices=True)
+    spot = row * tl.num_programs(1) + block
+    tl.store(values + spot, value)
+    tl.store(token_ids + spot, block * BLOCK + place)
+
+
+@triton.jit
+def _best_of_row(values, token_ids, places, history, chosen, num_blocks, BLOCKS: tl.constexpr):
+    row = tl.program_id(0)
+    block = tl.arange(0, BLOCKS)
+    inside = block < num_blocks
+    some = tl.load(values + row * num_blocks + block, mask=inside, other=float("-inf"))
+    _, best = tl.max(some, axis=0, return_indices=True)
+    token = tl.load(token_ids + row * num_blocks + best)
+    tl.store(chosen + row, token)
+    place = tl.load(places + row)
+    if place >= 0:
+        tl.store(history + place, token)
+
+
+def best_tokens(logits: Tensor, places: Tensor, history: Tensor) -> Tensor:
+    """argmax over each row, the lowest token where several are best; written to
+    history[places[row]] too, where that is not negative.
+
+    logits [num_rows, vocab_size], contiguous; places int32 [num_rows]; history int32, flat
+    -> int32 [num_rows].
+    """
+    num_rows, size = logits.shape
+    assert logits.is_contiguous() and history.is_contiguous()
+    blocks = triton.cdiv(size, BLOCK)
+    values = logits.new_empty((num_rows, blocks), dtype=torch.float32)
+    token_ids = logits.new_empty((num_rows, blocks), dtype=torch.int32)
+    chosen = logits.new_empty(num_rows, dtype=torch.int32)
+    _best_of_block[(num_rows, blocks)](logits, values, token_ids, size, BLOCK=BLOCK)
+    _best_of_row[(num_rows,)](
+        values,
+        token_ids,
+        places,
+        history,
+        chosen,
+        blocks,
+        BLOCKS=triton.next_power_of_2(blocks),
+        num_warps=1,
+    )
+    return chosen
