@@ -11,17 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .lora import (
-    GROUP_ROWS,
-    RANK_BLOCK,
-    Tiles,
-    group_shrunk,
-    page_tiles,
-    precision,
-    rank_block,
-    token_delta,
-    warps_for,
-)
+from .lora import RANK_BLOCK, Tiles, token_delta, warps_for
 from .tables import Shrunk
 
 ROTATE_COLUMNS = 512
@@ -78,7 +68,8 @@ def _add_norm_lora(
     x = tl.load(hidden + row * SIZE + at, mask=inside, other=0.0)
     added = tl.load(delta + row * SIZE + at, mask=inside, other=0.0)
     if slot >= 0:
-        lora = token_delta(
+        about = modules + slot * 21 + module * 3 + tl.arange(0, 1)
+        more = token_delta(
             partials,
             token,
             num_tokens,
@@ -86,9 +77,10 @@ def _add_norm_lora(
             splits,
             pool,
             pages + slot * max_pages,
-            modules + slot * 21 + module * 3,
-            SIZE,
-            tile * UNIT,
+            tl.load(about),
+            tl.load(about + 1),
+            tl.load(about + 2) + tile * UNIT,
+            tl.full((1,), SIZE, tl.int32),
             is_tile,
             columns,
             PAGE,
@@ -97,7 +89,7 @@ def _add_norm_lora(
             UNIT,
             BLOCK_R,
         )
-        added = (added + lora).to(delta.dtype.element_ty)
+        added = (added + more).to(delta.dtype.element_ty)
     x = (x + added).to(hidden.dtype.element_ty)
     tl.store(hidden + row * SIZE + at, x, mask=inside)
     x = x.to(tl.float32)
@@ -207,22 +199,27 @@ def _rotate_write(
             begin = is_kv * Q_HEADS + (member - is_kv) * KV_HEADS
             width = tl.where(is_kv > 0, KV_HEADS, Q_HEADS) * DIM
             about = modules + slot * 21 + member * 3
-            own = tl.load(about, mask=is_head, other=0)
-            first_rank = tl.load(about + 1, mask=is_head, other=0)
             first = tl.load(about + 2, mask=is_head, other=0)
-            own_pages = pages + slot * max_pages
-            delta = tl.zeros((HEADS, BLOCK), dtype=tl.float32)
-            split = tl.arange(0, MOST)
-            for start in range(0, tl.max(own, axis=0), BLOCK_R):
-                rank = start + tl.arange(0, BLOCK_R)
-                is_rank = rank[None, :] < own[:, None]  # [heads, ranks]
-                element = (first + (head - begin) * DIM)[:, None] + rank[None, :] * width[:, None]
-                b = page_tiles(pool, own_pages, element, is_rank, dim, PAGE)
-                spot = (split * num_tokens + token)[:, None, None] * ranks
-                spot = spot + (first_rank[:, None] + rank[None, :])[None, :, :]
-                some = (split < splits)[:, None, None] & is_rank[None, :, :]
-                weight = tl.sum(tl.load(partials + spot, mask=some, other=0.0), axis=0)
-                delta += tl.sum(b.to(tl.float32) * weight[:, :, None], axis=1)
+            delta = token_delta(
+                partials,
+                token,
+                num_tokens,
+                ranks,
+                splits,
+                pool,
+                pages + slot * max_pages,
+                tl.load(about, mask=is_head, other=0),
+                tl.load(about + 1, mask=is_head, other=0),
+                first + (head - begin) * DIM,
+                width,
+                is_head,
+                dim,
+                PAGE,
+                MOST,
+                HEADS,
+                BLOCK,
+                BLOCK_R,
+            )
             states = (states + delta).to(states.dtype)
     even, odd = tl.split(tl.reshape(states, (HEADS, BLOCK // 2, 2)))
     a = even.to(tl.float32)
@@ -314,133 +311,6 @@ def _silu_mul(gate_up, out, SIZE: tl.constexpr, BLOCK: tl.constexpr):
     tl.store(out + row * SIZE + at, result.to(out.dtype.element_ty), mask=inside)
 
 
-@triton.jit
-def _gate(gate, up):
-    """silu(gate) * up in float32."""
-    g = gate.to(tl.float32)
-    return g / (1.0 + tl.exp(-g)) * up.to(tl.float32)
-
-
-@triton.jit
-def _gate_alone(
-    gate_up,
-    out,
-    partials,
-    num_tokens,
-    ranks,
-    splits,
-    pool,
-    pages,
-    module,
-    slot,
-    token,
-    tile,
-    SIZE: tl.constexpr,
-    PAGE: tl.constexpr,
-    MOST: tl.constexpr,
-    TILES: tl.constexpr,
-    UNIT: tl.constexpr,
-    BLOCK_R: tl.constexpr,
-):
-    """One token, all tiles at once."""
-    columns = tl.arange(0, UNIT)
-    is_tile = tile < SIZE // UNIT
-    inside = is_tile[:, None]
-    at = tile[:, None] * UNIT + columns[None, :]
-    row = gate_up + token.to(tl.int64) * 2 * SIZE
-    gate = tl.load(row + at, mask=inside, other=0.0)
-    up = tl.load(row + SIZE + at, mask=inside, other=0.0)
-    if slot >= 0:
-        own = (partials, token, num_tokens, ranks, splits, pool, pages)
-        where = (SIZE, tile * UNIT, is_tile, columns)
-        gate_delta = token_delta(*own, module, *where, PAGE, MOST, TILES, UNIT, BLOCK_R)
-        up_delta = token_delta(*own, module + 3, *where, PAGE, MOST, TILES, UNIT, BLOCK_R)
-        gate = (gate + gate_delta).to(gate.dtype)
-        up = (up + up_delta).to(up.dtype)
-    result = _gate(gate, up).to(out.dtype.element_ty)
-    tl.store(out + token.to(tl.int64) * SIZE + at, result, mask=inside)
-
-
-@triton.jit
-def _group_delta(
-    partials,
-    token,
-    is_row,
-    num_tokens,
-    ranks,
-    splits,
-    pool,
-    pages,
-    module,
-    width,
-    column,
-    columns,
-    PAGE: tl.constexpr,
-    MOST: tl.constexpr,
-    UNIT: tl.constexpr,
-    BLOCK_M: tl.constexpr,
-    BLOCK_R: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
-    """As `token_delta`, for the tokens of a group and one tile. float32 [BLOCK_M, UNIT]"""
-    own = tl.load(module)
-    first_rank = tl.load(module + 1)
-    first = tl.load(module + 2)
-    delta = tl.zeros((BLOCK_M, UNIT), dtype=tl.float32)
-    for start in range(0, own, BLOCK_R):
-        rank = start + tl.arange(0, BLOCK_R)
-        is_rank = rank < own
-        b = rank_block(pool, pages, first, width, rank, is_rank, column, columns, PAGE)
-        shrunk = group_shrunk(
-            partials, token, is_row, num_tokens, ranks, splits, first_rank + rank, is_rank, MOST
-        )
-        delta = tl.dot(shrunk.to(b.dtype), b, delta, input_precision=PRECISION)
-    return delta
-
-
-@triton.jit
-def _gate_group(
-    gate_up,
-    out,
-    partials,
-    num_tokens,
-    ranks,
-    splits,
-    pool,
-    pages,
-    module,
-    slot,
-    token,
-    is_row,
-    tile,
-    SIZE: tl.constexpr,
-    PAGE: tl.constexpr,
-    MOST: tl.constexpr,
-    UNIT: tl.constexpr,
-    BLOCK_M: tl.constexpr,
-    BLOCK_R: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
-    """The tokens of a group, one tile."""
-    columns = tl.arange(0, UNIT)
-    inside = is_row[:, None]
-    states = gate_up + token.to(tl.int64)[:, None] * (2 * SIZE) + tile * UNIT + columns[None, :]
-    gate = tl.load(states, mask=inside, other=0.0)
-    up = tl.load(states + SIZE, mask=inside, other=0.0)
-    if slot >= 0:
-        own = (partials, token, is_row, num_tokens, ranks, splits, pool, pages)
-        at = (SIZE, tile * UNIT, columns)
-        gate_delta = _group_delta(*own, module, *at, PAGE, MOST, UNIT, BLOCK_M, BLOCK_R, PRECISION)
-        up_delta = _group_delta(
-            *own, module + 3, *at, PAGE, MOST, UNIT, BLOCK_M, BLOCK_R, PRECISION
-        )
-        gate = (gate + gate_delta).to(gate.dtype)
-        up = (up + up_delta).to(up.dtype)
-    result = _gate(gate, up).to(out.dtype.element_ty)
-    row = out + token.to(tl.int64)[:, None] * SIZE
-    tl.store(row + tile * UNIT + columns[None, :], result, mask=inside)
-
-
 @triton.jit(do_not_specialize=["max_pages", "num_tokens", "ranks", "splits"])
 def _silu_mul_lora(
     gate_up,
@@ -463,43 +333,60 @@ def _silu_mul_lora(
     UNIT: tl.constexpr,
     TILES: tl.constexpr,
     MOST: tl.constexpr,
-    BLOCK_M: tl.constexpr,
     BLOCK_R: tl.constexpr,
-    PRECISION: tl.constexpr,
 ):
     group = tl.program_id(0)
+    slot = tl.load(slots + group)
     count = tl.load(counts + group)
+    first_token = tl.load(starts + group)
     if count == 0:
         return
-    slot = tl.load(slots + group)
-    tokens += tl.load(starts + group)
-    first_tile = tl.program_id(1) * TILES
-    module = modules + slot * 21 + FIRST_MODULE * 3
-    shrunk = (partials, num_tokens, ranks, splits, pool, pages + slot * max_pages, module, slot)
-    if count == 1:
-        tile = first_tile + tl.arange(0, TILES)
-        token = tl.load(tokens)
-        _gate_alone(gate_up, out, *shrunk, token, tile, SIZE, PAGE, MOST, TILES, UNIT, BLOCK_R)
-    else:
-        rows = tl.arange(0, BLOCK_M)
-        is_row = rows < count
-        own = tl.load(tokens + rows, mask=is_row, other=0)
-        for now in range(first_tile, tl.minimum(first_tile + TILES, SIZE // UNIT)):
-            _gate_group(
-                gate_up,
-                out,
-                *shrunk,
-                own,
-                is_row,
-                now,
-                SIZE,
+    tokens += first_token
+    pages += slot * max_pages
+    columns = tl.arange(0, UNIT)
+    # Tiles of the gate, then those of up at the same columns.
+    index = tl.arange(0, 2 * TILES)
+    side = index // TILES
+    tile = tl.program_id(1) * TILES + index % TILES
+    is_tile = tile < SIZE // UNIT
+    inside = is_tile[:, None]
+    at = (side * SIZE + tile * UNIT)[:, None] + columns[None, :]
+    for member in range(0, count):
+        token = tl.load(tokens + member)
+        states = tl.load(gate_up + token.to(tl.int64) * 2 * SIZE + at, mask=inside, other=0.0)
+        if slot >= 0:
+            about = modules + slot * 21 + (FIRST_MODULE + side) * 3
+            more = token_delta(
+                partials,
+                token,
+                num_tokens,
+                ranks,
+                splits,
+                pool,
+                pages,
+                tl.load(about),
+                tl.load(about + 1),
+                tl.load(about + 2) + tile * UNIT,
+                tl.full((1,), SIZE, tl.int32),
+                is_tile,
+                columns,
                 PAGE,
                 MOST,
+                2 * TILES,
                 UNIT,
-                BLOCK_M,
                 BLOCK_R,
-                PRECISION,
             )
+            states = (states + more).to(states.dtype)
+        sides = tl.permute(tl.reshape(states, (2, TILES, UNIT)), (1, 2, 0))
+        gate, up = tl.split(sides)
+        g = gate.to(tl.float32)
+        result = (g / (1.0 + tl.exp(-g)) * up.to(tl.float32)).to(out.dtype.element_ty)
+        own = tl.program_id(1) * TILES + tl.arange(0, TILES)
+        tl.store(
+            out + token.to(tl.int64) * SIZE + own[:, None] * UNIT + columns[None, :],
+            result,
+            mask=(own < SIZE // UNIT)[:, None],
+        )
 
 
 def silu_mul(gate_up: Tensor, out: Tensor, shrunk: Shrunk | None = None) -> Tensor:
@@ -526,9 +413,7 @@ def silu_mul(gate_up: Tensor, out: Tensor, shrunk: Shrunk | None = None) -> Tens
         UNIT=unit,
         TILES=tiles,
         MOST=triton.next_power_of_2(len(shrunk.partials)),
-        BLOCK_M=GROUP_ROWS,
         BLOCK_R=RANK_BLOCK,
-        PRECISION=precision(gate_up),
-        num_warps=warps_for(tiles, unit),
+        num_warps=warps_for(2 * tiles, unit),
     )
     return out

@@ -1,12 +1,13 @@
 """Shrink and expand over many adapters of mixed rank, read where they lie: in the pool's pages.
 
-A *group* is up to `GROUP_ROWS` tokens that share an adapter, so that they share its read and one
-tensor-core product. The grids depend on shapes alone, so the kernels can be captured in a graph;
-groups that are not there end at once. That a tile begins at a multiple of 16 elements must be said:
-the compiler cannot see it through the page table and would read two bytes at a time.
+A *group* is a few tokens that share an adapter, and so one read of it. Single tokens come in groups
+of up to `GROUP_ROWS` and are summed in vectors: all that one reads is on its way before the first of
+it is used (a loop would wait for every page look-up and every block in turn), and the next finds it
+in the L1. Prompts come in groups of up to `PROMPT_GROUP_ROWS` and are multiplied by tensor cores.
 
-What one token alone reads is read in one shot, so that all of it is on its way before the first of
-it is used: a loop would wait for every page look-up and every block in turn.
+The grids depend on shapes alone, so the kernels can be captured in a graph; groups that are not
+there end at once. That a tile begins at a multiple of 16 elements must be said: the compiler cannot
+see it through the page table and would read two bytes at a time.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from torch import Tensor
 
 from .tables import AdapterTables, Groups, Shrunk, Site
 
-GROUP_ROWS = 16
-"""Tokens a group: the fewest that a tensor core multiplies."""
+GROUP_ROWS = 4
+"""Single tokens that share one read; more of them read it again, from the L2."""
 PROMPT_GROUP_ROWS = 64
 """Tokens of a prompt that share one read of their adapter."""
 RANK_BLOCK = 16
@@ -38,15 +39,6 @@ def page_tiles(pool, pages, at, inside, columns, PAGE: tl.constexpr):
 
 
 @triton.jit
-def shrunk_row(partials, token, num_tokens, ranks, splits, rank, is_rank, MOST: tl.constexpr):
-    """One token's x @ A.T at `rank`, its pieces summed. float32 [len(rank)]"""
-    split = tl.arange(0, MOST)
-    at = (split[:, None] * num_tokens + token) * ranks + rank[None, :]
-    inside = (split < splits)[:, None] & is_rank[None, :]
-    return tl.sum(tl.load(partials + at, mask=inside, other=0.0), axis=0)
-
-
-@triton.jit
 def token_delta(
     partials,
     token,
@@ -55,9 +47,10 @@ def token_delta(
     splits,
     pool,
     pages,
-    module,
+    own,
+    first_rank,
+    first,
     width,
-    offset,
     is_tile,
     columns,
     PAGE: tl.constexpr,
@@ -66,23 +59,25 @@ def token_delta(
     UNIT: tl.constexpr,
     BLOCK_R: tl.constexpr,
 ):
-    """What the adapter of one token adds to its outputs at offset[t] + columns of a module
-    (`module` points at its row of the table). float32 [TILES, UNIT]"""
-    own = tl.load(module)
-    first_rank = tl.load(module + 1)
-    first = tl.load(module + 2)
+    """What its adapter adds to one token at some tiles: float32 [TILES, UNIT].
+
+    Of each tile's module: `own` ranks, of which the site's `first_rank` is the first, `width`
+    outputs [TILES, or 1 where all are alike]; B.T of rank 0 begins at element `first` [TILES].
+    """
+    split = tl.arange(0, MOST)
     delta = tl.zeros((TILES, UNIT), dtype=tl.float32)
-    for start in range(0, own, BLOCK_R):
+    for start in range(0, tl.max(own, axis=0), BLOCK_R):
         rank = start + tl.arange(0, BLOCK_R)
-        is_rank = rank < own
+        is_rank = rank[None, :] < own[:, None]
         # Tiles before ranks: the compiler spreads the first dimension over warps, and a sum over
         # ranks must stay within a thread.
-        at = first + offset[:, None] + rank[None, :] * width
-        b = page_tiles(pool, pages, at, is_tile[:, None] & is_rank[None, :], columns, PAGE)
-        weight = shrunk_row(
-            partials, token, num_tokens, ranks, splits, first_rank + rank, is_rank, MOST
-        )
-        delta += tl.sum(b.to(tl.float32) * weight[None, :, None], axis=1)
+        at = first[:, None] + rank[None, :] * width[:, None]
+        b = page_tiles(pool, pages, at, is_rank & is_tile[:, None], columns, PAGE)
+        spot = (split * num_tokens + token)[:, None, None] * ranks
+        spot = spot + (first_rank[:, None] + rank[None, :])[None, :, :]
+        some = (split < splits)[:, None, None] & is_rank[None, :, :]
+        shrunk = tl.sum(tl.load(partials + spot, mask=some, other=0.0), axis=0)
+        delta += tl.sum(b.to(tl.float32) * shrunk[:, :, None], axis=1)
     return delta
 
 
@@ -98,7 +93,7 @@ def group_shrunk(
     is_rank,
     MOST: tl.constexpr,
 ):
-    """As `shrunk_row`, for the tokens of a group. float32 [len(token), len(rank)]"""
+    """x @ A.T at `rank` for tokens of a group, its pieces summed. float32 [tokens, ranks]"""
     split = tl.arange(0, MOST)
     at = (split[:, None] * num_tokens + token[None, :])[:, :, None] * ranks + rank[None, None, :]
     inside = ((split < splits)[:, None] & is_row[None, :])[:, :, None] & is_rank[None, None, :]
@@ -176,13 +171,15 @@ def _shrink(
     PAGE: tl.constexpr,
     UNIT: tl.constexpr,
     TILES: tl.constexpr,
-    MAY_BE_ALONE: tl.constexpr,
+    IS_PROMPT: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_R: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     group = tl.program_id(0)
     slot = tl.load(slots + group)
+    count = tl.load(counts + group)
+    start = tl.load(starts + group)
     if slot < 0:
         return
     split = tl.program_id(1)
@@ -192,31 +189,11 @@ def _shrink(
     first_rank = tl.program_id(2) * BLOCK_R
     if first_rank >= own:
         return
-    count = tl.load(counts + group)
-    tokens += tl.load(starts + group)
+    tokens += start
     rank = first_rank + tl.arange(0, BLOCK_R)
     is_rank = rank < own
     pages += slot * max_pages
-    is_alone = False
-    if MAY_BE_ALONE:
-        is_alone = count == 1
-    if is_alone:
-        # Nobody shares the read: sums without a tensor core, which would wait for shared memory.
-        columns = tl.arange(0, UNIT)
-        tile = split * TILES + tl.arange(0, TILES)
-        is_tile = tile < in_tiles
-        at = first + rank[:, None] * (in_tiles * UNIT) + tile[None, :] * UNIT
-        a = page_tiles(pool, pages, at, is_rank[:, None] & is_tile[None, :], columns, PAGE)
-        token = tl.load(tokens)
-        inputs = tl.load(
-            x + token.to(tl.int64) * x_stride + tile[:, None] * UNIT + columns[None, :],
-            mask=is_tile[:, None],
-            other=0.0,
-        )
-        products = a.to(tl.float32) * inputs.to(tl.float32)[None, :, :]
-        spot = (split * num_tokens + token) * ranks + rank
-        tl.store(partials + spot, tl.sum(tl.sum(products, axis=2), axis=1), mask=is_rank)
-    else:
+    if IS_PROMPT:
         _shrink_group(
             x,
             x_stride,
@@ -239,6 +216,24 @@ def _shrink(
             BLOCK_R,
             PRECISION,
         )
+    else:
+        columns = tl.arange(0, UNIT)
+        tile = split * TILES + tl.arange(0, TILES)
+        is_tile = tile < in_tiles
+        at = first + rank[:, None] * (in_tiles * UNIT) + tile[None, :] * UNIT
+        for member in range(0, count):
+            # Read again for each, from the L1: kept across the loop, A would take as float32 twice
+            # the registers.
+            a = page_tiles(pool, pages, at, is_rank[:, None] & is_tile[None, :], columns, PAGE)
+            token = tl.load(tokens + member)
+            inputs = tl.load(
+                x + token.to(tl.int64) * x_stride + tile[:, None] * UNIT + columns[None, :],
+                mask=is_tile[:, None],
+                other=0.0,
+            )
+            products = a.to(tl.float32) * inputs.to(tl.float32)[None, :, :]
+            spot = (split * num_tokens + token) * ranks + rank
+            tl.store(partials + spot, tl.sum(tl.sum(products, axis=2), axis=1), mask=is_rank)
 
 
 @triton.jit(
@@ -400,7 +395,7 @@ def shrink_paged(
         PAGE=page,
         UNIT=own_unit,
         TILES=tiles,
-        MAY_BE_ALONE=block_m == GROUP_ROWS,
+        IS_PROMPT=block_m == PROMPT_GROUP_ROWS,
         BLOCK_M=block_m,
         BLOCK_R=RANK_BLOCK,
         PRECISION=precision(x),
@@ -439,8 +434,8 @@ def expand_paged(y: Tensor, shrunk: Shrunk, *, block_m: int = GROUP_ROWS) -> Non
         UNIT=own_unit,
         TILES=tiles,
         MOST=triton.next_power_of_2(partials.shape[0]),
-        BLOCK_M=block_m,
+        BLOCK_M=max(16, block_m),  # a tensor core multiplies no fewer
         BLOCK_R=RANK_BLOCK,
         PRECISION=precision(y),
-        num_warps=4,
+        num_warps=8 if block_m == PROMPT_GROUP_ROWS else 4,
     )

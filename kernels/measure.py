@@ -1,0 +1,274 @@
+"""Each LoRA kernel alone: microseconds, bytes a second against the card's copy rate, at Llama-3.1-8B
+shapes. `python -m loraconsole.kernels.measure`; a GPU is needed.
+
+Every kernel is launched once for each of several layers inside a graph, so that nothing stays in the
+L2 and no launch is waited for; then the graph is replayed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import statistics
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from . import fused, lora
+from .attention import attend_decode_paged
+from .fused import add_norm_, rotate_write, silu_mul
+from .lora import GROUP_ROWS, RANK_BLOCK, Tiles, shrink_paged
+from .tables import AdapterTables, Groups, Shrunk, Site
+
+HIDDEN, INTERMEDIATE, HEADS, KV_HEADS, DIM, PAGE_SIZE = 4096, 14336, 32, 8, 128, 16
+PAGE = 2 * KV_HEADS * PAGE_SIZE * DIM
+SITES = {
+    "qkv": (HIDDEN, (HEADS * DIM, KV_HEADS * DIM, KV_HEADS * DIM)),
+    "output": (HIDDEN, (HIDDEN,)),
+    "gate_up": (HIDDEN, (INTERMEDIATE, INTERMEDIATE)),
+    "down": (INTERMEDIATE, (HIDDEN,)),
+}
+LAYERS = 6
+MIXED = (8, 16, 32, 64)
+
+
+class Adapters(NamedTuple):
+    """So many in the pages of a pool, laid out as a worker lays them out."""
+
+    pool: Tensor
+    """[LAYERS, num_pages, PAGE]"""
+    tables: AdapterTables
+    ranks: list[int]
+
+
+def make_adapters(ranks: list[int]) -> Adapters:
+    """Random ones; whoever looks for two equal numbers looks in vain."""
+    pages, sites, modules = [], [], []
+    used = 0
+    for rank in ranks:
+        element, own_sites, own_modules = 0, [], []
+        for in_features, outs in SITES.values():
+            own_sites.append([element, rank * len(outs)])
+            element += rank * len(outs) * in_features
+            for index, out in enumerate(outs):
+                own_modules.append([rank, index * rank, element])
+                element += rank * out
+        count = -(-element // PAGE)
+        pages.append(list(range(used, used + count)))
+        used += count
+        sites.append(own_sites)
+        modules.append(own_modules)
+    most = max(map(len, pages))
+    order = torch.randperm(used, device="cuda", dtype=torch.int64)
+    table = torch.tensor([own + [0] * (most - len(own)) for own in pages], device="cuda")
+    tables = AdapterTables(
+        order[table].int(),
+        torch.tensor(sites, dtype=torch.int32, device="cuda"),
+        torch.tensor(modules, dtype=torch.int32, device="cuda"),
+    )
+    pool = torch.randn(LAYERS, used, PAGE, dtype=torch.bfloat16, device="cuda")
+    return Adapters(pool, tables, ranks)
+
+
+def make_groups(owners: list[int]) -> tuple[Groups, Tensor]:
+    found: list[tuple[int, int, int]] = []
+    tokens: list[int] = []
+    order = sorted(range(len(owners)), key=lambda token: owners[token])
+    for slot, members in itertools.groupby(order, key=lambda token: owners[token]):
+        own = list(members)
+        for start in range(0, len(own), GROUP_ROWS):
+            part = own[start : start + GROUP_ROWS]
+            found.append((slot, len(tokens), len(part)))
+            tokens += part
+    found += [(-1, 0, 0)] * (len(owners) - len(found))
+    slots, starts, counts = torch.tensor(found, dtype=torch.int32, device="cuda").t().contiguous()
+    ids = torch.tensor(tokens, dtype=torch.int32, device="cuda")
+    return Groups(slots, starts, counts, ids), torch.tensor(
+        owners, dtype=torch.int32, device="cuda"
+    )
+
+
+def microseconds(launch: Callable[[int], object]) -> float:
+    """Of one launch, which gets the number of its layer."""
+    for layer in range(LAYERS):
+        launch(layer)
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for _ in range(4):
+            for layer in range(LAYERS):
+                launch(layer)
+    times = []
+    for _ in range(9):
+        begun, done = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begun.record()
+        graph.replay()
+        done.record()
+        done.synchronize()
+        times.append(begun.elapsed_time(done) * 1e3 / (4 * LAYERS))
+    return statistics.median(times)
+
+
+class Case:
+    """Rows and who owns them; each method times one kernel and says what it must read and write."""
+
+    def __init__(self, adapters: Adapters, owners: list[int]) -> None:
+        self.adapters, self.owners = adapters, owners
+        self.groups, self.owner_ids = make_groups(owners)
+        self.rows = len(owners)
+        self.max_rank = max(adapters.ranks[owner] for owner in owners)
+        self.rank_sum = sum(adapters.ranks[owner] for owner in set(owners))
+
+    def randn(self, width: int) -> Tensor:
+        return torch.randn(self.rows, width, dtype=torch.bfloat16, device="cuda")
+
+    def shrink(self, name: str, layer: int, x: Tensor) -> Shrunk:
+        first = 0
+        for index, (site, (_, outs)) in enumerate(SITES.items()):
+            if site == name:
+                about = Site(index, first, outs)
+                ranks = -(-self.max_rank * len(outs) // RANK_BLOCK) * RANK_BLOCK
+                tables = (self.adapters.tables, self.groups, self.owner_ids, about)
+                pool = self.adapters.pool[layer]
+                return shrink_paged(x, pool, *tables, max_ranks=ranks, unit=256)
+            first += len(outs)
+        raise KeyError(name)
+
+    def time_shrink(self, name: str) -> tuple[float, int]:
+        in_features, outs = SITES[name]
+        x = self.randn(in_features)
+        took = microseconds(lambda layer: self.shrink(name, layer, x))
+        return took, 2 * (self.rank_sum * len(outs) * in_features + x.numel())
+
+    def time_add_norm(self, name: str, lora: bool = True) -> tuple[float, int]:
+        x, hidden, delta = self.randn(SITES[name][0]), self.randn(HIDDEN), self.randn(HIDDEN)
+        weight, out = self.randn(HIDDEN)[0], torch.empty_like(hidden)
+        shrunk = [self.shrink(name, layer, x) if lora else None for layer in range(LAYERS)]
+        took = microseconds(lambda n: add_norm_(hidden, delta, weight, 1e-5, out, shrunk[n]))
+        return took, 2 * (lora * self.rank_sum * HIDDEN + 4 * hidden.numel())
+
+    def time_rotate(self, lora: bool = True) -> tuple[float, int]:
+        x, heads = self.randn(HIDDEN), self.randn((HEADS + 2 * KV_HEADS) * DIM)
+        states = heads.unflatten(1, (-1, DIM))
+        rotation = torch.randn(self.rows, DIM // 2, 2, device="cuda")
+        pages = torch.full((self.rows,), -1, dtype=torch.int32, device="cuda")
+        shrunk = [self.shrink("qkv", layer, x) if lora else None for layer in range(LAYERS)]
+        pool = self.adapters.pool.view(LAYERS, -1, 2, KV_HEADS, PAGE_SIZE, DIM)
+        took = microseconds(
+            lambda n: rotate_write(states, rotation, pool[n], pages, pages, HEADS, shrunk[n])
+        )
+        return took, 2 * (lora * self.rank_sum * 6144 + 2 * heads.numel())
+
+    def time_gate(self, lora: bool = True) -> tuple[float, int]:
+        x, gate_up = self.randn(HIDDEN), self.randn(2 * INTERMEDIATE)
+        out = self.randn(INTERMEDIATE)
+        shrunk = [self.shrink("gate_up", layer, x) if lora else None for layer in range(LAYERS)]
+        took = microseconds(lambda n: silu_mul(gate_up, out, shrunk[n]))
+        return took, 2 * (lora * self.rank_sum * 2 * INTERMEDIATE + 3 * out.numel())
+
+    def all(self) -> dict[str, tuple[float, int]]:
+        return {
+            **{f"shrink {name}": self.time_shrink(name) for name in SITES},
+            "rotate": self.time_rotate(),
+            "norm, output": self.time_add_norm("output"),
+            "gate": self.time_gate(),
+            "norm, down": self.time_add_norm("down"),
+        }
+
+
+def time_attention(rows: int, length: int) -> tuple[float, int]:
+    """Decode attention over so many tokens a row."""
+    each = -(-length // PAGE_SIZE)
+    pool = torch.randn(
+        LAYERS, rows * each, 2, KV_HEADS, PAGE_SIZE, DIM, dtype=torch.bfloat16, device="cuda"
+    )
+    tables = torch.randperm(rows * each, device="cuda").int().view(rows, each)
+    lengths = torch.full((rows,), length, dtype=torch.int32, device="cuda")
+    q = torch.randn(rows, HEADS, DIM, dtype=torch.bfloat16, device="cuda")
+    out = torch.empty(rows, HEADS * DIM, dtype=torch.bfloat16, device="cuda")
+    took = microseconds(
+        lambda n: attend_decode_paged(q, pool[n], tables, lengths, out, scale=DIM**-0.5, window=0)
+    )
+    return took, rows * length * 2 * KV_HEADS * DIM * 2
+
+
+def copy_rate() -> float:
+    """Bytes a second, read and written."""
+    source = torch.empty(1 << 30, dtype=torch.int8, device="cuda")
+    target = torch.empty_like(source)
+    return 2 * source.nbytes / microseconds(lambda _: target.copy_(source)) * 1e6
+
+
+CASES: dict[str, Callable[[int], list[int]]] = {
+    "distinct": lambda rows: list(range(rows)),
+    "same": lambda rows: [0] * rows,
+}
+
+
+def show(what: str, rows: int, name: str, took: float, size: int, copy: float) -> None:
+    rate = size / took * 1e6
+    figures = {"kernel": name, "rows": rows, "case": what, "us": round(took, 2)}
+    figures |= {"gb_s": round(rate / 1e9), "of_copy": round(rate / copy, 2)}
+    print(json.dumps(figures), flush=True)
+
+
+def tune(case: Case, what: str, copy: float) -> None:
+    """Other cuts of the work than those in use."""
+    shrink, gate, rotate = lora.SHRINK[GROUP_ROWS], fused.GATE, fused.ROTATE_COLUMNS
+    for columns in (512, 1024, 2048):
+        lora.SHRINK[GROUP_ROWS] = Tiles(256, columns)
+        for name in SITES:
+            show(what, case.rows, f"shrink {name} {columns}", *case.time_shrink(name), copy)
+    lora.SHRINK[GROUP_ROWS] = shrink
+    for columns in (256, 512, 1024, 2048):
+        fused.GATE = Tiles(256, columns)
+        show(what, case.rows, f"gate {columns}", *case.time_gate(), copy)
+    fused.GATE = gate
+    for columns in (256, 512, 1024):
+        fused.ROTATE_COLUMNS = columns
+        show(what, case.rows, f"rotate {columns}", *case.time_rotate(), copy)
+    fused.ROTATE_COLUMNS = rotate
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, nargs="+", default=[1, 8, 32, 64, 128, 256])
+    parser.add_argument("--tune", action="store_true", help="try other cuts of the work")
+    given = parser.parse_args()
+    copy = copy_rate()
+    print(json.dumps({"device": torch.cuda.get_device_name(), "copy_gb_s": round(copy / 1e9)}))
+    with torch.inference_mode():
+        most = max(given.rows)
+        adapters = make_adapters([16] * most)
+        for rows, (what, owners) in itertools.product(given.rows, CASES.items()):
+            case = Case(adapters, owners(rows))
+            if given.tune:
+                tune(case, what, copy)
+                continue
+            found = case.all()
+            for name, (took, size) in found.items():
+                show(what, rows, name, took, size, copy)
+            show(what, rows, "all", *map(sum, zip(*found.values(), strict=True)), copy)
+        for rows in given.rows:
+            case = Case(adapters, [0] * rows)
+            for name, figures in (
+                ("norm", case.time_add_norm("output", lora=False)),
+                ("rotate", case.time_rotate(lora=False)),
+                ("gate", case.time_gate(lora=False)),
+                ("attention, 320 tokens", time_attention(rows, 320)),
+            ):
+                show("base", rows, name, *figures, copy)
+        del adapters, case
+        mixed = make_adapters([MIXED[index % 4] for index in range(min(most, 128))])
+        for rows in given.rows:
+            if rows <= 128 and not given.tune:
+                case = Case(mixed, list(range(rows)))
+                found = case.all()
+                show("mixed ranks", rows, "all", *map(sum, zip(*found.values(), strict=True)), copy)
+
+
+if __name__ == "__main__":
+    main()
