@@ -1,9 +1,9 @@
 """Shrink and expand over many adapters of mixed rank, read where they lie: in the pool's pages.
 
-A *group* is a few tokens that share an adapter, and so one read of it. Single tokens come in groups
-of up to `GROUP_ROWS` and are summed in vectors: all that one reads is on its way before the first of
-it is used (a loop would wait for every page look-up and every block in turn), and the next finds it
-in the L1. Prompts come in groups of up to `PROMPT_GROUP_ROWS` and are multiplied by tensor cores.
+A *group* is up to `GROUP_ROWS` tokens that share an adapter, and so one read of it and a product by
+tensor cores; prompts come in groups of up to `PROMPT_GROUP_ROWS`. A token that shares with nobody
+is summed in vectors: all that it reads is on its way before the first of it is used, where a loop
+would wait for every page look-up and every block in turn.
 
 The grids depend on shapes alone, so the kernels can be captured in a graph; groups that are not
 there end at once. That a tile begins at a multiple of 16 elements must be said: the compiler cannot
@@ -21,8 +21,8 @@ from torch import Tensor
 
 from .tables import AdapterTables, Groups, Shrunk, Site
 
-GROUP_ROWS = 4
-"""Single tokens that share one read; more of them read it again, from the L2."""
+GROUP_ROWS = 16
+"""Single tokens that share one read: the fewest that a tensor core multiplies."""
 PROMPT_GROUP_ROWS = 64
 """Tokens of a prompt that share one read of their adapter."""
 RANK_BLOCK = 16
@@ -193,7 +193,25 @@ def _shrink(
     rank = first_rank + tl.arange(0, BLOCK_R)
     is_rank = rank < own
     pages += slot * max_pages
-    if IS_PROMPT:
+    is_alone = False
+    if not IS_PROMPT:
+        is_alone = count == 1
+    if is_alone:
+        columns = tl.arange(0, UNIT)
+        tile = split * TILES + tl.arange(0, TILES)
+        is_tile = tile < in_tiles
+        at = first + rank[:, None] * (in_tiles * UNIT) + tile[None, :] * UNIT
+        a = page_tiles(pool, pages, at, is_rank[:, None] & is_tile[None, :], columns, PAGE)
+        token = tl.load(tokens)
+        inputs = tl.load(
+            x + token.to(tl.int64) * x_stride + tile[:, None] * UNIT + columns[None, :],
+            mask=is_tile[:, None],
+            other=0.0,
+        )
+        products = a.to(tl.float32) * inputs.to(tl.float32)[None, :, :]
+        spot = (split * num_tokens + token) * ranks + rank
+        tl.store(partials + spot, tl.sum(tl.sum(products, axis=2), axis=1), mask=is_rank)
+    else:
         _shrink_group(
             x,
             x_stride,
@@ -216,24 +234,6 @@ def _shrink(
             BLOCK_R,
             PRECISION,
         )
-    else:
-        columns = tl.arange(0, UNIT)
-        tile = split * TILES + tl.arange(0, TILES)
-        is_tile = tile < in_tiles
-        at = first + rank[:, None] * (in_tiles * UNIT) + tile[None, :] * UNIT
-        for member in range(0, count):
-            # Read again for each, from the L1: kept across the loop, A would take as float32 twice
-            # the registers.
-            a = page_tiles(pool, pages, at, is_rank[:, None] & is_tile[None, :], columns, PAGE)
-            token = tl.load(tokens + member)
-            inputs = tl.load(
-                x + token.to(tl.int64) * x_stride + tile[:, None] * UNIT + columns[None, :],
-                mask=is_tile[:, None],
-                other=0.0,
-            )
-            products = a.to(tl.float32) * inputs.to(tl.float32)[None, :, :]
-            spot = (split * num_tokens + token) * ranks + rank
-            tl.store(partials + spot, tl.sum(tl.sum(products, axis=2), axis=1), mask=is_rank)
 
 
 @triton.jit(
@@ -434,7 +434,7 @@ def expand_paged(y: Tensor, shrunk: Shrunk, *, block_m: int = GROUP_ROWS) -> Non
         UNIT=own_unit,
         TILES=tiles,
         MOST=triton.next_power_of_2(partials.shape[0]),
-        BLOCK_M=max(16, block_m),  # a tensor core multiplies no fewer
+        BLOCK_M=block_m,
         BLOCK_R=RANK_BLOCK,
         PRECISION=precision(y),
         num_warps=8 if block_m == PROMPT_GROUP_ROWS else 4,

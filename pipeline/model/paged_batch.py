@@ -8,7 +8,7 @@ captured in a graph. Tokens lie flat: single tokens first, then prompts.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import groupby
 from typing import NamedTuple
@@ -178,15 +178,18 @@ class PagedPlan:
     # -- adapters
 
     def _describe_adapters(self) -> None:
-        """Tokens of one adapter become neighbours, in groups that share its read; single tokens
-        without one have groups too, since whoever adds for all must pass them on."""
+        """Tokens of one adapter become neighbours, in groups that share its read."""
         owners = np.full(self._num_single, -1, dtype=np.int32)
         for index, row in enumerate(self._single):
             if row.adapter is not None:
                 owners[index] = self._store.slot(row.adapter)
         self.inputs["owners"] = owners
         order = np.argsort(owners, kind="stable").tolist()
-        spans = [(slot, list(own)) for slot, own in groupby(order, key=lambda i: int(owners[i]))]
+        spans = [
+            (slot, list(own))
+            for slot, own in groupby(order, key=lambda i: int(owners[i]))
+            if slot >= 0
+        ]
         self._group("groups", spans, GROUP_ROWS, self._num_single)
         if not self._num_prompt_tokens:
             return
@@ -244,14 +247,15 @@ class PagedLora:
     """Sites whose readers add what is left."""
 
     def begin(self, x: Tensor, layer: int, site: str) -> Callable[[Tensor, bool], Shrunk | None]:
-        """Starts on what the adapters make of x, beside the base's product; the function returned
-        adds it, or leaves it to whoever reads y next. x [num_tokens, in], y [num_tokens, out]."""
+        """Notes that x is there; the function returned computes what the adapters make of it,
+        beside the base's product issued meanwhile, and adds it or leaves it to whoever reads y
+        next. x [num_tokens, in], y [num_tokens, out]."""
         about = self.sites[site]
         ranks = -(-self.rank * len(about.out_features) // RANK_BLOCK) * RANK_BLOCK
-        begun = []
-        for part in self.parts:
-            with _beside(part.side):
-                shrunk = shrink_paged(
+
+        def shrink(part: LoraPart) -> Shrunk:
+            with nullcontext() if part.side is None else torch.cuda.stream(part.side):
+                return shrink_paged(
                     x,
                     self.pool[layer],
                     self.tables,
@@ -262,10 +266,15 @@ class PagedLora:
                     unit=self.unit,
                     block_m=part.rows,
                 )
-            begun.append((shrunk, part))
+
+        for part in self.parts:
+            if part.side is not None:
+                part.side.wait_stream(torch.cuda.current_stream())
 
         def finish(y: Tensor, whole: bool) -> Shrunk | None:
-            for shrunk, part in begun:
+            # Issued behind the base's product, beside which they run: issued before it they took
+            # the places of its programs, which wait for each other (3 % of a step).
+            for shrunk, part in [(shrink(part), part) for part in self.parts]:
                 if part.side is not None:
                     torch.cuda.current_stream().wait_stream(part.side)
                 if not whole and site in self.readers:
@@ -274,14 +283,6 @@ class PagedLora:
             return None
 
         return finish
-
-
-def _beside(side: torch.cuda.Stream | None) -> AbstractContextManager[object]:
-    """Behind what was issued so far, and not before what is issued next."""
-    if side is None:
-        return nullcontext()
-    side.wait_stream(torch.cuda.current_stream())
-    return torch.cuda.stream(side)
 
 
 def lora_sites(card: ModelCard) -> dict[str, Site]:
