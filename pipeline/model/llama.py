@@ -70,6 +70,14 @@ class Llama:
         normed = self._norm.add_(hidden.index_select(0, wanted), delta)
         return self._head(normed).float()
 
+    def matrices(self) -> list[Linear]:
+        """All that a step multiplies by."""
+        found = [self._head]
+        for layer in self.layers:
+            maps = (layer.attention.qkv, layer.attention.output, layer.mlp.gate_up, layer.mlp.down)
+            found += [adapted.base for adapted in maps]
+        return found
+
     def with_layers(self, layers: list[DecoderLayer]) -> Llama:
         """The same model with other layers."""
         return Llama(self._embedding, layers, self._norm, self._head)

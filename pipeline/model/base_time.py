@@ -1,0 +1,52 @@
+"""`BaseTimes`: what a decode step would take without adapters, learnt from those that have none.
+
+Of each number of rows computed (padding included) the last steps are kept, less what their KV took
+at the memory's copy rate: sequences grow, so no two steps read the same. Knows no device.
+"""
+
+from __future__ import annotations
+
+import bisect
+import statistics
+from collections import deque
+
+RECENT = 31
+"""Steps whose median is taken: a second of serving, so that it follows a machine that others use,
+and one slow step does not show."""
+
+
+class BaseTimes:
+    """`take` every decode step in turn. One thread."""
+
+    def __init__(self, copy_bytes_s: float) -> None:
+        self._copy_bytes_s = copy_bytes_s
+        self._recent: dict[int, deque[float]] = {}
+        self._counts: list[int] = []
+        """The numbers of rows of `_recent`, ascending."""
+
+    def take(self, rows: int, busy_us: int, kv_bytes: int, *, has_adapters: bool) -> int:
+        """Learns from a step without adapters. For one with adapters the microseconds that it
+        would have taken without; 0 where that is not known (yet)."""
+        if has_adapters:
+            base = self._base_us(rows)
+            return 0 if base is None else round(base + self._kv_us(kv_bytes))
+        if rows not in self._recent:
+            self._recent[rows] = deque(maxlen=RECENT)
+            bisect.insort(self._counts, rows)
+        self._recent[rows].append(max(0.0, busy_us - self._kv_us(kv_bytes)))
+        return 0
+
+    def _base_us(self, rows: int) -> float | None:
+        """Without KV. Between two numbers of rows that were seen, on the line between them; beyond
+        them nothing is known."""
+        if rows in self._recent:
+            return statistics.median(self._recent[rows])
+        place = bisect.bisect(self._counts, rows)
+        if place in (0, len(self._counts)):
+            return None
+        low, high = self._counts[place - 1], self._counts[place]
+        first, last = (statistics.median(self._recent[count]) for count in (low, high))
+        return first + (last - first) * (rows - low) / (high - low)
+
+    def _kv_us(self, kv_bytes: int) -> float:
+        return kv_bytes / self._copy_bytes_s * 1e6 if self._copy_bytes_s else 0.0
