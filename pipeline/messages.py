@@ -848,6 +848,28 @@ class StopPipeline(Message, frozen=True):
     drain_s: float
 
 
+class Gpu(Row, frozen=True):
+    """One card as torch sees it."""
+
+    name: str
+    capability: str
+    """9.0 is a Hopper."""
+
+
+class DeviceReport(msgspec.Struct, frozen=True, kw_only=True):
+    """pipeline.model.device_report -> doctor, as JSON: what torch finds and what would compute."""
+
+    device: str
+    """cpu or cuda: where a worker would compute."""
+    cuda: str
+    """The version that torch is built for; "" where it is built without."""
+    gpus: tuple[Gpu, ...]
+    nccl: str
+    """Its version; "" where there is none."""
+    kernels: str
+    is_fastest: bool
+
+
 class Drain(Message, frozen=True):
     """supervisor -> router: admit nothing new, finish what runs."""
 
