@@ -51,3 +51,20 @@ def test_between_two_known_numbers_of_rows_it_is_the_line_and_beyond_them_unknow
 def test_without_a_copy_rate_kv_counts_nothing() -> None:
     times = learnt(BaseTimes(0.0), 2, 5_000, kv_bytes=GB)
     assert times.take(2, 0, GB, has_adapters=True) == 5_000
+
+
+def test_what_kv_costs_is_learnt_from_short_and_long_sequences() -> None:
+    times = learnt(BaseTimes(10 * GB), 8, 6_000, 6_000, 9_000, kv_bytes=0)
+    learnt(times, 8, 10_000, 10_000, 13_000, kv_bytes=4_000_000)
+    times.learn_kv(8)
+    assert times.kv_bytes_s == GB
+    assert times.take(8, 0, 2_000_000, has_adapters=True) == 8_000
+
+
+def test_kv_is_never_read_faster_than_a_copy_or_backwards_in_time() -> None:
+    for slow in (6_010, 5_000):
+        times = learnt(BaseTimes(GB), 8, 6_000, kv_bytes=0)
+        learnt(times, 8, slow, kv_bytes=4_000_000).learn_kv(8)
+        assert times.kv_bytes_s == GB
+    times.learn_kv(3)  # of which nothing was seen
+    assert times.kv_bytes_s == GB

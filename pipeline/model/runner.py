@@ -11,7 +11,7 @@ import functools
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -70,6 +70,9 @@ WARM_UP_ROWS = (1, 2, 4, 8, 16, 32)
 WARM_UP_PROMPTS = (8, 64, 256)
 WARM_UP_DECODES = 3
 """Steps of each number of rows: the first is slow, and what a base step takes is their median."""
+LONG_ROWS = {"cpu": (4, 256), "cuda": (64, 512)}
+"""Rows and tokens of each that tell, beside short ones, what KV costs: a third of such a step on
+two cores, a millisecond of it on an H200 (8B)."""
 
 
 @dataclass
@@ -255,6 +258,8 @@ class ModelRunner:
         self.reset()
         if self._paged is not None:
             self._capture(self._paged)
+        if self._times_steps:
+            self._time_kv(*LONG_ROWS[self._queue.device.type])
 
     def _capture(self, paged: PagedSteps) -> None:
         config = self._config
@@ -270,11 +275,32 @@ class ModelRunner:
             self._time_base(sorted({rows for rows, _ in buckets}))
 
     def _time_base(self, counts: Sequence[int]) -> None:
-        """What the base's graphs take. Two steps are in flight, as when serving: else the device
-        would wait for the host. What was learnt without graphs is forgotten."""
+        """What the base's graphs take. What was learnt without graphs is forgotten."""
         self._base_times = BaseTimes(self._copy_bytes_s)
+        self._run_ahead(self._decode_steps(counts))
+
+    def _time_kv(self, count: int, length: int) -> None:
+        """What KV costs: by long sequences, beside the short ones that were timed already. They are
+        taken as computed, over zeros: prompts would take seconds on a CPU."""
+        size = pages_for(length + 1 + WARM_UP_DECODES)
+        if count * size > self._pool.num_pages or size * PAGE_SIZE > self._max_model_len:
+            return
+        device = self._queue.device  # zeros that were written are memory, on a CPU too
+        self._queue.submit(lambda: self._pool.clean(torch.arange(count * size, device=device)))
+        greedy, prompt = SamplingParams(temperature=0.0), (0,) * length
+        admit = tuple(Admission(row, prompt, length, greedy, None) for row in range(count))
+        self.launch(Batch(0, 0, (), admit, ())).wait()
+        for row, sequence in self._live.items():
+            sequence.pages.extend(range(row * size, row * size + size))
+            sequence.computed, sequence.known = length, length + 1
+        rows = tuple(BatchRow(row, 1) for row in range(count))
+        self._run_ahead(Batch(0, 0, (), (), rows) for _ in range(WARM_UP_DECODES))
+        self._base_times.learn_kv(count)
+
+    def _run_ahead(self, steps: Iterable[Batch]) -> None:
+        """With two in flight, as when serving: else the device would wait for the host."""
         flight: deque[PendingStep] = deque()
-        for step in self._decode_steps(counts):
+        for step in steps:
             flight.append(self.launch(step))
             if len(flight) > 2:
                 flight.popleft().wait()
