@@ -66,5 +66,6 @@ def test_kv_is_never_read_faster_than_a_copy_or_backwards_in_time() -> None:
         times = learnt(BaseTimes(GB), 8, 6_000, kv_bytes=0)
         learnt(times, 8, slow, kv_bytes=4_000_000).learn_kv(8)
         assert times.kv_bytes_s == GB
+    learnt(times, 4, 6_000, 60_000, kv_bytes=4_000_000).learn_kv(4)  # no two lengths
     times.learn_kv(3)  # of which nothing was seen
     assert times.kv_bytes_s == GB

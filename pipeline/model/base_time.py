@@ -49,7 +49,7 @@ class BaseTimes:
         (low, fast), (high, slow) = (
             map(statistics.median, zip(*part, strict=True)) for part in (seen[:half], seen[-half:])
         )
-        if slow > fast and high > low:
+        if slow > fast and high > 4 * low:  # else it is noise
             self.kv_bytes_s = min(self._copy_bytes_s, (high - low) / (slow - fast) * 1e6)
 
     def _base_us(self, rows: int) -> float | None:

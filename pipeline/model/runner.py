@@ -71,8 +71,8 @@ WARM_UP_PROMPTS = (8, 64, 256)
 WARM_UP_DECODES = 3
 """Steps of each number of rows: the first is slow, and what a base step takes is their median."""
 LONG_ROWS = {"cpu": (4, 256), "cuda": (64, 512)}
-"""Rows and tokens of each that tell, beside short ones, what KV costs: a third of such a step on
-two cores, a millisecond of it on an H200 (8B)."""
+"""Rows, at most, and tokens of each that tell, beside short ones, what KV costs: a third of such a
+step on two cores, by its bytes a millisecond on an H200 (8B)."""
 
 
 @dataclass
@@ -256,12 +256,15 @@ class ModelRunner:
                 pending.wait()
                 bar.update()
         self.reset()
+        counts: Sequence[int] = WARM_UP_ROWS
         if self._paged is not None:
-            self._capture(self._paged)
+            counts = self._capture(self._paged)
         if self._times_steps:
-            self._time_kv(*LONG_ROWS[self._queue.device.type])
+            most, length = LONG_ROWS[self._queue.device.type]
+            self._time_kv(max(count for count in counts if count <= most), length)
 
-    def _capture(self, paged: PagedSteps) -> None:
+    def _capture(self, paged: PagedSteps) -> Sequence[int]:
+        """The numbers of rows that there are graphs of."""
         config = self._config
         buckets = paged.to_capture(
             config.max_running or MOST_GPU_ROWS,
@@ -271,13 +274,11 @@ class ModelRunner:
             work = functools.partial(paged.capture, self._model, buckets, bar.update)
             self._queue.submit(work).result()
             self._queue.synchronize()
+        counts = sorted({rows for rows, _ in buckets})
+        self._base_times = BaseTimes(self._copy_bytes_s)  # what was learnt without graphs is gone
         if self._times_steps:
-            self._time_base(sorted({rows for rows, _ in buckets}))
-
-    def _time_base(self, counts: Sequence[int]) -> None:
-        """What the base's graphs take. What was learnt without graphs is forgotten."""
-        self._base_times = BaseTimes(self._copy_bytes_s)
-        self._run_ahead(self._decode_steps(counts))
+            self._run_ahead(self._decode_steps(counts))
+        return counts
 
     def _time_kv(self, count: int, length: int) -> None:
         """What KV costs: by long sequences, beside the short ones that were timed already. They are
