@@ -1,8 +1,10 @@
-"""What it costs to time every step: the bare loop with and without `--no-step-times`, in turns.
+"""What it costs to time every step: the bare loop with and without it, in turns, on one loaded
+model (two of them differ by more: where their weights lie).
 
     python tests/measure_step_times.py MODEL_DIRECTORY --rows 1 8 32 --repeat 15
 
-Prints medians of microseconds a step, the difference, and how far runs of the same kind lie apart.
+Prints medians of microseconds a step, the median difference of neighbours, and the same between
+neighbours of one kind, which is the noise.
 On a GPU: `--device cuda --dummy`. Not a test: machines are shared.
 """
 
@@ -27,30 +29,35 @@ def main() -> None:
     parser.add_argument("--dummy", action="store_true", help="random weights, no adapters")
     given = parser.parse_args()
     tokens = max(given.rows) * (given.context + given.steps + 32) + 16384
-    loops = {
-        word: BareLoop(
-            Config(
-                adapter=() if given.dummy else shipped_adapters(),
-                device=given.device,
-                dummy=given.dummy,
-                max_total_tokens=tokens,
-                no_step_times=word == "off",
-            ),
-            given.directory,
-        )
-        for word in ("on", "off")
-    }
+    config = Config(
+        adapter=() if given.dummy else shipped_adapters(),
+        device=given.device,
+        dummy=given.dummy,
+        max_total_tokens=tokens,
+    )
+    loop = BareLoop(config, given.directory)
+
+    def run(rows: int, *, timed: bool) -> float:
+        """Microseconds a step."""
+        loop._runner._times_steps = timed  # what the flag sets
+        speed = loop.decode(rows, given.steps, given.context, mixed=not given.dummy)
+        return rows / speed * 1e6
+
     for rows in given.rows:
-        found: dict[str, list[float]] = {word: [] for word in loops}
+        on, off, differences, noise = [], [], [], []
         for turn in range(given.repeat):
-            for word in sorted(loops, reverse=turn % 2 == 0):  # neither always comes first
-                speed = loops[word].decode(rows, given.steps, given.context, mixed=not given.dummy)
-                found[word].append(rows / speed * 1e6)
-        on, off = (statistics.median(found[word]) for word in ("on", "off"))
-        spread = statistics.median(abs(value - off) for value in found["off"]) / off
+            order = (True, False, False, True) if turn % 2 else (False, True, True, False)
+            values = [run(rows, timed=timed) for timed in order]
+            ons = [value for value, timed in zip(values, order, strict=True) if timed]
+            offs = [value for value, timed in zip(values, order, strict=True) if not timed]
+            on += ons
+            off += offs
+            differences.append(sum(ons) / sum(offs) - 1)
+            noise += [abs(ons[0] / ons[1] - 1), abs(offs[0] / offs[1] - 1)]
         print(
-            f"{rows:3d} rows: on {on:8.1f} us, off {off:8.1f} us a step: {on / off - 1:+.2%}; "
-            f"runs of the same kind lie {spread:.2%} apart",
+            f"{rows:3d} rows: on {statistics.median(on):8.1f} us, "
+            f"off {statistics.median(off):8.1f} us a step: "
+            f"{statistics.median(differences):+.2%}; noise {statistics.median(noise):.2%}",
             flush=True,
         )
 
