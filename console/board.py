@@ -32,6 +32,7 @@ from ..pipeline.messages import (
 )
 from . import units
 from .history import EMPTY_TRACK, Track, bucket_percentile, percentile
+from .reads import Reads
 
 SUPERVISOR = "supervisor"
 STALE_S = 1.6
@@ -200,6 +201,10 @@ class Board(Struct, frozen=True, kw_only=True, dict=True):
     waiting: Track = EMPTY_TRACK
     steps: tuple[Step, ...] = ()
     parts: Mapping[str, Track] = {}
+    read_rate: Track = EMPTY_TRACK
+    """Bytes a second that decode steps read."""
+    tax: Track = EMPTY_TRACK
+    """What adapters cost decode steps, as a share of what they would take without."""
     sync_points: tuple[SyncPoint, ...] = ()
     ttft: tuple[int, ...] = ()
     inter_token: tuple[int, ...] = ()
@@ -335,6 +340,26 @@ class Board(Struct, frozen=True, kw_only=True, dict=True):
             part: Quantiles.of_microseconds(part, (part_us(step, part) for step in self.steps))
             for part in PARTS
         }
+
+    @cached_property
+    def reads(self) -> Reads:
+        return Reads.of(self.steps)
+
+    @property
+    def copy_bytes_s(self) -> float | None:
+        """What the memory of the first worker does at its best."""
+        return self.workers[0].copy_bytes_s or None if self.workers else None
+
+    @property
+    def read_share(self) -> float | None:
+        """What decode steps achieve, of that."""
+        rate, best = self.reads.bytes_s, self.copy_bytes_s
+        return rate / best if rate is not None and best else None
+
+    @property
+    def times_steps(self) -> bool:
+        """False where an operator turned that off."""
+        return not self.workers or self.workers[0].times_steps
 
     def newest_part_us(self, part: str) -> int | None:
         return part_us(self.steps[-1], part) if self.steps else None

@@ -7,6 +7,7 @@ import importlib.util
 import os
 import platform
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import Literal
@@ -14,8 +15,11 @@ from typing import Literal
 import msgspec
 
 from ..pipeline.config import OperatorError, make_run_directory
+from ..pipeline.messages import DeviceReport
 from .lock import is_running
 
+REPORT_SECONDS = 120.0
+"""A first import of torch from a slow disk."""
 PACKAGES = ("torch", "triton", "textual", "pyzmq", "msgspec", "tokenizers", "gguf", "safetensors")
 
 
@@ -34,7 +38,7 @@ def examine(run: Path) -> list[Check]:
         *(_package(name) for name in PACKAGES),
         _run_directory(run),
         Check("pipeline", "good" if is_running(run) else "note", _pipeline(run)),
-        _cuda(),
+        *_device(run),
         _memory(),
         _terminal(),
     ]
@@ -61,13 +65,41 @@ def _pipeline(run: Path) -> str:
     return f"runs in {run}" if is_running(run) else f"none runs in {run}"
 
 
-def _cuda() -> Check:
+def _device(run: Path) -> list[Check]:
+    """What torch says of the machine, in a process of its own: it takes seconds to import."""
+    module = "loraconsole.pipeline.model.device_report"
+    command = [sys.executable, "-P", "-m", module, "--run", str(run)]
+    try:
+        told = subprocess.run(command, capture_output=True, timeout=REPORT_SECONDS, check=True)
+        report = msgspec.json.decode(told.stdout, type=DeviceReport)
+    except (OSError, subprocess.SubprocessError, msgspec.DecodeError) as error:
+        words = getattr(error, "stderr", b"") or str(error).encode()
+        last = words.decode(errors="replace").strip().splitlines()[-1:] or ["it says nothing"]
+        return [Check("device", "bad", f"torch cannot be asked: {last[0]}")]
+    gpus = [
+        Check(f"gpu {number}", "good", f"{gpu.name}, compute capability {gpu.capability}")
+        for number, gpu in enumerate(report.gpus)
+    ]
+    if not gpus:
+        gpus = [Check("gpu", "note", f"none found{_unseen()}; the pipeline computes on the CPU")]
+    return [
+        Check("device", "good", report.device),
+        Check("cuda", "good" if report.cuda else "note", report.cuda or "torch is built without"),
+        *gpus,
+        Check(
+            "nccl",
+            "good" if report.nccl else "note",
+            report.nccl or "not there; --tp on GPUs needs it",
+        ),
+        Check("kernels", "good" if report.is_fastest else "note", report.kernels),
+    ]
+
+
+def _unseen() -> str:
+    """A GPU that torch does not see is worth a word."""
     devices = Path("/proc/driver/nvidia/gpus")
-    if devices.is_dir() and (count := len(list(devices.iterdir()))):
-        return Check("gpu", "good", f"{count} NVIDIA")
-    if shutil.which("nvidia-smi"):
-        return Check("gpu", "good", "nvidia-smi is there")
-    return Check("gpu", "note", "none found; the pipeline computes on the CPU")
+    count = len(list(devices.iterdir())) if devices.is_dir() else 0
+    return f" by torch, though the driver knows {count}" if count else ""
 
 
 def _memory() -> Check:

@@ -160,6 +160,7 @@ class Ledger:
         self._rates = {name: Counter() for name in ("decode", "prefill", "steps", "requests")}
         self._series = {name: Series() for name in ("decode", "prefill", "running", "waiting")}
         self._parts = {part: Series() for part in PARTS}
+        self._read_rate, self._tax = Series(), Series()
         self._ttft = Buckets(LATENCY_BUCKETS_MS)
         self._inter_token = Buckets(LATENCY_BUCKETS_MS)
         self._steps: Recent[Step] = Recent(STEPS)
@@ -303,6 +304,8 @@ class Ledger:
             waiting=self._series["waiting"].track,
             steps=self._steps.all,
             parts={part: series.track for part, series in self._parts.items()},
+            read_rate=self._read_rate.track,
+            tax=self._tax.track,
             sync_points=self._sync_points.all,
             ttft=self._ttft.counts,
             inter_token=self._inter_token.counts,
@@ -405,6 +408,10 @@ class Ledger:
         self._steps.add(step)
         for part in PARTS:
             self._parts[part].add(step.at, part_us(step, part) / 1e3)
+        if (rate := step.read_bytes_s) is not None:
+            self._read_rate.add(step.at, rate)
+        if (tax := step.lora_tax) is not None:
+            self._tax.add(step.at, tax)
 
     def _take_logs(self, lines: tuple[LogLine, ...]) -> None:
         fresh = tuple(line for line in lines if line.number > self._log_number)

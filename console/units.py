@@ -93,6 +93,24 @@ def percent(fraction: float) -> str:
     return f"{min(int(fraction * 100), 99) if fraction < 1 else 100} %"
 
 
+def share(fraction: float | None) -> str:
+    """`54 %`, `112 %`, `—`: of something that can be surpassed."""
+    return NOTHING if fraction is None else f"{fraction * 100:.0f} %"
+
+
+def change(fraction: float | None) -> str:
+    """`+41 %`, `-2 %`, `—`: more or less than before."""
+    return NOTHING if fraction is None else f"{fraction * 100:+.0f} %"
+
+
+def speed(bytes_s: float | None) -> str:
+    """`5.32 GB/s`, `39.3 GB/s`, `871 GB/s`, `3.91 TB/s`, `—`: in thousands, as memory is sold."""
+    if bytes_s is None:
+        return NOTHING
+    value, unit = (bytes_s / 1e9, "GB/s") if bytes_s < 999.5e9 else (bytes_s / 1e12, "TB/s")
+    return f"{value:.{2 if value < 9.995 else 1 if value < 99.95 else 0}f} {unit}"
+
+
 def clean(text: str) -> str:
     """Printable text: escape sequences and control characters removed, tabs widened.
 

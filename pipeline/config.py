@@ -148,6 +148,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         bool,
         Meta(description="ablation: adapters padded to the largest rank, one torch.bmm for all"),
     ] = False
+    no_step_times: Annotated[
+        bool,
+        Meta(description="ablation: take no times on the device and count no bytes of a step"),
+    ] = False
     profile: Annotated[
         bool, Meta(description="write named time spans to RUN/spans/*.jsonl, and NVTX on cuda")
     ] = False

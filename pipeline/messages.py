@@ -604,6 +604,12 @@ class WorkerStats(Message, frozen=True, kw_only=True):
     weights_bytes: int
     pool_bytes: int
     adapter_bytes: int
+    kernels: str = ""
+    """What computes attention, norms and adapters, and why where it is not the fastest."""
+    copy_bytes_s: float = 0.0
+    """Of a copy within the device's memory, read and written bytes; what steps are held against."""
+    times_steps: bool = True
+    """False with --no-step-times: a step's copy_us, busy_us, bytes and base_us are then 0."""
 
 
 class Step(Message, frozen=True, kw_only=True):
@@ -612,6 +618,9 @@ class Step(Message, frozen=True, kw_only=True):
     host: building the step's tensors. launch: issuing the work. busy: the device computing (on
     a GPU between two events, on a CPU the computation itself). sync: the host blocked until the
     sampled tokens were there. copy: host-to-device copies of the step's inputs.
+
+    The bytes are those that it must read at least: every weight once (of the embedding only what
+    serves as the head), each adapter once, K and V of all that its rows look at.
     """
 
     rank: int
@@ -628,6 +637,28 @@ class Step(Message, frozen=True, kw_only=True):
     launch_us: int
     busy_us: int
     sync_us: int
+    weight_bytes: int = 0
+    kv_bytes: int = 0
+    base_us: int = 0
+    """What a decode step with adapters would have kept the device busy without them, as learnt
+    from steps that have none; 0 where it is not known, and where there is nothing to know."""
+
+    @property
+    def read_bytes(self) -> int:
+        return self.weight_bytes + self.adapter_bytes + self.kv_bytes
+
+    @property
+    def read_bytes_s(self) -> float | None:
+        """Achieved. None for steps with prompts, which arithmetic bounds, not memory; and where
+        nothing was measured."""
+        if self.phase != "decode" or not self.busy_us or not self.read_bytes:
+            return None
+        return self.read_bytes / self.busy_us * 1e6
+
+    @property
+    def lora_tax(self) -> float | None:
+        """How much longer the device was busy than without adapters: 0.4 is two fifths."""
+        return self.busy_us / self.base_us - 1 if self.base_us else None
 
 
 class SyncPoint(Message, frozen=True):
@@ -824,6 +855,28 @@ class StopPipeline(Message, frozen=True):
     """Stop everything: let requests finish for `drain_s` seconds, then end in ring order."""
 
     drain_s: float
+
+
+class Gpu(Row, frozen=True):
+    """One card as torch sees it."""
+
+    name: str
+    capability: str
+    """9.0 is a Hopper."""
+
+
+class DeviceReport(msgspec.Struct, frozen=True, kw_only=True):
+    """pipeline.model.device_report -> doctor, as JSON: what torch finds and what would compute."""
+
+    device: str
+    """cpu or cuda: where a worker would compute."""
+    cuda: str
+    """The version that torch is built for; "" where it is built without."""
+    gpus: tuple[Gpu, ...]
+    nccl: str
+    """Its version; "" where there is none."""
+    kernels: str
+    is_fastest: bool
 
 
 class Drain(Message, frozen=True):

@@ -6,6 +6,7 @@ read to place requests near an adapter.
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
@@ -50,6 +51,7 @@ class Metrics:
         yield _histogram("inter_token_latency", "between tokens of a stream", server.inter_token)
         yield from self._router()
         yield from self._adapters()
+        yield from self._memory()
 
     def _router(self) -> Iterator[Metric]:
         router = self._server.router
@@ -104,6 +106,41 @@ class Metrics:
         waiting = ",".join(a.name for a in table.adapters if a.waiting)
         info.add_metric([str(len(table.adapters)), running, waiting], time.time())
         yield info
+
+    def _memory(self) -> Iterator[Metric]:
+        """What decode steps read, how fast, and what adapters cost them; nothing that is not
+        known."""
+        copies = GaugeMetricFamily(
+            "loraconsole_copy_bytes_per_second",
+            "a copy within a worker's memory, read and written bytes",
+            labels=["rank"],
+        )
+        kernels = GaugeMetricFamily(
+            "loraconsole_kernels_info", "what a worker computes with", labels=["rank", "kernels"]
+        )
+        for rank, worker in sorted(self._server.workers.items()):
+            kernels.add_metric([str(rank), worker.kernels], 1)
+            if worker.copy_bytes_s:
+                copies.add_metric([str(rank)], worker.copy_bytes_s)
+        yield from (copies, kernels)
+        steps = [step for step in self._server.decode_steps if step.read_bytes]
+        if not steps:
+            return
+        read = GaugeMetricFamily(
+            "loraconsole_step_read_bytes", "bytes a decode step must read, mean", labels=["what"]
+        )
+        read.add_metric(["weights"], statistics.fmean(step.weight_bytes for step in steps))
+        read.add_metric(["adapters"], statistics.fmean(step.adapter_bytes for step in steps))
+        read.add_metric(["kv"], statistics.fmean(step.kv_bytes for step in steps))
+        yield read
+        rates = [rate for step in steps if (rate := step.read_bytes_s) is not None]
+        if rates:
+            about = "achieved by decode steps, median"
+            yield _gauge("step_read_bytes_per_second", about, statistics.median(rates))
+        taxes = [tax for step in steps if (tax := step.lora_tax) is not None]
+        if taxes:
+            about = "decode step with adapters / the same without - 1, median"
+            yield _gauge("lora_tax_ratio", about, statistics.median(taxes))
 
 
 def _gauge(name: str, help: str, value: float) -> Metric:

@@ -14,6 +14,7 @@ import errno
 import secrets
 import socket
 import time
+from collections import deque
 from collections.abc import Iterator
 
 import msgspec
@@ -38,9 +39,11 @@ from .messages import (
     RouterStats,
     SamplingParams,
     ServerStats,
+    Step,
     TextDelta,
     TextDeltas,
     ToServer,
+    WorkerStats,
 )
 from .openai import BadRequest
 from .process import Process, run_process
@@ -50,6 +53,8 @@ from .tokenizer import Tokenizer
 
 ORDER_SECONDS = 600.0
 """An unload waits for the requests that still run."""
+RECENT_STEPS = 256
+"""Decode steps whose medians a scrape gets: some seconds of serving."""
 STALE_SECONDS = 3.0
 """A process that has not beaten for this long is not counted on."""
 
@@ -80,6 +85,9 @@ class Server(Process):
         self.url = ""
         self.adapters: AdapterTable | None = None
         self.router: RouterStats | None = None
+        self.workers: dict[int, WorkerStats] = {}
+        self.decode_steps: deque[Step] = deque(maxlen=RECENT_STEPS)
+        """Of the first worker: the ranks work in lockstep."""
         self._orders: dict[str, asyncio.Future[AdapterReply]] = {}
         self._beats: dict[str, Beat] = {}
         self._table: ProcessTable | None = None
@@ -254,6 +262,10 @@ class Server(Process):
                         self._take_table(message)
                     case RouterStats():
                         self.router = message
+                    case WorkerStats():
+                        self.workers[message.rank] = message
+                    case Step(rank=0, phase="decode"):
+                        self.decode_steps.append(message)
                     case ProcessTable():
                         self._table = message
                         self._fail_if_hopeless(message)

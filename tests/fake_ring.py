@@ -387,6 +387,7 @@ class Story:
         self._filled += filled
         self._decoded += running
         slow = 9.0 if self._steps % 149 == 0 else 1.0
+        base_us = int(17_400 * wave)
         yield (
             "worker-0",
             Step(
@@ -403,6 +404,9 @@ class Story:
                 launch_us=int(1100 * wave) + chance.randrange(300),
                 busy_us=int((23_000 + filled * 60) * wave) + chance.randrange(2500),
                 sync_us=int((150 + chance.randrange(500)) * slow),
+                weight_bytes=113_000_000,
+                kv_bytes=int(running * 214 * 46_080 * wave),
+                base_us=base_us if phase == "decode" else 0,
             ),
         )
         if phase == "prefill":
@@ -588,6 +592,8 @@ class Story:
             weights_bytes=98_362_432,
             pool_bytes=754_974_720,
             adapter_bytes=1_900_000 * len(self._adapters),
+            kernels="plain PyTorch (no GPU)",
+            copy_bytes_s=38.4e9,
         )
 
     def _adapter_view(self, name: str | None, at: float) -> AdapterView:

@@ -48,6 +48,20 @@ def test_a_gpu_says_what_a_cpu_says(
         assert torch.equal(found.argmax(dim=-1), expected.argmax(dim=-1))
 
 
+def test_steps_by_graphs_know_what_the_base_would_take(
+    model: Path, entries: tuple[str, ...]
+) -> None:
+    """From the start on, for every number of rows that there are graphs of."""
+    runner, _ = start_runner(model, adapter=entries, device="cuda")
+    driver = Driver(runner)
+    numbers = [driver.add(range(4, 20), adapter=name) for name in ("a4", None, "a12")]
+    driver.generate(numbers, 8)
+    step, stats = driver.last_step, runner.stats()
+    assert step.base_us > 0 and step.lora_tax is not None and step.lora_tax > -1
+    assert step.weight_bytes > 0 and step.kv_bytes > 0 and step.adapter_bytes > 0
+    assert stats.copy_bytes_s > 1e11
+
+
 def test_adapters_copied_beside_steps_disturb_nobody(model: Path, entries: tuple[str, ...]) -> None:
     """Into pages that steps just launched still write and read: the router frees them as soon as
     the last step of their sequence is posted."""

@@ -17,6 +17,7 @@ from textual import events
 from textual.pilot import Pilot
 from textual.widgets import Button, Input, Markdown
 
+from loraconsole.console import units
 from loraconsole.console.answers import Answer, WrappedText, hard_breaks
 from loraconsole.console.app import ConsoleApp
 from loraconsole.console.board import Board
@@ -207,6 +208,45 @@ def test_latency_shows_parts_percentiles_and_synchronize_points() -> None:
             assert wanted in text
 
     on_stage(act, panel="Latency", seconds=20.0)
+
+
+@pytest.mark.parametrize("size", [(80, 24), (120, 40), (200, 60)])
+def test_latency_shows_what_a_step_reads_and_what_adapters_cost(size: tuple[int, int]) -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        text, reads = screen_text(app), app.board.reads
+        for wanted in (
+            *("reads", "GB/s", "of copy", "LoRA tax", "median", "7.2 MiB"),
+            units.speed(reads.bytes_s),
+            units.change(reads.tax),
+            units.change(reads.tax_median),
+        ):
+            assert wanted in text
+
+    on_stage(act, panel="Latency", seconds=20.0, size=size)
+
+
+@pytest.mark.parametrize("size", [(80, 24), (120, 40)])
+def test_what_is_not_timed_says_that_it_is_off(size: tuple[int, int]) -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        told = msgspec.structs.replace(app.board.workers[0], times_steps=False, copy_bytes_s=0.0)
+        app.ledger.take(told, app.now)
+        app.now += 0.5  # the next frame
+        app.show()
+        await pilot.pause()
+        rows = screen_text(app).splitlines()
+        for name in ("busy", "copy", "reads", "LoRA tax"):
+            assert any(name in row and "off" in row for row in rows), name
+
+    on_stage(act, panel="Latency", seconds=2.0, size=size)
+
+
+@pytest.mark.parametrize("size", [(80, 24), (120, 40), (200, 60)])
+def test_the_overview_names_the_tax_and_the_rate_while_it_decodes(size: tuple[int, int]) -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        tax, rate = units.change(app.board.reads.tax), units.speed(app.board.reads.bytes_s)
+        assert f"LoRA tax {tax}  reads {rate}" in screen_text(app)
+
+    on_stage(act, seconds=20.0, size=size)
 
 
 def test_arrows_scrub_back_in_time_and_zero_returns() -> None:
@@ -561,6 +601,16 @@ def test_processes_show_how_they_are_and_what_they_said_last() -> None:
         assert "last exit code 1" in screen_text(app)
 
     on_stage(act, panel="Processes", scenario="failed")
+
+
+def test_a_worker_names_its_kernels() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        assert "plain PyTorch (no GPU)" in screen_text(app)
+        await pilot.press("down", "down", "enter")
+        await pilot.pause()
+        assert "kernels     plain PyTorch (no GPU)" in screen_text(app)
+
+    on_stage(act, panel="Processes")
 
 
 def test_the_tail_follows_the_selected_process() -> None:

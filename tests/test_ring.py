@@ -283,6 +283,13 @@ def test_health_and_metrics_tell_the_truth(ring: Ring) -> None:
     pages = {s.labels["use"]: s.value for s in families["loraconsole_pages"].samples}
     assert pages["free"] > 0 and pages["kv"] == 0
     assert families["vllm:lora_requests_info"].samples[0].labels["max_lora"] == "4"
+    read = {s.labels["what"]: s.value for s in families["loraconsole_step_read_bytes"].samples}
+    assert min(read.values()) > 0 and read["weights"] > read["adapters"]
+    assert families["loraconsole_lora_tax_ratio"].samples[0].value > -1
+    assert families["loraconsole_step_read_bytes_per_second"].samples[0].value > 1e6
+    assert families["loraconsole_copy_bytes_per_second"].samples[0].value > 1e8
+    kernels = families["loraconsole_kernels_info"].samples[0].labels
+    assert kernels["rank"] == "0" and "plain PyTorch" in kernels["kernels"]
     counts = families["loraconsole_time_to_first_token_seconds"].samples
     assert next(s.value for s in counts if s.name.endswith("_count")) > 0
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
+from msgspec import Struct
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.message import Message
@@ -12,7 +13,7 @@ from textual.message import Message
 from ...pipeline.messages import Step
 from .. import plot, units
 from ..board import DEVICE_PARTS, HOST_PARTS, PARTS, Board, Quantiles, part_us, step_us
-from ..history import Track
+from ..history import Track, Window
 from ..pane import Line, Pane, Panel, Span, length, line
 
 NAMES = {
@@ -26,12 +27,28 @@ NAMES = {
 MARKS = {"host": "▒", "copy": "░", "launch": "▓", "busy": "█", "sync": "▚"}
 """One shade a part: colour alone would not do."""
 LABEL = 22
+OFF = "off"
+"""What stands where --no-step-times keeps us from knowing."""
 BACK_STEP = 10
 """Buckets of half a second that an arrow key goes back."""
 
 
+class Curve(Struct, frozen=True):
+    """A small plot with its figures at the left."""
+
+    mark: str
+    name: str
+    ink: str
+    figure: str
+    more: tuple[tuple[str, str], ...]
+    """Below it, where there are lines for them: `p99  0.42 ms`."""
+    window: Window
+    top: float
+
+
 class PartsPane(Pane, can_focus=True):
-    """Five small plots over one time axis; a dot above the area is the slowest step there."""
+    """Small plots over one time axis: the parts of a step, what it reads, what adapters cost it. A
+    dot above an area is the highest step there."""
 
     TITLE = "parts of a step"
     PERIOD_S = 0.5
@@ -65,37 +82,75 @@ class PartsPane(Pane, can_focus=True):
         if not board.steps:
             return [line(("no step has been taken yet", "dim"))]
         found: list[Line] = []
-        each, more = divmod(max(height, len(PARTS)), len(PARTS))
-        for index, part in enumerate(PARTS):
-            rows = each + (index >= len(PARTS) - more)  # the last ones get what is left over
-            found += self._part(board, part, width, rows)
+        cells = max(1, width - LABEL)
+        curves = [self._part(board, part, cells) for part in PARTS]
+        curves += [self._reads(board, cells), self._tax(board, cells)]
+        each, more = divmod(max(height, len(curves)), len(curves))
+        for index, curve in enumerate(curves):
+            rows = each + (index >= len(curves) - more)  # the last ones get what is left over
+            found += _drawn(curve, rows)
         return found
 
-    def _part(self, board: Board, part: str, width: int, rows: int) -> list[Line]:
-        """`sync wait  0.42 ms` beside its plot; the axis' top stands where there is a line more."""
-        cells = max(1, width - LABEL)
-        track: Track = board.parts[part]
-        window = track.window(board.now, 2 * cells, self._back)
+    def _part(self, board: Board, part: str, cells: int) -> Curve:
+        window = self._window(board.parts[part], board, cells)
         top = plot.top_of(window.highest)
         quantiles = board.part_quantiles[part]
-        labels = [
-            (f"{NAMES[part]:<10}", f"{units.milliseconds(quantiles.p50):>9}"),
-            (f"{'':<6}p99 ", f"{units.milliseconds(quantiles.p99):>9}"),
-            (f"{'':<6}axis", f"{units.milliseconds(top):>9}"),
-        ]
-        found = []
-        for y, row in enumerate(plot.area(window.means, rows, top, dots=window.peaks)):
-            name, figure = labels[y] if y < len(labels) else ("", "")
-            ink = f"part-{part}" if y == 0 else "dim"
-            found.append(
-                line(
-                    (f"{MARKS[part]} " if y == 0 else "  ", f"part-{part}"),
-                    (f"{name:<10}", ink),
-                    (f"{figure:>9} ", "number" if y == 0 else "dim"),
-                    (row, f"part-{part}"),
-                )
-            )
-        return found
+        known = board.times_steps or part not in DEVICE_PARTS
+        return Curve(
+            MARKS[part],
+            NAMES[part],
+            f"part-{part}",
+            units.milliseconds(quantiles.p50) if known else OFF,
+            (
+                ("p99", units.milliseconds(quantiles.p99 if known else None)),
+                ("axis", units.milliseconds(top)),
+            ),
+            window,
+            top,
+        )
+
+    def _reads(self, board: Board, cells: int) -> Curve:
+        """Its axis is the copy rate, where nothing surpasses it: the height is the share."""
+        window = self._window(board.read_rate, board, cells)
+        top = max(board.copy_bytes_s or 1e9, window.highest)
+        return Curve(
+            "≡",
+            "reads",
+            "info",
+            units.speed(board.reads.bytes_s) if board.times_steps else OFF,
+            (("of copy", units.share(board.read_share)), ("axis", units.speed(top))),
+            window,
+            top,
+        )
+
+    def _tax(self, board: Board, cells: int) -> Curve:
+        window = self._window(board.tax, board, cells)
+        # One slow step would leave no height for the others.
+        top = plot.top_of(max((mean for mean in window.means if mean == mean), default=0.0))
+        return Curve(
+            "+",
+            "LoRA tax",
+            "pool-adapters",
+            units.change(board.reads.tax) if board.times_steps else OFF,
+            (("median", units.change(board.reads.tax_median)), ("axis", units.share(top))),
+            window,
+            top,
+        )
+
+    def _window(self, track: Track, board: Board, cells: int) -> Window:
+        return track.window(board.now, 2 * cells, self._back)
+
+    def hint(self, board: Board) -> Sequence[Span]:
+        """What has a pane of its own where there is room for one."""
+        if not self.screen.has_class("-short", "-narrow") or not board.reads.step_bytes:
+            return ()
+        return (
+            ("adapters ", "dim"),
+            (units.size(board.reads.adapters), "number"),
+            (" of ", "dim"),
+            (units.size(board.reads.step_bytes), "number"),
+            (" a decode step", "dim"),
+        )
 
     def action_scrub(self, steps: int) -> None:
         self._go(max(0, min(self._back + steps * BACK_STEP, 1100)))
@@ -110,6 +165,92 @@ class PartsPane(Pane, can_focus=True):
         self._back = back
         self.paint()
         self.post_message(self.Scrubbed(back / 2))
+
+
+def _drawn(curve: Curve, rows: int) -> list[Line]:
+    """`▚ sync wait  0.42 ms` beside its plot; further figures where there are lines more."""
+    found = []
+    labels = [(curve.name, curve.figure), *((f"  {name:>7} ", text) for name, text in curve.more)]
+    window = curve.window
+    for y, row in enumerate(plot.area(window.means, rows, curve.top, dots=window.peaks)):
+        name, figure = labels[y] if y < len(labels) else ("", "")
+        found.append(
+            line(
+                (f"{curve.mark} " if y == 0 else "  ", curve.ink),
+                (f"{name:<10}", curve.ink if y == 0 else "dim"),
+                (f"{figure:>9} ", "number" if y == 0 else "dim"),
+                (row, curve.ink),
+            )
+        )
+    return found
+
+
+class ReadsPane(Pane):
+    """What a decode step must read, how fast that goes, and what adapters cost. Steps with prompts
+    are bound by arithmetic: of them, tokens a second."""
+
+    TITLE = "a decode step reads"
+    PERIOD_S = 0.5
+
+    def __init__(self) -> None:
+        super().__init__(id="reads")
+
+    def caption(self, board: Board) -> Sequence[Span]:
+        if board.copy_bytes_s is None:
+            return ()
+        return (("copy rate ", "dim"), (units.speed(board.copy_bytes_s), "number"))
+
+    def lines(self, board: Board, width: int, height: int) -> Sequence[Line]:
+        reads = board.reads
+        if not board.times_steps:
+            return [line(("off: --no-step-times", "dim"))]
+        if not reads.step_bytes:
+            return [line(("no decode step has been taken yet", "dim"))]
+        cells = max(1, width - 21)
+        parts = (
+            ("weights", reads.weights, "base"),
+            ("adapters", reads.adapters, "pool-adapters"),
+            ("KV", reads.kv, "pool-kv"),
+        )
+        found = []
+        for name, num_bytes, ink in parts:
+            filled, _ = plot.bar(num_bytes / reads.step_bytes, cells)
+            found.append(
+                line(
+                    (f"{name:<10}", "text"),
+                    (f"{units.size(num_bytes):>9}  ", "number"),
+                    (filled, ink),
+                )
+            )
+        is_wide = width >= 48
+        found.append(
+            line(
+                (f"{'together':<10}", "text"),
+                (f"{units.speed(reads.bytes_s):>9}", "number"),
+                (f"  {units.share(board.read_share)}", "number"),
+                (" of the copy rate" if is_wide else " of a copy", "dim"),
+            )
+        )
+        base = ((", base ", "dim"), (units.milliseconds(reads.base_ms), "number"))
+        found.append(
+            line(
+                (f"{'LoRA tax':<10}", "text"),
+                (f"{units.change(reads.tax):>9}", "number"),
+                (" now, " if is_wide else "  ", "dim"),
+                (units.change(reads.tax_median), "number"),
+                (" median", "dim"),
+                *(base if width >= 60 else ()),
+            )
+        )
+        rate = units.NOTHING if reads.prompt_rate is None else units.rate(reads.prompt_rate)
+        found.append(
+            line(
+                (f"{'prompts':<10}", "text"),
+                (f"{rate:>9}", "number"),
+                (" tok/s, bound by arithmetic" if is_wide else " tok/s", "dim"),
+            )
+        )
+        return found
 
 
 class FlamePane(Pane):
@@ -276,6 +417,7 @@ class LatencyPanel(Panel):
 
     def compose(self) -> ComposeResult:
         yield PartsPane()
+        yield ReadsPane()
         yield QuantilePane()
         yield HistogramPane()
         yield FlamePane()

@@ -33,6 +33,22 @@ class ThroughputPane(Pane):
             (" prefill tok/s", "dim"),
         )
 
+    def hint(self, board: Board) -> Sequence[Span]:
+        """How near to the memory's best it decodes, and what adapters cost it."""
+        reads = board.reads
+        if not board.decode_rate or reads.bytes_s is None:
+            return ()
+        found = [
+            ("LoRA tax ", "dim"),
+            (units.change(reads.tax), "number"),
+            ("  reads ", "dim"),
+            (units.speed(reads.bytes_s), "number"),
+        ]
+        if self.size.width >= 60:
+            share = (units.share(board.read_share), "number")
+            found += [(", ", "dim"), share, (" of the copy rate", "dim")]
+        return found
+
     def lines(self, board: Board, width: int, height: int) -> Sequence[Line]:
         plot_width = width - 6
         below = height // 3 if height >= 6 else 0

@@ -33,9 +33,16 @@ def _why(row: ProcessRow, board: Board, width: int) -> Sequence[Span]:
         return ((f"{row.reason}, {again}" if row.reason else again, "warn"),)
     if row.reason:
         return ((units.clean(row.reason), row.level if row.level != "good" else "dim"),)
+    if kernels := _kernels(row, board):
+        return ((kernels, "dim"),)
     if row.exit_code is not None:
         return ((f"exit {row.exit_code}", "dim"),)
     return (("", "dim"),)
+
+
+def _kernels(row: ProcessRow, board: Board) -> str:
+    """What a worker computes with."""
+    return next((w.kernels for w in board.workers if row.name == f"worker-{w.rank}"), "")
 
 
 def _alive(row: ProcessRow, text: str) -> Sequence[Span]:
@@ -214,6 +221,8 @@ class ProcessDetails:
             found.append(
                 line(*field("since"), (units.clock(row.since), "text"), (f"  {ago} ago", "dim"))
             )
+        if kernels := _kernels(row, board):
+            found.append(line(*field("kernels"), (units.fit(kernels, width - 12), "text")))
         beat = "never" if row.age_s is None else f"{units.age(row.age_s)} ago"
         last = units.NOTHING if row.exit_code is None else f"{row.exit_code}"
         found += [

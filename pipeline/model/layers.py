@@ -186,7 +186,11 @@ class LinearByRows:
         self.num_bytes = few.num_bytes + many.num_bytes
 
     def __call__(self, x: Tensor) -> Tensor:
-        return self._few(x) if x.shape[0] <= self._limit else self._many(x)
+        return self.chosen(x.shape[0])(x)
+
+    def chosen(self, num_rows: int) -> Linear:
+        """The one that computes so many rows."""
+        return self._few if num_rows <= self._limit else self._many
 
     def plus(self, delta: Tensor) -> Linear:
         return self._many.plus(delta)

@@ -74,6 +74,14 @@ class Llama:
             delta = delta and Output(delta.y.index_select(0, wanted))
         return self._head(self._norm.add_(hidden, delta))
 
+    def matrices(self) -> list[Linear]:
+        """All that a step multiplies by."""
+        found = [self._head]
+        for layer in self.layers:
+            maps = (layer.attention.qkv, layer.attention.output, layer.mlp.gate_up, layer.mlp.down)
+            found += [adapted.base for adapted in maps]
+        return found
+
     def with_layers(self, layers: list[DecoderLayer]) -> Llama:
         """The same model with other layers."""
         return Llama(self._embedding, layers, self._norm, self._head)

@@ -97,6 +97,12 @@ def _matrix(content: Tensor, start: int, rows: int, columns: int) -> Tensor:
     return content[:, start : start + rows * columns].reshape(-1, rows, columns)
 
 
+def tile_of(card: ModelCard) -> int:
+    """Divides all that kernels take in tiles, and where each matrix begins."""
+    sizes = [size for shape in module_shapes(card).values() for size in shape]
+    return largest_block(*sizes, page_elements(card), most=256)
+
+
 class AdapterStore:
     """Adapters by key: on the host, and those that the router placed in the pool's pages.
 
@@ -118,9 +124,7 @@ class AdapterStore:
         """Those outside of the pool, [num_layers, elements]."""
         self._free_slots = list(range(MOST_RESIDENT - 1, -1, -1))
         self._slots: dict[str, int] = {}
-        sizes = [size for shape in module_shapes(card).values() for size in shape]
-        self.unit = largest_block(*sizes, page_elements(card), most=256)
-        """Divides all that kernels take in tiles, and where each matrix begins."""
+        self.unit = tile_of(card)
         self.tables = self.make_tables(MOST_RESIDENT if pool.pages.is_cuda else 0)
         self._stacks: dict[tuple[str, ...], AdapterStack] = {}
 

@@ -143,6 +143,11 @@ class PagedSteps:
         bucket = Bucket(*sizes)
         return bucket if bucket in self._captured else None
 
+    def base_rows(self, num_rows: int) -> int:
+        """How many a step of the base with so many rows computes, padding included."""
+        bucket = self._bucket(num_rows, 0)
+        return bucket[0] if bucket else num_rows
+
     # -- graphs
 
     def to_capture(self, most_rows: int, *, with_adapters: bool) -> list[Bucket]:

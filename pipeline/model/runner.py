@@ -10,7 +10,8 @@ from __future__ import annotations
 import functools
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -39,9 +40,12 @@ from ..messages import (
     WorkerStats,
 )
 from ..progress import ProgressBar
+from .base_time import BaseTimes
 from .checkpoint import open_checkpoint
+from .copy_rate import measure_copy_rate
 from .device import choose_queue
 from .forward_batch import Staging, StepPlan, StepRow
+from .kernel_choice import choose_kernels
 from .layers import Rotary
 from .llama import Llama, layer_windows
 from .loader import ModelLoader, choose_precision
@@ -49,6 +53,7 @@ from .lora import AdapterStore
 from .merged import merge, merged_bytes
 from .pages import PAGE_SIZE, PagePool, choose_num_pages, free_bytes, pages_for
 from .sampler import NOTHING_SAMPLED, Sampled, SampleRow, sample
+from .step_bytes import StepBytes
 from .verify import Trial, compare, reference_logits
 
 if TYPE_CHECKING:  # they need Triton
@@ -63,6 +68,11 @@ SWITCH_SECONDS = 0.0005
 5 ms would let the process's other threads keep it for that long each time."""
 WARM_UP_ROWS = (1, 2, 4, 8, 16, 32)
 WARM_UP_PROMPTS = (8, 64, 256)
+WARM_UP_DECODES = 3
+"""Steps of each number of rows: the first is slow, and what a base step takes is their median."""
+LONG_ROWS = {"cpu": (4, 256), "cuda": (64, 512)}
+"""Rows, at most, and tokens of each that tell, beside short ones, what KV costs: a third of such a
+step on two cores, by its bytes a millisecond on an H200 (8B)."""
 
 
 @dataclass
@@ -90,7 +100,8 @@ class Issued:
     copy_us: int = 0
     busy_us: int = 0
     events: tuple[torch.cuda.Event, ...] = ()
-    """On a GPU: before the inputs' copy, after it, and behind the tokens' copy to the host."""
+    """On a GPU: before the inputs' copy, after it, and behind the tokens' copy to the host; the
+    last alone with --no-step-times."""
     logits: Tensor | None = None
     """[num_samples, vocab_size], where they were asked for."""
 
@@ -98,8 +109,16 @@ class Issued:
 class PendingStep:
     """A launched step, to be read once, from any thread."""
 
-    def __init__(self, issued: Future[Issued], sequences: list[int], step: Step) -> None:
+    def __init__(
+        self,
+        issued: Future[Issued],
+        sequences: list[int],
+        step: Step,
+        base_us: Callable[[Step], int] | None,
+    ) -> None:
+        """`base_us` is told the step as it was measured; None where that would teach nothing."""
         self._issued, self._sequences, self._step = issued, sequences, step
+        self._base_us = base_us
 
     @property
     def logits(self) -> Tensor | None:
@@ -112,14 +131,17 @@ class PendingStep:
         issued = self._issued.result()
         copy_us, busy_us = issued.copy_us, issued.busy_us
         if issued.events:
+            issued.events[-1].synchronize()
+        if len(issued.events) == 3:
             begun, copied, done = issued.events
-            done.synchronize()
             copy_us = int(begun.elapsed_time(copied) * 1e3)
             busy_us = int(copied.elapsed_time(done) * 1e3)
         sync_us = _microseconds_since(started)
         step = msgspec.structs.replace(
             self._step, at=time.time(), copy_us=copy_us, busy_us=busy_us, sync_us=sync_us
         )
+        if self._base_us is not None:
+            step = msgspec.structs.replace(step, base_us=self._base_us(step))
         return tuple(_tokens(issued.sampled, self._sequences)), step
 
 
@@ -129,6 +151,7 @@ class MergedModel:
 
     key: str
     model: Llama
+    num_bytes: StepBytes
 
 
 class ModelRunner:
@@ -147,6 +170,7 @@ class ModelRunner:
         self._num_slots = 0
         self._merged: MergedModel | None = None
         self._paged: PagedSteps | None = None
+        self._times_steps = not config.no_step_times
 
     # -- load
 
@@ -169,6 +193,8 @@ class ModelRunner:
 
     def _load(self) -> ModelCard:
         config, device = self._config, self._queue.device
+        self._copy_bytes_s = measure_copy_rate(self._queue) if self._times_steps else 0.0
+        self._base_times = BaseTimes(self._copy_bytes_s)
         card = read_card(self._directory)
         checkpoint = open_checkpoint(self._directory, dummy=config.dummy, device=device)
         precision = choose_precision(config, card, device, checkpoint.has_int4)
@@ -183,6 +209,7 @@ class ModelRunner:
         num_pages = choose_num_pages(config, card, longest, precision.activations, device)
         self._pool = PagePool(card, num_pages, precision.activations, device)
         self._card = card
+        self._num_bytes = StepBytes(self._model, self._pool, layer_windows(card))
         self._store = AdapterStore(card, precision.activations, self._pool, config)
         self._max_model_len = min(longest, num_pages * PAGE_SIZE)
         width = self._max_model_len + 1  # a token may be sampled behind the last place
@@ -190,18 +217,13 @@ class ModelRunner:
         if device.type == "cuda":  # never moved: graphs remember where it is
             slots += 2 * (config.max_running or MOST_GPU_ROWS)
         self._history = torch.zeros((slots, width), dtype=torch.int32, device=device)
-        self._paged = self._make_paged() if device.type == "cuda" else None
+        self._kernels = choose_kernels(config, device.type, self._store.unit)
+        self._paged = self._make_paged() if self._kernels.paged else None
         return card
 
-    def _make_paged(self) -> PagedSteps | None:
-        """None where kernels of ours cannot run, or shall not."""
-        config = self._config
-        if config.no_kernel or config.no_mem_pool or config.bmm or self._store.unit < 16:
-            return None
-        try:
-            from .paged_steps import PagedSteps
-        except ImportError:  # no Triton
-            return None
+    def _make_paged(self) -> PagedSteps:
+        from .paged_steps import PagedSteps  # which needs Triton
+
         return PagedSteps(
             self._card,
             self._pool,
@@ -234,10 +256,15 @@ class ModelRunner:
                 pending.wait()
                 bar.update()
         self.reset()
+        counts: Sequence[int] = WARM_UP_ROWS
         if self._paged is not None:
-            self._capture(self._paged)
+            counts = self._capture(self._paged)
+        if self._times_steps:
+            most, length = LONG_ROWS[self._queue.device.type]
+            self._time_kv(max(count for count in counts if count <= most), length)
 
-    def _capture(self, paged: PagedSteps) -> None:
+    def _capture(self, paged: PagedSteps) -> Sequence[int]:
+        """The numbers of rows that there are graphs of."""
         config = self._config
         buckets = paged.to_capture(
             config.max_running or MOST_GPU_ROWS,
@@ -247,19 +274,57 @@ class ModelRunner:
             work = functools.partial(paged.capture, self._model, buckets, bar.update)
             self._queue.submit(work).result()
             self._queue.synchronize()
+        counts = sorted({rows for rows, _ in buckets})
+        self._base_times = BaseTimes(self._copy_bytes_s)  # what was learnt without graphs is gone
+        if self._times_steps:
+            self._run_ahead(self._decode_steps(counts))
+        return counts
+
+    def _time_kv(self, count: int, length: int) -> None:
+        """What KV costs: by long sequences, beside the short ones that were timed already. They are
+        taken as computed, over zeros: prompts would take seconds on a CPU."""
+        size = pages_for(length + 1 + WARM_UP_DECODES)
+        if count * size > self._pool.num_pages or size * PAGE_SIZE > self._max_model_len:
+            return
+        device = self._queue.device  # zeros that were written are memory, on a CPU too
+        self._queue.submit(lambda: self._pool.clean(torch.arange(count * size, device=device)))
+        greedy, prompt = SamplingParams(temperature=0.0), (0,) * length
+        admit = tuple(Admission(row, prompt, length, greedy, None) for row in range(count))
+        self.launch(Batch(0, 0, (), admit, ())).wait()
+        for row, sequence in self._live.items():
+            sequence.pages.extend(range(row * size, row * size + size))
+            sequence.computed, sequence.known = length, length + 1
+        rows = tuple(BatchRow(row, 1) for row in range(count))
+        self._run_ahead(Batch(0, 0, (), (), rows) for _ in range(WARM_UP_DECODES))
+        self._base_times.learn_kv(count)
+
+    def _run_ahead(self, steps: Iterable[Batch]) -> None:
+        """With two in flight, as when serving: else the device would wait for the host."""
+        flight: deque[PendingStep] = deque()
+        for step in steps:
+            flight.append(self.launch(step))
+            if len(flight) > 2:
+                flight.popleft().wait()
+        for pending in flight:
+            pending.wait()
+        self.reset()
 
     def _warm_up_steps(self) -> Iterator[Batch]:
         """One prompt of each length, then rows that decode, as far as the pool has room."""
         greedy = SamplingParams(temperature=0.0)
-        room = self._pool.num_pages
         for length in WARM_UP_PROMPTS:
             if length < self._max_model_len:
                 pages = tuple(range(pages_for(length)))
                 admission = Admission(0, (0,) * length, length, greedy, None)
                 yield Batch(0, 0, (), (admission,), (BatchRow(0, length, pages),))
                 yield Batch(0, 0, (0,), (), ())
-        for count in WARM_UP_ROWS:
-            if count <= room:
+        yield from self._decode_steps(WARM_UP_ROWS)
+
+    def _decode_steps(self, counts: Sequence[int]) -> Iterator[Batch]:
+        """Of so many rows of the base, as far as the pool has room."""
+        greedy = SamplingParams(temperature=0.0)
+        for count in counts:
+            if count <= self._pool.num_pages:
                 yield Batch(
                     0,
                     0,
@@ -267,7 +332,8 @@ class ModelRunner:
                     tuple(Admission(row, (0, 0), 2, greedy, None) for row in range(count)),
                     tuple(BatchRow(row, 2, (row,)) for row in range(count)),
                 )
-                yield Batch(0, 0, (), (), tuple(BatchRow(row, 1) for row in range(count)))
+                for _ in range(WARM_UP_DECODES):
+                    yield Batch(0, 0, (), (), tuple(BatchRow(row, 1) for row in range(count)))
                 yield Batch(0, 0, tuple(range(count)), (), ())
 
     # -- adapters
@@ -316,7 +382,7 @@ class ModelRunner:
                 f"a merged copy takes {needed / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free"
             )
         model = self._queue.beside(lambda: merge(self._model, adapter, self._card))
-        return MergedModel(key, model)
+        return MergedModel(key, model, StepBytes(model, self._pool, layer_windows(self._card)))
 
     def use_merged(self, merged: MergedModel | None) -> None:
         """From the next step on; waits for the device before and after, and says how long."""
@@ -385,6 +451,8 @@ class ModelRunner:
             rows = [replace(row, adapter=None) for row in rows]  # it is in the weights
         else:
             merged = None
+        if self._times_steps:
+            step = self._count_bytes(step, rows, merged.num_bytes if merged else self._num_bytes)
         by_slot = {sequence.slot: sequence for sequence in sequences}
         plan: StepPlan | PagedPlan | None = None
         sampling: list[LiveSequence] = []
@@ -421,7 +489,30 @@ class ModelRunner:
         step = msgspec.structs.replace(
             step, host_us=host_us, launch_us=_microseconds_since(started)
         )
-        return PendingStep(issued, [sequence.number for sequence in sampling], step)
+        compares = self._times_steps and merged is None and rows and step.phase == "decode"
+        base_us = self._base_us(rows) if compares else None
+        return PendingStep(issued, [sequence.number for sequence in sampling], step, base_us)
+
+    def _count_bytes(self, step: Step, rows: Sequence[StepRow], about: StepBytes) -> Step:
+        keys = {row.adapter for row in rows if row.adapter is not None}
+        return msgspec.structs.replace(
+            step,
+            weight_bytes=about.weights(step.tokens) if rows else 0,
+            adapter_bytes=sum(self._store[key].nbytes for key in keys),
+            kv_bytes=about.kv(rows),
+        )
+
+    def _base_us(self, rows: Sequence[StepRow]) -> Callable[[Step], int]:
+        """For a decode step: learns from it, or says what it would have taken without adapters."""
+        count = len(rows) if self._paged is None else self._paged.base_rows(len(rows))
+        has_adapters = any(row.adapter is not None for row in rows)
+
+        def take(step: Step) -> int:
+            return self._base_times.take(
+                count, step.busy_us, step.kv_bytes, has_adapters=has_adapters
+            )
+
+        return take
 
     def _admit(self, admission: Admission, staging: Staging) -> tuple[int, int]:
         """Takes a sequence in; (slot, ticket of its tokens)."""
@@ -467,7 +558,6 @@ class ModelRunner:
         """What is known of a step before it runs."""
         admitted = [sequence.computed < sequence.admitted for sequence in sequences]
         names = {sequence.adapter for sequence in sequences if sequence.adapter}
-        touched = 0 if self._config.no_lora_compute else sum(self._store[n].nbytes for n in names)
         return Step(
             rank=self._rank,
             step=batch.step,
@@ -476,7 +566,7 @@ class ModelRunner:
             rows=len(sequences),
             tokens=sum(row.num_tokens for row in batch.rows),
             adapters=len(names),
-            adapter_bytes=touched,
+            adapter_bytes=0,
             host_us=0,
             copy_us=0,
             launch_us=0,
@@ -499,12 +589,15 @@ class ModelRunner:
     ) -> Issued:
         """A step from its staged inputs to its tokens' way back. Runs in the queue's order."""
         on_gpu = self._queue.device.type == "cuda"
-        events = tuple(torch.cuda.Event(enable_timing=True) for _ in range(3)) if on_gpu else ()
+        times = self._times_steps
+        events: tuple[torch.cuda.Event, ...] = ()
+        if on_gpu:
+            events = tuple(torch.cuda.Event(enable_timing=times) for _ in range(3 if times else 1))
         started = time.perf_counter()
-        if events:
+        if len(events) == 3:
             events[0].record()
         tensors = staging.ship(self._queue.device)
-        if events:
+        if len(events) == 3:
             events[1].record()
         self._grow_history(num_slots)
         for slot, ticket in admitted:
@@ -524,8 +617,9 @@ class ModelRunner:
                 self._history.view(-1).index_copy_(0, places.long(), sampled.token_ids.int())
         if events:
             sampled = sampled.to_host()
-            events[2].record()
-        return Issued(sampled, busy_us=_microseconds_since(started), events=events, logits=kept)
+            events[-1].record()
+        busy_us = _microseconds_since(started) if times else 0
+        return Issued(sampled, busy_us=busy_us, events=events, logits=kept)
 
     def _forward(
         self, plan: StepPlan | PagedPlan, tensors: list[Tensor], model: Llama
@@ -563,6 +657,9 @@ class ModelRunner:
             weights_bytes=self._weights_bytes,
             pool_bytes=self._pool.nbytes,
             adapter_bytes=self._store.nbytes,
+            kernels=str(self._kernels),
+            copy_bytes_s=self._copy_bytes_s,
+            times_steps=self._times_steps,
         )
 
 

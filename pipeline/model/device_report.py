@@ -1,0 +1,63 @@
+"""What torch finds on this machine, and which kernels a worker would choose on it: a `DeviceReport`
+as JSON. For `loraconsole doctor`, which does not import torch itself.
+
+    python -P -m loraconsole.pipeline.model.device_report --run DIR
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import msgspec
+import torch
+
+from ..card import read_card
+from ..config import Config, OperatorError
+from ..messages import DeviceReport, Gpu
+from .kernel_choice import LEAST_TILE, choose_kernels
+from .lora import tile_of
+
+
+def report(config: Config) -> DeviceReport:
+    """For these settings; where the run has no model yet, for one whose sizes suit."""
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    device = "cuda" if count and config.device != "cpu" else "cpu"
+    model = config.run_path / "model"
+    tile = tile_of(read_card(model)) if model.exists() else LEAST_TILE
+    choice = choose_kernels(config, device, tile)
+    return DeviceReport(
+        device=device,
+        cuda=torch.version.cuda or "",
+        gpus=tuple(_gpu(number) for number in range(count)),
+        nccl=_nccl(),
+        kernels=f"attention, norms, LoRA: {choice}",
+        is_fastest=choice.paged,
+    )
+
+
+def _gpu(number: int) -> Gpu:
+    major, minor = torch.cuda.get_device_capability(number)
+    return Gpu(torch.cuda.get_device_name(number), f"{major}.{minor}")
+
+
+def _nccl() -> str:
+    if not (torch.distributed.is_available() and torch.distributed.is_nccl_available()):
+        return ""
+    return ".".join(map(str, torch.cuda.nccl.version()))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--run", type=Path, required=True, help="its settings, where there are any")
+    run: Path = parser.parse_args().run
+    try:
+        config = Config.load(run)
+    except OperatorError:  # nothing has run there yet
+        config = Config(run=str(run))
+    sys.stdout.buffer.write(msgspec.json.encode(report(config)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+"""Which kernels serve attention, norms and adapters, and why. Chosen here and nowhere else."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+
+from ..config import Config
+
+LEAST_TILE = 16
+"""Numbers that our kernels take at once, at least; all sizes of a model must be multiples."""
+
+
+@dataclass(frozen=True)
+class KernelChoice:
+    """`paged`: kernels of ours that read pages, and graphs of them."""
+
+    paged: bool
+    what: str
+    why: str = ""
+    """Why they are not the fastest there are; empty where they are."""
+
+    def __str__(self) -> str:
+        return f"{self.what} ({self.why})" if self.why else self.what
+
+
+def choose_kernels(
+    config: Config, device: str, tile: int, has_triton: bool | None = None
+) -> KernelChoice:
+    """For a device, cpu or cuda, and the largest `tile` that divides all sizes of the model."""
+    if has_triton is None:
+        has_triton = importlib.util.find_spec("triton") is not None
+    if device == "cpu":
+        why = "--device cpu" if config.device == "cpu" else "no GPU"
+        return KernelChoice(False, "plain PyTorch", why)
+    if not has_triton:
+        return KernelChoice(False, "plain PyTorch", "Triton is not installed")
+    reasons = {
+        "--no-kernel": config.no_kernel,
+        "--no-mem-pool": config.no_mem_pool,
+        "--bmm": config.bmm,
+        f"a size of this model is no multiple of {LEAST_TILE}": tile < LEAST_TILE,
+    }
+    for why, holds in reasons.items():
+        if holds:
+            return KernelChoice(False, "plain PyTorch, norms by Triton", why)
+    return KernelChoice(True, "Triton kernels over pages, CUDA graphs")
