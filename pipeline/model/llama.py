@@ -52,7 +52,11 @@ class Llama:
     """Embedding, layers, norm, head. All tokens of a step at once, whatever they belong to."""
 
     def __init__(
-        self, embedding: Tensor, layers: list[DecoderLayer], norm: RMSNorm, head: Linear
+        self,
+        embedding: Tensor,
+        layers: list[DecoderLayer],
+        norm: RMSNorm,
+        head: Callable[[Tensor], Tensor],
     ) -> None:
         self._embedding, self.layers, self._norm, self._head = embedding, layers, norm, head
 
@@ -148,14 +152,18 @@ class AdaptedLinear:
     base: Linear
     layer: int
     site: str
+    reduce: Callable[[Tensor], Tensor] | None = None
+    """Where ranks hold parts of the input: makes the sum of all of what was the sum of this one's,
+    the adapters' included."""
 
     def __call__(self, x: Tensor, lora: LoraProducts | None) -> Tensor:
         if lora is None:
-            return self.base(x)
-        add_to = lora.begin(x, self.layer, self.site)
-        y = self.base(x)
-        add_to(y)
-        return y
+            y = self.base(x)
+        else:
+            add_to = lora.begin(x, self.layer, self.site)
+            y = self.base(x)
+            add_to(y)
+        return y if self.reduce is None else self.reduce(y)
 
 
 def layer_windows(card: ModelCard) -> tuple[int, ...]:
