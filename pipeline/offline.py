@@ -9,8 +9,11 @@ as a line of JSON, the table at the end. Knows no peer but by the figures record
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import json
+import multiprocessing
+import os
 import random
 import statistics
 import tempfile
@@ -23,7 +26,7 @@ from typing import Any
 import torch
 
 from .card import ModelCard, read_card
-from .config import Config
+from .config import MEETING, Config
 from .messages import (
     AdapterInfo,
     AdapterState,
@@ -75,12 +78,18 @@ LIMIT_8B = {1: 3.5, 8: 3.7, 32: 4.4, 64: 5.4, 128: 7.2, 256: 11.0}
 class Engine:
     """One runner and its scheduler, with adapters that are placed."""
 
-    def __init__(self, shape: dict[str, Any], config: dict[str, Any], heard: Callable[..., None]):
+    def __init__(
+        self,
+        shape: dict[str, Any],
+        config: dict[str, Any],
+        heard: Callable[..., None],
+        rank: int = 0,
+    ) -> None:
         self._directory = tempfile.TemporaryDirectory()
         directory = Path(self._directory.name)
         (directory / "config.json").write_text(json.dumps(shape))
         self.card: ModelCard = read_card(directory)
-        self.runner = ModelRunner(Config(dummy=True, **config), directory, 0, heard)
+        self.runner = ModelRunner(Config(dummy=True, **config), directory, rank, heard)
         self.ready = self.runner.load()
         self.scheduler = Scheduler(AdapterRegistry({}), policy="fcfs")
         self._limits = Limits(
@@ -95,7 +104,8 @@ class Engine:
 
     def add_adapters(self, count: int, rank: int, modules: tuple[str, ...]) -> list[str]:
         """So many, each in pages of its own, with the same random numbers."""
-        shapes, parts, size = module_shapes(self.card), [], 0
+        card = self.runner._card  # of one rank's part
+        shapes, parts, size = module_shapes(card), [], 0
         for members in SITES.values():
             own = [member for member in members if member in modules]
             b = size + sum(rank * shapes[member][1] for member in own)
@@ -103,7 +113,7 @@ class Engine:
                 parts.append(Part(member, rank, size, b))
                 size, b = size + rank * shapes[member][1], b + rank * shapes[member][0]
             size = b
-        elements = page_elements(self.card)
+        elements = page_elements(card)
         pages = -(-size // elements)
         dtype = self.runner._pool.pages.dtype
         host = (torch.randn(self.card.num_layers, pages * elements) * 0.01).to(dtype)
@@ -241,15 +251,34 @@ def main() -> None:
     parser.add_argument("--max-model-len", type=int, default=1024)
     parser.add_argument("--no-kernel", action="store_true")
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--tp", type=int, default=1, help="ranks that share the model")
     given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as meeting:
+        # Every rank has a scheduler of its own. All are asked the same and sample the same tokens,
+        # so all decide alike.
+        os.environ[MEETING] = str(Path(meeting) / "ranks")
+        context = multiprocessing.get_context("spawn")
+        for rank in range(1, given.tp):
+            context.Process(target=measure_silently, args=(given, rank), daemon=True).start()
+        measure(given, 0)
+
+
+def measure_silently(given: argparse.Namespace, rank: int) -> None:
+    """Rank 0 says it for all."""
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+        measure(given, rank)
+
+
+def measure(given: argparse.Namespace, rank: int) -> None:
     shape = SHAPES[given.shape] | ({"num_hidden_layers": given.layers} if given.layers else {})
     config = {
         "device": given.device,
         "max_model_len": given.max_model_len,
         "no_kernel": given.no_kernel,
+        "tp": given.tp,
     }
     started = time.perf_counter()
-    engine = Engine(shape, config, lambda message: None)
+    engine = Engine(shape, config, lambda message: None, rank)
     say("start", seconds=time.perf_counter() - started, pages=engine.ready.num_pages)
     if given.workload == "steps":
         count = max(given.batches)
