@@ -15,9 +15,10 @@ import signal
 import sys
 import time
 from collections import deque
+from pathlib import Path
 
 from .. import __version__
-from ..pipeline.config import Config
+from ..pipeline.config import MEETING, Config
 from ..pipeline.messages import (
     PROTOCOL,
     AdapterTable,
@@ -120,6 +121,7 @@ class Supervisor(Process):
         self.children = {child.name: child for child in (self.fetch, *self.ring)}
         self.memory = Memory()
         self.logbook = Logbook(self.run / "logs")
+        self._meeting = self._new_meeting()
         self._minders: dict[str, asyncio.Task[None]] = {}
         self._stop_asked = asyncio.Event()
         self._drain_s = 0.0
@@ -198,27 +200,31 @@ class Supervisor(Process):
 
     async def _start(self, child: Child) -> None:
         child.retry_at = None
-        path = self.run / "logs" / f"{child.name}.log"
+        path, meeting = self.run / "logs" / f"{child.name}.log", self._meeting
         with path.open("ab") as log:
             child.process = await asyncio.create_subprocess_exec(
                 *child.command,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=_environment(),
+                env=_environment() | {MEETING: str(meeting)},
             )
         child.beat_at = time.monotonic()
         self._become(child, ProcessState.STARTING, "")
         self.log.info("started %s, pid %d", child.name, child.pid)
+        if child.name.startswith("worker-") and meeting != self._meeting:
+            # The others fell while this one was being made: it would wait for those who are gone.
+            child.restart_wanted = True
+            child.process.kill()
 
     async def _after_a_fall(self, child: Child, code: int) -> bool:
         """Whether to start it again, after the wait that its falls deserve."""
         reason = self._why(child, code)
+        self._bring_down_its_group(child)
         if code == OPERATOR_EXIT:
             self._become(child, ProcessState.FAILED, reason)
             self.event("error", f"{child.name} cannot run: {reason}")
             return False
-        self._bring_down_its_group(child)
         now = time.monotonic()
         child.falls.append(now)
         recent = sum(1 for fall in child.falls if now - fall < FALL_WINDOW_SECONDS)
@@ -235,13 +241,22 @@ class Supervisor(Process):
         return True
 
     def _bring_down_its_group(self, child: Child) -> None:
-        """Tensor-parallel ranks live and die together: one alone waits in a collective for ever."""
+        """Tensor-parallel ranks live and die together: one alone waits in a collective for ever.
+        They meet elsewhere then, where nobody is who is gone."""
         if not child.name.startswith("worker-"):
             return
+        self._meeting = self._new_meeting()
         for other in self.ring:
             if other is not child and other.name.startswith("worker-") and other.process:
                 other.restart_wanted = True
-                other.process.kill()
+                with contextlib.suppress(ProcessLookupError):  # it fell at the same time
+                    other.process.kill()
+
+    def _new_meeting(self) -> Path:
+        """Where ranks that start from now on find each other; see `MEETING`."""
+        for old in self.run.glob("ranks-*"):
+            old.unlink(missing_ok=True)
+        return self.run / f"ranks-{time.time_ns()}"
 
     def _why(self, child: Child, code: int) -> str:
         beat = self.memory.beats.get(child.name)

@@ -13,11 +13,11 @@ BLOCK = 4096
 
 
 @triton.jit
-def _best_of_block(logits, values, token_ids, size, BLOCK: tl.constexpr):
+def _best_of_block(logits, stride, values, token_ids, size, BLOCK: tl.constexpr):
     row = tl.program_id(0)
     block = tl.program_id(1)
     at = block * BLOCK + tl.arange(0, BLOCK)
-    some = tl.load(logits + row.to(tl.int64) * size + at, mask=at < size, other=float("-inf"))
+    some = tl.load(logits + row.to(tl.int64) * stride + at, mask=at < size, other=float("-inf"))
     value, place = tl.max(some.to(tl.float32), axis=0, return_indices=True)
     spot = row * tl.num_programs(1) + block
     tl.store(values + spot, value)
@@ -42,16 +42,18 @@ def best_tokens(logits: Tensor, places: Tensor, history: Tensor) -> Tensor:
     """argmax over each row, the lowest token where several are best; written to
     history[places[row]] too, where that is not negative.
 
-    logits [num_rows, vocab_size], contiguous; places int32 [num_rows]; history int32, flat
+    logits [num_rows, vocab_size], rows contiguous; places int32 [num_rows]; history int32, flat
     -> int32 [num_rows].
     """
     num_rows, size = logits.shape
-    assert logits.is_contiguous() and history.is_contiguous()
+    assert logits.stride(1) == 1 and history.is_contiguous()
     blocks = triton.cdiv(size, BLOCK)
     values = logits.new_empty((num_rows, blocks), dtype=torch.float32)
     token_ids = logits.new_empty((num_rows, blocks), dtype=torch.int32)
     chosen = logits.new_empty(num_rows, dtype=torch.int32)
-    _best_of_block[(num_rows, blocks)](logits, values, token_ids, size, BLOCK=BLOCK)
+    _best_of_block[(num_rows, blocks)](
+        logits, logits.stride(0), values, token_ids, size, BLOCK=BLOCK
+    )
     _best_of_row[(num_rows,)](
         values,
         token_ids,

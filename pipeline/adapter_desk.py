@@ -33,6 +33,7 @@ from .messages import (
     ReadAdapter,
     ReloadAdapter,
     UnloadAdapter,
+    UseMerged,
     Verification,
     VerifyAdapter,
     WeightsMerged,
@@ -409,6 +410,7 @@ class AdapterDesk:
         elif merge.adapter is None:
             self._reply(merge.order, 200, "the merged copy of the weights is given up")
         else:
+            self._router.tell_workers(UseMerged(merge.adapter.key))
             self._router.event("info", f"adapter {merge.adapter.name} is merged")
             word = "is merged: steps of it alone use that copy of the weights"
             self._reply(merge.order, 200, f"adapter {merge.adapter.name} {word}")

@@ -21,6 +21,9 @@ from msgspec import Meta
 DEFAULT_MODEL = "SmolLM2-135M-Instruct"
 LONGEST_SOCKET_NAME = "console-4194304.inbox"
 SHIPPED = Path(__file__).parent / "adapters"
+MEETING = "LORACONSOLE_MEETING"
+"""Environment variable of workers: the file through which the ranks of `--tp` find each other. New
+whenever they start, so that nobody finds those who are gone."""
 MAX_SOCKET_PATH = 107  # bytes in sockaddr_un, less the closing zero
 
 
@@ -78,8 +81,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     tp: Annotated[
         int,
         Meta(
-            description="ranks that compute each step; weights are not split among them yet: "
-            "every rank holds the whole model",
+            description="ranks that share the model's weights, adapters and KV (tensor "
+            "parallelism): a process and, with --device cuda, a GPU each",
             ge=1,
         ),
     ] = 1
@@ -117,6 +120,14 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     max_prefill_tokens: Annotated[
         int,
         Meta(description="most prompt tokens in a step; 0 chooses by the device", ge=0),
+    ] = 0
+    chunk_tokens: Annotated[
+        int,
+        Meta(
+            description="most prompt tokens in a step in which others stream: fewer keep their "
+            "tokens coming, more start new answers sooner; 0 chooses by the device",
+            ge=0,
+        ),
     ] = 0
     max_waiting: Annotated[
         int, Meta(description="requests that may wait; one more gets 429", ge=1)

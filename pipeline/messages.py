@@ -264,8 +264,15 @@ class DropAdapter(Message, frozen=True):
 
 
 class MergeWeights(Message, frozen=True):
-    """router -> workers: make a copy of the weights with this adapter merged into it, and use it in
-    steps of nobody else; "" gives it up. Answered by a `WeightsMerged`."""
+    """router -> workers: make a copy of the weights with this adapter merged into it; "" gives it
+    up. Answered by a `WeightsMerged`."""
+
+    key: str
+
+
+class UseMerged(Message, frozen=True):
+    """router -> workers, when all ranks have made it: from the next step on, the merged copy
+    computes steps of nobody else. Ranks must take it into use between the same two steps."""
 
     key: str
 
@@ -344,6 +351,7 @@ class AdapterInfo(Row, frozen=True):
     rank: int
     target_modules: tuple[str, ...]
     num_bytes: int
+    """As laid out; of one rank's part, as its pages are."""
     pages: int
     """Of the pool, where it is placed."""
     digest: str
@@ -424,14 +432,15 @@ class SampledToken(Row, frozen=True):
 
 
 class Tokens(Message, frozen=True):
-    """A worker's answer to a `Batch`: one token a sampling row. Ranks above 0 send none."""
+    """A worker's answer to a `Batch`: one token a sampling row, the same from every rank."""
 
     epoch: int
     step: int
     rank: int
     tokens: tuple[SampledToken, ...]
     error: str = ""
-    """Set when the step failed; the worker then expects a `Reset`."""
+    """Set when the step failed; the worker then expects a `Reset`. One of several ranks ends
+    instead, because the others may wait for it in the middle of the step."""
 
 
 # --- router -> detokenizer ----------------------------------------------------------------------
@@ -923,6 +932,7 @@ ToWorker: TypeAlias = (
     | EvictAdapter
     | DropAdapter
     | MergeWeights
+    | UseMerged
     | CheckAdapter
     | Batch
 )

@@ -9,14 +9,18 @@ as a line of JSON, the table at the end. Knows no peer but by the figures record
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import json
+import multiprocessing
+import os
 import random
 import statistics
 import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +28,7 @@ import torch
 
 from .account import account
 from .card import ModelCard, read_card
-from .config import Config
+from .config import MEETING, Config
 from .messages import (
     AdapterInfo,
     AdapterState,
@@ -40,7 +44,7 @@ from .model.adapter import SITES, Adapter, Part, module_shapes
 from .model.pages import page_elements
 from .model.runner import ModelRunner
 from .schedule.adapters import AdapterRegistry
-from .schedule.scheduler import Limits, Scheduler
+from .schedule.scheduler import CHUNK_TOKENS, Limits, Scheduler
 
 LLAMA_8B: dict[str, Any] = {
     "model_type": "llama",
@@ -78,27 +82,35 @@ LIMIT_8B = {1: 3.5, 8: 3.7, 32: 4.4, 64: 5.4, 128: 7.2, 256: 11.0}
 class Engine:
     """One runner and its scheduler, with adapters that are placed."""
 
-    def __init__(self, shape: dict[str, Any], config: dict[str, Any], heard: Callable[..., None]):
+    def __init__(
+        self,
+        shape: dict[str, Any],
+        config: dict[str, Any],
+        heard: Callable[..., None],
+        rank: int = 0,
+    ) -> None:
         self._directory = tempfile.TemporaryDirectory()
         directory = Path(self._directory.name)
         (directory / "config.json").write_text(json.dumps(shape))
         self.card: ModelCard = read_card(directory)
-        self.runner = ModelRunner(Config(dummy=True, **config), directory, 0, heard)
+        self.runner = ModelRunner(Config(dummy=True, **config), directory, rank, heard)
         self.ready = self.runner.load()
         self.scheduler = Scheduler(AdapterRegistry({}), policy="fcfs")
         self._limits = Limits(
             num_pages=self.ready.num_pages,
             page_size=self.ready.page_size,
             max_model_len=self.ready.max_model_len,
-            max_running=config.get("max_running", 256),
-            max_prefill_tokens=config.get("max_prefill_tokens", 8192),
+            max_running=config["max_running"],
+            max_prefill_tokens=8192,
+            chunk_tokens=config["chunk_tokens"],
         )
         self.scheduler.reset(1, self._limits)
         self._number = 0
 
     def add_adapters(self, count: int, rank: int, modules: tuple[str, ...]) -> list[str]:
         """So many, each in pages of its own, with the same random numbers."""
-        shapes, parts, size = module_shapes(self.card), [], 0
+        card = self.runner._card  # of one rank's part
+        shapes, parts, size = module_shapes(card), [], 0
         for members in SITES.values():
             own = [member for member in members if member in modules]
             b = size + sum(rank * shapes[member][1] for member in own)
@@ -106,7 +118,7 @@ class Engine:
                 parts.append(Part(member, rank, size, b))
                 size, b = size + rank * shapes[member][1], b + rank * shapes[member][0]
             size = b
-        elements = page_elements(self.card)
+        elements = page_elements(card)
         pages = -(-size // elements)
         dtype = self.runner._pool.pages.dtype
         host = (torch.randn(self.card.num_layers, pages * elements) * 0.01).to(dtype)
@@ -131,6 +143,15 @@ class Engine:
             placed.placed(0, 1)
         residency.orders.clear()
         return names
+
+    def replace_adapters(self, names: list[str]) -> list[Future[None]]:
+        """Copies adapters into their pages once more, beside the steps."""
+        found: list[Future[None]] = []
+        for name in names:
+            record = self.scheduler.registry.acquire(name)
+            self.runner.evict_adapter(record.key)
+            found.append(self.runner.place_adapter(record.key, record.pages))
+        return found
 
     def ask(self, adapter: str | None, prompt_tokens: int, new_tokens: int) -> None:
         """One request more."""
@@ -201,8 +222,44 @@ def steps_table(
                 "prefill_s": (prefill[-1] if prefill else started) - started,
             }
             found[kind][count] = figures
-            say("steps", kind=kind, requests=count, **figures)
+            say("steps", adapters=kind, requests=count, **figures)
     return found
+
+
+def interference(engine: Engine, names: list[str], streams: int) -> None:
+    """How running streams feel what happens beside them: a prompt of 4 000 tokens, and 50 adapters
+    being copied into their pages. Milliseconds between a stream's tokens."""
+
+    def gaps(count: int) -> list[float]:
+        """Between so many steps of the streams, which go on."""
+        done = [at for at, _ in itertools.islice(steps, count + 1)]
+        return [(b - a) * 1e3 for a, b in itertools.pairwise(done)]
+
+    def told(what: str, found: list[float]) -> None:
+        ordered = sorted(found)
+        p99 = ordered[int(len(ordered) * 0.99)]
+        say("interference", what=what, p50_ms=statistics.median(found), p99_ms=p99, ms=ordered[-1])
+
+    for number in range(streams):
+        engine.ask(names[number % len(names)], 256, 700)
+    steps = engine.run()
+    while next(steps)[1].phase != "decode":
+        pass
+    for _ in range(3):
+        told("undisturbed", gaps(100))
+        engine.ask(None, 4000, 1)
+        began = time.perf_counter()
+        found: list[float] = []
+        while not found or any(s.num_scheduled < s.num_prompt for s in engine.scheduler.running):
+            found += gaps(1)
+        told("a prompt of 4000 tokens", found)
+        say("its first token", ms=(time.perf_counter() - began) * 1e3)
+        loads = engine.replace_adapters(names[streams : streams + 50])
+        found = gaps(1)
+        while not all(load.done() for load in loads):
+            found += gaps(1)
+        told(f"{len(loads)} adapters load", found)
+    deque(steps, maxlen=0)
 
 
 def slora_workload(engine: Engine, names: list[str | None], count: int) -> dict[str, float]:
@@ -233,15 +290,30 @@ def account_for(engine: Engine, batches: list[int], names: list[str], prompt: in
             measured = 12
             found = account(itertools.islice(steps, measured), measured)
             deque(steps, maxlen=0)
-            say("account", kind=kind, requests=count, step_us=found.step_us, idle_us=found.idle_us)
+            say(
+                "account",
+                adapters=kind,
+                requests=count,
+                step_us=found.step_us,
+                idle_us=found.idle_us,
+            )
             for name, (launches, spent) in found.kernels.items():
                 if spent >= 5:
                     print(f"    {spent:9.1f} us  {launches:6.1f} x  {name}", flush=True)
 
 
-def say(what: str, **figures: Any) -> None:
+def say(kind: str, **figures: Any) -> None:
+    """A line of JSON, to stdout and to `--out`."""
     shown = {k: round(v, 3) if isinstance(v, float) else v for k, v in figures.items()}
-    print(json.dumps({"what": what, **shown}), flush=True)
+    line = json.dumps({"figures": kind, **shown})
+    print(line, flush=True)
+    if OUT:
+        with OUT[0].open("a") as out:
+            out.write(f"{line}\n")
+
+
+OUT: list[Path] = []
+"""Where the lines go too."""
 
 
 def print_steps(found: dict[str, dict[int, dict[str, float]]]) -> None:
@@ -263,17 +335,45 @@ def main() -> None:
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--prompt", type=int, default=256)
     parser.add_argument("--new", type=int, default=128)
-    parser.add_argument("--workload", choices=("steps", "slora", "account"), default="steps")
+    parser.add_argument(
+        "--workload", choices=("steps", "slora", "account", "interference"), default="steps"
+    )
     parser.add_argument("--layers", type=int, default=0, help="fewer layers, to try it out")
     parser.add_argument("--max-model-len", type=int, default=1024)
     parser.add_argument("--no-kernel", action="store_true")
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--tp", type=int, default=1, help="ranks that share the model")
+    parser.add_argument("--chunk-tokens", type=int, default=CHUNK_TOKENS)
+    parser.add_argument("--max-running", type=int, default=256)
+    parser.add_argument("--out", type=Path, help="append every figure as a line of JSON")
     given = parser.parse_args()
+    if given.out:
+        OUT.append(given.out)
+    with tempfile.TemporaryDirectory() as meeting:
+        # Every rank has a scheduler of its own. All are asked the same and sample the same tokens,
+        # so all decide alike.
+        os.environ[MEETING] = str(Path(meeting) / "ranks")
+        context = multiprocessing.get_context("spawn")
+        for rank in range(1, given.tp):
+            context.Process(target=measure_silently, args=(given, rank), daemon=True).start()
+        measure(given, 0)
+
+
+def measure_silently(given: argparse.Namespace, rank: int) -> None:
+    """Rank 0 says it for all."""
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+        measure(given, rank)
+
+
+def measure(given: argparse.Namespace, rank: int) -> None:
     shape = SHAPES[given.shape] | ({"num_hidden_layers": given.layers} if given.layers else {})
     config = {
         "device": given.device,
         "max_model_len": given.max_model_len,
         "no_kernel": given.no_kernel,
+        "tp": given.tp,
+        "max_running": given.max_running,
+        "chunk_tokens": given.chunk_tokens,
     }
     started = time.perf_counter()
     stages: dict[str, float] = {}
@@ -282,7 +382,7 @@ def main() -> None:
         if isinstance(message, Progress):
             stages[message.stage] = time.perf_counter() - started
 
-    engine = Engine(shape, config, heard)
+    engine = Engine(shape, config, heard, rank)
     say("start", seconds=time.perf_counter() - started, pages=engine.ready.num_pages, **stages)
     if given.workload != "slora":
         count = max(given.batches)
@@ -291,6 +391,8 @@ def main() -> None:
         say("adapters", count=count, seconds=time.perf_counter() - started)
         if given.workload == "account":
             account_for(engine, given.batches, names, given.prompt)
+        elif given.workload == "interference":
+            interference(engine, names, min(given.batches))
         else:
             print_steps(steps_table(engine, given.batches, names, given.prompt, given.new))
     else:

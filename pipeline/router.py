@@ -45,7 +45,7 @@ from .messages import (
 )
 from .process import Process, run_process
 from .schedule.adapters import Adapter, AdapterRefused, AdapterRegistry
-from .schedule.scheduler import Limits, Overlong, Scheduler
+from .schedule.scheduler import CHUNK_TOKENS, Limits, Overlong, Scheduler
 from .schedule.sequence import Sequence
 from .sockets import InboxFull
 from .spans import Spans
@@ -119,9 +119,7 @@ class Router(Process):
     def _handle(self, message: Message) -> None:
         match message:
             case Tokens():
-                answer = self._answers.pop((message.step, message.rank), None)
-                if answer and message.epoch == self.scheduler.epoch and not answer.done():
-                    answer.set_result(message)
+                self._take_answer(message)
             case Request():
                 self._add_request(message)
             case Abort():
@@ -229,10 +227,6 @@ class Router(Process):
         self._worker_ready[ready.rank] = ready
         if len(self._worker_ready) < len(self._workers):
             return
-        for step in self._steps:
-            step.cancel()
-        self._steps.clear()
-        self._answers.clear()
         self._reset_workers()
         self.desk.workers_came()
         if self._workers_restarted:
@@ -242,7 +236,11 @@ class Router(Process):
         self.say_ready()
 
     def _reset_workers(self) -> None:
-        """A new epoch: empty pools there, everybody waiting here."""
+        """A new epoch: empty pools there, everybody waiting here, and no step under way."""
+        for step in self._steps:
+            step.cancel()
+        self._steps.clear()
+        self._answers.clear()
         first = self._worker_ready[0]
         config = self.config
         epoch = time.time_ns()
@@ -254,6 +252,7 @@ class Router(Process):
                 max_model_len=first.max_model_len,
                 max_running=config.max_running or MAX_RUNNING[first.device],
                 max_prefill_tokens=config.max_prefill_tokens or MAX_PREFILL_TOKENS[first.device],
+                chunk_tokens=config.chunk_tokens or CHUNK_TOKENS,
                 eos_token_ids=frozenset(first.eos_token_ids),
             ),
         )
@@ -390,6 +389,16 @@ class Router(Process):
             self._step_failed(batch, errors[0])
         else:
             self._accept(results[0])
+            self._check_ranks(batch, results)
+
+    def _take_answer(self, tokens: Tokens) -> None:
+        """A rank's word on a step. Where one failed, the others may wait for it for ever."""
+        if tokens.epoch != self.scheduler.epoch:
+            return
+        for rank in range(len(self._workers)) if tokens.error else (tokens.rank,):
+            answer = self._answers.pop((tokens.step, rank), None)
+            if answer and not answer.done():
+                answer.set_result(tokens)
 
     def _accept(self, tokens: Tokens) -> None:
         with self.spans.span("_handle_finish_req"):
@@ -410,11 +419,23 @@ class Router(Process):
         self.event("error", f"step {batch.step} failed: {error}; {len(failed)} requests end")
         for sequence in failed:
             self._refuse(sequence.request.request_id, 500, f"the step failed: {error}")
-        for step in self._steps:
-            step.cancel()
-        self._steps.clear()
-        self._answers.clear()
         self._reset_workers()
+
+    def _check_ranks(self, batch: Batch, results: list[Tokens]) -> None:
+        """All ranks choose from the same logits. One that chose otherwise goes on from a token that
+        nobody was told, so all are told everything anew."""
+        first, *others = (
+            [(token.sequence, token.token_id) for token in result.tokens] for result in results
+        )
+        odd = [rank for rank, tokens in enumerate(others, start=1) if tokens != first]
+        if odd:
+            ranks = ", ".join(f"rank {rank}" for rank in odd)
+            self.event(
+                "error",
+                f"{ranks} chose other tokens than rank 0 in step {batch.step}; rank 0's count, and "
+                f"{len(self.scheduler)} requests continue by recompute",
+            )
+            self._reset_workers()
 
     # -- telemetry
 

@@ -1,7 +1,8 @@
 """Process `worker-RANK`: Batch → ModelRunner → Tokens.
 
-Holds weights, adapters and the KV pool; of a request it knows only what a batch told it. It
-decides nothing. By hand: `python -m loraconsole.pipeline.worker --run DIR --rank 0`.
+Holds weights, adapters and the KV pool, or one rank's part of each; of a request it knows only what
+a batch told it. It decides nothing. By hand:
+`python -m loraconsole.pipeline.worker --run DIR --rank 0`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import functools
 import logging
 import os
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -35,18 +36,23 @@ from .messages import (
     Reset,
     Tokens,
     ToWorker,
+    UseMerged,
     WeightsMerged,
     WorkerReady,
 )
 from .process import Process, run_process
 
 if TYPE_CHECKING:
-    from .model.runner import ModelRunner, PendingStep
+    from .model.runner import MergedModel, ModelRunner, PendingStep
+    from .model.verify import Trial
 
 T = TypeVar("T")
 
 BESIDE_NICENESS = 10
 """Linux counts it by the thread. At 10 the steps get nine tenths of a core that both want."""
+RESET_SECONDS = 20.0
+"""What was launched ends within this, or waits for a rank that was not given the same steps: a
+router that is killed may have told one rank of a step and not the other."""
 
 
 def stand_back() -> None:
@@ -75,16 +81,16 @@ class Worker(Process):
         self._tasks: set[asyncio.Task[None]] = set()
         self._runner: ModelRunner | None = None
         self._ready: WorkerReady | None = None
+        self._merged: MergedModel | None = None
 
     # -- startup, main loop, shutdown
 
     async def startup(self) -> None:
         self.set_state(ProcessState.STARTING, "loading the model")
         self._loop = asyncio.get_running_loop()
+        self._broken: asyncio.Future[None] = self._loop.create_future()
         self._runner, ready = await self._loop.run_in_executor(self._launcher, self._load)
         self._ready = ready
-        if self.config.tp > 1 and self.rank == 0:
-            self.event("warning", "weights are not split: every rank computes the whole model")
         self.outbox("router").send(ready)
         self.set_state(ProcessState.READY)
 
@@ -96,6 +102,9 @@ class Worker(Process):
         return runner, runner.load()
 
     async def main(self) -> None:
+        await asyncio.gather(self._receive_forever(), self._broken)
+
+    async def _receive_forever(self) -> None:
         while True:
             match await self.inbox.receive():
                 case Batch() as batch if batch.epoch == self.epoch:
@@ -108,10 +117,15 @@ class Worker(Process):
                     await self._place_adapter(order)
                 case MeasureAdapter() as order:
                     self._beside(self._measure_adapter(order))
+                case MergeWeights(key=""):
+                    await self._unmerge()
                 case MergeWeights(key=key):
                     self._beside(self._merge(key))
+                case UseMerged(key=key):
+                    if self._merged is not None and self._merged.key == key:
+                        await self._on_launcher(self.runner.use_merged, self._merged)
                 case CheckAdapter() as order:
-                    self._beside(self._check_adapter(order))
+                    self._start_trial(order)
                 case EvictAdapter(key=key):
                     await self._on_launcher(self.runner.evict_adapter, key)
                 case DropAdapter(key=key):
@@ -120,6 +134,7 @@ class Worker(Process):
                     await self._reset(epoch)
                 case Introduce():
                     await self._reset(0)
+                    self._merged = None
                     await self._on_launcher(self.runner.drop_adapters)
                     assert self._ready is not None
                     self.outbox("router").send(self._ready)
@@ -156,31 +171,44 @@ class Worker(Process):
         self.outbox("router").send(AdapterMeasured(order.order, info))
 
     async def _merge(self, key: str) -> None:
-        """The merged copy is made beside all steps and taken into use between two of them."""
+        """The merged copy is made beside all steps."""
         error = ""
         try:
-            merged = None
-            if key:
-                merged = await self._loop.run_in_executor(self._reader, self.runner.merge, key)
-            await self._on_launcher(self.runner.use_merged, merged)
+            self._merged = await self._loop.run_in_executor(self._reader, self.runner.merge, key)
         except (MemoryError, RuntimeError, KeyError) as raised:  # torch's out of memory is runtime
             self.log.exception("adapter %s was not merged", key, exc_info=raised)
             error = f"{type(raised).__name__}: {raised}"
         self.outbox("router").send(WeightsMerged(self.rank, key, error))
 
-    async def _check_adapter(self, order: CheckAdapter) -> None:
-        """Its batches take their turns among all others."""
-        runner = self.runner
+    async def _unmerge(self) -> None:
+        self._merged = None
+        await self._on_launcher(self.runner.use_merged, None)
+        self.outbox("router").send(WeightsMerged(self.rank, ""))
+
+    def _start_trial(self, order: CheckAdapter) -> None:
+        """A worker alone lets a trial's batches take their turns among all others. Several must
+        launch everything in one order, which turns taken when a rank is free are not: there all are
+        launched here, and running streams wait for some thirty small steps."""
+        trial = self.runner.new_trial(order)
+        launch = functools.partial(self.runner.launch, keep_logits=True)
+        steps: Iterable[Awaitable[PendingStep]] = (
+            self._loop.run_in_executor(self._launcher, launch, batch)
+            for batch in trial.batches()
+            if order.epoch == self.epoch  # or its pages are somebody else's now
+        )
+        self._beside(self._check_adapter(order, trial, [*steps] if self.config.tp > 1 else steps))
+
+    async def _check_adapter(
+        self, order: CheckAdapter, trial: Trial, steps: Iterable[Awaitable[PendingStep]]
+    ) -> None:
+        runner, has_run = self.runner, False
         try:
-            trial = runner.new_trial(order)
-            for batch in trial.batches():
-                if order.epoch != self.epoch:
-                    return  # its pages are somebody else's now
-                launch = functools.partial(runner.launch, batch, keep_logits=True)
-                pending = await self._on_launcher(launch)
+            for step in steps:
+                pending = await step
                 tokens, _ = await self._loop.run_in_executor(self._waiter, pending.wait)
                 trial.take(tokens, pending.logits)
-            if self.rank:
+            has_run = True
+            if self.rank or order.epoch != self.epoch:
                 return
             found, is_right = await self._loop.run_in_executor(self._reader, runner.compare, trial)
             answer = AdapterChecked(order.epoch, order.order, found, runner.dtype, is_right)
@@ -188,6 +216,8 @@ class Worker(Process):
             self.log.exception("could not verify %s", order.key, exc_info=raised)
             word = f"{type(raised).__name__}: {raised}"
             answer = AdapterChecked(order.epoch, order.order, (), runner.dtype, error=word)
+            if self.config.tp > 1 and not has_run:
+                self._end(raised)
         self.outbox("router").send(answer)
 
     async def _place_adapter(self, order: PlaceAdapter) -> None:
@@ -227,16 +257,30 @@ class Worker(Process):
         self.beacon.publish(step)
 
     def _fail(self, batch: Batch, error: Exception) -> None:
-        """A step that raised ends its requests, not the worker: the router resets us."""
+        """A step that raised ends its requests, not the worker: the router resets us. One of
+        several ranks ends too, since the others wait for it in the middle of the step; and where
+        it raised because another is gone, the requests go on when all are back."""
+        from .model.parallel import RankLost
+
         self.log.exception("step %d failed", batch.step, exc_info=error)
-        if batch.epoch == self.epoch:
+        if batch.epoch == self.epoch and not isinstance(error, RankLost):
             word = f"{type(error).__name__}: {error}"
             self.outbox("router").send(Tokens(batch.epoch, batch.step, self.rank, (), word))
             self.epoch = 0  # whatever is queued behind it counts on what failed
+        if self.config.tp > 1:
+            self._end(error)
+
+    def _end(self, error: Exception) -> None:
+        if not self._broken.done():
+            self._broken.set_exception(error)
 
     async def _reset(self, epoch: int) -> None:
         self.epoch = 0
-        await self._on_launcher(self.runner.reset)
+        try:
+            async with asyncio.timeout(RESET_SECONDS if self.config.tp > 1 else None):
+                await self._on_launcher(self.runner.reset)
+        except TimeoutError:
+            raise RuntimeError("a step waits for ranks that were not given it") from None
         self.epoch = epoch
 
     # -- telemetry

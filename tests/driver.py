@@ -100,7 +100,7 @@ class Started(NamedTuple):
 
 
 def start_runner(
-    directory: Path | str, heard: list[Message] | None = None, **settings: Any
+    directory: Path | str, heard: list[Message] | None = None, rank: int = 0, **settings: Any
 ) -> tuple[ModelRunner, Started]:
     """A loaded runner on one CPU thread (or $LORACONSOLE_TEST_DEVICE), float32 unless `settings`
     say otherwise. Its adapters lie in every second page from the pool's end down, behind those that
@@ -110,7 +110,7 @@ def start_runner(
     defaults = {"device": device, "dtype": "float32", "threads": 1, "max_total_tokens": tokens}
     listener = [].append if heard is None else heard.append
     config = Config(**(defaults | settings))
-    runner = ModelRunner(config, Path(directory), 0, listener)
+    runner = ModelRunner(config, Path(directory), rank, listener)
     ready = runner.load()
     pages = iter(range(ready.num_pages - 1, 0, -2))
     given = config.adapters() if settings.get("adapter") else {}

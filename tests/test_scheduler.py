@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -601,3 +602,23 @@ def test_pool_refuses_more_than_it_has_and_keeps_its_law() -> None:
     pool.release(pages)
     pool.check()
     assert pool.free == 4
+
+
+def test_a_long_prompt_comes_in_small_pieces_only_while_others_decode() -> None:
+    scheduler = Scheduler(AdapterRegistry({}), policy="fcfs")
+    scheduler.reset(1, replace(limits(64, budget=24), chunk_tokens=4))
+
+    def tokens_of(name: str) -> int:
+        batch = scheduler.next_batch()
+        assert batch is not None
+        number = scheduler._by_request[name].number
+        return next(row.num_tokens for row in batch.rows if row.sequence == number)
+
+    scheduler.add(make_request("alone", list(range(10, 40)), 4))
+    assert [tokens_of("alone"), tokens_of("alone")] == [24, 6]
+    scheduler.add(make_request("beside", list(range(10, 40)), 4))
+    assert tokens_of("beside") == 4, "the first decodes now"
+    scheduler.limits = replace(scheduler.limits, chunk_tokens=1)
+    assert tokens_of("beside") == 2, "twice as many as decode"
+    scheduler.finish("alone")
+    assert tokens_of("beside") == 24

@@ -32,6 +32,7 @@ from .adapter_files import (
 from .layers import pair_heads
 from .pages import page_elements
 from .peft_config import EMBEDDINGS, PeftConfig, parse_config
+from .shard import WHOLE, Shard
 
 SITES: dict[str, tuple[str, ...]] = {
     "qkv": ("q_proj", "k_proj", "v_proj"),
@@ -127,13 +128,15 @@ def measure_adapter(
     *,
     base: str = "",
     roots: Sequence[str] = (),
+    shard: Shard = WHOLE,
 ) -> AdapterInfo:
     """What an adapter would be, by its headers: no weight is read, so `digest` is empty.
 
     `base` names the model that it would run on; its files must lie in one of `roots`, if there
-    are any. Raises `AdapterError`.
+    are any. They are checked against the whole `card`; sizes are of what a `shard` holds. Raises
+    `AdapterError`.
     """
-    with _measured(key, directory, card, dtype, base, roots) as (measured, _):
+    with _measured(key, directory, card, dtype, base, roots, shard) as (measured, _):
         return measured.info
 
 
@@ -145,12 +148,13 @@ def read_adapter(
     *,
     base: str = "",
     roots: Sequence[str] = (),
+    shard: Shard = WHOLE,
 ) -> Adapter:
     """As `measure_adapter`; then reads, checks and lays out the weights."""
-    with _measured(key, directory, card, dtype, base, roots) as (measured, file):
+    with _measured(key, directory, card, dtype, base, roots, shard) as (measured, file):
         tensors = _read_tensors(measured.targets, file, dtype)
         info = msgspec.structs.replace(measured.info, digest=file.digest)
-    host = _lay_out(measured, tensors, card, dtype)
+    host = _lay_out(measured, tensors, card, dtype, shard)
     return Adapter(info, measured.parts, max(8, 1 << (info.rank - 1).bit_length()), host)
 
 
@@ -162,6 +166,7 @@ def _measured(
     dtype: torch.dtype,
     base: str,
     roots: Sequence[str],
+    shard: Shard,
 ) -> Iterator[tuple[Measured, TensorFile]]:
     """What the headers tell, and the weights, open and not yet read."""
     config_text = read_config_file(directory, roots)
@@ -171,15 +176,16 @@ def _measured(
     with TensorFile(directory, config_text, roots) as file:
         targets = _match(config, file, card, _other_base(trained_for, base))
         file.check_layout()
-        parts, size = _plan(targets, card)
-        shapes, present = module_shapes(card), {target.module for target in targets}
+        part_card = shard.card(card)
+        parts, size = _plan(targets, part_card)
+        shapes, present = module_shapes(part_card), {target.module for target in targets}
         info = AdapterInfo(
             key=key,
             path=directory,
             rank=max(part.rank for part in parts),
             target_modules=tuple(module for module in shapes if module in present),
             num_bytes=sum(t.rank * sum(shapes[t.module]) for t in targets) * dtype.itemsize,
-            pages=size // page_elements(card),
+            pages=size // page_elements(part_card),
             digest="",
             warning=_base_warning(trained_for, base),
         )
@@ -307,14 +313,20 @@ def _read_tensors(
 
 
 def _lay_out(
-    measured: Measured, tensors: dict[str, Tensor], card: ModelCard, dtype: torch.dtype
+    measured: Measured,
+    tensors: dict[str, Tensor],
+    card: ModelCard,
+    dtype: torch.dtype,
+    shard: Shard,
 ) -> Tensor:
-    """The host's copy [num_layers, size], scales in it; it empties `tensors` as it goes."""
-    num_heads = {"q_proj": card.num_heads, "k_proj": card.num_kv_heads}
+    """The host's copy of a shard [num_layers, size], scales in it; it empties `tensors` as it
+    goes."""
+    part_card = shard.card(card)
+    num_heads = {"q_proj": part_card.num_heads, "k_proj": part_card.num_kv_heads}
     parts = {part.module: part for part in measured.parts}
     host = torch.zeros(card.num_layers, measured.size, dtype=dtype)
     for layer, module, rank, scale, keys in measured.targets:
-        a, b = (tensors.pop(key) for key in keys)
+        a, b = shard.adapter(tensors.pop(keys[0]), tensors.pop(keys[1]), module)
         if module in num_heads:
             b = pair_heads(b, num_heads[module])
         part = parts[module]

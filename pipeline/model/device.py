@@ -144,10 +144,12 @@ def choose_queue(config: Config, rank: int) -> ComputeQueue:
             "check nvidia-smi and that the installed torch is built for cuda, or --device cpu",
         )
     if config.device != "cpu" and there:
-        if rank >= torch.cuda.device_count():
-            raise OperatorError(f"no GPU for rank {rank}", f"--tp {torch.cuda.device_count()} fits")
+        count = torch.cuda.device_count()
+        if config.tp > count:
+            raise OperatorError(f"no GPU for rank {count}", f"--tp {count} fits")
+        torch.cuda.set_device(rank)
         return ComputeQueue(torch.device("cuda", rank), config.threads or torch.get_num_threads())
-    return ComputeQueue(torch.device("cpu"), config.threads or usable_cores())
+    return ComputeQueue(torch.device("cpu"), config.threads or max(1, usable_cores() // config.tp))
 
 
 def usable_cores() -> int:

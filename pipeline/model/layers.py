@@ -37,12 +37,16 @@ INT4_GROUP = 32
 """Weights that share a scale and a minimum, in GGUF's 4-bit blocks and in torch's kernel."""
 
 
-class Linear(Protocol):
+class Product(Protocol):
     """y = x @ weight.T + bias; x [num_tokens, in_features] -> [num_tokens, out_features]."""
 
     num_bytes: int
 
     def __call__(self, x: Tensor) -> Tensor: ...
+
+
+class Linear(Product, Protocol):
+    """A product whose weight others may be added to."""
 
     def plus(self, delta: Tensor) -> Linear:
         """The map of weight + delta, added in float32, in a format for any number of rows; this

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ...kernels.tables import Shrunk
 from ..card import ModelCard
-from .layers import Linear, Output, RMSNorm, silu_mul
+from .layers import Linear, Output, Product, RMSNorm, silu_mul
 
 
 class LoraProducts(Protocol):
@@ -55,7 +55,11 @@ class Llama:
     """Embedding, layers, norm, head. All tokens of a step at once, whatever they belong to."""
 
     def __init__(
-        self, embedding: Tensor, layers: list[DecoderLayer], norm: RMSNorm, head: Linear
+        self,
+        embedding: Tensor,
+        layers: list[DecoderLayer],
+        norm: RMSNorm,
+        head: Product,
     ) -> None:
         self._embedding, self.layers, self._norm, self._head = embedding, layers, norm, head
 
@@ -74,7 +78,7 @@ class Llama:
             delta = delta and Output(delta.y.index_select(0, wanted))
         return self._head(self._norm.add_(hidden, delta))
 
-    def matrices(self) -> list[Linear]:
+    def matrices(self) -> list[Product]:
         """All that a step multiplies by."""
         found = [self._head]
         for layer in self.layers:
@@ -161,14 +165,19 @@ class AdaptedLinear:
     base: Linear
     layer: int
     site: str
+    reduce: Callable[[Tensor], Tensor] | None = None
+    """Where ranks hold parts of the input: makes the sum of all of what was the sum of this one's,
+    the adapters' included."""
 
     def __call__(self, x: Tensor, lora: LoraProducts | None, *, whole: bool = False) -> Output:
         """`whole`: with all that adapters add, for readers that cannot add it."""
         if lora is None:
-            return Output(self.base(x))
-        finish = lora.begin(x, self.layer, self.site)
-        y = self.base(x)
-        return Output(y, finish(y, whole))
+            y, rest = self.base(x), None
+        else:
+            finish = lora.begin(x, self.layer, self.site)
+            y = self.base(x)
+            rest = finish(y, whole or self.reduce is not None)
+        return Output(y if self.reduce is None else self.reduce(y), rest)
 
 
 def layer_windows(card: ModelCard) -> tuple[int, ...]:

@@ -28,7 +28,8 @@ from .layers import (
     pair_heads,
 )
 from .llama import AdaptedLinear, DecoderLayer, Llama, Mlp, SelfAttention
-from .pages import free_bytes
+from .parallel import GatheredHead, Ranks
+from .shard import CUT_BY_INPUT
 
 INT4_ROWS = {torch.bfloat16: 8, torch.float32: 12}
 """Up to so many tokens a step, 4-bit weights are faster than packed ones of that type."""
@@ -58,9 +59,10 @@ class Precision:
 
 
 def choose_precision(
-    config: Config, card: ModelCard, device: torch.device, has_int4: bool
+    config: Config, card: ModelCard, device: torch.device, has_int4: bool, free: int
 ) -> Precision:
-    """`config.dtype` on this device, for a checkpoint with or without 4-bit weights.
+    """`config.dtype` on this device, for a checkpoint with or without 4-bit weights; `free` bytes
+    of memory are there.
 
     On a CPU "auto" is what is fastest there and close to float32: over 1000 tokens of text, 4-bit
     weights and bfloat16 differ from it by 0.0007 nats a token, and name the same best token for
@@ -87,7 +89,6 @@ def choose_precision(
         choices = [Precision(torch.float32, many, INT4_ROWS[many]), packed]
     else:
         choices = [wide, narrow]
-    free = free_bytes(device)
     for precision in choices:
         if (needed := weights_bytes(card, precision)) <= free * MEMORY_SHARE:
             return precision
@@ -119,7 +120,8 @@ def weights_bytes(card: ModelCard, precision: Precision) -> int:
 
 
 class ModelLoader:
-    """Builds one model; `advance` is called once for each layer, and for embedding and head."""
+    """Builds one model, or one rank's part of it; `advance` is called once for each layer, and for
+    embedding and head. `card` is the whole model's."""
 
     def __init__(
         self,
@@ -128,17 +130,24 @@ class ModelLoader:
         precision: Precision,
         queue: ComputeQueue,
         advance: Callable[[], object],
+        ranks: Ranks | None = None,
     ) -> None:
-        self._card, self._checkpoint, self._precision = card, checkpoint, precision
+        self._ranks = ranks or Ranks()
+        self._shard, self._whole = self._ranks.shard, card
+        self._card = self._shard.card(card)
+        self._checkpoint, self._precision = checkpoint, precision
         self._device, self._helpers, self._advance = queue.device, queue.helpers, advance
         self.num_bytes = 0
 
     def load(self) -> Llama:
         """All weights, read and laid out. Raises `OperatorError` for a wrong or missing one."""
         table = self.table()
-        head = self.head(table)
+        head: Callable[[Tensor], Tensor]
+        head = part = self.head(table)
+        if self._shard.size > 1:
+            head = GatheredHead(part, self._card.vocab_size, self._ranks)
         embedding = table.to(self._device, self._precision.activations)
-        self.num_bytes += embedding.nbytes + head.num_bytes
+        self.num_bytes += embedding.nbytes + part.num_bytes
         norm = self.norm()
         self._advance()
         layers = [self.layer(index) for index in range(self._card.num_layers)]
@@ -149,10 +158,11 @@ class ModelLoader:
         return self._checkpoint.tensor("model.embed_tokens.weight", self._table_shape)
 
     def head(self, table: Tensor) -> Linear:
-        """From hidden states to logits; `table` is the embedding, which may serve as it."""
+        """From hidden states to this rank's logits; `table` is the embedding, which may serve as
+        it."""
         if not self._card.tie_word_embeddings:
             table = self._checkpoint.tensor("lm_head.weight", self._table_shape)
-        return self._dense(table)
+        return self._dense(GatheredHead.rows(table, self._shard) if self._shard.size > 1 else table)
 
     def norm(self) -> RMSNorm:
         """The one before the head."""
@@ -199,15 +209,17 @@ class ModelLoader:
             many = self._dense(self._weight(layer, site), bias)
             linear = LinearByRows(self._packed(blocks, bias), many, self._precision.int4_rows)
         self.num_bytes += linear.num_bytes
-        return AdaptedLinear(linear, layer, site)
+        is_partial = not set(SITES[site]).isdisjoint(CUT_BY_INPUT)
+        return AdaptedLinear(linear, layer, site, self._ranks.reduce if is_partial else None)
 
     def _weight(self, layer: int, site: str) -> Tensor:
         """[out_features of all modules, in_features]"""
-        shapes = module_shapes(self._card)
+        shapes = module_shapes(self._whole)
         weights = []
         for module in SITES[site]:
             name = f"{module_path(layer, module)}.weight"
-            weights.append(self._in_pairs(self._checkpoint.tensor(name, shapes[module]), module))
+            weight = self._shard.weight(self._checkpoint.tensor(name, shapes[module]), module)
+            weights.append(self._in_pairs(weight, module))
         return torch.cat(weights)
 
     def _bias(self, layer: int, site: str) -> Tensor | None:
@@ -216,24 +228,31 @@ class ModelLoader:
         has = {"qkv": card.attention_bias, "output": card.output_bias}.get(site, card.mlp_bias)
         if not has:
             return None
-        shapes = module_shapes(card)
+        shapes = module_shapes(self._whole)
         biases = []
         for module in SITES[site]:
             name = f"{module_path(layer, module)}.bias"
-            bias = self._checkpoint.tensor(name, shapes[module][:1])
+            whole = self._checkpoint.tensor(name, shapes[module][:1])
+            bias = self._shard.bias(whole, module)
+            if bias is None:
+                return None
             biases.append(self._in_pairs(bias, module))
         return torch.cat(biases).to(self._device, self._precision.activations)
 
     def _blocks(self, layer: int, site: str) -> Int4Blocks | None:
-        """The 4-bit blocks of `_weight`; None unless all its modules have them."""
-        shapes = module_shapes(self._card)
+        """The 4-bit blocks of `_weight`; None unless all its modules have them, and each whole on
+        one rank."""
+        shapes = module_shapes(self._whole)
         parts = []
         for module in SITES[site]:
             name = f"{module_path(layer, module)}.weight"
             blocks = self._checkpoint.int4(name, shapes[module])
             if blocks is None:
                 return None
-            fields = (blocks.q, blocks.scale, blocks.middle)
+            if module in CUT_BY_INPUT and blocks.scale.shape[1] % self._shard.size:
+                return None
+            whole = (blocks.q, blocks.scale, blocks.middle)
+            fields = [self._shard.weight(field, module) for field in whole]
             parts.append(Int4Blocks(*(self._in_pairs(field, module) for field in fields)))
         blocks = Int4Blocks.cat(parts)
         return blocks if Int4Linear.supports(blocks) else None

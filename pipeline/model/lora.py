@@ -25,6 +25,7 @@ from .adapter_files import AdapterError
 from .device import sent
 from .pages import PagePool, page_elements
 from .peft_config import MOST_RANK
+from .shard import WHOLE, Shard
 
 MOST_RESIDENT = 4096
 """Adapters in pages at a time, on a GPU."""
@@ -108,14 +109,20 @@ class AdapterStore:
 
     `read` and `measure` may be called from any thread; all else belongs to the thread that launches
     steps. The ablations of `config` change where adapters lie and how they are padded, never what
-    comes out.
+    comes out. `card` is the whole model's; what is held, and how large it is, is one shard's.
     """
 
     def __init__(
-        self, card: ModelCard, dtype: torch.dtype, pool: PagePool, config: Config | None = None
+        self,
+        card: ModelCard,
+        dtype: torch.dtype,
+        pool: PagePool,
+        config: Config | None = None,
+        shard: Shard = WHOLE,
     ) -> None:
         config = config or Config()
-        self._card, self._dtype, self._pool = card, dtype, pool
+        self._whole, self._shard = card, shard
+        self._card, self._dtype, self._pool = shard.card(card), dtype, pool
         self._base, self._roots = config.model, config.adapter_roots()
         self._in_pool, self._all_alike = not config.no_mem_pool, config.bmm
         self._adapters: dict[str, Adapter] = {}
@@ -124,7 +131,7 @@ class AdapterStore:
         """Those outside of the pool, [num_layers, elements]."""
         self._free_slots = list(range(MOST_RESIDENT - 1, -1, -1))
         self._slots: dict[str, int] = {}
-        self.unit = tile_of(card)
+        self.unit = tile_of(self._card)
         self.tables = self.make_tables(MOST_RESIDENT if pool.pages.is_cuda else 0)
         self._stacks: dict[tuple[str, ...], AdapterStack] = {}
 
@@ -154,7 +161,13 @@ class AdapterStore:
         and `reason` says why."""
         try:
             adapter = read_adapter(
-                key, path, self._card, self._dtype, base=self._base, roots=self._roots
+                key,
+                path,
+                self._whole,
+                self._dtype,
+                base=self._base,
+                roots=self._roots,
+                shard=self._shard,
             )
         except AdapterError as error:
             return AdapterInfo(key, path, 0, (), 0, 0, "", str(error))
@@ -168,7 +181,13 @@ class AdapterStore:
         """What `read` would say, from the headers alone."""
         try:
             info = measure_adapter(
-                "", path, self._card, self._dtype, base=self._base, roots=self._roots
+                "",
+                path,
+                self._whole,
+                self._dtype,
+                base=self._base,
+                roots=self._roots,
+                shard=self._shard,
             )
         except AdapterError as error:
             return AdapterInfo("", path, 0, (), 0, 0, "", str(error))
@@ -176,7 +195,7 @@ class AdapterStore:
 
     def check_digest(self, known: AdapterInfo) -> None:
         """Raises `AdapterError` where an adapter's files are not what they were."""
-        found = read_adapter(known.key, known.path, self._card, self._dtype, roots=self._roots)
+        found = read_adapter(known.key, known.path, self._whole, self._dtype, roots=self._roots)
         if found.info.digest != known.digest:
             raise AdapterError(f"the files of {known.key} changed since they were read: reload it")
 

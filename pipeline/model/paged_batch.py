@@ -37,7 +37,7 @@ from .pages import PAGE_SIZE
 
 Int32s = npt.NDArray[np.int32]
 
-MOST_PROMPTS = 16
+MOST_PROMPTS = 32
 """Prompts, or pieces of prompts, in a step that has a bucket."""
 
 

@@ -145,8 +145,8 @@ class PagedSteps:
 
     def base_rows(self, num_rows: int) -> int:
         """How many a step of the base with so many rows computes, padding included."""
-        bucket = self._bucket(num_rows, 0)
-        return bucket[0] if bucket else num_rows
+        rows = _least(ROWS, num_rows)
+        return rows if Bucket(rows) in self._captured else num_rows
 
     # -- graphs
 

@@ -94,14 +94,19 @@ def page_bytes(card: ModelCard, dtype: torch.dtype) -> int:
 
 
 def choose_num_pages(
-    config: Config, card: ModelCard, max_model_len: int, dtype: torch.dtype, device: torch.device
+    config: Config,
+    card: ModelCard,
+    max_model_len: int,
+    dtype: torch.dtype,
+    device: torch.device,
+    free: int,
 ) -> int:
-    """Pages for `config.max_total_tokens`, or as many as free memory well allows.
+    """Pages for `config.max_total_tokens`, or as many as `free` bytes of memory well allow.
 
     From free memory the pool takes a share that leaves the machine usable; more, up to half, only
     where one sequence of full length needs it. Raises `OperatorError` where the memory is missing.
     """
-    each, free = page_bytes(card, dtype), free_bytes(device)
+    each = page_bytes(card, dtype)
     if config.max_total_tokens:
         num_pages = pages_for(config.max_total_tokens)
         if num_pages * each > free:

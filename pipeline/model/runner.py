@@ -52,7 +52,9 @@ from .loader import ModelLoader, choose_precision
 from .lora import AdapterStore
 from .merged import merge, merged_bytes
 from .pages import PAGE_SIZE, PagePool, choose_num_pages, free_bytes, pages_for
+from .parallel import join_ranks
 from .sampler import NOTHING_SAMPLED, Sampled, SampleRow, sample
+from .shard import check_divides
 from .step_bytes import StepBytes
 from .verify import Trial, compare, reference_logits
 
@@ -155,7 +157,8 @@ class MergedModel:
 
 
 class ModelRunner:
-    """Weights, adapters, KV pool and live sequences of one worker.
+    """Weights, adapters, KV pool and live sequences of one worker, or its shard of them where
+    several ranks share a model; all of those must be given the same steps in the same order.
 
     `load`, `reset` and `launch` belong to one thread.
     """
@@ -195,22 +198,32 @@ class ModelRunner:
         config, device = self._config, self._queue.device
         self._copy_bytes_s = measure_copy_rate(self._queue) if self._times_steps else 0.0
         self._base_times = BaseTimes(self._copy_bytes_s)
-        card = read_card(self._directory)
+        self._whole = read_card(self._directory)
+        check_divides(self._whole, config.tp)
+        self._ranks = join_ranks(config, self._rank, device)
+        card = self._ranks.shard.card(self._whole)
         checkpoint = open_checkpoint(self._directory, dummy=config.dummy, device=device)
-        precision = choose_precision(config, card, device, checkpoint.has_int4)
+        # Ranks must decide alike, and what is free is not so by itself.
+        free = self._ranks.least(self._free_bytes(), device)
+        precision = choose_precision(config, card, device, checkpoint.has_int4, free)
         with self._bar("weights", card.num_layers + 1, "layer") as bar:
-            loader = ModelLoader(card, checkpoint, precision, self._queue, bar.update)
+            loader = ModelLoader(
+                self._whole, checkpoint, precision, self._queue, bar.update, self._ranks
+            )
             self._model: Llama = loader.load()
         self._weights_bytes = loader.num_bytes
         self._precision = precision
         self._rotary = Rotary(card, device)
         self._windows = tuple(sorted(set(layer_windows(card))))
         longest = choose_max_model_len(config, card)
-        num_pages = choose_num_pages(config, card, longest, precision.activations, device)
+        free = self._ranks.least(self._free_bytes(), device)
+        num_pages = choose_num_pages(config, card, longest, precision.activations, device, free)
         self._pool = PagePool(card, num_pages, precision.activations, device)
         self._card = card
         self._num_bytes = StepBytes(self._model, self._pool, layer_windows(card))
-        self._store = AdapterStore(card, precision.activations, self._pool, config)
+        self._store = AdapterStore(
+            self._whole, precision.activations, self._pool, config, self._ranks.shard
+        )
         self._max_model_len = min(longest, num_pages * PAGE_SIZE)
         width = self._max_model_len + 1  # a token may be sampled behind the last place
         slots = FIRST_SLOTS
@@ -220,6 +233,11 @@ class ModelRunner:
         self._kernels = choose_kernels(config, device.type, self._store.unit)
         self._paged = self._make_paged() if self._kernels.paged else None
         return card
+
+    def _free_bytes(self) -> int:
+        """Memory that this rank may take; those of a CPU share it."""
+        device = self._queue.device
+        return free_bytes(device) // (1 if device.type == "cuda" else self._config.tp)
 
     def _make_paged(self) -> PagedSteps:
         from .paged_steps import PagedSteps  # which needs Triton
@@ -274,7 +292,7 @@ class ModelRunner:
             work = functools.partial(paged.capture, self._model, buckets, bar.update)
             self._queue.submit(work).result()
             self._queue.synchronize()
-        counts = sorted({rows for rows, _ in buckets})
+        counts = sorted({bucket.rows for bucket in buckets if not bucket.prompt_tokens})
         self._base_times = BaseTimes(self._copy_bytes_s)  # what was learnt without graphs is gone
         if self._times_steps:
             self._run_ahead(self._decode_steps(counts))
@@ -377,7 +395,7 @@ class ModelRunner:
         Raises `MemoryError` where there is no room for it."""
         adapter = self._store[key]
         needed = merged_bytes(adapter, self._card, self._precision.weights)
-        if needed > (free := free_bytes(self._queue.device)):
+        if needed > (free := self._free_bytes()):
             raise MemoryError(
                 f"a merged copy takes {needed / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free"
             )
@@ -412,7 +430,7 @@ class ModelRunner:
         checkpoint = open_checkpoint(self._directory, dummy=dummy, device=device)
         with self._bar("verify", self._card.num_layers, "layer") as bar, torch.inference_mode():
             references = reference_logits(
-                checkpoint, self._card, trial.sequences, directories, bar.update
+                checkpoint, self._whole, trial.sequences, directories, bar.update
             )
         return compare(trial, references)
 

@@ -77,24 +77,22 @@ class Trial:
             Served("mixed", key, list(prompt), len(prompt))
             for key, prompt in zip(mixed, prompts, strict=False)
         ]
-        self._asked: list[Served] = []
 
     @property
     def sequences(self) -> list[Served]:
         return [self.alone, *self.mixed]
 
     def batches(self) -> Iterator[Batch]:
-        """One after the other, each when the one before has been answered with `take`."""
-        yield from self._generate([self.alone])
-        yield from self._generate(self.mixed)
+        """In this order; none needs the answer to one before."""
+        yield from self._generate([self.alone], first=0)
+        yield from self._generate(self.mixed, first=1)
 
-    def _generate(self, served: list[Served]) -> Iterator[Batch]:
-        self._asked = served
+    def _generate(self, served: list[Served], first: int) -> Iterator[Batch]:
         free = list(self._order.pages)
         tables = [
             tuple(free.pop() for _ in range(pages_for(s.num_prompt + NEW_TOKENS))) for s in served
         ]
-        numbers = [-1 - index for index in range(len(served))]
+        numbers = [-1 - first - index for index in range(len(served))]
         params = SamplingParams(temperature=0.0, ignore_eos=True)
         admissions = tuple(
             Admission(number, tuple(s.token_ids), s.num_prompt, params, s.key)
@@ -113,7 +111,7 @@ class Trial:
     def take(self, tokens: Sequence[SampledToken], logits: Tensor | None) -> None:
         """What a batch brought; logits [num_rows, vocab_size] in the order of `tokens`."""
         for row, token in enumerate(tokens):
-            served = self._asked[-1 - token.sequence]
+            served = self.sequences[-1 - token.sequence]
             served.token_ids.append(token.token_id)
             assert logits is not None
             served.logits.append(logits[row].float().cpu())

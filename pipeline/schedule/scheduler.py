@@ -30,6 +30,9 @@ from .policies import POLICIES, Policy
 from .residency import Residency
 from .sequence import Sequence, SequenceState
 
+CHUNK_TOKENS = 256
+"""A step of an 8B model with so many prompt tokens takes less than twice what its decode rows
+alone take (kernels/NOTES.md), so a long prompt never stalls running streams."""
 MOST_OWNERS = (1 << 16) - 1
 PATIENCE_SECONDS = 2.0
 """So long a request whose adapter finds no room lets younger ones pass; then they wait behind it,
@@ -49,6 +52,8 @@ class Limits:
     max_model_len: int = 0
     max_running: int = 0
     max_prefill_tokens: int = 0
+    chunk_tokens: int = CHUNK_TOKENS
+    """Prompt tokens in a step in which others decode."""
     eos_token_ids: frozenset[int] = frozenset()
 
 
@@ -171,7 +176,8 @@ class Scheduler:
     def next_batch(self, now: float = 0.0) -> Batch | None:
         """The next step, or None where nothing can be computed now. What `residency` orders goes
         before it."""
-        plan = Plan(self.limits.max_prefill_tokens)
+        budget = self._prompt_budget()
+        plan = Plan(budget)
         for sequence in list(self.running):
             if sequence.state is SequenceState.RUNNING:  # not preempted for one before it
                 self._schedule(sequence, plan)
@@ -189,8 +195,15 @@ class Scheduler:
         )
         self._release.clear()
         self.step += 1
-        self.prefill_tokens += self.limits.max_prefill_tokens - plan.budget
+        self.prefill_tokens += budget - plan.budget
         return batch
+
+    def _prompt_budget(self) -> int:
+        """Prompt tokens that the next step may compute: few while others decode, or twice as many
+        as decode, whose step takes its time anyway."""
+        decoding = sum(s.num_scheduled >= s.num_prompt for s in self.running)
+        most = self.limits.max_prefill_tokens
+        return min(most, max(self.limits.chunk_tokens, 2 * decoding)) if decoding else most
 
     def _schedule(self, sequence: Sequence, plan: Plan) -> None:
         """Gives a running sequence its row of this step, if it has something to compute."""

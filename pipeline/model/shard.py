@@ -1,0 +1,77 @@
+"""`Shard`: which part of a model and of its adapters one of several ranks holds.
+
+q, k, v, gate and up are cut by their outputs, o and down by their inputs, so that each layer's two
+branches end in a sum over the ranks and need nothing else. Heads stay whole: what a rank computes
+is a model of fewer heads and a narrower MLP, and `card` describes it. Norms and the embedding
+are whole on every rank. Knows no device and no process.
+
+An adapter's A stays whole where the map is cut by outputs, its B where it is cut by inputs; the
+product of the latter is a partial sum like the base's own and is added to it before the one sum
+over the ranks. S-LoRA cuts A by its rank too and gathers: less to hold and to read, and five
+collectives more a layer, of a few kilobytes each, which cost their latency whatever they carry.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import msgspec
+from torch import Tensor
+
+from ..card import ModelCard
+from ..config import OperatorError
+
+CUT_BY_INPUT = ("o_proj", "down_proj")
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One rank of `size`; by itself it holds everything."""
+
+    rank: int = 0
+    size: int = 1
+
+    def card(self, card: ModelCard) -> ModelCard:
+        """What this rank computes, as a model."""
+        return msgspec.structs.replace(
+            card,
+            num_heads=card.num_heads // self.size,
+            num_kv_heads=card.num_kv_heads // self.size,
+            intermediate_size=card.intermediate_size // self.size,
+        )
+
+    def weight(self, weight: Tensor, module: str) -> Tensor:
+        """A module's weight [out_features, in_features], or what lies like it."""
+        return self._part(weight, 1 if module in CUT_BY_INPUT else 0)
+
+    def bias(self, bias: Tensor, module: str) -> Tensor | None:
+        """A module's bias [out_features]. One that is added to a sum over the ranks is rank 0's."""
+        if module in CUT_BY_INPUT:
+            return None if self.rank else bias
+        return self._part(bias, 0)
+
+    def adapter(self, a: Tensor, b: Tensor, module: str) -> tuple[Tensor, Tensor]:
+        """An adapter's A [rank, in_features] and B [out_features, rank]."""
+        if module in CUT_BY_INPUT:
+            return self._part(a, 1), b
+        return a, self._part(b, 0)
+
+    def _part(self, tensor: Tensor, dim: int) -> Tensor:
+        length = tensor.shape[dim] // self.size
+        return tensor.narrow(dim, self.rank * length, length)
+
+
+WHOLE = Shard()
+
+
+def check_divides(card: ModelCard, size: int) -> None:
+    """Raises `OperatorError` where a model cannot be cut into so many parts."""
+    most = math.gcd(card.num_heads, card.num_kv_heads, card.intermediate_size)
+    if most % size:
+        fitting = ", ".join(str(n) for n in range(1, most + 1) if most % n == 0)
+        raise OperatorError(
+            f"--tp {size} does not divide this model's {card.num_heads} heads, "
+            f"{card.num_kv_heads} KV heads and {card.intermediate_size} MLP columns",
+            f"--tp {fitting} fit" if most > 1 else "it runs on one rank only",
+        )

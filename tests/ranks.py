@@ -1,0 +1,148 @@
+"""For tests of tensor parallelism: processes that are the ranks of one model after another, and
+what each of them plays. All ranks play the same; what a rank returns is compared by the test.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import traceback
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from driver import Driver, start_runner
+from torch import Tensor
+
+from loraconsole.pipeline.config import MEETING
+from loraconsole.pipeline.messages import CheckAdapter, SamplingParams
+from loraconsole.pipeline.model.runner import ModelRunner
+
+PROMPTS = ([*range(4, 20)], [7], [*range(90, 50, -1)], [3, 1, 4, 1, 5], [*range(30, 63)])
+SAMPLED = SamplingParams(temperature=0.9, seed=5)
+
+
+class Said(NamedTuple):
+    """Of every sequence its tokens and the logits they were chosen from."""
+
+    tokens: list[list[int]]
+    logits: list[Tensor]
+
+
+class RankProcesses:
+    """Up to so many ranks; started once, because importing torch takes them seconds."""
+
+    def __init__(self, most: int, directory: Path) -> None:
+        self._directory, self._plays = directory, 0
+        context = multiprocessing.get_context("spawn")
+        self._pipes: list[Connection] = []
+        self._processes = []
+        for rank in range(most):
+            ours, theirs = context.Pipe()
+            process = context.Process(target=_serve, args=(rank, theirs), daemon=True)
+            process.start()
+            self._pipes.append(ours)
+            self._processes.append(process)
+
+    def play(
+        self, tp: int, scene: Callable[..., Any], *arguments: Any, **settings: Any
+    ) -> list[Any]:
+        """What `scene(runner, …)` returns on each of `tp` ranks."""
+        self._plays += 1
+        meeting = str(self._directory / f"meeting-{self._plays}")
+        for pipe in self._pipes[:tp]:
+            pipe.send((tp, meeting, scene, arguments, settings))
+        answers = []
+        for pipe in self._pipes[:tp]:
+            assert pipe.poll(90), "a rank does not answer"
+            answers.append(pipe.recv())
+        errors = [answer for answer, is_error in answers if is_error]
+        assert not errors, errors[0]
+        return [answer for answer, _ in answers]
+
+    def close(self) -> None:
+        for process in self._processes:
+            process.kill()
+
+
+def _serve(rank: int, pipe: Connection) -> None:
+    while True:
+        tp, os.environ[MEETING], scene, (model, *arguments), settings = pipe.recv()
+        try:
+            runner, started = start_runner(model, rank=rank, tp=tp, **settings)
+            pipe.send((scene(runner, started, *arguments), False))
+        except BaseException:
+            pipe.send((traceback.format_exc(), True))
+        if tp > 1 and torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+
+
+# --- what they play -----------------------------------------------------------------------------
+
+
+def _said(driver: Driver, numbers: list[int]) -> Said:
+    return Said(
+        [driver.tokens[n] for n in numbers], [torch.stack(driver.logits[n]) for n in numbers]
+    )
+
+
+def converse(runner: ModelRunner, started: Any, names: list[str | None]) -> tuple[Said, list[Any]]:
+    """Prompts of many lengths, in chunks, each for the next of `names`; then single tokens."""
+    driver = Driver(runner)
+    numbers = [
+        driver.add(prompt, adapter=name) for prompt, name in zip(PROMPTS, names, strict=True)
+    ]
+    numbers.append(driver.add(PROMPTS[0], SAMPLED, names[0]))
+    driver.generate(numbers, 10, chunk=13)
+    return _said(driver, numbers), [(i.digest, i.pages, i.reason) for i in started.adapters]
+
+
+def come_and_go(runner: ModelRunner, started: Any, first: str, second: str) -> Said:
+    """An adapter is loaded beside a running sequence, unloaded, and is another one afterwards."""
+    driver = Driver(runner)
+    steady = driver.add(PROMPTS[0])
+    driver.generate([steady], 3)
+    numbers = [steady]
+    for path, pages in ((first, range(70, 120)), (second, range(120, 70, -1))):
+        info = runner.read_adapter("it", path)
+        assert not info.reason
+        placing = runner.place_adapter("it", [*pages][: info.pages])
+        driver.decode([steady], 2)
+        placing.result()
+        number = driver.add(PROMPTS[3], adapter="it")
+        driver.step({number: 5, steady: 1})
+        driver.decode([number, steady], 4)
+        driver.drop(number)
+        driver.decode([steady], 1)
+        runner.drop_adapter("it")
+        numbers.append(number)
+    return _said(driver, numbers)
+
+
+def merge(runner: ModelRunner, started: Any, name: str) -> Said:
+    """Steps of one adapter alone, over its merged weights; then of it beside the base."""
+    runner.use_merged(runner.merge(name))
+    driver = Driver(runner)
+    alone = driver.add(PROMPTS[0], adapter=name)
+    driver.generate([alone], 5)
+    beside = driver.add(PROMPTS[1])
+    driver.prefill([beside])
+    driver.decode([alone, beside], 3)
+    return _said(driver, [alone, beside])
+
+
+def verify(runner: ModelRunner, started: Any, key: str, others: tuple[str, ...]) -> Any:
+    """As the worker does it for several ranks: all launched at once, beside a sequence."""
+    order = CheckAdapter(epoch=1, order="o", key=key, others=others, pages=tuple(range(60, 76)))
+    trial = runner.new_trial(order)
+    driver = Driver(runner, num_pages=60)
+    number = driver.add(PROMPTS[0])
+    driver.prefill([number])
+    steps = [runner.launch(batch, keep_logits=True) for batch in trial.batches()]
+    driver.decode([number], 2)
+    for step in steps:
+        tokens, _ = step.wait()
+        trial.take(tokens, step.logits)
+    return runner.compare(trial) if runner._rank == 0 else None

@@ -1,0 +1,194 @@
+"""The whole ring with `--tp 2`: real ranks, over HTTP, and what happens when one dies."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+from driver import save_adapter
+from ring import Ring
+
+from loraconsole.pipeline.config import Config
+from loraconsole.pipeline.messages import (
+    Event,
+    Message,
+    Request,
+    SampledToken,
+    SamplingParams,
+    Tokens,
+    WorkerReady,
+)
+from loraconsole.pipeline.router import Router
+
+pytestmark = pytest.mark.skipif(
+    torch.cuda.device_count() == 1, reason="each rank takes a GPU where there is one"
+)
+
+CONFIG = {
+    "model_type": "llama",
+    "vocab_size": 301,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 4096,
+    "rms_norm_eps": 1e-5,
+    "eos_token_id": 300,
+}
+ASKED = [("", "ab"), ("one", "ab"), ("two", "ab"), ("one", "the sea"), ("", "x")]
+
+
+@pytest.fixture(scope="module")
+def options(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
+    root = tmp_path_factory.mktemp("tiny")
+    model = root / "model"
+    model.mkdir()
+    (model / "config.json").write_text(json.dumps(CONFIG))
+    adapters = []
+    for seed, (name, rank) in enumerate({"one": 4, "two": 13}.items()):
+        adapters += ["--adapter", f"{name}={save_adapter(root / name, model, seed, r=rank)}"]
+    return ("--dummy", "--dtype", "float32", "--model", str(model), *adapters)
+
+
+@pytest.fixture(scope="module")
+def alone(
+    options: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory
+) -> dict[tuple[str, str], str]:
+    """What one rank says."""
+    with Ring(tmp_path_factory.mktemp("r"), *options) as ring:
+        return {ask: complete(ring, *ask) for ask in ASKED}
+
+
+@pytest.fixture(scope="module")
+def ring(options: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ring]:
+    with Ring(tmp_path_factory.mktemp("r"), *options, "--tp", "2") as ring:
+        yield ring
+
+
+def complete(ring: Ring, model: str, prompt: str, max_tokens: int = 24) -> str:
+    body = {"model": model, "prompt": prompt, "max_tokens": max_tokens}
+    more = {"temperature": 0, "ignore_eos": True}
+    response = ring.http.post("/v1/completions", json=body | more, timeout=90)
+    assert response.status_code == 200, response.text
+    return str(response.json()["choices"][0]["text"])
+
+
+def all_at_once(ring: Ring, max_tokens: int = 24) -> dict[tuple[str, str], str]:
+    with ThreadPoolExecutor(len(ASKED)) as pool:
+        said = pool.map(lambda ask: complete(ring, *ask, max_tokens), ASKED)
+        return dict(zip(ASKED, said, strict=True))
+
+
+def test_two_ranks_answer_as_one(ring: Ring, alone: dict[tuple[str, str], str]) -> None:
+    assert all_at_once(ring) == alone
+    assert len(set(alone.values())) == len(ASKED)
+
+
+def test_adapters_are_verified_merged_and_reloaded_on_all_ranks(
+    ring: Ring, alone: dict[tuple[str, str], str]
+) -> None:
+    """While a stream runs, so that all of it happens between steps."""
+    running = threading.Thread(target=complete, args=(ring, "", "y", 300))
+    running.start()
+    verified = ring.http.post("/v1/adapters/one/verify")
+    assert verified.status_code == 200 and "as its merged weights do" in verified.text
+    assert ring.http.post("/v1/adapters/one/merge").status_code == 200
+    assert ring.http.post("/v1/adapters/two/reload").status_code == 200
+    assert all_at_once(ring) == alone
+    running.join()
+    assert complete(ring, "one", "ab") == alone["one", "ab"]  # alone, over the merged copy
+    assert ring.http.request("DELETE", "/v1/adapters/one/merge").status_code == 200
+    assert complete(ring, "one", "ab") == alone["one", "ab"]
+
+
+@pytest.mark.parametrize("victim", [1, 0])
+def test_streams_survive_a_killed_rank(ring: Ring, victim: int) -> None:
+    """All ranks start again together, and the streams go on by recompute."""
+    undisturbed = all_at_once(ring, max_tokens=250)
+    before = [ring.process(f"worker-{rank}")["pid"] for rank in range(2)]
+    said: dict[tuple[str, str], str] = {}
+    asking = threading.Thread(target=lambda: said.update(all_at_once(ring, max_tokens=250)))
+    asking.start()
+    deadline = time.monotonic() + 10
+    while ring.snapshot()["router"]["running"] < len(ASKED) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    ring.kill(f"worker-{victim}")
+    asking.join()
+    assert said == undisturbed
+    ring.wait_ready()
+    after = [ring.process(f"worker-{rank}")["pid"] for rank in range(2)]
+    assert not set(before) & set(after)
+    assert "requests continue by recompute" in ring.cli("logs", "router").stdout
+    assert len(list(ring.run.glob("ranks-*"))) == 1
+
+
+class Deaf:
+    """An outbox of nobody's."""
+
+    def send(self, message: Message) -> None: ...
+
+    def send_frame(self, frame: bytes) -> None: ...
+
+
+def test_ranks_that_disagree_are_an_error_and_are_told_anew(tmp_path: Path) -> None:
+    """Rank 0's token counts; nobody is refused."""
+
+    heard: list[Message] = []
+
+    async def disagree() -> tuple[int, int]:
+        router = Router(Config(run=str(tmp_path), tp=2))
+        router.outbox = lambda name: Deaf()  # type: ignore[method-assign,assignment,return-value]
+        router.beacon.publish = heard.append  # type: ignore[method-assign]
+        for rank in range(2):
+            router._handle(
+                WorkerReady(
+                    rank=rank,
+                    incarnation=1,
+                    device="cpu",
+                    num_pages=64,
+                    page_size=16,
+                    max_model_len=256,
+                    vocab_size=300,
+                    eos_token_ids=(),
+                )
+            )
+        router._handle(
+            Request(
+                request_id="a",
+                adapter=None,
+                prompt_ids=(1, 2),
+                params=SamplingParams(max_tokens=9),
+                arrived_at=0.0,
+            )
+        )
+        epoch, batch = router.scheduler.epoch, router.scheduler.next_batch(0.0)
+        assert batch is not None
+        step = asyncio.create_task(router._run_step(batch))
+        await asyncio.sleep(0)
+        for rank, token in enumerate((7, 8)):
+            found = (SampledToken(batch.rows[0].sequence, token),)
+            router._handle(Tokens(epoch, batch.step, rank, found))
+        await step
+        [sequence] = router.scheduler.sequences()
+        router.close()
+        assert router.scheduler.epoch != epoch
+        return sequence.token_ids[-1], len(router.scheduler.running)
+
+    token, running = asyncio.run(disagree())
+    assert (token, running) == (7, 0)
+    [event] = [m for m in heard if isinstance(m, Event) and m.level == "error"]
+    assert "rank 1 chose other tokens than rank 0" in event.text
+
+
+def test_a_model_that_cannot_be_cut_does_not_start(tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match="does not divide this model's 9 heads"):
+        Ring(tmp_path / "r", "--tp", "2").__enter__()
+    Ring(tmp_path / "r").cli("down", "--now", check=False)
