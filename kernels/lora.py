@@ -241,6 +241,80 @@ def _shrink(
         "first_module",
         "out_0",
         "out_1",
+        "out_tiles",
+        "max_pages",
+        "num_tokens",
+        "ranks",
+        "splits",
+    ]
+)
+def _expand_tokens(
+    y,
+    y_stride,
+    pool,
+    pages,
+    modules,
+    owners,
+    partials,
+    first_module,
+    out_0,
+    out_1,
+    out_tiles,
+    max_pages,
+    num_tokens,
+    ranks,
+    splits,
+    PAGE: tl.constexpr,
+    UNIT: tl.constexpr,
+    TILES: tl.constexpr,
+    MOST: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+):
+    token = tl.program_id(0)
+    slot = tl.load(owners + token)
+    if slot < 0:
+        return
+    tile = tl.program_id(1) * TILES + tl.arange(0, TILES)
+    is_tile = tile < out_tiles
+    columns = tl.arange(0, UNIT)
+    column = tile * UNIT
+    out = y + token.to(tl.int64) * y_stride + column[:, None] + columns[None, :]
+    before = tl.load(out, mask=is_tile[:, None], other=0.0)
+    # The module of each tile, and what is known of it; the second and the third are alike.
+    is_second = (column >= out_0).to(tl.int32)
+    is_third = (column >= out_0 + out_1).to(tl.int32)
+    width = tl.where(is_second > 0, out_1, out_0)
+    about = modules + slot * 21 + (first_module + is_second + is_third) * 3
+    first = tl.load(about + 2, mask=is_tile, other=0)
+    delta = token_delta(
+        partials,
+        token,
+        num_tokens,
+        ranks,
+        splits,
+        pool,
+        pages + slot * max_pages,
+        tl.load(about, mask=is_tile, other=0),
+        tl.load(about + 1, mask=is_tile, other=0),
+        first + column - is_second * out_0 - is_third * out_1,
+        width,
+        is_tile,
+        columns,
+        PAGE,
+        MOST,
+        TILES,
+        UNIT,
+        BLOCK_R,
+    )
+    tl.store(out, (before + delta).to(before.dtype), mask=is_tile[:, None])
+
+
+@triton.jit(
+    do_not_specialize=[
+        "first_module",
+        "out_0",
+        "out_1",
+        "out_tiles",
         "max_pages",
         "num_tokens",
         "ranks",
@@ -261,6 +335,7 @@ def _expand(
     first_module,
     out_0,
     out_1,
+    out_tiles,
     max_pages,
     num_tokens,
     ranks,
@@ -277,7 +352,6 @@ def _expand(
     slot = tl.load(slots + group)
     if slot < 0:
         return
-    column = tl.program_id(1) * (TILES * UNIT)
     count = tl.load(counts + group)
     start = tl.load(starts + group)
     columns = tl.arange(0, UNIT)
@@ -285,8 +359,9 @@ def _expand(
     rows = tl.arange(0, BLOCK_M)
     is_row = rows < count
     token = tl.load(tokens + start + rows, mask=is_row, other=0)
-    for tile in range(0, TILES):
-        now = column + tile * UNIT
+    first_tile = tl.program_id(1) * TILES
+    for tile in range(first_tile, tl.minimum(first_tile + TILES, out_tiles)):
+        now = tile * UNIT
         member = 0
         begin = 0
         width = out_0
@@ -338,9 +413,9 @@ class Tiles(NamedTuple):
         return own, max(1, self.columns // own)
 
 
-SHRINK = {GROUP_ROWS: Tiles(256, 1024), PROMPT_GROUP_ROWS: Tiles(64, 4096)}
-EXPAND = {GROUP_ROWS: Tiles(256, 1024), PROMPT_GROUP_ROWS: Tiles(128, 1024)}
-"""By the size of a group."""
+SHRINK = {GROUP_ROWS: Tiles(256, 1024), PROMPT_GROUP_ROWS: Tiles(64, 1024)}
+EXPAND = {GROUP_ROWS: Tiles(256, 512), PROMPT_GROUP_ROWS: Tiles(128, 256)}
+"""By the size of a group: few columns a program, since a program waits and the others compute."""
 
 
 def warps_for(tiles: int, unit: int) -> int:
@@ -407,15 +482,40 @@ def shrink_paged(
 def expand_paged(y: Tensor, shrunk: Shrunk, *, block_m: int = GROUP_ROWS) -> None:
     """y[t] += s[t] @ B.T of t's adapter, for every token t of a group.
 
-    y [num_tokens, sum(out_features)], rows contiguous.
+    y [num_tokens, sum(out_features)], rows contiguous. Single tokens one by one, as whoever reads
+    them next would add it.
     """
-    partials, pool, tables, groups, _, site, unit = shrunk
+    partials, pool, tables, groups, owners, site, unit = shrunk
     page, outs = pool.shape[1], site.out_features
-    assert y.shape[1] == sum(outs) and y.stride(1) == 1 and len(y) == partials.shape[1]
+    splits, num_tokens, ranks = partials.shape
+    assert y.shape[1] == sum(outs) and y.stride(1) == 1 and len(y) == num_tokens
     own_unit, tiles = EXPAND[block_m].cut(unit)
-    while sum(outs) % (tiles * own_unit):
-        tiles //= 2
-    _expand[(len(groups.slots), sum(outs) // (tiles * own_unit))](
+    sizes = (outs[0], outs[1] if len(outs) > 1 else sum(outs))
+    whole = (tables.pages.shape[1], num_tokens, ranks, splits)
+    most = triton.next_power_of_2(splits)
+    grid = triton.cdiv(sum(outs), tiles * own_unit)
+    if block_m == GROUP_ROWS:
+        _expand_tokens[(num_tokens, grid)](
+            y,
+            y.stride(0),
+            pool,
+            tables.pages,
+            tables.modules,
+            owners,
+            partials,
+            site.first_module,
+            *sizes,
+            sum(outs) // own_unit,
+            *whole,
+            PAGE=page,
+            UNIT=own_unit,
+            TILES=tiles,
+            MOST=most,
+            BLOCK_R=RANK_BLOCK,
+            num_warps=warps_for(tiles, own_unit),
+        )
+        return
+    _expand[(len(groups.slots), grid)](
         y,
         y.stride(0),
         pool,
@@ -424,18 +524,15 @@ def expand_paged(y: Tensor, shrunk: Shrunk, *, block_m: int = GROUP_ROWS) -> Non
         *groups,
         partials,
         site.first_module,
-        outs[0],
-        outs[1] if len(outs) > 1 else 0,
-        tables.pages.shape[1],
-        len(y),
-        partials.shape[2],
-        partials.shape[0],
+        *sizes,
+        sum(outs) // own_unit,
+        *whole,
         PAGE=page,
         UNIT=own_unit,
         TILES=tiles,
-        MOST=triton.next_power_of_2(partials.shape[0]),
+        MOST=most,
         BLOCK_M=block_m,
         BLOCK_R=RANK_BLOCK,
         PRECISION=precision(y),
-        num_warps=8 if block_m == PROMPT_GROUP_ROWS else 4,
+        num_warps=8,
     )

@@ -21,6 +21,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from .config import MEETING, Config
 from .messages import (
     AdapterInfo,
     AdapterState,
+    EvictAdapter,
     Message,
     PlaceAdapter,
     Progress,
@@ -106,6 +108,8 @@ class Engine:
         )
         self.scheduler.reset(1, self._limits)
         self._number = 0
+        self._ranks = config["tp"]
+        self._loads: deque[tuple[str, Future[None]]] = deque()
 
     def add_adapters(self, count: int, rank: int, modules: tuple[str, ...]) -> list[str]:
         """So many, each in pages of its own, with the same random numbers."""
@@ -135,14 +139,30 @@ class Engine:
             record.become(AdapterState.VALIDATING)
             record.read(0, info, 1)
             residency.place(record)
-        for order in residency.orders:
-            assert isinstance(order, PlaceAdapter)
-            self.runner.place_adapter(order.key, order.pages).result()
-            placed = registry.find(order.key)
+            self._obey(wait=True)
+        return names
+
+    def _obey(self, *, wait: bool = False) -> None:
+        """Does what the scheduler decided about adapters, and tells it which have come."""
+        for order in self.scheduler.residency.orders:
+            match order:
+                case PlaceAdapter():
+                    load = self.runner.place_adapter(order.key, order.pages)
+                    self._loads.append((order.key, load))
+                case EvictAdapter():
+                    self.runner.evict_adapter(order.key)
+                case _:
+                    raise AssertionError(order)
+        self.scheduler.residency.orders.clear()
+        # Ranks decide alike only where none of them looks at a clock.
+        wait = wait or self._ranks > 1
+        while self._loads and (wait or self._loads[0][1].done()):
+            key, load = self._loads.popleft()
+            load.result()
+            placed = self.scheduler.registry.find(key)
             assert placed is not None
             placed.placed(0, 1)
-        residency.orders.clear()
-        return names
+            wait = wait and self._ranks > 1
 
     def replace_adapters(self, names: list[str]) -> list[Future[None]]:
         """Copies adapters into their pages once more, beside the steps."""
@@ -175,10 +195,15 @@ class Engine:
         while True:
             while len(flight) < 2:
                 batch = self.scheduler.next_batch()
+                self._obey()
                 if batch is None:
                     break
                 flight.append((batch, self.runner.launch(batch)))
+            if not flight and self._loads:
+                self._obey(wait=True)
+                continue
             if not flight:
+                assert not len(self.scheduler), "requests are left that nothing moves"
                 return
             batch, pending = flight.popleft()
             tokens, step = pending.wait()
@@ -241,12 +266,12 @@ def interference(engine: Engine, names: list[str], streams: int) -> None:
         say("interference", what=what, p50_ms=statistics.median(found), p99_ms=p99, ms=ordered[-1])
 
     for number in range(streams):
-        engine.ask(names[number % len(names)], 256, 700)
+        engine.ask(names[number % len(names)], 256, 1500)
     steps = engine.run()
     while next(steps)[1].phase != "decode":
         pass
     for _ in range(3):
-        told("undisturbed", gaps(100))
+        told("undisturbed", gaps(200))
         engine.ask(None, 4000, 1)
         began = time.perf_counter()
         found: list[float] = []
@@ -278,28 +303,35 @@ def slora_workload(engine: Engine, names: list[str | None], count: int) -> dict[
 
 
 def account_for(engine: Engine, batches: list[int], names: list[str], prompt: int) -> None:
-    """Prints where the microseconds of a decode step go, for base, same and distinct adapters."""
-    for count in batches:
-        for kind, adapter in kinds_of(names).items():
-            new = 24
-            for number in range(count):
-                engine.ask(adapter(number), prompt, new)
-            steps = engine.run()
-            while next(steps)[1].phase != "decode":
-                pass
-            measured = 12
-            found = account(itertools.islice(steps, measured), measured)
-            deque(steps, maxlen=0)
-            say(
-                "account",
-                adapters=kind,
-                requests=count,
-                step_us=found.step_us,
-                idle_us=found.idle_us,
-            )
-            for name, (launches, spent) in found.kernels.items():
-                if spent >= 5:
-                    print(f"    {spent:9.1f} us  {launches:6.1f} x  {name}", flush=True)
+    """Prints where the microseconds of a decode step go, for base, same and distinct adapters; and
+    those of a step that carries a piece of a prompt beside 32 streams."""
+
+    def told(kind: str, count: int, steps: Iterator[tuple[float, Step]], measured: int) -> None:
+        found = account(itertools.islice(steps, measured), measured)
+        deque(steps, maxlen=0)
+        say("account", adapters=kind, requests=count, us=found.step_us, idle_us=found.idle_us)
+        for name, (launches, spent) in found.kernels.items():
+            if spent >= 5:
+                print(f"    {spent:9.1f} us  {launches:6.1f} x  {name}", flush=True)
+
+    def started(kind: str, count: int, new: int) -> Iterator[tuple[float, Step]]:
+        adapter = kinds_of(names)[kind]
+        for number in range(count):
+            engine.ask(adapter(number), prompt, new)
+        steps = engine.run()
+        while next(steps)[1].phase != "decode":
+            pass
+        return steps
+
+    for count, kind in itertools.product(batches, kinds_of(names)):
+        told(kind, count, started(kind, count, 24), 12)
+    engine.scheduler.limits = replace(engine.scheduler.limits, chunk_tokens=CHUNK_TOKENS)
+    for kind, own in (("base", None), ("distinct", None), ("distinct", names[0])):
+        steps = started(kind, 32, 40)
+        engine.ask(own, 2000, 1)
+        while next(steps)[1].phase == "decode":
+            pass
+        told(f"{kind}, and a prompt of {own or 'the base'}", 32, steps, 5)
 
 
 def say(kind: str, **figures: Any) -> None:
@@ -373,7 +405,8 @@ def measure(given: argparse.Namespace, rank: int) -> None:
         "no_kernel": given.no_kernel,
         "tp": given.tp,
         "max_running": given.max_running,
-        "chunk_tokens": given.chunk_tokens,
+        # A table of steps begins with all prompts computed, as its peers' does.
+        "chunk_tokens": 8192 if given.workload in ("steps", "account") else given.chunk_tokens,
     }
     started = time.perf_counter()
     stages: dict[str, float] = {}

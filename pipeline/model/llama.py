@@ -72,11 +72,11 @@ class Llama:
         if not len(batch.sample_tokens):
             return hidden.new_empty((0, len(self._embedding)))
         wanted = batch.sample_tokens
-        if len(wanted) < len(hidden):
-            assert delta is None or delta.rest is None, "prompts are made whole"
+        if len(wanted) < len(hidden) and (delta is None or delta.rest is None):
             hidden = hidden.index_select(0, wanted)
             delta = delta and Output(delta.y.index_select(0, wanted))
-        return self._head(self._norm.add_(hidden, delta))
+        normed = self._norm.add_(hidden, delta)
+        return self._head(normed if len(normed) == len(wanted) else normed.index_select(0, wanted))
 
     def matrices(self) -> list[Product]:
         """All that a step multiplies by."""

@@ -179,12 +179,12 @@ class PagedPlan:
 
     def _describe_adapters(self) -> None:
         """Tokens of one adapter become neighbours, in groups that share its read."""
-        owners = np.full(self._num_single, -1, dtype=np.int32)
+        owners = np.full(self._num_single + self._num_prompt_tokens, -1, dtype=np.int32)
         for index, row in enumerate(self._single):
             if row.adapter is not None:
                 owners[index] = self._store.slot(row.adapter)
         self.inputs["owners"] = owners
-        order = np.argsort(owners, kind="stable").tolist()
+        order = np.argsort(owners[: self._num_single], kind="stable").tolist()
         spans = [
             (slot, list(own))
             for slot, own in groupby(order, key=lambda i: int(owners[i]))
@@ -222,8 +222,8 @@ class PagedPlan:
 
 @dataclass(frozen=True)
 class LoraPart:
-    """Groups of a step, tokens a group at most, and a stream for what need not wait for the
-    base."""
+    """Single tokens, or tokens of prompts: their groups, tokens a group at most, and a stream for
+    what need not wait for the base."""
 
     groups: Groups
     rows: int
@@ -241,10 +241,11 @@ class PagedLora:
     """[num_layers, num_pages, elements]"""
     tables: AdapterTables
     owners: Tensor
+    """int32 [num_tokens], of single tokens; -1 for all others"""
     parts: tuple[LoraPart, ...]
     unit: int
     readers: frozenset[str]
-    """Sites whose readers add what is left."""
+    """Sites whose readers add what is left to single tokens."""
 
     def begin(self, x: Tensor, layer: int, site: str) -> Callable[[Tensor, bool], Shrunk | None]:
         """Notes that x is there; the function returned computes what the adapters make of it,
@@ -274,13 +275,15 @@ class PagedLora:
         def finish(y: Tensor, whole: bool) -> Shrunk | None:
             # Issued behind the base's product, beside which they run: issued before it they took
             # the places of its programs, which wait for each other (3 % of a step).
+            rest = None
             for shrunk, part in [(shrink(part), part) for part in self.parts]:
                 if part.side is not None:
                     torch.cuda.current_stream().wait_stream(part.side)
-                if not whole and site in self.readers:
-                    return shrunk
-                expand_paged(y, shrunk, block_m=part.rows)
-            return None
+                if part.rows == GROUP_ROWS and not whole and site in self.readers:
+                    rest = shrunk
+                else:
+                    expand_paged(y, shrunk, block_m=part.rows)
+            return rest
 
         return finish
 
@@ -325,7 +328,7 @@ class PagedBatch:
                 views["owners"],
                 tuple(_parts(views, side)),
                 store.unit,
-                _readers(views, store.unit, card.head_dim),
+                frozenset(SITES) - (set() if can_rotate(store.unit, card.head_dim) else {"qkv"}),
             )
 
     def rotate_write(
@@ -373,10 +376,3 @@ def _parts(views: dict[str, Tensor], side: torch.cuda.Stream | None) -> Iterable
             groups = Groups(slots, starts, counts, views[f"{name}_tokens"])
             # A prompt's product leaves no room for another beside it.
             yield LoraPart(groups, rows, side if rows == GROUP_ROWS else None)
-
-
-def _readers(views: dict[str, Tensor], unit: int, head_dim: int) -> frozenset[str]:
-    """Only a step of single tokens is left to readers, which look at tokens one by one."""
-    if "prompt_blocks" in views:
-        return frozenset()
-    return frozenset(SITES) - (frozenset() if can_rotate(unit, head_dim) else {"qkv"})
