@@ -285,6 +285,9 @@ def _prefill(
 
 PREFILL_BLOCK = 64
 """Queries a program."""
+CHUNK_BLOCK = 32
+"""For a few hundred queries: with 64 every program would be alone on its multiprocessor, and wait
+for every block of keys (250 us a layer at 4 000 keys)."""
 
 
 def attend_prefill_paged(
@@ -297,11 +300,12 @@ def attend_prefill_paged(
     *,
     scale: float,
     window: int,
+    block: int = PREFILL_BLOCK,
 ) -> Tensor:
     """Attention of consecutive tokens of several sequences, each over its own pages, looking back.
 
     q [num_tokens, num_heads, head_dim]; tables int32 [num_sequences, max_pages]; blocks: of every
-    PREFILL_BLOCK queries the sequence and the first query within it, int32 [num_blocks], the
+    `block` queries the sequence and the first query within it, int32 [num_blocks], the
     sequence -1 where there is no block; sequences:
     first token in q, position of that token, number of tokens, int32 [num_sequences]
     -> out [num_tokens, num_heads head_dim], of which only these sequences' tokens are written.
@@ -327,7 +331,7 @@ def attend_prefill_paged(
         GROUP=num_heads // num_kv_heads,
         DIM=dim,
         PAGE_SIZE=page_size,
-        BLOCK_M=PREFILL_BLOCK,
+        BLOCK_M=block,
         BLOCK_D=max(16, triton.next_power_of_2(dim)),
         BLOCK_N=64,
         PRECISION="ieee" if pool.dtype.itemsize == 4 else "tf32",

@@ -328,7 +328,7 @@ def account_for(engine: Engine, batches: list[int], names: list[str], prompt: in
     engine.scheduler.limits = replace(engine.scheduler.limits, chunk_tokens=CHUNK_TOKENS)
     for kind, own in (("base", None), ("distinct", None), ("distinct", names[0])):
         steps = started(kind, 32, 40)
-        engine.ask(own, 2000, 1)
+        engine.ask(own, engine.ready.max_model_len - 2, 1)
         while next(steps)[1].phase == "decode":
             pass
         told(f"{kind}, and a prompt of {own or 'the base'}", 32, steps, 5)

@@ -18,7 +18,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ...kernels.attention import PREFILL_BLOCK, attend_decode_paged, attend_prefill_paged
+from ...kernels.attention import (
+    CHUNK_BLOCK,
+    PREFILL_BLOCK,
+    attend_decode_paged,
+    attend_prefill_paged,
+)
 from ...kernels.fused import can_rotate, rotate_write
 from ...kernels.lora import (
     GROUP_ROWS,
@@ -88,6 +93,7 @@ class PagedPlan:
         self.rows = [*self._single, *self._prompts]
         self.samples = [row for row in self.rows if row.samples]
         self.bucket = bucket
+        self.block = CHUNK_BLOCK if bucket else PREFILL_BLOCK
         room = bucket or Bucket(len(self._single), sum(row.num_tokens for row in self._prompts))
         self._num_single, self._num_prompt_tokens = room.rows, room.prompt_tokens
         self._num_prompts = MOST_PROMPTS if bucket else len(self._prompts)
@@ -163,9 +169,9 @@ class PagedPlan:
         blocks = []
         for index, row in enumerate(rows):
             tables[index, : len(row.pages)] = row.pages
-            blocks += [(index, start) for start in range(0, row.num_tokens, PREFILL_BLOCK)]
+            blocks += [(index, start) for start in range(0, row.num_tokens, self.block)]
         if self.bucket:
-            most = self._num_prompt_tokens // PREFILL_BLOCK + MOST_PROMPTS
+            most = self._num_prompt_tokens // self.block + MOST_PROMPTS
             blocks += [(-1, 0)] * (most - len(blocks))
         inputs["prompt_tables"] = tables
         inputs["prompt_blocks"] = np.array(blocks).T
@@ -313,7 +319,7 @@ class PagedBatch:
     ) -> None:
         """`flat` holds what `plan.inputs` packed. pool [num_layers, num_pages, …]."""
         views = plan.inputs.views(flat)
-        self._views = views
+        self._views, self._block = views, plan.block
         self.token_ids = history.view(-1).index_select(0, views["history"])
         rotation = rotary(views["positions"], views["known"])
         self._rotation = torch.view_as_real(rotation.squeeze(1))
@@ -365,6 +371,7 @@ class PagedBatch:
                 out,
                 scale=scale,
                 window=window,
+                block=self._block,
             )
         return out
 
