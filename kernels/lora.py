@@ -12,6 +12,7 @@ see it through the page table and would read two bytes at a time.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -314,7 +315,6 @@ def _expand_tokens(
         "first_module",
         "out_0",
         "out_1",
-        "out_tiles",
         "max_pages",
         "num_tokens",
         "ranks",
@@ -335,7 +335,6 @@ def _expand(
     first_module,
     out_0,
     out_1,
-    out_tiles,
     max_pages,
     num_tokens,
     ranks,
@@ -359,45 +358,29 @@ def _expand(
     rows = tl.arange(0, BLOCK_M)
     is_row = rows < count
     token = tl.load(tokens + start + rows, mask=is_row, other=0)
+    # All tiles of a program lie in one module.
     first_tile = tl.program_id(1) * TILES
-    for tile in range(first_tile, tl.minimum(first_tile + TILES, out_tiles)):
-        now = tile * UNIT
-        member = 0
-        begin = 0
-        width = out_0
-        if now >= out_0:
-            member = 1
-            begin = out_0
-            width = out_1
-            if now >= out_0 + out_1:
-                member = 2
-                begin = out_0 + out_1  # k and v are alike
-        about = modules + slot * 21 + (first_module + member) * 3
-        own = tl.load(about)
-        first_rank = tl.load(about + 1)
-        first = tl.load(about + 2)
-        if own > 0:
-            found = tl.zeros((BLOCK_M, UNIT), dtype=tl.float32)
-            for first_now in range(0, own, BLOCK_R):
-                rank = first_now + tl.arange(0, BLOCK_R)
-                is_rank = rank < own
-                shrunk = group_shrunk(
-                    partials,
-                    token,
-                    is_row,
-                    num_tokens,
-                    ranks,
-                    splits,
-                    first_rank + rank,
-                    is_rank,
-                    MOST,
-                )
-                b = rank_block(
-                    pool, own_pages, first, width, rank, is_rank, now - begin, columns, PAGE
-                )
-                found = tl.dot(shrunk.to(b.dtype), b, found, input_precision=PRECISION)
+    column = first_tile * UNIT
+    is_second = (column >= out_0).to(tl.int32)
+    is_third = (column >= out_0 + out_1).to(tl.int32)
+    begin = is_second * out_0 + is_third * out_1
+    width = tl.where(is_second > 0, out_1, out_0)
+    about = modules + slot * 21 + (first_module + is_second + is_third) * 3
+    own = tl.load(about)
+    first_rank = tl.load(about + 1)
+    first = tl.load(about + 2)
+    for start_rank in range(0, own, BLOCK_R):
+        rank = start_rank + tl.arange(0, BLOCK_R)
+        is_rank = rank < own
+        shrunk = group_shrunk(
+            partials, token, is_row, num_tokens, ranks, splits, first_rank + rank, is_rank, MOST
+        )
+        for tile in range(first_tile, first_tile + TILES):
+            now = tile * UNIT
+            b = rank_block(pool, own_pages, first, width, rank, is_rank, now - begin, columns, PAGE)
             out = y + token.to(tl.int64)[:, None] * y_stride + now + columns[None, :]
             before = tl.load(out, mask=is_row[:, None], other=0.0)
+            found = tl.dot(shrunk.to(b.dtype), b, input_precision=PRECISION)
             tl.store(out, (before + found).to(before.dtype), mask=is_row[:, None])
 
 
@@ -413,9 +396,18 @@ class Tiles(NamedTuple):
         return own, max(1, self.columns // own)
 
 
-SHRINK = {GROUP_ROWS: Tiles(256, 1024), PROMPT_GROUP_ROWS: Tiles(64, 1024)}
-EXPAND = {GROUP_ROWS: Tiles(256, 512), PROMPT_GROUP_ROWS: Tiles(128, 256)}
-"""By the size of a group: few columns a program, since a program waits and the others compute."""
+SHRINK = {"token": Tiles(256, 1024), "chunk": Tiles(64, 1024), "prompt": Tiles(64, 4096)}
+EXPAND = {"token": Tiles(256, 512), "chunk": Tiles(128, 256), "prompt": Tiles(128, 1024)}
+"""By what the groups are of. A program of few columns leaves much to the others, one of many looks
+up who and where less often and leaves fewer pieces of K to sum."""
+FEW_GROUPS = 64
+"""Up to so many groups of a prompt are a chunk: too few to keep a GPU busy with long programs."""
+
+
+def kind_of(groups: Groups, block_m: int) -> str:
+    if block_m == GROUP_ROWS:
+        return "token"
+    return "chunk" if len(groups.slots) <= FEW_GROUPS else "prompt"
 
 
 def warps_for(tiles: int, unit: int) -> int:
@@ -451,7 +443,7 @@ def shrink_paged(
     page = pool.shape[1]
     assert page % unit == 0 and in_features % unit == 0 and x.stride(1) == 1
     assert max_ranks % RANK_BLOCK == 0
-    own_unit, tiles = SHRINK[block_m].cut(unit)
+    own_unit, tiles = SHRINK[kind_of(groups, block_m)].cut(unit)
     splits = triton.cdiv(in_features, own_unit * tiles)
     partials = x.new_empty((splits, num_tokens, max_ranks), dtype=torch.float32)
     _shrink[(len(groups.slots), splits, max_ranks // RANK_BLOCK)](
@@ -489,13 +481,12 @@ def expand_paged(y: Tensor, shrunk: Shrunk, *, block_m: int = GROUP_ROWS) -> Non
     page, outs = pool.shape[1], site.out_features
     splits, num_tokens, ranks = partials.shape
     assert y.shape[1] == sum(outs) and y.stride(1) == 1 and len(y) == num_tokens
-    own_unit, tiles = EXPAND[block_m].cut(unit)
+    own_unit, tiles = EXPAND[kind_of(groups, block_m)].cut(unit)
     sizes = (outs[0], outs[1] if len(outs) > 1 else sum(outs))
     whole = (tables.pages.shape[1], num_tokens, ranks, splits)
     most = triton.next_power_of_2(splits)
-    grid = triton.cdiv(sum(outs), tiles * own_unit)
     if block_m == GROUP_ROWS:
-        _expand_tokens[(num_tokens, grid)](
+        _expand_tokens[(num_tokens, triton.cdiv(sum(outs), tiles * own_unit))](
             y,
             y.stride(0),
             pool,
@@ -515,7 +506,9 @@ def expand_paged(y: Tensor, shrunk: Shrunk, *, block_m: int = GROUP_ROWS) -> Non
             num_warps=warps_for(tiles, own_unit),
         )
         return
-    _expand[(len(groups.slots), grid)](
+    while math.gcd(*outs) % (tiles * own_unit):
+        tiles //= 2
+    _expand[(len(groups.slots), sum(outs) // (tiles * own_unit))](
         y,
         y.stride(0),
         pool,
@@ -525,7 +518,6 @@ def expand_paged(y: Tensor, shrunk: Shrunk, *, block_m: int = GROUP_ROWS) -> Non
         partials,
         site.first_module,
         *sizes,
-        sum(outs) // own_unit,
         *whole,
         PAGE=page,
         UNIT=own_unit,

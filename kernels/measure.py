@@ -228,12 +228,12 @@ def total(found: dict[str, tuple[float, int]]) -> tuple[float, int]:
 
 def tune(case: Case, what: str, copy: float) -> None:
     """Other cuts of the work than those in use."""
-    shrink, gate, rotate = lora.SHRINK[GROUP_ROWS], fused.GATE, fused.ROTATE_COLUMNS
+    shrink, gate, rotate = lora.SHRINK["token"], fused.GATE, fused.ROTATE_COLUMNS
     for columns in (512, 1024, 2048):
-        lora.SHRINK[GROUP_ROWS] = Tiles(256, columns)
+        lora.SHRINK["token"] = Tiles(256, columns)
         for name in SITES:
             show(what, case.rows, f"shrink {name} {columns}", *case.time_shrink(name), copy)
-    lora.SHRINK[GROUP_ROWS] = shrink
+    lora.SHRINK["token"] = shrink
     for columns in (256, 512, 1024):
         fused.GATE = Tiles(256, columns)
         show(what, case.rows, f"gate {columns}", *case.time_gate(), copy)

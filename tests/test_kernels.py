@@ -134,17 +134,22 @@ def assert_base_rows_untouched(
 
 @pytest.mark.parametrize("owners", OWNERS.values(), ids=OWNERS)
 @pytest.mark.parametrize("site", SITES.values(), ids=SITES)
-@pytest.mark.parametrize(("block_m", "columns"), [(16, 1024), (16, 32), (64, 32)])
+@pytest.mark.parametrize(
+    ("block_m", "kind", "columns"),
+    [(16, "token", 1024), (16, "token", 32), (64, "chunk", 32), (64, "prompt", 16)],
+)
 def test_lora_is_added_from_pages(
     owners: list[int],
     site: tuple[int, tuple[int, ...]],
     block_m: int,
+    kind: str,
     columns: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """However the work is cut."""
-    monkeypatch.setitem(lora.SHRINK, block_m, Tiles(16, columns))
-    monkeypatch.setitem(lora.EXPAND, block_m, Tiles(16, columns))
+    monkeypatch.setitem(lora.SHRINK, kind, Tiles(16, columns))
+    monkeypatch.setitem(lora.EXPAND, kind, Tiles(16, columns))
+    monkeypatch.setattr(lora, "FEW_GROUPS", 0 if kind == "prompt" else 64)
     torch.manual_seed(0)
     in_features, outs = site
     adapters = Adapters(in_features, outs)
