@@ -622,3 +622,22 @@ def test_a_long_prompt_comes_in_small_pieces_only_while_others_decode() -> None:
     assert tokens_of("beside") == 2, "twice as many as decode"
     scheduler.finish("alone")
     assert tokens_of("beside") == 24
+
+
+def test_waiting_requests_do_not_take_their_adapters_pages_from_each_other() -> None:
+    """Sixty requests, each for its own adapter, whose KV leaves room for a part of them: each is
+    copied once or twice, not once a step."""
+    names = [f"a{number}" for number in range(60)]
+    scheduler = Scheduler(AdapterRegistry({name: f"/{name}" for name in names}), policy="fcfs")
+    scheduler.reset(1, limits(140, max_running=64, budget=16))
+    for adapter in scheduler.registry:
+        adapter.become(AdapterState.VALIDATING)
+        adapter.read(0, AdapterInfo(adapter.key, "", 8, ("q_proj",), 1, 2, "digest"), 1)
+    for number, name in enumerate(names):
+        scheduler.add(make_request(name, [1] * 10, 40, name, at=float(number)))
+    worker, places = FakeWorker(140), 0
+    while posted := post(scheduler):
+        places += sum(isinstance(order, PlaceAdapter) for order in posted[0])
+        take(scheduler, worker, posted)
+    assert len(scheduler) == 0
+    assert places <= 3 * len(names), places

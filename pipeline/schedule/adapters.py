@@ -175,8 +175,9 @@ class AdapterRegistry:
 
     def idle(self, *, unwanted: bool = False) -> Iterator[Adapter]:
         """Adapters in pages that no running sequence has and nobody pinned: those first that nobody
-        waits for (with `unwanted` those alone), the least recently used first. Nothing is looked
-        through before the first is asked for."""
+        waits for (with `unwanted` those alone), the least recently used first; of those that others
+        wait for, the last that was asked for. Nothing is looked through before the first is asked
+        for."""
         idle = [
             adapter
             for adapter in self
@@ -185,7 +186,12 @@ class AdapterRegistry:
             and not (adapter.running or adapter.held or adapter.pinned)
             and not (unwanted and adapter.waiting)
         ]
-        yield from sorted(idle, key=lambda adapter: (adapter.waiting > 0, adapter.used))
+
+        def order(adapter: Adapter) -> tuple[bool, int]:
+            is_wanted = adapter.waiting > 0
+            return is_wanted, -adapter.used if is_wanted else adapter.used
+
+        yield from sorted(idle, key=order)
 
     # -- orders
 

@@ -268,6 +268,7 @@ class Scheduler:
         demand = self._worst_case()
         blocked = ""
         shortages: list[tuple[int, int]] = []
+        is_first = True
         for sequence in list(self.policy.order(self.waiting)):
             if blocked:
                 sequence.reason = blocked
@@ -281,7 +282,13 @@ class Scheduler:
             else:
                 need = demand.with_candidate(*_size(sequence))
                 adapter = sequence.adapter
-                if wait := self.residency.wait(adapter, need, shortages=shortages):
+                # The first that lacks its adapter may take the pages of one that others wait for;
+                # if all might, a thousand waiting requests would take them from each other.
+                wait = self.residency.wait(
+                    adapter, need, unwanted=not is_first, shortages=shortages
+                )
+                is_first = is_first and adapter.state is AdapterState.GPU
+                if wait:
                     # Others pass it, for a while: they do not need what it waits for.
                     sequence.reason = wait
                     is_old = now - sequence.request.arrived_at > PATIENCE_SECONDS
