@@ -482,6 +482,12 @@ class StopFound(Message, frozen=True):
     request_id: str
 
 
+class AnswerHeard(Message, frozen=True):
+    """server -> router: all text of this request is here; nobody need tell it again."""
+
+    request_id: str
+
+
 # --- detokenizer -> server ----------------------------------------------------------------------
 
 
@@ -919,6 +925,7 @@ ToRouter: TypeAlias = (
     | AdapterOrder
     | Tokens
     | StopFound
+    | AnswerHeard
     | Ready
     | Drain
     | Resume

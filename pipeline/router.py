@@ -22,6 +22,7 @@ from .messages import (
     AdapterRead,
     AdapterState,
     AdapterTable,
+    AnswerHeard,
     Batch,
     CloseStream,
     Drain,
@@ -78,6 +79,9 @@ class Router(Process):
         self._peers: dict[str, int] = {}  # name -> incarnation, of server and detokenizer
         self._answers: dict[tuple[int, int], asyncio.Future[Tokens]] = {}  # (step, rank)
         self._steps: set[asyncio.Task[None]] = set()
+        self._unheard: dict[str, tuple[Sequence, str | None]] = {}
+        """Those that have ended, and why, until the server has all their text: a detokenizer that
+        dies first is told them again."""
         self._wake = asyncio.Event()
         self._encoder = msgspec.msgpack.Encoder()
         self._draining = False
@@ -125,7 +129,10 @@ class Router(Process):
             case Abort():
                 self._abort(message.request_id, message.reason)
             case StopFound():
-                self._finish(message.request_id)
+                if sequence := self._finish(message.request_id):
+                    self._unheard[message.request_id] = (sequence, None)  # it will be found again
+            case AnswerHeard():
+                self._unheard.pop(message.request_id, None)
             case WorkerReady():
                 self._worker_is_ready(message)
             case AdapterRead():
@@ -186,6 +193,7 @@ class Router(Process):
         return 0, ""
 
     def _abort(self, request_id: str, reason: str) -> None:
+        self._unheard.pop(request_id, None)
         with self.spans.span("abort", request_id=request_id):
             if self._finish(request_id):
                 self._aborts += 1
@@ -203,6 +211,7 @@ class Router(Process):
     def _refuse(self, request_id: str, status: int, reason: str) -> None:
         """Ends a live request without its full answer; its client hears why."""
         self._finish(request_id)
+        self._unheard.pop(request_id, None)
         self.send("detokenizer", CloseStream(request_id))
         self._tell_server_refused(request_id, status, reason)
 
@@ -300,28 +309,31 @@ class Router(Process):
         restarted = self._peers.get(ready.name) not in (None, ready.incarnation)
         self._peers[ready.name] = ready.incarnation
         if restarted and ready.name == "server":
+            self._unheard.clear()
             orphans = [s.request.request_id for s in self.scheduler.sequences()]
             for request_id in orphans:
                 self._abort(request_id, "client gone")
             if orphans:
                 self.event("warning", f"server restarted; {len(orphans)} requests lost clients")
         if restarted and ready.name == "detokenizer":
-            for sequence in self.scheduler.sequences():
-                self._replay(sequence)
-            if len(self.scheduler):
-                self.event("warning", f"detokenizer restarted; {len(self.scheduler)} replayed")
+            untold: list[tuple[Sequence, str | None]] = [
+                (sequence, None) for sequence in self.scheduler.sequences()
+            ]
+            untold += self._unheard.values()
+            for sequence, finish_reason in untold:
+                self._replay(sequence, finish_reason)
+            if untold:
+                self.event("warning", f"detokenizer restarted; {len(untold)} replayed")
         self.say_ready()
 
-    def _replay(self, sequence: Sequence) -> None:
+    def _replay(self, sequence: Sequence, finish_reason: str | None) -> None:
         request = sequence.request
         self._open_stream(request)
         outputs = sequence.token_ids[sequence.num_prompt :]
-        self.send(
-            "detokenizer",
-            StreamTokens(
-                tuple(StreamToken(request.request_id, i, t) for i, t in enumerate(outputs))
-            ),
-        )
+        tokens = [StreamToken(request.request_id, i, t) for i, t in enumerate(outputs)]
+        if finish_reason:
+            tokens[-1] = msgspec.structs.replace(tokens[-1], finish_reason=finish_reason)
+        self.send("detokenizer", StreamTokens(tuple(tokens)))
 
     def _open_stream(self, request: Request) -> None:
         self.send(
@@ -405,6 +417,10 @@ class Router(Process):
             accepted = self.scheduler.accept(tokens, time.time())
         if not accepted:
             return
+        reasons = {token.request_id: token.finish_reason for token in accepted}
+        for sequence in self.scheduler.ended:
+            request_id = sequence.request.request_id
+            self._unheard[request_id] = (sequence, reasons[request_id])
         with self.spans.span("_send_to_detokenization_proc", tokens=len(accepted)):
             try:
                 self.outbox("detokenizer").send(StreamTokens(tuple(accepted)))

@@ -29,6 +29,7 @@ from .messages import (
     AdapterOrder,
     AdapterReply,
     AdapterTable,
+    AnswerHeard,
     Beat,
     Introduce,
     ProcessState,
@@ -163,6 +164,9 @@ class Server(Process):
         self._watch.close()
 
     def _deliver(self, delta: TextDelta) -> None:
+        if delta.finish_reason:
+            with contextlib.suppress(InboxFull):  # a dead router has forgotten it anyway
+                self.outbox("router").send(AnswerHeard(delta.request_id))
         stream = self.streams.get(delta.request_id)
         if stream is None:
             return

@@ -79,6 +79,8 @@ class Scheduler:
         self.preemptions = 0
         self.prefill_tokens = 0
         self.decode_tokens = 0
+        self.ended: list[Sequence] = []
+        """Whose last token came in the last `accept`."""
         self._by_request: dict[str, Sequence] = {}
         self._by_number: dict[int, Sequence] = {}
         self._next_number = 0
@@ -362,6 +364,7 @@ class Scheduler:
         A token of a sequence that has ended meanwhile was sampled past its stop: discarded.
         """
         accepted: list[StreamToken] = []
+        self.ended.clear()
         for sampled in tokens.tokens:
             sequence = self._by_number.get(sampled.sequence)
             if sequence is None:
@@ -383,6 +386,7 @@ class Scheduler:
             )
             if finish_reason:
                 self.finish(sequence.request.request_id)
+                self.ended.append(sequence)
         return accepted
 
     def _finish_reason(self, sequence: Sequence, token_id: int) -> str | None:
