@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .lora import RANK_BLOCK, Tiles, token_delta, warps_for
+from .lora import RANK_BLOCK, Tiles, module_at, token_delta, warps_for
 from .tables import Shrunk
 
 ROTATE_COLUMNS = 256
@@ -195,11 +195,8 @@ def _rotate_write(
     if LORA:
         slot = tl.load(owners + token)
         if slot >= 0:
-            # The module of each head, and what is known of it.
-            is_kv = (head >= Q_HEADS).to(tl.int32)
-            member = is_kv + (head >= Q_HEADS + KV_HEADS).to(tl.int32)
-            begin = is_kv * Q_HEADS + (member - is_kv) * KV_HEADS
-            width = tl.where(is_kv > 0, KV_HEADS, Q_HEADS) * DIM
+            column = head * DIM
+            member, begin, width = module_at(column, Q_HEADS * DIM, KV_HEADS * DIM)
             about = modules + slot * 21 + member * 3
             first = tl.load(about + 2, mask=is_head, other=0)
             delta = token_delta(
@@ -212,7 +209,7 @@ def _rotate_write(
                 pages + slot * max_pages,
                 tl.load(about, mask=is_head, other=0),
                 tl.load(about + 1, mask=is_head, other=0),
-                first + (head - begin) * DIM,
+                first + column - begin,
                 width,
                 is_head,
                 dim,

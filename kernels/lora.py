@@ -40,6 +40,16 @@ def page_tiles(pool, pages, at, inside, columns, PAGE: tl.constexpr):
 
 
 @triton.jit
+def module_at(column, out_0, out_1):
+    """Which of a site's modules, one to three side by side, a column belongs to: its number, its
+    first column and its width. The second and the third are alike."""
+    is_second = (column >= out_0).to(tl.int32)
+    is_third = (column >= out_0 + out_1).to(tl.int32)
+    begin = is_second * out_0 + is_third * out_1
+    return is_second + is_third, begin, tl.where(is_second > 0, out_1, out_0)
+
+
+@triton.jit
 def token_delta(
     partials,
     token,
@@ -281,11 +291,8 @@ def _expand_tokens(
     column = tile * UNIT
     out = y + token.to(tl.int64) * y_stride + column[:, None] + columns[None, :]
     before = tl.load(out, mask=is_tile[:, None], other=0.0)
-    # The module of each tile, and what is known of it; the second and the third are alike.
-    is_second = (column >= out_0).to(tl.int32)
-    is_third = (column >= out_0 + out_1).to(tl.int32)
-    width = tl.where(is_second > 0, out_1, out_0)
-    about = modules + slot * 21 + (first_module + is_second + is_third) * 3
+    member, begin, width = module_at(column, out_0, out_1)
+    about = modules + slot * 21 + (first_module + member) * 3
     first = tl.load(about + 2, mask=is_tile, other=0)
     delta = token_delta(
         partials,
@@ -297,7 +304,7 @@ def _expand_tokens(
         pages + slot * max_pages,
         tl.load(about, mask=is_tile, other=0),
         tl.load(about + 1, mask=is_tile, other=0),
-        first + column - is_second * out_0 - is_third * out_1,
+        first + column - begin,
         width,
         is_tile,
         columns,
@@ -360,12 +367,8 @@ def _expand(
     token = tl.load(tokens + start + rows, mask=is_row, other=0)
     # All tiles of a program lie in one module.
     first_tile = tl.program_id(1) * TILES
-    column = first_tile * UNIT
-    is_second = (column >= out_0).to(tl.int32)
-    is_third = (column >= out_0 + out_1).to(tl.int32)
-    begin = is_second * out_0 + is_third * out_1
-    width = tl.where(is_second > 0, out_1, out_0)
-    about = modules + slot * 21 + (first_module + is_second + is_third) * 3
+    member, begin, width = module_at(first_tile * UNIT, out_0, out_1)
+    about = modules + slot * 21 + (first_module + member) * 3
     own = tl.load(about)
     first_rank = tl.load(about + 1)
     first = tl.load(about + 2)

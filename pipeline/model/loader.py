@@ -24,6 +24,7 @@ from .layers import (
     Linear,
     LinearByRows,
     PackedLinear,
+    Product,
     RMSNorm,
     pair_heads,
 )
@@ -142,7 +143,7 @@ class ModelLoader:
     def load(self) -> Llama:
         """All weights, read and laid out. Raises `OperatorError` for a wrong or missing one."""
         table = self.table()
-        head: Callable[[Tensor], Tensor]
+        head: Product
         head = part = self.head(table)
         if self._shard.size > 1:
             head = GatheredHead(part, self._card.vocab_size, self._ranks)

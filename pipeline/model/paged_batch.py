@@ -76,6 +76,12 @@ class Inputs:
         return found
 
 
+def largest_rank(rows: Sequence[StepRow], store: AdapterStore) -> int:
+    """Of the adapters of these rows, padded; 0 where there are none."""
+    keys = {row.adapter for row in rows if row.adapter is not None}
+    return max((store.padded_rank(key) for key in keys), default=0)
+
+
 class PagedPlan:
     """A step on the host, padded to a bucket that has room for it, or not at all."""
 
@@ -104,9 +110,8 @@ class PagedPlan:
             self._describe_single(max_pages)
         if self._num_prompt_tokens:
             self._describe_prompts(max_pages if bucket else 0)
-        adapters = {row.adapter for row in rows if row.adapter is not None}
-        self.rank = max((store.padded_rank(key) for key in adapters), default=0)
-        if self.rank or (bucket and bucket.rank):
+        self.rank = bucket.rank if bucket else largest_rank(rows, store)
+        if self.rank:
             self._describe_adapters()
 
     def _place_tokens(self, history_width: int) -> None:
@@ -328,7 +333,7 @@ class PagedBatch:
         if "owners" in views:
             self.lora = PagedLora(
                 lora_sites(card),
-                plan.bucket.rank if plan.bucket else plan.rank,
+                plan.rank,
                 pool.view(*pool.shape[:2], -1),
                 store.tables,
                 views["owners"],

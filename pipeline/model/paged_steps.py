@@ -22,7 +22,7 @@ from .forward_batch import StepRow
 from .layers import Rotary
 from .llama import Llama
 from .lora import AdapterStore
-from .paged_batch import MOST_PROMPTS, Bucket, PagedBatch, PagedPlan
+from .paged_batch import MOST_PROMPTS, Bucket, PagedBatch, PagedPlan, largest_rank
 from .pages import PagePool
 
 ROWS = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 160, 192, 224, 256)
@@ -130,15 +130,13 @@ class PagedSteps:
         """The smallest captured step that takes these rows."""
         counts = [row.num_tokens for row in rows if row.num_tokens > 1]
         single, tokens = len(rows) - len(counts), sum(counts)
-        keys = {row.adapter for row in rows if row.adapter is not None}
-        rank = max((self._store.padded_rank(key) for key in keys), default=0)
         if len(counts) > MOST_PROMPTS:
             return None
         is_mixed = bool(counts) or not all(row.samples for row in rows)
         sizes = (
             _least(MIXED_ROWS if is_mixed else ROWS, single),
             _least(PROMPT_TOKENS, tokens) if is_mixed else 0,
-            _least(RANKS, rank),
+            _least(RANKS, largest_rank(rows, self._store)),
         )
         bucket = Bucket(*sizes)
         return bucket if bucket in self._captured else None
