@@ -12,7 +12,10 @@ import triton.language as tl
 from torch import Tensor
 
 
-@triton.jit(do_not_specialize=["max_pages", "window", "splits"])
+@triton.jit(
+    do_not_specialize=["max_pages", "window", "splits"],
+    do_not_specialize_on_alignment=["tables", "lengths"],
+)
 def _decode(
     q,
     q_stride,
@@ -196,7 +199,10 @@ def attend_decode_paged(
     return out
 
 
-@triton.jit(do_not_specialize=["max_pages", "window"])
+@triton.jit(
+    do_not_specialize=["max_pages", "window", "splits"],
+    do_not_specialize_on_alignment=["tables", "rows", "starts", "firsts", "positions", "lengths"],
+)
 def _prefill(
     q,
     q_stride,
@@ -208,13 +214,18 @@ def _prefill(
     positions,
     lengths,
     out,
+    partial_out,
+    partial_max,
+    partial_sum,
     max_pages,
     scale,
     window,
+    splits,
     KV_HEADS: tl.constexpr,
     GROUP: tl.constexpr,
     DIM: tl.constexpr,
     PAGE_SIZE: tl.constexpr,
+    IS_WHOLE: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_D: tl.constexpr,
     BLOCK_N: tl.constexpr,
@@ -243,6 +254,10 @@ def _prefill(
     begin = 0
     if window > 0:
         begin = tl.maximum(0, base + skipped + 1 - window) // BLOCK_N * BLOCK_N
+    if not IS_WHOLE:
+        each = tl.cdiv(tl.cdiv(last - begin, BLOCK_N), splits) * BLOCK_N
+        begin += tl.program_id(2) * each
+        last = tl.minimum(last, begin + each)
     largest = tl.full((BLOCK_M,), float("-inf"), dtype=tl.float32)
     total = tl.zeros((BLOCK_M,), dtype=tl.float32)
     found = tl.zeros((BLOCK_M, BLOCK_D), dtype=tl.float32)
@@ -275,12 +290,19 @@ def _prefill(
             weights.to(values.dtype), values, input_precision=PRECISION
         )
         largest = now
-    safe = tl.where(total > 0, total, 1.0)
-    tl.store(
-        out + token[:, None] * (KV_HEADS * GROUP * DIM) + head * DIM + dim[None, :],
-        (found / safe[:, None]).to(out.dtype.element_ty),
-        mask=mask,
-    )
+    heads = token * (KV_HEADS * GROUP) + head
+    if IS_WHOLE:
+        safe = tl.where(total > 0, total, 1.0)
+        tl.store(
+            out + heads[:, None] * DIM + dim[None, :],
+            (found / safe[:, None]).to(out.dtype.element_ty),
+            mask=mask,
+        )
+    else:
+        where = heads * splits + tl.program_id(2)
+        tl.store(partial_out + where[:, None] * DIM + dim[None, :], found, mask=mask)
+        tl.store(partial_max + where, largest, mask=is_query)
+        tl.store(partial_sum + where, total, mask=is_query)
 
 
 PREFILL_BLOCK = 64
@@ -288,6 +310,13 @@ PREFILL_BLOCK = 64
 CHUNK_BLOCK = 32
 """For a few hundred queries: with 64 every program would be alone on its multiprocessor, and wait
 for every block of keys (250 us a layer at 4 000 keys)."""
+CHUNK_PROGRAMS = 1024
+"""So many, by pieces of the context, where queries are few."""
+
+
+def chunk_splits(num_blocks: int, num_heads: int) -> int:
+    """Pieces of the context of so many blocks of queries."""
+    return min(8, triton.next_power_of_2(max(1, CHUNK_PROGRAMS // max(1, num_blocks * num_heads))))
 
 
 def attend_prefill_paged(
@@ -301,20 +330,27 @@ def attend_prefill_paged(
     scale: float,
     window: int,
     block: int = PREFILL_BLOCK,
+    splits: int = 1,
+    lead: int = 0,
 ) -> Tensor:
     """Attention of consecutive tokens of several sequences, each over its own pages, looking back.
 
     q [num_tokens, num_heads, head_dim]; tables int32 [num_sequences, max_pages]; blocks: of every
     `block` queries the sequence and the first query within it, int32 [num_blocks], the
     sequence -1 where there is no block; sequences:
-    first token in q, position of that token, number of tokens, int32 [num_sequences]
+    first token in q, position of that token, number of tokens, int32 [num_sequences]; `splits`:
+    pieces of the context, each attended by programs of its own, where the first `lead` tokens of q
+    are nobody's and the rest consecutive
     -> out [num_tokens, num_heads head_dim], of which only these sequences' tokens are written.
     """
-    _, num_heads, dim = q.shape
+    num_tokens, num_heads, dim = q.shape
     _, _, num_kv_heads, page_size, _ = pool.shape
     assert q.stride(1) == dim and q.stride(2) == 1 and out.is_contiguous()
     firsts, positions, lengths = sequences
-    _prefill[(len(blocks[0]), num_heads)](
+    cells = num_tokens * num_heads * splits if splits > 1 else 0
+    scratch = [q.new_empty(size, dtype=torch.float32) for size in (cells * dim, cells, cells)]
+    block_d = max(16, triton.next_power_of_2(dim))
+    _prefill[(len(blocks[0]), num_heads, splits)](
         q,
         q.stride(0),
         pool,
@@ -324,16 +360,25 @@ def attend_prefill_paged(
         positions,
         lengths,
         out,
+        *scratch,
         tables.shape[1],
         scale,
         window,
+        splits,
         KV_HEADS=num_kv_heads,
         GROUP=num_heads // num_kv_heads,
         DIM=dim,
         PAGE_SIZE=page_size,
+        IS_WHOLE=splits == 1,
         BLOCK_M=block,
-        BLOCK_D=max(16, triton.next_power_of_2(dim)),
+        BLOCK_D=block_d,
         BLOCK_N=64,
         PRECISION="ieee" if pool.dtype.itemsize == 4 else "tf32",
     )
+    if splits > 1:
+        first = lead * num_heads * splits
+        parts = (scratch[0][first * dim :], scratch[1][first:], scratch[2][first:])
+        _combine[((num_tokens - lead) * num_heads,)](
+            *parts, out[lead:], splits, DIM=dim, MOST=MOST_SPLITS, BLOCK_D=block_d, num_warps=2
+        )
     return out

@@ -35,7 +35,10 @@ def _add_norm(hidden, delta, weight, out, eps, SIZE: tl.constexpr, BLOCK: tl.con
     tl.store(out + row * SIZE + at, (x * scale * gain).to(out.dtype.element_ty), mask=inside)
 
 
-@triton.jit(do_not_specialize=["module", "max_pages", "num_tokens", "ranks", "splits"])
+@triton.jit(
+    do_not_specialize=["module", "max_pages", "num_tokens", "ranks", "splits"],
+    do_not_specialize_on_alignment=["owners"],
+)
 def _add_norm_lora(
     hidden,
     delta,
@@ -151,7 +154,17 @@ def _sizes(shrunk: Shrunk) -> tuple[int, int, int, int]:
     return shrunk.tables.pages.shape[1], num_tokens, ranks, splits
 
 
-@triton.jit(do_not_specialize=["max_pages", "num_tokens", "ranks", "splits"])
+@triton.jit(
+    do_not_specialize=["max_pages", "num_tokens", "ranks", "splits"],
+    do_not_specialize_on_alignment=[
+        "places_page",
+        "places",
+        "partials",
+        "pages",
+        "modules",
+        "owners",
+    ],
+)
 def _rotate_write(
     heads,
     stride,
@@ -310,7 +323,10 @@ def _silu_mul(gate_up, out, SIZE: tl.constexpr, BLOCK: tl.constexpr):
     tl.store(out + row * SIZE + at, result.to(out.dtype.element_ty), mask=inside)
 
 
-@triton.jit(do_not_specialize=["max_pages", "num_tokens", "ranks", "splits"])
+@triton.jit(
+    do_not_specialize=["max_pages", "num_tokens", "ranks", "splits"],
+    do_not_specialize_on_alignment=["owners"],
+)
 def _silu_mul_lora(
     gate_up,
     out,

@@ -99,16 +99,17 @@ def group_shrunk(
     is_row,
     num_tokens,
     ranks,
-    splits,
     rank,
     is_rank,
-    MOST: tl.constexpr,
+    SPLITS: tl.constexpr,
 ):
     """x @ A.T at `rank` for tokens of a group, its pieces summed. float32 [tokens, ranks]"""
-    split = tl.arange(0, MOST)
-    at = (split[:, None] * num_tokens + token[None, :])[:, :, None] * ranks + rank[None, None, :]
-    inside = ((split < splits)[:, None] & is_row[None, :])[:, :, None] & is_rank[None, None, :]
-    return tl.sum(tl.load(partials + at, mask=inside, other=0.0), axis=0)
+    at = token[:, None] * ranks + rank[None, :]
+    inside = is_row[:, None] & is_rank[None, :]
+    found = tl.load(partials + at, mask=inside, other=0.0)
+    for split in tl.static_range(1, SPLITS):
+        found += tl.load(partials + split * num_tokens * ranks + at, mask=inside, other=0.0)
+    return found
 
 
 @triton.jit
@@ -162,7 +163,10 @@ def _shrink_group(
     tl.store(partials + where, found, mask=is_row[:, None] & is_rank[None, :])
 
 
-@triton.jit(do_not_specialize=["site", "max_pages", "num_tokens", "ranks", "in_tiles"])
+@triton.jit(
+    do_not_specialize=["site", "max_pages", "num_tokens", "ranks", "in_tiles"],
+    do_not_specialize_on_alignment=["slots", "starts", "counts", "tokens"],
+)
 def _shrink(
     x,
     x_stride,
@@ -257,7 +261,8 @@ def _shrink(
         "num_tokens",
         "ranks",
         "splits",
-    ]
+    ],
+    do_not_specialize_on_alignment=["owners"],
 )
 def _expand_tokens(
     y,
@@ -325,8 +330,8 @@ def _expand_tokens(
         "max_pages",
         "num_tokens",
         "ranks",
-        "splits",
-    ]
+    ],
+    do_not_specialize_on_alignment=["slots", "starts", "counts", "tokens"],
 )
 def _expand(
     y,
@@ -345,11 +350,10 @@ def _expand(
     max_pages,
     num_tokens,
     ranks,
-    splits,
     PAGE: tl.constexpr,
     UNIT: tl.constexpr,
     TILES: tl.constexpr,
-    MOST: tl.constexpr,
+    SPLITS: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_R: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -372,17 +376,19 @@ def _expand(
     own = tl.load(about)
     first_rank = tl.load(about + 1)
     first = tl.load(about + 2)
-    for start_rank in range(0, own, BLOCK_R):
+    # Not pipelined: there is but one block of ranks as a rule, and pages looked up ahead go
+    # through shared memory and its barriers.
+    for start_rank in tl.range(0, own, BLOCK_R, num_stages=1):
         rank = start_rank + tl.arange(0, BLOCK_R)
         is_rank = rank < own
         shrunk = group_shrunk(
-            partials, token, is_row, num_tokens, ranks, splits, first_rank + rank, is_rank, MOST
+            partials, token, is_row, num_tokens, ranks, first_rank + rank, is_rank, SPLITS
         )
-        for tile in range(first_tile, first_tile + TILES):
+        for tile in tl.range(first_tile, first_tile + TILES, num_stages=1):
             now = tile * UNIT
-            b = rank_block(pool, own_pages, first, width, rank, is_rank, now - begin, columns, PAGE)
             out = y + token.to(tl.int64)[:, None] * y_stride + now + columns[None, :]
             before = tl.load(out, mask=is_row[:, None], other=0.0)
+            b = rank_block(pool, own_pages, first, width, rank, is_rank, now - begin, columns, PAGE)
             found = tl.dot(shrunk.to(b.dtype), b, input_precision=PRECISION)
             tl.store(out, (before + found).to(before.dtype), mask=is_row[:, None])
 
@@ -399,7 +405,7 @@ class Tiles(NamedTuple):
         return own, max(1, self.columns // own)
 
 
-SHRINK = {"token": Tiles(256, 1024), "chunk": Tiles(64, 1024), "prompt": Tiles(64, 4096)}
+SHRINK = {"token": Tiles(256, 1024), "chunk": Tiles(128, 512), "prompt": Tiles(64, 4096)}
 EXPAND = {"token": Tiles(256, 512), "chunk": Tiles(128, 256), "prompt": Tiles(128, 1024)}
 """By what the groups are of. A program of few columns leaves much to the others, one of many looks
 up who and where less often and leaves fewer pieces of K to sum."""
@@ -521,11 +527,11 @@ def expand_paged(y: Tensor, shrunk: Shrunk, *, block_m: int = GROUP_ROWS) -> Non
         partials,
         site.first_module,
         *sizes,
-        *whole,
+        *whole[:3],
         PAGE=page,
         UNIT=own_unit,
         TILES=tiles,
-        MOST=most,
+        SPLITS=splits,
         BLOCK_M=block_m,
         BLOCK_R=RANK_BLOCK,
         PRECISION=precision(y),

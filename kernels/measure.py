@@ -20,7 +20,14 @@ from torch import Tensor
 from . import fused, lora
 from .attention import attend_decode_paged
 from .fused import add_norm_, rotate_write, silu_mul
-from .lora import GROUP_ROWS, RANK_BLOCK, Tiles, shrink_paged
+from .lora import (
+    GROUP_ROWS,
+    PROMPT_GROUP_ROWS,
+    RANK_BLOCK,
+    Tiles,
+    expand_paged,
+    shrink_paged,
+)
 from .tables import AdapterTables, Groups, Shrunk, Site
 
 HIDDEN, INTERMEDIATE, HEADS, KV_HEADS, DIM, PAGE_SIZE = 4096, 14336, 32, 8, 128, 16
@@ -73,22 +80,24 @@ def make_adapters(ranks: list[int]) -> Adapters:
     return Adapters(pool, tables, ranks)
 
 
-def make_groups(owners: list[int]) -> tuple[Groups, Tensor]:
+def make_groups(owners: list[int], rows: int = GROUP_ROWS, most: int = 0) -> Groups:
+    """Groups of at most so many tokens, and places for `most` (or a group a token)."""
     found: list[tuple[int, int, int]] = []
     tokens: list[int] = []
     order = sorted(range(len(owners)), key=lambda token: owners[token])
     for slot, members in itertools.groupby(order, key=lambda token: owners[token]):
         own = list(members)
-        for start in range(0, len(own), GROUP_ROWS):
-            part = own[start : start + GROUP_ROWS]
+        for start in range(0, len(own), rows):
+            part = own[start : start + rows]
             found.append((slot, len(tokens), len(part)))
             tokens += part
-    found += [(-1, 0, 0)] * (len(owners) - len(found))
+    found += [(-1, 0, 0)] * ((most or len(owners)) - len(found))
     slots, starts, counts = torch.tensor(found, dtype=torch.int32, device="cuda").t().contiguous()
-    ids = torch.tensor(tokens, dtype=torch.int32, device="cuda")
-    return Groups(slots, starts, counts, ids), torch.tensor(
-        owners, dtype=torch.int32, device="cuda"
-    )
+    return Groups(slots, starts, counts, ints(tokens))
+
+
+def ints(values: list[int]) -> Tensor:
+    return torch.tensor(values, dtype=torch.int32, device="cuda")
 
 
 def microseconds(launch: Callable[[int], object]) -> float:
@@ -117,7 +126,7 @@ class Case:
 
     def __init__(self, adapters: Adapters, owners: list[int]) -> None:
         self.adapters, self.owners = adapters, owners
-        self.groups, self.owner_ids = make_groups(owners)
+        self.groups, self.owner_ids = make_groups(owners), ints(owners)
         self.rows = len(owners)
         self.max_rank = max(adapters.ranks[owner] for owner in owners)
         self.rank_sum = sum(adapters.ranks[owner] for owner in set(owners))
@@ -125,17 +134,21 @@ class Case:
     def randn(self, width: int) -> Tensor:
         return torch.randn(self.rows, width, dtype=torch.bfloat16, device="cuda")
 
-    def shrink(self, name: str, layer: int, x: Tensor) -> Shrunk:
-        first = 0
-        for index, (site, (_, outs)) in enumerate(SITES.items()):
-            if site == name:
-                about = Site(index, first, outs)
-                ranks = -(-self.max_rank * len(outs) // RANK_BLOCK) * RANK_BLOCK
-                tables = (self.adapters.tables, self.groups, self.owner_ids, about)
-                pool = self.adapters.pool[layer]
-                return shrink_paged(x, pool, *tables, max_ranks=ranks, unit=256)
-            first += len(outs)
-        raise KeyError(name)
+    def shrink(self, name: str, layer: int, x: Tensor, block_m: int = GROUP_ROWS) -> Shrunk:
+        index = list(SITES).index(name)
+        outs = SITES[name][1]
+        first = sum(len(own) for _, own in list(SITES.values())[:index])
+        return shrink_paged(
+            x,
+            self.adapters.pool[layer],
+            self.adapters.tables,
+            self.groups,
+            self.owner_ids,
+            Site(index, first, outs),
+            max_ranks=-(-self.max_rank * len(outs) // RANK_BLOCK) * RANK_BLOCK,
+            unit=256,
+            block_m=block_m,
+        )
 
     def time_shrink(self, name: str) -> tuple[float, int]:
         in_features, outs = SITES[name]
@@ -177,6 +190,53 @@ class Case:
             "gate": self.time_gate(),
             "norm, down": self.time_add_norm("down"),
         }
+
+
+class PromptCase(Case):
+    """So many tokens of a prompt for each of some adapters; with places for more where it is a
+    piece of one beside others that decode."""
+
+    def __init__(self, adapters: Adapters, tokens: int, most: int = 0) -> None:
+        super().__init__(
+            adapters, [slot for slot in range(len(adapters.ranks)) for _ in range(tokens)]
+        )
+        count = -(-tokens // PROMPT_GROUP_ROWS) * len(adapters.ranks)
+        self.groups = make_groups(self.owners, PROMPT_GROUP_ROWS, most or count)
+
+    def time_site(self, name: str) -> tuple[float, float, float]:
+        """Microseconds of shrink and of expand, and operations of each."""
+        in_features, outs = SITES[name]
+        x, y = self.randn(in_features), self.randn(sum(outs))
+        pieces = [self.shrink(name, layer, x, PROMPT_GROUP_ROWS) for layer in range(LAYERS)]
+        operations = 2.0 * self.rows * self.max_rank
+        return (
+            microseconds(lambda n: self.shrink(name, n, x, PROMPT_GROUP_ROWS)),
+            microseconds(lambda n: expand_paged(y, pieces[n], block_m=PROMPT_GROUP_ROWS)),
+            operations,
+        )
+
+
+def show_prompts(adapters: Adapters, tokens: int, most: int, what: str) -> None:
+    case = PromptCase(adapters, tokens, most)
+    for name, (in_features, outs) in SITES.items():
+        shrink, expand, each = case.time_site(name)
+        figures = {"kernel": f"prompt {name}", "tokens": case.rows, "case": what}
+        figures |= {"shrink_us": round(shrink, 1), "expand_us": round(expand, 1)}
+        figures["shrink_tflops"] = round(each * len(outs) * in_features / shrink / 1e6, 1)
+        figures["expand_tflops"] = round(each * sum(outs) / expand / 1e6, 1)
+        print(json.dumps(figures), flush=True)
+
+
+def tune_prompts(adapters: Adapters) -> None:
+    kinds = lora.SHRINK["chunk"], lora.EXPAND["chunk"]
+    for unit, columns in ((64, 512), (64, 1024), (128, 512), (128, 1024), (128, 2048)):
+        lora.SHRINK["chunk"] = Tiles(unit, columns)
+        show_prompts(adapters, 256, 36, f"shrink {unit} {columns}")
+    lora.SHRINK["chunk"] = kinds[0]
+    for unit, columns in ((64, 64), (128, 128), (128, 256), (256, 256)):
+        lora.EXPAND["chunk"] = Tiles(unit, columns)
+        show_prompts(adapters, 256, 36, f"expand {unit} {columns}")
+    lora.EXPAND["chunk"] = kinds[1]
 
 
 def time_attention(rows: int, length: int) -> tuple[float, int]:
@@ -252,6 +312,12 @@ def main() -> None:
     copy = copy_rate()
     print(json.dumps({"device": torch.cuda.get_device_name(), "copy_gb_s": round(copy / 1e9)}))
     with torch.inference_mode():
+        one = make_adapters([16])
+        if given.tune:
+            tune_prompts(one)
+        show_prompts(one, 256, 36, "a piece")
+        if not given.tune:
+            show_prompts(make_adapters([16] * 128), 256, 0, "distinct")
         most = max(given.rows)
         adapters = make_adapters([16] * most)
         for rows, (what, owners) in itertools.product(given.rows, CASES.items()):

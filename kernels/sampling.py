@@ -24,7 +24,7 @@ def _best_of_block(logits, stride, values, token_ids, size, BLOCK: tl.constexpr)
     tl.store(token_ids + spot, block * BLOCK + place)
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=["places", "history"])
 def _best_of_row(values, token_ids, places, history, chosen, num_blocks, BLOCKS: tl.constexpr):
     row = tl.program_id(0)
     block = tl.arange(0, BLOCKS)

@@ -79,6 +79,10 @@ VLLM_8B: dict[str, dict[int, float]] = {
 128 out, dummy weights, `max_loras=128`."""
 
 
+SETTLED = 4
+"""Steps after which what was planned before them no longer shows."""
+
+
 class Engine:
     """One runner and its scheduler, with adapters that are placed."""
 
@@ -272,6 +276,7 @@ def interference(engine: Engine, names: list[str], streams: int) -> None:
     steps = engine.run()
     while next(steps)[1].phase != "decode":
         pass
+    gaps(SETTLED)
     for _ in range(3):
         told("undisturbed", gaps(200))
         engine.ask(None, 4000, 1)
@@ -281,11 +286,13 @@ def interference(engine: Engine, names: list[str], streams: int) -> None:
             found += gaps(1)
         told("a prompt of 4000 tokens", found)
         say("its first token", ms=(time.perf_counter() - began) * 1e3)
+        gaps(SETTLED)
         loads = engine.replace_adapters(names[streams : streams + 50])
         found = gaps(1)
         while not all(load.done() for load in loads):
             found += gaps(1)
         told(f"{len(loads)} adapters load", found)
+        gaps(SETTLED)
     deque(steps, maxlen=0)
 
 

@@ -227,10 +227,11 @@ def test_decode_attention_equals_the_plain_one(
     torch.testing.assert_close(out, expected.flatten(1), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("splits", [1, 4])
 @pytest.mark.parametrize("window", [0, 9])
 @pytest.mark.parametrize(("heads", "kv_heads", "dim"), [(6, 2, 16), (9, 3, 64)])
 def test_prefill_attention_equals_the_plain_one(
-    heads: int, kv_heads: int, dim: int, window: int
+    heads: int, kv_heads: int, dim: int, window: int, splits: int
 ) -> None:
     """Whole prompts and pieces of prompts whose first tokens are in the pages already."""
     torch.manual_seed(2)
@@ -280,6 +281,8 @@ def test_prefill_attention_equals_the_plain_one(
         out,
         scale=dim**-0.5,
         window=window,
+        splits=splits,
+        lead=3,
     )
     torch.testing.assert_close(out, expected.flatten(1), rtol=1e-4, atol=1e-4, equal_nan=True)
 

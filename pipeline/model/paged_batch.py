@@ -23,6 +23,7 @@ from ...kernels.attention import (
     PREFILL_BLOCK,
     attend_decode_paged,
     attend_prefill_paged,
+    chunk_splits,
 )
 from ...kernels.fused import can_rotate, rotate_write
 from ...kernels.lora import (
@@ -353,8 +354,8 @@ class PagedBatch:
     ) -> Tensor:
         views, q = self._views, heads[:, :num_heads]
         out = heads.new_empty((len(heads), num_heads * heads.shape[2]))
-        if "lengths" in views:
-            single = len(views["lengths"])
+        single = len(views["lengths"]) if "lengths" in views else 0
+        if single:
             attend_decode_paged(
                 q[:single],
                 pool,
@@ -367,6 +368,9 @@ class PagedBatch:
         if "prompt_blocks" in views:
             rows, starts = views["prompt_blocks"]
             firsts, positions, lengths = views["prompt_sequences"]
+            splits = 1
+            if self._block == CHUNK_BLOCK:
+                splits = chunk_splits((len(q) - single) // CHUNK_BLOCK, num_heads)
             attend_prefill_paged(
                 q,
                 pool,
@@ -377,6 +381,8 @@ class PagedBatch:
                 scale=scale,
                 window=window,
                 block=self._block,
+                splits=splits,
+                lead=single,
             )
         return out
 

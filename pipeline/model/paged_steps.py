@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...kernels.ahead import compiled_ahead
+from ...kernels.attention import PREFILL_BLOCK
 from ...kernels.sampling import best_tokens
 from ..card import ModelCard
 from .device import ComputeQueue, sent
@@ -23,14 +25,16 @@ from .layers import Rotary
 from .llama import Llama
 from .lora import AdapterStore
 from .paged_batch import MOST_PROMPTS, Bucket, PagedBatch, PagedPlan, largest_rank
-from .pages import PagePool
+from .pages import PAGE_SIZE, PagePool, pages_for
 
 ROWS = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 160, 192, 224, 256)
 """Of single tokens alone."""
 MIXED_ROWS = (8, 32, 64, 128, 256)
-PROMPT_TOKENS = (64, 256, 512)
+PROMPT_TOKENS = (64, 192, 256, 512)
 """Of steps that carry prompts beside them."""
 RANKS = (0, 16, 64)
+LONG_PROMPT = 8192
+"""Enough for the kernels of long prompts."""
 
 
 @dataclass(frozen=True)
@@ -101,8 +105,9 @@ class PagedSteps:
         count = len(plan.samples)
         return StepResult(result.logits[:count], result.places[:count], result.best[:count])
 
-    def _result(self, model: Llama, batch: PagedBatch) -> StepResult:
-        logits, places = model(batch, self._pool.pages), batch.sample_history
+    def _result(self, model: Llama, batch: PagedBatch, pages: Tensor | None = None) -> StepResult:
+        logits = model(batch, self._pool.pages if pages is None else pages)
+        places = batch.sample_history
         best = places
         if len(places):
             best = best_tokens(logits, places, self._history.view(-1))
@@ -125,6 +130,10 @@ class PagedSteps:
             self._store,
             self._side,
         )
+
+    def _example(self, bucket: Bucket) -> PagedPlan:
+        """One token of the base, padded."""
+        return self._plan([StepRow(0, 0, 1, 1, [0], None)], bucket)
 
     def _bucket(self, rows: Sequence[StepRow]) -> Bucket | None:
         """The smallest captured step that takes these rows."""
@@ -156,6 +165,35 @@ class PagedSteps:
         buckets = [Bucket(*sizes) for sizes in (*alone, *mixed) if sizes[0] <= most_rows]
         return sorted(buckets, key=lambda bucket: -bucket.rows - bucket.prompt_tokens)
 
+    def make_kernels(
+        self,
+        model: Llama,
+        buckets: list[Bucket],
+        begun: Callable[[], object],
+        made: Callable[[], object],
+    ) -> None:
+        """All that steps of these buckets, and longer prompts, launch: many at a time, found by
+        tracing the smallest and the largest steps of a kind through two layers."""
+        part, pages = model.with_layers(model.layers[:2]), self._pool.pages[:2]
+        kinds: dict[tuple[int, int], list[Bucket]] = {}
+        for bucket in sorted(buckets):
+            kinds.setdefault(bucket[1:], []).append(bucket)
+        rank = max((bucket.rank for bucket in buckets), default=0)
+        plans = [self._example(Bucket(1, LONG_PROMPT, rank))]
+        plans += [self._example(own[i]) for own in kinds.values() for i in (0, -1)]
+        length = min(PREFILL_BLOCK, self._max_pages * PAGE_SIZE)
+        prompt = StepRow(0, 0, length, length, [*range(pages_for(length))], None)
+        plans.append(self._plan([prompt], None))
+        with compiled_ahead(begun, made):
+            for plan in plans:
+                self._result(
+                    part,
+                    self._batch(
+                        plan, sent(torch.from_numpy(plan.inputs.pack()), self._queue.device)
+                    ),
+                    pages,
+                )
+
     def capture(self, model: Llama, buckets: list[Bucket], bar: Callable[[], object]) -> None:
         """Runs a step of each bucket once, so that every kernel is made, and once more into a
         graph; `bar` is called after each."""
@@ -165,7 +203,7 @@ class PagedSteps:
             bar()
 
     def _capture(self, model: Llama, bucket: Bucket, memory: Any) -> Captured:
-        example = self._plan([StepRow(0, 0, 1, 1, [0], None)], bucket)
+        example = self._example(bucket)
         inputs = torch.from_numpy(example.inputs.pack()).to(self._queue.device)
 
         def step() -> StepResult:

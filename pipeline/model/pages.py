@@ -60,7 +60,10 @@ class PagePool:
     def put(self, pages: Tensor, content: Tensor) -> None:
         """Fills pages of every layer. content [num_layers, len(pages) page_elements]."""
         rows = self.pages.view(len(self.pages), self.num_pages, -1)
-        rows.index_copy_(1, pages, content.view(len(rows), len(pages), -1))
+        content = content.view(len(rows), len(pages), -1)
+        if content.is_cuda:  # copied 16 bytes at a time: nearly twice as fast as bfloat16 by itself
+            rows, content = rows.view(torch.complex128), content.view(torch.complex128)
+        rows.index_copy_(1, pages, content)
 
     def take(self, pages: Tensor) -> Tensor:
         """What `put` filled: a copy, [num_layers, len(pages) page_elements]."""

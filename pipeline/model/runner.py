@@ -59,7 +59,7 @@ from .step_bytes import StepBytes
 from .verify import Trial, compare, reference_logits
 
 if TYPE_CHECKING:  # they need Triton
-    from .paged_batch import PagedPlan
+    from .paged_batch import Bucket, PagedPlan
     from .paged_steps import PagedSteps
 
 MOST_GPU_ROWS = 256
@@ -263,6 +263,8 @@ class ModelRunner:
 
     def _warm_up(self) -> None:
         """Runs representative steps, so that the first request finds every kernel made."""
+        if self._paged is not None:
+            self._make_kernels(self._paged)
         steps = [*self._warm_up_steps()]
         with self._bar("warm-up", len(steps), "step") as bar:
             for step in steps:
@@ -281,13 +283,27 @@ class ModelRunner:
             most, length = LONG_ROWS[self._queue.device.type]
             self._time_kv(max(count for count in counts if count <= most), length)
 
-    def _capture(self, paged: PagedSteps) -> Sequence[int]:
-        """The numbers of rows that there are graphs of."""
+    def _buckets(self, paged: PagedSteps) -> list[Bucket]:
         config = self._config
-        buckets = paged.to_capture(
+        return paged.to_capture(
             config.max_running or MOST_GPU_ROWS,
             with_adapters=not (config.no_lora or config.no_lora_compute),
         )
+
+    def _make_kernels(self, paged: PagedSteps) -> None:
+        with self._bar("kernels", 0, "kernel") as bar:
+
+            def begun() -> None:
+                bar.total = (bar.total or 0) + 1
+
+            work = functools.partial(
+                paged.make_kernels, self._model, self._buckets(paged), begun, bar.update
+            )
+            self._queue.submit(work).result()
+
+    def _capture(self, paged: PagedSteps) -> Sequence[int]:
+        """The numbers of rows that there are graphs of."""
+        buckets = self._buckets(paged)
         with self._bar("graphs", len(buckets), "graph") as bar:
             work = functools.partial(paged.capture, self._model, buckets, bar.update)
             self._queue.submit(work).result()

@@ -30,9 +30,9 @@ from .policies import POLICIES, Policy
 from .residency import Residency
 from .sequence import Sequence, SequenceState
 
-CHUNK_TOKENS = 256
+CHUNK_TOKENS = 192
 """A step of an 8B model with so many prompt tokens takes less than twice what its decode rows
-alone take (kernels/NOTES.md), so a long prompt never stalls running streams."""
+alone take, though the prompt be long (kernels/NOTES.md), so it never stalls running streams."""
 MOST_OWNERS = (1 << 16) - 1
 PATIENCE_SECONDS = 2.0
 """So long a request whose adapter finds no room lets younger ones pass; then they wait behind it,
