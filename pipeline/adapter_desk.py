@@ -62,6 +62,8 @@ class AdapterDesk:
         self._plans: dict[str, PlanInMaking] = {}
         self._trials: dict[str, tuple[VerifyAdapter, Adapter, float]] = {}
         self._merge: MergeInMaking | None = None
+        self._target: Adapter | None = None
+        """Whom the scheduler's policy wanted merged last, and was tried."""
         self._fetches: set[asyncio.Task[None]] = set()
         self._reading: set[str] = set()
         """Adapters that workers which came (again) have not read yet."""
@@ -169,8 +171,9 @@ class AdapterDesk:
             self._reply(plan.order, 503, reason)
         self._plans.clear()
         if self._merge:
-            self._reply(self._merge.order, 503, reason)
+            self._reply_merge(self._merge, 503, reason)
             self._merge = None
+        self._target = None
 
     def _read(self, adapter: Adapter) -> None:
         """On every worker; a hub's adapter is fetched first, whole, by a process of its own."""
@@ -378,14 +381,30 @@ class AdapterDesk:
 
     # -- merging
 
+    def follow(self, target: Adapter | None) -> None:
+        """Has the workers keep merged what the scheduler's policy wants merged; with None, what is
+        merged stays, since it is in nobody's way. One that could not be is not tried again before
+        another was wanted."""
+        if target is self._target:
+            return
+        config = self._router.config
+        if target is None or target.merged or config.no_lora or config.no_lora_compute:
+            self._target = target
+        elif not self._merge and target.info is not None:
+            self._target = target
+            self._begin_merge(None, target)
+
     def _start_merge(self, order: MergeAdapter) -> None:
         if self._merge:
-            raise AdapterRefused(409, f"{self._merge.order.name or 'an unmerge'} is under way")
+            raise AdapterRefused(409, f"{self._merge.name or 'an unmerge'} is under way")
         adapter = self._registry.acquire(order.name) if order.name else None
         if adapter is not None and adapter.info is None:
             raise AdapterRefused(409, f"adapter {order.name} is {adapter.state.value}")
         if self._router.config.no_lora or self._router.config.no_lora_compute:
             raise AdapterRefused(409, "an ablation flag keeps adapters from being computed")
+        self._begin_merge(order, adapter)
+
+    def _begin_merge(self, order: MergeAdapter | None, adapter: Adapter | None) -> None:
         self._merge = MergeInMaking(order, adapter)
         if adapter is not None:
             adapter.held += 1  # its host copy is read until all ranks have answered
@@ -406,15 +425,23 @@ class AdapterDesk:
             adapter.merged = adapter is merge.adapter and not errors
         if errors:
             self._router.tell_workers(MergeWeights(""))  # on the ranks that could
-            self._reply(merge.order, 507, f"not merged: {errors[0]}")
+            self._reply_merge(merge, 507, f"not merged: {errors[0]}")
+            if merge.order is None:
+                text = f"{merge.name} was not merged, its steps add it: {errors[0]}"
+                self._router.event("warning", text)
         elif merge.adapter is None:
-            self._reply(merge.order, 200, "the merged copy of the weights is given up")
+            self._reply_merge(merge, 200, "the merged copy of the weights is given up")
         else:
             self._router.tell_workers(UseMerged(merge.adapter.key))
             self._router.event("info", f"adapter {merge.adapter.name} is merged")
             word = "is merged: steps of it alone use that copy of the weights"
-            self._reply(merge.order, 200, f"adapter {merge.adapter.name} {word}")
+            self._reply_merge(merge, 200, f"adapter {merge.adapter.name} {word}")
         self._router.adapters_changed()
+
+    def _reply_merge(self, merge: MergeInMaking, status: int, text: str) -> None:
+        """To whoever ordered it; the scheduler's policy wants no answer."""
+        if merge.order is not None:
+            self._reply(merge.order, status, text)
 
     def _give_up_merged(self, adapter: Adapter) -> None:
         if adapter.merged:
@@ -433,6 +460,11 @@ class PlanInMaking:
 class MergeInMaking:
     """What the ranks said of it so far; no `adapter`: they give up their copy."""
 
-    order: MergeAdapter
+    order: MergeAdapter | None
+    """None: the scheduler's policy wants it."""
     adapter: Adapter | None
     errors: dict[int, str] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return self.adapter.name if self.adapter else ""

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import time
+from pathlib import Path
 
 import msgspec
 
 from .adapter_desk import AdapterDesk
-from .config import Config
+from .config import Config, OperatorError
 from .messages import (
     Abort,
     AdapterChecked,
@@ -20,6 +21,7 @@ from .messages import (
     AdapterOrder,
     AdapterPlaced,
     AdapterRead,
+    AdapterReply,
     AdapterState,
     AdapterTable,
     AnswerHeard,
@@ -36,6 +38,7 @@ from .messages import (
     Reset,
     Resume,
     RouterStats,
+    SetScheduler,
     StopFound,
     StreamToken,
     StreamTokens,
@@ -46,6 +49,8 @@ from .messages import (
 )
 from .process import Process, run_process
 from .schedule.adapters import Adapter, AdapterRefused, AdapterRegistry
+from .schedule.choice import changed_settings
+from .schedule.pets import LatencyTable
 from .schedule.scheduler import CHUNK_TOKENS, Limits, Overlong, Scheduler
 from .schedule.sequence import Sequence
 from .sockets import InboxFull
@@ -71,7 +76,9 @@ class Router(Process):
     def __init__(self, config: Config, rank: int = 0) -> None:
         super().__init__(config, "router")
         self.registry = AdapterRegistry(config.adapters())
-        self.scheduler = Scheduler(self.registry, policy=config.scheduler)
+        self.scheduler = Scheduler(
+            self.registry, settings=config.scheduling(), table=read_table(config.profile_table)
+        )
         self.spans = Spans()
         self._workers = tuple(f"worker-{rank}" for rank in range(config.tp))
         self._worker_ready: dict[int, WorkerReady] = {}
@@ -153,6 +160,8 @@ class Router(Process):
             case Resume():
                 self._draining = False
                 self.say_ready()
+            case SetScheduler():
+                self._set_scheduler(message)
             case _:
                 assert isinstance(message, AdapterOrder), message
                 self.desk.order(message)
@@ -286,6 +295,7 @@ class Router(Process):
     def adapters_changed(self) -> None:
         """They look different, and requests may run that could not."""
         self._table_changed = self._changed = True
+        self.scheduler.reconsider()
         self._wake.set()
 
     def refuse_hopeless(self, adapter: Adapter) -> None:
@@ -300,6 +310,32 @@ class Router(Process):
             elif not self.scheduler.can_ever_fit(total, sequence.adapter):
                 whose = "its adapter and those pinned"
                 self._refuse(request_id, 400, f"{total} tokens have no room beside {whose}")
+
+    # -- the policy
+
+    def _set_scheduler(self, order: SetScheduler) -> None:
+        """Changes what it names of the settings, and answers."""
+        try:
+            settings = changed_settings(self.scheduler.settings, order, self.config.model)
+        except ValueError as error:
+            status, text = 400, str(error)
+        else:
+            self.scheduler.set_policy(settings)
+            status, text = 200, f"the scheduler's policy is {settings.policy}"
+            self.event("info", text)
+            self._changed = True
+            self._wake.set()
+            self.publish_stats()  # who asks next must see it
+        reply = AdapterReply(order=order.order, status=status, text=text, at=time.time(), name="")
+        self.send(order.reply_to, reply)
+
+    def _tell_given_up(self) -> None:
+        """Clients of requests that the policy has ended hear why."""
+        for sequence, reason in self.scheduler.refused:
+            self._aborts += 1
+            self._refuse(sequence.request.request_id, 503, reason)
+            self._changed = True
+        self.scheduler.refused.clear()
 
     # -- server and detokenizer
 
@@ -370,6 +406,8 @@ class Router(Process):
                 started = time.perf_counter_ns()
                 with self.spans.span("_init_batch"):
                     batch = self.scheduler.next_batch(time.time())
+                self._tell_given_up()
+                self.desk.follow(self.scheduler.policy.merge_target)
                 self.desk.tell_workers()
                 self._schedule_us += (time.perf_counter_ns() - started) // 1000
                 if batch is None:
@@ -417,10 +455,11 @@ class Router(Process):
             accepted = self.scheduler.accept(tokens, time.time())
         if not accepted:
             return
-        reasons = {token.request_id: token.finish_reason for token in accepted}
-        for sequence in self.scheduler.ended:
-            request_id = sequence.request.request_id
-            self._unheard[request_id] = (sequence, reasons[request_id])
+        if ended := self.scheduler.ended:
+            reasons = {t.request_id: t.finish_reason for t in accepted if t.finish_reason}
+            for sequence in ended:
+                request_id = sequence.request.request_id
+                self._unheard[request_id] = (sequence, reasons[request_id])
         with self.spans.span("_send_to_detokenization_proc", tokens=len(accepted)):
             try:
                 self.outbox("detokenizer").send(StreamTokens(tuple(accepted)))
@@ -476,6 +515,8 @@ class Router(Process):
                 self.beacon.publish(self._table())
             if not self._steps and not self.scheduler.running:
                 self.scheduler.check()
+            if self.scheduler.policy.overdue(self.scheduler.waiting, now):
+                self._wake.set()  # nothing else may happen for a while
             await asyncio.sleep(VIEW_SECONDS)
 
     def _table(self) -> AdapterTable:
@@ -499,8 +540,25 @@ class Router(Process):
                 preemptions=scheduler.preemptions,
                 aborts=self._aborts,
                 schedule_us=self._schedule_us,
+                scheduling=scheduler.settings,
             )
         )
+
+
+def read_table(path: str) -> LatencyTable:
+    """Of `--profile-table`; "" is the linear estimate. Raises `OperatorError`."""
+    if not path:
+        return LatencyTable()
+    try:
+        return LatencyTable.decode(Path(path).read_bytes())
+    except OSError as error:
+        raise OperatorError(
+            f"cannot read {path}: {error.strerror}", "see --profile-table"
+        ) from error
+    except ValueError as error:
+        raise OperatorError(
+            f"{path} is no table of latencies: {error}", "see --profile-table"
+        ) from error
 
 
 if __name__ == "__main__":
