@@ -404,6 +404,7 @@ class Router(Process):
             self.desk.tell_workers()
             while len(self._steps) < STEPS_IN_FLIGHT and self.scheduler.epoch:
                 started = time.perf_counter_ns()
+                prompts = self.scheduler.prefill_tokens
                 with self.spans.span("_init_batch"):
                     batch = self.scheduler.next_batch(time.time())
                 self._tell_given_up()
@@ -413,11 +414,12 @@ class Router(Process):
                 if batch is None:
                     break
                 self._changed = True
-                step = asyncio.create_task(self._run_step(batch))
+                decodes = self.scheduler.prefill_tokens == prompts
+                step = asyncio.create_task(self._run_step(batch, decodes))
                 self._steps.add(step)
             await self._wake.wait()
 
-    async def _run_step(self, batch: Batch) -> None:
+    async def _run_step(self, batch: Batch, decodes: bool) -> None:
         """One step: the same bytes to every rank, and rank 0's tokens when all have answered."""
         loop = asyncio.get_running_loop()
         answers = []
@@ -427,8 +429,7 @@ class Router(Process):
             self._answers[batch.step, rank] = answer
             answers.append(answer)
             self.outbox(name).send_frame(frame)
-        decoding = all(row.num_tokens == 1 for row in batch.rows)
-        with self.spans.span("_decode_batch" if decoding else "_prefill_batch", step=batch.step):
+        with self.spans.span("_decode_batch" if decodes else "_prefill_batch", step=batch.step):
             results = await asyncio.gather(*answers)
         task = asyncio.current_task()
         assert task is not None
@@ -439,7 +440,8 @@ class Router(Process):
             self._step_failed(batch, errors[0])
         else:
             self._accept(results[0])
-            self._check_ranks(batch, results)
+            if len(results) > 1:
+                self._check_ranks(batch, results)
 
     def _take_answer(self, tokens: Tokens) -> None:
         """A rank's word on a step. Where one failed, the others may wait for it for ever."""

@@ -245,8 +245,8 @@ def test_every_request_gets_the_answer_it_gets_alone(depth: int, policy: str) ->
 @pytest.mark.parametrize("seed", range(120))
 def test_law_and_answers_hold_under_random_operations(seed: int) -> None:
     """Add, step, abort, load, unload, reload, pin, verify, lose pages to others, lose the worker,
-    change the policy, in any order: the pool's law holds after each, and who is not aborted gets the tokens it gets
-    alone."""
+    change the policy, in any order: the pool's law holds after each, and who is not aborted gets
+    the tokens it gets alone."""
     rng = random.Random(seed)
     num_pages, budget = rng.randint(17, 26), rng.randint(1, 20)
     policy = rng.choice(POLICIES)
