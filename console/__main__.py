@@ -97,6 +97,14 @@ def command_parser() -> argparse.ArgumentParser:
     logs.add_argument("process", nargs="?", help="only this one's")
     logs.add_argument("--follow", "-f", action="store_true", help="go on as they grow")
     logs.add_argument("--lines", "-n", type=int, default=200, metavar="N", help="how many back")
+    scheduler = add("scheduler", "who is admitted first; with any setting, from now on by it")
+    scheduler.add_argument("policy", nargs="?", metavar="POLICY", help="as up --scheduler takes")
+    scheduler.add_argument(
+        "--fair-weight", action="append", metavar="NAME=W", help="all weights of vtc_fair anew"
+    )
+    scheduler.add_argument("--slo-seconds", type=float, metavar="S", help="as in up")
+    for flag in ("--batch-num-adapters", "--max-wait-tokens", "--max-per-adapter"):
+        scheduler.add_argument(flag, type=int, metavar="N", help="as in up")
     add("doctor", "what this machine has and what is missing")
     adapters = add("adapters", "the adapters of the running pipeline")
     verbs = adapters.add_subparsers(dest="verb", metavar="VERB")
@@ -164,6 +172,10 @@ def dispatch(given: argparse.Namespace, rest: list[str]) -> int:
             return verbs.logs(config, given.process, given.follow, given.lines, given.json)
         case "doctor":
             return verbs.doctor(given.run, given.json)
+        case "scheduler":
+            from . import scheduler_verb
+
+            return scheduler_verb.scheduler(config, given)
         case "adapters":
             from . import adapter_verbs
 

@@ -270,6 +270,8 @@ class AdapterReply(Message, frozen=True, kw_only=True):
     adapters: tuple[AdapterView, ...] = ()
     plans: tuple[AdapterPlan, ...] = ()
     verification: Verification | None = None
+    scheduling: SchedulerSettings | None = None
+    """What a `SetScheduler` made of the settings."""
 
 
 # --- router -> every worker ---------------------------------------------------------------------

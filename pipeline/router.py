@@ -326,7 +326,14 @@ class Router(Process):
             self._changed = True
             self._wake.set()
             self.publish_stats()  # who asks next must see it
-        reply = AdapterReply(order=order.order, status=status, text=text, at=time.time(), name="")
+        reply = AdapterReply(
+            order=order.order,
+            status=status,
+            text=text,
+            at=time.time(),
+            name="",
+            scheduling=self.scheduler.settings,
+        )
         self.send(order.reply_to, reply)
 
     def _tell_given_up(self) -> None:
