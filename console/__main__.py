@@ -132,6 +132,14 @@ def command_parser() -> argparse.ArgumentParser:
     add_verb("unmerge", "give the copy with a merged adapter up")
     plan = add_verb("plan", "what loading directories would take; 1 if any would be refused")
     plan.add_argument("paths", metavar="PATH", nargs="+", help="one after the other")
+    replay = commands.add_parser(
+        "replay", help="decide again what an event log says was decided; 1 if it is not the same"
+    )
+    replay.add_argument("file", metavar="FILE", help="RUN/events/router-….jsonl of --event-log")
+    replay.add_argument("--speed", type=float, metavar="X", help="X times as fast as it happened")
+    replay.add_argument("--show", action="store_true", help="print each decision")
+    replay.add_argument("--console", action="store_true", help="show it in the console")
+    add_screen_flags(replay)
     # Listed here; its flags are the benchmark's own, and it is given them untouched.
     commands.add_parser(
         "bench", help="measure the running pipeline, or any OpenAI-compatible --url"
@@ -154,6 +162,10 @@ def dispatch(given: argparse.Namespace, rest: list[str]) -> int:
     match given.command:
         case "bench":
             return verbs.bench(rest)
+        case "replay":
+            from .replay_verb import replay
+
+            return replay(given)
         case "console":
             return verbs.console(from_flags(given), given.fps, given.theme, start=True)
         case "up":

@@ -77,6 +77,8 @@ class AdapterDesk:
     def close(self) -> None:
         for fetch in self._fetches:
             fetch.cancel()
+        if self._reading:  # it shall not end later, with nobody to tell
+            self._bar.disable = True
 
     # -- orders
 
@@ -179,12 +181,15 @@ class AdapterDesk:
         """On every worker; a hub's adapter is fetched first, whole, by a process of its own."""
         if is_hub_id(adapter.path) and adapter.directory == adapter.path:
             adapter.become(AdapterState.FETCHING)
-            fetch = asyncio.create_task(self._fetch(adapter))
-            self._fetches.add(fetch)
-            fetch.add_done_callback(self._fetches.discard)
+            self._start_fetch(adapter)
             return
         adapter.become(AdapterState.VALIDATING)
         self._router.tell_workers(ReadAdapter(adapter.key, adapter.directory))
+
+    def _start_fetch(self, adapter: Adapter) -> None:
+        fetch = asyncio.create_task(self._fetch(adapter))
+        self._fetches.add(fetch)
+        fetch.add_done_callback(self._fetches.discard)
 
     async def _fetch(self, adapter: Adapter) -> None:
         """The hub's library takes half a second to import and blocks: not in the router."""
@@ -203,11 +208,19 @@ class AdapterDesk:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
             raise
+        error = ""
         if process.returncode:
             words = complaint.decode(errors="replace").strip() or f"exit {process.returncode}"
-            self._failed(adapter, words.splitlines()[-1])
+            error = words.splitlines()[-1]
+        self.fetched(adapter, said.decode().strip(), error)
+
+    def fetched(self, adapter: Adapter, directory: str, error: str) -> None:
+        """A hub's adapter lies in this directory, or could not be had."""
+        self._router.events.fetched(adapter.key, directory, error)
+        if error:
+            self._failed(adapter, error)
         else:
-            adapter.directory = said.decode().strip()
+            adapter.directory = directory
             self._read(adapter)
         self._router.adapters_changed()
 
@@ -276,9 +289,9 @@ class AdapterDesk:
             )
         self._router.adapters_changed()
 
-    def tell_workers(self) -> None:
-        """What was decided about adapters, before the batch that relies on it; and who had ordered
-        an adapter's end hears of it."""
+    def sweep(self) -> None:
+        """Adapters that were unloaded and that nobody has any more go; who had ordered their end
+        hears of it."""
         gone = self._residency.sweep()
         for adapter in gone:
             self._router.event(
@@ -288,7 +301,12 @@ class AdapterDesk:
             if ordered := self._departures.pop(adapter.key, None):
                 word = f"adapter {adapter.name} is unloaded; its pages are free"
                 self._reply(ordered, 200, word)
-        if gone or self._residency.orders:
+        if gone:
+            self._router.adapters_changed()
+
+    def tell_workers(self) -> None:
+        """What was decided about adapters, before the batch that relies on it."""
+        if self._residency.orders:
             self._router.adapters_changed()
         for order in self._residency.orders:
             self._router.tell_workers(order)

@@ -168,6 +168,14 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         str,
         Meta(description="JSON file of prefill latencies for pets; empty: a linear estimate"),
     ] = ""
+    event_log: Annotated[
+        bool,
+        Meta(
+            description="write every decision of admission, and what it depended on, to "
+            "RUN/events/*.jsonl for loraconsole replay; no prompts, no answers. Off unless "
+            "wanted: RUN often lies in memory"
+        ),
+    ] = False
     max_total_tokens: Annotated[
         int, Meta(description="tokens of KV in the pool; 0 sizes it from free memory", ge=0)
     ] = 0

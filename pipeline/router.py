@@ -14,6 +14,7 @@ import msgspec
 
 from .adapter_desk import AdapterDesk
 from .config import Config, OperatorError
+from .event_log import EventLog
 from .messages import (
     Abort,
     AdapterChecked,
@@ -76,9 +77,11 @@ class Router(Process):
     def __init__(self, config: Config, rank: int = 0) -> None:
         super().__init__(config, "router")
         self.registry = AdapterRegistry(config.adapters())
+        self._table_of_latencies = read_table(config.profile_table)
         self.scheduler = Scheduler(
-            self.registry, settings=config.scheduling(), table=read_table(config.profile_table)
+            self.registry, settings=config.scheduling(), table=self._table_of_latencies
         )
+        self.events = EventLog(self.clock)
         self.spans = Spans()
         self._workers = tuple(f"worker-{rank}" for rank in range(config.tp))
         self._worker_ready: dict[int, WorkerReady] = {}
@@ -96,6 +99,7 @@ class Router(Process):
         self._table_changed = True
         self._aborts = 0
         self._schedule_us = 0
+        self._resets = 0
         self.desk = AdapterDesk(self)
 
     # -- startup, main loop, shutdown
@@ -103,6 +107,11 @@ class Router(Process):
     async def startup(self) -> None:
         if self.config.profile:
             self.spans.open(self.run / "spans" / "router.jsonl")
+        if self.config.event_log:
+            table = self._table_of_latencies
+            self.events.open(self.run / "events", self.incarnation, self.config, table)
+            self.scheduler.decisions = []
+            self.log.info("decisions are written to %s", self.events.path)
         self.set_state(ProcessState.STARTING, "waiting for the workers")
         for name in (*self._workers, "detokenizer", "server"):
             self.outbox(name).send(Introduce())
@@ -120,6 +129,7 @@ class Router(Process):
             step.cancel()
         self.desk.close()
         self.spans.close()
+        self.events.close()
 
     async def _receive_forever(self) -> None:
         while True:
@@ -128,6 +138,7 @@ class Router(Process):
                 self._handle(message)
 
     def _handle(self, message: Message) -> None:
+        self.events.got(message)
         match message:
             case Tokens():
                 self._take_answer(message)
@@ -261,7 +272,8 @@ class Router(Process):
         self._answers.clear()
         first = self._worker_ready[0]
         config = self.config
-        epoch = time.time_ns()
+        self._resets += 1
+        epoch = self.incarnation + self._resets  # unlike those of a router before this one
         self.scheduler.reset(
             epoch,
             Limits(
@@ -330,7 +342,7 @@ class Router(Process):
             order=order.order,
             status=status,
             text=text,
-            at=time.time(),
+            at=self.clock(),
             name="",
             scheduling=self.scheduler.settings,
         )
@@ -408,15 +420,12 @@ class Router(Process):
         """Keeps the workers' inboxes one step ahead of them."""
         while True:
             self._wake.clear()
-            self.desk.tell_workers()
+            self.desk.tell_workers()  # at once, though the next step may have to wait
             while len(self._steps) < STEPS_IN_FLIGHT and self.scheduler.epoch:
                 started = time.perf_counter_ns()
                 prompts = self.scheduler.prefill_tokens
                 with self.spans.span("_init_batch"):
-                    batch = self.scheduler.next_batch(time.time())
-                self._tell_given_up()
-                self.desk.follow(self.scheduler.policy.merge_target)
-                self.desk.tell_workers()
+                    batch = self._decide(self.clock())
                 self._schedule_us += (time.perf_counter_ns() - started) // 1000
                 if batch is None:
                     break
@@ -425,6 +434,16 @@ class Router(Process):
                 step = asyncio.create_task(self._run_step(batch, decodes))
                 self._steps.add(step)
             await self._wake.wait()
+
+    def _decide(self, now: float) -> Batch | None:
+        """The next step, if there is one, and all that was decided with it."""
+        self.desk.sweep()
+        batch = self.scheduler.next_batch(now)
+        self.events.decided(now, self.scheduler, batch)
+        self._tell_given_up()
+        self.desk.follow(self.scheduler.policy.merge_target)
+        self.desk.tell_workers()
+        return batch
 
     async def _run_step(self, batch: Batch, decodes: bool) -> None:
         """One step: the same bytes to every rank, and rank 0's tokens when all have answered."""
@@ -461,7 +480,8 @@ class Router(Process):
 
     def _accept(self, tokens: Tokens) -> None:
         with self.spans.span("_handle_finish_req"):
-            accepted = self.scheduler.accept(tokens, time.time())
+            accepted = self.scheduler.accept(tokens, self.clock())
+        self.events.answered(tokens.step, accepted)
         if not accepted:
             return
         if ended := self.scheduler.ended:
@@ -474,10 +494,12 @@ class Router(Process):
                 self.outbox("detokenizer").send(StreamTokens(tuple(accepted)))
             except InboxFull as error:
                 for token in accepted:
+                    self.events.got(Abort(token.request_id, str(error)))
                     self._refuse(token.request_id, 503, str(error))
 
     def _step_failed(self, batch: Batch, error: str) -> None:
         """A step raised in a worker: those in it are answered with the error, the rest go on."""
+        self.events.step_failed(batch.step, error)
         numbers = {row.sequence for row in batch.rows}
         failed = [s for s in self.scheduler.sequences() if s.number in numbers]
         self.event("error", f"step {batch.step} failed: {error}; {len(failed)} requests end")
@@ -499,6 +521,7 @@ class Router(Process):
                 f"{ranks} chose other tokens than rank 0 in step {batch.step}; rank 0's count, and "
                 f"{len(self.scheduler)} requests continue by recompute",
             )
+            self.events.ranks_differed()
             self._reset_workers()
 
     # -- telemetry
@@ -509,7 +532,7 @@ class Router(Process):
         published_at = mapped_at = 0.0
         moved = True  # pages changed hands since the last map
         while True:
-            now = time.time()
+            now = self.clock()
             late = now - published_at >= TABLE_SECONDS
             moved |= self._changed
             if self._changed or late:
@@ -524,19 +547,20 @@ class Router(Process):
                 self.beacon.publish(self._table())
             if not self._steps and not self.scheduler.running:
                 self.scheduler.check()
+            self.events.flush()
             if self.scheduler.policy.overdue(self.scheduler.waiting, now):
                 self._wake.set()  # nothing else may happen for a while
             await asyncio.sleep(VIEW_SECONDS)
 
     def _table(self) -> AdapterTable:
         registry = self.registry
-        return AdapterTable(time.time(), self.config.model, registry.views(), registry.base.view())
+        return AdapterTable(self.clock(), self.config.model, registry.views(), registry.base.view())
 
     def publish_stats(self) -> None:
         scheduler = self.scheduler
         self.beacon.publish(
             RouterStats(
-                at=time.time(),
+                at=self.clock(),
                 waiting=len(scheduler.waiting),
                 running=len(scheduler.running),
                 pages_total=scheduler.pool.total,

@@ -132,6 +132,11 @@ class Scheduler:
         self.settings = settings
         self.reconsider()
 
+    def use_table(self, table: LatencyTable) -> None:
+        """What `pets` reckons with from now on."""
+        self._table = table
+        self.policy = make_policy(self.settings, table)
+
     def reconsider(self) -> None:
         """Something outside has changed (an adapter, the settings): the next step looks through the
         queue again."""
@@ -164,6 +169,10 @@ class Scheduler:
     def sequences(self) -> Iterator[Sequence]:
         """All live sequences, in no particular order."""
         return iter(self._by_request.values())
+
+    def is_live(self, number: int) -> bool:
+        """Whether a sequence of this number has not ended."""
+        return number in self._by_number
 
     def check_length(self, request: Request) -> None:
         """Raises `Overlong` where no state of the pool could ever hold the request, and
@@ -372,7 +381,7 @@ class Scheduler:
         cap = self.settings.max_per_adapter
         for sequence in self.policy.order(self.waiting, self.running):
             sequence.examined = self._pass
-            adapter = sequence.adapter
+            adapter, need = sequence.adapter, 0
             if len(self.running) >= self.limits.max_running:
                 sequence.reason = f"batch is full: {self.limits.max_running} requests run"
                 self._behind = "behind another: batch is full"
@@ -412,21 +421,22 @@ class Scheduler:
                     sequence.reason = f"no KV pages: {need} at worst, {room} in all"
                     self._behind = "behind another: no KV pages" if self._can_fit(sequence) else ""
                     self._may_differ = True  # with every token of the others it needs less
-                self._note(sequence, plan, need, is_admitted=False)
+            self._note(sequence, plan, need, is_admitted=False)
             if passed >= MOST_PASSED:
                 self._behind = f"behind {passed} that wait for their adapters"
             if self._behind:
                 break
 
     def _note(self, sequence: Sequence, plan: Plan, need: int, *, is_admitted: bool) -> None:
-        """Writes a decision down, where somebody wants to read it."""
-        if self.decisions is None:
+        """Writes a decision down, where somebody wants to read it and it is not the last one."""
+        if self.decisions is None or (not is_admitted and sequence.noted == sequence.reason):
             return
+        sequence.noted = sequence.reason
         adapter = sequence.adapter
         own = 0 if adapter.info is None or adapter.pages else adapter.info.pages
         self.decisions.append(
             Decision(
-                sequence=sequence.number,
+                request=sequence.request.request_id,
                 is_admitted=is_admitted,
                 held=sequence.length,
                 remaining=sequence.remaining,
@@ -617,12 +627,12 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     adapter is in its pages.
     """
 
-    sequence: int
+    request: str
     is_admitted: bool
     held: int
     remaining: int
     need: int
-    """Pages at worst of all that run, with this one."""
+    """Pages at worst of all that run, with this one; 0 where it did not come to that."""
     free: int
     kv: int
     adapters: int

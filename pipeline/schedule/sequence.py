@@ -39,6 +39,8 @@ class Sequence:
         self.reason = "queued"
         self.examined = 0
         """The pass of admission that `reason` is of."""
+        self.noted = ""
+        """The reason last written down."""
         self.first_token_at: float | None = None
         self.is_charged = False
         """Its prompt was paid for by its client, under a policy that counts."""
