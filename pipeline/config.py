@@ -292,6 +292,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         run = os.path.abspath(os.path.expanduser(self.run))
         table = self.profile_table and os.path.abspath(os.path.expanduser(self.profile_table))
         self.scheduling()  # a bad weight is told now
+        if table and not os.path.isfile(table):
+            raise UsageError(f"--profile-table {table} is no file")
         return msgspec.structs.replace(
             self, adapter=adapter, adapter_root=root, model=model, run=run, profile_table=table
         )

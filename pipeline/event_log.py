@@ -45,7 +45,8 @@ from .schedule.scheduler import Decision, Scheduler
 FORMAT = 1
 """Raised whenever a line changes its meaning, or a decision is made otherwise."""
 MAX_BYTES = 256 << 20
-"""Of a file: about six hours of 100 steps a second. It ends there, and says so."""
+"""Of a file: 570 bytes a step where one request a step is admitted, so more than an hour of 100
+steps a second. It ends there, and says so."""
 KEPT_FILES = 4
 STOP_TOKEN = 1
 """What replayed answers end with, where they end before their length."""

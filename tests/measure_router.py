@@ -2,7 +2,8 @@
 real sockets, and a fake worker that computes nothing.
 
 `python tests/measure_router.py`: 256 requests run and 2 000 wait, and for each that ends another
-comes. `--policy`, `--adapters`, `--profile` (cProfile of the scheduler alone) vary it.
+comes. `--policy`, `--adapters`, `--pages` (few, and it is the pool that is full), `--profile`
+(cProfile of the scheduler alone) vary it.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ from loraconsole.pipeline.messages import (
 from loraconsole.pipeline.schedule.adapters import AdapterRegistry
 from loraconsole.pipeline.schedule.scheduler import Limits, Scheduler
 
-PAGES, PAGE = 20_000, 16
+PAGE = 16
 ROUNDS = 5
 
 
@@ -97,7 +98,7 @@ def make_scheduler(given: argparse.Namespace) -> Scheduler:
     settings = SchedulerSettings(policy=given.policy, slo_seconds=1e9)
     scheduler = Scheduler(registry, settings=settings)
     limits = Limits(
-        num_pages=PAGES,
+        num_pages=given.pages,
         page_size=PAGE,
         max_model_len=4096,
         max_running=given.running,
@@ -181,7 +182,7 @@ def bind(context: zmq.Context[zmq.Socket[bytes]], run: Path, name: str) -> zmq.S
     return socket
 
 
-def be_a_worker(run: Path, running: int) -> None:
+def be_a_worker(run: Path, pages: int) -> None:
     """Answers the router's batches in a process of its own."""
     context = zmq.Context()
     inbox = bind(context, run, "worker-0")
@@ -198,7 +199,7 @@ def be_a_worker(run: Path, running: int) -> None:
                     rank=0,
                     incarnation=1,
                     device="cuda",
-                    num_pages=PAGES,
+                    num_pages=pages,
                     page_size=PAGE,
                     max_model_len=4096,
                     vocab_size=100,
@@ -233,7 +234,7 @@ def measure_router(given: argparse.Namespace) -> None:
         config.save()
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         server, detokenizer = bind(context, run, "server"), bind(context, run, "detokenizer")
-        worker = multiprocessing.Process(target=be_a_worker, args=(run, given.running), daemon=True)
+        worker = multiprocessing.Process(target=be_a_worker, args=(run, given.pages), daemon=True)
         worker.start()
         command = [sys.executable, "-P", "-m", "loraconsole.pipeline.router", "--run", str(run)]
         log = open(run / "router.log", "w")  # noqa: SIM115  # it lives as long as the router
@@ -281,6 +282,7 @@ def main() -> None:
     parser.add_argument("--policy", default="fcfs")
     parser.add_argument("--running", type=int, default=256)
     parser.add_argument("--waiting", type=int, default=2000)
+    parser.add_argument("--pages", type=int, default=20_000, help="of the pool, 16 tokens each")
     parser.add_argument("--adapters", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=2.0, help="of a round with the router")
     parser.add_argument("--event-log", action="store_true")

@@ -35,6 +35,8 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with Ring(tmp_path_factory.mktemp("r"), *options, "1500", "--api-key", "hidden") as ring:
         ring.http.headers["authorization"] = "Bearer hidden"
         stop = threading.Event()
+        ring.cli("adapters", "load", "again", str(shipped("pirate")))
+        ring.cli("adapters", "verify", "again")
 
         def ask(number: int) -> None:
             while not stop.is_set():
@@ -52,8 +54,6 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
                 ring.cli("scheduler", policy, "--fair-weight", "pirate=2")
                 time.sleep(1.0)
             ring.cli("scheduler", "credit", "--max-per-adapter", "1")
-            ring.cli("adapters", "load", "again", str(shipped("pirate")))
-            ring.cli("adapters", "verify", "again")
             ring.cli("adapters", "pin", "again")
             ring.kill("worker-0")
             time.sleep(1.0)
