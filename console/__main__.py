@@ -97,6 +97,14 @@ def command_parser() -> argparse.ArgumentParser:
     logs.add_argument("process", nargs="?", help="only this one's")
     logs.add_argument("--follow", "-f", action="store_true", help="go on as they grow")
     logs.add_argument("--lines", "-n", type=int, default=200, metavar="N", help="how many back")
+    scheduler = add("scheduler", "who is admitted first; with any setting, from now on by it")
+    scheduler.add_argument("policy", nargs="?", metavar="POLICY", help="as up --scheduler takes")
+    scheduler.add_argument(
+        "--fair-weight", action="append", metavar="NAME=W", help="all weights of vtc_fair anew"
+    )
+    scheduler.add_argument("--slo-seconds", type=float, metavar="S", help="as in up")
+    for flag in ("--batch-num-adapters", "--max-wait-tokens", "--max-per-adapter"):
+        scheduler.add_argument(flag, type=int, metavar="N", help="as in up")
     add("doctor", "what this machine has and what is missing")
     adapters = add("adapters", "the adapters of the running pipeline")
     verbs = adapters.add_subparsers(dest="verb", metavar="VERB")
@@ -124,6 +132,14 @@ def command_parser() -> argparse.ArgumentParser:
     add_verb("unmerge", "give the copy with a merged adapter up")
     plan = add_verb("plan", "what loading directories would take; 1 if any would be refused")
     plan.add_argument("paths", metavar="PATH", nargs="+", help="one after the other")
+    replay = commands.add_parser(
+        "replay", help="decide again what an event log says was decided; 1 if it is not the same"
+    )
+    replay.add_argument("file", metavar="FILE", help="RUN/events/router-….jsonl of --event-log")
+    replay.add_argument("--speed", type=float, metavar="X", help="X times as fast as it happened")
+    replay.add_argument("--show", action="store_true", help="print each decision")
+    replay.add_argument("--console", action="store_true", help="show it in the console")
+    add_screen_flags(replay)
     # Listed here; its flags are the benchmark's own, and it is given them untouched.
     commands.add_parser(
         "bench", help="measure the running pipeline, or any OpenAI-compatible --url"
@@ -146,6 +162,10 @@ def dispatch(given: argparse.Namespace, rest: list[str]) -> int:
     match given.command:
         case "bench":
             return verbs.bench(rest)
+        case "replay":
+            from .replay_verb import replay
+
+            return replay(given)
         case "console":
             return verbs.console(from_flags(given), given.fps, given.theme, start=True)
         case "up":
@@ -164,6 +184,10 @@ def dispatch(given: argparse.Namespace, rest: list[str]) -> int:
             return verbs.logs(config, given.process, given.follow, given.lines, given.json)
         case "doctor":
             return verbs.doctor(given.run, given.json)
+        case "scheduler":
+            from . import scheduler_verb
+
+            return scheduler_verb.scheduler(config, given)
         case "adapters":
             from . import adapter_verbs
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from textual.command import DiscoveryHit, Hit, Hits, Provider
 
+from ..pipeline.messages import POLICIES
+
 if TYPE_CHECKING:
     from .app import ConsoleApp
 
@@ -54,6 +56,14 @@ class ConsoleCommands(Provider):
                     f"Restart {name}",
                     f"now {process.state.value}",
                     partial(app.restart_process, name),
+                )
+        if router := app.board.router:
+            for name in POLICIES:
+                mark = " (now)" if name == router.scheduling.policy else ""
+                yield Command(
+                    f"Policy {name}{mark}",
+                    "who is admitted first",
+                    partial(app.set_policy, name),
                 )
         yield Command("Stop the pipeline", "every process of the ring", app.stop_pipeline)
         yield Command("Save a picture", "the screen as SVG", app.deliver_screenshot)

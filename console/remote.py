@@ -12,11 +12,11 @@ from types import TracebackType
 
 from ..pipeline.config import Config, OperatorError
 from ..pipeline.messages import (
-    AdapterOrder,
     AdapterReply,
     AskSnapshot,
     Beat,
     Message,
+    Order,
     Snapshot,
     Telemetry,
     ToConsole,
@@ -81,9 +81,9 @@ class Remote:
         self._supervisor.send(message)
 
     async def order(
-        self, order: AdapterOrder, show: Callable[[Telemetry], None] = lambda _: None
+        self, order: Order, show: Callable[[Telemetry], None] = lambda _: None
     ) -> AdapterReply:
-        """An order about adapters to the router, and its answer, however long that takes.
+        """An order to the router, and its answer, however long that takes.
 
         `show` hears what the pipeline says meanwhile. Raises `OperatorError` where the router has
         ended: nobody will answer then.

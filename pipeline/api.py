@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -22,14 +23,17 @@ from starlette.types import Receive, Scope, Send
 
 from .config import is_hub_id
 from .messages import (
-    AdapterOrder,
     AdapterState,
     AdapterView,
+    ClientWeight,
     LoadAdapter,
     MergeAdapter,
+    Order,
     PinAdapter,
     PlanAdapters,
     ReloadAdapter,
+    SchedulerSettings,
+    SetScheduler,
     TextDelta,
     TokenLogprob,
     UnloadAdapter,
@@ -48,6 +52,7 @@ from .openai import (
     LoadBody,
     PlanBody,
     SamplingBody,
+    SchedulerBody,
     UnloadBody,
     decode_body,
     error_body,
@@ -79,6 +84,8 @@ def make_app(server: Server) -> Starlette:
         Route("/v1/completions", api.guarded(api.completions), methods=["POST"]),
         Route("/generate", api.guarded(api.generate), methods=["POST"]),
         Route("/generate_stream", api.guarded(api.generate_stream), methods=["POST"]),
+        Route("/v1/scheduler", api.guarded(api.scheduler)),
+        Route("/v1/scheduler", api.admin(api.set_scheduler), methods=["PUT"]),
         Route("/v1/adapters", api.guarded(api.adapters)),
         Route("/v1/adapters", api.admin(api.add_adapter), methods=["POST"]),
         Route("/v1/adapters/plan", api.admin(api.plan_adapters), methods=["POST"]),
@@ -240,12 +247,14 @@ class Api:
         del order["name"]
         return await self._carry(PlanAdapters(**order, paths=tuple(body.paths)))
 
-    async def _carry(self, order: AdapterOrder) -> Response:
+    async def _carry(self, order: Order) -> Response:
         """To the router; its answer, or `BadRequest`."""
         reply = await self.server.order(order)
         if reply.status != 200:
             raise BadRequest(reply.text, status=reply.status)
         body: dict[str, Any] = {"status": "ok", "message": reply.text}
+        if reply.scheduling is not None:
+            body["scheduler"] = self._scheduler_body(reply.scheduling)
         if isinstance(order, PlanAdapters):
             body["plans"] = [msgspec.structs.asdict(plan) for plan in reply.plans]
         if found := reply.verification:
@@ -253,6 +262,29 @@ class Api:
                 "comparisons": [msgspec.structs.asdict(row) for row in found.comparisons]
             }
         return JSONResponse(body)
+
+    # -- the scheduler
+
+    def _scheduler_body(self, settings: SchedulerSettings) -> dict[str, Any]:
+        """The settings with the base model under its served name."""
+        base = self.server.config.model
+        weights = {weight.name or base: weight.weight for weight in settings.weights}
+        return msgspec.structs.asdict(settings) | {"weights": weights}
+
+    async def scheduler(self, request: HttpRequest) -> Response:
+        router = self.server.router
+        if router is None:
+            raise BadRequest("the router has not been heard yet", status=503)
+        return JSONResponse(self._scheduler_body(router.scheduling))
+
+    async def set_scheduler(self, request: HttpRequest) -> Response:
+        body: SchedulerBody = decode_body(await self._body(request), SchedulerBody)
+        changes = msgspec.structs.asdict(body)
+        if body.weights is not None:
+            changes["weights"] = tuple(itertools.starmap(ClientWeight, body.weights.items()))
+        order = _order("")
+        del order["name"]
+        return await self._carry(SetScheduler(**order, **changes))
 
     # -- OpenAI
 

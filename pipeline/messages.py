@@ -17,11 +17,13 @@ PROTOCOL = 1
 """Raised whenever a message changes its meaning, so that an old console says so."""
 
 
-class Message(msgspec.Struct, frozen=True, tag=True):
-    """Base of every frame: frozen, and tagged with its class name."""
+class Message(msgspec.Struct, frozen=True, tag=True, gc=False):
+    """Base of every frame: frozen, and tagged with its class name. What is frozen and holds only
+    such cannot be part of a cycle, so the collector need not look for one: hundreds are made a
+    step."""
 
 
-class Row(msgspec.Struct, frozen=True, array_like=True):
+class Row(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Base of what repeats inside a frame: positional, so 64 of them stay near a kilobyte."""
 
 
@@ -154,6 +156,59 @@ class MergeAdapter(Message, frozen=True, kw_only=True):
     name: str
 
 
+POLICIES: tuple[str, ...] = (
+    "fcfs",
+    "lifo",
+    "merged",
+    "cluster",
+    "abort",
+    "pets",
+    "vtc_fair",
+    "credit",
+)
+"""Who is admitted first; what each does is told in pipeline/schedule."""
+POLICY_ALIASES: dict[str, str] = {"slora": "fcfs", "peft": "merged"}
+"""S-LoRA's names for two of them."""
+
+
+class ClientWeight(Row, frozen=True):
+    """The share of a client under `vtc_fair`: with 2 it gets twice the service of one with 1."""
+
+    name: str
+    """An adapter's; "" is the base model."""
+    weight: float
+
+
+class SchedulerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The policy of admission and its numbers; may change while requests run."""
+
+    policy: str = "fcfs"
+    weights: tuple[ClientWeight, ...] = ()
+    """Of `vtc_fair`; who is not named weighs 1."""
+    batch_num_adapters: int = 8
+    """Of `cluster`: adapters in a batch from which on those in it are preferred."""
+    slo_seconds: float = 6.0
+    """Of `abort`: who could not have its first token by then is ended."""
+    max_wait_tokens: int = 0
+    """Decode steps between two tries to admit beside a running batch; S-LoRA's default is 10."""
+    max_per_adapter: int = 0
+    """Running requests that an adapter may have; 0: any number."""
+
+
+class SetScheduler(Message, frozen=True, kw_only=True):
+    """Decide by these settings from the next step on; nothing that runs or waits is lost. Fields
+    that are None stay as they are; weights are given by the names that requests use."""
+
+    order: str
+    reply_to: str
+    policy: str | None = None
+    weights: tuple[ClientWeight, ...] | None = None
+    batch_num_adapters: int | None = None
+    slo_seconds: float | None = None
+    max_wait_tokens: int | None = None
+    max_per_adapter: int | None = None
+
+
 class AdapterPlan(Row, frozen=True):
     """What loading a directory would take, from its headers; `reason` set where it is refused."""
 
@@ -204,7 +259,8 @@ class Verification(Row, frozen=True):
 
 class AdapterReply(Message, frozen=True, kw_only=True):
     """What came of an order, as an HTTP status and a sentence, and the adapter of that name as it
-    is now (none: it is gone): who ordered must not see an older one."""
+    is now (none: it is gone): who ordered must not see an older one. An order that is about no
+    adapter has the name ""."""
 
     order: str
     status: int
@@ -214,6 +270,8 @@ class AdapterReply(Message, frozen=True, kw_only=True):
     adapters: tuple[AdapterView, ...] = ()
     plans: tuple[AdapterPlan, ...] = ()
     verification: Verification | None = None
+    scheduling: SchedulerSettings | None = None
+    """What a `SetScheduler` made of the settings."""
 
 
 # --- router -> every worker ---------------------------------------------------------------------
@@ -605,6 +663,8 @@ class RouterStats(Message, frozen=True, kw_only=True):
     aborts: int
     schedule_us: int
     """Host time spent in the scheduler since start."""
+    scheduling: SchedulerSettings = SchedulerSettings()
+    """By which it decides now."""
 
 
 class WorkerStats(Message, frozen=True, kw_only=True):
@@ -913,6 +973,8 @@ AdapterOrder: TypeAlias = (
     | VerifyAdapter
     | MergeAdapter
 )
+Order: TypeAlias = AdapterOrder | SetScheduler
+"""Each is answered once, by an `AdapterReply`."""
 ToRouter: TypeAlias = (
     Request
     | Abort
@@ -922,7 +984,7 @@ ToRouter: TypeAlias = (
     | AdapterMeasured
     | AdapterChecked
     | WeightsMerged
-    | AdapterOrder
+    | Order
     | Tokens
     | StopFound
     | AnswerHeard

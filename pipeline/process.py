@@ -44,6 +44,8 @@ class Process:
         self.name = name
         self.run: Path = config.run_path
         self.incarnation = time.time_ns()
+        self.clock: Callable[[], float] = time.time
+        """What its telemetry is dated by; a replay has another."""
         self.log = logging.getLogger(name)
         self.context: zmq.asyncio.Context = make_context()
         self.inbox: Inbox[Any] = Inbox(self.context, self.run, name, self.accepts)
@@ -79,7 +81,7 @@ class Process:
 
     def event(self, level: str, text: str) -> None:
         """A state change an operator wants to know: published and logged."""
-        self.beacon.publish(Event(time.time(), level, self.name, text))
+        self.beacon.publish(Event(self.clock(), level, self.name, text))
         self.log.log(getattr(logging, level.upper()), "%s", text)
 
     def hops(self) -> tuple[Hop, ...]:
@@ -92,7 +94,7 @@ class Process:
                 name=self.name,
                 pid=os.getpid(),
                 incarnation=self.incarnation,
-                at=time.time(),
+                at=self.clock(),
                 state=self.state,
                 reason=self.reason,
                 cpu_seconds=usage.ru_utime + usage.ru_stime,

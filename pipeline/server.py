@@ -26,12 +26,12 @@ from .config import Config, OperatorError
 from .messages import (
     LATENCY_BUCKETS_MS,
     Abort,
-    AdapterOrder,
     AdapterReply,
     AdapterTable,
     AnswerHeard,
     Beat,
     Introduce,
+    Order,
     ProcessState,
     ProcessTable,
     Ready,
@@ -239,7 +239,7 @@ class Server(Process):
 
     # -- adapters
 
-    async def order(self, order: AdapterOrder) -> AdapterReply:
+    async def order(self, order: Order) -> AdapterReply:
         """Carries an order to the router; its answer. Raises `BadRequest` where there is none."""
         answer: asyncio.Future[AdapterReply] = asyncio.get_running_loop().create_future()
         self._orders[order.order] = answer
@@ -265,7 +265,8 @@ class Server(Process):
                     case AdapterTable():
                         self._take_table(message)
                     case RouterStats():
-                        self.router = message
+                        if self.router is None or message.at >= self.router.at:
+                            self.router = message
                     case WorkerStats():
                         self.workers[message.rank] = message
                     case Step(rank=0, phase="decode"):
@@ -280,6 +281,10 @@ class Server(Process):
 
     def _take_views(self, reply: AdapterReply) -> None:
         """What an order changed, before the next table tells it: who ordered may ask at once."""
+        if self.router is not None and reply.scheduling is not None:
+            self.router = msgspec.structs.replace(
+                self.router, at=reply.at, scheduling=reply.scheduling
+            )
         table = self.adapters
         if not reply.name or table is None or table.at > reply.at:
             return

@@ -20,6 +20,7 @@ from loraconsole.pipeline.config import (
     is_hub_id,
     make_run_directory,
 )
+from loraconsole.pipeline.messages import ClientWeight, SchedulerSettings
 
 
 def parse(*arguments: str) -> Config:
@@ -134,3 +135,28 @@ def test_a_hub_id_stays_one_unless_such_a_directory_is_here(
     config = Config(adapter=("a=org/other", "b=./x"), adapter_root="x").absolute()
     assert config.adapters() == {"a": "org/other", "b": str(tmp_path / "x")}
     assert config.adapter_roots()[0] == str(tmp_path / "x")
+
+
+def test_s_loras_ways_to_choose_a_policy_work_and_the_explicit_one_wins() -> None:
+    assert parse().scheduling() == SchedulerSettings()
+    assert parse("--scheduler", "slora").scheduling().policy == "fcfs"
+    assert parse("--scheduler", "peft").scheduling().policy == "merged"
+    assert parse("--enable-abort").scheduling().policy == "abort"
+    clustered = parse("--batch-num-adapters", "4", "--enable-abort").scheduling()
+    assert (clustered.policy, clustered.batch_num_adapters) == ("cluster", 4)
+    assert parse("--scheduler", "pets", "--batch-num-adapters", "4").scheduling().policy == "pets"
+    assert parse("--scheduler", "cluster").scheduling().batch_num_adapters == 8
+
+
+def test_weights_name_adapters_and_the_base_model_by_its_name() -> None:
+    weights = ("--fair-weight", "sql=2", "--fair-weight", "SmolLM2-135M-Instruct=0.5")
+    settings = parse("--scheduler", "vtc_fair", *weights, "--slo-seconds", "2.5").scheduling()
+    assert settings.weights == (ClientWeight("sql", 2.0), ClientWeight("", 0.5))
+    assert settings.slo_seconds == 2.5
+    for bad in ("sql", "sql=0", "sql=-1", "=2", "sql=x", "sql=inf", "sql=nan"):
+        with pytest.raises(UsageError, match="is not NAME=W with a W above 0"):
+            parse("--fair-weight", bad)
+    with pytest.raises(UsageError, match="is no file"):
+        parse("--profile-table", "/nowhere/none.json")
+    with pytest.raises(UsageError, match="--slo-seconds"):
+        parse("--slo-seconds", "0")
