@@ -71,7 +71,9 @@ class Router(Process):
     def __init__(self, config: Config, rank: int = 0) -> None:
         super().__init__(config, "router")
         self.registry = AdapterRegistry(config.adapters())
-        self.scheduler = Scheduler(self.registry, policy=config.scheduler)
+        self.scheduler = Scheduler(
+            self.registry, policy=config.scheduler, prefetch=not config.no_prefetch
+        )
         self.spans = Spans()
         self._workers = tuple(f"worker-{rank}" for rank in range(config.tp))
         self._worker_ready: dict[int, WorkerReady] = {}

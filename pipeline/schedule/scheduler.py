@@ -66,8 +66,11 @@ class Scheduler:
     past a stop is thrown away in `accept`.
     """
 
-    def __init__(self, registry: AdapterRegistry, *, policy: str) -> None:
+    def __init__(self, registry: AdapterRegistry, *, policy: str, prefetch: bool = True) -> None:
+        """`prefetch`: adapters are loaded when a request for them arrives; else when it could be
+        admitted."""
         self.registry = registry
+        self._prefetch = prefetch
         self.policy: Policy = POLICIES[policy]()
         self.limits = Limits()
         self.pool = BlockPool(0, self.limits.page_size)
@@ -149,8 +152,9 @@ class Scheduler:
         self.registry.touch(adapter)
         adapter.tally.requests += 1
         adapter.tally.prompt_tokens += sequence.num_prompt
-        need = self._worst_case().with_candidate(*_size(sequence))
-        self.residency.wait(adapter, need, unwanted=True)  # prefetch
+        if self._prefetch:
+            need = self._worst_case().with_candidate(*_size(sequence))
+            self.residency.wait(adapter, need, unwanted=True)
         return sequence
 
     def finish(self, request_id: str) -> Sequence | None:
