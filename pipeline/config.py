@@ -206,7 +206,25 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         Meta(description="ablation: take no times on the device and count no bytes of a step"),
     ] = False
     profile: Annotated[
-        bool, Meta(description="write named time spans to RUN/spans/*.jsonl, and NVTX on cuda")
+        bool,
+        Meta(
+            description="record named time spans from the start, to RUN/spans/, and as NVTX ranges "
+            "where a profiler listens"
+        ),
+    ] = False
+    profile_layers: Annotated[
+        bool,
+        Meta(
+            description="as --profile, with the layers of every step; steps are then not replayed "
+            "from CUDA graphs"
+        ),
+    ] = False
+    sync_points: Annotated[
+        bool,
+        Meta(
+            description="wait for the device before each step that admits a new request, as S-LoRA "
+            "does, and publish how long"
+        ),
     ] = False
 
     def __post_init__(self) -> None:

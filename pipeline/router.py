@@ -7,7 +7,9 @@ again. It knows no text and no tensor. By hand: `python -m loraconsole.pipeline.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
+from contextlib import AbstractContextManager
 
 import msgspec
 
@@ -49,10 +51,11 @@ from .schedule.adapters import Adapter, AdapterRefused, AdapterRegistry
 from .schedule.scheduler import CHUNK_TOKENS, Limits, Overlong, Scheduler
 from .schedule.sequence import Sequence
 from .sockets import InboxFull
-from .spans import Spans
 
 STEPS_IN_FLIGHT = 2
 """Step n+1 is posted before step n's tokens are back, so the workers never wait for us."""
+PREFILL_SPANS = ("_prefill_batch", "model_rpcs.prefill_batch")
+DECODE_SPANS = ("_decode_batch", "model_rpcs.decode_batch")
 VIEW_SECONDS = 0.1
 TABLE_SECONDS = 2.0
 MAP_SECONDS = 1.0
@@ -72,9 +75,13 @@ class Router(Process):
         super().__init__(config, "router")
         self.registry = AdapterRegistry(config.adapters())
         self.scheduler = Scheduler(
-            self.registry, policy=config.scheduler, prefetch=not config.no_prefetch
+            self.registry,
+            policy=config.scheduler,
+            prefetch=not config.no_prefetch,
+            span=self.spans.span,
         )
-        self.spans = Spans()
+        self._coming = contextlib.ExitStack()
+        """Holds the span of waiting for the model."""
         self._workers = tuple(f"worker-{rank}" for rank in range(config.tp))
         self._worker_ready: dict[int, WorkerReady] = {}
         self._workers_restarted = False
@@ -90,14 +97,14 @@ class Router(Process):
         self._changed = True  # the view differs from the one last published
         self._table_changed = True
         self._aborts = 0
+        self._admitted_at = 0
         self._schedule_us = 0
         self.desk = AdapterDesk(self)
 
     # -- startup, main loop, shutdown
 
     async def startup(self) -> None:
-        if self.config.profile:
-            self.spans.open(self.run / "spans" / "router.jsonl")
+        self._coming.enter_context(self.spans.span("wait_to_model_ready"))
         self.set_state(ProcessState.STARTING, "waiting for the workers")
         for name in (*self._workers, "detokenizer", "server"):
             self.outbox(name).send(Introduce())
@@ -109,16 +116,17 @@ class Router(Process):
             tasks.create_task(self._publish_forever())
 
     async def shutdown(self) -> None:
-        for sequence in list(self.scheduler.sequences()):
-            self._refuse(sequence.request.request_id, 503, "the router is stopping")
-        for step in self._steps:
-            step.cancel()
-        self.desk.close()
-        self.spans.close()
+        self._coming.close()
+        with self.spans.span("clean_up"):
+            for sequence in list(self.scheduler.sequences()):
+                self._refuse(sequence.request.request_id, 503, "the router is stopping")
+            for step in self._steps:
+                step.cancel()
+            self.desk.close()
 
     async def _receive_forever(self) -> None:
         while True:
-            message = await self.inbox.receive()
+            message = await self.receive()
             with self.spans.span("loop_for_netio_req recv_req", kind=type(message).__name__):
                 self._handle(message)
 
@@ -129,7 +137,8 @@ class Router(Process):
             case Request():
                 self._add_request(message)
             case Abort():
-                self._abort(message.request_id, message.reason)
+                with self.spans.span("abort_req"):
+                    self._abort(message.request_id, message.reason)
             case StopFound():
                 if sequence := self._finish(message.request_id):
                     self._unheard[message.request_id] = (sequence, None)  # it will be found again
@@ -163,7 +172,8 @@ class Router(Process):
 
     def _add_request(self, request: Request) -> None:
         """Queues a request, or refuses it with the reason; never neither."""
-        with self.spans.span("add_req", prompt_len=len(request.prompt_ids)):
+        prompt_len, req_id = len(request.prompt_ids), request.request_id
+        with self.spans.span("add_req(prompt_len_{}_req_id_{})", prompt_len, req_id):
             try:
                 status, reason = self._objection(request)
                 if not reason:
@@ -196,7 +206,7 @@ class Router(Process):
 
     def _abort(self, request_id: str, reason: str) -> None:
         self._unheard.pop(request_id, None)
-        with self.spans.span("abort", request_id=request_id):
+        with self.spans.span("abort(request_id_{})", request_id):
             if self._finish(request_id):
                 self._aborts += 1
                 self.send("detokenizer", CloseStream(request_id))
@@ -359,6 +369,7 @@ class Router(Process):
         if missing:
             self.set_state(ProcessState.STARTING, f"waiting for {', '.join(missing)}")
         else:
+            self._coming.close()
             self.set_state(ProcessState.READY)
 
     # -- steps
@@ -369,20 +380,59 @@ class Router(Process):
             self._wake.clear()
             self.desk.tell_workers()
             while len(self._steps) < STEPS_IN_FLIGHT and self.scheduler.epoch:
-                started = time.perf_counter_ns()
-                with self.spans.span("_init_batch"):
-                    batch = self.scheduler.next_batch(time.time())
-                self.desk.tell_workers()
-                self._schedule_us += (time.perf_counter_ns() - started) // 1000
-                if batch is None:
-                    break
-                self._changed = True
-                step = asyncio.create_task(self._run_step(batch))
-                self._steps.add(step)
+                with self._branch():
+                    if not self._post_step():
+                        break
             await self._wake.wait()
+
+    def _branch(self) -> AbstractContextManager[object]:
+        """S-LoRA's three branches of a step. It looks at its queue in every tenth step, we in each:
+        `mwt` is always 1, and `wt` counts the steps since somebody was admitted."""
+        scheduler = self.scheduler
+        if not scheduler.running:
+            return self.spans.span("running_batch is null")
+        name = "large_wt_{},mwt_{}" if scheduler.waiting else "small_wt_{},mwt_{}"
+        return self.spans.span(name, scheduler.step - self._admitted_at, 1)
+
+    def _post_step(self) -> bool:
+        """Plans a step and starts it; False where nothing can be computed now."""
+        started = time.perf_counter_ns()
+        with self.spans.span("next_batch{}", self.scheduler.step):
+            batch = self.scheduler.next_batch(time.time())
+        self.desk.tell_workers()
+        self._schedule_us += (time.perf_counter_ns() - started) // 1000
+        if batch is None:
+            return False
+        if batch.admit:
+            self._admitted_at = batch.step
+        outcome = "new_mini_batch_not_null" if batch.admit else "new_mini_batch_is_null"
+        with self.spans.span(outcome, step=batch.step):
+            self._changed = True
+            self._steps.add(asyncio.create_task(self._run_step(batch)))
+        return True
 
     async def _run_step(self, batch: Batch) -> None:
         """One step: the same bytes to every rank, and rank 0's tokens when all have answered."""
+        decoding = all(row.num_tokens == 1 for row in batch.rows)
+        whole, calls = DECODE_SPANS if decoding else PREFILL_SPANS
+        with self.spans.span(whole, step=batch.step):
+            with self.spans.span("_init_batch"):
+                answers = self._tell_step(batch)
+            with self.spans.span(calls, step=batch.step):
+                results = await asyncio.gather(*answers)
+            task = asyncio.current_task()
+            assert task is not None
+            self._steps.discard(task)
+            self._changed = True
+            self._wake.set()
+            if errors := [result.error for result in results if result.error]:
+                self._step_failed(batch, errors[0])
+            else:
+                self._accept(results[0])
+                self._check_ranks(batch, results)
+
+    def _tell_step(self, batch: Batch) -> list[asyncio.Future[Tokens]]:
+        """To every rank; what each will answer."""
         loop = asyncio.get_running_loop()
         answers = []
         frame = self._encoder.encode(batch)
@@ -391,19 +441,7 @@ class Router(Process):
             self._answers[batch.step, rank] = answer
             answers.append(answer)
             self.outbox(name).send_frame(frame)
-        decoding = all(row.num_tokens == 1 for row in batch.rows)
-        with self.spans.span("_decode_batch" if decoding else "_prefill_batch", step=batch.step):
-            results = await asyncio.gather(*answers)
-        task = asyncio.current_task()
-        assert task is not None
-        self._steps.discard(task)
-        self._changed = True
-        self._wake.set()
-        if errors := [result.error for result in results if result.error]:
-            self._step_failed(batch, errors[0])
-        else:
-            self._accept(results[0])
-            self._check_ranks(batch, results)
+        return answers
 
     def _take_answer(self, tokens: Tokens) -> None:
         """A rank's word on a step. Where one failed, the others may wait for it for ever."""
@@ -415,20 +453,27 @@ class Router(Process):
                 answer.set_result(tokens)
 
     def _accept(self, tokens: Tokens) -> None:
-        with self.spans.span("_handle_finish_req"):
+        with self.spans.span("_add_token_id_to_req"):
             accepted = self.scheduler.accept(tokens, time.time())
         if not accepted:
             return
-        reasons = {token.request_id: token.finish_reason for token in accepted}
-        for sequence in self.scheduler.ended:
-            request_id = sequence.request.request_id
-            self._unheard[request_id] = (sequence, reasons[request_id])
+        if self.scheduler.ended:
+            with self.spans.span("_handle_finish_req"):
+                self._handle_ended({token.request_id: token.finish_reason for token in accepted})
         with self.spans.span("_send_to_detokenization_proc", tokens=len(accepted)):
             try:
                 self.outbox("detokenizer").send(StreamTokens(tuple(accepted)))
             except InboxFull as error:
                 for token in accepted:
                     self._refuse(token.request_id, 503, str(error))
+
+    def _handle_ended(self, reasons: dict[str, str | None]) -> None:
+        """They are kept until the server has their text. Workers are told with the next step."""
+        scheduler = self.scheduler
+        with self.spans.span("_filter_batch" if scheduler.running else "_remove_batch"):
+            for sequence in scheduler.ended:
+                request_id = sequence.request.request_id
+                self._unheard[request_id] = (sequence, reasons[request_id])
 
     def _step_failed(self, batch: Batch, error: str) -> None:
         """A step raised in a worker: those in it are answered with the error, the rest go on."""

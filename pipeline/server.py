@@ -40,6 +40,8 @@ from .messages import (
     RouterStats,
     SamplingParams,
     ServerStats,
+    SpansOrder,
+    SpansReply,
     Step,
     TextDelta,
     TextDeltas,
@@ -54,6 +56,8 @@ from .tokenizer import Tokenizer
 
 ORDER_SECONDS = 600.0
 """An unload waits for the requests that still run."""
+SPANS_SECONDS = 5.0
+"""A process that is still loading does not hear an order."""
 RECENT_STEPS = 256
 """Decode steps whose medians a scrape gets: some seconds of serving."""
 STALE_SECONDS = 3.0
@@ -90,6 +94,7 @@ class Server(Process):
         self.decode_steps: deque[Step] = deque(maxlen=RECENT_STEPS)
         """Of the first worker: the ranks work in lockstep."""
         self._orders: dict[str, asyncio.Future[AdapterReply]] = {}
+        self._spans_heard: dict[str, asyncio.Queue[SpansReply]] = {}
         self._beats: dict[str, Beat] = {}
         self._table: ProcessTable | None = None
 
@@ -140,10 +145,11 @@ class Server(Process):
 
     async def main(self) -> None:
         while True:
-            match await self.inbox.receive():
+            match await self.receive():
                 case TextDeltas(deltas=deltas):
-                    for delta in deltas:
-                        self._deliver(delta)
+                    with self.spans.span("deliver", deltas=len(deltas)):
+                        for delta in deltas:
+                            self._deliver(delta)
                 case Refused() as refused:
                     if stream := self.streams.get(refused.request_id):
                         self.errors += 1
@@ -152,6 +158,9 @@ class Server(Process):
                     self._take_views(reply)
                     if (waiting := self._orders.get(reply.order)) and not waiting.done():
                         waiting.set_result(reply)
+                case SpansReply() as answer:
+                    if heard := self._spans_heard.get(answer.order):
+                        heard.put_nowait(answer)
                 case Introduce():
                     self._fail_all("the router restarted; please send the request again")
                     self.outbox("router").send(Ready(self.name, self.incarnation))
@@ -253,6 +262,24 @@ class Server(Process):
             raise BadRequest(word, status=504) from None
         finally:
             del self._orders[order.order]
+
+    async def order_spans_of_all(self, order: SpansOrder) -> dict[str, SpansReply]:
+        """To every process of the ring; the answers of those that gave one in time."""
+        heard = self._spans_heard[order.order] = asyncio.Queue()
+        replies: dict[str, SpansReply] = {}
+        try:
+            for name in self.config.process_names():
+                with contextlib.suppress(InboxFull):  # it will be missing among the answers
+                    self.outbox(name).send(order)
+            async with asyncio.timeout(SPANS_SECONDS):
+                while len(replies) < len(self.config.process_names()):
+                    reply = await heard.get()
+                    replies[reply.name] = reply
+        except TimeoutError:
+            pass
+        finally:
+            del self._spans_heard[order.order]
+        return replies
 
     # -- what it knows of the others
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import bisect
 import sys
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from ..messages import (
@@ -24,6 +25,7 @@ from ..messages import (
     StreamToken,
     Tokens,
 )
+from ..spans import no_span
 from .adapters import Adapter, AdapterRegistry
 from .block_pool import BlockPool, OutOfPages
 from .policies import POLICIES, Policy
@@ -66,11 +68,18 @@ class Scheduler:
     past a stop is thrown away in `accept`.
     """
 
-    def __init__(self, registry: AdapterRegistry, *, policy: str, prefetch: bool = True) -> None:
+    def __init__(
+        self,
+        registry: AdapterRegistry,
+        *,
+        policy: str,
+        prefetch: bool = True,
+        span: Callable[..., AbstractContextManager[object]] = no_span,
+    ) -> None:
         """`prefetch`: adapters are loaded when a request for them arrives; else when it could be
-        admitted."""
+        admitted. `span` opens a named time span."""
         self.registry = registry
-        self._prefetch = prefetch
+        self._prefetch, self._span = prefetch, span
         self.policy: Policy = POLICIES[policy]()
         self.limits = Limits()
         self.pool = BlockPool(0, self.limits.page_size)
@@ -187,7 +196,9 @@ class Scheduler:
         for sequence in list(self.running):
             if sequence.state is SequenceState.RUNNING:  # not preempted for one before it
                 self._schedule(sequence, plan)
-        self._admit(plan, now)
+        if self.waiting:
+            with self._span("gen_new_batch_{}", len(self.waiting)):
+                self._admit(plan, now)
         if self.residency.trials:
             self.residency.start_trials(self.kv_pages_at_worst())
         if not plan.rows:
@@ -269,8 +280,6 @@ class Scheduler:
         so that preemption stays the exception: it is needed only because a sequence that is still
         in its prompt does not advance in step with the others, which the formula assumes.
         """
-        if not self.waiting:
-            return
         demand = self._worst_case()
         blocked = ""
         shortages: list[tuple[int, int]] = []
@@ -303,13 +312,17 @@ class Scheduler:
                     continue
                 soon = self.pool.pages_for(min(sequence.length, plan.budget))
                 idle = (a for a in self.registry.idle() if a is not adapter)
-                if not self.residency.make_room(soon, need, idle):
+                tokens = need * self.pool.page_size
+                with self._span("can add new req, need_max_token_num_{}", tokens):
+                    has_room = self.residency.make_room(soon, need, idle)
+                if not has_room:
                     room = self.pool.total - self.pool.adapters
                     sequence.reason = f"no KV pages: {need} at worst, {room} in all"
                     blocked = "behind another: no KV pages" if self._can_fit(sequence) else ""
                     continue
                 demand.add(*_size(sequence))
-                self._start(sequence, plan)
+                with self._span("_merge_batch"):
+                    self._start(sequence, plan)
 
     def _can_fit(self, sequence: Sequence) -> bool:
         """It could once it came; adapters pinned since may keep it out, then it blocks nobody."""
@@ -389,7 +402,8 @@ class Scheduler:
                 )
             )
             if finish_reason:
-                self.finish(sequence.request.request_id)
+                with self._span("_filter_runing_batch ..."):
+                    self.finish(sequence.request.request_id)
                 self.ended.append(sequence)
         return accepted
 
