@@ -31,6 +31,7 @@ from .messages import (
     PlanAdapters,
     ReloadAdapter,
     SpansOrder,
+    SpansReply,
     StartSpans,
     StopSpans,
     TextDelta,
@@ -292,8 +293,7 @@ class Api:
                 "directory": str(paths[0].parent) if paths else None,
                 "spans": sum(reply.spans for reply in replies.values()),
                 "processes": {
-                    name: msgspec.to_builtins(replies[name])
-                    for name in server.config.process_names()
+                    name: spans_body(replies[name]) for name in server.config.process_names()
                 },
             }
         )
@@ -415,7 +415,15 @@ def adapter_body(view: AdapterView) -> dict[str, Any]:
 
 
 async def _closed(request: HttpRequest) -> Response:
-    raise BadRequest("routes that change adapters are closed: start with --admin-key", status=403)
+    raise BadRequest(
+        "an operator's route, and those are closed: start with --admin-key", status=403
+    )
+
+
+def spans_body(reply: SpansReply) -> dict[str, Any]:
+    """A process's part of an answer."""
+    body: dict[str, Any] = msgspec.structs.asdict(reply)
+    return {name: body[name] for name in ("is_on", "path", "spans", "dropped", "layers", "nvtx")}
 
 
 def _ticket() -> dict[str, str]:

@@ -43,6 +43,7 @@ from .messages import (
     SpansOrder,
     SpansReply,
     Step,
+    SyncPoint,
     TextDelta,
     TextDeltas,
     ToServer,
@@ -93,6 +94,8 @@ class Server(Process):
         self.workers: dict[int, WorkerStats] = {}
         self.decode_steps: deque[Step] = deque(maxlen=RECENT_STEPS)
         """Of the first worker: the ranks work in lockstep."""
+        self.sync_waits: dict[str, tuple[int, float]] = {}
+        """How often, and seconds in all, the first worker waited at each of its sync points."""
         self._orders: dict[str, asyncio.Future[AdapterReply]] = {}
         self._spans_heard: dict[str, asyncio.Queue[SpansReply]] = {}
         self._beats: dict[str, Beat] = {}
@@ -295,6 +298,10 @@ class Server(Process):
                         self.router = message
                     case WorkerStats():
                         self.workers[message.rank] = message
+                    case SyncPoint(rank=0):
+                        count, seconds = self.sync_waits.get(message.name, (0, 0.0))
+                        seconds += message.wait_us / 1e6
+                        self.sync_waits[message.name] = (count + 1, seconds)
                     case Step(rank=0, phase="decode"):
                         self.decode_steps.append(message)
                     case ProcessTable():
