@@ -227,6 +227,7 @@ def test_ten_thousand_steps_of_the_router_leave_no_span_open(tmp_path: Path) -> 
             await peers.ask(router)
             while len(router.scheduler):
                 await asyncio.sleep(0.01)
+            await asyncio.sleep(0.03)  # until the last abort has been sent
             recording = router.spans.recording
             assert recording and recording.num_open == 0
         finally:

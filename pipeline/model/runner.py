@@ -490,7 +490,7 @@ class ModelRunner:
         sampling: list[LiveSequence] = []
         choices: list[SampleRow] = []
         if rows and self._paged is not None:
-            plan = self._paged.plan(rows, may_replay=merged is None and not spans_layers)
+            plan = self._paged.plan(rows, may_replay=merged is None)
         elif rows:
             with self._queue.issuing():  # it may gather adapters
                 plan = StepPlan(
@@ -681,7 +681,8 @@ class ModelRunner:
             )
             return model(batch, self._pool.pages), batch.sample_history, None
         assert self._paged is not None
-        result = self._paged.run(plan, model)
+        # Ranks are told to span layers at different moments: padded alike, they still sum alike.
+        result = self._paged.run(plan, model, replay=model is self._model)
         return result.logits, result.places, result.best
 
     def _grow_history(self, num_slots: int) -> None:
