@@ -152,7 +152,10 @@ class Process:
         if wanted and self.name in config.process_names():
             born = (self.run / "config.json").stat().st_mtime
             path = self.run / "spans" / recording_name(born) / f"{self.name}.jsonl"
-            self._record(path, layers=config.profile_layers)
+            try:
+                self._record(path, layers=config.profile_layers)
+            except OSError as error:  # it serves all the same
+                self.event("warning", f"no spans: cannot write {path}: {error.strerror}")
 
     def _record(self, path: Path, *, nvtx: bool = False, layers: bool = False) -> None:
         sink = load_nvtx() if nvtx or is_profiled() else None
@@ -175,7 +178,7 @@ class Process:
             dropped=recording.dropped,
             layers=recording.layers,
             nvtx=recording.has_nvtx,
-            error=error,
+            error=error or recording.error,
         )
 
     # -- the life of a process

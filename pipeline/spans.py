@@ -154,7 +154,9 @@ class Recording:
         self.ended = self.dropped = 0
         self._nvtx = nvtx
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._file: BinaryIO = path.open("ab")
+        self._file: BinaryIO = path.open("ab", buffering=0)
+        self.error = ""
+        """Why spans were lost, where the file could not be written."""
         self._lock = threading.Lock()
         self._writing = threading.Lock()
         self._open: set[Span] = set()
@@ -216,13 +218,17 @@ class Recording:
         return lane
 
     def flush(self) -> None:
+        """Writes what has ended; where that fails it is counted as dropped."""
         with self._lock:
             done, self._done = self._done, []
             unnamed, self._unnamed = self._unnamed, []
         if done or unnamed:
-            with self._writing:
-                self._file.write(b"".join(self._lines(done, unnamed)))
-                self._file.flush()
+            try:
+                with self._writing:
+                    self._file.write(b"".join(self._lines(done, unnamed)))
+            except OSError as error:  # a full disk must not take the process down
+                self.dropped += len(done)
+                self.error = f"cannot write {self.path}: {error.strerror}"
 
     def _lines(self, done: list[tuple[Span, int]], unnamed: list[Lane]) -> Iterator[bytes]:
         pid, encode = os.getpid(), self._encoder.encode

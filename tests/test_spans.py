@@ -332,6 +332,17 @@ def test_what_a_file_may_not_hold_is_counted(
     assert len(read(tmp_path / "s.jsonl")) == 3
 
 
+def test_a_full_disk_loses_spans_and_nothing_else() -> None:
+    spans = Spans()
+    recording = spans.start(Path("/dev/full"))
+    with spans.span("a"):
+        pass
+    spans.flush()
+    assert recording.dropped == recording.ended == 1
+    assert recording.error == "cannot write /dev/full: No space left on device"
+    assert spans.stop() is recording
+
+
 def test_off_means_nothing_is_made_and_no_value_is_formatted() -> None:
     class Unspeakable:
         def __format__(self, spec: str) -> str:
