@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import sys
 import threading
 from collections import defaultdict
 from pathlib import Path
@@ -23,15 +24,17 @@ from loraconsole.pipeline.messages import (
     Reset,
     SampledToken,
     SamplingParams,
+    StartSpans,
     ToDetokenizer,
     Tokens,
     ToServer,
     ToWorker,
     WorkerReady,
 )
+from loraconsole.pipeline.process import Process
 from loraconsole.pipeline.router import Router
 from loraconsole.pipeline.sockets import Inbox, Outbox, make_context
-from loraconsole.pipeline.spans import CAPTURED, NOTHING, Nvtx, Spans, load_nvtx
+from loraconsole.pipeline.spans import CAPTURED, LISTENERS, NOTHING, Nvtx, Spans, load_nvtx
 
 STEPS = 10_000
 EVERYWHERE = {
@@ -360,3 +363,28 @@ def test_nvtx_ranges_may_overlap() -> None:
     first, second = nvtx.start("first"), nvtx.start("second")
     nvtx.end(first)
     nvtx.end(second)
+
+
+@pytest.mark.parametrize("variable", ["", *LISTENERS])
+def test_whoever_records_makes_nvtx_ranges_where_a_profiler_listens(
+    variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in LISTENERS:
+        monkeypatch.delenv(name, raising=False)
+    if variable:
+        monkeypatch.setenv(variable, "1")
+    config = Config(run=str(make_run_directory(tmp_path / "r")))
+
+    async def order(nvtx: bool) -> bool:
+        process = Process(config, "router")
+        start = StartSpans(order="o", reply_to="server", recording="now", nvtx=nvtx)
+        process.order_spans(start)
+        recording = process.spans.stop()
+        process.close()
+        assert recording
+        return recording.has_nvtx
+
+    assert asyncio.run(order(nvtx=False)) == bool(variable)
+    assert asyncio.run(order(nvtx=True))
+    monkeypatch.setitem(sys.modules, "nvtx", None)  # as where it is not installed
+    assert not asyncio.run(order(nvtx=True))
