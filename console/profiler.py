@@ -183,7 +183,8 @@ def _print_totals(found: list[Total]) -> None:
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for head in ("process", "span", "count", "total ms", "mean ms", "p50 ms", "p99 ms"):
-        table.add_column(head, justify="left" if head in ("process", "span") else "right")
+        right = head not in ("process", "span")
+        table.add_column(head, justify="right" if right else "left", no_wrap=True)
     for row in found:
         table.add_row(
             row.process,
@@ -192,4 +193,4 @@ def _print_totals(found: list[Total]) -> None:
             f"{row.total_ms:.1f}",
             *(f"{value:.3f}" for value in (row.mean_ms, row.p50_ms, row.p99_ms)),
         )
-    Console(soft_wrap=True).print(table)
+    Console(width=120).print(table)

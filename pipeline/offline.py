@@ -45,7 +45,7 @@ from .messages import (
     Tokens,
 )
 from .model.adapter import SITES, Adapter, Part, module_shapes
-from .model.pages import page_elements
+from .model.pages import PAGE_SIZE, page_elements
 from .model.runner import ModelRunner
 from .schedule.adapters import AdapterRegistry
 from .schedule.scheduler import CHUNK_TOKENS, Limits, Scheduler
@@ -362,6 +362,18 @@ def ablate(
             print(f"{cost.part:12} {'':8}  {gaps}   {cost.about}")
 
 
+def pool_for(shape: dict[str, Any], batches: list[int], tokens: int) -> int:
+    """Tokens of a pool that holds the mixture of adapters and so many tokens a request, and no
+    more: baselines take memory outside of it."""
+    with tempfile.TemporaryDirectory() as directory:
+        (Path(directory) / "config.json").write_text(json.dumps(shape))
+        card = read_card(Path(directory))
+    sizes = sum(sum(module_shapes(card)[module]) for module in ATTENTION)
+    pages = sum(-(-rank * sizes // page_elements(card)) for rank in MIXED_RANKS)
+    quarter = -(-max(batches) // len(MIXED_RANKS))
+    return max(batches) * (tokens + PAGE_SIZE) + quarter * pages * PAGE_SIZE
+
+
 def load_ms(engine: Engine, names: list[str]) -> float:
     """Of one adapter from the host into its pages, the mean of all, copied one behind the other."""
     for _ in range(2):  # at first, memory may have to be found
@@ -495,6 +507,7 @@ def measure(given: argparse.Namespace, rank: int) -> None:
             stages[message.stage] = time.perf_counter() - started
 
     if given.workload == "ablate":
+        config["max_total_tokens"] = pool_for(shape, given.batches, given.prompt + given.new)
 
         def make(flags: tuple[str, ...]) -> Engine:
             return Engine(shape, config | dict.fromkeys(flags, True), heard, rank)

@@ -149,7 +149,7 @@ def test_the_engine_alone_is_ablated_with_dummy_weights(
     monkeypatch.setattr(offline, "OUT", [])
     out = tmp_path / "out.jsonl"
     flags = "--workload ablate --shape llama-2-7b --device cpu --batches 2 4 --prompt 5 --new 6"
-    more = f"--max-model-len 1024 --max-running 4 --out {out}"
+    more = f"--max-model-len 64 --max-running 4 --out {out}"
     monkeypatch.setattr("sys.argv", ["offline", *flags.split(), *more.split()])
     offline.main()
     lines = [json.loads(line) for line in out.read_text().splitlines()]
