@@ -77,6 +77,30 @@ def stand_ins(idle: Container[str]) -> dict[Flags, Flags]:
     return {flags: tuple(flag for flag in flags if flag not in idle) for flags in SETS}
 
 
+class Loop(NamedTuple):
+    """What clients do: `requests` chats in all, `concurrency` at a time, the adapters in turn."""
+
+    concurrency: int
+    requests: int
+    max_tokens: int
+
+
+class Run(msgspec.Struct, frozen=True, kw_only=True):
+    """One set measured once, as its clients saw it."""
+
+    flags: Flags
+    round: int
+    seconds: float
+    output_tokens: int
+    ttft_ms_p50: float
+    errors: int
+
+    @property
+    def token_ms(self) -> float:
+        """Of the whole loop, prompts and loads included, by output token."""
+        return 1e3 * self.seconds / max(1, self.output_tokens)
+
+
 # --- pipelines ----------------------------------------------------------------------------------
 
 
@@ -110,11 +134,11 @@ def adapter_tokens(config: Config) -> int:
     return PAGE_SIZE * sum(pages[path] for path in config.adapters().values())
 
 
-def pool_tokens(flags: Flags, adapters: int, load: Load) -> int:
+def pool_tokens(flags: Flags, adapters: int, loop: Loop) -> int:
     """`--max-total-tokens` of a set whose adapters take the place of so many: room for what runs
     beside half of them, so that they must make way for each other; with --no-lora-swap, which pins
     half of a pool at most, for all."""
-    running = load.concurrency * (PROMPT_TOKENS + load.max_tokens)
+    running = loop.concurrency * (PROMPT_TOKENS + loop.max_tokens)
     return running + (2 * adapters if "no_lora_swap" in flags else adapters // 2)
 
 
@@ -154,28 +178,33 @@ def pipeline(config: Config) -> Iterator[str]:
 # --- measuring ----------------------------------------------------------------------------------
 
 
-class Run(msgspec.Struct, frozen=True):
-    """One set measured once."""
-
-    flags: Flags
-    round: int
-    result: Result
-
-    @property
-    def token_ms(self) -> float:
-        """Of the whole loop, prompts and loads included, by output token."""
-        return 1e3 * self.result.seconds / max(1, self.result.output_tokens)
+def drive_loop(url: str, config: Config, loop: Loop) -> Result:
+    """What the clients of a closed loop saw."""
+    load = Load(
+        concurrency=loop.concurrency,
+        requests=loop.requests,
+        models=tuple(config.adapters()),
+        max_tokens=loop.max_tokens,
+    )
+    return asyncio.run(drive(url, config.api_key, load, show=False))
 
 
-def measure(config: Config, flags: Flags, load: Load, round: int) -> Run:
+def measure(config: Config, flags: Flags, loop: Loop, round: int) -> Run:
     """Starts a pipeline that lacks `flags`, lets every adapter answer once, then measures."""
     with pipeline(config) as url:
-        warm = msgspec.structs.replace(load, requests=len(load.models), max_tokens=2)
-        asyncio.run(drive(url, config.api_key, warm, show=False))
-        return Run(flags, round, asyncio.run(drive(url, config.api_key, load, show=False)))
+        drive_loop(url, config, loop._replace(requests=len(config.adapter), max_tokens=2))
+        result = drive_loop(url, config, loop)
+    return Run(
+        flags=flags,
+        round=round,
+        seconds=result.seconds,
+        output_tokens=result.output_tokens,
+        ttft_ms_p50=result.ttft_ms_p50,
+        errors=result.errors,
+    )
 
 
-def measure_all(config: Config, load: Load, rounds: int, out: Path | None) -> list[Run]:
+def measure_all(config: Config, loop: Loop, rounds: int, out: Path | None) -> list[Run]:
     """All sets that go with what `config` has already, in turns."""
     import torch
 
@@ -183,7 +212,7 @@ def measure_all(config: Config, load: Load, rounds: int, out: Path | None) -> li
     taken = adapter_tokens(config)
     configs: dict[Flags, Config] = {}
     for flags in dict.fromkeys(stand_ins(() if has_kernels else ("no_kernel",)).values()):
-        tokens = pool_tokens(flags, taken, load)
+        tokens = pool_tokens(flags, taken, loop)
         try:
             configs[flags] = msgspec.structs.replace(
                 config, max_total_tokens=tokens, **dict.fromkeys(flags, True)
@@ -196,7 +225,7 @@ def measure_all(config: Config, load: Load, rounds: int, out: Path | None) -> li
             order = list(configs)
             for flags in order[round % len(order) :] + order[: round % len(order)]:
                 bar.set_description(name_of(flags))
-                run = measure(configs[flags], flags, load, round)
+                run = measure(configs[flags], flags, loop, round)
                 runs.append(run)
                 if out:
                     with out.open("ab") as file:
@@ -264,13 +293,8 @@ def main() -> None:
         config = from_flags(given)
         adapters = replicate(config.adapters(), given.adapters)
         config = msgspec.structs.replace(config, adapter=adapters)
-        load = Load(
-            concurrency=given.concurrency,
-            requests=given.requests,
-            models=tuple(config.adapters()),
-            max_tokens=given.max_tokens,
-        )
-        runs = measure_all(config, load, given.rounds, given.out)
+        loop = Loop(given.concurrency, given.requests, given.max_tokens)
+        runs = measure_all(config, loop, given.rounds, given.out)
     except OperatorError as error:
         sys.exit(f"loraconsole bench --ablate: {error}")
     costs = differences(runs)
@@ -301,10 +325,10 @@ def print_sets(runs: list[Run]) -> None:
         ms = [run.token_ms for run in own]
         table.add_row(
             name_of(flags) if flags else "nothing",
-            f"{statistics.median(run.result.tokens_s for run in own):.1f}",
+            f"{1e3 / statistics.median(ms):.1f}",
             *(f"{value:.2f}" for value in (statistics.median(ms), min(ms), max(ms))),
-            f"{statistics.median(run.result.ttft_ms_p50 for run in own):.0f}",
-            str(sum(run.result.errors for run in own)),
+            f"{statistics.median(run.ttft_ms_p50 for run in own):.0f}",
+            str(sum(run.errors for run in own)),
         )
     Console(width=120).print(table)
 

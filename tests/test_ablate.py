@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -23,16 +22,17 @@ from loraconsole.pipeline.ablate import (
     RESIDENT,
     SETS,
     Flags,
+    Loop,
     Run,
     adapter_tokens,
     command_line,
     differences,
+    drive_loop,
     pipeline,
     pool_tokens,
     replicate,
     stand_ins,
 )
-from loraconsole.pipeline.bench import Load, Result, drive
 from loraconsole.pipeline.config import (
     Config,
     OperatorError,
@@ -42,24 +42,18 @@ from loraconsole.pipeline.config import (
     shipped_adapters,
 )
 
-LOAD = Load(concurrency=4, requests=8, models=("a",), max_tokens=4)
+LOOP = Loop(concurrency=4, requests=12, max_tokens=4)
 
 
 def run(flags: Flags, round: int, token_ms: float) -> Run:
-    result = Result(
-        url="",
-        load=LOAD,
+    return Run(
+        flags=flags,
+        round=round,
         seconds=token_ms / 10,
-        errors=0,
         output_tokens=100,
-        tokens_s=1e3 / token_ms,
-        decode_tokens_s=None,
         ttft_ms_p50=1.0,
-        ttft_ms_p99=1.0,
-        inter_token_ms_p50=1.0,
-        inter_token_ms_p99=1.0,
+        errors=0,
     )
-    return Run(flags, round, result)
 
 
 def test_every_set_is_a_pipeline_that_may_run_and_every_cost_is_between_two_of_them() -> None:
@@ -113,13 +107,12 @@ def test_adapters_make_way_for_each_other_but_where_none_may_be_evicted(flags: F
     """A real pipeline of each kind: after all have answered, some are in pages, or all."""
     adapters = replicate(Config(adapter=shipped_adapters()).adapters(), 12)
     config = Config(adapter=adapters, device="cpu")
-    load = msgspec.structs.replace(LOAD, requests=12, models=tuple(config.adapters()))
-    tokens = pool_tokens(flags, adapter_tokens(config), load)
+    tokens = pool_tokens(flags, adapter_tokens(config), LOOP)
     on: dict[str, Any] = dict.fromkeys(flags, True)
     with pipeline(msgspec.structs.replace(config, max_total_tokens=tokens, **on)) as url:
-        result = asyncio.run(drive(url, "", load, show=False))
+        result = drive_loop(url, config, LOOP)
         views = httpx.get(f"{url}/v1/adapters", trust_env=False).json()["adapters"]
-    assert result.errors == 0 and result.output_tokens == 12 * load.max_tokens
+    assert result.errors == 0 and result.output_tokens == 12 * LOOP.max_tokens
     resident = sum(view["state"] == "gpu" for view in views)
     assert resident == 12 if flags == RESIDENT else 4 <= resident < 12
     with pytest.raises(httpx.HTTPError):
