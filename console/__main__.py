@@ -140,6 +140,19 @@ def command_parser() -> argparse.ArgumentParser:
     replay.add_argument("--show", action="store_true", help="print each decision")
     replay.add_argument("--console", action="store_true", help="show it in the console")
     add_screen_flags(replay)
+    profile = add("profile", "record time spans of every process while it serves")
+    profile.add_argument("verb", choices=("start", "stop"))
+    profile.add_argument(
+        "--layers", action="store_true", help="the model's layers too; steps are slower then"
+    )
+    profile.add_argument(
+        "--nvtx", action="store_true", help="NVTX ranges too (nsys gets them anyway)"
+    )
+    spans = add("spans", "what recorded spans took, by name")
+    spans.add_argument(
+        "path", nargs="?", metavar="PATH", help="a file or directory of spans; else the last of run"
+    )
+    spans.add_argument("--trace", metavar="FILE", help="write one file for chrome://tracing, too")
     # Listed here; its flags are the benchmark's own, and it is given them untouched.
     commands.add_parser(
         "bench", help="measure the running pipeline, or any OpenAI-compatible --url"
@@ -188,6 +201,14 @@ def dispatch(given: argparse.Namespace, rest: list[str]) -> int:
             from . import scheduler_verb
 
             return scheduler_verb.scheduler(config, given)
+        case "profile":
+            from . import profiler
+
+            return profiler.profile(config, given)
+        case "spans":
+            from . import profiler
+
+            return profiler.spans(config, given.path, given.trace, given.json)
         case "adapters":
             from . import adapter_verbs
 

@@ -18,6 +18,8 @@ from ..pipeline.messages import (
     Message,
     Order,
     Snapshot,
+    SpansOrder,
+    SpansReply,
     Telemetry,
     ToConsole,
 )
@@ -44,7 +46,7 @@ class Remote:
         self._context = make_context()
         self.name = f"console-{os.getpid()}"
         run = self.config.run_path
-        self._inbox: Inbox[Snapshot | AdapterReply] = Inbox(
+        self._inbox: Inbox[Snapshot | AdapterReply | SpansReply] = Inbox(
             self._context, run, self.name, ToConsole
         )
         self._supervisor = Outbox(self._context, run, "supervisor")
@@ -101,6 +103,27 @@ class Remote:
             listening.cancel()
             answering.cancel()
             router.close()
+
+    async def order_spans(self, order: SpansOrder) -> dict[str, SpansReply]:
+        """An order about spans to every process of the ring; the answers of those that gave one in
+        time. Who is still loading does not hear it."""
+        names = self.config.process_names()
+        replies: dict[str, SpansReply] = {}
+        outboxes = [Outbox(self._context, self.config.run_path, name) for name in names]
+        try:
+            for outbox in outboxes:
+                outbox.send(order)
+            async with asyncio.timeout(ANSWER_SECONDS):
+                while len(replies) < len(names):
+                    reply = await self._inbox.receive()
+                    if isinstance(reply, SpansReply) and reply.order == order.order:
+                        replies[reply.name] = reply
+        except TimeoutError:
+            pass
+        finally:
+            for outbox in outboxes:
+                outbox.close()
+        return replies
 
     async def _answer_to(self, order: str) -> AdapterReply:
         while True:

@@ -465,7 +465,7 @@ def _document(answer: Answer, base: str) -> dict[str, Any]:
 def bench(flags: list[str]) -> int:
     """Hands over to `pipeline.bench` in a process of its own, since it drives any server; without
     --url it is given the running pipeline's. With --offline to `pipeline.offline`, the engine
-    alone."""
+    alone; with --ablate to `pipeline.ablate`, which starts pipelines of its own."""
 
     async def url() -> tuple[str, str]:
         config = Config.load(default_run_directory())
@@ -476,6 +476,9 @@ def bench(flags: list[str]) -> int:
     if "--offline" in flags:
         module = "offline"
         flags = [flag for flag in flags if flag != "--offline"]
+    elif "--ablate" in flags:
+        module = "ablate"
+        flags = [flag for flag in flags if flag != "--ablate"]
     elif not {"--url", "-h", "--help"} & set(flags):
         address, key = asyncio.run(url())
         flags = [*flags, "--url", address, *(["--api-key", key] if key else [])]

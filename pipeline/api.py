@@ -34,6 +34,10 @@ from .messages import (
     ReloadAdapter,
     SchedulerSettings,
     SetScheduler,
+    SpansOrder,
+    SpansReply,
+    StartSpans,
+    StopSpans,
     TextDelta,
     TokenLogprob,
     UnloadAdapter,
@@ -51,6 +55,7 @@ from .openai import (
     GenerateBody,
     LoadBody,
     PlanBody,
+    ProfilerBody,
     SamplingBody,
     SchedulerBody,
     UnloadBody,
@@ -58,6 +63,7 @@ from .openai import (
     error_body,
     usage,
 )
+from .spans import recording_name
 from .stream import Answer, Stream
 from .tokenizer import TextError
 
@@ -98,6 +104,11 @@ def make_app(server: Server) -> Starlette:
         Route("/v1/adapters/{name:path}", api.guarded(api.adapter)),
         Route("/v1/adapters/{name:path}", api.admin(api.remove_adapter), methods=["DELETE"]),
     ]
+    for path, handler in (
+        ("/profiler/start", api.start_profiler),
+        ("/profiler/stop", api.stop_profiler),
+    ):
+        routes.append(Route(path, api.admin(handler), methods=["POST"]))
     for prefix in ("/v1", ""):  # vLLM's, SGLang's
         for path, handler in (
             ("/load_lora_adapter", api.load_lora_adapter),
@@ -286,6 +297,39 @@ class Api:
         del order["name"]
         return await self._carry(SetScheduler(**order, **changes))
 
+    # -- spans
+
+    async def start_profiler(self, request: HttpRequest) -> Response:
+        body: ProfilerBody = decode_body(await self._body(request) or b"{}", ProfilerBody)
+        name = recording_name(time.time())
+        return await self._order_spans(
+            StartSpans(**_ticket(), recording=name, layers=body.layers, nvtx=body.nvtx)
+        )
+
+    async def stop_profiler(self, request: HttpRequest) -> Response:
+        return await self._order_spans(StopSpans(**_ticket()))
+
+    async def _order_spans(self, order: SpansOrder) -> Response:
+        """To every process: which file each writes, or has written, and the spans in it."""
+        server = self.server
+        replies = await server.order_spans_of_all(order)
+        if silent := [name for name in server.config.process_names() if name not in replies]:
+            word = f"no answer from {', '.join(silent)}; the others have done it"
+            raise BadRequest(word, status=504)
+        if errors := [f"{reply.name} {reply.error}" for reply in replies.values() if reply.error]:
+            raise BadRequest("; ".join(errors), status=507)
+        paths = [Path(reply.path) for reply in replies.values() if reply.path]
+        return JSONResponse(
+            {
+                "status": "ok",
+                "directory": str(paths[0].parent) if paths else None,
+                "spans": sum(reply.spans for reply in replies.values()),
+                "processes": {
+                    name: spans_body(replies[name]) for name in server.config.process_names()
+                },
+            }
+        )
+
     # -- OpenAI
 
     async def chat(self, request: HttpRequest) -> Response:
@@ -403,12 +447,25 @@ def adapter_body(view: AdapterView) -> dict[str, Any]:
 
 
 async def _closed(request: HttpRequest) -> Response:
-    raise BadRequest("routes that change adapters are closed: start with --admin-key", status=403)
+    raise BadRequest(
+        "an operator's route, and those are closed: start with --admin-key", status=403
+    )
+
+
+def spans_body(reply: SpansReply) -> dict[str, Any]:
+    """A process's part of an answer."""
+    body: dict[str, Any] = msgspec.structs.asdict(reply)
+    return {name: body[name] for name in ("is_on", "path", "spans", "dropped", "layers", "nvtx")}
+
+
+def _ticket() -> dict[str, str]:
+    """The fields that all orders share."""
+    return {"order": f"o-{secrets.token_hex(8)}", "reply_to": "server"}
 
 
 def _order(name: str) -> dict[str, Any]:
-    """The fields that all orders share."""
-    return {"order": f"o-{secrets.token_hex(8)}", "reply_to": "server", "name": name}
+    """And those about an adapter."""
+    return {**_ticket(), "name": name}
 
 
 def _check_path(path: str) -> None:

@@ -47,6 +47,34 @@ class UsageError(OperatorError):
     """A flag or a setting is wrong: exit status 2, as for any bad usage."""
 
 
+NO_ADAPTER = "no adapter is loaded"
+CONTRADICTIONS: tuple[tuple[str, str, str], ...] = (
+    ("no_lora", "no_lora_compute", f"{NO_ADAPTER}, so there are no products to skip"),
+    ("no_lora", "no_lora_swap", f"{NO_ADAPTER}, so there is none to keep on the device"),
+    ("no_lora", "no_mem_pool", f"{NO_ADAPTER}, so there is none to keep out of the pool"),
+    ("no_lora", "bmm", f"{NO_ADAPTER}, so there is none to pad"),
+    ("no_lora", "prefetch", f"{NO_ADAPTER}, so there is none to load early"),
+    ("no_lora", "no_prefetch", f"{NO_ADAPTER}, so there is none to load late"),
+    ("no_lora_compute", "bmm", "the products that would be padded are skipped"),
+    (
+        "no_mem_pool",
+        "bmm",
+        "they are two baselines, memory outside of the pool and padding; what each costs cannot "
+        "be told from both",
+    ),
+    ("no_lora_swap", "prefetch", "every adapter is on the device from the start"),
+    ("no_lora_swap", "no_prefetch", "every adapter is on the device from the start"),
+    ("prefetch", "no_prefetch", "one is what the other takes away"),
+)
+"""Settings that say nothing together, and why. All others may be combined: `--no-kernel` goes with
+`--bmm` and `--no-mem-pool`, which imply it."""
+
+
+def flag_of(name: str) -> str:
+    """A setting's name as the command line has it."""
+    return "--" + name.replace("_", "-")
+
+
 def default_run_directory() -> str:
     """`$LORACONSOLE_RUN`, else `$XDG_RUNTIME_DIR/loraconsole`, else `/tmp/loraconsole-UID`."""
     if run := os.environ.get("LORACONSOLE_RUN"):
@@ -227,13 +255,54 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         bool,
         Meta(description="ablation: adapters padded to the largest rank, one torch.bmm for all"),
     ] = False
+    prefetch: Annotated[
+        bool,
+        Meta(
+            description="as S-LoRA spells the default: an adapter is loaded as soon as a request "
+            "for it waits"
+        ),
+    ] = False
+    no_prefetch: Annotated[
+        bool,
+        Meta(
+            description="ablation: an adapter is loaded when its request could be admitted, not "
+            "when that arrives"
+        ),
+    ] = False
     no_step_times: Annotated[
         bool,
         Meta(description="ablation: take no times on the device and count no bytes of a step"),
     ] = False
     profile: Annotated[
-        bool, Meta(description="write named time spans to RUN/spans/*.jsonl, and NVTX on cuda")
+        bool,
+        Meta(
+            description="record named time spans from the start, to RUN/spans/, and as NVTX ranges "
+            "where a profiler listens"
+        ),
     ] = False
+    profile_layers: Annotated[
+        bool,
+        Meta(
+            description="as --profile, with the layers of every step; steps are then not replayed "
+            "from CUDA graphs"
+        ),
+    ] = False
+    sync_points: Annotated[
+        bool,
+        Meta(
+            description="wait for the device before each step that admits a new request, as S-LoRA "
+            "does, and publish how long"
+        ),
+    ] = False
+
+    def __post_init__(self) -> None:
+        """Raises `UsageError` where two settings contradict each other, with the reason."""
+        for one, other, reason in CONTRADICTIONS:
+            if getattr(self, one) and getattr(self, other):
+                raise UsageError(
+                    f"{flag_of(one)} and {flag_of(other)} contradict each other: {reason}",
+                    "leave one of them out",
+                )
 
     @property
     def run_path(self) -> Path:
@@ -395,7 +464,7 @@ class Field(msgspec.Struct, frozen=True):
 
     @property
     def flag(self) -> str:
-        return "--" + self.name.replace("_", "-")
+        return flag_of(self.name)
 
 
 def fields() -> Iterator[Field]:

@@ -962,6 +962,45 @@ class Resume(Message, frozen=True):
     """supervisor -> router: admit again."""
 
 
+# --- console, server -> every process of the ring: spans ------------------------------------------
+
+
+class StartSpans(Message, frozen=True, kw_only=True):
+    """Record named time spans to RUN/spans/`recording`/NAME.jsonl. Whoever records already goes on
+    where it does. Answered by a `SpansReply`."""
+
+    order: str
+    reply_to: str
+    recording: str
+    layers: bool = False
+    """Each layer of the model too; steps are then not replayed from graphs."""
+    nvtx: bool = False
+    """NVTX ranges as well, which a profiler that started the process gets anyhow."""
+
+
+class StopSpans(Message, frozen=True, kw_only=True):
+    """End the recording. Answered by a `SpansReply`."""
+
+    order: str
+    reply_to: str
+
+
+class SpansReply(Message, frozen=True, kw_only=True):
+    """Where a process records, or has recorded last, and how much so far."""
+
+    order: str
+    name: str
+    is_on: bool
+    path: str = ""
+    spans: int = 0
+    dropped: int = 0
+    """Those beyond what a file may hold."""
+    layers: bool = False
+    nvtx: bool = False
+    error: str = ""
+    """Why it does not record."""
+
+
 # --- what each inbox accepts --------------------------------------------------------------------
 
 AdapterOrder: TypeAlias = (
@@ -975,8 +1014,10 @@ AdapterOrder: TypeAlias = (
 )
 Order: TypeAlias = AdapterOrder | SetScheduler
 """Each is answered once, by an `AdapterReply`."""
+SpansOrder: TypeAlias = StartSpans | StopSpans
 ToRouter: TypeAlias = (
-    Request
+    SpansOrder
+    | Request
     | Abort
     | WorkerReady
     | AdapterRead
@@ -993,7 +1034,8 @@ ToRouter: TypeAlias = (
     | Resume
 )
 ToWorker: TypeAlias = (
-    Introduce
+    SpansOrder
+    | Introduce
     | Reset
     | ReadAdapter
     | MeasureAdapter
@@ -1005,10 +1047,10 @@ ToWorker: TypeAlias = (
     | CheckAdapter
     | Batch
 )
-ToDetokenizer: TypeAlias = Introduce | OpenStream | StreamTokens | CloseStream
-ToServer: TypeAlias = Introduce | TextDeltas | Refused | AdapterReply
+ToDetokenizer: TypeAlias = SpansOrder | Introduce | OpenStream | StreamTokens | CloseStream
+ToServer: TypeAlias = SpansOrder | SpansReply | Introduce | TextDeltas | Refused | AdapterReply
 ToSupervisor: TypeAlias = AskSnapshot | RestartProcess | StopPipeline
-ToConsole: TypeAlias = Snapshot | AdapterReply
+ToConsole: TypeAlias = Snapshot | AdapterReply | SpansReply
 Telemetry: TypeAlias = (
     Beat
     | ServerStats

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import itertools
 import json
 import multiprocessing
@@ -27,6 +28,7 @@ from typing import Any
 
 import torch
 
+from .ablate import COSTS, name_of, stand_ins
 from .account import account
 from .card import ModelCard, read_card
 from .config import MEETING, Config
@@ -43,7 +45,7 @@ from .messages import (
     Tokens,
 )
 from .model.adapter import SITES, Adapter, Part, module_shapes
-from .model.pages import page_elements
+from .model.pages import PAGE_SIZE, page_elements
 from .model.runner import ModelRunner
 from .schedule.adapters import AdapterRegistry
 from .schedule.scheduler import CHUNK_TOKENS, Limits, Scheduler
@@ -68,6 +70,7 @@ LLAMA2_7B = LLAMA_8B | {
     "rope_theta": 10000.0,
 }
 SHAPES = {"llama-3.1-8b": LLAMA_8B, "llama-2-7b": LLAMA2_7B}
+MIXED_RANKS = (8, 16, 32, 64)
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 
 VLLM_8B: dict[str, dict[int, float]] = {
@@ -93,13 +96,16 @@ class Engine:
         heard: Callable[..., None],
         rank: int = 0,
     ) -> None:
+        """`config` are settings of `Config`, among them all that the scheduler's limits need."""
         self._directory = tempfile.TemporaryDirectory()
         directory = Path(self._directory.name)
         (directory / "config.json").write_text(json.dumps(shape))
         self.card: ModelCard = read_card(directory)
-        self.runner = ModelRunner(Config(dummy=True, **config), directory, rank, heard)
+        self.config = Config(dummy=True, **config)
+        self.runner = ModelRunner(self.config, directory, rank, heard)
         self.ready = self.runner.load()
-        self.scheduler = Scheduler(AdapterRegistry({}), policy="fcfs")
+        prefetch = not self.config.no_prefetch
+        self.scheduler = Scheduler(AdapterRegistry({}), policy="fcfs", prefetch=prefetch)
         self._limits = Limits(
             num_pages=self.ready.num_pages,
             page_size=self.ready.page_size,
@@ -136,8 +142,13 @@ class Engine:
             record = registry.add(name, "", pinned=False)
             num_bytes = size * self.card.num_layers * dtype.itemsize
             info = AdapterInfo(record.key, "", rank, modules, num_bytes, pages, "-")
+            info = self.runner._store._as_placed(info)
             padded = max(8, 1 << (rank - 1).bit_length())
-            self.runner._store._adapters[record.key] = Adapter(info, tuple(parts), padded, host)
+            if self.config.no_lora:
+                info = AdapterInfo(record.key, "", rank, modules, 0, 0, "-")
+            else:
+                adapter = Adapter(info, tuple(parts), padded, host)
+                self.runner._store._adapters[record.key] = adapter
             record.become(AdapterState.VALIDATING)
             record.read(0, info, 1)
             residency.place(record)
@@ -223,10 +234,15 @@ def kinds_of(names: list[str]) -> dict[str, Callable[[int], str | None]]:
 
 
 def steps_table(
-    engine: Engine, batches: list[int], names: list[str], prompt: int, new: int
+    engine: Engine,
+    batches: list[int],
+    names: list[str],
+    prompt: int,
+    new: int,
+    wanted: tuple[str, ...] = ("base", "same", "distinct"),
 ) -> dict[str, dict[int, dict[str, float]]]:
     """Milliseconds a step for base, same and distinct adapters at each number of requests."""
-    kinds = kinds_of(names)
+    kinds = {kind: adapter for kind, adapter in kinds_of(names).items() if kind in wanted}
     found: dict[str, dict[int, dict[str, float]]] = {kind: {} for kind in kinds}
     for count in batches:
         for kind, adapter in kinds.items():
@@ -311,6 +327,71 @@ def slora_workload(engine: Engine, names: list[str | None], count: int) -> dict[
     return {"requests_s": count / seconds, "tokens_s": tokens / seconds, "seconds": seconds}
 
 
+def ablate(
+    make: Callable[[tuple[str, ...]], Engine],
+    batches: list[int],
+    prompt: int,
+    new: int,
+    *,
+    has_kernels: bool,
+) -> None:
+    """Milliseconds a step with each request's own adapter, and a load, for each set of ablation
+    flags, one engine at a time; then what each part costs. A quarter of the adapters each of ranks
+    8, 16, 32 and 64 on attention, S-LoRA's mixture; all fit, so nothing is swapped or fetched."""
+    found: dict[tuple[str, ...], dict[int, float]] = {}
+    loads: dict[tuple[str, ...], float] = {}
+    idle = {"no_lora_swap", "no_prefetch"} | (set() if has_kernels else {"no_kernel"})
+    stood_for = stand_ins(idle)
+    for flags in dict.fromkeys(stood_for.values()):
+        engine = make(flags)
+        quarter = -(-max(batches) // len(MIXED_RANKS))
+        by_rank = [engine.add_adapters(quarter, rank, ATTENTION) for rank in MIXED_RANKS]
+        names = [name for names in zip(*by_rank, strict=True) for name in names]
+        if not engine.config.no_lora:
+            loads[flags] = load_ms(engine, names)
+        table = steps_table(engine, batches, names, prompt, new, ("distinct",))["distinct"]
+        found[flags] = {count: table[count]["ms"] for count in batches}
+        figures = {f"ms_at_{count}": ms for count, ms in found[flags].items()}
+        say("ablate", flags=name_of(flags), load_ms=loads.get(flags, 0.0), **figures)
+        del engine
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+    heads = "  ".join(f"{count:4} rows" for count in batches)
+    print(f"\nmilliseconds   a load  {heads}   lacking")
+    for flags, row in found.items():
+        cells = "  ".join(f"{row[count]:9.2f}" for count in batches)
+        print(f"{'':12} {loads.get(flags, 0.0):8.2f}  {cells}   {name_of(flags)}")
+    for cost in COSTS:
+        having, lacking = stood_for[cost.having], stood_for[cost.lacking]
+        if having != lacking:
+            gaps = "  ".join(f"{found[having][n] - found[lacking][n]:+9.2f}" for n in batches)
+            print(f"{cost.part:12} {'':8}  {gaps}   {cost.about}")
+
+
+def pool_for(shape: dict[str, Any], batches: list[int], tokens: int) -> int:
+    """Tokens of a pool that holds the mixture of adapters and so many tokens a request, and no
+    more: baselines take memory outside of it."""
+    with tempfile.TemporaryDirectory() as directory:
+        (Path(directory) / "config.json").write_text(json.dumps(shape))
+        card = read_card(Path(directory))
+    sizes = sum(sum(module_shapes(card)[module]) for module in ATTENTION)
+    pages = sum(-(-rank * sizes // page_elements(card)) for rank in MIXED_RANKS)
+    quarter = -(-max(batches) // len(MIXED_RANKS))
+    return max(batches) * (tokens + PAGE_SIZE) + quarter * pages * PAGE_SIZE
+
+
+def load_ms(engine: Engine, names: list[str]) -> float:
+    """Of one adapter from the host into its pages, the mean of all, copied one behind the other."""
+    for _ in range(2):  # at first, memory may have to be found
+        started = time.perf_counter()
+        for load in engine.replace_adapters(names):
+            load.result()
+        engine.runner._queue.synchronize()
+        seconds = time.perf_counter() - started
+    return seconds / len(names) * 1e3
+
+
 def account_for(engine: Engine, batches: list[int], names: list[str], prompt: int) -> None:
     """Prints where the microseconds of a decode step go, for base, same and distinct adapters; and
     those of a step that carries a piece of a prompt beside 32 streams."""
@@ -381,7 +462,9 @@ def main() -> None:
     parser.add_argument("--prompt", type=int, default=256)
     parser.add_argument("--new", type=int, default=128)
     parser.add_argument(
-        "--workload", choices=("steps", "slora", "account", "interference"), default="steps"
+        "--workload",
+        choices=("steps", "slora", "account", "interference", "ablate"),
+        default="steps",
     )
     parser.add_argument("--layers", type=int, default=0, help="fewer layers, to try it out")
     parser.add_argument("--max-model-len", type=int, default=1024)
@@ -392,6 +475,8 @@ def main() -> None:
     parser.add_argument("--max-running", type=int, default=256)
     parser.add_argument("--out", type=Path, help="append every figure as a line of JSON")
     given = parser.parse_args()
+    if given.workload == "ablate" and given.tp > 1:
+        parser.error("--workload ablate measures one rank: leave --tp out")
     if given.out:
         OUT.append(given.out)
     with tempfile.TemporaryDirectory() as meeting:
@@ -419,7 +504,7 @@ def measure(given: argparse.Namespace, rank: int) -> None:
         "tp": given.tp,
         "max_running": given.max_running,
         # A table of steps begins with all prompts computed, as its peers' does.
-        "chunk_tokens": 8192 if given.workload in ("steps", "account") else given.chunk_tokens,
+        "chunk_tokens": given.chunk_tokens if given.workload in ("slora", "interference") else 8192,
     }
     started = time.perf_counter()
     stages: dict[str, float] = {}
@@ -428,6 +513,16 @@ def measure(given: argparse.Namespace, rank: int) -> None:
         if isinstance(message, Progress):
             stages[message.stage] = time.perf_counter() - started
 
+    if given.workload == "ablate":
+        config["max_total_tokens"] = pool_for(shape, given.batches, given.prompt + given.new)
+
+        def make(flags: tuple[str, ...]) -> Engine:
+            return Engine(shape, config | dict.fromkeys(flags, True), heard, rank)
+
+        on_gpu = given.device != "cpu" and torch.cuda.is_available()
+        has_kernels = on_gpu and not given.no_kernel
+        ablate(make, given.batches, given.prompt, given.new, has_kernels=has_kernels)
+        return
     engine = Engine(shape, config, heard, rank)
     say("start", seconds=time.perf_counter() - started, pages=engine.ready.num_pages, **stages)
     if given.workload != "slora":

@@ -262,6 +262,13 @@ class PlanBody(msgspec.Struct, frozen=True, kw_only=True):
     paths: list[str]
 
 
+class ProfilerBody(msgspec.Struct, frozen=True, kw_only=True):
+    """POST /profiler/start; both may be left out, and the body too."""
+
+    layers: bool = False
+    nvtx: bool = False
+
+
 def decode_body(body: bytes, kind: Any) -> Any:
     """JSON to a body struct. Raises `BadRequest` naming the field."""
     try:

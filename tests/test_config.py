@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import stat
 from pathlib import Path
@@ -16,6 +17,7 @@ from loraconsole.pipeline.config import (
     absolute_path,
     add_flags,
     fields,
+    flag_of,
     from_flags,
     is_hub_id,
     make_run_directory,
@@ -67,6 +69,38 @@ def test_flags_win_over_toml_which_wins_over_defaults(tmp_path: Path) -> None:
 def test_a_bad_flag_is_named(arguments: list[str], message: str) -> None:
     with pytest.raises(UsageError, match=message.replace("(", r"\(")):
         parse(*arguments)
+
+
+CONTRADICTED = {
+    "no_lora": {
+        *("no_lora_compute", "no_lora_swap", "no_mem_pool", "bmm", "prefetch", "no_prefetch")
+    },
+    "bmm": {"no_lora_compute", "no_mem_pool"},
+    "no_lora_swap": {"prefetch", "no_prefetch"},
+    "prefetch": {"no_prefetch"},
+}
+
+
+def test_every_pair_of_switches_goes_together_or_is_refused_with_the_reason() -> None:
+    switches = [field.name for field in fields() if field.kind is bool]
+    for name in switches:
+        assert getattr(Config(**{name: True}), name)
+    refused = {frozenset((one, other)) for one, others in CONTRADICTED.items() for other in others}
+    for one, other in itertools.combinations(switches, 2):
+        if {one, other} not in refused:
+            Config(**{one: True, other: True})
+            continue
+        for flags in ([flag_of(one), flag_of(other)], [flag_of(other), flag_of(one)]):
+            with pytest.raises(UsageError, match=r"contradict each other: \w+ \w+") as raised:
+                parse(*flags)
+            assert all(flag in raised.value.what for flag in flags)
+
+
+def test_toml_may_not_contradict_a_flag(tmp_path: Path) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_text("no-lora = true")
+    with pytest.raises(UsageError, match="--no-lora and --bmm contradict"):
+        parse("--config", str(file), "--bmm")
 
 
 @pytest.mark.parametrize(

@@ -93,8 +93,7 @@ def test_a_log_of_a_ring_is_decided_again_alike(log: Path) -> None:
     assert "all the same" in done.stdout
     decisions = [d for line in lines_of(log) for d in line.get("decisions", ())]
     assert sum(d["is_admitted"] for d in decisions) > 30
-    reasons = {d.get("reason", "")[:12] for d in decisions}
-    assert any(reason.startswith("batch is") for reason in reasons), reasons
+    assert any(d.get("reason") for d in decisions), "nobody had to wait, or it is not told why"
 
 
 def test_a_log_tells_the_arithmetic_and_no_secret(log: Path) -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import sys
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import msgspec
@@ -26,6 +27,7 @@ from ..messages import (
     StreamToken,
     Tokens,
 )
+from ..spans import no_span
 from .adapters import Adapter, AdapterRegistry
 from .block_pool import BlockPool, OutOfPages
 from .choice import make_policy
@@ -80,10 +82,14 @@ class Scheduler:
         policy: str = "fcfs",
         settings: SchedulerSettings | None = None,
         table: LatencyTable | None = None,
+        prefetch: bool = True,
+        span: Callable[..., AbstractContextManager[object]] = no_span,
     ) -> None:
         """`settings` name a policy and its numbers; `policy` alone takes the usual ones. `table` is
-        what `pets` reckons with."""
+        what `pets` reckons with. `prefetch`: adapters are loaded when a request for them arrives;
+        else when it could be admitted. `span` opens a named time span."""
         self.registry = registry
+        self._prefetch, self._span = prefetch, span
         self.settings = settings or SchedulerSettings(policy=policy)
         self._table = table or LatencyTable()
         self.policy = make_policy(self.settings, self._table)
@@ -211,7 +217,7 @@ class Scheduler:
         self.registry.touch(adapter)
         adapter.tally.requests += 1
         adapter.tally.prompt_tokens += sequence.num_prompt
-        if adapter.state is AdapterState.HOST:  # prefetch
+        if self._prefetch and adapter.state is AdapterState.HOST:
             need = self._worst_case().with_candidate(*_size(sequence))
             self.residency.wait(adapter, need, unwanted=True)
         return sequence
@@ -255,7 +261,8 @@ class Scheduler:
             if sequence.state is SequenceState.RUNNING:  # not preempted for one before it
                 self._schedule(sequence, plan)
         if self.waiting:
-            self._admit(plan, now)
+            with self._span("gen_new_batch_{}", len(self.waiting)):
+                self._admit(plan, now)
         if self.residency.trials:
             self.residency.start_trials(self.kv_pages_at_worst())
         if not plan.rows:
@@ -412,10 +419,14 @@ class Scheduler:
                 else:
                     soon = self.pool.pages_for(min(sequence.length, plan.budget))
                     idle = (a for a in self.registry.idle() if a is not adapter)
-                    if self.residency.make_room(soon, need, idle):
+                    tokens = need * self.pool.page_size
+                    with self._span("can add new req, need_max_token_num_{}", tokens):
+                        has_room = self.residency.make_room(soon, need, idle)
+                    if has_room:
                         demand.add(*_size(sequence))
                         self._note(sequence, plan, need, is_admitted=True)
-                        self._start(sequence, plan)
+                        with self._span("_merge_batch"):
+                            self._start(sequence, plan)
                         continue
                     room = self.pool.total - self.pool.adapters
                     sequence.reason = f"no KV pages: {need} at worst, {room} in all"
@@ -547,7 +558,8 @@ class Scheduler:
                 StreamToken(request_id, index, token_id, sampled.logprobs, finish_reason)
             )
             if finish_reason:
-                self.finish(request_id)
+                with self._span("_filter_runing_batch ..."):
+                    self.finish(request_id)
                 self.ended.append(sequence)
             elif sequence.state is SequenceState.WAITING:
                 self.reconsider()  # preempted with a step out, which is back now
