@@ -98,7 +98,8 @@ def main(flags: list[str]) -> int:
     usual = SHOWN + (SHOWN_OPEN if is_open else SHOWN_CLOSED)
     wanted = given.metric or (FIELDS if given.all else usual)
     for load in common:
-        console.print(make_table(sides, load, describe(configs[load]), wanted))
+        console.print(Text(describe(configs[load]), style="bold"))
+        console.print(make_table(sides, load, wanted))
         console.print()
     first = METRICS[FIELDS.index(wanted[0])]
     console.print(Text(f"{first.label}\n", style="bold"), end="")
@@ -135,10 +136,10 @@ def make_sides(rows: dict[Path, list[Row]]) -> list[Side]:
     return list(found.values())
 
 
-def make_table(sides: list[Side], load: str, title: str, fields: tuple[str, ...]) -> Table:
+def make_table(sides: list[Side], load: str, fields: tuple[str, ...]) -> Table:
     """A metric a row; for each side after the first what it has, as a multiple of the first's:
     green where that is better, red where it is worse."""
-    table = Table(box=None, pad_edge=False, title=title, title_justify="left", title_style="bold")
+    table = Table(box=None, pad_edge=False)
     table.add_column("")
     for number, side in enumerate(sides):
         table.add_column(side.name, justify="right")

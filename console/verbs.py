@@ -482,7 +482,7 @@ def bench(flags: list[str]) -> int:
         address, key = asyncio.run(url())
         flags = [*flags, "--url", address]
         if key:
-            os.environ.setdefault("LORACONSOLE_API_KEY", key)
+            os.environ["LORACONSOLE_BENCH_API_KEY"] = key  # not an argument, which all may read
     # In our place, so that Ctrl-C reaches nobody but it.
     sys.stdout.flush()
     command = [sys.executable, "-P", "-m", f"loraconsole.pipeline.{module}", *flags]
