@@ -55,6 +55,7 @@ METRICS = (
     Metric("counter_gap", "VTC counter gap", False),
     Metric("aborted", "aborted", False),
     Metric("errors", "errors", False),
+    Metric("late_ms_max", "client late ms", False),
     Metric("requests", "requests", None),
 )
 FIELDS = tuple(metric.field for metric in METRICS)

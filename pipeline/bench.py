@@ -36,7 +36,11 @@ def make_parser() -> argparse.ArgumentParser:
     )
     server = parser.add_argument_group("servers")
     server.add_argument(
-        "--url", action="append", required=True, metavar="URL", help="repeat to compare servers"
+        "--url",
+        action="append",
+        required=True,
+        metavar="URL",
+        help="repeat to compare servers; default: the running pipeline",
     )
     server.add_argument(
         "--label", action="append", metavar="NAME", help="what results call it; one for each --url"

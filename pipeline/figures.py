@@ -65,7 +65,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     concurrent streams decodes, between the last first token and the first last one.
     `satisfaction` = 1 - (TTFT / slo)^2, 0 from the SLO on; `slo_attainment` the share below it;
     what was aborted or failed counts 0 in both. `jain` = (sum x)^2 / (n sum x^2) over the service x
-    of each adapter while requests still came: 1 where all got as much, 1/n where one got all.
+    of each adapter while requests still came: 1 where all got as much, 1/n where one got all, None
+    where all requests came at once.
     `counter_gap`: see the function.
     """
 
