@@ -99,6 +99,29 @@ def test_a_script_is_served_as_written(ring: Ring, tmp_path: Path) -> None:
     assert set(row["result"]["adapters"]) == {BASE, ADAPTERS[1]}
 
 
+def test_a_suite_runs_its_points_over_the_adapters_there_are(ring: Ring) -> None:
+    flags = ("--suite", "cv", "--adapters", "3", "--scale", "10", "--duration", "1")
+    rows = rows_of(ring, "bench", *flags, *SHORT, "--requests", "3")
+    points = [row["config"]["parameters"] for row in rows]
+    assert [(p["cv"], p["num_adapters"], p["rate"]) for p in points] == [
+        (cv, 3, 20) for cv in (1, 2, 4, 6, 8)
+    ]
+    assert [row["result"]["completed"] for row in rows] == [3] * 5
+
+
+def test_a_trace_keeps_its_lengths_and_is_played_faster(ring: Ring, tmp_path: Path) -> None:
+    path = tmp_path / "azure.csv"
+    path.write_text(
+        "TIMESTAMP,ContextTokens,GeneratedTokens\n"
+        "2023-11-16 18:17:03.0,40,3\n2023-11-16 18:18:03.0,30,4\n2023-11-16 19:18:03.0,20,5\n"
+    )
+    flags = ("--workload", "trace", "--file", str(path), "--speed", "100", "--duration", "2")
+    (row,) = rows_of(ring, "bench", *flags)
+    result = row["result"]
+    assert (result["input_tokens"], result["output_tokens"]) == (70, 7)
+    assert result["seconds"] >= 0.6
+
+
 @pytest.mark.parametrize(
     "flags, status, told",
     [
