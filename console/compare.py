@@ -7,11 +7,12 @@ rounds; loads that a side lacks are named. Reads files, asks nobody.
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.table import Table
@@ -85,6 +86,7 @@ def main(flags: list[str]) -> int:
         "--metric", choices=FIELDS, action="append", metavar="NAME", help=", ".join(FIELDS)
     )
     parser.add_argument("--all", action="store_true", help="every metric")
+    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
     given = parser.parse_args(flags)
     rows = {path: read_rows(path) for path in given.files}
     sides = make_sides(rows)
@@ -98,6 +100,9 @@ def main(flags: list[str]) -> int:
     is_open = any(configs[load].concurrency is None for load in common)
     usual = SHOWN + (SHOWN_OPEN if is_open else SHOWN_CLOSED)
     wanted = given.metric or (FIELDS if given.all else usual)
+    if given.json:
+        print(json.dumps([_document(sides, load, configs[load]) for load in common]))
+        return 0
     for load in common:
         console.print(Text(describe(configs[load]), style="bold"))
         console.print(make_table(sides, load, wanted))
@@ -113,6 +118,21 @@ def main(flags: list[str]) -> int:
             console.print(Text(f"\nnot in {side.name}: {names}", style="yellow"), end="")
     console.print()
     return 0
+
+
+def _document(sides: list[Side], load: str, config: RunConfig) -> dict[str, Any]:
+    """Every median of every side that ran this load."""
+    medians = {
+        side.name: {field: side.median(load, field) for field in FIELDS}
+        for side in sides
+        if load in side.results
+    }
+    return {
+        "workload": config.workload,
+        "parameters": config.parameters,
+        "concurrency": config.concurrency,
+        "sides": medians,
+    }
 
 
 def _loads(side: Side, configs: dict[str, RunConfig]) -> str:

@@ -421,6 +421,15 @@ def test_two_files_are_compared_by_medians_and_what_only_one_has_is_named(tmp_pa
     assert after.count("━") == pytest.approx(4 * before.count("━"), abs=2)
 
 
+def test_a_comparison_is_had_as_json_too(tmp_path: Path) -> None:
+    a = write(tmp_path / "before.jsonl", row(seconds=2.0), row(number=1, seconds=4.0))
+    b = write(tmp_path / "after.jsonl", row(seconds=1.0))
+    (document,) = json.loads(compare(a, b, "--json").stdout)
+    assert document["parameters"] == {"num_adapters": 4, "cv": 1.0}
+    assert document["sides"]["before"]["throughput"] == (0.5 + 0.25) / 2
+    assert document["sides"]["after"]["throughput"] == 1.0
+
+
 def test_servers_of_one_file_are_compared_by_name(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", row("ours"), row("theirs", seconds=4.0))
     done = compare(path, "--all")
