@@ -49,6 +49,7 @@ from .model.pages import PAGE_SIZE, page_elements
 from .model.runner import ModelRunner
 from .schedule.adapters import AdapterRegistry
 from .schedule.scheduler import CHUNK_TOKENS, Limits, Scheduler
+from .workload import slora
 
 LLAMA_8B: dict[str, Any] = {
     "model_type": "llama",
@@ -313,13 +314,12 @@ def interference(engine: Engine, names: list[str], streams: int) -> None:
 
 
 def slora_workload(engine: Engine, names: list[str | None], count: int) -> dict[str, float]:
-    """S-LoRA's: lengths uniform in [8, 512), all requests at once."""
-    rng = random.Random(0)
-    tokens = 0
-    for number in range(count):
-        new = rng.randrange(8, 512)
-        tokens += new
-        engine.ask(names[number % len(names)], rng.randrange(8, 512), new)
+    """S-LoRA's generator, its adapters and lengths: all requests at once."""
+    load = slora(num_adapters=len(names), alpha=1, rate=count, cv=1, duration=1)
+    for arrival in load.arrivals:
+        assert arrival.adapter is not None  # names may hold the base model, as None
+        engine.ask(names[arrival.adapter], arrival.input_len, arrival.output_len)
+    tokens = sum(arrival.output_len for arrival in load.arrivals)
     started = time.perf_counter()
     for _ in engine.run():
         pass
