@@ -226,7 +226,8 @@ def measure_all(config: Config, loop: Loop, rounds: int, out: Path | None) -> li
         except UsageError as error:
             print(f"left out: {error.what}", file=sys.stderr)
     runs = []
-    with tqdm(total=rounds * len(configs), unit="run", leave=False) as bar:
+    total, is_shown = rounds * len(configs), sys.stderr.isatty()
+    with tqdm(total=total, unit="run", leave=False, disable=not is_shown) as bar:
         for round in range(rounds):
             order = list(configs)
             for flags in order[round % len(order) :] + order[: round % len(order)]:
