@@ -28,6 +28,8 @@ class Merged(Policy):
     would wait for as long as this adapter's keep coming.
     """
 
+    merges = True
+
     def __init__(self, settings: SchedulerSettings) -> None:
         super().__init__(settings)
         self._serving: Adapter | None = None
@@ -75,6 +77,7 @@ class Credit(Policy):
     with.
     """
 
+    merges = True
     ENTER, STAY = 1.0, 0.556
     FORCE, RELEASE = 1.0, 0.5
 

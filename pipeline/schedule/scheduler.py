@@ -11,8 +11,6 @@ from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-import msgspec
-
 from ..messages import (
     AdapterState,
     Admission,
@@ -31,6 +29,7 @@ from .block_pool import BlockPool, OutOfPages
 from .choice import make_policy
 from .demand import Demand
 from .pets import LatencyTable
+from .plan import Decision, Plan
 from .queue import WaitingQueue
 from .residency import Residency
 from .sequence import Sequence, SequenceState
@@ -603,43 +602,3 @@ def _mark(owner_of: array[int], pages: Iterable[int], owner: int) -> None:
 def _size(sequence: Sequence) -> tuple[int, int]:
     """(tokens held, tokens to come) for `Demand`."""
     return sequence.length, sequence.remaining
-
-
-class Plan:
-    """One step in the making."""
-
-    def __init__(self) -> None:
-        self.budget = 0
-        """Prompt tokens that may still be computed in this step."""
-        self.rows: dict[int, BatchRow] = {}
-        self.admissions: list[Admission] = []
-        self.sampling: set[int] = set()
-        """Sequences whose row samples a token."""
-        self.others: list[Sequence] = []
-        """Running sequences that compute a piece of prompt, or that need a page."""
-
-
-class Decision(msgspec.Struct, frozen=True, kw_only=True):
-    """One admission decision with its arithmetic, in tokens and pages.
-
-    Admitted where `need` + `adapters` + `adapter_pages` <= `total` after idle adapters have gone, a
-    place in the batch is free (`running`), prompt tokens of the step are left (`budget`), and its
-    adapter is in its pages.
-    """
-
-    request: str
-    is_admitted: bool
-    held: int
-    remaining: int
-    need: int
-    """Pages at worst of all that run, with this one; 0 where it did not come to that."""
-    free: int
-    kv: int
-    adapters: int
-    """Pages that adapters hold."""
-    adapter_pages: int
-    """Pages that its own adapter would take still."""
-    total: int
-    budget: int
-    running: int
-    reason: str = ""
