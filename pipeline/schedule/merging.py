@@ -125,7 +125,8 @@ class Credit(Policy):
             adapter = sequence.adapter
             if adapter.name:
                 counts[adapter] = adapter.waiting + adapter.running
-        most = max(counts.items(), key=lambda item: item[1], default=None)
+        # Of two that are wanted alike, always the same one.
+        most = max(counts.items(), key=lambda item: (item[1], item[0].key), default=None)
         if most is None:
             return None
         adapter, count = most

@@ -373,6 +373,9 @@ class Scheduler:
         self._may_differ = False
         self._pass += 1
         self._behind = ""
+        if len(self.running) >= self.limits.max_running:
+            self._say_full(plan)
+            return
         demand = self._worst_case()
         shortages: list[tuple[int, int]] = []
         is_first = True
@@ -381,10 +384,7 @@ class Scheduler:
         for sequence in self.policy.order(self.waiting, self.running):
             sequence.examined = self._pass
             adapter, need = sequence.adapter, 0
-            if len(self.running) >= self.limits.max_running:
-                sequence.reason = f"batch is full: {self.limits.max_running} requests run"
-                self._behind = "behind another: batch is full"
-            elif sequence.in_flight:
+            if sequence.in_flight:
                 sequence.reason = "its last step is still out"
             elif plan.budget <= 0:
                 sequence.reason = self._behind = "prompt tokens of this step are spent"
@@ -415,6 +415,8 @@ class Scheduler:
                         demand.add(*_size(sequence))
                         self._note(sequence, plan, need, is_admitted=True)
                         self._start(sequence, plan)
+                        if len(self.running) >= self.limits.max_running:
+                            break
                         continue
                     room = self.pool.total - self.pool.adapters
                     sequence.reason = f"no KV pages: {need} at worst, {room} in all"
@@ -425,6 +427,16 @@ class Scheduler:
                 self._behind = f"behind {passed} that wait for their adapters"
             if self._behind:
                 break
+        if self.waiting and len(self.running) >= self.limits.max_running:
+            self._say_full(plan)
+
+    def _say_full(self, plan: Plan) -> None:
+        """The reason for all who wait: a full batch is not held against the policy's order."""
+        oldest = self.waiting.oldest
+        oldest.reason = f"batch is full: {self.limits.max_running} requests run"
+        oldest.examined = self._pass
+        self._behind = "behind another: batch is full"
+        self._note(oldest, plan, 0, is_admitted=False)
 
     def _note(self, sequence: Sequence, plan: Plan, need: int, *, is_admitted: bool) -> None:
         """Writes a decision down, where somebody wants to read it and it is not the last one."""
