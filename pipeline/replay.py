@@ -78,10 +78,9 @@ class Player(Router):
     """A router without workers or clients: what it would send to them goes nowhere."""
 
     def __init__(self, start: Started, run: Path) -> None:
-        config = msgspec.structs.replace(start.config, run=str(run), event_log=False)
-        table = config.profile_table
-        super().__init__(msgspec.structs.replace(config, profile_table=""))
-        self.config = msgspec.structs.replace(config, profile_table=table)
+        changes = {"run": str(run), "event_log": False, "profile_table": ""}
+        super().__init__(msgspec.structs.replace(start.config, **changes))
+        self.log.disabled = True  # all was logged when it happened
         self.scheduler.use_table(start.table)
         self.scheduler.decisions = []
         self.incarnation = start.incarnation
@@ -97,10 +96,6 @@ class Player(Router):
     def send(self, name: str, message: Message) -> None:
         pass
 
-    def event(self, level: str, text: str) -> None:
-        self.log.disabled = True  # it was logged when it happened
-        super().event(level, text)
-
     def play(self, line: AnyLine) -> Decided | None:
         """Does what the line says; of a decision, what is decided now. Raises `Differs`."""
         self.now = line.at
@@ -110,7 +105,7 @@ class Player(Router):
             case Asked():
                 self._handle(line.to_request())
             case Answered(step=step, stopped=stopped):
-                self._answer(self._batches.pop(step, None), step, stopped)
+                self._answer(self._batch(step), stopped)
             case StepFailed(step=step, error=error):
                 self._step_failed(self._batch(step), error)
             case RanksDiffered():
@@ -136,10 +131,8 @@ class Player(Router):
         self.admitted += sum(decision.is_admitted for decision in now.decisions)
         return now
 
-    def _answer(self, batch: Batch | None, step: int, stopped: tuple[str, ...]) -> None:
+    def _answer(self, batch: Batch, stopped: tuple[str, ...]) -> None:
         """Tokens as a worker would sample them, of which only the ends matter."""
-        if batch is None:
-            raise Differs(f"step {step} was answered, but is not posted now")
         left, sampled = self._left, []
         for number in batch.release:
             left.pop(number, None)
@@ -154,7 +147,7 @@ class Player(Router):
                 sampled.append(SampledToken(number, STOP_TOKEN if number in ends else 0))
         self._accept(Tokens(batch.epoch, batch.step, 0, tuple(sampled)))
         if going_on := [number for number in ends if self.scheduler.is_live(number)]:
-            raise Differs(f"answers that ended in step {step} go on now: {going_on}")
+            raise Differs(f"answers that ended in step {batch.step} go on now: {going_on}")
 
 
 def difference(then: Decided, now: Decided) -> str:

@@ -326,6 +326,62 @@ class PlainFair(Plain):
             self.counter[request.adapter] += 2.0 / self.weight.get(request.adapter, 1.0)
 
 
+class PlainCredit(Plain):
+    def __post_init__(self) -> None:
+        self.credit: dict[str, float] = {}
+        self.forced: str | None = None
+        self.merged: str | None = None
+
+    def owed(self) -> str | None:
+        """Whom credit puts first."""
+        waits = {r.adapter for r in self.waiting}
+        if self.forced in waits and self.credit.get(self.forced, 0.0) >= 0.5:
+            return self.forced
+        order = sorted(self.credit.items(), key=lambda item: (item[1], item[0]))
+        self.forced = order[-1][0] if order and order[-1][1] >= 1.0 else None
+        return self.forced
+
+    def fills_the_batch(self) -> str | None:
+        batch = min(len(self.waiting) + len(self.running), self.world.places)
+        everybody = [r.adapter for r in (*self.waiting, *self.running) if r.adapter]
+        if not everybody:
+            return None
+        most = max(set(everybody), key=lambda name: (everybody.count(name), name))
+        if self.merged and min(everybody.count(self.merged), batch) >= 0.556 * batch:
+            return self.merged
+        is_worth = batch >= self.world.places / 2
+        return most if is_worth and everybody.count(most) >= batch else None
+
+    def choose(self, tried: set[str]) -> Asked | None:
+        if not self.waiting:
+            return None
+        if "this turn has begun" not in tried:
+            tried.add("this turn has begun")
+            self.served_first = self.owed()
+            self.merged = None if self.served_first is not None else self.fills_the_batch()
+        if self.served_first is not None:
+            own = [r for r in self.waiting if r.adapter == self.served_first]
+            return (own or self.waiting)[0]
+        if self.merged is None:
+            return self.waiting[0]
+        own = [r for r in self.waiting if r.adapter == self.merged]
+        return own[0] if own and self.owed() is None else None
+
+    def admitted(self, request: Asked) -> None:
+        name, places = request.adapter, self.world.places
+        if self.merged is not None and name == self.merged:
+            number = int(request.name[1:])
+            older = {r.adapter for r in self.waiting if int(r.name[1:]) < number} - {name}
+            for other in older:
+                step = 1 / max(1.0, 0.556 * places)
+                self.credit[other] = self.credit.get(other, 0.0) + step
+                self.credit[name] = max(0.0, self.credit.get(name, 0.0) - step)
+        elif name == self.forced:
+            self.credit[name] = max(0.0, self.credit.get(name, 0.0) - 1 / places)
+        if name not in {r.adapter for r in self.waiting}:
+            self.credit.pop(name, None)
+
+
 PLAIN: dict[str, type[Plain]] = {
     "fcfs": PlainFcfs,
     "lifo": PlainLifo,
@@ -333,6 +389,7 @@ PLAIN: dict[str, type[Plain]] = {
     "merged": PlainMerged,
     "abort": PlainAbort,
     "vtc_fair": PlainFair,
+    "credit": PlainCredit,
 }
 
 
