@@ -103,14 +103,15 @@ class Client:
 
     async def _try_prompts(self) -> Accepts:
         """What /v1/completions takes, by asking for one token each way."""
-        for accepts, prompt in (("ids", [40, 41]), ("text", "Hello ")):
+        ways: tuple[tuple[Accepts, Any], ...] = (("ids", [40, 41]), ("text", "Hello "))
+        for accepts, prompt in ways:
             body = {"model": self.base, "prompt": prompt, "max_tokens": 1}
             try:
                 response = await self._http.post("/v1/completions", json=body)
             except httpx.HTTPError as error:
                 raise OperatorError(f"{self.url} does not answer: {error}") from error
             if response.status_code == 200:
-                return "ids" if accepts == "ids" else "text"
+                return accepts
         if response.status_code in (404, 405):  # it speaks chat alone
             return "chat"
         raise OperatorError(
