@@ -8,6 +8,7 @@ publishes meanwhile what the router did, for a console on that run directory.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import tempfile
 import time
@@ -266,7 +267,9 @@ def show(line: AnyLine, start: float) -> None:
         print(f"{head}  {request} given up")
 
 
-def replay(path: Path, run: Path, speed: float, begins_at: float, shows: bool) -> int:
+def replay(
+    path: Path, run: Path, speed: float, begins_at: float, shows: bool, as_json: bool
+) -> int:
     """Plays a log; the exit status."""
     start = next(read_log(path))[1].at
     stage: Stage | None = None
@@ -277,16 +280,19 @@ def replay(path: Path, run: Path, speed: float, begins_at: float, shows: bool) -
         player.watch = lambda line: show(line, start)
     try:
         found = player.play()
-        if found:
-            print(f"{path} is decided otherwise now, {found}")
-            return 1
         assert player.player is not None
         decided, admitted = player.player.decided, player.player.admitted
-        more = "; the file was full, the router went on" if player.is_full else ""
-        print(
-            f"{player.number} lines, {decided} decisions, {admitted} admissions: all the same{more}"
-        )
-        return 0
+        if as_json:
+            document = {"file": str(path), "same": not found, "difference": found}
+            counts = {"lines": player.number, "decisions": decided, "admissions": admitted}
+            print(json.dumps(document | counts | {"full": player.is_full}))
+        elif found:
+            print(f"{path} is decided otherwise now, {found}")
+        else:
+            more = "; the file was full, the router went on" if player.is_full else ""
+            counted = f"{player.number} lines, {decided} decisions, {admitted} admissions"
+            print(f"{counted}: all the same{more}")
+        return 1 if found else 0
     finally:
         if stage is not None:
             stage.close()
@@ -300,14 +306,17 @@ def main() -> None:
     parser.add_argument("--speed", type=float, default=0.0, help="0: as fast as it goes")
     parser.add_argument("--begins-at", type=float, default=0.0, help="unix seconds")
     parser.add_argument("--show", action="store_true", help="print each decision")
+    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
     given = parser.parse_args()
     set_up_log()
     try:
         with tempfile.TemporaryDirectory(prefix="lc-") as directory:
             run = given.run or make_run_directory(Path(directory) / "run")
             begins_at = given.begins_at or time.time()
-            sys.exit(replay(given.file, run, given.speed, begins_at, given.show))
+            sys.exit(replay(given.file, run, given.speed, begins_at, given.show, given.json))
     except OperatorError as error:
+        if given.json:
+            print(json.dumps({"error": error.what, "hint": error.hint}))
         print(f"loraconsole: {error.what}", file=sys.stderr)
         if error.hint:
             print(f"  {error.hint}", file=sys.stderr)

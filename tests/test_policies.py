@@ -4,8 +4,10 @@ that are sorted anew at every turn and a worst case that is simulated instead of
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 from unittest.mock import patch
 
 import pytest
@@ -641,6 +643,58 @@ def test_a_cut_costs_no_more_than_any_other(count: int, data: st.DataObject) -> 
         edges = [0, *(i + 1 for i, bit in enumerate(bits) if bit), count]
         totals.append(sum(costs[a, b - 1] for a, b in itertools.pairwise(edges)))
     assert sum(costs[piece] for piece in pieces) == min(totals)
+
+
+def all_cuts(items: list[Any]) -> Iterator[list[list[Any]]]:
+    """Every way to cut a list into pieces that are not empty."""
+    for bits in itertools.product((False, True), repeat=len(items) - 1):
+        edges = [0, *(i + 1 for i, bit in enumerate(bits) if bit), len(items)]
+        yield [items[a:b] for a, b in itertools.pairwise(edges)]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from("ab"), st.integers(1, 9)),
+        min_size=1,
+        max_size=8,
+        unique_by=lambda row: row[1],  # two ways that cost the same would both be right
+    ),
+    st.integers(0, 10**6),
+)
+def test_pets_finds_the_batch_that_a_search_of_all_finds(
+    rows: list[tuple[str, int]], seed: int
+) -> None:
+    """By a table of random latencies, against every cut of every adapter's prompts and every cut of
+    the pieces."""
+    rng = random.Random(seed)
+    sizes = range(1, 9)
+    base = {b: {n: rng.uniform(1, 9) for n in range(1, 10)} for b in sizes}
+    added = {b: {n: base[b][n] + rng.uniform(1, 9) for n in range(1, 10)} for b in sizes}
+    asked = [Asked(f"r{i}", name, 0, length, 2) for i, (name, length) in enumerate(rows)]
+    scheduler = make_scheduler(World(asked, pool=2000), "fcfs")
+    for request in asked:
+        scheduler.add(to_request(request))
+    found = shortest_batch(list(scheduler.waiting), LatencyTable(base=base, rank={8: added}))
+
+    pieces: list[list[Asked]] = []
+    for name in "ab":
+        own = sorted((a for a in asked if a.adapter == name), key=lambda a: a.prompt)
+        if own:
+            pieces += min(
+                all_cuts(own),
+                key=lambda cuts: sum(
+                    added[len(c)][c[-1].prompt] - base[len(c)][c[-1].prompt] for c in cuts
+                ),
+            )
+    pieces.sort(key=lambda piece: (piece[-1].prompt, asked.index(piece[0])))
+
+    def seconds(batches: list[list[list[Asked]]]) -> float:
+        return sum(base[sum(map(len, batch))][batch[-1][-1].prompt] for batch in batches)
+
+    first = min(all_cuts(pieces), key=seconds)[0]
+    expected = [request.name for piece in first for request in piece]
+    assert [s.request.request_id for s in found] == expected
 
 
 def test_pets_serves_the_short_prompts_together_before_the_long_ones() -> None:

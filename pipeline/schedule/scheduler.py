@@ -521,6 +521,7 @@ class Scheduler:
             )
         )
         self.policy.on_leave(sequence, self.waiting)
+        self.reconsider()  # of what the policy did not offer now, it may offer some after that
         self._schedule(sequence, plan)
 
     def _requeue(self, sequence: Sequence, reason: str) -> None:
