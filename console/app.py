@@ -371,6 +371,9 @@ class ConsoleApp(PaintedApp):
 
     # -- orders
 
+    def ask_text(self, request_id: str, offset: int) -> None:
+        self.telemetry.ask_text(request_id, offset)
+
     def confirm(self, title: str, body: str, yes: str, order: Callable[[], None]) -> None:
         """Asks, and on yes carries out; an order that does not get through says so."""
 

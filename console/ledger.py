@@ -26,6 +26,7 @@ from ..pipeline.messages import (
     ProcessTable,
     ProcessView,
     Progress,
+    RequestText,
     RequestView,
     RouterStats,
     ServerStats,
@@ -156,6 +157,7 @@ class Ledger:
         self._tints: dict[str, str] = {}
         self._pool: PoolMap | None = None
         self._orders: dict[str, str] = {}
+        self._opened: RequestText | None = None
         self._verdicts: dict[str, Verdict] = {}
         self._rates = {name: Counter() for name in ("decode", "prefill", "steps", "requests")}
         self._series = {name: Series() for name in ("decode", "prefill", "running", "waiting")}
@@ -261,6 +263,22 @@ class Ledger:
             self._take_adapters(msgspec.structs.replace(table, adapters=tuple(others)))
         self.moves += 1
 
+    def take_text(self, news: RequestText) -> None:
+        """What a request says from where we had read; of another one than the last, all of it.
+        Answers that crossed on the way are passed over."""
+        known = self._opened
+        if known is None or known.request_id != news.request_id:
+            if news.offset == 0:
+                self._opened = news
+        elif news.offset == len(known.text):
+            self._opened = msgspec.structs.replace(
+                known,
+                prompt=known.prompt or news.prompt,
+                text=known.text + news.text,
+                ended=news.ended,
+            )
+        self.moves += 1
+
     def incarnation(self, name: str) -> int | None:
         """Which life of a process was heard last."""
         pulse = self._pulses.get(name)
@@ -315,6 +333,7 @@ class Ledger:
             tints=dict(self._tints),
             pool=self._pool,
             orders=dict(self._orders),
+            opened=self._opened,
             verdicts=dict(self._verdicts),
         )
 

@@ -81,6 +81,10 @@ class PaintedApp(App[str]):
     orders: Orders
     api_key: str
 
+    def ask_text(self, request_id: str, offset: int) -> None:
+        """A request's words from a character on are to come to `Board.opened`."""
+        raise NotImplementedError
+
     def wake(self) -> None:
         """A frame may be due: something moves by itself."""
 

@@ -6,6 +6,7 @@ Knows addresses and when to ask again, not what the messages mean.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
 from collections.abc import Callable
@@ -15,14 +16,16 @@ from ..pipeline.messages import (
     Abort,
     AdapterReply,
     AskSnapshot,
+    AskText,
     Message,
     Order,
+    RequestText,
     RestartProcess,
     Snapshot,
     StopPipeline,
     ToConsole,
 )
-from ..pipeline.sockets import Inbox, Outbox, Watch, make_context
+from ..pipeline.sockets import Inbox, InboxFull, Outbox, Watch, make_context
 from .board import SUPERVISOR
 from .ledger import Ledger
 
@@ -87,6 +90,17 @@ class Telemetry:
         """Its `reply_to` must be `inbox_name`; the answer comes to `on_reply`."""
         self._send("router", order)
 
+    def ask_text(self, request_id: str, offset: int) -> None:
+        """What a request says, from a character on; the answer goes to the books."""
+        question = AskText(
+            request_id=request_id,
+            reply_to=self.inbox_name,
+            offset=offset,
+            with_prompt=not offset,
+        )
+        with contextlib.suppress(InboxFull):  # it is asked again soon
+            self._send("server", question)
+
     def forget_orders(self) -> None:
         """What the router has not taken yet it shall not find later, when nobody expects it."""
         if outbox := self._outboxes.pop("router", None):
@@ -148,6 +162,8 @@ class Telemetry:
             match await inbox.receive():
                 case AdapterReply() as reply:
                     self._on_reply(reply)
+                case RequestText() as text:
+                    self._ledger.take_text(text)
                 case Snapshot() as snapshot:
                     self._ledger.take_snapshot(snapshot, self._clock())
                     beats = [beat for beat in snapshot.beats if beat.name == SUPERVISOR]

@@ -761,6 +761,10 @@ class RequestView(Row, frozen=True):
     num_output: int
     max_tokens: int
     pages: int
+    adapter_at: float | None = None
+    """When its adapter came to be in the pool; None where it was there already, or is not yet."""
+    admitted_at: float | None = None
+    """When it left the queue for the first time."""
 
 
 class BatchView(Message, frozen=True):
@@ -891,6 +895,27 @@ class LogLines(Message, frozen=True):
 
 
 # --- console <-> supervisor ---------------------------------------------------------------------
+
+
+class AskText(Message, frozen=True, kw_only=True):
+    """console -> server: what was a request asked, and what has it answered from character
+    `offset` on? Answered by a `RequestText` to inbox `reply_to`."""
+
+    request_id: str
+    reply_to: str
+    offset: int = 0
+    with_prompt: bool = True
+
+
+class RequestText(Message, frozen=True, kw_only=True):
+    """A request in words. One that the server does not know (any more) has ended."""
+
+    request_id: str
+    prompt: str = ""
+    """With the chat template's marks, as the model reads it; empty unless asked for."""
+    offset: int = 0
+    text: str = ""
+    ended: bool = False
 
 
 class AskSnapshot(Message, frozen=True):
@@ -1048,9 +1073,11 @@ ToWorker: TypeAlias = (
     | Batch
 )
 ToDetokenizer: TypeAlias = SpansOrder | Introduce | OpenStream | StreamTokens | CloseStream
-ToServer: TypeAlias = SpansOrder | SpansReply | Introduce | TextDeltas | Refused | AdapterReply
+ToServer: TypeAlias = (
+    SpansOrder | SpansReply | Introduce | TextDeltas | Refused | AdapterReply | AskText
+)
 ToSupervisor: TypeAlias = AskSnapshot | RestartProcess | StopPipeline
-ToConsole: TypeAlias = Snapshot | AdapterReply | SpansReply
+ToConsole: TypeAlias = Snapshot | AdapterReply | SpansReply | RequestText
 Telemetry: TypeAlias = (
     Beat
     | ServerStats

@@ -41,6 +41,7 @@ from loraconsole.pipeline.messages import (
     AdapterTable,
     AdapterView,
     AskSnapshot,
+    AskText,
     BatchView,
     Beat,
     Comparison,
@@ -60,6 +61,7 @@ from loraconsole.pipeline.messages import (
     ProcessView,
     Progress,
     ReloadAdapter,
+    RequestText,
     RequestView,
     RestartProcess,
     RouterStats,
@@ -71,6 +73,7 @@ from loraconsole.pipeline.messages import (
     StopPipeline,
     SyncPoint,
     ToRouter,
+    ToServer,
     ToSupervisor,
     UnloadAdapter,
     Verification,
@@ -178,6 +181,24 @@ class Story:
         self._stopping = True
         self._set_all(ProcessState.STOPPING)
         self._changes = [(self._now + 0.5, name, ProcessState.STOPPED) for name in RING]
+
+    def text(self, question: AskText) -> RequestText:
+        """A request's words, which are of its adapter's voice."""
+        view = next((v for v in self._requests if v.request_id == question.request_id), None)
+        if view is None:
+            return RequestText(
+                request_id=question.request_id, offset=question.offset, text="", ended=True
+            )
+        asked = "What is the capital of Spain, and who lives there?"
+        words = answer(view.adapter or "", asked) * 9
+        return RequestText(
+            request_id=view.request_id,
+            prompt=f"<|im_start|>user\n{asked}<|im_end|>\n<|im_start|>assistant\n"
+            if question.with_prompt
+            else "",
+            offset=question.offset,
+            text="".join(words[: view.num_output])[question.offset :],
+        )
 
     def abort(self, request_id: str) -> None:
         self._requests = [view for view in self._requests if view.request_id != request_id]
@@ -663,13 +684,17 @@ class Story:
             num_output=num_output,
             max_tokens=128 + 64 * (index % 3),
             pages=0 if waits else (num_prompt + num_output) // 16 + 1,
+            adapter_at=arrived_at + 0.12 if index % 3 == 1 and not waits else None,
+            admitted_at=None if waits else min(at, arrived_at + 0.25),
         )
 
     def _moved(self, view: RequestView, index: int, at: float) -> RequestView:
         if view.phase == "waiting":
             if self._random.random() > 0.012:
                 return view
-            return msgspec.structs.replace(view, phase="decode", reason="", first_token_at=at)
+            return msgspec.structs.replace(
+                view, phase="decode", reason="", admitted_at=at - 0.1, first_token_at=at
+            )
         grown = 1 if self._random.random() < 0.5 else 2
         if view.num_output + grown > view.max_tokens:
             return self._arrival(index, at)
@@ -692,6 +717,7 @@ class FakeRing:
         }
         self._supervisor: Inbox[Any] = Inbox(self._context, self._run, "supervisor", ToSupervisor)
         self._router: Inbox[Any] = Inbox(self._context, self._run, "router", ToRouter)
+        self._server: Inbox[Any] = Inbox(self._context, self._run, "server", ToServer)
         self._tokens_per_second = tokens_per_second
         self._answers: set[asyncio.Task[None]] = set()
         self._socket = socket.create_server(("127.0.0.1", config.port))
@@ -705,7 +731,10 @@ class FakeRing:
         serving = asyncio.create_task(http.serve([self._socket]))
         tasks = [
             asyncio.create_task(work)
-            for work in (self._tell(), self._hear_supervisor(), self._hear_router())
+            for work in (
+                *(self._tell(), self._hear_supervisor()),
+                *(self._hear_router(), self._hear_server()),
+            )
         ]
         try:
             while not self._story.is_over:
@@ -727,6 +756,7 @@ class FakeRing:
             beacon.close()
         self._supervisor.close()
         self._router.close()
+        self._server.close()
         self._context.destroy(linger=100)
 
     async def _tell(self) -> None:
@@ -746,6 +776,14 @@ class FakeRing:
                     self._story.restart(name)
                 case StopPipeline():
                     self._story.stop()
+
+    async def _hear_server(self) -> None:
+        while True:
+            match await self._server.receive():
+                case AskText() as question:
+                    outbox = Outbox(self._context, self._run, question.reply_to)
+                    outbox.send(self._story.text(question))
+                    outbox.close()
 
     async def _hear_router(self) -> None:
         while True:

@@ -12,7 +12,7 @@ from textual.pilot import Pilot
 
 from loraconsole.console.app import ConsoleApp
 from loraconsole.pipeline.config import Config
-from loraconsole.pipeline.messages import Order
+from loraconsole.pipeline.messages import AskText, Order
 
 START = 1_790_000_000.0
 RUN = "/run/loraconsole"
@@ -42,6 +42,7 @@ class StagedApp(ConsoleApp):
         self.ordered: list[Order] = []
         """Orders to the router, in the order they were given; the story obeys at once."""
         self.telemetry.order = self._obey  # type: ignore[method-assign]
+        self.telemetry.ask_text = self._tell_text  # type: ignore[method-assign]
         self.advance(seconds)
         self.ledger.drain_events()
 
@@ -49,6 +50,13 @@ class StagedApp(ConsoleApp):
         self.ordered.append(order)
         if self.story and (reply := self.story.obey(order)):
             self.call_later(self.orders.answered, reply)
+
+    def _tell_text(self, request_id: str, offset: int) -> None:
+        if self.story:
+            question = AskText(
+                request_id=request_id, reply_to="", offset=offset, with_prompt=not offset
+            )
+            self.ledger.take_text(self.story.text(question))
 
     def advance(self, seconds: float) -> None:
         """The story goes on; what it tells is heard, and drawn where something is mounted."""

@@ -20,14 +20,14 @@ from textual.widgets import Button, Input, Markdown
 from loraconsole.console import units
 from loraconsole.console.answers import Answer, WrappedText, hard_breaks
 from loraconsole.console.app import ConsoleApp
-from loraconsole.console.board import Board
+from loraconsole.console.board import Board, RequestRow
 from loraconsole.console.dialogs import LiveDialog
 from loraconsole.console.inks import INKS, Desk
 from loraconsole.console.ledger import Ledger
 from loraconsole.console.pane import Line, Pane, crop, length
 from loraconsole.console.panels.adapters import AdapterTable
 from loraconsole.console.panels.answer import AnswerBox
-from loraconsole.console.panels.batch import BatchTable
+from loraconsole.console.panels.batch import BatchTable, stages
 from loraconsole.console.panels.editor import PromptEditor
 from loraconsole.console.panels.latency import FlamePane, HistogramPane, PartsPane
 from loraconsole.console.panels.logs import LogPane
@@ -45,6 +45,7 @@ from loraconsole.pipeline.messages import (
     PlanAdapters,
     Progress,
     ReloadAdapter,
+    RequestView,
     UnloadAdapter,
     VerifyAdapter,
 )
@@ -178,11 +179,20 @@ def test_a_request_opens_with_all_its_details_and_goes_on_living() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         await pilot.press("enter")
         await pilot.pause()
+        app.show()
+        await pilot.pause()
         assert isinstance(app.screen, LiveDialog)
         view = app.board.requests[0].view
         text = screen_text(app)
-        for wanted in (view.request_id, f"{view.num_prompt} tokens", "timeline", "decode"):
+        for wanted in (
+            *(view.request_id, f"{view.num_prompt} tokens", "timeline"),
+            *("load", "queue", "prefill", "decode", "capital of Spain", "You asked:"),
+        ):
             assert wanted in text
+        before = len(app.board.opened.text)  # type: ignore[union-attr]
+        app.advance(1.0)
+        app.screen._ask()  # type: ignore[attr-defined]  # its timer's turn
+        assert len(app.ledger.board(app.now).opened.text) > before  # type: ignore[union-attr]
         app.story.abort(view.request_id)  # type: ignore[union-attr]
         app.advance(1.0)
         app.show()
@@ -192,6 +202,39 @@ def test_a_request_opens_with_all_its_details_and_goes_on_living() -> None:
         assert isinstance(app.screen, Desk)
 
     on_stage(act, panel="Batch", seconds=2.0)
+
+
+def test_an_open_request_is_copied_and_aborted_from_its_dialog() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        given: list[str] = []
+        app.telemetry.abort = given.append  # type: ignore[method-assign]
+        await pilot.press("enter")
+        await pilot.pause()
+        app.show()
+        await pilot.press("y")
+        assert app.clipboard == app.board.opened.text != ""  # type: ignore[union-attr]
+        await pilot.press("x", "y")
+        await pilot.pause()
+        assert given == [app.board.requests[0].view.request_id]
+        assert isinstance(app.screen, LiveDialog)
+
+    on_stage(act, panel="Batch", seconds=2.0)
+
+
+def test_the_parts_of_a_requests_life_add_up_to_its_age() -> None:
+    view = RequestView("r-1", "sql", "waiting", "", START, None, 9, 0, 0, 64, 0)
+
+    def parts(age_s: float, **changes: float) -> dict[str, float]:
+        row = RequestRow(msgspec.structs.replace(view, **changes), age_s, 0.0)
+        found = {stage.name: round(stage.seconds, 3) for stage in stages(row, "base")}
+        assert sum(found.values()) == pytest.approx(age_s)
+        return found
+
+    assert parts(3.0) == {"load": 0, "queue": 3, "prefill": 0, "decode": 0}
+    placed = {"adapter_at": START + 1.0, "admitted_at": START + 1.5}
+    assert parts(2.0, **placed) == {"load": 1, "queue": 0.5, "prefill": 0.5, "decode": 0}
+    placed["first_token_at"] = START + 2.5
+    assert parts(9.0, **placed) == {"load": 1, "queue": 0.5, "prefill": 1, "decode": 6.5}
 
 
 # --- latency ------------------------------------------------------------------------------------
