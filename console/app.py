@@ -23,7 +23,15 @@ from textual.containers import Container
 from textual.screen import Screen
 
 from ..pipeline.config import Config
-from ..pipeline.messages import AdapterReply, Event, Order, SetScheduler
+from ..pipeline.messages import (
+    AdapterReply,
+    Drain,
+    Event,
+    Order,
+    ProcessState,
+    Resume,
+    SetScheduler,
+)
 from ..pipeline.sockets import InboxFull
 from . import output, units
 from .board import Board
@@ -403,11 +411,34 @@ class ConsoleApp(PaintedApp):
     def on_process_table_stop_asked(self) -> None:
         self.stop_pipeline()
 
+    def on_process_table_drain_asked(self) -> None:
+        """Draining loses nothing that runs, but every new request is refused: it asks first."""
+        router = self.board.process("router")
+        if router is not None and router.state is ProcessState.DRAINING:
+            self._order_router(Resume(), "New requests are admitted again.")
+            return
+        live = self.board.router.running + self.board.router.waiting if self.board.router else 0
+        self.confirm(
+            "Drain the pipeline?",
+            f"New requests are refused (503) until somebody ends it; {live} live may finish.",
+            "Drain it",
+            lambda: self._order_router(Drain(), "Nothing new is admitted; d admits again."),
+        )
+
+    def _order_router(self, order: Drain | Resume, told: str) -> None:
+        try:
+            self.telemetry.tell_router(order)
+        except InboxFull as error:
+            self.notify(str(error), title="The order was not taken", severity="error")
+        else:
+            self.notify(told, title="router")
+
     def restart_process(self, name: str) -> None:
+        from .panels.processes import restart_costs
+
         self.confirm(
             f"Restart {name}?",
-            "It is stopped politely and started again; what it was computing is done anew or ends "
-            "with an error.",
+            restart_costs(self.ledger.board(self.clock()), name),
             f"Restart {name}",
             lambda: self.telemetry.restart(name),
         )
@@ -418,9 +449,11 @@ class ConsoleApp(PaintedApp):
         self.orders.give(order)
 
     def stop_pipeline(self) -> None:
+        from .panels.processes import stop_costs
+
         self.confirm(
             "Stop the pipeline?",
-            "Requests may finish for ten seconds, then every process ends. The console stays.",
+            stop_costs(self.ledger.board(self.clock())),
             "Stop it",
             self.telemetry.stop,
         )

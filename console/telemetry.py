@@ -17,10 +17,12 @@ from ..pipeline.messages import (
     AdapterReply,
     AskSnapshot,
     AskText,
+    Drain,
     Message,
     Order,
     RequestText,
     RestartProcess,
+    Resume,
     Snapshot,
     StopPipeline,
     ToConsole,
@@ -85,6 +87,9 @@ class Telemetry:
 
     def abort(self, request_id: str) -> None:
         self._send("router", Abort(request_id, "aborted from the console"))
+
+    def tell_router(self, order: Drain | Resume) -> None:
+        self._send("router", order)
 
     def order(self, order: Order) -> None:
         """Its `reply_to` must be `inbox_name`; the answer comes to `on_reply`."""

@@ -797,6 +797,12 @@ class AdapterView(Row, frozen=True):
     merged: bool = False
     """A copy of the weights with it merged is kept for steps of its own."""
     warning: str = ""
+    hits: int = 0
+    """Requests that found it in the pool when they came."""
+    placements: int = 0
+    """How often it was copied into the pool."""
+    service: float | None = None
+    """Under `vtc_fair`, its counter: weighted tokens, what it was given by its weight."""
 
 
 class AdapterTable(Message, frozen=True):

@@ -659,6 +659,8 @@ class Story:
             pinned=name in self._pinned,
             merged=bool(name) and name == self._merged,
             warning=self._warnings.get(name or "", ""),
+            hits=requests * 7 // 8 if name else requests,
+            placements=1 + requests // 90 if name else 0,
         )
 
     def _arrival(self, index: int, at: float) -> RequestView:

@@ -18,7 +18,7 @@ from loraconsole.console.dialogs import ChoiceDialog, HelpDialog
 from loraconsole.console.inks import Desk
 from loraconsole.console.pane import Pane
 from loraconsole.pipeline.config import Config
-from loraconsole.pipeline.messages import Event
+from loraconsole.pipeline.messages import Drain, Event, ProcessState, Resume
 
 Act = Callable[[StagedApp, Pilot[str]], Coroutine[Any, Any, None]]
 
@@ -38,7 +38,7 @@ class Orders:
 
     def __init__(self, app: ConsoleApp, monkeypatch: pytest.MonkeyPatch) -> None:
         self.given: list[tuple[str, ...]] = []
-        for name in ("restart", "abort", "stop"):
+        for name in ("restart", "abort", "stop", "tell_router"):
             monkeypatch.setattr(app.telemetry, name, self._take(name))
 
     def _take(self, name: str) -> Callable[..., None]:
@@ -333,6 +333,40 @@ def test_a_process_is_restarted_after_a_yes(monkeypatch: pytest.MonkeyPatch) -> 
         await pilot.press("X", "enter")
         await pilot.pause()
         assert orders.given[1:] == [("stop",)]
+
+    on_stage(act, panel="Processes")
+
+
+@pytest.mark.parametrize(
+    ("downs", "loss"),
+    [
+        (2, "24 live requests wait meanwhile"),
+        (3, "their text is told again. Nothing is lost"),
+        (4, "24 live requests END with an error"),
+        (5, "24 open streams BREAK"),
+    ],
+)
+def test_what_a_restart_costs_is_said_before_it(downs: int, loss: str) -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        await pilot.press(*["down"] * downs, "r")
+        await pilot.pause()
+        box = app.screen.query_one("Static.body")
+        assert loss in str(box.render())
+
+    on_stage(act, panel="Processes")
+
+
+def test_draining_is_asked_for_and_undone(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        orders = Orders(app, monkeypatch)
+        await pilot.press("d", "y")
+        await pilot.pause()
+        app.story._set("router", ProcessState.DRAINING, "admitting nothing new")  # type: ignore[union-attr]
+        app.advance(1.0)
+        app.show()
+        await pilot.press("d")
+        await pilot.pause()
+        assert orders.given == [("tell_router", Drain()), ("tell_router", Resume())]
 
     on_stage(act, panel="Processes")
 

@@ -642,6 +642,8 @@ def test_processes_show_how_they_are_and_what_they_said_last() -> None:
         await pilot.press("enter")
         await pilot.pause()
         assert "last exit code 1" in screen_text(app)
+        assert "what happened" in screen_text(app)
+        assert "worker-0 fell, again in 4 s" in screen_text(app)
 
     on_stage(act, panel="Processes", scenario="failed")
 

@@ -499,6 +499,8 @@ class Scheduler:
             sequence.admitted_at = now
             if adapter.since > sequence.request.arrived_at:
                 sequence.adapter_at = min(adapter.since, now)
+            else:
+                adapter.tally.hits += 1
         params = sequence.request.params
         eos = frozenset() if params.ignore_eos else self.limits.eos_token_ids
         sequence.stops = eos.union(params.stop_token_ids)
