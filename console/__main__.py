@@ -153,6 +153,26 @@ def command_parser() -> argparse.ArgumentParser:
         "path", nargs="?", metavar="PATH", help="a file or directory of spans; else the last of run"
     )
     spans.add_argument("--trace", metavar="FILE", help="write one file for chrome://tracing, too")
+    transcripts = add("transcripts", "what was asked and answered in the console", run=False)
+    kept = transcripts.add_subparsers(dest="verb", metavar="VERB")
+
+    def add_kept(verb: str, help: str) -> argparse.ArgumentParser:
+        command = kept.add_parser(verb, help=help, description=help)
+        command.add_argument("--json", action="store_true", default=argparse.SUPPRESS)
+        return command
+
+    listed = add_kept("list", "conversations, the newest first (the default)")
+    search = add_kept("search", "turns that have all these words; 1 if there is none")
+    search.add_argument("words", nargs="+", metavar="WORD")
+    for command in (listed, search):
+        command.add_argument("--limit", type=int, default=20, metavar="N")
+    export = add_kept("export", "conversations in full; all of them where none is named")
+    export.add_argument("conversations", nargs="*", metavar="ID")
+    export.add_argument("--format", choices=("markdown", "jsonl"), default="markdown")
+    export.add_argument("--out", metavar="FILE", help="default: standard output")
+    delete = add_kept("delete", "forget conversations")
+    delete.add_argument("conversations", nargs="*", metavar="ID")
+    delete.add_argument("--all", action="store_true", help="every one")
     # Listed here; its flags are the benchmark's own, and it is given them untouched.
     commands.add_parser(
         "bench", help="measure the running pipeline, or any OpenAI-compatible --url"
@@ -183,6 +203,10 @@ def dispatch(given: argparse.Namespace, rest: list[str]) -> int:
             return verbs.console(from_flags(given), given.fps, given.theme, start=True)
         case "up":
             return verbs.up(from_flags(given), given.foreground, given.json)
+        case "transcripts":
+            from . import transcript_verbs
+
+            return transcript_verbs.run(given)
     config = load_config(given.run)
     match given.command:
         case "attach":

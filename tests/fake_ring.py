@@ -722,6 +722,8 @@ class FakeRing:
         self._server: Inbox[Any] = Inbox(self._context, self._run, "server", ToServer)
         self._tokens_per_second = tokens_per_second
         self._answers: set[asyncio.Task[None]] = set()
+        self.asked: list[dict[str, Any]] = []
+        """What came over HTTP."""
         self._socket = socket.create_server(("127.0.0.1", config.port))
         story.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
 
@@ -828,6 +830,7 @@ class FakeRing:
 
     async def _chat(self, request: HttpRequest) -> JSONResponse | StreamingResponse:
         body = await request.json()
+        self.asked.append(body)
         prompt = body["messages"][-1]["content"]
         if "refuse" in prompt:
             error = {"message": "the queue is full", "type": "overloaded", "code": 429}
@@ -840,8 +843,12 @@ class FakeRing:
             words = words * 60
         await asyncio.sleep(0.05 + len(body["model"]) % 5 * 0.03)
         for word in words:
-            delta = {"choices": [{"index": 0, "delta": {"content": word}, "finish_reason": None}]}
-            yield f"data: {json.dumps(delta)}\n\n"
+            choice = {"index": 0, "delta": {"content": word}, "finish_reason": None}
+            if body.get("logprobs"):
+                top = [{"token": word, "logprob": -0.1}, {"token": "or", "logprob": -2.5}]
+                told = {"token": word, "logprob": -0.1, "top_logprobs": top[: body["top_logprobs"]]}
+                choice["logprobs"] = {"content": [told]}
+            yield f"data: {json.dumps({'choices': [choice]})}\n\n"
             await asyncio.sleep(1.0 / self._tokens_per_second)
         usage = {"prompt_tokens": len(prompt.split()), "completion_tokens": len(words)}
         end = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}], "usage": usage}

@@ -34,6 +34,7 @@ from loraconsole.console.panels.logs import LogPane
 from loraconsole.console.panels.models import ModelsPane
 from loraconsole.console.panels.processes import ProcessTable, TailPane
 from loraconsole.console.table import FilterInput
+from loraconsole.console.transcripts import open_default
 from loraconsole.pipeline.config import Config
 from loraconsole.pipeline.messages import (
     AdapterState,
@@ -760,7 +761,9 @@ def test_enter_shows_a_long_line_whole() -> None:
 
 
 def with_a_ring(
-    act: Callable[[ConsoleApp, Pilot[str]], Coroutine[Any, Any, None]], pace: float = 60.0
+    act: Callable[[ConsoleApp, Pilot[str]], Coroutine[Any, Any, None]],
+    pace: float = 60.0,
+    asked: list[dict[str, Any]] | None = None,
 ) -> None:
     """The prompt talks to a real HTTP server, heard of through real telemetry."""
 
@@ -768,6 +771,7 @@ def with_a_ring(
         run = Path(tempfile.mkdtemp(prefix="lc-"))
         config = Config(run=str(run), port=0)
         ring = FakeRing(config, Story("busy", rows=4, start=time.time()), tokens_per_second=pace)
+        ring.asked = [] if asked is None else asked
         task = asyncio.create_task(ring.main())
         app = ConsoleApp(config)
         try:
@@ -817,6 +821,57 @@ def test_several_models_answer_side_by_side_and_become_markdown() -> None:
         assert app.active_panel.query_one(PromptEditor).text == ""
 
     with_a_ring(act, pace=15.0)
+
+
+def test_a_conversation_goes_on_is_retried_kept_recalled_and_begun_anew() -> None:
+    asked: list[dict[str, Any]] = []
+
+    async def act(app: ConsoleApp, pilot: Pilot[str]) -> None:
+        panel = app.active_panel
+        editor = panel.query_one(PromptEditor)
+        panel.query_one(ModelsPane).chosen = {"haiku"}
+        panel.query_one("#logprobs", Input).value = "2"
+
+        async def whole(turns: int) -> None:
+            await wait(lambda: len(asked) == turns and not panel.is_live)
+            await pilot.pause()
+
+        await pilot.press(*"Who", "enter")
+        await whole(1)
+        await pilot.press(*"Why", "enter")
+        await whole(2)
+        first, second = (body["messages"] for body in asked)
+        assert [message["role"] for message in second] == ["user", "assistant", "user"]
+        assert second[0] == first[0] and "one row lights up" in second[1]["content"]
+        text = screen_text(app)
+        assert "▸ Who" in text and "▸ Why" in text  # the whole conversation is to be seen
+        await pilot.press("ctrl+t")
+        await whole(3)
+        assert asked[2]["messages"] == second  # what it said to "Why" is forgotten
+        assert asked[2]["logprobs"] and asked[2]["top_logprobs"] == 2
+        box = panel.query_one(AnswerBox)
+        box.query_one(Markdown).parent.focus()  # type: ignore[union-attr]
+        await pilot.press("l")
+        await pilot.pause()
+        assert '90.5 %  "Quiet "' in screen_text(app) and '"or" 8.2 %' in screen_text(app)
+        await pilot.press("l", "y")
+        assert app.clipboard == box.pane.answer.text != ""
+        editor.focus()
+        await pilot.press("ctrl+n", *"Whom", "enter")
+        await whole(4)
+        assert [message["content"] for message in asked[3]["messages"]] == ["Whom"]
+        await pilot.press("ctrl+r", *"lights", "down", "down", "enter")
+        await pilot.pause()
+        assert editor.text == "Who"
+        kept = open_default()
+        assert kept is not None
+        assert [turn.prompt for turn in reversed(kept.search("haiku", 4))] == [
+            *("Who", "Why", "Why", "Whom")
+        ]
+        assert len({turn.conversation for turn in kept.search("haiku", 4)}) == 2
+        kept.close()
+
+    with_a_ring(act, asked=asked)
 
 
 def test_a_line_that_arrives_in_one_piece_is_sent_and_the_next_one_kept() -> None:
