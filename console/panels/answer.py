@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from itertools import chain
 from typing import ClassVar
 
 from rich.cells import cell_len
@@ -94,6 +95,18 @@ def preface(answer: Answer) -> str:
     return f"{said}{PROMPT} {answer.prompt}\n"
 
 
+def quotes(answer: Answer) -> Sequence[str]:
+    """The same as Markdown, a block each: prompts are quoted."""
+
+    def quoted(prompt: str) -> str:
+        return "\n".join(f"> {text}" for text in prompt.split("\n"))
+
+    if not answer.before:
+        return ()
+    said = [(quoted(prompt), text) for prompt, text in answer.before[-SHOWN:]]
+    return (*chain.from_iterable(said), quoted(answer.prompt))
+
+
 def choice_line(choice: TokenChoice, width: int) -> Line:
     """`  97.2 %  " Paris"    " Lyon" 1.2 %`: likely tokens look calm, unlikely ones stand out."""
     chance = math.exp(choice.logprob)
@@ -153,7 +166,7 @@ class AnswerBox(Container):
         if answer.error or not answer.text.strip():
             self.pane.paint()
             return
-        whole = preface(answer) + answer.text
+        whole = "\n\n".join((*quotes(answer), answer.text))
         text = hard_breaks("\n".join(units.clean(part) for part in whole.split("\n")))
         self._rendered = VerticalScroll(Markdown(text, open_links=False), classes="rendered")
         ink = Style.from_rich_style(self.pane.painted_app.inks.style(answer.ink))

@@ -43,7 +43,7 @@ class RecallDialog(ModalScreen[str]):
             yield options
 
     def on_mount(self) -> None:
-        self._show("")
+        self.call_after_refresh(self._show, "")  # when there is a width to fit into
 
     def on_input_changed(self, event: Input.Changed) -> None:
         self._show(event.value)
@@ -63,7 +63,7 @@ class RecallDialog(ModalScreen[str]):
         self._prompts = list(found)
         options = self.query_one(OptionList)
         options.clear_options()
-        width = max(10, self.query_one(Input).size.width - 4 or 60)
+        width = max(10, self.query_one(Input).size.width - 4)
         for turn in found.values():
             answer = f"{turn.model}: {turn.answer or turn.error}"
             head, tail = (
