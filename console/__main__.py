@@ -136,6 +136,7 @@ def command_parser() -> argparse.ArgumentParser:
         "replay", help="decide again what an event log says was decided; 1 if it is not the same"
     )
     replay.add_argument("file", metavar="FILE", help="RUN/events/router-….jsonl of --event-log")
+    replay.add_argument("--json", action="store_true", help="one JSON document on stdout")
     replay.add_argument("--speed", type=float, metavar="X", help="X times as fast as it happened")
     replay.add_argument("--show", action="store_true", help="print each decision")
     replay.add_argument("--console", action="store_true", help="show it in the console")

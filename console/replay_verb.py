@@ -35,8 +35,9 @@ def replay(given: argparse.Namespace) -> int:
     command = [sys.executable, "-P", "-m", "loraconsole.pipeline.replay", given.file]
     if given.console:
         return show(command, Path(given.file), given.speed or 1.0, given.fps, given.theme)
+    flags = [f"--{name}" for name in ("show", "json") if getattr(given, name)]
     more = ["--speed", str(given.speed)] if given.speed else []
-    return subprocess.run([*command, *more, *(["--show"] if given.show else [])]).returncode
+    return subprocess.run([*command, *more, *flags]).returncode
 
 
 def show(command: list[str], file: Path, speed: float, fps: float, theme: str | None) -> int:

@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import math
 import statistics
 import subprocess
 import sys
@@ -23,8 +24,10 @@ from typing import Any, NamedTuple, get_origin
 import msgspec
 from tqdm import tqdm
 
-from .bench import Load, Result, drive
+from .client import Client
 from .config import Config, OperatorError, UsageError, add_flags, fields, flag_of, from_flags
+from .figures import Result, summarise
+from .workload import chat
 
 Flags = tuple[str, ...]
 """A set of ablation flags, as `Config` names them."""
@@ -180,13 +183,16 @@ def pipeline(config: Config) -> Iterator[str]:
 
 def drive_loop(url: str, config: Config, loop: Loop) -> Result:
     """What the clients of a closed loop saw."""
-    load = Load(
-        concurrency=loop.concurrency,
-        requests=loop.requests,
-        models=tuple(config.adapters()),
-        max_tokens=loop.max_tokens,
-    )
-    return asyncio.run(drive(url, config.api_key, load, show=False))
+    return asyncio.run(_drive(url, config, loop))
+
+
+async def _drive(url: str, config: Config, loop: Loop) -> Result:
+    models = tuple(config.adapters())
+    async with Client(url, config.api_key) as client:
+        await client.meet(models, None, chat=True)
+        load = chat(num_adapters=len(models), count=loop.requests, max_tokens=loop.max_tokens)
+        lines, seconds = await client.run(load, loop.concurrency)
+    return summarise(lines, seconds, concurrency=loop.concurrency)
 
 
 def measure(config: Config, flags: Flags, loop: Loop, round: int) -> Run:
@@ -199,7 +205,7 @@ def measure(config: Config, flags: Flags, loop: Loop, round: int) -> Run:
         round=round,
         seconds=result.seconds,
         output_tokens=result.output_tokens,
-        ttft_ms_p50=result.ttft_ms_p50,
+        ttft_ms_p50=result.ttft_ms_p50 or math.nan,
         errors=result.errors,
     )
 
@@ -220,7 +226,8 @@ def measure_all(config: Config, loop: Loop, rounds: int, out: Path | None) -> li
         except UsageError as error:
             print(f"left out: {error.what}", file=sys.stderr)
     runs = []
-    with tqdm(total=rounds * len(configs), unit="run", leave=False) as bar:
+    total, is_shown = rounds * len(configs), sys.stderr.isatty()
+    with tqdm(total=total, unit="run", leave=False, disable=not is_shown) as bar:
         for round in range(rounds):
             order = list(configs)
             for flags in order[round % len(order) :] + order[: round % len(order)]:

@@ -43,6 +43,7 @@ from .schedule.adapters import Adapter, AdapterRefused
 
 if TYPE_CHECKING:
     from .router import Router
+    from .schedule.policies import Policy
 
 TRIAL_PAGES = 16
 """Scratch of a verification: six sequences of 40 tokens."""
@@ -64,6 +65,8 @@ class AdapterDesk:
         self._merge: MergeInMaking | None = None
         self._target: Adapter | None = None
         """Whom the scheduler's policy wanted merged last, and was tried."""
+        self._followed: Adapter | None = None
+        """Whom it had merged."""
         self._fetches: set[asyncio.Task[None]] = set()
         self._reading: set[str] = set()
         """Adapters that workers which came (again) have not read yet."""
@@ -175,7 +178,7 @@ class AdapterDesk:
         if self._merge:
             self._reply_merge(self._merge, 503, reason)
             self._merge = None
-        self._target = None
+        self._target = self._followed = None
 
     def _read(self, adapter: Adapter) -> None:
         """On every worker; a hub's adapter is fetched first, whole, by a process of its own."""
@@ -399,16 +402,23 @@ class AdapterDesk:
 
     # -- merging
 
-    def follow(self, target: Adapter | None) -> None:
-        """Has the workers keep merged what the scheduler's policy wants merged; with None, what is
-        merged stays, since it is in nobody's way. One that could not be is not tried again before
-        another was wanted."""
-        if target is self._target:
+    def follow(self, policy: Policy) -> None:
+        """Has the workers keep merged whom the scheduler's policy wants merged. Where it wants
+        nobody for now, what is merged stays: it is in nobody's way. Where it never does, the copy
+        that was made for one before it is given up. Who could not be merged is not tried again
+        before another was wanted."""
+        if self._merge:
             return
-        config = self._router.config
-        if target is None or target.merged or config.no_lora or config.no_lora_compute:
+        target, config = policy.merge_target, self._router.config
+        if not policy.merges:
+            if self._followed is not None and self._followed.merged:
+                self._begin_merge(None, None)
+            self._followed = self._target = None
+        elif target is self._target:
+            return
+        elif target is None or target.merged or config.no_lora or config.no_lora_compute:
             self._target = target
-        elif not self._merge and target.info is not None:
+        elif target.info is not None:
             self._target = target
             self._begin_merge(None, target)
 
@@ -450,6 +460,7 @@ class AdapterDesk:
         elif merge.adapter is None:
             self._reply_merge(merge, 200, "the merged copy of the weights is given up")
         else:
+            self._followed = merge.adapter if merge.order is None else None
             self._router.tell_workers(UseMerged(merge.adapter.key))
             self._router.event("info", f"adapter {merge.adapter.name} is merged")
             word = "is merged: steps of it alone use that copy of the weights"

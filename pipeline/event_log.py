@@ -40,7 +40,8 @@ from .messages import (
     WorkerReady,
 )
 from .schedule.pets import LatencyTable
-from .schedule.scheduler import Decision, Scheduler
+from .schedule.plan import Decision
+from .schedule.scheduler import Scheduler
 
 FORMAT = 1
 """Raised whenever a line changes its meaning, or a decision is made otherwise."""

@@ -32,6 +32,7 @@ from .ablate import COSTS, name_of, stand_ins
 from .account import account
 from .card import ModelCard, read_card
 from .config import MEETING, Config
+from .figures import SLO_SECONDS
 from .messages import (
     AdapterInfo,
     AdapterState,
@@ -49,6 +50,7 @@ from .model.pages import PAGE_SIZE, page_elements
 from .model.runner import ModelRunner
 from .schedule.adapters import AdapterRegistry
 from .schedule.scheduler import CHUNK_TOKENS, Limits, Scheduler
+from .workload import slora
 
 LLAMA_8B: dict[str, Any] = {
     "model_type": "llama",
@@ -118,9 +120,15 @@ class Engine:
         self._number = 0
         self._ranks = config["tp"]
         self._loads: deque[tuple[str, Future[None]]] = deque()
+        self._asked: dict[str, float] = {}
+        self.first_token_s: list[float] = []
+        """Seconds from asking to the first token, of requests that have ended."""
 
-    def add_adapters(self, count: int, rank: int, modules: tuple[str, ...]) -> list[str]:
-        """So many, each in pages of its own, with the same random numbers."""
+    def add_adapters(
+        self, count: int, rank: int, modules: tuple[str, ...], first: int = 0
+    ) -> list[str]:
+        """So many, each in pages of its own, with the same random numbers; numbered from `first`
+        on."""
         card = self.runner._card  # of one rank's part
         shapes, parts, size = module_shapes(card), [], 0
         for members in SITES.values():
@@ -136,7 +144,7 @@ class Engine:
         host = (torch.randn(self.card.num_layers, pages * elements) * 0.01).to(dtype)
         if self.runner._pool.pages.is_cuda:
             host = host.pin_memory()
-        names = [f"r{rank}-{number:04}" for number in range(count)]
+        names = [f"r{rank}-{number:04}" for number in range(first, first + count)]
         registry, residency = self.scheduler.registry, self.scheduler.residency
         for name in names:
             record = registry.add(name, "", pinned=False)
@@ -200,12 +208,16 @@ class Engine:
             arrived_at=float(self._number),
         )
         self.scheduler.add(request)
+        self._asked[request.request_id] = time.time()
 
-    def run(self) -> Iterator[tuple[float, Step]]:
-        """All requests to their end, two steps in flight: when each step was done, and what it
-        was."""
+    def run(
+        self, arrive: Callable[[], float | None] = lambda: None
+    ) -> Iterator[tuple[float, Step]]:
+        """All requests to their end, two steps in flight: when each step was done, and what it was.
+        `arrive` may ask for more, and says in how many seconds it will, or None for never."""
         flight: deque[Any] = deque()
         while True:
+            pause = arrive()
             while len(flight) < 2:
                 batch = self.scheduler.next_batch()
                 self._obey()
@@ -215,12 +227,18 @@ class Engine:
             if not flight and self._loads:
                 self._obey(wait=True)
                 continue
+            if not flight and pause is not None:
+                time.sleep(pause)
+                continue
             if not flight:
                 assert not len(self.scheduler), "requests are left that nothing moves"
                 return
             batch, pending = flight.popleft()
             tokens, step = pending.wait()
             self.scheduler.accept(Tokens(batch.epoch, batch.step, 0, tokens), time.time())
+            for sequence in self.scheduler.ended:
+                asked = self._asked.pop(sequence.request.request_id)
+                self.first_token_s.append((sequence.first_token_at or asked) - asked)
             yield time.perf_counter(), step
 
 
@@ -312,19 +330,39 @@ def interference(engine: Engine, names: list[str], streams: int) -> None:
     deque(steps, maxlen=0)
 
 
-def slora_workload(engine: Engine, names: list[str | None], count: int) -> dict[str, float]:
-    """S-LoRA's: lengths uniform in [8, 512), all requests at once."""
-    rng = random.Random(0)
-    tokens = 0
-    for number in range(count):
-        new = rng.randrange(8, 512)
-        tokens += new
-        engine.ask(names[number % len(names)], rng.randrange(8, 512), new)
+def slora_workload(
+    engine: Engine, names: list[str | None], count: int, rate: float = 0.0
+) -> dict[str, float]:
+    """S-LoRA's generator, its adapters and lengths: so many requests, all at once or so many a
+    second. Its figures: throughput, first tokens, and how many of those came within six seconds."""
+    pace, duration = (rate, count / rate) if rate else (count, 1)
+    load = slora(num_adapters=len(names), alpha=1, rate=pace, cv=1, duration=duration)
+    coming = deque(load.arrivals)
     started = time.perf_counter()
-    for _ in engine.run():
+
+    def arrive() -> float | None:
+        """Asks what is due; seconds to the next."""
+        while coming:
+            wait = coming[0].at - (time.perf_counter() - started) if rate else 0.0
+            if wait > 0:
+                return wait
+            arrival = coming.popleft()
+            assert arrival.adapter is not None  # names may hold the base model, as None
+            engine.ask(names[arrival.adapter], arrival.input_len, arrival.output_len)
+        return None
+
+    engine.first_token_s.clear()
+    for _ in engine.run(arrive):
         pass
     seconds = time.perf_counter() - started
-    return {"requests_s": count / seconds, "tokens_s": tokens / seconds, "seconds": seconds}
+    waits = engine.first_token_s
+    return {
+        "requests_s": len(load) / seconds,
+        "tokens_s": sum(arrival.output_len for arrival in load.arrivals) / seconds,
+        "seconds": seconds,
+        "first_token_s": statistics.mean(waits),
+        "slo_attainment": sum(wait < SLO_SECONDS for wait in waits) / len(waits),
+    }
 
 
 def ablate(
@@ -473,6 +511,10 @@ def main() -> None:
     parser.add_argument("--tp", type=int, default=1, help="ranks that share the model")
     parser.add_argument("--chunk-tokens", type=int, default=CHUNK_TOKENS)
     parser.add_argument("--max-running", type=int, default=256)
+    about = parser.add_argument_group("slora")
+    about.add_argument("--adapters", type=int, nargs="+", default=[1000], metavar="N")
+    about.add_argument("--requests", type=int, default=1000, metavar="N")
+    about.add_argument("--rate", type=float, default=0.0, help="a second; 0: all at once")
     parser.add_argument("--out", type=Path, help="append every figure as a line of JSON")
     given = parser.parse_args()
     if given.workload == "ablate" and given.tp > 1:
@@ -537,11 +579,17 @@ def measure(given: argparse.Namespace, rank: int) -> None:
         else:
             print_steps(steps_table(engine, given.batches, names, given.prompt, given.new))
     else:
-        for count in (100, 1000):  # at first, kernels for these sizes may have to be made
-            say("slora base", requests=count, **slora_workload(engine, [None], count))
-        names = engine.add_adapters(1000, 8, ATTENTION)
-        for count in (100, 1000):
-            say("slora adapters", requests=count, **slora_workload(engine, [*names], count))
+        slora_table(engine, given)
+
+
+def slora_table(engine: Engine, given: argparse.Namespace) -> None:
+    """Without adapters, and with each number of them."""
+    names: list[str] = []
+    slora_workload(engine, [None], 100)  # libraries may have kernels to choose
+    for count in (0, *given.adapters):
+        names += engine.add_adapters(count - len(names), 8, ATTENTION, first=len(names))
+        figures = slora_workload(engine, [*names] or [None], given.requests, given.rate)
+        say("slora", adapters=count, requests=given.requests, rate=given.rate, **figures)
 
 
 if __name__ == "__main__":

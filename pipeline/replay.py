@@ -8,6 +8,7 @@ publishes meanwhile what the router did, for a console on that run directory.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import tempfile
 import time
@@ -78,10 +79,9 @@ class Player(Router):
     """A router without workers or clients: what it would send to them goes nowhere."""
 
     def __init__(self, start: Started, run: Path) -> None:
-        config = msgspec.structs.replace(start.config, run=str(run), event_log=False)
-        table = config.profile_table
-        super().__init__(msgspec.structs.replace(config, profile_table=""))
-        self.config = msgspec.structs.replace(config, profile_table=table)
+        changes = {"run": str(run), "event_log": False, "profile_table": ""}
+        super().__init__(msgspec.structs.replace(start.config, **changes))
+        self.log.disabled = True  # all was logged when it happened
         self.scheduler.use_table(start.table)
         self.scheduler.decisions = []
         self.incarnation = start.incarnation
@@ -97,10 +97,6 @@ class Player(Router):
     def send(self, name: str, message: Message) -> None:
         pass
 
-    def event(self, level: str, text: str) -> None:
-        self.log.disabled = True  # it was logged when it happened
-        super().event(level, text)
-
     def play(self, line: AnyLine) -> Decided | None:
         """Does what the line says; of a decision, what is decided now. Raises `Differs`."""
         self.now = line.at
@@ -110,7 +106,7 @@ class Player(Router):
             case Asked():
                 self._handle(line.to_request())
             case Answered(step=step, stopped=stopped):
-                self._answer(self._batches.pop(step, None), step, stopped)
+                self._answer(self._batch(step), stopped)
             case StepFailed(step=step, error=error):
                 self._step_failed(self._batch(step), error)
             case RanksDiffered():
@@ -136,10 +132,8 @@ class Player(Router):
         self.admitted += sum(decision.is_admitted for decision in now.decisions)
         return now
 
-    def _answer(self, batch: Batch | None, step: int, stopped: tuple[str, ...]) -> None:
+    def _answer(self, batch: Batch, stopped: tuple[str, ...]) -> None:
         """Tokens as a worker would sample them, of which only the ends matter."""
-        if batch is None:
-            raise Differs(f"step {step} was answered, but is not posted now")
         left, sampled = self._left, []
         for number in batch.release:
             left.pop(number, None)
@@ -154,7 +148,7 @@ class Player(Router):
                 sampled.append(SampledToken(number, STOP_TOKEN if number in ends else 0))
         self._accept(Tokens(batch.epoch, batch.step, 0, tuple(sampled)))
         if going_on := [number for number in ends if self.scheduler.is_live(number)]:
-            raise Differs(f"answers that ended in step {step} go on now: {going_on}")
+            raise Differs(f"answers that ended in step {batch.step} go on now: {going_on}")
 
 
 def difference(then: Decided, now: Decided) -> str:
@@ -273,7 +267,9 @@ def show(line: AnyLine, start: float) -> None:
         print(f"{head}  {request} given up")
 
 
-def replay(path: Path, run: Path, speed: float, begins_at: float, shows: bool) -> int:
+def replay(
+    path: Path, run: Path, speed: float, begins_at: float, shows: bool, as_json: bool
+) -> int:
     """Plays a log; the exit status."""
     start = next(read_log(path))[1].at
     stage: Stage | None = None
@@ -284,16 +280,19 @@ def replay(path: Path, run: Path, speed: float, begins_at: float, shows: bool) -
         player.watch = lambda line: show(line, start)
     try:
         found = player.play()
-        if found:
-            print(f"{path} is decided otherwise now, {found}")
-            return 1
         assert player.player is not None
         decided, admitted = player.player.decided, player.player.admitted
-        more = "; the file was full, the router went on" if player.is_full else ""
-        print(
-            f"{player.number} lines, {decided} decisions, {admitted} admissions: all the same{more}"
-        )
-        return 0
+        if as_json:
+            document = {"file": str(path), "same": not found, "difference": found}
+            counts = {"lines": player.number, "decisions": decided, "admissions": admitted}
+            print(json.dumps(document | counts | {"full": player.is_full}))
+        elif found:
+            print(f"{path} is decided otherwise now, {found}")
+        else:
+            more = "; the file was full, the router went on" if player.is_full else ""
+            counted = f"{player.number} lines, {decided} decisions, {admitted} admissions"
+            print(f"{counted}: all the same{more}")
+        return 1 if found else 0
     finally:
         if stage is not None:
             stage.close()
@@ -307,14 +306,17 @@ def main() -> None:
     parser.add_argument("--speed", type=float, default=0.0, help="0: as fast as it goes")
     parser.add_argument("--begins-at", type=float, default=0.0, help="unix seconds")
     parser.add_argument("--show", action="store_true", help="print each decision")
+    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
     given = parser.parse_args()
     set_up_log()
     try:
         with tempfile.TemporaryDirectory(prefix="lc-") as directory:
             run = given.run or make_run_directory(Path(directory) / "run")
             begins_at = given.begins_at or time.time()
-            sys.exit(replay(given.file, run, given.speed, begins_at, given.show))
+            sys.exit(replay(given.file, run, given.speed, begins_at, given.show, given.json))
     except OperatorError as error:
+        if given.json:
+            print(json.dumps({"error": error.what, "hint": error.hint}))
         print(f"loraconsole: {error.what}", file=sys.stderr)
         if error.hint:
             print(f"  {error.hint}", file=sys.stderr)

@@ -475,7 +475,7 @@ class Router(Process):
         batch = self.scheduler.next_batch(now)
         self.events.decided(now, self.scheduler, batch)
         self._tell_given_up()
-        self.desk.follow(self.scheduler.policy.merge_target)
+        self.desk.follow(self.scheduler.policy)
         self.desk.tell_workers()
         return batch
 

@@ -4,8 +4,10 @@ that are sorted anew at every turn and a worst case that is simulated instead of
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 from unittest.mock import patch
 
 import pytest
@@ -326,6 +328,62 @@ class PlainFair(Plain):
             self.counter[request.adapter] += 2.0 / self.weight.get(request.adapter, 1.0)
 
 
+class PlainCredit(Plain):
+    def __post_init__(self) -> None:
+        self.credit: dict[str, float] = {}
+        self.forced: str | None = None
+        self.merged: str | None = None
+
+    def owed(self) -> str | None:
+        """Whom credit puts first."""
+        waits = {r.adapter for r in self.waiting}
+        if self.forced in waits and self.credit.get(self.forced, 0.0) >= 0.5:
+            return self.forced
+        order = sorted(self.credit.items(), key=lambda item: (item[1], item[0]))
+        self.forced = order[-1][0] if order and order[-1][1] >= 1.0 else None
+        return self.forced
+
+    def fills_the_batch(self) -> str | None:
+        batch = min(len(self.waiting) + len(self.running), self.world.places)
+        everybody = [r.adapter for r in (*self.waiting, *self.running) if r.adapter]
+        if not everybody:
+            return None
+        most = max(set(everybody), key=lambda name: (everybody.count(name), name))
+        if self.merged and min(everybody.count(self.merged), batch) >= 0.556 * batch:
+            return self.merged
+        is_worth = batch >= self.world.places / 2
+        return most if is_worth and everybody.count(most) >= batch else None
+
+    def choose(self, tried: set[str]) -> Asked | None:
+        if not self.waiting:
+            return None
+        if "this turn has begun" not in tried:
+            tried.add("this turn has begun")
+            self.served_first = self.owed()
+            self.merged = None if self.served_first is not None else self.fills_the_batch()
+        if self.served_first is not None:
+            own = [r for r in self.waiting if r.adapter == self.served_first]
+            return (own or self.waiting)[0]
+        if self.merged is None:
+            return self.waiting[0]
+        own = [r for r in self.waiting if r.adapter == self.merged]
+        return own[0] if own and self.owed() is None else None
+
+    def admitted(self, request: Asked) -> None:
+        name, places = request.adapter, self.world.places
+        if self.merged is not None and name == self.merged:
+            number = int(request.name[1:])
+            older = {r.adapter for r in self.waiting if int(r.name[1:]) < number} - {name}
+            for other in older:
+                step = 1 / max(1.0, 0.556 * places)
+                self.credit[other] = self.credit.get(other, 0.0) + step
+                self.credit[name] = max(0.0, self.credit.get(name, 0.0) - step)
+        elif name == self.forced:
+            self.credit[name] = max(0.0, self.credit.get(name, 0.0) - 1 / places)
+        if name not in {r.adapter for r in self.waiting}:
+            self.credit.pop(name, None)
+
+
 PLAIN: dict[str, type[Plain]] = {
     "fcfs": PlainFcfs,
     "lifo": PlainLifo,
@@ -333,6 +391,7 @@ PLAIN: dict[str, type[Plain]] = {
     "merged": PlainMerged,
     "abort": PlainAbort,
     "vtc_fair": PlainFair,
+    "credit": PlainCredit,
 }
 
 
@@ -584,6 +643,58 @@ def test_a_cut_costs_no_more_than_any_other(count: int, data: st.DataObject) -> 
         edges = [0, *(i + 1 for i, bit in enumerate(bits) if bit), count]
         totals.append(sum(costs[a, b - 1] for a, b in itertools.pairwise(edges)))
     assert sum(costs[piece] for piece in pieces) == min(totals)
+
+
+def all_cuts(items: list[Any]) -> Iterator[list[list[Any]]]:
+    """Every way to cut a list into pieces that are not empty."""
+    for bits in itertools.product((False, True), repeat=len(items) - 1):
+        edges = [0, *(i + 1 for i, bit in enumerate(bits) if bit), len(items)]
+        yield [items[a:b] for a, b in itertools.pairwise(edges)]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from("ab"), st.integers(1, 9)),
+        min_size=1,
+        max_size=8,
+        unique_by=lambda row: row[1],  # two ways that cost the same would both be right
+    ),
+    st.integers(0, 10**6),
+)
+def test_pets_finds_the_batch_that_a_search_of_all_finds(
+    rows: list[tuple[str, int]], seed: int
+) -> None:
+    """By a table of random latencies, against every cut of every adapter's prompts and every cut of
+    the pieces."""
+    rng = random.Random(seed)
+    sizes = range(1, 9)
+    base = {b: {n: rng.uniform(1, 9) for n in range(1, 10)} for b in sizes}
+    added = {b: {n: base[b][n] + rng.uniform(1, 9) for n in range(1, 10)} for b in sizes}
+    asked = [Asked(f"r{i}", name, 0, length, 2) for i, (name, length) in enumerate(rows)]
+    scheduler = make_scheduler(World(asked, pool=2000), "fcfs")
+    for request in asked:
+        scheduler.add(to_request(request))
+    found = shortest_batch(list(scheduler.waiting), LatencyTable(base=base, rank={8: added}))
+
+    pieces: list[list[Asked]] = []
+    for name in "ab":
+        own = sorted((a for a in asked if a.adapter == name), key=lambda a: a.prompt)
+        if own:
+            pieces += min(
+                all_cuts(own),
+                key=lambda cuts: sum(
+                    added[len(c)][c[-1].prompt] - base[len(c)][c[-1].prompt] for c in cuts
+                ),
+            )
+    pieces.sort(key=lambda piece: (piece[-1].prompt, asked.index(piece[0])))
+
+    def seconds(batches: list[list[list[Asked]]]) -> float:
+        return sum(base[sum(map(len, batch))][batch[-1][-1].prompt] for batch in batches)
+
+    first = min(all_cuts(pieces), key=seconds)[0]
+    expected = [request.name for piece in first for request in piece]
+    assert [s.request.request_id for s in found] == expected
 
 
 def test_pets_serves_the_short_prompts_together_before_the_long_ones() -> None:

@@ -91,6 +91,8 @@ def test_a_log_of_a_ring_is_decided_again_alike(log: Path) -> None:
     done = replay(log)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "all the same" in done.stdout
+    document = json.loads(replay(log, "--json").stdout)
+    assert document["same"] and document["lines"] == len(lines_of(log))
     decisions = [d for line in lines_of(log) for d in line.get("decisions", ())]
     assert sum(d["is_admitted"] for d in decisions) > 30
     assert any(d.get("reason") for d in decisions), "nobody had to wait, or it is not told why"

@@ -28,6 +28,8 @@ class Merged(Policy):
     would wait for as long as this adapter's keep coming.
     """
 
+    merges = True
+
     def __init__(self, settings: SchedulerSettings) -> None:
         super().__init__(settings)
         self._serving: Adapter | None = None
@@ -75,6 +77,7 @@ class Credit(Policy):
     with.
     """
 
+    merges = True
     ENTER, STAY = 1.0, 0.556
     FORCE, RELEASE = 1.0, 0.5
 
@@ -122,7 +125,8 @@ class Credit(Policy):
             adapter = sequence.adapter
             if adapter.name:
                 counts[adapter] = adapter.waiting + adapter.running
-        most = max(counts.items(), key=lambda item: item[1], default=None)
+        # Of two that are wanted alike, always the same one.
+        most = max(counts.items(), key=lambda item: (item[1], item[0].key), default=None)
         if most is None:
             return None
         adapter, count = most

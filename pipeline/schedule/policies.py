@@ -28,6 +28,8 @@ class Policy:
 
     counts_tokens: ClassVar[bool] = False
     """Whether `on_tokens` is to be called."""
+    merges: ClassVar[bool] = False
+    """Whether it ever has a `merge_target`."""
     max_running = 1
     """Set by the scheduler: how many requests a batch holds."""
     counters: Mapping[str, float] = MappingProxyType({})
@@ -114,7 +116,7 @@ class EarlyAbort(Policy):
         super().__init__(settings)
         self._arrived = self._admitted = 0
         self._arrivals = 0.0
-        self._batch = 1.0
+        self._batch = self._batch_before = 1.0
 
     def configure(self, settings: SchedulerSettings) -> None:
         self._slo = settings.slo_seconds
@@ -123,7 +125,6 @@ class EarlyAbort(Policy):
         arrivals = SMOOTHING * self._arrived + (1 - SMOOTHING) * self._arrivals
         self._admitted = 0
         yield from reversed(queue) if arrivals >= self._batch else queue
-        # Never comes here where a misfit ends the pass: `on_leave` has counted who was admitted.
 
     def on_arrival(self, sequence: Sequence, queue: WaitingQueue) -> None:
         self._arrived += 1
@@ -131,12 +132,12 @@ class EarlyAbort(Policy):
     def on_leave(self, sequence: Sequence, queue: WaitingQueue) -> None:
         if sequence.state is not SequenceState.RUNNING:
             return
-        if not self._admitted:  # the first of a pass: a period between admissions ends
+        if not self._admitted:  # the first of a pass: a time between admissions has ended
             self._arrivals = SMOOTHING * self._arrived + (1 - SMOOTHING) * self._arrivals
             self._arrived = 0
-            self._before = self._batch
+            self._batch_before = self._batch
         self._admitted += 1
-        self._batch = max(SMOOTHING * self._admitted + (1 - SMOOTHING) * self._before, 1.0)
+        self._batch = max(SMOOTHING * self._admitted + (1 - SMOOTHING) * self._batch_before, 1.0)
 
     def overdue(self, queue: WaitingQueue, now: float) -> list[tuple[Sequence, str]]:
         late: list[tuple[Sequence, str]] = []

@@ -12,8 +12,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-import msgspec
-
 from ..messages import (
     AdapterState,
     Admission,
@@ -33,6 +31,7 @@ from .block_pool import BlockPool, OutOfPages
 from .choice import make_policy
 from .demand import Demand
 from .pets import LatencyTable
+from .plan import Decision, Plan
 from .queue import WaitingQueue
 from .residency import Residency
 from .sequence import Sequence, SequenceState
@@ -381,6 +380,9 @@ class Scheduler:
         self._may_differ = False
         self._pass += 1
         self._behind = ""
+        if len(self.running) >= self.limits.max_running:
+            self._say_full(plan)
+            return
         demand = self._worst_case()
         shortages: list[tuple[int, int]] = []
         is_first = True
@@ -389,10 +391,7 @@ class Scheduler:
         for sequence in self.policy.order(self.waiting, self.running):
             sequence.examined = self._pass
             adapter, need = sequence.adapter, 0
-            if len(self.running) >= self.limits.max_running:
-                sequence.reason = f"batch is full: {self.limits.max_running} requests run"
-                self._behind = "behind another: batch is full"
-            elif sequence.in_flight:
+            if sequence.in_flight:
                 sequence.reason = "its last step is still out"
             elif plan.budget <= 0:
                 sequence.reason = self._behind = "prompt tokens of this step are spent"
@@ -427,6 +426,8 @@ class Scheduler:
                         self._note(sequence, plan, need, is_admitted=True)
                         with self._span("_merge_batch"):
                             self._start(sequence, plan, now)
+                        if len(self.running) >= self.limits.max_running:
+                            break
                         continue
                     room = self.pool.total - self.pool.adapters
                     sequence.reason = f"no KV pages: {need} at worst, {room} in all"
@@ -437,6 +438,16 @@ class Scheduler:
                 self._behind = f"behind {passed} that wait for their adapters"
             if self._behind:
                 break
+        if self.waiting and len(self.running) >= self.limits.max_running:
+            self._say_full(plan)
+
+    def _say_full(self, plan: Plan) -> None:
+        """The reason for all who wait: a full batch is not held against the policy's order."""
+        oldest = self.waiting.oldest
+        oldest.reason = f"batch is full: {self.limits.max_running} requests run"
+        oldest.examined = self._pass
+        self._behind = "behind another: batch is full"
+        self._note(oldest, plan, 0, is_admitted=False)
 
     def _note(self, sequence: Sequence, plan: Plan, need: int, *, is_admitted: bool) -> None:
         """Writes a decision down, where somebody wants to read it and it is not the last one."""
@@ -516,6 +527,7 @@ class Scheduler:
             )
         )
         self.policy.on_leave(sequence, self.waiting)
+        self.reconsider()  # of what the policy did not offer now, it may offer some after that
         self._schedule(sequence, plan)
 
     def _requeue(self, sequence: Sequence, reason: str) -> None:
@@ -621,43 +633,3 @@ def _mark(owner_of: array[int], pages: Iterable[int], owner: int) -> None:
 def _size(sequence: Sequence) -> tuple[int, int]:
     """(tokens held, tokens to come) for `Demand`."""
     return sequence.length, sequence.remaining
-
-
-class Plan:
-    """One step in the making."""
-
-    def __init__(self) -> None:
-        self.budget = 0
-        """Prompt tokens that may still be computed in this step."""
-        self.rows: dict[int, BatchRow] = {}
-        self.admissions: list[Admission] = []
-        self.sampling: set[int] = set()
-        """Sequences whose row samples a token."""
-        self.others: list[Sequence] = []
-        """Running sequences that compute a piece of prompt, or that need a page."""
-
-
-class Decision(msgspec.Struct, frozen=True, kw_only=True):
-    """One admission decision with its arithmetic, in tokens and pages.
-
-    Admitted where `need` + `adapters` + `adapter_pages` <= `total` after idle adapters have gone, a
-    place in the batch is free (`running`), prompt tokens of the step are left (`budget`), and its
-    adapter is in its pages.
-    """
-
-    request: str
-    is_admitted: bool
-    held: int
-    remaining: int
-    need: int
-    """Pages at worst of all that run, with this one; 0 where it did not come to that."""
-    free: int
-    kv: int
-    adapters: int
-    """Pages that adapters hold."""
-    adapter_pages: int
-    """Pages that its own adapter would take still."""
-    total: int
-    budget: int
-    running: int
-    reason: str = ""
