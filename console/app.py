@@ -68,10 +68,11 @@ PANELS: dict[str, tuple[str, str]] = {
     "3": ("Latency", "latency"),
     "4": ("Adapters", "adapters"),
     "5": ("Prompt", "prompt"),
+    "6": ("Bench", "bench"),
     "7": ("Logs", "logs"),
     "8": ("Processes", "processes"),
 }
-"""Key to name and module; 6 is the bench's."""
+"""Key to name and module."""
 
 
 class ConsoleApp(PaintedApp):
@@ -478,6 +479,10 @@ def make_panel(name: str) -> Panel:
             from .panels.prompt import PromptPanel
 
             return PromptPanel()
+        case "Bench":
+            from .panels.bench import BenchPanel
+
+            return BenchPanel()
         case "Logs":
             from .panels.logs import LogsPanel
 

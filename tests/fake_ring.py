@@ -826,7 +826,18 @@ class FakeRing:
             outbox.close()
 
     def _application(self) -> Starlette:
-        return Starlette(routes=[Route("/v1/chat/completions", self._chat, methods=["POST"])])
+        return Starlette(
+            routes=[
+                Route("/v1/chat/completions", self._chat, methods=["POST"]),
+                Route("/v1/models", self._models),
+            ]
+        )
+
+    async def _models(self, request: HttpRequest) -> JSONResponse:
+        names = (BASE_MODEL, *self._story._adapters)
+        parents = {"parent": BASE_MODEL}
+        data = [{"id": name, **(parents if name != BASE_MODEL else {})} for name in names]
+        return JSONResponse({"data": data})
 
     async def _chat(self, request: HttpRequest) -> JSONResponse | StreamingResponse:
         body = await request.json()

@@ -1,18 +1,11 @@
 """Each panel: what it shows of the board, and what its own keys do."""
 
-import asyncio
-import shutil
-import tempfile
-import time
-from collections.abc import Callable, Coroutine
-from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
-from fake_ring import FakeRing, Scenario, Story
-from stage import START, StagedApp, screen_text, staged
+from fake_ring import Scenario
+from stage import START, StagedApp, on_stage, screen_text, wait, with_a_ring
 from textual import events
 from textual.pilot import Pilot
 from textual.widgets import Button, Input, Markdown
@@ -35,7 +28,6 @@ from loraconsole.console.panels.models import ModelsPane
 from loraconsole.console.panels.processes import ProcessTable, TailPane
 from loraconsole.console.table import FilterInput
 from loraconsole.console.transcripts import open_default
-from loraconsole.pipeline.config import Config
 from loraconsole.pipeline.messages import (
     AdapterState,
     LoadAdapter,
@@ -52,17 +44,8 @@ from loraconsole.pipeline.messages import (
 )
 from loraconsole.pipeline.messages import AdapterTable as AdapterMessage
 
-Act = Callable[[StagedApp, Pilot[str]], Coroutine[Any, Any, None]]
 SIZES = [(80, 24), (120, 40), (200, 60), (40, 10)]
 STATES: list[Scenario | None] = ["empty", "loading", "failed", None]
-
-
-def on_stage(act: Act, **options: Any) -> None:
-    async def main() -> None:
-        async with staged(**options) as (app, pilot):
-            await act(app, pilot)
-
-    asyncio.run(main())
 
 
 # --- all of them --------------------------------------------------------------------------------
@@ -758,42 +741,6 @@ def test_enter_shows_a_long_line_whole() -> None:
 
 
 # --- prompt -------------------------------------------------------------------------------------
-
-
-def with_a_ring(
-    act: Callable[[ConsoleApp, Pilot[str]], Coroutine[Any, Any, None]],
-    pace: float = 60.0,
-    asked: list[dict[str, Any]] | None = None,
-) -> None:
-    """The prompt talks to a real HTTP server, heard of through real telemetry."""
-
-    async def main() -> None:
-        run = Path(tempfile.mkdtemp(prefix="lc-"))
-        config = Config(run=str(run), port=0)
-        ring = FakeRing(config, Story("busy", rows=4, start=time.time()), tokens_per_second=pace)
-        ring.asked = [] if asked is None else asked
-        task = asyncio.create_task(ring.main())
-        app = ConsoleApp(config)
-        try:
-            async with app.run_test(size=(120, 40), notifications=True) as pilot:
-                await wait(lambda: app.board.server is not None and bool(app.board.adapters))
-                await pilot.press("5")
-                await pilot.pause()
-                await act(app, pilot)
-        finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
-            shutil.rmtree(run, ignore_errors=True)
-
-    asyncio.run(main())
-
-
-async def wait(holds: Callable[[], bool], seconds: float = 10.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, "not in time"
-        await asyncio.sleep(0.05)
 
 
 def test_several_models_answer_side_by_side_and_become_markdown() -> None:

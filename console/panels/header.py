@@ -30,6 +30,8 @@ class Header(Pane):
         self._tabs = tabs
         self.active = ""
         self.is_paused = False
+        self._ends: list[tuple[int, str]] = []
+        """Where each tab's text ends, and its key: for the mouse."""
 
     def lines(self, board: Board, width: int, height: int) -> Sequence[Line]:
         return [self._status(board, width), self._tab_line(board, width)]
@@ -70,11 +72,15 @@ class Header(Pane):
 
     def _tab_line(self, board: Board, width: int) -> Line:
         spans: list[Span] = []
+        whole = sum(len(key) + len(name) + 3 for key, name in self._tabs.items())
+        space = " " if whole < width else ""
+        self._ends = []
         for key, name in self._tabs.items():
             if name == self.active:
                 spans.append((f" {key} {name} ", "badge-tab"))
             else:
-                spans += [(f" {key}", "key"), (f" {name} ", "dim")]
+                spans += [(f" {key}", "key"), (f" {name}{space}", "dim")]
+            self._ends.append((length(spans), key))
         room = width - length(spans) - 1
         condition = board.condition
         detail = condition.detail if condition.word != "READY" else ""
@@ -87,9 +93,7 @@ class Header(Pane):
     def on_click(self, event: events.Click) -> None:
         if event.y != 1:
             return
-        end = 0
-        for key, name in self._tabs.items():
-            end += len(name) + len(key) + 3
+        for end, key in self._ends:
             if event.x < end:
                 self.post_message(self.Chosen(key))
                 return
