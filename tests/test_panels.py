@@ -1,5 +1,6 @@
 """Each panel: what it shows of the board, and what its own keys do."""
 
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -700,6 +701,96 @@ def test_lines_that_were_never_heard_leave_a_mark() -> None:
         app.show()
         await pilot.pause()
         assert "1 204 lines were not heard" in screen_text(app)
+
+    on_stage(act, panel="Logs")
+
+
+def test_a_search_goes_from_hit_to_hit_and_marks_them() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        pane = app.active_panel.query_one(LogPane)
+        hits = [entry.number for entry in pane._kept if "swept" in entry.text]
+        assert len(hits) > 20  # more than a screenful, with what lies between
+        await pilot.press("s", *"swept", "enter")
+        await pilot.pause()
+        assert pane.has_focus and pane._hit == hits[-1]
+        assert f"search swept  {len(hits)} hits" in screen_text(app)
+        for wanted in reversed(hits[:-1]):
+            await pilot.press("n")
+            assert pane._hit == wanted
+            (drawn,) = [line for line in pane._drawn if line.ground == "cursor"]
+            assert ("swept", "peak") in drawn.spans
+        await pilot.press("n")  # there is no older one
+        assert pane._hit == hits[0]
+        await pilot.press("N", "y")
+        assert pane._hit == hits[1] and "swept 3 idle streams" in app.clipboard
+        await pilot.press("s", "left_square_bracket")
+        await pilot.pause()
+        assert "unterminated" in screen_text(app)
+        await pilot.press("escape")
+        await pilot.pause()
+        assert pane._hit is None and "search" not in screen_text(app).splitlines()[-2]
+
+    on_stage(act, panel="Logs", seconds=60.0)
+
+
+def test_logs_leap_through_time_and_show_one_process() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        pane = app.active_panel.query_one(LogPane)
+        newest = pane._kept[-1].at
+        await pilot.press("m")
+        assert pane._kept[pane._end() - 1].at == pytest.approx(newest - 60, abs=0.5)
+        await pilot.press("m", "M")
+        assert pane._kept[pane._end() - 1].at == pytest.approx(newest - 60, abs=0.5)
+        await pilot.press("h")  # before all of them: the oldest page
+        assert pane._end() == pane._page
+        await pilot.press("H")
+        assert pane._bottom is None and "following" in screen_text(app)
+        await pilot.press("p", "p", "p")
+        assert {entry.source for entry in pane._kept} == {pane.process} == {"worker-0"}
+        assert "of worker-0" in screen_text(app)
+        await pilot.press("p", "p", "p", "p")
+        assert pane.process == "" and len(pane._kept) == len(app.board.logs)
+
+    on_stage(act, panel="Logs", seconds=200.0)
+
+
+def test_logs_are_wrapped_cleared_and_exported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        pane = app.active_panel.query_one(LogPane)
+        text = " ".join(f"word{n}" for n in range(30))
+        line = LogLine(app.board.logs[-1].number + 1, app.now, "router", "WARNING", text)
+        app.ledger.take(LogLines((line,)), app.now)
+        app.show()
+        assert "word29" not in screen_text(app)
+        await pilot.press("w")
+        await pilot.pause()
+        assert "word29" in screen_text(app)
+        await pilot.press("l", "l", "e")  # warnings and above
+        (exported,) = (tmp_path / "loraconsole" / "logs").iterdir()
+        lines = exported.read_text().splitlines()
+        assert len(lines) == len(pane._kept) and lines[-1].endswith(f"WARNING router {text}")
+        await pilot.press("c")
+        assert pane._kept == []
+        await pilot.press("c")
+        assert len(pane._kept) == len(lines)
+
+    on_stage(act, panel="Logs", size=(80, 24))
+
+
+def test_json_in_a_line_is_set_out_when_it_is_opened() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        number = app.board.logs[-1].number + 1
+        line = LogLine(number, app.now, "router", "INFO", 'decided {"free": 3, "why": "no room"}')
+        app.ledger.take(LogLines((line,)), app.now)
+        app.show()
+        await pilot.press("enter")
+        await pilot.pause()
+        assert '"free": 3,\n' not in screen_text(app) and '  "free": 3,' in screen_text(app)
+        assert '  "why": "no room"' in screen_text(app)
 
     on_stage(act, panel="Logs")
 
