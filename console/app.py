@@ -86,7 +86,9 @@ class ConsoleApp(PaintedApp):
             Binding(key, f"show('{name}')", name, show=False, id=f"show-{module}")
             for key, (name, module) in PANELS.items()
         ),
-        Binding("space", "pause", "Pause", id="pause", tooltip="freeze the view, keep the data"),
+        Binding("space,p", "pause", "Pause", id="pause", tooltip="freeze the view, keep the data"),
+        Binding("z", "zoom", "Zoom", show=False, id="zoom", tooltip="a pane alone, then the next"),
+        Binding("escape", "unzoom", "All panes", show=False, id="unzoom"),
         Binding("t", "next_theme", "Theme", id="next-theme", tooltip="the next theme"),
         Binding("question_mark", "help", "Help", key_display="?", id="help"),
         Binding("q", "ask_quit", "Quit", id="quit"),
@@ -336,6 +338,13 @@ class ConsoleApp(PaintedApp):
         self.header.paint()
         if not self.is_paused:
             self.paint(self.ledger.board(self.clock()))
+
+    def action_zoom(self) -> None:
+        if isinstance(self.screen, Desk):
+            self.active_panel.zoom()
+
+    def action_unzoom(self) -> None:
+        self.active_panel.unzoom()
 
     def action_next_theme(self) -> None:
         self.theme = self._themes[(self._themes.index(self.theme) + 1) % len(self._themes)]

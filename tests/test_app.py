@@ -184,6 +184,30 @@ def test_space_freezes_the_view_but_not_the_books() -> None:
     on_stage(act, panel="Logs")
 
 
+def test_z_gives_the_panel_to_one_pane_after_the_other() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        panel = app.active_panel
+        before = {pane: pane.region for pane in panel.panes if pane.display}
+        assert app.screen.focused is None
+        for pane in before:
+            await pilot.press("z")
+            await pilot.pause()
+            assert panel.zoomed is pane and pane.size == panel.size
+            assert [other for other in panel.panes if other.display] == [pane]
+            assert pane.frames and screen_text(app).splitlines()[2].startswith("╭")
+        await pilot.press("z")  # behind the last one
+        await pilot.pause()
+        assert {pane: pane.region for pane in panel.panes if pane.display} == before
+        await pilot.press("tab", "z")  # the pane that has the keyboard first
+        await pilot.pause()
+        assert panel.zoomed is app.screen.focused
+        await pilot.press("escape")
+        await pilot.pause()
+        assert {pane: pane.region for pane in panel.panes if pane.display} == before
+
+    on_stage(act)
+
+
 def test_t_goes_round_all_themes() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         seen = []
