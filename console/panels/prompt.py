@@ -204,6 +204,8 @@ class PromptPanel(Panel):
             raise OperatorError("Answers are still coming", "escape cancels them")
         models = self.query_one(ModelsPane)
         board = models.painted_app.board
+        if not board.adapters:
+            raise OperatorError("No model answers yet", "the prompt stays: try again later")
         models.take(board)
         asked = (
             models.asked(board)
