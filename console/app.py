@@ -31,6 +31,9 @@ from ..pipeline.messages import (
     ProcessState,
     Resume,
     SetScheduler,
+    SpansOrder,
+    StartSpans,
+    StopSpans,
 )
 from ..pipeline.sockets import InboxFull
 from . import output, units
@@ -391,6 +394,20 @@ class ConsoleApp(PaintedApp):
 
     def ask_text(self, request_id: str, offset: int) -> None:
         self.telemetry.ask_text(request_id, offset)
+
+    def record_spans(self, wanted: bool) -> None:
+        """Started and stopped with the orders of `loraconsole profile`."""
+        inbox = self.telemetry.inbox_name
+        order: SpansOrder = StopSpans(order=order_id(), reply_to=inbox)
+        if wanted:
+            name = time.strftime("%Y%m%d-%H%M%S", time.localtime(self.clock()))
+            order = StartSpans(order=order_id(), reply_to=inbox, recording=name)
+        try:
+            self.telemetry.tell_ring(order)
+        except InboxFull as error:
+            self.notify(str(error), title="The order was not taken", severity="error")
+        else:
+            self.notify("Spans are recorded." if wanted else "Spans are no longer recorded.")
 
     def confirm(self, title: str, body: str, yes: str, order: Callable[[], None]) -> None:
         """Asks, and on yes carries out; an order that does not get through says so."""

@@ -85,6 +85,10 @@ class PaintedApp(App[str]):
         """A request's words from a character on are to come to `Board.opened`."""
         raise NotImplementedError
 
+    def record_spans(self, wanted: bool) -> None:
+        """Every process is to record spans, or no longer."""
+        raise NotImplementedError
+
     def wake(self) -> None:
         """A frame may be due: something moves by itself."""
 

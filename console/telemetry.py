@@ -24,6 +24,7 @@ from ..pipeline.messages import (
     RestartProcess,
     Resume,
     Snapshot,
+    SpansOrder,
     StopPipeline,
     ToConsole,
 )
@@ -90,6 +91,12 @@ class Telemetry:
 
     def tell_router(self, order: Drain | Resume) -> None:
         self._send("router", order)
+
+    def tell_ring(self, order: SpansOrder) -> None:
+        """To every process that serves."""
+        for name in self._names:
+            if name not in (SUPERVISOR, "fetch"):
+                self._send(name, order)
 
     def order(self, order: Order) -> None:
         """Its `reply_to` must be `inbox_name`; the answer comes to `on_reply`."""
