@@ -7,10 +7,10 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from fake_ring import Scenario, Story
 from textual.pilot import Pilot
 
 from loraconsole.console.app import ConsoleApp
+from loraconsole.console.story import Scenario, Story
 from loraconsole.pipeline.config import Config
 from loraconsole.pipeline.messages import AdapterOrder
 

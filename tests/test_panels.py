@@ -11,7 +11,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from fake_ring import FakeRing, Scenario, Story
 from stage import START, StagedApp, screen_text, staged
 from textual import events
 from textual.pilot import Pilot
@@ -24,6 +23,7 @@ from loraconsole.console.board import Board
 from loraconsole.console.dialogs import LiveDialog
 from loraconsole.console.inks import INKS, Desk
 from loraconsole.console.ledger import Ledger
+from loraconsole.console.mock import MockRing
 from loraconsole.console.pane import Line, Pane, crop, length
 from loraconsole.console.panels.adapters import AdapterTable
 from loraconsole.console.panels.answer import AnswerBox
@@ -33,6 +33,7 @@ from loraconsole.console.panels.latency import FlamePane, HistogramPane, PartsPa
 from loraconsole.console.panels.logs import LogPane
 from loraconsole.console.panels.models import ModelsPane
 from loraconsole.console.panels.processes import ProcessTable, TailPane
+from loraconsole.console.story import Scenario, Story
 from loraconsole.console.table import FilterInput
 from loraconsole.pipeline.config import Config
 from loraconsole.pipeline.messages import (
@@ -722,7 +723,7 @@ def with_a_ring(
     async def main() -> None:
         run = Path(tempfile.mkdtemp(prefix="lc-"))
         config = Config(run=str(run), port=0)
-        ring = FakeRing(config, Story("busy", rows=4, start=time.time()), tokens_per_second=pace)
+        ring = MockRing(config, Story("busy", rows=4, start=time.time()), tokens_per_second=pace)
         task = asyncio.create_task(ring.main())
         app = ConsoleApp(config)
         try:
