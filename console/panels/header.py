@@ -25,9 +25,11 @@ class Header(Pane):
             super().__init__()
             self.key = key
 
-    def __init__(self, tabs: dict[str, str]) -> None:
+    def __init__(self, tabs: dict[str, str], label: str = "") -> None:
+        """`label` is what is looked at, where that is no pipeline: MOCK."""
         super().__init__()
         self._tabs = tabs
+        self._label = label
         self.active = ""
         self.is_paused = False
 
@@ -36,6 +38,8 @@ class Header(Pane):
 
     def _status(self, board: Board, width: int) -> Line:
         left: list[Span] = [(" loraconsole ", "brand")]
+        if self._label:
+            left += [(f" {self._label} ", "badge-warn"), (" ", "text")]
         if board.workers:
             worker = board.workers[0]
             ranks = f" · {len(board.workers)} ranks" if len(board.workers) > 1 else ""
