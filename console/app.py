@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -175,6 +176,10 @@ class ConsoleApp(PaintedApp):
     def _start(self) -> None:
         """After the first frame: what the screen does not need in order to appear."""
         self._count_bytes()
+        if not self.is_headless:
+            loop = asyncio.get_running_loop()
+            loop.add_signal_handler(signal.SIGHUP, self._hung_up)
+            loop.add_signal_handler(signal.SIGTERM, self.exit, "leave")
         for path, why in self._broken_themes:
             self.notify(f"{path}: {why}", title="A theme cannot be used", severity="warning")
         if self._unknown_theme:
@@ -290,6 +295,12 @@ class ConsoleApp(PaintedApp):
         )
 
     # -- the way to the terminal
+
+    def _hung_up(self) -> None:
+        """The terminal is gone: nothing can be written, and what we hold is to be given back."""
+        if self._driver is not None:
+            self._driver.write = lambda data: None  # type: ignore[method-assign]
+        self.exit("leave")
 
     def _count_bytes(self) -> None:
         """Everything that goes to the terminal passes the driver's `write`."""

@@ -345,7 +345,9 @@ class Shift(Story):
                 if first_at is None:
                     first_at = at
                     self._tokens[view.adapter][1] += view.num_prompt
-                    self._count_first_token(at - view.arrived_at)
+                    self._count_first_token(
+                        at - view.arrived_at + 0.05 + 0.06 * self._random.random()
+                    )
                 kept.append(
                     self._sized(
                         view, phase="decode", num_computed=computed, first_token_at=first_at
