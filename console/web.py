@@ -58,6 +58,9 @@ def make_server(command: str, port: int, key: str) -> Any:
         async def _make_app(self) -> http.Application:
             app = await super()._make_app()
 
+            own = f"ws://{HOST}:{port}"
+            policy = f"default-src 'self' 'unsafe-inline' data: {own}"
+
             @http.middleware
             async def check(request: http.Request, handler: Any) -> http.StreamResponse:
                 if (why := refusal(request, port, key)) is not None:
@@ -66,7 +69,10 @@ def make_server(command: str, port: int, key: str) -> Any:
                     response: http.StreamResponse = http.HTTPFound("/")
                     response.set_cookie(COOKIE, key, httponly=True, samesite="Strict")
                     return response
-                return await handler(request)  # type: ignore[no-any-return]
+                answer: http.StreamResponse = await handler(request)
+                if not answer.prepared:  # the page asks a font of another host: nobody is told
+                    answer.headers["Content-Security-Policy"] = policy
+                return answer
 
             app.middlewares.append(check)
             return app

@@ -1,6 +1,7 @@
 """The console in a browser: who is let in, and what is to be seen there."""
 
 import asyncio
+import base64
 import importlib.util
 import os
 import re
@@ -112,21 +113,61 @@ def test_no_pipeline_is_said_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
-def test_a_browser_shows_it(served: tuple[str, str]) -> None:
-    """A picture of the page, taken by a real browser; it is not blank."""
-    assert CHROMIUM is not None
+def test_a_browser_shows_it_and_takes_keys(served: tuple[str, str]) -> None:
+    """Pictures of the page before and after a key; `$LORACONSOLE_PICTURES` keeps them."""
     url, key = served
     with tempfile.TemporaryDirectory() as directory:
-        picture = Path(os.environ.get("LORACONSOLE_PICTURES", directory), "browser.png")
-        subprocess.run(
-            [
-                *(CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu"),
-                *("--no-proxy-server", f"--user-data-dir={directory}/profile"),
-                *("--window-size=1200,800", "--virtual-time-budget=12000", "--timeout=12000"),
-                *(f"--screenshot={picture}", f"{url}/?key={key}"),
-            ],
-            capture_output=True,
-            timeout=90,
-            check=True,
-        )
-        assert picture.stat().st_size > 40_000, "the page is blank"
+        kept = Path(os.environ.get("LORACONSOLE_PICTURES", directory))
+        pictures = asyncio.run(_browse(f"{url}/?key={key}", Path(directory, "profile")))
+        for name, picture in zip(("overview", "batch"), pictures, strict=True):
+            (kept / f"browser-{name}.png").write_bytes(picture)
+        assert all(len(picture) > 30_000 for picture in pictures), "the page is blank"
+        assert pictures[0] != pictures[1]
+
+
+async def _browse(address: str, profile: Path) -> list[bytes]:
+    """A page in a headless browser, driven over its debugging socket."""
+    import aiohttp
+
+    assert CHROMIUM is not None
+    flags = ("--headless=new", "--no-sandbox", "--disable-gpu", "--no-proxy-server")
+    browser = await asyncio.create_subprocess_exec(
+        *(CHROMIUM, *flags, f"--user-data-dir={profile}", "--remote-debugging-port=0"),
+        *("--window-size=1280,860", "about:blank"),
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        port = profile / "DevToolsActivePort"
+        while not port.exists():
+            await asyncio.sleep(0.05)
+        debugger = f"http://127.0.0.1:{port.read_text().split()[0]}"
+        async with aiohttp.ClientSession() as client:
+            pages = await (await client.get(f"{debugger}/json/list")).json()
+            target = next(page for page in pages if page["type"] == "page")
+            async with client.ws_connect(target["webSocketDebuggerUrl"], max_msg_size=0) as page:
+                number = 0
+
+                async def order(method: str, **parameters: object) -> dict[str, object]:
+                    nonlocal number
+                    number += 1
+                    call = {"id": number, "method": method, "params": parameters}
+                    await page.send_json(call)
+                    while (answer := await page.receive_json()).get("id") != number:
+                        pass
+                    return answer["result"]  # type: ignore[no-any-return]
+
+                async def picture() -> bytes:
+                    answer = await order("Page.captureScreenshot")
+                    return base64.b64decode(str(answer["data"]))
+
+                await order("Page.navigate", url=address)
+                await asyncio.sleep(6.0)
+                before = await picture()
+                await order("Input.dispatchKeyEvent", type="keyDown", text="2", key="2")
+                await order("Input.dispatchKeyEvent", type="keyUp", key="2")
+                await asyncio.sleep(2.0)
+                return [before, await picture()]
+    finally:
+        browser.kill()
+        await browser.wait()
