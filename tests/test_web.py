@@ -161,13 +161,30 @@ async def _browse(address: str, profile: Path) -> list[bytes]:
                     answer = await order("Page.captureScreenshot")
                     return base64.b64decode(str(answer["data"]))
 
+                async def press(key: str) -> None:
+                    code = ord(key.upper())
+                    named: dict[str, object] = {"key": key, "windowsVirtualKeyCode": code}
+                    await order("Input.dispatchKeyEvent", type="keyDown", text=key, **named)
+                    await order("Input.dispatchKeyEvent", type="keyUp", **named)
+                    await asyncio.sleep(1.5)
+
+                async def holds(condition: str) -> bool:
+                    answer = await order("Runtime.evaluate", expression=condition)
+                    return bool(answer["result"]["value"])  # type: ignore[index]
+
                 await order("Page.navigate", url=address)
-                await asyncio.sleep(6.0)
-                before = await picture()
-                await order("Input.dispatchKeyEvent", type="keyDown", text="2", key="2")
-                await order("Input.dispatchKeyEvent", type="keyUp", key="2")
-                await asyncio.sleep(2.0)
-                return [before, await picture()]
+                for kind in ("mousePressed", "mouseReleased"):  # gives the page the keyboard
+                    await asyncio.sleep(3.0)
+                    place = {"x": 640, "y": 330, "button": "left", "clickCount": 1}
+                    await order("Input.dispatchMouseEvent", type=kind, **place)
+                pictures = [await picture()]
+                await press("2")
+                pictures.append(await picture())
+                assert not await holds("document.body.classList.contains('-closed')")
+                await press("q")
+                await press("l")
+                assert await holds("document.body.classList.contains('-closed')"), "keys are lost"
+                return pictures
     finally:
         browser.kill()
         await browser.wait()
