@@ -258,6 +258,7 @@ class ConsoleApp(PaintedApp):
         if isinstance(screen, LiveScreen):
             screen.paint(self.board)
         elif isinstance(screen, Desk):
+            self.header.round_trip_s = self.pace.round_trip_s
             self.header.paint(board)
             if self.cost_pane.display:
                 self.cost_pane.paint(board)
@@ -404,7 +405,10 @@ class ConsoleApp(PaintedApp):
     def action_toggle_hour(self) -> None:
         """Load and throughput over the last hour, or over the last minutes again."""
         self.ledger.shows_hour = not self.ledger.shows_hour
-        self.paint(self.ledger.board(self.clock()))
+        self.board = self.ledger.board(self.clock())
+        for pane in self.active_panel.panes:  # now, whether they are due or not
+            if pane.display:
+                pane.paint(self.board)
 
     def action_diagnostics(self) -> None:
         dialog = LiveDialog("diagnostics", lambda board, width: diagnostics(self, board))

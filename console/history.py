@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from msgspec import Struct
 
@@ -116,14 +116,16 @@ class Series:
         self._means[-1] = self._sum / self._count
         self._peaks[-1] = max(self._peaks[-1], value)
 
-    def fill(self, samples: Iterable[tuple[float, float]]) -> None:
+    def fill(self, samples: Sequence[tuple[float, float]]) -> None:
         """Values for buckets in which nothing was seen, before the first one too; what was seen
         stays. Samples come in order of time."""
-        other = Series(self._bucket_s, self._length)
-        for at, value in samples:
-            other.add(at, value)
-        if not other._means:
+        if not samples:
             return
+        other = Series(self._bucket_s, self._length)
+        oldest = samples[-1][0] - self._length * self._bucket_s
+        for at, value in samples:
+            if at > oldest:
+                other.add(at, value)
         ours, theirs = self._by_index(), other._by_index()
         if not self._means or other._last > self._last:
             self._last, self._sum, self._count = other._last, other._sum, other._count

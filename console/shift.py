@@ -29,7 +29,7 @@ from .story import BASE_MODEL, RING, Story
 Told = tuple[str, Message]
 
 MAX_RUNNING = 20
-NUM_PAGES = 960
+NUM_PAGES = 1200
 CHUNK_TOKENS = 256
 WAVE_SECONDS = 80.0
 PLACE_SECONDS = 0.7
@@ -127,8 +127,10 @@ class Shift(Story):
         return msgspec.structs.replace(view, state=state, reason=reason, pages=pages)
 
     def _load(self, order: LoadAdapter) -> None:
+        self._states_of[order.name] = (AdapterState.HOST, "")
         super()._load(order)
-        self._states_of[order.name] = (AdapterState.GPU, "")
+        if len(self.placed) < RESIDENT:
+            self._states_of[order.name] = (AdapterState.GPU, "")
 
     def _tell_script(self, at: float) -> Iterator[Told]:
         self._due["script"] = at + 0.2
@@ -210,12 +212,15 @@ class Shift(Story):
             self._requests = [view for view in self._requests if view.adapter != name]
             yield "router", Event(at, "info", "router", f"adapter {name} is gone")
         else:
+            if state is AdapterState.GPU:
+                self._evict_down_to(RESIDENT - 1, at)
+                if len(self.placed) >= RESIDENT:  # all are in use: it stays on the host
+                    state = AdapterState.HOST
             self._states_of[name] = (state, "")
             if state is AdapterState.VALIDATING:
                 yield "worker-0", self._bar("worker-0", "adapter", name, 14, 14, "tensor", 0.6)
             if state is AdapterState.GPU:
                 yield "router", Event(at, "info", "router", f"adapter {name} is on the device")
-                self._evict_down_to(RESIDENT + 1, at)
         yield from self._tell_table(at)
 
     def _evict_down_to(self, most: int, at: float) -> None:
@@ -316,12 +321,13 @@ class Shift(Story):
         """So many steps for whoever runs; whoever waits is told why, in the order they came."""
         kept: list[RequestView] = []
         running = sum(view.phase != "waiting" for view in self._requests)
-        pages = sum(view.pages for view in self._requests)
-        budget, room = CHUNK_TOKENS, self.num_pages - 64 * len(self.placed)
+        # At worst: everybody goes on to its limit, and as many adapters as may have pages.
+        pages = sum(_most_pages(view) for view in self._requests if view.phase != "waiting")
+        budget, room = CHUNK_TOKENS, self.num_pages - 64 * RESIDENT
         blocked = ""
         for view in self._requests:
             if view.phase == "waiting":
-                need = (view.num_prompt + view.max_tokens) // 16 + 1
+                need = _most_pages(view)
                 reason = blocked
                 if not reason and view.adapter and not self._want(view.adapter, at):
                     reason = f"adapter {view.adapter} is loading"
@@ -368,3 +374,7 @@ class Shift(Story):
 
     def _count_first_token(self, seconds: float) -> None:
         self._ttft[bisect_left(LATENCY_BUCKETS_MS, seconds * 1e3)] += 1
+
+
+def _most_pages(view: RequestView) -> int:
+    return (view.num_prompt + view.max_tokens) // 16 + 1

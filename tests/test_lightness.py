@@ -111,6 +111,11 @@ def test_a_thin_link_keeps_the_keys_quick(pipeline: Pipeline) -> None:
         assert p50 < 1000.0 and took < 3.0
 
 
+def test_a_slow_link_is_said_to_be_slow(pipeline: Pipeline) -> None:
+    with console(pipeline, answer_delay_s=0.4) as terminal:
+        terminal.wait_for("slow 0.", 10.0)
+
+
 def test_two_hundred_resizes_leave_a_whole_screen(pipeline: Pipeline) -> None:
     with console(pipeline) as terminal:
         before = terminal.rss_mib()

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, ClassVar
 from .. import units
 from ..board import Board
 from ..pane import Line, Pane, Span, field, length, line
+from .header import SLOW_S
 
 if TYPE_CHECKING:
     from ..app import ConsoleApp
 
-SLOW_S = 0.25
-"""A terminal that answers later than this is a slow link."""
 LATE_MS = 150.0
 
 

@@ -12,6 +12,9 @@ from .. import units
 from ..board import STALE_S, Board
 from ..pane import Line, Pane, Span, length, line, spread
 
+SLOW_S = 0.25
+"""A terminal that answers later than this is at the end of a slow link."""
+
 
 class Header(Pane):
     """Model, device, state, speed, load and link on one line; below, where one can go."""
@@ -31,6 +34,8 @@ class Header(Pane):
         self._tabs = tabs
         self._label = label
         self.active = ""
+        self.round_trip_s = 0.0
+        """How long the terminal's last answer took."""
         self.is_paused = False
 
     def lines(self, board: Board, width: int, height: int) -> Sequence[Line]:
@@ -70,6 +75,8 @@ class Header(Pane):
             return ("no link", "warn")
         if age_s > STALE_S:
             return (f"stale {units.duration(age_s)}", "warn")
+        if self.round_trip_s > SLOW_S:
+            return (f"● slow {self.round_trip_s:.1f} s", "warn")
         return ("● live", "good")
 
     def _tab_line(self, board: Board, width: int) -> Line:
