@@ -29,7 +29,7 @@ from .story import BASE_MODEL, RING, Story
 Told = tuple[str, Message]
 
 MAX_RUNNING = 20
-NUM_PAGES = 1200
+NUM_PAGES = 1060
 CHUNK_TOKENS = 256
 WAVE_SECONDS = 80.0
 PLACE_SECONDS = 0.7
@@ -291,7 +291,7 @@ class Shift(Story):
         if self._states["server"] is not ProcessState.READY or self._stopping:
             return
         wave = 0.5 + 0.5 * math.sin((at - self._start) / WAVE_SECONDS * 2 * math.pi - 1.0)
-        self._owed += period * (0.3 + 3.4 * wave) * 2 * self._random.random()
+        self._owed += period * (0.3 + 4.6 * wave) * 2 * self._random.random()
         while self._owed >= 1.0 and len(self._requests) < 64:
             self._owed -= 1.0
             known = (None, *self._adapters)
