@@ -5,6 +5,7 @@ Knows no socket and no widget, and no clock either: whoever calls says what time
 
 from __future__ import annotations
 
+import sys
 import zlib
 from collections import deque
 from typing import Generic, TypeVar
@@ -479,7 +480,12 @@ class Ledger:
             if self._log_number >= 0:
                 self.missed_lines += fresh[0].number - self._log_number - 1
             self._log_number = fresh[-1].number
-            self._logs.extend(fresh)
+            self._logs.extend(tuple(self._shared(line) for line in fresh))
+
+    def _shared(self, line: LogLine) -> LogLine:
+        """The same few names and levels in all lines: ten thousand of each are a megabyte."""
+        source, level = sys.intern(line.source), sys.intern(line.level)
+        return LogLine(line.number, line.at, source, level, line.text)
 
     def _merge_logs(self, lines: tuple[LogLine, ...]) -> None:
         """A snapshot's lines go before and between those that were heard meanwhile."""

@@ -87,25 +87,23 @@ def diagnostics(app: ConsoleApp, board: Board) -> list[Line]:
     found += [Line(), _head("sockets: frames/s, in all, refused")]
     for process in board.processes:
         for hop in process.hops:
-            place = (
-                f"{process.name} inbox"
-                if hop.peer == process.name
-                else f"{process.name} → {hop.peer}"
-            )
-            ink = "bad" if hop.refused else "number"
+            is_own = hop.peer == process.name
+            place = f"{process.name} inbox" if is_own else f"{process.name} → {hop.peer}"
             found.append(
                 line(
                     (f"  {units.fit(place, 28)}", "dim"),
                     (f"{units.rate(hop.frames_s):>8}", "number"),
                     (f"{units.count(hop.frames):>10}", "number"),
-                    (f"{hop.refused:>8}", ink),
+                    (f"{hop.refused:>8}", "bad" if hop.refused else "number"),
                 )
             )
+    found += [Line(), _head("loops: how much later than asked they come round")]
+    for process in board.processes:
         found.append(
             line(
-                (f"  {units.fit(f'{process.name} loop', 28)}", "dim"),
+                (f"  {units.fit(process.name, 28)}", "dim"),
                 (f"{process.loop_lag_ms:>8.1f}", _ink(process.loop_lag_ms > LATE_MS)),
-                (" ms late", "dim"),
+                (" ms", "dim"),
             )
         )
     return found
