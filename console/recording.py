@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gzip
+import os
 import sys
 import time
 import zlib
@@ -59,7 +60,9 @@ class Recorder:
     def __init__(self, path: Path, config: Config, at: float, max_bytes: float) -> None:
         """Raises `OperatorError` where the file exists or cannot be made."""
         try:
-            self._raw = path.open("xb")
+            # Names and log lines are in it: for its owner alone.
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            self._raw = os.fdopen(descriptor, "wb")
         except FileExistsError:
             raise OperatorError(f"{path} exists", "record into another file") from None
         except OSError as error:
