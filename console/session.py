@@ -91,7 +91,9 @@ def attach_over_ssh(given: argparse.Namespace) -> int:
     from .tunnel import Tunnel
 
     with Tunnel(given.ssh, given.run, given.ssh_command) as tunnel:
-        choice = show(tunnel.config, given, label=given.ssh, source=tunnel.source)
+        choice = show(
+            tunnel.config, given, label=given.ssh, clock=tunnel.clock, source=tunnel.source
+        )
     if choice == "leave":
         print(f"The pipeline on {given.ssh} goes on. loraconsole attach --ssh {given.ssh}")
     return 0

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 ANSWER_SECONDS = 30.0
 BACKOFF_SECONDS = (1.0, 2.0, 4.0, 8.0, 15.0)
 SSH_FAILED = 255
+SAME_CLOCK_SECONDS = 1.0
 OPTIONS = (
     "-C",  # 64 kB/s of telemetry at 64 moving rows become 8
     "-oExitOnForwardFailure=yes",
@@ -53,6 +54,8 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     """The server's address over there; "" while it has none."""
     host: str
     """The machine's name."""
+    at: float
+    """What its clock says."""
 
 
 class Tunnel:
@@ -68,6 +71,7 @@ class Tunnel:
         self._closing = threading.Event()
         self._ssh: subprocess.Popen[bytes] | None = None
         self._port = 0
+        self._ahead_s = 0.0
 
     def __enter__(self) -> Tunnel:
         self._place = place = self._ask()
@@ -100,6 +104,10 @@ class Tunnel:
         self._tidy()
         self._directory.cleanup()
 
+    def clock(self) -> float:
+        """The time over there: plots and ages are of its clock."""
+        return time.time() + self._ahead_s
+
     def source(self, config: Config, ledger: Ledger, *more: Any, **named: Any) -> Telemetry:
         """What the app listens to: answers come to the far end's inbox of ours, and prompts go
         through the forwarded port."""
@@ -115,17 +123,21 @@ class Tunnel:
     def _ask(self) -> Place:
         words = ["where", "--json", *(["--run", self._run] if self._run else [])]
         done = self._say(f"{self._command} {shlex.join(words)}")
+        heard_at = time.time()
         said = done.stderr.decode(errors="replace").strip().splitlines()
         if done.returncode == SSH_FAILED:
             raise OperatorError(f"ssh {self._host}: {said[-1] if said else 'it failed'}")
         try:
             # What a login shell prints before it is not ours.
-            return msgspec.json.decode(done.stdout[done.stdout.index(b"{") :], type=Place)
+            place = msgspec.json.decode(done.stdout[done.stdout.index(b"{") :], type=Place)
         except (msgspec.MsgspecError, ValueError) as error:
             raise OperatorError(
                 f"{self._command} on {self._host} did not answer: {said[-1] if said else error}",
                 "--ssh-command says what loraconsole is called over there, with its path",
             ) from error
+
+        self._ahead_s = ahead(place.at, heard_at)
+        return place
 
     def _say(self, command: str) -> subprocess.CompletedProcess[bytes]:
         """Runs a command over there. A password is asked for on the terminal, by ssh itself."""
@@ -206,7 +218,14 @@ def find(config: Config, is_running: bool, url: str) -> Place:
         processes=config.process_names(),
         url=url,
         host=socket.gethostname(),
+        at=time.time(),
     )
+
+
+def ahead(said: float, heard_at: float) -> float:
+    """Seconds that a clock is ahead of ours, from what it said and when that came; less than a
+    second is the way here."""
+    return 0.0 if abs(said - heard_at) < SAME_CLOCK_SECONDS else said - heard_at
 
 
 def _free_port() -> int:

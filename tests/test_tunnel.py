@@ -20,7 +20,7 @@ from loraconsole.console.ledger import Ledger
 from loraconsole.console.mock import mock_pipeline
 from loraconsole.console.remote import NotRunning
 from loraconsole.console.telemetry import Telemetry
-from loraconsole.console.tunnel import Tunnel
+from loraconsole.console.tunnel import Tunnel, ahead
 from loraconsole.pipeline.config import Config, OperatorError
 from loraconsole.pipeline.messages import AdapterReply, PinAdapter
 
@@ -103,6 +103,11 @@ def test_what_goes_wrong_is_said_before_a_screen_is_opened(far: Config, tmp_path
     assert "--ssh-command" in (raised.value.hint or "")
     with pytest.raises(NotRunning, match="on there"):
         Tunnel("there", str(tmp_path / "empty"), COMMAND).__enter__()
+
+
+def test_a_clock_that_is_wrong_over_there_is_believed() -> None:
+    assert ahead(1000.3, 1000.0) == ahead(999.2, 1000.0) == 0.0
+    assert ahead(1090.0, 1000.0) == 90.0 and ahead(10.0, 1000.0) == -990.0
 
 
 def test_where_says_where_it_is(far: Config) -> None:
