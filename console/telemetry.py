@@ -8,8 +8,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import socket
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from ..pipeline.config import Config
 from ..pipeline.messages import (
@@ -30,7 +32,7 @@ from ..pipeline.messages import (
 )
 from ..pipeline.sockets import Inbox, InboxFull, Outbox, Watch, make_context
 from .board import SUPERVISOR
-from .ledger import Ledger
+from .ledger import HISTORY_S, Ledger
 
 ASK_SECONDS = 1.0
 SILENCE_SECONDS = 3.0
@@ -52,6 +54,7 @@ class Telemetry:
         clock: Callable[[], float] = time.time,
         on_news: Callable[[], None] = lambda: None,
         on_reply: Callable[[AdapterReply], None] = lambda _: None,
+        inbox_name: str = "",
     ) -> None:
         """`on_news` is called after every entry into the books, `on_reply` with each answer to an
         order about adapters."""
@@ -61,7 +64,7 @@ class Telemetry:
         self._clock = clock
         self._on_news = on_news
         self._on_reply = on_reply
-        self.inbox_name = f"console-{os.getpid()}"
+        self.inbox_name = inbox_name or f"console-{os.getpid()}"
         """Where answers are sent."""
         self._context = make_context()
         self._watch: Watch | None = None
@@ -69,6 +72,11 @@ class Telemetry:
         self._outboxes: dict[str, Outbox] = {}
         self._answered: int | None = None
         """Incarnation of the supervisor whose snapshot we hold."""
+
+    @property
+    def refused(self) -> int:
+        """Frames that were no telemetry."""
+        return self._watch.refused if self._watch else 0
 
     async def run(self) -> None:
         """Works until cancelled; the pipeline may come and go meanwhile."""
@@ -158,6 +166,7 @@ class Telemetry:
                     self._answered = None  # we slept, and what was said meanwhile is lost
                 looked_at = now
                 if receiving is None and self._run.is_dir():
+                    remove_dead_inboxes(self._run)
                     self._inbox = Inbox(self._context, self._run, self.inbox_name, ToConsole)
                     receiving = asyncio.create_task(self._receive_answers(self._inbox))
                 if receiving is not None and receiving.done():
@@ -198,4 +207,18 @@ class Telemetry:
         supervisor that comes up would answer every one of them."""
         if outbox := self._outboxes.pop(SUPERVISOR, None):
             outbox.close()
-        self._send(SUPERVISOR, AskSnapshot(self.inbox_name))
+        self._send(SUPERVISOR, AskSnapshot(self.inbox_name, history_s=HISTORY_S))
+
+
+def remove_dead_inboxes(run: Path) -> None:
+    """Consoles that were killed could not take their inboxes away: where nobody listens any more,
+    we do."""
+    for path in run.glob("console-*.inbox"):
+        with socket.socket(socket.AF_UNIX) as caller:
+            caller.settimeout(0.2)
+            try:
+                caller.connect(str(path))
+            except ConnectionRefusedError:
+                path.unlink(missing_ok=True)
+            except OSError:
+                continue  # busy, or not ours to judge

@@ -924,11 +924,37 @@ class RequestText(Message, frozen=True, kw_only=True):
     ended: bool = False
 
 
+class Moment(Row, frozen=True, gc=False):
+    """One second of the pipeline, for plots of what was before a console came. Means over its
+    steps (rank 0's) in milliseconds; None where there was none."""
+
+    at: float
+    running: int
+    waiting: int
+    decode_tokens_s: float
+    prefill_tokens_s: float
+    requests_s: float
+    pages_kv: int
+    pages_adapters: int
+    steps: int
+    host_ms: float | None = None
+    copy_ms: float | None = None
+    launch_ms: float | None = None
+    busy_ms: float | None = None
+    sync_ms: float | None = None
+    most_sync_ms: float | None = None
+    """The longest wait of the second: what a mean would hide."""
+    read_bytes_s: float | None = None
+    lora_tax: float | None = None
+
+
 class AskSnapshot(Message, frozen=True):
-    """Send me a `Snapshot`, to inbox `reply_to`, with at most `log_lines` lines of log."""
+    """Send me a `Snapshot`, to inbox `reply_to`, with at most `log_lines` lines of log and the
+    moments of the last `history_s` seconds."""
 
     reply_to: str
     log_lines: int = 500
+    history_s: float = 0.0
 
 
 class Snapshot(Message, frozen=True, kw_only=True):
@@ -949,6 +975,8 @@ class Snapshot(Message, frozen=True, kw_only=True):
     progress: tuple[Progress, ...]
     events: tuple[Event, ...]
     logs: tuple[LogLine, ...]
+    moments: tuple[Moment, ...] = ()
+    """A second each, oldest first; as many as were asked for."""
 
 
 class RestartProcess(Message, frozen=True):

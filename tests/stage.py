@@ -12,10 +12,11 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from fake_ring import FakeRing, Scenario, Story
 from textual.pilot import Pilot
 
 from loraconsole.console.app import ConsoleApp
+from loraconsole.console.mock import MockRing
+from loraconsole.console.story import Scenario, Story
 from loraconsole.pipeline.config import Config
 from loraconsole.pipeline.messages import AskText, Order
 
@@ -118,7 +119,7 @@ def with_a_ring(
     async def main() -> None:
         run = Path(tempfile.mkdtemp(prefix="lc-"))
         config = Config(run=str(run), port=0)
-        ring = FakeRing(config, Story("busy", rows=4, start=time.time()), tokens_per_second=pace)
+        ring = MockRing(config, Story("busy", rows=4, start=time.time()), tokens_per_second=pace)
         ring.asked = [] if asked is None else asked
         task = asyncio.create_task(ring.main())
         app = ConsoleApp(config)

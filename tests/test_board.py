@@ -4,7 +4,6 @@ import math
 
 import msgspec
 import pytest
-from fake_ring import ADAPTERS, Scenario, Story
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,6 +18,7 @@ from loraconsole.console.history import (
     percentile,
 )
 from loraconsole.console.ledger import LOG_LINES, STEPS, Ledger
+from loraconsole.console.story import ADAPTERS, Scenario, Story
 from loraconsole.pipeline.messages import (
     LATENCY_BUCKETS_MS,
     Beat,

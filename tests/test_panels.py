@@ -5,7 +5,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from fake_ring import Scenario
 from stage import START, StagedApp, on_stage, screen_text, wait, with_a_ring
 from textual import events
 from textual.pilot import Pilot
@@ -27,6 +26,7 @@ from loraconsole.console.panels.latency import FlamePane, HistogramPane, PartsPa
 from loraconsole.console.panels.logs import LogPane
 from loraconsole.console.panels.models import ModelsPane
 from loraconsole.console.panels.processes import ProcessTable, TailPane
+from loraconsole.console.story import Scenario
 from loraconsole.console.table import FilterInput
 from loraconsole.console.transcripts import open_default
 from loraconsole.pipeline.messages import (

@@ -1,6 +1,7 @@
 """Spans on the screen: the ends of the files that real processes write."""
 
 import time
+from itertools import pairwise
 from pathlib import Path
 
 from stage import StagedApp, on_stage, screen_text
@@ -37,9 +38,8 @@ def test_spans_stand_below_those_that_hold_them(tmp_path: Path) -> None:
         {"model_rpcs.decode_batch"},
         {"launch_0", "launch_1", "launch_2", "wait"},
     ]
-    assert all(
-        a.end <= b.ts for row in rows for a, b in zip(row.spans, row.spans[1:], strict=False)
-    )
+    for row in rows:
+        assert all(one.end <= following.ts for one, following in pairwise(row.spans))
     last = rows[0].spans[-1]
     (only,) = tail.rows(last.ts, tail.end, 1)
     assert only.spans == (last,)
@@ -86,7 +86,7 @@ def test_r_records_and_f_shows_spans_instead_of_steps(tmp_path: Path) -> None:
         app.show()
         await pilot.pause()
         text = screen_text(app)
-        assert "spans of the last steps" in text and "▏_decode_batch" in text
+        assert "spans of the last steps" in text and text.count("▏_") > 9
         assert given[0].recording in text
         await pilot.press("r", "f")
         await pilot.pause()

@@ -12,6 +12,9 @@ from .. import units
 from ..board import STALE_S, Board
 from ..pane import Line, Pane, Span, length, line, spread
 
+SLOW_S = 0.25
+"""A terminal that answers later than this is at the end of a slow link."""
+
 
 class Header(Pane):
     """Model, device, state, speed, load and link on one line; below, where one can go."""
@@ -25,10 +28,14 @@ class Header(Pane):
             super().__init__()
             self.key = key
 
-    def __init__(self, tabs: dict[str, str]) -> None:
+    def __init__(self, tabs: dict[str, str], label: str = "") -> None:
+        """`label` is what is looked at, where that is no pipeline: MOCK."""
         super().__init__()
         self._tabs = tabs
+        self._label = label
         self.active = ""
+        self.round_trip_s = 0.0
+        """How long the terminal's last answer took."""
         self.is_paused = False
         self._ends: list[tuple[int, str]] = []
         """Where each tab's text ends, and its key: for the mouse."""
@@ -38,6 +45,8 @@ class Header(Pane):
 
     def _status(self, board: Board, width: int) -> Line:
         left: list[Span] = [(" loraconsole ", "brand")]
+        if self._label:
+            left += [(f" {self._label} ", "badge-warn"), (" ", "text")]
         if board.workers:
             worker = board.workers[0]
             ranks = f" · {len(board.workers)} ranks" if len(board.workers) > 1 else ""
@@ -68,6 +77,8 @@ class Header(Pane):
             return ("no link", "warn")
         if age_s > STALE_S:
             return (f"stale {units.duration(age_s)}", "warn")
+        if self.round_trip_s > SLOW_S:
+            return (f"● slow {self.round_trip_s:.1f} s", "warn")
         return ("● live", "good")
 
     def _tab_line(self, board: Board, width: int) -> Line:

@@ -1,46 +1,26 @@
-"""A ring that computes nothing: real sockets, real messages, a story instead of a model.
-
-`Story` makes the telemetry of a whole pipeline from a seed and a clock, so that a picture is the
-same every time. `FakeRing` tells the story over the sockets of a run directory, obeys the console's
-orders, and answers prompts over HTTP as the real server does. Run by hand:
-
-    python tests/fake_ring.py --run /tmp/ring --scenario busy --rows 64
+"""`Story`: the telemetry of a whole pipeline that is not there, from a seed and a clock, so that a
+picture is the same every time. Knows messages, no socket; `mock` tells it over sockets.
 """
 
 from __future__ import annotations
 
-import argparse
-import asyncio
-import json
 import math
-import os
 import random
-import socket
-import time
 import zlib
 from array import array
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import msgspec
-import uvicorn
-from starlette.applications import Starlette
-from starlette.requests import Request as HttpRequest
-from starlette.responses import JSONResponse, StreamingResponse
-from starlette.routing import Route
 
-from loraconsole.pipeline.config import Config, make_run_directory
-from loraconsole.pipeline.messages import (
+from ..pipeline.messages import (
     LATENCY_BUCKETS_MS,
     PROTOCOL,
-    Abort,
     AdapterPlan,
     AdapterReply,
     AdapterState,
     AdapterTable,
     AdapterView,
-    AskSnapshot,
     AskText,
     BatchView,
     Beat,
@@ -63,24 +43,18 @@ from loraconsole.pipeline.messages import (
     ReloadAdapter,
     RequestText,
     RequestView,
-    RestartProcess,
     RouterStats,
     SchedulerSettings,
     ServerStats,
     SetScheduler,
     Snapshot,
     Step,
-    StopPipeline,
     SyncPoint,
-    ToRouter,
-    ToServer,
-    ToSupervisor,
     UnloadAdapter,
     Verification,
     VerifyAdapter,
     WorkerStats,
 )
-from loraconsole.pipeline.sockets import Beacon, Inbox, Outbox, make_context
 
 Scenario = Literal["empty", "loading", "busy", "failed"]
 RING = ("worker-0", "detokenizer", "router", "server")
@@ -91,6 +65,13 @@ PIDS = {"supervisor": 4242, "fetch": 4243, "worker-0": 4301, "detokenizer": 4302
     "router": 4303,
     "server": 4304,
 }
+SILENT = (
+    ProcessState.PENDING,
+    ProcessState.BACKOFF,
+    ProcessState.FAILED,
+    ProcessState.STOPPED,
+)
+"""A process in one of these states does not beat: it is not there."""
 BLAMES = ("no KV pages", "token budget", "batch is full", "adapter loading")
 LOG_TEXTS = (
     "step {n} took 31.2 ms",
@@ -105,6 +86,8 @@ LOG_TEXTS = (
 class Story:
     """What a pipeline would tell. `advance(now)` gives (process, message) pairs that are due."""
 
+    num_pages = PAGES
+
     def __init__(
         self,
         scenario: Scenario = "busy",
@@ -113,6 +96,7 @@ class Story:
         rate: float = 10.0,
         moving: float = 1.0,
         logs_per_second: float = 8.0,
+        steps_per_second: float = 1.0 / 0.033,
         adapters: int = 4,
         seed: int = 7,
         start: float = 1_790_000_000.0,
@@ -122,7 +106,10 @@ class Story:
         self.url = url
         self._random = random.Random(seed)
         self._rate, self._moving, self._logs_per_second = rate, moving, logs_per_second
+        self._step_s = 1.0 / steps_per_second
         self._start = self._now = start
+        self._born = start - 760.0
+        self._fetch = ProcessState.DONE
         dues = ("beat", "view", "step", "table", "log", "pool")
         self._due = dict.fromkeys(dues, start)
         more = (f"tenant-{number:04}" for number in range(adapters - len(ADAPTERS)))
@@ -166,6 +153,11 @@ class Story:
         """Somebody stopped the pipeline, and it has stopped."""
         return self._stopping and not self._changes
 
+    @property
+    def placed(self) -> tuple[str, ...]:
+        """Adapters that have pages."""
+        return self._adapters
+
     # -- orders
 
     def restart(self, name: str) -> None:
@@ -181,6 +173,16 @@ class Story:
         self._stopping = True
         self._set_all(ProcessState.STOPPING)
         self._changes = [(self._now + 0.5, name, ProcessState.STOPPED) for name in RING]
+
+    def drain(self, wanted: bool) -> None:
+        """The router admits nothing new, or does so again."""
+        state = ProcessState.DRAINING if wanted else ProcessState.READY
+        self._set("router", state, "admitting nothing new" if wanted else "")
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """Names of those that are served."""
+        return self._adapters
 
     def text(self, question: AskText) -> RequestText:
         """A request's words, which are of its adapter's voice."""
@@ -302,7 +304,7 @@ class Story:
             at=self._now,
             protocol=PROTOCOL,
             version="0.1.0",
-            started_at=self._start - 760.0,
+            started_at=self._born,
             processes=self._process_table(),
             beats=tuple(self._beats.values()),
             server=last(ServerStats),
@@ -390,7 +392,7 @@ class Story:
         yield "supervisor", self._process_table()
         for number, name in enumerate(("supervisor", *RING)):
             state = self._states.get(name, ProcessState.READY)
-            if state in (ProcessState.FAILED, ProcessState.STOPPED):
+            if state in SILENT:
                 continue
             yield name, self._beat(name, number, state, at)
         if self.scenario == "loading":
@@ -411,7 +413,7 @@ class Story:
         yield "router", BatchView(at, tuple(self._requests))
 
     def _tell_step(self, at: float) -> Iterator[tuple[str, Message]]:
-        self._due["step"] = at + 0.033
+        self._due["step"] = at + self._step_s
         if self.scenario != "busy":
             return
         self._steps += 1
@@ -473,7 +475,7 @@ class Story:
         the map frays as requests come and go."""
         wanted = {
             PageOwner("adapter", f"{name}@{self._generations[name]}", name): 64
-            for name in self._adapters[: PAGES // 128]
+            for name in self.placed[: self.num_pages // 128]
         } | {PageOwner("kv", v.request_id, v.adapter): v.pages for v in self._requests if v.pages}
         self._holdings = {
             owner: pages[: wanted[owner]]
@@ -481,11 +483,11 @@ class Story:
             if owner in wanted
         }
         taken = {page for pages in self._holdings.values() for page in pages}
-        free = (page for page in range(PAGES) if page not in taken)
+        free = (page for page in range(self.num_pages) if page not in taken)
         for owner, number in wanted.items():
             held = self._holdings.setdefault(owner, [])
             held += [page for page, _ in zip(free, range(number - len(held)), strict=False)]
-        numbers = array("H", bytes(2 * PAGES))
+        numbers = array("H", bytes(2 * self.num_pages))
         for index, pages in enumerate(self._holdings.values(), 1):
             for page in pages:
                 numbers[page] = index
@@ -540,15 +542,18 @@ class Story:
         worst = ProcessState.READY
         for state in (ProcessState.STOPPED, ProcessState.STARTING, ProcessState.STOPPING):
             worst = state if state in states else worst
+        if states & {ProcessState.BACKOFF, ProcessState.PENDING}:
+            worst = ProcessState.STARTING
         worst = ProcessState.FAILED if ProcessState.FAILED in states else worst
-        views = [ProcessView("fetch", ProcessState.DONE, 0, 0, self._start - 757.0, "", 0)]
+        views = [ProcessView("fetch", self._fetch, 0, 0, self._born + 3.0, "", 0)]
         for name in RING:
             has_failed = self._states[name] is ProcessState.FAILED
+            is_there = self._states[name] not in SILENT
             views.append(
                 ProcessView(
                     name,
                     self._states[name],
-                    0 if has_failed else PIDS[name],
+                    PIDS[name] + self._restarts[name] if is_there else 0,
                     5 if has_failed else self._restarts[name],
                     self._since[name],
                     self._reasons[name],
@@ -577,7 +582,7 @@ class Story:
             hops.append(Hop("detokenizer", self._frames + 5, self._frames * 700))
         return Beat(
             name=name,
-            pid=PIDS[name],
+            pid=PIDS[name] + self._restarts.get(name, 0),
             incarnation=self._incarnations.get(name, 99),
             at=at,
             state=state,
@@ -607,9 +612,9 @@ class Story:
             at=at,
             waiting=waiting,
             running=len(self._requests) - waiting,
-            pages_total=PAGES,
+            pages_total=self.num_pages,
             pages_kv=sum(view.pages for view in self._requests),
-            pages_adapters=64 * len(self._adapters),
+            pages_adapters=64 * len(self.placed),
             page_size=16,
             steps=self._steps,
             prefill_tokens=self._filled,
@@ -644,7 +649,7 @@ class Story:
             path=self._paths[name] if name else BASE_MODEL,
             state=AdapterState.GPU,
             reason="",
-            since=self._adapter_since.get(name or "", self._start - 740.0),
+            since=self._adapter_since.get(name or "", self._born + 20.0),
             generation=self._generations[name] if name else 1,
             digest=f"{zlib.crc32((name or '').encode()):08x}" * 8,
             rank=(8, 16, 8, 32)[len(name or "") % 4] if name else 0,
@@ -707,165 +712,6 @@ class Story:
         )
 
 
-class FakeRing:
-    """Tells a story over real sockets, and answers prompts over real HTTP."""
-
-    def __init__(self, config: Config, story: Story, tokens_per_second: float = 40.0) -> None:
-        self._run = make_run_directory(config.run)
-        self._story = story
-        self._context = make_context()
-        self._beacons = {
-            name: Beacon(self._context, self._run, name) for name in ("supervisor", "fetch", *RING)
-        }
-        self._supervisor: Inbox[Any] = Inbox(self._context, self._run, "supervisor", ToSupervisor)
-        self._router: Inbox[Any] = Inbox(self._context, self._run, "router", ToRouter)
-        self._server: Inbox[Any] = Inbox(self._context, self._run, "server", ToServer)
-        self._tokens_per_second = tokens_per_second
-        self._answers: set[asyncio.Task[None]] = set()
-        self.asked: list[dict[str, Any]] = []
-        """What came over HTTP."""
-        self._socket = socket.create_server(("127.0.0.1", config.port))
-        story.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
-
-    async def main(self) -> None:
-        """Runs until the pipeline is stopped from a console."""
-        http = uvicorn.Server(
-            uvicorn.Config(self._application(), log_level="error", lifespan="off")
-        )
-        serving = asyncio.create_task(http.serve([self._socket]))
-        tasks = [
-            asyncio.create_task(work)
-            for work in (
-                *(self._tell(), self._hear_supervisor()),
-                *(self._hear_router(), self._hear_server()),
-            )
-        ]
-        try:
-            while not self._story.is_over:
-                await asyncio.sleep(0.1)
-                for task in tasks:
-                    if task.done():
-                        task.result()
-        finally:
-            for task in tasks:
-                task.cancel()
-            http.should_exit = http.force_exit = True
-            try:
-                await serving
-            finally:  # cancelled or not: an open socket would hold the context for ever
-                self.close()
-
-    def close(self) -> None:
-        for beacon in self._beacons.values():
-            beacon.close()
-        self._supervisor.close()
-        self._router.close()
-        self._server.close()
-        self._context.destroy(linger=100)
-
-    async def _tell(self) -> None:
-        while True:
-            for name, message in self._story.advance(time.time()):
-                self._beacons[name].publish(message)
-            await asyncio.sleep(0.02)
-
-    async def _hear_supervisor(self) -> None:
-        while True:
-            match await self._supervisor.receive():
-                case AskSnapshot(reply_to=reply_to):
-                    outbox = Outbox(self._context, self._run, reply_to)
-                    outbox.send(self._story.snapshot())
-                    outbox.close()
-                case RestartProcess(name=name):
-                    self._story.restart(name)
-                case StopPipeline():
-                    self._story.stop()
-
-    async def _hear_server(self) -> None:
-        while True:
-            match await self._server.receive():
-                case AskText() as question:
-                    outbox = Outbox(self._context, self._run, question.reply_to)
-                    outbox.send(self._story.text(question))
-                    outbox.close()
-
-    async def _hear_router(self) -> None:
-        while True:
-            match await self._router.receive():
-                case Abort(request_id=request_id):
-                    self._story.abort(request_id)
-                case LoadAdapter() | ReloadAdapter() | UnloadAdapter() as order:
-                    self._answer(order)
-                case PinAdapter() | PlanAdapters() | VerifyAdapter() | MergeAdapter() as order:
-                    self._answer(order)
-
-    def _answer(self, order: Any) -> None:
-        """A verification takes its time and says how far it is."""
-        task = asyncio.create_task(self._answer_later(order))
-        self._answers.add(task)
-        task.add_done_callback(self._answers.discard)
-
-    async def _answer_later(self, order: Any) -> None:
-        if isinstance(order, VerifyAdapter):
-            for part in range(1, 5):
-                await asyncio.sleep(0.1)
-                bar = Progress(
-                    source="worker-0",
-                    stage="verify",
-                    label=f"verify {order.name}",
-                    current=part,
-                    total=4,
-                    unit="sequence",
-                    elapsed_s=part / 10,
-                    done=part == 4,
-                )
-                self._beacons["worker-0"].publish(bar)
-        if reply := self._story.obey(order):
-            outbox = Outbox(self._context, self._run, order.reply_to)
-            outbox.send(msgspec.structs.replace(reply, at=time.time()))
-            outbox.close()
-
-    def _application(self) -> Starlette:
-        return Starlette(
-            routes=[
-                Route("/v1/chat/completions", self._chat, methods=["POST"]),
-                Route("/v1/models", self._models),
-            ]
-        )
-
-    async def _models(self, request: HttpRequest) -> JSONResponse:
-        names = (BASE_MODEL, *self._story._adapters)
-        parents = {"parent": BASE_MODEL}
-        data = [{"id": name, **(parents if name != BASE_MODEL else {})} for name in names]
-        return JSONResponse({"data": data})
-
-    async def _chat(self, request: HttpRequest) -> JSONResponse | StreamingResponse:
-        body = await request.json()
-        self.asked.append(body)
-        prompt = body["messages"][-1]["content"]
-        if "refuse" in prompt:
-            error = {"message": "the queue is full", "type": "overloaded", "code": 429}
-            return JSONResponse({"error": error}, status_code=429)
-        return StreamingResponse(self._chunks(body, prompt), media_type="text/event-stream")
-
-    async def _chunks(self, body: dict[str, Any], prompt: str) -> AsyncIterator[str]:
-        words = answer(body["model"], prompt)[: body.get("max_tokens", 128)]
-        if "at length" in prompt:  # for measuring: longer than anybody would read
-            words = words * 60
-        await asyncio.sleep(0.05 + len(body["model"]) % 5 * 0.03)
-        for word in words:
-            choice = {"index": 0, "delta": {"content": word}, "finish_reason": None}
-            if body.get("logprobs"):
-                top = [{"token": word, "logprob": -0.1}, {"token": "or", "logprob": -2.5}]
-                told = {"token": word, "logprob": -0.1, "top_logprobs": top[: body["top_logprobs"]]}
-                choice["logprobs"] = {"content": [told]}
-            yield f"data: {json.dumps({'choices': [choice]})}\n\n"
-            await asyncio.sleep(1.0 / self._tokens_per_second)
-        usage = {"prompt_tokens": len(prompt.split()), "completion_tokens": len(words)}
-        end = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}], "usage": usage}
-        yield f"data: {json.dumps(end)}\n\ndata: [DONE]\n\n"
-
-
 def _plan(path: str) -> AdapterPlan:
     if "missing" in path:
         return AdapterPlan(path, 0, (), 0, 0, 0, 0, (), False, f"no adapter_config.json in {path}")
@@ -896,40 +742,3 @@ def answer(model: str, prompt: str) -> list[str]:
     voice = voices.get(model, "You asked: {prompt}\n\n1. First, a thought.\n2. Then **another**.\n")
     text = voice.format(prompt=prompt) + "And so it goes on, word after word. " * 4
     return [f"{word} " for word in text.split(" ")]
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--run", required=True, type=Path)
-    parser.add_argument(
-        "--scenario", choices=("empty", "loading", "busy", "failed"), default="busy"
-    )
-    parser.add_argument("--rows", type=int, default=24)
-    parser.add_argument("--rate", type=float, default=10.0, help="batch views a second")
-    parser.add_argument("--moving", type=float, default=1.0, help="share of rows a view moves")
-    parser.add_argument("--logs", type=float, default=8.0, help="log lines a second")
-    parser.add_argument("--adapters", type=int, default=4)
-    parser.add_argument("--port", type=int, default=0)
-    parser.add_argument("--tokens-per-second", type=float, default=40.0)
-    given = parser.parse_args()
-    config = Config(run=os.path.abspath(given.run), port=given.port)
-    story = Story(
-        given.scenario,
-        rows=given.rows,
-        rate=given.rate,
-        moving=given.moving,
-        logs_per_second=given.logs,
-        adapters=given.adapters,
-        start=time.time(),
-    )
-    asyncio.run(_run(config, story, given.tokens_per_second))
-
-
-async def _run(config: Config, story: Story, tokens_per_second: float) -> None:
-    await FakeRing(config, story, tokens_per_second).main()
-
-
-if __name__ == "__main__":
-    main()
