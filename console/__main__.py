@@ -57,14 +57,25 @@ def console_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("loraconsole", description=DESCRIPTION, epilog=EPILOG)
     parser.add_argument("--version", action="version", version=__version__)
     add_screen_flags(parser)
+    parser.add_argument(
+        "--mock",
+        type=int,
+        nargs="?",
+        const=7,
+        metavar="SEED",
+        help="look at a pipeline that computes nothing, another one for every seed",
+    )
     add_flags(parser)
     parser.set_defaults(command="console")
     return parser
 
 
 def add_screen_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--fps", type=float, default=5.0, metavar="N", help="frames per second")
+    parser.add_argument("--fps", type=float, metavar="N", help="frames per second; 5 by default")
     parser.add_argument("--theme", metavar="NAME", help="colours; `t` cycles them")
+    parser.add_argument(
+        "--show-cost", action="store_true", help="what the screen costs, in a line; `C` as well"
+    )
 
 
 def command_parser() -> argparse.ArgumentParser:
@@ -87,7 +98,29 @@ def command_parser() -> argparse.ArgumentParser:
     up = add("up", "start the pipeline without a screen; return when it is ready", run=False)
     up.add_argument("--foreground", action="store_true", help="stay until it stops (Ctrl-C)")
     add_flags(up)
-    add_screen_flags(add("attach", "the console on a running pipeline"))
+    attach = add("attach", "the console on a running pipeline", run=False)
+    attach.add_argument("--run", help="run directory (with --ssh: the one over there)")
+    attach.add_argument("--ssh", metavar="HOST", help="the pipeline runs there, as ssh knows it")
+    attach.add_argument(
+        "--ssh-command",
+        default="loraconsole",
+        metavar="COMMAND",
+        help="what loraconsole is called over there",
+    )
+    add_screen_flags(attach)
+    record = add("record", "write all telemetry of the running pipeline to a file, for `play`")
+    record.add_argument("file", metavar="FILE", help="gzipped JSON lines; it must not exist")
+    record.add_argument("--seconds", type=float, metavar="N", help="end by itself")
+    record.add_argument(
+        "--max-mib", type=float, default=256.0, metavar="N", help="end at this size"
+    )
+    play = commands.add_parser("play", help="the console on a recording that `record` made")
+    play.add_argument("file", metavar="FILE")
+    play.add_argument("--speed", type=float, default=1.0, metavar="X", help="times as fast")
+    add_screen_flags(play)
+    web = add("web", "the console in a browser on this machine")
+    web.add_argument("--port", type=int, default=8300)
+    add("where", "the run directory, its files, and how to reach them")
     add("status", "what runs, and how it is")
     down = add("down", "stop the pipeline")
     down.add_argument("--now", action="store_true", help="do not let running requests finish")
@@ -154,6 +187,26 @@ def command_parser() -> argparse.ArgumentParser:
         "path", nargs="?", metavar="PATH", help="a file or directory of spans; else the last of run"
     )
     spans.add_argument("--trace", metavar="FILE", help="write one file for chrome://tracing, too")
+    transcripts = add("transcripts", "what was asked and answered in the console", run=False)
+    kept = transcripts.add_subparsers(dest="verb", metavar="VERB")
+
+    def add_kept(verb: str, help: str) -> argparse.ArgumentParser:
+        command = kept.add_parser(verb, help=help, description=help)
+        command.add_argument("--json", action="store_true", default=argparse.SUPPRESS)
+        return command
+
+    listed = add_kept("list", "conversations, the newest first (the default)")
+    search = add_kept("search", "turns that have all these words; 1 if there is none")
+    search.add_argument("words", nargs="+", metavar="WORD")
+    for command in (listed, search):
+        command.add_argument("--limit", type=int, default=20, metavar="N")
+    export = add_kept("export", "conversations in full; all of them where none is named")
+    export.add_argument("conversations", nargs="*", metavar="ID")
+    export.add_argument("--format", choices=("markdown", "jsonl"), default="markdown")
+    export.add_argument("--out", metavar="FILE", help="default: standard output")
+    delete = add_kept("delete", "forget conversations")
+    delete.add_argument("conversations", nargs="*", metavar="ID")
+    delete.add_argument("--all", action="store_true", help="every one")
     # Listed here; its flags are the benchmark's own, and it is given them untouched.
     commands.add_parser(
         "bench", help="measure the running pipeline, or any OpenAI-compatible --url"
@@ -171,7 +224,7 @@ def command_parser() -> argparse.ArgumentParser:
 
 def dispatch(given: argparse.Namespace, rest: list[str]) -> int:
     """Runs the command; returns the exit status. Imports wait until here: `--help` is quick."""
-    from . import verbs
+    from . import session, verbs
 
     match given.command:
         case "bench":
@@ -180,14 +233,36 @@ def dispatch(given: argparse.Namespace, rest: list[str]) -> int:
             from .replay_verb import replay
 
             return replay(given)
+        case "console" if given.mock is not None:
+            return session.mock(given)
         case "console":
-            return verbs.console(from_flags(given), given.fps, given.theme, start=True)
+            return verbs.console(from_flags(given), given, start=True)
+        case "play":
+            return session.play(given)
+        case "attach" if given.ssh:
+            return session.attach_over_ssh(given)
+        case "attach":
+            given.run = given.run or default_run_directory()
         case "up":
             return verbs.up(from_flags(given), given.foreground, given.json)
+        case "transcripts":
+            from . import transcript_verbs
+
+            return transcript_verbs.run(given)
     config = load_config(given.run)
     match given.command:
         case "attach":
-            return verbs.console(config, given.fps, given.theme, start=False)
+            return verbs.console(config, given, start=False)
+        case "record":
+            from .recording import record
+
+            return record(config, given)
+        case "web":
+            from .web import web
+
+            return web(config, given.port)
+        case "where":
+            return verbs.where(config, given.json)
         case "status":
             return verbs.status(config, given.json)
         case "down":

@@ -9,10 +9,14 @@ from typing import TYPE_CHECKING
 
 from ..pipeline.config import OperatorError
 from . import units
-from .chat import ChatParams, chat
+from .chat import ChatParams, TokenChoice, chat
 
 if TYPE_CHECKING:
     import httpx
+
+
+CANCELLED = "cancelled"
+"""The error of an answer that nobody wanted any more."""
 
 
 @dataclass
@@ -28,6 +32,12 @@ class Answer:
     first_at: float | None = None
     ended_at: float | None = None
     num_pieces: int = 0
+    choices: list[TokenChoice] = field(default_factory=list)
+    """Its tokens, where logprobs were asked for."""
+    before: tuple[tuple[str, str], ...] = ()
+    """The conversation so far: prompts and answers of this model."""
+    prompt: str = ""
+    prompt_tokens: int | None = None
     num_tokens: int | None = None
     """As the server counted them, once it has said so."""
     finish_reason: str = ""
@@ -58,13 +68,24 @@ class Answer:
                 if part.text:
                     self.add(part.text)
                     on_text()
+                self.choices += part.choices
                 if part.output_tokens is not None:
+                    self.prompt_tokens = part.prompt_tokens
                     self.num_tokens = part.output_tokens
                 reason = part.finish_reason or reason
         except OperatorError as error:
             self.end(error=str(error))
         else:
             self.end(reason or "stop")
+
+    @property
+    def messages(self) -> list[dict[str, str]]:
+        """What the model is to read: the conversation, and the prompt behind it."""
+        found = []
+        for prompt, answer in self.before:
+            found.append({"role": "user", "content": prompt})
+            found.append({"role": "assistant", "content": answer})
+        return [*found, {"role": "user", "content": self.prompt}]
 
     @property
     def is_streaming(self) -> bool:

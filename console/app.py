@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,17 +24,30 @@ from textual.containers import Container
 from textual.screen import Screen
 
 from ..pipeline.config import Config
-from ..pipeline.messages import AdapterReply, Event, Order, SetScheduler
+from ..pipeline.messages import (
+    AdapterReply,
+    Drain,
+    Event,
+    Order,
+    ProcessState,
+    Resume,
+    SetScheduler,
+    SpansOrder,
+    StartSpans,
+    StopSpans,
+)
 from ..pipeline.sockets import InboxFull
 from . import output, units
-from .board import Board
+from .board import STALE_S, Board
 from .commands import ConsoleCommands
-from .dialogs import Choice, ChoiceDialog, HelpDialog, LiveScreen
+from .dialogs import Choice, ChoiceDialog, HelpDialog, LiveDialog, LiveScreen
 from .inks import Desk
 from .ledger import Ledger
+from .meter import Meter
 from .orders import Orders, doing, order_id
 from .pace import QUESTION, Pace
 from .pane import PaintedApp, Panel
+from .panels.cost import CostPane, diagnostics
 from .panels.events import EventPane
 from .panels.footer import Footer
 from .panels.header import Header
@@ -60,10 +74,11 @@ PANELS: dict[str, tuple[str, str]] = {
     "3": ("Latency", "latency"),
     "4": ("Adapters", "adapters"),
     "5": ("Prompt", "prompt"),
+    "6": ("Bench", "bench"),
     "7": ("Logs", "logs"),
     "8": ("Processes", "processes"),
 }
-"""Key to name and module; 6 is the bench's."""
+"""Key to name and module."""
 
 
 class ConsoleApp(PaintedApp):
@@ -77,12 +92,19 @@ class ConsoleApp(PaintedApp):
             Binding(key, f"show('{name}')", name, show=False, id=f"show-{module}")
             for key, (name, module) in PANELS.items()
         ),
-        Binding("space", "pause", "Pause", id="pause", tooltip="freeze the view, keep the data"),
+        Binding("space,p", "pause", "Pause", id="pause", tooltip="freeze the view, keep the data"),
+        Binding("z", "zoom", "Zoom", show=False, id="zoom", tooltip="a pane alone, then the next"),
+        Binding("escape", "unzoom", "All panes", show=False, id="unzoom"),
         Binding("t", "next_theme", "Theme", id="next-theme", tooltip="the next theme"),
         Binding("question_mark", "help", "Help", key_display="?", id="help"),
         Binding("q", "ask_quit", "Quit", id="quit"),
         Binding("ctrl+q,ctrl+c", "ask_quit", "Quit", show=False, id="quit-anywhere"),
         Binding("ctrl+l", "redraw", "Redraw", show=False, id="redraw"),
+        Binding("C", "toggle_cost", "Cost", show=False, id="cost", tooltip="of this screen"),
+        Binding("D", "diagnostics", "Diagnostics", show=False, id="diagnostics"),
+        Binding(
+            "H", "toggle_hour", "Hour", show=False, id="hour", tooltip="plots of the last hour"
+        ),
     ]
 
     def __init__(
@@ -92,7 +114,12 @@ class ConsoleApp(PaintedApp):
         fps: float = 5.0,
         theme: str | None = None,
         clock: Callable[[], float] = time.time,
+        label: str = "",
+        source: Callable[..., Telemetry] = Telemetry,
+        shows_cost: bool = False,
     ) -> None:
+        """`label` says what this is, where it is no pipeline; `source` makes what is listened to,
+        from what `Telemetry` takes."""
         has_no_color = os.environ.get("NO_COLOR") is not None
         # Without colours Textual must treat the theme as the terminal's own, or it sends greys.
         super().__init__(ansi_color=True if has_no_color else None)
@@ -100,7 +127,7 @@ class ConsoleApp(PaintedApp):
         self.api_key = config.api_key
         self.clock = clock
         self.ledger = Ledger(config.run)
-        self.telemetry = Telemetry(
+        self.telemetry = source(
             config,
             self.ledger,
             clock,
@@ -118,8 +145,10 @@ class ConsoleApp(PaintedApp):
         self.board: Board = self.ledger.board(clock())
         self.is_paused = False
         self.animation_level = "none"
-        self._fps = fps
-        self._pace = Pace(fps)
+        self.fps = fps
+        self.pace = Pace(fps)
+        self.meter = Meter()
+        self._label = label
         self._drawn = self.ledger.moves
         self._drawn_at = time.monotonic()
         self._news = asyncio.Event()
@@ -129,7 +158,9 @@ class ConsoleApp(PaintedApp):
         wanted = theme or (NO_COLOR_THEME if has_no_color else DEFAULT_THEME)
         self._unknown_theme = "" if wanted in self._themes else wanted
         self.theme = wanted if wanted in self._themes else DEFAULT_THEME
-        self.header = Header({key: name for key, (name, _) in PANELS.items()})
+        self.header = Header({key: name for key, (name, _) in PANELS.items()}, label)
+        self.cost_pane = CostPane()
+        self.cost_pane.display = shows_cost
         self._panels: dict[str, Panel] = {"Overview": Overview()}
         self._active = self.header.active = "Overview"
 
@@ -149,6 +180,7 @@ class ConsoleApp(PaintedApp):
     def compose(self) -> ComposeResult:
         yield self.header
         yield Container(self._panels["Overview"], id="panels")
+        yield self.cost_pane
         yield Footer()
 
     def on_mount(self) -> None:
@@ -157,6 +189,11 @@ class ConsoleApp(PaintedApp):
 
     def _start(self) -> None:
         """After the first frame: what the screen does not need in order to appear."""
+        self._count_bytes()
+        if not self.is_headless:
+            loop = asyncio.get_running_loop()
+            loop.add_signal_handler(signal.SIGHUP, self._hung_up)
+            loop.add_signal_handler(signal.SIGTERM, self.exit, "leave")
         for path, why in self._broken_themes:
             self.notify(f"{path}: {why}", title="A theme cannot be used", severity="warning")
         if self._unknown_theme:
@@ -184,20 +221,30 @@ class ConsoleApp(PaintedApp):
                 self._news.clear()
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._news.wait(), QUIET_SECONDS)
-            is_done = self.tick()
-            due = max(due + 1.0 / self._fps, time.monotonic())
+                due = time.monotonic()
+            is_done = self.tick(time.monotonic() - due)
+            due = max(due + self.pace.period_s, time.monotonic())
             await asyncio.sleep(due - time.monotonic())
 
     @property
     def _has_moved(self) -> bool:
-        return self.ledger.moves != self._drawn or self.active_panel.is_live
+        return (
+            self.ledger.moves != self._drawn
+            or self.active_panel.is_live
+            or self._is_silence_due(time.monotonic())
+        )
+
+    def _is_silence_due(self, monotonic: float) -> bool:
+        """While nobody is heard, how long that lasts is shown every second."""
+        age_s = self.ledger.link_age_s(self.clock())
+        return age_s is not None and age_s > STALE_S and monotonic - self._drawn_at >= 1.0
 
     def wake(self) -> None:
         """Something was heard or done: if it moved the picture, a frame is due."""
         if self._has_moved:
             self._news.set()
 
-    def tick(self) -> bool:
+    def tick(self, late_s: float = 0.0) -> bool:
         """One frame, where there is something to draw and the terminal has taken the last.
 
         False while the terminal is behind: the frame is still due.
@@ -205,11 +252,13 @@ class ConsoleApp(PaintedApp):
         monotonic = time.monotonic()
         if not self._has_moved and monotonic - self._drawn_at < QUIET_SECONDS:
             return True
-        if not self._pace.may_paint(monotonic, self._queued()):
+        if not self.pace.may_paint(monotonic, self.queued):
+            self.meter.held_back()
             return False
         self._drawn, self._drawn_at = self.ledger.moves, monotonic
-        self._pace.painted(monotonic)
-        self._ask_terminal = self._pace.answers
+        self.pace.painted(monotonic)
+        self._ask_terminal = self.pace.answers
+        self.meter.painted(late_s)
         self.paint(self.ledger.board(self.clock()))
         return True
 
@@ -223,7 +272,10 @@ class ConsoleApp(PaintedApp):
         if isinstance(screen, LiveScreen):
             screen.paint(self.board)
         elif isinstance(screen, Desk):
+            self.header.round_trip_s = self.pace.round_trip_s
             self.header.paint(board)
+            if self.cost_pane.display:
+                self.cost_pane.paint(board)
             if not self.is_paused or self.active_panel.is_live:
                 self.active_panel.paint(self.board)
 
@@ -260,7 +312,32 @@ class ConsoleApp(PaintedApp):
 
     # -- the way to the terminal
 
-    def _queued(self) -> int:
+    def _hung_up(self) -> None:
+        """The terminal is gone: nothing can be written, and what we hold is to be given back."""
+        if self._driver is not None:
+            self._driver.write = lambda data: None  # type: ignore[method-assign]
+        self.exit("leave")
+
+    def _count_bytes(self) -> None:
+        """Everything that goes to the terminal passes the driver's `write`."""
+        driver, meter = self._driver, self.meter
+        if driver is None:
+            return
+        write = driver.write
+
+        def counted(data: str) -> None:
+            meter.wrote(len(data) if data.isascii() else len(data.encode()))
+            write(data)
+
+        driver.write = counted  # type: ignore[method-assign]
+
+    @property
+    def is_diffed(self) -> bool:
+        """Whether only what changed is sent."""
+        return self._memory is not None
+
+    @property
+    def queued(self) -> int:
         """Writes the terminal has not taken yet."""
         writer = getattr(self._driver, "_writer_thread", None)
         queue = getattr(writer, "_queue", None)
@@ -270,7 +347,7 @@ class ConsoleApp(PaintedApp):
         self, message: messages.TerminalSupportsSynchronizedOutput
     ) -> None:
         """Every answer to `QUESTION` arrives here."""
-        self._pace.answered(time.monotonic())
+        self.pace.answered(time.monotonic())
 
     def on_resize(self, event: events.Resize) -> None:
         if self._memory is not None:
@@ -291,7 +368,7 @@ class ConsoleApp(PaintedApp):
         super()._display(screen, renderable)
         if is_seen and self._ask_terminal and self._driver is not None:
             self._ask_terminal = False
-            self._pace.asked(time.monotonic())
+            self.pace.asked(time.monotonic())
             self._driver.write(QUESTION)
             self._driver.flush()
 
@@ -328,6 +405,13 @@ class ConsoleApp(PaintedApp):
         if not self.is_paused:
             self.paint(self.ledger.board(self.clock()))
 
+    def action_zoom(self) -> None:
+        if isinstance(self.screen, Desk):
+            self.active_panel.zoom()
+
+    def action_unzoom(self) -> None:
+        self.active_panel.unzoom()
+
     def action_next_theme(self) -> None:
         self.theme = self._themes[(self._themes.index(self.theme) + 1) % len(self._themes)]
 
@@ -337,11 +421,29 @@ class ConsoleApp(PaintedApp):
             self._memory.forget()
         self.screen.refresh(layout=True)
 
+    def action_toggle_cost(self) -> None:
+        self.cost_pane.display = not self.cost_pane.display
+
+    def action_toggle_hour(self) -> None:
+        """Load and throughput over the last hour, or over the last minutes again."""
+        self.ledger.shows_hour = not self.ledger.shows_hour
+        self.board = self.ledger.board(self.clock())
+        for pane in self.active_panel.panes:  # now, whether they are due or not
+            if pane.display:
+                pane.paint(self.board)
+
+    def action_diagnostics(self) -> None:
+        dialog = LiveDialog("diagnostics", lambda board, width: diagnostics(self, board))
+        self.push_screen(dialog)
+
     def action_help(self) -> None:
         self.push_screen(HelpDialog(self.screen.active_bindings))
 
     def action_ask_quit(self) -> None:
         if any(isinstance(screen, ChoiceDialog) for screen in self.screen_stack):
+            return
+        if self._label:  # nothing goes on without a screen
+            self.exit("leave")
             return
         self.push_screen(
             ChoiceDialog(
@@ -370,6 +472,23 @@ class ConsoleApp(PaintedApp):
             self.call_after_refresh(log.show_time, message.at)
 
     # -- orders
+
+    def ask_text(self, request_id: str, offset: int) -> None:
+        self.telemetry.ask_text(request_id, offset)
+
+    def record_spans(self, wanted: bool) -> None:
+        """Started and stopped with the orders of `loraconsole profile`."""
+        inbox = self.telemetry.inbox_name
+        order: SpansOrder = StopSpans(order=order_id(), reply_to=inbox)
+        if wanted:
+            name = time.strftime("%Y%m%d-%H%M%S", time.localtime(self.clock()))
+            order = StartSpans(order=order_id(), reply_to=inbox, recording=name)
+        try:
+            self.telemetry.tell_ring(order)
+        except InboxFull as error:
+            self.notify(str(error), title="The order was not taken", severity="error")
+        else:
+            self.notify("Spans are recorded." if wanted else "Spans are no longer recorded.")
 
     def confirm(self, title: str, body: str, yes: str, order: Callable[[], None]) -> None:
         """Asks, and on yes carries out; an order that does not get through says so."""
@@ -400,11 +519,34 @@ class ConsoleApp(PaintedApp):
     def on_process_table_stop_asked(self) -> None:
         self.stop_pipeline()
 
+    def on_process_table_drain_asked(self) -> None:
+        """Draining loses nothing that runs, but every new request is refused: it asks first."""
+        router = self.board.process("router")
+        if router is not None and router.state is ProcessState.DRAINING:
+            self._order_router(Resume(), "New requests are admitted again.")
+            return
+        live = self.board.router.running + self.board.router.waiting if self.board.router else 0
+        self.confirm(
+            "Drain the pipeline?",
+            f"New requests are refused (503) until somebody ends it; {live} live may finish.",
+            "Drain it",
+            lambda: self._order_router(Drain(), "Nothing new is admitted; d admits again."),
+        )
+
+    def _order_router(self, order: Drain | Resume, told: str) -> None:
+        try:
+            self.telemetry.tell_router(order)
+        except InboxFull as error:
+            self.notify(str(error), title="The order was not taken", severity="error")
+        else:
+            self.notify(told, title="router")
+
     def restart_process(self, name: str) -> None:
+        from .panels.processes import restart_costs
+
         self.confirm(
             f"Restart {name}?",
-            "It is stopped politely and started again; what it was computing is done anew or ends "
-            "with an error.",
+            restart_costs(self.ledger.board(self.clock()), name),
             f"Restart {name}",
             lambda: self.telemetry.restart(name),
         )
@@ -415,9 +557,11 @@ class ConsoleApp(PaintedApp):
         self.orders.give(order)
 
     def stop_pipeline(self) -> None:
+        from .panels.processes import stop_costs
+
         self.confirm(
             "Stop the pipeline?",
-            "Requests may finish for ten seconds, then every process ends. The console stays.",
+            stop_costs(self.ledger.board(self.clock())),
             "Stop it",
             self.telemetry.stop,
         )
@@ -442,6 +586,10 @@ def make_panel(name: str) -> Panel:
             from .panels.prompt import PromptPanel
 
             return PromptPanel()
+        case "Bench":
+            from .panels.bench import BenchPanel
+
+            return BenchPanel()
         case "Logs":
             from .panels.logs import LogsPanel
 

@@ -22,6 +22,7 @@ from ..pipeline.messages import (
     ProcessState,
     ProcessTable,
     Progress,
+    RequestText,
     RequestView,
     RouterStats,
     ServerStats,
@@ -215,6 +216,8 @@ class Board(Struct, frozen=True, kw_only=True, dict=True):
     pool: PoolMap | None = None
     orders: Mapping[str, str] = {}
     """What this console has asked for and still waits for, by the adapter's name: "verifying"."""
+    opened: RequestText | None = None
+    """The request that somebody looks at, in words, as far as its text is here."""
     verdicts: Mapping[str, Verdict] = {}
     """What came of verifying, by the adapter's name."""
 

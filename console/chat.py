@@ -20,7 +20,27 @@ class ChatParams(msgspec.Struct, frozen=True, kw_only=True):
 
     max_tokens: int | None = None
     temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
     seed: int | None = None
+    logprobs: int | None = None
+    """How many alternatives to tell beside each token; None tells no probabilities."""
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """As the server's API names them; what is left to the server is left out."""
+        given = {k: v for k, v in msgspec.structs.asdict(self).items() if v is not None}
+        if (alternatives := given.pop("logprobs", None)) is not None:
+            given |= {"logprobs": True, "top_logprobs": alternatives}
+        return given
+
+
+class TokenChoice(msgspec.Struct, frozen=True):
+    """A token of an answer, how likely it was, and what else might have come."""
+
+    token: str
+    logprob: float
+    top: tuple[tuple[str, float], ...] = ()
 
 
 class ChatPart(msgspec.Struct, frozen=True):
@@ -30,6 +50,8 @@ class ChatPart(msgspec.Struct, frozen=True):
     finish_reason: str | None = None
     prompt_tokens: int | None = None
     output_tokens: int | None = None
+    choices: tuple[TokenChoice, ...] = ()
+    """Its tokens, where logprobs were asked for."""
 
 
 class ChatError(OperatorError):
@@ -53,11 +75,7 @@ async def chat(
         "messages": messages,
         "stream": True,
         "stream_options": {"include_usage": True},
-        **{
-            name: value
-            for name, value in msgspec.structs.asdict(params).items()
-            if value is not None
-        },
+        **params.body,
     }
     finish_reason: str | None = None
     try:
@@ -77,8 +95,9 @@ async def chat(
                     )
                 for choice in event["choices"]:
                     finish_reason = choice["finish_reason"] or finish_reason
-                    if text := choice["delta"].get("content"):
-                        yield ChatPart(text)
+                    text, tokens = choice["delta"].get("content"), _tokens(choice)
+                    if text or tokens:
+                        yield ChatPart(text or "", choices=tokens)
     except httpx.HTTPError as error:
         raise ChatError(f"the connection broke: {error or type(error).__name__}") from error
     if finish_reason is None:
@@ -93,6 +112,18 @@ def make_client(url: str, api_key: str) -> httpx.AsyncClient:
     timeout = httpx.Timeout(5.0, read=None, pool=None)
     # The environment's proxies are for elsewhere: the pipeline is here.
     return httpx.AsyncClient(base_url=url, headers=headers, timeout=timeout, trust_env=False)
+
+
+def _tokens(choice: dict[str, Any]) -> tuple[TokenChoice, ...]:
+    told = choice.get("logprobs") or {}
+    return tuple(
+        TokenChoice(
+            each["token"],
+            each["logprob"],
+            tuple((other["token"], other["logprob"]) for other in each.get("top_logprobs", ())),
+        )
+        for each in told.get("content") or ()
+    )
 
 
 def _reason(body: bytes, status: int) -> str:

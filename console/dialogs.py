@@ -16,7 +16,7 @@ from textual.widgets.option_list import Option
 
 from . import units
 from .board import Board
-from .pane import Line, Pane, Span, line
+from .pane import Line, PaintedApp, Pane, Span, line
 
 Source: TypeAlias = Callable[[Board, int], Sequence[Line]]
 """What a dialog shows of a board in a width."""
@@ -72,7 +72,8 @@ class ScrollPane(Pane, can_focus=True):
         Binding("down,j", "move(1)", "Down", show=False),
         Binding("pageup", "move(-10)", "Page up", show=False),
         Binding("pagedown,space", "move(10)", "Page down", show=False),
-        Binding("home,g", "move(-100000)", "First", show=False),
+        Binding("home,g", "move(-1000000)", "First", show=False),
+        Binding("end,G", "move(1000000)", "Last", show=False),
     ]
 
     def __init__(self, title: str, source: Source) -> None:
@@ -84,7 +85,11 @@ class ScrollPane(Pane, can_focus=True):
         return ((self._title, "title"),)
 
     def hint(self, board: Board) -> Sequence[Span]:
-        return (("esc", "key"), (" closes", "dim"))
+        found: list[Span] = []
+        for binding in self.screen.BINDINGS:
+            if isinstance(binding, Binding) and binding.show and binding.id:
+                found += [(binding.key, "key"), (f" {binding.description.lower()}  ", "dim")]
+        return (*found, ("esc", "key"), (" closes", "dim"))
 
     def lines(self, board: Board, width: int, height: int) -> Sequence[Line]:
         found = self._source(board, width)
@@ -121,6 +126,11 @@ class LiveScreen(ModalScreen[T]):
 
     def paint(self, board: Board) -> None:
         raise NotImplementedError
+
+    @property
+    def painted_app(self) -> PaintedApp:
+        assert isinstance(self.app, PaintedApp)
+        return self.app
 
 
 class LiveDialog(LiveScreen[None]):

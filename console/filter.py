@@ -32,5 +32,11 @@ class Filter:
     def __bool__(self) -> bool:
         return self._pattern is not None
 
+    def hits(self, text: str) -> list[tuple[int, int]]:
+        """Where in a text it matches; nowhere, where it is turned around."""
+        if self._pattern is None or self._inverse:
+            return []
+        return [hit.span() for hit in self._pattern.finditer(text) if hit.end() > hit.start()]
+
     def keeps(self, row: str) -> bool:
         return self._pattern is None or bool(self._pattern.search(row)) is not self._inverse

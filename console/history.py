@@ -116,6 +116,32 @@ class Series:
         self._means[-1] = self._sum / self._count
         self._peaks[-1] = max(self._peaks[-1], value)
 
+    def fill(self, samples: Sequence[tuple[float, float]]) -> None:
+        """Values for buckets in which nothing was seen, before the first one too; what was seen
+        stays. Samples come in order of time."""
+        if not samples:
+            return
+        other = Series(self._bucket_s, self._length)
+        oldest = samples[-1][0] - self._length * self._bucket_s
+        for at, value in samples:
+            if at > oldest:
+                other.add(at, value)
+        ours, theirs = self._by_index(), other._by_index()
+        if not self._means or other._last > self._last:
+            self._last, self._sum, self._count = other._last, other._sum, other._count
+        first = max(min((*ours, *theirs)), self._last - self._length + 1)
+        nothing = (NOTHING, NOTHING)
+        buckets = [ours.get(at, theirs.get(at, nothing)) for at in range(first, self._last + 1)]
+        self._means = deque((mean for mean, _ in buckets), maxlen=self._length)
+        self._peaks = deque((peak for _, peak in buckets), maxlen=self._length)
+        self._track = None
+
+    def _by_index(self) -> dict[int, tuple[float, float]]:
+        """Mean and peak of the buckets in which something was seen."""
+        first = self._last - len(self._means) + 1
+        pairs = zip(self._means, self._peaks, strict=True)
+        return {first + at: pair for at, pair in enumerate(pairs) if pair[0] == pair[0]}
+
     @property
     def track(self) -> Track:
         """What is known so far, as a value that no longer changes."""

@@ -5,6 +5,7 @@ Knows no socket and no widget, and no clock either: whoever calls says what time
 
 from __future__ import annotations
 
+import sys
 import zlib
 from collections import deque
 from typing import Generic, TypeVar
@@ -21,11 +22,13 @@ from ..pipeline.messages import (
     Hop,
     LogLine,
     LogLines,
+    Moment,
     PoolMap,
     ProcessState,
     ProcessTable,
     ProcessView,
     Progress,
+    RequestText,
     RequestView,
     RouterStats,
     ServerStats,
@@ -52,8 +55,14 @@ STEPS = 1024
 SYNC_POINTS = 512
 EVENTS = 500
 LOG_LINES = 10_000
+HOUR_BUCKET_S = 30.0
+HOUR_BUCKETS = 120
+HISTORY_S = 3600.0
 TINTS = 8
 """Adapter colours in a theme; the ninth adapter shares one."""
+
+LOADS = ("decode", "prefill", "running", "waiting")
+"""What is known of the whole last hour."""
 
 T = TypeVar("T")
 
@@ -138,8 +147,14 @@ class Ledger:
         self.moves = 0
         """Counts what moves the picture: steps, rows, logs, events, states; not what only says
         that all is as it was."""
+        self.local_url = ""
+        """Where the server is reached from here, if not at the address that it gives."""
         self.supervisor: tuple[int, float] | None = None
         """The supervisor's incarnation and when it was last heard."""
+        self.taken = self.missed_steps = self.missed_lines = 0
+        """Messages that came; steps and log lines that did not, as gaps in their numbers show."""
+        self._step_number = 0
+        self._messages = Counter()
         self._fresh: list[Event] = []
         self._heard_at: float | None = None
         self._snapshot: Snapshot | None = None
@@ -156,9 +171,13 @@ class Ledger:
         self._tints: dict[str, str] = {}
         self._pool: PoolMap | None = None
         self._orders: dict[str, str] = {}
+        self._opened: RequestText | None = None
         self._verdicts: dict[str, Verdict] = {}
         self._rates = {name: Counter() for name in ("decode", "prefill", "steps", "requests")}
-        self._series = {name: Series() for name in ("decode", "prefill", "running", "waiting")}
+        self._series = {name: Series() for name in LOADS}
+        self._hour = {name: Series(HOUR_BUCKET_S, HOUR_BUCKETS) for name in LOADS}
+        self.shows_hour = False
+        """Whether boards carry the last hour of the load in place of the last minutes."""
         self._parts = {part: Series() for part in PARTS}
         self._read_rate, self._tax = Series(), Series()
         self._ttft = Buckets(LATENCY_BUCKETS_MS)
@@ -175,6 +194,7 @@ class Ledger:
     def take(self, message: Telemetry, now: float) -> None:
         """Enters one message, heard at `now`."""
         self._heard_at = now
+        self.taken += 1
         match message:
             case Step():
                 self._take_step(message)
@@ -235,6 +255,8 @@ class Ledger:
         self._progress = {(bar.source, bar.stage): bar for bar in snapshot.progress}
         self._events.replace(snapshot.events)
         self._merge_logs(snapshot.logs)
+        if snapshot.moments:
+            self._take_moments(snapshot.moments)
         self.moves += 1
 
     # -- orders about adapters, given by this console
@@ -261,6 +283,31 @@ class Ledger:
             self._take_adapters(msgspec.structs.replace(table, adapters=tuple(others)))
         self.moves += 1
 
+    def take_text(self, news: RequestText) -> None:
+        """What a request says from where we had read; of another one than the last, all of it.
+        Answers that crossed on the way are passed over."""
+        known = self._opened
+        if known is None or known.request_id != news.request_id:
+            if news.offset == 0:
+                self._opened = news
+        elif news.offset == len(known.text):
+            self._opened = msgspec.structs.replace(
+                known,
+                prompt=known.prompt or news.prompt,
+                text=known.text + news.text,
+                ended=news.ended,
+            )
+        self.moves += 1
+
+    def link_age_s(self, now: float) -> float | None:
+        """Since anything was heard of anyone; None before the first word."""
+        return None if self._heard_at is None else now - self._heard_at
+
+    @property
+    def message_rate(self) -> float:
+        """Messages a second, over the last seconds."""
+        return self._messages.rate
+
     def incarnation(self, name: str) -> int | None:
         """Which life of a process was heard last."""
         pulse = self._pulses.get(name)
@@ -275,12 +322,14 @@ class Ledger:
 
     def board(self, now: float) -> Board:
         """The machine as the books have it."""
+        self._messages.add(now, self.taken)
         ready = self.is_alive("router", now)
         rates = self._rates
+        loads = self._hour if self.shows_hour else self._series
         return Board(
             now=now,
             run=self._run,
-            link_age_s=None if self._heard_at is None else now - self._heard_at,
+            link_age_s=self.link_age_s(now),
             version=self._snapshot.version if self._snapshot else "",
             started_at=self._snapshot.started_at if self._snapshot else None,
             table=self._table,
@@ -298,10 +347,10 @@ class Ledger:
             prefill_rate=rates["prefill"].rate if ready else 0.0,
             request_rate=rates["requests"].rate if ready else 0.0,
             step_rate=rates["steps"].rate if ready else 0.0,
-            decode=self._series["decode"].track,
-            prefill=self._series["prefill"].track,
-            running=self._series["running"].track,
-            waiting=self._series["waiting"].track,
+            decode=loads["decode"].track,
+            prefill=loads["prefill"].track,
+            running=loads["running"].track,
+            waiting=loads["waiting"].track,
             steps=self._steps.all,
             parts={part: series.track for part, series in self._parts.items()},
             read_rate=self._read_rate.track,
@@ -315,6 +364,7 @@ class Ledger:
             tints=dict(self._tints),
             pool=self._pool,
             orders=dict(self._orders),
+            opened=self._opened,
             verdicts=dict(self._verdicts),
         )
 
@@ -354,19 +404,46 @@ class Ledger:
         self._rates["decode"].add(stats.at, stats.decode_tokens)
         self._rates["prefill"].add(stats.at, stats.prefill_tokens)
         self._rates["steps"].add(stats.at, stats.steps)
-        self._series["running"].add(stats.at, stats.running)
-        self._series["waiting"].add(stats.at, stats.waiting)
+        self._add_load(stats.at, running=stats.running, waiting=stats.waiting)
         if before is None or stats.at <= before.at or stats.steps < before.steps:
             return
         elapsed = stats.at - before.at
-        decoded, filled = (
-            (stats.decode_tokens - before.decode_tokens) / elapsed,
-            (stats.prefill_tokens - before.prefill_tokens) / elapsed,
+        self._add_load(
+            stats.at,
+            decode=(stats.decode_tokens - before.decode_tokens) / elapsed,
+            prefill=(stats.prefill_tokens - before.prefill_tokens) / elapsed,
         )
-        self._series["decode"].add(stats.at, decoded)
-        self._series["prefill"].add(stats.at, filled)
+
+    def _add_load(self, at: float, **loads: float) -> None:
+        for name, value in loads.items():
+            self._series[name].add(at, value)
+            self._hour[name].add(at, value)
+
+    def _take_moments(self, moments: tuple[Moment, ...]) -> None:
+        """Seconds that this console has not seen itself; each is two buckets wide."""
+        fields = {
+            "decode_tokens_s": (self._series["decode"], self._hour["decode"]),
+            "prefill_tokens_s": (self._series["prefill"], self._hour["prefill"]),
+            "running": (self._series["running"], self._hour["running"]),
+            "waiting": (self._series["waiting"], self._hour["waiting"]),
+            "read_bytes_s": (self._read_rate,),
+            "lora_tax": (self._tax,),
+            **{f"{part}_ms": (series,) for part, series in self._parts.items()},
+        }
+        for field, wanted in fields.items():
+            known = [(moment.at, getattr(moment, field)) for moment in moments]
+            samples = [
+                (at - before, value)
+                for at, value in known
+                if value is not None
+                for before in (0.75, 0.25)
+            ]
+            for series in wanted:
+                series.fill(samples)
 
     def _take_server(self, stats: ServerStats) -> None:
+        if self.local_url:
+            stats = msgspec.structs.replace(stats, url=self.local_url)
         self._server = stats
         self._rates["requests"].add(stats.at, stats.requests)
         self._ttft.add(stats.at, stats.ttft)
@@ -405,6 +482,9 @@ class Ledger:
     def _take_step(self, step: Step) -> None:
         if step.rank != 0:  # the ranks work in lockstep; the first speaks for all
             return
+        if 0 < self._step_number < step.step:  # a router that is new counts from the start
+            self.missed_steps += step.step - self._step_number - 1
+        self._step_number = step.step
         self._steps.add(step)
         for part in PARTS:
             self._parts[part].add(step.at, part_us(step, part) / 1e3)
@@ -416,8 +496,15 @@ class Ledger:
     def _take_logs(self, lines: tuple[LogLine, ...]) -> None:
         fresh = tuple(line for line in lines if line.number > self._log_number)
         if fresh:
+            if self._log_number >= 0:
+                self.missed_lines += fresh[0].number - self._log_number - 1
             self._log_number = fresh[-1].number
-            self._logs.extend(fresh)
+            self._logs.extend(tuple(self._shared(line) for line in fresh))
+
+    def _shared(self, line: LogLine) -> LogLine:
+        """The same few names and levels in all lines: ten thousand of each are a megabyte."""
+        source, level = sys.intern(line.source), sys.intern(line.level)
+        return LogLine(line.number, line.at, source, level, line.text)
 
     def _merge_logs(self, lines: tuple[LogLine, ...]) -> None:
         """A snapshot's lines go before and between those that were heard meanwhile."""

@@ -184,7 +184,7 @@ class ScreenMemory:
                 cells[cell] = None
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1024)  # plots bring new texts all day: more would hold what never returns
 def _is_simple(text: str) -> bool:
     """No character of `text` is wide or joins another: its cells can be told apart."""
     return text.isascii() or all(cell_len(character) == 1 for character in text)

@@ -7,6 +7,11 @@ it has drawn all that was sent before. One frame in flight took the echo of a ke
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+FPS = 5.0
+"""Frames a second where nobody says otherwise: ten cost twice as much and tell no more."""
+SSH_FPS = 5.0
 QUESTION = "\x1b[?2026$p"
 LOST_SECONDS = 5.0
 """An answer that has not come by then never will: paint on."""
@@ -27,12 +32,17 @@ class Pace:
         """Has the terminal ever answered? Textual asks the same question once at its start."""
         self.round_trip_s = 0.0
 
+    @property
+    def period_s(self) -> float:
+        """Between two frames, at the best."""
+        return self._period_s if self.answers else max(self._period_s, 1.0 / SILENT_FPS)
+
     def may_paint(self, now: float, queued: int) -> bool:
         """`queued` is the number of writes that the terminal has not taken yet."""
         if queued > MOST_QUEUED:
             return False
         if not self.answers:
-            return now - self._painted_at >= max(self._period_s, 1.0 / SILENT_FPS) - 0.01
+            return now - self._painted_at >= self.period_s - 0.01
         return self._asked_at is None or now - self._asked_at > LOST_SECONDS
 
     def painted(self, now: float) -> None:
@@ -45,3 +55,10 @@ class Pace:
         self.answers = True
         if self._asked_at is not None:
             self.round_trip_s, self._asked_at = now - self._asked_at, None
+
+
+def frames_per_second(given: float | None, environ: Mapping[str, str]) -> float:
+    """What a person says, else what suits the link."""
+    if given is not None:
+        return given
+    return SSH_FPS if environ.get("SSH_CONNECTION") else FPS

@@ -81,6 +81,14 @@ class PaintedApp(App[str]):
     orders: Orders
     api_key: str
 
+    def ask_text(self, request_id: str, offset: int) -> None:
+        """A request's words from a character on are to come to `Board.opened`."""
+        raise NotImplementedError
+
+    def record_spans(self, wanted: bool) -> None:
+        """Every process is to record spans, or no longer."""
+        raise NotImplementedError
+
     def wake(self) -> None:
         """A frame may be due: something moves by itself."""
 
@@ -249,6 +257,9 @@ class Panel(Widget):
 
     def __init__(self) -> None:
         super().__init__(id=self.NAME.lower(), classes="panel")
+        self.zoomed: Pane | None = None
+        """The pane that has the panel to itself."""
+        self._zoomable: list[Pane] = []
 
     def paint(self, board: Board) -> None:
         """Paints the panes that are on the screen."""
@@ -264,6 +275,48 @@ class Panel(Widget):
     def is_live(self) -> bool:
         """Does it move by itself, whatever the pipeline says?"""
         return False
+
+    def zoom(self) -> None:
+        """Gives the whole panel to the pane that has the keyboard, then to one after the other;
+        behind the last all are back."""
+        if self.zoomed is None:
+            children = (child for child in self.children if isinstance(child, Pane))
+            self._zoomable = [pane for pane in children if pane.display]
+            focused = (pane for pane in self._zoomable if pane.has_focus)
+            self._zoom(next(focused, self._zoomable[0]))
+        else:
+            rest = self._zoomable[self._zoomable.index(self.zoomed) + 1 :]
+            self._zoom(rest[0] if rest else None)
+
+    def unzoom(self) -> None:
+        if self.zoomed is not None:
+            self._zoom(None)
+
+    def _zoom(self, pane: Pane | None) -> None:
+        """What the stylesheet says of the children is set aside, and comes back."""
+        if self.zoomed is not None:
+            self.zoomed.styles.clear_rule("width")
+            self.zoomed.styles.clear_rule("height")
+        self.zoomed = pane
+        for child in self.children:
+            if pane is None:
+                child.styles.clear_rule("display")
+            else:
+                child.display = child is pane
+        if pane is None:
+            self.styles.clear_rule("layout")
+        else:
+            self.styles.layout = "vertical"
+            pane.styles.width, pane.styles.height = "100%", "100%"
+            if pane.can_focus:
+                pane.focus(scroll_visible=False)
+        self.children[0].refresh(layout=True)  # a child's, so that we arrange all of them anew
+        self.call_after_refresh(self._paint_all)
+
+    def _paint_all(self) -> None:
+        for pane in self.panes:
+            if pane.display:
+                pane.paint()
 
     def focus_first(self) -> None:
         """Gives the keyboard to the pane that has keys."""

@@ -58,7 +58,7 @@ def _level(value: float, scale: float, least: int, most: int) -> int:
     return max(least, min(most, round(value * scale))) if value == value else least
 
 
-@lru_cache(maxsize=64)  # a plot moves twice a second at most, and not at all while nothing runs
+@lru_cache(maxsize=16)  # a plot moves twice a second at most, and not at all while nothing runs
 def _draw(
     levels: tuple[int, ...], dots: tuple[int, ...], height: int, down: bool
 ) -> tuple[str, ...]:

@@ -45,6 +45,7 @@ from ..pipeline.messages import (
 )
 from ..pipeline.process import OPERATOR_EXIT, Process, run_process
 from ..pipeline.sockets import InboxFull, Outbox, Watch
+from .chronicle import Chronicle
 from .lock import Lock
 from .logbook import Logbook
 
@@ -56,7 +57,6 @@ SILENCE_SECONDS = 30.0
 """A process that lives but has not beaten for this long hangs: it is killed and restarted."""
 LOG_SECONDS = 0.2
 LOG_LINES_A_FRAME = 500
-EVENTS_KEPT = 1000
 
 
 class Child:
@@ -119,7 +119,7 @@ class Supervisor(Process):
         self.fetch = Child("fetch", _command("pipeline.fetch", config), one_shot=True)
         self.ring = [Child(name, _command_of(name, config)) for name in names]
         self.children = {child.name: child for child in (self.fetch, *self.ring)}
-        self.memory = Memory()
+        self.memory = Memory(Chronicle(self.run / "history", self.started_at, self.event))
         self.logbook = Logbook(self.run / "logs")
         self._meeting = self._new_meeting()
         self._minders: dict[str, asyncio.Task[None]] = {}
@@ -141,6 +141,7 @@ class Supervisor(Process):
                     self._receive_forever(),
                     self._watch_forever(),
                     self._log_forever(),
+                    self._chronicle_forever(),
                     self._kill_the_silent(),
                 )
             ]
@@ -158,6 +159,7 @@ class Supervisor(Process):
         await self._stop_all()
         self._publish_log()
         self._watch.close()
+        self.memory.chronicle.close()
         self._lock.release()
 
     async def _start_all(self) -> None:
@@ -385,6 +387,13 @@ class Supervisor(Process):
             self._publish_log()
             await asyncio.sleep(LOG_SECONDS)
 
+    async def _chronicle_forever(self) -> None:
+        due = time.monotonic()
+        while True:
+            due = max(due + 1.0, time.monotonic())
+            await asyncio.sleep(due - time.monotonic())
+            self.memory.chronicle.tick(time.time())
+
     def _publish_log(self) -> None:
         fresh = self.logbook.read_new()
         for start in range(0, len(fresh), LOG_LINES_A_FRAME):
@@ -394,7 +403,7 @@ class Supervisor(Process):
 
     def event(self, level: str, text: str) -> None:
         super().event(level, text)
-        self.memory.take(Event(time.time(), level, self.name, text))
+        self.memory.chronicle.take(Event(time.time(), level, self.name, text))
 
     def publish_stats(self) -> None:
         self._publish_table()
@@ -427,14 +436,15 @@ class Supervisor(Process):
             return
         reply = Outbox(self.context, self.run, name)
         with contextlib.suppress(InboxFull):
-            reply.send(self.memory.snapshot(self, ask.log_lines))
+            reply.send(self.memory.snapshot(self, ask))
         reply.close()
 
 
 class Memory:
-    """The latest of everything, and a bounded history of what happened."""
+    """The latest of everything, and the chronicle of what happened."""
 
-    def __init__(self) -> None:
+    def __init__(self, chronicle: Chronicle) -> None:
+        self.chronicle = chronicle
         self.beats: dict[str, Beat] = {}
         self.server: ServerStats | None = None
         self.router: RouterStats | None = None
@@ -443,9 +453,9 @@ class Memory:
         self.adapters: AdapterTable | None = None
         self.pool: PoolMap | None = None
         self.progress: dict[tuple[str, str], Progress] = {}
-        self.events: deque[Event] = deque(maxlen=EVENTS_KEPT)
 
     def take(self, message: Telemetry) -> None:
+        self.chronicle.take(message)
         match message:
             case Beat():
                 self.beats[message.name] = message
@@ -463,16 +473,15 @@ class Memory:
                 self.pool = message
             case Progress():
                 self.progress[message.source, message.stage] = message
-            case Event():
-                self.events.append(message)
 
-    def snapshot(self, supervisor: Supervisor, log_lines: int) -> Snapshot:
+    def snapshot(self, supervisor: Supervisor, ask: AskSnapshot) -> Snapshot:
+        now = time.time()
         lines = supervisor.logbook.lines
         logs: tuple[LogLine, ...] = ()
-        if log_lines > 0:
-            logs = tuple(itertools.islice(lines, max(0, len(lines) - log_lines), None))
+        if ask.log_lines > 0:
+            logs = tuple(itertools.islice(lines, max(0, len(lines) - ask.log_lines), None))
         return Snapshot(
-            at=time.time(),
+            at=now,
             protocol=PROTOCOL,
             version=__version__,
             started_at=supervisor.started_at,
@@ -485,8 +494,9 @@ class Memory:
             adapters=self.adapters,
             pool=self.pool,
             progress=tuple(self.progress.values()),
-            events=tuple(self.events),
+            events=tuple(self.chronicle.events),
             logs=logs,
+            moments=self.chronicle.moments(now - ask.history_s),
         )
 
 

@@ -60,13 +60,16 @@ class FilterPane(Pane, can_focus=True):
 
     async def action_filter(self) -> None:
         """Opens the line to type in, at the foot of the panel."""
+        await self.open_line("/", FilterInput(self))
+
+    async def open_line(self, mark: str, given: FilterInput) -> None:
+        """Unless one is open already."""
         panel = next(node for node in self.ancestors if isinstance(node, Panel))
         for open_line in panel.query(FilterInput):
             open_line.focus()
             return
-        filter_input = FilterInput(self)
-        await panel.mount(Horizontal(Label("/"), filter_input, classes="filter"))
-        self.screen.set_focus(filter_input)  # at once: the next key is meant for it
+        await panel.mount(Horizontal(Label(mark), given, classes="filter"))
+        self.screen.set_focus(given)  # at once: the next key is meant for it
 
     def hint(self, board: Board) -> Sequence[Span]:
         if self.filter.error:

@@ -6,25 +6,33 @@ Knows addresses and when to ask again, not what the messages mean.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import socket
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from ..pipeline.config import Config
 from ..pipeline.messages import (
     Abort,
     AdapterReply,
     AskSnapshot,
+    AskText,
+    Drain,
     Message,
     Order,
+    RequestText,
     RestartProcess,
+    Resume,
     Snapshot,
+    SpansOrder,
     StopPipeline,
     ToConsole,
 )
-from ..pipeline.sockets import Inbox, Outbox, Watch, make_context
+from ..pipeline.sockets import Inbox, InboxFull, Outbox, Watch, make_context
 from .board import SUPERVISOR
-from .ledger import Ledger
+from .ledger import HISTORY_S, Ledger
 
 ASK_SECONDS = 1.0
 SILENCE_SECONDS = 3.0
@@ -46,6 +54,7 @@ class Telemetry:
         clock: Callable[[], float] = time.time,
         on_news: Callable[[], None] = lambda: None,
         on_reply: Callable[[AdapterReply], None] = lambda _: None,
+        inbox_name: str = "",
     ) -> None:
         """`on_news` is called after every entry into the books, `on_reply` with each answer to an
         order about adapters."""
@@ -55,7 +64,7 @@ class Telemetry:
         self._clock = clock
         self._on_news = on_news
         self._on_reply = on_reply
-        self.inbox_name = f"console-{os.getpid()}"
+        self.inbox_name = inbox_name or f"console-{os.getpid()}"
         """Where answers are sent."""
         self._context = make_context()
         self._watch: Watch | None = None
@@ -63,6 +72,11 @@ class Telemetry:
         self._outboxes: dict[str, Outbox] = {}
         self._answered: int | None = None
         """Incarnation of the supervisor whose snapshot we hold."""
+
+    @property
+    def refused(self) -> int:
+        """Frames that were no telemetry."""
+        return self._watch.refused if self._watch else 0
 
     async def run(self) -> None:
         """Works until cancelled; the pipeline may come and go meanwhile."""
@@ -83,9 +97,29 @@ class Telemetry:
     def abort(self, request_id: str) -> None:
         self._send("router", Abort(request_id, "aborted from the console"))
 
+    def tell_router(self, order: Drain | Resume) -> None:
+        self._send("router", order)
+
+    def tell_ring(self, order: SpansOrder) -> None:
+        """To every process that serves."""
+        for name in self._names:
+            if name not in (SUPERVISOR, "fetch"):
+                self._send(name, order)
+
     def order(self, order: Order) -> None:
         """Its `reply_to` must be `inbox_name`; the answer comes to `on_reply`."""
         self._send("router", order)
+
+    def ask_text(self, request_id: str, offset: int) -> None:
+        """What a request says, from a character on; the answer goes to the books."""
+        question = AskText(
+            request_id=request_id,
+            reply_to=self.inbox_name,
+            offset=offset,
+            with_prompt=not offset,
+        )
+        with contextlib.suppress(InboxFull):  # it is asked again soon
+            self._send("server", question)
 
     def forget_orders(self) -> None:
         """What the router has not taken yet it shall not find later, when nobody expects it."""
@@ -132,6 +166,7 @@ class Telemetry:
                     self._answered = None  # we slept, and what was said meanwhile is lost
                 looked_at = now
                 if receiving is None and self._run.is_dir():
+                    remove_dead_inboxes(self._run)
                     self._inbox = Inbox(self._context, self._run, self.inbox_name, ToConsole)
                     receiving = asyncio.create_task(self._receive_answers(self._inbox))
                 if receiving is not None and receiving.done():
@@ -148,6 +183,8 @@ class Telemetry:
             match await inbox.receive():
                 case AdapterReply() as reply:
                     self._on_reply(reply)
+                case RequestText() as text:
+                    self._ledger.take_text(text)
                 case Snapshot() as snapshot:
                     self._ledger.take_snapshot(snapshot, self._clock())
                     beats = [beat for beat in snapshot.beats if beat.name == SUPERVISOR]
@@ -170,4 +207,18 @@ class Telemetry:
         supervisor that comes up would answer every one of them."""
         if outbox := self._outboxes.pop(SUPERVISOR, None):
             outbox.close()
-        self._send(SUPERVISOR, AskSnapshot(self.inbox_name))
+        self._send(SUPERVISOR, AskSnapshot(self.inbox_name, history_s=HISTORY_S))
+
+
+def remove_dead_inboxes(run: Path) -> None:
+    """Consoles that were killed could not take their inboxes away: where nobody listens any more,
+    we do."""
+    for path in run.glob("console-*.inbox"):
+        with socket.socket(socket.AF_UNIX) as caller:
+            caller.settimeout(0.2)
+            try:
+                caller.connect(str(path))
+            except ConnectionRefusedError:
+                path.unlink(missing_ok=True)
+            except OSError:
+                continue  # busy, or not ours to judge

@@ -28,7 +28,7 @@ from ..pipeline.messages import (
     StopPipeline,
     Telemetry,
 )
-from . import launcher, units
+from . import launcher, session, units
 from .lock import is_running
 from .logbook import Logbook
 from .remote import NotRunning, Remote
@@ -44,12 +44,9 @@ STOP_SECONDS = 60.0
 # --- console ------------------------------------------------------------------------------------
 
 
-def console(config: Config, fps: float, theme: str | None, *, start: bool) -> int:
+def console(config: Config, given: argparse.Namespace, *, start: bool) -> int:
     """Opens the screen; starts the pipeline before it where `start` and none runs."""
-    if not sys.stdin.isatty() or not sys.stdout.isatty():
-        raise OperatorError(
-            "the console needs a terminal", "without one: loraconsole up, status, prompt, logs"
-        )
+    session.need_terminal("without one: loraconsole up, status, prompt, logs")
     running = is_running(config.run_path)
     if not start and not running:
         raise NotRunning(f"no pipeline runs in {config.run}", "start one with: loraconsole")
@@ -61,9 +58,7 @@ def console(config: Config, fps: float, theme: str | None, *, start: bool) -> in
             config = Config.load(config.run)  # what runs, not what this command line says
         else:
             launcher.start(config)
-        from .app import ConsoleApp
-
-        choice = ConsoleApp(config, fps=fps, theme=theme).run()
+        choice = session.show(config, given)
     except OperatorError:
         curtain.lower()
         raise
@@ -304,6 +299,34 @@ def _print_status(config: Config, snapshot: Snapshot) -> None:
             f"{used} of {router.pages_total} pages used; run directory {config.run}"
         )
     screen.print(table)
+
+
+def where(config: Config, as_json: bool) -> int:
+    """Where the pipeline is and how it is reached; works where none runs too."""
+    from .tunnel import find
+
+    is_there = is_running(config.run_path)
+    url = ""
+    if is_there:
+        with contextlib.suppress(OperatorError):
+            snapshot = take_snapshot(config)
+            url = snapshot.server.url if snapshot.server else ""
+    place = find(config, is_there, url)
+    if as_json:
+        print_json(msgspec.structs.asdict(place))
+        return 0
+    rows = {
+        "run directory": place.run,
+        "pipeline": "runs" if place.is_running else "does not run",
+        "model": place.model,
+        "address": place.url or "none now",
+        "logs": f"{place.run}/logs",
+        "history": f"{place.run}/history",
+        "from elsewhere": f"loraconsole attach --ssh {place.host}",
+    }
+    for name, value in rows.items():
+        print(f"{name:<15} {value}")
+    return 0
 
 
 def logs(config: Config, process: str | None, follow: bool, lines: int, as_json: bool) -> int:

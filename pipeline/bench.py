@@ -14,6 +14,7 @@ import json
 import os
 import statistics
 import sys
+import time
 from pathlib import Path
 
 import msgspec
@@ -22,9 +23,12 @@ from tqdm import tqdm
 from . import profile_table
 from .client import Client
 from .config import OperatorError, UsageError
-from .figures import SLO_SECONDS, Result, summarise
+from .figures import SLO_SECONDS, Result, Timeline, live, summarise
 from .load import Load, above_zero, add_flags, is_chat, make_loads, positive
 from .results import ResultFile, Row, RunConfig, describe
+
+LIVE_SECONDS = 0.25
+"""At least so long between two lines of --live."""
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -73,6 +77,9 @@ def make_parser() -> argparse.ArgumentParser:
     out.add_argument("--append", action="store_true", help="what --out does anyway (S-LoRA's flag)")
     out.add_argument("--again", action="store_true", help="run what is there once more")
     out.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    out.add_argument(
+        "--live", action="store_true", help="how far it is, as lines of JSON on stdout; no table"
+    )
     profile_table.add_flags(parser.add_argument_group("profile"))
     return parser
 
@@ -97,7 +104,7 @@ def main() -> None:
         code = 130
     if given.json and not (code and not rows):
         print(json.dumps([msgspec.to_builtins(row) for row in rows]))
-    elif rows:
+    elif rows and not given.live:
         print_table(rows)
     sys.exit(code)
 
@@ -143,7 +150,16 @@ async def run_all(given: argparse.Namespace, rows: list[Row]) -> None:
                 rows.append(row)
                 continue
             bar.set_description(f"{config.server} {describe(config)} {config.round + 1}/{rounds}")
-            lines, seconds = await client.run(load.workload, load.concurrency, bar.update)
+            seen = Watcher(describe(config), len(rows) + 1, len(jobs), len(load.workload))
+
+            def ended(line: Timeline, seen: Watcher = seen) -> None:
+                bar.update()
+                if given.live:
+                    seen.ended(line)
+
+            if given.live:
+                seen.tell()
+            lines, seconds = await client.run(load.workload, load.concurrency, ended)
             result = summarise(
                 lines,
                 seconds,
@@ -154,6 +170,34 @@ async def run_all(given: argparse.Namespace, rows: list[Row]) -> None:
             rows.append(Row(config, result))
             if kept:
                 kept.append(rows[-1])
+
+
+class Watcher:
+    """Tells how far a run is, a `Live` as a line of JSON on stdout: for a program that watches."""
+
+    def __init__(self, load: str, run: int, runs: int, total: int) -> None:
+        self._load, self._run, self._runs, self._total = load, run, runs, total
+        self._lines: list[Timeline] = []
+        self._started = time.perf_counter()
+        self._told = 0.0
+
+    def ended(self, line: Timeline) -> None:
+        self._lines.append(line)
+        is_last = len(self._lines) == self._total
+        if is_last or time.perf_counter() - self._told >= LIVE_SECONDS:
+            self.tell()
+
+    def tell(self) -> None:
+        self._told = time.perf_counter()
+        now = live(
+            self._lines,
+            load=self._load,
+            run=self._run,
+            runs=self._runs,
+            total=self._total,
+            seconds=self._told - self._started,
+        )
+        print(msgspec.json.encode(now).decode(), flush=True)
 
 
 def _config(given: argparse.Namespace, label: str, load: Load, number: int) -> RunConfig:

@@ -123,16 +123,17 @@ class Client:
         self,
         workload: Workload,
         concurrency: int | None,
-        done: Callable[[], object] = lambda: None,
+        done: Callable[[Timeline], object] = lambda _: None,
     ) -> tuple[list[Timeline], float]:
         """Every request's timeline and the seconds that all took; an open loop where `concurrency`
-        is None. Raises `OperatorError` where every request fails."""
+        is None. `done` is called with each as it ends. Raises `OperatorError` where every
+        request fails."""
         lines: list[Timeline] = []
         started = time.perf_counter()
 
         async def one(number: int, arrival: Arrival, due: float) -> None:
             lines.append(await self._ask(number, arrival, due, chat=workload.chat))
-            done()
+            done(lines[-1])
 
         async with asyncio.TaskGroup() as group:
             if concurrency is None:

@@ -159,6 +159,49 @@ def summarise(
     )
 
 
+class Live(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a run is: what `bench --live` tells whoever watches. Counts are of requests; the
+    percentiles of those that have ended, milliseconds."""
+
+    load: str
+    run: int
+    """From 1."""
+    runs: int
+    done: int
+    total: int
+    seconds: float
+    errors: int = 0
+    tokens: int = 0
+    ttft_ms: tuple[float | None, float | None, float | None] = (None, None, None)
+    """50th, 90th, 99th; so are the next."""
+    inter_token_ms: tuple[float | None, float | None, float | None] = (None, None, None)
+
+
+def live(
+    lines: Sequence[Timeline], *, load: str, run: int, runs: int, total: int, seconds: float
+) -> Live:
+    """From the requests of a run that have ended so far."""
+    good = [line for line in lines if not line.error]
+    ttft = [line.ttft * 1e3 for line in good if line.chunks]
+    gaps = [(b - a) * 1e3 for line in good for a, b in itertools.pairwise(line.chunks)]
+
+    def three(values: list[float]) -> tuple[float | None, float | None, float | None]:
+        return percentile(values, 50), percentile(values, 90), percentile(values, 99)
+
+    return Live(
+        load=load,
+        run=run,
+        runs=runs,
+        done=len(lines),
+        total=total,
+        seconds=round(seconds, 3),
+        errors=len(lines) - len(good),
+        tokens=sum(line.tokens for line in good),
+        ttft_ms=three(ttft),
+        inter_token_ms=three(gaps),
+    )
+
+
 def _adapter(lines: list[Timeline], until: float) -> AdapterResult:
     served = sum(amount for line in lines for at, amount in line.service() if at <= until)
     first = [line.ttft * 1e3 for line in lines if line.chunks and not line.error]

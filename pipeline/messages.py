@@ -761,6 +761,10 @@ class RequestView(Row, frozen=True):
     num_output: int
     max_tokens: int
     pages: int
+    adapter_at: float | None = None
+    """When its adapter came to be in the pool; None where it was there already, or is not yet."""
+    admitted_at: float | None = None
+    """When it left the queue for the first time."""
 
 
 class BatchView(Message, frozen=True):
@@ -793,6 +797,12 @@ class AdapterView(Row, frozen=True):
     merged: bool = False
     """A copy of the weights with it merged is kept for steps of its own."""
     warning: str = ""
+    hits: int = 0
+    """Requests that found it in the pool when they came."""
+    placements: int = 0
+    """How often it was copied into the pool."""
+    service: float | None = None
+    """Under `vtc_fair`, its counter: weighted tokens, what it was given by its weight."""
 
 
 class AdapterTable(Message, frozen=True):
@@ -893,11 +903,58 @@ class LogLines(Message, frozen=True):
 # --- console <-> supervisor ---------------------------------------------------------------------
 
 
+class AskText(Message, frozen=True, kw_only=True):
+    """console -> server: what was a request asked, and what has it answered from character
+    `offset` on? Answered by a `RequestText` to inbox `reply_to`."""
+
+    request_id: str
+    reply_to: str
+    offset: int = 0
+    with_prompt: bool = True
+
+
+class RequestText(Message, frozen=True, kw_only=True):
+    """A request in words. One that the server does not know (any more) has ended."""
+
+    request_id: str
+    prompt: str = ""
+    """With the chat template's marks, as the model reads it; empty unless asked for."""
+    offset: int = 0
+    text: str = ""
+    ended: bool = False
+
+
+class Moment(Row, frozen=True, gc=False):
+    """One second of the pipeline, for plots of what was before a console came. Means over its
+    steps (rank 0's) in milliseconds; None where there was none."""
+
+    at: float
+    running: int
+    waiting: int
+    decode_tokens_s: float
+    prefill_tokens_s: float
+    requests_s: float
+    pages_kv: int
+    pages_adapters: int
+    steps: int
+    host_ms: float | None = None
+    copy_ms: float | None = None
+    launch_ms: float | None = None
+    busy_ms: float | None = None
+    sync_ms: float | None = None
+    most_sync_ms: float | None = None
+    """The longest wait of the second: what a mean would hide."""
+    read_bytes_s: float | None = None
+    lora_tax: float | None = None
+
+
 class AskSnapshot(Message, frozen=True):
-    """Send me a `Snapshot`, to inbox `reply_to`, with at most `log_lines` lines of log."""
+    """Send me a `Snapshot`, to inbox `reply_to`, with at most `log_lines` lines of log and the
+    moments of the last `history_s` seconds."""
 
     reply_to: str
     log_lines: int = 500
+    history_s: float = 0.0
 
 
 class Snapshot(Message, frozen=True, kw_only=True):
@@ -918,6 +975,8 @@ class Snapshot(Message, frozen=True, kw_only=True):
     progress: tuple[Progress, ...]
     events: tuple[Event, ...]
     logs: tuple[LogLine, ...]
+    moments: tuple[Moment, ...] = ()
+    """A second each, oldest first; as many as were asked for."""
 
 
 class RestartProcess(Message, frozen=True):
@@ -1048,9 +1107,11 @@ ToWorker: TypeAlias = (
     | Batch
 )
 ToDetokenizer: TypeAlias = SpansOrder | Introduce | OpenStream | StreamTokens | CloseStream
-ToServer: TypeAlias = SpansOrder | SpansReply | Introduce | TextDeltas | Refused | AdapterReply
+ToServer: TypeAlias = (
+    SpansOrder | SpansReply | Introduce | TextDeltas | Refused | AdapterReply | AskText
+)
 ToSupervisor: TypeAlias = AskSnapshot | RestartProcess | StopPipeline
-ToConsole: TypeAlias = Snapshot | AdapterReply | SpansReply
+ToConsole: TypeAlias = Snapshot | AdapterReply | SpansReply | RequestText
 Telemetry: TypeAlias = (
     Beat
     | ServerStats

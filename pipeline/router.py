@@ -27,6 +27,7 @@ from .messages import (
     AdapterReply,
     AdapterState,
     AdapterTable,
+    AdapterView,
     AnswerHeard,
     Batch,
     CloseStream,
@@ -600,8 +601,15 @@ class Router(Process):
             await asyncio.sleep(VIEW_SECONDS)
 
     def _table(self) -> AdapterTable:
-        registry = self.registry
-        return AdapterTable(self.clock(), self.config.model, registry.views(), registry.base.view())
+        registry, counters = self.registry, self.scheduler.policy.counters
+
+        def counted(view: AdapterView) -> AdapterView:
+            service = counters.get(view.name)
+            return view if service is None else msgspec.structs.replace(view, service=service)
+
+        views = tuple(map(counted, registry.views())) if counters else registry.views()
+        base = counted(registry.base.view())
+        return AdapterTable(self.clock(), self.config.model, views, base)
 
     def publish_stats(self) -> None:
         scheduler = self.scheduler

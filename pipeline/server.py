@@ -29,6 +29,7 @@ from .messages import (
     AdapterReply,
     AdapterTable,
     AnswerHeard,
+    AskText,
     Beat,
     Introduce,
     Order,
@@ -37,6 +38,7 @@ from .messages import (
     Ready,
     Refused,
     Request,
+    RequestText,
     RouterStats,
     SamplingParams,
     ServerStats,
@@ -61,6 +63,8 @@ SPANS_SECONDS = 5.0
 """A process that is still loading does not hear an order."""
 RECENT_STEPS = 256
 """Decode steps whose medians a scrape gets: some seconds of serving."""
+LOOKED_AT = 16
+"""Requests that a console has opened are kept so many, for their last words."""
 STALE_SECONDS = 3.0
 """A process that has not beaten for this long is not counted on."""
 
@@ -96,6 +100,7 @@ class Server(Process):
         """Of the first worker: the ranks work in lockstep."""
         self.sync_waits: dict[str, tuple[int, float]] = {}
         """How often, and seconds in all, the first worker waited at each of its sync points."""
+        self._looked_at: dict[str, Stream] = {}
         self._orders: dict[str, asyncio.Future[AdapterReply]] = {}
         self._spans_heard: dict[str, asyncio.Queue[SpansReply]] = {}
         self._beats: dict[str, Beat] = {}
@@ -161,6 +166,8 @@ class Server(Process):
                     self._take_views(reply)
                     if (waiting := self._orders.get(reply.order)) and not waiting.done():
                         waiting.set_result(reply)
+                case AskText() as question:
+                    self._tell_text(question)
                 case SpansReply() as answer:
                     if heard := self._spans_heard.get(answer.order):
                         heard.put_nowait(answer)
@@ -174,6 +181,28 @@ class Server(Process):
         self._watching.cancel()
         await asyncio.wait([self._serving, self._watching])
         self._watch.close()
+
+    def _tell_text(self, question: AskText) -> None:
+        """To a console that looks at a request, or looked at one that has ended since."""
+        request_id = question.request_id
+        stream = self.streams.get(request_id)
+        if stream is not None:
+            self._looked_at[request_id] = stream
+            while len(self._looked_at) > LOOKED_AT:
+                self._looked_at.pop(next(iter(self._looked_at)))
+        stream = stream or self._looked_at.get(request_id)
+        reply = RequestText(request_id=request_id, offset=question.offset, ended=True)
+        if stream is not None:
+            prompt = stream.request.prompt_ids if question.with_prompt else ()
+            reply = RequestText(
+                request_id=request_id,
+                prompt=self.tokenizer.decode(prompt, skip_special_tokens=False),
+                offset=question.offset,
+                text=stream.text[question.offset :],
+                ended=stream.ended or request_id not in self.streams,
+            )
+        with contextlib.suppress(InboxFull):  # a console that has gone
+            self.outbox(question.reply_to).send(reply)
 
     def _deliver(self, delta: TextDelta) -> None:
         if delta.finish_reason:

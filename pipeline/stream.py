@@ -25,6 +25,7 @@ class Stream:
         self.last_token: float | None = None
         self.num_tokens = 0
         self.num_chars = 0
+        self._pieces: list[str] = []
         self.ended = False
         self._index = index
         self._sink = sink
@@ -36,11 +37,20 @@ class Stream:
             return False
         known = self.num_chars - delta.offset
         fresh = msgspec.structs.replace(delta, text=delta.text[known:]) if known > 0 else delta
+        if fresh.text:
+            self._pieces.append(fresh.text)
         self.num_tokens = max(self.num_tokens, delta.num_tokens)
         self.num_chars = max(self.num_chars, delta.offset + len(delta.text))
         self.ended = delta.finish_reason is not None
         self._sink.put_nowait((self._index, fresh))
         return True
+
+    @property
+    def text(self) -> str:
+        """All text so far."""
+        if len(self._pieces) > 1:
+            self._pieces = ["".join(self._pieces)]
+        return self._pieces[0] if self._pieces else ""
 
     def refuse(self, refused: Refused) -> None:
         self.ended = True

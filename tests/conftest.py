@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +22,9 @@ sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry or ".") != R
 if not os.path.exists("/dev/nvidiactl"):
     # Before anything imports Triton: without a GPU its kernels run in its interpreter.
     os.environ.setdefault("TRITON_INTERPRET", "1")
+
+# What is asked in tests is not to stand among what their operator asked.
+os.environ["XDG_DATA_HOME"] = tempfile.mkdtemp(prefix="loraconsole-data-")
 
 from loraconsole.pipeline.config import Config  # noqa: E402  # only found right from here on
 from loraconsole.pipeline.fetch import resolve  # noqa: E402

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import shutil
+import tempfile
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
 
-from fake_ring import Scenario, Story
 from textual.pilot import Pilot
 
 from loraconsole.console.app import ConsoleApp
+from loraconsole.console.mock import MockRing
+from loraconsole.console.story import Scenario, Story
 from loraconsole.pipeline.config import Config
-from loraconsole.pipeline.messages import Order
+from loraconsole.pipeline.messages import AskText, Order
 
 START = 1_790_000_000.0
 RUN = "/run/loraconsole"
@@ -23,9 +29,13 @@ KEYS = {
     "Latency": "3",
     "Adapters": "4",
     "Prompt": "5",
+    "Bench": "6",
     "Logs": "7",
     "Processes": "8",
 }
+
+
+Act = Callable[["StagedApp", Pilot[str]], Coroutine[Any, Any, None]]
 
 
 class StagedApp(ConsoleApp):
@@ -42,6 +52,7 @@ class StagedApp(ConsoleApp):
         self.ordered: list[Order] = []
         """Orders to the router, in the order they were given; the story obeys at once."""
         self.telemetry.order = self._obey  # type: ignore[method-assign]
+        self.telemetry.ask_text = self._tell_text  # type: ignore[method-assign]
         self.advance(seconds)
         self.ledger.drain_events()
 
@@ -49,6 +60,13 @@ class StagedApp(ConsoleApp):
         self.ordered.append(order)
         if self.story and (reply := self.story.obey(order)):
             self.call_later(self.orders.answered, reply)
+
+    def _tell_text(self, request_id: str, offset: int) -> None:
+        if self.story:
+            question = AskText(
+                request_id=request_id, reply_to="", offset=offset, with_prompt=not offset
+            )
+            self.ledger.take_text(self.story.text(question))
 
     def advance(self, seconds: float) -> None:
         """The story goes on; what it tells is heard, and drawn where something is mounted."""
@@ -81,3 +99,47 @@ async def staged(
 def screen_text(app: ConsoleApp) -> str:
     """What is to be seen, without its styles."""
     return "\n".join(strip.text.rstrip() for strip in app.screen._compositor.render_strips())
+
+
+def on_stage(act: Act, **options: Any) -> None:
+    async def main() -> None:
+        async with staged(**options) as (app, pilot):
+            await act(app, pilot)
+
+    asyncio.run(main())
+
+
+def with_a_ring(
+    act: Callable[[ConsoleApp, Pilot[str]], Coroutine[Any, Any, None]],
+    pace: float = 60.0,
+    asked: list[dict[str, Any]] | None = None,
+) -> None:
+    """The prompt talks to a real HTTP server, heard of through real telemetry."""
+
+    async def main() -> None:
+        run = Path(tempfile.mkdtemp(prefix="lc-"))
+        config = Config(run=str(run), port=0)
+        ring = MockRing(config, Story("busy", rows=4, start=time.time()), tokens_per_second=pace)
+        ring.asked = [] if asked is None else asked
+        task = asyncio.create_task(ring.main())
+        app = ConsoleApp(config)
+        try:
+            async with app.run_test(size=(120, 40), notifications=True) as pilot:
+                await wait(lambda: app.board.server is not None and bool(app.board.adapters))
+                await pilot.press("5")
+                await pilot.pause()
+                await act(app, pilot)
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+            shutil.rmtree(run, ignore_errors=True)
+
+    asyncio.run(main())
+
+
+async def wait(holds: Callable[[], bool], seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, "not in time"
+        await asyncio.sleep(0.05)

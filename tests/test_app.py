@@ -18,7 +18,7 @@ from loraconsole.console.dialogs import ChoiceDialog, HelpDialog
 from loraconsole.console.inks import Desk
 from loraconsole.console.pane import Pane
 from loraconsole.pipeline.config import Config
-from loraconsole.pipeline.messages import Event
+from loraconsole.pipeline.messages import Drain, Event, ProcessState, Resume
 
 Act = Callable[[StagedApp, Pilot[str]], Coroutine[Any, Any, None]]
 
@@ -38,7 +38,7 @@ class Orders:
 
     def __init__(self, app: ConsoleApp, monkeypatch: pytest.MonkeyPatch) -> None:
         self.given: list[tuple[str, ...]] = []
-        for name in ("restart", "abort", "stop"):
+        for name in ("restart", "abort", "stop", "tell_router"):
             monkeypatch.setattr(app.telemetry, name, self._take(name))
 
     def _take(self, name: str) -> Callable[..., None]:
@@ -115,7 +115,7 @@ def test_lines_that_did_not_change_are_not_drawn_again() -> None:
 
 def test_a_frame_is_due_only_when_something_moved_or_after_a_while() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
-        app._pace.answered(0.0)
+        app.pace.answered(0.0)
         app.tick()
         app._drawn_at = app._drawn_at - 0.5
         frames = app.header.frames
@@ -124,7 +124,7 @@ def test_a_frame_is_due_only_when_something_moved_or_after_a_while() -> None:
         app._drawn_at -= QUIET_SECONDS
         app.tick()
         assert app.header.frames == frames + 1
-        app._pace.answered(0.0)
+        app.pace.answered(0.0)
         app.ledger.take(Event(app.now, "info", "router", "moved"), app.now)
         app.tick()
         assert app.header.frames == frames + 2
@@ -182,6 +182,30 @@ def test_space_freezes_the_view_but_not_the_books() -> None:
         assert screen_text(app).splitlines()[2:] != lines
 
     on_stage(act, panel="Logs")
+
+
+def test_z_gives_the_panel_to_one_pane_after_the_other() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        panel = app.active_panel
+        before = {pane: pane.region for pane in panel.panes if pane.display}
+        assert app.screen.focused is None
+        for pane in before:
+            await pilot.press("z")
+            await pilot.pause()
+            assert panel.zoomed is pane and pane.size == panel.size
+            assert [other for other in panel.panes if other.display] == [pane]
+            assert pane.frames and screen_text(app).splitlines()[2].startswith("╭")
+        await pilot.press("z")  # behind the last one
+        await pilot.pause()
+        assert {pane: pane.region for pane in panel.panes if pane.display} == before
+        await pilot.press("tab", "z")  # the pane that has the keyboard first
+        await pilot.pause()
+        assert panel.zoomed is app.screen.focused
+        await pilot.press("escape")
+        await pilot.pause()
+        assert {pane: pane.region for pane in panel.panes if pane.display} == before
+
+    on_stage(act)
 
 
 def test_t_goes_round_all_themes() -> None:
@@ -333,6 +357,40 @@ def test_a_process_is_restarted_after_a_yes(monkeypatch: pytest.MonkeyPatch) -> 
         await pilot.press("X", "enter")
         await pilot.pause()
         assert orders.given[1:] == [("stop",)]
+
+    on_stage(act, panel="Processes")
+
+
+@pytest.mark.parametrize(
+    ("downs", "loss"),
+    [
+        (2, "24 live requests wait meanwhile"),
+        (3, "their text is told again. Nothing is lost"),
+        (4, "24 live requests END with an error"),
+        (5, "24 open streams BREAK"),
+    ],
+)
+def test_what_a_restart_costs_is_said_before_it(downs: int, loss: str) -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        await pilot.press(*["down"] * downs, "r")
+        await pilot.pause()
+        box = app.screen.query_one("Static.body")
+        assert loss in str(box.render())
+
+    on_stage(act, panel="Processes")
+
+
+def test_draining_is_asked_for_and_undone(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        orders = Orders(app, monkeypatch)
+        await pilot.press("d", "y")
+        await pilot.pause()
+        app.story._set("router", ProcessState.DRAINING, "admitting nothing new")  # type: ignore[union-attr]
+        app.advance(1.0)
+        app.show()
+        await pilot.press("d")
+        await pilot.pause()
+        assert orders.given == [("tell_router", Drain()), ("tell_router", Resume())]
 
     on_stage(act, panel="Processes")
 

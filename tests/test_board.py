@@ -4,7 +4,6 @@ import math
 
 import msgspec
 import pytest
-from fake_ring import ADAPTERS, Scenario, Story
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,6 +18,7 @@ from loraconsole.console.history import (
     percentile,
 )
 from loraconsole.console.ledger import LOG_LINES, STEPS, Ledger
+from loraconsole.console.story import ADAPTERS, Scenario, Story
 from loraconsole.pipeline.messages import (
     LATENCY_BUCKETS_MS,
     Beat,
@@ -27,6 +27,7 @@ from loraconsole.pipeline.messages import (
     LogLines,
     ProcessState,
     Progress,
+    RequestText,
 )
 
 START = 1_790_000_000.0
@@ -446,3 +447,20 @@ def test_an_area_rises_and_hangs() -> None:
 
 def test_an_axis_is_a_round_number() -> None:
     assert [plot.top_of(value) for value in (0, 0.3, 7, 18, 42, 637)] == [1, 0.5, 10, 20, 50, 1000]
+
+
+# --- a request's words --------------------------------------------------------------------------
+
+
+def test_a_requests_words_grow_and_answers_that_crossed_are_passed_over() -> None:
+    ledger = Ledger("/run/here")
+    ledger.take_text(RequestText(request_id="a", prompt="why?", text="Because"))
+    ledger.take_text(RequestText(request_id="a", offset=7, text=" so"))
+    ledger.take_text(RequestText(request_id="a", offset=7, text=" so it"))  # asked before " so"
+    ledger.take_text(RequestText(request_id="a", offset=10, ended=True))
+    opened = ledger.board(START).opened
+    assert opened == RequestText(request_id="a", prompt="why?", text="Because so", ended=True)
+    ledger.take_text(RequestText(request_id="b", offset=3, text="late"))  # its head is missing
+    assert ledger.board(START).opened == opened
+    ledger.take_text(RequestText(request_id="b", prompt="who?", text="Me"))
+    assert ledger.board(START).opened == RequestText(request_id="b", prompt="who?", text="Me")

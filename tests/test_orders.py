@@ -8,13 +8,13 @@ from typing import Any
 
 import msgspec
 import pytest
-from fake_ring import Story
 from stage import START
 
 from loraconsole.console import adapter_verbs
 from loraconsole.console.__main__ import parse
 from loraconsole.console.ledger import Ledger
 from loraconsole.console.orders import GRACE_SECONDS, QUICK_SECONDS, SLOW_SECONDS, Orders
+from loraconsole.console.story import Story
 from loraconsole.pipeline.messages import (
     AdapterOrder,
     AdapterReply,

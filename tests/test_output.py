@@ -9,7 +9,6 @@ from typing import Any
 
 import pyte
 import pytest
-from fake_ring import Story
 from rich.console import Console
 from rich.segment import Segment
 from rich.style import Style
@@ -24,6 +23,7 @@ from loraconsole.console.app import ConsoleApp
 from loraconsole.console.output import ScreenMemory
 from loraconsole.console.pace import LOST_SECONDS, Pace
 from loraconsole.console.panels.answer import AnswerBox
+from loraconsole.console.story import Story
 from loraconsole.pipeline.config import Config
 
 WIDTH, HEIGHT = 40, 6

@@ -5,19 +5,21 @@ import random
 import struct
 import time
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
-from fake_ring import Story
 from hypothesis import given
 from hypothesis import strategies as st
 from stage import START, StagedApp, screen_text, staged
 from textual.pilot import Pilot
 
+from loraconsole.console.chronicle import Chronicle
 from loraconsole.console.ledger import Ledger
 from loraconsole.console.pages import ADAPTER, FREE, KV, Cell, PageMap, Share, pages_a_cell
 from loraconsole.console.panels.pool import PoolPane
+from loraconsole.console.story import Story
 from loraconsole.console.supervisor import Memory
 from loraconsole.pipeline.messages import PageOwner, PoolMap
 
@@ -134,8 +136,8 @@ def test_the_same_map_again_moves_nothing_and_a_new_router_has_none() -> None:
     assert ledger.board(START + 4).pool is None
 
 
-def test_a_late_console_is_told_the_map_by_the_supervisor() -> None:
-    story, memory = Story("busy", start=START), Memory()
+def test_a_late_console_is_told_the_map_by_the_supervisor(tmp_path: Path) -> None:
+    story, memory = Story("busy", start=START), Memory(Chronicle(tmp_path, START))
     for _, message in story.advance(START + 3):
         memory.take(message)  # type: ignore[arg-type]
     assert memory.pool is not None

@@ -1,18 +1,11 @@
 """Each panel: what it shows of the board, and what its own keys do."""
 
-import asyncio
-import shutil
-import tempfile
-import time
-from collections.abc import Callable, Coroutine
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
-from fake_ring import FakeRing, Scenario, Story
-from stage import START, StagedApp, screen_text, staged
+from stage import START, StagedApp, on_stage, screen_text, wait, with_a_ring
 from textual import events
 from textual.pilot import Pilot
 from textual.widgets import Button, Input, Markdown
@@ -20,21 +13,22 @@ from textual.widgets import Button, Input, Markdown
 from loraconsole.console import units
 from loraconsole.console.answers import Answer, WrappedText, hard_breaks
 from loraconsole.console.app import ConsoleApp
-from loraconsole.console.board import Board
+from loraconsole.console.board import Board, RequestRow
 from loraconsole.console.dialogs import LiveDialog
 from loraconsole.console.inks import INKS, Desk
 from loraconsole.console.ledger import Ledger
 from loraconsole.console.pane import Line, Pane, crop, length
 from loraconsole.console.panels.adapters import AdapterTable
 from loraconsole.console.panels.answer import AnswerBox
-from loraconsole.console.panels.batch import BatchTable
+from loraconsole.console.panels.batch import BatchTable, stages
 from loraconsole.console.panels.editor import PromptEditor
 from loraconsole.console.panels.latency import FlamePane, HistogramPane, PartsPane
 from loraconsole.console.panels.logs import LogPane
 from loraconsole.console.panels.models import ModelsPane
 from loraconsole.console.panels.processes import ProcessTable, TailPane
+from loraconsole.console.story import Scenario
 from loraconsole.console.table import FilterInput
-from loraconsole.pipeline.config import Config
+from loraconsole.console.transcripts import open_default
 from loraconsole.pipeline.messages import (
     AdapterState,
     LoadAdapter,
@@ -45,22 +39,14 @@ from loraconsole.pipeline.messages import (
     PlanAdapters,
     Progress,
     ReloadAdapter,
+    RequestView,
     UnloadAdapter,
     VerifyAdapter,
 )
 from loraconsole.pipeline.messages import AdapterTable as AdapterMessage
 
-Act = Callable[[StagedApp, Pilot[str]], Coroutine[Any, Any, None]]
 SIZES = [(80, 24), (120, 40), (200, 60), (40, 10)]
 STATES: list[Scenario | None] = ["empty", "loading", "failed", None]
-
-
-def on_stage(act: Act, **options: Any) -> None:
-    async def main() -> None:
-        async with staged(**options) as (app, pilot):
-            await act(app, pilot)
-
-    asyncio.run(main())
 
 
 # --- all of them --------------------------------------------------------------------------------
@@ -178,11 +164,20 @@ def test_a_request_opens_with_all_its_details_and_goes_on_living() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         await pilot.press("enter")
         await pilot.pause()
+        app.show()
+        await pilot.pause()
         assert isinstance(app.screen, LiveDialog)
         view = app.board.requests[0].view
         text = screen_text(app)
-        for wanted in (view.request_id, f"{view.num_prompt} tokens", "timeline", "decode"):
+        for wanted in (
+            *(view.request_id, f"{view.num_prompt} tokens", "timeline"),
+            *("load", "queue", "prefill", "decode", "capital of Spain", "You asked:"),
+        ):
             assert wanted in text
+        before = len(app.board.opened.text)  # type: ignore[union-attr]
+        app.advance(1.0)
+        app.screen._ask()  # type: ignore[attr-defined]  # its timer's turn
+        assert len(app.ledger.board(app.now).opened.text) > before  # type: ignore[union-attr]
         app.story.abort(view.request_id)  # type: ignore[union-attr]
         app.advance(1.0)
         app.show()
@@ -192,6 +187,39 @@ def test_a_request_opens_with_all_its_details_and_goes_on_living() -> None:
         assert isinstance(app.screen, Desk)
 
     on_stage(act, panel="Batch", seconds=2.0)
+
+
+def test_an_open_request_is_copied_and_aborted_from_its_dialog() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        given: list[str] = []
+        app.telemetry.abort = given.append  # type: ignore[method-assign]
+        await pilot.press("enter")
+        await pilot.pause()
+        app.show()
+        await pilot.press("y")
+        assert app.clipboard == app.board.opened.text != ""  # type: ignore[union-attr]
+        await pilot.press("x", "y")
+        await pilot.pause()
+        assert given == [app.board.requests[0].view.request_id]
+        assert isinstance(app.screen, LiveDialog)
+
+    on_stage(act, panel="Batch", seconds=2.0)
+
+
+def test_the_parts_of_a_requests_life_add_up_to_its_age() -> None:
+    view = RequestView("r-1", "sql", "waiting", "", START, None, 9, 0, 0, 64, 0)
+
+    def parts(age_s: float, **changes: float) -> dict[str, float]:
+        row = RequestRow(msgspec.structs.replace(view, **changes), age_s, 0.0)
+        found = {stage.name: round(stage.seconds, 3) for stage in stages(row, "base")}
+        assert sum(found.values()) == pytest.approx(age_s)
+        return found
+
+    assert parts(3.0) == {"load": 0, "queue": 3, "prefill": 0, "decode": 0}
+    placed = {"adapter_at": START + 1.0, "admitted_at": START + 1.5}
+    assert parts(2.0, **placed) == {"load": 1, "queue": 0.5, "prefill": 0.5, "decode": 0}
+    placed["first_token_at"] = START + 2.5
+    assert parts(9.0, **placed) == {"load": 1, "queue": 0.5, "prefill": 1, "decode": 6.5}
 
 
 # --- latency ------------------------------------------------------------------------------------
@@ -599,6 +627,8 @@ def test_processes_show_how_they_are_and_what_they_said_last() -> None:
         await pilot.press("enter")
         await pilot.pause()
         assert "last exit code 1" in screen_text(app)
+        assert "what happened" in screen_text(app)
+        assert "worker-0 fell, again in 4 s" in screen_text(app)
 
     on_stage(act, panel="Processes", scenario="failed")
 
@@ -675,6 +705,96 @@ def test_lines_that_were_never_heard_leave_a_mark() -> None:
     on_stage(act, panel="Logs")
 
 
+def test_a_search_goes_from_hit_to_hit_and_marks_them() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        pane = app.active_panel.query_one(LogPane)
+        hits = [entry.number for entry in pane._kept if "swept" in entry.text]
+        assert len(hits) > 20  # more than a screenful, with what lies between
+        await pilot.press("s", *"swept", "enter")
+        await pilot.pause()
+        assert pane.has_focus and pane._hit == hits[-1]
+        assert f"search swept  {len(hits)} hits" in screen_text(app)
+        for wanted in reversed(hits[:-1]):
+            await pilot.press("n")
+            assert pane._hit == wanted
+            (drawn,) = [line for line in pane._drawn if line.ground == "cursor"]
+            assert ("swept", "peak") in drawn.spans
+        await pilot.press("n")  # there is no older one
+        assert pane._hit == hits[0]
+        await pilot.press("N", "y")
+        assert pane._hit == hits[1] and "swept 3 idle streams" in app.clipboard
+        await pilot.press("s", "left_square_bracket")
+        await pilot.pause()
+        assert "unterminated" in screen_text(app)
+        await pilot.press("escape")
+        await pilot.pause()
+        assert pane._hit is None and "search" not in screen_text(app).splitlines()[-2]
+
+    on_stage(act, panel="Logs", seconds=60.0)
+
+
+def test_logs_leap_through_time_and_show_one_process() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        pane = app.active_panel.query_one(LogPane)
+        newest = pane._kept[-1].at
+        await pilot.press("m")
+        assert pane._kept[pane._end() - 1].at == pytest.approx(newest - 60, abs=0.5)
+        await pilot.press("m", "M")
+        assert pane._kept[pane._end() - 1].at == pytest.approx(newest - 60, abs=0.5)
+        await pilot.press("h")  # before all of them: the oldest page
+        assert pane._end() == pane._page
+        await pilot.press("H")
+        assert pane._bottom is None and "following" in screen_text(app)
+        await pilot.press("p", "p", "p")
+        assert {entry.source for entry in pane._kept} == {pane.process} == {"worker-0"}
+        assert "of worker-0" in screen_text(app)
+        await pilot.press("p", "p", "p", "p")
+        assert pane.process == "" and len(pane._kept) == len(app.board.logs)
+
+    on_stage(act, panel="Logs", seconds=200.0)
+
+
+def test_logs_are_wrapped_cleared_and_exported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        pane = app.active_panel.query_one(LogPane)
+        text = " ".join(f"word{n}" for n in range(30))
+        line = LogLine(app.board.logs[-1].number + 1, app.now, "router", "WARNING", text)
+        app.ledger.take(LogLines((line,)), app.now)
+        app.show()
+        assert "word29" not in screen_text(app)
+        await pilot.press("w")
+        await pilot.pause()
+        assert "word29" in screen_text(app)
+        await pilot.press("l", "l", "e")  # warnings and above
+        (exported,) = (tmp_path / "loraconsole" / "logs").iterdir()
+        lines = exported.read_text().splitlines()
+        assert len(lines) == len(pane._kept) and lines[-1].endswith(f"WARNING router {text}")
+        await pilot.press("c")
+        assert pane._kept == []
+        await pilot.press("c")
+        assert len(pane._kept) == len(lines)
+
+    on_stage(act, panel="Logs", size=(80, 24))
+
+
+def test_json_in_a_line_is_set_out_when_it_is_opened() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        number = app.board.logs[-1].number + 1
+        line = LogLine(number, app.now, "router", "INFO", 'decided {"free": 3, "why": "no room"}')
+        app.ledger.take(LogLines((line,)), app.now)
+        app.show()
+        await pilot.press("enter")
+        await pilot.pause()
+        assert '"free": 3,\n' not in screen_text(app) and '  "free": 3,' in screen_text(app)
+        assert '  "why": "no room"' in screen_text(app)
+
+    on_stage(act, panel="Logs")
+
+
 def test_a_log_line_cannot_command_the_terminal() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         text = "\x1b]0;owned\x07\x1b[2J\x1b[31mred\r\n"
@@ -714,39 +834,6 @@ def test_enter_shows_a_long_line_whole() -> None:
 # --- prompt -------------------------------------------------------------------------------------
 
 
-def with_a_ring(
-    act: Callable[[ConsoleApp, Pilot[str]], Coroutine[Any, Any, None]], pace: float = 60.0
-) -> None:
-    """The prompt talks to a real HTTP server, heard of through real telemetry."""
-
-    async def main() -> None:
-        run = Path(tempfile.mkdtemp(prefix="lc-"))
-        config = Config(run=str(run), port=0)
-        ring = FakeRing(config, Story("busy", rows=4, start=time.time()), tokens_per_second=pace)
-        task = asyncio.create_task(ring.main())
-        app = ConsoleApp(config)
-        try:
-            async with app.run_test(size=(120, 40), notifications=True) as pilot:
-                await wait(lambda: app.board.server is not None and bool(app.board.adapters))
-                await pilot.press("5")
-                await pilot.pause()
-                await act(app, pilot)
-        finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
-            shutil.rmtree(run, ignore_errors=True)
-
-    asyncio.run(main())
-
-
-async def wait(holds: Callable[[], bool], seconds: float = 10.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, "not in time"
-        await asyncio.sleep(0.05)
-
-
 def test_several_models_answer_side_by_side_and_become_markdown() -> None:
     async def act(app: ConsoleApp, pilot: Pilot[str]) -> None:
         models = app.active_panel.query_one(ModelsPane)
@@ -772,6 +859,57 @@ def test_several_models_answer_side_by_side_and_become_markdown() -> None:
         assert app.active_panel.query_one(PromptEditor).text == ""
 
     with_a_ring(act, pace=15.0)
+
+
+def test_a_conversation_goes_on_is_retried_kept_recalled_and_begun_anew() -> None:
+    asked: list[dict[str, Any]] = []
+
+    async def act(app: ConsoleApp, pilot: Pilot[str]) -> None:
+        panel = app.active_panel
+        editor = panel.query_one(PromptEditor)
+        panel.query_one(ModelsPane).chosen = {"haiku"}
+        panel.query_one("#logprobs", Input).value = "2"
+
+        async def whole(turns: int) -> None:
+            await wait(lambda: len(asked) == turns and not panel.is_live)
+            await pilot.pause()
+
+        await pilot.press(*"Who", "enter")
+        await whole(1)
+        await pilot.press(*"Why", "enter")
+        await whole(2)
+        first, second = (body["messages"] for body in asked)
+        assert [message["role"] for message in second] == ["user", "assistant", "user"]
+        assert second[0] == first[0] and "one row lights up" in second[1]["content"]
+        text = screen_text(app)
+        assert "▌ Who" in text and "▌ Why" in text  # the whole conversation is to be seen
+        await pilot.press("ctrl+t")
+        await whole(3)
+        assert asked[2]["messages"] == second  # what it said to "Why" is forgotten
+        assert asked[2]["logprobs"] and asked[2]["top_logprobs"] == 2
+        box = panel.query_one(AnswerBox)
+        box.query_one(Markdown).parent.focus()  # type: ignore[union-attr]
+        await pilot.press("l")
+        await pilot.pause()
+        assert '90.5 %  "Quiet "' in screen_text(app) and '"or" 8.2 %' in screen_text(app)
+        await pilot.press("l", "y")
+        assert app.clipboard == box.pane.answer.text != ""
+        editor.focus()
+        await pilot.press("ctrl+n", *"Whom", "enter")
+        await whole(4)
+        assert [message["content"] for message in asked[3]["messages"]] == ["Whom"]
+        await pilot.press("ctrl+r", *"lights", "down", "down", "enter")
+        await pilot.pause()
+        assert editor.text == "Who"
+        kept = open_default()
+        assert kept is not None
+        assert [turn.prompt for turn in reversed(kept.search("haiku", 4))] == [
+            *("Who", "Why", "Why", "Whom")
+        ]
+        assert len({turn.conversation for turn in kept.search("haiku", 4)}) == 2
+        kept.close()
+
+    with_a_ring(act, asked=asked)
 
 
 def test_a_line_that_arrives_in_one_piece_is_sent_and_the_next_one_kept() -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import stat
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -15,6 +17,11 @@ import pytest
 import zmq
 from prometheus_client.parser import text_string_to_metric_families
 from ring import ADAPTERS, BASE, Ring
+
+from loraconsole.console.recording import Tape
+from loraconsole.console.remote import Remote
+from loraconsole.pipeline.config import Config
+from loraconsole.pipeline.messages import Beat, RouterStats, Snapshot
 
 MODELS = (BASE, *ADAPTERS)
 QUESTIONS = ("What is the capital of Spain?", "Tell me about the sea.")
@@ -338,3 +345,30 @@ def test_a_second_up_is_refused(ring: Ring) -> None:
     assert done.returncode == 1
     assert "already runs" in done.stderr
     assert ring.http.get("/health").status_code == 200
+
+
+# --- what a run keeps of itself
+
+
+def test_a_run_keeps_its_past_and_can_be_recorded(ring: Ring, tmp_path: Path) -> None:
+    """The real pipeline's history, as a console that comes late is told it; and a recording."""
+    ring.answer(BASE, QUESTIONS[0], max_tokens=24, ignore_eos=True)
+    time.sleep(1.5)
+    config = Config.load(ring.run)
+
+    async def ask() -> Snapshot:
+        async with Remote(config) as remote:
+            return await remote.snapshot(history_s=60.0)
+
+    moments = asyncio.run(ask()).moments
+    busy = [moment for moment in moments if moment.steps]
+    assert busy and busy[-1].busy_ms and busy[-1].decode_tokens_s > 0
+    assert all(0.5 < b.at - a.at < 5.0 for a, b in itertools.pairwise(moments[-5:]))
+    path = tmp_path / "tape"
+    done = json.loads(ring.cli("record", str(path), "--seconds", "2", "--json").stdout)
+    assert done["messages"] > 20 and done["bytes"] == path.stat().st_size
+    clock = 0.0
+    tape = Tape(path, clock=lambda: clock)
+    clock += 60.0
+    kinds = {type(heard.message) for heard in tape.take()}
+    assert {Snapshot, Beat, RouterStats} <= kinds

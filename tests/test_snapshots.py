@@ -3,11 +3,20 @@
 After a change that is meant: `pytest tests/test_snapshots.py --snapshot-update`, then look.
 """
 
+import asyncio
+import os
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
-from stage import KEYS, StagedApp
+from pytest_textual_snapshot import SVGImageExtension
+from stage import KEYS, START, StagedApp
+from syrupy import SnapshotAssertion
 from textual.pilot import Pilot
+
+from loraconsole.pipeline.figures import Timeline, summarise
+from loraconsole.pipeline.results import Row, RunConfig
 
 SMALL, HOME, LARGE = (80, 24), (120, 40), (200, 60)
 
@@ -30,23 +39,63 @@ def picture(snap_compare: Any, app: StagedApp, size: tuple[int, int], *keys: str
     assert snap_compare(app, terminal_size=size, run_before=before)
 
 
-@pytest.mark.parametrize("size", [SMALL, HOME], ids=["80x24", "120x40"])
-@pytest.mark.parametrize("panel", KEYS)
-def test_busy(snap_compare: Any, panel: str, size: tuple[int, int]) -> None:
-    picture(snap_compare, StagedApp("busy", 40.0), size, KEYS[panel])
+def _keep_results(directory: Path) -> None:
+    """Three runs of one load, the second a slow one."""
+    directory.mkdir(parents=True)
+    for number, slow in enumerate((1.0, 1.3, 0.9)):
+        lines = [
+            Timeline(
+                ("base", "pirate", "sql")[i % 3],
+                i / 10,
+                [i / 10 + (5 + k) * slow / 50 for k in range(64)],
+                input_len=20,
+                tokens=64,
+            )
+            for i in range(24)
+        ]
+        config = RunConfig(
+            server="SmolLM2-135M-Instruct",
+            workload="chat",
+            parameters={"num_models": 3, "max_tokens": 64, "requests": 24},
+            concurrency=8,
+            slo_seconds=6.0,
+            round=0,
+        )
+        row = Row(config, summarise(lines, 4.0 * slow, concurrency=8))
+        path = directory / f"{number}.jsonl"
+        path.write_bytes(msgspec.json.encode(row))
+        os.utime(path, (START + 4000 * number, START + 4000 * number))
 
 
-@pytest.mark.parametrize("size", [SMALL, HOME], ids=["80x24", "120x40"])
-@pytest.mark.parametrize("scenario", ["empty", "loading", "failed", None])
-@pytest.mark.parametrize("panel", ["Overview", "Processes"])
-def test_states(snap_compare: Any, panel: str, scenario: Any, size: tuple[int, int]) -> None:
-    picture(snap_compare, StagedApp(scenario, 4.0), size, KEYS[panel])
+@pytest.mark.parametrize("scenario", ["empty", "loading", "busy", "failed", "none"])
+def test_every_screen_at_every_size(
+    snapshot: SnapshotAssertion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scenario: str
+) -> None:
+    """One console visits all screens in all sizes: starting it anew for each took minutes."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    pictures = snapshot.use_extension(SVGImageExtension)
+    odd: list[Path] = []
 
+    async def visit() -> None:
+        seconds = 40.0 if scenario == "busy" else 4.0
+        app = StagedApp(None if scenario == "none" else scenario, seconds)  # type: ignore[arg-type]
+        if scenario == "busy":
+            _keep_results(Path(os.environ["XDG_DATA_HOME"]) / "loraconsole" / "bench")
+        async with app.run_test(size=SMALL) as pilot:
+            for width, height in (SMALL, HOME, LARGE):
+                await pilot.resize_terminal(width, height)
+                for panel, key in KEYS.items():
+                    await pilot.press("escape", key)
+                    await _settle(app, pilot)
+                    picture = app.export_screenshot(simplify=True)
+                    name = f"{panel}-{width}x{height}"
+                    is_same = pictures(name=name) == picture
+                    if not is_same:
+                        odd.append(tmp_path / f"{name}.svg")
+                        odd[-1].write_text(picture)
 
-@pytest.mark.parametrize("scenario", ["empty", "loading", "failed"])
-@pytest.mark.parametrize("panel", ["Batch", "Latency", "Adapters", "Prompt", "Logs"])
-def test_panels_without_work(snap_compare: Any, panel: str, scenario: Any) -> None:
-    picture(snap_compare, StagedApp(scenario, 4.0), SMALL, KEYS[panel])
+    asyncio.run(visit())
+    assert not odd, "these are not as they were: " + ", ".join(map(str, odd))
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,13 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
-from fake_ring import FakeRing, Story
 
 from loraconsole.console.board import Board
 from loraconsole.console.ledger import Ledger
 from loraconsole.console.lock import Lock
+from loraconsole.console.mock import MockRing
 from loraconsole.console.remote import Remote
+from loraconsole.console.story import Story
 from loraconsole.console.telemetry import Telemetry
 from loraconsole.pipeline.config import Config, OperatorError
 from loraconsole.pipeline.messages import (
@@ -40,7 +41,7 @@ def config() -> Iterator[Config]:
 
 @asynccontextmanager
 async def ring(config: Config, story: Story) -> AsyncIterator[Story]:
-    task = asyncio.create_task(FakeRing(config, story).main())
+    task = asyncio.create_task(MockRing(config, story).main())
     try:
         yield story
     finally:

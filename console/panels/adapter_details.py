@@ -63,6 +63,11 @@ def state(row: AdapterRow, board: Board) -> Span:
     return (f"{mark} {WORDS.get(row.view.state, row.view.state.value)}", level)
 
 
+def share_of_hits(view: AdapterView) -> str:
+    """Of its requests, those that found it in the pool."""
+    return units.share(view.hits / view.requests if view.requests else None)
+
+
 def remark(row: AdapterRow) -> Span | None:
     """Why it is as it is, or what an operator should know."""
     if row.view.reason:
@@ -122,6 +127,24 @@ class AdapterDetails:
                 (" out", "dim"),
             ),
         ]
+        if not row.is_base:
+            lines.append(
+                line(
+                    *field("found there"),
+                    (share_of_hits(view), "text"),
+                    (" of its requests; ", "dim"),
+                    (units.count(view.placements), "text"),
+                    (" times copied into the pool", "dim"),
+                )
+            )
+        if view.service is not None:
+            lines.append(
+                line(
+                    *field("was given"),
+                    (units.count(view.service), "text"),
+                    (" weighted tokens, by the counter of vtc_fair", "dim"),
+                )
+            )
         verdict = None if row.is_base else board.verdicts.get(row.name)
         if verdict is not None:
             lines += [Line(), line(("verification", "title")), *verdict_lines(verdict, width)]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Sequence
+from itertools import chain
 from typing import ClassVar
 
 from rich.cells import cell_len
@@ -14,9 +17,14 @@ from textual.style import Style
 from textual.widgets import Markdown
 
 from .. import units
-from ..answers import Answer, WrappedText, hard_breaks
+from ..answers import CANCELLED, Answer, WrappedText, hard_breaks
 from ..board import Board
-from ..pane import Line, Pane, Span, length, line
+from ..chat import TokenChoice
+from ..pane import Line, Pane, Span, crop, length, line
+
+PROMPT = "▸"
+SHOWN = 8
+"""Turns of a conversation that are shown above the newest."""
 
 
 class AnswerPane(Pane, can_focus=True):
@@ -32,7 +40,10 @@ class AnswerPane(Pane, can_focus=True):
     def __init__(self, answer: Answer) -> None:
         super().__init__()
         self.answer = answer
+        self.shows_choices = False
+        """Its tokens and how likely they were, instead of its text."""
         self._wrapped = WrappedText()
+        self._preface = preface(answer)
         self._above = 0
         """Lines scrolled up from the end."""
 
@@ -44,14 +55,26 @@ class AnswerPane(Pane, can_focus=True):
 
     def lines(self, board: Board, width: int, height: int) -> Sequence[Line]:
         answer = self.answer
-        if answer.error:
-            return [line((text, "bad")) for text in units.wrap(answer.error, width)]
-        if answer.first_at is None:
-            return [line(("waiting for the first token", "dim"))] if answer.is_streaming else []
-        found = self._wrapped.lines(answer.text, width)
+        if self.shows_choices:
+            found = [choice_line(choice, width) for choice in answer.choices]
+            if not found:
+                word = "no probabilities were asked for: set logprobs, 0 or more, and ask again"
+                found = [line((text, "dim")) for text in units.wrap(word, width)]
+        else:
+            texts = self._wrapped.lines(self._preface + answer.text, width)
+            found = [line((text, "key" if text.startswith(PROMPT) else "text")) for text in texts]
+            if answer.error:
+                found += [line((text, "bad")) for text in units.wrap(answer.error, width)]
+            elif answer.first_at is None and answer.is_streaming:
+                found[-1] = line(("waiting for the first token", "dim"))
         self._above = max(0, min(self._above, len(found) - height))
         end = len(found) - self._above
-        return [line((text, "text")) for text in found[max(0, end - height) : end]]
+        return found[max(0, end - height) : end]
+
+    def turn(self) -> None:
+        """Its tokens from the first one on, or its text again."""
+        self.shows_choices = not self.shows_choices
+        self._above = 1 << 20 if self.shows_choices else 0
 
     def action_move(self, lines: int) -> None:
         self._above -= lines
@@ -64,10 +87,47 @@ class AnswerPane(Pane, can_focus=True):
         self.action_move(-3)
 
 
+def preface(answer: Answer) -> str:
+    """What was said before, where this is not the first question; as text."""
+    if not answer.before:
+        return ""
+    said = "".join(f"{PROMPT} {prompt}\n{text}\n\n" for prompt, text in answer.before[-SHOWN:])
+    return f"{said}{PROMPT} {answer.prompt}\n"
+
+
+def quotes(answer: Answer) -> Sequence[str]:
+    """The same as Markdown, a block each: prompts are quoted."""
+
+    def quoted(prompt: str) -> str:
+        return "\n".join(f"> {text}" for text in prompt.split("\n"))
+
+    if not answer.before:
+        return ()
+    said = [(quoted(prompt), text) for prompt, text in answer.before[-SHOWN:]]
+    return (*chain.from_iterable(said), quoted(answer.prompt))
+
+
+def choice_line(choice: TokenChoice, width: int) -> Line:
+    """`  97.2 %  " Paris"    " Lyon" 1.2 %`: likely tokens look calm, unlikely ones stand out."""
+    chance = math.exp(choice.logprob)
+    ink = "good" if chance >= 0.9 else "text" if chance >= 0.4 else "warn"
+    spans: list[Span] = [
+        (f"{chance * 100:5.1f} %  ", "number"),
+        (units.fit(json.dumps(choice.token, ensure_ascii=False), 16), ink),
+    ]
+    for token, logprob in choice.top:
+        if token != choice.token:
+            text = json.dumps(token, ensure_ascii=False)
+            spans.append((f"  {text} {math.exp(logprob) * 100:.1f} %", "dim"))
+    return Line(crop(spans, width))
+
+
 def answer_caption(answer: Answer, room: int) -> tuple[Span, ...]:
     """Speed, time to the first token, length, how it ended: as much as there is room for."""
-    if answer.error or answer.first_at is None:
-        return (("failed", "bad"),) if answer.error else ()
+    if answer.error:
+        return (("cancelled" if answer.error == CANCELLED else "failed", "bad"),)
+    if answer.first_at is None:
+        return ()
     facts: list[tuple[Span, ...]] = [
         ((units.rate(answer.tokens_s), "number"), (" tok/s", "dim")),
         (("  first ", "dim"), (units.duration(answer.ttft_s or 0.0), "number")),
@@ -88,6 +148,8 @@ class AnswerBox(Container):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("m", "plain", "Plain", id="answer-plain", tooltip="Markdown or plain text"),
+        Binding("l", "choices", "Logprobs", id="answer-logprobs", tooltip="how likely each token"),
+        Binding("y", "copy", "Copy", id="answer-copy", tooltip="this answer to the clipboard"),
     ]
 
     def __init__(self, answer: Answer) -> None:
@@ -104,7 +166,8 @@ class AnswerBox(Container):
         if answer.error or not answer.text.strip():
             self.pane.paint()
             return
-        text = hard_breaks("\n".join(units.clean(part) for part in answer.text.split("\n")))
+        whole = "\n\n".join((*quotes(answer), answer.text))
+        text = hard_breaks("\n".join(units.clean(part) for part in whole.split("\n")))
         self._rendered = VerticalScroll(Markdown(text, open_links=False), classes="rendered")
         ink = Style.from_rich_style(self.pane.painted_app.inks.style(answer.ink))
         self._rendered.border_title = Content.styled(answer.label, ink)
@@ -112,11 +175,27 @@ class AnswerBox(Container):
         self._rendered.border_subtitle = Content("".join(text for text, _ in caption))
         await self.mount(self._rendered)
         self.pane.display = False
+        if answer.before:
+            self._rendered.scroll_end(animate=False)
 
     def action_plain(self) -> None:
+        self.pane.shows_choices = False
         if self._rendered is not None:
-            self.pane.display = not self.pane.display
-            self._rendered.display = not self.pane.display
-            shown = self.pane if self.pane.display else self._rendered
-            shown.focus()
-            self.pane.paint()
+            self._show(is_plain=not self.pane.display)
+
+    def action_choices(self) -> None:
+        self.pane.turn()
+        self._show(is_plain=self.pane.shows_choices or self._rendered is None)
+
+    def _show(self, is_plain: bool) -> None:
+        self.pane.display = is_plain
+        if self._rendered is not None:
+            self._rendered.display = not is_plain
+        shown = self.pane if is_plain or self._rendered is None else self._rendered
+        shown.focus()
+        self.pane.paint()
+
+    def action_copy(self) -> None:
+        answer = self.pane.answer
+        self.app.copy_to_clipboard(answer.text)
+        self.notify(f"{units.count(len(answer.text))} characters of {answer.label} are copied")

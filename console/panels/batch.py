@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.message import Message
 
+from ...pipeline.messages import RequestText
 from .. import plot, units
+from ..answers import WrappedText
 from ..board import Board, RequestRow
 from ..dialogs import LiveDialog
 from ..pane import Line, Panel, Span, field, line
@@ -144,11 +146,43 @@ class BatchPanel(Panel):
         yield BatchTable()
 
     def on_table_pane_opened(self, message: TablePane.Opened) -> None:
-        row: RequestRow = message.row
-        details = RequestDetails(row)
-        self.app.push_screen(
-            LiveDialog(f"request {units.short_id(row.view.request_id)}", details.lines)
-        )
+        self.app.push_screen(RequestDialog(message.row))
+
+
+class RequestDialog(LiveDialog):
+    """One request in all its details: what it asks, what it says as it says it, where its time
+    went."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("x", "abort", "Abort", id="request-abort", tooltip="end this request"),
+        Binding("y", "copy", "Copy", id="request-copy", tooltip="its answer to the clipboard"),
+    ]
+    ASK_SECONDS = 0.5
+
+    def __init__(self, row: RequestRow) -> None:
+        self._details = RequestDetails(row)
+        self._request_id = row.view.request_id
+        super().__init__(f"request {units.short_id(self._request_id)}", self._details.lines)
+
+    def on_mount(self) -> None:
+        super().on_mount()
+        self._ask()
+        self._timer = self.set_interval(self.ASK_SECONDS, self._ask)
+
+    def _ask(self) -> None:
+        text = self._details.text(self.painted_app.board)
+        if text is not None and text.ended:
+            self._timer.stop()
+            return
+        self.painted_app.ask_text(self._request_id, len(text.text) if text else 0)
+
+    def action_abort(self) -> None:
+        self.post_message(BatchTable.AbortAsked(self._request_id))
+
+    def action_copy(self) -> None:
+        if text := self._details.text(self.painted_app.board):
+            self.app.copy_to_clipboard(text.text)
+            self.notify(f"{units.count(len(text.text))} characters are in the clipboard")
 
 
 class RequestDetails:
@@ -156,6 +190,12 @@ class RequestDetails:
 
     def __init__(self, row: RequestRow) -> None:
         self._row = row
+        self._prompt, self._output = WrappedText(), WrappedText()
+
+    def text(self, board: Board) -> RequestText | None:
+        """It in words, once they have come."""
+        opened = board.opened
+        return opened if opened and opened.request_id == self._row.view.request_id else None
 
     def lines(self, board: Board, width: int) -> Sequence[Line]:
         wanted = self._row.view.request_id
@@ -193,25 +233,60 @@ class RequestDetails:
             line(("timeline", "title")),
             *_timeline(row, board, width),
         ]
-        return found
+        return [*found, *self._words(board, width)]
+
+    def _words(self, board: Board, width: int) -> Sequence[Line]:
+        text = self.text(board)
+        if text is None:
+            return [Line(), line(("asking the server for its words", "dim"))]
+        output = self._output.lines(text.text, width) if text.text else ["nothing yet"]
+        ink = board.tint(self._row.view.adapter) if text.text else "dim"
+        return [
+            Line(),
+            line(("output", "title"), ("  whole" if text.ended else "  as it comes", "dim")),
+            *(line((words, ink)) for words in output),
+            Line(),
+            line(("prompt", "title"), ("  as the model reads it", "dim")),
+            *(line((words, "text")) for words in self._prompt.lines(text.prompt, width)),
+        ]
+
+
+class Stage(NamedTuple):
+    """A part of a request's life."""
+
+    mark: str
+    ink: str
+    name: str
+    seconds: float
+
+
+def stages(row: RequestRow, tint: str) -> list[Stage]:
+    """What its time went into, in order. An adapter that was not in the pool comes first: while it
+    is loaded, other things that a request waits for pass by unseen."""
+    view = row.view
+    end = view.arrived_at + row.age_s
+    loaded = view.adapter_at or view.arrived_at
+    admitted = view.admitted_at or view.first_token_at or end
+    first = view.first_token_at or end
+    found = [
+        Stage("░", "info", "load", loaded - view.arrived_at),
+        Stage("▒", "warn", "queue", admitted - loaded),
+        Stage("▓", "prefill", "prefill", first - admitted),
+        Stage(plot.FULL, tint, "decode", end - first),
+    ]
+    return [stage._replace(seconds=max(0.0, stage.seconds)) for stage in found]
 
 
 def _timeline(row: RequestRow, board: Board, width: int) -> Sequence[Line]:
-    """Until the first token, and since: one bar to scale, and both in words."""
-    view = row.view
-    first = view.first_token_at
-    if first is None:
-        before, after = row.age_s, 0.0
-    else:
-        before = max(0.0, first - view.arrived_at)
-        after = max(0.0, view.arrived_at + row.age_s - first)
-    cells = plot.shares((before, after), before + after, max(0, width - 2))
-    bar = line(("▒" * cells[0], "prefill"), (plot.FULL * cells[1], board.tint(view.adapter)))
+    """One bar to scale, and below it the parts in words."""
+    parts = stages(row, board.tint(row.view.adapter))
+    seconds = [part.seconds for part in parts]
+    cells = plot.shares(seconds, sum(seconds), max(0, width - 2))
+    legend: list[Span] = []
+    for part in parts:
+        legend += [(f"{part.mark} ", part.ink), (f"{part.name} ", "dim")]
+        legend.append((f"{units.duration(part.seconds)}   ", "number"))
     return [
-        bar,
-        line(("▒ ", "prefill"), (f"queue, load and prefill {units.duration(before)}", "text")),
-        line(
-            (f"{plot.FULL} ", board.tint(view.adapter)),
-            (f"decode {units.duration(after)}" if first is not None else "no token yet", "text"),
-        ),
+        line(*((part.mark * size, part.ink) for part, size in zip(parts, cells, strict=True))),
+        Line(tuple(legend)),
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from textual import events
@@ -25,7 +26,13 @@ class PromptEditor(TextArea):
         Binding("enter", "send", "Send", id="send"),
         Binding("ctrl+j,shift+enter,alt+enter", "newline", "New line", show=False, id="newline"),
         Binding("escape", "leave", "Cancel or leave", id="leave"),
+        Binding(
+            "ctrl+r", "recall", "Recall", id="recall", tooltip="search what was asked and answered"
+        ),
     ]
+
+    class RecallAsked(Message):
+        """What was asked before is to be searched."""
 
     class Sent(Message):
         """Enter was pressed on a text."""
@@ -73,6 +80,19 @@ class PromptEditor(TextArea):
 
     def action_leave(self) -> None:
         self.post_message(Left())
+
+    def action_recall(self) -> None:
+        self.post_message(self.RecallAsked())
+
+    def remember(self, prompts: Sequence[str]) -> None:
+        """What was asked before this console was started, the oldest first."""
+        self._history[:0] = prompts
+
+    def put(self, text: str) -> None:
+        """Writes it, whatever stood there; down gives that back."""
+        if self.text.strip() and self.text != text:
+            self._history.append(self.text)
+        self._put(text)
 
     def restore(self, text: str) -> None:
         """Nobody was asked, or nobody answered: the question comes back, unless another one is

@@ -12,6 +12,9 @@ from .. import units
 from ..board import STALE_S, Board
 from ..pane import Line, Pane, Span, length, line, spread
 
+SLOW_S = 0.25
+"""A terminal that answers later than this is at the end of a slow link."""
+
 
 class Header(Pane):
     """Model, device, state, speed, load and link on one line; below, where one can go."""
@@ -25,17 +28,25 @@ class Header(Pane):
             super().__init__()
             self.key = key
 
-    def __init__(self, tabs: dict[str, str]) -> None:
+    def __init__(self, tabs: dict[str, str], label: str = "") -> None:
+        """`label` is what is looked at, where that is no pipeline: MOCK."""
         super().__init__()
         self._tabs = tabs
+        self._label = label
         self.active = ""
+        self.round_trip_s = 0.0
+        """How long the terminal's last answer took."""
         self.is_paused = False
+        self._ends: list[tuple[int, str]] = []
+        """Where each tab's text ends, and its key: for the mouse."""
 
     def lines(self, board: Board, width: int, height: int) -> Sequence[Line]:
         return [self._status(board, width), self._tab_line(board, width)]
 
     def _status(self, board: Board, width: int) -> Line:
         left: list[Span] = [(" loraconsole ", "brand")]
+        if self._label:
+            left += [(f" {self._label} ", "badge-warn"), (" ", "text")]
         if board.workers:
             worker = board.workers[0]
             ranks = f" · {len(board.workers)} ranks" if len(board.workers) > 1 else ""
@@ -66,15 +77,21 @@ class Header(Pane):
             return ("no link", "warn")
         if age_s > STALE_S:
             return (f"stale {units.duration(age_s)}", "warn")
+        if self.round_trip_s > SLOW_S:
+            return (f"● slow {self.round_trip_s:.1f} s", "warn")
         return ("● live", "good")
 
     def _tab_line(self, board: Board, width: int) -> Line:
         spans: list[Span] = []
+        whole = sum(len(key) + len(name) + 3 for key, name in self._tabs.items())
+        space = " " if whole < width else ""
+        self._ends = []
         for key, name in self._tabs.items():
             if name == self.active:
                 spans.append((f" {key} {name} ", "badge-tab"))
             else:
-                spans += [(f" {key}", "key"), (f" {name} ", "dim")]
+                spans += [(f" {key}", "key"), (f" {name}{space}", "dim")]
+            self._ends.append((length(spans), key))
         room = width - length(spans) - 1
         condition = board.condition
         detail = condition.detail if condition.word != "READY" else ""
@@ -87,9 +104,7 @@ class Header(Pane):
     def on_click(self, event: events.Click) -> None:
         if event.y != 1:
             return
-        end = 0
-        for key, name in self._tabs.items():
-            end += len(name) + len(key) + 3
+        for end, key in self._ends:
             if event.x < end:
                 self.post_message(self.Chosen(key))
                 return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import ClassVar
 
 from msgspec import Struct
@@ -14,7 +15,8 @@ from ...pipeline.messages import Step
 from .. import plot, units
 from ..board import DEVICE_PARTS, HOST_PARTS, PARTS, Board, Quantiles, part_us, step_us
 from ..history import Track, Window
-from ..pane import Line, Pane, Panel, Span, length, line
+from ..pane import Line, Pane, Panel, Span, crop, length, line
+from ..span_tail import SpanTail
 
 NAMES = {
     "host": "host",
@@ -29,6 +31,8 @@ MARKS = {"host": "▒", "copy": "░", "launch": "▓", "busy": "█", "sync": "
 LABEL = 22
 OFF = "off"
 """What stands where --no-step-times keeps us from knowing."""
+STEPS_OF_SPANS = 3
+INKS_OF_DEPTH = ("info", "part-launch", "part-copy", "part-busy")
 BACK_STEP = 10
 """Buckets of half a second that an arrow key goes back."""
 
@@ -57,6 +61,8 @@ class PartsPane(Pane, can_focus=True):
         Binding("right", "scrub(-1)", "Forth", id="scrub-forth"),
         Binding("end,0", "now", "Now", key_display="0", id="scrub-now"),
         Binding("h", "histogram", "Histogram of", id="histogram", tooltip="the next part's"),
+        Binding("f", "spans", "Spans", id="spans", tooltip="named spans instead of last steps"),
+        Binding("r", "record", "Record", id="record", tooltip="record spans of every process"),
     ]
 
     class Scrubbed(Message):
@@ -65,6 +71,12 @@ class PartsPane(Pane, can_focus=True):
         def __init__(self, back_s: float) -> None:
             super().__init__()
             self.back_s = back_s
+
+    class SpansAsked(Message):
+        """The last steps are to be shown as spans, or no longer."""
+
+    class RecordAsked(Message):
+        """Spans are to be recorded, or no longer."""
 
     class Turned(Message):
         """The histogram is to show the next part."""
@@ -157,6 +169,12 @@ class PartsPane(Pane, can_focus=True):
 
     def action_now(self) -> None:
         self._go(0)
+
+    def action_spans(self) -> None:
+        self.post_message(self.SpansAsked())
+
+    def action_record(self) -> None:
+        self.post_message(self.RecordAsked())
 
     def action_histogram(self) -> None:
         self.post_message(self.Turned())
@@ -263,8 +281,16 @@ class FlamePane(Pane):
     def __init__(self) -> None:
         super().__init__(id="flame")
         self.back_s = 0.0
+        self.tail: SpanTail | None = None
+        """Where spans are shown instead of steps."""
+
+    def title(self, board: Board) -> Sequence[Span]:
+        return (("spans of the last steps" if self.tail else self.TITLE, "title"),)
 
     def caption(self, board: Board) -> Sequence[Span]:
+        if self.tail is not None:
+            word = self.tail.recording.name if self.tail.recording else "nothing recorded"
+            return ((word, "dim"),)
         spans: list[Span] = [("host ", "title")]
         for part in (*HOST_PARTS, *DEVICE_PARTS):
             if part == DEVICE_PARTS[0]:
@@ -273,6 +299,8 @@ class FlamePane(Pane):
         return spans if length(spans) < self.size.width - 20 else ()
 
     def lines(self, board: Board, width: int, height: int) -> Sequence[Line]:
+        if self.tail is not None:
+            return self._spans(board, self.tail, width, height)
         until = board.now - self.back_s
         steps: list[Step] = []
         for step in reversed(board.steps):
@@ -285,6 +313,35 @@ class FlamePane(Pane):
         longest = max(max(_lane(step, HOST_PARTS), _lane(step, DEVICE_PARTS)) for step in steps)
         cells = max(2, (width - 25) // 2)  # before them `prefill  128`, behind them the time
         return [self._step(step, longest, cells) for step in steps]
+
+    def _spans(self, board: Board, tail: SpanTail, width: int, height: int) -> Sequence[Line]:
+        """The last few steps' time, a row a depth: `▏_decode_batch─────────▏_init_batch─`."""
+        tail.read()
+        if tail.recording is None or not tail.end:
+            return [
+                line(("r", "key"), (" records spans of every process; they come here", "dim")),
+                line(("a second later, and stand in RUN/spans for `loraconsole spans`.", "dim")),
+            ]
+        medians = {q.name: q.p50 for q in board.phase_quantiles if q.p50 is not None}
+        step_ms = medians.get("decode") or max(medians.values(), default=30.0)
+        span_us = STEPS_OF_SPANS * step_ms * 1e3
+        since, cells = tail.end - span_us, max(10, width - 11)
+        found = []
+        for row in tail.rows(since, tail.end, height - 1):
+            label = row.process if row.depth == 0 else ""
+            spans: list[Span] = [(f"{label:<10} ", "title")]
+            at = 0
+            for event in row.spans:
+                first = max(at, round((event.ts - since) / span_us * cells))
+                last = min(cells, max(first + 1, round((event.end - since) / span_us * cells)))
+                if first >= cells:
+                    break
+                text = units.fit(event.name, last - first - 1).replace(" ", "─")
+                spans += [(" " * (first - at), "text"), (f"▏{text}", INKS_OF_DEPTH[row.depth % 4])]
+                at = last
+            found.append(Line(crop(spans, width)))
+        axis = f"{units.milliseconds(span_us / 1e3)} until the newest span's end"
+        return [*found, line((f"{axis:>{width}}", "dim"))]
 
     def _step(self, step: Step, longest: int, cells: int) -> Line:
         spans: list[Span] = [
@@ -415,6 +472,11 @@ class LatencyPanel(Panel):
 
     NAME: ClassVar[str] = "Latency"
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._records = False
+        """Whether this console has asked for spans."""
+
     def compose(self) -> ComposeResult:
         yield PartsPane()
         yield ReadsPane()
@@ -426,6 +488,20 @@ class LatencyPanel(Panel):
         flame = self.query_one(FlamePane)
         flame.back_s = message.back_s
         flame.paint()
+
+    def on_parts_pane_spans_asked(self) -> None:
+        self._show_spans(self.query_one(FlamePane).tail is None)
+
+    def _show_spans(self, wanted: bool) -> None:
+        flame = self.query_one(FlamePane)
+        flame.tail = SpanTail(Path(flame.painted_app.board.run)) if wanted else None
+        flame.paint()
+
+    def on_parts_pane_record_asked(self) -> None:
+        self._records = not self._records
+        self.query_one(FlamePane).painted_app.record_spans(self._records)
+        if self._records:
+            self._show_spans(True)
 
     def on_parts_pane_turned(self) -> None:
         self.query_one(HistogramPane).turn()

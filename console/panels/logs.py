@@ -1,7 +1,8 @@
-"""Logs: the lines of all processes in one stream, followed, filtered, scrolled."""
+"""Logs: the lines of all processes in one stream: followed, filtered, searched, scrolled."""
 
 from __future__ import annotations
 
+import json
 import time
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -9,15 +10,19 @@ from typing import ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
+from textual.widgets import Input
 
 from ...pipeline.messages import LogLine
 from .. import units
 from ..board import Board
 from ..dialogs import LiveDialog
+from ..filter import Filter
 from ..inks import LEVEL_INKS
-from ..pane import Line, Panel, Span, field, line
-from ..table import FilterPane
+from ..pane import Line, Panel, Span, field, length, line
+from ..table import FilterInput, FilterPane
+from ..transcripts import data_directory
 
+RATE_SECONDS = 5.0
 LEVELS = ("debug", "info", "warning", "error")
 ORDER = {"debug": 0, "info": 1, "warning": 2, "error": 3, "critical": 4}
 SHORT = {
@@ -46,6 +51,37 @@ def _ink(level: str) -> str:
     return "dim" if level in ("debug", "info") else LEVEL_INKS.get(level, "text")
 
 
+def wrapped_line(entry: LogLine, width: int) -> list[Line]:
+    """The same in as many lines as its text takes."""
+    whole = log_line(entry, width)
+    *head, (text, ink) = whole.spans
+    indent = length(head) + 1
+    parts = units.wrap(text.removeprefix(" "), max(16, width - indent))
+    first = Line((*head, (f" {parts[0]}", ink)))
+    return [first, *(line((" " * indent, "text"), (part, ink)) for part in parts[1:])]
+
+
+def plain_line(entry: LogLine) -> str:
+    """`2026-11-25 12:03:22.418 WARNING router what it said`."""
+    stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry.at))
+    text = units.clean(entry.text)
+    return f"{stamp}.{int(entry.at % 1 * 1000):03} {entry.level} {entry.source} {text}"
+
+
+def _text(entry: LogLine) -> str:
+    """What filter and search are tried on."""
+    return f"{entry.source} {entry.level} {entry.text}"
+
+
+def _set_out(text: str) -> str:
+    """A line that ends in JSON, with that over several lines."""
+    head, brace, tail = text.partition("{")
+    try:
+        return f"{head}\n{json.dumps(json.loads(brace + tail), indent=2, ensure_ascii=False)}"
+    except ValueError:
+        return text
+
+
 class LogPane(FilterPane):
     """Follows the end until somebody scrolls up; then it stands still and counts what comes."""
 
@@ -58,12 +94,35 @@ class LogPane(FilterPane):
         Binding("home,g", "oldest", "Oldest", show=False, id="log-oldest"),
         Binding("end,G,f", "follow", "Follow", key_display="f", id="log-follow"),
         Binding("l", "level", "Level", id="log-level", tooltip="hide what is below a level"),
-        Binding("enter", "open", "Open", id="log-open", tooltip="the last line shown, whole"),
+        Binding("p", "process", "Process", id="log-process", tooltip="one process's lines, or all"),
+        Binding("s", "search", "Search", id="log-search", tooltip="n and N go from hit to hit"),
+        Binding("n", "next(-1)", "Older hit", show=False, id="log-next"),
+        Binding("N", "next(1)", "Newer hit", show=False, id="log-previous"),
+        Binding("m", "leap(-60)", "A minute back", show=False, id="log-minute-back"),
+        Binding("M", "leap(60)", "A minute on", show=False, id="log-minute-on"),
+        Binding("h", "leap(-3600)", "An hour back", show=False, id="log-hour-back"),
+        Binding("H", "leap(3600)", "An hour on", show=False, id="log-hour-on"),
+        Binding("w", "wrap", "Wrap", id="log-wrap", tooltip="long lines in several, or cut"),
+        Binding("c", "clear", "Clear", show=False, id="log-clear", tooltip="hide what is there"),
+        Binding("e", "export", "Export", id="log-export", tooltip="what passes, to a file"),
+        Binding(
+            "y", "copy", "Copy", show=False, id="log-copy", tooltip="the line to the clipboard"
+        ),
+        Binding("enter", "open", "Open", id="log-open", tooltip="the hit or the last line, whole"),
     ]
 
     def __init__(self) -> None:
         super().__init__()
         self.level = LEVELS[0]
+        self.process = ""
+        """Whose lines alone are shown; "" is everybody's."""
+        self.search = Filter()
+        self.wraps = False
+        self._counted: tuple[tuple[str, int, int], int] = (("", 0, -1), 0)
+        self._hit: int | None = None
+        """Number of the line that a search has found."""
+        self._floor = -1
+        """Number of the last line that was cleared away."""
         self._kept: list[LogLine] = []
         """What passes level and filter, oldest first."""
         self._source: tuple[LogLine, ...] = ()
@@ -74,6 +133,11 @@ class LogPane(FilterPane):
 
     def caption(self, board: Board) -> Sequence[Span]:
         found: list[Span] = [(units.count(len(self._kept)), "number"), (" lines", "dim")]
+        if self.process:
+            found += [(" of ", "dim"), (self.process, "info")]
+        since = bisect_right(board.logs, board.now - RATE_SECONDS, key=lambda entry: entry.at)
+        rate = (len(board.logs) - since) / RATE_SECONDS
+        found += [("  ", "text"), (units.rate(rate), "number"), ("/s", "dim")]
         if self.level != LEVELS[0]:
             found += [("  from ", "dim"), (self.level, LEVEL_INKS[self.level])]
         if self._bottom is None:
@@ -93,17 +157,48 @@ class LogPane(FilterPane):
         found: list[Line] = []
         before: LogLine | None = None
         for entry in self._kept[max(0, end - height) : end]:
-            if (
-                before
-                and not self.filter
-                and entry.number > before.number + 1
-                and self.level == LEVELS[0]
-            ):
+            if before and self._shows_all and entry.number > before.number + 1:
                 missing = units.count(entry.number - before.number - 1)
                 found.append(line((f"⋯ {missing} lines were not heard ⋯", "warn")))
-            found.append(log_line(entry, width))
+            drawn = wrapped_line(entry, width) if self.wraps else [log_line(entry, width)]
+            if self.search and self.search.keeps(_text(entry)):
+                mark = "cursor" if entry.number == self._hit else ""
+                drawn = [self._marked(each)._replace(ground=mark) for each in drawn]
+            found += drawn
             before = entry
         return found[-height:]
+
+    @property
+    def _shows_all(self) -> bool:
+        return not (self.filter or self.process) and self.level == LEVELS[0]
+
+    def _marked(self, drawn: Line) -> Line:
+        """The parts that the search has hit, in an ink of their own."""
+        spans: list[Span] = []
+        for text, ink in drawn.spans:
+            end = 0
+            for first, last in self.search.hits(text):
+                spans += [(text[end:first], ink), (text[first:last], "peak")]
+                end = last
+            spans.append((text[end:], ink))
+        return Line(tuple(span for span in spans if span[0]), drawn.ground)
+
+    def hint(self, board: Board) -> Sequence[Span]:
+        if self.search.error:
+            return ((f"{self.search.text}: {self.search.error}", "bad"),)
+        found = list(super().hint(board))
+        if self.search:
+            found += [("  " if found else "", "text"), (f"search {self.search.text}", "key")]
+            found += [(f"  {units.count(self._count_hits())} hits", "dim")]
+        return found
+
+    def _count_hits(self) -> int:
+        """Ten thousand lines take five milliseconds: counted again only where they are others."""
+        kept = self._kept
+        what = (self.search.text, len(kept), kept[-1].number if kept else -1)
+        if self._counted[0] != what:
+            self._counted = (what, sum(self.search.keeps(_text(entry)) for entry in kept))
+        return self._counted[1]
 
     def thumb(self, height: int) -> range | None:
         total = len(self._kept)
@@ -116,6 +211,27 @@ class LogPane(FilterPane):
     def set_filter(self, text: str) -> None:
         self._source = ()
         super().set_filter(text)
+
+    def set_search(self, text: str) -> None:
+        """The newest hit at or above the last line shown, while one types."""
+        self.search = Filter.parse(text)
+        self._hit = None
+        if self.search:
+            self._find(self._end() - 1, -1)
+        self.paint()
+
+    def _find(self, index: int, step: int) -> bool:
+        """From `index` on in steps of one; scrolls so that the hit is to be seen."""
+        while 0 <= index < len(self._kept):
+            entry = self._kept[index]
+            if self.search.keeps(_text(entry)):
+                self._hit = entry.number
+                end = self._end()
+                if not end - self._page <= index < end:
+                    self._go(max(self._page, index + self._page // 2))
+                return True
+            index += step
+        return False
 
     def show_time(self, at: float) -> None:
         """Scrolls to what was said at a time: where an alert comes from."""
@@ -142,7 +258,9 @@ class LogPane(FilterPane):
             entry
             for entry in logs[len(logs) - fresh :]
             if ORDER.get(entry.level.lower(), 1) >= lowest
-            and keeps(f"{entry.source} {entry.level} {entry.text}")
+            and entry.number > self._floor
+            and self.process in ("", entry.source)
+            and keeps(_text(entry))
         ]
         first = logs[0].number if logs else 0
         if self._kept and self._kept[0].number < first:  # the books forgot these
@@ -181,12 +299,72 @@ class LogPane(FilterPane):
         self._source = ()
         self.paint()
 
-    def action_open(self) -> None:
-        """A dialog with the last line shown, wrapped."""
-        end = self._end()
-        if not self._kept or not end:
+    def action_process(self) -> None:
+        """The next process's lines alone; after the last one, everybody's."""
+        names = ["", *dict.fromkeys(row.name for row in self.painted_app.board.processes)]
+        at = names.index(self.process) if self.process in names else 0
+        self.process = names[(at + 1) % len(names)]
+        self._source = ()
+        self.paint()
+
+    async def action_search(self) -> None:
+        await self.open_line("s", SearchInput(self))
+
+    def action_next(self, step: int) -> None:
+        if not self.search:
+            self.notify("s searches; / filters.")
             return
-        entry = self._kept[end - 1]
+        numbers = [entry.number for entry in self._kept]
+        at = self._end() - 1 if self._hit is None else bisect_right(numbers, self._hit) - 1 + step
+        if not self._find(at, step):
+            self.notify("No further hit this way.")
+        self.paint()
+
+    def action_leap(self, seconds: int) -> None:
+        """So long before or after the last line shown."""
+        if self._kept:
+            at = self._kept[self._end() - 1].at + seconds
+            self._go(max(self._page, bisect_right(self._kept, at, key=lambda entry: entry.at)))
+
+    def action_wrap(self) -> None:
+        self.wraps = not self.wraps
+        self.paint()
+
+    def action_clear(self) -> None:
+        """Hides what is there; once more, with nothing there, shows it again."""
+        last = self._kept[-1].number if self._kept else -1
+        self._floor, self._bottom, self._source = last, None, ()
+        self.paint()
+
+    def action_export(self) -> None:
+        """What passes level, process and filter, as text."""
+        path = data_directory() / "logs" / time.strftime("%Y%m%d-%H%M%S.log")
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with path.open("w", encoding="utf-8") as file:
+                file.writelines(f"{plain_line(entry)}\n" for entry in self._kept)
+        except OSError as error:
+            self.notify(f"{path}: {error.strerror}", title="Not exported", severity="error")
+            return
+        self.notify(f"{units.count(len(self._kept))} lines are in {path}", title="logs")
+
+    @property
+    def _current(self) -> LogLine | None:
+        """The hit, where it is to be seen; else the last line shown."""
+        end = self._end()
+        shown = self._kept[max(0, end - self._page) : end]
+        return next((e for e in shown if e.number == self._hit), shown[-1] if shown else None)
+
+    def action_copy(self) -> None:
+        if (entry := self._current) is not None:
+            self.app.copy_to_clipboard(plain_line(entry))
+            self.notify("The line is in the clipboard.")
+
+    def action_open(self) -> None:
+        """A dialog with the hit or the last line shown, wrapped; JSON in it is set out."""
+        entry = self._current
+        if entry is None:
+            return
 
         def whole(board: Board, width: int) -> Sequence[Line]:
             stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry.at))
@@ -195,7 +373,7 @@ class LogPane(FilterPane):
                 line(*field("process"), (entry.source, "info")),
                 line(*field("level"), (entry.level, _ink(entry.level.lower()))),
                 Line(),
-                *(line((text, "text")) for text in units.wrap(entry.text, width)),
+                *(line((text, "text")) for text in units.wrap(_set_out(entry.text), width)),
             ]
 
         self.app.push_screen(LiveDialog(f"line {entry.number}", whole))
@@ -205,6 +383,25 @@ class LogPane(FilterPane):
 
     def on_mouse_scroll_up(self) -> None:
         self.action_move(-3)
+
+
+class SearchInput(FilterInput):
+    """The line that `s` opens: goes to a hit while typing, enter keeps, escape forgets."""
+
+    def __init__(self, pane: LogPane) -> None:
+        super().__init__(pane)
+        self.value = pane.search.text
+        self.placeholder = "regular expression; n older hit, N newer hit"
+        self._log = pane
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        event.stop()
+        event.prevent_default()
+        self._log.set_search(event.value)
+
+    def action_clear(self) -> None:
+        self._log.set_search("")
+        self._close()
 
 
 class LogsPanel(Panel):

@@ -9,7 +9,7 @@ from textual.app import ComposeResult
 
 from .. import plot, units
 from ..board import Board, Quantiles
-from ..history import Window
+from ..history import EMPTY_TRACK, Window
 from ..pane import Line, Pane, Panel, Span, line
 from .events import EventPane
 from .pool import PoolPane
@@ -24,6 +24,9 @@ class ThroughputPane(Pane):
 
     TITLE = "throughput"
     PERIOD_S = 0.5
+
+    def title(self, board: Board) -> Sequence[Span]:
+        return _over_time(self.TITLE, board)
 
     def caption(self, board: Board) -> Sequence[Span]:
         return (
@@ -64,6 +67,12 @@ class ThroughputPane(Pane):
                 label = f"{units.count(low):>5}" if y == below - 1 else " " * 5
                 found.append(line((label, "dim"), (" ", "text"), (row, "prefill")))
         return found
+
+
+def _over_time(title: str, board: Board) -> tuple[Span, ...]:
+    """A plot's title, with its span where that is the long one."""
+    is_hour = board.decode.bucket_s > EMPTY_TRACK.bucket_s
+    return ((title, "title"), (" last hour", "info")) if is_hour else ((title, "title"),)
 
 
 def _heat_rows(window: Window, height: int, top: float, width: int) -> list[Line]:
@@ -154,6 +163,9 @@ class LoadPane(Pane):
 
     TITLE = "load"
     PERIOD_S = 0.5
+
+    def title(self, board: Board) -> Sequence[Span]:
+        return _over_time(self.TITLE, board)
 
     def caption(self, board: Board) -> Sequence[Span]:
         if board.router is None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 from typing import ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.message import Message
 
+from ...pipeline.messages import LogLine
 from .. import units
 from ..board import SUPERVISOR, Board, ProcessRow
 from ..dialogs import LiveDialog
+from ..inks import LEVEL_INKS
 from ..pane import Line, Pane, Panel, Span, field, line
 from ..table import Column, TablePane
 from .logs import log_line
@@ -59,6 +62,7 @@ class ProcessTable(TablePane[ProcessRow]):
         Binding(
             "r", "restart", "Restart", id="restart", tooltip="stop it politely, start it again"
         ),
+        Binding("d", "drain", "Drain", id="drain", tooltip="admit nothing new, or admit again"),
         Binding("X", "stop", "Stop all", id="stop", tooltip="end the whole pipeline"),
     ]
     columns = (
@@ -132,6 +136,9 @@ class ProcessTable(TablePane[ProcessRow]):
     class StopAsked(Message):
         """Somebody wants the whole pipeline to end."""
 
+    class DrainAsked(Message):
+        """Somebody wants nothing new to be admitted, or, where that is so, wants it to end."""
+
     def rows(self, board: Board) -> Sequence[ProcessRow]:
         return board.processes
 
@@ -153,8 +160,52 @@ class ProcessTable(TablePane[ProcessRow]):
         else:
             self.notify("Choose a process of the ring.", severity="warning")
 
+    def action_drain(self) -> None:
+        self.post_message(self.DrainAsked())
+
     def action_stop(self) -> None:
         self.post_message(self.StopAsked())
+
+
+def restart_costs(board: Board, name: str) -> str:
+    """What is lost when a process of the ring is restarted, in a sentence or two."""
+    router = board.router
+    running, waiting = (router.running, router.waiting) if router else (0, 0)
+    live = _number(running + waiting, "live request")
+    placed = sum(row.view.pages > 0 for row in board.adapters)
+    if name.startswith("worker-"):
+        ranks = (
+            f" All {len(board.workers)} ranks restart together." if len(board.workers) > 1 else ""
+        )
+        loss = f"{live} wait meanwhile and are computed again from their tokens; none is lost."
+        back = f" The weights and {_number(placed, 'adapter')} are loaded again."
+        return loss + ranks + back
+    if name == "detokenizer":
+        return f"{live} stand still for a moment; their text is told again. Nothing is lost."
+    if name == "router":
+        added = "Adapters that were loaded while it ran are to be loaded again."
+        return f"{live} END with an error that says so. {added}"
+    if name == "server":
+        streams = board.server.open_streams if board.server else 0
+        return f"{_number(streams, 'open stream')} BREAK: their clients see a closed connection."
+    return "It is stopped politely and started again."
+
+
+def stop_costs(board: Board) -> str:
+    """What is lost when the whole pipeline stops."""
+    router = board.router
+    if router is None or not router.running + router.waiting:
+        lost = "No request is live"
+    else:
+        lost = (
+            f"{_number(router.running, 'running request')} may finish for ten seconds, then "
+            f"whatever is left of them and of {router.waiting} waiting ENDS with an error"
+        )
+    return f"{lost}. Every process ends; the next start loads the model again. The console stays."
+
+
+def _number(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 class TailPane(Pane):
@@ -202,7 +253,9 @@ class ProcessesPanel(Panel):
 
 
 class ProcessDetails:
-    """One process with all its sockets."""
+    """One process: how it is, what happened to it, what it said last, and all its sockets."""
+
+    EVENTS, WORDS = 6, 4
 
     def __init__(self, row: ProcessRow) -> None:
         self._name = row.name
@@ -232,6 +285,8 @@ class ProcessDetails:
             line(*field("memory"), (units.size(row.rss_bytes), "text")),
             line(*field("loop lag"), (units.milliseconds(row.loop_lag_ms), "text")),
             line(*field("protocol"), (f"{row.protocol or units.NOTHING}", "text")),
+            *self._history(board, width),
+            *self._last_words(board, width),
             Line(),
             line(("sockets", "title")),
             line((f"{'':<16}{'frames/s':>10}{'bytes/s':>12}{'frames':>10}{'refused':>9}", "dim")),
@@ -248,3 +303,29 @@ class ProcessDetails:
                 )
             )
         return found
+
+    def _history(self, board: Board, width: int) -> Sequence[Line]:
+        """Starts, falls and restarts, the newest first."""
+        about = [e for e in board.events if e.source == self._name or self._name in e.text]
+        if not about:
+            return ()
+        found = [Line(), line(("what happened", "title"))]
+        for event in about[: -self.EVENTS - 1 : -1]:
+            ink = LEVEL_INKS.get(event.level.lower(), "text")
+            found.append(
+                line((units.clock(event.at), "dim"), (f"  {units.clean(event.text)}", ink))
+            )
+        return found
+
+    def _last_words(self, board: Board, width: int) -> Sequence[Line]:
+        """Its last warnings and errors, a traceback's last lines among them."""
+        words = (e for e in reversed(board.logs) if e.source == self._name and _is_ill(e))
+        last = list(islice(words, self.WORDS))
+        if not last:
+            return ()
+        lines = [log_line(entry, width, with_source=False) for entry in reversed(last)]
+        return [Line(), line(("last warnings and errors", "title")), *lines]
+
+
+def _is_ill(entry: LogLine) -> bool:
+    return entry.level.lower() in ("warning", "error", "critical")

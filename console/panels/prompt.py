@@ -5,38 +5,60 @@ from __future__ import annotations
 import asyncio
 import importlib
 import math
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
+from uuid import uuid4
 
 from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
 from textual.containers import Container, Horizontal
 from textual.widgets import Input, Label
 from textual.worker import Worker
 
 from ...pipeline.config import OperatorError
-from ..answers import Answer
+from ..answers import CANCELLED, Answer
 from ..board import AdapterRow, Board
 from ..chat import ChatParams, make_client
 from ..pane import Line, Pane, Panel, line
+from ..transcripts import Transcripts, Turn, open_default
 from .answer import AnswerBox
 from .editor import ParameterInput, PromptEditor
 from .models import ModelsPane
+from .recall import RecallDialog
 
 if TYPE_CHECKING:
     import httpx
 
 ANSWER_WIDTH = 38
 """Answers stand side by side as long as each has so many cells."""
-DEFAULTS = {"temperature": "0.7", "max_tokens": "128", "seed": ""}
+PARAMETERS = {
+    "temperature": ("temp", "0.7"),
+    "max_tokens": ("max", "128"),
+    "top_p": ("top p", ""),
+    "top_k": ("top k", ""),
+    "seed": ("seed", ""),
+    "logprobs": ("logprobs", ""),
+}
+"""Each with its label, and what stands there at first; empty leaves it to the server."""
 
 
 class PromptPanel(Panel):
-    """Whom to ask, what to ask, and what they say."""
+    """Whom to ask, what to ask, and what they say: a conversation, each model with its own
+    answers."""
 
     NAME: ClassVar[str] = "Prompt"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("ctrl+n", "new", "New", id="new-conversation", tooltip="begin anew"),
+        Binding("ctrl+t", "retry", "Retry", id="retry", tooltip="ask the last prompt again"),
+    ]
 
     def __init__(self) -> None:
         super().__init__()
+        self._conversation = uuid4().hex
+        self._said: dict[str, tuple[tuple[str, str], ...]] = {}
+        """Prompts and answers of each model in this conversation."""
+        self._kept: Transcripts | None = None
         self._answers: list[Answer] = []
         self._work: Worker[None] | None = None
         self._client: httpx.AsyncClient | None = None
@@ -46,8 +68,8 @@ class PromptPanel(Panel):
         yield ModelsPane()
         yield Container(EmptyPane(), id="answers")
         with Horizontal(id="parameters"):
-            for name, value in DEFAULTS.items():
-                yield Label(name.replace("_", " "))
+            for name, (label, value) in PARAMETERS.items():
+                yield Label(label)
                 yield ParameterInput(name, value)
         yield PromptEditor()
 
@@ -70,21 +92,103 @@ class PromptPanel(Panel):
         if models.size.height not in (0, wanted):
             models.styles.height = wanted
 
+    # -- what was asked before
+
+    def on_mount(self) -> None:
+        self.run_worker(self._open_transcripts(), name="transcripts", exit_on_error=True)
+
+    async def _open_transcripts(self) -> None:
+        """Beside the loop: the file may lie on a slow disk."""
+        try:
+            self._kept = await asyncio.to_thread(open_default)
+            prompts = await asyncio.to_thread(self._kept.prompts) if self._kept else []
+        except OperatorError as error:
+            self._not_kept(error)
+        else:
+            self.query_one(PromptEditor).remember(prompts)
+
+    def _not_kept(self, error: OperatorError) -> None:
+        self._kept = None
+        self.notify(error.hint, title=error.what, severity="warning", markup=False)
+
+    def _keep(self, answers: Sequence[Answer], params: ChatParams) -> None:
+        """What was said goes to the transcripts; what was not asked does not."""
+        for answer in answers:
+            if self._kept is None or not (answer.text or answer.error):
+                continue
+            turn = Turn(
+                conversation=self._conversation,
+                at=time.time() - (time.monotonic() - answer.asked_at),
+                model=answer.model,
+                prompt=answer.prompt,
+                answer=answer.text,
+                params=params.body,
+                finish_reason=answer.finish_reason,
+                error=answer.error,
+                prompt_tokens=answer.prompt_tokens,
+                output_tokens=answer.count or None,
+                ttft_s=answer.ttft_s,
+                tokens_s=answer.tokens_s or None,
+            )
+            try:
+                self._kept.add(turn)
+            except OperatorError as error:
+                self._not_kept(error)
+
+    def on_prompt_editor_recall_asked(self) -> None:
+        if self._kept is None:
+            self.notify("No transcripts are kept.", severity="warning")
+            return
+        editor = self.query_one(PromptEditor)
+        self.app.push_screen(
+            RecallDialog(self._kept.search), lambda text: editor.put(text) if text else None
+        )
+
+    async def action_new(self) -> None:
+        """Another conversation: nobody remembers what was said."""
+        if self.is_live:
+            self.notify("escape cancels the answers", title="Answers are still coming")
+            return
+        self._conversation, self._said, self._answers = uuid4().hex, {}, []
+        space = self.query_one("#answers", Container)
+        await space.remove_children()
+        await space.mount(EmptyPane())
+        self._arrange()
+        self.focus_first()
+
+    def action_retry(self) -> None:
+        """The last prompt once more, to those who were asked; what they said is forgotten."""
+        if self.is_live or not self._answers:
+            return
+        for answer in self._answers:
+            self._said[answer.model] = answer.before
+        self._send(self._answers[0].prompt, [answer.model for answer in self._answers])
+
     # -- asking
 
     def on_prompt_editor_sent(self, message: PromptEditor.Sent) -> None:
-        editor = self.query_one(PromptEditor)
+        self._send(message.text)
+
+    def _send(self, prompt: str, names: Sequence[str] | None = None) -> None:
+        """To the models that are marked, or to those of these names."""
         try:
-            params, url, asked = self._parameters(), self._url(), self._asked()
+            params, url, asked = self._parameters(), self._url(), self._asked(names)
         except OperatorError as error:
             self.notify(error.hint, title=error.what, severity="warning", markup=False)
-            editor.restore(message.text)
+            self.query_one(PromptEditor).restore(prompt)
             return
-        self._answers = [Answer(row.name, label_of(row), row.tint) for row in asked]
+        self._answers = [
+            Answer(
+                row.name,
+                label_of(row),
+                row.tint,
+                before=self._said.get(row.name, ()),
+                prompt=prompt,
+            )
+            for row in asked
+        ]
         self.query_one(ModelsPane).painted_app.wake()
-        self._work = self.run_worker(
-            self._ask(url, message.text, params), name="ask", exit_on_error=True
-        )
+        self._work = self.run_worker(self._ask(url, prompt, params), name="ask", exit_on_error=True)
 
     def on_write_asked(self) -> None:
         self.focus_first()
@@ -95,13 +199,20 @@ class PromptPanel(Panel):
         else:
             self.query_one(ModelsPane).focus()
 
-    def _asked(self) -> list[AdapterRow]:
+    def _asked(self, names: Sequence[str] | None = None) -> list[AdapterRow]:
         if self.is_live:
             raise OperatorError("Answers are still coming", "escape cancels them")
         models = self.query_one(ModelsPane)
         board = models.painted_app.board
+        if not board.adapters:
+            raise OperatorError("No model answers yet", "the prompt stays: try again later")
         models.take(board)
-        if not (asked := models.asked(board)):
+        asked = (
+            models.asked(board)
+            if names is None
+            else [row for row in board.adapters if row.name in names]
+        )
+        if not asked:
             raise OperatorError("Nobody is asked", "choose a model: shift+tab, then space")
         return asked
 
@@ -128,11 +239,17 @@ class PromptPanel(Panel):
                 raise OperatorError(f"{name}: {text!r} is not a number ≥ 0") from None
             return number
 
-        tokens, seed = value("max_tokens"), value("seed")
+        def whole(name: str, least: int = 0) -> int | None:
+            number = value(name)
+            return None if number is None else max(least, int(number))
+
         return ChatParams(
-            max_tokens=None if tokens is None else max(1, int(tokens)),
+            max_tokens=whole("max_tokens", 1),
             temperature=value("temperature"),
-            seed=None if seed is None else int(seed),
+            top_p=value("top_p"),
+            top_k=whole("top_k"),
+            seed=whole("seed"),
+            logprobs=whole("logprobs"),
         )
 
     async def _ask(self, url: str, prompt: str, params: ChatParams) -> None:
@@ -147,20 +264,21 @@ class PromptPanel(Panel):
             client = await self._connect(url)
             async with asyncio.TaskGroup() as tasks:
                 for box in boxes:
-                    tasks.create_task(self._stream(client, box, prompt, params))
+                    tasks.create_task(self._stream(client, box, params))
         finally:
             for answer in answers:
                 if answer.is_streaming:
-                    answer.end(error="" if answer.text else "cancelled")
+                    answer.end(error=CANCELLED)
+                elif answer.finish_reason:
+                    self._said[answer.model] = (*answer.before, (prompt, answer.text))
+            self._keep(answers, params)
             if not any(answer.finish_reason for answer in answers):
                 for editor in self.query(PromptEditor):  # gone, where the console is closing
                     editor.restore(prompt)
 
-    async def _stream(
-        self, client: httpx.AsyncClient, box: AnswerBox, prompt: str, params: ChatParams
-    ) -> None:
-        messages = [{"role": "user", "content": prompt}]
-        await box.pane.answer.stream(client, messages, params)
+    async def _stream(self, client: httpx.AsyncClient, box: AnswerBox, params: ChatParams) -> None:
+        answer = box.pane.answer
+        await answer.stream(client, answer.messages, params)
         await box.finish()
 
     async def _connect(self, url: str) -> httpx.AsyncClient:
@@ -178,6 +296,8 @@ class PromptPanel(Panel):
             self._client = None
 
     async def on_unmount(self) -> None:
+        if self._kept is not None:
+            self._kept.close()
         await self._close()
 
     # -- layout
@@ -205,7 +325,8 @@ class EmptyPane(Pane):
         hints = (
             ("enter", "sends the prompt to every model that is marked"),
             ("shift+tab", "goes to the parameters and to the models; space marks one"),
-            ("up / down", "recall what was asked before"),
+            ("up / down", "recall what was asked before; ctrl+r searches it"),
+            ("ctrl+n", "begins a new conversation; ctrl+t asks the last prompt again"),
             ("escape", "cancels the answers, or gives the keys back to the console"),
         )
         return [

@@ -43,6 +43,11 @@ class RingPane(Pane):
         from_worker = sum(worker.frames_to("router") for worker in workers)
         to_server = detokenizer.frames_to("server") if detokenizer else 0.0
         _arrow(canvas, box, 1, gap, to_router, "▶")
+        if board.router is not None and gap >= 9:
+            waiting = board.router.waiting
+            queue = f"{units.count(waiting)} queued"[: gap - 2]
+            x = box + (gap - len(queue)) // 2
+            canvas.put(x, 2, queue, "warn" if waiting else "dim")
         _arrow(canvas, middle + box, 1, gap, to_worker, "▶")
         _arrow(canvas, middle + box, 2, gap, from_worker, "◀")
         # Below: router -> detokenizer -> server.
@@ -95,6 +100,9 @@ class RingPane(Pane):
         canvas.put(x + 2, y + 1, mark, level)
         canvas.put(x + 4, y + 1, word, level if ill else "text")
         inside = width - 4
+        if process.age_s is not None and process.pid:
+            beat = f" {'beat ' if width >= 26 else ''}{_age(process.age_s)} "
+            canvas.put(x + width - 2 - len(beat), y + BOX_HEIGHT - 1, beat, "dim")
         cpu = f"{process.cpu_fraction * 100:.0f} %"
         if len(word) + len(cpu) + 3 <= inside:
             canvas.put(x + width - 2 - len(cpu), y + 1, cpu, "number")
@@ -134,6 +142,11 @@ def _gather(workers: Sequence[ProcessRow]) -> ProcessRow | None:
         return None
     order = ("good", "dim", "warn", "bad")
     return max(workers, key=lambda worker: order.index(worker.level))
+
+
+def _age(seconds: float) -> str:
+    """Of a beat: below a second it is as it should be, and stands still."""
+    return "<1 s" if seconds < 1 else units.age(seconds)
 
 
 def _per_second(rate: float) -> str:

@@ -29,6 +29,8 @@ class Tally:
         self.requests = 0
         self.prompt_tokens = 0
         self.output_tokens = 0
+        self.hits = 0
+        self.placements = 0
 
 
 class Adapter:
@@ -96,6 +98,7 @@ class Adapter:
         if self.state is not AdapterState.LOADING or len(self._placed) < num_ranks:
             return False
         self.become(AdapterState.GPU)
+        self.tally.placements += 1
         return True
 
     def lose_pages(self) -> tuple[int, ...]:
@@ -127,6 +130,8 @@ class Adapter:
             pinned=self.pinned,
             merged=self.merged,
             warning=info.warning if info else "",
+            hits=self.tally.hits,
+            placements=self.tally.placements,
         )
 
 

@@ -7,7 +7,8 @@ computes with latencies is in `pets.py`, and `make_policy` finds any by its name
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import ClassVar
 
 from ..messages import SchedulerSettings
@@ -31,6 +32,8 @@ class Policy:
     """Whether it ever has a `merge_target`."""
     max_running = 1
     """Set by the scheduler: how many requests a batch holds."""
+    counters: Mapping[str, float] = MappingProxyType({})
+    """What each client was given, by its adapter's name, where the policy counts that."""
     merge_target: Adapter | None = None
     """The adapter that the workers should keep merged into a copy of the weights."""
     held_back = "behind another in the queue"

@@ -425,7 +425,7 @@ class Scheduler:
                         demand.add(*_size(sequence))
                         self._note(sequence, plan, need, is_admitted=True)
                         with self._span("_merge_batch"):
-                            self._start(sequence, plan)
+                            self._start(sequence, plan, now)
                         if len(self.running) >= self.limits.max_running:
                             break
                         continue
@@ -501,11 +501,17 @@ class Scheduler:
 
     # -- sequences that start and stop
 
-    def _start(self, sequence: Sequence, plan: Plan) -> None:
+    def _start(self, sequence: Sequence, plan: Plan, now: float) -> None:
         self.waiting.remove(sequence)
         self.running.append(sequence)
         sequence.state = SequenceState.RUNNING
         adapter = sequence.adapter
+        if sequence.admitted_at is None:
+            sequence.admitted_at = now
+            if adapter.since > sequence.request.arrived_at:
+                sequence.adapter_at = min(adapter.since, now)
+            else:
+                adapter.tally.hits += 1
         params = sequence.request.params
         eos = frozenset() if params.ignore_eos else self.limits.eos_token_ids
         sequence.stops = eos.union(params.stop_token_ids)

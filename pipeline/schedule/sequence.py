@@ -41,6 +41,10 @@ class Sequence:
         """The pass of admission that `reason` is of."""
         self.noted = ""
         """The reason last written down."""
+        self.adapter_at: float | None = None
+        """When its adapter came to be in the pool, where it was not when the request arrived."""
+        self.admitted_at: float | None = None
+        """For the first time; preemption does not change it."""
         self.first_token_at: float | None = None
         self.is_charged = False
         """Its prompt was paid for by its client, under a policy that counts."""
@@ -92,4 +96,6 @@ class Sequence:
             num_output=self.num_output,
             max_tokens=self.request.params.max_tokens,
             pages=len(self.pages),
+            adapter_at=self.adapter_at,
+            admitted_at=self.admitted_at,
         )

@@ -1,0 +1,196 @@
+"""`BenchRun`: a benchmark under way, in a process of its own; `BenchFiles`: what earlier ones left.
+
+The child is `pipeline.bench`, whose HTTP client and arithmetic the console need not carry. Knows no
+widget.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shlex
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from ..pipeline.config import OperatorError
+from ..pipeline.figures import Live
+from ..pipeline.results import Row, read_rows
+from .transcripts import data_directory
+
+WORKLOADS = {
+    "chat": "questions to an assistant, the models in turn",
+    "uniform": "√n adapters share n requests",
+    "distinct": "every request an adapter of its own",
+    "skewed": "an adapter is asked 1.5 times as often as the next",
+    "identical": "one adapter for all",
+    "slora": "S-LoRA's: long prompts, adapters drawn uniformly",
+}
+SAMPLES = 512
+"""Speeds that are kept of a run, for its plot."""
+
+
+class BenchPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to be run. With `at_once` None requests come at `rate` a second (Poisson)."""
+
+    workload: str = "chat"
+    requests: int = 24
+    at_once: int | None = 8
+    rate: float = 2.0
+    tokens: int = 64
+
+    def flags(self) -> list[str]:
+        """Of `loraconsole bench`."""
+        number = str(self.requests)
+        loop = [] if self.at_once is None else ["--concurrency", str(self.at_once)]
+        if self.workload == "chat":
+            loop = loop or ["--rate", f"{self.rate:g}"]
+            return [
+                *("--workload", "chat", "--requests", number),
+                *("--max-tokens", str(self.tokens), *loop),
+            ]
+        which = (
+            ["--workload", "slora"]
+            if self.workload == "slora"
+            else ["--workload", "punica", "--popularity", self.workload]
+        )
+        # A generator makes rate * duration requests, of which the first are taken.
+        seconds = self.requests / self.rate + 1
+        lengths = ["--output-range", str(self.tokens), str(self.tokens + 1)]
+        return [
+            *(*which, "--requests", number, *loop, *lengths),
+            *("--rate", f"{self.rate:g}", "--duration", f"{seconds:g}"),
+        ]
+
+
+class BenchRun:
+    """One child: `start` it, watch `live`, `cancel` it. `on_news` is called when there is some."""
+
+    def __init__(self, plan: BenchPlan, url: str, api_key: str, label: str, out: Path) -> None:
+        self.plan, self.out = plan, out
+        self.live: Live | None = None
+        self.error = ""
+        self.started_at = time.time()
+        self.speeds: deque[float] = deque(maxlen=SAMPLES)
+        """Tokens a second of requests that ended between two lines of the child."""
+        self._command = [
+            *(sys.executable, "-P", "-m", "loraconsole.pipeline.bench", "--live", "--rounds", "1"),
+            *("--url", url, "--label", label, "--out", str(out), *plan.flags()),
+        ]
+        self._environment = {**os.environ, "LORACONSOLE_BENCH_API_KEY": api_key}
+        self._child: asyncio.subprocess.Process | None = None
+        self.is_running = True
+        self._cancelled = False
+
+    @property
+    def command(self) -> str:
+        """What a shell would run."""
+        return shlex.join(["loraconsole", "bench", *self._command[6:]])
+
+    @property
+    def left_s(self) -> float | None:
+        """What its pace so far promises."""
+        live = self.live
+        if live is None or not live.done or not self.is_running:
+            return None
+        return live.seconds / live.done * (live.total - live.done)
+
+    async def run(self, on_news: Callable[[], None]) -> None:
+        """Returns when it has ended, whichever way; `error` says so where it did not end well."""
+        try:
+            self.out.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._child = child = await asyncio.create_subprocess_exec(
+                *self._command,
+                env=self._environment,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                start_new_session=True,  # Ctrl-C is the console's
+            )
+            assert child.stdout is not None and child.stderr is not None
+            errors = asyncio.create_task(child.stderr.read())
+            async for line in child.stdout:
+                self._take(line)
+                on_news()
+            said = (await errors).decode(errors="replace").strip()
+            if await child.wait() and not self._cancelled:
+                self.error = said.rpartition("\n")[2].removeprefix("loraconsole bench: ")
+        except OSError as error:
+            self.error = f"it could not be started: {error}"
+        finally:
+            self.kill()
+            self.is_running = False
+            on_news()
+
+    def _take(self, line: bytes) -> None:
+        now = msgspec.json.decode(line, type=Live)
+        before, self.live = self.live, now
+        if before is not None and before.run == now.run and now.seconds > before.seconds:
+            self.speeds.append((now.tokens - before.tokens) / (now.seconds - before.seconds))
+
+    def cancel(self) -> None:
+        """What it has measured so far is lost: a run is kept when it is whole."""
+        self._cancelled, self.error = True, "cancelled"
+        self.kill()
+
+    def kill(self) -> None:
+        if self._child is not None and self._child.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                self._child.terminate()
+
+
+class Kept(msgspec.Struct, frozen=True):
+    """A result, and where it is."""
+
+    at: float
+    path: Path
+    row: Row
+    number: int
+    """Its line."""
+
+
+class BenchFiles:
+    """JSON lines of a directory and of files that were named; read again when they change."""
+
+    def __init__(self, directory: Path | None = None) -> None:
+        self.directory = directory or data_directory() / "bench"
+        self._named: list[Path] = []
+        self._known: dict[Path, tuple[float, list[Kept]]] = {}
+        self.broken: dict[Path, OperatorError] = {}
+
+    def new(self) -> Path:
+        """A file for the next run."""
+        stamp = time.strftime("%Y%m%d-%H%M%S")
+        return self.directory / f"{stamp}.jsonl"
+
+    def open(self, path: Path) -> None:
+        """Shows the results of a file as well. Raises `OperatorError` where it cannot be read."""
+        read_rows(path)
+        if path not in self._named:
+            self._named.append(path)
+
+    def rows(self) -> list[Kept]:
+        """The newest first."""
+        found: list[Kept] = []
+        for path in (*self._named, *self.directory.glob("*.jsonl")):
+            with contextlib.suppress(OSError):
+                found += self._of(path)
+        return sorted(found, key=lambda kept: (kept.at, kept.number), reverse=True)
+
+    def _of(self, path: Path) -> list[Kept]:
+        changed = path.stat().st_mtime
+        known = self._known.get(path)
+        if known is None or known[0] != changed:
+            try:
+                rows = read_rows(path)
+                self.broken.pop(path, None)
+            except OperatorError as error:
+                rows, self.broken[path] = [], error
+            kept = [Kept(changed, path, row, number) for number, row in enumerate(rows, 1)]
+            known = self._known[path] = (changed, kept)
+        return known[1]

@@ -1,0 +1,85 @@
+"""`Meter`: what the screen costs: frames, processor time, bytes to the terminal, lateness.
+
+Knows neither widget nor terminal; who draws and who writes tells it. Rates are over the last
+seconds.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from msgspec import Struct
+
+from .history import Counter
+
+WINDOW_S = 4.0
+
+
+class Cost(Struct, frozen=True):
+    """What the screen has cost lately."""
+
+    frames_s: float
+    cpu_fraction: float
+    """Of one core; all of this process, the sockets' threads included."""
+    frame_ms: float
+    """Processor time a frame; 0 where none was drawn."""
+    bytes_s: float
+    lag_ms: float
+    """The most that a frame came later than it was due."""
+    withheld_s: float
+    """Frames a second that were not drawn because the terminal had not taken the last."""
+
+
+class Meter:
+    """Counts; `cost` makes figures of the counts."""
+
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        cpu: Callable[[], float] = time.process_time,
+    ) -> None:
+        self.frames = self.num_bytes = self.withheld = 0
+        self._clock, self._cpu = clock, cpu
+        self._lag_s, self._lag_at = 0.0, 0.0
+        names = ("frames", "bytes", "withheld", "cpu")
+        self._rates = {name: Counter(WINDOW_S) for name in names}
+
+    def wrote(self, num_bytes: int) -> None:
+        self.num_bytes += num_bytes
+
+    def painted(self, late_s: float) -> None:
+        """A frame was drawn, so much later than it was due."""
+        self.frames += 1
+        self._note_lag(late_s)
+        self._sample()
+
+    def held_back(self) -> None:
+        """A frame was due, and the terminal was behind."""
+        self.withheld += 1
+
+    @property
+    def cost(self) -> Cost:
+        self._sample()
+        rates = {name: counter.rate for name, counter in self._rates.items()}
+        is_recent = self._clock() - self._lag_at < WINDOW_S
+        return Cost(
+            frames_s=rates["frames"],
+            cpu_fraction=rates["cpu"],
+            frame_ms=rates["cpu"] / rates["frames"] * 1e3 if rates["frames"] else 0.0,
+            bytes_s=rates["bytes"],
+            lag_ms=self._lag_s * 1e3 if is_recent else 0.0,
+            withheld_s=rates["withheld"],
+        )
+
+    def _note_lag(self, late_s: float) -> None:
+        now = self._clock()
+        if late_s >= self._lag_s or now - self._lag_at > WINDOW_S:
+            self._lag_s, self._lag_at = max(0.0, late_s), now
+
+    def _sample(self) -> None:
+        now = self._clock()
+        self._rates["frames"].add(now, self.frames)
+        self._rates["bytes"].add(now, self.num_bytes)
+        self._rates["withheld"].add(now, self.withheld)
+        self._rates["cpu"].add(now, self._cpu())

@@ -1,0 +1,309 @@
+"""`MockRing`: a pipeline that computes nothing, for demonstrations, pictures and measurements.
+
+Real sockets, real messages and real HTTP; what they tell is a `Story`. One small process without
+torch plays all of them: it obeys the console's orders and answers prompts word by word. By hand:
+`python -P -m loraconsole.console.mock --run DIR`, then `loraconsole attach --run DIR`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request as HttpRequest
+from starlette.responses import JSONResponse, StreamingResponse
+from starlette.routing import Route
+
+from ..pipeline.config import Config, OperatorError, make_run_directory
+from ..pipeline.messages import (
+    Abort,
+    AskSnapshot,
+    AskText,
+    Drain,
+    LoadAdapter,
+    MergeAdapter,
+    PinAdapter,
+    PlanAdapters,
+    Progress,
+    ReloadAdapter,
+    RestartProcess,
+    Resume,
+    StopPipeline,
+    ToRouter,
+    ToServer,
+    ToSupervisor,
+    UnloadAdapter,
+    VerifyAdapter,
+)
+from ..pipeline.process import die_with_parent
+from ..pipeline.sockets import Beacon, Inbox, Outbox, make_context
+from .chronicle import Chronicle
+from .lock import Lock
+from .shift import Shift
+from .story import BASE_MODEL, RING, Story, answer
+
+
+class MockRing:
+    """Tells a story over real sockets, and answers prompts over real HTTP."""
+
+    def __init__(self, config: Config, story: Story, tokens_per_second: float = 40.0) -> None:
+        self._run = make_run_directory(config.run)
+        self._story = story
+        self._chronicle = Chronicle(self._run / "history", time.time())
+        self._context = make_context()
+        self._beacons = {
+            name: Beacon(self._context, self._run, name) for name in ("supervisor", "fetch", *RING)
+        }
+        self._supervisor: Inbox[Any] = Inbox(self._context, self._run, "supervisor", ToSupervisor)
+        self._router: Inbox[Any] = Inbox(self._context, self._run, "router", ToRouter)
+        self._server: Inbox[Any] = Inbox(self._context, self._run, "server", ToServer)
+        self._tokens_per_second = tokens_per_second
+        self._answers: set[asyncio.Task[None]] = set()
+        self.asked: list[dict[str, Any]] = []
+        """What came over HTTP."""
+        self._socket = socket.create_server(("127.0.0.1", config.port))
+        story.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+
+    async def main(self) -> None:
+        """Runs until the pipeline is stopped from a console."""
+        http = uvicorn.Server(
+            uvicorn.Config(self._application(), log_level="error", lifespan="off")
+        )
+        serving = asyncio.create_task(http.serve([self._socket]))
+        tasks = [
+            asyncio.create_task(work)
+            for work in (
+                *(self._tell(), self._chronicle_forever()),
+                *(self._hear_supervisor(), self._hear_router(), self._hear_server()),
+            )
+        ]
+        try:
+            while not self._story.is_over:
+                await asyncio.sleep(0.1)
+                for task in tasks:
+                    if task.done():
+                        task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            http.should_exit = http.force_exit = True
+            try:
+                await serving
+            finally:  # cancelled or not: an open socket would hold the context for ever
+                self.close()
+
+    def close(self) -> None:
+        self._chronicle.close()
+        for beacon in self._beacons.values():
+            beacon.close()
+        self._supervisor.close()
+        self._router.close()
+        self._server.close()
+        self._context.destroy(linger=100)
+
+    async def _tell(self) -> None:
+        while True:
+            for name, message in self._story.advance(time.time()):
+                self._beacons[name].publish(message)
+                self._chronicle.take(message)
+            await asyncio.sleep(0.02)
+
+    async def _chronicle_forever(self) -> None:
+        while True:
+            await asyncio.sleep(1.0)
+            self._chronicle.tick(time.time())
+
+    async def _hear_supervisor(self) -> None:
+        while True:
+            match await self._supervisor.receive():
+                case AskSnapshot(reply_to=reply_to, history_s=history_s):
+                    moments = self._chronicle.moments(time.time() - history_s)
+                    outbox = Outbox(self._context, self._run, reply_to)
+                    outbox.send(msgspec.structs.replace(self._story.snapshot(), moments=moments))
+                    outbox.close()
+                case RestartProcess(name=name):
+                    self._story.restart(name)
+                case StopPipeline():
+                    self._story.stop()
+
+    async def _hear_server(self) -> None:
+        while True:
+            match await self._server.receive():
+                case AskText() as question:
+                    outbox = Outbox(self._context, self._run, question.reply_to)
+                    outbox.send(self._story.text(question))
+                    outbox.close()
+
+    async def _hear_router(self) -> None:
+        while True:
+            match await self._router.receive():
+                case Abort(request_id=request_id):
+                    self._story.abort(request_id)
+                case Drain():
+                    self._story.drain(True)
+                case Resume():
+                    self._story.drain(False)
+                case LoadAdapter() | ReloadAdapter() | UnloadAdapter() as order:
+                    self._answer(order)
+                case PinAdapter() | PlanAdapters() | VerifyAdapter() | MergeAdapter() as order:
+                    self._answer(order)
+
+    def _answer(self, order: Any) -> None:
+        """A verification takes its time and says how far it is."""
+        task = asyncio.create_task(self._answer_later(order))
+        self._answers.add(task)
+        task.add_done_callback(self._answers.discard)
+
+    async def _answer_later(self, order: Any) -> None:
+        if isinstance(order, VerifyAdapter):
+            for part in range(1, 5):
+                await asyncio.sleep(0.1)
+                bar = Progress(
+                    source="worker-0",
+                    stage="verify",
+                    label=f"verify {order.name}",
+                    current=part,
+                    total=4,
+                    unit="sequence",
+                    elapsed_s=part / 10,
+                    done=part == 4,
+                )
+                self._beacons["worker-0"].publish(bar)
+        if reply := self._story.obey(order):
+            outbox = Outbox(self._context, self._run, order.reply_to)
+            outbox.send(msgspec.structs.replace(reply, at=time.time()))
+            outbox.close()
+
+    def _application(self) -> Starlette:
+        return Starlette(
+            routes=[
+                Route("/v1/chat/completions", self._chat, methods=["POST"]),
+                Route("/v1/models", self._models),
+            ]
+        )
+
+    async def _models(self, request: HttpRequest) -> JSONResponse:
+        adapters = [{"id": name, "parent": BASE_MODEL} for name in self._story.adapters]
+        return JSONResponse({"data": [{"id": BASE_MODEL}, *adapters]})
+
+    async def _chat(self, request: HttpRequest) -> JSONResponse | StreamingResponse:
+        body = await request.json()
+        self.asked.append(body)
+        prompt = body["messages"][-1]["content"]
+        if "refuse" in prompt:
+            error = {"message": "the queue is full", "type": "overloaded", "code": 429}
+            return JSONResponse({"error": error}, status_code=429)
+        return StreamingResponse(self._chunks(body, prompt), media_type="text/event-stream")
+
+    async def _chunks(self, body: dict[str, Any], prompt: str) -> AsyncIterator[str]:
+        words = answer(body["model"], prompt)[: body.get("max_tokens", 128)]
+        if "at length" in prompt:  # for measuring: longer than anybody would read
+            words = words * 60
+        await asyncio.sleep(0.05 + len(body["model"]) % 5 * 0.03)
+        for word in words:
+            choice = {"index": 0, "delta": {"content": word}, "finish_reason": None}
+            if body.get("logprobs"):
+                top = [{"token": word, "logprob": -0.1}, {"token": "or", "logprob": -2.5}]
+                told = {"token": word, "logprob": -0.1, "top_logprobs": top[: body["top_logprobs"]]}
+                choice["logprobs"] = {"content": [told]}
+            yield f"data: {json.dumps({'choices': [choice]})}\n\n"
+            await asyncio.sleep(1.0 / self._tokens_per_second)
+        usage = {"prompt_tokens": len(prompt.split()), "completion_tokens": len(words)}
+        end = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}], "usage": usage}
+        yield f"data: {json.dumps(end)}\n\ndata: [DONE]\n\n"
+
+
+@contextmanager
+def mock_pipeline(seed: int) -> Iterator[Config]:
+    """A mock in a process and a run directory of its own; both are gone afterwards.
+
+    Raises `OperatorError` where it does not come up.
+    """
+    with tempfile.TemporaryDirectory(prefix="lc-mock-") as directory:
+        run = make_run_directory(Path(directory) / "run")
+        command = [sys.executable, "-P", "-m", "loraconsole.console.mock"]
+        with subprocess.Popen(
+            [*command, "--run", str(run), "--seed", str(seed)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            try:
+                while not (run / "config.json").exists():
+                    if process.poll() is not None:
+                        said = process.stderr.read().strip() if process.stderr else ""
+                        last = said.splitlines()[-1] if said else f"status {process.returncode}"
+                        raise OperatorError(f"the mock pipeline did not start: {last}")
+                    time.sleep(0.01)
+                yield Config.load(str(run))
+            finally:
+                process.terminate()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--run", required=True, type=Path)
+    parser.add_argument(
+        "--scenario", choices=("shift", "empty", "loading", "busy", "failed"), default="shift"
+    )
+    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--tokens-per-second", type=float, default=40.0)
+    steady = parser.add_argument_group("of a scenario that goes on as it is")
+    steady.add_argument("--rows", type=int, default=24)
+    steady.add_argument("--rate", type=float, default=10.0, help="batch views a second")
+    steady.add_argument("--moving", type=float, default=1.0, help="share of rows a view moves")
+    steady.add_argument("--logs", type=float, default=8.0, help="log lines a second")
+    steady.add_argument("--steps", type=float, default=30.0, help="steps a second")
+    steady.add_argument("--adapters", type=int, default=4)
+    given = parser.parse_args()
+    die_with_parent()
+    run = make_run_directory(given.run)
+    lock = Lock.take(run)
+    if lock is None:
+        sys.exit(f"a pipeline already runs in {run}")
+    config = Config(run=str(run), port=given.port).absolute()
+    story: Story
+    if given.scenario == "shift":
+        story = Shift(given.seed, start=time.time())
+    else:
+        story = Story(
+            given.scenario,
+            rows=given.rows,
+            rate=given.rate,
+            moving=given.moving,
+            logs_per_second=given.logs,
+            steps_per_second=given.steps,
+            adapters=given.adapters,
+            seed=given.seed,
+            start=time.time(),
+        )
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    asyncio.run(_run(config, story, given.tokens_per_second))
+
+
+async def _run(config: Config, story: Story, tokens_per_second: float) -> None:
+    ring = MockRing(config, story, tokens_per_second)
+    config.save()  # whoever waits for us finds the sockets made
+    await ring.main()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,436 @@
+"""Bench: a workload against the running pipeline, and how it compares with those before."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.message import Message
+
+from ...pipeline.config import OperatorError
+from ...pipeline.results import describe
+from .. import plot, units
+from ..bench_run import BenchFiles, BenchPlan, BenchRun, Kept
+from ..board import Board
+from ..compare import METRICS, Metric
+from ..dialogs import LiveDialog
+from ..pane import Line, Pane, Panel, Span, field, line, spread
+from ..table import Column, TablePane
+from .bench_dialog import BenchDialog, FileDialog
+
+COMPARED = (
+    *("throughput", "tokens_s", "ttft_ms_p50", "ttft_ms_p90", "ttft_ms_p99"),
+    *("inter_token_ms_p50", "inter_token_ms_p99", "slo_attainment", "jain", "errors"),
+)
+"""What two runs are held against each other by."""
+BARS = Metric("tokens_s", "tokens/s", True)
+HEAD = 22
+
+
+def _figure(kept: Kept, name: str) -> str:
+    return number(getattr(kept.row.result, name))
+
+
+def number(value: float | None) -> str:
+    """`0.42`, `12.3`, `1 204`, `3` of what is counted, `—`."""
+    if value is None:
+        return units.NOTHING
+    if isinstance(value, int):
+        return units.count(value)
+    return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 1000 else units.count(value)
+
+
+def _figures(title: str, width: int, name: str, rank: int) -> Column[Kept]:
+    return Column(
+        title,
+        width,
+        lambda r, b, w: ((_figure(r, name), "number"),),
+        order=lambda r: getattr(r.row.result, name) or 0.0,
+        right=True,
+        rank=rank,
+        descends=True,
+    )
+
+
+class ResultTable(TablePane[Kept]):
+    """Runs, the newest first; one may be the baseline that others are held against."""
+
+    TITLE = "results"
+    PERIOD_S = 0.5
+    EMPTY = "no result is kept yet; n runs a workload"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("n", "new", "New run", id="bench-new", tooltip="a workload, against this pipeline"),
+        Binding("c", "cancel", "Cancel", id="bench-cancel", tooltip="end the run under way"),
+        Binding("b", "baseline", "Baseline", id="bench-baseline", tooltip="hold others against it"),
+        Binding("o", "file", "Open file", id="bench-file", tooltip="results of another file"),
+    ]
+
+    class NewAsked(Message):
+        """A workload is to be chosen and run."""
+
+    class CancelAsked(Message):
+        """The run under way is to end."""
+
+    class FileAsked(Message):
+        """Another file of results is to be read."""
+
+    def __init__(self, files: BenchFiles) -> None:
+        super().__init__(id="results")
+        self._files = files
+        self.baseline = ""
+        self.columns = (
+            Column("", 1, lambda r, b, w: ((self._mark(r), "key"),)),
+            Column("when", 14, lambda r, b, w: ((_when(r.at), "dim"),), order=lambda r: r.at),
+            Column(
+                "workload",
+                18,
+                lambda r, b, w: ((describe(r.row.config), "text"),),
+                order=lambda r: describe(r.row.config),
+                grows=True,
+            ),
+            Column(
+                "server", 14, lambda r, b, w: ((units.clean(r.row.config.server), "dim"),), rank=9
+            ),
+            _figures("req/s", 7, "throughput", 3),
+            _figures("tok/s", 7, "tokens_s", 1),
+            _figures("TTFT ms", 8, "ttft_ms_p50", 2),
+            _figures("p99", 8, "ttft_ms_p99", 5),
+            _figures("gap ms", 7, "inter_token_ms_p50", 4),
+            _figures("p99", 7, "inter_token_ms_p99", 6),
+            _figures("errors", 6, "errors", 7),
+        )
+
+    def _mark(self, row: Kept) -> str:
+        return "◆" if self.key(row) == self.baseline else " "
+
+    def rows(self, board: Board) -> Sequence[Kept]:
+        return self._files.rows()
+
+    def key(self, row: Kept) -> str:
+        return f"{row.path}:{row.number}"
+
+    def text(self, row: Kept, board: Board) -> str:
+        return f"{_when(row.at)} {describe(row.row.config)} {row.row.config.server} {row.path.name}"
+
+    def held_against(self) -> Kept | None:
+        """The baseline; where none is chosen, the run before the selected one of the same load."""
+        rows, selected = self._files.rows(), self.selected
+        for row in rows:
+            if self.key(row) == self.baseline:
+                return row
+        if selected is None:
+            return None
+        load = selected.row.config.load_key()
+        older = (r for r in rows if r.at < selected.at and r.row.config.load_key() == load)
+        return next(older, None)
+
+    def action_new(self) -> None:
+        self.post_message(self.NewAsked())
+
+    def action_cancel(self) -> None:
+        self.post_message(self.CancelAsked())
+
+    def action_file(self) -> None:
+        self.post_message(self.FileAsked())
+
+    def action_baseline(self) -> None:
+        """Marks the selected run, or takes its mark away."""
+        if (row := self.selected) is not None:
+            self.baseline = "" if self.key(row) == self.baseline else self.key(row)
+            self.paint()
+            self.post_message(self.Moved())
+
+
+def _when(at: float) -> str:
+    return time.strftime("%m-%d %H:%M:%S", time.localtime(at))
+
+
+class RunPane(Pane):
+    """The run under way, or how the last one ended."""
+
+    TITLE = "run"
+
+    def __init__(self) -> None:
+        super().__init__(id="bench-run")
+        self.run: BenchRun | None = None
+
+    def caption(self, board: Board) -> Sequence[Span]:
+        run = self.run
+        if run is None:
+            return ()
+        if run.is_running:
+            return (("running", "good"),)
+        return ((units.clean(run.error), "warn"),) if run.error else (("finished", "good"),)
+
+    def lines(self, board: Board, width: int, height: int) -> Sequence[Line]:
+        run = self.run
+        if run is None:
+            return [
+                line(("n", "key"), (" runs a workload against this pipeline; its", "dim")),
+                line(("clients are a process of their own, and what", "dim")),
+                line(("they saw is kept.", "dim")),
+            ]
+        live = run.live
+        if live is None:
+            if run.error:
+                return [line((text, "bad")) for text in units.wrap(run.error, width)]
+            return [line(("starting the clients", "dim"))]
+        filled, rest = plot.gauge(live.done / max(1, live.total), max(8, width - 44))
+        left = run.left_s
+        found = [
+            spread(
+                ((live.load, "title"),),
+                ((f"run {live.run} of {live.runs}", "dim"),) if live.runs > 1 else (),
+                width,
+            ),
+            spread(
+                (
+                    (filled, "info"),
+                    (rest, "rest"),
+                    (f" {units.percent(live.done / max(1, live.total)):>5}", "number"),
+                    (f"  {live.done} of {live.total} requests", "dim"),
+                ),
+                ((f"{units.duration(left)} left", "text"),)
+                if left is not None
+                else ((f"took {units.duration(live.seconds)}", "dim"),),
+                width,
+            ),
+            line(
+                (number(live.done / live.seconds if live.seconds else None), "number"),
+                (" requests/s  ", "dim"),
+                (number(live.tokens / live.seconds if live.seconds else None), "number"),
+                (" tokens/s  ", "dim"),
+                (f"{live.errors}", "bad" if live.errors else "number"),
+                (" errors", "dim"),
+            ),
+            line((f"{'':<14}", "dim"), *((f"{name:>10}", "dim") for name in ("p50", "p90", "p99"))),
+            *(
+                line(
+                    (f"{name:<14}", "text"),
+                    *((f"{units.milliseconds(value):>10}", "number") for value in values),
+                )
+                for name, values in (
+                    ("first token", live.ttft_ms),
+                    ("inter-token", live.inter_token_ms),
+                )
+            ),
+        ]
+        if run.error:
+            found.append(line((units.clean(run.error), "bad")))
+        rows = height - len(found)
+        if rows >= 2 and run.speeds:
+            found += self._plot(run, width, rows)
+        return found
+
+    def _plot(self, run: BenchRun, width: int, rows: int) -> Sequence[Line]:
+        cells = max(1, width - 6)
+        speeds = list(run.speeds)[-2 * cells :]
+        values = [float("nan")] * (2 * cells - len(speeds)) + speeds
+        top = plot.top_of(max(speeds))
+        labels = [f"{units.count(top):>5} ", *[" " * 6] * rows]
+        areas = plot.area(values, rows, top)
+        return [
+            line((label, "dim"), (row, "info")) for label, row in zip(labels, areas, strict=False)
+        ]
+
+
+class ComparePane(Pane):
+    """The selected run against the baseline, figure by figure, and its load's runs as bars."""
+
+    PERIOD_S = 0.5
+
+    def __init__(self, table: ResultTable) -> None:
+        super().__init__(id="bench-compare")
+        self._table = table
+
+    def title(self, board: Board) -> Sequence[Span]:
+        row = self._table.selected
+        return (("comparison of ", "dim"), (describe(row.row.config), "title")) if row else ()
+
+    def lines(self, board: Board, width: int, height: int) -> Sequence[Line]:
+        row = self._table.selected
+        if row is None:
+            return [line(("nothing to compare yet", "dim"))]
+        base = self._table.held_against()
+        if base is not None and self._table.key(base) == self._table.key(row):
+            base = None
+        found = [
+            line(
+                (f"{'':<{HEAD}}", "dim"),
+                (f"{'this':>10}", "title"),
+                (f"{'against':>12}", "dim"),
+                (f"  {_when(base.at)}" if base else "  nothing: b marks a baseline", "dim"),
+            )
+        ]
+        for metric in METRICS:
+            if metric.field in COMPARED:
+                found.append(_compared(metric, row, base))
+        found = found[: max(1, height)]
+        if height - len(found) >= 3:
+            found += [Line(), line((f"{BARS.label} of its runs", "title"))]
+            found += self._bars(row, width, height - len(found))
+        return found
+
+    def _bars(self, row: Kept, width: int, rows: int) -> Sequence[Line]:
+        """This load's runs to one scale, the newest first."""
+        load = row.row.config.load_key()
+        same = [r for r in self._table._files.rows() if r.row.config.load_key() == load][:rows]
+        most = max(getattr(r.row.result, BARS.field) for r in same)
+        found = []
+        for each in same:
+            value = getattr(each.row.result, BARS.field)
+            filled, rest = plot.gauge(value / most if most else 0.0, max(4, width - 26))
+            is_this = self._table.key(each) == self._table.key(row)
+            found.append(
+                line(
+                    (f"{'▸' if is_this else ' '}{_when(each.at):<15}", "key" if is_this else "dim"),
+                    (filled, "info"),
+                    (rest, "rest"),
+                    (f"{number(value):>9}", "number"),
+                )
+            )
+        return found
+
+
+def _compared(metric: Metric, row: Kept, base: Kept | None) -> Line:
+    """`tokens/s   123.4   110.2  1.12x ▲`: an arrow up is better, down worse."""
+    value = getattr(row.row.result, metric.field)
+    spans: list[Span] = [
+        (units.fit(metric.label, HEAD), "text"),
+        (f"{number(value):>10}", "number"),
+    ]
+    if base is not None:
+        before = getattr(base.row.result, metric.field)
+        spans.append((f"{number(before):>12}", "dim"))
+        if before and value is not None:
+            ratio = value / before
+            mark, ink = "", "dim"
+            if metric.more_is_better is not None and abs(ratio - 1) >= 0.02:
+                is_better = (ratio > 1) == metric.more_is_better
+                mark, ink = (" ▲ better", "good") if is_better else (" ▼ worse", "bad")
+            spans.append((f"{ratio:>8.2f}x{mark}", ink))
+    return Line(tuple(spans))
+
+
+class BenchPanel(Panel):
+    """The run under way, all results, and a comparison."""
+
+    NAME: ClassVar[str] = "Bench"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._files = BenchFiles()
+        self._plan = BenchPlan()
+        self._run: BenchRun | None = None
+
+    def compose(self) -> ComposeResult:
+        table = ResultTable(self._files)
+        yield RunPane()
+        yield ComparePane(table)
+        yield table
+
+    @property
+    def is_live(self) -> bool:
+        return self._run is not None and self._run.is_running
+
+    def focus_first(self) -> None:
+        self.query_one(ResultTable).focus(scroll_visible=False)
+
+    def on_table_pane_moved(self) -> None:
+        self.query_one(ComparePane).paint()
+
+    def on_table_pane_opened(self, message: TablePane.Opened) -> None:
+        kept: Kept = message.row
+        compared = self.query_one(ComparePane)
+        details = result_lines(kept)
+        self.app.push_screen(
+            LiveDialog(
+                describe(kept.row.config),
+                lambda board, width: [*compared.lines(board, width, 11), Line(), *details],
+            )
+        )
+
+    def on_result_table_new_asked(self) -> None:
+        if self.is_live:
+            self.notify("c cancels it", title="A run is under way", severity="warning")
+            return
+        self.app.push_screen(BenchDialog(self._plan), self._start)
+
+    def on_result_table_file_asked(self) -> None:
+        self.app.push_screen(FileDialog(), self._open)
+
+    def _open(self, path: str | None) -> None:
+        if not path:
+            return
+        try:
+            self._files.open(Path(path).expanduser())
+        except OperatorError as error:
+            self.notify(error.hint, title=error.what, severity="error", markup=False)
+        self.query_one(ResultTable).paint()
+
+    def on_result_table_cancel_asked(self) -> None:
+        if self._run is not None and self._run.is_running:
+            self._run.cancel()
+        else:
+            self.notify("No run is under way.")
+
+    def _start(self, plan: BenchPlan | None) -> None:
+        if plan is None:
+            return
+        self._plan = plan
+        app = self.query_one(RunPane).painted_app
+        server = app.board.server
+        if server is None:
+            self.notify("its clients have nobody to ask", title="The server is not there yet")
+            return
+        label = app.board.base_model or server.url
+        run = BenchRun(plan, server.url, app.api_key, label, self._files.new())
+        self._run = self.query_one(RunPane).run = run
+        self.run_worker(self._watch(run), name="bench", exit_on_error=True)
+
+    async def _watch(self, run: BenchRun) -> None:
+        """Nothing is drawn per line of the child: it wakes the tick."""
+        await run.run(self.query_one(RunPane).painted_app.wake)
+        if not self.is_attached:
+            return
+        if self.display:
+            for pane in self.panes:
+                pane.paint()
+        if run.error and run.error != "cancelled":
+            self.notify(run.error, title="bench", severity="error", markup=False)
+        elif not run.error:
+            self.notify(f"{run.plan.workload} is finished; it is in {run.out}", title="bench")
+
+    def on_unmount(self) -> None:
+        if self._run is not None:
+            self._run.kill()
+
+
+def result_lines(kept: Kept) -> Sequence[Line]:
+    """Every figure of a run, its parameters, and what each adapter's clients got."""
+    config, result = kept.row.config, kept.row.result
+    found = [
+        line(*field("when"), (_when(kept.at), "text")),
+        line(*field("file"), (str(kept.path), "text")),
+        line(*field("server"), (units.clean(config.server), "text")),
+    ]
+    for name, value in sorted(config.parameters.items()):
+        found.append(line((f"{name:<{HEAD}}", "dim"), (units.clean(str(value)), "text")))
+    found += [Line(), line(("figures", "title"))]
+    for metric in METRICS:
+        value = getattr(result, metric.field)
+        found.append(line((f"{metric.label:<28}", "text"), (f"{number(value):>10}", "number")))
+    found += [Line(), line((f"{'adapter':<28}{'requests':>10}{'service':>10}{'TTFT':>12}", "dim"))]
+    for name, adapter in result.adapters.items():
+        found.append(
+            line(
+                (units.fit(units.clean(name), 28), "text"),
+                (f"{adapter.requests:>10}{number(adapter.service):>10}", "number"),
+                (f"{units.milliseconds(adapter.ttft_ms_p50):>12}", "number"),
+            )
+        )
+    return found

@@ -1,0 +1,99 @@
+"""`session`: a person, a terminal, and what is looked at on it: a pipeline, a mock, a recording, a
+pipeline behind ssh. Knows how the terminal is taken and given back.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..pipeline.config import Config, OperatorError
+from . import curtain
+from .pace import frames_per_second
+
+if TYPE_CHECKING:
+    from .telemetry import Telemetry
+
+BROWSER = "TEXTUAL_DRIVER"
+"""Textual's own; set where a browser is the terminal, and standard output a pipe to it."""
+
+
+def need_terminal(hint: str) -> None:
+    """Raises `OperatorError` where nobody can look."""
+    if not os.environ.get(BROWSER) and not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise OperatorError("the console needs a terminal", hint)
+
+
+def show(
+    config: Config,
+    given: argparse.Namespace,
+    *,
+    label: str = "",
+    clock: Callable[[], float] = time.time,
+    source: Callable[..., Telemetry] | None = None,
+) -> str | None:
+    """The console until a person leaves it; "leave" or "stop", or None where it was ended.
+
+    `given` holds what the screen flags say. For the others see `ConsoleApp`.
+    """
+    from .app import ConsoleApp
+    from .telemetry import Telemetry
+
+    fps = frames_per_second(given.fps, os.environ)
+    app = ConsoleApp(
+        config,
+        fps=fps,
+        theme=given.theme,
+        clock=clock,
+        label=label,
+        source=source or Telemetry,
+        shows_cost=given.show_cost,
+    )
+    return app.run()
+
+
+def mock(given: argparse.Namespace) -> int:
+    """The console on a pipeline that computes nothing."""
+    need_terminal("a mock pipeline without a screen: python -P -m loraconsole.console.mock")
+    from .mock import mock_pipeline
+
+    curtain.raise_curtain("loraconsole")
+    try:
+        with mock_pipeline(given.mock) as config:
+            show(config, given, label="MOCK")
+    except OperatorError:
+        curtain.lower()
+        raise
+    return 0
+
+
+def play(given: argparse.Namespace) -> int:
+    """The console on a recording."""
+    need_terminal("recordings are gzipped JSON lines: zcat FILE | jq")
+    from .recording import Playback, Tape
+
+    tape = Tape(Path(given.file), given.speed)
+    config = Config(run=str(tape.path.absolute()))
+    label = "RECORDING" if given.speed == 1 else f"RECORDING x{given.speed:g}"
+    show(config, given, label=label, clock=tape.now, source=partial(Playback, tape))
+    return 0
+
+
+def attach_over_ssh(given: argparse.Namespace) -> int:
+    """The console here on a pipeline there."""
+    need_terminal(f"without one: ssh {given.ssh} loraconsole status")
+    from .tunnel import Tunnel
+
+    with Tunnel(given.ssh, given.run, given.ssh_command) as tunnel:
+        choice = show(
+            tunnel.config, given, label=given.ssh, clock=tunnel.clock, source=tunnel.source
+        )
+    if choice == "leave":
+        print(f"The pipeline on {given.ssh} goes on. loraconsole attach --ssh {given.ssh}")
+    return 0

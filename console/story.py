@@ -1,0 +1,744 @@
+"""`Story`: the telemetry of a whole pipeline that is not there, from a seed and a clock, so that a
+picture is the same every time. Knows messages, no socket; `mock` tells it over sockets.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import zlib
+from array import array
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import msgspec
+
+from ..pipeline.messages import (
+    LATENCY_BUCKETS_MS,
+    PROTOCOL,
+    AdapterPlan,
+    AdapterReply,
+    AdapterState,
+    AdapterTable,
+    AdapterView,
+    AskText,
+    BatchView,
+    Beat,
+    Comparison,
+    Event,
+    Hop,
+    LoadAdapter,
+    LogLine,
+    LogLines,
+    MergeAdapter,
+    Message,
+    PageOwner,
+    PinAdapter,
+    PlanAdapters,
+    PoolMap,
+    ProcessState,
+    ProcessTable,
+    ProcessView,
+    Progress,
+    ReloadAdapter,
+    RequestText,
+    RequestView,
+    RouterStats,
+    SchedulerSettings,
+    ServerStats,
+    SetScheduler,
+    Snapshot,
+    Step,
+    SyncPoint,
+    UnloadAdapter,
+    Verification,
+    VerifyAdapter,
+    WorkerStats,
+)
+
+Scenario = Literal["empty", "loading", "busy", "failed"]
+RING = ("worker-0", "detokenizer", "router", "server")
+PAGES = 4096
+BASE_MODEL = "SmolLM2-135M-Instruct"
+ADAPTERS = ("pirate", "sql", "json", "haiku", "support-de", "support-en", "medical-notes", "legal")
+PIDS = {"supervisor": 4242, "fetch": 4243, "worker-0": 4301, "detokenizer": 4302} | {
+    "router": 4303,
+    "server": 4304,
+}
+SILENT = (
+    ProcessState.PENDING,
+    ProcessState.BACKOFF,
+    ProcessState.FAILED,
+    ProcessState.STOPPED,
+)
+"""A process in one of these states does not beat: it is not there."""
+BLAMES = ("no KV pages", "token budget", "batch is full", "adapter loading")
+LOG_TEXTS = (
+    "step {n} took 31.2 ms",
+    "admitted request {n:08x} with 214 prompt tokens",
+    "finished request {n:08x}: stop after 96 tokens",
+    "adapter pirate is warm",
+    "swept 3 idle streams",
+    "POST /v1/chat/completions 200 from 127.0.0.1:{n}",
+)
+
+
+class Story:
+    """What a pipeline would tell. `advance(now)` gives (process, message) pairs that are due."""
+
+    num_pages = PAGES
+
+    def __init__(
+        self,
+        scenario: Scenario = "busy",
+        *,
+        rows: int = 24,
+        rate: float = 10.0,
+        moving: float = 1.0,
+        logs_per_second: float = 8.0,
+        steps_per_second: float = 1.0 / 0.033,
+        adapters: int = 4,
+        seed: int = 7,
+        start: float = 1_790_000_000.0,
+        url: str = "http://127.0.0.1:8000",
+    ) -> None:
+        self.scenario: Scenario = scenario
+        self.url = url
+        self._random = random.Random(seed)
+        self._rate, self._moving, self._logs_per_second = rate, moving, logs_per_second
+        self._step_s = 1.0 / steps_per_second
+        self._start = self._now = start
+        self._born = start - 760.0
+        self._fetch = ProcessState.DONE
+        dues = ("beat", "view", "step", "table", "log", "pool")
+        self._due = dict.fromkeys(dues, start)
+        more = (f"tenant-{number:04}" for number in range(adapters - len(ADAPTERS)))
+        self._adapters = (*ADAPTERS[:adapters], *more)
+        self._scheduling = SchedulerSettings()
+        self._pinned, self._merged = {"pirate"}, "sql"
+        self._warnings = {"json": "its files are older than this base model"}
+        self._generations = dict.fromkeys(self._adapters, 1)
+        self._paths = {name: f"adapters/{name}" for name in self._adapters}
+        self._adapter_since: dict[str, float] = {}
+        self._trial: str | None = None
+        self._holdings: dict[PageOwner, list[int]] = {}
+        self._states = {name: ProcessState.READY for name in RING}
+        self._reasons = dict.fromkeys(RING, "")
+        self._since = dict.fromkeys(RING, start - 754.0)
+        self._restarts = dict.fromkeys(RING, 0)
+        self._incarnations = {name: 1 + number for number, name in enumerate(RING)}
+        self._changes: list[tuple[float, str, ProcessState]] = []
+        self._stopping = False
+        self._requests: list[RequestView] = []
+        self._served = 1204
+        self._tokens: dict[str | None, list[int]] = {
+            name: [80 * number, 9_400 * number, 41_000 * number]
+            for number, name in enumerate((None, *self._adapters), 1)
+        }
+        self._steps = 31_000
+        self._decoded, self._filled = 412_000, 96_000
+        self._ttft = [0] * (len(LATENCY_BUCKETS_MS) + 1)
+        self._inter_token = [0] * (len(LATENCY_BUCKETS_MS) + 1)
+        self._number = 0
+        self._frames = 0
+        self._progress: dict[tuple[str, str], Progress] = {}
+        self._events: list[Event] = []
+        self._logs: list[LogLine] = []
+        self._last: dict[type[Message], Message] = {}
+        self._beats: dict[str, Beat] = {}
+        self._opening = list(self._open(rows))
+
+    @property
+    def is_over(self) -> bool:
+        """Somebody stopped the pipeline, and it has stopped."""
+        return self._stopping and not self._changes
+
+    @property
+    def placed(self) -> tuple[str, ...]:
+        """Adapters that have pages."""
+        return self._adapters
+
+    # -- orders
+
+    def restart(self, name: str) -> None:
+        if name in self._states:
+            now = self._now
+            self._set(name, ProcessState.STOPPING)
+            self._changes += [
+                (now + 0.6, name, ProcessState.STARTING),
+                (now + 1.6, name, ProcessState.READY),
+            ]
+
+    def stop(self) -> None:
+        self._stopping = True
+        self._set_all(ProcessState.STOPPING)
+        self._changes = [(self._now + 0.5, name, ProcessState.STOPPED) for name in RING]
+
+    def drain(self, wanted: bool) -> None:
+        """The router admits nothing new, or does so again."""
+        state = ProcessState.DRAINING if wanted else ProcessState.READY
+        self._set("router", state, "admitting nothing new" if wanted else "")
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """Names of those that are served."""
+        return self._adapters
+
+    def text(self, question: AskText) -> RequestText:
+        """A request's words, which are of its adapter's voice."""
+        view = next((v for v in self._requests if v.request_id == question.request_id), None)
+        if view is None:
+            return RequestText(
+                request_id=question.request_id, offset=question.offset, text="", ended=True
+            )
+        asked = "What is the capital of Spain, and who lives there?"
+        words = answer(view.adapter or "", asked) * 9
+        return RequestText(
+            request_id=view.request_id,
+            prompt=f"<|im_start|>user\n{asked}<|im_end|>\n<|im_start|>assistant\n"
+            if question.with_prompt
+            else "",
+            offset=question.offset,
+            text="".join(words[: view.num_output])[question.offset :],
+        )
+
+    def abort(self, request_id: str) -> None:
+        self._requests = [view for view in self._requests if view.request_id != request_id]
+
+    def obey(self, order: Any) -> AdapterReply | None:
+        """Carries an order out at once. A path with "missing" in it is refused, an
+        adapter called "silent" is never answered for."""
+        if isinstance(order, SetScheduler):
+            return self._set_scheduler(order)
+        name = "" if isinstance(order, PlanAdapters) else order.name
+        if name == "silent":
+            return None
+        plans: tuple[AdapterPlan, ...] = ()
+        verification = None
+        status, text = 200, f"adapter {name} is done"
+        if name and name not in self._adapters and not isinstance(order, LoadAdapter):
+            status, text = 404, f"there is no adapter {name}"
+        else:
+            match order:
+                case LoadAdapter(path=path) if "missing" in path:
+                    status, text = 400, f"no adapter_config.json in {path}"
+                case LoadAdapter():
+                    self._load(order)
+                    text = f"adapter {name} is on the device"
+                case ReloadAdapter():
+                    self._generations[name] += 1
+                    self._adapter_since[name] = self._now
+                    text = f"adapter {name} is read again, generation {self._generations[name]}"
+                case UnloadAdapter():
+                    self._adapters = tuple(kept for kept in self._adapters if kept != name)
+                    text = f"adapter {name} is gone and its pages are free"
+                case PinAdapter(pinned=pinned):
+                    self._pinned = self._pinned | {name} if pinned else self._pinned - {name}
+                    text = f"adapter {name} is {'pinned' if pinned else 'no longer pinned'}"
+                case MergeAdapter():
+                    self._merged = name
+                    text = f"adapter {name} is merged" if name else "nothing is merged"
+                case PlanAdapters(paths=paths):
+                    plans = tuple(_plan(path) for path in paths)
+                    text = f"{sum(not plan.reason for plan in plans)} can be loaded"
+                case VerifyAdapter():
+                    verification = self._verify(name)
+                    word = "answers as its merged weights do"
+                    text = f"adapter {name} {word if verification.is_right else 'is NOT right'}"
+        views = tuple(self._adapter_view(known, self._now) for known in self._adapters)
+        return AdapterReply(
+            order=order.order,
+            status=status,
+            text=text,
+            at=self._now,
+            name=name,
+            adapters=tuple(view for view in views if view.name == name),
+            plans=plans,
+            verification=verification,
+        )
+
+    def _set_scheduler(self, order: SetScheduler) -> AdapterReply:
+        self._scheduling = SchedulerSettings(policy=order.policy or "fcfs")
+        text = f"the scheduler's policy is {self._scheduling.policy}"
+        return AdapterReply(
+            order=order.order,
+            status=200,
+            text=text,
+            at=self._now,
+            name="",
+            scheduling=self._scheduling,
+        )
+
+    def _load(self, order: LoadAdapter) -> None:
+        name = order.name
+        self._adapters = (*(kept for kept in self._adapters if kept != name), name)
+        self._tokens.setdefault(name, [0, 0, 0])
+        self._generations[name], self._paths[name] = 1, order.path
+        self._adapter_since[name] = self._now
+        if order.pinned:
+            self._pinned = self._pinned | {name}
+
+    def _verify(self, name: str) -> Verification:
+        """Everybody is right but haiku."""
+        is_right = name != "haiku"
+        rows = [("alone", name), ("mixed", name), ("mixed", None), ("mixed", "legal")]
+        return Verification(
+            key=f"{name}@{self._generations[name]}",
+            digest="1f2e3d4c" * 8,
+            dtype="bfloat16",
+            comparisons=tuple(
+                Comparison(place, who, 64, 64 if is_right else 41, 0.0312 + 0.01 * at, 0.0021, 38.4)
+                for at, (place, who) in enumerate(rows)
+            ),
+            is_right=is_right,
+            seconds=3.4,
+        )
+
+    def snapshot(self) -> Snapshot:
+        """What a late console is told."""
+
+        def last(kind: Any) -> Any:
+            return self._last.get(kind)
+
+        return Snapshot(
+            at=self._now,
+            protocol=PROTOCOL,
+            version="0.1.0",
+            started_at=self._born,
+            processes=self._process_table(),
+            beats=tuple(self._beats.values()),
+            server=last(ServerStats),
+            router=last(RouterStats),
+            workers=(last(WorkerStats),) if last(WorkerStats) else (),
+            batch=last(BatchView),
+            adapters=last(AdapterTable),
+            pool=last(PoolMap),
+            progress=tuple(self._progress.values()),
+            events=tuple(self._events),
+            logs=tuple(self._logs[-500:]),
+        )
+
+    # -- the story
+
+    def advance(self, now: float) -> list[tuple[str, Message]]:
+        """All that happened until `now`, in order of time."""
+        told: list[tuple[str, Message]] = []
+        told += self._opening
+        self._opening = []
+        while True:
+            what, at = min(self._due.items(), key=lambda due: due[1])
+            if at > now:
+                break
+            self._now = at
+            told += getattr(self, f"_tell_{what}")(at)
+        self._now = now
+        for name, message in told:
+            self._remember(name, message)
+        return told
+
+    def _remember(self, name: str, message: Message) -> None:
+        self._last[type(message)] = message
+        match message:
+            case Beat():
+                self._beats[name] = message
+            case Progress():
+                self._progress[message.source, message.stage] = message
+            case Event():
+                self._events.append(message)
+            case LogLines():
+                self._logs += message.lines
+
+    def _open(self, rows: int) -> Iterator[tuple[str, Message]]:
+        now = self._start
+        yield "fetch", self._bar("fetch", "fetch", BASE_MODEL, 98_362_432, 98_362_432, "B", 2.1)
+        if self.scenario == "loading":
+            yield "worker-0", self._bar("worker-0", "weights", "tensors", 166, 272, "tensor", 3.4)
+            yield "supervisor", Event(now - 3.6, "info", "supervisor", "worker-0 started, pid 4301")
+            self._set_all(ProcessState.STARTING, "waits for worker-0")
+            self._reasons["worker-0"] = "reading weights"
+            return
+        yield "worker-0", self._bar("worker-0", "weights", "tensors", 272, 272, "tensor", 5.6)
+        yield "worker-0", self._bar("worker-0", "adapters", "adapters", 4, 4, "adapter", 0.4)
+        yield "worker-0", self._bar("worker-0", "warm-up", "batch sizes", 6, 6, "size", 1.9)
+        yield "supervisor", Event(now - 748.0, "info", "supervisor", "the pipeline is ready")
+        if self.scenario == "failed":
+            why = "out of memory: 1.2 GiB of KV asked for, 0.8 GiB free"
+            self._set("worker-0", ProcessState.FAILED, why)
+            yield (
+                "supervisor",
+                Event(now - 42.0, "warning", "supervisor", "worker-0 fell, again in 4 s"),
+            )
+            yield "supervisor", Event(now - 20.0, "error", "supervisor", f"worker-0 failed: {why}")
+            return
+        if self.scenario == "busy":
+            yield "router", Event(now - 61.0, "info", "router", "adapter haiku is on the device")
+            yield "server", Event(now - 12.0, "warning", "server", "a client left in mid-stream")
+            for number in range(rows):
+                self._requests.append(self._arrival(number, now))
+            for bucket, share in ((12, 5), (13, 40), (14, 90), (15, 30), (16, 8), (18, 2)):
+                self._ttft[bucket] = share * 8
+            for bucket, share in ((6, 20), (7, 310), (8, 92), (9, 11), (11, 3)):
+                self._inter_token[bucket] = share * 100
+
+    def _tell_beat(self, at: float) -> Iterator[tuple[str, Message]]:
+        self._due["beat"] = at + 0.5
+        while self._changes and self._changes[0][0] <= at:
+            _, name, state = self._changes.pop(0)
+            self._set(name, state)
+            if state is ProcessState.STARTING:
+                self._restarts[name] += 1
+                self._incarnations[name] += 1000
+            yield "supervisor", Event(at, "info", "supervisor", f"{name} is {state.value}")
+        yield "supervisor", self._process_table()
+        for number, name in enumerate(("supervisor", *RING)):
+            state = self._states.get(name, ProcessState.READY)
+            if state in SILENT:
+                continue
+            yield name, self._beat(name, number, state, at)
+        if self.scenario == "loading":
+            return
+        yield "server", self._server_stats(at)
+        yield "router", self._router_stats(at)
+        if self._states["worker-0"] is ProcessState.READY:
+            yield "worker-0", self._worker_stats(at)
+
+    def _tell_view(self, at: float) -> Iterator[tuple[str, Message]]:
+        self._due["view"] = at + 1.0 / self._rate
+        if self.scenario != "busy":
+            return
+        for index, view in enumerate(self._requests):
+            if self._moving < 1.0 and self._random.random() >= self._moving:
+                continue
+            self._requests[index] = self._moved(view, index, at)
+        yield "router", BatchView(at, tuple(self._requests))
+
+    def _tell_step(self, at: float) -> Iterator[tuple[str, Message]]:
+        self._due["step"] = at + self._step_s
+        if self.scenario != "busy":
+            return
+        self._steps += 1
+        running = sum(view.phase != "waiting" for view in self._requests)
+        chance = self._random
+        wave = 1.0 + 0.18 * math.sin(at / 9.0)
+        phase = (
+            "mixed" if self._steps % 23 == 0 else "prefill" if self._steps % 61 == 0 else "decode"
+        )
+        filled = 0 if phase == "decode" else 180 + chance.randrange(90)
+        self._filled += filled
+        self._decoded += running
+        slow = 9.0 if self._steps % 149 == 0 else 1.0
+        base_us = int(17_400 * wave)
+        yield (
+            "worker-0",
+            Step(
+                rank=0,
+                step=self._steps,
+                at=at,
+                phase=phase,
+                rows=running,
+                tokens=running + filled,
+                adapters=min(len(self._adapters), running),
+                adapter_bytes=1_900_000 * min(len(self._adapters), running),
+                host_us=int(420 * wave) + chance.randrange(120),
+                copy_us=60 + chance.randrange(40),
+                launch_us=int(1100 * wave) + chance.randrange(300),
+                busy_us=int((23_000 + filled * 60) * wave) + chance.randrange(2500),
+                sync_us=int((150 + chance.randrange(500)) * slow),
+                weight_bytes=113_000_000,
+                kv_bytes=int(running * 214 * 46_080 * wave),
+                base_us=base_us if phase == "decode" else 0,
+            ),
+        )
+        if phase == "prefill":
+            yield "worker-0", SyncPoint(0, "prefill", at, 900 + chance.randrange(700))
+        if self._steps % 97 == 0:
+            yield "worker-0", SyncPoint(0, "merge", at, 2400 + chance.randrange(2000))
+        self._inter_token[7 if slow == 1.0 else 10] += running
+
+    def _tell_table(self, at: float) -> Iterator[tuple[str, Message]]:
+        self._due["table"] = at + 2.0
+        if self.scenario == "loading":
+            return
+        views = tuple(self._adapter_view(name, at) for name in self._adapters)
+        yield "router", AdapterTable(at, BASE_MODEL, views, self._adapter_view(None, at))
+
+    def _tell_pool(self, at: float) -> Iterator[tuple[str, Message]]:
+        self._due["pool"] = at + 1.0
+        if self.scenario == "loading":
+            return
+        new, old = self._pool_map(at), self._last.get(PoolMap)
+        if not isinstance(old, PoolMap) or new.pages != old.pages:
+            yield "router", new
+
+    def _pool_map(self, at: float) -> PoolMap:
+        """Pages go to whoever wants them from the lowest free one on, as in the real pool, so that
+        the map frays as requests come and go."""
+        wanted = {
+            PageOwner("adapter", f"{name}@{self._generations[name]}", name): 64
+            for name in self.placed[: self.num_pages // 128]
+        } | {PageOwner("kv", v.request_id, v.adapter): v.pages for v in self._requests if v.pages}
+        self._holdings = {
+            owner: pages[: wanted[owner]]
+            for owner, pages in self._holdings.items()
+            if owner in wanted
+        }
+        taken = {page for pages in self._holdings.values() for page in pages}
+        free = (page for page in range(self.num_pages) if page not in taken)
+        for owner, number in wanted.items():
+            held = self._holdings.setdefault(owner, [])
+            held += [page for page, _ in zip(free, range(number - len(held)), strict=False)]
+        numbers = array("H", bytes(2 * self.num_pages))
+        for index, pages in enumerate(self._holdings.values(), 1):
+            for page in pages:
+                numbers[page] = index
+        return PoolMap(at, 16, tuple(self._holdings), numbers.tobytes())
+
+    def _tell_log(self, at: float) -> Iterator[tuple[str, Message]]:
+        pause = max(0.02, 1.0 / self._logs_per_second) if self._logs_per_second else 1e9
+        self._due["log"] = at + pause
+        lines = []
+        for _ in range(max(1, round(self._logs_per_second * pause))):
+            self._number += 1
+            number = self._number
+            source = ("supervisor", *RING)[zlib.crc32(str(number).encode()) % 5]
+            level = "WARNING" if number % 17 == 0 else "ERROR" if number % 53 == 0 else "INFO"
+            text = LOG_TEXTS[number % len(LOG_TEXTS)].format(n=number)
+            lines.append(LogLine(number, at, source, level, text))
+        yield "supervisor", LogLines(tuple(lines))
+
+    # -- its pieces
+
+    def _set(self, name: str, state: ProcessState, reason: str = "") -> None:
+        self._states[name], self._reasons[name] = state, reason
+        self._since[name] = self._now
+
+    def _set_all(self, state: ProcessState, reason: str = "") -> None:
+        for name in RING:
+            self._set(name, state, reason)
+
+    def _bar(
+        self,
+        source: str,
+        stage: str,
+        label: str,
+        current: float,
+        total: float,
+        unit: str,
+        took: float,
+    ) -> Progress:
+        return Progress(
+            source=source,
+            stage=stage,
+            label=label,
+            current=current,
+            total=total,
+            unit=unit,
+            elapsed_s=took,
+            done=current >= total,
+        )
+
+    def _process_table(self) -> ProcessTable:
+        states = set(self._states.values())
+        worst = ProcessState.READY
+        for state in (ProcessState.STOPPED, ProcessState.STARTING, ProcessState.STOPPING):
+            worst = state if state in states else worst
+        if states & {ProcessState.BACKOFF, ProcessState.PENDING}:
+            worst = ProcessState.STARTING
+        worst = ProcessState.FAILED if ProcessState.FAILED in states else worst
+        views = [ProcessView("fetch", self._fetch, 0, 0, self._born + 3.0, "", 0)]
+        for name in RING:
+            has_failed = self._states[name] is ProcessState.FAILED
+            is_there = self._states[name] not in SILENT
+            views.append(
+                ProcessView(
+                    name,
+                    self._states[name],
+                    PIDS[name] + self._restarts[name] if is_there else 0,
+                    5 if has_failed else self._restarts[name],
+                    self._since[name],
+                    self._reasons[name],
+                    1 if has_failed else None,
+                )
+            )
+        return ProcessTable(self._now, worst, tuple(views))
+
+    def _beat(self, name: str, number: int, state: ProcessState, at: float) -> Beat:
+        elapsed = at - self._start
+        busy = self.scenario == "busy"
+        load = {"worker-0": 0.97, "router": 0.11, "server": 0.08, "detokenizer": 0.05}
+        self._frames = int(elapsed * 30) if busy else 0
+        inbox = Hop(name, self._frames + 40, (self._frames + 40) * 900)
+        peers = {
+            "server": "router",
+            "router": "worker-0",
+            "worker-0": "router",
+            "detokenizer": "server",
+        }
+        hops = [inbox]
+        if name in peers:
+            per = self._frames // 14 if name == "server" else self._frames
+            hops.append(Hop(peers[name], per + 12, (per + 12) * 1900))
+        if name == "router":
+            hops.append(Hop("detokenizer", self._frames + 5, self._frames * 700))
+        return Beat(
+            name=name,
+            pid=PIDS[name] + self._restarts.get(name, 0),
+            incarnation=self._incarnations.get(name, 99),
+            at=at,
+            state=state,
+            reason=self._reasons.get(name, ""),
+            cpu_seconds=40.0 + elapsed * (load.get(name, 0.01) if busy else 0.002),
+            rss_bytes=(38 + 21 * number) << 20 if name != "worker-0" else 914 << 20,
+            loop_lag_ms=0.6 if busy else 0.1,
+            hops=tuple(hops),
+        )
+
+    def _server_stats(self, at: float) -> ServerStats:
+        return ServerStats(
+            at=at,
+            url=self.url,
+            open_streams=len(self._requests),
+            requests=self._served,
+            errors=3,
+            prompt_tokens=self._filled,
+            output_tokens=self._decoded,
+            ttft=tuple(self._ttft),
+            inter_token=tuple(self._inter_token),
+        )
+
+    def _router_stats(self, at: float) -> RouterStats:
+        waiting = sum(view.phase == "waiting" for view in self._requests)
+        return RouterStats(
+            at=at,
+            waiting=waiting,
+            running=len(self._requests) - waiting,
+            pages_total=self.num_pages,
+            pages_kv=sum(view.pages for view in self._requests),
+            pages_adapters=64 * len(self.placed),
+            page_size=16,
+            steps=self._steps,
+            prefill_tokens=self._filled,
+            decode_tokens=self._decoded,
+            preemptions=2,
+            aborts=7,
+            schedule_us=self._steps * 85,
+            scheduling=self._scheduling,
+        )
+
+    def _worker_stats(self, at: float) -> WorkerStats:
+        return WorkerStats(
+            at=at,
+            rank=0,
+            device="cpu",
+            dtype="int4",
+            model=BASE_MODEL,
+            threads=2,
+            weights_bytes=98_362_432,
+            pool_bytes=754_974_720,
+            adapter_bytes=1_900_000 * len(self._adapters),
+            kernels="plain PyTorch (no GPU)",
+            copy_bytes_s=38.4e9,
+        )
+
+    def _adapter_view(self, name: str | None, at: float) -> AdapterView:
+        requests, prompt, output = self._tokens[name]
+        mine = [view for view in self._requests if view.adapter == name]
+        waiting = sum(view.phase == "waiting" for view in mine)
+        return AdapterView(
+            name=name or "",
+            path=self._paths[name] if name else BASE_MODEL,
+            state=AdapterState.GPU,
+            reason="",
+            since=self._adapter_since.get(name or "", self._born + 20.0),
+            generation=self._generations[name] if name else 1,
+            digest=f"{zlib.crc32((name or '').encode()):08x}" * 8,
+            rank=(8, 16, 8, 32)[len(name or "") % 4] if name else 0,
+            target_modules=("q_proj", "k_proj", "v_proj", "o_proj", "up_proj") if name else (),
+            num_bytes=1_900_000 if name else 98_362_432,
+            pages=64 if name else 0,
+            running=len(mine) - waiting,
+            waiting=waiting,
+            requests=requests,
+            prompt_tokens=prompt,
+            output_tokens=output,
+            pinned=name in self._pinned,
+            merged=bool(name) and name == self._merged,
+            warning=self._warnings.get(name or "", ""),
+            hits=requests * 7 // 8 if name else requests,
+            placements=1 + requests // 90 if name else 0,
+        )
+
+    def _arrival(self, index: int, at: float) -> RequestView:
+        chance = self._random
+        self._served += 1
+        choices: tuple[str | None, ...] = (None, *self._adapters)
+        adapter = choices[index % len(choices)]
+        self._tokens[adapter][0] += 1
+        self._ttft[12 + chance.choice((0, 0, 1, 1, 1, 1, 2, 3))] += 1
+        waits = index % 8 == 7
+        num_prompt = 20 + chance.randrange(300)
+        num_output = 0 if waits else chance.randrange(90)
+        arrived_at = at - chance.random() * 20
+        return RequestView(
+            request_id=f"chatcmpl-{chance.getrandbits(48):012x}",
+            adapter=adapter,
+            phase="waiting" if waits else "decode",
+            reason=BLAMES[index // 8 % len(BLAMES)] if waits else "",
+            arrived_at=arrived_at,
+            first_token_at=None if waits else min(at, arrived_at + 0.4),
+            num_prompt=num_prompt,
+            num_computed=0 if waits else num_prompt + num_output,
+            num_output=num_output,
+            max_tokens=128 + 64 * (index % 3),
+            pages=0 if waits else (num_prompt + num_output) // 16 + 1,
+            adapter_at=arrived_at + 0.12 if index % 3 == 1 and not waits else None,
+            admitted_at=None if waits else min(at, arrived_at + 0.25),
+        )
+
+    def _moved(self, view: RequestView, index: int, at: float) -> RequestView:
+        if view.phase == "waiting":
+            if self._random.random() > 0.012:
+                return view
+            return msgspec.structs.replace(
+                view, phase="decode", reason="", admitted_at=at - 0.1, first_token_at=at
+            )
+        grown = 1 if self._random.random() < 0.5 else 2
+        if view.num_output + grown > view.max_tokens:
+            return self._arrival(index, at)
+        self._tokens[view.adapter][2] += grown
+        total = view.num_prompt + view.num_output + grown
+        return msgspec.structs.replace(
+            view, num_output=view.num_output + grown, num_computed=total, pages=total // 16 + 1
+        )
+
+
+def _plan(path: str) -> AdapterPlan:
+    if "missing" in path:
+        return AdapterPlan(path, 0, (), 0, 0, 0, 0, (), False, f"no adapter_config.json in {path}")
+    modules = ("q_proj", "k_proj", "v_proj", "o_proj")
+    fits = "large" not in path
+    return AdapterPlan(
+        path=path,
+        rank=16 if fits else 256,
+        target_modules=modules,
+        num_bytes=1_900_000 if fits else 190_000_000,
+        pages=64 if fits else 3900,
+        kv_tokens=1024 if fits else 62_400,
+        free_pages=3417,
+        evicts=() if fits else ("sql", "json"),
+        fits=fits,
+        warning="" if fits else "a rank above 128 is slow",
+    )
+
+
+def answer(model: str, prompt: str) -> list[str]:
+    """The words of an answer in the voice of a model."""
+    voices = {
+        "pirate": "Arrr, matey! Ye ask: *{prompt}* — **hoist the colours** and hear me well. ",
+        "sql": "```sql\nSELECT answer\nFROM questions\nWHERE text = '{prompt}';\n```\n",
+        "json": '```json\n{{"question": "{prompt}", "answer": 42}}\n```\n',
+        "haiku": "Quiet words arrive,\n\nthe screen holds its breath —\n\none row lights up.\n",
+    }
+    voice = voices.get(model, "You asked: {prompt}\n\n1. First, a thought.\n2. Then **another**.\n")
+    text = voice.format(prompt=prompt) + "And so it goes on, word after word. " * 4
+    return [f"{word} " for word in text.split(" ")]

@@ -1,0 +1,104 @@
+"""`loraconsole transcripts …`: what was asked and answered, from the command line. Each returns an
+exit status."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from ..pipeline.config import OperatorError, UsageError
+from . import units
+from .transcripts import VARIABLE, Transcripts, Turn, as_jsonl, as_markdown, open_default
+from .verbs import print_json, say
+
+LONGEST = 60
+
+
+def run(given: argparse.Namespace) -> int:
+    """Raises `OperatorError` where none are kept, or none is of that name."""
+    kept = open_default()
+    if kept is None:
+        raise OperatorError("no transcripts are kept", f"${VARIABLE} is empty")
+    try:
+        match given.verb:
+            case "search":
+                return _search(kept, given)
+            case "export":
+                return _export(kept, given)
+            case "delete":
+                return _delete(kept, given)
+            case _:
+                return _list(kept, given)
+    finally:
+        kept.close()
+
+
+def _list(kept: Transcripts, given: argparse.Namespace) -> int:
+    found = kept.conversations(getattr(given, "limit", 20))
+    if given.json:
+        print_json({"conversations": msgspec.to_builtins(found)})
+        return 0
+    if not found:
+        print("nothing has been asked yet")
+    for each in found:
+        title = units.fit(_one_line(each.title), LONGEST).rstrip()
+        models = ", ".join(units.clean(model) for model in each.models)
+        print(f"{each.id[:8]}  {_when(each.at)}  {each.turns:>3} turns  {title}  [{models}]")
+    return 0
+
+
+def _search(kept: Transcripts, given: argparse.Namespace) -> int:
+    found = kept.search(" ".join(given.words), given.limit)
+    if given.json:
+        print_json({"turns": msgspec.to_builtins(found)})
+        return 0
+    for turn in found:
+        prompt = units.fit(_one_line(turn.prompt), LONGEST).rstrip()
+        print(f"{turn.conversation[:8]}  {_when(turn.at)}  {units.clean(turn.model)}: {prompt}")
+        print(f"{'':10}{units.fit(_one_line(turn.answer), LONGEST + 28).rstrip()}")
+    if not found:
+        print("no turn has all these words", file=sys.stderr)
+    return 0 if found else 1
+
+
+def _export(kept: Transcripts, given: argparse.Namespace) -> int:
+    turns: Sequence[Turn] = (
+        [turn for name in given.conversations for turn in kept.turns(name)]
+        if given.conversations
+        else kept.everything()
+    )
+    write = as_jsonl if given.format == "jsonl" else as_markdown
+    text = "".join(f"{line}\n" for line in write(turns))
+    if given.out is None:
+        print(text, end="")
+        return 0
+    try:
+        Path(given.out).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise OperatorError(f"cannot write {given.out}: {error.strerror}") from error
+    document = {"turns": len(turns), "file": given.out}
+    say(document, f"{len(turns)} turns are in {given.out}", given.json)
+    return 0
+
+
+def _delete(kept: Transcripts, given: argparse.Namespace) -> int:
+    if given.all == bool(given.conversations):
+        raise UsageError("name conversations, or --all", "see: loraconsole transcripts list")
+    names = given.conversations or [each.id for each in kept.conversations(1 << 30)]
+    turns = sum(kept.delete(name) for name in names)
+    document = {"conversations": len(names), "turns": turns}
+    say(document, f"{len(names)} conversations with {turns} turns are forgotten", given.json)
+    return 0
+
+
+def _one_line(text: str) -> str:
+    return " ".join(units.clean(text.replace("\n", " ")).split())
+
+
+def _when(at: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(at))

@@ -1,0 +1,265 @@
+"""`Transcripts`: what was asked and answered, kept in SQLite under the user's data directory.
+
+One file for all runs; several consoles may write at once. Knows no widget and no server.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from ..pipeline.config import OperatorError
+
+VARIABLE = "LORACONSOLE_TRANSCRIPTS"
+"""Names another file; empty keeps nothing."""
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS turn (
+    id INTEGER PRIMARY KEY,
+    conversation TEXT NOT NULL,
+    at REAL NOT NULL,
+    model TEXT NOT NULL,
+    prompt TEXT NOT NULL,
+    answer TEXT NOT NULL,
+    params TEXT NOT NULL,
+    finish_reason TEXT NOT NULL,
+    error TEXT NOT NULL,
+    prompt_tokens INTEGER,
+    output_tokens INTEGER,
+    ttft_s REAL,
+    tokens_s REAL
+);
+CREATE INDEX IF NOT EXISTS turn_of_conversation ON turn (conversation, id);
+"""
+INDEX = "CREATE VIRTUAL TABLE IF NOT EXISTS words USING fts5 (model, prompt, answer)"
+
+
+class Turn(msgspec.Struct, frozen=True, kw_only=True):
+    """One prompt and one model's answer to it."""
+
+    id: int = 0
+    conversation: str
+    at: float
+    model: str
+    prompt: str
+    answer: str
+    params: dict[str, Any] = {}
+    finish_reason: str = ""
+    error: str = ""
+    prompt_tokens: int | None = None
+    output_tokens: int | None = None
+    ttft_s: float | None = None
+    tokens_s: float | None = None
+
+
+class Conversation(msgspec.Struct, frozen=True, kw_only=True):
+    """What a list shows of one."""
+
+    id: str
+    at: float
+    """Of its first turn."""
+    turns: int
+    models: tuple[str, ...]
+    title: str
+    """Its first prompt."""
+
+
+def default_path() -> Path | None:
+    """`$XDG_DATA_HOME/loraconsole/transcripts.db`, by default under `~/.local/share`; what
+    $LORACONSOLE_TRANSCRIPTS says instead; None where nothing is to be kept."""
+    if (named := os.environ.get(VARIABLE)) is not None:
+        return Path(named) if named else None
+    return data_directory() / "transcripts.db"
+
+
+def data_directory() -> Path:
+    """`$XDG_DATA_HOME/loraconsole`, by default under `~/.local/share`."""
+    home = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(home) / "loraconsole"
+
+
+class Transcripts:
+    """Open one, `add` turns, look for them. May be called from any thread, one at a time."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises `OperatorError` where the file cannot be used."""
+        self.path = path
+        self._lock = threading.Lock()
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not path.exists():
+                path.touch(mode=0o600)  # before SQLite makes it readable for others
+            self._db = sqlite3.connect(path, timeout=1.0, check_same_thread=False)
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=NORMAL")
+            self._db.executescript(SCHEMA)
+        except (OSError, sqlite3.Error) as error:
+            raise OperatorError(
+                f"transcripts cannot be kept in {path}: {error}",
+                f"name another file by ${VARIABLE}; empty keeps none",
+            ) from error
+        self.has_index = True
+        try:
+            self._db.execute(INDEX)
+        except sqlite3.OperationalError:  # an SQLite without FTS5: search reads everything
+            self.has_index = False
+
+    def close(self) -> None:
+        self._db.close()
+
+    def add(self, turn: Turn) -> int:
+        """Keeps a turn; its number. Raises `OperatorError` where that cannot be done."""
+        values = msgspec.structs.asdict(turn) | {"params": json.dumps(turn.params)}
+        del values["id"]
+        names = ", ".join(values)
+        marks = ", ".join(f":{name}" for name in values)
+        try:
+            with self._lock, self._db:
+                row = self._db.execute(f"INSERT INTO turn ({names}) VALUES ({marks})", values)
+                if self.has_index:
+                    self._db.execute(
+                        "INSERT INTO words (rowid, model, prompt, answer) VALUES (?, ?, ?, ?)",
+                        (row.lastrowid, turn.model, turn.prompt, turn.answer),
+                    )
+        except sqlite3.Error as error:
+            raise OperatorError(
+                f"{self.path} takes no more: {error}", "what is said from now on is not kept"
+            ) from error
+        return row.lastrowid or 0
+
+    def conversations(self, limit: int = 50) -> list[Conversation]:
+        """The newest first."""
+        rows = self._all(
+            "SELECT conversation, min(at), count(*), group_concat(DISTINCT model), min(id) "
+            "FROM turn GROUP BY conversation ORDER BY min(id) DESC LIMIT ?",
+            (limit,),
+        )
+        titles = dict(
+            self._all(
+                "SELECT conversation, prompt FROM turn WHERE id IN "
+                "(SELECT min(id) FROM turn GROUP BY conversation)",
+                (),
+            )
+        )
+        return [
+            Conversation(
+                id=name,
+                at=at,
+                turns=turns,
+                models=tuple(models.split(",")),
+                title=titles.get(name, ""),
+            )
+            for name, at, turns, models, _ in rows
+        ]
+
+    def turns(self, conversation: str) -> list[Turn]:
+        """A conversation in its order. `conversation` may be the head of its name; raises
+        `OperatorError` where that names none, or several."""
+        names = [
+            name
+            for (name,) in self._all(
+                "SELECT DISTINCT conversation FROM turn WHERE substr(conversation, 1, ?) = ?",
+                (len(conversation), conversation),
+            )
+        ]
+        if len(names) != 1 or not conversation:
+            count = f"{len(names)} conversations begin" if names else "no conversation begins"
+            raise OperatorError(
+                f"{count} with {conversation!r}", "see: loraconsole transcripts list"
+            )
+        return self._turns("WHERE conversation = ? ORDER BY id", (names[0],))
+
+    def everything(self) -> list[Turn]:
+        return self._turns("ORDER BY id", ())
+
+    def search(self, text: str, limit: int = 50) -> list[Turn]:
+        """Turns whose model, prompt or answer has all these words (or their beginnings), the
+        newest first; every turn where there are none."""
+        words = re.findall(r"\w+", text)
+        if self.has_index and words:
+            query = " ".join(f'"{word}"*' for word in words)
+            return self._turns(
+                "WHERE id IN (SELECT rowid FROM words WHERE words MATCH ?) "
+                "ORDER BY id DESC LIMIT ?",
+                (query, limit),
+            )
+        has_all = " AND ".join(["instr(lower(model||' '||prompt||' '||answer), ?)"] * len(words))
+        return self._turns(
+            f"{'WHERE ' + has_all if words else ''} ORDER BY id DESC LIMIT ?",
+            (*(word.lower() for word in words), limit),
+        )
+
+    def prompts(self, limit: int = 200) -> list[str]:
+        """What was asked, each once, the oldest first."""
+        rows = self._all(
+            "SELECT prompt FROM turn GROUP BY prompt ORDER BY max(id) DESC LIMIT ?", (limit,)
+        )
+        return [prompt for (prompt,) in reversed(rows)]
+
+    def delete(self, conversation: str) -> int:
+        """Forgets a conversation; how many turns it had. Raises as `turns` does."""
+        numbers = [(turn.id,) for turn in self.turns(conversation)]
+        with self._lock, self._db:
+            self._db.executemany("DELETE FROM turn WHERE id = ?", numbers)
+            if self.has_index:
+                self._db.executemany("DELETE FROM words WHERE rowid = ?", numbers)
+        return len(numbers)
+
+    def _all(self, query: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
+        with self._lock:
+            return self._db.execute(query, values).fetchall()
+
+    def _turns(self, where: str, values: Sequence[Any]) -> list[Turn]:
+        names = Turn.__struct_fields__
+        rows = self._all(f"SELECT {', '.join(names)} FROM turn {where}", values)
+        found = []
+        for row in rows:
+            known = dict(zip(names, row, strict=True))
+            found.append(Turn(**known | {"params": json.loads(known["params"])}))
+        return found
+
+
+def open_default() -> Transcripts | None:
+    """Where they are kept; None where they are not to be. Raises `OperatorError`."""
+    path = default_path()
+    return None if path is None else Transcripts(path)
+
+
+# --- export -------------------------------------------------------------------------------------
+
+
+def as_markdown(turns: Sequence[Turn]) -> Iterator[str]:
+    """Lines of a document: a prompt as a heading's quote, under it what each model said."""
+    before: tuple[str, str] | None = None
+    conversation = ""
+    for turn in turns:
+        if turn.conversation != conversation:
+            conversation = turn.conversation
+            day = time.strftime("%Y-%m-%d %H:%M", time.localtime(turn.at))
+            yield from (f"# Conversation {conversation[:8]}, {day}", "")
+        if before != (turn.conversation, turn.prompt):
+            before = (turn.conversation, turn.prompt)
+            yield from (*(f"> {part}" for part in turn.prompt.split("\n")), "")
+        facts = [f"{turn.output_tokens} tokens"] if turn.output_tokens else []
+        facts += [f"{turn.tokens_s:.1f} tokens/s"] if turn.tokens_s else []
+        facts += (
+            [f"ended by {turn.finish_reason}"] if turn.finish_reason not in ("", "stop") else []
+        )
+        yield from (f"**{turn.model}**" + (f" ({', '.join(facts)})" if facts else ""), "")
+        yield from (turn.answer or "(nothing)", "")
+        if turn.error:
+            yield from (f"*failed: {turn.error}*", "")
+
+
+def as_jsonl(turns: Sequence[Turn]) -> Iterator[str]:
+    """A JSON document a line, a line a turn."""
+    for turn in turns:
+        yield json.dumps(msgspec.to_builtins(turn), ensure_ascii=False)

@@ -1,0 +1,103 @@
+"""`web`: the console in a browser, by textual-serve, on this machine alone.
+
+Whoever reaches the page can do what an operator can, so it listens on loopback, its address holds
+a secret, and pages of other origins are refused. Each visitor gets a console of his own; the
+pipeline is none of its children.
+"""
+
+from __future__ import annotations
+
+import secrets
+import shlex
+import sys
+from typing import TYPE_CHECKING, Any
+
+from ..pipeline.config import Config, OperatorError
+from .lock import is_running
+from .remote import NotRunning
+
+if TYPE_CHECKING:
+    from aiohttp import web as http
+
+HOST = "127.0.0.1"
+COOKIE = "loraconsole"
+
+
+def web(config: Config, port: int) -> int:
+    """Serves until Ctrl-C."""
+    if not is_running(config.run_path):
+        raise NotRunning(f"no pipeline runs in {config.run}", "start one with: loraconsole up")
+    command = [sys.executable, "-P", "-m", "loraconsole.console", "attach", "--run", config.run]
+    server = make_server(shlex.join(command), port, secrets.token_urlsafe(16))
+    print(f"{server.public_url}/?key={server.key} (Ctrl-C ends it)", flush=True)
+    print(f"from elsewhere: ssh -L {port}:{HOST}:{port} THIS-MACHINE, then the same address there")
+    server.serve()
+    return 0
+
+
+def make_server(command: str, port: int, key: str) -> Any:
+    """A textual-serve server for `command` that lets in only who knows `key`.
+
+    Raises `OperatorError` where textual-serve is not installed.
+    """
+    try:
+        from aiohttp import web as http
+        from textual_serve.server import Server
+    except ImportError:
+        raise OperatorError(
+            "the browser needs textual-serve", "pip install 'loraconsole[web]'"
+        ) from None
+
+    class LoopbackServer(Server):
+        """Checks each request before textual-serve sees it."""
+
+        def __init__(self) -> None:
+            super().__init__(command, HOST, port, title="loraconsole")
+            self.key = key
+
+        async def _make_app(self) -> http.Application:
+            app = await super()._make_app()
+
+            own = f"ws://{HOST}:{port}"
+            policy = f"default-src 'self' 'unsafe-inline' data: {own}"
+
+            @http.middleware
+            async def check(request: http.Request, handler: Any) -> http.StreamResponse:
+                if (why := refusal(request, port, key)) is not None:
+                    raise http.HTTPForbidden(text=why)
+                if request.query.get("key"):  # out of the address, the history and the log
+                    response: http.StreamResponse = http.HTTPFound("/")
+                    response.set_cookie(COOKIE, key, httponly=True, samesite="Strict")
+                    return response
+                answer: http.StreamResponse = await handler(request)
+                if not answer.prepared:  # the page asks a font of another host: nobody is told
+                    answer.headers["Content-Security-Policy"] = policy
+                return answer
+
+            app.middlewares.append(check)
+            return app
+
+        async def on_startup(self, app: http.Application) -> None:
+            """No logo: the address has been printed."""
+
+    return LoopbackServer()
+
+
+def refusal(request: http.BaseRequest, port: int, key: str) -> str | None:
+    """Why a request is refused; None where it is let in.
+
+    The host is checked against names that point here (rebinding), the origin against other pages
+    that open a socket to us, the key against other people of this machine.
+    """
+    own = {f"{name}:{port}" for name in (HOST, "localhost", "[::1]")}
+    if request.headers.get("Host", "") not in own:
+        return "this page is for this machine alone"
+    origin = request.headers.get("Origin")
+    if origin is not None and origin.removeprefix("http://") not in own:
+        return "another page may not open this one"
+    if request.path.startswith("/static/"):
+        return None
+    given = request.query.get("key") or request.cookies.get(COOKIE, "")
+    if not secrets.compare_digest(given.encode(), key.encode()):
+        return "open the address that loraconsole web printed, key and all"
+    return None

@@ -1,0 +1,287 @@
+"""What the console costs, beside other programs on the same machine in the same minutes.
+
+    python tests/measure_console.py --rounds 3 --against btop htop
+    python tests/measure_console.py busy ssh
+
+Each program runs on a pty of 120x40 that answers questions as a terminal does; rounds are
+interleaved, medians are printed. CPU is what the kernel booked for all threads of the program, in
+percent of one core. The pipeline is the mock one, in a process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pseudo_terminal import PseudoTerminal, percentiles
+
+PYTHON = [sys.executable, "-P", "-m"]
+HELLO = """
+from textual.app import App
+from textual.widgets import Footer, Header, Static
+class Hello(App):
+    BINDINGS = [("q", "quit", "Quit")]
+    def compose(self):
+        yield Header(); yield Static("Hello"); yield Footer()
+Hello().run()
+"""
+Figures = dict[str, float]
+
+
+@contextmanager
+def mock(*options: str) -> Iterator[str]:
+    """A mock pipeline's run directory."""
+    with tempfile.TemporaryDirectory(prefix="lc-") as directory:
+        command = [*PYTHON, "loraconsole.console.mock", "--run", directory, *options]
+        with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+            try:
+                while not Path(directory, "config.json").exists():
+                    time.sleep(0.01)
+                time.sleep(1.0)
+                yield directory
+            finally:
+                process.kill()
+
+
+def console(run: str, *options: str) -> list[str]:
+    return [*PYTHON, "loraconsole.console", "attach", "--run", run, *options]
+
+
+def window(terminal: PseudoTerminal, warmup: float, seconds: float, fps: float = 0.0) -> Figures:
+    """CPU, bytes and memory over a stretch of time."""
+    terminal.pump(warmup)
+    begin, cpu = time.monotonic(), terminal.cpu_seconds()
+    terminal.pump(seconds)
+    end, used = time.monotonic(), terminal.cpu_seconds() - cpu
+    sent = terminal.bytes_between(begin, end)
+    frames = sent.count(b"\x1b[?2026h")
+    found = {
+        "cpu_percent": 100 * used / (end - begin),
+        "bytes_s": len(sent) / (end - begin),
+        "compressed_s": terminal.compressed_between(begin, end) / (end - begin),
+        "frames_s": frames / (end - begin),
+        "ms_a_frame": 1e3 * used / frames if frames else 0.0,
+        "rss_mib": terminal.rss_mib(),
+    }
+    if fps:
+        least = terminal.least_between(begin, end, fps)
+        found["overdraw"] = len(sent) / least if least else 0.0
+    return found
+
+
+def leave(terminal: PseudoTerminal, keys: str) -> Figures:
+    began = time.monotonic()
+    for key in keys:
+        terminal.send(key)
+        terminal.pump(0.15 if len(keys) > 1 else 0.0)
+    pause = 0.15 * (len(keys) - 1) if len(keys) > 1 else 0.0
+    terminal.exit_code()
+    return {"quit_ms": (time.monotonic() - began - pause) * 1e3}
+
+
+def idle(against: list[str]) -> dict[str, Figures]:
+    found = {}
+    with mock("--scenario", "empty", "--logs", "0") as run:
+        programs = {"loraconsole": (console(run), "LoRA tax|no request|live", "ql")}
+        programs["Textual hello"] = ([sys.executable, "-c", HELLO], "Hello", "q")
+        for name in against:
+            if shutil.which(name):
+                programs[name] = ([name], "", "q")
+        for name, (command, marker, keys) in programs.items():
+            terminal = PseudoTerminal(command)
+            try:
+                first = {}
+                if name == "loraconsole":
+                    first = {"first_frame_ms": terminal.wait_for("q Quit") * 1e3}
+                elif marker:
+                    first = {"first_frame_ms": terminal.wait_for(marker) * 1e3}
+                else:
+                    while not terminal.chunks:
+                        terminal.read(0.05)
+                    first = {"first_frame_ms": (terminal.chunks[0][0] - terminal.started_at) * 1e3}
+                found[f"{name}, idle"] = first | window(terminal, 6.0, 20.0) | leave(terminal, keys)
+            finally:
+                terminal.close()
+    return found
+
+
+def busy(against: list[str]) -> dict[str, Figures]:
+    """64 requests of which every row moves, 200 log lines a second, plots."""
+    found = {}
+    with mock("--scenario", "busy", "--rows", "64", "--logs", "200") as run:
+        for fps in (5, 10):
+            for panel, key in (("Overview", "1"), ("Batch", "2"), ("Latency", "3"), ("Logs", "7")):
+                terminal = PseudoTerminal(console(run, "--fps", str(fps)))
+                try:
+                    terminal.wait_for("q Quit")
+                    terminal.send(key)
+                    found[f"{panel}, busy, {fps} Hz"] = window(terminal, 3.0, 10.0, fps)
+                finally:
+                    terminal.close()
+    return found
+
+
+def ssh(against: list[str]) -> dict[str, Figures]:
+    """5 Hz, a tenth of the rows moving."""
+    found = {}
+    with mock("--scenario", "busy", "--rows", "64", "--moving", "0.1", "--rate", "5") as run:
+        for panel, key in (("Overview", "1"), ("Batch", "2")):
+            terminal = PseudoTerminal(
+                console(run), environment={"SSH_CONNECTION": "10.0.0.2 1 2 3"}
+            )
+            try:
+                terminal.wait_for("q Quit")
+                terminal.send(key)
+                found[f"{panel}, ssh profile"] = window(terminal, 3.0, 10.0, 5.0)
+            finally:
+                terminal.close()
+    return found
+
+
+def echoes(terminal: PseudoTerminal, count: int) -> Figures:
+    """A key that changes a word (space: PAUSED), and one that brings another screen."""
+    words, screens, missed = [], [], 0
+    for number in range(count):
+        terminal.pump(0.27)
+        took = terminal.echo_ms(" ", "PAUSED")
+        terminal.send(" ")
+        terminal.pump(0.31)
+        name, text = (("1", "throughput"), ("2", "live batch"))[number % 2]
+        other = terminal.echo_ms(name, text)
+        missed += (took is None) + (other is None)
+        words.append(5000.0 if took is None else took)
+        screens.append(5000.0 if other is None else other)
+    (key_p50, key_p95), (screen_p50, screen_p95) = percentiles(words), percentiles(screens)
+    return {
+        **{"key_p50_ms": key_p50, "key_p95_ms": key_p95, "keys_missed": float(missed)},
+        **{"screen_p50_ms": screen_p50, "screen_p95_ms": screen_p95},
+    }
+
+
+def keys(against: list[str]) -> dict[str, Figures]:
+    """Key to echo while 5 000 metric messages a second come in."""
+    with mock("--scenario", "busy", "--rows", "64", "--logs", "200", "--steps", "5000") as run:
+        terminal = PseudoTerminal(console(run, "--fps", "10"))
+        try:
+            terminal.wait_for("q Quit")
+            terminal.send("2")
+            found = window(terminal, 4.0, 8.0) | echoes(terminal, 30)
+        finally:
+            terminal.close()
+    return {"5 000 messages/s, 10 Hz": found}
+
+
+def thin(against: list[str]) -> dict[str, Figures]:
+    """A link of 20 kB/s whose answers take 40 ms."""
+    with mock("--scenario", "busy", "--rows", "64", "--logs", "200") as run:
+        terminal = PseudoTerminal(console(run, "--fps", "10"), drain=20_000.0, answer_delay_s=0.04)
+        try:
+            terminal.wait_for("q Quit")
+            terminal.send("2")
+            found = window(terminal, 4.0, 8.0)
+            found |= echoes(terminal, 12)
+            found |= leave(terminal, "ql")
+        finally:
+            terminal.close()
+    return {"link of 20 kB/s": found}
+
+
+def stream(against: list[str]) -> dict[str, Figures]:
+    """A streaming answer of 100 tokens a second, above the same panel at rest."""
+    options = ("--scenario", "empty", "--logs", "0", "--tokens-per-second", "100")
+    with mock(*options) as run:
+        terminal = PseudoTerminal(console(run))
+        try:
+            terminal.wait_for("q Quit")
+            terminal.send("5")
+            rest = window(terminal, 3.0, 5.0)
+            terminal.send("tell at length\r")
+            found = window(terminal, 2.0, 8.0)
+            found["cpu_above_rest"] = found["cpu_percent"] - rest["cpu_percent"]
+        finally:
+            terminal.close()
+    return {"streaming answer, 100 tokens/s": found}
+
+
+def hour(against: list[str]) -> dict[str, Figures]:
+    """An hour of a mock shift, recorded without a clock and played sixty times as fast."""
+    from loraconsole.console.recording import Recorder
+    from loraconsole.console.shift import Shift
+    from loraconsole.pipeline.config import Config
+
+    with tempfile.TemporaryDirectory() as directory:
+        path, start = Path(directory, "hour"), 1_790_000_000.0
+        story = Shift(7, start=start, boots=False)
+        recorder = Recorder(path, Config(run=directory), start, 1 << 40)
+        for tenth in range(36_000):
+            for _, message in story.advance(start + tenth / 10):
+                recorder.take(start + tenth / 10, message)
+            if not tenth:
+                recorder.take(start, story.snapshot())
+        recorder.close()
+        size = path.stat().st_size
+        command = [*PYTHON, "loraconsole.console", "play", str(path), "--speed", "60"]
+        terminal = PseudoTerminal(command)
+        try:
+            terminal.wait_for("q Quit")
+            early = window(terminal, 5.0, 1.0)["rss_mib"]
+            for key in "2347812341":  # every panel is made
+                terminal.send(key)
+                terminal.pump(6.5)
+            found = {
+                "rss_early_mib": early,
+                "rss_mib": terminal.rss_mib(),
+                "file_mib": size / 2**20,
+            }
+        finally:
+            terminal.close()
+    return {"an hour's updates in a minute": found}
+
+
+SUITES = {suite.__name__: suite for suite in (idle, busy, ssh, keys, thin, stream, hour)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("suites", nargs="*", choices=[*SUITES, []], help="all, if none is named")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--against", nargs="*", default=["btop", "htop"])
+    parser.add_argument("--json", action="store_true")
+    given = parser.parse_args()
+    gathered: dict[str, list[Figures]] = {}
+    for number in range(given.rounds):
+        for name in given.suites or SUITES:
+            if name == "hour" and number:
+                continue
+            for label, figures in SUITES[name](given.against).items():
+                gathered.setdefault(label, []).append(figures)
+                print(f"round {number + 1}: {label}", file=sys.stderr)
+    medians = {
+        label: {name: statistics.median(row[name] for row in rows) for name in rows[0]}
+        for label, rows in gathered.items()
+    }
+    if given.json:
+        print(json.dumps(medians, indent=2))
+        return
+    for label, figures in medians.items():
+        print(label)
+        for name, value in figures.items():
+            spread = [row[name] for row in gathered[label]]
+            print(f"  {name:15} {value:10.2f}   [{min(spread):.2f} .. {max(spread):.2f}]")
+    print(f"load of this machine: {os.getloadavg()[0]:.1f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,152 @@
+"""What a run keeps of its past: bounded, torn or not, disk full or not; and how plots get it."""
+
+import math
+import os
+import resource
+import signal
+from pathlib import Path
+
+import msgspec
+import pytest
+from stage import START
+
+from loraconsole.console import chronicle
+from loraconsole.console.chronicle import Chronicle, Journal
+from loraconsole.console.history import Series
+from loraconsole.console.ledger import Ledger
+from loraconsole.console.story import Story
+from loraconsole.pipeline.messages import Event, Moment, Telemetry
+
+
+def told(story: Story, until: float) -> list[Telemetry]:
+    return [message for _, message in story.advance(until)]  # type: ignore[misc]
+
+
+def live(book: Chronicle, seconds: int, start: float = START) -> float:
+    """A busy pipeline, heard for so many seconds; the time it is then."""
+    story = Story("busy", rows=8, start=start)
+    for second in range(1, seconds + 1):
+        for message in told(story, start + second):
+            book.take(message)
+        book.tick(start + second)
+    return start + seconds
+
+
+def test_a_second_says_what_its_steps_and_counters_did(tmp_path: Path) -> None:
+    book = Chronicle(tmp_path / "history", START)
+    now = live(book, 10)
+    moments = book.moments(0.0)
+    assert [moment.at for moment in moments] == [START + second for second in range(2, 11)]
+    last = moments[-1]
+    assert last.running == 7 and last.waiting == 1 and 29 <= last.steps <= 31
+    assert last.decode_tokens_s == pytest.approx(7 * 30.3, rel=0.1)
+    assert last.busy_ms and 20 < last.busy_ms < 40
+    assert last.most_sync_ms and last.sync_ms and last.most_sync_ms >= last.sync_ms
+    assert last.lora_tax and last.read_bytes_s
+    assert book.moments(now - 3.5) == moments[-4:]
+
+
+def test_a_supervisor_that_starts_again_knows_the_past(tmp_path: Path) -> None:
+    first = Chronicle(tmp_path / "history", START)
+    now = live(first, 5)
+    first.close()
+    again = Chronicle(tmp_path / "history", now + 60.0)
+    assert again.moments(0.0) == first.moments(0.0)
+    assert list(again.events) == list(first.events)
+    late = Chronicle(tmp_path / "history", now + 7200.0)
+    assert late.moments(0.0) == () and len(late.events) == len(first.events)
+    assert not Chronicle(tmp_path / "history", now + 2 * 86_400.0).events
+
+
+def test_a_torn_tail_costs_one_line(tmp_path: Path) -> None:
+    directory = tmp_path / "history"
+    book = Chronicle(directory, START)
+    now = live(book, 5)
+    book.close()
+    path = directory / "moments.jsonl"
+    os.truncate(path, path.stat().st_size - 7)
+    again = Chronicle(directory, now)
+    assert again.moments(0.0) == book.moments(0.0)[:-1]
+    now = live(again, 5, now)  # what is written behind the torn line can be read
+    again.close()
+    assert Chronicle(directory, now).moments(0.0) == again.moments(0.0)
+
+
+def test_an_hour_and_a_day_are_bounded_on_disk_and_in_memory(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "events.jsonl", Event, 4096)
+    for number in range(1000):
+        journal.append(Event(START + number, "info", "router", f"event {number:05}"))
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 2 * 4096
+    kept = [event.at - START for event in journal.read()]
+    assert kept == list(range(1000 - len(kept), 1000)) and len(kept) > 60
+    widest = Moment(
+        1.79e9, *[999] * 2, *[99999.99] * 3, *[99999] * 2, 999, *[9999.999] * 6, 9e12, 0.1234
+    )
+    line = len(msgspec.json.encode(widest)) + 1
+    assert line * chronicle.HOUR_SECONDS < chronicle.MOMENTS_BYTES
+
+
+def test_a_full_disk_is_told_once_and_costs_no_moment(tmp_path: Path) -> None:
+    """The limit on a file's size stands for a disk that is full: a write comes back short."""
+    said: list[tuple[str, str]] = []
+    book = Chronicle(tmp_path / "history", START, lambda level, text: said.append((level, text)))
+    now = live(book, 3)
+    path = tmp_path / "history" / "moments.jsonl"
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 40, limits[1]))
+        now = live(book, 20, now)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+    assert [level for level, _ in said] == ["warning"] and "memory alone" in said[0][1]
+    assert len(book.moments(0.0)) > 20
+    live(book, 40, now)
+    assert [level for level, _ in said] == ["warning", "info"]
+    book.close()
+    lines = path.read_bytes().splitlines()
+    assert all(msgspec.json.decode(line, type=Moment) for line in lines)
+
+
+def test_plots_of_a_console_that_comes_late_are_filled(tmp_path: Path) -> None:
+    book = Chronicle(tmp_path / "history", START)
+    story = Story("busy", rows=8, start=START)
+    ledger = Ledger("/run")
+    for tenth in range(1, 601):
+        now = START + tenth / 10
+        heard = told(story, now)
+        for message in heard:
+            book.take(message)
+            if tenth > 550:  # the console is there for the last five seconds
+                ledger.take(message, now)
+        if tenth % 10 == 0:
+            book.tick(now)
+    seen = ledger.board(now).decode.window(now, 120)
+    assert sum(not math.isnan(value) for value in seen.means) < 14
+    snapshot = msgspec.structs.replace(story.snapshot(), moments=book.moments(0.0))
+    ledger.take_snapshot(snapshot, now)
+    board = ledger.board(now)
+    for track in (board.decode, board.running, board.parts["busy"], board.tax):
+        means = track.window(now - 1.0, 110).means
+        assert not any(math.isnan(value) for value in means)
+    assert board.decode.window(now, 8).means == seen.means[-8:]  # what was seen stays
+    ledger.shows_hour = True
+    assert ledger.board(now).decode.bucket_s == 30.0
+    assert ledger.board(now).decode.window(now, 4).highest > 0
+
+
+def test_a_hole_in_a_series_is_filled_and_nothing_else(tmp_path: Path) -> None:
+    series = Series(1.0, 10)
+    for at, value in ((100.0, 1.0), (101.0, 2.0), (105.0, 6.0)):
+        series.add(at, value)
+    series.fill([(99.0, 10.0), (101.0, 20.0), (103.0, 30.0), (107.0, 40.0)])
+    track = series.track
+    assert track.last == 107
+    nan = float("nan")
+    wanted = (10.0, 1.0, 2.0, nan, 30.0, nan, 6.0, nan, 40.0)
+    assert str(track.means) == str(wanted)
+    series.add(107.5, 60.0)
+    assert series.track.means[-1] == 50.0
+    series.fill([(80.0, 1.0)])  # before what is kept
+    assert len(series.track.means) == 10

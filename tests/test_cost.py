@@ -1,0 +1,122 @@
+"""What the screen says of its own cost, of its link, and of silence."""
+
+import asyncio
+
+import pytest
+from stage import screen_text, staged
+
+from loraconsole.console.meter import Meter
+from loraconsole.console.pace import FPS, SSH_FPS, Pace, frames_per_second
+
+
+def test_the_meter_reckons_over_the_last_seconds() -> None:
+    now, cpu = 100.0, 5.0
+    meter = Meter(clock=lambda: now, cpu=lambda: cpu)
+    assert meter.cost.frames_s == 0.0
+    for _ in range(40):
+        now += 0.2
+        cpu += 0.01
+        meter.wrote(1000)
+        meter.painted(0.003)
+    cost = meter.cost
+    assert cost.frames_s == pytest.approx(5.0, rel=0.05)
+    assert cost.bytes_s == pytest.approx(5000.0, rel=0.05)
+    assert cost.cpu_fraction == pytest.approx(0.05, rel=0.05)
+    assert cost.frame_ms == pytest.approx(10.0, rel=0.05)
+    assert cost.lag_ms == pytest.approx(3.0)
+    meter.painted(0.4)
+    assert meter.cost.lag_ms == pytest.approx(400.0)
+    for _ in range(30):  # it rests
+        now += 1.0
+        _ = meter.cost
+    assert meter.cost.frames_s == 0.0 and meter.cost.lag_ms == 0.0
+    meter.held_back()
+    now += 1.0
+    assert meter.cost.withheld_s > 0
+
+
+def test_a_link_gets_the_frames_that_suit_it() -> None:
+    assert frames_per_second(None, {}) == FPS
+    assert frames_per_second(None, {"SSH_CONNECTION": "10.0.0.2 1 10.0.0.3 22"}) == SSH_FPS <= 5.0
+    assert frames_per_second(20.0, {"SSH_CONNECTION": "x"}) == 20.0
+
+
+def test_a_silent_terminal_gets_four_frames_a_second_not_every_second_tick() -> None:
+    pace = Pace(fps=5.0)
+    assert pace.period_s == 0.25
+    pace.answered(0.0)
+    assert pace.period_s == 0.2
+
+
+def test_the_cost_stands_in_a_line_when_asked() -> None:
+    async def main() -> None:
+        for size in ((80, 24), (120, 40)):
+            async with staged("busy", size) as (app, pilot):
+                assert "frames/s" not in screen_text(app)
+                await pilot.press("C")
+                app.show()
+                await pilot.pause()
+                lines = screen_text(app).splitlines()
+                assert "frames/s" in lines[-2] and "Quit" in lines[-1]
+                assert len(lines[-2]) <= size[0]
+                await pilot.press("C")
+                await pilot.pause()
+                assert "frames/s" not in screen_text(app)
+
+    asyncio.run(main())
+
+
+def test_diagnostics_tell_all_that_is_known() -> None:
+    async def main() -> None:
+        async with staged("busy") as (app, pilot):
+            app.ledger.take(app.board.steps[-1], app.now)
+            await pilot.press("D")
+            app.show()
+            await pilot.pause()
+            text = screen_text(app)
+            for words in ("drawing", "terminal", "telemetry", "router inbox", "not heard"):
+                assert words in text, words
+            await pilot.press("escape")
+
+    asyncio.run(main())
+
+
+def test_the_last_hour_is_a_key_away() -> None:
+    async def main() -> None:
+        async with staged("busy", seconds=120.0) as (app, pilot):
+            await pilot.press("H")
+            await pilot.pause()
+            assert "throughput last hour" in screen_text(app)
+            assert app.board.decode.bucket_s == 30.0
+            await pilot.press("H")
+            await pilot.pause()
+            assert "last hour" not in screen_text(app)
+
+    asyncio.run(main())
+
+
+def test_messages_that_are_lost_are_counted() -> None:
+    async def main() -> None:
+        async with staged("busy") as (app, _):
+            assert app.ledger.missed_steps == app.ledger.missed_lines == 0
+            assert app.story is not None
+            app.story.advance(app.now + 3.0)  # the console was too slow for these
+            app.now += 3.0
+            app.advance(1.0)
+            assert app.ledger.missed_steps > 60 and app.ledger.missed_lines > 15
+
+    asyncio.run(main())
+
+
+def test_silence_is_counted_on_screen_every_second() -> None:
+    async def main() -> None:
+        async with staged("busy") as (app, pilot):
+            app.now += 3.2  # beats stop
+            app._drawn = app.ledger.moves
+            app._drawn_at -= 1.0
+            assert app._has_moved
+            app.show()
+            await pilot.pause()
+            assert "stale 3.2 s" in screen_text(app).splitlines()[0]
+
+    asyncio.run(main())

@@ -1,0 +1,123 @@
+"""`attach --ssh`: the console here, the pipeline there, through an ssh that only forwards within
+this machine; what the real one carries is the same bytes."""
+
+import asyncio
+import json
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import httpx
+import pytest
+
+from loraconsole.console.board import Board
+from loraconsole.console.ledger import Ledger
+from loraconsole.console.mock import mock_pipeline
+from loraconsole.console.remote import NotRunning
+from loraconsole.console.telemetry import Telemetry
+from loraconsole.console.tunnel import Tunnel, ahead
+from loraconsole.pipeline.config import Config, OperatorError
+from loraconsole.pipeline.messages import AdapterReply, PinAdapter
+
+COMMAND = shlex.join([sys.executable, "-P", "-m", "loraconsole.console"])
+
+
+@pytest.fixture
+def far(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Config]:
+    """A mock pipeline, and an `ssh` on the path that leads to it."""
+    script = tmp_path / "ssh"
+    fake = Path(__file__).with_name("fake_ssh.py")
+    script.write_text(f'#!/bin/sh\nexec {sys.executable} {fake} "$@"\n')
+    script.chmod(0o700)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    with mock_pipeline(5) as config:
+        yield config
+
+
+@asynccontextmanager
+async def listening(
+    tunnel: Tunnel, heard: list[AdapterReply]
+) -> AsyncIterator[tuple[Telemetry, Ledger]]:
+    ledger = Ledger(tunnel.config.run)
+    telemetry = tunnel.source(tunnel.config, ledger, on_reply=heard.append)
+    task = asyncio.create_task(telemetry.run())
+    try:
+        yield telemetry, ledger
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+async def until(ledger: Ledger, holds: Callable[[Board], bool], seconds: float = 15.0) -> Board:
+    deadline = time.monotonic() + seconds
+    while not holds(board := ledger.board(time.time())):
+        assert time.monotonic() < deadline, (board.condition, board.link_age_s)
+        await asyncio.sleep(0.05)
+    return board
+
+
+def test_a_pipeline_behind_ssh_is_seen_obeys_and_is_found_again(far: Config) -> None:
+    heard: list[AdapterReply] = []
+
+    async def main(tunnel: Tunnel) -> None:
+        async with listening(tunnel, heard) as (telemetry, ledger):
+            board = await until(ledger, lambda b: b.version != "" and b.condition.word == "READY")
+            assert board.server is not None
+            async with httpx.AsyncClient(base_url=board.server.url, trust_env=False) as client:
+                body = {"model": "pirate", "messages": [{"role": "user", "content": "refuse"}]}
+                answer = await client.post("/v1/chat/completions", json=body)
+            assert answer.status_code == 429  # the mock's own refusal, from over there
+            telemetry.order(
+                PinAdapter(order="1", reply_to=telemetry.inbox_name, name="sql", pinned=True)
+            )
+            await until(ledger, lambda _: bool(heard))
+            assert heard[0].status == 200
+            assert tunnel._ssh is not None
+            tunnel._ssh.send_signal(signal.SIGKILL)  # the line drops
+            await until(ledger, lambda b: (b.link_age_s or 0.0) > 1.6)
+            await until(ledger, lambda b: (b.link_age_s or 9.0) < 0.6)
+            taken = ledger.taken
+            await until(ledger, lambda _: ledger.taken > taken + 50)
+
+    with Tunnel("there", far.run, COMMAND) as tunnel:
+        near = Path(tunnel.config.run)
+        assert near.stat().st_mode & 0o777 == 0o700
+        asyncio.run(main(tunnel))
+        keeper = tunnel._ssh
+    assert keeper is not None and keeper.poll() is not None
+    assert not near.exists()
+    assert not list(Path(far.run).glob("console-*"))
+
+
+def test_what_goes_wrong_is_said_before_a_screen_is_opened(far: Config, tmp_path: Path) -> None:
+    with pytest.raises(OperatorError, match="Could not resolve"), Tunnel("nowhere"):
+        pass
+    with pytest.raises(OperatorError, match="did not answer") as raised:
+        Tunnel("there", None, "no-such-command").__enter__()
+    assert "--ssh-command" in (raised.value.hint or "")
+    with pytest.raises(NotRunning, match="on there"):
+        Tunnel("there", str(tmp_path / "empty"), COMMAND).__enter__()
+
+
+def test_a_clock_that_is_wrong_over_there_is_believed() -> None:
+    assert ahead(1000.3, 1000.0) == ahead(999.2, 1000.0) == 0.0
+    assert ahead(1090.0, 1000.0) == 90.0 and ahead(10.0, 1000.0) == -990.0
+
+
+def test_where_says_where_it_is(far: Config) -> None:
+    done = subprocess.run(
+        [*shlex.split(COMMAND), "where", "--json", "--run", far.run],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    place = json.loads(done.stdout)
+    assert place["run"] == far.run and place["is_running"]
+    assert place["processes"] == ["worker-0", "detokenizer", "router", "server"]
+    assert "api_key" not in done.stdout
