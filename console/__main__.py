@@ -63,16 +63,22 @@ def console_parser() -> argparse.ArgumentParser:
 
 
 def add_screen_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--fps", type=float, default=5.0, metavar="N", help="frames per second")
+    parser.add_argument("--fps", type=float, metavar="N", help="frames per second")
     parser.add_argument("--theme", metavar="NAME", help="colours; `t` cycles them")
+    parser.add_argument(
+        "--ascii", action="store_true", help="borders, bars and plots in plain ASCII"
+    )
+    parser.add_argument("--no-mouse", action="store_true", help="leave the mouse to the terminal")
 
 
-def command_parser() -> argparse.ArgumentParser:
-    """`loraconsole COMMAND …`."""
-    parser = argparse.ArgumentParser(
+def command_parser(
+    kind: type[argparse.ArgumentParser] = argparse.ArgumentParser,
+) -> argparse.ArgumentParser:
+    """`loraconsole COMMAND …`. The `:` line of the console reads with a `kind` of its own."""
+    parser = kind(
         "loraconsole",
         description=DESCRIPTION,
-        epilog=f"{EPILOG} Its options are those of `up`, and --fps and --theme.",
+        epilog=f"{EPILOG} Its options are those of `up`, and those of `attach`.",
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
@@ -97,7 +103,14 @@ def command_parser() -> argparse.ArgumentParser:
     logs.add_argument("process", nargs="?", help="only this one's")
     logs.add_argument("--follow", "-f", action="store_true", help="go on as they grow")
     logs.add_argument("--lines", "-n", type=int, default=200, metavar="N", help="how many back")
+    abort = add("abort", "end one request; its client gets what was generated so far")
+    abort.add_argument("request", metavar="ID", help="its id, or how that ends")
     add("doctor", "what this machine has and what is missing")
+    settings = add("settings", "what is chosen for the console, and where each comes from", False)
+    settings.add_argument("--path", action="store_true", help="where the file is")
+    settings.add_argument("--check", action="store_true", help="1 if anything in it is wrong")
+    settings.add_argument("--example", action="store_true", help="a file with all of them")
+    settings.add_argument("--keys", action="store_true", help="every binding: its id and keys")
     adapters = add("adapters", "the adapters of the running pipeline")
     verbs = adapters.add_subparsers(dest="verb", metavar="VERB")
 
@@ -147,19 +160,25 @@ def dispatch(given: argparse.Namespace, rest: list[str]) -> int:
         case "bench":
             return verbs.bench(rest)
         case "console":
-            return verbs.console(from_flags(given), given.fps, given.theme, start=True)
+            return verbs.console(from_flags(given), given, start=True)
         case "up":
             return verbs.up(from_flags(given), given.foreground, given.json)
+        case "settings":
+            from . import settings_verb
+
+            return settings_verb.settings(given)
     config = load_config(given.run)
     match given.command:
         case "attach":
-            return verbs.console(config, given.fps, given.theme, start=False)
+            return verbs.console(config, given, start=False)
         case "status":
             return verbs.status(config, given.json)
         case "down":
             return verbs.down(config, given.now, given.json)
         case "restart":
             return verbs.restart(config, given.process, given.json)
+        case "abort":
+            return verbs.abort(config, given.request, given.json)
         case "logs":
             return verbs.logs(config, given.process, given.follow, given.lines, given.json)
         case "doctor":

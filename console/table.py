@@ -44,19 +44,41 @@ class Column(Generic[R]):
 
 
 class FilterPane(Pane, can_focus=True):
-    """A pane whose rows can be filtered by an expression typed after `/`."""
+    """A pane whose rows can be filtered by an expression typed after `/`.
+
+    What does not match is hidden, or, with `marks`, stays and is dimmed, so that a match is read
+    among its neighbours. `n` and `N` go from match to match.
+    """
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("slash", "filter", "Filter", key_display="/", id="filter"),
+        Binding("n", "match(1)", "Next match", show=False, id="next-match"),
+        Binding("N", "match(-1)", "Previous match", show=False, id="previous-match"),
     ]
 
     def __init__(self, id: str | None = None, classes: str | None = None) -> None:
         super().__init__(id=id, classes=classes)
         self.filter = Filter()
+        self.marks = False
+        """Rows that do not match stay."""
 
-    def set_filter(self, text: str) -> None:
+    def set_filter(self, text: str, marks: bool | None = None) -> None:
         self.filter = Filter.parse(text)
+        if marks is not None:
+            self.marks = marks
         self.paint()
+
+    def shows(self, text: str) -> bool:
+        """Is a row of this text to be seen at all?"""
+        return self.marks or self.filter.keeps(text)
+
+    def is_dimmed(self, text: str) -> bool:
+        """Is it only there for its neighbours?"""
+        return self.marks and not self.filter.keeps(text)
+
+    def action_match(self, step: int) -> None:
+        """Goes to the next row that matches, or with -1 to the one before."""
+        raise NotImplementedError
 
     async def action_filter(self) -> None:
         """Opens the line to type in, at the foot of the panel."""
@@ -71,7 +93,10 @@ class FilterPane(Pane, can_focus=True):
     def hint(self, board: Board) -> Sequence[Span]:
         if self.filter.error:
             return ((f"/{self.filter.text}: {self.filter.error}", "bad"),)
-        return ((f"/{self.filter.text}", "key"),) if self.filter else ()
+        if not self.filter:
+            return ()
+        how = " marked" if self.marks else ""
+        return ((f"/{self.filter.text}", "key"), (f"{how}  n N", "dim"))
 
 
 class FilterInput(Input):
@@ -80,12 +105,13 @@ class FilterInput(Input):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "submit", "Keep the filter", id="filter-keep"),
         Binding("escape", "clear", "Clear it", id="filter-clear"),
+        Binding("tab", "marks", "Hide or mark", id="filter-marks"),
     ]
 
     def __init__(self, pane: FilterPane) -> None:
         super().__init__(
             value=pane.filter.text,
-            placeholder="regular expression, ! in front turns it around",
+            placeholder="regular expression, ! in front turns it around; tab hides or marks",
             compact=True,
             select_on_focus=False,
         )
@@ -101,8 +127,11 @@ class FilterInput(Input):
         self._close()
 
     def action_clear(self) -> None:
-        self._pane.set_filter("")
+        self._pane.set_filter("", marks=False)
         self._close()
+
+    def action_marks(self) -> None:
+        self._pane.set_filter(self.value, marks=not self._pane.marks)
 
     def _close(self) -> None:
         self._pane.focus(scroll_visible=False)
@@ -114,8 +143,8 @@ class TablePane(FilterPane, Generic[R], can_focus=True):
     """A table over rows of the board."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("up,k", "move(-1)", "Up", show=False, id="up"),
-        Binding("down,j", "move(1)", "Down", show=False, id="down"),
+        Binding("up,k", "move(-1)", "Up", show=False, id="row-up"),
+        Binding("down,j", "move(1)", "Down", show=False, id="row-down"),
         Binding("pageup", "page(-1)", "Page up", show=False, id="page-up"),
         Binding("pagedown", "page(1)", "Page down", show=False, id="page-down"),
         Binding("home,g", "jump(0)", "First", show=False, id="first"),
@@ -145,7 +174,7 @@ class TablePane(FilterPane, Generic[R], can_focus=True):
         self.reversed = False
         self._key: str | None = None
         self._rows: list[R] = []
-        self._total = 0
+        self._total = self._matches = 0
         self._offset = 0
         self._page = 1
 
@@ -172,14 +201,16 @@ class TablePane(FilterPane, Generic[R], can_focus=True):
         return self._rows[index] if self._rows else None
 
     def caption(self, board: Board) -> Sequence[Span]:
-        shown, total = len(self._rows), self._total
-        number = f"{shown} of {total}" if self.filter else f"{total}"
+        number = f"{self._matches} of {self._total}" if self.filter else f"{self._total}"
         return ((number, "number"),)
 
     def lines(self, board: Board, width: int, height: int) -> Sequence[Line]:
         rows = self.rows(board)
         self._total = len(rows)
         self._rows = [row for row in rows if self.filter.keeps(self.text(row, board))]
+        self._matches = len(self._rows)
+        if self.marks:
+            self._rows = list(rows)
         if self.sort_column is not None and self.sort_column.order is not None:
             self._rows.sort(key=self.sort_column.order, reverse=self.reversed)
         columns = self._fitting(width)
@@ -237,6 +268,14 @@ class TablePane(FilterPane, Generic[R], can_focus=True):
     def _row(
         self, row: R, board: Board, columns: Sequence[tuple[Column[R], int]], is_cursor: bool
     ) -> Line:
+        found = self._cells(row, board, columns, is_cursor)
+        if self.marks and self.is_dimmed(self.text(row, board)):
+            return found._replace(spans=tuple((text, "dim") for text, _ in found.spans))
+        return found
+
+    def _cells(
+        self, row: R, board: Board, columns: Sequence[tuple[Column[R], int]], is_cursor: bool
+    ) -> Line:
         spans: list[Span] = []
         for column, width in columns:
             cell = column.cell(row, board, width)
@@ -268,6 +307,14 @@ class TablePane(FilterPane, Generic[R], can_focus=True):
 
     def action_jump(self, index: int) -> None:
         self._select(index if index >= 0 else len(self._rows) - 1)
+
+    def action_match(self, step: int) -> None:
+        board, index, number = self.painted_app.board, self._index(), len(self._rows)
+        for away in range(1, number + 1):
+            at = (index + step * away) % number
+            if self.filter.keeps(self.text(self._rows[at], board)):
+                self._select(at)
+                return
 
     def action_sort(self) -> None:
         """The next column that can be sorted by; after the last one, the natural order."""

@@ -40,13 +40,15 @@ if TYPE_CHECKING:
 
 DRAIN_SECONDS = 30.0
 STOP_SECONDS = 60.0
+ABORT_SECONDS = 10.0
 
 
 # --- console ------------------------------------------------------------------------------------
 
 
-def console(config: Config, fps: float, theme: str | None, *, start: bool) -> int:
-    """Opens the screen; starts the pipeline before it where `start` and none runs."""
+def console(config: Config, given: argparse.Namespace, *, start: bool) -> int:
+    """Opens the screen; starts the pipeline before it where `start` and none runs. `given` has
+    the screen's flags."""
     if not sys.stdin.isatty() or not sys.stdout.isatty():
         raise OperatorError(
             "the console needs a terminal", "without one: loraconsole up, status, prompt, logs"
@@ -63,8 +65,16 @@ def console(config: Config, fps: float, theme: str | None, *, start: bool) -> in
         else:
             launcher.start(config)
         from .app import ConsoleApp
+        from .tints import Tints
 
-        choice = ConsoleApp(config, fps=fps, theme=theme).run()
+        app = ConsoleApp(
+            config,
+            fps=given.fps,
+            theme=given.theme,
+            ascii=given.ascii,
+            tints=Tints.remembered(),
+        )
+        choice = app.run(mouse=app.chosen.settings.mouse and not given.no_mouse)
     except OperatorError:
         curtain.lower()
         raise
@@ -241,6 +251,40 @@ def restart(config: Config, process: str, as_json: bool) -> int:
     asyncio.run(again())
     say({"process": process, "state": "ready"}, f"{process} is ready again", as_json)
     return 0
+
+
+def abort(config: Config, name: str, as_json: bool) -> int:
+    """Ends the request whose id is `name` or ends so; returns when it is gone."""
+
+    async def carry() -> str:
+        async with Remote(config) as remote:
+            batch = (await remote.snapshot()).batch
+            ids = [row.request_id for row in batch.requests] if batch else []
+            request_id = find_request(name, ids)
+            remote.abort(request_id)
+            async with asyncio.timeout(ABORT_SECONDS):
+                while request_id in ids:
+                    await asyncio.sleep(0.1)
+                    batch = (await remote.snapshot()).batch
+                    ids = [row.request_id for row in batch.requests] if batch else []
+            return request_id
+
+    try:
+        request_id = asyncio.run(carry())
+    except TimeoutError:
+        raise OperatorError(f"{name} still runs", "does the router answer? see: status") from None
+    say({"request": request_id, "status": "ok"}, f"{request_id} has ended", as_json)
+    return 0
+
+
+def find_request(name: str, ids: list[str]) -> str:
+    """The one that is called so, or ends so: screens show no more. Raises `OperatorError`."""
+    found = [name] if name in ids else [id for id in ids if id.endswith(name)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise OperatorError(f"{len(found)} requests end with {name!r}", "give more of the id")
+    raise OperatorError(f"no live request {name!r}", f"{len(ids)} are live; Batch lists them")
 
 
 def _process(snapshot: Snapshot, name: str) -> int:

@@ -42,6 +42,11 @@ def log_line(entry: LogLine, width: int, with_source: bool = True) -> Line:
     return Line((*spans, (f" {text}", text_ink)))
 
 
+def _text(entry: LogLine) -> str:
+    """What the filter is tried on."""
+    return f"{entry.source} {entry.level} {entry.text}"
+
+
 def _ink(level: str) -> str:
     return "dim" if level in ("debug", "info") else LEVEL_INKS.get(level, "text")
 
@@ -101,7 +106,10 @@ class LogPane(FilterPane):
             ):
                 missing = units.count(entry.number - before.number - 1)
                 found.append(line((f"⋯ {missing} lines were not heard ⋯", "warn")))
-            found.append(log_line(entry, width))
+            shown = log_line(entry, width)
+            if self.marks and self.is_dimmed(_text(entry)):
+                shown = Line(tuple((text, "dim") for text, _ in shown.spans))
+            found.append(shown)
             before = entry
         return found[-height:]
 
@@ -113,9 +121,18 @@ class LogPane(FilterPane):
         top = (height - size) * (max(height, self._end()) - height) // (total - height)
         return range(top, top + size)
 
-    def set_filter(self, text: str) -> None:
+    def set_filter(self, text: str, marks: bool | None = None) -> None:
         self._source = ()
-        super().set_filter(text)
+        super().set_filter(text, marks)
+
+    def action_match(self, step: int) -> None:
+        """The match becomes the last line shown, where there are lines enough above it."""
+        at = self._end() - 1
+        while 0 <= at + step < len(self._kept):
+            at += step
+            if self.filter.keeps(_text(self._kept[at])):
+                self._go(max(self._page, at + 1))
+                return
 
     def show_time(self, at: float) -> None:
         """Scrolls to what was said at a time: where an alert comes from."""
@@ -137,12 +154,11 @@ class LogPane(FilterPane):
             fresh += 1
         if fresh == len(logs):
             self._kept = []
-        lowest, keeps = ORDER[self.level], self.filter.keeps
+        lowest, shows = ORDER[self.level], self.shows
         self._kept += [
             entry
             for entry in logs[len(logs) - fresh :]
-            if ORDER.get(entry.level.lower(), 1) >= lowest
-            and keeps(f"{entry.source} {entry.level} {entry.text}")
+            if ORDER.get(entry.level.lower(), 1) >= lowest and shows(_text(entry))
         ]
         first = logs[0].number if logs else 0
         if self._kept and self._kept[0].number < first:  # the books forgot these
