@@ -30,6 +30,8 @@ RESTARTED_S = 300.0
 KEPT = 200
 """Alerts that the book remembers; the oldest that are cleared go first."""
 GONE_S = 4 * 3600.0
+CALM_S = 60.0
+"""What comes back sooner had not gone: a queue about its limit is one alert, not twenty."""
 
 
 class Limits(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -382,10 +384,11 @@ class AlertBook:
                 known = Alert(finding, AlertState.FIRING, board.now, board.now)
                 fresh.append(known)
             elif known.state is AlertState.CLEARED:
-                known = msgspec.structs.replace(
-                    known, finding=finding, state=AlertState.FIRING, times=known.times + 1
-                )
-                fresh.append(known)
+                is_again = board.now - known.last_seen > CALM_S
+                times = known.times + is_again
+                known = msgspec.structs.replace(known, state=AlertState.FIRING, times=times)
+                if is_again:
+                    fresh.append(known)
             self._alerts[key] = msgspec.structs.replace(known, finding=finding, last_seen=board.now)
         for key, alert in list(self._alerts.items()):
             if key not in found:

@@ -8,7 +8,7 @@ what has changed, and points at the line of what is wrong.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -123,11 +123,13 @@ class ThemeFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         good = colors.success or colors.primary
         warn = colors.warning or colors.accent or colors.primary
         bad = colors.error or warn
+        cursor = inks.cursor or _blend(ground, colors.primary, 0.22)
+        bar = inks.bar or _blend(ground, text, 0.08)
         named = {
-            "dim": inks.dim or _blend(text, ground, 0.35),
+            "dim": inks.dim or _dimmed(text, (ground, cursor, bar)),
             "border": inks.border or _blend(text, ground, 0.75),
-            "cursor": inks.cursor or _blend(ground, colors.primary, 0.22),
-            "bar": inks.bar or _blend(ground, text, 0.08),
+            "cursor": cursor,
+            "bar": bar,
             "rest": inks.rest or _blend(text, ground, 0.8),
             "prefill": inks.prefill or colors.secondary or colors.primary,
             "base": inks.base or text,
@@ -312,3 +314,13 @@ def _blend(value: str, towards: str, share: float) -> str:
     if first.ansi is not None or second.ansi is not None:
         return value
     return first.blend(second, share).hex
+
+
+def _dimmed(text: str, grounds: Sequence[str]) -> str:
+    """As dim as text may be on all of these."""
+    for share in (0.35, 0.3, 0.25, 0.2, 0.15, 0.1, 0.05):
+        found = _blend(text, grounds[0], share)
+        seen = [(Color.parse(found), Color.parse(ground)) for ground in grounds]
+        if all(contrast_of(one, other) >= LEAST_CONTRAST for one, other in seen):
+            return found
+    return text

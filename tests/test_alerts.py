@@ -194,7 +194,10 @@ def test_an_alert_fires_once_is_acknowledged_cleared_and_fires_again() -> None:
     assert book.alerts[0].last_seen == now + 6
     book.acknowledge(alert.finding.key)
     assert book.alerts[0].state is AlertState.CLEARED
-    (again,) = book.update(full(now + 8))
+    assert book.update(full(now + 8)) == []  # it had not really gone
+    assert book.alerts[0].state is AlertState.FIRING and book.alerts[0].times == 1
+    book.update(full(now + 9, waiting=0))
+    (again,) = book.update(full(now + 100))
     assert again.times == 2 and again.first_seen == now
     assert book.firing == book.alerts
 
