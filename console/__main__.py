@@ -105,6 +105,14 @@ def command_parser(
     logs.add_argument("--lines", "-n", type=int, default=200, metavar="N", help="how many back")
     abort = add("abort", "end one request; its client gets what was generated so far")
     abort.add_argument("request", metavar="ID", help="its id, or how that ends")
+    scheduler = add("scheduler", "who is admitted first; with any setting, from now on by it")
+    scheduler.add_argument("policy", nargs="?", metavar="POLICY", help="as up --scheduler takes")
+    scheduler.add_argument(
+        "--fair-weight", action="append", metavar="NAME=W", help="all weights of vtc_fair anew"
+    )
+    scheduler.add_argument("--slo-seconds", type=float, metavar="S", help="as in up")
+    for flag in ("--batch-num-adapters", "--max-wait-tokens", "--max-per-adapter"):
+        scheduler.add_argument(flag, type=int, metavar="N", help="as in up")
     add("doctor", "what this machine has and what is missing")
     settings = add("settings", "what is chosen for the console, and where each comes from", False)
     settings.add_argument("--path", action="store_true", help="where the file is")
@@ -137,6 +145,28 @@ def command_parser(
     add_verb("unmerge", "give the copy with a merged adapter up")
     plan = add_verb("plan", "what loading directories would take; 1 if any would be refused")
     plan.add_argument("paths", metavar="PATH", nargs="+", help="one after the other")
+    replay = commands.add_parser(
+        "replay", help="decide again what an event log says was decided; 1 if it is not the same"
+    )
+    replay.add_argument("file", metavar="FILE", help="RUN/events/router-….jsonl of --event-log")
+    replay.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    replay.add_argument("--speed", type=float, metavar="X", help="X times as fast as it happened")
+    replay.add_argument("--show", action="store_true", help="print each decision")
+    replay.add_argument("--console", action="store_true", help="show it in the console")
+    add_screen_flags(replay)
+    profile = add("profile", "record time spans of every process while it serves")
+    profile.add_argument("verb", choices=("start", "stop"))
+    profile.add_argument(
+        "--layers", action="store_true", help="the model's layers too; steps are slower then"
+    )
+    profile.add_argument(
+        "--nvtx", action="store_true", help="NVTX ranges too (nsys gets them anyway)"
+    )
+    spans = add("spans", "what recorded spans took, by name")
+    spans.add_argument(
+        "path", nargs="?", metavar="PATH", help="a file or directory of spans; else the last of run"
+    )
+    spans.add_argument("--trace", metavar="FILE", help="write one file for chrome://tracing, too")
     # Listed here; its flags are the benchmark's own, and it is given them untouched.
     commands.add_parser(
         "bench", help="measure the running pipeline, or any OpenAI-compatible --url"
@@ -159,6 +189,10 @@ def dispatch(given: argparse.Namespace, rest: list[str]) -> int:
     match given.command:
         case "bench":
             return verbs.bench(rest)
+        case "replay":
+            from .replay_verb import replay
+
+            return replay(given)
         case "console":
             return verbs.console(from_flags(given), given, start=True)
         case "up":
@@ -183,6 +217,18 @@ def dispatch(given: argparse.Namespace, rest: list[str]) -> int:
             return verbs.logs(config, given.process, given.follow, given.lines, given.json)
         case "doctor":
             return verbs.doctor(given.run, given.json)
+        case "scheduler":
+            from . import scheduler_verb
+
+            return scheduler_verb.scheduler(config, given)
+        case "profile":
+            from . import profiler
+
+            return profiler.profile(config, given)
+        case "spans":
+            from . import profiler
+
+            return profiler.spans(config, given.path, given.trace, given.json)
         case "adapters":
             from . import adapter_verbs
 

@@ -26,7 +26,7 @@ from textual.screen import Screen
 from textual.widget import Widget
 
 from ..pipeline.config import Config, OperatorError
-from ..pipeline.messages import AdapterOrder, AdapterReply, Event
+from ..pipeline.messages import AdapterReply, Event, Order, SetScheduler
 from ..pipeline.sockets import InboxFull
 from . import output, units
 from .alerts import Alert, AlertBook, Finding
@@ -36,7 +36,7 @@ from .dialogs import Choice, ChoiceDialog, LiveScreen
 from .document import Problem
 from .inks import Desk
 from .ledger import Ledger
-from .orders import Orders, doing
+from .orders import Orders, doing, order_id
 from .pace import QUESTION, Pace
 from .pane import PaintedApp, Panel
 from .panels.events import EventPane
@@ -354,13 +354,14 @@ class ConsoleApp(PaintedApp):
             markup=False,
         )
 
-    def _tell_reply(self, order: AdapterOrder | None, reply: AdapterReply) -> None:
+    def _tell_reply(self, order: Order | None, reply: AdapterReply) -> None:
         """What came of an order that no dialog shows any more; a failure stays a while."""
         is_right = reply.verification is None or reply.verification.is_right
         is_good = reply.status == 200 and is_right
+        subject = "adapters" if reply.scheduling is None else "scheduler"
         self.notify(
             units.clean(reply.text),
-            title="adapters" if is_good or order is None else f"{doing(order)} {reply.name}",
+            title=subject if is_good or order is None else f"{doing(order)} {reply.name}",
             severity="information" if is_good else "error",
             timeout=GOOD_SECONDS if is_good else BAD_SECONDS,
             markup=False,
@@ -574,6 +575,11 @@ class ConsoleApp(PaintedApp):
             f"Restart {name}",
             lambda: self.telemetry.restart(name),
         )
+
+    def set_policy(self, name: str) -> None:
+        """Who is admitted first from now on; the answer is told."""
+        order = SetScheduler(order=order_id(), reply_to=self.orders.inbox, policy=name)
+        self.orders.give(order)
 
     def stop_pipeline(self) -> None:
         self.confirm(

@@ -22,9 +22,11 @@ from textual.binding import ActiveBinding
 from textual.command import DiscoveryHit, Hit, Hits, Provider
 
 from ..pipeline.config import OperatorError
+from ..pipeline.messages import POLICIES, SetScheduler
 from . import units
 from .board import SUPERVISOR, Board
 from .dialogs import LiveDialog
+from .orders import order_id
 from .pane import Line, line
 
 if TYPE_CHECKING:
@@ -268,6 +270,8 @@ def _words(
         action = wanted[min(len(given), len(wanted) - 1)]
         if action.choices:
             yield from map(str, action.choices)
+        elif action.dest == "policy":
+            yield from POLICIES
         elif action.dest == "process":
             yield from (row.name for row in board.processes if row.name != SUPERVISOR)
         elif action.dest == "name" and name != "load":
@@ -312,6 +316,14 @@ async def _run_verb(app: ConsoleApp, *words: Any) -> None:
 
             ids = [row.view.request_id for row in app.board.requests]
             app.telemetry.abort(find_request(given.request, ids))
+        case "scheduler" if typed:
+            from .scheduler_verb import changes_of
+
+            changes = changes_of(given)
+            if not changes:
+                raise OperatorError("nothing is changed", f"there are {', '.join(POLICIES)}")
+            inbox = app.orders.inbox
+            app.orders.give(SetScheduler(order=order_id(), reply_to=inbox, **changes))
         case "down":
             app.stop_pipeline()
         case "logs" if given.follow or not typed or given.process:
@@ -412,6 +424,14 @@ class ConsoleCommands(Provider):
                     f"Restart {name}",
                     f"now {process.state.value}",
                     partial(app.restart_process, name),
+                )
+        if router := app.board.router:
+            for name in POLICIES:
+                mark = " (now)" if name == router.scheduling.policy else ""
+                yield Entry(
+                    f"Policy {name}{mark}",
+                    "who is admitted first",
+                    partial(app.set_policy, name),
                 )
         yield Entry("Stop the pipeline", "every process of the ring", app.stop_pipeline)
         yield Entry("Save a picture", "the screen as SVG", app.deliver_screenshot)

@@ -1,4 +1,4 @@
-"""`Orders`: orders about adapters that are on their way, and who waits for their answers.
+"""`Orders`: orders to the router that are on their way, and who waits for their answers.
 
 Knows no widget and no socket: it is given how to send, and told what was answered. An order always
 ends: with the router's reply, or with one made here that says why there is none.
@@ -14,13 +14,14 @@ from uuid import uuid4
 from msgspec import Struct
 
 from ..pipeline.messages import (
-    AdapterOrder,
     AdapterReply,
     LoadAdapter,
     MergeAdapter,
+    Order,
     PinAdapter,
     PlanAdapters,
     ReloadAdapter,
+    SetScheduler,
     UnloadAdapter,
     VerifyAdapter,
 )
@@ -42,7 +43,7 @@ Listener: TypeAlias = Callable[[AdapterReply], bool]
 class Pending(Struct, frozen=True):
     """An order without an answer yet."""
 
-    order: AdapterOrder
+    order: Order
     given_at: float
     router: int | None
     """Incarnation of the router it was given to."""
@@ -56,9 +57,9 @@ class Orders:
         self,
         ledger: Ledger,
         inbox: str,
-        send: Callable[[AdapterOrder], None],
+        send: Callable[[Order], None],
         forget: Callable[[], None],
-        tell: Callable[[AdapterOrder | None, AdapterReply], None],
+        tell: Callable[[Order | None, AdapterReply], None],
         clock: Callable[[], float] = time.time,
     ) -> None:
         """`inbox` is where answers go. `forget` drops what was sent and not taken; `tell` shows a
@@ -69,7 +70,7 @@ class Orders:
         self._pending: dict[str, Pending] = {}
         self._restarted_at: float | None = None
 
-    def give(self, order: AdapterOrder, listener: Listener = lambda _: False) -> None:
+    def give(self, order: Order, listener: Listener = lambda _: False) -> None:
         """Sends it. The listener is told once, at once where the order cannot even be sent."""
         now = self._clock()
         router = self._ledger.incarnation("router")
@@ -102,7 +103,7 @@ class Orders:
         lost: list[tuple[Pending, str]] = []
         is_another = False
         for pending in self._pending.values():
-            quick = isinstance(pending.order, PlanAdapters | PinAdapter)
+            quick = isinstance(pending.order, PlanAdapters | PinAdapter | SetScheduler)
             limit = QUICK_SECONDS if quick else SLOW_SECONDS
             if router != pending.router:
                 is_another = True
@@ -131,14 +132,14 @@ class Orders:
         if not pending.listener(reply):
             self._tell(pending.order, reply)
 
-    def _note(self, order: AdapterOrder) -> None:
+    def _note(self, order: Order) -> None:
         """What is being done to an adapter, in the books."""
-        if isinstance(order, PlanAdapters):
+        if isinstance(order, PlanAdapters | SetScheduler):
             return
         orders = [p.order for p in self._pending.values() if name_of(p.order) == order.name]
         self._ledger.take_order(order.name, doing(orders[-1]) if orders else "")
 
-    def _refusal(self, order: AdapterOrder, status: int, text: str) -> AdapterReply:
+    def _refusal(self, order: Order, status: int, text: str) -> AdapterReply:
         return AdapterReply(
             order=order.order, status=status, text=text, at=self._clock(), name=name_of(order)
         )
@@ -149,12 +150,12 @@ def order_id() -> str:
     return uuid4().hex
 
 
-def name_of(order: AdapterOrder) -> str:
+def name_of(order: Order) -> str:
     """The adapter an order is about; "" where it is about none."""
-    return "" if isinstance(order, PlanAdapters) else order.name
+    return "" if isinstance(order, PlanAdapters | SetScheduler) else order.name
 
 
-def doing(order: AdapterOrder) -> str:
+def doing(order: Order) -> str:
     """What is going on while it is carried out."""
     match order:
         case LoadAdapter():
@@ -167,6 +168,8 @@ def doing(order: AdapterOrder) -> str:
             return "pinning" if pinned else "unpinning"
         case PlanAdapters():
             return "planning"
+        case SetScheduler():
+            return "setting the scheduler"
         case VerifyAdapter():
             return "verifying"
         case MergeAdapter(name=name):

@@ -14,12 +14,14 @@ from types import TracebackType
 from ..pipeline.config import Config, OperatorError
 from ..pipeline.messages import (
     Abort,
-    AdapterOrder,
     AdapterReply,
     AskSnapshot,
     Beat,
     Message,
+    Order,
     Snapshot,
+    SpansOrder,
+    SpansReply,
     Telemetry,
     ToConsole,
 )
@@ -46,7 +48,7 @@ class Remote:
         self._context = make_context()
         self.name = f"console-{os.getpid()}"
         run = self.config.run_path
-        self._inbox: Inbox[Snapshot | AdapterReply] = Inbox(
+        self._inbox: Inbox[Snapshot | AdapterReply | SpansReply] = Inbox(
             self._context, run, self.name, ToConsole
         )
         self._supervisor = Outbox(self._context, run, "supervisor")
@@ -88,9 +90,9 @@ class Remote:
             router.send(Abort(request_id, "aborted from the command line"))
 
     async def order(
-        self, order: AdapterOrder, show: Callable[[Telemetry], None] = lambda _: None
+        self, order: Order, show: Callable[[Telemetry], None] = lambda _: None
     ) -> AdapterReply:
-        """An order about adapters to the router, and its answer, however long that takes.
+        """An order to the router, and its answer, however long that takes.
 
         `show` hears what the pipeline says meanwhile. Raises `OperatorError` where the router has
         ended: nobody will answer then.
@@ -108,6 +110,27 @@ class Remote:
             listening.cancel()
             answering.cancel()
             router.close()
+
+    async def order_spans(self, order: SpansOrder) -> dict[str, SpansReply]:
+        """An order about spans to every process of the ring; the answers of those that gave one in
+        time. Who is still loading does not hear it."""
+        names = self.config.process_names()
+        replies: dict[str, SpansReply] = {}
+        outboxes = [Outbox(self._context, self.config.run_path, name) for name in names]
+        try:
+            for outbox in outboxes:
+                outbox.send(order)
+            async with asyncio.timeout(ANSWER_SECONDS):
+                while len(replies) < len(names):
+                    reply = await self._inbox.receive()
+                    if isinstance(reply, SpansReply) and reply.order == order.order:
+                        replies[reply.name] = reply
+        except TimeoutError:
+            pass
+        finally:
+            for outbox in outboxes:
+                outbox.close()
+        return replies
 
     async def _answer_to(self, order: str) -> AdapterReply:
         while True:

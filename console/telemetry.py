@@ -13,10 +13,10 @@ from collections.abc import Callable
 from ..pipeline.config import Config
 from ..pipeline.messages import (
     Abort,
-    AdapterOrder,
     AdapterReply,
     AskSnapshot,
     Message,
+    Order,
     RestartProcess,
     Snapshot,
     StopPipeline,
@@ -83,7 +83,7 @@ class Telemetry:
     def abort(self, request_id: str) -> None:
         self._send("router", Abort(request_id, "aborted from the console"))
 
-    def order(self, order: AdapterOrder) -> None:
+    def order(self, order: Order) -> None:
         """Its `reply_to` must be `inbox_name`; the answer comes to `on_reply`."""
         self._send("router", order)
 

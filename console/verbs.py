@@ -9,7 +9,6 @@ import argparse
 import asyncio
 import contextlib
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -507,24 +506,35 @@ def _document(answer: Answer, base: str) -> dict[str, Any]:
 
 
 def bench(flags: list[str]) -> int:
-    """Hands over to `pipeline.bench` in a process of its own, since it drives any server; without
-    --url it is given the running pipeline's. With --offline to `pipeline.offline`, the engine
-    alone."""
+    """Becomes `pipeline.bench`, which drives any server; without --url it is given the running
+    pipeline's. With --offline `pipeline.offline`, the engine alone; with --ablate
+    `pipeline.ablate`, which starts pipelines of its own. `bench compare` is here."""
 
     async def url() -> tuple[str, str]:
         config = Config.load(default_run_directory())
         async with Remote(config) as remote:
             return await _url(remote), config.api_key
 
+    if flags[:1] == ["compare"]:
+        from . import compare
+
+        return compare.main(flags[1:])
     module = "bench"
     if "--offline" in flags:
         module = "offline"
         flags = [flag for flag in flags if flag != "--offline"]
-    elif not {"--url", "-h", "--help"} & set(flags):
+    elif "--ablate" in flags:
+        module = "ablate"
+        flags = [flag for flag in flags if flag != "--ablate"]
+    elif not any(flag.partition("=")[0] in ("--url", "-h", "--help") for flag in flags):
         address, key = asyncio.run(url())
-        flags = [*flags, "--url", address, *(["--api-key", key] if key else [])]
+        flags = [*flags, "--url", address]
+        if key:
+            os.environ["LORACONSOLE_BENCH_API_KEY"] = key  # not an argument, which all may read
+    # In our place, so that Ctrl-C reaches nobody but it.
+    sys.stdout.flush()
     command = [sys.executable, "-P", "-m", f"loraconsole.pipeline.{module}", *flags]
-    return subprocess.run(command).returncode
+    os.execv(sys.executable, command)
 
 
 # --- doctor -------------------------------------------------------------------------------------

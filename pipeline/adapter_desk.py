@@ -43,6 +43,7 @@ from .schedule.adapters import Adapter, AdapterRefused
 
 if TYPE_CHECKING:
     from .router import Router
+    from .schedule.policies import Policy
 
 TRIAL_PAGES = 16
 """Scratch of a verification: six sequences of 40 tokens."""
@@ -62,6 +63,10 @@ class AdapterDesk:
         self._plans: dict[str, PlanInMaking] = {}
         self._trials: dict[str, tuple[VerifyAdapter, Adapter, float]] = {}
         self._merge: MergeInMaking | None = None
+        self._target: Adapter | None = None
+        """Whom the scheduler's policy wanted merged last, and was tried."""
+        self._followed: Adapter | None = None
+        """Whom it had merged."""
         self._fetches: set[asyncio.Task[None]] = set()
         self._reading: set[str] = set()
         """Adapters that workers which came (again) have not read yet."""
@@ -75,6 +80,8 @@ class AdapterDesk:
     def close(self) -> None:
         for fetch in self._fetches:
             fetch.cancel()
+        if self._reading:  # it shall not end later, with nobody to tell
+            self._bar.disable = True
 
     # -- orders
 
@@ -169,19 +176,23 @@ class AdapterDesk:
             self._reply(plan.order, 503, reason)
         self._plans.clear()
         if self._merge:
-            self._reply(self._merge.order, 503, reason)
+            self._reply_merge(self._merge, 503, reason)
             self._merge = None
+        self._target = self._followed = None
 
     def _read(self, adapter: Adapter) -> None:
         """On every worker; a hub's adapter is fetched first, whole, by a process of its own."""
         if is_hub_id(adapter.path) and adapter.directory == adapter.path:
             adapter.become(AdapterState.FETCHING)
-            fetch = asyncio.create_task(self._fetch(adapter))
-            self._fetches.add(fetch)
-            fetch.add_done_callback(self._fetches.discard)
+            self._start_fetch(adapter)
             return
         adapter.become(AdapterState.VALIDATING)
         self._router.tell_workers(ReadAdapter(adapter.key, adapter.directory))
+
+    def _start_fetch(self, adapter: Adapter) -> None:
+        fetch = asyncio.create_task(self._fetch(adapter))
+        self._fetches.add(fetch)
+        fetch.add_done_callback(self._fetches.discard)
 
     async def _fetch(self, adapter: Adapter) -> None:
         """The hub's library takes half a second to import and blocks: not in the router."""
@@ -200,11 +211,19 @@ class AdapterDesk:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
             raise
+        error = ""
         if process.returncode:
             words = complaint.decode(errors="replace").strip() or f"exit {process.returncode}"
-            self._failed(adapter, words.splitlines()[-1])
+            error = words.splitlines()[-1]
+        self.fetched(adapter, said.decode().strip(), error)
+
+    def fetched(self, adapter: Adapter, directory: str, error: str) -> None:
+        """A hub's adapter lies in this directory, or could not be had."""
+        self._router.events.fetched(adapter.key, directory, error)
+        if error:
+            self._failed(adapter, error)
         else:
-            adapter.directory = said.decode().strip()
+            adapter.directory = directory
             self._read(adapter)
         self._router.adapters_changed()
 
@@ -273,9 +292,9 @@ class AdapterDesk:
             )
         self._router.adapters_changed()
 
-    def tell_workers(self) -> None:
-        """What was decided about adapters, before the batch that relies on it; and who had ordered
-        an adapter's end hears of it."""
+    def sweep(self) -> None:
+        """Adapters that were unloaded and that nobody has any more go; who had ordered their end
+        hears of it."""
         gone = self._residency.sweep()
         for adapter in gone:
             self._router.event(
@@ -285,7 +304,12 @@ class AdapterDesk:
             if ordered := self._departures.pop(adapter.key, None):
                 word = f"adapter {adapter.name} is unloaded; its pages are free"
                 self._reply(ordered, 200, word)
-        if gone or self._residency.orders:
+        if gone:
+            self._router.adapters_changed()
+
+    def tell_workers(self) -> None:
+        """What was decided about adapters, before the batch that relies on it."""
+        if self._residency.orders:
             self._router.adapters_changed()
         for order in self._residency.orders:
             self._router.tell_workers(order)
@@ -378,14 +402,37 @@ class AdapterDesk:
 
     # -- merging
 
+    def follow(self, policy: Policy) -> None:
+        """Has the workers keep merged whom the scheduler's policy wants merged. Where it wants
+        nobody for now, what is merged stays: it is in nobody's way. Where it never does, the copy
+        that was made for one before it is given up. Who could not be merged is not tried again
+        before another was wanted."""
+        if self._merge:
+            return
+        target, config = policy.merge_target, self._router.config
+        if not policy.merges:
+            if self._followed is not None and self._followed.merged:
+                self._begin_merge(None, None)
+            self._followed = self._target = None
+        elif target is self._target:
+            return
+        elif target is None or target.merged or config.no_lora or config.no_lora_compute:
+            self._target = target
+        elif target.info is not None:
+            self._target = target
+            self._begin_merge(None, target)
+
     def _start_merge(self, order: MergeAdapter) -> None:
         if self._merge:
-            raise AdapterRefused(409, f"{self._merge.order.name or 'an unmerge'} is under way")
+            raise AdapterRefused(409, f"{self._merge.name or 'an unmerge'} is under way")
         adapter = self._registry.acquire(order.name) if order.name else None
         if adapter is not None and adapter.info is None:
             raise AdapterRefused(409, f"adapter {order.name} is {adapter.state.value}")
         if self._router.config.no_lora or self._router.config.no_lora_compute:
             raise AdapterRefused(409, "an ablation flag keeps adapters from being computed")
+        self._begin_merge(order, adapter)
+
+    def _begin_merge(self, order: MergeAdapter | None, adapter: Adapter | None) -> None:
         self._merge = MergeInMaking(order, adapter)
         if adapter is not None:
             adapter.held += 1  # its host copy is read until all ranks have answered
@@ -406,15 +453,24 @@ class AdapterDesk:
             adapter.merged = adapter is merge.adapter and not errors
         if errors:
             self._router.tell_workers(MergeWeights(""))  # on the ranks that could
-            self._reply(merge.order, 507, f"not merged: {errors[0]}")
+            self._reply_merge(merge, 507, f"not merged: {errors[0]}")
+            if merge.order is None:
+                text = f"{merge.name} was not merged, its steps add it: {errors[0]}"
+                self._router.event("warning", text)
         elif merge.adapter is None:
-            self._reply(merge.order, 200, "the merged copy of the weights is given up")
+            self._reply_merge(merge, 200, "the merged copy of the weights is given up")
         else:
+            self._followed = merge.adapter if merge.order is None else None
             self._router.tell_workers(UseMerged(merge.adapter.key))
             self._router.event("info", f"adapter {merge.adapter.name} is merged")
             word = "is merged: steps of it alone use that copy of the weights"
-            self._reply(merge.order, 200, f"adapter {merge.adapter.name} {word}")
+            self._reply_merge(merge, 200, f"adapter {merge.adapter.name} {word}")
         self._router.adapters_changed()
+
+    def _reply_merge(self, merge: MergeInMaking, status: int, text: str) -> None:
+        """To whoever ordered it; the scheduler's policy wants no answer."""
+        if merge.order is not None:
+            self._reply(merge.order, status, text)
 
     def _give_up_merged(self, adapter: Adapter) -> None:
         if adapter.merged:
@@ -433,6 +489,11 @@ class PlanInMaking:
 class MergeInMaking:
     """What the ranks said of it so far; no `adapter`: they give up their copy."""
 
-    order: MergeAdapter
+    order: MergeAdapter | None
+    """None: the scheduler's policy wants it."""
     adapter: Adapter | None
     errors: dict[int, str] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return self.adapter.name if self.adapter else ""

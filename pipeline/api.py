@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -22,14 +23,21 @@ from starlette.types import Receive, Scope, Send
 
 from .config import is_hub_id
 from .messages import (
-    AdapterOrder,
     AdapterState,
     AdapterView,
+    ClientWeight,
     LoadAdapter,
     MergeAdapter,
+    Order,
     PinAdapter,
     PlanAdapters,
     ReloadAdapter,
+    SchedulerSettings,
+    SetScheduler,
+    SpansOrder,
+    SpansReply,
+    StartSpans,
+    StopSpans,
     TextDelta,
     TokenLogprob,
     UnloadAdapter,
@@ -47,12 +55,15 @@ from .openai import (
     GenerateBody,
     LoadBody,
     PlanBody,
+    ProfilerBody,
     SamplingBody,
+    SchedulerBody,
     UnloadBody,
     decode_body,
     error_body,
     usage,
 )
+from .spans import recording_name
 from .stream import Answer, Stream
 from .tokenizer import TextError
 
@@ -79,6 +90,8 @@ def make_app(server: Server) -> Starlette:
         Route("/v1/completions", api.guarded(api.completions), methods=["POST"]),
         Route("/generate", api.guarded(api.generate), methods=["POST"]),
         Route("/generate_stream", api.guarded(api.generate_stream), methods=["POST"]),
+        Route("/v1/scheduler", api.guarded(api.scheduler)),
+        Route("/v1/scheduler", api.admin(api.set_scheduler), methods=["PUT"]),
         Route("/v1/adapters", api.guarded(api.adapters)),
         Route("/v1/adapters", api.admin(api.add_adapter), methods=["POST"]),
         Route("/v1/adapters/plan", api.admin(api.plan_adapters), methods=["POST"]),
@@ -91,6 +104,11 @@ def make_app(server: Server) -> Starlette:
         Route("/v1/adapters/{name:path}", api.guarded(api.adapter)),
         Route("/v1/adapters/{name:path}", api.admin(api.remove_adapter), methods=["DELETE"]),
     ]
+    for path, handler in (
+        ("/profiler/start", api.start_profiler),
+        ("/profiler/stop", api.stop_profiler),
+    ):
+        routes.append(Route(path, api.admin(handler), methods=["POST"]))
     for prefix in ("/v1", ""):  # vLLM's, SGLang's
         for path, handler in (
             ("/load_lora_adapter", api.load_lora_adapter),
@@ -240,12 +258,14 @@ class Api:
         del order["name"]
         return await self._carry(PlanAdapters(**order, paths=tuple(body.paths)))
 
-    async def _carry(self, order: AdapterOrder) -> Response:
+    async def _carry(self, order: Order) -> Response:
         """To the router; its answer, or `BadRequest`."""
         reply = await self.server.order(order)
         if reply.status != 200:
             raise BadRequest(reply.text, status=reply.status)
         body: dict[str, Any] = {"status": "ok", "message": reply.text}
+        if reply.scheduling is not None:
+            body["scheduler"] = self._scheduler_body(reply.scheduling)
         if isinstance(order, PlanAdapters):
             body["plans"] = [msgspec.structs.asdict(plan) for plan in reply.plans]
         if found := reply.verification:
@@ -253,6 +273,62 @@ class Api:
                 "comparisons": [msgspec.structs.asdict(row) for row in found.comparisons]
             }
         return JSONResponse(body)
+
+    # -- the scheduler
+
+    def _scheduler_body(self, settings: SchedulerSettings) -> dict[str, Any]:
+        """The settings with the base model under its served name."""
+        base = self.server.config.model
+        weights = {weight.name or base: weight.weight for weight in settings.weights}
+        return msgspec.structs.asdict(settings) | {"weights": weights}
+
+    async def scheduler(self, request: HttpRequest) -> Response:
+        router = self.server.router
+        if router is None:
+            raise BadRequest("the router has not been heard yet", status=503)
+        return JSONResponse(self._scheduler_body(router.scheduling))
+
+    async def set_scheduler(self, request: HttpRequest) -> Response:
+        body: SchedulerBody = decode_body(await self._body(request), SchedulerBody)
+        changes = msgspec.structs.asdict(body)
+        if body.weights is not None:
+            changes["weights"] = tuple(itertools.starmap(ClientWeight, body.weights.items()))
+        order = _order("")
+        del order["name"]
+        return await self._carry(SetScheduler(**order, **changes))
+
+    # -- spans
+
+    async def start_profiler(self, request: HttpRequest) -> Response:
+        body: ProfilerBody = decode_body(await self._body(request) or b"{}", ProfilerBody)
+        name = recording_name(time.time())
+        return await self._order_spans(
+            StartSpans(**_ticket(), recording=name, layers=body.layers, nvtx=body.nvtx)
+        )
+
+    async def stop_profiler(self, request: HttpRequest) -> Response:
+        return await self._order_spans(StopSpans(**_ticket()))
+
+    async def _order_spans(self, order: SpansOrder) -> Response:
+        """To every process: which file each writes, or has written, and the spans in it."""
+        server = self.server
+        replies = await server.order_spans_of_all(order)
+        if silent := [name for name in server.config.process_names() if name not in replies]:
+            word = f"no answer from {', '.join(silent)}; the others have done it"
+            raise BadRequest(word, status=504)
+        if errors := [f"{reply.name} {reply.error}" for reply in replies.values() if reply.error]:
+            raise BadRequest("; ".join(errors), status=507)
+        paths = [Path(reply.path) for reply in replies.values() if reply.path]
+        return JSONResponse(
+            {
+                "status": "ok",
+                "directory": str(paths[0].parent) if paths else None,
+                "spans": sum(reply.spans for reply in replies.values()),
+                "processes": {
+                    name: spans_body(replies[name]) for name in server.config.process_names()
+                },
+            }
+        )
 
     # -- OpenAI
 
@@ -371,12 +447,25 @@ def adapter_body(view: AdapterView) -> dict[str, Any]:
 
 
 async def _closed(request: HttpRequest) -> Response:
-    raise BadRequest("routes that change adapters are closed: start with --admin-key", status=403)
+    raise BadRequest(
+        "an operator's route, and those are closed: start with --admin-key", status=403
+    )
+
+
+def spans_body(reply: SpansReply) -> dict[str, Any]:
+    """A process's part of an answer."""
+    body: dict[str, Any] = msgspec.structs.asdict(reply)
+    return {name: body[name] for name in ("is_on", "path", "spans", "dropped", "layers", "nvtx")}
+
+
+def _ticket() -> dict[str, str]:
+    """The fields that all orders share."""
+    return {"order": f"o-{secrets.token_hex(8)}", "reply_to": "server"}
 
 
 def _order(name: str) -> dict[str, Any]:
-    """The fields that all orders share."""
-    return {"order": f"o-{secrets.token_hex(8)}", "reply_to": "server", "name": name}
+    """And those about an adapter."""
+    return {**_ticket(), "name": name}
 
 
 def _check_path(path: str) -> None:

@@ -18,6 +18,10 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 import msgspec
 from msgspec import Meta
 
+from .messages import POLICY_ALIASES, ClientWeight, SchedulerSettings
+
+DEFAULT_BATCH_ADAPTERS = 8
+"""The best of 1 to 32 in S-LoRA's own figures."""
 DEFAULT_MODEL = "SmolLM2-135M-Instruct"
 LONGEST_SOCKET_NAME = "console-4194304.inbox"
 SHIPPED = Path(__file__).parent / "adapters"
@@ -41,6 +45,34 @@ class OperatorError(Exception):
 
 class UsageError(OperatorError):
     """A flag or a setting is wrong: exit status 2, as for any bad usage."""
+
+
+NO_ADAPTER = "no adapter is loaded"
+CONTRADICTIONS: tuple[tuple[str, str, str], ...] = (
+    ("no_lora", "no_lora_compute", f"{NO_ADAPTER}, so there are no products to skip"),
+    ("no_lora", "no_lora_swap", f"{NO_ADAPTER}, so there is none to keep on the device"),
+    ("no_lora", "no_mem_pool", f"{NO_ADAPTER}, so there is none to keep out of the pool"),
+    ("no_lora", "bmm", f"{NO_ADAPTER}, so there is none to pad"),
+    ("no_lora", "prefetch", f"{NO_ADAPTER}, so there is none to load early"),
+    ("no_lora", "no_prefetch", f"{NO_ADAPTER}, so there is none to load late"),
+    ("no_lora_compute", "bmm", "the products that would be padded are skipped"),
+    (
+        "no_mem_pool",
+        "bmm",
+        "they are two baselines, memory outside of the pool and padding; what each costs cannot "
+        "be told from both",
+    ),
+    ("no_lora_swap", "prefetch", "every adapter is on the device from the start"),
+    ("no_lora_swap", "no_prefetch", "every adapter is on the device from the start"),
+    ("prefetch", "no_prefetch", "one is what the other takes away"),
+)
+"""Settings that say nothing together, and why. All others may be combined: `--no-kernel` goes with
+`--bmm` and `--no-mem-pool`, which imply it."""
+
+
+def flag_of(name: str) -> str:
+    """A setting's name as the command line has it."""
+    return "--" + name.replace("_", "-")
 
 
 def default_run_directory() -> str:
@@ -105,9 +137,73 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             "--host is off loopback, else closed"
         ),
     ] = ""
-    scheduler: Annotated[Literal["fcfs", "lifo"], Meta(description="who is admitted first")] = (
-        "fcfs"
+    scheduler: Annotated[
+        Literal[
+            "fcfs",
+            "slora",
+            "lifo",
+            "merged",
+            "peft",
+            "cluster",
+            "abort",
+            "pets",
+            "vtc_fair",
+            "credit",
+        ],
+        Meta(
+            description="who is admitted first: the oldest (fcfs, S-LoRA's slora), the newest "
+            "(lifo), one adapter at a time, merged (merged, S-LoRA's peft), few adapters at once "
+            "(cluster), who can still meet --slo-seconds (abort), prompts grouped by their "
+            "latencies (pets), who was given least (vtc_fair), or merged while one adapter fills "
+            "the batch (credit)"
+        ),
+    ] = "fcfs"
+    fair_weight: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="NAME=W, the share of an adapter, or of the base model by its name, under "
+            "vtc_fair; 1 where not given; repeat for more"
+        ),
+    ] = ()
+    batch_num_adapters: Annotated[
+        int,
+        Meta(
+            description="adapters in a batch from which on cluster prefers those in it; 0 is 8. "
+            "Given alone, it chooses cluster, as in S-LoRA",
+            ge=0,
+        ),
+    ] = 0
+    enable_abort: Annotated[bool, Meta(description="S-LoRA's way to choose the policy abort")] = (
+        False
     )
+    slo_seconds: Annotated[
+        float,
+        Meta(description="under abort, who would get its first token later is ended", gt=0),
+    ] = 6.0
+    max_wait_tokens: Annotated[
+        int,
+        Meta(
+            description="decode steps between two tries to admit beside a running batch; "
+            "0 tries every step, S-LoRA's is 10",
+            ge=0,
+        ),
+    ] = 0
+    max_per_adapter: Annotated[
+        int,
+        Meta(description="most running requests of one adapter; 0: any number", ge=0),
+    ] = 0
+    profile_table: Annotated[
+        str,
+        Meta(description="JSON file of prefill latencies for pets; empty: a linear estimate"),
+    ] = ""
+    event_log: Annotated[
+        bool,
+        Meta(
+            description="write every decision of admission, and what it depended on, to "
+            "RUN/events/*.jsonl for loraconsole replay; no prompts, no answers. Off unless "
+            "wanted: RUN often lies in memory"
+        ),
+    ] = False
     max_total_tokens: Annotated[
         int, Meta(description="tokens of KV in the pool; 0 sizes it from free memory", ge=0)
     ] = 0
@@ -159,13 +255,54 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         bool,
         Meta(description="ablation: adapters padded to the largest rank, one torch.bmm for all"),
     ] = False
+    prefetch: Annotated[
+        bool,
+        Meta(
+            description="as S-LoRA spells the default: an adapter is loaded as soon as a request "
+            "for it waits"
+        ),
+    ] = False
+    no_prefetch: Annotated[
+        bool,
+        Meta(
+            description="ablation: an adapter is loaded when its request could be admitted, not "
+            "when that arrives"
+        ),
+    ] = False
     no_step_times: Annotated[
         bool,
         Meta(description="ablation: take no times on the device and count no bytes of a step"),
     ] = False
     profile: Annotated[
-        bool, Meta(description="write named time spans to RUN/spans/*.jsonl, and NVTX on cuda")
+        bool,
+        Meta(
+            description="record named time spans from the start, to RUN/spans/, and as NVTX ranges "
+            "where a profiler listens"
+        ),
     ] = False
+    profile_layers: Annotated[
+        bool,
+        Meta(
+            description="as --profile, with the layers of every step; steps are then not replayed "
+            "from CUDA graphs"
+        ),
+    ] = False
+    sync_points: Annotated[
+        bool,
+        Meta(
+            description="wait for the device before each step that admits a new request, as S-LoRA "
+            "does, and publish how long"
+        ),
+    ] = False
+
+    def __post_init__(self) -> None:
+        """Raises `UsageError` where two settings contradict each other, with the reason."""
+        for one, other, reason in CONTRADICTIONS:
+            if getattr(self, one) and getattr(self, other):
+                raise UsageError(
+                    f"{flag_of(one)} and {flag_of(other)} contradict each other: {reason}",
+                    "leave one of them out",
+                )
 
     @property
     def run_path(self) -> Path:
@@ -187,6 +324,28 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             found[name] = path
         return found
 
+    def scheduling(self) -> SchedulerSettings:
+        """The policy of admission and its numbers. Raises `UsageError` on a bad weight."""
+        policy = POLICY_ALIASES.get(self.scheduler, self.scheduler)
+        if policy == "fcfs" and self.batch_num_adapters:
+            policy = "cluster"
+        elif policy == "fcfs" and self.enable_abort:
+            policy = "abort"
+        return SchedulerSettings(
+            policy=policy,
+            weights=tuple(self._client_weight(entry) for entry in self.fair_weight),
+            batch_num_adapters=self.batch_num_adapters or DEFAULT_BATCH_ADAPTERS,
+            slo_seconds=self.slo_seconds,
+            max_wait_tokens=self.max_wait_tokens,
+            max_per_adapter=self.max_per_adapter,
+        )
+
+    def _client_weight(self, entry: str) -> ClientWeight:
+        name, weight = parse_weight(entry)
+        return ClientWeight(
+            "" if absolute_path(name) == absolute_path(self.model) else name, weight
+        )
+
     def process_names(self) -> tuple[str, ...]:
         """The ring's processes in start order; stopping goes the other way."""
         workers = tuple(f"worker-{rank}" for rank in range(self.tp))
@@ -200,8 +359,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         if os.path.exists(os.path.expanduser(model)):
             model = os.path.abspath(os.path.expanduser(model))
         run = os.path.abspath(os.path.expanduser(self.run))
+        table = self.profile_table and os.path.abspath(os.path.expanduser(self.profile_table))
+        self.scheduling()  # a bad weight is told now
+        if table and not os.path.isfile(table):
+            raise UsageError(f"--profile-table {table} is no file")
         return msgspec.structs.replace(
-            self, adapter=adapter, adapter_root=root, model=model, run=run
+            self, adapter=adapter, adapter_root=root, model=model, run=run, profile_table=table
         )
 
     def adapter_roots(self) -> tuple[str, ...]:
@@ -228,6 +391,20 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             ) from None
         except msgspec.DecodeError as error:
             raise OperatorError(f"{path} is not readable: {error}", "remove it") from error
+
+
+def parse_weight(entry: str) -> tuple[str, float]:
+    """NAME=W of `--fair-weight`. Raises `UsageError`."""
+    name, equals, number = entry.rpartition("=")
+    try:
+        weight = float(number)
+    except ValueError:
+        weight = 0.0
+    if not equals or not name or not 0 < weight < float("inf"):
+        raise UsageError(
+            f"--fair-weight {entry!r} is not NAME=W with a W above 0", "e.g. sql=2 or sql=0.5"
+        )
+    return name, weight
 
 
 def is_hub_id(model: str) -> bool:
@@ -287,7 +464,7 @@ class Field(msgspec.Struct, frozen=True):
 
     @property
     def flag(self) -> str:
-        return "--" + self.name.replace("_", "-")
+        return flag_of(self.name)
 
 
 def fields() -> Iterator[Field]:
@@ -307,9 +484,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         elif get_origin(field.kind) is Literal:
             options["choices"] = get_args(field.kind)
         elif get_origin(field.kind) is tuple:
-            options |= {"action": "append", "metavar": "NAME=PATH"}
+            form = "NAME=W" if field.name == "fair_weight" else "NAME=PATH"
+            options |= {"action": "append", "metavar": form}
         elif field.kind is int:
             options |= {"type": int, "metavar": "N"}
+        elif field.kind is float:
+            options |= {"type": float, "metavar": "S"}
         else:
             assert field.kind is str or get_origin(field.kind) in (Union, types.UnionType)
             options["metavar"] = field.name.upper()

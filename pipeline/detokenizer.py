@@ -47,9 +47,10 @@ class Detokenizer(Process):
 
     async def main(self) -> None:
         while True:
-            match await self.inbox.receive():
+            match await self.receive():
                 case StreamTokens(tokens=tokens):
-                    self._push(tokens)
+                    with self.spans.span("detokenize", tokens=len(tokens)):
+                        self._push(tokens)
                 case OpenStream() as request:
                     stream = OutputStream(request, self._tokenizer)
                     self._streams[request.request_id] = stream

@@ -17,11 +17,13 @@ PROTOCOL = 1
 """Raised whenever a message changes its meaning, so that an old console says so."""
 
 
-class Message(msgspec.Struct, frozen=True, tag=True):
-    """Base of every frame: frozen, and tagged with its class name."""
+class Message(msgspec.Struct, frozen=True, tag=True, gc=False):
+    """Base of every frame: frozen, and tagged with its class name. What is frozen and holds only
+    such cannot be part of a cycle, so the collector need not look for one: hundreds are made a
+    step."""
 
 
-class Row(msgspec.Struct, frozen=True, array_like=True):
+class Row(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Base of what repeats inside a frame: positional, so 64 of them stay near a kilobyte."""
 
 
@@ -154,6 +156,59 @@ class MergeAdapter(Message, frozen=True, kw_only=True):
     name: str
 
 
+POLICIES: tuple[str, ...] = (
+    "fcfs",
+    "lifo",
+    "merged",
+    "cluster",
+    "abort",
+    "pets",
+    "vtc_fair",
+    "credit",
+)
+"""Who is admitted first; what each does is told in pipeline/schedule."""
+POLICY_ALIASES: dict[str, str] = {"slora": "fcfs", "peft": "merged"}
+"""S-LoRA's names for two of them."""
+
+
+class ClientWeight(Row, frozen=True):
+    """The share of a client under `vtc_fair`: with 2 it gets twice the service of one with 1."""
+
+    name: str
+    """An adapter's; "" is the base model."""
+    weight: float
+
+
+class SchedulerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The policy of admission and its numbers; may change while requests run."""
+
+    policy: str = "fcfs"
+    weights: tuple[ClientWeight, ...] = ()
+    """Of `vtc_fair`; who is not named weighs 1."""
+    batch_num_adapters: int = 8
+    """Of `cluster`: adapters in a batch from which on those in it are preferred."""
+    slo_seconds: float = 6.0
+    """Of `abort`: who could not have its first token by then is ended."""
+    max_wait_tokens: int = 0
+    """Decode steps between two tries to admit beside a running batch; S-LoRA's default is 10."""
+    max_per_adapter: int = 0
+    """Running requests that an adapter may have; 0: any number."""
+
+
+class SetScheduler(Message, frozen=True, kw_only=True):
+    """Decide by these settings from the next step on; nothing that runs or waits is lost. Fields
+    that are None stay as they are; weights are given by the names that requests use."""
+
+    order: str
+    reply_to: str
+    policy: str | None = None
+    weights: tuple[ClientWeight, ...] | None = None
+    batch_num_adapters: int | None = None
+    slo_seconds: float | None = None
+    max_wait_tokens: int | None = None
+    max_per_adapter: int | None = None
+
+
 class AdapterPlan(Row, frozen=True):
     """What loading a directory would take, from its headers; `reason` set where it is refused."""
 
@@ -204,7 +259,8 @@ class Verification(Row, frozen=True):
 
 class AdapterReply(Message, frozen=True, kw_only=True):
     """What came of an order, as an HTTP status and a sentence, and the adapter of that name as it
-    is now (none: it is gone): who ordered must not see an older one."""
+    is now (none: it is gone): who ordered must not see an older one. An order that is about no
+    adapter has the name ""."""
 
     order: str
     status: int
@@ -214,6 +270,8 @@ class AdapterReply(Message, frozen=True, kw_only=True):
     adapters: tuple[AdapterView, ...] = ()
     plans: tuple[AdapterPlan, ...] = ()
     verification: Verification | None = None
+    scheduling: SchedulerSettings | None = None
+    """What a `SetScheduler` made of the settings."""
 
 
 # --- router -> every worker ---------------------------------------------------------------------
@@ -605,6 +663,8 @@ class RouterStats(Message, frozen=True, kw_only=True):
     aborts: int
     schedule_us: int
     """Host time spent in the scheduler since start."""
+    scheduling: SchedulerSettings = SchedulerSettings()
+    """By which it decides now."""
 
 
 class WorkerStats(Message, frozen=True, kw_only=True):
@@ -902,6 +962,45 @@ class Resume(Message, frozen=True):
     """supervisor -> router: admit again."""
 
 
+# --- console, server -> every process of the ring: spans ------------------------------------------
+
+
+class StartSpans(Message, frozen=True, kw_only=True):
+    """Record named time spans to RUN/spans/`recording`/NAME.jsonl. Whoever records already goes on
+    where it does. Answered by a `SpansReply`."""
+
+    order: str
+    reply_to: str
+    recording: str
+    layers: bool = False
+    """Each layer of the model too; steps are then not replayed from graphs."""
+    nvtx: bool = False
+    """NVTX ranges as well, which a profiler that started the process gets anyhow."""
+
+
+class StopSpans(Message, frozen=True, kw_only=True):
+    """End the recording. Answered by a `SpansReply`."""
+
+    order: str
+    reply_to: str
+
+
+class SpansReply(Message, frozen=True, kw_only=True):
+    """Where a process records, or has recorded last, and how much so far."""
+
+    order: str
+    name: str
+    is_on: bool
+    path: str = ""
+    spans: int = 0
+    dropped: int = 0
+    """Those beyond what a file may hold."""
+    layers: bool = False
+    nvtx: bool = False
+    error: str = ""
+    """Why it does not record."""
+
+
 # --- what each inbox accepts --------------------------------------------------------------------
 
 AdapterOrder: TypeAlias = (
@@ -913,8 +1012,12 @@ AdapterOrder: TypeAlias = (
     | VerifyAdapter
     | MergeAdapter
 )
+Order: TypeAlias = AdapterOrder | SetScheduler
+"""Each is answered once, by an `AdapterReply`."""
+SpansOrder: TypeAlias = StartSpans | StopSpans
 ToRouter: TypeAlias = (
-    Request
+    SpansOrder
+    | Request
     | Abort
     | WorkerReady
     | AdapterRead
@@ -922,7 +1025,7 @@ ToRouter: TypeAlias = (
     | AdapterMeasured
     | AdapterChecked
     | WeightsMerged
-    | AdapterOrder
+    | Order
     | Tokens
     | StopFound
     | AnswerHeard
@@ -931,7 +1034,8 @@ ToRouter: TypeAlias = (
     | Resume
 )
 ToWorker: TypeAlias = (
-    Introduce
+    SpansOrder
+    | Introduce
     | Reset
     | ReadAdapter
     | MeasureAdapter
@@ -943,10 +1047,10 @@ ToWorker: TypeAlias = (
     | CheckAdapter
     | Batch
 )
-ToDetokenizer: TypeAlias = Introduce | OpenStream | StreamTokens | CloseStream
-ToServer: TypeAlias = Introduce | TextDeltas | Refused | AdapterReply
+ToDetokenizer: TypeAlias = SpansOrder | Introduce | OpenStream | StreamTokens | CloseStream
+ToServer: TypeAlias = SpansOrder | SpansReply | Introduce | TextDeltas | Refused | AdapterReply
 ToSupervisor: TypeAlias = AskSnapshot | RestartProcess | StopPipeline
-ToConsole: TypeAlias = Snapshot | AdapterReply
+ToConsole: TypeAlias = Snapshot | AdapterReply | SpansReply
 Telemetry: TypeAlias = (
     Beat
     | ServerStats

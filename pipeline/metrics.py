@@ -107,6 +107,19 @@ class Metrics:
         info.add_metric([str(len(table.adapters)), running, waiting], time.time())
         yield info
 
+    def _sync_points(self) -> Iterator[Metric]:
+        """How long the host stood still where it waits for all that the device has to do."""
+        times = CounterMetricFamily(
+            "loraconsole_sync_points", "waits for the device, by what for", labels=["name"]
+        )
+        waits = CounterMetricFamily(
+            "loraconsole_sync_wait_seconds", "how long they blocked in all", labels=["name"]
+        )
+        for name, (count, seconds) in sorted(self._server.sync_waits.items()):
+            times.add_metric([name], count)
+            waits.add_metric([name], seconds)
+        yield from (times, waits)
+
     def _memory(self) -> Iterator[Metric]:
         """What decode steps read, how fast, and what adapters cost them; nothing that is not
         known."""
@@ -122,7 +135,7 @@ class Metrics:
             kernels.add_metric([str(rank), worker.kernels], 1)
             if worker.copy_bytes_s:
                 copies.add_metric([str(rank)], worker.copy_bytes_s)
-        yield from (copies, kernels)
+        yield from (copies, kernels, *self._sync_points())
         steps = [step for step in self._server.decode_steps if step.read_bytes]
         if not steps:
             return

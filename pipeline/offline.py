@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import itertools
 import json
 import multiprocessing
@@ -27,9 +28,11 @@ from typing import Any
 
 import torch
 
+from .ablate import COSTS, name_of, stand_ins
 from .account import account
 from .card import ModelCard, read_card
 from .config import MEETING, Config
+from .figures import SLO_SECONDS
 from .messages import (
     AdapterInfo,
     AdapterState,
@@ -43,10 +46,11 @@ from .messages import (
     Tokens,
 )
 from .model.adapter import SITES, Adapter, Part, module_shapes
-from .model.pages import page_elements
+from .model.pages import PAGE_SIZE, page_elements
 from .model.runner import ModelRunner
 from .schedule.adapters import AdapterRegistry
 from .schedule.scheduler import CHUNK_TOKENS, Limits, Scheduler
+from .workload import slora
 
 LLAMA_8B: dict[str, Any] = {
     "model_type": "llama",
@@ -68,6 +72,7 @@ LLAMA2_7B = LLAMA_8B | {
     "rope_theta": 10000.0,
 }
 SHAPES = {"llama-3.1-8b": LLAMA_8B, "llama-2-7b": LLAMA2_7B}
+MIXED_RANKS = (8, 16, 32, 64)
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 
 VLLM_8B: dict[str, dict[int, float]] = {
@@ -93,13 +98,16 @@ class Engine:
         heard: Callable[..., None],
         rank: int = 0,
     ) -> None:
+        """`config` are settings of `Config`, among them all that the scheduler's limits need."""
         self._directory = tempfile.TemporaryDirectory()
         directory = Path(self._directory.name)
         (directory / "config.json").write_text(json.dumps(shape))
         self.card: ModelCard = read_card(directory)
-        self.runner = ModelRunner(Config(dummy=True, **config), directory, rank, heard)
+        self.config = Config(dummy=True, **config)
+        self.runner = ModelRunner(self.config, directory, rank, heard)
         self.ready = self.runner.load()
-        self.scheduler = Scheduler(AdapterRegistry({}), policy="fcfs")
+        prefetch = not self.config.no_prefetch
+        self.scheduler = Scheduler(AdapterRegistry({}), policy="fcfs", prefetch=prefetch)
         self._limits = Limits(
             num_pages=self.ready.num_pages,
             page_size=self.ready.page_size,
@@ -112,9 +120,15 @@ class Engine:
         self._number = 0
         self._ranks = config["tp"]
         self._loads: deque[tuple[str, Future[None]]] = deque()
+        self._asked: dict[str, float] = {}
+        self.first_token_s: list[float] = []
+        """Seconds from asking to the first token, of requests that have ended."""
 
-    def add_adapters(self, count: int, rank: int, modules: tuple[str, ...]) -> list[str]:
-        """So many, each in pages of its own, with the same random numbers."""
+    def add_adapters(
+        self, count: int, rank: int, modules: tuple[str, ...], first: int = 0
+    ) -> list[str]:
+        """So many, each in pages of its own, with the same random numbers; numbered from `first`
+        on."""
         card = self.runner._card  # of one rank's part
         shapes, parts, size = module_shapes(card), [], 0
         for members in SITES.values():
@@ -130,14 +144,19 @@ class Engine:
         host = (torch.randn(self.card.num_layers, pages * elements) * 0.01).to(dtype)
         if self.runner._pool.pages.is_cuda:
             host = host.pin_memory()
-        names = [f"r{rank}-{number:04}" for number in range(count)]
+        names = [f"r{rank}-{number:04}" for number in range(first, first + count)]
         registry, residency = self.scheduler.registry, self.scheduler.residency
         for name in names:
             record = registry.add(name, "", pinned=False)
             num_bytes = size * self.card.num_layers * dtype.itemsize
             info = AdapterInfo(record.key, "", rank, modules, num_bytes, pages, "-")
+            info = self.runner._store._as_placed(info)
             padded = max(8, 1 << (rank - 1).bit_length())
-            self.runner._store._adapters[record.key] = Adapter(info, tuple(parts), padded, host)
+            if self.config.no_lora:
+                info = AdapterInfo(record.key, "", rank, modules, 0, 0, "-")
+            else:
+                adapter = Adapter(info, tuple(parts), padded, host)
+                self.runner._store._adapters[record.key] = adapter
             record.become(AdapterState.VALIDATING)
             record.read(0, info, 1)
             residency.place(record)
@@ -189,12 +208,16 @@ class Engine:
             arrived_at=float(self._number),
         )
         self.scheduler.add(request)
+        self._asked[request.request_id] = time.time()
 
-    def run(self) -> Iterator[tuple[float, Step]]:
-        """All requests to their end, two steps in flight: when each step was done, and what it
-        was."""
+    def run(
+        self, arrive: Callable[[], float | None] = lambda: None
+    ) -> Iterator[tuple[float, Step]]:
+        """All requests to their end, two steps in flight: when each step was done, and what it was.
+        `arrive` may ask for more, and says in how many seconds it will, or None for never."""
         flight: deque[Any] = deque()
         while True:
+            pause = arrive()
             while len(flight) < 2:
                 batch = self.scheduler.next_batch()
                 self._obey()
@@ -204,12 +227,18 @@ class Engine:
             if not flight and self._loads:
                 self._obey(wait=True)
                 continue
+            if not flight and pause is not None:
+                time.sleep(pause)
+                continue
             if not flight:
                 assert not len(self.scheduler), "requests are left that nothing moves"
                 return
             batch, pending = flight.popleft()
             tokens, step = pending.wait()
             self.scheduler.accept(Tokens(batch.epoch, batch.step, 0, tokens), time.time())
+            for sequence in self.scheduler.ended:
+                asked = self._asked.pop(sequence.request.request_id)
+                self.first_token_s.append((sequence.first_token_at or asked) - asked)
             yield time.perf_counter(), step
 
 
@@ -223,10 +252,15 @@ def kinds_of(names: list[str]) -> dict[str, Callable[[int], str | None]]:
 
 
 def steps_table(
-    engine: Engine, batches: list[int], names: list[str], prompt: int, new: int
+    engine: Engine,
+    batches: list[int],
+    names: list[str],
+    prompt: int,
+    new: int,
+    wanted: tuple[str, ...] = ("base", "same", "distinct"),
 ) -> dict[str, dict[int, dict[str, float]]]:
     """Milliseconds a step for base, same and distinct adapters at each number of requests."""
-    kinds = kinds_of(names)
+    kinds = {kind: adapter for kind, adapter in kinds_of(names).items() if kind in wanted}
     found: dict[str, dict[int, dict[str, float]]] = {kind: {} for kind in kinds}
     for count in batches:
         for kind, adapter in kinds.items():
@@ -296,19 +330,104 @@ def interference(engine: Engine, names: list[str], streams: int) -> None:
     deque(steps, maxlen=0)
 
 
-def slora_workload(engine: Engine, names: list[str | None], count: int) -> dict[str, float]:
-    """S-LoRA's: lengths uniform in [8, 512), all requests at once."""
-    rng = random.Random(0)
-    tokens = 0
-    for number in range(count):
-        new = rng.randrange(8, 512)
-        tokens += new
-        engine.ask(names[number % len(names)], rng.randrange(8, 512), new)
+def slora_workload(
+    engine: Engine, names: list[str | None], count: int, rate: float = 0.0
+) -> dict[str, float]:
+    """S-LoRA's generator, its adapters and lengths: so many requests, all at once or so many a
+    second. Its figures: throughput, first tokens, and how many of those came within six seconds."""
+    pace, duration = (rate, count / rate) if rate else (count, 1)
+    load = slora(num_adapters=len(names), alpha=1, rate=pace, cv=1, duration=duration)
+    coming = deque(load.arrivals)
     started = time.perf_counter()
-    for _ in engine.run():
+
+    def arrive() -> float | None:
+        """Asks what is due; seconds to the next."""
+        while coming:
+            wait = coming[0].at - (time.perf_counter() - started) if rate else 0.0
+            if wait > 0:
+                return wait
+            arrival = coming.popleft()
+            assert arrival.adapter is not None  # names may hold the base model, as None
+            engine.ask(names[arrival.adapter], arrival.input_len, arrival.output_len)
+        return None
+
+    engine.first_token_s.clear()
+    for _ in engine.run(arrive):
         pass
     seconds = time.perf_counter() - started
-    return {"requests_s": count / seconds, "tokens_s": tokens / seconds, "seconds": seconds}
+    waits = engine.first_token_s
+    return {
+        "requests_s": len(load) / seconds,
+        "tokens_s": sum(arrival.output_len for arrival in load.arrivals) / seconds,
+        "seconds": seconds,
+        "first_token_s": statistics.mean(waits),
+        "slo_attainment": sum(wait < SLO_SECONDS for wait in waits) / len(waits),
+    }
+
+
+def ablate(
+    make: Callable[[tuple[str, ...]], Engine],
+    batches: list[int],
+    prompt: int,
+    new: int,
+    *,
+    has_kernels: bool,
+) -> None:
+    """Milliseconds a step with each request's own adapter, and a load, for each set of ablation
+    flags, one engine at a time; then what each part costs. A quarter of the adapters each of ranks
+    8, 16, 32 and 64 on attention, S-LoRA's mixture; all fit, so nothing is swapped or fetched."""
+    found: dict[tuple[str, ...], dict[int, float]] = {}
+    loads: dict[tuple[str, ...], float] = {}
+    idle = {"no_lora_swap", "no_prefetch"} | (set() if has_kernels else {"no_kernel"})
+    stood_for = stand_ins(idle)
+    for flags in dict.fromkeys(stood_for.values()):
+        engine = make(flags)
+        quarter = -(-max(batches) // len(MIXED_RANKS))
+        by_rank = [engine.add_adapters(quarter, rank, ATTENTION) for rank in MIXED_RANKS]
+        names = [name for names in zip(*by_rank, strict=True) for name in names]
+        if not engine.config.no_lora:
+            loads[flags] = load_ms(engine, names)
+        table = steps_table(engine, batches, names, prompt, new, ("distinct",))["distinct"]
+        found[flags] = {count: table[count]["ms"] for count in batches}
+        figures = {f"ms_at_{count}": ms for count, ms in found[flags].items()}
+        say("ablate", flags=name_of(flags), load_ms=loads.get(flags, 0.0), **figures)
+        del engine
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+    heads = "  ".join(f"{count:4} rows" for count in batches)
+    print(f"\nmilliseconds   a load  {heads}   lacking")
+    for flags, row in found.items():
+        cells = "  ".join(f"{row[count]:9.2f}" for count in batches)
+        print(f"{'':12} {loads.get(flags, 0.0):8.2f}  {cells}   {name_of(flags)}")
+    for cost in COSTS:
+        having, lacking = stood_for[cost.having], stood_for[cost.lacking]
+        if having != lacking:
+            gaps = "  ".join(f"{found[having][n] - found[lacking][n]:+9.2f}" for n in batches)
+            print(f"{cost.part:12} {'':8}  {gaps}   {cost.about}")
+
+
+def pool_for(shape: dict[str, Any], batches: list[int], tokens: int) -> int:
+    """Tokens of a pool that holds the mixture of adapters and so many tokens a request, and no
+    more: baselines take memory outside of it."""
+    with tempfile.TemporaryDirectory() as directory:
+        (Path(directory) / "config.json").write_text(json.dumps(shape))
+        card = read_card(Path(directory))
+    sizes = sum(sum(module_shapes(card)[module]) for module in ATTENTION)
+    pages = sum(-(-rank * sizes // page_elements(card)) for rank in MIXED_RANKS)
+    quarter = -(-max(batches) // len(MIXED_RANKS))
+    return max(batches) * (tokens + PAGE_SIZE) + quarter * pages * PAGE_SIZE
+
+
+def load_ms(engine: Engine, names: list[str]) -> float:
+    """Of one adapter from the host into its pages, the mean of all, copied one behind the other."""
+    for _ in range(2):  # at first, memory may have to be found
+        started = time.perf_counter()
+        for load in engine.replace_adapters(names):
+            load.result()
+        engine.runner._queue.synchronize()
+        seconds = time.perf_counter() - started
+    return seconds / len(names) * 1e3
 
 
 def account_for(engine: Engine, batches: list[int], names: list[str], prompt: int) -> None:
@@ -381,7 +500,9 @@ def main() -> None:
     parser.add_argument("--prompt", type=int, default=256)
     parser.add_argument("--new", type=int, default=128)
     parser.add_argument(
-        "--workload", choices=("steps", "slora", "account", "interference"), default="steps"
+        "--workload",
+        choices=("steps", "slora", "account", "interference", "ablate"),
+        default="steps",
     )
     parser.add_argument("--layers", type=int, default=0, help="fewer layers, to try it out")
     parser.add_argument("--max-model-len", type=int, default=1024)
@@ -390,8 +511,14 @@ def main() -> None:
     parser.add_argument("--tp", type=int, default=1, help="ranks that share the model")
     parser.add_argument("--chunk-tokens", type=int, default=CHUNK_TOKENS)
     parser.add_argument("--max-running", type=int, default=256)
+    about = parser.add_argument_group("slora")
+    about.add_argument("--adapters", type=int, nargs="+", default=[1000], metavar="N")
+    about.add_argument("--requests", type=int, default=1000, metavar="N")
+    about.add_argument("--rate", type=float, default=0.0, help="a second; 0: all at once")
     parser.add_argument("--out", type=Path, help="append every figure as a line of JSON")
     given = parser.parse_args()
+    if given.workload == "ablate" and given.tp > 1:
+        parser.error("--workload ablate measures one rank: leave --tp out")
     if given.out:
         OUT.append(given.out)
     with tempfile.TemporaryDirectory() as meeting:
@@ -419,7 +546,7 @@ def measure(given: argparse.Namespace, rank: int) -> None:
         "tp": given.tp,
         "max_running": given.max_running,
         # A table of steps begins with all prompts computed, as its peers' does.
-        "chunk_tokens": 8192 if given.workload in ("steps", "account") else given.chunk_tokens,
+        "chunk_tokens": given.chunk_tokens if given.workload in ("slora", "interference") else 8192,
     }
     started = time.perf_counter()
     stages: dict[str, float] = {}
@@ -428,6 +555,16 @@ def measure(given: argparse.Namespace, rank: int) -> None:
         if isinstance(message, Progress):
             stages[message.stage] = time.perf_counter() - started
 
+    if given.workload == "ablate":
+        config["max_total_tokens"] = pool_for(shape, given.batches, given.prompt + given.new)
+
+        def make(flags: tuple[str, ...]) -> Engine:
+            return Engine(shape, config | dict.fromkeys(flags, True), heard, rank)
+
+        on_gpu = given.device != "cpu" and torch.cuda.is_available()
+        has_kernels = on_gpu and not given.no_kernel
+        ablate(make, given.batches, given.prompt, given.new, has_kernels=has_kernels)
+        return
     engine = Engine(shape, config, heard, rank)
     say("start", seconds=time.perf_counter() - started, pages=engine.ready.num_pages, **stages)
     if given.workload != "slora":
@@ -442,11 +579,17 @@ def measure(given: argparse.Namespace, rank: int) -> None:
         else:
             print_steps(steps_table(engine, given.batches, names, given.prompt, given.new))
     else:
-        for count in (100, 1000):  # at first, kernels for these sizes may have to be made
-            say("slora base", requests=count, **slora_workload(engine, [None], count))
-        names = engine.add_adapters(1000, 8, ATTENTION)
-        for count in (100, 1000):
-            say("slora adapters", requests=count, **slora_workload(engine, [*names], count))
+        slora_table(engine, given)
+
+
+def slora_table(engine: Engine, given: argparse.Namespace) -> None:
+    """Without adapters, and with each number of them."""
+    names: list[str] = []
+    slora_workload(engine, [None], 100)  # libraries may have kernels to choose
+    for count in (0, *given.adapters):
+        names += engine.add_adapters(count - len(names), 8, ATTENTION, first=len(names))
+        figures = slora_workload(engine, [*names] or [None], given.requests, given.rate)
+        say("slora", adapters=count, requests=given.requests, rate=given.rate, **figures)
 
 
 if __name__ == "__main__":

@@ -245,10 +245,28 @@ class AdapterBody(msgspec.Struct, frozen=True, kw_only=True):
     pin: bool = False
 
 
+class SchedulerBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """PUT /v1/scheduler; what is not given stays as it is."""
+
+    policy: str | None = None
+    weights: dict[str, float] | None = None
+    batch_num_adapters: int | None = None
+    slo_seconds: float | None = None
+    max_wait_tokens: int | None = None
+    max_per_adapter: int | None = None
+
+
 class PlanBody(msgspec.Struct, frozen=True, kw_only=True):
     """POST /v1/adapters/plan."""
 
     paths: list[str]
+
+
+class ProfilerBody(msgspec.Struct, frozen=True, kw_only=True):
+    """POST /profiler/start; both may be left out, and the body too."""
+
+    layers: bool = False
+    nvtx: bool = False
 
 
 def decode_body(body: bytes, kind: Any) -> Any:

@@ -20,11 +20,23 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
+import msgspec
 import zmq.asyncio
 
 from .config import Config, OperatorError
-from .messages import Beat, Event, Hop, Message, ProcessState
-from .sockets import Beacon, Inbox, Outbox, make_context
+from .messages import (
+    Beat,
+    Event,
+    Hop,
+    Message,
+    ProcessState,
+    SpansOrder,
+    SpansReply,
+    StartSpans,
+    StopSpans,
+)
+from .sockets import Beacon, Inbox, InboxFull, Outbox, make_context
+from .spans import Recording, Spans, is_profiled, load_nvtx, recording_name
 
 BEAT_SECONDS = 0.5
 OPERATOR_EXIT = 2
@@ -44,6 +56,8 @@ class Process:
         self.name = name
         self.run: Path = config.run_path
         self.incarnation = time.time_ns()
+        self.clock: Callable[[], float] = time.time
+        """What its telemetry is dated by; a replay has another."""
         self.log = logging.getLogger(name)
         self.context: zmq.asyncio.Context = make_context()
         self.inbox: Inbox[Any] = Inbox(self.context, self.run, name, self.accepts)
@@ -51,6 +65,8 @@ class Process:
         self.state = ProcessState.STARTING
         self.reason = ""
         self.loop_lag_ms = 0.0
+        self.spans = Spans()
+        self._recorded: Recording | None = None
         self._outboxes: dict[str, Outbox] = {}
 
     # -- what a subclass fills in
@@ -66,6 +82,14 @@ class Process:
 
     # -- what it may use
 
+    async def receive(self) -> Any:
+        """The next message of the inbox that is for the subclass."""
+        while True:
+            message = await self.inbox.receive()
+            if not isinstance(message, SpansOrder):
+                return message
+            self.order_spans(message)
+
     def outbox(self, name: str) -> Outbox:
         """The way to another process's inbox, opened once."""
         if name not in self._outboxes:
@@ -79,7 +103,7 @@ class Process:
 
     def event(self, level: str, text: str) -> None:
         """A state change an operator wants to know: published and logged."""
-        self.beacon.publish(Event(time.time(), level, self.name, text))
+        self.beacon.publish(Event(self.clock(), level, self.name, text))
         self.log.log(getattr(logging, level.upper()), "%s", text)
 
     def hops(self) -> tuple[Hop, ...]:
@@ -92,7 +116,7 @@ class Process:
                 name=self.name,
                 pid=os.getpid(),
                 incarnation=self.incarnation,
-                at=time.time(),
+                at=self.clock(),
                 state=self.state,
                 reason=self.reason,
                 cpu_seconds=usage.ru_utime + usage.ru_stime,
@@ -105,6 +129,60 @@ class Process:
     def publish_stats(self) -> None:
         """Called with every beat; a subclass publishes its own `…Stats` here."""
 
+    # -- spans
+
+    def order_spans(self, order: SpansOrder) -> None:
+        """Starts or stops recording, where that is not so already; answers how it is now."""
+        error = ""
+        match order:
+            case StartSpans():
+                path = self.run / "spans" / order.recording / f"{self.name}.jsonl"
+                try:
+                    self._record(path, nvtx=order.nvtx, layers=order.layers)
+                except OSError as raised:
+                    error = f"cannot write {path}: {raised.strerror}"
+            case StopSpans():
+                self._stop_recording()
+        reply = self._spans_reply(order.order, error)
+        with contextlib.suppress(InboxFull):  # whoever asked has long gone
+            self.outbox(order.reply_to).send(reply)
+
+    def _record_from_the_start(self) -> None:
+        """With --profile. A process that starts again appends to its file."""
+        config = self.config
+        wanted = config.profile or config.profile_layers
+        if wanted and self.name in config.process_names():
+            born = (self.run / "config.json").stat().st_mtime
+            path = self.run / "spans" / recording_name(born) / f"{self.name}.jsonl"
+            try:
+                self._record(path, layers=config.profile_layers)
+            except OSError as error:  # it serves all the same
+                self.event("warning", f"no spans: cannot write {path}: {error.strerror}")
+
+    def _record(self, path: Path, *, nvtx: bool = False, layers: bool = False) -> None:
+        sink = load_nvtx() if nvtx or is_profiled() else None
+        self._recorded = self.spans.start(path, sink, layers=layers)
+
+    def _stop_recording(self) -> None:
+        if recording := self.spans.stop():
+            self._recorded = recording
+            self.log.info("recorded %d spans in %s", recording.ended, recording.path)
+
+    def _spans_reply(self, order: str, error: str) -> SpansReply:
+        recording = self._recorded
+        reply = SpansReply(order=order, name=self.name, is_on=self.spans.recording is not None)
+        if recording is None:
+            return msgspec.structs.replace(reply, error=error)
+        return msgspec.structs.replace(
+            reply,
+            path=str(recording.path),
+            spans=recording.ended,
+            dropped=recording.dropped,
+            layers=recording.layers,
+            nvtx=recording.has_nvtx,
+            error=error or recording.error,
+        )
+
     # -- the life of a process
 
     async def _beat_forever(self) -> None:
@@ -112,6 +190,7 @@ class Process:
         while True:
             self.beat()
             self.publish_stats()
+            self.spans.flush()
             due += BEAT_SECONDS
             await asyncio.sleep(max(0.0, due - time.monotonic()))
             self.loop_lag_ms = max(0.0, time.monotonic() - due) * 1e3
@@ -129,6 +208,7 @@ class Process:
 
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop)
+        self._record_from_the_start()
         beating = asyncio.create_task(self._beat_forever())
         try:
             await self.startup()
@@ -146,6 +226,7 @@ class Process:
             beating.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await beating
+            self._stop_recording()
 
     def close(self) -> None:
         """Closes the sockets; frames already queued still leave within the linger time."""

@@ -7,12 +7,16 @@ again. It knows no text and no tensor. By hand: `python -m loraconsole.pipeline.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
+from contextlib import AbstractContextManager
+from pathlib import Path
 
 import msgspec
 
 from .adapter_desk import AdapterDesk
-from .config import Config
+from .config import Config, OperatorError
+from .event_log import EventLog
 from .messages import (
     Abort,
     AdapterChecked,
@@ -20,6 +24,7 @@ from .messages import (
     AdapterOrder,
     AdapterPlaced,
     AdapterRead,
+    AdapterReply,
     AdapterState,
     AdapterTable,
     AnswerHeard,
@@ -36,6 +41,7 @@ from .messages import (
     Reset,
     Resume,
     RouterStats,
+    SetScheduler,
     StopFound,
     StreamToken,
     StreamTokens,
@@ -46,13 +52,16 @@ from .messages import (
 )
 from .process import Process, run_process
 from .schedule.adapters import Adapter, AdapterRefused, AdapterRegistry
+from .schedule.choice import changed_settings
+from .schedule.pets import LatencyTable
 from .schedule.scheduler import CHUNK_TOKENS, Limits, Overlong, Scheduler
 from .schedule.sequence import Sequence
 from .sockets import InboxFull
-from .spans import Spans
 
 STEPS_IN_FLIGHT = 2
 """Step n+1 is posted before step n's tokens are back, so the workers never wait for us."""
+PREFILL_SPANS = ("_prefill_batch", "model_rpcs.prefill_batch")
+DECODE_SPANS = ("_decode_batch", "model_rpcs.decode_batch")
 VIEW_SECONDS = 0.1
 TABLE_SECONDS = 2.0
 MAP_SECONDS = 1.0
@@ -71,8 +80,17 @@ class Router(Process):
     def __init__(self, config: Config, rank: int = 0) -> None:
         super().__init__(config, "router")
         self.registry = AdapterRegistry(config.adapters())
-        self.scheduler = Scheduler(self.registry, policy=config.scheduler)
-        self.spans = Spans()
+        self._table_of_latencies = read_table(config.profile_table)
+        self.scheduler = Scheduler(
+            self.registry,
+            settings=config.scheduling(),
+            table=self._table_of_latencies,
+            prefetch=not config.no_prefetch,
+            span=self.spans.span,
+        )
+        self.events = EventLog(self.clock)
+        self._coming = contextlib.ExitStack()
+        """Holds the span of waiting for the model."""
         self._workers = tuple(f"worker-{rank}" for rank in range(config.tp))
         self._worker_ready: dict[int, WorkerReady] = {}
         self._workers_restarted = False
@@ -88,14 +106,20 @@ class Router(Process):
         self._changed = True  # the view differs from the one last published
         self._table_changed = True
         self._aborts = 0
+        self._admitted_at = 0
         self._schedule_us = 0
+        self._resets = 0
         self.desk = AdapterDesk(self)
 
     # -- startup, main loop, shutdown
 
     async def startup(self) -> None:
-        if self.config.profile:
-            self.spans.open(self.run / "spans" / "router.jsonl")
+        self._coming.enter_context(self.spans.span("wait_to_model_ready"))
+        if self.config.event_log:
+            table = self._table_of_latencies
+            self.events.open(self.run / "events", self.incarnation, self.config, table)
+            self.scheduler.decisions = []
+            self.log.info("decisions are written to %s", self.events.path)
         self.set_state(ProcessState.STARTING, "waiting for the workers")
         for name in (*self._workers, "detokenizer", "server"):
             self.outbox(name).send(Introduce())
@@ -107,27 +131,31 @@ class Router(Process):
             tasks.create_task(self._publish_forever())
 
     async def shutdown(self) -> None:
-        for sequence in list(self.scheduler.sequences()):
-            self._refuse(sequence.request.request_id, 503, "the router is stopping")
-        for step in self._steps:
-            step.cancel()
-        self.desk.close()
-        self.spans.close()
+        self._coming.close()
+        with self.spans.span("clean_up"):
+            for sequence in list(self.scheduler.sequences()):
+                self._refuse(sequence.request.request_id, 503, "the router is stopping")
+            for step in self._steps:
+                step.cancel()
+            self.desk.close()
+            self.events.close()
 
     async def _receive_forever(self) -> None:
         while True:
-            message = await self.inbox.receive()
+            message = await self.receive()
             with self.spans.span("loop_for_netio_req recv_req", kind=type(message).__name__):
                 self._handle(message)
 
     def _handle(self, message: Message) -> None:
+        self.events.got(message)
         match message:
             case Tokens():
                 self._take_answer(message)
             case Request():
                 self._add_request(message)
             case Abort():
-                self._abort(message.request_id, message.reason)
+                with self.spans.span("abort_req"):
+                    self._abort(message.request_id, message.reason)
             case StopFound():
                 if sequence := self._finish(message.request_id):
                     self._unheard[message.request_id] = (sequence, None)  # it will be found again
@@ -153,6 +181,8 @@ class Router(Process):
             case Resume():
                 self._draining = False
                 self.say_ready()
+            case SetScheduler():
+                self._set_scheduler(message)
             case _:
                 assert isinstance(message, AdapterOrder), message
                 self.desk.order(message)
@@ -161,7 +191,8 @@ class Router(Process):
 
     def _add_request(self, request: Request) -> None:
         """Queues a request, or refuses it with the reason; never neither."""
-        with self.spans.span("add_req", prompt_len=len(request.prompt_ids)):
+        prompt_len, req_id = len(request.prompt_ids), request.request_id
+        with self.spans.span("add_req(prompt_len_{}_req_id_{})", prompt_len, req_id):
             try:
                 status, reason = self._objection(request)
                 if not reason:
@@ -194,7 +225,7 @@ class Router(Process):
 
     def _abort(self, request_id: str, reason: str) -> None:
         self._unheard.pop(request_id, None)
-        with self.spans.span("abort", request_id=request_id):
+        with self.spans.span("abort(request_id_{})", request_id):
             if self._finish(request_id):
                 self._aborts += 1
                 self.send("detokenizer", CloseStream(request_id))
@@ -252,7 +283,8 @@ class Router(Process):
         self._answers.clear()
         first = self._worker_ready[0]
         config = self.config
-        epoch = time.time_ns()
+        self._resets += 1
+        epoch = self.incarnation + self._resets  # unlike those of a router before this one
         self.scheduler.reset(
             epoch,
             Limits(
@@ -286,6 +318,7 @@ class Router(Process):
     def adapters_changed(self) -> None:
         """They look different, and requests may run that could not."""
         self._table_changed = self._changed = True
+        self.scheduler.reconsider()
         self._wake.set()
 
     def refuse_hopeless(self, adapter: Adapter) -> None:
@@ -300,6 +333,39 @@ class Router(Process):
             elif not self.scheduler.can_ever_fit(total, sequence.adapter):
                 whose = "its adapter and those pinned"
                 self._refuse(request_id, 400, f"{total} tokens have no room beside {whose}")
+
+    # -- the policy
+
+    def _set_scheduler(self, order: SetScheduler) -> None:
+        """Changes what it names of the settings, and answers."""
+        try:
+            settings = changed_settings(self.scheduler.settings, order, self.config.model)
+        except ValueError as error:
+            status, text = 400, str(error)
+        else:
+            self.scheduler.set_policy(settings)
+            status, text = 200, f"the scheduler's policy is {settings.policy}"
+            self.event("info", text)
+            self._changed = True
+            self._wake.set()
+            self.publish_stats()  # who asks next must see it
+        reply = AdapterReply(
+            order=order.order,
+            status=status,
+            text=text,
+            at=self.clock(),
+            name="",
+            scheduling=self.scheduler.settings,
+        )
+        self.send(order.reply_to, reply)
+
+    def _tell_given_up(self) -> None:
+        """Clients of requests that the policy has ended hear why."""
+        for sequence, reason in self.scheduler.refused:
+            self._aborts += 1
+            self._refuse(sequence.request.request_id, 503, reason)
+            self._changed = True
+        self.scheduler.refused.clear()
 
     # -- server and detokenizer
 
@@ -357,6 +423,7 @@ class Router(Process):
         if missing:
             self.set_state(ProcessState.STARTING, f"waiting for {', '.join(missing)}")
         else:
+            self._coming.close()
             self.set_state(ProcessState.READY)
 
     # -- steps
@@ -365,22 +432,74 @@ class Router(Process):
         """Keeps the workers' inboxes one step ahead of them."""
         while True:
             self._wake.clear()
-            self.desk.tell_workers()
+            self.desk.tell_workers()  # at once, though the next step may have to wait
             while len(self._steps) < STEPS_IN_FLIGHT and self.scheduler.epoch:
-                started = time.perf_counter_ns()
-                with self.spans.span("_init_batch"):
-                    batch = self.scheduler.next_batch(time.time())
-                self.desk.tell_workers()
-                self._schedule_us += (time.perf_counter_ns() - started) // 1000
-                if batch is None:
-                    break
-                self._changed = True
-                step = asyncio.create_task(self._run_step(batch))
-                self._steps.add(step)
+                with self._branch():
+                    if not self._post_step():
+                        break
             await self._wake.wait()
 
-    async def _run_step(self, batch: Batch) -> None:
+    def _branch(self) -> AbstractContextManager[object]:
+        """S-LoRA's three branches of a step. It looks at its queue in every tenth step, we in each
+        that `--max-wait-tokens` lets through: `mwt` is that, at least 1, and `wt` counts the steps
+        since somebody was admitted."""
+        scheduler = self.scheduler
+        if not scheduler.running:
+            return self.spans.span("running_batch is null")
+        name = "large_wt_{},mwt_{}" if scheduler.waiting else "small_wt_{},mwt_{}"
+        patience = max(1, scheduler.settings.max_wait_tokens)
+        return self.spans.span(name, scheduler.step - self._admitted_at, patience)
+
+    def _post_step(self) -> bool:
+        """Plans a step and starts it; False where nothing can be computed now."""
+        started = time.perf_counter_ns()
+        prompts = self.scheduler.prefill_tokens
+        with self.spans.span("next_batch{}", self.scheduler.step):
+            batch = self._decide(self.clock())
+        self._schedule_us += (time.perf_counter_ns() - started) // 1000
+        if batch is None:
+            return False
+        if batch.admit:
+            self._admitted_at = batch.step
+        outcome = "new_mini_batch_not_null" if batch.admit else "new_mini_batch_is_null"
+        with self.spans.span(outcome, step=batch.step):
+            self._changed = True
+            decodes = self.scheduler.prefill_tokens == prompts
+            self._steps.add(asyncio.create_task(self._run_step(batch, decodes)))
+        return True
+
+    def _decide(self, now: float) -> Batch | None:
+        """The next step, if there is one, and all that was decided with it."""
+        self.desk.sweep()
+        batch = self.scheduler.next_batch(now)
+        self.events.decided(now, self.scheduler, batch)
+        self._tell_given_up()
+        self.desk.follow(self.scheduler.policy)
+        self.desk.tell_workers()
+        return batch
+
+    async def _run_step(self, batch: Batch, decodes: bool) -> None:
         """One step: the same bytes to every rank, and rank 0's tokens when all have answered."""
+        whole, calls = DECODE_SPANS if decodes else PREFILL_SPANS
+        with self.spans.span(whole, step=batch.step):
+            with self.spans.span("_init_batch"):
+                answers = self._tell_step(batch)
+            with self.spans.span(calls, step=batch.step):
+                results = await asyncio.gather(*answers)
+            task = asyncio.current_task()
+            assert task is not None
+            self._steps.discard(task)
+            self._changed = True
+            self._wake.set()
+            if errors := [result.error for result in results if result.error]:
+                self._step_failed(batch, errors[0])
+            else:
+                self._accept(results[0])
+                if len(results) > 1:
+                    self._check_ranks(batch, results)
+
+    def _tell_step(self, batch: Batch) -> list[asyncio.Future[Tokens]]:
+        """To every rank; what each will answer."""
         loop = asyncio.get_running_loop()
         answers = []
         frame = self._encoder.encode(batch)
@@ -389,19 +508,7 @@ class Router(Process):
             self._answers[batch.step, rank] = answer
             answers.append(answer)
             self.outbox(name).send_frame(frame)
-        decoding = all(row.num_tokens == 1 for row in batch.rows)
-        with self.spans.span("_decode_batch" if decoding else "_prefill_batch", step=batch.step):
-            results = await asyncio.gather(*answers)
-        task = asyncio.current_task()
-        assert task is not None
-        self._steps.discard(task)
-        self._changed = True
-        self._wake.set()
-        if errors := [result.error for result in results if result.error]:
-            self._step_failed(batch, errors[0])
-        else:
-            self._accept(results[0])
-            self._check_ranks(batch, results)
+        return answers
 
     def _take_answer(self, tokens: Tokens) -> None:
         """A rank's word on a step. Where one failed, the others may wait for it for ever."""
@@ -413,23 +520,33 @@ class Router(Process):
                 answer.set_result(tokens)
 
     def _accept(self, tokens: Tokens) -> None:
-        with self.spans.span("_handle_finish_req"):
-            accepted = self.scheduler.accept(tokens, time.time())
+        with self.spans.span("_add_token_id_to_req"):
+            accepted = self.scheduler.accept(tokens, self.clock())
+        self.events.answered(tokens.step, accepted)
         if not accepted:
             return
-        reasons = {token.request_id: token.finish_reason for token in accepted}
-        for sequence in self.scheduler.ended:
-            request_id = sequence.request.request_id
-            self._unheard[request_id] = (sequence, reasons[request_id])
+        if self.scheduler.ended:
+            with self.spans.span("_handle_finish_req"):
+                self._handle_ended({token.request_id: token.finish_reason for token in accepted})
         with self.spans.span("_send_to_detokenization_proc", tokens=len(accepted)):
             try:
                 self.outbox("detokenizer").send(StreamTokens(tuple(accepted)))
             except InboxFull as error:
                 for token in accepted:
+                    self.events.got(Abort(token.request_id, str(error)))
                     self._refuse(token.request_id, 503, str(error))
+
+    def _handle_ended(self, reasons: dict[str, str | None]) -> None:
+        """They are kept until the server has their text. Workers are told with the next step."""
+        scheduler = self.scheduler
+        with self.spans.span("_filter_batch" if scheduler.running else "_remove_batch"):
+            for sequence in scheduler.ended:
+                request_id = sequence.request.request_id
+                self._unheard[request_id] = (sequence, reasons[request_id])
 
     def _step_failed(self, batch: Batch, error: str) -> None:
         """A step raised in a worker: those in it are answered with the error, the rest go on."""
+        self.events.step_failed(batch.step, error)
         numbers = {row.sequence for row in batch.rows}
         failed = [s for s in self.scheduler.sequences() if s.number in numbers]
         self.event("error", f"step {batch.step} failed: {error}; {len(failed)} requests end")
@@ -451,6 +568,7 @@ class Router(Process):
                 f"{ranks} chose other tokens than rank 0 in step {batch.step}; rank 0's count, and "
                 f"{len(self.scheduler)} requests continue by recompute",
             )
+            self.events.ranks_differed()
             self._reset_workers()
 
     # -- telemetry
@@ -461,7 +579,7 @@ class Router(Process):
         published_at = mapped_at = 0.0
         moved = True  # pages changed hands since the last map
         while True:
-            now = time.time()
+            now = self.clock()
             late = now - published_at >= TABLE_SECONDS
             moved |= self._changed
             if self._changed or late:
@@ -476,17 +594,20 @@ class Router(Process):
                 self.beacon.publish(self._table())
             if not self._steps and not self.scheduler.running:
                 self.scheduler.check()
+            self.events.flush()
+            if self.scheduler.policy.overdue(self.scheduler.waiting, now):
+                self._wake.set()  # nothing else may happen for a while
             await asyncio.sleep(VIEW_SECONDS)
 
     def _table(self) -> AdapterTable:
         registry = self.registry
-        return AdapterTable(time.time(), self.config.model, registry.views(), registry.base.view())
+        return AdapterTable(self.clock(), self.config.model, registry.views(), registry.base.view())
 
     def publish_stats(self) -> None:
         scheduler = self.scheduler
         self.beacon.publish(
             RouterStats(
-                at=time.time(),
+                at=self.clock(),
                 waiting=len(scheduler.waiting),
                 running=len(scheduler.running),
                 pages_total=scheduler.pool.total,
@@ -499,8 +620,25 @@ class Router(Process):
                 preemptions=scheduler.preemptions,
                 aborts=self._aborts,
                 schedule_us=self._schedule_us,
+                scheduling=scheduler.settings,
             )
         )
+
+
+def read_table(path: str) -> LatencyTable:
+    """Of `--profile-table`; "" is the linear estimate. Raises `OperatorError`."""
+    if not path:
+        return LatencyTable()
+    try:
+        return LatencyTable.decode(Path(path).read_bytes())
+    except OSError as error:
+        raise OperatorError(
+            f"cannot read {path}: {error.strerror}", "see --profile-table"
+        ) from error
+    except ValueError as error:
+        raise OperatorError(
+            f"{path} is no table of latencies: {error}", "see --profile-table"
+        ) from error
 
 
 if __name__ == "__main__":

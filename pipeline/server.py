@@ -26,12 +26,12 @@ from .config import Config, OperatorError
 from .messages import (
     LATENCY_BUCKETS_MS,
     Abort,
-    AdapterOrder,
     AdapterReply,
     AdapterTable,
     AnswerHeard,
     Beat,
     Introduce,
+    Order,
     ProcessState,
     ProcessTable,
     Ready,
@@ -40,7 +40,10 @@ from .messages import (
     RouterStats,
     SamplingParams,
     ServerStats,
+    SpansOrder,
+    SpansReply,
     Step,
+    SyncPoint,
     TextDelta,
     TextDeltas,
     ToServer,
@@ -54,6 +57,8 @@ from .tokenizer import Tokenizer
 
 ORDER_SECONDS = 600.0
 """An unload waits for the requests that still run."""
+SPANS_SECONDS = 5.0
+"""A process that is still loading does not hear an order."""
 RECENT_STEPS = 256
 """Decode steps whose medians a scrape gets: some seconds of serving."""
 STALE_SECONDS = 3.0
@@ -89,7 +94,10 @@ class Server(Process):
         self.workers: dict[int, WorkerStats] = {}
         self.decode_steps: deque[Step] = deque(maxlen=RECENT_STEPS)
         """Of the first worker: the ranks work in lockstep."""
+        self.sync_waits: dict[str, tuple[int, float]] = {}
+        """How often, and seconds in all, the first worker waited at each of its sync points."""
         self._orders: dict[str, asyncio.Future[AdapterReply]] = {}
+        self._spans_heard: dict[str, asyncio.Queue[SpansReply]] = {}
         self._beats: dict[str, Beat] = {}
         self._table: ProcessTable | None = None
 
@@ -140,10 +148,11 @@ class Server(Process):
 
     async def main(self) -> None:
         while True:
-            match await self.inbox.receive():
+            match await self.receive():
                 case TextDeltas(deltas=deltas):
-                    for delta in deltas:
-                        self._deliver(delta)
+                    with self.spans.span("deliver", deltas=len(deltas)):
+                        for delta in deltas:
+                            self._deliver(delta)
                 case Refused() as refused:
                     if stream := self.streams.get(refused.request_id):
                         self.errors += 1
@@ -152,6 +161,9 @@ class Server(Process):
                     self._take_views(reply)
                     if (waiting := self._orders.get(reply.order)) and not waiting.done():
                         waiting.set_result(reply)
+                case SpansReply() as answer:
+                    if heard := self._spans_heard.get(answer.order):
+                        heard.put_nowait(answer)
                 case Introduce():
                     self._fail_all("the router restarted; please send the request again")
                     self.outbox("router").send(Ready(self.name, self.incarnation))
@@ -239,7 +251,7 @@ class Server(Process):
 
     # -- adapters
 
-    async def order(self, order: AdapterOrder) -> AdapterReply:
+    async def order(self, order: Order) -> AdapterReply:
         """Carries an order to the router; its answer. Raises `BadRequest` where there is none."""
         answer: asyncio.Future[AdapterReply] = asyncio.get_running_loop().create_future()
         self._orders[order.order] = answer
@@ -254,6 +266,24 @@ class Server(Process):
         finally:
             del self._orders[order.order]
 
+    async def order_spans_of_all(self, order: SpansOrder) -> dict[str, SpansReply]:
+        """To every process of the ring; the answers of those that gave one in time."""
+        heard = self._spans_heard[order.order] = asyncio.Queue()
+        replies: dict[str, SpansReply] = {}
+        try:
+            for name in self.config.process_names():
+                with contextlib.suppress(InboxFull):  # it will be missing among the answers
+                    self.outbox(name).send(order)
+            async with asyncio.timeout(SPANS_SECONDS):
+                while len(replies) < len(self.config.process_names()):
+                    reply = await heard.get()
+                    replies[reply.name] = reply
+        except TimeoutError:
+            pass
+        finally:
+            del self._spans_heard[order.order]
+        return replies
+
     # -- what it knows of the others
 
     async def _watch_forever(self) -> None:
@@ -265,9 +295,14 @@ class Server(Process):
                     case AdapterTable():
                         self._take_table(message)
                     case RouterStats():
-                        self.router = message
+                        if self.router is None or message.at >= self.router.at:
+                            self.router = message
                     case WorkerStats():
                         self.workers[message.rank] = message
+                    case SyncPoint(rank=0):
+                        count, seconds = self.sync_waits.get(message.name, (0, 0.0))
+                        seconds += message.wait_us / 1e6
+                        self.sync_waits[message.name] = (count + 1, seconds)
                     case Step(rank=0, phase="decode"):
                         self.decode_steps.append(message)
                     case ProcessTable():
@@ -280,6 +315,10 @@ class Server(Process):
 
     def _take_views(self, reply: AdapterReply) -> None:
         """What an order changed, before the next table tells it: who ordered may ask at once."""
+        if self.router is not None and reply.scheduling is not None:
+            self.router = msgspec.structs.replace(
+                self.router, at=reply.at, scheduling=reply.scheduling
+            )
         table = self.adapters
         if not reply.name or table is None or table.at > reply.at:
             return

@@ -1,73 +1,272 @@
 """Named time spans: where the time of a process goes. Free when off.
 
-`span("_prefill_batch")` is a context manager that stays balanced across awaits: a span is an
-object with a start and an end, never a push on a shared stack, so two coroutines may interleave.
-Sinks: JSON lines (Chrome trace events, one an object a line) and, on CUDA, NVTX start/end ranges.
+`with spans.span("add_req(prompt_len_{}_req_id_{})", 12, "r-1"):` stays balanced across awaits: a
+span is an object with a start and an end, never a push on a shared stack, so coroutines may
+interleave and a cancelled one still ends what it began. Any thread may open one. Sinks: JSON lines
+(Chrome trace events) and NVTX start/end ranges.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
+import asyncio
+import heapq
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO, NamedTuple
 
-_NOTHING: AbstractContextManager[None] = contextlib.nullcontext()
+import msgspec
+
+MOST_SPANS = 1_000_000
+"""Written to one file, some 200 MB. Those beyond are counted: whoever forgets a profile must not
+find a full disk."""
+CAPTURED = "LORACONSOLE_PROFILE"
+"""An NVTX range from start to stop, for `nsys --capture-range=nvtx`."""
+LISTENERS = ("NVTX_INJECTION64_PATH", "NSYS_PROFILING_SESSION_ID")
+"""Environment variables by which a profiler makes itself known to those it has started."""
+
+
+class Nvtx(NamedTuple):
+    """NVTX's process ranges, which may overlap: start returns what end is given."""
+
+    start: Callable[[str], Any]
+    end: Callable[[Any], None]
+
+
+def load_nvtx() -> Nvtx | None:
+    """By the package `nvtx`, where that is installed. Without a profiler its ranges do nothing."""
+    try:
+        import nvtx
+    except ImportError:
+        return None
+    return Nvtx(nvtx.start_range, nvtx.end_range)
+
+
+def recording_name(at: float) -> str:
+    """Of one that began at that unix time: a directory of RUN/spans, sorted as they were made."""
+    return time.strftime("%Y%m%d-%H%M%S", time.localtime(at))
+
+
+def is_profiled() -> bool:
+    """Whether a profiler that hears NVTX has started this process."""
+    return any(variable in os.environ for variable in LISTENERS)
 
 
 class Spans:
-    """The spans of one process. Off until `open` is called; then `span` costs a few µs."""
+    """The spans of one process. Off until `start`; then each costs some microseconds."""
 
     def __init__(self) -> None:
-        self._file: TextIO | None = None
-        self._range_start: Callable[[str], Any] | None = None
-        self._range_end: Callable[[Any], None] | None = None
-        self.opened = 0
-        self.closed = 0
+        self._recording: Recording | None = None
 
-    def open(
-        self,
-        path: Path,
-        nvtx: tuple[Callable[[str], Any], Callable[[Any], None]] | None = None,
+    @property
+    def recording(self) -> Recording | None:
+        """None where it is off."""
+        return self._recording
+
+    @property
+    def layers(self) -> bool:
+        """Whether each layer of the model is wanted too."""
+        return self._recording is not None and self._recording.layers
+
+    def start(self, path: Path, nvtx: Nvtx | None = None, *, layers: bool = False) -> Recording:
+        """Records from now on: to `path`, appended, and to `nvtx` where there is one. Where it
+        records already it goes on as it does, but for `layers`. Raises `OSError` where the file
+        cannot be written."""
+        if self._recording is None:
+            self._recording = Recording(path, nvtx)
+        self._recording.layers = layers
+        return self._recording
+
+    def stop(self) -> Recording | None:
+        """Ends all spans that are open, and the recording. None where none was."""
+        recording, self._recording = self._recording, None
+        if recording:
+            recording.close()
+        return recording
+
+    def flush(self) -> None:
+        """Writes what has ended so far."""
+        if self._recording:
+            self._recording.flush()
+
+    def span(self, name: str, *values: object, **fields: Any) -> AbstractContextManager[object]:
+        """A span by a name in which {} stand for `values`; `fields` are kept beside it."""
+        recording = self._recording
+        return NOTHING if recording is None else Span(recording, name, values, fields)
+
+
+class Nothing:
+    """A span while none is wanted: entering and leaving it does nothing."""
+
+    __slots__ = ()
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, *raised: object) -> None:
+        return None
+
+
+NOTHING = Nothing()
+
+
+def no_span(name: str, *values: object, **fields: Any) -> AbstractContextManager[object]:
+    """For those who are handed no `Spans.span`."""
+    return NOTHING
+
+
+class Span:
+    """One stretch of time; entered and left once."""
+
+    __slots__ = ("_recording", "fields", "handle", "lane", "name", "started", "values")
+    handle: Any
+    lane: tuple[object, Lane]
+    started: int
+
+    def __init__(
+        self, recording: Recording, name: str, values: tuple[object, ...], fields: dict[str, Any]
     ) -> None:
-        """Writes spans to `path` from now on; `nvtx` is (range_start, range_end) where known."""
+        self._recording, self.name, self.values, self.fields = recording, name, values, fields
+
+    def __enter__(self) -> None:
+        self._recording.begin(self)
+
+    def __exit__(self, *raised: object) -> None:
+        self._recording.end(self)
+
+
+class Lane:
+    """Spans one under the other: those of one task or thread, while it has any open. Lanes are used
+    again, so that a thousand short tasks take no more of them than were ever open at once."""
+
+    def __init__(self, number: int, label: str) -> None:
+        self.number, self.label, self.depth = number, label, 0
+
+
+class Recording:
+    """Spans from a start to a stop: each that begins in it ends in it."""
+
+    def __init__(self, path: Path, nvtx: Nvtx | None) -> None:
+        self.path, self.layers = path, False
+        self.ended = self.dropped = 0
+        self._nvtx = nvtx
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._file = path.open("a", buffering=1 << 16)
-        if nvtx:
-            self._range_start, self._range_end = nvtx
+        self._file: BinaryIO = path.open("ab", buffering=0)
+        self.error = ""
+        """Why spans were lost, where the file could not be written."""
+        self._lock = threading.Lock()
+        self._writing = threading.Lock()
+        self._open: set[Span] = set()
+        self._done: list[tuple[Span, int]] = []
+        self._lanes: dict[object, Lane] = {}  # by the task or thread that has spans open
+        self._free: dict[str, list[int]] = {}  # by label, a heap
+        self._num_lanes = 0
+        self._unnamed: list[Lane] = []
+        self._encoder = msgspec.json.Encoder(enc_hook=str)
+        self._whole = nvtx.start(CAPTURED) if nvtx else None
+
+    @property
+    def num_open(self) -> int:
+        return len(self._open)
+
+    @property
+    def has_nvtx(self) -> bool:
+        return self._nvtx is not None
+
+    def begin(self, span: Span) -> None:
+        span.handle = self._nvtx.start(span.name.format(*span.values)) if self._nvtx else None
+        owner, label = _who()
+        with self._lock:
+            lane = self._lanes.get(owner)
+            if lane is None:
+                lane = self._lanes[owner] = self._take_lane(label)
+            lane.depth += 1
+            span.lane = (owner, lane)
+            self._open.add(span)
+        span.started = time.perf_counter_ns()
+
+    def end(self, span: Span) -> None:
+        """Once; a span that was cut by `close` has ended already."""
+        now = time.perf_counter_ns()
+        with self._lock:
+            if span not in self._open:
+                return
+            self._open.remove(span)
+            owner, lane = span.lane
+            lane.depth -= 1
+            if not lane.depth:
+                del self._lanes[owner]
+                heapq.heappush(self._free[lane.label], lane.number)
+            self.ended += 1
+            if self.ended > MOST_SPANS:
+                self.dropped += 1
+            else:
+                self._done.append((span, now))
+        if self._nvtx:
+            self._nvtx.end(span.handle)
+
+    def _take_lane(self, label: str) -> Lane:
+        free = self._free.setdefault(label, [])
+        if free:
+            return Lane(heapq.heappop(free), label)
+        self._num_lanes += 1
+        lane = Lane(self._num_lanes, label)
+        self._unnamed.append(lane)
+        return lane
+
+    def flush(self) -> None:
+        """Writes what has ended; where that fails it is counted as dropped."""
+        with self._lock:
+            done, self._done = self._done, []
+            unnamed, self._unnamed = self._unnamed, []
+        if done or unnamed:
+            try:
+                with self._writing:
+                    self._file.write(b"".join(self._lines(done, unnamed)))
+            except OSError as error:  # a full disk must not take the process down
+                self.dropped += len(done)
+                self.error = f"cannot write {self.path}: {error.strerror}"
+
+    def _lines(self, done: list[tuple[Span, int]], unnamed: list[Lane]) -> Iterator[bytes]:
+        pid, encode = os.getpid(), self._encoder.encode
+        for lane in unnamed:
+            for kind, name in (("process_name", self.path.stem), ("thread_name", lane.label)):
+                event = {"name": kind, "ph": "M", "pid": pid, "tid": lane.number}
+                yield encode(event | {"args": {"name": name}}) + b"\n"
+        for span, now in done:
+            event = {
+                "name": span.name.format(*span.values),
+                "cat": span.name,
+                "ph": "X",
+                "ts": span.started / 1e3,
+                "dur": (now - span.started) / 1e3,
+                "pid": pid,
+                "tid": span.lane[1].number,
+                "args": span.fields,
+            }
+            yield encode(event) + b"\n"
 
     def close(self) -> None:
-        if self._file:
-            self._file.close()
-            self._file = None
+        """Whatever is open ends now, marked as cut; what comes later is no part of it."""
+        with self._lock:
+            cut = list(self._open)
+        for span in cut:
+            span.fields = span.fields | {"cut": True}
+            self.end(span)
+        self.flush()
+        self._file.close()
+        if self._nvtx:
+            self._nvtx.end(self._whole)
 
-    def span(self, name: str, **fields: Any) -> AbstractContextManager[None]:
-        """`with spans.span("_decode_batch", rows=8):` — start, duration and fields are kept."""
-        return self._span(name, fields) if self._file else _NOTHING
 
-    @contextlib.contextmanager
-    def _span(self, name: str, fields: dict[str, Any]) -> Iterator[None]:
-        handle = self._range_start(name) if self._range_start else None
-        self.opened += 1
-        started = time.perf_counter_ns()
-        try:
-            yield
-        finally:
-            ended = time.perf_counter_ns()
-            self.closed += 1
-            if self._range_end:
-                self._range_end(handle)
-            if self._file:
-                event = {
-                    "name": name,
-                    "ph": "X",
-                    "ts": started / 1e3,
-                    "dur": (ended - started) / 1e3,
-                    "pid": os.getpid(),
-                    "args": fields,
-                }
-                self._file.write(json.dumps(event) + "\n")
+def _who() -> tuple[object, str]:
+    """The task that runs, or the thread where none does."""
+    try:
+        if task := asyncio.current_task():
+            return task, "loop"
+    except RuntimeError:
+        pass
+    return threading.get_ident(), threading.current_thread().name.rpartition("_")[0] or "main"

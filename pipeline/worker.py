@@ -34,6 +34,8 @@ from .messages import (
     ProcessState,
     ReadAdapter,
     Reset,
+    SampledToken,
+    Step,
     Tokens,
     ToWorker,
     UseMerged,
@@ -98,15 +100,17 @@ class Worker(Process):
         # Imported here, seconds late, so that the process beats from its first moment.
         from .model.runner import ModelRunner
 
-        runner = ModelRunner(self.config, self.run / "model", self.rank, self._publish_from_thread)
-        return runner, runner.load()
+        directory, publish = self.run / "model", self._publish_from_thread
+        with self.spans.span("init_model(rank_id_{})", self.rank):
+            runner = ModelRunner(self.config, directory, self.rank, publish, self.spans)
+            return runner, runner.load()
 
     async def main(self) -> None:
         await asyncio.gather(self._receive_forever(), self._broken)
 
     async def _receive_forever(self) -> None:
         while True:
-            match await self.inbox.receive():
+            match await self.receive():
                 case Batch() as batch if batch.epoch == self.epoch:
                     await self._launch(batch)
                 case Batch() as batch:
@@ -162,7 +166,8 @@ class Worker(Process):
 
     async def _read_adapter(self, order: ReadAdapter) -> None:
         read = self.runner.read_adapter
-        info = await self._loop.run_in_executor(self._reader, read, order.key, order.path)
+        with self.spans.span("read_adapter({})", order.key):
+            info = await self._loop.run_in_executor(self._reader, read, order.key, order.path)
         self.outbox("router").send(AdapterRead(self.rank, info))
 
     async def _measure_adapter(self, order: MeasureAdapter) -> None:
@@ -174,7 +179,9 @@ class Worker(Process):
         """The merged copy is made beside all steps."""
         error = ""
         try:
-            self._merged = await self._loop.run_in_executor(self._reader, self.runner.merge, key)
+            with self.spans.span("merge_adapter({})", key):
+                merge = self.runner.merge
+                self._merged = await self._loop.run_in_executor(self._reader, merge, key)
         except (MemoryError, RuntimeError, KeyError) as raised:  # torch's out of memory is runtime
             self.log.exception("adapter %s was not merged", key, exc_info=raised)
             error = f"{type(raised).__name__}: {raised}"
@@ -230,7 +237,8 @@ class Worker(Process):
     async def _placed(self, order: PlaceAdapter, placing: Future[None]) -> None:
         error = ""
         try:
-            await asyncio.wrap_future(placing)
+            with self.spans.span("load_adapter({})", order.key):
+                await asyncio.wrap_future(placing)
         except Exception as raised:  # a missing key, no memory: the router frees the pages
             self.log.exception("adapter %s was not placed", order.key, exc_info=raised)
             error = f"{type(raised).__name__}: {raised}"
@@ -240,15 +248,26 @@ class Worker(Process):
 
     async def _launch(self, batch: Batch) -> None:
         try:
-            pending = await self._on_launcher(self.runner.launch, batch)
+            pending = await self._on_launcher(self._launch_step, batch)
         except Exception as error:
             self._fail(batch, error)
             return
         self._beside(self._answer(batch, pending))
 
+    def _launch_step(self, batch: Batch) -> PendingStep:
+        with self.spans.span("launch", step=batch.step, rows=len(batch.rows)):
+            return self.runner.launch(batch)
+
+    def _wait_for_step(
+        self, batch: Batch, pending: PendingStep
+    ) -> tuple[tuple[SampledToken, ...], Step]:
+        with self.spans.span("wait", step=batch.step):
+            return pending.wait()
+
     async def _answer(self, batch: Batch, pending: PendingStep) -> None:
         try:
-            tokens, step = await self._loop.run_in_executor(self._waiter, pending.wait)
+            wait = self._wait_for_step
+            tokens, step = await self._loop.run_in_executor(self._waiter, wait, batch, pending)
         except Exception as error:
             self._fail(batch, error)
             return

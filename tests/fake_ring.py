@@ -63,7 +63,9 @@ from loraconsole.pipeline.messages import (
     RequestView,
     RestartProcess,
     RouterStats,
+    SchedulerSettings,
     ServerStats,
+    SetScheduler,
     Snapshot,
     Step,
     StopPipeline,
@@ -122,6 +124,7 @@ class Story:
         self._due = dict.fromkeys(dues, start)
         more = (f"tenant-{number:04}" for number in range(adapters - len(ADAPTERS)))
         self._adapters = (*ADAPTERS[:adapters], *more)
+        self._scheduling = SchedulerSettings()
         self._pinned, self._merged = {"pirate"}, "sql"
         self._warnings = {"json": "its files are older than this base model"}
         self._generations = dict.fromkeys(self._adapters, 1)
@@ -180,8 +183,10 @@ class Story:
         self._requests = [view for view in self._requests if view.request_id != request_id]
 
     def obey(self, order: Any) -> AdapterReply | None:
-        """Carries an order about adapters out at once. A path with "missing" in it is refused, an
+        """Carries an order out at once. A path with "missing" in it is refused, an
         adapter called "silent" is never answered for."""
+        if isinstance(order, SetScheduler):
+            return self._set_scheduler(order)
         name = "" if isinstance(order, PlanAdapters) else order.name
         if name == "silent":
             return None
@@ -227,6 +232,18 @@ class Story:
             adapters=tuple(view for view in views if view.name == name),
             plans=plans,
             verification=verification,
+        )
+
+    def _set_scheduler(self, order: SetScheduler) -> AdapterReply:
+        self._scheduling = SchedulerSettings(policy=order.policy or "fcfs")
+        text = f"the scheduler's policy is {self._scheduling.policy}"
+        return AdapterReply(
+            order=order.order,
+            status=200,
+            text=text,
+            at=self._now,
+            name="",
+            scheduling=self._scheduling,
         )
 
     def _load(self, order: LoadAdapter) -> None:
@@ -579,6 +596,7 @@ class Story:
             preemptions=2,
             aborts=7,
             schedule_us=self._steps * 85,
+            scheduling=self._scheduling,
         )
 
     def _worker_stats(self, at: float) -> WorkerStats:

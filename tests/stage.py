@@ -12,7 +12,7 @@ from textual.pilot import Pilot
 
 from loraconsole.console.app import ConsoleApp
 from loraconsole.pipeline.config import Config
-from loraconsole.pipeline.messages import AdapterOrder
+from loraconsole.pipeline.messages import Order
 
 START = 1_790_000_000.0
 RUN = "/run/loraconsole"
@@ -39,13 +39,13 @@ class StagedApp(ConsoleApp):
         self.now = START
         super().__init__(Config(run=RUN), theme=theme, clock=lambda: self.now)
         self.story = Story(scenario, start=START) if scenario else None
-        self.ordered: list[AdapterOrder] = []
-        """Orders about adapters, in the order they were given; the story obeys at once."""
+        self.ordered: list[Order] = []
+        """Orders to the router, in the order they were given; the story obeys at once."""
         self.telemetry.order = self._obey  # type: ignore[method-assign]
         self.advance(seconds)
         self.ledger.drain_events()
 
-    def _obey(self, order: AdapterOrder) -> None:
+    def _obey(self, order: Order) -> None:
         self.ordered.append(order)
         if self.story and (reply := self.story.obey(order)):
             self.call_later(self.orders.answered, reply)

@@ -174,7 +174,8 @@ def test_every_rule_says_what_it_means_and_what_to_do() -> None:
 
 
 def full(now: float, waiting: int = 100) -> Board:
-    return msgspec.structs.replace(router(waiting=waiting), now=now)
+    limits = Limits(no_step_seconds=0)  # the story's last step is as old as the board
+    return msgspec.structs.replace(router(waiting=waiting), now=now, limits=limits)
 
 
 def test_an_alert_fires_once_is_acknowledged_cleared_and_fires_again() -> None:

@@ -238,9 +238,9 @@ def test_every_action_on_adapters_is_in_the_palette_and_the_footer_shows_it() ->
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         footer = screen_text(app).splitlines()[-1]
         assert all(verb in footer for verb in (*verbs, "Help", "Quit"))
-        await pilot.press("ctrl+p", *"merge")
+        await pilot.press("ctrl+p", *"merge")  # before the policy of that name
         await pilot.pause(0.5)
-        await pilot.press("down", "enter")
+        await pilot.press("enter")
         await pilot.pause(0.3)
         assert any("merge" in note.message for note in app._notifications)  # the base, politely
         await pilot.press("ctrl+p")
@@ -261,6 +261,23 @@ def test_the_palette_carries_out_what_is_chosen() -> None:
         assert app.theme == "paper"
 
     on_stage(act)
+
+
+def test_the_palette_changes_the_policy_and_the_batch_shows_it() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        assert "policy fcfs" in screen_text(app)
+        await pilot.press("ctrl+p", *"policy vtc")
+        await pilot.pause(0.5)
+        await pilot.press("enter")
+        await pilot.pause(0.3)
+        assert [order.policy for order in app.ordered] == ["vtc_fair"]
+        assert any("vtc_fair" in note.message for note in app._notifications)
+        app.advance(1.0)
+        app.show()
+        await pilot.pause()
+        assert "policy vtc_fair" in screen_text(app)
+
+    on_stage(act, panel="Batch")
 
 
 # --- orders -------------------------------------------------------------------------------------

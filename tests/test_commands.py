@@ -28,7 +28,13 @@ from loraconsole.console.panels.command_line import CommandLine, read_history
 from loraconsole.console.table import FilterPane
 from loraconsole.console.verbs import find_request
 from loraconsole.pipeline.config import OperatorError
-from loraconsole.pipeline.messages import LoadAdapter, PinAdapter, PlanAdapters, UnloadAdapter
+from loraconsole.pipeline.messages import (
+    LoadAdapter,
+    PinAdapter,
+    PlanAdapters,
+    SetScheduler,
+    UnloadAdapter,
+)
 
 Act = Callable[[StagedApp, Pilot[str]], Coroutine[Any, Any, None]]
 
@@ -138,11 +144,14 @@ def test_goto_theme_and_actions_by_name() -> None:
 def test_orders_about_adapters_are_read_as_in_a_shell() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         for text in (
+            "scheduler vtc_fair --fair-weight sql=2",
             *("load tax /large/tax --pin", "adapters unload pirate", "pin sql", "unpin sql"),
             "plan /a '/b c'",
         ):
             await say(pilot, text)
-        load, unload, pin, unpin, plan = app.ordered
+        scheduler, load, unload, pin, unpin, plan = app.ordered
+        assert isinstance(scheduler, SetScheduler) and scheduler.policy == "vtc_fair"
+        assert scheduler.weights is not None and scheduler.weights[0].name == "sql"
         assert isinstance(load, LoadAdapter) and isinstance(unload, UnloadAdapter)
         assert (load.name, load.path, load.pinned) == ("tax", "/large/tax", True)
         assert unload.name == "pirate"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import stat
 from pathlib import Path
@@ -16,10 +17,12 @@ from loraconsole.pipeline.config import (
     absolute_path,
     add_flags,
     fields,
+    flag_of,
     from_flags,
     is_hub_id,
     make_run_directory,
 )
+from loraconsole.pipeline.messages import ClientWeight, SchedulerSettings
 
 
 def parse(*arguments: str) -> Config:
@@ -66,6 +69,38 @@ def test_flags_win_over_toml_which_wins_over_defaults(tmp_path: Path) -> None:
 def test_a_bad_flag_is_named(arguments: list[str], message: str) -> None:
     with pytest.raises(UsageError, match=message.replace("(", r"\(")):
         parse(*arguments)
+
+
+CONTRADICTED = {
+    "no_lora": {
+        *("no_lora_compute", "no_lora_swap", "no_mem_pool", "bmm", "prefetch", "no_prefetch")
+    },
+    "bmm": {"no_lora_compute", "no_mem_pool"},
+    "no_lora_swap": {"prefetch", "no_prefetch"},
+    "prefetch": {"no_prefetch"},
+}
+
+
+def test_every_pair_of_switches_goes_together_or_is_refused_with_the_reason() -> None:
+    switches = [field.name for field in fields() if field.kind is bool]
+    for name in switches:
+        assert getattr(Config(**{name: True}), name)
+    refused = {frozenset((one, other)) for one, others in CONTRADICTED.items() for other in others}
+    for one, other in itertools.combinations(switches, 2):
+        if {one, other} not in refused:
+            Config(**{one: True, other: True})
+            continue
+        for flags in ([flag_of(one), flag_of(other)], [flag_of(other), flag_of(one)]):
+            with pytest.raises(UsageError, match=r"contradict each other: \w+ \w+") as raised:
+                parse(*flags)
+            assert all(flag in raised.value.what for flag in flags)
+
+
+def test_toml_may_not_contradict_a_flag(tmp_path: Path) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_text("no-lora = true")
+    with pytest.raises(UsageError, match="--no-lora and --bmm contradict"):
+        parse("--config", str(file), "--bmm")
 
 
 @pytest.mark.parametrize(
@@ -134,3 +169,28 @@ def test_a_hub_id_stays_one_unless_such_a_directory_is_here(
     config = Config(adapter=("a=org/other", "b=./x"), adapter_root="x").absolute()
     assert config.adapters() == {"a": "org/other", "b": str(tmp_path / "x")}
     assert config.adapter_roots()[0] == str(tmp_path / "x")
+
+
+def test_s_loras_ways_to_choose_a_policy_work_and_the_explicit_one_wins() -> None:
+    assert parse().scheduling() == SchedulerSettings()
+    assert parse("--scheduler", "slora").scheduling().policy == "fcfs"
+    assert parse("--scheduler", "peft").scheduling().policy == "merged"
+    assert parse("--enable-abort").scheduling().policy == "abort"
+    clustered = parse("--batch-num-adapters", "4", "--enable-abort").scheduling()
+    assert (clustered.policy, clustered.batch_num_adapters) == ("cluster", 4)
+    assert parse("--scheduler", "pets", "--batch-num-adapters", "4").scheduling().policy == "pets"
+    assert parse("--scheduler", "cluster").scheduling().batch_num_adapters == 8
+
+
+def test_weights_name_adapters_and_the_base_model_by_its_name() -> None:
+    weights = ("--fair-weight", "sql=2", "--fair-weight", "SmolLM2-135M-Instruct=0.5")
+    settings = parse("--scheduler", "vtc_fair", *weights, "--slo-seconds", "2.5").scheduling()
+    assert settings.weights == (ClientWeight("sql", 2.0), ClientWeight("", 0.5))
+    assert settings.slo_seconds == 2.5
+    for bad in ("sql", "sql=0", "sql=-1", "=2", "sql=x", "sql=inf", "sql=nan"):
+        with pytest.raises(UsageError, match="is not NAME=W with a W above 0"):
+            parse("--fair-weight", bad)
+    with pytest.raises(UsageError, match="is no file"):
+        parse("--profile-table", "/nowhere/none.json")
+    with pytest.raises(UsageError, match="--slo-seconds"):
+        parse("--slo-seconds", "0")

@@ -3,6 +3,7 @@ says. Skipped where there is none."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,23 @@ def test_a_gpu_says_what_a_cpu_says(
     for expected, found in zip(on_cpu, on_gpu, strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
         assert torch.equal(found.argmax(dim=-1), expected.argmax(dim=-1))
+
+
+def test_layers_are_spans_for_as_long_as_they_are_wanted_and_nothing_else_changes(
+    model: Path, entries: tuple[str, ...], tmp_path: Path
+) -> None:
+    runner, _ = start_runner(model, adapter=entries, device="cuda")
+    driver = Driver(runner)
+    by_graphs = generate(driver)
+    runner._spans.start(tmp_path / "spans.jsonl", layers=True)
+    by_layers = generate(driver)
+    recording = runner._spans.stop()
+    again = generate(driver)
+    for expected, layered, found in zip(by_graphs, by_layers, again, strict=True):
+        torch.testing.assert_close(layered, expected, rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+    names = [json.loads(line)["name"] for line in recording.path.read_text().splitlines()]
+    assert names.count("layer_0") == names.count("forward") >= 24
 
 
 def test_steps_by_graphs_know_what_the_base_would_take(

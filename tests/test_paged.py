@@ -21,10 +21,17 @@ ADAPTERS: dict[str, dict[str, Any]] = {
 
 
 def run(
-    model: Path, adapters: dict[str, Path], *, paged: bool, padded: bool = False
+    model: Path,
+    adapters: dict[str, Path],
+    *,
+    paged: bool,
+    padded: bool = False,
+    spans: Path | None = None,
 ) -> dict[int, torch.Tensor]:
     """Prompts whole and in pieces, decode rows beside them, adapters and base, one that ends."""
     runner = start_runner(model)[0]
+    if spans:
+        runner._spans.start(spans, layers=True)
     if not torch.cuda.is_available() and paged:
         runner._store.tables = runner._store.make_tables(8)
         runner._paged = runner._make_paged()
@@ -62,7 +69,7 @@ def test_kernels_that_read_pages_say_what_the_plain_path_says(family: str, tmp_p
         for seed, (name, changes) in enumerate(ADAPTERS.items())
     }
     plain = run(model, adapters, paged=False)
-    for padded in (False, True):
-        paged = run(model, adapters, paged=True, padded=padded)
+    for padded, spans in ((False, None), (True, None), (True, tmp_path / "spans.jsonl")):
+        paged = run(model, adapters, paged=True, padded=padded, spans=spans)
         for number, expected in plain.items():
             torch.testing.assert_close(paged[number], expected, rtol=1e-3, atol=1e-3)

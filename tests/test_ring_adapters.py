@@ -268,8 +268,8 @@ def hub() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def baseline(hub: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ring]:
-    """Adapters outside of the pool, padded to one rank, and never swapped."""
-    flags = ("--no-mem-pool", "--bmm", "--no-lora-swap", "--dtype", "float32")
+    """Adapters outside of the pool, and never swapped."""
+    flags = ("--no-mem-pool", "--no-lora-swap", "--dtype", "float32")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{hub.server_port}")
         patch.setenv("HF_HOME", str(tmp_path_factory.mktemp("hub")))

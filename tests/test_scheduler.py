@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loraconsole.pipeline.messages import (
+    POLICIES,
     AdapterInfo,
     AdapterState,
     Batch,
@@ -21,6 +22,7 @@ from loraconsole.pipeline.messages import (
     Request,
     SampledToken,
     SamplingParams,
+    SchedulerSettings,
     StreamToken,
     Tokens,
 )
@@ -219,7 +221,7 @@ def drive(
 
 
 @pytest.mark.parametrize("depth", [1, 2, 3])
-@pytest.mark.parametrize("policy", ["fcfs", "lifo"])
+@pytest.mark.parametrize("policy", POLICIES)
 def test_every_request_gets_the_answer_it_gets_alone(depth: int, policy: str) -> None:
     rng = random.Random(depth)
     scheduler = make_scheduler(num_pages=24, policy=policy)
@@ -243,11 +245,11 @@ def test_every_request_gets_the_answer_it_gets_alone(depth: int, policy: str) ->
 @pytest.mark.parametrize("seed", range(120))
 def test_law_and_answers_hold_under_random_operations(seed: int) -> None:
     """Add, step, abort, load, unload, reload, pin, verify, lose pages to others, lose the worker,
-    in any order: the pool's law holds after each, and who is not aborted gets the tokens it gets
-    alone."""
+    change the policy, in any order: the pool's law holds after each, and who is not aborted gets
+    the tokens it gets alone."""
     rng = random.Random(seed)
     num_pages, budget = rng.randint(17, 26), rng.randint(1, 20)
-    policy = rng.choice(["fcfs", "lifo"])
+    policy = rng.choice(POLICIES)
     scheduler = make_scheduler(num_pages, max_running=5, budget=budget, policy=policy)
     registry, worker = scheduler.registry, FakeWorker(num_pages)
     requests: dict[str, Request] = {}
@@ -263,7 +265,7 @@ def test_law_and_answers_hold_under_random_operations(seed: int) -> None:
         action = rng.choice(["add", "post", "post", "post", "accept", "accept", "rare"])
         if action == "rare":
             rare = ["abort", "steal", "steal", "reset", "unload", "reload", "load"]
-            action = rng.choice([*rare, "pin", "verify", "verified", "verified"])
+            action = rng.choice([*rare, "pin", "policy", "verify", "verified", "verified"])
         name = rng.choice([*ADAPTERS])
         if action == "add" and len(scheduler) < 10:
             prompt = [rng.randrange(50) for _ in range(rng.randint(1, 24))]
@@ -299,6 +301,13 @@ def test_law_and_answers_hold_under_random_operations(seed: int) -> None:
         elif action == "pin":
             with contextlib.suppress(AdapterRefused):
                 registry.get(name).pinned = rng.random() < 0.3
+        elif action == "policy":
+            cap, wait = rng.choice([0, 0, 1]), rng.choice([0, 0, 3])
+            scheduler.set_policy(
+                SchedulerSettings(
+                    policy=rng.choice(POLICIES), max_per_adapter=cap, max_wait_tokens=wait
+                )
+            )
         elif action == "verify" and not scheduler.residency.trials:
             with contextlib.suppress(AdapterRefused):
                 scheduler.residency.begin_trial(f"t{turn}", registry.get(name), rng.randint(1, 4))

@@ -155,12 +155,14 @@ def test_every_rank_gets_every_step(ring: Ring, tiny: str, tmp_path: Path) -> No
 def test_a_users_key_changes_no_adapter(ring: Ring) -> None:
     """This ring has an API key and no admin key: the operator's routes are closed."""
     assert ring.http.get("/v1/adapters").status_code == 200
+    assert ring.http.get("/v1/scheduler").json()["policy"] == "fcfs"
     for method, path in (
         ("POST", "/v1/adapters"),
         ("POST", "/v1/load_lora_adapter"),
         ("POST", "/load_lora_adapter"),
         ("DELETE", "/v1/adapters/x"),
         ("POST", "/v1/adapters/x/reload"),
+        ("PUT", "/v1/scheduler"),
     ):
         response = ring.http.request(method, path, json={"name": "x", "path": "/x"})
         assert response.status_code == 403, path

@@ -126,6 +126,8 @@ class BatchTable(TablePane[RequestRow]):
         found = [*super().caption(board), (" live", "dim")]
         if waiting:
             found += [(f"  {waiting}", "warn"), (" waiting", "dim")]
+        if board.router is not None:
+            found += [("  policy ", "dim"), (board.router.scheduling.policy, "text")]
         return found
 
     def action_abort(self) -> None:

@@ -91,10 +91,11 @@ class PagedSteps:
         """A step on the host, padded where a graph will take it."""
         return self._plan(rows, self._bucket(rows) if may_replay else None)
 
-    def run(self, plan: PagedPlan, model: Llama) -> StepResult:
-        """Computes a step, or replays it where it was padded."""
+    def run(self, plan: PagedPlan, model: Llama, *, replay: bool = True) -> StepResult:
+        """Computes a step, or replays it where it was padded and `replay` says so: a graph is of
+        the model that it was captured from."""
         inputs = torch.from_numpy(plan.inputs.pack())
-        captured = self._captured[plan.bucket] if plan.bucket else None
+        captured = self._captured[plan.bucket] if plan.bucket and replay else None
         if captured is None:
             result = self._result(model, self._batch(plan, sent(inputs, self._queue.device)))
         else:

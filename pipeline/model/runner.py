@@ -40,12 +40,14 @@ from ..messages import (
     WorkerStats,
 )
 from ..progress import ProgressBar
+from ..spans import Spans
 from .base_time import BaseTimes
 from .checkpoint import open_checkpoint
 from .copy_rate import measure_copy_rate
 from .device import choose_queue
 from .forward_batch import Staging, StepPlan, StepRow
 from .kernel_choice import choose_kernels
+from .layer_spans import with_layer_spans
 from .layers import Rotary
 from .llama import Llama, layer_windows
 from .loader import ModelLoader, choose_precision
@@ -164,9 +166,15 @@ class ModelRunner:
     """
 
     def __init__(
-        self, config: Config, directory: Path, rank: int, publish: Callable[[Message], None]
+        self,
+        config: Config,
+        directory: Path,
+        rank: int,
+        publish: Callable[[Message], None],
+        spans: Spans | None = None,
     ) -> None:
         self._config, self._directory, self._rank, self._publish = config, directory, rank, publish
+        self._spans = spans or Spans()
         self._queue = choose_queue(config, rank)
         self._live: dict[int, LiveSequence] = {}
         self._free_slots: list[int] = []
@@ -269,10 +277,7 @@ class ModelRunner:
         with self._bar("warm-up", len(steps), "step") as bar:
             for step in steps:
                 pending = self.launch(step)
-                started = time.perf_counter()
-                self._queue.synchronize()
-                wait_us = _microseconds_since(started)
-                self._publish(SyncPoint(self._rank, "warm-up", time.time(), wait_us))
+                self._synchronize("warm-up")
                 pending.wait()
                 bar.update()
         self.reset()
@@ -419,15 +424,21 @@ class ModelRunner:
         return MergedModel(key, model, StepBytes(model, self._pool, layer_windows(self._card)))
 
     def use_merged(self, merged: MergedModel | None) -> None:
-        """From the next step on; waits for the device before and after, and says how long."""
+        """From the next step on. Waits for the device before and after, as it must: steps under way
+        still read the copy that is given up, whose memory another stream may be given."""
         if merged is None and self._merged is None:
             return
         for name in ("merge: before", "merge: after"):
-            started = time.perf_counter()
-            self._queue.synchronize()
-            wait_us = _microseconds_since(started)
-            self._publish(SyncPoint(self._rank, name, time.time(), wait_us))
+            self._synchronize(name)
             self._merged = merged
+
+    def _synchronize(self, name: str) -> None:
+        """Waits until all that was issued is done, and says how long."""
+        started = time.perf_counter()
+        with self._spans.span("synchronize({})", name):
+            self._queue.synchronize()
+        wait_us = _microseconds_since(started)
+        self._publish(SyncPoint(self._rank, name, time.time(), wait_us))
 
     # -- verification
 
@@ -467,7 +478,9 @@ class ModelRunner:
         self._free_slots.clear()
 
     def launch(self, batch: Batch, *, keep_logits: bool = False) -> PendingStep:
-        """Issues a step; does not wait for the device."""
+        """Issues a step. Does not wait for the device, except before prompts with --sync-points."""
+        if batch.admit and self._config.sync_points:
+            self._synchronize("prefill: before")
         started = time.perf_counter()
         for number in batch.release:
             self._free_slots.append(self._live.pop(number).slot)
@@ -488,6 +501,7 @@ class ModelRunner:
         if self._times_steps:
             step = self._count_bytes(step, rows, merged.num_bytes if merged else self._num_bytes)
         by_slot = {sequence.slot: sequence for sequence in sequences}
+        spans_layers = self._spans.layers
         plan: StepPlan | PagedPlan | None = None
         sampling: list[LiveSequence] = []
         choices: list[SampleRow] = []
@@ -511,6 +525,8 @@ class ModelRunner:
         clean = staging.add(unclean) if unclean else None
         num_slots = self._num_slots
         model = self._model if merged is None else merged.model
+        if spans_layers:
+            model = with_layer_spans(model, self._spans, self._settle)
         host_us = _microseconds_since(started)
         started = time.perf_counter()
 
@@ -523,7 +539,13 @@ class ModelRunner:
         step = msgspec.structs.replace(
             step, host_us=host_us, launch_us=_microseconds_since(started)
         )
-        compares = self._times_steps and merged is None and rows and step.phase == "decode"
+        compares = (
+            self._times_steps
+            and merged is None
+            and not spans_layers
+            and rows
+            and step.phase == "decode"
+        )
         base_us = self._base_us(rows) if compares else None
         return PendingStep(issued, [sequence.number for sequence in sampling], step, base_us)
 
@@ -610,6 +632,13 @@ class ModelRunner:
 
     # -- on the device
 
+    def _settle(self) -> None:
+        """For spans of layers: a file holds what the device took only where it is waited for. A
+        profiler that hears NVTX knows what ran for each range, and must not be disturbed."""
+        recording = self._spans.recording
+        if self._queue.device.type == "cuda" and recording and not recording.has_nvtx:
+            torch.cuda.current_stream().synchronize()
+
     def _issue(
         self,
         staging: Staging,
@@ -641,13 +670,15 @@ class ModelRunner:
             self._pool.clean(tensors[clean])
         sampled, kept = NOTHING_SAMPLED, None
         if plan is not None:
-            logits, places, best = self._forward(plan, tensors, model)
+            with self._spans.span("forward"):
+                logits, places, best = self._forward(plan, tensors, model)
             if keep_logits:
                 kept = logits.float().clone()
             if best is not None and all(row.takes_best for row in choices):
                 sampled = replace(NOTHING_SAMPLED, token_ids=best)
             elif choices:
-                sampled = sample(logits.float(), choices, self._history)
+                with self._spans.span("sample"):
+                    sampled = sample(logits.float(), choices, self._history)
                 self._history.view(-1).index_copy_(0, places.long(), sampled.token_ids.int())
         if events:
             sampled = sampled.to_host()
@@ -666,7 +697,8 @@ class ModelRunner:
             )
             return model(batch, self._pool.pages), batch.sample_history, None
         assert self._paged is not None
-        result = self._paged.run(plan, model)
+        # Ranks are told to span layers at different moments: padded alike, they still sum alike.
+        result = self._paged.run(plan, model, replay=model is self._model)
         return result.logits, result.places, result.best
 
     def _grow_history(self, num_slots: int) -> None:

@@ -1,35 +1,226 @@
-"""Who is admitted first. A policy orders; whether there is room is the scheduler's to say."""
+"""Who is admitted first. A policy orders; whether there is room is the scheduler's to say.
+
+Each is one small class. Those that keep a batch to one adapter are in `merging.py`, the one that
+computes with latencies is in `pets.py`, and `make_policy` finds any by its name.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from collections.abc import Sequence as ListLike
-from typing import Protocol
+import heapq
+from collections.abc import Iterable, Iterator
+from typing import ClassVar
 
-from .sequence import Sequence
+from ..messages import SchedulerSettings
+from .adapters import Adapter
+from .queue import WaitingQueue
+from .sequence import Sequence, SequenceState
+
+OVERHEAD_SECONDS = 0.5
+"""S-LoRA's allowance between admission and first token."""
+SMOOTHING = 0.7
+"""The weight of the newest value in S-LoRA's moving averages."""
 
 
-class Policy(Protocol):
-    """`order` gets the waiting sequences by arrival, oldest first."""
+class Policy:
+    """What the scheduler asks and tells. `order` must not change the queue; it is read no further
+    than there is room, so a lazy one costs only what is admitted."""
 
-    def order(self, waiting: ListLike[Sequence]) -> Iterable[Sequence]: ...
+    counts_tokens: ClassVar[bool] = False
+    """Whether `on_tokens` is to be called."""
+    merges: ClassVar[bool] = False
+    """Whether it ever has a `merge_target`."""
+    max_running = 1
+    """Set by the scheduler: how many requests a batch holds."""
+    merge_target: Adapter | None = None
+    """The adapter that the workers should keep merged into a copy of the weights."""
+    held_back = "behind another in the queue"
+    """Why those wait whom the last `order` did not offer."""
+
+    def __init__(self, settings: SchedulerSettings) -> None:
+        self.configure(settings)
+
+    def configure(self, settings: SchedulerSettings) -> None:
+        """New numbers for the same policy; what it has learnt stays."""
+
+    def order(self, queue: WaitingQueue, running: list[Sequence]) -> Iterable[Sequence]:
+        """Whom to try to admit, in turn. A sequence is RUNNING when the next is asked for, or it
+        could not be admitted."""
+        raise NotImplementedError
+
+    def on_arrival(self, sequence: Sequence, queue: WaitingQueue) -> None:
+        """It is about to enter the queue: new, or preempted."""
+
+    def on_leave(self, sequence: Sequence, queue: WaitingQueue) -> None:
+        """It has left the queue: admitted where its state is RUNNING, else ended."""
+
+    def on_tokens(self, sequences: Iterable[Sequence]) -> None:
+        """Each of these got a token more."""
+
+    def overdue(self, queue: WaitingQueue, now: float) -> list[tuple[Sequence, str]]:
+        """Those that are to be ended unserved, and the reason for their clients."""
+        return []
 
 
-class FirstComeFirstServed:
+class FirstComeFirstServed(Policy):
     """Oldest first (S-LoRA's default queue)."""
 
-    def order(self, waiting: ListLike[Sequence]) -> Iterable[Sequence]:
-        return iter(waiting)
+    def order(self, queue: WaitingQueue, running: list[Sequence]) -> Iterable[Sequence]:
+        return iter(queue)
 
 
-class LastInFirstOut:
+class LastInFirstOut(Policy):
     """Newest first: under overload those who just came are still served in time."""
 
-    def order(self, waiting: ListLike[Sequence]) -> Iterable[Sequence]:
-        return reversed(waiting)
+    def order(self, queue: WaitingQueue, running: list[Sequence]) -> Iterable[Sequence]:
+        return reversed(queue)
 
 
-POLICIES: dict[str, type[Policy]] = {
-    "fcfs": FirstComeFirstServed,
-    "lifo": LastInFirstOut,
-}
+class Cluster(Policy):
+    """S-LoRA's adapter clustering: oldest first until a batch has d different adapters
+    (`batch_num_adapters`); then those whose adapter is in it, oldest first; then the others, oldest
+    first. So d is a preference, not a cap. The base model is no adapter and always in it."""
+
+    def configure(self, settings: SchedulerSettings) -> None:
+        self._most = max(1, settings.batch_num_adapters)
+
+    def order(self, queue: WaitingQueue, running: list[Sequence]) -> Iterator[Sequence]:
+        inside = {s.adapter.name for s in running if s.adapter.name}
+        line = iter(queue)
+        while len(inside) < self._most:
+            if (sequence := next(line, None)) is None:
+                return
+            yield sequence
+            if sequence.state is SequenceState.RUNNING and sequence.adapter.name:
+                inside.add(sequence.adapter.name)
+        rest = list(line)
+        clients = {"", *inside}
+        yield from (s for s in rest if s.adapter.name in clients)
+        yield from (s for s in rest if s.adapter.name not in clients)
+
+
+class EarlyAbort(Policy):
+    """S-LoRA's admission control: who has waited so long that its first token would come after
+    `slo_seconds` is ended, with the reason; when more come than are served, the newest goes first,
+    since the oldest would be late anyway.
+
+    With a = arrivals since the last admission, b = requests admitted then, both averaged as
+    x' = 0.7 new + 0.3 x, it is newest first while a >= max(b, 1). S-LoRA rounds both down at every
+    try, and so never sees less than one arrival a try; these are averaged from admission to
+    admission and not rounded, which is the same rate however often admission is tried.
+    """
+
+    def __init__(self, settings: SchedulerSettings) -> None:
+        super().__init__(settings)
+        self._arrived = self._admitted = 0
+        self._arrivals = 0.0
+        self._batch = self._batch_before = 1.0
+
+    def configure(self, settings: SchedulerSettings) -> None:
+        self._slo = settings.slo_seconds
+
+    def order(self, queue: WaitingQueue, running: list[Sequence]) -> Iterator[Sequence]:
+        arrivals = SMOOTHING * self._arrived + (1 - SMOOTHING) * self._arrivals
+        self._admitted = 0
+        yield from reversed(queue) if arrivals >= self._batch else queue
+
+    def on_arrival(self, sequence: Sequence, queue: WaitingQueue) -> None:
+        self._arrived += 1
+
+    def on_leave(self, sequence: Sequence, queue: WaitingQueue) -> None:
+        if sequence.state is not SequenceState.RUNNING:
+            return
+        if not self._admitted:  # the first of a pass: a time between admissions has ended
+            self._arrivals = SMOOTHING * self._arrived + (1 - SMOOTHING) * self._arrivals
+            self._arrived = 0
+            self._batch_before = self._batch
+        self._admitted += 1
+        self._batch = max(SMOOTHING * self._admitted + (1 - SMOOTHING) * self._batch_before, 1.0)
+
+    def overdue(self, queue: WaitingQueue, now: float) -> list[tuple[Sequence, str]]:
+        late: list[tuple[Sequence, str]] = []
+        for sequence in queue if queue and self._is_late(queue.oldest, now) else ():
+            if not self._is_late(sequence, now):
+                break
+            if sequence.first_token_at is None:  # one that was preempted has met it
+                waited = now - sequence.request.arrived_at + OVERHEAD_SECONDS
+                word = f"aborted: would start after {waited:.1f} s, --slo-seconds is {self._slo:g}"
+                late.append((sequence, word))
+        return late
+
+    def _is_late(self, sequence: Sequence, now: float) -> bool:
+        return now - sequence.request.arrived_at + OVERHEAD_SECONDS >= self._slo
+
+
+class VirtualTokenCounter(Policy):
+    """Fair shares among clients (Sheng et al., OSDI 2024): each has a counter of what it was given,
+    and the one with the least is admitted next.
+
+    Admission of a prompt of n tokens: c_u += w_p n / weight_u, once in a request's life. Each
+    output token: c_u += w_q / weight_u. When u has nobody waiting and one arrives: c_u = max(c_u,
+    min of c_v over clients v that wait), or where nobody waits max(c_u, c of who left the queue
+    last): who was idle saves nothing up.
+
+    Bound (their lemma): the counters of any two clients that wait differ by at most max(w_p L, w_q
+    M) / least weight, with L the longest prompt and M the tokens that the pool holds; so two
+    clients that always wait are given service that differs by at most twice that, however long. It
+    holds while no adapter is in the way: who waits for one lets others pass.
+    """
+
+    INPUT_WEIGHT, OUTPUT_WEIGHT = 1.0, 2.0
+    counts_tokens = True
+
+    def __init__(self, settings: SchedulerSettings) -> None:
+        self.counters: dict[str, float] = {}
+        self._left_last = ""
+        super().__init__(settings)
+
+    def configure(self, settings: SchedulerSettings) -> None:
+        self._weights = {weight.name: weight.weight for weight in settings.weights}
+        self._costs: dict[str, float] = {}
+
+    def order(self, queue: WaitingQueue, running: list[Sequence]) -> Iterator[Sequence]:
+        heap = []
+        for client in queue.clients():
+            if first := queue.first_of(client):
+                heap.append((self.counters.get(client, 0.0), first.age, client))
+        heapq.heapify(heap)
+        while heap:
+            client = heap[0][2]
+            first = queue.first_of(client)
+            assert first is not None
+            yield first
+            if first.state is not SequenceState.RUNNING:
+                heapq.heappop(heap)  # it waits for its adapter; so do all of this client
+            elif following := queue.first_of(client):
+                heapq.heapreplace(heap, (self.counters[client], following.age, client))
+            else:
+                heapq.heappop(heap)
+
+    def on_arrival(self, sequence: Sequence, queue: WaitingQueue) -> None:
+        client = sequence.adapter.name
+        if queue.first_of(client):
+            return
+        least = min((self.counters.get(other, 0.0) for other in queue.clients()), default=None)
+        if least is None:
+            least = self.counters.get(self._left_last, 0.0)
+        self.counters[client] = max(self.counters.get(client, 0.0), least)
+
+    def on_leave(self, sequence: Sequence, queue: WaitingQueue) -> None:
+        client = sequence.adapter.name
+        self._left_last = client
+        if sequence.state is SequenceState.RUNNING and not sequence.is_charged:
+            sequence.is_charged = True
+            self._charge(client, self.INPUT_WEIGHT * sequence.num_prompt)
+
+    def on_tokens(self, sequences: Iterable[Sequence]) -> None:
+        counters, costs = self.counters, self._costs
+        for sequence in sequences:
+            client = sequence.adapter.name
+            cost = costs.get(client)
+            if cost is None:
+                cost = costs[client] = self.OUTPUT_WEIGHT / self._weights.get(client, 1.0)
+            counters[client] = counters.get(client, 0.0) + cost
+
+    def _charge(self, client: str, service: float) -> None:
+        weight = self._weights.get(client, 1.0)
+        self.counters[client] = self.counters.get(client, 0.0) + service / weight

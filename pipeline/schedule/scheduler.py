@@ -6,10 +6,10 @@ the workers hold only what a batch told them and may be rebuilt from here.
 
 from __future__ import annotations
 
-import bisect
 import sys
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from ..messages import (
@@ -21,12 +21,18 @@ from ..messages import (
     PageOwner,
     PoolMap,
     Request,
+    SchedulerSettings,
     StreamToken,
     Tokens,
 )
+from ..spans import no_span
 from .adapters import Adapter, AdapterRegistry
 from .block_pool import BlockPool, OutOfPages
-from .policies import POLICIES, Policy
+from .choice import make_policy
+from .demand import Demand
+from .pets import LatencyTable
+from .plan import Decision, Plan
+from .queue import WaitingQueue
 from .residency import Residency
 from .sequence import Sequence, SequenceState
 
@@ -34,6 +40,8 @@ CHUNK_TOKENS = 192
 """A step of an 8B model with so many prompt tokens takes less than twice what its decode rows
 alone take, though the prompt be long (kernels/NOTES.md), so it never stalls running streams."""
 MOST_OWNERS = (1 << 16) - 1
+MOST_PASSED = 256
+"""So many that wait for their adapters are passed in a step; then whoever is left stands behind."""
 PATIENCE_SECONDS = 2.0
 """So long a request whose adapter finds no room lets younger ones pass; then they wait behind it,
 and what they hold runs dry."""
@@ -66,25 +74,78 @@ class Scheduler:
     past a stop is thrown away in `accept`.
     """
 
-    def __init__(self, registry: AdapterRegistry, *, policy: str) -> None:
+    def __init__(
+        self,
+        registry: AdapterRegistry,
+        *,
+        policy: str = "fcfs",
+        settings: SchedulerSettings | None = None,
+        table: LatencyTable | None = None,
+        prefetch: bool = True,
+        span: Callable[..., AbstractContextManager[object]] = no_span,
+    ) -> None:
+        """`settings` name a policy and its numbers; `policy` alone takes the usual ones. `table` is
+        what `pets` reckons with. `prefetch`: adapters are loaded when a request for them arrives;
+        else when it could be admitted. `span` opens a named time span."""
         self.registry = registry
-        self.policy: Policy = POLICIES[policy]()
+        self._prefetch, self._span = prefetch, span
+        self.settings = settings or SchedulerSettings(policy=policy)
+        self._table = table or LatencyTable()
+        self.policy = make_policy(self.settings, self._table)
         self.limits = Limits()
         self.pool = BlockPool(0, self.limits.page_size)
         self.residency = Residency(registry)
         self.epoch = 0
         self.step = 0
-        self.waiting: list[Sequence] = []
+        self.waiting = WaitingQueue()
         self.running: list[Sequence] = []
         self.preemptions = 0
         self.prefill_tokens = 0
         self.decode_tokens = 0
         self.ended: list[Sequence] = []
         """Whose last token came in the last `accept`."""
+        self.refused: list[tuple[Sequence, str]] = []
+        """Whom the policy has ended, and why; for the caller to tell and to clear."""
+        self.decisions: list[Decision] | None = None
+        """Filled by `next_batch` where it is a list; for the caller to read and to clear."""
         self._by_request: dict[str, Sequence] = {}
         self._by_number: dict[int, Sequence] = {}
         self._next_number = 0
         self._release: list[int] = []
+        self._pass = 0
+        """Counts passes over the queue."""
+        self._behind = ""
+        """Why those wait whom the last pass did not come to."""
+        self._may_differ = True
+        """Whether a pass over the queue may find what the last one did not."""
+        self._steps_since_admission = 0
+
+    # -- the policy
+
+    def set_policy(self, settings: SchedulerSettings) -> None:
+        """Decides by these settings from the next step on. A policy that stays keeps what it has
+        learnt; a new one is told of all who wait."""
+        if settings.policy == self.settings.policy:
+            self.policy.configure(settings)
+        else:
+            self.policy = make_policy(settings, self._table)
+            self.policy.max_running = self.limits.max_running
+            empty = WaitingQueue()
+            for sequence in self.waiting:
+                self.policy.on_arrival(sequence, empty)
+                empty.add(sequence)
+        self.settings = settings
+        self.reconsider()
+
+    def use_table(self, table: LatencyTable) -> None:
+        """What `pets` reckons with from now on."""
+        self._table = table
+        self.policy = make_policy(self.settings, table)
+
+    def reconsider(self) -> None:
+        """Something outside has changed (an adapter, the settings): the next step looks through the
+        queue again."""
+        self._may_differ = True
 
     # -- the workers' limits
 
@@ -96,9 +157,11 @@ class Scheduler:
             sequence.in_flight = 0  # nobody will answer what the old workers were asked
         self.epoch = epoch
         self.limits = limits
+        self.policy.max_running = limits.max_running
         self.pool = BlockPool(limits.num_pages, limits.page_size)
         self._release.clear()
         self.residency.reset(epoch, self.pool)
+        self.reconsider()
 
     # -- requests
 
@@ -111,6 +174,10 @@ class Scheduler:
     def sequences(self) -> Iterator[Sequence]:
         """All live sequences, in no particular order."""
         return iter(self._by_request.values())
+
+    def is_live(self, number: int) -> bool:
+        """Whether a sequence of this number has not ended."""
+        return number in self._by_number
 
     def check_length(self, request: Request) -> None:
         """Raises `Overlong` where no state of the pool could ever hold the request, and
@@ -149,8 +216,9 @@ class Scheduler:
         self.registry.touch(adapter)
         adapter.tally.requests += 1
         adapter.tally.prompt_tokens += sequence.num_prompt
-        need = self._worst_case().with_candidate(*_size(sequence))
-        self.residency.wait(adapter, need, unwanted=True)  # prefetch
+        if self._prefetch and adapter.state is AdapterState.HOST:
+            need = self._worst_case().with_candidate(*_size(sequence))
+            self.residency.wait(adapter, need, unwanted=True)
         return sequence
 
     def finish(self, request_id: str) -> Sequence | None:
@@ -170,20 +238,30 @@ class Scheduler:
         else:
             self.waiting.remove(sequence)
             sequence.adapter.waiting -= 1
+        was_waiting = sequence.state is SequenceState.WAITING
         sequence.state = SequenceState.FINISHED
+        if was_waiting:
+            self.policy.on_leave(sequence, self.waiting)
+        self.reconsider()
         return sequence
 
     # -- steps
 
     def next_batch(self, now: float = 0.0) -> Batch | None:
         """The next step, or None where nothing can be computed now. What `residency` orders goes
-        before it."""
-        budget = self._prompt_budget()
-        plan = Plan(budget)
-        for sequence in list(self.running):
+        before it, and whom the policy gives up is in `refused`."""
+        for sequence, reason in self.policy.overdue(self.waiting, now):
+            self.finish(sequence.request.request_id)
+            self.refused.append((sequence, reason))
+        plan = Plan()
+        num_decoding = self._schedule_decodes(plan)
+        budget = plan.budget = self._prompt_budget(num_decoding)
+        for sequence in plan.others:
             if sequence.state is SequenceState.RUNNING:  # not preempted for one before it
                 self._schedule(sequence, plan)
-        self._admit(plan, now)
+        if self.waiting:
+            with self._span("gen_new_batch_{}", len(self.waiting)):
+                self._admit(plan, now)
         if self.residency.trials:
             self.residency.start_trials(self.kv_pages_at_worst())
         if not plan.rows:
@@ -197,13 +275,39 @@ class Scheduler:
         )
         self._release.clear()
         self.step += 1
+        self._steps_since_admission = 0 if plan.admissions else self._steps_since_admission + 1
         self.prefill_tokens += budget - plan.budget
         return batch
 
-    def _prompt_budget(self) -> int:
+    def _schedule_decodes(self, plan: Plan) -> int:
+        """Rows of those that decode into a page they have, which is nearly all of nearly every
+        step; the rest are left in `plan.others`. How many decode."""
+        rows, sampling, others = plan.rows, plan.sampling, plan.others
+        page_size = self.limits.page_size
+        num_decoding = 0
+        for sequence in self.running:
+            done = sequence.num_scheduled
+            if done < sequence.num_prompt:
+                others.append(sequence)
+                continue
+            num_decoding += 1
+            length = len(sequence.token_ids) + sequence.in_flight
+            if length >= sequence.max_length and length - done <= 1:
+                continue  # its last token is on its way
+            if length - done == 1 and done < len(sequence.pages) * page_size:
+                sequence.num_scheduled = length
+                sequence.in_flight += 1
+                number = sequence.number
+                sampling.add(number)
+                rows[number] = sequence.decode_row
+            else:
+                others.append(sequence)
+        self.decode_tokens += len(rows)
+        return num_decoding
+
+    def _prompt_budget(self, decoding: int) -> int:
         """Prompt tokens that the next step may compute: few while others decode, or twice as many
         as decode, whose step takes its time anyway."""
-        decoding = sum(s.num_scheduled >= s.num_prompt for s in self.running)
         most = self.limits.max_prefill_tokens
         return min(most, max(self.limits.chunk_tokens, 2 * decoding)) if decoding else most
 
@@ -264,26 +368,39 @@ class Scheduler:
         The worst case over the whole life of all running sequences must fit beside the adapters,
         so that preemption stays the exception: it is needed only because a sequence that is still
         in its prompt does not advance in step with the others, which the formula assumes.
+
+        A pass ends with the first that does not fit; whoever stands behind it is not touched. Where
+        the batch was full and nothing has changed since, there is none.
         """
-        if not self.waiting:
+        if self.running and not self._may_differ:
+            return
+        patience = self.settings.max_wait_tokens
+        if self.running and self._steps_since_admission < patience:
+            return
+        self._may_differ = False
+        self._pass += 1
+        self._behind = ""
+        if len(self.running) >= self.limits.max_running:
+            self._say_full(plan)
             return
         demand = self._worst_case()
-        blocked = ""
         shortages: list[tuple[int, int]] = []
         is_first = True
-        for sequence in list(self.policy.order(self.waiting)):
-            if blocked:
-                sequence.reason = blocked
-            elif sequence.in_flight:
+        passed = 0
+        cap = self.settings.max_per_adapter
+        for sequence in self.policy.order(self.waiting, self.running):
+            sequence.examined = self._pass
+            adapter, need = sequence.adapter, 0
+            if sequence.in_flight:
                 sequence.reason = "its last step is still out"
-            elif len(self.running) >= self.limits.max_running:
-                sequence.reason = f"batch is full: {self.limits.max_running} requests run"
-                blocked = "behind another: batch is full"
             elif plan.budget <= 0:
-                sequence.reason = blocked = "prompt tokens of this step are spent"
+                sequence.reason = self._behind = "prompt tokens of this step are spent"
+                self._may_differ = True
+            elif cap and adapter.running >= cap and adapter.name:
+                sequence.reason = f"adapter {adapter.name} runs {cap}, --max-per-adapter"
+                passed += 1
             else:
                 need = demand.with_candidate(*_size(sequence))
-                adapter = sequence.adapter
                 # The first that lacks its adapter may take the pages of one that others wait for;
                 # if all might, a thousand waiting requests would take them from each other.
                 wait = self.residency.wait(
@@ -293,19 +410,75 @@ class Scheduler:
                 if wait:
                     # Others pass it, for a while: they do not need what it waits for.
                     sequence.reason = wait
+                    self._may_differ = True
+                    passed += 1
                     is_old = now - sequence.request.arrived_at > PATIENCE_SECONDS
                     if is_old and adapter.state is AdapterState.HOST and self._can_fit(sequence):
-                        blocked = f"behind an older request: {wait}"
-                    continue
-                soon = self.pool.pages_for(min(sequence.length, plan.budget))
-                idle = (a for a in self.registry.idle() if a is not adapter)
-                if not self.residency.make_room(soon, need, idle):
+                        self._behind = f"behind an older request: {wait}"
+                else:
+                    soon = self.pool.pages_for(min(sequence.length, plan.budget))
+                    idle = (a for a in self.registry.idle() if a is not adapter)
+                    tokens = need * self.pool.page_size
+                    with self._span("can add new req, need_max_token_num_{}", tokens):
+                        has_room = self.residency.make_room(soon, need, idle)
+                    if has_room:
+                        demand.add(*_size(sequence))
+                        self._note(sequence, plan, need, is_admitted=True)
+                        with self._span("_merge_batch"):
+                            self._start(sequence, plan)
+                        if len(self.running) >= self.limits.max_running:
+                            break
+                        continue
                     room = self.pool.total - self.pool.adapters
                     sequence.reason = f"no KV pages: {need} at worst, {room} in all"
-                    blocked = "behind another: no KV pages" if self._can_fit(sequence) else ""
-                    continue
-                demand.add(*_size(sequence))
-                self._start(sequence, plan)
+                    self._behind = "behind another: no KV pages" if self._can_fit(sequence) else ""
+                    self._may_differ = True  # with every token of the others it needs less
+            self._note(sequence, plan, need, is_admitted=False)
+            if passed >= MOST_PASSED:
+                self._behind = f"behind {passed} that wait for their adapters"
+            if self._behind:
+                break
+        if self.waiting and len(self.running) >= self.limits.max_running:
+            self._say_full(plan)
+
+    def _say_full(self, plan: Plan) -> None:
+        """The reason for all who wait: a full batch is not held against the policy's order."""
+        oldest = self.waiting.oldest
+        oldest.reason = f"batch is full: {self.limits.max_running} requests run"
+        oldest.examined = self._pass
+        self._behind = "behind another: batch is full"
+        self._note(oldest, plan, 0, is_admitted=False)
+
+    def _note(self, sequence: Sequence, plan: Plan, need: int, *, is_admitted: bool) -> None:
+        """Writes a decision down, where somebody wants to read it and it is not the last one."""
+        if self.decisions is None or (not is_admitted and sequence.noted == sequence.reason):
+            return
+        sequence.noted = sequence.reason
+        adapter = sequence.adapter
+        own = 0 if adapter.info is None or adapter.pages else adapter.info.pages
+        self.decisions.append(
+            Decision(
+                request=sequence.request.request_id,
+                is_admitted=is_admitted,
+                held=sequence.length,
+                remaining=sequence.remaining,
+                need=need,
+                free=self.pool.free,
+                kv=self.pool.kv,
+                adapters=self.pool.adapters,
+                adapter_pages=own,
+                total=self.pool.total,
+                budget=plan.budget,
+                running=len(self.running),
+                reason="" if is_admitted else sequence.reason,
+            )
+        )
+
+    def reason_of(self, sequence: Sequence) -> str:
+        """Why it waits."""
+        if sequence.examined == self._pass:
+            return sequence.reason
+        return self._behind or self.policy.held_back
 
     def _can_fit(self, sequence: Sequence) -> bool:
         """It could once it came; adapters pinned since may keep it out, then it blocks nobody."""
@@ -313,16 +486,18 @@ class Scheduler:
 
     def _worst_case(self) -> Demand:
         """What all running sequences may come to need, and verifications hold."""
-        demand = Demand(self.pool.page_size)
+        entries = []
         for sequence in self.running:
-            demand.add(*_size(sequence))
+            length = len(sequence.token_ids) + sequence.in_flight
+            entries.append((length, sequence.max_length - length))
+        demand = Demand(self.pool.page_size, entries)
         if held := self.residency.trial_pages:
             demand.add(held * self.pool.page_size, 0)
         return demand
 
     def kv_pages_at_worst(self) -> int:
         """Pages that all running sequences and verifications may come to need."""
-        return self._worst_case().with_candidate(0, 0)
+        return self._worst_case().pages
 
     # -- sequences that start and stop
 
@@ -331,6 +506,9 @@ class Scheduler:
         self.running.append(sequence)
         sequence.state = SequenceState.RUNNING
         adapter = sequence.adapter
+        params = sequence.request.params
+        eos = frozenset() if params.ignore_eos else self.limits.eos_token_ids
+        sequence.stops = eos.union(params.stop_token_ids)
         adapter.waiting -= 1
         adapter.running += 1
         plan.admissions.append(
@@ -338,10 +516,12 @@ class Scheduler:
                 sequence.number,
                 tuple(sequence.token_ids),
                 sequence.num_prompt,
-                sequence.request.params,
+                params,
                 None if adapter is self.registry.base else adapter.key,
             )
         )
+        self.policy.on_leave(sequence, self.waiting)
+        self.reconsider()  # of what the policy did not offer now, it may offer some after that
         self._schedule(sequence, plan)
 
     def _requeue(self, sequence: Sequence, reason: str) -> None:
@@ -352,9 +532,11 @@ class Scheduler:
         self._queue(sequence, reason)
 
     def _queue(self, sequence: Sequence, reason: str) -> None:
-        sequence.reason = reason
-        bisect.insort(self.waiting, sequence, key=lambda s: s.request.arrived_at)
+        sequence.reason, sequence.examined = reason, self._pass
+        self.policy.on_arrival(sequence, self.waiting)
+        self.waiting.add(sequence)
         sequence.adapter.waiting += 1
+        self.reconsider()
 
     # -- tokens
 
@@ -364,46 +546,45 @@ class Scheduler:
         A token of a sequence that has ended meanwhile was sampled past its stop: discarded.
         """
         accepted: list[StreamToken] = []
+        served: list[Sequence] = []
         self.ended.clear()
         for sampled in tokens.tokens:
             sequence = self._by_number.get(sampled.sequence)
             if sequence is None:
                 continue
+            token_id, token_ids = sampled.token_id, sequence.token_ids
             sequence.in_flight -= 1
-            sequence.token_ids.append(sampled.token_id)
+            token_ids.append(token_id)
             if sequence.first_token_at is None:
                 sequence.first_token_at = now
             sequence.adapter.tally.output_tokens += 1
-            finish_reason = self._finish_reason(sequence, sampled.token_id)
+            served.append(sequence)
+            length, finish_reason = len(token_ids), None
+            if token_id in sequence.stops:
+                finish_reason = "stop"
+            elif length >= sequence.max_length:
+                finish_reason = "length"
+            request_id = sequence.request.request_id
+            index = length - sequence.num_prompt - 1
             accepted.append(
-                StreamToken(
-                    sequence.request.request_id,
-                    sequence.num_output - 1,
-                    sampled.token_id,
-                    sampled.logprobs,
-                    finish_reason,
-                )
+                StreamToken(request_id, index, token_id, sampled.logprobs, finish_reason)
             )
             if finish_reason:
-                self.finish(sequence.request.request_id)
+                with self._span("_filter_runing_batch ..."):
+                    self.finish(request_id)
                 self.ended.append(sequence)
+            elif sequence.state is SequenceState.WAITING:
+                self.reconsider()  # preempted with a step out, which is back now
+        if self.policy.counts_tokens:
+            self.policy.on_tokens(served)
         return accepted
-
-    def _finish_reason(self, sequence: Sequence, token_id: int) -> str | None:
-        params = sequence.request.params
-        if token_id in params.stop_token_ids:
-            return "stop"
-        if token_id in self.limits.eos_token_ids and not params.ignore_eos:
-            return "stop"
-        if sequence.num_output >= params.max_tokens:
-            return "length"
-        return None
 
     # -- what others look at
 
     def view(self, now: float) -> BatchView:
         """Running first, then waiting by arrival."""
-        return BatchView(now, tuple(s.view() for s in (*self.running, *self.waiting)))
+        running = (s.view("") for s in self.running)
+        return BatchView(now, (*running, *(s.view(self.reason_of(s)) for s in self.waiting)))
 
     def pool_map(self, now: float) -> PoolMap:
         """Who has each page."""
@@ -446,44 +627,3 @@ def _mark(owner_of: array[int], pages: Iterable[int], owner: int) -> None:
 def _size(sequence: Sequence) -> tuple[int, int]:
     """(tokens held, tokens to come) for `Demand`."""
     return sequence.length, sequence.remaining
-
-
-class Plan:
-    """One step in the making."""
-
-    def __init__(self, budget: int) -> None:
-        self.budget = budget
-        """Prompt tokens that may still be computed in this step."""
-        self.rows: dict[int, BatchRow] = {}
-        self.admissions: list[Admission] = []
-        self.sampling: set[int] = set()
-        """Sequences whose row samples a token."""
-
-
-class Demand:
-    """Worst-case page demand of sequences that advance together (S-LoRA's admission test).
-
-    With h_i tokens held and l_i still to come, sorted by l descending, demand peaks at the
-    moments a sequence ends: need = max_k ( k * l_k + sum_{i<=k} h_i ) tokens, here in pages of P
-    tokens, each sequence wasting at most P-1 tokens of its last page:
-    pages = max_k ceil( (k * (l_k + P - 1) + sum_{i<=k} h_i) / P ).
-    """
-
-    def __init__(self, page_size: int) -> None:
-        self._page_size = page_size
-        self._entries: list[tuple[int, int]] = []  # (-l, h), so ascending is l descending
-
-    def add(self, held: int, remaining: int) -> None:
-        bisect.insort(self._entries, (-remaining, held))
-
-    def with_candidate(self, held: int, remaining: int) -> int:
-        """Pages needed at worst if this one joined."""
-        candidate = (-remaining, held)
-        at = bisect.bisect(self._entries, candidate)
-        slack = self._page_size - 1
-        peak = total_held = 0
-        entries = (*self._entries[:at], candidate, *self._entries[at:])
-        for count, (negative_remaining, tokens) in enumerate(entries, start=1):
-            total_held += tokens
-            peak = max(peak, total_held + count * (slack - negative_remaining))
-        return -(-peak // self._page_size)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 
-from ..messages import Request, RequestView
+from ..messages import BatchRow, Request, RequestView
 from .adapters import Adapter
 
 
@@ -29,12 +29,25 @@ class Sequence:
         self.number = number
         self.token_ids: list[int] = list(request.prompt_ids)
         self.num_prompt = len(request.prompt_ids)
+        self.max_length = self.num_prompt + request.params.max_tokens
+        self.age = (request.arrived_at, number)
+        """What is older comes first; no two are equal."""
         self.num_scheduled = 0
         self.in_flight = 0
         self.pages: list[int] = []
         self.state = SequenceState.WAITING
         self.reason = "queued"
+        self.examined = 0
+        """The pass of admission that `reason` is of."""
+        self.noted = ""
+        """The reason last written down."""
         self.first_token_at: float | None = None
+        self.is_charged = False
+        """Its prompt was paid for by its client, under a policy that counts."""
+        self.stops: frozenset[int] = frozenset()
+        """Tokens that end it."""
+        self.decode_row = BatchRow(number, 1)
+        """Its row of every step but those that need a page."""
 
     @property
     def length(self) -> int:
@@ -48,7 +61,7 @@ class Sequence:
     @property
     def remaining(self) -> int:
         """Tokens that may still be asked for."""
-        return self.request.params.max_tokens - self.num_output - self.in_flight
+        return self.max_length - len(self.token_ids) - self.in_flight
 
     @property
     def pending(self) -> int:
@@ -61,7 +74,8 @@ class Sequence:
         self.num_scheduled = 0
         self.state = SequenceState.WAITING
 
-    def view(self) -> RequestView:
+    def view(self, reason: str) -> RequestView:
+        """With the reason why it waits."""
         if self.state is SequenceState.WAITING:
             phase = "waiting"
         else:
@@ -70,7 +84,7 @@ class Sequence:
             request_id=self.request.request_id,
             adapter=self.request.adapter,
             phase=phase,
-            reason=self.reason if self.state is SequenceState.WAITING else "",
+            reason=reason if self.state is SequenceState.WAITING else "",
             arrived_at=self.request.arrived_at,
             first_token_at=self.first_token_at,
             num_prompt=self.num_prompt,

@@ -1,0 +1,209 @@
+"""`loraconsole bench compare A.jsonl B.jsonl`: results side by side, as a table and as bars.
+
+Each server of each file is a side; the first is what the others are held against. Medians over
+rounds; loads that a side lacks are named. Reads files, asks nobody.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ..pipeline.figures import Result
+from ..pipeline.results import Row, RunConfig, describe, read_rows
+from . import plot, units
+
+BAR = 48
+"""Cells of the longest bar."""
+
+
+class Metric(NamedTuple):
+    """A figure of a `Result` and the way in which it is better; None: neither."""
+
+    field: str
+    label: str
+    more_is_better: bool | None
+
+
+METRICS = (
+    Metric("throughput", "requests/s", True),
+    Metric("strip_throughput", "requests/s, stripped", True),
+    Metric("tokens_s", "tokens/s", True),
+    Metric("decode_tokens_s", "decode tokens/s", True),
+    Metric("latency_s", "latency s", False),
+    Metric("per_token_latency_s", "latency s a token", False),
+    Metric("per_output_token_latency_s", "latency s an output token", False),
+    Metric("ttft_ms", "TTFT ms", False),
+    Metric("ttft_ms_p50", "TTFT ms p50", False),
+    Metric("ttft_ms_p90", "TTFT ms p90", False),
+    Metric("ttft_ms_p99", "TTFT ms p99", False),
+    Metric("inter_token_ms_p50", "inter-token ms p50", False),
+    Metric("inter_token_ms_p99", "inter-token ms p99", False),
+    Metric("slo_attainment", "SLO attainment", True),
+    Metric("satisfaction", "satisfaction", True),
+    Metric("satisfaction_p10", "satisfaction p10", True),
+    Metric("satisfaction_p50", "satisfaction p50", True),
+    Metric("jain", "Jain index", True),
+    Metric("counter_gap", "VTC counter gap", False),
+    Metric("aborted", "aborted", False),
+    Metric("errors", "errors", False),
+    Metric("late_ms_max", "client late ms", False),
+    Metric("requests", "requests", None),
+)
+FIELDS = tuple(metric.field for metric in METRICS)
+SHOWN = ("throughput", "tokens_s", "ttft_ms_p50", "ttft_ms_p99", "inter_token_ms_p50")
+SHOWN_CLOSED = ("decode_tokens_s", "errors")
+SHOWN_OPEN = ("slo_attainment", "satisfaction", "counter_gap", "aborted", "errors")
+
+
+class Side(NamedTuple):
+    """One server of one file: its results by load."""
+
+    name: str
+    results: dict[str, list[Result]]
+
+    def median(self, load: str, field: str) -> float | None:
+        """Over the rounds; None where it was not measured."""
+        values = [getattr(result, field) for result in self.results.get(load, ())]
+        known = [value for value in values if value is not None]
+        return statistics.median(known) if known else None
+
+
+def main(flags: list[str]) -> int:
+    """Exit status 0; 1 where no load is common to two sides."""
+    parser = argparse.ArgumentParser("loraconsole bench compare", description=__doc__)
+    parser.add_argument("files", type=Path, nargs="+", metavar="FILE", help="of bench --out")
+    parser.add_argument(
+        "--metric", choices=FIELDS, action="append", metavar="NAME", help=", ".join(FIELDS)
+    )
+    parser.add_argument("--all", action="store_true", help="every metric")
+    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    given = parser.parse_args(flags)
+    rows = {path: read_rows(path) for path in given.files}
+    sides = make_sides(rows)
+    configs = {row.config.load_key(): row.config for own in rows.values() for row in own}
+    common = [load for load in configs if sum(load in side.results for side in sides) > 1]
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    if not common:
+        told = "; ".join(f"{side.name}: {_loads(side, configs)}" for side in sides)
+        print(f"loraconsole bench compare: no load was run twice: {told}", file=sys.stderr)
+        return 1
+    is_open = any(configs[load].concurrency is None for load in common)
+    usual = SHOWN + (SHOWN_OPEN if is_open else SHOWN_CLOSED)
+    wanted = given.metric or (FIELDS if given.all else usual)
+    if given.json:
+        print(json.dumps([_document(sides, load, configs[load]) for load in common]))
+        return 0
+    for load in common:
+        console.print(Text(describe(configs[load]), style="bold"))
+        console.print(make_table(sides, load, wanted))
+        console.print()
+    first = METRICS[FIELDS.index(wanted[0])]
+    console.print(Text(f"{first.label}\n", style="bold"), end="")
+    for line in bars(sides, [(load, describe(configs[load])) for load in common], first.field):
+        console.print(Text(line))
+    for side in sides:
+        missing = [load for load in configs if load not in side.results]
+        if missing:
+            names = "; ".join(describe(configs[load]) for load in missing)
+            console.print(Text(f"\nnot in {side.name}: {names}", style="yellow"), end="")
+    console.print()
+    return 0
+
+
+def _document(sides: list[Side], load: str, config: RunConfig) -> dict[str, Any]:
+    """Every median of every side that ran this load."""
+    medians = {
+        side.name: {field: side.median(load, field) for field in FIELDS}
+        for side in sides
+        if load in side.results
+    }
+    return {
+        "workload": config.workload,
+        "parameters": config.parameters,
+        "concurrency": config.concurrency,
+        "sides": medians,
+    }
+
+
+def _loads(side: Side, configs: dict[str, RunConfig]) -> str:
+    return ", ".join(describe(configs[load]) for load in side.results)
+
+
+def make_sides(rows: dict[Path, list[Row]]) -> list[Side]:
+    """A side for each server of each file, named by what tells it apart."""
+    found: dict[tuple[Path, str], Side] = {}
+    keys = dict.fromkeys((path, row.config.server) for path, own in rows.items() for row in own)
+    paths = Counter(path for path, _ in keys)
+    servers = Counter(server for _, server in keys)
+    for path, server in keys:
+        name = server
+        if servers[server] > 1:
+            name = path.stem if paths[path] == 1 else f"{path.stem}: {server}"
+        found[path, server] = Side(name, {})
+    for path, own in rows.items():
+        for row in own:
+            results = found[path, row.config.server].results
+            results.setdefault(row.config.load_key(), []).append(row.result)
+    return list(found.values())
+
+
+def make_table(sides: list[Side], load: str, fields: tuple[str, ...]) -> Table:
+    """A metric a row; for each side after the first what it has, as a multiple of the first's:
+    green where that is better, red where it is worse."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("")
+    for number, side in enumerate(sides):
+        table.add_column(side.name, justify="right")
+        if number:
+            table.add_column("ratio", justify="right")
+    for field in fields:
+        metric = METRICS[FIELDS.index(field)]
+        values = [side.median(load, field) for side in sides]
+        if all(value is None for value in values):
+            continue
+        cells = [Text(_number(values[0]))]
+        for value in values[1:]:
+            cells += [Text(_number(value)), _ratio(values[0], value, metric)]
+        table.add_row(metric.label, *cells)
+    return table
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return units.NOTHING
+    return f"{value:.4g}" if value < 10_000 else units.count(value)
+
+
+def _ratio(first: float | None, value: float | None, metric: Metric) -> Text:
+    if not first or value is None:
+        return Text("")
+    ratio = value / first
+    style = ""
+    if metric.more_is_better is not None and abs(ratio - 1) >= 0.02:
+        style = "green" if (ratio > 1) == metric.more_is_better else "red"
+    return Text(f"{ratio:.2f}x", style)
+
+
+def bars(sides: list[Side], loads: list[tuple[str, str]], field: str) -> list[str]:
+    """Every load's name, and below it a bar for each side that ran it, to one scale."""
+    values = [[side.median(load, field) for side in sides] for load, _ in loads]
+    top = plot.top_of(max((v for row in values for v in row if v is not None), default=0.0))
+    width = max(len(side.name) for side in sides)
+    lines = []
+    for (_, title), row in zip(loads, values, strict=True):
+        lines.append(title)
+        for side, value in zip(sides, row, strict=True):
+            if value is not None:
+                filled, rest = plot.gauge(value / top, BAR)
+                lines.append(f"  {side.name:<{width}} {filled}{rest} {_number(value)}")
+    return lines

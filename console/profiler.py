@@ -1,0 +1,196 @@
+"""`loraconsole profile` and `loraconsole spans`: recordings of a running pipeline, their totals.
+
+Knows the files that `pipeline/spans.py` writes, one a process in a directory a recording.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from ..pipeline.config import Config, OperatorError
+from ..pipeline.messages import SpansOrder, SpansReply, StartSpans, StopSpans
+from ..pipeline.spans import recording_name
+from . import units
+from .orders import order_id
+from .remote import Remote
+from .verbs import print_json, say
+
+# --- start, stop --------------------------------------------------------------------------------
+
+
+def profile(config: Config, given: argparse.Namespace) -> int:
+    """Starts or stops the spans of every process. Raises `OperatorError` where one is silent."""
+
+    async def order() -> dict[str, SpansReply]:
+        async with Remote(config) as remote:
+            return await remote.order_spans(make_order(given, remote.name))
+
+    replies = asyncio.run(order())
+    if silent := [name for name in config.process_names() if name not in replies]:
+        raise OperatorError(
+            f"no answer from {', '.join(silent)}", "is it still loading? see: loraconsole status"
+        )
+    if errors := [f"{reply.name} {reply.error}" for reply in replies.values() if reply.error]:
+        raise OperatorError("; ".join(errors), "see: loraconsole logs")
+    directories = {str(Path(reply.path).parent) for reply in replies.values() if reply.path}
+    count = sum(reply.spans for reply in replies.values())
+    where = ", ".join(sorted(directories))
+    if given.verb == "start":
+        text = f"recording to {where}"
+    else:
+        text = f"{count} spans in {where}; see: loraconsole spans" if where else "nothing recorded"
+    say(
+        {
+            "directories": sorted(directories),
+            "spans": count,
+            "processes": [msgspec.to_builtins(replies[name]) for name in config.process_names()],
+        },
+        text,
+        given.json,
+    )
+    return 0
+
+
+def make_order(given: argparse.Namespace, inbox: str) -> SpansOrder:
+    """What the command line asks for, to be answered to `inbox`."""
+    if given.verb == "stop":
+        return StopSpans(order=order_id(), reply_to=inbox)
+    return StartSpans(
+        order=order_id(),
+        reply_to=inbox,
+        recording=recording_name(time.time()),
+        layers=given.layers,
+        nvtx=given.nvtx,
+    )
+
+
+# --- totals -------------------------------------------------------------------------------------
+
+
+class Event(msgspec.Struct):
+    """A line of a file of spans: a span (ph X) or a lane's name (ph M). Microseconds."""
+
+    ph: str
+    name: str
+    cat: str = ""
+    dur: float = 0.0
+
+
+class Total(msgspec.Struct, frozen=True):
+    """All spans of one name in one process, milliseconds."""
+
+    process: str
+    name: str
+    count: int
+    total_ms: float
+    mean_ms: float
+    p50_ms: float
+    p99_ms: float
+
+
+def spans(config: Config, path: str | None, trace: str | None, as_json: bool) -> int:
+    """Prints totals by name, the largest first; `trace` makes one file of all of them."""
+    files = find_files(Path(path) if path else latest_recording(config.run_path))
+    found = sorted(totals(files), key=lambda total: -total.total_ms)
+    if trace:
+        write_trace(files, Path(trace))
+    if as_json:
+        print_json(found)
+    else:
+        _print_totals(found)
+    return 0
+
+
+def latest_recording(run: Path) -> Path:
+    """The directory of the last recording. Raises `OperatorError` where there is none."""
+    found = sorted(path for path in (run / "spans").glob("*") if path.is_dir())
+    if not found:
+        raise OperatorError(
+            f"nothing was recorded in {run}", "loraconsole profile start, or up --profile"
+        )
+    return found[-1]
+
+
+def find_files(path: Path) -> list[Path]:
+    """The files of spans at a path: itself, or those in it. Raises `OperatorError`."""
+    files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path] if path.is_file() else []
+    if not files:
+        raise OperatorError(f"there are no spans in {path}", "see: loraconsole profile --help")
+    return files
+
+
+def totals(files: list[Path]) -> Iterator[Total]:
+    """Of each name (with {} for what differs) in each process. Raises `OperatorError` at a line
+    that is no span."""
+    decoder = msgspec.json.Decoder(Event)
+    for file in files:
+        taken: dict[str, list[float]] = {}
+        for number, line in enumerate(_lines(file), start=1):
+            try:
+                event = decoder.decode(line)
+            except msgspec.DecodeError as error:
+                raise OperatorError(f"line {number} of {file} is no span: {error}") from error
+            if event.ph == "X":
+                taken.setdefault(event.cat or event.name, []).append(event.dur / 1e3)
+        for name, ms in taken.items():
+            ms.sort()
+            total = math.fsum(ms)
+            yield Total(
+                file.stem,
+                name,
+                len(ms),
+                round(total, 3),
+                round(total / len(ms), 4),
+                round(ms[(len(ms) - 1) // 2], 4),
+                round(ms[math.ceil(len(ms) * 0.99) - 1], 4),
+            )
+
+
+def _lines(file: Path) -> Iterator[bytes]:
+    """Whole ones: the last may still be on its way."""
+    with file.open("rb") as lines:
+        yield from (line for line in lines if line.endswith(b"\n"))
+
+
+def write_trace(files: list[Path], to: Path) -> None:
+    """One document of all processes, which share a clock; for chrome://tracing or Perfetto."""
+    try:
+        with to.open("wb") as out:
+            out.write(b'{"traceEvents":[\n')
+            separator = b""
+            for file in files:
+                for line in _lines(file):
+                    out.write(separator + line.rstrip())
+                    separator = b",\n"
+            out.write(b"\n]}\n")
+    except OSError as error:
+        raise OperatorError(
+            f"cannot write {to}: {error.strerror}", "choose another file"
+        ) from error
+
+
+def _print_totals(found: list[Total]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for head in ("process", "span", "count", "total ms", "mean ms", "p50 ms", "p99 ms"):
+        right = head not in ("process", "span")
+        table.add_column(head, justify="right" if right else "left", no_wrap=True)
+    for row in found:
+        table.add_row(
+            row.process,
+            Text(units.clean(row.name)),
+            str(row.count),
+            f"{row.total_ms:.1f}",
+            *(f"{value:.3f}" for value in (row.mean_ms, row.p50_ms, row.p99_ms)),
+        )
+    Console(width=120).print(table)

@@ -1,0 +1,361 @@
+"""What each part of serving adapters costs: `loraconsole bench --ablate`.
+
+The same closed loop against pipelines that lack a part each, as S-LoRA's ablations do. Every
+measurement has a pipeline of its own, one at a time; a round measures all sets of flags, in another
+order than the round before, and only differences within a round are taken, so that a noisy machine
+is noisy for all. Knows flags and figures, nothing of how a pipeline works inside.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import math
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Container, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, get_origin
+
+import msgspec
+from tqdm import tqdm
+
+from .client import Client
+from .config import Config, OperatorError, UsageError, add_flags, fields, flag_of, from_flags
+from .figures import Result, summarise
+from .workload import chat
+
+Flags = tuple[str, ...]
+"""A set of ablation flags, as `Config` names them."""
+
+FULL: Flags = ()
+RESIDENT: Flags = ("no_lora_swap",)
+LATE: Flags = ("no_prefetch",)
+PLAIN: Flags = ("no_kernel",)
+PLAIN_RESIDENT: Flags = ("no_kernel", "no_lora_swap")
+OWN_MEMORY: Flags = ("no_mem_pool",)
+PADDED: Flags = ("bmm",)
+LOADED: Flags = ("no_lora_compute",)
+BASE: Flags = ("no_lora",)
+SETS = (FULL, RESIDENT, LATE, PLAIN, PLAIN_RESIDENT, OWN_MEMORY, PADDED, LOADED, BASE)
+
+
+class Cost(NamedTuple):
+    """A part's cost is what a token takes with it less what it takes without."""
+
+    part: str
+    having: Flags
+    lacking: Flags
+    about: str
+
+
+COSTS = (
+    Cost("LoRA in all", FULL, BASE, "adapters, against the base model alone"),
+    Cost("LoRA compute", FULL, LOADED, "their products"),
+    Cost("LoRA rest", LOADED, BASE, "scheduling and loading them, without their products"),
+    Cost("load (swap)", FULL, RESIDENT, "loading them when wanted, against all resident"),
+    Cost("prefetch", FULL, LATE, "loading them on arrival, against when there is room to run"),
+    Cost("LoRA kernels", FULL, PLAIN, "our kernels and graphs, against plain PyTorch"),
+    # Both baselines compute by plain PyTorch, on a GPU too; and who is out of the pool stays there.
+    Cost("paging", PLAIN_RESIDENT, OWN_MEMORY, "pages of the pool, against memory of their own"),
+    Cost("own ranks", PLAIN, PADDED, "each at its rank, against padding to the largest"),
+)
+
+PROMPT_TOKENS = 112
+"""More than any prompt of the bench takes with its chat template, its last page filled up."""
+
+
+def name_of(flags: Flags) -> str:
+    """A set as the command line would have it."""
+    return " ".join(map(flag_of, flags)) or "all parts"
+
+
+def stand_ins(idle: Container[str]) -> dict[Flags, Flags]:
+    """Each set, and the one that stands for it where the `idle` flags take nothing away, as
+    --no-kernel does where there are no kernels of ours."""
+    return {flags: tuple(flag for flag in flags if flag not in idle) for flags in SETS}
+
+
+class Loop(NamedTuple):
+    """What clients do: `requests` chats in all, `concurrency` at a time, the adapters in turn."""
+
+    concurrency: int
+    requests: int
+    max_tokens: int
+
+
+class Run(msgspec.Struct, frozen=True, kw_only=True):
+    """One set measured once, as its clients saw it."""
+
+    flags: Flags
+    round: int
+    seconds: float
+    output_tokens: int
+    ttft_ms_p50: float
+    errors: int
+
+    @property
+    def token_ms(self) -> float:
+        """Of the whole loop, prompts and loads included, by output token."""
+        return 1e3 * self.seconds / max(1, self.output_tokens)
+
+
+# --- pipelines ----------------------------------------------------------------------------------
+
+
+def replicate(adapters: dict[str, str], count: int) -> tuple[str, ...]:
+    """NAME=PATH of so many adapters, those given in turn: to a pipeline copies are others."""
+    given = list(adapters.items())
+    if not given:
+        raise UsageError("no adapter to measure with", "give --adapter NAME=PATH")
+    names = (f"{given[n % len(given)][0]}-{n // len(given)}" for n in range(count))
+    return tuple(f"{name}={given[n % len(given)][1]}" for n, name in enumerate(names))
+
+
+def adapter_tokens(config: Config) -> int:
+    """Tokens of KV whose place all adapters of `config` would take. Raises `OperatorError`."""
+    import torch
+
+    from .card import read_card
+    from .fetch import resolve
+    from .model.adapter import measure_adapter
+    from .model.adapter_files import AdapterError
+    from .model.pages import PAGE_SIZE
+
+    card = read_card(resolve(config))
+    pages = {}
+    for name, path in config.adapters().items():
+        if path not in pages:
+            try:
+                pages[path] = measure_adapter(name, path, card, torch.float32).pages
+            except AdapterError as error:
+                raise OperatorError(f"adapter {name}: {error}") from error
+    return PAGE_SIZE * sum(pages[path] for path in config.adapters().values())
+
+
+def pool_tokens(flags: Flags, adapters: int, loop: Loop) -> int:
+    """`--max-total-tokens` of a set whose adapters take the place of so many: room for what runs
+    beside half of them, so that they must make way for each other; with --no-lora-swap, which pins
+    half of a pool at most, for all."""
+    running = loop.concurrency * (PROMPT_TOKENS + loop.max_tokens)
+    return running + (2 * adapters if "no_lora_swap" in flags else adapters // 2)
+
+
+def command_line(config: Config) -> list[str]:
+    """The flags that make `config`."""
+    flags: list[str] = []
+    for field in fields():
+        value = getattr(config, field.name)
+        if value == getattr(Config(), field.name):
+            continue
+        if field.kind is bool:
+            flags.append(field.flag)
+        else:
+            values = value if get_origin(field.kind) is tuple else (value,)
+            flags += [text for one in values for text in (field.flag, str(one))]
+    return flags
+
+
+@contextlib.contextmanager
+def pipeline(config: Config) -> Iterator[str]:
+    """The address of a pipeline that is ready, in a run directory of its own; gone at the end.
+    Raises `OperatorError` where it does not start."""
+    with tempfile.TemporaryDirectory(prefix="ablate-") as run:
+        config = msgspec.structs.replace(config, run=run, port=0)
+        command = [sys.executable, "-P", "-m", "loraconsole.console"]
+        up = [*command, "up", "--json", *command_line(config)]
+        try:
+            started = subprocess.run(up, capture_output=True, text=True)
+            if started.returncode:
+                raise OperatorError(f"a pipeline did not start: {started.stderr.strip()}")
+            yield json.loads(started.stdout)["url"]
+        finally:
+            down = [*command, "down", "--now", "--run", run]
+            subprocess.run(down, capture_output=True, text=True)
+
+
+# --- measuring ----------------------------------------------------------------------------------
+
+
+def drive_loop(url: str, config: Config, loop: Loop) -> Result:
+    """What the clients of a closed loop saw."""
+    return asyncio.run(_drive(url, config, loop))
+
+
+async def _drive(url: str, config: Config, loop: Loop) -> Result:
+    models = tuple(config.adapters())
+    async with Client(url, config.api_key) as client:
+        await client.meet(models, None, chat=True)
+        load = chat(num_adapters=len(models), count=loop.requests, max_tokens=loop.max_tokens)
+        lines, seconds = await client.run(load, loop.concurrency)
+    return summarise(lines, seconds, concurrency=loop.concurrency)
+
+
+def measure(config: Config, flags: Flags, loop: Loop, round: int) -> Run:
+    """Starts a pipeline that lacks `flags`, lets every adapter answer once, then measures."""
+    with pipeline(config) as url:
+        drive_loop(url, config, loop._replace(requests=len(config.adapter), max_tokens=2))
+        result = drive_loop(url, config, loop)
+    return Run(
+        flags=flags,
+        round=round,
+        seconds=result.seconds,
+        output_tokens=result.output_tokens,
+        ttft_ms_p50=result.ttft_ms_p50 or math.nan,
+        errors=result.errors,
+    )
+
+
+def measure_all(config: Config, loop: Loop, rounds: int, out: Path | None) -> list[Run]:
+    """All sets that go with what `config` has already, in turns."""
+    import torch
+
+    has_kernels = config.device != "cpu" and torch.cuda.is_available() and not config.no_kernel
+    taken = adapter_tokens(config)
+    configs: dict[Flags, Config] = {}
+    for flags in dict.fromkeys(stand_ins(() if has_kernels else ("no_kernel",)).values()):
+        tokens = pool_tokens(flags, taken, loop)
+        try:
+            configs[flags] = msgspec.structs.replace(
+                config, max_total_tokens=tokens, **dict.fromkeys(flags, True)
+            )
+        except UsageError as error:
+            print(f"left out: {error.what}", file=sys.stderr)
+    runs = []
+    total, is_shown = rounds * len(configs), sys.stderr.isatty()
+    with tqdm(total=total, unit="run", leave=False, disable=not is_shown) as bar:
+        for round in range(rounds):
+            order = list(configs)
+            for flags in order[round % len(order) :] + order[: round % len(order)]:
+                bar.set_description(name_of(flags))
+                run = measure(configs[flags], flags, loop, round)
+                runs.append(run)
+                if out:
+                    with out.open("ab") as file:
+                        file.write(msgspec.json.encode(run) + b"\n")
+                bar.update()
+    return runs
+
+
+class Difference(msgspec.Struct, frozen=True):
+    """What a part costs a token, milliseconds: median, least and most over the rounds. Below zero:
+    it saves that."""
+
+    part: str
+    about: str
+    ms: float
+    least: float
+    most: float
+    share: float
+    """Of what a token takes with all parts."""
+
+
+def differences(runs: list[Run]) -> list[Difference]:
+    """Of each part whose two sets were measured and differ."""
+    measured = {(run.flags, run.round): run.token_ms for run in runs}
+    rounds = sorted({run.round for run in runs})
+    stood_for = stand_ins(() if any("no_kernel" in run.flags for run in runs) else ("no_kernel",))
+    found = []
+    for cost in COSTS:
+        having, lacking = stood_for[cost.having], stood_for[cost.lacking]
+        if having == lacking or any(
+            (s, r) not in measured for s in (having, lacking) for r in rounds
+        ):
+            continue
+        gaps = [measured[having, r] - measured[lacking, r] for r in rounds]
+        whole = statistics.median(measured[FULL, r] for r in rounds)
+        ms = statistics.median(gaps)
+        found.append(Difference(cost.part, cost.about, ms, min(gaps), max(gaps), ms / whole))
+    return found
+
+
+# --- the command --------------------------------------------------------------------------------
+
+
+def main() -> None:
+    """Prints what each set does and what each part costs; `--out` keeps every run as JSONL."""
+    parser = argparse.ArgumentParser(
+        "loraconsole bench --ablate", description=__doc__.split("\n\n")[0]
+    )
+    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="interleaved")
+    parser.add_argument("--concurrency", type=int, default=8, metavar="N")
+    parser.add_argument("--requests", type=int, default=48, metavar="N", help="in all, a run")
+    parser.add_argument("--max-tokens", type=int, default=32, metavar="N", help="of an answer")
+    parser.add_argument(
+        "--adapters",
+        type=int,
+        default=24,
+        metavar="N",
+        help="so many, those given in turn; half of them fit",
+    )
+    parser.add_argument("--out", type=Path, metavar="FILE", help="append runs as JSON lines")
+    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    add_flags(parser)
+    given = parser.parse_args()
+    try:
+        config = from_flags(given)
+        adapters = replicate(config.adapters(), given.adapters)
+        config = msgspec.structs.replace(config, adapter=adapters)
+        loop = Loop(given.concurrency, given.requests, given.max_tokens)
+        runs = measure_all(config, loop, given.rounds, given.out)
+    except OperatorError as error:
+        sys.exit(f"loraconsole bench --ablate: {error}")
+    costs = differences(runs)
+    if given.json:
+        document = {"runs": runs, "costs": costs}
+        print(msgspec.json.encode(document).decode())
+    else:
+        print_sets(runs)
+        print_costs(costs)
+
+
+def _table(*heads: str) -> Any:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for number, head in enumerate(heads):
+        table.add_column(head, justify="right" if number and head else "left")
+    return table
+
+
+def print_sets(runs: list[Run]) -> None:
+    """Medians over the rounds."""
+    from rich.console import Console
+
+    table = _table("lacking", "tok/s", "ms a token", "least", "most", "TTFT ms", "errors")
+    for flags in dict.fromkeys(run.flags for run in runs):
+        own = [run for run in runs if run.flags == flags]
+        ms = [run.token_ms for run in own]
+        table.add_row(
+            name_of(flags) if flags else "nothing",
+            f"{1e3 / statistics.median(ms):.1f}",
+            *(f"{value:.2f}" for value in (statistics.median(ms), min(ms), max(ms))),
+            f"{statistics.median(run.ttft_ms_p50 for run in own):.0f}",
+            str(sum(run.errors for run in own)),
+        )
+    Console(width=120).print(table)
+
+
+def print_costs(costs: list[Difference]) -> None:
+    """A row a part, with the spread of the rounds."""
+    from rich.console import Console
+
+    table = _table("part", "ms a token", "least", "most", "of all", "")
+    for cost in costs:
+        table.add_row(
+            cost.part,
+            *(f"{value:+.2f}" for value in (cost.ms, cost.least, cost.most)),
+            f"{cost.share:+.1%}",
+            cost.about,
+        )
+    screen = Console(width=120)
+    screen.print()
+    screen.print(table)
+
+
+if __name__ == "__main__":
+    main()

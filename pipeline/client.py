@@ -1,0 +1,216 @@
+"""`Client`: drives one OpenAI-compatible server through a `Workload` and keeps what it saw.
+
+An open loop sends each request when its time has come, however slow the server is; a closed loop
+keeps so many under way. One client measures our pipeline and any other server alike. Knows HTTP and
+clocks, nothing of how a server works inside.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Literal, TypeAlias
+
+import httpx
+import numpy as np
+
+from .config import OperatorError
+from .figures import Timeline
+from .workload import Arrival, Workload
+
+PROMPTS = (
+    "What is the capital of Spain?",
+    "Tell me about the sea.",
+    "How many customers ordered more than five books last year?",
+    "Maria Lopez, 34, moved from Lima to Oslo in May 2019 to work as a nurse.",
+    "Why is the sky blue?",
+    "Write a short note to a neighbour about the noise.",
+    "Explain how bread rises.",
+    "List three uses of copper.",
+)
+
+Accepts: TypeAlias = Literal["ids", "text", "chat"]
+PLAIN_IDS = (32, 256)
+"""Token ids that every vocabulary has and that are ordinary text in those we know."""
+GAVE_UP = re.compile(r"\babort", re.IGNORECASE)
+CLIENT_CLOSED = 499
+"""The status with which S-LoRA's abort policy answers."""
+
+
+class Client:
+    """A context manager over one server. `models[i]` answers requests of adapter i, `base` those
+    without one."""
+
+    def __init__(self, url: str, api_key: str = "") -> None:
+        self.url = url
+        self.base = ""
+        self.models: tuple[str, ...] = ()
+        self.accepts: Accepts = "ids"
+        """How prompts are given: token ids of an exact number; "Hello " repeated, as S-LoRA's
+        client does; or that as a chat."""
+        self._http = httpx.AsyncClient(
+            base_url=url,
+            headers={"authorization": f"Bearer {api_key}"} if api_key else {},
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),
+            timeout=httpx.Timeout(10.0, read=600.0, pool=None),
+            trust_env=False,
+        )
+
+    async def __aenter__(self) -> Client:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._http.aclose()
+
+    async def meet(self, wanted: tuple[str, ...], count: int | None, *, chat: bool) -> None:
+        """Chooses the models: `wanted`, else all that are listed for chats, else the adapters
+        among them, `count` of them where it is given. And tries how prompts are taken.
+
+        Raises `OperatorError` where the server does not answer, or lists fewer.
+        """
+        try:
+            listed = (await self._http.get("/v1/models")).raise_for_status().json()["data"]
+            names = [str(model["id"]) for model in listed]
+        except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+            raise OperatorError(
+                f"{self.url} does not list its models: {error or type(error).__name__}",
+                "--url is an OpenAI-compatible server's, without /v1",
+            ) from error
+        adapters = [str(model["id"]) for model in listed if model.get("parent")]
+        bases = [name for name in names if name not in adapters]
+        self.base = bases[0] if bases else ""
+        self.models = wanted or tuple(names if chat else adapters)
+        if count is not None:
+            if len(self.models) < count:
+                raise OperatorError(
+                    f"{self.url} has {len(self.models)} adapters, {count} are wanted",
+                    "load more, name them with --model, or take fewer with --adapters",
+                )
+            self.models = self.models[:count]
+        if not self.base:
+            self.base = self.models[0] if self.models else ""
+        if not chat:
+            self.accepts = await self._try_prompts()
+
+    async def _try_prompts(self) -> Accepts:
+        """What /v1/completions takes, by asking for one token each way."""
+        ways: tuple[tuple[Accepts, Any], ...] = (("ids", [40, 41]), ("text", "Hello "))
+        for accepts, prompt in ways:
+            body = {"model": self.base, "prompt": prompt, "max_tokens": 1}
+            try:
+                response = await self._http.post("/v1/completions", json=body)
+            except httpx.HTTPError as error:
+                raise OperatorError(f"{self.url} does not answer: {error}") from error
+            if response.status_code == 200:
+                return accepts
+        if response.status_code in (404, 405):  # it speaks chat alone
+            return "chat"
+        raise OperatorError(
+            f"{self.url} refuses a prompt of one token to {self.base!r}: "
+            f"{response.status_code} {response.text[:200]}"
+        )
+
+    async def run(
+        self,
+        workload: Workload,
+        concurrency: int | None,
+        done: Callable[[], object] = lambda: None,
+    ) -> tuple[list[Timeline], float]:
+        """Every request's timeline and the seconds that all took; an open loop where `concurrency`
+        is None. Raises `OperatorError` where every request fails."""
+        lines: list[Timeline] = []
+        started = time.perf_counter()
+
+        async def one(number: int, arrival: Arrival, due: float) -> None:
+            lines.append(await self._ask(number, arrival, due, chat=workload.chat))
+            done()
+
+        async with asyncio.TaskGroup() as group:
+            if concurrency is None:
+                for number, arrival in enumerate(workload.arrivals):
+                    due = started + arrival.at
+                    if (wait := due - time.perf_counter()) > 0:
+                        await asyncio.sleep(wait)
+                    group.create_task(one(number, arrival, due))
+            else:
+                jobs = iter(enumerate(workload.arrivals))
+
+                async def work() -> None:
+                    for number, arrival in jobs:
+                        await one(number, arrival, time.perf_counter())
+
+                for _ in range(concurrency):
+                    group.create_task(work())
+        seconds = time.perf_counter() - started
+        if all(line.error and not line.aborted for line in lines):
+            raise OperatorError(f"every request to {self.url} failed: {lines[0].error}")
+        return lines, seconds
+
+    def _body(self, number: int, arrival: Arrival, *, chat: bool) -> tuple[str, dict[str, Any]]:
+        """Path and body of a request. Ids differ between requests, so that a server that caches
+        prefixes has to compute each prompt."""
+        model = self.base if arrival.adapter is None else self.models[arrival.adapter]
+        body: dict[str, Any] = {
+            "model": model,
+            "max_tokens": arrival.output_len,
+            "temperature": 0.0,
+            "ignore_eos": True,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+        if chat or self.accepts == "chat":
+            text = PROMPTS[number % len(PROMPTS)] if chat else "Hello " * arrival.input_len
+            body["messages"] = [{"role": "user", "content": text}]
+            return "/v1/chat/completions", body
+        if self.accepts == "text":
+            return "/v1/completions", body | {"prompt": "Hello " * arrival.input_len}
+        ids = np.random.default_rng(number).integers(*PLAIN_IDS, arrival.input_len)
+        return "/v1/completions", body | {"prompt": ids.tolist()}
+
+    async def _ask(self, number: int, arrival: Arrival, due: float, *, chat: bool) -> Timeline:
+        """One streamed request; an error is part of the result."""
+        path, body = self._body(number, arrival, chat=chat)
+        now = time.perf_counter()
+        prompt = 0 if chat else arrival.input_len
+        line = Timeline(body["model"], now, [], input_len=prompt, late=max(0.0, now - due))
+        try:
+            async with self._http.stream("POST", path, json=body) as response:
+                if response.status_code != 200:
+                    await response.aread()
+                    line.error = f"{response.status_code} {response.text[:200]}"
+                    gave_up = GAVE_UP.search(line.error) is not None
+                    line.aborted = response.status_code == CLIENT_CLOSED or gave_up
+                    return line
+                async for text in response.aiter_lines():
+                    if text.startswith("data: {"):
+                        _read_event(line, json.loads(text[6:]))
+        except (httpx.HTTPError, ValueError) as error:
+            line.error = f"{type(error).__name__}: {error}"
+        if not line.chunks and not line.error:
+            line.error = "the answer is empty"
+        line.tokens = line.tokens or len(line.chunks)
+        return line
+
+
+def _read_event(line: Timeline, event: dict[str, Any]) -> None:
+    """Takes one server-sent event into the timeline."""
+    if "error" in event:
+        line.error = str(event["error"])[:200]
+        line.aborted = GAVE_UP.search(line.error) is not None
+        return
+    if usage := event.get("usage"):
+        line.tokens = usage["completion_tokens"]
+        line.input_len = usage.get("prompt_tokens") or line.input_len
+    for choice in event.get("choices") or ():
+        line.chunks.append(time.perf_counter())
+        if choice.get("finish_reason") == "abort":
+            line.error, line.aborted = "finish_reason abort", True

@@ -1,0 +1,216 @@
+"""`Load`: a workload and how it is driven, made from the flags of `loraconsole bench`.
+
+Refuses flags that mean nothing to the workload they are given with. Knows no server.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from .config import UsageError
+from .trace import read_script, read_trace
+from .workload import (
+    GENERATORS,
+    POPULARITIES,
+    SEED,
+    SUITES,
+    Workload,
+    chat,
+    suite_named,
+)
+
+CHAT_CONCURRENCY = [1, 8, 32]
+OPEN_LOOP = {"rate": 2.0, "cv": 1.0, "duration": 60.0, "alpha": 1.0}
+MAX_TOKENS = 64
+GENERATED = {"slora", "long-tail", "punica"}
+TAKEN_BY = {
+    "file": {"script", "trace"},
+    "speed": {"script", "trace"},
+    "scale": {"suite"},
+    "alpha": {"slora", "long-tail", "trace"},
+    "popularity": {"punica"},
+    "rate": {"chat", *GENERATED},
+    "cv": {"chat", *GENERATED},
+    "duration": {"chat", "trace", "suite", *GENERATED},
+    "input_range": {"slora", "long-tail", "suite"},
+    "output_range": {"suite", *GENERATED},
+    "max_tokens": {"chat"},
+}
+"""Flags that mean nothing to the other workloads, and are refused there."""
+
+
+@dataclass(frozen=True)
+class Load:
+    """A workload, what it was made from, and how it is driven."""
+
+    name: str
+    parameters: dict[str, Any]
+    workload: Workload
+    concurrency: int | None
+
+
+def add_flags(group: Any) -> None:
+    """Those that say who asks what, when."""
+    group.add_argument(
+        "--workload", choices=("chat", *GENERATORS, "script", "trace"), help="default: chat"
+    )
+    group.add_argument(
+        "--suite", metavar="NAME", help=f"one of S-LoRA's: {', '.join(SUITES)} (a10g- may be left)"
+    )
+    group.add_argument("--scale", type=positive, metavar="X", help="requests/s of a suite, times X")
+    group.add_argument("--file", type=Path, metavar="FILE", help="of --workload script or trace")
+    group.add_argument(
+        "--speed", type=positive, metavar="X", help="a file's requests, X times as many a second"
+    )
+    group.add_argument(
+        "--adapters", type=count_of, metavar="N", help="so many of those listed; default: all"
+    )
+    group.add_argument("--alpha", type=positive, help="1: uniform adapters; less: skewed (1)")
+    group.add_argument("--popularity", choices=POPULARITIES, help="of punica (uniform)")
+    group.add_argument("--rate", type=positive, help="requests/s of the open loop (2)")
+    group.add_argument("--cv", type=positive, help="of the gaps; 1: Poisson (1)")
+    group.add_argument("--duration", type=positive, metavar="SECONDS", help="of arrivals (60)")
+    group.add_argument("--input-range", type=count_of, nargs=2, metavar=("LOW", "HIGH"))
+    group.add_argument("--output-range", type=count_of, nargs=2, metavar=("LOW", "HIGH"))
+    group.add_argument("--seed", type=int, default=SEED, help=f"S-LoRA's is {SEED}")
+    group.add_argument(
+        "--concurrency",
+        type=above_zero,
+        nargs="+",
+        metavar="N",
+        help="closed loops: so many at a time, arrivals ignored (chat: 1 8 32)",
+    )
+    group.add_argument(
+        "--requests", type=above_zero, metavar="N", help="the first N; chat: default concurrency"
+    )
+    group.add_argument("--max-tokens", type=above_zero, metavar="N", help="of a chat's answer (64)")
+
+
+# Types of flags.
+
+
+def positive(text: str) -> float:
+    if not 0 < (number := float(text)) < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return number
+
+
+def count_of(text: str) -> int:
+    if (number := int(text)) < 0:
+        raise argparse.ArgumentTypeError(f"{text} is below 0")
+    return number
+
+
+def above_zero(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return number
+
+
+def is_chat(given: argparse.Namespace) -> bool:
+    """Whether the flags ask for questions to an assistant."""
+    return not given.suite and given.workload in (None, "chat")
+
+
+def make_loads(given: argparse.Namespace, num_models: int) -> list[Load]:
+    """The loads that the flags ask for, on a server with so many models to choose among.
+
+    Raises `UsageError` where flags do not go together.
+    """
+    if given.suite and given.workload not in (None, "slora"):
+        raise UsageError(f"--suite is of --workload slora, not {given.workload}")
+    kind = "suite" if given.suite else given.workload or "chat"
+    for name, kinds in TAKEN_BY.items():
+        if kind not in kinds and getattr(given, name) is not None:
+            flag = name.replace("_", "-")
+            raise UsageError(f"--{flag} is not of {kind}", f"it is of {', '.join(sorted(kinds))}")
+    if kind in TAKEN_BY["file"] and given.file is None:
+        raise UsageError(f"--workload {kind} needs --file", "the list, or the trace")
+    if kind == "chat":
+        return _chat_loads(given, num_models)
+    ranges = {
+        name: tuple(getattr(given, name))
+        for name in ("input_range", "output_range")
+        if getattr(given, name)
+    }
+    num_adapters = num_models if given.adapters is None else given.adapters
+    speed = given.speed or 1.0
+    made: list[tuple[dict[str, Any], Workload]] = []
+    if given.suite:
+        suite = suite_named(given.suite)
+        if given.adapters is not None:
+            # A suite over fewer adapters than S-LoRA's cards hold: as many as there may be.
+            counts = dict.fromkeys(min(n, given.adapters) for n in suite.num_adapters)
+            suite = replace(suite, num_adapters=tuple(counts))
+        for point in suite.points():
+            point["rate"] *= given.scale or 1.0
+            point["duration"] = given.duration or point["duration"]
+            made.append((point, GENERATORS["slora"](**point, **ranges, seed=given.seed)))
+    elif kind == "script":
+        script = read_script(given.file)
+        made.append((_of_file(given.file, speed), script.paced(speed)))
+    elif kind == "trace":
+        alpha = given.alpha or OPEN_LOOP["alpha"]
+        trace = read_trace(given.file, num_adapters=num_adapters, alpha=alpha, seed=given.seed)
+        trace = trace.paced(speed)
+        parameters = _of_file(given.file, speed) | {"alpha": alpha, "num_adapters": num_adapters}
+        if given.duration:
+            parameters["duration"] = given.duration
+            trace = trace.until(given.duration)
+        made.append((parameters, trace))
+    else:
+        point = {name: getattr(given, name) or value for name, value in OPEN_LOOP.items()}
+        point["num_adapters"] = num_adapters
+        if kind == "punica":
+            del point["alpha"]
+            point["popularity"] = given.popularity or "uniform"
+        made.append((point, GENERATORS[kind](**point, **ranges, seed=given.seed)))
+    extra: dict[str, Any] = {"seed": given.seed, **ranges}
+    if given.requests:
+        extra["requests"] = given.requests
+        made = [(point, workload.head(given.requests)) for point, workload in made]
+    name = "slora" if given.suite else kind
+    loops: list[int | None] = given.concurrency or [None]
+    return [
+        Load(name, point | extra, workload, concurrency)
+        for point, workload in made
+        for concurrency in loops
+    ]
+
+
+def _of_file(path: Path, speed: float) -> dict[str, Any]:
+    """A file is what is in it: another one of the same name is another load."""
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+    return {"file": path.name, "digest": digest, "speed": speed}
+
+
+def _chat_loads(given: argparse.Namespace, num_models: int) -> list[Load]:
+    loads = []
+    max_tokens = given.max_tokens or MAX_TOKENS
+    open_loop = given.rate is not None
+    if open_loop and given.concurrency:
+        raise UsageError("chats come at a --rate or so many at once (--concurrency), not both")
+    if not open_loop and (given.cv or given.duration):
+        raise UsageError("--cv and --duration are of an open loop", "give a --rate")
+    for concurrency in [None] if open_loop else given.concurrency or CHAT_CONCURRENCY:
+        parameters: dict[str, Any] = {"num_models": num_models, "max_tokens": max_tokens}
+        arrivals: dict[str, Any] = {}
+        count = given.requests or concurrency or int(given.rate * (given.duration or 60))
+        if given.model:
+            parameters["models"] = given.model
+        if open_loop:
+            arrivals = {"rate": given.rate, "cv": given.cv or 1.0}
+        parameters |= {"requests": count, **arrivals}
+        workload = chat(
+            num_adapters=num_models,
+            count=count,
+            max_tokens=max_tokens,
+            seed=given.seed,
+            **arrivals,
+        )
+        loads.append(Load("chat", parameters, workload, concurrency))
+    return loads

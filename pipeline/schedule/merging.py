@@ -1,0 +1,157 @@
+"""Policies that keep a batch to one adapter, so that the workers may compute it with that adapter
+merged into a copy of the weights.
+
+They only say which adapter that should be (`merge_target`). Answers never depend on it: the copy
+is used in steps that it fits, and all others are computed from the pristine weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from ..messages import SchedulerSettings
+from .adapters import Adapter
+from .policies import Policy
+from .queue import WaitingQueue
+from .sequence import Sequence, SequenceState
+
+MOST_OVERTAKEN = 30
+"""S-LoRA's rule against starvation."""
+
+
+class Merged(Policy):
+    """One adapter at a time (S-LoRA's `peft`); the base model counts as one.
+
+    The batch's adapter, or where nothing runs that of the oldest request. Others wait until it
+    has drained; it drains when more than 30 of them stand before its own oldest (S-LoRA's rule), or
+    when 30 of its own have overtaken the oldest of all. Without the second rule one lone request
+    would wait for as long as this adapter's keep coming.
+    """
+
+    merges = True
+
+    def __init__(self, settings: SchedulerSettings) -> None:
+        super().__init__(settings)
+        self._serving: Adapter | None = None
+        self._overtaken = 0
+
+    def order(self, queue: WaitingQueue, running: list[Sequence]) -> Iterator[Sequence]:
+        serving = running[0].adapter if running else queue.oldest.adapter
+        if any(sequence.adapter is not serving for sequence in running):
+            self.held_back = "until the batch has one adapter only"  # the policy has just changed
+            return
+        if serving is not self._serving:
+            self._serving, self._overtaken = serving, 0
+        self.merge_target = serving if serving.name else None
+        name = serving.name or "the base model"
+        self.held_back = f"one adapter at a time: {name} now"
+        own = [s for s in queue.of(serving.name) if s.adapter is serving]
+        if own and queue.position(own[0]) > MOST_OVERTAKEN:
+            self.held_back = f"until {name} has drained: others were before"
+            return
+        for sequence in own:
+            if self._overtaken >= MOST_OVERTAKEN and queue.oldest.adapter is not serving:
+                self.held_back = f"until {name} has drained: {MOST_OVERTAKEN} overtook another"
+                return
+            yield sequence
+
+    def on_leave(self, sequence: Sequence, queue: WaitingQueue) -> None:
+        if sequence.state is SequenceState.RUNNING and queue:
+            oldest = queue.oldest
+            if oldest.adapter is not sequence.adapter and oldest.age < sequence.age:
+                self._overtaken += 1
+
+
+class Credit(Policy):
+    """dLoRA's credit batching: one adapter merged while that fills the batch, else all mixed.
+
+    With n the requests that oldest first would have in the batch, and q_a those of adapter a
+    (running and waiting, at most a batch): merged to a = argmax q_a once q_a >= n, where n is half
+    a batch at least, and while q_a >= 0.556 n (dLoRA's merge time over its unmerge time). Mixed, it
+    is oldest first; merged, only a is admitted. Each admission past older requests of other
+    adapters gives each of those a credit of 1 / (0.556 batch), and takes as much from a, down to
+    nothing. An adapter with a credit of 1 is served before all others until it has less than half
+    of that or nobody waiting: a merged adapter overtakes nobody by more than 0.556 batches.
+
+    dLoRA's thresholds adapt to throughput that it estimates; these are the values that it starts
+    with.
+    """
+
+    merges = True
+    ENTER, STAY = 1.0, 0.556
+    FORCE, RELEASE = 1.0, 0.5
+
+    def __init__(self, settings: SchedulerSettings) -> None:
+        super().__init__(settings)
+        self.credits: dict[str, float] = {}
+        self._forced: str | None = None
+
+    def order(self, queue: WaitingQueue, running: list[Sequence]) -> Iterator[Sequence]:
+        forced = self._find_forced(queue)
+        if forced is not None:
+            self.merge_target = None
+            yield from queue.of(forced)
+            yield from (s for s in queue if s.adapter.name != forced)
+            return
+        merged = self.merge_target = self._find_merged(queue, running)
+        if merged is None:
+            yield from queue
+            return
+        self.held_back = f"adapter {merged.name} is merged and fills the batch"
+        for sequence in queue.of(merged.name):
+            if self._find_forced(queue) is not None:
+                return  # the next pass serves it
+            if sequence.adapter is merged:
+                yield sequence
+
+    def _find_forced(self, queue: WaitingQueue) -> str | None:
+        """Whom credit puts before all others, if anybody."""
+        if self._forced is not None:
+            owed = self.credits.get(self._forced, 0.0)
+            if owed >= self.RELEASE and queue.first_of(self._forced):
+                return self._forced
+        owed, name = max(((c, n) for n, c in self.credits.items()), default=(0.0, ""))
+        self._forced = name if owed >= self.FORCE else None
+        return self._forced
+
+    def _find_merged(self, queue: WaitingQueue, running: list[Sequence]) -> Adapter | None:
+        """The adapter that fills a batch alone, if there is one."""
+        fcfs = min(len(queue) + len(running), self.max_running)
+        counts: dict[Adapter, int] = {}
+        for client in queue.clients():
+            if client and (first := queue.first_of(client)):
+                counts[first.adapter] = first.adapter.waiting + first.adapter.running
+        for sequence in running:
+            adapter = sequence.adapter
+            if adapter.name:
+                counts[adapter] = adapter.waiting + adapter.running
+        # Of two that are wanted alike, always the same one.
+        most = max(counts.items(), key=lambda item: (item[1], item[0].key), default=None)
+        if most is None:
+            return None
+        adapter, count = most
+        current = self.merge_target
+        if current is not None and min(counts.get(current, 0), fcfs) >= self.STAY * fcfs:
+            return current
+        is_worth = 2 * fcfs >= self.max_running
+        return adapter if is_worth and min(count, fcfs) >= self.ENTER * fcfs else None
+
+    def on_leave(self, sequence: Sequence, queue: WaitingQueue) -> None:
+        client = sequence.adapter.name
+        if sequence.state is SequenceState.RUNNING and self.merge_target is sequence.adapter:
+            step = 1.0 / max(1.0, self.STAY * self.max_running)
+            for other in self._older(sequence, queue):
+                self.credits[other] = self.credits.get(other, 0.0) + step
+                self.credits[client] = max(0.0, self.credits.get(client, 0.0) - step)
+        elif sequence.state is SequenceState.RUNNING and client == self._forced:
+            step = 1.0 / max(1, self.max_running)
+            self.credits[client] = max(0.0, self.credits.get(client, 0.0) - step)
+        if not queue.first_of(client):
+            self.credits.pop(client, None)  # nobody of it waits: nothing is owed, nor by it
+
+    @staticmethod
+    def _older(sequence: Sequence, queue: WaitingQueue) -> Iterable[str]:
+        """Clients that have somebody older waiting."""
+        oldest = ((client, queue.first_of(client)) for client in queue.clients())
+        name = sequence.adapter.name
+        return [c for c, first in oldest if first and c != name and first.age < sequence.age]

@@ -1,0 +1,157 @@
+"""Workloads from files: request lists that somebody wrote, and traces that somebody recorded.
+
+A bad file is refused with its line; nothing is guessed but the format, by the header.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import tomllib
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+
+from .config import UsageError
+from .workload import SEED, Arrival, Workload
+
+
+class Script(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A list of requests, a place in each list a request: the adapter's number, tokens of prompt
+    and answer, and seconds since the request before. What S-LoRA's profiled fork provokes
+    head-of-line blocking with: long requests first, short ones right behind them."""
+
+    ind: list[int]
+    input_lens: list[int]
+    output_lens: list[int]
+    intervals: list[float]
+
+
+def read_script(path: Path) -> Workload:
+    """A JSON file or a TOML file of a `Script`. An adapter of -1 is the base model.
+
+    Raises `UsageError` naming what is wrong."""
+    try:
+        text = path.read_text()
+        values = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+        script = msgspec.convert(values, Script)
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from error
+    except (UnicodeDecodeError, json.JSONDecodeError, tomllib.TOMLDecodeError) as error:
+        kind = "JSON" if path.suffix == ".json" else "TOML"
+        raise UsageError(f"{path} is not {kind}: {error}", "lists end in .toml or .json") from error
+    except msgspec.ValidationError as error:
+        hint = "it has four lists: ind, input_lens, output_lens, intervals"
+        raise UsageError(f"{path}: {error}", hint) from error
+    lengths = {name: len(getattr(script, name)) for name in script.__struct_fields__}
+    if len(set(lengths.values())) != 1 or not script.ind:
+        told = ", ".join(f"{name} {length}" for name, length in lengths.items())
+        raise UsageError(f"{path}: the lists must be of one length, and not empty: {told}")
+    at = np.cumsum(script.intervals).tolist()
+    for row, (who, prompt, answer, gap) in enumerate(
+        zip(script.ind, script.input_lens, script.output_lens, script.intervals, strict=True)
+    ):
+        if who < -1 or prompt < 1 or answer < 1 or not 0 <= gap < float("inf"):
+            raise UsageError(
+                f"{path}: request {row} is {who}, {prompt}, {answer}, {gap}",
+                "ind from -1 (the base model), lengths from 1, intervals from 0",
+            )
+    arrivals = (
+        Arrival(when, None if who < 0 else who, prompt, answer)
+        for when, who, prompt, answer in zip(
+            at, script.ind, script.input_lens, script.output_lens, strict=True
+        )
+    )
+    return Workload(max(script.ind) + 1, tuple(arrivals))
+
+
+class Columns(NamedTuple):
+    """Where a format of traces keeps what we need."""
+
+    at: str
+    input_len: str
+    output_len: str
+    model: str = ""
+
+
+FORMATS = {
+    "Azure": Columns("TIMESTAMP", "ContextTokens", "GeneratedTokens"),
+    "BurstGPT": Columns("Timestamp", "Request tokens", "Response tokens", "Model"),
+}
+
+
+def read_trace(path: Path, *, num_adapters: int, alpha: float = 1.0, seed: int = SEED) -> Workload:
+    """A CSV trace of Azure's LLM services (times as dates) or of BurstGPT (times in seconds).
+
+    Azure's names no model: the adapter is drawn as in `workload.slora`. BurstGPT's models take
+    adapters in the order in which they appear, in turn where there are more of them. Rows without
+    a prompt or an answer (requests that failed) are left out; times start at 0. Raises `UsageError`
+    with the line of what cannot be read.
+    """
+    rows = list(_rows(path))
+    if not rows:
+        raise UsageError(f"{path} has no request with a prompt and an answer")
+    rows.sort(key=lambda row: row[0])
+    begin = rows[0][0]
+    drawn = (np.random.RandomState(seed).power(alpha, len(rows)) * num_adapters).astype(int)
+    seen: dict[str, int] = {}
+    arrivals = []
+    for (at, prompt, answer, model), random_one in zip(rows, drawn.tolist(), strict=True):
+        own = seen.setdefault(model, len(seen)) % max(1, num_adapters) if model else random_one
+        arrivals.append(Arrival(at - begin, own if num_adapters else None, prompt, answer))
+    return Workload(num_adapters, tuple(arrivals))
+
+
+def _rows(path: Path) -> Iterator[tuple[float, int, int, str]]:
+    """Seconds, tokens in, tokens out, model."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            columns = _columns(path, reader.fieldnames or ())
+            for row in reader:
+                where = f"{path}, line {reader.line_num}"
+                prompt = _tokens(where, columns.input_len, row[columns.input_len])
+                answer = _tokens(where, columns.output_len, row[columns.output_len])
+                at = _seconds(where, columns.at, row[columns.at])
+                if prompt and answer:
+                    yield at, prompt, answer, row[columns.model] if columns.model else ""
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(f"{path} is not a CSV file: {error}") from error
+
+
+def _columns(path: Path, header: object) -> Columns:
+    names = set(header) if isinstance(header, (list, tuple)) else set()
+    for columns in FORMATS.values():
+        if {column for column in columns if column} <= names:
+            return columns
+    known = "; ".join(f"{name}: {', '.join(filter(None, c))}" for name, c in FORMATS.items())
+    raise UsageError(f"{path}, line 1: the columns {sorted(names)} are of no trace", known)
+
+
+def _tokens(where: str, column: str, text: str | None) -> int:
+    try:
+        if (number := int(text or "")) >= 0:
+            return number
+    except ValueError:
+        pass
+    raise UsageError(f"{where}: {column} {text!r} is no number of tokens")
+
+
+def _seconds(where: str, column: str, text: str | None) -> float:
+    """Of a number, or of a date with up to seven decimals."""
+    try:
+        if math.isfinite(number := float(text or "")):
+            return number
+    except ValueError:
+        pass
+    try:
+        return datetime.fromisoformat(text or "").timestamp()
+    except ValueError:
+        raise UsageError(f"{where}: {column} {text!r} is neither seconds nor a date") from None

@@ -1,0 +1,309 @@
+"""`Workload`: who asks what, when. Made by functions, each with a seed; two calls give the same.
+
+S-LoRA's generator, settings and suites, its fork's long-tail lengths, and Punica's popularities.
+Lists that somebody wrote and traces that somebody recorded are read in `trace.py`. Knows no server
+and no clock: an arrival's time counts from the start, and whoever drives it may ignore it.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeAlias, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .config import UsageError
+
+SEED = 42
+"""S-LoRA's. Only with it are its published results about the same requests."""
+
+Range: TypeAlias = tuple[int, int]
+"""Lengths in tokens, the second excluded."""
+Ints: TypeAlias = NDArray[np.int64]
+Popularity: TypeAlias = Literal["distinct", "uniform", "skewed", "identical"]
+POPULARITIES: tuple[str, ...] = get_args(Popularity)
+SLORA_LENGTHS: Range = (8, 512)
+LONG_TAIL_LENGTHS: Range = (8, 1024)
+ZIPF = 1.5
+"""Of Punica's skewed popularity: each adapter is asked that many times as often as the next."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """One request: seconds after the start, its adapter's number (None: the base model), and
+    lengths in tokens."""
+
+    at: float
+    adapter: int | None
+    input_len: int
+    output_len: int
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Requests by arrival, over the adapters 0 … `num_adapters` - 1. With `chat` they carry
+    questions to an assistant, and `input_len` says nothing."""
+
+    num_adapters: int
+    arrivals: tuple[Arrival, ...]
+    chat: bool = False
+
+    def __len__(self) -> int:
+        return len(self.arrivals)
+
+    def head(self, count: int) -> Workload:
+        """The first so many requests; all, where there are fewer."""
+        return replace(self, arrivals=self.arrivals[:count])
+
+    def until(self, seconds: float) -> Workload:
+        """Those that arrive before then."""
+        return replace(self, arrivals=tuple(a for a in self.arrivals if a.at < seconds))
+
+    def paced(self, speed: float) -> Workload:
+        """The same requests, `speed` times as many a second."""
+        arrivals = tuple(replace(arrival, at=arrival.at / speed) for arrival in self.arrivals)
+        return replace(self, arrivals=arrivals)
+
+
+def slora(
+    *,
+    num_adapters: int,
+    alpha: float,
+    rate: float,
+    cv: float,
+    duration: float,
+    input_range: Range = SLORA_LENGTHS,
+    output_range: Range = SLORA_LENGTHS,
+    seed: int = SEED,
+) -> Workload:
+    """S-LoRA's generator (benchmarks/trace.py), bit for bit; numpy's older random numbers, in this
+    order, are part of it.
+
+    N = int(rate * duration) requests; adapter = int(X * num_adapters) with X of density
+    alpha * x^(alpha - 1) on [0, 1), so the hottest has a share of (1 / num_adapters)^alpha and
+    alpha 1 is uniform; lengths uniform in their ranges; gaps gamma of shape 1 / cv^2 and mean
+    1 / rate seconds, Poisson arrivals for cv 1. Raises `UsageError` on parameters out of range.
+    """
+    rng = np.random.RandomState(seed)
+    count = _count(rate, duration)
+    adapters = _adapters(rng, num_adapters, alpha, count)
+    inputs = rng.randint(*_checked(input_range), count)
+    outputs = rng.randint(*_checked(output_range), count)
+    return _workload(num_adapters, adapters, inputs, outputs, _gamma(rng, rate, cv, count))
+
+
+def long_tail(
+    *,
+    num_adapters: int,
+    alpha: float,
+    rate: float,
+    cv: float,
+    duration: float,
+    input_range: Range = LONG_TAIL_LENGTHS,
+    output_range: Range = LONG_TAIL_LENGTHS,
+    seed: int = SEED,
+) -> Workload:
+    """`slora` with lengths that are mostly short and sometimes very long, as in S-LoRA's profiled
+    fork: low + (1 - X) * (high - low) with X of density 10 x^9, so a mean of
+    low + (high - low) / 11."""
+    rng = np.random.RandomState(seed)
+    count = _count(rate, duration)
+    adapters = _adapters(rng, num_adapters, alpha, count)
+
+    def lengths(low: int, high: int) -> Ints:
+        return (low + (1 - rng.power(10, count)) * (high - low)).astype(np.int64)
+
+    inputs, outputs = lengths(*_checked(input_range)), lengths(*_checked(output_range))
+    return _workload(num_adapters, adapters, inputs, outputs, _gamma(rng, rate, cv, count))
+
+
+def punica(
+    *,
+    popularity: Popularity,
+    num_adapters: int,
+    rate: float,
+    cv: float,
+    duration: float,
+    output_range: Range = SLORA_LENGTHS,
+    seed: int = SEED,
+) -> Workload:
+    """Punica's popularities over N = int(rate * duration) requests, shuffled: `distinct` gives each
+    request an adapter of its own, `uniform` shares them among ceil(sqrt(N)), with `skewed` (Zipf
+    1.5) an adapter is asked 1.5 times as often as the next, `identical` is one for all. Prompts are
+    log-normal (shape 0.8, location -1, scale 18: the lengths Punica took from chats), two tokens at
+    least. Gaps as in `slora`.
+
+    Where it wants more adapters than `num_adapters`, they are used again in turn. No adapters at
+    all: the base model.
+    """
+    rng = np.random.RandomState(seed)
+    count = _count(rate, duration)
+    shares = popularity_shares(popularity, count)
+    owners = np.repeat(np.arange(len(shares)), shares)
+    rng.shuffle(owners)
+    inputs = np.maximum(2, np.exp(0.8 * rng.standard_normal(count)) * 18 - 1).astype(np.int64)
+    outputs = rng.randint(*_checked(output_range), count)
+    adapters = owners % num_adapters if num_adapters else None
+    return _workload(num_adapters, adapters, inputs, outputs, _gamma(rng, rate, cv, count))
+
+
+def popularity_shares(popularity: Popularity, count: int) -> list[int]:
+    """How many of `count` requests each adapter gets, the most popular first; they add up."""
+    match popularity:
+        case "distinct":
+            return [1] * count
+        case "identical":
+            return [count]
+        case "uniform":
+            adapters = int(np.ceil(np.sqrt(count)))
+            return [count // adapters + (i < count % adapters) for i in range(adapters)]
+    shares: list[int] = []
+    wanted = 1.0
+    while sum(shares) + int(wanted) < count:
+        shares.append(int(wanted))
+        wanted *= ZIPF
+    return sorted([*shares, count - sum(shares)], reverse=True)
+
+
+def chat(
+    *,
+    num_adapters: int,
+    count: int,
+    max_tokens: int,
+    rate: float | None = None,
+    cv: float = 1.0,
+    seed: int = SEED,
+) -> Workload:
+    """Questions to an assistant, the models in turn; all at time 0, or with gaps as in `slora`."""
+    rng = np.random.RandomState(seed)
+    gaps = np.zeros(count) if rate is None else _gamma(rng, rate, cv, count)
+    adapters = np.arange(count) % num_adapters if num_adapters else None
+    lengths = np.full(count, max_tokens)
+    return replace(_workload(num_adapters, adapters, lengths, lengths, gaps), chat=True)
+
+
+def _count(rate: float, duration: float) -> int:
+    if rate <= 0 or duration <= 0:
+        raise UsageError(f"rate {rate:g} and duration {duration:g} must be above 0")
+    if (count := int(rate * duration)) < 1:
+        raise UsageError(f"{rate:g} requests/s for {duration:g} s is no request", "raise one")
+    return count
+
+
+def _checked(lengths: Range) -> Range:
+    low, high = lengths
+    if not 1 <= low < high:
+        raise UsageError(f"lengths from {low} to {high} (excluded) are none", "e.g. 8 512")
+    return lengths
+
+
+def _adapters(rng: np.random.RandomState, number: int, alpha: float, count: int) -> Ints | None:
+    """Drawn even where there are none, so that the lengths after them are the same."""
+    if alpha <= 0:
+        raise UsageError(f"alpha {alpha:g} must be above 0", "1 is uniform, less is skewed")
+    drawn: Ints = (rng.power(alpha, count) * number).astype(np.int64)
+    return drawn if number else None
+
+
+def _gamma(rng: np.random.RandomState, rate: float, cv: float, count: int) -> NDArray[np.float64]:
+    """Seconds between arrivals."""
+    if rate <= 0 or cv <= 0:
+        raise UsageError(f"rate {rate:g} and cv {cv:g} must be above 0", "cv 1 is Poisson")
+    shape = 1 / (cv * cv)
+    return rng.gamma(shape, cv * cv / rate, count)
+
+
+def _workload(
+    num_adapters: int,
+    adapters: Ints | None,
+    inputs: Ints,
+    outputs: Ints,
+    gaps: NDArray[np.float64],
+) -> Workload:
+    owners = itertools.repeat(None) if adapters is None else adapters.tolist()
+    rows = zip(np.cumsum(gaps).tolist(), owners, inputs.tolist(), outputs.tolist(), strict=False)
+    return Workload(num_adapters, tuple(itertools.starmap(Arrival, rows)))
+
+
+# --- S-LoRA's settings and suites ---------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A base model's size and the ranks of its adapters, in turn; q, k, v and o of every layer."""
+
+    base: str
+    hidden_size: int
+    ranks: tuple[int, ...]
+
+
+SETTINGS = {
+    "S1": Setting("llama-7b", 4096, (8,)),
+    "S2": Setting("llama-7b", 4096, (64, 32, 16, 8)),
+    "S3": Setting("llama-13b", 5120, (16,)),
+    "S4": Setting("llama-13b", 5120, (64, 32, 16)),
+    "S5": Setting("llama-30b", 7168, (32,)),
+    "S6": Setting("llama-70b", 8192, (64,)),
+}
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Every combination of these, each a workload of `slora`."""
+
+    num_adapters: tuple[int, ...]
+    alpha: tuple[float, ...] = (1,)
+    rate: tuple[float, ...] = (2,)
+    cv: tuple[float, ...] = (1,)
+    duration: float = 300
+
+    def points(self) -> Iterator[dict[str, Any]]:
+        """Arguments of `slora`, in the order in which S-LoRA runs them."""
+        for n, alpha, rate, cv in itertools.product(
+            self.num_adapters, self.alpha, self.rate, self.cv
+        ):
+            yield {
+                "num_adapters": n,
+                "alpha": alpha,
+                "rate": rate,
+                "cv": cv,
+                "duration": self.duration,
+            }
+
+
+NUM_ADAPTERS = (1, 20, 50, 100, 200)
+SUITES = {
+    "a10g-num-adapter": Suite(NUM_ADAPTERS),
+    "a10g-alpha": Suite((200,), alpha=(0.1, 0.3, 0.6, 1)),
+    "a10g-cv": Suite((200,), cv=(1, 2, 4, 6, 8)),
+    "a10g-req-rate": Suite((200,), rate=(1, 1.5, 2, 2.5)),
+    "a100-40-num-adapter": Suite((0, *NUM_ADAPTERS)),
+    "a100-80-S2-num-adapter": Suite(NUM_ADAPTERS, rate=(10,)),
+    "a100-80-S4-num-adapter": Suite((0, 1, 100, 200, 400), rate=(6,)),
+    "a100-80-S4-req-rate": Suite((400,), rate=(1, 2, 4, 6, 8)),
+    "a100-80-S4-cv": Suite((400,), rate=(6,), cv=(1, 2, 4, 6, 8)),
+    "a100-80-table": Suite((2, 5, 100, 1000, 2000), rate=(10,), duration=120),
+    "ablation-no-mem": Suite((1, 10, 25, 50, 100, 200), rate=(2.5,)),
+    # Published code has the lists of alpha and cv exchanged here; its published results do not.
+    "ablation-cluster": Suite((32,), alpha=(0.1, 0.3, 0.6, 1), duration=120),
+    "ablation-cluster-cv": Suite((32,), cv=(1, 2, 4, 6, 8), duration=120),
+}
+"""S-LoRA's, by its names; `suite_named` knows the first four without the card's name too."""
+
+
+def suite_named(name: str) -> Suite:
+    """Raises `UsageError` naming those there are."""
+    if suite := SUITES.get(name) or SUITES.get(f"a10g-{name}"):
+        return suite
+    raise UsageError(f"no suite {name!r}", f"there are {', '.join(SUITES)}")
+
+
+GENERATORS: dict[str, Callable[..., Workload]] = {
+    "slora": slora,
+    "long-tail": long_tail,
+    "punica": punica,
+}
+"""Those that take a rate and a duration."""

@@ -1,0 +1,206 @@
+"""Event logs of a real ring, decided again: the same, or told where not."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ring import ADAPTERS, Ring
+from test_ring_adapters import shipped
+
+from loraconsole.console.ledger import Ledger
+from loraconsole.pipeline.config import Config, make_run_directory
+from loraconsole.pipeline.event_log import EventLog
+from loraconsole.pipeline.messages import Abort, BatchView
+from loraconsole.pipeline.schedule.pets import LatencyTable
+from loraconsole.pipeline.sockets import Watch, make_context
+
+SECRET = "the word that is in no log"
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """What a router wrote down while all that can happen to it did."""
+    options = ("--event-log", "--dtype", "float32", "--max-running", "3", "--max-total-tokens")
+    with Ring(tmp_path_factory.mktemp("r"), *options, "1500", "--api-key", "hidden") as ring:
+        ring.http.headers["authorization"] = "Bearer hidden"
+        stop = threading.Event()
+        ring.cli("adapters", "load", "again", str(shipped("pirate")))
+        ring.cli("adapters", "verify", "again")
+
+        def ask(number: int) -> None:
+            while not stop.is_set():
+                name = [*ADAPTERS, ""][number % 5]
+                text = f"{SECRET} {'sea ' * (number * 5)}"
+                answer = ring.chat(name, text, max_tokens=4 + number * 3, temperature=0)
+                if (
+                    answer.status_code != 200
+                ):  # who asks again at once keeps the worker from starting
+                    stop.wait(0.3)
+
+        with ThreadPoolExecutor(10) as pool:
+            asking = [pool.submit(ask, number) for number in range(10)]
+            for policy in ("vtc_fair", "merged", "pets", "cluster"):
+                ring.cli("scheduler", policy, "--fair-weight", "pirate=2")
+                time.sleep(1.0)
+            ring.cli("scheduler", "credit", "--max-per-adapter", "1")
+            ring.cli("adapters", "pin", "again")
+            ring.kill("worker-0")
+            time.sleep(1.0)
+            ring.wait_ready()
+            ring.cli("adapters", "reload", "again")
+            ring.cli("adapters", "unload", "again")
+            ring.cli("scheduler", "abort", "--slo-seconds", "0.8", "--max-wait-tokens", "10")
+            time.sleep(1.5)
+            ring.kill("detokenizer")
+            ring.wait_ready()
+            ring.cli("scheduler", "lifo", "--max-wait-tokens", "0")
+            time.sleep(1.0)
+            stop.set()
+            for one in asking:
+                one.result()
+        ring.wait_idle()
+        time.sleep(0.5)
+        [path] = (ring.run / "events").iterdir()
+        kept = tmp_path_factory.mktemp("logs") / path.name
+        kept.write_bytes(path.read_bytes())
+        assert path.stat().st_mode & 0o077 == 0, "readable by others"
+    yield kept
+
+
+def replay(path: Path, *flags: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-P", "-m", "loraconsole.console", "replay", str(path), *flags]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+def lines_of(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_a_log_of_a_ring_is_decided_again_alike(log: Path) -> None:
+    done = replay(log)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "all the same" in done.stdout
+    document = json.loads(replay(log, "--json").stdout)
+    assert document["same"] and document["lines"] == len(lines_of(log))
+    decisions = [d for line in lines_of(log) for d in line.get("decisions", ())]
+    assert sum(d["is_admitted"] for d in decisions) > 30
+    assert any(d.get("reason") for d in decisions), "nobody had to wait, or it is not told why"
+
+
+def test_a_log_tells_the_arithmetic_and_no_secret(log: Path) -> None:
+    text = log.read_text()
+    assert SECRET not in text and "hidden" not in text
+    for line in lines_of(log):
+        for decision in line.get("decisions", ()):
+            if decision["is_admitted"]:
+                pages = decision["need"] + decision["adapters"]
+                assert 0 < pages <= decision["total"]
+                assert decision["running"] < 3 and decision["budget"] > 0
+    shown = replay(log, "--show").stdout
+    assert " admitted (holds " in shown and " waits: batch is full" in shown
+    assert " given up" in shown
+
+
+def test_a_changed_decision_is_found_by_its_line(log: Path, tmp_path: Path) -> None:
+    lines = log.read_text().splitlines(keepends=True)
+    at = next(n for n, line in enumerate(lines) if n > 50 and '"is_admitted":true' in line)
+    decided = json.loads(lines[at])
+    decided["decisions"][0]["need"] += 1
+    changed = tmp_path / "changed.jsonl"
+    changed.write_text("".join([*lines[:at], json.dumps(decided) + "\n", *lines[at + 1 :]]))
+    done = replay(changed)
+    assert done.returncode == 1
+    assert f"line {at + 1}: decisions was Decision(" in done.stdout
+    gone = next(n for n, line in enumerate(lines) if '"event":"asked"' in line)
+    changed.write_text("".join([*lines[:gone], *lines[gone + 1 :]]))
+    done = replay(changed)
+    found = re.search(r"line (\d+)", done.stdout)
+    # Wherever the request that nobody asked for is missed first.
+    assert done.returncode == 1 and found and int(found[1]) > gone, done.stdout
+
+
+@pytest.mark.parametrize(
+    ("damage", "what"),
+    [
+        (lambda lines: [*lines[:9], lines[9][:20]], "line 10 of .* is cut off"),
+        (lambda lines: [*lines[:5], "{}\n"], "line 6 of .* is no event: .*event"),
+        (lambda lines: [*lines[:5], "rubbish\n"], "line 6 of .* is no event"),
+        (lambda lines: lines[1:], "does not begin with the router's start"),
+        (lambda lines: [lines[0].replace('"format":1', '"format":99')], "has format 99, this is 1"),
+        (lambda lines: [], "is empty"),
+    ],
+)
+def test_a_damaged_log_is_refused_with_its_line(
+    log: Path, tmp_path: Path, damage: Any, what: str
+) -> None:
+    path = tmp_path / "damaged.jsonl"
+    path.write_text("".join(damage(log.read_text().splitlines(keepends=True))))
+    done = replay(path)
+    assert done.returncode == 1
+    assert re.search(what, done.stderr), done.stderr
+    assert "Traceback" not in done.stderr
+    missing = replay(tmp_path / "none.jsonl")
+    assert missing.returncode == 1 and "cannot read" in missing.stderr
+
+
+def test_a_log_ends_at_its_size_and_says_so_and_few_are_kept(tmp_path: Path) -> None:
+    for incarnation in range(6):
+        log = EventLog(lambda: 1.0)
+        config = Config(run=str(tmp_path), api_key="hidden")
+        log.open(tmp_path, incarnation, config, LatencyTable(), max_bytes=3000)
+        while log.is_open:
+            log.got(Abort("r-1", "client gone"))
+        log.got(Abort("r-1", "client gone"))
+    files = sorted(tmp_path.iterdir())
+    assert [path.name for path in files] == [f"router-{n}.jsonl" for n in range(2, 6)]
+    assert all(path.stat().st_size < 3100 for path in files)
+    assert lines_of(files[0])[-1] == {"event": "full", "at": 1.0}
+    done = replay(files[0])
+    assert done.returncode == 0 and "the file was full" in done.stdout, done.stderr
+
+
+def test_a_replay_is_shown_in_the_console_as_the_ring_was(log: Path, tmp_path: Path) -> None:
+    """What the console's books say while a replay publishes, by the clock of the log."""
+    run = make_run_directory(tmp_path / "run")
+    head = lines_of(log)[0]
+    speed = 20.0
+    begins_at = time.time() + 2.0
+    command = [sys.executable, "-P", "-m", "loraconsole.pipeline.replay", str(log)]
+    flags = ["--run", str(run), "--speed", str(speed), "--begins-at", str(begins_at)]
+    ledger = Ledger(str(run))
+    views: list[BatchView] = []
+
+    async def listen() -> None:
+        context = make_context()
+        watch = Watch(context, run, ("router", "supervisor"))
+        while player.poll() is None:
+            for message in watch.drain():
+                now = head["at"] + max(0.0, time.time() - begins_at) * speed
+                ledger.take(message, now)
+                if isinstance(message, BatchView):
+                    views.append(message)
+            await asyncio.sleep(0.02)
+        watch.close()
+        context.term()
+
+    with subprocess.Popen([*command, *flags], stdout=subprocess.PIPE, text=True) as player:
+        asyncio.run(listen())
+        assert player.stdout is not None and "all the same" in player.stdout.read()
+    now = head["at"] + (time.time() - begins_at) * speed
+    board = ledger.board(now)
+    assert board.router is not None and board.router.steps > 100
+    assert {row.view.name for row in board.adapters} >= set(ADAPTERS)
+    assert any(view.phase == "decode" for shown in views for view in shown.requests)
+    assert max(len(shown.requests) for shown in views) >= 5
+    assert all(0 <= shown.at - v.arrived_at < 60 for shown in views for v in shown.requests)
