@@ -7,6 +7,7 @@ import json
 import stat
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -331,6 +332,20 @@ def test_logs_are_merged_and_chosen(ring: Ring) -> None:
     lines = json.loads(ring.cli("logs", "router", "--json").stdout)
     assert {line["source"] for line in lines} <= {"router"}
     assert ring.cli("logs", "absent", check=False).returncode == 1
+
+
+def test_abort_ends_one_request_by_the_end_of_its_id(ring: Ring) -> None:
+    assert ring.cli("abort", "nobody", check=False).returncode == 1
+    body = {"model": BASE, "prompt": "Once", "max_tokens": 2000, "ignore_eos": True}
+    with ThreadPoolExecutor() as pool:
+        answer = pool.submit(ring.http.post, "/v1/completions", json=body)
+        while not (batch := ring.snapshot()["batch"]) or not batch["requests"]:
+            time.sleep(0.1)
+        request_id = batch["requests"][0][0]
+        done = ring.cli("abort", request_id[-10:], "--json")
+        assert json.loads(done.stdout) == {"request": request_id, "status": "ok"}
+        answer.result(timeout=20)
+    assert ring.wait_idle()["pages_kv"] == 0
 
 
 def test_a_second_up_is_refused(ring: Ring) -> None:
