@@ -95,6 +95,7 @@ def command_parser(
     add_flags(up)
     add_screen_flags(add("attach", "the console on a running pipeline"))
     add("status", "what runs, and how it is")
+    add("alerts", "what is wrong right now; 1 if anything is")
     down = add("down", "stop the pipeline")
     down.add_argument("--now", action="store_true", help="do not let running requests finish")
     restart = add("restart", "restart one process")
@@ -207,6 +208,8 @@ def dispatch(given: argparse.Namespace, rest: list[str]) -> int:
             return verbs.console(config, given, start=False)
         case "status":
             return verbs.status(config, given.json)
+        case "alerts":
+            return verbs.alerts(config, given.json)
         case "down":
             return verbs.down(config, given.now, given.json)
         case "restart":

@@ -21,6 +21,7 @@ from textual import events, messages
 from textual._compositor import ChopsUpdate, LayoutUpdate
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
+from textual.command import Provider
 from textual.containers import Container
 from textual.screen import Screen
 from textual.widget import Widget
@@ -31,9 +32,9 @@ from ..pipeline.sockets import InboxFull
 from . import output, units
 from .alerts import Alert, AlertBook, Finding
 from .board import Board
-from .commands import ConsoleCommands, all_commands
 from .dialogs import Choice, ChoiceDialog, LiveScreen
 from .document import Problem
+from .filter import Filter, FilterPane
 from .inks import Desk
 from .ledger import Ledger
 from .orders import Orders, doing, order_id
@@ -61,8 +62,9 @@ GOOD_SECONDS, BAD_SECONDS = 5.0, 30.0
 """How long the toast of a reply stays."""
 SEVERITIES = {"warning": "warning", "error": "error", "critical": "error"}
 DEFAULT_THEME = "dark"
-LOOK_SECONDS = 1.0
-"""So often it is looked whether a theme or the settings were written to: some 80 us."""
+LOOK_SECONDS = 2.0
+"""So often it is looked what is wrong, and whether a theme or the settings were written to: some
+120 us."""
 DISK_SECONDS = 10.0
 PANELS: dict[str, tuple[str, str]] = {
     "1": ("Overview", "overview"),
@@ -78,12 +80,19 @@ PAGES: dict[str, tuple[str, str]] = {"9": ("Alerts", "alerts"), "comma": ("Setti
 """Screens without a tab: they are looked at when there is a reason."""
 
 
+def palette() -> type[Provider]:
+    """Imported when it is first opened."""
+    from .commands import ConsoleCommands
+
+    return ConsoleCommands
+
+
 class ConsoleApp(PaintedApp):
     """The console on one run directory. `run()` returns "leave" or "stop"."""
 
     TITLE = "loraconsole"
     CSS_PATH = Path(__file__).with_name("console.tcss")
-    COMMANDS = {ConsoleCommands}  # noqa: RUF012
+    COMMANDS = {palette}  # noqa: RUF012
     BINDINGS: ClassVar[list[BindingType]] = [
         *(
             Binding(key, f"show('{name}')", name, show=False, id=f"show-{module}")
@@ -456,6 +465,7 @@ class ConsoleApp(PaintedApp):
 
     async def action_command(self, text: str = "") -> None:
         """Opens the line to type a command in, at the foot of the panels."""
+        from .commands import all_commands
         from .panels.command_line import CommandLine
 
         for open_line in self.query(CommandLine):
@@ -485,9 +495,6 @@ class ConsoleApp(PaintedApp):
 
     def filter_panel(self, text: str) -> None:
         """Filters what the screen on top lists. Raises `OperatorError` where it lists nothing."""
-        from .filter import Filter
-        from .table import FilterPane
-
         if error := Filter.parse(text).error:
             raise OperatorError(f"/{text}: {error}", "a regular expression; ! in front inverts it")
         panes = list(self.active_panel.query(FilterPane))

@@ -329,6 +329,8 @@ async def _run_verb(app: ConsoleApp, *words: Any) -> None:
         case "logs" if given.follow or not typed or given.process:
             await app.action_show("Logs")
             app.filter_panel(f"^{given.process} " if given.process else "")
+        case "alerts" if not typed:
+            await app.action_show("Alerts")
         case "settings" if not typed:
             await app.action_show("Settings")
         case _:

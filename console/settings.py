@@ -109,11 +109,21 @@ def choose(
 ) -> Chosen:
     """The file, then the environment, then the flags of the command line."""
     chosen = read_settings(path)
+    if "theme" not in chosen.origins and has_few_colors():
+        chosen = chosen.with_flag("theme", "terminal", f"TERM={os.environ.get('TERM', '')}")
     if os.environ.get("NO_COLOR") is not None:
         chosen = chosen.with_flag("theme", "monochrome", "NO_COLOR")
     chosen = chosen.with_flag("theme", theme, "--theme").with_flag("fps", fps, "--fps")
     chosen = chosen.with_flag("ascii", True if ascii else None, "--ascii")
     return chosen.with_flag("mouse", False if no_mouse else None, "--no-mouse")
+
+
+def has_few_colors() -> bool:
+    """Does the terminal say it has sixteen colours? Others mixed down to those are hard to read,
+    its own are not. The rule is rich's, which mixes them."""
+    if os.environ.get("COLORTERM", "").lower() in ("truecolor", "24bit"):
+        return False
+    return os.environ.get("TERM", "").rpartition("-")[2].lower() not in ("256color", "kitty")
 
 
 def missing_theme(chosen: Chosen, known: Sequence[str]) -> list[Problem]:

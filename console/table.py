@@ -12,14 +12,12 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from textual import events
 from textual.binding import Binding, BindingType
-from textual.containers import Horizontal
 from textual.message import Message
-from textual.widgets import Input, Label
 
 from . import units
 from .board import Board
-from .filter import Filter
-from .pane import Line, Pane, Panel, Span, crop, line
+from .filter import FilterPane
+from .pane import Line, Span, crop, line
 
 R = TypeVar("R")
 
@@ -41,102 +39,6 @@ class Column(Generic[R]):
     """Where there is no room, columns of a higher rank leave first."""
     descends: bool = False
     """The first sort shows the largest on top."""
-
-
-class FilterPane(Pane, can_focus=True):
-    """A pane whose rows can be filtered by an expression typed after `/`.
-
-    What does not match is hidden, or, with `marks`, stays and is dimmed, so that a match is read
-    among its neighbours. `n` and `N` go from match to match.
-    """
-
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("slash", "filter", "Filter", key_display="/", id="filter"),
-        Binding("n", "match(1)", "Next match", show=False, id="next-match"),
-        Binding("N", "match(-1)", "Previous match", show=False, id="previous-match"),
-    ]
-
-    def __init__(self, id: str | None = None, classes: str | None = None) -> None:
-        super().__init__(id=id, classes=classes)
-        self.filter = Filter()
-        self.marks = False
-        """Rows that do not match stay."""
-
-    def set_filter(self, text: str, marks: bool | None = None) -> None:
-        self.filter = Filter.parse(text)
-        if marks is not None:
-            self.marks = marks
-        self.paint()
-
-    def shows(self, text: str) -> bool:
-        """Is a row of this text to be seen at all?"""
-        return self.marks or self.filter.keeps(text)
-
-    def is_dimmed(self, text: str) -> bool:
-        """Is it only there for its neighbours?"""
-        return self.marks and not self.filter.keeps(text)
-
-    def action_match(self, step: int) -> None:
-        """Goes to the next row that matches, or with -1 to the one before."""
-        raise NotImplementedError
-
-    async def action_filter(self) -> None:
-        """Opens the line to type in, at the foot of the panel."""
-        panel = next(node for node in self.ancestors if isinstance(node, Panel))
-        for open_line in panel.query(FilterInput):
-            open_line.focus()
-            return
-        filter_input = FilterInput(self)
-        await panel.mount(Horizontal(Label("/"), filter_input, classes="filter"))
-        self.screen.set_focus(filter_input)  # at once: the next key is meant for it
-
-    def hint(self, board: Board) -> Sequence[Span]:
-        if self.filter.error:
-            return ((f"/{self.filter.text}: {self.filter.error}", "bad"),)
-        if not self.filter:
-            return ()
-        how = " marked" if self.marks else ""
-        return ((f"/{self.filter.text}", "key"), (f"{how}  n N", "dim"))
-
-
-class FilterInput(Input):
-    """The line that `/` opens: filters while typing, enter keeps, escape clears."""
-
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "submit", "Keep the filter", id="filter-keep"),
-        Binding("escape", "clear", "Clear it", id="filter-clear"),
-        Binding("tab", "marks", "Hide or mark", id="filter-marks"),
-    ]
-
-    def __init__(self, pane: FilterPane) -> None:
-        super().__init__(
-            value=pane.filter.text,
-            placeholder="regular expression, ! in front turns it around; tab hides or marks",
-            compact=True,
-            select_on_focus=False,
-        )
-        self.cursor_blink = False
-        self._pane = pane
-
-    def on_input_changed(self, event: Input.Changed) -> None:
-        event.stop()
-        self._pane.set_filter(event.value)
-
-    def on_input_submitted(self, event: Input.Submitted) -> None:
-        event.stop()
-        self._close()
-
-    def action_clear(self) -> None:
-        self._pane.set_filter("", marks=False)
-        self._close()
-
-    def action_marks(self) -> None:
-        self._pane.set_filter(self.value, marks=not self._pane.marks)
-
-    def _close(self) -> None:
-        self._pane.focus(scroll_visible=False)
-        assert isinstance(self.parent, Horizontal)
-        self.parent.remove()
 
 
 class TablePane(FilterPane, Generic[R], can_focus=True):

@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import contextlib
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -315,6 +316,29 @@ def status(config: Config, as_json: bool) -> int:
     else:
         _print_status(config, snapshot)
     return 0 if snapshot.processes.state is ProcessState.READY else 1
+
+
+def alerts(config: Config, as_json: bool) -> int:
+    """What the rules of the console find in what the supervisor knows. Exit status 1 where that
+    is anything. Percentiles are of all requests since the server started."""
+    from .ledger import Ledger
+    from .settings import read_settings
+
+    snapshot, now = take_snapshot(config), time.time()
+    ledger = Ledger(config.run)
+    ledger.limits = read_settings().settings.alerts
+    ledger.disk_free_bytes = shutil.disk_usage(config.run).free
+    ledger.take_snapshot(snapshot, now)
+    found = ledger.board(now).alerts
+    if as_json:
+        names = ("level", "text", "rule", "subject")
+        print_json([{name: getattr(alert, name) for name in names} for alert in found])
+    else:
+        for alert in found:
+            print(f"{alert.level:<4}  {alert.rule:<17}  {units.clean(alert.text)}")
+        if not found:
+            print("nothing is wrong")
+    return 1 if found else 0
 
 
 def _print_status(config: Config, snapshot: Snapshot) -> None:

@@ -28,7 +28,8 @@ from loraconsole.pipeline.fetch import resolve  # noqa: E402
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody's own settings, and nothing that the tests leave behind in anybody's home."""
+    """Nobody's own settings and terminal, and nothing that tests leave behind in a home."""
+    monkeypatch.setenv("COLORTERM", "truecolor")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
 

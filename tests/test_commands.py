@@ -21,11 +21,11 @@ from loraconsole.console.commands import (
     usage_of,
 )
 from loraconsole.console.dialogs import ChoiceDialog
+from loraconsole.console.filter import FilterPane
 from loraconsole.console.inks import Desk
 from loraconsole.console.jump import JumpScreen
 from loraconsole.console.keys import catalogue
 from loraconsole.console.panels.command_line import CommandLine, read_history
-from loraconsole.console.table import FilterPane
 from loraconsole.console.verbs import find_request
 from loraconsole.pipeline.config import OperatorError
 from loraconsole.pipeline.messages import (

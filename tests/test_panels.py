@@ -29,11 +29,11 @@ from loraconsole.console.panels.adapters import AdapterTable
 from loraconsole.console.panels.answer import AnswerBox
 from loraconsole.console.panels.batch import BatchTable
 from loraconsole.console.panels.editor import PromptEditor
+from loraconsole.console.panels.filter_input import FilterInput
 from loraconsole.console.panels.latency import FlamePane, HistogramPane, PartsPane
 from loraconsole.console.panels.logs import LogPane
 from loraconsole.console.panels.models import ModelsPane
 from loraconsole.console.panels.processes import ProcessTable, TailPane
-from loraconsole.console.table import FilterInput
 from loraconsole.pipeline.config import Config
 from loraconsole.pipeline.messages import (
     AdapterState,

@@ -8,6 +8,7 @@ import stat
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -306,6 +307,25 @@ def test_the_run_directory_is_private(ring: Ring) -> None:
 def test_status_says_ready(ring: Ring) -> None:
     assert "READY" in ring.cli("status").stdout
     assert ring.cli("adapters", "list", "--json").returncode == 0
+
+
+def test_alerts_says_what_is_wrong_by_the_limits_of_the_settings(
+    ring: Ring, tmp_path: Path
+) -> None:
+    def said() -> dict[str, str]:
+        done = ring.cli("alerts", "--json", check=False)
+        found = {alert["rule"]: alert["level"] for alert in json.loads(done.stdout)}
+        assert done.returncode == (1 if found else 0)
+        return found
+
+    before = said()  # what other tests did to this ring
+    assert "disk low" not in before and "first token late" not in before
+    (tmp_path / "config" / "loraconsole").mkdir(parents=True)  # `home`, of every test
+    settings = tmp_path / "config" / "loraconsole" / "console.toml"
+    settings.write_text("[alerts]\nttft_p99_ms = 0.001\ndisk_gib = 1e9\n")
+    ring.answer(BASE, "Hello")
+    time.sleep(1.0)  # the server tells its counters twice a second
+    assert said() == before | {"disk low": "bad", "first token late": "warn"}
 
 
 def test_prompt_asks_several_side_by_side(ring: Ring) -> None:

@@ -107,6 +107,25 @@ def test_the_file_then_the_environment_then_flags(
 
 
 @pytest.mark.parametrize(
+    ("term", "colorterm", "theme"),
+    [
+        *(("linux", "", "terminal"), ("xterm", "", "terminal"), ("xterm-16color", "", "terminal")),
+        *(("xterm-256color", "", "dark"), ("xterm-kitty", "", "dark"), ("", "", "terminal")),
+        ("screen", "truecolor", "dark"),
+    ],
+)
+def test_a_terminal_of_sixteen_colours_shows_its_own(
+    term: str, colorterm: str, theme: str, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", term)
+    monkeypatch.setenv("COLORTERM", colorterm)
+    assert choose().settings.theme == theme
+    file.write_text('theme = "ember"')
+    assert choose().settings.theme == "ember"  # who has chosen has chosen
+    assert choose(theme="paper").settings.theme == "paper"
+
+
+@pytest.mark.parametrize(
     ("text", "line", "what"),
     [
         ('fps = "fast"\n', 1, "fps: 'fast' is not a number, 0.5 to 30"),

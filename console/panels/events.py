@@ -11,9 +11,9 @@ from textual.message import Message
 from .. import units
 from ..alerts import Finding
 from ..board import Board
+from ..filter import FilterPane
 from ..inks import LEVEL_INKS
 from ..pane import Line, Span, line
-from ..table import FilterPane
 
 
 class EventPane(FilterPane):

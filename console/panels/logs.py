@@ -14,9 +14,9 @@ from ...pipeline.messages import LogLine
 from .. import units
 from ..board import Board
 from ..dialogs import LiveDialog
+from ..filter import FilterPane
 from ..inks import LEVEL_INKS
 from ..pane import Line, Panel, Span, field, line
-from ..table import FilterPane
 
 LEVELS = ("debug", "info", "warning", "error")
 ORDER = {"debug": 0, "info": 1, "warning": 2, "error": 3, "critical": 4}
