@@ -64,7 +64,7 @@ SEVERITIES = {"warning": "warning", "error": "error", "critical": "error"}
 DEFAULT_THEME = "dark"
 LOOK_SECONDS = 2.0
 """So often it is looked what is wrong, and whether a theme or the settings were written to: some
-120 us."""
+120 us, in the loop that paints (a timer of Textual's would be another 500)."""
 DISK_SECONDS = 10.0
 PANELS: dict[str, tuple[str, str]] = {
     "1": ("Overview", "overview"),
@@ -162,7 +162,7 @@ class ConsoleApp(PaintedApp):
         self._memory = output.ScreenMemory() if output.is_wanted() else None
         self._shelf = ThemeShelf()
         self._settings_stamp = settings_stamp()
-        self._disk_looked_at = 0.0
+        self._looked_at = self._disk_looked_at = 0.0
         self._told: set[Problem] = set()
         self._take_themes()
         self._wear(settings, Settings(theme=""))
@@ -224,7 +224,7 @@ class ConsoleApp(PaintedApp):
         if has_changed:
             self._complain()
             self._paint_active()
-        now = time.monotonic()
+        now = self._looked_at = time.monotonic()
         if now - self._disk_looked_at >= DISK_SECONDS:
             self._disk_looked_at = now
             with contextlib.suppress(OSError):  # the run directory is another machine's
@@ -274,7 +274,6 @@ class ConsoleApp(PaintedApp):
     def _start(self) -> None:
         """After the first frame: what the screen does not need in order to appear."""
         self._complain()
-        self.set_interval(LOOK_SECONDS, self._look_around)
         self.run_worker(self.telemetry.run(), name="telemetry", exit_on_error=True)
         self.run_worker(self._paint_forever(), name="paint", exit_on_error=True)
 
@@ -301,8 +300,10 @@ class ConsoleApp(PaintedApp):
             if is_done and not self._has_moved:
                 self._news.clear()
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._news.wait(), QUIET_SECONDS)
+                    await asyncio.wait_for(self._news.wait(), LOOK_SECONDS)
             is_done = self.tick()
+            if time.monotonic() - self._looked_at >= LOOK_SECONDS:
+                self._look_around()
             due = max(due + 1.0 / self._fps, time.monotonic())
             await asyncio.sleep(due - time.monotonic())
 
