@@ -53,6 +53,9 @@ def console(config: Config, given: argparse.Namespace, *, start: bool) -> int:
         raise OperatorError(
             "the console needs a terminal", "without one: loraconsole up, status, prompt, logs"
         )
+    from .settings import choose
+
+    settings = choose(given.theme, given.fps, given.ascii, given.no_mouse).settings
     running = is_running(config.run_path)
     if not start and not running:
         raise NotRunning(f"no pipeline runs in {config.run}", "start one with: loraconsole")
@@ -74,7 +77,7 @@ def console(config: Config, given: argparse.Namespace, *, start: bool) -> int:
             ascii=given.ascii,
             tints=Tints.remembered(),
         )
-        choice = app.run(mouse=app.chosen.settings.mouse and not given.no_mouse)
+        choice = app.run(mouse=settings.mouse)
     except OperatorError:
         curtain.lower()
         raise
