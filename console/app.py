@@ -286,6 +286,11 @@ class ConsoleApp(PaintedApp):
         """Names of the themes that could be read."""
         return list(self._shelf.themes)
 
+    def get_key_display(self, binding: Binding) -> str:
+        """As Textual has it, but in ASCII `enter` for what else is an arrow."""
+        shown = super().get_key_display(binding)
+        return binding.key if self.is_ascii and not shown.isascii() else shown
+
     @property
     def screen_names(self) -> list[str]:
         """What `action_show` takes."""

@@ -291,8 +291,10 @@ def test_with_ascii_nothing_else_is_on_the_screen(tmp_path: Path) -> None:
                 found.append(screen_text(app))
         return found
 
-    for screen in asyncio.run(screens()):
+    found = asyncio.run(screens())
+    for screen in found:
         assert screen.isascii(), {c for c in screen if not c.isascii()}
+    assert "enter Open" in found[1]
 
 
 def test_a_broken_file_names_itself_in_a_toast(config_home: Path, tmp_path: Path) -> None:
