@@ -78,7 +78,7 @@ SEVERITIES = {"warning": "warning", "error": "error", "critical": "error"}
 DEFAULT_THEME = "dark"
 LOOK_SECONDS = 2.0
 """So often it is looked what is wrong, and whether a theme or the settings were written to: some
-120 us."""
+120 us, in the loop that paints (a timer of Textual's would be another 500)."""
 DISK_SECONDS = 10.0
 PANELS: dict[str, tuple[str, str]] = {
     "1": ("Overview", "overview"),
@@ -191,7 +191,7 @@ class ConsoleApp(PaintedApp):
         self._memory = output.ScreenMemory() if output.is_wanted() else None
         self._shelf = ThemeShelf()
         self._settings_stamp = settings_stamp()
-        self._disk_looked_at = 0.0
+        self._looked_at = self._disk_looked_at = 0.0
         self._told: set[Problem] = set()
         self._take_themes()
         self._wear(settings, Settings(theme=""))
@@ -255,7 +255,7 @@ class ConsoleApp(PaintedApp):
         if has_changed:
             self._complain()
             self._paint_active()
-        now = time.monotonic()
+        now = self._looked_at = time.monotonic()
         if now - self._disk_looked_at >= DISK_SECONDS:
             self._disk_looked_at = now
             with contextlib.suppress(OSError):  # the run directory is another machine's
@@ -311,7 +311,6 @@ class ConsoleApp(PaintedApp):
             loop.add_signal_handler(signal.SIGHUP, self._hung_up)
             loop.add_signal_handler(signal.SIGTERM, self.exit, "leave")
         self._complain()
-        self.set_interval(LOOK_SECONDS, self._look_around)
         self.run_worker(self.telemetry.run(), name="telemetry", exit_on_error=True)
         self.run_worker(self._paint_forever(), name="paint", exit_on_error=True)
 
@@ -323,6 +322,11 @@ class ConsoleApp(PaintedApp):
     def themes(self) -> list[str]:
         """Names of the themes that could be read."""
         return list(self._shelf.themes)
+
+    def get_key_display(self, binding: Binding) -> str:
+        """As Textual has it, but in ASCII `enter` for what else is an arrow."""
+        shown = super().get_key_display(binding)
+        return binding.key if self.is_ascii and not shown.isascii() else shown
 
     @property
     def screen_names(self) -> list[str]:
@@ -341,6 +345,8 @@ class ConsoleApp(PaintedApp):
                     await asyncio.wait_for(self._news.wait(), QUIET_SECONDS)
                 due = time.monotonic()
             is_done = self.tick(time.monotonic() - due)
+            if time.monotonic() - self._looked_at >= LOOK_SECONDS:
+                self._look_around()
             due = max(due + self.pace.period_s, time.monotonic())
             await asyncio.sleep(due - time.monotonic())
 

@@ -298,6 +298,9 @@ async def _run_verb(app: ConsoleApp, *words: Any) -> None:
     """`words` are the verb and, last, what was typed after it."""
     *verb, typed = words
     arguments = [*verb, *typed]
+    if not typed and (screen := verb[-1].capitalize()) in app.screen_names:
+        await app.action_show(screen)  # `:adapters`, `:logs`: the verb's own screen says more
+        return
     given = _parser().parse_args(arguments) if verb != ["bench"] else argparse.Namespace()
     match verb[0]:
         case "adapters" if given.verb not in (None, "list"):
@@ -326,13 +329,9 @@ async def _run_verb(app: ConsoleApp, *words: Any) -> None:
             app.orders.give(SetScheduler(order=order_id(), reply_to=inbox, **changes))
         case "down":
             app.stop_pipeline()
-        case "logs" if given.follow or not typed or given.process:
+        case "logs" if given.follow or given.process:
             await app.action_show("Logs")
             app.filter_panel(f"^{given.process} " if given.process else "")
-        case "alerts" if not typed:
-            await app.action_show("Alerts")
-        case "settings" if not typed:
-            await app.action_show("Settings")
         case _:
             app.push_screen(OutputDialog(arguments, app.config.run))
 

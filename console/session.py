@@ -29,6 +29,13 @@ def need_terminal(hint: str) -> None:
         raise OperatorError("the console needs a terminal", hint)
 
 
+def check_screen_flags(given: argparse.Namespace) -> None:
+    """Before anything is started for them. Raises `UsageError`."""
+    from .settings import choose
+
+    choose(given.theme, given.fps, given.ascii, given.no_mouse)
+
+
 def show(
     config: Config,
     given: argparse.Namespace,

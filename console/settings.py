@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, ge
 import msgspec
 from msgspec import Meta, Struct
 
+from ..pipeline.config import UsageError
 from .alerts import Limits
 from .document import Document, DocumentError, Problem
 from .home import config_directory
@@ -108,7 +109,14 @@ def choose(
     no_mouse: bool = False,
     path: Path | None = None,
 ) -> Chosen:
-    """The file, then the environment, then the flags of the command line."""
+    """The file, then the environment, then the flags of the command line. Raises `UsageError` for
+    a flag's value that is not allowed."""
+    kind, _, _, allowed = fields()["fps"]
+    if fps is not None:
+        try:
+            msgspec.convert(fps, kind)
+        except msgspec.ValidationError as error:
+            raise UsageError(f"--fps: {fps:g} is not {allowed}") from error
     chosen = read_settings(path)
     if "theme" not in chosen.origins and has_few_colors():
         chosen = chosen.with_flag("theme", "terminal", f"TERM={os.environ.get('TERM', '')}")

@@ -50,6 +50,7 @@ def console(config: Config, given: argparse.Namespace, *, start: bool) -> int:
     """Opens the screen; starts the pipeline before it where `start` and none runs. `given` has
     the screen's flags."""
     session.need_terminal("without one: loraconsole up, status, prompt, logs")
+    session.check_screen_flags(given)
     running = is_running(config.run_path)
     if not start and not running:
         raise NotRunning(f"no pipeline runs in {config.run}", "start one with: loraconsole")

@@ -127,6 +127,12 @@ def test_goto_theme_and_actions_by_name() -> None:
             assert name == app.active_panel.NAME
             assert not app.query(CommandLine)
             await pilot.press("escape")
+        for name in ("adapters", "prompt", "logs", "alerts", "settings"):
+            await say(pilot, name)
+            assert name.capitalize() == app.active_panel.NAME
+            await pilot.press("escape")
+        await say(pilot, "logs router")
+        assert "/^router " in screen_text(app)
         await say(pilot, "theme paper")
         assert app.theme == "paper"
         await say(pilot, "pause")

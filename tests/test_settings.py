@@ -22,6 +22,7 @@ from loraconsole.console.settings import (
     read_settings,
     settings_path,
 )
+from loraconsole.pipeline.config import UsageError
 
 
 @pytest.fixture
@@ -154,6 +155,12 @@ def test_a_wrong_entry_is_named_and_the_rest_holds(
     (problem,) = chosen.problems
     assert what in problem.what and problem.line == line
     assert chosen.settings == Settings()
+
+
+@pytest.mark.parametrize("fps", [0.0, -1.0, 1000.0, float("nan")])
+def test_a_flag_that_is_not_allowed_is_wrong_usage(fps: float, home: None) -> None:
+    with pytest.raises(UsageError, match=r"--fps: .* is not a number, 0\.5 to 30"):
+        choose(fps=fps)
 
 
 def test_what_is_right_beside_what_is_wrong_holds(file: Path) -> None:

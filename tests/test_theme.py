@@ -87,6 +87,42 @@ def test_every_text_has_a_contrast_of_at_least_four_and_a_half(theme: str, tmp_p
             assert contrast(style) >= least, (ink, ground, round(contrast(style), 2))
 
 
+SCENES = (
+    *(("1",), ("2", "slash"), ("escape", "3"), ("5",), ("escape", "4", "l"), ("escape", "q")),
+    ("escape", "colon", "l"),
+)
+"""Keys that lead from screen to screen and dialog to dialog."""
+
+
+@pytest.mark.parametrize("theme", [name for name in SHIPPED if name != "terminal"])
+def test_every_letter_on_every_screen_can_be_read(theme: str) -> None:
+    """Whatever drew it, the console or a widget of Textual's."""
+
+    def faint(app: StagedApp) -> list[tuple[str, float]]:
+        # Behind a dialog the screen is dimmed, as it should be.
+        (box, *_) = app.screen.children if app.screen.is_modal else [app.screen]
+        found = []
+        for y, strip in enumerate(app.screen._compositor.render_strips()):
+            x = 0
+            for text, style, _ in strip:
+                is_text = any(map(str.isalnum, text)) and box.region.contains(x, y)
+                if is_text and style and contrast(style) < 4.5:
+                    found.append((text, round(contrast(style), 2)))
+                x += cell_len(text)
+        return found
+
+    async def look() -> None:
+        app = StagedApp("busy", 10.0, theme)
+        async with app.run_test(size=(120, 40)) as pilot:
+            for keys in SCENES:
+                await pilot.press(*keys)
+                app.show()
+                await pilot.pause()
+                assert faint(app) == [], keys
+
+    asyncio.run(look())
+
+
 @pytest.mark.parametrize("theme", [name for name in SHIPPED if name != "terminal"])
 def test_plots_stand_out_from_their_ground(theme: str, tmp_path: Path) -> None:
     for (ink, ground), style in inks_of(theme, tmp_path).items():
@@ -255,8 +291,10 @@ def test_with_ascii_nothing_else_is_on_the_screen(tmp_path: Path) -> None:
                 found.append(screen_text(app))
         return found
 
-    for screen in asyncio.run(screens()):
+    found = asyncio.run(screens())
+    for screen in found:
         assert screen.isascii(), {c for c in screen if not c.isascii()}
+    assert "enter Open" in found[1]
 
 
 def test_a_broken_file_names_itself_in_a_toast(config_home: Path, tmp_path: Path) -> None:
