@@ -115,7 +115,7 @@ def test_lines_that_did_not_change_are_not_drawn_again() -> None:
 
 def test_a_frame_is_due_only_when_something_moved_or_after_a_while() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
-        app._pace.answered(0.0)
+        app.pace.answered(0.0)
         app.tick()
         app._drawn_at = app._drawn_at - 0.5
         frames = app.header.frames
@@ -124,7 +124,7 @@ def test_a_frame_is_due_only_when_something_moved_or_after_a_while() -> None:
         app._drawn_at -= QUIET_SECONDS
         app.tick()
         assert app.header.frames == frames + 1
-        app._pace.answered(0.0)
+        app.pace.answered(0.0)
         app.ledger.take(Event(app.now, "info", "router", "moved"), app.now)
         app.tick()
         assert app.header.frames == frames + 2
