@@ -1,12 +1,14 @@
 """What the screen says of its own cost, of its link, and of silence."""
 
 import asyncio
+import gc
 
 import pytest
 from stage import screen_text, staged
 
 from loraconsole.console.meter import Meter
 from loraconsole.console.pace import FPS, SSH_FPS, Pace, frames_per_second
+from loraconsole.pipeline.messages import Event
 
 
 def test_the_meter_reckons_over_the_last_seconds() -> None:
@@ -118,5 +120,30 @@ def test_silence_is_counted_on_screen_every_second() -> None:
             app.show()
             await pilot.pause()
             assert "stale 3.2 s" in screen_text(app).splitlines()[0]
+
+    asyncio.run(main())
+
+
+def test_toasts_that_are_gone_leave_nothing() -> None:
+    """Textual alone keeps the drawn lines of every toast."""
+
+    async def main() -> None:
+        from textual._styles_cache import StylesCache
+
+        def alive() -> int:
+            gc.collect()
+            return sum(isinstance(thing, StylesCache) for thing in gc.get_objects())
+
+        async with staged("empty") as (app, pilot):
+            counts = []
+            for number in range(12):
+                event = Event(app.now, "info", "router", f"adapter {number} is on the device")
+                app.ledger.take(event, app.now)
+                app.show()
+                await pilot.pause()
+                app.clear_notifications()
+                await pilot.pause()
+                counts.append(alive())
+            assert counts[-1] <= counts[2] + 2, counts
 
     asyncio.run(main())

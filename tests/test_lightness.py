@@ -131,7 +131,7 @@ def test_two_hundred_resizes_leave_a_whole_screen(pipeline: Pipeline) -> None:
             terminal.pump(0.5)
             lines = terminal.text.splitlines()
         print(f"whole {time.monotonic() - began:.1f} s after the last resize")
-        assert lines[1].strip().startswith("1 Overview") and "q Quit" in lines[-1]
+        assert lines[1].strip().startswith("1 Overview") and "q Quit" in lines[-1], terminal.text
         assert all(row.rstrip().endswith(("╮", "╯", "│")) for row in lines[2:-1])
         grown = terminal.rss_mib() - before
         print(f"200 resizes: {grown:.1f} MiB more")
