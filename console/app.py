@@ -13,6 +13,7 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.console import RenderableType
@@ -181,6 +182,7 @@ class ConsoleApp(PaintedApp):
             loop = asyncio.get_running_loop()
             loop.add_signal_handler(signal.SIGHUP, self._hung_up)
             loop.add_signal_handler(signal.SIGTERM, self.exit, "leave")
+            self._mind_being_stopped(loop)
         for path, why in self._broken_themes:
             self.notify(f"{path}: {why}", title="A theme cannot be used", severity="warning")
         if self._unknown_theme:
@@ -299,6 +301,20 @@ class ConsoleApp(PaintedApp):
         )
 
     # -- the way to the terminal
+
+    def _mind_being_stopped(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Textual takes every SIGCONT for the end of a suspension of its own (ctrl+z) and starts
+        its threads once more; after a bare SIGSTOP the old ones still run, and it never ends."""
+        resume = signal.getsignal(signal.SIGCONT)
+
+        def go_on(number: int, frame: FrameType | None) -> None:
+            keys = getattr(self._driver, "_key_thread", None)
+            if keys is not None and keys.is_alive():
+                loop.call_soon_threadsafe(self.action_redraw)
+            elif callable(resume):
+                resume(number, frame)
+
+        signal.signal(signal.SIGCONT, go_on)
 
     def _hung_up(self) -> None:
         """The terminal is gone: nothing can be written, and what we hold is to be given back."""
