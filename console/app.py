@@ -15,11 +15,13 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.console import RenderableType
 from textual import events, messages
 from textual._compositor import ChopsUpdate, LayoutUpdate
+from textual._styles_cache import StylesCache
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.command import Provider
@@ -310,6 +312,7 @@ class ConsoleApp(PaintedApp):
             loop = asyncio.get_running_loop()
             loop.add_signal_handler(signal.SIGHUP, self._hung_up)
             loop.add_signal_handler(signal.SIGTERM, self.exit, "leave")
+            self._mind_being_stopped(loop)
         self._complain()
         self.run_worker(self.telemetry.run(), name="telemetry", exit_on_error=True)
         self.run_worker(self._paint_forever(), name="paint", exit_on_error=True)
@@ -342,7 +345,7 @@ class ConsoleApp(PaintedApp):
             if is_done and not self._has_moved:
                 self._news.clear()
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._news.wait(), QUIET_SECONDS)
+                    await asyncio.wait_for(self._news.wait(), LOOK_SECONDS)
                 due = time.monotonic()
             is_done = self.tick(time.monotonic() - due)
             if time.monotonic() - self._looked_at >= LOOK_SECONDS:
@@ -407,6 +410,8 @@ class ConsoleApp(PaintedApp):
         fresh = [event for event in self.ledger.drain_events() if event.level != "debug"]
         # In a flood the newest of the worst are shown; all of them stand in the list of events.
         fresh.sort(key=lambda event: event.level in SEVERITIES)
+        if fresh:
+            forget_gone_widgets()
         for event in fresh[-TOASTS_A_FRAME:]:
             self._toast_one(event)
 
@@ -435,6 +440,20 @@ class ConsoleApp(PaintedApp):
         )
 
     # -- the way to the terminal
+
+    def _mind_being_stopped(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Textual takes every SIGCONT for the end of a suspension of its own (ctrl+z) and starts
+        its threads once more; after a bare SIGSTOP the old ones still run, and it never ends."""
+        resume = signal.getsignal(signal.SIGCONT)
+
+        def go_on(number: int, frame: FrameType | None) -> None:
+            keys = getattr(self._driver, "_key_thread", None)
+            if keys is not None and keys.is_alive():
+                loop.call_soon_threadsafe(self.action_redraw)
+            elif callable(resume):
+                resume(number, frame)
+
+        signal.signal(signal.SIGCONT, go_on)
 
     def _hung_up(self) -> None:
         """The terminal is gone: nothing can be written, and what we hold is to be given back."""
@@ -511,6 +530,9 @@ class ConsoleApp(PaintedApp):
         with self.batch_update():
             for other, panel in self._panels.items():
                 panel.display = other == name
+                if other != name:
+                    for pane in panel.panes:
+                        pane.release()
             self._active = self.header.active = name
             self.header.paint()
         self.active_panel.focus_first()
@@ -745,6 +767,14 @@ class ConsoleApp(PaintedApp):
             "Stop it",
             self.telemetry.stop,
         )
+
+
+def forget_gone_widgets() -> None:
+    """Textual keeps what draws the borders of the last thousand widgets, gone ones with all their
+    lines too: 15 KiB a toast, 15 MiB in the end. Without effect where it does no more."""
+    forget = getattr(StylesCache.get_inner_outer, "cache_clear", None)
+    if forget is not None:
+        forget()
 
 
 def make_panel(name: str) -> Panel:

@@ -228,8 +228,9 @@ class MockRing:
 
 
 @contextmanager
-def mock_pipeline(seed: int) -> Iterator[Config]:
-    """A mock in a process and a run directory of its own; both are gone afterwards.
+def mock_pipeline(seed: int, boots: bool = True) -> Iterator[Config]:
+    """A mock in a process and a run directory of its own; both are gone afterwards. Unless it
+    `boots`, it is ready at once.
 
     Raises `OperatorError` where it does not come up.
     """
@@ -237,7 +238,10 @@ def mock_pipeline(seed: int) -> Iterator[Config]:
         run = make_run_directory(Path(directory) / "run")
         command = [sys.executable, "-P", "-m", "loraconsole.console.mock"]
         with subprocess.Popen(
-            [*command, "--run", str(run), "--seed", str(seed)],
+            [
+                *(*command, "--run", str(run), "--seed", str(seed)),
+                *(() if boots else ("--ready",)),
+            ],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -264,6 +268,7 @@ def main() -> None:
         "--scenario", choices=("shift", "empty", "loading", "busy", "failed"), default="shift"
     )
     parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--ready", action="store_true", help="a shift without its start")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--tokens-per-second", type=float, default=40.0)
     steady = parser.add_argument_group("of a scenario that goes on as it is")
@@ -282,7 +287,7 @@ def main() -> None:
     config = Config(run=str(run), port=given.port).absolute()
     story: Story
     if given.scenario == "shift":
-        story = Shift(given.seed, start=time.time())
+        story = Shift(given.seed, start=time.time(), boots=not given.ready)
     else:
         story = Story(
             given.scenario,

@@ -179,6 +179,10 @@ class Pane(Widget):
             self._period = period
         self.paint(board)
 
+    def release(self) -> None:
+        """It is hidden now: its strips, a kilobyte each, are made anew when it is seen again."""
+        self._strips = [None] * len(self._strips)
+
     def _compose_lines(self, board: Board, width: int, height: int) -> list[Line]:
         if not self.FRAMED:
             body = list(self.lines(board, width, height))[:height]

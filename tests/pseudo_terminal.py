@@ -54,8 +54,10 @@ class PseudoTerminal:
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
             fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", size[1], size[0], 0, 0))
-            for name in ("COLUMNS", "LINES", "NO_COLOR", "SSH_CONNECTION"):
+            for name in ("NO_COLOR", "SSH_CONNECTION"):
                 os.environ.pop(name, None)
+            # readline, which pytest imports, exports a size of its own behind Python's back.
+            os.environ.update({"COLUMNS": "", "LINES": ""})
             os.environ.update({"TERM": "xterm-256color", "COLORTERM": "truecolor"})
             os.environ.update(environment or {})
             os.execvp(command[0], list(command))

@@ -1,14 +1,17 @@
 """What the screen says of its own cost, of its link, and of silence."""
 
 import asyncio
+import gc
 from pathlib import Path
 
 import pytest
 from stage import screen_text, staged
+from textual._styles_cache import StylesCache
 
 from loraconsole.console.meter import Meter
 from loraconsole.console.pace import FPS, SSH_FPS, Pace
 from loraconsole.console.settings import choose
+from loraconsole.pipeline.messages import Event
 
 
 def test_the_meter_reckons_over_the_last_seconds() -> None:
@@ -128,5 +131,26 @@ def test_silence_is_counted_on_screen_every_second() -> None:
             app.show()
             await pilot.pause()
             assert "stale 3.2 s" in screen_text(app).splitlines()[0]
+
+    asyncio.run(main())
+
+
+def test_toasts_that_are_gone_leave_nothing() -> None:
+    """Textual alone keeps the drawn lines of every toast."""
+
+    def alive() -> int:
+        gc.collect()
+        return sum(isinstance(thing, StylesCache) for thing in gc.get_objects())
+
+    async def main() -> None:
+        async with staged("empty") as (app, _):
+            before = alive()
+            for number in range(12):
+                app.notify(f"adapter {number} is on the device", timeout=0.05)
+                await asyncio.sleep(0.12)
+            event = Event(app.now, "info", "router", "one more")
+            app.ledger.take(event, app.now)
+            app.show()
+            assert alive() <= before + 6
 
     asyncio.run(main())

@@ -85,7 +85,7 @@ def test_a_busy_screen_stays_within_its_budget(pipeline: Pipeline) -> None:
         terminal.send("2")
         terminal.pump(2.0)
         begin, cpu = time.monotonic(), terminal.cpu_seconds()
-        terminal.pump(4.0)
+        terminal.pump(3.0)
         end, used = time.monotonic(), terminal.cpu_seconds() - cpu
         sent = terminal.bytes_between(begin, end)
         frames = sent.count(b"\x1b[?2026h")
@@ -101,7 +101,7 @@ def test_a_thin_link_keeps_the_keys_quick(pipeline: Pipeline) -> None:
     """20 kB/s, answers 40 ms late: unpaced, a key would wait for seconds of stale frames."""
     with console(pipeline, "--fps", "10", drain=20_000.0, answer_delay_s=0.04) as terminal:
         times = []
-        for number in range(8):
+        for number in range(6):
             terminal.pump(0.5)
             took = terminal.echo_ms(*(("2", "live batch"), ("1", "throughput"))[number % 2])
             times.append(9999.0 if took is None else took)
@@ -131,7 +131,7 @@ def test_two_hundred_resizes_leave_a_whole_screen(pipeline: Pipeline) -> None:
             terminal.pump(0.5)
             lines = terminal.text.splitlines()
         print(f"whole {time.monotonic() - began:.1f} s after the last resize")
-        assert lines[1].strip().startswith("1 Overview") and "q Quit" in lines[-1]
+        assert lines[1].strip().startswith("1 Overview") and "q Quit" in lines[-1], terminal.text
         assert all(row.rstrip().endswith(("╮", "╯", "│")) for row in lines[2:-1])
         grown = terminal.rss_mib() - before
         print(f"200 resizes: {grown:.1f} MiB more")
@@ -165,7 +165,7 @@ def test_a_terminal_that_stops_reading_holds_nobody_up(pipeline: Pipeline) -> No
         terminal.send("7")
         terminal.pump(1.0)
         seen = len(pipeline.steps_a_second)
-        time.sleep(4.0)
+        time.sleep(3.2)
         during = pipeline.steps_a_second[seen:]
         assert all(24 <= steps <= 36 for steps in during[1:]), during
         took = terminal.echo_ms("1", "throughput")

@@ -35,7 +35,7 @@ def far(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Config]:
     script.write_text(f'#!/bin/sh\nexec {sys.executable} {fake} "$@"\n')
     script.chmod(0o700)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    with mock_pipeline(5) as config:
+    with mock_pipeline(5, boots=False) as config:
         yield config
 
 

@@ -37,7 +37,7 @@ def free_port() -> int:
 @pytest.fixture(scope="module")
 def served() -> Iterator[tuple[str, str]]:
     """The address and the key of a console in the browser, on a mock pipeline."""
-    with mock_pipeline(5) as config:
+    with mock_pipeline(5, boots=False) as config:
         command = [sys.executable, "-P", "-m", "loraconsole.console", "web", "--run", config.run]
         with subprocess.Popen(
             [*command, "--port", str(free_port())], stdout=subprocess.PIPE, text=True
@@ -174,7 +174,7 @@ async def _browse(address: str, profile: Path) -> list[bytes]:
 
                 await order("Page.navigate", url=address)
                 for kind in ("mousePressed", "mouseReleased"):  # gives the page the keyboard
-                    await asyncio.sleep(3.0)
+                    await asyncio.sleep(2.0)
                     place = {"x": 640, "y": 330, "button": "left", "clickCount": 1}
                     await order("Input.dispatchMouseEvent", type=kind, **place)
                 pictures = [await picture()]
