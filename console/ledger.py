@@ -157,7 +157,8 @@ class Ledger:
         self._messages = Counter()
         self._fresh: list[Event] = []
         self._heard_at: float | None = None
-        self._snapshot: Snapshot | None = None
+        self._version = ""
+        self._started_at: float | None = None
         self._pulses: dict[str, Pulse] = {}
         self._table: ProcessTable | None = None
         self._server: ServerStats | None = None
@@ -240,7 +241,8 @@ class Ledger:
     def take_snapshot(self, snapshot: Snapshot, now: float) -> None:
         """Enters what the supervisor knows; its ages are reckoned on its own clock, so that a
         console on another machine is not misled."""
-        self._heard_at, self._snapshot = now, snapshot
+        self._heard_at = now
+        self._version, self._started_at = snapshot.version, snapshot.started_at
         self._table = snapshot.processes
         for beat in snapshot.beats:
             heard_at = now - max(0.0, snapshot.at - beat.at)
@@ -330,8 +332,8 @@ class Ledger:
             now=now,
             run=self._run,
             link_age_s=self.link_age_s(now),
-            version=self._snapshot.version if self._snapshot else "",
-            started_at=self._snapshot.started_at if self._snapshot else None,
+            version=self._version,
+            started_at=self._started_at,
             table=self._table,
             processes=self._process_rows(now),
             server=self._server,

@@ -148,11 +148,12 @@ def ssh(against: list[str]) -> dict[str, Figures]:
     return found
 
 
-def echoes(terminal: PseudoTerminal, count: int) -> Figures:
-    """A key that changes a word (space: PAUSED), and one that brings another screen."""
+def echoes(terminal: PseudoTerminal, count: int, rest: float = 0.27) -> Figures:
+    """A key that changes a word (space: PAUSED), and one that brings another screen; `rest` is
+    how long the line has to carry that whole screen before the next key."""
     words, screens, missed = [], [], 0
     for number in range(count):
-        terminal.pump(0.27)
+        terminal.pump(rest)
         took = terminal.echo_ms(" ", "PAUSED")
         terminal.send(" ")
         terminal.pump(0.31)
@@ -189,7 +190,7 @@ def thin(against: list[str]) -> dict[str, Figures]:
             terminal.wait_for("q Quit")
             terminal.send("2")
             found = window(terminal, 4.0, 8.0)
-            found |= echoes(terminal, 12)
+            found |= echoes(terminal, 12, rest=1.5)
             found |= leave(terminal, "ql")
         finally:
             terminal.close()
