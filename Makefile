@@ -6,7 +6,7 @@ BIN := .venv/bin
 PIP := PYTHONWARNINGS="ignore:Editable installation" \
 	$(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: console install test check format types contracts lint bench-gpu clean
+.PHONY: console install test check format types contracts lint bench-gpu screenshots clean
 
 console: install  ## open the console, serving the default model
 	@$(BIN)/loraconsole
@@ -31,6 +31,9 @@ test: .venv/.installed-dev  ## every test; under ten minutes on two cores
 
 bench-gpu: install  ## milliseconds a step on this machine's GPU, dummy 8B weights, random adapters
 	@$(BIN)/python -P -m loraconsole.pipeline.offline $(BENCH)
+
+screenshots: .venv/.installed-dev  ## draw docs/pictures and docs/keys.md anew
+	@$(BIN)/python tests/screenshots.py docs
 
 check: lint types contracts test  ## all that must be green
 

@@ -71,19 +71,25 @@ def console_parser() -> argparse.ArgumentParser:
 
 
 def add_screen_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--fps", type=float, metavar="N", help="frames per second; 5 by default")
+    parser.add_argument("--fps", type=float, metavar="N", help="frames per second")
     parser.add_argument("--theme", metavar="NAME", help="colours; `t` cycles them")
+    parser.add_argument(
+        "--ascii", action="store_true", help="borders, bars and plots in plain ASCII"
+    )
+    parser.add_argument("--no-mouse", action="store_true", help="leave the mouse to the terminal")
     parser.add_argument(
         "--show-cost", action="store_true", help="what the screen costs, in a line; `C` as well"
     )
 
 
-def command_parser() -> argparse.ArgumentParser:
-    """`loraconsole COMMAND …`."""
-    parser = argparse.ArgumentParser(
+def command_parser(
+    kind: type[argparse.ArgumentParser] = argparse.ArgumentParser,
+) -> argparse.ArgumentParser:
+    """`loraconsole COMMAND …`. The `:` line of the console reads with a `kind` of its own."""
+    parser = kind(
         "loraconsole",
         description=DESCRIPTION,
-        epilog=f"{EPILOG} Its options are those of `up`, and --fps and --theme.",
+        epilog=f"{EPILOG} Its options are those of `up`, and those of `attach`.",
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
@@ -122,6 +128,7 @@ def command_parser() -> argparse.ArgumentParser:
     web.add_argument("--port", type=int, default=8300)
     add("where", "the run directory, its files, and how to reach them")
     add("status", "what runs, and how it is")
+    add("alerts", "what is wrong right now; 1 if anything is")
     down = add("down", "stop the pipeline")
     down.add_argument("--now", action="store_true", help="do not let running requests finish")
     restart = add("restart", "restart one process")
@@ -130,6 +137,8 @@ def command_parser() -> argparse.ArgumentParser:
     logs.add_argument("process", nargs="?", help="only this one's")
     logs.add_argument("--follow", "-f", action="store_true", help="go on as they grow")
     logs.add_argument("--lines", "-n", type=int, default=200, metavar="N", help="how many back")
+    abort = add("abort", "end one request; its client gets what was generated so far")
+    abort.add_argument("request", metavar="ID", help="its id, or how that ends")
     scheduler = add("scheduler", "who is admitted first; with any setting, from now on by it")
     scheduler.add_argument("policy", nargs="?", metavar="POLICY", help="as up --scheduler takes")
     scheduler.add_argument(
@@ -139,6 +148,11 @@ def command_parser() -> argparse.ArgumentParser:
     for flag in ("--batch-num-adapters", "--max-wait-tokens", "--max-per-adapter"):
         scheduler.add_argument(flag, type=int, metavar="N", help="as in up")
     add("doctor", "what this machine has and what is missing")
+    settings = add("settings", "what is chosen for the console, and where each comes from", False)
+    settings.add_argument("--path", action="store_true", help="where the file is")
+    settings.add_argument("--check", action="store_true", help="1 if anything in it is wrong")
+    settings.add_argument("--example", action="store_true", help="a file with all of them")
+    settings.add_argument("--keys", action="store_true", help="every binding: its id and keys")
     adapters = add("adapters", "the adapters of the running pipeline")
     verbs = adapters.add_subparsers(dest="verb", metavar="VERB")
 
@@ -249,6 +263,10 @@ def dispatch(given: argparse.Namespace, rest: list[str]) -> int:
             from . import transcript_verbs
 
             return transcript_verbs.run(given)
+        case "settings":
+            from . import settings_verb
+
+            return settings_verb.settings(given)
     config = load_config(given.run)
     match given.command:
         case "attach":
@@ -265,10 +283,14 @@ def dispatch(given: argparse.Namespace, rest: list[str]) -> int:
             return verbs.where(config, given.json)
         case "status":
             return verbs.status(config, given.json)
+        case "alerts":
+            return verbs.alerts(config, given.json)
         case "down":
             return verbs.down(config, given.now, given.json)
         case "restart":
             return verbs.restart(config, given.process, given.json)
+        case "abort":
+            return verbs.abort(config, given.request, given.json)
         case "logs":
             return verbs.logs(config, given.process, given.follow, given.lines, given.json)
         case "doctor":

@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -20,10 +22,12 @@ from textual import events, messages
 from textual._compositor import ChopsUpdate, LayoutUpdate
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
+from textual.command import Provider
 from textual.containers import Container
 from textual.screen import Screen
+from textual.widget import Widget
 
-from ..pipeline.config import Config
+from ..pipeline.config import Config, OperatorError
 from ..pipeline.messages import (
     AdapterReply,
     Drain,
@@ -38,9 +42,11 @@ from ..pipeline.messages import (
 )
 from ..pipeline.sockets import InboxFull
 from . import output, units
+from .alerts import Alert, AlertBook, Finding
 from .board import STALE_S, Board
-from .commands import ConsoleCommands
-from .dialogs import Choice, ChoiceDialog, HelpDialog, LiveDialog, LiveScreen
+from .dialogs import Choice, ChoiceDialog, LiveDialog, LiveScreen
+from .document import Problem
+from .filter import Filter, FilterPane
 from .inks import Desk
 from .ledger import Ledger
 from .meter import Meter
@@ -52,10 +58,13 @@ from .panels.events import EventPane
 from .panels.footer import Footer
 from .panels.header import Header
 from .panels.overview import Overview
+from .settings import Settings, choose, missing_theme, settings_path
 from .telemetry import Telemetry
-from .theme import Broken, read_themes
+from .theme import ThemeShelf
+from .tints import Tints
 
 if TYPE_CHECKING:
+    from .panels.alerts import AlertsPanel
     from .panels.batch import BatchTable
     from .panels.processes import ProcessTable
 
@@ -67,7 +76,10 @@ GOOD_SECONDS, BAD_SECONDS = 5.0, 30.0
 """How long the toast of a reply stays."""
 SEVERITIES = {"warning": "warning", "error": "error", "critical": "error"}
 DEFAULT_THEME = "dark"
-NO_COLOR_THEME = "monochrome"
+LOOK_SECONDS = 2.0
+"""So often it is looked what is wrong, and whether a theme or the settings were written to: some
+120 us."""
+DISK_SECONDS = 10.0
 PANELS: dict[str, tuple[str, str]] = {
     "1": ("Overview", "overview"),
     "2": ("Batch", "batch"),
@@ -79,6 +91,15 @@ PANELS: dict[str, tuple[str, str]] = {
     "8": ("Processes", "processes"),
 }
 """Key to name and module."""
+PAGES: dict[str, tuple[str, str]] = {"9": ("Alerts", "alerts"), "comma": ("Settings", "settings")}
+"""Screens without a tab: they are looked at when there is a reason."""
+
+
+def palette() -> type[Provider]:
+    """Imported when it is first opened."""
+    from .commands import ConsoleCommands
+
+    return ConsoleCommands
 
 
 class ConsoleApp(PaintedApp):
@@ -86,12 +107,13 @@ class ConsoleApp(PaintedApp):
 
     TITLE = "loraconsole"
     CSS_PATH = Path(__file__).with_name("console.tcss")
-    COMMANDS = {ConsoleCommands}  # noqa: RUF012
+    COMMANDS = {palette}  # noqa: RUF012
     BINDINGS: ClassVar[list[BindingType]] = [
         *(
             Binding(key, f"show('{name}')", name, show=False, id=f"show-{module}")
-            for key, (name, module) in PANELS.items()
+            for key, (name, module) in (PANELS | PAGES).items()
         ),
+        Binding("colon", "command", "Command", key_display=":", id="command"),
         Binding("space,p", "pause", "Pause", id="pause", tooltip="freeze the view, keep the data"),
         Binding("z", "zoom", "Zoom", show=False, id="zoom", tooltip="a pane alone, then the next"),
         Binding("escape", "unzoom", "All panes", show=False, id="unzoom"),
@@ -105,28 +127,41 @@ class ConsoleApp(PaintedApp):
         Binding(
             "H", "toggle_hour", "Hour", show=False, id="hour", tooltip="plots of the last hour"
         ),
+        Binding(
+            "ctrl+p", "command_palette", "Palette", show=False, id="palette", tooltip="every action"
+        ),
+        Binding("ctrl+o", "jump", "Jump", show=False, id="jump", tooltip="to a pane by a letter"),
     ]
 
     def __init__(
         self,
         config: Config,
         *,
-        fps: float = 5.0,
+        fps: float | None = None,
         theme: str | None = None,
+        ascii: bool = False,
+        tints: Tints | None = None,
         clock: Callable[[], float] = time.time,
         label: str = "",
         source: Callable[..., Telemetry] = Telemetry,
         shows_cost: bool = False,
     ) -> None:
         """`label` says what this is, where it is no pipeline; `source` makes what is listened to,
-        from what `Telemetry` takes."""
+        from what `Telemetry` takes. What is given wins over the settings' file; `tints` knows
+        adapters' colours."""
         has_no_color = os.environ.get("NO_COLOR") is not None
         # Without colours Textual must treat the theme as the terminal's own, or it sends greys.
         super().__init__(ansi_color=True if has_no_color else None)
         self.config = config
         self.api_key = config.api_key
         self.clock = clock
-        self.ledger = Ledger(config.run)
+        self._choose = partial(choose, theme, fps, ascii)
+        self.chosen = self._choose()
+        settings = self.chosen.settings
+        self.ledger = Ledger(config.run, tints)
+        self.ledger.limits = settings.alerts
+        self.alert_book = AlertBook()
+        self.is_ascii = settings.ascii
         self.telemetry = source(
             config,
             self.ledger,
@@ -145,8 +180,8 @@ class ConsoleApp(PaintedApp):
         self.board: Board = self.ledger.board(clock())
         self.is_paused = False
         self.animation_level = "none"
-        self.fps = fps
-        self.pace = Pace(fps)
+        self.fps = settings.fps
+        self.pace = Pace(settings.fps)
         self.meter = Meter()
         self._label = label
         self._drawn = self.ledger.moves
@@ -154,21 +189,102 @@ class ConsoleApp(PaintedApp):
         self._news = asyncio.Event()
         self._ask_terminal = False
         self._memory = output.ScreenMemory() if output.is_wanted() else None
-        self._themes, self._broken_themes = self._register_themes()
-        wanted = theme or (NO_COLOR_THEME if has_no_color else DEFAULT_THEME)
-        self._unknown_theme = "" if wanted in self._themes else wanted
-        self.theme = wanted if wanted in self._themes else DEFAULT_THEME
+        self._shelf = ThemeShelf()
+        self._settings_stamp = settings_stamp()
+        self._disk_looked_at = 0.0
+        self._told: set[Problem] = set()
+        self._take_themes()
+        self._wear(settings, Settings(theme=""))
         self.header = Header({key: name for key, (name, _) in PANELS.items()}, label)
         self.cost_pane = CostPane()
         self.cost_pane.display = shows_cost
         self._panels: dict[str, Panel] = {"Overview": Overview()}
         self._active = self.header.active = "Overview"
 
-    def _register_themes(self) -> tuple[list[str], list[Broken]]:
-        found, broken = read_themes()
-        for theme in found.values():
+    def _take_themes(self) -> bool:
+        """Reads what has changed; a theme on the screen changes with its file."""
+        before = self._shelf.themes
+        if not self._shelf.refresh():
+            return False
+        for name, theme in self._shelf.themes.items():
             self.register_theme(theme)
-        return list(found), broken
+            if name == self.theme and before and before.get(name) != theme:
+                self._watch_theme(name)
+        return True
+
+    def _wear(self, settings: Settings, before: Settings) -> None:
+        """What can change while it runs: colours, keys, characters, limits, speed."""
+        if settings.theme != before.theme:  # else `t` has the last word
+            self.theme = settings.theme if settings.theme in self.themes else DEFAULT_THEME
+        if settings.fps != self.fps:
+            self.fps, self.pace = settings.fps, Pace(settings.fps)
+        self.is_ascii = settings.ascii
+        self.set_class(settings.ascii, "-ascii")
+        self.set_keymap(settings.keys)
+        self.ledger.limits = settings.alerts
+
+    @property
+    def complaints(self) -> list[Problem]:  # type: ignore[override]  # reckoned here
+        """What is wrong with the files of settings and themes."""
+        missing = missing_theme(self.chosen, self.themes)
+        return [*self.chosen.problems, *self._shelf.problems, *missing]
+
+    def _complain(self) -> None:
+        """Each mistake once."""
+        complaints = self.complaints
+        for problem in complaints:
+            if problem not in self._told:
+                self.notify(
+                    str(problem),
+                    title="Not used, as it is written",
+                    severity="warning",
+                    timeout=8.0,
+                    markup=False,
+                )
+        self._told = set(complaints)
+
+    def _look_around(self) -> None:
+        """What no message tells: files that were written to, alerts, the room on the disk."""
+        has_changed = self._take_themes()
+        if (stamp := settings_stamp()) != self._settings_stamp:
+            self._settings_stamp = stamp
+            before, self.chosen = self.chosen, self._choose()
+            if before.settings != self.chosen.settings:
+                self._wear(self.chosen.settings, before.settings)
+            has_changed = True
+        if has_changed:
+            self._complain()
+            self._paint_active()
+        now = time.monotonic()
+        if now - self._disk_looked_at >= DISK_SECONDS:
+            self._disk_looked_at = now
+            with contextlib.suppress(OSError):  # the run directory is another machine's
+                self.ledger.disk_free_bytes = shutil.disk_usage(self.config.run).free
+        self.watch_alerts(self.ledger.board(self.clock()))
+
+    def watch_alerts(self, board: Board) -> None:
+        """Enters what is wrong in the book, and tells what is new."""
+        fresh = self.alert_book.update(board)
+        untold = [a for a in fresh if not a.rule.is_told and self._active != "Alerts"]
+        for alert in untold[:TOASTS_A_FRAME]:
+            self.notify(
+                units.clean(alert.finding.text),
+                title=f"{alert.rule.name} · 9 shows alerts",
+                severity="error" if alert.finding.level == "bad" else "warning",
+                timeout=8.0,
+                markup=False,
+            )
+        if fresh:
+            self._ring(fresh)
+
+    def _ring(self, fresh: Sequence[Alert]) -> None:
+        """The terminal's own ways to call somebody who looks elsewhere."""
+        bell = self.chosen.settings.bell
+        if bell == "bell":
+            self.bell()
+        elif bell == "osc9" and self._driver is not None:
+            text = "; ".join(units.clean(alert.finding.text) for alert in fresh[:TOASTS_A_FRAME])
+            self._driver.write(f"\x1b]9;loraconsole: {text}\x07")
 
     # -- what it is made of
 
@@ -194,11 +310,8 @@ class ConsoleApp(PaintedApp):
             loop = asyncio.get_running_loop()
             loop.add_signal_handler(signal.SIGHUP, self._hung_up)
             loop.add_signal_handler(signal.SIGTERM, self.exit, "leave")
-        for path, why in self._broken_themes:
-            self.notify(f"{path}: {why}", title="A theme cannot be used", severity="warning")
-        if self._unknown_theme:
-            known = ", ".join(self._themes)
-            self.notify(f"known are {known}", title=f"No theme {self._unknown_theme!r}")
+        self._complain()
+        self.set_interval(LOOK_SECONDS, self._look_around)
         self.run_worker(self.telemetry.run(), name="telemetry", exit_on_error=True)
         self.run_worker(self._paint_forever(), name="paint", exit_on_error=True)
 
@@ -208,8 +321,13 @@ class ConsoleApp(PaintedApp):
 
     @property
     def themes(self) -> list[str]:
-        """Names of the theme files that were read."""
-        return self._themes
+        """Names of the themes that could be read."""
+        return list(self._shelf.themes)
+
+    @property
+    def screen_names(self) -> list[str]:
+        """What `action_show` takes."""
+        return [name for name, _ in (PANELS | PAGES).values()]
 
     # -- the tick
 
@@ -397,7 +515,7 @@ class ConsoleApp(PaintedApp):
         self.active_panel.paint(self.board)
 
     async def on_header_chosen(self, message: Header.Chosen) -> None:
-        await self.action_show(PANELS[message.key][0])
+        await self.action_show((PANELS | PAGES)[message.key][0])
 
     def action_pause(self) -> None:
         self.is_paused = self.header.is_paused = not self.is_paused
@@ -413,7 +531,9 @@ class ConsoleApp(PaintedApp):
         self.active_panel.unzoom()
 
     def action_next_theme(self) -> None:
-        self.theme = self._themes[(self._themes.index(self.theme) + 1) % len(self._themes)]
+        names = self.themes
+        at = names.index(self.theme) if self.theme in names else -1
+        self.theme = names[(at + 1) % len(names)]
 
     def action_redraw(self) -> None:
         """Sends the whole screen again: something else wrote on the terminal."""
@@ -437,7 +557,50 @@ class ConsoleApp(PaintedApp):
         self.push_screen(dialog)
 
     def action_help(self) -> None:
-        self.push_screen(HelpDialog(self.screen.active_bindings))
+        from .help import HelpDialog
+
+        remapped = self.chosen.settings.keys
+        self.push_screen(HelpDialog(self.screen.active_bindings, remapped))
+
+    async def action_command(self, text: str = "") -> None:
+        """Opens the line to type a command in, at the foot of the panels."""
+        from .commands import all_commands
+        from .panels.command_line import CommandLine
+
+        for open_line in self.query(CommandLine):
+            open_line.input.focus()
+            return
+        commands = CommandLine(all_commands(self), self.focused, text)
+        await self.query_one("#panels").mount(commands)
+        self.screen.set_focus(commands.input)  # at once: the next key is meant for it
+
+    async def action_close_command(self) -> None:
+        from .panels.command_line import CommandLine
+
+        for command_line in self.screen_stack[0].query(CommandLine):
+            command_line.release_focus()
+            await command_line.remove()
+
+    def action_jump(self) -> None:
+        """A letter on every pane; typing it goes there."""
+        from .jump import JumpScreen
+
+        targets = [widget for widget in self.screen.focus_chain if widget.region]
+        self.push_screen(JumpScreen(targets), self._jump)
+
+    def _jump(self, target: Widget | None) -> None:
+        if target is not None:
+            target.focus(scroll_visible=False)
+
+    def filter_panel(self, text: str) -> None:
+        """Filters what the screen on top lists. Raises `OperatorError` where it lists nothing."""
+        if error := Filter.parse(text).error:
+            raise OperatorError(f"/{text}: {error}", "a regular expression; ! in front inverts it")
+        panes = list(self.active_panel.query(FilterPane))
+        if not panes:
+            raise OperatorError(f"{self._active} lists nothing", "go to Batch, Adapters, Logs …")
+        focused = [pane for pane in panes if pane.has_focus]
+        (focused or panes)[0].set_filter(text)
 
     def action_ask_quit(self) -> None:
         if any(isinstance(screen, ChoiceDialog) for screen in self.screen_stack):
@@ -463,13 +626,24 @@ class ConsoleApp(PaintedApp):
             self.exit(answer)
 
     async def on_event_pane_traced(self, message: EventPane.Traced) -> None:
-        """From an alert to the processes, from an event to what was logged then."""
-        await self.action_show("Processes" if message.at is None else "Logs")
-        if message.at is not None:
-            from .panels.logs import LogPane
+        """From an alert to what it is about, from an event to what was logged then."""
+        if isinstance(message.source, Finding):
+            await self._show_evidence(message.source)
+            return
+        await self.action_show("Logs")
+        from .panels.logs import LogPane
 
-            log = self.active_panel.query_one(LogPane)
-            self.call_after_refresh(log.show_time, message.at)
+        log = self.active_panel.query_one(LogPane)
+        self.call_after_refresh(log.show_time, message.source)
+
+    async def on_alerts_panel_traced(self, message: AlertsPanel.Traced) -> None:
+        await self._show_evidence(message.finding)
+
+    async def _show_evidence(self, finding: Finding) -> None:
+        await self.action_show(finding.screen)
+        if finding.filter:
+            with contextlib.suppress(OperatorError):
+                self.filter_panel(finding.filter)
 
     # -- orders
 
@@ -598,4 +772,21 @@ def make_panel(name: str) -> Panel:
             from .panels.processes import ProcessesPanel
 
             return ProcessesPanel()
+        case "Alerts":
+            from .panels.alerts import AlertsPanel
+
+            return AlertsPanel()
+        case "Settings":
+            from .panels.settings import SettingsPanel
+
+            return SettingsPanel()
     raise KeyError(name)
+
+
+def settings_stamp() -> object:
+    """Differs where the settings' file was written to."""
+    try:
+        status = settings_path().stat()
+    except OSError:
+        return None
+    return (status.st_mtime_ns, status.st_size)

@@ -14,7 +14,6 @@ from msgspec import Struct
 
 from ..pipeline.messages import (
     LATENCY_BUCKETS_MS,
-    PROTOCOL,
     AdapterView,
     Event,
     LogLine,
@@ -32,14 +31,13 @@ from ..pipeline.messages import (
     WorkerStats,
 )
 from . import units
+from .alerts import Finding, Limits, findings
 from .history import EMPTY_TRACK, Track, bucket_percentile, percentile
 from .reads import Reads
 
 SUPERVISOR = "supervisor"
 STALE_S = 1.6
 """A process beats twice a second: three missed beats are worth a word."""
-LAG_ALERT_MS = 250.0
-POOL_ALERT = 0.95
 
 Level = Literal["good", "warn", "bad", "dim"]
 HOST_PARTS = ("host", "launch", "sync")
@@ -220,6 +218,10 @@ class Board(Struct, frozen=True, kw_only=True, dict=True):
     """The request that somebody looks at, in words, as far as its text is here."""
     verdicts: Mapping[str, Verdict] = {}
     """What came of verifying, by the adapter's name."""
+    limits: Limits = Limits()
+    """When alerts fire."""
+    disk_free_bytes: int | None = None
+    """On the disk of the run directory; None where that is not this machine's."""
 
     # -- the machine as a whole
 
@@ -260,36 +262,9 @@ class Board(Struct, frozen=True, kw_only=True, dict=True):
         return ""
 
     @cached_property
-    def alerts(self) -> tuple[tuple[Level, str], ...]:
+    def alerts(self) -> tuple[Finding, ...]:
         """What is wrong right now, the worst first."""
-        found: list[tuple[Level, str]] = []
-        for process in self.processes:
-            if process.state is ProcessState.FAILED:
-                found.append(("bad", f"{process.name} failed: {process.reason or 'see its log'}"))
-            elif process.state is ProcessState.BACKOFF:
-                when = max(0.0, (process.retry_at or self.now) - self.now)
-                why = f": {process.reason}" if process.reason else ""
-                found.append(("warn", f"{process.name} fell{why}, again in {units.duration(when)}"))
-            elif process.is_stale:
-                found.append(
-                    ("warn", f"{process.name} silent for {units.age(process.age_s or 0.0)}")
-                )
-            if process.loop_lag_ms > LAG_ALERT_MS and not process.is_stale:
-                lag = units.milliseconds(process.loop_lag_ms)
-                found.append(("warn", f"{process.name} is late by {lag}"))
-            if refused := sum(hop.refused for hop in process.hops):
-                found.append(("warn", f"{process.name} had {refused} frames refused"))
-            if process.protocol not in (None, PROTOCOL):
-                words = (
-                    f"{process.name} speaks protocol {process.protocol}, this console {PROTOCOL}"
-                )
-                found.append(("bad", words))
-        if self.router and self.router.pages_total:
-            taken = self.router.pages_kv + self.router.pages_adapters
-            if taken > POOL_ALERT * self.router.pages_total:
-                share = units.percent(taken / self.router.pages_total)
-                found.append(("warn", f"the page pool is {share} taken"))
-        return tuple(sorted(found, key=lambda alert: alert[0] != "bad"))
+        return findings(self, self.limits)
 
     @cached_property
     def is_starting(self) -> bool:

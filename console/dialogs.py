@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar, NamedTuple, TypeAlias, TypeVar
 
 from textual import events
 from textual.app import ComposeResult
-from textual.binding import ActiveBinding, Binding, BindingType
+from textual.binding import Binding, BindingType
 from textual.containers import Vertical
-from textual.dom import DOMNode
 from textual.screen import ModalScreen
 from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
-from . import units
 from .board import Board
-from .pane import Line, PaintedApp, Pane, Span, line
+from .pane import Line, PaintedApp, Pane, Span
 
 Source: TypeAlias = Callable[[Board, int], Sequence[Line]]
 """What a dialog shows of a board in a width."""
@@ -34,7 +32,7 @@ class ChoiceDialog(ModalScreen[str]):
     """Asks a question; escape answers nothing."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape,q", "answer('')", "Cancel", key_display="esc"),
+        Binding("escape,q", "answer('')", "Cancel", key_display="esc", id="cancel"),
     ]
 
     def __init__(self, title: str, body: str, choices: Sequence[Choice]) -> None:
@@ -68,12 +66,12 @@ class ScrollPane(Pane, can_focus=True):
     """Lines from a source, as many as fit, and keys to move through them."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("up,k", "move(-1)", "Up", show=False),
-        Binding("down,j", "move(1)", "Down", show=False),
-        Binding("pageup", "move(-10)", "Page up", show=False),
-        Binding("pagedown,space", "move(10)", "Page down", show=False),
-        Binding("home,g", "move(-1000000)", "First", show=False),
-        Binding("end,G", "move(1000000)", "Last", show=False),
+        Binding("up,k", "move(-1)", "Up", show=False, id="text-up"),
+        Binding("down,j", "move(1)", "Down", show=False, id="text-down"),
+        Binding("pageup", "move(-10)", "Page up", show=False, id="text-page-up"),
+        Binding("pagedown,space", "move(10)", "Page down", show=False, id="text-page-down"),
+        Binding("home,g", "move(-1000000)", "First", show=False, id="text-first"),
+        Binding("end,G", "move(1000000)", "Last", show=False, id="text-last"),
     ]
 
     def __init__(self, title: str, source: Source) -> None:
@@ -137,7 +135,7 @@ class LiveDialog(LiveScreen[None]):
     """One thing in all its details, drawn anew with every frame."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape,q,enter", "dismiss", "Close", key_display="esc"),
+        Binding("escape,q,enter", "dismiss", "Close", key_display="esc", id="close"),
     ]
 
     def __init__(self, title: str, source: Source) -> None:
@@ -152,45 +150,3 @@ class LiveDialog(LiveScreen[None]):
 
     def paint(self, board: Board) -> None:
         self._pane.paint(board)
-
-
-class HelpDialog(LiveDialog):
-    """Every key that works where the operator was, from the bindings themselves."""
-
-    def __init__(self, bindings: Mapping[str, ActiveBinding]) -> None:
-        super().__init__("keys", self._lines)
-        self._keys = bindings
-
-    def _lines(self, board: Board, width: int) -> Sequence[Line]:
-        groups: dict[str, dict[str, tuple[list[str], ActiveBinding]]] = {}
-        for active in self._keys.values():
-            binding = active.binding
-            if binding.system or not binding.description:
-                continue
-            group = groups.setdefault(_group_name(active.node), {})
-            keys, _ = group.setdefault(binding.action, ([], active))
-            keys.append(self.app.get_key_display(binding))
-        found: list[Line] = []
-        for name, actions in groups.items():
-            found += [line((name, "title"))]
-            for keys, active in actions.values():
-                what = active.tooltip or active.binding.description
-                shown = " ".join(dict.fromkeys(keys))
-                found.append(
-                    line(
-                        (units.fit(shown, 18, right=True), "key"),
-                        ("  ", "text"),
-                        (active.binding.description, "text"),
-                        (f"  {what}" if what != active.binding.description else "", "dim"),
-                    )
-                )
-            found.append(Line())
-        return found[:-1]
-
-
-def _group_name(node: DOMNode) -> str:
-    if isinstance(node, Pane):
-        return f"in {node.TITLE or 'this pane'}"
-    return {"ConsoleApp": "everywhere", "Desk": "moving about"}.get(
-        type(node).__name__, type(node).__name__.removesuffix("Panel").lower()
-    )

@@ -6,7 +6,6 @@ Knows no socket and no widget, and no clock either: whoever calls says what time
 from __future__ import annotations
 
 import sys
-import zlib
 from collections import deque
 from typing import Generic, TypeVar
 
@@ -38,6 +37,7 @@ from ..pipeline.messages import (
     Telemetry,
     WorkerStats,
 )
+from .alerts import Limits
 from .board import (
     PARTS,
     SUPERVISOR,
@@ -50,6 +50,7 @@ from .board import (
     part_us,
 )
 from .history import Buckets, Counter, Series
+from .tints import Tints
 
 STEPS = 1024
 SYNC_POINTS = 512
@@ -58,8 +59,6 @@ LOG_LINES = 10_000
 HOUR_BUCKET_S = 30.0
 HOUR_BUCKETS = 120
 HISTORY_S = 3600.0
-TINTS = 8
-"""Adapter colours in a theme; the ninth adapter shares one."""
 
 LOADS = ("decode", "prefill", "running", "waiting")
 """What is known of the whole last hour."""
@@ -142,8 +141,9 @@ class Pulse:
 class Ledger:
     """The books. `take` what comes, ask for a `board` when there is something to draw."""
 
-    def __init__(self, run: str) -> None:
+    def __init__(self, run: str, tints: Tints | None = None) -> None:
         self._run = run
+        self._tints = tints or Tints()
         self.moves = 0
         """Counts what moves the picture: steps, rows, logs, events, states; not what only says
         that all is as it was."""
@@ -155,6 +155,9 @@ class Ledger:
         """Messages that came; steps and log lines that did not, as gaps in their numbers show."""
         self._step_number = 0
         self._messages = Counter()
+        self.limits = Limits()
+        self.disk_free_bytes: int | None = None
+        """Set by whoever can look."""
         self._fresh: list[Event] = []
         self._heard_at: float | None = None
         self._version = ""
@@ -169,7 +172,6 @@ class Ledger:
         self._adapters: AdapterTable | None = None
         self._adapter_tokens: dict[str, Counter] = {}
         self._adapter_series: dict[str, Series] = {}
-        self._tints: dict[str, str] = {}
         self._pool: PoolMap | None = None
         self._orders: dict[str, str] = {}
         self._opened: RequestText | None = None
@@ -363,11 +365,13 @@ class Ledger:
             progress=tuple(self._progress.values()),
             events=self._events.all,
             logs=self._logs.all,
-            tints=dict(self._tints),
+            tints=dict(self._tints.by_name),
             pool=self._pool,
             orders=dict(self._orders),
             opened=self._opened,
             verdicts=dict(self._verdicts),
+            limits=self.limits,
+            disk_free_bytes=self.disk_free_bytes,
         )
 
     # -- one kind of message each
@@ -460,18 +464,7 @@ class Ledger:
             counter.add(table.at, view.output_tokens)
             series = self._adapter_series.setdefault(name, Series(bucket_s=2.0, length=600))
             series.add(table.at, counter.rate)
-        for view in table.adapters:
-            self._give_tint(view.name)
-
-    def _give_tint(self, name: str) -> None:
-        """The tint follows from the name; only where another adapter has it already does the
-        newcomer take the next one that is free. Once given it stays."""
-        if name in self._tints:
-            return
-        first = zlib.crc32(name.encode()) % TINTS
-        taken = set(self._tints.values())
-        order = [f"adapter-{(first + step) % TINTS + 1}" for step in range(TINTS)]
-        self._tints[name] = next((tint for tint in order if tint not in taken), order[0])
+        self._tints.give([view.name for view in table.adapters])
 
     def _take_batch(self, batch: BatchView) -> None:
         self._requests = batch.requests
@@ -533,7 +526,7 @@ class Ledger:
                 is_base=not name,
                 tokens_s=self._adapter_tokens[name].rate,
                 speed=self._adapter_series[name].track,
-                tint=self._tints.get(name, "base"),
+                tint=self._tints.by_name.get(name, "base"),
             )
             for name, view in views
         )

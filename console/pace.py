@@ -7,8 +7,6 @@ it has drawn all that was sent before. One frame in flight took the echo of a ke
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 FPS = 5.0
 """Frames a second where nobody says otherwise: ten cost twice as much and tell no more."""
 SSH_FPS = 5.0
@@ -55,10 +53,3 @@ class Pace:
         self.answers = True
         if self._asked_at is not None:
             self.round_trip_s, self._asked_at = now - self._asked_at, None
-
-
-def frames_per_second(given: float | None, environ: Mapping[str, str]) -> float:
-    """What a person says, else what suits the link."""
-    if given is not None:
-        return given
-    return SSH_FPS if environ.get("SSH_CONNECTION") else FPS

@@ -21,9 +21,13 @@ from textual.widget import Widget
 from . import units
 from .board import Board
 from .inks import Inks
+from .plain import plain
 
 if TYPE_CHECKING:
+    from .alerts import AlertBook
+    from .document import Problem
     from .orders import Orders
+    from .settings import Chosen
 
 Span: TypeAlias = tuple[str, str]
 """A text and the name of its ink."""
@@ -80,6 +84,12 @@ class PaintedApp(App[str]):
     inks: Inks
     orders: Orders
     api_key: str
+    alert_book: AlertBook
+    chosen: Chosen
+    complaints: Sequence[Problem]
+    """What is wrong with the files of settings and themes."""
+    is_ascii: bool = False
+    """Borders, bars and plots in plain ASCII."""
 
     def ask_text(self, request_id: str, offset: int) -> None:
         """A request's words from a character on are to come to `Board.opened`."""
@@ -226,13 +236,14 @@ class Pane(Widget):
         return strip
 
     def _make_strip(self, spans: Sequence[Span], ground: str) -> Strip:
-        style = self.painted_app.inks.style
-        width = self.size.width
+        app, width = self.painted_app, self.size.width
+        style = app.inks.style
         segments = []
         for text, ink in crop(spans, width, pad=True):
             # The frame stays on the desk; only what it holds stands on the ground.
             beneath = "" if ink.startswith("border") else ground
-            segments.append(Segment(text, style(ink, beneath)))
+            shown = plain(text) if app.is_ascii else text
+            segments.append(Segment(shown, style(ink, beneath)))
         return Strip(segments, width)
 
     # -- events

@@ -6,12 +6,14 @@ Knows the supervisor's inbox and the telemetry, no screen.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Callable
 from types import TracebackType
 
 from ..pipeline.config import Config, OperatorError
 from ..pipeline.messages import (
+    Abort,
     AdapterReply,
     AskSnapshot,
     Beat,
@@ -81,6 +83,11 @@ class Remote:
     def tell(self, message: Message) -> None:
         """To the supervisor."""
         self._supervisor.send(message)
+
+    def abort(self, request_id: str) -> None:
+        """Tells the router to end a request; that it has ended, the next snapshots tell."""
+        with contextlib.closing(Outbox(self._context, self.config.run_path, "router")) as router:
+            router.send(Abort(request_id, "aborted from the command line"))
 
     async def order(
         self, order: Order, show: Callable[[Telemetry], None] = lambda _: None

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 from ..pipeline.config import Config, OperatorError
 from . import curtain
-from .pace import frames_per_second
 
 if TYPE_CHECKING:
     from .telemetry import Telemetry
@@ -44,18 +43,20 @@ def show(
     """
     from .app import ConsoleApp
     from .telemetry import Telemetry
+    from .tints import Tints
 
-    fps = frames_per_second(given.fps, os.environ)
     app = ConsoleApp(
         config,
-        fps=fps,
+        fps=given.fps,
         theme=given.theme,
+        ascii=given.ascii,
+        tints=Tints.remembered(),
         clock=clock,
         label=label,
         source=source or Telemetry,
         shows_cost=given.show_cost,
     )
-    return app.run()
+    return app.run(mouse=app.chosen.settings.mouse and not given.no_mouse)
 
 
 def mock(given: argparse.Namespace) -> int:

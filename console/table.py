@@ -12,14 +12,12 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from textual import events
 from textual.binding import Binding, BindingType
-from textual.containers import Horizontal
 from textual.message import Message
-from textual.widgets import Input, Label
 
 from . import units
 from .board import Board
-from .filter import Filter
-from .pane import Line, Pane, Panel, Span, crop, line
+from .filter import FilterPane
+from .pane import Line, Span, crop, line
 
 R = TypeVar("R")
 
@@ -43,82 +41,12 @@ class Column(Generic[R]):
     """The first sort shows the largest on top."""
 
 
-class FilterPane(Pane, can_focus=True):
-    """A pane whose rows can be filtered by an expression typed after `/`."""
-
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("slash", "filter", "Filter", key_display="/", id="filter"),
-    ]
-
-    def __init__(self, id: str | None = None, classes: str | None = None) -> None:
-        super().__init__(id=id, classes=classes)
-        self.filter = Filter()
-
-    def set_filter(self, text: str) -> None:
-        self.filter = Filter.parse(text)
-        self.paint()
-
-    async def action_filter(self) -> None:
-        """Opens the line to type in, at the foot of the panel."""
-        await self.open_line("/", FilterInput(self))
-
-    async def open_line(self, mark: str, given: FilterInput) -> None:
-        """Unless one is open already."""
-        panel = next(node for node in self.ancestors if isinstance(node, Panel))
-        for open_line in panel.query(FilterInput):
-            open_line.focus()
-            return
-        await panel.mount(Horizontal(Label(mark), given, classes="filter"))
-        self.screen.set_focus(given)  # at once: the next key is meant for it
-
-    def hint(self, board: Board) -> Sequence[Span]:
-        if self.filter.error:
-            return ((f"/{self.filter.text}: {self.filter.error}", "bad"),)
-        return ((f"/{self.filter.text}", "key"),) if self.filter else ()
-
-
-class FilterInput(Input):
-    """The line that `/` opens: filters while typing, enter keeps, escape clears."""
-
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "submit", "Keep the filter", id="filter-keep"),
-        Binding("escape", "clear", "Clear it", id="filter-clear"),
-    ]
-
-    def __init__(self, pane: FilterPane) -> None:
-        super().__init__(
-            value=pane.filter.text,
-            placeholder="regular expression, ! in front turns it around",
-            compact=True,
-            select_on_focus=False,
-        )
-        self.cursor_blink = False
-        self._pane = pane
-
-    def on_input_changed(self, event: Input.Changed) -> None:
-        event.stop()
-        self._pane.set_filter(event.value)
-
-    def on_input_submitted(self, event: Input.Submitted) -> None:
-        event.stop()
-        self._close()
-
-    def action_clear(self) -> None:
-        self._pane.set_filter("")
-        self._close()
-
-    def _close(self) -> None:
-        self._pane.focus(scroll_visible=False)
-        assert isinstance(self.parent, Horizontal)
-        self.parent.remove()
-
-
 class TablePane(FilterPane, Generic[R], can_focus=True):
     """A table over rows of the board."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("up,k", "move(-1)", "Up", show=False, id="up"),
-        Binding("down,j", "move(1)", "Down", show=False, id="down"),
+        Binding("up,k", "move(-1)", "Up", show=False, id="row-up"),
+        Binding("down,j", "move(1)", "Down", show=False, id="row-down"),
         Binding("pageup", "page(-1)", "Page up", show=False, id="page-up"),
         Binding("pagedown", "page(1)", "Page down", show=False, id="page-down"),
         Binding("home,g", "jump(0)", "First", show=False, id="first"),
@@ -148,7 +76,7 @@ class TablePane(FilterPane, Generic[R], can_focus=True):
         self.reversed = False
         self._key: str | None = None
         self._rows: list[R] = []
-        self._total = 0
+        self._total = self._matches = 0
         self._offset = 0
         self._page = 1
 
@@ -175,14 +103,16 @@ class TablePane(FilterPane, Generic[R], can_focus=True):
         return self._rows[index] if self._rows else None
 
     def caption(self, board: Board) -> Sequence[Span]:
-        shown, total = len(self._rows), self._total
-        number = f"{shown} of {total}" if self.filter else f"{total}"
+        number = f"{self._matches} of {self._total}" if self.filter else f"{self._total}"
         return ((number, "number"),)
 
     def lines(self, board: Board, width: int, height: int) -> Sequence[Line]:
         rows = self.rows(board)
         self._total = len(rows)
         self._rows = [row for row in rows if self.filter.keeps(self.text(row, board))]
+        self._matches = len(self._rows)
+        if self.marks:
+            self._rows = list(rows)
         if self.sort_column is not None and self.sort_column.order is not None:
             self._rows.sort(key=self.sort_column.order, reverse=self.reversed)
         columns = self._fitting(width)
@@ -240,6 +170,14 @@ class TablePane(FilterPane, Generic[R], can_focus=True):
     def _row(
         self, row: R, board: Board, columns: Sequence[tuple[Column[R], int]], is_cursor: bool
     ) -> Line:
+        found = self._cells(row, board, columns, is_cursor)
+        if self.marks and self.is_dimmed(self.text(row, board)):
+            return found._replace(spans=tuple((text, "dim") for text, _ in found.spans))
+        return found
+
+    def _cells(
+        self, row: R, board: Board, columns: Sequence[tuple[Column[R], int]], is_cursor: bool
+    ) -> Line:
         spans: list[Span] = []
         for column, width in columns:
             cell = column.cell(row, board, width)
@@ -271,6 +209,14 @@ class TablePane(FilterPane, Generic[R], can_focus=True):
 
     def action_jump(self, index: int) -> None:
         self._select(index if index >= 0 else len(self._rows) - 1)
+
+    def action_match(self, step: int) -> None:
+        board, index, number = self.painted_app.board, self._index(), len(self._rows)
+        for away in range(1, number + 1):
+            at = (index + step * away) % number
+            if self.filter.keeps(self.text(self._rows[at], board)):
+                self._select(at)
+                return
 
     def action_sort(self) -> None:
         """The next column that can be sorted by; after the last one, the natural order."""

@@ -1,28 +1,43 @@
 """`theme`: theme files (TOML) made into Textual themes. Colours are data; this file holds none.
 
 A file names its own colours and may leave most out: what is missing is derived from the three
-that it must have. `read_themes` looks in the package and then in `$XDG_CONFIG_HOME`.
+that it must have. A `ThemeShelf` holds those of the package and of `$XDG_CONFIG_HOME`, reads again
+what has changed, and points at the line of what is wrong.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import NamedTuple
 
 import msgspec
 from textual.color import Color, ColorParseError
 from textual.theme import Theme
 
 from .. import themes
+from .document import Document, DocumentError, Problem
+from .home import config_directory
 
 HEAT, TINTS = 5, 8
 PARTS = ("host", "copy", "launch", "busy", "sync")
-
-
+LEAST_CONTRAST = 4.5
+"""WCAG 2, level AA, for text."""
+TEXTS: Mapping[str, str] = {
+    **{"text": "foreground", "key": "accent", "brand": "primary", "good": "success"},
+    **{"warn": "warning", "bad": "error", "info": "primary", "dim": "ink-dim", "base": "ink-base"},
+    **{f"adapter-{number}": f"ink-adapter-{number}" for number in range(1, TINTS + 1)},
+}
+"""Inks that text is written in, and the theme's variable that each is."""
+GROUNDS: Mapping[str, str] = {
+    "background": "background",
+    "cursor": "ink-cursor",
+    "bar": "ink-bar",
+}
+BADGES = ("success", "warning", "error", "ink-dim")
+"""Grounds that the background's colour is written on."""
 TEXT_STYLES = {"none", "bold", "dim", "italic", "reverse", "underline", "not"}
 ANSI_VARIABLES = {"ansi-background", "ansi-foreground"}
 """Textual's stylesheet asks for them in an ansi theme and gives them no value of its own."""
@@ -90,7 +105,7 @@ class ThemeFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             if not name.endswith("text-style"):
                 _parse(name, value)
             elif not set(value.split()) <= TEXT_STYLES:
-                raise ValueError(f"{name}: {value!r} is not a text style")
+                raise ColourError(name, f"{value!r} is not a text style")
         if self.ansi and not set(self.variables) >= ANSI_VARIABLES:
             missing = ", ".join(sorted(ANSI_VARIABLES - set(self.variables)))
             raise ValueError(f"an ansi theme must say what these variables are: {missing}")
@@ -108,11 +123,13 @@ class ThemeFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         good = colors.success or colors.primary
         warn = colors.warning or colors.accent or colors.primary
         bad = colors.error or warn
+        cursor = inks.cursor or _blend(ground, colors.primary, 0.22)
+        bar = inks.bar or _blend(ground, text, 0.08)
         named = {
-            "dim": inks.dim or _blend(text, ground, 0.35),
+            "dim": inks.dim or _dimmed(text, (ground, cursor, bar)),
             "border": inks.border or _blend(text, ground, 0.75),
-            "cursor": inks.cursor or _blend(ground, colors.primary, 0.22),
-            "bar": inks.bar or _blend(ground, text, 0.08),
+            "cursor": cursor,
+            "bar": bar,
             "rest": inks.rest or _blend(text, ground, 0.8),
             "prefill": inks.prefill or colors.secondary or colors.primary,
             "base": inks.base or text,
@@ -132,7 +149,7 @@ class ThemeFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         }
         for name, (values, wanted) in lists.items():
             if len(values) < wanted:
-                raise ValueError(f"{name} needs {wanted} colours, {len(values)} are given")
+                raise ColourError(name, f"needs {wanted} colours, {len(values)} are given")
             keys = PARTS if name == "part" else range(1, wanted + 1)
             named |= {f"{name}-{key}": value for key, value in zip(keys, values, strict=False)}
         for name, value in named.items():
@@ -140,49 +157,155 @@ class ThemeFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         return {f"ink-{name}": value for name, value in named.items()}
 
 
-class Broken(NamedTuple):
-    """A theme file that cannot be used, and why."""
+class ColourError(ValueError):
+    """A colour, or a list of them, that cannot be used."""
 
-    path: str
-    why: str
+    def __init__(self, name: str, why: str) -> None:
+        super().__init__(f"{name}: {why}")
+        self.name = name
 
 
 def user_directory() -> Path:
     """`$XDG_CONFIG_HOME/loraconsole/themes`, by default under `~/.config`."""
-    home = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
-    return Path(home) / "loraconsole" / "themes"
+    return config_directory() / "themes"
 
 
-def read_themes() -> tuple[dict[str, Theme], list[Broken]]:
-    """Every theme that can be read, by name, and the files that cannot.
+class ThemeShelf:
+    """Every theme that can be read, by name: the package's first, dark before the others; a
+    user's file of the same name wins."""
 
-    Those of the package come first, dark before light; a user's file of the same name wins.
-    """
-    found: dict[str, Theme] = {}
-    broken: list[Broken] = []
-    for file in _theme_files():
-        try:
-            text = file.read_text(encoding="utf-8")
-            theme = msgspec.toml.decode(text, type=ThemeFile).theme()
-        except (OSError, UnicodeDecodeError, ValueError) as error:
-            broken.append(Broken(str(file), str(error)))
-        else:
-            found[theme.name] = theme
-    return found, broken
+    def __init__(self) -> None:
+        self.themes: dict[str, Theme] = {}
+        self.problems: list[Problem] = []
+        """What is wrong with the files as they are now."""
+        self._known: dict[str, tuple[object, Theme | None, list[Problem]]] = {}
+        """What each file was when it was read, and what came of it."""
+
+    def refresh(self) -> bool:
+        """Reads files that are new or were written to; says whether there were any, or one has
+        gone. A file that has become wrong keeps the theme that it was. Twelve files unchanged:
+        some 60 us."""
+        before, self._known = self._known, {}
+        has_changed = False
+        for file in _theme_files():
+            path, stamp = str(file), _stamp(file)
+            known = before.pop(path, None)
+            if known is None or known[0] != stamp:
+                has_changed = True
+                theme, problems = _read(file)
+                known = (stamp, theme or (known[1] if known else None), problems)
+            self._known[path] = known
+        if has_changed or before:
+            found = [theme for _, theme, _ in self._known.values() if theme is not None]
+            self.themes = {theme.name: theme for theme in found}
+            self.problems = [p for _, _, problems in self._known.values() for p in problems]
+        return has_changed or bool(before)
+
+
+def _read(file: Traversable | Path) -> tuple[Theme | None, list[Problem]]:
+    try:
+        document = Document.read(file)
+    except DocumentError as error:
+        return None, [error.problem]
+    try:
+        theme = msgspec.convert(document.values, ThemeFile).theme()
+    except msgspec.ValidationError as error:
+        return None, [_misfit(document, str(error))]
+    except ColourError as error:
+        return None, [_at_colour(document, error.name, str(error))]
+    except ValueError as error:
+        return None, [document.problem((), str(error))]
+    faint = faint_texts(theme)
+    if not faint:
+        return theme, []
+    name, least, contrast = min(faint, key=lambda pair: pair[2])
+    more = f" (and {len(faint) - 1} more)" if len(faint) > 1 else ""
+    what = f"{name} is hard to read on {least}: contrast {contrast:.1f}, text needs"
+    return theme, [_at_colour(document, name, f"{what} {LEAST_CONTRAST}{more}")]
+
+
+def _misfit(document: Document, said: str) -> Problem:
+    """``Expected `str`, got `int` - at `$.colors.primary` `` becomes a line and its colour."""
+    what, _, where = said.partition(" - at ")
+    names = re.findall(r"[\w-]+", where)
+    unknown = re.search(r"unknown field `([^`]+)`", what)
+    if unknown:
+        names.append(unknown[1])
+    table = ".".join(names) + ": " if names and not unknown else ""
+    return document.problem(names, table + what[:1].lower() + what[1:])
+
+
+def _at_colour(document: Document, name: str, what: str) -> Problem:
+    """A colour may stand in any of three tables, and be one of a list there."""
+    bare = name.removeprefix("ink-")
+    for key in (bare, f"{bare}s", re.sub(r"-[a-z0-9]+$", "s", bare), bare.partition("-")[0]):
+        for table in ("colors", "inks", "variables"):
+            if (found := document.problem((table, key), what)).line and key in document.values.get(
+                table, {}
+            ):
+                return found
+    return document.problem((), what)
+
+
+def faint_texts(theme: Theme) -> list[tuple[str, str, float]]:
+    """Pairs of a text's and a ground's variable whose contrast is under `LEAST_CONTRAST`, with
+    it. What is left to the terminal's own palette cannot be judged."""
+    variables = {
+        **{name: value for name, value in vars(theme).items() if isinstance(value, str)},
+        **theme.variables,
+    }
+    for name in ("success", "warning", "accent", "error"):
+        variables.setdefault(name, variables["primary"])
+    pairs = [(text, ground) for text in TEXTS.values() for ground in GROUNDS.values()]
+    pairs += [("background", badge) for badge in BADGES]
+    found = []
+    for text, ground in dict.fromkeys(pairs):
+        one, other = Color.parse(variables[text]), Color.parse(variables[ground])
+        if one.ansi is None and other.ansi is None:
+            contrast = contrast_of(one, other)
+            if contrast < LEAST_CONTRAST:
+                found.append((text, ground, contrast))
+    return found
+
+
+def contrast_of(one: Color, other: Color) -> float:
+    """WCAG 2: `(lighter + 0.05) / (darker + 0.05)` of relative luminances, 1 to 21."""
+    light, dark = sorted((_luminance(one), _luminance(other)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+def _luminance(color: Color) -> float:
+    red, green, blue = (
+        part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4
+        for part in color.normalized
+    )
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
 def _theme_files() -> Iterator[Traversable | Path]:
     shipped = [file for file in files(themes).iterdir() if file.name.endswith(".toml")]
     yield from sorted(shipped, key=lambda file: (file.name != "dark.toml", file.name))
-    if user_directory().is_dir():
-        yield from sorted(user_directory().glob("*.toml"))
+    yield from sorted(user_directory().glob("*.toml"))
+
+
+def _stamp(file: Traversable | Path) -> object:
+    """Differs where a file was written to. What is in an archive never is."""
+    if not isinstance(file, Path):
+        return None
+    try:
+        status = file.stat()
+    except OSError:
+        return None
+    return (status.st_mtime_ns, status.st_size)
 
 
 def _parse(name: str, value: str) -> Color:
     try:
         return Color.parse(value)
     except ColorParseError as error:
-        raise ValueError(f"{name}: {value!r} is not a colour") from error
+        raise ColourError(
+            name, f"{value!r} is not a colour; write #rrggbb, a name, or ansi_green"
+        ) from error
 
 
 def _blend(value: str, towards: str, share: float) -> str:
@@ -191,3 +314,13 @@ def _blend(value: str, towards: str, share: float) -> str:
     if first.ansi is not None or second.ansi is not None:
         return value
     return first.blend(second, share).hex
+
+
+def _dimmed(text: str, grounds: Sequence[str]) -> str:
+    """As dim as text may be on all of these."""
+    for share in (0.35, 0.3, 0.25, 0.2, 0.15, 0.1, 0.05):
+        found = _blend(text, grounds[0], share)
+        seen = [(Color.parse(found), Color.parse(ground)) for ground in grounds]
+        if all(contrast_of(one, other) >= LEAST_CONTRAST for one, other in seen):
+            return found
+    return text

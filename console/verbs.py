@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import contextlib
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -39,13 +40,15 @@ if TYPE_CHECKING:
 
 DRAIN_SECONDS = 30.0
 STOP_SECONDS = 60.0
+ABORT_SECONDS = 10.0
 
 
 # --- console ------------------------------------------------------------------------------------
 
 
 def console(config: Config, given: argparse.Namespace, *, start: bool) -> int:
-    """Opens the screen; starts the pipeline before it where `start` and none runs."""
+    """Opens the screen; starts the pipeline before it where `start` and none runs. `given` has
+    the screen's flags."""
     session.need_terminal("without one: loraconsole up, status, prompt, logs")
     running = is_running(config.run_path)
     if not start and not running:
@@ -237,6 +240,40 @@ def restart(config: Config, process: str, as_json: bool) -> int:
     return 0
 
 
+def abort(config: Config, name: str, as_json: bool) -> int:
+    """Ends the request whose id is `name` or ends so; returns when it is gone."""
+
+    async def carry() -> str:
+        async with Remote(config) as remote:
+            batch = (await remote.snapshot()).batch
+            ids = [row.request_id for row in batch.requests] if batch else []
+            request_id = find_request(name, ids)
+            remote.abort(request_id)
+            async with asyncio.timeout(ABORT_SECONDS):
+                while request_id in ids:
+                    await asyncio.sleep(0.1)
+                    batch = (await remote.snapshot()).batch
+                    ids = [row.request_id for row in batch.requests] if batch else []
+            return request_id
+
+    try:
+        request_id = asyncio.run(carry())
+    except TimeoutError:
+        raise OperatorError(f"{name} still runs", "does the router answer? see: status") from None
+    say({"request": request_id, "status": "ok"}, f"{request_id} has ended", as_json)
+    return 0
+
+
+def find_request(name: str, ids: list[str]) -> str:
+    """The one that is called so, or ends so: screens show no more. Raises `OperatorError`."""
+    found = [name] if name in ids else [id for id in ids if id.endswith(name)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise OperatorError(f"{len(found)} requests end with {name!r}", "give more of the id")
+    raise OperatorError(f"no live request {name!r}", f"{len(ids)} are live; Batch lists them")
+
+
 def _process(snapshot: Snapshot, name: str) -> int:
     """The pid of a process by name. Raises `OperatorError` where there is none."""
     names = []
@@ -266,6 +303,29 @@ def status(config: Config, as_json: bool) -> int:
     else:
         _print_status(config, snapshot)
     return 0 if snapshot.processes.state is ProcessState.READY else 1
+
+
+def alerts(config: Config, as_json: bool) -> int:
+    """What the rules of the console find in what the supervisor knows. Exit status 1 where that
+    is anything. Percentiles are of all requests since the server started."""
+    from .ledger import Ledger
+    from .settings import read_settings
+
+    snapshot, now = take_snapshot(config), time.time()
+    ledger = Ledger(config.run)
+    ledger.limits = read_settings().settings.alerts
+    ledger.disk_free_bytes = shutil.disk_usage(config.run).free
+    ledger.take_snapshot(snapshot, now)
+    found = ledger.board(now).alerts
+    if as_json:
+        names = ("level", "text", "rule", "subject")
+        print_json([{name: getattr(alert, name) for name in names} for alert in found])
+    else:
+        for alert in found:
+            print(f"{alert.level:<4}  {alert.rule:<17}  {units.clean(alert.text)}")
+        if not found:
+            print("nothing is wrong")
+    return 1 if found else 0
 
 
 def _print_status(config: Config, snapshot: Snapshot) -> None:

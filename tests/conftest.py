@@ -30,6 +30,14 @@ from loraconsole.pipeline.config import Config  # noqa: E402  # only found right
 from loraconsole.pipeline.fetch import resolve  # noqa: E402
 
 
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody's own settings and terminal, and nothing that tests leave behind in a home."""
+    monkeypatch.setenv("COLORTERM", "truecolor")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+
+
 @pytest.fixture(scope="session")
 def model_directory() -> str:
     """The default model's directory, resolved as for a user (cache, wheel, pip)."""

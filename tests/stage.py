@@ -42,7 +42,7 @@ class StagedApp(ConsoleApp):
     """A console whose clock is set by hand and whose ledger hears a story."""
 
     def __init__(
-        self, scenario: Scenario | None = "busy", seconds: float = 30.0, theme: str = "dark"
+        self, scenario: Scenario | None = "busy", seconds: float = 30.0, theme: str | None = "dark"
     ) -> None:
         os.environ["TZ"] = "UTC"
         time.tzset()

@@ -14,7 +14,8 @@ from textual.widgets import OptionList
 
 from loraconsole.console.app import PANELS, QUIET_SECONDS, ConsoleApp
 from loraconsole.console.board import SUPERVISOR
-from loraconsole.console.dialogs import ChoiceDialog, HelpDialog
+from loraconsole.console.dialogs import ChoiceDialog
+from loraconsole.console.help import HelpDialog
 from loraconsole.console.inks import Desk
 from loraconsole.console.pane import Pane
 from loraconsole.pipeline.config import Config
@@ -304,11 +305,11 @@ def test_every_action_on_adapters_is_in_the_palette_and_the_footer_shows_it() ->
 
 def test_the_palette_carries_out_what_is_chosen() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
-        await pilot.press("ctrl+p", *"theme light")
+        await pilot.press("ctrl+p", *"theme paper")
         await pilot.pause(0.5)
         await pilot.press("down", "enter")
         await pilot.pause(0.3)
-        assert app.theme == "light"
+        assert app.theme == "paper"
 
     on_stage(act)
 
@@ -479,6 +480,6 @@ def test_an_unknown_theme_falls_back_and_says_so() -> None:
         async with app.run_test(notifications=True) as pilot:
             await pilot.pause()
             assert app.theme == "dark"
-            assert any("neon" in note.title for note in app._notifications)
+            assert any("neon" in note.message for note in app._notifications)
 
     asyncio.run(main())

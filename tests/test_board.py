@@ -286,7 +286,8 @@ def test_a_start_says_which_stage_and_how_far() -> None:
 def test_a_failure_says_who_and_why() -> None:
     _, board = told("failed")
     assert "worker-0: out of memory" in board.condition.detail
-    assert board.alerts[0] == ("bad", "worker-0 failed: " + board.process("worker-0").reason)  # type: ignore[union-attr]
+    reason = board.process("worker-0").reason  # type: ignore[union-attr]
+    assert board.alerts[0][:2] == ("bad", f"worker-0 failed: {reason}")
 
 
 def test_silence_is_told_apart_by_who_is_silent() -> None:
@@ -300,7 +301,7 @@ def test_silence_is_told_apart_by_who_is_silent() -> None:
     )
     late = ledger.board(board.now + 4.2)
     assert late.condition.word == "STALLED"
-    assert "router silent for 4 s" in [text for _, text in late.alerts]
+    assert "router silent for 4 s" in [alert.text for alert in late.alerts]
 
 
 def _beat(ledger: Ledger, name: str) -> Beat:
@@ -314,7 +315,7 @@ def test_refused_frames_and_a_late_loop_are_alerts() -> None:
     hops = (msgspec.structs.replace(_beat(ledger, "router").hops[0], refused=3),)
     beat = msgspec.structs.replace(_beat(ledger, "router"), hops=hops, loop_lag_ms=800.0)
     ledger.take(beat, board.now)
-    texts = [text for _, text in ledger.board(board.now).alerts]
+    texts = [alert.text for alert in ledger.board(board.now).alerts]
     assert "router had 3 frames refused" in texts
     assert "router is late by 800 ms" in texts
 
@@ -322,7 +323,8 @@ def test_refused_frames_and_a_late_loop_are_alerts() -> None:
 def test_another_protocol_is_an_alert() -> None:
     ledger, board = told("busy")
     ledger.take(msgspec.structs.replace(_beat(ledger, "router"), protocol=99), board.now)
-    assert ("bad", "router speaks protocol 99, this console 1") in ledger.board(board.now).alerts
+    said = [alert[:2] for alert in ledger.board(board.now).alerts]
+    assert ("bad", "router speaks protocol 99, this console 1") in said
 
 
 # --- latency ------------------------------------------------------------------------------------

@@ -1,12 +1,14 @@
 """What the screen says of its own cost, of its link, and of silence."""
 
 import asyncio
+from pathlib import Path
 
 import pytest
 from stage import screen_text, staged
 
 from loraconsole.console.meter import Meter
-from loraconsole.console.pace import FPS, SSH_FPS, Pace, frames_per_second
+from loraconsole.console.pace import FPS, SSH_FPS, Pace
+from loraconsole.console.settings import choose
 
 
 def test_the_meter_reckons_over_the_last_seconds() -> None:
@@ -35,10 +37,18 @@ def test_the_meter_reckons_over_the_last_seconds() -> None:
     assert meter.cost.withheld_s > 0
 
 
-def test_a_link_gets_the_frames_that_suit_it() -> None:
-    assert frames_per_second(None, {}) == FPS
-    assert frames_per_second(None, {"SSH_CONNECTION": "10.0.0.2 1 10.0.0.3 22"}) == SSH_FPS <= 5.0
-    assert frames_per_second(20.0, {"SSH_CONNECTION": "x"}) == 20.0
+def test_a_link_gets_the_frames_that_suit_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file's, but no more than suit ssh; what is asked for on the command line wins."""
+    file = tmp_path / "console.toml"
+    file.write_text("fps = 12\n")
+    monkeypatch.delenv("SSH_CONNECTION", raising=False)
+    assert choose(path=tmp_path / "none.toml").settings.fps == FPS
+    assert choose(path=file).settings.fps == 12.0
+    monkeypatch.setenv("SSH_CONNECTION", "10.0.0.2 1 10.0.0.3 22")
+    assert choose(path=file).settings.fps == SSH_FPS <= 5.0
+    assert choose(fps=20.0, path=file).settings.fps == 20.0
 
 
 def test_a_silent_terminal_gets_four_frames_a_second_not_every_second_tick() -> None:

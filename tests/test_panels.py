@@ -22,12 +22,12 @@ from loraconsole.console.panels.adapters import AdapterTable
 from loraconsole.console.panels.answer import AnswerBox
 from loraconsole.console.panels.batch import BatchTable, stages
 from loraconsole.console.panels.editor import PromptEditor
+from loraconsole.console.panels.filter_input import FilterInput
 from loraconsole.console.panels.latency import FlamePane, HistogramPane, PartsPane
 from loraconsole.console.panels.logs import LogPane
 from loraconsole.console.panels.models import ModelsPane
 from loraconsole.console.panels.processes import ProcessTable, TailPane
 from loraconsole.console.story import Scenario
-from loraconsole.console.table import FilterInput
 from loraconsole.console.transcripts import open_default
 from loraconsole.pipeline.messages import (
     AdapterState,
@@ -579,7 +579,7 @@ def test_an_answer_whose_dialog_was_closed_is_told_as_a_toast() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         app.telemetry.order = app.ordered.append  # type: ignore[method-assign]
         await pilot.press("l", *"a", "enter", *"/missing", "enter", "escape")
-        await pilot.press("n", *"/a", "enter", "escape")
+        await pilot.press("w", *"/a", "enter", "escape")
         for order in app.ordered:
             reply = app.story.obey(order)  # type: ignore[union-attr]
             assert reply is not None
@@ -594,7 +594,7 @@ def test_an_answer_whose_dialog_was_closed_is_told_as_a_toast() -> None:
 
 def test_several_paths_are_planned_and_one_leads_to_loading() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
-        await pilot.press("n", *"/a '/large b' /missing", "enter")
+        await pilot.press("w", *"/a '/large b' /missing", "enter")
         await pilot.pause()
         (order,) = app.ordered
         assert isinstance(order, PlanAdapters) and order.paths == ("/a", "/large b", "/missing")

@@ -125,9 +125,9 @@ def test_a_changed_decision_is_found_by_its_line(log: Path, tmp_path: Path) -> N
     gone = next(n for n, line in enumerate(lines) if '"event":"asked"' in line)
     changed.write_text("".join([*lines[:gone], *lines[gone + 1 :]]))
     done = replay(changed)
-    assert done.returncode == 1 and f"line {gone + 2}" in done.stdout.replace(
-        f"line {gone + 1}", f"line {gone + 2}"
-    )
+    found = re.search(r"line (\d+)", done.stdout)
+    # Wherever the request that nobody asked for is missed first.
+    assert done.returncode == 1 and found and int(found[1]) > gone, done.stdout
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import json
 import stat
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -314,6 +315,25 @@ def test_status_says_ready(ring: Ring) -> None:
     assert ring.cli("adapters", "list", "--json").returncode == 0
 
 
+def test_alerts_says_what_is_wrong_by_the_limits_of_the_settings(
+    ring: Ring, tmp_path: Path
+) -> None:
+    def said() -> dict[str, str]:
+        done = ring.cli("alerts", "--json", check=False)
+        found = {alert["rule"]: alert["level"] for alert in json.loads(done.stdout)}
+        assert done.returncode == (1 if found else 0)
+        return found
+
+    before = said()  # what other tests did to this ring
+    assert "disk low" not in before and "first token late" not in before
+    (tmp_path / "config" / "loraconsole").mkdir(parents=True)  # `home`, of every test
+    settings = tmp_path / "config" / "loraconsole" / "console.toml"
+    settings.write_text("[alerts]\nttft_p99_ms = 0.001\ndisk_gib = 1e9\n")
+    ring.answer(BASE, "Hello")
+    time.sleep(1.0)  # the server tells its counters twice a second
+    assert said() == before | {"disk low": "bad", "first token late": "warn"}
+
+
 def test_prompt_asks_several_side_by_side(ring: Ring) -> None:
     done = ring.cli(
         *("prompt", "--json", "--base", "--adapter", "pirate", "--adapter", "haiku"),
@@ -338,6 +358,20 @@ def test_logs_are_merged_and_chosen(ring: Ring) -> None:
     lines = json.loads(ring.cli("logs", "router", "--json").stdout)
     assert {line["source"] for line in lines} <= {"router"}
     assert ring.cli("logs", "absent", check=False).returncode == 1
+
+
+def test_abort_ends_one_request_by_the_end_of_its_id(ring: Ring) -> None:
+    assert ring.cli("abort", "nobody", check=False).returncode == 1
+    body = {"model": BASE, "prompt": "Once", "max_tokens": 2000, "ignore_eos": True}
+    with ThreadPoolExecutor() as pool:
+        answer = pool.submit(ring.http.post, "/v1/completions", json=body)
+        while not (batch := ring.snapshot()["batch"]) or not batch["requests"]:
+            time.sleep(0.1)
+        request_id = batch["requests"][0][0]
+        done = ring.cli("abort", request_id[-10:], "--json")
+        assert json.loads(done.stdout) == {"request": request_id, "status": "ok"}
+        answer.result(timeout=20)
+    assert ring.wait_idle()["pages_kv"] == 0
 
 
 def test_a_second_up_is_refused(ring: Ring) -> None:

@@ -171,7 +171,7 @@ def test_ranks_that_disagree_are_an_error_and_are_told_anew(tmp_path: Path) -> N
         )
         epoch, batch = router.scheduler.epoch, router.scheduler.next_batch(0.0)
         assert batch is not None
-        step = asyncio.create_task(router._run_step(batch))
+        step = asyncio.create_task(router._run_step(batch, decodes=False))
         await asyncio.sleep(0)
         for rank, token in enumerate((7, 8)):
             found = (SampledToken(batch.rows[0].sequence, token),)

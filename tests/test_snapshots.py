@@ -15,6 +15,7 @@ from stage import KEYS, START, StagedApp
 from syrupy import SnapshotAssertion
 from textual.pilot import Pilot
 
+from loraconsole.console.alerts import Limits
 from loraconsole.pipeline.figures import Timeline, summarise
 from loraconsole.pipeline.results import Row, RunConfig
 
@@ -99,7 +100,11 @@ def test_every_screen_at_every_size(
 
 
 @pytest.mark.parametrize(
-    "theme", ["light", "high-contrast", "colour-blind", "monochrome", "terminal"]
+    "theme",
+    [
+        *("light", "high-contrast", "colour-blind", "monochrome", "terminal"),
+        *("ember", "paper", "high-contrast-light", "colour-blind-light"),
+    ],
 )
 def test_themes(snap_compare: Any, theme: str) -> None:
     picture(snap_compare, StagedApp("busy", 10.0, theme), SMALL, KEYS["Batch"])
@@ -111,7 +116,7 @@ def test_themes(snap_compare: Any, theme: str) -> None:
         *(("q",), ("question_mark",), ("2", "enter"), ("2", "x"), ("2", "slash", "s", "q", "l")),
         *(("4", "down", "enter"), ("4", "down", "u"), ("4", "down", "v")),
         ("4", "l", *"tax", "enter", *"/large/tax", "ctrl+n"),
-        ("4", "n", *"/missing", "enter"),
+        ("4", "w", *"/missing", "enter"),
     ],
     ids=[
         *("quit", "help", "request", "abort", "filter"),
@@ -125,3 +130,33 @@ def test_dialogs(snap_compare: Any, keys: tuple[str, ...]) -> None:
 @pytest.mark.parametrize("size", [SMALL, HOME, LARGE], ids=["80x24", "120x40", "200x60"])
 def test_the_pool_under_the_cursor(snap_compare: Any, size: tuple[int, int]) -> None:
     picture(snap_compare, StagedApp("busy", 40.0), size, "1", "tab", "n", "n", "n", "n", "n")
+
+
+@pytest.mark.parametrize("size", [SMALL, HOME], ids=["80x24", "120x40"])
+@pytest.mark.parametrize("key", ["9", "comma"], ids=["alerts", "settings"])
+def test_pages(
+    snap_compare: Any, key: str, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", "/home/you/.config")  # its path is on the screen
+    app = StagedApp("busy", 40.0)
+    app.ledger.limits = Limits(queue=0.5, ttft_p99_ms=50.0)
+    app.ledger.disk_free_bytes = 10**8
+    app.alert_book.update(app.ledger.board(app.now - 400.0))
+    app.alert_book.update(app.ledger.board(app.now))
+    picture(snap_compare, app, size, key)
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [("2", "colon", *"unl", "tab"), ("2", "colon", *"go", "enter"), ("1", "ctrl+o")],
+    ids=["complete", "error", "jump"],
+)
+def test_ways_to_command(snap_compare: Any, keys: tuple[str, ...]) -> None:
+    picture(snap_compare, StagedApp("busy", 10.0), SMALL, *keys)
+
+
+@pytest.mark.parametrize("panel", ["Overview", "Latency"])
+def test_ascii(snap_compare: Any, panel: str) -> None:
+    app = StagedApp("busy", 40.0)
+    app.is_ascii = True
+    picture(snap_compare, app, HOME, KEYS[panel])

@@ -86,8 +86,8 @@ class AdapterForm(LiveScreen[str]):
     TITLE: ClassVar[str] = ""
     SUBTITLE: ClassVar[str] = ""
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "leave", "Cancel", key_display="esc"),
-        Binding("ctrl+n", "plan", "Plan"),
+        Binding("escape", "leave", "Cancel", key_display="esc", id="form-leave"),
+        Binding("ctrl+n", "plan", "Plan", id="form-plan"),
     ]
 
     def __init__(self, orders: Orders, path: str = "") -> None:

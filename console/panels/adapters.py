@@ -106,7 +106,7 @@ class AdapterTable(TablePane[AdapterRow]):
             id="merge",
             tooltip="a copy of the weights with it, or not",
         ),
-        Binding("n", "ask('plan')", "Plan", id="plan", tooltip="what loading a directory takes"),
+        Binding("w", "ask('plan')", "Plan", id="plan", tooltip="what loading a directory takes"),
     ]
     columns = (
         Column("adapter", 12, _name, order=lambda r: r.name, grows=True),

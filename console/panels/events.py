@@ -9,58 +9,68 @@ from textual.binding import Binding, BindingType
 from textual.message import Message
 
 from .. import units
+from ..alerts import Finding
 from ..board import Board
+from ..filter import FilterPane
 from ..inks import LEVEL_INKS
-from ..pane import Line, Pane, Span, line
+from ..pane import Line, Span, line
 
 
-class EventPane(Pane, can_focus=True):
+class EventPane(FilterPane):
     """What is wrong now, then what happened, the newest on top."""
 
     TITLE = "alerts and events"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("up,k", "move(-1)", "Up", show=False, id="event-up"),
         Binding("down,j", "move(1)", "Down", show=False, id="event-down"),
-        Binding("enter", "trace", "Trace", id="trace", tooltip="to its process, or its log lines"),
+        Binding("enter", "trace", "Trace", id="trace", tooltip="to where it shows, or its logs"),
     ]
 
     class Traced(Message):
-        """Enter on an event (`at` says when), or on an alert (`at` is None)."""
+        """Enter on an event (`source` is the time that it was said), or on what is wrong."""
 
-        def __init__(self, at: float | None) -> None:
+        def __init__(self, source: float | Finding) -> None:
             super().__init__()
-            self.at = at
+            self.source = source
 
     def __init__(self) -> None:
         super().__init__(id="events")
         self._cursor = 0
-        self._times: list[float | None] = []
-        """When the thing on each line happened; None for what goes on."""
+        self._sources: list[float | Finding] = []
+        """What each line is of: when the event was, or the alert itself."""
+        self._texts: list[str] = []
 
     def caption(self, board: Board) -> Sequence[Span]:
         number = len(board.alerts)
         if not number:
             return (("no alerts", "good"),)
-        return ((f"{number} alert{'s' if number > 1 else ''}", board.alerts[0][0]),)
+        return ((f"{number} alert{'s' if number > 1 else ''}", board.alerts[0].level),)
 
     def lines(self, board: Board, width: int, height: int) -> Sequence[Line]:
-        found = [
-            line(("▲ " if level == "bad" else "△ ", level), (units.clean(text), level))
-            for level, text in board.alerts
-        ]
-        self._times = [None] * len(found)
-        for event in reversed(board.events[-height:]):
-            ink = LEVEL_INKS.get(event.level.lower(), "text")
-            found.append(
-                line(
-                    (units.clock(event.at), "dim"),
-                    (f" {event.source} ", "dim"),
-                    (units.clean(event.text), ink),
-                )
-            )
-            self._times.append(event.at)
+        found: list[Line] = []
+        self._sources, self._texts = [], []
+
+        def add(text: str, source: float | Finding, shown: Line) -> None:
+            if self.shows(text):
+                if self.is_dimmed(text):
+                    shown = Line(tuple((text, "dim") for text, _ in shown.spans))
+                found.append(shown)
+                self._sources.append(source)
+                self._texts.append(text)
+
+        for alert in board.alerts:
+            text, mark = units.clean(alert.text), "▲ " if alert.level == "bad" else "△ "
+            add(alert.text, alert, line((mark, alert.level), (text, alert.level)))
+        for event in reversed(board.events):
+            if len(found) >= height:
+                break
+            what = (units.clean(event.text), LEVEL_INKS.get(event.level.lower(), "text"))
+            who = (f" {event.source} ", "dim")
+            text = f"{event.source} {event.level} {event.text}"
+            add(text, event.at, line((units.clock(event.at), "dim"), who, what))
         if not found:
-            return [line(("nothing has happened yet", "dim"))]
+            word = "nothing matches the filter" if self.filter else "nothing has happened yet"
+            return [line((word, "dim"))]
         self._cursor = max(0, min(self._cursor, height - 1, len(found) - 1))
         if self.has_focus:
             found[self._cursor] = found[self._cursor]._replace(ground="cursor")
@@ -70,6 +80,15 @@ class EventPane(Pane, can_focus=True):
         self._cursor += lines
         self.paint()
 
+    def action_match(self, step: int) -> None:
+        number = len(self._texts)
+        for away in range(1, number + 1):
+            at = (self._cursor + step * away) % number
+            if self.filter.keeps(self._texts[at]):
+                self._cursor = at
+                self.paint()
+                return
+
     def action_trace(self) -> None:
-        if self._cursor < len(self._times):
-            self.post_message(self.Traced(self._times[self._cursor]))
+        if self._cursor < len(self._sources):
+            self.post_message(self.Traced(self._sources[self._cursor]))

@@ -92,14 +92,24 @@ class Header(Pane):
             else:
                 spans += [(f" {key}", "key"), (f" {name}{space}", "dim")]
             self._ends.append((length(spans), key))
-        room = width - length(spans) - 1
+        tail = self._tail()
+        room = width - length(spans) - length(tail) - 1
         condition = board.condition
         detail = condition.detail if condition.word != "READY" else ""
         if detail and room > 12:
             text = units.fit(detail, room).rstrip()
             ink = {"good": "dim", "dim": "dim"}.get(condition.level, condition.level)
-            return spread(spans, ((text, ink), (" ", "text")), width)
-        return line(*spans)
+            return spread(spans, ((text, ink), (" ", "text"), *tail), width)
+        return spread(spans, tail, width) if tail else line(*spans)
+
+    def _tail(self) -> tuple[Span, ...]:
+        """A screen without a tab; and how many alerts fire, wherever one is."""
+        tail: tuple[Span, ...] = ()
+        if self.active and self.active not in self._tabs.values():
+            tail = ((f" {self.active} ", "badge-tab"),)
+        if firing := len(self.painted_app.alert_book.firing):
+            tail = (*tail, (f" 9 ▲{firing} ", "badge-warn"))
+        return tail
 
     def on_click(self, event: events.Click) -> None:
         if event.y != 1:
@@ -108,3 +118,5 @@ class Header(Pane):
             if event.x < end:
                 self.post_message(self.Chosen(key))
                 return
+        if event.x >= self.size.width - 6 and self.painted_app.alert_book.firing:
+            self.post_message(self.Chosen("9"))

@@ -16,11 +16,11 @@ from ...pipeline.messages import LogLine
 from .. import units
 from ..board import Board
 from ..dialogs import LiveDialog
-from ..filter import Filter
+from ..filter import Filter, FilterPane
 from ..inks import LEVEL_INKS
 from ..pane import Line, Panel, Span, field, length, line
-from ..table import FilterInput, FilterPane
 from ..transcripts import data_directory
+from .filter_input import FilterInput
 
 RATE_SECONDS = 5.0
 LEVELS = ("debug", "info", "warning", "error")
@@ -96,8 +96,6 @@ class LogPane(FilterPane):
         Binding("l", "level", "Level", id="log-level", tooltip="hide what is below a level"),
         Binding("p", "process", "Process", id="log-process", tooltip="one process's lines, or all"),
         Binding("s", "search", "Search", id="log-search", tooltip="n and N go from hit to hit"),
-        Binding("n", "next(-1)", "Older hit", show=False, id="log-next"),
-        Binding("N", "next(1)", "Newer hit", show=False, id="log-previous"),
         Binding("m", "leap(-60)", "A minute back", show=False, id="log-minute-back"),
         Binding("M", "leap(60)", "A minute on", show=False, id="log-minute-on"),
         Binding("h", "leap(-3600)", "An hour back", show=False, id="log-hour-back"),
@@ -164,6 +162,8 @@ class LogPane(FilterPane):
             if self.search and self.search.keeps(_text(entry)):
                 mark = "cursor" if entry.number == self._hit else ""
                 drawn = [self._marked(each)._replace(ground=mark) for each in drawn]
+            elif self.marks and self.is_dimmed(_text(entry)):
+                drawn = [Line(tuple((text, "dim") for text, _ in each.spans)) for each in drawn]
             found += drawn
             before = entry
         return found[-height:]
@@ -208,9 +208,22 @@ class LogPane(FilterPane):
         top = (height - size) * (max(height, self._end()) - height) // (total - height)
         return range(top, top + size)
 
-    def set_filter(self, text: str) -> None:
+    def set_filter(self, text: str, marks: bool | None = None) -> None:
         self._source = ()
-        super().set_filter(text)
+        super().set_filter(text, marks)
+
+    def action_match(self, step: int) -> None:
+        """Of a search, which goes back in time, from hit to hit. Of a filter that only marks: the
+        match becomes the last line shown, where there are lines enough above it."""
+        if self.search:
+            self._next_hit(-step)
+            return
+        at = self._end() - 1
+        while 0 <= at + step < len(self._kept):
+            at += step
+            if self.filter.keeps(_text(self._kept[at])):
+                self._go(max(self._page, at + 1))
+                return
 
     def set_search(self, text: str) -> None:
         """The newest hit at or above the last line shown, while one types."""
@@ -253,14 +266,14 @@ class LogPane(FilterPane):
             fresh += 1
         if fresh == len(logs):
             self._kept = []
-        lowest, keeps = ORDER[self.level], self.filter.keeps
+        lowest, shows = ORDER[self.level], self.shows
         self._kept += [
             entry
             for entry in logs[len(logs) - fresh :]
             if ORDER.get(entry.level.lower(), 1) >= lowest
             and entry.number > self._floor
             and self.process in ("", entry.source)
-            and keeps(_text(entry))
+            and shows(_text(entry))
         ]
         first = logs[0].number if logs else 0
         if self._kept and self._kept[0].number < first:  # the books forgot these
@@ -310,10 +323,7 @@ class LogPane(FilterPane):
     async def action_search(self) -> None:
         await self.open_line("s", SearchInput(self))
 
-    def action_next(self, step: int) -> None:
-        if not self.search:
-            self.notify("s searches; / filters.")
-            return
+    def _next_hit(self, step: int) -> None:
         numbers = [entry.number for entry in self._kept]
         at = self._end() - 1 if self._hit is None else bisect_right(numbers, self._hit) - 1 + step
         if not self._find(at, step):

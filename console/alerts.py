@@ -1,0 +1,409 @@
+"""`alerts`: rules over a `Board`, and the book of what they found. Pure: no clock, no widget.
+
+A `Rule` looks at one board and says what is wrong now. The `AlertBook` remembers: an alert fires,
+may be acknowledged, and is cleared when its rule no longer finds it. So a person who looks away
+for an hour sees what was, and for how long.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from enum import Enum
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
+
+import msgspec
+from msgspec import Meta, Struct
+
+from ..pipeline.messages import PROTOCOL, AdapterState, ProcessState
+from . import units
+from .history import percentile
+
+if TYPE_CHECKING:
+    from .board import Board
+
+Severity = Literal["bad", "warn"]
+LAG_MS = 250.0
+SYNC_STEPS = 256
+"""Steps that the wait's percentile is taken over."""
+RESTARTED_S = 300.0
+"""So long a restart is worth a word: a person may have looked away."""
+KEPT = 200
+"""Alerts that the book remembers; the oldest that are cleared go first."""
+GONE_S = 4 * 3600.0
+CALM_S = 60.0
+"""What comes back sooner had not gone: a queue about its limit is one alert, not twenty."""
+
+
+class Limits(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """When a rule speaks: `[alerts]` of the settings. 0 turns a rule off."""
+
+    no_step_seconds: Annotated[
+        float, Meta(ge=0, description="seconds without a step while requests run")
+    ] = 10.0
+    sync_wait_p99_ms: Annotated[
+        float, Meta(ge=0, description="p99 of the host's wait for the device behind a step")
+    ] = 1000.0
+    ttft_p99_ms: Annotated[
+        float, Meta(ge=0, description="p99 of the time to the first token, over a minute")
+    ] = 10_000.0
+    queue: Annotated[float, Meta(ge=0, description="requests that wait")] = 64.0
+    pool_fraction: Annotated[
+        float, Meta(ge=0, le=1, description="share of the pool's pages that is taken")
+    ] = 0.95
+    disk_gib: Annotated[
+        float, Meta(ge=0, description="GiB left on the disk of the run directory")
+    ] = 1.0
+
+
+class Finding(NamedTuple):
+    """One thing that is wrong on a board, and where to look."""
+
+    level: Severity
+    text: str
+    rule: str = ""
+    subject: str = ""
+    """Which process or adapter, where a rule is about one of several."""
+    screen: str = ""
+    filter: str = ""
+    """What to filter that screen by."""
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What makes it the same alert in the next board."""
+        return (self.rule, self.subject)
+
+
+class Rule(NamedTuple):
+    """What is looked for, what it means, and what to do about it."""
+
+    name: str
+    limit: str
+    """Its field of `Limits`; "" where there is none to set."""
+    meaning: str
+    remedy: str
+    find: Callable[[Board, Limits], Iterator[Finding]]
+    is_told: bool = False
+    """The pipeline says so itself, as an event: no second toast for it."""
+
+
+# --- processes ----------------------------------------------------------------------------------
+
+
+def _fallen(board: Board, limits: Limits) -> Iterator[Finding]:
+    for process in board.processes:
+        name = process.name
+        if process.state is ProcessState.FAILED:
+            text = f"{name} failed: {process.reason or 'see its log'}"
+            yield Finding("bad", text, "process down", name, "Processes", name)
+        elif process.state is ProcessState.BACKOFF:
+            when = units.duration(max(0.0, (process.retry_at or board.now) - board.now))
+            why = f": {process.reason}" if process.reason else ""
+            text = f"{name} fell{why}, again in {when}"
+            yield Finding("warn", text, "process down", name, "Logs", name)
+
+
+def _silent(board: Board, limits: Limits) -> Iterator[Finding]:
+    for process in board.processes:
+        if process.is_stale and process.state is not ProcessState.FAILED:
+            text = f"{process.name} silent for {units.age(process.age_s or 0.0)}"
+            yield Finding("warn", text, "process silent", process.name, "Processes", process.name)
+
+
+def _restarted(board: Board, limits: Limits) -> Iterator[Finding]:
+    for process in board.processes:
+        is_up = process.state is ProcessState.READY and process.restarts > 0
+        if is_up and process.since is not None and board.now - process.since < RESTARTED_S:
+            times = f"{process.restarts} time{'s' if process.restarts > 1 else ''} so far"
+            ago = units.age(max(0.0, board.now - process.since))
+            code = f", it had left with {process.exit_code}" if process.exit_code else ""
+            text = f"{process.name} restarted {ago} ago{code}; {times}"
+            yield Finding("warn", text, "process restarted", process.name, "Logs", process.name)
+
+
+def _late(board: Board, limits: Limits) -> Iterator[Finding]:
+    for process in board.processes:
+        if process.loop_lag_ms > LAG_MS and not process.is_stale:
+            text = f"{process.name} is late by {units.milliseconds(process.loop_lag_ms)}"
+            yield Finding("warn", text, "process late", process.name, "Processes", process.name)
+
+
+def _refused(board: Board, limits: Limits) -> Iterator[Finding]:
+    for process in board.processes:
+        if refused := sum(hop.refused for hop in process.hops):
+            text = f"{process.name} had {refused} frames refused"
+            yield Finding("warn", text, "frames refused", process.name, "Logs", process.name)
+
+
+def _protocol(board: Board, limits: Limits) -> Iterator[Finding]:
+    for process in board.processes:
+        if process.protocol not in (None, PROTOCOL):
+            text = f"{process.name} speaks protocol {process.protocol}, this console {PROTOCOL}"
+            yield Finding("bad", text, "other version", process.name, "Processes", process.name)
+
+
+# --- work ---------------------------------------------------------------------------------------
+
+
+def _no_step(board: Board, limits: Limits) -> Iterator[Finding]:
+    router, worker = board.router, board.process("worker-0")
+    if router is None or not router.running or worker is None:
+        return
+    if worker.state is not ProcessState.READY or not board.steps:
+        return  # a worker that is not there has an alert of its own
+    still = board.now - max(board.steps[-1].at, worker.since or 0.0)
+    if still > limits.no_step_seconds:
+        number = units.count(router.running)
+        text = f"no step for {units.duration(still)} while {number} requests run"
+        yield Finding("bad", text, "no step", screen="Latency")
+
+
+def _sync_wait(board: Board, limits: Limits) -> Iterator[Finding]:
+
+    waits = sorted(step.sync_us for step in board.steps[-SYNC_STEPS:])
+    p99 = percentile(waits, 0.99)
+    if p99 is not None and p99 / 1e3 > limits.sync_wait_p99_ms:
+        text = f"p99 of the synchronize wait is {units.milliseconds(p99 / 1e3)}"
+        yield Finding("warn", text, "synchronize wait", screen="Latency")
+
+
+def _ttft(board: Board, limits: Limits) -> Iterator[Finding]:
+    p99 = board.ttft_quantiles.p99
+    if p99 is not None and p99 > limits.ttft_p99_ms:
+        text = f"p99 of the first token is {units.milliseconds(p99)}"
+        yield Finding("warn", text, "first token late", screen="Batch", filter="waiting|prefill")
+
+
+def _queue(board: Board, limits: Limits) -> Iterator[Finding]:
+    if board.router is not None and board.router.waiting > limits.queue:
+        number = board.router.waiting
+        text = f"{units.count(number)} requests wait" if number > 1 else "a request waits"
+        yield Finding("warn", text, "long queue", screen="Batch", filter="waiting")
+
+
+def _adapter_failed(board: Board, limits: Limits) -> Iterator[Finding]:
+    for row in board.adapters:
+        if row.view.state is AdapterState.FAILED:
+            text = f"adapter {row.name} failed: {row.view.reason or 'see the logs'}"
+            yield Finding("bad", text, "adapter failed", row.name, "Adapters", row.name)
+
+
+# --- room ---------------------------------------------------------------------------------------
+
+
+def _pool(board: Board, limits: Limits) -> Iterator[Finding]:
+    router = board.router
+    if router is not None and router.pages_total:
+        taken = (router.pages_kv + router.pages_adapters) / router.pages_total
+        if taken > limits.pool_fraction:
+            text = f"the page pool is {units.percent(taken)} taken"
+            yield Finding("warn", text, "pool full", screen="Overview")
+
+
+def _disk(board: Board, limits: Limits) -> Iterator[Finding]:
+    left = board.disk_free_bytes
+    if left is not None and left < limits.disk_gib * 2**30:
+        text = f"{units.size(left)} left on the disk of {board.run}"
+        yield Finding("bad", text, "disk low", screen="Logs")
+
+
+RULES: tuple[Rule, ...] = (
+    Rule(
+        "process down",
+        "",
+        "A process of the ring ended. The supervisor starts it again after 1, 2, 4 … seconds; "
+        "after five falls in a minute it gives up.",
+        "Its last lines stand under Processes, the rest under Logs. r there starts it again.",
+        _fallen,
+        is_told=True,
+    ),
+    Rule(
+        "process silent",
+        "",
+        "A process beats twice a second; this one has not for a while. It is blocked, stopped, "
+        "or the machine has no time for it.",
+        "Look at its CPU: at 100 % it computes, at 0 % it hangs. Logs say what it did last; r "
+        "under Processes ends it and starts it again.",
+        _silent,
+    ),
+    Rule(
+        "process restarted",
+        "",
+        "A process fell and is back. Requests that ran were computed again, or ended with an "
+        "error.",
+        "Its log says why it fell. If it was the worker: out of memory? Then --max-total-tokens "
+        "wants to be smaller.",
+        _restarted,
+        is_told=True,
+    ),
+    Rule(
+        "process late",
+        "",
+        f"Its event loop is {LAG_MS:.0f} ms or more behind: everything that it passes on is late.",
+        "Too many clients for the server, or other programs take the CPU. Processes shows who.",
+        _late,
+    ),
+    Rule(
+        "frames refused",
+        "",
+        "Messages of a wrong type came to an inbox. Somebody of another version, or of another "
+        "program, writes to this run directory.",
+        "Stop it, or give this pipeline a run directory of its own (--run).",
+        _refused,
+    ),
+    Rule(
+        "other version",
+        "",
+        "The pipeline was started by another version than this console; not all will be shown "
+        "right.",
+        "loraconsole down, then start it anew.",
+        _protocol,
+    ),
+    Rule(
+        "no step",
+        "no_step_seconds",
+        "Requests run, but the worker has finished no step for a while: the device hangs, a kernel "
+        "is being compiled, or ranks wait for each other.",
+        "Logs of the worker. If it does not come back: restart worker-0; accepted streams go on.",
+        _no_step,
+    ),
+    Rule(
+        "synchronize wait",
+        "sync_wait_p99_ms",
+        "The host waits longer for the device than you have said is good.",
+        "Latency shows in which phase and at which point. Long prompts in a step: smaller "
+        "--chunk-tokens.",
+        _sync_wait,
+    ),
+    Rule(
+        "first token late",
+        "ttft_p99_ms",
+        "One request in a hundred of the last minute waited longer for its first token than you "
+        "have said is good.",
+        "Batch shows why each waits: pages, the token budget, an adapter that loads, a cap.",
+        _ttft,
+    ),
+    Rule(
+        "long queue",
+        "queue",
+        "More requests wait than you have said is good: they come faster than they are answered.",
+        "Batch shows why. Is it one adapter's? Another scheduler shares more fairly.",
+        _queue,
+    ),
+    Rule(
+        "adapter failed",
+        "",
+        "An adapter could not be loaded; requests for it are refused with this reason.",
+        "Mend its files, then r under Adapters; or unload it.",
+        _adapter_failed,
+    ),
+    Rule(
+        "pool full",
+        "pool_fraction",
+        "Nearly all pages are taken: soon requests wait for pages, or are computed again.",
+        "The pool's map says whose they are. Unload adapters, or give more --max-total-tokens.",
+        _pool,
+    ),
+    Rule(
+        "disk low",
+        "disk_gib",
+        "The disk that logs, spans and fetched models are written to is nearly full.",
+        "loraconsole doctor says which; delete old run directories and models.",
+        _disk,
+    ),
+)
+BY_NAME = {rule.name: rule for rule in RULES}
+
+
+def findings(board: Board, limits: Limits) -> tuple[Finding, ...]:
+    """What is wrong on this board, the worst first."""
+    found = [
+        finding
+        for rule in RULES
+        if not rule.limit or getattr(limits, rule.limit) > 0
+        for finding in rule.find(board, limits)
+    ]
+    return tuple(sorted(found, key=lambda finding: finding.level != "bad"))
+
+
+# --- the book -----------------------------------------------------------------------------------
+
+
+class AlertState(Enum):
+    FIRING = "firing"
+    ACKNOWLEDGED = "acknowledged"
+    """It still fires; somebody has seen it."""
+    CLEARED = "cleared"
+
+
+class Alert(Struct, frozen=True):
+    """One finding over time. `at` is when it fired last."""
+
+    finding: Finding
+    state: AlertState
+    first_seen: float
+    last_seen: float
+    times: int = 1
+    """How often it fired."""
+
+    @property
+    def rule(self) -> Rule:
+        return BY_NAME[self.finding.rule]
+
+
+_ORDER = {AlertState.FIRING: 0, AlertState.ACKNOWLEDGED: 1, AlertState.CLEARED: 2}
+
+
+class AlertBook:
+    """`update` with every board that is looked at; `acknowledge` what has been seen."""
+
+    def __init__(self) -> None:
+        self._alerts: dict[tuple[str, str], Alert] = {}
+
+    @property
+    def alerts(self) -> tuple[Alert, ...]:
+        """Those that fire first, then those acknowledged, then what is over; each the newest
+        first."""
+        return tuple(
+            sorted(
+                self._alerts.values(),
+                key=lambda a: (_ORDER[a.state], a.finding.level != "bad", -a.last_seen),
+            )
+        )
+
+    @property
+    def firing(self) -> tuple[Alert, ...]:
+        return tuple(a for a in self.alerts if a.state is AlertState.FIRING)
+
+    def update(self, board: Board) -> list[Alert]:
+        """Enters what is wrong now; returns what was not a moment ago."""
+        fresh = []
+        found = {finding.key: finding for finding in board.alerts}
+        for key, finding in found.items():
+            known = self._alerts.get(key)
+            if known is None:
+                known = Alert(finding, AlertState.FIRING, board.now, board.now)
+                fresh.append(known)
+            elif known.state is AlertState.CLEARED:
+                is_again = board.now - known.last_seen > CALM_S
+                times = known.times + is_again
+                known = msgspec.structs.replace(known, state=AlertState.FIRING, times=times)
+                if is_again:
+                    fresh.append(known)
+            self._alerts[key] = msgspec.structs.replace(known, finding=finding, last_seen=board.now)
+        for key, alert in list(self._alerts.items()):
+            if key not in found:
+                if alert.state is not AlertState.CLEARED:
+                    cleared = msgspec.structs.replace(alert, state=AlertState.CLEARED)
+                    self._alerts[key] = cleared
+                elif board.now - alert.last_seen > GONE_S:
+                    del self._alerts[key]
+        for alert in self.alerts[KEPT:]:
+            del self._alerts[alert.finding.key]
+        return fresh
+
+    def acknowledge(self, key: tuple[str, str]) -> None:
+        """Somebody has seen it; what is over needs no such thing."""
+        alert = self._alerts.get(key)
+        if alert is not None and alert.state is AlertState.FIRING:
+            state = AlertState.ACKNOWLEDGED
+            self._alerts[key] = msgspec.structs.replace(alert, state=state)

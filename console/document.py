@@ -1,0 +1,129 @@
+"""`Document`: a TOML file whose every key knows its line, so that a mistake can be pointed at.
+
+Knows nothing of what the keys mean. `Problem` is what is found wrong with such a file.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+_PART = r"""(?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*')"""
+_PATH = rf"{_PART}(?:\s*\.\s*{_PART})*"
+_TABLE = re.compile(rf"^\s*\[\s*({_PATH})\s*\]")
+_KEY = re.compile(rf"^\s*({_PATH})\s*=")
+_INLINE = re.compile(rf"[{{,]\s*({_PATH})\s*=")
+_SYNTAX = re.compile(r"^(.*) \(at line (\d+), column (\d+)\)$")
+
+
+class Problem(NamedTuple):
+    """Something wrong with a file: where, what, and what would be right."""
+
+    path: str
+    line: int | None
+    what: str
+
+    def __str__(self) -> str:
+        """`console.toml:3: fps: …`, as editors and compilers have it."""
+        return f"{self.path}:{self.line}: {self.what}" if self.line else f"{self.path}: {self.what}"
+
+
+class Readable(Protocol):
+    """A path, or a file of an installed package."""
+
+    def read_text(self, encoding: str | None = None) -> str: ...
+
+
+class Document(NamedTuple):
+    """A file's values, and its text to find their lines in."""
+
+    path: str
+    values: dict[str, Any]
+    text: str
+
+    @property
+    def lines(self) -> dict[tuple[str, ...], int]:
+        """The line of every key that is written, by its path of names."""
+        return dict(_keys(self.text, self.values))
+
+    @classmethod
+    def read(cls, file: Readable) -> Document:
+        """Raises `DocumentError` where there is no such file, or it is not TOML."""
+        path = tidy(str(file))
+        try:
+            text = file.read_text(encoding="utf-8")
+        except OSError as error:
+            raise DocumentError(Problem(path, None, error.strerror or str(error))) from error
+        except UnicodeDecodeError as error:
+            raise DocumentError(Problem(path, None, "is not UTF-8 text")) from error
+        return cls.parse(text, path)
+
+    @classmethod
+    def parse(cls, text: str, path: str) -> Document:
+        """Raises `DocumentError` where `text` is not TOML."""
+        try:
+            values = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            said = str(error)
+            found = _SYNTAX.match(said)
+            if found is None:  # "at end of document"
+                raise DocumentError(Problem(path, text.count("\n") + 1, said)) from error
+            what = f"{found[1]}, at column {found[3]}"
+            raise DocumentError(Problem(path, int(found[2]), what)) from error
+        return cls(path, values, text)
+
+    def problem(self, names: Sequence[str], what: str) -> Problem:
+        """Something wrong with a key, or with the nearest table around it that is written."""
+        lines = self.lines
+        for end in range(len(names), 0, -1):
+            if line := lines.get(tuple(names[:end])):
+                return Problem(self.path, line, what)
+        return Problem(self.path, None, what)
+
+
+class DocumentError(ValueError):
+    """A file that cannot be read at all."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(str(problem))
+        self.problem = problem
+
+
+def tidy(path: str) -> str:
+    """`~` for the home directory: a line has 80 cells."""
+    home = str(Path.home())
+    return f"~{path[len(home) :]}" if path.startswith(home + "/") else path
+
+
+def _keys(text: str, values: dict[str, Any]) -> Iterator[tuple[tuple[str, ...], int]]:
+    """Keys in the order they are written. What only looks like one, inside of a longer string,
+    is no key of `values`."""
+    table: tuple[str, ...] = ()
+    for number, row in enumerate(text.splitlines(), 1):
+        if found := _TABLE.match(row):
+            table = _names(found[1])
+            written = table
+        elif found := _KEY.match(row):
+            written = (*table, *_names(found[1]))
+        else:
+            continue
+        if _is_in(values, written):
+            yield written, number
+            for inner in _INLINE.finditer(row):
+                if _is_in(values, (*written, *_names(inner[1]))):
+                    yield (*written, *_names(inner[1])), number
+
+
+def _names(path: str) -> tuple[str, ...]:
+    return tuple(part.strip("\"'") for part in re.findall(_PART, path))
+
+
+def _is_in(values: Any, names: tuple[str, ...]) -> bool:
+    for name in names:
+        if not isinstance(values, dict) or name not in values:
+            return False
+        values = values[name]
+    return True

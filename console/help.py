@@ -1,0 +1,98 @@
+"""`HelpDialog`: every key that works where the operator was, from the bindings themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from textual.app import App
+from textual.binding import ActiveBinding, Binding
+from textual.dom import DOMNode
+
+from . import units
+from .board import Board
+from .dialogs import LiveDialog
+from .pane import Line, Span, line
+
+GROUPS: Mapping[str, str] = {
+    "TablePane": "every table",
+    "FilterPane": "every list",
+    "Desk": "moving about",
+    "FilterInput": "while filtering",
+    "CommandInput": "on the command line",
+    "ChoiceDialog": "in a question",
+    "LiveDialog": "in a dialog",
+    "ScrollPane": "in a text",
+    "AdapterForm": "in a form",
+    "JumpScreen": "while jumping",
+    "PromptEditor": "in the prompt",
+    "ParameterInput": "in a parameter",
+    "AnswerBox": "in an answer, once complete",
+    "AnswerPane": "in an answer",
+    "ModelsPane": "in the models to ask",
+}
+
+
+def group_of(node: type[DOMNode]) -> str:
+    """`in live batch`, `everywhere`: the heading that a widget's keys stand under."""
+    if issubclass(node, App):
+        return "everywhere"
+    if node.__name__ in GROUPS:
+        return GROUPS[node.__name__]
+    if title := getattr(node, "TITLE", "") or "":
+        return f"in {title.lower()}"
+    name = node.__name__
+    for end in ("Panel", "Pane", "Table", "Dialog"):
+        name = name.removesuffix(end)
+    return f"in {name.lower()}"
+
+
+def declared_by(node: type[DOMNode], action: str) -> type[DOMNode]:
+    """The class that an action's key comes from: a table has those of every table as well."""
+    for kind in node.__mro__:
+        bindings = Binding.make_bindings(kind.__dict__.get("BINDINGS", ()))
+        if any(binding.action == action for binding in bindings):
+            return kind
+    return node
+
+
+class HelpDialog(LiveDialog):
+    """Keys of the focused pane first, then those that always work; where a person has chosen
+    others, those."""
+
+    def __init__(self, bindings: Mapping[str, ActiveBinding], remapped: Mapping[str, str]) -> None:
+        super().__init__("keys", self._lines)
+        self._keys = bindings
+        self._remapped = remapped
+
+    def _lines(self, board: Board, width: int) -> Sequence[Line]:
+        groups: dict[str, dict[str, tuple[list[str], ActiveBinding]]] = {}
+        for active in self._keys.values():
+            binding = active.binding
+            if binding.system or not binding.description:
+                continue
+            owner = declared_by(type(active.node), binding.action)
+            group = groups.setdefault(group_of(owner), {})
+            keys, _ = group.setdefault(binding.action, ([], active))
+            keys.append(self.app.get_key_display(binding))
+        found: list[Line] = []
+        last = list(GROUPS.values())
+        for name, actions in sorted(groups.items(), key=lambda g: g[0] in last):
+            found.append(line((name, "title")))
+            found += [self._row(keys, active, width) for keys, active in actions.values()]
+            found.append(Line())
+        found.append(
+            line((":", "key"), (" takes every one of these by its name at the right", "dim"))
+        )
+        return found
+
+    def _row(self, keys: Sequence[str], active: ActiveBinding, width: int) -> Line:
+        binding = active.binding
+        shown = units.fit(" ".join(dict.fromkeys(keys)), 18, right=True)
+        what = active.tooltip if active.tooltip != binding.description else ""
+        mark: Span = ("* ", "good") if binding.id in self._remapped else ("  ", "text")
+        text = f"{binding.description}  {what}" if what else binding.description
+        id = binding.id or ""
+        room = max(8, width - 18 - 2 - len(id) - 1)
+        said = units.fit(text, room)
+        title, rest = said[: len(binding.description)], said[len(binding.description) :]
+        return line((shown, "key"), mark, (title, "text"), (rest, "dim"), (f" {id}", "dim"))

@@ -1,0 +1,197 @@
+"""Alerts: what fires, what was seen, what is over; what each means, and where to look."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.message import Message
+
+from .. import units
+from ..alerts import RULES, Alert, AlertState, Finding
+from ..board import Board
+from ..pane import Line, Pane, Panel, Span, field, line
+from ..table import Column, TablePane
+
+STATES = {
+    AlertState.FIRING: "▲",
+    AlertState.ACKNOWLEDGED: "△",
+    AlertState.CLEARED: "✓",
+}
+
+
+def _state(row: Alert, board: Board, width: int) -> Sequence[Span]:
+    return ((f"{STATES[row.state]} {row.state.value}", _ink(row)),)
+
+
+def _ink(row: Alert) -> str:
+    if row.state is AlertState.CLEARED:
+        return "good"
+    return row.finding.level if row.state is AlertState.FIRING else "text"
+
+
+def _age(at: float, board: Board) -> str:
+    return f"{units.age(max(0.0, board.now - at))}"
+
+
+class AlertTable(TablePane[Alert]):
+    """Every alert of the last hours."""
+
+    TITLE = "alerts"
+    EMPTY = "nothing is wrong, and nothing was"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("a", "acknowledge", "Acknowledge", id="acknowledge", tooltip="it has been seen"),
+        Binding("A", "acknowledge_all", "All", show=False, id="acknowledge-all"),
+        Binding("enter", "open", "Evidence", id="evidence", tooltip="where it shows, filtered"),
+    ]
+    columns = (
+        Column("state", 14, _state, order=lambda r: r.state.value),
+        Column(
+            "rule", 17, lambda r, b, w: ((r.finding.rule, "text"),), order=lambda r: r.finding.rule
+        ),
+        Column(
+            "what",
+            24,
+            lambda r, b, w: (
+                (units.clean(r.finding.text), _ink(r) if r.state is AlertState.FIRING else "dim"),
+            ),
+            grows=True,
+        ),
+        Column(
+            "first seen",
+            10,
+            lambda r, b, w: ((_age(r.first_seen, b), "dim"),),
+            order=lambda r: r.first_seen,
+            right=True,
+            rank=3,
+        ),
+        Column(
+            "last seen",
+            9,
+            lambda r, b, w: ((_age(r.last_seen, b), "dim"),),
+            order=lambda r: r.last_seen,
+            right=True,
+            rank=2,
+        ),
+        Column(
+            "times",
+            5,
+            lambda r, b, w: ((f"{r.times}", "number"),),
+            order=lambda r: r.times,
+            right=True,
+            rank=4,
+            descends=True,
+        ),
+    )
+
+    class Acknowledged(Message):
+        """Somebody has seen these."""
+
+        def __init__(self, keys: Sequence[tuple[str, str]]) -> None:
+            super().__init__()
+            self.keys = keys
+
+    def rows(self, board: Board) -> Sequence[Alert]:
+        return self.painted_app.alert_book.alerts
+
+    def key(self, row: Alert) -> str:
+        return "/".join(row.finding.key)
+
+    def text(self, row: Alert, board: Board) -> str:
+        return f"{row.state.value} {row.finding.rule} {row.finding.text}"
+
+    def action_acknowledge(self) -> None:
+        if (row := self.selected) is not None:
+            self.post_message(self.Acknowledged([row.finding.key]))
+
+    def action_acknowledge_all(self) -> None:
+        self.post_message(self.Acknowledged([row.finding.key for row in self._rows]))
+
+
+class RulePane(Pane):
+    """What the rule of the selected alert means and what to do; without any, all rules."""
+
+    TITLE = "rule"
+
+    def __init__(self, table: AlertTable) -> None:
+        super().__init__(id="rule")
+        self._table = table
+
+    def title(self, board: Board) -> Sequence[Span]:
+        row = self._table.selected
+        return ((row.finding.rule if row else "what is watched", "title"),)
+
+    def lines(self, board: Board, width: int, height: int) -> Sequence[Line]:
+        row = self._table.selected
+        if row is None:
+            return self._all_rules(board, width)
+        rule, limit = row.rule, ""
+        if rule.limit:
+            value = getattr(board.limits, rule.limit)
+            limit = f"{rule.limit} = {value:g} in [alerts] of the settings; 0 turns it off"
+        found: list[Line] = []
+        for name, text, ink in (
+            ("what", row.finding.text, "text"),
+            ("means", rule.meaning, "text"),
+            ("do", rule.remedy, "text"),
+            ("fires at", limit, "dim"),
+            ("enter", _way(row.finding), "dim"),
+        ):
+            if text:
+                parts = units.wrap(units.clean(text), max(8, width - 12))
+                found += [
+                    line(*field("" if at else name), (part, ink)) for at, part in enumerate(parts)
+                ]
+        return found
+
+    def _all_rules(self, board: Board, width: int) -> Sequence[Line]:
+        found = []
+        for rule in RULES:
+            value = getattr(board.limits, rule.limit) if rule.limit else None
+            limit = "" if value is None else f" > {value:g}" if value else " off"
+            what = rule.meaning.partition(". ")[0].rstrip(".")
+            head: Span = (units.fit(f"{rule.name}{limit if value == 0 else ''}", 20), "key")
+            found.append(line(head, (units.fit(what, max(8, width - 20)), "dim")))
+        return found
+
+
+def _way(finding: Finding) -> str:
+    filtered = f", filtered by /{finding.filter}" if finding.filter else ""
+    return f"shows {finding.screen}{filtered}"
+
+
+class AlertsPanel(Panel):
+    """The list, and what the selected one means."""
+
+    NAME: ClassVar[str] = "Alerts"
+
+    class Traced(Message):
+        """Somebody wants to see the evidence."""
+
+        def __init__(self, finding: Finding) -> None:
+            super().__init__()
+            self.finding = finding
+
+    def compose(self) -> ComposeResult:
+        table = AlertTable()
+        yield table
+        yield RulePane(table)
+
+    def paint(self, board: Board) -> None:
+        table = self.query_one(AlertTable)
+        self.set_class(not table.painted_app.alert_book.alerts, "-quiet")
+        super().paint(board)
+
+    def on_table_pane_moved(self) -> None:
+        self.query_one(RulePane).paint()
+
+    def on_table_pane_opened(self, message: TablePane.Opened) -> None:
+        self.post_message(self.Traced(message.row.finding))
+
+    def on_alert_table_acknowledged(self, message: AlertTable.Acknowledged) -> None:
+        table = self.query_one(AlertTable)
+        for key in message.keys:
+            table.painted_app.alert_book.acknowledge(key)
+        table.paint()

@@ -1,0 +1,225 @@
+"""`CommandLine`: the line that `:` opens: a command, what it may become, and what was wrong."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Awaitable, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical
+from textual.widget import Widget
+from textual.widgets import Input, Label
+
+from ...pipeline.config import OperatorError
+from ...pipeline.sockets import InboxFull
+from .. import units
+from ..board import Board
+from ..commands import Command, candidates, hint, read
+from ..home import state_directory
+from ..pane import Line, Pane, line
+
+SHOWN = 6
+REMEMBERED = 200
+
+
+class CandidatePane(Pane):
+    """What the word being typed may become; or what was wrong with what was typed."""
+
+    FRAMED: ClassVar[bool] = False
+
+    def __init__(self) -> None:
+        super().__init__(id="candidates")
+        self.found: list[tuple[str, str]] = []
+        self.chosen = -1
+        self.takes = ""
+        """What the command takes, where there is nothing to choose from."""
+        self.error: OperatorError | None = None
+
+    def show(self) -> None:
+        number = min(SHOWN, len(self.found)) or bool(self.takes)
+        if self.error:
+            number = len(self.error_lines())
+        self.styles.height = number
+        self.display = bool(number)
+        self.paint()
+
+    def error_lines(self) -> list[tuple[str, str]]:
+        if self.error is None:
+            return []
+        lines = [(row, "bad") for row in self.error.what.splitlines()[:12]]
+        return [*lines, *((row, "dim") for row in self.error.hint.splitlines()[:2])]
+
+    def lines(self, board: Board, width: int, height: int) -> Sequence[Line]:
+        if self.error:
+            return [
+                line((f"  {units.clean(row)}", ink), ground="bar")
+                for row, ink in self.error_lines()
+            ]
+        if not self.found:
+            return [line((f"  {self.takes}", "dim"), ground="bar")]
+        first = max(0, min(self.chosen - SHOWN // 2, len(self.found) - SHOWN))
+        rows = list(enumerate(self.found))[first : first + SHOWN]
+        wide = max((len(word) for _, (word, _) in rows), default=0)
+        shown = []
+        for at, (word, help) in rows:
+            text = units.fit(help, max(1, width - wide - 4))
+            ground = "cursor" if at == self.chosen else "bar"
+            shown.append(line((f"  {word:<{wide}}  ", "text"), (text, "dim"), ground=ground))
+        return shown
+
+
+class CommandInput(Input):
+    """Up and down go through what was said before, tab through what may be said."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "submit", "Do it", id="command-do"),
+        Binding("escape", "app.close_command", "Leave", id="command-leave"),
+        Binding("tab", "complete(1)", "Complete", id="command-complete"),
+        Binding("shift+tab", "complete(-1)", "Back", show=False, id="command-complete-back"),
+        Binding("up", "recall(-1)", "Before", show=False, id="command-before"),
+        Binding("down", "recall(1)", "After", show=False, id="command-after"),
+    ]
+
+    def action_complete(self, step: int) -> None:
+        self._line.complete(step)
+
+    def action_recall(self, step: int) -> None:
+        self._line.recall(step)
+
+    @property
+    def _line(self) -> CommandLine:
+        return next(node for node in self.ancestors if isinstance(node, CommandLine))
+
+
+class CommandLine(Vertical):
+    """Lies at the foot of the panels until it is done. `back` gets the keys then."""
+
+    def __init__(self, commands: dict[str, Command], back: Widget | None, text: str = "") -> None:
+        super().__init__(id="command-line")
+        self.commands, self.back = commands, back
+        self._history = read_history()
+        self._at = len(self._history)
+        self._stem: str | None = None
+        """What was typed before tab was pressed."""
+        self._pane = CandidatePane()
+        self.input = CommandInput(
+            value=text,
+            placeholder="a command; tab shows what there is",
+            compact=True,
+            select_on_focus=False,
+        )
+        self.input.cursor_blink = False
+
+    def compose(self) -> ComposeResult:
+        yield self._pane
+        yield Horizontal(Label(":"), self.input)
+
+    def on_mount(self) -> None:
+        self._pane.show()
+
+    @property
+    def _board(self) -> Board:
+        return self._pane.painted_app.board
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        event.stop()
+        if self._stem is not None and event.value == self._completed():
+            return  # tab did it, and goes on from there
+        self._stem = None
+        pane = self._pane
+        pane.error, pane.chosen = None, -1
+        pane.found = candidates(event.value, self.commands, self._board) if event.value else []
+        pane.takes = hint(event.value, self.commands)
+        pane.show()
+
+    def complete(self, step: int) -> None:
+        """The next word that it may be; the only one at once, with a blank behind it."""
+        pane = self._pane
+        if self._stem is None:
+            self._stem = self.input.value
+            pane.error, pane.chosen = None, -1
+            pane.found = candidates(self._stem, self.commands, self._board)
+        if not pane.found:
+            self._stem = None
+            return
+        pane.chosen = (pane.chosen + step) % len(pane.found) if pane.chosen >= 0 else min(0, step)
+        pane.chosen %= len(pane.found)
+        text = self._completed()
+        if len(pane.found) == 1 and not text.endswith("/"):
+            self._stem = None
+            text += " "
+        self.input.value = text
+        self.input.cursor_position = len(text)
+        pane.show()
+
+    def _completed(self) -> str:
+        head, blank, _ = (self._stem or "").rpartition(" ")
+        return head + blank + self._pane.found[self._pane.chosen][0] if self._pane.found else head
+
+    def recall(self, step: int) -> None:
+        """What was said before, the newest first."""
+        self._at = max(0, min(len(self._history), self._at + step))
+        text = self._history[self._at] if self._at < len(self._history) else ""
+        self.input.value = text
+        self.input.cursor_position = len(text)
+
+    async def on_input_submitted(self, event: Input.Submitted) -> None:
+        """Carries it out, with the keys where they were: a command is about what is there."""
+        event.stop()
+        text = event.value.strip()
+        try:
+            if text:
+                command, words = read(text, self.commands)
+                self.release_focus()
+                done = command.run(words)
+                if isinstance(done, Awaitable):
+                    await done
+        except OperatorError as error:
+            self._fail(error)
+        except InboxFull as error:
+            self._fail(OperatorError(str(error), "the order was not taken"))
+        else:
+            remember(text, self._history)
+            await self.run_action("app.close_command")
+
+    def _fail(self, error: OperatorError) -> None:
+        """What was typed stays, to be mended."""
+        self._pane.error = error
+        self._pane.show()
+        self.input.focus()
+
+    def release_focus(self) -> None:
+        """Gives the keys back, if they are still here."""
+        if self.input.has_focus:
+            back = self.back if self.back is not None and self.back.is_attached else None
+            self.screen.set_focus(back, scroll_visible=False)
+
+
+# --- what was said before -----------------------------------------------------------------------
+
+
+def history_path() -> Path:
+    return state_directory() / "commands"
+
+
+def read_history() -> list[str]:
+    """The oldest first; nothing where there is none, or none may be read."""
+    try:
+        return history_path().read_text(encoding="utf-8").splitlines()[-REMEMBERED:]
+    except (OSError, UnicodeDecodeError):
+        return []
+
+
+def remember(text: str, known: Sequence[str]) -> None:
+    """Once, as the newest. A home that cannot be written to is no reason to stop."""
+    if not text or "\n" in text:
+        return
+    rows = [*(row for row in known if row != text), text][-REMEMBERED:]
+    path = history_path()
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("\n".join(rows) + "\n", encoding="utf-8")
+        path.chmod(0o600)

@@ -1,0 +1,51 @@
+"""`FilterInput`: the line that `/` opens, at the foot of a panel."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal
+from textual.widgets import Input
+
+from ..filter import FilterPane
+
+
+class FilterInput(Input):
+    """The line that `/` opens: filters while typing, enter keeps, escape clears."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "submit", "Keep the filter", id="filter-keep"),
+        Binding("escape", "clear", "Clear it", id="filter-clear"),
+        Binding("tab", "marks", "Hide or mark", id="filter-marks"),
+    ]
+
+    def __init__(self, pane: FilterPane) -> None:
+        super().__init__(
+            value=pane.filter.text,
+            placeholder="regular expression, ! in front turns it around; tab hides or marks",
+            compact=True,
+            select_on_focus=False,
+        )
+        self.cursor_blink = False
+        self._pane = pane
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        event.stop()
+        self._pane.set_filter(event.value)
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        event.stop()
+        self._close()
+
+    def action_clear(self) -> None:
+        self._pane.set_filter("", marks=False)
+        self._close()
+
+    def action_marks(self) -> None:
+        self._pane.set_filter(self.value, marks=not self._pane.marks)
+
+    def _close(self) -> None:
+        self._pane.focus(scroll_visible=False)
+        assert isinstance(self.parent, Horizontal)
+        self.parent.remove()

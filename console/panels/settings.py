@@ -1,0 +1,113 @@
+"""Settings: what holds, where it comes from, and what is wrong with the file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from textual.app import ComposeResult
+
+from .. import units
+from ..board import Board
+from ..document import Problem, tidy
+from ..pane import Line, Pane, Panel, Span, field, line
+from ..settings import Chosen, Setting, settings_path
+from ..table import Column, TablePane
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else f"{value}"
+
+
+def _value(row: Setting, board: Board, width: int) -> Sequence[Span]:
+    is_default = row.origin == "default"
+    return ((_shown(row.value), "text" if is_default else "key"),)
+
+
+class SettingTable(TablePane[Setting]):
+    """A row a setting; what is not as shipped stands out, and says why."""
+
+    TITLE = "settings"
+    columns = (
+        Column("setting", 24, lambda r, b, w: ((r.name, "text"),), order=lambda r: r.name),
+        Column("value", 12, _value),
+        Column(
+            "from",
+            16,
+            lambda r, b, w: ((r.origin, "dim" if r.origin == "default" else "info"),),
+            order=lambda r: r.origin,
+        ),
+        Column("what it is", 20, lambda r, b, w: ((r.help, "dim"),), grows=True),
+    )
+
+    @property
+    def chosen(self) -> Chosen:
+        return self.painted_app.chosen
+
+    def rows(self, board: Board) -> Sequence[Setting]:
+        return self.chosen.table
+
+    def key(self, row: Setting) -> str:
+        return row.name
+
+    def text(self, row: Setting, board: Board) -> str:
+        return f"{row.name} {_shown(row.value)} {row.origin} {row.help}"
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Nothing to open: all there is to say of a setting stands below."""
+        return action != "open"
+
+
+class FilePane(Pane):
+    """The selected setting, the file it would be written in, and what is wrong there."""
+
+    TITLE = "file"
+
+    def __init__(self, table: SettingTable) -> None:
+        super().__init__(id="file")
+        self._table = table
+
+    def caption(self, board: Board) -> Sequence[Span]:
+        number = len(self.painted_app.complaints)
+        if number:
+            return ((f"{number} mistake{'s' if number > 1 else ''}", "warn"),)
+        return (("nothing wrong", "good"),)
+
+    def lines(self, board: Board, width: int, height: int) -> Sequence[Line]:
+        found = [line(("△ ", "warn"), (text, "warn")) for text in self._problems(width)]
+        path = settings_path()
+        if row := self._table.selected:
+            table, _, key = row.name.rpartition(".")
+            where = f" under [{table}]" if table else ""
+            found += [
+                line(*field(key), (row.help, "text")),
+                line(*field("allowed"), (row.allowed, "text")),
+                line(*field("as shipped"), (_shown(row.default) or units.NOTHING, "text")),
+                line(*field("written"), (f"{key} = …{where}", "text")),
+            ]
+        found.append(line(*field("path"), (tidy(str(path)), "text")))
+        hint = "holds as soon as it is written"
+        if not path.exists():
+            hint = "there is none yet; loraconsole settings --example prints one"
+        found.append(line(*field(""), (hint, "dim")))
+        return found
+
+    def _problems(self, width: int) -> list[str]:
+        problems: Sequence[Problem] = self.painted_app.complaints
+        return [part for p in problems for part in units.wrap(str(p), max(8, width - 2))]
+
+
+class SettingsPanel(Panel):
+    """The table, and the file below."""
+
+    NAME: ClassVar[str] = "Settings"
+
+    def compose(self) -> ComposeResult:
+        table = SettingTable()
+        yield table
+        yield FilePane(table)
+
+    def on_table_pane_moved(self) -> None:
+        self.query_one(FilePane).paint()

@@ -1,0 +1,266 @@
+"""`settings`: what a person has chosen for the console, from one TOML file; never a crash.
+
+A wrong entry is named with its line and what is allowed, and the default holds. `Settings` is the
+record; `Chosen` says of every value where it comes from.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
+
+import msgspec
+from msgspec import Meta, Struct
+
+from .alerts import Limits
+from .document import Document, DocumentError, Problem
+from .home import config_directory
+from .pace import SSH_FPS
+
+
+class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The file's tables and keys."""
+
+    theme: Annotated[str, Meta(description="a theme's name; t goes through them")] = "dark"
+    fps: Annotated[
+        float, Meta(ge=0.5, le=30, description="frames a second while something moves")
+    ] = 5.0
+    ascii: Annotated[bool, Meta(description="borders, bars and plots in plain ASCII")] = False
+    mouse: Annotated[
+        bool, Meta(description="clicks and the wheel; off leaves both to the terminal")
+    ] = True
+    bell: Annotated[
+        Literal["off", "bell", "osc9"],
+        Meta(description="what an alert sends: the bell, or a desktop notification (OSC 9)"),
+    ] = "off"
+    keys: dict[str, str] = {}
+    """A binding's id and its keys."""
+    alerts: Limits = Limits()
+
+
+class Setting(NamedTuple):
+    """One value as it holds, and why."""
+
+    name: str
+    value: Any
+    origin: str
+    """`default`, `console.toml:3`, `--theme`, `NO_COLOR`."""
+    default: Any
+    help: str
+    allowed: str
+
+
+class Chosen(NamedTuple):
+    """Settings, where each comes from, and what was wrong with the file."""
+
+    settings: Settings
+    origins: Mapping[str, str]
+    problems: tuple[Problem, ...] = ()
+
+    @property
+    def table(self) -> tuple[Setting, ...]:
+        """Every setting, alerts and remapped keys among them, in the order of the record."""
+        rows = []
+        for name, (_, default, help, allowed) in fields().items():
+            value: Any = self.settings
+            for part in name.split("."):
+                value = getattr(value, part)
+            origin = self.origins.get(name, "default")
+            rows.append(Setting(name, value, origin, default, help, allowed))
+        for id, keys in self.settings.keys.items():
+            name = f"keys.{id}"
+            origin = self.origins.get(name, "default")
+            rows.append(Setting(name, keys, origin, "", "a key map's entry", "keys"))
+        return tuple(rows)
+
+    def with_flag(self, name: str, value: Any, flag: str) -> Chosen:
+        """The command line, or the environment, has the last word."""
+        if value is None:
+            return self
+        settings = msgspec.structs.replace(self.settings, **{name: value})
+        return self._replace(settings=settings, origins={**self.origins, name: flag})
+
+
+def settings_path() -> Path:
+    """`$XDG_CONFIG_HOME/loraconsole/console.toml`, by default under `~/.config`."""
+    return config_directory() / "console.toml"
+
+
+def read_settings(path: Path | None = None) -> Chosen:
+    """What the file says, as far as it is right. No file: the defaults."""
+    path = path or settings_path()
+    if not path.exists():
+        return Chosen(Settings(), {})
+    try:
+        document = Document.read(path)
+    except DocumentError as error:
+        return Chosen(Settings(), {}, (error.problem,))
+    return _chosen(document)
+
+
+def choose(
+    theme: str | None = None,
+    fps: float | None = None,
+    ascii: bool = False,
+    no_mouse: bool = False,
+    path: Path | None = None,
+) -> Chosen:
+    """The file, then the environment, then the flags of the command line."""
+    chosen = read_settings(path)
+    if "theme" not in chosen.origins and has_few_colors():
+        chosen = chosen.with_flag("theme", "terminal", f"TERM={os.environ.get('TERM', '')}")
+    if os.environ.get("NO_COLOR") is not None:
+        chosen = chosen.with_flag("theme", "monochrome", "NO_COLOR")
+    if os.environ.get("SSH_CONNECTION") and chosen.settings.fps > SSH_FPS:
+        chosen = chosen.with_flag("fps", SSH_FPS, "SSH_CONNECTION")
+    chosen = chosen.with_flag("theme", theme, "--theme").with_flag("fps", fps, "--fps")
+    chosen = chosen.with_flag("ascii", True if ascii else None, "--ascii")
+    return chosen.with_flag("mouse", False if no_mouse else None, "--no-mouse")
+
+
+def has_few_colors() -> bool:
+    """Does the terminal say it has sixteen colours? Others mixed down to those are hard to read,
+    its own are not. The rule is rich's, which mixes them."""
+    if os.environ.get("COLORTERM", "").lower() in ("truecolor", "24bit"):
+        return False
+    return os.environ.get("TERM", "").rpartition("-")[2].lower() not in ("256color", "kitty")
+
+
+def missing_theme(chosen: Chosen, known: Sequence[str]) -> list[Problem]:
+    """A theme that is wanted and not there, at the line that wants it."""
+    wanted = chosen.settings.theme
+    if wanted in known:
+        return []
+    path, _, line = chosen.origins.get("theme", "").partition(":")
+    what = f"theme: there is no {wanted!r}; there are {', '.join(known)}"
+    return [Problem(path, int(line) if line.isdigit() else None, what)]
+
+
+def _chosen(document: Document) -> Chosen:
+    """Each value on its own: one that is wrong leaves the others as they are."""
+    known = fields()
+    values: dict[str, Any] = {}
+    problems: list[Problem] = []
+    origins: dict[str, str] = {}
+    lines = document.lines
+    short = document.path.rpartition("/")[2]
+
+    def origin(*names: str) -> str:
+        return f"{short}:{lines.get(names) or lines.get(names[:1]) or '?'}"
+
+    def complain(names: tuple[str, ...], what: str) -> None:
+        problems.append(document.problem(names, f"{'.'.join(names)}: {what}"))
+
+    for name, given in document.values.items():
+        if name == "keys":
+            values["keys"] = _key_map(given, complain)
+            origins |= {f"keys.{id}": origin("keys", id) for id in values["keys"]}
+        elif name == "alerts":
+            if not isinstance(given, dict):
+                complain(("alerts",), "is a table: write [alerts] and its limits below")
+                continue
+            for limit, value in given.items():
+                if _try(known, f"alerts.{limit}", value, complain):
+                    values.setdefault("alerts", {})[limit] = value
+                    origins[f"alerts.{limit}"] = origin("alerts", limit)
+        elif _try(known, name, given, complain):
+            values[name] = given
+            origins[name] = origin(name)
+    problems.sort(key=lambda problem: problem.line or 0)
+    return Chosen(msgspec.convert(values, Settings), origins, tuple(problems))
+
+
+def _try(known: Mapping[str, Any], name: str, value: Any, complain: Any) -> bool:
+    names = tuple(name.split("."))
+    if name not in known:
+        table = f"{names[0]}." if len(names) > 1 else ""
+        allowed = [n.removeprefix(table) for n in known if n.startswith(table)]
+        if not table:
+            allowed = [*dict.fromkeys(n.partition(".")[0] for n in allowed), "keys"]
+        complain(names, f"no such setting; there are {', '.join(allowed)}")
+        return False
+    kind, _, _, allowed_words = known[name]
+    try:
+        msgspec.convert(value, kind)
+    except msgspec.ValidationError:
+        shown = f"{value!r}" if not isinstance(value, bool) else str(value).lower()
+        complain(names, f"{shown[:40]} is not {allowed_words}")
+        return False
+    return True
+
+
+def _key_map(given: Any, complain: Any) -> dict[str, str]:
+    if not isinstance(given, dict):
+        complain(("keys",), 'is a table: write [keys] and below it id = "key"')
+        return {}
+    wanted = {}
+    for id, keys in given.items():
+        if isinstance(keys, list) and keys and all(isinstance(key, str) for key in keys):
+            keys = ",".join("comma" if key == "," else key for key in keys)
+        if not isinstance(keys, str) or not keys:
+            complain(("keys", id), "is a key or a list of keys, as text")
+        else:
+            wanted[id] = keys
+    if not wanted:
+        return {}
+    from .keys import check_key_map  # imports every panel: only for whoever has a key map
+
+    good, wrong = check_key_map(wanted)
+    for id, what in wrong.items():
+        complain(("keys", id), what)
+    return good
+
+
+# --- the fields, read off the records -----------------------------------------------------------
+
+
+@cache
+def fields() -> dict[str, tuple[Any, Any, str, str]]:
+    """By dotted name: its type, its default, its line of help, and what is allowed in words."""
+    found = {}
+    for prefix, record in (("", Settings), ("alerts.", Limits)):
+        kinds = get_type_hints(record, include_extras=True)
+        for field in msgspec.structs.fields(record):
+            kind = kinds[field.name]
+            if get_origin(kind) is Annotated:  # the tables have rows of their own
+                (meta,) = kind.__metadata__
+                help = meta.description or ""
+                found[prefix + field.name] = (kind, field.default, help, _words(kind, meta))
+    return found
+
+
+def _words(kind: Any, meta: Meta) -> str:
+    kind = get_args(kind)[0]
+    if get_origin(kind) is Literal:
+        return "one of " + ", ".join(f'"{value}"' for value in get_args(kind))
+    if kind is float:
+        return f"a number, {meta.ge:g} {f'to {meta.le:g}' if meta.le is not None else 'or more'}"
+    return {bool: "true or false", str: "a text"}[kind]
+
+
+def example() -> str:
+    """A settings file with every setting at its default, each with what it means."""
+    rows = [
+        "# What you have chosen for the console. Copy what you change to",
+        "# ~/.config/loraconsole/console.toml; `loraconsole settings --check` reads it for you.",
+        "",
+    ]
+    table = ""
+    for name, (_, default, help, allowed) in fields().items():
+        head, _, tail = name.rpartition(".")
+        if head != table:
+            rows += ["", f"[{head}]  # 0 turns a rule off"]
+            table = head
+        rows.append(f"{tail} = {_toml(default)}  # {help}; {allowed}")
+    rows += ["", '[keys]  # id = "key" or ["key", "key"]; `loraconsole settings --keys` lists ids']
+    rows.append('# pause = "p"')
+    return "\n".join(rows) + "\n"
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f'"{value}"' if isinstance(value, str) else f"{value:g}"

@@ -1,0 +1,91 @@
+"""`loraconsole settings`: what is chosen for the console, where from, and what is wrong."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from . import settings as records
+from .document import Problem
+from .verbs import print_json
+
+
+def settings(given: argparse.Namespace) -> int:
+    """Exit status 1 with --check where anything is wrong."""
+    if given.path:
+        return _print({"path": str(records.settings_path())}, str(records.settings_path()), given)
+    if given.example:
+        text = records.example().rstrip("\n")
+        return _print({"example": text}, text, given)
+    if given.keys:
+        return _print_keys(given)
+    chosen = records.choose()
+    problems = [*chosen.problems, *theme_problems(chosen)]
+    if given.check:
+        lines = [str(problem) for problem in problems] or ["nothing is wrong"]
+        document = {"problems": [problem._asdict() for problem in problems]}
+        _print(document, "\n".join(lines), given)
+        return 1 if problems else 0
+    if given.json:
+        print_json(
+            {
+                "path": str(records.settings_path()),
+                "settings": {s.name: {"value": s.value, "from": s.origin} for s in chosen.table},
+                "problems": [problem._asdict() for problem in problems],
+            }
+        )
+        return 0
+    width = max(len(setting.name) for setting in chosen.table)
+    for setting in chosen.table:
+        origin = "" if setting.origin == "default" else setting.origin
+        print(f"{setting.name:<{width}}  {_shown(setting.value):<12} {origin}".rstrip())
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    return 0
+
+
+def theme_problems(chosen: records.Chosen) -> list[Problem]:
+    """What is wrong with the theme files, and whether the one that is wanted exists."""
+    from .theme import ThemeShelf
+
+    shelf = ThemeShelf()
+    shelf.refresh()
+    return [*shelf.problems, *records.missing_theme(chosen, list(shelf.themes))]
+
+
+def _print_keys(given: argparse.Namespace) -> int:
+    from .keys import catalogue
+
+    keys = [key for key in catalogue() if key.id]
+    document = {
+        "keys": [
+            {"id": key.id, "keys": list(key.keys), "does": key.description, "where": key.group}
+            for key in keys
+        ]
+    }
+    width = max(len(key.id) for key in keys)
+    rows: list[str] = []
+    group = ""
+    for key in keys:
+        if key.group != group:
+            rows += ["", key.group] if rows else [key.group]
+            group = key.group
+        rows.append(
+            f"  {key.id:<{width}}  {','.join(key.keys):<24} {key.tooltip or key.description}"
+        )
+    return _print(document, "\n".join(rows), given)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _print(document: dict[str, Any], text: str, given: argparse.Namespace) -> int:
+    if given.json:
+        print_json(document)
+    else:
+        print(text)
+    return 0

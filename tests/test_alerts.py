@@ -1,0 +1,290 @@
+"""Rules find what is wrong on a board, the book remembers, the page explains and leads there."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+from fake_ring import Story
+from stage import START, StagedApp, screen_text, staged
+
+from loraconsole.console.alerts import RULES, AlertBook, AlertState, Limits, findings
+from loraconsole.console.app import PAGES, PANELS
+from loraconsole.console.board import Board, ProcessRow
+from loraconsole.console.ledger import Ledger
+from loraconsole.console.settings import settings_path
+from loraconsole.pipeline.messages import AdapterState, ProcessState
+
+
+def busy() -> Board:
+    ledger, story = Ledger("/run/here"), Story("busy", start=START)
+    now = START
+    for _ in range(100):
+        now += 0.2
+        for _, message in story.advance(now):
+            ledger.take(message, now)
+    return ledger.board(now)
+
+
+BUSY = busy()
+
+
+def changed(**fields: Any) -> Board:
+    return msgspec.structs.replace(BUSY, **fields)
+
+
+def process(name: str, **fields: Any) -> tuple[ProcessRow, ...]:
+    return tuple(
+        msgspec.structs.replace(row, **fields) if row.name == name else row
+        for row in BUSY.processes
+    )
+
+
+def router(**fields: Any) -> Board:
+    assert BUSY.router is not None
+    return changed(router=msgspec.structs.replace(BUSY.router, **fields))
+
+
+def failed_adapter() -> Board:
+    row = BUSY.adapters[1]
+    view = msgspec.structs.replace(row.view, state=AdapterState.FAILED, reason="no rank")
+    return changed(adapters=(BUSY.adapters[0], msgspec.structs.replace(row, view=view)))
+
+
+QUIET = Limits(
+    no_step_seconds=0, sync_wait_p99_ms=0, ttft_p99_ms=0, queue=0, pool_fraction=0, disk_gib=0
+)
+WRONG: dict[str, tuple[Callable[[], Board], Limits, str]] = {
+    "process down": (
+        lambda: changed(
+            processes=process("worker-0", state=ProcessState.FAILED, reason="no memory")
+        ),
+        QUIET,
+        "worker-0 failed: no memory",
+    ),
+    "process silent": (
+        lambda: changed(processes=process("router", age_s=4.0)),
+        QUIET,
+        "router silent for 4 s",
+    ),
+    "process restarted": (
+        lambda: changed(
+            processes=process("worker-0", restarts=2, since=BUSY.now - 60, exit_code=-9)
+        ),
+        QUIET,
+        "worker-0 restarted 1 m 00 s ago, it had left with -9; 2 times so far",
+    ),
+    "process late": (
+        lambda: changed(processes=process("server", loop_lag_ms=800.0)),
+        QUIET,
+        "server is late by 800 ms",
+    ),
+    "frames refused": (
+        lambda: changed(
+            processes=process(
+                "router",
+                hops=tuple(
+                    msgspec.structs.replace(h, refused=2) for h in BUSY.processes[2].hops[:1]
+                ),
+            )
+        ),
+        QUIET,
+        "router had 2 frames refused",
+    ),
+    "other version": (
+        lambda: changed(processes=process("router", protocol=99)),
+        QUIET,
+        "router speaks protocol 99",
+    ),
+    "no step": (
+        lambda: changed(now=BUSY.now + 30),
+        msgspec.structs.replace(QUIET, no_step_seconds=10),
+        "no step for 30.0 s while",
+    ),
+    "synchronize wait": (
+        lambda: BUSY,
+        msgspec.structs.replace(QUIET, sync_wait_p99_ms=0.01),
+        "p99 of the synchronize wait is",
+    ),
+    "first token late": (
+        lambda: BUSY,
+        msgspec.structs.replace(QUIET, ttft_p99_ms=1),
+        "p99 of the first token is",
+    ),
+    "long queue": (
+        lambda: router(waiting=70),
+        msgspec.structs.replace(QUIET, queue=64),
+        "70 requests wait",
+    ),
+    "adapter failed": (failed_adapter, QUIET, "failed: no rank"),
+    "pool full": (
+        lambda: router(pages_kv=4000, pages_adapters=96, pages_total=4096),
+        msgspec.structs.replace(QUIET, pool_fraction=0.95),
+        "the page pool is 100 % taken",
+    ),
+    "disk low": (
+        lambda: changed(disk_free_bytes=10**8),
+        msgspec.structs.replace(QUIET, disk_gib=1),
+        "left on the disk of /run/here",
+    ),
+}
+
+
+# --- rules --------------------------------------------------------------------------------------
+
+
+def test_nothing_is_wrong_while_all_is_well() -> None:
+    assert findings(BUSY, Limits()) == ()
+
+
+def test_every_rule_is_tried_here() -> None:
+    assert set(WRONG) == {rule.name for rule in RULES}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_rule_finds_what_it_is_for_and_leads_to_a_screen(name: str) -> None:
+    board, limits, text = WRONG[name]
+    found = [finding for finding in findings(board(), limits) if finding.rule == name]
+    assert text in found[0].text
+    assert found[0].screen in {screen for screen, _ in (PANELS | PAGES).values()}
+
+
+@pytest.mark.parametrize("name", [rule.name for rule in RULES if rule.limit])
+def test_a_limit_of_nought_turns_its_rule_off(name: str) -> None:
+    board, _, _ = WRONG[name]
+    assert [f for f in findings(board(), QUIET) if f.rule == name] == []
+
+
+def test_no_step_is_no_alert_while_nothing_runs_or_the_worker_is_gone() -> None:
+    limits = Limits()
+    later = msgspec.structs.replace(router(running=0), now=BUSY.now + 30)
+    assert "no step" not in {f.rule for f in findings(later, limits)}
+    gone = changed(now=BUSY.now + 30, processes=process("worker-0", state=ProcessState.BACKOFF))
+    assert "no step" not in {f.rule for f in findings(gone, limits)}
+
+
+def test_every_rule_says_what_it_means_and_what_to_do() -> None:
+    for rule in RULES:
+        assert rule.meaning.endswith((".", ":")) and rule.remedy.endswith(".")
+        assert not rule.limit or hasattr(Limits(), rule.limit)
+
+
+# --- the book -----------------------------------------------------------------------------------
+
+
+def full(now: float, waiting: int = 100) -> Board:
+    limits = Limits(no_step_seconds=0)  # the story's last step is as old as the board
+    return msgspec.structs.replace(router(waiting=waiting), now=now, limits=limits)
+
+
+def test_an_alert_fires_once_is_acknowledged_cleared_and_fires_again() -> None:
+    book, now = AlertBook(), BUSY.now
+    (fresh,) = book.update(full(now))
+    assert fresh.state is AlertState.FIRING and fresh.rule.name == "long queue"
+    assert book.update(full(now + 5, waiting=120)) == []
+    (alert,) = book.alerts
+    assert (alert.first_seen, alert.last_seen, alert.times) == (now, now + 5, 1)
+    assert alert.finding.text == "120 requests wait"
+    book.acknowledge(alert.finding.key)
+    assert book.firing == () and book.alerts[0].state is AlertState.ACKNOWLEDGED
+    assert book.update(full(now + 6)) == []  # it stays acknowledged while it goes on
+    assert book.alerts[0].state is AlertState.ACKNOWLEDGED
+    book.update(full(now + 7, waiting=0))
+    assert book.alerts[0].state is AlertState.CLEARED
+    assert book.alerts[0].last_seen == now + 6
+    book.acknowledge(alert.finding.key)
+    assert book.alerts[0].state is AlertState.CLEARED
+    assert book.update(full(now + 8)) == []  # it had not really gone
+    assert book.alerts[0].state is AlertState.FIRING and book.alerts[0].times == 1
+    book.update(full(now + 9, waiting=0))
+    (again,) = book.update(full(now + 100))
+    assert again.times == 2 and again.first_seen == now
+    assert book.firing == book.alerts
+
+
+def test_what_fires_stands_before_what_is_over_and_old_ones_are_forgotten() -> None:
+    book, now = AlertBook(), BUSY.now
+    book.update(full(now))
+    book.update(msgspec.structs.replace(failed_adapter(), now=now + 1))
+    assert [alert.finding.rule for alert in book.alerts] == ["adapter failed", "long queue"]
+    book.update(msgspec.structs.replace(BUSY, now=now + 2))
+    book.update(msgspec.structs.replace(router(running=0), now=now + 5 * 3600))
+    assert book.alerts == ()
+
+
+# --- on the screen ------------------------------------------------------------------------------
+
+
+def fire(app: StagedApp) -> None:
+    """Two requests are too many, and the disk is nearly full."""
+    app.ledger.limits = Limits(queue=0.5, disk_gib=1, ttft_p99_ms=0)
+    app.ledger.disk_free_bytes = 10**8
+    board = app.ledger.board(app.now)
+    assert board.router is not None and board.router.waiting >= 1
+    app.watch_alerts(board)
+    app.show()
+
+
+def test_an_alert_is_a_toast_once_and_a_badge_while_it_fires() -> None:
+    async def act() -> None:
+        async with staged() as (app, pilot):
+            app.clear_notifications()
+            fire(app)
+            fire(app)
+            await pilot.pause()
+            assert len(app._notifications) == 2
+            assert "9 ▲2" in screen_text(app).splitlines()[1]
+            await pilot.press("9", "A")
+            app.show()
+            await pilot.pause()
+            assert "9 ▲" not in screen_text(app).splitlines()[1]
+            assert "△ acknowledged" in screen_text(app)
+
+    asyncio.run(act())
+
+
+def test_the_page_explains_the_selected_alert_and_enter_shows_the_evidence() -> None:
+    async def act() -> None:
+        async with staged() as (app, pilot):
+            fire(app)
+            await pilot.press("9")
+            await pilot.pause()
+            text = " ".join(screen_text(app).split())
+            assert "disk low" in text and "delete old run directories" in text
+            assert "disk_gib = 1 in [alerts]" in text
+            await pilot.press("down", "enter")
+            await pilot.pause()
+            assert app.active_panel.NAME == "Batch"
+            app.clear_notifications()
+            app.show()
+            await pilot.pause()
+            assert "/waiting" in screen_text(app)
+            assert all(row.phase == "waiting" for row in _shown(app))
+
+    def _shown(app: StagedApp) -> list[Any]:
+        from loraconsole.console.panels.batch import BatchTable
+
+        return [row.view for row in app.query_one(BatchTable)._rows]
+
+    asyncio.run(act())
+
+
+@pytest.mark.parametrize(("bell", "sent"), [("off", []), ("bell", ["\a"]), ("osc9", ["\x1b]9;"])])
+def test_the_terminal_rings_as_the_settings_say(bell: str, sent: list[str], home: None) -> None:
+    settings_path().parent.mkdir(parents=True)
+    settings_path().write_text(f'bell = "{bell}"\n')
+
+    async def act() -> list[str]:
+        async with staged() as (app, _):
+            written: list[str] = []
+            driver = app._driver
+            assert driver is not None
+            app.bell = lambda: written.append("\a")  # type: ignore[method-assign]
+            driver.write = written.append  # type: ignore[method-assign]
+            fire(app)
+            return written
+
+    written = asyncio.run(act())
+    assert len(written) == len(sent)
+    assert all(text.startswith(start) for text, start in zip(written, sent, strict=True))

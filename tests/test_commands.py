@@ -1,0 +1,341 @@
+"""The `:` line: every action and every verb by its name, completed, with errors in place."""
+
+import argparse
+import asyncio
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+from stage import StagedApp, screen_text, staged
+from textual.pilot import Pilot
+
+from loraconsole.console.__main__ import command_parser
+from loraconsole.console.app import PAGES, PANELS
+from loraconsole.console.commands import (
+    WITHOUT_A_SCREEN,
+    OutputDialog,
+    all_commands,
+    candidates,
+    cli_verbs,
+    usage_of,
+)
+from loraconsole.console.dialogs import ChoiceDialog
+from loraconsole.console.filter import FilterPane
+from loraconsole.console.inks import Desk
+from loraconsole.console.jump import JumpScreen
+from loraconsole.console.keys import catalogue
+from loraconsole.console.panels.command_line import CommandLine, read_history
+from loraconsole.console.verbs import find_request
+from loraconsole.pipeline.config import OperatorError
+from loraconsole.pipeline.messages import (
+    LoadAdapter,
+    PinAdapter,
+    PlanAdapters,
+    SetScheduler,
+    UnloadAdapter,
+)
+
+Act = Callable[[StagedApp, Pilot[str]], Coroutine[Any, Any, None]]
+
+ONLY_HERE = {
+    # What is about a screen has no meaning without one.
+    *("command", "pause", "next-theme", "theme", "help", "quit", "quit-anywhere", "redraw"),
+    *("jump", "palette", "goto", "filter", "screenshot", "next-match", "previous-match"),
+    *("acknowledge", "acknowledge-all", "evidence", "trace", "open", "sort", "reverse"),
+}
+"""Actions without a verb of the command line, and why that is right."""
+MOVES = ("row-", "page-", "log-", "text-", "event-", "pool-", "first", "last", "scrub", "show-")
+"""How the ids of those begin that only move about."""
+SAME_THING = {"stop": "down", "load": "adapters", "unload": "adapters", "reload": "adapters"}
+
+
+def on_stage(act: Act, **options: Any) -> None:
+    async def main() -> None:
+        async with staged(**options) as (app, pilot):
+            await act(app, pilot)
+
+    asyncio.run(main())
+
+
+async def say(pilot: Pilot[str], text: str) -> None:
+    """Sends a command. A key takes a test 30 ms: only `test_tab_completes…` types every one."""
+    await pilot.press("colon")
+    pilot.app.query_one(CommandLine).input.value = text
+    await pilot.press("enter")
+    await pilot.pause()
+
+
+# --- both lists ---------------------------------------------------------------------------------
+
+
+def test_every_verb_of_the_command_line_is_a_command_of_the_console() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        commands = all_commands(app)
+        missing = set(cli_verbs()) - set(commands) - set(WITHOUT_A_SCREEN)
+        assert missing == set()
+        for name, (parser, _) in cli_verbs().items():
+            if name not in WITHOUT_A_SCREEN:
+                assert usage_of(parser) in (commands[name].usage, commands[name].usage[1:-1])
+
+    on_stage(act)
+
+
+def test_every_action_of_adapters_requests_and_processes_is_a_verb() -> None:
+    """Whoever can do it with a key can do it from a script, by the same name."""
+    verbs = set(cli_verbs())
+    for action in command_parser()._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            verbs |= set(_subverbs(action.choices["adapters"]))
+    for key in catalogue():
+        if key.node.__name__ in ("AdapterTable", "BatchTable", "ProcessTable"):
+            assert SAME_THING.get(key.id, key.id) in verbs, f"{key.id} has no verb"
+
+
+def _subverbs(parser: argparse.ArgumentParser) -> list[str]:
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            return list(action.choices)
+    return []
+
+
+@pytest.mark.parametrize("panel", ["Overview", "Batch", "Adapters", "Logs", "Processes"])
+def test_every_action_of_a_screen_is_a_command(panel: str) -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        commands = all_commands(app)
+        for active in app.screen.active_bindings.values():
+            binding = active.binding
+            if not binding.system:
+                assert binding.id in commands, f"{binding.action} has no name"
+                assert commands[binding.id].help
+        for name in set(commands) - set(cli_verbs()) - ONLY_HERE:
+            adapter = name in _subverbs(cli_verbs()["adapters"][0])
+            known = adapter or name in SAME_THING or name.startswith(MOVES)
+            known = known or name in ("next-pane", "previous-pane")
+            assert known, f"{name} is neither a verb nor said to be of the screen alone"
+
+    on_stage(act, panel=panel)
+
+
+# --- saying it ----------------------------------------------------------------------------------
+
+
+def test_goto_theme_and_actions_by_name() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        for name, _ in (PANELS | PAGES).values():
+            await say(pilot, f"goto {name.lower()}")
+            assert name == app.active_panel.NAME
+            assert not app.query(CommandLine)
+            await pilot.press("escape")
+        await say(pilot, "theme paper")
+        assert app.theme == "paper"
+        await say(pilot, "pause")
+        assert app.is_paused
+        await say(pilot, "pau")  # the only one that begins so
+        assert not app.is_paused
+        await say(pilot, "quit")
+        assert isinstance(app.screen, ChoiceDialog)
+        await pilot.press("escape")
+        assert read_history()[-3:] == ["pause", "pau", "quit"]
+
+    on_stage(act)
+
+
+def test_orders_about_adapters_are_read_as_in_a_shell() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        for text in (
+            "scheduler vtc_fair --fair-weight sql=2",
+            *("load tax /large/tax --pin", "adapters unload pirate", "pin sql", "unpin sql"),
+            "plan /a '/b c'",
+        ):
+            await say(pilot, text)
+        scheduler, load, unload, pin, unpin, plan = app.ordered
+        assert isinstance(scheduler, SetScheduler) and scheduler.policy == "vtc_fair"
+        assert scheduler.weights is not None and scheduler.weights[0].name == "sql"
+        assert isinstance(load, LoadAdapter) and isinstance(unload, UnloadAdapter)
+        assert (load.name, load.path, load.pinned) == ("tax", "/large/tax", True)
+        assert unload.name == "pirate"
+        assert isinstance(pin, PinAdapter) and isinstance(unpin, PinAdapter)
+        assert (pin.pinned, unpin.pinned) == (True, False)
+        assert isinstance(plan, PlanAdapters) and plan.paths == ("/a", "/b c")
+
+    on_stage(act, panel="Adapters")
+
+
+def test_a_name_alone_is_the_keys_own_action_with_words_it_is_the_verb(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        given: list[str] = []
+        monkeypatch.setattr(app.telemetry, "abort", given.append)
+        await say(pilot, "abort")
+        assert isinstance(app.screen, ChoiceDialog)  # the row under the cursor, after a yes
+        await pilot.press("escape")
+        request = app.board.requests[3].view.request_id
+        await say(pilot, f"abort {request[-10:]}")
+        assert given == [request]
+        await say(pilot, "restart worker-9")
+        assert "no process 'worker-9'" in screen_text(app)
+
+    on_stage(act, panel="Batch")
+
+
+def test_what_is_wrong_is_said_in_place_and_stays_to_be_mended() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        for text, what, hint in (
+            ("frobnicate", "no command 'frobnicate'", "tab shows what there is"),
+            ("pa", "no command 'pa'", "is it page-up, page-down, pause"),
+            ("goto nowhere", "no screen 'nowhere'", "overview, batch"),
+            ("load tax", "the following arguments are required: PATH", "NAME PATH [--pin]"),
+            ("load 'tax", "no closing quotation", "quotes go in pairs"),
+            ("filter (", "missing ), unterminated subpattern", "regular expression"),
+            ("pause now", "pause takes no words", "freeze the view"),
+        ):
+            await say(pilot, text)
+            assert what in screen_text(app) and hint in screen_text(app), text
+            line = app.query_one(CommandLine)
+            assert line.input.value == text and line.input.has_focus
+            await pilot.press("escape")
+            assert not app.query(CommandLine)
+        assert app.focused is not None and app.focused.has_class("-x") is False
+        assert read_history() == []
+
+    on_stage(act, panel="Batch", size=(120, 30))
+
+
+def test_tab_completes_and_up_recalls(tmp_path: Path) -> None:
+    (tmp_path / "tax").mkdir()
+    (tmp_path / "taxi.txt").touch()
+
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        await pilot.press("colon", *"unl", "tab", *"pi", "tab")
+        line = app.query_one(CommandLine)
+        assert line.input.value == "unload pirate "
+        await pilot.press("enter")
+        assert [order.name for order in app.ordered if isinstance(order, UnloadAdapter)] == [
+            "pirate"
+        ]
+        await pilot.press("colon", *"goto ", "tab", "tab", "shift+tab")
+        line = app.query_one(CommandLine)
+        assert line.input.value == "goto overview"
+        await pilot.press("tab", "enter")
+        await pilot.pause()
+        assert app.active_panel.NAME == "Batch"
+        await pilot.press("colon", "up", "up")
+        assert app.query_one(CommandLine).input.value == "unload pirate "[:-1]
+        await pilot.press("escape")
+        commands = all_commands(app)
+        (found,) = candidates(f"load tax {tmp_path}/ta", commands, app.board)
+        assert found[0] == f"{tmp_path}/tax/"
+        assert candidates("load tax /x --", commands, app.board)[0][0] == "--json"
+        assert [word for word, _ in candidates("restart w", commands, app.board)] == ["worker-0"]
+
+    on_stage(act, panel="Adapters")
+
+
+def test_a_verb_without_a_screen_of_its_own_shows_what_it_prints() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        await say(pilot, "settings --example")
+        assert isinstance(app.screen, OutputDialog)
+        await ended(app, pilot)
+        assert "bell" in screen_text(app)
+        await pilot.press("escape")
+        await say(pilot, "status")  # there is no pipeline in this run directory
+        await ended(app, pilot)
+        assert "exit status 3" in screen_text(app)
+        assert "no pipeline runs in /run/loraconsole" in screen_text(app)
+
+    on_stage(act)
+
+
+async def ended(app: StagedApp, pilot: Pilot[str]) -> None:
+    dialog = app.screen
+    assert isinstance(dialog, OutputDialog)
+    async with asyncio.timeout(20):
+        while not dialog.is_carried_out:
+            await pilot.pause(0.05)
+    await pilot.pause()
+
+
+def test_a_request_is_found_by_how_its_id_ends() -> None:
+    ids = ["cmpl-abc1", "cmpl-xyz1", "cmpl-q"]
+    assert find_request("q", ids) == "cmpl-q" and find_request("cmpl-abc1", ids) == "cmpl-abc1"
+    with pytest.raises(OperatorError, match="2 requests end with '1'"):
+        find_request("1", ids)
+    with pytest.raises(OperatorError, match="no live request 'nobody'"):
+        find_request("nobody", ids)
+
+
+# --- filter and jump ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("panel", "text"),
+    [
+        *(("Batch", "pirate"), ("Adapters", "pirate|sql"), ("Processes", "router|server")),
+        *(("Logs", "worker"), ("Alerts", "x"), ("Settings", "alerts")),
+    ],
+)
+def test_every_list_can_be_filtered_turned_around_and_marked(panel: str, text: str) -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        await say(pilot, f"goto {panel.lower()}")
+        await pilot.press("slash", *text.replace("|", ""), "escape")
+        pane = app.active_panel.query(FilterPane).first()
+        app.filter_panel(text)
+        await pilot.pause()
+        shown = screen_text(app)
+        assert f"/{text}" in shown
+        app.filter_panel(f"!{text}")
+        await pilot.pause()
+        assert f"/!{text}" in screen_text(app)
+        pane.set_filter(text, marks=True)
+        await pilot.pause()
+        assert "marked" in screen_text(app)
+        app.screen.set_focus(pane)
+        await pilot.press("n", "N")  # whatever there is to go to
+        await pilot.press("slash", "(")
+        await pilot.pause()
+        assert "unterminated" in screen_text(app)
+
+    on_stage(act, size=(120, 30))
+
+
+def test_n_goes_from_match_to_match_among_the_others() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        from loraconsole.console.panels.batch import BatchTable
+
+        await pilot.press("slash", *"pirate", "tab", "enter")
+        table = app.query_one(BatchTable)
+        assert len(table._rows) == len(app.board.requests)
+        wanted = [r.view.request_id for r in app.board.requests if r.view.adapter == "pirate"]
+        await pilot.press("home")
+        where = []
+        for key in ("n", "n", "N", "N"):
+            await pilot.press(key)
+            assert table.selected is not None
+            where.append(table.selected.view.request_id)
+        assert where == [wanted[0], wanted[1], wanted[0], wanted[-1]]
+
+    on_stage(act, panel="Batch")
+
+
+def test_ctrl_o_and_a_letter_move_the_focus() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        from loraconsole.console.panels.events import EventPane
+        from loraconsole.console.panels.pool import PoolPane
+
+        await pilot.press("ctrl+o", "s")
+        await pilot.pause()
+        assert isinstance(app.focused, EventPane) and isinstance(app.screen, Desk)
+        await pilot.press("ctrl+o")
+        await pilot.pause()
+        assert isinstance(app.screen, JumpScreen)
+        assert " a " in screen_text(app) and " s " in screen_text(app)
+        await pilot.press("a")
+        await pilot.pause()
+        assert isinstance(app.focused, PoolPane)
+        await pilot.press("ctrl+o", "escape")
+        await pilot.pause()
+        assert isinstance(app.focused, PoolPane) and isinstance(app.screen, Desk)
+
+    on_stage(act)

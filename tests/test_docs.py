@@ -1,0 +1,71 @@
+"""What the documents say is what there is."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from screenshots import PICTURES, draw, key_page
+
+from loraconsole.console.alerts import RULES, Limits
+from loraconsole.console.commands import cli_verbs
+from loraconsole.console.settings import read_settings
+from loraconsole.console.theme import ThemeShelf
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = sorted((ROOT / "docs").glob("*.md"))
+ALL = [ROOT / "README.md", *DOCS]
+
+
+@pytest.mark.parametrize("page", ALL, ids=lambda page: page.name)
+def test_every_link_and_picture_leads_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+        if "://" not in target:
+            assert (page.parent / target).exists(), target
+
+
+def test_every_picture_is_shown_and_small() -> None:
+    shown = "".join(page.read_text() for page in ALL)
+    for picture in PICTURES:
+        file = ROOT / "docs" / "pictures" / f"{picture.name}.svg"
+        assert f"pictures/{picture.name}.svg" in shown
+        assert file.stat().st_size < 40_000
+
+
+async def _twice() -> tuple[str, str]:
+    (picture,) = [picture for picture in PICTURES if picture.name == "alerts"]
+    return await draw(picture), await draw(picture)
+
+
+def test_a_picture_is_the_same_when_it_is_drawn_again() -> None:
+    import asyncio
+
+    one, other = asyncio.run(_twice())
+    assert one == other and "long queue" in one.replace("\N{NO-BREAK SPACE}", " ")
+
+
+def test_the_list_of_keys_is_what_the_bindings_say() -> None:
+    assert (ROOT / "docs" / "keys.md").read_text() == key_page(), "run: make screenshots"
+
+
+def test_the_settings_page_names_every_limit_and_theme_and_its_examples_are_right(
+    tmp_path: Path,
+) -> None:
+    text = (ROOT / "docs" / "settings.md").read_text()
+    for rule in RULES:
+        if rule.limit:
+            assert f"`{rule.limit}` = {getattr(Limits(), rule.limit):g}" in text
+    shelf = ThemeShelf()
+    shelf.refresh()
+    assert all(f"`{name}`" in text for name in shelf.themes)
+    settings, theme = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    file = tmp_path / "console.toml"
+    file.write_text(settings)
+    assert read_settings(file).problems == ()
+    assert tomllib.loads(theme)["name"] == "mine"
+
+
+def test_every_verb_that_the_documents_use_exists() -> None:
+    for page in ALL:
+        for verb in re.findall(r"^\s*loraconsole ([a-z]+)", page.read_text(), re.MULTILINE):
+            assert verb in cli_verbs(), f"{page.name}: loraconsole {verb}"
