@@ -240,6 +240,33 @@ def test_help_lists_every_key_of_the_panel_and_of_the_app() -> None:
     on_stage(act, panel="Batch")
 
 
+def test_every_key_of_every_screen_has_a_name_of_its_own_and_says_what_it_does() -> None:
+    """What settings bind anew, the palette lists and help explains."""
+
+    def own_actions(kind: type) -> set[str]:
+        ours = [base for base in kind.__mro__ if base.__module__.startswith("loraconsole.")]
+        return {own.action for base in ours for own in base.__dict__.get("BINDINGS", ())}
+
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        for key in KEYS.values():
+            await pilot.press("escape", "escape", key)
+            await pilot.pause()
+            for pane in app.active_panel.query("*"):
+                if not pane.can_focus or not pane.display:
+                    continue
+                pane.focus()
+                await pilot.pause()
+                named: dict[str, str] = {}
+                for active in app.screen.active_bindings.values():
+                    binding = active.binding
+                    if binding.action in own_actions(type(active.node)):
+                        assert binding.id and binding.description, (active.node, binding)
+                        known = named.setdefault(binding.id, binding.action)
+                        assert known == binding.action, binding
+
+    on_stage(act)
+
+
 def test_the_palette_has_every_action() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         await pilot.press("ctrl+p")

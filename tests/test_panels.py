@@ -61,7 +61,7 @@ def test_every_pane_draws_lines_that_fit(scenario: Any, size: tuple[int, int]) -
     """At any size, even a hopeless one, no line is wider or taller than its pane."""
 
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
-        for key in "1234578":
+        for key in "12345678":
             await pilot.press("escape", key)
             await pilot.pause()
             app.show()

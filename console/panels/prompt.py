@@ -298,6 +298,7 @@ class PromptPanel(Panel):
     async def on_unmount(self) -> None:
         if self._kept is not None:
             self._kept.close()
+            self._kept = None  # an answer that is cut off now comes too late to be kept
         await self._close()
 
     # -- layout
