@@ -137,6 +137,8 @@ def command_parser(
     logs.add_argument("process", nargs="?", help="only this one's")
     logs.add_argument("--follow", "-f", action="store_true", help="go on as they grow")
     logs.add_argument("--lines", "-n", type=int, default=200, metavar="N", help="how many back")
+    drain = add("drain", "admit nothing new; what runs may finish")
+    drain.add_argument("--resume", action="store_true", help="admit again")
     abort = add("abort", "end one request; its client gets what was generated so far")
     abort.add_argument("request", metavar="ID", help="its id, or how that ends")
     scheduler = add("scheduler", "who is admitted first; with any setting, from now on by it")
@@ -289,6 +291,8 @@ def dispatch(given: argparse.Namespace, rest: list[str]) -> int:
             return verbs.down(config, given.now, given.json)
         case "restart":
             return verbs.restart(config, given.process, given.json)
+        case "drain":
+            return verbs.drain(config, given.resume, given.json)
         case "abort":
             return verbs.abort(config, given.request, given.json)
         case "logs":

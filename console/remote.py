@@ -17,8 +17,10 @@ from ..pipeline.messages import (
     AdapterReply,
     AskSnapshot,
     Beat,
+    Drain,
     Message,
     Order,
+    Resume,
     Snapshot,
     SpansOrder,
     SpansReply,
@@ -86,8 +88,12 @@ class Remote:
 
     def abort(self, request_id: str) -> None:
         """Tells the router to end a request; that it has ended, the next snapshots tell."""
+        self.tell_router(Abort(request_id, "aborted from the command line"))
+
+    def tell_router(self, order: Abort | Drain | Resume) -> None:
+        """What the router does without a word back."""
         with contextlib.closing(Outbox(self._context, self.config.run_path, "router")) as router:
-            router.send(Abort(request_id, "aborted from the command line"))
+            router.send(order)
 
     async def order(
         self, order: Order, show: Callable[[Telemetry], None] = lambda _: None

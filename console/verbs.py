@@ -20,11 +20,13 @@ import msgspec
 
 from ..pipeline.config import Config, OperatorError, default_run_directory
 from ..pipeline.messages import (
+    Drain,
     LogLine,
     ProcessState,
     ProcessTable,
     Progress,
     RestartProcess,
+    Resume,
     Snapshot,
     StopPipeline,
     Telemetry,
@@ -238,6 +240,30 @@ def restart(config: Config, process: str, as_json: bool) -> int:
 
     asyncio.run(again())
     say({"process": process, "state": "ready"}, f"{process} is ready again", as_json)
+    return 0
+
+
+def drain(config: Config, resume: bool, as_json: bool) -> int:
+    """New requests are refused from now on, or with `resume` no longer; returns when it is so."""
+    wanted = ProcessState.READY if resume else ProcessState.DRAINING
+
+    async def carry() -> None:
+        async with Remote(config) as remote:
+            remote.tell_router(Resume() if resume else Drain())
+            async with asyncio.timeout(ABORT_SECONDS):
+                while True:
+                    table = (await remote.snapshot()).processes
+                    if any(row.name == "router" and row.state is wanted for row in table.processes):
+                        return
+                    await asyncio.sleep(0.1)
+
+    try:
+        asyncio.run(carry())
+    except TimeoutError:
+        word = f"the router is not {wanted.value}"
+        raise OperatorError(word, "does it answer? see: loraconsole status") from None
+    told = "new requests are admitted" if resume else "new requests are refused; drain --resume"
+    say({"router": wanted.value, "status": "ok"}, told, as_json)
     return 0
 
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from fake_ring import Story
 from stage import START, StagedApp, screen_text, staged
 
 from loraconsole.console.alerts import RULES, AlertBook, AlertState, Limits, findings
@@ -14,6 +13,7 @@ from loraconsole.console.app import PAGES, PANELS
 from loraconsole.console.board import Board, ProcessRow
 from loraconsole.console.ledger import Ledger
 from loraconsole.console.settings import settings_path
+from loraconsole.console.story import Story
 from loraconsole.pipeline.messages import AdapterState, ProcessState
 
 

@@ -43,9 +43,23 @@ ONLY_HERE = {
     *("command", "pause", "next-theme", "theme", "help", "quit", "quit-anywhere", "redraw"),
     *("jump", "palette", "goto", "filter", "screenshot", "next-match", "previous-match"),
     *("acknowledge", "acknowledge-all", "evidence", "trace", "open", "sort", "reverse"),
+    *("cost", "diagnostics", "hour", "zoom", "unzoom", "histogram"),
+    *("send", "newline", "leave", "recall", "retry", "new-conversation"),
 }
 """Actions without a verb of the command line, and why that is right."""
-MOVES = ("row-", "page-", "log-", "text-", "event-", "pool-", "first", "last", "scrub", "show-")
+MOVES = (
+    "row-",
+    "page-",
+    "log-",
+    "text-",
+    "event-",
+    "pool-",
+    "first",
+    "last",
+    "scrub",
+    "show-",
+    "bench-",
+)
 """How the ids of those begin that only move about."""
 SAME_THING = {"stop": "down", "load": "adapters", "unload": "adapters", "reload": "adapters"}
 

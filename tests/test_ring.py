@@ -360,6 +360,16 @@ def test_logs_are_merged_and_chosen(ring: Ring) -> None:
     assert ring.cli("logs", "absent", check=False).returncode == 1
 
 
+def test_drain_refuses_what_is_new_until_it_is_resumed(ring: Ring) -> None:
+    ring.cli("drain")
+    try:
+        refused = ring.chat(BASE, QUESTIONS[0], max_tokens=2)
+        assert refused.status_code == 503, refused.text
+    finally:
+        ring.cli("drain", "--resume")
+    assert ring.answer(BASE, QUESTIONS[0])
+
+
 def test_abort_ends_one_request_by_the_end_of_its_id(ring: Ring) -> None:
     assert ring.cli("abort", "nobody", check=False).returncode == 1
     body = {"model": BASE, "prompt": "Once", "max_tokens": 2000, "ignore_eos": True}

@@ -298,4 +298,4 @@ def test_the_verb_shows_checks_and_explains(file: Path) -> None:
     assert [problem["line"] for problem in problems] == [2, 1]
     assert "there is no 'neon'; there are dark" in problems[1]["what"]
     keys = json.loads(cli("--keys", "--json").stdout)["keys"]
-    assert {"id": "pause", "keys": ["space"], "does": "Pause", "where": "everywhere"} in keys
+    assert {"id": "pause", "keys": ["space", "p"], "does": "Pause", "where": "everywhere"} in keys

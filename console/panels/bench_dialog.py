@@ -26,7 +26,7 @@ class BenchDialog(ModalScreen[BenchPlan | None]):
     """Answers with what is to be run."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "leave", "Cancel", key_display="esc"),
+        Binding("escape", "leave", "Cancel", key_display="esc", id="bench-leave"),
     ]
 
     def __init__(self, plan: BenchPlan) -> None:
@@ -111,7 +111,7 @@ class FileDialog(ModalScreen[str]):
     """Answers with a path."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "leave", "Cancel", key_display="esc"),
+        Binding("escape", "leave", "Cancel", key_display="esc", id="file-leave"),
     ]
 
     def __init__(self, title: str = "Open results", hint: str = "a file of bench --out") -> None:

@@ -21,9 +21,9 @@ class RecallDialog(ModalScreen[str]):
     """Answers with the prompt that was chosen; "" where none was."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "answer", "Cancel", key_display="esc"),
-        Binding("down,ctrl+r", "move(1)", "Next", show=False),
-        Binding("up", "move(-1)", "Previous", show=False),
+        Binding("escape", "answer", "Cancel", key_display="esc", id="recall-leave"),
+        Binding("down,ctrl+r", "move(1)", "Next", show=False, id="recall-next"),
+        Binding("up", "move(-1)", "Previous", show=False, id="recall-previous"),
     ]
 
     def __init__(self, search: Callable[[str], Sequence[Turn]]) -> None:
