@@ -228,6 +228,7 @@ class Playback(Sockets):
                         self._ledger.take_snapshot(heard.message, heard.at)
                     else:
                         self._ledger.take(heard.message, heard.at)
+                self._ledger.drain_events()  # what happened then is history: the list has it
                 if self._tape.is_over and not said_so:
                     said_so = True
                     now = self._tape.now()

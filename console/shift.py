@@ -86,6 +86,8 @@ class Shift(Story):
         self._used: dict[str, float] = {}
         self._till: list[tuple[float, str, AdapterState]] = []
         self._loads = 0
+        self._awaited: set[str] = set()
+        """Adapters that an operator has loaded and not yet seen on the device."""
         self._next_load, self._next_fall = start + 35.0, start + 95.0
         super().__init__(
             "loading", adapters=6, logs_per_second=6.0, seed=seed, start=start, url=url
@@ -192,6 +194,7 @@ class Shift(Story):
         else:
             self._load(LoadAdapter(order="", reply_to="", name=name, path=f"adapters/{name}"))
             self._states_of[name] = (AdapterState.FETCHING, "")
+            self._awaited.add(name)
             for after, state in (
                 (1.2, AdapterState.VALIDATING),
                 (1.8, AdapterState.HOST),
@@ -219,7 +222,8 @@ class Shift(Story):
             self._states_of[name] = (state, "")
             if state is AdapterState.VALIDATING:
                 yield "worker-0", self._bar("worker-0", "adapter", name, 14, 14, "tensor", 0.6)
-            if state is AdapterState.GPU:
+            if state is AdapterState.GPU and name in self._awaited:
+                self._awaited.discard(name)
                 yield "router", Event(at, "info", "router", f"adapter {name} is on the device")
         yield from self._tell_table(at)
 
