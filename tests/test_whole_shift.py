@@ -104,9 +104,10 @@ def test_a_shift_from_the_first_start_to_the_stop(ring: Ring) -> None:
     console = Shift("attach", "--run", str(ring.run))
     try:
         console.wait_ready(30)
-        console.wait_for(
-            "worker-0 died (kil", 10
-        )  # what happened meanwhile stands among the events
+        console.type("8", "j", "j", "\r")  # what happened meanwhile is told of worker-0
+        console.wait_for("what happened", 10)
+        console.wait_for("worker-0 died (killed by SIGKILL", 10)
+        console.type("\x1b")
         console.type("5", "Once more.", "\r")
         console.wait_for("tok/s  first", 30)
         console.type("\x1b", "\x1b", "q", "s")
