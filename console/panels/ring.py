@@ -129,6 +129,8 @@ class RingPane(Pane):
             rate = f"{units.rate(board.request_rate)}/s"
             errors = f", {units.count(board.server.errors)} errors" if board.server.errors else ""
             text = f"{rate}  {units.count(board.server.requests)} so far{errors}"
+            if x + 11 + len(text) > canvas.width:
+                text = text.replace(" so far", "")
             canvas.put(x + 11, BOX_HEIGHT + 3, text, "text")
 
 
