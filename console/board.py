@@ -339,9 +339,6 @@ class Board(Struct, frozen=True, kw_only=True, dict=True):
         """False where an operator turned that off."""
         return not self.workers or self.workers[0].times_steps
 
-    def newest_part_us(self, part: str) -> int | None:
-        return part_us(self.steps[-1], part) if self.steps else None
-
 
 def part_us(step: Step, part: str) -> int:
     """Microseconds of one of `PARTS`."""

@@ -24,18 +24,11 @@ from tqdm import tqdm
 
 from .client import PLAIN_IDS
 from .config import OperatorError
+from .schedule.pets import LatencyTable
 
 BATCHES = [1, 2, 4, 8]
 LENGTHS = [32, 128, 512, 1024]
-Cells: TypeAlias = dict[str, dict[str, float]]
-
-
-class ProfileTable(msgspec.Struct, frozen=True):
-    """Milliseconds by batch size and prompt length, of the base model and of an adapter of each
-    rank: `base["4"]["128"]`, `rank["16"]["4"]["128"]`."""
-
-    base: Cells
-    rank: dict[str, Cells]
+Cells: TypeAlias = dict[int, dict[int, float]]
 
 
 def add_flags(group: Any) -> None:
@@ -69,7 +62,7 @@ async def write(given: argparse.Namespace) -> None:
         given.profile.write_bytes(document + b"\n")
     except OSError as error:
         raise OperatorError(f"cannot write {given.profile}: {error.strerror}") from error
-    print(f"{given.profile}: base model, and ranks {', '.join(table.rank) or 'none'}")
+    print(f"{given.profile}: base model, and ranks {', '.join(map(str, table.rank)) or 'none'}")
 
 
 async def _models(http: httpx.AsyncClient, url: str) -> tuple[str, dict[int, str]]:
@@ -94,7 +87,7 @@ async def measure(
     batches: list[int],
     lengths: list[int],
     rounds: int,
-) -> ProfileTable:
+) -> LatencyTable:
     """Medians over `rounds`; every round takes all cells in an order of its own, so that a machine
     that slows down slows them alike. One cell more comes first, unmeasured: it loads adapters."""
     models = [base, *by_rank.values()]
@@ -110,14 +103,14 @@ async def measure(
 
     def table(model: str) -> Cells:
         return {
-            str(batch): {
-                str(length): round(statistics.median(found[model, batch, length]), 3)
+            batch: {
+                length: round(statistics.median(found[model, batch, length]), 3)
                 for length in lengths
             }
             for batch in batches
         }
 
-    return ProfileTable(table(base), {str(rank): table(name) for rank, name in by_rank.items()})
+    return LatencyTable(table(base), {rank: table(name) for rank, name in by_rank.items()})
 
 
 async def _prefill_ms(http: httpx.AsyncClient, model: str, prompts: list[list[int]]) -> float:
