@@ -23,6 +23,9 @@ import msgspec
 MOST_SPANS = 1_000_000
 """Written to one file, some 200 MB. Those beyond are counted: whoever forgets a profile must not
 find a full disk."""
+MOST_NAMES = 100_000
+"""Spans of a recording that NVTX is told with their values; later ones by their pattern. Its
+package keeps every text it has seen, 0.6 KiB each, for as long as the process lives."""
 CAPTURED = "LORACONSOLE_PROFILE"
 """An NVTX range from start to stop, for `nsys --capture-range=nvtx`."""
 LISTENERS = ("NVTX_INJECTION64_PATH", "NSYS_PROFILING_SESSION_ID")
@@ -177,7 +180,11 @@ class Recording:
         return self._nvtx is not None
 
     def begin(self, span: Span) -> None:
-        span.handle = self._nvtx.start(span.name.format(*span.values)) if self._nvtx else None
+        if self._nvtx:
+            is_whole = self.ended < MOST_NAMES
+            span.handle = self._nvtx.start(
+                span.name.format(*span.values) if is_whole else span.name
+            )
         owner, label = _who()
         with self._lock:
             lane = self._lanes.get(owner)

@@ -4,8 +4,12 @@ what each of them plays. All ranks play the same; what a rank returns is compare
 
 from __future__ import annotations
 
+import faulthandler
+import gc
 import multiprocessing
 import os
+import signal
+import time
 import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -41,7 +45,9 @@ class RankProcesses:
         self._processes = []
         for rank in range(most):
             ours, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(rank, theirs), daemon=True)
+            process = context.Process(
+                target=_serve, args=(rank, theirs, self._stacks(rank)), daemon=True
+            )
             process.start()
             self._pipes.append(ours)
             self._processes.append(process)
@@ -55,19 +61,29 @@ class RankProcesses:
         for pipe in self._pipes[:tp]:
             pipe.send((tp, meeting, scene, arguments, settings))
         answers = []
-        for pipe in self._pipes[:tp]:
-            assert pipe.poll(90), "a rank does not answer"
+        for rank, pipe in enumerate(self._pipes[:tp]):
+            assert pipe.poll(90), f"rank {rank} does not answer:\n{self._where(rank)}"
             answers.append(pipe.recv())
         errors = [answer for answer, is_error in answers if is_error]
         assert not errors, errors[0]
         return [answer for answer, _ in answers]
+
+    def _stacks(self, rank: int) -> Path:
+        return self._directory / f"stacks-{rank}"
+
+    def _where(self, rank: int) -> str:
+        """Every thread's stack in a rank that hangs."""
+        os.kill(self._processes[rank].pid or 0, signal.SIGUSR1)
+        time.sleep(1.0)
+        return self._stacks(rank).read_text()
 
     def close(self) -> None:
         for process in self._processes:
             process.kill()
 
 
-def _serve(rank: int, pipe: Connection) -> None:
+def _serve(rank: int, pipe: Connection, stacks: Path) -> None:
+    faulthandler.register(signal.SIGUSR1, stacks.open("w"), all_threads=True)
     while True:
         tp, os.environ[MEETING], scene, (model, *arguments), settings = pipe.recv()
         try:
@@ -75,6 +91,9 @@ def _serve(rank: int, pipe: Connection) -> None:
             pipe.send((scene(runner, started, *arguments), False))
         except BaseException:
             pipe.send((traceback.format_exc(), True))
+        # NCCL's group waits for ever for graphs that its operations were captured in.
+        runner = started = None
+        gc.collect()
         if tp > 1 and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
 

@@ -365,6 +365,22 @@ def test_nvtx_ranges_may_overlap() -> None:
     nvtx.end(second)
 
 
+def test_nvtx_hears_a_bounded_number_of_names(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("loraconsole.pipeline.spans.MOST_NAMES", 2)
+    names: list[str] = []
+    spans = Spans()
+    spans.start(tmp_path / "spans", Nvtx(names.append, lambda handle: None))
+    for number in range(4):
+        with spans.span("abort(request_id_{})", number):
+            pass
+    spans.stop()
+    whole = ["abort(request_id_0)", "abort(request_id_1)"]
+    assert names == [CAPTURED, *whole, *["abort(request_id_{})"] * 2]
+    assert '"abort(request_id_3)"' in (tmp_path / "spans").read_text()
+
+
 @pytest.mark.parametrize("variable", ["", *LISTENERS])
 def test_whoever_records_makes_nvtx_ranges_where_a_profiler_listens(
     variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
