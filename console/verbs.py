@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
 DRAIN_SECONDS = 30.0
 STOP_SECONDS = 60.0
+BEAT_SECONDS, SILENT_SECONDS = 2.0, 20.0
+"""A supervisor beats every second; one that has not for so long is looked for, or given up."""
 ABORT_SECONDS = 10.0
 
 
@@ -90,23 +92,9 @@ def up(config: Config, foreground: bool, as_json: bool) -> int:
 async def _wait_until_ready(config: Config, foreground: bool, as_json: bool) -> int:
     async with Remote(config) as remote:
         bars = Bars()
-        watch = remote.watch()
         try:
-            while True:
-                for message in await asyncio.wait_for(watch.receive(), 20.0):
-                    bars.show(message)
-                    if isinstance(message, ProcessTable):
-                        if message.state is ProcessState.READY:
-                            raise _Reached
-                        _raise_if_failed(message)
-        except _Reached:
-            pass
-        except TimeoutError:
-            raise OperatorError(
-                "the supervisor has not been heard for 20 s",
-                f"see {config.run}/logs/supervisor.log",
-            ) from None
-        except OperatorError:
+            await _until_ready(remote, bars)
+        except _Failed:
             # What cannot start is taken down again, so that the next `up` finds the place free.
             remote.tell(StopPipeline(0.0))
             await _gone(config)
@@ -123,8 +111,33 @@ async def _wait_until_ready(config: Config, foreground: bool, as_json: bool) -> 
     return 0
 
 
-class _Reached(Exception):
-    """The pipeline is READY: out of two loops at once."""
+async def _until_ready(remote: Remote, bars: Bars) -> None:
+    watch, heard = remote.watch(), time.monotonic()
+    while True:
+        try:
+            messages = await asyncio.wait_for(watch.receive(), BEAT_SECONDS)
+        except TimeoutError:
+            _raise_if_gone(remote.config, time.monotonic() - heard)
+            continue
+        heard = time.monotonic()
+        for message in messages:
+            bars.show(message)
+            if isinstance(message, ProcessTable):
+                if message.state is ProcessState.READY:
+                    return
+                _raise_if_failed(message)
+
+
+def _raise_if_gone(config: Config, silent_s: float) -> None:
+    log = f"see {config.run}/logs/supervisor.log"
+    if not is_running(config.run_path):
+        raise NotRunning("the pipeline was stopped before it was ready", log)
+    if silent_s > SILENT_SECONDS:
+        raise OperatorError(f"the supervisor has not been heard for {silent_s:.0f} s", log)
+
+
+class _Failed(OperatorError):
+    """A process of the ring has been given up."""
 
 
 async def _url(remote: Remote) -> str:
@@ -140,7 +153,7 @@ async def _url(remote: Remote) -> str:
 def _raise_if_failed(table: ProcessTable) -> None:
     for process in table.processes:
         if process.state is ProcessState.FAILED:
-            raise OperatorError(
+            raise _Failed(
                 f"{process.name} failed: {process.reason}", f"see: loraconsole logs {process.name}"
             )
 

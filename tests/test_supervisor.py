@@ -233,3 +233,15 @@ def test_not_running_is_status_3(tmp_path: Path) -> None:
         assert "loraconsole up" in done.stderr
     assert ring.cli("up", "--no-such-flag", check=False).returncode == 2
     assert ring.cli("up", "--tp", "x", check=False).returncode == 2
+
+
+def test_up_tells_that_somebody_else_stopped_it(tmp_path: Path) -> None:
+    ring = Ring(tmp_path / "r")
+    command = [sys.executable, "-P", "-m", "loraconsole.console", "up", "--port", "0"]
+    command += ["--run", str(ring.run)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as up:
+        while ring.cli("down", check=False).returncode:
+            assert up.poll() is None
+        _, told = up.communicate(timeout=15)
+    assert up.returncode == 3
+    assert "the pipeline was stopped before it was ready" in told
