@@ -102,6 +102,14 @@ def _fallen(board: Board, limits: Limits) -> Iterator[Finding]:
             yield Finding("warn", text, "process down", name, "Logs", name)
 
 
+def _held(board: Board, limits: Limits) -> Iterator[Finding]:
+    for process in board.processes:
+        if process.held:
+            lost = "nobody can connect" if process.name == "server" else "requests are refused"
+            text = f"{process.name} is stopped by an operator: {lost}"
+            yield Finding("warn", text, "process stopped", process.name, "Processes", process.name)
+
+
 def _silent(board: Board, limits: Limits) -> Iterator[Finding]:
     for process in board.processes:
         if process.is_stale and process.state is not ProcessState.FAILED:
@@ -214,6 +222,15 @@ RULES: tuple[Rule, ...] = (
         "after five falls in a minute it gives up.",
         "Its last lines stand under Processes, the rest under Logs. r there starts it again.",
         _fallen,
+        is_told=True,
+    ),
+    Rule(
+        "process stopped",
+        "",
+        "Somebody has stopped a process of the ring (x under Processes, or loraconsole stop); the "
+        "supervisor leaves it so. Without any one of them nothing is answered.",
+        "x or r under Processes starts it, and so does loraconsole start.",
+        _held,
         is_told=True,
     ),
     Rule(

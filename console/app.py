@@ -715,10 +715,20 @@ class ConsoleApp(PaintedApp):
             lambda: self.telemetry.abort(request_id),
         )
 
-    def on_process_table_restart_asked(self, message: ProcessTable.RestartAsked) -> None:
-        self.restart_process(message.name)
+    def on_process_table_asked(self, message: ProcessTable.Asked) -> None:
+        from . import process_orders
 
-    def on_process_table_stop_asked(self) -> None:
+        match message.what:
+            case "restart" | "kill":
+                process_orders.ask_restart(self, message.name, hard=message.what == "kill")
+            case "stop":
+                process_orders.ask_stop(self, message.name)
+            case "start":
+                process_orders.start(self, message.name)
+            case "signal":
+                process_orders.ask_signal(self, message.name)
+
+    def on_process_table_stop_all_asked(self) -> None:
         self.stop_pipeline()
 
     def on_process_table_drain_asked(self) -> None:
@@ -743,27 +753,17 @@ class ConsoleApp(PaintedApp):
         else:
             self.notify(told, title="router")
 
-    def restart_process(self, name: str) -> None:
-        from .panels.processes import restart_costs
-
-        self.confirm(
-            f"Restart {name}?",
-            restart_costs(self.ledger.board(self.clock()), name),
-            f"Restart {name}",
-            lambda: self.telemetry.restart(name),
-        )
-
     def set_policy(self, name: str) -> None:
         """Who is admitted first from now on; the answer is told."""
         order = SetScheduler(order=order_id(), reply_to=self.orders.inbox, policy=name)
         self.orders.give(order)
 
     def stop_pipeline(self) -> None:
-        from .panels.processes import stop_costs
+        from .costs import pipeline_costs
 
         self.confirm(
             "Stop the pipeline?",
-            stop_costs(self.ledger.board(self.clock())),
+            pipeline_costs(self.ledger.board(self.clock())),
             "Stop it",
             self.telemetry.stop,
         )

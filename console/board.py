@@ -91,6 +91,8 @@ class ProcessRow(Struct, frozen=True):
     since: float | None = None
     exit_code: int | None = None
     retry_at: float | None = None
+    held: bool = False
+    """Stopped by an operator, until somebody starts it."""
     age_s: float | None = None
     """Seconds since its last beat was heard; None when it never was."""
     cpu_fraction: float = 0.0
@@ -246,6 +248,8 @@ class Board(Struct, frozen=True, kw_only=True, dict=True):
             if stalled:
                 return Condition("STALLED", "warn", ", ".join(stalled))
             return Condition(word, "good")
+        if state is ProcessState.STOPPED and (held := [p.name for p in self.processes if p.held]):
+            return Condition("INCOMPLETE", "warn", f"{', '.join(held)} stopped by an operator")
         ill = [
             f"{p.name}: {p.reason or p.state.value}"
             for p in self.processes

@@ -125,6 +125,7 @@ class Pulse:
             since=view.since if view else None,
             exit_code=view.exit_code if view else None,
             retry_at=view.retry_at if view else None,
+            held=view is not None and view.held,
             age_s=now - self.heard_at if beat else None,
             cpu_fraction=self._cpu.rate,
             rss_bytes=beat.rss_bytes if beat else 0,

@@ -42,7 +42,10 @@ from ..pipeline.messages import (
     ReloadAdapter,
     RestartProcess,
     Resume,
+    SignalProcess,
+    StartProcess,
     StopPipeline,
+    StopProcess,
     ToRouter,
     ToServer,
     ToSupervisor,
@@ -135,7 +138,11 @@ class MockRing:
                     outbox = Outbox(self._context, self._run, reply_to)
                     outbox.send(msgspec.structs.replace(self._story.snapshot(), moments=moments))
                     outbox.close()
-                case RestartProcess(name=name):
+                case RestartProcess(name=name) | StartProcess(name=name):
+                    self._story.restart(name)
+                case StopProcess(name=name):
+                    self._story.hold(name)
+                case SignalProcess(name=name, signal="TERM" | "INT" | "KILL" | "HUP"):
                     self._story.restart(name)
                 case StopPipeline():
                     self._story.stop()

@@ -22,8 +22,8 @@ from ..pipeline.messages import (
     Drain,
     Message,
     Order,
+    ProcessOrder,
     RequestText,
-    RestartProcess,
     Resume,
     Snapshot,
     SpansOrder,
@@ -87,9 +87,9 @@ class Telemetry:
         finally:
             self.close()
 
-    def restart(self, process: str) -> None:
+    def order_process(self, order: ProcessOrder) -> None:
         """Raises `InboxFull` where the supervisor does not listen; so do all orders."""
-        self._send(SUPERVISOR, RestartProcess(process))
+        self._send(SUPERVISOR, order)
 
     def stop(self, drain_s: float = DRAIN_SECONDS) -> None:
         self._send(SUPERVISOR, StopPipeline(drain_s))

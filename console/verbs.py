@@ -25,7 +25,6 @@ from ..pipeline.messages import (
     ProcessState,
     ProcessTable,
     Progress,
-    RestartProcess,
     Resume,
     Snapshot,
     StopPipeline,
@@ -78,7 +77,7 @@ def console(config: Config, given: argparse.Namespace, *, start: bool) -> int:
     return 0
 
 
-# --- up, down, restart --------------------------------------------------------------------------
+# --- up, down -----------------------------------------------------------------------------------
 
 
 def up(config: Config, foreground: bool, as_json: bool) -> int:
@@ -219,30 +218,6 @@ async def _gone(config: Config) -> None:
         await asyncio.sleep(0.05)
 
 
-def restart(config: Config, process: str, as_json: bool) -> int:
-    """Restarts one process and waits until it is READY again."""
-
-    async def again() -> None:
-        async with Remote(config) as remote:
-            before = _process(await remote.snapshot(), process)
-            remote.tell(RestartProcess(process))
-            while True:
-                await asyncio.sleep(0.1)
-                table = (await remote.snapshot()).processes
-                _raise_if_failed(table)
-                for now in table.processes:
-                    if (
-                        now.name == process
-                        and now.pid not in (0, before)
-                        and now.state is ProcessState.READY
-                    ):
-                        return
-
-    asyncio.run(again())
-    say({"process": process, "state": "ready"}, f"{process} is ready again", as_json)
-    return 0
-
-
 def drain(config: Config, resume: bool, as_json: bool) -> int:
     """New requests are refused from now on, or with `resume` no longer; returns when it is so."""
     wanted = ProcessState.READY if resume else ProcessState.DRAINING
@@ -299,16 +274,6 @@ def find_request(name: str, ids: list[str]) -> str:
     if found:
         raise OperatorError(f"{len(found)} requests end with {name!r}", "give more of the id")
     raise OperatorError(f"no live request {name!r}", f"{len(ids)} are live; Batch lists them")
-
-
-def _process(snapshot: Snapshot, name: str) -> int:
-    """The pid of a process by name. Raises `OperatorError` where there is none."""
-    names = []
-    for process in snapshot.processes.processes:
-        if process.name == name:
-            return process.pid
-        names.append(process.name)
-    raise OperatorError(f"no process {name!r}", f"there are {', '.join(names)}")
 
 
 # --- looking ------------------------------------------------------------------------------------

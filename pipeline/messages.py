@@ -873,6 +873,8 @@ class ProcessView(Row, frozen=True):
     reason: str
     exit_code: int | None = None
     retry_at: float | None = None
+    held: bool = False
+    """Stopped by an operator: it is not started again until somebody says so."""
 
 
 class ProcessTable(Message, frozen=True):
@@ -880,7 +882,7 @@ class ProcessTable(Message, frozen=True):
 
     at: float
     state: ProcessState
-    """READY when every process is."""
+    """READY when every process is; STOPPED while an operator keeps one of them so."""
     processes: tuple[ProcessView, ...]
 
 
@@ -980,9 +982,29 @@ class Snapshot(Message, frozen=True, kw_only=True):
 
 
 class RestartProcess(Message, frozen=True):
-    """Stop one process politely, then start it again."""
+    """Stop one process politely, or kill it at once where `hard`, then start it again."""
 
     name: str
+    hard: bool = False
+
+
+class StopProcess(Message, frozen=True):
+    """Stop one process politely and keep it stopped, a worker with all its ranks."""
+
+    name: str
+
+
+class StartProcess(Message, frozen=True):
+    """Start a process that was stopped, was given up, or waits to be tried again."""
+
+    name: str
+
+
+class SignalProcess(Message, frozen=True):
+    """Send one process a signal, by its name without SIG."""
+
+    name: str
+    signal: str
 
 
 class StopPipeline(Message, frozen=True):
@@ -1110,7 +1132,8 @@ ToDetokenizer: TypeAlias = SpansOrder | Introduce | OpenStream | StreamTokens | 
 ToServer: TypeAlias = (
     SpansOrder | SpansReply | Introduce | TextDeltas | Refused | AdapterReply | AskText
 )
-ToSupervisor: TypeAlias = AskSnapshot | RestartProcess | StopPipeline
+ProcessOrder: TypeAlias = RestartProcess | StopProcess | StartProcess | SignalProcess
+ToSupervisor: TypeAlias = AskSnapshot | ProcessOrder | StopPipeline
 ToConsole: TypeAlias = Snapshot | AdapterReply | SpansReply | RequestText
 Telemetry: TypeAlias = (
     Beat
