@@ -64,6 +64,7 @@ from .settings import Settings, choose, missing_theme, settings_path
 from .telemetry import Telemetry
 from .theme import ThemeShelf
 from .tints import Tints
+from .trail import Trail, line_of
 
 if TYPE_CHECKING:
     from .panels.alerts import AlertsPanel
@@ -654,20 +655,36 @@ class ConsoleApp(PaintedApp):
             self.exit(answer)
 
     async def on_event_pane_traced(self, message: EventPane.Traced) -> None:
-        """From an alert to what it is about, from an event to what was logged then."""
+        """From an alert to what it stems from, from an event to its line or what was said then."""
         if isinstance(message.source, Finding):
             await self._show_evidence(message.source)
             return
-        await self.action_show("Logs")
-        from .panels.logs import LogPane
+        event = message.source
+        if not await self._show_line(Trail(event.source, event.at, event.text.partition("\n")[0])):
+            from .panels.logs import LogPane
 
-        log = self.active_panel.query_one(LogPane)
-        self.call_after_refresh(log.show_time, message.source)
+            await self.action_show("Logs")
+            log = self.active_panel.query_one(LogPane)
+            self.call_after_refresh(log.show_time, event.at)
 
     async def on_alerts_panel_traced(self, message: AlertsPanel.Traced) -> None:
         await self._show_evidence(message.finding)
 
+    async def _show_line(self, trail: Trail) -> bool:
+        """False where there is no such line."""
+        entry = line_of(trail, self.board.logs)
+        if entry is not None:
+            from .panels.logs import LogPane
+
+            await self.action_show("Logs")
+            log = self.active_panel.query_one(LogPane)
+            self.call_after_refresh(log.show_line, entry)
+        return entry is not None
+
     async def _show_evidence(self, finding: Finding) -> None:
+        """Its line in the log; where it has none, the screen that shows it."""
+        if finding.trail is not None and await self._show_line(finding.trail):
+            return
         await self.action_show(finding.screen)
         if finding.filter:
             with contextlib.suppress(OperatorError):

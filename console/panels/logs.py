@@ -118,7 +118,7 @@ class LogPane(FilterPane):
         self.wraps = False
         self._counted: tuple[tuple[str, int, int], int] = (("", 0, -1), 0)
         self._hit: int | None = None
-        """Number of the line that a search has found."""
+        """Number of the line that a search, or the way from an alert, has found."""
         self._floor = -1
         """Number of the last line that was cleared away."""
         self._kept: list[LogLine] = []
@@ -160,10 +160,11 @@ class LogPane(FilterPane):
                 found.append(line((f"⋯ {missing} lines were not heard ⋯", "warn")))
             drawn = wrapped_line(entry, width) if self.wraps else [log_line(entry, width)]
             if self.search and self.search.keeps(_text(entry)):
-                mark = "cursor" if entry.number == self._hit else ""
-                drawn = [self._marked(each)._replace(ground=mark) for each in drawn]
+                drawn = [self._marked(each) for each in drawn]
             elif self.marks and self.is_dimmed(_text(entry)):
                 drawn = [Line(tuple((text, "dim") for text, _ in each.spans)) for each in drawn]
+            if entry.number == self._hit:
+                drawn = [each._replace(ground="cursor") for each in drawn]
             found += drawn
             before = entry
         return found[-height:]
@@ -246,8 +247,21 @@ class LogPane(FilterPane):
             index += step
         return False
 
+    def show_line(self, entry: LogLine) -> None:
+        """Marks a line and stands still with it at half height. What hides it is put aside."""
+        self._gather(self.painted_app.board.logs)
+        if entry not in self._kept:
+            self.level, self.process, self._floor = LEVELS[0], "", -1
+            self.set_filter("")
+            self._gather(self.painted_app.board.logs)
+        index = bisect_right(self._kept, entry.number, key=lambda kept: kept.number)
+        below = 0 if self.wraps else self._page // 2  # wrapped lines below could push it out
+        self._hit = entry.number
+        self._bottom = self._kept[min(index + below, len(self._kept)) - 1].number
+        self.paint()
+
     def show_time(self, at: float) -> None:
-        """Scrolls to what was said at a time: where an alert comes from."""
+        """Scrolls to what was said at a time."""
         index = bisect_right(self._kept, at, key=lambda entry: entry.at)
         if index < len(self._kept):
             self._bottom = self._kept[max(0, index - 1)].number
@@ -304,7 +318,7 @@ class LogPane(FilterPane):
         self._go(self._page)
 
     def action_follow(self) -> None:
-        self._bottom = None
+        self._bottom = self._hit = None
         self.paint()
 
     def action_level(self) -> None:
