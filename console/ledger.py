@@ -251,6 +251,11 @@ class Ledger:
             heard_at = now - max(0.0, snapshot.at - beat.at)
             if heard_at >= self._pulse(beat.name).heard_at:
                 self._take_beat(beat, heard_at)
+        if before := snapshot.server_before:
+            self._ttft.add(before.at, before.ttft)
+            self._inter_token.add(before.at, before.inter_token)
+        for step in snapshot.steps:
+            self._take_step(step)
         state = (snapshot.server, snapshot.router, *snapshot.workers, snapshot.adapters)
         for stats in (*state, snapshot.pool):
             if stats is not None:

@@ -13,6 +13,7 @@ import itertools
 import os
 import signal
 import time
+from collections import deque
 from pathlib import Path
 
 from .. import __version__
@@ -38,6 +39,7 @@ from ..pipeline.messages import (
     SignalProcess,
     Snapshot,
     StartProcess,
+    Step,
     StopPipeline,
     StopProcess,
     Telemetry,
@@ -46,6 +48,7 @@ from ..pipeline.messages import (
 )
 from ..pipeline.process import OPERATOR_EXIT, Process, run_process
 from ..pipeline.sockets import InboxFull, Outbox, Watch
+from .alerts import SYNC_STEPS
 from .child import FALLS_ALLOWED, HELD, Child, command, command_of, environment, how
 from .chronicle import Chronicle
 from .lock import Lock
@@ -469,13 +472,41 @@ class Supervisor(Process):
         reply.close()
 
 
+class LastMinute:
+    """What the server said in the last minute: its histograms count from its start, and
+    percentiles are to be of what came lately."""
+
+    SECONDS = 60.0
+
+    def __init__(self) -> None:
+        self._said: deque[ServerStats] = deque()
+
+    def take(self, stats: ServerStats) -> None:
+        said = self._said
+        if said and stats.requests < said[-1].requests:
+            said.clear()  # another server
+        said.append(stats)
+        while len(said) > 2 and said[1].at <= stats.at - self.SECONDS:
+            said.popleft()
+
+    @property
+    def newest(self) -> ServerStats | None:
+        return self._said[-1] if self._said else None
+
+    @property
+    def oldest(self) -> ServerStats | None:
+        """None where it is the newest."""
+        return self._said[0] if len(self._said) > 1 else None
+
+
 class Memory:
     """The latest of everything, and the chronicle of what happened."""
 
     def __init__(self, chronicle: Chronicle) -> None:
         self.chronicle = chronicle
         self.beats: dict[str, Beat] = {}
-        self.server: ServerStats | None = None
+        self.minute = LastMinute()
+        self.steps: deque[Step] = deque(maxlen=SYNC_STEPS)
         self.router: RouterStats | None = None
         self.workers: dict[int, WorkerStats] = {}
         self.batch: BatchView | None = None
@@ -489,7 +520,9 @@ class Memory:
             case Beat():
                 self.beats[message.name] = message
             case ServerStats():
-                self.server = message
+                self.minute.take(message)
+            case Step(rank=0):
+                self.steps.append(message)
             case RouterStats():
                 self.router = message
             case WorkerStats():
@@ -516,7 +549,8 @@ class Memory:
             started_at=supervisor.started_at,
             processes=supervisor.table(),
             beats=tuple(self.beats.values()),
-            server=self.server,
+            server=self.minute.newest,
+            server_before=self.minute.oldest,
             router=self.router,
             workers=tuple(self.workers.values()),
             batch=self.batch,
@@ -526,6 +560,7 @@ class Memory:
             events=tuple(self.chronicle.events),
             logs=logs,
             moments=self.chronicle.moments(now - ask.history_s),
+            steps=tuple(self.steps)[max(0, len(self.steps) - ask.steps) :],
         )
 
 

@@ -279,10 +279,10 @@ def find_request(name: str, ids: list[str]) -> str:
 # --- looking ------------------------------------------------------------------------------------
 
 
-def take_snapshot(config: Config) -> Snapshot:
+def take_snapshot(config: Config, steps: int = 0) -> Snapshot:
     async def ask() -> Snapshot:
         async with Remote(config) as remote:
-            return await remote.snapshot()
+            return await remote.snapshot(steps=steps)
 
     return asyncio.run(ask())
 
@@ -298,12 +298,14 @@ def status(config: Config, as_json: bool) -> int:
 
 
 def alerts(config: Config, as_json: bool) -> int:
-    """What the rules of the console find in what the supervisor knows. Exit status 1 where that
-    is anything. Percentiles are of all requests since the server started."""
+    """What the rules of the console find in what the supervisor knows, which is as much as a
+    console does: first tokens of the last minute, the last steps. Exit status 1 where that is
+    anything."""
+    from .alerts import SYNC_STEPS
     from .ledger import Ledger
     from .settings import read_settings
 
-    snapshot, now = take_snapshot(config), time.time()
+    snapshot, now = take_snapshot(config, SYNC_STEPS), time.time()
     ledger = Ledger(config.run)
     ledger.limits = read_settings().settings.alerts
     ledger.disk_free_bytes = shutil.disk_usage(config.run).free

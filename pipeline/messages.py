@@ -951,12 +951,13 @@ class Moment(Row, frozen=True, gc=False):
 
 
 class AskSnapshot(Message, frozen=True):
-    """Send me a `Snapshot`, to inbox `reply_to`, with at most `log_lines` lines of log and the
-    moments of the last `history_s` seconds."""
+    """Send me a `Snapshot`, to inbox `reply_to`, with at most `log_lines` lines of log, the
+    moments of the last `history_s` seconds and the last `steps` steps."""
 
     reply_to: str
     log_lines: int = 500
     history_s: float = 0.0
+    steps: int = 0
 
 
 class Snapshot(Message, frozen=True, kw_only=True):
@@ -979,6 +980,11 @@ class Snapshot(Message, frozen=True, kw_only=True):
     logs: tuple[LogLine, ...]
     moments: tuple[Moment, ...] = ()
     """A second each, oldest first; as many as were asked for."""
+    server_before: ServerStats | None = None
+    """The same server's a minute ago: what came since is what the last minute's percentiles are
+    of. None where it is younger than two words."""
+    steps: tuple[Step, ...] = ()
+    """Of rank 0, oldest first; as many as were asked for and are known."""
 
 
 class RestartProcess(Message, frozen=True):
