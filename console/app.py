@@ -695,6 +695,9 @@ class ConsoleApp(PaintedApp):
     def ask_text(self, request_id: str, offset: int) -> None:
         self.telemetry.ask_text(request_id, offset)
 
+    def ask_spans(self, stamp: str) -> None:
+        self.telemetry.ask_spans(stamp)
+
     def record_spans(self, wanted: bool) -> None:
         """Started and stopped with the orders of `loraconsole profile`."""
         inbox = self.telemetry.inbox_name

@@ -25,6 +25,7 @@ from ..pipeline.messages import (
     RequestView,
     RouterStats,
     ServerStats,
+    SpanEnds,
     Step,
     SyncPoint,
     Verification,
@@ -218,6 +219,8 @@ class Board(Struct, frozen=True, kw_only=True, dict=True):
     """What this console has asked for and still waits for, by the adapter's name: "verifying"."""
     opened: RequestText | None = None
     """The request that somebody looks at, in words, as far as its text is here."""
+    spans: SpanEnds | None = None
+    """The newest of the last recording, once somebody has looked at them."""
     verdicts: Mapping[str, Verdict] = {}
     """What came of verifying, by the adapter's name."""
     limits: Limits = Limits()

@@ -32,6 +32,7 @@ from ..pipeline.messages import (
     RouterStats,
     ServerStats,
     Snapshot,
+    SpanEnds,
     Step,
     SyncPoint,
     Telemetry,
@@ -176,6 +177,7 @@ class Ledger:
         self._pool: PoolMap | None = None
         self._orders: dict[str, str] = {}
         self._opened: RequestText | None = None
+        self._spans: SpanEnds | None = None
         self._verdicts: dict[str, Verdict] = {}
         self._rates = {name: Counter() for name in ("decode", "prefill", "steps", "requests")}
         self._series = {name: Series() for name in LOADS}
@@ -309,6 +311,10 @@ class Ledger:
             )
         self.moves += 1
 
+    def take_spans(self, ends: SpanEnds) -> None:
+        self._spans = ends
+        self.moves += 1
+
     def link_age_s(self, now: float) -> float | None:
         """Since anything was heard of anyone; None before the first word."""
         return None if self._heard_at is None else now - self._heard_at
@@ -375,6 +381,7 @@ class Ledger:
             pool=self._pool,
             orders=dict(self._orders),
             opened=self._opened,
+            spans=self._spans,
             verdicts=dict(self._verdicts),
             limits=self.limits,
             disk_free_bytes=self.disk_free_bytes,

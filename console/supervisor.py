@@ -22,6 +22,7 @@ from ..pipeline.messages import (
     PROTOCOL,
     AdapterTable,
     AskSnapshot,
+    AskSpanEnds,
     BatchView,
     Beat,
     Drain,
@@ -38,6 +39,7 @@ from ..pipeline.messages import (
     ServerStats,
     SignalProcess,
     Snapshot,
+    SpanEnds,
     StartProcess,
     Step,
     StopPipeline,
@@ -54,6 +56,7 @@ from .chronicle import Chronicle
 from .lock import Lock
 from .logbook import Logbook
 from .signals import SIGNALS
+from .span_tail import span_ends
 
 BACKOFF_SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0)
 FALL_WINDOW_SECONDS = 60.0
@@ -371,7 +374,11 @@ class Supervisor(Process):
         while True:
             match await self.inbox.receive():
                 case AskSnapshot() as ask:
-                    self._send_snapshot(ask)
+                    self._answer(ask.reply_to, self.memory.snapshot(self, ask))
+                case AskSpanEnds(reply_to=reply_to, stamp=stamp):
+                    ends = span_ends(self.run)
+                    if ends.stamp != stamp:
+                        self._answer(reply_to, ends)
                 case StopPipeline(drain_s=drain_s):
                     self._drain_s = drain_s
                     self._stop_asked.set()
@@ -460,15 +467,15 @@ class Supervisor(Process):
             return ProcessState.DRAINING
         return ProcessState.STARTING
 
-    def _send_snapshot(self, ask: AskSnapshot) -> None:
+    def _answer(self, reply_to: str, message: Snapshot | SpanEnds) -> None:
         """To an inbox of this run directory only: the name must not leave it."""
-        name = os.path.basename(ask.reply_to)
-        if name != ask.reply_to or not (self.run / f"{name}.inbox").exists():
-            self.log.warning("no inbox %r to send a snapshot to", ask.reply_to)
+        name = os.path.basename(reply_to)
+        if name != reply_to or not (self.run / f"{name}.inbox").exists():
+            self.log.warning("no inbox %r to send a %s to", reply_to, type(message).__name__)
             return
         reply = Outbox(self.context, self.run, name)
         with contextlib.suppress(InboxFull):
-            reply.send(self.memory.snapshot(self, ask))
+            reply.send(message)
         reply.close()
 
 

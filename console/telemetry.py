@@ -18,6 +18,7 @@ from ..pipeline.messages import (
     Abort,
     AdapterReply,
     AskSnapshot,
+    AskSpanEnds,
     AskText,
     Drain,
     Message,
@@ -26,6 +27,7 @@ from ..pipeline.messages import (
     RequestText,
     Resume,
     Snapshot,
+    SpanEnds,
     SpansOrder,
     StopPipeline,
     ToConsole,
@@ -121,6 +123,11 @@ class Telemetry:
         with contextlib.suppress(InboxFull):  # it is asked again soon
             self._send("server", question)
 
+    def ask_spans(self, stamp: str) -> None:
+        """The newest spans, unless they are those of `stamp`; the answer goes to the books."""
+        with contextlib.suppress(InboxFull):  # it is asked again soon
+            self._send(SUPERVISOR, AskSpanEnds(self.inbox_name, stamp))
+
     def forget_orders(self) -> None:
         """What the router has not taken yet it shall not find later, when nobody expects it."""
         if outbox := self._outboxes.pop("router", None):
@@ -185,6 +192,8 @@ class Telemetry:
                     self._on_reply(reply)
                 case RequestText() as text:
                     self._ledger.take_text(text)
+                case SpanEnds() as ends:
+                    self._ledger.take_spans(ends)
                 case Snapshot() as snapshot:
                     self._ledger.take_snapshot(snapshot, self._clock())
                     beats = [beat for beat in snapshot.beats if beat.name == SUPERVISOR]

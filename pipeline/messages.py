@@ -1088,6 +1088,30 @@ class SpansReply(Message, frozen=True, kw_only=True):
     """Why it does not record."""
 
 
+class AskSpanEnds(Message, frozen=True):
+    """console -> supervisor: the newest spans of the last recording, from the ends of its files.
+    Answered by a `SpanEnds` to inbox `reply_to`, unless that is the one of `stamp`."""
+
+    reply_to: str
+    stamp: str = ""
+
+
+class SpanFile(Row, frozen=True):
+    """The end of one process's file of spans: whole lines."""
+
+    process: str
+    lines: bytes
+
+
+class SpanEnds(Message, frozen=True):
+    """What the files of the last recording end with; without any, `recording` is ""."""
+
+    stamp: str
+    """Another one when a file has grown."""
+    recording: str
+    files: tuple[SpanFile, ...]
+
+
 # --- what each inbox accepts --------------------------------------------------------------------
 
 AdapterOrder: TypeAlias = (
@@ -1139,8 +1163,8 @@ ToServer: TypeAlias = (
     SpansOrder | SpansReply | Introduce | TextDeltas | Refused | AdapterReply | AskText
 )
 ProcessOrder: TypeAlias = RestartProcess | StopProcess | StartProcess | SignalProcess
-ToSupervisor: TypeAlias = AskSnapshot | ProcessOrder | StopPipeline
-ToConsole: TypeAlias = Snapshot | AdapterReply | SpansReply | RequestText
+ToSupervisor: TypeAlias = AskSnapshot | AskSpanEnds | ProcessOrder | StopPipeline
+ToConsole: TypeAlias = Snapshot | AdapterReply | SpansReply | RequestText | SpanEnds
 Telemetry: TypeAlias = (
     Beat
     | ServerStats
