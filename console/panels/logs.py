@@ -13,7 +13,7 @@ from textual.binding import Binding, BindingType
 from textual.widgets import Input
 
 from ...pipeline.messages import LogLine
-from .. import units
+from .. import sgr, units
 from ..board import Board
 from ..dialogs import LiveDialog
 from ..filter import Filter, FilterPane
@@ -23,6 +23,8 @@ from ..transcripts import data_directory
 from .filter_input import FilterInput
 
 RATE_SECONDS = 5.0
+HEAD = 3
+"""Spans of a line before what it says: when, how bad, who."""
 LEVELS = ("debug", "info", "warning", "error")
 ORDER = {"debug": 0, "info": 1, "warning": 2, "error": 3, "critical": 4}
 SHORT = {
@@ -43,8 +45,8 @@ def log_line(entry: LogLine, width: int, with_source: bool = True) -> Line:
         spans.append((f" {entry.source:<11}", "info"))
     text_ink = "text" if ORDER.get(level, 1) < ORDER["warning"] else _ink(level)
     # A process's own logger bears its name, which the column has said already.
-    text = units.clean(entry.text.removeprefix(f"{entry.source}: "))
-    return Line((*spans, (f" {text}", text_ink)))
+    text = entry.text.removeprefix(f"{entry.source}: ")
+    return Line((*spans, *sgr.spans(f" {text}", text_ink)))
 
 
 def _ink(level: str) -> str:
@@ -53,12 +55,16 @@ def _ink(level: str) -> str:
 
 def wrapped_line(entry: LogLine, width: int) -> list[Line]:
     """The same in as many lines as its text takes."""
-    whole = log_line(entry, width)
-    *head, (text, ink) = whole.spans
+    whole = log_line(entry, width).spans
+    head, text = whole[:HEAD], whole[HEAD:]
     indent = length(head) + 1
-    parts = units.wrap(text.removeprefix(" "), max(16, width - indent))
-    first = Line((*head, (f" {parts[0]}", ink)))
-    return [first, *(line((" " * indent, "text"), (part, ink)) for part in parts[1:])]
+    said = "".join(part for part, _ in text).removeprefix(" ")
+    first, *rest = sgr.broken(text, units.wrap(said, max(16, width - indent)))
+    blank = (" " * indent, "text")
+    return [
+        Line((*head, (" ", "text"), *first.spans)),
+        *(Line((blank, *each.spans)) for each in rest),
+    ]
 
 
 def plain_line(entry: LogLine) -> str:
@@ -70,7 +76,8 @@ def plain_line(entry: LogLine) -> str:
 
 def _text(entry: LogLine) -> str:
     """What filter and search are tried on."""
-    return f"{entry.source} {entry.level} {entry.text}"
+    text = units.clean(entry.text) if "\x1b" in entry.text else entry.text
+    return f"{entry.source} {entry.level} {text}"
 
 
 def _set_out(text: str) -> str:
