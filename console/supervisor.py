@@ -9,52 +9,38 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import os
 import signal
 import time
-from collections import deque
 from pathlib import Path
 
-from .. import __version__
 from ..pipeline.config import MEETING, Config
 from ..pipeline.messages import (
-    PROTOCOL,
-    AdapterTable,
     AskSnapshot,
     AskSpanEnds,
-    BatchView,
     Beat,
     Drain,
     Event,
-    LogLine,
     LogLines,
-    PoolMap,
     ProcessOrder,
     ProcessState,
     ProcessTable,
-    Progress,
     RestartProcess,
-    RouterStats,
-    ServerStats,
     SignalProcess,
     Snapshot,
     SpanEnds,
     StartProcess,
-    Step,
     StopPipeline,
     StopProcess,
-    Telemetry,
     ToSupervisor,
-    WorkerStats,
 )
 from ..pipeline.process import OPERATOR_EXIT, Process, run_process
 from ..pipeline.sockets import InboxFull, Outbox, Watch
-from .alerts import SYNC_STEPS
 from .child import FALLS_ALLOWED, HELD, Child, command, command_of, environment, how
 from .chronicle import Chronicle
 from .lock import Lock
 from .logbook import Logbook
+from .memory import Memory
 from .signals import SIGNALS
 from .span_tail import span_ends
 
@@ -374,7 +360,9 @@ class Supervisor(Process):
         while True:
             match await self.inbox.receive():
                 case AskSnapshot() as ask:
-                    self._answer(ask.reply_to, self.memory.snapshot(self, ask))
+                    lines, table = self.logbook.lines, self.table()
+                    known = self.memory.snapshot(ask, self.started_at, table, lines)
+                    self._answer(ask.reply_to, known)
                 case AskSpanEnds(reply_to=reply_to, stamp=stamp):
                     ends = span_ends(self.run)
                     if ends.stamp != stamp:
@@ -477,98 +465,6 @@ class Supervisor(Process):
         with contextlib.suppress(InboxFull):
             reply.send(message)
         reply.close()
-
-
-class LastMinute:
-    """What the server said in the last minute: its histograms count from its start, and
-    percentiles are to be of what came lately."""
-
-    SECONDS = 60.0
-
-    def __init__(self) -> None:
-        self._said: deque[ServerStats] = deque()
-
-    def take(self, stats: ServerStats) -> None:
-        said = self._said
-        if said and stats.requests < said[-1].requests:
-            said.clear()  # another server
-        said.append(stats)
-        while len(said) > 2 and said[1].at <= stats.at - self.SECONDS:
-            said.popleft()
-
-    @property
-    def newest(self) -> ServerStats | None:
-        return self._said[-1] if self._said else None
-
-    @property
-    def oldest(self) -> ServerStats | None:
-        """None where it is the newest."""
-        return self._said[0] if len(self._said) > 1 else None
-
-
-class Memory:
-    """The latest of everything, and the chronicle of what happened."""
-
-    def __init__(self, chronicle: Chronicle) -> None:
-        self.chronicle = chronicle
-        self.beats: dict[str, Beat] = {}
-        self.minute = LastMinute()
-        self.steps: deque[Step] = deque(maxlen=SYNC_STEPS)
-        self.router: RouterStats | None = None
-        self.workers: dict[int, WorkerStats] = {}
-        self.batch: BatchView | None = None
-        self.adapters: AdapterTable | None = None
-        self.pool: PoolMap | None = None
-        self.progress: dict[tuple[str, str], Progress] = {}
-
-    def take(self, message: Telemetry) -> None:
-        self.chronicle.take(message)
-        match message:
-            case Beat():
-                self.beats[message.name] = message
-            case ServerStats():
-                self.minute.take(message)
-            case Step(rank=0):
-                self.steps.append(message)
-            case RouterStats():
-                self.router = message
-            case WorkerStats():
-                self.workers[message.rank] = message
-            case BatchView():
-                self.batch = message
-            case AdapterTable():
-                self.adapters = message
-            case PoolMap():
-                self.pool = message
-            case Progress():
-                self.progress[message.source, message.stage] = message
-
-    def snapshot(self, supervisor: Supervisor, ask: AskSnapshot) -> Snapshot:
-        now = time.time()
-        lines = supervisor.logbook.lines
-        logs: tuple[LogLine, ...] = ()
-        if ask.log_lines > 0:
-            logs = tuple(itertools.islice(lines, max(0, len(lines) - ask.log_lines), None))
-        return Snapshot(
-            at=now,
-            protocol=PROTOCOL,
-            version=__version__,
-            started_at=supervisor.started_at,
-            processes=supervisor.table(),
-            beats=tuple(self.beats.values()),
-            server=self.minute.newest,
-            server_before=self.minute.oldest,
-            router=self.router,
-            workers=tuple(self.workers.values()),
-            batch=self.batch,
-            adapters=self.adapters,
-            pool=self.pool,
-            progress=tuple(self.progress.values()),
-            events=tuple(self.chronicle.events),
-            logs=logs,
-            moments=self.chronicle.moments(now - ask.history_s),
-            steps=tuple(self.steps)[max(0, len(self.steps) - ask.steps) :],
-        )
 
 
 if __name__ == "__main__":

@@ -18,8 +18,8 @@ from loraconsole.console.history import (
     percentile,
 )
 from loraconsole.console.ledger import LOG_LINES, STEPS, Ledger
+from loraconsole.console.memory import LastMinute
 from loraconsole.console.story import ADAPTERS, Scenario, Story
-from loraconsole.console.supervisor import LastMinute
 from loraconsole.pipeline.messages import (
     LATENCY_BUCKETS_MS,
     Beat,

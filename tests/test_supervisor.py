@@ -192,7 +192,8 @@ def test_any_process_is_stopped_and_started(ring: Ring, name: str) -> None:
     else:
         until(lambda: "is stopped by an operator" in ring.http.get("/health").text)
     ring.cli("restart" if name == "router" else "start", name)
-    if name == "server":
+    if name == "server":  # a port of 0 is a new one
+        until(lambda: ring.snapshot()["server"]["url"] != ring.url)
         ring.url = ring.snapshot()["server"]["url"]
         ring.http = httpx.Client(base_url=ring.url, timeout=60, trust_env=False)
     ring.wait_ready()
