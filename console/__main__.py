@@ -19,6 +19,7 @@ from ..pipeline.config import (
     default_run_directory,
     from_flags,
 )
+from .signals import SIGNALS, signal_name
 
 FAILED, USAGE, NOT_RUNNING = 1, 2, 3
 
@@ -131,8 +132,19 @@ def command_parser(
     add("alerts", "what is wrong right now; 1 if anything is")
     down = add("down", "stop the pipeline")
     down.add_argument("--now", action="store_true", help="do not let running requests finish")
-    restart = add("restart", "restart one process")
-    restart.add_argument("process", help="worker-0, detokenizer, router, server")
+    for verb, help in (
+        ("stop", "stop one process and keep it stopped; a worker with all its ranks"),
+        ("start", "start a process that was stopped or given up"),
+        ("restart", "restart one process"),
+        ("signal", "send one process a signal"),
+    ):
+        order = add(verb, help)
+        order.add_argument("process", help="worker-0, detokenizer, router, server")
+        if verb == "restart":
+            order.add_argument("--hard", action="store_true", help="kill it, rather than ask")
+        elif verb == "signal":
+            does = "; ".join(f"{name} {what}" for name, what in SIGNALS.items())
+            order.add_argument("signal", type=signal_name, choices=SIGNALS, help=does)
     logs = add("logs", "the processes' logs, merged")
     logs.add_argument("process", nargs="?", help="only this one's")
     logs.add_argument("--follow", "-f", action="store_true", help="go on as they grow")
@@ -289,8 +301,10 @@ def dispatch(given: argparse.Namespace, rest: list[str]) -> int:
             return verbs.alerts(config, given.json)
         case "down":
             return verbs.down(config, given.now, given.json)
-        case "restart":
-            return verbs.restart(config, given.process, given.json)
+        case "stop" | "start" | "restart" | "signal":
+            from . import process_verbs
+
+            return process_verbs.order_process(config, given)
         case "drain":
             return verbs.drain(config, given.resume, given.json)
         case "abort":

@@ -17,6 +17,7 @@ from msgspec import Meta, Struct
 from ..pipeline.messages import PROTOCOL, AdapterState, ProcessState
 from . import units
 from .history import percentile
+from .trail import Trail
 
 if TYPE_CHECKING:
     from .board import Board
@@ -66,6 +67,8 @@ class Finding(NamedTuple):
     screen: str = ""
     filter: str = ""
     """What to filter that screen by."""
+    trail: Trail | None = None
+    """To its line in the log, where it has one: that shows more than the screen."""
 
     @property
     def key(self) -> tuple[str, str]:
@@ -92,14 +95,23 @@ class Rule(NamedTuple):
 def _fallen(board: Board, limits: Limits) -> Iterator[Finding]:
     for process in board.processes:
         name = process.name
+        trail = None if process.since is None else Trail(name, process.since)
         if process.state is ProcessState.FAILED:
             text = f"{name} failed: {process.reason or 'see its log'}"
-            yield Finding("bad", text, "process down", name, "Processes", name)
+            yield Finding("bad", text, "process down", name, "Processes", name, trail)
         elif process.state is ProcessState.BACKOFF:
             when = units.duration(max(0.0, (process.retry_at or board.now) - board.now))
             why = f": {process.reason}" if process.reason else ""
             text = f"{name} fell{why}, again in {when}"
-            yield Finding("warn", text, "process down", name, "Logs", name)
+            yield Finding("warn", text, "process down", name, "Logs", name, trail)
+
+
+def _held(board: Board, limits: Limits) -> Iterator[Finding]:
+    for process in board.processes:
+        if process.held:
+            lost = "nobody can connect" if process.name == "server" else "requests are refused"
+            text = f"{process.name} is stopped by an operator: {lost}"
+            yield Finding("warn", text, "process stopped", process.name, "Processes", process.name)
 
 
 def _silent(board: Board, limits: Limits) -> Iterator[Finding]:
@@ -117,7 +129,10 @@ def _restarted(board: Board, limits: Limits) -> Iterator[Finding]:
             ago = units.age(max(0.0, board.now - process.since))
             code = f", it had left with {process.exit_code}" if process.exit_code else ""
             text = f"{process.name} restarted {ago} ago{code}; {times}"
-            yield Finding("warn", text, "process restarted", process.name, "Logs", process.name)
+            trail = Trail(process.name, process.since)
+            yield Finding(
+                "warn", text, "process restarted", process.name, "Logs", process.name, trail
+            )
 
 
 def _late(board: Board, limits: Limits) -> Iterator[Finding]:
@@ -184,7 +199,8 @@ def _adapter_failed(board: Board, limits: Limits) -> Iterator[Finding]:
     for row in board.adapters:
         if row.view.state is AdapterState.FAILED:
             text = f"adapter {row.name} failed: {row.view.reason or 'see the logs'}"
-            yield Finding("bad", text, "adapter failed", row.name, "Adapters", row.name)
+            trail = Trail("router", row.view.since, f"adapter {row.name} failed")
+            yield Finding("bad", text, "adapter failed", row.name, "Adapters", row.name, trail)
 
 
 # --- room ---------------------------------------------------------------------------------------
@@ -214,6 +230,15 @@ RULES: tuple[Rule, ...] = (
         "after five falls in a minute it gives up.",
         "Its last lines stand under Processes, the rest under Logs. r there starts it again.",
         _fallen,
+        is_told=True,
+    ),
+    Rule(
+        "process stopped",
+        "",
+        "Somebody has stopped a process of the ring (x under Processes, or loraconsole stop); the "
+        "supervisor leaves it so. Without any one of them nothing is answered.",
+        "x or r under Processes starts it, and so does loraconsole start.",
+        _held,
         is_told=True,
     ),
     Rule(

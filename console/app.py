@@ -64,6 +64,7 @@ from .settings import Settings, choose, missing_theme, settings_path
 from .telemetry import Telemetry
 from .theme import ThemeShelf
 from .tints import Tints
+from .trail import Trail, line_of
 
 if TYPE_CHECKING:
     from .panels.alerts import AlertsPanel
@@ -654,20 +655,36 @@ class ConsoleApp(PaintedApp):
             self.exit(answer)
 
     async def on_event_pane_traced(self, message: EventPane.Traced) -> None:
-        """From an alert to what it is about, from an event to what was logged then."""
+        """From an alert to what it stems from, from an event to its line or what was said then."""
         if isinstance(message.source, Finding):
             await self._show_evidence(message.source)
             return
-        await self.action_show("Logs")
-        from .panels.logs import LogPane
+        event = message.source
+        if not await self._show_line(Trail(event.source, event.at, event.text.partition("\n")[0])):
+            from .panels.logs import LogPane
 
-        log = self.active_panel.query_one(LogPane)
-        self.call_after_refresh(log.show_time, message.source)
+            await self.action_show("Logs")
+            log = self.active_panel.query_one(LogPane)
+            self.call_after_refresh(log.show_time, event.at)
 
     async def on_alerts_panel_traced(self, message: AlertsPanel.Traced) -> None:
         await self._show_evidence(message.finding)
 
+    async def _show_line(self, trail: Trail) -> bool:
+        """False where there is no such line."""
+        entry = line_of(trail, self.board.logs)
+        if entry is not None:
+            from .panels.logs import LogPane
+
+            await self.action_show("Logs")
+            log = self.active_panel.query_one(LogPane)
+            self.call_after_refresh(log.show_line, entry)
+        return entry is not None
+
     async def _show_evidence(self, finding: Finding) -> None:
+        """Its line in the log; where it has none, the screen that shows it."""
+        if finding.trail is not None and await self._show_line(finding.trail):
+            return
         await self.action_show(finding.screen)
         if finding.filter:
             with contextlib.suppress(OperatorError):
@@ -677,6 +694,9 @@ class ConsoleApp(PaintedApp):
 
     def ask_text(self, request_id: str, offset: int) -> None:
         self.telemetry.ask_text(request_id, offset)
+
+    def ask_spans(self, stamp: str) -> None:
+        self.telemetry.ask_spans(stamp)
 
     def record_spans(self, wanted: bool) -> None:
         """Started and stopped with the orders of `loraconsole profile`."""
@@ -715,10 +735,20 @@ class ConsoleApp(PaintedApp):
             lambda: self.telemetry.abort(request_id),
         )
 
-    def on_process_table_restart_asked(self, message: ProcessTable.RestartAsked) -> None:
-        self.restart_process(message.name)
+    def on_process_table_asked(self, message: ProcessTable.Asked) -> None:
+        from . import process_orders
 
-    def on_process_table_stop_asked(self) -> None:
+        match message.what:
+            case "restart" | "kill":
+                process_orders.ask_restart(self, message.name, hard=message.what == "kill")
+            case "stop":
+                process_orders.ask_stop(self, message.name)
+            case "start":
+                process_orders.start(self, message.name)
+            case "signal":
+                process_orders.ask_signal(self, message.name)
+
+    def on_process_table_stop_all_asked(self) -> None:
         self.stop_pipeline()
 
     def on_process_table_drain_asked(self) -> None:
@@ -743,27 +773,17 @@ class ConsoleApp(PaintedApp):
         else:
             self.notify(told, title="router")
 
-    def restart_process(self, name: str) -> None:
-        from .panels.processes import restart_costs
-
-        self.confirm(
-            f"Restart {name}?",
-            restart_costs(self.ledger.board(self.clock()), name),
-            f"Restart {name}",
-            lambda: self.telemetry.restart(name),
-        )
-
     def set_policy(self, name: str) -> None:
         """Who is admitted first from now on; the answer is told."""
         order = SetScheduler(order=order_id(), reply_to=self.orders.inbox, policy=name)
         self.orders.give(order)
 
     def stop_pipeline(self) -> None:
-        from .panels.processes import stop_costs
+        from .costs import pipeline_costs
 
         self.confirm(
             "Stop the pipeline?",
-            stop_costs(self.ledger.board(self.clock())),
+            pipeline_costs(self.ledger.board(self.clock())),
             "Stop it",
             self.telemetry.stop,
         )

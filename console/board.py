@@ -25,6 +25,7 @@ from ..pipeline.messages import (
     RequestView,
     RouterStats,
     ServerStats,
+    SpanEnds,
     Step,
     SyncPoint,
     Verification,
@@ -91,6 +92,8 @@ class ProcessRow(Struct, frozen=True):
     since: float | None = None
     exit_code: int | None = None
     retry_at: float | None = None
+    held: bool = False
+    """Stopped by an operator, until somebody starts it."""
     age_s: float | None = None
     """Seconds since its last beat was heard; None when it never was."""
     cpu_fraction: float = 0.0
@@ -216,6 +219,8 @@ class Board(Struct, frozen=True, kw_only=True, dict=True):
     """What this console has asked for and still waits for, by the adapter's name: "verifying"."""
     opened: RequestText | None = None
     """The request that somebody looks at, in words, as far as its text is here."""
+    spans: SpanEnds | None = None
+    """The newest of the last recording, once somebody has looked at them."""
     verdicts: Mapping[str, Verdict] = {}
     """What came of verifying, by the adapter's name."""
     limits: Limits = Limits()
@@ -246,6 +251,8 @@ class Board(Struct, frozen=True, kw_only=True, dict=True):
             if stalled:
                 return Condition("STALLED", "warn", ", ".join(stalled))
             return Condition(word, "good")
+        if state is ProcessState.STOPPED and (held := [p.name for p in self.processes if p.held]):
+            return Condition("INCOMPLETE", "warn", f"{', '.join(held)} stopped by an operator")
         ill = [
             f"{p.name}: {p.reason or p.state.value}"
             for p in self.processes

@@ -24,7 +24,7 @@ from textual.command import DiscoveryHit, Hit, Hits, Provider
 from ..pipeline.config import OperatorError
 from ..pipeline.messages import POLICIES, SetScheduler
 from . import units
-from .board import SUPERVISOR, Board
+from .board import SUPERVISOR, Board, ProcessRow
 from .dialogs import LiveDialog
 from .orders import order_id
 from .pane import Line, line
@@ -307,13 +307,12 @@ async def _run_verb(app: ConsoleApp, *words: Any) -> None:
             from .adapter_verbs import make_order
 
             app.orders.give(make_order(given, app.orders.inbox))
-        case "restart":
-            known = [row.name for row in app.board.processes]
-            if given.process not in known:
-                raise OperatorError(
-                    f"no process {given.process!r}", f"there are {', '.join(known)}"
-                )
-            app.telemetry.restart(given.process)
+        case "restart" | "stop" | "start" | "signal":
+            from .process_orders import give
+            from .process_verbs import process_order
+
+            known = [row.name for row in app.board.processes if row.name != SUPERVISOR]
+            give(app, process_order(given, known))
         case "abort":
             from .verbs import find_request
 
@@ -420,12 +419,7 @@ class ConsoleCommands(Provider):
             yield Entry(f"Theme {name}{mark}", "colours", partial(setattr, app, "theme", name))
         for process in app.board.processes:
             if process.name not in ("supervisor", "fetch"):
-                name = process.name
-                yield Entry(
-                    f"Restart {name}",
-                    f"now {process.state.value}",
-                    partial(app.restart_process, name),
-                )
+                yield from self._orders_to(process)
         if router := app.board.router:
             for name in POLICIES:
                 mark = " (now)" if name == router.scheduling.policy else ""
@@ -436,6 +430,18 @@ class ConsoleCommands(Provider):
                 )
         yield Entry("Stop the pipeline", "every process of the ring", app.stop_pipeline)
         yield Entry("Save a picture", "the screen as SVG", app.deliver_screenshot)
+
+    def _orders_to(self, process: ProcessRow) -> Iterator[Entry]:
+        from . import process_orders
+
+        app, name = self._console, process.name
+        state = f"now {process.state.value}"
+        yield Entry(f"Restart {name}", state, partial(process_orders.ask_restart, app, name))
+        if process.pid:
+            yield Entry(f"Stop {name}", state, partial(process_orders.ask_stop, app, name))
+            yield Entry(f"Signal {name}", state, partial(process_orders.ask_signal, app, name))
+        else:
+            yield Entry(f"Start {name}", state, partial(process_orders.start, app, name))
 
     async def discover(self) -> Hits:
         for entry in self._entries():

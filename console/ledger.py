@@ -32,6 +32,7 @@ from ..pipeline.messages import (
     RouterStats,
     ServerStats,
     Snapshot,
+    SpanEnds,
     Step,
     SyncPoint,
     Telemetry,
@@ -125,6 +126,7 @@ class Pulse:
             since=view.since if view else None,
             exit_code=view.exit_code if view else None,
             retry_at=view.retry_at if view else None,
+            held=view is not None and view.held,
             age_s=now - self.heard_at if beat else None,
             cpu_fraction=self._cpu.rate,
             rss_bytes=beat.rss_bytes if beat else 0,
@@ -175,6 +177,7 @@ class Ledger:
         self._pool: PoolMap | None = None
         self._orders: dict[str, str] = {}
         self._opened: RequestText | None = None
+        self._spans: SpanEnds | None = None
         self._verdicts: dict[str, Verdict] = {}
         self._rates = {name: Counter() for name in ("decode", "prefill", "steps", "requests")}
         self._series = {name: Series() for name in LOADS}
@@ -250,6 +253,11 @@ class Ledger:
             heard_at = now - max(0.0, snapshot.at - beat.at)
             if heard_at >= self._pulse(beat.name).heard_at:
                 self._take_beat(beat, heard_at)
+        if before := snapshot.server_before:
+            self._ttft.add(before.at, before.ttft)
+            self._inter_token.add(before.at, before.inter_token)
+        for step in snapshot.steps:
+            self._take_step(step)
         state = (snapshot.server, snapshot.router, *snapshot.workers, snapshot.adapters)
         for stats in (*state, snapshot.pool):
             if stats is not None:
@@ -301,6 +309,10 @@ class Ledger:
                 text=known.text + news.text,
                 ended=news.ended,
             )
+        self.moves += 1
+
+    def take_spans(self, ends: SpanEnds) -> None:
+        self._spans = ends
         self.moves += 1
 
     def link_age_s(self, now: float) -> float | None:
@@ -369,6 +381,7 @@ class Ledger:
             pool=self._pool,
             orders=dict(self._orders),
             opened=self._opened,
+            spans=self._spans,
             verdicts=dict(self._verdicts),
             limits=self.limits,
             disk_free_bytes=self.disk_free_bytes,

@@ -32,6 +32,7 @@ from ..pipeline.config import Config, OperatorError, make_run_directory
 from ..pipeline.messages import (
     Abort,
     AskSnapshot,
+    AskSpanEnds,
     AskText,
     Drain,
     LoadAdapter,
@@ -42,7 +43,10 @@ from ..pipeline.messages import (
     ReloadAdapter,
     RestartProcess,
     Resume,
+    SignalProcess,
+    StartProcess,
     StopPipeline,
+    StopProcess,
     ToRouter,
     ToServer,
     ToSupervisor,
@@ -54,6 +58,7 @@ from ..pipeline.sockets import Beacon, Inbox, Outbox, make_context
 from .chronicle import Chronicle
 from .lock import Lock
 from .shift import Shift
+from .span_tail import span_ends
 from .story import BASE_MODEL, RING, Story, answer
 
 
@@ -135,7 +140,17 @@ class MockRing:
                     outbox = Outbox(self._context, self._run, reply_to)
                     outbox.send(msgspec.structs.replace(self._story.snapshot(), moments=moments))
                     outbox.close()
-                case RestartProcess(name=name):
+                case AskSpanEnds(reply_to=reply_to, stamp=stamp):
+                    ends = span_ends(self._run)
+                    if ends.stamp != stamp:
+                        outbox = Outbox(self._context, self._run, reply_to)
+                        outbox.send(ends)
+                        outbox.close()
+                case RestartProcess(name=name) | StartProcess(name=name):
+                    self._story.restart(name)
+                case StopProcess(name=name):
+                    self._story.hold(name)
+                case SignalProcess(name=name, signal="TERM" | "INT" | "KILL" | "HUP"):
                     self._story.restart(name)
                 case StopPipeline():
                     self._story.stop()

@@ -95,6 +95,11 @@ class PaintedApp(App[str]):
         """A request's words from a character on are to come to `Board.opened`."""
         raise NotImplementedError
 
+    def ask_spans(self, stamp: str) -> None:
+        """The newest spans, if they are others than those of `stamp`, are to come to
+        `Board.spans`."""
+        raise NotImplementedError
+
     def record_spans(self, wanted: bool) -> None:
         """Every process is to record spans, or no longer."""
         raise NotImplementedError

@@ -69,9 +69,11 @@ class Remote:
             watch.close()
         self._context.term()
 
-    async def snapshot(self, log_lines: int = 0, history_s: float = 0.0) -> Snapshot:
+    async def snapshot(
+        self, log_lines: int = 0, history_s: float = 0.0, steps: int = 0
+    ) -> Snapshot:
         """Everything that holds now. Raises `OperatorError` where the supervisor is silent."""
-        self.tell(AskSnapshot(self.name, log_lines, history_s))
+        self.tell(AskSnapshot(self.name, log_lines, history_s, steps))
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 while not isinstance(answer := await self._inbox.receive(), Snapshot):

@@ -1,14 +1,17 @@
 """`SpanTail`: the newest spans of a recording that goes on, from the ends of its files.
 
-Only files of this machine: a pipeline that is reached through a tunnel has its own.
+The files are the supervisor's to read, who is where they are; the console may be elsewhere.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
+
+from ..pipeline.messages import SpanEnds, SpanFile
 
 TAIL_BYTES = 48 << 10
 """Of each file: some hundred spans, a few steps' worth."""
@@ -38,49 +41,56 @@ class Row(msgspec.Struct, frozen=True):
     spans: tuple[SpanEvent, ...]
 
 
+def span_ends(run: Path) -> SpanEnds:
+    """The ends of the last recording's files, as they are now."""
+    recordings = sorted(path for path in (run / "spans").glob("*") if path.is_dir())
+    if not recordings:
+        return SpanEnds("none", "", ())
+    stamp, files = recordings[-1].name, []
+    for name in SHOWN:
+        path = recordings[-1] / f"{name}.jsonl"
+        try:
+            with path.open("rb") as file:
+                size = file.seek(0, os.SEEK_END)
+                file.seek(max(0, size - TAIL_BYTES))
+                if size > TAIL_BYTES:
+                    file.readline()  # the rest of one that began before
+                lines = file.read(TAIL_BYTES)
+        except OSError:  # this process does not record
+            continue
+        stamp += f" {name} {size}"
+        files.append(SpanFile(name, lines[: lines.rfind(b"\n") + 1]))
+    return SpanEnds(stamp, recordings[-1].name, tuple(files))
+
+
 class SpanTail:
-    """`read` now and then; then `rows` are the last spans, `end` when the newest ended."""
+    """`take` what the supervisor says; then `rows` are the last spans, `end` when the newest
+    ended."""
 
-    def __init__(self, run: Path) -> None:
-        self._directory = run / "spans"
-        self._seen: dict[Path, tuple[int, list[SpanEvent]]] = {}
+    def __init__(self) -> None:
+        self._seen: dict[str, list[SpanEvent]] = {}
         self._decoder = msgspec.json.Decoder(SpanEvent)
-        self.recording: Path | None = None
+        self.stamp = self.recording = ""
 
-    def read(self) -> None:
-        """The last recording's files, where they have grown."""
-        found = sorted(path for path in self._directory.glob("*") if path.is_dir())
-        recording = found[-1] if found else None
-        if recording != self.recording:
-            self.recording, self._seen = recording, {}
-        if recording is None:
-            return
-        for path in (recording / f"{name}.jsonl" for name in SHOWN):
+    def take(self, ends: SpanEnds) -> None:
+        if ends.stamp != self.stamp:
+            self.stamp, self.recording = ends.stamp, ends.recording
+            self._seen = {file.process: list(self._spans_of(file.lines)) for file in ends.files}
+
+    def _spans_of(self, lines: bytes) -> Iterator[SpanEvent]:
+        for line in lines.splitlines():
             try:
-                size = path.stat().st_size
-                if self._seen.get(path, (-1, []))[0] != size:
-                    self._seen[path] = (size, list(self._spans_of(path, size)))
-            except OSError:  # this process does not record
-                self._seen.pop(path, None)
-
-    def _spans_of(self, path: Path, size: int) -> Iterator[SpanEvent]:
-        with path.open("rb") as file:
-            file.seek(max(0, size - TAIL_BYTES))
-            if size > TAIL_BYTES:
-                file.readline()  # the rest of one that began before
-            for line in file.read(TAIL_BYTES).split(b"\n")[:-1]:
-                try:
-                    event = self._decoder.decode(line)
-                except msgspec.DecodeError:
-                    continue  # loraconsole spans names it
-                if event.ph == "X":
-                    yield event
+                event = self._decoder.decode(line)
+            except msgspec.DecodeError:
+                continue  # loraconsole spans names it
+            if event.ph == "X":
+                yield event
 
     @property
     def end(self) -> float:
         """When the newest span ended of the process that has written last the longest ago: what is
         shown is of one time, and known of all."""
-        newest = [max(event.end for event in events) for _, events in self._seen.values() if events]
+        newest = [max(event.end for event in events) for events in self._seen.values() if events]
         return min(newest, default=0.0)
 
     def rows(self, since: float, until: float, most: int) -> list[Row]:
@@ -88,7 +98,7 @@ class SpanTail:
         stands below the one of its task or thread that holds it; tasks that ran at the same time
         share rows where there is room."""
         found: list[Row] = []
-        for path, (_, events) in self._seen.items():
+        for process, events in self._seen.items():
             rows: list[list[SpanEvent]] = []
             holders: dict[int, list[tuple[float, int]]] = {}
             touched = [event for event in events if event.end > since and event.ts < until]
@@ -102,5 +112,5 @@ class SpanTail:
                 rows[depth].append(event)
                 holders[event.tid] = [*holding, (event.end, depth)]
             kept = rows[: max(1, most // max(1, len(self._seen)))]
-            found += [Row(path.stem, depth, tuple(row)) for depth, row in enumerate(kept)]
+            found += [Row(process, depth, tuple(row)) for depth, row in enumerate(kept)]
         return found

@@ -126,6 +126,7 @@ class Story:
         self._reasons = dict.fromkeys(RING, "")
         self._since = dict.fromkeys(RING, start - 754.0)
         self._restarts = dict.fromkeys(RING, 0)
+        self._held: set[str] = set()
         self._incarnations = {name: 1 + number for number, name in enumerate(RING)}
         self._changes: list[tuple[float, str, ProcessState]] = []
         self._stopping = False
@@ -163,11 +164,19 @@ class Story:
     def restart(self, name: str) -> None:
         if name in self._states:
             now = self._now
+            self._held.discard(name)
             self._set(name, ProcessState.STOPPING)
             self._changes += [
                 (now + 0.6, name, ProcessState.STARTING),
                 (now + 1.6, name, ProcessState.READY),
             ]
+
+    def hold(self, name: str) -> None:
+        """Stops a process until it is started."""
+        if name in self._states:
+            self._held.add(name)
+            self._changes = [change for change in self._changes if change[1] != name]
+            self._set(name, ProcessState.STOPPED, "stopped by an operator")
 
     def stop(self) -> None:
         self._stopping = True
@@ -558,6 +567,7 @@ class Story:
                     self._since[name],
                     self._reasons[name],
                     1 if has_failed else None,
+                    held=name in self._held,
                 )
             )
         return ProcessTable(self._now, worst, tuple(views))

@@ -9,99 +9,48 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import os
 import signal
-import sys
 import time
-from collections import deque
 from pathlib import Path
 
-from .. import __version__
 from ..pipeline.config import MEETING, Config
 from ..pipeline.messages import (
-    PROTOCOL,
-    AdapterTable,
     AskSnapshot,
-    BatchView,
+    AskSpanEnds,
     Beat,
     Drain,
     Event,
-    LogLine,
     LogLines,
-    PoolMap,
+    ProcessOrder,
     ProcessState,
     ProcessTable,
-    ProcessView,
-    Progress,
     RestartProcess,
-    RouterStats,
-    ServerStats,
+    SignalProcess,
     Snapshot,
+    SpanEnds,
+    StartProcess,
     StopPipeline,
-    Telemetry,
+    StopProcess,
     ToSupervisor,
-    WorkerStats,
 )
 from ..pipeline.process import OPERATOR_EXIT, Process, run_process
 from ..pipeline.sockets import InboxFull, Outbox, Watch
+from .child import FALLS_ALLOWED, HELD, Child, command, command_of, environment, how
 from .chronicle import Chronicle
 from .lock import Lock
 from .logbook import Logbook
+from .memory import Memory
+from .signals import SIGNALS
+from .span_tail import span_ends
 
 BACKOFF_SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0)
-FALLS_ALLOWED = 5
 FALL_WINDOW_SECONDS = 60.0
 GRACE_SECONDS = 5.0
 SILENCE_SECONDS = 30.0
 """A process that lives but has not beaten for this long hangs: it is killed and restarted."""
 LOG_SECONDS = 0.2
 LOG_LINES_A_FRAME = 500
-
-
-class Child:
-    """One process of the ring: how to start it, how it is, how often it fell."""
-
-    def __init__(self, name: str, command: list[str], one_shot: bool = False) -> None:
-        self.name = name
-        self.command = command
-        self.one_shot = one_shot
-        self.state = ProcessState.PENDING
-        self.reason = ""
-        self.since = time.time()
-        self.restarts = 0
-        self.exit_code: int | None = None
-        self.retry_at: float | None = None
-        self.process: asyncio.subprocess.Process | None = None
-        self.beat_at = 0.0
-        """Monotonic time of the last beat, or of the start."""
-        self.restart_wanted = False
-        self.falls: deque[float] = deque(maxlen=FALLS_ALLOWED)
-
-    @property
-    def pid(self) -> int:
-        return self.process.pid if self.process else 0
-
-    def become(self, state: ProcessState, reason: str = "") -> bool:
-        """The one place where a child's state changes. True where it did."""
-        if (state, reason) == (self.state, self.reason):
-            return False
-        if state is not self.state:
-            self.since = time.time()
-        self.state, self.reason = state, reason
-        return True
-
-    def view(self) -> ProcessView:
-        return ProcessView(
-            name=self.name,
-            state=self.state,
-            pid=self.pid,
-            restarts=self.restarts,
-            since=self.since,
-            reason=self.reason,
-            exit_code=self.exit_code,
-            retry_at=self.retry_at,
-        )
 
 
 class Supervisor(Process):
@@ -116,8 +65,8 @@ class Supervisor(Process):
         self.started_at = time.time()
         self.stopping = False
         names = config.process_names()
-        self.fetch = Child("fetch", _command("pipeline.fetch", config), one_shot=True)
-        self.ring = [Child(name, _command_of(name, config)) for name in names]
+        self.fetch = Child("fetch", command("pipeline.fetch", config), one_shot=True)
+        self.ring = [Child(name, command_of(name, config)) for name in names]
         self.children = {child.name: child for child in (self.fetch, *self.ring)}
         self.memory = Memory(Chronicle(self.run / "history", self.started_at, self.event))
         self.logbook = Logbook(self.run / "logs")
@@ -168,7 +117,7 @@ class Supervisor(Process):
         await self._minders["fetch"]
         if self.fetch.state is ProcessState.DONE:
             for child in self.ring:
-                if child.process is None:
+                if child.process is None and not child.held:
                     self._mind(child)
 
     def _mind(self, child: Child) -> None:
@@ -186,7 +135,11 @@ class Supervisor(Process):
             child.exit_code = code
             child.process = None
             if self.stopping:
-                self._become(child, ProcessState.STOPPED, _how(code))
+                self._become(child, ProcessState.STOPPED, how(code))
+                return
+            if child.held:
+                child.restart_wanted = False
+                self._become(child, ProcessState.STOPPED, HELD)
                 return
             if child.one_shot and code == 0:
                 self._become(child, ProcessState.DONE)
@@ -209,12 +162,12 @@ class Supervisor(Process):
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=_environment() | {MEETING: str(meeting)},
+                env=environment() | {MEETING: str(meeting)},
             )
         child.beat_at = time.monotonic()
         self._become(child, ProcessState.STARTING, "")
         self.log.info("started %s, pid %d", child.name, child.pid)
-        if child.name.startswith("worker-") and meeting != self._meeting:
+        if child.is_rank and meeting != self._meeting:
             # The others fell while this one was being made: it would wait for those who are gone.
             child.restart_wanted = True
             child.process.kill()
@@ -243,16 +196,20 @@ class Supervisor(Process):
         return True
 
     def _bring_down_its_group(self, child: Child) -> None:
-        """Tensor-parallel ranks live and die together: one alone waits in a collective for ever.
-        They meet elsewhere then, where nobody is who is gone."""
-        if not child.name.startswith("worker-"):
+        """The other ranks of one that fell. They meet elsewhere then, where nobody is who is
+        gone."""
+        if not child.is_rank:
             return
         self._meeting = self._new_meeting()
-        for other in self.ring:
-            if other is not child and other.name.startswith("worker-") and other.process:
+        for other in self._group(child):
+            if other is not child and other.process:
                 other.restart_wanted = True
                 with contextlib.suppress(ProcessLookupError):  # it fell at the same time
                     other.process.kill()
+
+    def _group(self, child: Child) -> list[Child]:
+        """Those that start and stop with it."""
+        return [other for other in self.ring if other.is_rank] if child.is_rank else [child]
 
     def _new_meeting(self) -> Path:
         """Where ranks that start from now on find each other; see `MEETING`."""
@@ -265,8 +222,8 @@ class Supervisor(Process):
         if beat and beat.state is ProcessState.FAILED and beat.reason:
             return beat.reason
         if code <= 0:
-            return _how(code)
-        return self.logbook.last_words(child.name) or _how(code)
+            return how(code)
+        return self.logbook.last_words(child.name) or how(code)
 
     def _become(self, child: Child, state: ProcessState, reason: str = "") -> None:
         if child.become(state, reason):
@@ -278,6 +235,8 @@ class Supervisor(Process):
         """Lets live requests finish, for at most `seconds`."""
         if seconds <= 0 or self.children["router"].state is not ProcessState.READY:
             return
+        if any(child.held for child in self.ring):
+            return  # nothing would come to its end
         self.event("info", f"draining for at most {seconds:.0f} s")
         with contextlib.suppress(InboxFull):
             self.outbox("router").send(Drain())
@@ -310,45 +269,111 @@ class Supervisor(Process):
             await asyncio.wait_for(process.wait(), GRACE_SECONDS)
         except TimeoutError:
             self.event("warning", f"{child.name} ignored SIGTERM for {GRACE_SECONDS:.0f} s: killed")
-            process.kill()
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
             await process.wait()
 
-    async def _restart(self, name: str) -> None:
-        child = self.children.get(name)
-        if child is None:
-            self.event("warning", f"no process {name!r} to restart")
-            return
-        self.event("info", f"restarting {name} as asked")
+    # -- one child, as an operator wants it
+
+    async def _obey(self, order: ProcessOrder) -> None:
+        child = self.children.get(order.name)
+        match order:
+            case _ if child is None:
+                self.event("warning", f"no process {order.name!r}")
+            case RestartProcess(hard=hard):
+                self.event("info", f"restarting {child.name} as asked")
+                await self._restart(child, hard)
+            case _ if child.one_shot:
+                self.event("warning", f"{child.name} ends by itself: it takes no such order")
+            case StopProcess():
+                await self._hold(child)
+            case StartProcess():
+                self.event("info", f"starting {child.name} as asked")
+                self._release(child)
+            case SignalProcess(signal=name):
+                self._signal(child, name)
+
+    async def _restart(self, child: Child, hard: bool) -> None:
         if child.one_shot:
             if child.process is None:
                 await self._start_all()
+        elif child.process is None:
+            self._release(child)
+        else:
+            self._release(child)
+            child.restart_wanted = True
+            self._bring_down_its_group(child)
+            if hard:
+                with contextlib.suppress(ProcessLookupError):
+                    child.process.kill()
+            else:
+                await self._stop(child)
+
+    async def _hold(self, child: Child) -> None:
+        """Stops it, and keeps it so."""
+        group = self._group(child)
+        for each in group:
+            each.held = True
+        if child.is_rank:
+            self._meeting = self._new_meeting()
+        await asyncio.gather(*(self._put_down(each) for each in group))
+        self.event("warning", f"{' and '.join(each.name for each in group)} {HELD}")
+
+    async def _put_down(self, child: Child) -> None:
+        if child.process is not None:
+            await self._stop(child)
             return
-        if child.process is None:  # FAILED, or waiting to be tried again
-            if minder := self._minders.get(name):
+        if minder := self._minders.get(child.name):  # it waits to be tried again
+            minder.cancel()
+        child.retry_at = None
+        self._become(child, ProcessState.STOPPED, HELD)
+
+    def _release(self, child: Child) -> None:
+        """Undoes `_hold`, starts what was given up, and what waits to be tried again at once."""
+        for each in self._group(child):
+            each.held = False
+            if each.process is not None:
+                each.restart_wanted |= each.state is ProcessState.STOPPING
+                continue
+            if minder := self._minders.get(each.name):
                 minder.cancel()
-            child.falls.clear()
-            child.restarts += 1
-            self._mind(child)
+            each.falls.clear()
+            each.retry_at = None
+            self._become(each, ProcessState.PENDING)
+            if self.fetch.state is ProcessState.DONE:  # else it starts when the files are there
+                each.restarts += 1
+                self._mind(each)
+
+    def _signal(self, child: Child, name: str) -> None:
+        if child.process is None or name not in SIGNALS:
+            what = "does not run" if name in SIGNALS else f"is not sent {name!r}"
+            self.event("warning", f"{child.name} {what}")
             return
-        child.restart_wanted = True
-        self._bring_down_its_group(child)
-        await self._stop(child)
+        self.event("info", f"sending SIG{name} to {child.name} as asked")
+        with contextlib.suppress(ProcessLookupError):
+            child.process.send_signal(signal.Signals[f"SIG{name}"])
 
     # -- what comes in
 
     async def _receive_forever(self) -> None:
-        restarts: set[asyncio.Task[None]] = set()
+        obeying: set[asyncio.Task[None]] = set()
         while True:
             match await self.inbox.receive():
                 case AskSnapshot() as ask:
-                    self._send_snapshot(ask)
-                case RestartProcess(name=name):
-                    task = asyncio.create_task(self._restart(name))
-                    restarts.add(task)
-                    task.add_done_callback(restarts.discard)
+                    lines, table = self.logbook.lines, self.table()
+                    known = self.memory.snapshot(ask, self.started_at, table, lines)
+                    self._answer(ask.reply_to, known)
+                case AskSpanEnds(reply_to=reply_to, stamp=stamp):
+                    ends = span_ends(self.run)
+                    if ends.stamp != stamp:
+                        self._answer(reply_to, ends)
                 case StopPipeline(drain_s=drain_s):
                     self._drain_s = drain_s
                     self._stop_asked.set()
+                case order:
+                    task = asyncio.create_task(self._obey(order))
+                    obeying.add(task)
+                    task.add_done_callback(obeying.discard)
 
     async def _watch_forever(self) -> None:
         while True:
@@ -422,104 +447,24 @@ class Supervisor(Process):
             return ProcessState.STOPPING
         if ProcessState.FAILED in states:
             return ProcessState.FAILED
+        if any(child.held for child in self.ring):
+            return ProcessState.STOPPED
         if all(child.state is ProcessState.READY for child in self.ring):
             return ProcessState.READY
         if ProcessState.DRAINING in states:
             return ProcessState.DRAINING
         return ProcessState.STARTING
 
-    def _send_snapshot(self, ask: AskSnapshot) -> None:
+    def _answer(self, reply_to: str, message: Snapshot | SpanEnds) -> None:
         """To an inbox of this run directory only: the name must not leave it."""
-        name = os.path.basename(ask.reply_to)
-        if name != ask.reply_to or not (self.run / f"{name}.inbox").exists():
-            self.log.warning("no inbox %r to send a snapshot to", ask.reply_to)
+        name = os.path.basename(reply_to)
+        if name != reply_to or not (self.run / f"{name}.inbox").exists():
+            self.log.warning("no inbox %r to send a %s to", reply_to, type(message).__name__)
             return
         reply = Outbox(self.context, self.run, name)
         with contextlib.suppress(InboxFull):
-            reply.send(self.memory.snapshot(self, ask))
+            reply.send(message)
         reply.close()
-
-
-class Memory:
-    """The latest of everything, and the chronicle of what happened."""
-
-    def __init__(self, chronicle: Chronicle) -> None:
-        self.chronicle = chronicle
-        self.beats: dict[str, Beat] = {}
-        self.server: ServerStats | None = None
-        self.router: RouterStats | None = None
-        self.workers: dict[int, WorkerStats] = {}
-        self.batch: BatchView | None = None
-        self.adapters: AdapterTable | None = None
-        self.pool: PoolMap | None = None
-        self.progress: dict[tuple[str, str], Progress] = {}
-
-    def take(self, message: Telemetry) -> None:
-        self.chronicle.take(message)
-        match message:
-            case Beat():
-                self.beats[message.name] = message
-            case ServerStats():
-                self.server = message
-            case RouterStats():
-                self.router = message
-            case WorkerStats():
-                self.workers[message.rank] = message
-            case BatchView():
-                self.batch = message
-            case AdapterTable():
-                self.adapters = message
-            case PoolMap():
-                self.pool = message
-            case Progress():
-                self.progress[message.source, message.stage] = message
-
-    def snapshot(self, supervisor: Supervisor, ask: AskSnapshot) -> Snapshot:
-        now = time.time()
-        lines = supervisor.logbook.lines
-        logs: tuple[LogLine, ...] = ()
-        if ask.log_lines > 0:
-            logs = tuple(itertools.islice(lines, max(0, len(lines) - ask.log_lines), None))
-        return Snapshot(
-            at=now,
-            protocol=PROTOCOL,
-            version=__version__,
-            started_at=supervisor.started_at,
-            processes=supervisor.table(),
-            beats=tuple(self.beats.values()),
-            server=self.server,
-            router=self.router,
-            workers=tuple(self.workers.values()),
-            batch=self.batch,
-            adapters=self.adapters,
-            pool=self.pool,
-            progress=tuple(self.progress.values()),
-            events=tuple(self.chronicle.events),
-            logs=logs,
-            moments=self.chronicle.moments(now - ask.history_s),
-        )
-
-
-def _command(module: str, config: Config, *more: str) -> list[str]:
-    # -P: the current directory must not shadow anybody's modules.
-    return [sys.executable, "-P", "-m", f"loraconsole.{module}", "--run", config.run, *more]
-
-
-def _command_of(name: str, config: Config) -> list[str]:
-    if name.startswith("worker-"):
-        return _command("pipeline.worker", config, "--rank", name.removeprefix("worker-"))
-    return _command(f"pipeline.{name}", config)
-
-
-def _environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false"}
-
-
-def _how(code: int) -> str:
-    """An exit status in words."""
-    if code < 0:
-        return f"killed by {signal.Signals(-code).name}"
-    return f"exit status {code}"
 
 
 if __name__ == "__main__":

@@ -18,14 +18,16 @@ from ..pipeline.messages import (
     Abort,
     AdapterReply,
     AskSnapshot,
+    AskSpanEnds,
     AskText,
     Drain,
     Message,
     Order,
+    ProcessOrder,
     RequestText,
-    RestartProcess,
     Resume,
     Snapshot,
+    SpanEnds,
     SpansOrder,
     StopPipeline,
     ToConsole,
@@ -87,9 +89,9 @@ class Telemetry:
         finally:
             self.close()
 
-    def restart(self, process: str) -> None:
+    def order_process(self, order: ProcessOrder) -> None:
         """Raises `InboxFull` where the supervisor does not listen; so do all orders."""
-        self._send(SUPERVISOR, RestartProcess(process))
+        self._send(SUPERVISOR, order)
 
     def stop(self, drain_s: float = DRAIN_SECONDS) -> None:
         self._send(SUPERVISOR, StopPipeline(drain_s))
@@ -120,6 +122,11 @@ class Telemetry:
         )
         with contextlib.suppress(InboxFull):  # it is asked again soon
             self._send("server", question)
+
+    def ask_spans(self, stamp: str) -> None:
+        """The newest spans, unless they are those of `stamp`; the answer goes to the books."""
+        with contextlib.suppress(InboxFull):  # it is asked again soon
+            self._send(SUPERVISOR, AskSpanEnds(self.inbox_name, stamp))
 
     def forget_orders(self) -> None:
         """What the router has not taken yet it shall not find later, when nobody expects it."""
@@ -185,6 +192,8 @@ class Telemetry:
                     self._on_reply(reply)
                 case RequestText() as text:
                     self._ledger.take_text(text)
+                case SpanEnds() as ends:
+                    self._ledger.take_spans(ends)
                 case Snapshot() as snapshot:
                     self._ledger.take_snapshot(snapshot, self._clock())
                     beats = [beat for beat in snapshot.beats if beat.name == SUPERVISOR]

@@ -172,7 +172,7 @@ class Tunnel:
         """-L near:far for what we say and hear, -R far:near for answers."""
         far, near = self._place.run, self._near
         names = ("supervisor", *self._place.processes)
-        ends = [f"{name}.stats" for name in names] + ["supervisor.inbox", "router.inbox"]
+        ends = [f"{name}.{end}" for end in ("stats", "inbox") for name in names]
         found = [word for end in ends for word in ("-L", f"{near}/{end}:{far}/{end}")]
         found += ["-R", f"{far}/{self._inbox}.inbox:{near}/{self._inbox}.inbox"]
         url = urlsplit(self._place.url)

@@ -25,7 +25,6 @@ from ..pipeline.messages import (
     ProcessState,
     ProcessTable,
     Progress,
-    RestartProcess,
     Resume,
     Snapshot,
     StopPipeline,
@@ -80,7 +79,7 @@ def console(config: Config, given: argparse.Namespace, *, start: bool) -> int:
     return 0
 
 
-# --- up, down, restart --------------------------------------------------------------------------
+# --- up, down -----------------------------------------------------------------------------------
 
 
 def up(config: Config, foreground: bool, as_json: bool) -> int:
@@ -232,30 +231,6 @@ async def _gone(config: Config) -> None:
         await asyncio.sleep(0.05)
 
 
-def restart(config: Config, process: str, as_json: bool) -> int:
-    """Restarts one process and waits until it is READY again."""
-
-    async def again() -> None:
-        async with Remote(config) as remote:
-            before = _process(await remote.snapshot(), process)
-            remote.tell(RestartProcess(process))
-            while True:
-                await asyncio.sleep(0.1)
-                table = (await remote.snapshot()).processes
-                _raise_if_failed(table)
-                for now in table.processes:
-                    if (
-                        now.name == process
-                        and now.pid not in (0, before)
-                        and now.state is ProcessState.READY
-                    ):
-                        return
-
-    asyncio.run(again())
-    say({"process": process, "state": "ready"}, f"{process} is ready again", as_json)
-    return 0
-
-
 def drain(config: Config, resume: bool, as_json: bool) -> int:
     """New requests are refused from now on, or with `resume` no longer; returns when it is so."""
     wanted = ProcessState.READY if resume else ProcessState.DRAINING
@@ -314,23 +289,13 @@ def find_request(name: str, ids: list[str]) -> str:
     raise OperatorError(f"no live request {name!r}", f"{len(ids)} are live; Batch lists them")
 
 
-def _process(snapshot: Snapshot, name: str) -> int:
-    """The pid of a process by name. Raises `OperatorError` where there is none."""
-    names = []
-    for process in snapshot.processes.processes:
-        if process.name == name:
-            return process.pid
-        names.append(process.name)
-    raise OperatorError(f"no process {name!r}", f"there are {', '.join(names)}")
-
-
 # --- looking ------------------------------------------------------------------------------------
 
 
-def take_snapshot(config: Config) -> Snapshot:
+def take_snapshot(config: Config, steps: int = 0) -> Snapshot:
     async def ask() -> Snapshot:
         async with Remote(config) as remote:
-            return await remote.snapshot()
+            return await remote.snapshot(steps=steps)
 
     return asyncio.run(ask())
 
@@ -346,12 +311,14 @@ def status(config: Config, as_json: bool) -> int:
 
 
 def alerts(config: Config, as_json: bool) -> int:
-    """What the rules of the console find in what the supervisor knows. Exit status 1 where that
-    is anything. Percentiles are of all requests since the server started."""
+    """What the rules of the console find in what the supervisor knows, which is as much as a
+    console does: first tokens of the last minute, the last steps. Exit status 1 where that is
+    anything."""
+    from .alerts import SYNC_STEPS
     from .ledger import Ledger
     from .settings import read_settings
 
-    snapshot, now = take_snapshot(config), time.time()
+    snapshot, now = take_snapshot(config, SYNC_STEPS), time.time()
     ledger = Ledger(config.run)
     ledger.limits = read_settings().settings.alerts
     ledger.disk_free_bytes = shutil.disk_usage(config.run).free

@@ -873,6 +873,8 @@ class ProcessView(Row, frozen=True):
     reason: str
     exit_code: int | None = None
     retry_at: float | None = None
+    held: bool = False
+    """Stopped by an operator: it is not started again until somebody says so."""
 
 
 class ProcessTable(Message, frozen=True):
@@ -880,7 +882,7 @@ class ProcessTable(Message, frozen=True):
 
     at: float
     state: ProcessState
-    """READY when every process is."""
+    """READY when every process is; STOPPED while an operator keeps one of them so."""
     processes: tuple[ProcessView, ...]
 
 
@@ -949,12 +951,13 @@ class Moment(Row, frozen=True, gc=False):
 
 
 class AskSnapshot(Message, frozen=True):
-    """Send me a `Snapshot`, to inbox `reply_to`, with at most `log_lines` lines of log and the
-    moments of the last `history_s` seconds."""
+    """Send me a `Snapshot`, to inbox `reply_to`, with at most `log_lines` lines of log, the
+    moments of the last `history_s` seconds and the last `steps` steps."""
 
     reply_to: str
     log_lines: int = 500
     history_s: float = 0.0
+    steps: int = 0
 
 
 class Snapshot(Message, frozen=True, kw_only=True):
@@ -977,12 +980,37 @@ class Snapshot(Message, frozen=True, kw_only=True):
     logs: tuple[LogLine, ...]
     moments: tuple[Moment, ...] = ()
     """A second each, oldest first; as many as were asked for."""
+    server_before: ServerStats | None = None
+    """The same server's a minute ago: what came since is what the last minute's percentiles are
+    of. None where it is younger than two words."""
+    steps: tuple[Step, ...] = ()
+    """Of rank 0, oldest first; as many as were asked for and are known."""
 
 
 class RestartProcess(Message, frozen=True):
-    """Stop one process politely, then start it again."""
+    """Stop one process politely, or kill it at once where `hard`, then start it again."""
 
     name: str
+    hard: bool = False
+
+
+class StopProcess(Message, frozen=True):
+    """Stop one process politely and keep it stopped, a worker with all its ranks."""
+
+    name: str
+
+
+class StartProcess(Message, frozen=True):
+    """Start a process that was stopped, was given up, or waits to be tried again."""
+
+    name: str
+
+
+class SignalProcess(Message, frozen=True):
+    """Send one process a signal, by its name without SIG."""
+
+    name: str
+    signal: str
 
 
 class StopPipeline(Message, frozen=True):
@@ -1060,6 +1088,30 @@ class SpansReply(Message, frozen=True, kw_only=True):
     """Why it does not record."""
 
 
+class AskSpanEnds(Message, frozen=True):
+    """console -> supervisor: the newest spans of the last recording, from the ends of its files.
+    Answered by a `SpanEnds` to inbox `reply_to`, unless that is the one of `stamp`."""
+
+    reply_to: str
+    stamp: str = ""
+
+
+class SpanFile(Row, frozen=True):
+    """The end of one process's file of spans: whole lines."""
+
+    process: str
+    lines: bytes
+
+
+class SpanEnds(Message, frozen=True):
+    """What the files of the last recording end with; without any, `recording` is ""."""
+
+    stamp: str
+    """Another one when a file has grown."""
+    recording: str
+    files: tuple[SpanFile, ...]
+
+
 # --- what each inbox accepts --------------------------------------------------------------------
 
 AdapterOrder: TypeAlias = (
@@ -1110,8 +1162,9 @@ ToDetokenizer: TypeAlias = SpansOrder | Introduce | OpenStream | StreamTokens | 
 ToServer: TypeAlias = (
     SpansOrder | SpansReply | Introduce | TextDeltas | Refused | AdapterReply | AskText
 )
-ToSupervisor: TypeAlias = AskSnapshot | RestartProcess | StopPipeline
-ToConsole: TypeAlias = Snapshot | AdapterReply | SpansReply | RequestText
+ProcessOrder: TypeAlias = RestartProcess | StopProcess | StartProcess | SignalProcess
+ToSupervisor: TypeAlias = AskSnapshot | AskSpanEnds | ProcessOrder | StopPipeline
+ToConsole: TypeAlias = Snapshot | AdapterReply | SpansReply | RequestText | SpanEnds
 Telemetry: TypeAlias = (
     Beat
     | ServerStats

@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import contextlib
 import ctypes
+import faulthandler
 import logging
 import os
 import resource
@@ -252,6 +253,7 @@ def run_process(
     if child:
         die_with_parent()
     set_up_log()
+    faulthandler.register(signal.SIGUSR1)  # where a process hangs, without a debugger
     code = _exit_status(make, given.run, given.rank)
     logging.shutdown()
     # Not sys.exit: that waits for every thread, and one may be loading weights for a while yet.

@@ -35,6 +35,7 @@ from .messages import (
     Order,
     ProcessState,
     ProcessTable,
+    ProcessView,
     Ready,
     Refused,
     Request,
@@ -363,7 +364,8 @@ class Server(Process):
             given_up = process.state is ProcessState.FAILED
             dead = process.state in (ProcessState.BACKOFF, ProcessState.STOPPED)
             if given_up or (process.name == "router" and dead):
-                self._fail_all(f"{process.name} died: {process.reason or 'see its log'}")
+                died = f"{process.name} died: {process.reason or 'see its log'}"
+                self._fail_all(_condition(process) if process.held else died)
 
     def broken(self) -> str:
         """Why the pipeline cannot take a request now; "" where it can."""
@@ -375,7 +377,7 @@ class Server(Process):
                 ProcessState.READY,
                 ProcessState.DRAINING,
             ):
-                return f"{process.name} is {process.state.value}: {process.reason}".rstrip(": ")
+                return _condition(process)
         for name in self.config.process_names():
             beat = self._beats.get(name)
             if beat is None:
@@ -400,6 +402,13 @@ class Server(Process):
                 inter_token=tuple(self.inter_token.counts),
             )
         )
+
+
+def _condition(process: ProcessView) -> str:
+    """`worker-0 is starting: reading weights`, `worker-0 is stopped by an operator`."""
+    if process.held and process.state is ProcessState.STOPPED:
+        return f"{process.name} is {process.reason}"
+    return f"{process.name} is {process.state.value}: {process.reason}".rstrip(": ")
 
 
 class QuietUvicorn(uvicorn.Server):

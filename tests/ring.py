@@ -57,7 +57,17 @@ class Ring:
 
     def process(self, name: str) -> dict[str, Any]:
         """The supervisor's row of a process, as the CLI shows it."""
-        names = ("name", "state", "pid", "restarts", "since", "reason", "exit_code", "retry_at")
+        names = (
+            "name",
+            "state",
+            "pid",
+            "restarts",
+            "since",
+            "reason",
+            "exit_code",
+            "retry_at",
+            "held",
+        )
         for row in self.snapshot()["processes"]["processes"]:
             if row[0] == name:
                 return dict(zip(names, row, strict=True))

@@ -16,6 +16,7 @@ from textual.pilot import Pilot
 
 from loraconsole.console.app import ConsoleApp
 from loraconsole.console.mock import MockRing
+from loraconsole.console.span_tail import span_ends
 from loraconsole.console.story import Scenario, Story
 from loraconsole.pipeline.config import Config
 from loraconsole.pipeline.messages import AskText, Order
@@ -53,6 +54,7 @@ class StagedApp(ConsoleApp):
         """Orders to the router, in the order they were given; the story obeys at once."""
         self.telemetry.order = self._obey  # type: ignore[method-assign]
         self.telemetry.ask_text = self._tell_text  # type: ignore[method-assign]
+        self.telemetry.ask_spans = self._tell_spans  # type: ignore[method-assign]
         self.advance(seconds)
         self.ledger.drain_events()
 
@@ -67,6 +69,11 @@ class StagedApp(ConsoleApp):
                 request_id=request_id, reply_to="", offset=offset, with_prompt=not offset
             )
             self.ledger.take_text(self.story.text(question))
+
+    def _tell_spans(self, stamp: str) -> None:
+        ends = span_ends(Path(self.ledger._run))
+        if ends.stamp != stamp:
+            self.ledger.take_spans(ends)
 
     def advance(self, seconds: float) -> None:
         """The story goes on; what it tells is heard, and drawn where something is mounted."""

@@ -63,6 +63,11 @@ WRONG: dict[str, tuple[Callable[[], Board], Limits, str]] = {
         QUIET,
         "worker-0 failed: no memory",
     ),
+    "process stopped": (
+        lambda: changed(processes=process("router", state=ProcessState.STOPPED, held=True)),
+        QUIET,
+        "router is stopped by an operator: requests are refused",
+    ),
     "process silent": (
         lambda: changed(processes=process("router", age_s=4.0)),
         QUIET,

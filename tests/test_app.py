@@ -19,7 +19,16 @@ from loraconsole.console.help import HelpDialog
 from loraconsole.console.inks import Desk
 from loraconsole.console.pane import Pane
 from loraconsole.pipeline.config import Config
-from loraconsole.pipeline.messages import Drain, Event, ProcessState, Resume
+from loraconsole.pipeline.messages import (
+    Drain,
+    Event,
+    ProcessState,
+    RestartProcess,
+    Resume,
+    SignalProcess,
+    StartProcess,
+    StopProcess,
+)
 
 Act = Callable[[StagedApp, Pilot[str]], Coroutine[Any, Any, None]]
 
@@ -38,8 +47,8 @@ class Orders:
     """What the console told the pipeline."""
 
     def __init__(self, app: ConsoleApp, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.given: list[tuple[str, ...]] = []
-        for name in ("restart", "abort", "stop", "tell_router"):
+        self.given: list[tuple[Any, ...]] = []
+        for name in ("order_process", "abort", "stop", "tell_router"):
             monkeypatch.setattr(app.telemetry, name, self._take(name))
 
     def _take(self, name: str) -> Callable[..., None]:
@@ -381,10 +390,47 @@ def test_a_process_is_restarted_after_a_yes(monkeypatch: pytest.MonkeyPatch) -> 
         assert app.board.processes[0].name == SUPERVISOR
         await pilot.press("down", "down", "r", "y")
         await pilot.pause()
-        assert orders.given == [("restart", "worker-0")]
+        assert orders.given == [("order_process", RestartProcess("worker-0"))]
         await pilot.press("X", "enter")
         await pilot.pause()
         assert orders.given[1:] == [("stop",)]
+
+    on_stage(act, panel="Processes")
+
+
+def test_a_process_is_stopped_killed_and_signalled_after_a_yes_and_started_without(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        orders = Orders(app, monkeypatch)
+        await pilot.press("x")
+        assert isinstance(app.screen, Desk)  # not the supervisor
+        await pilot.press("down", "down", "x")
+        await pilot.pause()
+        costs = str(app.screen.query_one("Static.body").render())
+        assert "24 live requests stand still" in costs and "(503) until it is started" in costs
+        await pilot.press("y", "R")
+        await pilot.pause()
+        assert "killed at once" in str(app.screen.query_one("Static.body").render())
+        await pilot.press("n", "K")
+        await pilot.pause()
+        assert "USR1" in screen_text(app) and "holds it still" in screen_text(app)
+        await pilot.press("s")
+        await pilot.pause()
+        app.story.hold("worker-0")  # type: ignore[union-attr]
+        app.advance(1.0)
+        app.show()
+        await pilot.pause()
+        text = screen_text(app)
+        assert "INCOMPLETE" in text and "stopped by an operator" in text
+        await pilot.press("K", "x")
+        await pilot.pause()
+        assert isinstance(app.screen, Desk)  # it has no pid; and a start costs nothing
+        assert [order for _, order in orders.given] == [
+            StopProcess("worker-0"),
+            SignalProcess("worker-0", "STOP"),
+            StartProcess("worker-0"),
+        ]
 
     on_stage(act, panel="Processes")
 

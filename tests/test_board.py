@@ -18,6 +18,7 @@ from loraconsole.console.history import (
     percentile,
 )
 from loraconsole.console.ledger import LOG_LINES, STEPS, Ledger
+from loraconsole.console.memory import LastMinute
 from loraconsole.console.story import ADAPTERS, Scenario, Story
 from loraconsole.pipeline.messages import (
     LATENCY_BUCKETS_MS,
@@ -28,6 +29,7 @@ from loraconsole.pipeline.messages import (
     ProcessState,
     Progress,
     RequestText,
+    ServerStats,
 )
 
 START = 1_790_000_000.0
@@ -194,6 +196,33 @@ def test_a_snapshot_tells_a_late_console_everything_that_still_holds() -> None:
     assert [row.name for row in board.adapters[1:]] == list(ADAPTERS[:4])
     assert board.server and board.router and board.workers and board.logs and board.events
     assert late.drain_events() == []  # history is not news
+
+
+def test_a_late_console_judges_the_last_minute_and_not_all_since_the_server_began() -> None:
+    zeros = (0,) * (len(LATENCY_BUCKETS_MS) + 1)
+    slow = (*zeros[:-1], 500)  # long ago
+
+    def stats(at: float, requests: int, ttft: tuple[int, ...]) -> ServerStats:
+        known = {"open_streams": 0, "errors": 0, "prompt_tokens": 0, "output_tokens": 0}
+        return ServerStats(at=at, url="", requests=requests, ttft=ttft, inter_token=zeros, **known)
+
+    minute = LastMinute()
+    for second in range(200):
+        minute.take(stats(START + second, 500, slow))
+    minute.take(stats(START + 200, 501, (1, *slow[1:])))
+    assert minute.oldest is not None and minute.oldest.at == START + 140
+    story = Story("busy", start=START)
+    story.advance(START + 200)
+    known = {"server": minute.newest, "server_before": minute.oldest}
+    snapshot = msgspec.structs.replace(story.snapshot(), **known)
+    for heard_before in (False, True):  # a console that listened before it asked
+        late = Ledger("/run/here")
+        if heard_before and minute.newest:
+            late.take(minute.newest, START + 200)
+        late.take_snapshot(snapshot, START + 200)
+        assert late.board(START + 200).ttft == (1, *zeros[1:])
+    minute.take(stats(START + 201, 0, zeros))  # another server
+    assert minute.oldest is None and minute.newest is not None
 
 
 def test_a_snapshots_ages_are_reckoned_on_the_pipelines_own_clock() -> None:

@@ -32,7 +32,12 @@ from loraconsole.pipeline.messages import (
     LoadAdapter,
     PinAdapter,
     PlanAdapters,
+    ProcessOrder,
+    RestartProcess,
     SetScheduler,
+    SignalProcess,
+    StartProcess,
+    StopProcess,
     UnloadAdapter,
 )
 
@@ -61,7 +66,7 @@ MOVES = (
     "bench-",
 )
 """How the ids of those begin that only move about."""
-SAME_THING = {"stop": "down", "load": "adapters", "unload": "adapters", "reload": "adapters"}
+SAME_THING = {"kill": "restart", "load": "adapters", "unload": "adapters", "reload": "adapters"}
 
 
 def on_stage(act: Act, **options: Any) -> None:
@@ -196,6 +201,21 @@ def test_a_name_alone_is_the_keys_own_action_with_words_it_is_the_verb(
         assert given == [request]
         await say(pilot, "restart worker-9")
         assert "no process 'worker-9'" in screen_text(app)
+        await pilot.press("escape")
+        orders: list[ProcessOrder] = []
+        monkeypatch.setattr(app.telemetry, "order_process", orders.append)
+        await say(pilot, "signal router sigstop")
+        await say(pilot, "restart router --hard")
+        await say(pilot, "stop worker-0")
+        await say(pilot, "start worker-0")
+        assert orders == [
+            SignalProcess("router", "STOP"),
+            RestartProcess("router", hard=True),
+            StopProcess("worker-0"),
+            StartProcess("worker-0"),
+        ]
+        await say(pilot, "stop fetch")
+        assert "fetch ends by itself" in screen_text(app)
 
     on_stage(act, panel="Batch")
 

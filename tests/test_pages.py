@@ -17,10 +17,10 @@ from textual.pilot import Pilot
 
 from loraconsole.console.chronicle import Chronicle
 from loraconsole.console.ledger import Ledger
+from loraconsole.console.memory import Memory
 from loraconsole.console.pages import ADAPTER, FREE, KV, Cell, PageMap, Share, pages_a_cell
 from loraconsole.console.panels.pool import PoolPane
 from loraconsole.console.story import Story
-from loraconsole.console.supervisor import Memory
 from loraconsole.pipeline.messages import PageOwner, PoolMap
 
 Act = Callable[[StagedApp, Pilot[str]], Coroutine[Any, Any, None]]

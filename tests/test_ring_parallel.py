@@ -138,6 +138,16 @@ class Deaf:
     def send_frame(self, frame: bytes) -> None: ...
 
 
+def test_ranks_are_stopped_and_started_together(ring: Ring) -> None:
+    before = complete(ring, "one", "ab")
+    ring.cli("stop", "worker-1")
+    ranks = [ring.process(f"worker-{rank}") for rank in range(2)]
+    assert [(row["state"], row["held"], row["pid"]) for row in ranks] == [("stopped", True, 0)] * 2
+    ring.cli("start", "worker-0")
+    ring.wait_ready()
+    assert complete(ring, "one", "ab") == before
+
+
 def test_ranks_that_disagree_are_an_error_and_are_told_anew(tmp_path: Path) -> None:
     """Rank 0's token counts; nobody is refused."""
 

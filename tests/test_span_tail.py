@@ -8,7 +8,7 @@ from stage import StagedApp, on_stage, screen_text
 from textual.pilot import Pilot
 
 from loraconsole.console.panels.latency import FlamePane
-from loraconsole.console.span_tail import TAIL_BYTES, SpanTail
+from loraconsole.console.span_tail import TAIL_BYTES, SpanTail, span_ends
 from loraconsole.pipeline.messages import StartSpans, StopSpans
 from loraconsole.pipeline.spans import Spans
 
@@ -26,12 +26,17 @@ def record(run: Path, recording: str, steps: int, name: str = "router") -> None:
     spans.stop()
 
 
+def read(run: Path) -> SpanTail:
+    tail = SpanTail()
+    tail.take(span_ends(run))
+    return tail
+
+
 def test_spans_stand_below_those_that_hold_them(tmp_path: Path) -> None:
     record(tmp_path, "20260101-000000", 1)
     record(tmp_path, "20260102-000000", 3)
-    tail = SpanTail(tmp_path)
-    tail.read()
-    assert tail.recording == tmp_path / "spans" / "20260102-000000"
+    tail = read(tmp_path)
+    assert tail.recording == "20260102-000000"
     rows = tail.rows(0.0, tail.end, 10)
     assert [{span.name for span in row.spans} for row in rows] == [
         {"_decode_batch"},
@@ -47,11 +52,9 @@ def test_spans_stand_below_those_that_hold_them(tmp_path: Path) -> None:
 
 def test_what_processes_have_not_written_yet_is_not_shown_of_others(tmp_path: Path) -> None:
     record(tmp_path, "20260101-000000", 2)
-    early = SpanTail(tmp_path)
-    early.read()
+    early = read(tmp_path)
     record(tmp_path, "20260101-000000", 2, "worker-0")
-    both = SpanTail(tmp_path)
-    both.read()
+    both = read(tmp_path)
     assert both.end == early.end
 
 
@@ -60,12 +63,13 @@ def test_only_the_end_of_a_long_file_is_read(tmp_path: Path) -> None:
     path = tmp_path / "spans" / "20260101-000000" / "router.jsonl"
     whole = path.read_bytes()
     path.write_bytes(whole * (3 * TAIL_BYTES // len(whole)) + b'{"torn')
-    tail = SpanTail(tmp_path)
-    tail.read()
-    events = tail._seen[path][1]
+    tail = read(tmp_path)
+    events = tail._seen["router"]
     assert 0 < len(events) * 100 < TAIL_BYTES
+    stamp = tail.stamp
     path.unlink()  # its process has gone and taken it away
-    tail.read()
+    tail.take(span_ends(tmp_path))
+    assert tail.stamp != stamp
     assert tail.rows(0.0, 1e18, 10) == [] and tail.end == 0.0
 
 
@@ -82,7 +86,9 @@ def test_r_records_and_f_shows_spans_instead_of_steps(tmp_path: Path) -> None:
         await pilot.press("f", "r")
         assert isinstance(given[0], StartSpans)
         record(tmp_path, given[0].recording, 40)
-        app.advance(1.0)
+        app.advance(1.2)
+        app.show()  # asks
+        app.advance(1.2)
         app.show()
         await pilot.pause()
         text = screen_text(app)

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +146,90 @@ def test_restart_is_asked_for_by_name(ring: Ring) -> None:
     assert ring.process("detokenizer")["pid"] != before
     assert ring.cli("restart", "absent", check=False).returncode == 1
     ring.wait_ready()
+
+
+def until(holds: Callable[[], bool], seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, "not in time"
+        time.sleep(0.1)
+
+
+def test_a_stopped_worker_stays_so_and_live_requests_go_on_once_it_is_started(
+    ring: Ring, undisturbed: str
+) -> None:
+    stream = Streaming(ring)
+    assert "until: loraconsole start worker-0" in ring.cli("stop", "worker-0").stdout
+    row = ring.process("worker-0")
+    assert (row["state"], row["reason"], row["pid"]) == ("stopped", "stopped by an operator", 0)
+    health = ring.http.get("/health")
+    assert health.status_code == 503
+    assert health.json()["reason"] == "worker-0 is stopped by an operator"
+    assert ring.chat(BASE, "hi").status_code == 503
+    # Somebody else's restart leaves it so, and does not wait for it for ever.
+    done = ring.cli("restart", "detokenizer", "--json")
+    assert json.loads(done.stdout)["process"] == "detokenizer"
+    time.sleep(1.5)  # longer than the first backoff
+    assert ring.process("worker-0")["held"]
+    status = ring.cli("status", check=False)
+    assert status.returncode == 1 and "stopped by an operator" in status.stdout
+    found = ring.cli("alerts", "--json", check=False)
+    assert found.returncode == 1
+    assert "process stopped" in [alert["rule"] for alert in json.loads(found.stdout)]
+    assert json.loads(ring.cli("start", "worker-0", "--json").stdout)["state"] == "ready"
+    assert (stream.end().error, stream.text) == ("", undisturbed)
+    ring.wait_ready()
+
+
+@pytest.mark.parametrize("name", ["server", "router", "detokenizer"])
+def test_any_process_is_stopped_and_started(ring: Ring, name: str) -> None:
+    ring.cli("stop", name)
+    assert ring.process(name)["held"]
+    ring.cli("stop", name)  # it is so already
+    if name == "server":
+        with pytest.raises(httpx.HTTPError):
+            ring.http.get("/health")
+    else:
+        until(lambda: "is stopped by an operator" in ring.http.get("/health").text)
+    ring.cli("restart" if name == "router" else "start", name)
+    if name == "server":  # a port of 0 is a new one
+        until(lambda: ring.snapshot()["server"]["url"] != ring.url)
+        ring.url = ring.snapshot()["server"]["url"]
+        ring.http = httpx.Client(base_url=ring.url, timeout=60, trust_env=False)
+    ring.wait_ready()
+    assert ring.answer(BASE, "hi")
+
+
+def test_what_waits_to_be_tried_again_is_stopped_as_well(ring: Ring) -> None:
+    ring.kill("detokenizer")
+    until(lambda: ring.process("detokenizer")["state"] == "backoff")
+    ring.cli("stop", "detokenizer")
+    time.sleep(2.5)
+    assert ring.process("detokenizer")["state"] == "stopped"
+    ring.cli("start", "detokenizer")
+    ring.wait_ready()
+
+
+def test_signals_do_what_their_list_says(ring: Ring) -> None:
+    ring.cli("signal", "router", "SIGSTOP")
+    until(lambda: "has not been heard" in ring.http.get("/health").text)
+    before = ring.process("router")["pid"]
+    ring.cli("signal", "router", "cont")
+    ring.wait_ready()
+    ring.cli("signal", "router", "USR1")
+    until(lambda: "most recent call first" in ring.cli("logs", "router").stdout)
+    assert ring.process("router")["pid"] == before
+    ring.cli("signal", "detokenizer", "HUP")
+    until(lambda: ring.process("detokenizer")["reason"] == "killed by SIGHUP")
+    ring.wait_ready()
+    ring.cli("signal", "router", "STOP")  # it would hear no polite word
+    started = time.monotonic()
+    assert "ready again" in ring.cli("restart", "router", "--hard").stdout
+    assert time.monotonic() - started < 4.5  # not after the grace of five seconds
+    ring.wait_ready()
+    assert ring.cli("signal", "router", "ABRT", check=False).returncode == 2
+    assert ring.cli("stop", "absent", check=False).returncode == 1
+    assert ring.cli("stop", "fetch", check=False).returncode == 1
 
 
 # --- starts that fail, and ends

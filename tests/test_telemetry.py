@@ -26,6 +26,9 @@ from loraconsole.pipeline.messages import (
     ProcessState,
     Progress,
     ReloadAdapter,
+    RestartProcess,
+    StartProcess,
+    StopProcess,
     VerifyAdapter,
 )
 from loraconsole.pipeline.sockets import Beacon, Outbox, make_context
@@ -126,8 +129,12 @@ def test_orders_reach_their_inboxes(config: Config) -> None:
             victim = board.requests[0].view.request_id
             telemetry.abort(victim)
             await until(ledger, lambda b: victim not in [r.view.request_id for r in b.requests])
-            telemetry.restart("worker-0")
+            telemetry.order_process(RestartProcess("worker-0"))
             await until(ledger, lambda b: b.process("worker-0").restarts == 1)  # type: ignore[union-attr]
+            telemetry.order_process(StopProcess("router"))
+            await until(ledger, lambda b: b.condition.word == "INCOMPLETE")
+            telemetry.order_process(StartProcess("router"))
+            await until(ledger, lambda b: b.condition.word == "READY")
             telemetry.stop()
             await until(
                 ledger, lambda b: b.table is not None and b.table.state is ProcessState.STOPPED

@@ -78,6 +78,15 @@ def test_a_pipeline_behind_ssh_is_seen_obeys_and_is_found_again(far: Config) -> 
             )
             await until(ledger, lambda _: bool(heard))
             assert heard[0].status == 200
+            recording = Path(far.run) / "spans" / "20260102-000000"
+            recording.mkdir(parents=True)
+            (recording / "router.jsonl").write_text('{"ph":"X"}\n')
+            telemetry.ask_spans("")
+            board = await until(ledger, lambda b: b.spans is not None and bool(b.spans.files))
+            assert board.spans is not None and board.spans.recording == recording.name
+            board = await until(ledger, lambda b: bool(b.requests))
+            telemetry.ask_text(board.requests[0].view.request_id, 0)
+            await until(ledger, lambda b: b.opened is not None)
             assert tunnel._ssh is not None
             tunnel._ssh.send_signal(signal.SIGKILL)  # the line drops
             await until(ledger, lambda b: (b.link_age_s or 0.0) > 1.6)

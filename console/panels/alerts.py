@@ -14,6 +14,7 @@ from ..alerts import RULES, Alert, AlertState, Finding
 from ..board import Board
 from ..pane import Line, Pane, Panel, Span, field, line
 from ..table import Column, TablePane
+from ..trail import line_of
 
 STATES = {
     AlertState.FIRING: "▲",
@@ -44,7 +45,7 @@ class AlertTable(TablePane[Alert]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("a", "acknowledge", "Acknowledge", id="acknowledge", tooltip="it has been seen"),
         Binding("A", "acknowledge_all", "All", show=False, id="acknowledge-all"),
-        Binding("enter", "open", "Evidence", id="evidence", tooltip="where it shows, filtered"),
+        Binding("enter", "open", "Evidence", id="evidence", tooltip="its line, or where it shows"),
     ]
     columns = (
         Column("state", 14, _state, order=lambda r: r.state.value),
@@ -137,7 +138,7 @@ class RulePane(Pane):
             ("means", rule.meaning, "text"),
             ("do", rule.remedy, "text"),
             ("fires at", limit, "dim"),
-            ("enter", _way(row.finding), "dim"),
+            ("enter", _way(row.finding, board), "dim"),
         ):
             if text:
                 parts = units.wrap(units.clean(text), max(8, width - 12))
@@ -157,7 +158,9 @@ class RulePane(Pane):
         return found
 
 
-def _way(finding: Finding) -> str:
+def _way(finding: Finding, board: Board) -> str:
+    if finding.trail and (entry := line_of(finding.trail, board.logs)):
+        return f"shows its line in Logs, {units.clock(entry.at)} of {entry.source}"
     filtered = f", filtered by /{finding.filter}" if finding.filter else ""
     return f"shows {finding.screen}{filtered}"
 

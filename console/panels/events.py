@@ -8,6 +8,7 @@ from typing import ClassVar
 from textual.binding import Binding, BindingType
 from textual.message import Message
 
+from ...pipeline.messages import Event
 from .. import units
 from ..alerts import Finding
 from ..board import Board
@@ -23,21 +24,21 @@ class EventPane(FilterPane):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("up,k", "move(-1)", "Up", show=False, id="event-up"),
         Binding("down,j", "move(1)", "Down", show=False, id="event-down"),
-        Binding("enter", "trace", "Trace", id="trace", tooltip="to where it shows, or its logs"),
+        Binding("enter", "trace", "Trace", id="trace", tooltip="to its line, or where it shows"),
     ]
 
     class Traced(Message):
-        """Enter on an event (`source` is the time that it was said), or on what is wrong."""
+        """Enter on an event, or on what is wrong."""
 
-        def __init__(self, source: float | Finding) -> None:
+        def __init__(self, source: Event | Finding) -> None:
             super().__init__()
             self.source = source
 
     def __init__(self) -> None:
         super().__init__(id="events")
         self._cursor = 0
-        self._sources: list[float | Finding] = []
-        """What each line is of: when the event was, or the alert itself."""
+        self._sources: list[Event | Finding] = []
+        """What each line is of."""
         self._texts: list[str] = []
 
     def caption(self, board: Board) -> Sequence[Span]:
@@ -50,7 +51,7 @@ class EventPane(FilterPane):
         found: list[Line] = []
         self._sources, self._texts = [], []
 
-        def add(text: str, source: float | Finding, shown: Line) -> None:
+        def add(text: str, source: Event | Finding, shown: Line) -> None:
             if self.shows(text):
                 if self.is_dimmed(text):
                     shown = Line(tuple((text, "dim") for text, _ in shown.spans))
@@ -67,7 +68,7 @@ class EventPane(FilterPane):
             what = (units.clean(event.text), LEVEL_INKS.get(event.level.lower(), "text"))
             who = (f" {event.source} ", "dim")
             text = f"{event.source} {event.level} {event.text}"
-            add(text, event.at, line((units.clock(event.at), "dim"), who, what))
+            add(text, event, line((units.clock(event.at), "dim"), who, what))
         if not found:
             word = "nothing matches the filter" if self.filter else "nothing has happened yet"
             return [line((word, "dim"))]

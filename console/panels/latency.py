@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import ClassVar
 
 from msgspec import Struct
@@ -32,6 +31,8 @@ LABEL = 22
 OFF = "off"
 """What stands where --no-step-times keeps us from knowing."""
 STEPS_OF_SPANS = 3
+ASK_SECONDS = 1.0
+"""Between two looks for newer spans."""
 INKS_OF_DEPTH = ("info", "part-launch", "part-copy", "part-busy")
 BACK_STEP = 10
 """Buckets of half a second that an arrow key goes back."""
@@ -283,13 +284,14 @@ class FlamePane(Pane):
         self.back_s = 0.0
         self.tail: SpanTail | None = None
         """Where spans are shown instead of steps."""
+        self._asked_at = 0.0
 
     def title(self, board: Board) -> Sequence[Span]:
         return (("spans of the last steps" if self.tail else self.TITLE, "title"),)
 
     def caption(self, board: Board) -> Sequence[Span]:
         if self.tail is not None:
-            word = self.tail.recording.name if self.tail.recording else "nothing recorded"
+            word = self.tail.recording or "nothing recorded"
             return ((word, "dim"),)
         spans: list[Span] = [("host ", "title")]
         for part in (*HOST_PARTS, *DEVICE_PARTS):
@@ -316,8 +318,12 @@ class FlamePane(Pane):
 
     def _spans(self, board: Board, tail: SpanTail, width: int, height: int) -> Sequence[Line]:
         """The last few steps' time, a row a depth: `▏_decode_batch─────────▏_init_batch─`."""
-        tail.read()
-        if tail.recording is None or not tail.end:
+        if abs(board.now - self._asked_at) >= ASK_SECONDS:  # a recording may begin anew
+            self._asked_at = board.now
+            self.painted_app.ask_spans(tail.stamp)
+        if board.spans is not None:
+            tail.take(board.spans)
+        if not tail.end:
             return [
                 line(("r", "key"), (" records spans of every process; they come here", "dim")),
                 line(("a second later, and stand in RUN/spans for `loraconsole spans`.", "dim")),
@@ -494,7 +500,7 @@ class LatencyPanel(Panel):
 
     def _show_spans(self, wanted: bool) -> None:
         flame = self.query_one(FlamePane)
-        flame.tail = SpanTail(Path(flame.painted_app.board.run)) if wanted else None
+        flame.tail = SpanTail() if wanted else None
         flame.paint()
 
     def on_parts_pane_record_asked(self) -> None:

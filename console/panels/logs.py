@@ -13,7 +13,7 @@ from textual.binding import Binding, BindingType
 from textual.widgets import Input
 
 from ...pipeline.messages import LogLine
-from .. import units
+from .. import sgr, units
 from ..board import Board
 from ..dialogs import LiveDialog
 from ..filter import Filter, FilterPane
@@ -23,6 +23,8 @@ from ..transcripts import data_directory
 from .filter_input import FilterInput
 
 RATE_SECONDS = 5.0
+HEAD = 3
+"""Spans of a line before what it says: when, how bad, who."""
 LEVELS = ("debug", "info", "warning", "error")
 ORDER = {"debug": 0, "info": 1, "warning": 2, "error": 3, "critical": 4}
 SHORT = {
@@ -43,8 +45,8 @@ def log_line(entry: LogLine, width: int, with_source: bool = True) -> Line:
         spans.append((f" {entry.source:<11}", "info"))
     text_ink = "text" if ORDER.get(level, 1) < ORDER["warning"] else _ink(level)
     # A process's own logger bears its name, which the column has said already.
-    text = units.clean(entry.text.removeprefix(f"{entry.source}: "))
-    return Line((*spans, (f" {text}", text_ink)))
+    text = entry.text.removeprefix(f"{entry.source}: ")
+    return Line((*spans, *sgr.spans(f" {text}", text_ink)))
 
 
 def _ink(level: str) -> str:
@@ -53,12 +55,16 @@ def _ink(level: str) -> str:
 
 def wrapped_line(entry: LogLine, width: int) -> list[Line]:
     """The same in as many lines as its text takes."""
-    whole = log_line(entry, width)
-    *head, (text, ink) = whole.spans
+    whole = log_line(entry, width).spans
+    head, text = whole[:HEAD], whole[HEAD:]
     indent = length(head) + 1
-    parts = units.wrap(text.removeprefix(" "), max(16, width - indent))
-    first = Line((*head, (f" {parts[0]}", ink)))
-    return [first, *(line((" " * indent, "text"), (part, ink)) for part in parts[1:])]
+    said = "".join(part for part, _ in text).removeprefix(" ")
+    first, *rest = sgr.broken(text, units.wrap(said, max(16, width - indent)))
+    blank = (" " * indent, "text")
+    return [
+        Line((*head, (" ", "text"), *first.spans)),
+        *(Line((blank, *each.spans)) for each in rest),
+    ]
 
 
 def plain_line(entry: LogLine) -> str:
@@ -70,7 +76,8 @@ def plain_line(entry: LogLine) -> str:
 
 def _text(entry: LogLine) -> str:
     """What filter and search are tried on."""
-    return f"{entry.source} {entry.level} {entry.text}"
+    text = units.clean(entry.text) if "\x1b" in entry.text else entry.text
+    return f"{entry.source} {entry.level} {text}"
 
 
 def _set_out(text: str) -> str:
@@ -118,7 +125,7 @@ class LogPane(FilterPane):
         self.wraps = False
         self._counted: tuple[tuple[str, int, int], int] = (("", 0, -1), 0)
         self._hit: int | None = None
-        """Number of the line that a search has found."""
+        """Number of the line that a search, or the way from an alert, has found."""
         self._floor = -1
         """Number of the last line that was cleared away."""
         self._kept: list[LogLine] = []
@@ -160,10 +167,11 @@ class LogPane(FilterPane):
                 found.append(line((f"⋯ {missing} lines were not heard ⋯", "warn")))
             drawn = wrapped_line(entry, width) if self.wraps else [log_line(entry, width)]
             if self.search and self.search.keeps(_text(entry)):
-                mark = "cursor" if entry.number == self._hit else ""
-                drawn = [self._marked(each)._replace(ground=mark) for each in drawn]
+                drawn = [self._marked(each) for each in drawn]
             elif self.marks and self.is_dimmed(_text(entry)):
                 drawn = [Line(tuple((text, "dim") for text, _ in each.spans)) for each in drawn]
+            if entry.number == self._hit:
+                drawn = [each._replace(ground="cursor") for each in drawn]
             found += drawn
             before = entry
         return found[-height:]
@@ -246,8 +254,21 @@ class LogPane(FilterPane):
             index += step
         return False
 
+    def show_line(self, entry: LogLine) -> None:
+        """Marks a line and stands still with it at half height. What hides it is put aside."""
+        self._gather(self.painted_app.board.logs)
+        if entry not in self._kept:
+            self.level, self.process, self._floor = LEVELS[0], "", -1
+            self.set_filter("")
+            self._gather(self.painted_app.board.logs)
+        index = bisect_right(self._kept, entry.number, key=lambda kept: kept.number)
+        below = 0 if self.wraps else self._page // 2  # wrapped lines below could push it out
+        self._hit = entry.number
+        self._bottom = self._kept[min(index + below, len(self._kept)) - 1].number
+        self.paint()
+
     def show_time(self, at: float) -> None:
-        """Scrolls to what was said at a time: where an alert comes from."""
+        """Scrolls to what was said at a time."""
         index = bisect_right(self._kept, at, key=lambda entry: entry.at)
         if index < len(self._kept):
             self._bottom = self._kept[max(0, index - 1)].number
@@ -304,7 +325,7 @@ class LogPane(FilterPane):
         self._go(self._page)
 
     def action_follow(self) -> None:
-        self._bottom = None
+        self._bottom = self._hit = None
         self.paint()
 
     def action_level(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import islice
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
@@ -20,6 +20,7 @@ from ..table import Column, TablePane
 from .logs import log_line
 
 ORDERS_NOT_FOR = (SUPERVISOR, "fetch")
+Wish = Literal["restart", "kill", "stop", "start", "signal"]
 
 
 def _state(row: ProcessRow, board: Board, width: int) -> Sequence[Span]:
@@ -62,8 +63,11 @@ class ProcessTable(TablePane[ProcessRow]):
         Binding(
             "r", "restart", "Restart", id="restart", tooltip="stop it politely, start it again"
         ),
+        Binding("x", "stop", "Stop", id="stop", tooltip="and keep it so; or start it again"),
+        Binding("R", "kill", "Kill", show=False, id="kill", tooltip="and start it again"),
+        Binding("K", "signal", "Signal", id="signal", tooltip="one of seven, and what it does"),
         Binding("d", "drain", "Drain", id="drain", tooltip="admit nothing new, or admit again"),
-        Binding("X", "stop", "Stop all", id="stop", tooltip="end the whole pipeline"),
+        Binding("X", "stop_all", "Stop all", id="down", tooltip="end the whole pipeline"),
     ]
     columns = (
         Column("process", 12, lambda r, b, w: ((r.name, "text"),), order=lambda r: r.name),
@@ -126,14 +130,15 @@ class ProcessTable(TablePane[ProcessRow]):
         Column(" why", 10, _why, grows=True, rank=1),
     )
 
-    class RestartAsked(Message):
-        """Somebody wants a process to be started anew."""
+    class Asked(Message):
+        """Somebody wants something done to a process of the ring."""
 
-        def __init__(self, name: str) -> None:
+        def __init__(self, what: Wish, name: str) -> None:
             super().__init__()
+            self.what = what
             self.name = name
 
-    class StopAsked(Message):
+    class StopAllAsked(Message):
         """Somebody wants the whole pipeline to end."""
 
     class DrainAsked(Message):
@@ -155,57 +160,35 @@ class ProcessTable(TablePane[ProcessRow]):
 
     def action_restart(self) -> None:
         row = self.selected
+        self._ask("start" if row is not None and row.held else "restart")
+
+    def action_kill(self) -> None:
+        self._ask("kill")
+
+    def action_stop(self) -> None:
+        """Stops it, or starts what an operator has stopped."""
+        row = self.selected
+        self._ask("start" if row is not None and row.held else "stop")
+
+    def action_signal(self) -> None:
+        row = self.selected
+        if row is not None and row.name not in ORDERS_NOT_FOR and not row.pid:
+            self.notify(f"{row.name} does not run.", severity="warning")
+        else:
+            self._ask("signal")
+
+    def _ask(self, what: Wish) -> None:
+        row = self.selected
         if row is not None and row.name not in ORDERS_NOT_FOR:
-            self.post_message(self.RestartAsked(row.name))
+            self.post_message(self.Asked(what, row.name))
         else:
             self.notify("Choose a process of the ring.", severity="warning")
 
     def action_drain(self) -> None:
         self.post_message(self.DrainAsked())
 
-    def action_stop(self) -> None:
-        self.post_message(self.StopAsked())
-
-
-def restart_costs(board: Board, name: str) -> str:
-    """What is lost when a process of the ring is restarted, in a sentence or two."""
-    router = board.router
-    running, waiting = (router.running, router.waiting) if router else (0, 0)
-    live = _number(running + waiting, "live request")
-    placed = sum(row.view.pages > 0 for row in board.adapters)
-    if name.startswith("worker-"):
-        ranks = (
-            f" All {len(board.workers)} ranks restart together." if len(board.workers) > 1 else ""
-        )
-        loss = f"{live} wait meanwhile and are computed again from their tokens; none is lost."
-        back = f" The weights and {_number(placed, 'adapter')} are loaded again."
-        return loss + ranks + back
-    if name == "detokenizer":
-        return f"{live} stand still for a moment; their text is told again. Nothing is lost."
-    if name == "router":
-        added = "Adapters that were loaded while it ran are to be loaded again."
-        return f"{live} END with an error that says so. {added}"
-    if name == "server":
-        streams = board.server.open_streams if board.server else 0
-        return f"{_number(streams, 'open stream')} BREAK: their clients see a closed connection."
-    return "It is stopped politely and started again."
-
-
-def stop_costs(board: Board) -> str:
-    """What is lost when the whole pipeline stops."""
-    router = board.router
-    if router is None or not router.running + router.waiting:
-        lost = "No request is live"
-    else:
-        lost = (
-            f"{_number(router.running, 'running request')} may finish for ten seconds, then "
-            f"whatever is left of them and of {router.waiting} waiting ENDS with an error"
-        )
-    return f"{lost}. Every process ends; the next start loads the model again. The console stays."
-
-
-def _number(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+    def action_stop_all(self) -> None:
+        self.post_message(self.StopAllAsked())
 
 
 class TailPane(Pane):

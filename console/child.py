@@ -1,0 +1,93 @@
+"""`Child`: one process of the ring as its supervisor has it: how to start it, how it is, how often
+it fell. Knows no socket, and does nothing by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections import deque
+
+from ..pipeline.config import Config
+from ..pipeline.messages import ProcessState, ProcessView
+
+FALLS_ALLOWED = 5
+HELD = "stopped by an operator"
+
+
+class Child:
+    """One process of the ring: how to start it, how it is, how often it fell."""
+
+    def __init__(self, name: str, command: list[str], one_shot: bool = False) -> None:
+        self.name = name
+        self.command = command
+        self.one_shot = one_shot
+        self.state = ProcessState.PENDING
+        self.reason = ""
+        self.since = time.time()
+        self.restarts = 0
+        self.exit_code: int | None = None
+        self.retry_at: float | None = None
+        self.process: asyncio.subprocess.Process | None = None
+        self.beat_at = 0.0
+        """Monotonic time of the last beat, or of the start."""
+        self.restart_wanted = False
+        self.held = False
+        """An operator has stopped it: it stays so until somebody starts it."""
+        self.falls: deque[float] = deque(maxlen=FALLS_ALLOWED)
+
+    @property
+    def is_rank(self) -> bool:
+        """Tensor-parallel ranks live and die together: one alone waits in a collective for ever."""
+        return self.name.startswith("worker-")
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid if self.process else 0
+
+    def become(self, state: ProcessState, reason: str = "") -> bool:
+        """The one place where a child's state changes. True where it did."""
+        if (state, reason) == (self.state, self.reason):
+            return False
+        if state is not self.state:
+            self.since = time.time()
+        self.state, self.reason = state, reason
+        return True
+
+    def view(self) -> ProcessView:
+        return ProcessView(
+            name=self.name,
+            state=self.state,
+            pid=self.pid,
+            restarts=self.restarts,
+            since=self.since,
+            reason=self.reason,
+            exit_code=self.exit_code,
+            retry_at=self.retry_at,
+            held=self.held,
+        )
+
+
+def command(module: str, config: Config, *more: str) -> list[str]:
+    # -P: the current directory must not shadow anybody's modules.
+    return [sys.executable, "-P", "-m", f"loraconsole.{module}", "--run", config.run, *more]
+
+
+def command_of(name: str, config: Config) -> list[str]:
+    if name.startswith("worker-"):
+        return command("pipeline.worker", config, "--rank", name.removeprefix("worker-"))
+    return command(f"pipeline.{name}", config)
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false"}
+
+
+def how(code: int) -> str:
+    """An exit status in words."""
+    if code < 0:
+        return f"killed by {signal.Signals(-code).name}"
+    return f"exit status {code}"

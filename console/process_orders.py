@@ -1,0 +1,68 @@
+"""What the console does to one process: it says what that costs, asks, and gives the order."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..pipeline.messages import (
+    ProcessOrder,
+    RestartProcess,
+    SignalProcess,
+    StartProcess,
+    StopProcess,
+)
+from ..pipeline.sockets import InboxFull
+from .costs import restart_costs, stop_costs
+from .dialogs import Choice, ChoiceDialog
+from .signals import SIGNALS
+
+if TYPE_CHECKING:
+    from .app import ConsoleApp
+
+
+def ask_restart(app: ConsoleApp, name: str, hard: bool = False) -> None:
+    verb = "Kill and restart" if hard else "Restart"
+    costs = restart_costs(app.ledger.board(app.clock()), name, hard)
+    _ask(app, verb, costs, RestartProcess(name, hard))
+
+
+def ask_stop(app: ConsoleApp, name: str) -> None:
+    _ask(app, "Stop", stop_costs(app.ledger.board(app.clock()), name), StopProcess(name))
+
+
+def start(app: ConsoleApp, name: str) -> None:
+    """Nothing is lost by it: it asks nobody."""
+    give(app, StartProcess(name))
+
+
+def ask_signal(app: ConsoleApp, name: str) -> None:
+    """Which one? The list says what each does."""
+    row = app.board.process(name)
+    body = f"{name}, pid {row.pid if row else 0}. The supervisor sends it."
+    choices = [
+        Choice(signal[0].lower(), signal, f"{signal:<5} {what}") for signal, what in SIGNALS.items()
+    ]
+
+    def send(signal: str | None) -> None:
+        if signal:
+            give(app, SignalProcess(name, signal))
+
+    app.push_screen(ChoiceDialog(f"Signal {name}", body, choices), send)
+
+
+def give(app: ConsoleApp, order: ProcessOrder) -> None:
+    """One that does not get through says so."""
+    try:
+        app.telemetry.order_process(order)
+    except InboxFull as error:
+        app.notify(str(error), title="The order was not taken", severity="error")
+
+
+def _ask(app: ConsoleApp, verb: str, costs: str, order: ProcessOrder) -> None:
+    name = order.name
+    app.confirm(
+        f"{verb} {name}?",
+        costs,
+        f"{verb} {name}",
+        lambda: app.telemetry.order_process(order),
+    )

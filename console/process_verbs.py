@@ -1,0 +1,118 @@
+"""`stop`, `start`, `restart`, `signal`: one process of the ring, ordered about.
+
+The supervisor answers no order: what came of one stands in its table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from collections.abc import Callable, Sequence
+
+from ..pipeline.config import Config, OperatorError
+from ..pipeline.messages import (
+    ProcessOrder,
+    ProcessState,
+    ProcessView,
+    RestartProcess,
+    SignalProcess,
+    StartProcess,
+    StopProcess,
+)
+from .remote import Remote
+from .verbs import say
+
+STOP_SECONDS = 15.0
+"""The supervisor kills what has not ended after five."""
+
+Rows = Sequence[ProcessView]
+
+
+def process_order(given: argparse.Namespace, known: Sequence[str]) -> ProcessOrder:
+    """What the command line says. Raises `OperatorError` where it names no process of `known`."""
+    name = given.process
+    if name not in known:
+        raise OperatorError(f"no process {name!r}", f"there are {', '.join(known)}")
+    if name == "fetch" and given.command != "restart":
+        raise OperatorError("fetch ends by itself", "stop, start and signal are for the others")
+    match given.command:
+        case "stop":
+            return StopProcess(name)
+        case "start":
+            return StartProcess(name)
+        case "signal":
+            return SignalProcess(name, given.signal)
+    return RestartProcess(name, given.hard)
+
+
+def order_process(config: Config, given: argparse.Namespace) -> int:
+    """Gives the order; returns when it is carried out."""
+    state, told = asyncio.run(_carry_out(config, given))
+    say({"process": given.process, "state": state}, told, given.json)
+    return 0
+
+
+async def _carry_out(config: Config, given: argparse.Namespace) -> tuple[str, str]:
+    """A word for scripts and a sentence."""
+    async with Remote(config) as remote:
+        rows: Rows = (await remote.snapshot()).processes.processes
+        order = process_order(given, [row.name for row in rows])
+        name = order.name
+        pid = _row(rows, name).pid
+        match order:
+            case SignalProcess(signal=signal):
+                if not pid:
+                    raise OperatorError(f"{name} does not run", "see: loraconsole status")
+                remote.tell(order)
+                return "sent", f"SIG{signal} is sent to {name}, pid {pid}"
+            case StopProcess():
+                remote.tell(order)
+                try:
+                    async with asyncio.timeout(STOP_SECONDS):
+                        await _until(remote, lambda rows: _is_stopped(rows, name))
+                except TimeoutError:
+                    hint = "see: loraconsole status"
+                    raise OperatorError(f"{name} does not stop", hint) from None
+                return "stopped", f"{name} is stopped until: loraconsole start {name}"
+            case StartProcess() if pid:
+                before = 0
+            case _:
+                before = pid
+                remote.tell(order)
+        rows = await _until(remote, lambda rows: _is_up(rows, name, before))
+        if _row(rows, name).state is ProcessState.READY:
+            return "ready", f"{name} is ready again"
+        missing = ", ".join(row.name for row in rows if _is_missing(row))
+        return "starting", f"{name} runs again, without {missing}"
+
+
+async def _until(remote: Remote, holds: Callable[[Rows], bool]) -> Rows:
+    while True:
+        await asyncio.sleep(0.1)
+        rows = (await remote.snapshot()).processes.processes
+        if holds(rows):
+            return rows
+
+
+def _is_stopped(rows: Rows, name: str) -> bool:
+    row = _row(rows, name)
+    return row.held and row.state is ProcessState.STOPPED
+
+
+def _is_up(rows: Rows, name: str, before: int) -> bool:
+    """READY; while another is missing that it may wait for, running is all that can be had.
+    Raises `OperatorError` where it is given up."""
+    row = _row(rows, name)
+    if row.state is ProcessState.FAILED:
+        raise OperatorError(f"{name} failed: {row.reason}", f"see: loraconsole logs {name}")
+    if row.pid in (0, before):
+        return row.name == "fetch" and row.state is ProcessState.DONE
+    return row.state is ProcessState.READY or any(_is_missing(other) for other in rows)
+
+
+def _is_missing(row: ProcessView) -> bool:
+    return row.held or row.state is ProcessState.FAILED
+
+
+def _row(rows: Rows, name: str) -> ProcessView:
+    return next(row for row in rows if row.name == name)

@@ -1,0 +1,19 @@
+"""Signals that an operator may send to a process of the ring, and what each does here."""
+
+from __future__ import annotations
+
+SIGNALS: dict[str, str] = {
+    "TERM": "asks it to end; it is started again in a second",
+    "INT": "the same, as ctrl+c in a terminal does",
+    "KILL": "ends it at once; it is started again",
+    "STOP": "holds it still; silent for 30 s, it is killed",
+    "CONT": "lets it go on after STOP",
+    "HUP": "ends it at once, as nothing here listens to it",
+    "USR1": "its log gets what each of its threads does now",
+}
+"""By its name without SIG."""
+
+
+def signal_name(text: str) -> str:
+    """As `SIGNALS` has it, of what a person types."""
+    return text.upper().removeprefix("SIG")

@@ -1,0 +1,68 @@
+"""`Trail`: what an alert or an event knows of the line of the log that it stems from, and the way
+to that line. Knows lines, no widget.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from ..pipeline.messages import LogLine
+
+SAME_SECONDS = 2.0
+"""Between a state or an event and its line, which is written by the same process just then."""
+LAST_WORDS_SECONDS = 10.0
+"""What a process said longer before its end had nothing to do with it."""
+SUPERVISOR = "supervisor"
+ENDS = ("{} died ", "{} cannot run", "{} is given up")
+ORDERS = ("restarting {} as asked", "starting {} as asked")
+
+
+class Trail(NamedTuple):
+    """Whose line, when, and what it says; without words: why process `source`, which was seen to
+    be down or up again at that time, had ended."""
+
+    source: str
+    at: float
+    words: str = ""
+
+
+def line_of(trail: Trail, logs: Sequence[LogLine]) -> LogLine | None:
+    """None where there is no such line, or it is forgotten. Lines come in the order of their
+    numbers; their times may be a little out of it."""
+    return _said(trail, logs) if trail.words else _end_of(trail, logs)
+
+
+def _said(trail: Trail, logs: Sequence[LogLine]) -> LogLine | None:
+    def away(entry: LogLine) -> float:
+        return abs(entry.at - trail.at)
+
+    near = (entry for entry in logs if entry.source == trail.source and trail.words in entry.text)
+    nearest = min(near, key=away, default=None)
+    return nearest if nearest is not None and away(nearest) < SAME_SECONDS else None
+
+
+def _end_of(trail: Trail, logs: Sequence[LogLine]) -> LogLine | None:
+    """The last line of its traceback; of one that said nothing, what the supervisor said of it."""
+    name, until = trail.source, trail.at + SAME_SECONDS
+    ends = tuple(f"{SUPERVISOR}: {text.format(name)}" for text in ENDS)
+    orders = tuple(f"{SUPERVISOR}: {text.format(name)}" for text in ORDERS)
+    end: LogLine | None = None
+    has_started = False
+    for entry in reversed(logs):
+        if entry.at > until:
+            continue
+        if entry.source == name and end is not None and entry.text.strip():
+            is_error = entry.level in ("ERROR", "CRITICAL")
+            return entry if is_error and end.at - entry.at < LAST_WORDS_SECONDS else end
+        if entry.source != SUPERVISOR:
+            continue
+        if entry.text.startswith(orders):
+            return end or entry
+        if end is None and entry.text.startswith(ends):
+            end = entry
+        elif entry.text.startswith(f"{SUPERVISOR}: started {name},"):
+            if end or has_started:  # it began its last life: nobody said why that had to end
+                return end
+            has_started = True
+    return end
