@@ -142,6 +142,7 @@ class ConsoleApp(PaintedApp):
         fps: float | None = None,
         theme: str | None = None,
         ascii: bool = False,
+        low_bandwidth: bool | None = None,
         tints: Tints | None = None,
         clock: Callable[[], float] = time.time,
         label: str = "",
@@ -157,7 +158,7 @@ class ConsoleApp(PaintedApp):
         self.config = config
         self.api_key = config.api_key
         self.clock = clock
-        self._choose = partial(choose, theme, fps, ascii)
+        self._choose = partial(choose, theme, fps, ascii, low_bandwidth=low_bandwidth)
         self.chosen = self._choose()
         settings = self.chosen.settings
         self.ledger = Ledger(config.run, tints)
@@ -263,6 +264,8 @@ class ConsoleApp(PaintedApp):
             with contextlib.suppress(OSError):  # the run directory is another machine's
                 self.ledger.disk_free_bytes = shutil.disk_usage(self.config.run).free
         self.watch_alerts(self.ledger.board(self.clock()))
+        is_counted = self.chosen.settings.low_bandwidth
+        self.header.bytes_s = self.meter.cost.bytes_s if is_counted else None
 
     def watch_alerts(self, board: Board) -> None:
         """Enters what is wrong in the book, and tells what is new."""

@@ -100,13 +100,11 @@ def test_every_letter_on_every_screen_can_be_read(theme: str) -> None:
 
     def faint(app: StagedApp) -> list[tuple[str, float]]:
         found = []
-        for y, strip in enumerate(app.screen._compositor.render_strips()):
-            x = 0
+        for strip in app.screen._compositor.render_strips():
             for text, style, _ in strip:
                 is_text = any(map(str.isalnum, text))
                 if is_text and style and contrast(style) < 4.5:
                     found.append((text, round(contrast(style), 2)))
-                x += cell_len(text)
         return found
 
     async def look() -> None:
