@@ -60,12 +60,15 @@ from .panels.events import EventPane
 from .panels.footer import Footer
 from .panels.header import Header
 from .panels.overview import Overview
+from .plain import PLAIN
 from .settings import Settings, choose, missing_theme, settings_path
 from .telemetry import Telemetry
 from .theme import ThemeShelf
 from .tints import Tints
 
 if TYPE_CHECKING:
+    from textual.filter import LineFilter
+
     from .panels.alerts import AlertsPanel
     from .panels.batch import BatchTable
     from .panels.processes import ProcessTable
@@ -328,6 +331,11 @@ class ConsoleApp(PaintedApp):
     def themes(self) -> list[str]:
         """Names of the themes that could be read."""
         return list(self._shelf.themes)
+
+    def get_line_filters(self) -> Sequence[LineFilter]:
+        """What Textual's widgets pass on their way to the screen; panes turn their own text."""
+        filters = super().get_line_filters()
+        return [*filters, PLAIN] if self.is_ascii else filters
 
     def get_key_display(self, binding: Binding) -> str:
         """As Textual has it, but in ASCII `enter` for what else is an arrow."""

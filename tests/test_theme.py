@@ -271,26 +271,52 @@ def test_in_ascii_a_drawing_keeps_its_cells_and_letters_stay() -> None:
     drawn = "╭─ ● é 日本 ⣿⠁⡀⠛ 🚀 … ▇▇░ ─╮"
     assert plain(drawn) == "+- * é 日本 #'.\" ?? ~ ##. -+"
     assert cell_len(plain(drawn)) == cell_len(drawn)
+    of_textual = "🔎 • ▪ ⭑ ‣ \N{HYPHEN BULLET} ▊▔▎▌"
+    assert plain(of_textual) == ">  * - * > - #-||"
+    assert cell_len(plain(of_textual)) == cell_len(of_textual)
 
 
-def test_with_ascii_nothing_else_is_on_the_screen(tmp_path: Path) -> None:
-    async def screens() -> list[str]:
+def test_with_ascii_nothing_else_is_on_the_screen(config_home: Path) -> None:
+    """Every screen and every dialog, Textual's own boxes, bars and marks among what they show."""
+    (config_home.parent / "console.toml").write_text("ascii = true\n")
+    more = {
+        "Overview": ("question_mark", "D", "ctrl+p", "ctrl+o", "q", "C"),
+        "Batch": ("enter", "x", "slash d", "colon u n"),
+        "Adapters": ("l", "l tab tab space", "w", "u", "v", "enter"),
+        "Prompt": ("h i enter", "ctrl+r"),
+        "Bench": ("n", "o"),
+        "Logs": ("enter", "s r"),
+        "Processes": ("r", "s"),
+    }
+
+    async def tour(size: tuple[int, int]) -> dict[str, str]:
         app = StagedApp("busy", 10.0)
-        app.is_ascii = True
-        found = []
-        async with app.run_test(size=(120, 40)) as pilot:
-            app.clear_notifications()
-            for key in "1234789":
-                await pilot.press("escape", key)
+        found = {}
+        async with app.run_test(size=size, notifications=True) as pilot:
+
+            async def see(name: str) -> None:
                 app.show()
                 await pilot.pause()
-                found.append(screen_text(app))
+                found[name] = screen_text(app)
+
+            app.notify("worker-0 is back", title="supervisor")
+            for name in app.screen_names:
+                await app.run_action(f"show('{name}')")
+                await see(name)
+                for keys in more.get(name, ()):
+                    await pilot.press(*keys.split())
+                    await see(f"{name} {keys}")
+                    while app.screen.is_modal:
+                        await pilot.press("escape")
+                    await pilot.press("escape")
         return found
 
-    found = asyncio.run(screens())
-    for screen in found:
-        assert screen.isascii(), {c for c in screen if not c.isascii()}
-    assert "enter Open" in found[1]
+    for size in ((80, 24), (120, 40)):
+        found = asyncio.run(tour(size))
+        for name, screen in found.items():
+            assert screen.isascii(), (name, {c for c in screen if not c.isascii()})
+    assert "enter Open" in found["Batch"] and "[X]" in found["Adapters l tab tab space"]
+    assert len(set(found.values())) > 24  # each of them is another
 
 
 def test_a_broken_file_names_itself_in_a_toast(config_home: Path, tmp_path: Path) -> None:
