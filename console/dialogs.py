@@ -37,7 +37,9 @@ class ChoiceDialog(ModalScreen[str]):
     def __init__(self, title: str, body: str, choices: Sequence[Choice]) -> None:
         super().__init__()
         self._title, self._body, self._choices = title, body, choices
-        for choice in choices:  # bound, not heard: a key typed before we are up is looked up here
+        # Bindings are looked up here as soon as this is on the stack; `on_key` would hear only
+        # what is typed once it is up, and the `l` of `ql` comes before that.
+        for choice in choices:
             self._bindings.bind(choice.key, f"answer({choice.answer!r})", choice.text, show=False)
 
     def compose(self) -> ComposeResult:

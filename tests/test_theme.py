@@ -264,6 +264,26 @@ def test_states_and_adapters_differ_for_every_kind_of_colour_vision(theme: str, 
         assert min(math.dist(a, b) for a, b in itertools.combinations(seen, 2)) > least
 
 
+@pytest.mark.parametrize("theme", ["dark", "terminal"])
+@pytest.mark.parametrize("keys", [("q",), ("question_mark",), ("ctrl+p",), ("ctrl+o",)])
+def test_what_is_behind_a_dialog_stays_to_be_seen(theme: str, keys: tuple[str, ...]) -> None:
+    """As it was, so that it need not be sent."""
+
+    async def look() -> None:
+        app = StagedApp("busy", 10.0, theme)
+        async with app.run_test(size=(100, 30)) as pilot:
+            await pilot.press("2")
+            await pilot.pause()
+            (before, *_) = app.screen._compositor.render_strips()
+            await pilot.press(*keys)
+            await pilot.pause()
+            assert app.screen.is_modal
+            (behind, *_) = app.screen._compositor.render_strips()
+            assert behind == before and "tok/s" in behind.text
+
+    asyncio.run(look())
+
+
 # --- in plain ASCII -----------------------------------------------------------------------------
 
 
