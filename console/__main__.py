@@ -77,6 +77,11 @@ def add_screen_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--ascii", action="store_true", help="borders, bars and plots in plain ASCII"
     )
+    parser.add_argument(
+        "--low-bandwidth",
+        action=argparse.BooleanOptionalAction,
+        help="spare the line, as over ssh: 5 frames/s at most, plots that sweep, the rate shown",
+    )
     parser.add_argument("--no-mouse", action="store_true", help="leave the mouse to the terminal")
     parser.add_argument(
         "--show-cost", action="store_true", help="what the screen costs, in a line; `C` as well"

@@ -60,6 +60,7 @@ from .panels.events import EventPane
 from .panels.footer import Footer
 from .panels.header import Header
 from .panels.overview import Overview
+from .plain import PLAIN
 from .settings import Settings, choose, missing_theme, settings_path
 from .telemetry import Telemetry
 from .theme import ThemeShelf
@@ -67,6 +68,8 @@ from .tints import Tints
 from .trail import Trail, line_of
 
 if TYPE_CHECKING:
+    from textual.filter import LineFilter
+
     from .panels.alerts import AlertsPanel
     from .panels.batch import BatchTable
     from .panels.processes import ProcessTable
@@ -143,6 +146,7 @@ class ConsoleApp(PaintedApp):
         fps: float | None = None,
         theme: str | None = None,
         ascii: bool = False,
+        low_bandwidth: bool | None = None,
         tints: Tints | None = None,
         clock: Callable[[], float] = time.time,
         label: str = "",
@@ -158,7 +162,7 @@ class ConsoleApp(PaintedApp):
         self.config = config
         self.api_key = config.api_key
         self.clock = clock
-        self._choose = partial(choose, theme, fps, ascii)
+        self._choose = partial(choose, theme, fps, ascii, low_bandwidth=low_bandwidth)
         self.chosen = self._choose()
         settings = self.chosen.settings
         self.ledger = Ledger(config.run, tints)
@@ -264,6 +268,8 @@ class ConsoleApp(PaintedApp):
             with contextlib.suppress(OSError):  # the run directory is another machine's
                 self.ledger.disk_free_bytes = shutil.disk_usage(self.config.run).free
         self.watch_alerts(self.ledger.board(self.clock()))
+        is_counted = self.chosen.settings.low_bandwidth
+        self.header.bytes_s = self.meter.cost.bytes_s if is_counted else None
 
     def watch_alerts(self, board: Board) -> None:
         """Enters what is wrong in the book, and tells what is new."""
@@ -326,6 +332,11 @@ class ConsoleApp(PaintedApp):
     def themes(self) -> list[str]:
         """Names of the themes that could be read."""
         return list(self._shelf.themes)
+
+    def get_line_filters(self) -> Sequence[LineFilter]:
+        """What Textual's widgets pass on their way to the screen; panes turn their own text."""
+        filters = super().get_line_filters()
+        return [*filters, PLAIN] if self.is_ascii else filters
 
     def get_key_display(self, binding: Binding) -> str:
         """As Textual has it, but in ASCII `enter` for what else is an arrow."""

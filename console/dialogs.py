@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import ClassVar, NamedTuple, TypeAlias, TypeVar
 
-from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
@@ -38,6 +37,10 @@ class ChoiceDialog(ModalScreen[str]):
     def __init__(self, title: str, body: str, choices: Sequence[Choice]) -> None:
         super().__init__()
         self._title, self._body, self._choices = title, body, choices
+        # Bindings are looked up here as soon as this is on the stack; `on_key` would hear only
+        # what is typed once it is up, and the `l` of `ql` comes before that.
+        for choice in choices:
+            self._bindings.bind(choice.key, f"answer({choice.answer!r})", choice.text, show=False)
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog") as box:
@@ -51,12 +54,6 @@ class ChoiceDialog(ModalScreen[str]):
 
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
         self.dismiss(self._choices[event.option_index].answer)
-
-    def on_key(self, event: events.Key) -> None:
-        for choice in self._choices:
-            if event.key == choice.key:
-                event.stop()
-                self.dismiss(choice.answer)
 
     def action_answer(self, answer: str) -> None:
         self.dismiss(answer)

@@ -68,11 +68,12 @@ class Track(Struct, frozen=True):
     means: tuple[float, ...] = ()
     peaks: tuple[float, ...] = ()
 
-    def window(self, now: float, count: int, back: int = 0) -> Window:
+    def window(self, now: float, count: int, back: int = 0, sweeps: bool = False) -> Window:
         """The `count` buckets that end `back` buckets before the one of `now`.
 
         `count` is even, and so is the index of the first bucket: a braille cell holds two, so a
-        cell once drawn never changes while it moves to the left.
+        cell once drawn never changes while it moves to the left. If it `sweeps`, no cell moves: a
+        bucket keeps its place, and an empty cell behind the newest runs over the oldest.
         """
         end = int(now / self.bucket_s) - back
         end += 1 - end % 2
@@ -81,7 +82,17 @@ class Track(Struct, frozen=True):
         taken = slice(max(0, low - first), max(0, end - first + 1))
         means, peaks = before + self.means[taken], before + self.peaks[taken]
         after = (NOTHING,) * (count - len(means))
-        return Window(means + after, peaks + after)
+        means, peaks = means + after, peaks + after
+        if sweeps and means:
+            means, peaks = _swept(means, low), _swept(peaks, low)
+        return Window(means, peaks)
+
+
+def _swept(values: tuple[float, ...], first: int) -> tuple[float, ...]:
+    """Each at its index modulo their number; the oldest two, of one cell, give way to a gap."""
+    seam = -first % len(values)
+    gapped = (NOTHING, NOTHING, *values[2:])
+    return gapped[seam:] + gapped[:seam]
 
 
 EMPTY_TRACK = Track(0.5)

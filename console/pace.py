@@ -9,7 +9,8 @@ from __future__ import annotations
 
 FPS = 5.0
 """Frames a second where nobody says otherwise: ten cost twice as much and tell no more."""
-SSH_FPS = 5.0
+THIN_FPS = 5.0
+"""The most on a line that is to be spared."""
 QUESTION = "\x1b[?2026$p"
 LOST_SECONDS = 5.0
 """An answer that has not come by then never will: paint on."""

@@ -20,6 +20,7 @@ from textual.widget import Widget
 
 from . import units
 from .board import Board
+from .history import Track, Window
 from .inks import Inks
 from .plain import plain
 
@@ -147,6 +148,11 @@ class Pane(Widget):
     def thumb(self, height: int) -> range | None:
         """Lines of the right edge to draw as a scroll bar's thumb."""
         return None
+
+    def window(self, track: Track, board: Board, cells: int, back: int = 0) -> Window:
+        """What a plot of so many cells shows of a track, as the line is thin or not."""
+        sweeps = self.painted_app.chosen.settings.low_bandwidth
+        return track.window(board.now, 2 * cells, back, sweeps)
 
     # -- painting
 

@@ -7,13 +7,16 @@ stay what they are, since they are what somebody wrote.
 from __future__ import annotations
 
 from rich.cells import cell_len
+from rich.segment import Segment
+from textual.color import Color
+from textual.filter import LineFilter
 
 _PAIRS = {
     **dict.fromkeys("╭╮╰╯┌┐└┘├┤┬┴┼╪", "+"),
     **dict.fromkeys("─╌┄", "-"),
     **dict.fromkeys("━╸", "="),
-    **dict.fromkeys("│┃┆▏▎▍", "|"),
-    **dict.fromkeys("█▇▉▊▋▌▆▅", "#"),
+    **dict.fromkeys("│┃┆▏▎▍▌", "|"),
+    **dict.fromkeys("█▇▉▊▋▆▅", "#"),
     **{"▓": "%", "▒": "=", "░": ".", "▚": "@", "▄": "_", "▃": "_", "▂": "_", "▁": "_", "≡": "="},
     **{"●": "*", "○": "o", "◌": "~", "◐": "c", "◆": "*", "◇": "o", "✓": "v", "✗": "x"},
     **{"▸": ">", "▶": ">", "◀": "<", "▲": "!", "△": "!", "▴": "^", "▾": "v", "▼": "v"},
@@ -28,6 +31,9 @@ _PAIRS = {
         "↑": "^",
         "↓": "v",
     },
+    # Textual's: the palette's sign, bullets, the edges of tall borders.
+    **{"🔎": "> ", "•": "*", "▪": "-", "⭑": "*", "‣": ">", "\N{HYPHEN BULLET}": "-"},
+    **{"▔": "-", "▐": "#", "√": "V"},
     **{"↵": "<", "⇥": ">", "␣": "_", "\N{NO-BREAK SPACE}": " "},
 }
 _BRAILLE = 0x2800
@@ -69,3 +75,13 @@ _TABLE = _Table({ord(character): plain for character, plain in _PAIRS.items()})
 def plain(text: str) -> str:
     """`text` in as many cells, its drawing in ASCII."""
     return text if text.isascii() else text.translate(_TABLE)
+
+
+class PlainFilter(LineFilter):
+    """The same for Textual's own widgets: their borders, bars, bullets and marks."""
+
+    def apply(self, segments: list[Segment], background: Color) -> list[Segment]:
+        return [segment._replace(text=plain(segment.text)) for segment in segments]
+
+
+PLAIN = PlainFilter()

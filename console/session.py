@@ -33,7 +33,7 @@ def check_screen_flags(given: argparse.Namespace) -> None:
     """Before anything is started for them. Raises `UsageError`."""
     from .settings import choose
 
-    choose(given.theme, given.fps, given.ascii, given.no_mouse)
+    choose(given.theme, given.fps, given.ascii, given.no_mouse, given.low_bandwidth)
 
 
 def show(
@@ -57,6 +57,7 @@ def show(
         fps=given.fps,
         theme=given.theme,
         ascii=given.ascii,
+        low_bandwidth=given.low_bandwidth,
         tints=Tints.remembered(),
         clock=clock,
         label=label,

@@ -19,7 +19,7 @@ from ..pipeline.config import UsageError
 from .alerts import Limits
 from .document import Document, DocumentError, Problem
 from .home import config_directory
-from .pace import SSH_FPS
+from .pace import THIN_FPS
 
 
 class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -29,6 +29,9 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     fps: Annotated[
         float, Meta(ge=0.5, le=30, description="frames a second while something moves")
     ] = 5.0
+    low_bandwidth: Annotated[
+        bool, Meta(description="5 frames/s at most, plots that sweep, the rate shown")
+    ] = False
     ascii: Annotated[bool, Meta(description="borders, bars and plots in plain ASCII")] = False
     mouse: Annotated[
         bool, Meta(description="clicks and the wheel; off leaves both to the terminal")
@@ -107,6 +110,7 @@ def choose(
     fps: float | None = None,
     ascii: bool = False,
     no_mouse: bool = False,
+    low_bandwidth: bool | None = None,
     path: Path | None = None,
 ) -> Chosen:
     """The file, then the environment, then the flags of the command line. Raises `UsageError` for
@@ -122,8 +126,12 @@ def choose(
         chosen = chosen.with_flag("theme", "terminal", f"TERM={os.environ.get('TERM', '')}")
     if os.environ.get("NO_COLOR") is not None:
         chosen = chosen.with_flag("theme", "monochrome", "NO_COLOR")
-    if os.environ.get("SSH_CONNECTION") and chosen.settings.fps > SSH_FPS:
-        chosen = chosen.with_flag("fps", SSH_FPS, "SSH_CONNECTION")
+    if "low_bandwidth" not in chosen.origins and os.environ.get("SSH_CONNECTION"):
+        chosen = chosen.with_flag("low_bandwidth", True, "SSH_CONNECTION")
+    flag = "--low-bandwidth" if low_bandwidth else "--no-low-bandwidth"
+    chosen = chosen.with_flag("low_bandwidth", low_bandwidth, flag)
+    if chosen.settings.low_bandwidth and chosen.settings.fps > THIN_FPS:
+        chosen = chosen.with_flag("fps", THIN_FPS, "low_bandwidth")
     chosen = chosen.with_flag("theme", theme, "--theme").with_flag("fps", fps, "--fps")
     chosen = chosen.with_flag("ascii", True if ascii else None, "--ascii")
     return chosen.with_flag("mouse", False if no_mouse else None, "--no-mouse")

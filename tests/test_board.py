@@ -121,6 +121,20 @@ def test_empty_histograms_have_no_percentiles() -> None:
     assert bucket_percentile((1.0, 2.0), (0, 0, 4), 0.5) == 2.0  # the open bucket: at least so much
 
 
+def test_a_track_that_sweeps_keeps_each_bucket_in_its_place() -> None:
+    series = Series(1.0)
+    for at in range(40):
+        series.add(at, float(at))
+    assert series.track.window(39, 8).means == (32, 33, 34, 35, 36, 37, 38, 39)
+    for now in range(20, 40, 2):
+        means = series.track.window(now + 1, 8, sweeps=True).means
+        kept = [value for value in means if value == value]
+        assert sorted(kept) == list(range(now - 4, now + 2))
+        assert all(means[int(value) % 8] == value for value in kept)
+        gap = (now + 2) % 8
+        assert all(value != value for value in means[gap : gap + 2])
+
+
 def test_buckets_count_what_fell_in_during_the_window() -> None:
     buckets = Buckets((1.0, 2.0), window_s=10.0)
     for second in range(0, 40, 5):

@@ -5,11 +5,12 @@ import gc
 from pathlib import Path
 
 import pytest
-from stage import screen_text, staged
+from stage import StagedApp, screen_text, staged
 from textual._styles_cache import StylesCache
 
+from loraconsole.console.__main__ import parse
 from loraconsole.console.meter import Meter
-from loraconsole.console.pace import FPS, SSH_FPS, Pace
+from loraconsole.console.pace import FPS, THIN_FPS, Pace
 from loraconsole.console.settings import choose
 from loraconsole.pipeline.messages import Event
 
@@ -50,8 +51,69 @@ def test_a_link_gets_the_frames_that_suit_it(
     assert choose(path=tmp_path / "none.toml").settings.fps == FPS
     assert choose(path=file).settings.fps == 12.0
     monkeypatch.setenv("SSH_CONNECTION", "10.0.0.2 1 10.0.0.3 22")
-    assert choose(path=file).settings.fps == SSH_FPS <= 5.0
+    chosen = choose(path=file)
+    assert chosen.settings.fps == THIN_FPS <= 5.0 and chosen.settings.low_bandwidth
+    assert chosen.origins["low_bandwidth"] == "SSH_CONNECTION"
     assert choose(fps=20.0, path=file).settings.fps == 20.0
+    chosen = choose(low_bandwidth=False, path=file)
+    assert chosen.settings.fps == 12.0 and not chosen.settings.low_bandwidth
+    assert chosen.origins["low_bandwidth"] == "--no-low-bandwidth"
+    file.write_text("fps = 12\nlow_bandwidth = false\n")  # who has chosen has chosen
+    assert choose(path=file).settings.fps == 12.0
+    monkeypatch.delenv("SSH_CONNECTION")
+    chosen = choose(low_bandwidth=True, path=file)
+    assert (chosen.settings.fps, chosen.origins["fps"]) == (THIN_FPS, "low_bandwidth")
+
+
+@pytest.mark.parametrize("command", [["attach"], ["play", "file"], []], ids=["attach", "play", ""])
+def test_the_command_line_says_yes_no_or_nothing_of_a_thin_line(command: list[str]) -> None:
+    assert parse(command).low_bandwidth is None
+    assert parse([*command, "--low-bandwidth"]).low_bandwidth is True
+    assert parse([*command, "--no-low-bandwidth"]).low_bandwidth is False
+
+
+def test_on_a_thin_line_the_rate_stands_in_the_status_line_and_plots_stand_still(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every second fills one cell a row, and clears the next: all others are as they were."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    file = tmp_path / "loraconsole" / "console.toml"
+    file.parent.mkdir()
+    file.write_text("low_bandwidth = true\n")
+
+    def plot(app: StagedApp) -> list[str]:
+        region = app.query_one("#load").region
+        rows = screen_text(app).splitlines()[region.y + 1 : region.bottom - 1]
+        return [row[region.x + 8 : region.right - 2] for row in rows]
+
+    async def main() -> None:
+        async with staged("busy") as (app, pilot):
+            app._look_around()
+            app.show()
+            await pilot.pause()
+            assert " 0.0 kB/s  ● live" in screen_text(app).splitlines()[0]
+            app.meter.wrote(9_000)
+            widths = []
+            for _ in range(12):
+                before = plot(app)
+                app.advance(1.0)
+                app.show()
+                await pilot.pause()
+                changed = {
+                    x
+                    for old, new in zip(before, plot(app), strict=True)
+                    for x, (was, cell) in enumerate(zip(old, new, strict=True))
+                    if was != cell
+                }
+                widths.append(len(changed))
+            # Where the axis changes, the whole plot does; else half a cell of the last second too.
+            assert sorted(widths)[8] <= 3 and max(widths) >= 1, widths
+            app._look_around()
+            app.show()
+            await pilot.pause()
+            assert " 0.0 kB/s" not in screen_text(app).splitlines()[0]
+
+    asyncio.run(main())
 
 
 def test_a_silent_terminal_gets_four_frames_a_second_not_every_second_tick() -> None:

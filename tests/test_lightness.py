@@ -111,6 +111,37 @@ def test_a_thin_link_keeps_the_keys_quick(pipeline: Pipeline) -> None:
         assert p50 < 1000.0 and took < 3.0
 
 
+@pytest.mark.parametrize(("screen", "shows"), [("1", "throughput"), ("2", "live"), ("7", "WARN")])
+def test_an_answer_typed_with_its_question_is_heard(
+    pipeline: Pipeline, screen: str, shows: str
+) -> None:
+    """`ql` in one write: the dialog is not up yet when the `l` comes, and Logs has an `l` of its
+    own."""
+    with console(pipeline) as terminal:
+        terminal.send(screen)
+        terminal.wait_for(shows)
+        terminal.send("ql")
+        assert terminal.exit_code(5.0) == 0
+
+
+def test_a_dialog_sends_itself_and_not_the_screen_behind_it(pipeline: Pipeline) -> None:
+    with console(pipeline) as terminal:
+        terminal.send("2 ")  # paused: nothing else is sent
+        terminal.wait_for("PAUSED")
+        terminal.pump(0.5)
+        asked_at = time.monotonic()
+        terminal.send("q")
+        terminal.wait_for("Leave it running")
+        terminal.pump(0.3)
+        answered_at = time.monotonic()
+        dialog = len(terminal.bytes_between(asked_at, answered_at))
+        terminal.send("l")
+        assert terminal.exit_code(15.0) == 0
+        goodbye = len(terminal.bytes_between(answered_at, time.monotonic()))
+        print(f"the dialog {dialog} bytes, from the answer to the end {goodbye}")
+        assert dialog < 2500 and goodbye < 1000
+
+
 def test_a_slow_link_is_said_to_be_slow(pipeline: Pipeline) -> None:
     with console(pipeline, answer_delay_s=0.4) as terminal:
         terminal.wait_for("slow 0.", 10.0)

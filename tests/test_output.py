@@ -130,6 +130,24 @@ def test_one_changed_figure_costs_a_few_bytes() -> None:
     assert "9" in second and "request" not in second and "running" not in second
 
 
+def test_lines_that_move_name_a_colour_once_and_a_whole_screen_is_in_reading_order() -> None:
+    def strips(number: int) -> list[Strip]:
+        stamp, text = f"12:00:0{number} ", f"admitted {number}"
+        return [
+            Strip([Segment(stamp, STYLES[3]), Segment(text, STYLES[5])], 20) for _ in range(HEIGHT)
+        ]
+
+    memory, lean = ScreenMemory(), Terminal()
+    whole = LayoutUpdate([[strip] for strip in strips(1)], Region(0, 0, 20, HEIGHT))
+    first = memory.frame(whole, CONSOLE, WIDTH)
+    assert "12:00:01 admitted 1" in re.sub(r"\x1b\[[0-9;]*m", "", first)
+    moved = chops_of({y: {0: strip} for y, strip in enumerate(strips(2))}, [WIDTH])
+    second = memory.frame(moved, CONSOLE, WIDTH)
+    assert second.count("38;2;170;187;204") == 1 and first.count("38;2;170;187;204") == HEIGHT
+    lean.write(first + second)
+    assert lean.screen.display[HEIGHT - 1].rstrip() == "12:00:02 admitted 2"
+
+
 def test_a_terminal_without_colours_gets_none() -> None:
     plain = Console(force_terminal=True, color_system=None)
     update = LayoutUpdate([[Strip([Segment("x", STYLES[1])], 1)]], Region(0, 0, 1, 1))

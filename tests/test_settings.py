@@ -133,7 +133,11 @@ def test_a_terminal_of_sixteen_colours_shows_its_own(
         ("\nfps = 99\n", 2, "fps: 99 is not a number, 0.5 to 30"),
         ("ascii = 1\n", 1, "ascii: 1 is not true or false"),
         ('bell = "loud"\n', 1, """bell: 'loud' is not one of "off", "bell", "osc9\""""),
-        ("font = 3\n", 1, "font: no such setting; there are theme, fps, ascii, mouse, bell, al"),
+        (
+            "font = 3\n",
+            1,
+            "font: no such setting; there are theme, fps, low_bandwidth, ascii, mouse, ",
+        ),
         ("[alerts]\n\nqueue = -1\n", 3, "alerts.queue: -1 is not a number, 0 or more"),
         ("[alerts]\nqueues = 1\n", 2, "alerts.queues: no such setting; there are no_step_seconds"),
         ("alerts = 3\n", 1, "alerts: is a table"),

@@ -99,16 +99,12 @@ def test_every_letter_on_every_screen_can_be_read(theme: str) -> None:
     """Whatever drew it, the console or a widget of Textual's."""
 
     def faint(app: StagedApp) -> list[tuple[str, float]]:
-        # Behind a dialog the screen is dimmed, as it should be.
-        (box, *_) = app.screen.children if app.screen.is_modal else [app.screen]
         found = []
-        for y, strip in enumerate(app.screen._compositor.render_strips()):
-            x = 0
+        for strip in app.screen._compositor.render_strips():
             for text, style, _ in strip:
-                is_text = any(map(str.isalnum, text)) and box.region.contains(x, y)
+                is_text = any(map(str.isalnum, text))
                 if is_text and style and contrast(style) < 4.5:
                     found.append((text, round(contrast(style), 2)))
-                x += cell_len(text)
         return found
 
     async def look() -> None:
@@ -268,6 +264,26 @@ def test_states_and_adapters_differ_for_every_kind_of_colour_vision(theme: str, 
         assert min(math.dist(a, b) for a, b in itertools.combinations(seen, 2)) > least
 
 
+@pytest.mark.parametrize("theme", ["dark", "terminal"])
+@pytest.mark.parametrize("keys", [("q",), ("question_mark",), ("ctrl+p",), ("ctrl+o",)])
+def test_what_is_behind_a_dialog_stays_to_be_seen(theme: str, keys: tuple[str, ...]) -> None:
+    """As it was, so that it need not be sent."""
+
+    async def look() -> None:
+        app = StagedApp("busy", 10.0, theme)
+        async with app.run_test(size=(100, 30)) as pilot:
+            await pilot.press("2")
+            await pilot.pause()
+            (before, *_) = app.screen._compositor.render_strips()
+            await pilot.press(*keys)
+            await pilot.pause()
+            assert app.screen.is_modal
+            (behind, *_) = app.screen._compositor.render_strips()
+            assert behind == before and "tok/s" in behind.text
+
+    asyncio.run(look())
+
+
 # --- in plain ASCII -----------------------------------------------------------------------------
 
 
@@ -275,26 +291,52 @@ def test_in_ascii_a_drawing_keeps_its_cells_and_letters_stay() -> None:
     drawn = "╭─ ● é 日本 ⣿⠁⡀⠛ 🚀 … ▇▇░ ─╮"
     assert plain(drawn) == "+- * é 日本 #'.\" ?? ~ ##. -+"
     assert cell_len(plain(drawn)) == cell_len(drawn)
+    of_textual = "🔎 • ▪ ⭑ ‣ \N{HYPHEN BULLET} ▊▔▎▌"
+    assert plain(of_textual) == ">  * - * > - #-||"
+    assert cell_len(plain(of_textual)) == cell_len(of_textual)
 
 
-def test_with_ascii_nothing_else_is_on_the_screen(tmp_path: Path) -> None:
-    async def screens() -> list[str]:
+def test_with_ascii_nothing_else_is_on_the_screen(config_home: Path) -> None:
+    """Every screen and every dialog, Textual's own boxes, bars and marks among what they show."""
+    (config_home.parent / "console.toml").write_text("ascii = true\n")
+    more = {
+        "Overview": ("question_mark", "D", "ctrl+p", "ctrl+o", "q", "C"),
+        "Batch": ("enter", "x", "slash d", "colon u n"),
+        "Adapters": ("l", "l tab tab space", "w", "u", "v", "enter"),
+        "Prompt": ("h i enter", "ctrl+r"),
+        "Bench": ("n", "o"),
+        "Logs": ("enter", "s r"),
+        "Processes": ("r", "s"),
+    }
+
+    async def tour(size: tuple[int, int]) -> dict[str, str]:
         app = StagedApp("busy", 10.0)
-        app.is_ascii = True
-        found = []
-        async with app.run_test(size=(120, 40)) as pilot:
-            app.clear_notifications()
-            for key in "1234789":
-                await pilot.press("escape", key)
+        found = {}
+        async with app.run_test(size=size, notifications=True) as pilot:
+
+            async def see(name: str) -> None:
                 app.show()
                 await pilot.pause()
-                found.append(screen_text(app))
+                found[name] = screen_text(app)
+
+            app.notify("worker-0 is back", title="supervisor")
+            for name in app.screen_names:
+                await app.run_action(f"show('{name}')")
+                await see(name)
+                for keys in more.get(name, ()):
+                    await pilot.press(*keys.split())
+                    await see(f"{name} {keys}")
+                    while app.screen.is_modal:
+                        await pilot.press("escape")
+                    await pilot.press("escape")
         return found
 
-    found = asyncio.run(screens())
-    for screen in found:
-        assert screen.isascii(), {c for c in screen if not c.isascii()}
-    assert "enter Open" in found[1]
+    for size in ((80, 24), (120, 40)):
+        found = asyncio.run(tour(size))
+        for name, screen in found.items():
+            assert screen.isascii(), (name, {c for c in screen if not c.isascii()})
+    assert "enter Open" in found["Batch"] and "[X]" in found["Adapters l tab tab space"]
+    assert len(set(found.values())) > 24  # each of them is another
 
 
 def test_a_broken_file_names_itself_in_a_toast(config_home: Path, tmp_path: Path) -> None:

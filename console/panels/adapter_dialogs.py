@@ -19,7 +19,7 @@ from .. import plot, units
 from ..board import Board
 from ..dialogs import LiveScreen
 from ..orders import Orders, order_id
-from ..pane import Line, Pane, Span, line
+from ..pane import Line, PaintedApp, Pane, Span, line
 from .adapter_details import plan_lines
 
 MOST_LINES = 40
@@ -73,6 +73,11 @@ class MarkBox(Checkbox):
     """Where it is off its mark is gone, not only dim: there may be no colours."""
 
     BUTTON_INNER = " "
+
+    def on_mount(self) -> None:
+        assert isinstance(self.app, PaintedApp)
+        if self.app.is_ascii:
+            self.BUTTON_LEFT, self.BUTTON_RIGHT = "[", "]"
 
     def watch_value(self) -> None:
         self.BUTTON_INNER = "X" if self.value else " "

@@ -277,7 +277,7 @@ class SpeedPane(Pane):
         row = self._table.selected
         if row is None:
             return []
-        window = row.speed.window(board.now, 2 * max(1, width - 6))
+        window = self.window(row.speed, board, max(1, width - 6))
         top = plot.top_of(window.highest)
         found = []
         for y, cells in enumerate(plot.area(window.means, height, top)):

@@ -36,6 +36,8 @@ class Header(Pane):
         self.active = ""
         self.round_trip_s = 0.0
         """How long the terminal's last answer took."""
+        self.bytes_s: float | None = None
+        """What goes to the terminal, where that is watched."""
         self.is_paused = False
         self._ends: list[tuple[int, str]] = []
         """Where each tab's text ends, and its key: for the mouse."""
@@ -68,6 +70,8 @@ class Header(Pane):
                 (f"  {board.router.waiting:>2}", "warn" if board.router.waiting else "number"),
                 (" wait", "dim"),
             ]
+        if self.bytes_s is not None:  # in steps that stand still while nothing moves
+            right += [(f"  {self.bytes_s / 1e3:>4.1f}", "number"), (" kB/s", "dim")]
         right += [("  ", "text"), self._link(board), (" ", "text")]
         return spread(left, right, width, "bar")
 

@@ -13,7 +13,7 @@ from textual.message import Message
 from ...pipeline.messages import Step
 from .. import plot, units
 from ..board import DEVICE_PARTS, HOST_PARTS, PARTS, Board, Quantiles, part_us, step_us
-from ..history import Track, Window
+from ..history import Window
 from ..pane import Line, Pane, Panel, Span, crop, length, line
 from ..span_tail import SpanTail
 
@@ -105,7 +105,7 @@ class PartsPane(Pane, can_focus=True):
         return found
 
     def _part(self, board: Board, part: str, cells: int) -> Curve:
-        window = self._window(board.parts[part], board, cells)
+        window = self.window(board.parts[part], board, cells, self._back)
         top = plot.top_of(window.highest)
         quantiles = board.part_quantiles[part]
         known = board.times_steps or part not in DEVICE_PARTS
@@ -124,7 +124,7 @@ class PartsPane(Pane, can_focus=True):
 
     def _reads(self, board: Board, cells: int) -> Curve:
         """Its axis is the copy rate, where nothing surpasses it: the height is the share."""
-        window = self._window(board.read_rate, board, cells)
+        window = self.window(board.read_rate, board, cells, self._back)
         top = max(board.copy_bytes_s or 1e9, window.highest)
         return Curve(
             "≡",
@@ -137,7 +137,7 @@ class PartsPane(Pane, can_focus=True):
         )
 
     def _tax(self, board: Board, cells: int) -> Curve:
-        window = self._window(board.tax, board, cells)
+        window = self.window(board.tax, board, cells, self._back)
         # One slow step would leave no height for the others.
         top = plot.top_of(max((mean for mean in window.means if mean == mean), default=0.0))
         return Curve(
@@ -149,9 +149,6 @@ class PartsPane(Pane, can_focus=True):
             window,
             top,
         )
-
-    def _window(self, track: Track, board: Board, cells: int) -> Window:
-        return track.window(board.now, 2 * cells, self._back)
 
     def hint(self, board: Board) -> Sequence[Span]:
         """What has a pane of its own where there is room for one."""

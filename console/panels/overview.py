@@ -56,11 +56,11 @@ class ThroughputPane(Pane):
         plot_width = width - 6
         below = height // 3 if height >= 6 else 0
         above = height - below
-        decode = board.decode.window(board.now, 2 * plot_width)
+        decode = self.window(board.decode, board, plot_width)
         top = plot.top_of(decode.highest)
         found = _heat_rows(decode, above, top, width)
         if below:
-            prefill = board.prefill.window(board.now, 2 * plot_width)
+            prefill = self.window(board.prefill, board, plot_width)
             low = plot.top_of(prefill.highest)
             rows = plot.area(prefill.means, below, low, down=True)
             for y, row in enumerate(rows):
@@ -179,8 +179,8 @@ class LoadPane(Pane):
 
     def lines(self, board: Board, width: int, height: int) -> Sequence[Line]:
         plot_width = width - 6
-        running = board.running.window(board.now, 2 * plot_width)
-        waiting = board.waiting.window(board.now, 2 * plot_width)
+        running = self.window(board.running, board, plot_width)
+        waiting = self.window(board.waiting, board, plot_width)
         below = max(1, height // 3)
         above = height - below
         top, low = plot.top_of(running.highest), plot.top_of(waiting.highest)
