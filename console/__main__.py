@@ -119,6 +119,9 @@ def command_parser(
         metavar="COMMAND",
         help="what loraconsole is called over there",
     )
+    attach.add_argument(
+        "--read-only", action="store_true", help="only look: nothing is asked or changed from here"
+    )
     add_screen_flags(attach)
     record = add("record", "write all telemetry of the running pipeline to a file, for `play`")
     record.add_argument("file", metavar="FILE", help="gzipped JSON lines; it must not exist")

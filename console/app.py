@@ -46,6 +46,7 @@ from ..pipeline.sockets import InboxFull
 from . import output, units
 from .alerts import Alert, AlertBook, Finding
 from .board import STALE_S, Board
+from .curtain import KEEP_TITLE
 from .dialogs import Choice, ChoiceDialog, LiveDialog, LiveScreen
 from .document import Problem
 from .filter import Filter, FilterPane
@@ -86,6 +87,8 @@ LOOK_SECONDS = 2.0
 """So often it is looked what is wrong, and whether a theme or the settings were written to: some
 120 us, in the loop that paints (a timer of Textual's would be another 500)."""
 DISK_SECONDS = 10.0
+RATES = (1.0, 2.0, 5.0, 10.0, 20.0)
+"""Frames a second that + and - go through."""
 PANELS: dict[str, tuple[str, str]] = {
     "1": ("Overview", "overview"),
     "2": ("Batch", "batch"),
@@ -127,6 +130,10 @@ class ConsoleApp(PaintedApp):
         Binding("question_mark", "help", "Help", key_display="?", id="help"),
         Binding("q", "ask_quit", "Quit", id="quit"),
         Binding("ctrl+q,ctrl+c", "ask_quit", "Quit", show=False, id="quit-anywhere"),
+        Binding(
+            "plus", "hasten(1)", "Faster", show=False, id="faster", tooltip="more frames a second"
+        ),
+        Binding("minus", "hasten(-1)", "Slower", show=False, id="slower", tooltip="fewer frames"),
         Binding("ctrl+l", "redraw", "Redraw", show=False, id="redraw"),
         Binding("C", "toggle_cost", "Cost", show=False, id="cost", tooltip="of this screen"),
         Binding("D", "diagnostics", "Diagnostics", show=False, id="diagnostics"),
@@ -152,14 +159,16 @@ class ConsoleApp(PaintedApp):
         label: str = "",
         source: Callable[..., Telemetry] = Telemetry,
         shows_cost: bool = False,
+        is_read_only: bool = False,
     ) -> None:
         """`label` says what this is, where it is no pipeline; `source` makes what is listened to,
         from what `Telemetry` takes. What is given wins over the settings' file; `tints` knows
-        adapters' colours."""
+        adapters' colours. Where it `is_read_only` nothing is asked of the pipeline."""
         has_no_color = os.environ.get("NO_COLOR") is not None
         # Without colours Textual must treat the theme as the terminal's own, or it sends greys.
         super().__init__(ansi_color=True if has_no_color else None)
         self.config = config
+        self.is_read_only = is_read_only
         self.api_key = config.api_key
         self.clock = clock
         self._choose = partial(choose, theme, fps, ascii, low_bandwidth=low_bandwidth)
@@ -175,6 +184,7 @@ class ConsoleApp(PaintedApp):
             clock,
             on_news=self.wake,
             on_reply=lambda reply: self.orders.answered(reply),
+            is_read_only=is_read_only,
         )
         self.orders = Orders(
             self.ledger,
@@ -187,7 +197,6 @@ class ConsoleApp(PaintedApp):
         self.board: Board = self.ledger.board(clock())
         self.is_paused = False
         self.animation_level = "none"
-        self.fps = settings.fps
         self.pace = Pace(settings.fps)
         self.meter = Meter()
         self._label = label
@@ -199,10 +208,13 @@ class ConsoleApp(PaintedApp):
         self._shelf = ThemeShelf()
         self._settings_stamp = settings_stamp()
         self._looked_at = self._disk_looked_at = 0.0
+        self.title_told = ""
+        """The terminal's title, if it has one of ours."""
         self._told: set[Problem] = set()
         self._take_themes()
         self._wear(settings, Settings(theme=""))
-        self.header = Header({key: name for key, (name, _) in PANELS.items()}, label)
+        badge = " ".join(word for word in (label, "READ-ONLY" if is_read_only else "") if word)
+        self.header = Header({key: name for key, (name, _) in PANELS.items()}, badge)
         self.cost_pane = CostPane()
         self.cost_pane.display = shows_cost
         self._panels: dict[str, Panel] = {"Overview": Overview()}
@@ -223,8 +235,8 @@ class ConsoleApp(PaintedApp):
         """What can change while it runs: colours, keys, characters, limits, speed."""
         if settings.theme != before.theme:  # else `t` has the last word
             self.theme = settings.theme if settings.theme in self.themes else DEFAULT_THEME
-        if settings.fps != self.fps:
-            self.fps, self.pace = settings.fps, Pace(settings.fps)
+        if settings.fps != before.fps:
+            self.pace.fps = settings.fps
         self.is_ascii = settings.ascii
         self.set_class(settings.ascii, "-ascii")
         self.set_keymap(settings.keys)
@@ -267,7 +279,9 @@ class ConsoleApp(PaintedApp):
             self._disk_looked_at = now
             with contextlib.suppress(OSError):  # the run directory is another machine's
                 self.ledger.disk_free_bytes = shutil.disk_usage(self.config.run).free
-        self.watch_alerts(self.ledger.board(self.clock()))
+        board = self.ledger.board(self.clock())
+        self.watch_alerts(board)
+        self._entitle(board)
         is_counted = self.chosen.settings.low_bandwidth
         self.header.bytes_s = self.meter.cost.bytes_s if is_counted else None
 
@@ -294,6 +308,17 @@ class ConsoleApp(PaintedApp):
         elif bell == "osc9" and self._driver is not None:
             text = "; ".join(units.clean(alert.finding.text) for alert in fresh[:TOASTS_A_FRAME])
             self._driver.write(f"\x1b]9;loraconsole: {text}\x07")
+
+    def _entitle(self, board: Board) -> None:
+        """For whoever looks at another window: `(2) loraconsole: READY` where two alerts fire."""
+        if self._driver is None or self.is_headless or not self.chosen.settings.title:
+            return
+        firing = len(self.alert_book.firing)
+        title = f"{f'({firing}) ' if firing else ''}loraconsole: {board.condition.word}"
+        if title != self.title_told:
+            keep = "" if self.title_told else KEEP_TITLE
+            self._driver.write(f"{keep}\x1b]2;{title}\x07")
+            self.title_told = title
 
     # -- what it is made of
 
@@ -575,6 +600,13 @@ class ConsoleApp(PaintedApp):
         at = names.index(self.theme) if self.theme in names else -1
         self.theme = names[(at + 1) % len(names)]
 
+    def action_hasten(self, steps: int) -> None:
+        """The next of the usual rates, for this session."""
+        rates = sorted({*RATES, self.pace.fps})
+        at = rates.index(self.pace.fps) + steps
+        self.pace.fps = rates[min(max(at, 0), len(rates) - 1)]
+        self.notify(f"{self.pace.fps:g} frames a second while something moves")
+
     def action_redraw(self) -> None:
         """Sends the whole screen again: something else wrote on the terminal."""
         if self._memory is not None:
@@ -645,7 +677,7 @@ class ConsoleApp(PaintedApp):
     def action_ask_quit(self) -> None:
         if any(isinstance(screen, ChoiceDialog) for screen in self.screen_stack):
             return
-        if self._label:  # nothing goes on without a screen
+        if self._label or self.is_read_only:  # there is nothing to stop, or it must not be
             self.exit("leave")
             return
         self.push_screen(

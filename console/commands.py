@@ -26,7 +26,7 @@ from ..pipeline.messages import POLICIES, SetScheduler
 from . import units
 from .board import SUPERVISOR, Board, ProcessRow
 from .dialogs import LiveDialog
-from .orders import order_id
+from .orders import READ_ONLY, order_id
 from .pane import Line, line
 
 if TYPE_CHECKING:
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 WITHOUT_A_SCREEN = ("console", "up", "attach")
 """Verbs that make no sense on a running console."""
+CHANGES = ("bench", "drain", "profile", "prompt")
+"""Verbs run as a shell would run them that a console which only looks refuses."""
 MOST_OUTPUT = 5000
 ADAPTER_VERBS = (
     *("load", "unload", "reload", "pin", "unpin", "merge", "unmerge", "verify", "plan"),
@@ -331,6 +333,8 @@ async def _run_verb(app: ConsoleApp, *words: Any) -> None:
         case "logs" if given.follow or given.process:
             await app.action_show("Logs")
             app.filter_panel(f"^{given.process} " if given.process else "")
+        case name if app.is_read_only and name in CHANGES:
+            raise OperatorError(READ_ONLY)
         case _:
             app.push_screen(OutputDialog(arguments, app.config.run))
 

@@ -11,6 +11,7 @@ import shutil
 import sys
 
 _ENTER = "\x1b[?1049h\x1b[H\x1b[2J\x1b[?25l"
+KEEP_TITLE, _RESTORE_TITLE = "\x1b[22;2t", "\x1b[23;2t"
 _LEAVE = "\x1b[?25h\x1b[?1049l"
 
 
@@ -25,6 +26,15 @@ def lower() -> None:
     """Gives the terminal back, for an error message to be read."""
     if _is_terminal():
         _write(_LEAVE)
+
+
+def restore_title() -> None:
+    """The terminal's own from before ours, if it kept it; its window may be gone by now."""
+    if _is_terminal():
+        try:  # noqa: SIM105  contextlib takes 2 ms to import
+            _write(_RESTORE_TITLE)
+        except OSError:
+            pass
 
 
 def _is_terminal() -> bool:

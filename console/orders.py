@@ -35,6 +35,7 @@ SLOW_SECONDS = 1800.0
 GRACE_SECONDS = 5.0
 """A router that was restarted may have found the order in its inbox."""
 UNANSWERED, NOT_THERE = 504, 503
+READ_ONLY = "This console only looks: it was opened with --read-only"
 
 Listener: TypeAlias = Callable[[AdapterReply], bool]
 """Told of the answer; True when it has shown it to the operator."""

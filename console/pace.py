@@ -24,7 +24,7 @@ class Pace:
     """One frame in flight, or, on a terminal that does not answer, a short queue."""
 
     def __init__(self, fps: float) -> None:
-        self._period_s = 1.0 / fps
+        self.fps = fps
         self._asked_at: float | None = None
         self._painted_at = 0.0
         self.answers = False
@@ -34,7 +34,7 @@ class Pace:
     @property
     def period_s(self) -> float:
         """Between two frames, at the best."""
-        return self._period_s if self.answers else max(self._period_s, 1.0 / SILENT_FPS)
+        return 1.0 / (self.fps if self.answers else min(self.fps, SILENT_FPS))
 
     def may_paint(self, now: float, queued: int) -> bool:
         """`queued` is the number of writes that the terminal has not taken yet."""

@@ -89,6 +89,8 @@ class PaintedApp(App[str]):
     chosen: Chosen
     complaints: Sequence[Problem]
     """What is wrong with the files of settings and themes."""
+    is_read_only: bool = False
+    """Nothing is asked of the pipeline, nothing changed in it."""
     is_ascii: bool = False
     """Borders, bars and plots in plain ASCII."""
 

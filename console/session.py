@@ -63,8 +63,13 @@ def show(
         label=label,
         source=source or Telemetry,
         shows_cost=given.show_cost,
+        is_read_only=getattr(given, "read_only", False),
     )
-    return app.run(mouse=app.chosen.settings.mouse and not given.no_mouse)
+    try:
+        return app.run(mouse=app.chosen.settings.mouse and not given.no_mouse)
+    finally:
+        if app.title_told:
+            curtain.restore_title()
 
 
 def mock(given: argparse.Namespace) -> int:

@@ -40,6 +40,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Literal["off", "bell", "osc9"],
         Meta(description="what an alert sends: the bell, or a desktop notification (OSC 9)"),
     ] = "off"
+    title: Annotated[bool, Meta(description="the terminal's title says how the pipeline is")] = True
     keys: dict[str, str] = {}
     """A binding's id and its keys."""
     alerts: Limits = Limits()

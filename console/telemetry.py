@@ -23,6 +23,7 @@ from ..pipeline.messages import (
     Drain,
     Message,
     Order,
+    PlanAdapters,
     ProcessOrder,
     RequestText,
     Resume,
@@ -35,6 +36,7 @@ from ..pipeline.messages import (
 from ..pipeline.sockets import Inbox, InboxFull, Outbox, Watch, make_context
 from .board import SUPERVISOR
 from .ledger import HISTORY_S, Ledger
+from .orders import READ_ONLY
 
 ASK_SECONDS = 1.0
 SILENCE_SECONDS = 3.0
@@ -57,15 +59,17 @@ class Telemetry:
         on_news: Callable[[], None] = lambda: None,
         on_reply: Callable[[AdapterReply], None] = lambda _: None,
         inbox_name: str = "",
+        is_read_only: bool = False,
     ) -> None:
         """`on_news` is called after every entry into the books, `on_reply` with each answer to an
-        order about adapters."""
+        order about adapters. Where it `is_read_only` no order goes out."""
         self._run = config.run_path
         self._names = (SUPERVISOR, "fetch", *config.process_names())
         self._ledger = ledger
         self._clock = clock
         self._on_news = on_news
         self._on_reply = on_reply
+        self._is_read_only = is_read_only
         self.inbox_name = inbox_name or f"console-{os.getpid()}"
         """Where answers are sent."""
         self._context = make_context()
@@ -90,27 +94,28 @@ class Telemetry:
             self.close()
 
     def order_process(self, order: ProcessOrder) -> None:
-        """Raises `InboxFull` where the supervisor does not listen; so do all orders."""
-        self._send(SUPERVISOR, order)
+        """Raises `InboxFull` where the supervisor does not listen, or nothing may be changed from
+        here; so do all orders."""
+        self._order(SUPERVISOR, order)
 
     def stop(self, drain_s: float = DRAIN_SECONDS) -> None:
-        self._send(SUPERVISOR, StopPipeline(drain_s))
+        self._order(SUPERVISOR, StopPipeline(drain_s))
 
     def abort(self, request_id: str) -> None:
-        self._send("router", Abort(request_id, "aborted from the console"))
+        self._order("router", Abort(request_id, "aborted from the console"))
 
     def tell_router(self, order: Drain | Resume) -> None:
-        self._send("router", order)
+        self._order("router", order)
 
     def tell_ring(self, order: SpansOrder) -> None:
         """To every process that serves."""
         for name in self._names:
             if name not in (SUPERVISOR, "fetch"):
-                self._send(name, order)
+                self._order(name, order)
 
     def order(self, order: Order) -> None:
-        """Its `reply_to` must be `inbox_name`; the answer comes to `on_reply`."""
-        self._send("router", order)
+        """Its `reply_to` must be `inbox_name`; the answer comes to `on_reply`. A plan only asks."""
+        (self._send if isinstance(order, PlanAdapters) else self._order)("router", order)
 
     def ask_text(self, request_id: str, offset: int) -> None:
         """What a request says, from a character on; the answer goes to the books."""
@@ -144,6 +149,11 @@ class Telemetry:
             self._watch.close()
             self._watch = None
         self._context.term()
+
+    def _order(self, name: str, order: Message) -> None:
+        if self._is_read_only:
+            raise InboxFull(READ_ONLY)
+        self._send(name, order)
 
     def _send(self, name: str, message: Message) -> None:
         if name not in self._outboxes:

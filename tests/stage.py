@@ -120,6 +120,7 @@ def with_a_ring(
     act: Callable[[ConsoleApp, Pilot[str]], Coroutine[Any, Any, None]],
     pace: float = 60.0,
     asked: list[dict[str, Any]] | None = None,
+    **options: Any,
 ) -> None:
     """The prompt talks to a real HTTP server, heard of through real telemetry."""
 
@@ -129,7 +130,7 @@ def with_a_ring(
         ring = MockRing(config, Story("busy", rows=4, start=time.time()), tokens_per_second=pace)
         ring.asked = [] if asked is None else asked
         task = asyncio.create_task(ring.main())
-        app = ConsoleApp(config)
+        app = ConsoleApp(config, **options)
         try:
             async with app.run_test(size=(120, 40), notifications=True) as pilot:
                 await wait(lambda: app.board.server is not None and bool(app.board.adapters))

@@ -48,7 +48,7 @@ ONLY_HERE = {
     *("command", "pause", "next-theme", "theme", "help", "quit", "quit-anywhere", "redraw"),
     *("jump", "palette", "goto", "filter", "screenshot", "next-match", "previous-match"),
     *("acknowledge", "acknowledge-all", "evidence", "trace", "open", "sort", "reverse"),
-    *("cost", "diagnostics", "hour", "zoom", "unzoom", "histogram"),
+    *("cost", "diagnostics", "hour", "zoom", "unzoom", "histogram", "faster", "slower"),
     *("send", "newline", "leave", "recall", "retry", "new-conversation"),
 }
 """Actions without a verb of the command line, and why that is right."""

@@ -3,6 +3,7 @@ is printed (`pytest -rP`). Exact figures are for `measure_console.py`."""
 
 import asyncio
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -205,6 +206,19 @@ def test_a_terminal_that_stops_reading_holds_nobody_up(pipeline: Pipeline) -> No
         leave(terminal)
 
 
+def test_the_title_says_how_it_is_and_is_given_back(pipeline: Pipeline) -> None:
+    with console(pipeline) as terminal:
+        terminal.pump(3.0)
+        leave(terminal)
+        written = terminal.bytes_between(0.0, float("inf"))
+    titles = re.findall(rb"\x1b\]2;([^\x07]*)\x07", written)
+    assert titles and not [
+        t for t in titles if not re.fullmatch(rb"(\(\d+\) )?loraconsole: \w+", t)
+    ]
+    kept, given_back = written.index(b"\x1b[22;2t"), written.index(b"\x1b[23;2t")
+    assert kept < written.index(b"\x1b]2;") < given_back
+
+
 @pytest.mark.parametrize("how", ["hang up", "terminate", "kill"])
 def test_a_console_that_ends_any_way_leaves_no_trace(pipeline: Pipeline, how: str) -> None:
     with console(pipeline) as terminal:
@@ -245,8 +259,6 @@ def test_a_console_that_ends_any_way_leaves_no_trace(pipeline: Pipeline, how: st
 def test_colours_are_those_that_the_terminal_has(
     pipeline: Pipeline, environment: dict[str, str], forbidden: bytes, wanted: bytes
 ) -> None:
-    import re
-
     command = [*PYTHON, "loraconsole.console", "attach", "--run", pipeline.run]
     terminal = PseudoTerminal(command, (80, 24), environment)
     try:

@@ -18,6 +18,7 @@ from ..bench_run import BenchFiles, BenchPlan, BenchRun, Kept
 from ..board import Board
 from ..compare import METRICS, Metric
 from ..dialogs import LiveDialog
+from ..orders import READ_ONLY
 from ..pane import Line, Pane, Panel, Span, field, line, spread
 from ..table import Column, TablePane
 from .bench_dialog import BenchDialog, FileDialog
@@ -383,6 +384,9 @@ class BenchPanel(Panel):
             return
         self._plan = plan
         app = self.query_one(RunPane).painted_app
+        if app.is_read_only:
+            self.notify(READ_ONLY, severity="error")
+            return
         server = app.board.server
         if server is None:
             self.notify("its clients have nobody to ask", title="The server is not there yet")

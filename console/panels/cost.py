@@ -52,7 +52,7 @@ def diagnostics(app: ConsoleApp, board: Board) -> list[Line]:
     found += _rows(
         (
             "frames",
-            f"{cost.frames_s:.1f}/s of {app.fps:.0f}, {units.count(app.meter.frames)} drawn",
+            f"{cost.frames_s:.1f}/s of {app.pace.fps:g}, {units.count(app.meter.frames)} drawn",
         ),
         ("processor", f"{cost.cpu_fraction * 100:.1f} % of a core, {cost.frame_ms:.2f} ms a frame"),
         ("output", f"{units.size(cost.bytes_s)}/s, {units.size(app.meter.num_bytes)} in all"),

@@ -20,6 +20,7 @@ from ...pipeline.config import OperatorError
 from ..answers import CANCELLED, Answer
 from ..board import AdapterRow, Board
 from ..chat import ChatParams, make_client
+from ..orders import READ_ONLY
 from ..pane import Line, Pane, Panel, line
 from ..transcripts import Transcripts, Turn, open_default
 from .answer import AnswerBox
@@ -203,6 +204,8 @@ class PromptPanel(Panel):
         if self.is_live:
             raise OperatorError("Answers are still coming", "escape cancels them")
         models = self.query_one(ModelsPane)
+        if models.painted_app.is_read_only:
+            raise OperatorError(READ_ONLY, "the prompt stays")
         board = models.painted_app.board
         if not board.adapters:
             raise OperatorError("No model answers yet", "the prompt stays: try again later")

@@ -1,0 +1,61 @@
+"""A console that was opened with --read-only sees everything and changes nothing."""
+
+from typing import Any
+
+import pytest
+from stage import screen_text, with_a_ring
+from textual.pilot import Pilot
+
+from loraconsole.console.app import ConsoleApp
+from loraconsole.console.orders import READ_ONLY
+from loraconsole.pipeline.messages import AskSnapshot, AskSpanEnds, AskText, Message, PlanAdapters
+
+QUESTIONS = (AskSnapshot, AskText, AskSpanEnds, PlanAdapters)
+KEYS = {
+    "Batch": "2 x y",
+    "Latency": "3 r",
+    "Adapters, load": "4 down u y",
+    "Adapters, pin": "4 down p",
+    "Adapters, verify": "4 down v",
+    "Processes, restart": "8 j j r y",
+    "Processes, stop": "8 j j x y",
+    "Processes, drain": "8 d y",
+    "Processes, stop all": "8 X y",
+    "Prompt": "1 5 h i enter",
+    "bench": "colon b e n c h space minus minus r o u n d s space 1 enter",
+    "drain": "colon d r a i n enter",
+    "scheduler": "colon s c h e d u l e r space l i f o enter",
+    "profile": "colon p r o f i l e space s t a r t enter",
+}
+
+
+@pytest.mark.parametrize("keys", KEYS.values(), ids=KEYS)
+def test_nothing_is_changed_and_it_says_why(keys: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[Message] = []
+    asked: list[dict[str, Any]] = []
+
+    async def act(app: ConsoleApp, pilot: Pilot[str]) -> None:
+        send = app.telemetry._send
+        monkeypatch.setattr(
+            app.telemetry,
+            "_send",
+            lambda name, message: (sent.append(message), send(name, message)),
+        )
+        await pilot.press("escape", *keys.split())
+        for _ in range(3):
+            await pilot.pause()
+        shown = "".join(screen_text(app).split())
+        assert "".join(READ_ONLY.split()).removeprefix("This")[:20] in shown
+        assert "READ-ONLY" in shown
+
+    with_a_ring(act, asked=asked, is_read_only=True)
+    assert not asked
+    assert [message for message in sent if not isinstance(message, QUESTIONS)] == []
+
+
+def test_q_leaves_at_once() -> None:
+    async def act(app: ConsoleApp, pilot: Pilot[str]) -> None:
+        await pilot.press("escape", "q")
+        assert app.return_value == "leave"
+
+    with_a_ring(act, is_read_only=True)
