@@ -347,6 +347,8 @@ class ConsoleApp(PaintedApp):
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._news.wait(), LOOK_SECONDS)
                 due = time.monotonic()
+            if not self.is_running:  # it is closing, and its widgets go one after the other
+                return
             is_done = self.tick(time.monotonic() - due)
             if time.monotonic() - self._looked_at >= LOOK_SECONDS:
                 self._look_around()
