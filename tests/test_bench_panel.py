@@ -4,9 +4,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
-from stage import StagedApp, on_stage, screen_text, wait, with_a_ring
+from stage import StagedApp, keep_result, on_stage, screen_text, wait, with_a_ring
 from textual.pilot import Pilot
 from textual.widgets import Input
 
@@ -16,9 +15,7 @@ from loraconsole.console.dialogs import LiveDialog
 from loraconsole.console.panels.bench import BenchPanel, ResultTable
 from loraconsole.console.panels.bench_dialog import BenchDialog
 from loraconsole.pipeline.bench import make_parser
-from loraconsole.pipeline.figures import Timeline, summarise
 from loraconsole.pipeline.load import make_loads
-from loraconsole.pipeline.results import Row, RunConfig
 
 
 @pytest.fixture(autouse=True)
@@ -28,19 +25,6 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     directory = tmp_path / "loraconsole" / "bench"
     directory.mkdir(parents=True)
     return directory
-
-
-def keep(path: Path, slow: float, workload: str = "chat") -> None:
-    """A result in which everything took `slow` times as long."""
-    lines = [
-        Timeline("sql", i / 10, [i / 10 + (1 + k) * slow / 50 for k in range(8)], tokens=8)
-        for i in range(6)
-    ]
-    config = RunConfig(
-        server="here", workload=workload, parameters={}, concurrency=2, slo_seconds=6.0, round=0
-    )
-    result = summarise(lines, 2.0 * slow, concurrency=2)
-    path.write_bytes(msgspec.json.encode(Row(config, result)) + b"\n")
 
 
 @pytest.mark.parametrize("workload", WORKLOADS)
@@ -130,7 +114,7 @@ def test_a_field_that_is_no_number_is_gone_to(field: str, text: str) -> None:
 
 def test_runs_are_held_against_the_one_before_or_the_baseline(data: Path) -> None:
     for number, slow in enumerate((1.0, 2.0, 1.5)):
-        keep(data / f"{number}.jsonl", slow)
+        keep_result(data / f"{number}.jsonl", slow)
         os.utime(data / f"{number}.jsonl", (1e9 + number, 1e9 + number))
 
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
@@ -157,7 +141,7 @@ def test_runs_are_held_against_the_one_before_or_the_baseline(data: Path) -> Non
 def test_results_of_other_files_are_opened_and_broken_ones_refused(
     data: Path, tmp_path: Path
 ) -> None:
-    keep(tmp_path / "other.jsonl", 1.0, "elsewhere")
+    keep_result(tmp_path / "other.jsonl", 1.0, "elsewhere")
     (tmp_path / "broken.jsonl").write_text("{}\n{}\n")
 
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
