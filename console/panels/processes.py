@@ -191,11 +191,13 @@ def restart_costs(board: Board, name: str) -> str:
     return "It is stopped politely and started again."
 
 
-def stop_costs(board: Board) -> str:
+def stop_costs(board: Board, now: bool = False) -> str:
     """What is lost when the whole pipeline stops."""
     router = board.router
     if router is None or not router.running + router.waiting:
         lost = "No request is live"
+    elif now:
+        lost = f"{_number(router.running + router.waiting, 'live request')} END with an error"
     else:
         lost = (
             f"{_number(router.running, 'running request')} may finish for ten seconds, then "
