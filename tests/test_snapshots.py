@@ -117,10 +117,11 @@ def test_themes(snap_compare: Any, theme: str) -> None:
         *(("4", "down", "enter"), ("4", "down", "u"), ("4", "down", "v")),
         ("4", "l", *"tax", "enter", *"/large/tax", "ctrl+n"),
         ("4", "w", *"/missing", "enter"),
+        ("6", "n", *["down"] * 7),
     ],
     ids=[
         *("quit", "help", "request", "abort", "filter"),
-        *("adapter", "unload", "verdict", "load", "plan"),
+        *("adapter", "unload", "verdict", "load", "plan", "bench"),
     ],
 )
 def test_dialogs(snap_compare: Any, keys: tuple[str, ...]) -> None:
