@@ -73,6 +73,7 @@ if TYPE_CHECKING:
 
     from .panels.alerts import AlertsPanel
     from .panels.batch import BatchTable
+    from .panels.command_line import CommandLine
     from .panels.processes import ProcessTable
 
 QUIET_SECONDS = 4.0
@@ -384,6 +385,8 @@ class ConsoleApp(PaintedApp):
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._news.wait(), LOOK_SECONDS)
                 due = time.monotonic()
+            if not self.is_running:  # it is closing, and its widgets go one after the other
+                return
             is_done = self.tick(time.monotonic() - due)
             if time.monotonic() - self._looked_at >= LOOK_SECONDS:
                 self._look_around()
@@ -624,6 +627,15 @@ class ConsoleApp(PaintedApp):
             if pane.display:
                 pane.paint(self.board)
 
+    def save_picture(self) -> None:
+        """Beside the transcripts: a server has no folder of downloads. In a browser it is one."""
+        from .transcripts import data_directory
+
+        directory = data_directory() / "pictures"
+        with contextlib.suppress(OSError):  # it will be said that it cannot be saved
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.deliver_screenshot(path=str(directory))
+
     def action_diagnostics(self) -> None:
         dialog = LiveDialog("diagnostics", lambda board, width: diagnostics(self, board))
         self.push_screen(dialog)
@@ -645,6 +657,9 @@ class ConsoleApp(PaintedApp):
         commands = CommandLine(all_commands(self), self.focused, text)
         await self.query_one("#panels").mount(commands)
         self.screen.set_focus(commands.input)  # at once: the next key is meant for it
+
+    async def on_command_line_said(self, message: CommandLine.Said) -> None:
+        await message.line.carry_out(message.text)
 
     async def action_close_command(self) -> None:
         from .panels.command_line import CommandLine
@@ -770,7 +785,9 @@ class ConsoleApp(PaintedApp):
         self.push_screen(ChoiceDialog(title, body, choices), carry_out)
 
     def on_batch_table_abort_asked(self, message: BatchTable.AbortAsked) -> None:
-        request_id = message.request_id
+        self.ask_abort(message.request_id)
+
+    def ask_abort(self, request_id: str) -> None:
         self.confirm(
             "Abort this request?",
             f"{request_id} ends now; its client gets what was generated so far.",
@@ -795,11 +812,17 @@ class ConsoleApp(PaintedApp):
         self.stop_pipeline()
 
     def on_process_table_drain_asked(self) -> None:
-        """Draining loses nothing that runs, but every new request is refused: it asks first."""
         router = self.board.process("router")
         if router is not None and router.state is ProcessState.DRAINING:
-            self._order_router(Resume(), "New requests are admitted again.")
-            return
+            self.resume()
+        else:
+            self.ask_drain()
+
+    def resume(self) -> None:
+        self._order_router(Resume(), "New requests are admitted again.")
+
+    def ask_drain(self) -> None:
+        """Draining loses nothing that runs, but every new request is refused: it asks first."""
         live = self.board.router.running + self.board.router.waiting if self.board.router else 0
         self.confirm(
             "Drain the pipeline?",
@@ -821,14 +844,15 @@ class ConsoleApp(PaintedApp):
         order = SetScheduler(order=order_id(), reply_to=self.orders.inbox, policy=name)
         self.orders.give(order)
 
-    def stop_pipeline(self) -> None:
+    def stop_pipeline(self, now: bool = False) -> None:
+        """With `now` requests that run may not finish."""
         from .costs import pipeline_costs
 
         self.confirm(
             "Stop the pipeline?",
-            pipeline_costs(self.ledger.board(self.clock())),
+            pipeline_costs(self.ledger.board(self.clock()), now),
             "Stop it",
-            self.telemetry.stop,
+            partial(self.telemetry.stop, 0.0) if now else self.telemetry.stop,
         )
 
 

@@ -13,8 +13,10 @@ import shlex
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -23,49 +25,142 @@ from ..pipeline.figures import Live
 from ..pipeline.results import Row, read_rows
 from .transcripts import data_directory
 
-WORKLOADS = {
-    "chat": "questions to an assistant, the models in turn",
-    "uniform": "√n adapters share n requests",
-    "distinct": "every request an adapter of its own",
-    "skewed": "an adapter is asked 1.5 times as often as the next",
-    "identical": "one adapter for all",
-    "slora": "S-LoRA's: long prompts, adapters drawn uniformly",
-}
+CANCELLED = "cancelled"
 SAMPLES = 512
 """Speeds that are kept of a run, for its plot."""
+Range: TypeAlias = tuple[int, int]
+"""Lengths in tokens, the second excluded."""
+SUITES = (
+    *("num-adapter", "alpha", "cv", "req-rate", "a100-40-num-adapter", "a100-80-S2-num-adapter"),
+    *("a100-80-S4-num-adapter", "a100-80-S4-req-rate", "a100-80-S4-cv", "a100-80-table"),
+    *("ablation-no-mem", "ablation-cluster", "ablation-cluster-cv"),
+)
+"""Names of `pipeline.workload`'s, whose numbers the console need not carry."""
+
+
+class Workload(NamedTuple):
+    """What it asks; its flags of `loraconsole bench`; the fields of a plan that it heeds; and those
+    that are not as in other plans before somebody changes them."""
+
+    what: str
+    flags: tuple[str, ...]
+    takes: tuple[str, ...]
+    usual: Mapping[str, Any] = MappingProxyType({})
+
+
+_OPEN = ("requests", "at_once", "rate", "cv")
+_ALL = {"requests": None, "at_once": None}
+"""A file or a suite says itself how many come, and when."""
+
+
+def _punica(what: str, popularity: str) -> Workload:
+    flags = ("--workload", "punica", "--popularity", popularity)
+    return Workload(what, flags, (*_OPEN, "adapters", "tokens", "slo"))
+
+
+WORKLOADS = {
+    "chat": Workload(
+        "questions to an assistant, the models in turn",
+        ("--workload", "chat"),
+        (*_OPEN, "tokens", "slo"),
+    ),
+    "uniform": _punica("Punica's: √n adapters share n requests", "uniform"),
+    "distinct": _punica("Punica's: every request an adapter of its own", "distinct"),
+    "skewed": _punica("Punica's: an adapter is asked 1.5 times as often as the next", "skewed"),
+    "identical": _punica("Punica's: one adapter for all", "identical"),
+    "slora": Workload(
+        "S-LoRA's generator: adapters drawn with alpha, lengths uniform",
+        ("--workload", "slora"),
+        (*_OPEN, "alpha", "adapters", "prompt", "tokens", "slo"),
+    ),
+    "long-tail": Workload(
+        "the same with lengths that are mostly short and sometimes very long",
+        ("--workload", "long-tail"),
+        (*_OPEN, "alpha", "adapters", "prompt", "tokens", "slo"),
+        {"tokens": (8, 512)},
+    ),
+    "suite": Workload(
+        "S-LoRA's published settings, a run for each",
+        (),
+        (
+            *("suite", "scale", "seconds", "requests", "at_once"),
+            *("adapters", "prompt", "tokens", "slo"),
+        ),
+        {**_ALL, "tokens": None},
+    ),
+    "script": Workload(
+        "requests that somebody listed: ind, input_lens, output_lens, intervals",
+        ("--workload", "script"),
+        ("file", "speed", "requests", "at_once", "slo"),
+        _ALL,
+    ),
+    "trace": Workload(
+        "a CSV file of Azure's LLM services or of BurstGPT",
+        ("--workload", "trace"),
+        ("file", "speed", "seconds", "requests", "at_once", "alpha", "adapters", "slo"),
+        _ALL,
+    ),
+}
+FLAGS = {
+    "file": "--file",
+    "suite": "--suite",
+    "speed": "--speed",
+    "scale": "--scale",
+    "seconds": "--duration",
+    "requests": "--requests",
+    "at_once": "--concurrency",
+    "rate": "--rate",
+    "cv": "--cv",
+    "alpha": "--alpha",
+    "adapters": "--adapters",
+    "prompt": "--input-range",
+    "tokens": "--output-range",
+    "slo": "--slo-seconds",
+}
 
 
 class BenchPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """What is to be run. With `at_once` None requests come at `rate` a second (Poisson)."""
+    """What is to be run; None leaves it to the workload. With `at_once` None requests come in their
+    time, a generator's at `rate` a second."""
 
     workload: str = "chat"
-    requests: int = 24
+    file: str = ""
+    suite: str = "num-adapter"
+    speed: float = 1.0
+    scale: float = 1.0
+    seconds: float | None = None
+    requests: int | None = 24
     at_once: int | None = 8
     rate: float = 2.0
-    tokens: int = 64
+    cv: float = 1.0
+    alpha: float = 1.0
+    adapters: int | None = None
+    prompt: Range | None = None
+    tokens: Range | None = (64, 65)
+    slo: float = 6.0
+
+    @classmethod
+    def usual(cls, workload: str) -> BenchPlan:
+        """As it stands in the form at first."""
+        return cls(workload=workload, **WORKLOADS[workload].usual)
 
     def flags(self) -> list[str]:
         """Of `loraconsole bench`."""
-        number = str(self.requests)
-        loop = [] if self.at_once is None else ["--concurrency", str(self.at_once)]
-        if self.workload == "chat":
-            loop = loop or ["--rate", f"{self.rate:g}"]
-            return [
-                *("--workload", "chat", "--requests", number),
-                *("--max-tokens", str(self.tokens), *loop),
-            ]
-        which = (
-            ["--workload", "slora"]
-            if self.workload == "slora"
-            else ["--workload", "punica", "--popularity", self.workload]
-        )
-        # A generator makes rate * duration requests, of which the first are taken.
-        seconds = self.requests / self.rate + 1
-        lengths = ["--output-range", str(self.tokens), str(self.tokens + 1)]
-        return [
-            *(*which, "--requests", number, *loop, *lengths),
-            *("--rate", f"{self.rate:g}", "--duration", f"{seconds:g}"),
-        ]
+        _, flags, takes, _ = WORKLOADS[self.workload]
+        found = list(flags)
+        is_chat = self.workload == "chat"
+        for name in takes:
+            value = getattr(self, name)
+            if value is None or (is_chat and self.at_once and name in ("rate", "cv")):
+                continue
+            if is_chat and name == "tokens":
+                found += ["--max-tokens", str(value[0])]
+            else:
+                found += [FLAGS[name], *map(str, value if isinstance(value, tuple) else (value,))]
+        if "rate" in takes and not is_chat and self.requests:
+            # A generator makes rate * duration requests, of which the first are taken.
+            found += ["--duration", str(self.requests / self.rate + 1)]
+        return found
 
 
 class BenchRun:
@@ -91,6 +186,11 @@ class BenchRun:
     def command(self) -> str:
         """What a shell would run."""
         return shlex.join(["loraconsole", "bench", *self._command[6:]])
+
+    @property
+    def is_refused(self) -> bool:
+        """It ended before it asked anything: something is wrong with the plan."""
+        return bool(self.error) and self.live is None and not self._cancelled
 
     @property
     def left_s(self) -> float | None:
@@ -135,7 +235,7 @@ class BenchRun:
 
     def cancel(self) -> None:
         """What it has measured so far is lost: a run is kept when it is whole."""
-        self._cancelled, self.error = True, "cancelled"
+        self._cancelled, self.error = True, CANCELLED
         self.kill()
 
     def kill(self) -> None:

@@ -22,7 +22,7 @@ from textual.binding import ActiveBinding
 from textual.command import DiscoveryHit, Hit, Hits, Provider
 
 from ..pipeline.config import OperatorError
-from ..pipeline.messages import POLICIES, SetScheduler
+from ..pipeline.messages import POLICIES, AdapterOrder, SetScheduler, UnloadAdapter
 from . import units
 from .board import SUPERVISOR, Board, ProcessRow
 from .dialogs import LiveDialog
@@ -32,9 +32,9 @@ from .pane import Line, line
 if TYPE_CHECKING:
     from .app import ConsoleApp
 
-WITHOUT_A_SCREEN = ("console", "up", "attach")
-"""Verbs that make no sense on a running console."""
-CHANGES = ("bench", "drain", "profile", "prompt")
+WITHOUT_A_SCREEN = ("console", "up", "attach", "play")
+"""Verbs that make no sense on a running console: they bring one of their own."""
+CHANGES = ("bench", "profile", "prompt")
 """Verbs run as a shell would run them that a console which only looks refuses."""
 MOST_OUTPUT = 5000
 ADAPTER_VERBS = (
@@ -172,7 +172,7 @@ def _own(app: ConsoleApp) -> Iterator[Command]:
         words=lambda board, before: app.themes if len(before) == 1 else (),
     )
     yield Command("filter", "EXPRESSION", "the list on this screen; nothing shows all", filter)
-    yield Command("screenshot", "", "the screen as SVG", lambda _: app.deliver_screenshot())
+    yield Command("screenshot", "", "the screen as SVG", lambda _: app.save_picture())
 
 
 def _verbs(app: ConsoleApp) -> Iterator[Command]:
@@ -308,18 +308,20 @@ async def _run_verb(app: ConsoleApp, *words: Any) -> None:
         case "adapters" if given.verb not in (None, "list"):
             from .adapter_verbs import make_order
 
-            app.orders.give(make_order(given, app.orders.inbox))
+            _give(app, make_order(given, app.orders.inbox))
         case "restart" | "stop" | "start" | "signal":
-            from .process_orders import give
+            from .process_orders import ask
             from .process_verbs import process_order
 
             known = [row.name for row in app.board.processes if row.name != SUPERVISOR]
-            give(app, process_order(given, known))
+            ask(app, process_order(given, known))
         case "abort":
             from .verbs import find_request
 
             ids = [row.view.request_id for row in app.board.requests]
-            app.telemetry.abort(find_request(given.request, ids))
+            app.ask_abort(find_request(given.request, ids))
+        case "drain":
+            app.resume() if given.resume else app.ask_drain()
         case "scheduler" if typed:
             from .scheduler_verb import changes_of
 
@@ -329,14 +331,39 @@ async def _run_verb(app: ConsoleApp, *words: Any) -> None:
             inbox = app.orders.inbox
             app.orders.give(SetScheduler(order=order_id(), reply_to=inbox, **changes))
         case "down":
-            app.stop_pipeline()
+            app.stop_pipeline(given.now)
         case "logs" if given.follow or given.process:
             await app.action_show("Logs")
             app.filter_panel(f"^{given.process} " if given.process else "")
         case name if app.is_read_only and name in CHANGES:
             raise OperatorError(READ_ONLY)
+        case "transcripts" if given.verb == "delete":
+            from .transcript_verbs import forgetting
+
+            app.confirm(
+                "Delete transcripts?",
+                f"{forgetting(given)} will be forgotten; nothing brings them back.",
+                "Delete them",
+                partial(_show_output, app, arguments),
+            )
         case _:
-            app.push_screen(OutputDialog(arguments, app.config.run))
+            _show_output(app, arguments)
+
+
+def _give(app: ConsoleApp, order: AdapterOrder) -> None:
+    """What takes an adapter away asks first, as its key does."""
+    give = partial(app.orders.give, order)
+    rows = {row.name: row for row in app.board.adapters if not row.is_base}
+    if not isinstance(order, UnloadAdapter) or (row := rows.get(order.name)) is None:
+        give()
+        return
+    from .panels.adapter_details import unload_costs
+
+    app.confirm(f"Unload {row.name}?", unload_costs(row), f"Unload {row.name}", give)
+
+
+def _show_output(app: ConsoleApp, arguments: Sequence[str]) -> None:
+    app.push_screen(OutputDialog(arguments, app.config.run))
 
 
 class OutputDialog(LiveDialog):
@@ -372,6 +399,7 @@ class OutputDialog(LiveDialog):
         finally:
             if process.returncode is None:
                 process.terminate()
+                await process.wait()
         self.is_carried_out = True
         self._pane.paint()
 
@@ -433,7 +461,7 @@ class ConsoleCommands(Provider):
                     partial(app.set_policy, name),
                 )
         yield Entry("Stop the pipeline", "every process of the ring", app.stop_pipeline)
-        yield Entry("Save a picture", "the screen as SVG", app.deliver_screenshot)
+        yield Entry("Save a picture", "the screen as SVG", app.save_picture)
 
     def _orders_to(self, process: ProcessRow) -> Iterator[Entry]:
         from . import process_orders

@@ -39,11 +39,13 @@ def stop_costs(board: Board, name: str) -> str:
     return f"{_streams(board)} BREAK, and nobody can connect, not even /health, {until}."
 
 
-def pipeline_costs(board: Board) -> str:
-    """When everything stops."""
+def pipeline_costs(board: Board, now: bool = False) -> str:
+    """When everything stops; with `now` requests that run may not finish."""
     router = board.router
     if router is None or not router.running + router.waiting:
         lost = "No request is live"
+    elif now:
+        lost = f"{_number(_live(board), 'live request')} END with an error"
     else:
         lost = (
             f"{_number(router.running, 'running request')} may finish for ten seconds, then "

@@ -14,7 +14,7 @@ from ..pipeline.messages import (
 from ..pipeline.sockets import InboxFull
 from .costs import restart_costs, stop_costs
 from .dialogs import Choice, ChoiceDialog
-from .signals import SIGNALS
+from .signals import ENDING, SIGNALS
 
 if TYPE_CHECKING:
     from .app import ConsoleApp
@@ -48,6 +48,20 @@ def ask_signal(app: ConsoleApp, name: str) -> None:
             give(app, SignalProcess(name, signal))
 
     app.push_screen(ChoiceDialog(f"Signal {name}", body, choices), send)
+
+
+def ask(app: ConsoleApp, order: ProcessOrder) -> None:
+    """Carries out what was said by name; what ends a process asks first."""
+    match order:
+        case RestartProcess():
+            ask_restart(app, order.name, order.hard)
+        case StopProcess():
+            ask_stop(app, order.name)
+        case SignalProcess(name=name, signal=signal) if signal in ENDING:
+            costs = restart_costs(app.ledger.board(app.clock()), name, hard=True)
+            _ask(app, f"Send {signal} to", costs, order)
+        case _:
+            give(app, order)
 
 
 def give(app: ConsoleApp, order: ProcessOrder) -> None:

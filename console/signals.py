@@ -12,6 +12,8 @@ SIGNALS: dict[str, str] = {
     "USR1": "its log gets what each of its threads does now",
 }
 """By its name without SIG."""
+ENDING = ("TERM", "INT", "KILL", "HUP")
+"""What a process does not outlive."""
 
 
 def signal_name(text: str) -> str:

@@ -4,6 +4,7 @@ exit status."""
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 import time
 from collections.abc import Sequence
@@ -21,10 +22,7 @@ LONGEST = 60
 
 def run(given: argparse.Namespace) -> int:
     """Raises `OperatorError` where none are kept, or none is of that name."""
-    kept = open_default()
-    if kept is None:
-        raise OperatorError("no transcripts are kept", f"${VARIABLE} is empty")
-    try:
+    with contextlib.closing(_open()) as kept:
         match given.verb:
             case "search":
                 return _search(kept, given)
@@ -34,8 +32,13 @@ def run(given: argparse.Namespace) -> int:
                 return _delete(kept, given)
             case _:
                 return _list(kept, given)
-    finally:
-        kept.close()
+
+
+def _open() -> Transcripts:
+    kept = open_default()
+    if kept is None:
+        raise OperatorError("no transcripts are kept", f"${VARIABLE} is empty")
+    return kept
 
 
 def _list(kept: Transcripts, given: argparse.Namespace) -> int:
@@ -86,10 +89,22 @@ def _export(kept: Transcripts, given: argparse.Namespace) -> int:
     return 0
 
 
-def _delete(kept: Transcripts, given: argparse.Namespace) -> int:
+def forgetting(given: argparse.Namespace) -> str:
+    """What `delete` is about to forget: `2 conversations with 9 turns`. Raises `OperatorError`."""
+    with contextlib.closing(_open()) as kept:
+        names = _named(kept, given)
+        turns = sum(len(kept.turns(name)) for name in names)
+    return f"{len(names)} conversations with {turns} turns"
+
+
+def _named(kept: Transcripts, given: argparse.Namespace) -> list[str]:
     if given.all == bool(given.conversations):
         raise UsageError("name conversations, or --all", "see: loraconsole transcripts list")
-    names = given.conversations or [each.id for each in kept.conversations(1 << 30)]
+    return given.conversations or [each.id for each in kept.conversations(1 << 30)]
+
+
+def _delete(kept: Transcripts, given: argparse.Namespace) -> int:
+    names = _named(kept, given)
     turns = sum(kept.delete(name) for name in names)
     document = {"conversations": len(names), "turns": turns}
     say(document, f"{len(names)} conversations with {turns} turns are forgotten", given.json)

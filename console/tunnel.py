@@ -82,7 +82,9 @@ class Tunnel:
         run = make_run_directory(Path(self._directory.name) / "run")
         self._near = run
         workers = sum(name.startswith("worker-") for name in place.processes)
-        self.config = Config(run=str(run), model=place.model, tp=workers)
+        # The far end's own config is not ours to read: who may prompt there has the key.
+        key = os.environ.get("LORACONSOLE_API_KEY", "")
+        self.config = Config(run=str(run), model=place.model, tp=workers, api_key=key)
         try:
             self._dig()
         except BaseException:

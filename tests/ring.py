@@ -16,6 +16,20 @@ import httpx
 BASE = "SmolLM2-135M-Instruct"
 ADAPTERS = ("haiku", "json", "pirate", "sql")
 
+TINY = {
+    "model_type": "llama",
+    "vocab_size": 301,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 4096,
+    "rms_norm_eps": 1e-5,
+    "eos_token_id": 300,
+}
+"""A model for `--dummy` that two ranks can share."""
+
 
 class Ring:
     """One pipeline in a run directory of its own; a context manager that leaves nothing."""
@@ -110,3 +124,11 @@ class Ring:
         response = self.chat(model, text, **more)
         assert response.status_code == 200, response.text
         return response.json()["choices"][0]["message"]["content"]
+
+
+def tiny_model(directory: Path) -> Path:
+    """Its shape, in a directory of its own."""
+    model = directory / "model"
+    model.mkdir()
+    (model / "config.json").write_text(json.dumps(TINY))
+    return model

@@ -13,11 +13,13 @@ import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+from unittest.mock import patch
 
-from stage import StagedApp
+from stage import StagedApp, wait
 
 from loraconsole.console.alerts import Limits
+from loraconsole.console.answers import Answer
 from loraconsole.console.keys import Key, catalogue
 
 SIZE = (110, 32)
@@ -40,7 +42,13 @@ PICTURES = (
     Picture("latency", ("3",), size=(120, 40)),
     Picture("adapters", ("4", "down", "down")),
     Picture("plan", ("4", "w", *"/large/tax", "enter")),
-    Picture("prompt", ("5",)),
+    Picture(
+        "prompt",
+        (
+            *("5", "escape", "space", "right", "right", "right", "right", "space", "enter"),
+            *(*"Tell me about the sea.", "enter", *"And in winter?", "enter"),
+        ),
+    ),
     Picture("logs", ("7", "slash", *"router", "tab", "enter")),
     Picture("processes", ("8",)),
     Picture("alerts", ("9", "down"), has_alerts=True),
@@ -52,6 +60,34 @@ PICTURES = (
 )
 
 
+SAID = {
+    ("pirate", "Tell me about the sea."): (
+        "Arrr! The sea be a **cruel mistress**, matey:\n\n"
+        "1. she feeds ye,\n2. she drowns ye,\n3. and she never says which comes first."
+    ),
+    ("pirate", "And in winter?"): (
+        "In winter she bites! The ropes freeze, the rum does not, and a wise captain "
+        "**stays in port** till the ice be off the yards."
+    ),
+    ("haiku", "Tell me about the sea."): (
+        "Salt wind on the stones\nthe tide forgets what it wrote\nand writes it again"
+    ),
+    ("haiku", "And in winter?"): (
+        "Grey waves, a grey sky\nsomewhere between them a gull\nis holding its breath"
+    ),
+}
+"""What adapters answer on a picture."""
+
+
+async def tell(answer: Answer, *_: Any, **__: Any) -> None:
+    """In the place of `Answer.stream`: the whole answer, in times that are the same every time."""
+    for word in re.findall(r"\s*\S+", SAID[answer.model, answer.prompt]):
+        answer.add(word)
+    answer.end("stop")
+    answer.asked_at, answer.first_at = 0.0, 0.18 if answer.model == "pirate" else 0.21
+    answer.ended_at = answer.first_at + answer.num_pieces / 38.5
+
+
 async def draw(picture: Picture) -> str:
     """The screen as SVG."""
     app = StagedApp("busy", 40.0, picture.theme)
@@ -59,11 +95,17 @@ async def draw(picture: Picture) -> str:
         app.ledger.limits = Limits(queue=0.5, ttft_p99_ms=500.0)
         app.alert_book.update(app.ledger.board(app.now - 95.0))
         app.alert_book.update(app.ledger.board(app.now))
+    with patch.object(Answer, "stream", tell):  # there is nobody to ask
+        return await _draw(app, picture)
+
+
+async def _draw(app: StagedApp, picture: Picture) -> str:
     async with app.run_test(size=picture.size, notifications=True) as pilot:
         await pilot.pause()
         for key in picture.keys:
             await pilot.press(key)
             await pilot.pause()
+            await wait(lambda: not app.active_panel.is_live)
         app.clear_notifications()
         await pilot.pause()
         app.show()
@@ -170,6 +212,6 @@ if __name__ == "__main__":
     import os
 
     with tempfile.TemporaryDirectory() as home:  # nobody's settings are in the pictures
-        os.environ["XDG_STATE_HOME"] = home
+        os.environ["XDG_STATE_HOME"] = os.environ["XDG_DATA_HOME"] = home
         os.environ["XDG_CONFIG_HOME"] = "/home/you/.config"
         asyncio.run(main(Path(sys.argv[1] if len(sys.argv) > 1 else "docs")))

@@ -12,14 +12,17 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from textual.pilot import Pilot
 
-from loraconsole.console.app import ConsoleApp
+from loraconsole.console.app import PAGES, PANELS, ConsoleApp
 from loraconsole.console.mock import MockRing
 from loraconsole.console.span_tail import span_ends
 from loraconsole.console.story import Scenario, Story
 from loraconsole.pipeline.config import Config
+from loraconsole.pipeline.figures import Timeline, summarise
 from loraconsole.pipeline.messages import AskText, Order
+from loraconsole.pipeline.results import Row, RunConfig
 
 START = 1_790_000_000.0
 RUN = "/run/loraconsole"
@@ -97,8 +100,9 @@ async def staged(
 ) -> AsyncIterator[tuple[StagedApp, Pilot[str]]]:
     """A running console with a panel on top."""
     app = StagedApp(scenario, seconds)
+    (key,) = (key for key, (name, _) in (PANELS | PAGES).items() if name == panel)
     async with app.run_test(size=size, notifications=True) as pilot:
-        await pilot.press(KEYS[panel])
+        await pilot.press(key)
         await pilot.pause()
         yield app, pilot
 
@@ -116,34 +120,55 @@ def on_stage(act: Act, **options: Any) -> None:
     asyncio.run(main())
 
 
+@asynccontextmanager
+async def ringed(
+    pace: float = 60.0, asked: list[dict[str, Any]] | None = None, **options: Any
+) -> AsyncIterator[tuple[ConsoleApp, Pilot[str]]]:
+    """A console that talks to a real HTTP server and hears real telemetry, the prompt on top."""
+    run = Path(tempfile.mkdtemp(prefix="lc-"))
+    config = Config(run=str(run), port=0)
+    ring = MockRing(config, Story("busy", rows=4, start=time.time()), tokens_per_second=pace)
+    ring.asked = [] if asked is None else asked
+    task = asyncio.create_task(ring.main())
+    app = ConsoleApp(config, **options)
+    try:
+        async with app.run_test(size=(120, 40), notifications=True) as pilot:
+            await wait(lambda: app.board.server is not None and bool(app.board.adapters))
+            await pilot.press("5")
+            await pilot.pause()
+            yield app, pilot
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+        shutil.rmtree(run, ignore_errors=True)
+
+
 def with_a_ring(
     act: Callable[[ConsoleApp, Pilot[str]], Coroutine[Any, Any, None]],
     pace: float = 60.0,
     asked: list[dict[str, Any]] | None = None,
     **options: Any,
 ) -> None:
-    """The prompt talks to a real HTTP server, heard of through real telemetry."""
-
     async def main() -> None:
-        run = Path(tempfile.mkdtemp(prefix="lc-"))
-        config = Config(run=str(run), port=0)
-        ring = MockRing(config, Story("busy", rows=4, start=time.time()), tokens_per_second=pace)
-        ring.asked = [] if asked is None else asked
-        task = asyncio.create_task(ring.main())
-        app = ConsoleApp(config, **options)
-        try:
-            async with app.run_test(size=(120, 40), notifications=True) as pilot:
-                await wait(lambda: app.board.server is not None and bool(app.board.adapters))
-                await pilot.press("5")
-                await pilot.pause()
-                await act(app, pilot)
-        finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
-            shutil.rmtree(run, ignore_errors=True)
+        async with ringed(pace, asked, **options) as (app, pilot):
+            await act(app, pilot)
 
     asyncio.run(main())
+
+
+def keep_result(path: Path, slow: float, workload: str = "chat") -> None:
+    """A result of the bench in which everything took `slow` times as long."""
+    lines = [
+        Timeline("sql", i / 10, [i / 10 + (1 + k) * slow / 50 for k in range(8)], tokens=8)
+        for i in range(6)
+    ]
+    config = RunConfig(
+        server="here", workload=workload, parameters={}, concurrency=2, slo_seconds=6.0, round=0
+    )
+    result = summarise(lines, 2.0 * slow, concurrency=2)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(msgspec.json.encode(Row(config, result)) + b"\n")
 
 
 async def wait(holds: Callable[[], bool], seconds: float = 10.0) -> None:

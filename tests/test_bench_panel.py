@@ -1,24 +1,27 @@
 """The bench's screen: workloads run in a child, watched, kept and compared."""
 
+import asyncio
 import os
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
-from stage import StagedApp, on_stage, screen_text, wait, with_a_ring
+from ring import BASE, Ring
+from stage import StagedApp, keep_result, on_stage, screen_text, wait, with_a_ring
 from textual.pilot import Pilot
-from textual.widgets import Input
+from textual.widgets import Input, OptionList
 
 from loraconsole.console.app import ConsoleApp
-from loraconsole.console.bench_run import WORKLOADS, BenchFiles, BenchPlan
+from loraconsole.console.bench_run import FLAGS, SUITES, WORKLOADS, BenchFiles, BenchPlan
 from loraconsole.console.dialogs import LiveDialog
 from loraconsole.console.panels.bench import BenchPanel, ResultTable
 from loraconsole.console.panels.bench_dialog import BenchDialog
+from loraconsole.pipeline import workload as workloads
 from loraconsole.pipeline.bench import make_parser
-from loraconsole.pipeline.figures import Timeline, summarise
-from loraconsole.pipeline.load import make_loads
-from loraconsole.pipeline.results import Row, RunConfig
+from loraconsole.pipeline.config import Config
+from loraconsole.pipeline.load import TAKEN_BY, Load, make_loads
+from loraconsole.pipeline.workload import suite_named
 
 
 @pytest.fixture(autouse=True)
@@ -30,27 +33,76 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return directory
 
 
-def keep(path: Path, slow: float, workload: str = "chat") -> None:
-    """A result in which everything took `slow` times as long."""
-    lines = [
-        Timeline("sql", i / 10, [i / 10 + (1 + k) * slow / 50 for k in range(8)], tokens=8)
-        for i in range(6)
-    ]
-    config = RunConfig(
-        server="here", workload=workload, parameters={}, concurrency=2, slo_seconds=6.0, round=0
-    )
-    result = summarise(lines, 2.0 * slow, concurrency=2)
-    path.write_bytes(msgspec.json.encode(Row(config, result)) + b"\n")
+OTHERS = ("suite", "adapters", "concurrency", "requests")
+"""Flags of several workloads, beside those that are of some alone."""
+SCRIPT = """
+ind = [0, 1, -1, 0]
+input_lens = [12, 9, 8, 7]
+output_lens = [5, 4, 3, 6]
+intervals = [0, 0.1, 0, 0.2]
+"""
+TRACE = """TIMESTAMP,ContextTokens,GeneratedTokens
+2023-11-16 18:17:03.9799600,12,4
+2023-11-16 18:17:04.0319600,9,5
+2023-11-16 18:17:04.0781681,30,6
+"""
 
 
-@pytest.mark.parametrize("workload", WORKLOADS)
+@pytest.fixture
+def files(tmp_path: Path) -> dict[str, Path]:
+    """What scripts and traces are read from, by workload."""
+    found = {"script": tmp_path / "list.toml", "trace": tmp_path / "azure.csv"}
+    found["script"].write_text(SCRIPT)
+    found["trace"].write_text(TRACE)
+    return found
+
+
+@pytest.mark.parametrize("name", [n for n in WORKLOADS if "rate" in WORKLOADS[n].takes])
 @pytest.mark.parametrize("at_once", [None, 4])
-def test_every_plan_is_what_the_bench_takes(workload: str, at_once: int | None) -> None:
-    plan = BenchPlan(workload=workload, requests=12, at_once=at_once, rate=3.0, tokens=16)
-    given = make_parser().parse_args(["--url", "http://x", *plan.flags()])
-    (load,) = make_loads(given, num_models=4)
+def test_every_generators_plan_is_what_the_bench_takes(name: str, at_once: int | None) -> None:
+    plan = BenchPlan(workload=name, requests=12, at_once=at_once, rate=3.0, tokens=(16, 17))
+    (load,) = loads_of(plan)
     assert len(load.workload) == 12 and load.concurrency == at_once
     assert {arrival.output_len for arrival in load.workload.arrivals} == {16}
+
+
+def loads_of(plan: BenchPlan) -> list[Load]:
+    given = make_parser().parse_args(["--url", "http://x", *plan.flags()])
+    assert given.slo_seconds == plan.slo
+    return make_loads(given, num_models=4)
+
+
+def test_plans_of_files_and_suites_are_what_the_bench_takes(files: dict[str, Path]) -> None:
+    for name, count in (("script", 4), ("trace", 3)):
+        usual = msgspec.structs.replace(BenchPlan.usual(name), file=str(files[name]))
+        (load,) = loads_of(usual)
+        assert len(load.workload) == count and load.concurrency is None
+        (fast,) = loads_of(msgspec.structs.replace(usual, speed=4.0, requests=2, at_once=3))
+        assert len(fast.workload) == 2 and fast.concurrency == 3
+        assert fast.workload.arrivals[1].at == load.workload.arrivals[1].at / 4
+    suite = BenchPlan(
+        workload="suite", suite="cv", scale=2.0, seconds=10.0, adapters=3, tokens=None
+    )
+    points = loads_of(suite)
+    assert [point.parameters["cv"] for point in points] == [1, 2, 4, 6, 8]
+    assert {p.parameters["num_adapters"] for p in points} == {3}
+    assert {p.parameters["rate"] for p in points} == {4.0}
+    assert {suite_named(name) is not None for name in SUITES} == {True}
+    assert {id(suite_named(name)) for name in SUITES} == {id(s) for s in workloads.SUITES.values()}
+
+
+def test_the_form_has_every_workload_of_the_command_line_and_every_flag() -> None:
+    asked = {WORKLOADS[name].flags[1] for name in WORKLOADS if name != "suite"}
+    parser = make_parser()
+    choices = {a.dest: a.choices for a in parser._actions if a.choices}
+    assert asked == set(choices["workload"] or ())
+    assert {w.flags[3] for w in WORKLOADS.values() if len(w.flags) > 2} == set(
+        choices["popularity"] or ()
+    )
+    ours = {"seed", "max_tokens", "popularity"}  # published, `tokens` of a chat, a workload each
+    flags = {flag for flag in FLAGS.values() if flag != "--slo-seconds"}
+    theirs = {a.option_strings[0] for a in parser._actions if a.dest in (*TAKEN_BY, *OTHERS)}
+    assert theirs - {f"--{name.replace('_', '-')}" for name in ours} == flags
 
 
 def test_a_workload_is_run_watched_kept_and_compared(data: Path) -> None:
@@ -80,6 +132,108 @@ def test_a_workload_is_run_watched_kept_and_compared(data: Path) -> None:
         assert "chat 3 at once" in text and "finished" in text and "100 %" in text
         (kept,) = BenchFiles().rows()
         assert kept.path.parent == data and kept.row.result.completed == 9
+
+    with_a_ring(act)
+
+
+async def fill(pilot: Pilot[str], workload: str, **fields: str) -> None:
+    """Opens the form, and has what stands in it run."""
+    await pilot.press("n")
+    await pilot.pause()
+    dialog = pilot.app.screen
+    assert isinstance(dialog, BenchDialog)
+    dialog.query_one(OptionList).highlighted = list(WORKLOADS).index(workload)
+    await pilot.pause()
+    for name, text in fields.items():
+        dialog.query_one(f"#{name}", Input).value = text
+    await pilot.press("enter")
+    await pilot.pause()
+
+
+def test_a_script_and_a_trace_run_to_the_end_on_a_real_pipeline(
+    ring: Ring, files: dict[str, Path], data: Path
+) -> None:
+    async def main() -> None:
+        app = ConsoleApp(Config.load(str(ring.run)))
+        async with app.run_test(size=(120, 40), notifications=True) as pilot:
+            await wait(lambda: app.board.server is not None and bool(app.board.adapters))
+            await pilot.press("6")
+            for number, (workload, path) in enumerate(files.items(), 1):
+                await fill(pilot, workload, file=str(path), speed="2")
+                await wait(lambda n=number: len(BenchFiles().rows()) == n, 60)  # type: ignore[misc]
+                await wait(lambda: not app.active_panel.is_live)
+                await pilot.pause()
+            assert "script speed=2" in screen_text(app) and "trace" in screen_text(app)
+        rows = {kept.row.config.workload: kept.row for kept in BenchFiles().rows()}
+        assert rows["script"].result.completed == 4 and rows["trace"].result.completed == 3
+        assert rows["script"].config.parameters["file"] == "list.toml"
+        # Answers are as long as their lists say, to the base model (-1) as well.
+        assert rows["script"].result.output_tokens == 18
+        assert BASE in rows["script"].result.adapters
+
+    asyncio.run(main())
+
+
+def test_each_workload_shows_its_own_fields_and_keeps_what_was_typed() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        await pilot.press("n")
+        await pilot.pause()
+        dialog = app.screen
+        for name, each in WORKLOADS.items():
+            dialog.query_one(OptionList).highlighted = list(WORKLOADS).index(name)
+            await pilot.pause()
+            shown = {i.id for i in dialog.query(Input) if i.parent and i.parent.display}
+            assert shown == set(each.takes)
+            assert all(i.region.bottom <= 23 for i in dialog.query(Input)), "it fits"
+            dialog.query_one("#requests", Input).value = str(len(name))
+        dialog.query_one(OptionList).highlighted = 0
+        await pilot.pause()
+        assert dialog.query_one("#requests", Input).value == str(len("chat"))
+
+    on_stage(act, panel="Bench", size=(80, 24))
+
+
+@pytest.mark.parametrize(
+    ("workload", "fields", "what"),
+    [
+        ("script", {"file": ""}, "file: name the file"),
+        ("trace", {"file": "/nowhere/x.csv"}, "/nowhere/x.csv: No such file"),
+        ("trace", {"file": "/"}, "/: Is a directory"),
+        ("suite", {"suite": "best"}, "suite: there are num-adapter, alpha"),
+        ("slora", {"tokens": "9-9"}, "or two like 8-512"),
+        ("slora", {"tokens": ""}, "a number of tokens above 0"),
+        ("slora", {"adapters": "1.5"}, "0 or more"),
+    ],
+)
+def test_what_is_wrong_in_the_form_is_said_there(
+    workload: str, fields: dict[str, str], what: str
+) -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        await fill(pilot, workload, **fields)
+        assert isinstance(app.screen, BenchDialog)
+        assert what in screen_text(app)
+        assert app.screen.query_one(f"#{next(iter(fields))}", Input).has_focus
+
+    on_stage(act, panel="Bench", size=(80, 24))
+
+
+def test_a_broken_file_is_told_with_its_line_and_the_form_comes_back(
+    files: dict[str, Path], data: Path
+) -> None:
+    files["trace"].write_text(TRACE + "yesterday,1,2\n")
+    files["script"].write_text("ind = [0]")
+
+    async def act(app: ConsoleApp, pilot: Pilot[str]) -> None:
+        await pilot.press("escape", "6")
+        for workload, what in (("trace", "line 5: TIMESTAMP"), ("script", "missing required")):
+            await fill(pilot, workload, file=str(files[workload]), slo="3")
+            await wait(lambda w=what: w in screen_text(app).replace("\n", ""), 30)  # type: ignore[misc]
+            dialog = app.screen
+            assert isinstance(dialog, BenchDialog)
+            assert dialog.query_one("#file", Input).value == str(files[workload])
+            assert dialog.query_one("#slo", Input).value == "3"
+            await pilot.press("escape")
+        assert BenchFiles().rows() == []
 
     with_a_ring(act)
 
@@ -121,7 +275,7 @@ def test_a_field_that_is_no_number_is_gone_to(field: str, text: str) -> None:
         await pilot.pause()
         assert isinstance(app.screen, BenchDialog)
         assert app.screen.query_one(f"#{field}", Input).has_focus
-        assert "a number above 0" in screen_text(app)
+        assert "number above 0" in screen_text(app)
         await pilot.press("escape")
         assert app.active_panel.query_one(ResultTable).has_focus
 
@@ -130,7 +284,7 @@ def test_a_field_that_is_no_number_is_gone_to(field: str, text: str) -> None:
 
 def test_runs_are_held_against_the_one_before_or_the_baseline(data: Path) -> None:
     for number, slow in enumerate((1.0, 2.0, 1.5)):
-        keep(data / f"{number}.jsonl", slow)
+        keep_result(data / f"{number}.jsonl", slow)
         os.utime(data / f"{number}.jsonl", (1e9 + number, 1e9 + number))
 
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
@@ -157,7 +311,7 @@ def test_runs_are_held_against_the_one_before_or_the_baseline(data: Path) -> Non
 def test_results_of_other_files_are_opened_and_broken_ones_refused(
     data: Path, tmp_path: Path
 ) -> None:
-    keep(tmp_path / "other.jsonl", 1.0, "elsewhere")
+    keep_result(tmp_path / "other.jsonl", 1.0, "elsewhere")
     (tmp_path / "broken.jsonl").write_text("{}\n{}\n")
 
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:

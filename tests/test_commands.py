@@ -2,42 +2,46 @@
 
 import argparse
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
 import pytest
-from stage import StagedApp, screen_text, staged
+from key_cases import CASES, Case, Scene, asked_before, data, kept_turns, orders, panel
+from stage import StagedApp, screen_text, staged, wait
 from textual.pilot import Pilot
+from textual.screen import ModalScreen
+from textual.widgets import Input, TextArea
 
 from loraconsole.console.__main__ import command_parser
-from loraconsole.console.app import PAGES, PANELS
+from loraconsole.console.app import PAGES, PANELS, ConsoleApp
 from loraconsole.console.commands import (
     WITHOUT_A_SCREEN,
+    ConsoleCommands,
+    Entry,
     OutputDialog,
     all_commands,
     candidates,
     cli_verbs,
     usage_of,
 )
-from loraconsole.console.dialogs import ChoiceDialog
+from loraconsole.console.dialogs import ChoiceDialog, ScrollPane
 from loraconsole.console.filter import FilterPane
 from loraconsole.console.inks import Desk
 from loraconsole.console.jump import JumpScreen
 from loraconsole.console.keys import catalogue
+from loraconsole.console.mock import mock_pipeline
 from loraconsole.console.panels.command_line import CommandLine, read_history
 from loraconsole.console.verbs import find_request
-from loraconsole.pipeline.config import OperatorError
+from loraconsole.pipeline.config import Config, OperatorError
 from loraconsole.pipeline.messages import (
     LoadAdapter,
     PinAdapter,
     PlanAdapters,
     ProcessOrder,
-    RestartProcess,
     SetScheduler,
     SignalProcess,
     StartProcess,
-    StopProcess,
     UnloadAdapter,
 )
 
@@ -174,6 +178,8 @@ def test_orders_about_adapters_are_read_as_in_a_shell() -> None:
             "plan /a '/b c'",
         ):
             await say(pilot, text)
+            if "unload" in text:
+                await pilot.press("y")
         scheduler, load, unload, pin, unpin, plan = app.ordered
         assert isinstance(scheduler, SetScheduler) and scheduler.policy == "vtc_fair"
         assert scheduler.weights is not None and scheduler.weights[0].name == "sql"
@@ -198,6 +204,8 @@ def test_a_name_alone_is_the_keys_own_action_with_words_it_is_the_verb(
         await pilot.press("escape")
         request = app.board.requests[3].view.request_id
         await say(pilot, f"abort {request[-10:]}")
+        assert given == []  # a name is no yes either
+        await pilot.press("y")
         assert given == [request]
         await say(pilot, "restart worker-9")
         assert "no process 'worker-9'" in screen_text(app)
@@ -205,15 +213,12 @@ def test_a_name_alone_is_the_keys_own_action_with_words_it_is_the_verb(
         orders: list[ProcessOrder] = []
         monkeypatch.setattr(app.telemetry, "order_process", orders.append)
         await say(pilot, "signal router sigstop")
-        await say(pilot, "restart router --hard")
-        await say(pilot, "stop worker-0")
         await say(pilot, "start worker-0")
-        assert orders == [
-            SignalProcess("router", "STOP"),
-            RestartProcess("router", hard=True),
-            StopProcess("worker-0"),
-            StartProcess("worker-0"),
-        ]
+        for ends in ("restart router --hard", "stop worker-0", "signal router KILL"):
+            await say(pilot, ends)
+            assert len(orders) == 2
+            await pilot.press("n")
+        assert orders == [SignalProcess("router", "STOP"), StartProcess("worker-0")]
         await say(pilot, "stop fetch")
         assert "fetch ends by itself" in screen_text(app)
 
@@ -251,7 +256,7 @@ def test_tab_completes_and_up_recalls(tmp_path: Path) -> None:
         await pilot.press("colon", *"unl", "tab", *"pi", "tab")
         line = app.query_one(CommandLine)
         assert line.input.value == "unload pirate "
-        await pilot.press("enter")
+        await pilot.press("enter", "y")
         assert [order.name for order in app.ordered if isinstance(order, UnloadAdapter)] == [
             "pirate"
         ]
@@ -304,6 +309,232 @@ def test_a_request_is_found_by_how_its_id_ends() -> None:
         find_request("1", ids)
     with pytest.raises(OperatorError, match="no live request 'nobody'"):
         find_request("nobody", ids)
+
+
+# --- each has its effect ------------------------------------------------------------------------
+
+
+TYPED_INTO = (ModalScreen, Input, TextArea, ScrollPane)
+"""Where these have the keys, `:` is a letter like others, or closes."""
+BY_NAME = sorted(
+    binding.id
+    for binding in catalogue()
+    if not issubclass(binding.node, TYPED_INTO) and binding.id != "command"  # the line itself
+)
+
+
+@pytest.fixture
+def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home of its own; and the pilot naps less, since what is done is waited for anyway."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    monkeypatch.setattr("textual._wait.SLEEP_GRANULARITY", 0.005)
+    return tmp_path
+
+
+async def order(scene: Scene, text: str) -> None:
+    """Says it on the line, which opens where keys are typed into something as well."""
+    await scene.app.action_command(text)
+    await scene.press("enter")
+
+
+@pytest.mark.parametrize("id", BY_NAME)
+@pytest.mark.usefixtures("alone")
+def test_a_binding_does_by_its_name_what_its_key_does(id: str) -> None:
+    async def main() -> None:
+        case = CASES[id]
+        async with case.staged() as scene:
+            await order(scene, id)
+            await case.holds(scene)
+
+    asyncio.run(main())
+
+
+def _ordered(*given: str, asks: str = "", **more: Any) -> Case:
+    return Case(see=orders, was=[], becomes=list(given), asks=asks, **more)
+
+
+def _shows(name: str, start: str = "Overview") -> Case:
+    return Case(see=panel, was=start, becomes=name, on=start)
+
+
+def pictures(s: Scene) -> int:
+    return len(list((data() / "pictures").glob("*.svg")))
+
+
+SAID: dict[str, Case] = {
+    "goto alerts": _shows("Alerts"),
+    "theme paper": Case(see=lambda s: s.app.theme, was="dark", becomes="paper"),
+    "filter pirate": Case(on="Batch", see=lambda s: s.table.filter.text, was="", becomes="pirate"),
+    "screenshot": Case(see=pictures, was=0, becomes=1),
+    "adapters": _shows("Adapters"),
+    "alerts": _shows("Alerts"),
+    "logs": _shows("Logs"),
+    "prompt": _shows("Prompt"),
+    "bench": _shows("Bench"),
+    "settings": _shows("Settings"),
+    "logs router": _shows("Logs"),
+    "load tax /a": _ordered("LoadAdapter tax"),
+    "unload pirate": _ordered("UnloadAdapter pirate", asks="Unload pirate?"),
+    "adapters unload pirate": _ordered("UnloadAdapter pirate", asks="Unload pirate?"),
+    "unload nobody": _ordered("UnloadAdapter nobody"),
+    "reload sql": _ordered("ReloadAdapter sql"),
+    "pin sql": _ordered("PinAdapter sql"),
+    "unpin sql": _ordered("PinAdapter sql"),
+    "merge sql": _ordered("MergeAdapter sql"),
+    "unmerge": _ordered("MergeAdapter"),
+    "verify sql": _ordered("VerifyAdapter sql"),
+    "plan /a": _ordered("PlanAdapters"),
+    "scheduler lifo": _ordered("SetScheduler"),
+    "restart router": _ordered("RestartProcess router", asks="Restart router?"),
+    "stop worker-0": _ordered("StopProcess worker-0", asks="Stop worker-0?"),
+    "start worker-0": _ordered("StartProcess worker-0"),
+    "signal router KILL": _ordered("SignalProcess router", asks="Send KILL to router?"),
+    "drain": _ordered("tell_router Drain", asks="Drain the pipeline?"),
+    "drain --resume": _ordered("tell_router Resume"),
+    "down": _ordered("stop", asks="Stop the pipeline?"),
+    "down --now": _ordered("stop 0.0", asks="Stop the pipeline?"),
+    "abort d23f128b2f33": Case(
+        see=lambda s: len(s.told) == 1 and s.told[0].endswith("d23f128b2f33"),
+        asks="Abort this request?",
+    ),
+    "transcripts delete --all": Case(
+        arrange=asked_before,
+        asks="Delete transcripts?",
+        see=lambda s: len(kept_turns("p")),
+        was=3,
+        becomes=0,
+    ),
+}
+"""What is said on any screen, and what comes of it. What destroys something asks first."""
+PRINTED = {
+    "where": "pipeline        runs",
+    "status": "READY",
+    "doctor": "textual",
+    "settings --path": "console.toml",
+    "scheduler": "policy fcfs",
+    "adapters list": "pirate",
+    "transcripts": "nothing has been asked yet",
+    "prompt --adapter pirate Ahoy": "Arrr, matey!",
+    "bench --requests 1 --concurrency 1 --rounds 1 --max-tokens 4": "chat 1 at once",
+    "record shift.rec --seconds 0.3": "as long as asked",
+    "replay nothing.jsonl": "cannot read nothing.jsonl",
+    "spans": "nothing was recorded",
+    "profile start": "no answer from worker-0",  # the mock records none
+    "web --port 0": "http://127.0.0.1",
+}
+"""Verbs without a screen of their own, and what they print of a pipeline that is a mock."""
+
+
+@pytest.mark.parametrize("text", SAID)
+@pytest.mark.usefixtures("alone")
+def test_a_command_has_its_effect(text: str) -> None:
+    async def main() -> None:
+        case = SAID[text]
+        async with case.staged() as scene:
+            await order(scene, text)
+            await case.holds(scene)
+
+    asyncio.run(main())
+
+
+def test_what_a_command_prints_is_shown(alone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(alone)
+
+    async def main(config: Config) -> None:
+        app = ConsoleApp(config)
+        async with app.run_test(size=(120, 40)) as pilot:
+            await wait(lambda: bool(app.board.adapters))
+            for text, wanted in PRINTED.items():
+                await order(Scene(app, pilot), text)
+                dialog = app.screen
+                assert isinstance(dialog, OutputDialog), text
+                await wait(lambda d=dialog, w=wanted: w in " ".join(d._printed), 20.0)  # type: ignore[misc]
+                await pilot.press("escape")
+
+    with mock_pipeline(5, boots=False) as config:
+        asyncio.run(main(config))
+
+
+def test_every_command_has_an_effect_that_is_tested() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        names = set(all_commands(app, bindings=()))
+        tested = {text.split()[0] for text in (*SAID, *PRINTED)}
+        assert names == tested, "say above what these do"
+
+    on_stage(act)
+
+
+@pytest.mark.parametrize(
+    ("text", "loss"),
+    [
+        ("unload pirate", "requests finish first"),
+        ("abort d23f128b2f33", "ends now"),
+        ("restart router", "END with an error"),
+        ("stop worker-0", "stand still"),
+        ("signal router KILL", "END with an error"),
+        ("drain", "refused (503)"),
+        ("down", "ENDS with an error"),
+        ("down --now", "24 live requests END with an error"),
+        ("transcripts delete --all", "1 conversations with 3 turns"),
+    ],
+)
+@pytest.mark.usefixtures("alone")
+def test_what_a_command_destroys_is_said_before(text: str, loss: str) -> None:
+    async def main() -> None:
+        async with SAID[text].staged() as scene:
+            await order(scene, text)
+            assert loss in str(scene.app.screen.query_one("Static.body").render())
+            await scene.press("n")
+            assert scene.orders == []
+
+    asyncio.run(main())
+
+
+PALETTE: dict[str, Case] = {
+    "Go to Batch": _shows("Batch"),
+    "Theme paper": SAID["theme paper"],
+    "Restart router": SAID["restart router"],
+    "Stop worker-0": SAID["stop worker-0"],
+    "Signal worker-0": CASES["signal"],
+    "Policy lifo": SAID["scheduler lifo"],
+    "Stop the pipeline": SAID["down"],
+    "Save a picture": SAID["screenshot"],
+}
+
+
+@pytest.mark.parametrize("title", PALETTE)
+@pytest.mark.usefixtures("alone")
+def test_an_entry_of_the_palette_has_its_effect(title: str) -> None:
+    async def main() -> None:
+        case = PALETTE[title]
+        async with case.staged() as scene:
+            (entry,) = [e for e in _entries(scene) if e.title == title]
+            done = entry.run()
+            if isinstance(done, Awaitable):
+                await done
+            await scene.pilot.pause()
+            await case.holds(scene)
+
+    asyncio.run(main())
+
+
+def _entries(scene: Scene) -> list[Entry]:
+    return list(ConsoleCommands(scene.app.screen)._entries())
+
+
+@pytest.mark.usefixtures("alone")
+def test_every_entry_of_the_palette_is_a_binding_or_of_a_kind_that_is_tested() -> None:
+    kinds = tuple(title.partition(" ")[0] for title in PALETTE)
+
+    async def main() -> None:
+        for on in ("Overview", "Batch", "Adapters", "Logs", "Processes", "Bench"):
+            async with Case(see=panel, was=on, on=on).staged() as scene:
+                bindings = [active.binding for active in scene.app.screen.active_bindings.values()]
+                names = {binding.description for binding in bindings if binding.id in CASES}
+                for entry in _entries(scene):
+                    assert entry.title in names or entry.title.startswith(kinds), entry.title
+
+    asyncio.run(main())
 
 
 # --- filter and jump ----------------------------------------------------------------------------

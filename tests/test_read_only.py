@@ -23,7 +23,7 @@ KEYS = {
     "Processes, stop all": "8 X y",
     "Prompt": "1 5 h i enter",
     "bench": "colon b e n c h space minus minus r o u n d s space 1 enter",
-    "drain": "colon d r a i n enter",
+    "drain": "colon d r a i n enter y",
     "scheduler": "colon s c h e d u l e r space l i f o enter",
     "profile": "colon p r o f i l e space s t a r t enter",
 }

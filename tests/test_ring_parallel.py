@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import threading
 import time
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from driver import save_adapter
-from ring import Ring
+from ring import Ring, tiny_model
 
 from loraconsole.pipeline.config import Config
 from loraconsole.pipeline.messages import (
@@ -31,27 +30,13 @@ pytestmark = pytest.mark.skipif(
     torch.cuda.device_count() == 1, reason="each rank takes a GPU where there is one"
 )
 
-CONFIG = {
-    "model_type": "llama",
-    "vocab_size": 301,
-    "hidden_size": 64,
-    "intermediate_size": 128,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 4096,
-    "rms_norm_eps": 1e-5,
-    "eos_token_id": 300,
-}
 ASKED = [("", "ab"), ("one", "ab"), ("two", "ab"), ("one", "the sea"), ("", "x")]
 
 
 @pytest.fixture(scope="module")
 def options(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
     root = tmp_path_factory.mktemp("tiny")
-    model = root / "model"
-    model.mkdir()
-    (model / "config.json").write_text(json.dumps(CONFIG))
+    model = tiny_model(root)
     adapters = []
     for seed, (name, rank) in enumerate({"one": 4, "two": 13}.items()):
         adapters += ["--adapter", f"{name}={save_adapter(root / name, model, seed, r=rank)}"]

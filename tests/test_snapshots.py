@@ -118,10 +118,11 @@ def test_themes(snap_compare: Any, theme: str) -> None:
         ("4", "l", *"tax", "enter", *"/large/tax", "ctrl+n"),
         ("4", "w", *"/missing", "enter"),
         *(("8", "down", "down", "x"), ("8", "down", "down", "K")),
+        ("6", "n", *["down"] * 7),
     ],
     ids=[
         *("quit", "help", "request", "abort", "filter"),
-        *("adapter", "unload", "verdict", "load", "plan", "stop", "signal"),
+        *("adapter", "unload", "verdict", "load", "plan", "stop", "signal", "bench"),
     ],
 )
 def test_dialogs(snap_compare: Any, keys: tuple[str, ...]) -> None:

@@ -4,19 +4,17 @@ import asyncio
 import shutil
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
+from hearing import listening, until
 
-from loraconsole.console.board import Board
-from loraconsole.console.ledger import Ledger
 from loraconsole.console.lock import Lock
 from loraconsole.console.mock import MockRing
 from loraconsole.console.remote import Remote
 from loraconsole.console.story import Story
-from loraconsole.console.telemetry import Telemetry
 from loraconsole.pipeline.config import Config, OperatorError
 from loraconsole.pipeline.messages import (
     AdapterReply,
@@ -51,29 +49,6 @@ async def ring(config: Config, story: Story) -> AsyncIterator[Story]:
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
-
-
-@asynccontextmanager
-async def listening(config: Config) -> AsyncIterator[tuple[Telemetry, Ledger]]:
-    ledger = Ledger(config.run)
-    telemetry = Telemetry(config, ledger)
-    task = asyncio.create_task(telemetry.run())
-    try:
-        yield telemetry, ledger
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
-
-
-async def until(ledger: Ledger, holds: Callable[[Board], bool], seconds: float = 8.0) -> Board:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        board = ledger.board(time.time())
-        if holds(board):
-            return board
-        await asyncio.sleep(0.05)
-    raise AssertionError(f"not within {seconds} s: {board.condition}, {board.alerts}")
 
 
 def story(scenario: str = "busy", **options: float) -> Story:

@@ -7,19 +7,19 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
+import torch
+from hearing import listening, until
+from ring import Ring, tiny_model
+from stage import screen_text, wait
 
-from loraconsole.console.board import Board
-from loraconsole.console.ledger import Ledger
+from loraconsole.console.app import ConsoleApp
 from loraconsole.console.mock import mock_pipeline
 from loraconsole.console.remote import NotRunning
-from loraconsole.console.telemetry import Telemetry
 from loraconsole.console.tunnel import Tunnel, ahead
 from loraconsole.pipeline.config import Config, OperatorError
 from loraconsole.pipeline.messages import AdapterReply, PinAdapter
@@ -28,45 +28,38 @@ COMMAND = shlex.join([sys.executable, "-P", "-m", "loraconsole.console"])
 
 
 @pytest.fixture
-def far(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Config]:
-    """A mock pipeline, and an `ssh` on the path that leads to it."""
+def ssh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One on the path, that leads to this machine."""
     script = tmp_path / "ssh"
     fake = Path(__file__).with_name("fake_ssh.py")
     script.write_text(f'#!/bin/sh\nexec {sys.executable} {fake} "$@"\n')
     script.chmod(0o700)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+
+
+@pytest.fixture
+def far(ssh: None) -> Iterator[Config]:
+    """A mock pipeline over there."""
     with mock_pipeline(5, boots=False) as config:
         yield config
 
 
-@asynccontextmanager
-async def listening(
-    tunnel: Tunnel, heard: list[AdapterReply]
-) -> AsyncIterator[tuple[Telemetry, Ledger]]:
-    ledger = Ledger(tunnel.config.run)
-    telemetry = tunnel.source(tunnel.config, ledger, on_reply=heard.append)
-    task = asyncio.create_task(telemetry.run())
-    try:
-        yield telemetry, ledger
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
-
-
-async def until(ledger: Ledger, holds: Callable[[Board], bool], seconds: float = 15.0) -> Board:
-    deadline = time.monotonic() + seconds
-    while not holds(board := ledger.board(time.time())):
-        assert time.monotonic() < deadline, (board.condition, board.link_age_s)
-        await asyncio.sleep(0.05)
-    return board
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ring]:
+    model = tiny_model(tmp_path_factory.mktemp("tiny"))
+    options = ("--dummy", "--dtype", "float32", "--model", str(model), "--tp", "2")
+    with Ring(tmp_path_factory.mktemp("r"), *options, "--api-key", "sesame") as ring:
+        yield ring
 
 
 def test_a_pipeline_behind_ssh_is_seen_obeys_and_is_found_again(far: Config) -> None:
     heard: list[AdapterReply] = []
 
     async def main(tunnel: Tunnel) -> None:
-        async with listening(tunnel, heard) as (telemetry, ledger):
+        async with listening(tunnel.config, tunnel.source, on_reply=heard.append) as (
+            telemetry,
+            ledger,
+        ):
             board = await until(ledger, lambda b: b.version != "" and b.condition.word == "READY")
             assert board.server is not None
             async with httpx.AsyncClient(base_url=board.server.url, trust_env=False) as client:
@@ -102,6 +95,35 @@ def test_a_pipeline_behind_ssh_is_seen_obeys_and_is_found_again(far: Config) -> 
     assert keeper is not None and keeper.poll() is not None
     assert not near.exists()
     assert not list(Path(far.run).glob("console-*"))
+
+
+@pytest.mark.skipif(
+    torch.cuda.device_count() == 1, reason="each rank takes a GPU where there is one"
+)
+@pytest.mark.parametrize("key", ["sesame", ""])
+@pytest.mark.usefixtures("ssh")
+def test_all_ranks_are_seen_and_prompts_bring_the_key(
+    guarded: Ring, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A real pipeline of two ranks, which lets nobody ask without the key."""
+    monkeypatch.setenv("LORACONSOLE_API_KEY", key)
+
+    async def main(tunnel: Tunnel) -> None:
+        app = ConsoleApp(tunnel.config, label="there", clock=tunnel.clock, source=tunnel.source)
+        async with app.run_test(size=(120, 40), notifications=True) as pilot:
+            await wait(lambda: len(app.board.workers) == 2 and app.board.server is not None)
+            assert {worker.rank for worker in app.board.workers} == {0, 1}
+            await pilot.press("8", "down", "down", "down", "r")
+            await pilot.pause()
+            assert "All 2 ranks restart together" in str(
+                app.screen.query_one("Static.body").render()
+            )
+            await pilot.press("n", "5", *"ab", "enter")
+            said = "tok/s  first" if key else "wrong or missing API key"
+            await wait(lambda: said in screen_text(app), 30.0)
+
+    with Tunnel("there", str(guarded.run), COMMAND) as tunnel:
+        asyncio.run(main(tunnel))
 
 
 def test_what_goes_wrong_is_said_before_a_screen_is_opened(far: Config, tmp_path: Path) -> None:

@@ -200,6 +200,20 @@ def _comparison(row: Comparison, name_width: int) -> Line:
     )
 
 
+def unload_costs(row: AdapterRow) -> str:
+    """What becomes of an adapter that is unloaded, and of who uses it."""
+    view = row.view
+    left = f"{view.pages} pages ({units.size(view.num_bytes)})" if view.pages else "memory"
+    if view.running or view.waiting:
+        first = f"{view.running} running and {view.waiting} waiting requests finish first"
+    else:
+        first = "No request uses it now"
+    return (
+        f"New requests for it are refused at once. {first}; then its {left} are free. "
+        "Its files stay where they are."
+    )
+
+
 def plan_lines(plan: AdapterPlan, width: int) -> list[Line]:
     """What loading a directory would take, the verdict first."""
     if plan.reason:

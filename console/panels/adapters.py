@@ -36,6 +36,7 @@ from .adapter_details import (
     share_of_hits,
     state,
     targets,
+    unload_costs,
     verdict_lines,
 )
 from .adapter_dialogs import LoadDialog, PlanDialog
@@ -332,17 +333,10 @@ class AdaptersPanel(Panel):
             self._load(path)
 
     def _ask_unload(self, row: AdapterRow) -> None:
-        view = row.view
-        left = f"{view.pages} pages ({units.size(view.num_bytes)})" if view.pages else "memory"
-        if view.running or view.waiting:
-            first = f"{view.running} running and {view.waiting} waiting requests finish first"
-        else:
-            first = "No request uses it now"
         self.app.push_screen(
             ChoiceDialog(
                 f"Unload {row.name}?",
-                f"New requests for it are refused at once. {first}; then its {left} are free. "
-                f"Its files stay where they are.",
+                unload_costs(row),
                 (
                     Choice("y", "yes", f"Unload {row.name}"),
                     Choice("n", "", "No, leave it as it is"),

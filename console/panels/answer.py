@@ -171,12 +171,17 @@ class AnswerBox(Container):
         self._rendered = VerticalScroll(Markdown(text, open_links=False), classes="rendered")
         ink = Style.from_rich_style(self.pane.painted_app.inks.style(answer.ink))
         self._rendered.border_title = Content.styled(answer.label, ink)
-        caption = answer_caption(answer, self.size.width - 6)
-        self._rendered.border_subtitle = Content("".join(text for text, _ in caption))
+        self.on_resize()
         await self.mount(self._rendered)
         self.pane.display = False
         if answer.before:
             self._rendered.scroll_end(animate=False)
+
+    def on_resize(self) -> None:
+        """As many figures as there is room for; a short answer is whole before it has any."""
+        if self._rendered is not None:
+            caption = answer_caption(self.pane.answer, self.size.width - 6)
+            self._rendered.border_subtitle = Content("".join(text for text, _ in caption))
 
     def action_plain(self) -> None:
         self.pane.shows_choices = False

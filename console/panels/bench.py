@@ -14,10 +14,11 @@ from textual.message import Message
 from ...pipeline.config import OperatorError
 from ...pipeline.results import describe
 from .. import plot, units
-from ..bench_run import BenchFiles, BenchPlan, BenchRun, Kept
+from ..bench_run import CANCELLED, WORKLOADS, BenchFiles, BenchPlan, BenchRun, Kept
 from ..board import Board
 from ..compare import METRICS, Metric
 from ..dialogs import LiveDialog
+from ..inks import Desk
 from ..orders import READ_ONLY
 from ..pane import Line, Pane, Panel, Span, field, line, spread
 from ..table import Column, TablePane
@@ -325,7 +326,9 @@ class BenchPanel(Panel):
     def __init__(self) -> None:
         super().__init__()
         self._files = BenchFiles()
-        self._plan = BenchPlan()
+        self._plans = {name: BenchPlan.usual(name) for name in WORKLOADS}
+        self._workload = "chat"
+        """What the form shows first: what was run last."""
         self._run: BenchRun | None = None
 
     def compose(self) -> ComposeResult:
@@ -359,7 +362,10 @@ class BenchPanel(Panel):
         if self.is_live:
             self.notify("c cancels it", title="A run is under way", severity="warning")
             return
-        self.app.push_screen(BenchDialog(self._plan), self._start)
+        self._ask()
+
+    def _ask(self, wrong: str = "") -> None:
+        self.app.push_screen(BenchDialog(self._plans, self._workload, wrong), self._start)
 
     def on_result_table_file_asked(self) -> None:
         self.app.push_screen(FileDialog(), self._open)
@@ -382,7 +388,8 @@ class BenchPanel(Panel):
     def _start(self, plan: BenchPlan | None) -> None:
         if plan is None:
             return
-        self._plan = plan
+        self._workload = plan.workload
+        self._plans[plan.workload] = plan
         app = self.query_one(RunPane).painted_app
         if app.is_read_only:
             self.notify(READ_ONLY, severity="error")
@@ -404,7 +411,10 @@ class BenchPanel(Panel):
         if self.display:
             for pane in self.panes:
                 pane.paint()
-        if run.error and run.error != "cancelled":
+        is_looked_at = self.display and isinstance(self.app.screen, Desk)
+        if run.is_refused and is_looked_at:
+            self._ask(run.error)  # what was typed is to be mended
+        elif run.error and run.error != CANCELLED:
             self.notify(run.error, title="bench", severity="error", markup=False)
         elif not run.error:
             self.notify(f"{run.plan.workload} is finished; it is in {run.out}", title="bench")

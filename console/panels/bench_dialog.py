@@ -2,69 +2,201 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Horizontal, Vertical
-from textual.content import Content
+from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.screen import ModalScreen
+from textual.suggester import SuggestFromList
 from textual.widgets import Button, Input, Label, OptionList, Static
 from textual.widgets.option_list import Option
 
-from ..bench_run import WORKLOADS, BenchPlan
+from ..bench_run import SUITES, WORKLOADS, BenchPlan
+
+N = TypeVar("N", int, float)
+
+# --- fields: each reads what was typed, or raises a `ValueError` that says what is right ----------
+
+
+def _above_zero(text: str) -> float:
+    return _checked(text, float, lambda number: number > 0, "a number above 0, please")
+
+
+def _whole(text: str) -> int:
+    return _checked(text, int, lambda number: number > 0, "a whole number above 0, please")
+
+
+def _count(text: str) -> int:
+    return _checked(text, int, lambda number: number >= 0, "a whole number, 0 or more, please")
+
+
+def _checked(text: str, kind: Callable[[str], N], holds: Callable[[N], bool], what: str) -> N:
+    try:
+        number = kind(text)
+    except ValueError:
+        raise ValueError(what) from None
+    if not holds(number):
+        raise ValueError(what)
+    return number
+
+
+def _lengths(text: str) -> tuple[int, int]:
+    """`64`, or `8-512`, the second excluded as everywhere in S-LoRA."""
+    low, dash, high = text.partition("-")
+    try:
+        lengths = int(low), int(high) if dash else int(low) + 1
+    except ValueError:
+        lengths = 0, 0
+    if not 1 <= lengths[0] < lengths[1]:
+        raise ValueError("a number of tokens above 0, or two like 8-512, please")
+    return lengths
+
+
+def _file(text: str) -> str:
+    if not text:
+        raise ValueError("name the file, please")
+    path = Path(text).expanduser()
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise ValueError(f"{path}: {error.strerror}") from None
+    return str(path.absolute())
+
+
+def _suite(text: str) -> str:
+    if text not in SUITES:
+        raise ValueError(f"there are {', '.join(SUITES)}")
+    return text
+
+
+class Field(NamedTuple):
+    """A line of the form."""
+
+    label: str
+    hint: str
+    read: Callable[[str], Any]
+    may_be_empty: bool = False
+    """Then it is left to the workload."""
+    typed: str = r"[0-9.]*"
+
 
 FIELDS = {
-    "requests": ("requests", "how many in all"),
-    "at_once": ("at once", "so many at a time; empty: they come at a rate"),
-    "rate": ("a second", "requests a second, where they come at a rate"),
-    "tokens": ("tokens", "of each answer"),
+    "file": Field("file", "on this machine", _file, typed=r".*"),
+    "suite": Field("suite", "cv, alpha, …; → takes the rest", _suite, typed=r"[A-Za-z0-9-]*"),
+    "speed": Field("speed", "times as many a second", _above_zero),
+    "scale": Field("scale", "times as many a second", _above_zero),
+    "seconds": Field("seconds", "of arrivals", _above_zero, True),
+    "requests": Field("requests", "in all; of a file the first", _whole, True),
+    "at_once": Field("at once", "empty: they come in their time", _whole, True),
+    "rate": Field("a second", "requests, where they come in time", _above_zero),
+    "cv": Field("cv", "of the gaps; 1 is Poisson", _above_zero),
+    "alpha": Field("alpha", "1 is uniform, less is skewed", _above_zero),
+    "adapters": Field("adapters", "of those there are", _count, True),
+    "prompt": Field("prompt", "tokens, or LOW-HIGH", _lengths, True, typed=r"[0-9-]*"),
+    "tokens": Field("answer", "tokens, or LOW-HIGH", _lengths, True, typed=r"[0-9-]*"),
+    "slo": Field("SLO", "seconds to the first token", _above_zero),
 }
+MUST_BE = ("requests", "tokens")
+"""Not empty where they are not so at first: a generator would go on for ever."""
+WIDE = ("file", "suite")
+
+
+def _shown(value: Any) -> str:
+    """As it is typed."""
+    match value:
+        case None:
+            return ""
+        case (low, high):
+            return f"{low}" if high == low + 1 else f"{low}-{high}"
+        case float():
+            return f"{value:g}"
+    return str(value)
 
 
 class BenchDialog(ModalScreen[BenchPlan | None]):
-    """Answers with what is to be run."""
+    """Answers with what is to be run. Each workload shows the fields that it heeds, and keeps what
+    was typed in them."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "leave", "Cancel", key_display="esc", id="bench-leave"),
     ]
 
-    def __init__(self, plan: BenchPlan) -> None:
+    def __init__(
+        self, plans: Mapping[str, BenchPlan], workload: str = "chat", wrong: str = ""
+    ) -> None:
+        """`wrong` is why the last plan could not be run."""
         super().__init__()
-        self._plan = plan
+        self._workload, self._wrong = workload, wrong
+        self._typed = {
+            name: {field: _shown(getattr(plan, field)) for field in WORKLOADS[name].takes}
+            for name, plan in plans.items()
+        }
 
     def compose(self) -> ComposeResult:
-        with Vertical(classes="dialog form") as box:
+        with VerticalScroll(classes="dialog form") as box:
+            box.can_focus = False
             box.border_title = "Run a workload against this pipeline"
-            box.border_subtitle = "enter runs it · esc cancels"
-            yield OptionList(
-                *(
-                    Option(Content.assemble((f"{name:<10}", "bold"), f" {what}"), id=name)
-                    for name, what in WORKLOADS.items()
-                ),
-                compact=True,
-                id="workloads",
-            )
-            for name, (label, hint) in FIELDS.items():
-                value = getattr(self._plan, name)
-                text = "" if value is None else f"{value:g}"
-                given = Input(
-                    text, placeholder=hint, compact=True, id=name, restrict=r"[0-9.]*", max_length=7
+            box.border_subtitle = "enter runs it · tab goes on · esc cancels"
+            with Horizontal(id="bench-form"):
+                yield OptionList(
+                    *(Option(name, id=name) for name in WORKLOADS), compact=True, id="workloads"
                 )
-                given.cursor_blink = False
-                with Horizontal(classes="field"):
-                    yield Label(label)
-                    yield given
-                    yield Static(hint, classes="hint")
-            yield Static("", id="wrong")
+                with Vertical(id="fields"):
+                    for name, field in FIELDS.items():
+                        with Horizontal(classes="field"):
+                            yield Label(field.label)
+                            yield self._input(name, field)
+                            yield Static(field.hint, classes="hint", markup=False)
+            yield Static("", id="what")
+            yield Static(self._wrong, id="wrong", markup=False)
             with Horizontal(classes="buttons"):
                 yield Button("Run", variant="primary", compact=True, id="run")
                 yield Button("Cancel", compact=True, id="cancel")
 
+    def _input(self, name: str, field: Field) -> Input:
+        given = Input(
+            compact=True,
+            id=name,
+            placeholder="all" if name in ("requests", "seconds", "adapters") else "",
+            restrict=field.typed,
+            max_length=0 if name in WIDE else 9,
+            suggester=SuggestFromList(SUITES) if name == "suite" else None,
+            classes="wide" if name in WIDE else "",
+        )
+        given.cursor_blink = False
+        return given
+
     def on_mount(self) -> None:
         workloads = self.query_one(OptionList)
-        workloads.highlighted = list(WORKLOADS).index(self._plan.workload)
+        workloads.highlighted = list(WORKLOADS).index(self._workload)
         workloads.focus()
+        self._show(self._workload)
+
+    def on_option_list_option_highlighted(self, event: OptionList.OptionHighlighted) -> None:
+        """Unless it is another one already: the list begins with its first."""
+        name = event.option.id
+        if name and name != self._workload and event.option_index == event.option_list.highlighted:
+            self._typed[self._workload] = self._read()
+            self._show(name)
+            self.query_one("#wrong", Static).update("")
+
+    def _read(self) -> dict[str, str]:
+        """What stands in the workload's fields."""
+        takes = WORKLOADS[self._workload].takes
+        return {name: self.query_one(f"#{name}", Input).value.strip() for name in takes}
+
+    def _show(self, workload: str) -> None:
+        self._workload = workload
+        typed = self._typed[workload]
+        for name in FIELDS:
+            given = self.query_one(f"#{name}", Input)
+            assert given.parent is not None
+            given.parent.display = name in typed
+            given.value = typed.get(name, "")
+        self.query_one("#what", Static).update(WORKLOADS[workload].what)
 
     def on_option_list_option_selected(self) -> None:
         self._run()
@@ -80,28 +212,19 @@ class BenchDialog(ModalScreen[BenchPlan | None]):
 
     def _run(self) -> None:
         """Goes to the field at fault, where one is."""
-        values: dict[str, float | None] = {}
-        for name, (label, _) in FIELDS.items():
-            given = self.query_one(f"#{name}", Input)
-            text = given.value.strip()
+        usual = BenchPlan.usual(self._workload)
+        values: dict[str, Any] = {}
+        for name, text in self._read().items():
+            field = FIELDS[name]
+            must_be = name in MUST_BE and getattr(usual, name) is not None
             try:
-                values[name] = float(text) if text or name != "at_once" else None
-                if values[name] is not None and not (values[name] or 0) > 0:
-                    raise ValueError
-            except ValueError:
-                self.query_one("#wrong", Static).update(f"{label}: a number above 0, please")
-                given.focus()
+                is_left = not text and field.may_be_empty and not must_be
+                values[name] = None if is_left else field.read(text)
+            except ValueError as error:
+                self.query_one("#wrong", Static).update(f"{field.label}: {error}")
+                self.query_one(f"#{name}", Input).focus()
                 return
-        at_once = values["at_once"]
-        self.dismiss(
-            BenchPlan(
-                workload=list(WORKLOADS)[self.query_one(OptionList).highlighted or 0],
-                requests=max(1, int(values["requests"] or 1)),
-                at_once=None if at_once is None else max(1, int(at_once)),
-                rate=values["rate"] or 1.0,
-                tokens=max(1, int(values["tokens"] or 1)),
-            )
-        )
+        self.dismiss(BenchPlan(workload=self._workload, **values))
 
     def action_leave(self) -> None:
         self.dismiss(None)

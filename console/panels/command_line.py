@@ -10,6 +10,7 @@ from typing import ClassVar
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
+from textual.message import Message
 from textual.widget import Widget
 from textual.widgets import Input, Label
 
@@ -97,6 +98,14 @@ class CommandInput(Input):
 class CommandLine(Vertical):
     """Lies at the foot of the panels until it is done. `back` gets the keys then."""
 
+    class Said(Message):
+        """To be carried out by the app: the answer to a question that it asks would come to us
+        when we are gone."""
+
+        def __init__(self, line: CommandLine, text: str) -> None:
+            super().__init__()
+            self.line, self.text = line, text
+
     def __init__(self, commands: dict[str, Command], back: Widget | None, text: str = "") -> None:
         super().__init__(id="command-line")
         self.commands, self.back = commands, back
@@ -166,10 +175,12 @@ class CommandLine(Vertical):
         self.input.value = text
         self.input.cursor_position = len(text)
 
-    async def on_input_submitted(self, event: Input.Submitted) -> None:
-        """Carries it out, with the keys where they were: a command is about what is there."""
+    def on_input_submitted(self, event: Input.Submitted) -> None:
         event.stop()
-        text = event.value.strip()
+        self.post_message(self.Said(self, event.value.strip()))
+
+    async def carry_out(self, text: str) -> None:
+        """With the keys where they were: a command is about what is there."""
         try:
             if text:
                 command, words = read(text, self.commands)
@@ -193,7 +204,7 @@ class CommandLine(Vertical):
 
     def release_focus(self) -> None:
         """Gives the keys back, if they are still here."""
-        if self.input.has_focus:
+        if self.screen.focused is self.input:  # what `has_focus` says of it comes a message later
             back = self.back if self.back is not None and self.back.is_attached else None
             self.screen.set_focus(back, scroll_visible=False)
 

@@ -1,0 +1,40 @@
+"""A console's ears without a console: telemetry that fills a ledger, and waiting for a board."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+from loraconsole.console.board import Board
+from loraconsole.console.ledger import Ledger
+from loraconsole.console.telemetry import Telemetry
+from loraconsole.pipeline.config import Config
+
+
+@asynccontextmanager
+async def listening(
+    config: Config, source: Callable[..., Telemetry] = Telemetry, **named: Any
+) -> AsyncIterator[tuple[Telemetry, Ledger]]:
+    """`source` makes the ears, and is given what `named` says."""
+    ledger = Ledger(config.run)
+    telemetry = source(config, ledger, **named)
+    task = asyncio.create_task(telemetry.run())
+    try:
+        yield telemetry, ledger
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+async def until(ledger: Ledger, holds: Callable[[Board], bool], seconds: float = 15.0) -> Board:
+    """The first board of which it is true."""
+    deadline = time.monotonic() + seconds
+    while not holds(board := ledger.board(time.time())):
+        what = f"not within {seconds} s: {board.condition}, {board.alerts}, {board.link_age_s}"
+        assert time.monotonic() < deadline, what
+        await asyncio.sleep(0.05)
+    return board

@@ -1,0 +1,686 @@
+"""Every binding of the console, and the effect that its key must have.
+
+A `Case` goes to where a binding works, looks at something (`see`), presses the key, and looks
+again: before it is `was`, after it is `becomes`. So a key that does nothing fails, and so does a
+case that would hold without it. `test_keys` presses every key of every binding, and fails where a
+binding has no case; `test_commands` says the same bindings by name after `:`.
+
+A new binding takes one line in `CASES`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from stage import StagedApp, keep_result, ringed, staged
+from textual.command import CommandPalette
+from textual.pilot import Pilot
+from textual.widget import Widget
+from textual.widgets import OptionList
+
+from loraconsole.console.alerts import Limits
+from loraconsole.console.app import PAGES, PANELS, ConsoleApp
+from loraconsole.console.dialogs import ChoiceDialog, LiveDialog, ScrollPane
+from loraconsole.console.help import HelpDialog
+from loraconsole.console.inks import Desk
+from loraconsole.console.jump import JumpScreen
+from loraconsole.console.panels.adapter_dialogs import LoadDialog, NotePane, PlanDialog
+from loraconsole.console.panels.answer import AnswerBox, AnswerPane
+from loraconsole.console.panels.bench import BenchPanel, ResultTable
+from loraconsole.console.panels.bench_dialog import BenchDialog, FileDialog
+from loraconsole.console.panels.command_line import CommandLine, remember
+from loraconsole.console.panels.editor import PromptEditor
+from loraconsole.console.panels.events import EventPane
+from loraconsole.console.panels.filter_input import FilterInput
+from loraconsole.console.panels.latency import FlamePane, HistogramPane, PartsPane
+from loraconsole.console.panels.logs import LogPane, SearchInput, plain_line
+from loraconsole.console.panels.models import ModelsPane
+from loraconsole.console.panels.pool import PoolPane
+from loraconsole.console.panels.recall import RecallDialog
+from loraconsole.console.table import TablePane
+from loraconsole.console.transcripts import Turn, open_default
+from loraconsole.pipeline.messages import ProcessOrder
+
+W = TypeVar("W", bound=Widget)
+
+ORDERS = ("abort", "stop", "tell_router", "tell_ring")
+"""What the console tells the pipeline beside orders about adapters, by `Telemetry`'s names."""
+PATIENCE_S = 5.0
+
+
+class Scene:
+    """A console that a case looks at."""
+
+    def __init__(self, app: ConsoleApp, pilot: Pilot[str]) -> None:
+        self.app, self.pilot = app, pilot
+        self.told: list[str] = []
+        """Orders, by their names and what they are about."""
+        for name in ORDERS:
+            setattr(app.telemetry, name, self._take(name))
+        setattr(app.telemetry, "order_process", self._order_process)  # noqa: B010
+
+    def _order_process(self, order: ProcessOrder) -> None:
+        self.told.append(f"{type(order).__name__} {order.name}")
+
+    def _take(self, name: str) -> Callable[..., None]:
+        def take(*about: Any) -> None:
+            said = (str(a) if isinstance(a, str | float) else type(a).__name__ for a in about)
+            self.told.append(" ".join((name, *said)))
+
+        return take
+
+    async def press(self, way: str) -> None:
+        """Keys with blanks between them; what begins with `=` is typed, letter by letter."""
+        for word in way.split():
+            await self.pilot.press(*(word[1:] if word[0] == "=" and word[1:] else [word]))
+            await self.pilot.pause()
+        if isinstance(self.app, StagedApp):
+            self.app.show()
+
+    def find(self, kind: type[W]) -> W:
+        """The widget of this kind: of the dialog on top, else of the panel."""
+        top = self.app.screen
+        return top.query(kind).first() if not isinstance(top, Desk) else self.desk(kind)
+
+    def desk(self, kind: type[W]) -> W:
+        return self.app.active_panel.query(kind).first()
+
+    @property
+    def table(self) -> TablePane[Any]:
+        return self.desk(TablePane)
+
+    @property
+    def orders(self) -> list[str]:
+        """All that was ordered, of adapters too."""
+        assert isinstance(self.app, StagedApp)
+        given = [f"{type(o).__name__} {getattr(o, 'name', '')}".strip() for o in self.app.ordered]
+        return [*given, *self.told]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """What `see` gives before and after the key."""
+
+    see: Callable[[Scene], Any]
+    was: Any = False
+    becomes: Any = True
+    on: str = "Overview"
+    """The panel that is on top at first."""
+    way: str = ""
+    """What is pressed on the way to where the binding works."""
+    arrange: Callable[[Scene], Any] | None = None
+    """What else must be there, before the way."""
+    asks: str = ""
+    """The title of the question that the key leads to. `y` answers it, and only then is it done."""
+    seconds: float = 2.0
+    """How long the story has been told."""
+    size: tuple[int, int] = (120, 40)
+    has_ring: bool = False
+    """Whether answers must come over HTTP."""
+
+    @asynccontextmanager
+    async def staged(self) -> AsyncIterator[Scene]:
+        """A console of its own, where the key is about to be pressed."""
+        async with self._console() as (app, pilot):
+            scene = Scene(app, pilot)
+            if self.arrange is not None:
+                done = self.arrange(scene)
+                if asyncio.iscoroutine(done):
+                    await done
+                await pilot.pause()
+            await scene.press(self.way)
+            seen = self.see(scene)
+            assert seen == self.was, f"before the key is pressed it is {seen!r}, not {self.was!r}"
+            yield scene
+
+    def _console(self) -> AbstractAsyncContextManager[tuple[ConsoleApp, Pilot[str]]]:
+        if self.has_ring:
+            return ringed(pace=400.0)
+        return staged(panel=self.on, seconds=self.seconds, size=self.size)
+
+    async def holds(self, scene: Scene) -> None:
+        """What the key has done is to be seen, at once or a little later."""
+        if self.asks:
+            assert isinstance(scene.app.screen, ChoiceDialog), "it asks nothing"
+            assert scene.app.screen._title == self.asks, scene.app.screen._title
+            assert self.see(scene) == self.was, "it did not wait for the answer"
+            await scene.press("y")
+        deadline = time.monotonic() + PATIENCE_S
+        while (seen := self.see(scene)) != self.becomes and time.monotonic() < deadline:
+            await scene.pilot.pause(0.02)
+        assert seen == self.becomes, f"it is {seen!r}, not {self.becomes!r}"
+
+
+# --- what there is to see -----------------------------------------------------------------------
+
+
+def on_top(kind: type[Widget]) -> Callable[[Scene], bool]:
+    """Is a screen of this kind on top?"""
+    return lambda s: isinstance(s.app.screen, kind)
+
+
+def focused(s: Scene) -> str:
+    return type(s.app.focused).__name__
+
+
+def has_focus(kind: type[Widget]) -> Callable[[Scene], bool]:
+    return lambda s: isinstance(s.app.focused, kind)
+
+
+def panel(s: Scene) -> str:
+    return s.app.active_panel.NAME
+
+
+def title(s: Scene) -> str:
+    """Of the dialog on top."""
+    top = s.app.screen
+    if isinstance(top, LiveDialog):
+        return top._pane._title
+    return str(getattr(top, "_title", "")) or type(top).__name__
+
+
+def row(s: Scene) -> int:
+    return s.table._index()
+
+
+def pages(s: Scene) -> int:
+    """How many pages down the cursor is, about: the `:` line takes a row of them."""
+    return round(row(s) / s.table._page)
+
+
+def from_end(s: Scene) -> int:
+    return len(s.table._rows) - 1 - row(s)
+
+
+def toast(part: str) -> Callable[[Scene], bool]:
+    return lambda s: any(part in f"{n.title} {n.message}" for n in s.app._notifications)
+
+
+def clipboard(s: Scene) -> bool:
+    return bool(s.app.clipboard)
+
+
+def orders(s: Scene) -> list[str]:
+    return s.orders
+
+
+def aborts_the_first(s: Scene) -> bool:
+    return s.told == [f"abort {s.app.board.requests[0].view.request_id}"]
+
+
+def scrolled(s: Scene) -> int:
+    """Lines that a text is scrolled down."""
+    return s.find(ScrollPane)._offset
+
+
+def scrolled_to_end(s: Scene) -> bool:
+    text = s.find(ScrollPane)
+    return text._offset == text._total - text._page > 0
+
+
+def log(s: Scene) -> LogPane:
+    return s.desk(LogPane)
+
+
+def lines_up(s: Scene) -> int:
+    """Log lines below the last one shown."""
+    return len(log(s)._kept) - log(s)._end()
+
+
+def pages_up(s: Scene) -> int:
+    return round(lines_up(s) / (log(s)._page - 1))
+
+
+def minutes_back(s: Scene) -> int:
+    kept = log(s)._kept
+    return round((kept[-1].at - kept[log(s)._end() - 1].at) / 60)
+
+
+def is_oldest(s: Scene) -> bool:
+    return log(s)._end() == log(s)._page
+
+
+def follows(s: Scene) -> bool:
+    return log(s)._bottom is None
+
+
+def cell(s: Scene) -> tuple[int, int]:
+    """Line and column under the cursor of the pool's map."""
+    return divmod(s.desk(PoolPane)._cursor, s.desk(PoolPane)._width)
+
+
+def typed(s: Scene) -> str:
+    return s.app.query_one(CommandLine).input.value
+
+
+def models(s: Scene) -> ModelsPane:
+    return s.desk(ModelsPane)
+
+
+def editor(s: Scene) -> str:
+    return s.desk(PromptEditor).text
+
+
+def answer_up(s: Scene) -> int:
+    """Lines an answer is scrolled up from its end."""
+    return s.desk(AnswerPane)._above
+
+
+def alert_states(s: Scene) -> set[str]:
+    return {alert.state.value for alert in s.app.alert_book.alerts}
+
+
+def highlighted(s: Scene) -> int | None:
+    return s.find(OptionList).highlighted
+
+
+def bench_error(s: Scene) -> str | None:
+    """How the run has ended; None while it is under way, or there is none."""
+    bench = s.app.active_panel
+    assert isinstance(bench, BenchPanel)
+    run = bench._run
+    return None if run is None or run.is_running else run.error
+
+
+# --- what must be there first -------------------------------------------------------------------
+
+
+def focus(kind: type[Widget] | str) -> Callable[[Scene], Any]:
+    return lambda s: s.app.active_panel.query(kind).first().focus()
+
+
+def mark_pirates(s: Scene) -> None:
+    s.table.set_filter("pirate", marks=True)
+
+
+def alarm(s: Scene) -> None:
+    """Something is wrong, for a while already."""
+    app = s.app
+    app.ledger.limits = Limits(queue=0.5, ttft_p99_ms=50.0)
+    now = app.clock()
+    for before in (400.0, 0.0):
+        app.alert_book.update(app.ledger.board(now - before))
+    app.paint(app.ledger.board(now))
+
+
+def two_results(s: Scene) -> None:
+    for number in range(2):
+        keep_result(data() / "bench" / f"{number}.jsonl", 1.0 + number)
+    s.table.paint()
+
+
+def data() -> Path:
+    """Where the console keeps what is the user's."""
+    return Path(os.environ["XDG_DATA_HOME"]) / "loraconsole"
+
+
+def said_before(s: Scene) -> None:
+    remember("pause", [])
+
+
+def asked_before(s: Scene) -> None:
+    kept = open_default()
+    assert kept is not None
+    for at in range(3):
+        kept.add(Turn(conversation="a", at=float(at), model="sql", prompt=f"p {at}", answer="a"))
+    kept.close()
+
+
+def kept_turns(words: str) -> list[Turn]:
+    """What the transcripts have of what was asked."""
+    kept = open_default()
+    assert kept is not None
+    with contextlib.closing(kept):
+        return list(kept.search(words, 9))
+
+
+async def answered(s: Scene) -> None:
+    """A question, and an answer that is whole."""
+    await s.press("=Ahoy enter")
+    await _whole(s)
+
+
+async def answer_focused(s: Scene) -> None:
+    await answered(s)
+    s.app.query(AnswerBox).first().action_plain()
+    s.app.query(AnswerBox).first().action_plain()  # and back: it has the keys now
+
+
+async def _whole(s: Scene) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not (boxes := s.app.query(AnswerBox)) or not all(box._rendered for box in boxes):
+        assert time.monotonic() < deadline, "no whole answer"
+        await s.pilot.pause(0.02)
+
+
+async def plain_answer(s: Scene) -> None:
+    """A conversation longer than the screen, as plain text."""
+    s.desk(PromptEditor).put("Ahoy" + "\n" * 60 + "!")
+    await s.press("enter")
+    await _whole(s)
+    await answered(s)
+    s.app.query(AnswerBox).first().action_plain()
+
+
+def forgets(s: Scene) -> None:
+    """Notes when what is on the terminal is forgotten, so that all of it is sent again."""
+    assert s.app._memory is not None
+    s.app._memory.forget = lambda: s.told.append("forget")  # type: ignore[method-assign]
+
+
+# --- every binding ------------------------------------------------------------------------------
+
+
+def _bench(**more: Any) -> Case:
+    return Case(on="Bench", **more)
+
+
+def _logs(seconds: float = 15.0, **more: Any) -> Case:
+    return Case(on="Logs", seconds=seconds, **more)
+
+
+def _batch(**more: Any) -> Case:
+    return Case(on="Batch", **more)
+
+
+def _prompt(**more: Any) -> Case:
+    return Case(on="Prompt", **more)
+
+
+def _answer(**more: Any) -> Case:
+    return Case(on="Prompt", has_ring=True, **more)
+
+
+def _pool(**more: Any) -> Case:
+    return Case(arrange=focus(PoolPane), **more)
+
+
+def _events(**more: Any) -> Case:
+    return Case(arrange=focus(EventPane), seconds=40.0, **more)
+
+
+def _latency(**more: Any) -> Case:
+    return Case(on="Latency", **more)
+
+
+def _text(**more: Any) -> Case:
+    return Case(on="Logs", see=more.pop("see", scrolled), **more)
+
+
+def _shows() -> Iterator[tuple[str, Case]]:
+    for name, module in (PANELS | PAGES).values():
+        start = "Overview" if name != "Overview" else "Batch"
+        yield f"show-{module}", Case(see=panel, was=start, becomes=name, on=start)
+
+
+CASES: dict[str, Case] = {
+    # -- everywhere
+    **dict(_shows()),
+    "command": Case(see=lambda s: bool(s.app.query(CommandLine))),
+    "pause": Case(see=lambda s: s.app.is_paused),
+    "zoom": Case(see=lambda s: s.app.active_panel.zoomed is not None),
+    "unzoom": Case(
+        way="z", see=lambda s: s.app.active_panel.zoomed is not None, was=True, becomes=False
+    ),
+    "next-theme": Case(see=lambda s: s.app.theme != "dark"),
+    "help": Case(see=on_top(HelpDialog)),
+    "quit": Case(see=title, was="Desk", becomes="Quit the console"),
+    "quit-anywhere": _prompt(see=title, was="Desk", becomes="Quit the console"),
+    "faster": Case(see=lambda s: s.app.pace.fps, was=5.0, becomes=10.0),
+    "slower": Case(see=lambda s: s.app.pace.fps, was=5.0, becomes=2.0),
+    "redraw": Case(arrange=forgets, see=lambda s: "forget" in s.told),
+    "cost": Case(see=lambda s: bool(s.app.cost_pane.display)),
+    "diagnostics": Case(see=title, was="Desk", becomes="diagnostics"),
+    "hour": Case(see=lambda s: s.app.ledger.shows_hour),
+    "palette": Case(see=on_top(CommandPalette)),
+    "jump": Case(see=on_top(JumpScreen)),
+    "jump-stay": Case(way="ctrl+o", see=title, was="JumpScreen", becomes="Desk"),
+    "next-pane": Case(see=focused, was="NoneType", becomes="PoolPane"),
+    "previous-pane": Case(way="tab tab", see=focused, was="EventPane", becomes="PoolPane"),
+    # -- lists and tables
+    "filter": _batch(see=has_focus(FilterInput)),
+    "next-match": _batch(
+        arrange=mark_pirates, see=lambda s: s.table.selected.view.adapter == "pirate"
+    ),
+    "previous-match": _batch(
+        arrange=mark_pirates, see=lambda s: s.table.selected.view.adapter == "pirate"
+    ),
+    "filter-keep": _batch(
+        way="slash =pi",
+        see=lambda s: (focused(s), s.table.filter.text),
+        was=("FilterInput", "pi"),
+        becomes=("BatchTable", "pi"),
+    ),
+    "filter-clear": _batch(
+        way="slash =pi",
+        see=lambda s: (focused(s), s.table.filter.text),
+        was=("FilterInput", "pi"),
+        becomes=("BatchTable", ""),
+    ),
+    "filter-marks": _batch(way="slash =pi", see=lambda s: s.table.marks),
+    "row-up": _batch(way="down down", see=row, was=2, becomes=1),
+    "row-down": _batch(see=row, was=0, becomes=1),
+    "page-up": _batch(size=(80, 24), way="pagedown", see=pages, was=1, becomes=0),
+    "page-down": _batch(size=(80, 24), see=pages, was=0, becomes=1),
+    "first": _batch(way="down", see=row, was=1, becomes=0),
+    "last": _batch(see=lambda s: from_end(s) == 0),
+    "sort": _batch(
+        see=lambda s: s.table.sort_column and s.table.sort_column.title, was=None, becomes="phase"
+    ),
+    "reverse": _batch(way="s", see=lambda s: s.table.reversed),
+    "open": _batch(see=lambda s: title(s).startswith("request ")),
+    # -- dialogs
+    "cancel": Case(way="q", see=title, was="Quit the console", becomes="Desk"),
+    "close": Case(way="D", see=title, was="diagnostics", becomes="Desk"),
+    "text-up": _text(way="question_mark down down", was=2, becomes=1),
+    "text-down": _text(way="question_mark", was=0, becomes=1),
+    "text-page-up": _text(way="question_mark pagedown down", was=11, becomes=1),
+    "text-page-down": _text(way="question_mark", was=0, becomes=10),
+    "text-first": _text(way="question_mark down", was=1, becomes=0),
+    "text-last": _text(way="question_mark", see=scrolled_to_end),
+    # -- adapters
+    "load": Case(on="Adapters", see=on_top(LoadDialog)),
+    "plan": Case(on="Adapters", see=on_top(PlanDialog)),
+    "unload": Case(
+        on="Adapters",
+        way="down",
+        asks="Unload pirate?",
+        see=orders,
+        was=[],
+        becomes=["UnloadAdapter pirate"],
+    ),
+    **{
+        verb: Case(on="Adapters", way="down", see=orders, was=[], becomes=[f"{order} pirate"])
+        for verb, order in {
+            "reload": "ReloadAdapter",
+            "pin": "PinAdapter",
+            "verify": "VerifyAdapter",
+            "merge": "MergeAdapter",
+        }.items()
+    },
+    "form-leave": Case(on="Adapters", way="l", see=on_top(LoadDialog), was=True, becomes=False),
+    "form-plan": Case(
+        on="Adapters",
+        way="l tab =/a",
+        see=lambda s: bool(s.find(NotePane)._plans),
+    ),
+    # -- batch and a request
+    "abort": _batch(
+        asks="Abort this request?",
+        see=aborts_the_first,
+    ),
+    "request-abort": _batch(way="enter", asks="Abort this request?", see=aborts_the_first),
+    "request-copy": _batch(way="enter", see=clipboard),
+    # -- latency
+    "scrub-back": _latency(see=lambda s: s.desk(FlamePane).back_s, was=0.0, becomes=5.0),
+    "scrub-forth": _latency(
+        way="left left", see=lambda s: s.desk(FlamePane).back_s, was=10.0, becomes=5.0
+    ),
+    "scrub-now": _latency(
+        way="left left", see=lambda s: s.desk(PartsPane)._back, was=20, becomes=0
+    ),
+    "histogram": _latency(see=lambda s: s.desk(HistogramPane).kind, was="sync", becomes="step"),
+    "spans": _latency(see=lambda s: s.desk(FlamePane).tail is not None),
+    "record": _latency(see=lambda s: s.told, was=[], becomes=["tell_ring StartSpans"]),
+    # -- pool, events, alerts
+    "pool-left": _pool(way="right right", see=cell, was=(0, 2), becomes=(0, 1)),
+    "pool-right": _pool(see=cell, was=(0, 0), becomes=(0, 1)),
+    "pool-up": _pool(way="down down", see=cell, was=(2, 0), becomes=(1, 0)),
+    "pool-down": _pool(see=cell, was=(0, 0), becomes=(1, 0)),
+    "pool-first": _pool(way="right", see=cell, was=(0, 1), becomes=(0, 0)),
+    "pool-last": _pool(see=lambda s: s.desk(PoolPane)._cursor == len(s.desk(PoolPane)._cells) - 1),
+    "pool-next": _pool(
+        see=lambda s: len(
+            {s.desk(PoolPane)._cells[at][:2] for at in (0, s.desk(PoolPane)._cursor)}
+        ),
+        was=1,
+        becomes=2,
+    ),
+    "event-up": _events(way="down down", see=lambda s: s.desk(EventPane)._cursor, was=2, becomes=1),
+    "event-down": _events(see=lambda s: s.desk(EventPane)._cursor, was=0, becomes=1),
+    "trace": _events(see=panel, was="Overview", becomes="Logs"),
+    "acknowledge": Case(
+        on="Alerts",
+        arrange=alarm,
+        see=lambda s: s.table.selected.state.value,
+        was="firing",
+        becomes="acknowledged",
+    ),
+    "acknowledge-all": Case(
+        on="Alerts", arrange=alarm, see=alert_states, was={"firing"}, becomes={"acknowledged"}
+    ),
+    "evidence": Case(on="Alerts", arrange=alarm, see=panel, was="Alerts", becomes="Batch"),
+    # -- processes
+    "restart": Case(
+        on="Processes",
+        way="down down",
+        asks="Restart worker-0?",
+        see=orders,
+        was=[],
+        becomes=["RestartProcess worker-0"],
+    ),
+    "kill": Case(
+        on="Processes",
+        way="down down",
+        asks="Kill and restart worker-0?",
+        see=orders,
+        was=[],
+        becomes=["RestartProcess worker-0"],
+    ),
+    "stop": Case(
+        on="Processes",
+        way="down down",
+        asks="Stop worker-0?",
+        see=orders,
+        was=[],
+        becomes=["StopProcess worker-0"],
+    ),
+    "signal": Case(
+        on="Processes", way="down down", see=title, was="Desk", becomes="Signal worker-0"
+    ),
+    "drain": Case(
+        on="Processes",
+        asks="Drain the pipeline?",
+        see=orders,
+        was=[],
+        becomes=["tell_router Drain"],
+    ),
+    "down": Case(on="Processes", asks="Stop the pipeline?", see=orders, was=[], becomes=["stop"]),
+    # -- logs
+    "log-up": _logs(see=lines_up, was=0, becomes=1),
+    "log-down": _logs(way="up up", see=lines_up, was=2, becomes=1),
+    "log-page-up": _logs(see=pages_up, was=0, becomes=1),
+    "log-page-down": _logs(way="pageup pageup", see=pages_up, was=2, becomes=1),
+    "log-oldest": _logs(see=is_oldest),
+    "log-follow": _logs(way="pageup", see=follows),
+    "log-level": _logs(see=lambda s: log(s).level, was="debug", becomes="info"),
+    "log-process": _logs(see=lambda s: log(s).process, was="", becomes="supervisor"),
+    "log-search": _logs(see=has_focus(SearchInput)),
+    "log-minute-back": _logs(200.0, see=minutes_back, was=0, becomes=1),
+    "log-minute-on": _logs(200.0, way="m m", see=minutes_back, was=2, becomes=1),
+    "log-hour-back": _logs(see=is_oldest),
+    "log-hour-on": _logs(way="home", see=follows),
+    "log-wrap": _logs(see=lambda s: log(s).wraps),
+    "log-clear": _logs(see=lambda s: len(log(s)._kept) == 0),
+    "log-export": _logs(
+        see=lambda s: [
+            len(file.read_text().splitlines()) == len(log(s)._kept)
+            for file in (data() / "logs").glob("*.log")
+        ],
+        was=[],
+        becomes=[True],
+    ),
+    "log-copy": _logs(see=lambda s: s.app.clipboard == plain_line(log(s)._kept[-1])),
+    "log-open": _logs(
+        see=lambda s: title(s) == f"line {s.app.query(LogPane).first()._kept[-1].number}"
+    ),
+    # -- prompt
+    "send": _answer(way="=Ahoy", see=lambda s: bool(s.app.query(AnswerBox))),
+    "newline": _prompt(way="=a", see=editor, was="a", becomes="a\n"),
+    "leave": _prompt(see=focused, was="PromptEditor", becomes="ModelsPane"),
+    "recall": _prompt(arrange=asked_before, see=on_top(RecallDialog)),
+    "recall-leave": _prompt(
+        arrange=asked_before, way="ctrl+r", see=title, was="RecallDialog", becomes="Desk"
+    ),
+    "recall-next": _prompt(arrange=asked_before, way="ctrl+r", see=highlighted, was=0, becomes=1),
+    "recall-previous": _prompt(
+        arrange=asked_before, way="ctrl+r down down", see=highlighted, was=2, becomes=1
+    ),
+    "parameter-write": _prompt(
+        arrange=focus("#seed"), see=focused, was="ParameterInput", becomes="PromptEditor"
+    ),
+    "parameter-leave": _prompt(
+        arrange=focus("#seed"), see=focused, was="ParameterInput", becomes="ModelsPane"
+    ),
+    "model-left": _prompt(
+        way="escape right right", see=lambda s: models(s)._cursor, was=2, becomes=1
+    ),
+    "model-right": _prompt(way="escape", see=lambda s: models(s)._cursor, was=0, becomes=1),
+    "model-mark": _prompt(way="escape right right", see=lambda s: "sql" in models(s).chosen),
+    "model-all": _prompt(way="escape", see=lambda s: len(models(s).chosen), was=2, becomes=5),
+    "model-write": _prompt(way="escape", see=focused, was="ModelsPane", becomes="PromptEditor"),
+    "new-conversation": _answer(
+        arrange=answered, see=lambda s: len(s.app.query(AnswerBox)), was=2, becomes=0
+    ),
+    "retry": _answer(arrange=answered, see=lambda s: len(kept_turns("Ahoy")), was=2, becomes=4),
+    "answer-plain": _answer(arrange=answer_focused, see=lambda s: bool(s.desk(AnswerPane).display)),
+    "answer-logprobs": _answer(
+        arrange=answer_focused, see=lambda s: s.desk(AnswerPane).shows_choices
+    ),
+    "answer-copy": _answer(
+        arrange=answer_focused,
+        see=lambda s: s.app.clipboard == s.desk(AnswerPane).answer.text != "",
+    ),
+    "answer-up": _answer(arrange=plain_answer, see=answer_up, was=0, becomes=1),
+    "answer-down": _answer(arrange=plain_answer, way="up up", see=answer_up, was=2, becomes=1),
+    "answer-page-up": _answer(arrange=plain_answer, see=answer_up, was=0, becomes=10),
+    "answer-page-down": _answer(
+        arrange=plain_answer, way="pageup up", see=answer_up, was=11, becomes=1
+    ),
+    # -- bench
+    "bench-new": _bench(see=on_top(BenchDialog)),
+    "bench-leave": _bench(way="n", see=title, was="BenchDialog", becomes="Desk"),
+    "bench-cancel": _bench(way="n enter", see=bench_error, was=None, becomes="cancelled"),
+    "bench-baseline": _bench(arrange=two_results, see=lambda s: bool(s.desk(ResultTable).baseline)),
+    "bench-file": _bench(see=on_top(FileDialog)),
+    "file-leave": _bench(way="o", see=on_top(FileDialog), was=True, becomes=False),
+    # -- the command line
+    "command-do": Case(way="colon =pause", see=lambda s: s.app.is_paused),
+    "command-leave": Case(
+        way="colon", see=lambda s: bool(s.app.query(CommandLine)), was=True, becomes=False
+    ),
+    "command-complete": Case(way="colon =paus", see=typed, was="paus", becomes="pause "),
+    "command-complete-back": Case(
+        way="colon =goto space tab tab", see=typed, was="goto batch", becomes="goto overview"
+    ),
+    "command-before": Case(arrange=said_before, way="colon", see=typed, was="", becomes="pause"),
+    "command-after": Case(arrange=said_before, way="colon up", see=typed, was="pause", becomes=""),
+}
