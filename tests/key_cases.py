@@ -123,8 +123,8 @@ class Case:
     seconds: float = 2.0
     """How long the story has been told."""
     size: tuple[int, int] = (120, 40)
-    has_ring: bool = False
-    """Whether answers must come over HTTP."""
+    pace: float = 0.0
+    """Tokens a second that come over HTTP, where answers must."""
 
     @asynccontextmanager
     async def staged(self) -> AsyncIterator[Scene]:
@@ -142,8 +142,8 @@ class Case:
             yield scene
 
     def _console(self) -> AbstractAsyncContextManager[tuple[ConsoleApp, Pilot[str]]]:
-        if self.has_ring:
-            return ringed(pace=400.0)
+        if self.pace:
+            return ringed(self.pace)
         return staged(panel=self.on, seconds=self.seconds, size=self.size)
 
     async def holds(self, scene: Scene) -> None:
@@ -396,7 +396,7 @@ def _prompt(**more: Any) -> Case:
 
 
 def _answer(**more: Any) -> Case:
-    return Case(on="Prompt", has_ring=True, **more)
+    return Case(on="Prompt", pace=400.0, **more)
 
 
 def _pool(**more: Any) -> Case:
@@ -668,7 +668,13 @@ CASES: dict[str, Case] = {
     # -- bench
     "bench-new": _bench(see=on_top(BenchDialog)),
     "bench-leave": _bench(way="n", see=title, was="BenchDialog", becomes="Desk"),
-    "bench-cancel": _bench(way="n enter", see=bench_error, was=None, becomes="cancelled"),
+    "bench-cancel": Case(
+        pace=1.0,  # it would take a while
+        way="escape 6 n enter",
+        see=bench_error,
+        was=None,
+        becomes="cancelled",
+    ),
     "bench-baseline": _bench(arrange=two_results, see=lambda s: bool(s.desk(ResultTable).baseline)),
     "bench-file": _bench(see=on_top(FileDialog)),
     "file-leave": _bench(way="o", see=on_top(FileDialog), was=True, becomes=False),
