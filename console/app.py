@@ -45,7 +45,7 @@ from ..pipeline.messages import (
     StopSpans,
 )
 from ..pipeline.sockets import InboxFull
-from . import output, units
+from . import output, strips, units
 from .alerts import Alert, AlertBook, Finding
 from .board import STALE_S, Board
 from .dialogs import Choice, ChoiceDialog, LiveDialog, LiveScreen
@@ -192,6 +192,7 @@ class ConsoleApp(PaintedApp):
         self._drawn_at = time.monotonic()
         self._news = asyncio.Event()
         self._ask_terminal = False
+        strips.let_go()
         self._memory = output.ScreenMemory() if output.is_wanted() else None
         self._shelf = ThemeShelf()
         self._settings_stamp = settings_stamp()
@@ -260,6 +261,7 @@ class ConsoleApp(PaintedApp):
             self._complain()
             self._paint_active()
         forget_gone_toasts(self.screen_stack[0])
+        strips.forget_texts()
         now = self._looked_at = time.monotonic()
         if now - self._disk_looked_at >= DISK_SECONDS:
             self._disk_looked_at = now
@@ -313,6 +315,7 @@ class ConsoleApp(PaintedApp):
         self._count_bytes()
         if not self.is_headless:
             # What was imported stays: looking through it for garbage would take 100 ms each time.
+            gc.collect()
             gc.freeze()
             loop = asyncio.get_running_loop()
             loop.add_signal_handler(signal.SIGHUP, self._hung_up)

@@ -7,7 +7,7 @@ before anything is rendered. It overrides `render_lines`, which leaves Textual's
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, TypeAlias
 
 from rich.cells import cell_len
@@ -75,20 +75,6 @@ def crop(spans: Sequence[Span], width: int, pad: bool = False) -> tuple[Span, ..
 def field(name: str) -> tuple[Span, ...]:
     """The left column of a list of details."""
     return ((f"{name:<12}", "dim"),)
-
-
-class Row(Strip):
-    """A pane's line for the compositor, which goes as soon as nobody has it.
-
-    Textual's strip remembers what it was divided into; one that is whole then holds itself, and
-    with it 25 objects for the garbage collector: 350 such lines a second keep that busy.
-    """
-
-    __slots__ = ()
-
-    def divide(self, cuts: Iterable[int]) -> Sequence[Strip]:
-        places = list(cuts)
-        return [self] if places == [self.cell_length] else super().divide(places)
 
 
 class PaintedApp(App[str]):
@@ -262,7 +248,7 @@ class Pane(Widget):
             beneath = "" if ink.startswith("border") else ground
             shown = plain(text) if app.is_ascii else text
             segments.append(Segment(shown, style(ink, beneath)))
-        return Row(segments, width)
+        return Strip(segments, width)
 
     # -- events
 

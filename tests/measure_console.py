@@ -284,7 +284,8 @@ def shift(given: argparse.Namespace) -> dict[str, Figures]:
     for news twenty times a second: more frames there are not). Prints as it goes."""
     speed, tours = given.speed, []
     python = [sys.executable, "-P", "-c", HURRIED, str(speed), str(time.time())]
-    with mock("--scenario", "busy", "--rows", "64", "--logs", "200", python=python) as run:
+    options = ("--rows", "64", "--logs", "200", "--tokens-per-second", str(40 * speed))
+    with mock("--scenario", "busy", *options, python=python) as run:
         terminal = PseudoTerminal(
             [*python, *CONSOLE, run, "--fps", str(given.fps * speed)],
             environment={"XDG_DATA_HOME": run},
