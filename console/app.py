@@ -45,7 +45,7 @@ from ..pipeline.messages import (
     StopSpans,
 )
 from ..pipeline.sockets import InboxFull
-from . import output, strips, units
+from . import caches, output, strips, units
 from .alerts import Alert, AlertBook, Finding
 from .board import STALE_S, Board
 from .dialogs import Choice, ChoiceDialog, LiveDialog, LiveScreen
@@ -261,7 +261,7 @@ class ConsoleApp(PaintedApp):
             self._complain()
             self._paint_active()
         forget_gone_toasts(self.screen_stack[0])
-        strips.forget_texts()
+        caches.trim()
         now = self._looked_at = time.monotonic()
         if now - self._disk_looked_at >= DISK_SECONDS:
             self._disk_looked_at = now

@@ -9,11 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from rich.cells import cached_cell_len
 from rich.segment import Segment
 from textual.strip import Strip
-
-MOST_TEXTS = 1024
 
 
 def let_go() -> None:
@@ -28,9 +25,3 @@ def divide(strip: Strip, cuts: Iterable[int]) -> Sequence[Strip]:
         return [strip]
     parts = zip(Segment.divide(strip, ends), [0, *ends], ends, strict=False)
     return [Strip(segments, end - start) for segments, start, end in parts]
-
-
-def forget_texts() -> None:
-    """Rich keeps the width of 4 096 texts, and the texts. Plots bring new ones all day: 2 MiB."""
-    if cached_cell_len.cache_info().currsize > MOST_TEXTS:
-        cached_cell_len.cache_clear()
