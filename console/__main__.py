@@ -260,6 +260,8 @@ def command_parser(
 
 def dispatch(given: argparse.Namespace, rest: list[str]) -> int:
     """Runs the command; returns the exit status. Imports wait until here: `--help` is quick."""
+    if given.command in ("console", "attach", "play") and getattr(given, "mock", None) is None:
+        leave_ssl_out()
     from . import session, verbs
 
     match given.command:
@@ -341,6 +343,12 @@ def dispatch(given: argparse.Namespace, rest: list[str]) -> int:
             return adapter_verbs.give_order(config, given)
         case _:
             return verbs.prompt(config, given)
+
+
+def leave_ssl_out() -> None:
+    """asyncio imports it where it can. A screen speaks to unix sockets and, in plain HTTP, to the
+    server: that spares it 4 MiB. (A mock pipeline's HTTP server cannot do without.)"""
+    sys.modules["ssl"] = None  # type: ignore[assignment]  # Python's way to say: not to be had
 
 
 def load_config(run: str) -> Config:

@@ -5,15 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from ..pipeline.config import OperatorError
 from . import units
 from .chat import ChatParams, TokenChoice, chat
-
-if TYPE_CHECKING:
-    import httpx
-
+from .http import Http
 
 CANCELLED = "cancelled"
 """The error of an answer that nobody wanted any more."""
@@ -56,7 +52,7 @@ class Answer:
 
     async def stream(
         self,
-        client: httpx.AsyncClient,
+        http: Http,
         messages: list[dict[str, str]],
         params: ChatParams,
         on_text: Callable[[], None] = lambda: None,
@@ -64,7 +60,7 @@ class Answer:
         """Asks the model and grows until it has said all; a refusal becomes `error`."""
         reason = ""
         try:
-            async for part in chat(client, self.model, messages, params):
+            async for part in chat(http, self.model, messages, params):
                 if part.text:
                     self.add(part.text)
                     on_text()

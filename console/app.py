@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import shutil
 import signal
@@ -28,6 +29,7 @@ from textual.command import Provider
 from textual.containers import Container
 from textual.screen import Screen
 from textual.widget import Widget
+from textual.widgets._toast import ToastHolder, ToastRack
 
 from ..pipeline.config import Config, OperatorError
 from ..pipeline.messages import (
@@ -43,7 +45,7 @@ from ..pipeline.messages import (
     StopSpans,
 )
 from ..pipeline.sockets import InboxFull
-from . import output, units
+from . import caches, output, strips, units
 from .alerts import Alert, AlertBook, Finding
 from .board import STALE_S, Board
 from .curtain import KEEP_TITLE
@@ -205,6 +207,7 @@ class ConsoleApp(PaintedApp):
         self._drawn_at = time.monotonic()
         self._news = asyncio.Event()
         self._ask_terminal = False
+        strips.let_go()
         self._memory = output.ScreenMemory() if output.is_wanted() else None
         self._shelf = ThemeShelf()
         self._settings_stamp = settings_stamp()
@@ -275,6 +278,8 @@ class ConsoleApp(PaintedApp):
         if has_changed:
             self._complain()
             self._paint_active()
+        forget_gone_toasts(self.screen_stack[0])
+        caches.trim()
         now = self._looked_at = time.monotonic()
         if now - self._disk_looked_at >= DISK_SECONDS:
             self._disk_looked_at = now
@@ -342,6 +347,9 @@ class ConsoleApp(PaintedApp):
         """After the first frame: what the screen does not need in order to appear."""
         self._count_bytes()
         if not self.is_headless:
+            # What was imported stays: looking through it for garbage would take 100 ms each time.
+            gc.collect()
+            gc.freeze()
             loop = asyncio.get_running_loop()
             loop.add_signal_handler(signal.SIGHUP, self._hung_up)
             loop.add_signal_handler(signal.SIGTERM, self.exit, "leave")
@@ -450,8 +458,6 @@ class ConsoleApp(PaintedApp):
         fresh = [event for event in self.ledger.drain_events() if event.level != "debug"]
         # In a flood the newest of the worst are shown; all of them stand in the list of events.
         fresh.sort(key=lambda event: event.level in SEVERITIES)
-        if fresh:
-            forget_gone_widgets()
         for event in fresh[-TOASTS_A_FRAME:]:
             self._toast_one(event)
 
@@ -856,9 +862,16 @@ class ConsoleApp(PaintedApp):
         )
 
 
-def forget_gone_widgets() -> None:
-    """Textual keeps what draws the borders of the last thousand widgets, gone ones with all their
-    lines too: 15 KiB a toast, 15 MiB in the end. Without effect where it does no more."""
+def forget_gone_toasts(screen: Screen[Any]) -> None:
+    """What Textual keeps of toasts when they are gone, which a day of them would fill.
+
+    Of each that was not the newest its place stays, and is laid out with every frame that follows;
+    and what draws the borders of the last thousand widgets holds all their lines: 15 KiB each.
+    """
+    for rack in screen.query_children(ToastRack):
+        for holder in rack.query_children(ToastHolder):
+            if holder.is_mounted and not holder.children:
+                holder.remove()
     forget = getattr(StylesCache.get_inner_outer, "cache_clear", None)
     if forget is not None:
         forget()

@@ -5,14 +5,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from ..pipeline.config import OperatorError
-
-if TYPE_CHECKING:
-    import httpx
+from .http import Http, HttpError
 
 
 class ChatParams(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,7 +57,7 @@ class ChatError(OperatorError):
 
 
 async def chat(
-    client: httpx.AsyncClient,
+    http: Http,
     model: str,
     messages: list[dict[str, str]],
     params: ChatParams,
@@ -68,8 +66,6 @@ async def chat(
 
     Leaving the iterator early ends the request there. Raises `ChatError`.
     """
-    import httpx  # 60 ms that only a prompt pays
-
     body: dict[str, Any] = {
         "model": model,
         "messages": messages,
@@ -79,10 +75,10 @@ async def chat(
     }
     finish_reason: str | None = None
     try:
-        async with client.stream("POST", "/v1/chat/completions", json=body) as response:
-            if response.status_code != 200:
-                raise ChatError(_reason(await response.aread(), response.status_code))
-            async for line in response.aiter_lines():
+        async with http.post("/v1/chat/completions", body) as response:
+            if response.status != 200:
+                raise ChatError(_reason(await response.read(), response.status))
+            async for line in response.lines():
                 data = line.removeprefix("data: ")
                 if not data or data == "[DONE]" or data == line:
                     continue
@@ -98,20 +94,10 @@ async def chat(
                     text, tokens = choice["delta"].get("content"), _tokens(choice)
                     if text or tokens:
                         yield ChatPart(text or "", choices=tokens)
-    except httpx.HTTPError as error:
-        raise ChatError(f"the connection broke: {error or type(error).__name__}") from error
+    except HttpError as error:
+        raise ChatError(f"the connection broke: {error}") from error
     if finish_reason is None:
         raise ChatError("the answer broke off")
-
-
-def make_client(url: str, api_key: str) -> httpx.AsyncClient:
-    """A client for `chat`; connecting may take 5 s, the first token as long as it takes."""
-    import httpx
-
-    headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
-    timeout = httpx.Timeout(5.0, read=None, pool=None)
-    # The environment's proxies are for elsewhere: the pipeline is here.
-    return httpx.AsyncClient(base_url=url, headers=headers, timeout=timeout, trust_env=False)
 
 
 def _tokens(choice: dict[str, Any]) -> tuple[TokenChoice, ...]:

@@ -465,14 +465,13 @@ async def _ask_all(
     params: ChatParams,
     quiet: bool,
 ) -> None:
-    from .chat import make_client
+    from .http import Http
 
     async with Remote(config) as remote:
-        url = await _url(remote)
-    async with make_client(url, config.api_key) as client:
-        with _drawing(answers, quiet) as draw:
-            await asyncio.gather(*(a.stream(client, messages, params, draw) for a in answers))
-            draw()
+        http = Http(await _url(remote), config.api_key)
+    with _drawing(answers, quiet) as draw:
+        await asyncio.gather(*(a.stream(http, messages, params, draw) for a in answers))
+        draw()
 
 
 @contextlib.contextmanager

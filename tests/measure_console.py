@@ -2,6 +2,7 @@
 
     python tests/measure_console.py --rounds 3 --against btop htop
     python tests/measure_console.py busy ssh
+    python tests/measure_console.py shift --rounds 1 --minutes 60 --speed 4
 
 Each program runs on a pty of 120x40 that answers questions as a terminal does; rounds are
 interleaved, medians are printed. CPU is what the kernel booked for all threads of the program, in
@@ -19,13 +20,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from pseudo_terminal import PseudoTerminal, percentiles
 
 PYTHON = [sys.executable, "-P", "-m"]
+CONSOLE = ["loraconsole.console", "attach", "--run"]
 HELLO = """
 from textual.app import App
 from textual.widgets import Footer, Header, Static
@@ -39,10 +41,10 @@ Figures = dict[str, float]
 
 
 @contextmanager
-def mock(*options: str) -> Iterator[str]:
+def mock(*options: str, python: Sequence[str] = PYTHON) -> Iterator[str]:
     """A mock pipeline's run directory."""
     with tempfile.TemporaryDirectory(prefix="lc-") as directory:
-        command = [*PYTHON, "loraconsole.console.mock", "--run", directory, *options]
+        command = [*python, "loraconsole.console.mock", "--run", directory, *options]
         with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
             try:
                 while not Path(directory, "config.json").exists():
@@ -54,7 +56,7 @@ def mock(*options: str) -> Iterator[str]:
 
 
 def console(run: str, *options: str) -> list[str]:
-    return [*PYTHON, "loraconsole.console", "attach", "--run", run, *options]
+    return [*PYTHON, *CONSOLE, run, *options]
 
 
 def window(terminal: PseudoTerminal, warmup: float, seconds: float, fps: float = 0.0) -> Figures:
@@ -89,12 +91,12 @@ def leave(terminal: PseudoTerminal, keys: str) -> Figures:
     return {"quit_ms": (time.monotonic() - began - pause) * 1e3}
 
 
-def idle(against: list[str]) -> dict[str, Figures]:
+def idle(given: argparse.Namespace) -> dict[str, Figures]:
     found = {}
     with mock("--scenario", "empty", "--logs", "0") as run:
         programs = {"loraconsole": (console(run), "LoRA tax|no request|live", "ql")}
         programs["Textual hello"] = ([sys.executable, "-c", HELLO], "Hello", "q")
-        for name in against:
+        for name in given.against:
             if shutil.which(name):
                 programs[name] = ([name], "", "q")
         for name, (command, marker, keys) in programs.items():
@@ -115,7 +117,7 @@ def idle(against: list[str]) -> dict[str, Figures]:
     return found
 
 
-def busy(against: list[str]) -> dict[str, Figures]:
+def busy(given: argparse.Namespace) -> dict[str, Figures]:
     """64 requests of which every row moves, 200 log lines a second, plots."""
     found = {}
     with mock("--scenario", "busy", "--rows", "64", "--logs", "200") as run:
@@ -131,7 +133,7 @@ def busy(against: list[str]) -> dict[str, Figures]:
     return found
 
 
-def ssh(against: list[str]) -> dict[str, Figures]:
+def ssh(given: argparse.Namespace) -> dict[str, Figures]:
     """5 Hz, a tenth of the rows moving."""
     found = {}
     with mock("--scenario", "busy", "--rows", "64", "--moving", "0.1", "--rate", "5") as run:
@@ -169,7 +171,7 @@ def echoes(terminal: PseudoTerminal, count: int, rest: float = 0.27) -> Figures:
     }
 
 
-def keys(against: list[str]) -> dict[str, Figures]:
+def keys(given: argparse.Namespace) -> dict[str, Figures]:
     """Key to echo while 5 000 metric messages a second come in."""
     with mock("--scenario", "busy", "--rows", "64", "--logs", "200", "--steps", "5000") as run:
         terminal = PseudoTerminal(console(run, "--fps", "10"))
@@ -182,7 +184,7 @@ def keys(against: list[str]) -> dict[str, Figures]:
     return {"5 000 messages/s, 10 Hz": found}
 
 
-def thin(against: list[str]) -> dict[str, Figures]:
+def thin(given: argparse.Namespace) -> dict[str, Figures]:
     """A link of 20 kB/s whose answers take 40 ms."""
     with mock("--scenario", "busy", "--rows", "64", "--logs", "200") as run:
         terminal = PseudoTerminal(console(run, "--fps", "10"), drain=20_000.0, answer_delay_s=0.04)
@@ -197,7 +199,7 @@ def thin(against: list[str]) -> dict[str, Figures]:
     return {"link of 20 kB/s": found}
 
 
-def stream(against: list[str]) -> dict[str, Figures]:
+def stream(given: argparse.Namespace) -> dict[str, Figures]:
     """A streaming answer of 100 tokens a second, above the same panel at rest."""
     options = ("--scenario", "empty", "--logs", "0", "--tokens-per-second", "100")
     with mock(*options) as run:
@@ -214,7 +216,7 @@ def stream(against: list[str]) -> dict[str, Figures]:
     return {"streaming answer, 100 tokens/s": found}
 
 
-def hour(against: list[str]) -> dict[str, Figures]:
+def hour(given: argparse.Namespace) -> dict[str, Figures]:
     """An hour of a mock shift, recorded without a clock and played sixty times as fast."""
     from loraconsole.console.recording import Recorder
     from loraconsole.console.shift import Shift
@@ -249,24 +251,111 @@ def hour(against: list[str]) -> dict[str, Figures]:
     return {"an hour's updates in a minute": found}
 
 
-SUITES = {suite.__name__: suite for suite in (idle, busy, ssh, keys, thin, stream, hour)}
+TOUR = (
+    ("1",),
+    *(("H",), ("H",)),
+    ("2", "j", "j", "\r", "\x1b"),
+    ("3",),
+    ("4", "p", "j", "\r", "\x1b"),
+    ("5", *"Tell me about the sea", "\r"),
+    ("\x1b", "6"),
+    ("7",),
+    ("/", *"adapter"),
+    ("\x1b", "8", "j", "j", "j", "r", "y"),
+    *(("?",), ("\x1b", "\x10", *"theme"), ("\x1b", ":", *"adapters"), ("\x1b", "D"), ("\x1b", "9")),
+    *((",",), ("q",), ("\x1b", "z"), ("\x1b", "2")),
+)
+"""What a busy operator looks at in turns: every screen, dialogs, a prompt and its answer, a filter,
+a pin and a restart with their toasts."""
+STAY_S = 4.0
+HURRIED = """
+import runpy, sys, time
+clock, (speed, began, module) = time.time, sys.argv[1:4]
+speed, began, sys.argv[1:4] = float(speed), float(began), []
+time.time = lambda: began + (clock() - began) * speed
+runpy.run_module(module, run_name="__main__", alter_sys=True)
+"""
+"""Runs a module on a clock that is as many times too fast."""
+
+
+def shift(given: argparse.Namespace) -> dict[str, Figures]:
+    """`--minutes` of a busy shift, every screen in turns. With `--speed 4` four times as much is
+    told, drawn and typed in the same time, so that an hour takes a quarter of it (the console looks
+    for news twenty times a second: more frames there are not). Prints as it goes."""
+    speed, tours = given.speed, []
+    python = [sys.executable, "-P", "-c", HURRIED, str(speed), str(time.time())]
+    options = ("--rows", "64", "--logs", "200", "--tokens-per-second", str(40 * speed))
+    with mock("--scenario", "busy", *options, python=python) as run:
+        terminal = PseudoTerminal(
+            [*python, *CONSOLE, run, "--fps", str(given.fps * speed)],
+            environment={"XDG_DATA_HOME": run},
+        )
+        try:
+            terminal.wait_for("q Quit")
+            began = time.monotonic()
+            while (minutes := (time.monotonic() - began) * speed / 60) < given.minutes:
+                found = tour(terminal, speed)
+                tours.append({"minutes": minutes, **found})
+                told = "  ".join(f"{name} {value:.1f}" for name, value in tours[-1].items())
+                print(told, file=sys.stderr, flush=True)
+        finally:
+            terminal.close()
+    half = tours[len(tours) // 2 :]
+    hours = (half[-1]["minutes"] - half[0]["minutes"]) / 60
+    found = {
+        "rss_mib": tours[-1]["rss_mib"],
+        "rss_half_mib": half[0]["rss_mib"],
+        "mib_an_hour": (half[-1]["rss_mib"] - half[0]["rss_mib"]) / hours if hours else 0.0,
+        "cpu_percent": statistics.median(row["cpu_percent"] for row in half),
+        "cpu_early": statistics.median(row["cpu_percent"] for row in tours[: len(tours) // 2]),
+        "frames": sum(row["frames"] for row in tours),
+        "tours": len(tours),
+    }
+    return {f"{given.minutes:g} minutes of a busy shift": found}
+
+
+def tour(terminal: PseudoTerminal, speed: float) -> Figures:
+    """Every screen once: about a minute and a half."""
+    begin, cpu, frames = time.monotonic(), terminal.cpu_seconds(), 0
+    for keys in TOUR:
+        for key in keys:
+            terminal.send(key)
+            terminal.pump(0.3 if key == "\x1b" else 0.05)  # else it is alt and the next key
+        terminal.pump(STAY_S / speed)
+        frames += terminal.bytes_between(begin, time.monotonic()).count(b"\x1b[?2026h")
+        terminal.chunks.clear()
+    used = terminal.cpu_seconds() - cpu
+    return {
+        "rss_mib": terminal.rss_mib(),
+        "cpu_percent": 100 * used / (time.monotonic() - begin),
+        "frames": float(frames),
+    }
+
+
+SUITES = {suite.__name__: suite for suite in (idle, busy, ssh, keys, thin, stream, hour, shift)}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("suites", nargs="*", choices=[*SUITES, []], help="all, if none is named")
+    parser.add_argument(
+        "suites", nargs="*", choices=[*SUITES, []], help="all but shift, if none is named"
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--against", nargs="*", default=["btop", "htop"])
     parser.add_argument("--json", action="store_true")
+    long = parser.add_argument_group("of shift, which is run once")
+    long.add_argument("--minutes", type=float, default=60.0)
+    long.add_argument("--speed", type=float, default=4.0, help="1 is real time")
+    long.add_argument("--fps", type=float, default=5.0)
     given = parser.parse_args()
     gathered: dict[str, list[Figures]] = {}
     for number in range(given.rounds):
-        for name in given.suites or SUITES:
-            if name == "hour" and number:
+        for name in given.suites or [name for name in SUITES if name != "shift"]:
+            if name in ("hour", "shift") and number:
                 continue
-            for label, figures in SUITES[name](given.against).items():
+            for label, figures in SUITES[name](given).items():
                 gathered.setdefault(label, []).append(figures)
                 print(f"round {number + 1}: {label}", file=sys.stderr)
     medians = {

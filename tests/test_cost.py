@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 from stage import StagedApp, screen_text, staged
 from textual._styles_cache import StylesCache
+from textual.widgets import Input
+from textual.widgets._toast import Toast, ToastHolder
 
 from loraconsole.console.__main__ import parse
 from loraconsole.console.meter import Meter
 from loraconsole.console.pace import FPS, THIN_FPS, Pace
 from loraconsole.console.settings import choose
-from loraconsole.pipeline.messages import Event
 
 
 def test_the_meter_reckons_over_the_last_seconds() -> None:
@@ -198,21 +199,42 @@ def test_silence_is_counted_on_screen_every_second() -> None:
 
 
 def test_toasts_that_are_gone_leave_nothing() -> None:
-    """Textual alone keeps the drawn lines of every toast."""
+    """Textual alone keeps the drawn lines of every toast, and the places of most."""
 
     def alive() -> int:
         gc.collect()
         return sum(isinstance(thing, StylesCache) for thing in gc.get_objects())
 
     async def main() -> None:
-        async with staged("empty") as (app, _):
+        async with staged("empty") as (app, pilot):
             before = alive()
             for number in range(12):
                 app.notify(f"adapter {number} is on the device", timeout=0.05)
                 await asyncio.sleep(0.12)
-            event = Event(app.now, "info", "router", "one more")
-            app.ledger.take(event, app.now)
-            app.show()
+            app.notify("one more")
+            await pilot.pause()
+            app._look_around()
+            await pilot.pause()
+            assert len(app.screen.query(ToastHolder)) == len(app.screen.query(Toast)) == 1
             assert alive() <= before + 6
+
+    asyncio.run(main())
+
+
+def test_a_line_that_is_closed_leaves_nothing() -> None:
+    """Textual alone keeps every input that was ever opened on a screen."""
+
+    async def main() -> None:
+        async with staged("busy", panel="Batch") as (_, pilot):
+            for key in ("slash", "a", "escape", "colon", "a", "escape") * 4:
+                await pilot.press(key)
+                await pilot.pause()
+            gc.collect()
+            gone = [
+                thing
+                for thing in gc.get_objects()
+                if isinstance(thing, Input) and not thing.is_attached
+            ]
+            assert len(gone) <= 3  # the last ones, until the panel is laid out anew
 
     asyncio.run(main())

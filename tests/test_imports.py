@@ -48,6 +48,16 @@ def test_the_command_line_parses_before_it_imports() -> None:
     assert not loaded & {"textual", "rich", "zmq", "httpx", "asyncio"}
 
 
+def test_a_screen_pays_for_no_tls() -> None:
+    """The prompt included, which asks the server over plain HTTP."""
+    loaded = imported_by(
+        "loraconsole.console.__main__ as main; main.leave_ssl_out()"
+        "; import loraconsole.console.app, loraconsole.console.panels.prompt"
+    )
+    assert "loraconsole.console.http" in loaded
+    assert not loaded & {"_ssl", "httpx", "anyio"}
+
+
 def test_contracts_are_kept() -> None:
     """The import-linter contracts of pyproject.toml."""
     from importlinter.cli import lint_imports

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -61,9 +62,9 @@ def pipeline() -> Iterator[Pipeline]:
 
 
 @contextmanager
-def console(pipeline: Pipeline, *options: str, **link: float | bool) -> Iterator[PseudoTerminal]:
+def console(pipeline: Pipeline, *options: str, **link: Any) -> Iterator[PseudoTerminal]:
     command = [*PYTHON, "loraconsole.console", "attach", "--run", pipeline.run, *options]
-    terminal = PseudoTerminal(command, **link)  # type: ignore[arg-type]
+    terminal = PseudoTerminal(command, **link)
     try:
         terminal.wait_for("q Quit", 30.0)
         yield terminal
@@ -146,6 +147,19 @@ def test_a_dialog_sends_itself_and_not_the_screen_behind_it(pipeline: Pipeline) 
 def test_a_slow_link_is_said_to_be_slow(pipeline: Pipeline) -> None:
     with console(pipeline, answer_delay_s=0.4) as terminal:
         terminal.wait_for("slow 0.", 10.0)
+
+
+def test_every_screen_and_a_prompt_take_little_memory(pipeline: Pipeline) -> None:
+    with console(pipeline, environment={"LORACONSOLE_TRANSCRIPTS": ""}) as terminal:
+        terminal.pump(1.0)
+        before = terminal.rss_mib()
+        for keys in (*"23467891", ":", "\x1b", "?", "\x1b", "5", *"Who?", "\r"):
+            terminal.send(keys)
+            terminal.pump(0.4)
+        terminal.pump(3.0)  # the answer is there
+        grown = terminal.rss_mib() - before
+        print(f"{before:.0f} MiB at first, {grown:.1f} more with every screen and a prompt")
+        assert grown < 19.0
 
 
 def test_two_hundred_resizes_leave_a_whole_screen(pipeline: Pipeline) -> None:

@@ -882,7 +882,7 @@ def test_a_conversation_goes_on_is_retried_kept_recalled_and_begun_anew() -> Non
         assert [message["role"] for message in second] == ["user", "assistant", "user"]
         assert second[0] == first[0] and "one row lights up" in second[1]["content"]
         text = screen_text(app)
-        assert "▌ Who" in text and "▌ Why" in text  # the whole conversation is to be seen
+        assert "▸ Who" in text and "▸ Why" in text  # the whole conversation is to be seen
         await pilot.press("ctrl+t")
         await whole(3)
         assert asked[2]["messages"] == second  # what it said to "Why" is forgotten

@@ -21,6 +21,7 @@ from ..board import Board
 from ..commands import Command, candidates, hint, read
 from ..home import state_directory
 from ..pane import Line, Pane, line
+from .filter_input import LineInput
 
 SHOWN = 6
 REMEMBERED = 200
@@ -72,7 +73,7 @@ class CandidatePane(Pane):
         return shown
 
 
-class CommandInput(Input):
+class CommandInput(LineInput):
     """Up and down go through what was said before, tab through what may be said."""
 
     BINDINGS: ClassVar[list[BindingType]] = [

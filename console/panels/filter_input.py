@@ -1,4 +1,4 @@
-"""`FilterInput`: the line that `/` opens, at the foot of a panel."""
+"""`FilterInput`: the line that `/` opens, at the foot of a panel; `LineInput`: any such line."""
 
 from __future__ import annotations
 
@@ -11,7 +11,15 @@ from textual.widgets import Input
 from ..filter import FilterPane
 
 
-class FilterInput(Input):
+class LineInput(Input):
+    """It comes and goes on a screen that stays, which would keep it: Textual's tells the screen
+    what it wants to hear, and never takes it back."""
+
+    def on_unmount(self) -> None:
+        self.screen.text_selection_started_signal.unsubscribe(self)
+
+
+class FilterInput(LineInput):
     """The line that `/` opens: filters while typing, enter keeps, escape clears."""
 
     BINDINGS: ClassVar[list[BindingType]] = [

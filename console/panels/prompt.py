@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
 import math
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 from uuid import uuid4
 
 from textual.app import ComposeResult
@@ -19,7 +18,8 @@ from textual.worker import Worker
 from ...pipeline.config import OperatorError
 from ..answers import CANCELLED, Answer
 from ..board import AdapterRow, Board
-from ..chat import ChatParams, make_client
+from ..chat import ChatParams
+from ..http import Http
 from ..orders import READ_ONLY
 from ..pane import Line, Pane, Panel, line
 from ..transcripts import Transcripts, Turn, open_default
@@ -27,9 +27,6 @@ from .answer import AnswerBox
 from .editor import ParameterInput, PromptEditor
 from .models import ModelsPane
 from .recall import RecallDialog
-
-if TYPE_CHECKING:
-    import httpx
 
 ANSWER_WIDTH = 38
 """Answers stand side by side as long as each has so many cells."""
@@ -62,8 +59,6 @@ class PromptPanel(Panel):
         self._kept: Transcripts | None = None
         self._answers: list[Answer] = []
         self._work: Worker[None] | None = None
-        self._client: httpx.AsyncClient | None = None
-        self._client_of = ("", "")
 
     def compose(self) -> ComposeResult:
         yield ModelsPane()
@@ -173,7 +168,7 @@ class PromptPanel(Panel):
     def _send(self, prompt: str, names: Sequence[str] | None = None) -> None:
         """To the models that are marked, or to those of these names."""
         try:
-            params, url, asked = self._parameters(), self._url(), self._asked(names)
+            params, http, asked = self._parameters(), self._server(), self._asked(names)
         except OperatorError as error:
             self.notify(error.hint, title=error.what, severity="warning", markup=False)
             self.query_one(PromptEditor).restore(prompt)
@@ -189,7 +184,8 @@ class PromptPanel(Panel):
             for row in asked
         ]
         self.query_one(ModelsPane).painted_app.wake()
-        self._work = self.run_worker(self._ask(url, prompt, params), name="ask", exit_on_error=True)
+        work = self._ask(http, prompt, params)
+        self._work = self.run_worker(work, name="ask", exit_on_error=True)
 
     def on_write_asked(self) -> None:
         self.focus_first()
@@ -219,11 +215,11 @@ class PromptPanel(Panel):
             raise OperatorError("Nobody is asked", "choose a model: shift+tab, then space")
         return asked
 
-    def _url(self) -> str:
-        board = self.query_one(ModelsPane).painted_app.board
-        if board.server is None:
+    def _server(self) -> Http:
+        app = self.query_one(ModelsPane).painted_app
+        if app.board.server is None:
             raise OperatorError("The server is not there yet", "the prompt stays: try again later")
-        return board.server.url
+        return Http(app.board.server.url, app.api_key)
 
     def _parameters(self) -> ChatParams:
         """What stands in the fields. Raises `OperatorError` and goes to the field at fault."""
@@ -255,7 +251,7 @@ class PromptPanel(Panel):
             logprobs=whole("logprobs"),
         )
 
-    async def _ask(self, url: str, prompt: str, params: ChatParams) -> None:
+    async def _ask(self, http: Http, prompt: str, params: ChatParams) -> None:
         """All answers at once: the ring puts them in one mixed batch."""
         answers = self._answers
         boxes = [AnswerBox(answer) for answer in answers]
@@ -264,10 +260,9 @@ class PromptPanel(Panel):
         await space.mount(*boxes)
         self._arrange()
         try:
-            client = await self._connect(url)
             async with asyncio.TaskGroup() as tasks:
                 for box in boxes:
-                    tasks.create_task(self._stream(client, box, params))
+                    tasks.create_task(self._stream(http, box, params))
         finally:
             for answer in answers:
                 if answer.is_streaming:
@@ -279,30 +274,15 @@ class PromptPanel(Panel):
                 for editor in self.query(PromptEditor):  # gone, where the console is closing
                     editor.restore(prompt)
 
-    async def _stream(self, client: httpx.AsyncClient, box: AnswerBox, params: ChatParams) -> None:
+    async def _stream(self, http: Http, box: AnswerBox, params: ChatParams) -> None:
         answer = box.pane.answer
-        await answer.stream(client, answer.messages, params)
+        await answer.stream(http, answer.messages, params)
         await box.finish()
-
-    async def _connect(self, url: str) -> httpx.AsyncClient:
-        """The client for a server, kept; httpx is imported beside the loop (200 ms, once)."""
-        key = self.query_one(ModelsPane).painted_app.api_key
-        if self._client is None or self._client_of != (url, key):
-            await asyncio.to_thread(importlib.import_module, "httpx")
-            await self._close()
-            self._client, self._client_of = make_client(url, key), (url, key)
-        return self._client
-
-    async def _close(self) -> None:
-        if self._client is not None:
-            await self._client.aclose()
-            self._client = None
 
     async def on_unmount(self) -> None:
         if self._kept is not None:
             self._kept.close()
             self._kept = None  # an answer that is cut off now comes too late to be kept
-        await self._close()
 
     # -- layout
 
