@@ -125,7 +125,8 @@ class ConsoleApp(PaintedApp):
             Binding(key, f"show('{name}')", name, show=False, id=f"show-{module}")
             for key, (name, module) in (PANELS | PAGES).items()
         ),
-        Binding("colon", "command", "Command", key_display=":", id="command"),
+        # Looked up before the pane sees it: what is typed behind it is meant for the line.
+        Binding("colon", "command", "Command", key_display=":", id="command", priority=True),
         Binding("space,p", "pause", "Pause", id="pause", tooltip="freeze the view, keep the data"),
         Binding("z", "zoom", "Zoom", show=False, id="zoom", tooltip="a pane alone, then the next"),
         Binding("escape", "unzoom", "All panes", show=False, id="unzoom"),
@@ -651,6 +652,13 @@ class ConsoleApp(PaintedApp):
 
         remapped = self.chosen.settings.keys
         self.push_screen(HelpDialog(self.screen.active_bindings, remapped))
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """`:` is a letter where somebody types, and nothing in a dialog."""
+        if action == "command":
+            types = self.focused is not None and self.focused.check_consume_key("colon", ":")
+            return isinstance(self.screen, Desk) and not types
+        return super().check_action(action, parameters)
 
     async def action_command(self, text: str = "") -> None:
         """Opens the line to type a command in, at the foot of the panels."""

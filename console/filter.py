@@ -61,7 +61,8 @@ class FilterPane(Pane, can_focus=True):
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("slash", "filter", "Filter", key_display="/", id="filter"),
+        # Looked up before others, as what is typed behind it is meant for the line that it opens.
+        Binding("slash", "filter", "Filter", key_display="/", id="filter", priority=True),
         Binding("n", "match(1)", "Next match", show=False, id="next-match"),
         Binding("N", "match(-1)", "Previous match", show=False, id="previous-match"),
     ]

@@ -126,6 +126,26 @@ def test_an_answer_typed_with_its_question_is_heard(
         assert terminal.exit_code(5.0) == 0
 
 
+@pytest.mark.parametrize(
+    ("typed", "shows"),
+    [
+        ("2:goto adapters\r", "tokens a second of"),
+        ("7/pirate\r", "/pirate"),
+        ("7spirate\r", "search pirate"),
+    ],
+)
+def test_what_is_typed_with_the_key_that_opens_a_line_goes_into_it(
+    pipeline: Pipeline, typed: str, shows: str
+) -> None:
+    """In one write, as a slow line delivers it."""
+    with console(pipeline) as terminal:
+        terminal.send(typed[0])
+        terminal.pump(1.0)
+        terminal.send(typed[1:])
+        terminal.wait_for(shows)
+        leave(terminal)
+
+
 def test_a_dialog_sends_itself_and_not_the_screen_behind_it(pipeline: Pipeline) -> None:
     with console(pipeline) as terminal:
         terminal.send("2 ")  # paused: nothing else is sent

@@ -102,7 +102,12 @@ class LogPane(FilterPane):
         Binding("end,G,f", "follow", "Follow", key_display="f", id="log-follow"),
         Binding("l", "level", "Level", id="log-level", tooltip="hide what is below a level"),
         Binding("p", "process", "Process", id="log-process", tooltip="one process's lines, or all"),
-        Binding("s", "search", "Search", id="log-search", tooltip="n and N go from hit to hit"),
+        Binding(
+            *("s", "search", "Search"),
+            id="log-search",
+            tooltip="n and N go from hit to hit",
+            priority=True,
+        ),
         Binding("m", "leap(-60)", "A minute back", show=False, id="log-minute-back"),
         Binding("M", "leap(60)", "A minute on", show=False, id="log-minute-on"),
         Binding("h", "leap(-3600)", "An hour back", show=False, id="log-hour-back"),
