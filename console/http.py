@@ -1,6 +1,6 @@
 """`Http`: what the console asks the server: JSON goes up, lines come down as they are made.
 
-A connection a question, on asyncio's streams. httpx would do as well, for 9 MiB of memory and a
+A connection a question, on asyncio's streams. httpx would do as well, for 8 MiB of memory and a
 fifth of a second; h11, which knows the protocol, is what the server itself is made of.
 """
 

@@ -73,6 +73,7 @@ class PromptEditor(TextArea):
             self._history.append(text)
         self._recalled = 0
         self.text = ""
+        self.notify_style_update()  # else a thousand drawn lines stay, one for each letter typed
         self.post_message(self.Sent(text))
 
     def action_newline(self) -> None:
