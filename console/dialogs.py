@@ -82,7 +82,7 @@ class ScrollPane(Pane, can_focus=True):
     def hint(self, board: Board) -> Sequence[Span]:
         found: list[Span] = []
         for binding in self.screen.BINDINGS:
-            if isinstance(binding, Binding) and binding.show and binding.id:
+            if isinstance(binding, Binding) and binding.show and binding.id not in (None, "close"):
                 found += [(binding.key, "key"), (f" {binding.description.lower()}  ", "dim")]
         return (*found, ("esc", "key"), (" closes", "dim"))
 
