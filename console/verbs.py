@@ -552,11 +552,13 @@ def _document(answer: Answer, base: str) -> dict[str, Any]:
 
 def bench(flags: list[str]) -> int:
     """Becomes `pipeline.bench`, which drives any server; without --url it is given the running
-    pipeline's. With --offline `pipeline.offline`, the engine alone; with --ablate
+    pipeline's, of `--run`. With --offline `pipeline.offline`, the engine alone; with --ablate
     `pipeline.ablate`, which starts pipelines of its own. `bench compare` is here."""
 
-    async def url() -> tuple[str, str]:
-        config = Config.load(default_run_directory())
+    async def url(run: str) -> tuple[str, str]:
+        if not is_running(Path(run)):
+            raise NotRunning(f"no pipeline runs in {run}", "start one with: loraconsole up")
+        config = Config.load(run)
         async with Remote(config) as remote:
             return await _url(remote), config.api_key
 
@@ -572,7 +574,10 @@ def bench(flags: list[str]) -> int:
         module = "ablate"
         flags = [flag for flag in flags if flag != "--ablate"]
     elif not any(flag.partition("=")[0] in ("--url", "-h", "--help") for flag in flags):
-        address, key = asyncio.run(url())
+        own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+        own.add_argument("--run", default=default_run_directory())
+        given, flags = own.parse_known_args(flags)
+        address, key = asyncio.run(url(given.run))
         flags = [*flags, "--url", address]
         if key:
             os.environ["LORACONSOLE_BENCH_API_KEY"] = key  # not an argument, which all may read

@@ -44,7 +44,7 @@ def make_parser() -> argparse.ArgumentParser:
         action="append",
         required=True,
         metavar="URL",
-        help="repeat to compare servers; default: the running pipeline",
+        help="repeat to compare servers; default: that of the running pipeline (--run DIR)",
     )
     server.add_argument(
         "--label", action="append", metavar="NAME", help="what results call it; one for each --url"

@@ -315,6 +315,8 @@ def test_not_running_is_status_3(tmp_path: Path) -> None:
         done = ring.cli(*command, check=False)
         assert done.returncode == 3, (command, done.stderr)
         assert "loraconsole up" in done.stderr
+    done = ring.cli("bench", "--run", str(tmp_path / "elsewhere"), check=False)
+    assert done.returncode == 3 and "elsewhere" in done.stderr
     assert ring.cli("up", "--no-such-flag", check=False).returncode == 2
     assert ring.cli("up", "--tp", "x", check=False).returncode == 2
 
