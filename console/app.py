@@ -52,6 +52,7 @@ from .curtain import KEEP_TITLE
 from .dialogs import Choice, ChoiceDialog, LiveDialog, LiveScreen
 from .document import Problem
 from .filter import Filter, FilterPane
+from .habits import Habits
 from .inks import Desk
 from .ledger import Ledger
 from .meter import Meter
@@ -64,7 +65,7 @@ from .panels.footer import Footer
 from .panels.header import Header
 from .panels.overview import Overview
 from .plain import PLAIN
-from .settings import Settings, choose, missing_theme, settings_path
+from .settings import Chosen, Settings, choose, missing_theme, settings_path
 from .telemetry import Telemetry
 from .theme import ThemeShelf
 from .tints import Tints
@@ -159,6 +160,7 @@ class ConsoleApp(PaintedApp):
         ascii: bool = False,
         low_bandwidth: bool | None = None,
         tints: Tints | None = None,
+        habits: Habits | None = None,
         clock: Callable[[], float] = time.time,
         label: str = "",
         source: Callable[..., Telemetry] = Telemetry,
@@ -167,7 +169,8 @@ class ConsoleApp(PaintedApp):
     ) -> None:
         """`label` says what this is, where it is no pipeline; `source` makes what is listened to,
         from what `Telemetry` takes. What is given wins over the settings' file; `tints` knows
-        adapters' colours. Where it `is_read_only` nothing is asked of the pipeline."""
+        adapters' colours, `habits` what a person came to last time. Where it `is_read_only`
+        nothing is asked of the pipeline."""
         has_no_color = os.environ.get("NO_COLOR") is not None
         # Without colours Textual must treat the theme as the terminal's own, or it sends greys.
         super().__init__(ansi_color=True if has_no_color else None)
@@ -175,7 +178,10 @@ class ConsoleApp(PaintedApp):
         self.is_read_only = is_read_only
         self.api_key = config.api_key
         self.clock = clock
-        self._choose = partial(choose, theme, fps, ascii, low_bandwidth=low_bandwidth)
+        self.habits = habits or Habits()
+        self._shelf = ThemeShelf()
+        self._take_themes()
+        self._read = partial(choose, theme, fps, ascii, low_bandwidth=low_bandwidth)
         self.chosen = self._choose()
         settings = self.chosen.settings
         self.ledger = Ledger(config.run, tints)
@@ -210,13 +216,11 @@ class ConsoleApp(PaintedApp):
         self._ask_terminal = False
         strips.let_go()
         self._memory = output.ScreenMemory() if output.is_wanted() else None
-        self._shelf = ThemeShelf()
         self._settings_stamp = settings_stamp()
         self._looked_at = self._disk_looked_at = 0.0
         self.title_told = ""
         """The terminal's title, if it has one of ours."""
         self._told: set[Problem] = set()
-        self._take_themes()
         self._wear(settings, Settings(theme=""))
         badge = " ".join(word for word in (label, "READ-ONLY" if is_read_only else "") if word)
         self.header = Header({key: name for key, (name, _) in PANELS.items()}, badge)
@@ -224,6 +228,13 @@ class ConsoleApp(PaintedApp):
         self.cost_pane.display = shows_cost
         self._panels: dict[str, Panel] = {"Overview": Overview()}
         self._active = self.header.active = "Overview"
+
+    def _choose(self) -> Chosen:
+        """What was said to be; the theme of last time where nothing was said of one."""
+        chosen = self._read()
+        if "theme" in chosen.origins or self.habits.theme not in self.themes:
+            return chosen
+        return chosen.with_flag("theme", self.habits.theme, "last time")
 
     def _take_themes(self) -> bool:
         """Reads what has changed; a theme on the screen changes with its file."""
@@ -608,7 +619,11 @@ class ConsoleApp(PaintedApp):
     def action_next_theme(self) -> None:
         names = self.themes
         at = names.index(self.theme) if self.theme in names else -1
-        self.theme = names[(at + 1) % len(names)]
+        self.wear_theme(names[(at + 1) % len(names)])
+
+    def wear_theme(self, name: str) -> None:
+        """Now, and next time where nothing else is said."""
+        self.theme = self.habits.theme = name
 
     def action_hasten(self, steps: int) -> None:
         """The next of the usual rates, for this session."""

@@ -158,7 +158,7 @@ def _own(app: ConsoleApp) -> Iterator[Command]:
         name = " ".join(words)
         if name not in app.themes:
             raise OperatorError(f"no theme {name!r}", f"there are {', '.join(app.themes)}")
-        app.theme = name
+        app.wear_theme(name)
 
     def filter(words: Sequence[str]) -> None:
         app.filter_panel(" ".join(words))
@@ -448,7 +448,7 @@ class ConsoleCommands(Provider):
             yield Entry(title, f"key {key}", partial(app.run_action, binding.action, active.node))
         for name in app.themes:
             mark = " (now)" if name == app.theme else ""
-            yield Entry(f"Theme {name}{mark}", "colours", partial(setattr, app, "theme", name))
+            yield Entry(f"Theme {name}{mark}", "colours", partial(app.wear_theme, name))
         for process in app.board.processes:
             if process.name not in ("supervisor", "fetch"):
                 yield from self._orders_to(process)

@@ -27,6 +27,7 @@ from .plain import plain
 if TYPE_CHECKING:
     from .alerts import AlertBook
     from .document import Problem
+    from .habits import Habits
     from .orders import Orders
     from .settings import Chosen
 
@@ -86,6 +87,7 @@ class PaintedApp(App[str]):
     orders: Orders
     api_key: str
     alert_book: AlertBook
+    habits: Habits
     chosen: Chosen
     complaints: Sequence[Problem]
     """What is wrong with the files of settings and themes."""

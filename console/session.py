@@ -49,6 +49,7 @@ def show(
     `given` holds what the screen flags say. For the others see `ConsoleApp`.
     """
     from .app import ConsoleApp
+    from .habits import Habits
     from .telemetry import Telemetry
     from .tints import Tints
 
@@ -59,6 +60,7 @@ def show(
         ascii=given.ascii,
         low_bandwidth=given.low_bandwidth,
         tints=Tints.remembered(),
+        habits=Habits.remembered(),
         clock=clock,
         label=label,
         source=source or Telemetry,

@@ -80,6 +80,11 @@ class TablePane(FilterPane, Generic[R], can_focus=True):
         self._offset = 0
         self._page = 1
 
+    def on_mount(self) -> None:
+        title, self.reversed = self.painted_app.habits.sort_of(self.TITLE)
+        known = (column for column in self.columns if column.order and column.title == title)
+        self.sort_column = next(known, None)
+
     # -- what a subclass fills in
 
     def rows(self, board: Board) -> Sequence[R]:
@@ -222,11 +227,15 @@ class TablePane(FilterPane, Generic[R], can_focus=True):
         """The next column that can be sorted by; after the last one, the natural order."""
         choices: list[Column[R] | None] = [None, *(c for c in self.columns if c.order)]
         self.sort_column = choices[(choices.index(self.sort_column) + 1) % len(choices)]
-        self.reversed = bool(self.sort_column and self.sort_column.descends)
-        self.paint()
+        self._sorted(bool(self.sort_column and self.sort_column.descends))
 
     def action_reverse(self) -> None:
-        self.reversed = not self.reversed
+        self._sorted(not self.reversed)
+
+    def _sorted(self, is_reversed: bool) -> None:
+        self.reversed = is_reversed
+        title = self.sort_column.title if self.sort_column else ""
+        self.painted_app.habits.keep_sort(self.TITLE, title, is_reversed)
         self.paint()
 
     def action_open(self) -> None:
