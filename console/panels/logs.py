@@ -222,7 +222,7 @@ class LogPane(FilterPane):
         return range(top, top + size)
 
     def release(self) -> None:
-        """Hidden, it would keep ten thousand lines that the books forget meanwhile: 2 MiB."""
+        """Hidden, it would keep five thousand lines that the books forget meanwhile: a megabyte."""
         super().release()
         self._kept, self._source = [], ()
 
