@@ -261,7 +261,7 @@ def command_parser(
 def dispatch(given: argparse.Namespace, rest: list[str]) -> int:
     """Runs the command; returns the exit status. Imports wait until here: `--help` is quick."""
     if given.command in ("console", "attach", "play") and getattr(given, "mock", None) is None:
-        leave_ssl_out()
+        leave_out()
     from . import session, verbs
 
     match given.command:
@@ -345,10 +345,12 @@ def dispatch(given: argparse.Namespace, rest: list[str]) -> int:
             return verbs.prompt(config, given)
 
 
-def leave_ssl_out() -> None:
-    """asyncio imports it where it can. A screen speaks to unix sockets and, in plain HTTP, to the
-    server: that spares it 4 MiB. (A mock pipeline's HTTP server cannot do without.)"""
-    sys.modules["ssl"] = None  # type: ignore[assignment]  # Python's way to say: not to be had
+def leave_out() -> None:
+    """What asyncio (ssl), shutil (bz2, lzma) and Markdown (linkify_it) import where they can, and
+    no screen needs: it speaks to unix sockets and, in plain HTTP, to the server. That spares it
+    5 MiB. (A mock pipeline's HTTP server cannot do without.)"""
+    for name in ("ssl", "bz2", "lzma", "linkify_it"):
+        sys.modules[name] = None  # type: ignore[assignment]  # Python's way to say: not to be had
 
 
 def load_config(run: str) -> Config:

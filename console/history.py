@@ -6,6 +6,7 @@ Knows no message and no widget. Times are unix seconds as the sender wrote them.
 from __future__ import annotations
 
 import math
+from array import array
 from collections import deque
 from collections.abc import Sequence
 
@@ -65,8 +66,8 @@ class Track(Struct, frozen=True):
 
     bucket_s: float
     last: int = 0
-    means: tuple[float, ...] = ()
-    peaks: tuple[float, ...] = ()
+    means: Sequence[float] = ()
+    peaks: Sequence[float] = ()
 
     def window(self, now: float, count: int, back: int = 0, sweeps: bool = False) -> Window:
         """The `count` buckets that end `back` buckets before the one of `now`.
@@ -80,12 +81,18 @@ class Track(Struct, frozen=True):
         first, low = self.last - len(self.means) + 1, end - count + 1
         before = (NOTHING,) * max(0, min(count, first - low))
         taken = slice(max(0, low - first), max(0, end - first + 1))
-        means, peaks = before + self.means[taken], before + self.peaks[taken]
+        means = (*before, *map(_one_nothing, self.means[taken]))
+        peaks = (*before, *map(_one_nothing, self.peaks[taken]))
         after = (NOTHING,) * (count - len(means))
         means, peaks = means + after, peaks + after
         if sweeps and means:
             means, peaks = _swept(means, low), _swept(peaks, low)
         return Window(means, peaks)
+
+
+def _one_nothing(value: float) -> float:
+    """The one `NOTHING`, by which windows are known again: no NaN equals another."""
+    return value if value == value else NOTHING
 
 
 def _swept(values: tuple[float, ...], first: int) -> tuple[float, ...]:
@@ -99,11 +106,11 @@ EMPTY_TRACK = Track(0.5)
 
 
 class Series:
-    """Values gathered into buckets of `bucket_s` seconds; the last `length` buckets are kept."""
+    """Values gathered into buckets of `bucket_s` seconds; the last `length` buckets are kept: as
+    arrays, for as objects ten minutes of all plots are a megabyte and a half."""
 
     def __init__(self, bucket_s: float = 0.5, length: int = 1200) -> None:
-        self._means: deque[float] = deque(maxlen=length)
-        self._peaks: deque[float] = deque(maxlen=length)
+        self._means, self._peaks = array("d"), array("d")
         self._length = length
         self._sum, self._count = 0.0, 0
         self._last = 0
@@ -121,6 +128,7 @@ class Series:
             self._means.append(value)
             self._peaks.append(value)
             self._last, self._sum, self._count = index, value, 1
+            del self._means[: -self._length], self._peaks[: -self._length]
             return
         self._sum += value
         self._count += 1
@@ -143,8 +151,8 @@ class Series:
         first = max(min((*ours, *theirs)), self._last - self._length + 1)
         nothing = (NOTHING, NOTHING)
         buckets = [ours.get(at, theirs.get(at, nothing)) for at in range(first, self._last + 1)]
-        self._means = deque((mean for mean, _ in buckets), maxlen=self._length)
-        self._peaks = deque((peak for _, peak in buckets), maxlen=self._length)
+        self._means = array("d", (mean for mean, _ in buckets))
+        self._peaks = array("d", (peak for _, peak in buckets))
         self._track = None
 
     def _by_index(self) -> dict[int, tuple[float, float]]:
@@ -157,7 +165,7 @@ class Series:
     def track(self) -> Track:
         """What is known so far, as a value that no longer changes."""
         if self._track is None:
-            self._track = Track(self._bucket_s, self._last, tuple(self._means), tuple(self._peaks))
+            self._track = Track(self._bucket_s, self._last, self._means[:], self._peaks[:])
         return self._track
 
 

@@ -56,7 +56,7 @@ from .tints import Tints
 STEPS = 1024
 SYNC_POINTS = 512
 EVENTS = 500
-LOG_LINES = 10_000
+LOG_LINES = 5_000
 HOUR_BUCKET_S = 30.0
 HOUR_BUCKETS = 120
 HISTORY_S = 3600.0
@@ -510,7 +510,7 @@ class Ledger:
             self._logs.extend(tuple(self._shared(line) for line in fresh))
 
     def _shared(self, line: LogLine) -> LogLine:
-        """The same few names and levels in all lines: ten thousand of each are a megabyte."""
+        """The same few names and levels in all lines: five thousand of each are half a megabyte."""
         source, level = sys.intern(line.source), sys.intern(line.level)
         return LogLine(line.number, line.at, source, level, line.text)
 

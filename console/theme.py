@@ -9,18 +9,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from importlib.resources import files
-from importlib.resources.abc import Traversable
 from pathlib import Path
 
 import msgspec
 from textual.color import Color, ColorParseError
 from textual.theme import Theme
 
-from .. import themes
 from .document import Document, DocumentError, Problem
 from .home import config_directory
 
+SHIPPED = Path(__file__).parents[1] / "themes"
 HEAT, TINTS = 5, 8
 PARTS = ("host", "copy", "launch", "busy", "sync")
 LEAST_CONTRAST = 4.5
@@ -202,7 +200,7 @@ class ThemeShelf:
         return has_changed or bool(before)
 
 
-def _read(file: Traversable | Path) -> tuple[Theme | None, list[Problem]]:
+def _read(file: Path) -> tuple[Theme | None, list[Problem]]:
     try:
         document = Document.read(file)
     except DocumentError as error:
@@ -282,16 +280,14 @@ def _luminance(color: Color) -> float:
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
-def _theme_files() -> Iterator[Traversable | Path]:
-    shipped = [file for file in files(themes).iterdir() if file.name.endswith(".toml")]
+def _theme_files() -> Iterator[Path]:
+    shipped = SHIPPED.glob("*.toml")
     yield from sorted(shipped, key=lambda file: (file.name != "dark.toml", file.name))
     yield from sorted(user_directory().glob("*.toml"))
 
 
-def _stamp(file: Traversable | Path) -> object:
-    """Differs where a file was written to. What is in an archive never is."""
-    if not isinstance(file, Path):
-        return None
+def _stamp(file: Path) -> object:
+    """Differs where a file was written to."""
     try:
         status = file.stat()
     except OSError:

@@ -145,7 +145,7 @@ def test_a_hole_in_a_series_is_filled_and_nothing_else(tmp_path: Path) -> None:
     assert track.last == 107
     nan = float("nan")
     wanted = (10.0, 1.0, 2.0, nan, 30.0, nan, 6.0, nan, 40.0)
-    assert str(track.means) == str(wanted)
+    assert str(tuple(track.means)) == str(wanted)
     series.add(107.5, 60.0)
     assert series.track.means[-1] == 50.0
     series.fill([(80.0, 1.0)])  # before what is kept

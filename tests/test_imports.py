@@ -51,7 +51,7 @@ def test_the_command_line_parses_before_it_imports() -> None:
 def test_a_screen_pays_for_no_tls() -> None:
     """The prompt included, which asks the server over plain HTTP."""
     loaded = imported_by(
-        "loraconsole.console.__main__ as main; main.leave_ssl_out()"
+        "loraconsole.console.__main__ as main; main.leave_out()"
         "; import loraconsole.console.app, loraconsole.console.panels.prompt"
     )
     assert "loraconsole.console.http" in loaded

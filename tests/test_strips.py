@@ -3,38 +3,41 @@
 import gc
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from rich.segment import Segment
 from rich.style import Style
+from textual import strip as textual_strip
+from textual.cache import FIFOCache
 from textual.strip import Strip
 
 from loraconsole.console import strips
 
-TEXTS = st.lists(st.text("ab─⣀漢", max_size=6), max_size=4)
-_divide = Strip.divide
+
+@pytest.fixture(autouse=True)
+def lets_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(textual_strip, "FIFOCache", FIFOCache)  # is put back
+    strips.let_go()
 
 
-@pytest.mark.parametrize("style", [None, Style(bold=True)])
-@given(texts=TEXTS, cuts=st.sets(st.integers(1, 30)))
-def test_a_strip_is_divided_as_textual_divides_it(
-    style: Style | None, texts: list[str], cuts: set[int]
-) -> None:
-    strip = Strip([Segment(text, style) for text in texts])
-    ends = sorted({*cuts, strip.cell_length} - {0})
-    ours, theirs = strips.divide(strip, ends), _divide(strip, ends)
-    assert list(ours) == list(theirs)
-    assert [part.cell_length for part in ours] == [part.cell_length for part in theirs]
+def test_a_strip_is_cut_and_styled_as_ever() -> None:
+    strip = Strip([Segment("sea"), Segment("漢字"), Segment("side")])
+    for _ in range(2):
+        assert [part.text for part in strip.divide([3, 7, 11])] == ["sea", "漢字", "side"]
+        assert strip.crop(3, 7).text == "漢字"
+        assert strip.adjust_cell_length(13).text == "sea漢字side  "
+        assert [each.style for each in strip.apply_style(Style(bold=True))] == [
+            Style(bold=True)
+        ] * 3
 
 
-def test_a_strip_that_stays_whole_leaves_nothing_for_the_garbage_collector() -> None:
+def test_a_strip_leaves_nothing_for_the_garbage_collector() -> None:
     gc.collect()
     gc.disable()
     try:
         for number in range(50):
             strip = Strip([Segment(f"step {number}")])
-            assert strips.divide(strip, [strip.cell_length]) == [strip]
-            strips.divide(strip, [2, strip.cell_length])
+            assert strip.divide([strip.cell_length]) == [strip]
+            strip.divide([2, strip.cell_length])
+            strip.crop(2, 4)
         del strip
         assert not [thing for thing in gc.get_objects() if _is_left(thing)]
     finally:

@@ -221,6 +221,11 @@ class LogPane(FilterPane):
         top = (height - size) * (max(height, self._end()) - height) // (total - height)
         return range(top, top + size)
 
+    def release(self) -> None:
+        """Hidden, it would keep five thousand lines that the books forget meanwhile: a megabyte."""
+        super().release()
+        self._kept, self._source = [], ()
+
     def set_filter(self, text: str, marks: bool | None = None) -> None:
         self._source = ()
         super().set_filter(text, marks)
