@@ -90,7 +90,7 @@ DEFAULT_THEME = "dark"
 LOOK_SECONDS = 2.0
 """So often it is looked what is wrong, and whether a theme or the settings were written to: some
 120 us, in the loop that paints (a timer of Textual's would be another 500)."""
-DISK_SECONDS = 10.0
+SELDOM_SECONDS = 10.0
 RATES = (1.0, 2.0, 5.0, 10.0, 20.0)
 """Frames a second that + and - go through."""
 PANELS: dict[str, tuple[str, str]] = {
@@ -217,7 +217,7 @@ class ConsoleApp(PaintedApp):
         strips.let_go()
         self._memory = output.ScreenMemory() if output.is_wanted() else None
         self._settings_stamp = settings_stamp()
-        self._looked_at = self._disk_looked_at = 0.0
+        self._looked_at = self._seldom_looked_at = 0.0
         self.title_told = ""
         """The terminal's title, if it has one of ours."""
         self._told: set[Problem] = set()
@@ -293,8 +293,9 @@ class ConsoleApp(PaintedApp):
         forget_gone_toasts(self.screen_stack[0])
         caches.trim()
         now = self._looked_at = time.monotonic()
-        if now - self._disk_looked_at >= DISK_SECONDS:
-            self._disk_looked_at = now
+        if now - self._seldom_looked_at >= SELDOM_SECONDS:
+            self._seldom_looked_at = now
+            caches.give_back()
             with contextlib.suppress(OSError):  # the run directory is another machine's
                 self.ledger.disk_free_bytes = shutil.disk_usage(self.config.run).free
         board = self.ledger.board(self.clock())
