@@ -22,14 +22,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from rich.console import RenderableType
 from textual import events, messages
 from textual._compositor import ChopsUpdate, LayoutUpdate
-from textual._styles_cache import StylesCache
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.command import Provider
 from textual.containers import Container
 from textual.screen import Screen
 from textual.widget import Widget
-from textual.widgets._toast import ToastHolder, ToastRack
 
 from ..pipeline.config import Config, OperatorError
 from ..pipeline.messages import (
@@ -290,7 +288,7 @@ class ConsoleApp(PaintedApp):
         if has_changed:
             self._complain()
             self._paint_active()
-        forget_gone_toasts(self.screen_stack[0])
+        caches.forget_toasts(self.screen_stack[0])
         caches.trim()
         now = self._looked_at = time.monotonic()
         if now - self._seldom_looked_at >= SELDOM_SECONDS:
@@ -884,21 +882,6 @@ class ConsoleApp(PaintedApp):
             "Stop it",
             partial(self.telemetry.stop, 0.0) if now else self.telemetry.stop,
         )
-
-
-def forget_gone_toasts(screen: Screen[Any]) -> None:
-    """What Textual keeps of toasts when they are gone, which a day of them would fill.
-
-    Of each that was not the newest its place stays, and is laid out with every frame that follows;
-    and what draws the borders of the last thousand widgets holds all their lines: 15 KiB each.
-    """
-    for rack in screen.query_children(ToastRack):
-        for holder in rack.query_children(ToastHolder):
-            if holder.is_mounted and not holder.children:
-                holder.remove()
-    forget = getattr(StylesCache.get_inner_outer, "cache_clear", None)
-    if forget is not None:
-        forget()
 
 
 def make_panel(name: str) -> Panel:

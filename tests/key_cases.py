@@ -47,7 +47,7 @@ from loraconsole.console.panels.pool import PoolPane
 from loraconsole.console.panels.recall import RecallDialog
 from loraconsole.console.table import TablePane
 from loraconsole.console.transcripts import Turn, open_default
-from loraconsole.pipeline.messages import ProcessOrder
+from loraconsole.pipeline.messages import ProcessOrder, RestartProcess
 
 W = TypeVar("W", bound=Widget)
 
@@ -68,7 +68,8 @@ class Scene:
         setattr(app.telemetry, "order_process", self._order_process)  # noqa: B010
 
     def _order_process(self, order: ProcessOrder) -> None:
-        self.told.append(f"{type(order).__name__} {order.name}")
+        how = " hard" if isinstance(order, RestartProcess) and order.hard else ""
+        self.told.append(f"{type(order).__name__} {order.name}{how}")
 
     def _take(self, name: str) -> Callable[..., None]:
         def take(*about: Any) -> None:
@@ -407,6 +408,10 @@ def _events(**more: Any) -> Case:
     return Case(arrange=focus(EventPane), seconds=40.0, **more)
 
 
+def _worker(**more: Any) -> Case:
+    return Case(on="Processes", way="down down", see=orders, was=[], **more)
+
+
 def _latency(**more: Any) -> Case:
     return Case(on="Latency", **more)
 
@@ -559,30 +564,9 @@ CASES: dict[str, Case] = {
     ),
     "evidence": Case(on="Alerts", arrange=alarm, see=panel, was="Alerts", becomes="Batch"),
     # -- processes
-    "restart": Case(
-        on="Processes",
-        way="down down",
-        asks="Restart worker-0?",
-        see=orders,
-        was=[],
-        becomes=["RestartProcess worker-0"],
-    ),
-    "kill": Case(
-        on="Processes",
-        way="down down",
-        asks="Kill and restart worker-0?",
-        see=orders,
-        was=[],
-        becomes=["RestartProcess worker-0"],
-    ),
-    "stop": Case(
-        on="Processes",
-        way="down down",
-        asks="Stop worker-0?",
-        see=orders,
-        was=[],
-        becomes=["StopProcess worker-0"],
-    ),
+    "restart": _worker(asks="Restart worker-0?", becomes=["RestartProcess worker-0"]),
+    "kill": _worker(asks="Kill and restart worker-0?", becomes=["RestartProcess worker-0 hard"]),
+    "stop": _worker(asks="Stop worker-0?", becomes=["StopProcess worker-0"]),
     "signal": Case(
         on="Processes", way="down down", see=title, was="Desk", becomes="Signal worker-0"
     ),
