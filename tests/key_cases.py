@@ -138,7 +138,7 @@ class Case:
                     await done
                 await pilot.pause()
             await scene.press(self.way)
-            seen = self.see(scene)
+            seen = await self._settled(scene, self.was)
             assert seen == self.was, f"before the key is pressed it is {seen!r}, not {self.was!r}"
             yield scene
 
@@ -154,10 +154,15 @@ class Case:
             assert scene.app.screen._title == self.asks, scene.app.screen._title
             assert self.see(scene) == self.was, "it did not wait for the answer"
             await scene.press("y")
-        deadline = time.monotonic() + PATIENCE_S
-        while (seen := self.see(scene)) != self.becomes and time.monotonic() < deadline:
-            await scene.pilot.pause(0.02)
+        seen = await self._settled(scene, self.becomes)
         assert seen == self.becomes, f"it is {seen!r}, not {self.becomes!r}"
+
+    async def _settled(self, scene: Scene, wanted: Any) -> Any:
+        """What there is to see once it is as wanted, or will not be."""
+        deadline = time.monotonic() + PATIENCE_S
+        while (seen := self.see(scene)) != wanted and time.monotonic() < deadline:
+            await scene.pilot.pause(0.02)
+        return seen
 
 
 # --- what there is to see -----------------------------------------------------------------------
