@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -22,6 +23,11 @@ sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry or ".") != R
 if not os.path.exists("/dev/nvidiactl"):
     # Before anything imports Triton: without a GPU its kernels run in its interpreter.
     os.environ.setdefault("TRITON_INTERPRET", "1")
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # Of a background job of a script: processes that we start would inherit it, and those that a
+    # test interrupts go on for ever beside the others.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # What is asked in tests is not to stand among what their operator asked.
 os.environ["XDG_DATA_HOME"] = tempfile.mkdtemp(prefix="loraconsole-data-")

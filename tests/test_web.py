@@ -139,7 +139,7 @@ async def _browse(address: str, profile: Path) -> list[bytes]:
     )
     try:
         port = profile / "DevToolsActivePort"
-        while not port.exists():
+        while not (port.exists() and port.read_text()):  # it is there before it is written
             await asyncio.sleep(0.05)
         debugger = f"http://127.0.0.1:{port.read_text().split()[0]}"
         async with aiohttp.ClientSession() as client:
