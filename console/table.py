@@ -95,6 +95,10 @@ class TablePane(FilterPane, Generic[R], can_focus=True):
         """What makes a row the same row in the next frame."""
         raise NotImplementedError
 
+    def kin(self, key: str) -> str:
+        """What the key of a row shares with that of the row that takes its place."""
+        return key
+
     def text(self, row: R, board: Board) -> str:
         """What the filter is tried on."""
         raise NotImplementedError
@@ -194,13 +198,16 @@ class TablePane(FilterPane, Generic[R], can_focus=True):
         return Line(tuple(spans), "cursor" if is_cursor else "")
 
     def _index(self) -> int:
-        """Where the cursor is: on its row, or where its row was when that is gone."""
-        for index, row in enumerate(self._rows):
-            if self.key(row) == self._key:
-                self._last_index = index
-                return index
-        self._last_index = max(0, min(self._last_index, len(self._rows) - 1))
-        return self._last_index
+        """Where the cursor is: on its row, on its kin when that is gone, or where it was."""
+        rows = enumerate(self._rows)
+        index = next((at for at, row in rows if self.key(row) == self._key), None)
+        if index is None and self._key is not None:
+            kin, rows = self.kin(self._key), enumerate(self._rows)
+            index = next((at for at, row in rows if self.kin(self.key(row)) == kin), None)
+        if index is None:
+            index = max(0, min(self._last_index, len(self._rows) - 1))
+        self._last_index = index
+        return index
 
     _last_index = 0
 

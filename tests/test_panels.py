@@ -362,6 +362,12 @@ def test_two_generations_of_an_adapter_are_two_rows() -> None:
             assert pane.selected is not None
             seen.append((pane.selected.name, pane.selected.view.generation))
         assert seen[:3] == [("pirate", 2), ("pirate", 1), ("sql", 1)]
+        # The new one has taken over, at the end of the list: what `u` would mean has not changed.
+        await pilot.press("g", "down", "down")
+        table = AdapterMessage(app.now, "base", (*views[2:], new), app.board.adapters[0].view)
+        app.ledger.take(table, app.now)
+        app.show()
+        assert (pane.selected.name, pane.selected.view.generation) == ("pirate", 2)
 
     on_stage(act, panel="Adapters")
 

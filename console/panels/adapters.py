@@ -227,6 +227,10 @@ class AdapterTable(TablePane[AdapterRow]):
         # While one is reloaded, its two generations have a row each.
         return "" if row.is_base else f"{row.name}@{row.view.generation}"
 
+    def kin(self, key: str) -> str:
+        """A reloaded adapter stands at the end of the list: the cursor goes there with it."""
+        return key.rpartition("@")[0]
+
     def text(self, row: AdapterRow, board: Board) -> str:
         view = row.view
         marks = ("pinned " if view.pinned else "") + ("merged " if view.merged else "")
