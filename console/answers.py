@@ -111,17 +111,6 @@ class Answer:
         return (self.count - 1) / elapsed if elapsed > 0 else 0.0
 
 
-def hard_breaks(text: str) -> str:
-    """Markdown in which a line that ends, ends: models break verses and lists without the two
-    spaces that Markdown wants. What stands between fences is left as it is."""
-    lines, is_code = [], False
-    for line in text.split("\n"):
-        if line.lstrip().startswith(("```", "~~~")):
-            is_code = not is_code
-        lines.append(line if is_code or not line.strip() else f"{line.rstrip()}  ")
-    return "\n".join(lines)
-
-
 class WrappedText:
     """A growing text in lines of a width; only what is new, and the last paragraph, is wrapped."""
 

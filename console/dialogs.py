@@ -13,7 +13,7 @@ from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
 from .board import Board
-from .pane import Line, PaintedApp, Pane, Span
+from .pane import Line, PaintedApp, Pane, Span, thumb_of
 
 Source: TypeAlias = Callable[[Board, int], Sequence[Line]]
 """What a dialog shows of a board in a width."""
@@ -96,11 +96,7 @@ class ScrollPane(Pane, can_focus=True):
         return found[self._offset : self._offset + height]
 
     def thumb(self, height: int) -> range | None:
-        if self._total <= height or not height:
-            return None
-        size = max(1, height * height // self._total)
-        top = (height - size) * self._offset // (self._total - height)
-        return range(top, top + size)
+        return thumb_of(self._total, height, self._offset)
 
     def action_move(self, lines: int) -> None:
         self._offset += lines

@@ -15,7 +15,7 @@ from textual.color import Color
 from textual.screen import Screen
 
 INKS = (
-    *("text", "dim", "faint", "title", "key", "brand", "number"),
+    *("text", "dim", "faint", "title", "emphasis", "key", "brand", "number"),
     *("border", "border-focus", "good", "warn", "bad", "info"),
     *("heat-1", "heat-2", "heat-3", "heat-4", "heat-5", "prefill", "peak"),
     *("part-host", "part-copy", "part-launch", "part-busy", "part-sync"),

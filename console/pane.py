@@ -74,6 +74,34 @@ def crop(spans: Sequence[Span], width: int, pad: bool = False) -> tuple[Span, ..
     return tuple(kept)
 
 
+def broken(whole: Sequence[Span], parts: Sequence[str]) -> list[Line]:
+    """`parts`, which are the text of `whole` wrapped, as lines, each letter in its ink."""
+    if len(whole) == 1:
+        return [Line(((part, whole[0][1]),)) for part in parts]
+    letters = ((letter, ink) for text, ink in whole for letter in text)
+    lines = []
+    for part in parts:
+        found: list[Span] = []
+        for wanted in part:  # wrapping leaves blanks out, and adds nothing
+            ink = next((ink for letter, ink in letters if letter == wanted), "text")
+            if found and found[-1][1] == ink:
+                found[-1] = (found[-1][0] + wanted, ink)
+            else:
+                found.append((wanted, ink))
+        lines.append(Line(tuple(found)))
+    return lines
+
+
+def thumb_of(total: int, shown: int, first: int) -> range | None:
+    """Which of `shown` lines a scroll bar's thumb takes, where the first is the `first` of `total`;
+    none where all are shown."""
+    if total <= shown or shown < 1:
+        return None
+    size = max(1, shown * shown // total)
+    top = (shown - size) * first // (total - shown)
+    return range(top, top + size)
+
+
 def field(name: str) -> tuple[Span, ...]:
     """The left column of a list of details."""
     return ((f"{name:<12}", "dim"),)

@@ -5,10 +5,10 @@ escape sequence is kept: what a line says must never reach the terminal as a com
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from . import units
-from .pane import Line, Span
+from .pane import Span
 
 _SGR = re.compile(r"\x1b\[([0-9;]*)m")
 _INKS = {
@@ -50,21 +50,3 @@ def _after(codes: str, now: str, ink: str) -> str:
         else:
             now = _INKS.get(number, now)
     return now
-
-
-def broken(whole: Sequence[Span], parts: Sequence[str]) -> list[Line]:
-    """`parts`, which are the text of `whole` wrapped, each in the inks of its letters."""
-    if len(whole) == 1:
-        return [Line(((part, whole[0][1]),)) for part in parts]
-    letters = ((letter, ink) for text, ink in whole for letter in text)
-    lines = []
-    for part in parts:
-        found: list[Span] = []
-        for wanted in part:  # wrapping leaves blanks out, and adds nothing
-            ink = next((ink for letter, ink in letters if letter == wanted), "text")
-            if found and found[-1][1] == ink:
-                found[-1] = (found[-1][0] + wanted, ink)
-            else:
-                found.append((wanted, ink))
-        lines.append(Line(tuple(found)))
-    return lines

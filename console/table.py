@@ -17,7 +17,7 @@ from textual.message import Message
 from . import units
 from .board import Board
 from .filter import FilterPane
-from .pane import Line, Span, crop, line
+from .pane import Line, Span, crop, line, thumb_of
 
 R = TypeVar("R")
 
@@ -142,12 +142,8 @@ class TablePane(FilterPane, Generic[R], can_focus=True):
         return [head, *body]
 
     def thumb(self, height: int) -> range | None:
-        total = len(self._rows)
-        if total <= self._page:
-            return None
-        size = max(1, self._page * self._page // total)
-        top = (self._page - size) * self._offset // max(1, total - self._page)
-        return range(1 + top, 1 + top + size)
+        found = thumb_of(len(self._rows), self._page, self._offset)
+        return found and range(found.start + 1, found.stop + 1)  # below the head
 
     def _fitting(self, width: int) -> list[tuple[Column[R], int]]:
         """Columns that fit, with their cells; what is left over goes to those that grow."""

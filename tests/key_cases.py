@@ -33,7 +33,7 @@ from loraconsole.console.help import HelpDialog
 from loraconsole.console.inks import Desk
 from loraconsole.console.jump import JumpScreen
 from loraconsole.console.panels.adapter_dialogs import LoadDialog, NotePane, PlanDialog
-from loraconsole.console.panels.answer import AnswerBox, AnswerPane
+from loraconsole.console.panels.answer import AnswerPane
 from loraconsole.console.panels.bench import BenchPanel, ResultTable
 from loraconsole.console.panels.bench_dialog import BenchDialog, FileDialog
 from loraconsole.console.panels.command_line import CommandLine, remember
@@ -356,13 +356,12 @@ async def answered(s: Scene) -> None:
 
 async def answer_focused(s: Scene) -> None:
     await answered(s)
-    s.app.query(AnswerBox).first().action_plain()
-    s.app.query(AnswerBox).first().action_plain()  # and back: it has the keys now
+    s.app.query(AnswerPane).first().focus()
 
 
 async def _whole(s: Scene) -> None:
     deadline = time.monotonic() + PATIENCE_S
-    while not (boxes := s.app.query(AnswerBox)) or not all(box._rendered for box in boxes):
+    while not (panes := s.app.query(AnswerPane)) or not all(pane.is_rendered for pane in panes):
         assert time.monotonic() < deadline, "no whole answer"
         await s.pilot.pause(0.02)
 
@@ -372,8 +371,8 @@ async def plain_answer(s: Scene) -> None:
     s.desk(PromptEditor).put("Ahoy" + "\n" * 60 + "!")
     await s.press("enter")
     await _whole(s)
-    await answered(s)
-    s.app.query(AnswerBox).first().action_plain()
+    await answer_focused(s)
+    s.app.query(AnswerPane).first().action_plain()
 
 
 def forgets(s: Scene) -> None:
@@ -612,7 +611,7 @@ CASES: dict[str, Case] = {
         see=lambda s: title(s) == f"line {s.app.query(LogPane).first()._kept[-1].number}"
     ),
     # -- prompt
-    "send": _answer(way="=Ahoy", see=lambda s: bool(s.app.query(AnswerBox))),
+    "send": _answer(way="=Ahoy", see=lambda s: bool(s.app.query(AnswerPane))),
     "newline": _prompt(way="=a", see=editor, was="a", becomes="a\n"),
     "leave": _prompt(see=focused, was="PromptEditor", becomes="ModelsPane"),
     "recall": _prompt(arrange=asked_before, see=on_top(RecallDialog)),
@@ -637,10 +636,10 @@ CASES: dict[str, Case] = {
     "model-all": _prompt(way="escape", see=lambda s: len(models(s).chosen), was=2, becomes=5),
     "model-write": _prompt(way="escape", see=focused, was="ModelsPane", becomes="PromptEditor"),
     "new-conversation": _answer(
-        arrange=answered, see=lambda s: len(s.app.query(AnswerBox)), was=2, becomes=0
+        arrange=answered, see=lambda s: len(s.app.query(AnswerPane)), was=2, becomes=0
     ),
     "retry": _answer(arrange=answered, see=lambda s: len(kept_turns("Ahoy")), was=2, becomes=4),
-    "answer-plain": _answer(arrange=answer_focused, see=lambda s: bool(s.desk(AnswerPane).display)),
+    "answer-plain": _answer(arrange=answer_focused, see=lambda s: s.desk(AnswerPane).is_plain),
     "answer-logprobs": _answer(
         arrange=answer_focused, see=lambda s: s.desk(AnswerPane).shows_choices
     ),

@@ -22,7 +22,7 @@ from loraconsole.console.answers import Answer
 from loraconsole.console.app import ConsoleApp
 from loraconsole.console.output import ScreenMemory
 from loraconsole.console.pace import LOST_SECONDS, Pace
-from loraconsole.console.panels.answer import AnswerBox
+from loraconsole.console.panels.answer import AnswerPane
 from loraconsole.console.story import Story
 from loraconsole.pipeline.config import Config
 
@@ -224,15 +224,15 @@ async def _drive(tmp_path: Path) -> None:
         await check(pilot)
         # Each in a box of its own, each drawn alone: its neighbour is not asked for its lines.
         await pilot.press("escape", "5")
-        boxes = [AnswerBox(Answer(name, name)) for name in ("left", "right")]
+        boxes = [AnswerPane(Answer(name, name)) for name in ("left", "right")]
         space = app.query_one("#answers")
         space.styles.grid_size_columns = 2
         await space.remove_children()
         await space.mount(*boxes)
         await check(pilot)
         for box in boxes:
-            box.pane.answer.add("Hello")
-            box.pane.paint()
+            box.answer.add("Hello")
+            box.paint()
             await check(pilot)
 
 

@@ -8,10 +8,10 @@ import pytest
 from stage import START, StagedApp, on_stage, screen_text, wait, with_a_ring
 from textual import events
 from textual.pilot import Pilot
-from textual.widgets import Button, Input, Markdown
+from textual.widgets import Button, Input
 
 from loraconsole.console import units
-from loraconsole.console.answers import Answer, WrappedText, hard_breaks
+from loraconsole.console.answers import Answer, WrappedText
 from loraconsole.console.app import ConsoleApp
 from loraconsole.console.board import Board, RequestRow
 from loraconsole.console.dialogs import LiveDialog
@@ -19,7 +19,7 @@ from loraconsole.console.inks import INKS, Desk
 from loraconsole.console.ledger import Ledger
 from loraconsole.console.pane import Line, Pane, crop, length
 from loraconsole.console.panels.adapters import AdapterTable
-from loraconsole.console.panels.answer import AnswerBox
+from loraconsole.console.panels.answer import AnswerPane
 from loraconsole.console.panels.batch import BatchTable, stages
 from loraconsole.console.panels.editor import PromptEditor
 from loraconsole.console.panels.filter_input import FilterInput
@@ -848,13 +848,13 @@ def test_several_models_answer_side_by_side_and_become_markdown() -> None:
         await wait(
             lambda: "tok/s  first" in screen_text(app) and "And so it goes" in screen_text(app)
         )
-        boxes = list(app.active_panel.query(AnswerBox))
-        assert [box.pane.answer.model for box in boxes] == ["pirate", "haiku"]
-        assert boxes[0].region.y == boxes[1].region.y and boxes[0].region.x < boxes[1].region.x
+        panes = list(app.active_panel.query(AnswerPane))
+        assert [pane.answer.model for pane in panes] == ["pirate", "haiku"]
+        assert panes[0].region.y == panes[1].region.y and panes[0].region.x < panes[1].region.x
         assert app.active_panel.is_live
         assert app.active_panel.query_one(PromptEditor).text == ""
-        await wait(lambda: len(app.query(Markdown)) == 2)
-        answers = [box.pane.answer for box in boxes]
+        await wait(lambda: all(pane.is_rendered for pane in panes))
+        answers = [pane.answer for pane in panes]
         assert all(answer.finish_reason == "stop" and answer.num_tokens for answer in answers)
         assert all(answer.ttft_s and answer.tokens_s > 0 for answer in answers)
         await pilot.pause()
@@ -893,13 +893,13 @@ def test_a_conversation_goes_on_is_retried_kept_recalled_and_begun_anew() -> Non
         await whole(3)
         assert asked[2]["messages"] == second  # what it said to "Why" is forgotten
         assert asked[2]["logprobs"] and asked[2]["top_logprobs"] == 2
-        box = panel.query_one(AnswerBox)
-        box.query_one(Markdown).parent.focus()  # type: ignore[union-attr]
+        pane = panel.query_one(AnswerPane)
+        pane.focus()
         await pilot.press("l")
         await pilot.pause()
         assert '90.5 %  "Quiet "' in screen_text(app) and '"or" 8.2 %' in screen_text(app)
         await pilot.press("l", "y")
-        assert app.clipboard == box.pane.answer.text != ""
+        assert app.clipboard == pane.answer.text != ""
         editor.focus()
         await pilot.press("ctrl+n", *"Whom", "enter")
         await whole(4)
@@ -922,7 +922,7 @@ def test_a_line_that_arrives_in_one_piece_is_sent_and_the_next_one_kept() -> Non
     async def act(app: ConsoleApp, pilot: Pilot[str]) -> None:
         for key in (*"Ahoy", "enter", *"next"):  # as a slow link delivers them
             app.post_message(events.Key(key, "\r" if key == "enter" else key))
-        await wait(lambda: any(box.pane.answer.text for box in app.query(AnswerBox)))
+        await wait(lambda: any(pane.answer.text for pane in app.query(AnswerPane)))
         editor = app.active_panel.query_one(PromptEditor)
         await wait(lambda: editor.text == "next")
         await pilot.press("ctrl+a", "ctrl+k", "up")
@@ -1003,11 +1003,6 @@ def test_a_text_wrapped_as_it_grows_is_wrapped_as_if_it_were_whole() -> None:
         lines = list(growing.lines(text[:end], 24))
         assert lines == list(WrappedText().lines(text[:end], 24))
     assert list(growing.lines(text, 30)) == list(WrappedText().lines(text, 30))
-
-
-def test_a_line_that_ends_in_an_answer_ends_in_its_markdown() -> None:
-    text = "one\ntwo\n\n```\nx = 1\n```\nthree"
-    assert hard_breaks(text) == "one  \ntwo  \n\n```\nx = 1\n```  \nthree  "
 
 
 def test_an_answers_pace_does_not_count_the_wait_for_its_first_token() -> None:

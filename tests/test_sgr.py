@@ -7,6 +7,7 @@ from stage import StagedApp, on_stage, screen_text
 from textual.pilot import Pilot
 
 from loraconsole.console import sgr, units
+from loraconsole.console.pane import broken
 from loraconsole.console.panels.logs import LogPane, log_line, wrapped_line
 from loraconsole.pipeline.messages import LogLine, LogLines
 
@@ -31,7 +32,7 @@ def test_no_command_is_left_in_spans(pieces: list[str]) -> None:
     said = "".join(text for text, _ in spans)
     assert said.isprintable()
     for width in (4, 17):
-        lines = sgr.broken(spans, units.wrap(said, width))
+        lines = broken(spans, units.wrap(said, width))
         whole = "".join(text for line in lines for text, _ in line.spans)
         assert "".join(whole.split()) == "".join(said.split())
 

@@ -1,4 +1,4 @@
-"""`AnswerBox`: one answer, plain lines while it streams, Markdown when it is whole."""
+"""`AnswerPane`: one answer, plain lines while it streams, Markdown when it is whole."""
 
 from __future__ import annotations
 
@@ -7,45 +7,46 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
-from markdown_it import MarkdownIt
 from rich.cells import cell_len
-from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Container, VerticalScroll
-from textual.content import Content
-from textual.style import Style
-from textual.widgets import Markdown, Static
 
 from .. import units
-from ..answers import CANCELLED, Answer, WrappedText, hard_breaks
+from ..answers import CANCELLED, Answer, WrappedText
 from ..board import Board
 from ..chat import TokenChoice
-from ..pane import Line, Pane, Span, crop, length, line
+from ..pane import Line, Pane, Span, crop, length, line, thumb_of
 
-PROMPT = "▸"
+PROMPT = "▸ "
 SHOWN = 8
 """Turns of a conversation that are shown above the newest."""
 
 
 class AnswerPane(Pane, can_focus=True):
-    """An answer as plain lines while it grows; it follows the end until somebody scrolls."""
+    """What was said before, and an answer; it follows the end until somebody scrolls."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("up,k", "move(-1)", "Up", show=False, id="answer-up"),
         Binding("down,j", "move(1)", "Down", show=False, id="answer-down"),
         Binding("pageup", "move(-10)", "Page up", show=False, id="answer-page-up"),
         Binding("pagedown", "move(10)", "Page down", show=False, id="answer-page-down"),
+        Binding("m", "plain", "Plain", id="answer-plain", tooltip="Markdown or plain text"),
+        Binding("l", "choices", "Logprobs", id="answer-logprobs", tooltip="how likely each token"),
+        Binding("y", "copy", "Copy", id="answer-copy", tooltip="this answer to the clipboard"),
     ]
 
     def __init__(self, answer: Answer) -> None:
         super().__init__()
         self.answer = answer
+        self.is_plain = False
+        """As it was written, though it is whole."""
         self.shows_choices = False
         """Its tokens and how likely they were, instead of its text."""
         self._wrapped = WrappedText()
-        self._preface = preface(answer)
+        self._settled: tuple[Line, ...] = ()
+        self._settled_for: tuple[int, bool, bool] | None = None
         self._above = 0
         """Lines scrolled up from the end."""
+        self._total = 0
 
     def title(self, board: Board) -> Sequence[Span]:
         return ((self.answer.label, self.answer.ink),)
@@ -54,31 +55,83 @@ class AnswerPane(Pane, can_focus=True):
         return answer_caption(self.answer, self.size.width - cell_len(self.answer.label) - 12)
 
     def lines(self, board: Board, width: int, height: int) -> Sequence[Line]:
-        answer = self.answer
-        if self.shows_choices:
-            found = [choice_line(choice, width) for choice in answer.choices]
-            if not found:
-                word = "no probabilities were asked for: set logprobs, 0 or more, and ask again"
-                found = [line((text, "dim")) for text in units.wrap(word, width)]
-        else:
-            texts = self._wrapped.lines(self._preface + answer.text, width)
-            found = [line((text, "key" if text.startswith(PROMPT) else "text")) for text in texts]
-            if answer.error:
-                found += [line((text, "bad")) for text in units.wrap(answer.error, width)]
-            elif answer.first_at is None and answer.is_streaming:
-                found[-1] = line(("waiting for the first token", "dim"))
-        self._above = max(0, min(self._above, len(found) - height))
-        end = len(found) - self._above
+        found = self._choices(width) if self.shows_choices else self._text(width)
+        self._total = len(found)
+        self._above = max(0, min(self._above, self._total - height))
+        end = self._total - self._above
         return found[max(0, end - height) : end]
 
-    def turn(self) -> None:
-        """Its tokens from the first one on, or its text again."""
-        self.shows_choices = not self.shows_choices
-        self._above = 1 << 20 if self.shows_choices else 0
+    def thumb(self, height: int) -> range | None:
+        return thumb_of(self._total, height, self._total - height - self._above)
+
+    @property
+    def is_rendered(self) -> bool:
+        """Is its text shown as Markdown?"""
+        return not (self.is_plain or self.answer.is_streaming or self.answer.error)
+
+    def _choices(self, width: int) -> Sequence[Line]:
+        if self.answer.choices:
+            return [choice_line(choice, width) for choice in self.answer.choices]
+        word = "no probabilities were asked for: set logprobs, 0 or more, and ask again"
+        return [line((text, "dim")) for text in units.wrap(word, width)]
+
+    def _text(self, width: int) -> Sequence[Line]:
+        answer = self.answer
+        wanted = (width, self.is_plain, self.is_rendered)
+        if self._settled_for != wanted:
+            self._settled, self._settled_for = tuple(self._settle(width)), wanted
+        if self.is_rendered:
+            return self._settled
+        found = list(self._settled)
+        if answer.text or not answer.is_streaming:
+            found += [line((text, "text")) for text in self._wrapped.lines(answer.text, width)]
+        else:
+            found.append(line(("waiting for the first token", "dim")))
+        if answer.error:
+            found += [line((text, "bad")) for text in units.wrap(answer.error, width)]
+        return found
+
+    def _settle(self, width: int) -> Iterator[Line]:
+        """What changes no more: earlier turns, and the answer once it is whole."""
+        for prompt, text in self.answer.before[-SHOWN:]:
+            yield from _question(prompt, width)
+            yield from self._said(text, width)
+            yield Line()
+        if self.answer.before:
+            yield from _question(self.answer.prompt, width)
+        if self.is_rendered:
+            yield from self._said(self.answer.text, width)
+
+    def _said(self, text: str, width: int) -> Sequence[Line]:
+        if self.is_plain:
+            return [line((row, "text")) for row in units.wrap(text, width)]
+        from .. import markdown  # 1 MiB that only who asks a model has
+
+        return markdown.lines(text, width)
+
+    # -- keys and mouse
 
     def action_move(self, lines: int) -> None:
         self._above -= lines
         self.paint()
+
+    def action_plain(self) -> None:
+        if self.shows_choices:
+            self.shows_choices = False
+        else:
+            self.is_plain = not self.is_plain
+        self.paint()
+
+    def action_choices(self) -> None:
+        """Its tokens from the first one on, or its text again."""
+        self.shows_choices = not self.shows_choices
+        self._above = 1 << 20 if self.shows_choices else 0
+        self.paint()
+
+    def action_copy(self) -> None:
+        answer = self.answer
+        self.app.copy_to_clipboard(answer.text)
+        self.notify(f"{units.count(len(answer.text))} characters of {answer.label} are copied")
 
     def on_mouse_scroll_down(self) -> None:
         self.action_move(3)
@@ -87,12 +140,9 @@ class AnswerPane(Pane, can_focus=True):
         self.action_move(-3)
 
 
-def preface(answer: Answer) -> str:
-    """What was said before, where this is not the first question; as text."""
-    if not answer.before:
-        return ""
-    said = "".join(f"{PROMPT} {prompt}\n{text}\n\n" for prompt, text in answer.before[-SHOWN:])
-    return f"{said}{PROMPT} {answer.prompt}\n"
+def _question(prompt: str, width: int) -> Iterator[Line]:
+    for index, text in enumerate(units.wrap(prompt, max(1, width - len(PROMPT)))):
+        yield line((" " * len(PROMPT) if index else PROMPT, "key"), (text, "key"))
 
 
 def choice_line(choice: TokenChoice, width: int) -> Line:
@@ -129,90 +179,3 @@ def answer_caption(answer: Answer, room: int) -> tuple[Span, ...]:
             break
         spans += fact
     return spans
-
-
-class AnswerBox(Container):
-    """One answer: plain while it streams, Markdown when it is whole (mounted once: 60 ms)."""
-
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("m", "plain", "Plain", id="answer-plain", tooltip="Markdown or plain text"),
-        Binding("l", "choices", "Logprobs", id="answer-logprobs", tooltip="how likely each token"),
-        Binding("y", "copy", "Copy", id="answer-copy", tooltip="this answer to the clipboard"),
-    ]
-
-    def __init__(self, answer: Answer) -> None:
-        super().__init__()
-        self.pane = AnswerPane(answer)
-        self._rendered: VerticalScroll | None = None
-
-    def compose(self) -> ComposeResult:
-        yield self.pane
-
-    async def finish(self) -> None:
-        """The answer is whole: shows it as it was meant."""
-        answer = self.pane.answer
-        if answer.error or not answer.text.strip():
-            self.pane.paint()
-            return
-        text = hard_breaks(_clean(answer.text))
-        markdown = Markdown(text, parser_factory=markdown_parser, open_links=False)
-        self._rendered = VerticalScroll(*self._earlier(), markdown, classes="rendered")
-        self._rendered.border_title = Content.styled(answer.label, self._style(answer.ink))
-        self.on_resize()
-        await self.mount(self._rendered)
-        self.pane.display = False
-        if answer.before:
-            self._rendered.scroll_end(animate=False)
-
-    def on_resize(self) -> None:
-        """As many figures as there is room for; a short answer is whole before it has any."""
-        if self._rendered is not None:
-            caption = answer_caption(self.pane.answer, self.size.width - 6)
-            self._rendered.border_subtitle = Content("".join(text for text, _ in caption))
-
-    def _earlier(self) -> Iterator[Static]:
-        """What was said before stays as it was written: as Markdown, whose every paragraph is a
-        widget, eight turns of two models took 12 MiB."""
-        if said := _clean(preface(self.pane.answer)):
-            ink = self._style("key")
-            lines = (
-                Content.styled(text, ink) if text.startswith(PROMPT) else Content(text)
-                for text in said.split("\n")
-            )
-            yield Static(Content("\n").join(lines))
-
-    def _style(self, ink: str) -> Style:
-        return Style.from_rich_style(self.pane.painted_app.inks.style(ink))
-
-    def action_plain(self) -> None:
-        self.pane.shows_choices = False
-        if self._rendered is not None:
-            self._show(is_plain=not self.pane.display)
-
-    def action_choices(self) -> None:
-        self.pane.turn()
-        self._show(is_plain=self.pane.shows_choices or self._rendered is None)
-
-    def _show(self, is_plain: bool) -> None:
-        self.pane.display = is_plain
-        if self._rendered is not None:
-            self._rendered.display = not is_plain
-        shown = self.pane if is_plain or self._rendered is None else self._rendered
-        shown.focus()
-        self.pane.paint()
-
-    def action_copy(self) -> None:
-        answer = self.pane.answer
-        self.app.copy_to_clipboard(answer.text)
-        self.notify(f"{units.count(len(answer.text))} characters of {answer.label} are copied")
-
-
-def markdown_parser() -> MarkdownIt:
-    """Textual's own, but for links made of bare words: nothing opens one here, and what finds them
-    takes 0.6 MiB."""
-    return MarkdownIt("commonmark").enable(["table", "strikethrough"])
-
-
-def _clean(text: str) -> str:
-    """Without what would move the cursor; lines stay lines."""
-    return "\n".join(units.clean(line) for line in text.split("\n"))

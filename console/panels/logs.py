@@ -18,7 +18,7 @@ from ..board import Board
 from ..dialogs import LiveDialog
 from ..filter import Filter, FilterPane
 from ..inks import LEVEL_INKS
-from ..pane import Line, Panel, Span, field, length, line
+from ..pane import Line, Panel, Span, broken, field, length, line
 from ..transcripts import data_directory
 from .filter_input import FilterInput
 
@@ -59,7 +59,7 @@ def wrapped_line(entry: LogLine, width: int) -> list[Line]:
     head, text = whole[:HEAD], whole[HEAD:]
     indent = length(head) + 1
     said = "".join(part for part, _ in text).removeprefix(" ")
-    first, *rest = sgr.broken(text, units.wrap(said, max(16, width - indent)))
+    first, *rest = broken(text, units.wrap(said, max(16, width - indent)))
     blank = (" " * indent, "text")
     return [
         Line((*head, (" ", "text"), *first.spans)),

@@ -24,7 +24,7 @@ from ..http import Http
 from ..orders import READ_ONLY
 from ..pane import Line, Pane, Panel, line
 from ..transcripts import Transcripts, Turn, open_default
-from .answer import AnswerBox
+from .answer import AnswerPane
 from .editor import ParameterInput, PromptEditor
 from .models import ModelsPane
 from .recall import RecallDialog
@@ -255,16 +255,16 @@ class PromptPanel(Panel):
     async def _ask(self, http: Http, prompt: str, params: ChatParams) -> None:
         """All answers at once: the ring puts them in one mixed batch."""
         answers = self._answers
-        boxes = [AnswerBox(answer) for answer in answers]
+        panes = [AnswerPane(answer) for answer in answers]
         space = self.query_one("#answers", Container)
         await space.remove_children()
         gc.collect()  # 9 to 39 ms; else what was answered before stays until later: 4 MiB
-        await space.mount(*boxes)
+        await space.mount(*panes)
         self._arrange()
         try:
             async with asyncio.TaskGroup() as tasks:
-                for box in boxes:
-                    tasks.create_task(self._stream(http, box, params))
+                for pane in panes:
+                    tasks.create_task(self._stream(http, pane, params))
         finally:
             for answer in answers:
                 if answer.is_streaming:
@@ -276,10 +276,9 @@ class PromptPanel(Panel):
                 for editor in self.query(PromptEditor):  # gone, where the console is closing
                     editor.restore(prompt)
 
-    async def _stream(self, http: Http, box: AnswerBox, params: ChatParams) -> None:
-        answer = box.pane.answer
-        await answer.stream(http, answer.messages, params)
-        await box.finish()
+    async def _stream(self, http: Http, pane: AnswerPane, params: ChatParams) -> None:
+        await pane.answer.stream(http, pane.answer.messages, params)
+        pane.paint()
 
     async def on_unmount(self) -> None:
         if self._kept is not None:

@@ -1,0 +1,199 @@
+"""Markdown as lines of a pane: what a model meant by its stars, hashes and fences.
+
+markdown-it-py reads it (CommonMark, tables, strikethrough), Pygments colours code in inks of the
+theme. Textual's own widget has a widget for each paragraph: 60 ms and 4 MiB for two answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
+from typing import Any
+
+from markdown_it import MarkdownIt
+from markdown_it.tree import SyntaxTreeNode
+from rich.cells import chop_cells
+
+from . import units
+from .pane import Line, Span, broken, crop, length, line
+
+LEAST = 8
+"""Cells that the innermost of nested blocks still has."""
+_TOKENS = {
+    **dict.fromkeys(("Keyword", "Operator.Word", "Name.Tag"), "key"),
+    **dict.fromkeys(("Name.Function", "Name.Class", "Name.Builtin", "Name.Decorator"), "info"),
+    **dict.fromkeys(("Literal.String", "Generic.Inserted"), "good"),
+    **dict.fromkeys(("Name.Attribute", "Literal.Number"), "warn"),
+    **{"Comment": "dim", "Generic.Deleted": "bad", "Error": "bad"},
+}
+"""The ink of a kind of token, as Pygments names it, and of those beneath it."""
+
+
+def lines(text: str, width: int) -> list[Line]:
+    """`text` in at most `width` cells. A line that ends, ends: models break verses and lists
+    without the two spaces that Markdown wants."""
+    clean = "\n".join(units.clean(row) for row in text.split("\n"))
+    tree = SyntaxTreeNode(_parser().parse(clean))
+    return list(_blocks(tree.children, max(LEAST, width)))
+
+
+@cache
+def _parser() -> MarkdownIt:
+    return MarkdownIt("commonmark").enable(["table", "strikethrough"])
+
+
+def _blocks(nodes: Sequence[SyntaxTreeNode], width: int) -> Iterator[Line]:
+    """One below the other, with a blank line between; none beside the text of a tight list."""
+    for index, node in enumerate(nodes):
+        if index and not (node.hidden or nodes[index - 1].hidden):
+            yield Line()
+        yield from _block(node, width)
+
+
+def _block(node: SyntaxTreeNode, width: int) -> Iterator[Line]:
+    match node.type:
+        case "heading":
+            found = _set(_inline(node, "title"), width)
+            yield from found
+            if node.tag in ("h1", "h2"):
+                rule = max((length(row.spans) for row in found), default=0)
+                yield line((("═" if node.tag == "h1" else "─") * rule, "dim"))
+        case "paragraph":
+            yield from _set(_inline(node, "text"), width)
+        case "fence" | "code_block":
+            yield from _code(node, width)
+        case "bullet_list" | "ordered_list":
+            yield from _list(node, width)
+        case "blockquote":
+            bar = ("▌ ", "dim")
+            yield from _beside(_blocks(node.children, max(LEAST, width - 2)), bar, bar)
+        case "hr":
+            yield line(("─" * width, "dim"))
+        case "table":
+            yield from _table(node, width)
+        case _:  # HTML: as it was written
+            yield from _set([(node.content.rstrip(), "dim")], width)
+
+
+def _list(node: SyntaxTreeNode, width: int) -> Iterator[Line]:
+    first = int(node.attrs.get("start", 1)) if node.type == "ordered_list" else None
+    last = len(node.children) - 1
+    margin = 2 if first is None else len(f"{first + last}. ")
+    is_tight = all(child.hidden for item in node.children for child in item.children[:1])
+    for index, item in enumerate(node.children):
+        mark = "•" if first is None else f"{first + index}."
+        inside = _blocks(item.children, max(LEAST, width - margin)) if item.children else [Line()]
+        yield from _beside(inside, (f"{mark:<{margin}}", "key"), (" " * margin, "text"))
+        if index < last and not is_tight:
+            yield Line()
+
+
+def _beside(inside: Iterable[Line], first: Span, rest: Span) -> Iterator[Line]:
+    """Lines with something on their left."""
+    for index, row in enumerate(inside):
+        yield Line((rest if index else first, *row.spans))
+
+
+def _code(node: SyntaxTreeNode, width: int) -> Iterator[Line]:
+    """Its own lines, cut where the pane ends."""
+    language = node.info.split(maxsplit=1)[0] if node.info.strip() else ""
+    for row in _rows(_coloured(node.content.rstrip("\n"), language)):
+        parts = chop_cells("".join(text for text, _ in row), max(LEAST, width - 2)) or [""]
+        yield from _beside(broken(row, parts), ("▏ ", "dim"), ("▏ ", "dim"))
+
+
+def _coloured(code: str, language: str) -> Iterator[Span]:
+    """Code in inks; all in one where nobody knows the language."""
+    from pygments.lexers import get_lexer_by_name  # 2 MiB: only where there is code
+    from pygments.util import ClassNotFound
+
+    try:
+        lexer = get_lexer_by_name(language, stripnl=False, ensurenl=False)
+    except ClassNotFound:
+        yield (code, "text")
+        return
+    for kind, text in lexer.get_tokens(code):
+        yield (text, _ink(kind))
+
+
+@cache
+def _ink(kind: Any) -> str:
+    names = list(kind)
+    while names:
+        if ink := _TOKENS.get(".".join(names)):
+            return ink
+        names.pop()
+    return "text"
+
+
+def _table(node: SyntaxTreeNode, width: int) -> Iterator[Line]:
+    """Columns as wide as they need to be; the widest give way where there is no room."""
+    rows = [row.children for part in node.children for row in part.children]
+    cells = [
+        [tuple(_inline(cell, "text" if y else "title")) for cell in row]
+        for y, row in enumerate(rows)
+    ]
+    widths = [max(map(length, column), default=0) for column in zip(*cells, strict=True)]
+    room = max(1, width - 2 * (len(widths) - 1))
+    while sum(widths) > room and max(widths) > 1:
+        widths[widths.index(max(widths))] -= 1
+    for y, row in enumerate(cells):
+        columns = [_set(cell, size) for cell, size in zip(row, widths, strict=True)]
+        for at in range(max(map(len, columns))):
+            spans: list[Span] = []
+            for size, column, cell in zip(widths, columns, rows[y], strict=True):
+                shown = column[at].spans if at < len(column) else ()
+                blank = (" " * (size - length(shown)), "text")
+                is_right = "right" in str(cell.attrs.get("style", ""))
+                spans += [*((blank, *shown) if is_right else (*shown, blank)), ("  ", "text")]
+            yield Line(crop(spans[:-1], width))
+        if not y:
+            yield line(("  ".join("─" * size for size in widths), "dim"))
+
+
+def _inline(node: SyntaxTreeNode, ink: str) -> Iterator[Span]:
+    """The words within a block; a line's end is a "\\n"."""
+    for child in node.children:
+        match child.type:
+            case "inline":
+                yield from _inline(child, ink)
+            case "text" | "html_inline":
+                yield (child.content, ink)
+            case "softbreak" | "hardbreak":
+                yield ("\n", ink)
+            case "code_inline":
+                yield (child.content, "info")
+            case "strong":
+                yield from _inline(child, "title")
+            case "em":
+                yield from _inline(child, "emphasis" if ink == "text" else ink)
+            case "s":
+                yield from _inline(child, "dim")
+            case "link":
+                inside = list(_inline(child, "info"))
+                yield from inside
+                target = str(child.attrs.get("href", ""))
+                if target != "".join(text for text, _ in inside):
+                    yield (f" ({target})", "dim")
+            case "image":
+                yield (f"{child.content} ({child.attrs.get('src', '')})", "dim")
+            case _:
+                yield (child.content, ink)
+
+
+def _set(spans: Iterable[Span], width: int) -> list[Line]:
+    """Words in lines of at most `width` cells."""
+    found: list[Line] = []
+    for row in _rows(spans):
+        found += broken(row, units.wrap("".join(text for text, _ in row), width))
+    return found
+
+
+def _rows(spans: Iterable[Span]) -> list[list[Span]]:
+    """What stands between the ends of lines."""
+    rows: list[list[Span]] = [[]]
+    for text, ink in spans:
+        head, *tails = text.split("\n")
+        rows[-1].append((head, ink))
+        rows += [[(tail, ink)] for tail in tails]
+    return rows
