@@ -26,7 +26,6 @@ GROUPS: Mapping[str, str] = {
     "JumpScreen": "while jumping",
     "PromptEditor": "in the prompt",
     "ParameterInput": "in a parameter",
-    "AnswerBox": "in an answer, once complete",
     "AnswerPane": "in an answer",
     "ModelsPane": "in the models to ask",
 }

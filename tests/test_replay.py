@@ -35,6 +35,7 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with Ring(tmp_path_factory.mktemp("r"), *options, "1500", "--api-key", "hidden") as ring:
         ring.http.headers["authorization"] = "Bearer hidden"
         stop = threading.Event()
+        done: list[str] = []
         ring.cli("adapters", "load", "again", str(shipped("pirate")))
         ring.cli("adapters", "verify", "again")
 
@@ -43,16 +44,23 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
                 name = [*ADAPTERS, ""][number % 5]
                 text = f"{SECRET} {'sea ' * (number * 5)}"
                 answer = ring.chat(name, text, max_tokens=4 + number * 3, temperature=0)
-                if (
-                    answer.status_code != 200
-                ):  # who asks again at once keeps the worker from starting
+                if answer.status_code == 200:
+                    done.append(name)
+                else:  # who asks again at once keeps the worker from starting
                     stop.wait(0.3)
+
+        def serve(seconds: float) -> None:
+            """So long, and at least until some are answered: a machine may be busy."""
+            enough, deadline = len(done) + 6, time.monotonic() + 30
+            time.sleep(seconds)
+            while len(done) < enough and time.monotonic() < deadline:
+                time.sleep(0.05)
 
         with ThreadPoolExecutor(10) as pool:
             asking = [pool.submit(ask, number) for number in range(10)]
             for policy in ("vtc_fair", "merged", "pets", "cluster"):
                 ring.cli("scheduler", policy, "--fair-weight", "pirate=2")
-                time.sleep(1.0)
+                serve(1.0)
             ring.cli("scheduler", "credit", "--max-per-adapter", "1")
             ring.cli("adapters", "pin", "again")
             ring.kill("worker-0")
@@ -61,11 +69,11 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             ring.cli("adapters", "reload", "again")
             ring.cli("adapters", "unload", "again")
             ring.cli("scheduler", "abort", "--slo-seconds", "0.8", "--max-wait-tokens", "10")
-            time.sleep(1.5)
+            serve(1.5)
             ring.kill("detokenizer")
             ring.wait_ready()
             ring.cli("scheduler", "lifo", "--max-wait-tokens", "0")
-            time.sleep(1.0)
+            serve(1.0)
             stop.set()
             for one in asking:
                 one.result()
