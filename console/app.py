@@ -26,6 +26,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.command import Provider
 from textual.containers import Container
+from textual.driver import Driver
 from textual.screen import Screen
 from textual.widget import Widget
 
@@ -43,7 +44,7 @@ from ..pipeline.messages import (
     StopSpans,
 )
 from ..pipeline.sockets import InboxFull
-from . import caches, output, strips, units
+from . import caches, keyboard, output, strips, units
 from .alerts import Alert, AlertBook, Finding
 from .board import STALE_S, Board
 from .curtain import KEEP_TITLE
@@ -226,6 +227,9 @@ class ConsoleApp(PaintedApp):
         self.cost_pane.display = shows_cost
         self._panels: dict[str, Panel] = {"Overview": Overview()}
         self._active = self.header.active = "Overview"
+
+    def get_driver_class(self) -> type[Driver]:
+        return keyboard.patient(super().get_driver_class())
 
     def _choose(self) -> Chosen:
         """What was said to be; the theme of last time where nothing was said of one."""

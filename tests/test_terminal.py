@@ -12,6 +12,7 @@ import termios
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 
 import pyte
 import pytest
@@ -126,3 +127,32 @@ def test_the_title_is_there_before_textual_is_imported(session: Session) -> None
         assert time.monotonic() - started < 5
     assert b"\x1b[?1049h" in session.raw
     assert b"\x1b[?1003h" not in session.raw  # Textual's own first words come later
+
+
+def wakes(pid: int) -> int:
+    """How often the threads of Python, but for the first, have gone to sleep."""
+    found = 0
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        if int(thread.name) != pid and (thread / "comm").read_text().startswith("python"):
+            [count] = re.findall(
+                r"\nvoluntary_ctxt_switches:\s*(\d+)", (thread / "status").read_text()
+            )
+            found += int(count)
+    return found
+
+
+def test_the_thread_of_keys_sleeps_until_there_is_one(session: Session) -> None:
+    """Textual's own wakes ten times a second. An escape by itself is still heard as a key, and the
+    console still ends at once."""
+    session.wait_for("q Quit")
+    session.read(1.0)
+    before = wakes(session.pid)
+    session.read(2.0)
+    assert wakes(session.pid) - before < 15
+    session.press("?")
+    session.wait_for("esc closes")
+    session.press("\x1b")
+    while "esc closes" in session.text:
+        session.read(0.1)
+    session.press("ql")
+    assert session.exit_code() == 0
