@@ -22,7 +22,7 @@ SHOWN = 8
 
 
 class AnswerPane(Pane, can_focus=True):
-    """What was said before, and an answer; it follows the end until somebody scrolls."""
+    """The conversation and its newest answer; it follows the end until somebody scrolls."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("up,k", "move(-1)", "Up", show=False, id="answer-up"),
@@ -92,13 +92,12 @@ class AnswerPane(Pane, can_focus=True):
         return found
 
     def _settle(self, width: int) -> Iterator[Line]:
-        """What changes no more: earlier turns, and the answer once it is whole."""
+        """What changes no more: earlier turns, the question, and the answer once it is whole."""
         for prompt, text in self.answer.before[-SHOWN:]:
             yield from _question(prompt, width)
             yield from self._said(text, width)
             yield Line()
-        if self.answer.before:
-            yield from _question(self.answer.prompt, width)
+        yield from _question(self.answer.prompt, width)
         if self.is_rendered:
             yield from self._said(self.answer.text, width)
 
