@@ -68,6 +68,7 @@ from .telemetry import Telemetry
 from .theme import ThemeShelf
 from .tints import Tints
 from .trail import Trail, line_of
+from .type_ahead import Follower, TypeAhead
 
 if TYPE_CHECKING:
     from textual.filter import LineFilter
@@ -124,8 +125,7 @@ class ConsoleApp(PaintedApp):
             Binding(key, f"show('{name}')", name, show=False, id=f"show-{module}")
             for key, (name, module) in (PANELS | PAGES).items()
         ),
-        # Looked up before the pane sees it: what is typed behind it is meant for the line.
-        Binding("colon", "command", "Command", key_display=":", id="command", priority=True),
+        Binding("colon", "command", "Command", key_display=":", id="command"),
         Binding("space,p", "pause", "Pause", id="pause", tooltip="freeze the view, keep the data"),
         Binding("z", "zoom", "Zoom", show=False, id="zoom", tooltip="a pane alone, then the next"),
         Binding("escape", "unzoom", "All panes", show=False, id="unzoom"),
@@ -205,6 +205,7 @@ class ConsoleApp(PaintedApp):
         self.board: Board = self.ledger.board(clock())
         self.is_paused = False
         self.animation_level = "none"
+        self.type_ahead = TypeAhead(self, self.on_event)
         self.pace = Pace(settings.fps)
         self.meter = Meter()
         self._label = label
@@ -574,6 +575,16 @@ class ConsoleApp(PaintedApp):
 
     # -- keys that always work
 
+    async def on_event(self, event: events.Event) -> None:
+        if isinstance(event, events.Key | events.Paste):
+            is_new = not event.is_forwarded
+            if is_new and self.type_ahead.holds(event):
+                return
+        await super().on_event(event)
+
+    async def on_follower(self, message: Follower) -> None:
+        await self.type_ahead.arrived(message)
+
     async def action_show(self, name: str) -> None:
         """Brings a panel to the top; it is made when it is first wanted."""
         if isinstance(self.screen, Desk) and name != self._active:
@@ -666,13 +677,6 @@ class ConsoleApp(PaintedApp):
 
         remapped = self.chosen.settings.keys
         self.push_screen(HelpDialog(self.screen.active_bindings, remapped))
-
-    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """`:` is a letter where somebody types, and nothing in a dialog."""
-        if action == "command":
-            types = self.focused is not None and self.focused.check_consume_key("colon", ":")
-            return isinstance(self.screen, Desk) and not types
-        return super().check_action(action, parameters)
 
     async def action_command(self, text: str = "") -> None:
         """Opens the line to type a command in, at the foot of the panels."""
