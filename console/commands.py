@@ -34,8 +34,12 @@ if TYPE_CHECKING:
 
 WITHOUT_A_SCREEN = ("console", "up", "attach", "play")
 """Verbs that make no sense on a running console: they bring one of their own."""
-CHANGES = ("bench", "profile", "prompt")
-"""Verbs run as a shell would run them that a console which only looks refuses."""
+CHANGES = (
+    *("load", "unload", "reload", "pin", "unpin", "merge", "unmerge", "verify"),
+    *("restart", "stop", "start", "signal", "abort", "drain", "down"),
+    *("bench", "profile", "prompt"),
+)
+"""Verbs that a console which only looks refuses, and so does not offer."""
 MOST_OUTPUT = 5000
 ADAPTER_VERBS = (
     *("load", "unload", "reload", "pin", "unpin", "merge", "unmerge", "verify", "plan"),
@@ -53,6 +57,8 @@ class Command(NamedTuple):
     """Given the words after the name. Raises `OperatorError` where they are wrong."""
     words: Callable[[Board, Sequence[str]], Iterable[str]] = lambda board, before: ()
     """What may come next, after these words."""
+    is_refused: bool = False
+    """This console only looks, and says so to whoever types it all the same."""
 
 
 def read(text: str, commands: dict[str, Command]) -> tuple[Command, list[str]]:
@@ -81,7 +87,7 @@ def candidates(text: str, commands: dict[str, Command], board: Board) -> list[tu
         return [
             (c.name, f"{c.usage}  {c.help}".strip())
             for c in commands.values()
-            if c.name.startswith(last)
+            if c.name.startswith(last) and not c.is_refused
         ]
     try:
         before = shlex.split(head)
@@ -131,7 +137,8 @@ def _action(app: ConsoleApp, active: ActiveBinding) -> Command:
             raise OperatorError(f"{binding.id} takes no words", what)
         await app.run_action(binding.action, active.node)
 
-    return Command(binding.id or "", "", what, run)
+    refused = app.refuses(binding.id)
+    return Command(binding.id or "", "", what, run, is_refused=refused)
 
 
 def _either(action: Command, verb: Command) -> Command:
@@ -141,7 +148,8 @@ def _either(action: Command, verb: Command) -> Command:
             await done
 
     usage = verb.usage if verb.usage.startswith("[") or not verb.usage else f"[{verb.usage}]"
-    return verb._replace(usage=usage, run=run)
+    refused = verb.is_refused and action.is_refused
+    return verb._replace(usage=usage, run=run, is_refused=refused)
 
 
 def _own(app: ConsoleApp) -> Iterator[Command]:
@@ -180,11 +188,13 @@ def _verbs(app: ConsoleApp) -> Iterator[Command]:
         if name in WITHOUT_A_SCREEN:
             continue
         run = partial(_run_verb, app, name)
-        yield Command(name, usage_of(parser), help, run, partial(_words, parser, name))
+        words, refused = partial(_words, parser, name), app.is_read_only and name in CHANGES
+        yield Command(name, usage_of(parser), help, run, words, refused)
     for name, (parser, help) in _subverbs("adapters").items():
         if name in ADAPTER_VERBS:
             run = partial(_run_verb, app, "adapters", name)
-            yield Command(name, usage_of(parser), help, run, partial(_words, parser, name))
+            words, refused = partial(_words, parser, name), app.is_read_only and name in CHANGES
+            yield Command(name, usage_of(parser), help, run, words, refused)
 
 
 # --- verbs of the command line ------------------------------------------------------------------
@@ -440,6 +450,8 @@ class ConsoleCommands(Provider):
             binding = active.binding
             if binding.system or not binding.description or binding.action in seen:
                 continue
+            if app.refuses(binding.id):
+                continue
             seen.add(binding.action)
             key = app.get_key_display(binding)
             title = binding.description
@@ -449,6 +461,9 @@ class ConsoleCommands(Provider):
         for name in app.themes:
             mark = " (now)" if name == app.theme else ""
             yield Entry(f"Theme {name}{mark}", "colours", partial(app.wear_theme, name))
+        yield Entry("Save a picture", "the screen as SVG", app.save_picture)
+        if app.is_read_only:
+            return
         for process in app.board.processes:
             if process.name not in ("supervisor", "fetch"):
                 yield from self._orders_to(process)
@@ -461,7 +476,6 @@ class ConsoleCommands(Provider):
                     partial(app.set_policy, name),
                 )
         yield Entry("Stop the pipeline", "every process of the ring", app.stop_pipeline)
-        yield Entry("Save a picture", "the screen as SVG", app.save_picture)
 
     def _orders_to(self, process: ProcessRow) -> Iterator[Entry]:
         from . import process_orders
