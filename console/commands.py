@@ -23,7 +23,7 @@ from textual.command import DiscoveryHit, Hit, Hits, Provider
 
 from ..pipeline.config import OperatorError
 from ..pipeline.messages import POLICIES, AdapterOrder, SetScheduler, UnloadAdapter
-from . import units
+from . import pipeline_orders, units
 from .board import SUPERVISOR, Board, ProcessRow
 from .dialogs import LiveDialog
 from .orders import READ_ONLY, order_id
@@ -329,9 +329,9 @@ async def _run_verb(app: ConsoleApp, *words: Any) -> None:
             from .verbs import find_request
 
             ids = [row.view.request_id for row in app.board.requests]
-            app.ask_abort(find_request(given.request, ids))
+            pipeline_orders.ask_abort(app, find_request(given.request, ids))
         case "drain":
-            app.resume() if given.resume else app.ask_drain()
+            (pipeline_orders.resume if given.resume else pipeline_orders.ask_drain)(app)
         case "scheduler" if typed:
             from .scheduler_verb import changes_of
 
@@ -341,7 +341,7 @@ async def _run_verb(app: ConsoleApp, *words: Any) -> None:
             inbox = app.orders.inbox
             app.orders.give(SetScheduler(order=order_id(), reply_to=inbox, **changes))
         case "down":
-            app.stop_pipeline(given.now)
+            pipeline_orders.ask_stop(app, given.now)
         case "logs" if given.follow or given.process:
             await app.action_show("Logs")
             app.filter_panel(f"^{given.process} " if given.process else "")
@@ -350,7 +350,8 @@ async def _run_verb(app: ConsoleApp, *words: Any) -> None:
         case "transcripts" if given.verb == "delete":
             from .transcript_verbs import forgetting
 
-            app.confirm(
+            pipeline_orders.confirm(
+                app,
                 "Delete transcripts?",
                 f"{forgetting(given)} will be forgotten; nothing brings them back.",
                 "Delete them",
@@ -369,7 +370,9 @@ def _give(app: ConsoleApp, order: AdapterOrder) -> None:
         return
     from .panels.adapter_details import unload_costs
 
-    app.confirm(f"Unload {row.name}?", unload_costs(row), f"Unload {row.name}", give)
+    pipeline_orders.confirm(
+        app, f"Unload {row.name}?", unload_costs(row), f"Unload {row.name}", give
+    )
 
 
 def _show_output(app: ConsoleApp, arguments: Sequence[str]) -> None:
@@ -473,9 +476,11 @@ class ConsoleCommands(Provider):
                 yield Entry(
                     f"Policy {name}{mark}",
                     "who is admitted first",
-                    partial(app.set_policy, name),
+                    partial(pipeline_orders.set_policy, app, name),
                 )
-        yield Entry("Stop the pipeline", "every process of the ring", app.stop_pipeline)
+        yield Entry(
+            "Stop the pipeline", "every process of the ring", partial(pipeline_orders.ask_stop, app)
+        )
 
     def _orders_to(self, process: ProcessRow) -> Iterator[Entry]:
         from . import process_orders
