@@ -539,6 +539,12 @@ class ConsoleApp(PaintedApp):
         remapped = self.chosen.settings.keys
         self.push_screen(HelpDialog(self.screen.active_bindings, remapped))
 
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """`:` is nothing in a dialog."""
+        if action == "command":
+            return isinstance(self.screen, Desk)
+        return super().check_action(action, parameters)
+
     async def action_command(self, text: str = "") -> None:
         """Opens the line to type a command in, at the foot of the panels."""
         from .commands import all_commands
