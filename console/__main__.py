@@ -134,7 +134,7 @@ def command_parser(
     play.add_argument("--speed", type=float, default=1.0, metavar="X", help="times as fast")
     add_screen_flags(play)
     web = add("web", "the console in a browser on this machine")
-    web.add_argument("--port", type=int, default=8300)
+    web.add_argument("--port", type=int, default=8300, help="0 is any that is free")
     add("where", "the run directory, its files, and how to reach them")
     add("status", "what runs, and how it is")
     add("alerts", "what is wrong right now; 1 if anything is")

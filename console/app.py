@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.console import RenderableType
@@ -31,31 +30,18 @@ from textual.screen import Screen
 from textual.widget import Widget
 
 from ..pipeline.config import Config, OperatorError
-from ..pipeline.messages import (
-    AdapterReply,
-    Drain,
-    Event,
-    Order,
-    ProcessState,
-    Resume,
-    SetScheduler,
-    SpansOrder,
-    StartSpans,
-    StopSpans,
-)
-from ..pipeline.sockets import InboxFull
-from . import caches, keyboard, output, strips, units
-from .alerts import Alert, AlertBook, Finding
+from . import caches, keyboard, output, strips, terminal
+from .alerts import AlertBook, Finding
 from .board import STALE_S, Board
-from .curtain import KEEP_TITLE
 from .dialogs import Choice, ChoiceDialog, LiveDialog, LiveScreen
 from .document import Problem
 from .filter import Filter, FilterPane
 from .habits import Habits
+from .herald import Herald
 from .inks import Desk
 from .ledger import Ledger
 from .meter import Meter
-from .orders import Orders, doing, order_id
+from .orders import Orders
 from .pace import QUESTION, Pace
 from .pane import PaintedApp, Panel
 from .panels.cost import CostPane, diagnostics
@@ -64,11 +50,12 @@ from .panels.footer import Footer
 from .panels.header import Header
 from .panels.overview import Overview
 from .plain import PLAIN
-from .settings import Chosen, Settings, choose, missing_theme, settings_path
+from .screens import PAGES, PANELS, make_panel
+from .settings import Chosen, Settings, choose, missing_theme, settings_stamp
 from .telemetry import Telemetry
 from .theme import ThemeShelf
 from .tints import Tints
-from .trail import Trail, line_of
+from .type_ahead import Follower, TypeAhead
 
 if TYPE_CHECKING:
     from textual.filter import LineFilter
@@ -81,30 +68,11 @@ if TYPE_CHECKING:
 QUIET_SECONDS = 4.0
 """While beats alone come in, the picture is looked over this often: an idle console is to cost
 nothing, and what ages is only the ages."""
-TOASTS_A_FRAME = 3
-GOOD_SECONDS, BAD_SECONDS = 5.0, 30.0
-"""How long the toast of a reply stays."""
-SEVERITIES = {"warning": "warning", "error": "error", "critical": "error"}
 DEFAULT_THEME = "dark"
 LOOK_SECONDS = 2.0
 """So often it is looked what is wrong, and whether a theme or the settings were written to: some
 120 us, in the loop that paints (a timer of Textual's would be another 500)."""
 SELDOM_SECONDS = 10.0
-RATES = (1.0, 2.0, 5.0, 10.0, 20.0)
-"""Frames a second that + and - go through."""
-PANELS: dict[str, tuple[str, str]] = {
-    "1": ("Overview", "overview"),
-    "2": ("Batch", "batch"),
-    "3": ("Latency", "latency"),
-    "4": ("Adapters", "adapters"),
-    "5": ("Prompt", "prompt"),
-    "6": ("Bench", "bench"),
-    "7": ("Logs", "logs"),
-    "8": ("Processes", "processes"),
-}
-"""Key to name and module."""
-PAGES: dict[str, tuple[str, str]] = {"9": ("Alerts", "alerts"), "comma": ("Settings", "settings")}
-"""Screens without a tab: they are looked at when there is a reason."""
 
 
 def palette() -> type[Provider]:
@@ -125,8 +93,7 @@ class ConsoleApp(PaintedApp):
             Binding(key, f"show('{name}')", name, show=False, id=f"show-{module}")
             for key, (name, module) in (PANELS | PAGES).items()
         ),
-        # Looked up before the pane sees it: what is typed behind it is meant for the line.
-        Binding("colon", "command", "Command", key_display=":", id="command", priority=True),
+        Binding("colon", "command", "Command", key_display=":", id="command"),
         Binding("space,p", "pause", "Pause", id="pause", tooltip="freeze the view, keep the data"),
         Binding("z", "zoom", "Zoom", show=False, id="zoom", tooltip="a pane alone, then the next"),
         Binding("escape", "unzoom", "All panes", show=False, id="unzoom"),
@@ -183,6 +150,7 @@ class ConsoleApp(PaintedApp):
         self._read = partial(choose, theme, fps, ascii, low_bandwidth=low_bandwidth)
         self.chosen = self._choose()
         settings = self.chosen.settings
+        self.herald = Herald(self)
         self.ledger = Ledger(config.run, tints)
         self.ledger.limits = settings.alerts
         self.alert_book = AlertBook()
@@ -200,12 +168,13 @@ class ConsoleApp(PaintedApp):
             self.telemetry.inbox_name,
             send=lambda order: self.telemetry.order(order),
             forget=self.telemetry.forget_orders,
-            tell=self._tell_reply,
+            tell=self.herald.tell_reply,
             clock=clock,
         )
         self.board: Board = self.ledger.board(clock())
         self.is_paused = False
         self.animation_level = "none"
+        self.type_ahead = TypeAhead(self, self.on_event)
         self.pace = Pace(settings.fps)
         self.meter = Meter()
         self._label = label
@@ -217,9 +186,6 @@ class ConsoleApp(PaintedApp):
         self._memory = output.ScreenMemory() if output.is_wanted() else None
         self._settings_stamp = settings_stamp()
         self._looked_at = self._seldom_looked_at = 0.0
-        self.title_told = ""
-        """The terminal's title, if it has one of ours."""
-        self._told: set[Problem] = set()
         self._wear(settings, Settings(theme=""))
         badge = " ".join(word for word in (label, "READ-ONLY" if is_read_only else "") if word)
         self.header = Header({key: name for key, (name, _) in PANELS.items()}, badge)
@@ -266,20 +232,6 @@ class ConsoleApp(PaintedApp):
         missing = missing_theme(self.chosen, self.themes)
         return [*self.chosen.problems, *self._shelf.problems, *missing]
 
-    def _complain(self) -> None:
-        """Each mistake once."""
-        complaints = self.complaints
-        for problem in complaints:
-            if problem not in self._told:
-                self.notify(
-                    str(problem),
-                    title="Not used, as it is written",
-                    severity="warning",
-                    timeout=8.0,
-                    markup=False,
-                )
-        self._told = set(complaints)
-
     def _look_around(self) -> None:
         """What no message tells: files that were written to, alerts, the room on the disk."""
         has_changed = self._take_themes()
@@ -290,7 +242,7 @@ class ConsoleApp(PaintedApp):
                 self._wear(self.chosen.settings, before.settings)
             has_changed = True
         if has_changed:
-            self._complain()
+            self.herald.tell_problems(self.complaints)
             self._paint_active()
         caches.forget_toasts(self.screen_stack[0])
         caches.trim()
@@ -302,44 +254,14 @@ class ConsoleApp(PaintedApp):
                 self.ledger.disk_free_bytes = shutil.disk_usage(self.config.run).free
         board = self.ledger.board(self.clock())
         self.watch_alerts(board)
-        self._entitle(board)
+        self.herald.entitle(board)
         is_counted = self.chosen.settings.low_bandwidth
         self.header.bytes_s = self.meter.cost.bytes_s if is_counted else None
 
     def watch_alerts(self, board: Board) -> None:
         """Enters what is wrong in the book, and tells what is new."""
         fresh = self.alert_book.update(board)
-        untold = [a for a in fresh if not a.rule.is_told and self._active != "Alerts"]
-        for alert in untold[:TOASTS_A_FRAME]:
-            self.notify(
-                units.clean(alert.finding.text),
-                title=f"{alert.rule.name} · 9 shows alerts",
-                severity="error" if alert.finding.level == "bad" else "warning",
-                timeout=8.0,
-                markup=False,
-            )
-        if fresh:
-            self._ring(fresh)
-
-    def _ring(self, fresh: Sequence[Alert]) -> None:
-        """The terminal's own ways to call somebody who looks elsewhere."""
-        bell = self.chosen.settings.bell
-        if bell == "bell":
-            self.bell()
-        elif bell == "osc9" and self._driver is not None:
-            text = "; ".join(units.clean(alert.finding.text) for alert in fresh[:TOASTS_A_FRAME])
-            self._driver.write(f"\x1b]9;loraconsole: {text}\x07")
-
-    def _entitle(self, board: Board) -> None:
-        """For whoever looks at another window: `(2) loraconsole: READY` where two alerts fire."""
-        if self._driver is None or self.is_headless or not self.chosen.settings.title:
-            return
-        firing = len(self.alert_book.firing)
-        title = f"{f'({firing}) ' if firing else ''}loraconsole: {board.condition.word}"
-        if title != self.title_told:
-            keep = "" if self.title_told else KEEP_TITLE
-            self._driver.write(f"{keep}\x1b]2;{title}\x07")
-            self.title_told = title
+        self.herald.tell_alerts(fresh, is_seen=self._active == "Alerts")
 
     # -- what it is made of
 
@@ -360,16 +282,18 @@ class ConsoleApp(PaintedApp):
 
     def _start(self) -> None:
         """After the first frame: what the screen does not need in order to appear."""
-        self._count_bytes()
-        if not self.is_headless:
+        driver = self._driver
+        if driver is not None:
+            terminal.count_bytes(driver, self.meter.wrote)
+        if driver is not None and not self.is_headless:
             # What was imported stays: looking through it for garbage would take 100 ms each time.
             gc.collect()
             gc.freeze()
             loop = asyncio.get_running_loop()
             loop.add_signal_handler(signal.SIGHUP, self._hung_up)
             loop.add_signal_handler(signal.SIGTERM, self.exit, "leave")
-            self._mind_being_stopped(loop)
-        self._complain()
+            terminal.mind_being_stopped(driver, loop, self.action_redraw)
+        self.herald.tell_problems(self.complaints)
         self.run_worker(self.telemetry.run(), name="telemetry", exit_on_error=True)
         self.run_worker(self._paint_forever(), name="paint", exit_on_error=True)
 
@@ -454,7 +378,7 @@ class ConsoleApp(PaintedApp):
 
     def paint(self, board: Board) -> None:
         """Draws a board on whatever is to be seen; a paused view keeps the one it has."""
-        self._toast()
+        self.herald.tell_events(self.ledger.drain_events())
         self.orders.sweep()
         if not self.is_paused:
             self.board = board
@@ -469,71 +393,13 @@ class ConsoleApp(PaintedApp):
             if not self.is_paused or self.active_panel.is_live:
                 self.active_panel.paint(self.board)
 
-    def _toast(self) -> None:
-        fresh = [event for event in self.ledger.drain_events() if event.level != "debug"]
-        # In a flood the newest of the worst are shown; all of them stand in the list of events.
-        fresh.sort(key=lambda event: event.level in SEVERITIES)
-        for event in fresh[-TOASTS_A_FRAME:]:
-            self._toast_one(event)
-
-    def _toast_one(self, event: Event) -> None:
-        severity = SEVERITIES.get(event.level, "information")
-        timeout = 4.0 if severity == "information" else 8.0
-        self.notify(
-            event.text,
-            title=event.source,
-            severity=severity,  # type: ignore[arg-type]  # one of Textual's three literals
-            timeout=timeout,
-            markup=False,
-        )
-
-    def _tell_reply(self, order: Order | None, reply: AdapterReply) -> None:
-        """What came of an order that no dialog shows any more; a failure stays a while."""
-        is_right = reply.verification is None or reply.verification.is_right
-        is_good = reply.status == 200 and is_right
-        subject = "adapters" if reply.scheduling is None else "scheduler"
-        self.notify(
-            units.clean(reply.text),
-            title=subject if is_good or order is None else f"{doing(order)} {reply.name}",
-            severity="information" if is_good else "error",
-            timeout=GOOD_SECONDS if is_good else BAD_SECONDS,
-            markup=False,
-        )
-
     # -- the way to the terminal
-
-    def _mind_being_stopped(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Textual takes every SIGCONT for the end of a suspension of its own (ctrl+z) and starts
-        its threads once more; after a bare SIGSTOP the old ones still run, and it never ends."""
-        resume = signal.getsignal(signal.SIGCONT)
-
-        def go_on(number: int, frame: FrameType | None) -> None:
-            keys = getattr(self._driver, "_key_thread", None)
-            if keys is not None and keys.is_alive():
-                loop.call_soon_threadsafe(self.action_redraw)
-            elif callable(resume):
-                resume(number, frame)
-
-        signal.signal(signal.SIGCONT, go_on)
 
     def _hung_up(self) -> None:
         """The terminal is gone: nothing can be written, and what we hold is to be given back."""
         if self._driver is not None:
-            self._driver.write = lambda data: None  # type: ignore[method-assign]
+            terminal.mute(self._driver)
         self.exit("leave")
-
-    def _count_bytes(self) -> None:
-        """Everything that goes to the terminal passes the driver's `write`."""
-        driver, meter = self._driver, self.meter
-        if driver is None:
-            return
-        write = driver.write
-
-        def counted(data: str) -> None:
-            meter.wrote(len(data) if data.isascii() else len(data.encode()))
-            write(data)
-
-        driver.write = counted  # type: ignore[method-assign]
 
     @property
     def is_diffed(self) -> bool:
@@ -543,9 +409,7 @@ class ConsoleApp(PaintedApp):
     @property
     def queued(self) -> int:
         """Writes the terminal has not taken yet."""
-        writer = getattr(self._driver, "_writer_thread", None)
-        queue = getattr(writer, "_queue", None)
-        return 0 if queue is None else int(queue.qsize())
+        return terminal.queued(self._driver)
 
     def on_terminal_supports_synchronized_output(
         self, message: messages.TerminalSupportsSynchronizedOutput
@@ -577,6 +441,16 @@ class ConsoleApp(PaintedApp):
             self._driver.flush()
 
     # -- keys that always work
+
+    async def on_event(self, event: events.Event) -> None:
+        if isinstance(event, events.Key | events.Paste):
+            is_new = not event.is_forwarded
+            if is_new and self.type_ahead.holds(event):
+                return
+        await super().on_event(event)
+
+    async def on_follower(self, message: Follower) -> None:
+        await self.type_ahead.arrived(message)
 
     async def action_show(self, name: str) -> None:
         """Brings a panel to the top; it is made when it is first wanted."""
@@ -630,9 +504,7 @@ class ConsoleApp(PaintedApp):
 
     def action_hasten(self, steps: int) -> None:
         """The next of the usual rates, for this session."""
-        rates = sorted({*RATES, self.pace.fps})
-        at = rates.index(self.pace.fps) + steps
-        self.pace.fps = rates[min(max(at, 0), len(rates) - 1)]
+        self.pace.hasten(steps)
         self.notify(f"{self.pace.fps:g} frames a second while something moves")
 
     def action_redraw(self) -> None:
@@ -672,10 +544,9 @@ class ConsoleApp(PaintedApp):
         self.push_screen(HelpDialog(self.screen.active_bindings, remapped))
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """`:` is a letter where somebody types, and nothing in a dialog."""
+        """`:` is nothing in a dialog."""
         if action == "command":
-            types = self.focused is not None and self.focused.check_consume_key("colon", ":")
-            return isinstance(self.screen, Desk) and not types
+            return isinstance(self.screen, Desk)
         return super().check_action(action, parameters)
 
     async def action_command(self, text: str = "") -> None:
@@ -746,39 +617,17 @@ class ConsoleApp(PaintedApp):
 
     async def on_event_pane_traced(self, message: EventPane.Traced) -> None:
         """From an alert to what it stems from, from an event to its line or what was said then."""
-        if isinstance(message.source, Finding):
-            await self._show_evidence(message.source)
-            return
-        event = message.source
-        if not await self._show_line(Trail(event.source, event.at, event.text.partition("\n")[0])):
-            from .panels.logs import LogPane
+        from . import evidence
 
-            await self.action_show("Logs")
-            log = self.active_panel.query_one(LogPane)
-            self.call_after_refresh(log.show_time, event.at)
+        if isinstance(message.source, Finding):
+            await evidence.show(self, message.source)
+        else:
+            await evidence.show_event(self, message.source)
 
     async def on_alerts_panel_traced(self, message: AlertsPanel.Traced) -> None:
-        await self._show_evidence(message.finding)
+        from . import evidence
 
-    async def _show_line(self, trail: Trail) -> bool:
-        """False where there is no such line."""
-        entry = line_of(trail, self.board.logs)
-        if entry is not None:
-            from .panels.logs import LogPane
-
-            await self.action_show("Logs")
-            log = self.active_panel.query_one(LogPane)
-            self.call_after_refresh(log.show_line, entry)
-        return entry is not None
-
-    async def _show_evidence(self, finding: Finding) -> None:
-        """Its line in the log; where it has none, the screen that shows it."""
-        if finding.trail is not None and await self._show_line(finding.trail):
-            return
-        await self.action_show(finding.screen)
-        if finding.filter:
-            with contextlib.suppress(OperatorError):
-                self.filter_panel(finding.filter)
+        await evidence.show(self, message.finding)
 
     # -- orders
 
@@ -789,151 +638,26 @@ class ConsoleApp(PaintedApp):
         self.telemetry.ask_spans(stamp)
 
     def record_spans(self, wanted: bool) -> None:
-        """Started and stopped with the orders of `loraconsole profile`."""
-        inbox = self.telemetry.inbox_name
-        order: SpansOrder = StopSpans(order=order_id(), reply_to=inbox)
-        if wanted:
-            name = time.strftime("%Y%m%d-%H%M%S", time.localtime(self.clock()))
-            order = StartSpans(order=order_id(), reply_to=inbox, recording=name)
-        try:
-            self.telemetry.tell_ring(order)
-        except InboxFull as error:
-            self.notify(str(error), title="The order was not taken", severity="error")
-        else:
-            self.notify("Spans are recorded." if wanted else "Spans are no longer recorded.")
+        from . import pipeline_orders
 
-    def confirm(self, title: str, body: str, yes: str, order: Callable[[], None]) -> None:
-        """Asks, and on yes carries out; an order that does not get through says so."""
-
-        def carry_out(answer: str | None) -> None:
-            if answer != "yes":
-                return
-            try:
-                order()
-            except InboxFull as error:
-                self.notify(str(error), title="The order was not taken", severity="error")
-
-        choices = (Choice("y", "yes", yes), Choice("n", "", "No, leave it as it is"))
-        self.push_screen(ChoiceDialog(title, body, choices), carry_out)
+        pipeline_orders.record_spans(self, wanted)
 
     def on_batch_table_abort_asked(self, message: BatchTable.AbortAsked) -> None:
-        self.ask_abort(message.request_id)
+        from . import pipeline_orders
 
-    def ask_abort(self, request_id: str) -> None:
-        self.confirm(
-            "Abort this request?",
-            f"{request_id} ends now; its client gets what was generated so far.",
-            "Abort it",
-            lambda: self.telemetry.abort(request_id),
-        )
+        pipeline_orders.ask_abort(self, message.request_id)
 
     def on_process_table_asked(self, message: ProcessTable.Asked) -> None:
         from . import process_orders
 
-        match message.what:
-            case "restart" | "kill":
-                process_orders.ask_restart(self, message.name, hard=message.what == "kill")
-            case "stop":
-                process_orders.ask_stop(self, message.name)
-            case "start":
-                process_orders.start(self, message.name)
-            case "signal":
-                process_orders.ask_signal(self, message.name)
+        process_orders.obey(self, message.what, message.name)
 
     def on_process_table_stop_all_asked(self) -> None:
-        self.stop_pipeline()
+        from . import pipeline_orders
+
+        pipeline_orders.ask_stop(self)
 
     def on_process_table_drain_asked(self) -> None:
-        router = self.board.process("router")
-        if router is not None and router.state is ProcessState.DRAINING:
-            self.resume()
-        else:
-            self.ask_drain()
+        from . import pipeline_orders
 
-    def resume(self) -> None:
-        self._order_router(Resume(), "New requests are admitted again.")
-
-    def ask_drain(self) -> None:
-        """Draining loses nothing that runs, but every new request is refused: it asks first."""
-        live = self.board.router.running + self.board.router.waiting if self.board.router else 0
-        self.confirm(
-            "Drain the pipeline?",
-            f"New requests are refused (503) until somebody ends it; {live} live may finish.",
-            "Drain it",
-            lambda: self._order_router(Drain(), "Nothing new is admitted; d admits again."),
-        )
-
-    def _order_router(self, order: Drain | Resume, told: str) -> None:
-        try:
-            self.telemetry.tell_router(order)
-        except InboxFull as error:
-            self.notify(str(error), title="The order was not taken", severity="error")
-        else:
-            self.notify(told, title="router")
-
-    def set_policy(self, name: str) -> None:
-        """Who is admitted first from now on; the answer is told."""
-        order = SetScheduler(order=order_id(), reply_to=self.orders.inbox, policy=name)
-        self.orders.give(order)
-
-    def stop_pipeline(self, now: bool = False) -> None:
-        """With `now` requests that run may not finish."""
-        from .costs import pipeline_costs
-
-        self.confirm(
-            "Stop the pipeline?",
-            pipeline_costs(self.ledger.board(self.clock()), now),
-            "Stop it",
-            partial(self.telemetry.stop, 0.0) if now else self.telemetry.stop,
-        )
-
-
-def make_panel(name: str) -> Panel:
-    """Panels are imported when they are first shown: the first frame does not wait for them."""
-    match name:
-        case "Batch":
-            from .panels.batch import BatchPanel
-
-            return BatchPanel()
-        case "Latency":
-            from .panels.latency import LatencyPanel
-
-            return LatencyPanel()
-        case "Adapters":
-            from .panels.adapters import AdaptersPanel
-
-            return AdaptersPanel()
-        case "Prompt":
-            from .panels.prompt import PromptPanel
-
-            return PromptPanel()
-        case "Bench":
-            from .panels.bench import BenchPanel
-
-            return BenchPanel()
-        case "Logs":
-            from .panels.logs import LogsPanel
-
-            return LogsPanel()
-        case "Processes":
-            from .panels.processes import ProcessesPanel
-
-            return ProcessesPanel()
-        case "Alerts":
-            from .panels.alerts import AlertsPanel
-
-            return AlertsPanel()
-        case "Settings":
-            from .panels.settings import SettingsPanel
-
-            return SettingsPanel()
-    raise KeyError(name)
-
-
-def settings_stamp() -> object:
-    """Differs where the settings' file was written to."""
-    try:
-        status = settings_path().stat()
-    except OSError:
-        return None
-    return (status.st_mtime_ns, status.st_size)
+        pipeline_orders.drain_or_resume(self)

@@ -23,7 +23,7 @@ from textual.command import DiscoveryHit, Hit, Hits, Provider
 
 from ..pipeline.config import OperatorError
 from ..pipeline.messages import POLICIES, AdapterOrder, SetScheduler, UnloadAdapter
-from . import units
+from . import pipeline_orders, units
 from .board import SUPERVISOR, Board, ProcessRow
 from .dialogs import LiveDialog
 from .orders import READ_ONLY, order_id
@@ -34,8 +34,12 @@ if TYPE_CHECKING:
 
 WITHOUT_A_SCREEN = ("console", "up", "attach", "play")
 """Verbs that make no sense on a running console: they bring one of their own."""
-CHANGES = ("bench", "profile", "prompt")
-"""Verbs run as a shell would run them that a console which only looks refuses."""
+CHANGES = (
+    *("load", "unload", "reload", "pin", "unpin", "merge", "unmerge", "verify"),
+    *("restart", "stop", "start", "signal", "abort", "drain", "down"),
+    *("bench", "profile", "prompt"),
+)
+"""Verbs that a console which only looks refuses, and so does not offer."""
 MOST_OUTPUT = 5000
 ADAPTER_VERBS = (
     *("load", "unload", "reload", "pin", "unpin", "merge", "unmerge", "verify", "plan"),
@@ -53,6 +57,8 @@ class Command(NamedTuple):
     """Given the words after the name. Raises `OperatorError` where they are wrong."""
     words: Callable[[Board, Sequence[str]], Iterable[str]] = lambda board, before: ()
     """What may come next, after these words."""
+    is_refused: bool = False
+    """This console only looks, and says so to whoever types it all the same."""
 
 
 def read(text: str, commands: dict[str, Command]) -> tuple[Command, list[str]]:
@@ -81,7 +87,7 @@ def candidates(text: str, commands: dict[str, Command], board: Board) -> list[tu
         return [
             (c.name, f"{c.usage}  {c.help}".strip())
             for c in commands.values()
-            if c.name.startswith(last)
+            if c.name.startswith(last) and not c.is_refused
         ]
     try:
         before = shlex.split(head)
@@ -131,7 +137,8 @@ def _action(app: ConsoleApp, active: ActiveBinding) -> Command:
             raise OperatorError(f"{binding.id} takes no words", what)
         await app.run_action(binding.action, active.node)
 
-    return Command(binding.id or "", "", what, run)
+    refused = app.refuses(binding.id)
+    return Command(binding.id or "", "", what, run, is_refused=refused)
 
 
 def _either(action: Command, verb: Command) -> Command:
@@ -141,7 +148,8 @@ def _either(action: Command, verb: Command) -> Command:
             await done
 
     usage = verb.usage if verb.usage.startswith("[") or not verb.usage else f"[{verb.usage}]"
-    return verb._replace(usage=usage, run=run)
+    refused = verb.is_refused and action.is_refused
+    return verb._replace(usage=usage, run=run, is_refused=refused)
 
 
 def _own(app: ConsoleApp) -> Iterator[Command]:
@@ -180,11 +188,13 @@ def _verbs(app: ConsoleApp) -> Iterator[Command]:
         if name in WITHOUT_A_SCREEN:
             continue
         run = partial(_run_verb, app, name)
-        yield Command(name, usage_of(parser), help, run, partial(_words, parser, name))
+        words, refused = partial(_words, parser, name), app.is_read_only and name in CHANGES
+        yield Command(name, usage_of(parser), help, run, words, refused)
     for name, (parser, help) in _subverbs("adapters").items():
         if name in ADAPTER_VERBS:
             run = partial(_run_verb, app, "adapters", name)
-            yield Command(name, usage_of(parser), help, run, partial(_words, parser, name))
+            words, refused = partial(_words, parser, name), app.is_read_only and name in CHANGES
+            yield Command(name, usage_of(parser), help, run, words, refused)
 
 
 # --- verbs of the command line ------------------------------------------------------------------
@@ -319,9 +329,9 @@ async def _run_verb(app: ConsoleApp, *words: Any) -> None:
             from .verbs import find_request
 
             ids = [row.view.request_id for row in app.board.requests]
-            app.ask_abort(find_request(given.request, ids))
+            pipeline_orders.ask_abort(app, find_request(given.request, ids))
         case "drain":
-            app.resume() if given.resume else app.ask_drain()
+            (pipeline_orders.resume if given.resume else pipeline_orders.ask_drain)(app)
         case "scheduler" if typed:
             from .scheduler_verb import changes_of
 
@@ -331,7 +341,7 @@ async def _run_verb(app: ConsoleApp, *words: Any) -> None:
             inbox = app.orders.inbox
             app.orders.give(SetScheduler(order=order_id(), reply_to=inbox, **changes))
         case "down":
-            app.stop_pipeline(given.now)
+            pipeline_orders.ask_stop(app, given.now)
         case "logs" if given.follow or given.process:
             await app.action_show("Logs")
             app.filter_panel(f"^{given.process} " if given.process else "")
@@ -340,7 +350,8 @@ async def _run_verb(app: ConsoleApp, *words: Any) -> None:
         case "transcripts" if given.verb == "delete":
             from .transcript_verbs import forgetting
 
-            app.confirm(
+            pipeline_orders.confirm(
+                app,
                 "Delete transcripts?",
                 f"{forgetting(given)} will be forgotten; nothing brings them back.",
                 "Delete them",
@@ -359,7 +370,9 @@ def _give(app: ConsoleApp, order: AdapterOrder) -> None:
         return
     from .panels.adapter_details import unload_costs
 
-    app.confirm(f"Unload {row.name}?", unload_costs(row), f"Unload {row.name}", give)
+    pipeline_orders.confirm(
+        app, f"Unload {row.name}?", unload_costs(row), f"Unload {row.name}", give
+    )
 
 
 def _show_output(app: ConsoleApp, arguments: Sequence[str]) -> None:
@@ -440,6 +453,8 @@ class ConsoleCommands(Provider):
             binding = active.binding
             if binding.system or not binding.description or binding.action in seen:
                 continue
+            if app.refuses(binding.id):
+                continue
             seen.add(binding.action)
             key = app.get_key_display(binding)
             title = binding.description
@@ -449,6 +464,9 @@ class ConsoleCommands(Provider):
         for name in app.themes:
             mark = " (now)" if name == app.theme else ""
             yield Entry(f"Theme {name}{mark}", "colours", partial(app.wear_theme, name))
+        yield Entry("Save a picture", "the screen as SVG", app.save_picture)
+        if app.is_read_only:
+            return
         for process in app.board.processes:
             if process.name not in ("supervisor", "fetch"):
                 yield from self._orders_to(process)
@@ -458,10 +476,11 @@ class ConsoleCommands(Provider):
                 yield Entry(
                     f"Policy {name}{mark}",
                     "who is admitted first",
-                    partial(app.set_policy, name),
+                    partial(pipeline_orders.set_policy, app, name),
                 )
-        yield Entry("Stop the pipeline", "every process of the ring", app.stop_pipeline)
-        yield Entry("Save a picture", "the screen as SVG", app.save_picture)
+        yield Entry(
+            "Stop the pipeline", "every process of the ring", partial(pipeline_orders.ask_stop, app)
+        )
 
     def _orders_to(self, process: ProcessRow) -> Iterator[Entry]:
         from . import process_orders

@@ -82,7 +82,9 @@ class ScrollPane(Pane, can_focus=True):
     def hint(self, board: Board) -> Sequence[Span]:
         found: list[Span] = []
         for binding in self.screen.BINDINGS:
-            if isinstance(binding, Binding) and binding.show and binding.id not in (None, "close"):
+            if not isinstance(binding, Binding) or binding.id in (None, "close"):
+                continue
+            if binding.show and not self.painted_app.refuses(binding.id):
                 found += [(binding.key, "key"), (f" {binding.description.lower()}  ", "dim")]
         return (*found, ("esc", "key"), (" closes", "dim"))
 

@@ -61,8 +61,7 @@ class FilterPane(Pane, can_focus=True):
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        # Looked up before others, as what is typed behind it is meant for the line that it opens.
-        Binding("slash", "filter", "Filter", key_display="/", id="filter", priority=True),
+        Binding("slash", "filter", "Filter", key_display="/", id="filter"),
         Binding("n", "match(1)", "Next match", show=False, id="next-match"),
         Binding("N", "match(-1)", "Previous match", show=False, id="previous-match"),
     ]

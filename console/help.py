@@ -69,6 +69,8 @@ class HelpDialog(LiveDialog):
             binding = active.binding
             if binding.system or not binding.description:
                 continue
+            if self.painted_app.refuses(binding.id):
+                continue
             owner = declared_by(type(active.node), binding.action)
             group = groups.setdefault(group_of(owner), {})
             keys, _ = group.setdefault(binding.action, ([], active))

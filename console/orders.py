@@ -36,6 +36,14 @@ GRACE_SECONDS = 5.0
 """A router that was restarted may have found the order in its inbox."""
 UNANSWERED, NOT_THERE = 504, 503
 READ_ONLY = "This console only looks: it was opened with --read-only"
+CHANGING = frozenset(
+    (
+        *("abort", "request-abort", "record", "send", "retry", "bench-new", "bench-cancel"),
+        *("load", "unload", "reload", "pin", "verify", "merge"),
+        *("restart", "stop", "kill", "signal", "drain", "down"),
+    )
+)
+"""Keys, by their ids, that a console which only looks refuses, and so does not show."""
 
 Listener: TypeAlias = Callable[[AdapterReply], bool]
 """Told of the answer; True when it has shown it to the operator."""

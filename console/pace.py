@@ -18,6 +18,8 @@ SILENT_FPS = 4.0
 """Frames a second where the terminal answers nothing (tmux 3.3): all that tells us how far it
 has come is the writer's queue, so leave it time to drain."""
 MOST_QUEUED = 2
+RATES = (1.0, 2.0, 5.0, 10.0, 20.0)
+"""Frames a second that a person goes through."""
 
 
 class Pace:
@@ -30,6 +32,12 @@ class Pace:
         self.answers = False
         """Has the terminal ever answered? Textual asks the same question once at its start."""
         self.round_trip_s = 0.0
+
+    def hasten(self, steps: int) -> None:
+        """To one of the usual rates, so many further."""
+        rates = sorted({*RATES, self.fps})
+        at = rates.index(self.fps) + steps
+        self.fps = rates[min(max(at, 0), len(rates) - 1)]
 
     @property
     def period_s(self) -> float:

@@ -22,6 +22,7 @@ from . import units
 from .board import Board
 from .history import Track, Window
 from .inks import Inks
+from .orders import CHANGING
 from .plain import plain
 
 if TYPE_CHECKING:
@@ -123,6 +124,10 @@ class PaintedApp(App[str]):
     """Nothing is asked of the pipeline, nothing changed in it."""
     is_ascii: bool = False
     """Borders, bars and plots in plain ASCII."""
+
+    def refuses(self, id: str | None) -> bool:
+        """Is the key of that id one that this console does not obey?"""
+        return self.is_read_only and id in CHANGING
 
     def ask_text(self, request_id: str, offset: int) -> None:
         """A request's words from a character on are to come to `Board.opened`."""

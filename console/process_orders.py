@@ -11,7 +11,7 @@ from ..pipeline.messages import (
     StartProcess,
     StopProcess,
 )
-from ..pipeline.sockets import InboxFull
+from . import pipeline_orders
 from .costs import restart_costs, stop_costs
 from .dialogs import Choice, ChoiceDialog
 from .signals import ENDING, SIGNALS
@@ -64,17 +64,27 @@ def ask(app: ConsoleApp, order: ProcessOrder) -> None:
             give(app, order)
 
 
+def obey(app: ConsoleApp, what: str, name: str) -> None:
+    """What a key asks for."""
+    match what:
+        case "restart" | "kill":
+            ask_restart(app, name, hard=what == "kill")
+        case "stop":
+            ask_stop(app, name)
+        case "start":
+            start(app, name)
+        case "signal":
+            ask_signal(app, name)
+
+
 def give(app: ConsoleApp, order: ProcessOrder) -> None:
-    """One that does not get through says so."""
-    try:
-        app.telemetry.order_process(order)
-    except InboxFull as error:
-        app.notify(str(error), title="The order was not taken", severity="error")
+    pipeline_orders.give(app, lambda: app.telemetry.order_process(order))
 
 
 def _ask(app: ConsoleApp, verb: str, costs: str, order: ProcessOrder) -> None:
     name = order.name
-    app.confirm(
+    pipeline_orders.confirm(
+        app,
         f"{verb} {name}?",
         costs,
         f"{verb} {name}",

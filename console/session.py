@@ -70,7 +70,7 @@ def show(
     try:
         return app.run(mouse=app.chosen.settings.mouse and not given.no_mouse)
     finally:
-        if app.title_told:
+        if app.herald.title:
             curtain.restore_title()
 
 

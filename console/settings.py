@@ -94,6 +94,15 @@ def settings_path() -> Path:
     return config_directory() / "console.toml"
 
 
+def settings_stamp() -> object:
+    """Differs where the settings' file was written to."""
+    try:
+        status = settings_path().stat()
+    except OSError:
+        return None
+    return (status.st_mtime_ns, status.st_size)
+
+
 def read_settings(path: Path | None = None) -> Chosen:
     """What the file says, as far as it is right. No file: the defaults."""
     path = path or settings_path()

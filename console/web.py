@@ -7,8 +7,11 @@ pipeline is none of its children.
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import shlex
+import signal
+import socket
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -24,13 +27,14 @@ COOKIE = "loraconsole"
 
 
 def web(config: Config, port: int) -> int:
-    """Serves until Ctrl-C."""
+    """Serves until Ctrl-C; port 0 is any that is free."""
     if not is_running(config.run_path):
         raise NotRunning(f"no pipeline runs in {config.run}", "start one with: loraconsole up")
     command = [sys.executable, "-P", "-m", "loraconsole.console", "attach", "--run", config.run]
     server = make_server(shlex.join(command), port, secrets.token_urlsafe(16))
     print(f"{server.public_url}/?key={server.key} (Ctrl-C ends it)", flush=True)
-    print(f"from elsewhere: ssh -L {port}:{HOST}:{port} THIS-MACHINE, then the same address there")
+    there = f"{server.port}:{HOST}:{server.port}"
+    print(f"from elsewhere: ssh -L {there} THIS-MACHINE, then the same address there", flush=True)
     server.serve()
     return 0
 
@@ -38,7 +42,8 @@ def web(config: Config, port: int) -> int:
 def make_server(command: str, port: int, key: str) -> Any:
     """A textual-serve server for `command` that lets in only who knows `key`.
 
-    Raises `OperatorError` where textual-serve is not installed.
+    It listens already, so that its port is known. Raises `OperatorError` where textual-serve is
+    not installed, or the port is taken.
     """
     try:
         from aiohttp import web as http
@@ -48,12 +53,29 @@ def make_server(command: str, port: int, key: str) -> Any:
             "the browser needs textual-serve", "pip install 'loraconsole[web]'"
         ) from None
 
+    try:
+        listener = socket.create_server((HOST, port))
+    except OSError as error:
+        raise OperatorError(
+            f"port {port}: {error.strerror}", "--port 0 takes one that is free"
+        ) from error
+    port = listener.getsockname()[1]
+
     class LoopbackServer(Server):
         """Checks each request before textual-serve sees it."""
 
         def __init__(self) -> None:
             super().__init__(command, HOST, port, title="loraconsole")
             self.key = key
+
+        def serve(self, debug: bool = False) -> None:
+            """As textual-serve does it, but on our socket."""
+            self.initialize_logging()
+            loop = asyncio.new_event_loop()
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.add_signal_handler(number, self.request_exit)
+            app = self._make_app()
+            http.run_app(app, sock=listener, handle_signals=False, loop=loop, print=None)
 
         async def _make_app(self) -> http.Application:
             app = await super()._make_app()

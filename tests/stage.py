@@ -15,8 +15,9 @@ from typing import Any
 import msgspec
 from textual.pilot import Pilot
 
-from loraconsole.console.app import PAGES, PANELS, ConsoleApp
+from loraconsole.console.app import ConsoleApp
 from loraconsole.console.mock import MockRing
+from loraconsole.console.screens import PAGES, PANELS
 from loraconsole.console.span_tail import span_ends
 from loraconsole.console.story import Scenario, Story
 from loraconsole.pipeline.config import Config

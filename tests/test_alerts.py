@@ -9,9 +9,9 @@ import pytest
 from stage import START, StagedApp, screen_text, staged
 
 from loraconsole.console.alerts import RULES, AlertBook, AlertState, Limits, findings
-from loraconsole.console.app import PAGES, PANELS
 from loraconsole.console.board import Board, ProcessRow
 from loraconsole.console.ledger import Ledger
+from loraconsole.console.screens import PAGES, PANELS
 from loraconsole.console.settings import settings_path
 from loraconsole.console.story import Story
 from loraconsole.pipeline.messages import AdapterState, ProcessState

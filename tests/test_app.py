@@ -12,12 +12,13 @@ from textual.command import CommandPalette
 from textual.pilot import Pilot
 from textual.widgets import OptionList
 
-from loraconsole.console.app import PANELS, QUIET_SECONDS, ConsoleApp
+from loraconsole.console.app import QUIET_SECONDS, ConsoleApp
 from loraconsole.console.board import SUPERVISOR
 from loraconsole.console.dialogs import ChoiceDialog
 from loraconsole.console.help import HelpDialog
 from loraconsole.console.inks import Desk
 from loraconsole.console.pane import Pane
+from loraconsole.console.screens import PANELS
 from loraconsole.pipeline.config import Config
 from loraconsole.pipeline.messages import (
     Drain,
@@ -501,7 +502,8 @@ def test_enter_on_an_event_leads_to_its_log_lines() -> None:
 
 def test_the_console_never_pays_for_torch() -> None:
     code = (
-        "import sys; from loraconsole.console.app import ConsoleApp, make_panel, PANELS\n"
+        "import sys; from loraconsole.console.app import ConsoleApp\n"
+        "from loraconsole.console.screens import PANELS, make_panel\n"
         "[make_panel(name) for name, _ in PANELS.values() if name != 'Overview']\n"
         "heavy = {'torch', 'transformers', 'triton', 'httpx', 'numpy', 'uvicorn', 'tqdm'}\n"
         "print(sorted(heavy & set(sys.modules)))"

@@ -14,7 +14,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Input, TextArea
 
 from loraconsole.console.__main__ import command_parser
-from loraconsole.console.app import PAGES, PANELS, ConsoleApp
+from loraconsole.console.app import ConsoleApp
 from loraconsole.console.commands import (
     WITHOUT_A_SCREEN,
     ConsoleCommands,
@@ -32,6 +32,7 @@ from loraconsole.console.jump import JumpScreen
 from loraconsole.console.keys import catalogue
 from loraconsole.console.mock import mock_pipeline
 from loraconsole.console.panels.command_line import CommandLine, read_history
+from loraconsole.console.screens import PAGES, PANELS
 from loraconsole.console.verbs import find_request
 from loraconsole.pipeline.config import Config, OperatorError
 from loraconsole.pipeline.messages import (

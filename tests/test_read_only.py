@@ -7,7 +7,11 @@ from stage import screen_text, with_a_ring
 from textual.pilot import Pilot
 
 from loraconsole.console.app import ConsoleApp
-from loraconsole.console.orders import READ_ONLY
+from loraconsole.console.commands import CHANGES, all_commands, candidates
+from loraconsole.console.help import HelpDialog
+from loraconsole.console.inks import Desk
+from loraconsole.console.keys import catalogue
+from loraconsole.console.orders import CHANGING, READ_ONLY
 from loraconsole.pipeline.messages import AskSnapshot, AskSpanEnds, AskText, Message, PlanAdapters
 
 QUESTIONS = (AskSnapshot, AskText, AskSpanEnds, PlanAdapters)
@@ -22,11 +26,14 @@ KEYS = {
     "Processes, drain": "8 d y",
     "Processes, stop all": "8 X y",
     "Prompt": "1 5 h i enter",
+    "Bench": "6 n enter",
     "bench": "colon b e n c h space minus minus r o u n d s space 1 enter",
     "drain": "colon d r a i n enter y",
     "scheduler": "colon s c h e d u l e r space l i f o enter",
     "profile": "colon p r o f i l e space s t a r t enter",
 }
+WORDS = ("Abort", "Record", "Load", "Unload", "Pin", "Verify", "Merge", "Send", "New run", "Drain")
+"""As the footer shows such keys."""
 
 
 @pytest.mark.parametrize("keys", KEYS.values(), ids=KEYS)
@@ -57,5 +64,46 @@ def test_q_leaves_at_once() -> None:
     async def act(app: ConsoleApp, pilot: Pilot[str]) -> None:
         await pilot.press("escape", "q")
         assert app.return_value == "leave"
+
+    with_a_ring(act, is_read_only=True)
+
+
+def test_what_it_refuses_is_not_offered() -> None:
+    async def act(app: ConsoleApp, pilot: Pilot[str]) -> None:
+        offered: set[str] = set()
+        await pilot.press("escape")
+        for key in "2345678":
+            await pilot.press(key)
+            await pilot.pause()
+            found = candidates("", all_commands(app), app.board)
+            offered |= {name for name, _ in found}
+            footer = screen_text(app).splitlines()[-1]
+            assert not any(f" {word} " in f"{footer} " for word in WORDS), footer
+            await pilot.press("escape", "question_mark")
+            assert isinstance(app.screen, HelpDialog)
+            rows = app.screen._lines(app.board, 100)
+            keys = {row.spans[-1][0].strip() for row in rows if row.spans}
+            assert "help" in keys and not keys & CHANGING
+            await pilot.press("escape")
+        assert not offered & (set(CHANGES) | CHANGING - {"record"})
+        assert {"plan", "adapters", "scheduler", "logs", "record"} <= offered
+
+    with_a_ring(act, is_read_only=True)
+
+
+def test_every_key_that_gives_an_order_is_among_those_it_refuses() -> None:
+    for key in catalogue():
+        if key.node.__name__ in ("AdapterTable", "ProcessTable"):
+            assert (key.id in CHANGING) is (key.id != "plan")
+    assert {key.id for key in catalogue()} >= CHANGING
+
+
+def test_no_form_opens_whose_answer_would_be_refused() -> None:
+    async def act(app: ConsoleApp, pilot: Pilot[str]) -> None:
+        await pilot.press("escape")
+        for keys in ("6 n", "4 l"):
+            await pilot.press(*keys.split())
+            await pilot.pause()
+            assert isinstance(app.screen, Desk)
 
     with_a_ring(act, is_read_only=True)

@@ -21,7 +21,7 @@ import pytest
 from loraconsole.console import web
 from loraconsole.console.mock import mock_pipeline
 from loraconsole.console.remote import NotRunning
-from loraconsole.pipeline.config import Config
+from loraconsole.pipeline.config import Config, OperatorError
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("textual_serve") is None, reason="textual-serve is not installed"
@@ -40,7 +40,7 @@ def served() -> Iterator[tuple[str, str]]:
     with mock_pipeline(5, boots=False) as config:
         command = [sys.executable, "-P", "-m", "loraconsole.console", "web", "--run", config.run]
         with subprocess.Popen(
-            [*command, "--port", str(free_port())], stdout=subprocess.PIPE, text=True
+            [*command, "--port", "0"], stdout=subprocess.PIPE, text=True
         ) as process:
             try:
                 assert process.stdout is not None
@@ -74,6 +74,17 @@ def test_only_who_has_the_key_is_let_in(served: tuple[str, str]) -> None:
         page = client.get("/")
         assert page.status_code == 200 and key not in page.text
         assert client.get("/ws", headers={"Origin": "http://evil.example"}).status_code == 403
+
+
+def test_port_0_is_one_that_is_free_and_told(served: tuple[str, str]) -> None:
+    assert int(served[0].rpartition(":")[2]) > 0
+
+
+def test_a_port_that_is_taken_is_said_so() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        with pytest.raises(OperatorError, match=str(port)):
+            web.make_server("true", port, "key")
 
 
 def test_it_listens_on_loopback_alone(served: tuple[str, str]) -> None:

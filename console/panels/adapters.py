@@ -24,7 +24,7 @@ from .. import plot, units
 from ..board import AdapterRow, Board, Verdict
 from ..dialogs import Choice, ChoiceDialog, LiveDialog
 from ..inks import Desk
-from ..orders import Orders, order_id
+from ..orders import READ_ONLY, Orders, order_id
 from ..pane import Line, Pane, Panel, Span, line
 from ..table import Column, TablePane
 from .adapter_details import (
@@ -316,7 +316,9 @@ class AdaptersPanel(Panel):
 
     def on_adapter_table_asked(self, message: AdapterTable.Asked) -> None:
         row = message.row
-        if message.verb == "load":
+        if self.query_one(AdapterTable).painted_app.refuses(message.verb):
+            self.notify(READ_ONLY, severity="error")
+        elif message.verb == "load":
             self._load("")
         elif message.verb == "plan":
             self.app.push_screen(PlanDialog(self._orders), self._load_planned)

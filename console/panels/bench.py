@@ -359,6 +359,9 @@ class BenchPanel(Panel):
         )
 
     def on_result_table_new_asked(self) -> None:
+        if self.query_one(RunPane).painted_app.is_read_only:
+            self.notify(READ_ONLY, severity="error")
+            return
         if self.is_live:
             self.notify("c cancels it", title="A run is under way", severity="warning")
             return
@@ -391,9 +394,6 @@ class BenchPanel(Panel):
         self._workload = plan.workload
         self._plans[plan.workload] = plan
         app = self.query_one(RunPane).painted_app
-        if app.is_read_only:
-            self.notify(READ_ONLY, severity="error")
-            return
         server = app.board.server
         if server is None:
             self.notify("its clients have nobody to ask", title="The server is not there yet")

@@ -42,6 +42,8 @@ class Footer(Pane):
             binding = active.binding
             if not binding.show or binding.action in seen or not active.enabled:
                 continue
+            if self.painted_app.refuses(binding.id):
+                continue
             seen.add(binding.action)
             key = self.app.get_key_display(binding)
             keys.append((binding, ((f" {key}", "key"), (f" {binding.description} ", "dim"))))

@@ -106,7 +106,6 @@ class LogPane(FilterPane):
             *("s", "search", "Search"),
             id="log-search",
             tooltip="n and N go from hit to hit",
-            priority=True,
         ),
         Binding("m", "leap(-60)", "A minute back", show=False, id="log-minute-back"),
         Binding("M", "leap(60)", "A minute on", show=False, id="log-minute-on"),

@@ -1,0 +1,47 @@
+"""Evidence: from an alert or an event to the line of the log, or the screen, that shows it."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+from ..pipeline.config import OperatorError
+from ..pipeline.messages import Event
+from .alerts import Finding
+from .panels.logs import LogPane
+from .trail import Trail, line_of
+
+if TYPE_CHECKING:
+    from .app import ConsoleApp
+
+
+async def show(app: ConsoleApp, finding: Finding) -> None:
+    """Its line in the log; where it has none, the screen that shows it."""
+    if finding.trail is not None and await _show_line(app, finding.trail):
+        return
+    await app.action_show(finding.screen)
+    if finding.filter:
+        with contextlib.suppress(OperatorError):
+            app.filter_panel(finding.filter)
+
+
+async def show_event(app: ConsoleApp, event: Event) -> None:
+    """Its line, or what was said then."""
+    trail = Trail(event.source, event.at, event.text.partition("\n")[0])
+    if not await _show_line(app, trail):
+        log = await _log(app)
+        app.call_after_refresh(log.show_time, event.at)
+
+
+async def _show_line(app: ConsoleApp, trail: Trail) -> bool:
+    """False where there is no such line."""
+    entry = line_of(trail, app.board.logs)
+    if entry is not None:
+        log = await _log(app)
+        app.call_after_refresh(log.show_line, entry)
+    return entry is not None
+
+
+async def _log(app: ConsoleApp) -> LogPane:
+    await app.action_show("Logs")
+    return app.active_panel.query_one(LogPane)

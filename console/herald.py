@@ -1,0 +1,107 @@
+"""`Herald`: tells whoever looks elsewhere: toasts, the bell, the terminal's title.
+
+Is told what is new; keeps no list but of what it has said already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ..pipeline.messages import AdapterReply, Event, Order
+from . import units
+from .alerts import Alert
+from .board import Board
+from .curtain import KEEP_TITLE
+from .document import Problem
+from .orders import doing
+from .pane import PaintedApp
+
+if TYPE_CHECKING:
+    from textual.notifications import SeverityLevel
+
+TOASTS_A_FRAME = 3
+SHORT_SECONDS, USUAL_SECONDS = 4.0, 8.0
+GOOD_SECONDS, BAD_SECONDS = 5.0, 30.0
+"""How long the toast of a reply stays."""
+SEVERITIES: dict[str, SeverityLevel] = {
+    "warning": "warning",
+    "error": "error",
+    "critical": "error",
+}
+
+
+class Herald:
+    """Of one console."""
+
+    def __init__(self, app: PaintedApp) -> None:
+        self._app = app
+        self._told: set[Problem] = set()
+        self.title = ""
+        """The terminal's, if it has one of ours."""
+
+    def tell_problems(self, problems: Sequence[Problem]) -> None:
+        """What is wrong with files of settings and themes, each mistake once."""
+        for problem in problems:
+            if problem not in self._told:
+                title = "Not used, as it is written"
+                self._toast(str(problem), title, "warning", USUAL_SECONDS)
+        self._told = set(problems)
+
+    def tell_alerts(self, fresh: Sequence[Alert], is_seen: bool) -> None:
+        """As toasts, unless somebody looks at the list of them; and as the settings say."""
+        untold = [] if is_seen else [alert for alert in fresh if not alert.rule.is_told]
+        for alert in untold[:TOASTS_A_FRAME]:
+            self._toast(
+                units.clean(alert.finding.text),
+                f"{alert.rule.name} · 9 shows alerts",
+                "error" if alert.finding.level == "bad" else "warning",
+                USUAL_SECONDS,
+            )
+        if fresh:
+            self._ring(fresh)
+
+    def _ring(self, fresh: Sequence[Alert]) -> None:
+        """The terminal's own ways to call somebody who looks elsewhere."""
+        bell, driver = self._app.chosen.settings.bell, self._app._driver
+        if bell == "bell":
+            self._app.bell()
+        elif bell == "osc9" and driver is not None:
+            text = "; ".join(units.clean(alert.finding.text) for alert in fresh[:TOASTS_A_FRAME])
+            driver.write(f"\x1b]9;loraconsole: {text}\x07")
+
+    def entitle(self, board: Board) -> None:
+        """For whoever looks at another window: `(2) loraconsole: READY` where two alerts fire."""
+        app = self._app
+        if app._driver is None or app.is_headless or not app.chosen.settings.title:
+            return
+        firing = len(app.alert_book.firing)
+        title = f"{f'({firing}) ' if firing else ''}loraconsole: {board.condition.word}"
+        if title != self.title:
+            keep = "" if self.title else KEEP_TITLE
+            app._driver.write(f"{keep}\x1b]2;{title}\x07")
+            self.title = title
+
+    def tell_events(self, events: Sequence[Event]) -> None:
+        """In a flood the newest of the worst are shown; all of them stand in the list of events."""
+        fresh = [event for event in events if event.level != "debug"]
+        fresh.sort(key=lambda event: event.level in SEVERITIES)
+        for event in fresh[-TOASTS_A_FRAME:]:
+            severity = SEVERITIES.get(event.level, "information")
+            seconds = SHORT_SECONDS if severity == "information" else USUAL_SECONDS
+            self._toast(event.text, event.source, severity, seconds)
+
+    def tell_reply(self, order: Order | None, reply: AdapterReply) -> None:
+        """What came of an order that no dialog shows any more; a failure stays a while."""
+        is_right = reply.verification is None or reply.verification.is_right
+        is_good = reply.status == 200 and is_right
+        subject = "adapters" if reply.scheduling is None else "scheduler"
+        self._toast(
+            units.clean(reply.text),
+            subject if is_good or order is None else f"{doing(order)} {reply.name}",
+            "information" if is_good else "error",
+            GOOD_SECONDS if is_good else BAD_SECONDS,
+        )
+
+    def _toast(self, text: str, title: str, severity: SeverityLevel, seconds: float) -> None:
+        self._app.notify(text, title=title, severity=severity, timeout=seconds, markup=False)
