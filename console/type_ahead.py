@@ -87,6 +87,7 @@ class TypeAhead:
         self._is_following = False
         if self._limit is not None:
             self._limit.stop()
+        self._given = None  # the first of them waits no more
         waiting, self._waiting = self._waiting, deque()
         for event in waiting:
             await self._obey(event)

@@ -7,7 +7,8 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
-from stage import KEYS, StagedApp, screen_text, staged
+from stage import KEYS, StagedApp, screen_text, staged, wait
+from textual import events
 from textual.command import CommandPalette
 from textual.pilot import Pilot
 from textual.widgets import OptionList
@@ -18,7 +19,9 @@ from loraconsole.console.dialogs import ChoiceDialog
 from loraconsole.console.help import HelpDialog
 from loraconsole.console.inks import Desk
 from loraconsole.console.pane import Pane
+from loraconsole.console.panels.batch import BatchTable
 from loraconsole.console.screens import PANELS
+from loraconsole.console.type_ahead import Follower
 from loraconsole.pipeline.config import Config
 from loraconsole.pipeline.messages import (
     Drain,
@@ -531,3 +534,22 @@ def test_an_unknown_theme_falls_back_and_says_so() -> None:
             assert any("neon" in note.message for note in app._notifications)
 
     asyncio.run(main())
+
+
+def test_keys_in_one_write_are_obeyed_in_turn_and_each_waits_but_once() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        arrived, rounds = app.type_ahead.arrived, 0
+
+        async def count(follower: Follower) -> None:
+            nonlocal rounds
+            rounds += 1
+            await arrived(follower)
+
+        app.type_ahead.arrived = count  # type: ignore[method-assign]
+        table = app.active_panel.query_one(BatchTable)
+        for key in "jjjjkj":
+            app.post_message(events.Key(key, key))
+        await wait(lambda: table.selected is table._rows[4])
+        assert rounds <= 3 * 5
+
+    on_stage(act, panel="Batch")
