@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
-from stage import KEYS, StagedApp, screen_text, staged
+from stage import KEYS, StagedApp, screen_text, staged, wait
 from textual.command import CommandPalette
 from textual.pilot import Pilot
 from textual.widgets import OptionList
@@ -526,6 +526,6 @@ def test_an_unknown_theme_falls_back_and_says_so() -> None:
         async with app.run_test(notifications=True) as pilot:
             await pilot.pause()
             assert app.theme == "dark"
-            assert any("neon" in note.message for note in app._notifications)
+            await wait(lambda: any("neon" in note.message for note in app._notifications))
 
     asyncio.run(main())
