@@ -24,6 +24,10 @@ if not os.path.exists("/dev/nvidiactl"):
     # Before anything imports Triton: without a GPU its kernels run in its interpreter.
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
+# Also where a test imports torch before what sets it (model/__init__.py says why): threads that
+# spin made comparisons with peft compute a third longer where others wanted the core.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # Of a background job of a script: processes that we start would inherit it, and those that a
     # test interrupts go on for ever beside the others.
@@ -34,6 +38,19 @@ os.environ["XDG_DATA_HOME"] = tempfile.mkdtemp(prefix="loraconsole-data-")
 
 from loraconsole.pipeline.config import Config  # noqa: E402  # only found right from here on
 from loraconsole.pipeline.fetch import resolve  # noqa: E402
+
+LONG = (
+    *("commands", "kernels", "keys", "peft", "verify", "bench", "ring", "recipe", "snapshots"),
+    *("loader", "panels", "supervisor", "bench_panel", "app", "ring_adapters", "lightness"),
+    *("replay", "ring_parallel", "ring_profiler", "theme", "parallel", "tunnel", "whole_shift"),
+)
+"""Files that take long, the longest first. xdist would begin with those of the most tests, and end
+with few that take minutes while the other core has nothing left."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    turns = {f"test_{name}": turn for turn, name in enumerate(LONG)}
+    items.sort(key=lambda item: turns.get(item.path.stem, len(turns)))
 
 
 @pytest.fixture(autouse=True)

@@ -531,7 +531,7 @@ def test_an_unknown_theme_falls_back_and_says_so() -> None:
         async with app.run_test(notifications=True) as pilot:
             await pilot.pause()
             assert app.theme == "dark"
-            assert any("neon" in note.message for note in app._notifications)
+            await wait(lambda: any("neon" in note.message for note in app._notifications))
 
     asyncio.run(main())
 

@@ -258,7 +258,7 @@ def test_what_cannot_be_run_says_why() -> None:
         await pilot.press("n", "enter")  # the story's server is nowhere
         panel = app.active_panel
         assert isinstance(panel, BenchPanel)
-        await wait(lambda: panel._run is not None and not panel._run.is_running, 30)
+        await wait(lambda: panel._run is not None and not panel._run.is_running, 60)
         await pilot.pause()
         assert "does not list its models" in screen_text(app)
 

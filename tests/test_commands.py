@@ -326,9 +326,8 @@ BY_NAME = sorted(
 
 @pytest.fixture
 def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A home of its own; and the pilot naps less, since what is done is waited for anyway."""
+    """A home of its own."""
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
-    monkeypatch.setattr("textual._wait.SLEEP_GRANULARITY", 0.005)
     return tmp_path
 
 

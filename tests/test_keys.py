@@ -18,10 +18,8 @@ from loraconsole.pipeline.messages import AdapterView
 
 @pytest.fixture(autouse=True)
 def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Data of its own; and Textual's pilot, which naps 40 ms a key, naps less: what a key does
-    is waited for anyway."""
+    """Data of its own."""
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
-    monkeypatch.setattr("textual._wait.SLEEP_GRANULARITY", 0.005)
 
 
 def test_every_binding_has_a_case() -> None:
