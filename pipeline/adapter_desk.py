@@ -70,6 +70,7 @@ class AdapterDesk:
         self._fetches: set[asyncio.Task[None]] = set()
         self._reading: set[str] = set()
         """Adapters that workers which came (again) have not read yet."""
+        self._num_readings = 0
         self._bar: ProgressBar
 
     @property
@@ -186,8 +187,9 @@ class AdapterDesk:
             adapter.become(AdapterState.FETCHING)
             self._start_fetch(adapter)
             return
-        adapter.become(AdapterState.VALIDATING)
-        self._router.tell_workers(ReadAdapter(adapter.key, adapter.directory))
+        self._num_readings += 1
+        adapter.begin_reading(self._router.incarnation + self._num_readings)
+        self._router.tell_workers(ReadAdapter(adapter.reading, adapter.key, adapter.directory))
 
     def _start_fetch(self, adapter: Adapter) -> None:
         fetch = asyncio.create_task(self._fetch(adapter))
@@ -230,7 +232,9 @@ class AdapterDesk:
     def read(self, answer: AdapterRead) -> None:
         """A worker has read one, or refused it."""
         adapter = self._registry.find(answer.info.key)
-        if adapter is None or not adapter.read(answer.rank, answer.info, self._router.num_workers):
+        if adapter is None or answer.order != adapter.reading:
+            return  # of a worker that is gone, or that was told to forget what it read
+        if not adapter.read(answer.rank, answer.info, self._router.num_workers):
             return
         if adapter.state is AdapterState.HOST:
             self._residency.settle(adapter, self._router.scheduler.kv_pages_at_worst())

@@ -290,6 +290,8 @@ class Reset(Message, frozen=True):
 class ReadAdapter(Message, frozen=True):
     """router -> workers: read an adapter to the host and check it. `key` is name@generation."""
 
+    order: int
+    """Unlike that of any other reading, also of a router or a worker before this one."""
     key: str
     path: str
 
@@ -436,6 +438,7 @@ class AdapterRead(Message, frozen=True):
     """A worker's answer to `ReadAdapter`: it is on the host, or its `reason` says why not."""
 
     rank: int
+    order: int
     info: AdapterInfo
 
 

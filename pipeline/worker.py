@@ -168,7 +168,7 @@ class Worker(Process):
         read = self.runner.read_adapter
         with self.spans.span("read_adapter({})", order.key):
             info = await self._loop.run_in_executor(self._reader, read, order.key, order.path)
-        self.outbox("router").send(AdapterRead(self.rank, info))
+        self.outbox("router").send(AdapterRead(self.rank, order.order, info))
 
     async def _measure_adapter(self, order: MeasureAdapter) -> None:
         measure = self.runner.measure_adapter

@@ -206,9 +206,9 @@ def be_a_worker(run: Path, pages: int) -> None:
                     eos_token_ids=(),
                 )
                 router.send(encode(ready))
-            case ReadAdapter():
+            case ReadAdapter(order=order):
                 info = AdapterInfo(message.key, message.path, 8, ("q_proj",), 0, 0, "digest")
-                router.send(encode(AdapterRead(0, info)))
+                router.send(encode(AdapterRead(0, order, info)))
 
 
 def cpu_seconds(pid: int) -> float:

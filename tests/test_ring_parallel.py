@@ -18,8 +18,12 @@ from ring import Ring, tiny_model
 
 from loraconsole.pipeline.config import Config
 from loraconsole.pipeline.messages import (
+    AdapterInfo,
+    AdapterRead,
+    AdapterState,
     Event,
     Message,
+    ReadAdapter,
     Request,
     SampledToken,
     SamplingParams,
@@ -184,6 +188,52 @@ def test_ranks_that_disagree_are_an_error_and_are_told_anew(tmp_path: Path) -> N
     assert (token, running) == (7, 0)
     [event] = [m for m in heard if isinstance(m, Event) and m.level == "error"]
     assert "rank 1 chose other tokens than rank 0" in event.text
+
+
+def test_what_a_rank_that_is_gone_has_read_is_read_again(tmp_path: Path) -> None:
+    """Else an adapter is placed on a rank that does not have it yet, and has failed for good."""
+
+    async def main() -> None:
+        router = Router(Config(run=str(tmp_path), tp=2, adapter=(f"one={tmp_path}",)))
+        told: dict[str, list[Message]] = {}
+        router.send = lambda name, message: told.setdefault(name, []).append(message)  # type: ignore[method-assign]
+        router.beacon.publish = lambda message: None  # type: ignore[method-assign]
+        [adapter] = router.registry
+
+        def come(incarnation: int) -> int:
+            """Both ranks are ready; the order to read the adapter."""
+            told.clear()
+            for rank in range(2):
+                router._handle(
+                    WorkerReady(
+                        rank=rank,
+                        incarnation=incarnation,
+                        device="cpu",
+                        num_pages=64,
+                        page_size=16,
+                        max_model_len=256,
+                        vocab_size=300,
+                        eos_token_ids=(),
+                    )
+                )
+            [order] = {m.order for m in told["worker-1"] if isinstance(m, ReadAdapter)}
+            return order
+
+        def answer(rank: int, order: int) -> None:
+            info = AdapterInfo(adapter.key, "", 8, ("q_proj",), 1, 2, "digest")
+            router._handle(AdapterRead(rank, order, info))
+
+        first = come(1)
+        answer(1, first)  # and rank 0 dies over it
+        second = come(2)
+        answer(0, first)  # what it said comes late
+        answer(0, second)
+        assert adapter.state is AdapterState.VALIDATING
+        answer(1, second)
+        assert adapter.state is AdapterState.LOADING  # on every host, and on its way
+        router.close()
+
+    asyncio.run(main())
 
 
 def test_a_model_that_cannot_be_cut_does_not_start(tmp_path: Path) -> None:

@@ -58,6 +58,8 @@ class Adapter:
         """Verifications that need it where it is."""
         self.merged = False
         self.tally = Tally()
+        self.reading = 0
+        """The order that workers were last told to read it by: answers to others are too old."""
         self._answers: dict[int, AdapterInfo] = {}
         self._placed: set[int] = set()
 
@@ -73,6 +75,12 @@ class Adapter:
     def become(self, state: AdapterState, reason: str = "") -> None:
         """The one place where an adapter's state changes."""
         self.state, self.reason, self.since = state, reason, time.time()
+
+    def begin_reading(self, order: int) -> None:
+        """Every rank shall read it, whatever some have answered before."""
+        self.reading = order
+        self._answers.clear()
+        self.become(AdapterState.VALIDATING)
 
     def read(self, rank: int, info: AdapterInfo, num_ranks: int) -> bool:
         """A rank's word on its files. True once all have answered: HOST then, or FAILED.
