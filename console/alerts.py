@@ -115,7 +115,7 @@ def _held(board: Board, limits: Limits) -> Iterator[Finding]:
 
 
 def _silent(board: Board, limits: Limits) -> Iterator[Finding]:
-    for process in board.processes:
+    for process in () if board.is_stopped else board.processes:
         if process.is_stale and process.state is not ProcessState.FAILED:
             text = f"{process.name} silent for {units.age(process.age_s or 0.0)}"
             yield Finding("warn", text, "process silent", process.name, "Processes", process.name)

@@ -33,6 +33,7 @@ from ..pipeline.config import Config, OperatorError
 from . import caches, keyboard, output, strips, terminal
 from .alerts import AlertBook, Finding
 from .board import STALE_S, Board
+from .costs import quit_costs
 from .dialogs import Choice, ChoiceDialog, LiveDialog, LiveScreen
 from .document import Problem
 from .filter import Filter, FilterPane
@@ -382,12 +383,12 @@ class ConsoleApp(PaintedApp):
         self.orders.sweep()
         if not self.is_paused:
             self.board = board
+        self.header.round_trip_s = self.pace.round_trip_s
+        self.header.paint(board)  # under a dialog too: there it is still to be seen
         screen = self.screen
         if isinstance(screen, LiveScreen):
             screen.paint(self.board)
         elif isinstance(screen, Desk):
-            self.header.round_trip_s = self.pace.round_trip_s
-            self.header.paint(board)
             if self.cost_pane.display:
                 self.cost_pane.paint(board)
             if not self.is_paused or self.active_panel.is_live:
@@ -595,13 +596,15 @@ class ConsoleApp(PaintedApp):
     def action_ask_quit(self) -> None:
         if any(isinstance(screen, ChoiceDialog) for screen in self.screen_stack):
             return
-        if self._label or self.is_read_only:  # there is nothing to stop, or it must not be
+        has_nothing = self._label or self.board.is_stopped
+        if has_nothing or self.is_read_only:  # nothing to stop, or it must not be
             self.exit("leave")
             return
         self.push_screen(
             ChoiceDialog(
                 "Quit the console",
-                "The pipeline belongs to the supervisor and goes on without a screen.",
+                "The pipeline belongs to the supervisor and goes on without a screen. "
+                + quit_costs(self.board),
                 (
                     Choice("l", "leave", "Leave it running"),
                     Choice("s", "stop", "Stop the pipeline as well"),

@@ -56,10 +56,12 @@ STATE_LEVELS: Mapping[ProcessState, Level] = {
     ProcessState.PENDING: "dim",
     ProcessState.STOPPED: "dim",
 }
+STOPPED = "STOPPED"
+"""The word for a pipeline that somebody stopped."""
 _WORDS = {
     ProcessState.PENDING: "STARTING",
     ProcessState.BACKOFF: "RECOVERING",
-    ProcessState.DONE: "STOPPED",
+    ProcessState.DONE: STOPPED,
 }
 
 
@@ -241,7 +243,7 @@ class Board(Struct, frozen=True, kw_only=True, dict=True):
         state = self.table.state
         if supervisor.age_s is not None and supervisor.age_s > STALE_S:
             if state in (ProcessState.STOPPED, ProcessState.STOPPING):
-                return Condition("STOPPED", "dim", "the pipeline was stopped")
+                return Condition(STOPPED, "dim", "q leaves; loraconsole starts it again")
             return Condition(
                 "NO SUPERVISOR", "bad", f"not heard for {units.duration(supervisor.age_s)}"
             )
@@ -259,6 +261,11 @@ class Board(Struct, frozen=True, kw_only=True, dict=True):
             if p.state in (ProcessState.FAILED, ProcessState.BACKOFF)
         ]
         return Condition(word, STATE_LEVELS[state], "; ".join(ill) or self._stage())
+
+    @property
+    def is_stopped(self) -> bool:
+        """Somebody stopped all of it: nothing can be asked of it any more."""
+        return self.condition.word == STOPPED
 
     def _stage(self) -> str:
         """What a start is busy with."""

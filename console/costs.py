@@ -54,6 +54,12 @@ def pipeline_costs(board: Board, now: bool = False) -> str:
     return f"{lost}. Every process ends; the next start loads the model again. The console stays."
 
 
+def quit_costs(board: Board) -> str:
+    """When whoever leaves stops everything as well."""
+    live = _number(_live(board), "live request")
+    return f"If it is stopped, {live} END with an error." if _live(board) else ""
+
+
 def _live(board: Board) -> int:
     return board.router.running + board.router.waiting if board.router else 0
 

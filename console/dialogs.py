@@ -34,8 +34,10 @@ class ChoiceDialog(ModalScreen[str]):
         Binding("escape,q", "answer('')", "Cancel", key_display="esc", id="cancel"),
     ]
 
-    def __init__(self, title: str, body: str, choices: Sequence[Choice]) -> None:
+    def __init__(self, title: str, body: str, choices: Sequence[Choice], begin: int = 0) -> None:
+        """`begin` is the choice that enter makes at first: not one that something is lost by."""
         super().__init__()
+        self._begin = begin
         self._title, self._body, self._choices = title, body, choices
         # Bindings are looked up here as soon as this is on the stack; `on_key` would hear only
         # what is typed once it is up, and the `l` of `ql` comes before that.
@@ -51,6 +53,9 @@ class ChoiceDialog(ModalScreen[str]):
                 *(Option(f"[b]{choice.key}[/b]  {choice.text}") for choice in self._choices),
                 compact=True,
             )
+
+    def on_mount(self) -> None:
+        self.query_one(OptionList).highlighted = self._begin
 
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
         self.dismiss(self._choices[event.option_index].answer)

@@ -5,8 +5,11 @@ Is told what is new; keeps no list but of what it has said already.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
+
+from textual.screen import ModalScreen
 
 from ..pipeline.messages import AdapterReply, Event, Order
 from . import units
@@ -20,7 +23,9 @@ from .pane import PaintedApp
 if TYPE_CHECKING:
     from textual.notifications import SeverityLevel
 
-TOASTS_A_FRAME = 3
+TOASTS_A_FRAME = 2
+MOST_TOASTS = 3
+"""At once; what is no error is told no more then: all of it stands in the list of events."""
 SHORT_SECONDS, USUAL_SECONDS = 4.0, 8.0
 GOOD_SECONDS, BAD_SECONDS = 5.0, 30.0
 """How long the toast of a reply stays."""
@@ -37,15 +42,18 @@ class Herald:
     def __init__(self, app: PaintedApp) -> None:
         self._app = app
         self._told: set[Problem] = set()
+        self._until: list[float] = []
+        """When the toasts that are shown will be gone."""
         self.title = ""
         """The terminal's, if it has one of ours."""
 
     def tell_problems(self, problems: Sequence[Problem]) -> None:
         """What is wrong with files of settings and themes, each mistake once."""
-        for problem in problems:
-            if problem not in self._told:
-                title = "Not used, as it is written"
-                self._toast(str(problem), title, "warning", USUAL_SECONDS)
+        fresh = [problem for problem in problems if problem not in self._told]
+        if fresh:
+            more = f"\n… and {len(fresh) - 1} more: , shows them" if len(fresh) > 1 else ""
+            title = "Not used, as it is written"
+            self._toast(f"{fresh[0]}{more}", title, "warning", USUAL_SECONDS)
         self._told = set(problems)
 
     def tell_alerts(self, fresh: Sequence[Alert], is_seen: bool) -> None:
@@ -83,8 +91,16 @@ class Herald:
             self.title = title
 
     def tell_events(self, events: Sequence[Event]) -> None:
-        """In a flood the newest of the worst are shown; all of them stand in the list of events."""
-        fresh = [event for event in events if event.level != "debug"]
+        """In a flood the newest of the worst are shown; all of them stand in the list of events.
+        What goes as it should is told where nobody reads something else, and of adapters (the
+        router's) not at all: whoever ordered it has an answer."""
+        is_reading = isinstance(self._app.screen, ModalScreen)
+        fresh = [
+            event
+            for event in events
+            if event.level in SEVERITIES
+            or (event.level == "info" and event.source != "router" and not is_reading)
+        ]
         fresh.sort(key=lambda event: event.level in SEVERITIES)
         for event in fresh[-TOASTS_A_FRAME:]:
             severity = SEVERITIES.get(event.level, "information")
@@ -104,4 +120,9 @@ class Herald:
         )
 
     def _toast(self, text: str, title: str, severity: SeverityLevel, seconds: float) -> None:
+        now = time.monotonic()
+        self._until = [at for at in self._until if at > now]
+        if len(self._until) >= MOST_TOASTS and severity != "error":
+            return
+        self._until.append(now + seconds)
         self._app.notify(text, title=title, severity=severity, timeout=seconds, markup=False)

@@ -53,6 +53,8 @@ from .board import (
 from .history import Buckets, Counter, Series
 from .tints import Tints
 
+GONE = (ProcessState.STOPPED, ProcessState.DONE, ProcessState.BACKOFF, ProcessState.FAILED)
+"""What a process in one of these last said of itself is no longer so."""
 STEPS = 1024
 SYNC_POINTS = 512
 EVENTS = 500
@@ -117,6 +119,8 @@ class Pulse:
         beat = self.beat
         state = view.state if view else beat.state if beat else ProcessState.PENDING
         reason = (view.reason if view else "") or (beat.reason if beat else "")
+        if state in GONE:
+            beat = None  # of what it was
         return ProcessRow(
             name=name,
             state=state,
@@ -128,7 +132,7 @@ class Pulse:
             retry_at=view.retry_at if view else None,
             held=view is not None and view.held,
             age_s=now - self.heard_at if beat else None,
-            cpu_fraction=self._cpu.rate,
+            cpu_fraction=self._cpu.rate if beat else 0.0,
             rss_bytes=beat.rss_bytes if beat else 0,
             loop_lag_ms=beat.loop_lag_ms if beat else 0.0,
             protocol=beat.protocol if beat else None,

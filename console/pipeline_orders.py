@@ -27,24 +27,38 @@ if TYPE_CHECKING:
 
 
 def confirm(app: ConsoleApp, title: str, body: str, yes: str, order: Callable[[], None]) -> None:
-    """Asks, and on yes carries out."""
+    """Asks, and on yes carries out; enter alone means no."""
+    if is_stopped(app):
+        return
+    if app.is_read_only:
+        give(app, order)  # it is refused, and there is nothing to ask
+        return
 
     def carry_out(answer: str | None) -> None:
         if answer == "yes":
             give(app, order)
 
     choices = (Choice("y", "yes", yes), Choice("n", "", "No, leave it as it is"))
-    app.push_screen(ChoiceDialog(title, body, choices), carry_out)
+    app.push_screen(ChoiceDialog(title, body, choices, begin=1), carry_out)
 
 
 def give(app: ConsoleApp, order: Callable[[], None]) -> bool:
     """One that does not get through says so; False then."""
+    if is_stopped(app):
+        return False
     try:
         order()
     except InboxFull as error:
         app.notify(str(error), title="The order was not taken", severity="error")
         return False
     return True
+
+
+def is_stopped(app: ConsoleApp) -> bool:
+    """Of a pipeline that was stopped nothing can be asked any more, and that is said."""
+    if app.board.is_stopped:
+        app.notify("q leaves; loraconsole starts it again", title="The pipeline is stopped")
+    return app.board.is_stopped
 
 
 def ask_abort(app: ConsoleApp, request_id: str) -> None:

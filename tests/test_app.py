@@ -17,6 +17,7 @@ from loraconsole.console.app import QUIET_SECONDS, ConsoleApp
 from loraconsole.console.board import SUPERVISOR
 from loraconsole.console.dialogs import ChoiceDialog
 from loraconsole.console.help import HelpDialog
+from loraconsole.console.herald import MOST_TOASTS
 from loraconsole.console.inks import Desk
 from loraconsole.console.pane import Pane
 from loraconsole.console.panels.batch import BatchTable
@@ -395,7 +396,9 @@ def test_a_process_is_restarted_after_a_yes(monkeypatch: pytest.MonkeyPatch) -> 
         await pilot.press("down", "down", "r", "y")
         await pilot.pause()
         assert orders.given == [("order_process", RestartProcess("worker-0"))]
-        await pilot.press("X", "enter")
+        await pilot.press("X", "enter")  # which is no
+        assert orders.given[1:] == []
+        await pilot.press("X", "y")
         await pilot.pause()
         assert orders.given[1:] == [("stop",)]
 
@@ -479,14 +482,22 @@ def test_draining_is_asked_for_and_undone(monkeypatch: pytest.MonkeyPatch) -> No
 def test_events_show_as_toasts_the_worst_first_and_never_a_flood() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         for number in range(50):
-            app.ledger.take(Event(app.now, "info", "router", f"note {number}"), app.now)
+            app.ledger.take(Event(app.now, "info", "supervisor", f"note {number}"), app.now)
+        app.ledger.take(Event(app.now, "info", "router", "adapter x is on the device"), app.now)
         app.ledger.take(Event(app.now, "error", "worker-0", "[b]it[/b] fell"), app.now)
         app.show()
         await pilot.pause()
         shown = [notification.message for notification in app._notifications]
-        assert len(shown) == 3 and "[b]it[/b] fell" in shown
+        assert shown == ["note 49", "[b]it[/b] fell"]
+        for number in range(9):
+            app.ledger.take(Event(app.now, "warning", "router", f"warning {number}"), app.now)
+            app.show()
+        await pilot.pause()
+        assert len(app._notifications) == MOST_TOASTS
+        app.ledger.take(Event(app.now, "error", "router", "worse"), app.now)
         app.show()
-        assert len(app._notifications) == 3
+        await pilot.pause()
+        assert len(app._notifications) == MOST_TOASTS + 1
 
     on_stage(act)
 
@@ -553,3 +564,41 @@ def test_keys_in_one_write_are_obeyed_in_turn_and_each_waits_but_once() -> None:
         assert rounds <= 3 * 5
 
     on_stage(act, panel="Batch")
+
+
+def test_under_a_dialog_the_header_goes_on_and_the_footer_has_no_keys() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        def behind() -> list[str]:
+            return [strip.text for strip in app.screen_stack[0]._compositor.render_strips()]
+
+        assert "Theme" in behind()[-1]
+        await pilot.press("question_mark")
+        await wait(lambda: isinstance(app.screen, HelpDialog) and not behind()[-1].strip())
+        before = behind()[0]
+        app.advance(20.0)
+        app.show()
+        await wait(lambda: behind()[0] != before)
+        await pilot.press("escape")
+        await wait(lambda: "Theme" in behind()[-1])
+
+    on_stage(act)
+
+
+def test_of_a_pipeline_that_was_stopped_nothing_is_asked_and_nothing_claimed() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        await pilot.press("8")
+        assert app.story is not None
+        app.story.stop()
+        app.advance(20.0)
+        app.show()
+        assert app.board.is_stopped
+        assert {row.name for row in app.board.processes if row.rss_bytes} <= {SUPERVISOR}
+        assert not [found for found in app.board.alerts if "silent" in found.text]
+        assert "tok/s" not in screen_text(app).splitlines()[0]
+        await pilot.press("j", "j", "r")
+        await wait(lambda: any("is stopped" in note.title for note in app._notifications))
+        assert isinstance(app.screen, Desk)
+        await pilot.press("q")  # and there is nothing to be asked about
+        await wait(lambda: app.return_value == "leave")
+
+    on_stage(act)

@@ -9,7 +9,7 @@ import pytest
 from rich.cells import cell_len
 from rich.color import Color as RichColor
 from rich.style import Style
-from stage import StagedApp, screen_text
+from stage import StagedApp, screen_text, wait
 from textual.color import Color
 from textual.theme import Theme
 
@@ -344,8 +344,8 @@ def test_a_broken_file_names_itself_in_a_toast(config_home: Path, tmp_path: Path
 
     async def toasts() -> list[str]:
         app = ConsoleApp(Config(run=str(tmp_path)))
-        async with app.run_test() as pilot:
-            await pilot.pause()
+        async with app.run_test():
+            await wait(lambda: len(app._notifications) > 0)
             return [notification.message for notification in app._notifications]
 
     messages = asyncio.run(toasts())

@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 import msgspec
-from stage import START, StagedApp, on_stage, screen_text, staged
+from stage import START, StagedApp, on_stage, screen_text, staged, wait
 from textual.pilot import Pilot
 
 from loraconsole.console.panels.logs import LogPane
@@ -159,9 +159,9 @@ def test_what_has_no_line_leads_where_it_did(home: Any) -> None:
             app.ledger._logs.replace(())
             app.show()
             await pilot.press("9", "enter")
-            await pilot.pause()
-            assert app.active_panel.NAME == "Logs"
-            assert app.active_panel.query_one(LogPane).filter.text == "worker-0"
+            await wait(lambda: app.active_panel.NAME == "Logs")
+            pane = app.active_panel.query_one(LogPane)
+            await wait(lambda: pane.filter.text == "worker-0")
             assert app.now > START
 
     asyncio.run(act())

@@ -339,6 +339,9 @@ class AdaptersPanel(Panel):
             self._load(path)
 
     def _ask_unload(self, row: AdapterRow) -> None:
+        if self.query_one(AdapterTable).painted_app.is_read_only:
+            self._order("unload", row)  # it is refused, and there is nothing to ask
+            return
         self.app.push_screen(
             ChoiceDialog(
                 f"Unload {row.name}?",
@@ -347,6 +350,7 @@ class AdaptersPanel(Panel):
                     Choice("y", "yes", f"Unload {row.name}"),
                     Choice("n", "", "No, leave it as it is"),
                 ),
+                begin=1,
             ),
             lambda answer: self._order("unload", row) if answer == "yes" else None,
         )

@@ -29,13 +29,16 @@ class Footer(Pane):
         """Where each key's text ends, and the key: for the mouse."""
 
     def on_mount(self) -> None:
-        self.screen.bindings_updated_signal.subscribe(self, self._bindings_updated)
+        self.screen.bindings_updated_signal.subscribe(self, self._keys_changed)
+        self.app.screen_change_signal.subscribe(self, self._keys_changed)
 
-    def _bindings_updated(self, _screen: Screen[object]) -> None:
+    def _keys_changed(self, _screen: Screen[object]) -> None:
         self.paint()
 
     def lines(self, board: Board, width: int, height: int) -> Sequence[Line]:
         self._places = []
+        if self.app.screen is not self.screen:
+            return [Line((), "bar")]  # a dialog has the keys
         seen: set[str] = set()
         keys: list[tuple[Binding, tuple[Span, ...]]] = []
         for active in self.screen.active_bindings.values():

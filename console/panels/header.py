@@ -61,7 +61,7 @@ class Header(Pane):
             right += [(" PAUSED ", "badge-warn"), ("  ", "text")]
         condition = board.condition
         right.append((f" {condition.word} ", f"badge-{condition.level}"))
-        if board.router is not None:
+        if board.router is not None and not board.is_stopped:
             right += [
                 (f"  {units.rate(board.decode_rate):>6}", "number"),
                 (" tok/s", "dim"),
