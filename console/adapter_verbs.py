@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 from rich.cells import cell_len
 
-from ..pipeline.config import Config, OperatorError, absolute_path
+from ..pipeline.config import Config, OperatorError, absolute_path, spell
 from ..pipeline.messages import (
     AdapterOrder,
     AdapterPlan,
@@ -113,7 +113,7 @@ def give_order(config: Config, given: argparse.Namespace) -> int:
     if reply.plans:
         return print_plans(reply.plans, given.json)
     if reply.status != 200:
-        raise OperatorError(reply.text, "see: loraconsole adapters list")
+        raise OperatorError(reply.text, f"see: {spell('adapters list', config.run)}")
     if reply.verification is not None:
         return print_verification(reply.verification, reply.name, given.json)
     say({"adapter": reply.name, "status": "ok", "message": reply.text}, reply.text, given.json)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from ..pipeline.config import Config, OperatorError
+from ..pipeline.config import Config, OperatorError, spell
 from ..pipeline.messages import SpansOrder, SpansReply, StartSpans, StopSpans
 from ..pipeline.spans import recording_name
 from . import units
@@ -34,18 +34,19 @@ def profile(config: Config, given: argparse.Namespace) -> int:
 
     replies = asyncio.run(order())
     if silent := [name for name in config.process_names() if name not in replies]:
-        raise OperatorError(
-            f"no answer from {', '.join(silent)}", "is it still loading? see: loraconsole status"
-        )
+        hint = f"is it still loading? see: {spell('status', config.run)}"
+        raise OperatorError(f"no answer from {', '.join(silent)}", hint)
     if errors := [f"{reply.name} {reply.error}" for reply in replies.values() if reply.error]:
-        raise OperatorError("; ".join(errors), "see: loraconsole logs")
+        raise OperatorError("; ".join(errors), f"see: {spell('logs', config.run)}")
     directories = {str(Path(reply.path).parent) for reply in replies.values() if reply.path}
     count = sum(reply.spans for reply in replies.values())
     where = ", ".join(sorted(directories))
     if given.verb == "start":
         text = f"recording to {where}"
     else:
-        text = f"{count} spans in {where}; see: loraconsole spans" if where else "nothing recorded"
+        text = "nothing recorded"
+        if where:
+            text = f"{count} spans in {where}; see: {spell('spans', config.run)}"
     say(
         {
             "directories": sorted(directories),

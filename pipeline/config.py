@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shlex
 import tomllib
 import types
 from collections.abc import Iterator
@@ -82,6 +83,12 @@ def default_run_directory() -> str:
     if runtime := os.environ.get("XDG_RUNTIME_DIR"):
         return os.path.join(runtime, "loraconsole")
     return f"/tmp/loraconsole-{os.getuid()}"
+
+
+def spell(words: str, run: str | Path) -> str:
+    """`loraconsole WORDS` as a shell of this environment takes it for the pipeline in `run`."""
+    is_default = absolute_path(str(run)) == absolute_path(default_run_directory())
+    return f"loraconsole {words}{'' if is_default else f' --run {shlex.quote(str(run))}'}"
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -387,7 +394,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             return msgspec.json.decode(path.read_bytes(), type=cls)
         except FileNotFoundError:
             raise OperatorError(
-                f"no pipeline has run in {run}", "start one with: loraconsole up"
+                f"no pipeline has run in {run}", f"start one with: {spell('up', run)}"
             ) from None
         except msgspec.DecodeError as error:
             raise OperatorError(f"{path} is not readable: {error}", "remove it") from error

@@ -16,11 +16,13 @@ from loraconsole.pipeline.config import (
     UsageError,
     absolute_path,
     add_flags,
+    default_run_directory,
     fields,
     flag_of,
     from_flags,
     is_hub_id,
     make_run_directory,
+    spell,
 )
 from loraconsole.pipeline.messages import ClientWeight, SchedulerSettings
 
@@ -194,3 +196,14 @@ def test_weights_name_adapters_and_the_base_model_by_its_name() -> None:
         parse("--profile-table", "/nowhere/none.json")
     with pytest.raises(UsageError, match="--slo-seconds"):
         parse("--slo-seconds", "0")
+
+
+def test_a_command_that_is_told_names_the_run_where_it_is_not_the_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("LORACONSOLE_RUN", raising=False)
+    assert spell("attach", default_run_directory()) == "loraconsole attach"
+    assert spell("logs fetch", tmp_path) == f"loraconsole logs fetch --run {tmp_path}"
+    assert spell("up", "/tmp/a b") == "loraconsole up --run '/tmp/a b'"
+    monkeypatch.setenv("LORACONSOLE_RUN", str(tmp_path))
+    assert spell("logs fetch", tmp_path) == "loraconsole logs fetch"

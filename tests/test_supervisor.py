@@ -315,8 +315,10 @@ def test_not_running_is_status_3(tmp_path: Path) -> None:
         done = ring.cli(*command, check=False)
         assert done.returncode == 3, (command, done.stderr)
         assert "loraconsole up" in done.stderr
-    done = ring.cli("bench", "--run", str(tmp_path / "elsewhere"), check=False)
-    assert done.returncode == 3 and "elsewhere" in done.stderr
+    elsewhere = str(tmp_path / "elsewhere")
+    for command in (["status"], ["logs"], ["adapters", "list"], ["web"], ["bench"]):
+        done = ring.cli(*command, "--run", elsewhere, check=False)
+        assert done.returncode == 3 and f"loraconsole up --run {elsewhere}\n" in done.stderr
     assert ring.cli("up", "--no-such-flag", check=False).returncode == 2
     assert ring.cli("up", "--tp", "x", check=False).returncode == 2
 
