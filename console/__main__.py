@@ -19,6 +19,7 @@ from ..pipeline.config import (
     default_run_directory,
     from_flags,
 )
+from ..pipeline.reader import ends_with_its_reader
 from .signals import SIGNALS, signal_name
 
 FAILED, USAGE, NOT_RUNNING = 1, 2, 3
@@ -27,6 +28,7 @@ DESCRIPTION = "Serve many LoRA adapters over one base model, from a terminal con
 EPILOG = "Without a command: open the console, and start the pipeline first if none is running."
 
 
+@ends_with_its_reader()
 def main() -> NoReturn:
     """The `loraconsole` command."""
     arguments = sys.argv[1:]
@@ -37,9 +39,6 @@ def main() -> NoReturn:
         code = report(error, getattr(given, "json", False))
     except KeyboardInterrupt:
         code = 130
-    except BrokenPipeError:  # `loraconsole logs | head` is no error
-        sys.stderr.close()
-        code = 0
     sys.exit(code)
 
 

@@ -27,6 +27,7 @@ from tqdm import tqdm
 from .client import Client
 from .config import Config, OperatorError, UsageError, add_flags, fields, flag_of, from_flags
 from .figures import Result, summarise
+from .reader import ends_with_its_reader
 from .workload import chat
 
 Flags = tuple[str, ...]
@@ -276,6 +277,7 @@ def differences(runs: list[Run]) -> list[Difference]:
 # --- the command --------------------------------------------------------------------------------
 
 
+@ends_with_its_reader()
 def main() -> None:
     """Prints what each set does and what each part costs; `--out` keeps every run as JSONL."""
     parser = argparse.ArgumentParser(

@@ -25,6 +25,7 @@ from .client import Client
 from .config import OperatorError, UsageError
 from .figures import SLO_SECONDS, Result, Timeline, live, summarise
 from .load import Load, above_zero, add_flags, is_chat, make_loads, positive
+from .reader import ends_with_its_reader
 from .results import ResultFile, Row, RunConfig, describe
 
 LIVE_SECONDS = 0.25
@@ -84,6 +85,7 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@ends_with_its_reader()
 def main() -> None:
     """Exit status 0; 1 where nothing could be measured; 2 for wrong usage; 130 after Ctrl-C, with
     the table of what was finished."""
