@@ -32,7 +32,10 @@ EPILOG = "Without a command: open the console, and start the pipeline first if n
 def main() -> NoReturn:
     """The `loraconsole` command."""
     arguments = sys.argv[1:]
-    given = argparse.Namespace(command="bench") if arguments[:1] == ["bench"] else parse(arguments)
+    if arguments[:1] == ["bench"]:
+        given = argparse.Namespace(command="bench", json="--json" in arguments)
+    else:
+        given = parse(arguments)
     try:
         code = dispatch(given, arguments[1:])
     except OperatorError as error:

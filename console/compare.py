@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ..pipeline.config import OperatorError
 from ..pipeline.figures import Result
 from ..pipeline.results import Row, RunConfig, describe, read_rows
 from . import plot, units
@@ -79,7 +80,7 @@ class Side(NamedTuple):
 
 
 def main(flags: list[str]) -> int:
-    """Exit status 0; 1 where no load is common to two sides."""
+    """Exit status 0. Raises `OperatorError` where no load is common to two sides."""
     parser = argparse.ArgumentParser("loraconsole bench compare", description=__doc__)
     parser.add_argument("files", type=Path, nargs="+", metavar="FILE", help="of bench --out")
     parser.add_argument(
@@ -95,8 +96,7 @@ def main(flags: list[str]) -> int:
     console = Console(width=None if sys.stdout.isatty() else 120)
     if not common:
         told = "; ".join(f"{side.name}: {_loads(side, configs)}" for side in sides)
-        print(f"loraconsole bench compare: no load was run twice: {told}", file=sys.stderr)
-        return 1
+        raise OperatorError(f"no load was run twice: {told}", "compare runs of the same workload")
     is_open = any(configs[load].concurrency is None for load in common)
     usual = SHOWN + (SHOWN_OPEN if is_open else SHOWN_CLOSED)
     wanted = given.metric or (FIELDS if given.all else usual)

@@ -17,6 +17,7 @@ import msgspec
 from ..pipeline.config import Config, OperatorError, spell
 from ..pipeline.messages import SpansOrder, SpansReply, StartSpans, StopSpans
 from ..pipeline.spans import recording_name
+from ..pipeline.words import counted
 from . import units
 from .orders import order_id
 from .remote import Remote
@@ -46,7 +47,7 @@ def profile(config: Config, given: argparse.Namespace) -> int:
     else:
         text = "nothing recorded"
         if where:
-            text = f"{count} spans in {where}; see: {spell('spans', config.run)}"
+            text = f"{counted(count, 'span')} in {where}; see: {spell('spans', config.run)}"
     say(
         {
             "directories": sorted(directories),

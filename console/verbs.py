@@ -30,6 +30,7 @@ from ..pipeline.messages import (
     StopPipeline,
     Telemetry,
 )
+from ..pipeline.words import counted
 from . import launcher, session, units
 from .lock import is_running
 from .logbook import Logbook
@@ -283,7 +284,8 @@ def find_request(name: str, ids: list[str]) -> str:
         return found[0]
     if found:
         raise OperatorError(f"{len(found)} requests end with {name!r}", "give more of the id")
-    raise OperatorError(f"no live request {name!r}", f"{len(ids)} are live; Batch lists them")
+    live = counted(len(ids), "request", "are")
+    raise OperatorError(f"no live request {name!r}", f"{live} live; Batch lists them")
 
 
 # --- looking ------------------------------------------------------------------------------------
@@ -336,6 +338,8 @@ def _print_status(config: Config, snapshot: Snapshot) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from .ledger import Ledger
+
     beats = {beat.name: beat for beat in snapshot.beats}
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("process", "state", "pid", "restarts", "cpu s", "MiB", ""):
@@ -355,7 +359,12 @@ def _print_status(config: Config, snapshot: Snapshot) -> None:
         )
     screen = Console()
     url = snapshot.server.url if snapshot.server else "no address yet"
-    screen.print(f"{config.model} · {snapshot.processes.state.value.upper()} · {url}")
+    now = time.time()
+    ledger = Ledger(config.run)
+    ledger.take_snapshot(snapshot, now)
+    condition = ledger.board(now).condition
+    why = f" ({condition.detail})" if condition.detail else ""
+    screen.print(f"{config.model} · {condition.word}{why} · {url}")
     if router := snapshot.router:
         used = router.pages_kv + router.pages_adapters
         screen.print(
@@ -425,7 +434,8 @@ def logs(config: Config, process: str | None, follow: bool, lines: int, as_json:
 
 def _log_line(line: LogLine) -> None:
     at = time.strftime("%H:%M:%S", time.localtime(line.at))
-    print(f"{at}.{int(line.at % 1 * 1000):03d} {line.level:<7} {line.source:<11} {line.text}")
+    text = line.text.removeprefix(f"{line.source}: ")
+    print(f"{at}.{int(line.at % 1 * 1000):03d} {line.level:<7} {line.source:<11} {text}")
 
 
 def _json_line(line: LogLine) -> None:
@@ -453,7 +463,27 @@ def prompt(config: Config, given: argparse.Namespace) -> int:
     failed = [answer for answer in answers if answer.error]
     for answer in failed:
         print(f"loraconsole: {answer.label}: {answer.error}", file=sys.stderr)
+    if failed and (hint := _what_admits_again(config)):
+        print(f"  {hint}", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _what_admits_again(config: Config) -> str:
+    """The command that undoes what an operator did to the pipeline; "" where that is nothing."""
+    try:
+        table = take_snapshot(config).processes
+    except OperatorError:
+        return ""
+    return _undone_by(table, config.run)
+
+
+def _undone_by(table: ProcessTable, run: str) -> str:
+    for row in table.processes:
+        if row.held:
+            return f"{row.name} is started by: {spell(f'start {row.name}', run)}"
+        if row.name == "router" and row.state is ProcessState.DRAINING:
+            return f"requests are admitted again by: {spell('drain --resume', run)}"
+    return ""
 
 
 async def _ask_all(
@@ -530,7 +560,7 @@ def _figures(answer: Answer) -> str:
     if answer.is_streaming or answer.ttft_s is None:
         return ""
     first = f"first after {answer.ttft_s * 1e3:.0f} ms"
-    return f"{answer.count} tokens, {answer.tokens_s:.1f} tok/s, {first}"
+    return f"{counted(answer.count, 'token')}, {answer.tokens_s:.1f} tok/s, {first}"
 
 
 def _document(answer: Answer, base: str) -> dict[str, Any]:
@@ -558,6 +588,9 @@ def bench(flags: list[str]) -> int:
             raise none_runs(run)
         config = Config.load(run)
         async with Remote(config) as remote:
+            table = (await remote.snapshot()).processes
+            if hint := _undone_by(table, run):
+                raise OperatorError(f"the pipeline in {run} admits nothing now", hint)
             return await _url(remote), config.api_key
 
     if flags[:1] == ["compare"]:

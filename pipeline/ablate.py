@@ -305,6 +305,8 @@ def main() -> None:
         loop = Loop(given.concurrency, given.requests, given.max_tokens)
         runs = measure_all(config, loop, given.rounds, given.out)
     except OperatorError as error:
+        if given.json:
+            print(json.dumps({"error": error.what, "hint": error.hint}))
         sys.exit(f"loraconsole bench --ablate: {error}")
     costs = differences(runs)
     if given.json:

@@ -27,6 +27,7 @@ from .figures import SLO_SECONDS, Result, Timeline, live, summarise
 from .load import Load, above_zero, add_flags, is_chat, make_loads, positive
 from .reader import ends_with_its_reader
 from .results import ResultFile, Row, RunConfig, describe
+from .words import counted
 
 LIVE_SECONDS = 0.25
 """At least so long between two lines of --live."""
@@ -98,10 +99,15 @@ def main() -> None:
             return
         asyncio.run(run_all(given, rows))
     except OperatorError as error:
+        if given.json and not rows:
+            print(json.dumps({"error": error.what, "hint": error.hint}))
         print(f"loraconsole bench: {error}", file=sys.stderr)
+        if error.hint:
+            print(f"  {error.hint}", file=sys.stderr)
         code = 2 if isinstance(error, UsageError) else 1
     except KeyboardInterrupt:
-        kept = f"; {len(rows)} runs are finished" + (f", in {given.out}" if given.out else "")
+        kept = f"; {counted(len(rows), 'run', 'are')} finished"
+        kept += f", in {given.out}" if given.out else ""
         print(f"loraconsole bench: stopped{kept}", file=sys.stderr)
         code = 130
     if given.json and not (code and not rows):
@@ -270,6 +276,11 @@ def print_table(rows: list[Row]) -> None:
             *(str(sum(getattr(r, name) for r in results)) for name in ("aborted", "errors")),
         )
     Console(width=None if sys.stdout.isatty() else 160).print(table)
+    for row in rows:
+        if row.result.error:
+            failed = counted(row.result.errors, "request")
+            print(f"{row.config.server}, {describe(row.config)}: {failed} failed, most often by:")
+            print(f"  {row.result.error}")
 
 
 if __name__ == "__main__":

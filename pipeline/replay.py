@@ -52,6 +52,7 @@ from .router import MAP_SECONDS, VIEW_SECONDS, Router
 from .schedule.adapters import Adapter
 from .schedule.scheduler import Scheduler
 from .sockets import Beacon
+from .words import counted
 
 BEAT_SECONDS = 0.5
 """Of the log's time, so that a console finds the router alive."""
@@ -315,8 +316,9 @@ def replay(path: Path, run: Path, pace: Pace, shows: bool, as_json: bool) -> int
             print(f"{path} is decided otherwise now, {found}")
         else:
             more = "; the file was full, the router went on" if player.is_full else ""
-            counted = f"{player.number} lines, {decided} decisions, {admitted} admissions"
-            print(f"{counted}: all the same{more}")
+            parts = {"line": player.number, "decision": decided, "admission": admitted}
+            told = ", ".join(counted(number, noun) for noun, number in parts.items())
+            print(f"{told}: all the same{more}")
         return 1 if found else 0
     finally:
         if stage is not None:

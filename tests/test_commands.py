@@ -475,7 +475,7 @@ def test_every_command_has_an_effect_that_is_tested() -> None:
         ("drain", "refused (503)"),
         ("down", "ENDS with an error"),
         ("down --now", "24 live requests END with an error"),
-        ("transcripts delete --all", "1 conversations with 3 turns"),
+        ("transcripts delete --all", "1 conversation with 3 turns"),
     ],
 )
 @pytest.mark.usefixtures("alone")

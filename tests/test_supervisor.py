@@ -173,6 +173,11 @@ def test_a_stopped_worker_stays_so_and_live_requests_go_on_once_it_is_started(
     assert ring.process("worker-0")["held"]
     status = ring.cli("status", check=False)
     assert status.returncode == 1 and "stopped by an operator" in status.stdout
+    assert "INCOMPLETE (worker-0 stopped by an operator)" in status.stdout  # the console's word
+    for command in (["prompt", "hi"], ["bench", "--requests", "1", "--json"]):
+        refused = ring.cli(*command, check=False)
+        assert refused.returncode == 1 and "loraconsole start worker-0" in refused.stderr
+    assert json.loads(refused.stdout)["hint"].endswith("loraconsole start worker-0")
     found = ring.cli("alerts", "--json", check=False)
     assert found.returncode == 1
     assert "process stopped" in [alert["rule"] for alert in json.loads(found.stdout)]
