@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from loraconsole.console import __main__ as cli
 from loraconsole.pipeline.config import (
     Config,
     OperatorError,
@@ -207,3 +208,23 @@ def test_a_command_that_is_told_names_the_run_where_it_is_not_the_default(
     assert spell("up", "/tmp/a b") == "loraconsole up --run '/tmp/a b'"
     monkeypatch.setenv("LORACONSOLE_RUN", str(tmp_path))
     assert spell("logs fetch", tmp_path) == "loraconsole logs fetch"
+
+
+def test_the_overview_names_what_is_used_most_a_line_each(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        cli.parse(["--help"])
+    text = capsys.readouterr().out
+    for flag in ("--run", "--model", "--adapter", "--dummy", "--device", "--tp", "--port"):
+        assert f"  {flag} " in text
+    for flag in ("--mock", "--read-only", "--low-bandwidth", "--ascii", "--fps"):
+        assert f"  {flag}" in text
+    assert all(len(line) <= 80 for line in text.splitlines())
+    commands = text.partition("commands:")[2].partition("run options:")[0]
+    assert all(line.startswith("    ") and line[4] != " " for line in commands.split("\n")[2:-2])
+
+
+def test_read_only_is_a_flag_of_the_console_without_a_command_too() -> None:
+    assert cli.parse(["--read-only"]).read_only
