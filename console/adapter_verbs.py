@@ -179,9 +179,10 @@ def print_plans(plans: Sequence[AdapterPlan], as_json: bool) -> int:
     if as_json:
         print_json({"plans": _document(plans)})
         return code
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
+
+    from ..pipeline.screen import Screen
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     heads = ("path", "rank", "changes", "size", "pages", "KV tokens lost", "evicts", "fits")
@@ -203,7 +204,7 @@ def print_plans(plans: Sequence[AdapterPlan], as_json: bool) -> int:
             Text(", ".join(units.clean(name) for name in plan.evicts)),
             "now" if plan.fits else "later",
         )
-    Console(soft_wrap=False).print(table)
+    Screen(soft_wrap=False).print(table)
     for plan in plans:
         path = units.clean(plan.path)
         if plan.reason:
@@ -221,9 +222,10 @@ def print_verification(found: Verification, name: str, as_json: bool) -> int:
     if as_json:
         print_json({"adapter": name, "verification": _document(found)})
         return code
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
+
+    from ..pipeline.screen import Screen
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for head in ("place", "adapter", "tokens equal", "largest |Δlogit|", "mean", "range"):
@@ -237,7 +239,7 @@ def print_verification(found: Verification, name: str, as_json: bool) -> int:
             f"{row.mean_logit:.3g}",
             f"{row.range_logit:.4g}",
         )
-    Console().print(table)
+    Screen().print(table)
     verdict = "answers as its merged weights do" if found.is_right else "does NOT answer right"
     key = units.clean(found.key)
     print(f"{key} {verdict} ({found.dtype}, {units.duration(found.seconds)})")

@@ -14,13 +14,13 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from ..pipeline.config import OperatorError
 from ..pipeline.figures import Result
 from ..pipeline.results import Row, RunConfig, describe, read_rows
+from ..pipeline.screen import Screen
 from . import plot, units
 
 BAR = 48
@@ -93,7 +93,7 @@ def main(flags: list[str]) -> int:
     sides = make_sides(rows)
     configs = {row.config.load_key(): row.config for own in rows.values() for row in own}
     common = [load for load in configs if sum(load in side.results for side in sides) > 1]
-    console = Console(width=None if sys.stdout.isatty() else 120)
+    console = Screen(width=None if sys.stdout.isatty() else 120)
     if not common:
         told = "; ".join(f"{side.name}: {_loads(side, configs)}" for side in sides)
         raise OperatorError(f"no load was run twice: {told}", "compare runs of the same workload")

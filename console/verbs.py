@@ -335,9 +335,9 @@ def alerts(config: Config, as_json: bool) -> int:
 
 
 def _print_status(config: Config, snapshot: Snapshot) -> None:
-    from rich.console import Console
     from rich.table import Table
 
+    from ..pipeline.screen import Screen
     from .ledger import Ledger
 
     beats = {beat.name: beat for beat in snapshot.beats}
@@ -357,7 +357,7 @@ def _print_status(config: Config, snapshot: Snapshot) -> None:
             f"{beat.rss_bytes / 2**20:.0f}" if beat and alive else "",
             process.reason,
         )
-    screen = Console()
+    screen = Screen()
     url = snapshot.server.url if snapshot.server else "no address yet"
     now = time.time()
     ledger = Ledger(config.run)
