@@ -364,7 +364,7 @@ def _print_status(config: Config, snapshot: Snapshot) -> None:
     ledger.take_snapshot(snapshot, now)
     condition = ledger.board(now).condition
     why = f" ({condition.detail})" if condition.detail else ""
-    screen.print(f"{config.model} · {condition.word}{why} · {url}")
+    screen.print(f"{config.model} · {condition.word}{why} · {url}", soft_wrap=True)
     if router := snapshot.router:
         used = router.pages_kv + router.pages_adapters
         screen.print(
