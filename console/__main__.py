@@ -16,30 +16,45 @@ from ..pipeline.config import (
     OperatorError,
     UsageError,
     add_flags,
+    add_usual_flags,
     default_run_directory,
     from_flags,
 )
+from ..pipeline.reader import ends_with_its_reader
 from .signals import SIGNALS, signal_name
 
 FAILED, USAGE, NOT_RUNNING = 1, 2, 3
 
 DESCRIPTION = "Serve many LoRA adapters over one base model, from a terminal console."
 EPILOG = "Without a command: open the console, and start the pipeline first if none is running."
+OVERVIEW = """\
+examples:
+  loraconsole                      the console; starts the pipeline if none runs
+  loraconsole --mock               look around: that pipeline computes nothing
+  loraconsole up --model ./Llama-3.2-1B --adapter sql=./my-sql
+  loraconsole attach --read-only   look at a running pipeline, change nothing
+  loraconsole attach --ssh HOST    the console here, the pipeline there
+  loraconsole prompt --adapter pirate --adapter haiku "Tell me about the sea."
+
+loraconsole COMMAND --help: a command's options.
+Exit status: 0 well, 1 failed, 2 wrong usage, 3 not running.
+"""
 
 
+@ends_with_its_reader()
 def main() -> NoReturn:
     """The `loraconsole` command."""
     arguments = sys.argv[1:]
-    given = argparse.Namespace(command="bench") if arguments[:1] == ["bench"] else parse(arguments)
+    if arguments[:1] == ["bench"]:
+        given = argparse.Namespace(command="bench", json="--json" in arguments)
+    else:
+        given = parse(arguments)
     try:
         code = dispatch(given, arguments[1:])
     except OperatorError as error:
         code = report(error, getattr(given, "json", False))
     except KeyboardInterrupt:
         code = 130
-    except BrokenPipeError:  # `loraconsole logs | head` is no error
-        sys.stderr.close()
-        code = 0
     sys.exit(code)
 
 
@@ -49,42 +64,71 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     if arguments and names and arguments[0] == names[0]:
         return command_parser().parse_args(arguments)
     if arguments and arguments[0] in ("-h", "--help"):
-        return command_parser().parse_args(arguments)
+        return overview().parse_args(arguments)
     return console_parser().parse_args(arguments)
+
+
+def overview() -> argparse.ArgumentParser:
+    """What `loraconsole --help` prints: the commands, and what the console takes without one."""
+    parser = command_parser()
+    parser.usage = "loraconsole [OPTIONS]\n       loraconsole COMMAND [OPTIONS]"
+    parser.description = (
+        f"{DESCRIPTION}\nWithout a command: the console. It starts the pipeline first if none runs."
+    )
+    parser.epilog = OVERVIEW
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    add_usual_flags(parser)
+    add_console_flags(parser)
+    return parser
 
 
 def console_parser() -> argparse.ArgumentParser:
     """`loraconsole [RUN OPTIONS]`: no command, all settings."""
-    parser = argparse.ArgumentParser("loraconsole", description=DESCRIPTION, epilog=EPILOG)
+    parser = argparse.ArgumentParser(
+        "loraconsole", usage="loraconsole [OPTIONS]", description=DESCRIPTION, epilog=EPILOG
+    )
     parser.add_argument("--version", action="version", version=__version__)
-    add_screen_flags(parser)
-    parser.add_argument(
+    add_flags(parser)
+    add_console_flags(parser)
+    parser.set_defaults(command="console")
+    return parser
+
+
+def add_console_flags(parser: argparse.ArgumentParser) -> None:
+    """Of the console without a command."""
+    screen = add_screen_flags(parser)
+    add_read_only(screen)
+    screen.add_argument(
         "--mock",
         type=int,
         nargs="?",
         const=7,
         metavar="SEED",
-        help="look at a pipeline that computes nothing, another one for every seed",
+        help="a pipeline that computes nothing, another one for every seed",
     )
-    add_flags(parser)
-    parser.set_defaults(command="console")
-    return parser
 
 
-def add_screen_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--fps", type=float, metavar="N", help="frames per second")
-    parser.add_argument("--theme", metavar="NAME", help="colours; `t` cycles them")
-    parser.add_argument(
-        "--ascii", action="store_true", help="borders, bars and plots in plain ASCII"
-    )
-    parser.add_argument(
+def add_screen_flags(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """Of whatever opens the console."""
+    group = parser.add_argument_group("screen options")
+    group.add_argument("--fps", type=float, metavar="N", help="frames a second while it moves")
+    group.add_argument("--theme", metavar="NAME", help="colours; `t` cycles them")
+    group.add_argument("--ascii", action="store_true", help="borders, bars and plots in ASCII")
+    group.add_argument(
         "--low-bandwidth",
         action=argparse.BooleanOptionalAction,
-        help="spare the line, as over ssh: 5 frames/s at most, plots that sweep, the rate shown",
+        help="spare the line: 5 frames/s at most; over ssh by itself",
     )
-    parser.add_argument("--no-mouse", action="store_true", help="leave the mouse to the terminal")
-    parser.add_argument(
+    group.add_argument("--no-mouse", action="store_true", help="leave the mouse to the terminal")
+    group.add_argument(
         "--show-cost", action="store_true", help="what the screen costs, in a line; `C` as well"
+    )
+    return group
+
+
+def add_read_only(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--read-only", action="store_true", help="only look: nothing is asked or changed from here"
     )
 
 
@@ -95,10 +139,12 @@ def command_parser(
     parser = kind(
         "loraconsole",
         description=DESCRIPTION,
-        epilog=f"{EPILOG} Its options are those of `up`, and those of `attach`.",
+        epilog=f"{EPILOG} Its options: loraconsole --help.",
     )
     parser.add_argument("--version", action="version", version=__version__)
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(
+        title="commands", dest="command", metavar="COMMAND", required=True
+    )
 
     def add(name: str, help: str, run: bool = True) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=help, description=help)
@@ -107,7 +153,12 @@ def command_parser(
             command.add_argument("--run", default=default_run_directory(), help="run directory")
         return command
 
-    up = add("up", "start the pipeline without a screen; return when it is ready", run=False)
+    up = add("up", "start the pipeline without a screen, until it is ready", run=False)
+    up.usage = "loraconsole up [OPTIONS]"
+    up.epilog = (
+        "`loraconsole` alone takes the run options as well: it starts such a pipeline and opens "
+        "the console on it. That and its own, --mock among them: loraconsole --help."
+    )
     up.add_argument("--foreground", action="store_true", help="stay until it stops (Ctrl-C)")
     add_flags(up)
     attach = add("attach", "the console on a running pipeline", run=False)
@@ -119,11 +170,9 @@ def command_parser(
         metavar="COMMAND",
         help="what loraconsole is called over there",
     )
-    attach.add_argument(
-        "--read-only", action="store_true", help="only look: nothing is asked or changed from here"
-    )
-    add_screen_flags(attach)
-    record = add("record", "write all telemetry of the running pipeline to a file, for `play`")
+    attach.epilog = "A running pipeline keeps its run options; those are for `loraconsole up`."
+    add_read_only(add_screen_flags(attach))
+    record = add("record", "write all telemetry to a file, for `play`")
     record.add_argument("file", metavar="FILE", help="gzipped JSON lines; it must not exist")
     record.add_argument("--seconds", type=float, metavar="N", help="end by itself")
     record.add_argument(
@@ -141,7 +190,7 @@ def command_parser(
     down = add("down", "stop the pipeline")
     down.add_argument("--now", action="store_true", help="do not let running requests finish")
     for verb, help in (
-        ("stop", "stop one process and keep it stopped; a worker with all its ranks"),
+        ("stop", "stop one process; a worker with all its ranks"),
         ("start", "start a process that was stopped or given up"),
         ("restart", "restart one process"),
         ("signal", "send one process a signal"),
@@ -159,9 +208,9 @@ def command_parser(
     logs.add_argument("--lines", "-n", type=int, default=200, metavar="N", help="how many back")
     drain = add("drain", "admit nothing new; what runs may finish")
     drain.add_argument("--resume", action="store_true", help="admit again")
-    abort = add("abort", "end one request; its client gets what was generated so far")
+    abort = add("abort", "end one request; its client keeps what it has")
     abort.add_argument("request", metavar="ID", help="its id, or how that ends")
-    scheduler = add("scheduler", "who is admitted first; with any setting, from now on by it")
+    scheduler = add("scheduler", "who is admitted first; changes it while it serves")
     scheduler.add_argument("policy", nargs="?", metavar="POLICY", help="as up --scheduler takes")
     scheduler.add_argument(
         "--fair-weight", action="append", metavar="NAME=W", help="all weights of vtc_fair anew"
@@ -170,7 +219,7 @@ def command_parser(
     for flag in ("--batch-num-adapters", "--max-wait-tokens", "--max-per-adapter"):
         scheduler.add_argument(flag, type=int, metavar="N", help="as in up")
     add("doctor", "what this machine has and what is missing")
-    settings = add("settings", "what is chosen for the console, and where each comes from", False)
+    settings = add("settings", "what holds in the console, and where it comes from", False)
     settings.add_argument("--path", action="store_true", help="where the file is")
     settings.add_argument("--check", action="store_true", help="1 if anything in it is wrong")
     settings.add_argument("--example", action="store_true", help="a file with all of them")
@@ -202,7 +251,7 @@ def command_parser(
     plan = add_verb("plan", "what loading directories would take; 1 if any would be refused")
     plan.add_argument("paths", metavar="PATH", nargs="+", help="one after the other")
     replay = commands.add_parser(
-        "replay", help="decide again what an event log says was decided; 1 if it is not the same"
+        "replay", help="decide an event log again; 1 if it comes out otherwise"
     )
     replay.add_argument("file", metavar="FILE", help="RUN/events/router-….jsonl of --event-log")
     replay.add_argument("--json", action="store_true", help="one JSON document on stdout")
@@ -244,10 +293,8 @@ def command_parser(
     delete.add_argument("conversations", nargs="*", metavar="ID")
     delete.add_argument("--all", action="store_true", help="every one")
     # Listed here; its flags are the benchmark's own, and it is given them untouched.
-    commands.add_parser(
-        "bench", help="measure the running pipeline, or any OpenAI-compatible --url"
-    )
-    prompt = add("prompt", "ask the base model or adapters; several answer side by side")
+    commands.add_parser("bench", help="measure the pipeline, or any OpenAI-compatible --url")
+    prompt = add("prompt", "ask the base or adapters; several answer side by side")
     prompt.add_argument("text", metavar="TEXT", help="the prompt; - reads standard input")
     prompt.add_argument("--adapter", action="append", default=[], metavar="NAME")
     prompt.add_argument("--base", action="store_true", help="the base model beside the adapters")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import enum
+import os
+import shlex
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -12,11 +14,12 @@ from typing import Any
 import msgspec
 from rich.cells import cell_len
 
-from ..pipeline.config import Config, OperatorError, absolute_path
+from ..pipeline.config import Config, OperatorError, absolute_path, is_hub_id, spell
 from ..pipeline.messages import (
     AdapterOrder,
     AdapterPlan,
     AdapterReply,
+    AdapterState,
     AdapterTable,
     AdapterView,
     LoadAdapter,
@@ -29,6 +32,7 @@ from ..pipeline.messages import (
     VerifyAdapter,
 )
 from . import units
+from .board import PLACES
 from .orders import order_id
 from .remote import Remote
 from .verbs import Bars, print_json, say, take_snapshot
@@ -83,7 +87,7 @@ def _row(view: AdapterView) -> tuple[str, ...]:
     return (
         units.clean(view.name),
         " ".join(marks),
-        view.state.value,
+        PLACES.get(view.state, view.state.value),
         str(view.rank or ""),
         f"{view.num_bytes / 1024:.0f}" if view.num_bytes else "",
         str(view.pages or ""),
@@ -113,11 +117,28 @@ def give_order(config: Config, given: argparse.Namespace) -> int:
     if reply.plans:
         return print_plans(reply.plans, given.json)
     if reply.status != 200:
-        raise OperatorError(reply.text, "see: loraconsole adapters list")
+        raise OperatorError(reply.text, _hint(config, given, reply))
     if reply.verification is not None:
         return print_verification(reply.verification, reply.name, given.json)
     say({"adapter": reply.name, "status": "ok", "message": reply.text}, reply.text, given.json)
     return 0
+
+
+def _hint(config: Config, given: argparse.Namespace, reply: AdapterReply) -> str:
+    """What mends an order that was refused."""
+    failed = any(view.state is AdapterState.FAILED for view in reply.adapters)
+    if given.verb != "load" or not failed:
+        return f"see: {spell('adapters list', config.run)}"
+    path = absolute_path(given.path)
+    words = shlex.join(["adapters", "load", given.name])
+    again = f"{spell(f'{words} PATH', config.run)} replaces it once that is mended"
+    if is_hub_id(path):
+        return again
+    if not os.path.exists(path):
+        return f"there is no {path}; {again}"
+    if not os.path.isdir(path):
+        return f"{path} is no directory; {again}"
+    return again
 
 
 def make_order(given: argparse.Namespace, inbox: str) -> AdapterOrder:
@@ -158,9 +179,10 @@ def print_plans(plans: Sequence[AdapterPlan], as_json: bool) -> int:
     if as_json:
         print_json({"plans": _document(plans)})
         return code
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
+
+    from ..pipeline.screen import Screen
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     heads = ("path", "rank", "changes", "size", "pages", "KV tokens lost", "evicts", "fits")
@@ -182,7 +204,7 @@ def print_plans(plans: Sequence[AdapterPlan], as_json: bool) -> int:
             Text(", ".join(units.clean(name) for name in plan.evicts)),
             "now" if plan.fits else "later",
         )
-    Console(soft_wrap=False).print(table)
+    Screen(soft_wrap=False).print(table)
     for plan in plans:
         path = units.clean(plan.path)
         if plan.reason:
@@ -200,9 +222,10 @@ def print_verification(found: Verification, name: str, as_json: bool) -> int:
     if as_json:
         print_json({"adapter": name, "verification": _document(found)})
         return code
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
+
+    from ..pipeline.screen import Screen
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for head in ("place", "adapter", "tokens equal", "largest |Δlogit|", "mean", "range"):
@@ -216,7 +239,7 @@ def print_verification(found: Verification, name: str, as_json: bool) -> int:
             f"{row.mean_logit:.3g}",
             f"{row.range_logit:.4g}",
         )
-    Console().print(table)
+    Screen().print(table)
     verdict = "answers as its merged weights do" if found.is_right else "does NOT answer right"
     key = units.clean(found.key)
     print(f"{key} {verdict} ({found.dtype}, {units.duration(found.seconds)})")

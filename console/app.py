@@ -498,6 +498,7 @@ class ConsoleApp(PaintedApp):
         names = self.themes
         at = names.index(self.theme) if self.theme in names else -1
         self.wear_theme(names[(at + 1) % len(names)])
+        self.notify(f"theme {self.theme}", timeout=2)
 
     def wear_theme(self, name: str) -> None:
         """Now, and next time where nothing else is said."""

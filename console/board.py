@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from ..pipeline.messages import (
     LATENCY_BUCKETS_MS,
+    AdapterState,
     AdapterView,
     Event,
     LogLine,
@@ -63,6 +64,10 @@ _WORDS = {
     ProcessState.BACKOFF: "RECOVERING",
     ProcessState.DONE: STOPPED,
 }
+
+
+PLACES = {AdapterState.GPU: "on device", AdapterState.HOST: "in memory"}
+"""Where an adapter lies, said so that it is true on a CPU as well."""
 
 
 class Condition(Struct, frozen=True):

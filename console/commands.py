@@ -14,7 +14,7 @@ import glob
 import os
 import shlex
 import sys
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -57,6 +57,8 @@ class Command(NamedTuple):
     """Given the words after the name. Raises `OperatorError` where they are wrong."""
     words: Callable[[Board, Sequence[str]], Iterable[str]] = lambda board, before: ()
     """What may come next, after these words."""
+    about: Mapping[str, str] = {}
+    """A line of help for such words as have their own."""
     is_refused: bool = False
     """This console only looks, and says so to whoever types it all the same."""
 
@@ -97,7 +99,11 @@ def candidates(text: str, commands: dict[str, Command], board: Board) -> list[tu
     if command is None:
         return []
     found = dict.fromkeys(command.words(board, [*before[1:], last]))
-    return [(word, command.help) for word in found if word.startswith(last) and word != last]
+    return [
+        (word, command.about.get(word, command.help))
+        for word in found
+        if word.startswith(last) and word != last
+    ]
 
 
 def hint(text: str, commands: dict[str, Command]) -> str:
@@ -189,12 +195,12 @@ def _verbs(app: ConsoleApp) -> Iterator[Command]:
             continue
         run = partial(_run_verb, app, name)
         words, refused = partial(_words, parser, name), app.is_read_only and name in CHANGES
-        yield Command(name, usage_of(parser), help, run, words, refused)
+        yield Command(name, usage_of(parser), help, run, words, _about(parser, name), refused)
     for name, (parser, help) in _subverbs("adapters").items():
         if name in ADAPTER_VERBS:
             run = partial(_run_verb, app, "adapters", name)
             words, refused = partial(_words, parser, name), app.is_read_only and name in CHANGES
-            yield Command(name, usage_of(parser), help, run, words, refused)
+            yield Command(name, usage_of(parser), help, run, words, _about(parser, name), refused)
 
 
 # --- verbs of the command line ------------------------------------------------------------------
@@ -292,6 +298,13 @@ def _words(
             yield from (row.view.request_id for row in board.requests)
         elif action.dest in ("path", "paths"):
             yield from _directories(last)
+
+
+def _about(parser: argparse.ArgumentParser, name: str) -> dict[str, str]:
+    """What subverbs, flags and policies are, each in its own words."""
+    about = {verb: help for verb, (_, help) in _choices(parser).items()}
+    about |= {f: a.help for a in parser._actions for f in a.option_strings if a.help}
+    return about | (dict(POLICIES) if name == "scheduler" else {})
 
 
 def _adapters(board: Board) -> Iterator[str]:
@@ -427,6 +440,16 @@ class OutputDialog(LiveDialog):
 # --- the palette --------------------------------------------------------------------------------
 
 
+SCREENS, HERE, ORDERS, APP, MOVING = range(5)
+"""Kinds of entries, in the order in which they are listed."""
+MOVES = (
+    *("move(", "page(", "jump(", "match(", "scroll", "app.focus_", "cursor_"),
+    "command_palette",
+)
+"""Actions that nobody looks up by name: those of the cursor, and what has opened the list. Of the
+same kind is what has no id: how Textual edits a text."""
+
+
 class Entry(NamedTuple):
     """One line of the palette."""
 
@@ -447,6 +470,16 @@ class ConsoleCommands(Provider):
         return app
 
     def _entries(self) -> Iterator[Entry]:
+        """As they are wanted: where to go, what can be done here and to the pipeline, then the
+        console's own keys and looks. What a hand does without looking comes last."""
+        by_rank: dict[int, list[Entry]] = {rank: [] for rank in range(5)}
+        bound = list(self._bound())
+        for rank, entry in (*bound, *self._unbound(bound), *self._orders(), *self._themes()):
+            by_rank[rank].append(entry)
+        for entries in by_rank.values():
+            yield from entries
+
+    def _bound(self) -> Iterator[tuple[int, Entry]]:
         app = self._console
         seen = set()
         for active in self.screen.active_bindings.values():
@@ -456,31 +489,45 @@ class ConsoleCommands(Provider):
             if app.refuses(binding.id):
                 continue
             seen.add(binding.action)
-            key = app.get_key_display(binding)
-            title = binding.description
+            title, rank = binding.description, APP if active.node is app else HERE
             if binding.action.startswith("show("):
-                title = f"Go to {title}"
-            yield Entry(title, f"key {key}", partial(app.run_action, binding.action, active.node))
+                title, rank = f"Go to {title}", SCREENS
+            elif not binding.id or binding.action.startswith(MOVES):
+                rank = MOVING
+            key = f"key {app.get_key_display(binding)}"
+            help = f"{key}: {active.tooltip}" if active.tooltip else key
+            yield rank, Entry(title, help, partial(app.run_action, binding.action, active.node))
+
+    def _unbound(self, bound: Sequence[tuple[int, Entry]]) -> Iterator[tuple[int, Entry]]:
+        """Screens whose keys are typed where the cursor is."""
+        known = {entry.title for _, entry in bound}
+        for name in self._console.screen_names:
+            if f"Go to {name}" not in known:
+                show = partial(self._console.action_show, name)
+                yield SCREENS, Entry(f"Go to {name}", "a screen", show)
+
+    def _themes(self) -> Iterator[tuple[int, Entry]]:
+        app = self._console
         for name in app.themes:
             mark = " (now)" if name == app.theme else ""
-            yield Entry(f"Theme {name}{mark}", "colours", partial(app.wear_theme, name))
-        yield Entry("Save a picture", "the screen as SVG", app.save_picture)
+            yield APP, Entry(f"Theme {name}{mark}", "colours", partial(app.wear_theme, name))
+        yield APP, Entry("Save a picture", "the screen as SVG", app.save_picture)
+
+    def _orders(self) -> Iterator[tuple[int, Entry]]:
+        app = self._console
         if app.is_read_only:
             return
         for process in app.board.processes:
             if process.name not in ("supervisor", "fetch"):
-                yield from self._orders_to(process)
+                for entry in self._orders_to(process):
+                    yield ORDERS, entry
         if router := app.board.router:
-            for name in POLICIES:
+            for name, help in POLICIES.items():
                 mark = " (now)" if name == router.scheduling.policy else ""
-                yield Entry(
-                    f"Policy {name}{mark}",
-                    "who is admitted first",
-                    partial(pipeline_orders.set_policy, app, name),
-                )
-        yield Entry(
-            "Stop the pipeline", "every process of the ring", partial(pipeline_orders.ask_stop, app)
-        )
+                set_policy = partial(pipeline_orders.set_policy, app, name)
+                yield ORDERS, Entry(f"Policy {name}{mark}", help, set_policy)
+        stop = partial(pipeline_orders.ask_stop, app)
+        yield ORDERS, Entry("Stop the pipeline", "every process of the ring", stop)
 
     def _orders_to(self, process: ProcessRow) -> Iterator[Entry]:
         from . import process_orders

@@ -14,12 +14,13 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ..pipeline.config import OperatorError
 from ..pipeline.figures import Result
 from ..pipeline.results import Row, RunConfig, describe, read_rows
+from ..pipeline.screen import Screen
 from . import plot, units
 
 BAR = 48
@@ -79,7 +80,7 @@ class Side(NamedTuple):
 
 
 def main(flags: list[str]) -> int:
-    """Exit status 0; 1 where no load is common to two sides."""
+    """Exit status 0. Raises `OperatorError` where no load is common to two sides."""
     parser = argparse.ArgumentParser("loraconsole bench compare", description=__doc__)
     parser.add_argument("files", type=Path, nargs="+", metavar="FILE", help="of bench --out")
     parser.add_argument(
@@ -92,11 +93,10 @@ def main(flags: list[str]) -> int:
     sides = make_sides(rows)
     configs = {row.config.load_key(): row.config for own in rows.values() for row in own}
     common = [load for load in configs if sum(load in side.results for side in sides) > 1]
-    console = Console(width=None if sys.stdout.isatty() else 120)
+    console = Screen(width=None if sys.stdout.isatty() else 120)
     if not common:
         told = "; ".join(f"{side.name}: {_loads(side, configs)}" for side in sides)
-        print(f"loraconsole bench compare: no load was run twice: {told}", file=sys.stderr)
-        return 1
+        raise OperatorError(f"no load was run twice: {told}", "compare runs of the same workload")
     is_open = any(configs[load].concurrency is None for load in common)
     usual = SHOWN + (SHOWN_OPEN if is_open else SHOWN_CLOSED)
     wanted = given.metric or (FIELDS if given.all else usual)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+
+SHIPPED_THEMES = Path(__file__).parents[1] / "themes"
 
 
 def config_directory() -> Path:
@@ -14,6 +17,18 @@ def config_directory() -> Path:
 def state_directory() -> Path:
     """`$XDG_STATE_HOME/loraconsole`, by default under `~/.local/state`: what is remembered."""
     return _under("XDG_STATE_HOME", ".local/state")
+
+
+def user_themes() -> Path:
+    """Where people put theme files of their own."""
+    return config_directory() / "themes"
+
+
+def theme_files() -> Iterator[Path]:
+    """The package's, the default first, then a person's own."""
+    shipped = SHIPPED_THEMES.glob("*.toml")
+    yield from sorted(shipped, key=lambda file: (file.name != "dark.toml", file.name))
+    yield from sorted(user_themes().glob("*.toml"))
 
 
 def _under(variable: str, otherwise: str) -> Path:

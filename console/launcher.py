@@ -7,8 +7,8 @@ import os
 import subprocess
 import sys
 
-from ..pipeline.config import Config, OperatorError, make_run_directory
-from .lock import LOCK_VARIABLE, Lock
+from ..pipeline.config import Config, make_run_directory
+from .lock import LOCK_VARIABLE, Lock, already_runs
 from .logbook import put_aside
 
 
@@ -20,9 +20,7 @@ def start(config: Config) -> int:
     run = make_run_directory(config.run)
     lock = Lock.take(run)
     if lock is None:
-        raise OperatorError(
-            f"a pipeline already runs in {run}", "loraconsole attach, or down, or another --run"
-        )
+        raise already_runs(run)
     try:
         put_aside(run / "logs")
         config.save()

@@ -11,7 +11,7 @@ import fcntl
 import os
 from pathlib import Path
 
-from ..pipeline.config import OperatorError
+from ..pipeline.config import OperatorError, spell
 
 LOCK_VARIABLE = "LORACONSOLE_LOCK_FD"
 
@@ -40,12 +40,18 @@ class Lock:
             return cls(int(inherited))
         lock = cls.take(run)
         if lock is None:
-            raise OperatorError(f"a pipeline already runs in {run}", "loraconsole attach, or down")
+            raise already_runs(run)
         return lock
 
     def release(self) -> None:
         with contextlib.suppress(OSError):
             os.close(self.descriptor)
+
+
+def already_runs(run: Path) -> OperatorError:
+    """What is said to whoever would start a second one."""
+    hint = f"{spell('attach', run)}: the console on it; {spell('down', run)}: stop it"
+    return OperatorError(f"a pipeline already runs in {run}", hint)
 
 
 def is_running(run: Path) -> bool:

@@ -9,7 +9,7 @@ import argparse
 import asyncio
 from collections.abc import Callable, Sequence
 
-from ..pipeline.config import Config, OperatorError
+from ..pipeline.config import Config, OperatorError, spell
 from ..pipeline.messages import (
     ProcessOrder,
     ProcessState,
@@ -62,7 +62,8 @@ async def _carry_out(config: Config, given: argparse.Namespace) -> tuple[str, st
         match order:
             case SignalProcess(signal=signal):
                 if not pid:
-                    raise OperatorError(f"{name} does not run", "see: loraconsole status")
+                    hint = f"see: {spell('status', config.run)}"
+                    raise OperatorError(f"{name} does not run", hint)
                 remote.tell(order)
                 return "sent", f"SIG{signal} is sent to {name}, pid {pid}"
             case StopProcess():
@@ -71,15 +72,16 @@ async def _carry_out(config: Config, given: argparse.Namespace) -> tuple[str, st
                     async with asyncio.timeout(STOP_SECONDS):
                         await _until(remote, lambda rows: _is_stopped(rows, name))
                 except TimeoutError:
-                    hint = "see: loraconsole status"
+                    hint = f"see: {spell('status', config.run)}"
                     raise OperatorError(f"{name} does not stop", hint) from None
-                return "stopped", f"{name} is stopped until: loraconsole start {name}"
+                start = spell(f"start {name}", config.run)
+                return "stopped", f"{name} is stopped until: {start}"
             case StartProcess() if pid:
                 before = 0
             case _:
                 before = pid
                 remote.tell(order)
-        rows = await _until(remote, lambda rows: _is_up(rows, name, before))
+        rows = await _until(remote, lambda rows: _is_up(rows, name, before, config.run))
         if _row(rows, name).state is ProcessState.READY:
             return "ready", f"{name} is ready again"
         missing = ", ".join(row.name for row in rows if _is_missing(row))
@@ -99,12 +101,13 @@ def _is_stopped(rows: Rows, name: str) -> bool:
     return row.held and row.state is ProcessState.STOPPED
 
 
-def _is_up(rows: Rows, name: str, before: int) -> bool:
+def _is_up(rows: Rows, name: str, before: int, run: str) -> bool:
     """READY; while another is missing that it may wait for, running is all that can be had.
     Raises `OperatorError` where it is given up."""
     row = _row(rows, name)
     if row.state is ProcessState.FAILED:
-        raise OperatorError(f"{name} failed: {row.reason}", f"see: loraconsole logs {name}")
+        hint = f"see: {spell(f'logs {name}', run)}"
+        raise OperatorError(f"{name} failed: {row.reason}", hint)
     if row.pid in (0, before):
         return row.name == "fetch" and row.state is ProcessState.DONE
     return row.state is ProcessState.READY or any(_is_missing(other) for other in rows)

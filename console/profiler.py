@@ -14,9 +14,10 @@ from pathlib import Path
 
 import msgspec
 
-from ..pipeline.config import Config, OperatorError
+from ..pipeline.config import Config, OperatorError, spell
 from ..pipeline.messages import SpansOrder, SpansReply, StartSpans, StopSpans
 from ..pipeline.spans import recording_name
+from ..pipeline.words import counted
 from . import units
 from .orders import order_id
 from .remote import Remote
@@ -34,18 +35,19 @@ def profile(config: Config, given: argparse.Namespace) -> int:
 
     replies = asyncio.run(order())
     if silent := [name for name in config.process_names() if name not in replies]:
-        raise OperatorError(
-            f"no answer from {', '.join(silent)}", "is it still loading? see: loraconsole status"
-        )
+        hint = f"is it still loading? see: {spell('status', config.run)}"
+        raise OperatorError(f"no answer from {', '.join(silent)}", hint)
     if errors := [f"{reply.name} {reply.error}" for reply in replies.values() if reply.error]:
-        raise OperatorError("; ".join(errors), "see: loraconsole logs")
+        raise OperatorError("; ".join(errors), f"see: {spell('logs', config.run)}")
     directories = {str(Path(reply.path).parent) for reply in replies.values() if reply.path}
     count = sum(reply.spans for reply in replies.values())
     where = ", ".join(sorted(directories))
     if given.verb == "start":
         text = f"recording to {where}"
     else:
-        text = f"{count} spans in {where}; see: loraconsole spans" if where else "nothing recorded"
+        text = "nothing recorded"
+        if where:
+            text = f"{counted(count, 'span')} in {where}; see: {spell('spans', config.run)}"
     say(
         {
             "directories": sorted(directories),
@@ -177,9 +179,10 @@ def write_trace(files: list[Path], to: Path) -> None:
 
 
 def _print_totals(found: list[Total]) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
+
+    from ..pipeline.screen import Screen
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for head in ("process", "span", "count", "total ms", "mean ms", "p50 ms", "p99 ms"):
@@ -193,4 +196,4 @@ def _print_totals(found: list[Total]) -> None:
             f"{row.total_ms:.1f}",
             *(f"{value:.3f}" for value in (row.mean_ms, row.p50_ms, row.p99_ms)),
         )
-    Console(width=120).print(table)
+    Screen(width=120).print(table)

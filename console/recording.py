@@ -23,6 +23,7 @@ from .. import __version__
 from ..pipeline.config import Config, OperatorError, UsageError
 from ..pipeline.messages import PROTOCOL, Event, Message, Order, Snapshot, Telemetry
 from ..pipeline.sockets import InboxFull
+from ..pipeline.words import counted
 from . import units
 from .ledger import HISTORY_S, Ledger
 from .lock import is_running
@@ -146,7 +147,7 @@ def record(config: Config, given: argparse.Namespace) -> int:
         document = {"file": given.file, "messages": recorder.messages, "bytes": size, "end": why}
         print(msgspec.json.encode(document).decode())
     else:
-        what = f"{units.count(recorder.messages)} messages, {units.size(size)}"
+        what = f"{counted(recorder.messages, 'message')}, {units.size(size)}"
         print(f"{given.file}: {what} ({why}). loraconsole play {given.file}")
     return 1 if why.startswith("the disk") else 0
 

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable
 from types import TracebackType
 
-from ..pipeline.config import Config, OperatorError
+from ..pipeline.config import Config, OperatorError, spell
 from ..pipeline.messages import (
     Abort,
     AdapterReply,
@@ -37,6 +37,11 @@ class NotRunning(OperatorError):
     """No pipeline lives in the run directory (exit status 3)."""
 
 
+def none_runs(run: str) -> NotRunning:
+    """What is said to whoever asks one."""
+    return NotRunning(f"no pipeline runs in {run}", f"start one with: {spell('up', run)}")
+
+
 class Remote:
     """`async with Remote(config) as remote:`. Raises `NotRunning` on entering where none is.
     `name` is its inbox, where answers go."""
@@ -44,7 +49,7 @@ class Remote:
     def __init__(self, config: Config) -> None:
         self.config = config
         if not is_running(config.run_path):
-            raise NotRunning(f"no pipeline runs in {config.run}", "start one with: loraconsole up")
+            raise none_runs(config.run)
 
     async def __aenter__(self) -> Remote:
         self._context = make_context()
@@ -81,7 +86,8 @@ class Remote:
                 return answer
         except TimeoutError:
             raise OperatorError(
-                f"the supervisor in {self.config.run} does not answer", "see: loraconsole logs"
+                f"the supervisor in {self.config.run} does not answer",
+                f"see: {spell('logs supervisor', self.config.run)}",
             ) from None
 
     def tell(self, message: Message) -> None:
@@ -164,7 +170,7 @@ class Remote:
                     if incarnation not in (None, message.incarnation):
                         return OperatorError(
                             "the router was restarted before it answered",
-                            "see: loraconsole adapters list",
+                            f"see: {spell('adapters list', self.config.run)}",
                         )
                     incarnation = message.incarnation
 

@@ -11,21 +11,33 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
 from ..pipeline.config import Config, OperatorError, UsageError, make_run_directory
+from ..pipeline.messages import Message
+from ..pipeline.sockets import InboxFull
+from . import curtain, session
+from .telemetry import Telemetry
 
-START_SECONDS = 1.5
-"""Until the other process has its sockets."""
+START_SECONDS = 2.5
+"""Until the other process has its sockets, and the screen its first frame."""
 
 
 class Head(msgspec.Struct, frozen=True):
-    """What the console needs of a log's first line."""
+    """What the console needs of a log: its first line's, or when there is more to see than a ring
+    that waits."""
 
     at: float
     config: Config
+
+
+class At(msgspec.Struct, frozen=True):
+    """Any line's time."""
+
+    at: float
 
 
 def replay(given: argparse.Namespace) -> int:
@@ -34,29 +46,35 @@ def replay(given: argparse.Namespace) -> int:
         raise UsageError(f"--speed {given.speed:g} is not above 0", "1 is as it happened")
     command = [sys.executable, "-P", "-m", "loraconsole.pipeline.replay", given.file]
     if given.console:
-        return show(command, Path(given.file), given.speed or 1.0, given.fps, given.theme)
+        return show(command, given)
     flags = [f"--{name}" for name in ("show", "json") if getattr(given, name)]
     more = ["--speed", str(given.speed)] if given.speed else []
     return subprocess.run([*command, *more, *flags]).returncode
 
 
-def show(command: list[str], file: Path, speed: float, fps: float, theme: str | None) -> int:
+def show(command: list[str], given: argparse.Namespace) -> int:
     """The ordinary console on a run directory in which nothing but a replay runs."""
-    if not sys.stdin.isatty() or not sys.stdout.isatty():
-        raise OperatorError("the console needs a terminal", "without one: loraconsole replay FILE")
-    head = read_head(file)
-    from .app import ConsoleApp
-
+    session.need_terminal("without one: loraconsole replay FILE")
+    session.check_screen_flags(given)
+    speed = given.speed or 1.0
+    head = read_head(Path(given.file))
+    curtain.raise_curtain("loraconsole")
     with tempfile.TemporaryDirectory(prefix="lc-") as directory:
         run = make_run_directory(Path(directory) / "run")
         config = msgspec.structs.replace(head.config, run=str(run))
         begins_at = time.time() + START_SECONDS
         flags = ["--run", str(run), "--speed", str(speed), "--begins-at", str(begins_at)]
         with subprocess.Popen(
-            [*command, *flags], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            [*command, *flags, "--starts-at", str(head.at)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         ) as player:
-            clock = Clock(head.at, begins_at, speed)
-            ConsoleApp(config, fps=fps, theme=theme, clock=clock).run()
+            clock = Clock(head.at, begins_at, speed, lambda: player.poll() is not None)
+            while not (run / "supervisor.stats").exists() and time.time() < begins_at:
+                time.sleep(0.02)
+            label = "REPLAY" if speed == 1 else f"REPLAY x{speed:g}"
+            session.show(config, given, label=label, clock=clock, source=Listener)
             if player.poll() is None:
                 player.terminate()
                 print("left before the end of the log")
@@ -67,21 +85,40 @@ def show(command: list[str], file: Path, speed: float, fps: float, theme: str | 
             return player.returncode
 
 
-class Clock:
-    """The time of a log that is played from `begins_at` on, `speed` times as fast."""
+class Listener(Telemetry):
+    """What was decided is decided: nobody is there to take an order."""
 
-    def __init__(self, start: float, begins_at: float, speed: float) -> None:
+    def _send(self, name: str, message: Message) -> None:
+        raise InboxFull("this is a replay: nobody takes orders")
+
+
+class Clock:
+    """The time of a log that is played from `begins_at` on, `speed` times as fast; it stands still
+    once that `has_ended`."""
+
+    def __init__(
+        self, start: float, begins_at: float, speed: float, has_ended: Callable[[], bool]
+    ) -> None:
         self._start, self._begins_at, self._speed = start, begins_at, speed
+        self._has_ended, self._now = has_ended, start
 
     def __call__(self) -> float:
-        return self._start + max(0.0, time.time() - self._begins_at) * self._speed
+        if not self._has_ended():
+            self._now = self._start + max(0.0, time.time() - self._begins_at) * self._speed
+        return self._now
 
 
 def read_head(file: Path) -> Head:
-    """Raises `OperatorError` where the file is no log."""
+    """By what it was decided, and when the first request came. Raises `OperatorError` where the
+    file is no log."""
     try:
         with file.open("rb") as lines:
-            return msgspec.json.decode(lines.readline(), type=Head)
+            head = msgspec.json.decode(lines.readline(), type=Head)
+            asked = (line for line in lines if line.startswith(b'{"event":"asked"'))
+            first = next(asked, None)
+            if first is None:
+                return head
+            return msgspec.structs.replace(head, at=msgspec.json.decode(first, type=At).at)
     except OSError as error:
         raise OperatorError(
             f"cannot read {file}: {error.strerror}", "logs of --event-log lie in RUN/events"

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable
@@ -111,5 +112,6 @@ def attach_over_ssh(given: argparse.Namespace) -> int:
             tunnel.config, given, label=given.ssh, clock=tunnel.clock, source=tunnel.source
         )
     if choice == "leave":
-        print(f"The pipeline on {given.ssh} goes on. loraconsole attach --ssh {given.ssh}")
+        there = f" --run {shlex.quote(given.run)}" if given.run else ""
+        print(f"The pipeline on {given.ssh} goes on. loraconsole attach --ssh {given.ssh}{there}")
     return 0

@@ -18,7 +18,7 @@ from msgspec import Meta, Struct
 from ..pipeline.config import UsageError
 from .alerts import Limits
 from .document import Document, DocumentError, Problem
-from .home import config_directory
+from .home import config_directory, theme_files
 from .pace import THIN_FPS
 
 
@@ -64,17 +64,19 @@ class Chosen(NamedTuple):
     settings: Settings
     origins: Mapping[str, str]
     problems: tuple[Problem, ...] = ()
+    path: str = ""
+    """Of the file."""
 
     @property
     def table(self) -> tuple[Setting, ...]:
         """Every setting, alerts and remapped keys among them, in the order of the record."""
         rows = []
-        for name, (_, default, help, allowed) in fields().items():
+        for name, (_, default, help, _) in fields().items():
             value: Any = self.settings
             for part in name.split("."):
                 value = getattr(value, part)
             origin = self.origins.get(name, "default")
-            rows.append(Setting(name, value, origin, default, help, allowed))
+            rows.append(Setting(name, value, origin, default, help, allowed_words(name)))
         for id, keys in self.settings.keys.items():
             name = f"keys.{id}"
             origin = self.origins.get(name, "default")
@@ -160,7 +162,8 @@ def missing_theme(chosen: Chosen, known: Sequence[str]) -> list[Problem]:
     wanted = chosen.settings.theme
     if wanted in known:
         return []
-    path, _, line = chosen.origins.get("theme", "").partition(":")
+    origin, _, line = chosen.origins.get("theme", "").partition(":")
+    path = chosen.path if line else origin
     what = f"theme: there is no {wanted!r}; there are {', '.join(known)}"
     return [Problem(path, int(line) if line.isdigit() else None, what)]
 
@@ -196,7 +199,8 @@ def _chosen(document: Document) -> Chosen:
             values[name] = given
             origins[name] = origin(name)
     problems.sort(key=lambda problem: problem.line or 0)
-    return Chosen(msgspec.convert(values, Settings), origins, tuple(problems))
+    settings = msgspec.convert(values, Settings)
+    return Chosen(settings, origins, tuple(problems), document.path)
 
 
 def _try(known: Mapping[str, Any], name: str, value: Any, complain: Any) -> bool:
@@ -208,12 +212,12 @@ def _try(known: Mapping[str, Any], name: str, value: Any, complain: Any) -> bool
             allowed = [*dict.fromkeys(n.partition(".")[0] for n in allowed), "keys"]
         complain(names, f"no such setting; there are {', '.join(allowed)}")
         return False
-    kind, _, _, allowed_words = known[name]
+    kind = known[name][0]
     try:
         msgspec.convert(value, kind)
     except msgspec.ValidationError:
         shown = f"{value!r}" if not isinstance(value, bool) else str(value).lower()
-        complain(names, f"{shown[:40]} is not {allowed_words}")
+        complain(names, f"{shown[:40]} is not {allowed_words(name)}")
         return False
     return True
 
@@ -258,6 +262,13 @@ def fields() -> dict[str, tuple[Any, Any, str, str]]:
     return found
 
 
+def allowed_words(name: str) -> str:
+    """What a setting may be."""
+    if name == "theme":  # by their files: reading them takes what draws them
+        return f"one of {', '.join(file.stem for file in theme_files())}"
+    return fields()[name][3]
+
+
 def _words(kind: Any, meta: Meta) -> str:
     kind = get_args(kind)[0]
     if get_origin(kind) is Literal:
@@ -275,12 +286,12 @@ def example() -> str:
         "",
     ]
     table = ""
-    for name, (_, default, help, allowed) in fields().items():
+    for name, (_, default, help, _) in fields().items():
         head, _, tail = name.rpartition(".")
         if head != table:
             rows += ["", f"[{head}]  # 0 turns a rule off"]
             table = head
-        rows.append(f"{tail} = {_toml(default)}  # {help}; {allowed}")
+        rows.append(f"{tail} = {_toml(default)}  # {help}; {allowed_words(name)}")
     rows += ["", '[keys]  # id = "key" or ["key", "key"]; `loraconsole settings --keys` lists ids']
     rows.append('# pause = "p"')
     return "\n".join(rows) + "\n"

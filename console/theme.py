@@ -8,7 +8,7 @@ what has changed, and points at the line of what is wrong.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -16,9 +16,8 @@ from textual.color import Color, ColorParseError
 from textual.theme import Theme
 
 from .document import Document, DocumentError, Problem
-from .home import config_directory
+from .home import theme_files
 
-SHIPPED = Path(__file__).parents[1] / "themes"
 HEAT, TINTS = 5, 8
 PARTS = ("host", "copy", "launch", "busy", "sync")
 LEAST_CONTRAST = 4.5
@@ -163,11 +162,6 @@ class ColourError(ValueError):
         self.name = name
 
 
-def user_directory() -> Path:
-    """`$XDG_CONFIG_HOME/loraconsole/themes`, by default under `~/.config`."""
-    return config_directory() / "themes"
-
-
 class ThemeShelf:
     """Every theme that can be read, by name: the package's first, dark before the others; a
     user's file of the same name wins."""
@@ -185,7 +179,7 @@ class ThemeShelf:
         some 60 us."""
         before, self._known = self._known, {}
         has_changed = False
-        for file in _theme_files():
+        for file in theme_files():
             path, stamp = str(file), _stamp(file)
             known = before.pop(path, None)
             if known is None or known[0] != stamp:
@@ -278,12 +272,6 @@ def _luminance(color: Color) -> float:
         for part in color.normalized
     )
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
-
-
-def _theme_files() -> Iterator[Path]:
-    shipped = SHIPPED.glob("*.toml")
-    yield from sorted(shipped, key=lambda file: (file.name != "dark.toml", file.name))
-    yield from sorted(user_directory().glob("*.toml"))
 
 
 def _stamp(file: Path) -> object:

@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from ..pipeline.config import OperatorError, UsageError
+from ..pipeline.words import counted
 from . import units
 from .transcripts import VARIABLE, Transcripts, Turn, as_jsonl, as_markdown, open_default
 from .verbs import print_json, say
@@ -51,7 +52,8 @@ def _list(kept: Transcripts, given: argparse.Namespace) -> int:
     for each in found:
         title = units.fit(_one_line(each.title), LONGEST).rstrip()
         models = ", ".join(units.clean(model) for model in each.models)
-        print(f"{each.id[:8]}  {_when(each.at)}  {each.turns:>3} turns  {title}  [{models}]")
+        turns = counted(each.turns, "turn")
+        print(f"{each.id[:8]}  {_when(each.at)}  {turns:>9}  {title}  [{models}]")
     return 0
 
 
@@ -85,7 +87,7 @@ def _export(kept: Transcripts, given: argparse.Namespace) -> int:
     except OSError as error:
         raise OperatorError(f"cannot write {given.out}: {error.strerror}") from error
     document = {"turns": len(turns), "file": given.out}
-    say(document, f"{len(turns)} turns are in {given.out}", given.json)
+    say(document, f"{counted(len(turns), 'turn', 'are')} in {given.out}", given.json)
     return 0
 
 
@@ -94,7 +96,7 @@ def forgetting(given: argparse.Namespace) -> str:
     with contextlib.closing(_open()) as kept:
         names = _named(kept, given)
         turns = sum(len(kept.turns(name)) for name in names)
-    return f"{len(names)} conversations with {turns} turns"
+    return f"{counted(len(names), 'conversation')} with {counted(turns, 'turn')}"
 
 
 def _named(kept: Transcripts, given: argparse.Namespace) -> list[str]:
@@ -107,7 +109,8 @@ def _delete(kept: Transcripts, given: argparse.Namespace) -> int:
     names = _named(kept, given)
     turns = sum(kept.delete(name) for name in names)
     document = {"conversations": len(names), "turns": turns}
-    say(document, f"{len(names)} conversations with {turns} turns are forgotten", given.json)
+    lost = f"{counted(len(names), 'conversation')} with {counted(turns, 'turn')}"
+    say(document, f"forgotten: {lost}", given.json)
     return 0
 
 

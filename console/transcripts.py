@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 
 from ..pipeline.config import OperatorError
+from ..pipeline.words import counted
 
 VARIABLE = "LORACONSOLE_TRANSCRIPTS"
 """Names another file; empty keeps nothing."""
@@ -171,7 +172,8 @@ class Transcripts:
             )
         ]
         if len(names) != 1 or not conversation:
-            count = f"{len(names)} conversations begin" if names else "no conversation begins"
+            many = counted(len(names), "conversation", "begin")
+            count = many if names else "no conversation begins"
             raise OperatorError(
                 f"{count} with {conversation!r}", "see: loraconsole transcripts list"
             )
@@ -248,7 +250,7 @@ def as_markdown(turns: Sequence[Turn]) -> Iterator[str]:
         if before != (turn.conversation, turn.prompt):
             before = (turn.conversation, turn.prompt)
             yield from (*(f"> {part}" for part in turn.prompt.split("\n")), "")
-        facts = [f"{turn.output_tokens} tokens"] if turn.output_tokens else []
+        facts = [counted(turn.output_tokens, "token")] if turn.output_tokens else []
         facts += [f"{turn.tokens_s:.1f} tokens/s"] if turn.tokens_s else []
         facts += (
             [f"ended by {turn.finish_reason}"] if turn.finish_reason not in ("", "stop") else []

@@ -77,7 +77,10 @@ class Tunnel:
         self._place = place = self._ask()
         if not place.is_running:
             where = f"{place.run} on {self._host}"
-            raise NotRunning(f"no pipeline runs in {where}", "start one there: loraconsole up")
+            there = f" --run {shlex.quote(self._run)}" if self._run else ""
+            raise NotRunning(
+                f"no pipeline runs in {where}", f"start one there: {self._command} up{there}"
+            )
         self._directory = tempfile.TemporaryDirectory(prefix="lc-ssh-")
         run = make_run_directory(Path(self._directory.name) / "run")
         self._near = run

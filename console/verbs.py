@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ..pipeline.config import Config, OperatorError, default_run_directory
+from ..pipeline.config import Config, OperatorError, default_run_directory, spell
 from ..pipeline.messages import (
     Drain,
     LogLine,
@@ -30,10 +30,11 @@ from ..pipeline.messages import (
     StopPipeline,
     Telemetry,
 )
+from ..pipeline.words import counted
 from . import launcher, session, units
 from .lock import is_running
 from .logbook import Logbook
-from .remote import NotRunning, Remote
+from .remote import NotRunning, Remote, none_runs
 
 if TYPE_CHECKING:
     from .answers import Answer
@@ -56,7 +57,7 @@ def console(config: Config, given: argparse.Namespace, *, start: bool) -> int:
     session.check_screen_flags(given)
     running = is_running(config.run_path)
     if not start and not running:
-        raise NotRunning(f"no pipeline runs in {config.run}", "start one with: loraconsole")
+        raise none_runs(config.run)
     from . import curtain
 
     curtain.raise_curtain("loraconsole")
@@ -73,8 +74,8 @@ def console(config: Config, given: argparse.Namespace, *, start: bool) -> int:
         return down(config, now=True, as_json=False)
     if is_running(config.run_path):
         print(
-            f"The pipeline still runs in {config.run}. loraconsole attach: back to it; "
-            "loraconsole down: stop it."
+            f"The pipeline still runs in {config.run}. {spell('attach', config.run)}: back to it; "
+            f"{spell('down', config.run)}: stop it."
         )
     return 0
 
@@ -124,7 +125,7 @@ async def _until_ready(remote: Remote, bars: Bars) -> None:
             if isinstance(message, ProcessTable):
                 if message.state is ProcessState.READY:
                     return
-                _raise_if_failed(message)
+                _raise_if_failed(message, remote.config.run)
 
 
 def _raise_if_gone(config: Config, silent_s: float) -> None:
@@ -146,15 +147,15 @@ async def _url(remote: Remote) -> str:
         if snapshot.server and snapshot.server.url:
             return snapshot.server.url
         await asyncio.sleep(0.1)
-    raise OperatorError("the server does not say its address", "see: loraconsole logs server")
+    hint = f"see: {spell('logs server', remote.config.run)}"
+    raise OperatorError("the server does not say its address", hint)
 
 
-def _raise_if_failed(table: ProcessTable) -> None:
+def _raise_if_failed(table: ProcessTable, run: str) -> None:
     for process in table.processes:
         if process.state is ProcessState.FAILED:
-            raise _Failed(
-                f"{process.name} failed: {process.reason}", f"see: loraconsole logs {process.name}"
-            )
+            hint = f"see: {spell(f'logs {process.name}', run)}"
+            raise _Failed(f"{process.name} failed: {process.reason}", hint)
 
 
 async def _stay(remote: Remote) -> None:
@@ -168,7 +169,9 @@ async def _stay(remote: Remote) -> None:
 
 
 class Bars:
-    """tqdm bars of the `Progress` messages; without a terminal, a line when a stage is done."""
+    """A bar for each stage of the `Progress` messages; without a terminal, a line when it is done.
+
+    A bar shows what its last message says, so one that is done stays as it was then."""
 
     def __init__(self) -> None:
         self._bars: dict[tuple[str, str], Any] = {}
@@ -187,19 +190,10 @@ class Bars:
             return
         key = (message.source, message.stage)
         if key not in self._bars:
-            from tqdm import tqdm
+            from .progress import StageBar
 
-            self._bars[key] = tqdm(
-                desc=f"{message.stage:<10}",
-                total=message.total,
-                unit=message.unit,
-                unit_scale=message.unit == "B",
-                leave=True,
-            )
-        bar = self._bars[key]
-        bar.total = message.total
-        bar.n = message.current
-        bar.refresh()
+            self._bars[key] = StageBar(message)
+        self._bars[key].show(message)
 
     def close(self) -> None:
         for bar in self._bars.values():
@@ -226,7 +220,7 @@ async def _gone(config: Config) -> None:
         if time.monotonic() > deadline:
             raise OperatorError(
                 f"the pipeline in {config.run} did not stop within {STOP_SECONDS:.0f} s",
-                "try: loraconsole down --now",
+                f"try: {spell('down --now', config.run)}",
             )
         await asyncio.sleep(0.05)
 
@@ -249,8 +243,11 @@ def drain(config: Config, resume: bool, as_json: bool) -> int:
         asyncio.run(carry())
     except TimeoutError:
         word = f"the router is not {wanted.value}"
-        raise OperatorError(word, "does it answer? see: loraconsole status") from None
-    told = "new requests are admitted" if resume else "new requests are refused; drain --resume"
+        hint = f"does it answer? see: {spell('status', config.run)}"
+        raise OperatorError(word, hint) from None
+    told = "new requests are admitted"
+    if not resume:
+        told = f"new requests are refused until: {spell('drain --resume', config.run)}"
     say({"router": wanted.value, "status": "ok"}, told, as_json)
     return 0
 
@@ -274,7 +271,8 @@ def abort(config: Config, name: str, as_json: bool) -> int:
     try:
         request_id = asyncio.run(carry())
     except TimeoutError:
-        raise OperatorError(f"{name} still runs", "does the router answer? see: status") from None
+        hint = f"does the router answer? see: {spell('status', config.run)}"
+        raise OperatorError(f"{name} still runs", hint) from None
     say({"request": request_id, "status": "ok"}, f"{request_id} has ended", as_json)
     return 0
 
@@ -286,7 +284,8 @@ def find_request(name: str, ids: list[str]) -> str:
         return found[0]
     if found:
         raise OperatorError(f"{len(found)} requests end with {name!r}", "give more of the id")
-    raise OperatorError(f"no live request {name!r}", f"{len(ids)} are live; Batch lists them")
+    live = counted(len(ids), "request", "are")
+    raise OperatorError(f"no live request {name!r}", f"{live} live; Batch lists them")
 
 
 # --- looking ------------------------------------------------------------------------------------
@@ -336,8 +335,10 @@ def alerts(config: Config, as_json: bool) -> int:
 
 
 def _print_status(config: Config, snapshot: Snapshot) -> None:
-    from rich.console import Console
     from rich.table import Table
+
+    from ..pipeline.screen import Screen
+    from .ledger import Ledger
 
     beats = {beat.name: beat for beat in snapshot.beats}
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -356,9 +357,14 @@ def _print_status(config: Config, snapshot: Snapshot) -> None:
             f"{beat.rss_bytes / 2**20:.0f}" if beat and alive else "",
             process.reason,
         )
-    screen = Console()
+    screen = Screen()
     url = snapshot.server.url if snapshot.server else "no address yet"
-    screen.print(f"{config.model} · {snapshot.processes.state.value.upper()} · {url}")
+    now = time.time()
+    ledger = Ledger(config.run)
+    ledger.take_snapshot(snapshot, now)
+    condition = ledger.board(now).condition
+    why = f" ({condition.detail})" if condition.detail else ""
+    screen.print(f"{config.model} · {condition.word}{why} · {url}", soft_wrap=True)
     if router := snapshot.router:
         used = router.pages_kv + router.pages_adapters
         screen.print(
@@ -389,7 +395,7 @@ def where(config: Config, as_json: bool) -> int:
         "address": place.url or "none now",
         "logs": f"{place.run}/logs",
         "history": f"{place.run}/history",
-        "from elsewhere": f"loraconsole attach --ssh {place.host}",
+        "from elsewhere": spell(f"attach --ssh {place.host}", place.run),
     }
     for name, value in rows.items():
         print(f"{name:<15} {value}")
@@ -400,7 +406,8 @@ def logs(config: Config, process: str | None, follow: bool, lines: int, as_json:
     """Straight from the files, so it works on a run that is dead too."""
     directory = config.run_path / "logs"
     if not directory.is_dir():
-        raise NotRunning(f"no pipeline has run in {config.run}", "start one with: loraconsole up")
+        hint = f"start one with: {spell('up', config.run)}"
+        raise NotRunning(f"no pipeline has run in {config.run}", hint)
     book = Logbook(directory)
 
     def chosen(found: list[LogLine]) -> list[LogLine]:
@@ -427,7 +434,8 @@ def logs(config: Config, process: str | None, follow: bool, lines: int, as_json:
 
 def _log_line(line: LogLine) -> None:
     at = time.strftime("%H:%M:%S", time.localtime(line.at))
-    print(f"{at}.{int(line.at % 1 * 1000):03d} {line.level:<7} {line.source:<11} {line.text}")
+    text = line.text.removeprefix(f"{line.source}: ")
+    print(f"{at}.{int(line.at % 1 * 1000):03d} {line.level:<7} {line.source:<11} {text}")
 
 
 def _json_line(line: LogLine) -> None:
@@ -455,7 +463,27 @@ def prompt(config: Config, given: argparse.Namespace) -> int:
     failed = [answer for answer in answers if answer.error]
     for answer in failed:
         print(f"loraconsole: {answer.label}: {answer.error}", file=sys.stderr)
+    if failed and (hint := _what_admits_again(config)):
+        print(f"  {hint}", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _what_admits_again(config: Config) -> str:
+    """The command that undoes what an operator did to the pipeline; "" where that is nothing."""
+    try:
+        table = take_snapshot(config).processes
+    except OperatorError:
+        return ""
+    return _undone_by(table, config.run)
+
+
+def _undone_by(table: ProcessTable, run: str) -> str:
+    for row in table.processes:
+        if row.held:
+            return f"{row.name} is started by: {spell(f'start {row.name}', run)}"
+        if row.name == "router" and row.state is ProcessState.DRAINING:
+            return f"requests are admitted again by: {spell('drain --resume', run)}"
+    return ""
 
 
 async def _ask_all(
@@ -532,7 +560,7 @@ def _figures(answer: Answer) -> str:
     if answer.is_streaming or answer.ttft_s is None:
         return ""
     first = f"first after {answer.ttft_s * 1e3:.0f} ms"
-    return f"{answer.count} tokens, {answer.tokens_s:.1f} tok/s, {first}"
+    return f"{counted(answer.count, 'token')}, {answer.tokens_s:.1f} tok/s, {first}"
 
 
 def _document(answer: Answer, base: str) -> dict[str, Any]:
@@ -557,9 +585,12 @@ def bench(flags: list[str]) -> int:
 
     async def url(run: str) -> tuple[str, str]:
         if not is_running(Path(run)):
-            raise NotRunning(f"no pipeline runs in {run}", "start one with: loraconsole up")
+            raise none_runs(run)
         config = Config.load(run)
         async with Remote(config) as remote:
+            table = (await remote.snapshot()).processes
+            if hint := _undone_by(table, run):
+                raise OperatorError(f"the pipeline in {run} admits nothing now", hint)
             return await _url(remote), config.api_key
 
     if flags[:1] == ["compare"]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..pipeline.config import Config, OperatorError
 from .lock import is_running
-from .remote import NotRunning
+from .remote import none_runs
 
 if TYPE_CHECKING:
     from aiohttp import web as http
@@ -29,7 +29,7 @@ COOKIE = "loraconsole"
 def web(config: Config, port: int) -> int:
     """Serves until Ctrl-C; port 0 is any that is free."""
     if not is_running(config.run_path):
-        raise NotRunning(f"no pipeline runs in {config.run}", "start one with: loraconsole up")
+        raise none_runs(config.run)
     command = [sys.executable, "-P", "-m", "loraconsole.console", "attach", "--run", config.run]
     server = make_server(shlex.join(command), port, secrets.token_urlsafe(16))
     print(f"{server.public_url}/?key={server.key} (Ctrl-C ends it)", flush=True)

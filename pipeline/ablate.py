@@ -27,6 +27,7 @@ from tqdm import tqdm
 from .client import Client
 from .config import Config, OperatorError, UsageError, add_flags, fields, flag_of, from_flags
 from .figures import Result, summarise
+from .reader import ends_with_its_reader
 from .workload import chat
 
 Flags = tuple[str, ...]
@@ -276,6 +277,7 @@ def differences(runs: list[Run]) -> list[Difference]:
 # --- the command --------------------------------------------------------------------------------
 
 
+@ends_with_its_reader()
 def main() -> None:
     """Prints what each set does and what each part costs; `--out` keeps every run as JSONL."""
     parser = argparse.ArgumentParser(
@@ -303,6 +305,8 @@ def main() -> None:
         loop = Loop(given.concurrency, given.requests, given.max_tokens)
         runs = measure_all(config, loop, given.rounds, given.out)
     except OperatorError as error:
+        if given.json:
+            print(json.dumps({"error": error.what, "hint": error.hint}))
         sys.exit(f"loraconsole bench --ablate: {error}")
     costs = differences(runs)
     if given.json:
@@ -324,7 +328,7 @@ def _table(*heads: str) -> Any:
 
 def print_sets(runs: list[Run]) -> None:
     """Medians over the rounds."""
-    from rich.console import Console
+    from .screen import Screen
 
     table = _table("lacking", "tok/s", "ms a token", "least", "most", "TTFT ms", "errors")
     for flags in dict.fromkeys(run.flags for run in runs):
@@ -337,12 +341,12 @@ def print_sets(runs: list[Run]) -> None:
             f"{statistics.median(run.ttft_ms_p50 for run in own):.0f}",
             str(sum(run.errors for run in own)),
         )
-    Console(width=120).print(table)
+    Screen(width=120).print(table)
 
 
 def print_costs(costs: list[Difference]) -> None:
     """A row a part, with the spread of the rounds."""
-    from rich.console import Console
+    from .screen import Screen
 
     table = _table("part", "ms a token", "least", "most", "of all", "")
     for cost in costs:
@@ -352,7 +356,7 @@ def print_costs(costs: list[Difference]) -> None:
             f"{cost.share:+.1%}",
             cost.about,
         )
-    screen = Console(width=120)
+    screen = Screen(width=120)
     screen.print()
     screen.print(table)
 

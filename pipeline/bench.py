@@ -25,7 +25,9 @@ from .client import Client
 from .config import OperatorError, UsageError
 from .figures import SLO_SECONDS, Result, Timeline, live, summarise
 from .load import Load, above_zero, add_flags, is_chat, make_loads, positive
+from .reader import ends_with_its_reader
 from .results import ResultFile, Row, RunConfig, describe
+from .words import counted
 
 LIVE_SECONDS = 0.25
 """At least so long between two lines of --live."""
@@ -84,6 +86,7 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@ends_with_its_reader()
 def main() -> None:
     """Exit status 0; 1 where nothing could be measured; 2 for wrong usage; 130 after Ctrl-C, with
     the table of what was finished."""
@@ -96,10 +99,15 @@ def main() -> None:
             return
         asyncio.run(run_all(given, rows))
     except OperatorError as error:
+        if given.json and not rows:
+            print(json.dumps({"error": error.what, "hint": error.hint}))
         print(f"loraconsole bench: {error}", file=sys.stderr)
+        if error.hint:
+            print(f"  {error.hint}", file=sys.stderr)
         code = 2 if isinstance(error, UsageError) else 1
     except KeyboardInterrupt:
-        kept = f"; {len(rows)} runs are finished" + (f", in {given.out}" if given.out else "")
+        kept = f"; {counted(len(rows), 'run', 'are')} finished"
+        kept += f", in {given.out}" if given.out else ""
         print(f"loraconsole bench: stopped{kept}", file=sys.stderr)
         code = 130
     if given.json and not (code and not rows):
@@ -224,8 +232,9 @@ def _check_models(client: Client, load: Load) -> None:
 
 def print_table(rows: list[Row]) -> None:
     """Medians over the rounds, a row for each server and load."""
-    from rich.console import Console
     from rich.table import Table
+
+    from .screen import Screen
 
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
@@ -267,7 +276,12 @@ def print_table(rows: list[Row]) -> None:
             *(median(results, name) for name in columns.values()),
             *(str(sum(getattr(r, name) for r in results)) for name in ("aborted", "errors")),
         )
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
+    Screen(width=None if sys.stdout.isatty() else 160).print(table)
+    for row in rows:
+        if row.result.error:
+            failed = counted(row.result.errors, "request")
+            print(f"{row.config.server}, {describe(row.config)}: {failed} failed, most often by:")
+            print(f"  {row.result.error}")
 
 
 if __name__ == "__main__":

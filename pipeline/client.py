@@ -187,8 +187,8 @@ class Client:
             async with self._http.stream("POST", path, json=body) as response:
                 if response.status_code != 200:
                     await response.aread()
-                    line.error = f"{response.status_code} {response.text[:200]}"
-                    gave_up = GAVE_UP.search(line.error) is not None
+                    line.error = f"{response.status_code} {_reason(response.text)[:200]}"
+                    gave_up = GAVE_UP.search(response.text) is not None
                     line.aborted = response.status_code == CLIENT_CLOSED or gave_up
                     return line
                 async for text in response.aiter_lines():
@@ -200,6 +200,14 @@ class Client:
             line.error = "the answer is empty"
         line.tokens = line.tokens or len(line.chunks)
         return line
+
+
+def _reason(body: str) -> str:
+    """OpenAI's error in words; of another server's what it says."""
+    try:
+        return str(json.loads(body)["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return body
 
 
 def _read_event(line: Timeline, event: dict[str, Any]) -> None:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shlex
 import tomllib
-import types
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Meta
@@ -82,6 +82,12 @@ def default_run_directory() -> str:
     if runtime := os.environ.get("XDG_RUNTIME_DIR"):
         return os.path.join(runtime, "loraconsole")
     return f"/tmp/loraconsole-{os.getuid()}"
+
+
+def spell(words: str, run: str | Path) -> str:
+    """`loraconsole WORDS` as a shell of this environment takes it for the pipeline in `run`."""
+    is_default = absolute_path(str(run)) == absolute_path(default_run_directory())
+    return f"loraconsole {words}{'' if is_default else f' --run {shlex.quote(str(run))}'}"
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -387,7 +393,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             return msgspec.json.decode(path.read_bytes(), type=cls)
         except FileNotFoundError:
             raise OperatorError(
-                f"no pipeline has run in {run}", "start one with: loraconsole up"
+                f"no pipeline has run in {run}", f"start one with: {spell('up', run)}"
             ) from None
         except msgspec.DecodeError as error:
             raise OperatorError(f"{path} is not readable: {error}", "remove it") from error
@@ -455,6 +461,13 @@ def shipped_adapters() -> tuple[str, ...]:
 # --- flags and files ----------------------------------------------------------------------------
 
 
+ABLATION = "ablation: "
+USUAL = (
+    *("run", "model", "adapter", "dummy", "device", "dtype", "tp", "host", "port"),
+    *("scheduler", "max_total_tokens"),
+)
+
+
 class Field(msgspec.Struct, frozen=True):
     """A `Config` field as the command line sees it."""
 
@@ -465,6 +478,20 @@ class Field(msgspec.Struct, frozen=True):
     @property
     def flag(self) -> str:
         return flag_of(self.name)
+
+    @property
+    def metavar(self) -> str:
+        """What stands for its value in a help."""
+        if get_origin(self.kind) is tuple:
+            return "NAME=W" if self.name == "fair_weight" else "NAME=PATH"
+        if get_origin(self.kind) is Literal:
+            return "NAME"
+        return {int: "N", float: "S"}.get(self.kind, self.name.upper())
+
+    @property
+    def short(self) -> str:
+        """The help up to its first explanation."""
+        return re.split(r"[;:(]", self.help)[0].strip()
 
 
 def fields() -> Iterator[Field]:
@@ -477,26 +504,36 @@ def fields() -> Iterator[Field]:
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Adds one flag a field. A flag not given leaves no trace, so that TOML can speak."""
     group = parser.add_argument_group("run options")
-    for field in fields():
-        options: dict[str, Any] = {"help": field.help, "default": argparse.SUPPRESS}
-        if field.kind is bool:
-            options["action"] = "store_true"
-        elif get_origin(field.kind) is Literal:
-            options["choices"] = get_args(field.kind)
-        elif get_origin(field.kind) is tuple:
-            form = "NAME=W" if field.name == "fair_weight" else "NAME=PATH"
-            options |= {"action": "append", "metavar": form}
-        elif field.kind is int:
-            options |= {"type": int, "metavar": "N"}
-        elif field.kind is float:
-            options |= {"type": float, "metavar": "S"}
-        else:
-            assert field.kind is str or get_origin(field.kind) in (Union, types.UnionType)
-            options["metavar"] = field.name.upper()
-        group.add_argument(field.flag, **options)
     group.add_argument(
         "--config", metavar="FILE", help="TOML file of these settings; flags win over it"
     )
+    ablations = parser.add_argument_group("ablations", "what the parts cost, by leaving them out")
+    for field in fields():
+        _add_flag(ablations if field.help.startswith(ABLATION) else group, field)
+
+
+def add_usual_flags(parser: argparse.ArgumentParser) -> None:
+    """Those that are used most, a line each: for an overview, where nothing is parsed."""
+    group = parser.add_argument_group("run options", "the usual ones; all: loraconsole up --help")
+    for field in fields():
+        if field.name in USUAL:
+            _add_flag(group, field, metavar=None if field.kind is bool else field.metavar)
+
+
+def _add_flag(group: argparse._ArgumentGroup, field: Field, metavar: str | None = None) -> None:
+    help = field.short if metavar else field.help.removeprefix(ABLATION)
+    options: dict[str, Any] = {"help": help, "default": argparse.SUPPRESS}
+    if field.kind is bool:
+        options["action"] = "store_true"
+    elif get_origin(field.kind) is Literal:
+        options |= {"choices": get_args(field.kind), "metavar": metavar}
+    else:
+        options["metavar"] = field.metavar
+    if get_origin(field.kind) is tuple:
+        options["action"] = "append"
+    elif field.kind in (int, float):
+        options["type"] = field.kind
+    group.add_argument(field.flag, **options)
 
 
 def from_flags(given: argparse.Namespace) -> Config:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 import statistics
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import msgspec
@@ -100,6 +101,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     """How far behind its arrivals the client itself fell: where this is large, the figures are the
     client's."""
     adapters: dict[str, AdapterResult]
+    error: str = ""
+    """The most frequent one."""
 
 
 def summarise(
@@ -125,12 +128,13 @@ def summarise(
             sorted(lines, key=lambda line: line.model), lambda line: line.model
         )
     }
+    errors = Counter(line.error for line in lines if line.error and not line.aborted)
     return Result(
         seconds=round(seconds, 3),
         requests=len(lines),
         completed=len(good),
         aborted=sum(line.aborted for line in lines),
-        errors=sum(bool(line.error) and not line.aborted for line in lines),
+        errors=errors.total(),
         input_tokens=sum(line.input_len for line in good),
         output_tokens=output,
         throughput=round(len(good) / seconds, 4),
@@ -156,6 +160,7 @@ def summarise(
         counter_gap=round(counter_gap(lines), 2),
         late_ms_max=round(max(line.late for line in lines) * 1e3, 2),
         adapters=adapters,
+        error=errors.most_common(1)[0][0] if errors else "",
     )
 
 

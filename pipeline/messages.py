@@ -9,6 +9,7 @@ by whoever watches.
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from typing import TypeAlias
 
 import msgspec
@@ -156,17 +157,17 @@ class MergeAdapter(Message, frozen=True, kw_only=True):
     name: str
 
 
-POLICIES: tuple[str, ...] = (
-    "fcfs",
-    "lifo",
-    "merged",
-    "cluster",
-    "abort",
-    "pets",
-    "vtc_fair",
-    "credit",
-)
-"""Who is admitted first; what each does is told in pipeline/schedule."""
+POLICIES: Mapping[str, str] = {
+    "fcfs": "the oldest first",
+    "lifo": "the newest first",
+    "merged": "one adapter at a time, merged into the weights",
+    "cluster": "those whose adapter is in the batch already",
+    "abort": "who can still start within --slo-seconds; the others are ended",
+    "pets": "prompts grouped by how long they take",
+    "vtc_fair": "who was given least so far, by --fair-weight",
+    "credit": "merged while one adapter fills the batch, else mixed",
+}
+"""Who is admitted first, in a line; more in pipeline/schedule."""
 POLICY_ALIASES: dict[str, str] = {"slora": "fcfs", "peft": "merged"}
 """S-LoRA's names for two of them."""
 

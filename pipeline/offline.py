@@ -48,6 +48,7 @@ from .messages import (
 from .model.adapter import SITES, Adapter, Part, module_shapes
 from .model.pages import PAGE_SIZE, page_elements
 from .model.runner import ModelRunner
+from .reader import ends_with_its_reader
 from .schedule.adapters import AdapterRegistry
 from .schedule.scheduler import CHUNK_TOKENS, Limits, Scheduler
 from .workload import slora
@@ -492,6 +493,7 @@ def print_steps(found: dict[str, dict[int, dict[str, float]]]) -> None:
         print(f"{count:8}  {cells}")
 
 
+@ends_with_its_reader()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shape", choices=SHAPES, default="llama-3.1-8b")

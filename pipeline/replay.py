@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -36,6 +38,7 @@ from .event_log import (
 )
 from .messages import (
     Batch,
+    Event,
     Message,
     ProcessState,
     ProcessTable,
@@ -44,10 +47,12 @@ from .messages import (
     Tokens,
 )
 from .process import set_up_log
+from .reader import ends_with_its_reader
 from .router import MAP_SECONDS, VIEW_SECONDS, Router
 from .schedule.adapters import Adapter
 from .schedule.scheduler import Scheduler
 from .sockets import Beacon
+from .words import counted
 
 BEAT_SECONDS = 0.5
 """Of the log's time, so that a console finds the router alive."""
@@ -203,12 +208,22 @@ class Replay:
             self.player.close()
 
 
+class Pace(NamedTuple):
+    """How a log is played; a `speed` of 0 is as fast as it goes."""
+
+    speed: float
+    starts_at: float
+    """In the log; 0 is its first line."""
+    begins_at: float
+    """Here; both in unix seconds."""
+
+
 class Stage:
     """Publishes what a player does, as the router and the supervisor of a run would."""
 
-    def __init__(self, replay: Replay, start: float, speed: float, begins_at: float) -> None:
+    def __init__(self, replay: Replay, pace: Pace) -> None:
         self._replay = replay
-        self._start, self._speed, self._begins_at = start, speed, begins_at
+        self._speed, self._start, self._begins_at = pace
         self._supervisor: Beacon | None = None
         self._seen_at = self._beaten_at = self._mapped_at = 0.0
 
@@ -224,9 +239,9 @@ class Stage:
 
     def publish(self, now: float) -> None:
         player = self._replay.player
-        if player is None or now < self._begins_at:
+        if player is None:
             return
-        player.now = self._start + (now - self._begins_at) * self._speed
+        player.now = self._start + max(0.0, now - self._begins_at) * self._speed
         if now - self._seen_at >= VIEW_SECONDS:
             self._seen_at = now
             player.beacon.publish(player.scheduler.view(player.now))
@@ -243,11 +258,23 @@ class Stage:
     def _publish_processes(self, player: Player) -> None:
         if self._supervisor is None:
             self._supervisor = Beacon(player.context, player.run, "supervisor")
-        view = ProcessView("router", player.state, 0, 0, self._start, "a replay")
-        self._supervisor.publish(ProcessTable(player.now, ProcessState.READY, (view,)))
+        # It waits for no workers: those of the log have answered.
+        drains = player.state is ProcessState.DRAINING
+        state = ProcessState.DRAINING if drains else ProcessState.READY
+        here = {"supervisor": ProcessState.READY, "router": state}
+        views = tuple(
+            ProcessView(name, here[name], os.getpid(), 0, self._start, "a replay")
+            if name in here
+            else ProcessView(name, ProcessState.STOPPED, 0, 0, self._start, "not in a replay")
+            for name in ("supervisor", *player.config.process_names())
+        )
+        self._supervisor.publish(ProcessTable(player.now, ProcessState.READY, views))
 
-    def close(self) -> None:
-        if self._supervisor is not None:
+    def close(self, told: str = "") -> None:
+        """The last that a console hears is `told`."""
+        if self._supervisor is not None and self._replay.player is not None:
+            now = self._replay.player.now
+            self._supervisor.publish(Event(now, "info", "replay", f"the log ends here: {told}"))
             self._supervisor.close()
 
 
@@ -267,17 +294,16 @@ def show(line: AnyLine, start: float) -> None:
         print(f"{head}  {request} given up")
 
 
-def replay(
-    path: Path, run: Path, speed: float, begins_at: float, shows: bool, as_json: bool
-) -> int:
+def replay(path: Path, run: Path, pace: Pace, shows: bool, as_json: bool) -> int:
     """Plays a log; the exit status."""
     start = next(read_log(path))[1].at
     stage: Stage | None = None
     player = Replay(path, run, lambda at: stage.wait_until(at) if stage else None)
-    if speed:
-        stage = Stage(player, start, speed, begins_at)
+    if pace.speed:
+        stage = Stage(player, pace._replace(starts_at=pace.starts_at or start))
     if shows:
         player.watch = lambda line: show(line, start)
+    found = "it broke off"
     try:
         found = player.play()
         assert player.player is not None
@@ -290,37 +316,46 @@ def replay(
             print(f"{path} is decided otherwise now, {found}")
         else:
             more = "; the file was full, the router went on" if player.is_full else ""
-            counted = f"{player.number} lines, {decided} decisions, {admitted} admissions"
-            print(f"{counted}: all the same{more}")
+            parts = {"line": player.number, "decision": decided, "admission": admitted}
+            told = ", ".join(counted(number, noun) for noun, number in parts.items())
+            print(f"{told}: all the same{more}")
         return 1 if found else 0
     finally:
         if stage is not None:
-            stage.close()
+            stage.close(found or "all the same")
         player.close()
 
 
+@ends_with_its_reader()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("file", type=Path)
     parser.add_argument("--run", type=Path, help="publish there, for a console")
     parser.add_argument("--speed", type=float, default=0.0, help="0: as fast as it goes")
     parser.add_argument("--begins-at", type=float, default=0.0, help="unix seconds")
+    parser.add_argument(
+        "--starts-at", type=float, default=0.0, help="time of the log; what was before is not paced"
+    )
     parser.add_argument("--show", action="store_true", help="print each decision")
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
     given = parser.parse_args()
     set_up_log()
+    sys.exit(_replay(given))
+
+
+def _replay(given: argparse.Namespace) -> int:
     try:
         with tempfile.TemporaryDirectory(prefix="lc-") as directory:
             run = given.run or make_run_directory(Path(directory) / "run")
-            begins_at = given.begins_at or time.time()
-            sys.exit(replay(given.file, run, given.speed, begins_at, given.show, given.json))
+            pace = Pace(given.speed, given.starts_at, given.begins_at or time.time())
+            return replay(given.file, run, pace, given.show, given.json)
     except OperatorError as error:
         if given.json:
             print(json.dumps({"error": error.what, "hint": error.hint}))
         print(f"loraconsole: {error.what}", file=sys.stderr)
         if error.hint:
             print(f"  {error.hint}", file=sys.stderr)
-        sys.exit(1)
+        return 1
 
 
 if __name__ == "__main__":

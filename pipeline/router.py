@@ -58,6 +58,7 @@ from .schedule.pets import LatencyTable
 from .schedule.scheduler import CHUNK_TOKENS, Limits, Overlong, Scheduler
 from .schedule.sequence import Sequence
 from .sockets import InboxFull
+from .words import counted
 
 STEPS_IN_FLIGHT = 2
 """Step n+1 is posted before step n's tokens are back, so the workers never wait for us."""
@@ -272,8 +273,8 @@ class Router(Process):
         self.desk.workers_came()
         if self._workers_restarted:
             self._workers_restarted = False
-            live = len(self.scheduler)
-            self.event("warning", f"workers are back; {live} requests continue by recompute")
+            live = counted(len(self.scheduler), "request", "continue")
+            self.event("warning", f"workers are back; {live} by recompute")
         self.say_ready()
 
     def _reset_workers(self) -> None:
@@ -381,7 +382,8 @@ class Router(Process):
             for request_id in orphans:
                 self._abort(request_id, "client gone")
             if orphans:
-                self.event("warning", f"server restarted; {len(orphans)} requests lost clients")
+                lost = counted(len(orphans), "request")
+                self.event("warning", f"server restarted; {lost} lost clients")
         if restarted and ready.name == "detokenizer":
             untold: list[tuple[Sequence, str | None]] = [
                 (sequence, None) for sequence in self.scheduler.sequences()
@@ -420,7 +422,7 @@ class Router(Process):
             *(name for name in ("detokenizer", "server") if name not in self._peers),
         ]
         if unread := self.desk.num_unread:
-            missing.append(f"{unread} adapters")
+            missing.append(counted(unread, "adapter"))
         if missing:
             self.set_state(ProcessState.STARTING, f"waiting for {', '.join(missing)}")
         else:
@@ -550,7 +552,8 @@ class Router(Process):
         self.events.step_failed(batch.step, error)
         numbers = {row.sequence for row in batch.rows}
         failed = [s for s in self.scheduler.sequences() if s.number in numbers]
-        self.event("error", f"step {batch.step} failed: {error}; {len(failed)} requests end")
+        ends = counted(len(failed), "request", "end")
+        self.event("error", f"step {batch.step} failed: {error}; {ends}")
         for sequence in failed:
             self._refuse(sequence.request.request_id, 500, f"the step failed: {error}")
         self._reset_workers()
@@ -567,7 +570,7 @@ class Router(Process):
             self.event(
                 "error",
                 f"{ranks} chose other tokens than rank 0 in step {batch.step}; rank 0's count, and "
-                f"{len(self.scheduler)} requests continue by recompute",
+                f"{counted(len(self.scheduler), 'request', 'continue')} by recompute",
             )
             self.events.ranks_differed()
             self._reset_workers()

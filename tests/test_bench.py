@@ -26,6 +26,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from starlette.routing import Route
 
 from loraconsole.pipeline import workload
+from loraconsole.pipeline.bench import print_table
 from loraconsole.pipeline.config import OperatorError
 from loraconsole.pipeline.figures import Timeline, summarise
 from loraconsole.pipeline.results import ResultFile, Row, RunConfig, read_rows
@@ -453,3 +454,22 @@ def test_a_file_that_is_not_there_is_an_operators_error(tmp_path: Path) -> None:
     done = compare(tmp_path / "none.jsonl")
     assert done.returncode == 1
     assert "cannot read" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_what_cannot_be_compared_is_told_in_json_too(tmp_path: Path) -> None:
+    done = compare(tmp_path / "none.jsonl", "--json")
+    assert done.returncode == 1
+    assert "none.jsonl" in json.loads(done.stdout)["error"]
+    a = write(tmp_path / "a.jsonl", row(load=1.0))
+    b = write(tmp_path / "b.jsonl", row(load=2.0))
+    assert "no load was run twice" in json.loads(compare(a, b, "--json").stdout)["error"]
+
+
+def test_why_requests_failed_is_printed_under_the_table(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    failed = msgspec.structs.replace(row().result, errors=12, error="503 worker-0 is stopped")
+    print_table([msgspec.structs.replace(row(), result=failed)])
+    assert (
+        "12 requests failed, most often by:\n  503 worker-0 is stopped" in capsys.readouterr().out
+    )

@@ -475,7 +475,7 @@ def test_every_command_has_an_effect_that_is_tested() -> None:
         ("drain", "refused (503)"),
         ("down", "ENDS with an error"),
         ("down --now", "24 live requests END with an error"),
-        ("transcripts delete --all", "1 conversations with 3 turns"),
+        ("transcripts delete --all", "1 conversation with 3 turns"),
     ],
 )
 @pytest.mark.usefixtures("alone")
@@ -533,6 +533,36 @@ def test_every_entry_of_the_palette_is_a_binding_or_of_a_kind_that_is_tested() -
                 names = {binding.description for binding in bindings if binding.id in CASES}
                 for entry in _entries(scene):
                     assert entry.title in names or entry.title.startswith(kinds), entry.title
+
+    asyncio.run(main())
+
+
+@pytest.mark.usefixtures("alone")
+def test_the_palette_begins_with_where_to_go_and_ends_with_the_cursors_keys() -> None:
+    async def main() -> None:
+        for on in ("Batch", "Adapters", "Prompt"):
+            async with Case(see=panel, was=on, on=on).staged() as scene:
+                titles = [entry.title for entry in _entries(scene)]
+                assert titles[0] == "Go to Overview" and titles[-1] == "Palette"
+                order = {
+                    "Batch": ("Abort", "Restart worker-0", "Pause", "Page down"),
+                    "Adapters": ("Load", "Policy lifo", "Theme light", "Up"),
+                    "Prompt": ("Send", "Stop the pipeline", "Help", "Cut"),
+                }[on]
+                places = [titles.index(title) for title in order if title in titles]
+                assert places == sorted(places) and len(places) >= 3
+
+    asyncio.run(main())
+
+
+@pytest.mark.usefixtures("alone")
+def test_each_policy_and_each_flag_has_a_line_of_its_own() -> None:
+    async def main() -> None:
+        async with Case(see=panel, was="Batch", on="Batch").staged() as scene:
+            commands = all_commands(scene.app)
+            for typed in ("scheduler ", "adapters ", "logs --"):
+                found = candidates(typed, commands, scene.app.board)
+                assert len({help for _, help in found}) == len(found) > 2, typed
 
     asyncio.run(main())
 

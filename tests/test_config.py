@@ -10,17 +10,20 @@ from pathlib import Path
 
 import pytest
 
+from loraconsole.console import __main__ as cli
 from loraconsole.pipeline.config import (
     Config,
     OperatorError,
     UsageError,
     absolute_path,
     add_flags,
+    default_run_directory,
     fields,
     flag_of,
     from_flags,
     is_hub_id,
     make_run_directory,
+    spell,
 )
 from loraconsole.pipeline.messages import ClientWeight, SchedulerSettings
 
@@ -194,3 +197,34 @@ def test_weights_name_adapters_and_the_base_model_by_its_name() -> None:
         parse("--profile-table", "/nowhere/none.json")
     with pytest.raises(UsageError, match="--slo-seconds"):
         parse("--slo-seconds", "0")
+
+
+def test_a_command_that_is_told_names_the_run_where_it_is_not_the_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("LORACONSOLE_RUN", raising=False)
+    assert spell("attach", default_run_directory()) == "loraconsole attach"
+    assert spell("logs fetch", tmp_path) == f"loraconsole logs fetch --run {tmp_path}"
+    assert spell("up", "/tmp/a b") == "loraconsole up --run '/tmp/a b'"
+    monkeypatch.setenv("LORACONSOLE_RUN", str(tmp_path))
+    assert spell("logs fetch", tmp_path) == "loraconsole logs fetch"
+
+
+def test_the_overview_names_what_is_used_most_a_line_each(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        cli.parse(["--help"])
+    text = capsys.readouterr().out
+    for flag in ("--run", "--model", "--adapter", "--dummy", "--device", "--tp", "--port"):
+        assert f"  {flag} " in text
+    for flag in ("--mock", "--read-only", "--low-bandwidth", "--ascii", "--fps"):
+        assert f"  {flag}" in text
+    assert all(len(line) <= 80 for line in text.splitlines())
+    commands = text.partition("commands:")[2].partition("run options:")[0]
+    assert all(line.startswith("    ") and line[4] != " " for line in commands.split("\n")[2:-2])
+
+
+def test_read_only_is_a_flag_of_the_console_without_a_command_too() -> None:
+    assert cli.parse(["--read-only"]).read_only

@@ -187,3 +187,11 @@ def test_serving_in_order_of_arrival_does_not() -> None:
     queues = {"a": [(10, 5)] * 20, "b": [(10, 5)] * 20}
     lines = serve(queues, lambda counters: min(counters))
     assert counter_gap(lines) == 19 * 20  # all of a's but the last, which nobody waits beside
+
+
+def test_the_most_frequent_error_is_told() -> None:
+    errors = ["503 draining", "the answer is empty", "503 draining", ""]
+    lines = [Timeline("a", 0.0, [1.0], tokens=1, error=error) for error in errors]
+    lines.append(Timeline("a", 0.0, [], error="499 aborted", aborted=True))
+    result = summarise(lines, 2.0)
+    assert (result.errors, result.error) == (3, "503 draining")

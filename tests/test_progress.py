@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
+from loraconsole.console.verbs import Bars
 from loraconsole.pipeline.messages import Progress
 from loraconsole.pipeline.progress import ProgressBar
 
@@ -34,3 +37,41 @@ def test_a_bar_draws_nothing_on_stderr(capsys: pytest.CaptureFixture[str]) -> No
     list(ProgressBar(range(3), publish=lambda message: None, source="s", stage="t"))
     captured = capsys.readouterr()
     assert captured.out == captured.err == ""
+
+
+def said(current: float, total: float, elapsed_s: float, unit: str = "layer") -> Progress:
+    return Progress(
+        source="worker-0",
+        stage="weights",
+        label="weights",
+        current=current,
+        total=total,
+        unit=unit,
+        elapsed_s=elapsed_s,
+        done=current == total,
+    )
+
+
+def test_a_finished_bar_stays_as_it_was_and_counts_whole_numbers(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    bars = Bars()
+    for done in (10.0, 31.0):
+        bars.show(said(done, 31.0, done / 10))
+    then = capsys.readouterr().err.rpartition("\r")[2].strip()
+    assert "31/31 [00:03<00:00, 10.00 layer/s]" in then
+    time.sleep(1.1)
+    bars.close()
+    assert capsys.readouterr().err.rpartition("\r")[2].strip() == then
+
+
+def test_a_rate_is_of_the_time_the_stage_took_even_if_it_is_heard_of_at_its_end(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    bars = Bars()
+    bars.show(said(98.4e6, 98.4e6, 0.5, "B"))
+    bars.close()
+    last = capsys.readouterr().err.rpartition("\r")[2]
+    assert "98.4M/98.4M [00:00<00:00, 197MB/s]" in last

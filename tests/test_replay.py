@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pseudo_terminal import SEQUENCES, PseudoTerminal
 from ring import ADAPTERS, Ring
 from test_ring_adapters import shipped
 
 from loraconsole.console.ledger import Ledger
+from loraconsole.console.replay_verb import read_head
 from loraconsole.pipeline.config import Config, make_run_directory
 from loraconsole.pipeline.event_log import EventLog
 from loraconsole.pipeline.messages import Abort, BatchView
@@ -188,14 +190,17 @@ def test_a_replay_is_shown_in_the_console_as_the_ring_was(log: Path, tmp_path: P
     flags = ["--run", str(run), "--speed", str(speed), "--begins-at", str(begins_at)]
     ledger = Ledger(str(run))
     views: list[BatchView] = []
+    heard_at = 0.0
 
     async def listen() -> None:
+        nonlocal heard_at
         context = make_context()
         watch = Watch(context, run, ("router", "supervisor"))
         while player.poll() is None:
             for message in watch.drain():
                 now = head["at"] + max(0.0, time.time() - begins_at) * speed
                 ledger.take(message, now)
+                heard_at = now
                 if isinstance(message, BatchView):
                     views.append(message)
             await asyncio.sleep(0.02)
@@ -205,10 +210,45 @@ def test_a_replay_is_shown_in_the_console_as_the_ring_was(log: Path, tmp_path: P
     with subprocess.Popen([*command, *flags], stdout=subprocess.PIPE, text=True) as player:
         asyncio.run(listen())
         assert player.stdout is not None and "all the same" in player.stdout.read()
-    now = head["at"] + (time.time() - begins_at) * speed
-    board = ledger.board(now)
+    board = ledger.board(heard_at)
+    assert board.condition.word == "READY"
+    states = {row.name: row.state.value for row in board.processes}
+    assert (states["router"], states["supervisor"], states["worker-0"]) == (
+        "ready",
+        "ready",
+        "stopped",
+    )
+    assert board.events[-1].text == "the log ends here: all the same"
     assert board.router is not None and board.router.steps > 100
     assert {row.view.name for row in board.adapters} >= set(ADAPTERS)
     assert any(view.phase == "decode" for shown in views for view in shown.requests)
     assert max(len(shown.requests) for shown in views) >= 5
     assert all(0 <= shown.at - v.arrived_at < 60 for shown in views for v in shown.requests)
+
+
+def test_a_replay_that_nobody_reads_any_more_ends_quietly(log: Path) -> None:
+    command = f"{sys.executable} -P -m loraconsole.console replay {log} --show"
+    script = f"set -o pipefail; {command} | head -n 1"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, ""), done
+    assert len(done.stdout.splitlines()) == 1
+
+
+def test_the_console_says_that_it_shows_a_replay_and_begins_with_the_first_request(
+    log: Path,
+) -> None:
+    command = [sys.executable, "-P", "-m", "loraconsole.console", "replay", str(log), "--console"]
+    terminal = PseudoTerminal([*command, "--speed", "50"])
+    try:
+        terminal.wait_for("the log ends here")
+        seen = SEQUENCES.sub(b"", b"".join(data for _, data in terminal.chunks)).decode()
+        assert " REPLAY x50 " in seen and " run" in seen
+        terminal.send("q")
+        assert terminal.exit_code() == 0
+    finally:
+        terminal.close()
+
+
+def test_what_was_before_the_first_request_is_not_waited_for(log: Path) -> None:
+    asked = [line["at"] for line in lines_of(log) if line["event"] == "asked"]
+    assert read_head(log).at == asked[0] > lines_of(log)[0]["at"]

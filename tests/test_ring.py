@@ -315,6 +315,13 @@ def test_status_says_ready(ring: Ring) -> None:
     assert ring.cli("adapters", "list", "--json").returncode == 0
 
 
+def test_the_command_line_says_where_an_adapter_lies_and_each_source_once(ring: Ring) -> None:
+    listed = ring.cli("adapters", "list").stdout
+    assert "on device" in listed and "gpu" not in listed
+    logs = ring.cli("logs", "router", "-n", "1000").stdout
+    assert " router      adapter " in logs and "router: " not in logs
+
+
 def test_alerts_says_what_is_wrong_by_the_limits_of_the_settings(
     ring: Ring, tmp_path: Path
 ) -> None:

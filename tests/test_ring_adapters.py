@@ -106,6 +106,9 @@ def test_a_broken_adapter_is_refused_takes_no_page_and_may_be_mended(
     before = placed_pages(ring)
     failed = ring.cli("adapters", "load", "broken", str(tmp_path), check=False)
     assert failed.returncode == 1 and "adapter_config.json: No such file" in failed.stderr
+    assert "loraconsole adapters load broken PATH replaces it once" in failed.stderr
+    gone = ring.cli("adapters", "load", "broken", str(tmp_path / "gone"), check=False)
+    assert f"there is no {tmp_path / 'gone'}; loraconsole adapters load" in gone.stderr
     assert placed_pages(ring) == before
     wait_until(ring, "broken", "state", "failed")
     assert ring.chat("broken", "Hi").status_code == 409

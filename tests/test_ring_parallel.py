@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import threading
 import time
@@ -118,7 +119,7 @@ def test_streams_survive_a_killed_rank(ring: Ring, victim: int) -> None:
     ring.wait_ready()
     after = [ring.process(f"worker-{rank}")["pid"] for rank in range(2)]
     assert not set(before) & set(after)
-    assert "requests continue by recompute" in ring.cli("logs", "router").stdout
+    assert re.search("requests? continues? by recompute", ring.cli("logs", "router").stdout)
     assert len(list(ring.run.glob("ranks-*"))) == 1
 
 

@@ -273,6 +273,7 @@ def test_a_change_of_the_file_holds_at_once(file: Path) -> None:
             await pilot.pause()
             assert app.theme == "paper" and "p Pause" in screen_text(app)
             await pilot.press("t")
+            assert f"theme {app.theme}" in [note.message for note in app._notifications]
             worn = app.theme
             file.write_text('theme = "paper"\n[alerts]\nqueue = 5\n')
             app._look_around()
@@ -301,5 +302,11 @@ def test_the_verb_shows_checks_and_explains(file: Path) -> None:
     problems = json.loads(wrong.stdout)["problems"]
     assert [problem["line"] for problem in problems] == [2, 1]
     assert "there is no 'neon'; there are dark" in problems[1]["what"]
+    assert problems[0]["path"] == problems[1]["path"] != "console.toml"
+    file.write_text("theme = 7\n")
+    (problem,) = json.loads(cli("--check", "--json").stdout)["problems"]
+    assert (
+        problem["what"].startswith("theme: 7 is not one of dark, ") and "ember" in problem["what"]
+    )
     keys = json.loads(cli("--keys", "--json").stdout)["keys"]
     assert {"id": "pause", "keys": ["space", "p"], "does": "Pause", "where": "everywhere"} in keys

@@ -173,6 +173,11 @@ def test_a_stopped_worker_stays_so_and_live_requests_go_on_once_it_is_started(
     assert ring.process("worker-0")["held"]
     status = ring.cli("status", check=False)
     assert status.returncode == 1 and "stopped by an operator" in status.stdout
+    assert "INCOMPLETE (worker-0 stopped by an operator)" in status.stdout  # the console's word
+    for command in (["prompt", "hi"], ["bench", "--requests", "1", "--json"]):
+        refused = ring.cli(*command, check=False)
+        assert refused.returncode == 1 and "loraconsole start worker-0" in refused.stderr
+    assert json.loads(refused.stdout)["hint"].endswith("loraconsole start worker-0")
     found = ring.cli("alerts", "--json", check=False)
     assert found.returncode == 1
     assert "process stopped" in [alert["rule"] for alert in json.loads(found.stdout)]
@@ -315,8 +320,10 @@ def test_not_running_is_status_3(tmp_path: Path) -> None:
         done = ring.cli(*command, check=False)
         assert done.returncode == 3, (command, done.stderr)
         assert "loraconsole up" in done.stderr
-    done = ring.cli("bench", "--run", str(tmp_path / "elsewhere"), check=False)
-    assert done.returncode == 3 and "elsewhere" in done.stderr
+    elsewhere = str(tmp_path / "elsewhere")
+    for command in (["status"], ["logs"], ["adapters", "list"], ["web"], ["bench"]):
+        done = ring.cli(*command, "--run", elsewhere, check=False)
+        assert done.returncode == 3 and f"loraconsole up --run {elsewhere}\n" in done.stderr
     assert ring.cli("up", "--no-such-flag", check=False).returncode == 2
     assert ring.cli("up", "--tp", "x", check=False).returncode == 2
 

@@ -15,9 +15,10 @@ from textual.theme import Theme
 
 from loraconsole.console.app import ConsoleApp
 from loraconsole.console.document import Problem
+from loraconsole.console.home import user_themes
 from loraconsole.console.inks import GROUNDS, INKS
 from loraconsole.console.plain import plain
-from loraconsole.console.theme import Colors, ThemeFile, ThemeShelf, user_directory
+from loraconsole.console.theme import Colors, ThemeFile, ThemeShelf
 from loraconsole.pipeline.config import Config
 
 SHIPPED = [
@@ -37,8 +38,8 @@ THREE = '[colors]\nforeground = "#eeeeee"\nbackground = "#101010"\nprimary = "#6
 @pytest.fixture(autouse=True)
 def config_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    user_directory().mkdir(parents=True)
-    return user_directory()
+    user_themes().mkdir(parents=True)
+    return user_themes()
 
 
 def read() -> tuple[dict[str, Theme], list[Problem]]:

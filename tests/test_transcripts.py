@@ -160,7 +160,7 @@ def test_the_command_line_lists_searches_exports_and_deletes(
     assert run("export", "aaaa").startswith("# Conversation aaaa1111")
     run("delete", code=2)
     run("delete", "zz", code=1)
-    assert "1 conversations with 2 turns" in run("delete", "aaaa")
+    assert "1 conversation with 2 turns" in run("delete", "aaaa")
     assert "aaaa" not in run("list")
     monkeypatch.setenv(transcripts.VARIABLE, "")
     run("list", code=1)

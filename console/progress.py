@@ -1,0 +1,39 @@
+"""`StageBar`: a tqdm on the terminal of what a process of the ring says about one of its stages.
+
+Knows no clock: how long a stage has taken is in the message.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tqdm import tqdm
+
+from ..pipeline.messages import Progress
+
+
+class StageBar(tqdm):  # type: ignore[type-arg]
+    """Shows the last `Progress` it was given, and nothing else, however late it is drawn."""
+
+    def __init__(self, first: Progress) -> None:
+        self._elapsed_s = first.elapsed_s
+        super().__init__(
+            desc=f"{first.stage:<10}",
+            total=_whole(first.total),
+            unit=first.unit if first.unit == "B" else f" {first.unit}",
+            unit_scale=first.unit == "B",
+        )
+
+    @property
+    def format_dict(self) -> dict[str, Any]:
+        """Of what is drawn; without a rate tqdm divides what is done by the time that took."""
+        return {**super().format_dict, "elapsed": self._elapsed_s, "rate": None}
+
+    def show(self, message: Progress) -> None:
+        self.total, self.n = _whole(message.total), int(message.current)
+        self._elapsed_s = message.elapsed_s
+        self.refresh()
+
+
+def _whole(total: float | None) -> int | None:
+    return None if total is None else int(total)

@@ -1,0 +1,13 @@
+"""`counted`: numbers of things in sentences."""
+
+from __future__ import annotations
+
+
+def counted(number: int, noun: str, verb: str = "") -> str:
+    """`1 request`, `2 requests`, `0 requests`; with what they do: `1 request waits`, `2 requests
+    wait`. The verb is given as it is of many."""
+    if number != 1:
+        return f"{number} {noun}s {verb}".rstrip()
+    if verb == "are":
+        return f"1 {noun} is"
+    return f"1 {noun} {verb}{'S' if verb.isupper() else 's'}" if verb else f"1 {noun}"

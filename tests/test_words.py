@@ -1,0 +1,38 @@
+"""Sentences with numbers in them."""
+
+from __future__ import annotations
+
+import pytest
+
+from loraconsole.console.board import PLACES, Board
+from loraconsole.console.costs import restart_costs, stop_costs
+from loraconsole.console.panels.adapter_details import WORDS
+from loraconsole.pipeline.words import counted
+
+
+@pytest.mark.parametrize(
+    ("number", "verb", "words"),
+    [
+        (0, "", "0 requests"),
+        (1, "", "1 request"),
+        (2, "", "2 requests"),
+        (1, "wait", "1 request waits"),
+        (2, "wait", "2 requests wait"),
+        (1, "END", "1 request ENDS"),
+        (1, "are", "1 request is"),
+        (3, "are", "3 requests are"),
+    ],
+)
+def test_one_is_told_as_one(number: int, verb: str, words: str) -> None:
+    assert counted(number, "request", verb) == words
+
+
+@pytest.mark.parametrize("name", ["worker-0", "detokenizer", "router"])
+def test_where_nothing_is_live_nothing_is_said_to_wait_or_end(name: str) -> None:
+    board = Board(now=0.0, run="/run")
+    for told in (stop_costs(board, name), restart_costs(board, name)):
+        assert told.startswith("No request is live.") and "0 live" not in told
+
+
+def test_the_command_line_and_the_console_say_alike_where_an_adapter_lies() -> None:
+    assert PLACES == WORDS
