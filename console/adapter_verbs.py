@@ -182,7 +182,7 @@ def print_plans(plans: Sequence[AdapterPlan], as_json: bool) -> int:
     from rich.table import Table
     from rich.text import Text
 
-    from ..pipeline.screen import Screen
+    from ..pipeline.printer import Printer
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     heads = ("path", "rank", "changes", "size", "pages", "KV tokens lost", "evicts", "fits")
@@ -204,7 +204,7 @@ def print_plans(plans: Sequence[AdapterPlan], as_json: bool) -> int:
             Text(", ".join(units.clean(name) for name in plan.evicts)),
             "now" if plan.fits else "later",
         )
-    Screen(soft_wrap=False).print(table)
+    Printer(soft_wrap=False).print(table)
     for plan in plans:
         path = units.clean(plan.path)
         if plan.reason:
@@ -225,7 +225,7 @@ def print_verification(found: Verification, name: str, as_json: bool) -> int:
     from rich.table import Table
     from rich.text import Text
 
-    from ..pipeline.screen import Screen
+    from ..pipeline.printer import Printer
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for head in ("place", "adapter", "tokens equal", "largest |Δlogit|", "mean", "range"):
@@ -239,7 +239,7 @@ def print_verification(found: Verification, name: str, as_json: bool) -> int:
             f"{row.mean_logit:.3g}",
             f"{row.range_logit:.4g}",
         )
-    Screen().print(table)
+    Printer().print(table)
     verdict = "answers as its merged weights do" if found.is_right else "does NOT answer right"
     key = units.clean(found.key)
     print(f"{key} {verdict} ({found.dtype}, {units.duration(found.seconds)})")

@@ -19,8 +19,8 @@ from rich.text import Text
 
 from ..pipeline.config import OperatorError
 from ..pipeline.figures import Result
+from ..pipeline.printer import Printer
 from ..pipeline.results import Row, RunConfig, describe, read_rows
-from ..pipeline.screen import Screen
 from . import plot, units
 
 BAR = 48
@@ -93,7 +93,7 @@ def main(flags: list[str]) -> int:
     sides = make_sides(rows)
     configs = {row.config.load_key(): row.config for own in rows.values() for row in own}
     common = [load for load in configs if sum(load in side.results for side in sides) > 1]
-    console = Screen(width=None if sys.stdout.isatty() else 120)
+    console = Printer(width=None if sys.stdout.isatty() else 120)
     if not common:
         told = "; ".join(f"{side.name}: {_loads(side, configs)}" for side in sides)
         raise OperatorError(f"no load was run twice: {told}", "compare runs of the same workload")

@@ -182,7 +182,7 @@ def _print_totals(found: list[Total]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from ..pipeline.screen import Screen
+    from ..pipeline.printer import Printer
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for head in ("process", "span", "count", "total ms", "mean ms", "p50 ms", "p99 ms"):
@@ -196,4 +196,4 @@ def _print_totals(found: list[Total]) -> None:
             f"{row.total_ms:.1f}",
             *(f"{value:.3f}" for value in (row.mean_ms, row.p50_ms, row.p99_ms)),
         )
-    Screen(width=120).print(table)
+    Printer(width=120).print(table)

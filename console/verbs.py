@@ -337,7 +337,7 @@ def alerts(config: Config, as_json: bool) -> int:
 def _print_status(config: Config, snapshot: Snapshot) -> None:
     from rich.table import Table
 
-    from ..pipeline.screen import Screen
+    from ..pipeline.printer import Printer
     from .ledger import Ledger
 
     beats = {beat.name: beat for beat in snapshot.beats}
@@ -357,21 +357,21 @@ def _print_status(config: Config, snapshot: Snapshot) -> None:
             f"{beat.rss_bytes / 2**20:.0f}" if beat and alive else "",
             process.reason,
         )
-    screen = Screen()
+    printer = Printer()
     url = snapshot.server.url if snapshot.server else "no address yet"
     now = time.time()
     ledger = Ledger(config.run)
     ledger.take_snapshot(snapshot, now)
     condition = ledger.board(now).condition
     why = f" ({condition.detail})" if condition.detail else ""
-    screen.print(f"{config.model} · {condition.word}{why} · {url}", soft_wrap=True)
+    printer.print(f"{config.model} · {condition.word}{why} · {url}", soft_wrap=True)
     if router := snapshot.router:
         used = router.pages_kv + router.pages_adapters
-        screen.print(
+        printer.print(
             f"{router.running} running, {router.waiting} waiting; "
             f"{used} of {router.pages_total} pages used; run directory {config.run}"
         )
-    screen.print(table)
+    printer.print(table)
 
 
 def where(config: Config, as_json: bool) -> int:

@@ -328,7 +328,7 @@ def _table(*heads: str) -> Any:
 
 def print_sets(runs: list[Run]) -> None:
     """Medians over the rounds."""
-    from .screen import Screen
+    from .printer import Printer
 
     table = _table("lacking", "tok/s", "ms a token", "least", "most", "TTFT ms", "errors")
     for flags in dict.fromkeys(run.flags for run in runs):
@@ -341,12 +341,12 @@ def print_sets(runs: list[Run]) -> None:
             f"{statistics.median(run.ttft_ms_p50 for run in own):.0f}",
             str(sum(run.errors for run in own)),
         )
-    Screen(width=120).print(table)
+    Printer(width=120).print(table)
 
 
 def print_costs(costs: list[Difference]) -> None:
     """A row a part, with the spread of the rounds."""
-    from .screen import Screen
+    from .printer import Printer
 
     table = _table("part", "ms a token", "least", "most", "of all", "")
     for cost in costs:
@@ -356,7 +356,7 @@ def print_costs(costs: list[Difference]) -> None:
             f"{cost.share:+.1%}",
             cost.about,
         )
-    screen = Screen(width=120)
+    screen = Printer(width=120)
     screen.print()
     screen.print(table)
 

@@ -234,7 +234,7 @@ def print_table(rows: list[Row]) -> None:
     """Medians over the rounds, a row for each server and load."""
     from rich.table import Table
 
-    from .screen import Screen
+    from .printer import Printer
 
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
@@ -276,7 +276,7 @@ def print_table(rows: list[Row]) -> None:
             *(median(results, name) for name in columns.values()),
             *(str(sum(getattr(r, name) for r in results)) for name in ("aborted", "errors")),
         )
-    Screen(width=None if sys.stdout.isatty() else 160).print(table)
+    Printer(width=None if sys.stdout.isatty() else 160).print(table)
     for row in rows:
         if row.result.error:
             failed = counted(row.result.errors, "request")

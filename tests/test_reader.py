@@ -8,7 +8,7 @@ import sys
 import pytest
 
 PRINT = "print('x\\n' * 100_000)"
-TABLE = "from loraconsole.pipeline.screen import Screen; Screen().print('x\\n' * 100_000)"
+TABLE = "from loraconsole.pipeline.printer import Printer; Printer().print('x\\n' * 100_000)"
 
 
 @pytest.mark.parametrize("does", [PRINT, TABLE, "import sys; sys.stdout.write('x')"])

@@ -141,6 +141,23 @@ def test_ranks_are_stopped_and_started_together(ring: Ring) -> None:
     assert complete(ring, "one", "ab") == before
 
 
+def introduce(router: Router, incarnation: int) -> None:
+    """Both ranks are ready."""
+    for rank in range(2):
+        router._handle(
+            WorkerReady(
+                rank=rank,
+                incarnation=incarnation,
+                device="cpu",
+                num_pages=64,
+                page_size=16,
+                max_model_len=256,
+                vocab_size=300,
+                eos_token_ids=(),
+            )
+        )
+
+
 def test_ranks_that_disagree_are_an_error_and_are_told_anew(tmp_path: Path) -> None:
     """Rank 0's token counts; nobody is refused."""
 
@@ -150,19 +167,7 @@ def test_ranks_that_disagree_are_an_error_and_are_told_anew(tmp_path: Path) -> N
         router = Router(Config(run=str(tmp_path), tp=2))
         router.outbox = lambda name: Deaf()  # type: ignore[method-assign,assignment,return-value]
         router.beacon.publish = heard.append  # type: ignore[method-assign]
-        for rank in range(2):
-            router._handle(
-                WorkerReady(
-                    rank=rank,
-                    incarnation=1,
-                    device="cpu",
-                    num_pages=64,
-                    page_size=16,
-                    max_model_len=256,
-                    vocab_size=300,
-                    eos_token_ids=(),
-                )
-            )
+        introduce(router, 1)
         router._handle(
             Request(
                 request_id="a",
@@ -204,19 +209,7 @@ def test_what_a_rank_that_is_gone_has_read_is_read_again(tmp_path: Path) -> None
         def come(incarnation: int) -> int:
             """Both ranks are ready; the order to read the adapter."""
             told.clear()
-            for rank in range(2):
-                router._handle(
-                    WorkerReady(
-                        rank=rank,
-                        incarnation=incarnation,
-                        device="cpu",
-                        num_pages=64,
-                        page_size=16,
-                        max_model_len=256,
-                        vocab_size=300,
-                        eos_token_ids=(),
-                    )
-                )
+            introduce(router, incarnation)
             [order] = {m.order for m in told["worker-1"] if isinstance(m, ReadAdapter)}
             return order
 

@@ -1,11 +1,11 @@
-"""`Screen`: rich's console, to which a reader that has gone is what it is to `print`."""
+"""`Printer`: rich's console, to which a reader that has gone is what it is to `print`."""
 
 from __future__ import annotations
 
 from rich.console import Console
 
 
-class Screen(Console):
+class Printer(Console):
     def on_broken_pipe(self) -> None:
         """rich would end the program as failed; see `reader.py`."""
         raise BrokenPipeError
