@@ -17,6 +17,7 @@ from msgspec import Meta, Struct
 from ..pipeline.messages import PROTOCOL, AdapterState, ProcessState
 from . import units
 from .history import percentile
+from .signals import how
 from .trail import Trail
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ LAG_MS = 250.0
 SYNC_STEPS = 256
 """Steps that the wait's percentile is taken over."""
 RESTARTED_S = 300.0
-"""So long a restart is worth a word: a person may have looked away."""
+"""So long a fall is worth a word after the process is back: a person may have looked away."""
 KEPT = 200
 """Alerts that the book remembers; the oldest that are cleared go first."""
 GONE_S = 4 * 3600.0
@@ -123,13 +124,13 @@ def _silent(board: Board, limits: Limits) -> Iterator[Finding]:
 
 def _restarted(board: Board, limits: Limits) -> Iterator[Finding]:
     for process in board.processes:
-        is_up = process.state is ProcessState.READY and process.restarts > 0
-        if is_up and process.since is not None and board.now - process.since < RESTARTED_S:
-            times = f"{process.restarts} time{'s' if process.restarts > 1 else ''} so far"
-            ago = units.age(max(0.0, board.now - process.since))
-            code = f", it had left with {process.exit_code}" if process.exit_code else ""
-            text = f"{process.name} restarted {ago} ago{code}; {times}"
-            trail = Trail(process.name, process.since)
+        is_up, fell_at = process.state is ProcessState.READY, process.fell_at
+        if is_up and fell_at is not None and board.now - fell_at < RESTARTED_S:
+            ago = units.age(max(0.0, board.now - fell_at))
+            times = f"{process.falls} fall{'s' if process.falls > 1 else ''} so far"
+            code = f" ({how(process.exit_code)})" if process.exit_code else ""
+            text = f"{process.name} fell {ago} ago{code} and is back; {times}"
+            trail = Trail(process.name, fell_at)
             yield Finding(
                 "warn", text, "process restarted", process.name, "Logs", process.name, trail
             )

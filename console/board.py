@@ -90,6 +90,12 @@ class ProcessRow(Struct, frozen=True):
     pid: int = 0
     restarts: int = 0
     since: float | None = None
+    """When it came to be in its state."""
+    started_at: float | None = None
+    """When the process was started that has its pid."""
+    falls: int = 0
+    """Ends that nobody had asked for."""
+    fell_at: float | None = None
     exit_code: int | None = None
     retry_at: float | None = None
     held: bool = False

@@ -100,6 +100,7 @@ class Shift(Story):
     def _open(self, rows: int) -> Iterator[Told]:
         self._born = self._start
         self._since = dict.fromkeys(RING, self._start)
+        self._started = dict.fromkeys(RING, self._start)
         self._steps = self._decoded = self._filled = self._served = 0
         self._tokens = {name: [0, 0, 0] for name in self._tokens}
         for number, name in enumerate(self._adapters):
@@ -253,6 +254,8 @@ class Shift(Story):
         if self._changes:
             return
         self._set(name, ProcessState.BACKOFF, why)
+        self._falls[name] += 1
+        self._fell[name] = at
         yield (
             "supervisor",
             Event(at, "error", "supervisor", f"{name} died ({why}); starting again in 1 s"),

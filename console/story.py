@@ -125,7 +125,10 @@ class Story:
         self._states = {name: ProcessState.READY for name in RING}
         self._reasons = dict.fromkeys(RING, "")
         self._since = dict.fromkeys(RING, start - 754.0)
+        self._started = dict.fromkeys(RING, start - 758.0)
         self._restarts = dict.fromkeys(RING, 0)
+        self._falls = dict.fromkeys(RING, 0)
+        self._fell: dict[str, float] = {}
         self._held: set[str] = set()
         self._incarnations = {name: 1 + number for number, name in enumerate(RING)}
         self._changes: list[tuple[float, str, ProcessState]] = []
@@ -520,6 +523,8 @@ class Story:
     def _set(self, name: str, state: ProcessState, reason: str = "") -> None:
         self._states[name], self._reasons[name] = state, reason
         self._since[name] = self._now
+        if state is ProcessState.STARTING:
+            self._started[name] = self._now
 
     def _set_all(self, state: ProcessState, reason: str = "") -> None:
         for name in RING:
@@ -568,6 +573,9 @@ class Story:
                     self._reasons[name],
                     1 if has_failed else None,
                     held=name in self._held,
+                    started_at=self._started[name],
+                    falls=5 if has_failed else self._falls[name],
+                    fell_at=self._fell.get(name),
                 )
             )
         return ProcessTable(self._now, worst, tuple(views))

@@ -75,10 +75,10 @@ WRONG: dict[str, tuple[Callable[[], Board], Limits, str]] = {
     ),
     "process restarted": (
         lambda: changed(
-            processes=process("worker-0", restarts=2, since=BUSY.now - 60, exit_code=-9)
+            processes=process("worker-0", falls=2, fell_at=BUSY.now - 60, exit_code=-9)
         ),
         QUIET,
-        "worker-0 restarted 1 m 00 s ago, it had left with -9; 2 times so far",
+        "worker-0 fell 1 m 00 s ago (killed by SIGKILL) and is back; 2 falls so far",
     ),
     "process late": (
         lambda: changed(processes=process("server", loop_lag_ms=800.0)),
@@ -167,6 +167,13 @@ def test_no_step_is_no_alert_while_nothing_runs_or_the_worker_is_gone() -> None:
     assert "no step" not in {f.rule for f in findings(later, limits)}
     gone = changed(now=BUSY.now + 30, processes=process("worker-0", state=ProcessState.BACKOFF))
     assert "no step" not in {f.rule for f in findings(gone, limits)}
+
+
+def test_a_restart_that_was_ordered_is_no_alert_nor_is_a_new_state() -> None:
+    """A router that waited for a worker is ready anew, and was not restarted."""
+    for row in ({"restarts": 3}, {"falls": 1, "fell_at": BUSY.now - 4000}):
+        board = changed(processes=process("router", since=BUSY.now - 14, **row))
+        assert "process restarted" not in {f.rule for f in findings(board, Limits())}
 
 
 def test_every_rule_says_what_it_means_and_what_to_do() -> None:

@@ -37,6 +37,7 @@ from loraconsole.pipeline.messages import (
     MergeAdapter,
     PinAdapter,
     PlanAdapters,
+    ProcessState,
     Progress,
     ReloadAdapter,
     RequestView,
@@ -632,11 +633,27 @@ def test_processes_show_how_they_are_and_what_they_said_last() -> None:
         assert "last lines of worker-0" in screen_text(app)
         await pilot.press("enter")
         await pilot.pause()
-        assert "last exit code 1" in screen_text(app)
+        assert "falls       5  the one before: exit status 1" in screen_text(app)
         assert "what happened" in screen_text(app)
         assert "worker-0 fell, again in 4 s" in screen_text(app)
 
     on_stage(act, panel="Processes", scenario="failed")
+
+
+def test_a_process_is_up_since_its_start_and_falls_are_what_nobody_ordered() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        app.story.restart("worker-0")  # type: ignore[union-attr]
+        app.story._set("router", ProcessState.READY)  # type: ignore[union-attr]
+        app.advance(3.0)
+        app.show()
+        await pilot.pause()
+        words = (row.split() for row in screen_text(app).splitlines())
+        rows = {row[1]: row for row in words if len(row) > 8}
+        assert rows["router"][5:7] == ["12", "m"] and rows["worker-0"][5:7] == ["0", "m"]
+        worker = app.board.process("worker-0")
+        assert worker and (worker.restarts, worker.falls) == (1, 0)
+
+    on_stage(act, panel="Processes")
 
 
 def test_a_worker_names_its_kernels() -> None:
