@@ -166,7 +166,8 @@ def _no_step(board: Board, limits: Limits) -> Iterator[Finding]:
         return
     if worker.state is not ProcessState.READY or not board.steps:
         return  # a worker that is not there has an alert of its own
-    still = board.now - max(board.steps[-1].at, worker.since or 0.0)
+    runs = [row.view.admitted_at or 0.0 for row in board.requests if row.view.phase != "waiting"]
+    still = board.now - max(board.steps[-1].at, worker.since or 0.0, min(runs, default=0.0))
     if still > limits.no_step_seconds:
         number = units.count(router.running)
         text = f"no step for {units.duration(still)} while {number} requests run"

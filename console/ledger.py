@@ -62,7 +62,6 @@ HOUR_BUCKETS = 120
 HISTORY_S = 3600.0
 
 LOADS = ("decode", "prefill", "running", "waiting")
-"""What is known of the whole last hour."""
 
 T = TypeVar("T")
 
@@ -183,12 +182,11 @@ class Ledger:
         self._spans: SpanEnds | None = None
         self._verdicts: dict[str, Verdict] = {}
         self._rates = {name: Counter() for name in ("decode", "prefill", "steps", "requests")}
-        self._series = {name: Series() for name in LOADS}
-        self._hour = {name: Series(HOUR_BUCKET_S, HOUR_BUCKETS) for name in LOADS}
+        plotted = (*LOADS, *PARTS, "read_rate", "tax")
+        self._series = {name: Series() for name in plotted}
+        self._hour = {name: Series(HOUR_BUCKET_S, HOUR_BUCKETS) for name in plotted}
         self.shows_hour = False
-        """Whether boards carry the last hour of the load in place of the last minutes."""
-        self._parts = {part: Series() for part in PARTS}
-        self._read_rate, self._tax = Series(), Series()
+        """Whether boards carry the last hour in place of the last minutes."""
         self._ttft = Buckets(LATENCY_BUCKETS_MS)
         self._inter_token = Buckets(LATENCY_BUCKETS_MS)
         self._steps: Recent[Step] = Recent(STEPS)
@@ -259,8 +257,7 @@ class Ledger:
         if before := snapshot.server_before:
             self._ttft.add(before.at, before.ttft)
             self._inter_token.add(before.at, before.inter_token)
-        for step in snapshot.steps:
-            self._take_step(step)
+        self._merge_steps(snapshot.steps)
         state = (snapshot.server, snapshot.router, *snapshot.workers, snapshot.adapters)
         for stats in (*state, snapshot.pool):
             if stats is not None:
@@ -344,7 +341,7 @@ class Ledger:
         self._messages.add(now, self.taken)
         ready = self.is_alive("router", now)
         rates = self._rates
-        loads = self._hour if self.shows_hour else self._series
+        series = self._hour if self.shows_hour else self._series
         return Board(
             now=now,
             run=self._run,
@@ -366,14 +363,14 @@ class Ledger:
             prefill_rate=rates["prefill"].rate if ready else 0.0,
             request_rate=rates["requests"].rate if ready else 0.0,
             step_rate=rates["steps"].rate if ready else 0.0,
-            decode=loads["decode"].track,
-            prefill=loads["prefill"].track,
-            running=loads["running"].track,
-            waiting=loads["waiting"].track,
+            decode=series["decode"].track,
+            prefill=series["prefill"].track,
+            running=series["running"].track,
+            waiting=series["waiting"].track,
             steps=self._steps.all,
-            parts={part: series.track for part, series in self._parts.items()},
-            read_rate=self._read_rate.track,
-            tax=self._tax.track,
+            parts={part: series[part].track for part in PARTS},
+            read_rate=series["read_rate"].track,
+            tax=series["tax"].track,
             sync_points=self._sync_points.all,
             ttft=self._ttft.counts,
             inter_token=self._inter_token.counts,
@@ -426,33 +423,33 @@ class Ledger:
         self._rates["decode"].add(stats.at, stats.decode_tokens)
         self._rates["prefill"].add(stats.at, stats.prefill_tokens)
         self._rates["steps"].add(stats.at, stats.steps)
-        self._add_load(stats.at, running=stats.running, waiting=stats.waiting)
+        self._plot(stats.at, running=stats.running, waiting=stats.waiting)
         if before is None or stats.at <= before.at or stats.steps < before.steps:
             return
         elapsed = stats.at - before.at
-        self._add_load(
+        self._plot(
             stats.at,
             decode=(stats.decode_tokens - before.decode_tokens) / elapsed,
             prefill=(stats.prefill_tokens - before.prefill_tokens) / elapsed,
         )
 
-    def _add_load(self, at: float, **loads: float) -> None:
-        for name, value in loads.items():
+    def _plot(self, at: float, **values: float) -> None:
+        for name, value in values.items():
             self._series[name].add(at, value)
             self._hour[name].add(at, value)
 
     def _take_moments(self, moments: tuple[Moment, ...]) -> None:
         """Seconds that this console has not seen itself; each is two buckets wide."""
         fields = {
-            "decode_tokens_s": (self._series["decode"], self._hour["decode"]),
-            "prefill_tokens_s": (self._series["prefill"], self._hour["prefill"]),
-            "running": (self._series["running"], self._hour["running"]),
-            "waiting": (self._series["waiting"], self._hour["waiting"]),
-            "read_bytes_s": (self._read_rate,),
-            "lora_tax": (self._tax,),
-            **{f"{part}_ms": (series,) for part, series in self._parts.items()},
+            "decode_tokens_s": "decode",
+            "prefill_tokens_s": "prefill",
+            "running": "running",
+            "waiting": "waiting",
+            "read_bytes_s": "read_rate",
+            "lora_tax": "tax",
+            **{f"{part}_ms": part for part in PARTS},
         }
-        for field, wanted in fields.items():
+        for field, name in fields.items():
             known = [(moment.at, getattr(moment, field)) for moment in moments]
             samples = [
                 (at - before, value)
@@ -460,8 +457,8 @@ class Ledger:
                 if value is not None
                 for before in (0.75, 0.25)
             ]
-            for series in wanted:
-                series.fill(samples)
+            self._series[name].fill(samples)
+            self._hour[name].fill(samples)
 
     def _take_server(self, stats: ServerStats) -> None:
         if self.local_url:
@@ -497,12 +494,19 @@ class Ledger:
             self.missed_steps += step.step - self._step_number - 1
         self._step_number = step.step
         self._steps.add(step)
-        for part in PARTS:
-            self._parts[part].add(step.at, part_us(step, part) / 1e3)
+        self._plot(step.at, **{part: part_us(step, part) / 1e3 for part in PARTS})
         if (rate := step.read_bytes_s) is not None:
-            self._read_rate.add(step.at, rate)
+            self._plot(step.at, read_rate=rate)
         if (tax := step.lora_tax) is not None:
-            self._tax.add(step.at, tax)
+            self._plot(step.at, tax=tax)
+
+    def _merge_steps(self, steps: tuple[Step, ...]) -> None:
+        """A snapshot's steps go before and between those that were heard meanwhile; moments plot
+        them."""
+        by_time = {step.at: step for step in (*steps, *self._steps.all)}
+        self._steps.replace(tuple(by_time[at] for at in sorted(by_time)))
+        if steps and not self._step_number:
+            self._step_number = steps[-1].step
 
     def _take_logs(self, lines: tuple[LogLine, ...]) -> None:
         fresh = tuple(line for line in lines if line.number > self._log_number)

@@ -20,7 +20,7 @@ from textual.widget import Widget
 
 from . import units
 from .board import Board
-from .history import Track, Window
+from .history import Track, Window, is_hour
 from .inks import Inks
 from .plain import plain
 
@@ -100,6 +100,12 @@ def thumb_of(total: int, shown: int, first: int) -> range | None:
     size = max(1, shown * shown // total)
     top = (shown - size) * first // (total - shown)
     return range(top, top + size)
+
+
+def over_time(title: str, board: Board) -> tuple[Span, ...]:
+    """A plot's title, with its span where that is the long one."""
+    long: tuple[Span, ...] = ((" last hour", "info"),) if is_hour(board.decode) else ()
+    return ((title, "title"), *long)
 
 
 def field(name: str) -> tuple[Span, ...]:

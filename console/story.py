@@ -8,6 +8,7 @@ import math
 import random
 import zlib
 from array import array
+from collections import deque
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -55,6 +56,7 @@ from ..pipeline.messages import (
     VerifyAdapter,
     WorkerStats,
 )
+from .alerts import SYNC_STEPS
 
 Scenario = Literal["empty", "loading", "busy", "failed"]
 RING = ("worker-0", "detokenizer", "router", "server")
@@ -148,6 +150,7 @@ class Story:
         self._progress: dict[tuple[str, str], Progress] = {}
         self._events: list[Event] = []
         self._logs: list[LogLine] = []
+        self._recent: deque[Step] = deque(maxlen=SYNC_STEPS)
         self._last: dict[type[Message], Message] = {}
         self._beats: dict[str, Beat] = {}
         self._opening = list(self._open(rows))
@@ -328,6 +331,7 @@ class Story:
             progress=tuple(self._progress.values()),
             events=tuple(self._events),
             logs=tuple(self._logs[-500:]),
+            steps=tuple(self._recent),
         )
 
     # -- the story
@@ -357,6 +361,8 @@ class Story:
                 self._progress[message.source, message.stage] = message
             case Event():
                 self._events.append(message)
+            case Step():
+                self._recent.append(message)
             case LogLines():
                 self._logs += message.lines
 

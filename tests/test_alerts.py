@@ -165,6 +165,10 @@ def test_no_step_is_no_alert_while_nothing_runs_or_the_worker_is_gone() -> None:
     limits = Limits()
     later = msgspec.structs.replace(router(running=0), now=BUSY.now + 30)
     assert "no step" not in {f.rule for f in findings(later, limits)}
+    views = [msgspec.structs.replace(r.view, admitted_at=BUSY.now + 29) for r in BUSY.requests]
+    rows = [msgspec.structs.replace(r, view=v) for r, v in zip(BUSY.requests, views, strict=True)]
+    begun = changed(now=BUSY.now + 30, requests=tuple(rows))  # after half a minute without any
+    assert "no step" not in {f.rule for f in findings(begun, limits)}
     gone = changed(now=BUSY.now + 30, processes=process("worker-0", state=ProcessState.BACKOFF))
     assert "no step" not in {f.rule for f in findings(gone, limits)}
 

@@ -14,6 +14,7 @@ from loraconsole.console import units
 from loraconsole.console.answers import Answer, WrappedText
 from loraconsole.console.app import ConsoleApp
 from loraconsole.console.board import Board, RequestRow
+from loraconsole.console.chronicle import Chronicle
 from loraconsole.console.dialogs import LiveDialog
 from loraconsole.console.inks import INKS, Desk
 from loraconsole.console.ledger import Ledger
@@ -27,7 +28,7 @@ from loraconsole.console.panels.latency import FlamePane, HistogramPane, PartsPa
 from loraconsole.console.panels.logs import LogPane
 from loraconsole.console.panels.models import ModelsPane
 from loraconsole.console.panels.processes import ProcessTable, TailPane
-from loraconsole.console.story import Scenario
+from loraconsole.console.story import Scenario, Story
 from loraconsole.console.transcripts import open_default
 from loraconsole.pipeline.messages import (
     AdapterState,
@@ -287,9 +288,43 @@ def test_arrows_scrub_back_in_time_and_zero_returns() -> None:
         assert "10 s ago" in screen_text(app)
         assert flame._drawn != now
         await pilot.press("0")
-        assert parts._back == 0 and flame.back_s == 0.0
+        assert parts._back_s == 0 and flame.back_s == 0.0
 
     on_stage(act, panel="Latency", seconds=20.0)
+
+
+@pytest.mark.parametrize("key", ["3", "H"], ids=["minutes", "hour"])
+@pytest.mark.parametrize("has_steps", [True, False])
+def test_a_console_that_comes_late_to_an_idle_pipeline_sees_what_was(
+    tmp_path: Path, key: str, has_steps: bool
+) -> None:
+    """Also where the supervisor knows no step any more, only moments."""
+    book, story = Chronicle(tmp_path / "history", START), Story("busy", start=START)
+    for second in range(1, 31):
+        for _, message in story.advance(START + second):
+            book.take(message)
+        book.tick(START + second)
+    snapshot = msgspec.structs.replace(story.snapshot(), moments=book.moments(0.0))
+    book.close()
+
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        known = snapshot if has_steps else msgspec.structs.replace(snapshot, steps=())
+        app.now = START + 40
+        app.ledger.take_snapshot(known, app.now)
+        await pilot.press(key)
+        app.show()
+        await pilot.pause()
+        lines = app.active_panel.query_one(PartsPane)._drawn
+        busy = next(line for line in lines if ("█ ", "part-busy") in line.spans)
+        assert any("⣿" in text for line in lines for text, ink in line.spans if ink == "part-busy")
+        assert any(text.endswith("ms ") for text, _ in busy.spans) == has_steps
+        assert ("no step is known" in screen_text(app)) != has_steps  # the histogram, of steps
+        app.ledger.take_snapshot(known, app.now)  # asked again: nothing is entered twice
+        assert len(app.ledger.board(app.now).steps) == len(known.steps)
+        await pilot.press("left", "left")
+        assert ("10 m 00 s ago" if key == "H" else "10 s ago") in screen_text(app)
+
+    on_stage(act, scenario=None, panel="Latency")
 
 
 def test_h_turns_the_histogram_to_the_next_part() -> None:

@@ -9,8 +9,8 @@ from textual.app import ComposeResult
 
 from .. import plot, units
 from ..board import Board, Quantiles
-from ..history import EMPTY_TRACK, Window
-from ..pane import Line, Pane, Panel, Span, line
+from ..history import Window
+from ..pane import Line, Pane, Panel, Span, line, over_time
 from .events import EventPane
 from .pool import PoolPane
 from .ring import RingPane
@@ -26,7 +26,7 @@ class ThroughputPane(Pane):
     PERIOD_S = 0.5
 
     def title(self, board: Board) -> Sequence[Span]:
-        return _over_time(self.TITLE, board)
+        return over_time(self.TITLE, board)
 
     def caption(self, board: Board) -> Sequence[Span]:
         return (
@@ -67,12 +67,6 @@ class ThroughputPane(Pane):
                 label = f"{units.count(low):>5}" if y == below - 1 else " " * 5
                 found.append(line((label, "dim"), (" ", "text"), (row, "prefill")))
         return found
-
-
-def _over_time(title: str, board: Board) -> tuple[Span, ...]:
-    """A plot's title, with its span where that is the long one."""
-    is_hour = board.decode.bucket_s > EMPTY_TRACK.bucket_s
-    return ((title, "title"), (" last hour", "info")) if is_hour else ((title, "title"),)
 
 
 def _heat_rows(window: Window, height: int, top: float, width: int) -> list[Line]:
@@ -165,7 +159,7 @@ class LoadPane(Pane):
     PERIOD_S = 0.5
 
     def title(self, board: Board) -> Sequence[Span]:
-        return _over_time(self.TITLE, board)
+        return over_time(self.TITLE, board)
 
     def caption(self, board: Board) -> Sequence[Span]:
         if board.router is None:
