@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from ..pipeline.messages import (
     LATENCY_BUCKETS_MS,
+    AdapterState,
     AdapterView,
     Event,
     LogLine,
@@ -33,6 +34,7 @@ from ..pipeline.messages import (
 )
 from . import units
 from .alerts import Finding, Limits, findings
+from .bars import is_of_a_start
 from .history import EMPTY_TRACK, Track, bucket_percentile, percentile
 from .reads import Reads
 
@@ -150,6 +152,16 @@ class AdapterRow(Struct, frozen=True):
     tint: str
     """The ink of its name, its own for life."""
 
+    @property
+    def has_failed(self) -> bool:
+        """Requests for it are refused."""
+        return self.view.state is AdapterState.FAILED
+
+    @property
+    def mark(self) -> str:
+        """Before its name, wherever that stands."""
+        return "✗" if self.has_failed else "○" if self.is_base else "●"
+
 
 class Verdict(Struct, frozen=True):
     """What an adapter's last verification found, and when."""
@@ -233,6 +245,8 @@ class Board(Struct, frozen=True, kw_only=True, dict=True):
     """When alerts fire."""
     disk_free_bytes: int | None = None
     """On the disk of the run directory; None where that is not this machine's."""
+    is_past: bool = False
+    """It is played from a recording: nobody is there to be asked."""
 
     # -- the machine as a whole
 
@@ -266,9 +280,14 @@ class Board(Struct, frozen=True, kw_only=True, dict=True):
         ]
         return Condition(word, STATE_LEVELS[state], "; ".join(ill) or self._stage())
 
+    @cached_property
+    def stages(self) -> tuple[Progress, ...]:
+        """Bars of the start."""
+        return tuple(bar for bar in self.progress if is_of_a_start(bar))
+
     def _stage(self) -> str:
         """What a start is busy with."""
-        for bar in reversed(self.progress):
+        for bar in reversed(self.stages):
             if not bar.done:
                 share = f" {units.percent(bar.current / bar.total)}" if bar.total else ""
                 return f"{bar.stage}{share}"
@@ -283,7 +302,7 @@ class Board(Struct, frozen=True, kw_only=True, dict=True):
     def is_starting(self) -> bool:
         """A start is under way: the first screen shows its stages."""
         return self.condition.word in ("STARTING", "RECOVERING", "FAILED") or (
-            self.router is None and bool(self.progress)
+            self.router is None and bool(self.stages)
         )
 
     def process(self, name: str) -> ProcessRow | None:

@@ -39,6 +39,7 @@ from ..pipeline.messages import (
     WorkerStats,
 )
 from .alerts import Limits
+from .bars import goes_with
 from .board import (
     PARTS,
     SUPERVISOR,
@@ -61,6 +62,8 @@ HOUR_BUCKET_S = 30.0
 HOUR_BUCKETS = 120
 HISTORY_S = 3600.0
 
+GONE = (ProcessState.PENDING, ProcessState.BACKOFF, ProcessState.STOPPED)
+"""What such a process was busy with is over. One that is given up shows where that was."""
 LOADS = ("decode", "prefill", "running", "waiting")
 
 T = TypeVar("T")
@@ -162,6 +165,8 @@ class Ledger:
         self.limits = Limits()
         self.disk_free_bytes: int | None = None
         """Set by whoever can look."""
+        self.is_past = False
+        """Set by whoever plays what was."""
         self._fresh: list[Event] = []
         self._heard_at: float | None = None
         self._version = ""
@@ -228,7 +233,7 @@ class Ledger:
                 if self._table and message.processes == self._table.processes:
                     self._table = message
                     return
-                self._table = message
+                self._take_table(message)
             case LogLines():
                 self._take_logs(message.lines)
             case Progress():
@@ -249,7 +254,8 @@ class Ledger:
         console on another machine is not misled."""
         self._heard_at = now
         self._version, self._started_at = snapshot.version, snapshot.started_at
-        self._table = snapshot.processes
+        self._progress = {(bar.source, bar.stage): bar for bar in snapshot.progress}
+        self._take_table(snapshot.processes)
         for beat in snapshot.beats:
             heard_at = now - max(0.0, snapshot.at - beat.at)
             if heard_at >= self._pulse(beat.name).heard_at:
@@ -264,7 +270,6 @@ class Ledger:
                 self.take(stats, now)
         if snapshot.batch is not None:
             self._take_batch(snapshot.batch)
-        self._progress = {(bar.source, bar.stage): bar for bar in snapshot.progress}
         self._events.replace(snapshot.events)
         self._merge_logs(snapshot.logs)
         if snapshot.moments:
@@ -385,6 +390,7 @@ class Ledger:
             verdicts=dict(self._verdicts),
             limits=self.limits,
             disk_free_bytes=self.disk_free_bytes,
+            is_past=self.is_past,
         )
 
     # -- one kind of message each
@@ -414,9 +420,19 @@ class Ledger:
         """A process was born again: what it had in hand is no more."""
         if name == "router":  # it says itself what it took over
             self._requests, self._request_tokens, self._pool = (), {}, None
-        for key, bar in list(self._progress.items()):
-            if bar.source == name and not bar.done:  # nobody will finish it
-                del self._progress[key]
+        self._drop_bars(name)
+
+    def _drop_bars(self, name: str) -> None:
+        """They were of a life that is over."""
+        self._progress = {
+            key: bar for key, bar in self._progress.items() if not goes_with(bar, name)
+        }
+
+    def _take_table(self, table: ProcessTable) -> None:
+        self._table = table
+        for view in table.processes:
+            if view.state in GONE:
+                self._drop_bars(view.name)
 
     def _take_router(self, stats: RouterStats) -> None:
         before, self._router = self._router, stats

@@ -8,10 +8,12 @@ import msgspec
 import pytest
 from stage import START, StagedApp, screen_text, staged
 
+from loraconsole.console import units
 from loraconsole.console.alerts import RULES, AlertBook, AlertState, Limits, findings
 from loraconsole.console.app import PAGES, PANELS
 from loraconsole.console.board import Board, ProcessRow
 from loraconsole.console.ledger import Ledger
+from loraconsole.console.panels.alerts import RulePane
 from loraconsole.console.settings import settings_path
 from loraconsole.console.story import Story
 from loraconsole.pipeline.messages import AdapterState, ProcessState
@@ -258,6 +260,31 @@ def test_an_alert_is_a_toast_once_and_a_badge_while_it_fires() -> None:
             assert "△ acknowledged" in screen_text(app)
 
     asyncio.run(act())
+
+
+@pytest.mark.parametrize("size", [(80, 24), (120, 40), (200, 60)], ids=str)
+def test_without_an_alert_the_page_says_whole_what_is_watched(size: tuple[int, int]) -> None:
+    async def main() -> None:
+        async with staged("empty", size=size, panel="Alerts") as (app, pilot):
+            app.show()
+            await pilot.pause()
+            assert "nothing is wrong" in (text := screen_text(app))
+            lines = app.active_panel.query_one(RulePane)._drawn
+            assert not any("…" in words for line in lines for words, _ in line.spans)
+            assert [rule.name for rule in RULES if rule.name not in text] == []
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("name", [rule.name for rule in RULES])
+def test_all_that_a_rule_says_has_room_at_the_smallest_size(name: str) -> None:
+    rule = next(rule for rule in RULES if rule.name == name)
+    board, limits, _ = WRONG[name]
+    finding = next(f for f in findings(board(), limits) if f.rule == name)
+    lines = [
+        units.wrap(words, 64) for words in (finding.text, rule.meaning, rule.remedy, "at", "to")
+    ]
+    assert sum(map(len, lines)) <= 8
 
 
 def test_the_page_explains_the_selected_alert_and_enter_shows_the_evidence() -> None:

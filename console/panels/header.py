@@ -16,6 +16,11 @@ SLOW_S = 0.25
 """A terminal that answers later than this is at the end of a slow link."""
 
 
+def _types(dtype: str) -> str:
+    """`int4/bfloat16` of `int4 to 8 tokens, bfloat16 above`: the details have the rest."""
+    return "/".join(part.split(" ")[0] for part in dtype.split(", "))
+
+
 class Header(Pane):
     """Model, device, state, speed, load and link on one line; below, where one can go."""
 
@@ -53,7 +58,7 @@ class Header(Pane):
             worker = board.workers[0]
             ranks = f" · {len(board.workers)} ranks" if len(board.workers) > 1 else ""
             left.append((f" {worker.model}", "text"))
-            left.append((f"  {worker.device} {worker.dtype}{ranks}", "dim"))
+            left.append((f"  {worker.device} {_types(worker.dtype)}{ranks}", "dim"))
         elif board.base_model:
             left.append((f" {board.base_model}", "text"))
         right: list[Span] = []

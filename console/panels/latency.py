@@ -13,7 +13,7 @@ from textual.message import Message
 from ...pipeline.messages import Step
 from .. import plot, units
 from ..board import DEVICE_PARTS, HOST_PARTS, PARTS, Board, Quantiles, part_us, step_us
-from ..history import Track, Window, is_hour
+from ..history import Track, Window, is_hour, percentile
 from ..pane import Line, Pane, Panel, Span, crop, length, line, over_time
 from ..span_tail import SpanTail
 
@@ -38,6 +38,8 @@ BACK_STEP = 10
 """Buckets that an arrow key goes back."""
 BACK_S, HOUR_BACK_S = 550.0, 3300.0
 """How far it goes, of the minutes and of the hour that are known."""
+TAX_SHARE = 0.9
+"""Of the buckets with a tax, so many fit below the top of its axis."""
 NO_STEP = "no step is known yet"
 
 
@@ -64,7 +66,7 @@ class PartsPane(Pane, can_focus=True):
         Binding("left", "scrub(1)", "Back", id="scrub-back", tooltip="five seconds back in time"),
         Binding("right", "scrub(-1)", "Forth", id="scrub-forth"),
         Binding("end,0", "now", "Now", key_display="0", id="scrub-now"),
-        Binding("h", "histogram", "Histogram of", id="histogram", tooltip="the next part's"),
+        Binding("h", "histogram", "Histogram", id="histogram", tooltip="of the next part"),
         Binding("f", "spans", "Spans", id="spans", tooltip="named spans instead of last steps"),
         Binding("r", "record", "Record", id="record", tooltip="record spans of every process"),
     ]
@@ -96,6 +98,9 @@ class PartsPane(Pane, can_focus=True):
         if self._back_s:
             return ((f"{units.age(self._back_s)} ago", "warn"),)
         return ((units.rate(board.step_rate), "number"), (" steps/s", "dim"))
+
+    def origin(self, board: Board) -> tuple[int, float] | None:
+        return self.origin_of(board.read_rate, LABEL, self._back_s)
 
     def lines(self, board: Board, width: int, height: int) -> Sequence[Line]:
         if not board.steps and not any(track.means for track in board.parts.values()):
@@ -147,14 +152,16 @@ class PartsPane(Pane, can_focus=True):
 
     def _tax(self, board: Board, cells: int) -> Curve:
         window = self._window(board.tax, board, cells)
-        # One slow step would leave no height for the others.
-        top = plot.top_of(max((mean for mean in window.means if mean == mean), default=0.0))
+        # One slow step would leave no height for the others: it is cut off, and the axis says so.
+        means = sorted(mean for mean in window.means if mean == mean)
+        top = plot.top_of(percentile(means, TAX_SHARE) or 0.0)
+        axis = units.share(top) + (" and more" if means and means[-1] > top else "")
         return Curve(
             "+",
             "LoRA tax",
             "pool-adapters",
             units.change(board.reads.tax) if board.times_steps else OFF,
-            (("median", units.change(board.reads.tax_median)), ("axis", units.share(top))),
+            (("median", units.change(board.reads.tax_median)), ("axis", axis)),
             window,
             top,
         )
@@ -433,6 +440,10 @@ class HistogramPane(Pane):
     def kind(self) -> str:
         return self.KINDS[self._kind]
 
+    @property
+    def is_first(self) -> bool:
+        return self._kind == 0
+
     def turn(self) -> None:
         self._kind = (self._kind + 1) % len(self.KINDS)
         self.paint()
@@ -518,4 +529,13 @@ class LatencyPanel(Panel):
             self._show_spans(True)
 
     def on_parts_pane_turned(self) -> None:
-        self.query_one(HistogramPane).turn()
+        """Where it has no room of its own, it takes that of the percentiles until all parts have
+        been seen."""
+        self.unzoom()
+        histogram = self.query_one(HistogramPane)
+        if not histogram.display:
+            self.add_class("-histogram")
+            return
+        histogram.turn()
+        if histogram.is_first:
+            self.remove_class("-histogram")

@@ -16,6 +16,8 @@ from .pool import PoolPane
 from .ring import RingPane
 from .start import StartPane
 
+AXIS = 6
+"""Cells of a plot's own axis, before it."""
 HEATS = ("heat-1", "heat-2", "heat-3", "heat-4", "heat-5")
 
 
@@ -36,6 +38,9 @@ class ThroughputPane(Pane):
             (" prefill tok/s", "dim"),
         )
 
+    def origin(self, board: Board) -> tuple[int, float]:
+        return self.origin_of(board.decode, AXIS)
+
     def hint(self, board: Board) -> Sequence[Span]:
         """How near to the memory's best it decodes, and what adapters cost it."""
         reads = board.reads
@@ -47,13 +52,13 @@ class ThroughputPane(Pane):
             ("  reads ", "dim"),
             (units.speed(reads.bytes_s), "number"),
         ]
-        if self.size.width >= 60:
+        if self.size.width >= 80:  # else there would be no room for the plot's age
             share = (units.share(board.read_share), "number")
             found += [(", ", "dim"), share, (" of the copy rate", "dim")]
         return found
 
     def lines(self, board: Board, width: int, height: int) -> Sequence[Line]:
-        plot_width = width - 6
+        plot_width = width - AXIS
         below = height // 3 if height >= 6 else 0
         above = height - below
         decode = self.window(board.decode, board, plot_width)
@@ -134,10 +139,14 @@ class AdapterPane(Pane):
         found = []
         for row in rows[:height]:
             filled, rest = plot.gauge(row.tokens_s / most if most else 0.0, cells)
-            name = "base" if row.is_base else row.name
+            name = units.fit(f"{row.mark} {'base' if row.is_base else row.name}", name_width)
+            if row.has_failed:
+                why = units.fit(units.clean(row.view.reason) or "failed", width - name_width - 1)
+                found.append(line((f"{name} ", "bad"), (why, "dim")))
+                continue
             found.append(
                 line(
-                    (units.fit(f"{'○' if row.is_base else '●'} {name}", name_width), row.tint),
+                    (name, row.tint),
                     (" ", "text"),
                     (filled, row.tint),
                     (rest, "rest"),
@@ -158,6 +167,9 @@ class LoadPane(Pane):
     TITLE = "load"
     PERIOD_S = 0.5
 
+    def origin(self, board: Board) -> tuple[int, float]:
+        return self.origin_of(board.running, AXIS)
+
     def title(self, board: Board) -> Sequence[Span]:
         return over_time(self.TITLE, board)
 
@@ -172,7 +184,7 @@ class LoadPane(Pane):
         )
 
     def lines(self, board: Board, width: int, height: int) -> Sequence[Line]:
-        plot_width = width - 6
+        plot_width = width - AXIS
         running = self.window(board.running, board, plot_width)
         waiting = self.window(board.waiting, board, plot_width)
         below = max(1, height // 3)
