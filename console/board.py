@@ -39,6 +39,8 @@ from .history import EMPTY_TRACK, Track, bucket_percentile, percentile
 from .reads import Reads
 
 SUPERVISOR = "supervisor"
+MOCK = "mock"
+"""In place of a version, of a pipeline that computes nothing."""
 STALE_S = 1.6
 """A process beats twice a second: three missed beats are worth a word."""
 

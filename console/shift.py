@@ -24,7 +24,7 @@ from ..pipeline.messages import (
     ProcessState,
     RequestView,
 )
-from .story import BASE_MODEL, RING, Story
+from .story import BASE_MODEL, RING, Story, pages_of
 
 Told = tuple[str, Message]
 
@@ -126,7 +126,7 @@ class Shift(Story):
         if name is None:
             return view
         state, reason = self._state_of(name)
-        pages = 64 if state in (AdapterState.GPU, AdapterState.DRAINING) else 0
+        pages = pages_of(name) if state in (AdapterState.GPU, AdapterState.DRAINING) else 0
         return msgspec.structs.replace(view, state=state, reason=reason, pages=pages)
 
     def _load(self, order: LoadAdapter) -> None:
@@ -330,7 +330,8 @@ class Shift(Story):
         running = sum(view.phase != "waiting" for view in self._requests)
         # At worst: everybody goes on to its limit, and as many adapters as may have pages.
         pages = sum(_most_pages(view) for view in self._requests if view.phase != "waiting")
-        budget, room = CHUNK_TOKENS, self.num_pages - 64 * RESIDENT
+        largest = sorted(map(pages_of, (*self._adapters, *LOADED)))[-RESIDENT:]
+        budget, room = CHUNK_TOKENS, self.num_pages - sum(largest)
         blocked = ""
         for view in self._requests:
             if view.phase == "waiting":

@@ -148,7 +148,7 @@ class AdapterTable(TablePane[AdapterRow]):
             rank=5,
             descends=True,
         ),
-        Column("changes", 20, _changes, grows=True, rank=8, wants=_changed, least=10),
+        Column("changes", 20, _changes, grows=True, rank=8, wants=_changed, least=16),
         Column(
             "size",
             8,
