@@ -83,7 +83,7 @@ LOGS = (
     ("worker-0", "INFO", "adapter pirate is warm"),
     ("detokenizer", "INFO", "swept 3 idle streams"),
     ("server", "INFO", "POST /v1/chat/completions 200 from 127.0.0.1:{n}"),
-    ("supervisor", "INFO", "wrote 60 moments to history"),
+    ("supervisor", "INFO", "beat {n} of the ring, none is late"),
 )
 ODD_LOGS = {
     17: ("server", "WARNING", "the client of request {n:08x} left in mid-stream"),

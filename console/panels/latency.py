@@ -100,10 +100,12 @@ class PartsPane(Pane, can_focus=True):
         return ((units.rate(board.step_rate), "number"), (" steps/s", "dim"))
 
     def origin(self, board: Board) -> tuple[int, float] | None:
+        if not self._knows(board):
+            return None
         return self.origin_of(board.read_rate, LABEL, self._back_s)
 
     def lines(self, board: Board, width: int, height: int) -> Sequence[Line]:
-        if not board.steps and not any(track.means for track in board.parts.values()):
+        if not self._knows(board):
             return [line((NO_STEP, "dim"))]
         found: list[Line] = []
         cells = max(1, width - LABEL)
@@ -114,6 +116,10 @@ class PartsPane(Pane, can_focus=True):
             rows = each + (index >= len(curves) - more)  # the last ones get what is left over
             found += _drawn(curve, rows)
         return found
+
+    def _knows(self, board: Board) -> bool:
+        """A step, or of one that was."""
+        return bool(board.steps) or any(track.means for track in board.parts.values())
 
     def _window(self, track: Track, board: Board, cells: int) -> Window:
         return self.window(track, board, cells, int(self._back_s / track.bucket_s))

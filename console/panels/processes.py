@@ -41,7 +41,7 @@ def _why(row: ProcessRow, board: Board, width: int) -> Sequence[Span]:
     if kernels := _kernels(row, board):
         return ((kernels, "dim"),)
     if row.exit_code is not None:
-        return ((f"before: {how(row.exit_code)}", "dim"),)
+        return ((how(row.exit_code), "dim"),)
     return (("", "dim"),)
 
 
