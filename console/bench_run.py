@@ -175,8 +175,7 @@ class BenchRun:
         self.error = ""
         self.started_at = time.time()
         self._marks: deque[tuple[float, int]] = deque(maxlen=SAMPLES)
-        """Seconds and tokens of the run's lines that bound its plot's intervals."""
-        self._live_at = time.monotonic()
+        """Seconds and pieces of text of the run's lines that bound its plot's intervals."""
         self._command = [
             *(sys.executable, "-P", "-m", "loraconsole.pipeline.bench", "--live", "--rounds", "1"),
             *("--url", url, "--label", label, "--out", str(out), *plan.flags()),
@@ -193,15 +192,9 @@ class BenchRun:
 
     @property
     def speeds(self) -> list[float]:
-        """Tokens a second of requests that ended between two marks."""
+        """Tokens a second that came between two marks."""
         pairs = itertools.pairwise(self._marks)
-        return [(tokens - before) / (at - since) for (since, before), (at, tokens) in pairs]
-
-    @property
-    def seconds(self) -> float:
-        """It takes so far, or took: the child says so only when a request ends."""
-        told = self.live.seconds if self.live else 0.0
-        return told + time.monotonic() - self._live_at if self.is_running else told
+        return [(pieces - before) / (at - since) for (since, before), (at, pieces) in pairs]
 
     @property
     def is_refused(self) -> bool:
@@ -244,16 +237,16 @@ class BenchRun:
             on_news()
 
     def _take(self, line: bytes) -> None:
-        """The last lines of a run come at any time, where a rate would be of next to nothing: they
-        make the interval before them longer."""
+        """The last line of a run comes at any time, where a rate would be of next to nothing: it
+        makes the interval before it longer."""
         now = msgspec.json.decode(line, type=Live)
-        before, self.live, self._live_at = self.live, now, time.monotonic()
+        before, self.live = self.live, now
         if before is None or before.run != now.run:
             self._marks.clear()
         elif len(self._marks) > 1 and now.seconds - self._marks[-1][0] < LEAST_SECONDS:
             self._marks.pop()
         if not self._marks or now.seconds > self._marks[-1][0]:
-            self._marks.append((now.seconds, now.tokens))
+            self._marks.append((now.seconds, now.streamed))
 
     def cancel(self) -> None:
         """What it has measured so far is lost: a run is kept when it is whole."""

@@ -189,7 +189,7 @@ class RunPane(Pane):
                 return [line((text, "bad")) for text in units.wrap(run.error, width)]
             return [line(("starting the clients", "dim"))]
         filled, rest = plot.gauge(live.done / max(1, live.total), max(8, width - 44))
-        left, took = run.left_s, units.duration(run.seconds)
+        left, took = run.left_s, units.duration(live.seconds)
         found = [
             spread(
                 ((live.load, "title"),),
