@@ -806,6 +806,7 @@ def test_processes_show_how_they_are_and_what_they_said_last() -> None:
 
 def test_a_process_is_up_since_its_start_and_falls_are_what_nobody_ordered() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        app.ledger.take_snapshot(app.story.snapshot(), app.now)  # type: ignore[union-attr]
         app.story.restart("worker-0")  # type: ignore[union-attr]
         app.story._set("router", ProcessState.READY)  # type: ignore[union-attr]
         app.advance(3.0)
@@ -814,6 +815,7 @@ def test_a_process_is_up_since_its_start_and_falls_are_what_nobody_ordered() -> 
         words = (row.split() for row in screen_text(app).splitlines())
         rows = {row[1]: row for row in words if len(row) > 8}
         assert rows["router"][5:7] == ["12", "m"] and rows["worker-0"][5:7] == ["0", "m"]
+        assert rows["supervisor"][5:7] == ["12", "m"]
         worker = app.board.process("worker-0")
         assert worker and (worker.restarts, worker.falls) == (1, 0)
 

@@ -57,7 +57,8 @@ def _alive(row: ProcessRow, text: str) -> Sequence[Span]:
 
 def _uptime(row: ProcessRow, board: Board) -> str:
     """Of the process, whatever state it has come to since."""
-    return units.NOTHING if row.started_at is None else units.uptime(board.now - row.started_at)
+    at = board.started_at if row.name == SUPERVISOR else row.started_at
+    return units.NOTHING if at is None else units.uptime(board.now - at)
 
 
 class ProcessTable(TablePane[ProcessRow]):
