@@ -17,6 +17,7 @@ from msgspec import Meta, Struct
 from ..pipeline.messages import PROTOCOL, AdapterState, ProcessState
 from . import units
 from .history import percentile
+from .signals import how
 from .trail import Trail
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ LAG_MS = 250.0
 SYNC_STEPS = 256
 """Steps that the wait's percentile is taken over."""
 RESTARTED_S = 300.0
-"""So long a restart is worth a word: a person may have looked away."""
+"""So long a fall is worth a word after the process is back: a person may have looked away."""
 KEPT = 200
 """Alerts that the book remembers; the oldest that are cleared go first."""
 GONE_S = 4 * 3600.0
@@ -123,13 +124,13 @@ def _silent(board: Board, limits: Limits) -> Iterator[Finding]:
 
 def _restarted(board: Board, limits: Limits) -> Iterator[Finding]:
     for process in board.processes:
-        is_up = process.state is ProcessState.READY and process.restarts > 0
-        if is_up and process.since is not None and board.now - process.since < RESTARTED_S:
-            times = f"{process.restarts} time{'s' if process.restarts > 1 else ''} so far"
-            ago = units.age(max(0.0, board.now - process.since))
-            code = f", it had left with {process.exit_code}" if process.exit_code else ""
-            text = f"{process.name} restarted {ago} ago{code}; {times}"
-            trail = Trail(process.name, process.since)
+        is_up, fell_at = process.state is ProcessState.READY, process.fell_at
+        if is_up and fell_at is not None and board.now - fell_at < RESTARTED_S:
+            ago = units.age(max(0.0, board.now - fell_at))
+            times = f"{process.falls} fall{'s' if process.falls > 1 else ''} so far"
+            code = f" ({how(process.exit_code)})" if process.exit_code else ""
+            text = f"{process.name} fell {ago} ago{code} and is back; {times}"
+            trail = Trail(process.name, fell_at)
             yield Finding(
                 "warn", text, "process restarted", process.name, "Logs", process.name, trail
             )
@@ -165,7 +166,8 @@ def _no_step(board: Board, limits: Limits) -> Iterator[Finding]:
         return
     if worker.state is not ProcessState.READY or not board.steps:
         return  # a worker that is not there has an alert of its own
-    still = board.now - max(board.steps[-1].at, worker.since or 0.0)
+    runs = [row.view.admitted_at or 0.0 for row in board.requests if row.view.phase != "waiting"]
+    still = board.now - max(board.steps[-1].at, worker.since or 0.0, min(runs, default=0.0))
     if still > limits.no_step_seconds:
         number = units.count(router.running)
         text = f"no step for {units.duration(still)} while {number} requests run"
@@ -226,7 +228,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "process down",
         "",
-        "A process of the ring ended. The supervisor starts it again after 1, 2, 4 … seconds; "
+        "A process of the ring has ended. The supervisor starts it again after 1, 2, 4 … seconds; "
         "after five falls in a minute it gives up.",
         "Its last lines stand under Processes, the rest under Logs. r there starts it again.",
         _fallen,
@@ -235,8 +237,8 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "process stopped",
         "",
-        "Somebody has stopped a process of the ring (x under Processes, or loraconsole stop); the "
-        "supervisor leaves it so. Without any one of them nothing is answered.",
+        "An operator has stopped a process of the ring. The supervisor leaves it so (x under "
+        "Processes, or loraconsole stop). Without any one of them nothing is answered.",
         "x or r under Processes starts it, and so does loraconsole start.",
         _held,
         is_told=True,
@@ -244,7 +246,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "process silent",
         "",
-        "A process beats twice a second; this one has not for a while. It is blocked, stopped, "
+        "A process has not beaten for a while. Each does twice a second: it is blocked, stopped, "
         "or the machine has no time for it.",
         "Look at its CPU: at 100 % it computes, at 0 % it hangs. Logs say what it did last; r "
         "under Processes ends it and starts it again.",
@@ -263,7 +265,8 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "process late",
         "",
-        f"Its event loop is {LAG_MS:.0f} ms or more behind: everything that it passes on is late.",
+        f"The event loop of a process is {LAG_MS:.0f} ms or more behind. Everything that it passes "
+        "on is late.",
         "Too many clients for the server, or other programs take the CPU. Processes shows who.",
         _late,
     ),
@@ -278,23 +281,22 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "other version",
         "",
-        "The pipeline was started by another version than this console; not all will be shown "
-        "right.",
+        "The pipeline is of another version than this console. Not all will be shown right.",
         "loraconsole down, then start it anew.",
         _protocol,
     ),
     Rule(
         "no step",
         "no_step_seconds",
-        "Requests run, but the worker has finished no step for a while: the device hangs, a kernel "
-        "is being compiled, or ranks wait for each other.",
+        "Requests run, but no step has ended for a while. The device hangs, a kernel is being "
+        "compiled, or ranks wait for each other.",
         "Logs of the worker. If it does not come back: restart worker-0; accepted streams go on.",
         _no_step,
     ),
     Rule(
         "synchronize wait",
         "sync_wait_p99_ms",
-        "The host waits longer for the device than you have said is good.",
+        "The host's wait for the device is above its limit. It is the p99 over the last steps.",
         "Latency shows in which phase and at which point. Long prompts in a step: smaller "
         "--chunk-tokens.",
         _sync_wait,
@@ -302,36 +304,36 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "first token late",
         "ttft_p99_ms",
-        "One request in a hundred of the last minute waited longer for its first token than you "
-        "have said is good.",
+        "First tokens come later than the limit says. So it was for one request in a hundred of "
+        "the last minute.",
         "Batch shows why each waits: pages, the token budget, an adapter that loads, a cap.",
         _ttft,
     ),
     Rule(
         "long queue",
         "queue",
-        "More requests wait than you have said is good: they come faster than they are answered.",
+        "More requests wait than the limit says. They come faster than they are answered.",
         "Batch shows why. Is it one adapter's? Another scheduler shares more fairly.",
         _queue,
     ),
     Rule(
         "adapter failed",
         "",
-        "An adapter could not be loaded; requests for it are refused with this reason.",
+        "An adapter could not be loaded. Requests for it are refused with this reason.",
         "Mend its files, then r under Adapters; or unload it.",
         _adapter_failed,
     ),
     Rule(
         "pool full",
         "pool_fraction",
-        "Nearly all pages are taken: soon requests wait for pages, or are computed again.",
+        "Nearly all pages are taken. Soon requests wait for pages, or are computed again.",
         "The pool's map says whose they are. Unload adapters, or give more --max-total-tokens.",
         _pool,
     ),
     Rule(
         "disk low",
         "disk_gib",
-        "The disk that logs, spans and fetched models are written to is nearly full.",
+        "The disk of the run directory is nearly full. Logs and spans are written there.",
         "loraconsole doctor says which; delete old run directories and models.",
         _disk,
     ),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import shlex
 import sys
@@ -28,6 +29,8 @@ from .transcripts import data_directory
 CANCELLED = "cancelled"
 SAMPLES = 512
 """Speeds that are kept of a run, for its plot."""
+LEAST_SECONDS = 0.15
+"""That a speed is taken over."""
 Range: TypeAlias = tuple[int, int]
 """Lengths in tokens, the second excluded."""
 SUITES = (
@@ -171,8 +174,8 @@ class BenchRun:
         self.live: Live | None = None
         self.error = ""
         self.started_at = time.time()
-        self.speeds: deque[float] = deque(maxlen=SAMPLES)
-        """Tokens a second of requests that ended between two lines of the child."""
+        self._marks: deque[tuple[float, int]] = deque(maxlen=SAMPLES)
+        """Seconds and pieces of text of the run's lines that bound its plot's intervals."""
         self._command = [
             *(sys.executable, "-P", "-m", "loraconsole.pipeline.bench", "--live", "--rounds", "1"),
             *("--url", url, "--label", label, "--out", str(out), *plan.flags()),
@@ -186,6 +189,12 @@ class BenchRun:
     def command(self) -> str:
         """What a shell would run."""
         return shlex.join(["loraconsole", "bench", *self._command[6:]])
+
+    @property
+    def speeds(self) -> list[float]:
+        """Tokens a second that came between two marks."""
+        pairs = itertools.pairwise(self._marks)
+        return [(pieces - before) / (at - since) for (since, before), (at, pieces) in pairs]
 
     @property
     def is_refused(self) -> bool:
@@ -228,10 +237,16 @@ class BenchRun:
             on_news()
 
     def _take(self, line: bytes) -> None:
+        """The last line of a run comes at any time, where a rate would be of next to nothing: it
+        makes the interval before it longer."""
         now = msgspec.json.decode(line, type=Live)
         before, self.live = self.live, now
-        if before is not None and before.run == now.run and now.seconds > before.seconds:
-            self.speeds.append((now.tokens - before.tokens) / (now.seconds - before.seconds))
+        if before is None or before.run != now.run:
+            self._marks.clear()
+        elif len(self._marks) > 1 and now.seconds - self._marks[-1][0] < LEAST_SECONDS:
+            self._marks.pop()
+        if not self._marks or now.seconds > self._marks[-1][0]:
+            self._marks.append((now.seconds, now.streamed))
 
     def cancel(self) -> None:
         """What it has measured so far is lost: a run is kept when it is whole."""

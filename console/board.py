@@ -34,10 +34,13 @@ from ..pipeline.messages import (
 )
 from . import units
 from .alerts import Finding, Limits, findings
+from .bars import is_of_a_start
 from .history import EMPTY_TRACK, Track, bucket_percentile, percentile
 from .reads import Reads
 
 SUPERVISOR = "supervisor"
+MOCK = "mock"
+"""In place of a version, of a pipeline that computes nothing."""
 STALE_S = 1.6
 """A process beats twice a second: three missed beats are worth a word."""
 
@@ -97,6 +100,12 @@ class ProcessRow(Struct, frozen=True):
     pid: int = 0
     restarts: int = 0
     since: float | None = None
+    """When it came to be in its state."""
+    started_at: float | None = None
+    """When the process was started that has its pid."""
+    falls: int = 0
+    """Ends that nobody had asked for."""
+    fell_at: float | None = None
     exit_code: int | None = None
     retry_at: float | None = None
     held: bool = False
@@ -150,6 +159,16 @@ class AdapterRow(Struct, frozen=True):
     """Output tokens a second over time."""
     tint: str
     """The ink of its name, its own for life."""
+
+    @property
+    def has_failed(self) -> bool:
+        """Requests for it are refused."""
+        return self.view.state is AdapterState.FAILED
+
+    @property
+    def mark(self) -> str:
+        """Before its name, wherever that stands."""
+        return "✗" if self.has_failed else "○" if self.is_base else "●"
 
 
 class Verdict(Struct, frozen=True):
@@ -234,6 +253,8 @@ class Board(Struct, frozen=True, kw_only=True, dict=True):
     """When alerts fire."""
     disk_free_bytes: int | None = None
     """On the disk of the run directory; None where that is not this machine's."""
+    is_past: bool = False
+    """It is played from a recording: nobody is there to be asked."""
 
     # -- the machine as a whole
 
@@ -272,9 +293,14 @@ class Board(Struct, frozen=True, kw_only=True, dict=True):
         """Somebody stopped all of it: nothing can be asked of it any more."""
         return self.condition.word == STOPPED
 
+    @cached_property
+    def stages(self) -> tuple[Progress, ...]:
+        """Bars of the start."""
+        return tuple(bar for bar in self.progress if is_of_a_start(bar))
+
     def _stage(self) -> str:
         """What a start is busy with."""
-        for bar in reversed(self.progress):
+        for bar in reversed(self.stages):
             if not bar.done:
                 share = f" {units.percent(bar.current / bar.total)}" if bar.total else ""
                 return f"{bar.stage}{share}"
@@ -289,7 +315,7 @@ class Board(Struct, frozen=True, kw_only=True, dict=True):
     def is_starting(self) -> bool:
         """A start is under way: the first screen shows its stages."""
         return self.condition.word in ("STARTING", "RECOVERING", "FAILED") or (
-            self.router is None and bool(self.progress)
+            self.router is None and bool(self.stages)
         )
 
     def process(self, name: str) -> ProcessRow | None:

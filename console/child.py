@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import sys
 import time
 from collections import deque
@@ -28,7 +27,10 @@ class Child:
         self.state = ProcessState.PENDING
         self.reason = ""
         self.since = time.time()
+        self.started_at: float | None = None
         self.restarts = 0
+        self.num_falls = 0
+        self.fell_at: float | None = None
         self.exit_code: int | None = None
         self.retry_at: float | None = None
         self.process: asyncio.subprocess.Process | None = None
@@ -38,6 +40,7 @@ class Child:
         self.held = False
         """An operator has stopped it: it stays so until somebody starts it."""
         self.falls: deque[float] = deque(maxlen=FALLS_ALLOWED)
+        """Monotonic times of those that may still count against it."""
 
     @property
     def is_rank(self) -> bool:
@@ -57,6 +60,12 @@ class Child:
         self.state, self.reason = state, reason
         return True
 
+    def fall(self, now: float) -> None:
+        """It ended, and nobody had asked for that; `now` is monotonic."""
+        self.falls.append(now)
+        self.num_falls += 1
+        self.fell_at = time.time()
+
     def view(self) -> ProcessView:
         return ProcessView(
             name=self.name,
@@ -68,6 +77,9 @@ class Child:
             exit_code=self.exit_code,
             retry_at=self.retry_at,
             held=self.held,
+            started_at=self.started_at,
+            falls=self.num_falls,
+            fell_at=self.fell_at,
         )
 
 
@@ -84,10 +96,3 @@ def command_of(name: str, config: Config) -> list[str]:
 
 def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false"}
-
-
-def how(code: int) -> str:
-    """An exit status in words."""
-    if code < 0:
-        return f"killed by {signal.Signals(-code).name}"
-    return f"exit status {code}"

@@ -105,6 +105,11 @@ def _swept(values: tuple[float, ...], first: int) -> tuple[float, ...]:
 EMPTY_TRACK = Track(0.5)
 
 
+def is_hour(track: Track) -> bool:
+    """Whether it is of the last hour, not of the last minutes."""
+    return track.bucket_s > EMPTY_TRACK.bucket_s
+
+
 class Series:
     """Values gathered into buckets of `bucket_s` seconds; the last `length` buckets are kept: as
     arrays, for as objects ten minutes of all plots are a megabyte and a half."""

@@ -39,6 +39,7 @@ from ..pipeline.messages import (
     WorkerStats,
 )
 from .alerts import Limits
+from .bars import goes_with
 from .board import (
     PARTS,
     SUPERVISOR,
@@ -53,8 +54,6 @@ from .board import (
 from .history import Buckets, Counter, Series
 from .tints import Tints
 
-GONE = (ProcessState.STOPPED, ProcessState.DONE, ProcessState.BACKOFF, ProcessState.FAILED)
-"""What a process in one of these last said of itself is no longer so."""
 STEPS = 1024
 SYNC_POINTS = 512
 EVENTS = 500
@@ -63,8 +62,9 @@ HOUR_BUCKET_S = 30.0
 HOUR_BUCKETS = 120
 HISTORY_S = 3600.0
 
+GONE = (ProcessState.PENDING, ProcessState.BACKOFF, ProcessState.STOPPED)
+"""What such a process was busy with is over. One that is given up shows where that was."""
 LOADS = ("decode", "prefill", "running", "waiting")
-"""What is known of the whole last hour."""
 
 T = TypeVar("T")
 
@@ -119,7 +119,7 @@ class Pulse:
         beat = self.beat
         state = view.state if view else beat.state if beat else ProcessState.PENDING
         reason = (view.reason if view else "") or (beat.reason if beat else "")
-        if state in GONE:
+        if state in (*GONE, ProcessState.FAILED, ProcessState.DONE):
             beat = None  # of what it was
         return ProcessRow(
             name=name,
@@ -128,6 +128,9 @@ class Pulse:
             pid=view.pid if view else beat.pid if beat else 0,
             restarts=view.restarts if view else 0,
             since=view.since if view else None,
+            started_at=view.started_at if view else None,
+            falls=view.falls if view else 0,
+            fell_at=view.fell_at if view else None,
             exit_code=view.exit_code if view else None,
             retry_at=view.retry_at if view else None,
             held=view is not None and view.held,
@@ -164,6 +167,8 @@ class Ledger:
         self.limits = Limits()
         self.disk_free_bytes: int | None = None
         """Set by whoever can look."""
+        self.is_past = False
+        """Set by whoever plays what was."""
         self._fresh: list[Event] = []
         self._heard_at: float | None = None
         self._version = ""
@@ -184,12 +189,11 @@ class Ledger:
         self._spans: SpanEnds | None = None
         self._verdicts: dict[str, Verdict] = {}
         self._rates = {name: Counter() for name in ("decode", "prefill", "steps", "requests")}
-        self._series = {name: Series() for name in LOADS}
-        self._hour = {name: Series(HOUR_BUCKET_S, HOUR_BUCKETS) for name in LOADS}
+        plotted = (*LOADS, *PARTS, "read_rate", "tax")
+        self._series = {name: Series() for name in plotted}
+        self._hour = {name: Series(HOUR_BUCKET_S, HOUR_BUCKETS) for name in plotted}
         self.shows_hour = False
-        """Whether boards carry the last hour of the load in place of the last minutes."""
-        self._parts = {part: Series() for part in PARTS}
-        self._read_rate, self._tax = Series(), Series()
+        """Whether boards carry the last hour in place of the last minutes."""
         self._ttft = Buckets(LATENCY_BUCKETS_MS)
         self._inter_token = Buckets(LATENCY_BUCKETS_MS)
         self._steps: Recent[Step] = Recent(STEPS)
@@ -231,7 +235,7 @@ class Ledger:
                 if self._table and message.processes == self._table.processes:
                     self._table = message
                     return
-                self._table = message
+                self._take_table(message)
             case LogLines():
                 self._take_logs(message.lines)
             case Progress():
@@ -252,7 +256,8 @@ class Ledger:
         console on another machine is not misled."""
         self._heard_at = now
         self._version, self._started_at = snapshot.version, snapshot.started_at
-        self._table = snapshot.processes
+        self._progress = {(bar.source, bar.stage): bar for bar in snapshot.progress}
+        self._take_table(snapshot.processes)
         for beat in snapshot.beats:
             heard_at = now - max(0.0, snapshot.at - beat.at)
             if heard_at >= self._pulse(beat.name).heard_at:
@@ -260,15 +265,13 @@ class Ledger:
         if before := snapshot.server_before:
             self._ttft.add(before.at, before.ttft)
             self._inter_token.add(before.at, before.inter_token)
-        for step in snapshot.steps:
-            self._take_step(step)
+        self._merge_steps(snapshot.steps)
         state = (snapshot.server, snapshot.router, *snapshot.workers, snapshot.adapters)
         for stats in (*state, snapshot.pool):
             if stats is not None:
                 self.take(stats, now)
         if snapshot.batch is not None:
             self._take_batch(snapshot.batch)
-        self._progress = {(bar.source, bar.stage): bar for bar in snapshot.progress}
         self._events.replace(snapshot.events)
         self._merge_logs(snapshot.logs)
         if snapshot.moments:
@@ -345,7 +348,7 @@ class Ledger:
         self._messages.add(now, self.taken)
         ready = self.is_alive("router", now)
         rates = self._rates
-        loads = self._hour if self.shows_hour else self._series
+        series = self._hour if self.shows_hour else self._series
         return Board(
             now=now,
             run=self._run,
@@ -367,14 +370,14 @@ class Ledger:
             prefill_rate=rates["prefill"].rate if ready else 0.0,
             request_rate=rates["requests"].rate if ready else 0.0,
             step_rate=rates["steps"].rate if ready else 0.0,
-            decode=loads["decode"].track,
-            prefill=loads["prefill"].track,
-            running=loads["running"].track,
-            waiting=loads["waiting"].track,
+            decode=series["decode"].track,
+            prefill=series["prefill"].track,
+            running=series["running"].track,
+            waiting=series["waiting"].track,
             steps=self._steps.all,
-            parts={part: series.track for part, series in self._parts.items()},
-            read_rate=self._read_rate.track,
-            tax=self._tax.track,
+            parts={part: series[part].track for part in PARTS},
+            read_rate=series["read_rate"].track,
+            tax=series["tax"].track,
             sync_points=self._sync_points.all,
             ttft=self._ttft.counts,
             inter_token=self._inter_token.counts,
@@ -389,6 +392,7 @@ class Ledger:
             verdicts=dict(self._verdicts),
             limits=self.limits,
             disk_free_bytes=self.disk_free_bytes,
+            is_past=self.is_past,
         )
 
     # -- one kind of message each
@@ -418,42 +422,52 @@ class Ledger:
         """A process was born again: what it had in hand is no more."""
         if name == "router":  # it says itself what it took over
             self._requests, self._request_tokens, self._pool = (), {}, None
-        for key, bar in list(self._progress.items()):
-            if bar.source == name and not bar.done:  # nobody will finish it
-                del self._progress[key]
+        self._drop_bars(name)
+
+    def _drop_bars(self, name: str) -> None:
+        """They were of a life that is over."""
+        self._progress = {
+            key: bar for key, bar in self._progress.items() if not goes_with(bar, name)
+        }
+
+    def _take_table(self, table: ProcessTable) -> None:
+        self._table = table
+        for view in table.processes:
+            if view.state in GONE:
+                self._drop_bars(view.name)
 
     def _take_router(self, stats: RouterStats) -> None:
         before, self._router = self._router, stats
         self._rates["decode"].add(stats.at, stats.decode_tokens)
         self._rates["prefill"].add(stats.at, stats.prefill_tokens)
         self._rates["steps"].add(stats.at, stats.steps)
-        self._add_load(stats.at, running=stats.running, waiting=stats.waiting)
+        self._plot(stats.at, running=stats.running, waiting=stats.waiting)
         if before is None or stats.at <= before.at or stats.steps < before.steps:
             return
         elapsed = stats.at - before.at
-        self._add_load(
+        self._plot(
             stats.at,
             decode=(stats.decode_tokens - before.decode_tokens) / elapsed,
             prefill=(stats.prefill_tokens - before.prefill_tokens) / elapsed,
         )
 
-    def _add_load(self, at: float, **loads: float) -> None:
-        for name, value in loads.items():
+    def _plot(self, at: float, **values: float) -> None:
+        for name, value in values.items():
             self._series[name].add(at, value)
             self._hour[name].add(at, value)
 
     def _take_moments(self, moments: tuple[Moment, ...]) -> None:
         """Seconds that this console has not seen itself; each is two buckets wide."""
         fields = {
-            "decode_tokens_s": (self._series["decode"], self._hour["decode"]),
-            "prefill_tokens_s": (self._series["prefill"], self._hour["prefill"]),
-            "running": (self._series["running"], self._hour["running"]),
-            "waiting": (self._series["waiting"], self._hour["waiting"]),
-            "read_bytes_s": (self._read_rate,),
-            "lora_tax": (self._tax,),
-            **{f"{part}_ms": (series,) for part, series in self._parts.items()},
+            "decode_tokens_s": "decode",
+            "prefill_tokens_s": "prefill",
+            "running": "running",
+            "waiting": "waiting",
+            "read_bytes_s": "read_rate",
+            "lora_tax": "tax",
+            **{f"{part}_ms": part for part in PARTS},
         }
-        for field, wanted in fields.items():
+        for field, name in fields.items():
             known = [(moment.at, getattr(moment, field)) for moment in moments]
             samples = [
                 (at - before, value)
@@ -461,8 +475,8 @@ class Ledger:
                 if value is not None
                 for before in (0.75, 0.25)
             ]
-            for series in wanted:
-                series.fill(samples)
+            self._series[name].fill(samples)
+            self._hour[name].fill(samples)
 
     def _take_server(self, stats: ServerStats) -> None:
         if self.local_url:
@@ -498,12 +512,19 @@ class Ledger:
             self.missed_steps += step.step - self._step_number - 1
         self._step_number = step.step
         self._steps.add(step)
-        for part in PARTS:
-            self._parts[part].add(step.at, part_us(step, part) / 1e3)
+        self._plot(step.at, **{part: part_us(step, part) / 1e3 for part in PARTS})
         if (rate := step.read_bytes_s) is not None:
-            self._read_rate.add(step.at, rate)
+            self._plot(step.at, read_rate=rate)
         if (tax := step.lora_tax) is not None:
-            self._tax.add(step.at, tax)
+            self._plot(step.at, tax=tax)
+
+    def _merge_steps(self, steps: tuple[Step, ...]) -> None:
+        """A snapshot's steps go before and between those that were heard meanwhile; moments plot
+        them."""
+        by_time = {step.at: step for step in (*steps, *self._steps.all)}
+        self._steps.replace(tuple(by_time[at] for at in sorted(by_time)))
+        if steps and not self._step_number:
+            self._step_number = steps[-1].step
 
     def _take_logs(self, lines: tuple[LogLine, ...]) -> None:
         fresh = tuple(line for line in lines if line.number > self._log_number)

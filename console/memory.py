@@ -28,6 +28,7 @@ from ..pipeline.messages import (
     WorkerStats,
 )
 from .alerts import SYNC_STEPS
+from .bars import goes_with
 from .chronicle import Chronicle
 
 
@@ -77,6 +78,10 @@ class Memory:
         self.chronicle.take(message)
         match message:
             case Beat():
+                before = self.beats.get(message.name)
+                if before and before.incarnation != message.incarnation:
+                    bars, name = self.progress.items(), message.name
+                    self.progress = {key: bar for key, bar in bars if not goes_with(bar, name)}
                 self.beats[message.name] = message
             case ServerStats():
                 self.minute.take(message)

@@ -45,8 +45,11 @@ from ..pipeline.messages import (
     Resume,
     SignalProcess,
     StartProcess,
+    StartSpans,
+    Step,
     StopPipeline,
     StopProcess,
+    StopSpans,
     ToRouter,
     ToServer,
     ToSupervisor,
@@ -57,6 +60,7 @@ from ..pipeline.process import die_with_parent
 from ..pipeline.sockets import Beacon, Inbox, Outbox, make_context
 from .chronicle import Chronicle
 from .lock import Lock
+from .mock_spans import MockSpans
 from .shift import Shift
 from .span_tail import span_ends
 from .story import BASE_MODEL, RING, Story, answer
@@ -69,6 +73,7 @@ class MockRing:
         self._run = make_run_directory(config.run)
         self._story = story
         self._chronicle = Chronicle(self._run / "history", time.time())
+        self._spans = MockSpans(self._run)
         self._context = make_context()
         self._beacons = {
             name: Beacon(self._context, self._run, name) for name in ("supervisor", "fetch", *RING)
@@ -125,6 +130,8 @@ class MockRing:
             for name, message in self._story.advance(time.time()):
                 self._beacons[name].publish(message)
                 self._chronicle.take(message)
+                if isinstance(message, Step):
+                    self._spans.take(message)
             await asyncio.sleep(0.02)
 
     async def _chronicle_forever(self) -> None:
@@ -172,6 +179,10 @@ class MockRing:
                     self._story.drain(True)
                 case Resume():
                     self._story.drain(False)
+                case StartSpans(recording=recording):
+                    self._spans.start(recording)
+                case StopSpans():
+                    self._spans.stop()
                 case LoadAdapter() | ReloadAdapter() | UnloadAdapter() as order:
                     self._answer(order)
                 case PinAdapter() | PlanAdapters() | VerifyAdapter() | MergeAdapter() as order:

@@ -20,7 +20,7 @@ from textual.widget import Widget
 
 from . import units
 from .board import Board
-from .history import Track, Window
+from .history import Track, Window, is_hour
 from .inks import Inks
 from .orders import CHANGING
 from .plain import plain
@@ -103,6 +103,12 @@ def thumb_of(total: int, shown: int, first: int) -> range | None:
     return range(top, top + size)
 
 
+def over_time(title: str, board: Board) -> tuple[Span, ...]:
+    """A plot's title, with its span where that is the long one."""
+    long: tuple[Span, ...] = ((" last hour", "info"),) if is_hour(board.decode) else ()
+    return ((title, "title"), *long)
+
+
 def field(name: str) -> tuple[Span, ...]:
     """The left column of a list of details."""
     return ((f"{name:<12}", "dim"),)
@@ -182,14 +188,27 @@ class Pane(Widget):
         """What stands in the frame at the lower right."""
         return ()
 
+    def origin(self, board: Board) -> tuple[int, float] | None:
+        """Of a plot over time: the cells before it, and the age of what stands at its left edge.
+        That stands in the frame below it."""
+        return None
+
     def thumb(self, height: int) -> range | None:
         """Lines of the right edge to draw as a scroll bar's thumb."""
         return None
 
     def window(self, track: Track, board: Board, cells: int, back: int = 0) -> Window:
         """What a plot of so many cells shows of a track, as the line is thin or not."""
-        sweeps = self.painted_app.chosen.settings.low_bandwidth
-        return track.window(board.now, 2 * cells, back, sweeps)
+        return track.window(board.now, 2 * cells, back, self._sweeps)
+
+    def origin_of(self, track: Track, before: int, back_s: float = 0.0) -> tuple[int, float]:
+        """`origin` where a plot takes all cells that `before` leaves."""
+        return before, back_s + 2 * max(0, self.size.width - 4 - before) * track.bucket_s
+
+    @property
+    def _sweeps(self) -> bool:
+        """On a thin line no cell of a plot moves: its left edge is of any time."""
+        return self.painted_app.chosen.settings.low_bandwidth
 
     # -- painting
 
@@ -252,8 +271,19 @@ class Pane(Widget):
         room = width - 3 - length(tail)
         if room < 0:
             tail, room = (), width - 3
-        rows.append(line(("╰" + "─" * room, edge), *tail, ("─╯", edge)))
+        rows.append(line(*self._ground(board, room, edge), *tail, ("─╯", edge)))
         return rows
+
+    def _ground(self, board: Board, room: int, edge: str) -> Sequence[Span]:
+        """`╰────── -60 s ─────`: the lower edge, with the age of the plot's left edge."""
+        origin = self.origin(board)
+        if origin is not None and not self._sweeps:
+            before, age_s = origin
+            label = f" -{units.age(age_s)} "
+            rest = room - before - len(label)
+            if rest >= 0:
+                return (("╰" + "─" * before, edge), (label, "dim"), ("─" * rest, edge))
+        return (("╰" + "─" * room, edge),)
 
     def _edge(self, board: Board, width: int, edge: str) -> Line:
         """`╭─ title ────── caption ─╮`; the caption goes where there is no room for it."""

@@ -219,6 +219,7 @@ class Playback(Sockets):
     ) -> None:
         super().__init__(config, ledger, *more, **named)
         self._tape = tape
+        ledger.is_past = True
 
     async def run(self) -> None:
         said_so = False

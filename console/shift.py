@@ -24,7 +24,7 @@ from ..pipeline.messages import (
     ProcessState,
     RequestView,
 )
-from .story import BASE_MODEL, RING, Story
+from .story import BASE_MODEL, RING, Story, pages_of
 
 Told = tuple[str, Message]
 
@@ -100,6 +100,7 @@ class Shift(Story):
     def _open(self, rows: int) -> Iterator[Told]:
         self._born = self._start
         self._since = dict.fromkeys(RING, self._start)
+        self._started = dict.fromkeys(RING, self._start)
         self._steps = self._decoded = self._filled = self._served = 0
         self._tokens = {name: [0, 0, 0] for name in self._tokens}
         for number, name in enumerate(self._adapters):
@@ -125,7 +126,7 @@ class Shift(Story):
         if name is None:
             return view
         state, reason = self._state_of(name)
-        pages = 64 if state in (AdapterState.GPU, AdapterState.DRAINING) else 0
+        pages = pages_of(name) if state in (AdapterState.GPU, AdapterState.DRAINING) else 0
         return msgspec.structs.replace(view, state=state, reason=reason, pages=pages)
 
     def _load(self, order: LoadAdapter) -> None:
@@ -253,6 +254,8 @@ class Shift(Story):
         if self._changes:
             return
         self._set(name, ProcessState.BACKOFF, why)
+        self._falls[name] += 1
+        self._fell[name] = at
         yield (
             "supervisor",
             Event(at, "error", "supervisor", f"{name} died ({why}); starting again in 1 s"),
@@ -327,7 +330,8 @@ class Shift(Story):
         running = sum(view.phase != "waiting" for view in self._requests)
         # At worst: everybody goes on to its limit, and as many adapters as may have pages.
         pages = sum(_most_pages(view) for view in self._requests if view.phase != "waiting")
-        budget, room = CHUNK_TOKENS, self.num_pages - 64 * RESIDENT
+        largest = sorted(map(pages_of, (*self._adapters, *LOADED)))[-RESIDENT:]
+        budget, room = CHUNK_TOKENS, self.num_pages - sum(largest)
         blocked = ""
         for view in self._requests:
             if view.phase == "waiting":

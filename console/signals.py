@@ -1,6 +1,9 @@
-"""Signals that an operator may send to a process of the ring, and what each does here."""
+"""Signals that an operator may send to a process of the ring, what each does here, and how a
+process says that it ended."""
 
 from __future__ import annotations
+
+import signal
 
 SIGNALS: dict[str, str] = {
     "TERM": "asks it to end; it is started again in a second",
@@ -19,3 +22,10 @@ ENDING = ("TERM", "INT", "KILL", "HUP")
 def signal_name(text: str) -> str:
     """As `SIGNALS` has it, of what a person types."""
     return text.upper().removeprefix("SIG")
+
+
+def how(code: int) -> str:
+    """An exit status in words."""
+    if code < 0:
+        return f"killed by {signal.Signals(-code).name}"
+    return f"exit status {code}"

@@ -8,6 +8,7 @@ import math
 import random
 import zlib
 from array import array
+from collections import deque
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -55,6 +56,8 @@ from ..pipeline.messages import (
     VerifyAdapter,
     WorkerStats,
 )
+from .alerts import SYNC_STEPS
+from .board import MOCK
 
 Scenario = Literal["empty", "loading", "busy", "failed"]
 RING = ("worker-0", "detokenizer", "router", "server")
@@ -73,14 +76,35 @@ SILENT = (
 )
 """A process in one of these states does not beat: it is not there."""
 BLAMES = ("no KV pages", "token budget", "batch is full", "adapter loading")
-LOG_TEXTS = (
-    "step {n} took 31.2 ms",
-    "admitted request {n:08x} with 214 prompt tokens",
-    "finished request {n:08x}: stop after 96 tokens",
-    "adapter pirate is warm",
-    "swept 3 idle streams",
-    "POST /v1/chat/completions 200 from 127.0.0.1:{n}",
+LOGS = (
+    ("worker-0", "INFO", "step {n} took 31.2 ms"),
+    ("router", "INFO", "admitted request {n:08x} with 214 prompt tokens"),
+    ("router", "INFO", "finished request {n:08x}: stop after 96 tokens"),
+    ("worker-0", "INFO", "adapter pirate is warm"),
+    ("detokenizer", "INFO", "swept 3 idle streams"),
+    ("server", "INFO", "POST /v1/chat/completions 200 from 127.0.0.1:{n}"),
+    ("supervisor", "INFO", "beat {n} of the ring, none is late"),
 )
+ODD_LOGS = {
+    17: ("server", "WARNING", "the client of request {n:08x} left in mid-stream"),
+    53: ("server", "ERROR", "refused request {n:08x}: 9 214 prompt tokens, 8 192 are the most"),
+}
+"""Each so many lines."""
+MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "up_proj")
+PAGES_A_RANK, BYTES_A_RANK = 4, 118_750
+
+
+def rank_of(name: str) -> int:
+    """Of an adapter; its bytes and its pages follow from that."""
+    return (8, 16, 8, 32)[len(name) % 4]
+
+
+def pages_of(name: str) -> int:
+    return PAGES_A_RANK * rank_of(name)
+
+
+def bytes_of(name: str) -> int:
+    return BYTES_A_RANK * rank_of(name)
 
 
 class Story:
@@ -125,7 +149,10 @@ class Story:
         self._states = {name: ProcessState.READY for name in RING}
         self._reasons = dict.fromkeys(RING, "")
         self._since = dict.fromkeys(RING, start - 754.0)
+        self._started = dict.fromkeys(RING, start - 758.0)
         self._restarts = dict.fromkeys(RING, 0)
+        self._falls = dict.fromkeys(RING, 0)
+        self._fell: dict[str, float] = {}
         self._held: set[str] = set()
         self._incarnations = {name: 1 + number for number, name in enumerate(RING)}
         self._changes: list[tuple[float, str, ProcessState]] = []
@@ -145,6 +172,7 @@ class Story:
         self._progress: dict[tuple[str, str], Progress] = {}
         self._events: list[Event] = []
         self._logs: list[LogLine] = []
+        self._recent: deque[Step] = deque(maxlen=SYNC_STEPS)
         self._last: dict[type[Message], Message] = {}
         self._beats: dict[str, Beat] = {}
         self._opening = list(self._open(rows))
@@ -156,8 +184,8 @@ class Story:
 
     @property
     def placed(self) -> tuple[str, ...]:
-        """Adapters that have pages."""
-        return self._adapters
+        """Adapters that have pages: at most half of them are adapters'."""
+        return self._adapters[: self.num_pages // (2 * PAGES_A_RANK * 32)]
 
     # -- orders
 
@@ -248,7 +276,7 @@ class Story:
                     self._merged = name
                     text = f"adapter {name} is merged" if name else "nothing is merged"
                 case PlanAdapters(paths=paths):
-                    plans = tuple(_plan(path) for path in paths)
+                    plans = tuple(self._plan(path) for path in paths)
                     text = f"{sum(not plan.reason for plan in plans)} can be loaded"
                 case VerifyAdapter():
                     verification = self._verify(name)
@@ -264,6 +292,29 @@ class Story:
             adapters=tuple(view for view in views if view.name == name),
             plans=plans,
             verification=verification,
+        )
+
+    def _plan(self, path: str) -> AdapterPlan:
+        if "missing" in path:
+            why = f"no adapter_config.json in {path}"
+            return AdapterPlan(path, 0, (), 0, 0, 0, 0, (), False, why)
+        name = path.rstrip("/").rpartition("/")[2]
+        is_large = "large" in path
+        pages = self.num_pages * 15 // 16 if is_large else pages_of(name)
+        kv, adapters = sum(v.pages for v in self._requests), sum(map(pages_of, self.placed))
+        free = self.num_pages - kv - adapters
+        modules = (*MODULES, "gate_proj", "down_proj") if is_large else MODULES
+        return AdapterPlan(
+            path=path,
+            rank=min(512, pages // 7) if is_large else rank_of(name),
+            target_modules=modules,
+            num_bytes=pages * BYTES_A_RANK // PAGES_A_RANK,
+            pages=pages,
+            kv_tokens=16 * pages,
+            free_pages=free,
+            evicts=tuple(n for n in self.placed if pages > free and n not in self._pinned),
+            fits=pages <= free,
+            warning="a rank above 128 is slow" if is_large else "",
         )
 
     def _set_scheduler(self, order: SetScheduler) -> AdapterReply:
@@ -290,7 +341,8 @@ class Story:
     def _verify(self, name: str) -> Verification:
         """Everybody is right but haiku."""
         is_right = name != "haiku"
-        rows = [("alone", name), ("mixed", name), ("mixed", None), ("mixed", "legal")]
+        others = [other for other in self._adapters if other != name][:1]
+        rows = [("alone", name), *(("mixed", who) for who in (name, None, *others))]
         return Verification(
             key=f"{name}@{self._generations[name]}",
             digest="1f2e3d4c" * 8,
@@ -312,7 +364,7 @@ class Story:
         return Snapshot(
             at=self._now,
             protocol=PROTOCOL,
-            version="0.1.0",
+            version=MOCK,
             started_at=self._born,
             processes=self._process_table(),
             beats=tuple(self._beats.values()),
@@ -325,6 +377,7 @@ class Story:
             progress=tuple(self._progress.values()),
             events=tuple(self._events),
             logs=tuple(self._logs[-500:]),
+            steps=tuple(self._recent),
         )
 
     # -- the story
@@ -354,6 +407,8 @@ class Story:
                 self._progress[message.source, message.stage] = message
             case Event():
                 self._events.append(message)
+            case Step():
+                self._recent.append(message)
             case LogLines():
                 self._logs += message.lines
 
@@ -447,7 +502,7 @@ class Story:
                 rows=running,
                 tokens=running + filled,
                 adapters=min(len(self._adapters), running),
-                adapter_bytes=1_900_000 * min(len(self._adapters), running),
+                adapter_bytes=sum(map(bytes_of, self._adapters[:running])),
                 host_us=int(420 * wave) + chance.randrange(120),
                 copy_us=60 + chance.randrange(40),
                 launch_us=int(1100 * wave) + chance.randrange(300),
@@ -483,8 +538,8 @@ class Story:
         """Pages go to whoever wants them from the lowest free one on, as in the real pool, so that
         the map frays as requests come and go."""
         wanted = {
-            PageOwner("adapter", f"{name}@{self._generations[name]}", name): 64
-            for name in self.placed[: self.num_pages // 128]
+            PageOwner("adapter", f"{name}@{self._generations[name]}", name): pages_of(name)
+            for name in self.placed
         } | {PageOwner("kv", v.request_id, v.adapter): v.pages for v in self._requests if v.pages}
         self._holdings = {
             owner: pages[: wanted[owner]]
@@ -509,10 +564,10 @@ class Story:
         for _ in range(max(1, round(self._logs_per_second * pause))):
             self._number += 1
             number = self._number
-            source = ("supervisor", *RING)[zlib.crc32(str(number).encode()) % 5]
-            level = "WARNING" if number % 17 == 0 else "ERROR" if number % 53 == 0 else "INFO"
-            text = LOG_TEXTS[number % len(LOG_TEXTS)].format(n=number)
-            lines.append(LogLine(number, at, source, level, text))
+            odd = (log for each, log in ODD_LOGS.items() if number % each == 0)
+            usual = LOGS[zlib.crc32(str(number).encode()) % len(LOGS)]
+            source, level, text = next(odd, usual)
+            lines.append(LogLine(number, at, source, level, text.format(n=number)))
         yield "supervisor", LogLines(tuple(lines))
 
     # -- its pieces
@@ -520,6 +575,8 @@ class Story:
     def _set(self, name: str, state: ProcessState, reason: str = "") -> None:
         self._states[name], self._reasons[name] = state, reason
         self._since[name] = self._now
+        if state is ProcessState.STARTING:
+            self._started[name] = self._now
 
     def _set_all(self, state: ProcessState, reason: str = "") -> None:
         for name in RING:
@@ -568,6 +625,9 @@ class Story:
                     self._reasons[name],
                     1 if has_failed else None,
                     held=name in self._held,
+                    started_at=self._started[name],
+                    falls=5 if has_failed else self._falls[name],
+                    fell_at=self._fell.get(name),
                 )
             )
         return ProcessTable(self._now, worst, tuple(views))
@@ -586,7 +646,7 @@ class Story:
         }
         hops = [inbox]
         if name in peers:
-            per = self._frames // 14 if name == "server" else self._frames
+            per = self._served if name == "server" else self._frames
             hops.append(Hop(peers[name], per + 12, (per + 12) * 1900))
         if name == "router":
             hops.append(Hop("detokenizer", self._frames + 5, self._frames * 700))
@@ -624,7 +684,7 @@ class Story:
             running=len(self._requests) - waiting,
             pages_total=self.num_pages,
             pages_kv=sum(view.pages for view in self._requests),
-            pages_adapters=64 * len(self.placed),
+            pages_adapters=sum(map(pages_of, self.placed)),
             page_size=16,
             steps=self._steps,
             prefill_tokens=self._filled,
@@ -645,7 +705,7 @@ class Story:
             threads=2,
             weights_bytes=98_362_432,
             pool_bytes=754_974_720,
-            adapter_bytes=1_900_000 * len(self._adapters),
+            adapter_bytes=sum(map(bytes_of, self._adapters)),
             kernels="plain PyTorch (no GPU)",
             copy_bytes_s=38.4e9,
         )
@@ -657,15 +717,15 @@ class Story:
         return AdapterView(
             name=name or "",
             path=self._paths[name] if name else BASE_MODEL,
-            state=AdapterState.GPU,
+            state=AdapterState.GPU if not name or name in self.placed else AdapterState.HOST,
             reason="",
             since=self._adapter_since.get(name or "", self._born + 20.0),
             generation=self._generations[name] if name else 1,
             digest=f"{zlib.crc32((name or '').encode()):08x}" * 8,
-            rank=(8, 16, 8, 32)[len(name or "") % 4] if name else 0,
-            target_modules=("q_proj", "k_proj", "v_proj", "o_proj", "up_proj") if name else (),
-            num_bytes=1_900_000 if name else 98_362_432,
-            pages=64 if name else 0,
+            rank=rank_of(name) if name else 0,
+            target_modules=MODULES if name else (),
+            num_bytes=bytes_of(name) if name else 98_362_432,
+            pages=pages_of(name) if name in self.placed else 0,
             running=len(mine) - waiting,
             waiting=waiting,
             requests=requests,
@@ -720,25 +780,6 @@ class Story:
         return msgspec.structs.replace(
             view, num_output=view.num_output + grown, num_computed=total, pages=total // 16 + 1
         )
-
-
-def _plan(path: str) -> AdapterPlan:
-    if "missing" in path:
-        return AdapterPlan(path, 0, (), 0, 0, 0, 0, (), False, f"no adapter_config.json in {path}")
-    modules = ("q_proj", "k_proj", "v_proj", "o_proj")
-    fits = "large" not in path
-    return AdapterPlan(
-        path=path,
-        rank=16 if fits else 256,
-        target_modules=modules,
-        num_bytes=1_900_000 if fits else 190_000_000,
-        pages=64 if fits else 3900,
-        kv_tokens=1024 if fits else 62_400,
-        free_pages=3417,
-        evicts=() if fits else ("sql", "json"),
-        fits=fits,
-        warning="" if fits else "a rank above 128 is slow",
-    )
 
 
 def answer(model: str, prompt: str) -> list[str]:

@@ -36,12 +36,12 @@ from ..pipeline.messages import (
 )
 from ..pipeline.process import OPERATOR_EXIT, Process, run_process
 from ..pipeline.sockets import InboxFull, Outbox, Watch
-from .child import FALLS_ALLOWED, HELD, Child, command, command_of, environment, how
+from .child import FALLS_ALLOWED, HELD, Child, command, command_of, environment
 from .chronicle import Chronicle
 from .lock import Lock
 from .logbook import Logbook
 from .memory import Memory
-from .signals import SIGNALS
+from .signals import SIGNALS, how
 from .span_tail import span_ends
 
 BACKOFF_SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0)
@@ -164,7 +164,7 @@ class Supervisor(Process):
                 stderr=log,
                 env=environment() | {MEETING: str(meeting)},
             )
-        child.beat_at = time.monotonic()
+        child.beat_at, child.started_at = time.monotonic(), time.time()
         self._become(child, ProcessState.STARTING, "")
         self.log.info("started %s, pid %d", child.name, child.pid)
         if child.is_rank and meeting != self._meeting:
@@ -175,13 +175,13 @@ class Supervisor(Process):
     async def _after_a_fall(self, child: Child, code: int) -> bool:
         """Whether to start it again, after the wait that its falls deserve."""
         reason = self._why(child, code)
+        now = time.monotonic()
+        child.fall(now)
         self._bring_down_its_group(child)
         if code == OPERATOR_EXIT:
             self._become(child, ProcessState.FAILED, reason)
             self.event("error", f"{child.name} cannot run: {reason}")
             return False
-        now = time.monotonic()
-        child.falls.append(now)
         recent = sum(1 for fall in child.falls if now - fall < FALL_WINDOW_SECONDS)
         if recent >= FALLS_ALLOWED:
             self._become(child, ProcessState.FAILED, f"fell {recent} times in a minute: {reason}")

@@ -35,6 +35,11 @@ class Column(Generic[R]):
     right: bool = False
     grows: bool = False
     """Takes the cells that are left over."""
+    wants: Callable[[R], int] | None = None
+    """Cells for a row's text: what is left over goes first to those that grow and want it, from
+    left to right, and only then in equal parts to all that grow."""
+    least: int = 0
+    """What it can do with where others want cells; 0 is its width."""
     rank: int = 0
     """Where there is no room, columns of a higher rank leave first."""
     descends: bool = False
@@ -57,6 +62,7 @@ class TablePane(FilterPane, Generic[R], can_focus=True):
     ]
 
     EMPTY: ClassVar[str] = "nothing here"
+    """See `empty`."""
     columns: Sequence[Column[R]] = ()
 
     class Opened(Message):
@@ -103,6 +109,10 @@ class TablePane(FilterPane, Generic[R], can_focus=True):
         """What the filter is tried on."""
         raise NotImplementedError
 
+    def empty(self, board: Board) -> str:
+        """What stands there without any row."""
+        return self.EMPTY
+
     # -- what it shows
 
     @property
@@ -124,11 +134,11 @@ class TablePane(FilterPane, Generic[R], can_focus=True):
             self._rows = list(rows)
         if self.sort_column is not None and self.sort_column.order is not None:
             self._rows.sort(key=self.sort_column.order, reverse=self.reversed)
-        columns = self._fitting(width)
+        columns = self._fitting(width, rows)
         head = self._head(columns)
         self._page = max(1, height - 1)
         if not self._rows:
-            word = "nothing matches the filter" if self.filter else self.EMPTY
+            word = "nothing matches the filter" if self.filter else self.empty(board)
             return [head, line((word, "dim"))]
         index = self._index()
         self._key = self.key(self._rows[index])
@@ -145,23 +155,25 @@ class TablePane(FilterPane, Generic[R], can_focus=True):
         found = thumb_of(len(self._rows), self._page, self._offset)
         return found and range(found.start + 1, found.stop + 1)  # below the head
 
-    def _fitting(self, width: int) -> list[tuple[Column[R], int]]:
+    def _fitting(self, width: int, rows: Sequence[R]) -> list[tuple[Column[R], int]]:
         """Columns that fit, with their cells; what is left over goes to those that grow."""
         kept = sorted(self.columns, key=lambda column: column.rank)
         while len(kept) > 1 and sum(c.width + 1 for c in kept) - 1 > width:
             kept.pop()
-        spare = max(0, width - sum(c.width + 1 for c in kept) + 1)
-        growing = [c for c in self.columns if c in kept and c.grows]
-        sizes = []
-        for column in self.columns:
-            if column in kept:
-                extra = 0
-                if column.grows:
-                    extra = spare // len(growing) + (
-                        spare % len(growing) if column is growing[-1] else 0
-                    )
-                sizes.append((column, column.width + extra))
-        return sizes
+        cells = {c: c.least or c.width for c in self.columns if c in kept}
+        spare = max(0, width - sum(size + 1 for size in cells.values()) + 1)
+        growing = [column for column in cells if column.grows]
+        for column in growing:
+            if column.wants is not None:
+                wanted = max(map(column.wants, rows), default=0) - cells[column]
+                taken = max(0, min(spare, wanted))
+                cells[column] += taken
+                spare -= taken
+        for column in growing:
+            cells[column] += spare // len(growing)
+        if growing:
+            cells[growing[-1]] += spare % len(growing)
+        return list(cells.items())
 
     def _head(self, columns: Sequence[tuple[Column[R], int]]) -> Line:
         spans: list[Span] = []

@@ -34,6 +34,7 @@ from ..pipeline.messages import (
     ToConsole,
 )
 from ..pipeline.sockets import Inbox, InboxFull, Outbox, Watch, make_context
+from .alerts import SYNC_STEPS
 from .board import SUPERVISOR
 from .ledger import HISTORY_S, Ledger
 from .orders import READ_ONLY
@@ -226,7 +227,8 @@ class Telemetry:
         supervisor that comes up would answer every one of them."""
         if outbox := self._outboxes.pop(SUPERVISOR, None):
             outbox.close()
-        self._send(SUPERVISOR, AskSnapshot(self.inbox_name, history_s=HISTORY_S))
+        ask = AskSnapshot(self.inbox_name, history_s=HISTORY_S, steps=SYNC_STEPS)
+        self._send(SUPERVISOR, ask)
 
 
 def remove_dead_inboxes(run: Path) -> None:

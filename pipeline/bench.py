@@ -15,6 +15,7 @@ import os
 import statistics
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -158,16 +159,19 @@ async def run_all(given: argparse.Namespace, rows: list[Row]) -> None:
                 rows.append(row)
                 continue
             bar.set_description(f"{config.server} {describe(config)} {config.round + 1}/{rounds}")
-            seen = Watcher(describe(config), len(rows) + 1, len(jobs), len(load.workload))
+            seen = Watcher(describe(config), len(rows) + 1, len(jobs), len(load.workload), client)
 
             def ended(line: Timeline, seen: Watcher = seen) -> None:
                 bar.update()
                 if given.live:
                     seen.ended(line)
 
-            if given.live:
-                seen.tell()
-            lines, seconds = await client.run(load.workload, load.concurrency, ended)
+            telling = asyncio.create_task(seen.tell_forever()) if given.live else None
+            try:
+                lines, seconds = await client.run(load.workload, load.concurrency, ended)
+            finally:
+                if telling is not None:
+                    telling.cancel()
             result = summarise(
                 lines,
                 seconds,
@@ -183,27 +187,32 @@ async def run_all(given: argparse.Namespace, rows: list[Row]) -> None:
 class Watcher:
     """Tells how far a run is, a `Live` as a line of JSON on stdout: for a program that watches."""
 
-    def __init__(self, load: str, run: int, runs: int, total: int) -> None:
-        self._load, self._run, self._runs, self._total = load, run, runs, total
+    def __init__(self, load: str, run: int, runs: int, total: int, client: Client) -> None:
+        self._client, self._streamed_before = client, client.streamed
         self._lines: list[Timeline] = []
         self._started = time.perf_counter()
-        self._told = 0.0
+        self._total = total
+        self._of = partial(live, load=load, run=run, runs=runs, total=total, seconds=0.0)
+        self._told = self._of([])
 
     def ended(self, line: Timeline) -> None:
         self._lines.append(line)
-        is_last = len(self._lines) == self._total
-        if is_last or time.perf_counter() - self._told >= LIVE_SECONDS:
+        if len(self._lines) == self._total:
             self.tell()
 
+    async def tell_forever(self) -> None:
+        """Also while none ends: time goes on, and so do answers."""
+        while True:
+            self.tell()
+            await asyncio.sleep(LIVE_SECONDS)
+
     def tell(self) -> None:
-        self._told = time.perf_counter()
-        now = live(
-            self._lines,
-            load=self._load,
-            run=self._run,
-            runs=self._runs,
-            total=self._total,
-            seconds=self._told - self._started,
+        if len(self._lines) != self._told.done:  # percentiles of many requests are not free
+            self._told = self._of(self._lines)
+        now = msgspec.structs.replace(
+            self._told,
+            seconds=round(time.perf_counter() - self._started, 3),
+            streamed=self._client.streamed - self._streamed_before,
         )
         print(msgspec.json.encode(now).decode(), flush=True)
 

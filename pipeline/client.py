@@ -49,6 +49,8 @@ class Client:
         self.url = url
         self.base = ""
         self.models: tuple[str, ...] = ()
+        self.streamed = 0
+        """Pieces of text that have come."""
         self.accepts: Accepts = "ids"
         """How prompts are given: token ids of an exact number; "Hello " repeated, as S-LoRA's
         client does; or that as a chat."""
@@ -193,7 +195,9 @@ class Client:
                     return line
                 async for text in response.aiter_lines():
                     if text.startswith("data: {"):
+                        before = len(line.chunks)
                         _read_event(line, json.loads(text[6:]))
+                        self.streamed += len(line.chunks) - before
         except (httpx.HTTPError, ValueError) as error:
             line.error = f"{type(error).__name__}: {error}"
         if not line.chunks and not line.error:

@@ -177,6 +177,8 @@ class Live(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     errors: int = 0
     tokens: int = 0
+    streamed: int = 0
+    """Pieces of text that have come, of requests that still run too: about a token each."""
     ttft_ms: tuple[float | None, float | None, float | None] = (None, None, None)
     """50th, 90th, 99th; so are the next."""
     inter_token_ms: tuple[float | None, float | None, float | None] = (None, None, None)

@@ -879,6 +879,12 @@ class ProcessView(Row, frozen=True):
     retry_at: float | None = None
     held: bool = False
     """Stopped by an operator: it is not started again until somebody says so."""
+    started_at: float | None = None
+    """When the process that is there, or was last, was started; `since` is of its state."""
+    falls: int = 0
+    """Ends that nobody had asked for; `restarts` counts those too that somebody did ask for."""
+    fell_at: float | None = None
+    """When it fell last."""
 
 
 class ProcessTable(Message, frozen=True):

@@ -535,7 +535,7 @@ CASES: dict[str, Case] = {
         way="left left", see=lambda s: s.desk(FlamePane).back_s, was=10.0, becomes=5.0
     ),
     "scrub-now": _latency(
-        way="left left", see=lambda s: s.desk(PartsPane)._back, was=20, becomes=0
+        way="left left", see=lambda s: s.desk(PartsPane)._back_s, was=10, becomes=0
     ),
     "histogram": _latency(see=lambda s: s.desk(HistogramPane).kind, was="sync", becomes="step"),
     "spans": _latency(see=lambda s: s.desk(FlamePane).tail is not None),

@@ -81,6 +81,9 @@ class Ring:
             "exit_code",
             "retry_at",
             "held",
+            "started_at",
+            "falls",
+            "fell_at",
         )
         for row in self.snapshot()["processes"]["processes"]:
             if row[0] == name:

@@ -190,14 +190,14 @@ def with_a_ring(
     asyncio.run(main())
 
 
-def keep_result(path: Path, slow: float, workload: str = "chat") -> None:
+def keep_result(path: Path, slow: float, workload: str = "chat", server: str = "here") -> None:
     """A result of the bench in which everything took `slow` times as long."""
     lines = [
         Timeline("sql", i / 10, [i / 10 + (1 + k) * slow / 50 for k in range(8)], tokens=8)
         for i in range(6)
     ]
     config = RunConfig(
-        server="here", workload=workload, parameters={}, concurrency=2, slo_seconds=6.0, round=0
+        server=server, workload=workload, parameters={}, concurrency=2, slo_seconds=6.0, round=0
     )
     result = summarise(lines, 2.0 * slow, concurrency=2)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -8,9 +8,11 @@ import msgspec
 import pytest
 from stage import START, StagedApp, screen_text, staged
 
+from loraconsole.console import units
 from loraconsole.console.alerts import RULES, AlertBook, AlertState, Limits, findings
 from loraconsole.console.board import Board, ProcessRow
 from loraconsole.console.ledger import Ledger
+from loraconsole.console.panels.alerts import RulePane
 from loraconsole.console.screens import PAGES, PANELS
 from loraconsole.console.settings import settings_path
 from loraconsole.console.story import Story
@@ -75,10 +77,10 @@ WRONG: dict[str, tuple[Callable[[], Board], Limits, str]] = {
     ),
     "process restarted": (
         lambda: changed(
-            processes=process("worker-0", restarts=2, since=BUSY.now - 60, exit_code=-9)
+            processes=process("worker-0", falls=2, fell_at=BUSY.now - 60, exit_code=-9)
         ),
         QUIET,
-        "worker-0 restarted 1 m 00 s ago, it had left with -9; 2 times so far",
+        "worker-0 fell 1 m 00 s ago (killed by SIGKILL) and is back; 2 falls so far",
     ),
     "process late": (
         lambda: changed(processes=process("server", loop_lag_ms=800.0)),
@@ -165,8 +167,19 @@ def test_no_step_is_no_alert_while_nothing_runs_or_the_worker_is_gone() -> None:
     limits = Limits()
     later = msgspec.structs.replace(router(running=0), now=BUSY.now + 30)
     assert "no step" not in {f.rule for f in findings(later, limits)}
+    views = [msgspec.structs.replace(r.view, admitted_at=BUSY.now + 29) for r in BUSY.requests]
+    rows = [msgspec.structs.replace(r, view=v) for r, v in zip(BUSY.requests, views, strict=True)]
+    begun = changed(now=BUSY.now + 30, requests=tuple(rows))  # after half a minute without any
+    assert "no step" not in {f.rule for f in findings(begun, limits)}
     gone = changed(now=BUSY.now + 30, processes=process("worker-0", state=ProcessState.BACKOFF))
     assert "no step" not in {f.rule for f in findings(gone, limits)}
+
+
+def test_a_restart_that_was_ordered_is_no_alert_nor_is_a_new_state() -> None:
+    """A router that waited for a worker is ready anew, and was not restarted."""
+    for row in ({"restarts": 3}, {"falls": 1, "fell_at": BUSY.now - 4000}):
+        board = changed(processes=process("router", since=BUSY.now - 14, **row))
+        assert "process restarted" not in {f.rule for f in findings(board, Limits())}
 
 
 def test_every_rule_says_what_it_means_and_what_to_do() -> None:
@@ -247,6 +260,31 @@ def test_an_alert_is_a_toast_once_and_a_badge_while_it_fires() -> None:
             assert "△ acknowledged" in screen_text(app)
 
     asyncio.run(act())
+
+
+@pytest.mark.parametrize("size", [(80, 24), (120, 40), (200, 60)], ids=str)
+def test_without_an_alert_the_page_says_whole_what_is_watched(size: tuple[int, int]) -> None:
+    async def main() -> None:
+        async with staged("empty", size=size, panel="Alerts") as (app, pilot):
+            app.show()
+            await pilot.pause()
+            assert "nothing is wrong" in (text := screen_text(app))
+            lines = app.active_panel.query_one(RulePane)._drawn
+            assert not any("…" in words for line in lines for words, _ in line.spans)
+            assert [rule.name for rule in RULES if rule.name not in text] == []
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("name", [rule.name for rule in RULES])
+def test_all_that_a_rule_says_has_room_at_the_smallest_size(name: str) -> None:
+    rule = next(rule for rule in RULES if rule.name == name)
+    board, limits, _ = WRONG[name]
+    finding = next(f for f in findings(board(), limits) if f.rule == name)
+    lines = [
+        units.wrap(words, 64) for words in (finding.text, rule.meaning, rule.remedy, "at", "to")
+    ]
+    assert sum(map(len, lines)) <= 8
 
 
 def test_the_page_explains_the_selected_alert_and_enter_shows_the_evidence() -> None:

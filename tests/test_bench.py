@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -26,9 +27,10 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from starlette.routing import Route
 
 from loraconsole.pipeline import workload
-from loraconsole.pipeline.bench import print_table
+from loraconsole.pipeline.bench import Watcher, print_table
+from loraconsole.pipeline.client import Client
 from loraconsole.pipeline.config import OperatorError
-from loraconsole.pipeline.figures import Timeline, summarise
+from loraconsole.pipeline.figures import Live, Timeline, summarise
 from loraconsole.pipeline.results import ResultFile, Row, RunConfig, read_rows
 from loraconsole.pipeline.schedule.pets import LatencyTable
 
@@ -473,3 +475,26 @@ def test_why_requests_failed_is_printed_under_the_table(
     assert (
         "12 requests failed, most often by:\n  503 worker-0 is stopped" in capsys.readouterr().out
     )
+
+
+def test_a_run_that_is_watched_tells_of_answers_that_still_come(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    client = Client("http://nowhere")
+    client.streamed = 7  # of a run before
+    watcher = Watcher("chat 8 at once", 1, 1, 2, client)
+
+    async def watch() -> None:
+        telling = asyncio.create_task(watcher.tell_forever())
+        await asyncio.sleep(0.05)
+        client.streamed += 100
+        await asyncio.sleep(0.4)
+        telling.cancel()
+
+    asyncio.run(watch())
+    watcher.ended(Timeline("base", 0.0, [0.2, 0.3], tokens=2))
+    watcher.ended(Timeline("base", 0.0, [0.2, 0.3], tokens=2))
+    told = [msgspec.json.decode(row, type=Live) for row in capsys.readouterr().out.splitlines()]
+    assert [(now.done, now.streamed) for now in told] == [(0, 0), (0, 100), (2, 100)]
+    assert told[0].seconds < told[1].seconds < told[2].seconds
+    assert told[2].tokens == 4 and told[2].ttft_ms[0] == 200.0

@@ -13,13 +13,14 @@ from textual.pilot import Pilot
 from textual.widgets import Input, OptionList
 
 from loraconsole.console.app import ConsoleApp
-from loraconsole.console.bench_run import FLAGS, SUITES, WORKLOADS, BenchFiles, BenchPlan
+from loraconsole.console.bench_run import FLAGS, SUITES, WORKLOADS, BenchFiles, BenchPlan, BenchRun
 from loraconsole.console.dialogs import LiveDialog
 from loraconsole.console.panels.bench import BenchPanel, ResultTable
 from loraconsole.console.panels.bench_dialog import BenchDialog
 from loraconsole.pipeline import workload as workloads
 from loraconsole.pipeline.bench import make_parser
 from loraconsole.pipeline.config import Config
+from loraconsole.pipeline.figures import Live
 from loraconsole.pipeline.load import TAKEN_BY, Load, make_loads
 from loraconsole.pipeline.workload import suite_named
 
@@ -126,6 +127,8 @@ def test_a_workload_is_run_watched_kept_and_compared(data: Path) -> None:
         assert run is not None and run.error == "" and run.live is not None
         assert run.live.done == 9 and run.live.errors == 0 and run.live.tokens == 54
         assert run.live.ttft_ms[0] and run.live.inter_token_ms[2]
+        assert run.live.streamed == 9 * 7  # the last piece of each has no token
+        assert run.speeds and max(run.speeds) < 63 / 0.15
         app.paint(app.ledger.board(app.clock()))
         await pilot.pause()
         text = screen_text(app)
@@ -134,6 +137,24 @@ def test_a_workload_is_run_watched_kept_and_compared(data: Path) -> None:
         assert kept.path.parent == data and kept.row.result.completed == 9
 
     with_a_ring(act)
+
+
+def test_the_last_lines_of_a_run_do_not_make_a_rate_of_next_to_nothing(tmp_path: Path) -> None:
+    run = BenchRun(BenchPlan(), "http://here", "", "here", tmp_path / "out.jsonl")
+
+    def hear(done: int, seconds: float, number: int = 1) -> None:
+        told = {"done": done, "total": 8, "seconds": seconds, "streamed": 64 * done}
+        run._take(msgspec.json.encode(Live(load="chat", run=number, runs=2, **told)))
+
+    hear(0, 0.0)
+    assert run.speeds == []
+    hear(4, 8.0)
+    hear(7, 14.0)
+    hear(8, 14.0004)
+    assert run.speeds == pytest.approx([4 * 64 / 8.0, 4 * 64 / 6.0004])
+    hear(0, 0.0, 2)
+    hear(8, 0.1, 2)  # all that there is to know
+    assert run.speeds == [5120.0]
 
 
 async def fill(pilot: Pilot[str], workload: str, **fields: str) -> None:
@@ -284,7 +305,7 @@ def test_a_field_that_is_no_number_is_gone_to(field: str, text: str) -> None:
 
 def test_runs_are_held_against_the_one_before_or_the_baseline(data: Path) -> None:
     for number, slow in enumerate((1.0, 2.0, 1.5)):
-        keep_result(data / f"{number}.jsonl", slow)
+        keep_result(data / f"{number}.jsonl", slow, server="SmolLM2-135M-Instruct")
         os.utime(data / f"{number}.jsonl", (1e9 + number, 1e9 + number))
 
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
@@ -304,6 +325,11 @@ def test_runs_are_held_against_the_one_before_or_the_baseline(data: Path) -> Non
         await pilot.press("escape", "end", "b", "home")
         await pilot.pause()
         assert "1.33x ▲ better" in row("tokens/s ")
+
+        await pilot.press("end")
+        await pilot.pause()
+        assert "b marks what to compare with" in screen_text(app)
+        assert screen_text(app).count("SmolLM2-135M-Instruct") == 4  # in the head as well
 
     on_stage(act, panel="Bench")
 

@@ -1,6 +1,7 @@
 """The books and what is reckoned from them: rates, buckets, percentiles, conditions, alerts."""
 
 import math
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from loraconsole.console import plot, units
 from loraconsole.console.board import PARTS, Board, Quantiles, seconds_left, step_us
+from loraconsole.console.chronicle import Chronicle
 from loraconsole.console.filter import Filter
 from loraconsole.console.history import (
     Buckets,
@@ -18,10 +20,11 @@ from loraconsole.console.history import (
     percentile,
 )
 from loraconsole.console.ledger import LOG_LINES, STEPS, Ledger
-from loraconsole.console.memory import LastMinute
+from loraconsole.console.memory import LastMinute, Memory
 from loraconsole.console.story import ADAPTERS, Scenario, Story
 from loraconsole.pipeline.messages import (
     LATENCY_BUCKETS_MS,
+    AskSnapshot,
     Beat,
     Event,
     LogLine,
@@ -318,6 +321,35 @@ def test_nothing_heard_is_connecting() -> None:
 def test_the_condition_is_the_supervisors_word(scenario: Scenario, word: str, level: str) -> None:
     _, board = told(scenario)
     assert (board.condition.word, board.condition.level) == (word, level)
+
+
+def test_bars_of_a_life_that_is_over_are_not_shown_as_if_they_were_of_this_one() -> None:
+    story, ledger = Story("busy", start=START), Ledger("/run/here")
+    memory = Memory(Chronicle(Path("/dev/null/none"), START))
+
+    def hear(now: float) -> list[str]:
+        for _, message in story.advance(now):
+            ledger.take(message, now)
+            memory.take(message)
+        late = Ledger("/run/here")
+        asked = memory.snapshot(AskSnapshot("console-1"), START, story._process_table(), ())
+        late.take_snapshot(asked, now)
+        stages = [bar.stage for bar in ledger.board(now).stages]
+        assert stages == [bar.stage for bar in late.board(now).stages]
+        return stages
+
+    verify = story._bar("worker-0", "verify", "verify sql", 30, 30, "layer", 12.2)
+    ledger.take(verify, START)
+    memory.take(verify)
+    assert hear(START + 1) == ["fetch", "weights", "adapters", "warm-up"]
+    story._set("worker-0", ProcessState.BACKOFF, "killed by SIGKILL")
+    assert hear(START + 2) == ["fetch"]
+    assert all(bar.stage != "verify" for bar in ledger.board(START + 2).progress)
+    story._set("worker-0", ProcessState.READY)
+    story._incarnations["worker-0"] += 1
+    ledger.take(verify, START + 2.1)
+    assert hear(START + 3) == ["fetch"]
+    assert ledger.board(START + 3).progress == ledger.board(START + 3).stages
 
 
 def test_a_start_says_which_stage_and_how_far() -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -13,16 +14,23 @@ from stage import START, screen_text
 from loraconsole.console.app import ConsoleApp
 from loraconsole.console.ledger import Ledger
 from loraconsole.console.mock import mock_pipeline
+from loraconsole.console.mock_spans import MockSpans
 from loraconsole.console.shift import MAX_RUNNING, Shift
+from loraconsole.console.span_tail import SpanTail, span_ends
+from loraconsole.console.story import Story
 from loraconsole.pipeline.config import Config
 from loraconsole.pipeline.messages import (
     AdapterState,
     AdapterTable,
     BatchView,
+    LogLines,
     Message,
+    PlanAdapters,
     PoolMap,
     ProcessTable,
     RouterStats,
+    Step,
+    VerifyAdapter,
 )
 
 
@@ -82,6 +90,87 @@ def test_ten_minutes_could_be_true(seed: int) -> None:
     wanted = {*AdapterState} - {AdapterState.REGISTERED, AdapterState.GONE, AdapterState.FAILED}
     assert states >= wanted
     assert words["backoff"] and words["starting"]
+
+
+def test_figures_of_adapters_follow_from_their_rank_and_add_up() -> None:
+    story = Story("busy", start=START)
+    last = {type(message): message for _, message in story.advance(START + 5)}
+    table, stats, pool = last[AdapterTable], last[RouterStats], last[PoolMap]
+    assert isinstance(table, AdapterTable) and isinstance(stats, RouterStats)
+    assert isinstance(pool, PoolMap)
+    assert {view.rank for view in table.adapters} == {8, 16, 32}
+    assert {(view.num_bytes / view.rank, view.pages / view.rank) for view in table.adapters} == {
+        (118_750, 4)
+    }
+    assert stats.pages_adapters == sum(view.pages for view in table.adapters)
+    order = PlanAdapters(order="1", reply_to="", paths=("/mine/tax", "/large/tax"))
+    answer = story.obey(order)
+    assert answer is not None
+    free = stats.pages_total - stats.pages_kv - stats.pages_adapters
+    assert {plan.free_pages for plan in answer.plans} == {free}
+    assert [plan.fits for plan in answer.plans] == [True, False]
+    for plan in answer.plans:
+        assert plan.fits == (plan.pages <= free) and 4 * plan.num_bytes == plan.pages * 118_750
+    verdict = story.obey(VerifyAdapter(order="2", reply_to="", name="sql"))
+    assert verdict is not None and verdict.verification is not None
+    names = {row.adapter for row in verdict.verification.comparisons}
+    assert names == {"sql", None, "pirate"}
+
+
+def test_its_log_says_what_fits_its_source_and_its_level() -> None:
+    levels: dict[str, set[tuple[str, str]]] = {}
+    for _, message in told(3, 120, boots=False):
+        for line in message.lines if isinstance(message, LogLines) else ():
+            levels.setdefault(line.text.split(" ")[0], set()).add((line.source, line.level))
+    assert levels["admitted"] == {("router", "INFO")} and levels["adapter"] == {
+        ("worker-0", "INFO")
+    }
+    assert levels["refused"] == {("server", "ERROR")} and levels["the"] == {("server", "WARNING")}
+
+
+def test_the_server_tells_the_router_of_every_request() -> None:
+    ledger, story = Ledger("/run"), Shift(7, start=START, boots=False)
+    for tenth in range(300):
+        for _, message in story.advance(START + tenth / 10):
+            ledger.take(message, START + tenth / 10)
+    board = ledger.board(START + 29.9)
+    server = board.process("server")
+    assert server and board.request_rate > 1.0
+    assert server.frames_to("router") == pytest.approx(board.request_rate, rel=0.01)
+
+
+def test_it_records_spans_while_that_is_asked_for(tmp_path: Path) -> None:
+    spans, story = MockSpans(tmp_path), Story("busy", start=START)
+    for second in range(1, 5):
+        if second == 2:
+            spans.start("20261129-120000")
+        if second == 4:
+            spans.stop()
+        for _, message in story.advance(START + second):
+            if isinstance(message, Step):
+                spans.take(message)
+    tail = SpanTail()
+    tail.take(span_ends(tmp_path))
+    assert tail.recording == "20261129-120000"
+    assert START + 2.9 < tail.end / 1e6 <= START + 3.01
+    rows = tail.rows(tail.end - 80_000, tail.end, 8)
+    assert {row.process for row in rows} == {"router", "worker-0"}
+    assert {row.depth for row in rows} == {0, 1}
+
+
+def test_a_console_that_attaches_to_a_mock_says_so() -> None:
+    async def main() -> None:
+        for label, shown in (("", " MOCK "), ("READ-ONLY", " MOCK READ-ONLY ")):
+            app = ConsoleApp(Config(run="/run/loraconsole"), label=label)
+            async with app.run_test(size=(80, 24)) as pilot:
+                await pilot.pause()
+                assert "MOCK" not in screen_text(app)
+                app.ledger.take_snapshot(Story("busy", start=START).snapshot(), time.time())
+                app.paint(app.ledger.board(time.time()))
+                await pilot.pause()
+                assert shown in screen_text(app).splitlines()[0]
+
+    asyncio.run(main())
 
 
 def test_it_is_labelled_and_leaves_at_once() -> None:

@@ -278,13 +278,13 @@ def test_plans_are_printed_and_a_refused_one_is_status_1(
     assert answer is not None
     assert adapter_verbs.print_plans(answer.plans[:2], False) == 0
     text = capsys.readouterr().out
-    assert "1024" in text and "sql, json" in text and "q,k,v,o" in text
+    assert "512" in text and "sql, json" in text and "q,k,v,o" in text
     assert "/large: no room now" in text and "/large: a rank above 128 is slow" in text
     assert adapter_verbs.print_plans(answer.plans, False) == 1
     assert "/missing[x]: refused: no adapter_config.json" in capsys.readouterr().out
     assert adapter_verbs.print_plans(answer.plans, True) == 1
     plans = json.loads(capsys.readouterr().out)["plans"]
-    assert [plan["pages"] for plan in plans] == [64, 3900, 0]
+    assert [plan["pages"] for plan in plans] == [32, 3840, 0]
 
 
 @pytest.mark.parametrize(("name", "code"), [("pirate", 0), ("haiku", 1)])

@@ -14,6 +14,7 @@ from loraconsole.console import units
 from loraconsole.console.answers import Answer, WrappedText
 from loraconsole.console.app import ConsoleApp
 from loraconsole.console.board import Board, RequestRow
+from loraconsole.console.chronicle import Chronicle
 from loraconsole.console.dialogs import LiveDialog
 from loraconsole.console.inks import INKS, Desk
 from loraconsole.console.ledger import Ledger
@@ -23,11 +24,11 @@ from loraconsole.console.panels.answer import AnswerPane
 from loraconsole.console.panels.batch import BatchTable, stages
 from loraconsole.console.panels.editor import PromptEditor
 from loraconsole.console.panels.filter_input import FilterInput
-from loraconsole.console.panels.latency import FlamePane, HistogramPane, PartsPane
+from loraconsole.console.panels.latency import NAMES, FlamePane, HistogramPane, PartsPane
 from loraconsole.console.panels.logs import LogPane
 from loraconsole.console.panels.models import ModelsPane
 from loraconsole.console.panels.processes import ProcessTable, TailPane
-from loraconsole.console.story import Scenario
+from loraconsole.console.story import Scenario, Story
 from loraconsole.console.transcripts import open_default
 from loraconsole.pipeline.messages import (
     AdapterState,
@@ -37,6 +38,7 @@ from loraconsole.pipeline.messages import (
     MergeAdapter,
     PinAdapter,
     PlanAdapters,
+    ProcessState,
     Progress,
     ReloadAdapter,
     RequestView,
@@ -101,6 +103,24 @@ def test_the_batch_shows_every_request_with_its_adapter_and_why_it_waits() -> No
         assert f"{len(app.board.requests)} live" in text
 
     on_stage(act, panel="Batch", seconds=2.0)
+
+
+def test_an_empty_batch_says_how_to_send_one_only_where_somebody_would_answer() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        async def text() -> str:
+            app.show()
+            await pilot.pause()
+            return screen_text(app)
+
+        assert "no request is live; 5 sends one" in await text()
+        app.ledger.is_past = True
+        assert "no request is live" in (shown := await text()) and "5 sends one" not in shown
+        app.ledger.is_past = False
+        app.story.hold("worker-0")  # type: ignore[union-attr]
+        app.advance(1.0)
+        assert "no request is live" in (shown := await text()) and "5 sends one" not in shown
+
+    on_stage(act, scenario="empty", panel="Batch")
 
 
 def test_sorting_goes_through_the_columns_and_back() -> None:
@@ -174,6 +194,7 @@ def test_a_request_opens_with_all_its_details_and_goes_on_living() -> None:
             *("load", "queue", "prefill", "decode", "capital of Spain", "You asked:"),
         ):
             assert wanted in text
+        assert "x abort  y copy" in text and "pages       given back" not in text
         before = len(app.board.opened.text)  # type: ignore[union-attr]
         app.advance(1.0)
         app.screen._ask()  # type: ignore[attr-defined]  # its timer's turn
@@ -182,7 +203,15 @@ def test_a_request_opens_with_all_its_details_and_goes_on_living() -> None:
         app.advance(1.0)
         app.show()
         await pilot.pause()
-        assert "no longer live" in screen_text(app)
+        text = screen_text(app)
+        assert "no longer live" in text and "the figures are the last ones heard" in text
+        # How many tokens it ended with nobody tells, and there is nothing to abort.
+        assert f"tokens or more  of at most {view.max_tokens}" in text and "given back" in text
+        assert "y copy" in text and "x abort" not in text
+        given: list[str] = []
+        app.telemetry.abort = given.append  # type: ignore[method-assign]
+        await pilot.press("x")
+        assert given == [] and isinstance(app.screen, LiveDialog)
         await pilot.press("escape")
         assert isinstance(app.screen, Desk)
 
@@ -277,6 +306,38 @@ def test_the_overview_names_the_tax_and_the_rate_while_it_decodes(size: tuple[in
     on_stage(act, seconds=20.0, size=size)
 
 
+@pytest.mark.parametrize("panel", ["Overview", "Latency", "Adapters"])
+def test_a_plot_over_time_says_how_old_its_left_edge_is(panel: str) -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        for size in ((120, 40), (200, 60)):
+            await pilot.resize_terminal(*size)
+            app.now += 1.0
+            app.show()
+            await pilot.pause()
+            pane = next(p for p in app.active_panel.panes if p.display and p.origin(app.board))
+            bottom = "".join(text for text, _ in pane._drawn[-1].spans)
+            before, age_s = pane.origin(app.board)  # type: ignore[misc]
+            assert bottom.startswith(f"╰{'─' * before} -{units.age(age_s)} ")
+            bucket_s = 2.0 if panel == "Adapters" else 0.5
+            assert age_s == 2 * (pane.size.width - 4 - before) * bucket_s
+
+    on_stage(act, panel=panel, seconds=20.0)
+
+
+def test_one_slow_step_does_not_flatten_the_tax_of_all_others() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        parts = app.active_panel.query_one(PartsPane)
+        usual = parts._tax(app.board, 30)
+        app.ledger._plot(app.now + 0.5, tax=4.7)
+        app.now += 1.0
+        curve = parts._tax(app.ledger.board(app.now), 30)
+        assert curve.top == usual.top < 1.0
+        assert dict(usual.more)["axis"] == units.share(usual.top)
+        assert dict(curve.more)["axis"] == f"{units.share(usual.top)} and more"
+
+    on_stage(act, panel="Latency", seconds=20.0)
+
+
 def test_arrows_scrub_back_in_time_and_zero_returns() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         parts = app.active_panel.query_one(PartsPane)
@@ -286,9 +347,43 @@ def test_arrows_scrub_back_in_time_and_zero_returns() -> None:
         assert "10 s ago" in screen_text(app)
         assert flame._drawn != now
         await pilot.press("0")
-        assert parts._back == 0 and flame.back_s == 0.0
+        assert parts._back_s == 0 and flame.back_s == 0.0
 
     on_stage(act, panel="Latency", seconds=20.0)
+
+
+@pytest.mark.parametrize("key", ["3", "H"], ids=["minutes", "hour"])
+@pytest.mark.parametrize("has_steps", [True, False])
+def test_a_console_that_comes_late_to_an_idle_pipeline_sees_what_was(
+    tmp_path: Path, key: str, has_steps: bool
+) -> None:
+    """Also where the supervisor knows no step any more, only moments."""
+    book, story = Chronicle(tmp_path / "history", START), Story("busy", start=START)
+    for second in range(1, 31):
+        for _, message in story.advance(START + second):
+            book.take(message)
+        book.tick(START + second)
+    snapshot = msgspec.structs.replace(story.snapshot(), moments=book.moments(0.0))
+    book.close()
+
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        known = snapshot if has_steps else msgspec.structs.replace(snapshot, steps=())
+        app.now = START + 40
+        app.ledger.take_snapshot(known, app.now)
+        await pilot.press(key)
+        app.show()
+        await pilot.pause()
+        lines = app.active_panel.query_one(PartsPane)._drawn
+        busy = next(line for line in lines if ("█ ", "part-busy") in line.spans)
+        assert any("⣿" in text for line in lines for text, ink in line.spans if ink == "part-busy")
+        assert any(text.endswith("ms ") for text, _ in busy.spans) == has_steps
+        assert ("no step is known" in screen_text(app)) != has_steps  # the histogram, of steps
+        app.ledger.take_snapshot(known, app.now)  # asked again: nothing is entered twice
+        assert len(app.ledger.board(app.now).steps) == len(known.steps)
+        await pilot.press("left", "left")
+        assert ("10 m 00 s ago" if key == "H" else "10 s ago") in screen_text(app)
+
+    on_stage(act, scenario=None, panel="Latency")
 
 
 def test_h_turns_the_histogram_to_the_next_part() -> None:
@@ -300,6 +395,24 @@ def test_h_turns_the_histogram_to_the_next_part() -> None:
             assert histogram.kind == kind
 
     on_stage(act, panel="Latency", seconds=5.0)
+
+
+def test_h_shows_the_histogram_where_it_has_no_room_of_its_own_and_then_the_percentiles() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        assert "percentiles" in screen_text(app) and "h Histogram " in screen_text(app)
+        for kind in (*HistogramPane.KINDS, ""):
+            await pilot.press("h")
+            await pilot.pause()
+            app.show()
+            await pilot.pause()
+            text = screen_text(app)
+            assert ("percentiles" in text) == (not kind)
+            assert not kind or f"histogram of {NAMES[kind]}" in text
+        await pilot.press("z", "h")  # zoomed: there it is as well
+        await pilot.pause()
+        assert "histogram of sync wait" in screen_text(app)
+
+    on_stage(act, panel="Latency", size=(80, 24), seconds=5.0)
 
 
 # --- adapters, processes ------------------------------------------------------------------------
@@ -345,6 +458,58 @@ def test_adapters_that_are_pinned_merged_or_odd_say_so() -> None:
         assert [row.name for row in table._rows] == ["pirate"]
 
     on_stage(act, panel="Adapters")
+
+
+def test_names_of_adapters_get_the_cells_that_they_want_before_the_rest_is_shared() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        assert "base · SmolLM2-1…" in screen_text(app)
+        assert screen_text(app).count("q k v o up") == 3  # the fourth has a remark instead
+        await pilot.resize_terminal(160, 40)
+        app.now += 1.0
+        app.show()
+        await pilot.pause()
+        assert "base · SmolLM2-135M-Instruct" in screen_text(app)
+
+    on_stage(act, panel="Adapters")
+
+
+def test_the_head_names_the_types_and_not_where_each_is_used() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        stats = app.board.workers[0]
+        dtype = "int4 to 8 tokens, bfloat16 above"
+        app.ledger.take(msgspec.structs.replace(stats, dtype=dtype), app.now)
+        app.show()
+        await pilot.pause()
+        assert "cpu int4/bfloat16  " in screen_text(app).splitlines()[0]
+
+    on_stage(act)
+
+
+def test_a_failed_adapter_is_told_from_the_others_without_a_colour_and_not_marked_by_a() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        table = app.ledger._adapters
+        assert table is not None
+        failed = msgspec.structs.replace(
+            table.adapters[0], state=AdapterState.FAILED, reason="no adapter_config.json"
+        )
+        rest = table.adapters[1:]
+        app.ledger.take(msgspec.structs.replace(table, adapters=(failed, *rest)), app.now)
+        app.now += 1.0
+        app.show()
+        await pilot.pause()
+        assert "✗ pirate no adapter_config.json" in " ".join(screen_text(app).split())
+        await pilot.press("5", "tab", "tab")
+        app.show()
+        models = app.active_panel.query_one(ModelsPane)
+        models.focus()
+        models.chosen = set()
+        await pilot.press("a")
+        assert models.chosen == {app.board.base_model, "sql", "json", "haiku"}
+        assert "[ ] ✗ pirate" in screen_text(app)
+        await pilot.press("a")
+        assert models.chosen == {app.board.base_model}
+
+    on_stage(act, size=(200, 60))
 
 
 def test_two_generations_of_an_adapter_are_two_rows() -> None:
@@ -422,7 +587,7 @@ def test_unloading_asks_first_and_says_what_will_be_lost() -> None:
         await pilot.pause()
         text = " ".join(screen_text(app).replace("│", " ").split())
         assert f"{view.running} running and {view.waiting} waiting requests finish" in text
-        assert "64 pages" in text
+        assert "32 pages" in text
         await pilot.press("n")
         assert app.ordered == []
         await pilot.press("u", "y")
@@ -516,11 +681,11 @@ def test_an_adapter_is_planned_and_loaded_from_one_dialog() -> None:
         await pilot.press("l", *"mine", "enter", *"/large/one", "ctrl+n")
         await pilot.pause()
         text = screen_text(app)
-        for wanted in ("181 MiB", "3 900 pages", "62.4k tokens of KV", "sql, json", "no room now"):
+        for wanted in ("109 MiB", "3 840 pages", "61.4k tokens of KV", "sql, json", "no room now"):
             assert wanted in text
         await pilot.press("x")  # another path: the plan is not its own
         await pilot.pause()
-        assert "181 MiB" not in screen_text(app)
+        assert "109 MiB" not in screen_text(app)
         await pilot.press("tab", "space", "shift+tab", "enter")
         await pilot.pause()
         assert isinstance(app.screen, Desk)
@@ -632,11 +797,29 @@ def test_processes_show_how_they_are_and_what_they_said_last() -> None:
         assert "last lines of worker-0" in screen_text(app)
         await pilot.press("enter")
         await pilot.pause()
-        assert "last exit code 1" in screen_text(app)
+        assert "falls       5  the one before: exit status 1" in screen_text(app)
         assert "what happened" in screen_text(app)
         assert "worker-0 fell, again in 4 s" in screen_text(app)
 
     on_stage(act, panel="Processes", scenario="failed")
+
+
+def test_a_process_is_up_since_its_start_and_falls_are_what_nobody_ordered() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        app.ledger.take_snapshot(app.story.snapshot(), app.now)  # type: ignore[union-attr]
+        app.story.restart("worker-0")  # type: ignore[union-attr]
+        app.story._set("router", ProcessState.READY)  # type: ignore[union-attr]
+        app.advance(3.0)
+        app.show()
+        await pilot.pause()
+        words = (row.split() for row in screen_text(app).splitlines())
+        rows = {row[1]: row for row in words if len(row) > 8}
+        assert rows["router"][5:7] == ["12", "m"] and rows["worker-0"][5:7] == ["0", "m"]
+        assert rows["supervisor"][5:7] == ["12", "m"]
+        worker = app.board.process("worker-0")
+        assert worker and (worker.restarts, worker.falls) == (1, 0)
+
+    on_stage(act, panel="Processes")
 
 
 def test_a_worker_names_its_kernels() -> None:
@@ -676,7 +859,7 @@ def test_logs_follow_until_somebody_scrolls_and_then_count_what_is_new() -> None
         await pilot.press("f")
         assert "following" in screen_text(app)
         await pilot.press("g")
-        assert "finished request 00000002" in screen_text(app)
+        assert "finished request 00000006" in screen_text(app)
 
     on_stage(act, panel="Logs", seconds=30.0)
 

@@ -89,6 +89,7 @@ def test_streams_survive_a_killed(ring: Ring, undisturbed: str, name: str) -> No
     ring.wait_ready()
     process = ring.process(name)
     assert process["pid"] != before and process["restarts"] >= 1
+    assert process["falls"] >= 1 and process["fell_at"] < process["started_at"] < process["since"]
     events = ring.cli("logs", "supervisor").stdout
     assert f"{name} died (killed by SIGKILL)" in events
 
@@ -140,10 +141,14 @@ def test_a_process_that_hangs_is_said_to_be_down(ring: Ring) -> None:
 
 
 def test_restart_is_asked_for_by_name(ring: Ring) -> None:
-    before = ring.process("detokenizer")["pid"]
+    before, router = ring.process("detokenizer"), ring.process("router")
     done = ring.cli("restart", "detokenizer")
     assert "ready again" in done.stdout
-    assert ring.process("detokenizer")["pid"] != before
+    after = ring.process("detokenizer")
+    assert after["pid"] != before["pid"] and after["restarts"] == before["restarts"] + 1
+    # What was ordered is no fall, and nobody else was started.
+    assert after["falls"] == before["falls"] and after["started_at"] > before["started_at"]
+    assert ring.process("router")["started_at"] == router["started_at"]
     assert ring.cli("restart", "absent", check=False).returncode == 1
     ring.wait_ready()
 

@@ -52,14 +52,29 @@ NOT_FOR_THE_BASE = {
 }
 
 
+BASE = "base · "
+
+
 def _name(row: AdapterRow, board: Board, width: int) -> Sequence[Span]:
     if row.is_base:
-        return ((f"○ base · {row.name}", row.tint),)
-    marks = (PINNED if row.view.pinned else "") + (MERGED if row.view.merged else "")
+        return ((f"{row.mark} {BASE}{row.name}", row.tint),)
+    marks = _marks(row)
     if not marks:
-        return ((f"● {row.name}", row.tint),)
-    name = units.fit(f"● {row.name}", min(len(row.name) + 2, width - len(marks) - 1))
+        return ((f"{row.mark} {row.name}", row.tint),)
+    name = units.fit(f"{row.mark} {row.name}", min(len(row.name) + 2, width - len(marks) - 1))
     return ((f"{name} ", row.tint), (marks, "key"))
+
+
+def _marks(row: AdapterRow) -> str:
+    return (PINNED if row.view.pinned else "") + (MERGED if row.view.merged else "")
+
+
+def _wanted(row: AdapterRow) -> int:
+    """Cells of its name."""
+    if row.is_base:
+        return 2 + len(BASE) + len(row.name)
+    marks = _marks(row)
+    return 2 + len(row.name) + (1 + len(marks) if marks else 0)
 
 
 def _since(row: AdapterRow, board: Board, width: int) -> Sequence[Span]:
@@ -71,6 +86,10 @@ def _since(row: AdapterRow, board: Board, width: int) -> Sequence[Span]:
 def _changes(row: AdapterRow, board: Board, width: int) -> Sequence[Span]:
     """The modules it changes, unless there is something to be said."""
     return (remark(row) or (targets(row.view.target_modules), "dim"),)
+
+
+def _changed(row: AdapterRow) -> int:
+    return len((remark(row) or (targets(row.view.target_modules), ""))[0])
 
 
 def _speed(row: AdapterRow, board: Board, width: int) -> Sequence[Span]:
@@ -110,7 +129,7 @@ class AdapterTable(TablePane[AdapterRow]):
         Binding("w", "ask('plan')", "Plan", id="plan", tooltip="what loading a directory takes"),
     ]
     columns = (
-        Column("adapter", 12, _name, order=lambda r: r.name, grows=True),
+        Column("adapter", 12, _name, order=lambda r: r.name, grows=True, wants=_wanted),
         Column("state", 13, lambda r, b, w: (state(r, b),), order=lambda r: r.view.state.value),
         Column("for", 8, _since, order=lambda r: -r.view.since, right=True, rank=4),
         Column(
@@ -129,7 +148,7 @@ class AdapterTable(TablePane[AdapterRow]):
             rank=5,
             descends=True,
         ),
-        Column("changes", 20, _changes, grows=True, rank=8),
+        Column("changes", 20, _changes, grows=True, rank=8, wants=_changed, least=16),
         Column(
             "size",
             8,
@@ -268,6 +287,10 @@ class SpeedPane(Pane):
     def caption(self, board: Board) -> Sequence[Span]:
         row = self._table.selected
         return ((units.rate(row.tokens_s), "number"), (" tok/s", "dim")) if row else ()
+
+    def origin(self, board: Board) -> tuple[int, float] | None:
+        row = self._table.selected
+        return self.origin_of(row.speed, 6) if row else None
 
     def hint(self, board: Board) -> Sequence[Span]:
         """Why the adapter is as it is: in the table there may be no room for that."""

@@ -13,7 +13,7 @@ from ...pipeline.messages import RequestText
 from .. import plot, units
 from ..answers import WrappedText
 from ..board import Board, RequestRow
-from ..dialogs import LiveDialog
+from ..dialogs import LiveDialog, ScrollPane
 from ..pane import Line, Panel, Span, field, line
 from ..table import Column, TablePane
 
@@ -50,7 +50,7 @@ class BatchTable(TablePane[RequestRow]):
     """The live batch and the queue behind it."""
 
     TITLE = "live batch"
-    EMPTY = "no request is live; 5 sends one"
+    EMPTY = "no request is live"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("x", "abort", "Abort", id="abort", tooltip="end the selected request"),
     ]
@@ -132,6 +132,11 @@ class BatchTable(TablePane[RequestRow]):
             found += [("  policy ", "dim"), (board.router.scheduling.policy, "text")]
         return found
 
+    def empty(self, board: Board) -> str:
+        """Where a prompt would be answered, how to send one."""
+        is_there = board.condition.word == "READY" and board.server is not None
+        return f"{self.EMPTY}; 5 sends one" if is_there and not board.is_past else self.EMPTY
+
     def action_abort(self) -> None:
         if (row := self.selected) is not None:
             self.post_message(self.AbortAsked(row.view.request_id))
@@ -149,6 +154,15 @@ class BatchPanel(Panel):
         self.app.push_screen(RequestDialog(message.row))
 
 
+class RequestPane(ScrollPane):
+    """A request's details; one that has ended cannot be aborted."""
+
+    def hint(self, board: Board) -> Sequence[Span]:
+        if self.screen.check_action("abort", ()):
+            return super().hint(board)
+        return tuple(super().hint(board))[2:]  # its key and its word
+
+
 class RequestDialog(LiveDialog):
     """One request in all its details: what it asks, what it says as it says it, where its time
     went."""
@@ -162,7 +176,9 @@ class RequestDialog(LiveDialog):
     def __init__(self, row: RequestRow) -> None:
         self._details = RequestDetails(row)
         self._request_id = row.view.request_id
-        super().__init__(f"request {units.short_id(self._request_id)}", self._details.lines)
+        title = f"request {units.short_id(self._request_id)}"
+        super().__init__(title, self._details.lines)
+        self._pane = RequestPane(title, self._details.lines)
 
     def on_mount(self) -> None:
         super().on_mount()
@@ -175,6 +191,9 @@ class RequestDialog(LiveDialog):
             self._timer.stop()
             return
         self.painted_app.ask_text(self._request_id, len(text.text) if text else 0)
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        return self._details.is_live if action == "abort" else True
 
     def action_abort(self) -> None:
         self.post_message(BatchTable.AbortAsked(self._request_id))
@@ -190,6 +209,7 @@ class RequestDetails:
 
     def __init__(self, row: RequestRow) -> None:
         self._row = row
+        self.is_live = True
         self._prompt, self._output = WrappedText(), WrappedText()
 
     def text(self, board: Board) -> RequestText | None:
@@ -201,20 +221,23 @@ class RequestDetails:
         wanted = self._row.view.request_id
         now = next((row for row in board.requests if row.view.request_id == wanted), None)
         self._row = row = now or self._row
+        self.is_live = now is not None
         view = row.view
         mark, ink = PHASES.get(view.phase, ("?", "dim"))
-        state: Span = (f"{mark} {view.phase}", ink) if now else ("✓ no longer live", "dim")
+        state: tuple[Span, ...] = ((f"{mark} {view.phase}", ink),)
+        if not self.is_live:
+            state = (("✓ no longer live", "dim"), ("  the figures are the last ones heard", "dim"))
         found = [
-            line(*field("state"), state),
+            line(*field("state"), *state),
             line(*field("id"), (view.request_id, "text")),
             line(*field("adapter"), *_adapter(row, board, width)),
             line(
                 *field("arrived"),
                 (units.clock(view.arrived_at), "text"),
-                (f"  {units.age(row.age_s)} ago", "dim"),
+                (f"  {units.age(max(0.0, board.now - view.arrived_at))} ago", "dim"),
             ),
         ]
-        if view.reason:
+        if view.reason and self.is_live:
             found.append(line(*field("waits for"), (view.reason, "warn")))
         done = min(view.num_computed, view.num_prompt)
         found += [
@@ -225,15 +248,24 @@ class RequestDetails:
             ),
             line(
                 *field("output"),
-                (f"{view.num_output} of {view.max_tokens} tokens", "text"),
-                (f"  {units.rate(row.tokens_s)} tok/s", "dim"),
+                *self._output_so_far(row),
             ),
-            line(*field("pages"), (f"{view.pages}", "text")),
+            line(*field("pages"), (f"{view.pages if self.is_live else 'given back'}", "text")),
             Line(),
             line(("timeline", "title")),
             *_timeline(row, board, width),
         ]
         return [*found, *self._words(board, width)]
+
+    def _output_so_far(self, row: RequestRow) -> Sequence[Span]:
+        """Nobody tells with how many tokens it ended; it was seen with so many."""
+        view, limit = row.view, f"of at most {row.view.max_tokens}"
+        if not self.is_live:
+            return ((f"{view.num_output} tokens or more", "text"), (f"  {limit}", "dim"))
+        return (
+            (f"{view.num_output} of {view.max_tokens} tokens", "text"),
+            (f"  {units.rate(row.tokens_s)} tok/s", "dim"),
+        )
 
     def _words(self, board: Board, width: int) -> Sequence[Line]:
         text = self.text(board)

@@ -93,9 +93,16 @@ class ResultTable(TablePane[Kept]):
                 lambda r, b, w: ((describe(r.row.config), "text"),),
                 order=lambda r: describe(r.row.config),
                 grows=True,
+                wants=lambda r: len(describe(r.row.config)),
+                least=12,
             ),
             Column(
-                "server", 14, lambda r, b, w: ((units.clean(r.row.config.server), "dim"),), rank=9
+                "server",
+                14,
+                lambda r, b, w: ((units.clean(r.row.config.server), "dim"),),
+                rank=9,
+                grows=True,
+                wants=lambda r: len(r.row.config.server),
             ),
             _figures("req/s", 7, "throughput", 3),
             _figures("tok/s", 7, "tokens_s", 1),
@@ -182,7 +189,7 @@ class RunPane(Pane):
                 return [line((text, "bad")) for text in units.wrap(run.error, width)]
             return [line(("starting the clients", "dim"))]
         filled, rest = plot.gauge(live.done / max(1, live.total), max(8, width - 44))
-        left = run.left_s
+        left, took = run.left_s, units.duration(live.seconds)
         found = [
             spread(
                 ((live.load, "title"),),
@@ -198,7 +205,7 @@ class RunPane(Pane):
                 ),
                 ((f"{units.duration(left)} left", "text"),)
                 if left is not None
-                else ((f"took {units.duration(live.seconds)}", "dim"),),
+                else ((f"{took} so far" if run.is_running else f"took {took}", "dim"),),
                 width,
             ),
             line(
@@ -260,13 +267,9 @@ class ComparePane(Pane):
         base = self._table.held_against()
         if base is not None and self._table.key(base) == self._table.key(row):
             base = None
+        against = f"{'against':>12}  {_when(base.at)}" if base else "  b marks what to compare with"
         found = [
-            line(
-                (f"{'':<{HEAD}}", "dim"),
-                (f"{'this':>10}", "title"),
-                (f"{'against':>12}", "dim"),
-                (f"  {_when(base.at)}" if base else "  nothing: b marks a baseline", "dim"),
-            )
+            line((f"{'':<{HEAD}}", "dim"), (f"{'this':>10}", "title"), (against, "dim")),
         ]
         for metric in METRICS:
             if metric.field in COMPARED:

@@ -9,11 +9,16 @@ from textual import events
 from textual.message import Message
 
 from .. import units
-from ..board import STALE_S, Board
+from ..board import MOCK, STALE_S, Board
 from ..pane import Line, Pane, Span, length, line, spread
 
 SLOW_S = 0.25
 """A terminal that answers later than this is at the end of a slow link."""
+
+
+def _types(dtype: str) -> str:
+    """`int4/bfloat16` of `int4 to 8 tokens, bfloat16 above`: the details have the rest."""
+    return "/".join(part.split(" ")[0] for part in dtype.split(", "))
 
 
 class Header(Pane):
@@ -47,13 +52,13 @@ class Header(Pane):
 
     def _status(self, board: Board, width: int) -> Line:
         left: list[Span] = [(" loraconsole ", "brand")]
-        if self._label:
-            left += [(f" {self._label} ", "badge-warn"), (" ", "text")]
+        if label := self._badge(board):
+            left += [(f" {label} ", "badge-warn"), (" ", "text")]
         if board.workers:
             worker = board.workers[0]
             ranks = f" · {len(board.workers)} ranks" if len(board.workers) > 1 else ""
             left.append((f" {worker.model}", "text"))
-            left.append((f"  {worker.device} {worker.dtype}{ranks}", "dim"))
+            left.append((f"  {worker.device} {_types(worker.dtype)}{ranks}", "dim"))
         elif board.base_model:
             left.append((f" {board.base_model}", "text"))
         right: list[Span] = []
@@ -74,6 +79,11 @@ class Header(Pane):
             right += [(f"  {self.bytes_s / 1e3:>4.1f}", "number"), (" kB/s", "dim")]
         right += [("  ", "text"), self._link(board), (" ", "text")]
         return spread(left, right, width, "bar")
+
+    def _badge(self, board: Board) -> str:
+        """What is looked at, and that it is a mock, whoever started that."""
+        is_told = board.version != MOCK or MOCK.upper() in self._label
+        return self._label if is_told else f"{MOCK.upper()} {self._label}".rstrip()
 
     def _link(self, board: Board) -> Span:
         age_s = board.link_age_s

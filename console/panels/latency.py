@@ -13,8 +13,8 @@ from textual.message import Message
 from ...pipeline.messages import Step
 from .. import plot, units
 from ..board import DEVICE_PARTS, HOST_PARTS, PARTS, Board, Quantiles, part_us, step_us
-from ..history import Window
-from ..pane import Line, Pane, Panel, Span, crop, length, line
+from ..history import Track, Window, is_hour, percentile
+from ..pane import Line, Pane, Panel, Span, crop, length, line, over_time
 from ..span_tail import SpanTail
 
 NAMES = {
@@ -35,7 +35,12 @@ ASK_SECONDS = 1.0
 """Between two looks for newer spans."""
 INKS_OF_DEPTH = ("info", "part-launch", "part-copy", "part-busy")
 BACK_STEP = 10
-"""Buckets of half a second that an arrow key goes back."""
+"""Buckets that an arrow key goes back."""
+BACK_S, HOUR_BACK_S = 550.0, 3300.0
+"""How far it goes, of the minutes and of the hour that are known."""
+TAX_SHARE = 0.9
+"""Of the buckets with a tax, so many fit below the top of its axis."""
+NO_STEP = "no step is known yet"
 
 
 class Curve(Struct, frozen=True):
@@ -61,7 +66,7 @@ class PartsPane(Pane, can_focus=True):
         Binding("left", "scrub(1)", "Back", id="scrub-back", tooltip="five seconds back in time"),
         Binding("right", "scrub(-1)", "Forth", id="scrub-forth"),
         Binding("end,0", "now", "Now", key_display="0", id="scrub-now"),
-        Binding("h", "histogram", "Histogram of", id="histogram", tooltip="the next part's"),
+        Binding("h", "histogram", "Histogram", id="histogram", tooltip="of the next part"),
         Binding("f", "spans", "Spans", id="spans", tooltip="named spans instead of last steps"),
         Binding("r", "record", "Record", id="record", tooltip="record spans of every process"),
     ]
@@ -84,16 +89,24 @@ class PartsPane(Pane, can_focus=True):
 
     def __init__(self) -> None:
         super().__init__(id="parts")
-        self._back = 0
+        self._back_s = 0.0
+
+    def title(self, board: Board) -> Sequence[Span]:
+        return over_time(self.TITLE, board)
 
     def caption(self, board: Board) -> Sequence[Span]:
-        if self._back:
-            return ((f"{units.age(self._back / 2)} ago", "warn"),)
+        if self._back_s:
+            return ((f"{units.age(self._back_s)} ago", "warn"),)
         return ((units.rate(board.step_rate), "number"), (" steps/s", "dim"))
 
+    def origin(self, board: Board) -> tuple[int, float] | None:
+        if not self._knows(board):
+            return None
+        return self.origin_of(board.read_rate, LABEL, self._back_s)
+
     def lines(self, board: Board, width: int, height: int) -> Sequence[Line]:
-        if not board.steps:
-            return [line(("no step has been taken yet", "dim"))]
+        if not self._knows(board):
+            return [line((NO_STEP, "dim"))]
         found: list[Line] = []
         cells = max(1, width - LABEL)
         curves = [self._part(board, part, cells) for part in PARTS]
@@ -104,8 +117,15 @@ class PartsPane(Pane, can_focus=True):
             found += _drawn(curve, rows)
         return found
 
+    def _knows(self, board: Board) -> bool:
+        """A step, or of one that was."""
+        return bool(board.steps) or any(track.means for track in board.parts.values())
+
+    def _window(self, track: Track, board: Board, cells: int) -> Window:
+        return self.window(track, board, cells, int(self._back_s / track.bucket_s))
+
     def _part(self, board: Board, part: str, cells: int) -> Curve:
-        window = self.window(board.parts[part], board, cells, self._back)
+        window = self._window(board.parts[part], board, cells)
         top = plot.top_of(window.highest)
         quantiles = board.part_quantiles[part]
         known = board.times_steps or part not in DEVICE_PARTS
@@ -124,7 +144,7 @@ class PartsPane(Pane, can_focus=True):
 
     def _reads(self, board: Board, cells: int) -> Curve:
         """Its axis is the copy rate, where nothing surpasses it: the height is the share."""
-        window = self.window(board.read_rate, board, cells, self._back)
+        window = self._window(board.read_rate, board, cells)
         top = max(board.copy_bytes_s or 1e9, window.highest)
         return Curve(
             "≡",
@@ -137,15 +157,17 @@ class PartsPane(Pane, can_focus=True):
         )
 
     def _tax(self, board: Board, cells: int) -> Curve:
-        window = self.window(board.tax, board, cells, self._back)
-        # One slow step would leave no height for the others.
-        top = plot.top_of(max((mean for mean in window.means if mean == mean), default=0.0))
+        window = self._window(board.tax, board, cells)
+        # One slow step would leave no height for the others: it is cut off, and the axis says so.
+        means = sorted(mean for mean in window.means if mean == mean)
+        top = plot.top_of(percentile(means, TAX_SHARE) or 0.0)
+        axis = units.share(top) + (" and more" if means and means[-1] > top else "")
         return Curve(
             "+",
             "LoRA tax",
             "pool-adapters",
             units.change(board.reads.tax) if board.times_steps else OFF,
-            (("median", units.change(board.reads.tax_median)), ("axis", units.share(top))),
+            (("median", units.change(board.reads.tax_median)), ("axis", axis)),
             window,
             top,
         )
@@ -163,10 +185,12 @@ class PartsPane(Pane, can_focus=True):
         )
 
     def action_scrub(self, steps: int) -> None:
-        self._go(max(0, min(self._back + steps * BACK_STEP, 1100)))
+        track = self.painted_app.board.read_rate
+        step_s, most_s = BACK_STEP * track.bucket_s, HOUR_BACK_S if is_hour(track) else BACK_S
+        self._go(max(0.0, min(self._back_s + steps * step_s, most_s)))
 
     def action_now(self) -> None:
-        self._go(0)
+        self._go(0.0)
 
     def action_spans(self) -> None:
         self.post_message(self.SpansAsked())
@@ -177,10 +201,10 @@ class PartsPane(Pane, can_focus=True):
     def action_histogram(self) -> None:
         self.post_message(self.Turned())
 
-    def _go(self, back: int) -> None:
-        self._back = back
+    def _go(self, back_s: float) -> None:
+        self._back_s = back_s
         self.paint()
-        self.post_message(self.Scrubbed(back / 2))
+        self.post_message(self.Scrubbed(back_s))
 
 
 def _drawn(curve: Curve, rows: int) -> list[Line]:
@@ -221,7 +245,7 @@ class ReadsPane(Pane):
         if not board.times_steps:
             return [line(("off: --no-step-times", "dim"))]
         if not reads.step_bytes:
-            return [line(("no decode step has been taken yet", "dim"))]
+            return [line(("no decode step is known yet", "dim"))]
         cells = max(1, width - 21)
         parts = (
             ("weights", reads.weights, "base"),
@@ -422,6 +446,10 @@ class HistogramPane(Pane):
     def kind(self) -> str:
         return self.KINDS[self._kind]
 
+    @property
+    def is_first(self) -> bool:
+        return self._kind == 0
+
     def turn(self) -> None:
         self._kind = (self._kind + 1) % len(self.KINDS)
         self.paint()
@@ -434,7 +462,7 @@ class HistogramPane(Pane):
 
     def lines(self, board: Board, width: int, height: int) -> Sequence[Line]:
         if not board.steps:
-            return [line(("no step has been taken yet", "dim"))]
+            return [line((NO_STEP, "dim"))]
         kind = self.kind
         values = [step_us(s) if kind == "step" else part_us(s, kind) for s in board.steps]
         buckets = _buckets(values, height)
@@ -507,4 +535,13 @@ class LatencyPanel(Panel):
             self._show_spans(True)
 
     def on_parts_pane_turned(self) -> None:
-        self.query_one(HistogramPane).turn()
+        """Where it has no room of its own, it takes that of the percentiles until all parts have
+        been seen."""
+        self.unzoom()
+        histogram = self.query_one(HistogramPane)
+        if not histogram.display:
+            self.add_class("-histogram")
+            return
+        histogram.turn()
+        if histogram.is_first:
+            self.remove_class("-histogram")

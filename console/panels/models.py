@@ -29,6 +29,8 @@ class ModelsPane(Pane, can_focus=True):
         super().__init__(id="models")
         self.chosen: set[str] = set()
         self._known: tuple[str, ...] = ()
+        self._usable: tuple[str, ...] = ()
+        """Those that could answer: all but the failed."""
         self._cursor = 0
         self._places: list[tuple[int, int, int]] = []
         """Line, first and last cell of each chip: for the mouse."""
@@ -36,8 +38,9 @@ class ModelsPane(Pane, can_focus=True):
     def take(self, board: Board) -> None:
         """New adapters appear; at first the base and one adapter are asked."""
         names = tuple(row.name for row in board.adapters)
+        self._usable = tuple(row.name for row in board.adapters if not row.has_failed)
         if names and not self._known:
-            self.chosen = set(names[:2])
+            self.chosen = set(self._usable[:2])
         self._known = names
         self.chosen &= set(names)
 
@@ -60,12 +63,12 @@ class ModelsPane(Pane, can_focus=True):
         self._places = []
         for index, row in enumerate(board.adapters):
             mark = "[x]" if row.name in self.chosen else "[ ]"
-            name = f"○ {row.name}" if row.is_base else f"● {row.name}"
+            name = f"{row.mark} {row.name}"
             at_cursor = self.has_focus and index == self._cursor
             chip: list[Span] = [
                 ("▸" if at_cursor else " ", "key"),
                 (mark, "key" if row.name in self.chosen else "dim"),
-                (f" {name}", row.tint),
+                (f" {name}", "bad" if row.has_failed else row.tint),
                 ("  ", "text"),
             ]
             if rows[-1] and length(rows[-1]) + length(chip) > width:
@@ -95,8 +98,8 @@ class ModelsPane(Pane, can_focus=True):
         self.post_message(WriteAsked())
 
     def action_all(self) -> None:
-        every = len(self.chosen) == len(self._known)
-        self.chosen = set(self._known[:1] if every else self._known)
+        every = self.chosen >= set(self._usable)
+        self.chosen = set(self._usable[:1] if every else self._usable)
         self.paint()
 
     def on_click(self, event: events.Click) -> None:

@@ -9,13 +9,15 @@ from textual.app import ComposeResult
 
 from .. import plot, units
 from ..board import Board, Quantiles
-from ..history import EMPTY_TRACK, Window
-from ..pane import Line, Pane, Panel, Span, line
+from ..history import Window
+from ..pane import Line, Pane, Panel, Span, line, over_time
 from .events import EventPane
 from .pool import PoolPane
 from .ring import RingPane
 from .start import StartPane
 
+AXIS = 6
+"""Cells of a plot's own axis, before it."""
 HEATS = ("heat-1", "heat-2", "heat-3", "heat-4", "heat-5")
 
 
@@ -26,7 +28,7 @@ class ThroughputPane(Pane):
     PERIOD_S = 0.5
 
     def title(self, board: Board) -> Sequence[Span]:
-        return _over_time(self.TITLE, board)
+        return over_time(self.TITLE, board)
 
     def caption(self, board: Board) -> Sequence[Span]:
         return (
@@ -35,6 +37,9 @@ class ThroughputPane(Pane):
             (units.rate(board.prefill_rate), "prefill"),
             (" prefill tok/s", "dim"),
         )
+
+    def origin(self, board: Board) -> tuple[int, float]:
+        return self.origin_of(board.decode, AXIS)
 
     def hint(self, board: Board) -> Sequence[Span]:
         """How near to the memory's best it decodes, and what adapters cost it."""
@@ -47,13 +52,13 @@ class ThroughputPane(Pane):
             ("  reads ", "dim"),
             (units.speed(reads.bytes_s), "number"),
         ]
-        if self.size.width >= 60:
+        if self.size.width >= 80:  # else there would be no room for the plot's age
             share = (units.share(board.read_share), "number")
             found += [(", ", "dim"), share, (" of the copy rate", "dim")]
         return found
 
     def lines(self, board: Board, width: int, height: int) -> Sequence[Line]:
-        plot_width = width - 6
+        plot_width = width - AXIS
         below = height // 3 if height >= 6 else 0
         above = height - below
         decode = self.window(board.decode, board, plot_width)
@@ -67,12 +72,6 @@ class ThroughputPane(Pane):
                 label = f"{units.count(low):>5}" if y == below - 1 else " " * 5
                 found.append(line((label, "dim"), (" ", "text"), (row, "prefill")))
         return found
-
-
-def _over_time(title: str, board: Board) -> tuple[Span, ...]:
-    """A plot's title, with its span where that is the long one."""
-    is_hour = board.decode.bucket_s > EMPTY_TRACK.bucket_s
-    return ((title, "title"), (" last hour", "info")) if is_hour else ((title, "title"),)
 
 
 def _heat_rows(window: Window, height: int, top: float, width: int) -> list[Line]:
@@ -140,10 +139,14 @@ class AdapterPane(Pane):
         found = []
         for row in rows[:height]:
             filled, rest = plot.gauge(row.tokens_s / most if most else 0.0, cells)
-            name = "base" if row.is_base else row.name
+            name = units.fit(f"{row.mark} {'base' if row.is_base else row.name}", name_width)
+            if row.has_failed:
+                why = units.fit(units.clean(row.view.reason) or "failed", width - name_width - 1)
+                found.append(line((f"{name} ", "bad"), (why, "dim")))
+                continue
             found.append(
                 line(
-                    (units.fit(f"{'○' if row.is_base else '●'} {name}", name_width), row.tint),
+                    (name, row.tint),
                     (" ", "text"),
                     (filled, row.tint),
                     (rest, "rest"),
@@ -164,8 +167,11 @@ class LoadPane(Pane):
     TITLE = "load"
     PERIOD_S = 0.5
 
+    def origin(self, board: Board) -> tuple[int, float]:
+        return self.origin_of(board.running, AXIS)
+
     def title(self, board: Board) -> Sequence[Span]:
-        return _over_time(self.TITLE, board)
+        return over_time(self.TITLE, board)
 
     def caption(self, board: Board) -> Sequence[Span]:
         if board.router is None:
@@ -178,7 +184,7 @@ class LoadPane(Pane):
         )
 
     def lines(self, board: Board, width: int, height: int) -> Sequence[Line]:
-        plot_width = width - 6
+        plot_width = width - AXIS
         running = self.window(board.running, board, plot_width)
         waiting = self.window(board.waiting, board, plot_width)
         below = max(1, height // 3)

@@ -16,6 +16,7 @@ from ..board import SUPERVISOR, Board, ProcessRow
 from ..dialogs import LiveDialog
 from ..inks import LEVEL_INKS
 from ..pane import Line, Pane, Panel, Span, field, line
+from ..signals import how
 from ..table import Column, TablePane
 from .logs import log_line
 
@@ -40,7 +41,7 @@ def _why(row: ProcessRow, board: Board, width: int) -> Sequence[Span]:
     if kernels := _kernels(row, board):
         return ((kernels, "dim"),)
     if row.exit_code is not None:
-        return ((f"exit {row.exit_code}", "dim"),)
+        return ((how(row.exit_code), "dim"),)
     return (("", "dim"),)
 
 
@@ -52,6 +53,12 @@ def _kernels(row: ProcessRow, board: Board) -> str:
 def _alive(row: ProcessRow, text: str) -> Sequence[Span]:
     """A figure that only a living process has."""
     return ((text, "number"),) if row.age_s is not None and row.pid else ((units.NOTHING, "dim"),)
+
+
+def _uptime(row: ProcessRow, board: Board) -> str:
+    """Of the process, whatever state it has come to since."""
+    at = board.started_at if row.name == SUPERVISOR else row.started_at
+    return units.NOTHING if at is None else units.uptime(board.now - at)
 
 
 class ProcessTable(TablePane[ProcessRow]):
@@ -78,7 +85,7 @@ class ProcessTable(TablePane[ProcessRow]):
         Column(
             "up",
             8,
-            lambda r, b, w: _alive(r, units.uptime(b.now - r.since) if r.since else units.NOTHING),
+            lambda r, b, w: _alive(r, _uptime(r, b)),
             right=True,
             rank=5,
         ),
@@ -121,8 +128,8 @@ class ProcessTable(TablePane[ProcessRow]):
         Column(
             "falls",
             5,
-            lambda r, b, w: ((f"{r.restarts}", "warn" if r.restarts else "dim"),),
-            order=lambda r: r.restarts,
+            lambda r, b, w: ((f"{r.falls}", "warn" if r.falls else "dim"),),
+            order=lambda r: r.falls,
             right=True,
             rank=2,
             descends=True,
@@ -252,18 +259,17 @@ class ProcessDetails:
             line(*field("why"), *_why(row, board, width)),
             line(*field("pid"), (f"{row.pid or units.NOTHING}", "text")),
         ]
-        if row.since is not None:
-            ago = units.age(board.now - row.since)
-            found.append(
-                line(*field("since"), (units.clock(row.since), "text"), (f"  {ago} ago", "dim"))
-            )
+        for name, at in (("started", row.started_at), ("state since", row.since)):
+            if at is not None:
+                ago = units.age(board.now - at)
+                found.append(line(*field(name), (units.clock(at), "text"), (f"  {ago} ago", "dim")))
         if kernels := _kernels(row, board):
             found.append(line(*field("kernels"), (units.fit(kernels, width - 12), "text")))
         beat = "never" if row.age_s is None else f"{units.age(row.age_s)} ago"
-        last = units.NOTHING if row.exit_code is None else f"{row.exit_code}"
+        last = "" if row.exit_code is None else f"  the one before: {how(row.exit_code)}"
         found += [
             line(*field("last beat"), (beat, "text")),
-            line(*field("falls"), (f"{row.restarts}", "text"), (f"  last exit code {last}", "dim")),
+            line(*field("falls"), (f"{row.falls}", "text"), (last, "dim")),
             line(*field("cpu"), (f"{row.cpu_fraction * 100:.0f} % of a core", "text")),
             line(*field("memory"), (units.size(row.rss_bytes), "text")),
             line(*field("loop lag"), (units.milliseconds(row.loop_lag_ms), "text")),

@@ -17,7 +17,7 @@ class StartPane(Pane):
 
     def lines(self, board: Board, width: int, height: int) -> Sequence[Line]:
         found: list[Line] = []
-        for bar in board.progress:
+        for bar in board.stages:
             found.append(self._stage(bar, width))
         failed = board.condition.level == "bad"
         if failed:

@@ -1,0 +1,66 @@
+"""`MockSpans`: spans as a mock pipeline's router and worker would record them, of its steps. Knows
+files and steps, no socket."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from ..pipeline.messages import Step
+from .span_tail import SHOWN, SpanEvent
+
+ROUTER, WORKER = SHOWN
+
+
+class Piece(NamedTuple):
+    """A span: whose, its name, when it ended and how long it took, in microseconds."""
+
+    process: str
+    name: str
+    end: float
+    took: float
+
+
+class MockSpans:
+    """`start` a recording, `take` steps while it goes on, `stop` it."""
+
+    def __init__(self, run: Path) -> None:
+        self._run = run
+        self._directory: Path | None = None
+
+    def start(self, recording: str) -> None:
+        """Whoever records already goes on where it does."""
+        if self._directory is None:
+            self._directory = self._run / "spans" / recording
+            self._directory.mkdir(parents=True, mode=0o700, exist_ok=True)
+
+    def stop(self) -> None:
+        self._directory = None
+
+    def take(self, step: Step) -> None:
+        if self._directory is None:
+            return
+        for process in SHOWN:
+            pieces = (piece for piece in pieces_of(step) if piece.process == process)
+            with (self._directory / f"{process}.jsonl").open("ab") as file:
+                file.writelines(msgspec.json.encode(event) + b"\n" for event in map(_event, pieces))
+
+
+def pieces_of(step: Step) -> Iterator[Piece]:
+    """What holds others comes first."""
+    end, wait = step.at * 1e6, step.busy_us + step.sync_us
+    begun = end - wait - step.launch_us - step.host_us
+    yield Piece(ROUTER, f"next_batch{step.step}", begun + step.host_us, step.host_us)
+    yield Piece(ROUTER, "_init_batch", begun + step.host_us * 0.8, step.host_us * 0.5)
+    yield Piece(ROUTER, "_add_token_id_to_req", end + 300.0, 300.0)
+    yield Piece(WORKER, "launch", end - wait, step.launch_us)
+    yield Piece(WORKER, "forward", end - wait - step.launch_us * 0.1, step.launch_us * 0.8)
+    yield Piece(WORKER, "wait", end, wait)
+    yield Piece(WORKER, "synchronize(step)", end, step.sync_us)
+
+
+def _event(piece: Piece) -> SpanEvent:
+    return SpanEvent("X", piece.name, round(piece.end - piece.took), round(piece.took), 1)
