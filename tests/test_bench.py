@@ -33,6 +33,7 @@ from loraconsole.pipeline.config import OperatorError
 from loraconsole.pipeline.figures import Live, Timeline, summarise
 from loraconsole.pipeline.results import ResultFile, Row, RunConfig, read_rows
 from loraconsole.pipeline.schedule.pets import LatencyTable
+from loraconsole.pipeline.words import counted
 
 SHORT = ("--input-range", "8", "20", "--output-range", "4", "8")
 OPEN = ("bench", "--workload", "slora", "--rate", "20", "--duration", "1", *SHORT)
@@ -188,7 +189,7 @@ def test_ctrl_c_keeps_what_is_finished_and_leaves_nothing_running(
     stdout, stderr = bench.communicate(timeout=20)
     assert bench.returncode == 130
     finished = len(read_rows(out))
-    assert f"stopped; {finished} runs are finished" in stderr
+    assert f"stopped; {counted(finished, 'run', 'are')} finished" in stderr
     assert "Traceback" not in stderr
     assert "slora n=4" in stdout  # the table of what there is
     ring.wait_idle()
