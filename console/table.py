@@ -118,6 +118,8 @@ class TablePane(FilterPane, Generic[R], can_focus=True):
     @property
     def selected(self) -> R | None:
         """The row under the cursor."""
+        if not self._rows:  # a key may come before the first frame
+            self._gather(self.painted_app.board)
         index = self._index()
         return self._rows[index] if self._rows else None
 
@@ -126,15 +128,7 @@ class TablePane(FilterPane, Generic[R], can_focus=True):
         return ((number, "number"),)
 
     def lines(self, board: Board, width: int, height: int) -> Sequence[Line]:
-        rows = self.rows(board)
-        self._total = len(rows)
-        self._rows = [row for row in rows if self.filter.keeps(self.text(row, board))]
-        self._matches = len(self._rows)
-        if self.marks:
-            self._rows = list(rows)
-        if self.sort_column is not None and self.sort_column.order is not None:
-            self._rows.sort(key=self.sort_column.order, reverse=self.reversed)
-        columns = self._fitting(width, rows)
+        columns = self._fitting(width, self._gather(board))
         head = self._head(columns)
         self._page = max(1, height - 1)
         if not self._rows:
@@ -150,6 +144,18 @@ class TablePane(FilterPane, Generic[R], can_focus=True):
             for at, row in enumerate(shown)
         ]
         return [head, *body]
+
+    def _gather(self, board: Board) -> Sequence[R]:
+        """Keeps those that the filter keeps, in their order. All of them."""
+        rows = self.rows(board)
+        self._total = len(rows)
+        self._rows = [row for row in rows if self.filter.keeps(self.text(row, board))]
+        self._matches = len(self._rows)
+        if self.marks:
+            self._rows = list(rows)
+        if self.sort_column is not None and self.sort_column.order is not None:
+            self._rows.sort(key=self.sort_column.order, reverse=self.reversed)
+        return rows
 
     def thumb(self, height: int) -> range | None:
         found = thumb_of(len(self._rows), self._page, self._offset)

@@ -103,8 +103,6 @@ def main() -> None:
         if given.json and not rows:
             print(json.dumps({"error": error.what, "hint": error.hint}))
         print(f"loraconsole bench: {error}", file=sys.stderr)
-        if error.hint:
-            print(f"  {error.hint}", file=sys.stderr)
         code = 2 if isinstance(error, UsageError) else 1
     except KeyboardInterrupt:
         kept = f"; {counted(len(rows), 'run', 'are')} finished"

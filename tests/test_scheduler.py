@@ -249,7 +249,7 @@ def test_law_and_answers_hold_under_random_operations(seed: int) -> None:
     the tokens it gets alone."""
     rng = random.Random(seed)
     num_pages, budget = rng.randint(17, 26), rng.randint(1, 20)
-    policy = rng.choice(POLICIES)
+    policy = rng.choice([*POLICIES])
     scheduler = make_scheduler(num_pages, max_running=5, budget=budget, policy=policy)
     registry, worker = scheduler.registry, FakeWorker(num_pages)
     requests: dict[str, Request] = {}
@@ -305,7 +305,7 @@ def test_law_and_answers_hold_under_random_operations(seed: int) -> None:
             cap, wait = rng.choice([0, 0, 1]), rng.choice([0, 0, 3])
             scheduler.set_policy(
                 SchedulerSettings(
-                    policy=rng.choice(POLICIES), max_per_adapter=cap, max_wait_tokens=wait
+                    policy=rng.choice([*POLICIES]), max_per_adapter=cap, max_wait_tokens=wait
                 )
             )
         elif action == "verify" and not scheduler.residency.trials:
