@@ -26,7 +26,7 @@ install: .venv/.installed  ## make .venv with the program in it
 	@mkdir -p .venv/src && ln -sfn ../.. .venv/src/loraconsole
 	@touch $@
 
-test: .venv/.installed-dev  ## every test; under ten minutes on two cores
+test: .venv/.installed-dev  ## every test; twelve minutes on two cores
 	@$(BIN)/python -m pytest --quiet --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 bench-gpu: install  ## milliseconds a step on this machine's GPU, dummy 8B weights, random adapters
