@@ -32,7 +32,7 @@ from textual.widget import Widget
 from ..pipeline.config import Config, OperatorError
 from . import caches, keyboard, output, strips, terminal
 from .alerts import AlertBook, Finding
-from .board import STALE_S, Board, Condition
+from .board import STALE_S, Board
 from .costs import quit_costs
 from .dialogs import Choice, ChoiceDialog, LiveDialog, LiveScreen
 from .document import Problem
@@ -66,7 +66,7 @@ if TYPE_CHECKING:
     from .panels.command_line import CommandLine
     from .panels.processes import ProcessTable
 
-QUIET_SECONDS = 10.0
+QUIET_SECONDS = 4.0
 """While beats alone come in, the picture is looked over this often: an idle console is to cost
 nothing, and what ages is only the ages."""
 DEFAULT_THEME = "dark"
@@ -187,8 +187,6 @@ class ConsoleApp(PaintedApp):
         self._memory = output.ScreenMemory() if output.is_wanted() else None
         self._settings_stamp = settings_stamp()
         self._looked_at = self._seldom_looked_at = 0.0
-        self._state: tuple[Condition, int] | None = None
-        """How the pipeline was when it was last looked at."""
         self._wear(settings, Settings(theme=""))
         badge = " ".join(word for word in (label, "READ-ONLY" if is_read_only else "") if word)
         self.header = Header({key: name for key, (name, _) in PANELS.items()}, badge)
@@ -257,10 +255,6 @@ class ConsoleApp(PaintedApp):
                 self.ledger.disk_free_bytes = shutil.disk_usage(self.config.run).free
         board = self.ledger.board(self.clock())
         self.watch_alerts(board)
-        state = (board.condition, len(self.alert_book.firing))
-        if state != self._state:  # somebody is silent: no message has said so
-            self._state = state
-            self.paint(board)
         self.herald.entitle(board)
         is_counted = self.chosen.settings.low_bandwidth
         self.header.bytes_s = self.meter.cost.bytes_s if is_counted else None

@@ -602,16 +602,3 @@ def test_of_a_pipeline_that_was_stopped_nothing_is_asked_and_nothing_claimed() -
         await wait(lambda: app.return_value == "leave")
 
     on_stage(act)
-
-
-def test_who_falls_silent_is_seen_at_the_next_look() -> None:
-    """No message says so, and a still picture is drawn but seldom."""
-
-    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
-        app._look_around()
-        await wait(lambda: " READY " in screen_text(app).splitlines()[0])
-        app.now += 20.0
-        app._look_around()
-        await wait(lambda: " NO SUPERVISOR " in screen_text(app).splitlines()[0])
-
-    on_stage(act)
