@@ -32,7 +32,7 @@ from ..pipeline.messages import (
     VerifyAdapter,
 )
 from . import units
-from .board import PLACES
+from .board import WHERE
 from .orders import order_id
 from .remote import Remote
 from .verbs import Bars, print_json, say, take_snapshot
@@ -87,7 +87,7 @@ def _row(view: AdapterView) -> tuple[str, ...]:
     return (
         units.clean(view.name),
         " ".join(marks),
-        PLACES.get(view.state, view.state.value),
+        WHERE.get(view.state, view.state.value),
         str(view.rank or ""),
         f"{view.num_bytes / 1024:.0f}" if view.num_bytes else "",
         str(view.pages or ""),

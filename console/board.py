@@ -69,7 +69,7 @@ _WORDS = {
 }
 
 
-PLACES = {AdapterState.GPU: "on device", AdapterState.HOST: "in memory"}
+WHERE = {AdapterState.GPU: "on device", AdapterState.HOST: "in memory"}
 """Where an adapter lies, said so that it is true on a CPU as well."""
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from loraconsole.console.board import PLACES, Board
+from loraconsole.console import adapter_verbs
+from loraconsole.console.board import Board
 from loraconsole.console.costs import restart_costs, stop_costs
-from loraconsole.console.panels.adapter_details import WORDS
+from loraconsole.console.panels import adapter_details
 from loraconsole.pipeline.words import counted
 
 
@@ -35,4 +36,4 @@ def test_where_nothing_is_live_nothing_is_said_to_wait_or_end(name: str) -> None
 
 
 def test_the_command_line_and_the_console_say_alike_where_an_adapter_lies() -> None:
-    assert PLACES == WORDS
+    assert adapter_verbs.WHERE == adapter_details.WHERE

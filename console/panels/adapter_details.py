@@ -6,11 +6,9 @@ from collections.abc import Sequence
 
 from ...pipeline.messages import AdapterPlan, AdapterState, AdapterView, Comparison
 from .. import units
-from ..board import AdapterRow, Board, Level, Verdict
+from ..board import WHERE, AdapterRow, Board, Level, Verdict
 from ..pane import Line, Span, field, line
 
-WORDS = {AdapterState.GPU: "on device", AdapterState.HOST: "in memory"}
-"""Where an adapter lies, said so that it is true on a CPU as well."""
 STATES: dict[AdapterState, tuple[str, Level]] = {
     AdapterState.GPU: ("●", "good"),
     AdapterState.HOST: ("◐", "good"),
@@ -60,7 +58,7 @@ def state(row: AdapterRow, board: Board) -> Span:
     mark, level = STATES[row.view.state]
     if doing and level != "warn":  # the router's own word says more, where it has one
         return (f"▸ {doing}", "warn")
-    return (f"{mark} {WORDS.get(row.view.state, row.view.state.value)}", level)
+    return (f"{mark} {WHERE.get(row.view.state, row.view.state.value)}", level)
 
 
 def share_of_hits(view: AdapterView) -> str:
