@@ -21,12 +21,13 @@ from ..pipeline.sockets import InboxFull
 from .costs import pipeline_costs
 from .dialogs import Choice, ChoiceDialog
 from .orders import order_id
+from .pane import PaintedApp
 
 if TYPE_CHECKING:
     from .app import ConsoleApp
 
 
-def confirm(app: ConsoleApp, title: str, body: str, yes: str, order: Callable[[], None]) -> None:
+def confirm(app: PaintedApp, title: str, body: str, yes: str, order: Callable[[], None]) -> None:
     """Asks, and on yes carries out; enter alone means no."""
     if is_stopped(app):
         return
@@ -42,7 +43,7 @@ def confirm(app: ConsoleApp, title: str, body: str, yes: str, order: Callable[[]
     app.push_screen(ChoiceDialog(title, body, choices, begin=1), carry_out)
 
 
-def give(app: ConsoleApp, order: Callable[[], None]) -> bool:
+def give(app: PaintedApp, order: Callable[[], None]) -> bool:
     """One that does not get through says so; False then."""
     if is_stopped(app):
         return False
@@ -54,7 +55,7 @@ def give(app: ConsoleApp, order: Callable[[], None]) -> bool:
     return True
 
 
-def is_stopped(app: ConsoleApp) -> bool:
+def is_stopped(app: PaintedApp) -> bool:
     """Of a pipeline that was stopped nothing can be asked any more, and that is said."""
     if app.board.is_stopped:
         app.notify("q leaves; loraconsole starts it again", title="The pipeline is stopped")

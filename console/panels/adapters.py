@@ -22,10 +22,11 @@ from ...pipeline.messages import (
 )
 from .. import plot, units
 from ..board import AdapterRow, Board, Verdict
-from ..dialogs import Choice, ChoiceDialog, LiveDialog
+from ..dialogs import LiveDialog
 from ..inks import Desk
 from ..orders import READ_ONLY, Orders, order_id
 from ..pane import Line, Pane, Panel, Span, line
+from ..pipeline_orders import confirm
 from ..table import Column, TablePane
 from .adapter_details import (
     MERGED,
@@ -362,21 +363,9 @@ class AdaptersPanel(Panel):
             self._load(path)
 
     def _ask_unload(self, row: AdapterRow) -> None:
-        if self.query_one(AdapterTable).painted_app.is_read_only:
-            self._order("unload", row)  # it is refused, and there is nothing to ask
-            return
-        self.app.push_screen(
-            ChoiceDialog(
-                f"Unload {row.name}?",
-                unload_costs(row),
-                (
-                    Choice("y", "yes", f"Unload {row.name}"),
-                    Choice("n", "", "No, leave it as it is"),
-                ),
-                begin=1,
-            ),
-            lambda answer: self._order("unload", row) if answer == "yes" else None,
-        )
+        app = self.query_one(AdapterTable).painted_app
+        title, yes = f"Unload {row.name}?", f"Unload {row.name}"
+        confirm(app, title, unload_costs(row), yes, lambda: self._order("unload", row))
 
     def _order(self, verb: str, row: AdapterRow) -> None:
         """The orders that need no more than the row."""
