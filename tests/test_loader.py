@@ -14,7 +14,8 @@ from driver import Driver, save_model, start_runner
 from safetensors.torch import load_file, save_file
 
 from loraconsole.pipeline.config import OperatorError
-from loraconsole.pipeline.model.checkpoint import GgufCheckpoint, open_checkpoint
+from loraconsole.pipeline.model.gguf_checkpoint import GgufCheckpoint
+from loraconsole.pipeline.model.open_checkpoint import open_checkpoint
 
 PROMPT = [11, 90, 3, 77, 54, 121, 8]
 

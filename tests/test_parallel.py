@@ -15,9 +15,9 @@ from ranks import RankProcesses, Said, come_and_go, converse, merge, verify
 
 from loraconsole.pipeline.card import read_card
 from loraconsole.pipeline.config import MEETING, Config, OperatorError
-from loraconsole.pipeline.model.checkpoint import open_checkpoint
 from loraconsole.pipeline.model.device import ComputeQueue, choose_queue
 from loraconsole.pipeline.model.loader import ModelLoader, Precision
+from loraconsole.pipeline.model.open_checkpoint import open_checkpoint
 from loraconsole.pipeline.model.parallel import GatheredHead, Ranks
 from loraconsole.pipeline.model.shard import Shard, check_divides
 

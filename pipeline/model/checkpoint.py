@@ -1,4 +1,4 @@
-"""Where weights come from: `Checkpoint`, and its kinds safetensors, GGUF and dummy.
+"""Where weights come from: `Checkpoint`, what every kind of them gives, and the dummy one.
 
 All speak Hugging Face's names (`model.layers.0.self_attn.q_proj.weight`). They give what the files
 hold, checked for name and shape; what becomes of it is the loader's.
@@ -6,26 +6,15 @@ hold, checked for name and shape; what becomes of it is the loader's.
 
 from __future__ import annotations
 
-import json
-import mmap
-import struct
 import zlib
-from collections.abc import Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
-import numpy.typing as npt
 import torch
-from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
-from gguf.quants import dequantize
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..config import OperatorError
-from .layers import INT4_GROUP, Int4Blocks
+from .layers import Int4Blocks
 
 
 class Checkpoint(Protocol):
@@ -44,24 +33,8 @@ class Checkpoint(Protocol):
         """The same weight in its 4-bit blocks; None where it is not stored so."""
 
 
-def open_checkpoint(
-    directory: Path, *, dummy: bool, device: torch.device | None = None
-) -> Checkpoint:
-    """The weights of a model directory; dummy ones are made on `device`. Raises `OperatorError`
-    where there are none."""
-    if dummy:
-        return DummyCheckpoint(device)
-    if (directory / "model.gguf").exists():
-        return GgufCheckpoint(directory / "model.gguf")
-    if any(directory.glob("*.safetensors")):
-        return SafetensorsCheckpoint(directory)
-    raise OperatorError(
-        f"{directory} holds no weights",
-        "a model directory has *.safetensors or model.gguf; --dummy makes random ones",
-    )
-
-
-def _check_shape(path: Path, name: str, found: tuple[int, ...], shape: tuple[int, ...]) -> None:
+def check_shape(path: Path, name: str, found: tuple[int, ...], shape: tuple[int, ...]) -> None:
+    """Raises `OperatorError` naming both shapes where they differ."""
     if found != shape:
         raise OperatorError(
             f"{path}: {name} has shape {list(found)}, config.json needs {list(shape)}",
@@ -69,7 +42,8 @@ def _check_shape(path: Path, name: str, found: tuple[int, ...], shape: tuple[int
         )
 
 
-def _missing(path: Path, name: str) -> OperatorError:
+def missing_tensor(path: Path, name: str) -> OperatorError:
+    """What to raise for a tensor that the files do not hold."""
     return OperatorError(f"{path}: {name} is missing", "fetch the model anew")
 
 
@@ -92,233 +66,3 @@ class DummyCheckpoint:
 
     def int4(self, name: str, shape: tuple[int, ...]) -> Int4Blocks | None:
         return None
-
-
-class SafetensorsCheckpoint:
-    """One file, or several with an index, as Hugging Face lays them."""
-
-    paired_heads = False
-    has_int4 = False
-
-    def __init__(self, directory: Path) -> None:
-        index = directory / "model.safetensors.index.json"
-        self._where = directory
-        self._files: dict[str, Path] = {}
-        if index.exists():
-            try:
-                shards = json.loads(index.read_text())["weight_map"]
-            except (OSError, ValueError, KeyError) as error:
-                raise OperatorError(f"{index} is not readable: {error}") from error
-            self._where = index
-            self._files = {name: directory / file for name, file in shards.items()}
-        else:
-            for path in sorted(directory.glob("*.safetensors")):
-                with self._open(path) as file:
-                    self._files |= dict.fromkeys(file.keys(), path)
-
-    @staticmethod
-    def _open(path: Path) -> safe_open:
-        try:
-            return safe_open(path, framework="pt")
-        except (OSError, SafetensorError) as error:
-            raise OperatorError(
-                f"{path} cannot be read: {error}", "fetch the model anew"
-            ) from error
-
-    def tensor(self, name: str, shape: tuple[int, ...]) -> Tensor:
-        if name not in self._files:
-            raise _missing(self._where, name)
-        path = self._files[name]
-        with self._open(path) as file:
-            try:
-                tensor: Tensor = file.get_tensor(name)
-            except SafetensorError as error:
-                raise OperatorError(f"{path}: {name}: {error}", "fetch the model anew") from error
-        _check_shape(path, name, tuple(tensor.shape), shape)
-        return tensor
-
-    def int4(self, name: str, shape: tuple[int, ...]) -> Int4Blocks | None:
-        return None
-
-
-# --- GGUF ---------------------------------------------------------------------------------------
-
-GGUF_MODULES = {
-    "attn_q": "self_attn.q_proj",
-    "attn_k": "self_attn.k_proj",
-    "attn_v": "self_attn.v_proj",
-    "attn_output": "self_attn.o_proj",
-    "attn_q_norm": "self_attn.q_norm",
-    "attn_k_norm": "self_attn.k_norm",
-    "attn_norm": "input_layernorm",
-    "ffn_norm": "post_attention_layernorm",
-    "ffn_gate": "mlp.gate_proj",
-    "ffn_up": "mlp.up_proj",
-    "ffn_down": "mlp.down_proj",
-}
-INT4_KINDS = (GGMLQuantizationType.Q4_0, GGMLQuantizationType.Q4_1)
-GGUF_TENSORS = {
-    "token_embd.weight": "model.embed_tokens.weight",
-    "output_norm.weight": "model.norm.weight",
-    "output.weight": "lm_head.weight",
-}
-
-
-def _hugging_face_name(name: str) -> str:
-    if name.startswith("blk."):
-        _, layer, module, kind = name.split(".", 3)
-        return f"model.layers.{layer}.{GGUF_MODULES.get(module, module)}.{kind}"
-    return GGUF_TENSORS.get(name, name)
-
-
-@dataclass(frozen=True)
-class GgufTensor:
-    """Where a tensor lies in the file. `shape` as torch has it, slowest dimension first."""
-
-    shape: tuple[int, ...]
-    kind: GGMLQuantizationType
-    offset: int
-
-
-class GgufCheckpoint:
-    """llama.cpp's file, mapped into memory.
-
-    Only the table of tensors is read: `gguf.GGUFReader` also makes an array of every token and
-    merge, which takes two seconds where this takes 0.05.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        try:
-            with ExitStack() as stack:
-                file = stack.enter_context(path.open("rb"))
-                self._bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            architecture, self._tensors = _read_table(self._bytes)
-        except OSError as error:
-            raise OperatorError(f"cannot read {path}: {error.strerror}") from error
-        except (struct.error, ValueError, KeyError) as error:
-            raise OperatorError(
-                f"{path} is not a whole GGUF file: {error}", "fetch it anew"
-            ) from error
-        # llama.cpp permutes q and k of this architecture alone, for its own rotary kernel.
-        self.paired_heads = architecture == "llama"
-        self.has_int4 = any(tensor.kind in INT4_KINDS for tensor in self._tensors.values())
-
-    def tensor(self, name: str, shape: tuple[int, ...]) -> Tensor:
-        found = self._find(name, shape)
-        try:
-            values = dequantize(self._data(name, found), found.kind)
-        except NotImplementedError as error:
-            raise OperatorError(f"{self._path}: {name}: {error}", "use another GGUF") from error
-        return torch.from_numpy(np.array(values, dtype=np.float32).reshape(shape))
-
-    def int4(self, name: str, shape: tuple[int, ...]) -> Int4Blocks | None:
-        found = self._find(name, shape)
-        if found.kind not in INT4_KINDS:
-            return None
-        # A block: scale, in Q4_1 also the minimum (float16), then 16 bytes with the first 16
-        # weights in their low halves and the last 16 in their high ones.
-        blocks = self._data(name, found).reshape(shape[0], -1, _block_bytes(found.kind))
-        nibbles = blocks[..., -INT4_GROUP // 2 :]
-        q = np.concatenate((nibbles & 15, nibbles >> 4), axis=-1).reshape(shape)
-        heads = blocks[..., : -INT4_GROUP // 2].copy().view(np.float16).astype(np.float32)
-        scale, middle = heads[..., 0], np.zeros_like(heads[..., 0])
-        if found.kind == GGMLQuantizationType.Q4_1:
-            middle = heads[..., 1] + 8 * scale
-        return Int4Blocks(*(torch.from_numpy(part.copy()) for part in (q, scale, middle)))
-
-    def _find(self, name: str, shape: tuple[int, ...]) -> GgufTensor:
-        if name not in self._tensors:
-            raise _missing(self._path, name)
-        found = self._tensors[name]
-        _check_shape(self._path, name, found.shape, shape)
-        return found
-
-    def _data(self, name: str, found: GgufTensor) -> npt.NDArray[np.uint8]:
-        """The tensor's bytes, [rows, bytes of a row]."""
-        block, num_bytes = GGML_QUANT_SIZES[found.kind]
-        row = found.shape[-1] // block * num_bytes
-        rows = int(np.prod(found.shape[:-1], dtype=np.int64))
-        if found.offset + rows * row > len(self._bytes):
-            raise OperatorError(f"{self._path}: {name} is cut off", "fetch it anew")
-        data = np.frombuffer(self._bytes, np.uint8, rows * row, found.offset).reshape(rows, row)
-        types = {GGMLQuantizationType.F32: np.float32, GGMLQuantizationType.F16: np.float16}
-        return data.view(types[found.kind]) if found.kind in types else data
-
-
-def _block_bytes(kind: GGMLQuantizationType) -> int:
-    return int(GGML_QUANT_SIZES[kind][1])
-
-
-MAGIC = int.from_bytes(b"GGUF", "little")
-SCALAR_BYTES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
-"""Sizes of GGUF's scalar types; 8 is a string, 9 an array."""
-STRING, ARRAY = 8, 9
-
-
-def _read_table(data: mmap.mmap) -> tuple[str, dict[str, GgufTensor]]:
-    """(architecture, tensors by Hugging Face name). Raises ValueError, KeyError or struct.error
-    where the file is not of version 2 or 3 or ends early."""
-    reader = _Cursor(data)
-    magic, version = reader.unpack("<II")
-    if magic != MAGIC or version not in (2, 3):
-        raise ValueError("it does not begin as one")
-    num_tensors, num_fields = reader.unpack("<QQ")
-    architecture, alignment = "", 32
-    for _ in range(num_fields):
-        key, kind = reader.string(), reader.unpack("<I")[0]
-        if key == "general.architecture" and kind == STRING:
-            architecture = reader.string()
-        elif key == "general.alignment" and kind == 4:
-            alignment = reader.unpack("<I")[0]
-        else:
-            reader.skip(kind)
-    found = [*_tensor_entries(reader, num_tensors)]
-    start = -(-reader.at // alignment) * alignment
-    return architecture, {
-        _hugging_face_name(name): GgufTensor(shape, kind, start + offset)
-        for name, shape, kind, offset in found
-    }
-
-
-def _tensor_entries(
-    reader: _Cursor, count: int
-) -> Iterator[tuple[str, tuple[int, ...], GGMLQuantizationType, int]]:
-    for _ in range(count):
-        name = reader.string()
-        shape = reader.unpack(f"<{reader.unpack('<I')[0]}Q")[::-1]
-        kind, offset = reader.unpack("<IQ")
-        yield name, shape, GGMLQuantizationType(kind), offset
-
-
-class _Cursor:
-    """Reads a GGUF header from front to back."""
-
-    def __init__(self, data: mmap.mmap) -> None:
-        self._data = data
-        self.at = 0
-
-    def unpack(self, layout: str) -> tuple[int, ...]:
-        values = struct.unpack_from(layout, self._data, self.at)
-        self.at += struct.calcsize(layout)
-        return values
-
-    def string(self) -> str:
-        (length,) = self.unpack("<Q")
-        self.at += length
-        return self._data[self.at - length : self.at].decode()
-
-    def skip(self, kind: int) -> None:
-        """Past a value of that type."""
-        if kind == STRING:
-            (length,) = self.unpack("<Q")
-            self.at += length
-        elif kind == ARRAY:
-            inner, count = self.unpack("<IQ")
-            if inner in SCALAR_BYTES:
-                self.at += SCALAR_BYTES[inner] * count
-            else:
-                for _ in range(count):
-                    self.skip(inner)
-        else:
-            self.at += SCALAR_BYTES[kind]

@@ -42,7 +42,6 @@ from ..messages import (
 from ..progress import ProgressBar
 from ..spans import Spans
 from .base_time import BaseTimes
-from .checkpoint import open_checkpoint
 from .copy_rate import measure_copy_rate
 from .device import choose_queue
 from .forward_batch import Staging, StepPlan, StepRow
@@ -53,6 +52,7 @@ from .llama import Llama, layer_windows
 from .loader import ModelLoader, choose_precision
 from .lora import AdapterStore
 from .merged import merge, merged_bytes
+from .open_checkpoint import open_checkpoint
 from .pages import PAGE_SIZE, PagePool, choose_num_pages, free_bytes, pages_for
 from .parallel import join_ranks
 from .sampler import NOTHING_SAMPLED, Sampled, SampleRow, sample
