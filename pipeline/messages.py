@@ -485,8 +485,13 @@ class Logprob(Row, frozen=True):
     logprob: float
 
 
+NOT_FINITE = -1
+"""Stands for a token where a row's largest logit is infinite or NaN: nothing can be chosen."""
+
+
 class SampledToken(Row, frozen=True):
-    """The token chosen for a sequence; with logprobs, itself first, then the best in order."""
+    """The token chosen for a sequence, or `NOT_FINITE`; with logprobs, itself first, then the best
+    in order."""
 
     sequence: int
     token_id: int
