@@ -279,16 +279,3 @@ def test_logprobs_are_of_the_models_own_distribution() -> None:
         best = expected[index].topk(3)
         torch.testing.assert_close(sampled.best_logprobs[place, :count], best.values[:count])
         assert torch.equal(sampled.best_ids[place, :count], best.indices[:count])
-
-
-def test_rows_of_nan_yield_some_token_and_spare_their_neighbours() -> None:
-    logits = logits_of(rows=3)
-    logits[1] = float("nan")
-    rows = [row(top_p=0.9), row(top_p=0.9, top_k=5, min_p=0.1), row(temperature=0.0)]
-    tokens = chosen(logits, rows)
-    assert all(0 <= token < VOCAB for token in tokens)
-    clean = logits_of(rows=3)
-    assert (tokens[0], tokens[2]) == (
-        chosen(clean[:1], rows[:1])[0],
-        int(clean[2].argmax()),
-    )
