@@ -7,25 +7,21 @@ torch, no socket and no request.
 from __future__ import annotations
 
 import codecs
-import datetime
 import functools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-import jinja2
 import tokenizers
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from .chat_template import ChatTemplate, TextError
 from .config import OperatorError
+
+__all__ = ["ChatTemplate", "TextError", "TextStream", "Tokenizer"]
 
 HALF_CHARACTER = "\N{REPLACEMENT CHARACTER}"
 """How an incomplete UTF-8 sequence decodes."""
-
-
-class TextError(ValueError):
-    """A text or conversation that cannot be tokenised: its sender's mistake (HTTP 400)."""
 
 
 @functools.cache
@@ -83,7 +79,8 @@ class Tokenizer:
         self.is_byte_level = isinstance(self._tokenizer.decoder, tokenizers.decoders.ByteLevel)
         self._bytes: dict[int, bytes] = {}
         self._config = _read_json(self.directory / "tokenizer_config.json")
-        self._template = _chat_template(self.directory, self._config)
+        self.warnings: tuple[str, ...] = ()
+        self.chat_template = _chat_template(self.directory, self._config, self._special_tokens)
 
     @property
     def vocab_size(self) -> int:
@@ -103,30 +100,56 @@ class Tokenizer:
             raise TextError("the text is not valid Unicode") from error
 
     def encode_chat(
-        self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool = True
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        add_generation_prompt: bool = True,
+        *,
+        tools: Sequence[Any] | None = None,
+        documents: Sequence[Any] | None = None,
+        template_kwargs: Mapping[str, Any] | None = None,
+        continue_final_message: bool = False,
+        chat_template: ChatTemplate | None = None,
     ) -> list[int]:
-        """Token ids of a conversation in the model's chat format, ready for the answer."""
-        return self.encode(self.render_chat(messages, add_generation_prompt), False)
+        """Token ids of a conversation in the model's chat format, ready for the answer.
+
+        `chat_template` is used instead of the model's where it is given (an adapter's own).
+        Raises `TextError` as `render_chat` does.
+        """
+        text = self.render_chat(
+            messages,
+            add_generation_prompt,
+            tools=tools,
+            documents=documents,
+            template_kwargs=template_kwargs,
+            continue_final_message=continue_final_message,
+            chat_template=chat_template,
+        )
+        return self.encode(text, add_special_tokens=False)
 
     def render_chat(
-        self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool = True
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        add_generation_prompt: bool = True,
+        *,
+        tools: Sequence[Any] | None = None,
+        documents: Sequence[Any] | None = None,
+        template_kwargs: Mapping[str, Any] | None = None,
+        continue_final_message: bool = False,
+        chat_template: ChatTemplate | None = None,
     ) -> str:
-        """The conversation as text. Each message has a `role` and a `content`, which is a string
-        or a list of text parts. Raises `TextError` where the template refuses it."""
-        if self._template is None:
+        """The conversation as text; see `ChatTemplate.render`. Raises `TextError` where there is
+        no template, or where it does not compile or fails."""
+        template = chat_template or self.chat_template
+        if template is None:
             raise TextError("the model has no chat template; use plain completions")
-        try:
-            return self._template.render(
-                messages=[_flat_message(message) for message in messages],
-                tools=None,
-                documents=None,
-                add_generation_prompt=add_generation_prompt,
-                **self._special_tokens,
-            )
-        except jinja2.TemplateError as error:
-            raise TextError(f"the chat template refuses this: {error.message}") from error
-        except (TypeError, ValueError, LookupError) as error:  # the template met odd content
-            raise TextError(f"the chat template cannot take this: {error}") from error
+        return template.render(
+            messages,
+            add_generation_prompt,
+            tools=tools,
+            documents=documents,
+            template_kwargs=template_kwargs,
+            continue_final_message=continue_final_message,
+        )
 
     @functools.cached_property
     def _special_tokens(self) -> dict[str, str]:
@@ -264,71 +287,17 @@ def _read_json(path: Path) -> dict[str, Any]:
     return found
 
 
-def _chat_template(directory: Path, config: dict[str, Any]) -> jinja2.Template | None:
+def _chat_template(
+    directory: Path, config: dict[str, Any], variables: Mapping[str, str]
+) -> ChatTemplate | None:
     """The template of chat_template.jinja, else of tokenizer_config.json; None without one."""
     source: Any = config.get("chat_template")
-    if isinstance(source, list):  # several, by name; "default" is the one for plain chat
-        source = {entry["name"]: entry["template"] for entry in source}.get("default")
     path = directory / "chat_template.jinja"
     if path.exists():
         source = path.read_text(encoding="utf-8")
     if not source:
         return None
-    try:
-        return _environment().from_string(source)
-    except jinja2.TemplateSyntaxError as error:
-        raise OperatorError(
-            f"the chat template in {directory} is broken: line {error.lineno}: {error.message}"
-        ) from error
-
-
-@functools.cache
-def _environment() -> ImmutableSandboxedEnvironment:
-    """Jinja as the authors of chat templates expect it (that is, as transformers sets it up).
-    Sandboxed: a template comes with the model, from whoever made that."""
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
-    )
-    environment.filters["tojson"] = _to_json
-    environment.globals["raise_exception"] = _raise_exception
-    environment.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(form)
-    return environment
-
-
-def _to_json(
-    value: Any,
-    ensure_ascii: bool = False,
-    indent: int | None = None,
-    separators: tuple[str, str] | None = None,
-    sort_keys: bool = False,
-) -> str:
-    """Jinja's own filter escapes HTML characters, which a prompt must not have."""
-    return json.dumps(
-        value,
-        ensure_ascii=ensure_ascii,
-        indent=indent,
-        separators=separators,
-        sort_keys=sort_keys,
-    )
-
-
-def _raise_exception(message: str) -> None:
-    raise jinja2.TemplateError(message)
-
-
-def _flat_message(message: Mapping[str, Any]) -> dict[str, Any]:
-    """The message with its content as one string; text parts are joined by line ends."""
-    content = message.get("content")
-    if isinstance(content, str):
-        return dict(message)
-    if content is None:
-        return {**message, "content": ""}
-    if not isinstance(content, list):
-        raise TextError(f"content must be text or a list of parts, not {type(content).__name__}")
-    texts = []
-    for part in content:
-        kind = part.get("type") if isinstance(part, Mapping) else type(part).__name__
-        if kind != "text" or not isinstance(part.get("text"), str):
-            raise TextError(f"a content part of type {kind!r} is not supported; only text is")
-        texts.append(part["text"])
-    return {**message, "content": "\n".join(texts)}
+    if isinstance(source, list):
+        source = {entry["name"]: entry["template"] for entry in source}
+    sources = source if isinstance(source, dict) else {"default": source}
+    return ChatTemplate(sources, variables, str(directory))

@@ -192,14 +192,19 @@ def test_model_without_a_template_refuses_chats_alone(directory, tmp_path):
         tokenizer.encode_chat([{"role": "user", "content": "hello"}])
 
 
+def test_template_that_does_not_compile_costs_chats_alone(directory, tmp_path):
+    tokenizer = with_template(directory, tmp_path, "line one\n{% for %}")
+    assert tokenizer.encode("hello")
+    with pytest.raises(TextError, match=r"does not compile: line 2"):
+        tokenizer.encode_chat([{"role": "user", "content": "hello"}])
+
+
 def test_broken_directory_is_the_operators_to_mend(directory, tmp_path):
     with pytest.raises(OperatorError, match=r"tokenizer\.json"):
         Tokenizer(tmp_path)
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(OperatorError, match="not a tokenizer"):
         Tokenizer(tmp_path)
-    with pytest.raises(OperatorError, match="line 1"):
-        with_template(directory, tmp_path, "{% for %}")
     (tmp_path / "tokenizer_config.json").write_text("[")
     with pytest.raises(OperatorError, match="tokenizer_config"):
         Tokenizer(tmp_path)
