@@ -15,7 +15,7 @@ import secrets
 import socket
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import msgspec
 import uvicorn
@@ -23,6 +23,7 @@ import uvicorn
 from .api import make_app
 from .card import read_card
 from .config import Config, OperatorError
+from .generation_config import NO_DEFAULTS, read_generation_config
 from .messages import (
     LATENCY_BUCKETS_MS,
     Abort,
@@ -52,8 +53,8 @@ from .messages import (
     ToServer,
     WorkerStats,
 )
-from .openai import BadRequest
 from .process import Process, run_process
+from .request_fields import BadRequest
 from .sockets import InboxFull, Watch
 from .stream import Answer, Stream
 from .tokenizer import Tokenizer
@@ -94,6 +95,7 @@ class Server(Process):
         self.inter_token = Histogram()
         self.requests = self.errors = self.prompt_tokens = self.output_tokens = 0
         self.url = ""
+        self.defaults = NO_DEFAULTS
         self.adapters: AdapterTable | None = None
         self.router: RouterStats | None = None
         self.workers: dict[int, WorkerStats] = {}
@@ -130,9 +132,23 @@ class Server(Process):
         self.tokenizer = await asyncio.to_thread(Tokenizer, self.run / "model")
         card = read_card(self.run / "model")
         self.max_model_len = self.config.max_model_len or card.max_model_len
+        self.vocab_size = card.vocab_size
+        self._read_defaults()
         self.outbox("router").send(Ready(self.name, self.incarnation))
         self.set_state(ProcessState.READY)
         self.log.info("listening on %s", self.url)
+
+    def _read_defaults(self) -> None:
+        """The model's sampling defaults, where the operator wants them; says what holds."""
+        if self.config.generation_config == "none":
+            return
+        self.defaults = read_generation_config(self.run / "model")
+        if named := self.defaults.named:
+            said = ", ".join(f"{name} {value}" for name, value in named.items())
+            self.event("info", f"a request that names none has generation_config.json's {said}")
+        if left_out := self.defaults.not_honoured:
+            word = "generation_config.json asks for what is not done here"
+            self.event("warning", f"{word}: {', '.join(left_out)}")
 
     def _bind(self) -> socket.socket:
         host, port = self.config.host, self.config.port
@@ -272,12 +288,25 @@ class Server(Process):
             return None
         return model.removeprefix(f"{base}:")
 
-    def resolve_lora_dir(self, lora_dir: str | None) -> str | None:
-        """S-LoRA names adapters by directory; a registered path or name will do."""
-        for adapter in self.adapters.adapters if self.adapters else ():
-            if lora_dir == adapter.path:
-                return adapter.name
-        return lora_dir or None
+    def resolve_all(self, model: str, others: Mapping[str, str]) -> str | None:
+        """The adapter of a request that may name it in several fields. `others` are those beside
+        `model`; each is a name as `model` is, or a registered adapter's path, as in S-LoRA.
+
+        Raises `BadRequest` where two of them contradict each other; the base in `model`
+        contradicts nothing.
+        """
+        views = self.adapters.adapters if self.adapters else ()
+        paths = {view.path.rstrip("/"): view.name for view in views}
+        found, first = self.resolve(model), "model"
+        for field, name in others.items():
+            adapter = self.resolve(paths.get(name.rstrip("/"), name))
+            if first == "model" and found is None:
+                found, first = adapter, field
+            elif adapter != found:
+                raise BadRequest(
+                    f"{first} and {field} name two adapters: leave one of them out", param=field
+                )
+        return found
 
     # -- adapters
 

@@ -13,7 +13,7 @@ from typing import TypeAlias
 import msgspec
 
 from .messages import Refused, Request, TextDelta
-from .openai import BadRequest
+from .request_fields import BadRequest
 
 
 class Stream:
