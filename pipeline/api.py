@@ -395,9 +395,11 @@ class Api:
             server.tokenizer.encode(prompt, adds) if isinstance(prompt, str) else prompt
             for prompt in body.prompts()
         ]
+        room = max(1, server.max_model_len - max(map(len, prompts)))
+        default = min(server.defaults.max_new_tokens or DEFAULT_COMPLETION_TOKENS, room)
         params = functools.partial(
             body.params,
-            body.max_tokens or server.defaults.max_new_tokens or DEFAULT_COMPLETION_TOKENS,
+            body.max_tokens or default,
             body.logprobs,
             defaults=server.defaults,
             skip_special_tokens=body.skip_special_tokens,

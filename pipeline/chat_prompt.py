@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .chat_template import ChatTemplate
+from .chat_template import RESERVED, ChatTemplate, TextError
 from .request_fields import BadRequest, shown
 from .tokenizer import Tokenizer
 
@@ -92,7 +92,7 @@ def chat_prompt(
     """Token ids of a conversation, ready for the answer. `chat_template` stands for the model's
     where it is given (an adapter's own).
 
-    Raises `BadRequest` naming the field, `TextError` where the template refuses.
+    Raises `BadRequest` naming the field.
     """
     said = conversation(messages)
     if continue_final_message and add_generation_prompt:
@@ -102,15 +102,24 @@ def chat_prompt(
             param="continue_final_message",
         )
 
-    def render(documents: list[Any] | None) -> str:
-        return tokenizer.render_chat(
-            said,
-            not continue_final_message and add_generation_prompt is not False,
-            documents=documents,
-            template_kwargs=template_kwargs,
-            continue_final_message=continue_final_message,
-            chat_template=chat_template,
+    if taken := sorted(RESERVED & set(template_kwargs or ())):
+        raise BadRequest(
+            f"chat_template_kwargs may not set {', '.join(taken)}: the request has fields for that",
+            param="chat_template_kwargs",
         )
+
+    def render(documents: list[Any] | None) -> str:
+        try:
+            return tokenizer.render_chat(
+                said,
+                not continue_final_message and add_generation_prompt is not False,
+                documents=documents,
+                template_kwargs=template_kwargs,
+                continue_final_message=continue_final_message,
+                chat_template=chat_template,
+            )
+        except TextError as error:
+            raise BadRequest(str(error), param="messages") from error
 
     text = render(documents)
     if documents and text == render(None):
@@ -124,13 +133,15 @@ def chat_prompt(
 def _check_heard(said: list[dict[str, Any]], text: str) -> None:
     """Refuses a message of a less common role whose text the template has left out."""
     for index, message in enumerate(said):
-        content = message.get("content")
-        if message["role"] in COMMON_ROLES or not isinstance(content, str):
+        if message["role"] in COMMON_ROLES:
             continue
-        content = content.strip()
-        if content in text:
-            continue
-        if json.dumps(content, ensure_ascii=False)[1:-1] not in text:  # as `tojson` writes it
+        content = message.get("content") or ""
+        parts = [content] if isinstance(content, str) else [part["text"] for part in content]
+        # As it stands, or as `tojson` writes it.
+        if not all(
+            part.strip() in text or json.dumps(part, ensure_ascii=False)[1:-1] in text
+            for part in parts
+        ):
             at = f"messages[{index}]"
             raise BadRequest(
                 f"the chat template leaves out {at}: it does not know the role "

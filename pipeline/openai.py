@@ -378,8 +378,10 @@ def decode_body(body: bytes, kind: type[BodyT]) -> BodyT:
 def _convert(raw: dict[str, Any], kind: type[BodyT], at: str) -> BodyT:
     """An object at the path `at` of the body, and the objects in it."""
     given = honoured_fields(raw, kind.table, at)
-    for name, value in given.items():
-        if name in kind.nested and isinstance(value, dict):
+    for name, value in list(given.items()):
+        if name in kind.nested and value == {}:
+            del given[name]
+        elif name in kind.nested and isinstance(value, dict):
             given[name] = _convert(value, kind.nested[name], f"{at}{name}.")
         elif isinstance(value, float) and value.is_integer() and name in _integer_fields(kind):
             given[name] = int(value)

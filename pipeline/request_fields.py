@@ -383,7 +383,9 @@ def _unknown(name: str, table: Table, at: str) -> str:
 
 
 def _same(value: Any, off: Any) -> bool:
-    """Equality of JSON: 1 is 1.0, but neither is true."""
+    """Equality of JSON: 1 is 1.0, but neither is true; a null in an object counts as absent."""
+    if isinstance(value, dict):
+        value = {name: part for name, part in value.items() if part is not None}
     return isinstance(value, bool) == isinstance(off, bool) and bool(value == off)
 
 

@@ -85,6 +85,18 @@ def test_variables_reach_the_template(tokenizer: Tokenizer) -> None:
     assert said.endswith("<think></think>") and "<think>" not in text(tokenizer, [USER])
 
 
+def test_variables_that_are_fields_of_the_request_are_refused(tokenizer: Tokenizer) -> None:
+    with pytest.raises(BadRequest) as refused:
+        text(tokenizer, [USER], template_kwargs={"messages": []})
+    assert refused.value.param == "chat_template_kwargs"
+
+
+def test_a_template_that_refuses_names_the_messages(tokenizer: Tokenizer) -> None:
+    with pytest.raises(BadRequest, match="one at a time") as refused:
+        text(tokenizer, [USER], "{{ raise_exception('one at a time') }}")
+    assert refused.value.param == "messages"
+
+
 def test_the_head_of_an_answer_is_left_out_where_that_is_asked_for(tokenizer: Tokenizer) -> None:
     assert text(tokenizer, [USER]).endswith("<|im_start|>assistant\n")
     assert text(tokenizer, [USER], add_generation_prompt=False).endswith("<|im_end|>\n")

@@ -29,7 +29,7 @@ PAGE = Path(__file__).resolve().parent.parent / "docs" / "http.md"
 LEAST: dict[type[Body], dict[str, Any]] = {
     ChatBody: {"messages": [{"role": "user", "content": "hi"}]},
     CompletionBody: {"prompt": "hi"},
-    StreamOptions: {},
+    StreamOptions: {"include_obfuscation": False},
     GenerateBody: {"inputs": "hi"},
     GenerateParameters: {},
     LoadBody: {"lora_name": "a", "lora_path": "/a"},
@@ -133,6 +133,9 @@ def test_zero_is_no_false_and_one_is_a_whole_number() -> None:
     assert 0 not in [off for off in OFF if off is not False]
     with pytest.raises(BadRequest, match="prompt_logprobs"):
         decode(CompletionBody, prompt_logprobs=0)
+    text = {"type": "text", "json_schema": None}
+    assert decode(CompletionBody, response_format=text) == decode(CompletionBody)
+    assert decode(CompletionBody, stream_options={}) == decode(CompletionBody)
     assert decode(CompletionBody, typical_p=1) == decode(CompletionBody, typical_p=1.0)
     with pytest.raises(BadRequest, match="typical_p"):
         decode(CompletionBody, typical_p=True)
