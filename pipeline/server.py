@@ -130,6 +130,8 @@ class Server(Process):
         self._serving = asyncio.create_task(self._http.serve(sockets=[self._socket]))
         self._watching = asyncio.create_task(self._watch_forever())
         self.tokenizer = await asyncio.to_thread(Tokenizer, self.run / "model")
+        for warning in self.tokenizer.warnings:
+            self.event("warning", warning)
         card = read_card(self.run / "model")
         self.max_model_len = self.config.max_model_len or card.max_model_len
         self.vocab_size = card.vocab_size

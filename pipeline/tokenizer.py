@@ -1,39 +1,32 @@
 """`Tokenizer` (text to token ids and back) and `TextStream` (ids to text, one at a time).
 
-Reads a model directory: tokenizer.json, tokenizer_config.json and the chat template. Knows no
-torch, no socket and no request.
+What a directory's files say is read by `tokenizer_files`; chats are rendered by `chat_template`.
+Knows no torch, no socket and no request.
 """
 
 from __future__ import annotations
 
 import codecs
 import functools
-import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import tokenizers
 
+from .byte_alphabet import byte_of_character
 from .chat_template import ChatTemplate, TextError
-from .config import OperatorError
+from .chat_template_files import TemplateFileError, read_model_template
+from .tokenizer_files import read_tokenizer
+
+BYTE_TOKEN = re.compile("<0x([0-9A-Fa-f]{2})>")
+"""How SentencePiece writes a byte that no piece has."""
 
 __all__ = ["ChatTemplate", "TextError", "TextStream", "Tokenizer"]
 
 HALF_CHARACTER = "\N{REPLACEMENT CHARACTER}"
 """How an incomplete UTF-8 sequence decodes."""
-
-
-@functools.cache
-def byte_of_character() -> dict[str, int]:
-    """The alphabet of byte-level BPE: each byte is written as one printable character.
-
-    Printable Latin-1 bytes are themselves; the 68 others, in order, are U+0100 and onwards.
-    """
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(0x100) if byte not in printable]
-    table = {chr(byte): byte for byte in printable}
-    return table | {chr(0x100 + index): byte for index, byte in enumerate(others)}
 
 
 def make_byte_tokenizer(vocab_size: int) -> tokenizers.Tokenizer:
@@ -60,27 +53,36 @@ class Tokenizer:
     def __init__(self, directory: str | Path) -> None:
         """Raises `OperatorError` where the directory has no readable tokenizer."""
         self.directory = Path(directory)
-        path = self.directory / "tokenizer.json"
-        try:
-            self._tokenizer = tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise OperatorError(
-                f"{path}: {error.strerror}", "a model directory holds a tokenizer.json"
-            ) from error
-        except Exception as error:  # the library raises nothing narrower for a bad file
-            raise OperatorError(f"{path} is not a tokenizer: {error}") from error
-        self._tokenizer.no_truncation()
-        self._tokenizer.no_padding()
+        loaded = read_tokenizer(self.directory)
+        self._tokenizer = loaded.tokenizer
+        self.cleans_up = loaded.cleans_up
+        # As the library skips them: a token that once was special stays so.
         self._special_ids = frozenset(
             token_id
-            for token_id, token in self._tokenizer.get_added_tokens_decoder().items()
-            if token.special
+            for token_id in self._tokenizer.get_added_tokens_decoder()
+            if not self._tokenizer.decode([token_id], skip_special_tokens=True)
         )
         self.is_byte_level = isinstance(self._tokenizer.decoder, tokenizers.decoders.ByteLevel)
         self._bytes: dict[int, bytes] = {}
-        self._config = _read_json(self.directory / "tokenizer_config.json")
-        self.warnings: tuple[str, ...] = ()
-        self.chat_template = _chat_template(self.directory, self._config, self._special_tokens)
+        self.special_tokens = loaded.special_tokens
+        """bos_token, eos_token, …: what templates may name, as text."""
+        self.warnings: tuple[str, ...] = loaded.warnings
+        """What an operator should know of the files; a model starts all the same."""
+        self.chat_template = self._read_chat_template(loaded.config)
+
+    def _read_chat_template(self, config: Mapping[str, Any]) -> ChatTemplate | None:
+        """The model's template; where it cannot be used, `warnings` say so and chats alone end."""
+        try:
+            template = read_model_template(self.directory, config, self.special_tokens)
+        except TemplateFileError as error:
+            self.warnings += (f"chats are refused: {error}",)
+            return None
+        if template is not None:
+            try:
+                template.render([{"role": "user", "content": "hello"}])
+            except TextError as error:
+                self.warnings += (f"chats are refused: {error}",)
+        return template
 
     @property
     def vocab_size(self) -> int:
@@ -151,40 +153,60 @@ class Tokenizer:
             continue_final_message=continue_final_message,
         )
 
-    @functools.cached_property
-    def _special_tokens(self) -> dict[str, str]:
-        """bos_token, eos_token, …: what templates may name, as text."""
-        tokens = {
-            name: token["content"] if isinstance(token, dict) else token
-            for name, token in self._config.items()
-            if name.endswith("_token")
-        }
-        return {name: token for name, token in tokens.items() if isinstance(token, str)}
-
     # -- ids to text
 
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:
-        return self._tokenizer.decode(ids, skip_special_tokens=skip_special_tokens)
+        """The text of token ids, as transformers' `decode` has it; an id that no token has is
+        nothing."""
+        text = self._tokenizer.decode(ids, skip_special_tokens=skip_special_tokens)
+        return clean_up(text) if self.cleans_up else text
 
     def token_text(self, token_id: int) -> str:
         """One token as it stands in a text (for logprobs); half a character shows as U+FFFD."""
-        if self.is_byte_level:
-            return self.token_bytes(token_id).decode("utf-8", "replace")
-        return (self._tokenizer.id_to_token(token_id) or "").replace(
-            "\N{LOWER ONE EIGHTH BLOCK}", " "
-        )
+        return self.token_bytes(token_id).decode("utf-8", "replace")
 
     def token_bytes(self, token_id: int) -> bytes:
-        """The bytes that a token of a byte-level vocabulary stands for; kept once asked for."""
+        """The bytes that a token stands for in the middle of a text; kept once asked for.
+
+        A special token is its name; an id that no token has is b"".
+        """
         found = self._bytes.get(token_id)
         if found is None:
-            token = self._tokenizer.id_to_token(token_id) or ""
-            try:
-                found = bytes(byte_of_character()[character] for character in token)
-            except KeyError:  # an added token, written as itself
-                found = token.encode()
+            token = self._tokenizer.id_to_token(token_id) if token_id >= 0 else None
+            found = b"" if token is None else self._bytes_of(token_id, token)
             self._bytes[token_id] = found
         return found
+
+    def _bytes_of(self, token_id: int, token: str) -> bytes:
+        if self.is_byte_level:
+            try:
+                return bytes(byte_of_character()[character] for character in token)
+            except KeyError:  # an added token, written as itself
+                return token.encode()
+        if token_id in self._added_ids:
+            return token.encode()
+        if self._falls_back_to_bytes and (byte := BYTE_TOKEN.fullmatch(token)):
+            return bytes([int(byte[1], 16)])
+        # What the decoder makes of it behind another token: it may drop a text's first space.
+        before = self._tokenizer.decode([self._anchor], skip_special_tokens=False)
+        text = self._tokenizer.decode([self._anchor, token_id], skip_special_tokens=False)
+        return text.removeprefix(before).encode()
+
+    @functools.cached_property
+    def _added_ids(self) -> frozenset[int]:
+        return frozenset(self._tokenizer.get_added_tokens_decoder())
+
+    @functools.cached_property
+    def _falls_back_to_bytes(self) -> bool:
+        return getattr(self._tokenizer.model, "byte_fallback", False) is True
+
+    @functools.cached_property
+    def _anchor(self) -> int:
+        """An ordinary token that decodes to a text of its own."""
+        for token_id in self._tokenizer.encode("a", add_special_tokens=False).ids[::-1]:
+            if self._tokenizer.decode([token_id]):
+                return token_id
+        return next((i for i in range(self.vocab_size) if self._tokenizer.decode([i]).isalnum()), 0)
 
     def is_special(self, token_id: int) -> bool:
         return token_id in self._special_ids
@@ -211,9 +233,13 @@ class TextStream:
     def __init__(self, tokenizer: Tokenizer, skip_special_tokens: bool = True) -> None:
         self._tokenizer = tokenizer
         self._skip = skip_special_tokens
-        self._decoding: _Decoding = (
-            _ByteDecoding(tokenizer) if tokenizer.is_byte_level else _WindowDecoding(tokenizer)
-        )
+        self._decoding: _Decoding
+        if tokenizer.cleans_up:
+            self._decoding = _CleanDecoding(tokenizer)
+        elif tokenizer.is_byte_level:
+            self._decoding = _ByteDecoding(tokenizer)
+        else:
+            self._decoding = _WindowDecoding(tokenizer)
 
     def push(self, token_id: int) -> str:
         """The text that this token completes; often a word, sometimes nothing."""
@@ -271,33 +297,39 @@ class _WindowDecoding:
         return text[len(said) :]
 
 
-# --- the chat template --------------------------------------------------------------------------
+class _CleanDecoding:
+    """A vocabulary whose text is cleaned up (word pieces): the spaces that later tokens may still
+    take away are held back. The whole text is decoded with each token."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._ids: list[int] = []
+        self._said = 0
+
+    def push(self, token_id: int) -> str:
+        self._ids.append(token_id)
+        return self._new_text(held=LONGEST_CLEANED)
+
+    def flush(self) -> str:
+        return self._new_text(held=0)
+
+    def _new_text(self, held: int) -> str:
+        text = self._tokenizer.decode(self._ids, skip_special_tokens=False)
+        whole = text.rstrip(HALF_CHARACTER) if held else text
+        new = text[self._said : max(self._said, len(whole) - held)]
+        self._said += len(new)
+        return new
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in `path`, or an empty one where there is no such file."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise OperatorError(f"{path} is not readable: {error}") from error
-    if not isinstance(found, dict):
-        raise OperatorError(f"{path} is not a JSON object")
-    return found
+LONGEST_CLEANED = 8
+"""Characters at a text's end that what follows may change: " n ' t" becomes "n't"."""
 
 
-def _chat_template(
-    directory: Path, config: dict[str, Any], variables: Mapping[str, str]
-) -> ChatTemplate | None:
-    """The template of chat_template.jinja, else of tokenizer_config.json; None without one."""
-    source: Any = config.get("chat_template")
-    path = directory / "chat_template.jinja"
-    if path.exists():
-        source = path.read_text(encoding="utf-8")
-    if not source:
-        return None
-    if isinstance(source, list):
-        source = {entry["name"]: entry["template"] for entry in source}
-    sources = source if isinstance(source, dict) else {"default": source}
-    return ChatTemplate(sources, variables, str(directory))
+def clean_up(text: str) -> str:
+    """Without the spaces that word pieces leave before punctuation, as in transformers."""
+    for ending in (" .", " ?", " !", " ,"):
+        text = text.replace(ending, ending[1:])
+    text = text.replace(" ' ", "'")
+    for ending in (" n't", " 'm", " 's", " 've", " 're"):
+        text = text.replace(ending, ending[1:])
+    return text

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from tokenizers import decoders, models, normalizers, pre_tokenizers
 from transformers import AutoTokenizer
 
+from loraconsole.pipeline.byte_alphabet import byte_of_character
 from loraconsole.pipeline.config import Config, OperatorError
 from loraconsole.pipeline.fetch import resolve
 from loraconsole.pipeline.tokenizer import (
     TextError,
     TextStream,
     Tokenizer,
-    byte_of_character,
     make_byte_tokenizer,
 )
 
@@ -205,6 +205,7 @@ def test_broken_directory_is_the_operators_to_mend(directory, tmp_path):
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(OperatorError, match="not a tokenizer"):
         Tokenizer(tmp_path)
+    shutil.copy(directory / "tokenizer.json", tmp_path)
     (tmp_path / "tokenizer_config.json").write_text("[")
     with pytest.raises(OperatorError, match="tokenizer_config"):
         Tokenizer(tmp_path)
