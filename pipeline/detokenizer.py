@@ -28,7 +28,7 @@ from .messages import (
 )
 from .process import Process, run_process
 from .stop_search import StopSearch
-from .tokenizer import TextStream, Tokenizer
+from .tokenizer import HALF_CHARACTER, TextStream, Tokenizer
 
 
 class Detokenizer(Process):
@@ -99,6 +99,8 @@ class OutputStream:
             include=request.include_stop_str_in_output,
         )
         self._seeks_hidden = bool(marked)
+        self._has_begun = False
+        """A token of the text has come."""
         self._offset = 0
         self._num_tokens = 0
 
@@ -118,6 +120,7 @@ class OutputStream:
         # The token that says stop is no part of the text, unless that is asked for.
         if finish_reason != "stop" or self._request.include_stop_str_in_output:
             self._search.add(self._text.push(token.token_id))
+            self._has_begun = self._has_begun or not self._is_left_out(token.token_id)
         if self._seeks_hidden and self._tokenizer.is_special(token.token_id):
             hidden = self._tokenizer.decode((token.token_id,), skip_special_tokens=False)
             self._search.add(hidden, is_shown=False)
@@ -147,9 +150,15 @@ class OutputStream:
     def _in_words(self, entry: Logprob) -> TokenText:
         token_id = entry.token_id
         text = self._tokenizer.token_text(token_id)
-        is_left_out = self._request.skip_special_tokens and self._tokenizer.is_special(token_id)
-        data = b"" if is_left_out else self._tokenizer.token_bytes(token_id)
+        data = b"" if self._is_left_out(token_id) else self._tokenizer.token_bytes(token_id)
+        if data and not self._has_begun and not self._tokenizer.is_byte_level:
+            # Other decoders treat the first token of a text differently: its space is dropped.
+            first = self._tokenizer.decode((token_id,), skip_special_tokens=False)
+            data = data if HALF_CHARACTER in first else first.encode()
         return TokenText(token_id, text, data, entry.logprob)
+
+    def _is_left_out(self, token_id: int) -> bool:
+        return self._request.skip_special_tokens and self._tokenizer.is_special(token_id)
 
 
 if __name__ == "__main__":

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import codecs
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_tokenizers import MADE, write
 
 from loraconsole.pipeline.answer_format import LogprobQueue, completion_logprobs, within
 from loraconsole.pipeline.detokenizer import OutputStream
@@ -226,3 +228,15 @@ def test_the_stop_string_stays_where_that_is_asked_for(tokenizer: Tokenizer) -> 
     for stop, said in ((".", "One."), ("<|im_end|>", "One. Two.<|im_end|>")):
         deltas = feed(stream(tokenizer, stop, include_stop_str_in_output=True), ids, "stop")
         assert text_of(deltas) == said
+
+
+@pytest.mark.parametrize("kind", ["sentencepiece, legacy", "unigram", "word pieces", "words"])
+def test_bytes_join_to_the_text_of_every_kind_of_vocabulary(kind: str, tmp_path: Path) -> None:
+    MADE[kind]().save(str(tmp_path / "tokenizer.json"))
+    write(tmp_path, "llama", {})
+    tokenizer = Tokenizer(tmp_path)
+    for said in ("hello world", "x ** 2", "1 22 333", "café, Größe"):
+        ids = tokenizer.encode(said, add_special_tokens=False)
+        text, found = with_logprobs(stream(tokenizer, logprobs=True), ids)
+        assert b"".join(entry.chosen.data for entry in found).decode() == text
+        assert [entry.offset for entry in found] == sorted(entry.offset for entry in found)
