@@ -59,7 +59,9 @@ def _word(token: TokenText) -> str:
     try:
         token.data.decode()
     except UnicodeDecodeError:
-        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in token.data)
+        return "bytes:" + "".join(
+            chr(byte) if 0x20 <= byte < 0x7F else f"\\x{byte:02x}" for byte in token.data
+        )
     return token.token
 
 

@@ -379,11 +379,12 @@ def _convert(raw: dict[str, Any], kind: type[BodyT], at: str) -> BodyT:
     """An object at the path `at` of the body, and the objects in it."""
     given = honoured_fields(raw, kind.table, at)
     for name, value in list(given.items()):
-        if name in kind.nested and value == {}:
-            del given[name]
-        elif name in kind.nested and isinstance(value, dict):
+        if name in kind.nested and isinstance(value, dict):
+            if all(part is None for part in value.values()):
+                del given[name]
+                continue
             given[name] = _convert(value, kind.nested[name], f"{at}{name}.")
-        elif isinstance(value, float) and value.is_integer() and name in _integer_fields(kind):
+        if isinstance(value, float) and value.is_integer() and name in _integer_fields(kind):
             given[name] = int(value)
     try:
         return msgspec.convert(given, kind)
@@ -391,7 +392,8 @@ def _convert(raw: dict[str, Any], kind: type[BodyT], at: str) -> BodyT:
         reason, _, path = str(error).partition(" - at ")
         field = path.strip("`$.")
         if missing := MISSING.search(reason):
-            field = missing.group(1)
+            name = at + missing.group(1)
+            raise BadRequest(f"{name} is missing", param=name) from error
         if not field:
             raise BadRequest(reason) from error
         raise BadRequest(f"{reason} (in {at}{field})", param=at + field) from error

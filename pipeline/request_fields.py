@@ -209,6 +209,10 @@ CHAT: Table = {
     "reasoning_effort": refused(
         'where the template reads it: chat_template_kwargs {"reasoning_effort": …}'
     ),
+    "enable_thinking": Field("refused", 'chat_template_kwargs {"enable_thinking": …}', ()),
+    "thinking": Field(
+        "refused", "where the template reads such a switch: chat_template_kwargs", ()
+    ),
     "reasoning": refused("where the template reads such a switch: chat_template_kwargs"),
     "include_reasoning": only(True, NEVER_SPLIT),
     "separate_reasoning": refused(NEVER_SPLIT),

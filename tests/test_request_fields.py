@@ -135,7 +135,8 @@ def test_zero_is_no_false_and_one_is_a_whole_number() -> None:
         decode(CompletionBody, prompt_logprobs=0)
     text = {"type": "text", "json_schema": None}
     assert decode(CompletionBody, response_format=text) == decode(CompletionBody)
-    assert decode(CompletionBody, stream_options={}) == decode(CompletionBody)
+    for nothing in ({}, {"include_usage": None}):
+        assert decode(CompletionBody, stream_options=nothing) == decode(CompletionBody)
     assert decode(CompletionBody, typical_p=1) == decode(CompletionBody, typical_p=1.0)
     with pytest.raises(BadRequest, match="typical_p"):
         decode(CompletionBody, typical_p=True)
