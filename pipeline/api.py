@@ -197,7 +197,10 @@ class Api:
 
     def _adapter_views(self) -> list[dict[str, Any]]:
         table = self.server.adapters
-        return [adapter_body(view) for view in table.adapters] if table else []
+        return [
+            adapter_body(view) | {"chat": self.server.adapter_chat(view.name).remark}
+            for view in (table.adapters if table else ())
+        ]
 
     async def adapters(self, request: HttpRequest) -> Response:
         return JSONResponse({"adapters": self._adapter_views()})
@@ -264,6 +267,9 @@ class Api:
         if reply.status != 200:
             raise BadRequest(reply.text, status=reply.status)
         body: dict[str, Any] = {"status": "ok", "message": reply.text}
+        if isinstance(order, (LoadAdapter, ReloadAdapter)):
+            chat = self.server.adapter_chat(order.name)
+            body["message"] = "; ".join(filter(None, (reply.text, chat.remark)))
         if reply.scheduling is not None:
             body["scheduler"] = self._scheduler_body(reply.scheduling)
         if isinstance(order, PlanAdapters):
@@ -336,7 +342,10 @@ class Api:
         body: ChatBody = decode_body(await self._body(request), ChatBody)
         body.refuse_unsupported()
         self._check_ready()
-        prompt = self.server.tokenizer.encode_chat([m.plain() for m in body.messages])
+        own = self.server.adapter_chat(self.server.resolve(body.model))
+        prompt = self.server.tokenizer.encode_chat(
+            [m.plain() for m in body.messages], chat_template=own.template
+        )
         room = max(1, self.server.max_model_len - len(prompt))
         wanted = body.max_completion_tokens or body.max_tokens or min(DEFAULT_CHAT_TOKENS, room)
         logprobs = (body.top_logprobs or 0) if body.logprobs else None
