@@ -223,7 +223,10 @@ class Api:
 
     def _adapter_views(self) -> list[dict[str, Any]]:
         table = self.server.adapters
-        return [adapter_body(view) for view in table.adapters] if table else []
+        return [
+            adapter_body(view) | {"chat": self.server.adapter_chat(view.name).remark}
+            for view in (table.adapters if table else ())
+        ]
 
     async def adapters(self, request: HttpRequest) -> Response:
         return JSONResponse({"adapters": self._adapter_views()})
@@ -290,6 +293,9 @@ class Api:
         if reply.status != 200:
             raise BadRequest(reply.text, status=reply.status)
         body: dict[str, Any] = {"status": "ok", "message": reply.text}
+        if isinstance(order, (LoadAdapter, ReloadAdapter)):
+            chat = self.server.adapter_chat(order.name)
+            body["message"] = "; ".join(filter(None, (reply.text, chat.remark)))
         if reply.scheduling is not None:
             body["scheduler"] = self._scheduler_body(reply.scheduling)
         if isinstance(order, PlanAdapters):
@@ -372,6 +378,7 @@ class Api:
             add_generation_prompt=body.add_generation_prompt,
             continue_final_message=body.continue_final_message,
             add_special_tokens=body.add_special_tokens or False,
+            chat_template=server.adapter_chat(adapter).template,
         )
         room = max(1, server.max_model_len - len(prompt))
         default = min(server.defaults.max_new_tokens or DEFAULT_CHAT_TOKENS, room)

@@ -71,6 +71,13 @@ class ChatTemplate:
             except (RecursionError, SyntaxError, ValueError, OverflowError) as error:
                 self._faults[name] = f"{type(error).__name__}: {error}"
 
+    @classmethod
+    def broken(cls, origin: str, reason: str) -> ChatTemplate:
+        """A template that cannot be had: it refuses to render, for this reason."""
+        template = cls({"default": ""}, {}, origin)
+        template._faults["default"] = reason
+        return template
+
     @property
     def fault(self) -> str:
         """Why a template of these does not compile, its line included; "" where all do."""
@@ -109,7 +116,7 @@ class ChatTemplate:
         """
         name = self.choose(tools, documents)
         if fault := self._faults.get(name):
-            raise TextError(f"the chat template of {self.origin} does not compile: {fault}")
+            raise TextError(f"the chat template of {self.origin} cannot be used: {fault}")
         if taken := sorted(RESERVED & set(template_kwargs or ())):
             raise TextError(f"a template's variable may not be named {', '.join(taken)}")
         chat = [_message(message, self._takes_parts[name]) for message in messages]

@@ -826,6 +826,8 @@ class AdapterView(Row, frozen=True):
     """How often it was copied into the pool."""
     service: float | None = None
     """Under `vtc_fair`, its counter: weighted tokens, what it was given by its weight."""
+    directory: str = ""
+    """Where its files lie: for a hub id, the hub's cached copy."""
 
 
 class AdapterTable(Message, frozen=True):

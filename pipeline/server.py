@@ -20,6 +20,7 @@ from collections.abc import Iterator, Mapping
 import msgspec
 import uvicorn
 
+from .adapter_chat import AdapterChat, AdapterChats
 from .api import make_app
 from .card import read_card
 from .config import Config, OperatorError
@@ -103,6 +104,8 @@ class Server(Process):
         """Of the first worker: the ranks work in lockstep."""
         self.sync_waits: dict[str, tuple[int, float]] = {}
         """How often, and seconds in all, the first worker waited at each of its sync points."""
+        self.chats: AdapterChats | None = None
+        self._has_table = asyncio.Event()
         self._looked_at: dict[str, Stream] = {}
         self._orders: dict[str, asyncio.Future[AdapterReply]] = {}
         self._spans_heard: dict[str, asyncio.Queue[SpansReply]] = {}
@@ -132,9 +135,18 @@ class Server(Process):
         self.tokenizer = await asyncio.to_thread(Tokenizer, self.run / "model")
         for warning in self.tokenizer.warnings:
             self.event("warning", warning)
+        self._loop = asyncio.get_running_loop()
         card = read_card(self.run / "model")
         self.max_model_len = self.config.max_model_len or card.max_model_len
         self.vocab_size = card.vocab_size
+        self.chats = AdapterChats(
+            self.tokenizer,
+            self.vocab_size,
+            card.eos_token_ids,
+            self.config.adapter_roots(),
+            self._tell_from_thread,
+        )
+        self._reading_chats = asyncio.create_task(self._read_chats_forever())
         self._read_defaults()
         self.outbox("router").send(Ready(self.name, self.incarnation))
         self.set_state(ProcessState.READY)
@@ -198,7 +210,8 @@ class Server(Process):
         self._fail_all("the server is stopping")
         self._http.should_exit = True
         self._watching.cancel()
-        await asyncio.wait([self._serving, self._watching])
+        self._reading_chats.cancel()
+        await asyncio.wait([self._serving, self._watching, self._reading_chats])
         self._watch.close()
 
     def _tell_text(self, question: AskText) -> None:
@@ -261,7 +274,7 @@ class Server(Process):
             request_id=f"r-{secrets.token_hex(8)}",
             adapter=adapter,
             prompt_ids=tuple(prompt),
-            params=params,
+            params=self.adapter_chat(adapter).with_stop_tokens(params),
             arrived_at=time.time(),
         )
         stream = Stream(request, len(answer.streams), answer.sink)
@@ -289,6 +302,10 @@ class Server(Process):
         if model in ("", base):
             return None
         return model.removeprefix(f"{base}:")
+
+    def adapter_chat(self, adapter: str | None) -> AdapterChat:
+        """How chats with an adapter are written; None is the base."""
+        return self.chats.of(adapter, self.adapters) if self.chats else AdapterChat()
 
     def resolve_all(self, model: str, others: Mapping[str, str]) -> str | None:
         """The adapter of a request that may name it in several fields. `others` are those beside
@@ -373,6 +390,18 @@ class Server(Process):
     def _take_table(self, table: AdapterTable) -> None:
         if self.adapters is None or table.at >= self.adapters.at:
             self.adapters = table
+            self._has_table.set()
+
+    async def _read_chats_forever(self) -> None:
+        """The chat templates of adapters, beside the loop: some bring megabytes of tokenizer."""
+        while True:
+            await self._has_table.wait()
+            self._has_table.clear()
+            if self.adapters and self.chats and self.chats.has_news(self.adapters):
+                await asyncio.to_thread(self.chats.read_new, self.adapters)
+
+    def _tell_from_thread(self, level: str, text: str) -> None:
+        self._loop.call_soon_threadsafe(self.event, level, text)
 
     def _take_views(self, reply: AdapterReply) -> None:
         """What an order changed, before the next table tells it: who ordered may ask at once."""

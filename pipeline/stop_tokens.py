@@ -22,11 +22,14 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from .config import OperatorError
+
+if TYPE_CHECKING:
+    from .chat_template import ChatTemplate
 
 ENDS_A_TURN = re.compile(r"end|eo[tsdm]|</s>|stop|return|turn", re.IGNORECASE)
 """What the text of a token that ends a turn holds. Whether it does is the template's to show."""
@@ -44,7 +47,7 @@ class AddedToken(msgspec.Struct, frozen=True):
 
 
 class Vocabulary(msgspec.Struct, frozen=True):
-    vocab: msgspec.Raw | None = None
+    vocab: msgspec.Raw = msgspec.Raw(b"{}")
 
 
 class TokenizerHead(msgspec.Struct, frozen=True):
@@ -154,8 +157,6 @@ class _Tokens:
                 return read_tokenizer(self._directory).tokenizer.get_vocab()
             except OperatorError:  # the tokenizer's to say
                 return {}
-        if self._head.model.vocab is None:
-            return {}
         try:
             return msgspec.json.decode(self._head.model.vocab, type=dict[str, int])
         except msgspec.MsgspecError:  # a list (Unigram), whose special tokens are added ones
@@ -196,7 +197,6 @@ def _template_texts(directory: Path, config: Mapping[str, Any]) -> str:
 def _template_ends(directory: Path, variables: Mapping[str, str], candidates: set[str]) -> set[str]:
     """Of `candidates`, those that the chat template writes right behind the assistant's words."""
     # Jinja costs a process 0.1 s, and most models name all their stop tokens in a file.
-    from .chat_template import TextError
     from .chat_template_files import TemplateFileError, read_model_template
 
     try:
@@ -205,8 +205,15 @@ def _template_ends(directory: Path, variables: Mapping[str, str], candidates: se
         )
     except TemplateFileError:  # the tokenizer's to say
         return set()
-    if template is None:
-        return set()
+    return set() if template is None else ends_of_turn(template, candidates)
+
+
+def ends_of_turn(template: ChatTemplate, candidates: Iterable[str]) -> set[str]:
+    """Of `candidates`, those that by their text end something and that the template writes right
+    behind the assistant's words, at each end of a turn and nowhere inside one."""
+    from .chat_template import TextError
+
+    candidates = {text for text in candidates if ENDS_A_TURN.search(text)}
     ask = {"role": "user", "content": MARKS["user"]}
     answer = {"role": "assistant", "content": MARKS["answer"]}
     try:

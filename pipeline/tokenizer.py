@@ -89,6 +89,14 @@ class Tokenizer:
         """Token ids are below this, added tokens included."""
         return self._tokenizer.get_vocab_size(with_added_tokens=True)
 
+    def token_id(self, text: str) -> int | None:
+        """The id of the token that is written so; None where there is none."""
+        return self._tokenizer.token_to_id(text)
+
+    def added_tokens(self) -> list[str]:
+        """The tokens beside the vocabulary, special ones among them, as text."""
+        return [token.content for token in self._tokenizer.get_added_tokens_decoder().values()]
+
     # -- text to ids
 
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:

@@ -36,7 +36,8 @@ CUTTING = ("Split", "Digits", "Punctuation", "UnicodeScripts", "BertPreTokenizer
 class Builder(Protocol):
     """What a class does to a tokenizer, and the special tokens it has by itself."""
 
-    defaults: Mapping[str, str]
+    @property
+    def defaults(self) -> Mapping[str, str]: ...
 
     def __call__(self, tokenizer: tokenizers.Tokenizer, config: Mapping[str, Any]) -> None: ...
 
@@ -85,7 +86,7 @@ class LlamaTokenizer:
     """Llama 2's SentencePiece: a space before the text (`add_prefix_space`), or before the text
     behind each special token too (`legacy`)."""
 
-    defaults = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}  # noqa: RUF012
+    defaults: Mapping[str, str] = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
 
     def __call__(self, tokenizer: tokenizers.Tokenizer, config: Mapping[str, Any]) -> None:
         prefix = config.get("add_prefix_space")
@@ -104,7 +105,7 @@ class LlamaTokenizer:
 class CodeLlamaTokenizer:
     """Code Llama's: never a space behind special tokens, and an unknown token."""
 
-    defaults = {  # noqa: RUF012
+    defaults: Mapping[str, str] = {
         **LlamaTokenizer.defaults,
         "prefix_token": f"{SPACE}<PRE>",
         "middle_token": f"{SPACE}<MID>",
@@ -124,7 +125,9 @@ class CodeLlamaTokenizer:
 class Qwen2Tokenizer:
     """Qwen's byte-level vocabulary: each digit alone, composed characters."""
 
-    defaults = dict.fromkeys(("eos_token", "unk_token", "pad_token"), "<|endoftext|>")
+    defaults: Mapping[str, str] = dict.fromkeys(
+        ("eos_token", "unk_token", "pad_token"), "<|endoftext|>"
+    )
 
     def __call__(self, tokenizer: tokenizers.Tokenizer, config: Mapping[str, Any]) -> None:
         model = tokenizer.model
@@ -141,7 +144,9 @@ class Qwen2Tokenizer:
 class GPT2Tokenizer:
     """GPT-2's byte-level vocabulary."""
 
-    defaults = dict.fromkeys(("bos_token", "eos_token", "unk_token"), "<|endoftext|>")
+    defaults: Mapping[str, str] = dict.fromkeys(
+        ("bos_token", "eos_token", "unk_token"), "<|endoftext|>"
+    )
 
     def __call__(self, tokenizer: tokenizers.Tokenizer, config: Mapping[str, Any]) -> None:
         model = tokenizer.model

@@ -195,7 +195,7 @@ def test_model_without_a_template_refuses_chats_alone(directory, tmp_path):
 def test_template_that_does_not_compile_costs_chats_alone(directory, tmp_path):
     tokenizer = with_template(directory, tmp_path, "line one\n{% for %}")
     assert tokenizer.encode("hello")
-    with pytest.raises(TextError, match=r"does not compile: line 2"):
+    with pytest.raises(TextError, match=r"cannot be used: line 2"):
         tokenizer.encode_chat([{"role": "user", "content": "hello"}])
 
 

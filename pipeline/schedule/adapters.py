@@ -140,6 +140,7 @@ class Adapter:
             warning=info.warning if info else "",
             hits=self.tally.hits,
             placements=self.tally.placements,
+            directory=self.directory,
         )
 
 
