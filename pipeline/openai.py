@@ -267,12 +267,15 @@ class GenerateParameters(Body, frozen=True, kw_only=True):
             raise BadRequest(
                 "stop and stop_sequences are two names of one field", param="parameters.stop"
             )
+        temperature = self.temperature
+        if temperature is None:  # who samples is not greedy, though the model's author is
+            temperature = 1.0 if defaults.temperature is None else defaults.temperature
         field = "parameters.stop" if self.stop else "parameters.stop_sequences"
         return sampling_params(
             seed=make_seed(self.seed),
             stop=stop_strings(self.stop or self.stop_sequences, field),
             defaults=defaults,
-            temperature=self.temperature if self.do_sample else 0.0,
+            temperature=temperature if self.do_sample else 0.0,
             top_k=self.top_k,
             top_p=self.top_p,
             min_p=self.min_p,

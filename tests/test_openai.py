@@ -186,6 +186,15 @@ def test_orders_refuse_what_they_do_not_know() -> None:
         decode_body(b'{"max_wait_tokens": %d}' % 2**70, SchedulerBody)
 
 
+def test_generate_samples_where_it_says_so_with_the_models_temperature() -> None:
+    def temperature(**defaults: Any) -> float:
+        body = decode_body(b'{"inputs": "x", "parameters": {"do_sample": true}}', GenerateBody)
+        return body.parameters.params(GenerationDefaults(**defaults)).temperature
+
+    assert temperature() == temperature(do_sample=False) == 1.0
+    assert temperature(temperature=0.6, do_sample=False) == 0.6
+
+
 def test_generate_takes_both_names_of_stop_strings_and_not_two_at_once() -> None:
     def params(**values: Any) -> Any:
         body = {"inputs": "x", "parameters": values}
