@@ -13,6 +13,7 @@ from typing import Any, Literal
 import msgspec
 
 from .config import OperatorError
+from .stop_tokens import stop_token_ids
 
 Family = Literal["llama", "mistral", "qwen2", "qwen3"]
 FAMILIES: dict[str, Family] = {
@@ -92,7 +93,7 @@ def read_card(directory: str | Path) -> ModelCard:
     if raw.get("hidden_act", "silu") != "silu":
         raise OperatorError(f"{path}: hidden_act {raw['hidden_act']!r} is not supported")
     try:
-        return _card(family, raw, _eos_token_ids(path.parent, raw))
+        return _card(family, raw, stop_token_ids(path.parent, raw))
     except KeyError as error:
         raise OperatorError(f"{path}: {error.args[0]!r} is missing") from error
     except (msgspec.ValidationError, TypeError, ValueError) as error:
@@ -147,14 +148,3 @@ def _window(family: Family, raw: dict[str, Any], layers: int) -> tuple[int, tupl
         first = int(raw.get("max_window_layers", layers))
         return window, tuple(layer >= first for layer in range(layers))
     return window, ()
-
-
-def _eos_token_ids(directory: Path, raw: dict[str, Any]) -> tuple[int, ...]:
-    """generation_config.json wins over config.json, as for `generate`; one id or several."""
-    ids = raw.get("eos_token_id")
-    generation = directory / "generation_config.json"
-    if generation.exists():
-        ids = json.loads(generation.read_text()).get("eos_token_id", ids)
-    if ids is None:
-        return ()
-    return tuple(ids) if isinstance(ids, list) else (int(ids),)

@@ -411,6 +411,8 @@ class Router(Process):
                 request_id=request.request_id,
                 stop=request.params.stop,
                 logprobs=request.params.logprobs is not None,
+                skip_special_tokens=request.params.skip_special_tokens,
+                include_stop_str_in_output=request.params.include_stop_str_in_output,
             ),
         )
 

@@ -151,6 +151,7 @@ class Adapter:
             warning=self.warning,
             hits=self.tally.hits,
             placements=self.tally.placements,
+            directory=self.directory,
         )
 
 
