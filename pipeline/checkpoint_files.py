@@ -33,6 +33,7 @@ class CheckpointFiles(msgspec.Struct, frozen=True):
     where: Path
     """The file that says what there is: model.safetensors, the index, model.gguf."""
     tensors: dict[str, StoredTensor]
+    """By the name that the model has for it; the file may have another."""
     gguf: Path | None
     findings: tuple[Finding, ...] = ()
     """Notes alone: what is wrong raises."""
@@ -54,7 +55,22 @@ def find_checkpoint(directory: Path) -> CheckpointFiles:
         return CheckpointFiles(directory / GGUF, {}, directory / GGUF)
     else:
         raise _none(directory)
-    return msgspec.structs.replace(found, findings=(*found.findings, *_beside(directory, found)))
+    return msgspec.structs.replace(
+        found,
+        tensors=_with_prefix(found.tensors),
+        findings=(*found.findings, *_beside(directory, found)),
+    )
+
+
+def _with_prefix(tensors: dict[str, StoredTensor]) -> dict[str, StoredTensor]:
+    """Under the names of a language model, where a model without head was saved, whose names lack
+    `model.`; transformers puts it before them too."""
+    if not any(name.startswith("layers.") for name in tensors):
+        return tensors
+    return {
+        name if name.startswith(("model.", "lm_head.")) else f"model.{name}": tensor
+        for name, tensor in tensors.items()
+    }
 
 
 def _stale(whole: Path, index: Path) -> tuple[Finding, ...]:

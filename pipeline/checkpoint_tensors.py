@@ -100,7 +100,7 @@ def check_tensors(
     needed = dict(needed_tensors(card))
     if card.tie_word_embeddings and (HEAD in tensors) != (EMBEDDING in tensors):
         del needed[EMBEDDING if HEAD in tensors else HEAD]  # the one that is there is both
-    used = [tensors[name] for name in needed if name in tensors]
+    used = {name: tensors[name] for name in needed if name in tensors}
     unused = [name for name in tensors if name not in needed]
     harmless = [name for name in unused if HARMLESS.fullmatch(name)]
     found = _codes(used, quantized_by)
@@ -109,15 +109,15 @@ def check_tensors(
     if missing:
         hint = HEADLESS if missing == [HEAD] else "fetch the model anew"
         found.append(_of_several(missing, "bad", "is missing", hint))
-    for tensor in used:
-        if tensor.shape != needed[tensor.name]:
-            what = f"has shape {list(tensor.shape)}, config.json needs {list(needed[tensor.name])}"
-            found.append(Finding(tensor.name, "bad", what, OTHER_MODEL))
+    for name, tensor in used.items():
+        if tensor.shape != needed[name]:
+            what = f"has shape {list(tensor.shape)}, config.json needs {list(needed[name])}"
+            found.append(Finding(name, "bad", what, OTHER_MODEL))
             break
     if card.tie_word_embeddings and EMBEDDING in tensors and HEAD in tensors and not found:
         found += _own_head(tensors)
     if not found or all(finding.verdict != "bad" for finding in found):
-        types = ", ".join(sorted({tensor.dtype for tensor in used}))
+        types = ", ".join(sorted({tensor.dtype for tensor in used.values()}))
         what = f"{len(used)} tensors of {types}"
         if harmless:
             what += f"; {len(harmless)} that change nothing, as {harmless[0]}"
@@ -125,13 +125,13 @@ def check_tensors(
     return [msgspec.structs.replace(finding, source=where.name) for finding in found]
 
 
-def _codes(used: list[StoredTensor], quantized_by: str) -> list[Finding]:
-    codes = [tensor for tensor in used if tensor.dtype not in PLAIN]
+def _codes(used: Mapping[str, StoredTensor], quantized_by: str) -> list[Finding]:
+    codes = [name for name, tensor in used.items() if tensor.dtype not in PLAIN]
     if not codes:
         return []
     by = f": quantised by {quantized_by}" if quantized_by else ": the weights are quantised"
-    what = f"holds {codes[0].dtype} codes{by}, which is not read yet"
-    return [_of_several([tensor.name for tensor in codes], "bad", what, DEQUANTISE)]
+    what = f"holds {used[codes[0]].dtype} codes{by}, which is not read yet"
+    return [_of_several(codes, "bad", what, DEQUANTISE)]
 
 
 def _unused(names: list[str], card: ModelCard) -> list[Finding]:

@@ -208,7 +208,8 @@ IGNORE = "if it changes nothing of what the model computes: --ignore-key {}"
 
 
 def check_keys(family: Family, raw: Mapping[str, Any]) -> list[Finding]:
-    """A finding for each key that is refused or unknown, and one that counts the others."""
+    """A finding for each key that is refused or unknown, and one for all that are read and for all
+    that change nothing."""
     found: list[Finding] = []
     harmless: list[str] = []
     refused = REFUSED | FAMILY_REFUSED[family]
@@ -222,11 +223,11 @@ def check_keys(family: Family, raw: Mapping[str, Any]) -> list[Finding]:
         elif key not in READ and value not in NEUTRAL:
             what = f"{brief_json(value)}: a key unknown here"
             found.append(Finding(key, "bad", what, IGNORE.format(key), CONFIG))
-    bad = len(found)
-    text = f"{len(raw) - bad} keys of {family} read or known"
-    if harmless:
-        text += f"; these change nothing: {', '.join(sorted(harmless))}"
-    return [*found, Finding(CONFIG, "good", text, source=CONFIG)]
+    read = sorted(READ.intersection(raw))
+    for name, keys in (("read:", read), ("change nothing:", sorted(harmless))):
+        if keys:
+            found.append(Finding(name, "good", ", ".join(keys), source=CONFIG))
+    return found
 
 
 def without(raw: Mapping[str, Any], ignored: Collection[str]) -> dict[str, Any]:

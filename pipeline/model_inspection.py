@@ -25,6 +25,9 @@ def inspect_directory(
     """Findings on the config and, unless `weights` are to be made at random, on the files and
     tensors."""
     card, findings = inspect_config(directory, ignored)
+    if card is not None:
+        what = f"is a {card.family} of {card.num_layers} layers, {card.max_model_len} tokens long"
+        findings.append(Finding("the model", "good", what))
     if weights and (directory / CONFIG).exists():
         findings += _inspect_weights(directory, card)
     return findings
@@ -37,7 +40,9 @@ def _inspect_weights(directory: Path, card: ModelCard | None) -> list[Finding]:
         what = error.what.removeprefix(str(directory)).lstrip("/:").strip()
         return [Finding("the weights", "bad", f"cannot be read: {what}", error.hint)]
     findings = [*files.findings]
-    if files.gguf is None and card is not None:
+    if files.gguf is not None:
+        findings.append(Finding(files.where.name, "good", "holds the weights"))
+    elif card is not None:
         by = quantization_name(directory, json.loads((directory / CONFIG).read_text("utf-8")))
         findings += check_tensors(card, files.tensors, files.where, by)
     return findings
