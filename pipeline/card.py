@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from .config import OperatorError
 from .config_keys import (
     CONFIG,
     DEFAULTS,
@@ -97,7 +98,7 @@ def inspect_config(
     findings += check_keys(family, raw)
     fields = JsonFields(raw, DEFAULTS[family], findings, CONFIG)
     _check_architecture(family, raw, fields)
-    card = _card(family, raw, fields, findings, _eos_token_ids(directory, raw))
+    card = _card(family, raw, fields, findings, _stop_tokens(directory, raw, findings))
     return (None if any(f.verdict == "bad" for f in findings) else card), findings
 
 
@@ -110,7 +111,7 @@ def _read_json(directory: Path, findings: list[Finding]) -> dict[str, Any] | Non
         what = "is not an object"
     except OSError as error:
         what, hint = f"{error.strerror}", _whereabouts(directory)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         what = f"is not JSON: {error}"
     findings.append(Finding(CONFIG, "bad", what, hint, CONFIG))
     return None
@@ -215,7 +216,7 @@ def _card(
         qk_norm=family == "qwen3",
         sliding_window=window,
         windowed_layers=windowed,
-        bos_token_id=raw.get("bos_token_id"),
+        bos_token_id=fields.get("bos_token_id"),
         eos_token_ids=eos_token_ids,
     )
 
@@ -274,6 +275,19 @@ def _layer_kinds(raw: Mapping[str, Any], fields: JsonFields, layers: int) -> tup
         )
         return ()
     return tuple(LAYER_KINDS[kind] for kind in given)
+
+
+def _stop_tokens(
+    directory: Path, raw: Mapping[str, Any], findings: list[Finding]
+) -> tuple[int, ...]:
+    try:
+        return _eos_token_ids(directory, dict(raw))
+    except OperatorError as error:
+        findings.append(Finding("stop tokens", "bad", error.what, error.hint))
+    except (TypeError, ValueError, AttributeError, OSError) as error:
+        what = f"are not readable: {error}"
+        findings.append(Finding("stop tokens", "bad", what, source="generation_config.json"))
+    return ()
 
 
 def _eos_token_ids(directory: Path, raw: dict[str, Any]) -> tuple[int, ...]:

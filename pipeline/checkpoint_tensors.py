@@ -60,7 +60,8 @@ REASONS: tuple[tuple[str, str, str], ...] = (
     (r"\.[qk]_norm\.", "is a norm that this family does not have", OTHER_MODEL),
     (r"\.(experts|block_sparse_moe|shared_expert)", "is of a mixture of experts", OTHER_MODEL),
 )
-"""What a tensor that nothing uses is for, by its name, and what to do."""
+"""What a tensor that nothing uses is for, by its name, and what to do. An adapter's come first:
+they have a prefix too."""
 
 
 def needed_tensors(card: ModelCard) -> Iterator[tuple[str, tuple[int, ...]]]:
@@ -144,13 +145,13 @@ def _unused(names: list[str], card: ModelCard) -> list[Finding]:
 
 def _reason(name: str, card: ModelCard) -> tuple[str, str]:
     """(what a tensor that is not used is, what to do)."""
-    for prefix in PREFIXES:
-        if name.startswith(prefix):
-            hint = f"the model's are named as {EMBEDDING}: save it without the prefix"
-            return f"carries the prefix {prefix!r}", hint
-    for pattern, what, hint in REASONS:
+    prefix = next((prefix for prefix in PREFIXES if name.startswith(prefix)), "")
+    for pattern, what, hint in REASONS[:1] if prefix else REASONS:
         if re.search(pattern, name):
-            return what, hint or DEQUANTISE
+            return what, hint
+    if prefix:
+        hint = f"the model's are named as {EMBEDDING}: save it without the prefix"
+        return f"carries the prefix {prefix!r}", hint
     layer = re.match(r"model\.layers\.(\d+)\.", name)
     if layer and int(layer[1]) >= card.num_layers:
         what = f"is of a layer beyond the {card.num_layers} of num_hidden_layers"

@@ -83,6 +83,7 @@ HARMLESS = frozenset(
     {
         # The base class of transformers, 4.40 to 5.24.
         *("_name_or_path", "name_or_path", "_commit_hash", "transformers_version"),
+        *("_from_model_config", "_auto_class"),
         *("dtype", "torch_dtype", "use_bfloat16", "torchscript", "tf_legacy_loss"),
         *("_attn_implementation", "_attn_implementation_autoset", "_attn_implementation_internal"),
         *("attn_implementation", "_experts_implementation", "experts_implementation"),
