@@ -136,7 +136,7 @@ class Server(Process):
         for warning in self.tokenizer.warnings:
             self.event("warning", warning)
         self._loop = asyncio.get_running_loop()
-        card = read_card(self.run / "model")
+        card = read_card(self.run / "model", self.config.ignore_key)
         self.max_model_len = self.config.max_model_len or card.max_model_len
         self.vocab_size = card.vocab_size
         self.chats = AdapterChats(
