@@ -44,7 +44,9 @@ TEMPLATES = {
         "{{ documents | tojson(separators=(',', ':'), sort_keys=true, ensure_ascii=true) }}"
         "{{ messages[2].tool_calls[0].function.arguments | tojson }}"
     ),
-    "undefined": "[{{ nothing }}][{{ messages[1].nothing }}]{% if nothing is not defined %}u{% endif %}",
+    "undefined": (
+        "[{{ nothing }}][{{ messages[1].nothing }}]{% if nothing is not defined %}u{% endif %}"
+    ),
     "special tokens": "{{ bos_token }}{{ eos_token }}{{ image_token }}{{ pad_token }}",
     "variables": "{{ enable_thinking }}{{ documents is none }}{{ tools is none }}{{ dict(a=1) }}",
     "namespace": (
@@ -180,7 +182,8 @@ def test_template_that_fails_is_told_at_the_start(directory):
 PARTS = [{"role": "user", "content": [{"type": "text", "text": t} for t in ("one", "two")]}]
 WALKING = [
     "{% for m in messages %}{% for p in m.content %}<{{ p.text }}>{% endfor %}{% endfor %}",
-    "{% for m in messages %}{% for p in m['content'] | list %}<{{ p.text }}>{% endfor %}{% endfor %}",
+    "{% for m in messages %}{% for p in m['content'] | list %}<{{ p.text }}>{% endfor %}"
+    "{% endfor %}",
     "{% for m in messages %}{% set c = m.content %}{% if c is string %}{{ c }}{% else %}"
     "{% for p in c %}<{{ p['text'] }}>{% endfor %}{% endif %}{% endfor %}",
     "{% macro say(content) %}{% for p in content %}<{{ p.text }}>{% endfor %}{% endmacro %}"

@@ -223,6 +223,22 @@ def test_cut_that_transformers_class_would_drop_is_kept_and_told(made, tmp_path)
     assert "GPT2Tokenizer would cut text otherwise" in ours.warnings[0]
 
 
+def test_tokenizer_made_from_a_gguf_is_taken_as_it_is(made, tmp_path):
+    """Its metadata say how text is cut; transformers would take Qwen's cut for every qwen2."""
+    (tmp_path / "tokenizer.json").write_text(made["byte-level"])
+    (tmp_path / "model.gguf").write_bytes(b"GGUF")
+    write(tmp_path, "qwen2", {"tokenizer_class": "PreTrainedTokenizerFast"})
+    expected = byte_level().encode("12 e\N{COMBINING ACUTE ACCENT}").ids
+    assert Tokenizer(tmp_path).encode("12 e\N{COMBINING ACUTE ACCENT}") == expected
+
+
+def test_token_of_a_class_that_the_vocabulary_lacks_is_not_made(tmp_path):
+    tokenizer = byte_level(["<unk>"])
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    write(tmp_path, "qwen2", {})
+    assert Tokenizer(tmp_path).vocab_size == tokenizer.get_vocab_size()
+
+
 # --- without a tokenizer.json
 
 LETTERS = "abcdefhilo .,'\n\t12é你😀ﬁ①  "
@@ -346,7 +362,7 @@ def test_tekken_alone_is_read_with_its_bos(tmp_path):
 
 
 def test_directory_without_a_tokenizer_says_what_makes_one(tmp_path):
-    with pytest.raises(OperatorError, match="has no tokenizer.json") as refusal:
+    with pytest.raises(OperatorError, match=r"has no tokenizer\.json") as refusal:
         Tokenizer(tmp_path)
     assert "tokenizer.model" in refusal.value.hint
 
