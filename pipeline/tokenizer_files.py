@@ -16,7 +16,7 @@ import tokenizers
 from tokenizers import AddedToken, models, processors
 
 from .config import OperatorError
-from .tokenizer_class import BUILDERS, class_name, keeps_its_own_cut
+from .tokenizer_class import BUILDERS, GENERIC, class_name, keeps_its_own_cut
 from .vocabulary_files import vocabulary_of
 
 NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
@@ -174,6 +174,8 @@ def _backend(
     tokenizer.no_truncation()
     tokenizer.no_padding()
     name = class_name(config, model_config, is_byte_level='"ByteLevel"' in text)
+    if (directory / "model.gguf").exists() and not any(directory.glob("*.safetensors")):
+        name = GENERIC  # made from the GGUF, which says itself how text is cut
     if name in BUILDERS and not isinstance(tokenizer.model, models.BPE):
         warnings.append(
             f"tokenizer_config.json: {name} is byte-pair encoding and {path.name} is not; "
@@ -264,7 +266,12 @@ def _tokens_of_files(
         by_id |= tokenizer.get_added_tokens_decoder()
     by_text = {token.content: token for token in by_id.values()}
     named: dict[str, str | AddedToken] = {}
-    defaults = BUILDERS[name].defaults if name in BUILDERS else {}
+    # A class's own token that the vocabulary lacks would get an id beyond the embedding.
+    defaults = {
+        key: text
+        for key, text in (BUILDERS[name].defaults if name in BUILDERS else {}).items()
+        if tokenizer.token_to_id(text) is not None or name == "CodeLlamaTokenizer"
+    }
     for key in NAMED:
         token = _token(fields[key]) if key in fields else defaults.get(key)
         if token is not None:
