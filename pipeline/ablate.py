@@ -124,8 +124,8 @@ def adapter_tokens(config: Config) -> int:
     from .card import read_card
     from .fetch import resolve
     from .model.adapter import measure_adapter
-    from .model.adapter_files import AdapterError
     from .model.pages import PAGE_SIZE
+    from .safe_files import AdapterError
 
     card = read_card(resolve(config))
     pages = {}

@@ -20,15 +20,8 @@ from torch import Tensor
 
 from ..card import ModelCard
 from ..messages import AdapterInfo
-from .adapter_files import (
-    CONFIG,
-    DTYPES,
-    AdapterError,
-    TensorFile,
-    brief,
-    printable,
-    read_config_file,
-)
+from ..safe_files import AdapterError, brief, printable
+from .adapter_files import CONFIG, DTYPES, TensorFile, read_config_file
 from .layers import pair_heads
 from .pages import page_elements
 from .peft_config import EMBEDDINGS, PeftConfig, parse_config

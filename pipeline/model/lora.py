@@ -20,8 +20,8 @@ from ...kernels.tables import AdapterTables, largest_block
 from ..card import ModelCard
 from ..config import Config
 from ..messages import AdapterInfo
+from ..safe_files import AdapterError
 from .adapter import SITES, Adapter, measure_adapter, module_shapes, read_adapter
-from .adapter_files import AdapterError
 from .device import sent
 from .pages import PagePool, page_elements
 from .peft_config import MOST_RANK

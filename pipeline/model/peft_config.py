@@ -19,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from .adapter_files import AdapterError, brief
+from ..safe_files import AdapterError, brief
 
 MOST_RANK = 512
 MOST_PATTERNS = 4096
