@@ -149,7 +149,9 @@ def test_a_plan_tells_the_cost_and_loads_nothing(ring: Ring, tmp_path: Path) -> 
     for field in ("rank", "num_bytes", "pages", "target_modules"):
         assert pirate[field] == known[field], field
     assert pirate["kv_tokens"] == 16 * known["pages"] and pirate["fits"] and not pirate["evicts"]
-    assert "it is empty; an adapter is a directory with" in nothing["reason"] and not nothing["fits"]
+    assert (
+        "it is empty; an adapter is a directory with" in nothing["reason"] and not nothing["fits"]
+    )
     assert "is a hub id" in hub["reason"]
     assert ring.http.get("/v1/adapters").json() == before
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import torch
@@ -121,6 +122,26 @@ def read_adapter(
         info = msgspec.structs.replace(measured.info, digest=files.digest)
     host = _lay_out(measured, tensors, card, dtype, shard)
     return Adapter(info, measured.parts, max(8, 1 << (info.rank - 1).bit_length()), host)
+
+
+class Pair(NamedTuple):
+    """A and B of a module as the files have them, in float32."""
+
+    a: Tensor
+    """[rank, in_features]"""
+    b: Tensor
+    """[out_features, rank]"""
+    scale: float
+
+
+def read_pairs(directory: str, card: ModelCard) -> dict[str, Pair]:
+    """What an adapter adds, scale B A, by the module's name in the model. Raises `AdapterError`."""
+    with _measured("", directory, card, torch.float32, "", (), WHOLE) as (measured, files):
+        tensors = _read_tensors(measured, files, torch.float32)
+    return {
+        module_path(layer, module): Pair(tensors[keys[0]].float(), tensors[keys[1]].float(), scale)
+        for layer, module, _, scale, keys in measured.targets
+    }
 
 
 @contextmanager

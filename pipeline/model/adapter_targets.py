@@ -117,13 +117,13 @@ def _stranger(key: str, module: str, known: set[str], other_base: str) -> str:
         return f": embeddings and lm_head are not supported yet; {MERGE}"
     if "lora_magnitude_vector" in key or key.endswith(".m"):
         return f" is of DoRA, which is not supported, and {CONFIG} does not say use_dora; {MERGE}"
+    if key.endswith(".bias"):
+        return f" is a trained bias, which is not supported; {MERGE}"
     if ".base_layer." in key:
         return (
             " is a weight of the base model: the file is a state_dict of all; save the adapter "
             "with PEFT's save_pretrained"
         )
-    if key.endswith(".bias"):
-        return f" is a trained bias, which is not supported; {MERGE}"
     if "lora_E" in key or "ranknum" in key:
         return " is of AdaLoRA, which is not supported"
     if module in known:
