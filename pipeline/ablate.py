@@ -123,9 +123,9 @@ def adapter_tokens(config: Config) -> int:
 
     from .card import read_card
     from .fetch import resolve
+    from .guarded_file import AdapterError
     from .model.adapter import measure_adapter
     from .model.pages import PAGE_SIZE
-    from .safe_files import AdapterError
 
     card = read_card(resolve(config))
     pages = {}

@@ -188,7 +188,7 @@ CONFIGS: dict[str, Broken] = {
         r"adapter_config.json: Too many levels of symbolic links",
     ),
     "config of two MiB": Broken(
-        config_of(b" " * (2 << 20)), r"adapter_config.json has 2097152 bytes: more than 1048576"
+        config_of(b" " * (2 << 20)), r"adapter_config.json has 2097152 bytes, more than 1048576"
     ),
     "config that never ends": Broken(
         instead(0, lambda path: path.symlink_to("/dev/zero")),

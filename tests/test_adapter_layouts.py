@@ -17,7 +17,7 @@ from torch import Tensor
 
 from loraconsole.pipeline.card import read_card
 from loraconsole.pipeline.messages import AdapterInfo
-from loraconsole.pipeline.model.adapter import AdapterError, measure_adapter
+from loraconsole.pipeline.model.adapter import AdapterError, measure_adapter, read_pairs
 from loraconsole.pipeline.model.runner import ModelRunner
 
 PROMPT = [*range(3, 20)]
@@ -431,6 +431,20 @@ def test_an_adapter_of_mlx_lm_is_read(bench: Bench, trained: Any, saved: Path) -
     info = bench.equals(mlx, trained)
     assert info.rank == 4 and info.target_modules == ("q_proj", "v_proj", "down_proj")
     assert "trained for mlx-community/some-model-4bit" in info.warning
+
+
+def test_a_verification_adds_what_the_files_have(bench: Bench, saved: Path) -> None:
+    """Whatever their layout: the other side of a comparison is read from the files too."""
+    expected = read_pairs(str(saved), bench.card)
+    assert len(expected) == 2 * len(TARGETS)
+    mlx = as_mlx(saved)
+    rename(saved, PREFIXES["multimodal"][0])
+    for path in (saved, mlx):
+        pairs = read_pairs(str(path), bench.card)
+        assert pairs.keys() == expected.keys()
+        for module, (a, b, scale) in pairs.items():
+            assert torch.equal(a, expected[module].a) and torch.equal(b, expected[module].b)
+            assert scale == expected[module].scale == 2.0
 
 
 MLX = {

@@ -17,7 +17,7 @@ import msgspec
 import torch
 from torch import Tensor
 
-from ..safe_files import AdapterError, brief, file_size, open_file, read_file
+from ..guarded_file import AdapterError, _open, _size, brief, read_bounded
 
 CONFIG = "adapter_config.json"
 
@@ -35,7 +35,10 @@ DTYPES = {
 
 def read_config_file(directory: str, roots: Sequence[str] = ()) -> bytes:
     """adapter_config.json's bytes. Raises `AdapterError`."""
-    return read_file(Path(directory) / CONFIG, MOST_CONFIG_BYTES, directory, roots)
+    text = read_bounded(directory, CONFIG, MOST_CONFIG_BYTES, roots)
+    if text is None:
+        raise AdapterError(f"{Path(directory) / CONFIG}: No such file or directory")
+    return text
 
 
 class TensorEntry(msgspec.Struct, frozen=True):
@@ -126,7 +129,7 @@ class TensorFile:
         `AdapterError`."""
         self.path = path
         self._digest = digest
-        self._file = open_file(self.path, directory, roots)
+        self._file = _open(self.path, directory, roots)
         try:
             self.entries = self._read_header()
         except BaseException:
@@ -155,7 +158,7 @@ class TensorFile:
                     f"{self.path}: the bytes from {end} to {start}, before {key}, are no tensor's"
                 )
             end = stop
-        data = file_size(self._file) - self._start
+        data = _size(self._file) - self._start
         if data < end:
             raise AdapterError(
                 f"{self.path} is cut short: its header names {end} bytes of tensors, {data} are "
@@ -177,7 +180,7 @@ class TensorFile:
         return sorted(self.entries.items(), key=lambda item: item[1].data_offsets)
 
     def _read_header(self) -> dict[str, TensorEntry]:
-        size = file_size(self._file)
+        size = _size(self._file)
         if size < 8:
             raise AdapterError(f"{self.path} is no safetensors file: it has {size} bytes")
         first = self._read(8)

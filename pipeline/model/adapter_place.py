@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from ..safe_files import AdapterError, brief, inside_roots, open_file, read_file
+from ..guarded_file import AdapterError, _inside, _open, brief, read_bounded
 from .adapter_files import CONFIG
 
 WEIGHTS = "adapter_model.safetensors"
@@ -60,7 +60,7 @@ def check_place(path: str, roots: Sequence[str] = ()) -> None:
     """Raises `AdapterError` where no adapter_config.json lies in the directory, naming what lies
     there instead."""
     try:
-        real = inside_roots(path, roots) if roots else path
+        real = _inside(path, roots) if roots else path
         os.stat(real)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
@@ -74,7 +74,7 @@ def check_place(path: str, roots: Sequence[str] = ()) -> None:
 def weight_files(directory: str, roots: Sequence[str] = ()) -> tuple[Path, ...]:
     """The files of PEFT's weights: one, or every shard. Raises `AdapterError` where they are not
     there, naming what is."""
-    real = Path(inside_roots(directory, roots) if roots else directory)
+    real = Path(_inside(directory, roots) if roots else directory)
     names = _names(real)
     if WEIGHTS in names:
         return (Path(directory, WEIGHTS),)
@@ -97,9 +97,8 @@ def _shards_of_index(
 ) -> tuple[Path, ...]:
     path = Path(directory, INDEX)
     try:
-        index = msgspec.json.decode(
-            read_file(path, MOST_INDEX_BYTES, directory, roots), type=dict[str, msgspec.Raw]
-        )
+        text = read_bounded(directory, INDEX, MOST_INDEX_BYTES, roots) or b""
+        index = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
         shards = msgspec.json.decode(index["weight_map"], type=dict[str, str]).values()
     except KeyError as error:
         raise AdapterError(f"{path} has no weight_map, which names each tensor's file") from error
@@ -207,7 +206,7 @@ def _list(names: Sequence[str]) -> str:
 def _head(path: Path, directory: str, roots: Sequence[str]) -> bytes:
     """A file's first bytes; none where it cannot be read."""
     try:
-        with open_file(path, directory, roots) as file:
+        with _open(path, directory, roots) as file:
             return file.read(HEAD_BYTES) or b""
     except (AdapterError, OSError):
         return b""

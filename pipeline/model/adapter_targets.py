@@ -9,7 +9,7 @@ import re
 from typing import NamedTuple
 
 from ..card import ModelCard
-from ..safe_files import AdapterError, brief
+from ..guarded_file import AdapterError, brief
 from .adapter_files import CONFIG, DTYPES, WeightFiles
 from .adapter_keys import AdapterKeys
 from .peft_config import EMBEDDINGS, PeftConfig

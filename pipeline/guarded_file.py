@@ -1,7 +1,5 @@
-"""Files that come from anywhere, opened and read with bounds: an adapter's, a tokenizer's.
-
-Nothing here follows a link out of the given roots, waits for a fifo or reads a file without an end.
-Knows file systems; not what a file means.
+"""Opening the files of an adapter, which may come from anywhere: regular files alone, and none
+outside --adapter-root. Knows no format and no tensor.
 """
 
 from __future__ import annotations
@@ -26,35 +24,38 @@ def printable(text: str) -> str:
 
 
 def brief(text: str) -> str:
-    """Words from a file, cut in the middle where they are longer than 200 characters."""
+    """Words from a file, cut in the middle where nobody would read them whole."""
     return text if len(text) <= 200 else f"{text[:120]}…{text[-60:]}"
 
 
-def read_file(path: Path, most_bytes: int, directory: str, roots: Sequence[str] = ()) -> bytes:
-    """A file's bytes, at most `most_bytes`. `directory` and the file must lie in one of `roots`, if
-    there are any. Raises `AdapterError`."""
-    with open_file(path, directory, roots) as file:
-        if (size := file_size(file)) > most_bytes:
-            raise AdapterError(f"{path} has {size} bytes: more than {most_bytes} are not read")
+def read_bounded(directory: str, name: str, most: int, roots: Sequence[str] = ()) -> bytes | None:
+    """The bytes of a file of an adapter's directory; None where there is no such file. Raises
+    `AdapterError` where it is longer than `most` bytes, not a file, or outside `roots`."""
+    path = Path(directory) / name
+    if not os.path.lexists(path):
+        return None
+    with _open(path, directory, roots) as file:
+        if (size := _size(file)) > most:
+            raise AdapterError(f"{path} has {size} bytes, more than {most}")
         try:
             # Once more than is allowed: files of the kernel's own have no size to look at.
-            content = file.read(most_bytes + 1)
+            content = file.read(most + 1)
         except OSError as error:
             raise AdapterError(f"{path}: {error.strerror}") from error
-    if content is None or len(content) > most_bytes:
+    if content is None or len(content) > most:
         raise AdapterError(f"{path} is no file that ends")
     return content
 
 
-def open_file(path: Path, directory: str, roots: Sequence[str]) -> io.FileIO:
+def _open(path: Path, directory: str, roots: Sequence[str]) -> io.FileIO:
     """A regular file that lies, links followed, in one of `roots`, where there are any."""
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK  # opening a fifo must not wait for a writer
     try:
         where = str(path)
         if roots:
-            inside_roots(directory, roots)
+            _inside(directory, roots)
             # What was checked is what is opened: a link put there in between is not followed.
-            where, flags = inside_roots(where, roots), flags | os.O_NOFOLLOW
+            where, flags = _inside(where, roots), flags | os.O_NOFOLLOW
         _check_regular(path, os.stat(where).st_mode)  # before: opening a device may do things
         file = io.FileIO(os.open(where, flags))
     except OSError as error:
@@ -69,7 +70,7 @@ def open_file(path: Path, directory: str, roots: Sequence[str]) -> io.FileIO:
     return file
 
 
-def inside_roots(place: str, roots: Sequence[str]) -> str:
+def _inside(place: str, roots: Sequence[str]) -> str:
     """Where a place really is, links followed: in one of `roots`."""
     real = os.path.realpath(place)
     for root in map(os.path.realpath, roots):
@@ -86,5 +87,5 @@ def _check_regular(path: Path, mode: int) -> None:
     raise AdapterError(f"{path} is a {kinds.get(stat.S_IFMT(mode), 'device')}, not a file")
 
 
-def file_size(file: io.FileIO) -> int:
+def _size(file: io.FileIO) -> int:
     return os.fstat(file.fileno()).st_size
