@@ -22,10 +22,10 @@ RULE = (
 def objection(name: str, base_model: str = "") -> str:
     """Why an adapter cannot be called so; empty if it can."""
     shown = repr(name if len(name) <= LONGEST_NAME else f"{name[:60]}…")
+    if name and name in (base_model, BASE):
+        return f"{shown} is no name for an adapter: it means the base model"
     if not name or len(name) > LONGEST_NAME or not all(map(_is_allowed, name)) or name[0] in "-./+":
         return f"{shown} is no name for an adapter: a name is {RULE}"
-    if name in (base_model, BASE):
-        return f"{shown} is no name for an adapter: it means the base model"
     if ((last := name.rpartition("/")[2]) in ORDERS and "/" in name) or last in ("", ".", ".."):
         return f"{shown} is no name for an adapter: /{last} at its end means something else"
     return ""

@@ -462,6 +462,17 @@ def test_what_is_not_read_of_mlx_lm_is_said(name: str, bench: Bench, saved: Path
     assert said in refusal(bench, as_mlx(saved, **changes))
 
 
+def test_a_missing_tensor_of_mlx_lm_is_named_as_it_names_it(bench: Bench, saved: Path) -> None:
+    mlx = as_mlx(saved)
+    file = mlx / "adapters.safetensors"
+    tensors = load_file(file)
+    del tensors["model.layers.0.self_attn.q_proj.lora_b"]
+    save_file(tensors, file)
+    said = refusal(bench, mlx)
+    assert "model.layers.0.self_attn.q_proj.lora_b is missing; its shape would be [4, 96]" in said
+    assert "in mlx-lm's layout" in said
+
+
 def test_an_mlx_adapter_of_the_head_is_refused(bench: Bench, saved: Path) -> None:
     mlx = as_mlx(saved)
     file = mlx / "adapters.safetensors"

@@ -36,6 +36,7 @@ BAD = {
     "-x": "a name is",
     "x" * 201: "a name is",
     BASE: "it means the base model",
+    "/models/a": "a name is",
     "base": "it means the base model",
     "a/pin": "/pin at its end means something else",
     "a/": "/ at its end",

@@ -51,6 +51,7 @@ class AdapterKeys:
     head: str = "model."
     """What stood before `layers.` in the model that was trained: the config's patterns are written
     for its names."""
+    spelling: re.Pattern[str] = PEFT_SPELLING
     notes: tuple[str, ...] = ()
     """How the keys are read, where they are not spelled as PEFT does."""
     _before: str = f"{PEFT}model."
@@ -64,7 +65,8 @@ class AdapterKeys:
         """The key of a tensor; of one that the file lacks, as its other keys are spelled."""
         if key := self.in_file.get(peft_key(module, side)):
             return key
-        return f"{self._before}{module.removeprefix('model.')}.lora_{side}{self._after}.weight"
+        end = f"{side}{self._after}.weight" if self.spelling is PEFT_SPELLING else side.lower()
+        return f"{self._before}{module.removeprefix('model.')}.lora_{end}"
 
 
 def read_keys(
@@ -72,7 +74,7 @@ def read_keys(
 ) -> AdapterKeys:
     """Keys that are no A or B, or of no layer of a text model, are left out. Raises `AdapterError`
     where two keys mean one tensor, or where those of two adapters or two models are mixed."""
-    found = AdapterKeys()
+    found = AdapterKeys(spelling=spelling)
     notes: dict[str, None] = {}
     spellings: dict[tuple[str, str, str], str] = {}
     """One key of each outer name, trained model and adapter's name."""

@@ -72,13 +72,14 @@ def match_targets(
             pair = keys.key(where, "A"), keys.key(where, "B")
             for key, shape in zip(pair, ((rank, in_features), (out_features, rank)), strict=True):
                 shape = shape[::-1] if is_transposed else shape
+                layout = " in mlx-lm's layout" if is_transposed else ""
                 entry, path = rest.pop(key, None), files.path_of(key)
                 if entry is None:
                     stranger = next((k for k in files.entries if k not in keys.modules), "")
                     found = f"; it has {brief(stranger)}" if stranger and not targets else ""
                     raise AdapterError(
-                        f"{path}: {brief(key)} is missing; its shape would be {list(shape)}{found}"
-                        f"{other_base}"
+                        f"{path}: {brief(key)} is missing; its shape would be {list(shape)}{layout}"
+                        f"{found}{other_base}"
                     )
                 if entry.dtype not in DTYPES:
                     raise AdapterError(
@@ -88,7 +89,7 @@ def match_targets(
                 if entry.shape != shape:
                     raise AdapterError(
                         f"{path}: {key} has shape {brief(str(list(entry.shape)))}, the model "
-                        f"and {CONFIG} need {list(shape)}{other_base}"
+                        f"and {CONFIG} need {list(shape)}{layout}{other_base}"
                     )
             targets.append(Target(layer, module, rank, config.scale(trained), pair))
     for key in rest if targets else ():
