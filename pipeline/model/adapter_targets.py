@@ -89,7 +89,8 @@ def match_targets(
                 if entry.shape != shape:
                     raise AdapterError(
                         f"{path}: {key} has shape {brief(str(list(entry.shape)))}, the model "
-                        f"and {CONFIG} need {list(shape)}{layout}{other_base}"
+                        f"and {CONFIG} need {list(shape)}{layout}"
+                        f"{_not_gathered(entry.shape) or other_base}"
                     )
             targets.append(Target(layer, module, rank, config.scale(trained), pair))
     for key in rest if targets else ():
@@ -105,6 +106,13 @@ def match_targets(
             + other_base
         )
     return tuple(targets)
+
+
+def _not_gathered(shape: tuple[int, ...]) -> str:
+    """What a refusal says of a shape that a trainer's sharding leaves."""
+    if len(shape) == 1 or 0 in shape:
+        return "; DeepSpeed ZeRO-3 and FSDP leave such tensors: gather them before saving"
+    return ""
 
 
 def _shown(names: str | list[str] | None) -> str:
