@@ -123,8 +123,8 @@ def adapter_tokens(config: Config) -> int:
 
     from .card import read_card
     from .fetch import resolve
+    from .guarded_file import AdapterError
     from .model.adapter import measure_adapter
-    from .model.adapter_files import AdapterError
     from .model.pages import PAGE_SIZE
 
     card = read_card(resolve(config), config.ignore_key)

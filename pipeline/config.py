@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 import msgspec
 from msgspec import Meta
 
+from .adapter_name import objection
 from .messages import POLICY_ALIASES, ClientWeight, SchedulerSettings
 
 DEFAULT_BATCH_ADAPTERS = 8
@@ -335,10 +336,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             name, equals, path = entry.partition("=")
             if not equals or not name or not path:
                 raise UsageError(f"--adapter {entry!r} is not NAME=PATH", "e.g. sql=./my-sql")
-            if not all(c.isalnum() or c in "-_." for c in name):
-                raise UsageError(
-                    f"adapter name {name!r} has characters other than letters, digits and -_."
-                )
+            if reason := objection(name, self.model):
+                raise UsageError(f"--adapter {entry!r}: {reason}")
             if name in found:
                 raise UsageError(f"adapter {name!r} is given twice", "names must differ")
             found[name] = path
