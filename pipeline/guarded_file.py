@@ -24,7 +24,7 @@ def printable(text: str) -> str:
 
 
 def brief(text: str) -> str:
-    """Words from a file, cut in the middle where nobody would read them whole."""
+    """Words from a file, cut in the middle where they are too long to be read."""
     return text if len(text) <= 200 else f"{text[:120]}…{text[-60:]}"
 
 
