@@ -184,7 +184,7 @@ def test_what_changes_the_answer_is_refused_by_its_name(
         {"rope_scaling": None, "quantization_config": None, "is_causal": True, "unheard_of": None},
         {"rope_scaling": {"type": "default", "finetuned": True}},
         {"architectures": ["LLaMAForCausalLM"], "hidden_act": "swish", "sliding_window": None},
-        {"sliding_window": 4096, "layer_types": ["full_attention"] * 3},
+        {"sliding_window": 4096, "layer_types": ["full_attention"] * 3, "use_sliding_window": True},
     ],
 )
 def test_what_changes_nothing_changes_nothing(keys: dict[str, Any], tmp_path: Path) -> None:
