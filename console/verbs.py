@@ -30,8 +30,10 @@ from ..pipeline.messages import (
     StopPipeline,
     Telemetry,
 )
+from ..pipeline.text_output import json_text
 from ..pipeline.words import counted
 from . import launcher, session, units
+from .failed_adapters import AdaptersFailed, documents, failed_at_start, failed_in, line_of
 from .lock import is_running
 from .logbook import Logbook
 from .remote import NotRunning, Remote, none_runs
@@ -60,16 +62,12 @@ def console(config: Config, given: argparse.Namespace, *, start: bool) -> int:
         raise none_runs(config.run)
     from . import curtain
 
-    curtain.raise_curtain("loraconsole")
-    try:
+    with curtain.raised("loraconsole"):
         if running:
             config = Config.load(config.run)  # what runs, not what this command line says
         else:
             launcher.start(config)
         choice = session.show(config, given)
-    except OperatorError:
-        curtain.lower()
-        raise
     if choice == "stop" and is_running(config.run_path):
         return down(config, now=True, as_json=False)
     if is_running(config.run_path):
@@ -84,7 +82,10 @@ def console(config: Config, given: argparse.Namespace, *, start: bool) -> int:
 
 
 def up(config: Config, foreground: bool, as_json: bool) -> int:
-    """Starts the pipeline and waits until it is READY, with a bar for each stage."""
+    """Starts the pipeline and waits until it is READY, with a bar for each stage.
+
+    Raises `OperatorError`, with nothing left running, where a process gives up or an adapter it was
+    given cannot be loaded; the latter unless `config.ignore_failed_adapters`."""
     launcher.start(config)
     return asyncio.run(_wait_until_ready(config, foreground, as_json))
 
@@ -94,7 +95,10 @@ async def _wait_until_ready(config: Config, foreground: bool, as_json: bool) -> 
         bars = Bars()
         try:
             await _until_ready(remote, bars)
-        except _Failed:
+            failed = await failed_at_start(remote)
+            if failed and not config.ignore_failed_adapters:
+                raise AdaptersFailed(failed, len(config.adapter), config.run)
+        except (_Failed, AdaptersFailed):
             # What cannot start is taken down again, so that the next `up` finds the place free.
             remote.tell(StopPipeline(0.0))
             await _gone(config)
@@ -102,8 +106,11 @@ async def _wait_until_ready(config: Config, foreground: bool, as_json: bool) -> 
         finally:
             bars.close()
         url = await _url(remote)
+        for view in failed:
+            print(f"loraconsole: {line_of(view)}", file=sys.stderr)
         if as_json:
-            print_json({"state": "ready", "url": url, "run": config.run})
+            document = {"state": "ready", "url": url, "run": config.run}
+            print_json(document | {"failed_adapters": documents(failed)})
         else:
             print(f"READY: {config.model} at {url} (run directory {config.run})")
         if foreground:
@@ -372,6 +379,8 @@ def _print_status(config: Config, snapshot: Snapshot) -> None:
             f"{used} of {router.pages_total} pages used; run directory {config.run}"
         )
     printer.print(table)
+    for view in failed_in(snapshot.adapters):
+        print(line_of(view))
 
 
 def where(config: Config, as_json: bool) -> int:
@@ -439,7 +448,7 @@ def _log_line(line: LogLine) -> None:
 
 
 def _json_line(line: LogLine) -> None:
-    print(msgspec.json.encode(msgspec.structs.asdict(line)).decode())
+    print(json_text(msgspec.json.encode(msgspec.structs.asdict(line))))
 
 
 # --- prompt -------------------------------------------------------------------------------------
@@ -450,7 +459,7 @@ def prompt(config: Config, given: argparse.Namespace) -> int:
     from .answers import Answer
     from .chat import ChatParams
 
-    text = sys.stdin.read() if given.text == "-" else given.text
+    text = _read_input() if given.text == "-" else given.text
     messages = [{"role": "system", "content": given.system}] if given.system else []
     messages.append({"role": "user", "content": text})
     params = ChatParams(max_tokens=given.max_tokens, temperature=given.temperature, seed=given.seed)
@@ -466,6 +475,17 @@ def prompt(config: Config, given: argparse.Namespace) -> int:
     if failed and (hint := _what_admits_again(config)):
         print(f"  {hint}", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _read_input() -> str:
+    """Standard input. Raises `OperatorError` where it is no text: a character that was replaced
+    would be another prompt."""
+    try:
+        return sys.stdin.read()
+    except UnicodeDecodeError as error:
+        what = f"standard input is not text in {sys.stdin.encoding}: byte {error.start} is "
+        byte = error.object[error.start]
+        raise OperatorError(f"{what}0x{byte:02x}", "PYTHONIOENCODING names another") from None
 
 
 def _what_admits_again(config: Config) -> str:
@@ -639,7 +659,7 @@ def doctor(run: str, as_json: bool) -> int:
 
 
 def print_json(document: Any) -> None:
-    sys.stdout.write(msgspec.json.format(msgspec.json.encode(document)).decode() + os.linesep)
+    sys.stdout.write(json_text(msgspec.json.format(msgspec.json.encode(document))) + os.linesep)
 
 
 def say(document: dict[str, Any], text: str, as_json: bool) -> None:

@@ -1,0 +1,62 @@
+"""Any text on standard output and error, whatever their encoding (a latin-1 or ASCII locale, a
+cp1252 pipe, `PYTHONIOENCODING`).
+
+What the encoding lacks is written in ASCII: drawing by `ASCII_DRAWING`, other characters as
+backslash escapes, which keep two names apart. Knows no terminal.
+"""
+
+from __future__ import annotations
+
+import codecs
+import io
+import re
+import sys
+from collections.abc import Mapping
+from typing import TextIO
+
+from .ascii_drawing import ASCII_DRAWING
+
+UTF8_OUTPUT: Mapping[str, str] = {"PYTHONIOENCODING": "utf-8"}
+"""Environment of a child whose output is read as UTF-8: logs, and what the console shows."""
+_HANDLER = "loraconsole-text"
+
+
+def write_any_text() -> None:
+    """No print fails any more for a character that standard output or error cannot take."""
+    codecs.register_error(_HANDLER, _in_ascii)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=_HANDLER)
+
+
+def is_utf8(stream: TextIO) -> bool:
+    """Whether everything can be written to it. A stream without an encoding keeps text as it is."""
+    encoding = getattr(stream, "encoding", None)
+    return encoding is None or codecs.lookup(encoding).name == "utf-8"
+
+
+def json_text(encoded: bytes) -> str:
+    """A JSON document for standard output: as it is where that is UTF-8, else in ASCII alone, since
+    who reads JSON takes it for UTF-8 and knows no other escapes than JSON's."""
+    text = encoded.decode()
+    if text.isascii() or is_utf8(sys.stdout):
+        return text
+    return re.sub(r"[^\x00-\x7f]", _json_escape, text)
+
+
+def _json_escape(match: re.Match[str]) -> str:
+    units = match[0].encode("utf-16-be")  # a character beyond 16 bits is two escapes
+    return "".join(f"\\u{units[at : at + 2].hex()}" for at in range(0, len(units), 2))
+
+
+def _in_ascii(error: UnicodeError) -> tuple[str, int]:
+    """For `codecs.register_error`: what is written for the characters it names."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    lacking = error.object[error.start : error.end]
+    return "".join(ASCII_DRAWING.get(letter) or escape(letter) for letter in lacking), error.end
+
+
+def escape(letter: str) -> str:
+    r"""`\xe9`, `\u540d`, `\U0001f50e`."""
+    return letter.encode("ascii", "backslashreplace").decode()
