@@ -15,7 +15,7 @@ from ..pipeline.messages import AdapterReply, Event, Order
 from . import units
 from .alerts import Alert
 from .board import Board
-from .curtain import KEEP_TITLE
+from .curtain import KEEP_TITLE, RESTORE_TITLE
 from .document import Problem
 from .orders import doing
 from .pane import PaintedApp
@@ -89,6 +89,12 @@ class Herald:
             keep = "" if self.title else KEEP_TITLE
             app._driver.write(f"{keep}\x1b]2;{title}\x07")
             self.title = title
+
+    def give_title_back(self) -> None:
+        """The terminal's own from before ours; the next look writes ours again."""
+        if self.title and self._app._driver is not None:
+            self._app._driver.write(RESTORE_TITLE)
+            self.title = ""
 
     def tell_events(self, events: Sequence[Event]) -> None:
         """In a flood the newest of the worst are shown; all of them stand in the list of events.
