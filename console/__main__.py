@@ -47,11 +47,10 @@ def main() -> NoReturn:
     """The `loraconsole` command."""
     end_in_order()
     arguments = sys.argv[1:]
-    if arguments[:1] == ["bench"]:
-        given = argparse.Namespace(command="bench", json="--json" in arguments)
-    else:
-        given = parse(arguments)
+    given = argparse.Namespace(command="bench", json="--json" in arguments)
     try:
+        if arguments[:1] != ["bench"]:
+            given = parse(arguments)
         code = dispatch(given, arguments[1:])
     except OperatorError as error:
         code = report(error, getattr(given, "json", False))
