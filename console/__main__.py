@@ -417,6 +417,7 @@ def report(error: OperatorError, as_json: bool) -> int:
     """An operator's error as text (or JSON), and its exit status."""
     from .failed_adapters import AdaptersFailed, line_of
     from .remote import NotRunning
+    from .units import visible
 
     document: dict[str, Any] = {"error": error.what, "hint": error.hint}
     if isinstance(error, AdaptersFailed):
@@ -425,9 +426,9 @@ def report(error: OperatorError, as_json: bool) -> int:
             print(f"loraconsole: {line_of(view)}", file=sys.stderr)
     if as_json:
         print(json.dumps(document))
-    print(f"loraconsole: {error.what}", file=sys.stderr)
+    print(f"loraconsole: {visible(error.what)}", file=sys.stderr)
     if error.hint:
-        print(f"  {error.hint}", file=sys.stderr)
+        print(f"  {visible(error.hint)}", file=sys.stderr)
     if isinstance(error, UsageError):
         return USAGE
     return NOT_RUNNING if isinstance(error, NotRunning) else FAILED

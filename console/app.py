@@ -49,7 +49,7 @@ from .panels.events import EventPane
 from .panels.footer import Footer
 from .panels.header import Header
 from .panels.overview import Overview
-from .plain import PLAIN
+from .plain import PLAIN, TAME
 from .screens import PAGES, PANELS, make_panel
 from .settings import Chosen, Settings, choose, missing_theme, settings_stamp
 from .telemetry import Telemetry
@@ -317,7 +317,7 @@ class ConsoleApp(PaintedApp):
 
     def get_line_filters(self) -> Sequence[LineFilter]:
         """What Textual's widgets pass on their way to the screen; panes turn their own text."""
-        filters = super().get_line_filters()
+        filters = [*super().get_line_filters(), TAME]
         return [*filters, PLAIN] if self.is_ascii else filters
 
     def get_key_display(self, binding: Binding) -> str:

@@ -72,7 +72,7 @@ def line_of(view: AdapterView) -> str:
     """`adapter sql failed: REASON (PATH)`, without the path where the reason names it."""
     reason = view.reason or "see the logs"
     path = "" if view.path in reason else f" ({view.path})"
-    return units.clean(f"adapter {view.name} failed: {reason}{path}")
+    return units.visible(f"adapter {view.name} failed: {reason}{path}")
 
 
 def documents(views: Iterable[AdapterView]) -> list[dict[str, str]]:

@@ -16,6 +16,7 @@ from textual.color import Color
 from textual.filter import LineFilter
 
 from ..pipeline.ascii_drawing import ASCII_DRAWING
+from . import units
 
 _HANDLER = "loraconsole-cells"
 _BRAILLE = 0x2800
@@ -81,4 +82,18 @@ class PlainFilter(LineFilter):
         return [segment._replace(text=plain(segment.text)) for segment in segments]
 
 
+class TameFilter(LineFilter):
+    """For Textual's own widgets: what would command the terminal is left out. It has no cells, so
+    that all else keeps its place; panes show it as an escape (`units.visible`)."""
+
+    def apply(self, segments: list[Segment], background: Color) -> list[Segment]:
+        if all(segment.text.isprintable() for segment in segments):
+            return segments
+        return [
+            segment if segment.control else segment._replace(text=units.tame(segment.text))
+            for segment in segments
+        ]
+
+
+TAME = TameFilter()
 PLAIN = PlainFilter()

@@ -112,7 +112,8 @@ async def _wait_until_ready(config: Config, foreground: bool, as_json: bool) -> 
             document = {"state": "ready", "url": url, "run": config.run}
             print_json(document | {"failed_adapters": documents(failed)})
         else:
-            print(f"READY: {config.model} at {url} (run directory {config.run})")
+            ready = f"READY: {config.model} at {url} (run directory {config.run})"
+            print(units.visible(ready))
         if foreground:
             await _stay(remote)
     return 0
@@ -335,7 +336,7 @@ def alerts(config: Config, as_json: bool) -> int:
         print_json([{name: getattr(alert, name) for name in names} for alert in found])
     else:
         for alert in found:
-            print(f"{alert.level:<4}  {alert.rule:<17}  {units.clean(alert.text)}")
+            print(f"{alert.level:<4}  {alert.rule:<17}  {units.visible(alert.text)}")
         if not found:
             print("nothing is wrong")
     return 1 if found else 0
@@ -343,6 +344,7 @@ def alerts(config: Config, as_json: bool) -> int:
 
 def _print_status(config: Config, snapshot: Snapshot) -> None:
     from rich.table import Table
+    from rich.text import Text
 
     from ..pipeline.printer import Printer
     from .ledger import Ledger
@@ -362,7 +364,7 @@ def _print_status(config: Config, snapshot: Snapshot) -> None:
             str(process.restarts),
             f"{beat.cpu_seconds:.1f}" if beat and alive else "",
             f"{beat.rss_bytes / 2**20:.0f}" if beat and alive else "",
-            process.reason,
+            Text(units.visible(process.reason)),
         )
     printer = Printer()
     url = snapshot.server.url if snapshot.server else "no address yet"
@@ -371,7 +373,8 @@ def _print_status(config: Config, snapshot: Snapshot) -> None:
     ledger.take_snapshot(snapshot, now)
     condition = ledger.board(now).condition
     why = f" ({condition.detail})" if condition.detail else ""
-    printer.print(f"{config.model} · {condition.word}{why} · {url}", soft_wrap=True)
+    line = units.visible(f"{config.model} · {condition.word}{why} · {url}")
+    printer.print(line, soft_wrap=True, markup=False)
     if router := snapshot.router:
         used = router.pages_kv + router.pages_adapters
         printer.print(
@@ -407,7 +410,7 @@ def where(config: Config, as_json: bool) -> int:
         "from elsewhere": spell(f"attach --ssh {place.host}", place.run),
     }
     for name, value in rows.items():
-        print(f"{name:<15} {value}")
+        print(f"{name:<15} {units.visible(value)}")
     return 0
 
 
@@ -443,7 +446,7 @@ def logs(config: Config, process: str | None, follow: bool, lines: int, as_json:
 
 def _log_line(line: LogLine) -> None:
     at = time.strftime("%H:%M:%S", time.localtime(line.at))
-    text = line.text.removeprefix(f"{line.source}: ")
+    text = units.visible(line.text.removeprefix(f"{line.source}: "))
     print(f"{at}.{int(line.at % 1 * 1000):03d} {line.level:<7} {line.source:<11} {text}")
 
 
@@ -471,7 +474,7 @@ def prompt(config: Config, given: argparse.Namespace) -> int:
         print_json([_document(answer, config.model) for answer in answers])
     failed = [answer for answer in answers if answer.error]
     for answer in failed:
-        print(f"loraconsole: {answer.label}: {answer.error}", file=sys.stderr)
+        print(f"loraconsole: {units.visible(f'{answer.label}: {answer.error}')}", file=sys.stderr)
     if failed and (hint := _what_admits_again(config)):
         print(f"  {hint}", file=sys.stderr)
     return 1 if failed else 0
@@ -551,7 +554,8 @@ def _drawing(answers: list[Answer], quiet: bool) -> Iterator[Callable[[], None]]
         yield lambda: None
         for answer in answers:
             if not answer.error:
-                print(f"--- {answer.label}: {_figures(answer)}\n{_printable(answer.text)}\n")
+                print(f"--- {units.visible(answer.label)}: {_figures(answer)}")
+                print(f"{_printable(answer.text)}\n")
 
 
 def _columns(answers: list[Answer]) -> Any:
@@ -564,7 +568,11 @@ def _columns(answers: list[Answer]) -> Any:
         grid.add_column(ratio=1)
     grid.add_row(
         *(
-            Panel(Text(_printable(a.error or a.text)), title=a.label, subtitle=_figures(a))
+            Panel(
+                Text(_printable(a.error or a.text)),
+                title=Text(units.visible(a.label)),
+                subtitle=_figures(a),
+            )
             for a in answers
         )
     )
@@ -651,7 +659,7 @@ def doctor(run: str, as_json: bool) -> int:
     else:
         for check in checks:
             mark = {"good": "ok  ", "note": "note", "bad": "FAIL"}[check.verdict]
-            print(f"{mark}  {check.name:<14} {check.finding}")
+            print(f"{mark}  {check.name:<14} {units.visible(check.finding)}")
     return 1 if any(check.verdict == "bad" for check in checks) else 0
 
 
@@ -666,4 +674,4 @@ def say(document: dict[str, Any], text: str, as_json: bool) -> None:
     if as_json:
         print_json(document)
     else:
-        print(text)
+        print(units.visible(text))

@@ -18,6 +18,9 @@ from .ascii_drawing import ASCII_DRAWING
 
 UTF8_OUTPUT: Mapping[str, str] = {"PYTHONIOENCODING": "utf-8"}
 """Environment of a child whose output is read as UTF-8: logs, and what the console shows."""
+_CONTROLS = re.compile(r"[\x7f-\x9f]")
+"""Those that JSON leaves as they are."""
+_BEYOND_ASCII = re.compile(r"[^\x00-\x7e]")
 _HANDLER = "loraconsole-text"
 
 
@@ -36,12 +39,11 @@ def is_utf8(stream: TextIO) -> bool:
 
 
 def json_text(encoded: bytes) -> str:
-    """A JSON document for standard output: as it is where that is UTF-8, else in ASCII alone, since
-    who reads JSON takes it for UTF-8 and knows no other escapes than JSON's."""
-    text = encoded.decode()
-    if text.isascii() or is_utf8(sys.stdout):
-        return text
-    return re.sub(r"[^\x00-\x7f]", _json_escape, text)
+    """A JSON document for standard output: as it is where that is UTF-8, but for what commands a
+    terminal; else in ASCII alone, since who reads JSON takes it for UTF-8 and knows no other
+    escapes than JSON's."""
+    escaped = _CONTROLS if is_utf8(sys.stdout) else _BEYOND_ASCII
+    return escaped.sub(_json_escape, encoded.decode())
 
 
 def _json_escape(match: re.Match[str]) -> str:
@@ -58,5 +60,8 @@ def _in_ascii(error: UnicodeError) -> tuple[str, int]:
 
 
 def escape(letter: str) -> str:
-    r"""`\xe9`, `\u540d`, `\U0001f50e`."""
-    return letter.encode("ascii", "backslashreplace").decode()
+    r"""`\x1b`, `\u540d`, `\U0001f50e`: as Python writes it in ASCII."""
+    code = ord(letter)
+    if code < 0x100:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
