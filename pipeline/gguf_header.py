@@ -293,6 +293,8 @@ def _llama3_scaling(file: GgufFile, head_dim: int) -> dict[str, Any]:
         for index in range(head_dim // 2)
     ]
     for low, high in ((1.0, 4.0), _fit(turns, factors, factor)):
+        if high <= low:
+            continue
         smooth = [min(max((turn - low) / (high - low), 0.0), 1.0) for turn in turns]
         expected = [1 / ((1 - s) / factor + s) for s in smooth]
         if all(math.isclose(a, b, rel_tol=1e-3) for a, b in zip(expected, factors, strict=True)):
@@ -307,20 +309,24 @@ def _llama3_scaling(file: GgufFile, head_dim: int) -> dict[str, Any]:
 
 
 def _fit(turns: list[float], factors: list[float], factor: float) -> tuple[float, float]:
-    """(low, high): the turns at which the line through the factors between reaches 0 and 1."""
+    """(low, high): the turns at which the line through the factors between reaches 0 and 1. Where
+    these are fewer than two, any line will do that leaves the others at the ends."""
     points = [
         (turn, (1 / f - 1 / factor) / (1 - 1 / factor))
         for turn, f in zip(turns, factors, strict=True)
         if 1.0001 < f < factor * 0.9999
     ]
-    if len(points) < 2:
-        return 1.0, 4.0
+    pairs = [*zip(turns, factors, strict=True)]
+    low = max((turn for turn, f in pairs if f >= factor * 0.9999), default=turns[-1] / 2)
+    high = min((turn for turn, f in pairs if f <= 1.0001), default=turns[0] * 2)
+    if not points:
+        return low, high
     (x0, y0), (x1, y1) = points[0], points[-1]
-    slope = (y1 - y0) / (x1 - x0)
-    if slope <= 0:
-        return 1.0, 4.0
-    low = x0 - y0 / slope
-    return low, low + 1 / slope
+    if len(points) > 1:
+        width = (x1 - x0) / (y1 - y0) if y1 != y0 else 0.0
+    else:
+        width = min((x0 - low) / y0, (high - x0) / (1 - y0))
+    return x0 - y0 * width, x0 + (1 - y0) * width
 
 
 def _rope_factors(file: GgufFile) -> list[float]:
