@@ -44,13 +44,13 @@ def require_good(findings: Iterable[Finding], directory: Path) -> None:
     first = bad[0]
     texts = [first.text]
     for other in bad[1:SHOWN]:
-        where = "" if other.source == first.source else f"{other.source}: "
-        texts.append(where + other.text)
+        is_elsewhere = other.source and other.source != first.source
+        texts.append(f"{other.source}: {other.text}" if is_elsewhere else other.text)
     if len(bad) > SHOWN:
         texts.append(f"and {len(bad) - SHOWN} more")
-    path = directory / first.source if first.source else directory
+    where = directory / first.source if first.source else directory
     hint = next((finding.hint for finding in bad if finding.hint), "")
-    raise OperatorError(f"{path}: {'; '.join(texts)}", hint)
+    raise OperatorError(f"{where}: {'; '.join(texts)}", hint)
 
 
 def notes(findings: Iterable[Finding]) -> list[str]:

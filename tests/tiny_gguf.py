@@ -9,10 +9,13 @@ from typing import Any
 
 import gguf
 import numpy as np
-from driver import save_model
+import torch
+from driver import Driver, save_model, start_runner
 from safetensors.torch import load_file
 from torch import Tensor
 
+from loraconsole.pipeline.config import Config
+from loraconsole.pipeline.fetch import resolve
 from loraconsole.pipeline.tokenizer import byte_of_character
 
 SPECIAL = ("<s>", "</s>", "<unk>", "<|im_start|>", "<|im_end|>")
@@ -20,6 +23,7 @@ MERGES = ("t h", "h e", "th e", "Ġ the", "1 2", "12 3", "Ġ Ġ", "a n", "an d")
 TOKENS = (*byte_of_character(), *SPECIAL, *(merge.replace(" ", "") for merge in MERGES))
 """A token a byte, ids 0 to 255 in the order of `byte_of_character`; then the special ones."""
 BOS, EOS, IM_END = (TOKENS.index(token) for token in ("<s>", "</s>", "<|im_end|>"))
+PROMPT = [17, 90, 3, 77, 54, 121, 8, 200, 31] * 7
 SHAPES: dict[str, Any] = {
     "vocab_size": len(TOKENS),
     "hidden_size": 64,
@@ -145,3 +149,18 @@ def add(writer: gguf.GGUFWriter, name: str, value: Any) -> None:
         writer.add_int32(name, value)
     else:
         kinds.get(type(value), writer.add_string)(name, value)
+
+
+def serve(path: Path) -> Path:
+    """The model directory of a GGUF."""
+    return resolve(Config(model=str(path)))
+
+
+def assert_as_transformers(directory: Path, model: Any) -> None:
+    """The logits of a prompt's last token and of three after it are those of `model`."""
+    driver = Driver(start_runner(directory)[0])
+    driver.generate([number := driver.add(PROMPT)], 4)
+    with torch.no_grad():
+        expected = model(torch.tensor([PROMPT + driver.tokens[number][:-1]])).logits[0]
+    found = torch.stack(driver.logits[number])
+    torch.testing.assert_close(found, expected[len(PROMPT) - 1 :], rtol=1e-3, atol=1e-3)
