@@ -59,6 +59,28 @@ class GgufFile:
             raise OperatorError(f"{self.path} has no {key}", "the file is incomplete")
         return self.metadata[key]
 
+    def integer(self, key: str, default: int) -> int:
+        """A whole number, or the default. Raises `OperatorError` where it is something else."""
+        value = self.metadata.get(key, default)
+        if not isinstance(value, int):
+            raise self.refusal(f"{key} is {value!r}, not a whole number")
+        return value
+
+    def texts(self, key: str) -> list[str]:
+        """An array of texts. Raises `OperatorError` where it is missing or something else."""
+        return self._array(key, str)
+
+    def numbers(self, key: str) -> list[Any]:
+        """An array of numbers. Raises `OperatorError` where it is missing or something else."""
+        return self._array(key, (int, float))
+
+    def _array(self, key: str, kind: type | tuple[type, ...]) -> list[Any]:
+        value = self.require(key)
+        if not isinstance(value, list) or not all(isinstance(item, kind) for item in value):
+            what = "texts" if kind is str else "numbers"
+            raise self.refusal(f"{key} is no array of {what}", "convert the model again")
+        return value
+
     def of_model(self, name: str, default: Any = None) -> Any:
         """The value of `ARCHITECTURE.name`, or the default."""
         return self.metadata.get(f"{self.architecture}.{name}", default)
@@ -76,7 +98,7 @@ def open_gguf(path: Path, *, arrays: bool = True) -> GgufFile:
     that are missing or do not belong together.
     """
     first = _read(path, 0, arrays)
-    count = first.metadata.get("split.count", 0)
+    count = first.integer("split.count", 0)
     return _join(first, count, arrays) if count > 1 else first
 
 
@@ -115,7 +137,7 @@ def other_parts(path: Path) -> list[tuple[int, int, Path]]:
 def _join(first: GgufFile, count: int, arrays: bool) -> GgufFile:
     """The model of all parts. `split.tensors.count` says whether they are complete; a first part
     that holds every tensor needs no other."""
-    number = first.metadata.get("split.no", 0)
+    number = first.integer("split.no", 0)
     if number != 0:
         raise first.refusal(
             f"it is part {number + 1} of {count} (split.no {number})", "give part 1"

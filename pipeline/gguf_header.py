@@ -25,12 +25,7 @@ from .gguf_tensors import (
     check_tensors,
     tensor_findings,
 )
-from .gguf_tokenizer import (
-    end_of_generation,
-    make_tokenizer,
-    make_tokenizer_config,
-    role_id,
-)
+from .gguf_tokenizer import Vocabulary, make_tokenizer, make_tokenizer_config
 
 ARCHITECTURES = {"llama": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}
 """`general.architecture` to `model_type`. Mistral's and SmolLM's files say llama."""
@@ -114,10 +109,10 @@ def _check_kind(file: GgufFile) -> None:
     """Raises `OperatorError` for a file that is no model, or of an unknown architecture."""
     architecture = file.require("general.architecture")
     for kind in (file.metadata.get("general.type", "model"), architecture):
-        if kind in OTHER_FILES:
-            what, hint = OTHER_FILES[kind]
+        if str(kind) in OTHER_FILES:
+            what, hint = OTHER_FILES[str(kind)]
             raise file.refusal(f"it is {what}, not a model", hint)
-    if architecture not in ARCHITECTURES:
+    if str(architecture) not in ARCHITECTURES:
         raise file.refusal(
             f"architecture {architecture!r} is not supported",
             f"supported are {', '.join(ARCHITECTURES)}",
@@ -131,29 +126,29 @@ def make_config(file: GgufFile) -> dict[str, Any]:
     """config.json in Hugging Face's words. Raises `OperatorError` naming the key that is missing
     or not computed."""
     _check_kind(file)
-    heads, hidden = _number(file, "attention.head_count"), _number(file, "embedding_length")
+    heads, hidden = _count(file, "attention.head_count"), _count(file, "embedding_length")
     head_dim = _head_dim(file, hidden // heads)
-    biased = biased_modules(file)
+    biased, vocabulary = biased_modules(file), Vocabulary(file)
     config = {
         "model_type": ARCHITECTURES[file.architecture],
         "hidden_act": "silu",
         "vocab_size": _num_rows(file),
         "hidden_size": hidden,
-        "intermediate_size": _number(file, "feed_forward_length"),
-        "num_hidden_layers": _number(file, "block_count"),
+        "intermediate_size": _count(file, "feed_forward_length"),
+        "num_hidden_layers": _count(file, "block_count"),
         "num_attention_heads": heads,
-        "num_key_value_heads": _number(file, "attention.head_count_kv", heads),
+        "num_key_value_heads": _count(file, "attention.head_count_kv", heads),
         "head_dim": head_dim,
-        "max_position_embeddings": _number(file, "context_length"),
+        "max_position_embeddings": _count(file, "context_length"),
         "rms_norm_eps": _number(file, "attention.layer_norm_rms_epsilon"),
         "rope_theta": _number(file, "rope.freq_base", 10000.0),
         "rope_scaling": _rope_scaling(file, head_dim),
         "attention_bias": bool(biased - MLP),
         "mlp_bias": bool(biased & MLP),
         "tie_word_embeddings": "output.weight" not in file.tensors,
-        "bos_token_id": role_id(file, "bos"),
-        "eos_token_id": role_id(file, "eos"),
-        "pad_token_id": role_id(file, "padding"),
+        "bos_token_id": vocabulary.role_id("bos"),
+        "eos_token_id": vocabulary.role_id("eos"),
+        "pad_token_id": vocabulary.role_id("padding"),
     }
     return config | _window(file, bool(biased))
 
@@ -166,6 +161,14 @@ def _number(file: GgufFile, name: str, default: Any = None) -> Any:
         value = value[0]
     if not isinstance(value, int | float) or isinstance(value, bool):
         raise file.refusal(f"{key} differs by layer or is no number, which is not supported")
+    return value
+
+
+def _count(file: GgufFile, name: str, default: int | None = None) -> int:
+    """A whole number from 1 up."""
+    value = _number(file, name, default)
+    if not isinstance(value, int) or value < 1:
+        raise file.refusal(f"{file.architecture}.{name} is {value}, not a number from 1 up")
     return value
 
 
@@ -226,7 +229,7 @@ def _rope_scaling(file: GgufFile, head_dim: int) -> dict[str, Any] | None:
     As in llama.cpp: without a type the factor is linear, and `scale_linear` is the factor's name
     of 2023.
     """
-    kind = file.of_model("rope.scaling.type", "linear")
+    kind = str(file.of_model("rope.scaling.type", "linear"))
     if kind not in ("none", "linear", "yarn"):
         raise file.refusal(f"rope scaling {kind!r} is not supported", "none, linear and yarn are")
     factor = _number(file, "rope.scaling.factor", 0) or _number(file, "rope.scale_linear", 0) or 1
@@ -343,9 +346,10 @@ def _rope_factors(file: GgufFile) -> list[float]:
 def make_generation_config(file: GgufFile) -> dict[str, Any]:
     """generation_config.json: every token that ends an answer (of text, turn or message), and the
     sampling that the file recommends."""
+    vocabulary = Vocabulary(file)
     config: dict[str, Any] = {
-        "bos_token_id": role_id(file, "bos"),
-        "eos_token_id": end_of_generation(file),
+        "bos_token_id": vocabulary.role_id("bos"),
+        "eos_token_id": vocabulary.ends(),
     }
     for name, theirs in SAMPLING.items():
         value = file.metadata.get(f"general.sampling.{name}")

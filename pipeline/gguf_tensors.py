@@ -82,7 +82,8 @@ def check_complete(file: GgufFile) -> None:
     """Raises `OperatorError` naming a tensor that the architecture needs and the file lacks, or a
     block beyond `block_count`."""
     blocks = {index for index, _ in _blocks(file)}
-    count = int(file.require(f"{file.architecture}.block_count"))
+    file.require(f"{file.architecture}.block_count")
+    count = file.integer(f"{file.architecture}.block_count", 0)
     if beyond := sorted(index for index in blocks if index >= count):
         raise file.refusal(f"blk.{beyond[0]} stands in it, block_count is {count}")
     missing = [f"{name}.weight" for name in ("token_embd", "output_norm")]

@@ -111,15 +111,73 @@ CUTS: dict[str, Cut] = {
 """By `tokenizer.ggml.pre`."""
 
 
+class Vocabulary:
+    """The tokens of a file by id: their texts, their types, and the roles that some have."""
+
+    def __init__(self, file: GgufFile) -> None:
+        """Raises `OperatorError` naming the key that is missing or wrong."""
+        self._file = file
+        # A token without text gets one that no text has, as in llama.cpp.
+        texts = enumerate(file.texts("tokenizer.ggml.tokens"))
+        self.tokens = [token or f"[EMPTY_{index}]" for index, token in texts]
+        if len(set(self.tokens)) != len(self.tokens):
+            twice, _ = Counter(self.tokens).most_common(1)[0]
+            raise file.refusal(
+                f"tokenizer.ggml.tokens has {twice!r} twice", "convert the model again"
+            )
+        self.types = [NORMAL] * len(self.tokens)
+        if "tokenizer.ggml.token_type" in file.metadata:
+            self.types = self.numbers("token_type")
+
+    def numbers(self, name: str) -> list[Any]:
+        """The number that `tokenizer.ggml.NAME` gives each token."""
+        values = self._file.numbers(f"tokenizer.ggml.{name}")
+        if len(values) < len(self.tokens):
+            raise self._file.refusal(
+                f"tokenizer.ggml.{name} has {len(values)} values for {len(self.tokens)} tokens",
+                "convert the model again",
+            )
+        return values[: len(self.tokens)]
+
+    def role_id(self, role: str) -> int | None:
+        """The id of the token in a role; None where there is none, or one beyond the vocabulary,
+        as in llama.cpp."""
+        metadata = self._file.metadata
+        usual = SENTENCE_PIECE_IDS if metadata.get("tokenizer.ggml.model") == "llama" else {}
+        found = metadata.get(f"tokenizer.ggml.{role}_token_id", usual.get(role))
+        return found if isinstance(found, int) and 0 <= found < len(self.tokens) else None
+
+    def token(self, role: str) -> str | None:
+        """The text of the token in a role."""
+        index = self.role_id(role)
+        return None if index is None else self.tokens[index]
+
+    def ends(self) -> list[int]:
+        """Ids of the tokens that end an answer: those that the file names, then those whose text
+        ends a text, a turn or a message. A token that is ordinary by its type is one only if it is
+        written as no word is (`<|im_end|>`): `</s>` may be a piece of HTML."""
+        named = [self.role_id(role) for role in END_ROLES]
+        if "tokenizer.ggml.eos_token_ids" in self._file.metadata:
+            named += self._file.numbers("tokenizer.ggml.eos_token_ids")
+        by_text = [
+            index
+            for index, (token, role) in enumerate(zip(self.tokens, self.types, strict=True))
+            if token in ENDS and (role in (CONTROL, USER_DEFINED) or token.startswith("<|"))
+        ]
+        found = dict.fromkeys([*named, *by_text])
+        return [i for i in found if isinstance(i, int) and 0 <= i < len(self.tokens)]
+
+
 def make_tokenizer_config(file: GgufFile) -> dict[str, Any]:
     """tokenizer_config.json: special tokens by name, and the chat template, or several by name."""
+    vocabulary = Vocabulary(file)
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "clean_up_tokenization_spaces": False,
-        "bos_token": _token(file, "bos"),
-        "eos_token": _token(file, "eos"),
-        "unk_token": _token(file, "unknown"),
-        "pad_token": _token(file, "padding"),
+        "bos_token": vocabulary.token("bos"),
+        "eos_token": vocabulary.token("eos"),
+        "unk_token": vocabulary.token("unknown"),
+        "pad_token": vocabulary.token("padding"),
         "chat_template": _chat_template(file),
     }
     return {name: value for name, value in config.items() if value is not None}
@@ -129,103 +187,50 @@ def make_tokenizer(file: GgufFile) -> Tokenizer:
     """The tokenizer that the metadata describe. Raises `OperatorError` naming the key that is
     missing or not supported."""
     kind = file.require("tokenizer.ggml.model")
-    if kind == "gpt2":
-        tokenizer = _byte_level(file)
-    elif kind == "llama":
-        tokenizer = _sentence_piece(file)
-    else:
+    if kind not in ("gpt2", "llama"):
         raise file.refusal(f"tokenizer {kind!r} is not supported", "supported are gpt2 and llama")
-    ends = set(end_of_generation(file))
+    vocabulary = Vocabulary(file)
+    make = _byte_level if kind == "gpt2" else _sentence_piece
+    tokenizer, ends = make(file, vocabulary), set(vocabulary.ends())
     tokenizer.add_tokens(
         [
             AddedToken(token, normalized=False, special=role != USER_DEFINED or index in ends)
-            for index, (token, role) in enumerate(zip(_tokens(file), _types(file), strict=True))
+            for index, (token, role) in enumerate(
+                zip(vocabulary.tokens, vocabulary.types, strict=True)
+            )
             if role in (CONTROL, UNKNOWN, USER_DEFINED) or index in ends
         ]
     )
-    _add_around(file, tokenizer)
+    _add_around(file, vocabulary, tokenizer)
     return tokenizer
-
-
-def end_of_generation(file: GgufFile) -> list[int]:
-    """Ids of the tokens that end an answer: those that the file names, then those whose text ends
-    a text, a turn or a message. A token that is ordinary by its type is one only if it is written
-    as no word is (`<|im_end|>`): `</s>` may be a piece of HTML."""
-    tokens, types = _tokens(file), _types(file)
-    named = [role_id(file, role) for role in END_ROLES]
-    named += file.metadata.get("tokenizer.ggml.eos_token_ids", [])
-    by_text = [
-        index
-        for index, (token, role) in enumerate(zip(tokens, types, strict=True))
-        if token in ENDS and (role in (CONTROL, USER_DEFINED) or token.startswith("<|"))
-    ]
-    found = dict.fromkeys([*named, *by_text])
-    return [index for index in found if isinstance(index, int) and 0 <= index < len(tokens)]
-
-
-def _tokens(file: GgufFile) -> list[str]:
-    """The vocabulary. A token without text gets one that no text has, as in llama.cpp."""
-    tokens: list[str] = file.require("tokenizer.ggml.tokens")
-    tokens = [token or f"[EMPTY_{index}]" for index, token in enumerate(tokens)]
-    if len(set(tokens)) != len(tokens):
-        twice, _ = Counter(tokens).most_common(1)[0]
-        raise file.refusal(f"tokenizer.ggml.tokens has {twice!r} twice", "convert the model again")
-    return tokens
-
-
-def _types(file: GgufFile) -> list[int]:
-    tokens = file.require("tokenizer.ggml.tokens")
-    types: list[int] = file.metadata.get("tokenizer.ggml.token_type", [NORMAL] * len(tokens))
-    return _of_length(file, "token_type", types, len(tokens))
-
-
-def _of_length(file: GgufFile, name: str, values: list[Any], count: int) -> list[Any]:
-    if len(values) < count:
-        raise file.refusal(
-            f"tokenizer.ggml.{name} has {len(values)} values for {count} tokens",
-            "convert the model again",
-        )
-    return values[:count]
-
-
-def role_id(file: GgufFile, role: str) -> int | None:
-    """The id of the token in a role; None where there is none, or one beyond the vocabulary, as in
-    llama.cpp."""
-    usual = SENTENCE_PIECE_IDS if file.metadata.get("tokenizer.ggml.model") == "llama" else {}
-    found = file.metadata.get(f"tokenizer.ggml.{role}_token_id", usual.get(role))
-    count = len(file.require("tokenizer.ggml.tokens"))
-    return found if isinstance(found, int) and 0 <= found < count else None
-
-
-def _token(file: GgufFile, role: str) -> str | None:
-    index = role_id(file, role)
-    return None if index is None else _tokens(file)[index]
 
 
 def _chat_template(file: GgufFile) -> str | list[dict[str, str]] | None:
     """The one template, or where there are others a list of all, as Hugging Face writes it."""
-    prefix = "tokenizer.chat_template."
+    plain, prefix = file.metadata.get("tokenizer.chat_template"), "tokenizer.chat_template."
     named = {
         key.removeprefix(prefix): value
         for key, value in file.metadata.items()
         if key.startswith(prefix)
     }
-    plain: str | None = file.metadata.get("tokenizer.chat_template")
-    if not named:
-        return plain
     if plain is not None:
         named = {"default": plain} | named
-    return [{"name": name, "template": template} for name, template in named.items()]
+    for name, template in named.items():
+        if not isinstance(template, str):
+            raise file.refusal(f"its chat template {name!r} is no text")
+    if len(named) == 1 and plain is not None:
+        return str(plain)
+    return [{"name": name, "template": text} for name, text in named.items()] or None
 
 
-def _add_around(file: GgufFile, tokenizer: Tokenizer) -> None:
+def _add_around(file: GgufFile, vocabulary: Vocabulary, tokenizer: Tokenizer) -> None:
     """Puts BOS before and EOS after texts, as the file says or llama.cpp is used to."""
-    cut = CUTS.get(file.metadata.get("tokenizer.ggml.pre", ""))
+    cut = CUTS.get(str(file.metadata.get("tokenizer.ggml.pre", "")))
     usual = file.metadata.get("tokenizer.ggml.model") == "llama" or bool(cut and cut.adds_bos)
     around: dict[str, tuple[str, int]] = {}
     for role, adds in (("bos", usual), ("eos", False)):
         says = file.metadata.get(f"tokenizer.ggml.add_{role}_token")
-        index, token = role_id(file, role), _token(file, role)
+        index, token = vocabulary.role_id(role), vocabulary.token(role)
         if index is not None and token is not None and (adds if says is None else says):
             around[role] = token, index
         elif says and index is None:
@@ -246,20 +251,20 @@ def _add_around(file: GgufFile, tokenizer: Tokenizer) -> None:
     )
 
 
-def _byte_level(file: GgufFile) -> Tokenizer:
+def _byte_level(file: GgufFile, vocabulary: Vocabulary) -> Tokenizer:
     """Byte-level BPE, with the cut that `tokenizer.ggml.pre` names.
 
     SmolLM's cut isolates every digit first, as in the model's own tokenizer.json and in llama.cpp
     (transformers leaves that out when it reads a GGUF: two spaces before a digit then differ).
     """
-    name = file.metadata.get("tokenizer.ggml.pre") or "default"
+    name = str(file.metadata.get("tokenizer.ggml.pre") or "default")
     if name not in CUTS:
         raise file.refusal(
             f"pre-tokenizer {name!r} is not supported", f"supported are {', '.join(CUTS)}"
         )
     cut = CUTS[name]
-    vocab = {token: index for index, token in enumerate(_tokens(file))}
-    merges = [_pair(file, merge) for merge in file.require("tokenizer.ggml.merges")]
+    vocab = {token: index for index, token in enumerate(vocabulary.tokens)}
+    merges = [_pair(file, merge) for merge in file.texts("tokenizer.ggml.merges")]
     for left, right in merges:
         if not (left in vocab and right in vocab and left + right in vocab):
             raise file.refusal(
@@ -294,14 +299,13 @@ def _pair(file: GgufFile, merge: str) -> tuple[str, str]:
     return merge[:1] + left, right
 
 
-def _sentence_piece(file: GgufFile) -> Tokenizer:
+def _sentence_piece(file: GgufFile, vocabulary: Vocabulary) -> Tokenizer:
     """SentencePiece's BPE: the pair that makes the best-scored token is merged first, and what
     is not in the vocabulary falls back to bytes."""
-    tokens = _tokens(file)
-    scores = _of_length(file, "scores", file.require("tokenizer.ggml.scores"), len(tokens))
+    tokens, scores = vocabulary.tokens, vocabulary.numbers("scores")
     words = {
         token: score
-        for token, score, kind in zip(tokens, scores, _types(file), strict=True)
+        for token, score, kind in zip(tokens, scores, vocabulary.types, strict=True)
         if kind in (NORMAL, USER_DEFINED)
     }
     merges = [
@@ -315,7 +319,7 @@ def _sentence_piece(file: GgufFile) -> Tokenizer:
         models.BPE(
             {token: index for index, token in enumerate(tokens)},
             [(left, right) for _, left, right in merges],
-            unk_token=_token(file, "unknown"),
+            unk_token=vocabulary.token("unknown"),
             fuse_unk=True,
             byte_fallback=True,
         )
