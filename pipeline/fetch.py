@@ -31,7 +31,7 @@ from .model_inspection import inspect_directory
 from .process import Process, run_process
 from .progress import ProgressBar
 from .tokenizer import make_byte_tokenizer
-from .vocabulary_files import has_tokenizer
+from .vocabulary_files import NO_TOKENIZER, SAVE, has_tokenizer
 
 HEAD_BYTES = 64 << 20
 """A GGUF's metadata are at its head: 2 MB for 49 000 tokens, about 8 MB for 128 000."""
@@ -90,11 +90,7 @@ def check_model_directory(
     findings = inspect_directory(directory, weights, ignored)
     require_good(findings, directory)
     if not has_tokenizer(directory):
-        raise OperatorError(
-            f"{directory} has no tokenizer.json, tokenizer.model, tekken.json, or vocab.json with "
-            "merges.txt",
-            "load it once with transformers' AutoTokenizer and save_pretrained",
-        )
+        raise OperatorError(f"{directory} has {NO_TOKENIZER}", SAVE)
     return notes(findings)
 
 
