@@ -10,7 +10,7 @@ import asyncio
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -34,8 +34,7 @@ from ..pipeline.reference import (
     Precision,
     Prompt,
     Question,
-    compare_engine,
-    compare_served,
+    SideBySide,
 )
 from . import units
 from .http import Http, HttpError
@@ -98,7 +97,8 @@ def compare_model(given: argparse.Namespace) -> int:
     model = absolute_path(given.model) if given.model != DEFAULT_MODEL else given.model
     directory = resolve(Config(model=model))
     question = Question(model=_original(model, directory), adapters=adapters, tokens=_tokens(given))
-    found = compare_engine(question, directory, given.dtype, _say(given.json))
+    with SideBySide(_say(given.json)) as beside:
+        found = beside.compare_engine(question, directory, given.dtype)
     return print_comparison(msgspec.structs.replace(found, model=model), given.json)
 
 
@@ -127,7 +127,7 @@ def _tokens(given: argparse.Namespace) -> int:
     return int(given.tokens)
 
 
-def _say(as_json: bool) -> Any:
+def _say(as_json: bool) -> Callable[[str], None]:
     def say(words: str) -> None:
         if not as_json:
             print(f"{words} …", file=sys.stderr)
@@ -154,7 +154,7 @@ def verify_against(config: Config, given: argparse.Namespace) -> int:
     precision = _precision(workers)
     http = Http(url, config.api_key)
 
-    def serve(prompts: Sequence[Prompt]) -> Answers:
+    def serve(prompts: tuple[Prompt, ...]) -> Answers:
         say("the pipeline computes")
         models = [(config.model, None), (view.name, view.name)]
         return asyncio.run(_ask_all(http, models, prompts, tokens, precision))
@@ -165,7 +165,8 @@ def verify_against(config: Config, given: argparse.Namespace) -> int:
         adapters=((view.name, view.path),),
         tokens=tokens,
     )
-    found = compare_served(question, serve, say)
+    with SideBySide(say) as beside:
+        found = beside.compare_served(question, serve)
     return print_comparison(msgspec.structs.replace(found, model=config.model), given.json)
 
 

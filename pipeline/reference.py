@@ -7,10 +7,12 @@ Knows no torch: the console may import it.
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, TypeAlias, TypeVar
@@ -38,7 +40,7 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
     turns: tuple[Turn, ...] = ()
 
 
-class Question(msgspec.Struct, frozen=True, kw_only=True):
+class Question(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """To a reference: what to compare with."""
 
     model: str
@@ -47,6 +49,8 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     """(name, directory) of each."""
     tokens: int = 16
     """Greedy tokens of each answer."""
+    scratch: str = ""
+    """A directory of its own, for links."""
 
 
 class Prepared(msgspec.Struct, frozen=True, tag=True):
@@ -55,7 +59,6 @@ class Prepared(msgspec.Struct, frozen=True, tag=True):
     by: str
     """The libraries and their versions."""
     prompts: tuple[Prompt, ...]
-    notes: tuple[str, ...] = ()
 
 
 class Refused(msgspec.Struct, frozen=True, tag=True):
@@ -151,20 +154,16 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Conversation:
-    """A module run as a process that reads a line of JSON for each line that it writes.
+    """A module run as a process that answers each line of JSON with another.
 
     A context manager: leaving it ends the process.
     """
 
     def __init__(self, module: str) -> None:
         self._module = module
+        self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Conversation:
-        self._log = tempfile.TemporaryFile()  # closed by __exit__
-        command = [sys.executable, "-P", "-m", f"loraconsole.pipeline.model.{self._module}"]
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log
-        )
         return self
 
     def __exit__(
@@ -173,93 +172,124 @@ class Conversation:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._process.kill()
-        self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout, self._log):
-            if pipe is not None:
-                pipe.close()
+        if self._process is not None:
+            self._process.kill()
+            self._close(self._process)
 
     def ask(self, question: msgspec.Struct, kind: type[T]) -> T:
         """Its answer. Raises `OperatorError` where it refuses or ends without one."""
-        assert self._process.stdin is not None and self._process.stdout is not None
+        process = self._process or self._start()
+        assert process.stdin is not None and process.stdout is not None
         try:
-            self._process.stdin.write(msgspec.json.encode(question) + b"\n")
-            self._process.stdin.flush()
+            process.stdin.write(msgspec.json.encode(question) + b"\n")
+            process.stdin.flush()
         except BrokenPipeError:
-            raise self._ended() from None
-        line = self._process.stdout.readline()
+            raise self._ended(process) from None
+        line = process.stdout.readline()
         if not line:
-            raise self._ended()
+            raise self._ended(process)
         answer = msgspec.json.decode(line, type=kind | Refused)
         if isinstance(answer, Refused):
             raise OperatorError(answer.what, answer.hint)
         assert isinstance(answer, kind)
         return answer
 
-    def _ended(self) -> OperatorError:
-        code = self._process.wait()
+    def _start(self) -> subprocess.Popen[bytes]:
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115  # closed by __exit__
+        command = [sys.executable, "-P", "-m", f"loraconsole.pipeline.model.{self._module}"]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log
+        )
+        return self._process
+
+    def _close(self, process: subprocess.Popen[bytes]) -> None:
+        """Its pipes and its log; the next question starts another process."""
+        process.wait()
+        self._process = None
+        self._log.close()
+        for pipe in (process.stdin, process.stdout):
+            with contextlib.suppress(BrokenPipeError):
+                assert pipe is not None
+                pipe.close()
+
+    def _ended(self, process: subprocess.Popen[bytes]) -> OperatorError:
+        code = process.wait()
         self._log.seek(0)
-        lines = self._log.read().decode(errors="replace").strip().splitlines() or [
-            "it says nothing"
-        ]
-        if code == -9:
+        lines = self._log.read().decode(errors="replace").strip().splitlines()
+        self._close(process)
+        if code == -signal.SIGKILL:
             hint = "the kernel kills what takes more memory than there is; free some"
             return OperatorError(f"{self._module} was killed", hint)
-        return OperatorError(f"{self._module} ended with status {code}: {lines[-1]}")
+        last = lines[-1] if lines else "it says nothing"
+        return OperatorError(f"{self._module} ended with status {code}: {last}")
 
 
-def compare_engine(
-    question: Question,
-    directory: Path,
-    dtype: Precision = "float32",
-    say: Callable[[str], None] = lambda _: None,
-    reference_of: str = "",
-) -> Comparison:
-    """Our engine on the CPU, in a process of its own and without a pipeline, beside transformers.
+class SideBySide:
+    """Compares what we compute with transformers, any number of models one after the other.
 
-    `directory` is the model directory that a pipeline of `question.model` would have; `say` hears
-    what is done. `reference_of` has transformers read another model than `question.model`. Raises
-    `OperatorError` where either cannot read what it is given.
+    A context manager: the two processes start when they are needed and end with it.
     """
-    asked = msgspec.structs.replace(question, model=reference_of or question.model)
-    with tempfile.TemporaryDirectory() as scratch:
-        file = str(Path(scratch) / "logits.safetensors")
 
-        def serve(prompts: Sequence[Prompt]) -> Answers:
-            say("the engine computes")
-            with Conversation("engine_answers") as engine:
-                return engine.ask(
-                    EngineQuestion(
-                        directory=str(directory),
-                        adapters=question.adapters,
-                        prompts=tuple(prompts),
-                        tokens=question.tokens,
-                        dtype=dtype,
-                        logits=file,
-                    ),
-                    Answers,
+    def __init__(self, say: Callable[[str], None] = lambda _: None) -> None:
+        """`say` hears what is done, since it takes minutes."""
+        self._say = say
+        self._reference = Conversation("transformers_reference")
+        self._engine = Conversation("engine_answers")
+
+    def __enter__(self) -> SideBySide:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._engine.__exit__(kind, error, trace)
+        self._reference.__exit__(kind, error, trace)
+
+    def compare_engine(
+        self,
+        question: Question,
+        directory: Path,
+        dtype: Precision = "float32",
+        reference: Question | None = None,
+    ) -> Comparison:
+        """Our engine on the CPU, without a pipeline. `directory` is the model directory that a
+        pipeline of `question.model` would have. transformers reads what `reference` names, which
+        is the same unless something is to differ. Raises `OperatorError` where either cannot read
+        it."""
+        with tempfile.TemporaryDirectory() as scratch:
+
+            def serve(prompts: tuple[Prompt, ...]) -> Answers:
+                self._say("the engine computes")
+                asked = EngineQuestion(
+                    directory=str(directory),
+                    adapters=question.adapters,
+                    prompts=prompts,
+                    tokens=question.tokens,
+                    dtype=dtype,
+                    logits=str(Path(scratch) / "logits.safetensors"),
                 )
+                return self._engine.ask(asked, Answers)
 
-        return compare_served(asked, serve, say)
+            return self.compare_served(reference or question, serve)
 
-
-def compare_served(
-    question: Question,
-    serve: Callable[[Sequence[Prompt]], Answers],
-    say: Callable[[str], None] = lambda _: None,
-) -> Comparison:
-    """What `serve` answers to the reference's prompts, beside transformers. Raises
-    `OperatorError`."""
-    with Conversation("transformers_reference") as reference:
-        say("transformers reads the files")
-        prepared = reference.ask(question, Prepared)
-        answers = serve(prepared.prompts)
-        say(f"{prepared.by} computes")
-        findings = reference.ask(answers, Findings)
-    return Comparison(
-        model=question.model,
-        by=prepared.by,
-        dtype=answers.dtype,
-        rows=findings.rows,
-        notes=(*prepared.notes, *findings.notes),
-    )
+    def compare_served(
+        self, question: Question, serve: Callable[[tuple[Prompt, ...]], Answers]
+    ) -> Comparison:
+        """What `serve` answers to the reference's prompts. Raises `OperatorError`."""
+        self._say("transformers reads the files")
+        with tempfile.TemporaryDirectory() as scratch:
+            asked = msgspec.structs.replace(question, scratch=scratch)
+            prepared = self._reference.ask(asked, Prepared)
+            answers = serve(prepared.prompts)
+            self._say(f"{prepared.by} computes")
+            findings = self._reference.ask(answers, Findings)
+        return Comparison(
+            model=question.model,
+            by=prepared.by,
+            dtype=answers.dtype,
+            rows=findings.rows,
+            notes=findings.notes,
+        )

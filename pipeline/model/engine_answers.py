@@ -127,19 +127,22 @@ class Engine:
             yield answer, kept
 
 
+def answer(question: EngineQuestion) -> Answers:
+    """All prompts; their logits lie in the question's file. Raises `OperatorError`."""
+    engine = Engine(question)
+    found = [pair for prompt in question.prompts for pair in engine.answer(prompt)]
+    kept = {answer.logits: logits for answer, logits in found if logits is not None}
+    save_file(kept, question.logits)
+    return Answers(question.dtype, tuple(answer for answer, _ in found), question.logits)
+
+
 def main() -> None:
     server = LineServer()
-    question = server.read(EngineQuestion)
-    if question is None:
-        return
-    try:
-        engine = Engine(question)
-        found = [pair for prompt in question.prompts for pair in engine.answer(prompt)]
-    except OperatorError as error:
-        server.refuse(error)
-        return
-    save_file({a.logits: kept for a, kept in found if kept is not None}, question.logits)
-    server.write(Answers(question.dtype, tuple(a for a, _ in found), question.logits))
+    while (question := server.read(EngineQuestion)) is not None:
+        try:
+            server.write(answer(question))
+        except OperatorError as error:
+            server.refuse(error)
 
 
 if __name__ == "__main__":

@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TypeVar
+from typing import Any
 
 import msgspec
 
 from ..config import OperatorError
 from ..reference import Refused
-
-T = TypeVar("T")
 
 
 class LineServer:
@@ -22,8 +20,9 @@ class LineServer:
         self._answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 
-    def read(self, kind: type[T]) -> T | None:
-        """The next question; None where the asker is gone."""
+    def read(self, kind: Any) -> Any:
+        """The next question, a struct of `kind` or of one of its types; None where the asker is
+        gone."""
         line = sys.stdin.buffer.readline()
         return msgspec.json.decode(line, type=kind) if line else None
 

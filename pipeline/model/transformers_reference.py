@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
-import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,9 +54,9 @@ IGNORED_GGUF = (
 
 
 class TransformersReference:
-    """One model, by transformers; `scratch` holds links for as long as it is used."""
+    """One model, by transformers."""
 
-    def __init__(self, question: Question, scratch: Path) -> None:
+    def __init__(self, question: Question) -> None:
         """Reads config and tokenizer. Raises `OperatorError`."""
         self._question = question
         transformers = _import("transformers", "'transformers>=5'")
@@ -68,7 +67,7 @@ class TransformersReference:
             peft = _import("peft", "'peft>=0.18'")
             self.by += f", peft {peft.__version__}"
         self._transformers = transformers
-        self._where, self._options, self.notes = _locate(question.model, scratch)
+        self._where, self._options, self.notes = _locate(question.model, Path(question.scratch))
         with self._reading("config"):
             self._config = transformers.AutoConfig.from_pretrained(self._where, **self._options)
         with self._reading("tokenizer"):
@@ -291,16 +290,19 @@ class TransformersReference:
         return tokens, torch.stack(rows)
 
     def _next_token(self, answer: Answer, tokens: list[int], logits: Tensor) -> int | None:
-        """Our id at this place; of a piece of text the most probable that writes it."""
+        """Our id at this place. A piece of text may be that of several, as half a character is: of
+        the probable ones that write it, that whose logprob is nearest to ours."""
         place = len(tokens)
         if answer.token_ids:
             return answer.token_ids[place]
+        logprobs = logits.log_softmax(dim=-1)
         before = self._tokenizer.decode(tokens)
+        found = []
         for token in logits.topk(min(MOST_CANDIDATES, len(logits))).indices.tolist():
             text = self._tokenizer.decode([*tokens, token])
             if answer.pieces[place] in (text[len(before) :], self._tokenizer.decode([token])):
-                return int(token)
-        return None
+                found.append((abs(float(logprobs[token]) - answer.logprobs[place]), int(token)))
+        return min(found)[1] if found else None
 
 
 def _import(name: str, distribution: str) -> Any:
@@ -371,18 +373,17 @@ def _notes_of_gguf(path: Path) -> list[str]:
 def main() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     server = LineServer()
-    question = server.read(Question)
-    if question is None:
-        return
-    with tempfile.TemporaryDirectory() as scratch:
+    reference: TransformersReference | None = None
+    while (asked := server.read(Question | Answers)) is not None:
         try:
-            reference = TransformersReference(question, Path(scratch))
-            server.write(Prepared(reference.by, reference.prompts, tuple(reference.notes)))
-            said = len(reference.notes)
-            if (answers := server.read(Answers)) is None:
-                return
-            rows = tuple(reference.findings(answers))
-            server.write(Findings(rows, tuple(reference.notes[said:])))
+            if isinstance(asked, Question):
+                reference = None  # its weights, before there are others
+                reference = TransformersReference(asked)
+                server.write(Prepared(reference.by, reference.prompts))
+            else:
+                assert reference is not None, "answers without a question"
+                rows = tuple(reference.findings(asked))
+                server.write(Findings(rows, tuple(reference.notes)))
         except OperatorError as error:
             server.refuse(error)
 
