@@ -127,7 +127,7 @@ def adapter_tokens(config: Config) -> int:
     from .model.adapter_files import AdapterError
     from .model.pages import PAGE_SIZE
 
-    card = read_card(resolve(config))
+    card = read_card(resolve(config), config.ignore_key)
     pages = {}
     for name, path in config.adapters().items():
         if path not in pages:

@@ -108,6 +108,13 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     dummy: Annotated[
         bool, Meta(description="random weights from the model's config.json alone")
     ] = False
+    ignore_key: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="read the model's config.json as if it did not have this key, or this "
+            "TABLE.KEY: for one that is unknown here and changes nothing; repeat for more"
+        ),
+    ] = ()
     device: Annotated[Literal["auto", "cpu", "cuda"], Meta(description="where to compute")] = "auto"
     dtype: Annotated[
         Literal["auto", "float32", "bfloat16", "float16", "int4"],
@@ -483,7 +490,7 @@ class Field(msgspec.Struct, frozen=True):
     def metavar(self) -> str:
         """What stands for its value in a help."""
         if get_origin(self.kind) is tuple:
-            return "NAME=W" if self.name == "fair_weight" else "NAME=PATH"
+            return {"fair_weight": "NAME=W", "ignore_key": "KEY"}.get(self.name, "NAME=PATH")
         if get_origin(self.kind) is Literal:
             return "NAME"
         return {int: "N", float: "S"}.get(self.kind, self.name.upper())

@@ -13,6 +13,7 @@ import io
 import json
 import os
 import threading
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,10 @@ from tqdm.asyncio import tqdm_asyncio
 from .card import read_card
 from .config import DEFAULT_MODEL, Config, OperatorError, is_hub_id
 from .embedded_model import EMBEDDED, Unavailable, embedded_model
+from .findings import notes, require_good
 from .messages import Message, ProcessState
 from .model_cache import LAYOUT, Report, advance_to, cache_directory, convert, new_directory
+from .model_inspection import inspect_directory
 from .process import Process, run_process
 from .progress import ProgressBar
 from .tokenizer import make_byte_tokenizer
@@ -68,31 +71,28 @@ def resolve(config: Config, report: Report | None = None) -> Path:
             "give a directory, a .gguf file, or a hub id as in org/name@revision",
         )
     if config.dummy and not (directory / "tokenizer.json").exists():
-        directory = with_byte_tokenizer(directory)
-    check_model_directory(directory, weights=not config.dummy)
+        directory = with_byte_tokenizer(directory, config.ignore_key)
+    for note in check_model_directory(directory, not config.dummy, config.ignore_key):
+        report.say(note)
     return directory
 
 
-def check_model_directory(directory: Path, weights: bool = True) -> None:
-    """Raises `OperatorError` naming what the directory lacks to be a model directory."""
-    read_card(directory)
+def check_model_directory(
+    directory: Path, weights: bool = True, ignored: Collection[str] = ()
+) -> list[str]:
+    """What an operator should know of a model directory, a line each; config.json is read as if it
+    did not have the keys of `ignored`.
+
+    Raises `OperatorError` naming what it lacks to be one, or what of it is not computed here.
+    """
+    findings = inspect_directory(directory, weights, ignored)
+    require_good(findings, directory)
     if not (directory / "tokenizer.json").exists():
         raise OperatorError(
             f"{directory} has no tokenizer.json",
             "load it once with transformers' AutoTokenizer and save_pretrained",
         )
-    if not weights:
-        return
-    index = directory / "model.safetensors.index.json"
-    if index.exists():
-        shards = set(json.loads(index.read_text())["weight_map"].values())
-        if missing := sorted(name for name in shards if not (directory / name).exists()):
-            raise OperatorError(f"{directory} lacks {', '.join(missing)}", "fetch it anew")
-    elif not any(directory.glob("*.safetensors")) and not (directory / "model.gguf").exists():
-        raise OperatorError(
-            f"{directory} holds neither *.safetensors nor model.gguf",
-            "--dummy makes random weights; a .gguf file of another name is given by its path",
-        )
+    return notes(findings)
 
 
 def lay_link(run: Path, directory: Path) -> None:
@@ -195,9 +195,9 @@ def mirror_of(bar: tqdm[Any]) -> type[tqdm_asyncio[Any]]:
     return Mirror
 
 
-def with_byte_tokenizer(directory: Path) -> Path:
+def with_byte_tokenizer(directory: Path, ignored: Collection[str] = ()) -> Path:
     """A model directory for random weights: this one's config.json and a tokenizer of its size."""
-    card, config = read_card(directory), (directory / "config.json").read_bytes()
+    card, config = read_card(directory, ignored), (directory / "config.json").read_bytes()
     made = cache_directory() / f"dummy-{hashlib.sha256(config).hexdigest()[:12]}-{LAYOUT}"
     if not made.exists():
         with new_directory(made) as partial:

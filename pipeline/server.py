@@ -128,7 +128,7 @@ class Server(Process):
         self._serving = asyncio.create_task(self._http.serve(sockets=[self._socket]))
         self._watching = asyncio.create_task(self._watch_forever())
         self.tokenizer = await asyncio.to_thread(Tokenizer, self.run / "model")
-        card = read_card(self.run / "model")
+        card = read_card(self.run / "model", self.config.ignore_key)
         self.max_model_len = self.config.max_model_len or card.max_model_len
         self.outbox("router").send(Ready(self.name, self.incarnation))
         self.set_state(ProcessState.READY)

@@ -24,6 +24,7 @@ import gguf
 import huggingface_hub
 import numpy as np
 import pytest
+from driver import save_model
 from tokenizers import Tokenizer as RawTokenizer
 from tokenizers import models, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoTokenizer, LlamaConfig
@@ -337,11 +338,10 @@ def test_gguf_is_read_once_and_linked(tmp_path, cache):
 
 
 def hugging_face_directory(directory: Path, source: Path) -> Path:
-    """A directory as `save_pretrained` would leave it, with weights nobody reads here."""
-    directory.mkdir()
-    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+    """A small random model as `save_pretrained` leaves it, with the tokenizer of `source`."""
+    save_model(directory, "llama")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(source / name, directory)
-    (directory / "model.safetensors").write_bytes(b"weights")
     return directory
 
 
@@ -370,7 +370,8 @@ def test_incomplete_directory_is_named_with_what_it_lacks(
 
 def test_missing_shard_is_named(tmp_path, default_directory):
     directory = hugging_face_directory(tmp_path / "model", default_directory)
-    shards = {"a": "model.safetensors", "b": "model-00002-of-00002.safetensors"}
+    (directory / "model.safetensors").rename(directory / "model-00001-of-00002.safetensors")
+    shards = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
     (directory / "model.safetensors.index.json").write_text(json.dumps({"weight_map": shards}))
     with pytest.raises(OperatorError, match="00002"):
         check_model_directory(directory)
@@ -738,12 +739,13 @@ class Hub(http.server.BaseHTTPRequestHandler):
         pass
 
 
-def test_hub_model_is_fetched_without_what_is_not_needed(run, default_directory):
+def test_hub_model_is_fetched_without_what_is_not_needed(run, default_directory, tmp_path):
     server = serve(Hub)
+    model = hugging_face_directory(tmp_path / "model", default_directory)
     wanted = {
-        name: (default_directory / name).read_bytes()
-        for name in ("config.json", "tokenizer.json", "tokenizer_config.json")
-    } | {"model.safetensors": bytes(1 << 16)}
+        name: (model / name).read_bytes()
+        for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors")
+    }
     unwanted = {"pytorch_model.bin": b"x", "onnx/model.json": b"x", "README.md": b"x"}
     server.files, server.sent = {**wanted, **unwanted}, []
     environment = {
@@ -756,7 +758,7 @@ def test_hub_model_is_fetched_without_what_is_not_needed(run, default_directory)
     server.shutdown()
     assert process.returncode == 0, said
     assert set(server.sent) == set(wanted)
-    assert (run / "model" / "model.safetensors").stat().st_size == 1 << 16
+    assert (run / "model" / "model.safetensors").read_bytes() == wanted["model.safetensors"]
     server.server_close()  # from here on the hub is out of reach, and its copy serves
     process = start(run, config, **environment)
     _, said = process.communicate(timeout=60)

@@ -81,6 +81,9 @@ class GgufCheckpoint:
         self.paired_heads = architecture == "llama"
         self.has_int4 = any(tensor.kind in INT4_KINDS for tensor in self._tensors.values())
 
+    def has(self, name: str) -> bool:
+        return name in self._tensors
+
     def tensor(self, name: str, shape: tuple[int, ...]) -> Tensor:
         found = self._find(name, shape)
         try:

@@ -184,6 +184,9 @@ class MergedCheckpoint:
             text = (Path(directory) / "adapter_config.json").read_bytes()
             self._config = msgspec.json.decode(text, type=PeftConfig)
 
+    def has(self, name: str) -> bool:
+        return self._checkpoint.has(name)
+
     def tensor(self, name: str, shape: tuple[int, ...]) -> Tensor:
         weight = self._checkpoint.tensor(name, shape).float()
         module = name.removesuffix(".weight")
