@@ -225,12 +225,14 @@ def command_parser(
     doctor.add_argument(
         "--adapter", action="append", default=[], metavar="NAME=PATH", help="compare it as well"
     )
+    doctor.add_argument(
+        "--ignore-key", action="append", default=[], metavar="KEY", help="of config.json, as in up"
+    )
     add_against(doctor)
     doctor.add_argument(
         "--dtype",
         choices=("float32", "bfloat16", "int4"),
-        default="float32",
-        help="what our side computes in; other than float32 it may differ by what the type rounds",
+        help="what our side computes in (default float32); others may differ by what they round",
     )
     settings = add("settings", "what holds in the console, and where it comes from", False)
     settings.add_argument("--path", action="store_true", help="where the file is")

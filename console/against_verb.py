@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import msgspec
 
@@ -25,6 +25,7 @@ from ..pipeline.config import (
     is_hub_id,
     spell,
 )
+from ..pipeline.findings import Finding
 from ..pipeline.messages import AdapterTable, WorkerStats
 from ..pipeline.reference import (
     Answer,
@@ -45,18 +46,12 @@ REPORT_SECONDS = 120.0
 MARKS = {"good": "ok  ", "note": "note", "bad": "FAIL"}
 
 
-class Finding(msgspec.Struct, frozen=True):
-    """One line of `model_report`."""
-
-    name: str
-    verdict: Literal["good", "note", "bad"]
-    finding: str
-    hint: str = ""
-
-
 class ModelReport(msgspec.Struct, frozen=True):
+    """What `pipeline.model_report` prints."""
+
     model: str
     findings: tuple[Finding, ...]
+    directory: str = ""
 
 
 # --- before a start -----------------------------------------------------------------------------
@@ -66,10 +61,9 @@ def report_model(given: argparse.Namespace) -> int:
     """What `pipeline.model_report` finds in a model, a line each. Exit status 1 where anything
     keeps it from being served."""
     command = [sys.executable, "-P", "-m", "loraconsole.pipeline.model_report", "--json"]
+    command += ["--model", given.model, *(f"--ignore-key={key}" for key in given.ignore_key)]
     try:
-        done = subprocess.run(
-            [*command, "--model", given.model], capture_output=True, timeout=REPORT_SECONDS
-        )
+        done = subprocess.run(command, capture_output=True, timeout=REPORT_SECONDS)
         report = msgspec.json.decode(done.stdout, type=ModelReport)
     except subprocess.TimeoutExpired as error:
         raise OperatorError(f"{given.model} was not read in {REPORT_SECONDS:.0f} s") from error
@@ -79,26 +73,34 @@ def report_model(given: argparse.Namespace) -> int:
     if given.json:
         print_json(msgspec.to_builtins(report))
     else:
-        width = max([14, *(len(found.name) for found in report.findings)])
-        for found in report.findings:
-            text = units.clean(found.finding)
-            print(f"{MARKS[found.verdict]}  {units.clean(found.name):<{width}} {text}")
+        names = [_name(found) for found in report.findings]
+        width = min(40, max(14, *map(len, names)))
+        for name, found in zip(names, report.findings, strict=True):
+            print(f"{MARKS[found.verdict]}  {name:<{width}} {units.clean(found.finding)}")
             if found.hint:
                 print(f"{'':{width + 6}} {units.clean(found.hint)}")
     return 1 if any(found.verdict == "bad" for found in report.findings) else 0
 
 
+def _name(found: Finding) -> str:
+    """With the file that it stands in."""
+    is_said = not found.source or found.source == found.name
+    return units.clean(found.name if is_said else f"{found.source}: {found.name}")
+
+
 def compare_model(given: argparse.Namespace) -> int:
     """`doctor MODEL --against transformers`: our engine beside it. Exit status 1 where anything
     differs."""
+    tokens = _tokens(given)
     adapters = tuple(_named_adapter(entry) for entry in given.adapter)
     from ..pipeline.fetch import resolve
 
     model = absolute_path(given.model) if given.model != DEFAULT_MODEL else given.model
-    directory = resolve(Config(model=model))
-    question = Question(model=_original(model, directory), adapters=adapters, tokens=_tokens(given))
+    ignored = tuple(given.ignore_key)
+    directory = resolve(Config(model=model, ignore_key=ignored))
+    question = Question(model=_original(model, directory), adapters=adapters, tokens=tokens)
     with SideBySide(_say(given.json)) as beside:
-        found = beside.compare_engine(question, directory, given.dtype)
+        found = beside.compare_engine(question, directory, given.dtype or "float32", ignored)
     return print_comparison(msgspec.structs.replace(found, model=model), given.json)
 
 

@@ -629,8 +629,9 @@ def doctor(given: argparse.Namespace) -> int:
 
         if given.against:
             return against_verb.compare_model(given)
-        if given.adapter:
-            raise UsageError("--adapter goes with --against transformers")
+        for option, is_given in (("--adapter", given.adapter), ("--dtype", given.dtype)):
+            if is_given:
+                raise UsageError(f"{option} goes with --against transformers")
         return against_verb.report_model(given)
     if given.against or given.adapter:
         raise UsageError("--against and --adapter need a MODEL", "loraconsole doctor MODEL …")

@@ -76,6 +76,8 @@ class EngineQuestion(msgspec.Struct, frozen=True, kw_only=True):
     prompts: tuple[Prompt, ...]
     tokens: int
     dtype: Precision
+    ignored: tuple[str, ...]
+    """Keys of config.json that are taken as absent, as by `--ignore-key`."""
     logits: str
     """The file to write them to."""
 
@@ -253,12 +255,13 @@ class SideBySide:
         question: Question,
         directory: Path,
         dtype: Precision = "float32",
+        ignored: tuple[str, ...] = (),
         reference: Question | None = None,
     ) -> Comparison:
         """Our engine on the CPU, without a pipeline. `directory` is the model directory that a
-        pipeline of `question.model` would have. transformers reads what `reference` names, which
-        is the same unless something is to differ. Raises `OperatorError` where either cannot read
-        it."""
+        pipeline of `question.model` would have, `ignored` are keys of its config.json.
+        transformers reads what `reference` names, which is the same unless something is to differ.
+        Raises `OperatorError` where either cannot read it."""
         with tempfile.TemporaryDirectory() as scratch:
 
             def serve(prompts: tuple[Prompt, ...]) -> Answers:
@@ -269,6 +272,7 @@ class SideBySide:
                     prompts=prompts,
                     tokens=question.tokens,
                     dtype=dtype,
+                    ignored=ignored,
                     logits=str(Path(scratch) / "logits.safetensors"),
                 )
                 return self._engine.ask(asked, Answers)

@@ -33,7 +33,11 @@ class Engine:
         """Raises `OperatorError` where the model is not taken."""
         self._question = question
         config = Config(
-            model=question.directory, dtype=question.dtype, device="cpu", no_step_times=True
+            model=question.directory,
+            dtype=question.dtype,
+            device="cpu",
+            ignore_key=question.ignored,
+            no_step_times=True,
         )
         directory = Path(question.directory)
         self._tokenizer = Tokenizer(directory)
