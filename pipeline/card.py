@@ -27,6 +27,7 @@ from .findings import Finding, require_good
 from .json_fields import JsonFields, brief_json
 from .quantization import quantization_findings
 from .rope import RopeScaling, read_rope
+from .stop_tokens import stop_token_ids
 
 LAYER_KINDS = {
     "full_attention": False,
@@ -281,21 +282,10 @@ def _stop_tokens(
     directory: Path, raw: Mapping[str, Any], findings: list[Finding]
 ) -> tuple[int, ...]:
     try:
-        return _eos_token_ids(directory, dict(raw))
+        return stop_token_ids(directory, raw)
     except OperatorError as error:
         findings.append(Finding("stop tokens", "bad", error.what, error.hint))
     except (TypeError, ValueError, AttributeError, OSError) as error:
         what = f"are not readable: {error}"
         findings.append(Finding("stop tokens", "bad", what, source="generation_config.json"))
     return ()
-
-
-def _eos_token_ids(directory: Path, raw: dict[str, Any]) -> tuple[int, ...]:
-    """generation_config.json wins over config.json, as for `generate`; one id or several."""
-    ids = raw.get("eos_token_id")
-    generation = directory / "generation_config.json"
-    if generation.exists():
-        ids = json.loads(generation.read_text()).get("eos_token_id", ids)
-    if ids is None:
-        return ()
-    return tuple(ids) if isinstance(ids, list) else (int(ids),)

@@ -223,6 +223,13 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     max_model_len: Annotated[
         int, Meta(description="longest prompt + output; 0 takes the model's own", ge=0)
     ] = 0
+    generation_config: Annotated[
+        Literal["auto", "none"],
+        Meta(
+            description="auto takes temperature, top_k, top_p, min_p, penalties and stop strings "
+            "of the model's generation_config.json where a request names none; none does not"
+        ),
+    ] = "auto"
     max_running: Annotated[
         int, Meta(description="most requests in a batch; 0 chooses by the device", ge=0)
     ] = 0

@@ -30,6 +30,7 @@ from .model_inspection import inspect_directory
 from .process import Process, run_process
 from .progress import ProgressBar
 from .tokenizer import make_byte_tokenizer
+from .vocabulary_files import has_tokenizer
 
 HEAD_BYTES = 64 << 20
 """A GGUF's metadata are at its head: 2 MB for 49 000 tokens, about 8 MB for 128 000."""
@@ -70,7 +71,7 @@ def resolve(config: Config, report: Report | None = None) -> Path:
             f"there is no model {config.model}",
             "give a directory, a .gguf file, or a hub id as in org/name@revision",
         )
-    if config.dummy and not (directory / "tokenizer.json").exists():
+    if config.dummy and not has_tokenizer(directory):
         directory = with_byte_tokenizer(directory, config.ignore_key)
     for note in check_model_directory(directory, not config.dummy, config.ignore_key):
         report.say(note)
@@ -87,9 +88,10 @@ def check_model_directory(
     """
     findings = inspect_directory(directory, weights, ignored)
     require_good(findings, directory)
-    if not (directory / "tokenizer.json").exists():
+    if not has_tokenizer(directory):
         raise OperatorError(
-            f"{directory} has no tokenizer.json",
+            f"{directory} has no tokenizer.json, tokenizer.model, tekken.json, or vocab.json with "
+            "merges.txt",
             "load it once with transformers' AutoTokenizer and save_pretrained",
         )
     return notes(findings)
@@ -147,7 +149,13 @@ def model_of_hub(model: str, report: Report, weights: bool = True) -> Path:
     Only what a model directory holds is fetched. Files are checked, resumed and shared with other
     programs as the hub's library does it. Raises `OperatorError` when neither has the model.
     """
-    wanted = ["*.json", "*.jinja", *(["*.safetensors"] if weights else [])]
+    wanted = [
+        "*.json",
+        "*.jinja",
+        "tokenizer.model",
+        "merges.txt",
+        *(["*.safetensors"] if weights else []),
+    ]
     return snapshot_of_hub(model, wanted, report)
 
 

@@ -12,7 +12,16 @@ from .config import OperatorError
 from .fetch import snapshot_of_hub
 from .model_cache import Report
 
-WANTED = ["adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"]
+WEIGHTS = ["adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"]
+CHAT = [
+    "added_tokens.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+]
+WANTED = [*WEIGHTS, *CHAT]
 """The pickle is never read: where it alone is there, the refusal should say so."""
 
 

@@ -8,10 +8,8 @@ unseen. Knows file systems and the safetensors format; not what a tensor means.
 from __future__ import annotations
 
 import hashlib
-import io
 import math
 import os
-import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +17,10 @@ from types import TracebackType
 import msgspec
 import torch
 from torch import Tensor
+
+from ..guarded_file import AdapterError, _open, _size, brief, printable
+
+__all__ = ["AdapterError", "TensorFile", "brief", "printable", "read_config_file"]
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -34,23 +36,6 @@ DTYPES = {
     "F32": torch.float32,
     "F64": torch.float64,
 }
-
-
-class AdapterError(Exception):
-    """These files are no adapter for this model; says which file, key and shape."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(printable(text))
-
-
-def printable(text: str) -> str:
-    """Files choose part of the words: what would steer a terminal is written as an escape."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-
-
-def brief(text: str) -> str:
-    """Words from a file, cut in the middle where nobody would read them whole."""
-    return text if len(text) <= 200 else f"{text[:120]}…{text[-60:]}"
 
 
 def read_config_file(directory: str, roots: Sequence[str] = ()) -> bytes:
@@ -204,47 +189,3 @@ class TensorFile:
                 content = content[count:]
         except OSError as error:
             raise AdapterError(f"{self.path}: {error.strerror}") from error
-
-
-def _open(path: Path, directory: str, roots: Sequence[str]) -> io.FileIO:
-    """A regular file that lies, links followed, in one of `roots`, where there are any."""
-    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK  # opening a fifo must not wait for a writer
-    try:
-        where = str(path)
-        if roots:
-            _inside(directory, roots)
-            # What was checked is what is opened: a link put there in between is not followed.
-            where, flags = _inside(where, roots), flags | os.O_NOFOLLOW
-        _check_regular(path, os.stat(where).st_mode)  # before: opening a device may do things
-        file = io.FileIO(os.open(where, flags))
-    except OSError as error:
-        raise AdapterError(f"{path}: {error.strerror}") from error
-    except ValueError as error:  # a name that no file can have
-        raise AdapterError(f"{path}: {error}") from error
-    try:
-        _check_regular(path, os.fstat(file.fileno()).st_mode)
-    except BaseException:
-        file.close()
-        raise
-    return file
-
-
-def _inside(place: str, roots: Sequence[str]) -> str:
-    """Where a place really is, links followed: in one of `roots`."""
-    real = os.path.realpath(place)
-    for root in map(os.path.realpath, roots):
-        if os.path.commonpath((real, root)) == root:
-            return real
-    shown = place if real == place else f"{place}, which is {real},"
-    raise AdapterError(f"{shown} lies outside --adapter-root {', '.join(roots)}")
-
-
-def _check_regular(path: Path, mode: int) -> None:
-    if stat.S_ISREG(mode):
-        return
-    kinds = {stat.S_IFDIR: "directory", stat.S_IFIFO: "fifo", stat.S_IFSOCK: "socket"}
-    raise AdapterError(f"{path} is a {kinds.get(stat.S_IFMT(mode), 'device')}, not a file")
-
-
-def _size(file: io.FileIO) -> int:
-    return os.fstat(file.fileno()).st_size

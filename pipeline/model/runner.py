@@ -681,7 +681,9 @@ class ModelRunner:
             elif choices:
                 with self._spans.span("sample"):
                     sampled = sample(logits.float(), choices, self._history)
-                self._history.view(-1).index_copy_(0, places.long(), sampled.token_ids.int())
+                # The next step may be launched already: it must find a token that there is.
+                token_ids = sampled.token_ids.int().clamp(min=0)
+                self._history.view(-1).index_copy_(0, places.long(), token_ids)
         if events:
             sampled = sampled.to_host()
             events[-1].record()
