@@ -223,7 +223,22 @@ def command_parser(
     scheduler.add_argument("--slo-seconds", type=float, metavar="S", help="as in up")
     for flag in ("--batch-num-adapters", "--max-wait-tokens", "--max-per-adapter"):
         scheduler.add_argument(flag, type=int, metavar="N", help="as in up")
-    add("doctor", "what this machine has and what is missing")
+    doctor = add("doctor", "what this machine has and what is missing; of a model: is it right")
+    doctor.add_argument(
+        "model", nargs="?", metavar="MODEL", help="a model as up takes it: what its files say"
+    )
+    doctor.add_argument(
+        "--adapter", action="append", default=[], metavar="NAME=PATH", help="compare it as well"
+    )
+    doctor.add_argument(
+        "--ignore-key", action="append", default=[], metavar="KEY", help="of config.json, as in up"
+    )
+    add_against(doctor)
+    doctor.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16", "int4"),
+        help="what our side computes in (default float32); others may differ by what they round",
+    )
     settings = add("settings", "what holds in the console, and where it comes from", False)
     settings.add_argument("--path", action="store_true", help="where the file is")
     settings.add_argument("--check", action="store_true", help="1 if anything in it is wrong")
@@ -251,7 +266,10 @@ def command_parser(
         ("merge", "keep a copy of the weights with it merged, for steps of its own"),
         ("verify", "compare its answers with its weights merged in float32; 1 if it is not right"),
     ):
-        add_verb(verb, help).add_argument("name", metavar="NAME")
+        command = add_verb(verb, help)
+        command.add_argument("name", metavar="NAME")
+        if verb == "verify":
+            add_against(command)
     add_verb("unmerge", "give the copy with a merged adapter up")
     plan = add_verb("plan", "what loading directories would take; 1 if any would be refused")
     plan.add_argument("paths", metavar="PATH", nargs="+", help="one after the other")
@@ -308,6 +326,17 @@ def command_parser(
     prompt.add_argument("--temperature", type=float, metavar="T")
     prompt.add_argument("--seed", type=int, metavar="S")
     return parser
+
+
+def add_against(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--against",
+        choices=("transformers",),
+        help="compare answers with that library's (and peft's), which read the same files",
+    )
+    parser.add_argument(
+        "--tokens", type=int, default=16, metavar="N", help="greedy tokens of each answer"
+    )
 
 
 def dispatch(given: argparse.Namespace, rest: list[str]) -> int:
@@ -374,7 +403,7 @@ def dispatch(given: argparse.Namespace, rest: list[str]) -> int:
         case "logs":
             return verbs.logs(config, given.process, given.follow, given.lines, given.json)
         case "doctor":
-            return verbs.doctor(given.run, given.json)
+            return verbs.doctor(given)
         case "scheduler":
             from . import scheduler_verb
 
@@ -392,6 +421,10 @@ def dispatch(given: argparse.Namespace, rest: list[str]) -> int:
 
             if given.verb in (None, "list"):
                 return adapter_verbs.list_adapters(config, given.json)
+            if given.verb == "verify" and given.against:
+                from . import against_verb
+
+                return against_verb.verify_against(config, given)
             return adapter_verbs.give_order(config, given)
         case _:
             return verbs.prompt(config, given)

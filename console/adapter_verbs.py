@@ -240,9 +240,8 @@ def print_verification(found: Verification, name: str, as_json: bool) -> int:
             f"{row.range_logit:.4g}",
         )
     Printer().print(table)
-    verdict = "answers as its merged weights do" if found.is_right else "does NOT answer right"
     key = units.visible(found.key)
-    print(f"{key} {verdict} ({found.dtype}, {units.duration(found.seconds)})")
+    print(f"{key} {found.words} ({found.dtype}, {units.duration(found.seconds)})")
     return code
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ..pipeline.config import Config, OperatorError, default_run_directory, spell
+from ..pipeline.config import Config, OperatorError, UsageError, default_run_directory, spell
 from ..pipeline.messages import (
     Drain,
     LogLine,
@@ -105,7 +105,7 @@ async def _wait_until_ready(config: Config, foreground: bool, as_json: bool) -> 
             raise
         finally:
             bars.close()
-        url = await _url(remote)
+        url = await server_url(remote)
         for view in failed:
             print(f"loraconsole: {line_of(view)}", file=sys.stderr)
         if as_json:
@@ -148,7 +148,7 @@ class _Failed(OperatorError):
     """A process of the ring has been given up."""
 
 
-async def _url(remote: Remote) -> str:
+async def server_url(remote: Remote) -> str:
     """The server's address, which its first statistics after READY carry."""
     for _ in range(20):
         snapshot = await remote.snapshot()
@@ -519,7 +519,7 @@ async def _ask_all(
     from .http import Http
 
     async with Remote(config) as remote:
-        http = Http(await _url(remote), config.api_key)
+        http = Http(await server_url(remote), config.api_key)
     with _drawing(answers, quiet) as draw:
         await asyncio.gather(*(a.stream(http, messages, params, draw) for a in answers))
         draw()
@@ -619,7 +619,7 @@ def bench(flags: list[str]) -> int:
             table = (await remote.snapshot()).processes
             if hint := _undone_by(table, run):
                 raise OperatorError(f"the pipeline in {run} admits nothing now", hint)
-            return await _url(remote), config.api_key
+            return await server_url(remote), config.api_key
 
     if flags[:1] == ["compare"]:
         from . import compare
@@ -649,12 +649,24 @@ def bench(flags: list[str]) -> int:
 # --- doctor -------------------------------------------------------------------------------------
 
 
-def doctor(run: str, as_json: bool) -> int:
-    """What this machine has and what is missing. Exit status 1 where something needed is."""
+def doctor(given: argparse.Namespace) -> int:
+    """What this machine has and what is missing; of a model, what is found in its files, or what
+    differs from a library's answers. Exit status 1 where something does, or is needed."""
+    if given.model:
+        from . import against_verb
+
+        if given.against:
+            return against_verb.compare_model(given)
+        for option, is_given in (("--adapter", given.adapter), ("--dtype", given.dtype)):
+            if is_given:
+                raise UsageError(f"{option} goes with --against transformers")
+        return against_verb.report_model(given)
+    if given.against or given.adapter:
+        raise UsageError("--against and --adapter need a MODEL", "loraconsole doctor MODEL …")
     from . import checkup
 
-    checks = checkup.examine(Path(run))
-    if as_json:
+    checks = checkup.examine(Path(given.run))
+    if given.json:
         print_json([msgspec.structs.asdict(check) for check in checks])
     else:
         for check in checks:

@@ -406,10 +406,9 @@ class AdapterDesk:
             answer.is_right,
             time.monotonic() - started,
         )
-        word = "answers as its merged weights do" if answer.is_right else "does NOT answer right"
-        level = "info" if answer.is_right else "error"
-        self._router.event(level, f"verified {adapter.key}: it {word}")
-        self._reply(order, 200, f"adapter {adapter.key} {word}", verification=verification)
+        words, level = verification.words, "info" if answer.is_right else "error"
+        self._router.event(level, f"verified {adapter.key}: it {words}")
+        self._reply(order, 200, f"adapter {adapter.key} {words}", verification=verification)
         self._router.adapters_changed()
 
     # -- merging

@@ -249,6 +249,9 @@ class Comparison(Row, frozen=True):
     """The mean difference."""
     range_logit: float
     """From the reference's smallest logit to its largest: what a difference is held against."""
+    flaw: str = ""
+    """Why the numbers above prove nothing: logits that are not finite, or all alike. They are those
+    of the finite differences then, 0 where there is none."""
 
 
 class Verification(Row, frozen=True):
@@ -260,6 +263,14 @@ class Verification(Row, frozen=True):
     comparisons: tuple[Comparison, ...]
     is_right: bool
     seconds: float
+
+    @property
+    def words(self) -> str:
+        """The verdict behind the adapter's name."""
+        if self.is_right:
+            return "answers as its merged weights do"
+        flaw = next((row.flaw for row in self.comparisons if row.flaw), "")
+        return f"does NOT answer right{flaw and f': {flaw}'}"
 
 
 class AdapterReply(Message, frozen=True, kw_only=True):

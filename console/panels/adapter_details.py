@@ -182,7 +182,8 @@ def verdict_lines(verdict: Verdict, width: int) -> list[Line]:
         line(word, (what, "text"), (f", at {units.clock(verdict.at)}", "dim")),
         line(("against the weights merged in float32: equal greedy tokens, |Δ| of logits", "dim")),
     ]
-    return lines
+    flaws = dict.fromkeys(row.flaw for row in found.comparisons if row.flaw)
+    return lines + [line((flaw, "bad")) for flaw in flaws]
 
 
 def _comparison(row: Comparison, name_width: int) -> Line:

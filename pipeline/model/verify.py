@@ -119,27 +119,50 @@ def compare(trial: Trial, references: list[Tensor]) -> tuple[tuple[Comparison, .
     """Each sequence against its reference, [NEW_TOKENS, vocab_size]; whether all is right.
 
     Right is: no row's logits differ in the mean by more than `BASE_FACTOR` times what the base
-    row's do, plus `RANGE_SHARE` of their range.
+    row's do, plus `RANGE_SHARE` of their range. Logits that say nothing, see `find_flaw`, are never
+    right, however equal both sides are.
     """
-    found, allowed = [], 0.0
-    for served, expected in zip(trial.sequences, references, strict=True):
-        logits = torch.stack(served.logits)
-        tokens = torch.tensor(served.token_ids[served.num_prompt :])
-        difference = (logits - expected).abs()
-        comparison = Comparison(
-            place=served.place,
-            adapter=served.key,
-            tokens=len(tokens),
-            equal_tokens=int((expected.argmax(dim=-1) == tokens).sum()),
-            largest_logit=float(difference.max()),
-            mean_logit=float(difference.mean()),
-            range_logit=float(expected.max() - expected.min()),
-        )
-        if served.key is None:
-            allowed = BASE_FACTOR * comparison.mean_logit
-        found.append(comparison)
-    is_right = all(c.mean_logit <= allowed + RANGE_SHARE * c.range_logit for c in found)
-    return tuple(found), is_right
+    pairs = [*zip(trial.sequences, references, strict=True)]
+    found = tuple(_comparison(served, expected) for served, expected in pairs)
+    base = next((row.mean_logit for row in found if row.adapter is None), 0.0)
+    is_right = all(
+        not row.flaw and row.mean_logit <= BASE_FACTOR * base + RANGE_SHARE * row.range_logit
+        for row in found
+    )
+    return found, is_right
+
+
+def _comparison(served: Served, expected: Tensor) -> Comparison:
+    """`expected` [num_generated, vocab_size]."""
+    logits = torch.stack(served.logits)
+    tokens = torch.tensor(served.token_ids[served.num_prompt :])
+    difference = (logits - expected).abs()
+    difference = difference[difference.isfinite()]
+    reference = expected[expected.isfinite()]
+    return Comparison(
+        place=served.place,
+        adapter=served.key,
+        tokens=len(tokens),
+        equal_tokens=int((expected.argmax(dim=-1) == tokens).sum()),
+        # Finite whatever came: JSON has no other numbers.
+        largest_logit=float(difference.max()) if len(difference) else 0.0,
+        mean_logit=float(difference.mean()) if len(difference) else 0.0,
+        range_logit=float(reference.max() - reference.min()) if len(reference) else 0.0,
+        flaw=find_flaw("served", logits) or find_flaw("merged", expected),
+    )
+
+
+def find_flaw(whose: str, logits: Tensor) -> str:
+    """Why logits [num_tokens, vocab_size] choose no token; "" where they do.
+
+    A norm turns a state that overflowed when squared into zeros, so that logits which are all
+    alike come from weights that are too large as much as those that are not finite do.
+    """
+    if not logits.isfinite().all():
+        return f"the {whose} logits are not finite (its weights overflow)"
+    if (logits.amax(dim=-1) == logits.amin(dim=-1)).any():
+        return f"the {whose} logits of a token are all alike (its weights overflow, or are zero)"
+    return ""
 
 
 # --- the other side -----------------------------------------------------------------------------
