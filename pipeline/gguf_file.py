@@ -85,6 +85,24 @@ class GgufFile:
         """The value of `ARCHITECTURE.name`, or the default."""
         return self.metadata.get(f"{self.architecture}.{name}", default)
 
+    def number(self, name: str, default: Any = None) -> Any:
+        """`ARCHITECTURE.name`, or the default; an array of equal numbers, one a layer, is one.
+        Raises `OperatorError` where it is missing or something else."""
+        key = f"{self.architecture}.{name}"
+        value = self.metadata.get(key, default) if default is not None else self.require(key)
+        if isinstance(value, list) and value and all(item == value[0] for item in value):
+            value = value[0]
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            raise self.refusal(f"{key} differs by layer or is no number, which is not supported")
+        return value
+
+    def count(self, name: str, default: int | None = None) -> int:
+        """`number`, which is whole and from 1 up."""
+        value = self.number(name, default)
+        if not isinstance(value, int) or value < 1:
+            raise self.refusal(f"{self.architecture}.{name} is {value}, not a number from 1 up")
+        return value
+
     def refusal(self, what: str, hint: str = "") -> OperatorError:
         """What to raise for something that this file says."""
         return OperatorError(f"{self.path}: {what}", hint)

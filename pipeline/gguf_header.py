@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,9 @@ from .config import OperatorError
 from .findings import Finding
 from .gguf_file import GgufFile, first_part, open_gguf
 from .gguf_keys import key_findings
+from .gguf_rope import rope_scaling
 from .gguf_tensors import (
     MLP,
-    ROPE_FACTORS,
     biased_modules,
     check_complete,
     check_tensors,
@@ -37,8 +37,6 @@ OTHER_FILES = {
     "controlvector": ("a control vector", "give the file of the model"),
 }
 """What a file is by `general.type` or `general.architecture`, where it is no model."""
-LLAMA3_CONTEXT = 8192
-"""Tokens that Llama 3 was first trained for: the length in which its rotary factors turn."""
 SAMPLING = {
     "temp": "temperature",
     "top_k": "top_k",
@@ -126,7 +124,7 @@ def make_config(file: GgufFile) -> dict[str, Any]:
     """config.json in Hugging Face's words. Raises `OperatorError` naming the key that is missing
     or not computed."""
     _check_kind(file)
-    heads, hidden = _count(file, "attention.head_count"), _count(file, "embedding_length")
+    heads, hidden = file.count("attention.head_count"), file.count("embedding_length")
     head_dim = _head_dim(file, hidden // heads)
     biased, vocabulary = biased_modules(file), Vocabulary(file)
     config = {
@@ -134,15 +132,15 @@ def make_config(file: GgufFile) -> dict[str, Any]:
         "hidden_act": "silu",
         "vocab_size": _num_rows(file),
         "hidden_size": hidden,
-        "intermediate_size": _count(file, "feed_forward_length"),
-        "num_hidden_layers": _count(file, "block_count"),
+        "intermediate_size": file.count("feed_forward_length"),
+        "num_hidden_layers": file.count("block_count"),
         "num_attention_heads": heads,
-        "num_key_value_heads": _count(file, "attention.head_count_kv", heads),
+        "num_key_value_heads": file.count("attention.head_count_kv", heads),
         "head_dim": head_dim,
-        "max_position_embeddings": _count(file, "context_length"),
-        "rms_norm_eps": _number(file, "attention.layer_norm_rms_epsilon"),
-        "rope_theta": _number(file, "rope.freq_base", 10000.0),
-        "rope_scaling": _rope_scaling(file, head_dim),
+        "max_position_embeddings": file.count("context_length"),
+        "rms_norm_eps": file.number("attention.layer_norm_rms_epsilon"),
+        "rope_theta": file.number("rope.freq_base", 10000.0),
+        "rope_scaling": rope_scaling(file, head_dim),
         "attention_bias": bool(biased - MLP),
         "mlp_bias": bool(biased & MLP),
         "tie_word_embeddings": "output.weight" not in file.tensors,
@@ -151,25 +149,6 @@ def make_config(file: GgufFile) -> dict[str, Any]:
         "pad_token_id": vocabulary.role_id("padding"),
     }
     return config | _window(file, bool(biased))
-
-
-def _number(file: GgufFile, name: str, default: Any = None) -> Any:
-    """`ARCHITECTURE.name`, which may be an array of equal numbers, one a layer."""
-    key = f"{file.architecture}.{name}"
-    value = file.metadata.get(key, default) if default is not None else file.require(key)
-    if isinstance(value, list) and value and len(set(value)) == 1:
-        value = value[0]
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        raise file.refusal(f"{key} differs by layer or is no number, which is not supported")
-    return value
-
-
-def _count(file: GgufFile, name: str, default: int | None = None) -> int:
-    """A whole number from 1 up."""
-    value = _number(file, name, default)
-    if not isinstance(value, int) or value < 1:
-        raise file.refusal(f"{file.architecture}.{name} is {value}, not a number from 1 up")
-    return value
 
 
 def _num_rows(file: GgufFile) -> int:
@@ -182,9 +161,9 @@ def _num_rows(file: GgufFile) -> int:
 
 def _head_dim(file: GgufFile, default: int) -> int:
     """The size of a head, which is rotated whole."""
-    key = _number(file, "attention.key_length", default)
-    value = _number(file, "attention.value_length", key)
-    rotated = _number(file, "rope.dimension_count", key)
+    key = file.number("attention.key_length", default)
+    value = file.number("attention.value_length", key)
+    rotated = file.number("rope.dimension_count", key)
     prefix = file.architecture
     if value != key:
         raise file.refusal(
@@ -196,13 +175,13 @@ def _head_dim(file: GgufFile, default: int) -> int:
             f"{prefix}.rope.dimension_count is {rotated} of {key}: rotation of a part of a head is "
             "not computed"
         )
-    scale = _number(file, "attention.scale", 0)
+    scale = file.number("attention.scale", 0)
     if scale and not math.isclose(scale, key**-0.5, rel_tol=1e-4):
         raise file.refusal(
             f"{prefix}.attention.scale is {scale:g}: only 1 / sqrt({key}) is computed"
         )
-    wide = _number(file, "embedding_length_out", 0)
-    if wide not in (0, _number(file, "embedding_length")):
+    wide = file.number("embedding_length_out", 0)
+    if wide not in (0, file.number("embedding_length")):
         raise file.refusal(
             f"{prefix}.embedding_length_out is {wide}, which differs from embedding_length"
         )
@@ -212,8 +191,8 @@ def _head_dim(file: GgufFile, default: int) -> int:
 def _window(file: GgufFile, biased: bool) -> dict[str, Any]:
     """A sliding window that some sequence fills. Of llama files it is Mistral's; Qwen's window is
     for some layers, and files do not say which."""
-    window = _number(file, "attention.sliding_window", 0)
-    if not 0 < window < _number(file, "context_length"):
+    window = file.number("attention.sliding_window", 0)
+    if not 0 < window < file.number("context_length"):
         return {}
     if file.architecture != "llama" or biased:
         raise file.refusal(
@@ -221,126 +200,6 @@ def _window(file: GgufFile, biased: bool) -> dict[str, Any]:
             "model is not computed"
         )
     return {"model_type": "mistral", "sliding_window": window}
-
-
-def _rope_scaling(file: GgufFile, head_dim: int) -> dict[str, Any] | None:
-    """Hugging Face's `rope_scaling`, from the keys or, for Llama 3, from its factors.
-
-    As in llama.cpp: without a type the factor is linear, and `scale_linear` is the factor's name
-    of 2023.
-    """
-    kind = str(file.of_model("rope.scaling.type", "linear"))
-    if kind not in ("none", "linear", "yarn"):
-        raise file.refusal(f"rope scaling {kind!r} is not supported", "none, linear and yarn are")
-    factor = _number(file, "rope.scaling.factor", 0) or _number(file, "rope.scale_linear", 0) or 1
-    if kind == "none":
-        factor = 1
-    if ROPE_FACTORS in file.tensors:
-        if factor != 1:
-            raise file.refusal(
-                f"it has {ROPE_FACTORS} and a rope factor of {factor:g}: one of both"
-            )
-        return _llama3_scaling(file, head_dim)
-    if kind == "yarn":
-        return _yarn(file, factor)
-    for name, nothing in (("attn_factor", 1), ("yarn_attn_factor", 1)):
-        _require_nothing(file, f"rope.scaling.{name}", (0, nothing), f"rope scaling {kind}")
-    _require_nothing(file, "rope.scaling.yarn_ext_factor", (0, -1), f"rope scaling {kind}")
-    return {"rope_type": "linear", "factor": factor} if factor != 1 else None
-
-
-def _yarn(file: GgufFile, factor: float) -> dict[str, Any]:
-    """Cosine and sine are multiplied by 1 + ln(factor) / 10 or by `yarn_attn_factor`, and that by
-    `attn_factor`."""
-    _require_nothing(file, "rope.scaling.yarn_ext_factor", (-1, 1), "yarn")
-    scaling: dict[str, Any] = {
-        "rope_type": "yarn",
-        "factor": factor,
-        "original_max_position_embeddings": int(
-            _number(file, "rope.scaling.original_context_length", 0)
-            or _number(file, "context_length")
-        ),
-    }
-    for name in ("beta_fast", "beta_slow"):
-        if value := _number(file, f"rope.scaling.yarn_{name}", 0):
-            scaling[name] = value
-    own = _number(file, "rope.scaling.yarn_attn_factor", 1) or 1
-    times = _number(file, "rope.scaling.attn_factor", 1) or 1
-    if own != 1 or times != 1:
-        usual = 1 + 0.1 * math.log(factor) if factor > 1 else 1.0
-        scaling["attention_factor"] = (own if own != 1 else usual) * times
-    return scaling
-
-
-def _require_nothing(file: GgufFile, name: str, nothing: Iterable[float], beside: str) -> None:
-    """Raises `OperatorError` where a key says something that is not computed beside another."""
-    nothing = tuple(nothing)
-    value = _number(file, name, nothing[-1])
-    if value not in nothing:
-        raise file.refusal(f"{file.architecture}.{name} is {value:g}: not computed with {beside}")
-
-
-def _llama3_scaling(file: GgufFile, head_dim: int) -> dict[str, Any]:
-    """The scaling that gives the file's factors; it holds these alone, not how they came about.
-
-    Between the factors that are 1 and the largest one, 1 / factor grows with the frequency in a
-    straight line, whose ends are the low and the high factor. Computed back and compared, so that
-    factors of another kind are refused, not run wrongly.
-    """
-    factors = _rope_factors(file)
-    if len(factors) != head_dim // 2 or not all(f > 0.999 for f in factors):  # rounded
-        raise file.refusal(f"{ROPE_FACTORS} has no {head_dim // 2} factors from 1 up")
-    theta, factor = _number(file, "rope.freq_base", 10000.0), max(factors)
-    turns = [
-        LLAMA3_CONTEXT / (2 * math.pi * theta ** (2 * index / head_dim))
-        for index in range(head_dim // 2)
-    ]
-    for low, high in ((1.0, 4.0), _fit(turns, factors, factor)):
-        if high <= low:
-            continue
-        smooth = [min(max((turn - low) / (high - low), 0.0), 1.0) for turn in turns]
-        expected = [1 / ((1 - s) / factor + s) for s in smooth]
-        if all(math.isclose(a, b, rel_tol=1e-3) for a, b in zip(expected, factors, strict=True)):
-            return {
-                "rope_type": "llama3",
-                "factor": factor,
-                "low_freq_factor": low,
-                "high_freq_factor": high,
-                "original_max_position_embeddings": LLAMA3_CONTEXT,
-            }
-    raise file.refusal(f"the rope factors in {ROPE_FACTORS} are not of Llama 3's kind")
-
-
-def _fit(turns: list[float], factors: list[float], factor: float) -> tuple[float, float]:
-    """(low, high): the turns at which the line through the factors between reaches 0 and 1. Where
-    these are fewer than two, any line will do that leaves the others at the ends."""
-    points = [
-        (turn, (1 / f - 1 / factor) / (1 - 1 / factor))
-        for turn, f in zip(turns, factors, strict=True)
-        if 1.0001 < f < factor * 0.9999
-    ]
-    pairs = [*zip(turns, factors, strict=True)]
-    low = max((turn for turn, f in pairs if f >= factor * 0.9999), default=turns[-1] / 2)
-    high = min((turn for turn, f in pairs if f <= 1.0001), default=turns[0] * 2)
-    if not points:
-        return low, high
-    (x0, y0), (x1, y1) = points[0], points[-1]
-    if len(points) > 1:
-        width = (x1 - x0) / (y1 - y0) if y1 != y0 else 0.0
-    else:
-        width = min((x0 - low) / y0, (high - x0) / (1 - y0))
-    return x0 - y0 * width, x0 + (1 - y0) * width
-
-
-def _rope_factors(file: GgufFile) -> list[float]:
-    import numpy as np
-    from gguf.constants import GGMLQuantizationType
-
-    tensor = file.tensors[ROPE_FACTORS]
-    if tensor.kind != GGMLQuantizationType.F32 or len(tensor.shape) != 1:
-        raise file.refusal(f"{ROPE_FACTORS} is no row of F32")
-    data = file.parts[tensor.part]
-    return [float(f) for f in np.frombuffer(data, "<f4", tensor.shape[0], tensor.offset)]
 
 
 def make_generation_config(file: GgufFile) -> dict[str, Any]:

@@ -489,6 +489,16 @@ def test_installed_wheel_is_found_without_pip_and_never_imported(
     assert "tiny_model" not in sys.modules
 
 
+def test_a_new_layout_takes_the_file_of_an_older_one(embedded, cache):
+    directory = resolve(Config())
+    whole = (directory / "model.gguf").read_bytes()
+    older = directory.rename(directory.with_name(directory.name.rpartition("-")[0] + "-0"))
+    embedded.unlink()
+    assert resolve(Config()) == directory
+    assert (directory / "model.gguf").samefile(older / "model.gguf")
+    assert (directory / "model.gguf").read_bytes() == whole
+
+
 @pytest.mark.parametrize("damage", ["bit", "cut"])
 def test_corrupt_cache_is_said_removed_and_fetched_anew(embedded, damage):
     directory = resolve(Config())
