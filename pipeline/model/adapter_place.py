@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from ..guarded_file import AdapterError, _inside, _open, brief, read_bounded
+from ..guarded_file import AdapterError, brief, open_guarded, read_bounded, resolve_inside
 from .adapter_files import CONFIG
 
 WEIGHTS = "adapter_model.safetensors"
@@ -60,7 +60,7 @@ def check_place(path: str, roots: Sequence[str] = ()) -> None:
     """Raises `AdapterError` where no adapter_config.json lies in the directory, naming what lies
     there instead."""
     try:
-        real = _inside(path, roots) if roots else path
+        real = resolve_inside(path, roots) if roots else path
         os.stat(real)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
@@ -74,7 +74,7 @@ def check_place(path: str, roots: Sequence[str] = ()) -> None:
 def weight_files(directory: str, roots: Sequence[str] = ()) -> tuple[Path, ...]:
     """The files of PEFT's weights: one, or every shard. Raises `AdapterError` where they are not
     there, naming what is."""
-    real = Path(_inside(directory, roots) if roots else directory)
+    real = Path(resolve_inside(directory, roots) if roots else directory)
     names = _names(real)
     if WEIGHTS in names:
         return (Path(directory, WEIGHTS),)
@@ -206,7 +206,7 @@ def _list(names: Sequence[str]) -> str:
 def _head(path: Path, directory: str, roots: Sequence[str]) -> bytes:
     """A file's first bytes; none where it cannot be read."""
     try:
-        with _open(path, directory, roots) as file:
+        with open_guarded(path, directory, roots) as file:
             return file.read(HEAD_BYTES) or b""
     except (AdapterError, OSError):
         return b""

@@ -155,6 +155,9 @@ class MergedCheckpoint:
         self.paired_heads = checkpoint.paired_heads
         self._pairs = {} if directory is None else read_pairs(directory, card)
 
+    def has(self, name: str) -> bool:
+        return self._checkpoint.has(name)
+
     def tensor(self, name: str, shape: tuple[int, ...]) -> Tensor:
         weight = self._checkpoint.tensor(name, shape).float()
         module = name.removesuffix(".weight")

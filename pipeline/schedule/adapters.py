@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 from ..adapter_name import objection
 from ..messages import AdapterInfo, AdapterState, AdapterView
+from ..words import counted
 
 
 class AdapterRefused(Exception):
@@ -32,6 +33,8 @@ class Tally:
         self.output_tokens = 0
         self.hits = 0
         self.placements = 0
+        self.not_finite = 0
+        """Requests that ended because their logits were not finite."""
 
 
 class Adapter:
@@ -117,6 +120,14 @@ class Adapter:
         self.become(AdapterState.HOST)
         return pages
 
+    @property
+    def warning(self) -> str:
+        """What an operator should know of an adapter that is served, "" where there is nothing."""
+        words = [self.info.warning] if self.info and self.info.warning else []
+        if count := self.tally.not_finite:
+            words.append(f"its logits were not finite in {counted(count, 'request')}")
+        return "; ".join(words)
+
     def view(self) -> AdapterView:
         info = self.info
         return AdapterView(
@@ -138,9 +149,10 @@ class Adapter:
             output_tokens=self.tally.output_tokens,
             pinned=self.pinned,
             merged=self.merged,
-            warning=info.warning if info else "",
+            warning=self.warning,
             hits=self.tally.hits,
             placements=self.tally.placements,
+            directory=self.directory,
         )
 
 
