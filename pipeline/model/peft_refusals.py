@@ -77,8 +77,8 @@ OTHER_INIT = {
     "loftq": "its base is a quantised copy that PEFT makes when it loads the adapter: merge it "
     "there (merge_and_unload) and serve that with --model",
 }
-"""Those that start from a base model which was changed, which is not the one here. Each way was
-tried with PEFT 0.21."""
+"""Those that start from a base model which was changed, which is not the one here. Each way but
+loftq's, which needs CUDA, was tried with PEFT 0.21."""
 
 
 def check_fields(raw: dict[str, Any], honoured: Iterable[str], path: Path) -> None:
