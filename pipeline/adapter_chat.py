@@ -74,7 +74,7 @@ class AdapterChats:
         key = view.name, view.generation
         found = self._chats.get(key)
         if found is None:
-            found = self._chats[key] = self._read(view.directory or view.path)
+            found = self._chats[key] = self.read_directory(view.directory or view.path)
             if found.remark:
                 is_broken = found.template is not None and found.template.fault
                 level = "warning" if is_broken or "lacks" in found.remark else "info"
@@ -98,7 +98,8 @@ class AdapterChats:
 
     # -- reading one
 
-    def _read(self, directory: str) -> AdapterChat:
+    def read_directory(self, directory: str) -> AdapterChat:
+        """What its files say; nothing is kept."""
         files = _Files(directory, self._roots)
         remarks = []
         config = files.json("tokenizer_config.json")
