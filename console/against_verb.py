@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -43,6 +44,7 @@ from .remote import Remote
 from .verbs import print_json, server_url
 
 REPORT_SECONDS = 120.0
+HALF_CHARACTER = re.compile(r"bytes:(\\x[0-9a-f]{2})+")
 MARKS = {"good": "ok  ", "note": "note", "bad": "FAIL"}
 
 
@@ -240,9 +242,16 @@ async def _ask(http: Http, model: str, adapter: str | None, prompt: Prompt, toke
         prompt=prompt.name,
         adapter=adapter,
         prompt_tokens=content["usage"]["prompt_tokens"],
-        pieces=tuple(pieces),
+        pieces=tuple(map(_plain, pieces)),
         logprobs=tuple(logprobs),
     )
+
+
+def _plain(piece: str) -> str:
+    """A token as a library decodes it: completions write half a character as its bytes."""
+    if HALF_CHARACTER.fullmatch(piece) is None:
+        return piece
+    return bytes.fromhex(piece.removeprefix("bytes:").replace("\\x", "")).decode(errors="replace")
 
 
 # --- printing -----------------------------------------------------------------------------------
@@ -276,7 +285,7 @@ def print_comparison(found: Comparison, as_json: bool) -> int:
         print(f"note: {units.clean(note)}")
     wrong = sum(not row.is_right for row in found.rows)
     verdict = f"{wrong} of {len(found.rows)} answers DIFFER from" if wrong else "answers as"
-    unit = found.rows[0].unit if found.rows else "logits"
+    unit = next((row.unit for row in found.rows if row.tokens), "logits")
     how = f"{found.dtype} beside float32; Δ of {unit}"
     print(f"{units.clean(found.model)}: {verdict} {found.by} ({how})")
     return code

@@ -74,7 +74,8 @@ class AdapterChats:
         key = view.name, view.generation
         found = self._chats.get(key)
         if found is None:
-            found = self._chats[key] = self._read(view)
+            where, origin = view.directory or view.path, f"adapter {view.name}"
+            found = self._chats[key] = self.read_directory(where, origin)
             if found.remark:
                 is_broken = found.template is not None and found.template.fault
                 level = "warning" if is_broken or "lacks" in found.remark else "info"
@@ -98,9 +99,9 @@ class AdapterChats:
 
     # -- reading one
 
-    def _read(self, view: AdapterView) -> AdapterChat:
-        files = _Files(view.directory or view.path, self._roots)
-        origin = f"adapter {view.name}"
+    def read_directory(self, directory: str, origin: str) -> AdapterChat:
+        """What its files say; nothing is kept. `origin` is how refusals name it."""
+        files = _Files(directory, self._roots)
         remarks = []
         config = files.json("tokenizer_config.json")
         variables, unknown = self._variables(config)

@@ -264,6 +264,28 @@ def test_adapters_answer_as_peft_does(beside: SideBySide, llama: Path) -> None:
     assert len({row.range for row in found.rows if row.prompt == "chat"}) == 5, "all answer alike"
 
 
+@pytest.mark.parametrize("has_tokenizer", [False, True])
+def test_an_adapters_own_template_writes_its_chats(
+    has_tokenizer: bool, beside: SideBySide, llama: Path, tmp_path: Path
+) -> None:
+    """Trainers save the template alone, or all files of the tokenizer."""
+    shutil.copytree(llama.parent / "plain", tmp_path / "plain")
+    (tmp_path / "plain" / "chat_template.jinja").write_text(CHATML.replace("user", "human") + "~")
+    if has_tokenizer:
+        for name in ("tokenizer.json", "tokenizer_config.json"):
+            shutil.copy(llama / name, tmp_path / "plain")
+    question = Question(model=str(llama), adapters=(("plain", str(tmp_path / "plain")),), tokens=4)
+    found = beside.compare_engine(question, llama)
+    assert not wrong(found)
+    chats = {row.adapter: row.prompt_tokens for row in found.rows if row.prompt == "chat"}
+    assert chats["plain"] == chats[None] + 1
+    adapters = (("plain", str(llama.parent / "plain")),)
+    other = beside.compare_engine(
+        question, llama, reference=Question(model=str(llama), adapters=adapters)
+    )
+    assert {*wrong(other)} == {("chat", "plain"), ("system chat", "plain")}
+
+
 @pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3"])
 @pytest.mark.parametrize("kind", ["F32", "Q8_0"])
 def test_a_gguf_answers_as_transformers_reads_it(

@@ -14,14 +14,18 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ..adapter_chat import AdapterChats
+from ..chat_template import ChatTemplate
 from ..config import Config, OperatorError
 from ..messages import Admission, Batch, BatchRow, SamplingParams
 from ..reference import Answer, Answers, EngineQuestion, Prompt
 from ..tokenizer import TextError, Tokenizer
 from .line_server import LineServer
-from .pages import pages_for
+from .pages import PAGE_SIZE, pages_for
 from .runner import ModelRunner
 
+LEAST = -1e30
+"""A logprob of what is not finite: JSON has no other numbers."""
 CHUNK_TOKENS = 512
 """Of a prompt in one step, so that a long one is computed in pieces as it is when served."""
 
@@ -44,10 +48,14 @@ class Engine:
         self._runner = ModelRunner(config, directory, 0, lambda _: None)
         ready = self._runner.load()
         self._free = list(range(ready.num_pages))
-        self._longest = ready.max_model_len
+        self._longest = min(ready.max_model_len, ready.num_pages * PAGE_SIZE) - question.tokens
+        self._chats = AdapterChats(
+            self._tokenizer, ready.vocab_size, ready.eos_token_ids, (), lambda *_: None
+        )
         self.refusals: dict[str, str] = {}
         """Adapters that are not taken, and why."""
         self._keys: dict[str | None, str | None] = {None: None}
+        self._templates: dict[str | None, ChatTemplate | None] = {None: None}
         for name, path in question.adapters:
             self._place(name, path)
 
@@ -61,39 +69,39 @@ class Engine:
             pages = [self._free.pop() for _ in range(info.pages)]
             self._runner.place_adapter(info.key, pages).result()
             self._keys[name] = info.key
+            self._templates[name] = self._chats.read_directory(path, f"adapter {name}").template
 
     def answer(self, prompt: Prompt) -> Iterator[tuple[Answer, Tensor | None]]:
         """Of base and adapters, with logits [num_tokens, vocab_size]."""
         for name, reason in self.refusals.items():
             yield Answer(prompt=prompt.name, adapter=name, refusal=reason), None
-        try:
-            ids = self._encode(prompt)
-        except TextError as error:
-            for adapter in self._keys:
+        names_of: dict[tuple[int, ...], list[str | None]] = {}
+        for adapter in self._keys:
+            try:
+                names_of.setdefault(self._encode(prompt, adapter), []).append(adapter)
+            except TextError as error:
                 yield Answer(prompt=prompt.name, adapter=adapter, refusal=str(error)), None
-            return
-        names = [*self._keys]
-        each = pages_for(len(ids) + self._question.tokens)
-        together = len(self._free) // each
-        for first in range(0, len(names), max(1, together)):
-            group = names[first : first + max(1, together)]
-            yield from self._generate(prompt, ids, group, each)
+        for ids, names in names_of.items():
+            each = pages_for(len(ids) + self._question.tokens)
+            together = max(1, len(self._free) // each)
+            for first in range(0, len(names), together):
+                yield from self._generate(prompt, ids, names[first : first + together], each)
 
-    def _encode(self, prompt: Prompt) -> tuple[int, ...]:
+    def _encode(self, prompt: Prompt, adapter: str | None) -> tuple[int, ...]:
         if prompt.turns:
             turns = [{"role": turn.role, "content": turn.content} for turn in prompt.turns]
-            ids = self._tokenizer.encode_chat(turns)
+            template = self._templates[adapter]
+            ids = self._tokenizer.encode_chat(turns, chat_template=template)
         else:
             ids = self._tokenizer.encode(prompt.text)
-        longest = min(self._longest - self._question.tokens, len(self._free) * 16)
-        if not 0 < len(ids) <= longest:
-            raise TextError(f"{len(ids)} tokens; a prompt has 1 to {longest} of them here")
+        if not 0 < len(ids) <= self._longest:
+            raise TextError(f"{len(ids)} tokens; a prompt has 1 to {self._longest} of them here")
         return tuple(ids)
 
     def _generate(
         self, prompt: Prompt, ids: tuple[int, ...], names: list[str | None], each: int
     ) -> Iterator[tuple[Answer, Tensor]]:
-        """Greedily, all in one batch."""
+        """Greedily, all in one batch, with `each` pages."""
         greedy = SamplingParams(temperature=0.0, ignore_eos=True)
         tables = [tuple(self._free[row * each : (row + 1) * each]) for row in range(len(names))]
         admit = tuple(
@@ -114,7 +122,7 @@ class Engine:
             sampled, _ = pending.wait()
             for place, token in enumerate(sampled):
                 assert pending.logits is not None
-                tokens[token.sequence].append(token.token_id)
+                tokens[token.sequence].append(max(0, token.token_id))  # of NOT_FINITE, 0 goes on
                 logits[token.sequence].append(pending.logits[place].cpu())
         self._runner.launch(Batch(1, 1, tuple(range(len(names))), (), ())).wait()
         for row, name in enumerate(names):
@@ -125,8 +133,8 @@ class Engine:
                 adapter=name,
                 prompt_ids=ids,
                 token_ids=tuple(tokens[row]),
-                logprobs=tuple(chosen[:, 0].nan_to_num(-float("inf")).clamp(min=-1e30).tolist()),
-                logits=f"{prompt.name}/{row}/{name or ''}",
+                logprobs=tuple(chosen[:, 0].nan_to_num(nan=LEAST, neginf=LEAST).tolist()),
+                logits=f"{prompt.name}/{name or ''}",
             )
             yield answer, kept
 

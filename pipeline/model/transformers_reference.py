@@ -148,18 +148,33 @@ class TransformersReference:
 
     def _encode(self, prompt: Prompt, adapter: str | None) -> list[int]:
         """Token ids. Raises `_Unreadable` where template or tokenizer refuse it."""
-        tokenizer = self._tokenizer
         try:
             if not prompt.turns:
-                ids: list[int] = tokenizer(prompt.text).input_ids
+                ids: list[int] = self._tokenizer(prompt.text).input_ids
                 return ids
             turns = [{"role": turn.role, "content": turn.content} for turn in prompt.turns]
+            tokenizer, options = self._of_chats(adapter)
             chat: list[int] = tokenizer.apply_chat_template(
-                turns, add_generation_prompt=True, tokenize=True, return_dict=False
+                turns, add_generation_prompt=True, tokenize=True, return_dict=False, **options
             )
             return chat
         except Exception as error:  # jinja's and the tokenizers' errors have no common base
             raise _Unreadable(_first_line(error)) from error
+
+    def _of_chats(self, adapter: str | None) -> tuple[Any, dict[str, str]]:
+        """The tokenizer that writes an adapter's chats, and a template that lies alone: what
+        a trainer saved beside the adapter, else the model's."""
+        directory = dict(self._question.adapters).get(adapter or "")
+        if directory is None:
+            return self._tokenizer, {}
+        root = Path(directory)
+        template = root / "chat_template.jinja"
+        if (root / "tokenizer_config.json").exists() and (root / "tokenizer.json").exists():
+            found = self._transformers.AutoTokenizer.from_pretrained(directory)
+            return (found, {}) if found.chat_template else (self._tokenizer, {})
+        if template.exists():
+            return self._tokenizer, {"chat_template": template.read_text(encoding="utf-8")}
+        return self._tokenizer, {}
 
     # -- logits
 
