@@ -522,7 +522,7 @@ class ConsoleApp(PaintedApp):
     def action_suspend(self) -> None:
         """Gives the terminal to the shell until that brings us back. The pipeline goes on."""
         driver = self._driver
-        if driver is None or not driver.can_suspend:
+        if not isinstance(driver, keyboard.PatientDriver):
             self.notify("a browser has no shell to go back to", severity="warning")
         elif not terminal.has_job_control():
             told = "no shell waits behind this console, so nothing would bring it back"
@@ -530,7 +530,7 @@ class ConsoleApp(PaintedApp):
         else:
             self.herald.give_title_back()
             self._suspend_signal()
-            terminal.sleep()
+            driver.sleep()
             self._woken_at = time.monotonic()
 
     def action_toggle_cost(self) -> None:

@@ -16,7 +16,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, TextIO
 
@@ -45,6 +45,19 @@ class PatientDriver(linux_driver.LinuxDriver):
             if not is_ignored(number):
                 self._loop.add_signal_handler(number, self._app.exit, "leave")
         super().start_application_mode()  # type: ignore[no-untyped-call]
+
+    def sleep(self) -> None:
+        """Gives the terminal to the shell, as ctrl+z does with any program; returns when that wakes
+        us (`fg`). The whole job sleeps: where `make` or a script started us, the shell waits for
+        that. The terminal is given back before, since the shell takes it once the first of the
+        job has stopped, and who then still sets it is stopped half-way."""
+        self.suspend_application_mode()
+        self._must_signal_resume = True
+        usual = signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+        os.kill(0, signal.SIGTSTP)  # here we sleep; the handler of SIGCONT takes the terminal again
+        signal.signal(signal.SIGTSTP, usual)
+        if self._key_thread is None or not self._key_thread.is_alive():
+            self.resume_application_mode()  # nothing has stopped us
 
     def run_input_thread(self) -> None:
         linux_driver.selectors = Selectors(self._alarm, self._gone)  # type: ignore[assignment, attr-defined]
@@ -92,7 +105,22 @@ class LastingFile:
 def patient(driver: type[Driver]) -> type[Driver]:
     """The driver to take where Textual would take this one: in a browser or a test it is no
     terminal's."""
-    return PatientDriver if driver is linux_driver.LinuxDriver else driver
+    if driver is linux_driver.LinuxDriver:
+        return PatientDriver
+    return leaving(driver) if driver.__name__ == "WebDriver" else driver
+
+
+def leaving(driver: type[Driver]) -> type[Driver]:
+    """A browser's driver, and the console ends with the server of its pages: Textual's stops
+    reading then, and would stay for ever."""
+
+    class LeavingDriver(driver):  # type: ignore[valid-type, misc]
+        def run_input_thread(self) -> None:
+            super().run_input_thread()
+            with suppress(RuntimeError):  # the loop has ended, and so has the console
+                self._loop.call_soon_threadsafe(self._app.exit, "leave")
+
+    return LeavingDriver
 
 
 class Alarm(threading.Event):

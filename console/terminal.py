@@ -1,4 +1,4 @@
-"""What Textual's driver of the terminal does not do: count, wake up, sleep where a shell waits."""
+"""What Textual's driver of the terminal does not do: count, wake up, ask whether a shell waits."""
 
 from __future__ import annotations
 
@@ -45,12 +45,6 @@ def mind_being_stopped(
             resume(number, frame)
 
     signal.signal(signal.SIGCONT, go_on)
-
-
-def sleep() -> None:
-    """Gives the terminal to the shell, as ctrl+z does with any program; returns when that wakes us
-    (`fg`). The whole job sleeps: where `make` or a script started us, the shell waits for that."""
-    os.kill(0, signal.SIGTSTP)  # Textual's handler gives the terminal back and stops us
 
 
 def has_job_control() -> bool:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 HOST = "127.0.0.1"
 COOKIE = "loraconsole"
+LEAVE_SECONDS = 1.0
+"""What an open page is waited for at the end; aiohttp waits a minute."""
 
 
 def web(config: Config, port: int) -> int:
@@ -75,7 +77,14 @@ def make_server(command: str, port: int, key: str) -> Any:
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 loop.add_signal_handler(number, self.request_exit)
             app = self._make_app()
-            http.run_app(app, sock=listener, handle_signals=False, loop=loop, print=None)
+            http.run_app(
+                app,
+                sock=listener,
+                handle_signals=False,
+                loop=loop,
+                print=None,
+                shutdown_timeout=LEAVE_SECONDS,
+            )
 
         async def _make_app(self) -> http.Application:
             app = await super()._make_app()

@@ -216,6 +216,12 @@ def test_a_job_with_others_before_it_sleeps_whole(start: Start, tmp_path: Path) 
     before = len(written(shell))
     shell.send("\x1a")
     until(shell, lambda raw: b"Stopped" in raw[before:] and raw.endswith(b"ready> "))
+    assert not any(is_on(written(shell), mode) for mode in OURS)
+    awake = len(written(shell))
+    shell.send("fg\n")
+    until(shell, lambda raw: is_whole(raw[awake:], *SIZE))
+    shell.send("q")
+    until(shell, lambda raw: b"done\r\n" in raw[awake:])
 
 
 def test_a_verb_with_a_hidden_cursor_shows_it_again(start: Start) -> None:
