@@ -270,7 +270,7 @@ def test_an_adapters_own_template_writes_its_chats(
 ) -> None:
     """Trainers save the template alone, or all files of the tokenizer."""
     shutil.copytree(llama.parent / "plain", tmp_path / "plain")
-    (tmp_path / "plain" / "chat_template.jinja").write_text(CHATML.replace("user", "human") + "~")
+    (tmp_path / "plain" / "chat_template.jinja").write_text(CHATML + "~")
     if has_tokenizer:
         for name in ("tokenizer.json", "tokenizer_config.json"):
             shutil.copy(llama / name, tmp_path / "plain")
