@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from .. import __version__
 from ..pipeline.config import (
@@ -21,6 +21,7 @@ from ..pipeline.config import (
     from_flags,
 )
 from ..pipeline.reader import ends_with_its_reader
+from .ending import end_in_order
 from .signals import SIGNALS, signal_name
 
 FAILED, USAGE, NOT_RUNNING = 1, 2, 3
@@ -44,15 +45,19 @@ Exit status: 0 well, 1 failed, 2 wrong usage, 3 not running.
 @ends_with_its_reader()
 def main() -> NoReturn:
     """The `loraconsole` command."""
+    end_in_order()
     arguments = sys.argv[1:]
-    if arguments[:1] == ["bench"]:
-        given = argparse.Namespace(command="bench", json="--json" in arguments)
-    else:
-        given = parse(arguments)
+    given = argparse.Namespace(command="bench", json="--json" in arguments)
     try:
+        if arguments[:1] != ["bench"]:
+            given = parse(arguments)
         code = dispatch(given, arguments[1:])
     except OperatorError as error:
         code = report(error, getattr(given, "json", False))
+    except UnicodeEncodeError as error:  # messages, JSON and sockets are UTF-8
+        what = f"{error.object!a} is not text: bytes in it are no {error.encoding}"
+        hint = "give the file or the directory a name that is"
+        code = report(OperatorError(what, hint), getattr(given, "json", False))
     except KeyboardInterrupt:
         code = 130
     sys.exit(code)
@@ -218,7 +223,22 @@ def command_parser(
     scheduler.add_argument("--slo-seconds", type=float, metavar="S", help="as in up")
     for flag in ("--batch-num-adapters", "--max-wait-tokens", "--max-per-adapter"):
         scheduler.add_argument(flag, type=int, metavar="N", help="as in up")
-    add("doctor", "what this machine has and what is missing")
+    doctor = add("doctor", "what this machine has and what is missing; of a model: is it right")
+    doctor.add_argument(
+        "model", nargs="?", metavar="MODEL", help="a model as up takes it: what its files say"
+    )
+    doctor.add_argument(
+        "--adapter", action="append", default=[], metavar="NAME=PATH", help="compare it as well"
+    )
+    doctor.add_argument(
+        "--ignore-key", action="append", default=[], metavar="KEY", help="of config.json, as in up"
+    )
+    add_against(doctor)
+    doctor.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16", "int4"),
+        help="what our side computes in (default float32); others may differ by what they round",
+    )
     settings = add("settings", "what holds in the console, and where it comes from", False)
     settings.add_argument("--path", action="store_true", help="where the file is")
     settings.add_argument("--check", action="store_true", help="1 if anything in it is wrong")
@@ -246,7 +266,10 @@ def command_parser(
         ("merge", "keep a copy of the weights with it merged, for steps of its own"),
         ("verify", "compare its answers with its weights merged in float32; 1 if it is not right"),
     ):
-        add_verb(verb, help).add_argument("name", metavar="NAME")
+        command = add_verb(verb, help)
+        command.add_argument("name", metavar="NAME")
+        if verb == "verify":
+            add_against(command)
     add_verb("unmerge", "give the copy with a merged adapter up")
     plan = add_verb("plan", "what loading directories would take; 1 if any would be refused")
     plan.add_argument("paths", metavar="PATH", nargs="+", help="one after the other")
@@ -303,6 +326,17 @@ def command_parser(
     prompt.add_argument("--temperature", type=float, metavar="T")
     prompt.add_argument("--seed", type=int, metavar="S")
     return parser
+
+
+def add_against(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--against",
+        choices=("transformers",),
+        help="compare answers with that library's (and peft's), which read the same files",
+    )
+    parser.add_argument(
+        "--tokens", type=int, default=16, metavar="N", help="greedy tokens of each answer"
+    )
 
 
 def dispatch(given: argparse.Namespace, rest: list[str]) -> int:
@@ -369,7 +403,7 @@ def dispatch(given: argparse.Namespace, rest: list[str]) -> int:
         case "logs":
             return verbs.logs(config, given.process, given.follow, given.lines, given.json)
         case "doctor":
-            return verbs.doctor(given.run, given.json)
+            return verbs.doctor(given)
         case "scheduler":
             from . import scheduler_verb
 
@@ -387,6 +421,10 @@ def dispatch(given: argparse.Namespace, rest: list[str]) -> int:
 
             if given.verb in (None, "list"):
                 return adapter_verbs.list_adapters(config, given.json)
+            if given.verb == "verify" and given.against:
+                from . import against_verb
+
+                return against_verb.verify_against(config, given)
             return adapter_verbs.give_order(config, given)
         case _:
             return verbs.prompt(config, given)
@@ -410,13 +448,20 @@ def load_config(run: str) -> Config:
 
 def report(error: OperatorError, as_json: bool) -> int:
     """An operator's error as text (or JSON), and its exit status."""
+    from .failed_adapters import AdaptersFailed, line_of
     from .remote import NotRunning
+    from .units import visible
 
+    document: dict[str, Any] = {"error": error.what, "hint": error.hint}
+    if isinstance(error, AdaptersFailed):
+        document |= error.document
+        for view in error.failed:
+            print(f"loraconsole: {line_of(view)}", file=sys.stderr)
     if as_json:
-        print(json.dumps({"error": error.what, "hint": error.hint}))
-    print(f"loraconsole: {error.what}", file=sys.stderr)
+        print(json.dumps(document))
+    print(f"loraconsole: {visible(error.what)}", file=sys.stderr)
     if error.hint:
-        print(f"  {error.hint}", file=sys.stderr)
+        print(f"  {visible(error.hint)}", file=sys.stderr)
     if isinstance(error, UsageError):
         return USAGE
     return NOT_RUNNING if isinstance(error, NotRunning) else FAILED

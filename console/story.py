@@ -280,8 +280,7 @@ class Story:
                     text = f"{sum(not plan.reason for plan in plans)} can be loaded"
                 case VerifyAdapter():
                     verification = self._verify(name)
-                    word = "answers as its merged weights do"
-                    text = f"adapter {name} {word if verification.is_right else 'is NOT right'}"
+                    text = f"adapter {name} {verification.words}"
         views = tuple(self._adapter_view(known, self._now) for known in self._adapters)
         return AdapterReply(
             order=order.order,

@@ -8,6 +8,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+NOT_FINITE = -1
+"""Instead of a token, where the largest logit of a row is infinite or NaN."""
 BLOCK = 4096
 """Logits a program: 32 programs a row for a vocabulary of 128 256."""
 
@@ -18,7 +20,10 @@ def _best_of_block(logits, stride, values, token_ids, size, BLOCK: tl.constexpr)
     block = tl.program_id(1)
     at = block * BLOCK + tl.arange(0, BLOCK)
     some = tl.load(logits + row.to(tl.int64) * stride + at, mask=at < size, other=float("-inf"))
-    value, place = tl.max(some.to(tl.float32), axis=0, return_indices=True)
+    some = some.to(tl.float32)
+    # The maximum of a NaN is not defined: it counts as infinite, and its row has no token.
+    some = tl.where(some == some, some, float("inf"))
+    value, place = tl.max(some, axis=0, return_indices=True)
     spot = row * tl.num_programs(1) + block
     tl.store(values + spot, value)
     tl.store(token_ids + spot, block * BLOCK + place)
@@ -30,17 +35,19 @@ def _best_of_row(values, token_ids, places, history, chosen, num_blocks, BLOCKS:
     block = tl.arange(0, BLOCKS)
     inside = block < num_blocks
     some = tl.load(values + row * num_blocks + block, mask=inside, other=float("-inf"))
-    _, best = tl.max(some, axis=0, return_indices=True)
+    value, best = tl.max(some, axis=0, return_indices=True)
     token = tl.load(token_ids + row * num_blocks + best)
-    tl.store(chosen + row, token)
+    is_finite = tl.abs(value) != float("inf")
+    tl.store(chosen + row, tl.where(is_finite, token, -1))
     place = tl.load(places + row)
-    if place >= 0:
-        tl.store(history + place, token)
+    if place >= 0:  # the next step may be launched already: it must find a token that there is
+        tl.store(history + place, tl.where(is_finite, token, 0))
 
 
 def best_tokens(logits: Tensor, places: Tensor, history: Tensor) -> Tensor:
     """argmax over each row, the lowest token where several are best; written to
-    history[places[row]] too, where that is not negative.
+    history[places[row]] too, where that is not negative. A row whose largest logit is infinite or
+    NaN gets `NOT_FINITE`, and 0 in the history.
 
     logits [num_rows, vocab_size], rows contiguous; places int32 [num_rows]; history int32, flat
     -> int32 [num_rows].

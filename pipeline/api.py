@@ -7,20 +7,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import itertools
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from .answer_format import Format, LogprobQueue, error_body, usage
+from .chat_prompt import chat_prompt
 from .config import is_hub_id
 from .messages import (
     AdapterState,
@@ -32,6 +36,7 @@ from .messages import (
     PinAdapter,
     PlanAdapters,
     ReloadAdapter,
+    SamplingParams,
     SchedulerSettings,
     SetScheduler,
     SpansOrder,
@@ -48,21 +53,19 @@ from .openai import (
     DEFAULT_CHAT_TOKENS,
     DEFAULT_COMPLETION_TOKENS,
     AdapterBody,
-    BadRequest,
     ChatBody,
     CompletionBody,
-    Format,
     GenerateBody,
     LoadBody,
     PlanBody,
     ProfilerBody,
     SamplingBody,
     SchedulerBody,
+    StreamOptions,
     UnloadBody,
     decode_body,
-    error_body,
-    usage,
 )
+from .request_fields import BadRequest, shown
 from .spans import recording_name
 from .stream import Answer, Stream
 from .tokenizer import TextError
@@ -115,7 +118,27 @@ def make_app(server: Server) -> Starlette:
             ("/unload_lora_adapter", api.unload_lora_adapter),
         ):
             routes.append(Route(prefix + path, api.admin(handler), methods=["POST"]))
-    return Starlette(routes=routes)
+    return Starlette(
+        routes=routes,
+        exception_handlers={HTTPException: _no_route, Exception: _broken},
+    )
+
+
+async def _no_route(request: HttpRequest, error: Exception) -> Response:
+    """An unknown path or a wrong method, in the shape of every other refusal."""
+    assert isinstance(error, HTTPException)
+    path = shown(request.url.path)
+    if error.status_code == 405:
+        allowed = (error.headers or {}).get("Allow", "")
+        reason = f"{request.method} {path} is not served; {allowed} is"
+    else:
+        reason = f"no route {path}: docs/http.md lists those that there are"
+    return JSONResponse(error_body(error.status_code, reason), error.status_code, error.headers)
+
+
+async def _broken(request: HttpRequest, error: Exception) -> Response:
+    """A mistake of ours: the log has its traceback."""
+    return JSONResponse(error_body(500, "the server failed; its log says why"), 500)
 
 
 Handler = Callable[[HttpRequest], Awaitable[Response]]
@@ -155,6 +178,8 @@ class Api:
                     return await handler(request)
                 except TextError as error:
                     raise BadRequest(str(error)) from error
+                except RecursionError as error:
+                    raise BadRequest("the body is nested too deeply") from error
             except BadRequest as error:
                 body = error_body(error.status, error.reason, error.param)
                 headers = {"retry-after": "1"} if error.status in (429, 503) else None
@@ -177,7 +202,8 @@ class Api:
         base = self.server.config.model
         started = int(self.server.incarnation // 1_000_000_000)
         head = {"object": "model", "created": started, "owned_by": "loraconsole"}
-        models = [{"id": base, **head, "root": base, "parent": None}]
+        defaults = self.server.defaults.named
+        models = [{"id": base, **head, "root": base, "parent": None, "default_sampling": defaults}]
         for adapter in self.server.adapters.adapters if self.server.adapters else ():
             if adapter.state in SERVED:
                 models.append({"id": adapter.name, **head, "root": adapter.path, "parent": base})
@@ -197,7 +223,10 @@ class Api:
 
     def _adapter_views(self) -> list[dict[str, Any]]:
         table = self.server.adapters
-        return [adapter_body(view) for view in table.adapters] if table else []
+        return [
+            adapter_body(view) | {"chat": self.server.adapter_chat(view.name).remark}
+            for view in (table.adapters if table else ())
+        ]
 
     async def adapters(self, request: HttpRequest) -> Response:
         return JSONResponse({"adapters": self._adapter_views()})
@@ -210,11 +239,11 @@ class Api:
         raise BadRequest(f"no adapter {name!r} is registered", status=404, param="name")
 
     async def add_adapter(self, request: HttpRequest) -> Response:
-        body: AdapterBody = decode_body(await self._body(request), AdapterBody)
+        body = decode_body(await self._body(request), AdapterBody)
         return await self._load(body.name, body.path, body.pin)
 
     async def load_lora_adapter(self, request: HttpRequest) -> Response:
-        body: LoadBody = decode_body(await self._body(request), LoadBody)
+        body = decode_body(await self._body(request), LoadBody)
         return await self._load(body.lora_name, body.lora_path, body.pinned)
 
     async def _load(self, name: str, path: str, pinned: bool) -> Response:
@@ -228,7 +257,7 @@ class Api:
         return await self._carry(UnloadAdapter(**_order(request.path_params["name"])))
 
     async def unload_lora_adapter(self, request: HttpRequest) -> Response:
-        body: UnloadBody = decode_body(await self._body(request), UnloadBody)
+        body = decode_body(await self._body(request), UnloadBody)
         return await self._carry(UnloadAdapter(**_order(body.lora_name)))
 
     async def pin_adapter(self, request: HttpRequest) -> Response:
@@ -251,7 +280,7 @@ class Api:
         return await self._carry(VerifyAdapter(**_order(request.path_params["name"])))
 
     async def plan_adapters(self, request: HttpRequest) -> Response:
-        body: PlanBody = decode_body(await self._body(request), PlanBody)
+        body = decode_body(await self._body(request), PlanBody)
         for path in body.paths:
             _check_path(path)
         order = _order("")
@@ -264,6 +293,9 @@ class Api:
         if reply.status != 200:
             raise BadRequest(reply.text, status=reply.status)
         body: dict[str, Any] = {"status": "ok", "message": reply.text}
+        if isinstance(order, (LoadAdapter, ReloadAdapter)):
+            chat = self.server.adapter_chat(order.name)
+            body["message"] = "; ".join(filter(None, (reply.text, chat.remark)))
         if reply.scheduling is not None:
             body["scheduler"] = self._scheduler_body(reply.scheduling)
         if isinstance(order, PlanAdapters):
@@ -289,7 +321,7 @@ class Api:
         return JSONResponse(self._scheduler_body(router.scheduling))
 
     async def set_scheduler(self, request: HttpRequest) -> Response:
-        body: SchedulerBody = decode_body(await self._body(request), SchedulerBody)
+        body = decode_body(await self._body(request), SchedulerBody)
         changes = msgspec.structs.asdict(body)
         if body.weights is not None:
             changes["weights"] = tuple(itertools.starmap(ClientWeight, body.weights.items()))
@@ -300,7 +332,7 @@ class Api:
     # -- spans
 
     async def start_profiler(self, request: HttpRequest) -> Response:
-        body: ProfilerBody = decode_body(await self._body(request) or b"{}", ProfilerBody)
+        body = decode_body(await self._body(request) or b"{}", ProfilerBody)
         name = recording_name(time.time())
         return await self._order_spans(
             StartSpans(**_ticket(), recording=name, layers=body.layers, nvtx=body.nvtx)
@@ -333,60 +365,95 @@ class Api:
     # -- OpenAI
 
     async def chat(self, request: HttpRequest) -> Response:
-        body: ChatBody = decode_body(await self._body(request), ChatBody)
-        body.refuse_unsupported()
+        body = decode_body(await self._body(request), ChatBody)
+        body.check()
         self._check_ready()
-        prompt = self.server.tokenizer.encode_chat([m.plain() for m in body.messages])
-        room = max(1, self.server.max_model_len - len(prompt))
-        wanted = body.max_completion_tokens or body.max_tokens or min(DEFAULT_CHAT_TOKENS, room)
-        logprobs = (body.top_logprobs or 0) if body.logprobs else None
-        form = Format("chat", f"chatcmpl-{secrets.token_hex(12)}", body.model, int(time.time()))
-        return await self._answer(request, body, form, [prompt], wanted, logprobs)
+        server = self.server
+        adapter = server.resolve_all(body.model, body.adapters())
+        prompt = chat_prompt(
+            server.tokenizer,
+            body.messages,
+            documents=body.documents,
+            template_kwargs=body.chat_template_kwargs,
+            add_generation_prompt=body.add_generation_prompt,
+            continue_final_message=body.continue_final_message,
+            add_special_tokens=body.add_special_tokens or False,
+            chat_template=server.adapter_chat(adapter).template,
+        )
+        room = max(1, server.max_model_len - len(prompt))
+        default = min(server.defaults.max_new_tokens or DEFAULT_CHAT_TOKENS, room)
+        params = functools.partial(
+            body.params,
+            body.max_completion_tokens or body.max_tokens or default,
+            (body.top_logprobs or 0) if body.logprobs else None,
+            defaults=server.defaults,
+        )
+        form = Format("chat", f"chatcmpl-{secrets.token_hex(12)}", self._named(body), _now())
+        return await self._answer(request, body, form, adapter, [prompt], params)
 
     async def completions(self, request: HttpRequest) -> Response:
-        body: CompletionBody = decode_body(await self._body(request), CompletionBody)
-        body.refuse_unsupported()
+        body = decode_body(await self._body(request), CompletionBody)
+        body.check()
         self._check_ready()
-        tokenizer = self.server.tokenizer
+        server = self.server
+        adapter = server.resolve_all(body.model, body.adapters())
+        adds = body.add_special_tokens is not False
         prompts = [
-            tokenizer.encode(prompt) if isinstance(prompt, str) else self._checked_ids(prompt)
+            server.tokenizer.encode(prompt, adds) if isinstance(prompt, str) else prompt
             for prompt in body.prompts()
         ]
-        wanted = body.max_tokens or DEFAULT_COMPLETION_TOKENS
-        form = Format("text", f"cmpl-{secrets.token_hex(12)}", body.model, int(time.time()))
-        return await self._answer(request, body, form, prompts, wanted, body.logprobs)
+        room = max(1, server.max_model_len - max(map(len, prompts)))
+        default = min(server.defaults.max_new_tokens or DEFAULT_COMPLETION_TOKENS, room)
+        params = functools.partial(
+            body.params,
+            body.max_tokens or default,
+            body.logprobs,
+            defaults=server.defaults,
+            skip_special_tokens=body.skip_special_tokens,
+        )
+        form = Format("text", f"cmpl-{secrets.token_hex(12)}", self._named(body), _now())
+        return await self._answer(request, body, form, adapter, prompts, params)
+
+    def _named(self, body: SamplingBody) -> str:
+        """The model as the answer names it: in the client's words."""
+        return body.model or next(iter(body.adapters().values()), self.server.config.model)
 
     async def _answer(
         self,
         request: HttpRequest,
         body: SamplingBody,
         form: Format,
+        adapter: str | None,
         prompts: list[list[int]],
-        max_tokens: int,
-        logprobs: int | None,
+        params: Callable[[int], SamplingParams],
     ) -> Response:
-        """n choices of each prompt, each a request of its own, streamed or whole."""
-        adapter = self.server.resolve(body.model)
+        """n choices of each prompt, each a request of its own, streamed or whole. `params` makes
+        those of choice i."""
+        for prompt in prompts:
+            self._check_ids(prompt, "prompt" if form.kind == "text" else "messages")
+        self._check_ids(body.stop_token_ids or [], "stop_token_ids")
         answer = Answer()
         with contextlib.ExitStack() as stack:
             for prompt in prompts:
-                for choice in range(body.choices):
-                    params = body.params(max_tokens, logprobs, choice)
-                    stack.enter_context(self.server.open(answer, adapter, prompt, params))
+                for choice in range(body.n):
+                    opened = self.server.open(answer, adapter, prompt, params(choice))
+                    stack.enter_context(opened)
             prompt_tokens = sum(map(len, prompts))
             if not body.stream:
                 return await _until_gone(request, _whole(answer, form, prompt_tokens))
             # The first delta decides the status: a refusal must not come as 200.
             deltas = answer.deltas()
             first = await _until_gone(request, anext(deltas))
-            with_usage = body.stream_options is not None and body.stream_options.include_usage
-            events = _events(answer, _chain(first, deltas), form, prompt_tokens, with_usage)
+            options = body.stream_options or StreamOptions()
+            events = _events(answer, _chain(first, deltas), form, prompt_tokens, options)
             return EventStream(events, stack.pop_all())
 
     # -- S-LoRA
 
     async def generate(self, request: HttpRequest) -> Response:
-        body: GenerateBody = decode_body(await self._body(request), GenerateBody)
+        body = decode_body(await self._body(request), GenerateBody)
+        if body.stream:
+            raise BadRequest("stream: POST /generate_stream streams", param="stream")
         answer = Answer()
         with self._open_generate(answer, body) as stream:
             (text, _, _) = (await _until_gone(request, _collect(answer)))[0]
@@ -395,7 +462,9 @@ class Api:
             )
 
     async def generate_stream(self, request: HttpRequest) -> Response:
-        body: GenerateBody = decode_body(await self._body(request), GenerateBody)
+        body = decode_body(await self._body(request), GenerateBody)
+        if body.stream is False:
+            raise BadRequest("stream: POST /generate answers whole", param="stream")
         answer = Answer()
         with contextlib.ExitStack() as stack:
             stack.enter_context(self._open_generate(answer, body))
@@ -406,10 +475,12 @@ class Api:
     def _open_generate(
         self, answer: Answer, body: GenerateBody
     ) -> contextlib.AbstractContextManager[Stream]:
+        params = body.parameters.params(self.server.defaults)
         self._check_ready()
+        adapter = self.server.resolve_all("", body.adapters())
         prompt = self.server.tokenizer.encode(body.inputs)
-        adapter = self.server.resolve_lora_dir(body.adapter())
-        return self.server.open(answer, adapter, prompt, body.parameters.params())
+        self._check_ids(prompt, "inputs")
+        return self.server.open(answer, adapter, prompt, params)
 
     # -- checks
 
@@ -425,12 +496,24 @@ class Api:
                 raise BadRequest(f"the body exceeds {MAX_BODY_BYTES >> 20} MiB", status=413)
         return bytes(body)
 
-    def _checked_ids(self, ids: list[int]) -> list[int]:
-        size = self.server.tokenizer.vocab_size
-        for token_id in ids:
-            if not 0 <= token_id < size:
-                raise BadRequest(f"token id {token_id} is not in [0, {size})", param="prompt")
-        return ids
+    def _check_ids(self, ids: Sequence[int], field: str) -> None:
+        """Raises `BadRequest` for a token that the model has no embedding of: tokenizers may know
+        more tokens than the model does."""
+        size = self.server.vocab_size
+        if not ids or (min(ids) >= 0 and max(ids) < size):
+            return
+        wrong = next(token_id for token_id in ids if not 0 <= token_id < size)
+        text = self.server.tokenizer.token_text(wrong) if 0 <= wrong < 1 << 31 else ""
+        name = f" ({shown(text)!r})" if text else ""
+        raise BadRequest(
+            f"{field}: token id {wrong}{name} is not in [0, {size}), the model's vocabulary",
+            param=field,
+        )
+
+
+def _now() -> int:
+    """Unix seconds."""
+    return int(time.time())
 
 
 def adapter_body(view: AdapterView) -> dict[str, Any]:
@@ -543,21 +626,25 @@ async def _events(
     deltas: AsyncIterator[tuple[int, TextDelta]],
     form: Format,
     prompt_tokens: int,
-    with_usage: bool,
+    options: StreamOptions,
 ) -> AsyncIterator[bytes]:
     """OpenAI's stream: a chunk a delta, the usage where asked for, and [DONE]."""
-    started: set[int] = set()
+    queues: dict[int, LogprobQueue] = {}
     try:
         async for index, delta in deltas:
-            first = index not in started
-            started.add(index)
+            first = index not in queues
+            logprobs = queues.setdefault(index, LogprobQueue()).take(delta)
             # Text held back makes empty deltas; they say nothing that a client wants.
-            if first or delta.text or delta.finish_reason or delta.logprobs:
-                yield _event(form.chunk(index, delta, first))
+            if first or delta.text or delta.finish_reason or logprobs:
+                chunk = form.chunk(index, delta, first, logprobs)
+                if options.include_usage:
+                    so_far = usage(prompt_tokens, answer.output_tokens)
+                    chunk["usage"] = so_far if options.continuous_usage_stats else None
+                yield _event(chunk)
     except BadRequest as error:
         yield _event(error_body(error.status, error.reason))
         return
-    if with_usage:
+    if options.include_usage:
         yield _event(form.last(usage(prompt_tokens, answer.output_tokens)))
     yield b"data: [DONE]\n\n"
 
@@ -569,7 +656,7 @@ async def _generate_events(deltas: AsyncIterator[tuple[int, TextDelta]]) -> Asyn
             token = {
                 "id": delta.token_ids[-1],
                 "text": delta.text,
-                "logprob": delta.logprobs[0].logprob if delta.logprobs else None,
+                "logprob": delta.logprobs[0].chosen.logprob if delta.logprobs else None,
                 "special": False,
             }
             finished = delta.finish_reason is not None

@@ -7,34 +7,34 @@ Every process may read it (it holds no tensor). `RUN/model` is the model's direc
 from __future__ import annotations
 
 import json
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
 from .config import OperatorError
+from .config_keys import (
+    CONFIG,
+    DEFAULTS,
+    FAMILIES,
+    NULLABLE,
+    Family,
+    check_keys,
+    without,
+)
+from .findings import Finding, require_good
+from .json_fields import JsonFields, brief_json
+from .quantization import quantization_findings
+from .rope import RopeScaling, read_rope
+from .stop_tokens import stop_token_ids
 
-Family = Literal["llama", "mistral", "qwen2", "qwen3"]
-FAMILIES: dict[str, Family] = {
-    "llama": "llama",
-    "mistral": "mistral",
-    "qwen2": "qwen2",
-    "qwen3": "qwen3",
+LAYER_KINDS = {
+    "full_attention": False,
+    "attention": False,
+    "sliding_attention": True,
 }
-"""`model_type` in config.json to family. SmolLM2 calls itself llama."""
-
-
-class RopeScaling(msgspec.Struct, frozen=True, kw_only=True):
-    """How rotary frequencies are stretched; fields as in Hugging Face's `rope_scaling`."""
-
-    rope_type: Literal["default", "linear", "dynamic", "llama3", "yarn"] = "default"
-    factor: float = 1.0
-    low_freq_factor: float = 1.0
-    high_freq_factor: float = 4.0
-    original_max_position_embeddings: int = 0
-    attention_factor: float | None = None
-    beta_fast: float = 32.0
-    beta_slow: float = 1.0
+"""Kinds in `layer_types`, to whether they use the window."""
 
 
 class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,11 +48,15 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
     num_heads: int
     num_kv_heads: int
     head_dim: int
+    max_position_embeddings: int
+    """The length from which dynamic scaling stretches."""
     max_model_len: int
+    """Tokens that a sequence may have, with what its rope scaling adds."""
     rms_norm_eps: float
     rope_theta: float
     rope_scaling: RopeScaling = RopeScaling()
     tie_word_embeddings: bool = False
+    """The embedding is the head too, unless the checkpoint has one of its own."""
     attention_bias: bool = False
     """q, k and v carry a bias (Qwen2, and Llama variants that say so)."""
     output_bias: bool = False
@@ -68,93 +72,220 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
     eos_token_ids: tuple[int, ...] = ()
 
 
-def read_card(directory: str | Path) -> ModelCard:
-    """Reads config.json (and generation_config.json's stop tokens).
+def read_card(directory: str | Path, ignored: Collection[str] = ()) -> ModelCard:
+    """Reads config.json (and generation_config.json's stop tokens), as if it did not have the
+    keys of `ignored`.
 
-    Raises `OperatorError` naming the file and field where the model is not one of ours.
+    Raises `OperatorError` naming the file and each key for which the model is not one of ours.
     """
-    path = Path(directory) / "config.json"
+    card, findings = inspect_config(Path(directory), ignored)
+    require_good(findings, Path(directory))
+    assert card is not None, "without a card something was bad"
+    return card
+
+
+def inspect_config(
+    directory: Path, ignored: Collection[str] = ()
+) -> tuple[ModelCard | None, list[Finding]]:
+    """The card, where nothing was bad, and all that was found on the way."""
+    findings: list[Finding] = []
+    raw = _read_json(directory, findings)
+    if raw is None:
+        return None, findings
+    raw = without(raw, ignored)
+    findings += quantization_findings(directory, raw)
+    if (family := _family(raw, findings)) is None:
+        return None, findings
+    findings += check_keys(family, raw)
+    fields = JsonFields(raw, DEFAULTS[family], findings, CONFIG)
+    _check_architecture(family, raw, fields)
+    card = _card(family, raw, fields, findings, _stop_tokens(directory, raw, findings))
+    return (None if any(f.verdict == "bad" for f in findings) else card), findings
+
+
+def _read_json(directory: Path, findings: list[Finding]) -> dict[str, Any] | None:
+    what, hint = "", ""
     try:
-        raw: dict[str, Any] = json.loads(path.read_text())
+        raw = json.loads((directory / CONFIG).read_text(encoding="utf-8"))
+        if isinstance(raw, dict):
+            return raw
+        what = "is not an object"
     except OSError as error:
-        raise OperatorError(
-            f"{path}: {error.strerror}", "a model directory holds a config.json"
-        ) from error
-    except ValueError as error:
-        raise OperatorError(f"{path} is not JSON: {error}") from error
+        what, hint = f"{error.strerror}", _whereabouts(directory)
+    except (ValueError, RecursionError) as error:
+        what = f"is not JSON: {error}"
+    findings.append(Finding(CONFIG, "bad", what, hint, CONFIG))
+    return None
+
+
+def _whereabouts(directory: Path) -> str:
+    """What a directory without config.json may be instead."""
+    if (directory / "adapter_config.json").exists():
+        return f"this is an adapter: give it as --adapter NAME={directory}, and its base as --model"
+    if below := sorted(path.parent.name for path in directory.glob("*/config.json")):
+        return f"there are models below: {', '.join(below[:3])}"
+    if (directory / "params.json").exists():
+        return "this is a checkpoint in its maker's own format: convert it with transformers"
+    if ggufs := sorted(path.name for path in directory.glob("*.gguf")):
+        return f"give a GGUF by its path: {directory / ggufs[0]}"
+    return "a model directory holds a config.json"
+
+
+def _family(raw: Mapping[str, Any], findings: list[Finding]) -> Family | None:
     kind = raw.get("model_type")
     family = FAMILIES.get(str(kind))
     if family is None:
-        raise OperatorError(
-            f"{path}: model_type {kind!r} is not supported",
-            f"supported are {', '.join(sorted(FAMILIES))}",
-        )
-    if raw.get("hidden_act", "silu") != "silu":
-        raise OperatorError(f"{path}: hidden_act {raw['hidden_act']!r} is not supported")
-    try:
-        return _card(family, raw, _eos_token_ids(path.parent, raw))
-    except KeyError as error:
-        raise OperatorError(f"{path}: {error.args[0]!r} is missing") from error
-    except (msgspec.ValidationError, TypeError, ValueError) as error:
-        raise OperatorError(f"{path}: {error}") from error
+        what = f"{kind!r} is not supported" if "model_type" in raw else "is missing"
+        hint = f"supported are {', '.join(sorted(FAMILIES))}"
+        findings.append(Finding("model_type", "bad", what, hint, CONFIG))
+    return family
 
 
-def _card(family: Family, raw: dict[str, Any], eos_token_ids: tuple[int, ...]) -> ModelCard:
-    heads = int(raw["num_attention_heads"])
-    layers = int(raw["num_hidden_layers"])
-    # transformers 5 writes rope_parameters; before, rope_theta and rope_scaling stood apart.
-    rope = dict(raw.get("rope_parameters") or raw.get("rope_scaling") or {})
-    rope_theta = float(rope.pop("rope_theta", raw.get("rope_theta", 10000.0)))
-    if "type" in rope:
-        rope.setdefault("rope_type", rope.pop("type"))
-    rope.setdefault("original_max_position_embeddings", raw["max_position_embeddings"])
-    window, windowed = _window(family, raw, layers)
+def _check_architecture(family: Family, raw: Mapping[str, Any], fields: JsonFields) -> None:
+    """transformers goes by model_type alone; a head that is no language model's is refused."""
+    names = raw.get("architectures") or []
+    if not isinstance(names, list):
+        fields.refuse("architectures", f"is {brief_json(names)}, not a list")
+        return
+    kinds = {kind for known in FAMILIES for kind in (f"{known}forcausallm", f"{known}model")}
+    for name in names:
+        if str(name).lower() not in kinds:
+            fields.refuse(
+                "architectures",
+                f"{name!r} is not supported",
+                "a model of these families that predicts the next token is",
+            )
+        elif not str(name).lower().startswith(family):
+            fields.note(
+                "architectures", f"{name!r} differs from model_type {family!r}, which holds"
+            )
+    if raw.get("auto_map"):
+        fields.note("auto_map", "names code of its own, which is not run: model_type holds")
+    if raw.get("transformers_weights") not in (None, "model.safetensors"):
+        fields.refuse("transformers_weights", "names other files, which is not read")
+
+
+def _card(
+    family: Family,
+    raw: Mapping[str, Any],
+    fields: JsonFields,
+    findings: list[Finding],
+    eos_token_ids: tuple[int, ...],
+) -> ModelCard:
+    for key in DEFAULTS[family].keys() - NULLABLE - {"bos_token_id"}:
+        if key in raw and raw[key] is None:
+            fields.refuse(key, "is null", "give a value, or take it out for the family's own")
+    if (activation := fields.get("hidden_act")) not in ("silu", "swish", None):
+        fields.refuse("hidden_act", f"{activation!r} is not supported", "silu is")
+    heads, hidden = fields.integer("num_attention_heads"), fields.integer("hidden_size")
+    kv_heads = heads
+    if fields.get("num_key_value_heads") is not None:
+        kv_heads = fields.integer("num_key_value_heads")
+    if heads % kv_heads:
+        fields.refuse("num_key_value_heads", f"{kv_heads} does not divide {heads} heads")
+    head_dim = hidden // heads
+    if fields.get("head_dim") is not None:
+        head_dim = fields.integer("head_dim")
+    if head_dim % 2 or not head_dim:
+        fields.refuse("head_dim", f"{head_dim} is odd: numbers are rotated in pairs")
+    layers, positions = (
+        fields.integer("num_hidden_layers"),
+        fields.integer("max_position_embeddings"),
+    )
+    theta, scaling = read_rope(raw, positions, head_dim, findings)
+    longest = scaling.reach(positions)
+    window, windowed = _window(family, raw, fields, layers, longest)
+    attention_bias = family in ("llama", "qwen3") and fields.flag("attention_bias")
     return ModelCard(
         family=family,
-        vocab_size=int(raw["vocab_size"]),
-        hidden_size=int(raw["hidden_size"]),
-        intermediate_size=int(raw["intermediate_size"]),
+        vocab_size=fields.integer("vocab_size"),
+        hidden_size=hidden,
+        intermediate_size=fields.integer("intermediate_size"),
         num_layers=layers,
         num_heads=heads,
-        num_kv_heads=int(raw.get("num_key_value_heads") or heads),
-        head_dim=int(raw.get("head_dim") or int(raw["hidden_size"]) // heads),
-        max_model_len=int(raw["max_position_embeddings"]),
-        rms_norm_eps=float(raw["rms_norm_eps"]),
-        rope_theta=rope_theta,
-        rope_scaling=msgspec.convert(rope, RopeScaling),
-        tie_word_embeddings=bool(raw.get("tie_word_embeddings", False)),
-        attention_bias=family == "qwen2" or bool(raw.get("attention_bias", False)),
-        output_bias=family != "qwen2" and bool(raw.get("attention_bias", False)),
-        mlp_bias=bool(raw.get("mlp_bias", False)),
+        num_kv_heads=kv_heads,
+        head_dim=head_dim,
+        max_position_embeddings=positions,
+        max_model_len=longest,
+        rms_norm_eps=fields.number("rms_norm_eps", positive=False),
+        rope_theta=theta,
+        rope_scaling=scaling,
+        tie_word_embeddings=fields.flag("tie_word_embeddings"),
+        attention_bias=family == "qwen2" or attention_bias,
+        output_bias=attention_bias,
+        mlp_bias=family == "llama" and fields.flag("mlp_bias"),
         qk_norm=family == "qwen3",
         sliding_window=window,
         windowed_layers=windowed,
-        bos_token_id=raw.get("bos_token_id"),
+        bos_token_id=fields.get("bos_token_id"),
         eos_token_ids=eos_token_ids,
     )
 
 
-def _window(family: Family, raw: dict[str, Any], layers: int) -> tuple[int, tuple[bool, ...]]:
-    """The sliding window in tokens (0: none) and the layers it applies to."""
-    window = int(raw.get("sliding_window") or 0)
-    if family in ("qwen2", "qwen3") and not raw.get("use_sliding_window", False):
-        window = 0
-    if not window or family == "llama":
-        return 0, ()
-    if kinds := raw.get("layer_types"):
-        return window, tuple(kind == "sliding_attention" for kind in kinds)
+def _window(
+    family: Family, raw: Mapping[str, Any], fields: JsonFields, layers: int, longest: int
+) -> tuple[int, tuple[bool, ...]]:
+    """The sliding window in tokens (0: none) and the layers it applies to. A window that no
+    sequence fills is none."""
+    kinds = _layer_kinds(raw, fields, layers)
+    has_window = fields.get("sliding_window") is not None
     if family in ("qwen2", "qwen3"):
-        first = int(raw.get("max_window_layers", layers))
-        return window, tuple(layer >= first for layer in range(layers))
-    return window, ()
+        has_window = fields.flag("use_sliding_window") and has_window
+    window = fields.integer("sliding_window") if has_window else 0
+    if window >= longest:
+        return 0, ()
+    if family == "llama":
+        if window:
+            fields.refuse("sliding_window", f"is {window}: llama has no window", "mistral has one")
+        if any(kinds):
+            fields.refuse("layer_types", "names sliding_attention: llama has no window")
+        return 0, ()
+    if family == "mistral" and window and not kinds and raw.get("use_sliding_window") is False:
+        fields.refuse(
+            "use_sliding_window",
+            f"is false, and sliding_window {window}: mistral uses a window that is set",
+            "set sliding_window to null, or take use_sliding_window out",
+        )
+    if any(kinds) and not window:
+        fields.refuse("layer_types", "names sliding_attention, and there is no window")
+    if not window:
+        return 0, ()
+    if kinds:
+        return (window, kinds) if any(kinds) else (0, ())
+    if family == "mistral":
+        return window, ()
+    first = fields.integer("max_window_layers", least=0)
+    windowed = tuple(layer >= first for layer in range(layers))
+    return (window, windowed) if any(windowed) else (0, ())
 
 
-def _eos_token_ids(directory: Path, raw: dict[str, Any]) -> tuple[int, ...]:
-    """generation_config.json wins over config.json, as for `generate`; one id or several."""
-    ids = raw.get("eos_token_id")
-    generation = directory / "generation_config.json"
-    if generation.exists():
-        ids = json.loads(generation.read_text()).get("eos_token_id", ids)
-    if ids is None:
+def _layer_kinds(raw: Mapping[str, Any], fields: JsonFields, layers: int) -> tuple[bool, ...]:
+    """Which layers `layer_types` gives a window; empty where it does not say."""
+    given = raw.get("layer_types")
+    if given is None:
         return ()
-    return tuple(ids) if isinstance(ids, list) else (int(ids),)
+    if not isinstance(given, list) or len(given) != layers:
+        count = len(given) if isinstance(given, list) else brief_json(given)
+        fields.refuse("layer_types", f"has {count} entries for {layers} layers")
+        return ()
+    if unknown := sorted({str(kind) for kind in given} - LAYER_KINDS.keys()):
+        fields.refuse(
+            "layer_types",
+            f"names {', '.join(unknown)}, which is not computed",
+            f"supported are {', '.join(LAYER_KINDS)}",
+        )
+        return ()
+    return tuple(LAYER_KINDS[kind] for kind in given)
+
+
+def _stop_tokens(
+    directory: Path, raw: Mapping[str, Any], findings: list[Finding]
+) -> tuple[int, ...]:
+    try:
+        return stop_token_ids(directory, raw)
+    except OperatorError as error:
+        findings.append(Finding("stop tokens", "bad", error.what, error.hint))
+    except (TypeError, ValueError, AttributeError, OSError) as error:
+        what = f"are not readable: {error}"
+        findings.append(Finding("stop tokens", "bad", what, source="generation_config.json"))
+    return ()

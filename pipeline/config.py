@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 import msgspec
 from msgspec import Meta
 
+from .adapter_name import objection
 from .messages import POLICY_ALIASES, ClientWeight, SchedulerSettings
 
 DEFAULT_BATCH_ADAPTERS = 8
@@ -105,9 +106,23 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         tuple[str, ...],
         Meta(description="NAME=PATH of a PEFT directory or hub id; repeat for more"),
     ] = ()
+    ignore_failed_adapters: Annotated[
+        bool,
+        Meta(
+            description="start without adapters that cannot be loaded. Else `up` names them, stops "
+            "the pipeline again and exits 1; the console goes on and shows an alert"
+        ),
+    ] = False
     dummy: Annotated[
         bool, Meta(description="random weights from the model's config.json alone")
     ] = False
+    ignore_key: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="read the model's config.json as if it did not have this key, or this "
+            "TABLE.KEY: for one that is unknown here and changes nothing; repeat for more"
+        ),
+    ] = ()
     device: Annotated[Literal["auto", "cpu", "cuda"], Meta(description="where to compute")] = "auto"
     dtype: Annotated[
         Literal["auto", "float32", "bfloat16", "float16", "int4"],
@@ -216,6 +231,13 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     max_model_len: Annotated[
         int, Meta(description="longest prompt + output; 0 takes the model's own", ge=0)
     ] = 0
+    generation_config: Annotated[
+        Literal["auto", "none"],
+        Meta(
+            description="auto takes temperature, top_k, top_p, min_p, penalties and stop strings "
+            "of the model's generation_config.json where a request names none; none does not"
+        ),
+    ] = "auto"
     max_running: Annotated[
         int, Meta(description="most requests in a batch; 0 chooses by the device", ge=0)
     ] = 0
@@ -321,10 +343,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             name, equals, path = entry.partition("=")
             if not equals or not name or not path:
                 raise UsageError(f"--adapter {entry!r} is not NAME=PATH", "e.g. sql=./my-sql")
-            if not all(c.isalnum() or c in "-_." for c in name):
-                raise UsageError(
-                    f"adapter name {name!r} has characters other than letters, digits and -_."
-                )
+            if reason := objection(name, self.model):
+                raise UsageError(f"--adapter {entry!r}: {reason}")
             if name in found:
                 raise UsageError(f"adapter {name!r} is given twice", "names must differ")
             found[name] = path
@@ -483,7 +503,7 @@ class Field(msgspec.Struct, frozen=True):
     def metavar(self) -> str:
         """What stands for its value in a help."""
         if get_origin(self.kind) is tuple:
-            return "NAME=W" if self.name == "fair_weight" else "NAME=PATH"
+            return {"fair_weight": "NAME=W", "ignore_key": "KEY"}.get(self.name, "NAME=PATH")
         if get_origin(self.kind) is Literal:
             return "NAME"
         return {int: "N", float: "S"}.get(self.kind, self.name.upper())
@@ -557,10 +577,10 @@ def from_flags(given: argparse.Namespace) -> Config:
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        values = tomllib.loads(path.read_text())
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from error
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # no TOML, or no UTF-8
         raise UsageError(f"{path} is not TOML: {error}") from error
     known = {f.name for f in fields()}
     values = {name.replace("-", "_"): value for name, value in values.items()}

@@ -13,6 +13,7 @@ from .config import Config
 from .messages import (
     CloseStream,
     Introduce,
+    Logprob,
     OpenStream,
     ProcessState,
     Ready,
@@ -23,9 +24,11 @@ from .messages import (
     TextDeltas,
     ToDetokenizer,
     TokenLogprob,
+    TokenText,
 )
 from .process import Process, run_process
-from .tokenizer import TextStream, Tokenizer
+from .stop_search import StopSearch
+from .tokenizer import HALF_CHARACTER, TextStream, Tokenizer
 
 
 class Detokenizer(Process):
@@ -88,10 +91,24 @@ class OutputStream:
     def __init__(self, request: OpenStream, tokenizer: Tokenizer) -> None:
         self._request = request
         self._tokenizer = tokenizer
-        self._text = TextStream(tokenizer)
-        self._held = ""
+        self._text = TextStream(tokenizer, request.skip_special_tokens)
+        marked = [stop for stop in request.stop if self._is_hidden(stop)]
+        self._search = StopSearch(
+            [stop for stop in request.stop if stop not in marked],
+            marked,
+            include=request.include_stop_str_in_output,
+        )
+        self._seeks_hidden = bool(marked)
+        self._has_begun = False
+        """A token of the text has come."""
         self._offset = 0
         self._num_tokens = 0
+
+    def _is_hidden(self, stop: str) -> bool:
+        """Whether the shown text can never have this stop string: a special token is in it."""
+        if not self._request.skip_special_tokens:
+            return False
+        return any(map(self._tokenizer.is_special, self._tokenizer.encode(stop, False)))
 
     def push(self, token: StreamToken) -> TextDelta | None:
         """The delta this token brings; None for one seen before (a replay overlapping)."""
@@ -99,54 +116,49 @@ class OutputStream:
             return None
         self._num_tokens = token.index + 1
         finish_reason = token.finish_reason
-        text = self._held
-        if finish_reason != "stop":  # the token that says stop is no part of the text
-            text += self._text.push(token.token_id)
+        logprobs = self._logprobs(token)
+        # The token that says stop is no part of the text, unless that is asked for.
+        if finish_reason != "stop" or self._request.include_stop_str_in_output:
+            self._search.add(self._text.push(token.token_id))
+            self._has_begun = self._has_begun or not self._is_left_out(token.token_id)
+        if self._seeks_hidden and self._tokenizer.is_special(token.token_id):
+            hidden = self._tokenizer.decode((token.token_id,), skip_special_tokens=False)
+            self._search.add(hidden, is_shown=False)
         if finish_reason:
-            text += self._text.flush()
-        cut = self._find_stop(text)
-        if cut is not None:
-            text, self._held, finish_reason = text[:cut], "", "stop"
-        elif finish_reason:
-            self._held = ""
-        else:
-            keep = len(text) - self._possible_stop(text)
-            text, self._held = text[:keep], text[keep:]
+            self._search.add(self._text.flush())
+        text, is_stopped = self._search.release(final=finish_reason is not None)
         delta = TextDelta(
             request_id=self._request.request_id,
             offset=self._offset,
             text=text,
             num_tokens=self._num_tokens,
             token_ids=(token.token_id,),
-            logprobs=self._logprobs(token),
-            finish_reason=finish_reason,
+            logprobs=logprobs,
+            finish_reason="stop" if is_stopped else finish_reason,
         )
         self._offset += len(text)
         return delta
 
-    def _find_stop(self, text: str) -> int | None:
-        """Where the first stop string begins, if one is complete."""
-        found = [at for stop in self._request.stop if (at := text.find(stop)) >= 0]
-        return min(found, default=None)
-
-    def _possible_stop(self, text: str) -> int:
-        """Length of the longest end of `text` that is the beginning of a stop string."""
-        return max(
-            (
-                length
-                for stop in self._request.stop
-                for length in range(1, min(len(stop), len(text) + 1))
-                if text.endswith(stop[:length])
-            ),
-            default=0,
-        )
-
     def _logprobs(self, token: StreamToken) -> tuple[TokenLogprob, ...]:
+        """Asked for before the token's text is added: its text begins where that of the others
+        ends."""
         if not (self._request.logprobs and token.logprobs):
             return ()
-        texts = [self._tokenizer.token_text(entry.token_id) for entry in token.logprobs]
-        pairs = tuple((t, e.logprob) for t, e in zip(texts, token.logprobs, strict=True))
-        return (TokenLogprob(pairs[0][0], pairs[0][1], pairs[1:]),)
+        chosen, *top = (self._in_words(entry) for entry in token.logprobs)
+        return (TokenLogprob(chosen, tuple(top), self._offset + self._search.held),)
+
+    def _in_words(self, entry: Logprob) -> TokenText:
+        token_id = entry.token_id
+        text = self._tokenizer.token_text(token_id)
+        data = b"" if self._is_left_out(token_id) else self._tokenizer.token_bytes(token_id)
+        if data and not self._has_begun and not self._tokenizer.is_byte_level:
+            # Other decoders treat the first token of a text differently: its space is dropped.
+            first = self._tokenizer.decode((token_id,), skip_special_tokens=False)
+            data = data if HALF_CHARACTER in first else first.encode()
+        return TokenText(token_id, text, data, entry.logprob)
+
+    def _is_left_out(self, token_id: int) -> bool:
+        return self._request.skip_special_tokens and self._tokenizer.is_special(token_id)
 
 
 if __name__ == "__main__":

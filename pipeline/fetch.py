@@ -13,6 +13,7 @@ import io
 import json
 import os
 import threading
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,15 @@ from tqdm.asyncio import tqdm_asyncio
 from .card import read_card
 from .config import DEFAULT_MODEL, Config, OperatorError, is_hub_id
 from .embedded_model import EMBEDDED, Unavailable, embedded_model
+from .findings import notes, require_good
+from .gguf_file import first_part, other_parts, part_path
 from .messages import Message, ProcessState
 from .model_cache import LAYOUT, Report, advance_to, cache_directory, convert, new_directory
+from .model_inspection import inspect_directory
 from .process import Process, run_process
 from .progress import ProgressBar
 from .tokenizer import make_byte_tokenizer
+from .vocabulary_files import NO_TOKENIZER, SAVE, has_tokenizer
 
 HEAD_BYTES = 64 << 20
 """A GGUF's metadata are at its head: 2 MB for 49 000 tokens, about 8 MB for 128 000."""
@@ -67,32 +72,26 @@ def resolve(config: Config, report: Report | None = None) -> Path:
             f"there is no model {config.model}",
             "give a directory, a .gguf file, or a hub id as in org/name@revision",
         )
-    if config.dummy and not (directory / "tokenizer.json").exists():
-        directory = with_byte_tokenizer(directory)
-    check_model_directory(directory, weights=not config.dummy)
+    if config.dummy and not has_tokenizer(directory):
+        directory = with_byte_tokenizer(directory, config.ignore_key)
+    for note in check_model_directory(directory, not config.dummy, config.ignore_key):
+        report.say(note)
     return directory
 
 
-def check_model_directory(directory: Path, weights: bool = True) -> None:
-    """Raises `OperatorError` naming what the directory lacks to be a model directory."""
-    read_card(directory)
-    if not (directory / "tokenizer.json").exists():
-        raise OperatorError(
-            f"{directory} has no tokenizer.json",
-            "load it once with transformers' AutoTokenizer and save_pretrained",
-        )
-    if not weights:
-        return
-    index = directory / "model.safetensors.index.json"
-    if index.exists():
-        shards = set(json.loads(index.read_text())["weight_map"].values())
-        if missing := sorted(name for name in shards if not (directory / name).exists()):
-            raise OperatorError(f"{directory} lacks {', '.join(missing)}", "fetch it anew")
-    elif not any(directory.glob("*.safetensors")) and not (directory / "model.gguf").exists():
-        raise OperatorError(
-            f"{directory} holds neither *.safetensors nor model.gguf",
-            "--dummy makes random weights; a .gguf file of another name is given by its path",
-        )
+def check_model_directory(
+    directory: Path, weights: bool = True, ignored: Collection[str] = ()
+) -> list[str]:
+    """What an operator should know of a model directory, a line each; config.json is read as if it
+    did not have the keys of `ignored`.
+
+    Raises `OperatorError` naming what it lacks to be one, or what of it is not computed here.
+    """
+    findings = inspect_directory(directory, weights, ignored)
+    require_good(findings, directory)
+    if not has_tokenizer(directory):
+        raise OperatorError(f"{directory} has {NO_TOKENIZER}", SAVE)
+    return notes(findings)
 
 
 def lay_link(run: Path, directory: Path) -> None:
@@ -125,10 +124,16 @@ def default_model(report: Report) -> Path:
 
 
 def model_of_gguf(path: Path, report: Report) -> Path:
-    """The model directory of a GGUF file, which it links; made once for each file."""
-    path = path.resolve()
+    """The model directory of a GGUF file, or of all parts of one that any part names; it links
+    them, and is made once for each file."""
+    path = first_part(path.absolute())
+    links = {"model.gguf": path.resolve()}
+    for number, count, part in other_parts(path):
+        links[part_path(Path("model.gguf"), number, count).name] = part.resolve()
     try:
-        digest = hashlib.sha256(f"{path} {path.stat().st_size} ".encode())
+        digest = hashlib.sha256()
+        for target in links.values():
+            digest.update(f"{target} {target.stat().st_size} ".encode())
         with path.open("rb") as file:
             digest.update(file.read(HEAD_BYTES))
     except OSError as error:
@@ -136,7 +141,8 @@ def model_of_gguf(path: Path, report: Report) -> Path:
     directory = cache_directory() / f"{path.stem}-{digest.hexdigest()[:12]}-{LAYOUT}"
     if not directory.exists():
         with new_directory(directory) as partial:
-            (partial / "model.gguf").symlink_to(path)
+            for name, target in links.items():
+                (partial / name).symlink_to(target)
             convert(path, partial, report)
     return directory
 
@@ -147,7 +153,13 @@ def model_of_hub(model: str, report: Report, weights: bool = True) -> Path:
     Only what a model directory holds is fetched. Files are checked, resumed and shared with other
     programs as the hub's library does it. Raises `OperatorError` when neither has the model.
     """
-    wanted = ["*.json", "*.jinja", *(["*.safetensors"] if weights else [])]
+    wanted = [
+        "*.json",
+        "*.jinja",
+        "tokenizer.model",
+        "merges.txt",
+        *(["*.safetensors"] if weights else []),
+    ]
     return snapshot_of_hub(model, wanted, report)
 
 
@@ -195,9 +207,9 @@ def mirror_of(bar: tqdm[Any]) -> type[tqdm_asyncio[Any]]:
     return Mirror
 
 
-def with_byte_tokenizer(directory: Path) -> Path:
+def with_byte_tokenizer(directory: Path, ignored: Collection[str] = ()) -> Path:
     """A model directory for random weights: this one's config.json and a tokenizer of its size."""
-    card, config = read_card(directory), (directory / "config.json").read_bytes()
+    card, config = read_card(directory, ignored), (directory / "config.json").read_bytes()
     made = cache_directory() / f"dummy-{hashlib.sha256(config).hexdigest()[:12]}-{LAYOUT}"
     if not made.exists():
         with new_directory(made) as partial:

@@ -12,8 +12,26 @@ from .config import OperatorError
 from .fetch import snapshot_of_hub
 from .model_cache import Report
 
-WANTED = ["adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"]
-"""The pickle is never read: where it alone is there, the refusal should say so."""
+WEIGHTS = [
+    "adapter_config.json",
+    "adapter_model.safetensors",
+    "adapter_model-*.safetensors",
+    "adapter_model.safetensors.index.json",
+    "adapters.safetensors",
+    "adapter_model.bin",
+    "config.json",
+]
+CHAT = [
+    "added_tokens.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+]
+WANTED = [*WEIGHTS, *CHAT]
+"""A pickle is never read and a whole model is no adapter: where they alone are there, the refusal
+should say so."""
 
 
 def main() -> int:

@@ -52,6 +52,10 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
     ignore_eos: bool = False
     logprobs: int | None = None
     """How many alternatives to report beside the chosen token; None reports nothing."""
+    skip_special_tokens: bool = True
+    """Special tokens are left out of the text."""
+    include_stop_str_in_output: bool = False
+    """The text ends with the stop string, or the stop token's text."""
 
     @property
     def penalizes(self) -> bool:
@@ -245,6 +249,9 @@ class Comparison(Row, frozen=True):
     """The mean difference."""
     range_logit: float
     """From the reference's smallest logit to its largest: what a difference is held against."""
+    flaw: str = ""
+    """Why the numbers above prove nothing: logits that are not finite, or all alike. They are those
+    of the finite differences then, 0 where there is none."""
 
 
 class Verification(Row, frozen=True):
@@ -256,6 +263,14 @@ class Verification(Row, frozen=True):
     comparisons: tuple[Comparison, ...]
     is_right: bool
     seconds: float
+
+    @property
+    def words(self) -> str:
+        """The verdict behind the adapter's name."""
+        if self.is_right:
+            return "answers as its merged weights do"
+        flaw = next((row.flaw for row in self.comparisons if row.flaw), "")
+        return f"does NOT answer right{flaw and f': {flaw}'}"
 
 
 class AdapterReply(Message, frozen=True, kw_only=True):
@@ -485,8 +500,13 @@ class Logprob(Row, frozen=True):
     logprob: float
 
 
+NOT_FINITE = -1
+"""Stands for a token where a row's largest logit is infinite or NaN: nothing can be chosen."""
+
+
 class SampledToken(Row, frozen=True):
-    """The token chosen for a sequence; with logprobs, itself first, then the best in order."""
+    """The token chosen for a sequence, or `NOT_FINITE`; with logprobs, itself first, then the best
+    in order."""
 
     sequence: int
     token_id: int
@@ -514,6 +534,8 @@ class OpenStream(Message, frozen=True, kw_only=True):
     request_id: str
     stop: tuple[str, ...]
     logprobs: bool
+    skip_special_tokens: bool = True
+    include_stop_str_in_output: bool = False
 
 
 class StreamToken(Row, frozen=True):
@@ -553,12 +575,25 @@ class AnswerHeard(Message, frozen=True):
 # --- detokenizer -> server ----------------------------------------------------------------------
 
 
-class TokenLogprob(Row, frozen=True):
-    """A token as text with its logprob, and the alternatives as (text, logprob)."""
+class TokenText(Row, frozen=True):
+    """A token that was chosen or might have been, with its logprob."""
 
+    token_id: int
     token: str
+    """Bytes that are no whole character show as U+FFFD."""
+    data: bytes
+    """What it adds to the bytes of the answer: nothing where it is left out of the text."""
     logprob: float
-    top: tuple[tuple[str, float], ...]
+
+
+class TokenLogprob(Row, frozen=True):
+    """A token of an answer, and the likeliest at its place in order, often itself among them."""
+
+    chosen: TokenText
+    top: tuple[TokenText, ...]
+    offset: int
+    """Characters of the answer before it; of a character's later tokens, before the character. A
+    stop string may end the text before."""
 
 
 class TextDelta(Row, frozen=True):
@@ -807,6 +842,8 @@ class AdapterView(Row, frozen=True):
     """How often it was copied into the pool."""
     service: float | None = None
     """Under `vtc_fair`, its counter: weighted tokens, what it was given by its weight."""
+    directory: str = ""
+    """Where its files lie: for a hub id, the hub's cached copy."""
 
 
 class AdapterTable(Message, frozen=True):

@@ -1,141 +1,209 @@
-"""The shapes of the HTTP API: what bodies are accepted, what answers look like.
+"""The bodies of the HTTP API: OpenAI's chat and completions, S-LoRA's generate, orders.
 
-OpenAI's chat and completions, and S-LoRA's generate. Knows no socket and no scheduling. A body
-is checked once here, and every refusal names the field.
+Knows no socket and no scheduling. A body is checked once here, and every refusal names the field.
+Which fields there are, and which are refused, is in `request_fields`.
 """
 
 from __future__ import annotations
 
+import functools
 import random
-from typing import Annotated, Any, Literal, TypeAlias
+import re
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias, TypeVar
 
 import msgspec
-from msgspec import UNSET, Meta, UnsetType
+from msgspec import Meta
 
-from .messages import SamplingParams, TextDelta, TokenLogprob
+from . import request_fields
+from .generation_config import NO_DEFAULTS, GenerationDefaults
+from .messages import SamplingParams
+from .request_fields import BadRequest, Table, honoured_fields
 
 DEFAULT_CHAT_TOKENS = 1024
 """max_tokens of a chat that names none: admission reserves it, so "as many as fit" would let
 one request keep the others out."""
 DEFAULT_COMPLETION_TOKENS = 16  # OpenAI's
+DEFAULT_GENERATE_TOKENS = 16  # S-LoRA's
+MOST_STOPS = 16
+MOST_STOP_CHARACTERS = 4096
+"""Of all stop strings of a request: each token of it is held against them."""
+GREEDY_BELOW = 1e-5
+"""A temperature below this is zero: dividing by it leaves nothing finite in float32."""
 
 Unit: TypeAlias = Annotated[float, Meta(ge=0.0, le=1.0)]
+Temperature: TypeAlias = Annotated[float, Meta(ge=0.0, le=100.0)]
+TopP: TypeAlias = Annotated[float, Meta(gt=0.0, le=1.0)]
+TopK: TypeAlias = Annotated[int, Meta(ge=-1, le=(1 << 31) - 1)]
 Penalty: TypeAlias = Annotated[float, Meta(ge=-2.0, le=2.0)]
-Count: TypeAlias = Annotated[int, Meta(ge=1)]
+WidePenalty: TypeAlias = Annotated[float, Meta(ge=-100.0, le=100.0)]
+Repetition: TypeAlias = Annotated[float, Meta(gt=0.0, le=10.0)]
+Count: TypeAlias = Annotated[int, Meta(ge=1, le=(1 << 31) - 1)]
+Whole: TypeAlias = Annotated[int, Meta(ge=-(1 << 31), le=(1 << 31) - 1)]
+Seed: TypeAlias = Annotated[int, Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
 TopLogprobs: TypeAlias = Annotated[int, Meta(ge=0, le=20)]
+Name: TypeAlias = Annotated[str, Meta(max_length=4096)]
+TokenId: TypeAlias = Annotated[int, Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
+Source: TypeAlias = Literal["local", "hub"]
 
-
-class BadRequest(Exception):
-    """The client's to mend: an HTTP status, what is wrong, and the field it is about."""
-
-    def __init__(self, reason: str, *, status: int = 400, param: str | None = None) -> None:
-        super().__init__(reason)
-        self.status = status
-        self.reason = reason
-        self.param = param
+BodyT = TypeVar("BodyT", bound="Body")
+MISSING = re.compile(r"missing required field `(\w+)`")
 
 
 # --- bodies -------------------------------------------------------------------------------------
 
 
-class StreamOptions(msgspec.Struct, frozen=True):
+class Body(msgspec.Struct, frozen=True, kw_only=True):
+    """A JSON object of a request; every field of `table` that is honoured is one of its own."""
+
+    table: ClassVar[Table]
+    nested: ClassVar[dict[str, type[Body]]] = {}
+    """Fields that are such objects themselves."""
+
+
+class StreamOptions(Body, frozen=True, kw_only=True):
+    table: ClassVar[Table] = request_fields.STREAM_OPTIONS
+
     include_usage: bool = False
+    continuous_usage_stats: bool = False
 
 
-class SamplingBody(msgspec.Struct, frozen=True, kw_only=True):
+def sampling_params(
+    *,
+    stop: tuple[str, ...],
+    defaults: GenerationDefaults,
+    temperature: float | None,
+    top_k: int | None,
+    top_p: float | None,
+    min_p: float | None,
+    repetition_penalty: float | None,
+    **more: Any,
+) -> SamplingParams:
+    """`SamplingParams` with `defaults` where a request names none (None)."""
+    if temperature is None:
+        # Who names another sampling field wants a random token, though the model is greedy.
+        others = (top_k, top_p, min_p)
+        is_greedy = defaults.do_sample is False and all(other is None for other in others)
+        temperature = 0.0 if is_greedy else defaults.temperature
+
+    def given(value: float | None, default: float | None, off: float) -> float:
+        return value if value is not None else default if default is not None else off
+
+    temperature = given(temperature, None, 1.0)
+    return SamplingParams(
+        temperature=0.0 if temperature < GREEDY_BELOW else temperature,
+        top_k=max(0, int(given(top_k, defaults.top_k, 0))),
+        top_p=given(top_p, defaults.top_p, 1.0),
+        min_p=given(min_p, defaults.min_p, 0.0),
+        repetition_penalty=given(repetition_penalty, defaults.repetition_penalty, 1.0),
+        stop=stop + tuple(one for one in defaults.stop if one not in stop),
+        **more,
+    )
+
+
+def make_seed(seed: int | None, choice: int = 0) -> int:
+    """That of choice i of n: a random one where none is given, or -1."""
+    if seed is None or seed == -1:
+        return random.getrandbits(63)
+    return (seed + choice) % (1 << 63)
+
+
+def stop_strings(given: str | list[str] | None, field: str) -> tuple[str, ...]:
+    """As several. Raises `BadRequest` on an empty one, on too many and on too long ones."""
+    stop = (given,) if isinstance(given, str) else tuple(given or ())
+    if len(stop) > MOST_STOPS or not all(stop):
+        raise BadRequest(
+            f"{field} takes up to {MOST_STOPS} strings, none of them empty", param=field
+        )
+    if (length := sum(map(len, stop))) > MOST_STOP_CHARACTERS:
+        raise BadRequest(
+            f"{field} has {length} characters; {MOST_STOP_CHARACTERS} in all are taken", param=field
+        )
+    return stop
+
+
+class SamplingBody(Body, frozen=True, kw_only=True):
     """The fields both endpoints share: OpenAI's, and the field's usual additions."""
 
-    model: str
-    temperature: Annotated[float, Meta(ge=0.0, le=100.0)] | None = None
-    top_p: Annotated[float, Meta(gt=0.0, le=1.0)] | None = None
-    top_k: Annotated[int, Meta(ge=-1)] | None = None
+    nested: ClassVar[dict[str, type[Body]]] = {"stream_options": StreamOptions}
+
+    model: Name = ""
+    adapter_id: Name | None = None
+    adapter_source: Source | None = None
+    lora_path: Name | None = None
+    temperature: Temperature | None = None
+    top_p: TopP | None = None
+    top_k: TopK | None = None
     min_p: Unit | None = None
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
-    repetition_penalty: Annotated[float, Meta(gt=0.0, le=10.0)] | None = None
-    seed: int | None = None
+    repetition_penalty: Repetition | None = None
+    seed: Seed | None = None
     stop: str | list[str] | None = None
-    stop_token_ids: list[int] | None = None
+    stop_token_ids: Annotated[list[TokenId], Meta(max_length=1024)] | None = None
+    include_stop_str_in_output: bool = False
     ignore_eos: bool = False
     max_tokens: Count | None = None
-    n: Annotated[int, Meta(ge=1, le=128)] | None = None
+    n: Annotated[int, Meta(ge=1, le=128)] = 1
     stream: bool = False
     stream_options: StreamOptions | None = None
-    user: str | None = None
-    # Fields that would change the answer and that we cannot honour are refused by name.
-    logit_bias: dict[str, float] | None = None
-    response_format: dict[str, Any] | None = None
+    add_special_tokens: bool | None = None
 
-    def refuse_unsupported(self) -> None:
-        if self.logit_bias:
-            raise BadRequest("logit_bias is not supported", param="logit_bias")
-        if self.response_format and self.response_format.get("type") != "text":
-            raise BadRequest("only response_format text is supported", param="response_format")
+    def check(self) -> None:
+        """Raises `BadRequest` where fields contradict each other."""
+        if self.stream_options is not None and not self.stream:
+            raise BadRequest("stream_options needs stream: true", param="stream_options")
 
-    @property
-    def choices(self) -> int:
-        return self.n or 1
+    def adapters(self) -> dict[str, str]:
+        """The fields beside `model` that name an adapter, and which."""
+        named = {"adapter_id": self.adapter_id, "lora_path": self.lora_path}
+        return {field: name for field, name in named.items() if name}
 
-    def params(self, max_tokens: int, logprobs: int | None, choice: int) -> SamplingParams:
+    def params(
+        self,
+        max_tokens: int,
+        logprobs: int | None,
+        choice: int,
+        defaults: GenerationDefaults = NO_DEFAULTS,
+        *,
+        skip_special_tokens: bool = True,
+    ) -> SamplingParams:
         """Choice i of n is seeded with seed + i, so n choices differ and can be had again."""
-        stop = [self.stop] if isinstance(self.stop, str) else self.stop or []
-        if len(stop) > 16 or not all(stop):
-            raise BadRequest("stop takes up to 16 strings, none of them empty", param="stop")
-        seed = random.getrandbits(63) if self.seed is None else self.seed
-        return SamplingParams(
+        return sampling_params(
+            seed=make_seed(self.seed, choice),
+            stop=stop_strings(self.stop, "stop"),
+            defaults=defaults,
+            temperature=self.temperature,
+            top_k=self.top_k,
+            top_p=self.top_p,
+            min_p=self.min_p,
+            repetition_penalty=self.repetition_penalty,
             max_tokens=max_tokens,
-            temperature=1.0 if self.temperature is None else self.temperature,
-            top_k=max(0, self.top_k or 0),
-            top_p=self.top_p or 1.0,
-            min_p=self.min_p or 0.0,
-            repetition_penalty=self.repetition_penalty or 1.0,
             presence_penalty=self.presence_penalty or 0.0,
             frequency_penalty=self.frequency_penalty or 0.0,
-            seed=(seed + choice) % (1 << 63),
-            stop=tuple(stop),
             stop_token_ids=tuple(self.stop_token_ids or ()),
             ignore_eos=self.ignore_eos,
             logprobs=logprobs,
+            skip_special_tokens=skip_special_tokens,
+            include_stop_str_in_output=self.include_stop_str_in_output,
         )
-
-
-class ContentPart(msgspec.Struct, frozen=True):
-    type: str
-    text: str | UnsetType = UNSET
-
-
-class ChatMessage(msgspec.Struct, frozen=True):
-    role: str
-    content: str | list[ContentPart] | None = None
-    name: str | None = None
-
-    def plain(self) -> dict[str, str]:
-        """For the chat template. Raises `BadRequest` on anything but text."""
-        if isinstance(self.content, list):
-            for part in self.content:
-                if part.text is UNSET:
-                    raise BadRequest(f"content of type {part.type!r} is not supported; text is")
-            content = "".join(str(part.text) for part in self.content)
-        else:
-            content = self.content or ""
-        return {"role": self.role, "content": content}
 
 
 class ChatBody(SamplingBody, frozen=True, kw_only=True):
     """POST /v1/chat/completions"""
 
-    messages: list[ChatMessage]
-    max_completion_tokens: Count | None = None
-    logprobs: bool | None = None
-    top_logprobs: TopLogprobs | None = None
-    tools: list[Any] | None = None
+    table: ClassVar[Table] = request_fields.CHAT
 
-    def refuse_unsupported(self) -> None:
-        super().refuse_unsupported()
-        if self.tools:
-            raise BadRequest("tools are not supported", param="tools")
-        if not self.messages:
-            raise BadRequest("messages is empty", param="messages")
+    messages: list[Any]
+    max_completion_tokens: Count | None = None
+    logprobs: bool = False
+    top_logprobs: TopLogprobs | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    documents: list[dict[str, Any]] | None = None
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool = False
+
+    def check(self) -> None:
+        super().check()
         if self.top_logprobs and not self.logprobs:
             raise BadRequest("top_logprobs needs logprobs: true", param="top_logprobs")
 
@@ -143,19 +211,16 @@ class ChatBody(SamplingBody, frozen=True, kw_only=True):
 class CompletionBody(SamplingBody, frozen=True, kw_only=True):
     """POST /v1/completions"""
 
-    prompt: str | list[str | int | list[int]]
+    table: ClassVar[Table] = request_fields.COMPLETION
+
+    prompt: str | list[str | TokenId | list[TokenId]]
     logprobs: TopLogprobs | None = None
-    echo: bool = False
-    suffix: str | None = None
+    skip_special_tokens: bool = True
     best_of: int | None = None
 
-    def refuse_unsupported(self) -> None:
-        super().refuse_unsupported()
-        if self.echo:
-            raise BadRequest("echo is not supported", param="echo")
-        if self.suffix:
-            raise BadRequest("suffix is not supported", param="suffix")
-        if self.best_of and self.best_of != self.choices:
+    def check(self) -> None:
+        super().check()
+        if self.best_of is not None and self.best_of != self.n:
             raise BadRequest("best_of other than n is not supported", param="best_of")
 
     def prompts(self) -> list[str] | list[list[int]]:
@@ -167,212 +232,185 @@ class CompletionBody(SamplingBody, frozen=True, kw_only=True):
         lists = [item for item in self.prompt if isinstance(item, list)]
         found = [kind for kind in (texts, [ids] if ids else [], lists) if kind]
         if len(found) != 1:
-            reason = "prompt mixes texts, token ids and lists of them" if found else "it is empty"
-            raise BadRequest(reason, param="prompt")
+            reason = "mixes texts, token ids and lists of them" if found else "is empty"
+            raise BadRequest(f"prompt {reason}", param="prompt")
         return found[0]
 
 
-class GenerateParameters(msgspec.Struct, frozen=True, kw_only=True):
-    """S-LoRA's (TGI's) parameters."""
+class GenerateParameters(Body, frozen=True, kw_only=True):
+    """S-LoRA's (TGI's, LoRAX's) parameters."""
+
+    table: ClassVar[Table] = request_fields.PARAMETERS
 
     do_sample: bool = False
-    temperature: Annotated[float, Meta(ge=0.0)] = 1.0
-    top_p: Annotated[float, Meta(gt=0.0, le=1.0)] = 1.0
-    top_k: Annotated[int, Meta(ge=-1)] = -1
-    presence_penalty: float = 0.0
-    frequency_penalty: float = 0.0
+    temperature: Temperature | None = None
+    top_p: TopP | None = None
+    top_k: TopK | None = None
+    min_p: Unit | None = None
+    presence_penalty: WidePenalty = 0.0
+    frequency_penalty: WidePenalty = 0.0
+    repetition_penalty: Repetition | None = None
     ignore_eos: bool = False
-    max_new_tokens: Count = 16
+    ignore_eos_token: bool = False
+    max_new_tokens: Count = DEFAULT_GENERATE_TOKENS
     stop_sequences: str | list[str] | None = None
-    seed: int | None = None
-    adapter_id: str | None = None
+    stop: str | list[str] | None = None
+    seed: Seed | None = None
+    skip_special_tokens: bool = True
+    adapter_id: Name | None = None
     """LoRAX's place for what S-LoRA calls `lora_dir`."""
-    adapter_source: Literal["local", "hub"] | None = None
+    adapter_source: Source | None = None
 
-    def params(self) -> SamplingParams:
-        stop = self.stop_sequences
-        return SamplingParams(
-            max_tokens=self.max_new_tokens,
-            temperature=self.temperature if self.do_sample else 0.0,
+    def params(self, defaults: GenerationDefaults = NO_DEFAULTS) -> SamplingParams:
+        """Greedy unless `do_sample`. Raises `BadRequest` on bad stop strings."""
+        if self.stop and self.stop_sequences:
+            raise BadRequest(
+                "stop and stop_sequences are two names of one field", param="parameters.stop"
+            )
+        temperature = self.temperature
+        if temperature is None:  # who samples is not greedy, though the model's author is
+            temperature = 1.0 if defaults.temperature is None else defaults.temperature
+        field = "parameters.stop" if self.stop else "parameters.stop_sequences"
+        return sampling_params(
+            seed=make_seed(self.seed),
+            stop=stop_strings(self.stop or self.stop_sequences, field),
+            defaults=defaults,
+            temperature=temperature if self.do_sample else 0.0,
+            top_k=self.top_k,
             top_p=self.top_p,
-            top_k=max(0, self.top_k),
+            min_p=self.min_p,
+            repetition_penalty=self.repetition_penalty,
+            max_tokens=self.max_new_tokens,
             presence_penalty=self.presence_penalty,
             frequency_penalty=self.frequency_penalty,
-            seed=random.getrandbits(63) if self.seed is None else self.seed % (1 << 63),
-            stop=(stop,) if isinstance(stop, str) else tuple(stop or ()),
-            ignore_eos=self.ignore_eos,
+            ignore_eos=self.ignore_eos or self.ignore_eos_token,
             logprobs=0,
+            skip_special_tokens=self.skip_special_tokens,
         )
 
 
-class GenerateBody(msgspec.Struct, frozen=True, kw_only=True):
+class GenerateBody(Body, frozen=True, kw_only=True):
     """POST /generate and /generate_stream. `lora_dir`, or LoRAX's `adapter_id`, is the name or the
     path of a registered adapter; a request never loads one."""
 
+    table: ClassVar[Table] = request_fields.GENERATE
+    nested: ClassVar[dict[str, type[Body]]] = {"parameters": GenerateParameters}
+
     inputs: str
     parameters: GenerateParameters = GenerateParameters()
-    lora_dir: str | None = None
-    model_dir: str | None = None
-    req_id: str | None = None
+    lora_dir: Name | None = None
+    stream: bool | None = None
 
-    def adapter(self) -> str | None:
-        """The one adapter that is named. Raises `BadRequest` on two."""
-        named = {name for name in (self.lora_dir, self.parameters.adapter_id) if name}
-        if len(named) > 1:
-            raise BadRequest("lora_dir and adapter_id name two adapters", param="adapter_id")
-        return named.pop() if named else None
+    def adapters(self) -> dict[str, str]:
+        """The fields that name an adapter, and which."""
+        named = {"lora_dir": self.lora_dir, "parameters.adapter_id": self.parameters.adapter_id}
+        return {field: name for field, name in named.items() if name}
 
 
-class LoadBody(msgspec.Struct, frozen=True, kw_only=True):
+class LoadBody(Body, frozen=True, kw_only=True):
     """vLLM's and SGLang's body of a load; `pinned` is SGLang's."""
 
-    lora_name: str
-    lora_path: str
+    table: ClassVar[Table] = request_fields.LOAD
+
+    lora_name: Name
+    lora_path: Name
     pinned: bool = False
 
 
-class UnloadBody(msgspec.Struct, frozen=True, kw_only=True):
+class UnloadBody(Body, frozen=True, kw_only=True):
     """vLLM's and SGLang's body of an unload."""
 
-    lora_name: str
+    table: ClassVar[Table] = request_fields.UNLOAD
+
+    lora_name: Name
 
 
-class AdapterBody(msgspec.Struct, frozen=True, kw_only=True):
+class AdapterBody(Body, frozen=True, kw_only=True):
     """POST /v1/adapters."""
 
-    name: str
-    path: str
+    table: ClassVar[Table] = request_fields.ADAPTER_BODY
+
+    name: Name
+    path: Name
     pin: bool = False
 
 
-class SchedulerBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class SchedulerBody(Body, frozen=True, kw_only=True):
     """PUT /v1/scheduler; what is not given stays as it is."""
+
+    table: ClassVar[Table] = request_fields.SCHEDULER
 
     policy: str | None = None
     weights: dict[str, float] | None = None
-    batch_num_adapters: int | None = None
+    batch_num_adapters: Whole | None = None
     slo_seconds: float | None = None
-    max_wait_tokens: int | None = None
-    max_per_adapter: int | None = None
+    max_wait_tokens: Whole | None = None
+    max_per_adapter: Whole | None = None
 
 
-class PlanBody(msgspec.Struct, frozen=True, kw_only=True):
+class PlanBody(Body, frozen=True, kw_only=True):
     """POST /v1/adapters/plan."""
 
-    paths: list[str]
+    table: ClassVar[Table] = request_fields.PLAN
+
+    paths: list[Name]
 
 
-class ProfilerBody(msgspec.Struct, frozen=True, kw_only=True):
+class ProfilerBody(Body, frozen=True, kw_only=True):
     """POST /profiler/start; both may be left out, and the body too."""
+
+    table: ClassVar[Table] = request_fields.PROFILER
 
     layers: bool = False
     nvtx: bool = False
 
 
-def decode_body(body: bytes, kind: Any) -> Any:
-    """JSON to a body struct. Raises `BadRequest` naming the field."""
+def decode_body(body: bytes, kind: type[BodyT]) -> BodyT:
+    """JSON to a body. Raises `BadRequest` naming the field."""
     try:
-        return msgspec.json.decode(body, type=kind)
-    except msgspec.ValidationError as error:
-        reason, _, at = str(error).partition(" - at ")
-        field = at.strip("`$.") or None
-        raise BadRequest(f"{reason} (in {field})" if field else reason, param=field) from error
-    except msgspec.DecodeError as error:
+        raw = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BadRequest(f"the body is not JSON: {error}") from error
+    except RecursionError as error:
+        raise BadRequest("the body is nested too deeply") from error
+    if not isinstance(raw, dict):
+        raise BadRequest("the body is not a JSON object")
+    return _convert(raw, kind, "")
 
 
-# --- answers ------------------------------------------------------------------------------------
+def _convert(raw: dict[str, Any], kind: type[BodyT], at: str) -> BodyT:
+    """An object at the path `at` of the body, and the objects in it."""
+    given = honoured_fields(raw, kind.table, at)
+    for name, value in list(given.items()):
+        if name in kind.nested and isinstance(value, dict):
+            if all(part is None for part in value.values()):
+                del given[name]
+                continue
+            given[name] = _convert(value, kind.nested[name], f"{at}{name}.")
+        if isinstance(value, float) and value.is_integer() and name in _integer_fields(kind):
+            given[name] = int(value)
+    try:
+        return msgspec.convert(given, kind)
+    except msgspec.ValidationError as error:
+        reason, _, path = str(error).partition(" - at ")
+        field = path.strip("`$.")
+        if missing := MISSING.search(reason):
+            name = at + missing.group(1)
+            raise BadRequest(f"{name} is missing", param=name) from error
+        if not field:
+            raise BadRequest(reason) from error
+        raise BadRequest(f"{reason} (in {at}{field})", param=at + field) from error
 
 
-class Usage(msgspec.Struct, frozen=True):
-    prompt_tokens: int
-    completion_tokens: int
-    total_tokens: int
-
-
-def usage(prompt_tokens: int, completion_tokens: int) -> Usage:
-    return Usage(prompt_tokens, completion_tokens, prompt_tokens + completion_tokens)
-
-
-def error_body(status: int, reason: str, param: str | None = None) -> dict[str, Any]:
-    """OpenAI's error object."""
-    kind = "invalid_request_error" if status < 500 else "server_error"
-    return {"error": {"message": reason, "type": kind, "param": param, "code": status}}
-
-
-def chat_logprobs(tokens: list[TokenLogprob]) -> dict[str, Any]:
-    """The chat form: one object a token, its alternatives inside."""
-
-    def entry(token: str, logprob: float) -> dict[str, Any]:
-        return {"token": token, "logprob": logprob, "bytes": list(token.encode())}
-
-    return {
-        "content": [
-            {
-                **entry(token.token, token.logprob),
-                "top_logprobs": [entry(text, logprob) for text, logprob in token.top],
-            }
-            for token in tokens
-        ],
-        "refusal": None,
-    }
-
-
-def completion_logprobs(tokens: list[TokenLogprob], offset: int) -> dict[str, Any]:
-    """The older form: parallel lists. `offset` is the number of characters before the first."""
-    offsets = []
-    for token in tokens:
-        offsets.append(offset)
-        offset += len(token.token)
-    return {
-        "tokens": [token.token for token in tokens],
-        "token_logprobs": [token.logprob for token in tokens],
-        "top_logprobs": [dict(token.top) for token in tokens],
-        "text_offset": offsets,
-    }
-
-
-class Format:
-    """How an endpoint words its answer; the same stream of text feeds either.
-
-    `kind` "chat" or "text". `created` is unix seconds.
-    """
-
-    def __init__(self, kind: Literal["chat", "text"], answer_id: str, model: str, created: int):
-        self.kind = kind
-        self._head = {"id": answer_id, "created": created, "model": model}
-
-    def chunk(self, index: int, delta: TextDelta, first: bool) -> dict[str, Any]:
-        """One server-sent event of a stream."""
-        choice: dict[str, Any] = {"index": index, "finish_reason": delta.finish_reason}
-        logprobs = list(delta.logprobs)
-        if self.kind == "chat":
-            role = {"role": "assistant"} if first else {}
-            choice["delta"] = {**role, "content": delta.text}
-            choice["logprobs"] = chat_logprobs(logprobs) if logprobs else None
-            return {**self._head, "object": "chat.completion.chunk", "choices": [choice]}
-        choice["text"] = delta.text
-        choice["logprobs"] = completion_logprobs(logprobs, delta.offset) if logprobs else None
-        return {**self._head, "object": "text_completion", "choices": [choice]}
-
-    def last(self, totals: Usage) -> dict[str, Any]:
-        """The event that carries the usage of a stream: no choices."""
-        name = "chat.completion.chunk" if self.kind == "chat" else "text_completion"
-        return {**self._head, "object": name, "choices": [], "usage": totals}
-
-    def choice(
-        self, index: int, text: str, finish_reason: str | None, logprobs: list[TokenLogprob]
-    ) -> dict[str, Any]:
-        """One whole answer."""
-        choice: dict[str, Any] = {"index": index, "finish_reason": finish_reason}
-        if self.kind == "chat":
-            choice["message"] = {"role": "assistant", "content": text, "refusal": None}
-            choice["logprobs"] = chat_logprobs(logprobs) if logprobs else None
-        else:
-            choice["text"] = text
-            choice["logprobs"] = completion_logprobs(logprobs, 0) if logprobs else None
-        return choice
-
-    def whole(self, choices: list[dict[str, Any]], totals: Usage) -> dict[str, Any]:
-        name = "chat.completion" if self.kind == "chat" else "text_completion"
-        return {**self._head, "object": name, "choices": choices, "usage": totals}
+@functools.cache
+def _integer_fields(kind: type[Body]) -> frozenset[str]:
+    """The fields that take an integer: JSON's 5.0 is 5 for them. None of them takes others."""
+    info = msgspec.inspect.type_info(kind)
+    assert isinstance(info, msgspec.inspect.StructType)
+    found = set()
+    for field in info.fields:
+        one = field.type
+        kinds = one.types if isinstance(one, msgspec.inspect.UnionType) else (one,)
+        if any(isinstance(kind, msgspec.inspect.IntType) for kind in kinds):
+            found.add(field.name)
+    return frozenset(found)

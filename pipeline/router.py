@@ -81,7 +81,7 @@ class Router(Process):
 
     def __init__(self, config: Config, rank: int = 0) -> None:
         super().__init__(config, "router")
-        self.registry = AdapterRegistry(config.adapters())
+        self.registry = AdapterRegistry(config.adapters(), config.model)
         self._table_of_latencies = read_table(config.profile_table)
         self.scheduler = Scheduler(
             self.registry,
@@ -411,6 +411,8 @@ class Router(Process):
                 request_id=request.request_id,
                 stop=request.params.stop,
                 logprobs=request.params.logprobs is not None,
+                skip_special_tokens=request.params.skip_special_tokens,
+                include_stop_str_in_output=request.params.include_stop_str_in_output,
             ),
         )
 
@@ -526,6 +528,8 @@ class Router(Process):
         with self.spans.span("_add_token_id_to_req"):
             accepted = self.scheduler.accept(tokens, self.clock())
         self.events.answered(tokens.step, accepted)
+        for sequence in list(self.scheduler.broken):
+            self._end_broken(sequence)
         if not accepted:
             return
         if self.scheduler.ended:
@@ -538,6 +542,18 @@ class Router(Process):
                 for token in accepted:
                     self.events.got(Abort(token.request_id, str(error)))
                     self._refuse(token.request_id, 503, str(error))
+
+    def _end_broken(self, sequence: Sequence) -> None:
+        """Nothing can be chosen from logits that are not finite: the request ends with the reason,
+        its neighbours go on, and the adapter's row keeps the count."""
+        name, request_id = sequence.adapter.name, sequence.request.request_id
+        whose = f"adapter {name}" if name else "the base model"
+        word = f"the logits of {whose} are not finite (overflow or NaN)"
+        hint = f"; adapters verify {name} compares it with its merged weights" if name else ""
+        self.event("error", f"{word}: request {request_id} ends{hint}")
+        self.events.got(Abort(request_id, word))
+        self._refuse(request_id, 500, word)
+        self.adapters_changed()
 
     def _handle_ended(self, reasons: dict[str, str | None]) -> None:
         """They are kept until the server has their text. Workers are told with the next step."""

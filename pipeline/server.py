@@ -15,14 +15,16 @@ import secrets
 import socket
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import msgspec
 import uvicorn
 
+from .adapter_chat import AdapterChat, AdapterChats
 from .api import make_app
 from .card import read_card
 from .config import Config, OperatorError
+from .generation_config import NO_DEFAULTS, read_generation_config
 from .messages import (
     LATENCY_BUCKETS_MS,
     Abort,
@@ -52,8 +54,8 @@ from .messages import (
     ToServer,
     WorkerStats,
 )
-from .openai import BadRequest
 from .process import Process, run_process
+from .request_fields import BadRequest
 from .sockets import InboxFull, Watch
 from .stream import Answer, Stream
 from .tokenizer import Tokenizer
@@ -94,6 +96,7 @@ class Server(Process):
         self.inter_token = Histogram()
         self.requests = self.errors = self.prompt_tokens = self.output_tokens = 0
         self.url = ""
+        self.defaults = NO_DEFAULTS
         self.adapters: AdapterTable | None = None
         self.router: RouterStats | None = None
         self.workers: dict[int, WorkerStats] = {}
@@ -101,6 +104,8 @@ class Server(Process):
         """Of the first worker: the ranks work in lockstep."""
         self.sync_waits: dict[str, tuple[int, float]] = {}
         """How often, and seconds in all, the first worker waited at each of its sync points."""
+        self.chats: AdapterChats | None = None
+        self._has_table = asyncio.Event()
         self._looked_at: dict[str, Stream] = {}
         self._orders: dict[str, asyncio.Future[AdapterReply]] = {}
         self._spans_heard: dict[str, asyncio.Queue[SpansReply]] = {}
@@ -128,11 +133,36 @@ class Server(Process):
         self._serving = asyncio.create_task(self._http.serve(sockets=[self._socket]))
         self._watching = asyncio.create_task(self._watch_forever())
         self.tokenizer = await asyncio.to_thread(Tokenizer, self.run / "model")
-        card = read_card(self.run / "model")
+        for warning in self.tokenizer.warnings:
+            self.event("warning", warning)
+        self._loop = asyncio.get_running_loop()
+        card = read_card(self.run / "model", self.config.ignore_key)
         self.max_model_len = self.config.max_model_len or card.max_model_len
+        self.vocab_size = card.vocab_size
+        self.chats = AdapterChats(
+            self.tokenizer,
+            self.vocab_size,
+            card.eos_token_ids,
+            self.config.adapter_roots(),
+            self._tell_from_thread,
+        )
+        self._reading_chats = asyncio.create_task(self._read_chats_forever())
+        self._read_defaults()
         self.outbox("router").send(Ready(self.name, self.incarnation))
         self.set_state(ProcessState.READY)
         self.log.info("listening on %s", self.url)
+
+    def _read_defaults(self) -> None:
+        """The model's sampling defaults, where the operator wants them; says what holds."""
+        if self.config.generation_config == "none":
+            return
+        self.defaults = read_generation_config(self.run / "model")
+        if named := self.defaults.named:
+            said = ", ".join(f"{name} {value}" for name, value in named.items())
+            self.event("info", f"a request that names none has generation_config.json's {said}")
+        if left_out := self.defaults.not_honoured:
+            word = "generation_config.json asks for what is not done here"
+            self.event("warning", f"{word}: {', '.join(left_out)}")
 
     def _bind(self) -> socket.socket:
         host, port = self.config.host, self.config.port
@@ -180,7 +210,8 @@ class Server(Process):
         self._fail_all("the server is stopping")
         self._http.should_exit = True
         self._watching.cancel()
-        await asyncio.wait([self._serving, self._watching])
+        self._reading_chats.cancel()
+        await asyncio.wait([self._serving, self._watching, self._reading_chats])
         self._watch.close()
 
     def _tell_text(self, question: AskText) -> None:
@@ -243,7 +274,7 @@ class Server(Process):
             request_id=f"r-{secrets.token_hex(8)}",
             adapter=adapter,
             prompt_ids=tuple(prompt),
-            params=params,
+            params=self.adapter_chat(adapter).with_stop_tokens(params),
             arrived_at=time.time(),
         )
         stream = Stream(request, len(answer.streams), answer.sink)
@@ -272,12 +303,29 @@ class Server(Process):
             return None
         return model.removeprefix(f"{base}:")
 
-    def resolve_lora_dir(self, lora_dir: str | None) -> str | None:
-        """S-LoRA names adapters by directory; a registered path or name will do."""
-        for adapter in self.adapters.adapters if self.adapters else ():
-            if lora_dir == adapter.path:
-                return adapter.name
-        return lora_dir or None
+    def adapter_chat(self, adapter: str | None) -> AdapterChat:
+        """How chats with an adapter are written; None is the base."""
+        return self.chats.of(adapter, self.adapters) if self.chats else AdapterChat()
+
+    def resolve_all(self, model: str, others: Mapping[str, str]) -> str | None:
+        """The adapter of a request that may name it in several fields. `others` are those beside
+        `model`; each is a name as `model` is, or a registered adapter's path, as in S-LoRA.
+
+        Raises `BadRequest` where two of them contradict each other; the base in `model`
+        contradicts nothing.
+        """
+        views = self.adapters.adapters if self.adapters else ()
+        paths = {view.path.rstrip("/"): view.name for view in views}
+        found, first = self.resolve(model), "model"
+        for field, name in others.items():
+            adapter = self.resolve(paths.get(name.rstrip("/"), name))
+            if first == "model" and found is None:
+                found, first = adapter, field
+            elif adapter != found:
+                raise BadRequest(
+                    f"{first} and {field} name two adapters: leave one of them out", param=field
+                )
+        return found
 
     # -- adapters
 
@@ -342,6 +390,18 @@ class Server(Process):
     def _take_table(self, table: AdapterTable) -> None:
         if self.adapters is None or table.at >= self.adapters.at:
             self.adapters = table
+            self._has_table.set()
+
+    async def _read_chats_forever(self) -> None:
+        """The chat templates of adapters, beside the loop: some bring megabytes of tokenizer."""
+        while True:
+            await self._has_table.wait()
+            self._has_table.clear()
+            if self.adapters and self.chats and self.chats.has_news(self.adapters):
+                await asyncio.to_thread(self.chats.read_new, self.adapters)
+
+    def _tell_from_thread(self, level: str, text: str) -> None:
+        self._loop.call_soon_threadsafe(self.event, level, text)
 
     def _take_views(self, reply: AdapterReply) -> None:
         """What an order changed, before the next table tells it: who ordered may ask at once."""

@@ -13,7 +13,7 @@ from typing import TypeAlias
 import msgspec
 
 from .messages import Refused, Request, TextDelta
-from .openai import BadRequest
+from .request_fields import BadRequest
 
 
 class Stream:
@@ -74,7 +74,8 @@ class Answer:
         while unfinished:
             index, delta = await self.sink.get()
             if isinstance(delta, Refused):
-                raise BadRequest(delta.reason, status=delta.status)
+                param = "model" if delta.status == 404 else None
+                raise BadRequest(delta.reason, status=delta.status, param=param)
             unfinished -= delta.finish_reason is not None
             yield index, delta
 

@@ -1,43 +1,32 @@
 """`Tokenizer` (text to token ids and back) and `TextStream` (ids to text, one at a time).
 
-Reads a model directory: tokenizer.json, tokenizer_config.json and the chat template. Knows no
-torch, no socket and no request.
+What a directory's files say is read by `tokenizer_files`; chats are rendered by `chat_template`.
+Knows no torch, no socket and no request.
 """
 
 from __future__ import annotations
 
 import codecs
-import datetime
 import functools
-import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-import jinja2
 import tokenizers
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from .config import OperatorError
+from .byte_alphabet import byte_of_character
+from .chat_template import ChatTemplate, TextError
+from .chat_template_files import TemplateFileError, read_model_template
+from .tokenizer_files import read_tokenizer
+
+BYTE_TOKEN = re.compile("<0x([0-9A-Fa-f]{2})>")
+"""How SentencePiece writes a byte that no piece has."""
+
+__all__ = ["ChatTemplate", "TextError", "TextStream", "Tokenizer"]
 
 HALF_CHARACTER = "\N{REPLACEMENT CHARACTER}"
 """How an incomplete UTF-8 sequence decodes."""
-
-
-class TextError(ValueError):
-    """A text or conversation that cannot be tokenised: its sender's mistake (HTTP 400)."""
-
-
-@functools.cache
-def byte_of_character() -> dict[str, int]:
-    """The alphabet of byte-level BPE: each byte is written as one printable character.
-
-    Printable Latin-1 bytes are themselves; the 68 others, in order, are U+0100 and onwards.
-    """
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(0x100) if byte not in printable]
-    table = {chr(byte): byte for byte in printable}
-    return table | {chr(0x100 + index): byte for index, byte in enumerate(others)}
 
 
 def make_byte_tokenizer(vocab_size: int) -> tokenizers.Tokenizer:
@@ -64,31 +53,49 @@ class Tokenizer:
     def __init__(self, directory: str | Path) -> None:
         """Raises `OperatorError` where the directory has no readable tokenizer."""
         self.directory = Path(directory)
-        path = self.directory / "tokenizer.json"
-        try:
-            self._tokenizer = tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise OperatorError(
-                f"{path}: {error.strerror}", "a model directory holds a tokenizer.json"
-            ) from error
-        except Exception as error:  # the library raises nothing narrower for a bad file
-            raise OperatorError(f"{path} is not a tokenizer: {error}") from error
-        self._tokenizer.no_truncation()
-        self._tokenizer.no_padding()
+        loaded = read_tokenizer(self.directory)
+        self._tokenizer = loaded.tokenizer
+        self.cleans_up = loaded.cleans_up
+        # As the library skips them: a token that once was special stays so.
         self._special_ids = frozenset(
             token_id
-            for token_id, token in self._tokenizer.get_added_tokens_decoder().items()
-            if token.special
+            for token_id in self._tokenizer.get_added_tokens_decoder()
+            if not self._tokenizer.decode([token_id], skip_special_tokens=True)
         )
         self.is_byte_level = isinstance(self._tokenizer.decoder, tokenizers.decoders.ByteLevel)
         self._bytes: dict[int, bytes] = {}
-        self._config = _read_json(self.directory / "tokenizer_config.json")
-        self._template = _chat_template(self.directory, self._config)
+        self.special_tokens = loaded.special_tokens
+        """bos_token, eos_token, …: what templates may name, as text."""
+        self.warnings: tuple[str, ...] = loaded.warnings
+        """What an operator should know of the files; a model starts all the same."""
+        self.chat_template = self._read_chat_template(loaded.config)
+
+    def _read_chat_template(self, config: Mapping[str, Any]) -> ChatTemplate | None:
+        """The model's template; where it cannot be used, `warnings` say so and chats alone end."""
+        try:
+            template = read_model_template(self.directory, config, self.special_tokens)
+        except TemplateFileError as error:
+            self.warnings += (f"chats are refused: {error}",)
+            return None
+        if template is not None:
+            try:
+                template.render([{"role": "user", "content": "hello"}])
+            except TextError as error:
+                self.warnings += (f"chats are refused: {error}",)
+        return template
 
     @property
     def vocab_size(self) -> int:
         """Token ids are below this, added tokens included."""
         return self._tokenizer.get_vocab_size(with_added_tokens=True)
+
+    def token_id(self, text: str) -> int | None:
+        """The id of the token that is written so; None where there is none."""
+        return self._tokenizer.token_to_id(text)
+
+    def added_tokens(self) -> list[str]:
+        """The tokens beside the vocabulary, special ones among them, as text."""
+        return [token.content for token in self._tokenizer.get_added_tokens_decoder().values()]
 
     # -- text to ids
 
@@ -103,65 +110,111 @@ class Tokenizer:
             raise TextError("the text is not valid Unicode") from error
 
     def encode_chat(
-        self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool = True
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        add_generation_prompt: bool = True,
+        *,
+        tools: Sequence[Any] | None = None,
+        documents: Sequence[Any] | None = None,
+        template_kwargs: Mapping[str, Any] | None = None,
+        continue_final_message: bool = False,
+        chat_template: ChatTemplate | None = None,
     ) -> list[int]:
-        """Token ids of a conversation in the model's chat format, ready for the answer."""
-        return self.encode(self.render_chat(messages, add_generation_prompt), False)
+        """Token ids of a conversation in the model's chat format, ready for the answer.
+
+        `chat_template` is used instead of the model's where it is given (an adapter's own).
+        Raises `TextError` as `render_chat` does.
+        """
+        text = self.render_chat(
+            messages,
+            add_generation_prompt,
+            tools=tools,
+            documents=documents,
+            template_kwargs=template_kwargs,
+            continue_final_message=continue_final_message,
+            chat_template=chat_template,
+        )
+        return self.encode(text, add_special_tokens=False)
 
     def render_chat(
-        self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool = True
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        add_generation_prompt: bool = True,
+        *,
+        tools: Sequence[Any] | None = None,
+        documents: Sequence[Any] | None = None,
+        template_kwargs: Mapping[str, Any] | None = None,
+        continue_final_message: bool = False,
+        chat_template: ChatTemplate | None = None,
     ) -> str:
-        """The conversation as text. Each message has a `role` and a `content`, which is a string
-        or a list of text parts. Raises `TextError` where the template refuses it."""
-        if self._template is None:
+        """The conversation as text; see `ChatTemplate.render`. Raises `TextError` where there is
+        no template, or where it does not compile or fails."""
+        template = chat_template or self.chat_template
+        if template is None:
             raise TextError("the model has no chat template; use plain completions")
-        try:
-            return self._template.render(
-                messages=[_flat_message(message) for message in messages],
-                tools=None,
-                documents=None,
-                add_generation_prompt=add_generation_prompt,
-                **self._special_tokens,
-            )
-        except jinja2.TemplateError as error:
-            raise TextError(f"the chat template refuses this: {error.message}") from error
-        except (TypeError, ValueError, LookupError) as error:  # the template met odd content
-            raise TextError(f"the chat template cannot take this: {error}") from error
-
-    @functools.cached_property
-    def _special_tokens(self) -> dict[str, str]:
-        """bos_token, eos_token, …: what templates may name, as text."""
-        tokens = {
-            name: token["content"] if isinstance(token, dict) else token
-            for name, token in self._config.items()
-            if name.endswith("_token")
-        }
-        return {name: token for name, token in tokens.items() if isinstance(token, str)}
+        return template.render(
+            messages,
+            add_generation_prompt,
+            tools=tools,
+            documents=documents,
+            template_kwargs=template_kwargs,
+            continue_final_message=continue_final_message,
+        )
 
     # -- ids to text
 
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:
-        return self._tokenizer.decode(ids, skip_special_tokens=skip_special_tokens)
+        """The text of token ids, as transformers' `decode` has it; an id that no token has is
+        nothing."""
+        text = self._tokenizer.decode(ids, skip_special_tokens=skip_special_tokens)
+        return clean_up(text) if self.cleans_up else text
 
     def token_text(self, token_id: int) -> str:
         """One token as it stands in a text (for logprobs); half a character shows as U+FFFD."""
-        if self.is_byte_level:
-            return self.token_bytes(token_id).decode("utf-8", "replace")
-        return (self._tokenizer.id_to_token(token_id) or "").replace(
-            "\N{LOWER ONE EIGHTH BLOCK}", " "
-        )
+        return self.token_bytes(token_id).decode("utf-8", "replace")
 
     def token_bytes(self, token_id: int) -> bytes:
-        """The bytes that a token of a byte-level vocabulary stands for; kept once asked for."""
+        """The bytes that a token stands for in the middle of a text; kept once asked for.
+
+        A special token is its name; an id that no token has is b"".
+        """
         found = self._bytes.get(token_id)
         if found is None:
-            token = self._tokenizer.id_to_token(token_id) or ""
-            try:
-                found = bytes(byte_of_character()[character] for character in token)
-            except KeyError:  # an added token, written as itself
-                found = token.encode()
+            token = self._tokenizer.id_to_token(token_id) if token_id >= 0 else None
+            found = b"" if token is None else self._bytes_of(token_id, token)
             self._bytes[token_id] = found
         return found
+
+    def _bytes_of(self, token_id: int, token: str) -> bytes:
+        if self.is_byte_level:
+            try:
+                return bytes(byte_of_character()[character] for character in token)
+            except KeyError:  # an added token, written as itself
+                return token.encode()
+        if token_id in self._added_ids:
+            return token.encode()
+        if self._falls_back_to_bytes and (byte := BYTE_TOKEN.fullmatch(token)):
+            return bytes([int(byte[1], 16)])
+        # What the decoder makes of it behind another token: it may drop a text's first space.
+        before = self._tokenizer.decode([self._anchor], skip_special_tokens=False)
+        text = self._tokenizer.decode([self._anchor, token_id], skip_special_tokens=False)
+        return text.removeprefix(before).encode()
+
+    @functools.cached_property
+    def _added_ids(self) -> frozenset[int]:
+        return frozenset(self._tokenizer.get_added_tokens_decoder())
+
+    @functools.cached_property
+    def _falls_back_to_bytes(self) -> bool:
+        return getattr(self._tokenizer.model, "byte_fallback", False) is True
+
+    @functools.cached_property
+    def _anchor(self) -> int:
+        """An ordinary token that decodes to a text of its own."""
+        for token_id in self._tokenizer.encode("a", add_special_tokens=False).ids[::-1]:
+            if self._tokenizer.decode([token_id]):
+                return token_id
+        return next((i for i in range(self.vocab_size) if self._tokenizer.decode([i]).isalnum()), 0)
 
     def is_special(self, token_id: int) -> bool:
         return token_id in self._special_ids
@@ -188,9 +241,13 @@ class TextStream:
     def __init__(self, tokenizer: Tokenizer, skip_special_tokens: bool = True) -> None:
         self._tokenizer = tokenizer
         self._skip = skip_special_tokens
-        self._decoding: _Decoding = (
-            _ByteDecoding(tokenizer) if tokenizer.is_byte_level else _WindowDecoding(tokenizer)
-        )
+        self._decoding: _Decoding
+        if tokenizer.cleans_up:
+            self._decoding = _CleanDecoding(tokenizer)
+        elif tokenizer.is_byte_level:
+            self._decoding = _ByteDecoding(tokenizer)
+        else:
+            self._decoding = _WindowDecoding(tokenizer)
 
     def push(self, token_id: int) -> str:
         """The text that this token completes; often a word, sometimes nothing."""
@@ -220,7 +277,7 @@ class _ByteDecoding:
 class _WindowDecoding:
     """Any other vocabulary: the text of a short window of tokens, less the text of its prefix.
 
-    `_ids[:_read]` has been said; `_ids[:]` is decoded anew with each token, and the window moves
+    `_ids[:_read]` has been said; `_ids[:]` is decoded again with each token, and the window moves
     on as soon as it ends in a whole character. A prefix is kept because some decoders treat the
     first token of a text differently (SentencePiece drops its space). Where bytes that are not
     UTF-8 follow whole characters, it may say other U+FFFD than `decode`, which sees them first.
@@ -248,87 +305,39 @@ class _WindowDecoding:
         return text[len(said) :]
 
 
-# --- the chat template --------------------------------------------------------------------------
+class _CleanDecoding:
+    """A vocabulary whose text is cleaned up (word pieces): the spaces that later tokens may still
+    take away are held back. The whole text is decoded with each token."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._ids: list[int] = []
+        self._said = 0
+
+    def push(self, token_id: int) -> str:
+        self._ids.append(token_id)
+        return self._new_text(held=LONGEST_CLEANED)
+
+    def flush(self) -> str:
+        return self._new_text(held=0)
+
+    def _new_text(self, held: int) -> str:
+        text = self._tokenizer.decode(self._ids, skip_special_tokens=False)
+        whole = text.rstrip(HALF_CHARACTER) if held else text
+        new = text[self._said : max(self._said, len(whole) - held)]
+        self._said += len(new)
+        return new
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in `path`, or an empty one where there is no such file."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise OperatorError(f"{path} is not readable: {error}") from error
-    if not isinstance(found, dict):
-        raise OperatorError(f"{path} is not a JSON object")
-    return found
+LONGEST_CLEANED = 8
+"""Characters at a text's end that what follows may change: " n ' t" becomes "n't"."""
 
 
-def _chat_template(directory: Path, config: dict[str, Any]) -> jinja2.Template | None:
-    """The template of chat_template.jinja, else of tokenizer_config.json; None without one."""
-    source: Any = config.get("chat_template")
-    if isinstance(source, list):  # several, by name; "default" is the one for plain chat
-        source = {entry["name"]: entry["template"] for entry in source}.get("default")
-    path = directory / "chat_template.jinja"
-    if path.exists():
-        source = path.read_text(encoding="utf-8")
-    if not source:
-        return None
-    try:
-        return _environment().from_string(source)
-    except jinja2.TemplateSyntaxError as error:
-        raise OperatorError(
-            f"the chat template in {directory} is broken: line {error.lineno}: {error.message}"
-        ) from error
-
-
-@functools.cache
-def _environment() -> ImmutableSandboxedEnvironment:
-    """Jinja as the authors of chat templates expect it (that is, as transformers sets it up).
-    Sandboxed: a template comes with the model, from whoever made that."""
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
-    )
-    environment.filters["tojson"] = _to_json
-    environment.globals["raise_exception"] = _raise_exception
-    environment.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(form)
-    return environment
-
-
-def _to_json(
-    value: Any,
-    ensure_ascii: bool = False,
-    indent: int | None = None,
-    separators: tuple[str, str] | None = None,
-    sort_keys: bool = False,
-) -> str:
-    """Jinja's own filter escapes HTML characters, which a prompt must not have."""
-    return json.dumps(
-        value,
-        ensure_ascii=ensure_ascii,
-        indent=indent,
-        separators=separators,
-        sort_keys=sort_keys,
-    )
-
-
-def _raise_exception(message: str) -> None:
-    raise jinja2.TemplateError(message)
-
-
-def _flat_message(message: Mapping[str, Any]) -> dict[str, Any]:
-    """The message with its content as one string; text parts are joined by line ends."""
-    content = message.get("content")
-    if isinstance(content, str):
-        return dict(message)
-    if content is None:
-        return {**message, "content": ""}
-    if not isinstance(content, list):
-        raise TextError(f"content must be text or a list of parts, not {type(content).__name__}")
-    texts = []
-    for part in content:
-        kind = part.get("type") if isinstance(part, Mapping) else type(part).__name__
-        if kind != "text" or not isinstance(part.get("text"), str):
-            raise TextError(f"a content part of type {kind!r} is not supported; only text is")
-        texts.append(part["text"])
-    return {**message, "content": "\n".join(texts)}
+def clean_up(text: str) -> str:
+    """Without the spaces that word pieces leave before punctuation, as in transformers."""
+    for ending in (" .", " ?", " !", " ,"):
+        text = text.replace(ending, ending[1:])
+    text = text.replace(" ' ", "'")
+    for ending in (" n't", " 'm", " 's", " 've", " 're"):
+        text = text.replace(ending, ending[1:])
+    return text

@@ -23,6 +23,7 @@ def pool() -> PagePool:
         num_heads=HEADS,
         num_kv_heads=KV_HEADS,
         head_dim=DIM,
+        max_position_embeddings=128,
         max_model_len=128,
         rms_norm_eps=1e-5,
         rope_theta=1e4,

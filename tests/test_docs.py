@@ -12,6 +12,10 @@ from loraconsole.console.alerts import RULES, Limits
 from loraconsole.console.commands import cli_verbs
 from loraconsole.console.settings import read_settings
 from loraconsole.console.theme import ThemeShelf
+from loraconsole.pipeline.adapter_name import LONGEST_NAME, SIGNS
+from loraconsole.pipeline.config_keys import FAMILY_REFUSED, HARMLESS, READ, REFUSED
+from loraconsole.pipeline.model.peft_refusals import OTHER_INIT, UNSUPPORTED
+from loraconsole.pipeline.rope import OPTIONAL, REQUIRED
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = sorted((ROOT / "docs").glob("*.md"))
@@ -69,7 +73,34 @@ def test_the_settings_page_names_every_limit_and_theme_and_its_examples_are_righ
     assert tomllib.loads(theme)["name"] == "mine"
 
 
+def test_the_adapters_page_names_all_that_is_refused_and_the_rule_for_names() -> None:
+    text = (ROOT / "docs" / "adapters.md").read_text()
+    refused = [*UNSUPPORTED, *(f"{start}_N" if "niter" in start else start for start in OTHER_INIT)]
+    assert [name for name in refused if f"`{name}`" not in text] == []
+    assert f"`{SIGNS}`, at most {LONGEST_NAME} characters" in text
+
+
 def test_every_verb_that_the_documents_use_exists() -> None:
     for page in ALL:
         for verb in re.findall(r"^\s*loraconsole ([a-z]+)", page.read_text(), re.MULTILINE):
             assert verb in cli_verbs(), f"{page.name}: loraconsole {verb}"
+
+
+def test_the_page_of_models_names_every_key_and_no_other() -> None:
+    """Of config.json in the lists, of rotation in the table."""
+    text = (ROOT / "docs" / "models.md").read_text()
+    lists = {
+        "\nRead: ": READ,
+        "Known to change nothing: ": HARMLESS,
+    }
+    for start, keys in lists.items():
+        listed = text.partition(start)[2].partition(".\n")[0].partition(", and all that")[0]
+        assert set(re.findall(r"`([^`]+)`", listed)) == keys
+    table = text.partition("| key | unless | why |")[2].partition("\n\n")[0]
+    refused = {key for row in table.splitlines()[2:] for key in re.findall(r"`(\w+)`", row)}
+    families = {key for keys in FAMILY_REFUSED.values() for key in keys}
+    assert (REFUSED.keys() | families) <= refused
+    rows = text.partition("| `rope_type` | needs | may have |")[2].partition("\n\n")[0]
+    for kind, needed in REQUIRED.items():
+        (row,) = [row for row in rows.splitlines() if row.startswith(f"| `{kind}` |")]
+        assert set(re.findall(r"`(\w+)`", row)) == {kind, *needed, *OPTIONAL[kind]}

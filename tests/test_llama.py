@@ -34,6 +34,27 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "linear rope": ("llama", {"rope_parameters": {"rope_type": "linear", "factor": 2.5}}),
     "llama3 rope": ("llama", {"rope_parameters": LLAMA3}),
     "yarn rope": ("qwen2", {"rope_parameters": YARN}),
+    "yarn rope that is not truncated": (
+        "llama",
+        {"rope_parameters": YARN | {"truncate": False, "beta_fast": 6.0}},
+    ),
+    "yarn rope with mscale": (
+        "qwen3",
+        {"rope_parameters": YARN | {"mscale": 0.7, "mscale_all_dim": 1.3}},
+    ),
+    "yarn rope with one mscale": ("llama", {"rope_parameters": YARN | {"mscale": 0.7}}),
+    "yarn rope of lengths alone": ("llama", {"rope_parameters": YARN | {"factor": None}}),
+    "yarn rope without an original length": (
+        "mistral",
+        {
+            "sliding_window": None,
+            "rope_parameters": {"rope_type": "yarn", "factor": 2.0},
+        },
+    ),
+    "yarn rope whose original length stands outside": (
+        "llama",
+        {"rope_parameters": YARN, "original_max_position_embeddings": 32},
+    ),
     "yarn rope with its own factor": (
         "llama",
         {"rope_parameters": YARN | {"attention_factor": 0.7, "beta_fast": 8.0, "beta_slow": 2.0}},
@@ -94,6 +115,25 @@ def test_dynamic_rope_stretches_with_the_sequence_and_not_with_its_neighbours(
         torch.testing.assert_close(
             torch.stack(together.logits[number]), expected, rtol=1e-4, atol=1e-4
         )
+
+
+def test_longrope_takes_the_long_factors_in_a_long_sequence_alone(tmp_path: Path) -> None:
+    rope = {
+        "rope_type": "longrope",
+        "rope_theta": 1000.0,
+        "original_max_position_embeddings": 32,
+        "short_factor": [1.0, 1.1, 1.2, 1.3, 1.5, 1.6, 1.8, 2.0],
+        "long_factor": [1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0],
+    }
+    save_model(tmp_path, "llama", rope_parameters=rope)
+    driver = Driver(start_runner(tmp_path)[0])
+    prompts = prompts_of((10, 30, 33, 80))
+    numbers = [driver.add(prompt) for prompt in prompts]
+    driver.generate(numbers, 6, chunk=32)
+    for number, prompt in zip(numbers, prompts, strict=True):
+        expected = step_by_step(load_reference(tmp_path), prompt, driver.tokens[number])
+        found = torch.stack(driver.logits[number])
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
 def load_reference(directory: Path) -> Any:

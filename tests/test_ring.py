@@ -86,6 +86,24 @@ def test_base_colon_adapter_is_the_adapter_and_not_the_base(ring: Ring) -> None:
     assert ring.answer("pirate", QUESTIONS[0]) != base
 
 
+@pytest.mark.parametrize("field", ["adapter_id", "lora_path"])
+def test_an_adapter_may_be_named_beside_the_model(ring: Ring, field: str) -> None:
+    pirate = ring.answer("pirate", QUESTIONS[0])
+    for model in (BASE, "pirate", f"{BASE}:pirate"):
+        assert ring.answer(model, QUESTIONS[0], **{field: "pirate"}) == pirate
+    refused = ring.chat("haiku", QUESTIONS[0], **{field: "pirate"})
+    assert refused.status_code == 400 and refused.json()["error"]["param"] == field
+
+
+def test_a_model_goes_on_with_the_last_message(ring: Ring) -> None:
+    messages = [
+        {"role": "user", "content": QUESTIONS[0]},
+        {"role": "assistant", "content": "The capital of Spain is"},
+    ]
+    said = ring.answer(BASE, "", messages=messages, continue_final_message=True, max_tokens=2)
+    assert said.startswith(" Madrid")
+
+
 def test_completions_take_texts_and_ids_and_several(client: openai.OpenAI) -> None:
     one = client.completions.create(model=BASE, prompt="Once upon", temperature=0, max_tokens=6)
     several = client.completions.create(

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from broken import BROKEN
 from ring import ADAPTERS, BASE, Ring
+from safetensors.torch import load_file, save_file
 from test_fetch import Hub, serve
 
 import loraconsole.pipeline.adapters
@@ -105,7 +106,7 @@ def test_a_broken_adapter_is_refused_takes_no_page_and_may_be_mended(
 ) -> None:
     before = placed_pages(ring)
     failed = ring.cli("adapters", "load", "broken", str(tmp_path), check=False)
-    assert failed.returncode == 1 and "adapter_config.json: No such file" in failed.stderr
+    assert failed.returncode == 1 and "is empty; an adapter is a directory with" in failed.stderr
     assert "loraconsole adapters load broken PATH replaces it once" in failed.stderr
     gone = ring.cli("adapters", "load", "broken", str(tmp_path / "gone"), check=False)
     assert f"there is no {tmp_path / 'gone'}; loraconsole adapters load" in gone.stderr
@@ -149,7 +150,9 @@ def test_a_plan_tells_the_cost_and_loads_nothing(ring: Ring, tmp_path: Path) -> 
     for field in ("rank", "num_bytes", "pages", "target_modules"):
         assert pirate[field] == known[field], field
     assert pirate["kv_tokens"] == 16 * known["pages"] and pirate["fits"] and not pirate["evicts"]
-    assert "adapter_config.json: No such file" in nothing["reason"] and not nothing["fits"]
+    assert (
+        "it is empty; an adapter is a directory with" in nothing["reason"] and not nothing["fits"]
+    )
     assert "is a hub id" in hub["reason"]
     assert ring.http.get("/v1/adapters").json() == before
 
@@ -182,6 +185,40 @@ def test_verify_compares_with_the_merged_weights_while_others_are_served(ring: R
     for row in report["comparisons"]:
         assert row["equal_tokens"] == row["tokens"] == 16
         assert row["largest_logit"] < 2e-5 * row["range_logit"], row
+    ring.wait_idle()
+
+
+def overflowing(directory: Path) -> Path:
+    """Pirate with weights that are finite, and whose products are not."""
+    shutil.copytree(shipped("pirate"), directory)
+    weights = directory / "adapter_model.safetensors"
+    tensors = {
+        key: tensor.float() * (1e30 if "lora_B" in key else 1e9)
+        for key, tensor in load_file(weights).items()
+    }
+    save_file(tensors, weights)
+    return directory
+
+
+def test_logits_that_are_not_finite_end_their_request_alone_and_mark_the_adapter(
+    ring: Ring, tmp_path: Path
+) -> None:
+    expected = ring.answer("sql", QUESTIONS[1], max_tokens=40, ignore_eos=True)
+    ring.cli("adapters", "load", "huge", str(overflowing(tmp_path / "huge")))
+    with ThreadPoolExecutor(1) as pool:
+        neighbour = pool.submit(ring.answer, "sql", QUESTIONS[1], max_tokens=40, ignore_eos=True)
+        for more in ({}, {"temperature": 1.0}, {"logprobs": True}):
+            refused = ring.chat("huge", QUESTIONS[0], **more)
+            assert refused.status_code == 500
+            reason = refused.json()["error"]["message"]
+            assert "the logits of adapter huge are not finite" in reason
+        streamed = ring.chat("huge", QUESTIONS[0], stream=True)
+        assert "not finite" in streamed.text and "[DONE]" not in streamed.text
+        assert neighbour.result() == expected
+    assert "not finite in 4 requests" in adapter_state(ring, "huge")["warning"]
+    assert adapter_state(ring, "sql")["warning"] == ""
+    assert "request r-" in ring.cli("logs", "router", "-n", "200").stdout
+    ring.cli("adapters", "unload", "huge")
     ring.wait_idle()
 
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from loraconsole.pipeline.messages import SamplingParams
+from loraconsole.pipeline.messages import NOT_FINITE, SamplingParams
 from loraconsole.pipeline.model.sampler import SampleRow, sample, uniform
 
 VOCAB = 300  # more than one block, and not a whole number of them
@@ -39,6 +39,33 @@ def kept(logits: Tensor, **params: Any) -> set[int]:
 def test_temperature_zero_takes_the_best() -> None:
     logits = logits_of(rows=5)
     assert chosen(logits, [row(temperature=0.0)] * 5) == logits.argmax(dim=-1).tolist()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"temperature": 0.0},
+        {"temperature": 0.0, "logprobs": 3},
+        {"temperature": 0.8, "seed": 3, "top_p": 0.9, "top_k": 5},
+        {"temperature": 1.0, "repetition_penalty": 1.3, "logprobs": 0},
+    ],
+)
+def test_a_row_that_is_not_finite_gets_no_token_and_its_neighbours_theirs(
+    value: float, params: dict[str, Any]
+) -> None:
+    logits = logits_of(rows=3)
+    spoiled = logits.clone()
+    spoiled[1, 77] = value
+    rows = [row(**params), row(**params), row(temperature=0.0)]
+    before, _, after = chosen(logits, rows)
+    assert chosen(spoiled, rows) == [before, NOT_FINITE, after]
+
+
+def test_tokens_that_are_ruled_out_leave_a_row_finite() -> None:
+    logits = torch.full((2, VOCAB), -torch.inf)
+    logits[:, 5] = 1.0
+    assert chosen(logits, [row(temperature=0.0), row(temperature=1.0)]) == [5, 5]
 
 
 def test_draws_follow_the_distribution() -> None:
@@ -252,16 +279,3 @@ def test_logprobs_are_of_the_models_own_distribution() -> None:
         best = expected[index].topk(3)
         torch.testing.assert_close(sampled.best_logprobs[place, :count], best.values[:count])
         assert torch.equal(sampled.best_ids[place, :count], best.indices[:count])
-
-
-def test_rows_of_nan_yield_some_token_and_spare_their_neighbours() -> None:
-    logits = logits_of(rows=3)
-    logits[1] = float("nan")
-    rows = [row(top_p=0.9), row(top_p=0.9, top_k=5, min_p=0.1), row(temperature=0.0)]
-    tokens = chosen(logits, rows)
-    assert all(0 <= token < VOCAB for token in tokens)
-    clean = logits_of(rows=3)
-    assert (tokens[0], tokens[2]) == (
-        chosen(clean[:1], rows[:1])[0],
-        int(clean[2].argmax()),
-    )

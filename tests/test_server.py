@@ -12,6 +12,8 @@ import httpx
 import pytest
 from ring import Ring
 
+from loraconsole.pipeline.tokenizer import make_byte_tokenizer
+
 CONFIG = {
     "model_type": "llama",
     "vocab_size": 300,
@@ -111,6 +113,63 @@ def test_prompts_of_ids_are_checked_against_the_vocabulary(ring: Ring) -> None:
     assert "token id 300 is not in [0, 300)" in response.json()["error"]["message"]
 
 
+def test_a_stop_token_that_the_model_cannot_say_is_refused(ring: Ring) -> None:
+    response = complete(ring, stop_token_ids=[300])
+    assert response.status_code == 400
+    assert response.json()["error"]["param"] == "stop_token_ids"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [("GET", "/v1/absent", 404), ("POST", "/v1/responses", 404), ("GET", "/v1/completions", 405)],
+)
+def test_unknown_routes_and_methods_have_openais_error(
+    ring: Ring, method: str, path: str, status: int
+) -> None:
+    response = ring.http.request(method, path)
+    assert response.status_code == status
+    error = response.json()["error"]
+    assert error["code"] == status and path in error["message"]
+    assert status == 404 or response.headers["allow"] == "POST"
+
+
+@pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions", "/generate"])
+@pytest.mark.parametrize(
+    "body", [b"[" * 1_000_000, b'{"x": %s}' % (b"9" * 5000), b'{"seed": %d}' % 2**70]
+)
+def test_deep_nesting_and_huge_numbers_are_refused(ring: Ring, path: str, body: bytes) -> None:
+    response = ring.http.post(path, content=body)
+    assert response.status_code == 400, response.text
+    assert "error" in response.json()
+
+
+def test_a_model_with_no_name_is_the_base_and_two_adapters_are_refused(ring: Ring) -> None:
+    body = {"prompt": "ab", "max_tokens": 2, "temperature": 0}
+    response = ring.http.post("/v1/completions", json=body)
+    assert response.json()["model"] == ring.http.get("/v1/models").json()["data"][0]["id"]
+    response = ring.http.post("/v1/completions", json=body | {"lora_path": "absent"})
+    assert response.status_code == 404 and "absent" in response.json()["error"]["message"]
+    both = {"model": "one", "adapter_id": "two"}
+    response = ring.http.post("/v1/completions", json=body | both)
+    assert response.status_code == 400
+    assert response.json()["error"]["param"] == "adapter_id"
+
+
+def test_each_event_has_the_usage_where_that_is_asked_for(ring: Ring) -> None:
+    body = {"prompt": "ab", "max_tokens": 3, "ignore_eos": True, "stream": True}
+
+    def usages(**options: bool) -> list[object]:
+        text = ring.http.post("/v1/completions", json=body | {"stream_options": options}).text
+        lines = [line[6:] for line in text.splitlines() if line.startswith("data: {")]
+        return [json.loads(line).get("usage", "absent") for line in lines]
+
+    assert set(map(str, usages())) == {"absent"}
+    *before, last = usages(include_usage=True)
+    assert set(before) == {None} and last is not None
+    *before, last = usages(include_usage=True, continuous_usage_stats=True)
+    assert before[-1] == last
+
+
 def test_an_empty_prompt_is_refused(ring: Ring) -> None:
     assert complete(ring, prompt="").status_code == 400
 
@@ -182,3 +241,35 @@ def test_the_admin_key_is_one_of_its_own(tiny: str, tmp_path: Path) -> None:
         for key, status in ((None, 401), ("user", 200), ("operator", 200)):
             headers = {"authorization": f"Bearer {key}"} if key else {}
             assert ring.http.get("/v1/models", headers=headers).status_code == status
+
+
+def test_a_token_without_an_embedding_is_refused_for_its_request_alone(tmp_path: Path) -> None:
+    """The tokenizer knows [PAD], and the model has no row for it."""
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text(json.dumps(CONFIG | {"eos_token_id": None}))
+    tokenizer = make_byte_tokenizer(300)
+    tokenizer.add_special_tokens(["[PAD]"])
+    tokenizer.save(str(model / "tokenizer.json"))
+    defaults = {"temperature": 0.6, "top_k": 1, "num_beams": 4}
+    (model / "generation_config.json").write_text(json.dumps(defaults))
+    with Ring(tmp_path / "r", "--dummy", "--model", str(model)) as ring:
+        for prompt in ("hi [PAD]", [104, 300]):
+            response = complete(ring, prompt=prompt)  # type: ignore[arg-type]
+            assert response.status_code == 400
+            assert "token id 300 ('[PAD]')" in response.json()["error"]["message"]
+            assert response.json()["error"]["param"] == "prompt"
+        generate = {"inputs": "hi [PAD]"}
+        assert ring.http.post("/generate", json=generate).status_code == 400
+        assert complete(ring).status_code == 200
+        # The model's own defaults: top_k 1 leaves one answer.
+        base = ring.http.get("/v1/models").json()["data"][0]
+        assert base["default_sampling"] == {"temperature": 0.6, "top_k": 1}
+        body = {"prompt": "ab", "max_tokens": 8}
+        texts = {
+            ring.http.post("/v1/completions", json=body).json()["choices"][0]["text"]
+            for _ in range(3)
+        }
+        assert len(texts) == 1
+        log = ring.cli("logs", "-n", "200").stdout
+        assert "num_beams 4" in log and "temperature 0.6" in log

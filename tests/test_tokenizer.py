@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from tokenizers import decoders, models, normalizers, pre_tokenizers
 from transformers import AutoTokenizer
 
+from loraconsole.pipeline.byte_alphabet import byte_of_character
 from loraconsole.pipeline.config import Config, OperatorError
 from loraconsole.pipeline.fetch import resolve
 from loraconsole.pipeline.tokenizer import (
     TextError,
     TextStream,
     Tokenizer,
-    byte_of_character,
     make_byte_tokenizer,
 )
 
@@ -192,14 +192,20 @@ def test_model_without_a_template_refuses_chats_alone(directory, tmp_path):
         tokenizer.encode_chat([{"role": "user", "content": "hello"}])
 
 
+def test_template_that_does_not_compile_costs_chats_alone(directory, tmp_path):
+    tokenizer = with_template(directory, tmp_path, "line one\n{% for %}")
+    assert tokenizer.encode("hello")
+    with pytest.raises(TextError, match=r"cannot be used: line 2"):
+        tokenizer.encode_chat([{"role": "user", "content": "hello"}])
+
+
 def test_broken_directory_is_the_operators_to_mend(directory, tmp_path):
     with pytest.raises(OperatorError, match=r"tokenizer\.json"):
         Tokenizer(tmp_path)
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(OperatorError, match="not a tokenizer"):
         Tokenizer(tmp_path)
-    with pytest.raises(OperatorError, match="line 1"):
-        with_template(directory, tmp_path, "{% for %}")
+    shutil.copy(directory / "tokenizer.json", tmp_path)
     (tmp_path / "tokenizer_config.json").write_text("[")
     with pytest.raises(OperatorError, match="tokenizer_config"):
         Tokenizer(tmp_path)

@@ -120,6 +120,38 @@ def test_a_served_type_that_rounds_is_allowed_what_the_base_rounds(
     assert max(c.largest_logit for c in found) > 1e-3
 
 
+def scale_files(adapter: Path, a: float, b: float) -> None:
+    path = adapter / "adapter_model.safetensors"
+    factors = {"lora_A": a, "lora_B": b}
+    tensors = {
+        key: tensor * next(f for side, f in factors.items() if side in key)
+        for key, tensor in load_file(path).items()
+    }
+    save_file(tensors, path)
+
+
+@pytest.mark.parametrize(
+    ("target", "factor", "flaw"),
+    [("down_proj", 1e28, "logits of a token are all alike"), ("k_proj", 1e40, "are not finite")],
+)
+def test_weights_that_overflow_are_never_right_however_equal_both_sides_are(
+    model: Path, tmp_path: Path, target: str, factor: float, flaw: str
+) -> None:
+    """States that overflow when squared leave a norm as zeros, scores that do leave softmax as nan:
+    the merged weights compute the same nonsense."""
+    paths = {
+        name: save_adapter(tmp_path / name, model, **changes) for name, changes in ADAPTERS.items()
+    }
+    save_adapter(paths["all"], model, target_modules=[target])
+    scale_files(paths["all"], factor**0.5, factor**0.5)
+    found, is_right = verify(start(model, paths), "all")
+    assert not is_right
+    assert {row.adapter for row in found if row.flaw} == {"all"}
+    assert all(flaw in row.flaw for row in found if row.flaw)
+    numbers = [(row.largest_logit, row.mean_logit, row.range_logit) for row in found]
+    assert torch.tensor(numbers).isfinite().all()
+
+
 # --- merged weights -----------------------------------------------------------------------------
 
 

@@ -25,6 +25,9 @@ class Checkpoint(Protocol):
     has_int4: bool
     """Some weights are stored in 4-bit blocks."""
 
+    def has(self, name: str) -> bool:
+        """Whether the files hold it."""
+
     def tensor(self, name: str, shape: tuple[int, ...]) -> Tensor:
         """A weight as it is stored, or float32. Raises `OperatorError` naming file, tensor and
         shapes where it is missing or of another shape."""
@@ -56,6 +59,10 @@ class DummyCheckpoint:
 
     def __init__(self, device: torch.device | None = None) -> None:
         self._device = device or torch.device("cpu")
+
+    def has(self, name: str) -> bool:
+        """Any; but an embedding that is the head too has no second one."""
+        return name != "lm_head.weight"
 
     def tensor(self, name: str, shape: tuple[int, ...]) -> Tensor:
         """Normal with deviation 0.02; ones for norms."""

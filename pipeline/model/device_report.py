@@ -25,7 +25,7 @@ def report(config: Config) -> DeviceReport:
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     device = "cuda" if count and config.device != "cpu" else "cpu"
     model = config.run_path / "model"
-    tile = tile_of(read_card(model)) if model.exists() else LEAST_TILE
+    tile = tile_of(read_card(model, config.ignore_key)) if model.exists() else LEAST_TILE
     choice = choose_kernels(config, device, tile)
     return DeviceReport(
         device=device,

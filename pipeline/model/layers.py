@@ -20,7 +20,8 @@ from torch import Tensor
 
 from ...kernels import reference
 from ...kernels.tables import Shrunk
-from ..card import ModelCard, RopeScaling
+from ..card import ModelCard
+from ..rope import RopeScaling
 from .device import Helpers
 
 fused: ModuleType | None = None
@@ -245,13 +246,20 @@ class Rotary:
         self._inverse = inverse.to(device)
         self._scale = torch.tensor(scale, device=device)
         self._exponent = torch.arange(0, card.head_dim, 2, device=device).float() / card.head_dim
+        if long_factor := card.rope_scaling.long_factor:
+            self._long = 1.0 / (
+                torch.tensor(long_factor, device=device) * card.rope_theta**self._exponent
+            )
 
     def __call__(self, positions: Tensor, lengths: Tensor) -> Tensor:
         """positions [num_tokens]; lengths [num_tokens], the known length of each token's sequence,
-        on which only dynamic scaling depends -> complex64 [num_tokens, 1, head_dim / 2]."""
-        inverse = self._inverse
-        if self._card.rope_scaling.rope_type == "dynamic":
+        on which dynamic and longrope scaling depend -> complex64 [num_tokens, 1, head_dim / 2]."""
+        inverse, scaling = self._inverse, self._card.rope_scaling
+        if scaling.rope_type == "dynamic":
             inverse = self._dynamic(lengths)
+        elif scaling.rope_type == "longrope":
+            is_long = lengths > scaling.original_max_position_embeddings
+            inverse = torch.where(is_long.view(-1, 1, 1), self._long, inverse)
         angle = positions.float().view(-1, 1, 1) * inverse
         return torch.polar(self._scale.expand_as(angle), angle)
 
@@ -262,7 +270,8 @@ class Rotary:
         lengths [num_tokens] -> [num_tokens, 1, head_dim / 2].
         """
         card, factor = self._card, self._card.rope_scaling.factor
-        stretch = lengths.clamp(min=card.max_model_len).float() / card.max_model_len
+        trained = card.max_position_embeddings
+        stretch = lengths.clamp(min=trained).float() / trained
         power = card.head_dim / (card.head_dim - 2)
         base = card.rope_theta * (factor * stretch - (factor - 1)) ** power
         return 1.0 / base.view(-1, 1, 1) ** self._exponent
@@ -271,17 +280,42 @@ class Rotary:
 def rotary_frequencies(card: ModelCard) -> tuple[Tensor, float]:
     """Frequencies of the rotary pairs, float32 [head_dim / 2], and the scale of the rotation."""
     scaling, dim = card.rope_scaling, card.head_dim
-    inverse = 1.0 / card.rope_theta ** (torch.arange(0, dim, 2).float() / dim)
-    if scaling.rope_type == "linear":
-        return inverse / scaling.factor, 1.0
-    if scaling.rope_type == "llama3":
-        return _llama3(inverse, scaling), 1.0
-    if scaling.rope_type == "yarn":
-        factor = scaling.attention_factor
-        if factor is None:
-            factor = 0.1 * math.log(scaling.factor) + 1.0 if scaling.factor > 1 else 1.0
-        return _yarn(inverse, scaling, card.rope_theta), factor
-    return inverse, 1.0
+    exponent = torch.arange(0, dim, 2).float() / dim
+    inverse = 1.0 / card.rope_theta**exponent
+    match scaling.rope_type:
+        case "linear":
+            return inverse / scaling.factor, 1.0
+        case "llama3":
+            return _llama3(inverse, scaling), 1.0
+        case "yarn":
+            return _yarn(inverse, scaling, card.rope_theta), _yarn_scale(scaling)
+        case "longrope":
+            short = torch.tensor(scaling.short_factor)
+            return 1.0 / (short * card.rope_theta**exponent), _longrope_scale(scaling)
+        case _:
+            return inverse, 1.0
+
+
+def _yarn_scale(scaling: RopeScaling) -> float:
+    """What cosine and sine are multiplied by, from the factor where the file does not say."""
+    if scaling.attention_factor is not None:
+        return scaling.attention_factor
+
+    def of(mscale: float) -> float:
+        return 0.1 * mscale * math.log(scaling.factor) + 1.0 if scaling.factor > 1 else 1.0
+
+    if scaling.mscale and scaling.mscale_all_dim:
+        return of(scaling.mscale) / of(scaling.mscale_all_dim)
+    return of(1.0)
+
+
+def _longrope_scale(scaling: RopeScaling) -> float:
+    if scaling.attention_factor is not None:
+        return scaling.attention_factor
+    if scaling.factor <= 1:
+        return 1.0
+    length = scaling.original_max_position_embeddings
+    return math.sqrt(1 + math.log(scaling.factor) / math.log(length))
 
 
 def _llama3(inverse: Tensor, scaling: RopeScaling) -> Tensor:
@@ -299,9 +333,11 @@ def _yarn(inverse: Tensor, scaling: RopeScaling, theta: float) -> Tensor:
     def index_of(turns: float) -> float:
         return dim * math.log(length / (turns * 2 * math.pi)) / (2 * math.log(theta))
 
-    low = max(math.floor(index_of(scaling.beta_fast)), 0)
-    high = min(math.ceil(index_of(scaling.beta_slow)), dim - 1)
-    ramp = (torch.arange(dim // 2).float() - low) / max(high - low, 0.001)
+    first, last = index_of(scaling.beta_fast), index_of(scaling.beta_slow)
+    if scaling.truncate:
+        first, last = math.floor(first), math.ceil(last)
+    low, high = max(first, 0), min(last, dim - 1)
+    ramp = (torch.arange(dim // 2).float() - low) / (high - low or 0.001)
     stretch = ramp.clamp(0, 1)
     return inverse / scaling.factor * stretch + inverse * (1 - stretch)
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..card import ModelCard
+from ..checkpoint_tensors import EMBEDDING, HEAD
 from ..config import Config, OperatorError
 from .adapter import SITES, module_path, module_shapes
 from .checkpoint import Checkpoint
@@ -155,14 +156,18 @@ class ModelLoader:
         return Llama(embedding, layers, norm, head)
 
     def table(self) -> Tensor:
-        """The embedding as it is stored, [vocab_size, hidden_size]."""
-        return self._checkpoint.tensor("model.embed_tokens.weight", self._table_shape)
+        """The embedding as it is stored, [vocab_size, hidden_size]; the head, where that is tied to
+        it and the only one stored."""
+        name = EMBEDDING
+        if self._card.tie_word_embeddings and not self._checkpoint.has(EMBEDDING):
+            name = HEAD
+        return self._checkpoint.tensor(name, self._table_shape)
 
     def head(self, table: Tensor) -> Linear:
         """From hidden states to this rank's logits; `table` is the embedding, which may serve as
-        it."""
-        if not self._card.tie_word_embeddings:
-            table = self._checkpoint.tensor("lm_head.weight", self._table_shape)
+        it. A checkpoint's own head is used though config.json ties them, as in transformers 5."""
+        if not self._card.tie_word_embeddings or self._checkpoint.has(HEAD):
+            table = self._checkpoint.tensor(HEAD, self._table_shape)
         return self._dense(GatheredHead.rows(table, self._shard) if self._shard.size > 1 else table)
 
     def norm(self) -> RMSNorm:

@@ -1,4 +1,4 @@
-"""`open_checkpoint`: which files of a model directory are its weights."""
+"""`open_checkpoint`: the weights of a model directory, of whichever kind they are."""
 
 from __future__ import annotations
 
@@ -6,24 +6,29 @@ from pathlib import Path
 
 import torch
 
-from ..config import OperatorError
+from ..card import ModelCard
+from ..checkpoint_files import find_checkpoint
+from ..checkpoint_tensors import check_tensors
+from ..findings import require_good
 from .checkpoint import Checkpoint, DummyCheckpoint
 from .gguf_checkpoint import GgufCheckpoint
 from .safetensors_checkpoint import SafetensorsCheckpoint
 
 
 def open_checkpoint(
-    directory: Path, *, dummy: bool, device: torch.device | None = None
+    directory: Path,
+    *,
+    dummy: bool,
+    device: torch.device | None = None,
+    card: ModelCard | None = None,
 ) -> Checkpoint:
     """The weights of a model directory; dummy ones are made on `device`. Raises `OperatorError`
-    where there are none."""
+    where there are none, and, with a card, where they are not those of its model alone."""
     if dummy:
         return DummyCheckpoint(device)
-    if (directory / "model.gguf").exists():
-        return GgufCheckpoint(directory / "model.gguf")
-    if any(directory.glob("*.safetensors")):
-        return SafetensorsCheckpoint(directory)
-    raise OperatorError(
-        f"{directory} holds no weights",
-        "a model directory has *.safetensors or model.gguf; --dummy makes random ones",
-    )
+    files = find_checkpoint(directory)
+    if files.gguf is not None:
+        return GgufCheckpoint(files.gguf)
+    if card is not None:
+        require_good(check_tensors(card, files.tensors, files.where), directory)
+    return SafetensorsCheckpoint(files)

@@ -206,11 +206,13 @@ class ModelRunner:
         config, device = self._config, self._queue.device
         self._copy_bytes_s = measure_copy_rate(self._queue) if self._times_steps else 0.0
         self._base_times = BaseTimes(self._copy_bytes_s)
-        self._whole = read_card(self._directory)
+        self._whole = read_card(self._directory, config.ignore_key)
         check_divides(self._whole, config.tp)
         self._ranks = join_ranks(config, self._rank, device)
         card = self._ranks.shard.card(self._whole)
-        checkpoint = open_checkpoint(self._directory, dummy=config.dummy, device=device)
+        checkpoint = open_checkpoint(
+            self._directory, dummy=config.dummy, device=device, card=self._whole
+        )
         # Ranks must decide alike, and what is free is not so by itself.
         free = self._ranks.least(self._free_bytes(), device)
         precision = choose_precision(config, card, device, checkpoint.has_int4, free)
@@ -679,7 +681,9 @@ class ModelRunner:
             elif choices:
                 with self._spans.span("sample"):
                     sampled = sample(logits.float(), choices, self._history)
-                self._history.view(-1).index_copy_(0, places.long(), sampled.token_ids.int())
+                # The next step may be launched already: it must find a token that there is.
+                token_ids = sampled.token_ids.int().clamp(min=0)
+                self._history.view(-1).index_copy_(0, places.long(), token_ids)
         if events:
             sampled = sampled.to_host()
             events[-1].record()
@@ -731,10 +735,8 @@ class ModelRunner:
 
 def choose_max_model_len(config: Config, card: ModelCard) -> int:
     """`config.max_model_len`, or the model's own. Raises `OperatorError` where the model was not
-    made for so many tokens; only dynamic scaling reaches beyond."""
+    made for so many tokens."""
     longest = card.max_model_len
-    if card.rope_scaling.rope_type == "dynamic":
-        longest = int(longest * card.rope_scaling.factor)
     if config.max_model_len > longest:
         raise OperatorError(
             f"--max-model-len {config.max_model_len} is more than the model's {longest}",

@@ -10,13 +10,11 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from zlib import crc32
 
 import msgspec
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 from torch import Tensor
 
 from ..card import ModelCard
@@ -29,6 +27,7 @@ from ..messages import (
     SampledToken,
     SamplingParams,
 )
+from .adapter import read_pairs
 from .checkpoint import Checkpoint
 from .device import ComputeQueue
 from .forward_batch import Staging, StepPlan, StepRow
@@ -37,7 +36,6 @@ from .llama import DecoderLayer, layer_windows
 from .loader import ModelLoader, Precision
 from .lora import AdapterStore
 from .pages import PAGE_SIZE, PagePool, pages_for
-from .peft_config import PeftConfig
 
 PROMPT_LENGTHS = (24, 9, 16, 5, 12, 20)
 NEW_TOKENS = 16
@@ -121,27 +119,50 @@ def compare(trial: Trial, references: list[Tensor]) -> tuple[tuple[Comparison, .
     """Each sequence against its reference, [NEW_TOKENS, vocab_size]; whether all is right.
 
     Right is: no row's logits differ in the mean by more than `BASE_FACTOR` times what the base
-    row's do, plus `RANGE_SHARE` of their range.
+    row's do, plus `RANGE_SHARE` of their range. Logits that say nothing, see `find_flaw`, are never
+    right, however equal both sides are.
     """
-    found, allowed = [], 0.0
-    for served, expected in zip(trial.sequences, references, strict=True):
-        logits = torch.stack(served.logits)
-        tokens = torch.tensor(served.token_ids[served.num_prompt :])
-        difference = (logits - expected).abs()
-        comparison = Comparison(
-            place=served.place,
-            adapter=served.key,
-            tokens=len(tokens),
-            equal_tokens=int((expected.argmax(dim=-1) == tokens).sum()),
-            largest_logit=float(difference.max()),
-            mean_logit=float(difference.mean()),
-            range_logit=float(expected.max() - expected.min()),
-        )
-        if served.key is None:
-            allowed = BASE_FACTOR * comparison.mean_logit
-        found.append(comparison)
-    is_right = all(c.mean_logit <= allowed + RANGE_SHARE * c.range_logit for c in found)
-    return tuple(found), is_right
+    pairs = [*zip(trial.sequences, references, strict=True)]
+    found = tuple(_comparison(served, expected) for served, expected in pairs)
+    base = next((row.mean_logit for row in found if row.adapter is None), 0.0)
+    is_right = all(
+        not row.flaw and row.mean_logit <= BASE_FACTOR * base + RANGE_SHARE * row.range_logit
+        for row in found
+    )
+    return found, is_right
+
+
+def _comparison(served: Served, expected: Tensor) -> Comparison:
+    """`expected` [num_generated, vocab_size]."""
+    logits = torch.stack(served.logits)
+    tokens = torch.tensor(served.token_ids[served.num_prompt :])
+    difference = (logits - expected).abs()
+    difference = difference[difference.isfinite()]
+    reference = expected[expected.isfinite()]
+    return Comparison(
+        place=served.place,
+        adapter=served.key,
+        tokens=len(tokens),
+        equal_tokens=int((expected.argmax(dim=-1) == tokens).sum()),
+        # Finite whatever came: JSON has no other numbers.
+        largest_logit=float(difference.max()) if len(difference) else 0.0,
+        mean_logit=float(difference.mean()) if len(difference) else 0.0,
+        range_logit=float(reference.max() - reference.min()) if len(reference) else 0.0,
+        flaw=find_flaw("served", logits) or find_flaw("merged", expected),
+    )
+
+
+def find_flaw(whose: str, logits: Tensor) -> str:
+    """Why logits [num_tokens, vocab_size] choose no token; "" where they do.
+
+    A norm turns a state that overflowed when squared into zeros, so that logits which are all
+    alike come from weights that are too large as much as those that are not finite do.
+    """
+    if not logits.isfinite().all():
+        return f"the {whose} logits are not finite (its weights overflow)"
+    if (logits.amax(dim=-1) == logits.amin(dim=-1)).any():
+        return f"the {whose} logits of a token are all alike (its weights overflow, or are zero)"
+    return ""
 
 
 # --- the other side -----------------------------------------------------------------------------
@@ -155,20 +176,17 @@ class MergedCheckpoint:
     def __init__(self, checkpoint: Checkpoint, directory: str | None, card: ModelCard) -> None:
         self._checkpoint, self._card = checkpoint, card
         self.paired_heads = checkpoint.paired_heads
-        self._tensors: dict[str, Tensor] = {}
-        if directory is not None:
-            self._tensors = load_file(Path(directory) / "adapter_model.safetensors")
-            text = (Path(directory) / "adapter_config.json").read_bytes()
-            self._config = msgspec.json.decode(text, type=PeftConfig)
+        self._pairs = {} if directory is None else read_pairs(directory, card)
+
+    def has(self, name: str) -> bool:
+        return self._checkpoint.has(name)
 
     def tensor(self, name: str, shape: tuple[int, ...]) -> Tensor:
         weight = self._checkpoint.tensor(name, shape).float()
         module = name.removesuffix(".weight")
-        a = self._tensors.get(f"base_model.model.{module}.lora_A.weight")
-        if a is None:
+        if (pair := self._pairs.get(module)) is None:
             return weight
-        b = self._tensors[f"base_model.model.{module}.lora_B.weight"]
-        delta = (b.float() @ a.float()) * self._config.scale(module)
+        delta = (pair.b @ pair.a) * pair.scale
         heads = {"q_proj": self._card.num_heads, "k_proj": self._card.num_kv_heads}
         if self.paired_heads and (kind := module.rpartition(".")[2]) in heads:
             delta = pair_heads(delta, heads[kind])

@@ -10,7 +10,9 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
+from ..adapter_name import objection
 from ..messages import AdapterInfo, AdapterState, AdapterView
+from ..words import counted
 
 
 class AdapterRefused(Exception):
@@ -31,6 +33,8 @@ class Tally:
         self.output_tokens = 0
         self.hits = 0
         self.placements = 0
+        self.not_finite = 0
+        """Requests that ended because their logits were not finite."""
 
 
 class Adapter:
@@ -116,6 +120,14 @@ class Adapter:
         self.become(AdapterState.HOST)
         return pages
 
+    @property
+    def warning(self) -> str:
+        """What an operator should know of an adapter that is served, "" where there is nothing."""
+        words = [self.info.warning] if self.info and self.info.warning else []
+        if count := self.tally.not_finite:
+            words.append(f"its logits were not finite in {counted(count, 'request')}")
+        return "; ".join(words)
+
     def view(self) -> AdapterView:
         info = self.info
         return AdapterView(
@@ -137,16 +149,19 @@ class Adapter:
             output_tokens=self.tally.output_tokens,
             pinned=self.pinned,
             merged=self.merged,
-            warning=info.warning if info else "",
+            warning=self.warning,
             hits=self.tally.hits,
             placements=self.tally.placements,
+            directory=self.directory,
         )
 
 
 class AdapterRegistry:
     """Every adapter by name, those on their way out, and the base model's row beside them."""
 
-    def __init__(self, adapters: dict[str, str]) -> None:
+    def __init__(self, adapters: dict[str, str], base_model: str = "") -> None:
+        """`base_model` is the name that requests have for the base."""
+        self._base_model = base_model
         self.base = Adapter("", "")
         self.base.become(AdapterState.GPU)
         self._current = {name: Adapter(name, path) for name, path in adapters.items()}
@@ -216,8 +231,8 @@ class AdapterRegistry:
 
     def add(self, name: str, path: str, *, pinned: bool) -> Adapter:
         """A new adapter, to be read. Raises `AdapterRefused` (400 no name, 409 taken)."""
-        if not name or "@" in name or ":" in name:
-            raise AdapterRefused(400, f"{name!r} is no name for an adapter: empty, or with @ or :")
+        if reason := objection(name, self._base_model):
+            raise AdapterRefused(400, reason)
         known = self._current.get(name)
         if known is not None and known.state is not AdapterState.FAILED:
             raise AdapterRefused(409, f"adapter {name!r} is loaded already, from {known.path}")

@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from ..messages import (
+    NOT_FINITE,
     AdapterState,
     Admission,
     Batch,
@@ -104,6 +105,8 @@ class Scheduler:
         self.decode_tokens = 0
         self.ended: list[Sequence] = []
         """Whose last token came in the last `accept`."""
+        self.broken: list[Sequence] = []
+        """Sequences whose logits were not finite in the last `accept`; for the caller to end."""
         self.refused: list[tuple[Sequence, str]] = []
         """Whom the policy has ended, and why; for the caller to tell and to clear."""
         self.decisions: list[Decision] | None = None
@@ -549,14 +552,21 @@ class Scheduler:
     def accept(self, tokens: Tokens, now: float) -> list[StreamToken]:
         """Books a step's sampled tokens; ends what is complete.
 
-        A token of a sequence that has ended meanwhile was sampled past its stop: discarded.
+        A token of a sequence that has ended meanwhile was sampled past its stop: discarded. One
+        for which nothing could be chosen is in `broken`.
         """
         accepted: list[StreamToken] = []
         served: list[Sequence] = []
         self.ended.clear()
+        self.broken.clear()
         for sampled in tokens.tokens:
             sequence = self._by_number.get(sampled.sequence)
             if sequence is None:
+                continue
+            if sampled.token_id == NOT_FINITE:
+                sequence.adapter.tally.not_finite += 1
+                self.broken.append(sequence)
+                served.append(sequence)  # it was computed, and a replay counts it too
                 continue
             token_id, token_ids = sampled.token_id, sequence.token_ids
             sequence.in_flight -= 1

@@ -1,0 +1,294 @@
+"""`doctor MODEL` and `--against transformers`: what is served, beside a library that is not ours.
+
+Imports no torch: the libraries, and our engine, are processes of their own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import msgspec
+
+from ..pipeline.config import (
+    DEFAULT_MODEL,
+    Config,
+    OperatorError,
+    UsageError,
+    absolute_path,
+    is_hub_id,
+    spell,
+)
+from ..pipeline.findings import Finding
+from ..pipeline.messages import AdapterTable, WorkerStats
+from ..pipeline.reference import (
+    Answer,
+    Answers,
+    Comparison,
+    Difference,
+    Precision,
+    Prompt,
+    Question,
+    SideBySide,
+)
+from . import units
+from .http import Http, HttpError
+from .remote import Remote
+from .verbs import print_json, server_url
+
+REPORT_SECONDS = 120.0
+MARKS = {"good": "ok  ", "note": "note", "bad": "FAIL"}
+
+
+class ModelReport(msgspec.Struct, frozen=True):
+    """What `pipeline.model_report` prints."""
+
+    model: str
+    findings: tuple[Finding, ...]
+    directory: str = ""
+
+
+# --- before a start -----------------------------------------------------------------------------
+
+
+def report_model(given: argparse.Namespace) -> int:
+    """What `pipeline.model_report` finds in a model, a line each. Exit status 1 where anything
+    keeps it from being served."""
+    command = [sys.executable, "-P", "-m", "loraconsole.pipeline.model_report", "--json"]
+    command += ["--model", given.model, *(f"--ignore-key={key}" for key in given.ignore_key)]
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=REPORT_SECONDS)
+        report = msgspec.json.decode(done.stdout, type=ModelReport)
+    except subprocess.TimeoutExpired as error:
+        raise OperatorError(f"{given.model} was not read in {REPORT_SECONDS:.0f} s") from error
+    except msgspec.DecodeError as error:
+        last = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["it says nothing"]
+        raise OperatorError(f"{given.model} cannot be examined: {last[0]}") from error
+    if given.json:
+        print_json(msgspec.to_builtins(report))
+    else:
+        names = [_name(found) for found in report.findings]
+        width = min(40, max(14, *map(len, names)))
+        for name, found in zip(names, report.findings, strict=True):
+            print(f"{MARKS[found.verdict]}  {name:<{width}} {units.clean(found.finding)}")
+            if found.hint:
+                print(f"{'':{width + 6}} {units.clean(found.hint)}")
+    return 1 if any(found.verdict == "bad" for found in report.findings) else 0
+
+
+def _name(found: Finding) -> str:
+    """With the file that it stands in."""
+    is_said = not found.source or found.source == found.name
+    return units.clean(found.name if is_said else f"{found.source}: {found.name}")
+
+
+def compare_model(given: argparse.Namespace) -> int:
+    """`doctor MODEL --against transformers`: our engine beside it. Exit status 1 where anything
+    differs."""
+    tokens = _tokens(given)
+    adapters = tuple(_named_adapter(entry) for entry in given.adapter)
+    from ..pipeline.fetch import resolve
+
+    model = absolute_path(given.model) if given.model != DEFAULT_MODEL else given.model
+    ignored = tuple(given.ignore_key)
+    directory = resolve(Config(model=model, ignore_key=ignored))
+    question = Question(model=_original(model, directory), adapters=adapters, tokens=tokens)
+    with SideBySide(_say(given.json)) as beside:
+        found = beside.compare_engine(question, directory, given.dtype or "float32", ignored)
+    return print_comparison(msgspec.structs.replace(found, model=model), given.json)
+
+
+def _named_adapter(entry: str) -> tuple[str, str]:
+    name, equals, path = entry.partition("=")
+    if not (name and equals and path):
+        raise UsageError(f"--adapter {entry!r} is not NAME=PATH")
+    path = absolute_path(path)
+    if is_hub_id(path):
+        from ..pipeline.fetch import snapshot_of_hub
+        from ..pipeline.fetch_adapter import WANTED
+        from ..pipeline.model_cache import Report
+
+        path = str(snapshot_of_hub(path, WANTED, Report()))
+    return name, path
+
+
+def _original(model: str, directory: Path) -> str:
+    """What the library reads: the model as it came, not what we made of it."""
+    return str(directory) if model == DEFAULT_MODEL else model
+
+
+def _tokens(given: argparse.Namespace) -> int:
+    if not 1 <= given.tokens <= 512:
+        raise UsageError(f"--tokens {given.tokens} is not from 1 to 512")
+    return int(given.tokens)
+
+
+def _say(as_json: bool) -> Callable[[str], None]:
+    def say(words: str) -> None:
+        if not as_json:
+            print(f"{words} …", file=sys.stderr)
+
+    return say
+
+
+# --- of a running pipeline ----------------------------------------------------------------------
+
+
+def verify_against(config: Config, given: argparse.Namespace) -> int:
+    """`adapters verify NAME --against transformers`: what the pipeline answers over HTTP, base and
+    adapter, beside the same files. Exit status 1 where anything differs."""
+    if config.dummy:
+        raise OperatorError("the pipeline serves random weights (--dummy): no file has them")
+    tokens = _tokens(given)
+    url, table, workers = asyncio.run(_look(config))
+    view = next((view for view in table.adapters if view.name == given.name), None)
+    if view is None:
+        hint = f"see: {spell('adapters list', config.run)}"
+        raise OperatorError(f"there is no adapter {given.name}", hint)
+    if not Path(view.path).is_dir():
+        raise OperatorError(f"{view.path} of adapter {view.name} is no directory of this machine")
+    precision = _precision(workers)
+    http = Http(url, config.api_key)
+
+    def serve(prompts: tuple[Prompt, ...]) -> Answers:
+        say("the pipeline computes")
+        models = [(config.model, None), (view.name, view.name)]
+        return asyncio.run(_ask_all(http, models, prompts, tokens, precision))
+
+    say = _say(given.json)
+    question = Question(
+        model=_original(config.model, (config.run_path / "model").resolve()),
+        adapters=((view.name, view.path),),
+        tokens=tokens,
+    )
+    with SideBySide(say) as beside:
+        found = beside.compare_served(question, serve)
+    return print_comparison(msgspec.structs.replace(found, model=config.model), given.json)
+
+
+async def _look(config: Config) -> tuple[str, AdapterTable, tuple[WorkerStats, ...]]:
+    async with Remote(config) as remote:
+        snapshot = await remote.snapshot()
+        if snapshot.adapters is None or not snapshot.workers:
+            raise OperatorError("the pipeline is not ready yet", "try again in a moment")
+        return await server_url(remote), snapshot.adapters, snapshot.workers
+
+
+def _precision(workers: Sequence[WorkerStats]) -> Precision:
+    """The type whose bounds hold; of several, as 4-bit weights for few rows, the coarser."""
+    said = workers[0].dtype
+    for name in get_args(Precision):
+        if said == name:
+            return name  # type: ignore[no-any-return]  # one of the literals
+    return "bfloat16" if "bfloat16" in said else "int4"
+
+
+async def _ask_all(
+    http: Http,
+    models: Sequence[tuple[str, str | None]],
+    prompts: Sequence[Prompt],
+    tokens: int,
+    precision: Precision,
+) -> Answers:
+    """All at once, so that base and adapter share steps."""
+    asked = [
+        _ask(http, model, adapter, prompt, tokens)
+        for model, adapter in models
+        for prompt in prompts
+    ]
+    return Answers(precision, tuple(await asyncio.gather(*asked)))
+
+
+async def _ask(http: Http, model: str, adapter: str | None, prompt: Prompt, tokens: int) -> Answer:
+    """Greedily, past every stop token."""
+    body: dict[str, Any] = {
+        "model": model,
+        "temperature": 0,
+        "repetition_penalty": 1.0,  # whatever generation_config.json says
+        "max_tokens": tokens,
+        "ignore_eos": True,
+    }
+    if prompt.turns:
+        path = "/v1/chat/completions"
+        messages = [{"role": turn.role, "content": turn.content} for turn in prompt.turns]
+        body |= {"messages": messages, "logprobs": True}
+    else:
+        path, body = "/v1/completions", body | {"prompt": prompt.text, "logprobs": 0}
+    try:
+        async with http.post(path, body) as response:
+            status, content = response.status, json.loads(await response.read())
+    except (HttpError, ValueError) as error:
+        raise OperatorError(f"the server does not answer: {error}") from error
+    if status != 200:
+        reason = content.get("error", {}).get("message", f"status {status}")
+        return Answer(prompt=prompt.name, adapter=adapter, refusal=reason)
+    choice = content["choices"][0]
+    if prompt.turns:
+        entries = choice["logprobs"]["content"]
+        pieces = [entry["token"] for entry in entries]
+        logprobs = [entry["logprob"] for entry in entries]
+    else:
+        pieces = choice["logprobs"]["tokens"]
+        logprobs = choice["logprobs"]["token_logprobs"]
+    return Answer(
+        prompt=prompt.name,
+        adapter=adapter,
+        prompt_tokens=content["usage"]["prompt_tokens"],
+        pieces=tuple(pieces),
+        logprobs=tuple(logprobs),
+    )
+
+
+# --- printing -----------------------------------------------------------------------------------
+
+
+def print_comparison(found: Comparison, as_json: bool) -> int:
+    """A row for each prompt of each model, and the verdict. Exit status 1 where it is not right."""
+    code = 0 if found.is_right else 1
+    if as_json:
+        print_json(msgspec.to_builtins(found) | {"is_right": found.is_right})
+        return code
+    from rich.table import Table
+    from rich.text import Text
+
+    from ..pipeline.printer import Printer
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    heads = ("", "model", "prompt", "ids", "tokens equal", "largest |Δ|", "mean", "range")
+    for place, head in enumerate(heads):
+        table.add_column(head, justify="left" if place < 3 else "right", no_wrap=True)
+    for row in found.rows:
+        cells = (row.adapter or "base", row.prompt)
+        mark = "ok" if row.is_right else "DIFFERS"
+        table.add_row(mark, *(Text(units.clean(cell)) for cell in cells), *_numbers(row))
+    Printer().print(table)
+    for row in found.rows:
+        if row.reason:
+            words = units.clean(row.reason)
+            print(f"{units.clean(row.adapter or 'base')}, {row.prompt}: {words}")
+    for note in found.notes:
+        print(f"note: {units.clean(note)}")
+    wrong = sum(not row.is_right for row in found.rows)
+    verdict = f"{wrong} of {len(found.rows)} answers DIFFER from" if wrong else "answers as"
+    unit = found.rows[0].unit if found.rows else "logits"
+    how = f"{found.dtype} beside float32; Δ of {unit}"
+    print(f"{units.clean(found.model)}: {verdict} {found.by} ({how})")
+    return code
+
+
+def _numbers(row: Difference) -> tuple[str, ...]:
+    if not row.tokens:
+        return (str(row.prompt_tokens or ""), "", "", "", "")
+    return (
+        str(row.prompt_tokens),
+        f"{row.equal_tokens}/{row.tokens}",
+        f"{row.largest:.2g}",
+        f"{row.mean:.2g}",
+        f"{row.range:.3g}",
+    )

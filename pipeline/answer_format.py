@@ -1,0 +1,153 @@
+"""What answers of the HTTP API look like: OpenAI's objects, whole and streamed.
+
+Knows no socket and no request's fields.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from .messages import TextDelta, TokenLogprob, TokenText
+
+
+class Usage(msgspec.Struct, frozen=True):
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+def usage(prompt_tokens: int, completion_tokens: int) -> Usage:
+    return Usage(prompt_tokens, completion_tokens, prompt_tokens + completion_tokens)
+
+
+def error_body(status: int, reason: str, param: str | None = None) -> dict[str, Any]:
+    """OpenAI's error object."""
+    kind = "invalid_request_error" if status < 500 else "server_error"
+    return {"error": {"message": reason, "type": kind, "param": param, "code": status}}
+
+
+def chat_logprobs(tokens: list[TokenLogprob]) -> dict[str, Any]:
+    """The chat form: one object a token, its alternatives inside. Joined, the `bytes` of all
+    tokens are those of the text."""
+
+    def entry(token: TokenText) -> dict[str, Any]:
+        return {"token": token.token, "logprob": token.logprob, "bytes": list(token.data)}
+
+    return {
+        "content": [
+            {**entry(token.chosen), "top_logprobs": [entry(other) for other in token.top]}
+            for token in tokens
+        ],
+        "refusal": None,
+    }
+
+
+def completion_logprobs(tokens: list[TokenLogprob]) -> dict[str, Any]:
+    """The older form: parallel lists. A token that is no whole characters is written as OpenAI
+    does, "bytes:\\xf0\\x9f"."""
+    return {
+        "tokens": [_word(token.chosen) for token in tokens],
+        "token_logprobs": [token.chosen.logprob for token in tokens],
+        "top_logprobs": [_likeliest(token) for token in tokens],
+        "text_offset": [token.offset for token in tokens],
+    }
+
+
+def _word(token: TokenText) -> str:
+    try:
+        token.data.decode()
+    except UnicodeDecodeError:
+        return "bytes:" + "".join(
+            chr(byte) if 0x20 <= byte < 0x7F else f"\\x{byte:02x}" for byte in token.data
+        )
+    return token.token
+
+
+def _likeliest(token: TokenLogprob) -> dict[str, float]:
+    """Word to logprob of the likeliest tokens and of the chosen one. Of two tokens that are
+    written alike, the second is named as vLLM names tokens by id, "token_id:17"."""
+    others = {other.token_id: other for other in token.top}
+    others.setdefault(token.chosen.token_id, token.chosen)
+    found: dict[str, float] = {}
+    for other in others.values():
+        word = _word(other)
+        found[f"token_id:{other.token_id}" if word in found else word] = other.logprob
+    return found
+
+
+class LogprobQueue:
+    """Logprobs of one streamed choice. A token's `text_offset` is known when the text before it
+    has left: a stop string may still end the text earlier, and nothing sent is taken back."""
+
+    def __init__(self) -> None:
+        self._waiting: list[TokenLogprob] = []
+
+    def take(self, delta: TextDelta) -> list[TokenLogprob]:
+        """Those that may go with this delta, their offsets inside the text."""
+        self._waiting += delta.logprobs
+        end = delta.offset + len(delta.text)
+        if delta.finish_reason:
+            ready, self._waiting = self._waiting, []
+            return within(ready, end)
+        ready = [token for token in self._waiting if token.offset <= end]
+        self._waiting = self._waiting[len(ready) :]
+        return ready
+
+
+def within(tokens: list[TokenLogprob], length: int) -> list[TokenLogprob]:
+    """With no offset beyond a text of this many characters."""
+    return [
+        token if token.offset <= length else msgspec.structs.replace(token, offset=length)
+        for token in tokens
+    ]
+
+
+class Format:
+    """How an endpoint words its answer; the same stream of text feeds either.
+
+    `kind` "chat" or "text". `created` is unix seconds.
+    """
+
+    def __init__(self, kind: Literal["chat", "text"], answer_id: str, model: str, created: int):
+        self.kind = kind
+        self._head = {"id": answer_id, "created": created, "model": model}
+
+    def chunk(
+        self, index: int, delta: TextDelta, first: bool, logprobs: list[TokenLogprob]
+    ) -> dict[str, Any]:
+        """One server-sent event of a stream."""
+        choice: dict[str, Any] = {"index": index, "finish_reason": delta.finish_reason}
+        if self.kind == "chat":
+            role = {"role": "assistant"} if first else {}
+            choice["delta"] = {**role, "content": delta.text}
+            choice["logprobs"] = chat_logprobs(logprobs) if logprobs else None
+            return {**self._head, "object": "chat.completion.chunk", "choices": [choice]}
+        choice["text"] = delta.text
+        choice["logprobs"] = completion_logprobs(logprobs) if logprobs else None
+        return {**self._head, "object": "text_completion", "choices": [choice]}
+
+    def last(self, totals: Usage) -> dict[str, Any]:
+        """The event that carries the usage of a stream: no choices."""
+        name = "chat.completion.chunk" if self.kind == "chat" else "text_completion"
+        return {**self._head, "object": name, "choices": [], "usage": totals}
+
+    def choice(
+        self, index: int, text: str, finish_reason: str | None, logprobs: list[TokenLogprob]
+    ) -> dict[str, Any]:
+        """One whole answer."""
+        choice: dict[str, Any] = {"index": index, "finish_reason": finish_reason}
+        if self.kind == "chat":
+            choice["message"] = {"role": "assistant", "content": text, "refusal": None}
+            choice["logprobs"] = chat_logprobs(logprobs) if logprobs else None
+        else:
+            choice["text"] = text
+            choice["logprobs"] = (
+                completion_logprobs(within(logprobs, len(text))) if logprobs else None
+            )
+        return choice
+
+    def whole(self, choices: list[dict[str, Any]], totals: Usage) -> dict[str, Any]:
+        name = "chat.completion" if self.kind == "chat" else "text_completion"
+        return {**self._head, "object": name, "choices": choices, "usage": totals}

@@ -1,0 +1,150 @@
+"""`chat_prompt`: a chat's messages to the prompt that the model reads.
+
+Checks what each message is made of; the chat template gets it whole. Knows no sampling.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .chat_template import RESERVED, ChatTemplate, TextError
+from .request_fields import BadRequest, shown
+from .tokenizer import Tokenizer
+
+COMMON_ROLES = ("system", "user", "assistant")
+"""Every chat template knows these; many leave out messages of other roles without a word."""
+
+
+def conversation(messages: Sequence[Any]) -> list[dict[str, Any]]:
+    """The messages as a template reads them: tool calls have their arguments as objects, all
+    other fields are as they came.
+
+    Raises `BadRequest` naming the place.
+    """
+    if not messages:
+        raise BadRequest("messages is empty", param="messages")
+    return [_message(message, f"messages[{index}]") for index, message in enumerate(messages)]
+
+
+def _message(message: Any, at: str) -> dict[str, Any]:
+    if not isinstance(message, dict):
+        raise BadRequest(f"{at} is not an object", param=at)
+    if not isinstance(message.get("role"), str) or not message["role"]:
+        raise BadRequest(f"{at} needs a role, which is a string", param=at)
+    if message.get("audio"):
+        raise BadRequest(f"{at}.audio is not supported; only text is", param=f"{at}.audio")
+    calls = message.get("tool_calls")
+    if "content" not in message and not calls and not message.get("function_call"):
+        raise BadRequest(f"{at} has no content", param=at)
+    _check_content(message.get("content"), f"{at}.content")
+    return {**message, "tool_calls": _tool_calls(calls, f"{at}.tool_calls")} if calls else message
+
+
+def _check_content(content: Any, at: str) -> None:
+    """Content is a text, null, or a list of parts that are text."""
+    if content is None or isinstance(content, str):
+        return
+    if not isinstance(content, list):
+        raise BadRequest(f"{at} is neither a text nor a list of parts", param=at)
+    for index, part in enumerate(content):
+        kind = part.get("type") if isinstance(part, dict) else None
+        if kind != "text" or not isinstance(part.get("text"), str):
+            place = f"{at}[{index}]"
+            raise BadRequest(
+                f"{place} of type {shown(str(kind))!r} is not supported; text is", param=place
+            )
+
+
+def _tool_calls(calls: Any, at: str) -> list[dict[str, Any]]:
+    """OpenAI's arguments are JSON in a string; templates read the object."""
+    if not isinstance(calls, list):
+        raise BadRequest(f"{at} is not a list", param=at)
+    found: list[dict[str, Any]] = []
+    for index, call in enumerate(calls):
+        place = f"{at}[{index}]"
+        function = call.get("function") if isinstance(call, dict) else None
+        if not isinstance(function, dict):
+            raise BadRequest(f"{place} needs a function, which is an object", param=place)
+        arguments = function.get("arguments")
+        if isinstance(arguments, str):
+            try:
+                arguments = json.loads(arguments or "{}")
+            except (ValueError, RecursionError) as error:
+                place = f"{place}.function.arguments"
+                raise BadRequest(f"{place} is not JSON: {error}", param=place) from error
+        found.append({**call, "function": {**function, "arguments": arguments}})
+    return found
+
+
+def chat_prompt(
+    tokenizer: Tokenizer,
+    messages: Sequence[Any],
+    *,
+    documents: list[Any] | None = None,
+    template_kwargs: Mapping[str, Any] | None = None,
+    add_generation_prompt: bool | None = None,
+    continue_final_message: bool = False,
+    add_special_tokens: bool = False,
+    chat_template: ChatTemplate | None = None,
+) -> list[int]:
+    """Token ids of a conversation, ready for the answer. `chat_template` stands for the model's
+    where it is given (an adapter's own).
+
+    Raises `BadRequest` naming the field.
+    """
+    said = conversation(messages)
+    if continue_final_message and add_generation_prompt:
+        raise BadRequest(
+            "continue_final_message goes on with the last message, add_generation_prompt begins "
+            "another: leave one of them out",
+            param="continue_final_message",
+        )
+
+    if taken := sorted(RESERVED & set(template_kwargs or ())):
+        raise BadRequest(
+            f"chat_template_kwargs may not set {', '.join(taken)}: the request has fields for that",
+            param="chat_template_kwargs",
+        )
+
+    def render(documents: list[Any] | None) -> str:
+        try:
+            return tokenizer.render_chat(
+                said,
+                not continue_final_message and add_generation_prompt is not False,
+                documents=documents,
+                template_kwargs=template_kwargs,
+                continue_final_message=continue_final_message,
+                chat_template=chat_template,
+            )
+        except TextError as error:
+            raise BadRequest(str(error), param="messages") from error
+
+    text = render(documents)
+    if documents and text == render(None):
+        raise BadRequest(
+            "the chat template reads no documents: put them into a message", param="documents"
+        )
+    _check_heard(said, text)
+    return tokenizer.encode(text, add_special_tokens)
+
+
+def _check_heard(said: list[dict[str, Any]], text: str) -> None:
+    """Refuses a message of a less common role whose text the template has left out."""
+    for index, message in enumerate(said):
+        if message["role"] in COMMON_ROLES:
+            continue
+        content = message.get("content") or ""
+        parts = [content] if isinstance(content, str) else [part["text"] for part in content]
+        # As it stands, or as `tojson` writes it.
+        if not all(
+            part.strip() in text or json.dumps(part, ensure_ascii=False)[1:-1] in text
+            for part in parts
+        ):
+            at = f"messages[{index}]"
+            raise BadRequest(
+                f"the chat template leaves out {at}: it does not know the role "
+                f"{shown(message['role'])!r}; use system, user or assistant",
+                param=at,
+            )

@@ -1,0 +1,239 @@
+"""Which keys of config.json are read, which change nothing, and which are refused by name.
+
+Written beside the classes of transformers 5.24: a key that they ignore and that changes no logit is
+harmless, one that would change the answer and is not computed here is refused where it is set, and
+so is one that is unknown. docs/models.md lists all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any, Literal
+
+import msgspec
+
+from .findings import Finding
+from .json_fields import brief_json
+
+Family = Literal["llama", "mistral", "qwen2", "qwen3"]
+FAMILIES: dict[str, Family] = {
+    "llama": "llama",
+    "mistral": "mistral",
+    "qwen2": "qwen2",
+    "qwen3": "qwen3",
+}
+"""`model_type` in config.json to family. SmolLM2 calls itself llama."""
+
+CONFIG = "config.json"
+
+_ALL: dict[str, Any] = {
+    "vocab_size": 32000,
+    "hidden_size": 4096,
+    "intermediate_size": 11008,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": None,
+    "head_dim": None,
+    "hidden_act": "silu",
+    "max_position_embeddings": 2048,
+    "rms_norm_eps": 1e-6,
+    "tie_word_embeddings": False,
+    "bos_token_id": None,
+}
+_QWEN: dict[str, Any] = _ALL | {
+    "vocab_size": 151936,
+    "intermediate_size": 22016,
+    "num_key_value_heads": 32,
+    "max_position_embeddings": 32768,
+    "use_sliding_window": False,
+    "sliding_window": 4096,
+    "max_window_layers": 28,
+    "layer_types": None,
+}
+DEFAULTS: dict[Family, dict[str, Any]] = {
+    "llama": _ALL | {"bos_token_id": 1, "attention_bias": False, "mlp_bias": False},
+    "mistral": _ALL
+    | {
+        "bos_token_id": 1,
+        "intermediate_size": 14336,
+        "num_key_value_heads": 8,
+        "max_position_embeddings": 131072,
+        "sliding_window": 4096,
+    },
+    "qwen2": _QWEN,
+    "qwen3": _QWEN | {"head_dim": 128, "attention_bias": False},
+}
+"""What the family's class in transformers takes for a key that is absent."""
+
+NULLABLE = frozenset({"num_key_value_heads", "head_dim", "sliding_window", "layer_types"})
+"""Keys whose null has a meaning of its own: as many as there are heads, hidden_size by heads, no
+window, by the other keys."""
+
+READ = frozenset(
+    {
+        *(*_QWEN, "attention_bias", "mlp_bias", "model_type", "architectures", "eos_token_id"),
+        "transformers_weights",
+        *("rope_parameters", "rope_scaling", "rope_theta", "original_max_position_embeddings"),
+        *("quantization_config", "quantization", "compression_config", "auto_map"),
+    }
+)
+"""Keys that are read, in each family or in some."""
+
+HARMLESS = frozenset(
+    {
+        # The base class of transformers, 4.40 to 5.24.
+        *("_name_or_path", "name_or_path", "_commit_hash", "transformers_version"),
+        *("_from_model_config", "_auto_class"),
+        *("dtype", "torch_dtype", "use_bfloat16", "torchscript", "tf_legacy_loss"),
+        *("_attn_implementation", "_attn_implementation_autoset", "_attn_implementation_internal"),
+        *("attn_implementation", "_experts_implementation", "experts_implementation"),
+        *("_experts_implementation_internal", "_output_attentions", "tie_last_hidden_states"),
+        *("output_attentions", "output_hidden_states", "return_dict", "use_return_dict"),
+        *("use_cache", "chunk_size_feed_forward", "is_decoder", "tie_encoder_decoder"),
+        *("gradient_checkpointing", "finetuning_task", "problem_type", "loss_type"),
+        *("id2label", "label2id", "num_labels", "tokenizer_class", "prefix"),
+        *("pad_token_id", "sep_token_id", "cls_token_id", "mask_token_id", "unk_token_id"),
+        *("decoder_start_token_id", "task_specific_params"),
+        # How the class was trained or first filled.
+        *("initializer_range", "initializer_factor", "attention_dropout", "attn_dropout"),
+        *("attn_pdrop", "embd_pdrop", "resid_pdrop", "hidden_dropout", "hidden_dropout_prob"),
+        *("attention_probs_dropout_prob", "classifier_dropout", "mlp_dropout", "dropout"),
+        *("embedding_dropout", "resid_dropout", "router_aux_loss_coef", "output_router_logits"),
+        # Rounds the products of a weight that is cut in parts otherwise, and nothing else.
+        "pretraining_tp",
+        # Of generation, from before generation_config.json; transformers 5 drops them as well.
+        *("max_length", "min_length", "max_new_tokens", "min_new_tokens", "do_sample"),
+        *("early_stopping", "num_beams", "num_beam_groups", "diversity_penalty", "temperature"),
+        *("top_k", "top_p", "min_p", "typical_p", "repetition_penalty", "length_penalty"),
+        *("no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "bad_words_ids"),
+        *("num_return_sequences", "output_scores", "return_dict_in_generate"),
+        *("forced_bos_token_id", "forced_eos_token_id", "remove_invalid_values"),
+        *("exponential_decay_length_penalty", "suppress_tokens", "begin_suppress_tokens"),
+        *("epsilon_cutoff", "eta_cutoff", "guidance_scale", "renormalize_logits", "penalty_alpha"),
+        *("encoder_repetition_penalty", "max_time", "stop_strings", "cache_implementation"),
+        *("output_logits", "generation_config", "is_assistant", "num_assistant_tokens"),
+        # What trainers and converters leave.
+        *("neftune_noise_alpha", "transformers.js_config", "is_llama_config", "model_name"),
+        *("max_sequence_length", "max_seq_length", "model_max_length", "seq_length"),
+        *("tokenizer_model_max_length", "tokenizer_padding_side", "padding_side", "license"),
+        *("use_flash_attn", "use_flash_attention", "use_flash_attention_2", "flash_attention"),
+        *("_flash_attn_2_enabled", "_flash_attn_2_supported", "use_unpad", "description"),
+        *("pad_token", "bos_token", "eos_token", "unk_token", "special_tokens_map_file"),
+        *("base_model_name_or_path", "base_model", "base_model_config", "language", "tags"),
+        *("trl_version", "peft_version", "axolotl_version", "llamafactory_version"),
+        *("freeze_trainable_layers", "use_liger_kernel", "merge_method", "mergekit_config"),
+    }
+)
+"""Keys that change no logit of these families, whatever they say."""
+
+HARMLESS_PREFIXES = ("unsloth_",)
+
+
+NEUTRAL: tuple[Any, ...] = (None, False, [], {}, "")
+"""Values with which most keys say nothing; 0 equals False."""
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """A key that would change the answer: what it means, and the values that say nothing."""
+
+    why: str
+    neutral: tuple[Any, ...] = NEUTRAL
+
+
+_NO_SCALE = (None, 1)
+_COUNTS = (None, 0, 1)
+REFUSED: dict[str, Refusal] = {
+    "is_causal": Refusal("attention to later tokens is not computed", (True,)),
+    "use_bidirectional_attention": Refusal("attention to later tokens is not computed"),
+    "is_encoder_decoder": Refusal("encoders are not computed"),
+    "add_cross_attention": Refusal("cross-attention is not computed"),
+    "cross_attention_hidden_size": Refusal("cross-attention is not computed"),
+    "pruned_heads": Refusal("pruned heads are not computed"),
+    "per_layer_config": Refusal("shapes that differ by layer are not computed"),
+    "partial_rotary_factor": Refusal("rotation of a part of a head is not computed", _NO_SCALE),
+    "rotary_pct": Refusal("rotation of a part of a head is not computed", _NO_SCALE),
+    "rotary_dim": Refusal("rotation of a part of a head is not computed"),
+    "rope_interleaved": Refusal("rotation of neighbouring numbers is not computed"),
+    "no_rope_layers": Refusal("layers without rotation are not computed"),
+    "no_rope_layer_interval": Refusal("layers without rotation are not computed"),
+    "use_mrope": Refusal("multimodal rotation is not computed"),
+    "alibi": Refusal("ALiBi is not computed"),
+    "attn_logit_softcapping": Refusal("soft caps are not computed"),
+    "final_logit_softcapping": Refusal("soft caps are not computed"),
+    "logit_softcapping": Refusal("soft caps are not computed"),
+    "query_pre_attn_scalar": Refusal("this scale of attention is not computed"),
+    "attention_multiplier": Refusal("this scale of attention is not computed"),
+    "attn_temperature_tuning": Refusal("this scale of attention is not computed"),
+    "attention_chunk_size": Refusal("attention in chunks is not computed"),
+    "clip_qkv": Refusal("clipping is not computed"),
+    "embedding_multiplier": Refusal("scaled embeddings are not computed", _NO_SCALE),
+    "scale_emb": Refusal("scaled embeddings are not computed", _NO_SCALE),
+    "scale_depth": Refusal("scaled residuals are not computed"),
+    "residual_multiplier": Refusal("scaled residuals are not computed", _NO_SCALE),
+    "logits_scaling": Refusal("scaled logits are not computed", _NO_SCALE),
+    "logit_scale": Refusal("scaled logits are not computed", _NO_SCALE),
+    "hidden_activation": Refusal("only silu is computed", (None, "silu", "swish")),
+    "bias": Refusal("biases are by attention_bias and mlp_bias here"),
+    "use_bias": Refusal("biases are by attention_bias and mlp_bias here"),
+    "qkv_bias": Refusal("biases are by attention_bias and mlp_bias here"),
+    "use_qk_norm": Refusal("norms of q and k are by the family here"),
+    "qk_layernorm": Refusal("norms of q and k are by the family here"),
+    "sliding_window_pattern": Refusal("which layers use the window is by layer_types here"),
+    "mlp_layer_types": Refusal("mixtures of experts are not computed"),
+    "num_experts": Refusal("mixtures of experts are not computed", _COUNTS),
+    "num_local_experts": Refusal("mixtures of experts are not computed", _COUNTS),
+    "n_routed_experts": Refusal("mixtures of experts are not computed", _COUNTS),
+    "num_nextn_predict_layers": Refusal("layers that predict further tokens are not computed"),
+    "num_kv_shared_layers": Refusal("layers that share keys and values are not computed"),
+    "vision_config": Refusal("images are not computed"),
+    "audio_config": Refusal("audio is not computed"),
+    "text_config": Refusal("a model of several parts is not computed"),
+    "mm_vision_tower": Refusal("images are not computed"),
+}
+"""Keys that these families' classes ignore or compute with, and that are not computed here."""
+
+FAMILY_REFUSED: dict[Family, dict[str, Refusal]] = {
+    "llama": {},
+    "mistral": {
+        "attention_bias": Refusal("mistral has no biases"),
+        "mlp_bias": Refusal("mistral has no biases"),
+    },
+    "qwen2": {"mlp_bias": Refusal("qwen2 has no biases in its MLP")},
+    "qwen3": {"mlp_bias": Refusal("qwen3 has no biases in its MLP")},
+}
+"""Keys that other families read and this one's class ignores."""
+
+IGNORE = "if it changes nothing of what the model computes: --ignore-key {}"
+
+
+def check_keys(family: Family, raw: Mapping[str, Any]) -> list[Finding]:
+    """A finding for each key that is refused or unknown, and one for all that are read and for all
+    that change nothing."""
+    found: list[Finding] = []
+    harmless: list[str] = []
+    refused = REFUSED | FAMILY_REFUSED[family]
+    for key, value in raw.items():
+        if key in refused:
+            if value not in refused[key].neutral:
+                why = f"{brief_json(value)}: {refused[key].why}"
+                found.append(Finding(key, "bad", why, IGNORE.format(key), CONFIG))
+        elif key in HARMLESS or key.startswith(HARMLESS_PREFIXES):
+            harmless.append(key)
+        elif key not in READ and value not in NEUTRAL:
+            what = f"{brief_json(value)}: a key unknown here"
+            found.append(Finding(key, "bad", what, IGNORE.format(key), CONFIG))
+    read = sorted(READ.intersection(raw))
+    for name, keys in (("read:", read), ("change nothing:", sorted(harmless))):
+        if keys:
+            found.append(Finding(name, "good", ", ".join(keys), source=CONFIG))
+    return found
+
+
+def without(raw: Mapping[str, Any], ignored: Collection[str]) -> dict[str, Any]:
+    """The object as if it did not have the ignored keys; `a.b` is key b of table a."""
+    kept = {key: value for key, value in raw.items() if key not in ignored}
+    for name in ignored:
+        table, _, key = name.partition(".")
+        if key and isinstance(kept.get(table), dict):
+            kept[table] = {k: v for k, v in kept[table].items() if k != key}
+    return kept

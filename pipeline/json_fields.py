@@ -1,0 +1,90 @@
+"""`JsonFields`: a JSON object read by name and type. What has the wrong type becomes a finding that
+names the key, and reading goes on, so that one look finds all.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from .findings import Finding
+
+
+class JsonFields:
+    """`defaults` hold where a key is absent. A null stands for the default where that is null too
+    and is wrong elsewhere, as for the dataclasses of transformers. `prefix` goes before names."""
+
+    def __init__(
+        self,
+        values: Mapping[str, Any],
+        defaults: Mapping[str, Any],
+        findings: list[Finding],
+        source: str,
+        prefix: str = "",
+    ) -> None:
+        self._values, self._defaults = values, defaults
+        self._findings, self._source, self._prefix = findings, source, prefix
+
+    def refuse(self, name: str, finding: str, hint: str = "") -> None:
+        self._findings.append(Finding(self._prefix + name, "bad", finding, hint, self._source))
+
+    def note(self, name: str, finding: str) -> None:
+        self._findings.append(Finding(self._prefix + name, "note", finding, source=self._source))
+
+    def get(self, name: str) -> Any:
+        """The value, or the default, or None."""
+        return self._values.get(name, self._defaults.get(name))
+
+    def integer(self, name: str, least: int = 1) -> int:
+        """`least` where it is wrong."""
+        value = self.get(name)
+        if isinstance(value, bool) or not isinstance(value, int):
+            self._wrong(name, value, "an integer")
+            return least
+        if value < least:
+            self.refuse(name, f"is {value}, the least is {least}")
+            return least
+        return value
+
+    def number(self, name: str, *, positive: bool = True) -> float:
+        """A finite number; 1 where it is wrong."""
+        value = self.get(name)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            self._wrong(name, value, "a number")
+            return 1.0
+        if not math.isfinite(value) or (positive and value <= 0):
+            self.refuse(name, f"is {value}")
+            return 1.0
+        return float(value)
+
+    def flag(self, name: str) -> bool:
+        """False where it is wrong."""
+        value = self.get(name)
+        if not isinstance(value, bool):
+            self._wrong(name, value, "true or false")
+            return False
+        return value
+
+    def numbers(self, name: str) -> tuple[float, ...]:
+        """A list of positive numbers; empty where it is wrong."""
+        value = self.get(name)
+        if not isinstance(value, list) or not all(
+            isinstance(entry, int | float) and not isinstance(entry, bool) and entry > 0
+            for entry in value
+        ):
+            self._wrong(name, value, "a list of positive numbers")
+            return ()
+        return tuple(float(entry) for entry in value)
+
+    def _wrong(self, name: str, value: Any, wanted: str) -> None:
+        if name not in self._values and value is None:
+            self.refuse(name, "is missing")
+        else:
+            self.refuse(name, f"is {brief_json(value)}, not {wanted}")
+
+
+def brief_json(value: Any) -> str:
+    """A value as a refusal shows it."""
+    text = "null" if value is None else repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

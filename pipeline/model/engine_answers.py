@@ -1,0 +1,153 @@
+"""Our engine's answers to prompts, without a pipeline: an `EngineQuestion` comes as a line of JSON,
+`Answers` go as another. `loraconsole doctor MODEL --against transformers` starts it.
+
+Tokenizer, adapters and steps are those of the pipeline's processes; base and adapters share each
+step as requests do. Knows nothing of what it is compared with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ..config import Config, OperatorError
+from ..messages import Admission, Batch, BatchRow, SamplingParams
+from ..reference import Answer, Answers, EngineQuestion, Prompt
+from ..tokenizer import TextError, Tokenizer
+from .line_server import LineServer
+from .pages import pages_for
+from .runner import ModelRunner
+
+CHUNK_TOKENS = 512
+"""Of a prompt in one step, so that a long one is computed in pieces as it is when served."""
+
+
+class Engine:
+    """One model on the CPU, its adapters placed."""
+
+    def __init__(self, question: EngineQuestion) -> None:
+        """Raises `OperatorError` where the model is not taken."""
+        self._question = question
+        config = Config(
+            model=question.directory,
+            dtype=question.dtype,
+            device="cpu",
+            ignore_key=question.ignored,
+            no_step_times=True,
+        )
+        directory = Path(question.directory)
+        self._tokenizer = Tokenizer(directory)
+        self._runner = ModelRunner(config, directory, 0, lambda _: None)
+        ready = self._runner.load()
+        self._free = list(range(ready.num_pages))
+        self._longest = ready.max_model_len
+        self.refusals: dict[str, str] = {}
+        """Adapters that are not taken, and why."""
+        self._keys: dict[str | None, str | None] = {None: None}
+        for name, path in question.adapters:
+            self._place(name, path)
+
+    def _place(self, name: str, path: str) -> None:
+        info = self._runner.read_adapter(name, path)
+        if not info.reason and info.pages > len(self._free):
+            self.refusals[name] = f"its {info.pages} pages do not fit beside the others"
+        elif info.reason:
+            self.refusals[name] = info.reason
+        else:
+            pages = [self._free.pop() for _ in range(info.pages)]
+            self._runner.place_adapter(info.key, pages).result()
+            self._keys[name] = info.key
+
+    def answer(self, prompt: Prompt) -> Iterator[tuple[Answer, Tensor | None]]:
+        """Of base and adapters, with logits [num_tokens, vocab_size]."""
+        for name, reason in self.refusals.items():
+            yield Answer(prompt=prompt.name, adapter=name, refusal=reason), None
+        try:
+            ids = self._encode(prompt)
+        except TextError as error:
+            for adapter in self._keys:
+                yield Answer(prompt=prompt.name, adapter=adapter, refusal=str(error)), None
+            return
+        names = [*self._keys]
+        each = pages_for(len(ids) + self._question.tokens)
+        together = len(self._free) // each
+        for first in range(0, len(names), max(1, together)):
+            group = names[first : first + max(1, together)]
+            yield from self._generate(prompt, ids, group, each)
+
+    def _encode(self, prompt: Prompt) -> tuple[int, ...]:
+        if prompt.turns:
+            turns = [{"role": turn.role, "content": turn.content} for turn in prompt.turns]
+            ids = self._tokenizer.encode_chat(turns)
+        else:
+            ids = self._tokenizer.encode(prompt.text)
+        longest = min(self._longest - self._question.tokens, len(self._free) * 16)
+        if not 0 < len(ids) <= longest:
+            raise TextError(f"{len(ids)} tokens; a prompt has 1 to {longest} of them here")
+        return tuple(ids)
+
+    def _generate(
+        self, prompt: Prompt, ids: tuple[int, ...], names: list[str | None], each: int
+    ) -> Iterator[tuple[Answer, Tensor]]:
+        """Greedily, all in one batch."""
+        greedy = SamplingParams(temperature=0.0, ignore_eos=True)
+        tables = [tuple(self._free[row * each : (row + 1) * each]) for row in range(len(names))]
+        admit = tuple(
+            Admission(row, ids, len(ids), greedy, self._keys[name])
+            for row, name in enumerate(names)
+        )
+        tokens: list[list[int]] = [[] for _ in names]
+        logits: list[list[Tensor]] = [[] for _ in names]
+        computed = 0
+        while len(tokens[0]) < self._question.tokens:
+            count = min(CHUNK_TOKENS, max(1, len(ids) - computed))
+            rows = tuple(
+                BatchRow(row, count, () if computed else table) for row, table in enumerate(tables)
+            )
+            batch = Batch(1, 1, (), () if computed else admit, rows)
+            pending = self._runner.launch(batch, keep_logits=True)
+            computed += count
+            sampled, _ = pending.wait()
+            for place, token in enumerate(sampled):
+                assert pending.logits is not None
+                tokens[token.sequence].append(token.token_id)
+                logits[token.sequence].append(pending.logits[place].cpu())
+        self._runner.launch(Batch(1, 1, tuple(range(len(names))), (), ())).wait()
+        for row, name in enumerate(names):
+            kept = torch.stack(logits[row])
+            chosen = kept.log_softmax(dim=-1).gather(1, torch.tensor(tokens[row])[:, None])
+            answer = Answer(
+                prompt=prompt.name,
+                adapter=name,
+                prompt_ids=ids,
+                token_ids=tuple(tokens[row]),
+                logprobs=tuple(chosen[:, 0].nan_to_num(-float("inf")).clamp(min=-1e30).tolist()),
+                logits=f"{prompt.name}/{row}/{name or ''}",
+            )
+            yield answer, kept
+
+
+def answer(question: EngineQuestion) -> Answers:
+    """All prompts; their logits lie in the question's file. Raises `OperatorError`."""
+    engine = Engine(question)
+    found = [pair for prompt in question.prompts for pair in engine.answer(prompt)]
+    kept = {answer.logits: logits for answer, logits in found if logits is not None}
+    save_file(kept, question.logits)
+    return Answers(question.dtype, tuple(answer for answer, _ in found), question.logits)
+
+
+def main() -> None:
+    server = LineServer()
+    while (question := server.read(EngineQuestion)) is not None:
+        try:
+            server.write(answer(question))
+        except OperatorError as error:
+            server.refuse(error)
+
+
+if __name__ == "__main__":
+    main()

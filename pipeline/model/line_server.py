@@ -1,0 +1,34 @@
+"""`LineServer`: the other end of a `Conversation`: lines of JSON on stdin and stdout.
+
+What libraries print goes to stderr, so that stdout has answers alone.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+import msgspec
+
+from ..config import OperatorError
+from ..reference import Refused
+
+
+class LineServer:
+    def __init__(self) -> None:
+        self._answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+
+    def read(self, kind: Any) -> Any:
+        """The next question, a struct of `kind` or of one of its types; None where the asker is
+        gone."""
+        line = sys.stdin.buffer.readline()
+        return msgspec.json.decode(line, type=kind) if line else None
+
+    def write(self, answer: msgspec.Struct) -> None:
+        self._answers.write(msgspec.json.encode(answer) + b"\n")
+        self._answers.flush()
+
+    def refuse(self, error: OperatorError) -> None:
+        self.write(Refused(error.what, error.hint))

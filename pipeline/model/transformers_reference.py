@@ -1,0 +1,392 @@
+"""The reference that transformers and peft compute, in float32 on the CPU: a `Question` comes as a
+line of JSON, `Prepared` goes; `Answers` come, `Findings` go.
+
+The model's and the adapters' files are read by those libraries alone, nothing of ours: what both
+read wrongly alike would not be found. Prompts are tokenized before the weights are loaded, so that
+what is missing or too large is said at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from ..config import OperatorError, is_hub_id
+from ..reference import (
+    Answer,
+    Answers,
+    Difference,
+    Findings,
+    Prepared,
+    Prompt,
+    Question,
+)
+from ..reference_prompts import fixed_prompts, long_length, long_prompt
+from .difference import difference
+from .line_server import LineServer
+from .pages import free_bytes
+
+MOST_FLOP = 4e12
+"""Of a long prompt: half a minute or so on two cores."""
+LEAST_LONG = 128
+"""Tokens of the long prompt of a model for which that is too much."""
+MOST_CANDIDATES = 100
+"""Tokens, by probability, among which a piece of text is looked for."""
+LOAD_FACTOR = 1.2
+"""Memory that loading takes beside the weights in float32."""
+IGNORED_GGUF = (
+    "rope.scaling.",
+    "rope_freqs.weight",
+    "attention.sliding_window",
+    "rope.scale_linear",
+)
+"""What a GGUF may say of attention that transformers does not read."""
+
+
+class TransformersReference:
+    """One model, by transformers."""
+
+    def __init__(self, question: Question) -> None:
+        """Reads config and tokenizer. Raises `OperatorError`."""
+        self._question = question
+        transformers = _import("transformers", "'transformers>=5'")
+        transformers.utils.logging.set_verbosity_error()
+        transformers.utils.logging.disable_progress_bar()
+        self.by = f"transformers {transformers.__version__}"
+        if question.adapters:
+            peft = _import("peft", "'peft>=0.18'")
+            self.by += f", peft {peft.__version__}"
+        self._transformers = transformers
+        self._where, self._options, self.notes = _locate(question.model, Path(question.scratch))
+        with self._reading("config"):
+            self._config = transformers.AutoConfig.from_pretrained(self._where, **self._options)
+        with self._reading("tokenizer"):
+            self._tokenizer = transformers.AutoTokenizer.from_pretrained(
+                self._where, **self._options
+            )
+        self._num_parameters = self._check_memory()
+        self.prompts = tuple(self._choose_prompts())
+        self._base: Any = None
+
+    @contextlib.contextmanager
+    def _reading(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # libraries raise what they like, ImportError among them
+            word = f"{type(error).__name__}: {_first_line(error)}"
+            raise OperatorError(
+                f"transformers does not read the {what} of {self._question.model}: {word}",
+                "what it does not read it is no reference for",
+            ) from error
+
+    def _check_memory(self) -> int:
+        """The number of parameters. Raises `OperatorError` where they do not fit in float32."""
+        with self._reading("shapes"), torch.device("meta"):
+            model = self._transformers.AutoModelForCausalLM.from_config(self._config)
+        count: int = sum(parameter.numel() for parameter in model.parameters())
+        needed, free = int(4 * count * LOAD_FACTOR), free_bytes(torch.device("cpu"))
+        if needed > free:
+            raise OperatorError(
+                f"{self._question.model} takes {needed / 2**30:.1f} GiB in float32, and "
+                f"{free / 2**30:.1f} GiB are free",
+                "compare on a machine with more memory, or a smaller model of the family",
+            )
+        return count
+
+    # -- prompts
+
+    def _choose_prompts(self) -> list[Prompt]:
+        """Those that the model is long enough for."""
+        text = self._config.get_text_config()
+        limit = int(text.max_position_embeddings)
+        scaling = _rope(text)
+        reach = int(limit * float(scaling.get("factor", 1.0)))
+        if scaling.get("rope_type") == "dynamic":
+            limit = reach
+        found = [*fixed_prompts(self._special_tokens(text.vocab_size))]
+        found = [p for p in found if self._length(p) + self._question.tokens <= limit]
+        affordable = max(LEAST_LONG, int(MOST_FLOP / (2 * self._num_parameters)))
+        most = min(limit - self._question.tokens, affordable)
+        length, word = long_length([*self._positions(text, scaling)], most)
+        if word:
+            self.notes.append(word)
+        found.append(long_prompt(length, lambda piece: len(self._tokenizer(piece).input_ids)))
+        return found
+
+    def _special_tokens(self, vocab_size: int) -> list[str]:
+        """Tokens added to the vocabulary, with an embedding, by id."""
+        added = sorted(self._tokenizer.get_added_vocab().items(), key=lambda pair: pair[1])
+        return [token for token, token_id in added if token_id < vocab_size]
+
+    def _length(self, prompt: Prompt) -> int:
+        try:
+            return len(self._encode(prompt, None))
+        except _Unreadable:
+            return 0  # it is asked all the same: both should refuse
+
+    @staticmethod
+    def _positions(config: Any, scaling: dict[str, Any]) -> Iterator[int]:
+        """Those from which attention or rope are computed otherwise."""
+        window = getattr(config, "sliding_window", None)
+        kinds = getattr(config, "layer_types", None) or ["sliding_attention"]
+        if window and "sliding_attention" in kinds:
+            yield int(window)
+        if original := scaling.get("original_max_position_embeddings"):
+            yield int(original)
+        elif scaling.get("rope_type") == "dynamic":
+            yield int(config.max_position_embeddings)
+
+    def _encode(self, prompt: Prompt, adapter: str | None) -> list[int]:
+        """Token ids. Raises `_Unreadable` where template or tokenizer refuse it."""
+        tokenizer = self._tokenizer
+        try:
+            if not prompt.turns:
+                ids: list[int] = tokenizer(prompt.text).input_ids
+                return ids
+            turns = [{"role": turn.role, "content": turn.content} for turn in prompt.turns]
+            chat: list[int] = tokenizer.apply_chat_template(
+                turns, add_generation_prompt=True, tokenize=True, return_dict=False
+            )
+            return chat
+        except Exception as error:  # jinja's and the tokenizers' errors have no common base
+            raise _Unreadable(_first_line(error)) from error
+
+    # -- logits
+
+    def findings(self, answers: Answers) -> Iterator[Difference]:
+        """Of the base, then of each adapter, one model in memory at a time."""
+        prompts = {prompt.name: prompt for prompt in self.prompts}
+        paths = dict(self._question.adapters)
+        for adapter in dict.fromkeys(answer.adapter for answer in answers.rows):
+            rows = [answer for answer in answers.rows if answer.adapter == adapter]
+            if refused := [row for row in rows if row.refusal]:
+                rows = [row for row in rows if not row.refusal]
+                yield from (self._refused(row, prompts[row.prompt]) for row in refused)
+            if not rows:
+                continue
+            try:
+                with self._loaded(None if adapter is None else paths[adapter]) as model:
+                    yield from [
+                        self._difference(model, row, prompts[row.prompt], answers) for row in rows
+                    ]
+            except _Unreadable as error:
+                yield from (_without(row, str(error)) for row in rows)
+
+    def _refused(self, answer: Answer, prompt: Prompt) -> Difference:
+        """Right where the reference refuses the prompt as well."""
+        try:
+            self._encode(prompt, answer.adapter)
+        except _Unreadable as error:
+            reason = f"both refuse it: {answer.refusal}; transformers: {error}"
+            return _without(answer, reason, is_right=True)
+        return _without(answer, f"refused: {answer.refusal}")
+
+    def _load_base(self) -> Any:
+        """The model in float32, kept for those that follow. Raises `OperatorError`."""
+        if self._base is not None:
+            return self._base
+        with self._reading("weights"):
+            model, about = self._transformers.AutoModelForCausalLM.from_pretrained(
+                self._where, dtype=torch.float32, output_loading_info=True, **self._options
+            )
+        if missing := sorted(about["missing_keys"]):
+            raise OperatorError(
+                f"transformers finds no {missing[0]} ({len(missing)} such) in the checkpoint and "
+                "would make it at random",
+                "it is no reference for this checkpoint",
+            )
+        if unused := sorted(about["unexpected_keys"]):
+            self._note(f"transformers uses no {unused[0]} ({len(unused)} such) of the checkpoint")
+        self._base = model.eval()
+        return self._base
+
+    @contextlib.contextmanager
+    def _loaded(self, adapter: str | None) -> Iterator[Any]:
+        """The model in float32, with an adapter's directory. Raises `OperatorError` where the model
+        is not read, `_Unreadable` where the adapter is not."""
+        base = self._load_base()
+        if adapter is None:
+            yield base
+            return
+        peft = _import("peft", "peft")
+        with warnings.catch_warnings(record=True) as heard:
+            warnings.simplefilter("always")
+            try:
+                model = peft.PeftModel.from_pretrained(base, adapter).eval().float()
+            except Exception as error:
+                self._base = None  # it may be wrapped in part
+                word = f"{type(error).__name__}: {_first_line(error)}"
+                raise _Unreadable(f"peft does not read it: {word}") from error
+        for warning in heard:
+            if "keys" in str(warning.message):
+                self._note(f"peft, of {adapter}: {_first_line(warning.message)}")
+        yield model
+        config = model.peft_config["default"]
+        is_whole = getattr(config, "bias", "none") == "none" and not (
+            getattr(config, "modules_to_save", None)
+            or getattr(config, "trainable_token_indices", None)
+        )
+        # Loading takes longer than the answers; but what is not of low rank stays behind.
+        self._base = model.unload() if is_whole else None
+
+    def _note(self, note: str) -> None:
+        if note not in self.notes:
+            self.notes.append(note)
+
+    def _difference(
+        self, model: Any, answer: Answer, prompt: Prompt, answers: Answers
+    ) -> Difference:
+        try:
+            ids = self._encode(prompt, answer.adapter)
+        except _Unreadable as error:
+            return _without(answer, f"transformers refuses it: {error}")
+        tokens, theirs = self._follow(model, ids, answer)
+        if len(tokens) < len(answer.pieces):
+            place = len(tokens)
+            best = self._tokenizer.decode([int(theirs[place].argmax())])
+            reason = f"token {place} is {answer.pieces[place]!r}, the reference's {best!r}"
+            return _without(answer, reason)
+        answer = msgspec.structs.replace(answer, token_ids=tuple(tokens))
+        ours = None
+        if answer.logits:
+            with safe_open(answers.file, "pt") as file:
+                ours = file.get_tensor(answer.logits)
+        return difference(answer, ours, ids, theirs, answers.dtype)
+
+    def _follow(self, model: Any, prompt: list[int], answer: Answer) -> tuple[list[int], Tensor]:
+        """Our tokens, and the logits [num_tokens, vocab_size] from which `generate` would choose
+        each, had it chosen those before. Fewer tokens than logits where one has no id.
+
+        Step by step over a cache, as it does: some rope kinds depend on the length so far.
+        """
+        count = len(answer.token_ids) or len(answer.pieces)
+        rows: list[Tensor] = []
+        tokens: list[int] = []
+        cache, piece = None, prompt
+        with torch.inference_mode():
+            while len(rows) < count:
+                out = model(
+                    input_ids=torch.tensor([piece]),
+                    past_key_values=cache,
+                    use_cache=True,
+                    logits_to_keep=1,
+                )
+                rows.append(out.logits[0, -1].float())
+                token = self._next_token(answer, tokens, rows[-1])
+                if token is None:
+                    break
+                tokens.append(token)
+                cache, piece = out.past_key_values, [token]
+        return tokens, torch.stack(rows)
+
+    def _next_token(self, answer: Answer, tokens: list[int], logits: Tensor) -> int | None:
+        """Our id at this place. A piece of text may be that of several, as half a character is: of
+        the probable ones that write it, that whose logprob is nearest to ours."""
+        place = len(tokens)
+        if answer.token_ids:
+            return answer.token_ids[place]
+        logprobs = logits.log_softmax(dim=-1)
+        before = self._tokenizer.decode(tokens)
+        found = []
+        for token in logits.topk(min(MOST_CANDIDATES, len(logits))).indices.tolist():
+            text = self._tokenizer.decode([*tokens, token])
+            if answer.pieces[place] in (text[len(before) :], self._tokenizer.decode([token])):
+                found.append((abs(float(logprobs[token]) - answer.logprobs[place]), int(token)))
+        return min(found)[1] if found else None
+
+
+def _import(name: str, distribution: str) -> Any:
+    """The library. Raises `OperatorError` where it is not there."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise OperatorError(
+            f"{name} cannot be imported: {error}", f"pip install {distribution}"
+        ) from error
+
+
+class _Unreadable(Exception):
+    """A prompt or an adapter that the reference refuses, and why."""
+
+
+def _without(answer: Answer, reason: str, *, is_right: bool = False) -> Difference:
+    return Difference(
+        prompt=answer.prompt,
+        adapter=answer.adapter,
+        is_right=is_right,
+        prompt_tokens=len(answer.prompt_ids) or answer.prompt_tokens,
+        reason=reason,
+    )
+
+
+def _first_line(error: object) -> str:
+    return (str(error).strip().splitlines() or ["no reason given"])[0][:300]
+
+
+def _rope(config: Any) -> dict[str, Any]:
+    """The rope parameters; of the first kind of layer where each has its own."""
+    found = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    if found and all(isinstance(value, dict) for value in found.values()):
+        found = next(iter(found.values()))
+    return dict(found)
+
+
+def _locate(model: str, scratch: Path) -> tuple[str, dict[str, Any], list[str]]:
+    """What `from_pretrained` takes for a model, and what is to be known of it."""
+    path = Path(os.path.expanduser(model))
+    if path.is_dir() and not any(path.glob("*.safetensors")) and (path / "model.gguf").exists():
+        path = path / "model.gguf"  # a model directory that was made for it
+    if path.is_file():
+        # Alone in a directory: beside others transformers would read those in its place.
+        (scratch / "model.gguf").symlink_to(path.resolve())
+        return str(scratch), {"gguf_file": "model.gguf"}, _notes_of_gguf(path)
+    if path.is_dir() or not is_hub_id(model):
+        return str(path), {}, []
+    name, _, revision = model.partition("@")
+    return name, {"revision": revision} if revision else {}, []
+
+
+def _notes_of_gguf(path: Path) -> list[str]:
+    """Names in the file that transformers does not read."""
+    from gguf import GGUFReader
+
+    reader = GGUFReader(path)
+    names = [*reader.fields, *(tensor.name for tensor in reader.tensors)]
+    ignored = [name for name in names if any(part in name for part in IGNORED_GGUF)]
+    if not ignored:
+        return []
+    return [
+        f"transformers does not read {', '.join(ignored)} of a GGUF: a difference may be its own"
+    ]
+
+
+def main() -> None:
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    server = LineServer()
+    reference: TransformersReference | None = None
+    while (asked := server.read(Question | Answers)) is not None:
+        try:
+            if isinstance(asked, Question):
+                reference = None  # its weights, before there are others
+                reference = TransformersReference(asked)
+                server.write(Prepared(reference.by, reference.prompts))
+            else:
+                assert reference is not None, "answers without a question"
+                rows = tuple(reference.findings(asked))
+                server.write(Findings(rows, tuple(reference.notes)))
+        except OperatorError as error:
+            server.refuse(error)
+
+
+if __name__ == "__main__":
+    main()

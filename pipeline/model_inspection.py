@@ -1,0 +1,48 @@
+"""`inspect_directory`: all findings on a model directory, from config.json and tables of tensors.
+
+What a start refuses and what a report shows come from here, so that they agree. It loads no weight;
+comparing a head with the embedding that it is said to be is all that it reads of them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from pathlib import Path
+
+from .card import ModelCard, inspect_config
+from .checkpoint_files import find_checkpoint
+from .checkpoint_tensors import check_tensors
+from .config import OperatorError
+from .config_keys import CONFIG
+from .findings import Finding
+from .quantization import quantization_name
+
+
+def inspect_directory(
+    directory: Path, weights: bool = True, ignored: Collection[str] = ()
+) -> list[Finding]:
+    """Findings on the config and, unless `weights` are to be made at random, on the files and
+    tensors."""
+    card, findings = inspect_config(directory, ignored)
+    if card is not None:
+        what = f"is a {card.family} of {card.num_layers} layers, {card.max_model_len} tokens long"
+        findings.append(Finding("the model", "good", what))
+    if weights and (directory / CONFIG).exists():
+        findings += _inspect_weights(directory, card)
+    return findings
+
+
+def _inspect_weights(directory: Path, card: ModelCard | None) -> list[Finding]:
+    try:
+        files = find_checkpoint(directory)
+    except OperatorError as error:
+        what = error.what.removeprefix(str(directory)).lstrip("/:").strip()
+        return [Finding("the weights", "bad", f"cannot be read: {what}", error.hint)]
+    findings = [*files.findings]
+    if files.gguf is not None:
+        findings.append(Finding(files.where.name, "good", "holds the weights"))
+    elif card is not None:
+        by = quantization_name(directory, json.loads((directory / CONFIG).read_text("utf-8")))
+        findings += check_tensors(card, files.tensors, files.where, by)
+    return findings

@@ -1,0 +1,173 @@
+"""`report_model`: what is known of a model before a start, without computing: which keys are read,
+harmless or refused, which files and tensors are its weights, its tokenizer and what goes with it.
+
+By hand: `python -m loraconsole.pipeline.model_report --model X [--json]`; exit 1 where a start
+would be refused. Nothing is downloaded: of the hub it sees what is cached.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Collection
+from pathlib import Path
+
+import msgspec
+
+from .card import inspect_config
+from .config import DEFAULT_MODEL, OperatorError, is_hub_id
+from .embedded_model import embedded_directory
+from .fetch import model_of_gguf
+from .findings import Finding, Verdict
+from .generation_config import FILE, read_generation_config
+from .gguf_header import gguf_findings
+from .model_cache import Report
+from .model_inspection import inspect_directory
+from .tokenizer import Tokenizer
+from .vocabulary_files import NO_TOKENIZER, SAVE, has_tokenizer
+
+ORDER: tuple[Verdict, ...] = ("bad", "note", "good")
+
+
+class ModelReport(msgspec.Struct, frozen=True):
+    """All findings, the bad ones first."""
+
+    model: str
+    directory: str
+    """Where the model lies; empty where there is none."""
+    findings: tuple[Finding, ...]
+
+    @property
+    def is_served(self) -> bool:
+        """Whether a start would not refuse it."""
+        return all(finding.verdict != "bad" for finding in self.findings)
+
+    def lines(self) -> list[str]:
+        """As a terminal shows it: a finding a line, and what to do below."""
+        shown = []
+        for finding in self.findings:
+            where = f"{finding.source}: " if finding.source else ""
+            shown.append(f"{finding.verdict:4}  {where}{finding.text}")
+            if finding.hint:
+                shown.append(f"      {finding.hint}")
+        return shown
+
+
+def report_model(model: str, ignored: Collection[str] = ()) -> ModelReport:
+    """The report on a directory, a GGUF file, a cached hub id, or the default model, whose
+    config.json is read as if it did not have the keys of `ignored`."""
+    try:
+        directory = _locate(model)
+    except OperatorError as error:
+        path = Path(os.path.expanduser(model))
+        found = gguf_findings(path) if path.is_file() else []
+        if all(finding.verdict != "bad" for finding in found):
+            found.append(Finding("the model", "bad", error.what, error.hint))
+        return ModelReport(model, "", _bad_first(found))
+    findings = inspect_directory(directory, ignored=ignored)
+    for inspect in (_inspect_tokenizer, _inspect_stop_tokens, _inspect_generation, _inspect_gguf):
+        findings += inspect(directory, ignored)
+    return ModelReport(model, str(directory), _bad_first(findings))
+
+
+def _bad_first(findings: list[Finding]) -> tuple[Finding, ...]:
+    return tuple(sorted(findings, key=lambda finding: ORDER.index(finding.verdict)))
+
+
+def _locate(model: str) -> Path:
+    """The model directory. Raises `OperatorError` where it is not on this machine."""
+    path = Path(os.path.expanduser(model))
+    if model == DEFAULT_MODEL:
+        if (directory := embedded_directory()).exists():
+            return directory
+        raise OperatorError(f"{model} is not cached yet", "loraconsole up fetches it")
+    if path.is_dir():
+        return path.absolute()
+    if path.is_file():
+        return model_of_gguf(path, Report())
+    if not is_hub_id(model):
+        raise OperatorError(
+            f"there is no model {model}",
+            "give a directory, a .gguf file, or a hub id as in org/name@revision",
+        )
+    from huggingface_hub import snapshot_download  # costs 0.6 s
+
+    name, _, revision = model.partition("@")
+    try:
+        return Path(snapshot_download(name, revision=revision or None, local_files_only=True))
+    except Exception as error:  # those of the hub have no common base
+        raise OperatorError(f"{model} is not in the hub's cache", f"hf download {name}") from error
+
+
+# --- what goes with the weights: each gives findings of a directory -----------------------------
+
+
+def _inspect_tokenizer(directory: Path, ignored: Collection[str]) -> list[Finding]:
+    if not has_tokenizer(directory):
+        return [Finding("the tokenizer", "bad", f"is missing: there is {NO_TOKENIZER}", SAVE)]
+    try:
+        tokenizer = Tokenizer(directory)
+    except OperatorError as error:
+        return [Finding("the tokenizer", "bad", error.what, error.hint)]
+    count = tokenizer.vocab_size
+    found = [Finding("the tokenizer", "good", f"has {count} tokens")]
+    card, _ = inspect_config(directory, ignored)
+    if card is not None and count > card.vocab_size:
+        what = f"has {count} tokens, the embedding {card.vocab_size} rows"
+        hint = "a prompt with a token beyond them is refused"
+        found = [Finding("the tokenizer", "note", what, hint)]
+    found += [Finding("the tokenizer:", "note", warning) for warning in tokenizer.warnings]
+    if tokenizer.chat_template is None:
+        what = "cannot be used: chats are refused, completions are answered"
+        found.append(Finding("the chat template", "note", what))
+    return found
+
+
+def _inspect_stop_tokens(directory: Path, ignored: Collection[str]) -> list[Finding]:
+    card, _ = inspect_config(directory, ignored)
+    if card is None:
+        return []
+    if not card.eos_token_ids:
+        what = "are not given: an answer ends at its longest length"
+        return [Finding("stop tokens", "note", what, "name eos_token_id in generation_config.json")]
+    ids = ", ".join(map(str, card.eos_token_ids))
+    return [Finding("stop tokens", "good", f"are {ids}")]
+
+
+def _inspect_generation(directory: Path, ignored: Collection[str]) -> list[Finding]:
+    try:
+        defaults = read_generation_config(directory)
+    except OperatorError as error:
+        return [Finding(FILE, "bad", error.what, error.hint, FILE)]
+    found = []
+    if defaults.named:
+        said = ", ".join(f"{name} {value}" for name, value in defaults.named.items())
+        found.append(Finding("sampling defaults:", "good", said, source=FILE))
+    if defaults.not_honoured:
+        what = ", ".join(defaults.not_honoured)
+        found.append(Finding("not honoured:", "note", what, source=FILE))
+    return found
+
+
+def _inspect_gguf(directory: Path, ignored: Collection[str]) -> list[Finding]:
+    path = directory / "model.gguf"
+    return gguf_findings(path.resolve()) if path.exists() else []
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--model", default=DEFAULT_MODEL)
+    parser.add_argument("--ignore-key", action="append", default=[], metavar="KEY")
+    parser.add_argument("--json", action="store_true", help="the report as JSON")
+    given = parser.parse_args()
+    report = report_model(given.model, given.ignore_key)
+    if given.json:
+        sys.stdout.buffer.write(msgspec.json.encode(report) + b"\n")
+    else:
+        print(f"{report.model}: {report.directory}", *report.lines(), sep="\n")
+    sys.exit(0 if report.is_served else 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""What a model directory says of quantised weights: by what they were packed, and that such are not
+read here. Knows no tensor; `checkpoint_tensors` sees codes that nothing speaks of.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .config_keys import CONFIG
+from .findings import Finding
+
+KEYS = ("quantization_config", "quantization", "compression_config")
+"""Keys of config.json: of transformers, of mlx, and of compressed-tensors before it had a name."""
+FILES = ("hf_quant_config.json", "quantize_config.json", "quant_config.json")
+"""Files that modelopt, AutoGPTQ and AutoAWQ write beside the weights."""
+HINT = (
+    "take a revision that is not quantised, or dequantise it with the library that wrote it; "
+    "where the stored weights are plain: --ignore-key {}"
+)
+DETAILS = ("format", "fmt", "load_in_8bit", "load_in_4bit", "bits", "quant_algo", "mode", "version")
+
+
+def quantization_findings(directory: Path, raw: Mapping[str, Any]) -> list[Finding]:
+    """A bad finding for each key that says the weights are quantised."""
+    found = []
+    for key in KEYS:
+        if raw.get(key):
+            what = f"says: quantised by {describe(key, raw[key])}, which is not read yet"
+            found.append(Finding(key, "bad", what, HINT.format(key), CONFIG))
+            break  # mlx writes the same table twice
+    return found
+
+
+def quantization_name(directory: Path, raw: Mapping[str, Any]) -> str:
+    """By what the weights were quantised, as config.json or a file beside it says; else empty."""
+    for key in KEYS:
+        if raw.get(key):
+            return describe(key, raw[key])
+    for file in FILES:
+        try:
+            table = json.loads((directory / file).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        return f"{describe(file, table)} ({file})"
+    return ""
+
+
+def describe(key: str, table: Any) -> str:
+    """The method with its details, as in `bitsandbytes (load_in_8bit)`."""
+    if not isinstance(table, dict):
+        return repr(table)
+    inner = table.get("quantization")
+    if isinstance(inner, dict):  # modelopt's own file
+        table = table | inner
+    producer = table.get("producer")
+    method = table.get("quant_method") or (
+        producer.get("name") if isinstance(producer, dict) else None
+    )
+    if not method:
+        writers = {
+            "quantization": "mlx",
+            "quantize_config.json": "gptq",
+            "quant_config.json": "awq",
+        }
+        bnb = any(name.startswith(("load_in", "bnb_", "_load_in")) for name in table)
+        method = "bitsandbytes" if bnb else writers.get(key, "a method without a name")
+    details = []
+    for name in DETAILS:
+        if value := table.get(name):
+            details.append(name if value is True else f"{name} {value}")
+    return f"{method} ({', '.join(details)})" if details else str(method)

@@ -1,0 +1,299 @@
+"""`Reference`: a process that computes a model by another library, and judges our answers by it.
+
+The structs here are all that crosses. The process (`model/transformers_reference.py`) reads the
+model's and the adapters' own files by that library alone, so that it finds a file that we misread.
+Knows no torch: the console may import it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, TypeAlias, TypeVar
+
+import msgspec
+
+from .config import OperatorError
+
+Precision: TypeAlias = Literal["float32", "bfloat16", "float16", "int4"]
+T = TypeVar("T")
+
+
+class Turn(msgspec.Struct, frozen=True):
+    """One message of a chat."""
+
+    role: str
+    content: str
+
+
+class Prompt(msgspec.Struct, frozen=True, kw_only=True):
+    """A text, or a chat where it has turns."""
+
+    name: str
+    text: str = ""
+    turns: tuple[Turn, ...] = ()
+
+
+class Question(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """To a reference: what to compare with."""
+
+    model: str
+    """A directory, a .gguf file, or org/name[@revision]."""
+    adapters: tuple[tuple[str, str], ...] = ()
+    """(name, directory) of each."""
+    tokens: int = 16
+    """Greedy tokens of each answer."""
+    scratch: str = ""
+    """A directory of its own, for links."""
+
+
+class Prepared(msgspec.Struct, frozen=True, tag=True):
+    """From a reference that has read everything but the weights."""
+
+    by: str
+    """The libraries and their versions."""
+    prompts: tuple[Prompt, ...]
+
+
+class Refused(msgspec.Struct, frozen=True, tag=True):
+    """From a reference that cannot be one, and from an engine that does not take the model."""
+
+    what: str
+    hint: str = ""
+
+
+class EngineQuestion(msgspec.Struct, frozen=True, kw_only=True):
+    """To our engine."""
+
+    directory: str
+    adapters: tuple[tuple[str, str], ...]
+    prompts: tuple[Prompt, ...]
+    tokens: int
+    dtype: Precision
+    ignored: tuple[str, ...]
+    """Keys of config.json that are taken as absent, as by `--ignore-key`."""
+    logits: str
+    """The file to write them to."""
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """What we make of a prompt, by the base (`adapter` None) or an adapter."""
+
+    prompt: str
+    adapter: str | None
+    prompt_ids: tuple[int, ...] = ()
+    prompt_tokens: int = 0
+    """Their number, where HTTP says no more of them."""
+    token_ids: tuple[int, ...] = ()
+    pieces: tuple[str, ...] = ()
+    """Tokens as text, where HTTP says no ids."""
+    logprobs: tuple[float, ...] = ()
+    """Of each token, among all of the vocabulary."""
+    logits: str = ""
+    """The name of a tensor [num_tokens, vocab_size] in the file of `Answers`; "" has only
+    `logprobs`."""
+    refusal: str = ""
+    """Why there is no answer."""
+
+
+class Answers(msgspec.Struct, frozen=True, tag=True):
+    """To a reference, from whoever served the prompts."""
+
+    dtype: Precision
+    rows: tuple[Answer, ...]
+    file: str = ""
+    """A safetensors file of logits."""
+
+
+class Difference(msgspec.Struct, frozen=True, kw_only=True):
+    """One answer beside the reference's."""
+
+    prompt: str
+    adapter: str | None
+    is_right: bool
+    prompt_tokens: int = 0
+    tokens: int = 0
+    equal_tokens: int = 0
+    """Of the greedy tokens, those that the reference chooses as well."""
+    largest: float = 0.0
+    """The largest difference of any logit, or, where `unit` says so, of a token's logprob."""
+    mean: float = 0.0
+    range: float = 0.0
+    """From the reference's smallest logit to its largest."""
+    unit: Literal["logits", "logprobs"] = "logits"
+    reason: str = ""
+    """What differs, in words; or what both refuse."""
+
+
+class Findings(msgspec.Struct, frozen=True, tag=True):
+    """From a reference: its judgement of all answers."""
+
+    rows: tuple[Difference, ...]
+    notes: tuple[str, ...] = ()
+
+
+class Comparison(msgspec.Struct, frozen=True, kw_only=True):
+    """What a comparison comes to."""
+
+    model: str
+    by: str
+    dtype: Precision
+    rows: tuple[Difference, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def is_right(self) -> bool:
+        return all(row.is_right for row in self.rows)
+
+
+# --- the processes ------------------------------------------------------------------------------
+
+
+class Conversation:
+    """A module run as a process that answers each line of JSON with another.
+
+    A context manager: leaving it ends the process.
+    """
+
+    def __init__(self, module: str) -> None:
+        self._module = module
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Conversation:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._close(self._process)
+
+    def ask(self, question: msgspec.Struct, kind: type[T]) -> T:
+        """Its answer. Raises `OperatorError` where it refuses or ends without one."""
+        process = self._process or self._start()
+        assert process.stdin is not None and process.stdout is not None
+        try:
+            process.stdin.write(msgspec.json.encode(question) + b"\n")
+            process.stdin.flush()
+        except BrokenPipeError:
+            raise self._ended(process) from None
+        line = process.stdout.readline()
+        if not line:
+            raise self._ended(process)
+        answer = msgspec.json.decode(line, type=kind | Refused)
+        if isinstance(answer, Refused):
+            raise OperatorError(answer.what, answer.hint)
+        assert isinstance(answer, kind)
+        return answer
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115  # closed by __exit__
+        command = [sys.executable, "-P", "-m", f"loraconsole.pipeline.model.{self._module}"]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log
+        )
+        return self._process
+
+    def _close(self, process: subprocess.Popen[bytes]) -> None:
+        """Its pipes and its log; the next question starts another process."""
+        process.wait()
+        self._process = None
+        self._log.close()
+        for pipe in (process.stdin, process.stdout):
+            with contextlib.suppress(BrokenPipeError):
+                assert pipe is not None
+                pipe.close()
+
+    def _ended(self, process: subprocess.Popen[bytes]) -> OperatorError:
+        code = process.wait()
+        self._log.seek(0)
+        lines = self._log.read().decode(errors="replace").strip().splitlines()
+        self._close(process)
+        if code == -signal.SIGKILL:
+            hint = "the kernel kills what takes more memory than there is; free some"
+            return OperatorError(f"{self._module} was killed", hint)
+        last = lines[-1] if lines else "it says nothing"
+        return OperatorError(f"{self._module} ended with status {code}: {last}")
+
+
+class SideBySide:
+    """Compares what we compute with transformers, any number of models one after the other.
+
+    A context manager: the two processes start when they are needed and end with it.
+    """
+
+    def __init__(self, say: Callable[[str], None] = lambda _: None) -> None:
+        """`say` hears what is done, since it takes minutes."""
+        self._say = say
+        self._reference = Conversation("transformers_reference")
+        self._engine = Conversation("engine_answers")
+
+    def __enter__(self) -> SideBySide:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._engine.__exit__(kind, error, trace)
+        self._reference.__exit__(kind, error, trace)
+
+    def compare_engine(
+        self,
+        question: Question,
+        directory: Path,
+        dtype: Precision = "float32",
+        ignored: tuple[str, ...] = (),
+        reference: Question | None = None,
+    ) -> Comparison:
+        """Our engine on the CPU, without a pipeline. `directory` is the model directory that a
+        pipeline of `question.model` would have, `ignored` are keys of its config.json.
+        transformers reads what `reference` names, which is the same unless something is to differ.
+        Raises `OperatorError` where either cannot read it."""
+        with tempfile.TemporaryDirectory() as scratch:
+
+            def serve(prompts: tuple[Prompt, ...]) -> Answers:
+                self._say("the engine computes")
+                asked = EngineQuestion(
+                    directory=str(directory),
+                    adapters=question.adapters,
+                    prompts=prompts,
+                    tokens=question.tokens,
+                    dtype=dtype,
+                    ignored=ignored,
+                    logits=str(Path(scratch) / "logits.safetensors"),
+                )
+                return self._engine.ask(asked, Answers)
+
+            return self.compare_served(reference or question, serve)
+
+    def compare_served(
+        self, question: Question, serve: Callable[[tuple[Prompt, ...]], Answers]
+    ) -> Comparison:
+        """What `serve` answers to the reference's prompts. Raises `OperatorError`."""
+        self._say("transformers reads the files")
+        with tempfile.TemporaryDirectory() as scratch:
+            asked = msgspec.structs.replace(question, scratch=scratch)
+            prepared = self._reference.ask(asked, Prepared)
+            answers = serve(prepared.prompts)
+            self._say(f"{prepared.by} computes")
+            findings = self._reference.ask(answers, Findings)
+        return Comparison(
+            model=question.model,
+            by=prepared.by,
+            dtype=answers.dtype,
+            rows=findings.rows,
+            notes=findings.notes,
+        )

@@ -1,0 +1,133 @@
+"""Messages become a prompt whole, or a refusal that names the place."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from loraconsole.pipeline.chat_prompt import chat_prompt, conversation
+from loraconsole.pipeline.chat_template import ChatTemplate
+from loraconsole.pipeline.request_fields import BadRequest
+from loraconsole.pipeline.tokenizer import Tokenizer
+
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content | trim }}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    "{% if enable_thinking is defined and not enable_thinking %}<think></think>{% endif %}"
+)
+USER = {"role": "user", "content": "What is it?"}
+
+
+@pytest.fixture(scope="module")
+def tokenizer(model_directory: str) -> Tokenizer:
+    return Tokenizer(model_directory)
+
+
+def template(source: str = CHATML) -> ChatTemplate:
+    return ChatTemplate({"default": source}, {}, "here")
+
+
+def text(tokenizer: Tokenizer, messages: list[Any], source: str = CHATML, **more: Any) -> str:
+    ids = chat_prompt(tokenizer, messages, chat_template=template(source), **more)
+    return tokenizer.decode(ids, skip_special_tokens=False)
+
+
+@pytest.mark.parametrize(
+    ("message", "param"),
+    [
+        (3, "messages[1]"),
+        ({"content": "hi"}, "messages[1]"),
+        ({"role": "", "content": "hi"}, "messages[1]"),
+        ({"role": "user"}, "messages[1]"),
+        ({"role": "user", "contents": "hi"}, "messages[1]"),
+        ({"role": "user", "content": 3}, "messages[1].content"),
+        ({"role": "user", "content": [{"type": "image_url"}]}, "messages[1].content[0]"),
+        ({"role": "user", "content": [{"type": "text"}]}, "messages[1].content[0]"),
+        (
+            {"role": "user", "content": [{"type": "image_url", "text": "hi"}]},
+            "messages[1].content[0]",
+        ),
+        ({"role": "assistant", "content": "", "audio": {"id": "x"}}, "messages[1].audio"),
+        ({"role": "assistant", "tool_calls": "f"}, "messages[1].tool_calls"),
+        ({"role": "assistant", "tool_calls": [{}]}, "messages[1].tool_calls[0]"),
+        (
+            {"role": "assistant", "tool_calls": [{"function": {"arguments": "{"}}]},
+            "messages[1].tool_calls[0].function.arguments",
+        ),
+    ],
+)
+def test_a_bad_message_is_named(message: Any, param: str) -> None:
+    with pytest.raises(BadRequest) as refused:
+        conversation([USER, message])
+    assert refused.value.param == param
+    assert param in refused.value.reason
+
+
+def test_a_chat_without_messages_is_refused() -> None:
+    with pytest.raises(BadRequest, match="messages is empty"):
+        conversation([])
+
+
+def test_tool_calls_reach_the_template_with_their_arguments_as_objects() -> None:
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": '{"a": 1}'}}
+    (said,) = conversation([{"role": "assistant", "content": None, "tool_calls": [call]}])
+    assert said["tool_calls"] == [{**call, "function": {"name": "f", "arguments": {"a": 1}}}]
+
+
+def test_other_fields_reach_the_template_as_they_are(tokenizer: Tokenizer) -> None:
+    source = "{% for m in messages %}{{ m.name }}:{{ m.content }}{% endfor %}"
+    assert text(tokenizer, [{**USER, "name": "Ann"}], source) == "Ann:What is it?"
+
+
+def test_variables_reach_the_template(tokenizer: Tokenizer) -> None:
+    said = text(tokenizer, [USER], template_kwargs={"enable_thinking": False})
+    assert said.endswith("<think></think>") and "<think>" not in text(tokenizer, [USER])
+
+
+def test_variables_that_are_fields_of_the_request_are_refused(tokenizer: Tokenizer) -> None:
+    with pytest.raises(BadRequest) as refused:
+        text(tokenizer, [USER], template_kwargs={"messages": []})
+    assert refused.value.param == "chat_template_kwargs"
+
+
+def test_a_template_that_refuses_names_the_messages(tokenizer: Tokenizer) -> None:
+    with pytest.raises(BadRequest, match="one at a time") as refused:
+        text(tokenizer, [USER], "{{ raise_exception('one at a time') }}")
+    assert refused.value.param == "messages"
+
+
+def test_the_head_of_an_answer_is_left_out_where_that_is_asked_for(tokenizer: Tokenizer) -> None:
+    assert text(tokenizer, [USER]).endswith("<|im_start|>assistant\n")
+    assert text(tokenizer, [USER], add_generation_prompt=False).endswith("<|im_end|>\n")
+
+
+def test_the_last_message_goes_on(tokenizer: Tokenizer) -> None:
+    last = {"role": "assistant", "content": "The capital is"}
+    said = text(tokenizer, [USER, last], continue_final_message=True)
+    assert said.endswith("<|im_start|>assistant\nThe capital is")
+    with pytest.raises(BadRequest) as refused:
+        text(tokenizer, [USER, last], continue_final_message=True, add_generation_prompt=True)
+    assert refused.value.param == "continue_final_message"
+
+
+def test_documents_that_a_template_does_not_read_are_refused(tokenizer: Tokenizer) -> None:
+    documents = [{"title": "A", "text": "B"}]
+    with pytest.raises(BadRequest) as refused:
+        text(tokenizer, [USER], documents=documents)
+    assert refused.value.param == "documents"
+    source = "{% for d in documents or [] %}{{ d.text }};{% endfor %}" + CHATML
+    assert text(tokenizer, [USER], source, documents=documents).startswith("B;")
+
+
+def test_a_message_that_the_template_leaves_out_is_refused(tokenizer: Tokenizer) -> None:
+    source = (
+        "{% for m in messages %}{% if m.role in ('user', 'assistant') %}{{ m.content }}"
+        "{% elif m.role == 'tool' %}{{ m.content | tojson }}{% endif %}{% endfor %}"
+    )
+    tool = {"role": "tool", "content": 'it "is"\n'}
+    assert text(tokenizer, [USER, tool], source) == 'What is it?"it \\"is\\"\\n"'
+    with pytest.raises(BadRequest) as refused:
+        text(tokenizer, [{"role": "developer", "content": "Be brief."}, USER], source)
+    assert refused.value.param == "messages[0]"
+    assert "developer" in refused.value.reason

@@ -1,0 +1,142 @@
+"""The table of fields: the structs, the page and what a body meets all say the same."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from loraconsole.pipeline.openai import (
+    AdapterBody,
+    Body,
+    ChatBody,
+    CompletionBody,
+    GenerateBody,
+    GenerateParameters,
+    LoadBody,
+    PlanBody,
+    ProfilerBody,
+    SchedulerBody,
+    StreamOptions,
+    UnloadBody,
+    decode_body,
+)
+from loraconsole.pipeline.request_fields import OFF, PAGES, BadRequest, Field, page_of
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "http.md"
+LEAST: dict[type[Body], dict[str, Any]] = {
+    ChatBody: {"messages": [{"role": "user", "content": "hi"}]},
+    CompletionBody: {"prompt": "hi"},
+    StreamOptions: {"include_obfuscation": False},
+    GenerateBody: {"inputs": "hi"},
+    GenerateParameters: {},
+    LoadBody: {"lora_name": "a", "lora_path": "/a"},
+    UnloadBody: {"lora_name": "a"},
+    AdapterBody: {"name": "a", "path": "/a"},
+    PlanBody: {"paths": ["/a"]},
+    SchedulerBody: {},
+    ProfilerBody: {},
+}
+"""What each body must have."""
+VALUES: dict[str, Any] = {
+    **dict.fromkeys(("model", "adapter_id", "lora_path", "lora_dir", "policy"), "a"),
+    **{name: ["a", "b"] for name in ("stop", "stop_sequences")},
+    **dict.fromkeys(("stream", "ignore_eos", "ignore_eos_token", "do_sample", "pinned"), True),
+    **dict.fromkeys(("temperature", "top_p", "min_p", "repetition_penalty"), 0.5),
+    **dict.fromkeys(("presence_penalty", "frequency_penalty"), -0.5),
+    **dict.fromkeys(("top_k", "seed", "max_tokens", "max_completion_tokens", "top_logprobs"), 3),
+    **dict.fromkeys(("max_new_tokens", "batch_num_adapters", "max_wait_tokens"), 3),
+    **dict.fromkeys(("include_stop_str_in_output", "continue_final_message"), True),
+    **dict.fromkeys(("include_usage", "continuous_usage_stats", "pin", "layers", "nvtx"), True),
+    **dict.fromkeys(("add_special_tokens", "add_generation_prompt"), False),
+    "skip_special_tokens": False,
+    "adapter_source": "hub",
+    "stop_token_ids": [1, 2],
+    "n": 2,
+    "best_of": 1,
+    "max_per_adapter": 3,
+    "slo_seconds": 2.5,
+    "weights": {"a": 2.0},
+    "stream_options": {"include_usage": True},
+    "parameters": {"top_k": 3},
+    "chat_template_kwargs": {"a": 1},
+    "documents": [{"text": "a"}],
+}
+"""A value of each honoured field that is not its default."""
+EACH = [(kind, name, field) for kind in LEAST for name, field in kind.table.items()]
+
+
+def value_of(kind: type[Body], name: str) -> Any:
+    if name == "logprobs":
+        return True if kind is ChatBody else 3
+    return LEAST[kind].get(name) or VALUES[name]
+
+
+def decode(kind: type[Body], **fields: Any) -> Body:
+    """A body with these fields more; a nested object lies in its parent."""
+    whole = LEAST[kind] | fields
+    if kind is StreamOptions:
+        return decode(CompletionBody, stream=True, stream_options=whole)
+    if kind is GenerateParameters:
+        return decode(GenerateBody, parameters=whole)
+    return decode_body(json.dumps(whole).encode(), kind)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "field"), EACH, ids=[f"{k.__name__}-{n}" for k, n, _ in EACH]
+)
+def test_each_field_does_what_the_table_says(kind: type[Body], name: str, field: Field) -> None:
+    plain = decode(kind)
+    if name not in LEAST[kind]:
+        assert decode(kind, **{name: None}) == plain
+    if field.kind == "honoured":
+        changed = decode(kind, **{name: value_of(kind, name)})
+        assert changed != plain or name in LEAST[kind]
+    elif field.kind == "harmless":
+        for value in (True, 1, "x", [1], {"a": 1}, 2**70):
+            assert decode(kind, **{name: value}) == plain
+    else:
+        for off in field.off:
+            assert decode(kind, **{name: off}) == plain
+        for value in (True, 7, "x", [1], {"a": 1}):
+            if value in field.off:
+                continue
+            with pytest.raises(BadRequest) as refused:
+                decode(kind, **{name: value})
+            assert (refused.value.param or "").endswith(name)
+            assert f"{name} is not supported: {field.note}" in refused.value.reason
+
+
+@pytest.mark.parametrize("kind", LEAST)
+def test_what_is_honoured_is_what_the_body_has(kind: type[Body]) -> None:
+    honoured = {name for name, field in kind.table.items() if field.kind == "honoured"}
+    assert honoured == set(kind.__struct_fields__)
+    with pytest.raises(BadRequest, match="'no_such_field' is not a field of this request"):
+        decode(kind, no_such_field=1)
+
+
+def test_the_page_has_every_table_and_no_other() -> None:
+    text = PAGE.read_text()
+    tables = {id(kind.table) for kind in LEAST}
+    assert {id(table) for table in PAGES.values()} == tables
+    for heading, table in PAGES.items():
+        assert f"### {heading}\n\n{page_of(table)}\n" in text, (
+            "run: python -m loraconsole.pipeline.request_fields"
+        )
+    rows = sum(line.startswith("| `") for line in text.partition("## Fields")[2].splitlines())
+    assert rows == sum(map(len, PAGES.values()))
+
+
+def test_zero_is_no_false_and_one_is_a_whole_number() -> None:
+    assert 0 not in [off for off in OFF if off is not False]
+    with pytest.raises(BadRequest, match="prompt_logprobs"):
+        decode(CompletionBody, prompt_logprobs=0)
+    text = {"type": "text", "json_schema": None}
+    assert decode(CompletionBody, response_format=text) == decode(CompletionBody)
+    for nothing in ({}, {"include_usage": None}):
+        assert decode(CompletionBody, stream_options=nothing) == decode(CompletionBody)
+    assert decode(CompletionBody, typical_p=1) == decode(CompletionBody, typical_p=1.0)
+    with pytest.raises(BadRequest, match="typical_p"):
+        decode(CompletionBody, typical_p=True)

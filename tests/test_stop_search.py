@@ -1,0 +1,70 @@
+"""Stop strings, sought in what is shown and in what is not."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loraconsole.pipeline.stop_search import StopSearch
+
+Pieces = list[tuple[str, bool]]
+PIECES = st.lists(st.tuples(st.text("ab<>", min_size=1, max_size=4), st.booleans()), max_size=12)
+STOPS = st.lists(st.text("ab<>", min_size=1, max_size=4), max_size=3)
+
+
+def run(search: StopSearch, pieces: Pieces) -> tuple[str, bool, list[str]]:
+    """All text, whether a stop string ended it, and the text as it left."""
+    left: list[str] = []
+    for number, (text, is_shown) in enumerate(pieces, start=1):
+        search.add(text, is_shown=is_shown)
+        released, is_stopped = search.release(final=number == len(pieces))
+        left.append(released)
+        if is_stopped:
+            return "".join(left), True, left
+    return "".join(left), False, left
+
+
+@given(pieces=PIECES, stop=STOPS)
+def test_plain_stop_strings_see_what_is_shown(pieces: Pieces, stop: list[str]) -> None:
+    shown = "".join(text for text, is_shown in pieces if is_shown)
+    text, is_stopped, _ = run(StopSearch(stop), pieces)
+    assert is_stopped == any(one in shown for one in stop)
+    assert shown.startswith(text)
+    assert not any(one in text for one in stop)
+    assert is_stopped or text == shown
+
+
+@given(pieces=PIECES, stop=STOPS, marked=STOPS)
+def test_no_text_is_taken_back_and_no_stop_string_is_missed(
+    pieces: Pieces, stop: list[str], marked: list[str]
+) -> None:
+    shown = "".join(text for text, is_shown in pieces if is_shown)
+    full = "".join(text for text, _ in pieces)
+    text, is_stopped, _ = run(StopSearch(stop, marked), pieces)
+    assert shown.startswith(text)
+    found = any(one in shown for one in stop) or any(one in full for one in marked)
+    assert is_stopped == found
+    assert not any(one in text for one in stop)
+
+
+def test_a_stop_string_with_hidden_text_ends_the_shown_text_before_it() -> None:
+    pieces = [("one", True), ("\n", True), ("<end>", False), ("\n", True), ("two", True)]
+    assert run(StopSearch((), ["\n<end>\n"]), pieces)[0] == "one"
+    assert run(StopSearch((), ["<end>"]), pieces)[0] == "one\n"
+    assert run(StopSearch((), ["<end>two"]), pieces)[0] == "one\n\ntwo"
+
+
+def test_what_may_begin_it_is_held_back_and_leaves_as_soon_as_it_does_not() -> None:
+    search = StopSearch((), ["a<x>b"])
+    search.add("ca")
+    assert search.release() == ("c", False) and search.held == 1
+    search.add("<x>", is_shown=False)
+    assert search.release() == ("", False)
+    search.add("c")
+    assert search.release() == ("ac", False) and search.held == 0
+
+
+def test_the_stop_string_stays_where_that_is_asked_for() -> None:
+    assert run(StopSearch(["."], include=True), [("One. Two.", True)])[0] == "One."
+    pieces = [("One", True), ("<end>", False)]
+    assert run(StopSearch((), ["<end>"], include=True), pieces)[0] == "One<end>"
