@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from making import byte_level, made, save, tiny
+from making import Reference, byte_level, made, save, tiny
 
 SEVEN = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 BASE = "chat-base"
@@ -56,6 +56,19 @@ def saved(config: Callable[[], Any], **options: Any) -> Callable[[Path, Path], N
         trained(base, config()).save_pretrained(out, **options)
 
     return make
+
+
+def plain_names(model: Any, out: Path, rename: Callable[[str], str]) -> Reference:
+    """The same tensors as an adapter with PEFT's plain names, which PEFT loads; of other names it
+    loads none and only warns."""
+    from peft import get_peft_model_state_dict
+    from safetensors.torch import save_file
+
+    clean = out.with_name(out.name + "-clean")
+    model.peft_config["default"].save_pretrained(clean)
+    tensors = get_peft_model_state_dict(model)
+    save_file({rename(n): t for n, t in tensors.items()}, clean / "adapter_model.safetensors")
+    return Reference(adapter=clean)
 
 
 # -- LoRA in its variants
@@ -232,15 +245,14 @@ def _(base: Path, out: Path) -> None:
 
 
 @made("lora-compiled", "peft", "torch", base=BASE)
-def _(base: Path, out: Path) -> None:
+def _(base: Path, out: Path) -> Reference:
     """`torch.compile(base)` before get_peft_model: `_orig_mod` in every name."""
     import torch
     from peft import get_peft_model
 
     model = stir(get_peft_model(torch.compile(load(base)), lora()))
     model.save_pretrained(out)
-    clean = out.with_name(out.name + "-clean")
-    trained(base, lora()).save_pretrained(clean)
+    return plain_names(model, out, lambda name: name.replace("._orig_mod", ""))
 
 
 @made(
@@ -250,17 +262,18 @@ def _(base: Path, out: Path) -> None:
     base=BASE,
     refused=r"base_layer|lora_A\.default|state_dict",
 )
-def _(base: Path, out: Path) -> None:
+def _(base: Path, out: Path) -> Reference:
     """`save_file(model.state_dict())`: the whole model, `.default.` in the adapter's names."""
     from safetensors.torch import save_file
 
     model = trained(base, lora())
     model.peft_config["default"].save_pretrained(out)
     save_file(model.state_dict(), out / "adapter_model.safetensors")
+    return plain_names(model, out, str)
 
 
 @made("lora-fsdp-style-dump", "peft", "torch", base=BASE)
-def _(base: Path, out: Path) -> None:
+def _(base: Path, out: Path) -> Reference:
     """Trainable parameters alone, by `named_parameters()`: `.default.` in the names."""
     from safetensors.torch import save_file
 
@@ -268,6 +281,7 @@ def _(base: Path, out: Path) -> None:
     model.peft_config["default"].save_pretrained(out)
     tensors = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
     save_file(tensors, out / "adapter_model.safetensors")
+    return plain_names(model, out, str)
 
 
 # -- other methods of peft, each refused by its own name
@@ -368,8 +382,8 @@ def _(base: Path, out: Path) -> None:
     trained(wide, lora()).save_pretrained(out)
 
 
-@made("mlx-lm-adapter", "mlx-lm", base=BASE, refused="(?i)mlx")
-def _(base: Path, out: Path) -> None:
+@made("mlx-lm-adapter", "mlx-lm", base=BASE)
+def _(base: Path, out: Path) -> Reference:
     """mlx-lm's layers and its own writer of adapters.safetensors."""
     import mlx.core as mx
     from mlx.utils import tree_flatten
@@ -389,3 +403,16 @@ def _(base: Path, out: Path) -> None:
     mx.save_safetensors(str(out / "adapters.safetensors"), tensors)
     config = {"fine_tune_type": "lora", "num_layers": 3, "lora_parameters": parameters}
     (out / "adapter_config.json").write_text(json.dumps(config, indent=4))
+
+    import torch
+    from safetensors.torch import save_file
+
+    names = {"lora_a": "lora_A.weight", "lora_b": "lora_B.weight"}
+    turned = {}
+    for name, value in tensors.items():
+        module, _, matrix = name.rpartition(".")
+        turned[f"base_model.model.{module}.{names[matrix]}"] = torch.tensor(value.tolist()).T
+    clean = out.with_name(out.name + "-clean")
+    lora(target_modules=SEVEN).save_pretrained(clean)
+    save_file({n: t.contiguous() for n, t in turned.items()}, clean / "adapter_model.safetensors")
+    return Reference(adapter=clean)

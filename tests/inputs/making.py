@@ -42,6 +42,7 @@ class Reference:
     model: Path | None = None
     tokenizer: Path | None = None
     gguf_file: str | None = None
+    adapter: Path | None = None
 
 
 @dataclass(frozen=True)

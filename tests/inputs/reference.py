@@ -59,7 +59,7 @@ def load(path: Path, given: Reference | None, adapter: Path | None) -> tuple[Any
     if adapter is not None:
         from peft import PeftModel
 
-        model = PeftModel.from_pretrained(model, adapter)
+        model = PeftModel.from_pretrained(model, given.adapter or adapter)
         if (adapter / "tokenizer_config.json").exists():
             where = adapter
     return model.eval(), AutoTokenizer.from_pretrained(where)
