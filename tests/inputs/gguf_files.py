@@ -5,6 +5,7 @@ LLAMA_CPP names a folder with llama.cpp's convert_hf_to_gguf.py; without it thes
 
 from __future__ import annotations
 
+import json
 import os
 import runpy
 import sys
@@ -155,6 +156,9 @@ for name, (family, kind, pre, outtype, fields) in FILES.items():
         where = folder_of(out, family, kind, **fields)
         out.mkdir()
         convert(where, out / "model.gguf", outtype, pre)
+        if "sliding_window" in fields:  # llama.cpp's converter does not write Mistral's window
+            config = json.loads((where / "config.json").read_text())
+            (where / "config.json").write_text(json.dumps(config | {"sliding_window": None}))
         if outtype != "q8_0" and outtype != "tq2_0":
             return Reference(model=where, tokenizer=where)
         return Reference(model=out, tokenizer=where, gguf_file="model.gguf")
@@ -186,8 +190,6 @@ def _(out: Path) -> Reference:
 @made("gguf-sentencepiece", GGUF, "sentencepiece", file="model.gguf")
 def _(out: Path) -> Reference:
     """Llama 2's kind of vocabulary, scores and byte tokens in the file."""
-    import json
-
     where = out.with_name(out.name + "-hf")
     sentencepiece_model(where)
     names = {"tokenizer_class": "LlamaTokenizer", "legacy": False, "add_bos_token": True}
@@ -196,7 +198,7 @@ def _(out: Path) -> Reference:
     tiny("llama", 420, bos_token_id=1, pad_token_id=None).save_pretrained(where)
     out.mkdir()
     convert(where, out / "model.gguf", "f32")
-    return Reference(model=where, tokenizer=where)
+    return Reference(where, where, sentencepiece=where / "tokenizer.model")
 
 
 @made("gguf-lora", GGUF, file="model.gguf", refused="(?i)adapter|lora")
@@ -228,8 +230,6 @@ def _(out: Path) -> None:
 for family in ("phi3", "gemma2"):
 
     def foreign(out: Path, family: str = family) -> None:
-        import json
-
         where = out.with_name(out.name + "-hf")
         sentencepiece_model(where)
         names = {"tokenizer_class": "LlamaTokenizer", "legacy": False, "add_bos_token": True}

@@ -43,6 +43,8 @@ class Reference:
     tokenizer: Path | None = None
     gguf_file: str | None = None
     adapter: Path | None = None
+    sentencepiece: Path | None = None
+    """A tokenizer.model whose own ids are right: transformers' differ after leading spaces."""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ from typing import Any
 from making import MESSAGES, PROMPTS, Reference
 
 COUNT = 16
+ENDS = ("<|endoftext|>", "<|im_end|>", "</s>")
+"""Names that end an answer of a GGUF file whatever the file says, as in llama.cpp."""
 
 
 def greedy(model: Any, ids: list[int]) -> list[tuple[int, float, float]]:
@@ -68,6 +70,9 @@ def load(path: Path, given: Reference | None, adapter: Path | None) -> tuple[Any
 def reference(path: Path, given: Reference | None, adapter: Path | None = None) -> dict[str, Any]:
     """The whole reference of one input, as JSON."""
     model, tokenizer = load(path, given, adapter)
+    if any(path.glob("*.gguf")):
+        known = tokenizer.get_vocab()
+        model.generation_config.eos_token_id = [known[n] for n in ENDS if n in known]
     prompts = list(PROMPTS)
     special = tokenizer.all_special_tokens
     if special:
@@ -75,6 +80,11 @@ def reference(path: Path, given: Reference | None, adapter: Path | None = None) 
     found: dict[str, Any] = {"prompts": [], "chat": None}
     for text in prompts:
         ids = tokenizer(text).input_ids
+        if given and given.sentencepiece and text in PROMPTS:
+            from sentencepiece import SentencePieceProcessor
+
+            pieces = SentencePieceProcessor(model_file=str(given.sentencepiece))
+            ids = [pieces.bos_id(), *pieces.encode(text)]
         steps = greedy(model, ids)
         found["prompts"].append(
             {"prompt": text, "ids": ids, "steps": steps, **answer(model, tokenizer, ids)}
