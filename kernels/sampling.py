@@ -8,46 +8,52 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-NOT_FINITE = -1
-"""Instead of a token, where the largest logit of a row is infinite or NaN."""
+NO_TOKEN = -1
+"""Instead of a token, where nothing can be chosen: a logit is NaN, the largest is infinite, or all
+are alike."""
 BLOCK = 4096
 """Logits a program: 32 programs a row for a vocabulary of 128 256."""
 
 
 @triton.jit
-def _best_of_block(logits, stride, values, token_ids, size, BLOCK: tl.constexpr):
+def _best_of_block(logits, stride, values, least, token_ids, size, BLOCK: tl.constexpr):
     row = tl.program_id(0)
     block = tl.program_id(1)
     at = block * BLOCK + tl.arange(0, BLOCK)
-    some = tl.load(logits + row.to(tl.int64) * stride + at, mask=at < size, other=float("-inf"))
+    inside = at < size
+    some = tl.load(logits + row.to(tl.int64) * stride + at, mask=inside, other=float("-inf"))
     some = some.to(tl.float32)
     # The maximum of a NaN is not defined: it counts as infinite, and its row has no token.
     some = tl.where(some == some, some, float("inf"))
     value, place = tl.max(some, axis=0, return_indices=True)
     spot = row * tl.num_programs(1) + block
     tl.store(values + spot, value)
+    tl.store(least + spot, tl.min(tl.where(inside, some, float("inf")), axis=0))
     tl.store(token_ids + spot, block * BLOCK + place)
 
 
 @triton.jit(do_not_specialize_on_alignment=["places", "history"])
-def _best_of_row(values, token_ids, places, history, chosen, num_blocks, BLOCKS: tl.constexpr):
+def _best_of_row(
+    values, least, token_ids, places, history, chosen, num_blocks, BLOCKS: tl.constexpr
+):
     row = tl.program_id(0)
     block = tl.arange(0, BLOCKS)
     inside = block < num_blocks
     some = tl.load(values + row * num_blocks + block, mask=inside, other=float("-inf"))
     value, best = tl.max(some, axis=0, return_indices=True)
     token = tl.load(token_ids + row * num_blocks + best)
-    is_finite = tl.abs(value) != float("inf")
-    tl.store(chosen + row, tl.where(is_finite, token, -1))
+    lows = tl.load(least + row * num_blocks + block, mask=inside, other=float("inf"))
+    is_usable = (tl.abs(value) != float("inf")) & (tl.min(lows, axis=0) < value)
+    tl.store(chosen + row, tl.where(is_usable, token, -1))
     place = tl.load(places + row)
     if place >= 0:  # the next step may be launched already: it must find a token that there is
-        tl.store(history + place, tl.where(is_finite, token, 0))
+        tl.store(history + place, tl.where(is_usable, token, 0))
 
 
 def best_tokens(logits: Tensor, places: Tensor, history: Tensor) -> Tensor:
     """argmax over each row, the lowest token where several are best; written to
-    history[places[row]] too, where that is not negative. A row whose largest logit is infinite or
-    NaN gets `NOT_FINITE`, and 0 in the history.
+    history[places[row]] too, where that is not negative. A row from which nothing can be chosen
+    gets `NO_TOKEN`, and 0 in the history.
 
     logits [num_rows, vocab_size], rows contiguous; places int32 [num_rows]; history int32, flat
     -> int32 [num_rows].
@@ -56,13 +62,15 @@ def best_tokens(logits: Tensor, places: Tensor, history: Tensor) -> Tensor:
     assert logits.stride(1) == 1 and history.is_contiguous()
     blocks = triton.cdiv(size, BLOCK)
     values = logits.new_empty((num_rows, blocks), dtype=torch.float32)
+    least = torch.empty_like(values)
     token_ids = logits.new_empty((num_rows, blocks), dtype=torch.int32)
     chosen = logits.new_empty(num_rows, dtype=torch.int32)
     _best_of_block[(num_rows, blocks)](
-        logits, logits.stride(0), values, token_ids, size, BLOCK=BLOCK
+        logits, logits.stride(0), values, least, token_ids, size, BLOCK=BLOCK
     )
     _best_of_row[(num_rows,)](
         values,
+        least,
         token_ids,
         places,
         history,

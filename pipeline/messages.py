@@ -500,12 +500,13 @@ class Logprob(Row, frozen=True):
     logprob: float
 
 
-NOT_FINITE = -1
-"""Stands for a token where a row's largest logit is infinite or NaN: nothing can be chosen."""
+NO_TOKEN = -1
+"""Stands for a token where nothing can be chosen: a logit is NaN, the largest is infinite, or all
+are alike, which is what a norm makes of states that overflow."""
 
 
 class SampledToken(Row, frozen=True):
-    """The token chosen for a sequence, or `NOT_FINITE`; with logprobs, itself first, then the best
+    """The token chosen for a sequence, or `NO_TOKEN`; with logprobs, itself first, then the best
     in order."""
 
     sequence: int

@@ -52,7 +52,7 @@ from .messages import (
     WorkerReady,
 )
 from .process import Process, run_process
-from .schedule.adapters import Adapter, AdapterRefused, AdapterRegistry
+from .schedule.adapters import UNUSABLE, Adapter, AdapterRefused, AdapterRegistry
 from .schedule.choice import changed_settings
 from .schedule.pets import LatencyTable
 from .schedule.scheduler import CHUNK_TOKENS, Limits, Overlong, Scheduler
@@ -544,11 +544,11 @@ class Router(Process):
                     self._refuse(token.request_id, 503, str(error))
 
     def _end_broken(self, sequence: Sequence) -> None:
-        """Nothing can be chosen from logits that are not finite: the request ends with the reason,
-        its neighbours go on, and the adapter's row keeps the count."""
+        """Nothing can be chosen from its logits: the request ends with the reason, its neighbours
+        go on, and the adapter's row keeps the count."""
         name, request_id = sequence.adapter.name, sequence.request.request_id
         whose = f"adapter {name}" if name else "the base model"
-        word = f"the logits of {whose} are not finite (overflow or NaN)"
+        word = f"the logits of {whose} are {UNUSABLE}: no token can be chosen"
         hint = f"; adapters verify {name} compares it with its merged weights" if name else ""
         self.event("error", f"{word}: request {request_id} ends{hint}")
         self.events.got(Abort(request_id, word))

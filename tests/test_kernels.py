@@ -18,7 +18,7 @@ from loraconsole.kernels.attention import (
 )
 from loraconsole.kernels.fused import add_norm_, rotate_write, silu_mul
 from loraconsole.kernels.lora import GROUP_ROWS, Tiles, expand_paged, shrink_paged
-from loraconsole.kernels.sampling import NOT_FINITE, best_tokens
+from loraconsole.kernels.sampling import NO_TOKEN, best_tokens
 from loraconsole.kernels.tables import AdapterTables, Groups, Shrunk, Site
 from loraconsole.pipeline import messages
 
@@ -364,18 +364,19 @@ def test_the_best_token_is_the_lowest_of_equals(size: int) -> None:
 
 @pytest.mark.parametrize("size", [5, 9000])
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_row_that_is_not_finite_has_no_best_token(size: int, value: float) -> None:
+def test_a_row_that_is_not_finite_or_all_alike_has_no_best_token(size: int, value: float) -> None:
     torch.manual_seed(9)
-    logits = randn(4, size)
+    logits = randn(5, size)
     logits[1, size // 2] = value
     logits[2] = -torch.inf
     logits[3, 1:] = -torch.inf  # one token is left, and its logit is finite
-    history = torch.full((4,), 7, dtype=torch.int32, device=DEVICE)
-    found = best_tokens(logits, ints([0, 1, 2, 3]), history)
+    logits[4] = 0.0  # what a norm makes of states that overflow
+    history = torch.full((5,), 7, dtype=torch.int32, device=DEVICE)
+    found = best_tokens(logits, ints([0, 1, 2, 3, 4]), history)
     best = int(logits[0].argmax())
-    assert found.tolist() == [best, NOT_FINITE, NOT_FINITE, 0]
-    assert history.tolist() == [best, 0, 0, 0]  # what the next step reads must be a token
+    assert found.tolist() == [best, NO_TOKEN, NO_TOKEN, 0, NO_TOKEN]
+    assert history.tolist() == [best, 0, 0, 0, 0]  # what the next step reads must be a token
 
 
 def test_kernels_and_messages_agree_on_what_stands_for_no_token() -> None:
-    assert NOT_FINITE == messages.NOT_FINITE
+    assert NO_TOKEN == messages.NO_TOKEN

@@ -122,7 +122,7 @@ class Engine:
             sampled, _ = pending.wait()
             for place, token in enumerate(sampled):
                 assert pending.logits is not None
-                tokens[token.sequence].append(max(0, token.token_id))  # of NOT_FINITE, 0 goes on
+                tokens[token.sequence].append(max(0, token.token_id))  # of NO_TOKEN, 0 goes on
                 logits[token.sequence].append(pending.logits[place].cpu())
         self._runner.launch(Batch(1, 1, tuple(range(len(names))), (), ())).wait()
         for row, name in enumerate(names):

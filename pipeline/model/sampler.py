@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..messages import NOT_FINITE, SamplingParams
+from ..messages import NO_TOKEN, SamplingParams
 from .device import sent
 
 MASK_64 = (1 << 64) - 1
@@ -47,7 +47,7 @@ class Sampled:
     """Chosen tokens, and for the rows that asked the log probabilities of theirs and the best."""
 
     token_ids: Tensor
-    """Integers [num_rows]; `NOT_FINITE` where nothing could be chosen."""
+    """Integers [num_rows]; `NO_TOKEN` where nothing could be chosen."""
     logprob_rows: tuple[int, ...]
     """The rows that asked for log probabilities, and for how many beside their own."""
     logprob_counts: tuple[int, ...]
@@ -84,14 +84,16 @@ def sample(logits: Tensor, rows: Sequence[SampleRow], history: Tensor) -> Sample
 
     logits float32 [num_rows, vocab_size], overwritten; history int32 [num_slots, width] holds the
     known tokens of each slot. Log probabilities are natural and of the distribution as the model
-    gave it, before penalties, temperature and truncation. A row whose largest logit is infinite or
-    NaN gets `NOT_FINITE`.
+    gave it, before penalties, temperature and truncation. A row from which nothing can be chosen
+    gets `NO_TOKEN`.
     """
+    least, largest = logits.aminmax(dim=-1)  # both NaN where any logit is
+    is_usable = largest.isfinite() & (least < largest)
     asking = [i for i, row in enumerate(rows) if row.params.logprobs is not None]
     index = _on(logits.device, asking)
     logprobs = logits[index].log_softmax(dim=-1) if asking else None
     _penalize(logits, rows, history)
-    token_ids = _choose(logits, rows)
+    token_ids = _choose(logits, rows).masked_fill_(~is_usable, NO_TOKEN)
     if logprobs is None:
         return replace(NOTHING_SAMPLED, token_ids=token_ids)
     counts = tuple(min(rows[i].params.logprobs or 0, logits.shape[-1]) for i in asking)
@@ -103,13 +105,13 @@ def sample(logits: Tensor, rows: Sequence[SampleRow], history: Tensor) -> Sample
 def _choose(logits: Tensor, rows: Sequence[SampleRow]) -> Tensor:
     """The best token where the temperature is zero, a random one elsewhere. int64 [num_rows]."""
     random = [i for i, row in enumerate(rows) if row.params.temperature > 0]
-    best, token_ids = logits.max(dim=-1)  # the best is NaN where any logit is
     if len(random) == len(rows):
-        token_ids = _draw(logits, best, rows)
-    elif random:
+        return _draw(logits, rows)
+    token_ids = logits.argmax(dim=-1)
+    if random:
         index = _on(logits.device, random)
-        token_ids[index] = _draw(logits[index], best[index], [rows[i] for i in random])
-    return token_ids.masked_fill_(~best.isfinite(), NOT_FINITE)
+        token_ids[index] = _draw(logits[index], [rows[i] for i in random])
+    return token_ids
 
 
 def uniform(seed: int, position: int) -> float:
@@ -157,15 +159,15 @@ def _penalize(logits: Tensor, rows: Sequence[SampleRow], history: Tensor) -> Non
     logits[index] = penalized
 
 
-def _draw(logits: Tensor, best: Tensor, rows: Sequence[SampleRow]) -> Tensor:
+def _draw(logits: Tensor, rows: Sequence[SampleRow]) -> Tensor:
     """Temperature, top-k, top-p, min-p, in this order; then one token of what is left.
 
-    logits [num_rows, vocab_size], best [num_rows], the largest of each row -> int64 [num_rows].
+    logits [num_rows, vocab_size] -> int64 [num_rows].
     """
     device, params = logits.device, [row.params for row in rows]
     temperature = _on(device, [p.temperature for p in params], torch.float)[:, None]
     # The best is zero before the division, so that the smallest temperature cannot overflow.
-    scores = (logits - best[:, None]).div_(temperature)
+    scores = (logits - logits.amax(dim=-1, keepdim=True)).div_(temperature)
     _keep_top_k(scores, [p.top_k for p in params])
     _keep_top_p(scores, [p.top_p for p in params])
     if any(p.min_p > 0 for p in params):

@@ -110,7 +110,7 @@ class Trial:
         """What a batch brought; logits [num_rows, vocab_size] in the order of `tokens`."""
         for row, token in enumerate(tokens):
             served = self.sequences[-1 - token.sequence]
-            served.token_ids.append(max(0, token.token_id))  # of NOT_FINITE 0 is in the history
+            served.token_ids.append(max(0, token.token_id))  # of NO_TOKEN 0 is in the history
             assert logits is not None
             served.logits.append(logits[row].float().cpu())
 

@@ -14,6 +14,8 @@ from ..adapter_name import objection
 from ..messages import AdapterInfo, AdapterState, AdapterView
 from ..words import counted
 
+UNUSABLE = "infinite, NaN or all alike"
+
 
 class AdapterRefused(Exception):
     """A request or an order about an adapter is refused: an HTTP status and the reason."""
@@ -33,8 +35,8 @@ class Tally:
         self.output_tokens = 0
         self.hits = 0
         self.placements = 0
-        self.not_finite = 0
-        """Requests that ended because their logits were not finite."""
+        self.broken = 0
+        """Requests that ended because nothing could be chosen from their logits."""
 
 
 class Adapter:
@@ -124,8 +126,8 @@ class Adapter:
     def warning(self) -> str:
         """What an operator should know of an adapter that is served, "" where there is nothing."""
         words = [self.info.warning] if self.info and self.info.warning else []
-        if count := self.tally.not_finite:
-            words.append(f"its logits were not finite in {counted(count, 'request')}")
+        if count := self.tally.broken:
+            words.append(f"its logits were {UNUSABLE} in {counted(count, 'request')}")
         return "; ".join(words)
 
     def view(self) -> AdapterView:

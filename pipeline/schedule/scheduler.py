@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from ..messages import (
-    NOT_FINITE,
+    NO_TOKEN,
     AdapterState,
     Admission,
     Batch,
@@ -106,7 +106,7 @@ class Scheduler:
         self.ended: list[Sequence] = []
         """Whose last token came in the last `accept`."""
         self.broken: list[Sequence] = []
-        """Sequences whose logits were not finite in the last `accept`; for the caller to end."""
+        """Sequences without a usable logit in the last `accept`; for the caller to end."""
         self.refused: list[tuple[Sequence, str]] = []
         """Whom the policy has ended, and why; for the caller to tell and to clear."""
         self.decisions: list[Decision] | None = None
@@ -563,8 +563,8 @@ class Scheduler:
             sequence = self._by_number.get(sampled.sequence)
             if sequence is None:
                 continue
-            if sampled.token_id == NOT_FINITE:
-                sequence.adapter.tally.not_finite += 1
+            if sampled.token_id == NO_TOKEN:
+                sequence.adapter.tally.broken += 1
                 self.broken.append(sequence)
                 served.append(sequence)  # it was computed, and a replay counts it too
                 continue
