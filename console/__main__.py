@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from .. import __version__
 from ..pipeline.config import (
@@ -21,6 +21,7 @@ from ..pipeline.config import (
     from_flags,
 )
 from ..pipeline.reader import ends_with_its_reader
+from .ending import end_in_order
 from .signals import SIGNALS, signal_name
 
 FAILED, USAGE, NOT_RUNNING = 1, 2, 3
@@ -44,15 +45,19 @@ Exit status: 0 well, 1 failed, 2 wrong usage, 3 not running.
 @ends_with_its_reader()
 def main() -> NoReturn:
     """The `loraconsole` command."""
+    end_in_order()
     arguments = sys.argv[1:]
-    if arguments[:1] == ["bench"]:
-        given = argparse.Namespace(command="bench", json="--json" in arguments)
-    else:
-        given = parse(arguments)
+    given = argparse.Namespace(command="bench", json="--json" in arguments)
     try:
+        if arguments[:1] != ["bench"]:
+            given = parse(arguments)
         code = dispatch(given, arguments[1:])
     except OperatorError as error:
         code = report(error, getattr(given, "json", False))
+    except UnicodeEncodeError as error:  # messages, JSON and sockets are UTF-8
+        what = f"{error.object!a} is not text: bytes in it are no {error.encoding}"
+        hint = "give the file or the directory a name that is"
+        code = report(OperatorError(what, hint), getattr(given, "json", False))
     except KeyboardInterrupt:
         code = 130
     sys.exit(code)
@@ -443,13 +448,20 @@ def load_config(run: str) -> Config:
 
 def report(error: OperatorError, as_json: bool) -> int:
     """An operator's error as text (or JSON), and its exit status."""
+    from .failed_adapters import AdaptersFailed, line_of
     from .remote import NotRunning
+    from .units import visible
 
+    document: dict[str, Any] = {"error": error.what, "hint": error.hint}
+    if isinstance(error, AdaptersFailed):
+        document |= error.document
+        for view in error.failed:
+            print(f"loraconsole: {line_of(view)}", file=sys.stderr)
     if as_json:
-        print(json.dumps({"error": error.what, "hint": error.hint}))
-    print(f"loraconsole: {error.what}", file=sys.stderr)
+        print(json.dumps(document))
+    print(f"loraconsole: {visible(error.what)}", file=sys.stderr)
     if error.hint:
-        print(f"  {error.hint}", file=sys.stderr)
+        print(f"  {visible(error.hint)}", file=sys.stderr)
     if isinstance(error, UsageError):
         return USAGE
     return NOT_RUNNING if isinstance(error, NotRunning) else FAILED

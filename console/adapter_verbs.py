@@ -79,19 +79,19 @@ def print_table(table: AdapterTable) -> None:
     for view in table.adapters:
         for remark in (view.reason, view.warning):
             if remark:
-                print(f"{units.clean(view.name)}: {units.clean(remark)}")
+                print(f"{units.visible(view.name)}: {units.visible(remark)}")
 
 
 def _row(view: AdapterView) -> tuple[str, ...]:
     marks = [word for word, is_so in (("pinned", view.pinned), ("merged", view.merged)) if is_so]
     return (
-        units.clean(view.name),
+        units.visible(view.name),
         " ".join(marks),
         WHERE.get(view.state, view.state.value),
         str(view.rank or ""),
         f"{view.num_bytes / 1024:.0f}" if view.num_bytes else "",
         str(view.pages or ""),
-        ",".join(units.clean(name).removesuffix("_proj") for name in view.target_modules),
+        ",".join(units.visible(name).removesuffix("_proj") for name in view.target_modules),
         str(view.requests),
         str(view.output_tokens),
     )
@@ -192,27 +192,27 @@ def print_plans(plans: Sequence[AdapterPlan], as_json: bool) -> int:
         table.add_column(head, justify="right" if right else "left", no_wrap=fixed)
     for plan in plans:
         if plan.reason:
-            table.add_row(Text(units.clean(plan.path)), "", "", "", "", "", "", "no")
+            table.add_row(Text(units.visible(plan.path)), "", "", "", "", "", "", "no")
             continue
         table.add_row(
-            Text(units.clean(plan.path)),
+            Text(units.visible(plan.path)),
             str(plan.rank),
-            Text(",".join(units.clean(m).removesuffix("_proj") for m in plan.target_modules)),
+            Text(",".join(units.visible(m).removesuffix("_proj") for m in plan.target_modules)),
             units.size(plan.num_bytes),
             str(plan.pages),
             str(plan.kv_tokens),
-            Text(", ".join(units.clean(name) for name in plan.evicts)),
+            Text(", ".join(units.visible(name) for name in plan.evicts)),
             "now" if plan.fits else "later",
         )
     Printer(soft_wrap=False).print(table)
     for plan in plans:
-        path = units.clean(plan.path)
+        path = units.visible(plan.path)
         if plan.reason:
-            print(f"{path}: refused: {units.clean(plan.reason)}")
+            print(f"{path}: refused: {units.visible(plan.reason)}")
         elif not plan.fits:
             print(f"{path}: no room now; it would wait in memory until there is")
         if plan.warning:
-            print(f"{path}: {units.clean(plan.warning)}")
+            print(f"{path}: {units.visible(plan.warning)}")
     return code
 
 
@@ -232,15 +232,15 @@ def print_verification(found: Verification, name: str, as_json: bool) -> int:
         table.add_column(head, justify="left" if head in ("place", "adapter") else "right")
     for row in found.comparisons:
         table.add_row(
-            Text(units.clean(row.place)),
-            Text(units.clean(row.adapter or "base")),
+            Text(units.visible(row.place)),
+            Text(units.visible(row.adapter or "base")),
             f"{row.equal_tokens}/{row.tokens}",
             f"{row.largest_logit:.3g}",
             f"{row.mean_logit:.3g}",
             f"{row.range_logit:.4g}",
         )
     Printer().print(table)
-    key = units.clean(found.key)
+    key = units.visible(found.key)
     print(f"{key} {found.words} ({found.dtype}, {units.duration(found.seconds)})")
     return code
 

@@ -11,7 +11,6 @@ import contextlib
 import gc
 import os
 import shutil
-import signal
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -50,7 +49,7 @@ from .panels.events import EventPane
 from .panels.footer import Footer
 from .panels.header import Header
 from .panels.overview import Overview
-from .plain import PLAIN
+from .plain import PLAIN, TAME
 from .screens import PAGES, PANELS, make_panel
 from .settings import Chosen, Settings, choose, missing_theme, settings_stamp
 from .telemetry import Telemetry
@@ -107,6 +106,15 @@ class ConsoleApp(PaintedApp):
         ),
         Binding("minus", "hasten(-1)", "Slower", show=False, id="slower", tooltip="fewer frames"),
         Binding("ctrl+l", "redraw", "Redraw", show=False, id="redraw"),
+        Binding(
+            "ctrl+z",
+            "suspend",
+            "Suspend",
+            show=False,
+            priority=True,  # in a dialog too
+            id="suspend",
+            tooltip="back to the shell; fg comes back here",
+        ),
         Binding("C", "toggle_cost", "Cost", show=False, id="cost", tooltip="of this screen"),
         Binding("D", "diagnostics", "Diagnostics", show=False, id="diagnostics"),
         Binding(
@@ -183,6 +191,8 @@ class ConsoleApp(PaintedApp):
         self._drawn_at = time.monotonic()
         self._news = asyncio.Event()
         self._ask_terminal = False
+        self._woken_at = 0.0
+        """Monotonic time at which `suspend` last came to its end."""
         strips.let_go()
         self._memory = output.ScreenMemory() if output.is_wanted() else None
         self._settings_stamp = settings_stamp()
@@ -291,8 +301,6 @@ class ConsoleApp(PaintedApp):
             gc.collect()
             gc.freeze()
             loop = asyncio.get_running_loop()
-            loop.add_signal_handler(signal.SIGHUP, self._hung_up)
-            loop.add_signal_handler(signal.SIGTERM, self.exit, "leave")
             terminal.mind_being_stopped(driver, loop, self.action_redraw)
         self.herald.tell_problems(self.complaints)
         self.run_worker(self.telemetry.run(), name="telemetry", exit_on_error=True)
@@ -309,7 +317,7 @@ class ConsoleApp(PaintedApp):
 
     def get_line_filters(self) -> Sequence[LineFilter]:
         """What Textual's widgets pass on their way to the screen; panes turn their own text."""
-        filters = super().get_line_filters()
+        filters = [*super().get_line_filters(), TAME]
         return [*filters, PLAIN] if self.is_ascii else filters
 
     def get_key_display(self, binding: Binding) -> str:
@@ -396,12 +404,6 @@ class ConsoleApp(PaintedApp):
 
     # -- the way to the terminal
 
-    def _hung_up(self) -> None:
-        """The terminal is gone: nothing can be written, and what we hold is to be given back."""
-        if self._driver is not None:
-            terminal.mute(self._driver)
-        self.exit("leave")
-
     @property
     def is_diffed(self) -> bool:
         """Whether only what changed is sent."""
@@ -445,6 +447,8 @@ class ConsoleApp(PaintedApp):
 
     async def on_event(self, event: events.Event) -> None:
         if isinstance(event, events.Key | events.Paste):
+            if event.time < self._woken_at:
+                return  # typed before we slept, and meant for the shell
             is_new = not event.is_forwarded
             if is_new and self.type_ahead.holds(event):
                 return
@@ -515,6 +519,20 @@ class ConsoleApp(PaintedApp):
             self._memory.forget()
         self.screen.refresh(layout=True)
 
+    def action_suspend(self) -> None:
+        """Gives the terminal to the shell until that brings us back. The pipeline goes on."""
+        driver = self._driver
+        if driver is None or not driver.can_suspend:
+            self.notify("a browser has no shell to go back to", severity="warning")
+        elif not terminal.has_job_control():
+            told = "no shell waits behind this console, so nothing would bring it back"
+            self.notify(f"{told}; q leaves it", title="cannot be suspended", severity="warning")
+        else:
+            self.herald.give_title_back()
+            self._suspend_signal()
+            terminal.sleep()
+            self._woken_at = time.monotonic()
+
     def action_toggle_cost(self) -> None:
         self.cost_pane.display = not self.cost_pane.display
 
@@ -546,9 +564,11 @@ class ConsoleApp(PaintedApp):
         self.push_screen(HelpDialog(self.screen.active_bindings, remapped))
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """`:` is nothing in a dialog."""
+        """`:` is nothing in a dialog; where a text is written, `ctrl+z` takes back what was."""
         if action == "command":
             return isinstance(self.screen, Desk)
+        if action == "suspend" and hasattr(self.focused, "action_undo"):
+            return False
         return super().check_action(action, parameters)
 
     async def action_command(self, text: str = "") -> None:

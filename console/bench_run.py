@@ -24,6 +24,7 @@ import msgspec
 from ..pipeline.config import OperatorError
 from ..pipeline.figures import Live
 from ..pipeline.results import Row, read_rows
+from ..pipeline.text_output import UTF8_OUTPUT
 from .transcripts import data_directory
 
 CANCELLED = "cancelled"
@@ -180,7 +181,11 @@ class BenchRun:
             *(sys.executable, "-P", "-m", "loraconsole.pipeline.bench", "--live", "--rounds", "1"),
             *("--url", url, "--label", label, "--out", str(out), *plan.flags()),
         ]
-        self._environment = {**os.environ, "LORACONSOLE_BENCH_API_KEY": api_key}
+        self._environment = {
+            **os.environ,
+            **UTF8_OUTPUT,
+            "LORACONSOLE_BENCH_API_KEY": api_key,
+        }
         self._child: asyncio.subprocess.Process | None = None
         self.is_running = True
         self._cancelled = False

@@ -23,6 +23,7 @@ from textual.command import DiscoveryHit, Hit, Hits, Provider
 
 from ..pipeline.config import OperatorError
 from ..pipeline.messages import POLICIES, AdapterOrder, SetScheduler, UnloadAdapter
+from ..pipeline.text_output import UTF8_OUTPUT
 from . import pipeline_orders, units
 from .board import SUPERVISOR, Board, ProcessRow
 from .dialogs import LiveDialog
@@ -413,7 +414,8 @@ class OutputDialog(LiveDialog):
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
-            env={**os.environ, "LORACONSOLE_RUN": self._run, "COLUMNS": "78", "NO_COLOR": "1"},
+            env={**os.environ, **UTF8_OUTPUT}
+            | {"LORACONSOLE_RUN": self._run, "COLUMNS": "78", "NO_COLOR": "1"},
         )
         try:
             assert process.stdout is not None

@@ -1,7 +1,8 @@
-"""`curtain`: the first paint, before anything heavy is imported. Standard library only.
+"""`curtain`: the terminal is taken and given back. Standard library only.
 
-Textual needs some 300 ms to import; a person sees the title after 15. `raise_curtain` enters the
-alternate screen that Textual will enter again; `lower` leaves it where the app never came up.
+`raised` paints first, before anything heavy is imported: Textual needs some 300 ms for that, and a
+person sees the title after 15. It enters the alternate screen that Textual will enter again. Within
+`raised` and `taken` an exception, that of a signal among them, leaves the terminal as it was.
 """
 
 from __future__ import annotations
@@ -9,32 +10,82 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import termios
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
 
+BROWSER = "TEXTUAL_DRIVER"
+"""Textual's own environment variable; set where a browser is the terminal, and standard output a
+pipe to it."""
+KEEP_TITLE, RESTORE_TITLE = "\x1b[22;2t", "\x1b[23;2t"
 _ENTER = "\x1b[?1049h\x1b[H\x1b[2J\x1b[?25l"
-KEEP_TITLE, _RESTORE_TITLE = "\x1b[22;2t", "\x1b[23;2t"
-_LEAVE = "\x1b[?25h\x1b[?1049l"
+_LEAVE = (
+    "\x1b[?1000l\x1b[?1003l\x1b[?1015l\x1b[?1006l\x1b[?1016l"  # the mouse, in every coding of it
+    "\x1b[?2004l\x1b[?2048l\x1b[?1004l\x1b[?7h"  # paste, resize and focus reports; line wrap
+    "\x1b[<u\x1b[?1049l\x1b[?25h"  # keys as they were, the other screen, the cursor
+)
+
+_taken: list[Any] | None = None
+"""termios attributes from before; empty where there are none. None while nothing is taken."""
 
 
 def raise_curtain(title: str) -> None:
     """Shows one title line; does nothing where stderr, Textual's output, is no terminal."""
+    _take()
     if _is_terminal():
         width = shutil.get_terminal_size().columns
         _write(f"{_ENTER}\x1b[1m {title[: width - 2]}\x1b[0m")
 
 
+@contextmanager
+def raised(title: str) -> Iterator[None]:
+    """The curtain, and `taken` around what comes behind it."""
+    with taken():
+        raise_curtain(title)
+        yield
+
+
+@contextmanager
+def taken() -> Iterator[None]:
+    """Around what takes the terminal and itself gives it back, unless it ends by an exception."""
+    global _taken
+    _take()
+    try:
+        yield
+    except BaseException:
+        lower()
+        raise
+    finally:
+        _taken = None
+
+
 def lower() -> None:
-    """Gives the terminal back, for an error message to be read."""
-    if _is_terminal():
+    """Gives the terminal back, where that has not been done: for an error message to be read."""
+    global _taken
+    attributes, _taken = _taken, None
+    if attributes is None or not _is_terminal():
+        return
+    with suppress(OSError, termios.error):  # it may be gone
         _write(_LEAVE)
+        if attributes:
+            termios.tcsetattr(0, termios.TCSANOW, attributes)
 
 
 def restore_title() -> None:
     """The terminal's own from before ours, if it kept it; its window may be gone by now."""
     if _is_terminal():
-        try:  # noqa: SIM105  contextlib takes 2 ms to import
-            _write(_RESTORE_TITLE)
-        except OSError:
-            pass
+        with suppress(OSError):
+            _write(RESTORE_TITLE)
+
+
+def _take() -> None:
+    global _taken
+    if _taken is None:
+        try:
+            _taken = termios.tcgetattr(0)
+        except termios.error:
+            _taken = []
 
 
 def _is_terminal() -> bool:

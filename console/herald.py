@@ -15,7 +15,7 @@ from ..pipeline.messages import AdapterReply, Event, Order
 from . import units
 from .alerts import Alert
 from .board import Board
-from .curtain import KEEP_TITLE
+from .curtain import KEEP_TITLE, RESTORE_TITLE
 from .document import Problem
 from .orders import doing
 from .pane import PaintedApp
@@ -61,7 +61,7 @@ class Herald:
         untold = [] if is_seen else [alert for alert in fresh if not alert.rule.is_told]
         for alert in untold[:TOASTS_A_FRAME]:
             self._toast(
-                units.clean(alert.finding.text),
+                units.visible(alert.finding.text),
                 f"{alert.rule.name} · 9 shows alerts",
                 "error" if alert.finding.level == "bad" else "warning",
                 USUAL_SECONDS,
@@ -75,7 +75,7 @@ class Herald:
         if bell == "bell":
             self._app.bell()
         elif bell == "osc9" and driver is not None:
-            text = "; ".join(units.clean(alert.finding.text) for alert in fresh[:TOASTS_A_FRAME])
+            text = "; ".join(units.visible(alert.finding.text) for alert in fresh[:TOASTS_A_FRAME])
             driver.write(f"\x1b]9;loraconsole: {text}\x07")
 
     def entitle(self, board: Board) -> None:
@@ -89,6 +89,12 @@ class Herald:
             keep = "" if self.title else KEEP_TITLE
             app._driver.write(f"{keep}\x1b]2;{title}\x07")
             self.title = title
+
+    def give_title_back(self) -> None:
+        """The terminal's own from before ours; the next look writes ours again."""
+        if self.title and self._app._driver is not None:
+            self._app._driver.write(RESTORE_TITLE)
+            self.title = ""
 
     def tell_events(self, events: Sequence[Event]) -> None:
         """In a flood the newest of the worst are shown; all of them stand in the list of events.
@@ -113,7 +119,7 @@ class Herald:
         is_good = reply.status == 200 and is_right
         subject = "adapters" if reply.scheduling is None else "scheduler"
         self._toast(
-            units.clean(reply.text),
+            units.visible(reply.text),
             subject if is_good or order is None else f"{doing(order)} {reply.name}",
             "information" if is_good else "error",
             GOOD_SECONDS if is_good else BAD_SECONDS,
@@ -125,4 +131,5 @@ class Herald:
         if len(self._until) >= MOST_TOASTS and severity != "error":
             return
         self._until.append(now + seconds)
+        text = "\n".join(units.visible(row) for row in text.split("\n"))
         self._app.notify(text, title=title, severity=severity, timeout=seconds, markup=False)

@@ -2,19 +2,29 @@
 
 Textual's looks ten times a second whether it is to end, and whether an escape was a key by itself:
 0.1 % of a core, more than a third of what an idle console took. Here the second is looked for
-only after something was typed, and for the first there is an alarm.
+only after something was typed, and for the first there is an alarm. It also outlives a terminal
+that has gone, and keys that are not UTF-8.
 """
 
 from __future__ import annotations
 
+import codecs
 import os
+import select
 import selectors
+import signal
+import sys
 import threading
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, TextIO
 
 from textual import constants
 from textual.driver import Driver
 from textual.drivers import linux_driver
+
+from .ending import ENDING, is_ignored
 
 SOON_S = 0.1
 LOOKS = 2 + round(constants.ESCAPE_DELAY / SOON_S)
@@ -27,10 +37,56 @@ class PatientDriver(linux_driver.LinuxDriver):
     def __init__(self, *args: Any, **more: Any) -> None:
         super().__init__(*args, **more)
         self.exit_event = self._alarm = Alarm()
+        self._file = LastingFile(sys.__stderr__)  # type: ignore[assignment, arg-type]
+
+    def start_application_mode(self) -> None:
+        """From now on a signal that ends the program leaves the console as a key does."""
+        for number in (*ENDING, signal.SIGINT):
+            if not is_ignored(number):
+                self._loop.add_signal_handler(number, self._app.exit, "leave")
+        super().start_application_mode()  # type: ignore[no-untyped-call]
 
     def run_input_thread(self) -> None:
-        linux_driver.selectors = Selectors(self._alarm)  # type: ignore[assignment, attr-defined]
+        linux_driver.selectors = Selectors(self._alarm, self._gone)  # type: ignore[assignment, attr-defined]
+        linux_driver.getincrementaldecoder = self._decoder  # type: ignore[assignment, attr-defined]
         super().run_input_thread()
+
+    def _gone(self) -> None:
+        """The terminal has gone, and no signal has said so (nohup, a shell that disowned us)."""
+        self._loop.call_soon_threadsafe(self._app.exit, "leave")
+
+    @staticmethod
+    def _decoder(_: str) -> Callable[[], codecs.IncrementalDecoder]:
+        """Keys as the terminal encodes them. Textual takes all for UTF-8, and ends where a letter
+        of another encoding comes."""
+        encoding = sys.__stdin__.encoding if sys.__stdin__ is not None else "utf-8"
+        return partial(codecs.getincrementaldecoder(encoding), "replace")
+
+
+class LastingFile:
+    """A terminal's file to write to. Once the terminal has gone it takes everything, and the thread
+    that writes does not die of it: who waits for that thread would wait for ever."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+        self.fileno = file.fileno
+
+    def write(self, text: str) -> None:
+        with self._replaced_if_gone():
+            self._file.write(text)
+
+    def flush(self) -> None:
+        with self._replaced_if_gone():
+            self._file.flush()
+
+    @contextmanager
+    def _replaced_if_gone(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self.fileno())
+            os.close(nowhere)
 
 
 def patient(driver: type[Driver]) -> type[Driver]:
@@ -62,29 +118,47 @@ class Alarm(threading.Event):
 class Selectors:
     """The module of that name, but for one class."""
 
-    def __init__(self, alarm: Alarm) -> None:
-        self._alarm = alarm
+    def __init__(self, alarm: Alarm, gone: Callable[[], None]) -> None:
+        self._alarm, self._gone = alarm, gone
 
     def __getattr__(self, name: str) -> Any:
         return getattr(selectors, name)
 
     def SelectSelector(self) -> PatientSelector:
-        return PatientSelector(self._alarm)
+        return PatientSelector(self._alarm, self._gone)
 
 
 class PatientSelector(selectors.SelectSelector):
-    """Waits for a key or the alarm, however short a time it was told to wait."""
+    """Waits for a key or the alarm, however short a time it was told to wait. Once the terminal has
+    gone, which is ready to be read for ever, it says so once and waits for the alarm alone."""
 
-    def __init__(self, alarm: Alarm) -> None:
+    def __init__(self, alarm: Alarm, gone: Callable[[], None]) -> None:
         super().__init__()
-        self._alarm = alarm.reader
+        self._alarm, self._gone = alarm.reader, gone
+        self._is_gone = False
         self._looks = 0
         self.register(self._alarm, selectors.EVENT_READ)
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        if self._is_gone:
+            select.select([self._alarm], [], [])
+            return []
         self._looks -= 1
         ready = super().select(SOON_S if self._looks > 0 else None)
         keys = [(key, mask) for key, mask in ready if key.fd != self._alarm]
         if keys:
             self._looks = LOOKS
+            if any(has_hung_up(key.fd) for key, _ in keys):
+                self._is_gone = True
+                self._gone()
+                return []
         return keys
+
+
+def has_hung_up(descriptor: int) -> bool:
+    """Whether the other end of a terminal or a pipe is closed."""
+    look = select.poll()
+    look.register(descriptor, 0)
+    return any(
+        what & (select.POLLHUP | select.POLLERR | select.POLLNVAL) for _, what in look.poll(0)
+    )

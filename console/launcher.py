@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 from ..pipeline.config import Config, make_run_directory
+from ..pipeline.text_output import UTF8_OUTPUT
 from .lock import LOCK_VARIABLE, Lock, already_runs
 from .logbook import put_aside
 
@@ -24,7 +25,7 @@ def start(config: Config) -> int:
     try:
         put_aside(run / "logs")
         config.save()
-        environment = {**os.environ, LOCK_VARIABLE: str(lock.descriptor)}
+        environment = {**os.environ, **UTF8_OUTPUT, LOCK_VARIABLE: str(lock.descriptor)}
         with (run / "logs" / "supervisor.log").open("ab") as log:
             supervisor = subprocess.Popen(
                 [

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -58,6 +59,7 @@ from ..pipeline.messages import (
 )
 from ..pipeline.process import die_with_parent
 from ..pipeline.sockets import Beacon, Inbox, Outbox, make_context
+from ..pipeline.text_output import UTF8_OUTPUT
 from .chronicle import Chronicle
 from .lock import Lock
 from .mock_spans import MockSpans
@@ -271,7 +273,8 @@ def mock_pipeline(seed: int, boots: bool = True) -> Iterator[Config]:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
-            text=True,
+            encoding="utf-8",
+            env={**os.environ, **UTF8_OUTPUT},
         ) as process:
             try:
                 while not (run / "config.json").exists():

@@ -60,10 +60,12 @@ def spread(left: Sequence[Span], right: Sequence[Span], width: int, ground: str 
 
 
 def crop(spans: Sequence[Span], width: int, pad: bool = False) -> tuple[Span, ...]:
-    """Spans in at most `width` cells, in exactly `width` if `pad`."""
+    """Spans in at most `width` cells, in exactly `width` if `pad`. All that a pane shows passes
+    here, and nothing of it commands the terminal."""
     kept: list[Span] = []
     left = width
     for text, ink in spans:
+        text = units.visible(text)
         size = len(text) if text.isascii() else cell_len(text)
         if size > left:
             kept.append((units.fit(text, left), ink))

@@ -6,36 +6,19 @@ stay what they are, since they are what somebody wrote.
 
 from __future__ import annotations
 
+import codecs
+import io
+from typing import TextIO
+
 from rich.cells import cell_len
 from rich.segment import Segment
 from textual.color import Color
 from textual.filter import LineFilter
 
-_PAIRS = {
-    **dict.fromkeys("╭╮╰╯┌┐└┘├┤┬┴┼╪", "+"),
-    **dict.fromkeys("─╌┄", "-"),
-    **dict.fromkeys("━╸", "="),
-    **dict.fromkeys("│┃┆▏▎▍▌", "|"),
-    **dict.fromkeys("█▇▉▊▋▆▅", "#"),
-    **{"▓": "%", "▒": "=", "░": ".", "▚": "@", "▄": "_", "▃": "_", "▂": "_", "▁": "_", "≡": "="},
-    **{"●": "*", "○": "o", "◌": "~", "◐": "c", "◆": "*", "◇": "o", "✓": "v", "✗": "x"},
-    **{"▸": ">", "▶": ">", "◀": "<", "▲": "!", "△": "!", "▴": "^", "▾": "v", "▼": "v"},
-    **{"…": "~", "⋯": "~", "·": ".", "—": "-", "\N{EN DASH}": "-", "⚑": "P", "⊕": "M", "Δ": "d"},
-    **{
-        "≥": ">",
-        "≤": "<",
-        "\N{MULTIPLICATION SIGN}": "x",
-        "µ": "u",
-        "→": ">",
-        "←": "<",
-        "↑": "^",
-        "↓": "v",
-    },
-    # Textual's: the palette's sign, bullets, the edges of tall borders.
-    **{"🔎": "> ", "•": "*", "▪": "-", "⭑": "*", "‣": ">", "\N{HYPHEN BULLET}": "-"},
-    **{"▔": "-", "▐": "#", "√": "V"},
-    **{"↵": "<", "⇥": ">", "␣": "_", "\N{NO-BREAK SPACE}": " "},
-}
+from ..pipeline.ascii_drawing import ASCII_DRAWING
+from . import units
+
+_HANDLER = "loraconsole-cells"
 _BRAILLE = 0x2800
 _UPPER = 0b00_011_011
 """The dots of a cell's upper half."""
@@ -69,12 +52,27 @@ class _Table(dict[int, str]):
         return found
 
 
-_TABLE = _Table({ord(character): plain for character, plain in _PAIRS.items()})
+_TABLE = _Table({ord(character): plain for character, plain in ASCII_DRAWING.items()})
 
 
 def plain(text: str) -> str:
     """`text` in as many cells, its drawing in ASCII."""
     return text if text.isascii() else text.translate(_TABLE)
+
+
+def write_cells(stream: TextIO) -> None:
+    """What its encoding lacks is written in as many cells, so that all else keeps its place."""
+    codecs.register_error(_HANDLER, _in_cells)
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors=_HANDLER)
+
+
+def _in_cells(error: UnicodeError) -> tuple[str, int]:
+    """For `codecs.register_error`: drawing in ASCII, a question mark for any other cell."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    drawn = ((plain(c), cell_len(c)) for c in error.object[error.start : error.end])
+    return "".join(text if text.isascii() else "?" * cells for text, cells in drawn), error.end
 
 
 class PlainFilter(LineFilter):
@@ -84,4 +82,18 @@ class PlainFilter(LineFilter):
         return [segment._replace(text=plain(segment.text)) for segment in segments]
 
 
+class TameFilter(LineFilter):
+    """For Textual's own widgets: what would command the terminal is left out. It has no cells, so
+    that all else keeps its place; panes show it as an escape (`units.visible`)."""
+
+    def apply(self, segments: list[Segment], background: Color) -> list[Segment]:
+        if all(segment.text.isprintable() for segment in segments):
+            return segments
+        return [
+            segment if segment.control else segment._replace(text=units.tame(segment.text))
+            for segment in segments
+        ]
+
+
+TAME = TameFilter()
 PLAIN = PlainFilter()

@@ -191,7 +191,7 @@ def _print_totals(found: list[Total]) -> None:
     for row in found:
         table.add_row(
             row.process,
-            Text(units.clean(row.name)),
+            Text(units.visible(row.name)),
             str(row.count),
             f"{row.total_ms:.1f}",
             *(f"{value:.3f}" for value in (row.mean_ms, row.p50_ms, row.p99_ms)),

@@ -7,6 +7,7 @@ pipeline, by the clock of the log.
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import tempfile
@@ -19,6 +20,7 @@ import msgspec
 from ..pipeline.config import Config, OperatorError, UsageError, make_run_directory
 from ..pipeline.messages import Message
 from ..pipeline.sockets import InboxFull
+from ..pipeline.text_output import UTF8_OUTPUT
 from . import curtain, session
 from .telemetry import Telemetry
 
@@ -58,8 +60,10 @@ def show(command: list[str], given: argparse.Namespace) -> int:
     session.check_screen_flags(given)
     speed = given.speed or 1.0
     head = read_head(Path(given.file))
-    curtain.raise_curtain("loraconsole")
-    with tempfile.TemporaryDirectory(prefix="lc-") as directory:
+    with (
+        curtain.raised("loraconsole"),
+        tempfile.TemporaryDirectory(prefix="lc-") as directory,
+    ):
         run = make_run_directory(Path(directory) / "run")
         config = msgspec.structs.replace(head.config, run=str(run))
         begins_at = time.time() + START_SECONDS
@@ -68,13 +72,18 @@ def show(command: list[str], given: argparse.Namespace) -> int:
             [*command, *flags, "--starts-at", str(head.at)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            text=True,
+            encoding="utf-8",
+            env={**os.environ, **UTF8_OUTPUT},
         ) as player:
             clock = Clock(head.at, begins_at, speed, lambda: player.poll() is not None)
             while not (run / "supervisor.stats").exists() and time.time() < begins_at:
                 time.sleep(0.02)
             label = "REPLAY" if speed == 1 else f"REPLAY x{speed:g}"
-            session.show(config, given, label=label, clock=clock, source=Listener)
+            try:
+                session.show(config, given, label=label, clock=clock, source=Listener)
+            except BaseException:
+                player.terminate()
+                raise
             if player.poll() is None:
                 player.terminate()
                 print("left before the end of the log")

@@ -20,13 +20,10 @@ from . import curtain
 if TYPE_CHECKING:
     from .telemetry import Telemetry
 
-BROWSER = "TEXTUAL_DRIVER"
-"""Textual's own; set where a browser is the terminal, and standard output a pipe to it."""
-
 
 def need_terminal(hint: str) -> None:
     """Raises `OperatorError` where nobody can look."""
-    if not os.environ.get(BROWSER) and not (sys.stdin.isatty() and sys.stdout.isatty()):
+    if not os.environ.get(curtain.BROWSER) and not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise OperatorError("the console needs a terminal", hint)
 
 
@@ -47,10 +44,12 @@ def show(
 ) -> str | None:
     """The console until a person leaves it; "leave" or "stop", or None where it was ended.
 
-    `given` holds what the screen flags say. For the others see `ConsoleApp`.
+    `given` holds what the screen flags say. For the others see `ConsoleApp`. Raises `SystemExit`
+    where the console itself fails.
     """
     from .app import ConsoleApp
     from .habits import Habits
+    from .plain import write_cells
     from .telemetry import Telemetry
     from .tints import Tints
 
@@ -68,11 +67,17 @@ def show(
         shows_cost=given.show_cost,
         is_read_only=getattr(given, "read_only", False),
     )
+    if sys.__stderr__ is not None:
+        write_cells(sys.__stderr__)
     try:
-        return app.run(mouse=app.chosen.settings.mouse and not given.no_mouse)
+        with curtain.taken():
+            choice = app.run(mouse=app.chosen.settings.mouse and not given.no_mouse)
     finally:
         if app.herald.title:
             curtain.restore_title()
+    if app.return_code:  # Textual has printed what went wrong
+        raise SystemExit(app.return_code)
+    return choice
 
 
 def mock(given: argparse.Namespace) -> int:
@@ -80,13 +85,8 @@ def mock(given: argparse.Namespace) -> int:
     need_terminal("a mock pipeline without a screen: python -P -m loraconsole.console.mock")
     from .mock import mock_pipeline
 
-    curtain.raise_curtain("loraconsole")
-    try:
-        with mock_pipeline(given.mock) as config:
-            show(config, given, label="MOCK")
-    except OperatorError:
-        curtain.lower()
-        raise
+    with curtain.raised("loraconsole"), mock_pipeline(given.mock) as config:
+        show(config, given, label="MOCK")
     return 0
 
 

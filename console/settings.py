@@ -7,6 +7,7 @@ record; `Chosen` says of every value where it comes from.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -15,8 +16,10 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, ge
 import msgspec
 from msgspec import Meta, Struct
 
+from ..pipeline.ascii_drawing import ASCII_DRAWING
 from ..pipeline.config import UsageError
 from .alerts import Limits
+from .curtain import BROWSER
 from .document import Document, DocumentError, Problem
 from .home import config_directory, theme_files
 from .pace import THIN_FPS
@@ -144,6 +147,8 @@ def choose(
     chosen = chosen.with_flag("low_bandwidth", low_bandwidth, flag)
     if chosen.settings.low_bandwidth and chosen.settings.fps > THIN_FPS:
         chosen = chosen.with_flag("fps", THIN_FPS, "low_bandwidth")
+    if "ascii" not in chosen.origins and (encoding := encoding_without_drawing()):
+        chosen = chosen.with_flag("ascii", True, f"the terminal's encoding, {encoding}")
     chosen = chosen.with_flag("theme", theme, "--theme").with_flag("fps", fps, "--fps")
     chosen = chosen.with_flag("ascii", True if ascii else None, "--ascii")
     return chosen.with_flag("mouse", False if no_mouse else None, "--no-mouse")
@@ -155,6 +160,18 @@ def has_few_colors() -> bool:
     if os.environ.get("COLORTERM", "").lower() in ("truecolor", "24bit"):
         return False
     return os.environ.get("TERM", "").rpartition("-")[2].lower() not in ("256color", "kitty")
+
+
+def encoding_without_drawing() -> str:
+    """The encoding of the terminal, where that has not all of what the console draws with; else "".
+    Textual writes to standard error, but in a browser always UTF-8."""
+    stream = None if os.environ.get(BROWSER) else sys.__stderr__
+    encoding = stream.encoding if stream is not None else "utf-8"
+    try:
+        "".join(ASCII_DRAWING).encode(encoding)
+    except UnicodeEncodeError:
+        return encoding
+    return ""
 
 
 def missing_theme(chosen: Chosen, known: Sequence[str]) -> list[Problem]:

@@ -1,10 +1,12 @@
-"""What Textual's driver of the terminal does not do: count, fall silent, wake up."""
+"""What Textual's driver of the terminal does not do: count, wake up, sleep where a shell waits."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
 
 from textual.driver import Driver
@@ -28,11 +30,6 @@ def queued(driver: Driver | None) -> int:
     return 0 if queue is None else int(queue.qsize())
 
 
-def mute(driver: Driver) -> None:
-    """Nothing is written any more: nobody would read it."""
-    driver.write = lambda data: None  # type: ignore[method-assign]
-
-
 def mind_being_stopped(
     driver: Driver, loop: asyncio.AbstractEventLoop, redraw: Callable[[], None]
 ) -> None:
@@ -48,3 +45,29 @@ def mind_being_stopped(
             resume(number, frame)
 
     signal.signal(signal.SIGCONT, go_on)
+
+
+def sleep() -> None:
+    """Gives the terminal to the shell, as ctrl+z does with any program; returns when that wakes us
+    (`fg`). The whole job sleeps: where `make` or a script started us, the shell waits for that."""
+    os.kill(0, signal.SIGTSTP)  # Textual's handler gives the terminal back and stops us
+
+
+def has_job_control() -> bool:
+    """Whether a shell waits for us that would take the terminal: a process of our session outside
+    of our process group. Without one (a container's first process, a window of tmux or ssh with
+    this one command) who sleeps is never woken."""
+    group, session, pid = os.getpgrp(), os.getsid(0), os.getppid()
+    try:
+        while pid > 0 and os.getsid(pid) == session:
+            if os.getpgid(pid) != group:
+                return True
+            pid = _parent_of(pid)
+    except OSError:
+        pass  # it has ended
+    return False
+
+
+def _parent_of(pid: int) -> int:
+    # PID (NAME) STATE PPID …; a name may hold blanks and brackets.
+    return int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[1])

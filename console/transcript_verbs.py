@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from ..pipeline.config import OperatorError, UsageError
+from ..pipeline.text_output import json_text
 from ..pipeline.words import counted
 from . import units
 from .transcripts import VARIABLE, Transcripts, Turn, as_jsonl, as_markdown, open_default
@@ -51,7 +52,7 @@ def _list(kept: Transcripts, given: argparse.Namespace) -> int:
         print("nothing has been asked yet")
     for each in found:
         title = units.fit(_one_line(each.title), LONGEST).rstrip()
-        models = ", ".join(units.clean(model) for model in each.models)
+        models = ", ".join(units.visible(model) for model in each.models)
         turns = counted(each.turns, "turn")
         print(f"{each.id[:8]}  {_when(each.at)}  {turns:>9}  {title}  [{models}]")
     return 0
@@ -64,7 +65,7 @@ def _search(kept: Transcripts, given: argparse.Namespace) -> int:
         return 0
     for turn in found:
         prompt = units.fit(_one_line(turn.prompt), LONGEST).rstrip()
-        print(f"{turn.conversation[:8]}  {_when(turn.at)}  {units.clean(turn.model)}: {prompt}")
+        print(f"{turn.conversation[:8]}  {_when(turn.at)}  {units.visible(turn.model)}: {prompt}")
         print(f"{'':10}{units.fit(_one_line(turn.answer), LONGEST + 28).rstrip()}")
     if not found:
         print("no turn has all these words", file=sys.stderr)
@@ -77,11 +78,13 @@ def _export(kept: Transcripts, given: argparse.Namespace) -> int:
         if given.conversations
         else kept.everything()
     )
-    write = as_jsonl if given.format == "jsonl" else as_markdown
-    text = "".join(f"{line}\n" for line in write(turns))
+    is_json = given.format == "jsonl"
+    lines = as_jsonl(turns) if is_json else as_markdown(turns)
     if given.out is None:
-        print(text, end="")
+        for line in lines:
+            print(json_text(line.encode()) if is_json else _as_shown(line))
         return 0
+    text = "".join(f"{line}\n" for line in lines)
     try:
         Path(given.out).write_text(text, encoding="utf-8")
     except OSError as error:
@@ -112,6 +115,13 @@ def _delete(kept: Transcripts, given: argparse.Namespace) -> int:
     lost = f"{counted(len(names), 'conversation')} with {counted(turns, 'turn')}"
     say(document, f"forgotten: {lost}", given.json)
     return 0
+
+
+def _as_shown(text: str) -> str:
+    """To a terminal nothing that would command it; to a file or a pipe what was said."""
+    if not sys.stdout.isatty():
+        return text
+    return "\n".join(units.visible(row) for row in text.split("\n"))
 
 
 def _one_line(text: str) -> str:

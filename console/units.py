@@ -10,12 +10,16 @@ import time
 
 from rich.cells import cell_len, set_cell_size
 
+from ..pipeline.text_output import escape
+
 ELLIPSIS = "…"
 NOTHING = "—"
 """What stands where nothing was measured."""
 SHORT_ID = 10
 """Cells of a request's id."""
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-_])")
+_COMMANDING = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters, ends of lines, what overrides the order of writing, halves of pairs."""
 _CONTROLS = {code: None for code in (*range(32), *range(127, 160))} | {9: "    "}
 
 
@@ -119,6 +123,19 @@ def clean(text: str) -> str:
     if text.isascii() and text.isprintable():
         return text
     return _ESCAPES.sub("", text).translate(_CONTROLS)
+
+
+def visible(text: str) -> str:
+    r"""Names, paths and reasons: what would command a terminal, or turn the order of what is read,
+    is shown as an escape (`\x1b`), so that no two look alike. Tabs are widened."""
+    if text.isprintable():
+        return text
+    return _COMMANDING.sub(lambda found: escape(found[0]), text.replace("\t", "    "))
+
+
+def tame(text: str) -> str:
+    """The same left out, where there is no room for an escape."""
+    return _COMMANDING.sub("", text)
 
 
 def short_id(request_id: str) -> str:

@@ -30,8 +30,10 @@ from ..pipeline.messages import (
     StopPipeline,
     Telemetry,
 )
+from ..pipeline.text_output import json_text
 from ..pipeline.words import counted
 from . import launcher, session, units
+from .failed_adapters import AdaptersFailed, documents, failed_at_start, failed_in, line_of
 from .lock import is_running
 from .logbook import Logbook
 from .remote import NotRunning, Remote, none_runs
@@ -60,16 +62,12 @@ def console(config: Config, given: argparse.Namespace, *, start: bool) -> int:
         raise none_runs(config.run)
     from . import curtain
 
-    curtain.raise_curtain("loraconsole")
-    try:
+    with curtain.raised("loraconsole"):
         if running:
             config = Config.load(config.run)  # what runs, not what this command line says
         else:
             launcher.start(config)
         choice = session.show(config, given)
-    except OperatorError:
-        curtain.lower()
-        raise
     if choice == "stop" and is_running(config.run_path):
         return down(config, now=True, as_json=False)
     if is_running(config.run_path):
@@ -84,7 +82,10 @@ def console(config: Config, given: argparse.Namespace, *, start: bool) -> int:
 
 
 def up(config: Config, foreground: bool, as_json: bool) -> int:
-    """Starts the pipeline and waits until it is READY, with a bar for each stage."""
+    """Starts the pipeline and waits until it is READY, with a bar for each stage.
+
+    Raises `OperatorError`, with nothing left running, where a process gives up or an adapter it was
+    given cannot be loaded; the latter unless `config.ignore_failed_adapters`."""
     launcher.start(config)
     return asyncio.run(_wait_until_ready(config, foreground, as_json))
 
@@ -94,7 +95,10 @@ async def _wait_until_ready(config: Config, foreground: bool, as_json: bool) -> 
         bars = Bars()
         try:
             await _until_ready(remote, bars)
-        except _Failed:
+            failed = await failed_at_start(remote)
+            if failed and not config.ignore_failed_adapters:
+                raise AdaptersFailed(failed, len(config.adapter), config.run)
+        except (_Failed, AdaptersFailed):
             # What cannot start is taken down again, so that the next `up` finds the place free.
             remote.tell(StopPipeline(0.0))
             await _gone(config)
@@ -102,10 +106,14 @@ async def _wait_until_ready(config: Config, foreground: bool, as_json: bool) -> 
         finally:
             bars.close()
         url = await server_url(remote)
+        for view in failed:
+            print(f"loraconsole: {line_of(view)}", file=sys.stderr)
         if as_json:
-            print_json({"state": "ready", "url": url, "run": config.run})
+            document = {"state": "ready", "url": url, "run": config.run}
+            print_json(document | {"failed_adapters": documents(failed)})
         else:
-            print(f"READY: {config.model} at {url} (run directory {config.run})")
+            ready = f"READY: {config.model} at {url} (run directory {config.run})"
+            print(units.visible(ready))
         if foreground:
             await _stay(remote)
     return 0
@@ -328,7 +336,7 @@ def alerts(config: Config, as_json: bool) -> int:
         print_json([{name: getattr(alert, name) for name in names} for alert in found])
     else:
         for alert in found:
-            print(f"{alert.level:<4}  {alert.rule:<17}  {units.clean(alert.text)}")
+            print(f"{alert.level:<4}  {alert.rule:<17}  {units.visible(alert.text)}")
         if not found:
             print("nothing is wrong")
     return 1 if found else 0
@@ -336,6 +344,7 @@ def alerts(config: Config, as_json: bool) -> int:
 
 def _print_status(config: Config, snapshot: Snapshot) -> None:
     from rich.table import Table
+    from rich.text import Text
 
     from ..pipeline.printer import Printer
     from .ledger import Ledger
@@ -355,7 +364,7 @@ def _print_status(config: Config, snapshot: Snapshot) -> None:
             str(process.restarts),
             f"{beat.cpu_seconds:.1f}" if beat and alive else "",
             f"{beat.rss_bytes / 2**20:.0f}" if beat and alive else "",
-            process.reason,
+            Text(units.visible(process.reason)),
         )
     printer = Printer()
     url = snapshot.server.url if snapshot.server else "no address yet"
@@ -364,7 +373,8 @@ def _print_status(config: Config, snapshot: Snapshot) -> None:
     ledger.take_snapshot(snapshot, now)
     condition = ledger.board(now).condition
     why = f" ({condition.detail})" if condition.detail else ""
-    printer.print(f"{config.model} · {condition.word}{why} · {url}", soft_wrap=True)
+    line = units.visible(f"{config.model} · {condition.word}{why} · {url}")
+    printer.print(line, soft_wrap=True, markup=False)
     if router := snapshot.router:
         used = router.pages_kv + router.pages_adapters
         printer.print(
@@ -372,6 +382,8 @@ def _print_status(config: Config, snapshot: Snapshot) -> None:
             f"{used} of {router.pages_total} pages used; run directory {config.run}"
         )
     printer.print(table)
+    for view in failed_in(snapshot.adapters):
+        print(line_of(view))
 
 
 def where(config: Config, as_json: bool) -> int:
@@ -398,7 +410,7 @@ def where(config: Config, as_json: bool) -> int:
         "from elsewhere": spell(f"attach --ssh {place.host}", place.run),
     }
     for name, value in rows.items():
-        print(f"{name:<15} {value}")
+        print(f"{name:<15} {units.visible(value)}")
     return 0
 
 
@@ -434,12 +446,12 @@ def logs(config: Config, process: str | None, follow: bool, lines: int, as_json:
 
 def _log_line(line: LogLine) -> None:
     at = time.strftime("%H:%M:%S", time.localtime(line.at))
-    text = line.text.removeprefix(f"{line.source}: ")
+    text = units.visible(line.text.removeprefix(f"{line.source}: "))
     print(f"{at}.{int(line.at % 1 * 1000):03d} {line.level:<7} {line.source:<11} {text}")
 
 
 def _json_line(line: LogLine) -> None:
-    print(msgspec.json.encode(msgspec.structs.asdict(line)).decode())
+    print(json_text(msgspec.json.encode(msgspec.structs.asdict(line))))
 
 
 # --- prompt -------------------------------------------------------------------------------------
@@ -450,7 +462,7 @@ def prompt(config: Config, given: argparse.Namespace) -> int:
     from .answers import Answer
     from .chat import ChatParams
 
-    text = sys.stdin.read() if given.text == "-" else given.text
+    text = _read_input() if given.text == "-" else given.text
     messages = [{"role": "system", "content": given.system}] if given.system else []
     messages.append({"role": "user", "content": text})
     params = ChatParams(max_tokens=given.max_tokens, temperature=given.temperature, seed=given.seed)
@@ -462,10 +474,21 @@ def prompt(config: Config, given: argparse.Namespace) -> int:
         print_json([_document(answer, config.model) for answer in answers])
     failed = [answer for answer in answers if answer.error]
     for answer in failed:
-        print(f"loraconsole: {answer.label}: {answer.error}", file=sys.stderr)
+        print(f"loraconsole: {units.visible(f'{answer.label}: {answer.error}')}", file=sys.stderr)
     if failed and (hint := _what_admits_again(config)):
         print(f"  {hint}", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _read_input() -> str:
+    """Standard input. Raises `OperatorError` where it is no text: a character that was replaced
+    would be another prompt."""
+    try:
+        return sys.stdin.read()
+    except UnicodeDecodeError as error:
+        what = f"standard input is not text in {sys.stdin.encoding}: byte {error.start} is "
+        byte = error.object[error.start]
+        raise OperatorError(f"{what}0x{byte:02x}", "PYTHONIOENCODING names another") from None
 
 
 def _what_admits_again(config: Config) -> str:
@@ -531,7 +554,8 @@ def _drawing(answers: list[Answer], quiet: bool) -> Iterator[Callable[[], None]]
         yield lambda: None
         for answer in answers:
             if not answer.error:
-                print(f"--- {answer.label}: {_figures(answer)}\n{_printable(answer.text)}\n")
+                print(f"--- {units.visible(answer.label)}: {_figures(answer)}")
+                print(f"{_printable(answer.text)}\n")
 
 
 def _columns(answers: list[Answer]) -> Any:
@@ -544,7 +568,11 @@ def _columns(answers: list[Answer]) -> Any:
         grid.add_column(ratio=1)
     grid.add_row(
         *(
-            Panel(Text(_printable(a.error or a.text)), title=a.label, subtitle=_figures(a))
+            Panel(
+                Text(_printable(a.error or a.text)),
+                title=Text(units.visible(a.label)),
+                subtitle=_figures(a),
+            )
             for a in answers
         )
     )
@@ -643,7 +671,7 @@ def doctor(given: argparse.Namespace) -> int:
     else:
         for check in checks:
             mark = {"good": "ok  ", "note": "note", "bad": "FAIL"}[check.verdict]
-            print(f"{mark}  {check.name:<14} {check.finding}")
+            print(f"{mark}  {check.name:<14} {units.visible(check.finding)}")
     return 1 if any(check.verdict == "bad" for check in checks) else 0
 
 
@@ -651,11 +679,11 @@ def doctor(given: argparse.Namespace) -> int:
 
 
 def print_json(document: Any) -> None:
-    sys.stdout.write(msgspec.json.format(msgspec.json.encode(document)).decode() + os.linesep)
+    sys.stdout.write(json_text(msgspec.json.format(msgspec.json.encode(document))) + os.linesep)
 
 
 def say(document: dict[str, Any], text: str, as_json: bool) -> None:
     if as_json:
         print_json(document)
     else:
-        print(text)
+        print(units.visible(text))

@@ -72,7 +72,7 @@ def make_server(command: str, port: int, key: str) -> Any:
             """As textual-serve does it, but on our socket."""
             self.initialize_logging()
             loop = asyncio.new_event_loop()
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 loop.add_signal_handler(number, self.request_exit)
             app = self._make_app()
             http.run_app(app, sock=listener, handle_signals=False, loop=loop, print=None)

@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import json
 import math
+import os
 import statistics
 import subprocess
 import sys
@@ -28,6 +29,7 @@ from .client import Client
 from .config import Config, OperatorError, UsageError, add_flags, fields, flag_of, from_flags
 from .figures import Result, summarise
 from .reader import ends_with_its_reader
+from .text_output import UTF8_OUTPUT, json_text
 from .workload import chat
 
 Flags = tuple[str, ...]
@@ -123,8 +125,8 @@ def adapter_tokens(config: Config) -> int:
 
     from .card import read_card
     from .fetch import resolve
+    from .guarded_file import AdapterError
     from .model.adapter import measure_adapter
-    from .model.adapter_files import AdapterError
     from .model.pages import PAGE_SIZE
 
     card = read_card(resolve(config), config.ignore_key)
@@ -170,13 +172,14 @@ def pipeline(config: Config) -> Iterator[str]:
         command = [sys.executable, "-P", "-m", "loraconsole.console"]
         up = [*command, "up", "--json", *command_line(config)]
         try:
-            started = subprocess.run(up, capture_output=True, text=True)
+            environment = {**os.environ, **UTF8_OUTPUT}
+            started = subprocess.run(up, capture_output=True, encoding="utf-8", env=environment)
             if started.returncode:
                 raise OperatorError(f"a pipeline did not start: {started.stderr.strip()}")
             yield json.loads(started.stdout)["url"]
         finally:
             down = [*command, "down", "--now", "--run", run]
-            subprocess.run(down, capture_output=True, text=True)
+            subprocess.run(down, capture_output=True)
 
 
 # --- measuring ----------------------------------------------------------------------------------
@@ -311,7 +314,7 @@ def main() -> None:
     costs = differences(runs)
     if given.json:
         document = {"runs": runs, "costs": costs}
-        print(msgspec.json.encode(document).decode())
+        print(json_text(msgspec.json.encode(document)))
     else:
         print_sets(runs)
         print_costs(costs)

@@ -74,7 +74,8 @@ class AdapterChats:
         key = view.name, view.generation
         found = self._chats.get(key)
         if found is None:
-            found = self._chats[key] = self.read_directory(view.directory or view.path)
+            found = self.read_directory(view.name, view.directory or view.path)
+            self._chats[key] = found
             if found.remark:
                 is_broken = found.template is not None and found.template.fault
                 level = "warning" if is_broken or "lacks" in found.remark else "info"
@@ -98,14 +99,15 @@ class AdapterChats:
 
     # -- reading one
 
-    def read_directory(self, directory: str) -> AdapterChat:
-        """What its files say; nothing is kept."""
+    def read_directory(self, name: str, directory: str) -> AdapterChat:
+        """What an adapter's files say; nothing is kept."""
         files = _Files(directory, self._roots)
+        origin = f"adapter {name}"
         remarks = []
         config = files.json("tokenizer_config.json")
         variables, unknown = self._variables(config)
         unknown |= {text for text in files.added_tokens(config) if not self._knows(text)}
-        template = self._template(files, config, variables)
+        template = self._template(files, config, variables, origin)
         if template is not None:
             remarks.append("chats use its own chat template")
             if template.fault:
@@ -141,13 +143,13 @@ class AdapterChats:
         return variables, unknown
 
     def _template(
-        self, files: _Files, config: Mapping[str, Any], variables: Mapping[str, str]
+        self, files: _Files, config: Mapping[str, Any], variables: Mapping[str, str], origin: str
     ) -> ChatTemplate | None:
         """Its own chat template; None where it has none, or the model's."""
         try:
-            found = read_chat_template(files.text, config, variables, files.directory)
+            found = read_chat_template(files.text, config, variables, origin)
         except (AdapterError, TemplateFileError) as error:
-            return ChatTemplate.broken(files.directory, str(error))
+            return ChatTemplate.broken(origin, str(error))
         own = self._tokenizer.chat_template
         if found is None or own is None:
             return found

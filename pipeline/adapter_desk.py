@@ -24,6 +24,7 @@ from .messages import (
     AdapterRead,
     AdapterReply,
     AdapterState,
+    DropAdapter,
     LoadAdapter,
     MeasureAdapter,
     MergeAdapter,
@@ -255,6 +256,7 @@ class AdapterDesk:
             text = adapter.reason if failed else f"adapter {adapter.name} is loaded{warning}"
             self._reply(order, 400 if failed else 200, text)
         if failed:
+            self._forget(adapter)
             self._router.event("error", f"adapter {adapter.name} failed: {adapter.reason}")
         elif adapter.info and adapter.info.warning:
             self._router.event("warning", f"adapter {adapter.name}: {adapter.info.warning}")
@@ -266,6 +268,11 @@ class AdapterDesk:
                 self._bar.close()
                 self._router.say_ready()
         self._router.adapters_changed()
+
+    def _forget(self, adapter: Adapter) -> None:
+        """One that failed after workers had read it, for want of pages or because ranks differ,
+        would stay in their memory: its next load has another key."""
+        self._router.tell_workers(DropAdapter(adapter.key))
 
     def _reloaded(self, new: Adapter, order: ReloadAdapter) -> None:
         """The new generation takes over between two steps, or is forgotten."""
@@ -285,6 +292,7 @@ class AdapterDesk:
             return
         if answer.error:
             self._residency.unplaced(adapter, answer.error)
+            self._forget(adapter)
             self._router.event("error", f"adapter {adapter.name} was not placed: {answer.error}")
             self._router.refuse_hopeless(adapter)
         elif adapter.placed(answer.rank, self._router.num_workers):

@@ -28,6 +28,7 @@ from .figures import SLO_SECONDS, Result, Timeline, live, summarise
 from .load import Load, above_zero, add_flags, is_chat, make_loads, positive
 from .reader import ends_with_its_reader
 from .results import ResultFile, Row, RunConfig, describe
+from .text_output import json_text
 from .words import counted
 
 LIVE_SECONDS = 0.25
@@ -212,7 +213,7 @@ class Watcher:
             seconds=round(time.perf_counter() - self._started, 3),
             streamed=self._client.streamed - self._streamed_before,
         )
-        print(msgspec.json.encode(now).decode(), flush=True)
+        print(json_text(msgspec.json.encode(now)), flush=True)
 
 
 def _config(given: argparse.Namespace, label: str, load: Load, number: int) -> RunConfig:

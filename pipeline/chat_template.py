@@ -50,8 +50,9 @@ class TextError(ValueError):
 class ChatTemplate:
     """The templates of one directory, by name; most have only "default".
 
-    `variables` are the special tokens by name (bos_token, …), as text. `origin` is the file they
-    came from. A template that does not compile keeps the reason in `fault` and refuses to render.
+    `variables` are the special tokens by name (bos_token, …), as text. `origin` is whose they are
+    ("the model", "adapter NAME"): clients read it. A template that does not compile keeps the
+    reason in `fault` and refuses to render.
     """
 
     def __init__(self, sources: Mapping[str, str], variables: Mapping[str, str], origin: str):

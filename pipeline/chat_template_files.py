@@ -71,7 +71,7 @@ def read_model_template(
     names = sorted(
         path.name.removesuffix(".jinja") for path in (directory / FOLDER).glob("*.jinja")
     )
-    return read_chat_template(read, config, variables, str(directory), names)
+    return read_chat_template(read, config, variables, "the model", names)
 
 
 def _sources(found: Any, file: str) -> dict[str, str]:

@@ -187,4 +187,7 @@ def _none(directory: Path) -> OperatorError:
         return OperatorError(what, f"give a GGUF by its path: {directory / ggufs[0]}")
     if below := sorted(path.parent.name for path in directory.glob(f"*/{SINGLE}*")):
         return OperatorError(what, f"there are weights in {below[0]}: give that directory")
-    return OperatorError(what, "--dummy makes random weights")
+    return OperatorError(
+        what,
+        "of a hub repository pickles and GGUF files are not fetched; --dummy makes random weights",
+    )

@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 import msgspec
 from msgspec import Meta
 
+from .adapter_name import objection
 from .messages import POLICY_ALIASES, ClientWeight, SchedulerSettings
 
 DEFAULT_BATCH_ADAPTERS = 8
@@ -105,6 +106,13 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         tuple[str, ...],
         Meta(description="NAME=PATH of a PEFT directory or hub id; repeat for more"),
     ] = ()
+    ignore_failed_adapters: Annotated[
+        bool,
+        Meta(
+            description="start without adapters that cannot be loaded. Else `up` names them, stops "
+            "the pipeline again and exits 1; the console goes on and shows an alert"
+        ),
+    ] = False
     dummy: Annotated[
         bool, Meta(description="random weights from the model's config.json alone")
     ] = False
@@ -335,10 +343,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             name, equals, path = entry.partition("=")
             if not equals or not name or not path:
                 raise UsageError(f"--adapter {entry!r} is not NAME=PATH", "e.g. sql=./my-sql")
-            if not all(c.isalnum() or c in "-_." for c in name):
-                raise UsageError(
-                    f"adapter name {name!r} has characters other than letters, digits and -_."
-                )
+            if reason := objection(name, self.model):
+                raise UsageError(f"--adapter {entry!r}: {reason}")
             if name in found:
                 raise UsageError(f"adapter {name!r} is given twice", "names must differ")
             found[name] = path
@@ -571,10 +577,10 @@ def from_flags(given: argparse.Namespace) -> Config:
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        values = tomllib.loads(path.read_text())
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from error
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # no TOML, or no UTF-8
         raise UsageError(f"{path} is not TOML: {error}") from error
     known = {f.name for f in fields()}
     values = {name.replace("-", "_"): value for name, value in values.items()}

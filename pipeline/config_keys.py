@@ -193,9 +193,7 @@ REFUSED: dict[str, Refusal] = {
 """Keys that these families' classes ignore or compute with, and that are not computed here."""
 
 FAMILY_REFUSED: dict[Family, dict[str, Refusal]] = {
-    "llama": {
-        "use_sliding_window": Refusal("llama has no window"),
-    },
+    "llama": {},
     "mistral": {
         "attention_bias": Refusal("mistral has no biases"),
         "mlp_bias": Refusal("mistral has no biases"),

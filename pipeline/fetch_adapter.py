@@ -12,7 +12,15 @@ from .config import OperatorError
 from .fetch import snapshot_of_hub
 from .model_cache import Report
 
-WEIGHTS = ["adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"]
+WEIGHTS = [
+    "adapter_config.json",
+    "adapter_model.safetensors",
+    "adapter_model-*.safetensors",
+    "adapter_model.safetensors.index.json",
+    "adapters.safetensors",
+    "adapter_model.bin",
+    "config.json",
+]
 CHAT = [
     "added_tokens.json",
     "chat_template.jinja",
@@ -22,7 +30,8 @@ CHAT = [
     "tokenizer_config.json",
 ]
 WANTED = [*WEIGHTS, *CHAT]
-"""The pickle is never read: where it alone is there, the refusal should say so."""
+"""A pickle is never read and a whole model is no adapter: where they alone are there, the refusal
+should say so."""
 
 
 def main() -> int:

@@ -24,7 +24,7 @@ def printable(text: str) -> str:
 
 
 def brief(text: str) -> str:
-    """Words from a file, cut in the middle where nobody would read them whole."""
+    """Words from a file, cut in the middle where they are too long to be read."""
     return text if len(text) <= 200 else f"{text[:120]}…{text[-60:]}"
 
 
@@ -34,8 +34,8 @@ def read_bounded(directory: str, name: str, most: int, roots: Sequence[str] = ()
     path = Path(directory) / name
     if not os.path.lexists(path):
         return None
-    with _open(path, directory, roots) as file:
-        if (size := _size(file)) > most:
+    with open_guarded(path, directory, roots) as file:
+        if (size := file_size(file)) > most:
             raise AdapterError(f"{path} has {size} bytes, more than {most}")
         try:
             # Once more than is allowed: files of the kernel's own have no size to look at.
@@ -47,15 +47,15 @@ def read_bounded(directory: str, name: str, most: int, roots: Sequence[str] = ()
     return content
 
 
-def _open(path: Path, directory: str, roots: Sequence[str]) -> io.FileIO:
+def open_guarded(path: Path, directory: str, roots: Sequence[str]) -> io.FileIO:
     """A regular file that lies, links followed, in one of `roots`, where there are any."""
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK  # opening a fifo must not wait for a writer
     try:
         where = str(path)
         if roots:
-            _inside(directory, roots)
+            resolve_inside(directory, roots)
             # What was checked is what is opened: a link put there in between is not followed.
-            where, flags = _inside(where, roots), flags | os.O_NOFOLLOW
+            where, flags = resolve_inside(where, roots), flags | os.O_NOFOLLOW
         _check_regular(path, os.stat(where).st_mode)  # before: opening a device may do things
         file = io.FileIO(os.open(where, flags))
     except OSError as error:
@@ -70,7 +70,7 @@ def _open(path: Path, directory: str, roots: Sequence[str]) -> io.FileIO:
     return file
 
 
-def _inside(place: str, roots: Sequence[str]) -> str:
+def resolve_inside(place: str, roots: Sequence[str]) -> str:
     """Where a place really is, links followed: in one of `roots`."""
     real = os.path.realpath(place)
     for root in map(os.path.realpath, roots):
@@ -87,5 +87,5 @@ def _check_regular(path: Path, mode: int) -> None:
     raise AdapterError(f"{path} is a {kinds.get(stat.S_IFMT(mode), 'device')}, not a file")
 
 
-def _size(file: io.FileIO) -> int:
+def file_size(file: io.FileIO) -> int:
     return os.fstat(file.fileno()).st_size

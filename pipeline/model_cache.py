@@ -22,7 +22,7 @@ from .gguf_header import read_header, write_files
 
 log = logging.getLogger(__name__)
 
-LAYOUT = 1
+LAYOUT = 2
 """Raised whenever the files made from a GGUF change, so that older cached ones are made anew."""
 PARTIAL = ".partial-"
 """How the name of a directory begins while it is made."""

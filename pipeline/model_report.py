@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from pathlib import Path
 
 import msgspec
@@ -20,9 +20,12 @@ from .config import DEFAULT_MODEL, OperatorError, is_hub_id
 from .embedded_model import embedded_directory
 from .fetch import model_of_gguf
 from .findings import Finding, Verdict
+from .generation_config import FILE, read_generation_config
+from .gguf_header import gguf_findings
 from .model_cache import Report
 from .model_inspection import inspect_directory
 from .tokenizer import Tokenizer
+from .vocabulary_files import NO_TOKENIZER, SAVE, has_tokenizer
 
 ORDER: tuple[Verdict, ...] = ("bad", "note", "good")
 
@@ -57,12 +60,19 @@ def report_model(model: str, ignored: Collection[str] = ()) -> ModelReport:
     try:
         directory = _locate(model)
     except OperatorError as error:
-        return ModelReport(model, "", (Finding("the model", "bad", error.what, error.hint),))
+        path = Path(os.path.expanduser(model))
+        found = gguf_findings(path) if path.is_file() else []
+        if all(finding.verdict != "bad" for finding in found):
+            found.append(Finding("the model", "bad", error.what, error.hint))
+        return ModelReport(model, "", _bad_first(found))
     findings = inspect_directory(directory, ignored=ignored)
-    for inspect in INSPECTIONS:
+    for inspect in (_inspect_tokenizer, _inspect_stop_tokens, _inspect_generation, _inspect_gguf):
         findings += inspect(directory, ignored)
-    findings.sort(key=lambda finding: ORDER.index(finding.verdict))
-    return ModelReport(model, str(directory), tuple(findings))
+    return ModelReport(model, str(directory), _bad_first(findings))
+
+
+def _bad_first(findings: list[Finding]) -> tuple[Finding, ...]:
+    return tuple(sorted(findings, key=lambda finding: ORDER.index(finding.verdict)))
 
 
 def _locate(model: str) -> Path:
@@ -94,20 +104,23 @@ def _locate(model: str) -> Path:
 
 
 def _inspect_tokenizer(directory: Path, ignored: Collection[str]) -> list[Finding]:
-    if not (directory / "tokenizer.json").exists():
-        hint = "load it once with transformers' AutoTokenizer and save_pretrained"
-        return [Finding("tokenizer.json", "bad", "is missing", hint)]
+    if not has_tokenizer(directory):
+        return [Finding("the tokenizer", "bad", f"is missing: there is {NO_TOKENIZER}", SAVE)]
     try:
         tokenizer = Tokenizer(directory)
     except OperatorError as error:
         return [Finding("the tokenizer", "bad", error.what, error.hint)]
     count = tokenizer.vocab_size
-    found = [Finding("tokenizer.json", "good", f"has {count} tokens")]
+    found = [Finding("the tokenizer", "good", f"has {count} tokens")]
     card, _ = inspect_config(directory, ignored)
     if card is not None and count > card.vocab_size:
         what = f"has {count} tokens, the embedding {card.vocab_size} rows"
         hint = "a prompt with a token beyond them is refused"
-        found = [Finding("tokenizer.json", "note", what, hint)]
+        found = [Finding("the tokenizer", "note", what, hint)]
+    found += [Finding("the tokenizer:", "note", warning) for warning in tokenizer.warnings]
+    if tokenizer.chat_template is None:
+        what = "cannot be used: chats are refused, completions are answered"
+        found.append(Finding("the chat template", "note", what))
     return found
 
 
@@ -122,10 +135,24 @@ def _inspect_stop_tokens(directory: Path, ignored: Collection[str]) -> list[Find
     return [Finding("stop tokens", "good", f"are {ids}")]
 
 
-INSPECTIONS: tuple[Callable[[Path, Collection[str]], list[Finding]], ...] = (
-    _inspect_tokenizer,
-    _inspect_stop_tokens,
-)
+def _inspect_generation(directory: Path, ignored: Collection[str]) -> list[Finding]:
+    try:
+        defaults = read_generation_config(directory)
+    except OperatorError as error:
+        return [Finding(FILE, "bad", error.what, error.hint, FILE)]
+    found = []
+    if defaults.named:
+        said = ", ".join(f"{name} {value}" for name, value in defaults.named.items())
+        found.append(Finding("sampling defaults:", "good", said, source=FILE))
+    if defaults.not_honoured:
+        what = ", ".join(defaults.not_honoured)
+        found.append(Finding("not honoured:", "note", what, source=FILE))
+    return found
+
+
+def _inspect_gguf(directory: Path, ignored: Collection[str]) -> list[Finding]:
+    path = directory / "model.gguf"
+    return gguf_findings(path.resolve()) if path.exists() else []
 
 
 def main() -> None:

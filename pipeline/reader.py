@@ -1,22 +1,41 @@
-"""`ends_with_its_reader`: printing to `| head` or a pager that has gone is no error."""
+"""`ends_with_its_reader`: printing is no error, to whatever end and in whatever encoding: not to
+`| head`, not to a terminal that has gone, not in latin-1."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 from collections.abc import Iterator
 
+from .text_output import write_any_text
+
+HUNG_UP = 129
+"""Exit status of a program whose terminal has gone: 128 and the number of SIGHUP."""
+
 
 @contextlib.contextmanager
 def ends_with_its_reader() -> Iterator[None]:
-    """Around a program's `main`: it ends well and silently where nobody reads on."""
+    """Around a program's `main`: it ends well and silently where nobody reads on, and writes what
+    its output can take."""
+    write_any_text()
+    was_terminal = sys.stdout.isatty()
     try:
         try:
             yield
         finally:
             sys.stdout.flush()
     except BrokenPipeError:
-        # Python itself flushes at the end what is left, and would complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         raise SystemExit(0) from None
+    except OSError as error:
+        if error.errno != errno.EIO or not was_terminal:
+            raise
+        _drop_output()
+        raise SystemExit(HUNG_UP) from None
+
+
+def _drop_output() -> None:
+    """Python itself flushes at the end what is left, and would complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

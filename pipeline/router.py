@@ -81,7 +81,7 @@ class Router(Process):
 
     def __init__(self, config: Config, rank: int = 0) -> None:
         super().__init__(config, "router")
-        self.registry = AdapterRegistry(config.adapters())
+        self.registry = AdapterRegistry(config.adapters(), config.model)
         self._table_of_latencies = read_table(config.profile_table)
         self.scheduler = Scheduler(
             self.registry,

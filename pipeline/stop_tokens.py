@@ -5,7 +5,8 @@ The union of four:
 1. `eos_token_id` of generation_config.json, one id or a list;
 2. `eos_token_id` of config.json. Where generation_config.json names its own, an id here that is an
    ordinary token is left out: old defaults (2) stand there for vocabularies that have a letter
-   under that id;
+   under that id. Where neither file names one, the default of the family's class, if that is a
+   special token;
 3. the tokenizer's `eos_token` (an instruct fine-tune often names its end of turn only there);
 4. control tokens that by their text end a turn (<|im_end|>, <|eot_id|>, <end_of_turn>, …), where
    the chat template writes them right behind what the assistant says, both between turns and at
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
 ENDS_A_TURN = re.compile(r"end|eo[tsdm]|</s>|stop|return|turn", re.IGNORECASE)
 """What the text of a token that ends a turn holds. Whether it does is the template's to show."""
+CLASS_DEFAULTS = {"llama": 2, "mistral": 2}
+"""What the family's class in transformers takes for an absent `eos_token_id`."""
 MARKS = {"user": "U\u0392U", "answer": "A\u0393A", "reasoning": "R\u0394R"}
 """What the turns of a trial conversation say: texts that no template holds."""
 TOOL = "T\u0395T"
@@ -68,6 +71,9 @@ def stop_token_ids(directory: Path, raw_config: Mapping[str, Any]) -> tuple[int,
     generated = _ids(generation.get("eos_token_id"), directory / "generation_config.json")
     configured = _ids(raw_config.get("eos_token_id"), directory / "config.json")
     tokens = _Tokens(directory)
+    if "eos_token_id" not in raw_config and not generated:
+        default = CLASS_DEFAULTS.get(str(raw_config.get("model_type")))
+        configured = {default} & tokens.special_ids if default is not None else set()
     if generated:
         configured = {i for i in configured if i in generated or i in tokens.special_ids}
     found = generated | configured | set(tokens.of_names(tokens.eos_texts()))

@@ -277,7 +277,7 @@ class _ByteDecoding:
 class _WindowDecoding:
     """Any other vocabulary: the text of a short window of tokens, less the text of its prefix.
 
-    `_ids[:_read]` has been said; `_ids[:]` is decoded anew with each token, and the window moves
+    `_ids[:_read]` has been said; `_ids[:]` is decoded again with each token, and the window moves
     on as soon as it ends in a whole character. A prefix is kept because some decoders treat the
     first token of a text differently (SentencePiece drops its space). Where bytes that are not
     UTF-8 follow whole characters, it may say other U+FFFD than `decode`, which sees them first.

@@ -23,6 +23,7 @@ from .tokenizer_class import BUILDERS, GENERIC
 VOCABULARIES = (("tokenizer.json",), ("tokenizer.model",), ("vocab.json", "merges.txt"),
                 ("tekken.json",))  # fmt: skip
 """Files that make a tokenizer, the one that is preferred first."""
+NO_TOKENIZER = "no tokenizer.json, tokenizer.model, tekken.json, or vocab.json with merges.txt"
 SAVE = "load it once with transformers' AutoTokenizer and save_pretrained"
 
 

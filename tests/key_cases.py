@@ -447,6 +447,7 @@ CASES: dict[str, Case] = {
     "faster": Case(see=lambda s: s.app.pace.fps, was=5.0, becomes=10.0),
     "slower": Case(see=lambda s: s.app.pace.fps, was=5.0, becomes=2.0),
     "redraw": Case(arrange=forgets, see=lambda s: "forget" in s.told),
+    "suspend": Case(see=toast("no shell to go back to")),
     "cost": Case(see=lambda s: bool(s.app.cost_pane.display)),
     "diagnostics": Case(see=title, was="Desk", becomes="diagnostics"),
     "hour": Case(see=lambda s: s.app.ledger.shows_hour),

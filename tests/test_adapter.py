@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import os
 import re
 import subprocess
@@ -22,7 +21,7 @@ from torch import Tensor
 
 from loraconsole.pipeline.card import ModelCard, read_card
 from loraconsole.pipeline.messages import AdapterInfo
-from loraconsole.pipeline.model import adapter_files, peft_config
+from loraconsole.pipeline.model import adapter_files, peft_config, peft_refusals
 from loraconsole.pipeline.model.adapter import (
     AdapterError,
     measure_adapter,
@@ -194,8 +193,8 @@ def test_every_field_that_peft_has_is_known() -> None:
     from peft import LoraConfig
 
     known = {
-        *peft_config.UNSUPPORTED,
-        *peft_config.HARMLESS,
+        *peft_refusals.UNSUPPORTED,
+        *peft_refusals.HARMLESS,
         *peft_config.PeftConfig.__struct_fields__,
     }
     assert {field.name for field in dataclasses.fields(LoraConfig)} <= known
@@ -235,9 +234,9 @@ def test_names_and_patterns_mean_what_they_mean_to_peft(
     from transformers import AutoConfig, AutoModelForCausalLM
 
     base = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model))
-    config = json.dumps({"r": 4} | changes).encode()
+    config = {"r": 4} | changes
     modules = [module_path(n, name) for n in range(card.num_layers) for name in module_shapes(card)]
-    ours = peft_config.parse_config(config, Path("it"), modules, card.num_layers)
+    ours = peft_config.parse_config(config, Path("it"))
     found = {name: (ours.rank(name), ours.scale(name)) for name in modules if ours.targets(name)}
     try:
         theirs = get_peft_model(base, LoraConfig(task_type="CAUSAL_LM", r=4, **changes))

@@ -78,9 +78,9 @@ def test_own_template_is_used_and_told(chats, events, tmp_path, tokenizer):
     text = tokenizer.render_chat(HELLO, chat_template=found.template)
     assert text == "<|im_start|>user\nhello<|im_end|>\n<|im_start|>assistant\n"
     assert found.stop_token_ids == (tokenizer.token_id("<|im_end|>"),)
-    ((level, told),) = events
+    ((level, text_of_event),) = events
     assert level == "info"
-    assert "its own chat template" in told and "'<|im_end|>'" in told
+    assert "its own chat template" in text_of_event and "'<|im_end|>'" in text_of_event
 
 
 def test_template_in_tokenizer_config_counts_with_its_special_tokens(chats, tmp_path, tokenizer):

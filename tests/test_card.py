@@ -184,7 +184,7 @@ def test_what_changes_the_answer_is_refused_by_its_name(
         {"rope_scaling": None, "quantization_config": None, "is_causal": True, "unheard_of": None},
         {"rope_scaling": {"type": "default", "finetuned": True}},
         {"architectures": ["LLaMAForCausalLM"], "hidden_act": "swish", "sliding_window": None},
-        {"sliding_window": 4096, "layer_types": ["full_attention"] * 3},
+        {"sliding_window": 4096, "layer_types": ["full_attention"] * 3, "use_sliding_window": True},
     ],
 )
 def test_what_changes_nothing_changes_nothing(keys: dict[str, Any], tmp_path: Path) -> None:
@@ -192,7 +192,7 @@ def test_what_changes_nothing_changes_nothing(keys: dict[str, Any], tmp_path: Pa
     assert read_card(write(tmp_path, **keys)) == plain
 
 
-def test_several_refusals_are_told_at_once_and_counted(tmp_path: Path) -> None:
+def test_several_refusals_are_said_at_once_and_counted(tmp_path: Path) -> None:
     keys = {f"new_{number}": number + 1 for number in range(5)}
     said = refusal(write(tmp_path, hidden_act="relu", **keys))
     assert "new_0" in said and "new_1" in said and "and 3 more" in said
@@ -206,7 +206,7 @@ def test_a_key_is_ignored_where_the_operator_says_so(tmp_path: Path) -> None:
     assert read_card(tmp_path, ("a_new_key", "rope_scaling.alpha")) == plain
 
 
-def test_what_is_no_model_directory_is_told_what_it_is(tmp_path: Path) -> None:
+def test_what_is_no_model_directory_is_named_for_what_it_is(tmp_path: Path) -> None:
     assert "holds a config.json" in refusal(tmp_path)
     (tmp_path / "checkpoint-500").mkdir()
     write(tmp_path / "checkpoint-500")

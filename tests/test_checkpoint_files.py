@@ -159,7 +159,7 @@ def test_a_directory_without_weights_says_what_it_has_instead(
     assert words in str(raised.value)
 
 
-def test_files_that_are_not_whole_are_told_apart(tmp_path: Path) -> None:
+def test_files_that_are_not_whole_are_named_each_in_its_way(tmp_path: Path) -> None:
     save_model(tmp_path, "llama")
     path = tmp_path / SINGLE
     whole = path.read_bytes()

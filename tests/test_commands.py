@@ -50,7 +50,17 @@ Act = Callable[[StagedApp, Pilot[str]], Coroutine[Any, Any, None]]
 
 ONLY_HERE = {
     # What is about a screen has no meaning without one.
-    *("command", "pause", "next-theme", "theme", "help", "quit", "quit-anywhere", "redraw"),
+    *(
+        "command",
+        "pause",
+        "next-theme",
+        "theme",
+        "help",
+        "quit",
+        "quit-anywhere",
+        "redraw",
+        "suspend",
+    ),
     *("jump", "palette", "goto", "filter", "screenshot", "next-match", "previous-match"),
     *("acknowledge", "acknowledge-all", "evidence", "trace", "open", "sort", "reverse"),
     *("cost", "diagnostics", "hour", "zoom", "unzoom", "histogram", "faster", "slower"),

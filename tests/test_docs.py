@@ -12,7 +12,9 @@ from loraconsole.console.alerts import RULES, Limits
 from loraconsole.console.commands import cli_verbs
 from loraconsole.console.settings import read_settings
 from loraconsole.console.theme import ThemeShelf
+from loraconsole.pipeline.adapter_name import LONGEST_NAME, SIGNS
 from loraconsole.pipeline.config_keys import FAMILY_REFUSED, HARMLESS, READ, REFUSED
+from loraconsole.pipeline.model.peft_refusals import OTHER_INIT, UNSUPPORTED
 from loraconsole.pipeline.rope import OPTIONAL, REQUIRED
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -69,6 +71,13 @@ def test_the_settings_page_names_every_limit_and_theme_and_its_examples_are_righ
     file.write_text(settings)
     assert read_settings(file).problems == ()
     assert tomllib.loads(theme)["name"] == "mine"
+
+
+def test_the_adapters_page_names_all_that_is_refused_and_the_rule_for_names() -> None:
+    text = (ROOT / "docs" / "adapters.md").read_text()
+    refused = [*UNSUPPORTED, *(f"{start}_N" if "niter" in start else start for start in OTHER_INIT)]
+    assert [name for name in refused if f"`{name}`" not in text] == []
+    assert f"`{SIGNS}`, at most {LONGEST_NAME} characters" in text
 
 
 def test_every_verb_that_the_documents_use_exists() -> None:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import gguf
 import msgspec
 import pytest
 import torch
@@ -12,7 +13,7 @@ from driver import save_model
 from safetensors.torch import load_file, save_file
 
 from loraconsole.pipeline.config import Config, OperatorError
-from loraconsole.pipeline.fetch import resolve
+from loraconsole.pipeline.fetch import PLAIN_CHAT_TEMPLATE, resolve
 from loraconsole.pipeline.model_cache import Report
 from loraconsole.pipeline.model_report import ModelReport, report_model
 from loraconsole.pipeline.tokenizer import make_byte_tokenizer
@@ -33,6 +34,8 @@ def model(tmp_path: Path) -> Path:
     directory = tmp_path / "model"
     save_model(directory, "llama", eos_token_id=3)
     make_byte_tokenizer(160).save(str(directory / "tokenizer.json"))
+    settings = {"chat_template": PLAIN_CHAT_TEMPLATE}
+    (directory / "tokenizer_config.json").write_text(json.dumps(settings))
     return directory
 
 
@@ -81,6 +84,33 @@ def test_a_report_and_a_start_say_the_same(model: Path) -> None:
         resolve(Config(model=str(model)))
     (bad,) = [finding for finding in report_model(str(model)).findings if finding.verdict == "bad"]
     assert bad.text in str(refused.value)
+
+
+def test_what_goes_with_the_weights_is_reported_too(model: Path) -> None:
+    def said(verdict: str) -> str:
+        report = report_model(str(model))
+        return "; ".join(f.text for f in report.findings if f.verdict == verdict)
+
+    assert said("note") == ""
+    (model / "generation_config.json").write_text('{"temperature": 0.6, "num_beams": 4}')
+    assert "temperature 0.6" in said("good") and "num_beams 4" in said("note")
+    (model / "tokenizer_config.json").write_text('{"chat_template": "{% for %}"}')
+    assert "chats are refused" in said("note") and said("bad") == ""
+    (model / "tokenizer.json").unlink()
+    assert "the tokenizer is missing" in said("bad")
+    (model / "generation_config.json").write_text("[]")
+    assert "generation_config.json" in said("bad")
+
+
+def test_a_gguf_that_is_refused_is_reported_key_by_key(tmp_path: Path) -> None:
+    writer = gguf.GGUFWriter(tmp_path / "odd.gguf", "llama")
+    writer.add_float32("llama.logit_scale", 0.5)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    report = report_model(str(tmp_path / "odd.gguf"))
+    bad = [finding for finding in report.findings if finding.verdict == "bad"]
+    assert "llama.logit_scale" in {finding.name for finding in bad}
 
 
 def test_what_is_not_on_this_machine_is_said(

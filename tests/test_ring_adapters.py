@@ -106,7 +106,7 @@ def test_a_broken_adapter_is_refused_takes_no_page_and_may_be_mended(
 ) -> None:
     before = placed_pages(ring)
     failed = ring.cli("adapters", "load", "broken", str(tmp_path), check=False)
-    assert failed.returncode == 1 and "adapter_config.json: No such file" in failed.stderr
+    assert failed.returncode == 1 and "is empty; an adapter is a directory with" in failed.stderr
     assert "loraconsole adapters load broken PATH replaces it once" in failed.stderr
     gone = ring.cli("adapters", "load", "broken", str(tmp_path / "gone"), check=False)
     assert f"there is no {tmp_path / 'gone'}; loraconsole adapters load" in gone.stderr
@@ -150,7 +150,9 @@ def test_a_plan_tells_the_cost_and_loads_nothing(ring: Ring, tmp_path: Path) -> 
     for field in ("rank", "num_bytes", "pages", "target_modules"):
         assert pirate[field] == known[field], field
     assert pirate["kv_tokens"] == 16 * known["pages"] and pirate["fits"] and not pirate["evicts"]
-    assert "adapter_config.json: No such file" in nothing["reason"] and not nothing["fits"]
+    assert (
+        "it is empty; an adapter is a directory with" in nothing["reason"] and not nothing["fits"]
+    )
     assert "is a hub id" in hub["reason"]
     assert ring.http.get("/v1/adapters").json() == before
 

@@ -50,6 +50,16 @@ def test_one_id_or_none_at_all(directory):
     assert stops(directory, generation=EOS) == (EOS,)
 
 
+def test_absent_ids_are_the_default_of_the_class_where_that_is_a_special_token(directory):
+    assert stops(directory, {"model_type": "llama"}) == (EOS,)
+    assert stops(directory, {"model_type": "qwen2"}) == ()
+    assert stops(directory, {"model_type": "llama", "eos_token_id": None}) == ()
+    assert stops(directory, {"model_type": "mistral"}, generation=TURN_END) == (TURN_END,)
+    byte_level([]).save(str(directory / "tokenizer.json"))
+    (directory / "generation_config.json").unlink()
+    assert stops(directory, {"model_type": "llama"}) == ()
+
+
 def test_old_default_that_is_an_ordinary_token_does_not_stop_where_another_file_knows(directory):
     assert stops(directory, {"eos_token_id": 40}, generation=TURN_END) == (TURN_END,)
     assert stops(directory, {"eos_token_id": 40}, generation=None) == (TURN_END,)

@@ -42,7 +42,7 @@ PINNED, MERGED = "⚑", "⊕"
 def targets(modules: Sequence[str]) -> str:
     """`q k v o gate up down`: the modules an adapter changes, in the order of a layer."""
     known = [short for name, short in MODULES.items() if name in modules]
-    return " ".join([*known, *(units.clean(name) for name in modules if name not in MODULES)])
+    return " ".join([*known, *(units.visible(name) for name in modules if name not in MODULES)])
 
 
 def place(view: AdapterView) -> str:
@@ -69,9 +69,9 @@ def share_of_hits(view: AdapterView) -> str:
 def remark(row: AdapterRow) -> Span | None:
     """Why it is as it is, or what an operator should know."""
     if row.view.reason:
-        return (units.clean(row.view.reason), STATES[row.view.state][1])
+        return (units.visible(row.view.reason), STATES[row.view.state][1])
     if row.view.warning:
-        return (f"△ {units.clean(row.view.warning)}", "warn")
+        return (f"△ {units.visible(row.view.warning)}", "warn")
     return None
 
 
@@ -176,7 +176,7 @@ def verdict_lines(verdict: Verdict, width: int) -> list[Line]:
     lines = [line((head, "dim"))]
     lines += [_comparison(row, name_width) for row in found.comparisons]
     word: Span = ("✓ right", "good") if found.is_right else ("✗ NOT right", "bad")
-    what = f"  {units.clean(found.key)} in {found.dtype}, {units.duration(found.seconds)}"
+    what = f"  {units.visible(found.key)} in {found.dtype}, {units.duration(found.seconds)}"
     lines += [
         Line(),
         line(word, (what, "text"), (f", at {units.clock(verdict.at)}", "dim")),
@@ -190,8 +190,8 @@ def _comparison(row: Comparison, name_width: int) -> Line:
     is_equal = row.equal_tokens == row.tokens
     equal = f"{row.equal_tokens} of {row.tokens}"
     return line(
-        (units.fit(units.clean(row.place), 6), "dim"),
-        (" " + units.fit(units.clean(row.adapter or "base"), name_width), "text"),
+        (units.fit(units.visible(row.place), 6), "dim"),
+        (" " + units.fit(units.visible(row.adapter or "base"), name_width), "text"),
         (f"{equal:>10}", "number" if is_equal else "warn"),
         (f"{row.largest_logit:>11.2g}", "number"),
         (f"{row.mean_logit:>10.2g}", "dim"),

@@ -55,7 +55,7 @@ class NotePane(Pane):
         found: list[Line] = []
         for plan in self._plans:
             if len(self._plans) > 1:
-                found.append(line((units.clean(plan.path), "title")))
+                found.append(line((units.visible(plan.path), "title")))
             found += [*plan_lines(plan, width), Line()]
         text, ink = self._word
         found += [line((part, ink)) for part in units.wrap(text, max(8, width)) if text]
@@ -160,7 +160,7 @@ class AdapterForm(LiveScreen[str]):
             self._note.show_plans(reply.plans)
             self.planned(reply.plans)
         else:
-            self._note.show_word(units.clean(reply.text), "bad")
+            self._note.show_word(units.visible(reply.text), "bad")
         return True
 
     def planned(self, plans: Sequence[AdapterPlan]) -> None:
@@ -245,7 +245,7 @@ class LoadDialog(AdapterForm):
         if reply.status == 200:
             self.dismiss("")
             return False
-        self._note.show_word(units.clean(reply.text), "bad")
+        self._note.show_word(units.visible(reply.text), "bad")
         return True
 
     def paint(self, board: Board) -> None:
@@ -256,7 +256,7 @@ class LoadDialog(AdapterForm):
         bar = bars[-1]
         filled, rest = plot.gauge(bar.current / bar.total if bar.total else 0.0, 20)
         so_far = f" {bar.current:.0f}" + (f"/{bar.total:.0f} {bar.unit}" if bar.total else "")
-        label = units.clean(bar.label)
+        label = units.visible(bar.label)
         self._note.show_bar(
             ((f"{label}  ", "dim"), (filled, "info"), (rest, "rest"), (so_far, "number"))
         )

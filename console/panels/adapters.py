@@ -264,7 +264,7 @@ class AdapterTable(TablePane[AdapterRow]):
             if bar.stage in STAGES and not bar.done:
                 filled, rest = plot.gauge(bar.current / bar.total if bar.total else 0.0, 10)
                 so_far = f" {bar.current:.0f}" + (f"/{bar.total:.0f}" if bar.total else "")
-                spans += [(f"{units.clean(bar.label)} ", "dim"), (filled, "warn"), (rest, "rest")]
+                spans += [(f"{units.visible(bar.label)} ", "dim"), (filled, "warn"), (rest, "rest")]
                 spans += [(f"{so_far}   ", "number")]
         return (*spans, *super().caption(board))
 

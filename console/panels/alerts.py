@@ -56,7 +56,7 @@ class AlertTable(TablePane[Alert]):
             "what",
             24,
             lambda r, b, w: (
-                (units.clean(r.finding.text), _ink(r) if r.state is AlertState.FIRING else "dim"),
+                (units.visible(r.finding.text), _ink(r) if r.state is AlertState.FIRING else "dim"),
             ),
             grows=True,
         ),
@@ -141,7 +141,7 @@ class RulePane(Pane):
             ("enter", _way(row.finding, board), "dim"),
         ):
             if text:
-                parts = units.wrap(units.clean(text), max(8, width - 12))
+                parts = units.wrap(units.visible(text), max(8, width - 12))
                 found += [
                     line(*field("" if at else name), (part, ink)) for at, part in enumerate(parts)
                 ]

@@ -99,7 +99,7 @@ class ResultTable(TablePane[Kept]):
             Column(
                 "server",
                 14,
-                lambda r, b, w: ((units.clean(r.row.config.server), "dim"),),
+                lambda r, b, w: ((units.visible(r.row.config.server), "dim"),),
                 rank=9,
                 grows=True,
                 wants=lambda r: len(r.row.config.server),
@@ -173,7 +173,7 @@ class RunPane(Pane):
             return ()
         if run.is_running:
             return (("running", "good"),)
-        return ((units.clean(run.error), "warn"),) if run.error else (("finished", "good"),)
+        return ((units.visible(run.error), "warn"),) if run.error else (("finished", "good"),)
 
     def lines(self, board: Board, width: int, height: int) -> Sequence[Line]:
         run = self.run
@@ -229,7 +229,7 @@ class RunPane(Pane):
             ),
         ]
         if run.error:
-            found.append(line((units.clean(run.error), "bad")))
+            found.append(line((units.visible(run.error), "bad")))
         rows = height - len(found)
         if rows >= 2 and run.speeds:
             found += self._plot(run, width, rows)
@@ -433,10 +433,10 @@ def result_lines(kept: Kept) -> Sequence[Line]:
     found = [
         line(*field("when"), (_when(kept.at), "text")),
         line(*field("file"), (str(kept.path), "text")),
-        line(*field("server"), (units.clean(config.server), "text")),
+        line(*field("server"), (units.visible(config.server), "text")),
     ]
     for name, value in sorted(config.parameters.items()):
-        found.append(line((f"{name:<{HEAD}}", "dim"), (units.clean(str(value)), "text")))
+        found.append(line((f"{name:<{HEAD}}", "dim"), (units.visible(str(value)), "text")))
     found += [Line(), line(("figures", "title"))]
     for metric in METRICS:
         value = getattr(result, metric.field)
@@ -445,7 +445,7 @@ def result_lines(kept: Kept) -> Sequence[Line]:
     for name, adapter in result.adapters.items():
         found.append(
             line(
-                (units.fit(units.clean(name), 28), "text"),
+                (units.fit(units.visible(name), 28), "text"),
                 (f"{adapter.requests:>10}{number(adapter.service):>10}", "number"),
                 (f"{units.milliseconds(adapter.ttft_ms_p50):>12}", "number"),
             )

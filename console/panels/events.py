@@ -60,12 +60,12 @@ class EventPane(FilterPane):
                 self._texts.append(text)
 
         for alert in board.alerts:
-            text, mark = units.clean(alert.text), "▲ " if alert.level == "bad" else "△ "
+            text, mark = units.visible(alert.text), "▲ " if alert.level == "bad" else "△ "
             add(alert.text, alert, line((mark, alert.level), (text, alert.level)))
         for event in reversed(board.events):
             if len(found) >= height:
                 break
-            what = (units.clean(event.text), LEVEL_INKS.get(event.level.lower(), "text"))
+            what = (units.visible(event.text), LEVEL_INKS.get(event.level.lower(), "text"))
             who = (f" {event.source} ", "dim")
             text = f"{event.source} {event.level} {event.text}"
             add(text, event, line((units.clock(event.at), "dim"), who, what))

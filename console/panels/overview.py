@@ -141,7 +141,7 @@ class AdapterPane(Pane):
             filled, rest = plot.gauge(row.tokens_s / most if most else 0.0, cells)
             name = units.fit(f"{row.mark} {'base' if row.is_base else row.name}", name_width)
             if row.has_failed:
-                why = units.fit(units.clean(row.view.reason) or "failed", width - name_width - 1)
+                why = units.fit(units.visible(row.view.reason) or "failed", width - name_width - 1)
                 found.append(line((f"{name} ", "bad"), (why, "dim")))
                 continue
             found.append(

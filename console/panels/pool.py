@@ -157,16 +157,16 @@ class PoolPane(Pane, can_focus=True):
         ink = self.painted_app.board.tint(owner.adapter)
         match owner.kind:
             case "kv":
-                whose = units.clean(owner.adapter or "base")
+                whose = units.visible(owner.adapter or "base")
                 return [
                     (f"{count}KV of ", "dim"),
-                    (units.short_id(units.clean(owner.name)), "text"),
+                    (units.short_id(units.visible(owner.name)), "text"),
                     (f" {whose}", ink),
                 ]
             case "adapter":
-                return [(f"{count}adapter ", "dim"), (units.clean(owner.name), ink)]
+                return [(f"{count}adapter ", "dim"), (units.visible(owner.name), ink)]
             case _:
-                return [(f"{count}{units.clean(owner.kind)} of ", "dim"), (owner.name, ink)]
+                return [(f"{count}{units.visible(owner.kind)} of ", "dim"), (owner.name, ink)]
 
     # -- keys and mouse
 

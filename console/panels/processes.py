@@ -37,7 +37,7 @@ def _why(row: ProcessRow, board: Board, width: int) -> Sequence[Span]:
         again = f"again in {units.duration(max(0.0, row.retry_at - board.now))}"
         return ((f"{row.reason}, {again}" if row.reason else again, "warn"),)
     if row.reason:
-        return ((units.clean(row.reason), row.level if row.level != "good" else "dim"),)
+        return ((units.visible(row.reason), row.level if row.level != "good" else "dim"),)
     if kernels := _kernels(row, board):
         return ((kernels, "dim"),)
     if row.exit_code is not None:
@@ -302,7 +302,7 @@ class ProcessDetails:
         for event in about[: -self.EVENTS - 1 : -1]:
             ink = LEVEL_INKS.get(event.level.lower(), "text")
             found.append(
-                line((units.clock(event.at), "dim"), (f"  {units.clean(event.text)}", ink))
+                line((units.clock(event.at), "dim"), (f"  {units.visible(event.text)}", ink))
             )
         return found
 

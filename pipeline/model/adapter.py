@@ -7,7 +7,6 @@ allocated. Knows a model's modules and their shapes; not when or for whom the ad
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,19 +18,18 @@ import torch
 from torch import Tensor
 
 from ..card import ModelCard
+from ..guarded_file import AdapterError, brief, printable
 from ..messages import AdapterInfo
-from .adapter_files import (
-    CONFIG,
-    DTYPES,
-    AdapterError,
-    TensorFile,
-    brief,
-    printable,
-    read_config_file,
-)
+from .adapter_files import CONFIG, WeightFiles, read_config_file
+from .adapter_keys import MLX_SPELLING, AdapterKeys, read_keys
+from .adapter_place import MLX_WEIGHTS, check_place, weight_files
+from .adapter_targets import Target, match_targets
+from .adapter_targets import module_path as module_path
+from .adapter_targets import module_shapes as module_shapes
 from .layers import pair_heads
+from .mlx_config import is_mlx, parse_mlx_config
 from .pages import page_elements
-from .peft_config import EMBEDDINGS, PeftConfig, parse_config
+from .peft_config import PeftConfig, check_modules, decode_config, parse_config
 from .shard import WHOLE, Shard
 
 SITES: dict[str, tuple[str, ...]] = {
@@ -75,40 +73,6 @@ class Adapter:
         return self.info.num_bytes
 
 
-def module_shapes(card: ModelCard) -> dict[str, tuple[int, int]]:
-    """(out_features, in_features) of each linear module of a layer."""
-    q, kv = card.num_heads * card.head_dim, card.num_kv_heads * card.head_dim
-    return {
-        "q_proj": (q, card.hidden_size),
-        "k_proj": (kv, card.hidden_size),
-        "v_proj": (kv, card.hidden_size),
-        "o_proj": (card.hidden_size, q),
-        "gate_proj": (card.intermediate_size, card.hidden_size),
-        "up_proj": (card.intermediate_size, card.hidden_size),
-        "down_proj": (card.hidden_size, card.intermediate_size),
-    }
-
-
-def module_path(layer: int, module: str) -> str:
-    """A module's name in the model, as PEFT and Hugging Face write it."""
-    block = "mlp" if module in ("gate_proj", "up_proj", "down_proj") else "self_attn"
-    return f"model.layers.{layer}.{block}.{module}"
-
-
-KEY = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_[AB]\.weight")
-
-
-class Target(NamedTuple):
-    """A module that an adapter changes in one layer."""
-
-    layer: int
-    module: str
-    rank: int
-    scale: float
-    keys: tuple[str, str]
-    """Of A [rank, in_features] and B [out_features, rank] in the file."""
-
-
 @dataclass(frozen=True)
 class Measured:
     """What the headers tell of an adapter that is fit to be read."""
@@ -118,6 +82,8 @@ class Measured:
     parts: tuple[Part, ...]
     size: int
     """Elements of each layer, whole pages."""
+    is_transposed: bool
+    """The files have A.T and B.T."""
 
 
 def measure_adapter(
@@ -151,11 +117,31 @@ def read_adapter(
     shard: Shard = WHOLE,
 ) -> Adapter:
     """As `measure_adapter`; then reads, checks and lays out the weights."""
-    with _measured(key, directory, card, dtype, base, roots, shard) as (measured, file):
-        tensors = _read_tensors(measured.targets, file, dtype)
-        info = msgspec.structs.replace(measured.info, digest=file.digest)
+    with _measured(key, directory, card, dtype, base, roots, shard) as (measured, files):
+        tensors = _read_tensors(measured, files, dtype)
+        info = msgspec.structs.replace(measured.info, digest=files.digest)
     host = _lay_out(measured, tensors, card, dtype, shard)
     return Adapter(info, measured.parts, max(8, 1 << (info.rank - 1).bit_length()), host)
+
+
+class Pair(NamedTuple):
+    """A and B of a module as the files have them, in float32."""
+
+    a: Tensor
+    """[rank, in_features]"""
+    b: Tensor
+    """[out_features, rank]"""
+    scale: float
+
+
+def read_pairs(directory: str, card: ModelCard) -> dict[str, Pair]:
+    """What an adapter adds, scale B A, by the module's name in the model. Raises `AdapterError`."""
+    with _measured("", directory, card, torch.float32, "", (), WHOLE) as (measured, files):
+        tensors = _read_tensors(measured, files, torch.float32)
+    return {
+        module_path(layer, module): Pair(tensors[keys[0]].float(), tensors[keys[1]].float(), scale)
+        for layer, module, _, scale, keys in measured.targets
+    }
 
 
 @contextmanager
@@ -167,18 +153,20 @@ def _measured(
     base: str,
     roots: Sequence[str],
     shard: Shard,
-) -> Iterator[tuple[Measured, TensorFile]]:
+) -> Iterator[tuple[Measured, WeightFiles]]:
     """What the headers tell, and the weights, open and not yet read."""
-    config_text = read_config_file(directory, roots)
-    modules = [module_path(n, name) for n in range(card.num_layers) for name in module_shapes(card)]
-    config = parse_config(config_text, Path(directory) / CONFIG, modules, card.num_layers)
-    trained_for = brief(config.base_model_name_or_path or "")
-    with TensorFile(directory, config_text, roots) as file:
-        targets = _match(config, file, card, _other_base(trained_for, base))
-        file.check_layout()
+    with _opened(directory, card, roots) as (config, keys, files, is_mlx_lms):
+        trained_for = brief(config.base_model_name_or_path or "")
+        targets = match_targets(
+            config, keys, files, card, _other_base(trained_for, base), is_mlx_lms
+        )
+        files.check_layout()
         part_card = shard.card(card)
         parts, size = _plan(targets, part_card)
         shapes, present = module_shapes(part_card), {target.module for target in targets}
+        warnings = [_base_warning(trained_for, base)]
+        if keys.notes:
+            warnings.append(printable(f"its keys are read {', '.join(keys.notes)}"))
         info = AdapterInfo(
             key=key,
             path=directory,
@@ -187,9 +175,36 @@ def _measured(
             num_bytes=sum(t.rank * sum(shapes[t.module]) for t in targets) * dtype.itemsize,
             pages=size // page_elements(part_card),
             digest="",
-            warning=_base_warning(trained_for, base),
+            warning="; ".join(filter(None, warnings)),
         )
-        yield Measured(info, targets, parts, size), file
+        yield Measured(info, targets, parts, size, is_mlx_lms), files
+
+
+@contextmanager
+def _opened(
+    directory: str, card: ModelCard, roots: Sequence[str]
+) -> Iterator[tuple[PeftConfig, AdapterKeys, WeightFiles, bool]]:
+    """The config, the keys and the weights of a directory, and whether they are mlx-lm's."""
+    check_place(directory, roots)
+    path = Path(directory) / CONFIG
+    text = read_config_file(directory, roots)
+    raw = decode_config(text, path)
+    if is_mlx(raw):
+        mlx_config = parse_mlx_config(raw, path)
+        with WeightFiles((Path(directory) / MLX_WEIGHTS,), directory, text, roots) as files:
+            keys = read_keys(files.entries, files.path, MLX_SPELLING)
+            yield mlx_config.as_peft(keys), keys, files, True
+        return
+    config = parse_config(raw, path)
+    with WeightFiles(weight_files(directory, roots), directory, text, roots) as files:
+        keys = read_keys(files.entries, files.path)
+        modules = [
+            keys.trained(module_path(n, name))
+            for n in range(card.num_layers)
+            for name in module_shapes(card)
+        ]
+        check_modules(config, path, modules, keys.head, card.num_layers)
+        yield config, keys, files, False
 
 
 def _other_base(trained_for: str, base: str) -> str:
@@ -211,63 +226,6 @@ def _base_warning(trained_for: str, base: str) -> str:
     return printable(
         f"trained for {trained_for}, served on {base}: same shapes, perhaps not the same weights"
     )
-
-
-def _match(
-    config: PeftConfig, file: TensorFile, card: ModelCard, other_base: str
-) -> tuple[Target, ...]:
-    """The modules that the adapter targets, each with both its matrices, and nothing else."""
-    targets = []
-    rest, known = dict(file.entries), set()
-    for layer in range(card.num_layers):
-        for module, (out_features, in_features) in module_shapes(card).items():
-            where = module_path(layer, module)
-            known.add(where)
-            if not config.targets(where):
-                continue
-            rank = config.rank(where)
-            keys = tuple(f"base_model.model.{where}.lora_{side}.weight" for side in "AB")
-            for key, shape in zip(keys, ((rank, in_features), (out_features, rank)), strict=True):
-                entry = rest.pop(key, None)
-                if entry is None:
-                    raise AdapterError(
-                        f"{file.path}: {key} is missing; its shape would be {list(shape)}"
-                        f"{other_base}"
-                    )
-                if entry.dtype not in DTYPES:
-                    raise AdapterError(
-                        f"{file.path}: {key} is of dtype {brief(entry.dtype)}, not one of "
-                        f"{', '.join(DTYPES)}"
-                    )
-                if entry.shape != shape:
-                    raise AdapterError(
-                        f"{file.path}: {key} has shape {brief(str(list(entry.shape)))}, the model "
-                        f"and adapter_config.json need {list(shape)}{other_base}"
-                    )
-            targets.append(Target(layer, module, rank, config.scale(where), (keys[0], keys[1])))
-    if not targets:
-        raise AdapterError(
-            f"{file.path.parent / CONFIG}: target_modules names no module of this model{other_base}"
-        )
-    for key in rest:
-        raise AdapterError(f"{file.path}: {brief(key)}{_stranger(key, known, other_base)}")
-    return tuple(targets)
-
-
-def _stranger(key: str, known: set[str], other_base: str) -> str:
-    """What is wrong with a key that no targeted module has."""
-    match = KEY.fullmatch(key)
-    if "lora_embedding_" in key or any(f"{module}." in key for module in EMBEDDINGS):
-        return ": embeddings and lm_head are not supported yet"
-    if "lora_magnitude_vector" in key:
-        return " is of DoRA, which is not supported, and adapter_config.json does not say use_dora"
-    if key.endswith(".bias"):
-        return " is a bias, which is not supported"
-    if match is None:
-        return " is no key of a LoRA adapter"
-    if match["module"] in known:
-        return f": {match['module']} is not among its target_modules"
-    return f": {brief(match['module'])} is no module that can be adapted in this model{other_base}"
 
 
 def _plan(targets: Sequence[Target], card: ModelCard) -> tuple[tuple[Part, ...], int]:
@@ -292,23 +250,23 @@ def _plan(targets: Sequence[Target], card: ModelCard) -> tuple[tuple[Part, ...],
     return tuple(parts), -(-size // elements) * elements
 
 
-def _read_tensors(
-    targets: Sequence[Target], file: TensorFile, dtype: torch.dtype
-) -> dict[str, Tensor]:
+def _read_tensors(measured: Measured, files: WeightFiles, dtype: torch.dtype) -> dict[str, Tensor]:
     """All of them by key, each finite, and in `dtype` too once its scale is in it."""
-    scales = {target.keys[1]: target.scale for target in targets}
+    scales = {target.keys[1]: target.scale for target in measured.targets}
     tensors = {}
-    for key, tensor in file.tensors():
+    for key, tensor in files.tensors():
         peak = max(abs(bound.item()) for bound in tensor.aminmax())  # NaN if any of them is
         scale = scales.get(key, 1.0)
         if not math.isfinite(peak):
-            raise AdapterError(f"{file.path}: {key} holds values that are not finite numbers")
+            raise AdapterError(
+                f"{files.path_of(key)}: {key} holds values that are not finite numbers"
+            )
         if peak * abs(scale) > torch.finfo(dtype).max:
             raise AdapterError(
-                f"{file.path}: {key} holds {peak:.3g}, which its scale {scale:.3g} makes too large "
-                f"for {str(dtype).removeprefix('torch.')}"
+                f"{files.path_of(key)}: {key} holds {peak:.3g}, which its scale {scale:.3g} makes "
+                f"too large for {str(dtype).removeprefix('torch.')}"
             )
-        tensors[key] = tensor
+        tensors[key] = tensor.t() if measured.is_transposed else tensor
     return tensors
 
 

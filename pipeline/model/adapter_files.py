@@ -1,4 +1,4 @@
-"""`TensorFile` and `read_config_file`: an adapter's two files, believed in nothing before it is
+"""`WeightFiles` and `read_config_file`: an adapter's files, believed in nothing before it is
 checked.
 
 They may come from anywhere, so nothing here follows a length, an offset or a link out of a file
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -18,13 +17,9 @@ import msgspec
 import torch
 from torch import Tensor
 
-from ..guarded_file import AdapterError, _open, _size, brief, printable
-
-__all__ = ["AdapterError", "TensorFile", "brief", "printable", "read_config_file"]
+from ..guarded_file import AdapterError, brief, file_size, open_guarded, read_bounded
 
 CONFIG = "adapter_config.json"
-WEIGHTS = "adapter_model.safetensors"
-PICKLE = "adapter_model.bin"
 
 MOST_CONFIG_BYTES = 1 << 20
 MOST_HEADER_BYTES = 16 << 20
@@ -40,17 +35,9 @@ DTYPES = {
 
 def read_config_file(directory: str, roots: Sequence[str] = ()) -> bytes:
     """adapter_config.json's bytes. Raises `AdapterError`."""
-    path = Path(directory) / CONFIG
-    with _open(path, directory, roots) as file:
-        if (size := _size(file)) > MOST_CONFIG_BYTES:
-            raise AdapterError(f"{path} has {size} bytes: more than {MOST_CONFIG_BYTES} is no JSON")
-        try:
-            # Once more than is allowed: files of the kernel's own have no size to look at.
-            text = file.read(MOST_CONFIG_BYTES + 1)
-        except OSError as error:
-            raise AdapterError(f"{path}: {error.strerror}") from error
-    if text is None or len(text) > MOST_CONFIG_BYTES:
-        raise AdapterError(f"{path} is no file that ends")
+    text = read_bounded(directory, CONFIG, MOST_CONFIG_BYTES, roots)
+    if text is None:
+        raise AdapterError(f"{Path(directory) / CONFIG}: No such file or directory")
     return text
 
 
@@ -62,30 +49,37 @@ class TensorEntry(msgspec.Struct, frozen=True):
     data_offsets: tuple[int, int]
 
 
-class TensorFile:
-    """adapter_model.safetensors, open, its header read: `entries` by key.
+class WeightFiles:
+    """An adapter's safetensors files, open, their headers read: `entries` by key.
 
-    The file is read, not mapped: one that is cut short while it is read raises an error here, where
-    a mapped one would end the process with a SIGBUS.
+    One file, or the shards of one adapter.
     """
 
-    def __init__(self, directory: str, config_text: bytes, roots: Sequence[str] = ()) -> None:
-        """Opens the file and reads its header. Raises `AdapterError`."""
-        self.path = Path(directory) / WEIGHTS
-        if not os.path.lexists(self.path) and os.path.lexists(Path(directory) / PICKLE):
-            raise AdapterError(
-                f"{directory} holds {PICKLE}, a pickle, which may run code when read: save it as "
-                f"safetensors, {WEIGHTS}"
-            )
-        self._file = _open(self.path, directory, roots)
+    def __init__(
+        self, paths: Sequence[Path], directory: str, config_text: bytes, roots: Sequence[str] = ()
+    ) -> None:
+        """Opens the files and reads their headers. Raises `AdapterError`."""
+        self._digest = hashlib.sha256(config_text)
+        self._files: list[TensorFile] = []
+        self._owner: dict[str, TensorFile] = {}
+        self.path = paths[0]
+        self.entries: dict[str, TensorEntry] = {}
         try:
-            self._digest = hashlib.sha256(config_text)
-            self.entries = self._read_header()
+            for path in paths:
+                file = TensorFile(path, directory, roots, self._digest)
+                self._files.append(file)
+                if twice := file.entries.keys() & self._owner.keys():
+                    key = min(twice)
+                    raise AdapterError(
+                        f"{path} has {brief(key)}, which {self._owner[key].path.name} has too"
+                    )
+                self.entries |= file.entries
+                self._owner |= dict.fromkeys(file.entries, file)
         except BaseException:
-            self._file.close()
+            self.close()
             raise
 
-    def __enter__(self) -> TensorFile:
+    def __enter__(self) -> WeightFiles:
         return self
 
     def __exit__(
@@ -94,6 +88,55 @@ class TensorFile:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        for file in self._files:
+            file.close()
+
+    def path_of(self, key: str) -> Path:
+        """The file that has a key; of a key that none has, the first."""
+        return self._owner[key].path if key in self._owner else self.path
+
+    def check_layout(self) -> None:
+        """As `TensorFile.check_layout`, each of them."""
+        for file in self._files:
+            file.check_layout()
+
+    def tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """Every tensor, file by file, read one by one. Only after `check_layout`; behind the last,
+        `digest` is that of the whole files."""
+        for file in self._files:
+            yield from file.tensors()
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the config's bytes and the weights', as they were read."""
+        return self._digest.hexdigest()
+
+
+class TensorFile:
+    """A safetensors file, open, its header read: `entries` by key.
+
+    The file is read, not mapped: one that is cut short while it is read raises an error here, where
+    a mapped one would end the process with a SIGBUS.
+    """
+
+    def __init__(
+        self, path: Path, directory: str, roots: Sequence[str], digest: hashlib._Hash
+    ) -> None:
+        """Opens the file and reads its header; all that is read updates `digest`. Raises
+        `AdapterError`."""
+        self.path = path
+        self._digest = digest
+        self._file = open_guarded(self.path, directory, roots)
+        try:
+            self.entries = self._read_header()
+        except BaseException:
+            self._file.close()
+            raise
+
+    def close(self) -> None:
         self._file.close()
 
     def check_layout(self) -> None:
@@ -115,7 +158,7 @@ class TensorFile:
                     f"{self.path}: the bytes from {end} to {start}, before {key}, are no tensor's"
                 )
             end = stop
-        data = _size(self._file) - self._start
+        data = file_size(self._file) - self._start
         if data < end:
             raise AdapterError(
                 f"{self.path} is cut short: its header names {end} bytes of tensors, {data} are "
@@ -125,8 +168,7 @@ class TensorFile:
             raise AdapterError(f"{self.path} goes on for {data - end} bytes after its last tensor")
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """Every tensor in the file's order, read one by one. Only after `check_layout`; behind
-        the last, `digest` is that of the whole files."""
+        """Every tensor in the file's order, read one by one. Only after `check_layout`."""
         for key, entry in self._in_order():
             tensor = torch.empty(entry.shape, dtype=DTYPES[entry.dtype])
             content = tensor.view(-1).view(torch.uint8).numpy().data
@@ -134,16 +176,11 @@ class TensorFile:
             self._digest.update(content)
             yield key, tensor
 
-    @property
-    def digest(self) -> str:
-        """sha256 of the config's bytes and the weights', as they were read."""
-        return self._digest.hexdigest()
-
     def _in_order(self) -> list[tuple[str, TensorEntry]]:
         return sorted(self.entries.items(), key=lambda item: item[1].data_offsets)
 
     def _read_header(self) -> dict[str, TensorEntry]:
-        size = _size(self._file)
+        size = file_size(self._file)
         if size < 8:
             raise AdapterError(f"{self.path} is no safetensors file: it has {size} bytes")
         first = self._read(8)

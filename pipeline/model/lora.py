@@ -19,9 +19,9 @@ from ...kernels import reference
 from ...kernels.tables import AdapterTables, largest_block
 from ..card import ModelCard
 from ..config import Config
+from ..guarded_file import AdapterError
 from ..messages import AdapterInfo
 from .adapter import SITES, Adapter, measure_adapter, module_shapes, read_adapter
-from .adapter_files import AdapterError
 from .device import sent
 from .pages import PagePool, page_elements
 from .peft_config import MOST_RANK

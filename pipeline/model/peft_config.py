@@ -6,6 +6,7 @@ is served right. Knows names of modules; no shape and no tensor.
 
 from __future__ import annotations
 
+import codecs
 import json
 import math
 import re
@@ -19,7 +20,8 @@ from typing import Any
 
 import msgspec
 
-from .adapter_files import AdapterError, brief
+from ..guarded_file import AdapterError, brief
+from .peft_refusals import MERGE, check_fields
 
 MOST_RANK = 512
 MOST_PATTERNS = 4096
@@ -27,54 +29,6 @@ MOST_PATTERNS = 4096
 LONGEST_PATTERN = 1000
 MOST_PATTERN_S = 1.0
 """Processor time to try all patterns on all modules; honest ones take a hundredth of it."""
-
-UNSUPPORTED = (
-    "use_dora",
-    "lora_bias",
-    "modules_to_save",
-    "layer_replication",
-    "trainable_token_indices",
-    "target_parameters",
-    "alora_invocation_tokens",
-    "use_qalora",
-    "use_bdlora",
-    "arrow_config",
-    "kasa_config",
-    "monteclora_config",
-    "velora_config",
-    "megatron_config",
-    "enable_lora",
-)
-"""Fields that change the arithmetic: refused by name where they are set."""
-
-HARMLESS = {
-    "auto_mapping",
-    "corda_config",
-    "ensure_weight_tying",
-    "eva_config",
-    "fan_in_fan_out",
-    "inference_mode",
-    "loftq_config",
-    "lora_dropout",
-    "lora_dtype",
-    "lora_ga_config",
-    "lorap_emb_lr",
-    "lorap_lr_ratio",
-    "megatron_core",
-    "merge_weights",
-    "peft_version",
-    "qalora_group_size",
-    "revision",
-    "runtime_config",
-    "task_type",
-}
-"""Fields of PEFT and of trainers built on it that change nothing here. `fan_in_fan_out` speaks of
-how the base's weights lie; for a linear layer PEFT ignores it. What an `init_lora_weights` is
-configured with is over when the adapter is saved."""
-
-SOUND_INIT = ("true", "false", "none", "gaussian", "eva", "orthogonal", "mica")
-"""Values of `init_lora_weights` that leave the base model as it is. Others (pissa, olora, corda,
-loftq, lora_ga) start from one that was changed, which is not the one here."""
 
 EMBEDDINGS = ("model.embed_tokens", "lm_head")
 
@@ -191,72 +145,69 @@ def _compiled(expression: str) -> re.Pattern[str]:
     return re.compile(expression)
 
 
-def parse_config(text: bytes, path: Path, modules: Sequence[str], num_layers: int) -> PeftConfig:
-    """adapter_config.json, checked for a model with these modules. Raises `AdapterError`."""
+def decode_config(text: bytes, path: Path) -> dict[str, Any]:
+    """adapter_config.json's object. A byte order mark and UTF-16 are read, which editors and shells
+    on Windows write. Raises `AdapterError`."""
     try:
-        raw = msgspec.json.decode(text, type=dict[str, Any])
-        config = msgspec.convert(raw, PeftConfig)
+        if text.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            text = text.decode("utf-16").encode()
+        return msgspec.json.decode(text.removeprefix(codecs.BOM_UTF8), type=dict[str, Any])
     except (ValueError, RecursionError) as error:  # msgspec's and Unicode's are ValueErrors
         if b"NaN" in text or b"Infinity" in text:
             raise AdapterError(f"{path} holds NaN or Infinity: numbers must be finite") from error
         raise AdapterError(f"{path}: {error}") from error
-    _check_fields(raw, config, path)
-    _check_ranks(config, path)
-    _check_patterns(config, path, modules)
+
+
+def parse_config(raw: dict[str, Any], path: Path) -> PeftConfig:
+    """PEFT's adapter_config.json, its fields checked. Raises `AdapterError`."""
+    check_fields(raw, PeftConfig.__struct_fields__, path)
+    try:
+        config = msgspec.convert(raw, PeftConfig)
+    except ValueError as error:
+        raise AdapterError(f"{path}: {error}") from error
+    check_ranks({"r": config.r}, path)
+    ranks = {f"rank_pattern's {brief(p)!r}": r for p, r in (config.rank_pattern or {}).items()}
+    check_ranks(ranks, path)
+    if not config.target_modules:
+        raise AdapterError(f"{path}: target_modules is missing: it must name what is adapted")
+    return config
+
+
+def check_modules(
+    config: PeftConfig, path: Path, modules: Sequence[str], head: str, num_layers: int
+) -> None:
+    """That the config's names and patterns are sane for a model with these modules, which lie
+    below `head`. Raises `AdapterError`."""
+    embeddings = {*EMBEDDINGS, f"{head}embed_tokens"}
+    _check_patterns(config, path, (*modules, *embeddings))
     for layer in config.layers():
         if not 0 <= layer < num_layers:
             raise AdapterError(
                 f"{path}: layers_to_transform names layer {layer}, the model's are 0 to "
                 f"{num_layers - 1}"
             )
-    if not config.target_modules:
-        raise AdapterError(f"{path}: target_modules is missing: it must name what is adapted")
-    for module in EMBEDDINGS:
+    for module in sorted(embeddings, reverse=True):
         if config.targets(module):
             raise AdapterError(
                 f"{path}: target_modules names {module}: adapters of embeddings and lm_head are "
-                "not supported yet"
-            )
-    return config
-
-
-def _check_fields(raw: dict[str, Any], config: PeftConfig, path: Path) -> None:
-    if config.peft_type != "LORA":
-        raise AdapterError(f"{path}: peft_type {brief(config.peft_type)} is not supported")
-    # An empty object sets most of these: PEFT fills it with defaults.
-    refused = [field for field in UNSUPPORTED if raw.get(field) not in (None, False, [])]
-    if config.bias != "none":
-        refused.append(f"bias {brief(config.bias)!r}")
-    if str(config.init_lora_weights).lower() not in SOUND_INIT:
-        refused.append(f"init_lora_weights {brief(str(config.init_lora_weights))!r}")
-    if refused:
-        raise AdapterError(f"{path}: {', '.join(refused)} is not supported")
-    known = {*UNSUPPORTED, *HARMLESS, *PeftConfig.__struct_fields__}
-    for field in raw.keys() - known:
-        if raw[field] not in (None, False, [], {}, ""):
-            raise AdapterError(
-                f"{path}: {brief(field)} is a field unknown here; take it out if it changes "
-                "nothing of what the adapter computes"
+                f"not supported yet; {MERGE}"
             )
 
 
-def _check_ranks(config: PeftConfig, path: Path) -> None:
-    given = {"r": config.r} | {
-        f"rank_pattern's {brief(pattern)!r}": rank
-        for pattern, rank in (config.rank_pattern or {}).items()
-    }
+def check_ranks(given: dict[str, int], path: Path) -> None:
+    """Ranks by what names them. Raises `AdapterError`."""
     for name, rank in given.items():
         if not 1 <= rank <= MOST_RANK:
             shown = rank if abs(rank) < 1e9 else "beyond all bounds"
             raise AdapterError(f"{path}: {name} is {shown}; ranks are 1 to {MOST_RANK}")
 
 
-def _check_patterns(config: PeftConfig, path: Path, modules: Sequence[str]) -> None:
+def _check_patterns(config: PeftConfig, path: Path, names: tuple[str, ...]) -> None:
     """That each compiles and that none takes long: some take years for a name of 40 letters."""
     for field in ("target_modules", "exclude_modules", "rank_pattern", "alpha_pattern"):
-        names = getattr(config, field)
-        if names and not isinstance(names, str) and len(names) > MOST_PATTERNS:
-            raise AdapterError(f"{path}: {field} has {len(names)} entries, above {MOST_PATTERNS}")
+        given = getattr(config, field)
+        if given and not isinstance(given, str) and len(given) > MOST_PATTERNS:
+            raise AdapterError(f"{path}: {field} has {len(given)} entries, above {MOST_PATTERNS}")
     slow = []
     for pattern, expression in config.patterns():
         if len(pattern) > LONGEST_PATTERN:
@@ -271,7 +222,7 @@ def _check_patterns(config: PeftConfig, path: Path, modules: Sequence[str]) -> N
         if not PLAIN.fullmatch(pattern):
             slow.append(expression)
     if slow:
-        _try_patterns(slow, (*modules, *EMBEDDINGS), path)
+        _try_patterns(slow, names, path)
 
 
 def _try_patterns(expressions: list[str], names: tuple[str, ...], path: Path) -> None:

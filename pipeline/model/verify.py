@@ -10,13 +10,11 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from zlib import crc32
 
 import msgspec
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 from torch import Tensor
 
 from ..card import ModelCard
@@ -29,6 +27,7 @@ from ..messages import (
     SampledToken,
     SamplingParams,
 )
+from .adapter import read_pairs
 from .checkpoint import Checkpoint
 from .device import ComputeQueue
 from .forward_batch import Staging, StepPlan, StepRow
@@ -37,7 +36,6 @@ from .llama import DecoderLayer, layer_windows
 from .loader import ModelLoader, Precision
 from .lora import AdapterStore
 from .pages import PAGE_SIZE, PagePool, pages_for
-from .peft_config import PeftConfig
 
 PROMPT_LENGTHS = (24, 9, 16, 5, 12, 20)
 NEW_TOKENS = 16
@@ -178,11 +176,7 @@ class MergedCheckpoint:
     def __init__(self, checkpoint: Checkpoint, directory: str | None, card: ModelCard) -> None:
         self._checkpoint, self._card = checkpoint, card
         self.paired_heads = checkpoint.paired_heads
-        self._tensors: dict[str, Tensor] = {}
-        if directory is not None:
-            self._tensors = load_file(Path(directory) / "adapter_model.safetensors")
-            text = (Path(directory) / "adapter_config.json").read_bytes()
-            self._config = msgspec.json.decode(text, type=PeftConfig)
+        self._pairs = {} if directory is None else read_pairs(directory, card)
 
     def has(self, name: str) -> bool:
         return self._checkpoint.has(name)
@@ -190,11 +184,9 @@ class MergedCheckpoint:
     def tensor(self, name: str, shape: tuple[int, ...]) -> Tensor:
         weight = self._checkpoint.tensor(name, shape).float()
         module = name.removesuffix(".weight")
-        a = self._tensors.get(f"base_model.model.{module}.lora_A.weight")
-        if a is None:
+        if (pair := self._pairs.get(module)) is None:
             return weight
-        b = self._tensors[f"base_model.model.{module}.lora_B.weight"]
-        delta = (b.float() @ a.float()) * self._config.scale(module)
+        delta = (pair.b @ pair.a) * pair.scale
         heads = {"q_proj": self._card.num_heads, "k_proj": self._card.num_kv_heads}
         if self.paired_heads and (kind := module.rpartition(".")[2]) in heads:
             delta = pair_heads(delta, heads[kind])

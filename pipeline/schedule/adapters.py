@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
+from ..adapter_name import objection
 from ..messages import AdapterInfo, AdapterState, AdapterView
 from ..words import counted
 
@@ -158,7 +159,9 @@ class Adapter:
 class AdapterRegistry:
     """Every adapter by name, those on their way out, and the base model's row beside them."""
 
-    def __init__(self, adapters: dict[str, str]) -> None:
+    def __init__(self, adapters: dict[str, str], base_model: str = "") -> None:
+        """`base_model` is the name that requests have for the base."""
+        self._base_model = base_model
         self.base = Adapter("", "")
         self.base.become(AdapterState.GPU)
         self._current = {name: Adapter(name, path) for name, path in adapters.items()}
@@ -228,8 +231,8 @@ class AdapterRegistry:
 
     def add(self, name: str, path: str, *, pinned: bool) -> Adapter:
         """A new adapter, to be read. Raises `AdapterRefused` (400 no name, 409 taken)."""
-        if not name or "@" in name or ":" in name:
-            raise AdapterRefused(400, f"{name!r} is no name for an adapter: empty, or with @ or :")
+        if reason := objection(name, self._base_model):
+            raise AdapterRefused(400, reason)
         known = self._current.get(name)
         if known is not None and known.state is not AdapterState.FAILED:
             raise AdapterRefused(409, f"adapter {name!r} is loaded already, from {known.path}")

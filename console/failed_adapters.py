@@ -1,0 +1,80 @@
+"""Adapters of a pipeline that could not be loaded, as `up` and `status` say them.
+
+Knows the router's table of adapters, no file and no screen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from ..pipeline.config import OperatorError, spell
+from ..pipeline.messages import AdapterState, AdapterTable, AdapterView
+from ..pipeline.words import counted
+from . import units
+from .remote import Remote
+
+TABLE_SECONDS = 10.0
+"""The router writes its table every two seconds and on change, so READY may be heard before it."""
+UNREAD = (AdapterState.REGISTERED, AdapterState.FETCHING, AdapterState.VALIDATING)
+
+
+class AdaptersFailed(OperatorError):
+    """A start is refused, since adapters that it was given cannot be loaded."""
+
+    def __init__(self, failed: Iterable[AdapterView], num_given: int, run: str) -> None:
+        self.failed = tuple(failed)
+        of = "" if num_given == len(self.failed) else f" of {num_given}"
+        super().__init__(
+            f"{counted(len(self.failed), 'adapter')}{of} could not be loaded, so the pipeline in "
+            f"{run} was stopped again",
+            "mend or leave out; or start without them: --ignore-failed-adapters",
+        )
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """What JSON says of it beside the error and the hint."""
+        return {"failed_adapters": documents(self.failed)}
+
+
+async def failed_at_start(remote: Remote) -> tuple[AdapterView, ...]:
+    """Of the adapters that the pipeline was started with, those that failed, once all have been
+    read. Raises `OperatorError` where the router does not list them."""
+    given = remote.config.adapters()
+    deadline = time.monotonic() + TABLE_SECONDS
+    while given:
+        table = (await remote.snapshot()).adapters
+        views = {view.name: view for view in table.adapters} if table else {}
+        known = [views[name] for name in given if name in views]
+        # One that an operator has unloaded meanwhile is in no table: it did not fail.
+        if table and not any(view.state in UNREAD for view in known):
+            return failed_of(known)
+        if time.monotonic() > deadline:
+            hint = f"see: {spell('adapters list', remote.config.run)}"
+            raise OperatorError("the router does not list its adapters", hint)
+        await asyncio.sleep(0.1)
+    return ()
+
+
+def failed_of(views: Iterable[AdapterView]) -> tuple[AdapterView, ...]:
+    """Those that cannot be used."""
+    return tuple(view for view in views if view.state is AdapterState.FAILED)
+
+
+def failed_in(table: AdapterTable | None) -> tuple[AdapterView, ...]:
+    """Those of the router's table; none before there is one."""
+    return failed_of(table.adapters) if table else ()
+
+
+def line_of(view: AdapterView) -> str:
+    """`adapter sql failed: REASON (PATH)`, without the path where the reason names it."""
+    reason = view.reason or "see the logs"
+    path = "" if view.path in reason else f" ({view.path})"
+    return units.visible(f"adapter {view.name} failed: {reason}{path}")
+
+
+def documents(views: Iterable[AdapterView]) -> list[dict[str, str]]:
+    """The same for JSON."""
+    return [{"name": view.name, "path": view.path, "reason": view.reason} for view in views]

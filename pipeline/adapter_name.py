@@ -1,0 +1,36 @@
+"""The one rule for adapters' names, on the command line, in a configuration file and over HTTP."""
+
+from __future__ import annotations
+
+import unicodedata
+
+LONGEST_NAME = 200
+SIGNS = "-_./+"
+"""Beside letters and digits of any script. Not among them: `:` (base:adapter is a name in
+requests), `@` (name@generation), `=` (NAME=PATH), `,` and spaces (they part names in lists)."""
+BASE = "base"
+"""What metrics and the screen call the base model."""
+ORDERS = ("reload", "pin", "merge", "verify")
+"""Last parts of routes: DELETE /v1/adapters/NAME/pin is an order about NAME."""
+
+RULE = (
+    f"letters, digits and {SIGNS}, at most {LONGEST_NAME} characters, the first a letter, a digit "
+    "or _"
+)
+
+
+def objection(name: str, base_model: str = "") -> str:
+    """Why an adapter cannot be called so; empty if it can."""
+    shown = repr(name if len(name) <= LONGEST_NAME else f"{name[:60]}…")
+    if name and name in (base_model, BASE):
+        return f"{shown} is no name for an adapter: it means the base model"
+    if not name or len(name) > LONGEST_NAME or not all(map(_is_allowed, name)) or name[0] in "-./+":
+        return f"{shown} is no name for an adapter: a name is {RULE}"
+    if ((last := name.rpartition("/")[2]) in ORDERS and "/" in name) or last in ("", ".", ".."):
+        return f"{shown} is no name for an adapter: /{last} at its end means something else"
+    return ""
+
+
+def _is_allowed(character: str) -> bool:
+    """Marks belong to letters: in Hindi and Thai, vowels are written with them."""
+    return character in SIGNS or unicodedata.category(character)[0] in "LNM"

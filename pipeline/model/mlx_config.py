@@ -1,0 +1,72 @@
+"""mlx-lm's adapters: adapter_config.json of another shape, and adapters.safetensors.
+
+mlx-lm computes y + scale (x A) B with A [in_features, rank] and B [rank, out_features]. A and B of
+a module are the transposes of PEFT's; a module without them in the file is not changed.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from ..guarded_file import AdapterError, brief
+from .adapter_keys import AdapterKeys
+from .peft_config import PeftConfig, check_ranks
+
+MLX_FIELDS = ("fine_tune_type", "lora_parameters", "lora_layers")
+"""Any of them, and no peft_type, is mlx-lm's config; `lora_layers` is of old versions."""
+
+
+class LoraParameters(msgspec.Struct, frozen=True):
+    """`lora_parameters` of the config; `keys` names modules, which the file's tensors do too."""
+
+    rank: int
+    scale: float
+    dropout: float | None = None
+    keys: list[str] | None = None
+
+
+class MlxConfig(msgspec.Struct, frozen=True):
+    """What mlx-lm's adapter_config.json says of the arithmetic. All else in it is of the training
+    run."""
+
+    lora_parameters: LoraParameters
+    fine_tune_type: str = "lora"
+    model: str | None = None
+
+    def as_peft(self, keys: AdapterKeys) -> PeftConfig:
+        """The same for the modules that the file has tensors of."""
+        parameters = self.lora_parameters
+        return PeftConfig(
+            r=parameters.rank,
+            lora_alpha=parameters.scale * parameters.rank,
+            target_modules=sorted({keys.trained(module) for module in keys.modules.values()}),
+            base_model_name_or_path=self.model,
+        )
+
+
+def is_mlx(raw: dict[str, Any]) -> bool:
+    return "peft_type" not in raw and any(name in raw for name in MLX_FIELDS)
+
+
+def parse_mlx_config(raw: dict[str, Any], path: Path) -> MlxConfig:
+    """Raises `AdapterError`."""
+    kind = raw.get("fine_tune_type", "lora")
+    if kind == "full":
+        raise AdapterError(
+            f"{path}: mlx-lm's fine_tune_type full trains the whole model, which is no adapter: "
+            "serve the model (mlx_lm.fuse) with --model"
+        )
+    if kind != "lora":
+        raise AdapterError(
+            f"{path}: mlx-lm's fine_tune_type {brief(str(kind))} is not supported: merge it "
+            "(mlx_lm.fuse) and serve that model"
+        )
+    try:
+        config = msgspec.convert(raw, MlxConfig)
+    except ValueError as error:
+        raise AdapterError(f"{path}, mlx-lm's: {error}") from error
+    check_ranks({"lora_parameters.rank": config.lora_parameters.rank}, path)
+    return config

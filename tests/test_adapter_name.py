@@ -1,0 +1,64 @@
+"""One rule for adapters' names, wherever a name comes from."""
+
+from __future__ import annotations
+
+import pytest
+
+from loraconsole.pipeline.adapter_name import objection
+from loraconsole.pipeline.config import Config, UsageError
+from loraconsole.pipeline.schedule.adapters import AdapterRefused, AdapterRegistry
+
+BASE = "org/model"
+GOOD = [
+    "sql",
+    "v1.2_final-3",
+    "org/name",
+    "名前",
+    "हिन्दी",
+    "ชื่อ",
+    "_a",
+    "7b",
+    "a+b",
+    "model",
+    "x" * 200,
+]
+BAD = {
+    "": "a name is letters, digits and -_./+, at most 200 characters",
+    "a b": "a name is",
+    "a:b": "a name is",
+    "a@1": "a name is",
+    "a=b": "a name is",
+    "a,b": "a name is",
+    "a\x1b[2J": "a name is",
+    "a\u202eb": "a name is",
+    "/etc/passwd": "a name is",
+    "../x": "a name is",
+    "-x": "a name is",
+    "x" * 201: "a name is",
+    BASE: "it means the base model",
+    "/models/a": "a name is",
+    "base": "it means the base model",
+    "a/pin": "/pin at its end means something else",
+    "a/": "/ at its end",
+    "a/..": "/.. at its end",
+}
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_a_good_name_is_taken_everywhere(name: str) -> None:
+    assert not objection(name, BASE)
+    assert Config(model=BASE, adapter=(f"{name}=/x",)).adapters() == {name: "/x"}
+    assert AdapterRegistry({}, BASE).add(name, "/x", pinned=False).name == name
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_name_is_refused_everywhere_with_the_rule(name: str) -> None:
+    reason = objection(name, BASE)
+    assert BAD[name] in reason and reason.isprintable() and len(reason) < 400
+    with pytest.raises(AdapterRefused) as refused:
+        AdapterRegistry({}, BASE).add(name, "/x", pinned=False)
+    assert (refused.value.status, refused.value.reason) == (400, reason)
+    if name and "=" not in name:  # the first = parts a name from its path
+        with pytest.raises(UsageError) as wrong:
+            Config(model=BASE, adapter=(f"{name}=/x",)).adapters()
+        assert reason in str(wrong.value)
