@@ -74,8 +74,8 @@ class AdapterChats:
         key = view.name, view.generation
         found = self._chats.get(key)
         if found is None:
-            where, origin = view.directory or view.path, f"adapter {view.name}"
-            found = self._chats[key] = self.read_directory(where, origin)
+            found = self.read_directory(view.name, view.directory or view.path)
+            self._chats[key] = found
             if found.remark:
                 is_broken = found.template is not None and found.template.fault
                 level = "warning" if is_broken or "lacks" in found.remark else "info"
@@ -99,9 +99,10 @@ class AdapterChats:
 
     # -- reading one
 
-    def read_directory(self, directory: str, origin: str) -> AdapterChat:
-        """What its files say; nothing is kept. `origin` is how refusals name it."""
+    def read_directory(self, name: str, directory: str) -> AdapterChat:
+        """What an adapter's files say; nothing is kept."""
         files = _Files(directory, self._roots)
+        origin = f"adapter {name}"
         remarks = []
         config = files.json("tokenizer_config.json")
         variables, unknown = self._variables(config)

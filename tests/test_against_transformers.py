@@ -159,8 +159,11 @@ GGUF_NAMES = {
 }
 
 
-def write_gguf(path: Path, checkpoint: Path, kind: gguf.GGMLQuantizationType) -> Path:
-    """A checkpoint with its tokenizer, as llama.cpp's converter writes it."""
+def write_gguf(
+    path: Path, checkpoint: Path, kind: gguf.GGMLQuantizationType, rope_factor: float = 0.0
+) -> Path:
+    """A checkpoint with its tokenizer, as llama.cpp's converter writes it; rope scaled linearly
+    where a factor is given."""
     config = json.loads((checkpoint / "config.json").read_text())
     family = config["model_type"]
     heads = {"q_proj": config["num_attention_heads"], "k_proj": config["num_key_value_heads"]}
@@ -177,6 +180,9 @@ def write_gguf(path: Path, checkpoint: Path, kind: gguf.GGMLQuantizationType) ->
     writer.add_rope_dimension_count(config["head_dim"])
     writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
     writer.add_rope_freq_base(config["rope_parameters"]["rope_theta"])
+    if rope_factor:
+        writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
+        writer.add_rope_scaling_factor(rope_factor)
     model = json.loads((checkpoint / "tokenizer.json").read_text())["model"]
     tokens = sorted(model["vocab"], key=model["vocab"].__getitem__)
     writer.add_tokenizer_model("gpt2")
@@ -302,6 +308,20 @@ def test_a_gguf_answers_as_transformers_reads_it(
     path = write_gguf(tmp_path / "tiny.gguf", tmp_path / "checkpoint", quantization)
     found = compare(beside, path)
     assert not wrong(found) and found.notes == ()
+
+
+def test_what_transformers_does_not_read_of_a_gguf_is_said(
+    beside: SideBySide, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reference is wrong here: it computes as though rope were not scaled."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    save_case(tmp_path / "checkpoint", "llama")
+    path = write_gguf(
+        tmp_path / "tiny.gguf", tmp_path / "checkpoint", gguf.GGMLQuantizationType.F32, 4.0
+    )
+    found = compare(beside, path)
+    assert "long" in {prompt for prompt, _ in wrong(found)}
+    assert any("llama.rope.scaling.factor" in note for note in found.notes)
 
 
 def test_a_type_that_rounds_is_held_against_bounds_of_its_own(

@@ -69,7 +69,7 @@ class Engine:
             pages = [self._free.pop() for _ in range(info.pages)]
             self._runner.place_adapter(info.key, pages).result()
             self._keys[name] = info.key
-            self._templates[name] = self._chats.read_directory(path, f"adapter {name}").template
+            self._templates[name] = self._chats.read_directory(name, path).template
 
     def answer(self, prompt: Prompt) -> Iterator[tuple[Answer, Tensor | None]]:
         """Of base and adapters, with logits [num_tokens, vocab_size]."""
