@@ -97,7 +97,10 @@ def _locate(model: str) -> Path:
     try:
         return Path(snapshot_download(name, revision=revision or None, local_files_only=True))
     except Exception as error:  # those of the hub have no common base
-        raise OperatorError(f"{model} is not in the hub's cache", f"hf download {name}") from error
+        raise OperatorError(
+            f"{model} is no path here, and not in the hub's cache",
+            f"check the path; a model of the hub: hf download {name}",
+        ) from error
 
 
 # --- what goes with the weights: each gives findings of a directory -----------------------------
