@@ -10,6 +10,7 @@ import asyncio
 import importlib.util
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -39,6 +40,7 @@ from ..pipeline.reference import (
     Question,
     SideBySide,
 )
+from ..pipeline.words import counted
 from . import units
 from .http import Http, HttpError
 from .remote import Remote
@@ -55,6 +57,10 @@ class ModelReport(msgspec.Struct, frozen=True):
     model: str
     findings: tuple[Finding, ...]
     directory: str = ""
+
+    @property
+    def num_bad(self) -> int:
+        return sum(found.verdict == "bad" for found in self.findings)
 
 
 # --- before a start -----------------------------------------------------------------------------
@@ -76,13 +82,25 @@ def report_model(given: argparse.Namespace) -> int:
     if given.json:
         print_json(msgspec.to_builtins(report))
     else:
-        names = [_name(found) for found in report.findings]
-        width = min(40, max(14, *map(len, names)))
-        for name, found in zip(names, report.findings, strict=True):
-            print(f"{MARKS[found.verdict]}  {name:<{width}} {units.clean(found.finding)}")
-            if found.hint:
-                print(f"{'':{width + 6}} {units.clean(found.hint)}")
-    return 1 if any(found.verdict == "bad" for found in report.findings) else 0
+        _print_report(report)
+    return 1 if report.num_bad else 0
+
+
+def _print_report(report: ModelReport) -> None:
+    """A finding a row, and the verdict. On a terminal rows are wrapped in their column; elsewhere
+    each is one line, for grep."""
+    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
+    names = [_name(found) for found in report.findings]
+    width = min(columns // 2, max(map(len, names), default=0))
+    room = max(20, columns - width - 8)
+    indent = " " * (width + 8)
+    for name, found in zip(names, report.findings, strict=True):
+        lines = units.wrap(found.finding, room) + (units.wrap(found.hint, room) * bool(found.hint))
+        print(f"{MARKS[found.verdict]}  {name:<{width}}  {lines[0]}")
+        for line in lines[1:]:
+            print(f"{indent}{line}")
+    verdict = f"refused: {counted(report.num_bad, 'reason')}" if report.num_bad else "served"
+    print(f"{units.clean(report.model)} would be {verdict}")
 
 
 def _name(found: Finding) -> str:
