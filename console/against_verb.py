@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import importlib.util
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -38,6 +40,7 @@ from ..pipeline.reference import (
     Question,
     SideBySide,
 )
+from ..pipeline.words import counted
 from . import units
 from .http import Http, HttpError
 from .remote import Remote
@@ -54,6 +57,10 @@ class ModelReport(msgspec.Struct, frozen=True):
     model: str
     findings: tuple[Finding, ...]
     directory: str = ""
+
+    @property
+    def num_bad(self) -> int:
+        return sum(found.verdict == "bad" for found in self.findings)
 
 
 # --- before a start -----------------------------------------------------------------------------
@@ -75,13 +82,25 @@ def report_model(given: argparse.Namespace) -> int:
     if given.json:
         print_json(msgspec.to_builtins(report))
     else:
-        names = [_name(found) for found in report.findings]
-        width = min(40, max(14, *map(len, names)))
-        for name, found in zip(names, report.findings, strict=True):
-            print(f"{MARKS[found.verdict]}  {name:<{width}} {units.clean(found.finding)}")
-            if found.hint:
-                print(f"{'':{width + 6}} {units.clean(found.hint)}")
-    return 1 if any(found.verdict == "bad" for found in report.findings) else 0
+        _print_report(report)
+    return 1 if report.num_bad else 0
+
+
+def _print_report(report: ModelReport) -> None:
+    """A finding a row, and the verdict. On a terminal rows are wrapped in their column; elsewhere
+    each is one line, for grep."""
+    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
+    names = [_name(found) for found in report.findings]
+    width = min(columns // 2, max(map(len, names), default=0))
+    room = max(20, columns - width - 8)
+    indent = " " * (width + 8)
+    for name, found in zip(names, report.findings, strict=True):
+        lines = units.wrap(found.finding, room) + (units.wrap(found.hint, room) * bool(found.hint))
+        print(f"{MARKS[found.verdict]}  {name:<{width}}  {lines[0]}")
+        for line in lines[1:]:
+            print(f"{indent}{line}")
+    verdict = f"refused: {counted(report.num_bad, 'reason')}" if report.num_bad else "served"
+    print(f"{units.clean(report.model)} would be {verdict}")
 
 
 def _name(found: Finding) -> str:
@@ -94,6 +113,7 @@ def compare_model(given: argparse.Namespace) -> int:
     """`doctor MODEL --against transformers`: our engine beside it. Exit status 1 where anything
     differs."""
     tokens = _tokens(given)
+    _require_libraries(bool(given.adapter))
     adapters = tuple(_named_adapter(entry) for entry in given.adapter)
     from ..pipeline.fetch import resolve
 
@@ -131,6 +151,22 @@ def _tokens(given: argparse.Namespace) -> int:
     return int(given.tokens)
 
 
+def _require_libraries(has_adapters: bool) -> None:
+    """Raises `OperatorError` where what we compare with is not installed: known before minutes of
+    work, and without importing it."""
+    lacking = [
+        (name, f"'{name}>={version}'")
+        for name, version in (("transformers", "5"), ("peft", "0.18"))
+        if (name != "peft" or has_adapters) and importlib.util.find_spec(name) is None
+    ]
+    if lacking:
+        names, wanted = (" ".join(words) for words in zip(*lacking, strict=True))
+        raise OperatorError(
+            f"not installed beside {sys.executable}: {names}",
+            f"{sys.executable} -m pip install {wanted}",
+        )
+
+
 def _say(as_json: bool) -> Callable[[str], None]:
     def say(words: str) -> None:
         if not as_json:
@@ -148,6 +184,7 @@ def verify_against(config: Config, given: argparse.Namespace) -> int:
     if config.dummy:
         raise OperatorError("the pipeline serves random weights (--dummy): no file has them")
     tokens = _tokens(given)
+    _require_libraries(True)
     url, table, workers = asyncio.run(_look(config))
     view = next((view for view in table.adapters if view.name == given.name), None)
     if view is None:
@@ -273,22 +310,44 @@ def print_comparison(found: Comparison, as_json: bool) -> int:
     for place, head in enumerate(heads):
         table.add_column(head, justify="left" if place < 3 else "right", no_wrap=True)
     for row in found.rows:
+        if row.is_refused:
+            continue
         cells = (row.adapter or "base", row.prompt)
         mark = "ok" if row.is_right else "DIFFERS"
         table.add_row(mark, *(Text(units.clean(cell)) for cell in cells), *_numbers(row))
-    Printer().print(table)
-    for row in found.rows:
-        if row.reason:
-            words = units.clean(row.reason)
-            print(f"{units.clean(row.adapter or 'base')}, {row.prompt}: {words}")
+    if table.rows:
+        Printer().print(table)
+    for model, prompts, reason in _reasons(found.rows):
+        print(f"{units.clean(model)}{prompts}: {units.clean(reason)}")
     for note in found.notes:
         print(f"note: {units.clean(note)}")
-    wrong = sum(not row.is_right for row in found.rows)
-    verdict = f"{wrong} of {len(found.rows)} answers DIFFER from" if wrong else "answers as"
     unit = next((row.unit for row in found.rows if row.tokens), "logits")
     how = f"{found.dtype} beside float32; Δ of {unit}"
-    print(f"{units.clean(found.model)}: {verdict} {found.by} ({how})")
+    print(f"{units.clean(found.model)}: {_verdict(found.rows)} {found.by} ({how})")
     return code
+
+
+def _reasons(rows: Sequence[Difference]) -> list[tuple[str, str, str]]:
+    """(model, `, prompt`, reason) of each row that has one; one that holds for all prompts of a
+    model stands once, without them."""
+    found: list[tuple[str, str, str]] = []
+    for row in rows:
+        same = {other.reason for other in rows if other.adapter == row.adapter}
+        prompt = "" if len(same) == 1 and row.is_refused else f", {row.prompt}"
+        entry = (row.adapter or "base", prompt, row.reason)
+        if row.reason and entry not in found:
+            found.append(entry)
+    return found
+
+
+def _verdict(rows: Sequence[Difference]) -> str:
+    refused = sum(row.is_refused for row in rows)
+    wrong = sum(not row.is_right for row in rows) - refused
+    if not refused:
+        return f"{wrong} of {len(rows)} answers DIFFER from" if wrong else "answers as"
+    words = f"{refused} of {len(rows)} answers REFUSED"
+    others = f"{wrong} DIFFER from" if wrong else "the others as"
+    return f"{words}, {others}" if refused < len(rows) else f"{words}, beside"
 
 
 def _numbers(row: Difference) -> tuple[str, ...]:

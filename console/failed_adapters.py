@@ -30,7 +30,7 @@ class AdaptersFailed(OperatorError):
         super().__init__(
             f"{counted(len(self.failed), 'adapter')}{of} could not be loaded, so the pipeline in "
             f"{run} was stopped again",
-            "mend or leave out; or start without them: --ignore-failed-adapters",
+            "repair them or leave them out; --ignore-failed-adapters starts without them",
         )
 
     @property

@@ -34,7 +34,7 @@ from ..pipeline.messages import (
     StopProcess,
     ToSupervisor,
 )
-from ..pipeline.process import OPERATOR_EXIT, Process, run_process
+from ..pipeline.process import OPERATOR_EXIT, REFUSED_LOG, Process, run_process
 from ..pipeline.sockets import InboxFull, Outbox, Watch
 from .child import FALLS_ALLOWED, HELD, Child, command, command_of, environment
 from .chronicle import Chronicle
@@ -223,7 +223,8 @@ class Supervisor(Process):
             return beat.reason
         if code <= 0:
             return how(code)
-        return self.logbook.last_words(child.name) or how(code)
+        words = self.logbook.last_words(child.name)
+        return words.removeprefix(f"{REFUSED_LOG}: ") or how(code)
 
     def _become(self, child: Child, state: ProcessState, reason: str = "") -> None:
         if child.become(state, reason):

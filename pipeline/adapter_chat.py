@@ -8,7 +8,7 @@ sandbox. Knows no weights.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -16,7 +16,7 @@ import msgspec
 from .chat_template import ChatTemplate
 from .chat_template_files import TemplateFileError, read_chat_template
 from .guarded_file import AdapterError, brief, printable, read_bounded
-from .messages import AdapterState, AdapterTable, AdapterView, SamplingParams
+from .messages import AdapterState, AdapterTable, AdapterView, ChatWarning, SamplingParams
 from .stop_tokens import TokenizerHead, ends_of_turn
 from .tokenizer import Tokenizer
 
@@ -34,6 +34,8 @@ class AdapterChat(msgspec.Struct, frozen=True):
     template: ChatTemplate | None = None
     stop_token_ids: tuple[int, ...] = ()
     remark: str = ""
+    is_warning: bool = False
+    """Whether the remark names something that is broken or not used."""
 
     def with_stop_tokens(self, params: SamplingParams) -> SamplingParams:
         """`params` with the tokens that end this adapter's answers."""
@@ -77,10 +79,17 @@ class AdapterChats:
             found = self.read_directory(view.name, view.directory or view.path)
             self._chats[key] = found
             if found.remark:
-                is_broken = found.template is not None and found.template.fault
-                level = "warning" if is_broken or "lacks" in found.remark else "info"
+                level = "warning" if found.is_warning else "info"
                 self._tell(level, f"adapter {view.name}: {found.remark}")
         return found
+
+    def warnings(self, table: AdapterTable) -> Iterator[ChatWarning]:
+        """What of the table's adapters is broken and does not stand in their warning yet. A router
+        that is new is thus given all of it again."""
+        for view in table.adapters:
+            found = self._chats.get((view.name, view.generation))
+            if found and found.is_warning and found.remark not in view.warning:
+                yield ChatWarning(view.name, view.generation, found.remark)
 
     def has_news(self, table: AdapterTable) -> bool:
         """Whether `read_new` has something to do."""
@@ -111,8 +120,8 @@ class AdapterChats:
         if template is not None:
             remarks.append("chats use its own chat template")
             if template.fault:
-                remarks[-1] = f"its chat template does not compile: {template.fault}; chats with "
-                remarks[-1] += "it are refused"
+                remarks[-1] = "chats with it are refused: its chat template does not compile: "
+                remarks[-1] += template.fault.rstrip(".")
         stops = self._stops(files, variables, template)
         if unknown:
             names = ", ".join(sorted(map(repr, unknown))[:8])
@@ -123,7 +132,13 @@ class AdapterChats:
         if stops:
             ends = ", ".join(repr(self._tokenizer.token_text(token_id)) for token_id in stops)
             remarks.append(f"its answers end at {ends} too")
-        return AdapterChat(template, stops, brief(printable("; ".join(remarks))))
+        is_broken = template is not None and bool(template.fault)
+        return AdapterChat(
+            template,
+            stops,
+            brief(printable("; ".join(remarks))),
+            is_warning=is_broken or bool(unknown or files.faults),
+        )
 
     def _knows(self, text: str) -> bool:
         token_id = self._tokenizer.token_id(text)

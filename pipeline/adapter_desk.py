@@ -24,6 +24,7 @@ from .messages import (
     AdapterRead,
     AdapterReply,
     AdapterState,
+    ChatWarning,
     DropAdapter,
     LoadAdapter,
     MeasureAdapter,
@@ -304,6 +305,13 @@ class AdapterDesk:
             )
         self._router.adapters_changed()
 
+    def warn_of_chats(self, warning: ChatWarning) -> None:
+        """The server has read an adapter's chat files."""
+        adapter = self._registry.find(f"{warning.name}@{warning.generation}")
+        if adapter is not None:
+            adapter.chat_warning = warning.text
+            self._router.adapters_changed()
+
     def sweep(self) -> None:
         """Adapters that were unloaded and that nobody has any more go; who had ordered their end
         hears of it."""
@@ -314,7 +322,9 @@ class AdapterDesk:
             )
             self._give_up_merged(adapter)
             if ordered := self._departures.pop(adapter.key, None):
-                word = f"adapter {adapter.name} is unloaded; its pages are free"
+                word = f"adapter {adapter.name} is unloaded"
+                if adapter.info is not None and not adapter.info.reason:
+                    word += "; its pages are free"
                 self._reply(ordered, 200, word)
         if gone:
             self._router.adapters_changed()

@@ -130,9 +130,9 @@ async def _no_route(request: HttpRequest, error: Exception) -> Response:
     path = shown(request.url.path)
     if error.status_code == 405:
         allowed = (error.headers or {}).get("Allow", "")
-        reason = f"{request.method} {path} is not served; {allowed} is"
+        reason = f"{request.method} {path} is not served; allowed: {allowed}"
     else:
-        reason = f"no route {path}: docs/http.md lists those that there are"
+        reason = f"no route {path}: docs/http.md lists the routes"
     return JSONResponse(error_body(error.status_code, reason), error.status_code, error.headers)
 
 

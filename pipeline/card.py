@@ -181,7 +181,7 @@ def _card(
     kv_heads = heads
     if fields.get("num_key_value_heads") is not None:
         kv_heads = fields.integer("num_key_value_heads")
-    if heads % kv_heads:
+    if heads % kv_heads and not fields.has_refused("num_attention_heads"):
         fields.refuse("num_key_value_heads", f"{kv_heads} does not divide {heads} heads")
     head_dim = hidden // heads
     if fields.get("head_dim") is not None:

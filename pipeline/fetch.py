@@ -185,8 +185,9 @@ def snapshot_of_hub(repository: str, wanted: list[str], report: Report) -> Path:
         except Exception as error:  # those of the hub, its HTTP and the disk have no common base
             reason = str(error).strip().split("\n")[0].rstrip(".")
             raise OperatorError(
-                f"the hub does not give {repository}: {type(error).__name__}: {reason}",
-                "check the id and the network; for a gated repository set HF_TOKEN",
+                f"the hub does not give {repository}, which is no path here either: "
+                f"{type(error).__name__}: {reason}",
+                "check the path, or the id and the network; for a gated repository set HF_TOKEN",
             ) from error
     return Path(snapshot)
 

@@ -203,6 +203,8 @@ def _read(path: Path, part: int, arrays: bool) -> GgufFile:
         raise OperatorError(f"cannot read {path}: {error.strerror}") from error
     except (struct.error, ValueError, OverflowError, IndexError) as error:
         hint = "fetch it again"
+        if (path.parent / "config.json").exists() and path.suffix != ".gguf":
+            hint = f"a file of a model directory: give that, {path.parent}"
         if PIECE.search(path.name):
             hint = "it is a piece of a file: put all pieces together, in order, with cat"
         raise OperatorError(f"{path} is not a whole GGUF file: {error}", hint) from error

@@ -36,6 +36,11 @@ class JsonFields:
         """The value, or the default, or None."""
         return self._values.get(name, self._defaults.get(name))
 
+    def has_refused(self, name: str) -> bool:
+        """Whether its value is wrong, so that nothing follows from it."""
+        name = self._prefix + name
+        return any(found.name == name and found.verdict == "bad" for found in self._findings)
+
     def integer(self, name: str, least: int = 1) -> int:
         """`least` where it is wrong."""
         value = self.get(name)

@@ -573,6 +573,15 @@ class AnswerHeard(Message, frozen=True):
     request_id: str
 
 
+class ChatWarning(Message, frozen=True):
+    """server -> router: chat files of an adapter that are broken or not used. It becomes part of
+    the adapter's warning."""
+
+    name: str
+    generation: int
+    text: str
+
+
 # --- detokenizer -> server ----------------------------------------------------------------------
 
 
@@ -1188,6 +1197,7 @@ ToRouter: TypeAlias = (
     | Tokens
     | StopFound
     | AnswerHeard
+    | ChatWarning
     | Ready
     | Drain
     | Resume

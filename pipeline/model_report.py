@@ -17,6 +17,7 @@ import msgspec
 
 from .card import inspect_config
 from .config import DEFAULT_MODEL, OperatorError, is_hub_id
+from .config_keys import CONFIG
 from .embedded_model import embedded_directory
 from .fetch import model_of_gguf
 from .findings import Finding, Verdict
@@ -66,8 +67,14 @@ def report_model(model: str, ignored: Collection[str] = ()) -> ModelReport:
             found.append(Finding("the model", "bad", error.what, error.hint))
         return ModelReport(model, "", _bad_first(found))
     findings = inspect_directory(directory, ignored=ignored)
-    for inspect in (_inspect_tokenizer, _inspect_stop_tokens, _inspect_generation, _inspect_gguf):
-        findings += inspect(directory, ignored)
+    if all(finding.name != CONFIG for finding in findings):  # else it is no model directory
+        found, tokenizer = _inspect_tokenizer(directory, ignored)
+        findings += [
+            *found,
+            *_inspect_stop_tokens(directory, ignored, tokenizer),
+            *_inspect_generation(directory),
+            *_inspect_gguf(directory),
+        ]
     return ModelReport(model, str(directory), _bad_first(findings))
 
 
@@ -97,19 +104,24 @@ def _locate(model: str) -> Path:
     try:
         return Path(snapshot_download(name, revision=revision or None, local_files_only=True))
     except Exception as error:  # those of the hub have no common base
-        raise OperatorError(f"{model} is not in the hub's cache", f"hf download {name}") from error
+        raise OperatorError(
+            f"{model} is no path here, and not in the hub's cache",
+            f"check the path; a model of the hub: hf download {name}",
+        ) from error
 
 
 # --- what goes with the weights: each gives findings of a directory -----------------------------
 
 
-def _inspect_tokenizer(directory: Path, ignored: Collection[str]) -> list[Finding]:
+def _inspect_tokenizer(
+    directory: Path, ignored: Collection[str]
+) -> tuple[list[Finding], Tokenizer | None]:
     if not has_tokenizer(directory):
-        return [Finding("the tokenizer", "bad", f"is missing: there is {NO_TOKENIZER}", SAVE)]
+        return [Finding("the tokenizer", "bad", f"is missing: there is {NO_TOKENIZER}", SAVE)], None
     try:
         tokenizer = Tokenizer(directory)
     except OperatorError as error:
-        return [Finding("the tokenizer", "bad", error.what, error.hint)]
+        return [Finding("the tokenizer", "bad", error.what, error.hint)], None
     count = tokenizer.vocab_size
     found = [Finding("the tokenizer", "good", f"has {count} tokens")]
     card, _ = inspect_config(directory, ignored)
@@ -121,21 +133,30 @@ def _inspect_tokenizer(directory: Path, ignored: Collection[str]) -> list[Findin
     if tokenizer.chat_template is None:
         what = "cannot be used: chats are refused, completions are answered"
         found.append(Finding("the chat template", "note", what))
-    return found
+    elif not tokenizer.chat_template.fault:
+        found.append(Finding("the chat template", "good", "compiles"))
+    return found, tokenizer
 
 
-def _inspect_stop_tokens(directory: Path, ignored: Collection[str]) -> list[Finding]:
+def _inspect_stop_tokens(
+    directory: Path, ignored: Collection[str], tokenizer: Tokenizer | None
+) -> list[Finding]:
     card, _ = inspect_config(directory, ignored)
     if card is None:
         return []
     if not card.eos_token_ids:
         what = "are not given: an answer ends at its longest length"
         return [Finding("stop tokens", "note", what, "name eos_token_id in generation_config.json")]
-    ids = ", ".join(map(str, card.eos_token_ids))
-    return [Finding("stop tokens", "good", f"are {ids}")]
+    ids = [
+        f"{token_id} {tokenizer.token_text(token_id)!r}"
+        if tokenizer and token_id < tokenizer.vocab_size
+        else str(token_id)
+        for token_id in card.eos_token_ids
+    ]
+    return [Finding("stop tokens", "good", f"are {', '.join(ids)}")]
 
 
-def _inspect_generation(directory: Path, ignored: Collection[str]) -> list[Finding]:
+def _inspect_generation(directory: Path) -> list[Finding]:
     try:
         defaults = read_generation_config(directory)
     except OperatorError as error:
@@ -150,7 +171,7 @@ def _inspect_generation(directory: Path, ignored: Collection[str]) -> list[Findi
     return found
 
 
-def _inspect_gguf(directory: Path, ignored: Collection[str]) -> list[Finding]:
+def _inspect_gguf(directory: Path) -> list[Finding]:
     path = directory / "model.gguf"
     return gguf_findings(path.resolve()) if path.exists() else []
 

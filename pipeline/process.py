@@ -45,6 +45,8 @@ OPERATOR_EXIT = 2
 
 LOG_FORMAT = "%(asctime)s.%(msecs)03d %(levelname)s %(name)s: %(message)s"
 LOG_TIME = "%Y-%m-%dT%H:%M:%S"
+REFUSED_LOG = "process"
+"""The logger of what ends a process; the supervisor leaves its name out of the reason."""
 
 
 class Process:
@@ -261,7 +263,7 @@ def run_process(
 
 
 def _exit_status(make: Callable[[Config, int], Process], run: str, rank: int) -> int:
-    log = logging.getLogger("process")
+    log = logging.getLogger(REFUSED_LOG)
     try:
         process = make(Config.load(run), rank)
         try:

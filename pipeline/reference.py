@@ -117,6 +117,8 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
     prompt: str
     adapter: str | None
     is_right: bool
+    is_refused: bool = False
+    """Whether we gave no answer, though the reference does."""
     prompt_tokens: int = 0
     tokens: int = 0
     equal_tokens: int = 0

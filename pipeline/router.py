@@ -30,6 +30,7 @@ from .messages import (
     AdapterView,
     AnswerHeard,
     Batch,
+    ChatWarning,
     CloseStream,
     Drain,
     Introduce,
@@ -165,6 +166,8 @@ class Router(Process):
                 self._unheard.pop(message.request_id, None)
             case WorkerReady():
                 self._worker_is_ready(message)
+            case ChatWarning():
+                self.desk.warn_of_chats(message)
             case AdapterRead():
                 self.desk.read(message)
             case AdapterPlaced():

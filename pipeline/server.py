@@ -397,8 +397,13 @@ class Server(Process):
         while True:
             await self._has_table.wait()
             self._has_table.clear()
-            if self.adapters and self.chats and self.chats.has_news(self.adapters):
+            if self.adapters is None or self.chats is None:
+                continue
+            if self.chats.has_news(self.adapters):
                 await asyncio.to_thread(self.chats.read_new, self.adapters)
+            for warning in self.chats.warnings(self.adapters):
+                with contextlib.suppress(InboxFull):  # the next table has it again
+                    self.outbox("router").send(warning)
 
     def _tell_from_thread(self, level: str, text: str) -> None:
         self._loop.call_soon_threadsafe(self.event, level, text)

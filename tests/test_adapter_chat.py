@@ -3,6 +3,7 @@
 import json
 import os
 
+import msgspec
 import pytest
 from made_tokenizers import byte_level
 
@@ -142,6 +143,10 @@ def test_broken_template_costs_chats_with_that_adapter_alone(
         tokenizer.render_chat(HELLO, chat_template=found.template)
     assert tokenizer.render_chat(HELLO)
     assert events[0][0] == "warning"
+    (warning,) = chats.warnings(table(view(tmp_path)))
+    assert (warning.name, warning.generation) == ("mine", 1) and reason in warning.text
+    said = msgspec.structs.replace(view(tmp_path), warning=f"old; {warning.text}")
+    assert list(chats.warnings(table(said))) == []
 
 
 def test_template_that_is_no_file_or_lies_elsewhere_is_not_read(tokenizer, tmp_path):

@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from loraconsole.console import against_verb
+from loraconsole.console.__main__ import command_parser
 from loraconsole.pipeline.config import Config, OperatorError
 from loraconsole.pipeline.fetch import resolve
 from loraconsole.pipeline.reference import Comparison, Conversation, Prepared, Question, SideBySide
@@ -528,3 +529,28 @@ def test_doctor_prints_a_row_for_each_answer_and_a_verdict(
         ["ok", "base", *t] for t in (["text"], ["unicode"])
     ]
     assert len(lines) == 14 and "answers as transformers" in lines[-1]
+
+
+def test_an_adapter_that_is_refused_is_said_once_and_is_no_difference(
+    beside: SideBySide, llama: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    shutil.copytree(llama.parent / "rslora", tmp_path / "dora")
+    edit(tmp_path / "dora" / "adapter_config.json", lambda c: c.update(use_dora=True))
+    question = Question(model=str(llama), adapters=(("dora", str(tmp_path / "dora")),), tokens=4)
+    found = beside.compare_engine(question, llama)
+    assert against_verb.print_comparison(found, False) == 1
+    said = capsys.readouterr().out
+    assert said.count("use_dora") == 1 and "dora: refused: " in said
+    assert "DIFFER" not in said and "6 of 12 answers REFUSED, the others as transfo" in said
+
+
+def test_libraries_that_are_not_installed_are_named_before_any_work(
+    llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    given = command_parser().parse_args(
+        ["doctor", str(llama), "--adapter", "a=b", "--against", "transformers"]
+    )
+    with pytest.raises(OperatorError, match="transformers peft") as caught:
+        against_verb.compare_model(given)
+    assert "pip install 'transformers>=5' 'peft>=0.18'" in caught.value.hint

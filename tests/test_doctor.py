@@ -40,6 +40,31 @@ def test_a_model_that_is_served_is_reported_a_line_a_finding(
     lines = capsys.readouterr().out.splitlines()
     assert not [line for line in lines if line.startswith("FAIL")]
     assert any(line.startswith("ok    model.safetensors ") for line in lines)
+    assert lines[-1] == f"{model} would be served"
+
+
+def test_on_a_terminal_findings_are_wrapped_in_their_column(
+    model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "80")
+    change(model, num_attention_heads="four")
+    assert ask(model) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines[:-1])) <= 80
+    (place,) = {line.index("is 'four'") for line in lines if "is 'four'" in line}
+    rows = [line for line in lines if line[:4] in ("FAIL", "ok  ", "    ")]
+    assert all(line[place - 2 : place] == "  " and line[place] != " " for line in rows)
+    assert lines[-1] == f"{model} would be refused: 1 reason"
+
+
+def test_what_is_no_model_directory_is_said_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "adapter_config.json").write_text("{}")
+    assert ask(tmp_path) == 1
+    said = capsys.readouterr().out
+    assert said.count("FAIL") == 1 and "this is an adapter: give it as --adapter" in said
 
 
 def test_what_is_not_computed_is_named_with_its_file_and_exits_1(

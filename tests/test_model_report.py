@@ -53,7 +53,8 @@ def test_a_model_that_is_served_is_reported_good_without_torch(model: Path) -> N
     said = {finding.name: finding.finding for finding in report.findings}
     assert "is a llama of 3 layers, 256 tokens long" in said["the model"]
     assert "rope_parameters" in said["read:"] and "initializer_range" in said["change nothing:"]
-    assert "of F32" in said["model.safetensors"] and "3" in said["stop tokens"]
+    assert "of F32" in said["model.safetensors"] and "3 '" in said["stop tokens"]
+    assert said["the chat template"] == "compiles"
     check = (
         "import sys; from loraconsole.pipeline.model_report import report_model; "
         f"assert report_model({str(model)!r}).is_served; assert 'torch' not in sys.modules"

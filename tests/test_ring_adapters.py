@@ -109,15 +109,31 @@ def test_a_broken_adapter_is_refused_takes_no_page_and_may_be_mended(
     assert failed.returncode == 1 and "is empty; an adapter is a directory with" in failed.stderr
     assert "loraconsole adapters load broken PATH replaces it once" in failed.stderr
     gone = ring.cli("adapters", "load", "broken", str(tmp_path / "gone"), check=False)
-    assert f"there is no {tmp_path / 'gone'}; loraconsole adapters load" in gone.stderr
+    assert "loraconsole adapters load" in gone.stderr and "replaces it" in gone.stderr
     assert placed_pages(ring) == before
     wait_until(ring, "broken", "state", "failed")
     assert ring.chat("broken", "Hi").status_code == 409
+    assert ring.cli("adapters", "unload", "broken").stdout.endswith("broken is unloaded\n")
     for name in ("adapter_config.json", "adapter_model.safetensors"):
         shutil.copy(shipped("json") / name, tmp_path / name)
     ring.cli("adapters", "load", "broken", str(tmp_path), "--pin")
     assert ring.answer("broken", QUESTIONS[0]) == ring.answer("json", QUESTIONS[0])
     assert ring.cli("adapters", "unload", "broken").stdout.endswith("its pages are free\n")
+
+
+def test_a_broken_chat_template_of_an_adapter_stands_in_its_warning(
+    ring: Ring, tmp_path: Path
+) -> None:
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        shutil.copy(shipped("json") / name, tmp_path / name)
+    (tmp_path / "chat_template.jinja").write_text("{% endfo %}")
+    ring.cli("adapters", "load", "mute", str(tmp_path))
+    refused = ring.chat("mute", "Hi")
+    assert refused.status_code == 400 and "chat template" in refused.json()["error"]["message"]
+    wait_until(ring, "mute", "warning", adapter_state(ring, "mute")["chat"])
+    listed = ring.cli("adapters", "list").stdout
+    assert "mute: chats with it are refused: its chat template does not compile: line 1" in listed
+    ring.cli("adapters", "unload", "mute")
 
 
 @pytest.mark.parametrize(

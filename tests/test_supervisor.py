@@ -263,15 +263,20 @@ def test_a_taken_port_is_named_and_nothing_is_left(tmp_path: Path) -> None:
         (["--model", "/nowhere/model"], "/nowhere/model"),
         (["--model", "{tmp}/empty"], "config.json"),
         (["--model", "{tmp}/broken.gguf"], "broken.gguf"),
+        (["--model", "{tmp}/whole/model.safetensors"], "give that, {tmp}/whole"),
     ],
 )
 def test_a_model_that_is_none_is_named(tmp_path: Path, options: list[str], reason: str) -> None:
     (tmp_path / "empty").mkdir()
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "whole" / "config.json").write_text("{}")
+    (tmp_path / "whole" / "model.safetensors").write_bytes(bytes(64))
     (tmp_path / "broken.gguf").write_bytes(b"GGUF but not really")
     options = [option.format(tmp=tmp_path) for option in options]
     done = Ring(tmp_path / "r").cli("up", "--port", "0", *options, check=False)
     assert done.returncode == 1
-    assert reason in done.stderr
+    assert reason.format(tmp=tmp_path) in done.stderr
+    assert "fetch failed: " in done.stderr and "process: " not in done.stderr
 
 
 def test_killing_the_supervisor_leaves_no_orphan(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ...pipeline.messages import AdapterPlan, AdapterState, AdapterView, Comparison
+from ...pipeline.words import counted
 from .. import units
 from ..board import WHERE, AdapterRow, Board, Level, Verdict
 from ..pane import Line, Span, field, line
@@ -98,7 +99,7 @@ class AdapterDetails:
         if not row.is_base:
             lines += [
                 line(*field("where"), (_residency(view), "text")),
-                line(*field("pinned"), *_yes(view.pinned, PINNED, "stays while nobody uses it")),
+                line(*field("pinned"), *_yes(view.pinned, PINNED, "never evicted")),
                 line(*field("merged"), *_yes(view.merged, MERGED, "has a copy of the weights")),
                 line(*field("rank"), (f"{view.rank or units.NOTHING}", "text")),
                 line(*field("changes"), (targets(view.target_modules) or units.NOTHING, "text")),
@@ -110,7 +111,7 @@ class AdapterDetails:
             line(
                 *field("size"),
                 (units.size(view.num_bytes), "text"),
-                (f"  {view.pages} pages of the pool", "dim"),
+                (f"  {counted(view.pages, 'page')} of the pool", "dim"),
             ),
             Line(),
             line(("work", "title")),
@@ -128,11 +129,11 @@ class AdapterDetails:
         if not row.is_base:
             lines.append(
                 line(
-                    *field("found there"),
+                    *field("hit rate"),
                     (share_of_hits(view), "text"),
-                    (" of its requests; ", "dim"),
+                    (" of its requests found it in the pool; copied there ", "dim"),
                     (units.count(view.placements), "text"),
-                    (" times copied into the pool", "dim"),
+                    (" times" if view.placements != 1 else " time", "dim"),
                 )
             )
         if view.service is not None:

@@ -86,11 +86,20 @@ def _since(row: AdapterRow, board: Board, width: int) -> Sequence[Span]:
 
 def _changes(row: AdapterRow, board: Board, width: int) -> Sequence[Span]:
     """The modules it changes, unless there is something to be said."""
-    return (remark(row) or (targets(row.view.target_modules), "dim"),)
+    return (_said(row) or (targets(row.view.target_modules), "dim"),)
 
 
 def _changed(row: AdapterRow) -> int:
-    return len((remark(row) or (targets(row.view.target_modules), ""))[0])
+    return len((_said(row) or (targets(row.view.target_modules), ""))[0])
+
+
+def _said(row: AdapterRow) -> Span | None:
+    """The remark without the adapter's own directory in front: a cell has room for a few words."""
+    said = remark(row)
+    if said is None:
+        return None
+    path = units.visible(row.view.directory or row.view.path)
+    return (said[0].removeprefix(path).lstrip("/: ") or said[0], said[1])
 
 
 def _speed(row: AdapterRow, board: Board, width: int) -> Sequence[Span]:

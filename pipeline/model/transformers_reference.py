@@ -204,7 +204,8 @@ class TransformersReference:
         except _Unreadable as error:
             reason = f"both refuse it: {answer.refusal}; transformers: {error}"
             return _without(answer, reason, is_right=True)
-        return _without(answer, f"refused: {answer.refusal}")
+        refused = _without(answer, f"refused: {answer.refusal}")
+        return msgspec.structs.replace(refused, is_refused=True)
 
     def _load_base(self) -> Any:
         """The model in float32, kept for those that follow. Raises `OperatorError`."""

@@ -63,6 +63,8 @@ class Adapter:
         self.held = 0
         """Verifications that need it where it is."""
         self.merged = False
+        self.chat_warning = ""
+        """What the server says of its chat template and tokenizer files."""
         self.tally = Tally()
         self.reading = 0
         """The order that workers were last told to read it by: answers to others are too old."""
@@ -126,6 +128,8 @@ class Adapter:
     def warning(self) -> str:
         """What an operator should know of an adapter that is served, "" where there is nothing."""
         words = [self.info.warning] if self.info and self.info.warning else []
+        if self.chat_warning:
+            words.append(self.chat_warning)
         if count := self.tally.broken:
             words.append(f"its logits were {UNUSABLE} in {counted(count, 'request')}")
         return "; ".join(words)
