@@ -26,9 +26,17 @@ def objection(name: str, base_model: str = "") -> str:
         return f"{shown} is no name for an adapter: it means the base model"
     if not name or len(name) > LONGEST_NAME or not all(map(_is_allowed, name)) or name[0] in "-./+":
         return f"{shown} is no name for an adapter: a name is {RULE}"
+    if name != normal(name):
+        return f"{shown} is no name for an adapter: in Unicode's form NFC it is {normal(name)!r}"
     if ((last := name.rpartition("/")[2]) in ORDERS and "/" in name) or last in ("", ".", ".."):
         return f"{shown} is no name for an adapter: /{last} at its end means something else"
     return ""
+
+
+def normal(name: str) -> str:
+    """The name as it is registered: an accented letter is one character (Unicode's form NFC), where
+    some keyboards and file systems write two."""
+    return unicodedata.normalize("NFC", name)
 
 
 def _is_allowed(character: str) -> bool:

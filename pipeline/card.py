@@ -6,7 +6,6 @@ Every process may read it (it holds no tensor). `RUN/model` is the model's direc
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from .config_keys import (
 )
 from .findings import Finding, require_good
 from .json_fields import JsonFields, brief_json
+from .model_text import read_json
 from .quantization import quantization_findings
 from .rope import RopeScaling, read_rope
 from .stop_tokens import stop_token_ids
@@ -35,6 +35,8 @@ LAYER_KINDS = {
     "sliding_attention": True,
 }
 """Kinds in `layer_types`, to whether they use the window."""
+MOST_LAYERS = 4096
+"""More are no model's: what follows keeps a name for each tensor."""
 
 
 class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,13 +108,13 @@ def inspect_config(
 def _read_json(directory: Path, findings: list[Finding]) -> dict[str, Any] | None:
     what, hint = "", ""
     try:
-        raw = json.loads((directory / CONFIG).read_text(encoding="utf-8"))
+        raw = read_json(directory / CONFIG)
         if isinstance(raw, dict):
             return raw
         what = "is not an object"
     except OSError as error:
         what, hint = f"{error.strerror}", _whereabouts(directory)
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         what = f"is not JSON: {error}"
     findings.append(Finding(CONFIG, "bad", what, hint, CONFIG))
     return None
@@ -189,7 +191,7 @@ def _card(
     if head_dim % 2 or not head_dim:
         fields.refuse("head_dim", f"{head_dim} is odd: numbers are rotated in pairs")
     layers, positions = (
-        fields.integer("num_hidden_layers"),
+        fields.integer("num_hidden_layers", most=MOST_LAYERS),
         fields.integer("max_position_embeddings"),
     )
     theta, scaling = read_rope(raw, positions, head_dim, findings)

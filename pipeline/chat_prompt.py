@@ -131,8 +131,10 @@ def chat_prompt(
 
 
 def _check_heard(said: list[dict[str, Any]], text: str) -> None:
-    """Refuses a message of a less common role whose text the template has left out."""
+    """Refuses a message whose tool calls, or whose text in a less common role, the template has
+    left out."""
     for index, message in enumerate(said):
+        _check_calls_heard(message, f"messages[{index}].tool_calls", text)
         if message["role"] in COMMON_ROLES:
             continue
         content = message.get("content") or ""
@@ -146,5 +148,15 @@ def _check_heard(said: list[dict[str, Any]], text: str) -> None:
             raise BadRequest(
                 f"the chat template leaves out {at}: it does not know the role "
                 f"{shown(message['role'])!r}; use system, user or assistant",
+                param=at,
+            )
+
+
+def _check_calls_heard(message: Mapping[str, Any], at: str, text: str) -> None:
+    for call in message.get("tool_calls") or ():
+        if str(call["function"].get("name") or "") not in text:
+            raise BadRequest(
+                f"the chat template leaves out {at}: it reads no tool calls; write them into the "
+                "content",
                 param=at,
             )

@@ -4,7 +4,6 @@ chooses: model.safetensors, else what the index names, else what is there and ca
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import msgspec
 
 from .config import OperatorError
 from .findings import Finding
+from .model_text import read_json
 from .safetensors_header import StoredTensor, read_tensor_table
 
 SINGLE = "model.safetensors"
@@ -89,7 +89,7 @@ def _stale(whole: Path, index: Path) -> tuple[Finding, ...]:
 def _weight_map(index: Path) -> dict[str, str]:
     """Tensor to file. Raises `OperatorError` where the index is none."""
     try:
-        table: Any = json.loads(index.read_text(encoding="utf-8"))
+        table: Any = read_json(index)
         shards = table["weight_map"]
         if not shards or not all(isinstance(file, str) for file in shards.values()):
             raise ValueError("its weight_map names no files")

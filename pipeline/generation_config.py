@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Meta
 
 from .config import OperatorError
+from .model_text import read_json
 
 FILE = "generation_config.json"
 HINT = "mend the file, or start with --generation-config none, which reads no defaults"
@@ -114,10 +115,10 @@ def read_generation_config(directory: str | Path) -> GenerationDefaults:
     """
     path = Path(directory) / FILE
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw = read_json(path)
     except FileNotFoundError:
         return NO_DEFAULTS
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise OperatorError(f"{path} is not readable: {error}", HINT) from error
     if not isinstance(raw, dict):
         raise OperatorError(f"{path} is not a JSON object", HINT)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from .config import OperatorError
+from .model_text import LFS_POINTER
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
@@ -216,6 +217,8 @@ def _read_header(
 ) -> tuple[dict[str, Any], dict[str, GgufTensor]]:
     """Raises ValueError, OverflowError or struct.error where it is no GGUF or ends early."""
     reader = _Cursor(data)
+    if data[: len(LFS_POINTER)] == LFS_POINTER:
+        raise ValueError("it is a Git LFS pointer, whose file was not downloaded (git lfs)")
     if data[:4] != MAGIC:
         raise ValueError("it does not begin as one")
     _, version = reader.unpack("<II")

@@ -41,7 +41,7 @@ class JsonFields:
         name = self._prefix + name
         return any(found.name == name and found.verdict == "bad" for found in self._findings)
 
-    def integer(self, name: str, least: int = 1) -> int:
+    def integer(self, name: str, least: int = 1, most: int | None = None) -> int:
         """`least` where it is wrong."""
         value = self.get(name)
         if isinstance(value, bool) or not isinstance(value, int):
@@ -49,6 +49,9 @@ class JsonFields:
             return least
         if value < least:
             self.refuse(name, f"is {value}, the least is {least}")
+            return least
+        if most is not None and value > most:
+            self.refuse(name, f"is {brief_json(value)}, the most is {most}")
             return least
         return value
 
@@ -58,10 +61,14 @@ class JsonFields:
         if isinstance(value, bool) or not isinstance(value, int | float):
             self._wrong(name, value, "a number")
             return 1.0
-        if not math.isfinite(value) or (positive and value <= 0):
-            self.refuse(name, f"is {value}")
+        try:
+            number = float(value)
+        except OverflowError:  # an integer beyond all floats
+            number = math.inf
+        if not math.isfinite(number) or (positive and number <= 0):
+            self.refuse(name, f"is {brief_json(value)}")
             return 1.0
-        return float(value)
+        return number
 
     def flag(self, name: str) -> bool:
         """False where it is wrong."""
@@ -75,7 +82,7 @@ class JsonFields:
         """A list of positive numbers; empty where it is wrong."""
         value = self.get(name)
         if not isinstance(value, list) or not all(
-            isinstance(entry, int | float) and not isinstance(entry, bool) and entry > 0
+            isinstance(entry, int | float) and not isinstance(entry, bool) and 0 < entry < 1e300
             for entry in value
         ):
             self._wrong(name, value, "a list of positive numbers")

@@ -6,7 +6,6 @@ comparing a head with the embedding that it is said to be is all that it reads o
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from .checkpoint_tensors import check_tensors
 from .config import OperatorError
 from .config_keys import CONFIG
 from .findings import Finding
+from .model_text import read_json
 from .quantization import quantization_name
 
 
@@ -43,6 +43,6 @@ def _inspect_weights(directory: Path, card: ModelCard | None) -> list[Finding]:
     if files.gguf is not None:
         findings.append(Finding(files.where.name, "good", "holds the weights"))
     elif card is not None:
-        by = quantization_name(directory, json.loads((directory / CONFIG).read_text("utf-8")))
+        by = quantization_name(directory, read_json(directory / CONFIG))
         findings += check_tensors(card, files.tensors, files.where, by)
     return findings

@@ -262,11 +262,14 @@ class GenerateParameters(Body, frozen=True, kw_only=True):
     adapter_source: Source | None = None
 
     def params(self, defaults: GenerationDefaults = NO_DEFAULTS) -> SamplingParams:
-        """Greedy unless `do_sample`. Raises `BadRequest` on bad stop strings."""
+        """Greedy unless `do_sample`. Raises `BadRequest` on bad stop strings, and on fields
+        that ask for random tokens without it."""
         if self.stop and self.stop_sequences:
             raise BadRequest(
                 "stop and stop_sequences are two names of one field", param="parameters.stop"
             )
+        if not self.do_sample:
+            self._check_greedy()
         temperature = self.temperature
         if temperature is None:  # who samples is not greedy, though the model's author is
             temperature = 1.0 if defaults.temperature is None else defaults.temperature
@@ -287,6 +290,22 @@ class GenerateParameters(Body, frozen=True, kw_only=True):
             logprobs=0,
             skip_special_tokens=self.skip_special_tokens,
         )
+
+    def _check_greedy(self) -> None:
+        """TGI and LoRAX sample where one of these is given alone, S-LoRA drops them: none of them
+        is dropped here without a word. Raises `BadRequest`."""
+        asked = {
+            "temperature": self.temperature not in (None, 0, 1),
+            "top_p": self.top_p not in (None, 1),
+            "top_k": (self.top_k or 0) > 1,
+            "min_p": bool(self.min_p),
+        }
+        if field := next((name for name, is_asked in asked.items() if is_asked), ""):
+            raise BadRequest(
+                f"parameters.{field} needs do_sample: true; without it the most probable token is "
+                "taken",
+                param=f"parameters.{field}",
+            )
 
 
 class GenerateBody(Body, frozen=True, kw_only=True):

@@ -4,13 +4,13 @@ read here. Knows no tensor; `checkpoint_tensors` sees codes that nothing speaks 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from .config_keys import CONFIG
 from .findings import Finding
+from .model_text import read_json
 
 KEYS = ("quantization_config", "quantization", "compression_config")
 """Keys of config.json: of transformers, of mlx, and of compressed-tensors before it had a name."""
@@ -41,7 +41,7 @@ def quantization_name(directory: Path, raw: Mapping[str, Any]) -> str:
             return describe(key, raw[key])
     for file in FILES:
         try:
-            table = json.loads((directory / file).read_text(encoding="utf-8"))
+            table = read_json(directory / file)
         except (OSError, ValueError):
             continue
         return f"{describe(file, table)} ({file})"

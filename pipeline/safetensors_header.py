@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from .config import OperatorError
+from .model_text import LFS_POINTER
 
 MOST_HEADER_BYTES = 100_000_000
 """The format's own limit."""
@@ -22,7 +23,6 @@ TYPE_BITS = {
     **{"F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8},
     **{"F4": 4, "F6_E2M3": 6, "F6_E3M2": 6},
 }
-LFS_POINTER = b"version https://git-lfs"
 
 
 class StoredTensor(msgspec.Struct, frozen=True):

@@ -21,6 +21,7 @@ import msgspec
 import uvicorn
 
 from .adapter_chat import AdapterChat, AdapterChats
+from .adapter_name import normal
 from .api import make_app
 from .card import read_card
 from .config import Config, OperatorError
@@ -301,7 +302,7 @@ class Server(Process):
         base = self.config.model
         if model in ("", base):
             return None
-        return model.removeprefix(f"{base}:")
+        return normal(model.removeprefix(f"{base}:")) or None
 
     def adapter_chat(self, adapter: str | None) -> AdapterChat:
         """How chats with an adapter are written; None is the base."""

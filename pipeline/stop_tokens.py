@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from .config import OperatorError
+from .model_text import read_json, read_text
 
 if TYPE_CHECKING:
     from .chat_template import ChatTemplate
@@ -171,19 +172,25 @@ class _Tokens:
 
 def _head(path: Path) -> TokenizerHead:
     try:
-        return msgspec.json.decode(path.read_bytes(), type=TokenizerHead)
-    except (OSError, ValueError):  # whether it can be read is the tokenizer's to say
+        return msgspec.json.decode(read_text(path), type=TokenizerHead)
+    except (
+        OSError,
+        ValueError,
+        RecursionError,
+    ):  # whether it can be read is the tokenizer's to say
         return TokenizerHead()
 
 
 def _read(path: Path) -> dict[str, Any]:
     """The JSON object in `path`; empty where there is none. Raises `OperatorError`."""
     try:
-        found = msgspec.json.decode(path.read_bytes())
+        found = read_json(path)
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        raise OperatorError(f"{path} is not readable: {error}") from error
+        raise OperatorError(
+            f"{path} is not readable: {error}", "mend or remove the file"
+        ) from error
     return found if isinstance(found, dict) else {}
 
 

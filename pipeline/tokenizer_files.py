@@ -7,7 +7,6 @@ honoured, known to change no id, or named in `warnings`. Knows no template and n
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import tokenizers
 from tokenizers import AddedToken, models, processors
 
 from .config import OperatorError
+from .model_text import read_json, read_text
 from .tokenizer_class import BUILDERS, GENERIC, class_name, keeps_its_own_cut
 from .vocabulary_files import vocabulary_of
 
@@ -117,13 +117,13 @@ class LoadedTokenizer:
         self.cleans_up = bool(config.get("clean_up_tokenization_spaces") and config.get(key))
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_object(path: Path) -> dict[str, Any]:
     """The JSON object in `path`, or an empty one where there is no such file."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path)
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise OperatorError(f"{path} is not readable: {error}") from error
     if not isinstance(found, dict):
         raise OperatorError(f"{path} is not a JSON object")
@@ -134,8 +134,8 @@ def read_tokenizer(directory: Path) -> LoadedTokenizer:
     """The tokenizer of a directory. Raises `OperatorError` where there is none that can be read,
     or where a key that would change token ids cannot be honoured."""
     config_path = directory / "tokenizer_config.json"
-    config = read_json(config_path)
-    model_config = read_json(directory / "config.json")
+    config = read_object(config_path)
+    model_config = read_object(directory / "config.json")
     _check_files_named(config, config_path)
     warnings = list(_unknown_keys(config, config_path))
     tokenizer, name = _backend(directory, config, model_config, warnings)
@@ -165,7 +165,7 @@ def _backend(
         name = class_name(config, model_config, is_byte_level=False)
         return vocabulary_of(directory, config, name)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
         tokenizer = tokenizers.Tokenizer.from_str(text)
     except OSError as error:
         raise OperatorError(f"cannot read {path}: {error.strerror}") from error
@@ -305,7 +305,7 @@ def _added_tokens_decoder(found: Any, path: Path) -> dict[int, AddedToken]:
 def _merge_special_tokens_map(fields: dict[str, Any], path: Path) -> None:
     """special_tokens_map.json's entries win over tokenizer_config.json's; lists of extra tokens
     are joined."""
-    for key, value in read_json(path).items():
+    for key, value in read_object(path).items():
         if isinstance(value, dict) and key != EXTRA[0]:
             fields[key] = {**value, "special": True, "__type": "AddedToken"}
         elif key == EXTRA[0] and isinstance(value, list):
@@ -324,7 +324,7 @@ def _added_tokens_file(fields: Mapping[str, Any], path: Path) -> dict[int, Added
         if (token := _token(value)) is not None:
             special.add(_text(token))
     tokens = {}
-    for text, token_id in read_json(path).items():
+    for text, token_id in read_object(path).items():
         if not isinstance(token_id, int):
             raise OperatorError(f"{path}: {text!r} has no id but {token_id!r}")
         is_special = text in special

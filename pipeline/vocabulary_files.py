@@ -7,7 +7,6 @@ tekken.json (Mistral). Knows no special token but those that these files hold.
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from tokenizers import AddedToken, decoders, models, pre_tokenizers, processors
 
 from .byte_alphabet import character_of_byte
 from .config import OperatorError
+from .model_text import read_json
 from .sentencepiece_model import read_sentencepiece
 from .tokenizer_class import BUILDERS, GENERIC
 
@@ -94,7 +94,7 @@ def _tekken(path: Path) -> tokenizers.Tokenizer:
     """Mistral's tekken.json: byte-level BPE as ranks, its special tokens the first ids, BOS before
     a text."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         settings, specials = content["config"], content.get("special_tokens")
         if specials is None:
             raise OperatorError(f"{path} has no special_tokens: an old form", SAVE)

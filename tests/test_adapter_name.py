@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from loraconsole.pipeline.adapter_name import objection
+from loraconsole.pipeline.adapter_name import normal, objection
 from loraconsole.pipeline.config import Config, UsageError
 from loraconsole.pipeline.schedule.adapters import AdapterRefused, AdapterRegistry
 
@@ -62,3 +62,15 @@ def test_a_bad_name_is_refused_everywhere_with_the_rule(name: str) -> None:
         with pytest.raises(UsageError) as wrong:
             Config(model=BASE, adapter=(f"{name}=/x",)).adapters()
         assert reason in str(wrong.value)
+
+
+def test_a_name_has_one_spelling_whatever_the_keyboard_writes() -> None:
+    composed, apart = "caf\u00e9", "cafe\u0301"
+    assert objection(composed) == "" and normal(apart) == composed
+    assert repr(composed) in objection(apart)
+
+
+def test_a_name_that_nothing_has_is_refused_with_the_names_there_are() -> None:
+    registry = AdapterRegistry({"sql": "/a"}, BASE)
+    with pytest.raises(AdapterRefused, match=f"known: sql; the base model is '{BASE}'"):
+        registry.acquire(f"{BASE}/")

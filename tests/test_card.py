@@ -292,3 +292,17 @@ def test_what_is_ignored_as_by_transformers_is_said(tmp_path: Path) -> None:
         "rope_scaling.beta_fast",
     ):
         assert name in said
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "word"),
+    [
+        ("num_hidden_layers", 10**9, "the most is"),
+        ("rope_theta", 10**400, "rope_theta is 1000"),
+        ("rms_norm_eps", 10**400, "rms_norm_eps is 1000"),
+    ],
+)
+def test_a_number_beyond_all_models_is_refused_at_once(
+    key: str, value: int, word: str, tmp_path: Path
+) -> None:
+    assert word in refusal(write(tmp_path, **{key: value}))

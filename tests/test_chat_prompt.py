@@ -131,3 +131,13 @@ def test_a_message_that_the_template_leaves_out_is_refused(tokenizer: Tokenizer)
         text(tokenizer, [{"role": "developer", "content": "Be brief."}, USER], source)
     assert refused.value.param == "messages[0]"
     assert "developer" in refused.value.reason
+
+
+def test_tool_calls_that_the_template_leaves_out_are_refused(tokenizer: Tokenizer) -> None:
+    call = {"id": "1", "type": "function", "function": {"name": "look_up", "arguments": "{}"}}
+    said = [USER, {"role": "assistant", "content": None, "tool_calls": [call]}]
+    with pytest.raises(BadRequest, match="reads no tool calls") as refused:
+        text(tokenizer, said)
+    assert refused.value.param == "messages[1].tool_calls"
+    source = "{% for m in messages %}{{ m.content }}{{ (m.tool_calls or []) | tojson }}{% endfor %}"
+    assert "look_up" in text(tokenizer, said, source)

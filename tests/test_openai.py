@@ -210,9 +210,19 @@ def test_generate_takes_both_names_of_stop_strings_and_not_two_at_once() -> None
 
 
 def test_generate_is_greedy_unless_it_says_do_sample() -> None:
-    text = {"inputs": "x", "parameters": {"temperature": 0.7, "max_new_tokens": 5}}
-    body = decode_body(json.dumps(text).encode(), GenerateBody)
-    assert body.parameters.params().temperature == 0.0
-    text["parameters"]["do_sample"] = True  # type: ignore[index]
-    body = decode_body(json.dumps(text).encode(), GenerateBody)
-    assert body.parameters.params().temperature == 0.7
+    def temperature(**values: Any) -> float:
+        body = {"inputs": "x", "parameters": values}
+        return decode_body(json.dumps(body).encode(), GenerateBody).parameters.params().temperature
+
+    assert temperature(temperature=0.7, do_sample=True) == 0.7
+    assert temperature() == temperature(temperature=1.0, top_p=1, top_k=-1, min_p=0) == 0.0
+
+
+@pytest.mark.parametrize(
+    "given", [{"temperature": 0.7}, {"top_p": 0.9}, {"top_k": 5}, {"min_p": 0.1}]
+)
+def test_generate_drops_no_sampling_field_for_want_of_do_sample(given: dict[str, Any]) -> None:
+    body = {"inputs": "x", "parameters": {"do_sample": False, **given}}
+    with pytest.raises(BadRequest, match="needs do_sample: true") as refused:
+        decode_body(json.dumps(body).encode(), GenerateBody).parameters.params()
+    assert refused.value.param == f"parameters.{next(iter(given))}"

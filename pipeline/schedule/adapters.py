@@ -197,7 +197,10 @@ class AdapterRegistry:
         if adapter is None:
             known = ", ".join([*self._current][:8]) or "none"
             more = f" and {len(self._current) - 8} more" if len(self._current) > 8 else ""
-            raise AdapterRefused(404, f"no adapter {name!r} is registered; known: {known}{more}")
+            base = f"; the base model is {self._base_model!r}" if self._base_model else ""
+            raise AdapterRefused(
+                404, f"no adapter {name!r} is registered; known: {known}{more}{base}"
+            )
         if adapter.state is AdapterState.FAILED:
             raise AdapterRefused(409, f"adapter {name!r} failed to load: {adapter.reason}")
         return adapter
