@@ -14,16 +14,19 @@ ENDS = ("<|endoftext|>", "<|im_end|>", "</s>")
 
 
 def greedy(model: Any, ids: list[int]) -> list[tuple[int, float, float]]:
-    """(token, its logprob, its lead over the second) of each step, computed without a cache."""
+    """(token, its logprob, its lead over the second) of each step, with a cache as in `generate`:
+    under dynamic rope the two differ."""
     import torch
 
-    found = []
-    for _ in range(COUNT):
+    found: list[tuple[int, float, float]] = []
+    cache, new = None, torch.tensor([ids])
+    while len(found) < COUNT:
         with torch.no_grad():
-            logits = model(torch.tensor([ids]), use_cache=False).logits[0, -1].float()
+            output = model(new, past_key_values=cache, use_cache=True)
+        logits, cache = output.logits[0, -1].float(), output.past_key_values
         (best, second), tokens = logits.log_softmax(-1).topk(2)
         found.append((int(tokens[0]), float(best), float(best - second)))
-        ids = [*ids, int(tokens[0])]
+        new = tokens[:1][None]
     return found
 
 
