@@ -158,7 +158,7 @@ def same_text(found: str, wanted: str) -> bool:
     and the sixteenth token may be half a character; in a run of byte tokens with one broken byte,
     transformers loses every byte, and a stream has sent the good ones before."""
     pattern = ".*".join(re.escape(part) for part in re.split(f"{LOST}+", wanted.strip()))
-    return re.fullmatch(pattern, found.replace(LOST, "").strip(), re.DOTALL) is not None
+    return re.fullmatch(rf"\s*{pattern}\s*", found.replace(LOST, ""), re.DOTALL) is not None
 
 
 def verdict(

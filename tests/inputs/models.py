@@ -311,7 +311,7 @@ def _(out: Path) -> Reference:
     tokens = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
     (out / "tokenizer_config.json").write_text(json.dumps(names | tokens))
     tiny("mistral", 420, bos_token_id=1, pad_token_id=None).save_pretrained(out)
-    return Reference(sentencepiece=out / "tokenizer.model")
+    return Reference(tokenizer_class="LlamaTokenizer")
 
 
 @made("sentencepiece-unigram-model-alone", TF, "sentencepiece", refused="Unigram")
