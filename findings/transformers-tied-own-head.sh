@@ -2,7 +2,7 @@
 # A folder with tie_word_embeddings true and a head of its own in the file: transformers 4.57.6 throws
 # the head away and uses the embedding, 5.23.0 uses the head of the file.
 # Guess: the flag decides in both, or both refuse. Seen:
-#   the same folder in 5.23.0 and 4.57.9: logits differ by up to 7.6
+#   the same folder in 5.23.0 and 4.57.6: logits differ by up to 7.6
 set -euo pipefail
 folder=$(mktemp -d); trap 'rm -rf "$folder"' EXIT; cd "$folder"
 python3 -m venv env
