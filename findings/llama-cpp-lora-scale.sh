@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # llama.cpp's convert_lora_to_gguf.py (in llama-cpp-python 0.3.36) writes one alpha for an adapter:
-# use_rslora, alpha_pattern and the start of a PiSSA adapter are dropped. llama.cpp scales by alpha / r.
+# use_rslora is dropped. llama.cpp scales by alpha / r.
 # Guess: what does not fit one alpha is folded into the matrices, or refused (as DoRA is). Seen:
 #   scale in PEFT 5.66 (rsLoRA), in llama.cpp 2.00
 set -euo pipefail

@@ -2,8 +2,8 @@
 # transformers 5.23.0 saves rope settings as `rope_parameters`; 4.57.6 loads that folder and does not
 # know the key: rope_theta is 10000 and no scaling is applied. No error, no warning.
 # Guess: the older one refuses or warns, or the newer one writes the old keys too. Seen:
-#   5.23.0 reads {'rope_theta': 1000000.0, 'rope_type': 'default'}, 4.57.6 reads rope_theta 10000.0
-#   logits differ by up to 4.8
+#   5.23.0 {'rope_theta': 1000000.0, 'rope_type': 'default'}; 4.57.6 10000.0
+#   logits differ by up to 7.7
 set -euo pipefail
 folder=$(mktemp -d); trap 'rm -rf "$folder"' EXIT; cd "$folder"
 python3 -m venv env

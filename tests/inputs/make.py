@@ -49,11 +49,7 @@ def make(made: Input, folder: Path) -> dict[str, Any]:
         traceback.print_exc()
         return entry | {"not_made": last_line(error)}
     try:
-        entry["reference"] = (
-            reference(base, given, out)
-            if base
-            else reference((given and given.model) or out, given)
-        )
+        entry["reference"] = reference(base, given, out) if base else reference(out, given)
     except Exception as error:
         traceback.print_exc()
         entry |= {"reference": None, "why_none": last_line(error)}

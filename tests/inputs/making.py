@@ -43,6 +43,7 @@ class Reference:
     tokenizer: Path | None = None
     gguf_file: str | None = None
     adapter: Path | None = None
+    tokenizer_class: str = "AutoTokenizer"
     sentencepiece: Path | None = None
     """A tokenizer.model whose own ids are right: transformers' differ after leading spaces."""
 

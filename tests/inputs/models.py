@@ -47,7 +47,7 @@ ROPES: dict[str, tuple[str, dict[str, Any], str | None]] = {
     "rope-dynamic": (
         "llama",
         {"max_position_embeddings": 128, **rope(rope_type="dynamic", factor=2.0)},
-        "dynamic",
+        None,
     ),
     "rope-longrope": (
         "llama",
@@ -304,16 +304,17 @@ def _(out: Path) -> None:
 
 
 @made("sentencepiece-model-alone", TF, "sentencepiece")
-def _(out: Path) -> None:
+def _(out: Path) -> Reference:
     """tokenizer.model without tokenizer.json, as older Llama and Mistral folders have it."""
     sentencepiece_model(out)
     names = {"tokenizer_class": "LlamaTokenizer", "legacy": False, "add_bos_token": True}
     tokens = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
     (out / "tokenizer_config.json").write_text(json.dumps(names | tokens))
     tiny("mistral", 420, bos_token_id=1, pad_token_id=None).save_pretrained(out)
+    return Reference(tokenizer_class="LlamaTokenizer")
 
 
-@made("sentencepiece-unigram-model-alone", TF, "sentencepiece")
+@made("sentencepiece-unigram-model-alone", TF, "sentencepiece", refused="Unigram")
 def _(out: Path) -> None:
     sentencepiece_model(out, "unigram")
     names = {"tokenizer_class": "LlamaTokenizer", "legacy": True}

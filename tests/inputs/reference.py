@@ -14,16 +14,19 @@ ENDS = ("<|endoftext|>", "<|im_end|>", "</s>")
 
 
 def greedy(model: Any, ids: list[int]) -> list[tuple[int, float, float]]:
-    """(token, its logprob, its lead over the second) of each step, computed without a cache."""
+    """(token, its logprob, its lead over the second) of each step, with a cache as in `generate`:
+    under dynamic rope the two differ."""
     import torch
 
-    found = []
-    for _ in range(COUNT):
+    found: list[tuple[int, float, float]] = []
+    cache, new = None, torch.tensor([ids])
+    while len(found) < COUNT:
         with torch.no_grad():
-            logits = model(torch.tensor([ids]), use_cache=False).logits[0, -1].float()
+            output = model(new, past_key_values=cache, use_cache=True)
+        logits, cache = output.logits[0, -1].float(), output.past_key_values
         (best, second), tokens = logits.log_softmax(-1).topk(2)
         found.append((int(tokens[0]), float(best), float(best - second)))
-        ids = [*ids, int(tokens[0])]
+        new = tokens[:1][None]
     return found
 
 
@@ -50,7 +53,8 @@ def answer(model: Any, tokenizer: Any, ids: list[int]) -> dict[str, Any]:
 def load(path: Path, given: Reference | None, adapter: Path | None) -> tuple[Any, Any]:
     """The model and the tokenizer, in float32 with eager attention."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    import transformers
+    from transformers import AutoModelForCausalLM
 
     given = given or Reference()
     options = {"gguf_file": given.gguf_file} if given.gguf_file else {}
@@ -64,7 +68,7 @@ def load(path: Path, given: Reference | None, adapter: Path | None) -> tuple[Any
         model = PeftModel.from_pretrained(model, given.adapter or adapter)
         if (adapter / "tokenizer_config.json").exists():
             where = adapter
-    return model.eval(), AutoTokenizer.from_pretrained(where)
+    return model.eval(), getattr(transformers, given.tokenizer_class).from_pretrained(where)
 
 
 def reference(path: Path, given: Reference | None, adapter: Path | None = None) -> dict[str, Any]:
@@ -73,9 +77,15 @@ def reference(path: Path, given: Reference | None, adapter: Path | None = None) 
     if any(path.glob("*.gguf")):
         known = tokenizer.get_vocab()
         model.generation_config.eos_token_id = [known[n] for n in ENDS if n in known]
+    dynamic = "dynamic" in str(getattr(model.config, "rope_parameters", None))
+
+    def fresh() -> Any:
+        """The model; under dynamic rope a new one, since what ran before changes the answer."""
+        return load(path, given, adapter)[0] if dynamic else model
+
     prompts = list(PROMPTS)
     special = tokenizer.all_special_tokens
-    if special:
+    if special and not (given and given.sentencepiece):
         prompts.append(f"{special[0]}Hello {special[-1]} there")
     found: dict[str, Any] = {"prompts": [], "chat": None}
     for text in prompts:
@@ -85,13 +95,13 @@ def reference(path: Path, given: Reference | None, adapter: Path | None = None) 
 
             pieces = SentencePieceProcessor(model_file=str(given.sentencepiece))
             ids = [pieces.bos_id(), *pieces.encode(text)]
-        steps = greedy(model, ids)
+        steps = greedy(fresh(), ids)
         found["prompts"].append(
-            {"prompt": text, "ids": ids, "steps": steps, **answer(model, tokenizer, ids)}
+            {"prompt": text, "ids": ids, "steps": steps, **answer(fresh(), tokenizer, ids)}
         )
     if tokenizer.chat_template:
         ids = tokenizer.apply_chat_template(
             MESSAGES, add_generation_prompt=True, return_dict=True
         ).input_ids
-        found["chat"] = {"messages": MESSAGES, "ids": ids, **answer(model, tokenizer, ids)}
+        found["chat"] = {"messages": MESSAGES, "ids": ids, **answer(fresh(), tokenizer, ids)}
     return found
