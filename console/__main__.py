@@ -223,7 +223,7 @@ def command_parser(
     scheduler.add_argument("--slo-seconds", type=float, metavar="S", help="as in up")
     for flag in ("--batch-num-adapters", "--max-wait-tokens", "--max-per-adapter"):
         scheduler.add_argument(flag, type=int, metavar="N", help="as in up")
-    doctor = add("doctor", "what this machine has and what is missing; of a model: is it right")
+    doctor = add("doctor", "what this machine has and lacks; or what a model says")
     doctor.add_argument(
         "model", nargs="?", metavar="MODEL", help="a model as up takes it: what its files say"
     )

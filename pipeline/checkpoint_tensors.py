@@ -37,23 +37,28 @@ HEADLESS = (
     "a base model was saved without its head: save the one for causal language models; "
     "where the embedding is the head: set tie_word_embeddings to true"
 )
+QUANTISED, NOT_READ = "is of weights quantised by ", ", which is not read yet"
 REASONS: tuple[tuple[str, str, str], ...] = (
     (r"lora_(A|B|embedding)|\.base_layer\.|modules_to_save", "is of an adapter", MERGE),
     (
         r"\.(SCB|CB|weight_format)$|\.(nested_)?(absmax|quant_map)$|\.quant_state",
-        "is of weights quantised by bitsandbytes, which is not read yet",
+        f"{QUANTISED}bitsandbytes{NOT_READ}",
+        DEQUANTISE,
+    ),
+    (
+        r"\.weight\._(data|scale|shift)$",
+        f"{QUANTISED}quanto{NOT_READ}",
         DEQUANTISE,
     ),
     (
         r"\.(qweight|qzeros|scales|g_idx|biases)$",
-        "is of weights quantised by gptq, awq or mlx, which is not read yet",
+        f"{QUANTISED}gptq, awq or mlx{NOT_READ}",
         DEQUANTISE,
     ),
     (
         r"weight_(scale|scale_inv|scale_2|zero_point|packed|shape|g_idx)$|"
         r"(input|output|activation)_(scale|zero_point)|weight_global_scale|_(blocks|scales)$",
-        "is of weights quantised by compressed-tensors, fp8, modelopt or mxfp4, which is not read "
-        "yet",
+        f"{QUANTISED}compressed-tensors, fp8, modelopt or mxfp4{NOT_READ}",
         DEQUANTISE,
     ),
     (r"\.bias$", "is a bias that config.json does not speak of", OTHER_MODEL),
@@ -105,7 +110,7 @@ def check_tensors(
     unused = [name for name in tensors if name not in needed]
     harmless = [name for name in unused if HARMLESS.fullmatch(name)]
     found = _codes(used, quantized_by)
-    found += _unused([name for name in unused if name not in harmless], card)
+    found += _unused([name for name in unused if name not in harmless], card, quantized_by)
     missing = [name for name in needed if name not in tensors]
     if missing:
         hint = HEADLESS if missing == [HEAD] else "fetch the model anew"
@@ -135,11 +140,14 @@ def _codes(used: Mapping[str, StoredTensor], quantized_by: str) -> list[Finding]
     return [_of_several(codes, "bad", what, DEQUANTISE)]
 
 
-def _unused(names: list[str], card: ModelCard) -> list[Finding]:
+def _unused(names: list[str], card: ModelCard, quantized_by: str) -> list[Finding]:
     """One for each reason, of all tensors that it is the reason of."""
     groups: dict[tuple[str, str], list[str]] = {}
     for name in names:
-        groups.setdefault(_reason(name, card), []).append(name)
+        what, hint = _reason(name, card)
+        if quantized_by and what.startswith(QUANTISED):  # a file knows, a name only suggests
+            what = f"{QUANTISED}{quantized_by}{NOT_READ}"
+        groups.setdefault((what, hint), []).append(name)
     return [_of_several(group, "bad", what, hint) for (what, hint), group in groups.items()]
 
 

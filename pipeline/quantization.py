@@ -14,8 +14,14 @@ from .model_text import read_json
 
 KEYS = ("quantization_config", "quantization", "compression_config")
 """Keys of config.json: of transformers, of mlx, and of compressed-tensors before it had a name."""
-FILES = ("hf_quant_config.json", "quantize_config.json", "quant_config.json")
-"""Files that modelopt, AutoGPTQ and AutoAWQ write beside the weights."""
+FILES = (
+    "hf_quant_config.json",
+    "quantize_config.json",
+    "quant_config.json",
+    "quanto_qmap.json",
+    "quantization_map.json",
+)
+"""Files that modelopt, AutoGPTQ, AutoAWQ and optimum-quanto write beside the weights."""
 HINT = (
     "take a revision that is not quantised, or dequantise it with the library that wrote it; "
     "where the stored weights are plain: --ignore-key {}"
@@ -64,6 +70,8 @@ def describe(key: str, table: Any) -> str:
             "quantization": "mlx",
             "quantize_config.json": "gptq",
             "quant_config.json": "awq",
+            "quanto_qmap.json": "quanto",
+            "quantization_map.json": "quanto",
         }
         bnb = any(name.startswith(("load_in", "bnb_", "_load_in")) for name in table)
         method = "bitsandbytes" if bnb else writers.get(key, "a method without a name")

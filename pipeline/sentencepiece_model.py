@@ -61,7 +61,9 @@ def read_sentencepiece(path: Path) -> SentencePieceTokenizer:
         what = "spaces behind words" if file.suffix else kind
         raise OperatorError(
             f"{path}: SentencePiece of {what} is not supported without a tokenizer.json",
-            "load it once with transformers' AutoTokenizer and save_pretrained",
+            # transformers 5 reads a Unigram model as byte pairs: what it saves gives other ids.
+            "take the tokenizer.json of a repository that has one, and compare its ids with "
+            "sentencepiece's own",
         )
     vocab = {piece.text: token_id for token_id, piece in enumerate(file.pieces)}
     tokenizer = tokenizers.Tokenizer(

@@ -1,16 +1,14 @@
 """Chats as text: what transformers renders, for every dialect of template that it knows."""
 
-import os
-
 import pytest
-
-os.environ["HF_HUB_OFFLINE"] = "1"
 from made_tokenizers import byte_level, write
 from transformers import AutoTokenizer
 
 from loraconsole.pipeline import chat_template
 from loraconsole.pipeline.chat_template import ChatTemplate, TextError
 from loraconsole.pipeline.tokenizer import Tokenizer
+
+pytestmark = pytest.mark.usefixtures("offline")
 
 CHAT = [
     {"role": "system", "content": "Be <brief> & é."},

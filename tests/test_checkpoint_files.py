@@ -280,3 +280,21 @@ def test_mistral_with_kinds_of_layers_is_read_as_transformers_reads_it(tmp_path:
     edit_config(tmp_path, layer_types=kinds)
     assert load_reference(tmp_path).config.model_type == "ministral"
     assert_as_transformers(tmp_path)
+
+
+def test_quanto_is_named_by_its_map_and_by_its_tensors(tmp_path: Path) -> None:
+    save_model(tmp_path, "llama")
+
+    def freeze(tensors: Tensors) -> Tensors:
+        for name in [name for name in tensors if "q_proj" in name]:
+            weight = tensors.pop(name)
+            tensors[f"{name}._data"] = weight.to(torch.int8)
+            tensors[f"{name}._scale"] = weight.abs().amax(1, keepdim=True)
+            tensors[name.replace("weight", "input_scale")] = torch.ones(())
+        return tensors
+
+    edit_tensors(tmp_path, freeze)
+    assert_refused(tmp_path, "quantised by quanto")
+    (tmp_path / "quanto_qmap.json").write_text("{}")
+    with pytest.raises(OperatorError, match=r"quantised by quanto \(quanto_qmap.json\)"):
+        require_good(inspect_directory(tmp_path), tmp_path)

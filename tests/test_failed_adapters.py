@@ -85,8 +85,8 @@ def test_it_starts_without_them_when_told_to(
 def test_one_of_a_hub_that_cannot_be_had_ends_the_start_too(
     ring: Ring, given: dict[str, str]
 ) -> None:
-    done = ring.cli("up", *flags(given, HUB), "--adapter", f"far={HUB}", check=False)
-    assert done.returncode == 2  # a hub id is no NAME=PATH
+    done = ring.cli("up", *flags(given), "--adapter", HUB, check=False)
+    assert done.returncode == 2  # a hub id alone is no NAME=PATH
     done = ring.cli("up", *flags(given), "--adapter", f"far={HUB}", check=False)
     assert done.returncode == 1 and "adapter far failed: " in done.stderr and HUB in done.stderr
 

@@ -1,19 +1,18 @@
 """Prompt ids and texts are transformers' own, whatever files and keys a tokenizer is made of."""
 
 import json
-import os
 import random
 from pathlib import Path
 
 import pytest
 import sentencepiece
 from made_tokenizers import MADE, byte_level, sentencepiece_model, write
-
-os.environ["HF_HUB_OFFLINE"] = "1"
 from transformers import AutoTokenizer
 
 from loraconsole.pipeline.config import OperatorError
 from loraconsole.pipeline.tokenizer import Tokenizer
+
+pytestmark = pytest.mark.usefixtures("offline")
 
 FLAGS = {"lstrip": False, "rstrip": False, "normalized": False, "single_word": False}
 

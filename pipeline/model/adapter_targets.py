@@ -93,7 +93,8 @@ def match_targets(
                         f"{_not_gathered(entry.shape) or other_base}"
                     )
             targets.append(Target(layer, module, rank, config.scale(trained), pair))
-    for key in rest if targets else ():
+    # A state_dict of all has base weights among the LoRA ones, which say more than its head does.
+    for key in sorted(rest, key=lambda key: ".base_layer." not in key) if targets else ():
         module = keys.modules.get(key, "")
         raise AdapterError(
             f"{files.path_of(key)}: {brief(key)}{_stranger(key, module, known, other_base)}"
