@@ -257,12 +257,12 @@ def command_parser(
     load = add_verb("load", "serve a PEFT directory by a name")
     load.add_argument("name", metavar="NAME")
     load.add_argument("path", metavar="PATH", help="its directory, or org/name on the hub")
-    load.add_argument("--pin", action="store_true", help="never evict it while nobody uses it")
+    load.add_argument("--pin", action="store_true", help="never evict it, even while no request uses it")
     for verb, help in (
         ("unload", "refuse it from now on; return when its pages are free"),
         ("reload", "read its files again; requests that run finish on the old weights"),
-        ("pin", "never evict it while nobody uses it"),
-        ("unpin", "let it go when its pages are wanted and nobody uses it"),
+        ("pin", "never evict it, even while no request uses it"),
+        ("unpin", "let it be evicted when its pages are wanted and no request uses it"),
         ("merge", "keep a copy of the weights with it merged, for steps of its own"),
         ("verify", "compare its answers with its weights merged in float32; 1 if it is not right"),
     ):

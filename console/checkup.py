@@ -121,7 +121,7 @@ def _available_bytes() -> int:
 
 def _terminal() -> Check:
     if not sys.stdout.isatty():
-        return Check("terminal", "note", "none; the console needs one")
+        return Check("terminal", "note", "stdout is not a terminal; the console needs one")
     size = shutil.get_terminal_size()
     colours = os.environ.get("COLORTERM") or os.environ.get("TERM", "unknown")
     verdict: Literal["good", "note"] = "good" if size.columns >= 80 and size.lines >= 24 else "note"

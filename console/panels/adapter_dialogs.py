@@ -190,7 +190,7 @@ class LoadDialog(AdapterForm):
     def fields(self) -> ComposeResult:
         yield _field("name", "", "what requests call it; the directory's name")
         yield self.path_field("a PEFT directory on the server, or org/name on the hub")
-        yield MarkBox("pin: keep its pages while nobody uses it", compact=True, id="pin")
+        yield MarkBox("pin: keep its pages while no request uses it", compact=True, id="pin")
 
     def buttons(self) -> ComposeResult:
         yield Button("Load", variant="primary", compact=True, id="load")
