@@ -10,7 +10,7 @@ import signal
 from types import FrameType
 from typing import NoReturn
 
-ENDING = (signal.SIGTERM, signal.SIGHUP)
+ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 """Those that Python leaves to the system, which ends a program at once; SIGINT is an exception."""
 
 

@@ -22,9 +22,13 @@ if TYPE_CHECKING:
 
 
 def need_terminal(hint: str) -> None:
-    """Raises `OperatorError` where nobody can look."""
-    if not os.environ.get(curtain.BROWSER) and not (sys.stdin.isatty() and sys.stdout.isatty()):
+    """Raises `OperatorError` where there is no terminal, or one that only takes lines."""
+    if os.environ.get(curtain.BROWSER):
+        return
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise OperatorError("the console needs a terminal", hint)
+    if os.environ.get("TERM") == "dumb":  # an editor's shell, a serial line: it shows all as text
+        raise OperatorError("the console cannot draw on this terminal: TERM is dumb", hint)
 
 
 def check_screen_flags(given: argparse.Namespace) -> None:

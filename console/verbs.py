@@ -87,7 +87,17 @@ def up(config: Config, foreground: bool, as_json: bool) -> int:
     Raises `OperatorError`, with nothing left running, where a process gives up or an adapter it was
     given cannot be loaded; the latter unless `config.ignore_failed_adapters`."""
     launcher.start(config)
-    return asyncio.run(_wait_until_ready(config, foreground, as_json))
+    try:
+        return asyncio.run(_wait_until_ready(config, foreground, as_json))
+    except (KeyboardInterrupt, SystemExit):  # a signal
+        if not foreground and is_running(config.run_path):
+            print(
+                f"loraconsole: the pipeline in {config.run} goes on starting. "
+                f"{spell('status', config.run)}: how far it is; {spell('down', config.run)}: "
+                "stop it.",
+                file=sys.stderr,
+            )
+        raise
 
 
 async def _wait_until_ready(config: Config, foreground: bool, as_json: bool) -> int:

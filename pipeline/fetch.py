@@ -8,6 +8,7 @@ from; nothing of weights.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import io
 import json
@@ -24,7 +25,7 @@ from .card import read_card
 from .config import DEFAULT_MODEL, Config, OperatorError, is_hub_id
 from .embedded_model import EMBEDDED, Unavailable, embedded_model
 from .findings import notes, require_good
-from .gguf_file import first_part, other_parts, part_path
+from .gguf_file import MAGIC, first_part, other_parts, part_path
 from .messages import Message, ProcessState
 from .model_cache import LAYOUT, Report, advance_to, cache_directory, convert, new_directory
 from .model_inspection import inspect_directory
@@ -62,6 +63,7 @@ def resolve(config: Config, report: Report | None = None) -> Path:
     if config.model == DEFAULT_MODEL:
         directory = default_model(report)
     elif path.is_file():
+        _check_is_whole(path)
         directory = model_of_gguf(path, report)
     elif path.is_dir():
         directory = path.absolute()
@@ -92,6 +94,16 @@ def check_model_directory(
     if not has_tokenizer(directory):
         raise OperatorError(f"{directory} has {NO_TOKENIZER}", SAVE)
     return notes(findings)
+
+
+def _check_is_whole(path: Path) -> None:
+    """Raises `OperatorError` where a file is one of several that make a model."""
+    if path.suffix == ".gguf" or not (path.parent / "config.json").is_file():
+        return
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        if file.read(len(MAGIC)) == MAGIC:
+            return
+    raise OperatorError(f"{path} is one file of a model", f"give its directory: {path.parent}")
 
 
 def lay_link(run: Path, directory: Path) -> None:

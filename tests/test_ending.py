@@ -65,7 +65,7 @@ def is_given_back(terminal: PseudoTerminal) -> bool:
     )
 
 
-@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
 def test_a_signal_gives_the_terminal_back(start: Start, number: signal.Signals) -> None:
     terminal = start(*PROGRAM, "--mock")
     terminal.wait_for("q Quit")
@@ -76,7 +76,7 @@ def test_a_signal_gives_the_terminal_back(start: Start, number: signal.Signals) 
     assert b"Traceback" not in written(terminal)
 
 
-@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
 @pytest.mark.parametrize("mode", [b"1049", b"2004"], ids=["behind the curtain", "at first"])
 def test_before_the_first_frame_too(start: Start, number: signal.Signals, mode: bytes) -> None:
     terminal = start(*PROGRAM, "--mock")
@@ -258,3 +258,9 @@ def test_letters_of_another_encoding_are_typed_and_none_ends_the_console(tmp_pat
             until(terminal, lambda raw, e=encoding, s=shown: s.encode(e) in plain(raw))  # type: ignore[misc]
             os.kill(terminal.pid, signal.SIGTERM)
             assert terminal.exit_code() == 0
+
+
+def test_no_screen_is_drawn_on_a_terminal_that_only_takes_lines(start: Start) -> None:
+    terminal = start("env", "TERM=dumb", *PROGRAM, "--mock")
+    assert terminal.exit_code() == 1
+    assert b"TERM is dumb" in written(terminal) and b"\x1b" not in written(terminal)

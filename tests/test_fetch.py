@@ -812,3 +812,12 @@ def test_unknown_hub_model_is_named(run):
     server.shutdown()
     assert process.returncode == 2
     assert "the hub does not give org/other" in said.splitlines()[-1]
+
+
+def test_one_file_of_a_model_is_answered_with_its_directory(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").write_bytes(bytes(8))
+    for name in ("config.json", "model.safetensors"):
+        with pytest.raises(OperatorError, match="one file of a model") as refused:
+            resolve(Config(model=str(tmp_path / name)))
+        assert refused.value.hint == f"give its directory: {tmp_path}"
