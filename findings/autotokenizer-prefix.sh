@@ -8,7 +8,7 @@
 set -euo pipefail
 folder=$(mktemp -d); trap 'rm -rf "$folder"' EXIT; cd "$folder"
 python3 -m venv env
-env/bin/pip install -q torch==2.13.0 transformers==5.23.0 numpy==2.4.6 sentencepiece==0.2.3 protobuf==7.36.2
+env/bin/pip install -q transformers==5.23.0 numpy==2.4.6 sentencepiece==0.2.3 protobuf==7.36.2
 env/bin/python - <<'PYTHON'
 import json
 import sentencepiece

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# mlx-lm 0.32.2 against transformers 5.23.0: Mistral's and Qwen2's sliding_window is not applied: each
-# token attends to everything before it. No error, no warning.
+# mlx-lm 0.32.2 against transformers 5.23.0: Mistral's sliding_window is not applied: each token
+# attends to everything before it. No error, no warning.
 # Guess: the window of config.json holds, as in transformers. Seen:
 #   mistral without window 0.00, with a window of 8 over 60 tokens 7.94
 set -euo pipefail

@@ -8,7 +8,7 @@
 set -euo pipefail
 folder=$(mktemp -d); trap 'rm -rf "$folder"' EXIT; cd "$folder"
 python3 -m venv env
-env/bin/pip install -q torch==2.13.0 transformers==5.23.0 numpy==2.4.6
+env/bin/pip install -q transformers==5.23.0 numpy==2.4.6
 env/bin/python - <<'PYTHON'
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen2Config
