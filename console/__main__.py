@@ -257,7 +257,9 @@ def command_parser(
     load = add_verb("load", "serve a PEFT directory by a name")
     load.add_argument("name", metavar="NAME")
     load.add_argument("path", metavar="PATH", help="its directory, or org/name on the hub")
-    load.add_argument("--pin", action="store_true", help="never evict it, even while no request uses it")
+    load.add_argument(
+        "--pin", action="store_true", help="never evict it, even while no request uses it"
+    )
     for verb, help in (
         ("unload", "refuse it from now on; return when its pages are free"),
         ("reload", "read its files again; requests that run finish on the old weights"),
