@@ -172,7 +172,7 @@ def test_default_models_config_is_what_transformers_reads(default_directory):
         assert ours[name] == theirs[name]
     assert ours["rope_theta"] == theirs["rope_parameters"]["rope_theta"]
     card = read_card(default_directory)
-    assert card.eos_token_ids == (2, 0), "of a turn, as the file says, and of a text"
+    assert card.eos_token_ids == (0, 2), "of a text, and of a turn, as the file says"
     assert (card.num_layers, card.num_heads, card.head_dim) == (30, 9, 64)
 
 
