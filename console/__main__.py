@@ -20,7 +20,7 @@ from ..pipeline.config import (
     default_run_directory,
     from_flags,
 )
-from ..pipeline.reader import ends_with_its_reader
+from ..pipeline.runtime.stdout import ends_with_its_reader
 from .ending import end_in_order
 from .signals import SIGNALS, signal_name
 

@@ -40,7 +40,7 @@ from ..pipeline.reference import (
     Question,
     SideBySide,
 )
-from ..pipeline.words import counted
+from ..pipeline.runtime.wording import counted
 from . import units
 from .http import Http, HttpError
 from .remote import Remote
@@ -303,7 +303,7 @@ def print_comparison(found: Comparison, as_json: bool) -> int:
     from rich.table import Table
     from rich.text import Text
 
-    from ..pipeline.printer import Printer
+    from ..pipeline.runtime.printer import Printer
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     heads = ("", "model", "prompt", "ids", "tokens equal", "largest |Δ|", "mean", "range")

@@ -24,7 +24,7 @@ import msgspec
 from ..pipeline.config import OperatorError
 from ..pipeline.figures import Live
 from ..pipeline.results import Row, read_rows
-from ..pipeline.text_output import UTF8_OUTPUT
+from ..pipeline.runtime.text_output import UTF8_OUTPUT
 from .transcripts import data_directory
 
 CANCELLED = "cancelled"

@@ -23,7 +23,7 @@ from textual.command import DiscoveryHit, Hit, Hits, Provider
 
 from ..pipeline.config import OperatorError
 from ..pipeline.messages import POLICIES, AdapterOrder, SetScheduler, UnloadAdapter
-from ..pipeline.text_output import UTF8_OUTPUT
+from ..pipeline.runtime.text_output import UTF8_OUTPUT
 from . import pipeline_orders, units
 from .board import SUPERVISOR, Board, ProcessRow
 from .dialogs import LiveDialog

@@ -19,8 +19,8 @@ from rich.text import Text
 
 from ..pipeline.config import OperatorError
 from ..pipeline.figures import Result
-from ..pipeline.printer import Printer
 from ..pipeline.results import Row, RunConfig, describe, read_rows
+from ..pipeline.runtime.printer import Printer
 from . import plot, units
 
 BAR = 48

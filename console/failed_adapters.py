@@ -12,7 +12,7 @@ from typing import Any
 
 from ..pipeline.config import OperatorError, spell
 from ..pipeline.messages import AdapterState, AdapterTable, AdapterView
-from ..pipeline.words import counted
+from ..pipeline.runtime.wording import counted
 from . import units
 from .remote import Remote
 

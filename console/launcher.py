@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 from ..pipeline.config import Config, make_run_directory
-from ..pipeline.text_output import UTF8_OUTPUT
+from ..pipeline.runtime.text_output import UTF8_OUTPUT
 from .lock import LOCK_VARIABLE, Lock, already_runs
 from .logbook import put_aside
 

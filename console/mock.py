@@ -57,9 +57,9 @@ from ..pipeline.messages import (
     UnloadAdapter,
     VerifyAdapter,
 )
-from ..pipeline.process import die_with_parent
-from ..pipeline.sockets import Beacon, Inbox, Outbox, make_context
-from ..pipeline.text_output import UTF8_OUTPUT
+from ..pipeline.runtime.process import die_with_parent
+from ..pipeline.runtime.sockets import Beacon, Inbox, Outbox, make_context
+from ..pipeline.runtime.text_output import UTF8_OUTPUT
 from .chronicle import Chronicle
 from .lock import Lock
 from .mock_spans import MockSpans

@@ -25,7 +25,7 @@ from ..pipeline.messages import (
     UnloadAdapter,
     VerifyAdapter,
 )
-from ..pipeline.sockets import InboxFull
+from ..pipeline.runtime.sockets import InboxFull
 from .ledger import Ledger
 
 QUICK_SECONDS = 20.0

@@ -17,7 +17,7 @@ from ..pipeline.messages import (
     StartSpans,
     StopSpans,
 )
-from ..pipeline.sockets import InboxFull
+from ..pipeline.runtime.sockets import InboxFull
 from .costs import pipeline_costs
 from .dialogs import Choice, ChoiceDialog
 from .orders import order_id

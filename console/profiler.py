@@ -1,6 +1,6 @@
 """`loraconsole profile` and `loraconsole spans`: recordings of a running pipeline, their totals.
 
-Knows the files that `pipeline/spans.py` writes, one a process in a directory a recording.
+Knows the files that `pipeline/runtime/spans.py` writes, one a process in a directory a recording.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import msgspec
 
 from ..pipeline.config import Config, OperatorError, spell
 from ..pipeline.messages import SpansOrder, SpansReply, StartSpans, StopSpans
-from ..pipeline.spans import recording_name
-from ..pipeline.words import counted
+from ..pipeline.runtime.spans import recording_name
+from ..pipeline.runtime.wording import counted
 from . import units
 from .orders import order_id
 from .remote import Remote
@@ -182,7 +182,7 @@ def _print_totals(found: list[Total]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from ..pipeline.printer import Printer
+    from ..pipeline.runtime.printer import Printer
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for head in ("process", "span", "count", "total ms", "mean ms", "p50 ms", "p99 ms"):

@@ -22,8 +22,8 @@ import msgspec
 from .. import __version__
 from ..pipeline.config import Config, OperatorError, UsageError
 from ..pipeline.messages import PROTOCOL, Event, Message, Order, Snapshot, Telemetry
-from ..pipeline.sockets import InboxFull
-from ..pipeline.words import counted
+from ..pipeline.runtime.sockets import InboxFull
+from ..pipeline.runtime.wording import counted
 from . import units
 from .ledger import HISTORY_S, Ledger
 from .lock import is_running

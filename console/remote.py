@@ -27,7 +27,7 @@ from ..pipeline.messages import (
     Telemetry,
     ToConsole,
 )
-from ..pipeline.sockets import Inbox, Outbox, Watch, make_context
+from ..pipeline.runtime.sockets import Inbox, Outbox, Watch, make_context
 from .lock import is_running
 
 ANSWER_SECONDS = 5.0

@@ -19,8 +19,8 @@ import msgspec
 
 from ..pipeline.config import Config, OperatorError, UsageError, make_run_directory
 from ..pipeline.messages import Message
-from ..pipeline.sockets import InboxFull
-from ..pipeline.text_output import UTF8_OUTPUT
+from ..pipeline.runtime.sockets import InboxFull
+from ..pipeline.runtime.text_output import UTF8_OUTPUT
 from . import curtain, session
 from .telemetry import Telemetry
 

@@ -16,8 +16,8 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, ge
 import msgspec
 from msgspec import Meta, Struct
 
-from ..pipeline.ascii_drawing import ASCII_DRAWING
 from ..pipeline.config import UsageError
+from ..pipeline.runtime.ascii_drawing import ASCII_DRAWING
 from .alerts import Limits
 from .curtain import BROWSER
 from .document import Document, DocumentError, Problem

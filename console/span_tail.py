@@ -20,7 +20,7 @@ SHOWN = ("router", "worker-0")
 
 
 class SpanEvent(msgspec.Struct, frozen=True):
-    """A line of a file of spans, as `pipeline/spans.py` writes it. Microseconds."""
+    """A line of a file of spans, as `pipeline/runtime/spans.py` writes it. Microseconds."""
 
     ph: str
     name: str

@@ -34,8 +34,8 @@ from ..pipeline.messages import (
     StopProcess,
     ToSupervisor,
 )
-from ..pipeline.process import OPERATOR_EXIT, REFUSED_LOG, Process, run_process
-from ..pipeline.sockets import InboxFull, Outbox, Watch
+from ..pipeline.runtime.process import OPERATOR_EXIT, REFUSED_LOG, Process, run_process
+from ..pipeline.runtime.sockets import InboxFull, Outbox, Watch
 from .child import FALLS_ALLOWED, HELD, Child, command, command_of, environment
 from .chronicle import Chronicle
 from .lock import Lock

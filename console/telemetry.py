@@ -33,7 +33,7 @@ from ..pipeline.messages import (
     StopPipeline,
     ToConsole,
 )
-from ..pipeline.sockets import Inbox, InboxFull, Outbox, Watch, make_context
+from ..pipeline.runtime.sockets import Inbox, InboxFull, Outbox, Watch, make_context
 from .alerts import SYNC_STEPS
 from .board import SUPERVISOR
 from .ledger import HISTORY_S, Ledger

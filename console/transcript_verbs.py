@@ -13,8 +13,8 @@ from pathlib import Path
 import msgspec
 
 from ..pipeline.config import OperatorError, UsageError
-from ..pipeline.text_output import json_text
-from ..pipeline.words import counted
+from ..pipeline.runtime.text_output import json_text
+from ..pipeline.runtime.wording import counted
 from . import units
 from .transcripts import VARIABLE, Transcripts, Turn, as_jsonl, as_markdown, open_default
 from .verbs import print_json, say

@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from ..pipeline.config import OperatorError
-from ..pipeline.words import counted
+from ..pipeline.runtime.wording import counted
 
 VARIABLE = "LORACONSOLE_TRANSCRIPTS"
 """Names another file; empty keeps nothing."""

@@ -30,8 +30,8 @@ from ..pipeline.messages import (
     StopPipeline,
     Telemetry,
 )
-from ..pipeline.text_output import json_text
-from ..pipeline.words import counted
+from ..pipeline.runtime.text_output import json_text
+from ..pipeline.runtime.wording import counted
 from . import launcher, session, units
 from .failed_adapters import AdaptersFailed, documents, failed_at_start, failed_in, line_of
 from .lock import is_running
@@ -356,7 +356,7 @@ def _print_status(config: Config, snapshot: Snapshot) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from ..pipeline.printer import Printer
+    from ..pipeline.runtime.printer import Printer
     from .ledger import Ledger
 
     beats = {beat.name: beat for beat in snapshot.beats}

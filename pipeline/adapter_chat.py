@@ -15,8 +15,8 @@ import msgspec
 
 from .chat_template import ChatTemplate
 from .chat_template_files import TemplateFileError, read_chat_template
-from .guarded_file import AdapterError, brief, printable, read_bounded
 from .messages import AdapterState, AdapterTable, AdapterView, ChatWarning, SamplingParams
+from .runtime.guarded_file import AdapterError, brief, printable, read_bounded
 from .stop_tokens import TokenizerHead, ends_of_turn
 from .tokenizer import Tokenizer
 

@@ -40,7 +40,7 @@ from .messages import (
     VerifyAdapter,
     WeightsMerged,
 )
-from .progress import ProgressBar
+from .runtime.progress import ProgressBar
 from .schedule.adapters import Adapter, AdapterRefused
 
 if TYPE_CHECKING:

@@ -66,7 +66,7 @@ from .openai import (
     decode_body,
 )
 from .request_fields import BadRequest, shown
-from .spans import recording_name
+from .runtime.spans import recording_name
 from .stream import Answer, Stream
 from .tokenizer import TextError
 

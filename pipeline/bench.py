@@ -26,10 +26,10 @@ from .client import Client
 from .config import OperatorError, UsageError
 from .figures import SLO_SECONDS, Result, Timeline, live, summarise
 from .load import Load, above_zero, add_flags, is_chat, make_loads, positive
-from .reader import ends_with_its_reader
 from .results import ResultFile, Row, RunConfig, describe
-from .text_output import json_text
-from .words import counted
+from .runtime.stdout import ends_with_its_reader
+from .runtime.text_output import json_text
+from .runtime.wording import counted
 
 LIVE_SECONDS = 0.25
 """At least so long between two lines of --live."""
@@ -242,7 +242,7 @@ def print_table(rows: list[Row]) -> None:
     """Medians over the rounds, a row for each server and load."""
     from rich.table import Table
 
-    from .printer import Printer
+    from .runtime.printer import Printer
 
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows:

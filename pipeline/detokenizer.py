@@ -26,7 +26,7 @@ from .messages import (
     TokenLogprob,
     TokenText,
 )
-from .process import Process, run_process
+from .runtime.process import Process, run_process
 from .stop_search import StopSearch
 from .tokenizer import HALF_CHARACTER, TextStream, Tokenizer
 

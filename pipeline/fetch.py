@@ -29,8 +29,8 @@ from .gguf_file import MAGIC, first_part, other_parts, part_path
 from .messages import Message, ProcessState
 from .model_cache import LAYOUT, Report, advance_to, cache_directory, convert, new_directory
 from .model_inspection import inspect_directory
-from .process import Process, run_process
-from .progress import ProgressBar
+from .runtime.process import Process, run_process
+from .runtime.progress import ProgressBar
 from .tokenizer import make_byte_tokenizer
 from .vocabulary_files import NO_TOKENIZER, SAVE, has_tokenizer
 

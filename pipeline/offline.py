@@ -48,7 +48,7 @@ from .messages import (
 from .model.adapter import SITES, Adapter, Part, module_shapes
 from .model.pages import PAGE_SIZE, page_elements
 from .model.runner import ModelRunner
-from .reader import ends_with_its_reader
+from .runtime.stdout import ends_with_its_reader
 from .schedule.adapters import AdapterRegistry
 from .schedule.scheduler import CHUNK_TOKENS, Limits, Scheduler
 from .workload import slora

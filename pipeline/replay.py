@@ -46,13 +46,13 @@ from .messages import (
     SampledToken,
     Tokens,
 )
-from .process import set_up_log
-from .reader import ends_with_its_reader
 from .router import MAP_SECONDS, VIEW_SECONDS, Router
+from .runtime.process import set_up_log
+from .runtime.sockets import Beacon
+from .runtime.stdout import ends_with_its_reader
+from .runtime.wording import counted
 from .schedule.adapters import Adapter
 from .schedule.scheduler import Scheduler
-from .sockets import Beacon
-from .words import counted
 
 BEAT_SECONDS = 0.5
 """Of the log's time, so that a console finds the router alive."""

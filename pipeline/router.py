@@ -52,14 +52,14 @@ from .messages import (
     WeightsMerged,
     WorkerReady,
 )
-from .process import Process, run_process
+from .runtime.process import Process, run_process
+from .runtime.sockets import InboxFull
+from .runtime.wording import counted
 from .schedule.adapters import UNUSABLE, Adapter, AdapterRefused, AdapterRegistry
 from .schedule.choice import changed_settings
 from .schedule.pets import LatencyTable
 from .schedule.scheduler import CHUNK_TOKENS, Limits, Overlong, Scheduler
 from .schedule.sequence import Sequence
-from .sockets import InboxFull
-from .words import counted
 
 STEPS_IN_FLIGHT = 2
 """Step n+1 is posted before step n's tokens are back, so the workers never wait for us."""

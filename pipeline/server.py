@@ -55,9 +55,9 @@ from .messages import (
     ToServer,
     WorkerStats,
 )
-from .process import Process, run_process
 from .request_fields import BadRequest
-from .sockets import InboxFull, Watch
+from .runtime.process import Process, run_process
+from .runtime.sockets import InboxFull, Watch
 from .stream import Answer, Stream
 from .tokenizer import Tokenizer
 

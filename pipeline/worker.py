@@ -42,7 +42,7 @@ from .messages import (
     WeightsMerged,
     WorkerReady,
 )
-from .process import Process, run_process
+from .runtime.process import Process, run_process
 
 if TYPE_CHECKING:
     from .model.runner import MergedModel, ModelRunner, PendingStep

@@ -23,9 +23,9 @@ from loraconsole.pipeline.messages import (
     Tokens,
 )
 from loraconsole.pipeline.model.runner import ModelRunner
+from loraconsole.pipeline.runtime.spans import Spans
 from loraconsole.pipeline.schedule.adapters import AdapterRegistry
 from loraconsole.pipeline.schedule.scheduler import Limits, Scheduler
-from loraconsole.pipeline.spans import Spans
 
 
 def ask(name: str, adapter: str | None, tokens: int = 6) -> Request:

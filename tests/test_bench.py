@@ -32,8 +32,8 @@ from loraconsole.pipeline.client import Client
 from loraconsole.pipeline.config import OperatorError
 from loraconsole.pipeline.figures import Live, Timeline, summarise
 from loraconsole.pipeline.results import ResultFile, Row, RunConfig, read_rows
+from loraconsole.pipeline.runtime.wording import counted
 from loraconsole.pipeline.schedule.pets import LatencyTable
-from loraconsole.pipeline.words import counted
 
 SHORT = ("--input-range", "8", "20", "--output-range", "4", "8")
 OPEN = ("bench", "--workload", "slora", "--rate", "20", "--duration", "1", *SHORT)

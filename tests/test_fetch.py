@@ -37,7 +37,7 @@ from loraconsole.pipeline.embedded_model import EmbeddedModel
 from loraconsole.pipeline.fetch import check_model_directory, lay_link, resolve
 from loraconsole.pipeline.messages import Beat, ProcessState, Progress, Telemetry
 from loraconsole.pipeline.model_cache import Report, new_directory, require_space
-from loraconsole.pipeline.sockets import Watch, make_context
+from loraconsole.pipeline.runtime.sockets import Watch, make_context
 from loraconsole.pipeline.tokenizer import Tokenizer
 
 CORPUS = [

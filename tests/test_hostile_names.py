@@ -20,7 +20,7 @@ from loraconsole.console.story import Story
 from loraconsole.console.verbs import _log_line, say
 from loraconsole.pipeline.config import OperatorError
 from loraconsole.pipeline.messages import LogLine
-from loraconsole.pipeline.text_output import json_text
+from loraconsole.pipeline.runtime.text_output import json_text
 
 HOSTILE = "pi\x1b[31mrate\x9b32m\u202e"
 SHOWN = r"pi\x1b[31mrate\x9b32m\u202e"

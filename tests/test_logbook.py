@@ -9,7 +9,7 @@ import pytest
 
 from loraconsole.console import logbook
 from loraconsole.console.logbook import Logbook, put_aside
-from loraconsole.pipeline.process import LOG_FORMAT, LOG_TIME
+from loraconsole.pipeline.runtime.process import LOG_FORMAT, LOG_TIME
 
 
 def write(path: Path, text: str) -> None:

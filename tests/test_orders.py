@@ -26,7 +26,7 @@ from loraconsole.pipeline.messages import (
     UnloadAdapter,
     VerifyAdapter,
 )
-from loraconsole.pipeline.sockets import InboxFull
+from loraconsole.pipeline.runtime.sockets import InboxFull
 
 
 class Desk:

@@ -8,7 +8,7 @@ import pytest
 
 from loraconsole.console.verbs import Bars
 from loraconsole.pipeline.messages import Progress
-from loraconsole.pipeline.progress import ProgressBar
+from loraconsole.pipeline.runtime.progress import ProgressBar
 
 
 def test_a_bar_publishes_its_way_and_its_end() -> None:

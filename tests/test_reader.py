@@ -9,13 +9,15 @@ import sys
 import pytest
 
 PRINT = "print('x\\n' * 100_000)"
-TABLE = "from loraconsole.pipeline.printer import Printer; Printer().print('x\\n' * 100_000)"
+TABLE = (
+    "from loraconsole.pipeline.runtime.printer import Printer; Printer().print('x\\n' * 100_000)"
+)
 
 
 @pytest.mark.parametrize("does", [PRINT, TABLE, "import sys; sys.stdout.write('x')"])
 def test_a_program_ends_well_and_silently_when_its_reader_goes_away(does: str) -> None:
     script = f"""
-from loraconsole.pipeline.reader import ends_with_its_reader
+from loraconsole.pipeline.runtime.stdout import ends_with_its_reader
 @ends_with_its_reader()
 def main():
     import time; time.sleep(0.3)
@@ -34,7 +36,7 @@ main()
 
 SCRIPT = """
 import sys
-from loraconsole.pipeline.reader import ends_with_its_reader
+from loraconsole.pipeline.runtime.stdout import ends_with_its_reader
 @ends_with_its_reader()
 def main():
     print("x" * 100_000)

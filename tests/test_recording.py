@@ -24,7 +24,7 @@ from loraconsole.console.remote import NotRunning
 from loraconsole.console.shift import Shift
 from loraconsole.console.story import Story
 from loraconsole.pipeline.config import Config, OperatorError, UsageError
-from loraconsole.pipeline.sockets import InboxFull
+from loraconsole.pipeline.runtime.sockets import InboxFull
 
 
 @pytest.fixture

@@ -24,8 +24,8 @@ from loraconsole.console.replay_verb import read_head
 from loraconsole.pipeline.config import Config, make_run_directory
 from loraconsole.pipeline.event_log import EventLog
 from loraconsole.pipeline.messages import Abort, BatchView
+from loraconsole.pipeline.runtime.sockets import Watch, make_context
 from loraconsole.pipeline.schedule.pets import LatencyTable
-from loraconsole.pipeline.sockets import Watch, make_context
 
 SECRET = "the word that is in no log"
 

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 import zmq
 
-from loraconsole.pipeline import sockets
 from loraconsole.pipeline.messages import (
     Abort,
     Batch,
@@ -22,7 +21,15 @@ from loraconsole.pipeline.messages import (
     ToRouter,
     ToWorker,
 )
-from loraconsole.pipeline.sockets import Beacon, Inbox, InboxFull, Outbox, Watch, make_context
+from loraconsole.pipeline.runtime import sockets
+from loraconsole.pipeline.runtime.sockets import (
+    Beacon,
+    Inbox,
+    InboxFull,
+    Outbox,
+    Watch,
+    make_context,
+)
 
 
 @pytest.fixture

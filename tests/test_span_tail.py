@@ -10,7 +10,7 @@ from textual.pilot import Pilot
 from loraconsole.console.panels.latency import FlamePane
 from loraconsole.console.span_tail import TAIL_BYTES, SpanTail, span_ends
 from loraconsole.pipeline.messages import StartSpans, StopSpans
-from loraconsole.pipeline.spans import Spans
+from loraconsole.pipeline.runtime.spans import Spans
 
 
 def record(run: Path, recording: str, steps: int, name: str = "router") -> None:

@@ -31,10 +31,10 @@ from loraconsole.pipeline.messages import (
     ToWorker,
     WorkerReady,
 )
-from loraconsole.pipeline.process import Process
 from loraconsole.pipeline.router import Router
-from loraconsole.pipeline.sockets import Inbox, Outbox, make_context
-from loraconsole.pipeline.spans import CAPTURED, LISTENERS, NOTHING, Nvtx, Spans, load_nvtx
+from loraconsole.pipeline.runtime.process import Process
+from loraconsole.pipeline.runtime.sockets import Inbox, Outbox, make_context
+from loraconsole.pipeline.runtime.spans import CAPTURED, LISTENERS, NOTHING, Nvtx, Spans, load_nvtx
 
 STEPS = 10_000
 EVERYWHERE = {
@@ -324,7 +324,7 @@ def test_a_stop_ends_what_is_open_and_a_start_begins_anew(tmp_path: Path) -> Non
 def test_what_a_file_may_not_hold_is_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("loraconsole.pipeline.spans.MOST_SPANS", 3)
+    monkeypatch.setattr("loraconsole.pipeline.runtime.spans.MOST_SPANS", 3)
     spans = Spans()
     spans.start(tmp_path / "s.jsonl")
     for _ in range(5):
@@ -368,7 +368,7 @@ def test_nvtx_ranges_may_overlap() -> None:
 def test_nvtx_hears_a_bounded_number_of_names(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("loraconsole.pipeline.spans.MOST_NAMES", 2)
+    monkeypatch.setattr("loraconsole.pipeline.runtime.spans.MOST_NAMES", 2)
     names: list[str] = []
     spans = Spans()
     spans.start(tmp_path / "spans", Nvtx(names.append, lambda handle: None))

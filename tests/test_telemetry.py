@@ -29,7 +29,7 @@ from loraconsole.pipeline.messages import (
     StopProcess,
     VerifyAdapter,
 )
-from loraconsole.pipeline.sockets import Beacon, Outbox, make_context
+from loraconsole.pipeline.runtime.sockets import Beacon, Outbox, make_context
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from pseudo_terminal import PseudoTerminal
 from ring import Ring, tiny_model
 
 from loraconsole.console.settings import choose
-from loraconsole.pipeline.ascii_drawing import ASCII_DRAWING
+from loraconsole.pipeline.runtime.ascii_drawing import ASCII_DRAWING
 
 NAME = "名前"
 VERBS: dict[str, int] = {

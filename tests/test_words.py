@@ -8,7 +8,7 @@ from loraconsole.console import adapter_verbs
 from loraconsole.console.board import Board
 from loraconsole.console.costs import restart_costs, stop_costs
 from loraconsole.console.panels import adapter_details
-from loraconsole.pipeline.words import counted
+from loraconsole.pipeline.runtime.wording import counted
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ...pipeline.messages import AdapterPlan, AdapterState, AdapterView, Comparison
-from ...pipeline.words import counted
+from ...pipeline.runtime.wording import counted
 from .. import units
 from ..board import WHERE, AdapterRow, Board, Level, Verdict
 from ..pane import Line, Span, field, line

@@ -15,7 +15,7 @@ from textual.widget import Widget
 from textual.widgets import Input, Label
 
 from ...pipeline.config import OperatorError
-from ...pipeline.sockets import InboxFull
+from ...pipeline.runtime.sockets import InboxFull
 from .. import units
 from ..board import Board
 from ..commands import Command, candidates, hint, read

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from ..card import ModelCard
-from ..guarded_file import AdapterError, brief, printable
 from ..messages import AdapterInfo
+from ..runtime.guarded_file import AdapterError, brief, printable
 from .adapter_files import CONFIG, WeightFiles, read_config_file
 from .adapter_keys import MLX_SPELLING, AdapterKeys, read_keys
 from .adapter_place import MLX_WEIGHTS, check_place, weight_files

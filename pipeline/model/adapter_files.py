@@ -17,7 +17,7 @@ import msgspec
 import torch
 from torch import Tensor
 
-from ..guarded_file import AdapterError, brief, file_size, open_guarded, read_bounded
+from ..runtime.guarded_file import AdapterError, brief, file_size, open_guarded, read_bounded
 
 CONFIG = "adapter_config.json"
 

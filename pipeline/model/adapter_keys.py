@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..guarded_file import AdapterError, brief
+from ..runtime.guarded_file import AdapterError, brief
 
 PEFT = "base_model.model."
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from ..guarded_file import AdapterError, brief, open_guarded, read_bounded, resolve_inside
+from ..runtime.guarded_file import AdapterError, brief, open_guarded, read_bounded, resolve_inside
 from .adapter_files import CONFIG
 
 WEIGHTS = "adapter_model.safetensors"

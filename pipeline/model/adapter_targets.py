@@ -9,7 +9,7 @@ import re
 from typing import NamedTuple
 
 from ..card import ModelCard
-from ..guarded_file import AdapterError, brief
+from ..runtime.guarded_file import AdapterError, brief
 from .adapter_files import CONFIG, DTYPES, WeightFiles
 from .adapter_keys import AdapterKeys
 from .peft_config import EMBEDDINGS, PeftConfig

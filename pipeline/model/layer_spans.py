@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ..spans import Spans
+from ..runtime.spans import Spans
 from .layers import Output
 from .llama import DecoderLayer, Llama, StepBatch
 

@@ -19,8 +19,8 @@ from ...kernels import reference
 from ...kernels.tables import AdapterTables, largest_block
 from ..card import ModelCard
 from ..config import Config
-from ..guarded_file import AdapterError
 from ..messages import AdapterInfo
+from ..runtime.guarded_file import AdapterError
 from .adapter import SITES, Adapter, measure_adapter, module_shapes, read_adapter
 from .device import sent
 from .pages import PagePool, page_elements

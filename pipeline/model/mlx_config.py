@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from ..guarded_file import AdapterError, brief
+from ..runtime.guarded_file import AdapterError, brief
 from .adapter_keys import AdapterKeys
 from .peft_config import PeftConfig, check_ranks
 

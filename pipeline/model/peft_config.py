@@ -20,7 +20,7 @@ from typing import Any
 
 import msgspec
 
-from ..guarded_file import AdapterError, brief
+from ..runtime.guarded_file import AdapterError, brief
 from .peft_refusals import MERGE, check_fields
 
 MOST_RANK = 512

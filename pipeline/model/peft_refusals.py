@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ..guarded_file import AdapterError, brief
+from ..runtime.guarded_file import AdapterError, brief
 
 MERGE = "merge it into its base model (PEFT's merge_and_unload) and serve that with --model"
 TRAIN = "train it without"

@@ -39,8 +39,8 @@ from ..messages import (
     WorkerReady,
     WorkerStats,
 )
-from ..progress import ProgressBar
-from ..spans import Spans
+from ..runtime.progress import ProgressBar
+from ..runtime.spans import Spans
 from .base_time import BaseTimes
 from .copy_rate import measure_copy_rate
 from .device import choose_queue

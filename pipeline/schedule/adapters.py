@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from ..adapter_name import objection
 from ..messages import AdapterInfo, AdapterState, AdapterView
-from ..words import counted
+from ..runtime.wording import counted
 
 UNUSABLE = "infinite, NaN or all alike"
 

@@ -26,7 +26,7 @@ from ..messages import (
     StreamToken,
     Tokens,
 )
-from ..spans import no_span
+from ..runtime.spans import no_span
 from .adapters import Adapter, AdapterRegistry
 from .block_pool import BlockPool, OutOfPages
 from .choice import make_policy

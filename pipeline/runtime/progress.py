@@ -9,7 +9,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from .messages import Progress
+from ..messages import Progress
 
 PUBLISH_SECONDS = 0.1
 

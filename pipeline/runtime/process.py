@@ -24,8 +24,8 @@ from typing import Any, ClassVar
 import msgspec
 import zmq.asyncio
 
-from .config import Config, OperatorError
-from .messages import (
+from ..config import Config, OperatorError
+from ..messages import (
     Beat,
     Event,
     Hop,

@@ -18,7 +18,7 @@ import msgspec
 import zmq
 import zmq.asyncio
 
-from .messages import Hop, Message, Telemetry
+from ..messages import Hop, Message, Telemetry
 
 log = logging.getLogger(__name__)
 

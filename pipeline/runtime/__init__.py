@@ -1,0 +1,1 @@
+"""What each process of the ring is made of: sockets, spans, progress. Knows no request."""
