@@ -25,7 +25,7 @@ from .card import read_card
 from .config import DEFAULT_MODEL, Config, OperatorError, is_hub_id
 from .embedded_model import EMBEDDED, Unavailable, embedded_model
 from .findings import notes, require_good
-from .gguf_file import MAGIC, first_part, other_parts, part_path
+from .gguf.file import MAGIC, first_part, other_parts, part_path
 from .messages import Message, ProcessState
 from .model_cache import LAYOUT, Report, advance_to, cache_directory, convert, new_directory
 from .model_inspection import inspect_directory

@@ -18,7 +18,7 @@ from typing import IO, Any
 from tqdm import tqdm
 
 from .config import OperatorError
-from .gguf_header import read_header, write_files
+from .gguf.header import read_header, write_files
 
 log = logging.getLogger(__name__)
 

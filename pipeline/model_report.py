@@ -22,7 +22,7 @@ from .embedded_model import embedded_directory
 from .fetch import model_of_gguf
 from .findings import Finding, Verdict
 from .generation_config import FILE, read_generation_config
-from .gguf_header import gguf_findings
+from .gguf.header import gguf_findings
 from .model_cache import Report
 from .model_inspection import inspect_directory
 from .tokenizer import Tokenizer

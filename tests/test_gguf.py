@@ -12,8 +12,8 @@ from tiny_gguf import TOKENS, assert_as_transformers, serve, write_gguf
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from loraconsole.pipeline.config import OperatorError
-from loraconsole.pipeline.gguf_header import gguf_findings
-from loraconsole.pipeline.gguf_keys import (
+from loraconsole.pipeline.gguf.header import gguf_findings
+from loraconsole.pipeline.gguf.keys import (
     GENERAL_KEYS,
     MODEL_KEYS,
     MODEL_PREFIXES,
@@ -22,7 +22,7 @@ from loraconsole.pipeline.gguf_keys import (
     UNKNOWN,
     key_of,
 )
-from loraconsole.pipeline.gguf_tokenizer import CUTS
+from loraconsole.pipeline.gguf.tokenizer import CUTS
 
 
 @pytest.fixture(autouse=True)

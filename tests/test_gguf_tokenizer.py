@@ -8,7 +8,7 @@ from tiny_gguf import EOS, IM_END, TOKENS, serve, write_gguf
 from tokenizers import Tokenizer as RawTokenizer
 
 from loraconsole.pipeline.card import read_card
-from loraconsole.pipeline.gguf_tokenizer import CUTS
+from loraconsole.pipeline.gguf.tokenizer import CUTS
 from loraconsole.pipeline.tokenizer import Tokenizer, byte_of_character
 
 

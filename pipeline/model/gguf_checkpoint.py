@@ -11,8 +11,8 @@ from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 from gguf.quants import dequantize
 from torch import Tensor
 
-from ..gguf_file import GgufTensor, open_gguf
-from ..gguf_tensors import check_tensors, hugging_face_name
+from ..gguf.file import GgufTensor, open_gguf
+from ..gguf.tensors import check_tensors, hugging_face_name
 from .checkpoint import check_shape, missing_tensor
 from .layers import INT4_GROUP, Int4Blocks
 

@@ -10,8 +10,8 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from .gguf_file import GgufFile
-from .gguf_tensors import ROPE_FACTORS
+from .file import GgufFile
+from .tensors import ROPE_FACTORS
 
 LLAMA3_CONTEXT = 8192
 """Tokens that Llama 3 was first trained for: the length in which its rotary factors turn."""

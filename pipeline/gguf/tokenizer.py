@@ -21,7 +21,7 @@ from tokenizers import (
     processors,
 )
 
-from .gguf_file import GgufFile
+from .file import GgufFile
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 """The values of `tokenizer.ggml.token_type`."""

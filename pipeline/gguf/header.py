@@ -13,19 +13,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .config import OperatorError
-from .findings import Finding
-from .gguf_file import GgufFile, first_part, open_gguf
-from .gguf_keys import key_findings
-from .gguf_rope import rope_scaling
-from .gguf_tensors import (
+from ..config import OperatorError
+from ..findings import Finding
+from .file import GgufFile, first_part, open_gguf
+from .keys import key_findings
+from .rope import rope_scaling
+from .tensors import (
     MLP,
     biased_modules,
     check_complete,
     check_tensors,
     tensor_findings,
 )
-from .gguf_tokenizer import Vocabulary, make_tokenizer, make_tokenizer_config
+from .tokenizer import Vocabulary, make_tokenizer, make_tokenizer_config
 
 ARCHITECTURES = {"llama": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}
 """`general.architecture` to `model_type`. Mistral's and SmolLM's files say llama."""

@@ -9,9 +9,9 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 
-from .config import OperatorError
-from .findings import Finding
-from .gguf_file import GgufFile, GgufTensor
+from ..config import OperatorError
+from ..findings import Finding
+from .file import GgufFile, GgufTensor
 
 BLOCK_MODULES = {
     "attn_q": "self_attn.q_proj",

@@ -10,8 +10,8 @@ from __future__ import annotations
 import json
 from typing import Any, Literal, NamedTuple
 
-from .findings import Finding, Verdict
-from .gguf_file import GgufFile
+from ..findings import Finding, Verdict
+from .file import GgufFile
 
 NOTHING: tuple[Any, ...] = (0, -1, 0xFFFFFFFF, "", float("-inf"))
 """Values that llama.cpp writes for what a model does not have; 0 is False too."""

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .config import OperatorError
-from .model_text import LFS_POINTER
+from ..config import OperatorError
+from ..model_text import LFS_POINTER
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)

@@ -1,0 +1,1 @@
+"""What a GGUF file says of its model: keys, tensors, tokenizer. Holds no weight."""
