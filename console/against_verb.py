@@ -28,8 +28,8 @@ from ..pipeline.config import (
     is_hub_id,
     spell,
 )
-from ..pipeline.findings import Finding
 from ..pipeline.messages import AdapterTable, WorkerStats
+from ..pipeline.model_files.findings import Finding
 from ..pipeline.reference import (
     Answer,
     Answers,

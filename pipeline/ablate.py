@@ -123,10 +123,10 @@ def adapter_tokens(config: Config) -> int:
     """Tokens of KV whose place all adapters of `config` would take. Raises `OperatorError`."""
     import torch
 
-    from .card import read_card
     from .fetch import resolve
     from .model.adapter import measure_adapter
     from .model.pages import PAGE_SIZE
+    from .model_files.model_config import read_card
     from .runtime.guarded_file import AdapterError
 
     card = read_card(resolve(config), config.ignore_key)

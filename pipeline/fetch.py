@@ -21,14 +21,14 @@ from typing import Any
 from tqdm import tqdm
 from tqdm.asyncio import tqdm_asyncio
 
-from .card import read_card
 from .config import DEFAULT_MODEL, Config, OperatorError, is_hub_id
 from .embedded_model import EMBEDDED, Unavailable, embedded_model
-from .findings import notes, require_good
 from .gguf.file import MAGIC, first_part, other_parts, part_path
 from .messages import Message, ProcessState
 from .model_cache import LAYOUT, Report, advance_to, cache_directory, convert, new_directory
-from .model_inspection import inspect_directory
+from .model_files.findings import notes, require_good
+from .model_files.inspection import inspect_directory
+from .model_files.model_config import read_card
 from .runtime.process import Process, run_process
 from .runtime.progress import ProgressBar
 from .tokenizer import make_byte_tokenizer

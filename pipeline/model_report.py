@@ -15,16 +15,16 @@ from pathlib import Path
 
 import msgspec
 
-from .card import inspect_config
 from .config import DEFAULT_MODEL, OperatorError, is_hub_id
-from .config_keys import CONFIG
 from .embedded_model import embedded_directory
 from .fetch import model_of_gguf
-from .findings import Finding, Verdict
-from .generation_config import FILE, read_generation_config
 from .gguf.header import gguf_findings
 from .model_cache import Report
-from .model_inspection import inspect_directory
+from .model_files.config_keys import CONFIG
+from .model_files.findings import Finding, Verdict
+from .model_files.generation_config import FILE, read_generation_config
+from .model_files.inspection import inspect_directory
+from .model_files.model_config import inspect_config
 from .tokenizer import Tokenizer
 from .vocabulary_files import NO_TOKENIZER, SAVE, has_tokenizer
 

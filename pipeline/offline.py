@@ -30,7 +30,6 @@ import torch
 
 from .ablate import COSTS, name_of, stand_ins
 from .account import account
-from .card import ModelCard, read_card
 from .config import MEETING, Config
 from .figures import SLO_SECONDS
 from .messages import (
@@ -48,6 +47,7 @@ from .messages import (
 from .model.adapter import SITES, Adapter, Part, module_shapes
 from .model.pages import PAGE_SIZE, page_elements
 from .model.runner import ModelRunner
+from .model_files.model_config import ModelCard, read_card
 from .runtime.stdout import ends_with_its_reader
 from .schedule.adapters import AdapterRegistry
 from .schedule.scheduler import CHUNK_TOKENS, Limits, Scheduler

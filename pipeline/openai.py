@@ -15,8 +15,8 @@ import msgspec
 from msgspec import Meta
 
 from . import request_fields
-from .generation_config import NO_DEFAULTS, GenerationDefaults
 from .messages import SamplingParams
+from .model_files.generation_config import NO_DEFAULTS, GenerationDefaults
 from .request_fields import BadRequest, Table, honoured_fields
 
 DEFAULT_CHAT_TOKENS = 1024

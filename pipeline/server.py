@@ -23,9 +23,7 @@ import uvicorn
 from .adapter_chat import AdapterChat, AdapterChats
 from .adapter_name import normal
 from .api import make_app
-from .card import read_card
 from .config import Config, OperatorError
-from .generation_config import NO_DEFAULTS, read_generation_config
 from .messages import (
     LATENCY_BUCKETS_MS,
     Abort,
@@ -55,6 +53,8 @@ from .messages import (
     ToServer,
     WorkerStats,
 )
+from .model_files.generation_config import NO_DEFAULTS, read_generation_config
+from .model_files.model_config import read_card
 from .request_fields import BadRequest
 from .runtime.process import Process, run_process
 from .runtime.sockets import InboxFull, Watch

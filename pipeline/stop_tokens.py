@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from .config import OperatorError
-from .model_text import read_json, read_text
+from .model_files.text_files import read_json, read_text
 
 if TYPE_CHECKING:
     from .chat_template import ChatTemplate

@@ -16,7 +16,7 @@ from tokenizers import AddedToken, decoders, models, pre_tokenizers, processors
 
 from .byte_alphabet import character_of_byte
 from .config import OperatorError
-from .model_text import read_json
+from .model_files.text_files import read_json
 from .sentencepiece_model import read_sentencepiece
 from .tokenizer_class import BUILDERS, GENERIC
 

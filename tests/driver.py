@@ -15,7 +15,6 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from loraconsole.pipeline.card import read_card
 from loraconsole.pipeline.config import Config
 from loraconsole.pipeline.messages import (
     AdapterInfo,
@@ -28,6 +27,7 @@ from loraconsole.pipeline.messages import (
 )
 from loraconsole.pipeline.model.adapter import module_path, module_shapes
 from loraconsole.pipeline.model.runner import ModelRunner, PendingStep
+from loraconsole.pipeline.model_files.model_config import read_card
 
 GREEDY = SamplingParams(temperature=0.0)
 

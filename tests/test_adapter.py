@@ -19,7 +19,6 @@ from driver import Driver, save_adapter, save_model, start_runner
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from loraconsole.pipeline.card import ModelCard, read_card
 from loraconsole.pipeline.messages import AdapterInfo
 from loraconsole.pipeline.model import adapter_files, peft_config, peft_refusals
 from loraconsole.pipeline.model.adapter import (
@@ -31,6 +30,7 @@ from loraconsole.pipeline.model.adapter import (
 )
 from loraconsole.pipeline.model.lora import AdapterStore
 from loraconsole.pipeline.model.pages import PagePool
+from loraconsole.pipeline.model_files.model_config import ModelCard, read_card
 
 
 @pytest.fixture(scope="module")

@@ -15,10 +15,10 @@ from driver import SMALL, Driver, save_model, start_runner
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from loraconsole.pipeline.card import read_card
 from loraconsole.pipeline.messages import AdapterInfo
 from loraconsole.pipeline.model.adapter import AdapterError, measure_adapter, read_pairs
 from loraconsole.pipeline.model.runner import ModelRunner
+from loraconsole.pipeline.model_files.model_config import read_card
 
 PROMPT = [*range(3, 20)]
 TARGETS = ["q_proj", "v_proj", "down_proj"]

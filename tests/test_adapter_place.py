@@ -13,8 +13,8 @@ from broken import save_small_adapter
 from driver import save_model
 from safetensors.torch import save_file
 
-from loraconsole.pipeline.card import ModelCard, read_card
 from loraconsole.pipeline.model.adapter import AdapterError, measure_adapter
+from loraconsole.pipeline.model_files.model_config import ModelCard, read_card
 
 ONE = {"x": torch.zeros(2)}
 

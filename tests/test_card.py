@@ -11,9 +11,9 @@ from driver import SMALL
 from transformers import AutoConfig, GenerationConfig, PreTrainedConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-from loraconsole.pipeline.card import ModelCard, inspect_config, read_card
 from loraconsole.pipeline.config import OperatorError
-from loraconsole.pipeline.config_keys import (
+from loraconsole.pipeline.model.layers import rotary_frequencies
+from loraconsole.pipeline.model_files.config_keys import (
     DEFAULTS,
     FAMILY_REFUSED,
     HARMLESS,
@@ -22,8 +22,8 @@ from loraconsole.pipeline.config_keys import (
     REFUSED,
     Family,
 )
-from loraconsole.pipeline.findings import notes
-from loraconsole.pipeline.model.layers import rotary_frequencies
+from loraconsole.pipeline.model_files.findings import notes
+from loraconsole.pipeline.model_files.model_config import ModelCard, inspect_config, read_card
 
 FAMILIES: tuple[Family, ...] = ("llama", "mistral", "qwen2", "qwen3")
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}

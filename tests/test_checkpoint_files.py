@@ -12,10 +12,10 @@ from driver import Driver, save_model, start_runner
 from safetensors.torch import load_file, save_file
 from test_llama import expected_logits, load_reference, prompts_of
 
-from loraconsole.pipeline.checkpoint_files import find_checkpoint
 from loraconsole.pipeline.config import OperatorError
-from loraconsole.pipeline.findings import notes, require_good
-from loraconsole.pipeline.model_inspection import inspect_directory
+from loraconsole.pipeline.model_files.checkpoint_files import find_checkpoint
+from loraconsole.pipeline.model_files.findings import notes, require_good
+from loraconsole.pipeline.model_files.inspection import inspect_directory
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 Tensors = dict[str, torch.Tensor]

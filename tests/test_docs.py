@@ -13,9 +13,9 @@ from loraconsole.console.commands import cli_verbs
 from loraconsole.console.settings import read_settings
 from loraconsole.console.theme import ThemeShelf
 from loraconsole.pipeline.adapter_name import LONGEST_NAME, SIGNS
-from loraconsole.pipeline.config_keys import FAMILY_REFUSED, HARMLESS, READ, REFUSED
 from loraconsole.pipeline.model.peft_refusals import OTHER_INIT, UNSUPPORTED
-from loraconsole.pipeline.rope import OPTIONAL, REQUIRED
+from loraconsole.pipeline.model_files.config_keys import FAMILY_REFUSED, HARMLESS, READ, REFUSED
+from loraconsole.pipeline.model_files.rope import OPTIONAL, REQUIRED
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = sorted((ROOT / "docs").glob("*.md"))

@@ -31,12 +31,12 @@ from transformers import AutoConfig, AutoTokenizer, LlamaConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from loraconsole.pipeline import embedded_model, fetch, model_cache
-from loraconsole.pipeline.card import read_card
 from loraconsole.pipeline.config import Config, OperatorError
 from loraconsole.pipeline.embedded_model import EmbeddedModel
 from loraconsole.pipeline.fetch import check_model_directory, lay_link, resolve
 from loraconsole.pipeline.messages import Beat, ProcessState, Progress, Telemetry
 from loraconsole.pipeline.model_cache import Report, new_directory, require_space
+from loraconsole.pipeline.model_files.model_config import read_card
 from loraconsole.pipeline.runtime.sockets import Watch, make_context
 from loraconsole.pipeline.tokenizer import Tokenizer
 

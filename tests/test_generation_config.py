@@ -10,7 +10,7 @@ import pytest
 import transformers
 
 from loraconsole.pipeline.config import OperatorError
-from loraconsole.pipeline.generation_config import (
+from loraconsole.pipeline.model_files.generation_config import (
     HARMLESS,
     NEUTRAL,
     NO_DEFAULTS,

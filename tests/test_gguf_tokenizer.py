@@ -7,8 +7,8 @@ import pytest
 from tiny_gguf import EOS, IM_END, TOKENS, serve, write_gguf
 from tokenizers import Tokenizer as RawTokenizer
 
-from loraconsole.pipeline.card import read_card
 from loraconsole.pipeline.gguf.tokenizer import CUTS
+from loraconsole.pipeline.model_files.model_config import read_card
 from loraconsole.pipeline.tokenizer import Tokenizer, byte_of_character
 
 

@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from loraconsole.kernels import reference
-from loraconsole.pipeline.card import read_card
 from loraconsole.pipeline.model.lora import AdapterRows, AdapterStore, LoraBatch, Span, plan_lora
 from loraconsole.pipeline.model.pages import PagePool
+from loraconsole.pipeline.model_files.model_config import read_card
 
 ADAPTERS: dict[str, dict[str, Any]] = {
     "all": {"r": 4},

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from driver import SMALL
 
-from loraconsole.pipeline.card import read_card
 from loraconsole.pipeline.config import OperatorError
-from loraconsole.pipeline.generation_config import read_generation_config
-from loraconsole.pipeline.model_text import read_json
+from loraconsole.pipeline.model_files.generation_config import read_generation_config
+from loraconsole.pipeline.model_files.model_config import read_card
+from loraconsole.pipeline.model_files.text_files import read_json
 from loraconsole.pipeline.tokenizer_files import read_tokenizer
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"

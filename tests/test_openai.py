@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from loraconsole.pipeline.generation_config import GenerationDefaults
+from loraconsole.pipeline.model_files.generation_config import GenerationDefaults
 from loraconsole.pipeline.openai import (
     ChatBody,
     CompletionBody,

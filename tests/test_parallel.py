@@ -13,13 +13,13 @@ import torch
 from driver import save_adapter, save_model, start_runner
 from ranks import RankProcesses, Said, come_and_go, converse, merge, verify
 
-from loraconsole.pipeline.card import read_card
 from loraconsole.pipeline.config import MEETING, Config, OperatorError
 from loraconsole.pipeline.model.device import ComputeQueue, choose_queue
 from loraconsole.pipeline.model.loader import ModelLoader, Precision
 from loraconsole.pipeline.model.open_checkpoint import open_checkpoint
 from loraconsole.pipeline.model.parallel import GatheredHead, Ranks
 from loraconsole.pipeline.model.shard import Shard, check_divides
+from loraconsole.pipeline.model_files.model_config import read_card
 
 ON_GPU = os.environ.get("LORACONSOLE_TEST_DEVICE") == "cuda"
 MOST = min(4, torch.cuda.device_count()) if ON_GPU else 4

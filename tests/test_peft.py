@@ -15,9 +15,9 @@ import torch
 from driver import Driver, save_model, start_runner
 from torch import Tensor
 
-from loraconsole.pipeline.card import read_card
 from loraconsole.pipeline.model.adapter import module_path, module_shapes
 from loraconsole.pipeline.model.runner import ModelRunner
+from loraconsole.pipeline.model_files.model_config import read_card
 
 MODELS: dict[str, dict[str, Any]] = {
     "llama": {"attention_bias": True},

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import OperatorError
-from ..model_text import LFS_POINTER
+from ..model_files.text_files import LFS_POINTER
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)

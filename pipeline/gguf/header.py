@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import OperatorError
-from ..findings import Finding
+from ..model_files.findings import Finding
 from .file import GgufFile, first_part, open_gguf
 from .keys import key_findings
 from .rope import rope_scaling

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from typing import Any, Literal, NamedTuple
 
-from ..findings import Finding, Verdict
+from ..model_files.findings import Finding, Verdict
 from .file import GgufFile
 
 NOTHING: tuple[Any, ...] = (0, -1, 0xFFFFFFFF, "", float("-inf"))

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from ..config import OperatorError
-from ..findings import Finding
+from ..model_files.findings import Finding
 from .file import GgufFile, GgufTensor
 
 BLOCK_MODULES = {

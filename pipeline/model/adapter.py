@@ -17,8 +17,8 @@ import msgspec
 import torch
 from torch import Tensor
 
-from ..card import ModelCard
 from ..messages import AdapterInfo
+from ..model_files.model_config import ModelCard
 from ..runtime.guarded_file import AdapterError, brief, printable
 from .adapter_files import CONFIG, WeightFiles, read_config_file
 from .adapter_keys import MLX_SPELLING, AdapterKeys, read_keys

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from ..card import ModelCard
+from ..model_files.model_config import ModelCard
 from ..runtime.guarded_file import AdapterError, brief
 from .adapter_files import CONFIG, DTYPES, WeightFiles
 from .adapter_keys import AdapterKeys

@@ -21,9 +21,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from ..card import ModelCard, read_card
 from ..config import Config
 from ..messages import Admission, Batch, BatchRow, SamplingParams
+from ..model_files.model_config import ModelCard, read_card
 from .adapter import module_path, module_shapes
 from .pages import pages_for
 from .runner import ModelRunner

@@ -13,9 +13,9 @@ from pathlib import Path
 import msgspec
 import torch
 
-from ..card import read_card
 from ..config import Config, OperatorError
 from ..messages import DeviceReport, Gpu
+from ..model_files.model_config import read_card
 from .kernel_choice import LEAST_TILE, choose_kernels
 from .lora import tile_of
 

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from ...kernels import reference
 from ...kernels.tables import Shrunk
-from ..card import ModelCard
-from ..rope import RopeScaling
+from ..model_files.model_config import ModelCard
+from ..model_files.rope import RopeScaling
 from .device import Helpers
 
 fused: ModuleType | None = None

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...kernels.tables import Shrunk
-from ..card import ModelCard
+from ..model_files.model_config import ModelCard
 from .layers import Linear, Output, Product, RMSNorm, silu_mul
 
 

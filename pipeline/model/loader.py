@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..card import ModelCard
-from ..checkpoint_tensors import EMBEDDING, HEAD
 from ..config import Config, OperatorError
+from ..model_files.checkpoint_tensors import EMBEDDING, HEAD
+from ..model_files.model_config import ModelCard
 from .adapter import SITES, module_path, module_shapes
 from .checkpoint import Checkpoint
 from .device import ComputeQueue

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from ...kernels import reference
 from ...kernels.tables import AdapterTables, largest_block
-from ..card import ModelCard
 from ..config import Config
 from ..messages import AdapterInfo
+from ..model_files.model_config import ModelCard
 from ..runtime.guarded_file import AdapterError
 from .adapter import SITES, Adapter, measure_adapter, module_shapes, read_adapter
 from .device import sent

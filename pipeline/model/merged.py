@@ -11,7 +11,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ..card import ModelCard
+from ..model_files.model_config import ModelCard
 from .adapter import SITES, Adapter, module_shapes
 from .llama import AdaptedLinear, DecoderLayer, Llama
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import torch
 
-from ..card import ModelCard
-from ..checkpoint_files import find_checkpoint
-from ..checkpoint_tensors import check_tensors
-from ..findings import require_good
+from ..model_files.checkpoint_files import find_checkpoint
+from ..model_files.checkpoint_tensors import check_tensors
+from ..model_files.findings import require_good
+from ..model_files.model_config import ModelCard
 from .checkpoint import Checkpoint, DummyCheckpoint
 from .gguf_checkpoint import GgufCheckpoint
 from .safetensors_checkpoint import SafetensorsCheckpoint

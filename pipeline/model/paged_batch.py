@@ -34,7 +34,7 @@ from ...kernels.lora import (
     shrink_paged,
 )
 from ...kernels.tables import AdapterTables, Groups, Shrunk, Site
-from ..card import ModelCard
+from ..model_files.model_config import ModelCard
 from .adapter import SITES, module_shapes
 from .forward_batch import StepRow
 from .layers import Rotary

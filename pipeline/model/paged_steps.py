@@ -18,7 +18,7 @@ from torch import Tensor
 from ...kernels.ahead import compiled_ahead
 from ...kernels.attention import PREFILL_BLOCK
 from ...kernels.sampling import best_tokens
-from ..card import ModelCard
+from ..model_files.model_config import ModelCard
 from .device import ComputeQueue, sent
 from .forward_batch import StepRow
 from .layers import Rotary

@@ -14,8 +14,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ..card import ModelCard
 from ..config import Config, OperatorError
+from ..model_files.model_config import ModelCard
 
 PAGE_SIZE = 16
 """Tokens a page."""

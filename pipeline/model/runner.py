@@ -21,7 +21,6 @@ import msgspec
 import torch
 from torch import Tensor
 
-from ..card import ModelCard, read_card
 from ..config import Config, OperatorError
 from ..messages import (
     AdapterInfo,
@@ -39,6 +38,7 @@ from ..messages import (
     WorkerReady,
     WorkerStats,
 )
+from ..model_files.model_config import ModelCard, read_card
 from ..runtime.progress import ProgressBar
 from ..runtime.spans import Spans
 from .base_time import BaseTimes

@@ -5,9 +5,9 @@ from __future__ import annotations
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ..checkpoint_files import CheckpointFiles
-from ..checkpoint_tensors import PLAIN
 from ..config import OperatorError
+from ..model_files.checkpoint_files import CheckpointFiles
+from ..model_files.checkpoint_tensors import PLAIN
 from .checkpoint import check_shape, missing_tensor
 from .layers import Int4Blocks
 

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 import msgspec
 from torch import Tensor
 
-from ..card import ModelCard
 from ..config import OperatorError
+from ..model_files.model_config import ModelCard
 
 CUT_BY_INPUT = ("o_proj", "down_proj")
 

@@ -17,7 +17,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..card import ModelCard
 from ..messages import (
     Admission,
     Batch,
@@ -27,6 +26,7 @@ from ..messages import (
     SampledToken,
     SamplingParams,
 )
+from ..model_files.model_config import ModelCard
 from .adapter import read_pairs
 from .checkpoint import Checkpoint
 from .device import ComputeQueue

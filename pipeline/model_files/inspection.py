@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
-from .card import ModelCard, inspect_config
+from ..config import OperatorError
 from .checkpoint_files import find_checkpoint
 from .checkpoint_tensors import check_tensors
-from .config import OperatorError
 from .config_keys import CONFIG
 from .findings import Finding
-from .model_text import read_json
+from .model_config import ModelCard, inspect_config
 from .quantization import quantization_name
+from .text_files import read_json
 
 
 def inspect_directory(

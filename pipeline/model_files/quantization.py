@@ -10,7 +10,7 @@ from typing import Any
 
 from .config_keys import CONFIG
 from .findings import Finding
-from .model_text import read_json
+from .text_files import read_json
 
 KEYS = ("quantization_config", "quantization", "compression_config")
 """Keys of config.json: of transformers, of mlx, and of compressed-tensors before it had a name."""

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import msgspec
 
-from .card import ModelCard
 from .findings import Finding, Verdict
+from .model_config import ModelCard
 from .safetensors_header import StoredTensor, same_values
 
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"

@@ -12,7 +12,8 @@ from typing import Any
 
 import msgspec
 
-from .config import OperatorError
+from ..config import OperatorError
+from ..stop_tokens import stop_token_ids
 from .config_keys import (
     CONFIG,
     DEFAULTS,
@@ -24,10 +25,9 @@ from .config_keys import (
 )
 from .findings import Finding, require_good
 from .json_fields import JsonFields, brief_json
-from .model_text import read_json
 from .quantization import quantization_findings
 from .rope import RopeScaling, read_rope
-from .stop_tokens import stop_token_ids
+from .text_files import read_json
 
 LAYER_KINDS = {
     "full_attention": False,

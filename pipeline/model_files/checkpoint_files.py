@@ -9,10 +9,10 @@ from typing import Any
 
 import msgspec
 
-from .config import OperatorError
+from ..config import OperatorError
 from .findings import Finding
-from .model_text import read_json
 from .safetensors_header import StoredTensor, read_tensor_table
+from .text_files import read_json
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
