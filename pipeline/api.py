@@ -68,7 +68,7 @@ from .openai import (
 from .request_fields import BadRequest, shown
 from .runtime.spans import recording_name
 from .stream import Answer, Stream
-from .tokenizer import TextError
+from .text.tokenizer import TextError
 
 if TYPE_CHECKING:
     from .server import Server

@@ -9,9 +9,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .chat_template import RESERVED, ChatTemplate, TextError
 from .request_fields import BadRequest, shown
-from .tokenizer import Tokenizer
+from .text.chat_template import RESERVED, ChatTemplate, TextError
+from .text.tokenizer import Tokenizer
 
 COMMON_ROLES = ("system", "user", "assistant")
 """Every chat template knows these; many leave out messages of other roles without a word."""

@@ -27,8 +27,8 @@ from .messages import (
     TokenText,
 )
 from .runtime.process import Process, run_process
-from .stop_search import StopSearch
-from .tokenizer import HALF_CHARACTER, TextStream, Tokenizer
+from .text.stop_search import StopSearch
+from .text.tokenizer import HALF_CHARACTER, TextStream, Tokenizer
 
 
 class Detokenizer(Process):

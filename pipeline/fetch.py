@@ -31,8 +31,8 @@ from .model_files.inspection import inspect_directory
 from .model_files.model_config import read_card
 from .runtime.process import Process, run_process
 from .runtime.progress import ProgressBar
-from .tokenizer import make_byte_tokenizer
-from .vocabulary_files import NO_TOKENIZER, SAVE, has_tokenizer
+from .text.tokenizer import make_byte_tokenizer
+from .text.vocabulary_files import NO_TOKENIZER, SAVE, has_tokenizer
 
 HEAD_BYTES = 64 << 20
 """A GGUF's metadata are at its head: 2 MB for 49 000 tokens, about 8 MB for 128 000."""

@@ -25,8 +25,8 @@ from .model_files.findings import Finding, Verdict
 from .model_files.generation_config import FILE, read_generation_config
 from .model_files.inspection import inspect_directory
 from .model_files.model_config import inspect_config
-from .tokenizer import Tokenizer
-from .vocabulary_files import NO_TOKENIZER, SAVE, has_tokenizer
+from .text.tokenizer import Tokenizer
+from .text.vocabulary_files import NO_TOKENIZER, SAVE, has_tokenizer
 
 ORDER: tuple[Verdict, ...] = ("bad", "note", "good")
 

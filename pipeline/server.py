@@ -59,7 +59,7 @@ from .request_fields import BadRequest
 from .runtime.process import Process, run_process
 from .runtime.sockets import InboxFull, Watch
 from .stream import Answer, Stream
-from .tokenizer import Tokenizer
+from .text.tokenizer import Tokenizer
 
 ORDER_SECONDS = 600.0
 """An unload waits for the requests that still run."""

@@ -19,7 +19,7 @@ from driver import Driver, start_runner
 from torch import Tensor
 
 from loraconsole.pipeline.config import shipped_adapters
-from loraconsole.pipeline.tokenizer import Tokenizer
+from loraconsole.pipeline.text.tokenizer import Tokenizer
 
 PAGES = 400
 PROMPTS = (

@@ -8,9 +8,9 @@ import pytest
 from made_tokenizers import byte_level
 
 from loraconsole.pipeline.adapter_chat import AdapterChats
-from loraconsole.pipeline.chat_template import TextError
 from loraconsole.pipeline.messages import AdapterState, AdapterTable, AdapterView, SamplingParams
-from loraconsole.pipeline.tokenizer import Tokenizer
+from loraconsole.pipeline.text.chat_template import TextError
+from loraconsole.pipeline.text.tokenizer import Tokenizer
 
 BASE_TEMPLATE = "{% for m in messages %}{{ m.content }}{{ eos_token }}{% endfor %}"
 CHATML = (

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from loraconsole.pipeline.chat_prompt import chat_prompt, conversation
-from loraconsole.pipeline.chat_template import ChatTemplate
 from loraconsole.pipeline.request_fields import BadRequest
-from loraconsole.pipeline.tokenizer import Tokenizer
+from loraconsole.pipeline.text.chat_template import ChatTemplate
+from loraconsole.pipeline.text.tokenizer import Tokenizer
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content | trim }}<|im_end|>\n"

@@ -4,9 +4,9 @@ import pytest
 from made_tokenizers import byte_level, write
 from transformers import AutoTokenizer
 
-from loraconsole.pipeline import chat_template
-from loraconsole.pipeline.chat_template import ChatTemplate, TextError
-from loraconsole.pipeline.tokenizer import Tokenizer
+from loraconsole.pipeline.text import chat_template
+from loraconsole.pipeline.text.chat_template import ChatTemplate, TextError
+from loraconsole.pipeline.text.tokenizer import Tokenizer
 
 pytestmark = pytest.mark.usefixtures("offline")
 

@@ -20,7 +20,7 @@ from loraconsole.pipeline.messages import (
     TokenLogprob,
     TokenText,
 )
-from loraconsole.pipeline.tokenizer import Tokenizer
+from loraconsole.pipeline.text.tokenizer import Tokenizer
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from driver import save_model
 from loraconsole.console.__main__ import command_parser
 from loraconsole.console.verbs import doctor
 from loraconsole.pipeline.config import UsageError
-from loraconsole.pipeline.tokenizer import make_byte_tokenizer
+from loraconsole.pipeline.text.tokenizer import make_byte_tokenizer
 
 
 @pytest.fixture

@@ -38,7 +38,7 @@ from loraconsole.pipeline.messages import Beat, ProcessState, Progress, Telemetr
 from loraconsole.pipeline.model_cache import Report, new_directory, require_space
 from loraconsole.pipeline.model_files.model_config import read_card
 from loraconsole.pipeline.runtime.sockets import Watch, make_context
-from loraconsole.pipeline.tokenizer import Tokenizer
+from loraconsole.pipeline.text.tokenizer import Tokenizer
 
 CORPUS = [
     "The sea is wide, and the sea is deep; it's 1 of the 7.",

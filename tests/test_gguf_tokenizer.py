@@ -9,7 +9,7 @@ from tokenizers import Tokenizer as RawTokenizer
 
 from loraconsole.pipeline.gguf.tokenizer import CUTS
 from loraconsole.pipeline.model_files.model_config import read_card
-from loraconsole.pipeline.tokenizer import Tokenizer, byte_of_character
+from loraconsole.pipeline.text.tokenizer import Tokenizer, byte_of_character
 
 
 @pytest.fixture(autouse=True)

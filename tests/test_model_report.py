@@ -16,7 +16,7 @@ from loraconsole.pipeline.config import Config, OperatorError
 from loraconsole.pipeline.fetch import PLAIN_CHAT_TEMPLATE, resolve
 from loraconsole.pipeline.model_cache import Report
 from loraconsole.pipeline.model_report import ModelReport, report_model
-from loraconsole.pipeline.tokenizer import make_byte_tokenizer
+from loraconsole.pipeline.text.tokenizer import make_byte_tokenizer
 
 
 class Listener(Report):

@@ -13,7 +13,7 @@ from loraconsole.pipeline.config import OperatorError
 from loraconsole.pipeline.model_files.generation_config import read_generation_config
 from loraconsole.pipeline.model_files.model_config import read_card
 from loraconsole.pipeline.model_files.text_files import read_json
-from loraconsole.pipeline.tokenizer_files import read_tokenizer
+from loraconsole.pipeline.text.tokenizer_files import read_tokenizer
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
 FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json")

@@ -17,7 +17,7 @@ from loraconsole.pipeline.adapters import recipe
 from loraconsole.pipeline.adapters.recipe import HERE, IGNORED, RECIPES, Example
 from loraconsole.pipeline.config import Config
 from loraconsole.pipeline.fetch import resolve
-from loraconsole.pipeline.tokenizer import Tokenizer
+from loraconsole.pipeline.text.tokenizer import Tokenizer
 
 NAMES = sorted(RECIPES)
 SHIPPED = [name for name in NAMES if (HERE / name).is_dir()]

@@ -12,7 +12,7 @@ import httpx
 import pytest
 from ring import Ring
 
-from loraconsole.pipeline.tokenizer import make_byte_tokenizer
+from loraconsole.pipeline.text.tokenizer import make_byte_tokenizer
 
 CONFIG = {
     "model_type": "llama",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loraconsole.pipeline.stop_search import StopSearch
+from loraconsole.pipeline.text.stop_search import StopSearch
 
 Pieces = list[tuple[str, bool]]
 PIECES = st.lists(st.tuples(st.text("ab<>", min_size=1, max_size=4), st.booleans()), max_size=12)

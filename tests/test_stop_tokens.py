@@ -6,7 +6,7 @@ import pytest
 from made_tokenizers import byte_level, sentencepiece_model
 
 from loraconsole.pipeline.config import OperatorError
-from loraconsole.pipeline.stop_tokens import stop_token_ids
+from loraconsole.pipeline.text.stop_tokens import stop_token_ids
 
 SPECIAL = ["<unk>", "<s>", "</s>", "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|end|>"]
 UNK, BOS, EOS, TEXT_END, TURN, TURN_END, END = range(7)

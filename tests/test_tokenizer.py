@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from tokenizers import decoders, models, normalizers, pre_tokenizers
 from transformers import AutoTokenizer
 
-from loraconsole.pipeline.byte_alphabet import byte_of_character
 from loraconsole.pipeline.config import Config, OperatorError
 from loraconsole.pipeline.fetch import resolve
-from loraconsole.pipeline.tokenizer import (
+from loraconsole.pipeline.text.byte_alphabet import byte_of_character
+from loraconsole.pipeline.text.tokenizer import (
     TextError,
     TextStream,
     Tokenizer,

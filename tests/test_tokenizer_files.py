@@ -10,7 +10,7 @@ from made_tokenizers import MADE, byte_level, sentencepiece_model, write
 from transformers import AutoTokenizer
 
 from loraconsole.pipeline.config import OperatorError
-from loraconsole.pipeline.tokenizer import Tokenizer
+from loraconsole.pipeline.text.tokenizer import Tokenizer
 
 pytestmark = pytest.mark.usefixtures("offline")
 

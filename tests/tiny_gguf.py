@@ -16,7 +16,7 @@ from torch import Tensor
 
 from loraconsole.pipeline.config import Config
 from loraconsole.pipeline.fetch import resolve
-from loraconsole.pipeline.tokenizer import byte_of_character
+from loraconsole.pipeline.text.tokenizer import byte_of_character
 
 SPECIAL = ("<s>", "</s>", "<unk>", "<|im_start|>", "<|im_end|>")
 MERGES = ("t h", "h e", "th e", "Ġ the", "1 2", "12 3", "Ġ Ġ", "a n", "an d")

@@ -15,11 +15,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..adapter_chat import AdapterChats
-from ..chat_template import ChatTemplate
 from ..config import Config, OperatorError
 from ..messages import Admission, Batch, BatchRow, SamplingParams
 from ..reference import Answer, Answers, EngineQuestion, Prompt
-from ..tokenizer import TextError, Tokenizer
+from ..text.chat_template import ChatTemplate
+from ..text.tokenizer import TextError, Tokenizer
 from .line_server import LineServer
 from .pages import PAGE_SIZE, pages_for
 from .runner import ModelRunner

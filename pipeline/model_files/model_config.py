@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from ..config import OperatorError
-from ..stop_tokens import stop_token_ids
+from ..text.stop_tokens import stop_token_ids
 from .config_keys import (
     CONFIG,
     DEFAULTS,

@@ -27,8 +27,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from .config import OperatorError
-from .model_files.text_files import read_json, read_text
+from ..config import OperatorError
+from ..model_files.text_files import read_json, read_text
 
 if TYPE_CHECKING:
     from .chat_template import ChatTemplate
