@@ -69,7 +69,7 @@ class ModelReport(msgspec.Struct, frozen=True):
 def report_model(given: argparse.Namespace) -> int:
     """What `pipeline.model_report` finds in a model, a line each. Exit status 1 where anything
     keeps it from being served."""
-    command = [sys.executable, "-P", "-m", "loraconsole.pipeline.model_report", "--json"]
+    command = [sys.executable, "-P", "-m", "loraconsole.pipeline.fetch.model_report", "--json"]
     command += ["--model", given.model, *(f"--ignore-key={key}" for key in given.ignore_key)]
     try:
         done = subprocess.run(command, capture_output=True, timeout=REPORT_SECONDS)
@@ -115,7 +115,7 @@ def compare_model(given: argparse.Namespace) -> int:
     tokens = _tokens(given)
     _require_libraries(bool(given.adapter))
     adapters = tuple(_named_adapter(entry) for entry in given.adapter)
-    from ..pipeline.fetch import resolve
+    from ..pipeline.fetch.fetch import resolve
 
     model = absolute_path(given.model) if given.model != DEFAULT_MODEL else given.model
     ignored = tuple(given.ignore_key)
@@ -132,9 +132,9 @@ def _named_adapter(entry: str) -> tuple[str, str]:
         raise UsageError(f"--adapter {entry!r} is not NAME=PATH")
     path = absolute_path(path)
     if is_hub_id(path):
-        from ..pipeline.fetch import snapshot_of_hub
-        from ..pipeline.fetch_adapter import WANTED
-        from ..pipeline.model_cache import Report
+        from ..pipeline.fetch.adapter import WANTED
+        from ..pipeline.fetch.fetch import snapshot_of_hub
+        from ..pipeline.fetch.model_cache import Report
 
         path = str(snapshot_of_hub(path, WANTED, Report()))
     return name, path

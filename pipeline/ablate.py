@@ -123,7 +123,7 @@ def adapter_tokens(config: Config) -> int:
     """Tokens of KV whose place all adapters of `config` would take. Raises `OperatorError`."""
     import torch
 
-    from .fetch import resolve
+    from .fetch.fetch import resolve
     from .model.adapter import measure_adapter
     from .model.pages import PAGE_SIZE
     from .model_files.model_config import read_card

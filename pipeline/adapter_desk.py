@@ -204,7 +204,7 @@ class AdapterDesk:
             sys.executable,
             "-P",
             "-m",
-            "loraconsole.pipeline.fetch_adapter",
+            "loraconsole.pipeline.fetch.adapter",
             adapter.path,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,

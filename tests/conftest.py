@@ -37,7 +37,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 os.environ["XDG_DATA_HOME"] = tempfile.mkdtemp(prefix="loraconsole-data-")
 
 from loraconsole.pipeline.config import Config  # noqa: E402  # only found right from here on
-from loraconsole.pipeline.fetch import resolve  # noqa: E402
+from loraconsole.pipeline.fetch.fetch import resolve  # noqa: E402
 
 LONG = (
     *("commands", "kernels", "keys", "peft", "verify", "bench", "ring", "recipe", "snapshots"),

@@ -23,7 +23,7 @@ from driver import save_adapter
 from ring import Ring
 
 from loraconsole.pipeline.config import Config
-from loraconsole.pipeline.fetch import resolve
+from loraconsole.pipeline.fetch.fetch import resolve
 from loraconsole.pipeline.workload import SETTINGS
 
 MODULES = ["q_proj", "k_proj", "v_proj", "o_proj"]

@@ -21,7 +21,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from loraconsole.console import against_verb
 from loraconsole.console.__main__ import command_parser
 from loraconsole.pipeline.config import Config, OperatorError
-from loraconsole.pipeline.fetch import resolve
+from loraconsole.pipeline.fetch.fetch import resolve
 from loraconsole.pipeline.reference import Comparison, Conversation, Prepared, Question, SideBySide
 
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<pad>")

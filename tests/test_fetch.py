@@ -30,12 +30,12 @@ from tokenizers import models, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoTokenizer, LlamaConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-from loraconsole.pipeline import embedded_model, fetch, model_cache
 from loraconsole.pipeline.config import Config, OperatorError
-from loraconsole.pipeline.embedded_model import EmbeddedModel
-from loraconsole.pipeline.fetch import check_model_directory, lay_link, resolve
+from loraconsole.pipeline.fetch import embedded_model, fetch, model_cache
+from loraconsole.pipeline.fetch.embedded_model import EmbeddedModel
+from loraconsole.pipeline.fetch.fetch import check_model_directory, lay_link, resolve
+from loraconsole.pipeline.fetch.model_cache import Report, new_directory, require_space
 from loraconsole.pipeline.messages import Beat, ProcessState, Progress, Telemetry
-from loraconsole.pipeline.model_cache import Report, new_directory, require_space
 from loraconsole.pipeline.model_files.model_config import read_card
 from loraconsole.pipeline.runtime.sockets import Watch, make_context
 from loraconsole.pipeline.text.tokenizer import Tokenizer
@@ -626,7 +626,7 @@ def run(tmp_path_factory):
 def start(run: Path, config: Config, **environment: str) -> subprocess.Popen[str]:
     config.save()
     return subprocess.Popen(
-        [sys.executable, "-P", "-m", "loraconsole.pipeline.fetch", "--run", str(run)],
+        [sys.executable, "-P", "-m", "loraconsole.pipeline.fetch.fetch", "--run", str(run)],
         env={**os.environ, **environment},
         stderr=subprocess.PIPE,
         text=True,

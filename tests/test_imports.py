@@ -27,7 +27,7 @@ def imported_by(module: str) -> set[str]:
         "loraconsole.console.app",
         "loraconsole.console.supervisor",
         "loraconsole.console.compare",
-        "loraconsole.pipeline.fetch",
+        "loraconsole.pipeline.fetch.fetch",
         "loraconsole.pipeline.bench",
         "loraconsole.pipeline.router",
         "loraconsole.pipeline.server",

@@ -13,9 +13,9 @@ from driver import save_model
 from safetensors.torch import load_file, save_file
 
 from loraconsole.pipeline.config import Config, OperatorError
-from loraconsole.pipeline.fetch import PLAIN_CHAT_TEMPLATE, resolve
-from loraconsole.pipeline.model_cache import Report
-from loraconsole.pipeline.model_report import ModelReport, report_model
+from loraconsole.pipeline.fetch.fetch import PLAIN_CHAT_TEMPLATE, resolve
+from loraconsole.pipeline.fetch.model_cache import Report
+from loraconsole.pipeline.fetch.model_report import ModelReport, report_model
 from loraconsole.pipeline.text.tokenizer import make_byte_tokenizer
 
 
@@ -40,7 +40,7 @@ def model(tmp_path: Path) -> Path:
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    module = "loraconsole.pipeline.model_report"
+    module = "loraconsole.pipeline.fetch.model_report"
     return subprocess.run(
         [sys.executable, "-P", "-m", module, *arguments], capture_output=True, text=True
     )
@@ -56,7 +56,7 @@ def test_a_model_that_is_served_is_reported_good_without_torch(model: Path) -> N
     assert "of F32" in said["model.safetensors"] and "3 '" in said["stop tokens"]
     assert said["the chat template"] == "compiles"
     check = (
-        "import sys; from loraconsole.pipeline.model_report import report_model; "
+        "import sys; from loraconsole.pipeline.fetch.model_report import report_model; "
         f"assert report_model({str(model)!r}).is_served; assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-P", "-c", check], check=True)

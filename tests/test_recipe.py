@@ -16,7 +16,7 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 from loraconsole.pipeline.adapters import recipe
 from loraconsole.pipeline.adapters.recipe import HERE, IGNORED, RECIPES, Example
 from loraconsole.pipeline.config import Config
-from loraconsole.pipeline.fetch import resolve
+from loraconsole.pipeline.fetch.fetch import resolve
 from loraconsole.pipeline.text.tokenizer import Tokenizer
 
 NAMES = sorted(RECIPES)

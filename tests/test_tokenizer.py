@@ -12,7 +12,7 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers
 from transformers import AutoTokenizer
 
 from loraconsole.pipeline.config import Config, OperatorError
-from loraconsole.pipeline.fetch import resolve
+from loraconsole.pipeline.fetch.fetch import resolve
 from loraconsole.pipeline.text.byte_alphabet import byte_of_character
 from loraconsole.pipeline.text.tokenizer import (
     TextError,

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from loraconsole.pipeline.config import Config
-from loraconsole.pipeline.fetch import resolve
+from loraconsole.pipeline.fetch.fetch import resolve
 from loraconsole.pipeline.text.tokenizer import byte_of_character
 
 SPECIAL = ("<s>", "</s>", "<unk>", "<|im_start|>", "<|im_end|>")

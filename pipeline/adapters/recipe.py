@@ -105,7 +105,7 @@ def load_tokenizer(gguf: Path) -> PreTrainedTokenizerBase:
 def find_gguf() -> Path:
     """The embedded default's GGUF, fetched where it is missing."""
     from ..config import Config
-    from ..fetch import resolve
+    from ..fetch.fetch import resolve
 
     return resolve(Config()) / "model.gguf"
 

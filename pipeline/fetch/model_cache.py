@@ -17,8 +17,8 @@ from typing import IO, Any
 
 from tqdm import tqdm
 
-from .config import OperatorError
-from .gguf.header import read_header, write_files
+from ..config import OperatorError
+from ..gguf.header import read_header, write_files
 
 log = logging.getLogger(__name__)
 

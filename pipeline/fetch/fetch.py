@@ -21,18 +21,18 @@ from typing import Any
 from tqdm import tqdm
 from tqdm.asyncio import tqdm_asyncio
 
-from .config import DEFAULT_MODEL, Config, OperatorError, is_hub_id
+from ..config import DEFAULT_MODEL, Config, OperatorError, is_hub_id
+from ..gguf.file import MAGIC, first_part, other_parts, part_path
+from ..messages import Message, ProcessState
+from ..model_files.findings import notes, require_good
+from ..model_files.inspection import inspect_directory
+from ..model_files.model_config import read_card
+from ..runtime.process import Process, run_process
+from ..runtime.progress import ProgressBar
+from ..text.tokenizer import make_byte_tokenizer
+from ..text.vocabulary_files import NO_TOKENIZER, SAVE, has_tokenizer
 from .embedded_model import EMBEDDED, Unavailable, embedded_model
-from .gguf.file import MAGIC, first_part, other_parts, part_path
-from .messages import Message, ProcessState
 from .model_cache import LAYOUT, Report, advance_to, cache_directory, convert, new_directory
-from .model_files.findings import notes, require_good
-from .model_files.inspection import inspect_directory
-from .model_files.model_config import read_card
-from .runtime.process import Process, run_process
-from .runtime.progress import ProgressBar
-from .text.tokenizer import make_byte_tokenizer
-from .text.vocabulary_files import NO_TOKENIZER, SAVE, has_tokenizer
 
 HEAD_BYTES = 64 << 20
 """A GGUF's metadata are at its head: 2 MB for 49 000 tokens, about 8 MB for 128 000."""

@@ -1,14 +1,14 @@
 """One-shot: fetches an adapter of the hub and prints its directory.
 
 A process of its own, since the hub's library blocks and takes half a second to import; whoever
-serves must not wait for it. `python -m loraconsole.pipeline.fetch_adapter org/name[@revision]`.
+serves must not wait for it. `python -m loraconsole.pipeline.fetch.adapter org/name[@revision]`.
 """
 
 from __future__ import annotations
 
 import sys
 
-from .config import OperatorError
+from ..config import OperatorError
 from .fetch import snapshot_of_hub
 from .model_cache import Report
 

@@ -1,8 +1,8 @@
 """`report_model`: what is known of a model before a start, without computing: which keys are read,
 harmless or refused, which files and tensors are its weights, its tokenizer and what goes with it.
 
-By hand: `python -m loraconsole.pipeline.model_report --model X [--json]`; exit 1 where a start
-would be refused. Nothing is downloaded: of the hub it sees what is cached.
+By hand: `python -m loraconsole.pipeline.fetch.model_report --model X [--json]`; exit 1 where a
+start would be refused. Nothing is downloaded: of the hub it sees what is cached.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from pathlib import Path
 
 import msgspec
 
-from .config import DEFAULT_MODEL, OperatorError, is_hub_id
+from ..config import DEFAULT_MODEL, OperatorError, is_hub_id
+from ..gguf.header import gguf_findings
+from ..model_files.config_keys import CONFIG
+from ..model_files.findings import Finding, Verdict
+from ..model_files.generation_config import FILE, read_generation_config
+from ..model_files.inspection import inspect_directory
+from ..model_files.model_config import inspect_config
+from ..text.tokenizer import Tokenizer
+from ..text.vocabulary_files import NO_TOKENIZER, SAVE, has_tokenizer
 from .embedded_model import embedded_directory
 from .fetch import model_of_gguf
-from .gguf.header import gguf_findings
 from .model_cache import Report
-from .model_files.config_keys import CONFIG
-from .model_files.findings import Finding, Verdict
-from .model_files.generation_config import FILE, read_generation_config
-from .model_files.inspection import inspect_directory
-from .model_files.model_config import inspect_config
-from .text.tokenizer import Tokenizer
-from .text.vocabulary_files import NO_TOKENIZER, SAVE, has_tokenizer
 
 ORDER: tuple[Verdict, ...] = ("bad", "note", "good")
 

@@ -22,7 +22,7 @@ from typing import Any
 import msgspec
 from tqdm import tqdm
 
-from .config import DEFAULT_MODEL
+from ..config import DEFAULT_MODEL
 from .model_cache import (
     LAYOUT,
     Report,
