@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_tokenizers import MADE, write
 
-from loraconsole.pipeline.answer_format import LogprobQueue, completion_logprobs, within
 from loraconsole.pipeline.detokenizer import OutputStream
 from loraconsole.pipeline.messages import (
     Logprob,
@@ -20,6 +19,7 @@ from loraconsole.pipeline.messages import (
     TokenLogprob,
     TokenText,
 )
+from loraconsole.pipeline.server.answer_format import LogprobQueue, completion_logprobs, within
 from loraconsole.pipeline.text.tokenizer import Tokenizer
 
 

@@ -30,7 +30,7 @@ def imported_by(module: str) -> set[str]:
         "loraconsole.pipeline.fetch.fetch",
         "loraconsole.pipeline.bench",
         "loraconsole.pipeline.router",
-        "loraconsole.pipeline.server",
+        "loraconsole.pipeline.server.server",
         "loraconsole.pipeline.detokenizer",
         "loraconsole.pipeline.worker",  # imports torch after its first beat
     ],

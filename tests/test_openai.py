@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from loraconsole.pipeline.model_files.generation_config import GenerationDefaults
-from loraconsole.pipeline.openai import (
+from loraconsole.pipeline.server.request_fields import BadRequest
+from loraconsole.pipeline.server.schemas import (
     ChatBody,
     CompletionBody,
     GenerateBody,
@@ -16,7 +17,6 @@ from loraconsole.pipeline.openai import (
     SchedulerBody,
     decode_body,
 )
-from loraconsole.pipeline.request_fields import BadRequest
 
 CHAT: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 COMPLETION: dict[str, Any] = {"model": "m", "prompt": "hi"}

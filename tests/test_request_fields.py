@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from loraconsole.pipeline.openai import (
+from loraconsole.pipeline.server.request_fields import OFF, PAGES, BadRequest, Field, page_of
+from loraconsole.pipeline.server.schemas import (
     AdapterBody,
     Body,
     ChatBody,
@@ -23,7 +24,6 @@ from loraconsole.pipeline.openai import (
     UnloadBody,
     decode_body,
 )
-from loraconsole.pipeline.request_fields import OFF, PAGES, BadRequest, Field, page_of
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "http.md"
 LEAST: dict[type[Body], dict[str, Any]] = {
@@ -123,7 +123,7 @@ def test_the_page_has_every_table_and_no_other() -> None:
     assert {id(table) for table in PAGES.values()} == tables
     for heading, table in PAGES.items():
         assert f"### {heading}\n\n{page_of(table)}\n" in text, (
-            "run: python -m loraconsole.pipeline.request_fields"
+            "run: python -m loraconsole.pipeline.server.request_fields"
         )
     rows = sum(line.startswith("| `") for line in text.partition("## Fields")[2].splitlines())
     assert rows == sum(map(len, PAGES.values()))

@@ -14,10 +14,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..adapter_chat import AdapterChats
 from ..config import Config, OperatorError
 from ..messages import Admission, Batch, BatchRow, SamplingParams
 from ..reference import Answer, Answers, EngineQuestion, Prompt
+from ..server.adapter_chat import AdapterChats
 from ..text.chat_template import ChatTemplate
 from ..text.tokenizer import TextError, Tokenizer
 from .line_server import LineServer

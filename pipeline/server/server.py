@@ -2,7 +2,7 @@
 
 Knows no scheduling and no token ids but those it passes on. Every accepted request ends with an
 answer or an error, whatever dies behind it. By hand:
-`python -m loraconsole.pipeline.server --run DIR`.
+`python -m loraconsole.pipeline.server.server --run DIR`.
 """
 
 from __future__ import annotations
@@ -20,11 +20,9 @@ from collections.abc import Iterator, Mapping
 import msgspec
 import uvicorn
 
-from .adapter_chat import AdapterChat, AdapterChats
-from .adapter_name import normal
-from .api import make_app
-from .config import Config, OperatorError
-from .messages import (
+from ..adapter_name import normal
+from ..config import Config, OperatorError
+from ..messages import (
     LATENCY_BUCKETS_MS,
     Abort,
     AdapterReply,
@@ -53,13 +51,15 @@ from .messages import (
     ToServer,
     WorkerStats,
 )
-from .model_files.generation_config import NO_DEFAULTS, read_generation_config
-from .model_files.model_config import read_card
+from ..model_files.generation_config import NO_DEFAULTS, read_generation_config
+from ..model_files.model_config import read_card
+from ..runtime.process import Process, run_process
+from ..runtime.sockets import InboxFull, Watch
+from ..text.tokenizer import Tokenizer
+from .adapter_chat import AdapterChat, AdapterChats
 from .request_fields import BadRequest
-from .runtime.process import Process, run_process
-from .runtime.sockets import InboxFull, Watch
-from .stream import Answer, Stream
-from .text.tokenizer import Tokenizer
+from .routes import make_app
+from .streams import Answer, Stream
 
 ORDER_SECONDS = 600.0
 """An unload waits for the requests that still run."""

@@ -9,9 +9,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..text.chat_template import RESERVED, ChatTemplate, TextError
+from ..text.tokenizer import Tokenizer
 from .request_fields import BadRequest, shown
-from .text.chat_template import RESERVED, ChatTemplate, TextError
-from .text.tokenizer import Tokenizer
 
 COMMON_ROLES = ("system", "user", "assistant")
 """Every chat template knows these; many leave out messages of other roles without a word."""

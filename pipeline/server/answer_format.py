@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from .messages import TextDelta, TokenLogprob, TokenText
+from ..messages import TextDelta, TokenLogprob, TokenText
 
 
 class Usage(msgspec.Struct, frozen=True):

@@ -13,12 +13,12 @@ from typing import Any
 
 import msgspec
 
-from .messages import AdapterState, AdapterTable, AdapterView, ChatWarning, SamplingParams
-from .runtime.guarded_file import AdapterError, brief, printable, read_bounded
-from .text.chat_template import ChatTemplate
-from .text.chat_template_files import TemplateFileError, read_chat_template
-from .text.stop_tokens import TokenizerHead, ends_of_turn
-from .text.tokenizer import Tokenizer
+from ..messages import AdapterState, AdapterTable, AdapterView, ChatWarning, SamplingParams
+from ..runtime.guarded_file import AdapterError, brief, printable, read_bounded
+from ..text.chat_template import ChatTemplate
+from ..text.chat_template_files import TemplateFileError, read_chat_template
+from ..text.stop_tokens import TokenizerHead, ends_of_turn
+from ..text.tokenizer import Tokenizer
 
 MOST_BYTES = 8 << 20
 """Of a template or a JSON file; tokenizer_config.json takes 300 kB with 1 000 added tokens."""

@@ -23,10 +23,8 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from .answer_format import Format, LogprobQueue, error_body, usage
-from .chat_prompt import chat_prompt
-from .config import is_hub_id
-from .messages import (
+from ..config import is_hub_id
+from ..messages import (
     AdapterState,
     AdapterView,
     ClientWeight,
@@ -48,8 +46,13 @@ from .messages import (
     UnloadAdapter,
     VerifyAdapter,
 )
+from ..runtime.spans import recording_name
+from ..text.tokenizer import TextError
+from .answer_format import Format, LogprobQueue, error_body, usage
+from .chat_prompt import chat_prompt
 from .metrics import Metrics
-from .openai import (
+from .request_fields import BadRequest, shown
+from .schemas import (
     DEFAULT_CHAT_TOKENS,
     DEFAULT_COMPLETION_TOKENS,
     AdapterBody,
@@ -65,10 +68,7 @@ from .openai import (
     UnloadBody,
     decode_body,
 )
-from .request_fields import BadRequest, shown
-from .runtime.spans import recording_name
-from .stream import Answer, Stream
-from .text.tokenizer import TextError
+from .streams import Answer, Stream
 
 if TYPE_CHECKING:
     from .server import Server

@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from .messages import Refused, Request, TextDelta
+from ..messages import Refused, Request, TextDelta
 from .request_fields import BadRequest
 
 

@@ -14,9 +14,9 @@ from typing import Annotated, Any, ClassVar, Literal, TypeAlias, TypeVar
 import msgspec
 from msgspec import Meta
 
+from ..messages import SamplingParams
+from ..model_files.generation_config import NO_DEFAULTS, GenerationDefaults
 from . import request_fields
-from .messages import SamplingParams
-from .model_files.generation_config import NO_DEFAULTS, GenerationDefaults
 from .request_fields import BadRequest, Table, honoured_fields
 
 DEFAULT_CHAT_TOKENS = 1024

@@ -19,7 +19,7 @@ from prometheus_client.core import (
     Metric,
 )
 
-from .messages import LATENCY_BUCKETS_MS, AdapterState
+from ..messages import LATENCY_BUCKETS_MS, AdapterState
 
 if TYPE_CHECKING:
     from .server import Histogram, Server

@@ -1,7 +1,7 @@
 """Every field that a request body may have: honoured, harmless or refused by name.
 
-`docs/http.md` has these tables; `python -m loraconsole.pipeline.request_fields` prints them. Knows
-no type of a field: the structs of `openai` check the values of what is honoured.
+`docs/http.md` has these tables; `python -m loraconsole.pipeline.server.request_fields` prints them.
+Knows no type of a field: the structs of `schemas` check the values of what is honoured.
 """
 
 from __future__ import annotations
