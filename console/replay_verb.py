@@ -46,7 +46,7 @@ def replay(given: argparse.Namespace) -> int:
     """Exit status 0: all decisions are the same; 1: one is not, or the file is no log."""
     if given.speed is not None and not 0 < given.speed < float("inf"):
         raise UsageError(f"--speed {given.speed:g} is not above 0", "1 is as it happened")
-    command = [sys.executable, "-P", "-m", "loraconsole.pipeline.replay", given.file]
+    command = [sys.executable, "-P", "-m", "loraconsole.pipeline.router.replay", given.file]
     if given.console:
         return show(command, given)
     flags = [f"--{name}" for name in ("show", "json") if getattr(given, name)]

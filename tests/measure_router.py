@@ -236,7 +236,8 @@ def measure_router(given: argparse.Namespace) -> None:
         server, detokenizer = bind(context, run, "server"), bind(context, run, "detokenizer")
         worker = multiprocessing.Process(target=be_a_worker, args=(run, given.pages), daemon=True)
         worker.start()
-        command = [sys.executable, "-P", "-m", "loraconsole.pipeline.router", "--run", str(run)]
+        module = "loraconsole.pipeline.router.router"
+        command = [sys.executable, "-P", "-m", module, "--run", str(run)]
         log = open(run / "router.log", "w")  # noqa: SIM115  # it lives as long as the router
         process = subprocess.Popen(command, stderr=log)
         try:

@@ -18,7 +18,7 @@ from loraconsole.pipeline.messages import (
     Message,
     WorkerReady,
 )
-from loraconsole.pipeline.router import Router
+from loraconsole.pipeline.router.router import Router
 
 READY = WorkerReady(
     rank=0,

@@ -29,7 +29,7 @@ def imported_by(module: str) -> set[str]:
         "loraconsole.console.compare",
         "loraconsole.pipeline.fetch.fetch",
         "loraconsole.pipeline.bench",
-        "loraconsole.pipeline.router",
+        "loraconsole.pipeline.router.router",
         "loraconsole.pipeline.server.server",
         "loraconsole.pipeline.detokenizer",
         "loraconsole.pipeline.worker",  # imports torch after its first beat

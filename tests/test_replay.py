@@ -22,8 +22,8 @@ from test_ring_adapters import shipped
 from loraconsole.console.ledger import Ledger
 from loraconsole.console.replay_verb import read_head
 from loraconsole.pipeline.config import Config, make_run_directory
-from loraconsole.pipeline.event_log import EventLog
 from loraconsole.pipeline.messages import Abort, BatchView
+from loraconsole.pipeline.router.event_log import EventLog
 from loraconsole.pipeline.runtime.sockets import Watch, make_context
 from loraconsole.pipeline.schedule.pets import LatencyTable
 
@@ -186,7 +186,7 @@ def test_a_replay_is_shown_in_the_console_as_the_ring_was(log: Path, tmp_path: P
     head = lines_of(log)[0]
     speed = 20.0
     begins_at = time.time() + 2.0
-    command = [sys.executable, "-P", "-m", "loraconsole.pipeline.replay", str(log)]
+    command = [sys.executable, "-P", "-m", "loraconsole.pipeline.router.replay", str(log)]
     flags = ["--run", str(run), "--speed", str(speed), "--begins-at", str(begins_at)]
     ledger = Ledger(str(run))
     views: list[BatchView] = []

@@ -31,7 +31,7 @@ from loraconsole.pipeline.messages import (
     Tokens,
     WorkerReady,
 )
-from loraconsole.pipeline.router import Router
+from loraconsole.pipeline.router.router import Router
 
 pytestmark = pytest.mark.skipif(
     torch.cuda.device_count() == 1, reason="each rank takes a GPU where there is one"

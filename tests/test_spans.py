@@ -31,7 +31,7 @@ from loraconsole.pipeline.messages import (
     ToWorker,
     WorkerReady,
 )
-from loraconsole.pipeline.router import Router
+from loraconsole.pipeline.router.router import Router
 from loraconsole.pipeline.runtime.process import Process
 from loraconsole.pipeline.runtime.sockets import Inbox, Outbox, make_context
 from loraconsole.pipeline.runtime.spans import CAPTURED, LISTENERS, NOTHING, Nvtx, Spans, load_nvtx

@@ -12,9 +12,9 @@ from typing import BinaryIO, TypeAlias, get_args
 
 import msgspec
 
-from .. import __version__
-from .config import Config, OperatorError
-from .messages import (
+from ... import __version__
+from ..config import Config, OperatorError
+from ..messages import (
     Abort,
     AdapterChecked,
     AdapterPlaced,
@@ -39,9 +39,9 @@ from .messages import (
     WeightsMerged,
     WorkerReady,
 )
-from .schedule.pets import LatencyTable
-from .schedule.plan import Decision
-from .schedule.scheduler import Scheduler
+from ..schedule.pets import LatencyTable
+from ..schedule.plan import Decision
+from ..schedule.scheduler import Scheduler
 
 FORMAT = 1
 """Raised whenever a line changes its meaning, or a decision is made otherwise."""

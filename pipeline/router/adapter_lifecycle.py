@@ -13,8 +13,8 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from .config import is_hub_id
-from .messages import (
+from ..config import is_hub_id
+from ..messages import (
     AdapterChecked,
     AdapterInfo,
     AdapterMeasured,
@@ -40,12 +40,12 @@ from .messages import (
     VerifyAdapter,
     WeightsMerged,
 )
-from .runtime.progress import ProgressBar
-from .schedule.adapters import Adapter, AdapterRefused
+from ..runtime.progress import ProgressBar
+from ..schedule.adapters import Adapter, AdapterRefused
 
 if TYPE_CHECKING:
+    from ..schedule.policies import Policy
     from .router import Router
-    from .schedule.policies import Policy
 
 TRIAL_PAGES = 16
 """Scratch of a verification: six sequences of 40 tokens."""

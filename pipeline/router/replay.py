@@ -19,8 +19,24 @@ from typing import NamedTuple
 
 import msgspec
 
-from .adapter_desk import AdapterDesk
-from .config import OperatorError, make_run_directory
+from ..config import OperatorError, make_run_directory
+from ..messages import (
+    Batch,
+    Event,
+    Message,
+    ProcessState,
+    ProcessTable,
+    ProcessView,
+    SampledToken,
+    Tokens,
+)
+from ..runtime.process import set_up_log
+from ..runtime.sockets import Beacon
+from ..runtime.stdout import ends_with_its_reader
+from ..runtime.wording import counted
+from ..schedule.adapters import Adapter
+from ..schedule.scheduler import Scheduler
+from .adapter_lifecycle import AdapterDesk
 from .event_log import (
     STOP_TOKEN,
     Answered,
@@ -36,23 +52,7 @@ from .event_log import (
     StepFailed,
     read_log,
 )
-from .messages import (
-    Batch,
-    Event,
-    Message,
-    ProcessState,
-    ProcessTable,
-    ProcessView,
-    SampledToken,
-    Tokens,
-)
 from .router import MAP_SECONDS, VIEW_SECONDS, Router
-from .runtime.process import set_up_log
-from .runtime.sockets import Beacon
-from .runtime.stdout import ends_with_its_reader
-from .runtime.wording import counted
-from .schedule.adapters import Adapter
-from .schedule.scheduler import Scheduler
 
 BEAT_SECONDS = 0.5
 """Of the log's time, so that a console finds the router alive."""

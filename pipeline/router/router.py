@@ -1,7 +1,8 @@
 """Process `router`: the authority. Inbox → Scheduler → Batch → workers → detokenizer.
 
 Holds every live request with all its tokens, so workers and detokenizer may die and be told
-again. It knows no text and no tensor. By hand: `python -m loraconsole.pipeline.router --run DIR`.
+again. It knows no text and no tensor. By hand:
+`python -m loraconsole.pipeline.router.router --run DIR`.
 """
 
 from __future__ import annotations
@@ -14,10 +15,8 @@ from pathlib import Path
 
 import msgspec
 
-from .adapter_desk import AdapterDesk
-from .config import Config, OperatorError
-from .event_log import EventLog
-from .messages import (
+from ..config import Config, OperatorError
+from ..messages import (
     Abort,
     AdapterChecked,
     AdapterMeasured,
@@ -52,14 +51,16 @@ from .messages import (
     WeightsMerged,
     WorkerReady,
 )
-from .runtime.process import Process, run_process
-from .runtime.sockets import InboxFull
-from .runtime.wording import counted
-from .schedule.adapters import UNUSABLE, Adapter, AdapterRefused, AdapterRegistry
-from .schedule.choice import changed_settings
-from .schedule.pets import LatencyTable
-from .schedule.scheduler import CHUNK_TOKENS, Limits, Overlong, Scheduler
-from .schedule.sequence import Sequence
+from ..runtime.process import Process, run_process
+from ..runtime.sockets import InboxFull
+from ..runtime.wording import counted
+from ..schedule.adapters import UNUSABLE, Adapter, AdapterRefused, AdapterRegistry
+from ..schedule.choice import changed_settings
+from ..schedule.pets import LatencyTable
+from ..schedule.scheduler import CHUNK_TOKENS, Limits, Overlong, Scheduler
+from ..schedule.sequence import Sequence
+from .adapter_lifecycle import AdapterDesk
+from .event_log import EventLog
 
 STEPS_IN_FLIGHT = 2
 """Step n+1 is posted before step n's tokens are back, so the workers never wait for us."""

@@ -1,0 +1,1 @@
+"""The process that decides: requests, adapters and the log of decisions."""
