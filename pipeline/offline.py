@@ -49,7 +49,7 @@ from .model.pages import PAGE_SIZE, page_elements
 from .model.runner import ModelRunner
 from .model_files.model_config import ModelCard, read_card
 from .runtime.stdout import ends_with_its_reader
-from .schedule.adapters import AdapterRegistry
+from .schedule.adapter_registry import AdapterRegistry
 from .schedule.scheduler import CHUNK_TOKENS, Limits, Scheduler
 from .workload import slora
 

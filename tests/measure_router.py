@@ -45,7 +45,7 @@ from loraconsole.pipeline.messages import (
     ToWorker,
     WorkerReady,
 )
-from loraconsole.pipeline.schedule.adapters import AdapterRegistry
+from loraconsole.pipeline.schedule.adapter_registry import AdapterRegistry
 from loraconsole.pipeline.schedule.scheduler import Limits, Scheduler
 
 PAGE = 16

@@ -24,7 +24,7 @@ from loraconsole.pipeline.messages import (
 )
 from loraconsole.pipeline.model.runner import ModelRunner
 from loraconsole.pipeline.runtime.spans import Spans
-from loraconsole.pipeline.schedule.adapters import AdapterRegistry
+from loraconsole.pipeline.schedule.adapter_registry import AdapterRegistry
 from loraconsole.pipeline.schedule.scheduler import Limits, Scheduler
 
 

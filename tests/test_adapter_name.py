@@ -6,7 +6,7 @@ import pytest
 
 from loraconsole.pipeline.adapter_name import normal, objection
 from loraconsole.pipeline.config import Config, UsageError
-from loraconsole.pipeline.schedule.adapters import AdapterRefused, AdapterRegistry
+from loraconsole.pipeline.schedule.adapter_registry import AdapterRefused, AdapterRegistry
 
 BASE = "org/model"
 GOOD = [

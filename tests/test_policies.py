@@ -26,13 +26,13 @@ from loraconsole.pipeline.messages import (
     SetScheduler,
     Tokens,
 )
-from loraconsole.pipeline.schedule import merging
-from loraconsole.pipeline.schedule.adapters import AdapterRegistry
-from loraconsole.pipeline.schedule.choice import changed_settings
-from loraconsole.pipeline.schedule.demand import Demand
+from loraconsole.pipeline.schedule import merged_policies
+from loraconsole.pipeline.schedule.adapter_registry import AdapterRegistry
 from loraconsole.pipeline.schedule.pets import LatencyTable, cut, shortest_batch
 from loraconsole.pipeline.schedule.policies import VirtualTokenCounter
+from loraconsole.pipeline.schedule.policy_factory import changed_settings
 from loraconsole.pipeline.schedule.scheduler import Limits, Scheduler
+from loraconsole.pipeline.schedule.worst_case import Demand
 
 NAMES = ("a", "b", "c")
 SLO = 6.0
@@ -250,10 +250,10 @@ class PlainMerged(Plain):
             self.serving, self.overtook = serving, 0
         own = [i for i, r in enumerate(self.waiting) if r.adapter == serving]
         # Counted at the start of a turn: those before its first are others by definition.
-        if not own or (not tried and own[0] > merging.MOST_OVERTAKEN):
+        if not own or (not tried and own[0] > merged_policies.MOST_OVERTAKEN):
             return None
         tried.add("this turn has begun")
-        if own[0] > 0 and self.overtook >= merging.MOST_OVERTAKEN:
+        if own[0] > 0 and self.overtook >= merged_policies.MOST_OVERTAKEN:
             return None
         self.next_overtakes = own[0] > 0
         return self.waiting[own[0]]
@@ -432,7 +432,7 @@ def worlds(draw: st.DrawFn) -> World:
 @settings(max_examples=120, deadline=None)
 @given(world=worlds())
 def test_a_policy_admits_whom_its_formula_says_when_it_says(policy: str, world: World) -> None:
-    with patch.object(merging, "MOST_OVERTAKEN", 3):
+    with patch.object(merged_policies, "MOST_OVERTAKEN", 3):
         assert run_real(world, policy) == PLAIN[policy](world).run()
 
 

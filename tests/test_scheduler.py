@@ -26,8 +26,8 @@ from loraconsole.pipeline.messages import (
     StreamToken,
     Tokens,
 )
-from loraconsole.pipeline.schedule.adapters import Adapter, AdapterRefused, AdapterRegistry
-from loraconsole.pipeline.schedule.block_pool import BlockPool, OutOfPages
+from loraconsole.pipeline.schedule.adapter_registry import Adapter, AdapterRefused, AdapterRegistry
+from loraconsole.pipeline.schedule.page_allocator import BlockPool, OutOfPages
 from loraconsole.pipeline.schedule.scheduler import Demand, Limits, Overlong, Scheduler
 
 PAGE = 4

@@ -41,7 +41,7 @@ from ..messages import (
     WeightsMerged,
 )
 from ..runtime.progress import ProgressBar
-from ..schedule.adapters import Adapter, AdapterRefused
+from ..schedule.adapter_registry import Adapter, AdapterRefused
 
 if TYPE_CHECKING:
     from ..schedule.policies import Policy

@@ -40,8 +40,8 @@ from ..messages import (
     WorkerReady,
 )
 from ..schedule.pets import LatencyTable
-from ..schedule.plan import Decision
 from ..schedule.scheduler import Scheduler
+from ..schedule.step_plan import Decision
 
 FORMAT = 1
 """Raised whenever a line changes its meaning, or a decision is made otherwise."""

@@ -34,7 +34,7 @@ from ..runtime.process import set_up_log
 from ..runtime.sockets import Beacon
 from ..runtime.stdout import ends_with_its_reader
 from ..runtime.wording import counted
-from ..schedule.adapters import Adapter
+from ..schedule.adapter_registry import Adapter
 from ..schedule.scheduler import Scheduler
 from .adapter_lifecycle import AdapterDesk
 from .event_log import (

@@ -54,9 +54,9 @@ from ..messages import (
 from ..runtime.process import Process, run_process
 from ..runtime.sockets import InboxFull
 from ..runtime.wording import counted
-from ..schedule.adapters import UNUSABLE, Adapter, AdapterRefused, AdapterRegistry
-from ..schedule.choice import changed_settings
+from ..schedule.adapter_registry import UNUSABLE, Adapter, AdapterRefused, AdapterRegistry
 from ..schedule.pets import LatencyTable
+from ..schedule.policy_factory import changed_settings
 from ..schedule.scheduler import CHUNK_TOKENS, Limits, Overlong, Scheduler
 from ..schedule.sequence import Sequence
 from .adapter_lifecycle import AdapterDesk

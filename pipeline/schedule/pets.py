@@ -12,8 +12,8 @@ import msgspec
 
 from ..messages import SchedulerSettings
 from .policies import Policy
-from .queue import WaitingQueue
 from .sequence import Sequence, SequenceState
+from .waiting_queue import WaitingQueue
 
 FEWEST = 10
 """S-LoRA groups only where more than these wait."""

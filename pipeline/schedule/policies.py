@@ -12,9 +12,9 @@ from types import MappingProxyType
 from typing import ClassVar
 
 from ..messages import SchedulerSettings
-from .adapters import Adapter
-from .queue import WaitingQueue
+from .adapter_registry import Adapter
 from .sequence import Sequence, SequenceState
+from .waiting_queue import WaitingQueue
 
 OVERHEAD_SECONDS = 0.5
 """S-LoRA's allowance between admission and first token."""

@@ -15,8 +15,8 @@ from ..messages import (
     EvictAdapter,
     PlaceAdapter,
 )
-from .adapters import Adapter, AdapterRegistry
-from .block_pool import BlockPool
+from .adapter_registry import Adapter, AdapterRegistry
+from .page_allocator import BlockPool
 
 WorkerOrder = PlaceAdapter | EvictAdapter | DropAdapter | CheckAdapter
 

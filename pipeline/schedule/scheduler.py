@@ -27,15 +27,15 @@ from ..messages import (
     Tokens,
 )
 from ..runtime.spans import no_span
-from .adapters import Adapter, AdapterRegistry
-from .block_pool import BlockPool, OutOfPages
-from .choice import make_policy
-from .demand import Demand
+from .adapter_registry import Adapter, AdapterRegistry
+from .page_allocator import BlockPool, OutOfPages
 from .pets import LatencyTable
-from .plan import Decision, Plan
-from .queue import WaitingQueue
+from .policy_factory import make_policy
 from .residency import Residency
 from .sequence import Sequence, SequenceState
+from .step_plan import Decision, Plan
+from .waiting_queue import WaitingQueue
+from .worst_case import Demand
 
 CHUNK_TOKENS = 192
 """A step of an 8B model with so many prompt tokens takes less than twice what its decode rows

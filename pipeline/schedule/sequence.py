@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 
 from ..messages import BatchRow, Request, RequestView
-from .adapters import Adapter
+from .adapter_registry import Adapter
 
 
 class SequenceState(enum.Enum):

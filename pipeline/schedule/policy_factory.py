@@ -13,7 +13,7 @@ from ..messages import (
     SchedulerSettings,
     SetScheduler,
 )
-from .merging import Credit, Merged
+from .merged_policies import Credit, Merged
 from .pets import LatencyTable, Pets
 from .policies import (
     Cluster,

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from ..messages import SchedulerSettings
-from .adapters import Adapter
+from .adapter_registry import Adapter
 from .policies import Policy
-from .queue import WaitingQueue
 from .sequence import Sequence, SequenceState
+from .waiting_queue import WaitingQueue
 
 MOST_OVERTAKEN = 30
 """S-LoRA's rule against starvation."""
