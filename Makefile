@@ -30,7 +30,7 @@ test: .venv/.installed-dev  ## every test; twelve minutes on two cores
 	@$(BIN)/python -m pytest --quiet --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 bench-gpu: install  ## milliseconds a step on this machine's GPU, dummy 8B weights, random adapters
-	@$(BIN)/python -P -m loraconsole.pipeline.offline $(BENCH)
+	@$(BIN)/python -P -m loraconsole.pipeline.bench.engine $(BENCH)
 
 screenshots: .venv/.installed-dev  ## draw docs/pictures and docs/keys.md anew
 	@$(BIN)/python tests/screenshots.py docs

@@ -21,9 +21,9 @@ from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 
+from ..pipeline.bench.results import Row, read_rows
+from ..pipeline.bench.stats import Live
 from ..pipeline.config import OperatorError
-from ..pipeline.figures import Live
-from ..pipeline.results import Row, read_rows
 from ..pipeline.runtime.text_output import UTF8_OUTPUT
 from .transcripts import data_directory
 
@@ -178,7 +178,8 @@ class BenchRun:
         self._marks: deque[tuple[float, int]] = deque(maxlen=SAMPLES)
         """Seconds and pieces of text of the run's lines that bound its plot's intervals."""
         self._command = [
-            *(sys.executable, "-P", "-m", "loraconsole.pipeline.bench", "--live", "--rounds", "1"),
+            *(sys.executable, "-P", "-m", "loraconsole.pipeline.bench.bench"),
+            *("--live", "--rounds", "1"),
             *("--url", url, "--label", label, "--out", str(out), *plan.flags()),
         ]
         self._environment = {

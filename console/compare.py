@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 from rich.table import Table
 from rich.text import Text
 
+from ..pipeline.bench.results import Row, RunConfig, describe, read_rows
+from ..pipeline.bench.stats import Result
 from ..pipeline.config import OperatorError
-from ..pipeline.figures import Result
-from ..pipeline.results import Row, RunConfig, describe, read_rows
 from ..pipeline.runtime.printer import Printer
 from . import plot, units
 

@@ -14,8 +14,8 @@ import argparse
 import statistics
 from pathlib import Path
 
+from loraconsole.pipeline.bench.bare_loop import BareLoop
 from loraconsole.pipeline.config import Config, shipped_adapters
-from loraconsole.pipeline.model.bare_loop import BareLoop
 
 
 def main() -> None:

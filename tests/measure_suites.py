@@ -22,9 +22,9 @@ from pathlib import Path
 from driver import save_adapter
 from ring import Ring
 
+from loraconsole.pipeline.bench.workload import SETTINGS
 from loraconsole.pipeline.config import Config
 from loraconsole.pipeline.fetch.fetch import resolve
-from loraconsole.pipeline.workload import SETTINGS
 
 MODULES = ["q_proj", "k_proj", "v_proj", "o_proj"]
 DIFFERENT = 8
@@ -63,7 +63,7 @@ def main() -> None:
             flags = ("--config", str(settings), "--scheduler", policy, *shlex.split(given.up))
             ring = stack.enter_context(Ring(run, *flags))
             servers += ["--url", ring.url, "--label", policy]
-        command = [sys.executable, "-P", "-m", "loraconsole.pipeline.bench", *servers, *bench]
+        command = [sys.executable, "-P", "-m", "loraconsole.pipeline.bench.bench", *servers, *bench]
         command += ["--adapters", str(given.adapters)]
         sys.exit(subprocess.run(command).returncode)
 

@@ -23,10 +23,10 @@ from loraconsole.console.mock import MockRing
 from loraconsole.console.screens import PAGES, PANELS
 from loraconsole.console.span_tail import span_ends
 from loraconsole.console.story import Scenario, Story
+from loraconsole.pipeline.bench.results import Row, RunConfig
+from loraconsole.pipeline.bench.stats import Timeline, summarise
 from loraconsole.pipeline.config import Config
-from loraconsole.pipeline.figures import Timeline, summarise
 from loraconsole.pipeline.messages import AskText, Order
-from loraconsole.pipeline.results import Row, RunConfig
 
 START = 1_790_000_000.0
 RUN = "/run/loraconsole"

@@ -11,8 +11,8 @@ import httpx
 import msgspec
 import pytest
 
-from loraconsole.pipeline import offline
-from loraconsole.pipeline.ablate import (
+from loraconsole.pipeline.bench import engine
+from loraconsole.pipeline.bench.ablation import (
     BASE,
     COSTS,
     FULL,
@@ -130,7 +130,7 @@ def test_a_pipeline_that_does_not_start_says_why() -> None:
 def test_the_engine_alone_is_ablated_with_dummy_weights(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    tiny = offline.LLAMA2_7B | {
+    tiny = engine.LLAMA2_7B | {
         "vocab_size": 96,
         "hidden_size": 64,
         "intermediate_size": 96,
@@ -138,13 +138,13 @@ def test_the_engine_alone_is_ablated_with_dummy_weights(
         "num_key_value_heads": 2,
         "num_hidden_layers": 2,
     }
-    monkeypatch.setitem(offline.SHAPES, "llama-2-7b", tiny)
-    monkeypatch.setattr(offline, "OUT", [])
+    monkeypatch.setitem(engine.SHAPES, "llama-2-7b", tiny)
+    monkeypatch.setattr(engine, "OUT", [])
     out = tmp_path / "out.jsonl"
     flags = "--workload ablate --shape llama-2-7b --device cpu --batches 2 4 --prompt 5 --new 6"
     more = f"--max-model-len 64 --max-running 4 --out {out}"
     monkeypatch.setattr("sys.argv", ["offline", *flags.split(), *more.split()])
-    offline.main()
+    engine.main()
     lines = [json.loads(line) for line in out.read_text().splitlines()]
     found = {line["flags"]: line for line in lines if line["figures"] == "ablate"}
     assert set(found) == {"all parts", "--no-mem-pool", "--bmm", "--no-lora-compute", "--no-lora"}

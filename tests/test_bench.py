@@ -26,12 +26,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from loraconsole.pipeline import workload
-from loraconsole.pipeline.bench import Watcher, print_table
-from loraconsole.pipeline.client import Client
+from loraconsole.pipeline.bench import workload
+from loraconsole.pipeline.bench.bench import Watcher, print_table
+from loraconsole.pipeline.bench.load_client import Client
+from loraconsole.pipeline.bench.results import ResultFile, Row, RunConfig, read_rows
+from loraconsole.pipeline.bench.stats import Live, Timeline, summarise
 from loraconsole.pipeline.config import OperatorError
-from loraconsole.pipeline.figures import Live, Timeline, summarise
-from loraconsole.pipeline.results import ResultFile, Row, RunConfig, read_rows
 from loraconsole.pipeline.runtime.wording import counted
 from loraconsole.pipeline.schedule.pets import LatencyTable
 
@@ -284,7 +284,7 @@ def takes_chats() -> Iterator[str]:
 
 
 def bench(*flags: str) -> list[dict[str, Any]]:
-    command = [sys.executable, "-P", "-m", "loraconsole.pipeline.bench", *flags, "--json"]
+    command = [sys.executable, "-P", "-m", "loraconsole.pipeline.bench.bench", *flags, "--json"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
@@ -336,7 +336,7 @@ def test_refusals_aborts_and_broken_streams_are_told_apart(takes_text: str) -> N
 
 
 def test_a_server_that_fails_every_request_is_an_error(takes_text: str) -> None:
-    command = [sys.executable, "-P", "-m", "loraconsole.pipeline.bench", "--url", takes_text]
+    command = [sys.executable, "-P", "-m", "loraconsole.pipeline.bench.bench", "--url", takes_text]
     command += ["--workload", "slora", "--requests", "2", "--model", "refuses"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1

@@ -17,12 +17,12 @@ from loraconsole.console.bench_run import FLAGS, SUITES, WORKLOADS, BenchFiles, 
 from loraconsole.console.dialogs import LiveDialog
 from loraconsole.console.panels.bench import BenchPanel, ResultTable
 from loraconsole.console.panels.bench_dialog import BenchDialog
-from loraconsole.pipeline import workload as workloads
-from loraconsole.pipeline.bench import make_parser
+from loraconsole.pipeline.bench import workload as workloads
+from loraconsole.pipeline.bench.bench import make_parser
+from loraconsole.pipeline.bench.load_spec import TAKEN_BY, Load, make_loads
+from loraconsole.pipeline.bench.stats import Live
+from loraconsole.pipeline.bench.workload import suite_named
 from loraconsole.pipeline.config import Config
-from loraconsole.pipeline.figures import Live
-from loraconsole.pipeline.load import TAKEN_BY, Load, make_loads
-from loraconsole.pipeline.workload import suite_named
 
 
 @pytest.fixture(autouse=True)

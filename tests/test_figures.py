@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loraconsole.pipeline.figures import (
+from loraconsole.pipeline.bench.stats import (
     Timeline,
     counter_gap,
     decode_rate,

@@ -28,7 +28,7 @@ def imported_by(module: str) -> set[str]:
         "loraconsole.console.supervisor",
         "loraconsole.console.compare",
         "loraconsole.pipeline.fetch.fetch",
-        "loraconsole.pipeline.bench",
+        "loraconsole.pipeline.bench.bench",
         "loraconsole.pipeline.router.router",
         "loraconsole.pipeline.server.server",
         "loraconsole.pipeline.detokenizer",

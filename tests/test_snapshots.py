@@ -16,8 +16,8 @@ from syrupy import SnapshotAssertion
 from textual.pilot import Pilot
 
 from loraconsole.console.alerts import Limits
-from loraconsole.pipeline.figures import Timeline, summarise
-from loraconsole.pipeline.results import Row, RunConfig
+from loraconsole.pipeline.bench.results import Row, RunConfig
+from loraconsole.pipeline.bench.stats import Timeline, summarise
 
 SMALL, HOME, LARGE = (80, 24), (120, 40), (200, 60)
 

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loraconsole.pipeline import workload as w
+from loraconsole.pipeline.bench import workload as w
+from loraconsole.pipeline.bench.workload_files import read_script, read_trace
 from loraconsole.pipeline.config import UsageError
-from loraconsole.pipeline.trace import read_script, read_trace
 
 LOAD: dict[str, Any] = {"num_adapters": 200, "alpha": 1, "rate": 2, "cv": 1, "duration": 300}
 

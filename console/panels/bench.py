@@ -11,8 +11,8 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.message import Message
 
+from ...pipeline.bench.results import describe
 from ...pipeline.config import OperatorError
-from ...pipeline.results import describe
 from .. import plot, units
 from ..bench_run import CANCELLED, WORKLOADS, BenchFiles, BenchPlan, BenchRun, Kept
 from ..board import Board

@@ -18,8 +18,8 @@ from typing import Any, Literal, TypeAlias
 import httpx
 import numpy as np
 
-from .config import OperatorError
-from .figures import Timeline
+from ..config import OperatorError
+from .stats import Timeline
 from .workload import Arrival, Workload
 
 PROMPTS = (

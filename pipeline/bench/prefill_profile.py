@@ -22,9 +22,9 @@ import msgspec
 import numpy as np
 from tqdm import tqdm
 
-from .client import PLAIN_IDS
-from .config import OperatorError
-from .schedule.pets import LatencyTable
+from ..config import OperatorError
+from ..schedule.pets import LatencyTable
+from .load_client import PLAIN_IDS
 
 BATCHES = [1, 2, 4, 8]
 LENGTHS = [32, 128, 512, 1024]

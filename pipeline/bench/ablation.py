@@ -25,11 +25,11 @@ from typing import Any, NamedTuple, get_origin
 import msgspec
 from tqdm import tqdm
 
-from .client import Client
-from .config import Config, OperatorError, UsageError, add_flags, fields, flag_of, from_flags
-from .figures import Result, summarise
-from .runtime.stdout import ends_with_its_reader
-from .runtime.text_output import UTF8_OUTPUT, json_text
+from ..config import Config, OperatorError, UsageError, add_flags, fields, flag_of, from_flags
+from ..runtime.stdout import ends_with_its_reader
+from ..runtime.text_output import UTF8_OUTPUT, json_text
+from .load_client import Client
+from .stats import Result, summarise
 from .workload import chat
 
 Flags = tuple[str, ...]
@@ -123,11 +123,11 @@ def adapter_tokens(config: Config) -> int:
     """Tokens of KV whose place all adapters of `config` would take. Raises `OperatorError`."""
     import torch
 
-    from .fetch.fetch import resolve
-    from .model.adapter import measure_adapter
-    from .model.pages import PAGE_SIZE
-    from .model_files.model_config import read_card
-    from .runtime.guarded_file import AdapterError
+    from ..fetch.fetch import resolve
+    from ..model.adapter import measure_adapter
+    from ..model.pages import PAGE_SIZE
+    from ..model_files.model_config import read_card
+    from ..runtime.guarded_file import AdapterError
 
     card = read_card(resolve(config), config.ignore_key)
     pages = {}
@@ -331,7 +331,7 @@ def _table(*heads: str) -> Any:
 
 def print_sets(runs: list[Run]) -> None:
     """Medians over the rounds."""
-    from .runtime.printer import Printer
+    from ..runtime.printer import Printer
 
     table = _table("lacking", "tok/s", "ms a token", "least", "most", "TTFT ms", "errors")
     for flags in dict.fromkeys(run.flags for run in runs):
@@ -349,7 +349,7 @@ def print_sets(runs: list[Run]) -> None:
 
 def print_costs(costs: list[Difference]) -> None:
     """A row a part, with the spread of the rounds."""
-    from .runtime.printer import Printer
+    from ..runtime.printer import Printer
 
     table = _table("part", "ms a token", "least", "most", "of all", "")
     for cost in costs:

@@ -21,15 +21,15 @@ from pathlib import Path
 import msgspec
 from tqdm import tqdm
 
-from . import profile_table
-from .client import Client
-from .config import OperatorError, UsageError
-from .figures import SLO_SECONDS, Result, Timeline, live, summarise
-from .load import Load, above_zero, add_flags, is_chat, make_loads, positive
+from ..config import OperatorError, UsageError
+from ..runtime.stdout import ends_with_its_reader
+from ..runtime.text_output import json_text
+from ..runtime.wording import counted
+from . import prefill_profile
+from .load_client import Client
+from .load_spec import Load, above_zero, add_flags, is_chat, make_loads, positive
 from .results import ResultFile, Row, RunConfig, describe
-from .runtime.stdout import ends_with_its_reader
-from .runtime.text_output import json_text
-from .runtime.wording import counted
+from .stats import SLO_SECONDS, Result, Timeline, live, summarise
 
 LIVE_SECONDS = 0.25
 """At least so long between two lines of --live."""
@@ -84,7 +84,7 @@ def make_parser() -> argparse.ArgumentParser:
     out.add_argument(
         "--live", action="store_true", help="how far it is, as lines of JSON on stdout; no table"
     )
-    profile_table.add_flags(parser.add_argument_group("profile"))
+    prefill_profile.add_flags(parser.add_argument_group("profile"))
     return parser
 
 
@@ -97,7 +97,7 @@ def main() -> None:
     code = 0
     try:
         if given.profile:
-            asyncio.run(profile_table.write(given))
+            asyncio.run(prefill_profile.write(given))
             return
         asyncio.run(run_all(given, rows))
     except OperatorError as error:
@@ -242,7 +242,7 @@ def print_table(rows: list[Row]) -> None:
     """Medians over the rounds, a row for each server and load."""
     from rich.table import Table
 
-    from .runtime.printer import Printer
+    from ..runtime.printer import Printer
 
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows:

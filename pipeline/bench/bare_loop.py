@@ -1,6 +1,6 @@
 """The bare loop: the model without scheduler, sockets or HTTP, as the measure of all that.
 
-    python -m loraconsole.pipeline.model.bare_loop MODEL_DIRECTORY --dtype float32 auto
+    python -m loraconsole.pipeline.bench.bare_loop MODEL_DIRECTORY --dtype float32 auto
 
 Prints tokens a second of decoding alone, for each type and number of rows: all rows the base model
 ("base"), or the rows in turn the base and each adapter ("mixed"). Steps are launched as the worker
@@ -23,10 +23,10 @@ from safetensors.torch import save_file
 
 from ..config import Config
 from ..messages import Admission, Batch, BatchRow, SamplingParams
+from ..model.adapter import module_path, module_shapes
+from ..model.pages import pages_for
+from ..model.runner import ModelRunner
 from ..model_files.model_config import ModelCard, read_card
-from .adapter import module_path, module_shapes
-from .pages import pages_for
-from .runner import ModelRunner
 
 GREEDY = SamplingParams(temperature=0.0)
 

@@ -11,8 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from .config import UsageError
-from .trace import read_script, read_trace
+from ..config import UsageError
 from .workload import (
     GENERATORS,
     POPULARITIES,
@@ -22,6 +21,7 @@ from .workload import (
     chat,
     suite_named,
 )
+from .workload_files import read_script, read_trace
 
 CHAT_CONCURRENCY = [1, 8, 32]
 OPEN_LOOP = {"rate": 2.0, "cv": 1.0, "duration": 60.0, "alpha": 1.0}

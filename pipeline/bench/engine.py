@@ -28,11 +28,8 @@ from typing import Any
 
 import torch
 
-from .ablate import COSTS, name_of, stand_ins
-from .account import account
-from .config import MEETING, Config
-from .figures import SLO_SECONDS
-from .messages import (
+from ..config import MEETING, Config
+from ..messages import (
     AdapterInfo,
     AdapterState,
     EvictAdapter,
@@ -44,13 +41,16 @@ from .messages import (
     Step,
     Tokens,
 )
-from .model.adapter import SITES, Adapter, Part, module_shapes
-from .model.pages import PAGE_SIZE, page_elements
-from .model.runner import ModelRunner
-from .model_files.model_config import ModelCard, read_card
-from .runtime.stdout import ends_with_its_reader
-from .schedule.adapter_registry import AdapterRegistry
-from .schedule.scheduler import CHUNK_TOKENS, Limits, Scheduler
+from ..model.adapter import SITES, Adapter, Part, module_shapes
+from ..model.pages import PAGE_SIZE, page_elements
+from ..model.runner import ModelRunner
+from ..model_files.model_config import ModelCard, read_card
+from ..runtime.stdout import ends_with_its_reader
+from ..schedule.adapter_registry import AdapterRegistry
+from ..schedule.scheduler import CHUNK_TOKENS, Limits, Scheduler
+from .ablation import COSTS, name_of, stand_ins
+from .kernel_breakdown import account
+from .stats import SLO_SECONDS
 from .workload import slora
 
 LLAMA_8B: dict[str, Any] = {

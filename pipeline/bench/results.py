@@ -12,8 +12,8 @@ from typing import Any
 
 import msgspec
 
-from .config import OperatorError
-from .figures import Result
+from ..config import OperatorError
+from .stats import Result
 
 ROOM = 1 << 18
 """Bytes that are tried before a run; a row with a thousand adapters takes half of it."""

@@ -1,0 +1,1 @@
+"""Measuring: workloads, their driver, the engine alone, and what came out."""
