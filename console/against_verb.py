@@ -30,7 +30,7 @@ from ..pipeline.config import (
 )
 from ..pipeline.messages import AdapterTable, WorkerStats
 from ..pipeline.model_files.findings import Finding
-from ..pipeline.reference import (
+from ..pipeline.reference.reference import (
     Answer,
     Answers,
     Comparison,

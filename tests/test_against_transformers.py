@@ -22,7 +22,13 @@ from loraconsole.console import against_verb
 from loraconsole.console.__main__ import command_parser
 from loraconsole.pipeline.config import Config, OperatorError
 from loraconsole.pipeline.fetch.fetch import resolve
-from loraconsole.pipeline.reference import Comparison, Conversation, Prepared, Question, SideBySide
+from loraconsole.pipeline.reference.reference import (
+    Comparison,
+    Conversation,
+    Prepared,
+    Question,
+    SideBySide,
+)
 
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<pad>")
 CHATML = (

@@ -16,13 +16,13 @@ from torch import Tensor
 
 from ..config import Config, OperatorError
 from ..messages import Admission, Batch, BatchRow, SamplingParams
-from ..reference import Answer, Answers, EngineQuestion, Prompt
+from ..model.pages import PAGE_SIZE, pages_for
+from ..model.runner import ModelRunner
 from ..server.adapter_chat import AdapterChats
 from ..text.chat_template import ChatTemplate
 from ..text.tokenizer import TextError, Tokenizer
 from .line_server import LineServer
-from .pages import PAGE_SIZE, pages_for
-from .runner import ModelRunner
+from .reference import Answer, Answers, EngineQuestion, Prompt
 
 LEAST = -1e30
 """A logprob of what is not finite: JSON has no other numbers."""

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from ..config import OperatorError
-from ..reference import Refused
+from .reference import Refused
 
 
 class LineServer:

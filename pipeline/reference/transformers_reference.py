@@ -22,7 +22,11 @@ from safetensors import safe_open
 from torch import Tensor
 
 from ..config import OperatorError, is_hub_id
-from ..reference import (
+from ..model.pages import free_bytes
+from .difference import difference
+from .line_server import LineServer
+from .prompts import fixed_prompts, long_length, long_prompt
+from .reference import (
     Answer,
     Answers,
     Difference,
@@ -31,10 +35,6 @@ from ..reference import (
     Prompt,
     Question,
 )
-from ..reference_prompts import fixed_prompts, long_length, long_prompt
-from .difference import difference
-from .line_server import LineServer
-from .pages import free_bytes
 
 MOST_FLOP = 4e12
 """Of a long prompt: half a minute or so on two cores."""

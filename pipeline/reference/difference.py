@@ -12,8 +12,8 @@ import msgspec
 import torch
 from torch import Tensor
 
-from ..reference import Answer, Difference, Precision
-from .verify import find_flaw
+from ..model.verify import find_flaw
+from .reference import Answer, Difference, Precision
 
 LARGEST_SHARE, MEAN_SHARE = 1e-4, 1e-5
 """Of the logits' range, what float32 may differ by: forty times what SmolLM2-135M and random models
