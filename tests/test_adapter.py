@@ -19,8 +19,8 @@ from driver import Driver, save_adapter, save_model, start_runner
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from loraconsole.pipeline.adapter_files import peft_config, peft_refusals, tensor_file
 from loraconsole.pipeline.messages import AdapterInfo
-from loraconsole.pipeline.model import adapter_files, peft_config, peft_refusals
 from loraconsole.pipeline.model.adapter import (
     AdapterError,
     measure_adapter,
@@ -94,7 +94,7 @@ def test_measuring_reads_no_weight(
     tensors_with({A: lambda a: a * torch.nan})(tmp_path / "it", model)
     measured = measure_adapter("it", str(tmp_path / "it"), card, torch.float32)
     assert measured.pages and not measured.reason
-    monkeypatch.setattr(adapter_files.TensorFile, "tensors", None)
+    monkeypatch.setattr(tensor_file.TensorFile, "tensors", None)
     assert measure_adapter("it", str(tmp_path / "it"), card, torch.float32) == measured
 
 
@@ -320,13 +320,13 @@ def test_a_file_that_shrinks_while_it_is_read_is_refused(
     model: Path, card: ModelCard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = save_small_adapter(tmp_path / "it", model)
-    check = adapter_files.TensorFile.check_layout
+    check = tensor_file.TensorFile.check_layout
 
-    def check_then_shrink(file: adapter_files.TensorFile) -> None:
+    def check_then_shrink(file: tensor_file.TensorFile) -> None:
         check(file)
         os.truncate(file.path, file.path.stat().st_size - 100)
 
-    monkeypatch.setattr(adapter_files.TensorFile, "check_layout", check_then_shrink)
+    monkeypatch.setattr(tensor_file.TensorFile, "check_layout", check_then_shrink)
     assert refusal(path, card).endswith("became shorter while it was read")
 
 

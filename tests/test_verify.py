@@ -10,8 +10,8 @@ import torch
 from driver import Driver, save_adapter, save_model, start_runner
 from safetensors.torch import load_file, save_file
 
+from loraconsole.pipeline.adapter_files.tensor_file import AdapterError
 from loraconsole.pipeline.messages import CheckAdapter, Comparison, SyncPoint
-from loraconsole.pipeline.model.adapter_files import AdapterError
 from loraconsole.pipeline.model.layers import (
     DenseLinear,
     Int4Blocks,

@@ -17,19 +17,19 @@ import msgspec
 import torch
 from torch import Tensor
 
+from ..adapter_files.keys import MLX_SPELLING, AdapterKeys, read_keys
+from ..adapter_files.mlx_config import is_mlx, parse_mlx_config
+from ..adapter_files.peft_config import PeftConfig, check_modules, decode_config, parse_config
+from ..adapter_files.place import MLX_WEIGHTS, check_place, weight_files
+from ..adapter_files.targets import Target, match_targets
+from ..adapter_files.targets import module_path as module_path
+from ..adapter_files.targets import module_shapes as module_shapes
+from ..adapter_files.tensor_file import CONFIG, WeightFiles, read_config_file
 from ..messages import AdapterInfo
 from ..model_files.model_config import ModelCard
 from ..runtime.guarded_file import AdapterError, brief, printable
-from .adapter_files import CONFIG, WeightFiles, read_config_file
-from .adapter_keys import MLX_SPELLING, AdapterKeys, read_keys
-from .adapter_place import MLX_WEIGHTS, check_place, weight_files
-from .adapter_targets import Target, match_targets
-from .adapter_targets import module_path as module_path
-from .adapter_targets import module_shapes as module_shapes
 from .layers import pair_heads
-from .mlx_config import is_mlx, parse_mlx_config
 from .pages import page_elements
-from .peft_config import PeftConfig, check_modules, decode_config, parse_config
 from .shard import WHOLE, Shard
 
 SITES: dict[str, tuple[str, ...]] = {

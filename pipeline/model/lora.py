@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ...kernels import reference
 from ...kernels.tables import AdapterTables, largest_block
+from ..adapter_files.peft_config import MOST_RANK
 from ..config import Config
 from ..messages import AdapterInfo
 from ..model_files.model_config import ModelCard
@@ -24,7 +25,6 @@ from ..runtime.guarded_file import AdapterError
 from .adapter import SITES, Adapter, measure_adapter, module_shapes, read_adapter
 from .device import sent
 from .pages import PagePool, page_elements
-from .peft_config import MOST_RANK
 from .shard import WHOLE, Shard
 
 MOST_RESIDENT = 4096

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from ..runtime.guarded_file import AdapterError, brief, open_guarded, read_bounded, resolve_inside
-from .adapter_files import CONFIG
+from .tensor_file import CONFIG
 
 WEIGHTS = "adapter_model.safetensors"
 INDEX = "adapter_model.safetensors.index.json"

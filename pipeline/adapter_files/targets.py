@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 from ..model_files.model_config import ModelCard
 from ..runtime.guarded_file import AdapterError, brief
-from .adapter_files import CONFIG, DTYPES, WeightFiles
-from .adapter_keys import AdapterKeys
+from .keys import AdapterKeys
 from .peft_config import EMBEDDINGS, PeftConfig
 from .peft_refusals import MERGE
+from .tensor_file import CONFIG, DTYPES, WeightFiles
 
 
 def module_shapes(card: ModelCard) -> dict[str, tuple[int, int]]:

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from ..runtime.guarded_file import AdapterError, brief
-from .adapter_keys import AdapterKeys
+from .keys import AdapterKeys
 from .peft_config import PeftConfig, check_ranks
 
 MLX_FIELDS = ("fine_tune_type", "lora_parameters", "lora_layers")
