@@ -46,7 +46,7 @@ from .runtime.process import Process, run_process
 
 if TYPE_CHECKING:
     from .model.runner import MergedModel, ModelRunner, PendingStep
-    from .model.verify import Trial
+    from .model.verification import Trial
 
 T = TypeVar("T")
 

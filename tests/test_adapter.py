@@ -28,8 +28,8 @@ from loraconsole.pipeline.model.adapter import (
     module_shapes,
     read_adapter,
 )
-from loraconsole.pipeline.model.lora import AdapterStore
-from loraconsole.pipeline.model.pages import PagePool
+from loraconsole.pipeline.model.adapter_store import AdapterStore
+from loraconsole.pipeline.model.page_pool import PagePool
 from loraconsole.pipeline.model_files.model_config import ModelCard, read_card
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from loraconsole.kernels import reference
-from loraconsole.pipeline.model.pages import PAGE_SIZE, PagePool
+from loraconsole.pipeline.model.page_pool import PAGE_SIZE, PagePool
 from loraconsole.pipeline.model_files.model_config import ModelCard
 
 HEADS, KV_HEADS, DIM = 6, 2, 8

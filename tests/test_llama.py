@@ -205,7 +205,7 @@ def test_a_long_prompt_is_cut_where_its_mask_would_be_too_large(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = save_model(tmp_path, "mistral", sliding_window=50)
-    monkeypatch.setattr("loraconsole.pipeline.model.forward_batch.MASK_ENTRIES", 1000)
+    monkeypatch.setattr("loraconsole.pipeline.model.batch_torch.MASK_ENTRIES", 1000)
     driver = Driver(start_runner(tmp_path)[0])
     prompt = prompts_of((200,))[0]
     number = driver.add(prompt)

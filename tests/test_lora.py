@@ -12,8 +12,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from loraconsole.kernels import reference
-from loraconsole.pipeline.model.lora import AdapterRows, AdapterStore, LoraBatch, Span, plan_lora
-from loraconsole.pipeline.model.pages import PagePool
+from loraconsole.pipeline.model.adapter_store import (
+    AdapterRows,
+    AdapterStore,
+    LoraBatch,
+    Span,
+    plan_lora,
+)
+from loraconsole.pipeline.model.page_pool import PagePool
 from loraconsole.pipeline.model_files.model_config import read_card
 
 ADAPTERS: dict[str, dict[str, Any]] = {

@@ -14,7 +14,7 @@ from driver import save_adapter, save_model, start_runner
 from ranks import RankProcesses, Said, come_and_go, converse, merge, verify
 
 from loraconsole.pipeline.config import MEETING, Config, OperatorError
-from loraconsole.pipeline.model.device import ComputeQueue, choose_queue
+from loraconsole.pipeline.model.compute_queue import ComputeQueue, choose_queue
 from loraconsole.pipeline.model.loader import ModelLoader, Precision
 from loraconsole.pipeline.model.open_checkpoint import open_checkpoint
 from loraconsole.pipeline.model.parallel import GatheredHead, Ranks

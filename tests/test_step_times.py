@@ -12,8 +12,8 @@ from driver import Driver, save_adapter, save_model, start_runner
 from loraconsole.pipeline.config import Config
 from loraconsole.pipeline.messages import Step
 from loraconsole.pipeline.model.adapter import module_shapes
+from loraconsole.pipeline.model.compute_queue import ComputeQueue
 from loraconsole.pipeline.model.copy_rate import measure_copy_rate
-from loraconsole.pipeline.model.device import ComputeQueue
 from loraconsole.pipeline.model.kernel_choice import choose_kernels
 from loraconsole.pipeline.model_files.model_config import read_card
 

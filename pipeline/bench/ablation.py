@@ -125,7 +125,7 @@ def adapter_tokens(config: Config) -> int:
 
     from ..fetch.fetch import resolve
     from ..model.adapter import measure_adapter
-    from ..model.pages import PAGE_SIZE
+    from ..model.page_pool import PAGE_SIZE
     from ..model_files.model_config import read_card
     from ..runtime.guarded_file import AdapterError
 

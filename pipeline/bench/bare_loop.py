@@ -24,7 +24,7 @@ from safetensors.torch import save_file
 from ..config import Config
 from ..messages import Admission, Batch, BatchRow, SamplingParams
 from ..model.adapter import module_path, module_shapes
-from ..model.pages import pages_for
+from ..model.page_pool import pages_for
 from ..model.runner import ModelRunner
 from ..model_files.model_config import ModelCard, read_card
 

@@ -42,7 +42,7 @@ from ..messages import (
     Tokens,
 )
 from ..model.adapter import SITES, Adapter, Part, module_shapes
-from ..model.pages import PAGE_SIZE, page_elements
+from ..model.page_pool import PAGE_SIZE, page_elements
 from ..model.runner import ModelRunner
 from ..model_files.model_config import ModelCard, read_card
 from ..runtime.stdout import ends_with_its_reader

@@ -29,7 +29,7 @@ from ..messages import AdapterInfo
 from ..model_files.model_config import ModelCard
 from ..runtime.guarded_file import AdapterError, brief, printable
 from .layers import pair_heads
-from .pages import page_elements
+from .page_pool import page_elements
 from .shard import WHOLE, Shard
 
 SITES: dict[str, tuple[str, ...]] = {

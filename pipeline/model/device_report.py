@@ -16,8 +16,8 @@ import torch
 from ..config import Config, OperatorError
 from ..messages import DeviceReport, Gpu
 from ..model_files.model_config import read_card
+from .adapter_store import tile_of
 from .kernel_choice import LEAST_TILE, choose_kernels
-from .lora import tile_of
 
 
 def report(config: Config) -> DeviceReport:

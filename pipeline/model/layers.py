@@ -22,7 +22,7 @@ from ...kernels import reference
 from ...kernels.tables import Shrunk
 from ..model_files.model_config import ModelCard
 from ..model_files.rope import RopeScaling
-from .device import Helpers
+from .compute_queue import Helpers
 
 fused: ModuleType | None = None
 """Kernels for what stands between the matrix products. A GPU without Triton computes as a CPU does,

@@ -16,7 +16,7 @@ from ..model_files.checkpoint_tensors import EMBEDDING, HEAD
 from ..model_files.model_config import ModelCard
 from .adapter import SITES, module_path, module_shapes
 from .checkpoint import Checkpoint
-from .device import ComputeQueue
+from .compute_queue import ComputeQueue
 from .layers import (
     DenseLinear,
     HelpedLinear,

@@ -41,28 +41,28 @@ from ..messages import (
 from ..model_files.model_config import ModelCard, read_card
 from ..runtime.progress import ProgressBar
 from ..runtime.spans import Spans
-from .base_time import BaseTimes
+from .adapter_store import AdapterStore
+from .batch_torch import Staging, StepPlan, StepRow
+from .compute_queue import choose_queue
 from .copy_rate import measure_copy_rate
-from .device import choose_queue
-from .forward_batch import Staging, StepPlan, StepRow
 from .kernel_choice import choose_kernels
 from .layer_spans import with_layer_spans
 from .layers import Rotary
 from .llama import Llama, layer_windows
 from .loader import ModelLoader, choose_precision
-from .lora import AdapterStore
+from .lora_overhead import BaseTimes
 from .merged import merge, merged_bytes
 from .open_checkpoint import open_checkpoint
-from .pages import PAGE_SIZE, PagePool, choose_num_pages, free_bytes, pages_for
+from .page_pool import PAGE_SIZE, PagePool, choose_num_pages, free_bytes, pages_for
 from .parallel import join_ranks
 from .sampler import NOTHING_SAMPLED, Sampled, SampleRow, sample
 from .shard import check_divides
 from .step_bytes import StepBytes
-from .verify import Trial, compare, reference_logits
+from .verification import Trial, compare, reference_logits
 
 if TYPE_CHECKING:  # they need Triton
-    from .paged_batch import Bucket, PagedPlan
-    from .paged_steps import PagedSteps
+    from .batch_kernels import Bucket, PagedPlan
+    from .cuda_graphs import PagedSteps
 
 MOST_GPU_ROWS = 256
 FIRST_SLOTS = 32
@@ -250,7 +250,7 @@ class ModelRunner:
         return free_bytes(device) // (1 if device.type == "cuda" else self._config.tp)
 
     def _make_paged(self) -> PagedSteps:
-        from .paged_steps import PagedSteps  # which needs Triton
+        from .cuda_graphs import PagedSteps  # which needs Triton
 
         return PagedSteps(
             self._card,

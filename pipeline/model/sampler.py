@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..messages import NO_TOKEN, SamplingParams
-from .device import sent
+from .compute_queue import sent
 
 MASK_64 = (1 << 64) - 1
 BLOCK = 128

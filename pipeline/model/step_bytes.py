@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from .forward_batch import StepRow
+from .batch_torch import StepRow
 from .layers import LinearByRows
 from .llama import Llama
-from .pages import PAGE_SIZE, PagePool
+from .page_pool import PAGE_SIZE, PagePool
 
 
 class StepBytes:

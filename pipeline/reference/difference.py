@@ -12,7 +12,7 @@ import msgspec
 import torch
 from torch import Tensor
 
-from ..model.verify import find_flaw
+from ..model.verification import find_flaw
 from .reference import Answer, Difference, Precision
 
 LARGEST_SHARE, MEAN_SHARE = 1e-4, 1e-5

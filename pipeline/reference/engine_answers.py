@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..config import Config, OperatorError
 from ..messages import Admission, Batch, BatchRow, SamplingParams
-from ..model.pages import PAGE_SIZE, pages_for
+from ..model.page_pool import PAGE_SIZE, pages_for
 from ..model.runner import ModelRunner
 from ..server.adapter_chat import AdapterChats
 from ..text.chat_template import ChatTemplate

@@ -22,7 +22,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from ..config import OperatorError, is_hub_id
-from ..model.pages import free_bytes
+from ..model.page_pool import free_bytes
 from .difference import difference
 from .line_server import LineServer
 from .prompts import fixed_prompts, long_length, long_prompt

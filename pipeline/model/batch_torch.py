@@ -23,9 +23,9 @@ from torch import Tensor
 
 from ...kernels import reference
 from ...kernels.tables import Shrunk
+from .adapter_store import AdapterRows, AdapterSegment, AdapterStore, LoraBatch, Span, plan_lora
 from .layers import Rotary
-from .lora import AdapterRows, AdapterSegment, AdapterStore, LoraBatch, Span, plan_lora
-from .pages import PAGE_SIZE, PagePool, pages_for
+from .page_pool import PAGE_SIZE, PagePool, pages_for
 
 Ints = npt.NDArray[np.int64]
 

@@ -28,14 +28,14 @@ from ..messages import (
 )
 from ..model_files.model_config import ModelCard
 from .adapter import read_pairs
+from .adapter_store import AdapterStore
+from .batch_torch import Staging, StepPlan, StepRow
 from .checkpoint import Checkpoint
-from .device import ComputeQueue
-from .forward_batch import Staging, StepPlan, StepRow
+from .compute_queue import ComputeQueue
 from .layers import Int4Blocks, Rotary, pair_heads
 from .llama import DecoderLayer, layer_windows
 from .loader import ModelLoader, Precision
-from .lora import AdapterStore
-from .pages import PAGE_SIZE, PagePool, pages_for
+from .page_pool import PAGE_SIZE, PagePool, pages_for
 
 PROMPT_LENGTHS = (24, 9, 16, 5, 12, 20)
 NEW_TOKENS = 16

@@ -19,13 +19,13 @@ from ...kernels.ahead import compiled_ahead
 from ...kernels.attention import PREFILL_BLOCK
 from ...kernels.sampling import best_tokens
 from ..model_files.model_config import ModelCard
-from .device import ComputeQueue, sent
-from .forward_batch import StepRow
+from .adapter_store import AdapterStore
+from .batch_kernels import MOST_PROMPTS, Bucket, PagedBatch, PagedPlan, largest_rank
+from .batch_torch import StepRow
+from .compute_queue import ComputeQueue, sent
 from .layers import Rotary
 from .llama import Llama
-from .lora import AdapterStore
-from .paged_batch import MOST_PROMPTS, Bucket, PagedBatch, PagedPlan, largest_rank
-from .pages import PAGE_SIZE, PagePool, pages_for
+from .page_pool import PAGE_SIZE, PagePool, pages_for
 
 ROWS = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 160, 192, 224, 256)
 """Of single tokens alone."""

@@ -23,8 +23,8 @@ from ..messages import AdapterInfo
 from ..model_files.model_config import ModelCard
 from ..runtime.guarded_file import AdapterError
 from .adapter import SITES, Adapter, measure_adapter, module_shapes, read_adapter
-from .device import sent
-from .pages import PagePool, page_elements
+from .compute_queue import sent
+from .page_pool import PagePool, page_elements
 from .shard import WHOLE, Shard
 
 MOST_RESIDENT = 4096

@@ -36,10 +36,10 @@ from ...kernels.lora import (
 from ...kernels.tables import AdapterTables, Groups, Shrunk, Site
 from ..model_files.model_config import ModelCard
 from .adapter import SITES, module_shapes
-from .forward_batch import StepRow
+from .adapter_store import AdapterStore
+from .batch_torch import StepRow
 from .layers import Rotary
-from .lora import AdapterStore
-from .pages import PAGE_SIZE
+from .page_pool import PAGE_SIZE
 
 Int32s = npt.NDArray[np.int32]
 
