@@ -13,8 +13,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .layouts import Shrunk
 from .lora import RANK_BLOCK, Tiles, module_at, token_delta, warps_for
-from .tables import Shrunk
 
 ROTATE_COLUMNS = 256
 GATE = Tiles(256, 512)

@@ -20,7 +20,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .tables import AdapterTables, Groups, Shrunk, Site
+from .layouts import AdapterTables, Groups, Shrunk, Site
 
 GROUP_ROWS = 16
 """Single tokens that share one read: the fewest that a tensor core multiplies."""

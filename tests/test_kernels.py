@@ -17,9 +17,9 @@ from loraconsole.kernels.attention import (
     attend_prefill_paged,
 )
 from loraconsole.kernels.fused import add_norm_, rotate_write, silu_mul
+from loraconsole.kernels.layouts import AdapterTables, Groups, Shrunk, Site
 from loraconsole.kernels.lora import GROUP_ROWS, Tiles, expand_paged, shrink_paged
 from loraconsole.kernels.sampling import NO_TOKEN, best_tokens
-from loraconsole.kernels.tables import AdapterTables, Groups, Shrunk, Site
 from loraconsole.pipeline import messages
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

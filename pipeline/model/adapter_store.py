@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ...kernels import reference
-from ...kernels.tables import AdapterTables, largest_block
+from ...kernels.layouts import AdapterTables, largest_block
 from ..adapter_files.peft_config import MOST_RANK
 from ..config import Config
 from ..messages import AdapterInfo

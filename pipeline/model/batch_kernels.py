@@ -26,6 +26,7 @@ from ...kernels.attention import (
     chunk_splits,
 )
 from ...kernels.fused import can_rotate, rotate_write
+from ...kernels.layouts import AdapterTables, Groups, Shrunk, Site
 from ...kernels.lora import (
     GROUP_ROWS,
     PROMPT_GROUP_ROWS,
@@ -33,7 +34,6 @@ from ...kernels.lora import (
     expand_paged,
     shrink_paged,
 )
-from ...kernels.tables import AdapterTables, Groups, Shrunk, Site
 from ..model_files.model_config import ModelCard
 from .adapter import SITES, module_shapes
 from .adapter_store import AdapterStore

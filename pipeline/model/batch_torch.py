@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from ...kernels import reference
-from ...kernels.tables import Shrunk
+from ...kernels.layouts import Shrunk
 from .adapter_store import AdapterRows, AdapterSegment, AdapterStore, LoraBatch, Span, plan_lora
 from .layers import Rotary
 from .page_pool import PAGE_SIZE, PagePool, pages_for

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...kernels.ahead import compiled_ahead
 from ...kernels.attention import PREFILL_BLOCK
+from ...kernels.precompile import compiled_ahead
 from ...kernels.sampling import best_tokens
 from ..model_files.model_config import ModelCard
 from .adapter_store import AdapterStore

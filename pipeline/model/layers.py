@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...kernels import reference
-from ...kernels.tables import Shrunk
+from ...kernels.layouts import Shrunk
 from ..model_files.model_config import ModelCard
 from ..model_files.rope import RopeScaling
 from .compute_queue import Helpers

@@ -14,7 +14,7 @@ from typing import Protocol
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...kernels.tables import Shrunk
+from ...kernels.layouts import Shrunk
 from ..model_files.model_config import ModelCard
 from .layers import Linear, Output, Product, RMSNorm, silu_mul
 

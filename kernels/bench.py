@@ -1,5 +1,5 @@
 """Each LoRA kernel alone: microseconds, and bytes a second against the card's copy rate, at
-Llama-3.1-8B shapes. `python -m loraconsole.kernels.measure`; a GPU is needed.
+Llama-3.1-8B shapes. `python -m loraconsole.kernels.bench`; a GPU is needed.
 
 Every kernel is launched once for each of several layers inside a graph, so that nothing stays in
 the L2 and no launch is waited for; then the graph is replayed.
@@ -20,6 +20,7 @@ from torch import Tensor
 from . import fused, lora
 from .attention import attend_decode_paged
 from .fused import add_norm_, rotate_write, silu_mul
+from .layouts import AdapterTables, Groups, Shrunk, Site
 from .lora import (
     GROUP_ROWS,
     PROMPT_GROUP_ROWS,
@@ -28,7 +29,6 @@ from .lora import (
     expand_paged,
     shrink_paged,
 )
-from .tables import AdapterTables, Groups, Shrunk, Site
 
 HIDDEN, INTERMEDIATE, HEADS, KV_HEADS, DIM, PAGE_SIZE = 4096, 14336, 32, 8, 128, 16
 PAGE = 2 * KV_HEADS * PAGE_SIZE * DIM
