@@ -452,7 +452,7 @@ def report(error: OperatorError, as_json: bool) -> int:
     """An operator's error as text (or JSON), and its exit status."""
     from .failed_adapters import AdaptersFailed, line_of
     from .remote import NotRunning
-    from .units import visible
+    from .text.units import visible
 
     document: dict[str, Any] = {"error": error.what, "hint": error.hint}
     if isinstance(error, AdaptersFailed):

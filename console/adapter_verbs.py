@@ -30,10 +30,10 @@ from ..pipeline.messages import (
     Verification,
     VerifyAdapter,
 )
-from . import units
 from .board import WHERE
 from .orders import order_id
 from .remote import Remote
+from .text import units
 from .verbs import Bars, print_json, say, take_snapshot
 
 HEADS = ("adapter", "", "state", "rank", "KiB", "pages", "targets", "requests", "tokens")

@@ -41,9 +41,9 @@ from ..pipeline.reference.reference import (
     SideBySide,
 )
 from ..pipeline.runtime.wording import counted
-from . import units
 from .http import Http, HttpError
 from .remote import Remote
+from .text import units
 from .verbs import print_json, server_url
 
 REPORT_SECONDS = 120.0

@@ -15,9 +15,9 @@ import msgspec
 from msgspec import Meta, Struct
 
 from ..pipeline.messages import PROTOCOL, AdapterState, ProcessState
-from . import units
 from .history import percentile
 from .signals import how
+from .text import units
 from .trail import Trail
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from ..pipeline.config import OperatorError
-from . import units
 from .chat import ChatParams, TokenChoice, chat
 from .http import Http
+from .text import units
 
 CANCELLED = "cancelled"
 """The error of an answer that nobody wanted any more."""

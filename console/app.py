@@ -49,10 +49,10 @@ from .panels.events import EventPane
 from .panels.footer import Footer
 from .panels.header import Header
 from .panels.overview import Overview
-from .plain import PLAIN, TAME
 from .screens import PAGES, PANELS, make_panel
 from .settings import Chosen, Settings, choose, missing_theme, settings_stamp
 from .telemetry import Telemetry
+from .text.ascii import PLAIN, TAME
 from .theme import ThemeShelf
 from .tints import Tints
 from .type_ahead import Follower, TypeAhead

@@ -32,11 +32,11 @@ from ..pipeline.messages import (
     Verification,
     WorkerStats,
 )
-from . import units
 from .alerts import Finding, Limits, findings
 from .bars import is_of_a_start
 from .history import EMPTY_TRACK, Track, bucket_percentile, percentile
 from .reads import Reads
+from .text import units
 
 SUPERVISOR = "supervisor"
 MOCK = "mock"

@@ -24,11 +24,12 @@ from textual.command import DiscoveryHit, Hit, Hits, Provider
 from ..pipeline.config import OperatorError
 from ..pipeline.messages import POLICIES, AdapterOrder, SetScheduler, UnloadAdapter
 from ..pipeline.runtime.text_output import UTF8_OUTPUT
-from . import pipeline_orders, units
+from . import pipeline_orders
 from .board import SUPERVISOR, Board, ProcessRow
 from .dialogs import LiveDialog
 from .orders import READ_ONLY, order_id
 from .pane import Line, line
+from .text import units
 
 if TYPE_CHECKING:
     from .app import ConsoleApp

@@ -21,7 +21,7 @@ from ..pipeline.bench.results import Row, RunConfig, describe, read_rows
 from ..pipeline.bench.stats import Result
 from ..pipeline.config import OperatorError
 from ..pipeline.runtime.printer import Printer
-from . import plot, units
+from .text import plot, units
 
 BAR = 48
 """Cells of the longest bar."""

@@ -13,8 +13,8 @@ from typing import Any
 from ..pipeline.config import OperatorError, spell
 from ..pipeline.messages import AdapterState, AdapterTable, AdapterView
 from ..pipeline.runtime.wording import counted
-from . import units
 from .remote import Remote
+from .text import units
 
 TABLE_SECONDS = 10.0
 """The router writes its table every two seconds and on change, so READY may be heard before it."""

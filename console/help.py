@@ -8,10 +8,10 @@ from textual.app import App
 from textual.binding import ActiveBinding, Binding
 from textual.dom import DOMNode
 
-from . import units
 from .board import Board
 from .dialogs import LiveDialog
 from .pane import Line, Span, line
+from .text import units
 
 GROUPS: Mapping[str, str] = {
     "TablePane": "every table",

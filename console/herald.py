@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 from textual.screen import ModalScreen
 
 from ..pipeline.messages import AdapterReply, Event, Order
-from . import units
 from .alerts import Alert
 from .board import Board
 from .curtain import KEEP_TITLE, RESTORE_TITLE
 from .document import Problem
 from .orders import doing
 from .pane import PaintedApp
+from .text import units
 
 if TYPE_CHECKING:
     from textual.notifications import SeverityLevel

@@ -18,12 +18,12 @@ from textual.geometry import Region
 from textual.strip import Strip
 from textual.widget import Widget
 
-from . import units
 from .board import Board
 from .history import Track, Window, is_hour
 from .inks import Inks
 from .orders import CHANGING
-from .plain import plain
+from .text import units
+from .text.ascii import plain
 
 if TYPE_CHECKING:
     from .alerts import AlertBook

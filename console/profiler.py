@@ -18,9 +18,9 @@ from ..pipeline.config import Config, OperatorError, spell
 from ..pipeline.messages import SpansOrder, SpansReply, StartSpans, StopSpans
 from ..pipeline.runtime.spans import recording_name
 from ..pipeline.runtime.wording import counted
-from . import units
 from .orders import order_id
 from .remote import Remote
+from .text import units
 from .verbs import print_json, say
 
 # --- start, stop --------------------------------------------------------------------------------

@@ -24,11 +24,11 @@ from ..pipeline.config import Config, OperatorError, UsageError
 from ..pipeline.messages import PROTOCOL, Event, Message, Order, Snapshot, Telemetry
 from ..pipeline.runtime.sockets import InboxFull
 from ..pipeline.runtime.wording import counted
-from . import units
 from .ledger import HISTORY_S, Ledger
 from .lock import is_running
 from .remote import Remote
 from .telemetry import Telemetry as Sockets
+from .text import units
 
 FLUSH_SECONDS = 1.0
 """At most so much is lost when a recorder is killed."""

@@ -53,8 +53,8 @@ def show(
     """
     from .app import ConsoleApp
     from .habits import Habits
-    from .plain import write_cells
     from .telemetry import Telemetry
+    from .text.ascii import write_cells
     from .tints import Tints
 
     app = ConsoleApp(

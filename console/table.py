@@ -14,10 +14,10 @@ from textual import events
 from textual.binding import Binding, BindingType
 from textual.message import Message
 
-from . import units
 from .board import Board
 from .filter import FilterPane
 from .pane import Line, Span, crop, line, thumb_of
+from .text import units
 
 R = TypeVar("R")
 

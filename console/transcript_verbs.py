@@ -15,7 +15,7 @@ import msgspec
 from ..pipeline.config import OperatorError, UsageError
 from ..pipeline.runtime.text_output import json_text
 from ..pipeline.runtime.wording import counted
-from . import units
+from .text import units
 from .transcripts import VARIABLE, Transcripts, Turn, as_jsonl, as_markdown, open_default
 from .verbs import print_json, say
 

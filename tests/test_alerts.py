@@ -8,7 +8,6 @@ import msgspec
 import pytest
 from stage import START, StagedApp, screen_text, staged
 
-from loraconsole.console import units
 from loraconsole.console.alerts import RULES, AlertBook, AlertState, Limits, findings
 from loraconsole.console.board import Board, ProcessRow
 from loraconsole.console.ledger import Ledger
@@ -16,6 +15,7 @@ from loraconsole.console.panels.alerts import RulePane
 from loraconsole.console.screens import PAGES, PANELS
 from loraconsole.console.settings import settings_path
 from loraconsole.console.story import Story
+from loraconsole.console.text import units
 from loraconsole.pipeline.messages import AdapterState, ProcessState
 
 

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loraconsole.console import plot, units
 from loraconsole.console.board import PARTS, Board, Quantiles, seconds_left, step_us
 from loraconsole.console.chronicle import Chronicle
 from loraconsole.console.filter import Filter
@@ -22,6 +21,7 @@ from loraconsole.console.history import (
 from loraconsole.console.ledger import LOG_LINES, STEPS, Ledger
 from loraconsole.console.memory import LastMinute, Memory
 from loraconsole.console.story import ADAPTERS, Scenario, Story
+from loraconsole.console.text import plot, units
 from loraconsole.pipeline.messages import (
     LATENCY_BUCKETS_MS,
     AskSnapshot,

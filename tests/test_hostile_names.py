@@ -13,10 +13,10 @@ import pytest
 from stage import StagedApp, on_stage, screen_text
 from textual.pilot import Pilot
 
-from loraconsole.console import units
 from loraconsole.console.__main__ import report
 from loraconsole.console.failed_adapters import line_of
 from loraconsole.console.story import Story
+from loraconsole.console.text import units
 from loraconsole.console.verbs import _log_line, say
 from loraconsole.pipeline.config import OperatorError
 from loraconsole.pipeline.messages import LogLine

@@ -10,7 +10,6 @@ from textual import events
 from textual.pilot import Pilot
 from textual.widgets import Button, Input
 
-from loraconsole.console import units
 from loraconsole.console.answers import Answer, WrappedText
 from loraconsole.console.app import ConsoleApp
 from loraconsole.console.board import Board, RequestRow
@@ -29,6 +28,7 @@ from loraconsole.console.panels.logs import LogPane
 from loraconsole.console.panels.models import ModelsPane
 from loraconsole.console.panels.processes import ProcessTable, TailPane
 from loraconsole.console.story import Scenario, Story
+from loraconsole.console.text import units
 from loraconsole.console.transcripts import open_default
 from loraconsole.pipeline.messages import (
     AdapterState,

@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 from stage import StagedApp, on_stage, screen_text
 from textual.pilot import Pilot
 
-from loraconsole.console import sgr, units
 from loraconsole.console.pane import broken
 from loraconsole.console.panels.logs import LogPane, log_line, wrapped_line
+from loraconsole.console.text import ansi, units
 from loraconsole.pipeline.messages import LogLine, LogLines
 
 
@@ -23,12 +23,12 @@ from loraconsole.pipeline.messages import LogLine, LogLines
     ],
 )
 def test_colours_become_inks(text: str, spans: tuple[tuple[str, str], ...]) -> None:
-    assert sgr.spans(text, "text")[: len(spans)] == spans
+    assert ansi.spans(text, "text")[: len(spans)] == spans
 
 
 @given(st.lists(st.sampled_from(["\x1b", "[", "31", "m", "]0;", "\x07", "2J", "a ", "日", "\x9b"])))
 def test_no_command_is_left_in_spans(pieces: list[str]) -> None:
-    spans = sgr.spans("".join(pieces), "text")
+    spans = ansi.spans("".join(pieces), "text")
     said = "".join(text for text, _ in spans)
     assert said.isprintable()
     for width in (4, 17):

@@ -17,7 +17,7 @@ from loraconsole.console.app import ConsoleApp
 from loraconsole.console.document import Problem
 from loraconsole.console.home import user_themes
 from loraconsole.console.inks import GROUNDS, INKS
-from loraconsole.console.plain import plain
+from loraconsole.console.text.ascii import plain
 from loraconsole.console.theme import Colors, ThemeFile, ThemeShelf
 from loraconsole.pipeline.config import Config
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from ...pipeline.messages import AdapterPlan, AdapterState, AdapterView, Comparison
 from ...pipeline.runtime.wording import counted
-from .. import units
 from ..board import WHERE, AdapterRow, Board, Level, Verdict
 from ..pane import Line, Span, field, line
+from ..text import units
 
 STATES: dict[AdapterState, tuple[str, Level]] = {
     AdapterState.GPU: ("●", "good"),

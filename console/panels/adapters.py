@@ -20,7 +20,6 @@ from ...pipeline.messages import (
     UnloadAdapter,
     VerifyAdapter,
 )
-from .. import plot, units
 from ..board import AdapterRow, Board, Verdict
 from ..dialogs import LiveDialog
 from ..inks import Desk
@@ -28,6 +27,7 @@ from ..orders import READ_ONLY, Orders, order_id
 from ..pane import Line, Pane, Panel, Span, line
 from ..pipeline_orders import confirm
 from ..table import Column, TablePane
+from ..text import plot, units
 from .adapter_details import (
     MERGED,
     PINNED,

@@ -9,11 +9,11 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.message import Message
 
-from .. import units
 from ..alerts import RULES, Alert, AlertState, Finding
 from ..board import Board
 from ..pane import Line, Pane, Panel, Span, field, line
 from ..table import Column, TablePane
+from ..text import units
 from ..trail import line_of
 
 STATES = {

@@ -10,12 +10,12 @@ from textual.binding import Binding, BindingType
 from textual.message import Message
 
 from ...pipeline.messages import RequestText
-from .. import plot, units
 from ..answers import WrappedText
 from ..board import Board, RequestRow
 from ..dialogs import LiveDialog, ScrollPane
 from ..pane import Line, Panel, Span, field, line
 from ..table import Column, TablePane
+from ..text import plot, units
 
 PHASES = {"waiting": ("◌", "warn"), "prefill": ("▸", "prefill"), "decode": ("●", "good")}
 

@@ -13,7 +13,6 @@ from textual.message import Message
 
 from ...pipeline.bench.results import describe
 from ...pipeline.config import OperatorError
-from .. import plot, units
 from ..bench_run import CANCELLED, WORKLOADS, BenchFiles, BenchPlan, BenchRun, Kept
 from ..board import Board
 from ..compare import METRICS, Metric
@@ -22,6 +21,7 @@ from ..inks import Desk
 from ..orders import READ_ONLY
 from ..pane import Line, Pane, Panel, Span, field, line, spread
 from ..table import Column, TablePane
+from ..text import plot, units
 from .bench_dialog import BenchDialog, FileDialog
 
 COMPARED = (

@@ -16,11 +16,11 @@ from textual.widgets import Input, Label
 
 from ...pipeline.config import OperatorError
 from ...pipeline.runtime.sockets import InboxFull
-from .. import units
 from ..board import Board
 from ..commands import Command, candidates, hint, read
 from ..home import state_directory
 from ..pane import Line, Pane, line
+from ..text import units
 from .filter_input import LineInput
 
 SHOWN = 6

@@ -6,9 +6,9 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
-from .. import units
 from ..board import Board
 from ..pane import Line, Pane, Span, field, length, line
+from ..text import units
 from .header import SLOW_S
 
 if TYPE_CHECKING:

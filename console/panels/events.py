@@ -9,12 +9,12 @@ from textual.binding import Binding, BindingType
 from textual.message import Message
 
 from ...pipeline.messages import Event
-from .. import units
 from ..alerts import Finding
 from ..board import Board
 from ..filter import FilterPane
 from ..inks import LEVEL_INKS
 from ..pane import Line, Span, line
+from ..text import units
 
 
 class EventPane(FilterPane):

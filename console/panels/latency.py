@@ -11,11 +11,11 @@ from textual.binding import Binding, BindingType
 from textual.message import Message
 
 from ...pipeline.messages import Step
-from .. import plot, units
 from ..board import DEVICE_PARTS, HOST_PARTS, PARTS, Board, Quantiles, part_us, step_us
 from ..history import Track, Window, is_hour, percentile
 from ..pane import Line, Pane, Panel, Span, crop, length, line, over_time
 from ..span_tail import SpanTail
+from ..text import plot, units
 
 NAMES = {
     "host": "host",

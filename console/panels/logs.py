@@ -13,12 +13,12 @@ from textual.binding import Binding, BindingType
 from textual.widgets import Input
 
 from ...pipeline.messages import LogLine
-from .. import sgr, units
 from ..board import Board
 from ..dialogs import LiveDialog
 from ..filter import Filter, FilterPane
 from ..inks import LEVEL_INKS
 from ..pane import Line, Panel, Span, broken, field, length, line
+from ..text import ansi, units
 from ..transcripts import data_directory
 from .filter_input import FilterInput
 
@@ -46,7 +46,7 @@ def log_line(entry: LogLine, width: int, with_source: bool = True) -> Line:
     text_ink = "text" if ORDER.get(level, 1) < ORDER["warning"] else _ink(level)
     # A process's own logger bears its name, which the column has said already.
     text = entry.text.removeprefix(f"{entry.source}: ")
-    return Line((*spans, *sgr.spans(f" {text}", text_ink)))
+    return Line((*spans, *ansi.spans(f" {text}", text_ink)))
 
 
 def _ink(level: str) -> str:

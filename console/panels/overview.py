@@ -7,10 +7,10 @@ from typing import ClassVar
 
 from textual.app import ComposeResult
 
-from .. import plot, units
 from ..board import Board, Quantiles
 from ..history import Window
 from ..pane import Line, Pane, Panel, Span, line, over_time
+from ..text import plot, units
 from .events import EventPane
 from .pool import PoolPane
 from .ring import RingPane

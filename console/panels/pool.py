@@ -9,10 +9,10 @@ from typing import ClassVar
 from textual import events
 from textual.binding import Binding, BindingType
 
-from .. import plot, units
 from ..board import Board
 from ..pages import ADAPTER, CHECK, FREE, KV, Cell, PageMap, Share, pages_a_cell
 from ..pane import Line, Pane, Span, crop, line
+from ..text import plot, units
 
 GLYPHS = {FREE: "·", KV: plot.FULL, ADAPTER: "▓", CHECK: "◇"}
 SPARSE = {KV: "▄", ADAPTER: "▒", CHECK: "◇"}

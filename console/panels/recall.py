@@ -13,7 +13,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Input, OptionList
 from textual.widgets.option_list import Option
 
-from .. import units
+from ..text import units
 from ..transcripts import Turn
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ...pipeline.messages import ProcessState
-from .. import units
 from ..board import SUPERVISOR, Board, ProcessRow
-from ..canvas import Canvas
 from ..pane import Line, Pane, Span, line
+from ..text import units
+from ..text.canvas import Canvas
 
 BOX_HEIGHT = 4
 

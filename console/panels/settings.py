@@ -7,12 +7,12 @@ from typing import ClassVar
 
 from textual.app import ComposeResult
 
-from .. import units
 from ..board import Board
 from ..document import Problem, tidy
 from ..pane import Line, Pane, Panel, Span, field, line
 from ..settings import Chosen, Setting, settings_path
 from ..table import Column, TablePane
+from ..text import units
 
 
 def _shown(value: object) -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ...pipeline.messages import Progress
-from .. import plot, units
 from ..board import Board, seconds_left
 from ..pane import Line, Pane, Span, length, line, spread
+from ..text import plot, units
 
 
 class StartPane(Pane):

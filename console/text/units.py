@@ -10,7 +10,7 @@ import time
 
 from rich.cells import cell_len, set_cell_size
 
-from ..pipeline.runtime.text_output import escape
+from ...pipeline.runtime.text_output import escape
 
 ELLIPSIS = "…"
 NOTHING = "—"

@@ -7,8 +7,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from ..pane import Span
 from . import units
-from .pane import Span
 
 _SGR = re.compile(r"\x1b\[([0-9;]*)m")
 _INKS = {

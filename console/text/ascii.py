@@ -15,7 +15,7 @@ from rich.segment import Segment
 from textual.color import Color
 from textual.filter import LineFilter
 
-from ..pipeline.runtime.ascii_drawing import ASCII_DRAWING
+from ...pipeline.runtime.ascii_drawing import ASCII_DRAWING
 from . import units
 
 _HANDLER = "loraconsole-cells"
