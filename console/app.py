@@ -29,7 +29,6 @@ from textual.screen import Screen
 from textual.widget import Widget
 
 from ..pipeline.config import Config, OperatorError
-from . import caches, keyboard, output, strips, terminal
 from .alerts import AlertBook, Finding
 from .board import STALE_S, Board
 from .costs import quit_costs
@@ -40,9 +39,7 @@ from .habits import Habits
 from .herald import Herald
 from .inks import Desk
 from .ledger import Ledger
-from .meter import Meter
 from .orders import Orders
-from .pace import QUESTION, Pace
 from .pane import PaintedApp, Panel
 from .panels.cost import CostPane, diagnostics
 from .panels.events import EventPane
@@ -52,10 +49,13 @@ from .panels.overview import Overview
 from .screens import PAGES, PANELS, make_panel
 from .settings import Chosen, Settings, choose, missing_theme, settings_stamp
 from .telemetry import Telemetry
+from .terminal import driver, input_driver, memory_trim, screen_diff, strip_cache
+from .terminal.draw_cost import Meter
+from .terminal.frame_pacer import QUESTION, Pace
+from .terminal.key_queue import Follower, TypeAhead
 from .text.ascii import PLAIN, TAME
 from .theme import ThemeShelf
 from .tints import Tints
-from .type_ahead import Follower, TypeAhead
 
 if TYPE_CHECKING:
     from textual.filter import LineFilter
@@ -193,8 +193,8 @@ class ConsoleApp(PaintedApp):
         self._ask_terminal = False
         self._woken_at = 0.0
         """Monotonic time at which `suspend` last came to its end."""
-        strips.let_go()
-        self._memory = output.ScreenMemory() if output.is_wanted() else None
+        strip_cache.let_go()
+        self._memory = screen_diff.ScreenMemory() if screen_diff.is_wanted() else None
         self._settings_stamp = settings_stamp()
         self._looked_at = self._seldom_looked_at = 0.0
         self._wear(settings, Settings(theme=""))
@@ -206,7 +206,7 @@ class ConsoleApp(PaintedApp):
         self._active = self.header.active = "Overview"
 
     def get_driver_class(self) -> type[Driver]:
-        return keyboard.patient(super().get_driver_class())
+        return input_driver.patient(super().get_driver_class())
 
     def _choose(self) -> Chosen:
         """What was said to be; the theme of last time where nothing was said of one."""
@@ -255,12 +255,12 @@ class ConsoleApp(PaintedApp):
         if has_changed:
             self.herald.tell_problems(self.complaints)
             self._paint_active()
-        caches.forget_toasts(self.screen_stack[0])
-        caches.trim()
+        memory_trim.forget_toasts(self.screen_stack[0])
+        memory_trim.trim()
         now = self._looked_at = time.monotonic()
         if now - self._seldom_looked_at >= SELDOM_SECONDS:
             self._seldom_looked_at = now
-            caches.give_back()
+            memory_trim.give_back()
             with contextlib.suppress(OSError):  # the run directory is another machine's
                 self.ledger.disk_free_bytes = shutil.disk_usage(self.config.run).free
         board = self.ledger.board(self.clock())
@@ -295,13 +295,13 @@ class ConsoleApp(PaintedApp):
         """After the first frame: what the screen does not need in order to appear."""
         driver = self._driver
         if driver is not None:
-            terminal.count_bytes(driver, self.meter.wrote)
+            driver.count_bytes(driver, self.meter.wrote)
         if driver is not None and not self.is_headless:
             # What was imported stays: looking through it for garbage would take 100 ms each time.
             gc.collect()
             gc.freeze()
             loop = asyncio.get_running_loop()
-            terminal.mind_being_stopped(driver, loop, self.action_redraw)
+            driver.mind_being_stopped(driver, loop, self.action_redraw)
         self.herald.tell_problems(self.complaints)
         self.run_worker(self.telemetry.run(), name="telemetry", exit_on_error=True)
         self.run_worker(self._paint_forever(), name="paint", exit_on_error=True)
@@ -412,7 +412,7 @@ class ConsoleApp(PaintedApp):
     @property
     def queued(self) -> int:
         """Writes the terminal has not taken yet."""
-        return terminal.queued(self._driver)
+        return driver.queued(self._driver)
 
     def on_terminal_supports_synchronized_output(
         self, message: messages.TerminalSupportsSynchronizedOutput
@@ -433,7 +433,7 @@ class ConsoleApp(PaintedApp):
                 cursor = self.screen.outer_size.clamp_offset(self.cursor_position)
                 if not sequence and cursor == self._previous_cursor_position:
                     return
-                renderable = output.Frame(sequence)
+                renderable = screen_diff.Frame(sequence)
             elif renderable is not None:
                 self._memory.forget()
         super()._display(screen, renderable)
@@ -522,9 +522,9 @@ class ConsoleApp(PaintedApp):
     def action_suspend(self) -> None:
         """Gives the terminal to the shell until that brings us back. The pipeline goes on."""
         driver = self._driver
-        if not isinstance(driver, keyboard.PatientDriver):
+        if not isinstance(driver, input_driver.PatientDriver):
             self.notify("a browser has no shell to go back to", severity="warning")
-        elif not terminal.has_job_control():
+        elif not driver.has_job_control():
             told = "no shell waits behind this console, so nothing would bring it back"
             self.notify(f"{told}; q leaves it", title="cannot be suspended", severity="warning")
         else:

@@ -14,10 +14,10 @@ from textual.screen import ModalScreen
 from ..pipeline.messages import AdapterReply, Event, Order
 from .alerts import Alert
 from .board import Board
-from .curtain import KEEP_TITLE, RESTORE_TITLE
 from .document import Problem
 from .orders import doing
 from .pane import PaintedApp
+from .terminal.splash import KEEP_TITLE, RESTORE_TITLE
 from .text import units
 
 if TYPE_CHECKING:

@@ -21,8 +21,9 @@ from ..pipeline.config import Config, OperatorError, UsageError, make_run_direct
 from ..pipeline.messages import Message
 from ..pipeline.runtime.sockets import InboxFull
 from ..pipeline.runtime.text_output import UTF8_OUTPUT
-from . import curtain, session
+from . import session
 from .telemetry import Telemetry
+from .terminal import splash
 
 START_SECONDS = 2.5
 """Until the other process has its sockets, and the screen its first frame."""
@@ -61,7 +62,7 @@ def show(command: list[str], given: argparse.Namespace) -> int:
     speed = given.speed or 1.0
     head = read_head(Path(given.file))
     with (
-        curtain.raised("loraconsole"),
+        splash.raised("loraconsole"),
         tempfile.TemporaryDirectory(prefix="lc-") as directory,
     ):
         run = make_run_directory(Path(directory) / "run")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..pipeline.config import Config, OperatorError
-from . import curtain
+from .terminal import splash
 
 if TYPE_CHECKING:
     from .telemetry import Telemetry
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 def need_terminal(hint: str) -> None:
     """Raises `OperatorError` where there is no terminal, or one that only takes lines."""
-    if os.environ.get(curtain.BROWSER):
+    if os.environ.get(splash.BROWSER):
         return
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise OperatorError("the console needs a terminal", hint)
@@ -74,11 +74,11 @@ def show(
     if sys.__stderr__ is not None:
         write_cells(sys.__stderr__)
     try:
-        with curtain.taken():
+        with splash.taken():
             choice = app.run(mouse=app.chosen.settings.mouse and not given.no_mouse)
     finally:
         if app.herald.title:
-            curtain.restore_title()
+            splash.restore_title()
     if app.return_code:  # Textual has printed what went wrong
         raise SystemExit(app.return_code)
     return choice
@@ -89,7 +89,7 @@ def mock(given: argparse.Namespace) -> int:
     need_terminal("a mock pipeline without a screen: python -P -m loraconsole.console.mock")
     from .mock import mock_pipeline
 
-    with curtain.raised("loraconsole"), mock_pipeline(given.mock) as config:
+    with splash.raised("loraconsole"), mock_pipeline(given.mock) as config:
         show(config, given, label="MOCK")
     return 0
 

@@ -19,10 +19,10 @@ from msgspec import Meta, Struct
 from ..pipeline.config import UsageError
 from ..pipeline.runtime.ascii_drawing import ASCII_DRAWING
 from .alerts import Limits
-from .curtain import BROWSER
 from .document import Document, DocumentError, Problem
 from .home import config_directory, theme_files
-from .pace import THIN_FPS
+from .terminal.frame_pacer import THIN_FPS
+from .terminal.splash import BROWSER
 
 
 class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -61,9 +61,9 @@ def console(config: Config, given: argparse.Namespace, *, start: bool) -> int:
     running = is_running(config.run_path)
     if not start and not running:
         raise none_runs(config.run)
-    from . import curtain
+    from .terminal import splash
 
-    with curtain.raised("loraconsole"):
+    with splash.raised("loraconsole"):
         if running:
             config = Config.load(config.run)  # what runs, not what this command line says
         else:

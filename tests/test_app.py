@@ -22,7 +22,7 @@ from loraconsole.console.inks import Desk
 from loraconsole.console.pane import Pane
 from loraconsole.console.panels.batch import BatchTable
 from loraconsole.console.screens import PANELS
-from loraconsole.console.type_ahead import Follower
+from loraconsole.console.terminal.key_queue import Follower
 from loraconsole.pipeline.config import Config
 from loraconsole.pipeline.messages import (
     Drain,

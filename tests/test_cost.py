@@ -11,9 +11,9 @@ from textual.widgets import Input
 from textual.widgets._toast import Toast, ToastHolder
 
 from loraconsole.console.__main__ import parse
-from loraconsole.console.meter import Meter
-from loraconsole.console.pace import FPS, THIN_FPS, Pace
 from loraconsole.console.settings import choose
+from loraconsole.console.terminal.draw_cost import Meter
+from loraconsole.console.terminal.frame_pacer import FPS, THIN_FPS, Pace
 
 
 def test_the_meter_reckons_over_the_last_seconds() -> None:

@@ -17,13 +17,13 @@ from textual.geometry import Region
 from textual.pilot import Pilot
 from textual.strip import Strip
 
-from loraconsole.console import output
 from loraconsole.console.answers import Answer
 from loraconsole.console.app import ConsoleApp
-from loraconsole.console.output import ScreenMemory
-from loraconsole.console.pace import LOST_SECONDS, Pace
 from loraconsole.console.panels.answer import AnswerPane
 from loraconsole.console.story import Story
+from loraconsole.console.terminal import screen_diff
+from loraconsole.console.terminal.frame_pacer import LOST_SECONDS, Pace
+from loraconsole.console.terminal.screen_diff import ScreenMemory
 from loraconsole.pipeline.config import Config
 
 WIDTH, HEIGHT = 40, 6
@@ -155,13 +155,13 @@ def test_a_terminal_without_colours_gets_none() -> None:
 
 
 def test_this_textual_has_what_the_stage_builds_on() -> None:
-    assert output.is_supported()
+    assert screen_diff.is_supported()
 
 
 def test_the_switch_turns_it_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert output.is_wanted()
-    monkeypatch.setenv(output.RAW_OUTPUT, "1")
-    assert not output.is_wanted()
+    assert screen_diff.is_wanted()
+    monkeypatch.setenv(screen_diff.RAW_OUTPUT, "1")
+    assert not screen_diff.is_wanted()
 
 
 def test_the_whole_console_looks_the_same_through_the_stage(tmp_path: Path) -> None:

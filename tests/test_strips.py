@@ -9,13 +9,13 @@ from textual import strip as textual_strip
 from textual.cache import FIFOCache
 from textual.strip import Strip
 
-from loraconsole.console import strips
+from loraconsole.console.terminal import strip_cache
 
 
 @pytest.fixture(autouse=True)
 def lets_go(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(textual_strip, "FIFOCache", FIFOCache)  # is put back
-    strips.let_go()
+    strip_cache.let_go()
 
 
 def test_a_strip_is_cut_and_styled_as_ever() -> None:

@@ -18,7 +18,7 @@ import pyte
 import pytest
 
 CODE = (
-    "from loraconsole.console.curtain import raise_curtain; raise_curtain('loraconsole');"
+    "from loraconsole.console.terminal.splash import raise_curtain; raise_curtain('loraconsole');"
     "from loraconsole.console.app import ConsoleApp;"
     "from loraconsole.pipeline.config import Config;"
     "print('answer:', ConsoleApp(Config(run='/run/loraconsole')).run())"
