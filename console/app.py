@@ -33,9 +33,7 @@ from .alerts import AlertBook, Finding
 from .board import STALE_S, Board
 from .costs import quit_costs
 from .dialogs import Choice, ChoiceDialog, LiveDialog, LiveScreen
-from .document import Problem
 from .filter import Filter, FilterPane
-from .habits import Habits
 from .herald import Herald
 from .inks import Desk
 from .ledger import Ledger
@@ -47,14 +45,16 @@ from .panels.footer import Footer
 from .panels.header import Header
 from .panels.overview import Overview
 from .screens import PAGES, PANELS, make_panel
-from .settings import Chosen, Settings, choose, missing_theme, settings_stamp
+from .settings.settings import Chosen, Settings, choose, missing_theme, settings_stamp
+from .settings.theme_files import ThemeShelf
+from .settings.toml_document import Problem
+from .settings.ui_state import Habits
 from .telemetry import Telemetry
 from .terminal import driver, input_driver, memory_trim, screen_diff, strip_cache
 from .terminal.draw_cost import Meter
 from .terminal.frame_pacer import QUESTION, Pace
 from .terminal.key_queue import Follower, TypeAhead
 from .text.ascii import PLAIN, TAME
-from .theme import ThemeShelf
 from .tints import Tints
 
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ from textual.screen import ModalScreen
 from ..pipeline.messages import AdapterReply, Event, Order
 from .alerts import Alert
 from .board import Board
-from .document import Problem
 from .orders import doing
 from .pane import PaintedApp
+from .settings.toml_document import Problem
 from .terminal.splash import KEEP_TITLE, RESTORE_TITLE
 from .text import units
 

@@ -27,10 +27,10 @@ from .text.ascii import plain
 
 if TYPE_CHECKING:
     from .alerts import AlertBook
-    from .document import Problem
-    from .habits import Habits
     from .orders import Orders
-    from .settings import Chosen
+    from .settings.settings import Chosen
+    from .settings.toml_document import Problem
+    from .settings.ui_state import Habits
 
 Span: TypeAlias = tuple[str, str]
 """A text and the name of its ink."""

@@ -33,7 +33,7 @@ def need_terminal(hint: str) -> None:
 
 def check_screen_flags(given: argparse.Namespace) -> None:
     """Before anything is started for them. Raises `UsageError`."""
-    from .settings import choose
+    from .settings.settings import choose
 
     choose(given.theme, given.fps, given.ascii, given.no_mouse, given.low_bandwidth)
 
@@ -52,7 +52,7 @@ def show(
     where the console itself fails.
     """
     from .app import ConsoleApp
-    from .habits import Habits
+    from .settings.ui_state import Habits
     from .telemetry import Telemetry
     from .text.ascii import write_cells
     from .tints import Tints

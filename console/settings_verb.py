@@ -6,8 +6,8 @@ import argparse
 import sys
 from typing import Any
 
-from . import settings as records
-from .document import Problem
+from .settings import settings as records
+from .settings.toml_document import Problem
 from .verbs import print_json
 
 
@@ -47,7 +47,7 @@ def settings(given: argparse.Namespace) -> int:
 
 def theme_problems(chosen: records.Chosen) -> list[Problem]:
     """What is wrong with the theme files, and whether the one that is wanted exists."""
-    from .theme import ThemeShelf
+    from .settings.theme_files import ThemeShelf
 
     shelf = ThemeShelf()
     shelf.refresh()
@@ -55,7 +55,7 @@ def theme_problems(chosen: records.Chosen) -> list[Problem]:
 
 
 def _print_keys(given: argparse.Namespace) -> int:
-    from .keys import catalogue
+    from .settings.keymap import catalogue
 
     keys = [key for key in catalogue() if key.id]
     document = {

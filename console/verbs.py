@@ -334,7 +334,7 @@ def alerts(config: Config, as_json: bool) -> int:
     anything."""
     from .alerts import SYNC_STEPS
     from .ledger import Ledger
-    from .settings import read_settings
+    from .settings.settings import read_settings
 
     snapshot, now = take_snapshot(config, SYNC_STEPS), time.time()
     ledger = Ledger(config.run)

@@ -20,7 +20,7 @@ from stage import StagedApp, wait
 
 from loraconsole.console.alerts import Limits
 from loraconsole.console.answers import Answer
-from loraconsole.console.keys import Key, catalogue
+from loraconsole.console.settings.keymap import Key, catalogue
 
 SIZE = (110, 32)
 

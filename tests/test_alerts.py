@@ -13,7 +13,7 @@ from loraconsole.console.board import Board, ProcessRow
 from loraconsole.console.ledger import Ledger
 from loraconsole.console.panels.alerts import RulePane
 from loraconsole.console.screens import PAGES, PANELS
-from loraconsole.console.settings import settings_path
+from loraconsole.console.settings.settings import settings_path
 from loraconsole.console.story import Story
 from loraconsole.console.text import units
 from loraconsole.pipeline.messages import AdapterState, ProcessState

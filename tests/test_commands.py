@@ -29,10 +29,10 @@ from loraconsole.console.dialogs import ChoiceDialog, ScrollPane
 from loraconsole.console.filter import FilterPane
 from loraconsole.console.inks import Desk
 from loraconsole.console.jump import JumpScreen
-from loraconsole.console.keys import catalogue
 from loraconsole.console.mock import mock_pipeline
 from loraconsole.console.panels.command_line import CommandLine, read_history
 from loraconsole.console.screens import PAGES, PANELS
+from loraconsole.console.settings.keymap import catalogue
 from loraconsole.console.verbs import find_request
 from loraconsole.pipeline.config import Config, OperatorError
 from loraconsole.pipeline.messages import (

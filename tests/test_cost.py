@@ -11,7 +11,7 @@ from textual.widgets import Input
 from textual.widgets._toast import Toast, ToastHolder
 
 from loraconsole.console.__main__ import parse
-from loraconsole.console.settings import choose
+from loraconsole.console.settings.settings import choose
 from loraconsole.console.terminal.draw_cost import Meter
 from loraconsole.console.terminal.frame_pacer import FPS, THIN_FPS, Pace
 

@@ -8,8 +8,8 @@ from stage import RUN
 from textual.pilot import Pilot
 
 from loraconsole.console.app import ConsoleApp
-from loraconsole.console.habits import Habits
 from loraconsole.console.home import config_directory, state_directory
+from loraconsole.console.settings.ui_state import Habits
 from loraconsole.console.table import TablePane
 from loraconsole.pipeline.config import Config
 

@@ -11,7 +11,7 @@ from ring import Ring, tiny_model
 from stage import screen_text, wait
 
 from loraconsole.console.app import ConsoleApp
-from loraconsole.console.keys import catalogue
+from loraconsole.console.settings.keymap import catalogue
 from loraconsole.pipeline.config import Config
 from loraconsole.pipeline.messages import AdapterView
 

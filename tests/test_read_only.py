@@ -10,8 +10,8 @@ from loraconsole.console.app import ConsoleApp
 from loraconsole.console.commands import CHANGES, all_commands, candidates
 from loraconsole.console.help import HelpDialog
 from loraconsole.console.inks import Desk
-from loraconsole.console.keys import catalogue
 from loraconsole.console.orders import CHANGING, READ_ONLY
+from loraconsole.console.settings.keymap import catalogue
 from loraconsole.pipeline.messages import AskSnapshot, AskSpanEnds, AskText, Message, PlanAdapters
 
 QUESTIONS = (AskSnapshot, AskText, AskSpanEnds, PlanAdapters)

@@ -12,9 +12,8 @@ import pytest
 from stage import StagedApp, screen_text, staged
 
 from loraconsole.console.alerts import Limits
-from loraconsole.console.document import Document, DocumentError
-from loraconsole.console.keys import catalogue, check_key_map, key_name
-from loraconsole.console.settings import (
+from loraconsole.console.settings.keymap import catalogue, check_key_map, key_name
+from loraconsole.console.settings.settings import (
     Settings,
     choose,
     example,
@@ -22,6 +21,7 @@ from loraconsole.console.settings import (
     read_settings,
     settings_path,
 )
+from loraconsole.console.settings.toml_document import Document, DocumentError
 from loraconsole.pipeline.config import UsageError
 
 

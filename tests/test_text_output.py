@@ -13,7 +13,7 @@ from driver import save_adapter
 from pseudo_terminal import PseudoTerminal
 from ring import Ring, tiny_model
 
-from loraconsole.console.settings import choose
+from loraconsole.console.settings.settings import choose
 from loraconsole.pipeline.runtime.ascii_drawing import ASCII_DRAWING
 
 NAME = "名前"

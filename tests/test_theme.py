@@ -14,11 +14,11 @@ from textual.color import Color
 from textual.theme import Theme
 
 from loraconsole.console.app import ConsoleApp
-from loraconsole.console.document import Problem
 from loraconsole.console.home import user_themes
 from loraconsole.console.inks import GROUNDS, INKS
+from loraconsole.console.settings.theme_files import Colors, ThemeFile, ThemeShelf
+from loraconsole.console.settings.toml_document import Problem
 from loraconsole.console.text.ascii import plain
-from loraconsole.console.theme import Colors, ThemeFile, ThemeShelf
 from loraconsole.pipeline.config import Config
 
 SHIPPED = [

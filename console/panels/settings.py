@@ -8,9 +8,9 @@ from typing import ClassVar
 from textual.app import ComposeResult
 
 from ..board import Board
-from ..document import Problem, tidy
 from ..pane import Line, Pane, Panel, Span, field, line
-from ..settings import Chosen, Setting, settings_path
+from ..settings.settings import Chosen, Setting, settings_path
+from ..settings.toml_document import Problem, tidy
 from ..table import Column, TablePane
 from ..text import units
 

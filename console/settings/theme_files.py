@@ -15,8 +15,8 @@ import msgspec
 from textual.color import Color, ColorParseError
 from textual.theme import Theme
 
-from .document import Document, DocumentError, Problem
-from .home import theme_files
+from ..home import theme_files
+from .toml_document import Document, DocumentError, Problem
 
 HEAT, TINTS = 5, 8
 PARTS = ("host", "copy", "launch", "busy", "sync")

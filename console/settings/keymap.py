@@ -22,8 +22,8 @@ from textual.keys import (
     format_key,
 )
 
-from . import panels
-from .help import group_of
+from .. import panels
+from ..help import group_of
 
 MODIFIERS = ("ctrl", "alt", "shift", "super", "hyper", "meta")
 

@@ -16,13 +16,13 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, ge
 import msgspec
 from msgspec import Meta, Struct
 
-from ..pipeline.config import UsageError
-from ..pipeline.runtime.ascii_drawing import ASCII_DRAWING
-from .alerts import Limits
-from .document import Document, DocumentError, Problem
-from .home import config_directory, theme_files
-from .terminal.frame_pacer import THIN_FPS
-from .terminal.splash import BROWSER
+from ...pipeline.config import UsageError
+from ...pipeline.runtime.ascii_drawing import ASCII_DRAWING
+from ..alerts import Limits
+from ..home import config_directory, theme_files
+from ..terminal.frame_pacer import THIN_FPS
+from ..terminal.splash import BROWSER
+from .toml_document import Document, DocumentError, Problem
 
 
 class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -253,7 +253,7 @@ def _key_map(given: Any, complain: Any) -> dict[str, str]:
             wanted[id] = keys
     if not wanted:
         return {}
-    from .keys import check_key_map  # imports every panel: only for whoever has a key map
+    from .keymap import check_key_map  # imports every panel: only for whoever has a key map
 
     good, wrong = check_key_map(wanted)
     for id, what in wrong.items():

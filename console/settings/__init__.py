@@ -1,0 +1,1 @@
+"""Settings, themes, keys, and what the screen remembers."""
