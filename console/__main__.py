@@ -21,7 +21,7 @@ from ..pipeline.config import (
     from_flags,
 )
 from ..pipeline.runtime.stdout import ends_with_its_reader
-from .signals import SIGNALS, signal_name
+from .state.signals import SIGNALS, signal_name
 from .terminal.ending import end_in_order
 
 FAILED, USAGE, NOT_RUNNING = 1, 2, 3

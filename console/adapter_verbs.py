@@ -30,9 +30,9 @@ from ..pipeline.messages import (
     Verification,
     VerifyAdapter,
 )
-from .board import WHERE
 from .orders import order_id
 from .remote import Remote
+from .state.board import WHERE
 from .text import units
 from .verbs import Bars, print_json, say, take_snapshot
 

@@ -29,14 +29,10 @@ from textual.screen import Screen
 from textual.widget import Widget
 
 from ..pipeline.config import Config, OperatorError
-from .alerts import AlertBook, Finding
-from .board import STALE_S, Board
-from .costs import quit_costs
 from .dialogs import Choice, ChoiceDialog, LiveDialog, LiveScreen
 from .filter import Filter, FilterPane
 from .herald import Herald
 from .inks import Desk
-from .ledger import Ledger
 from .orders import Orders
 from .pane import PaintedApp, Panel
 from .panels.cost import CostPane, diagnostics
@@ -49,13 +45,17 @@ from .settings.settings import Chosen, Settings, choose, missing_theme, settings
 from .settings.theme_files import ThemeShelf
 from .settings.toml_document import Problem
 from .settings.ui_state import Habits
+from .state.adapter_colors import Tints
+from .state.alerts import AlertBook, Finding
+from .state.board import STALE_S, Board
+from .state.impact import quit_costs
+from .state.store import Ledger
 from .telemetry import Telemetry
 from .terminal import driver, input_driver, memory_trim, screen_diff, strip_cache
 from .terminal.draw_cost import Meter
 from .terminal.frame_pacer import QUESTION, Pace
 from .terminal.key_queue import Follower, TypeAhead
 from .text.ascii import PLAIN, TAME
-from .tints import Tints
 
 if TYPE_CHECKING:
     from textual.filter import LineFilter

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from ..pipeline.config import OperatorError
 from ..pipeline.messages import Event
-from .alerts import Finding
 from .panels.logs import LogPane
-from .trail import Trail, line_of
+from .state.alerts import Finding
+from .state.log_reference import Trail, line_of
 
 if TYPE_CHECKING:
     from .app import ConsoleApp

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from textual.binding import Binding, BindingType
 
-from .board import Board
 from .pane import Pane, Panel, Span
+from .state.board import Board
 
 if TYPE_CHECKING:
     from textual.widgets import Input

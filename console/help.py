@@ -8,9 +8,9 @@ from textual.app import App
 from textual.binding import ActiveBinding, Binding
 from textual.dom import DOMNode
 
-from .board import Board
 from .dialogs import LiveDialog
 from .pane import Line, Span, line
+from .state.board import Board
 from .text import units
 
 GROUPS: Mapping[str, str] = {

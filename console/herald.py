@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 from textual.screen import ModalScreen
 
 from ..pipeline.messages import AdapterReply, Event, Order
-from .alerts import Alert
-from .board import Board
 from .orders import doing
 from .pane import PaintedApp
 from .settings.toml_document import Problem
+from .state.alerts import Alert
+from .state.board import Board
 from .terminal.splash import KEEP_TITLE, RESTORE_TITLE
 from .text import units
 

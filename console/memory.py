@@ -27,9 +27,9 @@ from ..pipeline.messages import (
     Telemetry,
     WorkerStats,
 )
-from .alerts import SYNC_STEPS
-from .bars import goes_with
 from .chronicle import Chronicle
+from .state.alerts import SYNC_STEPS
+from .state.progress_bars import goes_with
 
 
 class LastMinute:

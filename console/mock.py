@@ -64,7 +64,7 @@ from .chronicle import Chronicle
 from .lock import Lock
 from .mock_spans import MockSpans
 from .shift import Shift
-from .span_tail import span_ends
+from .state.span_tail import span_ends
 from .story import BASE_MODEL, RING, Story, answer
 
 

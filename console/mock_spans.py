@@ -10,7 +10,7 @@ from typing import NamedTuple
 import msgspec
 
 from ..pipeline.messages import Step
-from .span_tail import SHOWN, SpanEvent
+from .state.span_tail import SHOWN, SpanEvent
 
 ROUTER, WORKER = SHOWN
 

@@ -26,7 +26,7 @@ from ..pipeline.messages import (
     VerifyAdapter,
 )
 from ..pipeline.runtime.sockets import InboxFull
-from .ledger import Ledger
+from .state.store import Ledger
 
 QUICK_SECONDS = 20.0
 """For what the router answers from its books or from a file's header."""

@@ -18,19 +18,19 @@ from textual.geometry import Region
 from textual.strip import Strip
 from textual.widget import Widget
 
-from .board import Board
-from .history import Track, Window, is_hour
 from .inks import Inks
 from .orders import CHANGING
+from .state.board import Board
+from .state.time_series import Track, Window, is_hour
 from .text import units
 from .text.ascii import plain
 
 if TYPE_CHECKING:
-    from .alerts import AlertBook
     from .orders import Orders
     from .settings.settings import Chosen
     from .settings.toml_document import Problem
     from .settings.ui_state import Habits
+    from .state.alerts import AlertBook
 
 Span: TypeAlias = tuple[str, str]
 """A text and the name of its ink."""

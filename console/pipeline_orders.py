@@ -18,10 +18,10 @@ from ..pipeline.messages import (
     StopSpans,
 )
 from ..pipeline.runtime.sockets import InboxFull
-from .costs import pipeline_costs
 from .dialogs import Choice, ChoiceDialog
 from .orders import order_id
 from .pane import PaintedApp
+from .state.impact import pipeline_costs
 
 if TYPE_CHECKING:
     from .app import ConsoleApp

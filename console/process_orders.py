@@ -12,9 +12,9 @@ from ..pipeline.messages import (
     StopProcess,
 )
 from . import pipeline_orders
-from .costs import restart_costs, stop_costs
 from .dialogs import Choice, ChoiceDialog
-from .signals import ENDING, SIGNALS
+from .state.impact import restart_costs, stop_costs
+from .state.signals import ENDING, SIGNALS
 
 if TYPE_CHECKING:
     from .app import ConsoleApp

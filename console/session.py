@@ -53,9 +53,9 @@ def show(
     """
     from .app import ConsoleApp
     from .settings.ui_state import Habits
+    from .state.adapter_colors import Tints
     from .telemetry import Telemetry
     from .text.ascii import write_cells
-    from .tints import Tints
 
     app = ConsoleApp(
         config,

@@ -56,8 +56,8 @@ from ..pipeline.messages import (
     VerifyAdapter,
     WorkerStats,
 )
-from .alerts import SYNC_STEPS
-from .board import MOCK
+from .state.alerts import SYNC_STEPS
+from .state.board import MOCK
 
 Scenario = Literal["empty", "loading", "busy", "failed"]
 RING = ("worker-0", "detokenizer", "router", "server")

@@ -41,8 +41,8 @@ from .chronicle import Chronicle
 from .lock import Lock
 from .logbook import Logbook
 from .memory import Memory
-from .signals import SIGNALS, how
-from .span_tail import span_ends
+from .state.signals import SIGNALS, how
+from .state.span_tail import span_ends
 
 BACKOFF_SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0)
 FALL_WINDOW_SECONDS = 60.0

@@ -34,10 +34,10 @@ from ..pipeline.messages import (
     ToConsole,
 )
 from ..pipeline.runtime.sockets import Inbox, InboxFull, Outbox, Watch, make_context
-from .alerts import SYNC_STEPS
-from .board import SUPERVISOR
-from .ledger import HISTORY_S, Ledger
 from .orders import READ_ONLY
+from .state.alerts import SYNC_STEPS
+from .state.board import SUPERVISOR
+from .state.store import HISTORY_S, Ledger
 
 ASK_SECONDS = 1.0
 SILENCE_SECONDS = 3.0

@@ -26,7 +26,7 @@ from ..pipeline.config import Config, OperatorError, make_run_directory
 from .remote import NotRunning
 
 if TYPE_CHECKING:
-    from .ledger import Ledger
+    from .state.store import Ledger
     from .telemetry import Telemetry
 
 ANSWER_SECONDS = 30.0

@@ -332,9 +332,9 @@ def alerts(config: Config, as_json: bool) -> int:
     """What the rules of the console find in what the supervisor knows, which is as much as a
     console does: first tokens of the last minute, the last steps. Exit status 1 where that is
     anything."""
-    from .alerts import SYNC_STEPS
-    from .ledger import Ledger
     from .settings.settings import read_settings
+    from .state.alerts import SYNC_STEPS
+    from .state.store import Ledger
 
     snapshot, now = take_snapshot(config, SYNC_STEPS), time.time()
     ledger = Ledger(config.run)
@@ -358,7 +358,7 @@ def _print_status(config: Config, snapshot: Snapshot) -> None:
     from rich.text import Text
 
     from ..pipeline.runtime.printer import Printer
-    from .ledger import Ledger
+    from .state.store import Ledger
 
     beats = {beat.name: beat for beat in snapshot.beats}
     table = Table(box=None, pad_edge=False, header_style="bold")

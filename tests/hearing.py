@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
-from loraconsole.console.board import Board
-from loraconsole.console.ledger import Ledger
+from loraconsole.console.state.board import Board
+from loraconsole.console.state.store import Ledger
 from loraconsole.console.telemetry import Telemetry
 from loraconsole.pipeline.config import Config
 

@@ -26,7 +26,6 @@ from textual.pilot import Pilot
 from textual.widget import Widget
 from textual.widgets import OptionList
 
-from loraconsole.console.alerts import Limits
 from loraconsole.console.app import ConsoleApp
 from loraconsole.console.dialogs import ChoiceDialog, LiveDialog, ScrollPane
 from loraconsole.console.help import HelpDialog
@@ -46,6 +45,7 @@ from loraconsole.console.panels.models import ModelsPane
 from loraconsole.console.panels.pool import PoolPane
 from loraconsole.console.panels.recall import RecallDialog
 from loraconsole.console.screens import PAGES, PANELS
+from loraconsole.console.state.alerts import Limits
 from loraconsole.console.table import TablePane
 from loraconsole.console.transcripts import Turn, open_default
 from loraconsole.pipeline.messages import ProcessOrder, RestartProcess

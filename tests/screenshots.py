@@ -18,9 +18,9 @@ from unittest.mock import patch
 
 from stage import StagedApp, wait
 
-from loraconsole.console.alerts import Limits
 from loraconsole.console.answers import Answer
 from loraconsole.console.settings.keymap import Key, catalogue
+from loraconsole.console.state.alerts import Limits
 
 SIZE = (110, 32)
 

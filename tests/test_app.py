@@ -14,7 +14,6 @@ from textual.pilot import Pilot
 from textual.widgets import OptionList
 
 from loraconsole.console.app import QUIET_SECONDS, ConsoleApp
-from loraconsole.console.board import SUPERVISOR
 from loraconsole.console.dialogs import ChoiceDialog
 from loraconsole.console.help import HelpDialog
 from loraconsole.console.herald import MOST_TOASTS
@@ -22,6 +21,7 @@ from loraconsole.console.inks import Desk
 from loraconsole.console.pane import Pane
 from loraconsole.console.panels.batch import BatchTable
 from loraconsole.console.screens import PANELS
+from loraconsole.console.state.board import SUPERVISOR
 from loraconsole.console.terminal.key_queue import Follower
 from loraconsole.pipeline.config import Config
 from loraconsole.pipeline.messages import (

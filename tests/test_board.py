@@ -8,18 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loraconsole.console.board import PARTS, Board, Quantiles, seconds_left, step_us
 from loraconsole.console.chronicle import Chronicle
 from loraconsole.console.filter import Filter
-from loraconsole.console.history import (
+from loraconsole.console.memory import LastMinute, Memory
+from loraconsole.console.state.board import PARTS, Board, Quantiles, seconds_left, step_us
+from loraconsole.console.state.store import LOG_LINES, STEPS, Ledger
+from loraconsole.console.state.time_series import (
     Buckets,
     Counter,
     Series,
     bucket_percentile,
     percentile,
 )
-from loraconsole.console.ledger import LOG_LINES, STEPS, Ledger
-from loraconsole.console.memory import LastMinute, Memory
 from loraconsole.console.story import ADAPTERS, Scenario, Story
 from loraconsole.console.text import plot, units
 from loraconsole.pipeline.messages import (

@@ -12,8 +12,8 @@ from stage import START
 
 from loraconsole.console import chronicle
 from loraconsole.console.chronicle import Chronicle, Journal
-from loraconsole.console.history import Series
-from loraconsole.console.ledger import Ledger
+from loraconsole.console.state.store import Ledger
+from loraconsole.console.state.time_series import Series
 from loraconsole.console.story import Story
 from loraconsole.pipeline.messages import Event, Moment, Telemetry
 

@@ -12,11 +12,11 @@ from pseudo_terminal import PseudoTerminal
 from stage import START, screen_text
 
 from loraconsole.console.app import ConsoleApp
-from loraconsole.console.ledger import Ledger
 from loraconsole.console.mock import mock_pipeline
 from loraconsole.console.mock_spans import MockSpans
 from loraconsole.console.shift import MAX_RUNNING, Shift
-from loraconsole.console.span_tail import SpanTail, span_ends
+from loraconsole.console.state.span_tail import SpanTail, span_ends
+from loraconsole.console.state.store import Ledger
 from loraconsole.console.story import Story
 from loraconsole.pipeline.config import Config
 from loraconsole.pipeline.messages import (

@@ -16,10 +16,10 @@ from stage import START, StagedApp, screen_text, staged
 from textual.pilot import Pilot
 
 from loraconsole.console.chronicle import Chronicle
-from loraconsole.console.ledger import Ledger
 from loraconsole.console.memory import Memory
-from loraconsole.console.pages import ADAPTER, FREE, KV, Cell, PageMap, Share, pages_a_cell
 from loraconsole.console.panels.pool import PoolPane
+from loraconsole.console.state.page_map import ADAPTER, FREE, KV, Cell, PageMap, Share, pages_a_cell
+from loraconsole.console.state.store import Ledger
 from loraconsole.console.story import Story
 from loraconsole.pipeline.messages import PageOwner, PoolMap
 

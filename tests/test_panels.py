@@ -12,11 +12,9 @@ from textual.widgets import Button, Input
 
 from loraconsole.console.answers import Answer, WrappedText
 from loraconsole.console.app import ConsoleApp
-from loraconsole.console.board import Board, RequestRow
 from loraconsole.console.chronicle import Chronicle
 from loraconsole.console.dialogs import LiveDialog
 from loraconsole.console.inks import INKS, Desk
-from loraconsole.console.ledger import Ledger
 from loraconsole.console.pane import Line, Pane, crop, length
 from loraconsole.console.panels.adapters import AdapterTable
 from loraconsole.console.panels.answer import AnswerPane
@@ -27,6 +25,8 @@ from loraconsole.console.panels.latency import NAMES, FlamePane, HistogramPane, 
 from loraconsole.console.panels.logs import LogPane
 from loraconsole.console.panels.models import ModelsPane
 from loraconsole.console.panels.processes import ProcessTable, TailPane
+from loraconsole.console.state.board import Board, RequestRow
+from loraconsole.console.state.store import Ledger
 from loraconsole.console.story import Scenario, Story
 from loraconsole.console.text import units
 from loraconsole.console.transcripts import open_default

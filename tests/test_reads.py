@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from loraconsole.console.ledger import Ledger
-from loraconsole.console.reads import Reads
+from loraconsole.console.state.decode_stats import Reads
+from loraconsole.console.state.store import Ledger
 from loraconsole.pipeline.messages import Step, WorkerStats
 
 NOTHING = Reads.of(())

@@ -19,8 +19,8 @@ from pseudo_terminal import SEQUENCES, PseudoTerminal
 from ring import ADAPTERS, Ring
 from test_ring_adapters import shipped
 
-from loraconsole.console.ledger import Ledger
 from loraconsole.console.replay_verb import read_head
+from loraconsole.console.state.store import Ledger
 from loraconsole.pipeline.config import Config, make_run_directory
 from loraconsole.pipeline.messages import Abort, BatchView
 from loraconsole.pipeline.router.event_log import EventLog

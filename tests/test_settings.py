@@ -11,7 +11,6 @@ import msgspec
 import pytest
 from stage import StagedApp, screen_text, staged
 
-from loraconsole.console.alerts import Limits
 from loraconsole.console.settings.keymap import catalogue, check_key_map, key_name
 from loraconsole.console.settings.settings import (
     Settings,
@@ -22,6 +21,7 @@ from loraconsole.console.settings.settings import (
     settings_path,
 )
 from loraconsole.console.settings.toml_document import Document, DocumentError
+from loraconsole.console.state.alerts import Limits
 from loraconsole.pipeline.config import UsageError
 
 

@@ -15,7 +15,7 @@ from stage import KEYS, START, StagedApp
 from syrupy import SnapshotAssertion
 from textual.pilot import Pilot
 
-from loraconsole.console.alerts import Limits
+from loraconsole.console.state.alerts import Limits
 from loraconsole.pipeline.bench.results import Row, RunConfig
 from loraconsole.pipeline.bench.stats import Timeline, summarise
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from loraconsole.console.tints import TINTS, Tints
+from loraconsole.console.state.adapter_colors import TINTS, Tints
 
 NAMES = [f"tenant-{number}" for number in range(200)]
 

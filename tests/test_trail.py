@@ -8,7 +8,7 @@ from stage import START, StagedApp, on_stage, screen_text, staged, wait
 from textual.pilot import Pilot
 
 from loraconsole.console.panels.logs import LogPane
-from loraconsole.console.trail import Trail, line_of
+from loraconsole.console.state.log_reference import Trail, line_of
 from loraconsole.pipeline.messages import (
     Event,
     LogLine,

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from ...pipeline.messages import AdapterPlan, AdapterState, AdapterView, Comparison
 from ...pipeline.runtime.wording import counted
-from ..board import WHERE, AdapterRow, Board, Level, Verdict
 from ..pane import Line, Span, field, line
+from ..state.board import WHERE, AdapterRow, Board, Level, Verdict
 from ..text import units
 
 STATES: dict[AdapterState, tuple[str, Level]] = {

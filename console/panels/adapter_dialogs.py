@@ -15,10 +15,10 @@ from textual.widgets import Button, Checkbox, Input, Label
 
 from ...pipeline.config import absolute_path
 from ...pipeline.messages import AdapterPlan, AdapterReply, LoadAdapter, PlanAdapters
-from ..board import Board
 from ..dialogs import LiveScreen
 from ..orders import Orders, order_id
 from ..pane import Line, PaintedApp, Pane, Span, line
+from ..state.board import Board
 from ..text import plot, units
 from .adapter_details import plan_lines
 

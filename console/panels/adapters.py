@@ -20,12 +20,12 @@ from ...pipeline.messages import (
     UnloadAdapter,
     VerifyAdapter,
 )
-from ..board import AdapterRow, Board, Verdict
 from ..dialogs import LiveDialog
 from ..inks import Desk
 from ..orders import READ_ONLY, Orders, order_id
 from ..pane import Line, Pane, Panel, Span, line
 from ..pipeline_orders import confirm
+from ..state.board import AdapterRow, Board, Verdict
 from ..table import Column, TablePane
 from ..text import plot, units
 from .adapter_details import (

@@ -11,9 +11,9 @@ from rich.cells import cell_len
 from textual.binding import Binding, BindingType
 
 from ..answers import CANCELLED, Answer, WrappedText
-from ..board import Board
 from ..chat import TokenChoice
 from ..pane import Line, Pane, Span, crop, length, line, thumb_of
+from ..state.board import Board
 from ..text import units
 
 PROMPT = "▸ "

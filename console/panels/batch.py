@@ -11,9 +11,9 @@ from textual.message import Message
 
 from ...pipeline.messages import RequestText
 from ..answers import WrappedText
-from ..board import Board, RequestRow
 from ..dialogs import LiveDialog, ScrollPane
 from ..pane import Line, Panel, Span, field, line
+from ..state.board import Board, RequestRow
 from ..table import Column, TablePane
 from ..text import plot, units
 

@@ -14,12 +14,12 @@ from textual.message import Message
 from ...pipeline.bench.results import describe
 from ...pipeline.config import OperatorError
 from ..bench_run import CANCELLED, WORKLOADS, BenchFiles, BenchPlan, BenchRun, Kept
-from ..board import Board
 from ..compare import METRICS, Metric
 from ..dialogs import LiveDialog
 from ..inks import Desk
 from ..orders import READ_ONLY
 from ..pane import Line, Pane, Panel, Span, field, line, spread
+from ..state.board import Board
 from ..table import Column, TablePane
 from ..text import plot, units
 from .bench_dialog import BenchDialog, FileDialog

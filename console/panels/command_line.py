@@ -16,10 +16,10 @@ from textual.widgets import Input, Label
 
 from ...pipeline.config import OperatorError
 from ...pipeline.runtime.sockets import InboxFull
-from ..board import Board
 from ..commands import Command, candidates, hint, read
 from ..home import state_directory
 from ..pane import Line, Pane, line
+from ..state.board import Board
 from ..text import units
 from .filter_input import LineInput
 

@@ -6,8 +6,8 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
-from ..board import Board
 from ..pane import Line, Pane, Span, field, length, line
+from ..state.board import Board
 from ..text import units
 from .header import SLOW_S
 

@@ -9,11 +9,11 @@ from textual.binding import Binding, BindingType
 from textual.message import Message
 
 from ...pipeline.messages import Event
-from ..alerts import Finding
-from ..board import Board
 from ..filter import FilterPane
 from ..inks import LEVEL_INKS
 from ..pane import Line, Span, line
+from ..state.alerts import Finding
+from ..state.board import Board
 from ..text import units
 
 

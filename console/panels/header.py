@@ -8,8 +8,8 @@ from typing import ClassVar
 from textual import events
 from textual.message import Message
 
-from ..board import MOCK, STALE_S, Board
 from ..pane import Line, Pane, Span, length, line, spread
+from ..state.board import MOCK, STALE_S, Board
 from ..text import units
 
 SLOW_S = 0.25

@@ -7,9 +7,9 @@ from typing import ClassVar
 
 from textual.app import ComposeResult
 
-from ..board import Board, Quantiles
-from ..history import Window
 from ..pane import Line, Pane, Panel, Span, line, over_time
+from ..state.board import Board, Quantiles
+from ..state.time_series import Window
 from ..text import plot, units
 from .events import EventPane
 from .pool import PoolPane

@@ -11,11 +11,11 @@ from textual.binding import Binding, BindingType
 from textual.message import Message
 
 from ...pipeline.messages import LogLine
-from ..board import SUPERVISOR, Board, ProcessRow
 from ..dialogs import LiveDialog
 from ..inks import LEVEL_INKS
 from ..pane import Line, Pane, Panel, Span, field, line
-from ..signals import how
+from ..state.board import SUPERVISOR, Board, ProcessRow
+from ..state.signals import how
 from ..table import Column, TablePane
 from ..text import units
 from .logs import log_line

@@ -18,11 +18,11 @@ from textual.worker import Worker
 
 from ...pipeline.config import OperatorError
 from ..answers import CANCELLED, Answer
-from ..board import AdapterRow, Board
 from ..chat import ChatParams
 from ..http import Http
 from ..orders import READ_ONLY
 from ..pane import Line, Pane, Panel, line
+from ..state.board import AdapterRow, Board
 from ..transcripts import Transcripts, Turn, open_default
 from .answer import AnswerPane
 from .editor import ParameterInput, PromptEditor

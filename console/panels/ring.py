@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ...pipeline.messages import ProcessState
-from ..board import SUPERVISOR, Board, ProcessRow
 from ..pane import Line, Pane, Span, line
+from ..state.board import SUPERVISOR, Board, ProcessRow
 from ..text import units
 from ..text.canvas import Canvas
 

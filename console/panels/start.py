@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ...pipeline.messages import Progress
-from ..board import Board, seconds_left
 from ..pane import Line, Pane, Span, length, line, spread
+from ..state.board import Board, seconds_left
 from ..text import plot, units
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
-from ..history import Counter
+from ..state.time_series import Counter
 
 WINDOW_S = 4.0
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
-from ..pipeline.messages import Step
+from ...pipeline.messages import Step
 
 RECENT = 64
 """Decode steps that "now" is made of: one to three seconds of serving."""

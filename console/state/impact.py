@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..pipeline.runtime.wording import counted
+from ...pipeline.runtime.wording import counted
 from .board import Board
 
 NONE_LIVE = "No request is live"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..pipeline.messages import Progress
+from ...pipeline.messages import Progress
 
 RANK = "worker-"
 

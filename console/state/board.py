@@ -12,7 +12,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from ..pipeline.messages import (
+from ...pipeline.messages import (
     LATENCY_BUCKETS_MS,
     AdapterState,
     AdapterView,
@@ -32,11 +32,11 @@ from ..pipeline.messages import (
     Verification,
     WorkerStats,
 )
+from ..text import units
 from .alerts import Finding, Limits, findings
-from .bars import is_of_a_start
-from .history import EMPTY_TRACK, Track, bucket_percentile, percentile
-from .reads import Reads
-from .text import units
+from .decode_stats import Reads
+from .progress_bars import is_of_a_start
+from .time_series import EMPTY_TRACK, Track, bucket_percentile, percentile
 
 SUPERVISOR = "supervisor"
 MOCK = "mock"

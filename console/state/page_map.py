@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple
 
-from ..pipeline.messages import PageOwner, PoolMap
+from ...pipeline.messages import PageOwner, PoolMap
 
 FREE = ""
 KV, ADAPTER, CHECK = "kv", "adapter", "check"

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ..pipeline.messages import LogLine
+from ...pipeline.messages import LogLine
 
 SAME_SECONDS = 2.0
 """Between a state or an event and its line, which is written by the same process just then."""

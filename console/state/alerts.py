@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 import msgspec
 from msgspec import Meta, Struct
 
-from ..pipeline.messages import PROTOCOL, AdapterState, ProcessState
-from .history import percentile
+from ...pipeline.messages import PROTOCOL, AdapterState, ProcessState
+from ..text import units
+from .log_reference import Trail
 from .signals import how
-from .text import units
-from .trail import Trail
+from .time_series import percentile
 
 if TYPE_CHECKING:
     from .board import Board

@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from ..pipeline.messages import (
+from ...pipeline.messages import (
     LATENCY_BUCKETS_MS,
     AdapterReply,
     AdapterTable,
@@ -38,8 +38,8 @@ from ..pipeline.messages import (
     Telemetry,
     WorkerStats,
 )
+from .adapter_colors import Tints
 from .alerts import Limits
-from .bars import goes_with
 from .board import (
     PARTS,
     SUPERVISOR,
@@ -51,8 +51,8 @@ from .board import (
     Verdict,
     part_us,
 )
-from .history import Buckets, Counter, Series
-from .tints import Tints
+from .progress_bars import goes_with
+from .time_series import Buckets, Counter, Series
 
 STEPS = 1024
 SYNC_POINTS = 512

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from ..pipeline.messages import SpanEnds, SpanFile
+from ...pipeline.messages import SpanEnds, SpanFile
 
 TAIL_BYTES = 48 << 10
 """Of each file: some hundred spans, a few steps' worth."""

@@ -1,0 +1,1 @@
+"""What is known of a pipeline: folded messages, alerts, series. Draws nothing."""
