@@ -60,12 +60,12 @@ from ..pipeline.messages import (
 from ..pipeline.runtime.process import die_with_parent
 from ..pipeline.runtime.sockets import Beacon, Inbox, Outbox, make_context
 from ..pipeline.runtime.text_output import UTF8_OUTPUT
-from .chronicle import Chronicle
-from .lock import Lock
 from .mock_spans import MockSpans
 from .shift import Shift
 from .state.span_tail import span_ends
 from .story import BASE_MODEL, RING, Story, answer
+from .supervisor.lock import Lock
+from .supervisor.metrics_history import Chronicle
 
 
 class MockRing:

@@ -24,9 +24,9 @@ from ..pipeline.config import Config, OperatorError, UsageError
 from ..pipeline.messages import PROTOCOL, Event, Message, Order, Snapshot, Telemetry
 from ..pipeline.runtime.sockets import InboxFull
 from ..pipeline.runtime.wording import counted
-from .lock import is_running
 from .remote import Remote
 from .state.store import HISTORY_S, Ledger
+from .supervisor.lock import is_running
 from .telemetry import Telemetry as Sockets
 from .text import units
 

@@ -28,7 +28,7 @@ from ..pipeline.messages import (
     ToConsole,
 )
 from ..pipeline.runtime.sockets import Inbox, Outbox, Watch, make_context
-from .lock import is_running
+from .supervisor.lock import is_running
 
 ANSWER_SECONDS = 5.0
 

@@ -32,11 +32,12 @@ from ..pipeline.messages import (
 )
 from ..pipeline.runtime.text_output import json_text
 from ..pipeline.runtime.wording import counted
-from . import launcher, session
+from . import session
 from .failed_adapters import AdaptersFailed, documents, failed_at_start, failed_in, line_of
-from .lock import is_running
-from .logbook import Logbook
 from .remote import NotRunning, Remote, none_runs
+from .supervisor import launcher
+from .supervisor.lock import is_running
+from .supervisor.log_tail import Logbook
 from .text import units
 
 if TYPE_CHECKING:

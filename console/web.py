@@ -16,8 +16,8 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from ..pipeline.config import Config, OperatorError
-from .lock import is_running
 from .remote import none_runs
+from .supervisor.lock import is_running
 
 if TYPE_CHECKING:
     from aiohttp import web as http

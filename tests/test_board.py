@@ -8,9 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loraconsole.console.chronicle import Chronicle
 from loraconsole.console.filter import Filter
-from loraconsole.console.memory import LastMinute, Memory
 from loraconsole.console.state.board import PARTS, Board, Quantiles, seconds_left, step_us
 from loraconsole.console.state.store import LOG_LINES, STEPS, Ledger
 from loraconsole.console.state.time_series import (
@@ -21,6 +19,8 @@ from loraconsole.console.state.time_series import (
     percentile,
 )
 from loraconsole.console.story import ADAPTERS, Scenario, Story
+from loraconsole.console.supervisor.metrics_history import Chronicle
+from loraconsole.console.supervisor.snapshot_cache import LastMinute, Memory
 from loraconsole.console.text import plot, units
 from loraconsole.pipeline.messages import (
     LATENCY_BUCKETS_MS,

@@ -10,11 +10,11 @@ import msgspec
 import pytest
 from stage import START
 
-from loraconsole.console import chronicle
-from loraconsole.console.chronicle import Chronicle, Journal
 from loraconsole.console.state.store import Ledger
 from loraconsole.console.state.time_series import Series
 from loraconsole.console.story import Story
+from loraconsole.console.supervisor import metrics_history
+from loraconsole.console.supervisor.metrics_history import Chronicle, Journal
 from loraconsole.pipeline.messages import Event, Moment, Telemetry
 
 
@@ -83,7 +83,7 @@ def test_an_hour_and_a_day_are_bounded_on_disk_and_in_memory(tmp_path: Path) -> 
         1.79e9, *[999] * 2, *[99999.99] * 3, *[99999] * 2, 999, *[9999.999] * 6, 9e12, 0.1234
     )
     line = len(msgspec.json.encode(widest)) + 1
-    assert line * chronicle.HOUR_SECONDS < chronicle.MOMENTS_BYTES
+    assert line * metrics_history.HOUR_SECONDS < metrics_history.MOMENTS_BYTES
 
 
 def test_a_full_disk_is_told_once_and_costs_no_moment(tmp_path: Path) -> None:

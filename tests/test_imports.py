@@ -25,7 +25,7 @@ def imported_by(module: str) -> set[str]:
         "loraconsole.console.__main__",
         "loraconsole.console.verbs",
         "loraconsole.console.app",
-        "loraconsole.console.supervisor",
+        "loraconsole.console.supervisor.supervisor",
         "loraconsole.console.compare",
         "loraconsole.pipeline.fetch.fetch",
         "loraconsole.pipeline.bench.bench",
@@ -40,7 +40,7 @@ def test_nobody_but_the_model_pays_for_torch(module: str) -> None:
 
 
 def test_the_supervisor_pays_for_no_screen() -> None:
-    assert "textual" not in imported_by("loraconsole.console.supervisor")
+    assert "textual" not in imported_by("loraconsole.console.supervisor.supervisor")
 
 
 def test_the_command_line_parses_before_it_imports() -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from loraconsole.console import logbook
-from loraconsole.console.logbook import Logbook, put_aside
+from loraconsole.console.supervisor import log_tail
+from loraconsole.console.supervisor.log_tail import Logbook, put_aside
 from loraconsole.pipeline.runtime.process import LOG_FORMAT, LOG_TIME
 
 
@@ -72,7 +72,7 @@ def test_bytes_that_are_no_text_do_not_stop_the_reading(tmp_path: Path) -> None:
 def test_a_file_that_grows_too_large_is_cut_without_losing_a_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(logbook, "MAX_FILE_BYTES", 1000)
+    monkeypatch.setattr(log_tail, "MAX_FILE_BYTES", 1000)
     book = Logbook(tmp_path)
     seen = []
     for n in range(100):

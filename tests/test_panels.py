@@ -12,7 +12,6 @@ from textual.widgets import Button, Input
 
 from loraconsole.console.answers import Answer, WrappedText
 from loraconsole.console.app import ConsoleApp
-from loraconsole.console.chronicle import Chronicle
 from loraconsole.console.dialogs import LiveDialog
 from loraconsole.console.inks import INKS, Desk
 from loraconsole.console.pane import Line, Pane, crop, length
@@ -28,6 +27,7 @@ from loraconsole.console.panels.processes import ProcessTable, TailPane
 from loraconsole.console.state.board import Board, RequestRow
 from loraconsole.console.state.store import Ledger
 from loraconsole.console.story import Scenario, Story
+from loraconsole.console.supervisor.metrics_history import Chronicle
 from loraconsole.console.text import units
 from loraconsole.console.transcripts import open_default
 from loraconsole.pipeline.messages import (

@@ -10,8 +10,8 @@ import sys
 import time
 from collections import deque
 
-from ..pipeline.config import Config
-from ..pipeline.messages import ProcessState, ProcessView
+from ...pipeline.config import Config
+from ...pipeline.messages import ProcessState, ProcessView
 
 FALLS_ALLOWED = 5
 HELD = "stopped by an operator"

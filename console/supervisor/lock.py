@@ -11,7 +11,7 @@ import fcntl
 import os
 from pathlib import Path
 
-from ..pipeline.config import OperatorError, spell
+from ...pipeline.config import OperatorError, spell
 
 LOCK_VARIABLE = "LORACONSOLE_LOCK_FD"
 

@@ -16,7 +16,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from ..pipeline.messages import Event, Message, Moment, RouterStats, ServerStats, Step
+from ...pipeline.messages import Event, Message, Moment, RouterStats, ServerStats, Step
 
 HOUR_SECONDS = 3600
 DAY_SECONDS = 86_400

@@ -7,10 +7,10 @@ import os
 import subprocess
 import sys
 
-from ..pipeline.config import Config, make_run_directory
-from ..pipeline.runtime.text_output import UTF8_OUTPUT
+from ...pipeline.config import Config, make_run_directory
+from ...pipeline.runtime.text_output import UTF8_OUTPUT
 from .lock import LOCK_VARIABLE, Lock, already_runs
-from .logbook import put_aside
+from .log_tail import put_aside
 
 
 def start(config: Config) -> int:
@@ -29,7 +29,7 @@ def start(config: Config) -> int:
         with (run / "logs" / "supervisor.log").open("ab") as log:
             supervisor = subprocess.Popen(
                 [
-                    *(sys.executable, "-P", "-m", "loraconsole.console.supervisor"),
+                    *(sys.executable, "-P", "-m", "loraconsole.console.supervisor.supervisor"),
                     *("--run", str(run)),
                 ],
                 stdin=subprocess.DEVNULL,

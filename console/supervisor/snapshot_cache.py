@@ -9,8 +9,8 @@ import time
 from collections import deque
 from collections.abc import Sequence
 
-from .. import __version__
-from ..pipeline.messages import (
+from ... import __version__
+from ...pipeline.messages import (
     PROTOCOL,
     AdapterTable,
     AskSnapshot,
@@ -27,9 +27,9 @@ from ..pipeline.messages import (
     Telemetry,
     WorkerStats,
 )
-from .chronicle import Chronicle
-from .state.alerts import SYNC_STEPS
-from .state.progress_bars import goes_with
+from ..state.alerts import SYNC_STEPS
+from ..state.progress_bars import goes_with
+from .metrics_history import Chronicle
 
 
 class LastMinute:

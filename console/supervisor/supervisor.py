@@ -2,7 +2,7 @@
 
 Its own session leader, so a lost SSH connection kills nothing; its children die with it. It
 keeps what a console that comes late wants to know. No Textual, no torch in it. By hand:
-`python -P -m loraconsole.console.supervisor --run DIR`.
+`python -P -m loraconsole.console.supervisor.supervisor --run DIR`.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import signal
 import time
 from pathlib import Path
 
-from ..pipeline.config import MEETING, Config
-from ..pipeline.messages import (
+from ...pipeline.config import MEETING, Config
+from ...pipeline.messages import (
     AskSnapshot,
     AskSpanEnds,
     Beat,
@@ -34,15 +34,15 @@ from ..pipeline.messages import (
     StopProcess,
     ToSupervisor,
 )
-from ..pipeline.runtime.process import OPERATOR_EXIT, REFUSED_LOG, Process, run_process
-from ..pipeline.runtime.sockets import InboxFull, Outbox, Watch
+from ...pipeline.runtime.process import OPERATOR_EXIT, REFUSED_LOG, Process, run_process
+from ...pipeline.runtime.sockets import InboxFull, Outbox, Watch
+from ..state.signals import SIGNALS, how
+from ..state.span_tail import span_ends
 from .child import FALLS_ALLOWED, HELD, Child, command, command_of, environment
-from .chronicle import Chronicle
 from .lock import Lock
-from .logbook import Logbook
-from .memory import Memory
-from .state.signals import SIGNALS, how
-from .state.span_tail import span_ends
+from .log_tail import Logbook
+from .metrics_history import Chronicle
+from .snapshot_cache import Memory
 
 BACKOFF_SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0)
 FALL_WINDOW_SECONDS = 60.0

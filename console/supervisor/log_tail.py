@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
-from ..pipeline.messages import LogLine
+from ...pipeline.messages import LogLine
 
 KEEP_LINES = 5000
 MAX_FILE_BYTES = 32 << 20

@@ -1,0 +1,1 @@
+"""The process that starts the others and keeps them alive, and its records."""
