@@ -86,8 +86,8 @@ def show(
 
 def mock(given: argparse.Namespace) -> int:
     """The console on a pipeline that computes nothing."""
-    need_terminal("a mock pipeline without a screen: python -P -m loraconsole.console.mock")
-    from .mock import mock_pipeline
+    need_terminal("a mock pipeline without a screen: python -P -m loraconsole.console.mock.server")
+    from .mock.server import mock_pipeline
 
     with splash.raised("loraconsole"), mock_pipeline(given.mock) as config:
         show(config, given, label="MOCK")

@@ -44,7 +44,7 @@ Figures = dict[str, float]
 def mock(*options: str, python: Sequence[str] = PYTHON) -> Iterator[str]:
     """A mock pipeline's run directory."""
     with tempfile.TemporaryDirectory(prefix="lc-") as directory:
-        command = [*python, "loraconsole.console.mock", "--run", directory, *options]
+        command = [*python, "loraconsole.console.mock.server", "--run", directory, *options]
         with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
             try:
                 while not Path(directory, "config.json").exists():
@@ -218,8 +218,8 @@ def stream(given: argparse.Namespace) -> dict[str, Figures]:
 
 def hour(given: argparse.Namespace) -> dict[str, Figures]:
     """An hour of a mock shift, recorded without a clock and played sixty times as fast."""
+    from loraconsole.console.mock.demo_scenario import Shift
     from loraconsole.console.recording import Recorder
-    from loraconsole.console.shift import Shift
     from loraconsole.pipeline.config import Config
 
     with tempfile.TemporaryDirectory() as directory:

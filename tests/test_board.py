@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loraconsole.console.filter import Filter
+from loraconsole.console.mock.scenario import ADAPTERS, Scenario, Story
 from loraconsole.console.state.board import PARTS, Board, Quantiles, seconds_left, step_us
 from loraconsole.console.state.store import LOG_LINES, STEPS, Ledger
 from loraconsole.console.state.time_series import (
@@ -18,7 +19,6 @@ from loraconsole.console.state.time_series import (
     bucket_percentile,
     percentile,
 )
-from loraconsole.console.story import ADAPTERS, Scenario, Story
 from loraconsole.console.supervisor.metrics_history import Chronicle
 from loraconsole.console.supervisor.snapshot_cache import LastMinute, Memory
 from loraconsole.console.text import plot, units

@@ -10,9 +10,9 @@ import msgspec
 import pytest
 from stage import START
 
+from loraconsole.console.mock.scenario import Story
 from loraconsole.console.state.store import Ledger
 from loraconsole.console.state.time_series import Series
-from loraconsole.console.story import Story
 from loraconsole.console.supervisor import metrics_history
 from loraconsole.console.supervisor.metrics_history import Chronicle, Journal
 from loraconsole.pipeline.messages import Event, Moment, Telemetry

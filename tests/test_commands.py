@@ -29,7 +29,7 @@ from loraconsole.console.dialogs import ChoiceDialog, ScrollPane
 from loraconsole.console.filter import FilterPane
 from loraconsole.console.inks import Desk
 from loraconsole.console.jump import JumpScreen
-from loraconsole.console.mock import mock_pipeline
+from loraconsole.console.mock.server import mock_pipeline
 from loraconsole.console.panels.command_line import CommandLine, read_history
 from loraconsole.console.screens import PAGES, PANELS
 from loraconsole.console.settings.keymap import catalogue

@@ -15,7 +15,7 @@ from textual.pilot import Pilot
 
 from loraconsole.console.__main__ import report
 from loraconsole.console.failed_adapters import line_of
-from loraconsole.console.story import Story
+from loraconsole.console.mock.scenario import Story
 from loraconsole.console.text import units
 from loraconsole.console.verbs import _log_line, say
 from loraconsole.pipeline.config import OperatorError

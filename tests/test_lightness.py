@@ -50,7 +50,7 @@ class Pipeline:
 def pipeline() -> Iterator[Pipeline]:
     """64 requests that all move ten times a second, 200 log lines a second."""
     with tempfile.TemporaryDirectory(prefix="lc-") as run:
-        command = [*PYTHON, "loraconsole.console.mock", "--run", run, *ROWS]
+        command = [*PYTHON, "loraconsole.console.mock.server", "--run", run, *ROWS]
         with subprocess.Popen(command) as process:
             try:
                 while not Path(run, "config.json").exists():

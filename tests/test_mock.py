@@ -12,12 +12,12 @@ from pseudo_terminal import PseudoTerminal
 from stage import START, screen_text
 
 from loraconsole.console.app import ConsoleApp
-from loraconsole.console.mock import mock_pipeline
-from loraconsole.console.mock_spans import MockSpans
-from loraconsole.console.shift import MAX_RUNNING, Shift
+from loraconsole.console.mock.demo_scenario import MAX_RUNNING, Shift
+from loraconsole.console.mock.scenario import Story
+from loraconsole.console.mock.server import mock_pipeline
+from loraconsole.console.mock.spans import MockSpans
 from loraconsole.console.state.span_tail import SpanTail, span_ends
 from loraconsole.console.state.store import Ledger
-from loraconsole.console.story import Story
 from loraconsole.pipeline.config import Config
 from loraconsole.pipeline.messages import (
     AdapterState,
@@ -194,7 +194,7 @@ def test_it_is_one_small_process_without_torch_and_leaves_nothing() -> None:
         assert '"worker-0"' in done.stdout
         assert run.stat().st_mode & 0o777 == 0o700
     assert not run.exists()
-    code = "import sys, loraconsole.console.mock; print('torch' in sys.modules)"
+    code = "import sys, loraconsole.console.mock.server; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "False"
 

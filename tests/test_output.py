@@ -19,8 +19,8 @@ from textual.strip import Strip
 
 from loraconsole.console.answers import Answer
 from loraconsole.console.app import ConsoleApp
+from loraconsole.console.mock.scenario import Story
 from loraconsole.console.panels.answer import AnswerPane
-from loraconsole.console.story import Story
 from loraconsole.console.terminal import screen_diff
 from loraconsole.console.terminal.frame_pacer import LOST_SECONDS, Pace
 from loraconsole.console.terminal.screen_diff import ScreenMemory

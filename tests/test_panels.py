@@ -14,6 +14,7 @@ from loraconsole.console.answers import Answer, WrappedText
 from loraconsole.console.app import ConsoleApp
 from loraconsole.console.dialogs import LiveDialog
 from loraconsole.console.inks import INKS, Desk
+from loraconsole.console.mock.scenario import Scenario, Story
 from loraconsole.console.pane import Line, Pane, crop, length
 from loraconsole.console.panels.adapters import AdapterTable
 from loraconsole.console.panels.answer import AnswerPane
@@ -26,7 +27,6 @@ from loraconsole.console.panels.models import ModelsPane
 from loraconsole.console.panels.processes import ProcessTable, TailPane
 from loraconsole.console.state.board import Board, RequestRow
 from loraconsole.console.state.store import Ledger
-from loraconsole.console.story import Scenario, Story
 from loraconsole.console.supervisor.metrics_history import Chronicle
 from loraconsole.console.text import units
 from loraconsole.console.transcripts import open_default

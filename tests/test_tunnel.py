@@ -18,7 +18,7 @@ from ring import Ring, tiny_model
 from stage import screen_text, wait
 
 from loraconsole.console.app import ConsoleApp
-from loraconsole.console.mock import mock_pipeline
+from loraconsole.console.mock.server import mock_pipeline
 from loraconsole.console.remote import NotRunning
 from loraconsole.console.tunnel import Tunnel, ahead
 from loraconsole.pipeline.config import Config, OperatorError

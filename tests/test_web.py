@@ -19,7 +19,7 @@ import httpx
 import pytest
 
 from loraconsole.console import web
-from loraconsole.console.mock import mock_pipeline
+from loraconsole.console.mock.server import mock_pipeline
 from loraconsole.console.remote import NotRunning
 from loraconsole.pipeline.config import Config, OperatorError
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from ..pipeline.messages import (
+from ...pipeline.messages import (
     LATENCY_BUCKETS_MS,
     AdapterState,
     AdapterView,
@@ -24,7 +24,7 @@ from ..pipeline.messages import (
     ProcessState,
     RequestView,
 )
-from .story import BASE_MODEL, RING, Story, pages_of
+from .scenario import BASE_MODEL, RING, Story, pages_of
 
 Told = tuple[str, Message]
 

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from ..pipeline.messages import Step
-from .state.span_tail import SHOWN, SpanEvent
+from ...pipeline.messages import Step
+from ..state.span_tail import SHOWN, SpanEvent
 
 ROUTER, WORKER = SHOWN
 

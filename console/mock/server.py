@@ -2,7 +2,7 @@
 
 Real sockets, real messages and real HTTP; what they tell is a `Story`. One small process without
 torch plays all of them: it obeys the console's orders and answers prompts word by word. By hand:
-`python -P -m loraconsole.console.mock --run DIR`, then `loraconsole attach --run DIR`.
+`python -P -m loraconsole.console.mock.server --run DIR`, then `loraconsole attach --run DIR`.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, StreamingResponse
 from starlette.routing import Route
 
-from ..pipeline.config import Config, OperatorError, make_run_directory
-from ..pipeline.messages import (
+from ...pipeline.config import Config, OperatorError, make_run_directory
+from ...pipeline.messages import (
     Abort,
     AskSnapshot,
     AskSpanEnds,
@@ -57,15 +57,15 @@ from ..pipeline.messages import (
     UnloadAdapter,
     VerifyAdapter,
 )
-from ..pipeline.runtime.process import die_with_parent
-from ..pipeline.runtime.sockets import Beacon, Inbox, Outbox, make_context
-from ..pipeline.runtime.text_output import UTF8_OUTPUT
-from .mock_spans import MockSpans
-from .shift import Shift
-from .state.span_tail import span_ends
-from .story import BASE_MODEL, RING, Story, answer
-from .supervisor.lock import Lock
-from .supervisor.metrics_history import Chronicle
+from ...pipeline.runtime.process import die_with_parent
+from ...pipeline.runtime.sockets import Beacon, Inbox, Outbox, make_context
+from ...pipeline.runtime.text_output import UTF8_OUTPUT
+from ..state.span_tail import span_ends
+from ..supervisor.lock import Lock
+from ..supervisor.metrics_history import Chronicle
+from .demo_scenario import Shift
+from .scenario import BASE_MODEL, RING, Story, answer
+from .spans import MockSpans
 
 
 class MockRing:
@@ -264,7 +264,7 @@ def mock_pipeline(seed: int, boots: bool = True) -> Iterator[Config]:
     """
     with tempfile.TemporaryDirectory(prefix="lc-mock-") as directory:
         run = make_run_directory(Path(directory) / "run")
-        command = [sys.executable, "-P", "-m", "loraconsole.console.mock"]
+        command = [sys.executable, "-P", "-m", "loraconsole.console.mock.server"]
         with subprocess.Popen(
             [
                 *(*command, "--run", str(run), "--seed", str(seed)),

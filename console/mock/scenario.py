@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from ..pipeline.messages import (
+from ...pipeline.messages import (
     LATENCY_BUCKETS_MS,
     PROTOCOL,
     AdapterPlan,
@@ -56,8 +56,8 @@ from ..pipeline.messages import (
     VerifyAdapter,
     WorkerStats,
 )
-from .state.alerts import SYNC_STEPS
-from .state.board import MOCK
+from ..state.alerts import SYNC_STEPS
+from ..state.board import MOCK
 
 Scenario = Literal["empty", "loading", "busy", "failed"]
 RING = ("worker-0", "detokenizer", "router", "server")

@@ -1,0 +1,1 @@
+"""A pipeline that computes nothing, for demonstrations and tests."""
