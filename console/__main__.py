@@ -379,7 +379,7 @@ def dispatch(given: argparse.Namespace, rest: list[str]) -> int:
         case "attach":
             return verbs.console(config, given, start=False)
         case "record":
-            from .recording import record
+            from .client.recording import record
 
             return record(config, given)
         case "web":
@@ -450,8 +450,8 @@ def load_config(run: str) -> Config:
 
 def report(error: OperatorError, as_json: bool) -> int:
     """An operator's error as text (or JSON), and its exit status."""
-    from .failed_adapters import AdaptersFailed, line_of
-    from .remote import NotRunning
+    from .client.failed_adapters import AdaptersFailed, line_of
+    from .client.remote import NotRunning
     from .text.units import visible
 
     document: dict[str, Any] = {"error": error.what, "hint": error.hint}

@@ -30,8 +30,8 @@ from ..pipeline.messages import (
     Verification,
     VerifyAdapter,
 )
-from .orders import order_id
-from .remote import Remote
+from .client.pending_orders import order_id
+from .client.remote import Remote
 from .state.board import WHERE
 from .text import units
 from .verbs import Bars, print_json, say, take_snapshot

@@ -41,8 +41,8 @@ from ..pipeline.reference.reference import (
     SideBySide,
 )
 from ..pipeline.runtime.wording import counted
-from .http import Http, HttpError
-from .remote import Remote
+from .client.http_client import Http, HttpError
+from .client.remote import Remote
 from .text import units
 from .verbs import print_json, server_url
 

@@ -29,11 +29,12 @@ from textual.screen import Screen
 from textual.widget import Widget
 
 from ..pipeline.config import Config, OperatorError
+from .client.pending_orders import Orders
+from .client.telemetry import Telemetry
 from .dialogs import Choice, ChoiceDialog, LiveDialog, LiveScreen
 from .filter import Filter, FilterPane
 from .herald import Herald
 from .inks import Desk
-from .orders import Orders
 from .pane import PaintedApp, Panel
 from .panels.cost import CostPane, diagnostics
 from .panels.events import EventPane
@@ -50,7 +51,6 @@ from .state.alerts import AlertBook, Finding
 from .state.board import STALE_S, Board
 from .state.impact import quit_costs
 from .state.store import Ledger
-from .telemetry import Telemetry
 from .terminal import driver, input_driver, memory_trim, screen_diff, strip_cache
 from .terminal.draw_cost import Meter
 from .terminal.frame_pacer import QUESTION, Pace
@@ -546,7 +546,7 @@ class ConsoleApp(PaintedApp):
 
     def save_picture(self) -> None:
         """Beside the transcripts: a server has no folder of downloads. In a browser it is one."""
-        from .transcripts import data_directory
+        from .client.transcripts import data_directory
 
         directory = data_directory() / "pictures"
         with contextlib.suppress(OSError):  # it will be said that it cannot be saved

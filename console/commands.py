@@ -25,8 +25,8 @@ from ..pipeline.config import OperatorError
 from ..pipeline.messages import POLICIES, AdapterOrder, SetScheduler, UnloadAdapter
 from ..pipeline.runtime.text_output import UTF8_OUTPUT
 from . import pipeline_orders
+from .client.pending_orders import READ_ONLY, order_id
 from .dialogs import LiveDialog
-from .orders import READ_ONLY, order_id
 from .pane import Line, line
 from .state.board import SUPERVISOR, Board, ProcessRow
 from .text import units

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from textual.screen import ModalScreen
 
 from ..pipeline.messages import AdapterReply, Event, Order
-from .orders import doing
+from .client.pending_orders import doing
 from .pane import PaintedApp
 from .settings.toml_document import Problem
 from .state.alerts import Alert

@@ -18,8 +18,8 @@ from ..pipeline.messages import (
     StopSpans,
 )
 from ..pipeline.runtime.sockets import InboxFull
+from .client.pending_orders import order_id
 from .dialogs import Choice, ChoiceDialog
-from .orders import order_id
 from .pane import PaintedApp
 from .state.impact import pipeline_costs
 

@@ -19,7 +19,7 @@ from ..pipeline.messages import (
     StartProcess,
     StopProcess,
 )
-from .remote import Remote
+from .client.remote import Remote
 from .verbs import say
 
 STOP_SECONDS = 15.0

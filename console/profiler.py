@@ -18,8 +18,8 @@ from ..pipeline.config import Config, OperatorError, spell
 from ..pipeline.messages import SpansOrder, SpansReply, StartSpans, StopSpans
 from ..pipeline.runtime.spans import recording_name
 from ..pipeline.runtime.wording import counted
-from .orders import order_id
-from .remote import Remote
+from .client.pending_orders import order_id
+from .client.remote import Remote
 from .text import units
 from .verbs import print_json, say
 

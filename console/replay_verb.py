@@ -22,7 +22,7 @@ from ..pipeline.messages import Message
 from ..pipeline.runtime.sockets import InboxFull
 from ..pipeline.runtime.text_output import UTF8_OUTPUT
 from . import session
-from .telemetry import Telemetry
+from .client.telemetry import Telemetry
 from .terminal import splash
 
 START_SECONDS = 2.5

@@ -8,8 +8,8 @@ from typing import Any
 
 from ..pipeline.config import Config, OperatorError, parse_weight
 from ..pipeline.messages import AdapterReply, ClientWeight, SchedulerSettings, SetScheduler
-from .orders import order_id
-from .remote import Remote
+from .client.pending_orders import order_id
+from .client.remote import Remote
 from .verbs import say
 
 NUMBERS = ("batch_num_adapters", "slo_seconds", "max_wait_tokens", "max_per_adapter")

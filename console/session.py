@@ -18,7 +18,7 @@ from ..pipeline.config import Config, OperatorError
 from .terminal import splash
 
 if TYPE_CHECKING:
-    from .telemetry import Telemetry
+    from .client.telemetry import Telemetry
 
 
 def need_terminal(hint: str) -> None:
@@ -52,9 +52,9 @@ def show(
     where the console itself fails.
     """
     from .app import ConsoleApp
+    from .client.telemetry import Telemetry
     from .settings.ui_state import Habits
     from .state.adapter_colors import Tints
-    from .telemetry import Telemetry
     from .text.ascii import write_cells
 
     app = ConsoleApp(
@@ -97,7 +97,7 @@ def mock(given: argparse.Namespace) -> int:
 def play(given: argparse.Namespace) -> int:
     """The console on a recording."""
     need_terminal("recordings are gzipped JSON lines: zcat FILE | jq")
-    from .recording import Playback, Tape
+    from .client.recording import Playback, Tape
 
     tape = Tape(Path(given.file), given.speed)
     config = Config(run=str(tape.path.absolute()))
@@ -109,7 +109,7 @@ def play(given: argparse.Namespace) -> int:
 def attach_over_ssh(given: argparse.Namespace) -> int:
     """The console here on a pipeline there."""
     need_terminal(f"without one: ssh {given.ssh} loraconsole status")
-    from .tunnel import Tunnel
+    from .client.ssh_tunnel import Tunnel
 
     with Tunnel(given.ssh, given.run, given.ssh_command) as tunnel:
         choice = show(

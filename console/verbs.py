@@ -33,16 +33,16 @@ from ..pipeline.messages import (
 from ..pipeline.runtime.text_output import json_text
 from ..pipeline.runtime.wording import counted
 from . import session
-from .failed_adapters import AdaptersFailed, documents, failed_at_start, failed_in, line_of
-from .remote import NotRunning, Remote, none_runs
+from .client.failed_adapters import AdaptersFailed, documents, failed_at_start, failed_in, line_of
+from .client.remote import NotRunning, Remote, none_runs
 from .supervisor import launcher
 from .supervisor.lock import is_running
 from .supervisor.log_tail import Logbook
 from .text import units
 
 if TYPE_CHECKING:
-    from .answers import Answer
-    from .chat import ChatParams
+    from .client.answer import Answer
+    from .client.chat import ChatParams
 
 DRAIN_SECONDS = 30.0
 STOP_SECONDS = 60.0
@@ -400,7 +400,7 @@ def _print_status(config: Config, snapshot: Snapshot) -> None:
 
 def where(config: Config, as_json: bool) -> int:
     """Where the pipeline is and how it is reached; works where none runs too."""
-    from .tunnel import find
+    from .client.ssh_tunnel import find
 
     is_there = is_running(config.run_path)
     url = ""
@@ -471,8 +471,8 @@ def _json_line(line: LogLine) -> None:
 
 def prompt(config: Config, given: argparse.Namespace) -> int:
     """Asks each adapter named (or the base) the same, all in one mixed batch."""
-    from .answers import Answer
-    from .chat import ChatParams
+    from .client.answer import Answer
+    from .client.chat import ChatParams
 
     text = _read_input() if given.text == "-" else given.text
     messages = [{"role": "system", "content": given.system}] if given.system else []
@@ -528,7 +528,7 @@ async def _ask_all(
     params: ChatParams,
     quiet: bool,
 ) -> None:
-    from .http import Http
+    from .client.http_client import Http
 
     async with Remote(config) as remote:
         http = Http(await server_url(remote), config.api_key)

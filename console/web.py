@@ -16,7 +16,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from ..pipeline.config import Config, OperatorError
-from .remote import none_runs
+from .client.remote import none_runs
 from .supervisor.lock import is_running
 
 if TYPE_CHECKING:

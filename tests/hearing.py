@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
+from loraconsole.console.client.telemetry import Telemetry
 from loraconsole.console.state.board import Board
 from loraconsole.console.state.store import Ledger
-from loraconsole.console.telemetry import Telemetry
 from loraconsole.pipeline.config import Config
 
 

@@ -27,6 +27,7 @@ from textual.widget import Widget
 from textual.widgets import OptionList
 
 from loraconsole.console.app import ConsoleApp
+from loraconsole.console.client.transcripts import Turn, open_default
 from loraconsole.console.dialogs import ChoiceDialog, LiveDialog, ScrollPane
 from loraconsole.console.help import HelpDialog
 from loraconsole.console.inks import Desk
@@ -47,7 +48,6 @@ from loraconsole.console.panels.recall import RecallDialog
 from loraconsole.console.screens import PAGES, PANELS
 from loraconsole.console.state.alerts import Limits
 from loraconsole.console.table import TablePane
-from loraconsole.console.transcripts import Turn, open_default
 from loraconsole.pipeline.messages import ProcessOrder, RestartProcess
 
 W = TypeVar("W", bound=Widget)

@@ -218,8 +218,8 @@ def stream(given: argparse.Namespace) -> dict[str, Figures]:
 
 def hour(given: argparse.Namespace) -> dict[str, Figures]:
     """An hour of a mock shift, recorded without a clock and played sixty times as fast."""
+    from loraconsole.console.client.recording import Recorder
     from loraconsole.console.mock.demo_scenario import Shift
-    from loraconsole.console.recording import Recorder
     from loraconsole.pipeline.config import Config
 
     with tempfile.TemporaryDirectory() as directory:

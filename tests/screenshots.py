@@ -18,7 +18,7 @@ from unittest.mock import patch
 
 from stage import StagedApp, wait
 
-from loraconsole.console.answers import Answer
+from loraconsole.console.client.answer import Answer
 from loraconsole.console.settings.keymap import Key, catalogue
 from loraconsole.console.state.alerts import Limits
 

@@ -13,7 +13,14 @@ from textual.pilot import Pilot
 from textual.widgets import Input, OptionList
 
 from loraconsole.console.app import ConsoleApp
-from loraconsole.console.bench_run import FLAGS, SUITES, WORKLOADS, BenchFiles, BenchPlan, BenchRun
+from loraconsole.console.client.bench_run import (
+    FLAGS,
+    SUITES,
+    WORKLOADS,
+    BenchFiles,
+    BenchPlan,
+    BenchRun,
+)
 from loraconsole.console.dialogs import LiveDialog
 from loraconsole.console.panels.bench import BenchPanel, ResultTable
 from loraconsole.console.panels.bench_dialog import BenchDialog

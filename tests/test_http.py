@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from loraconsole.console.chat import ChatError, ChatParams, chat
-from loraconsole.console.http import Http, HttpError
+from loraconsole.console.client.chat import ChatError, ChatParams, chat
+from loraconsole.console.client.http_client import Http, HttpError
 
 Talk = Callable[[bytes, asyncio.StreamWriter], Awaitable[None]]
 

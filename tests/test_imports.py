@@ -54,7 +54,7 @@ def test_a_screen_pays_for_no_tls() -> None:
         "loraconsole.console.__main__ as main; main.leave_out()"
         "; import loraconsole.console.app, loraconsole.console.panels.prompt"
     )
-    assert "loraconsole.console.http" in loaded
+    assert "loraconsole.console.client.http_client" in loaded
     assert not loaded & {"_ssl", "httpx", "anyio"}
 
 

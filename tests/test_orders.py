@@ -11,8 +11,13 @@ from stage import START
 
 from loraconsole.console import adapter_verbs
 from loraconsole.console.__main__ import parse
+from loraconsole.console.client.pending_orders import (
+    GRACE_SECONDS,
+    QUICK_SECONDS,
+    SLOW_SECONDS,
+    Orders,
+)
 from loraconsole.console.mock.scenario import Story
-from loraconsole.console.orders import GRACE_SECONDS, QUICK_SECONDS, SLOW_SECONDS, Orders
 from loraconsole.console.state.store import Ledger
 from loraconsole.pipeline.messages import (
     AdapterOrder,

@@ -17,8 +17,8 @@ from textual.geometry import Region
 from textual.pilot import Pilot
 from textual.strip import Strip
 
-from loraconsole.console.answers import Answer
 from loraconsole.console.app import ConsoleApp
+from loraconsole.console.client.answer import Answer
 from loraconsole.console.mock.scenario import Story
 from loraconsole.console.panels.answer import AnswerPane
 from loraconsole.console.terminal import screen_diff

@@ -10,8 +10,9 @@ from textual import events
 from textual.pilot import Pilot
 from textual.widgets import Button, Input
 
-from loraconsole.console.answers import Answer, WrappedText
 from loraconsole.console.app import ConsoleApp
+from loraconsole.console.client.answer import Answer, WrappedText
+from loraconsole.console.client.transcripts import open_default
 from loraconsole.console.dialogs import LiveDialog
 from loraconsole.console.inks import INKS, Desk
 from loraconsole.console.mock.scenario import Scenario, Story
@@ -29,7 +30,6 @@ from loraconsole.console.state.board import Board, RequestRow
 from loraconsole.console.state.store import Ledger
 from loraconsole.console.supervisor.metrics_history import Chronicle
 from loraconsole.console.text import units
-from loraconsole.console.transcripts import open_default
 from loraconsole.pipeline.messages import (
     AdapterState,
     LoadAdapter,

@@ -7,10 +7,10 @@ from stage import screen_text, wait, with_a_ring
 from textual.pilot import Pilot
 
 from loraconsole.console.app import ConsoleApp
+from loraconsole.console.client.pending_orders import CHANGING, READ_ONLY
 from loraconsole.console.commands import CHANGES, all_commands, candidates
 from loraconsole.console.help import HelpDialog
 from loraconsole.console.inks import Desk
-from loraconsole.console.orders import CHANGING, READ_ONLY
 from loraconsole.console.settings.keymap import catalogue
 from loraconsole.pipeline.messages import AskSnapshot, AskSpanEnds, AskText, Message, PlanAdapters
 

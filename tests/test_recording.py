@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 from stage import START
 
-from loraconsole.console import recording
 from loraconsole.console.__main__ import parse
+from loraconsole.console.client import recording
+from loraconsole.console.client.recording import Playback, Recorder, Tape
+from loraconsole.console.client.remote import NotRunning
 from loraconsole.console.mock.demo_scenario import Shift
 from loraconsole.console.mock.scenario import Story
 from loraconsole.console.mock.server import MockRing
-from loraconsole.console.recording import Playback, Recorder, Tape
-from loraconsole.console.remote import NotRunning
 from loraconsole.console.state.store import Ledger
 from loraconsole.console.supervisor.lock import Lock
 from loraconsole.pipeline.config import Config, OperatorError, UsageError

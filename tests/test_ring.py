@@ -19,8 +19,8 @@ import zmq
 from prometheus_client.parser import text_string_to_metric_families
 from ring import ADAPTERS, BASE, Ring
 
-from loraconsole.console.recording import Tape
-from loraconsole.console.remote import Remote
+from loraconsole.console.client.recording import Tape
+from loraconsole.console.client.remote import Remote
 from loraconsole.pipeline.config import Config
 from loraconsole.pipeline.messages import Beat, RouterStats, Snapshot
 

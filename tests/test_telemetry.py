@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from hearing import listening, until
 
+from loraconsole.console.client.remote import Remote
 from loraconsole.console.mock.scenario import Story
 from loraconsole.console.mock.server import MockRing
-from loraconsole.console.remote import Remote
 from loraconsole.console.supervisor.lock import Lock
 from loraconsole.pipeline.config import Config, OperatorError
 from loraconsole.pipeline.messages import (

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from loraconsole.console import transcripts
-from loraconsole.console.transcripts import Transcripts, Turn, as_jsonl, as_markdown
+from loraconsole.console.client import transcripts
+from loraconsole.console.client.transcripts import Transcripts, Turn, as_jsonl, as_markdown
 from loraconsole.pipeline.config import OperatorError
 
 PIRATE = Turn(

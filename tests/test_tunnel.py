@@ -18,9 +18,9 @@ from ring import Ring, tiny_model
 from stage import screen_text, wait
 
 from loraconsole.console.app import ConsoleApp
+from loraconsole.console.client.remote import NotRunning
+from loraconsole.console.client.ssh_tunnel import Tunnel, ahead
 from loraconsole.console.mock.server import mock_pipeline
-from loraconsole.console.remote import NotRunning
-from loraconsole.console.tunnel import Tunnel, ahead
 from loraconsole.pipeline.config import Config, OperatorError
 from loraconsole.pipeline.messages import AdapterReply, PinAdapter
 

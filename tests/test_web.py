@@ -19,8 +19,8 @@ import httpx
 import pytest
 
 from loraconsole.console import web
+from loraconsole.console.client.remote import NotRunning
 from loraconsole.console.mock.server import mock_pipeline
-from loraconsole.console.remote import NotRunning
 from loraconsole.pipeline.config import Config, OperatorError
 
 pytestmark = pytest.mark.skipif(

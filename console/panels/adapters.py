@@ -20,9 +20,9 @@ from ...pipeline.messages import (
     UnloadAdapter,
     VerifyAdapter,
 )
+from ..client.pending_orders import READ_ONLY, Orders, order_id
 from ..dialogs import LiveDialog
 from ..inks import Desk
-from ..orders import READ_ONLY, Orders, order_id
 from ..pane import Line, Pane, Panel, Span, line
 from ..pipeline_orders import confirm
 from ..state.board import AdapterRow, Board, Verdict

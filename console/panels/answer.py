@@ -10,8 +10,8 @@ from typing import ClassVar
 from rich.cells import cell_len
 from textual.binding import Binding, BindingType
 
-from ..answers import CANCELLED, Answer, WrappedText
-from ..chat import TokenChoice
+from ..client.answer import CANCELLED, Answer, WrappedText
+from ..client.chat import TokenChoice
 from ..pane import Line, Pane, Span, crop, length, line, thumb_of
 from ..state.board import Board
 from ..text import units

@@ -10,7 +10,7 @@ from textual.binding import Binding, BindingType
 from textual.message import Message
 
 from ...pipeline.messages import RequestText
-from ..answers import WrappedText
+from ..client.answer import WrappedText
 from ..dialogs import LiveDialog, ScrollPane
 from ..pane import Line, Panel, Span, field, line
 from ..state.board import Board, RequestRow

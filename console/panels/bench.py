@@ -13,11 +13,11 @@ from textual.message import Message
 
 from ...pipeline.bench.results import describe
 from ...pipeline.config import OperatorError
-from ..bench_run import CANCELLED, WORKLOADS, BenchFiles, BenchPlan, BenchRun, Kept
+from ..client.bench_run import CANCELLED, WORKLOADS, BenchFiles, BenchPlan, BenchRun, Kept
+from ..client.pending_orders import READ_ONLY
 from ..compare import METRICS, Metric
 from ..dialogs import LiveDialog
 from ..inks import Desk
-from ..orders import READ_ONLY
 from ..pane import Line, Pane, Panel, Span, field, line, spread
 from ..state.board import Board
 from ..table import Column, TablePane

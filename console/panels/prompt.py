@@ -17,13 +17,13 @@ from textual.widgets import Input, Label
 from textual.worker import Worker
 
 from ...pipeline.config import OperatorError
-from ..answers import CANCELLED, Answer
-from ..chat import ChatParams
-from ..http import Http
-from ..orders import READ_ONLY
+from ..client.answer import CANCELLED, Answer
+from ..client.chat import ChatParams
+from ..client.http_client import Http
+from ..client.pending_orders import READ_ONLY
+from ..client.transcripts import Transcripts, Turn, open_default
 from ..pane import Line, Pane, Panel, line
 from ..state.board import AdapterRow, Board
-from ..transcripts import Transcripts, Turn, open_default
 from .answer import AnswerPane
 from .editor import ParameterInput, PromptEditor
 from .models import ModelsPane

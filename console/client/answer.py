@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from ..pipeline.config import OperatorError
+from ...pipeline.config import OperatorError
+from ..text import units
 from .chat import ChatParams, TokenChoice, chat
-from .http import Http
-from .text import units
+from .http_client import Http
 
 CANCELLED = "cancelled"
 """The error of an answer that nobody wanted any more."""

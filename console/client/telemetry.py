@@ -13,8 +13,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from ..pipeline.config import Config
-from ..pipeline.messages import (
+from ...pipeline.config import Config
+from ...pipeline.messages import (
     Abort,
     AdapterReply,
     AskSnapshot,
@@ -33,11 +33,11 @@ from ..pipeline.messages import (
     StopPipeline,
     ToConsole,
 )
-from ..pipeline.runtime.sockets import Inbox, InboxFull, Outbox, Watch, make_context
-from .orders import READ_ONLY
-from .state.alerts import SYNC_STEPS
-from .state.board import SUPERVISOR
-from .state.store import HISTORY_S, Ledger
+from ...pipeline.runtime.sockets import Inbox, InboxFull, Outbox, Watch, make_context
+from ..state.alerts import SYNC_STEPS
+from ..state.board import SUPERVISOR
+from ..state.store import HISTORY_S, Ledger
+from .pending_orders import READ_ONLY
 
 ASK_SECONDS = 1.0
 SILENCE_SECONDS = 3.0

@@ -22,11 +22,11 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from ..pipeline.config import Config, OperatorError, make_run_directory
+from ...pipeline.config import Config, OperatorError, make_run_directory
 from .remote import NotRunning
 
 if TYPE_CHECKING:
-    from .state.store import Ledger
+    from ..state.store import Ledger
     from .telemetry import Telemetry
 
 ANSWER_SECONDS = 30.0

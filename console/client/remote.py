@@ -11,8 +11,8 @@ import os
 from collections.abc import Callable
 from types import TracebackType
 
-from ..pipeline.config import Config, OperatorError, spell
-from ..pipeline.messages import (
+from ...pipeline.config import Config, OperatorError, spell
+from ...pipeline.messages import (
     Abort,
     AdapterReply,
     AskSnapshot,
@@ -27,8 +27,8 @@ from ..pipeline.messages import (
     Telemetry,
     ToConsole,
 )
-from ..pipeline.runtime.sockets import Inbox, Outbox, Watch, make_context
-from .supervisor.lock import is_running
+from ...pipeline.runtime.sockets import Inbox, Outbox, Watch, make_context
+from ..supervisor.lock import is_running
 
 ANSWER_SECONDS = 5.0
 

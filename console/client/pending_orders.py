@@ -13,7 +13,7 @@ from uuid import uuid4
 
 from msgspec import Struct
 
-from ..pipeline.messages import (
+from ...pipeline.messages import (
     AdapterReply,
     LoadAdapter,
     MergeAdapter,
@@ -25,8 +25,8 @@ from ..pipeline.messages import (
     UnloadAdapter,
     VerifyAdapter,
 )
-from ..pipeline.runtime.sockets import InboxFull
-from .state.store import Ledger
+from ...pipeline.runtime.sockets import InboxFull
+from ..state.store import Ledger
 
 QUICK_SECONDS = 20.0
 """For what the router answers from its books or from a file's header."""

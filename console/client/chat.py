@@ -9,8 +9,8 @@ from typing import Any
 
 import msgspec
 
-from ..pipeline.config import OperatorError
-from .http import Http, HttpError
+from ...pipeline.config import OperatorError
+from .http_client import Http, HttpError
 
 
 class ChatParams(msgspec.Struct, frozen=True, kw_only=True):

@@ -19,16 +19,16 @@ from typing import Any
 
 import msgspec
 
-from .. import __version__
-from ..pipeline.config import Config, OperatorError, UsageError
-from ..pipeline.messages import PROTOCOL, Event, Message, Order, Snapshot, Telemetry
-from ..pipeline.runtime.sockets import InboxFull
-from ..pipeline.runtime.wording import counted
+from ... import __version__
+from ...pipeline.config import Config, OperatorError, UsageError
+from ...pipeline.messages import PROTOCOL, Event, Message, Order, Snapshot, Telemetry
+from ...pipeline.runtime.sockets import InboxFull
+from ...pipeline.runtime.wording import counted
+from ..state.store import HISTORY_S, Ledger
+from ..supervisor.lock import is_running
+from ..text import units
 from .remote import Remote
-from .state.store import HISTORY_S, Ledger
-from .supervisor.lock import is_running
 from .telemetry import Telemetry as Sockets
-from .text import units
 
 FLUSH_SECONDS = 1.0
 """At most so much is lost when a recorder is killed."""

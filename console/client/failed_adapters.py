@@ -10,11 +10,11 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from ..pipeline.config import OperatorError, spell
-from ..pipeline.messages import AdapterState, AdapterTable, AdapterView
-from ..pipeline.runtime.wording import counted
+from ...pipeline.config import OperatorError, spell
+from ...pipeline.messages import AdapterState, AdapterTable, AdapterView
+from ...pipeline.runtime.wording import counted
+from ..text import units
 from .remote import Remote
-from .text import units
 
 TABLE_SECONDS = 10.0
 """The router writes its table every two seconds and on change, so READY may be heard before it."""

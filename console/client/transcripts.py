@@ -17,8 +17,8 @@ from typing import Any
 
 import msgspec
 
-from ..pipeline.config import OperatorError
-from ..pipeline.runtime.wording import counted
+from ...pipeline.config import OperatorError
+from ...pipeline.runtime.wording import counted
 
 VARIABLE = "LORACONSOLE_TRANSCRIPTS"
 """Names another file; empty keeps nothing."""

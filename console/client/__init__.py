@@ -1,0 +1,1 @@
+"""How a console reaches a pipeline: telemetry, orders, HTTP, ssh, recordings."""
