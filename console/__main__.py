@@ -345,7 +345,8 @@ def dispatch(given: argparse.Namespace, rest: list[str]) -> int:
     """Runs the command; returns the exit status. Imports wait until here: `--help` is quick."""
     if given.command in ("console", "attach", "play") and getattr(given, "mock", None) is None:
         leave_out()
-    from . import session, verbs
+    from . import verbs
+    from .ui import session
 
     match given.command:
         case "bench":

@@ -32,13 +32,13 @@ from ..pipeline.messages import (
 )
 from ..pipeline.runtime.text_output import json_text
 from ..pipeline.runtime.wording import counted
-from . import session
 from .client.failed_adapters import AdaptersFailed, documents, failed_at_start, failed_in, line_of
 from .client.remote import NotRunning, Remote, none_runs
 from .supervisor import launcher
 from .supervisor.lock import is_running
 from .supervisor.log_tail import Logbook
 from .text import units
+from .ui import session
 
 if TYPE_CHECKING:
     from .client.answer import Answer

@@ -26,12 +26,7 @@ from textual.pilot import Pilot
 from textual.widget import Widget
 from textual.widgets import OptionList
 
-from loraconsole.console.app import ConsoleApp
 from loraconsole.console.client.transcripts import Turn, open_default
-from loraconsole.console.dialogs import ChoiceDialog, LiveDialog, ScrollPane
-from loraconsole.console.help import HelpDialog
-from loraconsole.console.inks import Desk
-from loraconsole.console.jump import JumpScreen
 from loraconsole.console.panels.adapter_dialogs import LoadDialog, NotePane, PlanDialog
 from loraconsole.console.panels.answer import AnswerPane
 from loraconsole.console.panels.bench import BenchPanel, ResultTable
@@ -45,9 +40,14 @@ from loraconsole.console.panels.logs import LogPane, SearchInput, plain_line
 from loraconsole.console.panels.models import ModelsPane
 from loraconsole.console.panels.pool import PoolPane
 from loraconsole.console.panels.recall import RecallDialog
-from loraconsole.console.screens import PAGES, PANELS
 from loraconsole.console.state.alerts import Limits
-from loraconsole.console.table import TablePane
+from loraconsole.console.ui.app import ConsoleApp
+from loraconsole.console.ui.dialogs import ChoiceDialog, LiveDialog, ScrollPane
+from loraconsole.console.ui.help import HelpDialog
+from loraconsole.console.ui.jump import JumpScreen
+from loraconsole.console.ui.screens import PAGES, PANELS
+from loraconsole.console.ui.styles import Desk
+from loraconsole.console.ui.table import TablePane
 from loraconsole.pipeline.messages import ProcessOrder, RestartProcess
 
 W = TypeVar("W", bound=Widget)

@@ -18,11 +18,11 @@ from textual.css.model import RuleSet
 from textual.css.stylesheet import Stylesheet
 from textual.pilot import Pilot
 
-from loraconsole.console.app import ConsoleApp
 from loraconsole.console.mock.scenario import Scenario, Story
 from loraconsole.console.mock.server import MockRing
-from loraconsole.console.screens import PAGES, PANELS
 from loraconsole.console.state.span_tail import span_ends
+from loraconsole.console.ui.app import ConsoleApp
+from loraconsole.console.ui.screens import PAGES, PANELS
 from loraconsole.pipeline.bench.results import Row, RunConfig
 from loraconsole.pipeline.bench.stats import Timeline, summarise
 from loraconsole.pipeline.config import Config

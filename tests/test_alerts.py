@@ -10,12 +10,12 @@ from stage import START, StagedApp, screen_text, staged
 
 from loraconsole.console.mock.scenario import Story
 from loraconsole.console.panels.alerts import RulePane
-from loraconsole.console.screens import PAGES, PANELS
 from loraconsole.console.settings.settings import settings_path
 from loraconsole.console.state.alerts import RULES, AlertBook, AlertState, Limits, findings
 from loraconsole.console.state.board import Board, ProcessRow
 from loraconsole.console.state.store import Ledger
 from loraconsole.console.text import units
+from loraconsole.console.ui.screens import PAGES, PANELS
 from loraconsole.pipeline.messages import AdapterState, ProcessState
 
 

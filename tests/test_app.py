@@ -13,16 +13,16 @@ from textual.command import CommandPalette
 from textual.pilot import Pilot
 from textual.widgets import OptionList
 
-from loraconsole.console.app import QUIET_SECONDS, ConsoleApp
-from loraconsole.console.dialogs import ChoiceDialog
-from loraconsole.console.help import HelpDialog
-from loraconsole.console.herald import MOST_TOASTS
-from loraconsole.console.inks import Desk
-from loraconsole.console.pane import Pane
 from loraconsole.console.panels.batch import BatchTable
-from loraconsole.console.screens import PANELS
 from loraconsole.console.state.board import SUPERVISOR
 from loraconsole.console.terminal.key_queue import Follower
+from loraconsole.console.ui.app import QUIET_SECONDS, ConsoleApp
+from loraconsole.console.ui.dialogs import ChoiceDialog
+from loraconsole.console.ui.help import HelpDialog
+from loraconsole.console.ui.notifications import MOST_TOASTS
+from loraconsole.console.ui.pane import Pane
+from loraconsole.console.ui.screens import PANELS
+from loraconsole.console.ui.styles import Desk
 from loraconsole.pipeline.config import Config
 from loraconsole.pipeline.messages import (
     Drain,
@@ -516,8 +516,8 @@ def test_enter_on_an_event_leads_to_its_log_lines() -> None:
 
 def test_the_console_never_pays_for_torch() -> None:
     code = (
-        "import sys; from loraconsole.console.app import ConsoleApp\n"
-        "from loraconsole.console.screens import PANELS, make_panel\n"
+        "import sys; from loraconsole.console.ui.app import ConsoleApp\n"
+        "from loraconsole.console.ui.screens import PANELS, make_panel\n"
         "[make_panel(name) for name, _ in PANELS.values() if name != 'Overview']\n"
         "heavy = {'torch', 'transformers', 'triton', 'httpx', 'numpy', 'uvicorn', 'tqdm'}\n"
         "print(sorted(heavy & set(sys.modules)))"
@@ -528,7 +528,7 @@ def test_the_console_never_pays_for_torch() -> None:
 
 def test_the_first_frame_does_not_wait_for_the_other_panels() -> None:
     code = (
-        "import sys; from loraconsole.console.app import ConsoleApp\n"
+        "import sys; from loraconsole.console.ui.app import ConsoleApp\n"
         "print([n for n in sys.modules if n.startswith('loraconsole.console.panels.')])"
     )
     run = [sys.executable, "-P", "-c", code]

@@ -12,7 +12,6 @@ from stage import StagedApp, keep_result, on_stage, screen_text, wait, with_a_ri
 from textual.pilot import Pilot
 from textual.widgets import Input, OptionList
 
-from loraconsole.console.app import ConsoleApp
 from loraconsole.console.client.bench_run import (
     FLAGS,
     SUITES,
@@ -21,9 +20,10 @@ from loraconsole.console.client.bench_run import (
     BenchPlan,
     BenchRun,
 )
-from loraconsole.console.dialogs import LiveDialog
 from loraconsole.console.panels.bench import BenchPanel, ResultTable
 from loraconsole.console.panels.bench_dialog import BenchDialog
+from loraconsole.console.ui.app import ConsoleApp
+from loraconsole.console.ui.dialogs import LiveDialog
 from loraconsole.pipeline.bench import workload as workloads
 from loraconsole.pipeline.bench.bench import make_parser
 from loraconsole.pipeline.bench.load_spec import TAKEN_BY, Load, make_loads

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loraconsole.console.filter import Filter
 from loraconsole.console.mock.scenario import ADAPTERS, Scenario, Story
 from loraconsole.console.state.board import PARTS, Board, Quantiles, seconds_left, step_us
 from loraconsole.console.state.store import LOG_LINES, STEPS, Ledger
@@ -22,6 +21,7 @@ from loraconsole.console.state.time_series import (
 from loraconsole.console.supervisor.metrics_history import Chronicle
 from loraconsole.console.supervisor.snapshot_cache import LastMinute, Memory
 from loraconsole.console.text import plot, units
+from loraconsole.console.ui.filter import Filter
 from loraconsole.pipeline.messages import (
     LATENCY_BUCKETS_MS,
     AskSnapshot,

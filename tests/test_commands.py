@@ -14,8 +14,11 @@ from textual.screen import ModalScreen
 from textual.widgets import Input, TextArea
 
 from loraconsole.console.__main__ import command_parser
-from loraconsole.console.app import ConsoleApp
-from loraconsole.console.commands import (
+from loraconsole.console.mock.server import mock_pipeline
+from loraconsole.console.panels.command_line import CommandLine, read_history
+from loraconsole.console.settings.keymap import catalogue
+from loraconsole.console.ui.app import ConsoleApp
+from loraconsole.console.ui.commands import (
     WITHOUT_A_SCREEN,
     ConsoleCommands,
     Entry,
@@ -25,14 +28,11 @@ from loraconsole.console.commands import (
     cli_verbs,
     usage_of,
 )
-from loraconsole.console.dialogs import ChoiceDialog, ScrollPane
-from loraconsole.console.filter import FilterPane
-from loraconsole.console.inks import Desk
-from loraconsole.console.jump import JumpScreen
-from loraconsole.console.mock.server import mock_pipeline
-from loraconsole.console.panels.command_line import CommandLine, read_history
-from loraconsole.console.screens import PAGES, PANELS
-from loraconsole.console.settings.keymap import catalogue
+from loraconsole.console.ui.dialogs import ChoiceDialog, ScrollPane
+from loraconsole.console.ui.filter import FilterPane
+from loraconsole.console.ui.jump import JumpScreen
+from loraconsole.console.ui.screens import PAGES, PANELS
+from loraconsole.console.ui.styles import Desk
 from loraconsole.console.verbs import find_request
 from loraconsole.pipeline.config import Config, OperatorError
 from loraconsole.pipeline.messages import (

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from screenshots import PICTURES, draw, key_page
 
-from loraconsole.console.commands import cli_verbs
 from loraconsole.console.settings.settings import read_settings
 from loraconsole.console.settings.theme_files import ThemeShelf
 from loraconsole.console.state.alerts import RULES, Limits
+from loraconsole.console.ui.commands import cli_verbs
 from loraconsole.pipeline.adapter_files.peft_refusals import OTHER_INIT, UNSUPPORTED
 from loraconsole.pipeline.adapter_name import LONGEST_NAME, SIGNS
 from loraconsole.pipeline.model_files.config_keys import FAMILY_REFUSED, HARMLESS, READ, REFUSED

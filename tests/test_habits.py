@@ -7,10 +7,10 @@ import pytest
 from stage import RUN
 from textual.pilot import Pilot
 
-from loraconsole.console.app import ConsoleApp
 from loraconsole.console.home import config_directory, state_directory
 from loraconsole.console.settings.ui_state import Habits
-from loraconsole.console.table import TablePane
+from loraconsole.console.ui.app import ConsoleApp
+from loraconsole.console.ui.table import TablePane
 from loraconsole.pipeline.config import Config
 
 

@@ -24,7 +24,7 @@ def imported_by(module: str) -> set[str]:
     [
         "loraconsole.console.__main__",
         "loraconsole.console.verbs",
-        "loraconsole.console.app",
+        "loraconsole.console.ui.app",
         "loraconsole.console.supervisor.supervisor",
         "loraconsole.console.compare",
         "loraconsole.pipeline.fetch.fetch",
@@ -52,7 +52,7 @@ def test_a_screen_pays_for_no_tls() -> None:
     """The prompt included, which asks the server over plain HTTP."""
     loaded = imported_by(
         "loraconsole.console.__main__ as main; main.leave_out()"
-        "; import loraconsole.console.app, loraconsole.console.panels.prompt"
+        "; import loraconsole.console.ui.app, loraconsole.console.panels.prompt"
     )
     assert "loraconsole.console.client.http_client" in loaded
     assert not loaded & {"_ssl", "httpx", "anyio"}

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loraconsole.console.pane import length
 from loraconsole.console.text import markdown
+from loraconsole.console.ui.pane import length
 
 
 def said(text: str, width: int = 40) -> list[str]:

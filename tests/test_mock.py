@@ -11,13 +11,13 @@ import pytest
 from pseudo_terminal import PseudoTerminal
 from stage import START, screen_text
 
-from loraconsole.console.app import ConsoleApp
 from loraconsole.console.mock.demo_scenario import MAX_RUNNING, Shift
 from loraconsole.console.mock.scenario import Story
 from loraconsole.console.mock.server import mock_pipeline
 from loraconsole.console.mock.spans import MockSpans
 from loraconsole.console.state.span_tail import SpanTail, span_ends
 from loraconsole.console.state.store import Ledger
+from loraconsole.console.ui.app import ConsoleApp
 from loraconsole.pipeline.config import Config
 from loraconsole.pipeline.messages import (
     AdapterState,

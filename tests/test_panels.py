@@ -10,13 +10,9 @@ from textual import events
 from textual.pilot import Pilot
 from textual.widgets import Button, Input
 
-from loraconsole.console.app import ConsoleApp
 from loraconsole.console.client.answer import Answer, WrappedText
 from loraconsole.console.client.transcripts import open_default
-from loraconsole.console.dialogs import LiveDialog
-from loraconsole.console.inks import INKS, Desk
 from loraconsole.console.mock.scenario import Scenario, Story
-from loraconsole.console.pane import Line, Pane, crop, length
 from loraconsole.console.panels.adapters import AdapterTable
 from loraconsole.console.panels.answer import AnswerPane
 from loraconsole.console.panels.batch import BatchTable, stages
@@ -30,6 +26,10 @@ from loraconsole.console.state.board import Board, RequestRow
 from loraconsole.console.state.store import Ledger
 from loraconsole.console.supervisor.metrics_history import Chronicle
 from loraconsole.console.text import units
+from loraconsole.console.ui.app import ConsoleApp
+from loraconsole.console.ui.dialogs import LiveDialog
+from loraconsole.console.ui.pane import Line, Pane, crop, length
+from loraconsole.console.ui.styles import INKS, Desk
 from loraconsole.pipeline.messages import (
     AdapterState,
     LoadAdapter,

@@ -19,7 +19,7 @@ import pytest
 
 CODE = (
     "from loraconsole.console.terminal.splash import raise_curtain; raise_curtain('loraconsole');"
-    "from loraconsole.console.app import ConsoleApp;"
+    "from loraconsole.console.ui.app import ConsoleApp;"
     "from loraconsole.pipeline.config import Config;"
     "print('answer:', ConsoleApp(Config(run='/run/loraconsole')).run())"
 )

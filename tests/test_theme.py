@@ -13,12 +13,12 @@ from stage import StagedApp, screen_text, wait
 from textual.color import Color
 from textual.theme import Theme
 
-from loraconsole.console.app import ConsoleApp
 from loraconsole.console.home import user_themes
-from loraconsole.console.inks import GROUNDS, INKS
 from loraconsole.console.settings.theme_files import Colors, ThemeFile, ThemeShelf
 from loraconsole.console.settings.toml_document import Problem
 from loraconsole.console.text.ascii import plain
+from loraconsole.console.ui.app import ConsoleApp
+from loraconsole.console.ui.styles import GROUNDS, INKS
 from loraconsole.pipeline.config import Config
 
 SHIPPED = [

@@ -17,10 +17,10 @@ from hearing import listening, until
 from ring import Ring, tiny_model
 from stage import screen_text, wait
 
-from loraconsole.console.app import ConsoleApp
 from loraconsole.console.client.remote import NotRunning
 from loraconsole.console.client.ssh_tunnel import Tunnel, ahead
 from loraconsole.console.mock.server import mock_pipeline
+from loraconsole.console.ui.app import ConsoleApp
 from loraconsole.pipeline.config import Config, OperatorError
 from loraconsole.pipeline.messages import AdapterReply, PinAdapter
 

@@ -21,13 +21,13 @@ from ...pipeline.messages import (
     VerifyAdapter,
 )
 from ..client.pending_orders import READ_ONLY, Orders, order_id
-from ..dialogs import LiveDialog
-from ..inks import Desk
-from ..pane import Line, Pane, Panel, Span, line
-from ..pipeline_orders import confirm
 from ..state.board import AdapterRow, Board, Verdict
-from ..table import Column, TablePane
 from ..text import plot, units
+from ..ui.actions import confirm
+from ..ui.dialogs import LiveDialog
+from ..ui.pane import Line, Pane, Panel, Span, line
+from ..ui.styles import Desk
+from ..ui.table import Column, TablePane
 from .adapter_details import (
     MERGED,
     PINNED,

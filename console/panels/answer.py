@@ -12,9 +12,9 @@ from textual.binding import Binding, BindingType
 
 from ..client.answer import CANCELLED, Answer, WrappedText
 from ..client.chat import TokenChoice
-from ..pane import Line, Pane, Span, crop, length, line, thumb_of
 from ..state.board import Board
 from ..text import units
+from ..ui.pane import Line, Pane, Span, crop, length, line, thumb_of
 
 PROMPT = "▸ "
 SHOWN = 8

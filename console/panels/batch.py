@@ -11,11 +11,11 @@ from textual.message import Message
 
 from ...pipeline.messages import RequestText
 from ..client.answer import WrappedText
-from ..dialogs import LiveDialog, ScrollPane
-from ..pane import Line, Panel, Span, field, line
 from ..state.board import Board, RequestRow
-from ..table import Column, TablePane
 from ..text import plot, units
+from ..ui.dialogs import LiveDialog, ScrollPane
+from ..ui.pane import Line, Panel, Span, field, line
+from ..ui.table import Column, TablePane
 
 PHASES = {"waiting": ("◌", "warn"), "prefill": ("▸", "prefill"), "decode": ("●", "good")}
 

@@ -16,12 +16,12 @@ from ...pipeline.config import OperatorError
 from ..client.bench_run import CANCELLED, WORKLOADS, BenchFiles, BenchPlan, BenchRun, Kept
 from ..client.pending_orders import READ_ONLY
 from ..compare import METRICS, Metric
-from ..dialogs import LiveDialog
-from ..inks import Desk
-from ..pane import Line, Pane, Panel, Span, field, line, spread
 from ..state.board import Board
-from ..table import Column, TablePane
 from ..text import plot, units
+from ..ui.dialogs import LiveDialog
+from ..ui.pane import Line, Pane, Panel, Span, field, line, spread
+from ..ui.styles import Desk
+from ..ui.table import Column, TablePane
 from .bench_dialog import BenchDialog, FileDialog
 
 COMPARED = (

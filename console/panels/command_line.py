@@ -16,11 +16,11 @@ from textual.widgets import Input, Label
 
 from ...pipeline.config import OperatorError
 from ...pipeline.runtime.sockets import InboxFull
-from ..commands import Command, candidates, hint, read
 from ..home import state_directory
-from ..pane import Line, Pane, line
 from ..state.board import Board
 from ..text import units
+from ..ui.commands import Command, candidates, hint, read
+from ..ui.pane import Line, Pane, line
 from .filter_input import LineInput
 
 SHOWN = 6

@@ -9,12 +9,12 @@ from textual.binding import Binding, BindingType
 from textual.message import Message
 
 from ...pipeline.messages import Event
-from ..filter import FilterPane
-from ..inks import LEVEL_INKS
-from ..pane import Line, Span, line
 from ..state.alerts import Finding
 from ..state.board import Board
 from ..text import units
+from ..ui.filter import FilterPane
+from ..ui.pane import Line, Span, line
+from ..ui.styles import LEVEL_INKS
 
 
 class EventPane(FilterPane):

@@ -14,12 +14,12 @@ from textual.widgets import Input
 
 from ...pipeline.messages import LogLine
 from ..client.transcripts import data_directory
-from ..dialogs import LiveDialog
-from ..filter import Filter, FilterPane
-from ..inks import LEVEL_INKS
-from ..pane import Line, Panel, Span, broken, field, length, line
 from ..state.board import Board
 from ..text import ansi, units
+from ..ui.dialogs import LiveDialog
+from ..ui.filter import Filter, FilterPane
+from ..ui.pane import Line, Panel, Span, broken, field, length, line
+from ..ui.styles import LEVEL_INKS
 from .filter_input import FilterInput
 
 RATE_SECONDS = 5.0

@@ -11,13 +11,13 @@ from textual.binding import Binding, BindingType
 from textual.message import Message
 
 from ...pipeline.messages import LogLine
-from ..dialogs import LiveDialog
-from ..inks import LEVEL_INKS
-from ..pane import Line, Pane, Panel, Span, field, line
 from ..state.board import SUPERVISOR, Board, ProcessRow
 from ..state.signals import how
-from ..table import Column, TablePane
 from ..text import units
+from ..ui.dialogs import LiveDialog
+from ..ui.pane import Line, Pane, Panel, Span, field, line
+from ..ui.styles import LEVEL_INKS
+from ..ui.table import Column, TablePane
 from .logs import log_line
 
 ORDERS_NOT_FOR = (SUPERVISOR, "fetch")

@@ -22,8 +22,8 @@ from ..client.chat import ChatParams
 from ..client.http_client import Http
 from ..client.pending_orders import READ_ONLY
 from ..client.transcripts import Transcripts, Turn, open_default
-from ..pane import Line, Pane, Panel, line
 from ..state.board import AdapterRow, Board
+from ..ui.pane import Line, Pane, Panel, line
 from .answer import AnswerPane
 from .editor import ParameterInput, PromptEditor
 from .models import ModelsPane

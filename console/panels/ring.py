@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ...pipeline.messages import ProcessState
-from ..pane import Line, Pane, Span, line
 from ..state.board import SUPERVISOR, Board, ProcessRow
 from ..text import units
 from ..text.canvas import Canvas
+from ..ui.pane import Line, Pane, Span, line
 
 BOX_HEIGHT = 4
 

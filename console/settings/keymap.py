@@ -23,7 +23,7 @@ from textual.keys import (
 )
 
 from .. import panels
-from ..help import group_of
+from ..ui.help import group_of
 
 MODIFIERS = ("ctrl", "alt", "shift", "super", "hyper", "meta")
 

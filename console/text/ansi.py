@@ -7,7 +7,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from ..pane import Span
+from ..ui.pane import Span
 from . import units
 
 _SGR = re.compile(r"\x1b\[([0-9;]*)m")

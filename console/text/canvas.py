@@ -6,7 +6,7 @@ from itertools import groupby
 
 from rich.cells import cell_len
 
-from ..pane import Line, Span
+from ..ui.pane import Line, Span
 
 
 class Canvas:

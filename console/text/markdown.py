@@ -14,7 +14,7 @@ from markdown_it import MarkdownIt
 from markdown_it.tree import SyntaxTreeNode
 from rich.cells import chop_cells
 
-from ..pane import Line, Span, broken, crop, length, line
+from ..ui.pane import Line, Span, broken, crop, length, line
 from . import units
 
 LEAST = 8

@@ -28,42 +28,42 @@ from textual.driver import Driver
 from textual.screen import Screen
 from textual.widget import Widget
 
-from ..pipeline.config import Config, OperatorError
-from .client.pending_orders import Orders
-from .client.telemetry import Telemetry
+from ...pipeline.config import Config, OperatorError
+from ..client.pending_orders import Orders
+from ..client.telemetry import Telemetry
+from ..panels.cost import CostPane, diagnostics
+from ..panels.events import EventPane
+from ..panels.footer import Footer
+from ..panels.header import Header
+from ..panels.overview import Overview
+from ..settings.settings import Chosen, Settings, choose, missing_theme, settings_stamp
+from ..settings.theme_files import ThemeShelf
+from ..settings.toml_document import Problem
+from ..settings.ui_state import Habits
+from ..state.adapter_colors import Tints
+from ..state.alerts import AlertBook, Finding
+from ..state.board import STALE_S, Board
+from ..state.impact import quit_costs
+from ..state.store import Ledger
+from ..terminal import driver, input_driver, memory_trim, screen_diff, strip_cache
+from ..terminal.draw_cost import Meter
+from ..terminal.frame_pacer import QUESTION, Pace
+from ..terminal.key_queue import Follower, TypeAhead
+from ..text.ascii import PLAIN, TAME
 from .dialogs import Choice, ChoiceDialog, LiveDialog, LiveScreen
 from .filter import Filter, FilterPane
-from .herald import Herald
-from .inks import Desk
+from .notifications import Herald
 from .pane import PaintedApp, Panel
-from .panels.cost import CostPane, diagnostics
-from .panels.events import EventPane
-from .panels.footer import Footer
-from .panels.header import Header
-from .panels.overview import Overview
 from .screens import PAGES, PANELS, make_panel
-from .settings.settings import Chosen, Settings, choose, missing_theme, settings_stamp
-from .settings.theme_files import ThemeShelf
-from .settings.toml_document import Problem
-from .settings.ui_state import Habits
-from .state.adapter_colors import Tints
-from .state.alerts import AlertBook, Finding
-from .state.board import STALE_S, Board
-from .state.impact import quit_costs
-from .state.store import Ledger
-from .terminal import driver, input_driver, memory_trim, screen_diff, strip_cache
-from .terminal.draw_cost import Meter
-from .terminal.frame_pacer import QUESTION, Pace
-from .terminal.key_queue import Follower, TypeAhead
-from .text.ascii import PLAIN, TAME
+from .styles import Desk
 
 if TYPE_CHECKING:
     from textual.filter import LineFilter
 
-    from .panels.alerts import AlertsPanel
-    from .panels.batch import BatchTable
-    from .panels.command_line import CommandLine
-    from .panels.processes import ProcessTable
+    from ..panels.alerts import AlertsPanel
+    from ..panels.batch import BatchTable
+    from ..panels.command_line import CommandLine
+    from ..panels.processes import ProcessTable
 
 QUIET_SECONDS = 4.0
 """While beats alone come in, the picture is looked over this often: an idle console is to cost
@@ -546,7 +546,7 @@ class ConsoleApp(PaintedApp):
 
     def save_picture(self) -> None:
         """Beside the transcripts: a server has no folder of downloads. In a browser it is one."""
-        from .client.transcripts import data_directory
+        from ..client.transcripts import data_directory
 
         directory = data_directory() / "pictures"
         with contextlib.suppress(OSError):  # it will be said that it cannot be saved
@@ -573,8 +573,8 @@ class ConsoleApp(PaintedApp):
 
     async def action_command(self, text: str = "") -> None:
         """Opens the line to type a command in, at the foot of the panels."""
+        from ..panels.command_line import CommandLine
         from .commands import all_commands
-        from .panels.command_line import CommandLine
 
         for open_line in self.query(CommandLine):
             open_line.input.focus()
@@ -587,7 +587,7 @@ class ConsoleApp(PaintedApp):
         await message.line.carry_out(message.text)
 
     async def action_close_command(self) -> None:
-        from .panels.command_line import CommandLine
+        from ..panels.command_line import CommandLine
 
         for command_line in self.screen_stack[0].query(CommandLine):
             command_line.release_focus()
@@ -641,17 +641,17 @@ class ConsoleApp(PaintedApp):
 
     async def on_event_pane_traced(self, message: EventPane.Traced) -> None:
         """From an alert to what it stems from, from an event to its line or what was said then."""
-        from . import evidence
+        from . import log_actions
 
         if isinstance(message.source, Finding):
-            await evidence.show(self, message.source)
+            await log_actions.show(self, message.source)
         else:
-            await evidence.show_event(self, message.source)
+            await log_actions.show_event(self, message.source)
 
     async def on_alerts_panel_traced(self, message: AlertsPanel.Traced) -> None:
-        from . import evidence
+        from . import log_actions
 
-        await evidence.show(self, message.finding)
+        await log_actions.show(self, message.finding)
 
     # -- orders
 
@@ -662,26 +662,26 @@ class ConsoleApp(PaintedApp):
         self.telemetry.ask_spans(stamp)
 
     def record_spans(self, wanted: bool) -> None:
-        from . import pipeline_orders
+        from . import actions
 
-        pipeline_orders.record_spans(self, wanted)
+        actions.record_spans(self, wanted)
 
     def on_batch_table_abort_asked(self, message: BatchTable.AbortAsked) -> None:
-        from . import pipeline_orders
+        from . import actions
 
-        pipeline_orders.ask_abort(self, message.request_id)
+        actions.ask_abort(self, message.request_id)
 
     def on_process_table_asked(self, message: ProcessTable.Asked) -> None:
-        from . import process_orders
+        from . import process_actions
 
-        process_orders.obey(self, message.what, message.name)
+        process_actions.obey(self, message.what, message.name)
 
     def on_process_table_stop_all_asked(self) -> None:
-        from . import pipeline_orders
+        from . import actions
 
-        pipeline_orders.ask_stop(self)
+        actions.ask_stop(self)
 
     def on_process_table_drain_asked(self) -> None:
-        from . import pipeline_orders
+        from . import actions
 
-        pipeline_orders.drain_or_resume(self)
+        actions.drain_or_resume(self)

@@ -14,11 +14,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..pipeline.config import Config, OperatorError
-from .terminal import splash
+from ...pipeline.config import Config, OperatorError
+from ..terminal import splash
 
 if TYPE_CHECKING:
-    from .client.telemetry import Telemetry
+    from ..client.telemetry import Telemetry
 
 
 def need_terminal(hint: str) -> None:
@@ -33,7 +33,7 @@ def need_terminal(hint: str) -> None:
 
 def check_screen_flags(given: argparse.Namespace) -> None:
     """Before anything is started for them. Raises `UsageError`."""
-    from .settings.settings import choose
+    from ..settings.settings import choose
 
     choose(given.theme, given.fps, given.ascii, given.no_mouse, given.low_bandwidth)
 
@@ -51,11 +51,11 @@ def show(
     `given` holds what the screen flags say. For the others see `ConsoleApp`. Raises `SystemExit`
     where the console itself fails.
     """
+    from ..client.telemetry import Telemetry
+    from ..settings.ui_state import Habits
+    from ..state.adapter_colors import Tints
+    from ..text.ascii import write_cells
     from .app import ConsoleApp
-    from .client.telemetry import Telemetry
-    from .settings.ui_state import Habits
-    from .state.adapter_colors import Tints
-    from .text.ascii import write_cells
 
     app = ConsoleApp(
         config,
@@ -87,7 +87,7 @@ def show(
 def mock(given: argparse.Namespace) -> int:
     """The console on a pipeline that computes nothing."""
     need_terminal("a mock pipeline without a screen: python -P -m loraconsole.console.mock.server")
-    from .mock.server import mock_pipeline
+    from ..mock.server import mock_pipeline
 
     with splash.raised("loraconsole"), mock_pipeline(given.mock) as config:
         show(config, given, label="MOCK")
@@ -97,7 +97,7 @@ def mock(given: argparse.Namespace) -> int:
 def play(given: argparse.Namespace) -> int:
     """The console on a recording."""
     need_terminal("recordings are gzipped JSON lines: zcat FILE | jq")
-    from .client.recording import Playback, Tape
+    from ..client.recording import Playback, Tape
 
     tape = Tape(Path(given.file), given.speed)
     config = Config(run=str(tape.path.absolute()))
@@ -109,7 +109,7 @@ def play(given: argparse.Namespace) -> int:
 def attach_over_ssh(given: argparse.Namespace) -> int:
     """The console here on a pipeline there."""
     need_terminal(f"without one: ssh {given.ssh} loraconsole status")
-    from .client.ssh_tunnel import Tunnel
+    from ..client.ssh_tunnel import Tunnel
 
     with Tunnel(given.ssh, given.run, given.ssh_command) as tunnel:
         choice = show(

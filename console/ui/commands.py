@@ -21,15 +21,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from textual.binding import ActiveBinding
 from textual.command import DiscoveryHit, Hit, Hits, Provider
 
-from ..pipeline.config import OperatorError
-from ..pipeline.messages import POLICIES, AdapterOrder, SetScheduler, UnloadAdapter
-from ..pipeline.runtime.text_output import UTF8_OUTPUT
-from . import pipeline_orders
-from .client.pending_orders import READ_ONLY, order_id
+from ...pipeline.config import OperatorError
+from ...pipeline.messages import POLICIES, AdapterOrder, SetScheduler, UnloadAdapter
+from ...pipeline.runtime.text_output import UTF8_OUTPUT
+from ..client.pending_orders import READ_ONLY, order_id
+from ..state.board import SUPERVISOR, Board, ProcessRow
+from ..text import units
+from . import actions
 from .dialogs import LiveDialog
 from .pane import Line, line
-from .state.board import SUPERVISOR, Board, ProcessRow
-from .text import units
 
 if TYPE_CHECKING:
     from .app import ConsoleApp
@@ -219,7 +219,7 @@ def _subverbs(name: str) -> dict[str, tuple[argparse.ArgumentParser, str]]:
 
 @cache
 def _parser() -> argparse.ArgumentParser:
-    from .__main__ import command_parser
+    from ..__main__ import command_parser
 
     return command_parser(LineParser)
 
@@ -331,24 +331,24 @@ async def _run_verb(app: ConsoleApp, *words: Any) -> None:
     given = _parser().parse_args(arguments) if verb != ["bench"] else argparse.Namespace()
     match verb[0]:
         case "adapters" if given.verb not in (None, "list"):
-            from .adapter_verbs import make_order
+            from ..adapter_verbs import make_order
 
             _give(app, make_order(given, app.orders.inbox))
         case "restart" | "stop" | "start" | "signal":
-            from .process_orders import ask
-            from .process_verbs import process_order
+            from ..process_verbs import process_order
+            from .process_actions import ask
 
             known = [row.name for row in app.board.processes if row.name != SUPERVISOR]
             ask(app, process_order(given, known))
         case "abort":
-            from .verbs import find_request
+            from ..verbs import find_request
 
             ids = [row.view.request_id for row in app.board.requests]
-            pipeline_orders.ask_abort(app, find_request(given.request, ids))
+            actions.ask_abort(app, find_request(given.request, ids))
         case "drain":
-            (pipeline_orders.resume if given.resume else pipeline_orders.ask_drain)(app)
+            (actions.resume if given.resume else actions.ask_drain)(app)
         case "scheduler" if typed:
-            from .scheduler_verb import changes_of
+            from ..scheduler_verb import changes_of
 
             changes = changes_of(given)
             if not changes:
@@ -356,16 +356,16 @@ async def _run_verb(app: ConsoleApp, *words: Any) -> None:
             inbox = app.orders.inbox
             app.orders.give(SetScheduler(order=order_id(), reply_to=inbox, **changes))
         case "down":
-            pipeline_orders.ask_stop(app, given.now)
+            actions.ask_stop(app, given.now)
         case "logs" if given.follow or given.process:
             await app.action_show("Logs")
             app.filter_panel(f"^{given.process} " if given.process else "")
         case name if app.is_read_only and name in CHANGES:
             raise OperatorError(READ_ONLY)
         case "transcripts" if given.verb == "delete":
-            from .transcript_verbs import forgetting
+            from ..transcript_verbs import forgetting
 
-            pipeline_orders.confirm(
+            actions.confirm(
                 app,
                 "Delete transcripts?",
                 f"{forgetting(given)} will be forgotten; nothing brings them back.",
@@ -383,11 +383,9 @@ def _give(app: ConsoleApp, order: AdapterOrder) -> None:
     if not isinstance(order, UnloadAdapter) or (row := rows.get(order.name)) is None:
         give()
         return
-    from .panels.adapter_details import unload_costs
+    from ..panels.adapter_details import unload_costs
 
-    pipeline_orders.confirm(
-        app, f"Unload {row.name}?", unload_costs(row), f"Unload {row.name}", give
-    )
+    actions.confirm(app, f"Unload {row.name}?", unload_costs(row), f"Unload {row.name}", give)
 
 
 def _show_output(app: ConsoleApp, arguments: Sequence[str]) -> None:
@@ -527,22 +525,22 @@ class ConsoleCommands(Provider):
         if router := app.board.router:
             for name, help in POLICIES.items():
                 mark = " (now)" if name == router.scheduling.policy else ""
-                set_policy = partial(pipeline_orders.set_policy, app, name)
+                set_policy = partial(actions.set_policy, app, name)
                 yield ORDERS, Entry(f"Policy {name}{mark}", help, set_policy)
-        stop = partial(pipeline_orders.ask_stop, app)
+        stop = partial(actions.ask_stop, app)
         yield ORDERS, Entry("Stop the pipeline", "every process of the ring", stop)
 
     def _orders_to(self, process: ProcessRow) -> Iterator[Entry]:
-        from . import process_orders
+        from . import process_actions
 
         app, name = self._console, process.name
         state = f"now {process.state.value}"
-        yield Entry(f"Restart {name}", state, partial(process_orders.ask_restart, app, name))
+        yield Entry(f"Restart {name}", state, partial(process_actions.ask_restart, app, name))
         if process.pid:
-            yield Entry(f"Stop {name}", state, partial(process_orders.ask_stop, app, name))
-            yield Entry(f"Signal {name}", state, partial(process_orders.ask_signal, app, name))
+            yield Entry(f"Stop {name}", state, partial(process_actions.ask_stop, app, name))
+            yield Entry(f"Signal {name}", state, partial(process_actions.ask_signal, app, name))
         else:
-            yield Entry(f"Start {name}", state, partial(process_orders.start, app, name))
+            yield Entry(f"Start {name}", state, partial(process_actions.start, app, name))
 
     async def discover(self) -> Hits:
         for entry in self._entries():

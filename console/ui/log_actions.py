@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
-from ..pipeline.config import OperatorError
-from ..pipeline.messages import Event
-from .panels.logs import LogPane
-from .state.alerts import Finding
-from .state.log_reference import Trail, line_of
+from ...pipeline.config import OperatorError
+from ...pipeline.messages import Event
+from ..panels.logs import LogPane
+from ..state.alerts import Finding
+from ..state.log_reference import Trail, line_of
 
 if TYPE_CHECKING:
     from .app import ConsoleApp

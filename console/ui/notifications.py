@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 
 from textual.screen import ModalScreen
 
-from ..pipeline.messages import AdapterReply, Event, Order
-from .client.pending_orders import doing
+from ...pipeline.messages import AdapterReply, Event, Order
+from ..client.pending_orders import doing
+from ..settings.toml_document import Problem
+from ..state.alerts import Alert
+from ..state.board import Board
+from ..terminal.splash import KEEP_TITLE, RESTORE_TITLE
+from ..text import units
 from .pane import PaintedApp
-from .settings.toml_document import Problem
-from .state.alerts import Alert
-from .state.board import Board
-from .terminal.splash import KEEP_TITLE, RESTORE_TITLE
-from .text import units
 
 if TYPE_CHECKING:
     from textual.notifications import SeverityLevel

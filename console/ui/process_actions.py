@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..pipeline.messages import (
+from ...pipeline.messages import (
     ProcessOrder,
     RestartProcess,
     SignalProcess,
     StartProcess,
     StopProcess,
 )
-from . import pipeline_orders
+from ..state.impact import restart_costs, stop_costs
+from ..state.signals import ENDING, SIGNALS
+from . import actions
 from .dialogs import Choice, ChoiceDialog
-from .state.impact import restart_costs, stop_costs
-from .state.signals import ENDING, SIGNALS
 
 if TYPE_CHECKING:
     from .app import ConsoleApp
@@ -78,12 +78,12 @@ def obey(app: ConsoleApp, what: str, name: str) -> None:
 
 
 def give(app: ConsoleApp, order: ProcessOrder) -> None:
-    pipeline_orders.give(app, lambda: app.telemetry.order_process(order))
+    actions.give(app, lambda: app.telemetry.order_process(order))
 
 
 def _ask(app: ConsoleApp, verb: str, costs: str, order: ProcessOrder) -> None:
     name = order.name
-    pipeline_orders.confirm(
+    actions.confirm(
         app,
         f"{verb} {name}?",
         costs,

@@ -18,19 +18,19 @@ from textual.geometry import Region
 from textual.strip import Strip
 from textual.widget import Widget
 
-from .client.pending_orders import CHANGING
-from .inks import Inks
-from .state.board import Board
-from .state.time_series import Track, Window, is_hour
-from .text import units
-from .text.ascii import plain
+from ..client.pending_orders import CHANGING
+from ..state.board import Board
+from ..state.time_series import Track, Window, is_hour
+from ..text import units
+from ..text.ascii import plain
+from .styles import Inks
 
 if TYPE_CHECKING:
-    from .client.pending_orders import Orders
-    from .settings.settings import Chosen
-    from .settings.toml_document import Problem
-    from .settings.ui_state import Habits
-    from .state.alerts import AlertBook
+    from ..client.pending_orders import Orders
+    from ..settings.settings import Chosen
+    from ..settings.toml_document import Problem
+    from ..settings.ui_state import Habits
+    from ..state.alerts import AlertBook
 
 Span: TypeAlias = tuple[str, str]
 """A text and the name of its ink."""

@@ -8,10 +8,10 @@ from textual.app import App
 from textual.binding import ActiveBinding, Binding
 from textual.dom import DOMNode
 
+from ..state.board import Board
+from ..text import units
 from .dialogs import LiveDialog
 from .pane import Line, Span, line
-from .state.board import Board
-from .text import units
 
 GROUPS: Mapping[str, str] = {
     "TablePane": "every table",

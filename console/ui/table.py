@@ -14,10 +14,10 @@ from textual import events
 from textual.binding import Binding, BindingType
 from textual.message import Message
 
+from ..state.board import Board
+from ..text import units
 from .filter import FilterPane
 from .pane import Line, Span, crop, line, thumb_of
-from .state.board import Board
-from .text import units
 
 R = TypeVar("R")
 

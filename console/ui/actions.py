@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ..pipeline.messages import (
+from ...pipeline.messages import (
     Drain,
     ProcessState,
     Resume,
@@ -17,11 +17,11 @@ from ..pipeline.messages import (
     StartSpans,
     StopSpans,
 )
-from ..pipeline.runtime.sockets import InboxFull
-from .client.pending_orders import order_id
+from ...pipeline.runtime.sockets import InboxFull
+from ..client.pending_orders import order_id
+from ..state.impact import pipeline_costs
 from .dialogs import Choice, ChoiceDialog
 from .pane import PaintedApp
-from .state.impact import pipeline_costs
 
 if TYPE_CHECKING:
     from .app import ConsoleApp

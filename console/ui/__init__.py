@@ -1,0 +1,1 @@
+"""The Textual app: screens, tables, dialogs, actions."""
