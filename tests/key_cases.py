@@ -27,24 +27,24 @@ from textual.widget import Widget
 from textual.widgets import OptionList
 
 from loraconsole.console.client.transcripts import Turn, open_default
-from loraconsole.console.panels.adapter_dialogs import LoadDialog, NotePane, PlanDialog
-from loraconsole.console.panels.answer import AnswerPane
-from loraconsole.console.panels.bench import BenchPanel, ResultTable
-from loraconsole.console.panels.bench_dialog import BenchDialog, FileDialog
-from loraconsole.console.panels.command_line import CommandLine, remember
-from loraconsole.console.panels.editor import PromptEditor
-from loraconsole.console.panels.events import EventPane
-from loraconsole.console.panels.filter_input import FilterInput
-from loraconsole.console.panels.latency import FlamePane, HistogramPane, PartsPane
-from loraconsole.console.panels.logs import LogPane, SearchInput, plain_line
-from loraconsole.console.panels.models import ModelsPane
-from loraconsole.console.panels.pool import PoolPane
-from loraconsole.console.panels.recall import RecallDialog
 from loraconsole.console.state.alerts import Limits
 from loraconsole.console.ui.app import ConsoleApp
 from loraconsole.console.ui.dialogs import ChoiceDialog, LiveDialog, ScrollPane
 from loraconsole.console.ui.help import HelpDialog
 from loraconsole.console.ui.jump import JumpScreen
+from loraconsole.console.ui.panels.adapter_dialogs import LoadDialog, NotePane, PlanDialog
+from loraconsole.console.ui.panels.answer import AnswerPane
+from loraconsole.console.ui.panels.bench import BenchPanel, ResultTable
+from loraconsole.console.ui.panels.bench_dialog import BenchDialog, FileDialog
+from loraconsole.console.ui.panels.command_line import CommandLine, remember
+from loraconsole.console.ui.panels.editor import PromptEditor
+from loraconsole.console.ui.panels.events import EventPane
+from loraconsole.console.ui.panels.filter_input import FilterInput
+from loraconsole.console.ui.panels.latency import FlamePane, HistogramPane, PartsPane
+from loraconsole.console.ui.panels.logs import LogPane, SearchInput, plain_line
+from loraconsole.console.ui.panels.models import ModelsPane
+from loraconsole.console.ui.panels.pool import PoolPane
+from loraconsole.console.ui.panels.recall import RecallDialog
 from loraconsole.console.ui.screens import PAGES, PANELS
 from loraconsole.console.ui.styles import Desk
 from loraconsole.console.ui.table import TablePane

@@ -9,12 +9,12 @@ import pytest
 from stage import START, StagedApp, screen_text, staged
 
 from loraconsole.console.mock.scenario import Story
-from loraconsole.console.panels.alerts import RulePane
 from loraconsole.console.settings.settings import settings_path
 from loraconsole.console.state.alerts import RULES, AlertBook, AlertState, Limits, findings
 from loraconsole.console.state.board import Board, ProcessRow
 from loraconsole.console.state.store import Ledger
 from loraconsole.console.text import units
+from loraconsole.console.ui.panels.alerts import RulePane
 from loraconsole.console.ui.screens import PAGES, PANELS
 from loraconsole.pipeline.messages import AdapterState, ProcessState
 
@@ -306,7 +306,7 @@ def test_the_page_explains_the_selected_alert_and_enter_shows_the_evidence() -> 
             assert all(row.phase == "waiting" for row in _shown(app))
 
     def _shown(app: StagedApp) -> list[Any]:
-        from loraconsole.console.panels.batch import BatchTable
+        from loraconsole.console.ui.panels.batch import BatchTable
 
         return [row.view for row in app.query_one(BatchTable)._rows]
 

@@ -13,7 +13,6 @@ from textual.command import CommandPalette
 from textual.pilot import Pilot
 from textual.widgets import OptionList
 
-from loraconsole.console.panels.batch import BatchTable
 from loraconsole.console.state.board import SUPERVISOR
 from loraconsole.console.terminal.key_queue import Follower
 from loraconsole.console.ui.app import QUIET_SECONDS, ConsoleApp
@@ -21,6 +20,7 @@ from loraconsole.console.ui.dialogs import ChoiceDialog
 from loraconsole.console.ui.help import HelpDialog
 from loraconsole.console.ui.notifications import MOST_TOASTS
 from loraconsole.console.ui.pane import Pane
+from loraconsole.console.ui.panels.batch import BatchTable
 from loraconsole.console.ui.screens import PANELS
 from loraconsole.console.ui.styles import Desk
 from loraconsole.pipeline.config import Config
@@ -529,7 +529,7 @@ def test_the_console_never_pays_for_torch() -> None:
 def test_the_first_frame_does_not_wait_for_the_other_panels() -> None:
     code = (
         "import sys; from loraconsole.console.ui.app import ConsoleApp\n"
-        "print([n for n in sys.modules if n.startswith('loraconsole.console.panels.')])"
+        "print([n for n in sys.modules if n.startswith('loraconsole.console.ui.panels.')])"
     )
     run = [sys.executable, "-P", "-c", code]
     loaded = subprocess.run(run, capture_output=True, text=True, check=True).stdout

@@ -15,7 +15,6 @@ from textual.widgets import Input, TextArea
 
 from loraconsole.console.__main__ import command_parser
 from loraconsole.console.mock.server import mock_pipeline
-from loraconsole.console.panels.command_line import CommandLine, read_history
 from loraconsole.console.settings.keymap import catalogue
 from loraconsole.console.ui.app import ConsoleApp
 from loraconsole.console.ui.commands import (
@@ -31,6 +30,7 @@ from loraconsole.console.ui.commands import (
 from loraconsole.console.ui.dialogs import ChoiceDialog, ScrollPane
 from loraconsole.console.ui.filter import FilterPane
 from loraconsole.console.ui.jump import JumpScreen
+from loraconsole.console.ui.panels.command_line import CommandLine, read_history
 from loraconsole.console.ui.screens import PAGES, PANELS
 from loraconsole.console.ui.styles import Desk
 from loraconsole.console.verbs import find_request
@@ -613,7 +613,7 @@ def test_every_list_can_be_filtered_turned_around_and_marked(panel: str, text: s
 
 def test_n_goes_from_match_to_match_among_the_others() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
-        from loraconsole.console.panels.batch import BatchTable
+        from loraconsole.console.ui.panels.batch import BatchTable
 
         await pilot.press("slash", *"pirate", "tab", "enter")
         table = app.query_one(BatchTable)
@@ -632,8 +632,8 @@ def test_n_goes_from_match_to_match_among_the_others() -> None:
 
 def test_ctrl_o_and_a_letter_move_the_focus() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
-        from loraconsole.console.panels.events import EventPane
-        from loraconsole.console.panels.pool import PoolPane
+        from loraconsole.console.ui.panels.events import EventPane
+        from loraconsole.console.ui.panels.pool import PoolPane
 
         await pilot.press("ctrl+o", "s")
         await pilot.pause()

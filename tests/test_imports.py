@@ -52,7 +52,7 @@ def test_a_screen_pays_for_no_tls() -> None:
     """The prompt included, which asks the server over plain HTTP."""
     loaded = imported_by(
         "loraconsole.console.__main__ as main; main.leave_out()"
-        "; import loraconsole.console.ui.app, loraconsole.console.panels.prompt"
+        "; import loraconsole.console.ui.app, loraconsole.console.ui.panels.prompt"
     )
     assert "loraconsole.console.client.http_client" in loaded
     assert not loaded & {"_ssl", "httpx", "anyio"}

@@ -19,11 +19,11 @@ from textual.strip import Strip
 
 from loraconsole.console.client.answer import Answer
 from loraconsole.console.mock.scenario import Story
-from loraconsole.console.panels.answer import AnswerPane
 from loraconsole.console.terminal import screen_diff
 from loraconsole.console.terminal.frame_pacer import LOST_SECONDS, Pace
 from loraconsole.console.terminal.screen_diff import ScreenMemory
 from loraconsole.console.ui.app import ConsoleApp
+from loraconsole.console.ui.panels.answer import AnswerPane
 from loraconsole.pipeline.config import Config
 
 WIDTH, HEIGHT = 40, 6

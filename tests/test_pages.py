@@ -16,11 +16,11 @@ from stage import START, StagedApp, screen_text, staged
 from textual.pilot import Pilot
 
 from loraconsole.console.mock.scenario import Story
-from loraconsole.console.panels.pool import PoolPane
 from loraconsole.console.state.page_map import ADAPTER, FREE, KV, Cell, PageMap, Share, pages_a_cell
 from loraconsole.console.state.store import Ledger
 from loraconsole.console.supervisor.metrics_history import Chronicle
 from loraconsole.console.supervisor.snapshot_cache import Memory
+from loraconsole.console.ui.panels.pool import PoolPane
 from loraconsole.pipeline.messages import PageOwner, PoolMap
 
 Act = Callable[[StagedApp, Pilot[str]], Coroutine[Any, Any, None]]

@@ -13,15 +13,6 @@ from textual.widgets import Button, Input
 from loraconsole.console.client.answer import Answer, WrappedText
 from loraconsole.console.client.transcripts import open_default
 from loraconsole.console.mock.scenario import Scenario, Story
-from loraconsole.console.panels.adapters import AdapterTable
-from loraconsole.console.panels.answer import AnswerPane
-from loraconsole.console.panels.batch import BatchTable, stages
-from loraconsole.console.panels.editor import PromptEditor
-from loraconsole.console.panels.filter_input import FilterInput
-from loraconsole.console.panels.latency import NAMES, FlamePane, HistogramPane, PartsPane
-from loraconsole.console.panels.logs import LogPane
-from loraconsole.console.panels.models import ModelsPane
-from loraconsole.console.panels.processes import ProcessTable, TailPane
 from loraconsole.console.state.board import Board, RequestRow
 from loraconsole.console.state.store import Ledger
 from loraconsole.console.supervisor.metrics_history import Chronicle
@@ -29,6 +20,15 @@ from loraconsole.console.text import units
 from loraconsole.console.ui.app import ConsoleApp
 from loraconsole.console.ui.dialogs import LiveDialog
 from loraconsole.console.ui.pane import Line, Pane, crop, length
+from loraconsole.console.ui.panels.adapters import AdapterTable
+from loraconsole.console.ui.panels.answer import AnswerPane
+from loraconsole.console.ui.panels.batch import BatchTable, stages
+from loraconsole.console.ui.panels.editor import PromptEditor
+from loraconsole.console.ui.panels.filter_input import FilterInput
+from loraconsole.console.ui.panels.latency import NAMES, FlamePane, HistogramPane, PartsPane
+from loraconsole.console.ui.panels.logs import LogPane
+from loraconsole.console.ui.panels.models import ModelsPane
+from loraconsole.console.ui.panels.processes import ProcessTable, TailPane
 from loraconsole.console.ui.styles import INKS, Desk
 from loraconsole.pipeline.messages import (
     AdapterState,

@@ -7,8 +7,8 @@ import msgspec
 from stage import START, StagedApp, on_stage, screen_text, staged, wait
 from textual.pilot import Pilot
 
-from loraconsole.console.panels.logs import LogPane
 from loraconsole.console.state.log_reference import Trail, line_of
+from loraconsole.console.ui.panels.logs import LogPane
 from loraconsole.pipeline.messages import (
     Event,
     LogLine,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from loraconsole.console import adapter_verbs
-from loraconsole.console.panels import adapter_details
 from loraconsole.console.state.board import Board
 from loraconsole.console.state.impact import restart_costs, stop_costs
+from loraconsole.console.ui.panels import adapter_details
 from loraconsole.pipeline.runtime.wording import counted
 
 

@@ -22,7 +22,7 @@ from textual.keys import (
     format_key,
 )
 
-from .. import panels
+from ..ui import panels
 from ..ui.help import group_of
 
 MODIFIERS = ("ctrl", "alt", "shift", "super", "hyper", "meta")

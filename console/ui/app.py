@@ -31,11 +31,6 @@ from textual.widget import Widget
 from ...pipeline.config import Config, OperatorError
 from ..client.pending_orders import Orders
 from ..client.telemetry import Telemetry
-from ..panels.cost import CostPane, diagnostics
-from ..panels.events import EventPane
-from ..panels.footer import Footer
-from ..panels.header import Header
-from ..panels.overview import Overview
 from ..settings.settings import Chosen, Settings, choose, missing_theme, settings_stamp
 from ..settings.theme_files import ThemeShelf
 from ..settings.toml_document import Problem
@@ -54,16 +49,21 @@ from .dialogs import Choice, ChoiceDialog, LiveDialog, LiveScreen
 from .filter import Filter, FilterPane
 from .notifications import Herald
 from .pane import PaintedApp, Panel
+from .panels.cost import CostPane, diagnostics
+from .panels.events import EventPane
+from .panels.footer import Footer
+from .panels.header import Header
+from .panels.overview import Overview
 from .screens import PAGES, PANELS, make_panel
 from .styles import Desk
 
 if TYPE_CHECKING:
     from textual.filter import LineFilter
 
-    from ..panels.alerts import AlertsPanel
-    from ..panels.batch import BatchTable
-    from ..panels.command_line import CommandLine
-    from ..panels.processes import ProcessTable
+    from .panels.alerts import AlertsPanel
+    from .panels.batch import BatchTable
+    from .panels.command_line import CommandLine
+    from .panels.processes import ProcessTable
 
 QUIET_SECONDS = 4.0
 """While beats alone come in, the picture is looked over this often: an idle console is to cost
@@ -573,8 +573,8 @@ class ConsoleApp(PaintedApp):
 
     async def action_command(self, text: str = "") -> None:
         """Opens the line to type a command in, at the foot of the panels."""
-        from ..panels.command_line import CommandLine
         from .commands import all_commands
+        from .panels.command_line import CommandLine
 
         for open_line in self.query(CommandLine):
             open_line.input.focus()
@@ -587,7 +587,7 @@ class ConsoleApp(PaintedApp):
         await message.line.carry_out(message.text)
 
     async def action_close_command(self) -> None:
-        from ..panels.command_line import CommandLine
+        from .panels.command_line import CommandLine
 
         for command_line in self.screen_stack[0].query(CommandLine):
             command_line.release_focus()

@@ -383,7 +383,7 @@ def _give(app: ConsoleApp, order: AdapterOrder) -> None:
     if not isinstance(order, UnloadAdapter) or (row := rows.get(order.name)) is None:
         give()
         return
-    from ..panels.adapter_details import unload_costs
+    from .panels.adapter_details import unload_costs
 
     actions.confirm(app, f"Unload {row.name}?", unload_costs(row), f"Unload {row.name}", give)
 

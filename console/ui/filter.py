@@ -92,7 +92,7 @@ class FilterPane(Pane, can_focus=True):
 
     async def action_filter(self) -> None:
         """Opens the line to type in, at the foot of the panel."""
-        from ..panels.filter_input import FilterInput  # the first frame does not wait for it
+        from .panels.filter_input import FilterInput  # the first frame does not wait for it
 
         await self.open_line("/", FilterInput(self))
 
@@ -101,7 +101,7 @@ class FilterPane(Pane, can_focus=True):
         from textual.containers import Horizontal
         from textual.widgets import Label
 
-        from ..panels.filter_input import FilterInput
+        from .panels.filter_input import FilterInput
 
         panel = next(node for node in self.ancestors if isinstance(node, Panel))
         for open_line in panel.query(FilterInput):

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from ...pipeline.config import OperatorError
 from ...pipeline.messages import Event
-from ..panels.logs import LogPane
 from ..state.alerts import Finding
 from ..state.log_reference import Trail, line_of
+from .panels.logs import LogPane
 
 if TYPE_CHECKING:
     from .app import ConsoleApp

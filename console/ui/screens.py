@@ -23,39 +23,39 @@ def make_panel(name: str) -> Panel:
     """Panels are imported when they are first shown: the first frame does not wait for them."""
     match name:
         case "Batch":
-            from ..panels.batch import BatchPanel
+            from .panels.batch import BatchPanel
 
             return BatchPanel()
         case "Latency":
-            from ..panels.latency import LatencyPanel
+            from .panels.latency import LatencyPanel
 
             return LatencyPanel()
         case "Adapters":
-            from ..panels.adapters import AdaptersPanel
+            from .panels.adapters import AdaptersPanel
 
             return AdaptersPanel()
         case "Prompt":
-            from ..panels.prompt import PromptPanel
+            from .panels.prompt import PromptPanel
 
             return PromptPanel()
         case "Bench":
-            from ..panels.bench import BenchPanel
+            from .panels.bench import BenchPanel
 
             return BenchPanel()
         case "Logs":
-            from ..panels.logs import LogsPanel
+            from .panels.logs import LogsPanel
 
             return LogsPanel()
         case "Processes":
-            from ..panels.processes import ProcessesPanel
+            from .panels.processes import ProcessesPanel
 
             return ProcessesPanel()
         case "Alerts":
-            from ..panels.alerts import AlertsPanel
+            from .panels.alerts import AlertsPanel
 
             return AlertsPanel()
         case "Settings":
-            from ..panels.settings import SettingsPanel
+            from .panels.settings import SettingsPanel
 
             return SettingsPanel()
     raise KeyError(name)

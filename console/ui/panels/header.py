@@ -8,9 +8,9 @@ from typing import ClassVar
 from textual import events
 from textual.message import Message
 
-from ..state.board import MOCK, STALE_S, Board
-from ..text import units
-from ..ui.pane import Line, Pane, Span, length, line, spread
+from ...state.board import MOCK, STALE_S, Board
+from ...text import units
+from ..pane import Line, Pane, Span, length, line, spread
 
 SLOW_S = 0.25
 """A terminal that answers later than this is at the end of a slow link."""

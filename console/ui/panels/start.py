@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ...pipeline.messages import Progress
-from ..state.board import Board, seconds_left
-from ..text import plot, units
-from ..ui.pane import Line, Pane, Span, length, line, spread
+from ....pipeline.messages import Progress
+from ...state.board import Board, seconds_left
+from ...text import plot, units
+from ..pane import Line, Pane, Span, length, line, spread
 
 
 class StartPane(Pane):

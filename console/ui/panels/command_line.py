@@ -14,13 +14,13 @@ from textual.message import Message
 from textual.widget import Widget
 from textual.widgets import Input, Label
 
-from ...pipeline.config import OperatorError
-from ...pipeline.runtime.sockets import InboxFull
-from ..home import state_directory
-from ..state.board import Board
-from ..text import units
-from ..ui.commands import Command, candidates, hint, read
-from ..ui.pane import Line, Pane, line
+from ....pipeline.config import OperatorError
+from ....pipeline.runtime.sockets import InboxFull
+from ...home import state_directory
+from ...state.board import Board
+from ...text import units
+from ..commands import Command, candidates, hint, read
+from ..pane import Line, Pane, line
 from .filter_input import LineInput
 
 SHOWN = 6

@@ -11,7 +11,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.message import Message
 
-from ...pipeline.messages import (
+from ....pipeline.messages import (
     AdapterOrder,
     AdapterReply,
     MergeAdapter,
@@ -20,14 +20,14 @@ from ...pipeline.messages import (
     UnloadAdapter,
     VerifyAdapter,
 )
-from ..client.pending_orders import READ_ONLY, Orders, order_id
-from ..state.board import AdapterRow, Board, Verdict
-from ..text import plot, units
-from ..ui.actions import confirm
-from ..ui.dialogs import LiveDialog
-from ..ui.pane import Line, Pane, Panel, Span, line
-from ..ui.styles import Desk
-from ..ui.table import Column, TablePane
+from ...client.pending_orders import READ_ONLY, Orders, order_id
+from ...state.board import AdapterRow, Board, Verdict
+from ...text import plot, units
+from ..actions import confirm
+from ..dialogs import LiveDialog
+from ..pane import Line, Pane, Panel, Span, line
+from ..styles import Desk
+from ..table import Column, TablePane
 from .adapter_details import (
     MERGED,
     PINNED,

@@ -10,11 +10,11 @@ from typing import ClassVar
 from rich.cells import cell_len
 from textual.binding import Binding, BindingType
 
-from ..client.answer import CANCELLED, Answer, WrappedText
-from ..client.chat import TokenChoice
-from ..state.board import Board
-from ..text import units
-from ..ui.pane import Line, Pane, Span, crop, length, line, thumb_of
+from ...client.answer import CANCELLED, Answer, WrappedText
+from ...client.chat import TokenChoice
+from ...state.board import Board
+from ...text import units
+from ..pane import Line, Pane, Span, crop, length, line, thumb_of
 
 PROMPT = "▸ "
 SHOWN = 8
@@ -104,7 +104,7 @@ class AnswerPane(Pane, can_focus=True):
     def _said(self, text: str, width: int) -> Sequence[Line]:
         if self.is_plain:
             return [line((row, "text")) for row in units.wrap(text, width)]
-        from ..text import markdown  # 1 MiB that only who asks a model has
+        from ...text import markdown  # 1 MiB that only who asks a model has
 
         return markdown.lines(text, width)
 

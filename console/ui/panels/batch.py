@@ -9,13 +9,13 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.message import Message
 
-from ...pipeline.messages import RequestText
-from ..client.answer import WrappedText
-from ..state.board import Board, RequestRow
-from ..text import plot, units
-from ..ui.dialogs import LiveDialog, ScrollPane
-from ..ui.pane import Line, Panel, Span, field, line
-from ..ui.table import Column, TablePane
+from ....pipeline.messages import RequestText
+from ...client.answer import WrappedText
+from ...state.board import Board, RequestRow
+from ...text import plot, units
+from ..dialogs import LiveDialog, ScrollPane
+from ..pane import Line, Panel, Span, field, line
+from ..table import Column, TablePane
 
 PHASES = {"waiting": ("◌", "warn"), "prefill": ("▸", "prefill"), "decode": ("●", "good")}
 

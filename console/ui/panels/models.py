@@ -8,8 +8,8 @@ from typing import ClassVar
 from textual import events
 from textual.binding import Binding, BindingType
 
-from ..state.board import AdapterRow, Board
-from ..ui.pane import Line, Pane, Span, length, line
+from ...state.board import AdapterRow, Board
+from ..pane import Line, Pane, Span, length, line
 from .editor import WriteAsked
 
 

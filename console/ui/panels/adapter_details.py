@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ...pipeline.messages import AdapterPlan, AdapterState, AdapterView, Comparison
-from ...pipeline.runtime.wording import counted
-from ..state.board import WHERE, AdapterRow, Board, Level, Verdict
-from ..text import units
-from ..ui.pane import Line, Span, field, line
+from ....pipeline.messages import AdapterPlan, AdapterState, AdapterView, Comparison
+from ....pipeline.runtime.wording import counted
+from ...state.board import WHERE, AdapterRow, Board, Level, Verdict
+from ...text import units
+from ..pane import Line, Span, field, line
 
 STATES: dict[AdapterState, tuple[str, Level]] = {
     AdapterState.GPU: ("●", "good"),

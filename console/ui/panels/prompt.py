@@ -16,14 +16,14 @@ from textual.containers import Container, Horizontal
 from textual.widgets import Input, Label
 from textual.worker import Worker
 
-from ...pipeline.config import OperatorError
-from ..client.answer import CANCELLED, Answer
-from ..client.chat import ChatParams
-from ..client.http_client import Http
-from ..client.pending_orders import READ_ONLY
-from ..client.transcripts import Transcripts, Turn, open_default
-from ..state.board import AdapterRow, Board
-from ..ui.pane import Line, Pane, Panel, line
+from ....pipeline.config import OperatorError
+from ...client.answer import CANCELLED, Answer
+from ...client.chat import ChatParams
+from ...client.http_client import Http
+from ...client.pending_orders import READ_ONLY
+from ...client.transcripts import Transcripts, Turn, open_default
+from ...state.board import AdapterRow, Board
+from ..pane import Line, Pane, Panel, line
 from .answer import AnswerPane
 from .editor import ParameterInput, PromptEditor
 from .models import ModelsPane

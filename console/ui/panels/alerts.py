@@ -9,12 +9,12 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.message import Message
 
-from ..state.alerts import RULES, Alert, AlertState, Finding
-from ..state.board import Board
-from ..state.log_reference import line_of
-from ..text import units
-from ..ui.pane import Line, Pane, Panel, Span, field, line
-from ..ui.table import Column, TablePane
+from ...state.alerts import RULES, Alert, AlertState, Finding
+from ...state.board import Board
+from ...state.log_reference import line_of
+from ...text import units
+from ..pane import Line, Pane, Panel, Span, field, line
+from ..table import Column, TablePane
 
 STATES = {
     AlertState.FIRING: "▲",

@@ -12,14 +12,14 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.widgets import Input
 
-from ...pipeline.messages import LogLine
-from ..client.transcripts import data_directory
-from ..state.board import Board
-from ..text import ansi, units
-from ..ui.dialogs import LiveDialog
-from ..ui.filter import Filter, FilterPane
-from ..ui.pane import Line, Panel, Span, broken, field, length, line
-from ..ui.styles import LEVEL_INKS
+from ....pipeline.messages import LogLine
+from ...client.transcripts import data_directory
+from ...state.board import Board
+from ...text import ansi, units
+from ..dialogs import LiveDialog
+from ..filter import Filter, FilterPane
+from ..pane import Line, Panel, Span, broken, field, length, line
+from ..styles import LEVEL_INKS
 from .filter_input import FilterInput
 
 RATE_SECONDS = 5.0

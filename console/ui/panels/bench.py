@@ -11,17 +11,17 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.message import Message
 
-from ...pipeline.bench.results import describe
-from ...pipeline.config import OperatorError
-from ..client.bench_run import CANCELLED, WORKLOADS, BenchFiles, BenchPlan, BenchRun, Kept
-from ..client.pending_orders import READ_ONLY
-from ..compare import METRICS, Metric
-from ..state.board import Board
-from ..text import plot, units
-from ..ui.dialogs import LiveDialog
-from ..ui.pane import Line, Pane, Panel, Span, field, line, spread
-from ..ui.styles import Desk
-from ..ui.table import Column, TablePane
+from ....pipeline.bench.results import describe
+from ....pipeline.config import OperatorError
+from ...client.bench_run import CANCELLED, WORKLOADS, BenchFiles, BenchPlan, BenchRun, Kept
+from ...client.pending_orders import READ_ONLY
+from ...compare import METRICS, Metric
+from ...state.board import Board
+from ...text import plot, units
+from ..dialogs import LiveDialog
+from ..pane import Line, Pane, Panel, Span, field, line, spread
+from ..styles import Desk
+from ..table import Column, TablePane
 from .bench_dialog import BenchDialog, FileDialog
 
 COMPARED = (

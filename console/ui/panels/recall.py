@@ -13,8 +13,8 @@ from textual.screen import ModalScreen
 from textual.widgets import Input, OptionList
 from textual.widgets.option_list import Option
 
-from ..client.transcripts import Turn
-from ..text import units
+from ...client.transcripts import Turn
+from ...text import units
 
 
 class RecallDialog(ModalScreen[str]):

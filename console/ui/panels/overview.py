@@ -7,10 +7,10 @@ from typing import ClassVar
 
 from textual.app import ComposeResult
 
-from ..state.board import Board, Quantiles
-from ..state.time_series import Window
-from ..text import plot, units
-from ..ui.pane import Line, Pane, Panel, Span, line, over_time
+from ...state.board import Board, Quantiles
+from ...state.time_series import Window
+from ...text import plot, units
+from ..pane import Line, Pane, Panel, Span, line, over_time
 from .events import EventPane
 from .pool import PoolPane
 from .ring import RingPane

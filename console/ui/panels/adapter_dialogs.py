@@ -13,13 +13,13 @@ from textual.containers import Horizontal, VerticalScroll
 from textual.widget import Widget
 from textual.widgets import Button, Checkbox, Input, Label
 
-from ...pipeline.config import absolute_path
-from ...pipeline.messages import AdapterPlan, AdapterReply, LoadAdapter, PlanAdapters
-from ..client.pending_orders import Orders, order_id
-from ..state.board import Board
-from ..text import plot, units
-from ..ui.dialogs import LiveScreen
-from ..ui.pane import Line, PaintedApp, Pane, Span, line
+from ....pipeline.config import absolute_path
+from ....pipeline.messages import AdapterPlan, AdapterReply, LoadAdapter, PlanAdapters
+from ...client.pending_orders import Orders, order_id
+from ...state.board import Board
+from ...text import plot, units
+from ..dialogs import LiveScreen
+from ..pane import Line, PaintedApp, Pane, Span, line
 from .adapter_details import plan_lines
 
 MOST_LINES = 40

@@ -7,12 +7,12 @@ from typing import ClassVar
 
 from textual.app import ComposeResult
 
-from ..settings.settings import Chosen, Setting, settings_path
-from ..settings.toml_document import Problem, tidy
-from ..state.board import Board
-from ..text import units
-from ..ui.pane import Line, Pane, Panel, Span, field, line
-from ..ui.table import Column, TablePane
+from ...settings.settings import Chosen, Setting, settings_path
+from ...settings.toml_document import Problem, tidy
+from ...state.board import Board
+from ...text import units
+from ..pane import Line, Pane, Panel, Span, field, line
+from ..table import Column, TablePane
 
 
 def _shown(value: object) -> str:

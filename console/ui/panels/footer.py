@@ -9,8 +9,8 @@ from textual import events
 from textual.binding import Binding
 from textual.screen import Screen
 
-from ..state.board import Board
-from ..ui.pane import Line, Pane, Span, length
+from ...state.board import Board
+from ..pane import Line, Pane, Span, length
 
 KEPT = ("help", "quit")
 """Keys that are shown however narrow it is: the one explains the others, the other leads out."""

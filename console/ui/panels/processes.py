@@ -10,14 +10,14 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.message import Message
 
-from ...pipeline.messages import LogLine
-from ..state.board import SUPERVISOR, Board, ProcessRow
-from ..state.signals import how
-from ..text import units
-from ..ui.dialogs import LiveDialog
-from ..ui.pane import Line, Pane, Panel, Span, field, line
-from ..ui.styles import LEVEL_INKS
-from ..ui.table import Column, TablePane
+from ....pipeline.messages import LogLine
+from ...state.board import SUPERVISOR, Board, ProcessRow
+from ...state.signals import how
+from ...text import units
+from ..dialogs import LiveDialog
+from ..pane import Line, Pane, Panel, Span, field, line
+from ..styles import LEVEL_INKS
+from ..table import Column, TablePane
 from .logs import log_line
 
 ORDERS_NOT_FOR = (SUPERVISOR, "fetch")

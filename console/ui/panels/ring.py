@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ...pipeline.messages import ProcessState
-from ..state.board import SUPERVISOR, Board, ProcessRow
-from ..text import units
-from ..text.canvas import Canvas
-from ..ui.pane import Line, Pane, Span, line
+from ....pipeline.messages import ProcessState
+from ...state.board import SUPERVISOR, Board, ProcessRow
+from ...text import units
+from ...text.canvas import Canvas
+from ..pane import Line, Pane, Span, line
 
 BOX_HEIGHT = 4
 

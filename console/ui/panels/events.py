@@ -8,13 +8,13 @@ from typing import ClassVar
 from textual.binding import Binding, BindingType
 from textual.message import Message
 
-from ...pipeline.messages import Event
-from ..state.alerts import Finding
-from ..state.board import Board
-from ..text import units
-from ..ui.filter import FilterPane
-from ..ui.pane import Line, Span, line
-from ..ui.styles import LEVEL_INKS
+from ....pipeline.messages import Event
+from ...state.alerts import Finding
+from ...state.board import Board
+from ...text import units
+from ..filter import FilterPane
+from ..pane import Line, Span, line
+from ..styles import LEVEL_INKS
 
 
 class EventPane(FilterPane):

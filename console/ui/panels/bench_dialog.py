@@ -14,7 +14,7 @@ from textual.suggester import SuggestFromList
 from textual.widgets import Button, Input, Label, OptionList, Static
 from textual.widgets.option_list import Option
 
-from ..client.bench_run import SUITES, WORKLOADS, BenchPlan
+from ...client.bench_run import SUITES, WORKLOADS, BenchPlan
 
 N = TypeVar("N", int, float)
 

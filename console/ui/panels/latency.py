@@ -10,12 +10,12 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.message import Message
 
-from ...pipeline.messages import Step
-from ..state.board import DEVICE_PARTS, HOST_PARTS, PARTS, Board, Quantiles, part_us, step_us
-from ..state.span_tail import SpanTail
-from ..state.time_series import Track, Window, is_hour, percentile
-from ..text import plot, units
-from ..ui.pane import Line, Pane, Panel, Span, crop, length, line, over_time
+from ....pipeline.messages import Step
+from ...state.board import DEVICE_PARTS, HOST_PARTS, PARTS, Board, Quantiles, part_us, step_us
+from ...state.span_tail import SpanTail
+from ...state.time_series import Track, Window, is_hour, percentile
+from ...text import plot, units
+from ..pane import Line, Pane, Panel, Span, crop, length, line, over_time
 
 NAMES = {
     "host": "host",

@@ -9,10 +9,10 @@ from typing import ClassVar
 from textual import events
 from textual.binding import Binding, BindingType
 
-from ..state.board import Board
-from ..state.page_map import ADAPTER, CHECK, FREE, KV, Cell, PageMap, Share, pages_a_cell
-from ..text import plot, units
-from ..ui.pane import Line, Pane, Span, crop, line
+from ...state.board import Board
+from ...state.page_map import ADAPTER, CHECK, FREE, KV, Cell, PageMap, Share, pages_a_cell
+from ...text import plot, units
+from ..pane import Line, Pane, Span, crop, line
 
 GLYPHS = {FREE: "·", KV: plot.FULL, ADAPTER: "▓", CHECK: "◇"}
 SPARSE = {KV: "▄", ADAPTER: "▒", CHECK: "◇"}

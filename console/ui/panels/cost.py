@@ -6,13 +6,13 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
-from ..state.board import Board
-from ..text import units
-from ..ui.pane import Line, Pane, Span, field, length, line
+from ...state.board import Board
+from ...text import units
+from ..pane import Line, Pane, Span, field, length, line
 from .header import SLOW_S
 
 if TYPE_CHECKING:
-    from ..ui.app import ConsoleApp
+    from ..app import ConsoleApp
 
 LATE_MS = 150.0
 
@@ -122,7 +122,7 @@ def _ink(is_bad: bool) -> str:
 
 
 def _console(pane: Pane) -> ConsoleApp:
-    from ..ui.app import ConsoleApp
+    from ..app import ConsoleApp
 
     app = pane.app
     assert isinstance(app, ConsoleApp)
