@@ -245,10 +245,10 @@ def command_parser(
     settings.add_argument("--example", action="store_true", help="a file with all of them")
     settings.add_argument("--keys", action="store_true", help="every binding: its id and keys")
     adapters = add("adapters", "the adapters of the running pipeline")
-    verbs = adapters.add_subparsers(dest="verb", metavar="VERB")
+    pipeline = adapters.add_subparsers(dest="verb", metavar="VERB")
 
     def add_verb(verb: str, help: str) -> argparse.ArgumentParser:
-        command = verbs.add_parser(verb, help=help, description=help)
+        command = pipeline.add_parser(verb, help=help, description=help)
         command.add_argument("--json", action="store_true", default=argparse.SUPPRESS)
         command.add_argument("--run", default=argparse.SUPPRESS)
         return command
@@ -345,20 +345,20 @@ def dispatch(given: argparse.Namespace, rest: list[str]) -> int:
     """Runs the command; returns the exit status. Imports wait until here: `--help` is quick."""
     if given.command in ("console", "attach", "play") and getattr(given, "mock", None) is None:
         leave_out()
-    from . import verbs
+    from .cli import pipeline
     from .ui import session
 
     match given.command:
         case "bench":
-            return verbs.bench(rest)
+            return pipeline.bench(rest)
         case "replay":
-            from .replay_verb import replay
+            from .cli.replay import replay
 
             return replay(given)
         case "console" if given.mock is not None:
             return session.mock(given)
         case "console":
-            return verbs.console(from_flags(given), given, start=True)
+            return pipeline.console(from_flags(given), given, start=True)
         case "play":
             return session.play(given)
         case "attach" if given.ssh:
@@ -366,71 +366,71 @@ def dispatch(given: argparse.Namespace, rest: list[str]) -> int:
         case "attach":
             given.run = given.run or default_run_directory()
         case "up":
-            return verbs.up(from_flags(given), given.foreground, given.json)
+            return pipeline.up(from_flags(given), given.foreground, given.json)
         case "transcripts":
-            from . import transcript_verbs
+            from .cli import transcripts
 
-            return transcript_verbs.run(given)
+            return transcripts.run(given)
         case "settings":
-            from . import settings_verb
+            from .cli import settings
 
-            return settings_verb.settings(given)
+            return settings.settings(given)
     config = load_config(given.run)
     match given.command:
         case "attach":
-            return verbs.console(config, given, start=False)
+            return pipeline.console(config, given, start=False)
         case "record":
             from .client.recording import record
 
             return record(config, given)
         case "web":
-            from .web import web
+            from .cli.web import web
 
             return web(config, given.port)
         case "where":
-            return verbs.where(config, given.json)
+            return pipeline.where(config, given.json)
         case "status":
-            return verbs.status(config, given.json)
+            return pipeline.status(config, given.json)
         case "alerts":
-            return verbs.alerts(config, given.json)
+            return pipeline.alerts(config, given.json)
         case "down":
-            return verbs.down(config, given.now, given.json)
+            return pipeline.down(config, given.now, given.json)
         case "stop" | "start" | "restart" | "signal":
-            from . import process_verbs
+            from .cli import processes
 
-            return process_verbs.order_process(config, given)
+            return processes.order_process(config, given)
         case "drain":
-            return verbs.drain(config, given.resume, given.json)
+            return pipeline.drain(config, given.resume, given.json)
         case "abort":
-            return verbs.abort(config, given.request, given.json)
+            return pipeline.abort(config, given.request, given.json)
         case "logs":
-            return verbs.logs(config, given.process, given.follow, given.lines, given.json)
+            return pipeline.logs(config, given.process, given.follow, given.lines, given.json)
         case "doctor":
-            return verbs.doctor(given)
+            return pipeline.doctor(given)
         case "scheduler":
-            from . import scheduler_verb
+            from .cli import scheduler
 
-            return scheduler_verb.scheduler(config, given)
+            return scheduler.scheduler(config, given)
         case "profile":
-            from . import profiler
+            from .cli import profile
 
-            return profiler.profile(config, given)
+            return profile.profile(config, given)
         case "spans":
-            from . import profiler
+            from .cli import profile
 
-            return profiler.spans(config, given.path, given.trace, given.json)
+            return profile.spans(config, given.path, given.trace, given.json)
         case "adapters":
-            from . import adapter_verbs
+            from .cli import adapters
 
             if given.verb in (None, "list"):
-                return adapter_verbs.list_adapters(config, given.json)
+                return adapters.list_adapters(config, given.json)
             if given.verb == "verify" and given.against:
-                from . import against_verb
+                from .cli import against
 
-                return against_verb.verify_against(config, given)
-            return adapter_verbs.give_order(config, given)
+                return against.verify_against(config, given)
+            return adapters.give_order(config, given)
         case _:
-            return verbs.prompt(config, given)
+            return pipeline.prompt(config, given)
 
 
 def leave_out() -> None:

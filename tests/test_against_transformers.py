@@ -18,8 +18,8 @@ from ring import Ring
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from loraconsole.console import against_verb
 from loraconsole.console.__main__ import command_parser
+from loraconsole.console.cli import against
 from loraconsole.pipeline.config import Config, OperatorError
 from loraconsole.pipeline.fetch.fetch import resolve
 from loraconsole.pipeline.reference.reference import (
@@ -529,7 +529,7 @@ def test_doctor_prints_a_row_for_each_answer_and_a_verdict(
     beside: SideBySide, llama: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found = compare(beside, llama, "rslora")
-    assert against_verb.print_comparison(found, False) == 0
+    assert against.print_comparison(found, False) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[:3] for line in lines[1:3]] == [
         ["ok", "base", *t] for t in (["text"], ["unicode"])
@@ -544,7 +544,7 @@ def test_an_adapter_that_is_refused_is_said_once_and_is_no_difference(
     edit(tmp_path / "dora" / "adapter_config.json", lambda c: c.update(use_dora=True))
     question = Question(model=str(llama), adapters=(("dora", str(tmp_path / "dora")),), tokens=4)
     found = beside.compare_engine(question, llama)
-    assert against_verb.print_comparison(found, False) == 1
+    assert against.print_comparison(found, False) == 1
     said = capsys.readouterr().out
     assert said.count("use_dora") == 1 and "dora: refused: " in said
     assert "DIFFER" not in said and "6 of 12 answers REFUSED, the others as transfo" in said
@@ -558,5 +558,5 @@ def test_libraries_that_are_not_installed_are_named_before_any_work(
         ["doctor", str(llama), "--adapter", "a=b", "--against", "transformers"]
     )
     with pytest.raises(OperatorError, match="transformers peft") as caught:
-        against_verb.compare_model(given)
+        against.compare_model(given)
     assert "pip install 'transformers>=5' 'peft>=0.18'" in caught.value.hint

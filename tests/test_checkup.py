@@ -10,7 +10,7 @@ import msgspec
 import pytest
 import torch
 
-from loraconsole.console import checkup
+from loraconsole.console.cli import doctor
 from loraconsole.pipeline.config import Config, make_run_directory
 from loraconsole.pipeline.messages import DeviceReport, Gpu
 
@@ -25,7 +25,7 @@ H200 = DeviceReport(
 
 
 def findings(run: Path) -> dict[str, tuple[str, str]]:
-    return {check.name: (check.verdict, check.finding) for check in checkup.examine(run)}
+    return {check.name: (check.verdict, check.finding) for check in doctor.examine(run)}
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="says what a machine without a GPU says")

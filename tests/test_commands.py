@@ -14,6 +14,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Input, TextArea
 
 from loraconsole.console.__main__ import command_parser
+from loraconsole.console.cli.pipeline import find_request
 from loraconsole.console.mock.server import mock_pipeline
 from loraconsole.console.settings.keymap import catalogue
 from loraconsole.console.ui.app import ConsoleApp
@@ -33,7 +34,6 @@ from loraconsole.console.ui.jump import JumpScreen
 from loraconsole.console.ui.panels.command_line import CommandLine, read_history
 from loraconsole.console.ui.screens import PAGES, PANELS
 from loraconsole.console.ui.styles import Desk
-from loraconsole.console.verbs import find_request
 from loraconsole.pipeline.config import Config, OperatorError
 from loraconsole.pipeline.messages import (
     LoadAdapter,

@@ -23,10 +23,10 @@ def imported_by(module: str) -> set[str]:
     "module",
     [
         "loraconsole.console.__main__",
-        "loraconsole.console.verbs",
+        "loraconsole.console.cli.pipeline",
         "loraconsole.console.ui.app",
         "loraconsole.console.supervisor.supervisor",
-        "loraconsole.console.compare",
+        "loraconsole.console.cli.bench_compare",
         "loraconsole.pipeline.fetch.fetch",
         "loraconsole.pipeline.bench.bench",
         "loraconsole.pipeline.router.router",

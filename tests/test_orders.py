@@ -9,8 +9,8 @@ import msgspec
 import pytest
 from stage import START
 
-from loraconsole.console import adapter_verbs
 from loraconsole.console.__main__ import parse
+from loraconsole.console.cli import adapters
 from loraconsole.console.client.pending_orders import (
     GRACE_SECONDS,
     QUICK_SECONDS,
@@ -210,7 +210,7 @@ def test_an_order_ends_after_a_time(
 
 
 def made(*arguments: str) -> AdapterOrder:
-    return adapter_verbs.make_order(parse(["adapters", *arguments]), "console-7")
+    return adapters.make_order(parse(["adapters", *arguments]), "console-7")
 
 
 def test_every_verb_makes_its_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -258,7 +258,7 @@ def table(adapters: int) -> AdapterTable:
 
 
 def test_the_list_shows_marks_and_warnings(capsys: pytest.CaptureFixture[str]) -> None:
-    adapter_verbs.print_table(table(4))
+    adapters.print_table(table(4))
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split()[:3] == ["adapter", "state", "rank"]
     rows = {line.split()[0]: line for line in lines}
@@ -270,7 +270,7 @@ def test_the_list_shows_marks_and_warnings(capsys: pytest.CaptureFixture[str]) -
 
 def test_a_thousand_adapters_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     found = table(1000)
-    adapter_verbs.print_table(found)
+    adapters.print_table(found)
     assert len(capsys.readouterr().out.splitlines()) == 1003
 
 
@@ -281,13 +281,13 @@ def test_plans_are_printed_and_a_refused_one_is_status_1(
     order = PlanAdapters(order="1", reply_to="", paths=("/good", "/large", "/missing[x]"))
     answer = Story("busy", start=START).obey(order)
     assert answer is not None
-    assert adapter_verbs.print_plans(answer.plans[:2], False) == 0
+    assert adapters.print_plans(answer.plans[:2], False) == 0
     text = capsys.readouterr().out
     assert "512" in text and "sql, json" in text and "q,k,v,o" in text
     assert "/large: no room now" in text and "/large: a rank above 128 is slow" in text
-    assert adapter_verbs.print_plans(answer.plans, False) == 1
+    assert adapters.print_plans(answer.plans, False) == 1
     assert "/missing[x]: refused: no adapter_config.json" in capsys.readouterr().out
-    assert adapter_verbs.print_plans(answer.plans, True) == 1
+    assert adapters.print_plans(answer.plans, True) == 1
     plans = json.loads(capsys.readouterr().out)["plans"]
     assert [plan["pages"] for plan in plans] == [32, 3840, 0]
 
@@ -299,11 +299,11 @@ def test_a_verdict_is_printed_and_is_the_status(
     order = VerifyAdapter(order="1", reply_to="", name=name)
     answer = Story("busy", start=START).obey(order)
     assert answer is not None and answer.verification is not None
-    assert adapter_verbs.print_verification(answer.verification, name, False) == code
+    assert adapters.print_verification(answer.verification, name, False) == code
     text = capsys.readouterr().out
     assert "largest |Δlogit|" in text and "0.0312" in text and "base" in text
     assert ("64/64" in text) is (code == 0) and ("NOT answer right" in text) is (code == 1)
-    assert adapter_verbs.print_verification(answer.verification, name, True) == code
+    assert adapters.print_verification(answer.verification, name, True) == code
     found = json.loads(capsys.readouterr().out)
     assert found["verification"]["is_right"] is (code == 0)
     assert found["verification"]["comparisons"][0]["tokens"] == 64
@@ -311,5 +311,5 @@ def test_a_verdict_is_printed_and_is_the_status(
 
 def test_an_order_is_given_to_whoever_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     given = argparse.Namespace(verb="verify", name="sql")
-    order = adapter_verbs.make_order(given, "console-7")
-    assert order.order != adapter_verbs.make_order(given, "console-7").order
+    order = adapters.make_order(given, "console-7")
+    assert order.order != adapters.make_order(given, "console-7").order

@@ -19,7 +19,7 @@ from pseudo_terminal import SEQUENCES, PseudoTerminal
 from ring import ADAPTERS, Ring
 from test_ring_adapters import shipped
 
-from loraconsole.console.replay_verb import read_head
+from loraconsole.console.cli.replay import read_head
 from loraconsole.console.state.store import Ledger
 from loraconsole.pipeline.config import Config, make_run_directory
 from loraconsole.pipeline.messages import Abort, BatchView

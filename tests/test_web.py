@@ -18,7 +18,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from loraconsole.console import web
+from loraconsole.console.cli import web
 from loraconsole.console.client.remote import NotRunning
 from loraconsole.console.mock.server import mock_pipeline
 from loraconsole.pipeline.config import Config, OperatorError

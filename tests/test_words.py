@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from loraconsole.console import adapter_verbs
+from loraconsole.console.cli import adapters
 from loraconsole.console.state.board import Board
 from loraconsole.console.state.impact import restart_costs, stop_costs
 from loraconsole.console.ui.panels import adapter_details
@@ -36,4 +36,4 @@ def test_where_nothing_is_live_nothing_is_said_to_wait_or_end(name: str) -> None
 
 
 def test_the_command_line_and_the_console_say_alike_where_an_adapter_lies() -> None:
-    assert adapter_verbs.WHERE == adapter_details.WHERE
+    assert adapters.WHERE == adapter_details.WHERE

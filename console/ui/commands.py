@@ -331,24 +331,24 @@ async def _run_verb(app: ConsoleApp, *words: Any) -> None:
     given = _parser().parse_args(arguments) if verb != ["bench"] else argparse.Namespace()
     match verb[0]:
         case "adapters" if given.verb not in (None, "list"):
-            from ..adapter_verbs import make_order
+            from ..cli.adapters import make_order
 
             _give(app, make_order(given, app.orders.inbox))
         case "restart" | "stop" | "start" | "signal":
-            from ..process_verbs import process_order
+            from ..cli.processes import process_order
             from .process_actions import ask
 
             known = [row.name for row in app.board.processes if row.name != SUPERVISOR]
             ask(app, process_order(given, known))
         case "abort":
-            from ..verbs import find_request
+            from ..cli.pipeline import find_request
 
             ids = [row.view.request_id for row in app.board.requests]
             actions.ask_abort(app, find_request(given.request, ids))
         case "drain":
             (actions.resume if given.resume else actions.ask_drain)(app)
         case "scheduler" if typed:
-            from ..scheduler_verb import changes_of
+            from ..cli.scheduler import changes_of
 
             changes = changes_of(given)
             if not changes:
@@ -363,7 +363,7 @@ async def _run_verb(app: ConsoleApp, *words: Any) -> None:
         case name if app.is_read_only and name in CHANGES:
             raise OperatorError(READ_ONLY)
         case "transcripts" if given.verb == "delete":
-            from ..transcript_verbs import forgetting
+            from ..cli.transcripts import forgetting
 
             actions.confirm(
                 app,

@@ -13,9 +13,9 @@ from textual.message import Message
 
 from ....pipeline.bench.results import describe
 from ....pipeline.config import OperatorError
+from ...cli.bench_compare import METRICS, Metric
 from ...client.bench_run import CANCELLED, WORKLOADS, BenchFiles, BenchPlan, BenchRun, Kept
 from ...client.pending_orders import READ_ONLY
-from ...compare import METRICS, Metric
 from ...state.board import Board
 from ...text import plot, units
 from ..dialogs import LiveDialog

@@ -13,8 +13,8 @@ from typing import Any
 import msgspec
 from rich.cells import cell_len
 
-from ..pipeline.config import Config, OperatorError, absolute_path, spell
-from ..pipeline.messages import (
+from ...pipeline.config import Config, OperatorError, absolute_path, spell
+from ...pipeline.messages import (
     AdapterOrder,
     AdapterPlan,
     AdapterReply,
@@ -30,11 +30,11 @@ from ..pipeline.messages import (
     Verification,
     VerifyAdapter,
 )
-from .client.pending_orders import order_id
-from .client.remote import Remote
-from .state.board import WHERE
-from .text import units
-from .verbs import Bars, print_json, say, take_snapshot
+from ..client.pending_orders import order_id
+from ..client.remote import Remote
+from ..state.board import WHERE
+from ..text import units
+from .pipeline import Bars, print_json, say, take_snapshot
 
 HEADS = ("adapter", "", "state", "rank", "KiB", "pages", "targets", "requests", "tokens")
 RIGHT = ("rank", "KiB", "pages", "requests", "tokens")
@@ -222,7 +222,7 @@ def print_verification(found: Verification, name: str, as_json: bool) -> int:
     from rich.table import Table
     from rich.text import Text
 
-    from ..pipeline.runtime.printer import Printer
+    from ...pipeline.runtime.printer import Printer
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for head in ("place", "adapter", "tokens equal", "largest |Δlogit|", "mean", "range"):

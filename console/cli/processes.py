@@ -9,8 +9,8 @@ import argparse
 import asyncio
 from collections.abc import Callable, Sequence
 
-from ..pipeline.config import Config, OperatorError, spell
-from ..pipeline.messages import (
+from ...pipeline.config import Config, OperatorError, spell
+from ...pipeline.messages import (
     ProcessOrder,
     ProcessState,
     ProcessView,
@@ -19,8 +19,8 @@ from ..pipeline.messages import (
     StartProcess,
     StopProcess,
 )
-from .client.remote import Remote
-from .verbs import say
+from ..client.remote import Remote
+from .pipeline import say
 
 STOP_SECONDS = 15.0
 """The supervisor kills what has not ended after five."""

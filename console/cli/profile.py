@@ -14,14 +14,14 @@ from pathlib import Path
 
 import msgspec
 
-from ..pipeline.config import Config, OperatorError, spell
-from ..pipeline.messages import SpansOrder, SpansReply, StartSpans, StopSpans
-from ..pipeline.runtime.spans import recording_name
-from ..pipeline.runtime.wording import counted
-from .client.pending_orders import order_id
-from .client.remote import Remote
-from .text import units
-from .verbs import print_json, say
+from ...pipeline.config import Config, OperatorError, spell
+from ...pipeline.messages import SpansOrder, SpansReply, StartSpans, StopSpans
+from ...pipeline.runtime.spans import recording_name
+from ...pipeline.runtime.wording import counted
+from ..client.pending_orders import order_id
+from ..client.remote import Remote
+from ..text import units
+from .pipeline import print_json, say
 
 # --- start, stop --------------------------------------------------------------------------------
 
@@ -182,7 +182,7 @@ def _print_totals(found: list[Total]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from ..pipeline.runtime.printer import Printer
+    from ...pipeline.runtime.printer import Printer
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for head in ("process", "span", "count", "total ms", "mean ms", "p50 ms", "p99 ms"):

@@ -15,9 +15,9 @@ import socket
 import sys
 from typing import TYPE_CHECKING, Any
 
-from ..pipeline.config import Config, OperatorError
-from .client.remote import none_runs
-from .supervisor.lock import is_running
+from ...pipeline.config import Config, OperatorError
+from ..client.remote import none_runs
+from ..supervisor.lock import is_running
 
 if TYPE_CHECKING:
     from aiohttp import web as http

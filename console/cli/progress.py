@@ -9,7 +9,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ..pipeline.messages import Progress
+from ...pipeline.messages import Progress
 
 
 class StageBar(tqdm):  # type: ignore[type-arg]

@@ -15,9 +15,9 @@ from typing import Literal
 
 import msgspec
 
-from ..pipeline.config import OperatorError, make_run_directory
-from ..pipeline.messages import DeviceReport
-from .supervisor.lock import is_running
+from ...pipeline.config import OperatorError, make_run_directory
+from ...pipeline.messages import DeviceReport
+from ..supervisor.lock import is_running
 
 REPORT_SECONDS = 120.0
 """A first import of torch from a slow disk."""

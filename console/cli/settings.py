@@ -6,9 +6,9 @@ import argparse
 import sys
 from typing import Any
 
-from .settings import settings as records
-from .settings.toml_document import Problem
-from .verbs import print_json
+from ..settings import settings as records
+from ..settings.toml_document import Problem
+from .pipeline import print_json
 
 
 def settings(given: argparse.Namespace) -> int:
@@ -47,7 +47,7 @@ def settings(given: argparse.Namespace) -> int:
 
 def theme_problems(chosen: records.Chosen) -> list[Problem]:
     """What is wrong with the theme files, and whether the one that is wanted exists."""
-    from .settings.theme_files import ThemeShelf
+    from ..settings.theme_files import ThemeShelf
 
     shelf = ThemeShelf()
     shelf.refresh()
@@ -55,7 +55,7 @@ def theme_problems(chosen: records.Chosen) -> list[Problem]:
 
 
 def _print_keys(given: argparse.Namespace) -> int:
-    from .settings.keymap import catalogue
+    from ..settings.keymap import catalogue
 
     keys = [key for key in catalogue() if key.id]
     document = {

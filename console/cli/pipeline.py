@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ..pipeline.config import Config, OperatorError, UsageError, default_run_directory, spell
-from ..pipeline.messages import (
+from ...pipeline.config import Config, OperatorError, UsageError, default_run_directory, spell
+from ...pipeline.messages import (
     Drain,
     LogLine,
     ProcessState,
@@ -30,19 +30,19 @@ from ..pipeline.messages import (
     StopPipeline,
     Telemetry,
 )
-from ..pipeline.runtime.text_output import json_text
-from ..pipeline.runtime.wording import counted
-from .client.failed_adapters import AdaptersFailed, documents, failed_at_start, failed_in, line_of
-from .client.remote import NotRunning, Remote, none_runs
-from .supervisor import launcher
-from .supervisor.lock import is_running
-from .supervisor.log_tail import Logbook
-from .text import units
-from .ui import session
+from ...pipeline.runtime.text_output import json_text
+from ...pipeline.runtime.wording import counted
+from ..client.failed_adapters import AdaptersFailed, documents, failed_at_start, failed_in, line_of
+from ..client.remote import NotRunning, Remote, none_runs
+from ..supervisor import launcher
+from ..supervisor.lock import is_running
+from ..supervisor.log_tail import Logbook
+from ..text import units
+from ..ui import session
 
 if TYPE_CHECKING:
-    from .client.answer import Answer
-    from .client.chat import ChatParams
+    from ..client.answer import Answer
+    from ..client.chat import ChatParams
 
 DRAIN_SECONDS = 30.0
 STOP_SECONDS = 60.0
@@ -62,7 +62,7 @@ def console(config: Config, given: argparse.Namespace, *, start: bool) -> int:
     running = is_running(config.run_path)
     if not start and not running:
         raise none_runs(config.run)
-    from .terminal import splash
+    from ..terminal import splash
 
     with splash.raised("loraconsole"):
         if running:
@@ -333,9 +333,9 @@ def alerts(config: Config, as_json: bool) -> int:
     """What the rules of the console find in what the supervisor knows, which is as much as a
     console does: first tokens of the last minute, the last steps. Exit status 1 where that is
     anything."""
-    from .settings.settings import read_settings
-    from .state.alerts import SYNC_STEPS
-    from .state.store import Ledger
+    from ..settings.settings import read_settings
+    from ..state.alerts import SYNC_STEPS
+    from ..state.store import Ledger
 
     snapshot, now = take_snapshot(config, SYNC_STEPS), time.time()
     ledger = Ledger(config.run)
@@ -358,8 +358,8 @@ def _print_status(config: Config, snapshot: Snapshot) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from ..pipeline.runtime.printer import Printer
-    from .state.store import Ledger
+    from ...pipeline.runtime.printer import Printer
+    from ..state.store import Ledger
 
     beats = {beat.name: beat for beat in snapshot.beats}
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -400,7 +400,7 @@ def _print_status(config: Config, snapshot: Snapshot) -> None:
 
 def where(config: Config, as_json: bool) -> int:
     """Where the pipeline is and how it is reached; works where none runs too."""
-    from .client.ssh_tunnel import find
+    from ..client.ssh_tunnel import find
 
     is_there = is_running(config.run_path)
     url = ""
@@ -471,8 +471,8 @@ def _json_line(line: LogLine) -> None:
 
 def prompt(config: Config, given: argparse.Namespace) -> int:
     """Asks each adapter named (or the base) the same, all in one mixed batch."""
-    from .client.answer import Answer
-    from .client.chat import ChatParams
+    from ..client.answer import Answer
+    from ..client.chat import ChatParams
 
     text = _read_input() if given.text == "-" else given.text
     messages = [{"role": "system", "content": given.system}] if given.system else []
@@ -528,7 +528,7 @@ async def _ask_all(
     params: ChatParams,
     quiet: bool,
 ) -> None:
-    from .client.http_client import Http
+    from ..client.http_client import Http
 
     async with Remote(config) as remote:
         http = Http(await server_url(remote), config.api_key)
@@ -634,9 +634,9 @@ def bench(flags: list[str]) -> int:
             return await server_url(remote), config.api_key
 
     if flags[:1] == ["compare"]:
-        from . import compare
+        from . import bench_compare
 
-        return compare.main(flags[1:])
+        return bench_compare.main(flags[1:])
     module = "bench"
     if "--offline" in flags:
         module = "offline"
@@ -665,19 +665,19 @@ def doctor(given: argparse.Namespace) -> int:
     """What this machine has and what is missing; of a model, what is found in its files, or what
     differs from a library's answers. Exit status 1 where something does, or is needed."""
     if given.model:
-        from . import against_verb
+        from . import against
 
         if given.against:
-            return against_verb.compare_model(given)
+            return against.compare_model(given)
         for option, is_given in (("--adapter", given.adapter), ("--dtype", given.dtype)):
             if is_given:
                 raise UsageError(f"{option} goes with --against transformers")
-        return against_verb.report_model(given)
+        return against.report_model(given)
     if given.against or given.adapter:
         raise UsageError("--against and --adapter need a MODEL", "loraconsole doctor MODEL …")
-    from . import checkup
+    from . import doctor
 
-    checks = checkup.examine(Path(given.run))
+    checks = doctor.examine(Path(given.run))
     if given.json:
         print_json([msgspec.structs.asdict(check) for check in checks])
     else:

@@ -17,13 +17,13 @@ from pathlib import Path
 
 import msgspec
 
-from ..pipeline.config import Config, OperatorError, UsageError, make_run_directory
-from ..pipeline.messages import Message
-from ..pipeline.runtime.sockets import InboxFull
-from ..pipeline.runtime.text_output import UTF8_OUTPUT
-from .client.telemetry import Telemetry
-from .terminal import splash
-from .ui import session
+from ...pipeline.config import Config, OperatorError, UsageError, make_run_directory
+from ...pipeline.messages import Message
+from ...pipeline.runtime.sockets import InboxFull
+from ...pipeline.runtime.text_output import UTF8_OUTPUT
+from ..client.telemetry import Telemetry
+from ..terminal import splash
+from ..ui import session
 
 START_SECONDS = 2.5
 """Until the other process has its sockets, and the screen its first frame."""

@@ -19,7 +19,7 @@ from typing import Any, get_args
 
 import msgspec
 
-from ..pipeline.config import (
+from ...pipeline.config import (
     DEFAULT_MODEL,
     Config,
     OperatorError,
@@ -28,9 +28,9 @@ from ..pipeline.config import (
     is_hub_id,
     spell,
 )
-from ..pipeline.messages import AdapterTable, WorkerStats
-from ..pipeline.model_files.findings import Finding
-from ..pipeline.reference.reference import (
+from ...pipeline.messages import AdapterTable, WorkerStats
+from ...pipeline.model_files.findings import Finding
+from ...pipeline.reference.reference import (
     Answer,
     Answers,
     Comparison,
@@ -40,11 +40,11 @@ from ..pipeline.reference.reference import (
     Question,
     SideBySide,
 )
-from ..pipeline.runtime.wording import counted
-from .client.http_client import Http, HttpError
-from .client.remote import Remote
-from .text import units
-from .verbs import print_json, server_url
+from ...pipeline.runtime.wording import counted
+from ..client.http_client import Http, HttpError
+from ..client.remote import Remote
+from ..text import units
+from .pipeline import print_json, server_url
 
 REPORT_SECONDS = 120.0
 HALF_CHARACTER = re.compile(r"bytes:(\\x[0-9a-f]{2})+")
@@ -115,7 +115,7 @@ def compare_model(given: argparse.Namespace) -> int:
     tokens = _tokens(given)
     _require_libraries(bool(given.adapter))
     adapters = tuple(_named_adapter(entry) for entry in given.adapter)
-    from ..pipeline.fetch.fetch import resolve
+    from ...pipeline.fetch.fetch import resolve
 
     model = absolute_path(given.model) if given.model != DEFAULT_MODEL else given.model
     ignored = tuple(given.ignore_key)
@@ -132,9 +132,9 @@ def _named_adapter(entry: str) -> tuple[str, str]:
         raise UsageError(f"--adapter {entry!r} is not NAME=PATH")
     path = absolute_path(path)
     if is_hub_id(path):
-        from ..pipeline.fetch.adapter import WANTED
-        from ..pipeline.fetch.fetch import snapshot_of_hub
-        from ..pipeline.fetch.model_cache import Report
+        from ...pipeline.fetch.adapter import WANTED
+        from ...pipeline.fetch.fetch import snapshot_of_hub
+        from ...pipeline.fetch.model_cache import Report
 
         path = str(snapshot_of_hub(path, WANTED, Report()))
     return name, path
@@ -303,7 +303,7 @@ def print_comparison(found: Comparison, as_json: bool) -> int:
     from rich.table import Table
     from rich.text import Text
 
-    from ..pipeline.runtime.printer import Printer
+    from ...pipeline.runtime.printer import Printer
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     heads = ("", "model", "prompt", "ids", "tokens equal", "largest |Δ|", "mean", "range")

@@ -17,11 +17,11 @@ from typing import Any, NamedTuple
 from rich.table import Table
 from rich.text import Text
 
-from ..pipeline.bench.results import Row, RunConfig, describe, read_rows
-from ..pipeline.bench.stats import Result
-from ..pipeline.config import OperatorError
-from ..pipeline.runtime.printer import Printer
-from .text import plot, units
+from ...pipeline.bench.results import Row, RunConfig, describe, read_rows
+from ...pipeline.bench.stats import Result
+from ...pipeline.config import OperatorError
+from ...pipeline.runtime.printer import Printer
+from ..text import plot, units
 
 BAR = 48
 """Cells of the longest bar."""

@@ -1,0 +1,1 @@
+"""The commands of `loraconsole`, one noun a file."""
