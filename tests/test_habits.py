@@ -7,7 +7,7 @@ import pytest
 from stage import RUN
 from textual.pilot import Pilot
 
-from loraconsole.console.home import config_directory, state_directory
+from loraconsole.console.paths import config_directory, state_directory
 from loraconsole.console.settings.ui_state import Habits
 from loraconsole.console.ui.app import ConsoleApp
 from loraconsole.console.ui.table import TablePane

@@ -13,7 +13,7 @@ from stage import StagedApp, screen_text, wait
 from textual.color import Color
 from textual.theme import Theme
 
-from loraconsole.console.home import user_themes
+from loraconsole.console.paths import user_themes
 from loraconsole.console.settings.theme_files import Colors, ThemeFile, ThemeShelf
 from loraconsole.console.settings.toml_document import Problem
 from loraconsole.console.text.ascii import plain

@@ -18,7 +18,7 @@ from msgspec import Meta, Struct
 
 from ...pipeline.config import UsageError
 from ...pipeline.runtime.ascii_drawing import ASCII_DRAWING
-from ..home import config_directory, theme_files
+from ..paths import config_directory, theme_files
 from ..state.alerts import Limits
 from ..terminal.frame_pacer import THIN_FPS
 from ..terminal.splash import BROWSER

@@ -15,7 +15,7 @@ import msgspec
 from textual.color import Color, ColorParseError
 from textual.theme import Theme
 
-from ..home import theme_files
+from ..paths import theme_files
 from .toml_document import Document, DocumentError, Problem
 
 HEAT, TINTS = 5, 8

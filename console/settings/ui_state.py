@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from ..home import state_directory
+from ..paths import state_directory
 
 
 class Kept(Struct):

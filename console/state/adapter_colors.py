@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from ..home import state_directory
+from ..paths import state_directory
 
 TINTS = 8
 """Adapter colours in a theme; the ninth adapter shares one."""

@@ -16,7 +16,7 @@ from textual.widgets import Input, Label
 
 from ....pipeline.config import OperatorError
 from ....pipeline.runtime.sockets import InboxFull
-from ...home import state_directory
+from ...paths import state_directory
 from ...state.board import Board
 from ...text import units
 from ..commands import Command, candidates, hint, read
