@@ -55,7 +55,7 @@ def test_a_wheel_carries_themes_styles_and_adapters(tmp_path: Path) -> None:
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     assert all(entry.startswith(("loraconsole/", "loraconsole-")) for entry in names)
-    assert "loraconsole/console/console.tcss" in names
+    assert "loraconsole/console/ui/console.tcss" in names
     assert sum(entry.endswith(".toml") for entry in names if "/themes/" in entry) >= 5
     assert sum(entry.endswith("/adapter_model.safetensors") for entry in names) >= 4
     assert not any("/tests/" in entry for entry in names)

@@ -286,7 +286,7 @@ def test_killing_the_supervisor_leaves_no_orphan(tmp_path: Path) -> None:
         assert len(pids) == 4
         supervisor = int(
             subprocess.run(
-                ["pgrep", "-f", f"console.supervisor --run {ring.run}"],
+                ["pgrep", "-f", f"console.supervisor.supervisor --run {ring.run}"],
                 capture_output=True,
                 text=True,
                 check=True,

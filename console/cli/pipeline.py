@@ -639,10 +639,10 @@ def bench(flags: list[str]) -> int:
         return bench_compare.main(flags[1:])
     module = "bench"
     if "--offline" in flags:
-        module = "offline"
+        module = "engine"
         flags = [flag for flag in flags if flag != "--offline"]
     elif "--ablate" in flags:
-        module = "ablate"
+        module = "ablation"
         flags = [flag for flag in flags if flag != "--ablate"]
     elif not any(flag.partition("=")[0] in ("--url", "-h", "--help") for flag in flags):
         own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
@@ -654,7 +654,7 @@ def bench(flags: list[str]) -> int:
             os.environ["LORACONSOLE_BENCH_API_KEY"] = key  # not an argument, which all may read
     # In our place, so that Ctrl-C reaches nobody but it.
     sys.stdout.flush()
-    command = [sys.executable, "-P", "-m", f"loraconsole.pipeline.{module}", *flags]
+    command = [sys.executable, "-P", "-m", f"loraconsole.pipeline.bench.{module}", *flags]
     os.execv(sys.executable, command)
 
 

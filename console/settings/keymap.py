@@ -48,14 +48,14 @@ class Key(NamedTuple):
 def catalogue() -> tuple[Key, ...]:
     """Every binding of the console's own widgets, in the order of their modules. Imports all
     panels: for whoever has a reason to pay for that."""
+    ui = panels.__name__.rpartition(".")[0]
     for module in pkgutil.iter_modules(panels.__path__):
         importlib.import_module(f"{panels.__name__}.{module.name}")
     for name in ("app", "jump"):
-        importlib.import_module(f".{name}", __package__)
+        importlib.import_module(f"{ui}.{name}")
     found: dict[tuple[str, str], Key] = {}
-    package = __name__.rpartition(".")[0] + "."
     for node in sorted(set(_subclasses(DOMNode)), key=_place):
-        if not node.__module__.startswith(package):
+        if not node.__module__.startswith(f"{ui}."):
             continue
         for binding in Binding.make_bindings(node.__dict__.get("BINDINGS", ())):
             at = (node.__name__, binding.id or binding.action)

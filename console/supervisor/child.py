@@ -88,10 +88,20 @@ def command(module: str, config: Config, *more: str) -> list[str]:
     return [sys.executable, "-P", "-m", f"loraconsole.{module}", "--run", config.run, *more]
 
 
+MODULES = {
+    "fetch": "pipeline.fetch.fetch",
+    "server": "pipeline.server.server",
+    "router": "pipeline.router.router",
+    "detokenizer": "pipeline.detokenizer",
+}
+"""The module of each process that has no rank."""
+
+
 def command_of(name: str, config: Config) -> list[str]:
+    """The command line of a process of the ring."""
     if name.startswith("worker-"):
         return command("pipeline.worker", config, "--rank", name.removeprefix("worker-"))
-    return command(f"pipeline.{name}", config)
+    return command(MODULES[name], config)
 
 
 def environment() -> dict[str, str]:

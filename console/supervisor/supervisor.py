@@ -38,7 +38,7 @@ from ...pipeline.runtime.process import OPERATOR_EXIT, REFUSED_LOG, Process, run
 from ...pipeline.runtime.sockets import InboxFull, Outbox, Watch
 from ..state.signals import SIGNALS, how
 from ..state.span_tail import span_ends
-from .child import FALLS_ALLOWED, HELD, Child, command, command_of, environment
+from .child import FALLS_ALLOWED, HELD, Child, command_of, environment
 from .lock import Lock
 from .log_tail import Logbook
 from .metrics_history import Chronicle
@@ -65,7 +65,7 @@ class Supervisor(Process):
         self.started_at = time.time()
         self.stopping = False
         names = config.process_names()
-        self.fetch = Child("fetch", command("pipeline.fetch", config), one_shot=True)
+        self.fetch = Child("fetch", command_of("fetch", config), one_shot=True)
         self.ring = [Child(name, command_of(name, config)) for name in names]
         self.children = {child.name: child for child in (self.fetch, *self.ring)}
         self.memory = Memory(Chronicle(self.run / "history", self.started_at, self.event))

@@ -293,15 +293,15 @@ class ConsoleApp(PaintedApp):
 
     def _start(self) -> None:
         """After the first frame: what the screen does not need in order to appear."""
-        driver = self._driver
-        if driver is not None:
-            driver.count_bytes(driver, self.meter.wrote)
-        if driver is not None and not self.is_headless:
+        own = self._driver
+        if own is not None:
+            driver.count_bytes(own, self.meter.wrote)
+        if own is not None and not self.is_headless:
             # What was imported stays: looking through it for garbage would take 100 ms each time.
             gc.collect()
             gc.freeze()
             loop = asyncio.get_running_loop()
-            driver.mind_being_stopped(driver, loop, self.action_redraw)
+            driver.mind_being_stopped(own, loop, self.action_redraw)
         self.herald.tell_problems(self.complaints)
         self.run_worker(self.telemetry.run(), name="telemetry", exit_on_error=True)
         self.run_worker(self._paint_forever(), name="paint", exit_on_error=True)
@@ -521,8 +521,8 @@ class ConsoleApp(PaintedApp):
 
     def action_suspend(self) -> None:
         """Gives the terminal to the shell until that brings us back. The pipeline goes on."""
-        driver = self._driver
-        if not isinstance(driver, input_driver.PatientDriver):
+        own = self._driver
+        if not isinstance(own, input_driver.PatientDriver):
             self.notify("a browser has no shell to go back to", severity="warning")
         elif not driver.has_job_control():
             told = "no shell waits behind this console, so nothing would bring it back"
@@ -530,7 +530,7 @@ class ConsoleApp(PaintedApp):
         else:
             self.herald.give_title_back()
             self._suspend_signal()
-            driver.sleep()
+            own.sleep()
             self._woken_at = time.monotonic()
 
     def action_toggle_cost(self) -> None:

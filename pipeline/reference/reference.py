@@ -200,7 +200,7 @@ class Conversation:
 
     def _start(self) -> subprocess.Popen[bytes]:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  # closed by __exit__
-        command = [sys.executable, "-P", "-m", f"loraconsole.pipeline.model.{self._module}"]
+        command = [sys.executable, "-P", "-m", f"loraconsole.pipeline.reference.{self._module}"]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log
         )
