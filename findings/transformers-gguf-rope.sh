@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# transformers 5.23.0 with gguf 0.19.0: a GGUF file's rope scaling and sliding window are dropped when
-# it is loaded with gguf_file=. No error, no warning.
+# transformers 5.23.0 with gguf 0.19.0: the rope scaling of a llama GGUF file is dropped when it is loaded
+# with gguf_file=. No error, no warning.
 # Guess: the keys that llama.cpp writes and reads are taken over, or refused. Seen:
 #   llama.rope.scaling.type linear, factor 4.0 -> {'rope_theta': 10000.0, 'rope_type': 'default'}
 set -euo pipefail
 folder=$(mktemp -d); trap 'rm -rf "$folder"' EXIT; cd "$folder"
 python3 -m venv env
-env/bin/pip install -q torch==2.13.0 transformers==5.23.0 numpy==2.4.6 gguf==0.19.0
+env/bin/pip install -q torch==2.13.0 transformers==5.23.0 numpy==2.4.6 gguf==0.19.0 accelerate==1.15.0
 env/bin/python - <<'PYTHON'
 import gguf
 import numpy
