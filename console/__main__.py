@@ -1,4 +1,4 @@
-"""The command line. Parses, then hands over; what a command does stands in `verbs.py`.
+"""The command line. Parses, then hands over; what a command does stands in `cli/`.
 
 Exit status: 0 well, 1 failed, 2 wrong usage, 3 not running.
 """

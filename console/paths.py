@@ -1,4 +1,4 @@
-"""`home`: where the console keeps a person's files: settings, themes, what it remembers."""
+"""`paths`: where the console keeps a person's files: settings, themes, what it remembers."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """`Story`: the telemetry of a whole pipeline that is not there, from a seed and a clock, so that a
-picture is the same every time. Knows messages, no socket; `mock` tells it over sockets.
+picture is the same every time. Knows messages, no socket; `server` tells it over sockets.
 """
 
 from __future__ import annotations

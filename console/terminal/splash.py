@@ -1,4 +1,4 @@
-"""`curtain`: the terminal is taken and given back. Standard library only.
+"""`splash`: the terminal is taken and given back. Standard library only.
 
 `raised` paints first, before anything heavy is imported: Textual needs some 300 ms for that, and a
 person sees the title after 15. It enters the alternate screen that Textual will enter again. Within

@@ -1,4 +1,4 @@
-"""`plain`: the console's drawing in ASCII, for terminals and fonts that have no more.
+"""`ascii`: the console's drawing in ASCII, for terminals and fonts that have no more.
 
 Borders, bars, marks and plots become characters of ASCII, each one cell; letters of any language
 stay what they are, since they are what somebody wrote.

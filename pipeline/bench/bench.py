@@ -2,7 +2,7 @@
 
 Several `--url` are measured in turns, so that a noisy machine is noisy for all. With `--profile`
 it measures prompts alone and writes the table that the `pets` policy reads. This file is the
-command line; who asks what is `workload`'s, HTTP is `client`'s, arithmetic is `figures`'.
+command line; who asks what is `workload`'s, HTTP is `load_client`'s, arithmetic is `stats`'.
 """
 
 from __future__ import annotations

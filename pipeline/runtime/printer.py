@@ -7,5 +7,5 @@ from rich.console import Console
 
 class Printer(Console):
     def on_broken_pipe(self) -> None:
-        """rich would end the program as failed; see `reader.py`."""
+        """rich would end the program as failed; see `stdout.py`."""
         raise BrokenPipeError

@@ -1,6 +1,6 @@
 """Who is admitted first. A policy orders; whether there is room is the scheduler's to say.
 
-Each is one small class. Those that keep a batch to one adapter are in `merging.py`, the one that
+Each is one small class. Those that keep a batch to one adapter are in `merged_policies.py`, the one that
 computes with latencies is in `pets.py`, and `make_policy` finds any by its name.
 """
 
