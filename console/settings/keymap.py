@@ -1,4 +1,4 @@
-"""`keymap`: every key of the console, read off the bindings themselves, and what may take its place.
+"""`keymap`: every key of the console, read off the bindings themselves, and what may replace it.
 
 The help, `docs/keys.md`, the check of a user's key map: all of them ask here.
 """

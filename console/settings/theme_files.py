@@ -1,4 +1,4 @@
-"""`theme_files`: theme files (TOML) made into Textual themes. Colours are data; this file holds none.
+"""`theme_files`: TOML files made into Textual themes. Colours are data; this file holds none.
 
 A file names its own colours and may leave most out: what is missing is derived from the three
 that it must have. A `ThemeShelf` holds those of the package and of `$XDG_CONFIG_HOME`, reads again

@@ -1,4 +1,4 @@
-"""`progress_bars`: which progress bars are of a start, and which are over once a process is gone."""
+"""`progress_bars`: which are of a start, and which are over once a process is gone."""
 
 from __future__ import annotations
 

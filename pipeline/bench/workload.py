@@ -1,8 +1,8 @@
 """`Workload`: who asks what, when. Made by functions, each with a seed; two calls give the same.
 
 S-LoRA's generator, settings and suites, its fork's long-tail lengths, and Punica's popularities.
-Lists that somebody wrote and traces that somebody recorded are read in `workload_files.py`. Knows no server
-and no clock: an arrival's time counts from the start, and whoever drives it may ignore it.
+Lists and recorded traces are read in `workload_files.py`. Knows no server and no clock: an
+arrival's time counts from the start, and a driver may ignore it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Who is admitted first. A policy orders; whether there is room is the scheduler's to say.
 
-Each is one small class. Those that keep a batch to one adapter are in `merged_policies.py`, the one that
-computes with latencies is in `pets.py`, and `make_policy` finds any by its name.
+Each is one small class. Those that keep a batch to one adapter are in `merged_policies.py`, the
+one that computes with latencies is in `pets.py`, and `make_policy` finds any by its name.
 """
 
 from __future__ import annotations
