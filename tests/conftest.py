@@ -28,10 +28,12 @@ if not os.path.exists("/dev/nvidiactl"):
 # spin made comparisons with peft compute a third longer where others wanted the core.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
+# Of a background job of a script: processes that we start would inherit it, and those that a test
+# interrupts go on for ever beside the others.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # Of a background job of a script: processes that we start would inherit it, and those that a
-    # test interrupts go on for ever beside the others.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGQUIT) is signal.SIG_IGN:
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 # What is asked in tests is not to stand among what their operator asked.
 os.environ["XDG_DATA_HOME"] = tempfile.mkdtemp(prefix="loraconsole-data-")

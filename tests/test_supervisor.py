@@ -263,7 +263,7 @@ def test_a_taken_port_is_named_and_nothing_is_left(tmp_path: Path) -> None:
         (["--model", "/nowhere/model"], "/nowhere/model"),
         (["--model", "{tmp}/empty"], "config.json"),
         (["--model", "{tmp}/broken.gguf"], "broken.gguf"),
-        (["--model", "{tmp}/whole/model.safetensors"], "give that, {tmp}/whole"),
+        (["--model", "{tmp}/whole/model.safetensors"], "its directory: {tmp}/whole"),
     ],
 )
 def test_a_model_that_is_none_is_named(tmp_path: Path, options: list[str], reason: str) -> None:

@@ -370,6 +370,7 @@ class Api:
         self._check_ready()
         server = self.server
         adapter = server.resolve_all(body.model, body.adapters())
+        await _until_gone(request, server.hear_of(adapter))
         prompt = chat_prompt(
             server.tokenizer,
             body.messages,
@@ -397,6 +398,7 @@ class Api:
         self._check_ready()
         server = self.server
         adapter = server.resolve_all(body.model, body.adapters())
+        await _until_gone(request, server.hear_of(adapter))
         adds = body.add_special_tokens is not False
         prompts = [
             server.tokenizer.encode(prompt, adds) if isinstance(prompt, str) else prompt
@@ -455,7 +457,7 @@ class Api:
         if body.stream:
             raise BadRequest("stream: POST /generate_stream streams", param="stream")
         answer = Answer()
-        with self._open_generate(answer, body) as stream:
+        with await self._open_generate(request, answer, body) as stream:
             (text, _, _) = (await _until_gone(request, _collect(answer)))[0]
             return JSONResponse(
                 {"generated_text": [text], "count_output_tokens": stream.num_tokens}
@@ -467,17 +469,18 @@ class Api:
             raise BadRequest("stream: POST /generate answers whole", param="stream")
         answer = Answer()
         with contextlib.ExitStack() as stack:
-            stack.enter_context(self._open_generate(answer, body))
+            stack.enter_context(await self._open_generate(request, answer, body))
             deltas = answer.deltas()
             first = await _until_gone(request, anext(deltas))
             return EventStream(_generate_events(_chain(first, deltas)), stack.pop_all())
 
-    def _open_generate(
-        self, answer: Answer, body: GenerateBody
+    async def _open_generate(
+        self, request: HttpRequest, answer: Answer, body: GenerateBody
     ) -> contextlib.AbstractContextManager[Stream]:
         params = body.parameters.params(self.server.defaults)
         self._check_ready()
         adapter = self.server.resolve_all("", body.adapters())
+        await _until_gone(request, self.server.hear_of(adapter))
         prompt = self.server.tokenizer.encode(body.inputs)
         self._check_ids(prompt, "inputs")
         return self.server.open(answer, adapter, prompt, params)

@@ -56,7 +56,7 @@ from ..model_files.model_config import read_card
 from ..runtime.process import Process, run_process
 from ..runtime.sockets import InboxFull, Watch
 from ..text.tokenizer import Tokenizer
-from .adapter_chat import AdapterChat, AdapterChats
+from .adapter_chat import UNREAD, AdapterChat, AdapterChats
 from .request_fields import BadRequest
 from .routes import make_app
 from .streams import Answer, Stream
@@ -69,6 +69,9 @@ RECENT_STEPS = 256
 """Decode steps whose medians a scrape gets: some seconds of serving."""
 LOOKED_AT = 16
 """Requests that a console has opened are kept so many, for their last words."""
+UNHEARD_SECONDS = 0.5
+"""An adapter that an order has just loaded is in the router's next table, a tenth of a second
+later; without any table, one comes within two seconds."""
 STALE_SECONDS = 3.0
 """A process that has not beaten for this long is not counted on."""
 
@@ -307,6 +310,21 @@ class Server(Process):
     def adapter_chat(self, adapter: str | None) -> AdapterChat:
         """How chats with an adapter are written; None is the base."""
         return self.chats.of(adapter, self.adapters) if self.chats else AdapterChat()
+
+    async def hear_of(self, adapter: str | None) -> None:
+        """Returns once an adapter's files are read, which say how it is asked and where its answers
+        end, or once it is clear that they will not be."""
+        started = time.monotonic()
+        while adapter is not None:
+            table, waited = self.adapters, time.monotonic() - started
+            states = (
+                [view.state for view in table.adapters if view.name == adapter] if table else []
+            )
+            if states and not set(states) <= UNREAD:
+                return
+            if not states and waited > (UNHEARD_SECONDS if table else 5 * UNHEARD_SECONDS):
+                return
+            await asyncio.sleep(0.02)
 
     def resolve_all(self, model: str, others: Mapping[str, str]) -> str | None:
         """The adapter of a request that may name it in several fields. `others` are those beside
