@@ -106,7 +106,7 @@ def test_it_ends_with_its_terminal(start: Start, is_told: bool, is_up: bool) -> 
 
 BROKEN = """
 import sys
-from loraconsole.console import {module}
+from loraconsole.console.{folder} import {module}
 def fail(*_, **__): raise ValueError("broken on purpose")
 {module}.{name} = fail
 sys.argv = ["loraconsole", "--mock"]
@@ -116,13 +116,18 @@ main()
 
 
 @pytest.mark.parametrize(
-    ("module", "name"),
-    [("app", "ConsoleApp.__init__"), ("app", "ConsoleApp.compose"), ("telemetry", "Telemetry.run")],
+    ("folder", "module", "name"),
+    [
+        ("ui", "app", "ConsoleApp.__init__"),
+        ("ui", "app", "ConsoleApp.compose"),
+        ("client", "telemetry", "Telemetry.run"),
+    ],
 )
 def test_an_error_of_the_console_is_read_on_the_terminal_as_it_was(
-    start: Start, module: str, name: str
+    start: Start, folder: str, module: str, name: str
 ) -> None:
-    terminal = start(sys.executable, "-P", "-c", BROKEN.format(module=module, name=name))
+    script = BROKEN.format(folder=folder, module=module, name=name)
+    terminal = start(sys.executable, "-P", "-c", script)
     assert terminal.exit_code(20) == 1
     assert is_given_back(terminal)
     assert written(terminal).rindex(b"broken on purpose") > written(terminal).rindex(b"\x1b[?1049l")
