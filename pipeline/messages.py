@@ -419,6 +419,10 @@ class AdapterState(enum.Enum):
     FAILED = "failed"
 
 
+UNREAD = frozenset({AdapterState.REGISTERED, AdapterState.FETCHING, AdapterState.VALIDATING})
+"""States of an adapter whose files have not been read."""
+
+
 class AdapterInfo(Row, frozen=True):
     """What a worker found in an adapter's files, or why it refused them (`reason` set)."""
 

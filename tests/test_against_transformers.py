@@ -16,6 +16,7 @@ import torch
 from driver import save_model
 from ring import Ring
 from safetensors.torch import load_file, save_file
+from tiny_gguf import NAMES
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from loraconsole.console.__main__ import command_parser
@@ -148,24 +149,6 @@ def save_lora(base: Any, directory: Path, seed: int, **config: Any) -> Path:
     return directory
 
 
-GGUF_NAMES = {
-    "self_attn.q_proj": "attn_q",
-    "self_attn.k_proj": "attn_k",
-    "self_attn.v_proj": "attn_v",
-    "self_attn.o_proj": "attn_output",
-    "self_attn.q_norm": "attn_q_norm",
-    "self_attn.k_norm": "attn_k_norm",
-    "mlp.gate_proj": "ffn_gate",
-    "mlp.up_proj": "ffn_up",
-    "mlp.down_proj": "ffn_down",
-    "input_layernorm": "attn_norm",
-    "post_attention_layernorm": "ffn_norm",
-    "model.embed_tokens": "token_embd",
-    "model.norm": "output_norm",
-    "lm_head": "output",
-}
-
-
 def write_gguf(
     path: Path, checkpoint: Path, kind: gguf.GGMLQuantizationType, rope_factor: float = 0.0
 ) -> Path:
@@ -203,7 +186,7 @@ def write_gguf(
     for name, tensor in load_file(checkpoint / "model.safetensors").items():
         module, _, suffix = name.rpartition(".")
         layer, _, rest = module.removeprefix("model.layers.").partition(".")
-        target = f"blk.{layer}.{GGUF_NAMES[rest]}" if rest in GGUF_NAMES else GGUF_NAMES[module]
+        target = f"blk.{layer}.{NAMES[rest]}" if rest in NAMES else NAMES[module]
         last = rest.rpartition(".")[2]
         if family == "llama" and last in heads:
             halves = tensor.reshape(heads[last], 2, -1, *tensor.shape[1:])

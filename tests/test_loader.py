@@ -12,6 +12,7 @@ import pytest
 import torch
 from driver import Driver, save_model, start_runner
 from safetensors.torch import load_file, save_file
+from tiny_gguf import tensors_of
 
 from loraconsole.pipeline.config import OperatorError
 from loraconsole.pipeline.model.gguf_checkpoint import GgufCheckpoint
@@ -33,39 +34,14 @@ def write_gguf(
     """Replaces a checkpoint's safetensors by a model.gguf as llama.cpp converts it, with matrices
     in the given type."""
     config = json.loads((directory / "config.json").read_text())
-    heads = {"q_proj": config["num_attention_heads"], "k_proj": config["num_key_value_heads"]}
-    names = {
-        "self_attn.q_proj": "attn_q",
-        "self_attn.k_proj": "attn_k",
-        "self_attn.v_proj": "attn_v",
-        "self_attn.o_proj": "attn_output",
-        "self_attn.q_norm": "attn_q_norm",
-        "self_attn.k_norm": "attn_k_norm",
-        "mlp.gate_proj": "ffn_gate",
-        "mlp.up_proj": "ffn_up",
-        "mlp.down_proj": "ffn_down",
-        "input_layernorm": "attn_norm",
-        "post_attention_layernorm": "ffn_norm",
-        "model.embed_tokens": "token_embd",
-        "model.norm": "output_norm",
-        "lm_head": "output",
-    }
     writer = gguf.GGUFWriter(directory / "model.gguf", architecture)
     writer.add_array("tokenizer.ggml.tokens", [f"token {i}" for i in range(config["vocab_size"])])
     writer.add_array("tokenizer.ggml.scores", [0.5] * config["vocab_size"])
-    for name, tensor in load_file(directory / "model.safetensors").items():
-        module, _, suffix = name.rpartition(".")
-        prefix, _, rest = module.removeprefix("model.layers.").partition(".")
-        target = f"blk.{prefix}.{names[rest]}" if rest in names else names[module]
-        last = rest.rpartition(".")[2]
-        if architecture == "llama" and last in heads:
-            shape = tensor.shape
-            tensor = tensor.reshape(heads[last], 2, -1, *shape[1:]).swapaxes(1, 2).reshape(shape)
-        data = tensor.numpy()
+    for name, data in tensors_of(directory, architecture).items():
         if data.ndim == 2:
-            writer.add_tensor(f"{target}.{suffix}", gguf.quantize(data, kind), raw_dtype=kind)
+            writer.add_tensor(name, gguf.quantize(data, kind), raw_dtype=kind)
         else:
-            writer.add_tensor(f"{target}.{suffix}", data)
+            writer.add_tensor(name, data)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

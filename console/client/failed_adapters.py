@@ -11,14 +11,13 @@ from collections.abc import Iterable
 from typing import Any
 
 from ...pipeline.config import OperatorError, spell
-from ...pipeline.messages import AdapterState, AdapterTable, AdapterView
+from ...pipeline.messages import UNREAD, AdapterState, AdapterTable, AdapterView
 from ...pipeline.runtime.wording import counted
 from ..text import units
 from .remote import Remote
 
 TABLE_SECONDS = 10.0
 """The router writes its table every two seconds and on change, so READY may be heard before it."""
-UNREAD = (AdapterState.REGISTERED, AdapterState.FETCHING, AdapterState.VALIDATING)
 
 
 class AdaptersFailed(OperatorError):

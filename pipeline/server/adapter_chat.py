@@ -25,7 +25,6 @@ MOST_BYTES = 8 << 20
 MOST_TOKENIZER_BYTES = 64 << 20
 """Of a tokenizer.json, of which the added tokens alone are kept; 262 000 tokens take 33 MB."""
 READ = (AdapterState.HOST, AdapterState.LOADING, AdapterState.GPU)
-UNREAD = {AdapterState.REGISTERED, AdapterState.FETCHING, AdapterState.VALIDATING}
 
 
 class AdapterChat(msgspec.Struct, frozen=True):

@@ -24,6 +24,7 @@ from ..adapter_name import normal
 from ..config import Config, OperatorError
 from ..messages import (
     LATENCY_BUCKETS_MS,
+    UNREAD,
     Abort,
     AdapterReply,
     AdapterTable,
@@ -56,7 +57,7 @@ from ..model_files.model_config import read_card
 from ..runtime.process import Process, run_process
 from ..runtime.sockets import InboxFull, Watch
 from ..text.tokenizer import Tokenizer
-from .adapter_chat import UNREAD, AdapterChat, AdapterChats
+from .adapter_chat import AdapterChat, AdapterChats
 from .request_fields import BadRequest
 from .routes import make_app
 from .streams import Answer, Stream
