@@ -63,7 +63,6 @@ MODEL_SWITCHES = (
     "no_kernel",
     "no_mem_pool",
     "bmm",
-    "prefetch",
     "no_prefetch",
     "no_step_times",
     "sync_points",
