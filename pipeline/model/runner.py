@@ -58,13 +58,13 @@ from .parallel import join_ranks
 from .sampler import NOTHING_SAMPLED, Sampled, SampleRow, sample
 from .shard import check_divides
 from .step_bytes import StepBytes
+from .step_limits import choose_step_limits
 from .verification import Trial, compare, reference_logits
 
 if TYPE_CHECKING:  # they need Triton
     from .batch_kernels import Bucket, PagedPlan
     from .cuda_graphs import PagedSteps
 
-MOST_GPU_ROWS = 256
 FIRST_SLOTS = 32
 """Rows of the token history at first; they double when more sequences live."""
 SWITCH_SECONDS = 0.0005
@@ -176,6 +176,7 @@ class ModelRunner:
         self._config, self._directory, self._rank, self._publish = config, directory, rank, publish
         self._spans = spans or Spans()
         self._queue = choose_queue(config, rank)
+        self._limits = choose_step_limits(config, self._queue.device.type)
         self._live: dict[int, LiveSequence] = {}
         self._free_slots: list[int] = []
         self._num_slots = 0
@@ -198,6 +199,9 @@ class ModelRunner:
             num_pages=self._pool.num_pages,
             page_size=PAGE_SIZE,
             max_model_len=self._max_model_len,
+            max_running=self._limits.max_running,
+            max_prefill_tokens=self._limits.max_prefill_tokens,
+            chunk_tokens=self._limits.chunk_tokens,
             vocab_size=card.vocab_size,
             eos_token_ids=card.eos_token_ids,
         )
@@ -238,7 +242,7 @@ class ModelRunner:
         width = self._max_model_len + 1  # a token may be sampled behind the last place
         slots = FIRST_SLOTS
         if device.type == "cuda":  # never moved: graphs remember where it is
-            slots += 2 * (config.max_running or MOST_GPU_ROWS)
+            slots += 2 * self._limits.max_running
         self._history = torch.zeros((slots, width), dtype=torch.int32, device=device)
         self._kernels = choose_kernels(config, device.type, self._store.unit)
         self._paged = self._make_paged() if self._kernels.paged else None
@@ -293,7 +297,7 @@ class ModelRunner:
     def _buckets(self, paged: PagedSteps) -> list[Bucket]:
         config = self._config
         return paged.to_capture(
-            config.max_running or MOST_GPU_ROWS,
+            self._limits.max_running,
             with_adapters=not (config.no_lora or config.no_lora_compute),
         )
 

@@ -76,7 +76,7 @@ def test_a_bad_flag_is_named(arguments: list[str], message: str) -> None:
 
 
 def test_a_flag_that_did_nothing_is_no_flag_any_more(capsys: pytest.CaptureFixture[str]) -> None:
-    """Adapters are loaded on arrival unless `--no-prefetch` is given; `--prefetch` changed nothing."""
+    """Adapters are loaded on arrival unless `--no-prefetch` is given."""
     with pytest.raises(SystemExit) as ended:
         parse("--prefetch")
     assert ended.value.code == 2
