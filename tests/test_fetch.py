@@ -30,7 +30,8 @@ from tokenizers import models, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoTokenizer, LlamaConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-from loraconsole.pipeline.config import Config, OperatorError
+from loraconsole.pipeline.config import Config
+from loraconsole.pipeline.errors import OperatorError
 from loraconsole.pipeline.fetch import embedded_model, fetch, model_cache
 from loraconsole.pipeline.fetch.embedded_model import EmbeddedModel
 from loraconsole.pipeline.fetch.fetch import check_model_directory, lay_link, resolve

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ...pipeline.config import Config, OperatorError, UsageError, default_run_directory, spell
+from ...pipeline.config import Config
+from ...pipeline.errors import OperatorError, UsageError
 from ...pipeline.messages import (
     Drain,
     LogLine,
@@ -30,6 +31,7 @@ from ...pipeline.messages import (
     StopPipeline,
     Telemetry,
 )
+from ...pipeline.run_directory import default_run_directory, spell
 from ...pipeline.runtime.text_output import json_text
 from ...pipeline.runtime.wording import counted
 from ..client.failed_adapters import AdaptersFailed, documents, failed_at_start, failed_in, line_of

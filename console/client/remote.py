@@ -11,7 +11,8 @@ import os
 from collections.abc import Callable
 from types import TracebackType
 
-from ...pipeline.config import Config, OperatorError, spell
+from ...pipeline.config import Config
+from ...pipeline.errors import OperatorError
 from ...pipeline.messages import (
     Abort,
     AdapterReply,
@@ -27,6 +28,7 @@ from ...pipeline.messages import (
     Telemetry,
     ToConsole,
 )
+from ...pipeline.run_directory import spell
 from ...pipeline.runtime.sockets import Inbox, Outbox, Watch, make_context
 from ..supervisor.lock import is_running
 

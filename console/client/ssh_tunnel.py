@@ -22,7 +22,9 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from ...pipeline.config import Config, OperatorError, make_run_directory
+from ...pipeline.config import Config
+from ...pipeline.errors import OperatorError
+from ...pipeline.run_directory import make_run_directory
 from .remote import NotRunning
 
 if TYPE_CHECKING:

@@ -24,7 +24,8 @@ from typing import Any, ClassVar
 import msgspec
 import zmq.asyncio
 
-from ..config import Config, OperatorError
+from ..config import Config
+from ..errors import OperatorError
 from ..messages import (
     Beat,
     Event,

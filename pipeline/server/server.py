@@ -21,7 +21,8 @@ import msgspec
 import uvicorn
 
 from ..adapter_name import normal
-from ..config import Config, OperatorError
+from ..config import Config
+from ..errors import OperatorError
 from ..messages import (
     LATENCY_BUCKETS_MS,
     UNREAD,
