@@ -17,8 +17,8 @@ from ...pipeline.messages import (
     Abort,
     AdapterReply,
     AskSnapshot,
-    Beat,
     Drain,
+    Heartbeat,
     Message,
     Order,
     Resume,
@@ -168,7 +168,7 @@ class Remote:
                 return NotRunning(f"the pipeline in {self.config.run} has ended")
             for message in heard:
                 show(message)
-                if isinstance(message, Beat) and message.name == "router":
+                if isinstance(message, Heartbeat) and message.name == "router":
                     if incarnation not in (None, message.incarnation):
                         return OperatorError(
                             "the router was restarted before it answered",
