@@ -23,7 +23,7 @@ from loraconsole.console.mock.server import MockRing
 from loraconsole.console.state.span_tail import span_ends
 from loraconsole.console.ui.app import ConsoleApp
 from loraconsole.console.ui.screens import PAGES, PANELS
-from loraconsole.pipeline.bench.results import Row, RunConfig
+from loraconsole.pipeline.bench.results import ResultRow, RunConfig
 from loraconsole.pipeline.bench.stats import Timeline, summarise
 from loraconsole.pipeline.config import Config
 from loraconsole.pipeline.messages import AskText, Order
@@ -201,7 +201,7 @@ def keep_result(path: Path, slow: float, workload: str = "chat", server: str = "
     )
     result = summarise(lines, 2.0 * slow, concurrency=2)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(msgspec.json.encode(Row(config, result)) + b"\n")
+    path.write_bytes(msgspec.json.encode(ResultRow(config, result)) + b"\n")
 
 
 async def wait(holds: Callable[[], bool], seconds: float = 10.0) -> None:

@@ -68,7 +68,7 @@ from .schemas import (
     UnloadBody,
     decode_body,
 )
-from .streams import Answer, Stream
+from .streams import AnswerStreams, Stream
 
 if TYPE_CHECKING:
     from .server import Server
@@ -434,7 +434,7 @@ class Api:
         for prompt in prompts:
             self._check_ids(prompt, "prompt" if form.kind == "text" else "messages")
         self._check_ids(body.stop_token_ids or [], "stop_token_ids")
-        answer = Answer()
+        answer = AnswerStreams()
         with contextlib.ExitStack() as stack:
             for prompt in prompts:
                 for choice in range(body.n):
@@ -456,7 +456,7 @@ class Api:
         body = decode_body(await self._body(request), GenerateBody)
         if body.stream:
             raise BadRequest("stream: POST /generate_stream streams", param="stream")
-        answer = Answer()
+        answer = AnswerStreams()
         with await self._open_generate(request, answer, body) as stream:
             (text, _, _) = (await _until_gone(request, _collect(answer)))[0]
             return JSONResponse(
@@ -467,7 +467,7 @@ class Api:
         body = decode_body(await self._body(request), GenerateBody)
         if body.stream is False:
             raise BadRequest("stream: POST /generate answers whole", param="stream")
-        answer = Answer()
+        answer = AnswerStreams()
         with contextlib.ExitStack() as stack:
             stack.enter_context(await self._open_generate(request, answer, body))
             deltas = answer.deltas()
@@ -475,7 +475,7 @@ class Api:
             return EventStream(_generate_events(_chain(first, deltas)), stack.pop_all())
 
     async def _open_generate(
-        self, request: HttpRequest, answer: Answer, body: GenerateBody
+        self, request: HttpRequest, answer: AnswerStreams, body: GenerateBody
     ) -> contextlib.AbstractContextManager[Stream]:
         params = body.parameters.params(self.server.defaults)
         self._check_ready()
@@ -602,7 +602,7 @@ async def _chain(first: T, rest: AsyncIterator[T]) -> AsyncIterator[T]:
         yield item
 
 
-async def _collect(answer: Answer) -> list[tuple[str, str | None, list[TokenLogprob]]]:
+async def _collect(answer: AnswerStreams) -> list[tuple[str, str | None, list[TokenLogprob]]]:
     """Whole answers: text, finish reason and logprobs of each choice."""
     texts: list[list[str]] = [[] for _ in answer.streams]
     logprobs: list[list[TokenLogprob]] = [[] for _ in answer.streams]
@@ -614,7 +614,7 @@ async def _collect(answer: Answer) -> list[tuple[str, str | None, list[TokenLogp
     return [("".join(t), r, p) for t, r, p in zip(texts, reasons, logprobs, strict=True)]
 
 
-async def _whole(answer: Answer, form: Format, prompt_tokens: int) -> Response:
+async def _whole(answer: AnswerStreams, form: Format, prompt_tokens: int) -> Response:
     choices = [form.choice(i, *whole) for i, whole in enumerate(await _collect(answer))]
     body = form.whole(choices, usage(prompt_tokens, answer.output_tokens))
     return Response(msgspec.json.encode(body), media_type="application/json")
@@ -625,7 +625,7 @@ def _event(data: Any) -> bytes:
 
 
 async def _events(
-    answer: Answer,
+    answer: AnswerStreams,
     deltas: AsyncIterator[tuple[int, TextDelta]],
     form: Format,
     prompt_tokens: int,

@@ -54,14 +54,14 @@ from ..messages import (
     WorkerStats,
 )
 from ..model_files.generation_config import NO_DEFAULTS, read_generation_config
-from ..model_files.model_config import read_card
+from ..model_files.model_config import read_model_config
 from ..runtime.process import Process, run_process
 from ..runtime.sockets import InboxFull, Watch
 from ..text.tokenizer import Tokenizer
 from .adapter_chat import AdapterChat, AdapterChats
 from .request_fields import BadRequest
 from .routes import make_app
-from .streams import Answer, Stream
+from .streams import AnswerStreams, Stream
 
 ORDER_SECONDS = 600.0
 """An unload waits for the requests that still run."""
@@ -142,13 +142,13 @@ class Server(Process):
         for warning in self.tokenizer.warnings:
             self.event("warning", warning)
         self._loop = asyncio.get_running_loop()
-        card = read_card(self.run / "model", self.config.ignore_key)
-        self.max_model_len = self.config.max_model_len or card.max_model_len
-        self.vocab_size = card.vocab_size
+        model_config = read_model_config(self.run / "model", self.config.ignore_key)
+        self.max_model_len = self.config.max_model_len or model_config.max_model_len
+        self.vocab_size = model_config.vocab_size
         self.chats = AdapterChats(
             self.tokenizer,
             self.vocab_size,
-            card.eos_token_ids,
+            model_config.eos_token_ids,
             self.config.adapter_roots(),
             self._tell_from_thread,
         )
@@ -271,7 +271,7 @@ class Server(Process):
 
     @contextlib.contextmanager
     def open(
-        self, answer: Answer, adapter: str | None, prompt: list[int], params: SamplingParams
+        self, answer: AnswerStreams, adapter: str | None, prompt: list[int], params: SamplingParams
     ) -> Iterator[Stream]:
         """A request's life: posted to the router, and aborted there if its reader leaves."""
         if reason := self.broken():
