@@ -10,13 +10,13 @@ from collections.abc import Collection
 from pathlib import Path
 
 from ..errors import OperatorError
+from ..runtime.text_files import read_json
 from .checkpoint_files import find_checkpoint
 from .checkpoint_tensors import checkpoint_findings
 from .config_keys import CONFIG
 from .findings import Finding
 from .model_config import ModelConfig, inspect_config
 from .quantization import quantization_name
-from .text_files import read_json
 
 
 def inspect_directory(

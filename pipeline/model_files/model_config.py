@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from ..errors import OperatorError
+from ..runtime.text_files import read_json
 from ..text.stop_tokens import stop_token_ids
 from .config_keys import (
     CONFIG,
@@ -27,7 +28,6 @@ from .findings import Finding, require_good
 from .json_fields import JsonFields, brief_json
 from .quantization import quantization_findings
 from .rope import RopeScaling, read_rope
-from .text_files import read_json
 
 LAYER_KINDS = {
     "full_attention": False,

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..runtime.text_files import read_json
 from .config_keys import CONFIG
 from .findings import Finding
-from .text_files import read_json
 
 KEYS = ("quantization_config", "quantization", "compression_config")
 """Keys of config.json: of transformers, of mlx, and of compressed-tensors before it had a name."""

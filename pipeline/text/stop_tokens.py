@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from ..errors import OperatorError
-from ..model_files.text_files import read_json, read_text
+from ..runtime.text_files import read_json, read_text
 
 if TYPE_CHECKING:
     from .chat_template import ChatTemplate
