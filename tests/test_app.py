@@ -16,13 +16,13 @@ from textual.widgets import OptionList
 from loraconsole.console.state.board import SUPERVISOR
 from loraconsole.console.terminal.key_queue import Follower
 from loraconsole.console.ui.app import QUIET_SECONDS, ConsoleApp
-from loraconsole.console.ui.dialogs import ChoiceDialog
 from loraconsole.console.ui.help import HelpDialog
 from loraconsole.console.ui.notifications import MOST_TOASTS
-from loraconsole.console.ui.pane import Pane
 from loraconsole.console.ui.panels.batch import BatchTable
 from loraconsole.console.ui.screens import PANELS
-from loraconsole.console.ui.styles import Desk
+from loraconsole.console.ui.widgets.dialogs import ChoiceDialog
+from loraconsole.console.ui.widgets.pane import Pane
+from loraconsole.console.ui.widgets.styles import Desk
 from loraconsole.pipeline.config import Config
 from loraconsole.pipeline.messages import (
     Drain,

@@ -21,7 +21,7 @@ from loraconsole.console.state.time_series import (
 from loraconsole.console.supervisor.metrics_history import Chronicle
 from loraconsole.console.supervisor.snapshot_cache import LastMinute, Memory
 from loraconsole.console.text import plot, units
-from loraconsole.console.ui.filter import Filter
+from loraconsole.console.ui.widgets.filter import Filter
 from loraconsole.pipeline.messages import (
     LATENCY_BUCKETS_MS,
     AskSnapshot,

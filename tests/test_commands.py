@@ -28,12 +28,12 @@ from loraconsole.console.ui.commands import (
     cli_verbs,
     usage_of,
 )
-from loraconsole.console.ui.dialogs import ChoiceDialog, ScrollPane
-from loraconsole.console.ui.filter import FilterPane
 from loraconsole.console.ui.jump import JumpScreen
 from loraconsole.console.ui.panels.command_line import CommandLine, read_history
 from loraconsole.console.ui.screens import PAGES, PANELS
-from loraconsole.console.ui.styles import Desk
+from loraconsole.console.ui.widgets.dialogs import ChoiceDialog, ScrollPane
+from loraconsole.console.ui.widgets.filter import FilterPane
+from loraconsole.console.ui.widgets.styles import Desk
 from loraconsole.pipeline.config import Config, OperatorError
 from loraconsole.pipeline.messages import (
     LoadAdapter,

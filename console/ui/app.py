@@ -45,17 +45,17 @@ from ..terminal.draw_cost import Meter
 from ..terminal.frame_pacer import QUESTION, Pace
 from ..terminal.key_queue import Follower, TypeAhead
 from ..text.ascii import PLAIN, TAME
-from .dialogs import Choice, ChoiceDialog, LiveDialog, LiveScreen
-from .filter import Filter, FilterPane
 from .notifications import Herald
-from .pane import PaintedApp, Panel
 from .panels.cost import CostPane, diagnostics
 from .panels.events import EventPane
 from .panels.footer import Footer
 from .panels.header import Header
 from .panels.overview import Overview
 from .screens import PAGES, PANELS, make_panel
-from .styles import Desk
+from .widgets.dialogs import Choice, ChoiceDialog, LiveDialog, LiveScreen
+from .widgets.filter import Filter, FilterPane
+from .widgets.pane import PaintedApp, Panel
+from .widgets.styles import Desk
 
 if TYPE_CHECKING:
     from textual.filter import LineFilter

@@ -10,8 +10,8 @@ from textual.dom import DOMNode
 
 from ..state.board import Board
 from ..text import units
-from .dialogs import LiveDialog
-from .pane import Line, Span, line
+from ..text.lines import Line, Span, line
+from .widgets.dialogs import LiveDialog
 
 GROUPS: Mapping[str, str] = {
     "TablePane": "every table",

@@ -18,7 +18,7 @@ from ..state.alerts import Alert
 from ..state.board import Board
 from ..terminal.splash import KEEP_TITLE, RESTORE_TITLE
 from ..text import units
-from .pane import PaintedApp
+from .widgets.pane import PaintedApp
 
 if TYPE_CHECKING:
     from textual.notifications import SeverityLevel

@@ -13,8 +13,9 @@ from ...state.alerts import RULES, Alert, AlertState, Finding
 from ...state.board import Board
 from ...state.log_reference import line_of
 from ...text import units
-from ..pane import Line, Pane, Panel, Span, field, line
-from ..table import Column, TablePane
+from ...text.lines import Line, Span, line
+from ..widgets.pane import Pane, Panel, field
+from ..widgets.table import Column, TablePane
 
 STATES = {
     AlertState.FIRING: "▲",

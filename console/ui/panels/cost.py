@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from ...state.board import Board
 from ...text import units
-from ..pane import Line, Pane, Span, field, length, line
+from ...text.lines import Line, Span, length, line
+from ..widgets.pane import Pane, field
 from .header import SLOW_S
 
 if TYPE_CHECKING:

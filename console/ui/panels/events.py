@@ -12,9 +12,9 @@ from ....pipeline.messages import Event
 from ...state.alerts import Finding
 from ...state.board import Board
 from ...text import units
-from ..filter import FilterPane
-from ..pane import Line, Span, line
-from ..styles import LEVEL_INKS
+from ...text.lines import Line, Span, line
+from ..widgets.filter import FilterPane
+from ..widgets.styles import LEVEL_INKS
 
 
 class EventPane(FilterPane):

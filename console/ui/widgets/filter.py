@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 from textual.binding import Binding, BindingType
 
-from ..state.board import Board
-from .pane import Pane, Panel, Span
+from ...state.board import Board
+from ...text.lines import Span
+from .pane import Pane, Panel
 
 if TYPE_CHECKING:
     from textual.widgets import Input
@@ -92,7 +93,7 @@ class FilterPane(Pane, can_focus=True):
 
     async def action_filter(self) -> None:
         """Opens the line to type in, at the foot of the panel."""
-        from .panels.filter_input import FilterInput  # the first frame does not wait for it
+        from .filter_input import FilterInput  # the first frame does not wait for it
 
         await self.open_line("/", FilterInput(self))
 
@@ -101,7 +102,7 @@ class FilterPane(Pane, can_focus=True):
         from textual.containers import Horizontal
         from textual.widgets import Label
 
-        from .panels.filter_input import FilterInput
+        from .filter_input import FilterInput
 
         panel = next(node for node in self.ancestors if isinstance(node, Panel))
         for open_line in panel.query(FilterInput):

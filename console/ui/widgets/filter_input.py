@@ -8,7 +8,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
 from textual.widgets import Input
 
-from ..filter import FilterPane
+from .filter import FilterPane
 
 
 class LineInput(Input):
