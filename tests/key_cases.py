@@ -311,7 +311,7 @@ def mark_pirates(s: Scene) -> None:
 def alarm(s: Scene) -> None:
     """Something is wrong, for a while already."""
     app = s.app
-    app.ledger.limits = Limits(queue=0.5, ttft_p99_ms=50.0)
+    app.alert_book.limits = Limits(queue=0.5, ttft_p99_ms=50.0)
     now = app.clock()
     for before in (400.0, 0.0):
         app.alert_book.update(app.ledger.board(now - before))

@@ -593,7 +593,7 @@ def test_of_a_pipeline_that_was_stopped_nothing_is_asked_and_nothing_claimed() -
         app.show()
         assert app.board.is_stopped
         assert {row.name for row in app.board.processes if row.rss_bytes} <= {SUPERVISOR}
-        assert not [found for found in app.board.alerts if "silent" in found.text]
+        assert not [found for found in app.alert_book.findings(app.board) if "silent" in found.text]
         assert "tok/s" not in screen_text(app).splitlines()[0]
         await pilot.press("j", "j", "r")
         await wait(lambda: any("is stopped" in note.title for note in app._notifications))

@@ -16,8 +16,8 @@ from textual.widgets import Input, TextArea
 from loraconsole.console.__main__ import command_parser
 from loraconsole.console.cli.pipeline import find_request
 from loraconsole.console.mock.server import mock_pipeline
-from loraconsole.console.settings.keymap import catalogue
 from loraconsole.console.ui.app import ConsoleApp
+from loraconsole.console.ui.bindings import catalogue
 from loraconsole.console.ui.commands import (
     WITHOUT_A_SCREEN,
     ConsoleCommands,

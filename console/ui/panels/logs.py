@@ -16,9 +16,10 @@ from ....pipeline.messages import LogLine
 from ...client.transcripts import data_directory
 from ...state.board import Board
 from ...text import ansi, units
+from ...text.filter import Filter
 from ...text.lines import Line, Span, broken, length, line
 from ..widgets.dialogs import LiveDialog
-from ..widgets.filter import Filter, FilterPane
+from ..widgets.filter import FilterPane
 from ..widgets.filter_input import FilterInput
 from ..widgets.pane import Panel, field
 from ..widgets.styles import LEVEL_INKS

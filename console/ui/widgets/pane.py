@@ -26,11 +26,17 @@ from ...text.lines import Line, Span, crop, length, line
 from .styles import Inks
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ...client.pending_orders import Orders
+    from ...client.telemetry import Telemetry
     from ...settings.settings import Chosen
     from ...settings.toml_document import Problem
     from ...settings.ui_state import Habits
-    from ...state.alerts import AlertBook
+    from ...state.alert_book import AlertBook
+    from ...state.store import Ledger
+    from ...terminal.draw_cost import Meter
+    from ...terminal.frame_pacer import Pace
 
 
 def over_time(title: str, board: Board) -> tuple[Span, ...]:
@@ -60,6 +66,21 @@ class PaintedApp(App[str]):
     """Nothing is asked of the pipeline, nothing changed in it."""
     is_ascii: bool = False
     """Borders, bars and plots in plain ASCII."""
+    telemetry: Telemetry
+    ledger: Ledger
+    clock: Callable[[], float]
+    meter: Meter
+    pace: Pace
+
+    @property
+    def is_diffed(self) -> bool:
+        """Whether only the cells that changed are sent to the terminal."""
+        raise NotImplementedError
+
+    @property
+    def queued(self) -> int:
+        """Writes that the terminal has not taken yet."""
+        raise NotImplementedError
 
     def refuses(self, id: str | None) -> bool:
         """Is the key of that id one that this console does not obey?"""
