@@ -392,7 +392,7 @@ def test_refused_frames_and_a_late_loop_are_alerts() -> None:
     hops = (msgspec.structs.replace(_beat(ledger, "router").hops[0], refused=3),)
     beat = msgspec.structs.replace(_beat(ledger, "router"), hops=hops, loop_lag_ms=800.0)
     ledger.take(beat, board.now)
-    texts = [alert.text for alert in ledger.board(board.now).alerts]
+    texts = [alert.text for alert in findings(ledger.board(board.now), Limits())]
     assert "router had 3 frames refused" in texts
     assert "router is late by 800 ms" in texts
 
@@ -400,7 +400,7 @@ def test_refused_frames_and_a_late_loop_are_alerts() -> None:
 def test_another_protocol_is_an_alert() -> None:
     ledger, board = told("busy")
     ledger.take(msgspec.structs.replace(_beat(ledger, "router"), protocol=99), board.now)
-    said = [alert[:2] for alert in ledger.board(board.now).alerts]
+    said = [alert[:2] for alert in findings(ledger.board(board.now), Limits())]
     assert ("bad", "router speaks protocol 99, this console 1") in said
 
 
