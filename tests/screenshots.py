@@ -20,7 +20,7 @@ from stage import StagedApp, wait
 
 from loraconsole.console.client.answer import Answer
 from loraconsole.console.settings.keymap import KeyBinding
-from loraconsole.console.state.alerts import Limits
+from loraconsole.console.state.alerts import AlertLimits
 from loraconsole.console.ui.bindings import catalogue
 
 SIZE = (110, 32)
@@ -93,9 +93,9 @@ async def draw(picture: Picture) -> str:
     """The screen as SVG."""
     app = StagedApp("busy", 40.0, picture.theme)
     if picture.has_alerts:
-        app.alert_book.limits = Limits(queue=0.5, ttft_p99_ms=500.0)
-        app.alert_book.update(app.ledger.board(app.now - 95.0))
-        app.alert_book.update(app.ledger.board(app.now))
+        app.alert_book.limits = AlertLimits(queue=0.5, ttft_p99_ms=500.0)
+        app.alert_book.update(app.store.board(app.now - 95.0))
+        app.alert_book.update(app.store.board(app.now))
     with patch.object(Answer, "stream", tell):  # there is nobody to ask
         return await _draw(app, picture)
 

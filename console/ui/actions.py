@@ -122,7 +122,7 @@ def ask_stop(app: ConsoleApp, now: bool = False) -> None:
     confirm(
         app,
         "Stop the pipeline?",
-        pipeline_costs(app.ledger.board(app.clock()), now),
+        pipeline_costs(app.store.board(app.clock()), now),
         "Stop it",
         partial(app.telemetry.stop, 0.0) if now else app.telemetry.stop,
     )

@@ -136,7 +136,7 @@ def test_a_workload_is_run_watched_kept_and_compared(data: Path) -> None:
         assert run.live.ttft_ms[0] and run.live.inter_token_ms[2]
         assert run.live.streamed == 9 * 7  # the last piece of each has no token
         assert run.speeds and max(run.speeds) < 63 / 0.15
-        app.paint(app.ledger.board(app.clock()))
+        app.paint(app.store.board(app.clock()))
         await pilot.pause()
         text = screen_text(app)
         assert "chat 3 at once" in text and "finished" in text and "100 %" in text
