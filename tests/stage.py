@@ -20,7 +20,7 @@ from textual.pilot import Pilot
 
 from loraconsole.console.mock.scenario import Scenario, Story
 from loraconsole.console.mock.server import MockRing
-from loraconsole.console.state.span_tail import span_ends
+from loraconsole.console.supervisor.span_files import span_ends
 from loraconsole.console.ui.app import ConsoleApp
 from loraconsole.console.ui.screens import PAGES, PANELS
 from loraconsole.pipeline.bench.results import Row, RunConfig

@@ -20,8 +20,6 @@ from loraconsole.console.settings.keymap import catalogue
 from loraconsole.console.ui.app import ConsoleApp
 from loraconsole.console.ui.commands import (
     WITHOUT_A_SCREEN,
-    ConsoleCommands,
-    Entry,
     OutputDialog,
     all_commands,
     candidates,
@@ -31,6 +29,7 @@ from loraconsole.console.ui.commands import (
 from loraconsole.console.ui.dialogs import ChoiceDialog, ScrollPane
 from loraconsole.console.ui.filter import FilterPane
 from loraconsole.console.ui.jump import JumpScreen
+from loraconsole.console.ui.palette import ConsoleCommands, Entry
 from loraconsole.console.ui.panels.command_line import CommandLine, read_history
 from loraconsole.console.ui.screens import PAGES, PANELS
 from loraconsole.console.ui.styles import Desk

@@ -7,7 +7,8 @@ from pathlib import Path
 from stage import StagedApp, on_stage, screen_text
 from textual.pilot import Pilot
 
-from loraconsole.console.state.span_tail import TAIL_BYTES, SpanTail, span_ends
+from loraconsole.console.state.span_tail import SpanTail
+from loraconsole.console.supervisor.span_files import TAIL_BYTES, span_ends
 from loraconsole.console.ui.panels.latency import FlamePane
 from loraconsole.pipeline.messages import StartSpans, StopSpans
 from loraconsole.pipeline.runtime.spans import Spans

@@ -19,6 +19,7 @@ import msgspec
 
 from ...pipeline.config import OperatorError
 from ...pipeline.runtime.wording import counted
+from ..paths import data_directory
 
 VARIABLE = "LORACONSOLE_TRANSCRIPTS"
 """Names another file; empty keeps nothing."""
@@ -79,12 +80,6 @@ def default_path() -> Path | None:
     if (named := os.environ.get(VARIABLE)) is not None:
         return Path(named) if named else None
     return data_directory() / "transcripts.db"
-
-
-def data_directory() -> Path:
-    """`$XDG_DATA_HOME/loraconsole`, by default under `~/.local/share`."""
-    home = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
-    return Path(home) / "loraconsole"
 
 
 class Transcripts:

@@ -77,7 +77,7 @@ SELDOM_SECONDS = 10.0
 
 def palette() -> type[Provider]:
     """Imported when it is first opened."""
-    from .commands import ConsoleCommands
+    from .palette import ConsoleCommands
 
     return ConsoleCommands
 
@@ -546,7 +546,7 @@ class ConsoleApp(PaintedApp):
 
     def save_picture(self) -> None:
         """Beside the transcripts: a server has no folder of downloads. In a browser it is one."""
-        from ..client.transcripts import data_directory
+        from ..paths import data_directory
 
         directory = data_directory() / "pictures"
         with contextlib.suppress(OSError):  # it will be said that it cannot be saved
