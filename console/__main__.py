@@ -345,12 +345,12 @@ def dispatch(given: argparse.Namespace, rest: list[str]) -> int:
     """Runs the command; returns the exit status. Imports wait until here: `--help` is quick."""
     if given.command in ("console", "attach", "play") and getattr(given, "mock", None) is None:
         leave_out()
-    from .cli import pipeline
+    from .cli import bench, console, doctor, inspect, pipeline, prompt
     from .ui import session
 
     match given.command:
         case "bench":
-            return pipeline.bench(rest)
+            return bench.bench(rest)
         case "replay":
             from .cli.replay import replay
 
@@ -358,7 +358,7 @@ def dispatch(given: argparse.Namespace, rest: list[str]) -> int:
         case "console" if given.mock is not None:
             return session.mock(given)
         case "console":
-            return pipeline.console(from_flags(given), given, start=True)
+            return console.console(from_flags(given), given, start=True)
         case "play":
             return session.play(given)
         case "attach" if given.ssh:
@@ -378,9 +378,9 @@ def dispatch(given: argparse.Namespace, rest: list[str]) -> int:
     config = load_config(given.run)
     match given.command:
         case "attach":
-            return pipeline.console(config, given, start=False)
+            return console.console(config, given, start=False)
         case "record":
-            from .client.recording import record
+            from .cli.record import record
 
             return record(config, given)
         case "web":
@@ -388,11 +388,11 @@ def dispatch(given: argparse.Namespace, rest: list[str]) -> int:
 
             return web(config, given.port)
         case "where":
-            return pipeline.where(config, given.json)
+            return inspect.where(config, given.json)
         case "status":
-            return pipeline.status(config, given.json)
+            return inspect.status(config, given.json)
         case "alerts":
-            return pipeline.alerts(config, given.json)
+            return inspect.alerts(config, given.json)
         case "down":
             return pipeline.down(config, given.now, given.json)
         case "stop" | "start" | "restart" | "signal":
@@ -404,9 +404,9 @@ def dispatch(given: argparse.Namespace, rest: list[str]) -> int:
         case "abort":
             return pipeline.abort(config, given.request, given.json)
         case "logs":
-            return pipeline.logs(config, given.process, given.follow, given.lines, given.json)
+            return inspect.logs(config, given.process, given.follow, given.lines, given.json)
         case "doctor":
-            return pipeline.doctor(given)
+            return doctor.doctor(given)
         case "scheduler":
             from .cli import scheduler
 
@@ -430,7 +430,7 @@ def dispatch(given: argparse.Namespace, rest: list[str]) -> int:
                 return against.verify_against(config, given)
             return adapters.give_order(config, given)
         case _:
-            return pipeline.prompt(config, given)
+            return prompt.prompt(config, given)
 
 
 def leave_out() -> None:

@@ -14,7 +14,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Input, TextArea
 
 from loraconsole.console.__main__ import command_parser
-from loraconsole.console.cli.pipeline import find_request
+from loraconsole.console.client.ask import find_request
 from loraconsole.console.mock.server import mock_pipeline
 from loraconsole.console.settings.keymap import catalogue
 from loraconsole.console.ui.app import ConsoleApp

@@ -15,7 +15,7 @@ import pytest
 from stage import START
 
 from loraconsole.console.__main__ import parse
-from loraconsole.console.client import recording
+from loraconsole.console.cli.record import record
 from loraconsole.console.client.recording import Playback, Recorder, Tape
 from loraconsole.console.client.remote import NotRunning
 from loraconsole.console.mock.demo_scenario import Shift
@@ -126,7 +126,7 @@ def test_record_writes_what_a_pipeline_says_and_never_over_a_file(
     """On real sockets: the ring in this loop, the verb in a thread."""
     path = tmp_path / "tape"
     with pytest.raises(NotRunning):
-        recording.record(config, flags(path))
+        record(config, flags(path))
 
     async def main() -> int:
         lock = Lock.take(Path(config.run))
@@ -135,13 +135,11 @@ def test_record_writes_what_a_pipeline_says_and_never_over_a_file(
         ring = asyncio.create_task(MockRing(config, story).main())
         await asyncio.sleep(0.3)
         try:
-            code = await asyncio.to_thread(
-                recording.record, config, flags(path, "--seconds", "2", "--json")
-            )
+            code = await asyncio.to_thread(record, config, flags(path, "--seconds", "2", "--json"))
             with pytest.raises(OperatorError, match="exists"):
-                await asyncio.to_thread(recording.record, config, flags(path))
+                await asyncio.to_thread(record, config, flags(path))
             small = flags(tmp_path / "small", "--max-mib", "0.001", "--json")
-            assert await asyncio.to_thread(recording.record, config, small) == 0
+            assert await asyncio.to_thread(record, config, small) == 0
             return code
         finally:
             ring.cancel()

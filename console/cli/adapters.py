@@ -30,11 +30,12 @@ from ...pipeline.messages import (
     Verification,
     VerifyAdapter,
 )
+from ..client.ask import take_snapshot
 from ..client.pending_orders import order_id
 from ..client.remote import Remote
 from ..state.board import WHERE
 from ..text import units
-from .pipeline import Bars, print_json, say, take_snapshot
+from .printing import Bars, print_json, say
 
 HEADS = ("adapter", "", "state", "rank", "KiB", "pages", "targets", "requests", "tokens")
 RIGHT = ("rank", "KiB", "pages", "requests", "tokens")

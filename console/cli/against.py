@@ -41,10 +41,11 @@ from ...pipeline.reference.reference import (
     SideBySide,
 )
 from ...pipeline.runtime.wording import counted
+from ..client.ask import server_url
 from ..client.http_client import Http, HttpError
 from ..client.remote import Remote
 from ..text import units
-from .pipeline import print_json, server_url
+from .printing import print_json
 
 REPORT_SECONDS = 120.0
 HALF_CHARACTER = re.compile(r"bytes:(\\x[0-9a-f]{2})+")

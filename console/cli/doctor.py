@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import importlib.metadata
 import importlib.util
@@ -15,9 +16,11 @@ from typing import Literal
 
 import msgspec
 
-from ...pipeline.config import OperatorError, make_run_directory
+from ...pipeline.config import OperatorError, UsageError, make_run_directory
 from ...pipeline.messages import DeviceReport
 from ..supervisor.lock import is_running
+from ..text import units
+from .printing import print_json
 
 REPORT_SECONDS = 120.0
 """A first import of torch from a slow disk."""
@@ -30,6 +33,30 @@ class Check(msgspec.Struct, frozen=True):
     name: str
     verdict: Literal["good", "note", "bad"]
     finding: str
+
+
+def doctor(given: argparse.Namespace) -> int:
+    """What this machine has and what is missing; of a model, what is found in its files, or what
+    differs from a library's answers. Exit status 1 where something does, or is needed."""
+    if given.model:
+        from . import against
+
+        if given.against:
+            return against.compare_model(given)
+        for option, is_given in (("--adapter", given.adapter), ("--dtype", given.dtype)):
+            if is_given:
+                raise UsageError(f"{option} goes with --against transformers")
+        return against.report_model(given)
+    if given.against or given.adapter:
+        raise UsageError("--against and --adapter need a MODEL", "loraconsole doctor MODEL …")
+    checks = examine(Path(given.run))
+    if given.json:
+        print_json([msgspec.structs.asdict(check) for check in checks])
+    else:
+        for check in checks:
+            mark = {"good": "ok  ", "note": "note", "bad": "FAIL"}[check.verdict]
+            print(f"{mark}  {check.name:<14} {units.visible(check.finding)}")
+    return 1 if any(check.verdict == "bad" for check in checks) else 0
 
 
 def examine(run: Path) -> list[Check]:

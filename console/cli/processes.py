@@ -20,7 +20,7 @@ from ...pipeline.messages import (
     StopProcess,
 )
 from ..client.remote import Remote
-from .pipeline import say
+from .printing import say
 
 STOP_SECONDS = 15.0
 """The supervisor kills what has not ended after five."""

@@ -21,7 +21,7 @@ from ...pipeline.runtime.wording import counted
 from ..client.pending_orders import order_id
 from ..client.remote import Remote
 from ..text import units
-from .pipeline import print_json, say
+from .printing import print_json, say
 
 # --- start, stop --------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from ...pipeline.config import Config, OperatorError, parse_weight
 from ...pipeline.messages import AdapterReply, ClientWeight, SchedulerSettings, SetScheduler
 from ..client.pending_orders import order_id
 from ..client.remote import Remote
-from .pipeline import say
+from .printing import say
 
 NUMBERS = ("batch_num_adapters", "slo_seconds", "max_wait_tokens", "max_per_adapter")
 """Of `SchedulerSettings`, beside policy and weights; each is a flag too."""

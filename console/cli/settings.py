@@ -8,7 +8,7 @@ from typing import Any
 
 from ..settings import settings as records
 from ..settings.toml_document import Problem
-from .pipeline import print_json
+from .printing import print_json
 
 
 def settings(given: argparse.Namespace) -> int:

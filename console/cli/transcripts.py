@@ -17,7 +17,7 @@ from ...pipeline.runtime.text_output import json_text
 from ...pipeline.runtime.wording import counted
 from ..client.transcripts import VARIABLE, Transcripts, Turn, as_jsonl, as_markdown, open_default
 from ..text import units
-from .pipeline import print_json, say
+from .printing import print_json, say
 
 LONGEST = 60
 

@@ -340,7 +340,7 @@ async def _run_verb(app: ConsoleApp, *words: Any) -> None:
             known = [row.name for row in app.board.processes if row.name != SUPERVISOR]
             ask(app, process_order(given, known))
         case "abort":
-            from ..cli.pipeline import find_request
+            from ..client.ask import find_request
 
             ids = [row.view.request_id for row in app.board.requests]
             actions.ask_abort(app, find_request(given.request, ids))
