@@ -19,15 +19,8 @@ from typing import Any, get_args
 
 import msgspec
 
-from ...pipeline.config import (
-    DEFAULT_MODEL,
-    Config,
-    OperatorError,
-    UsageError,
-    absolute_path,
-    is_hub_id,
-    spell,
-)
+from ...pipeline.config import DEFAULT_MODEL, Config
+from ...pipeline.errors import OperatorError, UsageError
 from ...pipeline.messages import AdapterTable, WorkerStats
 from ...pipeline.model_files.findings import Finding
 from ...pipeline.reference.reference import (
@@ -40,6 +33,7 @@ from ...pipeline.reference.reference import (
     Question,
     SideBySide,
 )
+from ...pipeline.run_directory import absolute_path, is_hub_id, spell
 from ...pipeline.runtime.wording import counted
 from ..client.ask import server_url
 from ..client.http_client import Http, HttpError

@@ -8,7 +8,9 @@ import os
 import sys
 from pathlib import Path
 
-from ...pipeline.config import Config, OperatorError, default_run_directory
+from ...pipeline.config import Config
+from ...pipeline.errors import OperatorError
+from ...pipeline.run_directory import default_run_directory
 from ..client.ask import server_url, undone_by
 from ..client.remote import Remote, none_runs
 from ..supervisor.lock import is_running

@@ -19,7 +19,7 @@ from rich.text import Text
 
 from ...pipeline.bench.results import Row, RunConfig, describe, read_rows
 from ...pipeline.bench.stats import Result
-from ...pipeline.config import OperatorError
+from ...pipeline.errors import OperatorError
 from ...pipeline.runtime.printer import Printer
 from ..text import plot, units
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from ...pipeline.config import Config, spell
+from ...pipeline.config import Config
+from ...pipeline.run_directory import spell
 from ..client.remote import none_runs
 from ..supervisor import launcher
 from ..supervisor.lock import is_running

@@ -16,8 +16,9 @@ from typing import Literal
 
 import msgspec
 
-from ...pipeline.config import OperatorError, UsageError, make_run_directory
+from ...pipeline.errors import OperatorError, UsageError
 from ...pipeline.messages import DeviceReport
+from ...pipeline.run_directory import make_run_directory
 from ..supervisor.lock import is_running
 from ..text import units
 from .printing import print_json

@@ -9,8 +9,10 @@ import time
 
 import msgspec
 
-from ...pipeline.config import Config, OperatorError, spell
+from ...pipeline.config import Config
+from ...pipeline.errors import OperatorError
 from ...pipeline.messages import LogLine, ProcessState, Snapshot
+from ...pipeline.run_directory import spell
 from ...pipeline.runtime.text_output import json_text
 from ..client.ask import take_snapshot
 from ..client.failed_adapters import failed_in, line_of

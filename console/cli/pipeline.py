@@ -6,9 +6,9 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from typing import TYPE_CHECKING
 
-from ...pipeline.config import Config, OperatorError, spell
+from ...pipeline.config import Config
+from ...pipeline.errors import OperatorError
 from ...pipeline.messages import (
     Drain,
     ProcessState,
@@ -16,6 +16,7 @@ from ...pipeline.messages import (
     Resume,
     StopPipeline,
 )
+from ...pipeline.run_directory import spell
 from ..client.ask import find_request, server_url
 from ..client.failed_adapters import AdaptersFailed, documents, failed_at_start, line_of
 from ..client.remote import NotRunning, Remote
@@ -23,9 +24,6 @@ from ..supervisor import launcher
 from ..supervisor.lock import is_running
 from ..text import units
 from .printing import Bars, print_json, say
-
-if TYPE_CHECKING:
-    pass
 
 DRAIN_SECONDS = 30.0
 STOP_SECONDS = 60.0

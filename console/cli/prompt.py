@@ -9,7 +9,8 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from ...pipeline.config import Config, OperatorError
+from ...pipeline.config import Config
+from ...pipeline.errors import OperatorError
 from ...pipeline.runtime.wording import counted
 from ..client.ask import server_url, take_snapshot, undone_by
 from ..client.remote import Remote

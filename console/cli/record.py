@@ -10,7 +10,8 @@ from pathlib import Path
 
 import msgspec
 
-from ...pipeline.config import Config, UsageError
+from ...pipeline.config import Config
+from ...pipeline.errors import UsageError
 from ...pipeline.runtime.wording import counted
 from ..client.recording import Recorder
 from ..client.remote import Remote

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
-from ...pipeline.config import Config, OperatorError, spell
+from ...pipeline.config import Config
+from ...pipeline.errors import OperatorError
 from ...pipeline.messages import ProcessState, ProcessTable, Snapshot
+from ...pipeline.run_directory import spell
 from ...pipeline.runtime.wording import counted
 from .remote import Remote
 

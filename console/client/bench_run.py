@@ -23,7 +23,7 @@ import msgspec
 
 from ...pipeline.bench.results import Row, read_rows
 from ...pipeline.bench.stats import Live
-from ...pipeline.config import OperatorError
+from ...pipeline.errors import OperatorError
 from ...pipeline.runtime.text_output import UTF8_OUTPUT
 from ..paths import data_directory
 

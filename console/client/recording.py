@@ -18,7 +18,8 @@ from typing import Any
 import msgspec
 
 from ... import __version__
-from ...pipeline.config import Config, OperatorError, UsageError
+from ...pipeline.config import Config
+from ...pipeline.errors import OperatorError, UsageError
 from ...pipeline.messages import PROTOCOL, Event, Message, Order, Snapshot, Telemetry
 from ...pipeline.runtime.sockets import InboxFull
 from ..state.store import Ledger

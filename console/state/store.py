@@ -16,9 +16,8 @@ from ...pipeline.messages import (
     AdapterReply,
     AdapterTable,
     BatchView,
-    Beat,
     Event,
-    Hop,
+    Heartbeat,
     LogLine,
     LogLines,
     Moment,
@@ -32,6 +31,7 @@ from ...pipeline.messages import (
     RouterStats,
     ServerStats,
     Snapshot,
+    SocketStats,
     SpanEnds,
     Step,
     SyncPoint,
@@ -100,12 +100,12 @@ class Pulse:
     """One process as its beats tell of it: cost and traffic over time."""
 
     def __init__(self) -> None:
-        self.beat: Beat | None = None
+        self.beat: Heartbeat | None = None
         self.heard_at = 0.0
         self._cpu = Counter()
         self._hops: dict[str, tuple[Counter, Counter]] = {}
 
-    def take(self, beat: Beat, heard_at: float) -> None:
+    def take(self, beat: Heartbeat, heard_at: float) -> None:
         if self.beat and beat.incarnation != self.beat.incarnation:
             self._cpu, self._hops = Counter(), {}
         self.beat, self.heard_at = beat, heard_at
@@ -142,7 +142,7 @@ class Pulse:
             hops=tuple(self._hop(hop) for hop in beat.hops) if beat else (),
         )
 
-    def _hop(self, hop: Hop) -> HopRow:
+    def _hop(self, hop: SocketStats) -> HopRow:
         frames, num_bytes = self._hops[hop.peer]
         return HopRow(hop.peer, frames.rate, num_bytes.rate, hop.frames, hop.refused)
 
@@ -214,7 +214,7 @@ class Ledger:
                 self._take_step(message)
             case BatchView():
                 self._take_batch(message)
-            case Beat():
+            case Heartbeat():
                 self._take_beat(message, now)
                 return
             case RouterStats():
@@ -405,7 +405,7 @@ class Ledger:
         pulse = self._pulses.get(name)
         return pulse is not None and pulse.beat is not None and now - pulse.heard_at < 3.0
 
-    def _take_beat(self, beat: Beat, heard_at: float) -> None:
+    def _take_beat(self, beat: Heartbeat, heard_at: float) -> None:
         pulse = self._pulse(beat.name)
         if pulse.beat is None or (pulse.beat.state, pulse.beat.pid) != (beat.state, beat.pid):
             self.moves += 1
@@ -464,7 +464,7 @@ class Ledger:
             "running": "running",
             "waiting": "waiting",
             "read_bytes_s": "read_rate",
-            "lora_tax": "tax",
+            "lora_overhead": "tax",
             **{f"{part}_ms": part for part in PARTS},
         }
         for field, name in fields.items():
@@ -515,7 +515,7 @@ class Ledger:
         self._plot(step.at, **{part: part_us(step, part) / 1e3 for part in PARTS})
         if (rate := step.read_bytes_s) is not None:
             self._plot(step.at, read_rate=rate)
-        if (tax := step.lora_tax) is not None:
+        if (tax := step.lora_overhead) is not None:
             self._plot(step.at, tax=tax)
 
     def _merge_steps(self, steps: tuple[Step, ...]) -> None:

@@ -28,7 +28,8 @@ from textual.driver import Driver
 from textual.screen import Screen
 from textual.widget import Widget
 
-from ...pipeline.config import Config, OperatorError
+from ...pipeline.config import Config
+from ...pipeline.errors import OperatorError
 from ..client.pending_orders import Orders
 from ..client.telemetry import Telemetry
 from ..settings.settings import Chosen, Settings, choose, missing_theme, settings_stamp

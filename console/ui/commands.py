@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from textual.binding import ActiveBinding
 
-from ...pipeline.config import OperatorError
+from ...pipeline.errors import OperatorError
 from ...pipeline.messages import POLICIES, AdapterOrder, SetScheduler, UnloadAdapter
 from ...pipeline.runtime.text_output import UTF8_OUTPUT
 from ..client.pending_orders import READ_ONLY, order_id

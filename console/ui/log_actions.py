@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
-from ...pipeline.config import OperatorError
+from ...pipeline.errors import OperatorError
 from ...pipeline.messages import Event
 from ..state.alerts import Finding
 from ..state.log_reference import Trail, line_of

@@ -14,7 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...pipeline.config import Config, OperatorError
+from ...pipeline.config import Config
+from ...pipeline.errors import OperatorError
 from ..terminal import splash
 
 if TYPE_CHECKING:

@@ -25,7 +25,9 @@ from typing import Any, NamedTuple, get_origin
 import msgspec
 from tqdm import tqdm
 
-from ..config import Config, OperatorError, UsageError, add_flags, fields, flag_of, from_flags
+from ..config import Config, flag_of
+from ..config_flags import add_config_flags, config_fields, config_from_flags
+from ..errors import OperatorError, UsageError
 from ..runtime.stdout import ends_with_its_reader
 from ..runtime.text_output import UTF8_OUTPUT, json_text
 from .load_client import Client
@@ -151,7 +153,7 @@ def pool_tokens(flags: Flags, adapters: int, loop: Loop) -> int:
 def command_line(config: Config) -> list[str]:
     """The flags that make `config`."""
     flags: list[str] = []
-    for field in fields():
+    for field in config_fields():
         value = getattr(config, field.name)
         if value == getattr(Config(), field.name):
             continue
@@ -299,10 +301,10 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="append runs as JSON lines")
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
-    add_flags(parser)
+    add_config_flags(parser)
     given = parser.parse_args()
     try:
-        config = from_flags(given)
+        config = config_from_flags(given)
         adapters = replicate(config.adapters(), given.adapters)
         config = msgspec.structs.replace(config, adapter=adapters)
         loop = Loop(given.concurrency, given.requests, given.max_tokens)

@@ -21,7 +21,7 @@ from pathlib import Path
 import msgspec
 from tqdm import tqdm
 
-from ..config import OperatorError, UsageError
+from ..errors import OperatorError, UsageError
 from ..runtime.stdout import ends_with_its_reader
 from ..runtime.text_output import json_text
 from ..runtime.wording import counted

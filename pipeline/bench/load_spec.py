@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..config import UsageError
+from ..errors import UsageError
 from .workload import (
     GENERATORS,
     POPULARITIES,

@@ -22,7 +22,7 @@ import msgspec
 import numpy as np
 from tqdm import tqdm
 
-from ..config import OperatorError
+from ..errors import OperatorError
 from ..schedule.pets import LatencyTable
 from .load_client import PLAIN_IDS
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from ..config import OperatorError
+from ..errors import OperatorError
 from .stats import Result
 
 ROOM = 1 << 18

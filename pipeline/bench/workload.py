@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from ..config import UsageError
+from ..errors import UsageError
 
 SEED = 42
 """S-LoRA's. Only with it are its published results about the same requests."""

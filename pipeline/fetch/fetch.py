@@ -21,12 +21,14 @@ from typing import Any
 from tqdm import tqdm
 from tqdm.asyncio import tqdm_asyncio
 
-from ..config import DEFAULT_MODEL, Config, OperatorError, is_hub_id
+from ..config import DEFAULT_MODEL, Config
+from ..errors import OperatorError
 from ..gguf.file import MAGIC, first_part, other_parts, part_path
 from ..messages import Message, ProcessState
 from ..model_files.findings import notes, require_good
 from ..model_files.inspection import inspect_directory
 from ..model_files.model_config import read_card
+from ..run_directory import is_hub_id
 from ..runtime.process import Process, run_process
 from ..runtime.progress import ProgressBar
 from ..text.tokenizer import make_byte_tokenizer

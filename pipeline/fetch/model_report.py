@@ -15,13 +15,15 @@ from pathlib import Path
 
 import msgspec
 
-from ..config import DEFAULT_MODEL, OperatorError, is_hub_id
+from ..config import DEFAULT_MODEL
+from ..errors import OperatorError
 from ..gguf.header import gguf_findings
 from ..model_files.config_keys import CONFIG
 from ..model_files.findings import Finding, Verdict
 from ..model_files.generation_config import FILE, read_generation_config
 from ..model_files.inspection import inspect_directory
 from ..model_files.model_config import inspect_config
+from ..run_directory import is_hub_id
 from ..text.tokenizer import Tokenizer
 from ..text.vocabulary_files import NO_TOKENIZER, SAVE, has_tokenizer
 from .embedded_model import embedded_directory

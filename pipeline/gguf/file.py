@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..config import OperatorError
+from ..errors import OperatorError
 from ..model_files.text_files import LFS_POINTER
 
 MAGIC = b"GGUF"

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..config import OperatorError
+from ..errors import OperatorError
 from ..model_files.findings import Finding
 from .file import GgufFile, first_part, open_gguf
 from .keys import key_findings

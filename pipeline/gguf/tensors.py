@@ -9,7 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 
-from ..config import OperatorError
+from ..errors import OperatorError
 from ..model_files.findings import Finding
 from .file import GgufFile, GgufTensor
 

@@ -13,7 +13,8 @@ from pathlib import Path
 import msgspec
 import torch
 
-from ..config import Config, OperatorError
+from ..config import Config
+from ..errors import OperatorError
 from ..messages import DeviceReport, Gpu
 from ..model_files.model_config import read_card
 from .adapter_store import tile_of

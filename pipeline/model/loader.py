@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..config import Config, OperatorError
+from ..config import Config
+from ..errors import OperatorError
 from ..model_files.checkpoint_tensors import EMBEDDING, HEAD
 from ..model_files.model_config import ModelCard
 from .adapter import SITES, module_path, module_shapes

@@ -14,7 +14,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ..config import Config, OperatorError
+from ..config import Config
+from ..errors import OperatorError
 from ..model_files.model_config import ModelCard
 
 PAGE_SIZE = 16

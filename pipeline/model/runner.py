@@ -21,7 +21,8 @@ import msgspec
 import torch
 from torch import Tensor
 
-from ..config import Config, OperatorError
+from ..config import Config
+from ..errors import OperatorError
 from ..messages import (
     AdapterInfo,
     Admission,

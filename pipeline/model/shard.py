@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import msgspec
 from torch import Tensor
 
-from ..config import OperatorError
+from ..errors import OperatorError
 from ..model_files.model_config import ModelCard
 
 CUT_BY_INPUT = ("o_proj", "down_proj")

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from ..config import OperatorError
+from ..errors import OperatorError
 from .findings import Finding
 from .safetensors_header import StoredTensor, read_tensor_table
 from .text_files import read_json

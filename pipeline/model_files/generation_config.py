@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from ..config import OperatorError
+from ..errors import OperatorError
 from .text_files import read_json
 
 FILE = "generation_config.json"

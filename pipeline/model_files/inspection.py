@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
-from ..config import OperatorError
+from ..errors import OperatorError
 from .checkpoint_files import find_checkpoint
 from .checkpoint_tensors import check_tensors
 from .config_keys import CONFIG

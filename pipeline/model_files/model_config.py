@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from ..config import OperatorError
+from ..errors import OperatorError
 from ..text.stop_tokens import stop_token_ids
 from .config_keys import (
     CONFIG,

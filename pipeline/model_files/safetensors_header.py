@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from ..config import OperatorError
+from ..errors import OperatorError
 from .text_files import LFS_POINTER
 
 MOST_HEADER_BYTES = 100_000_000

@@ -14,7 +14,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..config import Config, OperatorError
+from ..config import Config
+from ..errors import OperatorError
 from ..messages import Admission, Batch, BatchRow, SamplingParams
 from ..model.page_pool import PAGE_SIZE, pages_for
 from ..model.runner import ModelRunner

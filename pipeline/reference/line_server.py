@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from ..config import OperatorError
+from ..errors import OperatorError
 from .reference import Refused
 
 

@@ -19,7 +19,7 @@ from typing import Literal, TypeAlias, TypeVar
 
 import msgspec
 
-from ..config import OperatorError
+from ..errors import OperatorError
 
 Precision: TypeAlias = Literal["float32", "bfloat16", "float16", "int4"]
 T = TypeVar("T")

@@ -21,8 +21,9 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from ..config import OperatorError, is_hub_id
+from ..errors import OperatorError
 from ..model.page_pool import free_bytes
+from ..run_directory import is_hub_id
 from .difference import difference
 from .line_server import LineServer
 from .prompts import fixed_prompts, long_length, long_prompt

@@ -150,7 +150,7 @@ class Metrics:
         if rates:
             about = "achieved by decode steps, median"
             yield _gauge("step_read_bytes_per_second", about, statistics.median(rates))
-        taxes = [tax for step in steps if (tax := step.lora_tax) is not None]
+        taxes = [tax for step in steps if (tax := step.lora_overhead) is not None]
         if taxes:
             about = "decode step with adapters / the same without - 1, median"
             yield _gauge("lora_tax_ratio", about, statistics.median(taxes))

@@ -23,7 +23,6 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from ..config import is_hub_id
 from ..messages import (
     AdapterState,
     AdapterView,
@@ -46,6 +45,7 @@ from ..messages import (
     UnloadAdapter,
     VerifyAdapter,
 )
+from ..run_directory import is_hub_id
 from ..runtime.spans import recording_name
 from ..text.tokenizer import TextError
 from .answer_format import Format, LogprobQueue, error_body, usage

@@ -21,7 +21,8 @@ import msgspec
 import uvicorn
 
 from ..adapter_name import normal
-from ..config import Config, OperatorError
+from ..config import Config
+from ..errors import OperatorError
 from ..messages import (
     LATENCY_BUCKETS_MS,
     UNREAD,
@@ -30,7 +31,7 @@ from ..messages import (
     AdapterTable,
     AnswerHeard,
     AskText,
-    Beat,
+    Heartbeat,
     Introduce,
     Order,
     ProcessState,
@@ -114,7 +115,7 @@ class Server(Process):
         self._looked_at: dict[str, Stream] = {}
         self._orders: dict[str, asyncio.Future[AdapterReply]] = {}
         self._spans_heard: dict[str, asyncio.Queue[SpansReply]] = {}
-        self._beats: dict[str, Beat] = {}
+        self._beats: dict[str, Heartbeat] = {}
         self._table: ProcessTable | None = None
 
     # -- startup, main loop, shutdown
@@ -388,7 +389,7 @@ class Server(Process):
         while True:
             for message in await self._watch.receive():
                 match message:
-                    case Beat():
+                    case Heartbeat():
                         self._beats[message.name] = message
                     case AdapterTable():
                         self._take_table(message)

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ..config import OperatorError
+from ..errors import OperatorError
 from ..model_files.text_files import read_json, read_text
 
 if TYPE_CHECKING:

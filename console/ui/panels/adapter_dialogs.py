@@ -13,8 +13,8 @@ from textual.containers import Horizontal, VerticalScroll
 from textual.widget import Widget
 from textual.widgets import Button, Checkbox, Input, Label
 
-from ....pipeline.config import absolute_path
 from ....pipeline.messages import AdapterPlan, AdapterReply, LoadAdapter, PlanAdapters
+from ....pipeline.run_directory import absolute_path
 from ...client.pending_orders import Orders, order_id
 from ...state.board import Board
 from ...text import plot, units

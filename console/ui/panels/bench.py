@@ -12,7 +12,7 @@ from textual.binding import Binding, BindingType
 from textual.message import Message
 
 from ....pipeline.bench.results import describe
-from ....pipeline.config import OperatorError
+from ....pipeline.errors import OperatorError
 from ...cli.bench_compare import METRICS, Metric
 from ...client.bench_run import CANCELLED, WORKLOADS, BenchFiles, BenchPlan, BenchRun, Kept
 from ...client.pending_orders import READ_ONLY

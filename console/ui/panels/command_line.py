@@ -14,7 +14,7 @@ from textual.message import Message
 from textual.widget import Widget
 from textual.widgets import Input, Label
 
-from ....pipeline.config import OperatorError
+from ....pipeline.errors import OperatorError
 from ....pipeline.runtime.sockets import InboxFull
 from ...paths import state_directory
 from ...state.board import Board

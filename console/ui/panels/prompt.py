@@ -16,7 +16,7 @@ from textual.containers import Container, Horizontal
 from textual.widgets import Input, Label
 from textual.worker import Worker
 
-from ....pipeline.config import OperatorError
+from ....pipeline.errors import OperatorError
 from ...client.answer import CANCELLED, Answer
 from ...client.chat import ChatParams
 from ...client.http_client import Http

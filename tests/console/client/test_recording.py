@@ -23,7 +23,8 @@ from loraconsole.console.mock.scenario import Story
 from loraconsole.console.mock.server import MockRing
 from loraconsole.console.state.store import Ledger
 from loraconsole.console.supervisor.lock import Lock
-from loraconsole.pipeline.config import Config, OperatorError, UsageError
+from loraconsole.pipeline.config import Config
+from loraconsole.pipeline.errors import OperatorError, UsageError
 from loraconsole.pipeline.runtime.sockets import InboxFull
 
 

@@ -21,7 +21,8 @@ from loraconsole.console.client.remote import NotRunning
 from loraconsole.console.client.ssh_tunnel import Tunnel, ahead
 from loraconsole.console.mock.server import mock_pipeline
 from loraconsole.console.ui.app import ConsoleApp
-from loraconsole.pipeline.config import Config, OperatorError
+from loraconsole.pipeline.config import Config
+from loraconsole.pipeline.errors import OperatorError
 from loraconsole.pipeline.messages import AdapterReply, PinAdapter
 
 COMMAND = shlex.join([sys.executable, "-P", "-m", "loraconsole.console"])

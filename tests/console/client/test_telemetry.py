@@ -15,7 +15,8 @@ from loraconsole.console.client.remote import Remote
 from loraconsole.console.mock.scenario import Story
 from loraconsole.console.mock.server import MockRing
 from loraconsole.console.supervisor.lock import Lock
-from loraconsole.pipeline.config import Config, OperatorError
+from loraconsole.pipeline.config import Config
+from loraconsole.pipeline.errors import OperatorError
 from loraconsole.pipeline.messages import (
     AdapterReply,
     LogLine,

@@ -25,8 +25,8 @@ from loraconsole.console.ui.filter import Filter
 from loraconsole.pipeline.messages import (
     LATENCY_BUCKETS_MS,
     AskSnapshot,
-    Beat,
     Event,
+    Heartbeat,
     LogLine,
     LogLines,
     ProcessState,
@@ -283,7 +283,7 @@ def test_a_new_router_empties_the_batch_until_it_speaks() -> None:
     ledger, board = told("busy", rows=8)
     beat = next(row for row in board.processes if row.name == "router")
     assert len(board.requests) == 8
-    reborn = Beat(
+    reborn = Heartbeat(
         name="router",
         pid=beat.pid + 1,
         incarnation=999_999,
@@ -379,7 +379,7 @@ def test_silence_is_told_apart_by_who_is_silent() -> None:
     assert "router silent for 4 s" in [alert.text for alert in late.alerts]
 
 
-def _beat(ledger: Ledger, name: str) -> Beat:
+def _beat(ledger: Ledger, name: str) -> Heartbeat:
     beat = ledger._pulses[name].beat
     assert beat is not None
     return beat

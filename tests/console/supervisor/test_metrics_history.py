@@ -42,7 +42,7 @@ def test_a_second_says_what_its_steps_and_counters_did(tmp_path: Path) -> None:
     assert last.decode_tokens_s == pytest.approx(7 * 30.3, rel=0.1)
     assert last.busy_ms and 20 < last.busy_ms < 40
     assert last.most_sync_ms and last.sync_ms and last.most_sync_ms >= last.sync_ms
-    assert last.lora_tax and last.read_bytes_s
+    assert last.lora_overhead and last.read_bytes_s
     assert book.moments(now - 3.5) == moments[-4:]
 
 

@@ -33,7 +33,8 @@ from loraconsole.console.ui.palette import ConsoleCommands, Entry
 from loraconsole.console.ui.panels.command_line import CommandLine, read_history
 from loraconsole.console.ui.screens import PAGES, PANELS
 from loraconsole.console.ui.styles import Desk
-from loraconsole.pipeline.config import Config, OperatorError
+from loraconsole.pipeline.config import Config
+from loraconsole.pipeline.errors import OperatorError
 from loraconsole.pipeline.messages import (
     LoadAdapter,
     PinAdapter,

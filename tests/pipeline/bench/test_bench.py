@@ -31,7 +31,7 @@ from loraconsole.pipeline.bench.bench import Watcher, print_table
 from loraconsole.pipeline.bench.load_client import Client
 from loraconsole.pipeline.bench.results import ResultFile, Row, RunConfig, read_rows
 from loraconsole.pipeline.bench.stats import Live, Timeline, summarise
-from loraconsole.pipeline.config import OperatorError
+from loraconsole.pipeline.errors import OperatorError
 from loraconsole.pipeline.runtime.wording import counted
 from loraconsole.pipeline.schedule.pets import LatencyTable
 

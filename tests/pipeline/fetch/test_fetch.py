@@ -31,12 +31,13 @@ from tokenizers import models, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoTokenizer, LlamaConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-from loraconsole.pipeline.config import Config, OperatorError
+from loraconsole.pipeline.config import Config
+from loraconsole.pipeline.errors import OperatorError
 from loraconsole.pipeline.fetch import embedded_model, fetch, model_cache
 from loraconsole.pipeline.fetch.embedded_model import EmbeddedModel
 from loraconsole.pipeline.fetch.fetch import check_model_directory, lay_link, resolve
 from loraconsole.pipeline.fetch.model_cache import Report, new_directory, require_space
-from loraconsole.pipeline.messages import Beat, ProcessState, Progress, Telemetry
+from loraconsole.pipeline.messages import Heartbeat, ProcessState, Progress, Telemetry
 from loraconsole.pipeline.model_files.model_config import read_card
 from loraconsole.pipeline.runtime.sockets import Watch, make_context
 from loraconsole.pipeline.text.tokenizer import Tokenizer
@@ -640,7 +641,7 @@ async def published(run: Path) -> list[Telemetry]:
     watch = Watch(context, run, ("fetch",))
     messages: list[Telemetry] = []
     try:
-        while not any(isinstance(m, Beat) and m.state is ProcessState.DONE for m in messages):
+        while not any(isinstance(m, Heartbeat) and m.state is ProcessState.DONE for m in messages):
             messages += await asyncio.wait_for(watch.receive(), 30)
     finally:
         watch.close()

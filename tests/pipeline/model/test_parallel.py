@@ -13,7 +13,8 @@ import torch
 from driver import save_adapter, save_model, start_runner
 from ranks import RankProcesses, Said, come_and_go, converse, merge, verify
 
-from loraconsole.pipeline.config import MEETING, Config, OperatorError
+from loraconsole.pipeline.config import MEETING, Config
+from loraconsole.pipeline.errors import OperatorError
 from loraconsole.pipeline.model.compute_queue import ComputeQueue, choose_queue
 from loraconsole.pipeline.model.loader import ModelLoader, Precision
 from loraconsole.pipeline.model.open_checkpoint import open_checkpoint

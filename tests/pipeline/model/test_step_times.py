@@ -78,8 +78,8 @@ def test_steps_with_adapters_know_from_the_warm_up_what_the_base_would_take(
     for rows in (["a"], ["a", None, "b"]):
         step = last_decode(driver, *rows)
         assert step.base_us > 0
-        assert step.lora_tax == step.busy_us / step.base_us - 1
-    assert last_decode(driver, None, None).lora_tax is None
+        assert step.lora_overhead == step.busy_us / step.base_us - 1
+    assert last_decode(driver, None, None).lora_overhead is None
 
 
 def test_merged_weights_pay_no_tax_and_read_no_adapter(

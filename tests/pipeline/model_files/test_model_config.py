@@ -11,7 +11,7 @@ from driver import SMALL
 from transformers import AutoConfig, GenerationConfig, PreTrainedConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-from loraconsole.pipeline.config import OperatorError
+from loraconsole.pipeline.errors import OperatorError
 from loraconsole.pipeline.model.layers import rotary_frequencies
 from loraconsole.pipeline.model_files.config_keys import (
     DEFAULTS,

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from driver import SMALL
 
-from loraconsole.pipeline.config import OperatorError
+from loraconsole.pipeline.errors import OperatorError
 from loraconsole.pipeline.model_files.generation_config import read_generation_config
 from loraconsole.pipeline.model_files.model_config import read_card
 from loraconsole.pipeline.model_files.text_files import read_json

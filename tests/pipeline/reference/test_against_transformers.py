@@ -21,7 +21,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from loraconsole.console.__main__ import command_parser
 from loraconsole.console.cli import against
-from loraconsole.pipeline.config import Config, OperatorError
+from loraconsole.pipeline.config import Config
+from loraconsole.pipeline.errors import OperatorError
 from loraconsole.pipeline.fetch.fetch import resolve
 from loraconsole.pipeline.reference.reference import (
     Comparison,

@@ -20,9 +20,10 @@ from ring import ADAPTERS, Ring, shipped
 
 from loraconsole.console.cli.replay import read_head
 from loraconsole.console.state.store import Ledger
-from loraconsole.pipeline.config import Config, make_run_directory
+from loraconsole.pipeline.config import Config
 from loraconsole.pipeline.messages import Abort, BatchView
 from loraconsole.pipeline.router.event_log import EventLog
+from loraconsole.pipeline.run_directory import make_run_directory
 from loraconsole.pipeline.runtime.sockets import Watch, make_context
 from loraconsole.pipeline.schedule.pets import LatencyTable
 
