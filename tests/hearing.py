@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from loraconsole.console.client.telemetry import Telemetry
+from loraconsole.console.state.alerts import Limits, findings
 from loraconsole.console.state.board import Board
 from loraconsole.console.state.store import Ledger
 from loraconsole.pipeline.config import Config
@@ -34,7 +35,8 @@ async def until(ledger: Ledger, holds: Callable[[Board], bool], seconds: float =
     """The first board of which it is true."""
     deadline = time.monotonic() + seconds
     while not holds(board := ledger.board(time.time())):
-        what = f"not within {seconds} s: {board.condition}, {board.alerts}, {board.link_age_s}"
+        wrong = findings(board, Limits())
+        what = f"not within {seconds} s: {board.condition}, {wrong}, {board.link_age_s}"
         assert time.monotonic() < deadline, what
         await asyncio.sleep(0.05)
     return board

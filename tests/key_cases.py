@@ -29,7 +29,6 @@ from textual.widgets import OptionList
 from loraconsole.console.client.transcripts import Turn, open_default
 from loraconsole.console.state.alerts import Limits
 from loraconsole.console.ui.app import ConsoleApp
-from loraconsole.console.ui.dialogs import ChoiceDialog, LiveDialog, ScrollPane
 from loraconsole.console.ui.help import HelpDialog
 from loraconsole.console.ui.jump import JumpScreen
 from loraconsole.console.ui.panels.adapter_dialogs import LoadDialog, NotePane, PlanDialog
@@ -39,15 +38,16 @@ from loraconsole.console.ui.panels.bench_dialog import BenchDialog, FileDialog
 from loraconsole.console.ui.panels.command_line import CommandLine, remember
 from loraconsole.console.ui.panels.editor import PromptEditor
 from loraconsole.console.ui.panels.events import EventPane
-from loraconsole.console.ui.panels.filter_input import FilterInput
 from loraconsole.console.ui.panels.latency import FlamePane, HistogramPane, PartsPane
 from loraconsole.console.ui.panels.logs import LogPane, SearchInput, plain_line
 from loraconsole.console.ui.panels.models import ModelsPane
 from loraconsole.console.ui.panels.pool import PoolPane
 from loraconsole.console.ui.panels.recall import RecallDialog
 from loraconsole.console.ui.screens import PAGES, PANELS
-from loraconsole.console.ui.styles import Desk
-from loraconsole.console.ui.table import TablePane
+from loraconsole.console.ui.widgets.dialogs import ChoiceDialog, LiveDialog, ScrollPane
+from loraconsole.console.ui.widgets.filter_input import FilterInput
+from loraconsole.console.ui.widgets.styles import Desk
+from loraconsole.console.ui.widgets.table import TablePane
 from loraconsole.pipeline.messages import ProcessOrder, RestartProcess
 
 W = TypeVar("W", bound=Widget)
@@ -311,7 +311,7 @@ def mark_pirates(s: Scene) -> None:
 def alarm(s: Scene) -> None:
     """Something is wrong, for a while already."""
     app = s.app
-    app.ledger.limits = Limits(queue=0.5, ttft_p99_ms=50.0)
+    app.alert_book.limits = Limits(queue=0.5, ttft_p99_ms=50.0)
     now = app.clock()
     for before in (400.0, 0.0):
         app.alert_book.update(app.ledger.board(now - before))

@@ -38,15 +38,14 @@ def alerts(config: Config, as_json: bool) -> int:
     console does: first tokens of the last minute, the last steps. Exit status 1 where that is
     anything."""
     from ..settings.settings import read_settings
-    from ..state.alerts import SYNC_STEPS
+    from ..state.alerts import SYNC_STEPS, findings
     from ..state.store import Ledger
 
     snapshot, now = take_snapshot(config, SYNC_STEPS), time.time()
     ledger = Ledger(config.run)
-    ledger.limits = read_settings().settings.alerts
     ledger.disk_free_bytes = shutil.disk_usage(config.run).free
     ledger.take_snapshot(snapshot, now)
-    found = ledger.board(now).alerts
+    found = findings(ledger.board(now), read_settings().settings.alerts)
     if as_json:
         names = ("level", "text", "rule", "subject")
         print_json([{name: getattr(alert, name) for name in names} for alert in found])

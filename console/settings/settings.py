@@ -45,7 +45,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = "off"
     title: Annotated[bool, Meta(description="the terminal's title says how the pipeline is")] = True
     keys: dict[str, str] = {}
-    """A binding's id and its keys."""
+    """A binding's id and its keys, as the file has them; `keymap.with_known_keys` checks them."""
     alerts: Limits = Limits()
 
 
@@ -85,6 +85,11 @@ class Chosen(NamedTuple):
             origin = self.origins.get(name, "default")
             rows.append(Setting(name, keys, origin, "", "a key map's entry", "keys"))
         return tuple(rows)
+
+    def line_of(self, name: str) -> int | None:
+        """The line of the settings' file that sets `name`; None where something else does."""
+        _, _, line = self.origins.get(name, "").partition(":")
+        return int(line) if line.isdigit() else None
 
     def with_flag(self, name: str, value: Any, flag: str) -> Chosen:
         """The command line, or the environment, has the last word."""
@@ -251,14 +256,7 @@ def _key_map(given: Any, complain: Any) -> dict[str, str]:
             complain(("keys", id), "is a key or a list of keys, as text")
         else:
             wanted[id] = keys
-    if not wanted:
-        return {}
-    from .keymap import check_key_map  # imports every panel: only for whoever has a key map
-
-    good, wrong = check_key_map(wanted)
-    for id, what in wrong.items():
-        complain(("keys", id), what)
-    return good
+    return wanted
 
 
 # --- the fields, read off the records -----------------------------------------------------------

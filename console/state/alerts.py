@@ -1,27 +1,18 @@
-"""`alerts`: rules over a `Board`, and the book of what they found. Pure: no clock, no widget.
-
-A `Rule` looks at one board and says what is wrong now. The `AlertBook` remembers: an alert fires,
-may be acknowledged, and is cleared when its rule no longer finds it. So a person who looks away
-for an hour sees what was, and for how long.
-"""
+"""`findings`: rules over a `Board` that say what is wrong now. Pure: no clock, no widget."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from enum import Enum
-from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
-import msgspec
 from msgspec import Meta, Struct
 
 from ...pipeline.messages import PROTOCOL, AdapterState, ProcessState
 from ..text import units
+from .board import Board
 from .log_reference import Trail
 from .signals import how
 from .time_series import percentile
-
-if TYPE_CHECKING:
-    from .board import Board
 
 Severity = Literal["bad", "warn"]
 LAG_MS = 250.0
@@ -29,11 +20,6 @@ SYNC_STEPS = 256
 """Steps that the wait's percentile is taken over."""
 RESTARTED_S = 300.0
 """So long a fall is worth a word after the process is back: a person may have looked away."""
-KEPT = 200
-"""Alerts that the book remembers; the oldest that are cleared go first."""
-GONE_S = 4 * 3600.0
-CALM_S = 60.0
-"""What comes back sooner had not gone: a queue about its limit is one alert, not twenty."""
 
 
 class Limits(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -350,87 +336,3 @@ def findings(board: Board, limits: Limits) -> tuple[Finding, ...]:
         for finding in rule.find(board, limits)
     ]
     return tuple(sorted(found, key=lambda finding: finding.level != "bad"))
-
-
-# --- the book -----------------------------------------------------------------------------------
-
-
-class AlertState(Enum):
-    FIRING = "firing"
-    ACKNOWLEDGED = "acknowledged"
-    """It still fires; somebody has seen it."""
-    CLEARED = "cleared"
-
-
-class Alert(Struct, frozen=True):
-    """One finding over time. `at` is when it fired last."""
-
-    finding: Finding
-    state: AlertState
-    first_seen: float
-    last_seen: float
-    times: int = 1
-    """How often it fired."""
-
-    @property
-    def rule(self) -> Rule:
-        return BY_NAME[self.finding.rule]
-
-
-_ORDER = {AlertState.FIRING: 0, AlertState.ACKNOWLEDGED: 1, AlertState.CLEARED: 2}
-
-
-class AlertBook:
-    """`update` with every board that is looked at; `acknowledge` what has been seen."""
-
-    def __init__(self) -> None:
-        self._alerts: dict[tuple[str, str], Alert] = {}
-
-    @property
-    def alerts(self) -> tuple[Alert, ...]:
-        """Those that fire first, then those acknowledged, then what is over; each the newest
-        first."""
-        return tuple(
-            sorted(
-                self._alerts.values(),
-                key=lambda a: (_ORDER[a.state], a.finding.level != "bad", -a.last_seen),
-            )
-        )
-
-    @property
-    def firing(self) -> tuple[Alert, ...]:
-        return tuple(a for a in self.alerts if a.state is AlertState.FIRING)
-
-    def update(self, board: Board) -> list[Alert]:
-        """Enters what is wrong now; returns what was not a moment ago."""
-        fresh = []
-        found = {finding.key: finding for finding in board.alerts}
-        for key, finding in found.items():
-            known = self._alerts.get(key)
-            if known is None:
-                known = Alert(finding, AlertState.FIRING, board.now, board.now)
-                fresh.append(known)
-            elif known.state is AlertState.CLEARED:
-                is_again = board.now - known.last_seen > CALM_S
-                times = known.times + is_again
-                known = msgspec.structs.replace(known, state=AlertState.FIRING, times=times)
-                if is_again:
-                    fresh.append(known)
-            self._alerts[key] = msgspec.structs.replace(known, finding=finding, last_seen=board.now)
-        for key, alert in list(self._alerts.items()):
-            if key not in found:
-                if alert.state is not AlertState.CLEARED:
-                    cleared = msgspec.structs.replace(alert, state=AlertState.CLEARED)
-                    self._alerts[key] = cleared
-                elif board.now - alert.last_seen > GONE_S:
-                    del self._alerts[key]
-        for alert in self.alerts[KEPT:]:
-            del self._alerts[alert.finding.key]
-        return fresh
-
-    def acknowledge(self, key: tuple[str, str]) -> None:
-        """Somebody has seen it; what is over needs no such thing."""
-        alert = self._alerts.get(key)
-        if alert is not None and alert.state is AlertState.FIRING:
-            state = AlertState.ACKNOWLEDGED
-            self._alerts[key] = msgspec.structs.replace(alert, state=state)

@@ -33,7 +33,6 @@ from ...pipeline.messages import (
     WorkerStats,
 )
 from ..text import units
-from .alerts import Finding, Limits, findings
 from .decode_stats import Reads
 from .progress_bars import is_of_a_start
 from .time_series import EMPTY_TRACK, Track, bucket_percentile, percentile
@@ -249,8 +248,6 @@ class Board(Struct, frozen=True, kw_only=True, dict=True):
     """The newest of the last recording, once somebody has looked at them."""
     verdicts: Mapping[str, Verdict] = {}
     """What came of verifying, by the adapter's name."""
-    limits: Limits = Limits()
-    """When alerts fire."""
     disk_free_bytes: int | None = None
     """On the disk of the run directory; None where that is not this machine's."""
     is_past: bool = False
@@ -305,11 +302,6 @@ class Board(Struct, frozen=True, kw_only=True, dict=True):
                 share = f" {units.percent(bar.current / bar.total)}" if bar.total else ""
                 return f"{bar.stage}{share}"
         return ""
-
-    @cached_property
-    def alerts(self) -> tuple[Finding, ...]:
-        """What is wrong right now, the worst first."""
-        return findings(self, self.limits)
 
     @cached_property
     def is_starting(self) -> bool:

@@ -39,7 +39,6 @@ from ...pipeline.messages import (
     WorkerStats,
 )
 from .adapter_colors import Tints
-from .alerts import Limits
 from .board import (
     PARTS,
     SUPERVISOR,
@@ -164,7 +163,6 @@ class Ledger:
         """Messages that came; steps and log lines that did not, as gaps in their numbers show."""
         self._step_number = 0
         self._messages = Counter()
-        self.limits = Limits()
         self.disk_free_bytes: int | None = None
         """Set by whoever can look."""
         self.is_past = False
@@ -390,7 +388,6 @@ class Ledger:
             opened=self._opened,
             spans=self._spans,
             verdicts=dict(self._verdicts),
-            limits=self.limits,
             disk_free_bytes=self.disk_free_bytes,
             is_past=self.is_past,
         )

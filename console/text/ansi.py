@@ -7,8 +7,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from ..ui.pane import Span
 from . import units
+from .lines import Span
 
 _SGR = re.compile(r"\x1b\[([0-9;]*)m")
 _INKS = {

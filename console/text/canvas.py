@@ -6,7 +6,7 @@ from itertools import groupby
 
 from rich.cells import cell_len
 
-from ..ui.pane import Line, Span
+from .lines import Line, Span
 
 
 class Canvas:

@@ -14,8 +14,8 @@ from markdown_it import MarkdownIt
 from markdown_it.tree import SyntaxTreeNode
 from rich.cells import chop_cells
 
-from ..ui.pane import Line, Span, broken, crop, length, line
 from . import units
+from .lines import Line, Span, broken, crop, length, line
 
 LEAST = 8
 """Cells that the innermost of nested blocks still has."""

@@ -20,8 +20,8 @@ from ...pipeline.messages import (
 from ...pipeline.runtime.sockets import InboxFull
 from ..client.pending_orders import order_id
 from ..state.impact import pipeline_costs
-from .dialogs import Choice, ChoiceDialog
-from .pane import PaintedApp
+from .widgets.dialogs import Choice, ChoiceDialog
+from .widgets.pane import PaintedApp
 
 if TYPE_CHECKING:
     from .app import ConsoleApp

@@ -37,7 +37,8 @@ from ..settings.theme_files import ThemeShelf
 from ..settings.toml_document import Problem
 from ..settings.ui_state import Habits
 from ..state.adapter_colors import Tints
-from ..state.alerts import AlertBook, Finding
+from ..state.alert_book import AlertBook
+from ..state.alerts import Finding
 from ..state.board import STALE_S, Board
 from ..state.impact import quit_costs
 from ..state.store import Ledger
@@ -46,17 +47,18 @@ from ..terminal.draw_cost import Meter
 from ..terminal.frame_pacer import QUESTION, Pace
 from ..terminal.key_queue import Follower, TypeAhead
 from ..text.ascii import PLAIN, TAME
-from .dialogs import Choice, ChoiceDialog, LiveDialog, LiveScreen
-from .filter import Filter, FilterPane
+from ..text.filter import Filter
 from .notifications import Herald
-from .pane import PaintedApp, Panel
 from .panels.cost import CostPane, diagnostics
 from .panels.events import EventPane
 from .panels.footer import Footer
 from .panels.header import Header
 from .panels.overview import Overview
 from .screens import PAGES, PANELS, make_panel
-from .styles import Desk
+from .widgets.dialogs import Choice, ChoiceDialog, LiveDialog, LiveScreen
+from .widgets.filter import FilterPane
+from .widgets.pane import PaintedApp, Panel
+from .widgets.styles import Desk
 
 if TYPE_CHECKING:
     from textual.filter import LineFilter
@@ -162,8 +164,7 @@ class ConsoleApp(PaintedApp):
         settings = self.chosen.settings
         self.herald = Herald(self)
         self.ledger = Ledger(config.run, tints)
-        self.ledger.limits = settings.alerts
-        self.alert_book = AlertBook()
+        self.alert_book = AlertBook(settings.alerts)
         self.is_ascii = settings.ascii
         self.telemetry = source(
             config,
@@ -212,6 +213,11 @@ class ConsoleApp(PaintedApp):
     def _choose(self) -> Chosen:
         """What was said to be; the theme of last time where nothing was said of one."""
         chosen = self._read()
+        if chosen.settings.keys:
+            from ..settings.keymap import with_known_keys
+            from .bindings import catalogue  # imports every panel
+
+            chosen = with_known_keys(chosen, catalogue())
         if "theme" in chosen.origins or self.habits.theme not in self.themes:
             return chosen
         return chosen.with_flag("theme", self.habits.theme, "last time")
@@ -236,7 +242,7 @@ class ConsoleApp(PaintedApp):
         self.is_ascii = settings.ascii
         self.set_class(settings.ascii, "-ascii")
         self.set_keymap(settings.keys)
-        self.ledger.limits = settings.alerts
+        self.alert_book.limits = settings.alerts
 
     @property
     def complaints(self) -> list[Problem]:  # type: ignore[override]  # reckoned here

@@ -26,9 +26,9 @@ from ...pipeline.runtime.text_output import UTF8_OUTPUT
 from ..client.pending_orders import READ_ONLY, order_id
 from ..state.board import SUPERVISOR, Board
 from ..text import units
+from ..text.lines import Line, line
 from . import actions
-from .dialogs import LiveDialog
-from .pane import Line, line
+from .widgets.dialogs import LiveDialog
 
 if TYPE_CHECKING:
     from .app import ConsoleApp

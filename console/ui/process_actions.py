@@ -14,7 +14,7 @@ from ...pipeline.messages import (
 from ..state.impact import restart_costs, stop_costs
 from ..state.signals import ENDING, SIGNALS
 from . import actions
-from .dialogs import Choice, ChoiceDialog
+from .widgets.dialogs import Choice, ChoiceDialog
 
 if TYPE_CHECKING:
     from .app import ConsoleApp

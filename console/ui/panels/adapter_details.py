@@ -8,7 +8,8 @@ from ....pipeline.messages import AdapterPlan, AdapterState, AdapterView, Compar
 from ....pipeline.runtime.wording import counted
 from ...state.board import WHERE, AdapterRow, Board, Level, Verdict
 from ...text import units
-from ..pane import Line, Span, field, line
+from ...text.lines import Line, Span, line
+from ..widgets.pane import field
 
 STATES: dict[AdapterState, tuple[str, Level]] = {
     AdapterState.GPU: ("●", "good"),

@@ -18,8 +18,9 @@ from ....pipeline.run_directory import absolute_path
 from ...client.pending_orders import Orders, order_id
 from ...state.board import Board
 from ...text import plot, units
-from ..dialogs import LiveScreen
-from ..pane import Line, PaintedApp, Pane, Span, line
+from ...text.lines import Line, Span, line
+from ..widgets.dialogs import LiveScreen
+from ..widgets.pane import PaintedApp, Pane
 from .adapter_details import plan_lines
 
 MOST_LINES = 40

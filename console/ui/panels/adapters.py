@@ -23,11 +23,12 @@ from ....pipeline.messages import (
 from ...client.pending_orders import READ_ONLY, Orders, order_id
 from ...state.board import AdapterRow, Board, Verdict
 from ...text import plot, units
+from ...text.lines import Line, Span, line
 from ..actions import confirm
-from ..dialogs import LiveDialog
-from ..pane import Line, Pane, Panel, Span, line
-from ..styles import Desk
-from ..table import Column, TablePane
+from ..widgets.dialogs import LiveDialog
+from ..widgets.pane import Pane, Panel
+from ..widgets.styles import Desk
+from ..widgets.table import Column, TablePane
 from .adapter_details import (
     MERGED,
     PINNED,

@@ -9,12 +9,14 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.message import Message
 
-from ...state.alerts import RULES, Alert, AlertState, Finding
+from ...state.alert_book import Alert, AlertState
+from ...state.alerts import RULES, Finding
 from ...state.board import Board
 from ...state.log_reference import line_of
 from ...text import units
-from ..pane import Line, Pane, Panel, Span, field, line
-from ..table import Column, TablePane
+from ...text.lines import Line, Span, line
+from ..widgets.pane import Pane, Panel, field
+from ..widgets.table import Column, TablePane
 
 STATES = {
     AlertState.FIRING: "▲",
@@ -130,7 +132,7 @@ class RulePane(Pane):
             return self._all_rules(board, width)
         rule, limit = row.rule, ""
         if rule.limit:
-            value = getattr(board.limits, rule.limit)
+            value = getattr(self.painted_app.alert_book.limits, rule.limit)
             limit = f"{rule.limit} = {value:g} in [alerts] of the settings; 0 turns it off"
         found: list[Line] = []
         for name, text, ink in (
@@ -150,7 +152,7 @@ class RulePane(Pane):
     def _all_rules(self, board: Board, width: int) -> Sequence[Line]:
         found = []
         for rule in RULES:
-            value = getattr(board.limits, rule.limit) if rule.limit else None
+            value = getattr(self.painted_app.alert_book.limits, rule.limit) if rule.limit else None
             limit = "" if value is None else f" > {value:g}" if value else " off"
             what = rule.meaning.partition(". ")[0].rstrip(".")
             head: Span = (units.fit(f"{rule.name}{limit if value == 0 else ''}", 20), "key")

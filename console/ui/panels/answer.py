@@ -14,7 +14,8 @@ from ...client.answer import CANCELLED, Answer, WrappedText
 from ...client.chat import TokenChoice
 from ...state.board import Board
 from ...text import units
-from ..pane import Line, Pane, Span, crop, length, line, thumb_of
+from ...text.lines import Line, Span, crop, length, line, thumb_of
+from ..widgets.pane import Pane
 
 PROMPT = "▸ "
 SHOWN = 8

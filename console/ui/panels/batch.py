@@ -13,9 +13,10 @@ from ....pipeline.messages import RequestText
 from ...client.answer import WrappedText
 from ...state.board import Board, RequestRow
 from ...text import plot, units
-from ..dialogs import LiveDialog, ScrollPane
-from ..pane import Line, Panel, Span, field, line
-from ..table import Column, TablePane
+from ...text.lines import Line, Span, line
+from ..widgets.dialogs import LiveDialog, ScrollPane
+from ..widgets.pane import Panel, field
+from ..widgets.table import Column, TablePane
 
 PHASES = {"waiting": ("◌", "warn"), "prefill": ("▸", "prefill"), "decode": ("●", "good")}
 

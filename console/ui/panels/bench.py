@@ -18,10 +18,11 @@ from ...client.bench_run import CANCELLED, WORKLOADS, BenchFiles, BenchPlan, Ben
 from ...client.pending_orders import READ_ONLY
 from ...state.board import Board
 from ...text import plot, units
-from ..dialogs import LiveDialog
-from ..pane import Line, Pane, Panel, Span, field, line, spread
-from ..styles import Desk
-from ..table import Column, TablePane
+from ...text.lines import Line, Span, line, spread
+from ..widgets.dialogs import LiveDialog
+from ..widgets.pane import Pane, Panel, field
+from ..widgets.styles import Desk
+from ..widgets.table import Column, TablePane
 from .bench_dialog import BenchDialog, FileDialog
 
 COMPARED = (

@@ -19,9 +19,10 @@ from ....pipeline.runtime.sockets import InboxFull
 from ...paths import state_directory
 from ...state.board import Board
 from ...text import units
+from ...text.lines import Line, line
 from ..commands import Command, candidates, hint, read
-from ..pane import Line, Pane, line
-from .filter_input import LineInput
+from ..widgets.filter_input import LineInput
+from ..widgets.pane import Pane
 
 SHOWN = 6
 REMEMBERED = 200

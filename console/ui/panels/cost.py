@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from ...state.board import Board
 from ...text import units
-from ..pane import Line, Pane, Span, field, length, line
+from ...text.lines import Line, Span, length, line
+from ..widgets.pane import PaintedApp, Pane, field
 from .header import SLOW_S
-
-if TYPE_CHECKING:
-    from ..app import ConsoleApp
 
 LATE_MS = 150.0
 
@@ -23,7 +21,7 @@ class CostPane(Pane):
     FRAMED: ClassVar[bool] = False
 
     def lines(self, board: Board, width: int, height: int) -> Sequence[Line]:
-        app = _console(self)
+        app = self.painted_app
         cost, pace = app.meter.cost, app.pace
         parts: list[tuple[Span, ...]] = [
             ((f"{cost.frames_s:.1f}", "number"), (" frames/s", "dim")),
@@ -45,7 +43,7 @@ class CostPane(Pane):
         return [line(*spans, ground="bar")]
 
 
-def diagnostics(app: ConsoleApp, board: Board) -> list[Line]:
+def diagnostics(app: PaintedApp, board: Board) -> list[Line]:
     """Everything an operator can send with "the screen is slow here"."""
     cost, pace, ledger = app.meter.cost, app.pace, app.ledger
     found = [_head("drawing")]
@@ -119,11 +117,3 @@ def _rows(*rows: tuple[str, str]) -> list[Line]:
 
 def _ink(is_bad: bool) -> str:
     return "warn" if is_bad else "number"
-
-
-def _console(pane: Pane) -> ConsoleApp:
-    from ..app import ConsoleApp
-
-    app = pane.app
-    assert isinstance(app, ConsoleApp)
-    return app

@@ -12,9 +12,9 @@ from ....pipeline.messages import Event
 from ...state.alerts import Finding
 from ...state.board import Board
 from ...text import units
-from ..filter import FilterPane
-from ..pane import Line, Span, line
-from ..styles import LEVEL_INKS
+from ...text.lines import Line, Span, line
+from ..widgets.filter import FilterPane
+from ..widgets.styles import LEVEL_INKS
 
 
 class EventPane(FilterPane):
@@ -42,10 +42,11 @@ class EventPane(FilterPane):
         self._texts: list[str] = []
 
     def caption(self, board: Board) -> Sequence[Span]:
-        number = len(board.alerts)
+        alerts = self.painted_app.alert_book.findings(board)
+        number = len(alerts)
         if not number:
             return (("no alerts", "good"),)
-        return ((f"{number} alert{'s' if number > 1 else ''}", board.alerts[0].level),)
+        return ((f"{number} alert{'s' if number > 1 else ''}", alerts[0].level),)
 
     def lines(self, board: Board, width: int, height: int) -> Sequence[Line]:
         found: list[Line] = []
@@ -59,7 +60,7 @@ class EventPane(FilterPane):
                 self._sources.append(source)
                 self._texts.append(text)
 
-        for alert in board.alerts:
+        for alert in self.painted_app.alert_book.findings(board):
             text, mark = units.visible(alert.text), "▲ " if alert.level == "bad" else "△ "
             add(alert.text, alert, line((mark, alert.level), (text, alert.level)))
         for event in reversed(board.events):

@@ -10,7 +10,8 @@ from textual.binding import Binding
 from textual.screen import Screen
 
 from ...state.board import Board
-from ..pane import Line, Pane, Span, length
+from ...text.lines import Line, Span, length
+from ..widgets.pane import Pane
 
 KEPT = ("help", "quit")
 """Keys that are shown however narrow it is: the one explains the others, the other leads out."""

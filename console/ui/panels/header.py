@@ -10,7 +10,8 @@ from textual.message import Message
 
 from ...state.board import MOCK, STALE_S, Board
 from ...text import units
-from ..pane import Line, Pane, Span, length, line, spread
+from ...text.lines import Line, Span, length, line, spread
+from ..widgets.pane import Pane
 
 SLOW_S = 0.25
 """A terminal that answers later than this is at the end of a slow link."""

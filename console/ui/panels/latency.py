@@ -15,7 +15,8 @@ from ...state.board import DEVICE_PARTS, HOST_PARTS, PARTS, Board, Quantiles, pa
 from ...state.span_tail import SpanTail
 from ...state.time_series import Track, Window, is_hour, percentile
 from ...text import plot, units
-from ..pane import Line, Pane, Panel, Span, crop, length, line, over_time
+from ...text.lines import Line, Span, crop, length, line
+from ..widgets.pane import Pane, Panel, over_time
 
 NAMES = {
     "host": "host",

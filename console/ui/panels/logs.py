@@ -16,11 +16,13 @@ from ....pipeline.messages import LogLine
 from ...paths import data_directory
 from ...state.board import Board
 from ...text import ansi, units
-from ..dialogs import LiveDialog
-from ..filter import Filter, FilterPane
-from ..pane import Line, Panel, Span, broken, field, length, line
-from ..styles import LEVEL_INKS
-from .filter_input import FilterInput
+from ...text.filter import Filter
+from ...text.lines import Line, Span, broken, length, line
+from ..widgets.dialogs import LiveDialog
+from ..widgets.filter import FilterPane
+from ..widgets.filter_input import FilterInput
+from ..widgets.pane import Panel, field
+from ..widgets.styles import LEVEL_INKS
 
 RATE_SECONDS = 5.0
 HEAD = 3

@@ -9,7 +9,8 @@ from textual import events
 from textual.binding import Binding, BindingType
 
 from ...state.board import AdapterRow, Board
-from ..pane import Line, Pane, Span, length, line
+from ...text.lines import Line, Span, length, line
+from ..widgets.pane import Pane
 from .editor import WriteAsked
 
 

@@ -10,7 +10,8 @@ from textual.app import ComposeResult
 from ...state.board import Board, Quantiles
 from ...state.time_series import Window
 from ...text import plot, units
-from ..pane import Line, Pane, Panel, Span, line, over_time
+from ...text.lines import Line, Span, line
+from ..widgets.pane import Pane, Panel, over_time
 from .events import EventPane
 from .pool import PoolPane
 from .ring import RingPane

@@ -12,7 +12,8 @@ from textual.binding import Binding, BindingType
 from ...state.board import Board
 from ...state.page_map import ADAPTER, CHECK, FREE, KV, Cell, PageMap, Share, pages_a_cell
 from ...text import plot, units
-from ..pane import Line, Pane, Span, crop, line
+from ...text.lines import Line, Span, crop, line
+from ..widgets.pane import Pane
 
 GLYPHS = {FREE: "·", KV: plot.FULL, ADAPTER: "▓", CHECK: "◇"}
 SPARSE = {KV: "▄", ADAPTER: "▒", CHECK: "◇"}

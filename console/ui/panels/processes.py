@@ -14,10 +14,11 @@ from ....pipeline.messages import LogLine
 from ...state.board import SUPERVISOR, Board, ProcessRow
 from ...state.signals import how
 from ...text import units
-from ..dialogs import LiveDialog
-from ..pane import Line, Pane, Panel, Span, field, line
-from ..styles import LEVEL_INKS
-from ..table import Column, TablePane
+from ...text.lines import Line, Span, line
+from ..widgets.dialogs import LiveDialog
+from ..widgets.pane import Pane, Panel, field
+from ..widgets.styles import LEVEL_INKS
+from ..widgets.table import Column, TablePane
 from .logs import log_line
 
 ORDERS_NOT_FOR = (SUPERVISOR, "fetch")

@@ -23,7 +23,8 @@ from ...client.http_client import Http
 from ...client.pending_orders import READ_ONLY
 from ...client.transcripts import Transcripts, Turn, open_default
 from ...state.board import AdapterRow, Board
-from ..pane import Line, Pane, Panel, line
+from ...text.lines import Line, line
+from ..widgets.pane import Pane, Panel
 from .answer import AnswerPane
 from .editor import ParameterInput, PromptEditor
 from .models import ModelsPane

@@ -8,7 +8,8 @@ from ....pipeline.messages import ProcessState
 from ...state.board import SUPERVISOR, Board, ProcessRow
 from ...text import units
 from ...text.canvas import Canvas
-from ..pane import Line, Pane, Span, line
+from ...text.lines import Line, Span, line
+from ..widgets.pane import Pane
 
 BOX_HEIGHT = 4
 

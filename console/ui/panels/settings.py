@@ -11,8 +11,9 @@ from ...settings.settings import Chosen, Setting, settings_path
 from ...settings.toml_document import Problem, tidy
 from ...state.board import Board
 from ...text import units
-from ..pane import Line, Pane, Panel, Span, field, line
-from ..table import Column, TablePane
+from ...text.lines import Line, Span, line
+from ..widgets.pane import Pane, Panel, field
+from ..widgets.table import Column, TablePane
 
 
 def _shown(value: object) -> str:

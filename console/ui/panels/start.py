@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from ....pipeline.messages import Progress
 from ...state.board import Board, seconds_left
 from ...text import plot, units
-from ..pane import Line, Pane, Span, length, line, spread
+from ...text.lines import Line, Span, length, line, spread
+from ..widgets.pane import Pane
 
 
 class StartPane(Pane):

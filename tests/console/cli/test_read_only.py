@@ -7,11 +7,11 @@ from stage import screen_text, wait, with_a_ring
 from textual.pilot import Pilot
 
 from loraconsole.console.client.pending_orders import CHANGING, READ_ONLY
-from loraconsole.console.settings.keymap import catalogue
 from loraconsole.console.ui.app import ConsoleApp
+from loraconsole.console.ui.bindings import catalogue
 from loraconsole.console.ui.commands import CHANGES, all_commands, candidates
 from loraconsole.console.ui.help import HelpDialog
-from loraconsole.console.ui.styles import Desk
+from loraconsole.console.ui.widgets.styles import Desk
 from loraconsole.pipeline.messages import AskSnapshot, AskSpanEnds, AskText, Message, PlanAdapters
 
 QUESTIONS = (AskSnapshot, AskText, AskSpanEnds, PlanAdapters)

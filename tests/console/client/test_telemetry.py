@@ -14,6 +14,7 @@ from hearing import listening, until
 from loraconsole.console.client.remote import Remote
 from loraconsole.console.mock.scenario import Story
 from loraconsole.console.mock.server import MockRing
+from loraconsole.console.state.alerts import Limits, findings
 from loraconsole.console.supervisor.lock import Lock
 from loraconsole.pipeline.config import Config
 from loraconsole.pipeline.errors import OperatorError
@@ -90,7 +91,7 @@ def test_a_pipeline_that_goes_and_comes_back_is_asked_again(config: Config) -> N
             async with ring(config, story(rows=4)):
                 await until(ledger, lambda b: b.version != "" and b.condition.word == "READY")
             gone = await until(ledger, lambda b: b.condition.word == "NO SUPERVISOR")
-            assert gone.alerts
+            assert findings(gone, Limits())
             await asyncio.sleep(2.0)
             async with ring(config, story(rows=9)):
                 await until(ledger, lambda b: len(b.requests) == 9 and b.condition.word == "READY")

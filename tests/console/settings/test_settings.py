@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from stage import StagedApp, screen_text, staged
 
-from loraconsole.console.settings.keymap import catalogue, check_key_map, key_name
+from loraconsole.console.settings.keymap import check_key_map, key_name, with_known_keys
 from loraconsole.console.settings.settings import (
     Settings,
     choose,
@@ -22,6 +22,7 @@ from loraconsole.console.settings.settings import (
 )
 from loraconsole.console.settings.toml_document import Document, DocumentError
 from loraconsole.console.state.alerts import Limits
+from loraconsole.console.ui.bindings import catalogue
 from loraconsole.pipeline.errors import UsageError
 
 
@@ -155,7 +156,7 @@ def test_a_wrong_entry_is_named_and_the_rest_holds(
     file: Path, text: str, line: int, what: str
 ) -> None:
     file.write_text(text)
-    chosen = read_settings()
+    chosen = with_known_keys(read_settings(), catalogue())
     (problem,) = chosen.problems
     assert what in problem.what and problem.line == line
     assert chosen.settings == Settings()
@@ -169,7 +170,7 @@ def test_a_flag_that_is_not_allowed_is_wrong_usage(fps: float, home: None) -> No
 
 def test_what_is_right_beside_what_is_wrong_holds(file: Path) -> None:
     file.write_text('theme = "ember"\nfps = "no"\n[keys]\npause = ["p", "f5"]\nnone = "x"\n')
-    chosen = read_settings()
+    chosen = with_known_keys(read_settings(), catalogue())
     assert chosen.settings == Settings(theme="ember", keys={"pause": "p,f5"})
     assert [problem.line for problem in chosen.problems] == [2, 5]
 
@@ -207,7 +208,7 @@ def test_keys_may_be_written_as_people_write_them(written: str, name: str | None
 
 
 def test_two_bindings_may_change_places() -> None:
-    good, wrong = check_key_map({"pause": "t", "next-theme": "space"})
+    good, wrong = check_key_map({"pause": "t", "next-theme": "space"}, catalogue())
     assert wrong == {} and good == {"pause": "t", "next-theme": "space"}
 
 
@@ -278,7 +279,7 @@ def test_a_change_of_the_file_holds_at_once(file: Path) -> None:
             file.write_text('theme = "paper"\n[alerts]\nqueue = 5\n')
             app._look_around()
             assert app.theme == worn  # the key has the last word until the file names another
-            assert app.ledger.limits.queue == 5
+            assert app.alert_book.limits.queue == 5
             assert not app.is_ascii
 
     asyncio.run(act())

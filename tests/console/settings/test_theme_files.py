@@ -18,7 +18,7 @@ from loraconsole.console.settings.theme_files import Colors, ThemeFile, ThemeShe
 from loraconsole.console.settings.toml_document import Problem
 from loraconsole.console.text.ascii import plain
 from loraconsole.console.ui.app import ConsoleApp
-from loraconsole.console.ui.styles import GROUNDS, INKS
+from loraconsole.console.ui.widgets.styles import GROUNDS, INKS
 from loraconsole.pipeline.config import Config
 
 SHIPPED = [

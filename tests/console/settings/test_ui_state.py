@@ -10,7 +10,7 @@ from textual.pilot import Pilot
 from loraconsole.console.paths import config_directory, state_directory
 from loraconsole.console.settings.ui_state import Habits
 from loraconsole.console.ui.app import ConsoleApp
-from loraconsole.console.ui.table import TablePane
+from loraconsole.console.ui.widgets.table import TablePane
 from loraconsole.pipeline.config import Config
 
 

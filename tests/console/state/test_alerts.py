@@ -10,7 +10,8 @@ from stage import START, StagedApp, screen_text, staged
 
 from loraconsole.console.mock.scenario import Story
 from loraconsole.console.settings.settings import settings_path
-from loraconsole.console.state.alerts import RULES, AlertBook, AlertState, Limits, findings
+from loraconsole.console.state.alert_book import AlertBook, AlertState
+from loraconsole.console.state.alerts import RULES, Limits, findings
 from loraconsole.console.state.board import Board, ProcessRow
 from loraconsole.console.state.store import Ledger
 from loraconsole.console.text import units
@@ -192,12 +193,16 @@ def test_every_rule_says_what_it_means_and_what_to_do() -> None:
 
 
 def full(now: float, waiting: int = 100) -> Board:
-    limits = Limits(no_step_seconds=0)  # the story's last step is as old as the board
-    return msgspec.structs.replace(router(waiting=waiting), now=now, limits=limits)
+    return msgspec.structs.replace(router(waiting=waiting), now=now)
+
+
+def empty_book() -> AlertBook:
+    """One that does not mind that the last step is older than the boards."""
+    return AlertBook(Limits(no_step_seconds=0))
 
 
 def test_an_alert_fires_once_is_acknowledged_cleared_and_fires_again() -> None:
-    book, now = AlertBook(), BUSY.now
+    book, now = empty_book(), BUSY.now
     (fresh,) = book.update(full(now))
     assert fresh.state is AlertState.FIRING and fresh.rule.name == "long queue"
     assert book.update(full(now + 5, waiting=120)) == []
@@ -222,7 +227,7 @@ def test_an_alert_fires_once_is_acknowledged_cleared_and_fires_again() -> None:
 
 
 def test_what_fires_stands_before_what_is_over_and_old_ones_are_forgotten() -> None:
-    book, now = AlertBook(), BUSY.now
+    book, now = empty_book(), BUSY.now
     book.update(full(now))
     book.update(msgspec.structs.replace(failed_adapter(), now=now + 1))
     assert [alert.finding.rule for alert in book.alerts] == ["adapter failed", "long queue"]
@@ -236,7 +241,7 @@ def test_what_fires_stands_before_what_is_over_and_old_ones_are_forgotten() -> N
 
 def fire(app: StagedApp) -> None:
     """Two requests are too many, and the disk is nearly full."""
-    app.ledger.limits = Limits(queue=0.5, disk_gib=1, ttft_p99_ms=0)
+    app.alert_book.limits = Limits(queue=0.5, disk_gib=1, ttft_p99_ms=0)
     app.ledger.disk_free_bytes = 10**8
     board = app.ledger.board(app.now)
     assert board.router is not None and board.router.waiting >= 1

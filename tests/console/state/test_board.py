@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loraconsole.console.mock.scenario import ADAPTERS, Scenario, Story
+from loraconsole.console.state.alerts import Limits, findings
 from loraconsole.console.state.board import PARTS, Board, Quantiles, seconds_left, step_us
 from loraconsole.console.state.store import LOG_LINES, STEPS, Ledger
 from loraconsole.console.state.time_series import (
@@ -21,7 +22,7 @@ from loraconsole.console.state.time_series import (
 from loraconsole.console.supervisor.metrics_history import Chronicle
 from loraconsole.console.supervisor.snapshot_cache import LastMinute, Memory
 from loraconsole.console.text import plot, units
-from loraconsole.console.ui.filter import Filter
+from loraconsole.console.text.filter import Filter
 from loraconsole.pipeline.messages import (
     LATENCY_BUCKETS_MS,
     AskSnapshot,
@@ -362,12 +363,13 @@ def test_a_failure_says_who_and_why() -> None:
     _, board = told("failed")
     assert "worker-0: out of memory" in board.condition.detail
     reason = board.process("worker-0").reason  # type: ignore[union-attr]
-    assert board.alerts[0][:2] == ("bad", f"worker-0 failed: {reason}")
+    found = findings(board, Limits())
+    assert found[0][:2] == ("bad", f"worker-0 failed: {reason}")
 
 
 def test_silence_is_told_apart_by_who_is_silent() -> None:
     ledger, board = told("busy")
-    assert board.alerts == ()
+    assert findings(board, Limits()) == ()
     late = ledger.board(board.now + 4.2)
     assert late.condition.word == "NO SUPERVISOR"
     assert late.process("router").is_stale  # type: ignore[union-attr]
@@ -376,7 +378,7 @@ def test_silence_is_told_apart_by_who_is_silent() -> None:
     )
     late = ledger.board(board.now + 4.2)
     assert late.condition.word == "STALLED"
-    assert "router silent for 4 s" in [alert.text for alert in late.alerts]
+    assert "router silent for 4 s" in [alert.text for alert in findings(late, Limits())]
 
 
 def _beat(ledger: Ledger, name: str) -> Heartbeat:
@@ -390,7 +392,7 @@ def test_refused_frames_and_a_late_loop_are_alerts() -> None:
     hops = (msgspec.structs.replace(_beat(ledger, "router").hops[0], refused=3),)
     beat = msgspec.structs.replace(_beat(ledger, "router"), hops=hops, loop_lag_ms=800.0)
     ledger.take(beat, board.now)
-    texts = [alert.text for alert in ledger.board(board.now).alerts]
+    texts = [alert.text for alert in findings(ledger.board(board.now), Limits())]
     assert "router had 3 frames refused" in texts
     assert "router is late by 800 ms" in texts
 
@@ -398,7 +400,7 @@ def test_refused_frames_and_a_late_loop_are_alerts() -> None:
 def test_another_protocol_is_an_alert() -> None:
     ledger, board = told("busy")
     ledger.take(msgspec.structs.replace(_beat(ledger, "router"), protocol=99), board.now)
-    said = [alert[:2] for alert in ledger.board(board.now).alerts]
+    said = [alert[:2] for alert in findings(ledger.board(board.now), Limits())]
     assert ("bad", "router speaks protocol 99, this console 1") in said
 
 

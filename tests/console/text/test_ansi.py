@@ -7,7 +7,7 @@ from stage import StagedApp, on_stage, screen_text
 from textual.pilot import Pilot
 
 from loraconsole.console.text import ansi, units
-from loraconsole.console.ui.pane import broken
+from loraconsole.console.text.lines import broken
 from loraconsole.console.ui.panels.logs import LogPane, log_line, wrapped_line
 from loraconsole.pipeline.messages import LogLine, LogLines
 

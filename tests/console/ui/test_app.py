@@ -16,13 +16,13 @@ from textual.widgets import OptionList
 from loraconsole.console.state.board import SUPERVISOR
 from loraconsole.console.terminal.key_queue import Follower
 from loraconsole.console.ui.app import QUIET_SECONDS, ConsoleApp
-from loraconsole.console.ui.dialogs import ChoiceDialog
 from loraconsole.console.ui.help import HelpDialog
 from loraconsole.console.ui.notifications import MOST_TOASTS
-from loraconsole.console.ui.pane import Pane
 from loraconsole.console.ui.panels.batch import BatchTable
 from loraconsole.console.ui.screens import PANELS
-from loraconsole.console.ui.styles import Desk
+from loraconsole.console.ui.widgets.dialogs import ChoiceDialog
+from loraconsole.console.ui.widgets.pane import Pane
+from loraconsole.console.ui.widgets.styles import Desk
 from loraconsole.pipeline.config import Config
 from loraconsole.pipeline.messages import (
     Drain,
@@ -593,7 +593,7 @@ def test_of_a_pipeline_that_was_stopped_nothing_is_asked_and_nothing_claimed() -
         app.show()
         assert app.board.is_stopped
         assert {row.name for row in app.board.processes if row.rss_bytes} <= {SUPERVISOR}
-        assert not [found for found in app.board.alerts if "silent" in found.text]
+        assert not [found for found in app.alert_book.findings(app.board) if "silent" in found.text]
         assert "tok/s" not in screen_text(app).splitlines()[0]
         await pilot.press("j", "j", "r")
         await wait(lambda: any("is stopped" in note.title for note in app._notifications))

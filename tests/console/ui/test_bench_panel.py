@@ -21,9 +21,9 @@ from loraconsole.console.client.bench_run import (
     BenchRun,
 )
 from loraconsole.console.ui.app import ConsoleApp
-from loraconsole.console.ui.dialogs import LiveDialog
 from loraconsole.console.ui.panels.bench import BenchPanel, ResultTable
 from loraconsole.console.ui.panels.bench_dialog import BenchDialog
+from loraconsole.console.ui.widgets.dialogs import LiveDialog
 from loraconsole.pipeline.bench import workload as workloads
 from loraconsole.pipeline.bench.bench import make_parser
 from loraconsole.pipeline.bench.load_spec import TAKEN_BY, Load, make_loads

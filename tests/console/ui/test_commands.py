@@ -16,8 +16,8 @@ from textual.widgets import Input, TextArea
 from loraconsole.console.__main__ import command_parser
 from loraconsole.console.client.ask import find_request
 from loraconsole.console.mock.server import mock_pipeline
-from loraconsole.console.settings.keymap import catalogue
 from loraconsole.console.ui.app import ConsoleApp
+from loraconsole.console.ui.bindings import catalogue
 from loraconsole.console.ui.commands import (
     WITHOUT_A_SCREEN,
     OutputDialog,
@@ -26,13 +26,13 @@ from loraconsole.console.ui.commands import (
     cli_verbs,
     usage_of,
 )
-from loraconsole.console.ui.dialogs import ChoiceDialog, ScrollPane
-from loraconsole.console.ui.filter import FilterPane
 from loraconsole.console.ui.jump import JumpScreen
 from loraconsole.console.ui.palette import ConsoleCommands, Entry
 from loraconsole.console.ui.panels.command_line import CommandLine, read_history
 from loraconsole.console.ui.screens import PAGES, PANELS
-from loraconsole.console.ui.styles import Desk
+from loraconsole.console.ui.widgets.dialogs import ChoiceDialog, ScrollPane
+from loraconsole.console.ui.widgets.filter import FilterPane
+from loraconsole.console.ui.widgets.styles import Desk
 from loraconsole.pipeline.config import Config
 from loraconsole.pipeline.errors import OperatorError
 from loraconsole.pipeline.messages import (

@@ -17,19 +17,20 @@ from loraconsole.console.state.board import Board, RequestRow
 from loraconsole.console.state.store import Ledger
 from loraconsole.console.supervisor.metrics_history import Chronicle
 from loraconsole.console.text import units
+from loraconsole.console.text.lines import Line, crop, length
 from loraconsole.console.ui.app import ConsoleApp
-from loraconsole.console.ui.dialogs import LiveDialog
-from loraconsole.console.ui.pane import Line, Pane, crop, length
 from loraconsole.console.ui.panels.adapters import AdapterTable
 from loraconsole.console.ui.panels.answer import AnswerPane
 from loraconsole.console.ui.panels.batch import BatchTable, stages
 from loraconsole.console.ui.panels.editor import PromptEditor
-from loraconsole.console.ui.panels.filter_input import FilterInput
 from loraconsole.console.ui.panels.latency import NAMES, FlamePane, HistogramPane, PartsPane
 from loraconsole.console.ui.panels.logs import LogPane
 from loraconsole.console.ui.panels.models import ModelsPane
 from loraconsole.console.ui.panels.processes import ProcessTable, TailPane
-from loraconsole.console.ui.styles import INKS, Desk
+from loraconsole.console.ui.widgets.dialogs import LiveDialog
+from loraconsole.console.ui.widgets.filter_input import FilterInput
+from loraconsole.console.ui.widgets.pane import Pane
+from loraconsole.console.ui.widgets.styles import INKS, Desk
 from loraconsole.pipeline.messages import (
     AdapterState,
     LoadAdapter,

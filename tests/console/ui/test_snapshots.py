@@ -142,7 +142,7 @@ def test_pages(
 ) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", "/home/you/.config")  # its path is on the screen
     app = StagedApp("busy", 40.0)
-    app.ledger.limits = Limits(queue=0.5, ttft_p99_ms=50.0)
+    app.alert_book.limits = Limits(queue=0.5, ttft_p99_ms=50.0)
     app.ledger.disk_free_bytes = 10**8
     app.alert_book.update(app.ledger.board(app.now - 400.0))
     app.alert_book.update(app.ledger.board(app.now))

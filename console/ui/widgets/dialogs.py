@@ -12,8 +12,9 @@ from textual.screen import ModalScreen
 from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
-from ..state.board import Board
-from .pane import Line, PaintedApp, Pane, Span, thumb_of
+from ...state.board import Board
+from ...text.lines import Line, Span, thumb_of
+from .pane import PaintedApp, Pane
 
 Source: TypeAlias = Callable[[Board, int], Sequence[Line]]
 """What a dialog shows of a board in a width."""

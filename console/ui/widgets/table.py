@@ -14,10 +14,10 @@ from textual import events
 from textual.binding import Binding, BindingType
 from textual.message import Message
 
-from ..state.board import Board
-from ..text import units
+from ...state.board import Board
+from ...text import units
+from ...text.lines import Line, Span, crop, line, thumb_of
 from .filter import FilterPane
-from .pane import Line, Span, crop, line, thumb_of
 
 R = TypeVar("R")
 

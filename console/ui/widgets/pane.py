@@ -8,9 +8,8 @@ before anything is rendered. It overrides `render_lines`, which leaves Textual's
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, ClassVar
 
-from rich.cells import cell_len
 from rich.segment import Segment
 from textual import events
 from textual.app import App
@@ -18,91 +17,26 @@ from textual.geometry import Region
 from textual.strip import Strip
 from textual.widget import Widget
 
-from ..client.pending_orders import CHANGING
-from ..state.board import Board
-from ..state.time_series import Track, Window, is_hour
-from ..text import units
-from ..text.ascii import plain
+from ...client.pending_orders import CHANGING
+from ...state.board import Board
+from ...state.time_series import Track, Window, is_hour
+from ...text import units
+from ...text.ascii import plain
+from ...text.lines import Line, Span, crop, length, line
 from .styles import Inks
 
 if TYPE_CHECKING:
-    from ..client.pending_orders import Orders
-    from ..settings.settings import Chosen
-    from ..settings.toml_document import Problem
-    from ..settings.ui_state import Habits
-    from ..state.alerts import AlertBook
+    from collections.abc import Callable
 
-Span: TypeAlias = tuple[str, str]
-"""A text and the name of its ink."""
-
-
-class Line(NamedTuple):
-    """One line of a pane: spans from left to right on a ground."""
-
-    spans: tuple[Span, ...] = ()
-    ground: str = ""
-
-
-def line(*spans: Span, ground: str = "") -> Line:
-    """`line(("3", "number"), (" requests", "dim"))`."""
-    return Line(spans, ground)
-
-
-def length(spans: Sequence[Span]) -> int:
-    """Cells that spans take."""
-    return sum(len(text) if text.isascii() else cell_len(text) for text, _ in spans)
-
-
-def spread(left: Sequence[Span], right: Sequence[Span], width: int, ground: str = "") -> Line:
-    """Two groups of spans at the two ends of a line; the left one gives way."""
-    room = width - length(right)
-    return Line((*crop(left, room, pad=True), *right), ground)
-
-
-def crop(spans: Sequence[Span], width: int, pad: bool = False) -> tuple[Span, ...]:
-    """Spans in at most `width` cells, in exactly `width` if `pad`. All that a pane shows passes
-    here, and nothing of it commands the terminal."""
-    kept: list[Span] = []
-    left = width
-    for text, ink in spans:
-        text = units.visible(text)
-        size = len(text) if text.isascii() else cell_len(text)
-        if size > left:
-            kept.append((units.fit(text, left), ink))
-            return tuple(kept)
-        kept.append((text, ink))
-        left -= size
-    if pad and left > 0:
-        kept.append((" " * left, "text"))
-    return tuple(kept)
-
-
-def broken(whole: Sequence[Span], parts: Sequence[str]) -> list[Line]:
-    """`parts`, which are the text of `whole` wrapped, as lines, each letter in its ink."""
-    if len(whole) == 1:
-        return [Line(((part, whole[0][1]),)) for part in parts]
-    letters = ((letter, ink) for text, ink in whole for letter in text)
-    lines = []
-    for part in parts:
-        found: list[Span] = []
-        for wanted in part:  # wrapping leaves blanks out, and adds nothing
-            ink = next((ink for letter, ink in letters if letter == wanted), "text")
-            if found and found[-1][1] == ink:
-                found[-1] = (found[-1][0] + wanted, ink)
-            else:
-                found.append((wanted, ink))
-        lines.append(Line(tuple(found)))
-    return lines
-
-
-def thumb_of(total: int, shown: int, first: int) -> range | None:
-    """Which of `shown` lines a scroll bar's thumb takes, where the first is the `first` of `total`;
-    none where all are shown."""
-    if total <= shown or shown < 1:
-        return None
-    size = max(1, shown * shown // total)
-    top = (shown - size) * first // (total - shown)
-    return range(top, top + size)
+    from ...client.pending_orders import Orders
+    from ...client.telemetry import Telemetry
+    from ...settings.settings import Chosen
+    from ...settings.toml_document import Problem
+    from ...settings.ui_state import Habits
+    from ...state.alert_book import AlertBook
+    from ...state.store import Ledger
+    from ...terminal.draw_cost import Meter
+    from ...terminal.frame_pacer import Pace
 
 
 def over_time(title: str, board: Board) -> tuple[Span, ...]:
@@ -132,6 +66,21 @@ class PaintedApp(App[str]):
     """Nothing is asked of the pipeline, nothing changed in it."""
     is_ascii: bool = False
     """Borders, bars and plots in plain ASCII."""
+    telemetry: Telemetry
+    ledger: Ledger
+    clock: Callable[[], float]
+    meter: Meter
+    pace: Pace
+
+    @property
+    def is_diffed(self) -> bool:
+        """Whether only the cells that changed are sent to the terminal."""
+        raise NotImplementedError
+
+    @property
+    def queued(self) -> int:
+        """Writes that the terminal has not taken yet."""
+        raise NotImplementedError
 
     def refuses(self, id: str | None) -> bool:
         """Is the key of that id one that this console does not obey?"""
