@@ -13,13 +13,16 @@ from ...pipeline.errors import OperatorError
 from ...pipeline.run_directory import default_run_directory
 from ..client.ask import server_url, undone_by
 from ..client.remote import Remote, none_runs
+from ..commands.pipeline import BenchCommand
 from ..supervisor.lock import is_running
 
 
-def bench(flags: list[str]) -> int:
+def bench(command: BenchCommand) -> int:
     """Becomes `pipeline.bench`, which drives any server; without --url it is given the running
     pipeline's, of `--run`. With --offline `pipeline.offline`, the engine alone; with --ablate
     `pipeline.ablate`, which starts pipelines of its own. `bench compare` is here."""
+
+    flags = list(command.flags)
 
     async def url(run: str) -> tuple[str, str]:
         if not is_running(Path(run)):
@@ -52,5 +55,5 @@ def bench(flags: list[str]) -> int:
             os.environ["LORACONSOLE_BENCH_API_KEY"] = key  # not an argument, which all may read
     # In our place, so that Ctrl-C reaches nobody but it.
     sys.stdout.flush()
-    command = [sys.executable, "-P", "-m", f"loraconsole.pipeline.bench.{module}", *flags]
-    os.execv(sys.executable, command)
+    words = [sys.executable, "-P", "-m", f"loraconsole.pipeline.bench.{module}", *flags]
+    os.execv(sys.executable, words)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import importlib.metadata
 import importlib.util
@@ -19,6 +18,7 @@ import msgspec
 from ...pipeline.errors import OperatorError, UsageError
 from ...pipeline.messages import DeviceReport
 from ...pipeline.run_directory import make_run_directory
+from ..commands.inspect import DoctorCommand
 from ..supervisor.lock import is_running
 from ..text import units
 from .printing import print_json
@@ -36,22 +36,22 @@ class Check(msgspec.Struct, frozen=True):
     finding: str
 
 
-def doctor(given: argparse.Namespace) -> int:
+def doctor(command: DoctorCommand) -> int:
     """What this machine has and what is missing; of a model, what is found in its files, or what
     differs from a library's answers. Exit status 1 where something does, or is needed."""
-    if given.model:
+    if command.model:
         from . import against
 
-        if given.against:
-            return against.compare_model(given)
-        for option, is_given in (("--adapter", given.adapter), ("--dtype", given.dtype)):
+        if command.against:
+            return against.compare_model(command.model, command)
+        for option, is_given in (("--adapter", command.adapter), ("--dtype", command.dtype)):
             if is_given:
                 raise UsageError(f"{option} goes with --against transformers")
-        return against.report_model(given)
-    if given.against or given.adapter:
+        return against.report_model(command.model, command)
+    if command.against or command.adapter:
         raise UsageError("--against and --adapter need a MODEL", "loraconsole doctor MODEL …")
-    checks = examine(Path(given.run))
-    if given.json:
+    checks = examine(Path(command.run))
+    if command.json:
         print_json([msgspec.structs.asdict(check) for check in checks])
     else:
         for check in checks:

@@ -17,23 +17,24 @@ from ...pipeline.runtime.text_output import json_text
 from ..client.ask import take_snapshot
 from ..client.failed_adapters import failed_in, line_of
 from ..client.remote import NotRunning
+from ..commands.inspect import AlertsCommand, LogsCommand, StatusCommand, WhereCommand
 from ..supervisor.lock import is_running
 from ..supervisor.log_tail import Logbook
 from ..text import units
 from .printing import print_json
 
 
-def status(config: Config, as_json: bool) -> int:
+def status(config: Config, command: StatusCommand) -> int:
     """What runs, and how it is. Exit status 1 where it is not READY."""
     snapshot = take_snapshot(config)
-    if as_json:  # a map of 60 000 pages is for a picture
+    if command.json:  # a map of 60 000 pages is for a picture
         print_json(msgspec.structs.replace(snapshot, pool=None))
     else:
         _print_status(config, snapshot)
     return 0 if snapshot.processes.state is ProcessState.READY else 1
 
 
-def alerts(config: Config, as_json: bool) -> int:
+def alerts(config: Config, command: AlertsCommand) -> int:
     """What the rules of the console find in what the supervisor knows, which is as much as a
     console does: first tokens of the last minute, the last steps. Exit status 1 where that is
     anything."""
@@ -46,7 +47,7 @@ def alerts(config: Config, as_json: bool) -> int:
     ledger.disk_free_bytes = shutil.disk_usage(config.run).free
     ledger.take_snapshot(snapshot, now)
     found = findings(ledger.board(now), read_settings().settings.alerts)
-    if as_json:
+    if command.json:
         names = ("level", "text", "rule", "subject")
         print_json([{name: getattr(alert, name) for name in names} for alert in found])
     else:
@@ -101,7 +102,7 @@ def _print_status(config: Config, snapshot: Snapshot) -> None:
         print(line_of(view))
 
 
-def where(config: Config, as_json: bool) -> int:
+def where(config: Config, command: WhereCommand) -> int:
     """Where the pipeline is and how it is reached; works where none runs too."""
     from ..client.ssh_tunnel import find
 
@@ -112,7 +113,7 @@ def where(config: Config, as_json: bool) -> int:
             snapshot = take_snapshot(config)
             url = snapshot.server.url if snapshot.server else ""
     place = find(config, is_there, url)
-    if as_json:
+    if command.json:
         print_json(msgspec.structs.asdict(place))
         return 0
     rows = {
@@ -129,8 +130,9 @@ def where(config: Config, as_json: bool) -> int:
     return 0
 
 
-def logs(config: Config, process: str | None, follow: bool, lines: int, as_json: bool) -> int:
+def logs(config: Config, command: LogsCommand) -> int:
     """Straight from the files, so it works on a run that is dead too."""
+    process = command.process
     directory = config.run_path / "logs"
     if not directory.is_dir():
         hint = f"start one with: {spell('up', config.run)}"
@@ -144,14 +146,14 @@ def logs(config: Config, process: str | None, follow: bool, lines: int, as_json:
     if process is not None and process not in known:
         raise OperatorError(f"no log of {process!r}", f"there are {', '.join(known)}")
     book.read_new()
-    last = chosen(list(book.lines))[-lines:]
-    if as_json and not follow:
+    last = chosen(list(book.lines))[-command.lines :]
+    if command.json and not command.follow:
         print_json([msgspec.structs.asdict(line) for line in last])
         return 0
-    write = _json_line if as_json else _log_line
+    write = _json_line if command.json else _log_line
     for line in last:
         write(line)
-    while follow:
+    while command.follow:
         time.sleep(0.2)
         for line in chosen(book.read_new()):
             write(line)

@@ -20,6 +20,7 @@ from ...pipeline.run_directory import spell
 from ..client.ask import find_request, server_url
 from ..client.failed_adapters import AdaptersFailed, documents, failed_at_start, line_of
 from ..client.remote import NotRunning, Remote
+from ..commands.pipeline import AbortCommand, DownCommand, DrainCommand, UpCommand
 from ..supervisor import launcher
 from ..supervisor.lock import is_running
 from ..text import units
@@ -32,16 +33,16 @@ BEAT_SECONDS, SILENT_SECONDS = 2.0, 20.0
 ABORT_SECONDS = 10.0
 
 
-def up(config: Config, foreground: bool, as_json: bool) -> int:
+def up(config: Config, command: UpCommand) -> int:
     """Starts the pipeline and waits until it is READY, with a bar for each stage.
 
     Raises `OperatorError`, with nothing left running, where a process gives up or an adapter it was
     given cannot be loaded; the latter unless `config.ignore_failed_adapters`."""
     launcher.start(config)
     try:
-        return asyncio.run(_wait_until_ready(config, foreground, as_json))
+        return asyncio.run(_wait_until_ready(config, command))
     except (KeyboardInterrupt, SystemExit):  # a signal
-        if not foreground and is_running(config.run_path):
+        if not command.foreground and is_running(config.run_path):
             print(
                 f"loraconsole: the pipeline in {config.run} goes on starting. "
                 f"{spell('status', config.run)}: how far it is; {spell('down', config.run)}: "
@@ -51,7 +52,7 @@ def up(config: Config, foreground: bool, as_json: bool) -> int:
         raise
 
 
-async def _wait_until_ready(config: Config, foreground: bool, as_json: bool) -> int:
+async def _wait_until_ready(config: Config, command: UpCommand) -> int:
     async with Remote(config) as remote:
         bars = Bars()
         try:
@@ -69,13 +70,13 @@ async def _wait_until_ready(config: Config, foreground: bool, as_json: bool) -> 
         url = await server_url(remote)
         for view in failed:
             print(f"loraconsole: {line_of(view)}", file=sys.stderr)
-        if as_json:
+        if command.json:
             document = {"state": "ready", "url": url, "run": config.run}
             print_json(document | {"failed_adapters": documents(failed)})
         else:
             ready = f"READY: {config.model} at {url} (run directory {config.run})"
             print(units.visible(ready))
-        if foreground:
+        if command.foreground:
             await _stay(remote)
     return 0
 
@@ -126,16 +127,16 @@ async def _stay(remote: Remote) -> None:
         await _gone(remote.config)
 
 
-def down(config: Config, now: bool, as_json: bool) -> int:
-    """Stops the pipeline; running requests may finish unless `now`. Returns when it is gone."""
+def down(config: Config, command: DownCommand) -> int:
+    """Stops the pipeline; running requests may finish unless `--now`. Returns when it is gone."""
 
     async def stop() -> None:
         async with Remote(config) as remote:
-            remote.tell(StopPipeline(0.0 if now else DRAIN_SECONDS))
+            remote.tell(StopPipeline(0.0 if command.now else DRAIN_SECONDS))
             await _gone(config)
 
     asyncio.run(stop())
-    say({"state": "stopped"}, "stopped", as_json)
+    say({"state": "stopped"}, "stopped", command.json)
     return 0
 
 
@@ -151,8 +152,9 @@ async def _gone(config: Config) -> None:
         await asyncio.sleep(0.05)
 
 
-def drain(config: Config, resume: bool, as_json: bool) -> int:
-    """New requests are refused from now on, or with `resume` no longer; returns when it is so."""
+def drain(config: Config, command: DrainCommand) -> int:
+    """New requests are refused from now on, or with `--resume` no longer; returns when it is so."""
+    resume = command.resume
     wanted = ProcessState.READY if resume else ProcessState.DRAINING
 
     async def carry() -> None:
@@ -174,12 +176,13 @@ def drain(config: Config, resume: bool, as_json: bool) -> int:
     told = "new requests are admitted"
     if not resume:
         told = f"new requests are refused until: {spell('drain --resume', config.run)}"
-    say({"router": wanted.value, "status": "ok"}, told, as_json)
+    say({"router": wanted.value, "status": "ok"}, told, command.json)
     return 0
 
 
-def abort(config: Config, name: str, as_json: bool) -> int:
-    """Ends the request whose id is `name` or ends so; returns when it is gone."""
+def abort(config: Config, command: AbortCommand) -> int:
+    """Ends the request whose id is the one given or ends so; returns when it is gone."""
+    name = command.request
 
     async def carry() -> str:
         async with Remote(config) as remote:
@@ -199,5 +202,5 @@ def abort(config: Config, name: str, as_json: bool) -> int:
     except TimeoutError:
         hint = f"does the router answer? see: {spell('status', config.run)}"
         raise OperatorError(f"{name} still runs", hint) from None
-    say({"request": request_id, "status": "ok"}, f"{request_id} has ended", as_json)
+    say({"request": request_id, "status": "ok"}, f"{request_id} has ended", command.json)
     return 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import sys
@@ -14,6 +13,7 @@ from ...pipeline.errors import OperatorError
 from ...pipeline.runtime.wording import counted
 from ..client.ask import server_url, take_snapshot, undone_by
 from ..client.remote import Remote
+from ..commands.pipeline import PromptCommand
 from ..text import units
 from .printing import print_json
 
@@ -22,20 +22,22 @@ if TYPE_CHECKING:
     from ..client.chat import ChatParams
 
 
-def prompt(config: Config, given: argparse.Namespace) -> int:
+def prompt(config: Config, command: PromptCommand) -> int:
     """Asks each adapter named (or the base) the same, all in one mixed batch."""
     from ..client.answer import Answer
     from ..client.chat import ChatParams
 
-    text = _read_input() if given.text == "-" else given.text
-    messages = [{"role": "system", "content": given.system}] if given.system else []
+    text = _read_input() if command.text == "-" else command.text
+    messages = [{"role": "system", "content": command.system}] if command.system else []
     messages.append({"role": "user", "content": text})
-    params = ChatParams(max_tokens=given.max_tokens, temperature=given.temperature, seed=given.seed)
-    answers = [Answer(name, name) for name in given.adapter]
-    if given.base or not answers:
+    params = ChatParams(
+        max_tokens=command.max_tokens, temperature=command.temperature, seed=command.seed
+    )
+    answers = [Answer(name, name) for name in command.adapter]
+    if command.base or not answers:
         answers.insert(0, Answer(config.model, f"{config.model} (base)"))
-    asyncio.run(_ask_all(config, answers, messages, params, quiet=given.json))
-    if given.json:
+    asyncio.run(_ask_all(config, answers, messages, params, quiet=command.json))
+    if command.json:
         print_json([_document(answer, config.model) for answer in answers])
     failed = [answer for answer in answers if answer.error]
     for answer in failed:

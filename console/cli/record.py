@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import sys
 import time
@@ -15,6 +14,7 @@ from ...pipeline.errors import UsageError
 from ...pipeline.runtime.wording import counted
 from ..client.recording import Recorder
 from ..client.remote import Remote
+from ..commands.consoles import RecordCommand
 from ..state.store import HISTORY_S
 from ..supervisor.lock import is_running
 from ..text import units
@@ -23,28 +23,28 @@ SILENCE_SECONDS = 5.0
 """Without a message for this long, whether the pipeline still runs is looked up."""
 
 
-def record(config: Config, given: argparse.Namespace) -> int:
+def record(config: Config, command: RecordCommand) -> int:
     """Records until Ctrl-C, the pipeline's end, or a limit."""
-    if given.seconds is not None and given.seconds <= 0:
+    if command.seconds is not None and command.seconds <= 0:
         raise UsageError("--seconds must be above 0")
 
     async def listen() -> tuple[Recorder, str]:
         async with Remote(config) as remote:
             watch = remote.watch()
             started = time.time()
-            recorder = Recorder(Path(given.file), config, started, given.max_mib * 2**20)
+            recorder = Recorder(Path(command.file), config, started, command.max_mib * 2**20)
             try:
                 snapshot = await remote.snapshot(log_lines=500, history_s=HISTORY_S)
                 recorder.take(time.time(), snapshot)
-                if not given.json:
+                if not command.json:
                     print(f"recording {config.run}; Ctrl-C ends it", file=sys.stderr)
-                end = started + given.seconds if given.seconds else float("inf")
+                end = started + command.seconds if command.seconds else float("inf")
                 while True:
                     now = time.time()
                     if now >= end:
                         return recorder, "as long as asked"
                     if recorder.is_full:
-                        return recorder, f"--max-mib {given.max_mib:g} is reached"
+                        return recorder, f"--max-mib {command.max_mib:g} is reached"
                     try:
                         async with asyncio.timeout(min(SILENCE_SECONDS, end - now)):
                             heard = await watch.receive()
@@ -63,11 +63,11 @@ def record(config: Config, given: argparse.Namespace) -> int:
                 recorder.close()
 
     recorder, why = asyncio.run(listen())
-    size = Path(given.file).stat().st_size
-    if given.json:
-        document = {"file": given.file, "messages": recorder.messages, "bytes": size, "end": why}
+    size = Path(command.file).stat().st_size
+    if command.json:
+        document = {"file": command.file, "messages": recorder.messages, "bytes": size, "end": why}
         print(msgspec.json.encode(document).decode())
     else:
         what = f"{counted(recorder.messages, 'message')}, {units.size(size)}"
-        print(f"{given.file}: {what} ({why}). loraconsole play {given.file}")
+        print(f"{command.file}: {what} ({why}). loraconsole play {command.file}")
     return 1 if why.startswith("the disk") else 0

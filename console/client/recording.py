@@ -20,7 +20,7 @@ import msgspec
 from ... import __version__
 from ...pipeline.config import Config
 from ...pipeline.errors import OperatorError, UsageError
-from ...pipeline.messages import PROTOCOL, Event, Message, Order, Snapshot, Telemetry
+from ...pipeline.messages import PROTOCOL, Event, Message, Snapshot, Telemetry
 from ...pipeline.runtime.sockets import InboxFull
 from ..state.store import Ledger
 from .telemetry import Telemetry as Sockets
@@ -184,9 +184,6 @@ class Playback(Sockets):
                 await asyncio.sleep(0.05)
         finally:
             self.close()
-
-    def order(self, order: Order) -> None:
-        raise InboxFull("this is a recording: nobody takes orders")
 
     def _send(self, name: str, message: Message) -> None:
         raise InboxFull("this is a recording: nobody takes orders")

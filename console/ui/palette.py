@@ -4,16 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from textual.command import DiscoveryHit, Hit, Hits, Provider
 
-from ...pipeline.messages import POLICIES
+from ...pipeline.messages import (
+    POLICIES,
+    RestartProcess,
+    SignalProcess,
+    StartProcess,
+    StopPipeline,
+    StopProcess,
+)
+from ..client.telemetry import DRAIN_SECONDS
+from ..commands.pipeline import SchedulerCommand
 from ..state.board import ProcessRow
 from . import actions
-
-if TYPE_CHECKING:
-    from .app import ConsoleApp
+from .screen_app import ScreenApp
 
 SCREENS, HERE, ORDERS, APP, MOVING = range(5)
 """Kinds of entries, in the order in which they are listed."""
@@ -37,11 +44,9 @@ class ConsoleCommands(Provider):
     """Bindings of the panel on top and of the app, themes, and orders to the pipeline."""
 
     @property
-    def _console(self) -> ConsoleApp:
-        from .app import ConsoleApp
-
+    def _console(self) -> ScreenApp:
         app = self.app
-        assert isinstance(app, ConsoleApp)
+        assert isinstance(app, ScreenApp)
         return app
 
     def _entries(self) -> Iterator[Entry]:
@@ -99,22 +104,34 @@ class ConsoleCommands(Provider):
         if router := app.board.router:
             for name, help in POLICIES.items():
                 mark = " (now)" if name == router.scheduling.policy else ""
-                set_policy = partial(actions.set_policy, app, name)
-                yield ORDERS, Entry(f"Policy {name}{mark}", help, set_policy)
-        stop = partial(actions.ask_stop, app)
+                policy = SchedulerCommand(policy=name)
+                yield ORDERS, Entry(f"Policy {name}{mark}", help, partial(self._set, policy))
+        stop = partial(actions.give, app, StopPipeline(DRAIN_SECONDS))
         yield ORDERS, Entry("Stop the pipeline", "every process of the ring", stop)
 
-    def _orders_to(self, process: ProcessRow) -> Iterator[Entry]:
-        from . import process_actions
+    def _set(self, policy: SchedulerCommand) -> None:
+        actions.give(self._console, policy.order(self._console.orders.inbox))
 
-        app, name = self._console, process.name
-        state = f"now {process.state.value}"
-        yield Entry(f"Restart {name}", state, partial(process_actions.ask_restart, app, name))
+    def _orders_to(self, process: ProcessRow) -> Iterator[Entry]:
+        name, state = process.name, f"now {process.state.value}"
+        give = partial(actions.give, self._console)
+        yield Entry(f"Restart {name}", state, partial(give, RestartProcess(name)))
         if process.pid:
-            yield Entry(f"Stop {name}", state, partial(process_actions.ask_stop, app, name))
-            yield Entry(f"Signal {name}", state, partial(process_actions.ask_signal, app, name))
+            yield Entry(f"Stop {name}", state, partial(give, StopProcess(name)))
+            yield Entry(f"Signal {name}", state, partial(self._signal, process))
         else:
-            yield Entry(f"Start {name}", state, partial(process_actions.start, app, name))
+            yield Entry(f"Start {name}", state, partial(give, StartProcess(name)))
+
+    def _signal(self, process: ProcessRow) -> None:
+        from .panels.processes import signal_dialog
+
+        app = self._console
+
+        def send(signal: str | None) -> None:
+            if signal:
+                actions.give(app, SignalProcess(process.name, signal), is_agreed=True)
+
+        app.push_screen(signal_dialog(process), send)
 
     async def discover(self) -> Hits:
         for entry in self._entries():

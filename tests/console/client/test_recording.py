@@ -1,6 +1,5 @@
 """A recording is what was heard: written bounded, played at any speed, read as far as it goes."""
 
-import argparse
 import asyncio
 import gzip
 import json
@@ -14,10 +13,11 @@ from pathlib import Path
 import pytest
 from stage import START
 
-from loraconsole.console.__main__ import parse
 from loraconsole.console.cli.record import record
 from loraconsole.console.client.recording import Playback, Recorder, Tape
 from loraconsole.console.client.remote import NotRunning
+from loraconsole.console.commands.consoles import RecordCommand
+from loraconsole.console.commands.parser import parse
 from loraconsole.console.mock.demo_scenario import Shift
 from loraconsole.console.mock.scenario import Story
 from loraconsole.console.mock.server import MockRing
@@ -117,8 +117,10 @@ def test_what_is_no_recording_is_refused_with_a_word(tmp_path: Path) -> None:
         Tape(tmp_path / "newer")
 
 
-def flags(path: Path, *more: str) -> argparse.Namespace:
-    return parse(["record", str(path), *more])
+def flags(path: Path, *more: str) -> RecordCommand:
+    command = parse(["record", str(path), *more])
+    assert isinstance(command, RecordCommand)
+    return command
 
 
 def test_record_writes_what_a_pipeline_says_and_never_over_a_file(
