@@ -13,7 +13,7 @@ from textual.message import Message
 
 from ....pipeline.bench.results import describe
 from ....pipeline.errors import OperatorError
-from ...cli.bench_compare import METRICS, Metric
+from ...client.bench_metrics import METRICS, Metric
 from ...client.bench_run import CANCELLED, WORKLOADS, BenchFiles, BenchPlan, BenchRun, Kept
 from ...commands.read_only import READ_ONLY
 from ...state.board import Board
