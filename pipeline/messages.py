@@ -1081,7 +1081,7 @@ class StopPipeline(Message, frozen=True):
 
 
 class Gpu(Row, frozen=True):
-    """One card as torch sees it."""
+    """One GPU as torch sees it."""
 
     name: str
     capability: str

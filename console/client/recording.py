@@ -22,7 +22,7 @@ from ...pipeline.config import Config
 from ...pipeline.errors import OperatorError, UsageError
 from ...pipeline.messages import PROTOCOL, Event, Message, Snapshot, Telemetry
 from ...pipeline.runtime.sockets import InboxFull
-from ..state.store import Ledger
+from ..state.store import Store
 from .telemetry import Telemetry as Sockets
 
 FLUSH_SECONDS = 1.0
@@ -158,12 +158,10 @@ class Tape:
 class Playback(Sockets):
     """What `Telemetry` is to a pipeline, for a tape. Nobody is there to take an order."""
 
-    def __init__(
-        self, tape: Tape, config: Config, ledger: Ledger, *more: Any, **named: Any
-    ) -> None:
-        super().__init__(config, ledger, *more, **named)
+    def __init__(self, tape: Tape, config: Config, store: Store, *more: Any, **named: Any) -> None:
+        super().__init__(config, store, *more, **named)
         self._tape = tape
-        ledger.is_past = True
+        store.is_past = True
 
     async def run(self) -> None:
         said_so = False
@@ -171,15 +169,15 @@ class Playback(Sockets):
             while True:
                 for heard in self._tape.take():
                     if isinstance(heard.message, Snapshot):
-                        self._ledger.take_snapshot(heard.message, heard.at)
+                        self._store.take_snapshot(heard.message, heard.at)
                     else:
-                        self._ledger.take(heard.message, heard.at)
-                self._ledger.drain_events()  # what happened then is history: the list has it
+                        self._store.take(heard.message, heard.at)
+                self._store.drain_events()  # what happened then is history: the list has it
                 if self._tape.is_over and not said_so:
                     said_so = True
                     now = self._tape.now()
                     end = Event(now, "info", "recording", "the recording ends here")
-                    self._ledger.take(end, now)
+                    self._store.take(end, now)
                 self._on_news()
                 await asyncio.sleep(0.05)
         finally:

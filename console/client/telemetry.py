@@ -1,4 +1,4 @@
-"""`Telemetry`: the console's sockets. What comes goes to the `Ledger`; orders go to their inbox.
+"""`Telemetry`: the console's sockets. What comes goes to the `Store`; orders go to their inbox.
 
 Knows addresses and when to ask again, not what the messages mean.
 """
@@ -44,7 +44,7 @@ from ...pipeline.runtime.sockets import Inbox, InboxFull, Outbox, Watch, make_co
 from ..commands.read_only import READ_ONLY
 from ..state.alerts import SYNC_STEPS
 from ..state.board import SUPERVISOR
-from ..state.store import HISTORY_S, Ledger
+from ..state.store import HISTORY_S, Store
 
 PipelineOrder: TypeAlias = Order | ProcessOrder | SpansOrder | Abort | Drain | Resume | StopPipeline
 """Whatever the console tells a pipeline to do."""
@@ -67,7 +67,7 @@ class Telemetry:
     def __init__(
         self,
         config: Config,
-        ledger: Ledger,
+        store: Store,
         clock: Callable[[], float] = time.time,
         on_news: Callable[[], None] = lambda: None,
         on_reply: Callable[[AdapterReply], None] = lambda _: None,
@@ -78,7 +78,7 @@ class Telemetry:
         order about adapters. Where it `is_read_only` no order goes out."""
         self._run = config.run_path
         self._names = (SUPERVISOR, "fetch", *config.process_names())
-        self._ledger = ledger
+        self._store = store
         self._clock = clock
         self._on_news = on_news
         self._on_reply = on_reply
@@ -167,12 +167,12 @@ class Telemetry:
     async def _listen(self) -> None:
         self._watch = Watch(self._context, self._run, self._names)
         while True:
-            moves = self._ledger.moves
+            moves = self._store.moves
             now = self._clock()
             for message in self._watch.drain():
-                self._ledger.take(message, now)
+                self._store.take(message, now)
             self._on_news()
-            moved = self._ledger.moves != moves
+            moved = self._store.moves != moves
             await asyncio.sleep(BUSY_SECONDS if moved else IDLE_SECONDS)
 
     async def _keep_snapshot(self) -> None:
@@ -205,18 +205,18 @@ class Telemetry:
                 case AdapterReply() as reply:
                     self._on_reply(reply)
                 case RequestText() as text:
-                    self._ledger.take_text(text)
+                    self._store.take_text(text)
                 case SpanEnds() as ends:
-                    self._ledger.take_spans(ends)
+                    self._store.take_spans(ends)
                 case Snapshot() as snapshot:
-                    self._ledger.take_snapshot(snapshot, self._clock())
+                    self._store.take_snapshot(snapshot, self._clock())
                     beats = [beat for beat in snapshot.beats if beat.name == SUPERVISOR]
-                    known = self._ledger.supervisor
+                    known = self._store.supervisor
                     self._answered = beats[0].incarnation if beats else known[0] if known else None
             self._on_news()
 
     def _must_ask(self) -> bool:
-        supervisor = self._ledger.supervisor
+        supervisor = self._store.supervisor
         if supervisor is None:
             return (self._run / f"{SUPERVISOR}.inbox").exists()
         incarnation, heard_at = supervisor

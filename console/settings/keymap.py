@@ -28,7 +28,7 @@ from .toml_document import Problem
 GROUPS: Mapping[str, str] = {
     "TablePane": "every table",
     "FilterPane": "every list",
-    "Desk": "moving about",
+    "MainScreen": "moving about",
     "FilterInput": "while filtering",
     "CommandInput": "on the command line",
     "ChoiceDialog": "in a question",

@@ -11,7 +11,7 @@ from enum import Enum
 import msgspec
 from msgspec import Struct
 
-from .alerts import BY_NAME, Finding, Limits, Rule, findings
+from .alerts import BY_NAME, AlertFinding, AlertLimits, Rule, findings
 from .board import Board
 
 KEPT = 200
@@ -31,7 +31,7 @@ class AlertState(Enum):
 class Alert(Struct, frozen=True):
     """One finding over time. `at` is when it fired last."""
 
-    finding: Finding
+    finding: AlertFinding
     state: AlertState
     first_seen: float
     last_seen: float
@@ -49,13 +49,13 @@ _ORDER = {AlertState.FIRING: 0, AlertState.ACKNOWLEDGED: 1, AlertState.CLEARED: 
 class AlertBook:
     """`update` with every board that is looked at; `acknowledge` what has been seen."""
 
-    def __init__(self, limits: Limits | None = None) -> None:
-        self.limits = limits or Limits()
+    def __init__(self, limits: AlertLimits | None = None) -> None:
+        self.limits = limits or AlertLimits()
         """When alerts fire."""
         self._alerts: dict[tuple[str, str], Alert] = {}
-        self._found: tuple[Board, Limits, tuple[Finding, ...]] | None = None
+        self._found: tuple[Board, AlertLimits, tuple[AlertFinding, ...]] | None = None
 
-    def findings(self, board: Board) -> tuple[Finding, ...]:
+    def findings(self, board: Board) -> tuple[AlertFinding, ...]:
         """What is wrong on `board`, the worst first; the rules run once a board."""
         known = self._found
         if known is None or known[0] is not board or known[1] is not self.limits:

@@ -1,4 +1,4 @@
-"""`Line`: text with names of styles, one line of a pane; and what fits, crops and wraps it."""
+"""`TextLine`: text with names of styles, one line of a pane; and what fits, crops and wraps it."""
 
 from __future__ import annotations
 
@@ -9,66 +9,68 @@ from rich.cells import cell_len
 
 from . import units
 
-Span: TypeAlias = tuple[str, str]
-"""A text and the name of its ink."""
+TextSpan: TypeAlias = tuple[str, str]
+"""A text and the name of its style."""
 
 
-class Line(NamedTuple):
+class TextLine(NamedTuple):
     """One line of a pane: spans from left to right on a ground."""
 
-    spans: tuple[Span, ...] = ()
+    spans: tuple[TextSpan, ...] = ()
     ground: str = ""
 
 
-def line(*spans: Span, ground: str = "") -> Line:
+def line(*spans: TextSpan, ground: str = "") -> TextLine:
     """`line(("3", "number"), (" requests", "dim"))`."""
-    return Line(spans, ground)
+    return TextLine(spans, ground)
 
 
-def length(spans: Sequence[Span]) -> int:
+def length(spans: Sequence[TextSpan]) -> int:
     """Cells that spans take."""
     return sum(len(text) if text.isascii() else cell_len(text) for text, _ in spans)
 
 
-def spread(left: Sequence[Span], right: Sequence[Span], width: int, ground: str = "") -> Line:
+def spread(
+    left: Sequence[TextSpan], right: Sequence[TextSpan], width: int, ground: str = ""
+) -> TextLine:
     """Two groups of spans at the two ends of a line; the left one gives way."""
     room = width - length(right)
-    return Line((*crop(left, room, pad=True), *right), ground)
+    return TextLine((*crop(left, room, pad=True), *right), ground)
 
 
-def crop(spans: Sequence[Span], width: int, pad: bool = False) -> tuple[Span, ...]:
+def crop(spans: Sequence[TextSpan], width: int, pad: bool = False) -> tuple[TextSpan, ...]:
     """Spans in at most `width` cells, in exactly `width` if `pad`. All that a pane shows passes
     here, and nothing of it commands the terminal."""
-    kept: list[Span] = []
+    kept: list[TextSpan] = []
     left = width
-    for text, ink in spans:
+    for text, style in spans:
         text = units.visible(text)
         size = len(text) if text.isascii() else cell_len(text)
         if size > left:
-            kept.append((units.fit(text, left), ink))
+            kept.append((units.fit(text, left), style))
             return tuple(kept)
-        kept.append((text, ink))
+        kept.append((text, style))
         left -= size
     if pad and left > 0:
         kept.append((" " * left, "text"))
     return tuple(kept)
 
 
-def broken(whole: Sequence[Span], parts: Sequence[str]) -> list[Line]:
-    """`parts`, which are the text of `whole` wrapped, as lines, each letter in its ink."""
+def broken(whole: Sequence[TextSpan], parts: Sequence[str]) -> list[TextLine]:
+    """`parts`, which are the text of `whole` wrapped, as lines, each letter in its style."""
     if len(whole) == 1:
-        return [Line(((part, whole[0][1]),)) for part in parts]
-    letters = ((letter, ink) for text, ink in whole for letter in text)
+        return [TextLine(((part, whole[0][1]),)) for part in parts]
+    letters = ((letter, style) for text, style in whole for letter in text)
     lines = []
     for part in parts:
-        found: list[Span] = []
+        found: list[TextSpan] = []
         for wanted in part:  # wrapping leaves blanks out, and adds nothing
-            ink = next((ink for letter, ink in letters if letter == wanted), "text")
-            if found and found[-1][1] == ink:
-                found[-1] = (found[-1][0] + wanted, ink)
+            style = next((style for letter, style in letters if letter == wanted), "text")
+            if found and found[-1][1] == style:
+                found[-1] = (found[-1][0] + wanted, style)
             else:
-                found.append((wanted, ink))
-        lines.append(Line(tuple(found)))
+                found.append((wanted, style))
+        lines.append(TextLine(tuple(found)))
     return lines
 
 

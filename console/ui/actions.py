@@ -73,7 +73,7 @@ def ask(app: ScreenApp, question: Question, carry_out: Callable[[], None]) -> No
 def question_of(app: ScreenApp, order: PipelineOrder) -> Question | None:
     """What to ask before an order; None where nothing is lost by it. Costs are those of now,
     though the view be paused."""
-    board = app.ledger.board(app.clock())
+    board = app.store.board(app.clock())
     match order:
         case Abort(request_id=request_id):
             costs = f"{request_id} ends now; its client gets what was generated so far."

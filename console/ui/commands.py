@@ -47,7 +47,7 @@ from ..commands.table import COMMANDS, CommandGroup
 from ..commands.transcripts import DeleteTranscriptsCommand
 from ..state.board import SUPERVISOR, Board
 from ..text import units
-from ..text.lines import Line, line
+from ..text.lines import TextLine, line
 from . import actions
 from .panels.line_command import LineCommand
 from .screen_app import ScreenApp
@@ -331,7 +331,7 @@ class OutputDialog(LiveDialog):
         self.is_carried_out = True
         self._pane.paint()
 
-    def _lines(self, board: Board, width: int) -> Sequence[Line]:
+    def _lines(self, board: Board, width: int) -> Sequence[TextLine]:
         wide = [part for row in self._printed for part in units.wrap(units.clean(row), width)]
         found = [line((row, "text")) for row in wide]
         if self._end:

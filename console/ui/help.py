@@ -9,7 +9,7 @@ from textual.binding import ActiveBinding
 from ..settings.keymap import GROUPS, declared_by, group_of
 from ..state.board import Board
 from ..text import units
-from ..text.lines import Line, Span, line
+from ..text.lines import TextLine, TextSpan, line
 from .widgets.dialogs import LiveDialog
 
 
@@ -22,7 +22,7 @@ class HelpDialog(LiveDialog):
         self._keys = bindings
         self._remapped = remapped
 
-    def _lines(self, board: Board, width: int) -> Sequence[Line]:
+    def _lines(self, board: Board, width: int) -> Sequence[TextLine]:
         groups: dict[str, dict[str, tuple[list[str], ActiveBinding]]] = {}
         for active in self._keys.values():
             binding = active.binding
@@ -34,22 +34,22 @@ class HelpDialog(LiveDialog):
             group = groups.setdefault(group_of(owner), {})
             keys, _ = group.setdefault(binding.action, ([], active))
             keys.append(self.app.get_key_display(binding))
-        found: list[Line] = []
+        found: list[TextLine] = []
         last = list(GROUPS.values())
         for name, actions in sorted(groups.items(), key=lambda g: g[0] in last):
             found.append(line((name, "title")))
             found += [self._row(keys, active, width) for keys, active in actions.values()]
-            found.append(Line())
+            found.append(TextLine())
         found.append(
             line((":", "key"), (" takes every one of these by its name at the right", "dim"))
         )
         return found
 
-    def _row(self, keys: Sequence[str], active: ActiveBinding, width: int) -> Line:
+    def _row(self, keys: Sequence[str], active: ActiveBinding, width: int) -> TextLine:
         binding = active.binding
         shown = units.fit(" ".join(dict.fromkeys(keys)), 18, right=True)
         what = active.tooltip if active.tooltip != binding.description else ""
-        mark: Span = ("* ", "good") if binding.id in self._remapped else ("  ", "text")
+        mark: TextSpan = ("* ", "good") if binding.id in self._remapped else ("  ", "text")
         text = f"{binding.description}  {what}" if what else binding.description
         id = binding.id or ""
         room = max(8, width - 18 - 2 - len(id) - 1)

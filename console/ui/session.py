@@ -54,8 +54,8 @@ def show(
     For the keywords see `ConsoleApp`. Raises `SystemExit` where the console itself fails.
     """
     from ..client.telemetry import Telemetry
-    from ..settings.ui_state import Habits
-    from ..state.adapter_colors import Tints
+    from ..settings.ui_state import UiState
+    from ..state.adapter_colors import AdapterColors
     from ..text.ascii import write_cells
     from .app import ConsoleApp
 
@@ -65,8 +65,8 @@ def show(
         theme=screen.theme,
         ascii=screen.ascii,
         low_bandwidth=screen.low_bandwidth,
-        tints=Tints.remembered(),
-        habits=Habits.remembered(),
+        adapter_colors=AdapterColors.remembered(),
+        ui_state=UiState.remembered(),
         clock=clock,
         label=label,
         source=source or Telemetry,

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import OperatorError
-from ..model_files.text_files import LFS_POINTER
+from ..runtime.text_files import LFS_POINTER
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)

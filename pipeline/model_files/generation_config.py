@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Meta
 
 from ..errors import OperatorError
-from .text_files import read_json
+from ..runtime.text_files import read_json
 
 FILE = "generation_config.json"
 HINT = "mend the file, or start with --generation-config none, which reads no defaults"

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from ..errors import OperatorError
-from .text_files import LFS_POINTER
+from ..runtime.text_files import LFS_POINTER
 
 MOST_HEADER_BYTES = 100_000_000
 """The format's own limit."""

@@ -15,7 +15,7 @@ import tokenizers
 from tokenizers import AddedToken, models, processors
 
 from ..errors import OperatorError
-from ..model_files.text_files import read_json, read_text
+from ..runtime.text_files import read_json, read_text
 from .tokenizer_class import BUILDERS, GENERIC, class_name, keeps_its_own_cut
 from .vocabulary_files import vocabulary_of
 

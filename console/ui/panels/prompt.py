@@ -23,7 +23,7 @@ from ...client.http_client import Http
 from ...client.transcripts import Transcripts, Turn, open_default
 from ...commands.read_only import READ_ONLY
 from ...state.board import AdapterRow, Board
-from ...text.lines import Line, line
+from ...text.lines import TextLine, line
 from ..widgets.pane import Pane, Panel
 from .answer import AnswerPane
 from .editor import ParameterInput, PromptEditor
@@ -179,7 +179,7 @@ class PromptPanel(Panel):
             Answer(
                 row.name,
                 label_of(row),
-                row.tint,
+                row.color,
                 before=self._said.get(row.name, ()),
                 prompt=prompt,
             )
@@ -307,7 +307,7 @@ class EmptyPane(Pane):
 
     TITLE = "answers"
 
-    def lines(self, board: Board, width: int, height: int) -> Sequence[Line]:
+    def lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
         hints = (
             ("enter", "sends the prompt to every model that is marked"),
             ("shift+tab", "goes to the parameters and to the models; space marks one"),
@@ -317,7 +317,7 @@ class EmptyPane(Pane):
         )
         return [
             line(("Answers come side by side, from one mixed batch.", "text")),
-            Line(),
+            TextLine(),
             *(line((f"{key:>10}", "key"), (f"  {what}", "dim")) for key, what in hints),
         ]
 

@@ -9,7 +9,7 @@ from textual.binding import Binding, BindingType
 
 from ...state.board import Board
 from ...text.filter import Filter
-from ...text.lines import Span
+from ...text.lines import TextSpan
 from .pane import Pane, Panel
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class FilterPane(Pane, can_focus=True):
         await panel.mount(Horizontal(Label(mark), given, classes="filter"))
         self.screen.set_focus(given)  # at once: the next key is meant for it
 
-    def hint(self, board: Board) -> Sequence[Span]:
+    def hint(self, board: Board) -> Sequence[TextSpan]:
         if self.filter.error:
             return ((f"/{self.filter.text}: {self.filter.error}", "bad"),)
         if not self.filter:

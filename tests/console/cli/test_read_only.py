@@ -12,7 +12,7 @@ from loraconsole.console.ui.bindings import catalogue
 from loraconsole.console.ui.commands import all_commands
 from loraconsole.console.ui.help import HelpDialog
 from loraconsole.console.ui.panels.line_command import candidates
-from loraconsole.console.ui.widgets.styles import Desk
+from loraconsole.console.ui.widgets.styles import MainScreen
 from loraconsole.pipeline.messages import AskSnapshot, AskSpanEnds, AskText, Message, PlanAdapters
 
 QUESTIONS = (AskSnapshot, AskText, AskSpanEnds, PlanAdapters)
@@ -103,6 +103,6 @@ def test_no_form_opens_whose_answer_would_be_refused() -> None:
         for keys in ("6 n", "4 l"):
             await pilot.press(*keys.split())
             await pilot.pause()
-            assert isinstance(app.screen, Desk)
+            assert isinstance(app.screen, MainScreen)
 
     with_a_ring(act, is_read_only=True)

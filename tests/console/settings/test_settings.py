@@ -16,12 +16,12 @@ from loraconsole.console.settings.settings import (
     Settings,
     choose,
     example,
-    fields,
     read_settings,
+    setting_fields,
     settings_path,
 )
 from loraconsole.console.settings.toml_document import Document, DocumentError
-from loraconsole.console.state.alerts import Limits
+from loraconsole.console.state.alerts import AlertLimits
 from loraconsole.console.ui.bindings import catalogue
 from loraconsole.pipeline.errors import UsageError
 
@@ -96,7 +96,7 @@ def test_the_file_then_the_environment_then_flags(
     file.write_text('theme = "paper"\nfps = 8\n\n[alerts]\nqueue = 3\n\n[keys]\npause = "p"\n')
     chosen = choose()
     assert (chosen.settings.theme, chosen.settings.fps) == ("paper", 8.0)
-    assert chosen.settings.alerts == Limits(queue=3)
+    assert chosen.settings.alerts == AlertLimits(queue=3)
     assert chosen.settings.keys == {"pause": "p"}
     origins = {row.name: row.origin for row in chosen.table}
     assert origins["theme"] == "console.toml:1" and origins["alerts.queue"] == "console.toml:5"
@@ -180,16 +180,16 @@ def test_the_example_is_the_defaults_and_every_setting_is_in_it(file: Path) -> N
     chosen = read_settings()
     assert chosen.settings == Settings() and chosen.problems == ()
     values = tomllib.loads(example())
-    for name in fields():
+    for name in setting_fields():
         table, _, key = name.rpartition(".")
         assert key in (values[table] if table else values)
 
 
 def test_every_setting_says_what_it_is_and_what_is_allowed() -> None:
     names = {field.name for field in msgspec.structs.fields(Settings)} - {"keys", "alerts"}
-    names |= {f"alerts.{field.name}" for field in msgspec.structs.fields(Limits)}
-    assert set(fields()) == names
-    assert all(help and allowed for _, _, help, allowed in fields().values())
+    names |= {f"alerts.{field.name}" for field in msgspec.structs.fields(AlertLimits)}
+    assert set(setting_fields()) == names
+    assert all(help and allowed for _, _, help, allowed in setting_fields().values())
 
 
 # --- keys ---------------------------------------------------------------------------------------

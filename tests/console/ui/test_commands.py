@@ -31,7 +31,7 @@ from loraconsole.console.ui.panels.line_command import candidates
 from loraconsole.console.ui.screens import PAGES, PANELS
 from loraconsole.console.ui.widgets.dialogs import ChoiceDialog, ScrollPane
 from loraconsole.console.ui.widgets.filter import FilterPane
-from loraconsole.console.ui.widgets.styles import Desk
+from loraconsole.console.ui.widgets.styles import MainScreen
 from loraconsole.pipeline.config import Config
 from loraconsole.pipeline.errors import OperatorError
 from loraconsole.pipeline.messages import (
@@ -124,7 +124,7 @@ def test_every_action_of_adapters_requests_and_processes_is_a_verb() -> None:
     """Whoever can do it with a key can do it from a script, by the same name."""
     verbs = VERBS | ADAPTER_VERBS
     for key in catalogue():
-        if key.node.__name__ in ("AdapterTable", "BatchTable", "ProcessTable"):
+        if key.node.__name__ in ("AdapterTablePane", "BatchTable", "ProcessTablePane"):
             assert SAME_THING.get(key.id, key.id) in verbs, f"{key.id} has no verb"
 
 
@@ -627,7 +627,7 @@ def test_ctrl_o_and_a_letter_move_the_focus() -> None:
 
         await pilot.press("ctrl+o", "s")
         await pilot.pause()
-        assert isinstance(app.focused, EventPane) and isinstance(app.screen, Desk)
+        assert isinstance(app.focused, EventPane) and isinstance(app.screen, MainScreen)
         await pilot.press("ctrl+o")
         await pilot.pause()
         assert isinstance(app.screen, JumpScreen)
@@ -637,6 +637,6 @@ def test_ctrl_o_and_a_letter_move_the_focus() -> None:
         assert isinstance(app.focused, PoolPane)
         await pilot.press("ctrl+o", "escape")
         await pilot.pause()
-        assert isinstance(app.focused, PoolPane) and isinstance(app.screen, Desk)
+        assert isinstance(app.focused, PoolPane) and isinstance(app.screen, MainScreen)
 
     on_stage(act)
