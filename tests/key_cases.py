@@ -26,10 +26,10 @@ from textual.pilot import Pilot
 from textual.widget import Widget
 from textual.widgets import OptionList
 
+from loraconsole.console.client.telemetry import PipelineOrder
 from loraconsole.console.client.transcripts import Turn, open_default
-from loraconsole.console.state.alerts import Limits
+from loraconsole.console.state.alerts import AlertLimits
 from loraconsole.console.ui.app import ConsoleApp
-from loraconsole.console.ui.dialogs import ChoiceDialog, LiveDialog, ScrollPane
 from loraconsole.console.ui.help import HelpDialog
 from loraconsole.console.ui.jump import JumpScreen
 from loraconsole.console.ui.panels.adapter_dialogs import LoadDialog, NotePane, PlanDialog
@@ -39,21 +39,29 @@ from loraconsole.console.ui.panels.bench_dialog import BenchDialog, FileDialog
 from loraconsole.console.ui.panels.command_line import CommandLine, remember
 from loraconsole.console.ui.panels.editor import PromptEditor
 from loraconsole.console.ui.panels.events import EventPane
-from loraconsole.console.ui.panels.filter_input import FilterInput
 from loraconsole.console.ui.panels.latency import FlamePane, HistogramPane, PartsPane
 from loraconsole.console.ui.panels.logs import LogPane, SearchInput, plain_line
 from loraconsole.console.ui.panels.models import ModelsPane
 from loraconsole.console.ui.panels.pool import PoolPane
 from loraconsole.console.ui.panels.recall import RecallDialog
 from loraconsole.console.ui.screens import PAGES, PANELS
-from loraconsole.console.ui.styles import Desk
-from loraconsole.console.ui.table import TablePane
-from loraconsole.pipeline.messages import ProcessOrder, RestartProcess
+from loraconsole.console.ui.widgets.dialogs import ChoiceDialog, LiveDialog, ScrollPane
+from loraconsole.console.ui.widgets.filter_input import FilterInput
+from loraconsole.console.ui.widgets.styles import MainScreen
+from loraconsole.console.ui.widgets.table import TablePane
+from loraconsole.pipeline.messages import (
+    Abort,
+    AdapterOrder,
+    RestartProcess,
+    SetScheduler,
+    SignalProcess,
+    StartProcess,
+    StopPipeline,
+    StopProcess,
+)
 
 W = TypeVar("W", bound=Widget)
 
-ORDERS = ("abort", "stop", "tell_router", "tell_ring")
-"""What the console tells the pipeline beside orders about adapters, by `Telemetry`'s names."""
 PATIENCE_S = 5.0
 
 
@@ -64,20 +72,24 @@ class Scene:
         self.app, self.pilot = app, pilot
         self.told: list[str] = []
         """Orders, by their names and what they are about."""
-        for name in ORDERS:
-            setattr(app.telemetry, name, self._take(name))
-        setattr(app.telemetry, "order_process", self._order_process)  # noqa: B010
+        self._send = app.telemetry.send_order
+        app.telemetry.send_order = self._take  # type: ignore[method-assign]
 
-    def _order_process(self, order: ProcessOrder) -> None:
-        how = " hard" if isinstance(order, RestartProcess) and order.hard else ""
-        self.told.append(f"{type(order).__name__} {order.name}{how}")
-
-    def _take(self, name: str) -> Callable[..., None]:
-        def take(*about: Any) -> None:
-            said = (str(a) if isinstance(a, str | float) else type(a).__name__ for a in about)
-            self.told.append(" ".join((name, *said)))
-
-        return take
+    def _take(self, order: PipelineOrder) -> None:
+        """An order about adapters goes its way; of any other it is only noted what it says."""
+        match order:
+            case _ if isinstance(order, AdapterOrder | SetScheduler):
+                self._send(order)
+            case Abort(request_id=about) | StopProcess(name=about) | StartProcess(name=about):
+                self.told.append(f"{type(order).__name__} {about}")
+            case RestartProcess(name=name, hard=hard):
+                self.told.append(f"RestartProcess {name}{' hard' if hard else ''}")
+            case SignalProcess(name=name):
+                self.told.append(f"SignalProcess {name}")
+            case StopPipeline(drain_s=drain_s):
+                self.told.append(f"StopPipeline {drain_s:g}")
+            case _:
+                self.told.append(type(order).__name__)
 
     async def press(self, way: str) -> None:
         """Keys with blanks between them; what begins with `=` is typed, letter by letter."""
@@ -90,7 +102,7 @@ class Scene:
     def find(self, kind: type[W]) -> W:
         """The widget of this kind: of the dialog on top, else of the panel."""
         top = self.app.screen
-        return top.query(kind).first() if not isinstance(top, Desk) else self.desk(kind)
+        return top.query(kind).first() if not isinstance(top, MainScreen) else self.desk(kind)
 
     def desk(self, kind: type[W]) -> W:
         return self.app.active_panel.query(kind).first()
@@ -220,7 +232,7 @@ def orders(s: Scene) -> list[str]:
 
 
 def aborts_the_first(s: Scene) -> bool:
-    return s.told == [f"abort {s.app.board.requests[0].view.request_id}"]
+    return s.told == [f"Abort {s.app.board.requests[0].view.request_id}"]
 
 
 def scrolled(s: Scene) -> int:
@@ -260,7 +272,7 @@ def follows(s: Scene) -> bool:
 
 
 def cell(s: Scene) -> tuple[int, int]:
-    """Line and column under the cursor of the pool's map."""
+    """TextLine and column under the cursor of the pool's map."""
     return divmod(s.desk(PoolPane)._cursor, s.desk(PoolPane)._width)
 
 
@@ -311,11 +323,11 @@ def mark_pirates(s: Scene) -> None:
 def alarm(s: Scene) -> None:
     """Something is wrong, for a while already."""
     app = s.app
-    app.ledger.limits = Limits(queue=0.5, ttft_p99_ms=50.0)
+    app.alert_book.limits = AlertLimits(queue=0.5, ttft_p99_ms=50.0)
     now = app.clock()
     for before in (400.0, 0.0):
-        app.alert_book.update(app.ledger.board(now - before))
-    app.paint(app.ledger.board(now))
+        app.alert_book.update(app.store.board(now - before))
+    app.paint(app.store.board(now))
 
 
 def two_results(s: Scene) -> None:
@@ -442,18 +454,18 @@ CASES: dict[str, Case] = {
     ),
     "next-theme": Case(see=lambda s: s.app.theme != "dark"),
     "help": Case(see=on_top(HelpDialog)),
-    "quit": Case(see=title, was="Desk", becomes="Quit the console"),
-    "quit-anywhere": _prompt(see=title, was="Desk", becomes="Quit the console"),
+    "quit": Case(see=title, was="MainScreen", becomes="Quit the console"),
+    "quit-anywhere": _prompt(see=title, was="MainScreen", becomes="Quit the console"),
     "faster": Case(see=lambda s: s.app.pace.fps, was=5.0, becomes=10.0),
     "slower": Case(see=lambda s: s.app.pace.fps, was=5.0, becomes=2.0),
     "redraw": Case(arrange=forgets, see=lambda s: "forget" in s.told),
     "suspend": Case(see=toast("no shell to go back to")),
     "cost": Case(see=lambda s: bool(s.app.cost_pane.display)),
-    "diagnostics": Case(see=title, was="Desk", becomes="diagnostics"),
-    "hour": Case(see=lambda s: s.app.ledger.shows_hour),
+    "diagnostics": Case(see=title, was="MainScreen", becomes="diagnostics"),
+    "hour": Case(see=lambda s: s.app.store.shows_hour),
     "palette": Case(see=on_top(CommandPalette)),
     "jump": Case(see=on_top(JumpScreen)),
-    "jump-stay": Case(way="ctrl+o", see=title, was="JumpScreen", becomes="Desk"),
+    "jump-stay": Case(way="ctrl+o", see=title, was="JumpScreen", becomes="MainScreen"),
     "next-pane": Case(see=focused, was="NoneType", becomes="PoolPane"),
     "previous-pane": Case(way="tab tab", see=focused, was="EventPane", becomes="PoolPane"),
     # -- lists and tables
@@ -489,8 +501,8 @@ CASES: dict[str, Case] = {
     "reverse": _batch(way="s", see=lambda s: s.table.reversed),
     "open": _batch(see=lambda s: title(s).startswith("request ")),
     # -- dialogs
-    "cancel": Case(way="q", see=title, was="Quit the console", becomes="Desk"),
-    "close": Case(way="D", see=title, was="diagnostics", becomes="Desk"),
+    "cancel": Case(way="q", see=title, was="Quit the console", becomes="MainScreen"),
+    "close": Case(way="D", see=title, was="diagnostics", becomes="MainScreen"),
     "text-up": _text(way="question_mark down down", was=2, becomes=1),
     "text-down": _text(way="question_mark", was=0, becomes=1),
     "text-page-up": _text(way="question_mark pagedown down", was=11, becomes=1),
@@ -540,7 +552,7 @@ CASES: dict[str, Case] = {
     ),
     "histogram": _latency(see=lambda s: s.desk(HistogramPane).kind, was="sync", becomes="step"),
     "spans": _latency(see=lambda s: s.desk(FlamePane).tail is not None),
-    "record": _latency(see=lambda s: s.told, was=[], becomes=["tell_ring StartSpans"]),
+    "record": _latency(see=lambda s: s.told, was=[], becomes=["StartSpans"]),
     # -- pool, events, alerts
     "pool-left": _pool(way="right right", see=cell, was=(0, 2), becomes=(0, 1)),
     "pool-right": _pool(see=cell, was=(0, 0), becomes=(0, 1)),
@@ -574,16 +586,18 @@ CASES: dict[str, Case] = {
     "kill": _worker(asks="Kill and restart worker-0?", becomes=["RestartProcess worker-0 hard"]),
     "stop": _worker(asks="Stop worker-0?", becomes=["StopProcess worker-0"]),
     "signal": Case(
-        on="Processes", way="down down", see=title, was="Desk", becomes="Signal worker-0"
+        on="Processes", way="down down", see=title, was="MainScreen", becomes="Signal worker-0"
     ),
     "drain": Case(
         on="Processes",
         asks="Drain the pipeline?",
         see=orders,
         was=[],
-        becomes=["tell_router Drain"],
+        becomes=["Drain"],
     ),
-    "down": Case(on="Processes", asks="Stop the pipeline?", see=orders, was=[], becomes=["stop"]),
+    "down": Case(
+        on="Processes", asks="Stop the pipeline?", see=orders, was=[], becomes=["StopPipeline 10"]
+    ),
     # -- logs
     "log-up": _logs(see=lines_up, was=0, becomes=1),
     "log-down": _logs(way="up up", see=lines_up, was=2, becomes=1),
@@ -618,7 +632,7 @@ CASES: dict[str, Case] = {
     "leave": _prompt(see=focused, was="PromptEditor", becomes="ModelsPane"),
     "recall": _prompt(arrange=asked_before, see=on_top(RecallDialog)),
     "recall-leave": _prompt(
-        arrange=asked_before, way="ctrl+r", see=title, was="RecallDialog", becomes="Desk"
+        arrange=asked_before, way="ctrl+r", see=title, was="RecallDialog", becomes="MainScreen"
     ),
     "recall-next": _prompt(arrange=asked_before, way="ctrl+r", see=highlighted, was=0, becomes=1),
     "recall-previous": _prompt(
@@ -657,7 +671,7 @@ CASES: dict[str, Case] = {
     ),
     # -- bench
     "bench-new": _bench(see=on_top(BenchDialog)),
-    "bench-leave": _bench(way="n", see=title, was="BenchDialog", becomes="Desk"),
+    "bench-leave": _bench(way="n", see=title, was="BenchDialog", becomes="MainScreen"),
     "bench-cancel": Case(
         pace=1.0,  # it would take a while
         way="escape 6 n enter",

@@ -5,18 +5,11 @@ The files are the supervisor's to read, who is where they are; the console may b
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import msgspec
 
-from ...pipeline.messages import SpanEnds, SpanFile
-
-TAIL_BYTES = 48 << 10
-"""Of each file: some hundred spans, a few steps' worth."""
-SHOWN = ("router", "worker-0")
-"""Whose spans make a step."""
+from ...pipeline.messages import SpanEnds
 
 
 class SpanEvent(msgspec.Struct, frozen=True):
@@ -33,34 +26,12 @@ class SpanEvent(msgspec.Struct, frozen=True):
         return self.ts + self.dur
 
 
-class Row(msgspec.Struct, frozen=True):
+class SpanRow(msgspec.Struct, frozen=True):
     """Spans of one process that do not overlap; `depth` 0 holds those of depth 1, and so on."""
 
     process: str
     depth: int
     spans: tuple[SpanEvent, ...]
-
-
-def span_ends(run: Path) -> SpanEnds:
-    """The ends of the last recording's files, as they are now."""
-    recordings = sorted(path for path in (run / "spans").glob("*") if path.is_dir())
-    if not recordings:
-        return SpanEnds("none", "", ())
-    stamp, files = recordings[-1].name, []
-    for name in SHOWN:
-        path = recordings[-1] / f"{name}.jsonl"
-        try:
-            with path.open("rb") as file:
-                size = file.seek(0, os.SEEK_END)
-                file.seek(max(0, size - TAIL_BYTES))
-                if size > TAIL_BYTES:
-                    file.readline()  # the rest of one that began before
-                lines = file.read(TAIL_BYTES)
-        except OSError:  # this process does not record
-            continue
-        stamp += f" {name} {size}"
-        files.append(SpanFile(name, lines[: lines.rfind(b"\n") + 1]))
-    return SpanEnds(stamp, recordings[-1].name, tuple(files))
 
 
 class SpanTail:
@@ -93,11 +64,11 @@ class SpanTail:
         newest = [max(event.end for event in events) for events in self._seen.values() if events]
         return min(newest, default=0.0)
 
-    def rows(self, since: float, until: float, most: int) -> list[Row]:
+    def rows(self, since: float, until: float, most: int) -> list[SpanRow]:
         """Spans that touch that time, at most `most` rows, shared among the processes. A span
         stands below the one of its task or thread that holds it; tasks that ran at the same time
         share rows where there is room."""
-        found: list[Row] = []
+        found: list[SpanRow] = []
         for process, events in self._seen.items():
             rows: list[list[SpanEvent]] = []
             holders: dict[int, list[tuple[float, int]]] = {}
@@ -112,5 +83,5 @@ class SpanTail:
                 rows[depth].append(event)
                 holders[event.tid] = [*holding, (event.end, depth)]
             kept = rows[: max(1, most // max(1, len(self._seen)))]
-            found += [Row(process, depth, tuple(row)) for depth, row in enumerate(kept)]
+            found += [SpanRow(process, depth, tuple(row)) for depth, row in enumerate(kept)]
         return found

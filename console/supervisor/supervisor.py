@@ -18,9 +18,9 @@ from ...pipeline.config import MEETING, Config
 from ...pipeline.messages import (
     AskSnapshot,
     AskSpanEnds,
-    Beat,
     Drain,
     Event,
+    Heartbeat,
     LogLines,
     ProcessOrder,
     ProcessState,
@@ -37,12 +37,12 @@ from ...pipeline.messages import (
 from ...pipeline.runtime.process import OPERATOR_EXIT, REFUSED_LOG, Process, run_process
 from ...pipeline.runtime.sockets import InboxFull, Outbox, Watch
 from ..state.signals import SIGNALS, how
-from ..state.span_tail import span_ends
 from .child import FALLS_ALLOWED, HELD, Child, command_of, environment
 from .lock import Lock
 from .log_tail import Logbook
 from .metrics_history import Chronicle
 from .snapshot_cache import Memory
+from .span_files import span_ends
 
 BACKOFF_SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0)
 FALL_WINDOW_SECONDS = 60.0
@@ -380,10 +380,10 @@ class Supervisor(Process):
         while True:
             for message in await self._watch.receive():
                 self.memory.take(message)
-                if isinstance(message, Beat):
+                if isinstance(message, Heartbeat):
                     self._note_beat(message)
 
-    def _note_beat(self, beat: Beat) -> None:
+    def _note_beat(self, beat: Heartbeat) -> None:
         child = self.children[beat.name]
         if beat.pid != child.pid:
             return  # the last word of one that is gone

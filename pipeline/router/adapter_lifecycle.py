@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from ..config import Config, is_hub_id
+from ..config import Config
 from ..messages import (
     AdapterChecked,
     AdapterInfo,
@@ -32,6 +32,7 @@ from ..messages import (
     VerifyAdapter,
     WeightsMerged,
 )
+from ..run_directory import is_hub_id
 from ..schedule.adapter_registry import AdapterRecord, AdapterRefused
 from ..schedule.policies import Policy
 from ..schedule.scheduler import Scheduler

@@ -9,7 +9,8 @@ from typing import BinaryIO
 import msgspec
 
 from ... import __version__
-from ..config import Config, OperatorError
+from ..config import Config
+from ..errors import OperatorError
 from ..messages import PROTOCOL
 from ..schedule.pets import LatencyTable
 from .event_lines import FORMAT, AnyLine, Full, Started

@@ -13,13 +13,15 @@ from textual.containers import Horizontal, VerticalScroll
 from textual.widget import Widget
 from textual.widgets import Button, Checkbox, Input, Label
 
-from ....pipeline.config import absolute_path
-from ....pipeline.messages import AdapterPlan, AdapterReply, LoadAdapter, PlanAdapters
-from ...client.pending_orders import Orders, order_id
+from ....pipeline.messages import AdapterPlan, AdapterReply
+from ....pipeline.run_directory import absolute_path
+from ...client.pending_orders import Orders
+from ...commands.adapters import LoadCommand, PlanCommand
 from ...state.board import Board
 from ...text import plot, units
-from ..dialogs import LiveScreen
-from ..pane import Line, PaintedApp, Pane, Span, line
+from ...text.lines import TextLine, TextSpan, line
+from ..widgets.dialogs import LiveScreen
+from ..widgets.pane import PaintedApp, Pane
 from .adapter_details import plan_lines
 
 MOST_LINES = 40
@@ -35,11 +37,11 @@ class NotePane(Pane):
     def __init__(self) -> None:
         super().__init__(classes="note")
         self._plans: tuple[AdapterPlan, ...] = ()
-        self._word: Span = ("", "text")
-        self._bar: tuple[Span, ...] = ()
+        self._word: TextSpan = ("", "text")
+        self._bar: tuple[TextSpan, ...] = ()
 
-    def show_word(self, text: str, ink: str) -> None:
-        self._word = (text, ink)
+    def show_word(self, text: str, style: str) -> None:
+        self._word = (text, style)
         self._bar = ()
         self.paint()
 
@@ -47,20 +49,20 @@ class NotePane(Pane):
         self._plans, self._word, self._bar = tuple(plans), ("", "text"), ()
         self.paint()
 
-    def show_bar(self, bar: tuple[Span, ...]) -> None:
+    def show_bar(self, bar: tuple[TextSpan, ...]) -> None:
         self._bar = bar
         self.paint()
 
-    def lines(self, board: Board, width: int, height: int) -> Sequence[Line]:
-        found: list[Line] = []
+    def lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
+        found: list[TextLine] = []
         for plan in self._plans:
             if len(self._plans) > 1:
                 found.append(line((units.visible(plan.path), "title")))
-            found += [*plan_lines(plan, width), Line()]
-        text, ink = self._word
-        found += [line((part, ink)) for part in units.wrap(text, max(8, width)) if text]
+            found += [*plan_lines(plan, width), TextLine()]
+        text, style = self._word
+        found += [line((part, style)) for part in units.wrap(text, max(8, width)) if text]
         if self._bar:
-            found.append(Line(self._bar))
+            found.append(TextLine(self._bar))
         while found and not found[-1].spans:
             found.pop()
         wanted = max(1, min(len(found), MOST_LINES))
@@ -142,12 +144,10 @@ class AdapterForm(LiveScreen[str]):
             self._note.show_word("Type the directory of the adapter first.", "warn")
             self.query_one("#path").focus()
             return
-        ticket = self._waits_for = order_id()
+        order = PlanCommand(paths=paths).order(self._orders.inbox)
+        self._waits_for = order.order
         self._note.show_word("reading its headers …", "dim")
-        self._orders.give(
-            PlanAdapters(order=ticket, reply_to=self._orders.inbox, paths=paths),
-            self._show_plan,
-        )
+        self._orders.give(order, self._show_plan)
 
     def paths(self) -> tuple[str, ...]:
         return (absolute_path(self.path),) if self.path else ()
@@ -226,16 +226,11 @@ class LoadDialog(AdapterForm):
             return  # one enter is enough
         path = absolute_path(self.path)
         name = self.query_one("#name", Input).value.strip() or PurePath(path).name
-        self._loading = order_id()
+        is_pinned = self.query_one("#pin", Checkbox).value
+        order = LoadCommand(name=name, path=path, pin=is_pinned).order(self._orders.inbox)
+        self._loading = order.order
         self._waits_for = ""
         self._note.show_word(f"loading {name} …", "dim")
-        order = LoadAdapter(
-            order=self._loading,
-            reply_to=self._orders.inbox,
-            name=name,
-            path=path,
-            pinned=self.query_one("#pin", Checkbox).value,
-        )
         self._orders.give(order, self._loaded)
 
     def _loaded(self, reply: AdapterReply) -> bool:

@@ -14,14 +14,15 @@ from textual.message import Message
 from textual.widget import Widget
 from textual.widgets import Input, Label
 
-from ....pipeline.config import OperatorError
+from ....pipeline.errors import OperatorError
 from ....pipeline.runtime.sockets import InboxFull
 from ...paths import state_directory
 from ...state.board import Board
 from ...text import units
-from ..commands import Command, candidates, hint, read
-from ..pane import Line, Pane, line
-from .filter_input import LineInput
+from ...text.lines import TextLine, line
+from ..widgets.filter_input import LineInput
+from ..widgets.pane import Pane
+from .line_command import LineCommand, candidates, hint, read_line
 
 SHOWN = 6
 REMEMBERED = 200
@@ -54,11 +55,11 @@ class CandidatePane(Pane):
         lines = [(row, "bad") for row in self.error.what.splitlines()[:12]]
         return [*lines, *((row, "dim") for row in self.error.hint.splitlines()[:2])]
 
-    def lines(self, board: Board, width: int, height: int) -> Sequence[Line]:
+    def lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
         if self.error:
             return [
-                line((f"  {units.clean(row)}", ink), ground="bar")
-                for row, ink in self.error_lines()
+                line((f"  {units.clean(row)}", style), ground="bar")
+                for row, style in self.error_lines()
             ]
         if not self.found:
             return [line((f"  {self.takes}", "dim"), ground="bar")]
@@ -107,7 +108,9 @@ class CommandLine(Vertical):
             super().__init__()
             self.line, self.text = line, text
 
-    def __init__(self, commands: dict[str, Command], back: Widget | None, text: str = "") -> None:
+    def __init__(
+        self, commands: dict[str, LineCommand], back: Widget | None, text: str = ""
+    ) -> None:
         super().__init__(id="command-line")
         self.commands, self.back = commands, back
         self._history = read_history()
@@ -184,7 +187,7 @@ class CommandLine(Vertical):
         """With the keys where they were: a command is about what is there."""
         try:
             if text:
-                command, words = read(text, self.commands)
+                command, words = read_line(text, self.commands)
                 self.release_focus()
                 done = command.run(words)
                 if isinstance(done, Awaitable):

@@ -3,33 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import islice
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.message import Message
 
-from ....pipeline.messages import LogLine
+from ....pipeline.messages import (
+    Drain,
+    LogLine,
+    ProcessState,
+    RestartProcess,
+    Resume,
+    SignalProcess,
+    StartProcess,
+    StopPipeline,
+    StopProcess,
+)
+from ...client.telemetry import DRAIN_SECONDS, PipelineOrder
+from ...commands.read_only import READ_ONLY
 from ...state.board import SUPERVISOR, Board, ProcessRow
-from ...state.signals import how
+from ...state.signals import SIGNALS, how
 from ...text import units
-from ..dialogs import LiveDialog
-from ..pane import Line, Pane, Panel, Span, field, line
-from ..styles import LEVEL_INKS
-from ..table import Column, TablePane
+from ...text.lines import TextLine, TextSpan, line
+from ..widgets.dialogs import Choice, ChoiceDialog, LiveDialog
+from ..widgets.order_asked import OrderAsked
+from ..widgets.pane import Pane, Panel, field
+from ..widgets.styles import LEVEL_STYLES
+from ..widgets.table import Column, TablePane
 from .logs import log_line
 
 ORDERS_NOT_FOR = (SUPERVISOR, "fetch")
-Wish = Literal["restart", "kill", "stop", "start", "signal"]
 
 
-def _state(row: ProcessRow, board: Board, width: int) -> Sequence[Span]:
+def _state(row: ProcessRow, board: Board, width: int) -> Sequence[TextSpan]:
     word = "silent" if row.is_stale else row.state.value
     return ((f"{'●' if row.level == 'good' else '◌'} {word}", row.level),)
 
 
-def _why(row: ProcessRow, board: Board, width: int) -> Sequence[Span]:
+def _why(row: ProcessRow, board: Board, width: int) -> Sequence[TextSpan]:
     """The most telling thing about it."""
     if row.is_stale:
         return ((f"last beat {units.duration(row.age_s or 0.0)} ago", "warn"),)
@@ -50,7 +63,7 @@ def _kernels(row: ProcessRow, board: Board) -> str:
     return next((w.kernels for w in board.workers if row.name == f"worker-{w.rank}"), "")
 
 
-def _alive(row: ProcessRow, text: str) -> Sequence[Span]:
+def _alive(row: ProcessRow, text: str) -> Sequence[TextSpan]:
     """A figure that only a living process has."""
     return ((text, "number"),) if row.age_s is not None and row.pid else ((units.NOTHING, "dim"),)
 
@@ -61,7 +74,7 @@ def _uptime(row: ProcessRow, board: Board) -> str:
     return units.NOTHING if at is None else units.uptime(board.now - at)
 
 
-class ProcessTable(TablePane[ProcessRow]):
+class ProcessTablePane(TablePane[ProcessRow]):
     """Start order from top to bottom."""
 
     TITLE = "processes"
@@ -137,20 +150,6 @@ class ProcessTable(TablePane[ProcessRow]):
         Column(" why", 10, _why, grows=True, rank=1),
     )
 
-    class Asked(Message):
-        """Somebody wants something done to a process of the ring."""
-
-        def __init__(self, what: Wish, name: str) -> None:
-            super().__init__()
-            self.what = what
-            self.name = name
-
-    class StopAllAsked(Message):
-        """Somebody wants the whole pipeline to end."""
-
-    class DrainAsked(Message):
-        """Somebody wants nothing new to be admitted, or, where that is so, wants it to end."""
-
     def rows(self, board: Board) -> Sequence[ProcessRow]:
         return board.processes
 
@@ -160,42 +159,67 @@ class ProcessTable(TablePane[ProcessRow]):
     def text(self, row: ProcessRow, board: Board) -> str:
         return f"{row.name} {row.state.value} {row.reason}"
 
-    def caption(self, board: Board) -> Sequence[Span]:
+    def caption(self, board: Board) -> Sequence[TextSpan]:
         if not board.version:
             return ()
         return (("loraconsole ", "dim"), (board.version, "text"))
 
     def action_restart(self) -> None:
-        row = self.selected
-        self._ask("start" if row is not None and row.held else "restart")
+        if row := self._chosen():
+            self._ask(StartProcess(row.name) if row.held else RestartProcess(row.name))
 
     def action_kill(self) -> None:
-        self._ask("kill")
+        if row := self._chosen():
+            self._ask(RestartProcess(row.name, hard=True))
 
     def action_stop(self) -> None:
         """Stops it, or starts what an operator has stopped."""
-        row = self.selected
-        self._ask("start" if row is not None and row.held else "stop")
+        if row := self._chosen():
+            self._ask(StartProcess(row.name) if row.held else StopProcess(row.name))
 
     def action_signal(self) -> None:
-        row = self.selected
-        if row is not None and row.name not in ORDERS_NOT_FOR and not row.pid:
+        row = self._chosen()
+        if row is None:
+            return
+        if self.painted_app.refuses("signal"):
+            self.notify(READ_ONLY, severity="error")
+        elif not row.pid:
             self.notify(f"{row.name} does not run.", severity="warning")
         else:
-            self._ask("signal")
+            self.app.push_screen(signal_dialog(row), partial(self._send_signal, row.name))
 
-    def _ask(self, what: Wish) -> None:
-        row = self.selected
-        if row is not None and row.name not in ORDERS_NOT_FOR:
-            self.post_message(self.Asked(what, row.name))
-        else:
-            self.notify("Choose a process of the ring.", severity="warning")
+    def _send_signal(self, name: str, signal: str | None) -> None:
+        if signal:
+            self.post_message(OrderAsked(SignalProcess(name, signal), is_agreed=True))
 
     def action_drain(self) -> None:
-        self.post_message(self.DrainAsked())
+        """Nothing new is admitted; where that is so already, it is again."""
+        router = self.painted_app.board.process("router")
+        is_draining = router is not None and router.state is ProcessState.DRAINING
+        self._ask(Resume() if is_draining else Drain())
 
     def action_stop_all(self) -> None:
-        self.post_message(self.StopAllAsked())
+        self._ask(StopPipeline(DRAIN_SECONDS))
+
+    def _chosen(self) -> ProcessRow | None:
+        """The row under the cursor; None, and it says so, where that takes no orders."""
+        row = self.selected
+        if row is None or row.name in ORDERS_NOT_FOR:
+            self.notify("Choose a process of the ring.", severity="warning")
+            return None
+        return row
+
+    def _ask(self, order: PipelineOrder) -> None:
+        self.post_message(OrderAsked(order))
+
+
+def signal_dialog(row: ProcessRow) -> ChoiceDialog:
+    """Which signal a process is sent; the list says what each does."""
+    body = f"{row.name}, pid {row.pid}. The supervisor sends it."
+    choices = [
+        Choice(signal[0].lower(), signal, f"{signal:<5} {what}") for signal, what in SIGNALS.items()
+    ]
+    return ChoiceDialog(f"Signal {row.name}", body, choices)
 
 
 class TailPane(Pane):
@@ -203,15 +227,15 @@ class TailPane(Pane):
 
     TITLE = "last lines"
 
-    def __init__(self, table: ProcessTable) -> None:
+    def __init__(self, table: ProcessTablePane) -> None:
         super().__init__(id="tail")
         self._table = table
 
-    def title(self, board: Board) -> Sequence[Span]:
+    def title(self, board: Board) -> Sequence[TextSpan]:
         row = self._table.selected
         return (("last lines of ", "dim"), (row.name if row else "nothing", "title"))
 
-    def lines(self, board: Board, width: int, height: int) -> Sequence[Line]:
+    def lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
         row = self._table.selected
         if row is None:
             return []
@@ -230,7 +254,7 @@ class ProcessesPanel(Panel):
     NAME: ClassVar[str] = "Processes"
 
     def compose(self) -> ComposeResult:
-        table = ProcessTable()
+        table = ProcessTablePane()
         yield table
         yield TailPane(table)
 
@@ -250,7 +274,7 @@ class ProcessDetails:
     def __init__(self, row: ProcessRow) -> None:
         self._name = row.name
 
-    def lines(self, board: Board, width: int) -> Sequence[Line]:
+    def lines(self, board: Board, width: int) -> Sequence[TextLine]:
         row = board.process(self._name)
         if row is None:
             return [line(("it is not in the supervisor's list any more", "dim"))]
@@ -276,7 +300,7 @@ class ProcessDetails:
             line(*field("protocol"), (f"{row.protocol or units.NOTHING}", "text")),
             *self._history(board, width),
             *self._last_words(board, width),
-            Line(),
+            TextLine(),
             line(("sockets", "title")),
             line((f"{'':<16}{'frames/s':>10}{'bytes/s':>12}{'frames':>10}{'refused':>9}", "dim")),
         ]
@@ -293,27 +317,27 @@ class ProcessDetails:
             )
         return found
 
-    def _history(self, board: Board, width: int) -> Sequence[Line]:
+    def _history(self, board: Board, width: int) -> Sequence[TextLine]:
         """Starts, falls and restarts, the newest first."""
         about = [e for e in board.events if e.source == self._name or self._name in e.text]
         if not about:
             return ()
-        found = [Line(), line(("what happened", "title"))]
+        found = [TextLine(), line(("what happened", "title"))]
         for event in about[: -self.EVENTS - 1 : -1]:
-            ink = LEVEL_INKS.get(event.level.lower(), "text")
+            style = LEVEL_STYLES.get(event.level.lower(), "text")
             found.append(
-                line((units.clock(event.at), "dim"), (f"  {units.visible(event.text)}", ink))
+                line((units.clock(event.at), "dim"), (f"  {units.visible(event.text)}", style))
             )
         return found
 
-    def _last_words(self, board: Board, width: int) -> Sequence[Line]:
+    def _last_words(self, board: Board, width: int) -> Sequence[TextLine]:
         """Its last warnings and errors, a traceback's last lines among them."""
         words = (e for e in reversed(board.logs) if e.source == self._name and _is_ill(e))
         last = list(islice(words, self.WORDS))
         if not last:
             return ()
         lines = [log_line(entry, width, with_source=False) for entry in reversed(last)]
-        return [Line(), line(("last warnings and errors", "title")), *lines]
+        return [TextLine(), line(("last warnings and errors", "title")), *lines]
 
 
 def _is_ill(entry: LogLine) -> bool:

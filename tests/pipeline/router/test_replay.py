@@ -19,11 +19,12 @@ from pseudo_terminal import SEQUENCES, PseudoTerminal
 from ring import ADAPTERS, Ring, shipped
 
 from loraconsole.console.cli.replay import read_head
-from loraconsole.console.state.store import Ledger
-from loraconsole.pipeline.config import Config, make_run_directory
+from loraconsole.console.state.store import Store
+from loraconsole.pipeline.config import Config
 from loraconsole.pipeline.messages import PROTOCOL, Abort, BatchView
 from loraconsole.pipeline.router.event_lines import Got
 from loraconsole.pipeline.router.event_log import EventLog
+from loraconsole.pipeline.run_directory import make_run_directory
 from loraconsole.pipeline.runtime.sockets import Watch, make_context
 from loraconsole.pipeline.schedule.pets import LatencyTable
 
@@ -155,9 +156,9 @@ def test_a_changed_decision_is_found_by_its_line(log: Path, tmp_path: Path) -> N
         (
             # As versions before wrote it, with a setting that is none any more.
             lambda lines: [
-                lines[0].replace(f'"protocol":{PROTOCOL},', "").replace(
-                    '"no_prefetch"', '"prefetch":false,"no_prefetch"'
-                ),
+                lines[0]
+                .replace(f'"protocol":{PROTOCOL},', "")
+                .replace('"no_prefetch"', '"prefetch":false,"no_prefetch"'),
                 *lines[1:],
             ],
             f"has protocol 1, this is {PROTOCOL}\n  replay it with the loraconsole that wrote it",
@@ -203,7 +204,7 @@ def test_a_replay_is_shown_in_the_console_as_the_ring_was(log: Path, tmp_path: P
     begins_at = time.time() + 2.0
     command = [sys.executable, "-P", "-m", "loraconsole.pipeline.router.replay", str(log)]
     flags = ["--run", str(run), "--speed", str(speed), "--begins-at", str(begins_at)]
-    ledger = Ledger(str(run))
+    store = Store(str(run))
     views: list[BatchView] = []
     heard_at = 0.0
 
@@ -214,7 +215,7 @@ def test_a_replay_is_shown_in_the_console_as_the_ring_was(log: Path, tmp_path: P
         while player.poll() is None:
             for message in watch.drain():
                 now = head["at"] + max(0.0, time.time() - begins_at) * speed
-                ledger.take(message, now)
+                store.take(message, now)
                 heard_at = now
                 if isinstance(message, BatchView):
                     views.append(message)
@@ -225,7 +226,7 @@ def test_a_replay_is_shown_in_the_console_as_the_ring_was(log: Path, tmp_path: P
     with subprocess.Popen([*command, *flags], stdout=subprocess.PIPE, text=True) as player:
         asyncio.run(listen())
         assert player.stdout is not None and "all the same" in player.stdout.read()
-    board = ledger.board(heard_at)
+    board = store.board(heard_at)
     assert board.condition.word == "READY"
     states = {row.name: row.state.value for row in board.processes}
     assert (states["router"], states["supervisor"], states["worker-0"]) == (
