@@ -74,7 +74,7 @@ class Orders:
         """`inbox` is where answers go. `forget` drops what was sent and not taken; `tell` shows a
         reply that no listener did, with the order that it answers."""
         self.inbox = inbox
-        self._ledger, self._send, self._forget, self._tell = store, send, forget, tell
+        self._store, self._send, self._forget, self._tell = store, send, forget, tell
         self._clock = clock
         self._pending: dict[str, Pending] = {}
         self._restarted_at: float | None = None
@@ -82,9 +82,9 @@ class Orders:
     def give(self, order: Order, listener: Listener = lambda _: False) -> None:
         """Sends it. The listener is told once, at once where the order cannot even be sent."""
         now = self._clock()
-        router = self._ledger.incarnation("router")
+        router = self._store.incarnation("router")
         pending = Pending(order, now, router, listener)
-        if not self._ledger.is_alive("router", now):
+        if not self._store.is_alive("router", now):
             self._end(pending, self._refusal(order, NOT_THERE, "the router is not running"))
             return
         try:
@@ -99,7 +99,7 @@ class Orders:
         """The router's answer; one that comes after it was given up is told all the same."""
         pending = self._pending.pop(reply.order, None)
         is_gone = pending is not None and isinstance(pending.order, UnloadAdapter)
-        self._ledger.take_reply(reply, is_gone and reply.status == 200)
+        self._store.fold_reply(reply, is_gone and reply.status == 200)
         if pending is None:
             self._tell(None, reply)
         else:
@@ -108,7 +108,7 @@ class Orders:
     def sweep(self) -> None:
         """Ends the orders that nobody will answer any more."""
         now = self._clock()
-        router = self._ledger.incarnation("router")
+        router = self._store.incarnation("router")
         lost: list[tuple[Pending, str]] = []
         is_another = False
         for pending in self._pending.values():
@@ -146,7 +146,7 @@ class Orders:
         if isinstance(order, PlanAdapters | SetScheduler):
             return
         orders = [p.order for p in self._pending.values() if name_of(p.order) == order.name]
-        self._ledger.take_order(order.name, doing(orders[-1]) if orders else "")
+        self._store.note_order(order.name, doing(orders[-1]) if orders else "")
 
     def _refusal(self, order: Order, status: int, text: str) -> AdapterReply:
         return AdapterReply(

@@ -33,8 +33,8 @@ from ...pipeline.messages import (
     StopPipeline,
     ToConsole,
 )
+from ...pipeline.runtime.latest_telemetry import STEPS_KEPT
 from ...pipeline.runtime.sockets import Inbox, InboxFull, Outbox, Watch, make_context
-from ..state.alerts import SYNC_STEPS
 from ..state.board import SUPERVISOR
 from ..state.store import HISTORY_S, Store
 from .pending_orders import READ_ONLY
@@ -66,7 +66,7 @@ class Telemetry:
         order about adapters. Where it `is_read_only` no order goes out."""
         self._run = config.run_path
         self._names = (SUPERVISOR, "fetch", *config.process_names())
-        self._ledger = store
+        self._store = store
         self._clock = clock
         self._on_news = on_news
         self._on_reply = on_reply
@@ -164,12 +164,12 @@ class Telemetry:
     async def _listen(self) -> None:
         self._watch = Watch(self._context, self._run, self._names)
         while True:
-            moves = self._ledger.moves
+            moves = self._store.moves
             now = self._clock()
             for message in self._watch.drain():
-                self._ledger.take(message, now)
+                self._store.fold_message(message, now)
             self._on_news()
-            moved = self._ledger.moves != moves
+            moved = self._store.moves != moves
             await asyncio.sleep(BUSY_SECONDS if moved else IDLE_SECONDS)
 
     async def _keep_snapshot(self) -> None:
@@ -202,18 +202,18 @@ class Telemetry:
                 case AdapterReply() as reply:
                     self._on_reply(reply)
                 case RequestText() as text:
-                    self._ledger.take_text(text)
+                    self._store.fold_text(text)
                 case SpanEnds() as ends:
-                    self._ledger.take_spans(ends)
+                    self._store.fold_spans(ends)
                 case Snapshot() as snapshot:
-                    self._ledger.take_snapshot(snapshot, self._clock())
+                    self._store.fold_snapshot(snapshot, self._clock())
                     beats = [beat for beat in snapshot.beats if beat.name == SUPERVISOR]
-                    known = self._ledger.supervisor
+                    known = self._store.supervisor
                     self._answered = beats[0].incarnation if beats else known[0] if known else None
             self._on_news()
 
     def _must_ask(self) -> bool:
-        supervisor = self._ledger.supervisor
+        supervisor = self._store.supervisor
         if supervisor is None:
             return (self._run / f"{SUPERVISOR}.inbox").exists()
         incarnation, heard_at = supervisor
@@ -227,7 +227,7 @@ class Telemetry:
         supervisor that comes up would answer every one of them."""
         if outbox := self._outboxes.pop(SUPERVISOR, None):
             outbox.close()
-        ask = AskSnapshot(self.inbox_name, history_s=HISTORY_S, steps=SYNC_STEPS)
+        ask = AskSnapshot(self.inbox_name, history_s=HISTORY_S, steps=STEPS_KEPT)
         self._send(SUPERVISOR, ask)
 
 
