@@ -220,11 +220,11 @@ def show_prompts(adapters: Adapters, tokens: int, most: int, what: str) -> None:
     case = PromptCase(adapters, tokens, most)
     for name, (in_features, outs) in SITES.items():
         shrink, expand, each = case.time_site(name)
-        figures = {"kernel": f"prompt {name}", "tokens": case.rows, "case": what}
-        figures |= {"shrink_us": round(shrink, 1), "expand_us": round(expand, 1)}
-        figures["shrink_tflops"] = round(each * len(outs) * in_features / shrink / 1e6, 1)
-        figures["expand_tflops"] = round(each * sum(outs) / expand / 1e6, 1)
-        print(json.dumps(figures), flush=True)
+        stats = {"kernel": f"prompt {name}", "tokens": case.rows, "case": what}
+        stats |= {"shrink_us": round(shrink, 1), "expand_us": round(expand, 1)}
+        stats["shrink_tflops"] = round(each * len(outs) * in_features / shrink / 1e6, 1)
+        stats["expand_tflops"] = round(each * sum(outs) / expand / 1e6, 1)
+        print(json.dumps(stats), flush=True)
 
 
 def tune_prompts(adapters: Adapters) -> None:
@@ -277,9 +277,9 @@ CASES: dict[str, Callable[[int], list[int]]] = {
 
 def print_timing(what: str, rows: int, name: str, took: float, size: int, copy: float) -> None:
     rate = size / took * 1e6
-    figures = {"kernel": name, "rows": rows, "case": what, "us": round(took, 2)}
-    figures |= {"gb_s": round(rate / 1e9), "of_copy": round(rate / copy, 2)}
-    print(json.dumps(figures), flush=True)
+    stats = {"kernel": name, "rows": rows, "case": what, "us": round(took, 2)}
+    stats |= {"gb_s": round(rate / 1e9), "of_copy": round(rate / copy, 2)}
+    print(json.dumps(stats), flush=True)
 
 
 def total(found: dict[str, tuple[float, int]]) -> tuple[float, int]:
@@ -331,13 +331,13 @@ def main() -> None:
             print_timing(what, rows, "all", *total(found), copy)
         for rows in given.rows:
             case = Case(adapters, [0] * rows)
-            for name, figures in (
+            for name, stats in (
                 ("norm", case.time_add_norm("output", lora=False)),
                 ("rotate", case.time_rotate(lora=False)),
                 ("gate", case.time_gate(lora=False)),
                 ("attention, 320 tokens", time_attention(rows, 320)),
             ):
-                print_timing("base", rows, name, *figures, copy)
+                print_timing("base", rows, name, *stats, copy)
         del adapters, case
         mixed = make_adapters([MIXED[index % 4] for index in range(min(most, 128))])
         for rows in given.rows:

@@ -265,7 +265,7 @@ class Verification(Row, frozen=True):
     seconds: float
 
     @property
-    def words(self) -> str:
+    def verdict(self) -> str:
         """The verdict behind the adapter's name."""
         if self.is_right:
             return "answers as its merged weights do"

@@ -198,10 +198,10 @@ async def _drive(url: str, config: Config, loop: Loop) -> Result:
     models = tuple(config.adapters())
     async with Client(url, config.api_key) as client:
         await client.meet(models, None, chat=True)
-        load = chat_workload(
+        workload = chat_workload(
             num_adapters=len(models), count=loop.requests, max_tokens=loop.max_tokens
         )
-        lines, seconds = await client.run(load, loop.concurrency)
+        lines, seconds = await client.run(workload, loop.concurrency)
     return summarise(lines, seconds, concurrency=loop.concurrency)
 
 

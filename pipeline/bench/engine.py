@@ -276,7 +276,7 @@ def steps_table(
             decode = [(at, step) for at, step in done if step.phase == "decode"]
             gaps = [(b[0] - a[0]) * 1e3 for a, b in itertools.pairwise(decode)]
             steps = [step for _, step in decode[2:]]
-            figures = {
+            stats = {
                 "ms": statistics.median(gaps),
                 "p99_ms": sorted(gaps)[int(len(gaps) * 0.99)],
                 "busy_ms": statistics.median(step.busy_us for step in steps) / 1e3,
@@ -287,8 +287,8 @@ def steps_table(
                 / engine.runner.stats().copy_bytes_s
                 * 1e3,
             }
-            found[kind][count] = figures
-            write_result("steps", adapters=kind, requests=count, **figures)
+            found[kind][count] = stats
+            write_result("steps", adapters=kind, requests=count, **stats)
     return found
 
 
@@ -339,8 +339,8 @@ def slora_workload(
     """S-LoRA's generator, its adapters and lengths: so many requests, all at once or so many a
     second. Its figures: throughput, first tokens, and how many of those came within six seconds."""
     pace, duration = (rate, count / rate) if rate else (count, 1)
-    load = slora(num_adapters=len(names), alpha=1, rate=pace, cv=1, duration=duration)
-    coming = deque(load.arrivals)
+    workload = slora(num_adapters=len(names), alpha=1, rate=pace, cv=1, duration=duration)
+    coming = deque(workload.arrivals)
     started = time.perf_counter()
 
     def arrive() -> float | None:
@@ -360,8 +360,8 @@ def slora_workload(
     seconds = time.perf_counter() - started
     waits = engine.first_token_s
     return {
-        "requests_s": len(load) / seconds,
-        "tokens_s": sum(arrival.output_len for arrival in load.arrivals) / seconds,
+        "requests_s": len(workload) / seconds,
+        "tokens_s": sum(arrival.output_len for arrival in workload.arrivals) / seconds,
         "seconds": seconds,
         "first_token_s": statistics.mean(waits),
         "slo_attainment": sum(wait < SLO_SECONDS for wait in waits) / len(waits),
@@ -392,8 +392,8 @@ def ablate(
             loads[flags] = load_ms(engine, names)
         table = steps_table(engine, batches, names, prompt, new, ("distinct",))["distinct"]
         found[flags] = {count: table[count]["ms"] for count in batches}
-        figures = {f"ms_at_{count}": ms for count, ms in found[flags].items()}
-        write_result("ablate", flags=flags_text(flags), load_ms=loads.get(flags, 0.0), **figures)
+        stats = {f"ms_at_{count}": ms for count, ms in found[flags].items()}
+        write_result("ablate", flags=flags_text(flags), load_ms=loads.get(flags, 0.0), **stats)
         del engine
         gc.collect()
         if torch.cuda.is_available():
@@ -467,9 +467,9 @@ def account_for(engine: Engine, batches: list[int], names: list[str], prompt: in
         told(f"{kind}, and a prompt of {own or 'the base'}", 32, steps, 5)
 
 
-def write_result(kind: str, **figures: Any) -> None:
+def write_result(kind: str, **stats: Any) -> None:
     """A line of JSON, to stdout and to `--out`."""
-    shown = {k: round(v, 3) if isinstance(v, float) else v for k, v in figures.items()}
+    shown = {k: round(v, 3) if isinstance(v, float) else v for k, v in stats.items()}
     line = json.dumps({"figures": kind, **shown})
     print(line, flush=True)
     if OUT:
@@ -596,8 +596,8 @@ def slora_table(engine: Engine, given: argparse.Namespace) -> None:
     slora_workload(engine, [None], 100)  # libraries may have kernels to choose
     for count in (0, *given.adapters):
         names += engine.add_adapters(count - len(names), 8, ATTENTION, first=len(names))
-        figures = slora_workload(engine, [*names] or [None], given.requests, given.rate)
-        write_result("slora", adapters=count, requests=given.requests, rate=given.rate, **figures)
+        stats = slora_workload(engine, [*names] or [None], given.requests, given.rate)
+        write_result("slora", adapters=count, requests=given.requests, rate=given.rate, **stats)
 
 
 if __name__ == "__main__":

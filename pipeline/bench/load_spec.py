@@ -116,7 +116,7 @@ def is_chat(given: argparse.Namespace) -> bool:
     return not given.suite and given.workload in (None, "chat")
 
 
-def make_loads(given: argparse.Namespace, num_models: int) -> list[LoadSpec]:
+def make_load_specs(given: argparse.Namespace, num_models: int) -> list[LoadSpec]:
     """The loads that the flags ask for, on a server with so many models to choose among.
 
     Raises `UsageError` where flags do not go together.
@@ -189,7 +189,7 @@ def _of_file(path: Path, speed: float) -> dict[str, Any]:
 
 
 def _chat_loads(given: argparse.Namespace, num_models: int) -> list[LoadSpec]:
-    loads = []
+    specs = []
     max_tokens = given.max_tokens or MAX_TOKENS
     open_loop = given.rate is not None
     if open_loop and given.concurrency:
@@ -212,5 +212,5 @@ def _chat_loads(given: argparse.Namespace, num_models: int) -> list[LoadSpec]:
             seed=given.seed,
             **arrivals,
         )
-        loads.append(LoadSpec("chat", parameters, workload, concurrency))
-    return loads
+        specs.append(LoadSpec("chat", parameters, workload, concurrency))
+    return specs

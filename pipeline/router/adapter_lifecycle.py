@@ -416,7 +416,7 @@ class AdapterDesk:
             answer.is_right,
             time.monotonic() - started,
         )
-        words, level = verification.words, "info" if answer.is_right else "error"
+        words, level = verification.verdict, "info" if answer.is_right else "error"
         self._router.event(level, f"verified {adapter.key}: it {words}")
         self._reply(order, 200, f"adapter {adapter.key} {words}", verification=verification)
         self._router.adapters_changed()
