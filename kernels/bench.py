@@ -43,7 +43,7 @@ MIXED = (8, 16, 32, 64)
 
 
 class Adapters(NamedTuple):
-    """So many in the pages of a pool, laid out as a worker lays them out."""
+    """Adapters in the pages of a pool, laid out as a worker lays them out."""
 
     pool: Tensor
     """[LAYERS, num_pages, PAGE]"""
@@ -52,7 +52,7 @@ class Adapters(NamedTuple):
 
 
 def make_adapters(ranks: list[int]) -> Adapters:
-    """Random ones; whoever looks for two equal numbers looks in vain."""
+    """Random adapters of these ranks, no two alike."""
     pages, sites, modules = [], [], []
     used = 0
     for rank in ranks:
@@ -81,7 +81,7 @@ def make_adapters(ranks: list[int]) -> Adapters:
 
 
 def make_groups(owners: list[int], rows: int = GROUP_ROWS, most: int = 0) -> Groups:
-    """Groups of at most so many tokens, and places for `most` (or a group a token)."""
+    """Groups of at most `rows` tokens, and places for `most` groups (or one a token)."""
     found: list[tuple[int, int, int]] = []
     tokens: list[int] = []
     order = sorted(range(len(owners)), key=lambda token: owners[token])
@@ -193,8 +193,8 @@ class Case:
 
 
 class PromptCase(Case):
-    """So many tokens of a prompt for each of some adapters; with places for more where it is a
-    piece of one beside others that decode."""
+    """Tokens of a prompt for each of some adapters; with places for more where it is a piece of
+    one beside others that decode."""
 
     def __init__(self, adapters: Adapters, tokens: int, most: int = 0) -> None:
         super().__init__(
@@ -240,7 +240,7 @@ def tune_prompts(adapters: Adapters) -> None:
 
 
 def time_attention(rows: int, length: int) -> tuple[float, int]:
-    """Decode attention over so many tokens a row."""
+    """Decode attention over `length` tokens a row."""
     each = -(-length // PAGE_SIZE)
     pool = torch.randn(
         LAYERS, rows * each, 2, KV_HEADS, PAGE_SIZE, DIM, dtype=torch.bfloat16, device="cuda"

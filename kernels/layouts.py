@@ -64,7 +64,7 @@ class Shrunk(NamedTuple):
     """int32 [num_tokens]: each token's slot, or -1"""
     site: Site
     unit: int
-    """A power of two that divides every size and where each matrix begins: no tile of so many
+    """A power of two that divides every size and where each matrix begins: no tile of this many
     elements straddles a page."""
 
 

@@ -3,7 +3,7 @@
 All frames are msgpack, one tagged struct a frame; a frame of the wrong type is refused at the
 socket. Rows inside a frame are positional arrays to keep a step's frame small. Times named `_at`
 are unix seconds, durations carry their unit in the name, and counters only grow: rates are made
-by whoever watches.
+where they are shown.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class LoadAdapter(Message, frozen=True, kw_only=True):
     name: str
     path: str
     pinned: bool = False
-    """Never evicted while nobody uses it."""
+    """Never evicted, even while no request uses it."""
 
 
 class ReloadAdapter(Message, frozen=True, kw_only=True):
@@ -126,7 +126,7 @@ class UnloadAdapter(Message, frozen=True, kw_only=True):
 
 
 class PinAdapter(Message, frozen=True, kw_only=True):
-    """Keep an adapter in its pages even while nobody uses it, or no longer."""
+    """Keep an adapter in its pages even while no request uses it, or no longer."""
 
     order: str
     reply_to: str
@@ -348,7 +348,8 @@ class MergeWeights(Message, frozen=True):
 
 class UseMerged(Message, frozen=True):
     """router -> workers, when all ranks have made it: from the next step on, the merged copy
-    computes steps of nobody else. Ranks must take it into use between the same two steps."""
+    computes the steps of this adapter alone. Ranks must take it into use between the same two
+    steps."""
 
     key: str
 
@@ -356,7 +357,7 @@ class UseMerged(Message, frozen=True):
 class CheckAdapter(Message, frozen=True, kw_only=True):
     """router -> workers: generate with an adapter alone, then beside others, and compare with the
     merged weights. Answered by an `AdapterChecked` of rank 0. All these keys are placed and `pages`
-    are nobody else's until then."""
+    are reserved for it until then."""
 
     epoch: int
     order: str
@@ -572,7 +573,7 @@ class StopFound(Message, frozen=True):
 
 
 class AnswerHeard(Message, frozen=True):
-    """server -> router: all text of this request is here; nobody need tell it again."""
+    """server -> router: all text of this request is here and need not be sent again."""
 
     request_id: str
 
@@ -636,7 +637,7 @@ class Ready(Message, frozen=True):
     incarnation: int
 
 
-# --- telemetry: every process publishes, whoever cares subscribes --------------------------------
+# --- telemetry: every process publishes, any number subscribe -------------------------------------
 
 
 class ProcessState(enum.Enum):
@@ -929,11 +930,11 @@ class ProcessView(Row, frozen=True):
     exit_code: int | None = None
     retry_at: float | None = None
     held: bool = False
-    """Stopped by an operator: it is not started again until somebody says so."""
+    """Stopped by an operator: it is not started again until an operator says so."""
     started_at: float | None = None
     """When the process that is there, or was last, was started; `since` is of its state."""
     falls: int = 0
-    """Ends that nobody had asked for; `restarts` counts those too that somebody did ask for."""
+    """Ends that no operator had asked for; `restarts` counts the others too."""
     fell_at: float | None = None
     """When it fell last."""
 
@@ -1114,8 +1115,8 @@ class Resume(Message, frozen=True):
 
 
 class StartSpans(Message, frozen=True, kw_only=True):
-    """Record named time spans to RUN/spans/`recording`/NAME.jsonl. Whoever records already goes on
-    where it does. Answered by a `SpansReply`."""
+    """Record named time spans to RUN/spans/`recording`/NAME.jsonl. A process that records already
+    goes on where it does. Answered by a `SpansReply`."""
 
     order: str
     reply_to: str

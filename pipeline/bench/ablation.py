@@ -115,7 +115,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def replicate(adapters: dict[str, str], count: int) -> tuple[str, ...]:
-    """NAME=PATH of so many adapters, those given in turn: to a pipeline copies are others."""
+    """NAME=PATH of `count` adapters: those given in turn, since to a pipeline a copy is another
+    adapter."""
     given = list(adapters.items())
     if not given:
         raise UsageError("no adapter to measure with", "give --adapter NAME=PATH")
@@ -145,9 +146,9 @@ def adapter_tokens(config: Config) -> int:
 
 
 def pool_tokens(flags: Flags, adapters: int, loop: Loop) -> int:
-    """`--max-total-tokens` of a set whose adapters take the place of so many: room for what runs
-    beside half of them, so that they must make way for each other; with --no-lora-swap, which pins
-    half of a pool at most, for all."""
+    """`--max-total-tokens` for a set of flags under which the adapters take the place of this many:
+    room for what runs beside half of them, so that they must make way for each other; with
+    --no-lora-swap, which pins half of a pool at most, for all."""
     running = loop.concurrency * (PROMPT_TOKENS + loop.max_tokens)
     return running + (2 * adapters if "no_lora_swap" in flags else adapters // 2)
 
@@ -301,7 +302,7 @@ def main() -> None:
         type=int,
         default=24,
         metavar="N",
-        help="so many, those given in turn; half of them fit",
+        help="number of adapters, those given in turn; half of them fit",
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="append runs as JSON lines")
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")

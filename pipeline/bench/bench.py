@@ -32,7 +32,7 @@ from .results import ResultFile, ResultRow, RunConfig, describe_load
 from .stats import SLO_SECONDS, Result, Timeline, live, summarise
 
 LIVE_SECONDS = 0.25
-"""At least so long between two lines of --live."""
+"""Shortest time between two lines of --live."""
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -1,7 +1,7 @@
 """The engine alone, as fast as it goes: scheduler and worker without sockets or HTTP, with dummy
 weights and random adapters.
 
-`make bench-gpu` runs the shapes of a model on one device: a step of so many requests, each with its
+`make bench-gpu` runs the shapes of a model on one device: a step of some requests, each with its
 own adapter, all with one, or with none; prompts; and S-LoRA's own workload. Every figure is printed
 as a line of JSON, the table at the end. Knows no peer but by the figures recorded here.
 """
@@ -128,8 +128,8 @@ class Engine:
     def add_adapters(
         self, count: int, rank: int, modules: tuple[str, ...], first: int = 0
     ) -> list[str]:
-        """So many, each in pages of its own, with the same random numbers; numbered from `first`
-        on."""
+        """Names of `count` adapters, each in pages of its own, with the same random numbers;
+        numbered from `first` on."""
         model_config = self.runner.loaded.config  # of one rank's part
         shapes, parts, size = module_shapes(model_config), [], 0
         for members in SITES.values():
@@ -297,11 +297,11 @@ def interference(engine: Engine, names: list[str], streams: int) -> None:
     being copied into their pages. Milliseconds between a stream's tokens."""
 
     def gaps(count: int) -> list[float]:
-        """Between so many steps of the streams, which go on."""
+        """Milliseconds between `count` steps of the streams, which go on."""
         done = [at for at, _ in itertools.islice(steps, count + 1)]
         return [(b - a) * 1e3 for a, b in itertools.pairwise(done)]
 
-    def told(what: str, found: list[float]) -> None:
+    def report_gaps(what: str, found: list[float]) -> None:
         ordered = sorted(found)
         p99 = ordered[int(len(ordered) * 0.99)]
         write_result(
@@ -315,20 +315,20 @@ def interference(engine: Engine, names: list[str], streams: int) -> None:
         pass
     gaps(SETTLED)
     for _ in range(3):
-        told("undisturbed", gaps(200))
+        report_gaps("undisturbed", gaps(200))
         engine.ask(None, 4000, 1)
         began = time.perf_counter()
         found: list[float] = []
         while not found or any(s.num_scheduled < s.num_prompt for s in engine.scheduler.running):
             found += gaps(1)
-        told("a prompt of 4000 tokens", found)
+        report_gaps("a prompt of 4000 tokens", found)
         write_result("its first token", ms=(time.perf_counter() - began) * 1e3)
         gaps(SETTLED)
         loads = engine.replace_adapters(names[streams : streams + 50])
         found = gaps(1)
         while not all(load.done() for load in loads):
             found += gaps(1)
-        told(f"{len(loads)} adapters load", found)
+        report_gaps(f"{len(loads)} adapters load", found)
         gaps(SETTLED)
     deque(steps, maxlen=0)
 
@@ -336,8 +336,8 @@ def interference(engine: Engine, names: list[str], streams: int) -> None:
 def slora_workload(
     engine: Engine, names: list[str | None], count: int, rate: float = 0.0
 ) -> dict[str, float]:
-    """S-LoRA's generator, its adapters and lengths: so many requests, all at once or so many a
-    second. Its figures: throughput, first tokens, and how many of those came within six seconds."""
+    """Runs S-LoRA's generator with its adapters and lengths: this many requests, all at once or
+    at a rate. Returns throughput, first tokens, and the share that came within six seconds."""
     pace, duration = (rate, count / rate) if rate else (count, 1)
     workload = slora(num_adapters=len(names), alpha=1, rate=pace, cv=1, duration=duration)
     coming = deque(workload.arrivals)
@@ -411,7 +411,7 @@ def ablate(
 
 
 def pool_for(shape: dict[str, Any], batches: list[int], tokens: int) -> int:
-    """Tokens of a pool that holds the mixture of adapters and so many tokens a request, and no
+    """Tokens of a pool that holds the mixture of adapters and `tokens` for each request, and no
     more: baselines take memory outside of it."""
     with tempfile.TemporaryDirectory() as directory:
         (Path(directory) / "config.json").write_text(json.dumps(shape))
@@ -437,7 +437,9 @@ def account_for(engine: Engine, batches: list[int], names: list[str], prompt: in
     """Prints where the microseconds of a decode step go, for base, same and distinct adapters; and
     those of a step that carries a piece of a prompt beside 32 streams."""
 
-    def told(kind: str, count: int, steps: Iterator[tuple[float, Step]], measured: int) -> None:
+    def report_kernels(
+        kind: str, count: int, steps: Iterator[tuple[float, Step]], measured: int
+    ) -> None:
         found = measure_kernels(itertools.islice(steps, measured), measured)
         deque(steps, maxlen=0)
         write_result(
@@ -457,14 +459,14 @@ def account_for(engine: Engine, batches: list[int], names: list[str], prompt: in
         return steps
 
     for count, kind in itertools.product(batches, kinds_of(names)):
-        told(kind, count, started(kind, count, 24), 12)
+        report_kernels(kind, count, started(kind, count, 24), 12)
     engine.scheduler.limits = replace(engine.scheduler.limits, chunk_tokens=CHUNK_TOKENS)
     for kind, own in (("base", None), ("distinct", None), ("distinct", names[0])):
         steps = started(kind, 32, 40)
         engine.ask(own, engine.ready.max_model_len - 2, 1)
         while next(steps)[1].phase == "decode":
             pass
-        told(f"{kind}, and a prompt of {own or 'the base'}", 32, steps, 5)
+        report_kernels(f"{kind}, and a prompt of {own or 'the base'}", 32, steps, 5)
 
 
 def write_result(kind: str, **stats: Any) -> None:

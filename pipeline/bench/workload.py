@@ -55,7 +55,7 @@ class Workload:
         return len(self.arrivals)
 
     def head(self, count: int) -> Workload:
-        """The first so many requests; all, where there are fewer."""
+        """The first `count` requests; all, where there are fewer."""
         return replace(self, arrivals=self.arrivals[:count])
 
     def until(self, seconds: float) -> Workload:

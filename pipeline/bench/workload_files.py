@@ -1,4 +1,4 @@
-"""Workloads from files: request lists that somebody wrote, and traces that somebody recorded.
+"""Workloads from files: request lists and recorded traces.
 
 A bad file is refused with its line; nothing is guessed but the format, by the header.
 """
@@ -50,8 +50,8 @@ def read_script(path: Path) -> Workload:
         raise UsageError(f"{path}: {error}", hint) from error
     lengths = {name: len(getattr(script, name)) for name in script.__struct_fields__}
     if len(set(lengths.values())) != 1 or not script.ind:
-        told = ", ".join(f"{name} {length}" for name, length in lengths.items())
-        raise UsageError(f"{path}: the lists must be of one length, and not empty: {told}")
+        listed = ", ".join(f"{name} {length}" for name, length in lengths.items())
+        raise UsageError(f"{path}: the lists must be of one length, and not empty: {listed}")
     at = np.cumsum(script.intervals).tolist()
     for row, (who, prompt, answer, gap) in enumerate(
         zip(script.ind, script.input_lens, script.output_lens, script.intervals, strict=True)

@@ -85,7 +85,7 @@ def embedded_model(report: Report) -> Path:
         flaw = find_copy_flaw(gguf, report)
         if not flaw:
             return directory
-        report.say(f"the cached {gguf} {flaw}: it is removed and fetched anew")
+        report.say(f"the cached {gguf} {flaw}: it is removed and fetched again")
     shutil.rmtree(directory, ignore_errors=True)
     reasons = ["the cache has no copy"]
     for obtain in (take_cached, take_installed, download):

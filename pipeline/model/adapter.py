@@ -1,7 +1,7 @@
 """`Adapter`: one PEFT directory, checked against the model and laid out for computing.
 
 Everything that headers tell is checked before a weight is read, every weight before the layout is
-allocated. Knows a model's modules and their shapes; not when or for whom the adapter runs.
+allocated. Knows a model's modules and their shapes; not when the adapter runs or for which request.
 """
 
 from __future__ import annotations

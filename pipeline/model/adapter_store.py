@@ -241,7 +241,8 @@ class AdapterStore:
         )
 
     def _enter(self, key: str, table: Tensor) -> None:
-        """Tells the kernels where it is. Not before nobody uses a slot's former owner."""
+        """Enters an adapter in the kernels' tables. No step still uses the former owner of its
+        slot."""
         slot = self._slots[key] = self._free_slots.pop()
         parts = {part.module: part for part in self._adapters[key].parts}
         sites, modules = [], []
@@ -271,7 +272,8 @@ class AdapterStore:
         return self._own[key]
 
     def evict(self, key: str) -> None:
-        """Its pages may be somebody else's from now on; the host keeps it."""
+        """Gives up an adapter's pages, which may be used for something else from now on; the host
+        keeps it."""
         self._pages.pop(key, None)
         self._own.pop(key, None)
         self._leave(key)

@@ -155,7 +155,7 @@ class PagedPlan:
         rest = 0
         if self.bucket:
             rest = self._num_single + bool(self._num_prompt_tokens) * MOST_PROMPTS - len(wanted)
-        # Of single tokens alone all are wanted, in their order, whether somebody asks or not.
+        # Of single tokens alone all are wanted, in their order, asked for or not.
         fill = range(len(wanted), len(wanted) + rest) if not self._num_prompt_tokens else [0] * rest
         inputs["sample_tokens"] = [*last[sampling].tolist(), *fill]
         inputs["sample_history"] = [*wanted, *[-1] * rest]
@@ -261,8 +261,8 @@ class PagedLora:
 
     def begin(self, x: Tensor, layer: int, site: str) -> Callable[[Tensor, bool], Shrunk | None]:
         """Notes that x is there; the function returned computes what the adapters make of it,
-        beside the base's product issued meanwhile, and adds it or leaves it to whoever reads y
-        next. x [num_tokens, in], y [num_tokens, out]."""
+        beside the base's product issued meanwhile, and adds it or leaves it to the next
+        reader of y. x [num_tokens, in], y [num_tokens, out]."""
         about = self.sites[site]
         ranks = -(-self.rank * len(about.out_features) // RANK_BLOCK) * RANK_BLOCK
 

@@ -283,7 +283,7 @@ class StepPlan:
         first_pages = [max(0, r.start + 1 - window) // PAGE_SIZE if window else 0 for r in rows]
         tables = [r.pages[p : pages_for(r.stop)] for r, p in zip(rows, first_pages, strict=True)]
         width = max(len(table) for table in tables)
-        # Padding is masked, and of the row's own pages: nobody else's NaN gets in.
+        # Padding is masked, and of the row's own pages: no NaN of another row gets in.
         padded = np.array([t + t[:1] * (width - len(t)) for t in tables], dtype=np.int64)
         ends = [
             row.start + query + 1 - page * PAGE_SIZE

@@ -47,7 +47,7 @@ def check_shape(path: Path, name: str, found: tuple[int, ...], shape: tuple[int,
 
 def missing_tensor(path: Path, name: str) -> OperatorError:
     """What to raise for a tensor that the files do not hold."""
-    return OperatorError(f"{path}: {name} is missing", "fetch the model anew")
+    return OperatorError(f"{path}: {name} is missing", "fetch the model again")
 
 
 class DummyCheckpoint:

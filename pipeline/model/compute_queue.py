@@ -56,7 +56,7 @@ class ComputeQueue:
         try:
             with torch.cuda.stream(self._stream):
                 future.set_result(_without_gradients(work))
-        except Exception as error:  # told to whoever reads the future, as a thread would
+        except Exception as error:  # raised where the future is read, as a thread's would be
             future.set_exception(error)
         return future
 
@@ -114,7 +114,7 @@ class Helpers:
         self._threads = threads
 
     def worth(self, products: float) -> bool:
-        """Whether calling them pays for an operation of so many multiplications."""
+        """Whether calling them pays for an operation of this many multiplications."""
         return self._threads > 1 and products * (self._threads - 1) >= WORTH_HELP
 
     def __enter__(self) -> None:

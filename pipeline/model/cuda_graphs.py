@@ -152,7 +152,7 @@ class PagedSteps:
         return bucket if bucket in self._captured else None
 
     def base_rows(self, num_rows: int) -> int:
-        """How many a step of the base with so many rows computes, padding included."""
+        """Rows that a step of the base with `num_rows` rows computes, padding included."""
         rows = _least(ROWS, num_rows)
         return rows if Bucket(rows) in self._captured else num_rows
 

@@ -104,7 +104,7 @@ class DecoderLayer:
         self, hidden: Tensor, delta: Output | None, batch: StepBatch, pool: Tensor
     ) -> Output:
         """hidden [num_tokens, hidden_size] takes in `delta`, the last branch of the layer before,
-        and this layer's first; the second is returned, for whoever sums and norms next."""
+        and this layer's first; the second is returned, for the next sum and norm."""
         delta = self.attention(self.attention_norm.add_(hidden, delta), batch, pool)
         return self.mlp(self.mlp_norm.add_(hidden, delta), batch)
 

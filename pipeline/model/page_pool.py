@@ -141,7 +141,7 @@ def choose_num_pages(
 
 
 def pages_for(num_tokens: int) -> int:
-    """Pages that hold so many tokens."""
+    """Pages that hold this many tokens."""
     return -(-num_tokens // PAGE_SIZE)
 
 

@@ -40,7 +40,7 @@ from .page_pool import PAGE_SIZE, PagePool, pages_for
 PROMPT_LENGTHS = (24, 9, 16, 5, 12, 20)
 NEW_TOKENS = 16
 BASE_FACTOR = 8.0
-"""An adapter's rows may differ from their reference by so many times what the base's rows do, in
+"""An adapter's rows may differ from their reference by this many times what the base's rows do, in
 the mean: both carry the rounding of the served type, which an adapter may amplify. Random adapters
 on random models of bfloat16 reached 4; a single logit's difference varies much more."""
 RANGE_SHARE = 1e-4
@@ -62,7 +62,7 @@ class Served:
 class VerificationRun:
     """The adapter alone, then twice in one batch with the base and its neighbours.
 
-    Sequences have negative numbers, so that they are nobody else's.
+    Sequences have negative numbers, which no request has.
     """
 
     def __init__(self, order: CheckAdapter, vocab_size: int) -> None:

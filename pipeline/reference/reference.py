@@ -103,7 +103,7 @@ class PromptAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Answers(msgspec.Struct, frozen=True, tag=True):
-    """To a reference, from whoever served the prompts."""
+    """To a reference: the answers to its prompts."""
 
     dtype: DtypeName
     rows: tuple[PromptAnswer, ...]

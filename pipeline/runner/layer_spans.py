@@ -1,4 +1,4 @@
-"""A model whose layers are spans, for whoever asks which of them takes how long.
+"""A model whose layers are spans, which show how long each of them takes.
 
 Each is launched from the host by itself, so a step of such a model cannot be replayed from a graph.
 """

@@ -24,7 +24,7 @@ class StepBytes:
 
     def weights(self, num_tokens: int) -> int:
         """The embedding counts only where it serves as the head: of it a step reads single rows.
-        Where a weight is kept in two formats, the one used for so many tokens."""
+        Where a weight is kept in two formats, the one used for this many tokens counts."""
         if num_tokens not in self._weights:
             self._weights[num_tokens] = sum(
                 (m.chosen(num_tokens) if isinstance(m, LinearByRows) else m).num_bytes

@@ -148,7 +148,7 @@ class Process:
             case StopSpans():
                 self._stop_recording()
         reply = self._spans_reply(order.order, error)
-        with contextlib.suppress(InboxFull):  # whoever asked has long gone
+        with contextlib.suppress(InboxFull):  # its sender has long gone
             self.outbox(order.reply_to).send(reply)
 
     def _record_from_the_start(self) -> None:

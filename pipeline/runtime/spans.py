@@ -21,10 +21,10 @@ from typing import Any, BinaryIO, NamedTuple
 import msgspec
 
 MOST_SPANS = 1_000_000
-"""Written to one file, some 200 MB. Those beyond are counted: whoever forgets a profile must not
-find a full disk."""
+"""Written to one file, some 200 MB. Those beyond are counted: a profile that is forgotten must
+not fill the disk."""
 MOST_NAMES = 100_000
-"""Spans of a recording that NVTX is told with their values; later ones by their pattern. Its
+"""Spans of a recording that NVTX gets with their values; later ones by their pattern. Its
 package keeps every text it has seen, 0.6 KiB each, for as long as the process lives."""
 CAPTURED = "LORACONSOLE_PROFILE"
 """An NVTX range from start to stop, for `nsys --capture-range=nvtx`."""
