@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -31,15 +30,13 @@ from ..model_files.model_config import ModelConfig
 from ..runtime.guarded_file import AdapterError
 from .adapter import SITES, Adapter, measure_adapter, module_shapes, read_adapter
 from .compute_queue import sent
-from .page_pool import PagePool, page_elements
+from .page_pool import Ints, PagePool, page_elements
 from .shard import WHOLE, Shard
 
 MOST_RESIDENT = 4096
 """Adapters in pages at a time, on a GPU."""
 MOST_STACKS = 8
 """Stacks kept for batches to come; those used longest ago go first."""
-
-Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -32,9 +31,7 @@ from .adapter_store import (
     plan_lora,
 )
 from .layers import Rotary
-from .page_pool import PAGE_SIZE, PagePool, pages_for
-
-Ints = npt.NDArray[np.int64]
+from .page_pool import PAGE_SIZE, Ints, PagePool, pages_for
 
 WASTED_PAGES = 16
 """Padding pages at which a group of decode rows is split: gathering and multiplying 16 pages costs
