@@ -1,4 +1,4 @@
-"""Each LoRA kernel alone: microseconds, and bytes a second against the card's copy rate, at
+"""Each LoRA kernel alone: microseconds, and bytes a second against the GPU's copy rate, at
 Llama-3.1-8B shapes. `python -m loraconsole.kernels.bench`; a GPU is needed.
 
 Every kernel is launched once for each of several layers inside a graph, so that nothing stays in
@@ -101,7 +101,7 @@ def ints(values: list[int]) -> Tensor:
 
 
 def microseconds(launch: Callable[[int], object]) -> float:
-    """Of one launch, which gets the number of its layer."""
+    """Microseconds of one launch, which gets the number of its layer."""
     for layer in range(LAYERS):
         launch(layer)
     torch.cuda.synchronize()

@@ -429,8 +429,8 @@ class Tiles(NamedTuple):
 
 SHRINK = {"token": Tiles(256, 1024), "chunk": Tiles(128, 512), "prompt": Tiles(64, 4096)}
 EXPAND = {"token": Tiles(256, 512), "chunk": Tiles(128, 256), "prompt": Tiles(128, 1024)}
-"""By what the groups are of. A program of few columns leaves much to the others, one of many looks
-up who and where less often and leaves fewer pieces of K to sum."""
+"""By the kind of the groups. Programs of few columns run side by side; one of many columns looks up
+adapters and pages less often and leaves fewer pieces of K to sum."""
 FEW_GROUPS = 64
 """Most groups of a prompt that is a chunk: too few to keep a GPU busy with long programs."""
 
@@ -442,13 +442,13 @@ def kind_of(groups: Groups, block_m: int) -> str:
 
 
 def warps_for(tiles: int, unit: int) -> int:
-    """So that a row of the tiles is 16 bytes a thread: each thread then holds all ranks of its
-    columns, and the sum over ranks crosses no thread."""
+    """Warps with which a row of the tiles is 16 bytes a thread: each thread then holds all ranks of
+    its columns, and the sum over ranks crosses no thread."""
     return max(1, min(16, tiles * unit // 256))
 
 
 def precision(x: Tensor) -> str:
-    """Of a tensor-core product: float32 stays float32."""
+    """Precision of a tensor-core product with x: float32 stays float32."""
     return "ieee" if x.dtype.itemsize == 4 else "tf32"
 
 

@@ -73,11 +73,12 @@ COSTS = (
 )
 
 PROMPT_TOKENS = 112
-"""More than any prompt of the bench takes with its chat template, its last page filled up."""
+"""Tokens that no prompt of the bench exceeds, with its chat template and its last page filled
+up."""
 
 
 def flags_text(flags: Flags) -> str:
-    """A set as the command line would have it."""
+    """A set of flags as the command line has it."""
     return " ".join(map(flag_of, flags)) or "all parts"
 
 
@@ -107,7 +108,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def token_ms(self) -> float:
-        """Of the whole loop, prompts and loads included, by output token."""
+        """Milliseconds of the whole loop, prompts and loads included, for each output token."""
         return 1e3 * self.seconds / max(1, self.output_tokens)
 
 
@@ -262,11 +263,11 @@ class MeasuredCost(msgspec.Struct, frozen=True):
     least: float
     most: float
     share: float
-    """Of what a token takes with all parts."""
+    """The share of what a token takes with all parts."""
 
 
 def differences(runs: list[Run]) -> list[MeasuredCost]:
-    """Of each part whose two sets were measured and differ."""
+    """The cost of each part whose two sets of flags were measured and differ."""
     measured = {(run.flags, run.round): run.token_ms for run in runs}
     rounds = sorted({run.round for run in runs})
     stood_for = stand_ins(() if any("no_kernel" in run.flags for run in runs) else ("no_kernel",))

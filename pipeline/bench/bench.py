@@ -119,7 +119,7 @@ def main() -> None:
 
 async def run_all(given: argparse.Namespace, rows: list[ResultRow]) -> None:
     """Every load on every server, the servers in turns, round by round. Appends to `rows` as runs
-    end. What `--out` has already is taken from there."""
+    end. A run that `--out` holds already is read from there."""
     labels = given.label or given.url
     if len(labels) != len(given.url):
         raise UsageError(f"{len(labels)} --label for {len(given.url)} --url", "one for each")

@@ -423,7 +423,8 @@ def pool_for(shape: dict[str, Any], batches: list[int], tokens: int) -> int:
 
 
 def load_ms(engine: Engine, names: list[str]) -> float:
-    """Of one adapter from the host into its pages, the mean of all, copied one behind the other."""
+    """Milliseconds to copy one adapter from the host into its pages: the mean of all, copied one
+    behind the other."""
     for _ in range(2):  # at first, memory may have to be found
         started = time.perf_counter()
         for load in engine.replace_adapters(names):
@@ -480,11 +481,11 @@ def write_result(kind: str, **stats: Any) -> None:
 
 
 OUT: list[Path] = []
-"""Where the lines go too."""
+"""The file that the lines go to as well, if any."""
 
 
 def print_steps(found: dict[str, dict[int, dict[str, float]]]) -> None:
-    """Beside what this card's copy rate allows, and vLLM's figures."""
+    """Prints the steps beside what this GPU's copy rate allows, and vLLM's numbers."""
     print(
         "\nmilliseconds a step   ours                      limit here        vLLM 0.26 on an H200"
     )

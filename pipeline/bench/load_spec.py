@@ -54,7 +54,7 @@ class LoadSpec:
 
 
 def add_load_flags(group: Any) -> None:
-    """Those that say who asks what, when."""
+    """Adds the flags of the workload: its adapters, prompts and arrivals."""
     group.add_argument(
         "--workload", choices=("chat", *GENERATORS, "script", "trace"), help="default: chat"
     )

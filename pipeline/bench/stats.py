@@ -44,8 +44,8 @@ class Timeline(msgspec.Struct):
         return self.chunks[0] - self.sent if self.chunks and not self.error else math.inf
 
     def service(self) -> Iterator[tuple[float, float]]:
-        """When it was served how much: its prompt with the first chunk, and each chunk's tokens. A
-        chunk may hold several (text held back), so each counts by the request's mean."""
+        """(time, weighted tokens) of its service: the prompt with the first chunk, and each chunk's
+        tokens. A chunk may hold several (text held back), so each counts by the request's mean."""
         each = OUTPUT_WEIGHT * self.tokens / max(1, len(self.chunks))
         for number, at in enumerate(self.chunks):
             yield at, each + (INPUT_WEIGHT * self.input_len if number == 0 else 0.0)

@@ -71,7 +71,7 @@ def read_script(path: Path) -> Workload:
 
 
 class Columns(NamedTuple):
-    """Where a format of traces keeps what we need."""
+    """The columns of a trace format that hold what is needed here."""
 
     at: str
     input_len: str
@@ -145,7 +145,7 @@ def _tokens(where: str, column: str, text: str | None) -> int:
 
 
 def _seconds(where: str, column: str, text: str | None) -> float:
-    """Of a number, or of a date with up to seven decimals."""
+    """Seconds of a number, or of a date with up to seven decimals."""
     try:
         if math.isfinite(number := float(text or "")):
             return number

@@ -362,7 +362,7 @@ class LoraBatch:
     parts: tuple[AdapterSegment | AdapterRows, ...]
 
     def begin(self, x: Tensor, layer: int, site: str) -> Callable[[Tensor, bool], None]:
-        """Where steps are not captured there is nothing to gain by starting early."""
+        """Does nothing here: where steps are not captured, starting early gains nothing."""
         return lambda y, whole: self.add(y, x, layer, site)
 
     def add(self, y: Tensor, x: Tensor, layer: int, site: str) -> None:

@@ -78,7 +78,7 @@ class Inputs:
 
 
 def largest_rank(rows: Sequence[StepRow], store: AdapterStore) -> int:
-    """Of the adapters of these rows, padded; 0 where there are none."""
+    """The largest rank among the adapters of these rows, padded; 0 where there are none."""
     keys = {row.adapter for row in rows if row.adapter is not None}
     return max((store.padded_rank(key) for key in keys), default=0)
 
@@ -116,8 +116,8 @@ class PagedPlan:
             self._describe_adapters()
 
     def _place_tokens(self, history_width: int) -> None:
-        """Of every token: where it is in the history, its position, its page and place there; and
-        which tokens' successors are wanted."""
+        """Places every token: in the history, its position, its page and its place there; and marks
+        the tokens whose successors are wanted."""
         counts = np.array([row.num_tokens for row in self.rows], dtype=np.int64)
         starts = np.array([row.start for row in self.rows], dtype=np.int64)
         ends = np.cumsum(counts)
@@ -248,7 +248,7 @@ class PagedLora:
 
     sites: dict[str, Site]
     rank: int
-    """Of the largest module."""
+    """Padded rank of the largest module."""
     pool: Tensor
     """[num_layers, num_pages, elements]"""
     tables: AdapterTables

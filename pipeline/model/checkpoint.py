@@ -33,7 +33,7 @@ class Checkpoint(Protocol):
         shapes where it is missing or of another shape."""
 
     def int4(self, name: str, shape: tuple[int, ...]) -> Int4Blocks | None:
-        """The same weight in its 4-bit blocks; None where it is not stored so."""
+        """A weight in its 4-bit blocks; None where it is not stored so."""
 
 
 def check_shape(path: Path, name: str, found: tuple[int, ...], shape: tuple[int, ...]) -> None:

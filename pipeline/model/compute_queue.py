@@ -31,7 +31,7 @@ and 187 to 218 tokens/s while other processes took 30 % of a core, one thread 12
 
 
 class ComputeQueue:
-    """Where tensors live and who computes them."""
+    """The device, its streams or threads, and the work submitted to them."""
 
     def __init__(self, device: torch.device, threads: int) -> None:
         self.device, self.threads, self.helpers = device, threads, Helpers(threads)
@@ -43,7 +43,7 @@ class ComputeQueue:
 
     @property
     def stream(self) -> torch.cuda.Stream:
-        """Where a GPU's steps run."""
+        """The stream of a GPU's steps."""
         assert self._stream is not None
         return self._stream
 
@@ -61,8 +61,8 @@ class ComputeQueue:
         return future
 
     def copy(self, work: Callable[[], T]) -> Future[T]:
-        """As `submit`, but nothing submitted later waits for it, and the future is done when the
-        work is. On a CPU it takes its turn among the rest."""
+        """Starts work as `submit` does, but nothing submitted later waits for it, and the future is
+        done when the work is. On a CPU it takes its turn among the rest."""
         if self._stream is None or self._copy_stream is None:
             return self.submit(work)
         behind = self._stream.record_event()  # steps that still use what it overwrites

@@ -28,10 +28,10 @@ from .llama import Llama
 from .page_pool import PAGE_SIZE, PagePool, pages_for
 
 ROWS = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 160, 192, 224, 256)
-"""Of single tokens alone."""
+"""Rows of the graphs of single tokens alone."""
 MIXED_ROWS = (8, 32, 64, 128, 256)
 PROMPT_TOKENS = (64, 192, 256, 512)
-"""Of steps that carry prompts beside them."""
+"""Prompt tokens of the graphs of steps that carry prompts beside single tokens."""
 RANKS = (0, 16, 64)
 LONG_PROMPT = 8192
 """Enough for the kernels of long prompts."""

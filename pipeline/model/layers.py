@@ -158,7 +158,7 @@ class Int4Linear:
         return y.float()
 
     def plus(self, delta: Tensor) -> Linear:
-        """Not in 4 bits any more, which would round the delta away."""
+        """The sum, no longer in 4 bits, which would round the delta away."""
         weight = self._product(torch.eye(delta.shape[1])).t()  # what the kernel multiplies by
         return PackedLinear((weight + delta).contiguous(), self._bias)
 
@@ -329,7 +329,8 @@ def _llama3(inverse: Tensor, scaling: RopeScaling) -> Tensor:
 
 
 def _yarn(inverse: Tensor, scaling: RopeScaling, theta: float) -> Tensor:
-    """As llama3, but blended along the index of a pair: from `beta_fast` turns to `beta_slow`."""
+    """Frequencies as llama3 scales them, but blended along the index of a pair: from `beta_fast`
+    turns to `beta_slow`."""
     dim, length = 2 * len(inverse), scaling.original_max_position_embeddings
 
     def index_of(turns: float) -> float:

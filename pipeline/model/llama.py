@@ -170,8 +170,8 @@ class AdaptedLinear:
     layer: int
     site: str
     reduce: Callable[[Tensor], Tensor] | None = None
-    """Where ranks hold parts of the input: makes the sum of all of what was the sum of this one's,
-    the adapters' included."""
+    """Where ranks hold parts of the input: replaces this rank's sum, the adapters' included, by the
+    sum over all ranks."""
 
     def __call__(self, x: Tensor, lora: LoraProducts | None, *, whole: bool = False) -> Output:
         """`whole`: with all that adapters add, for readers that cannot add it."""

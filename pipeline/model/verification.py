@@ -44,7 +44,8 @@ BASE_FACTOR = 8.0
 the mean: both carry the rounding of the served type, which an adapter may amplify. Random adapters
 on random models of bfloat16 reached 4; a single logit's difference varies much more."""
 RANGE_SHARE = 1e-4
-"""And by this share of the logits' range, for types that round nothing away."""
+"""Further difference allowed, as a share of the logits' range, for types that round nothing
+away."""
 
 
 @dataclass
@@ -81,7 +82,7 @@ class VerificationRun:
         return [self.alone, *self.mixed]
 
     def batches(self) -> Iterator[Batch]:
-        """In this order; none needs the answer to one before."""
+        """The batches to launch, in this order; none needs the answer to one before."""
         yield from self._generate([self.alone], first=0)
         yield from self._generate(self.mixed, first=1)
 
@@ -269,5 +270,5 @@ class Forward:
         )
 
     def run(self, layer: DecoderLayer, hidden: Tensor) -> None:
-        """In place. hidden [num_tokens, hidden_size]."""
+        """Runs a layer in place. hidden [num_tokens, hidden_size]."""
         hidden.add_(layer(hidden, None, self._batch, self._pool.pages[0]).y)

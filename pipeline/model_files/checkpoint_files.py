@@ -33,7 +33,7 @@ class CheckpointFiles(msgspec.Struct, frozen=True):
     where: Path
     """The file that says what there is: model.safetensors, the index, model.gguf."""
     tensors: dict[str, StoredTensor]
-    """By the name that the model has for it; the file may have another."""
+    """Tensors by the name that the model has for them; the file may have another."""
     gguf: Path | None
     findings: tuple[Finding, ...] = ()
     """Notes alone: what is wrong raises."""

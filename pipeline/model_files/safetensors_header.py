@@ -26,15 +26,15 @@ TYPE_BITS = {
 
 
 class StoredTensor(msgspec.Struct, frozen=True):
-    """Where a tensor lies, and as what."""
+    """A tensor of a safetensors file: its type, shape and place."""
 
     name: str
     file: Path
     dtype: str
-    """As safetensors spells it: BF16, F32, I8, F8_E4M3."""
+    """The type as safetensors spells it: BF16, F32, I8, F8_E4M3."""
     shape: tuple[int, ...]
     start: int
-    """Of its bytes in the file."""
+    """Offset of its bytes in the file."""
     num_bytes: int
 
 

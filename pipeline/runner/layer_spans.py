@@ -39,7 +39,7 @@ class SpannedLayer(DecoderLayer):
 
 
 def with_layer_spans(model: Llama, spans: Spans, settle: Callable[[], object]) -> Llama:
-    """The same model, over the same weights."""
+    """The model with a span around each layer, over the same weights."""
     return model.with_layers(
         [
             SpannedLayer(

@@ -12,7 +12,7 @@ from ..model.page_pool import PAGE_SIZE, PagePool
 
 
 class StepBytes:
-    """Of one model over one pool."""
+    """Bytes that a step of one model over one pool must read."""
 
     def __init__(self, model: Llama, pool: PagePool, windows: Sequence[int]) -> None:
         """`windows` has one entry a layer, 0 where it looks at everything."""
