@@ -40,7 +40,7 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
     turns: tuple[ChatTurn, ...] = ()
 
 
-class Question(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+class ReferenceQuestion(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """To a reference: what to compare with."""
 
     model: str
@@ -254,11 +254,11 @@ class SideBySide:
 
     def compare_engine(
         self,
-        question: Question,
+        question: ReferenceQuestion,
         directory: Path,
         dtype: DtypeName = "float32",
         ignored: tuple[str, ...] = (),
-        reference: Question | None = None,
+        reference: ReferenceQuestion | None = None,
     ) -> ReferenceComparison:
         """Our engine on the CPU, without a pipeline. `directory` is the model directory that a
         pipeline of `question.model` would have, `ignored` are keys of its config.json.
@@ -282,7 +282,7 @@ class SideBySide:
             return self.compare_served(reference or question, serve)
 
     def compare_served(
-        self, question: Question, serve: Callable[[tuple[Prompt, ...]], Answers]
+        self, question: ReferenceQuestion, serve: Callable[[tuple[Prompt, ...]], Answers]
     ) -> ReferenceComparison:
         """What `serve` answers to the reference's prompts. Raises `OperatorError`."""
         self._say("transformers reads the files")

@@ -1,4 +1,4 @@
-"""The reference that transformers and peft compute, in float32 on the CPU: a `Question` comes as a
+"""The reference that transformers and peft compute, in float32 on the CPU: a `ReferenceQuestion` comes as a
 line of JSON, `Prepared` goes; `Answers` come, `Findings` go.
 
 The model's and the adapters' files are read by those libraries alone, nothing of ours: what both
@@ -34,7 +34,7 @@ from .reference import (
     Prepared,
     Prompt,
     PromptAnswer,
-    Question,
+    ReferenceQuestion,
 )
 
 MOST_FLOP = 4e12
@@ -57,7 +57,7 @@ IGNORED_GGUF = (
 class TransformersReference:
     """One model, by transformers."""
 
-    def __init__(self, question: Question) -> None:
+    def __init__(self, question: ReferenceQuestion) -> None:
         """Reads config and tokenizer. Raises `OperatorError`."""
         self._question = question
         transformers = _import("transformers", "'transformers>=5'")
@@ -393,9 +393,9 @@ def main() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     server = LineServer()
     reference: TransformersReference | None = None
-    while (asked := server.read(Question | Answers)) is not None:
+    while (asked := server.read(ReferenceQuestion | Answers)) is not None:
         try:
-            if isinstance(asked, Question):
+            if isinstance(asked, ReferenceQuestion):
                 reference = None  # its weights, before there are others
                 reference = TransformersReference(asked)
                 server.write(Prepared(reference.by, reference.prompts))
