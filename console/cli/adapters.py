@@ -200,7 +200,7 @@ def print_verification(found: Verification, name: str, as_json: bool) -> int:
         )
     Printer().print(table)
     key = units.visible(found.key)
-    print(f"{key} {found.words} ({found.dtype}, {units.duration(found.seconds)})")
+    print(f"{key} {found.verdict} ({found.dtype}, {units.duration(found.seconds)})")
     return code
 
 

@@ -28,8 +28,8 @@ from ...pipeline.reference.reference import (
     DtypeName,
     Prompt,
     PromptAnswer,
-    Question,
     ReferenceComparison,
+    ReferenceQuestion,
     SideBySide,
 )
 from ...pipeline.run_directory import absolute_path, is_hub_id, spell
@@ -116,7 +116,9 @@ def compare_model(model: str, command: DoctorCommand) -> int:
     model = absolute_path(model) if model != DEFAULT_MODEL else model
     ignored = tuple(command.ignore_key)
     directory = resolve(Config(model=model, ignore_key=ignored))
-    question = Question(model=_original(model, directory), adapters=adapters, tokens=tokens)
+    question = ReferenceQuestion(
+        model=_original(model, directory), adapters=adapters, tokens=tokens
+    )
     with SideBySide(_say(command.json)) as beside:
         found = beside.compare_engine(question, directory, command.dtype or "float32", ignored)
     return print_comparison(msgspec.structs.replace(found, model=model), command.json)
@@ -197,7 +199,7 @@ def verify_against(config: Config, command: VerifyCommand) -> int:
         return asyncio.run(_ask_all(http, models, prompts, tokens, precision))
 
     say = _say(command.json)
-    question = Question(
+    question = ReferenceQuestion(
         model=_original(config.model, (config.run_path / "model").resolve()),
         adapters=((view.name, view.path),),
         tokens=tokens,

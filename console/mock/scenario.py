@@ -276,7 +276,7 @@ class Story:
                     text = f"{sum(not plan.reason for plan in plans)} can be loaded"
                 case VerifyAdapter():
                     verification = self._verify(name)
-                    text = f"adapter {name} {verification.words}"
+                    text = f"adapter {name} {verification.verdict}"
         views = tuple(self._adapter_view(known, self._now) for known in self._adapters)
         return AdapterReply(
             order=order.order,
