@@ -110,19 +110,19 @@ class StagedApp(ConsoleApp):
             question = AskText(
                 request_id=request_id, reply_to="", offset=offset, with_prompt=not offset
             )
-            self.store.take_text(self.story.text(question))
+            self.store.fold_text(self.story.text(question))
 
     def _tell_spans(self, stamp: str) -> None:
         ends = span_ends(Path(self.store._run))
         if ends.stamp != stamp:
-            self.store.take_spans(ends)
+            self.store.fold_spans(ends)
 
     def advance(self, seconds: float) -> None:
         """The story goes on; what it tells is heard, and drawn where something is mounted."""
         for _ in range(round(seconds * 5)):
             self.now += 0.2
             for _, message in self.story.advance(self.now) if self.story else ():
-                self.store.take(message, self.now)
+                self.store.fold_message(message, self.now)
         self.board = self.store.board(self.now)
 
     def show(self) -> None:

@@ -38,14 +38,15 @@ def alerts(config: Config, command: AlertsCommand) -> int:
     """What the rules of the console find in what the supervisor knows, which is as much as a
     console does: first tokens of the last minute, the last steps. Exit status 1 where that is
     anything."""
+    from ...pipeline.runtime.latest_telemetry import STEPS_KEPT
     from ..settings.settings import read_settings
-    from ..state.alerts import SYNC_STEPS, findings
+    from ..state.alerts import findings
     from ..state.store import Store
 
-    snapshot, now = take_snapshot(config, SYNC_STEPS), time.time()
+    snapshot, now = take_snapshot(config, STEPS_KEPT), time.time()
     store = Store(config.run)
     store.disk_free_bytes = shutil.disk_usage(config.run).free
-    store.take_snapshot(snapshot, now)
+    store.fold_snapshot(snapshot, now)
     found = findings(store.board(now), read_settings().settings.alerts)
     if command.json:
         names = ("level", "text", "rule", "subject")
@@ -86,7 +87,7 @@ def _print_status(config: Config, snapshot: Snapshot) -> None:
     url = snapshot.server.url if snapshot.server else "no address yet"
     now = time.time()
     store = Store(config.run)
-    store.take_snapshot(snapshot, now)
+    store.fold_snapshot(snapshot, now)
     condition = store.board(now).condition
     why = f" ({condition.detail})" if condition.detail else ""
     line = units.visible(f"{config.model} · {condition.word}{why} · {url}")

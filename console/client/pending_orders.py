@@ -88,7 +88,7 @@ class Orders:
         """The router's answer; one that comes after it was given up is told all the same."""
         pending = self._pending.pop(reply.order, None)
         is_gone = pending is not None and isinstance(pending.order, UnloadAdapter)
-        self._store.take_reply(reply, is_gone and reply.status == 200)
+        self._store.fold_reply(reply, is_gone and reply.status == 200)
         if pending is None:
             self._tell(None, reply)
         else:
@@ -135,7 +135,7 @@ class Orders:
         if isinstance(order, PlanAdapters | SetScheduler):
             return
         orders = [p.order for p in self._pending.values() if name_of(p.order) == order.name]
-        self._store.take_order(order.name, doing(orders[-1]) if orders else "")
+        self._store.note_order(order.name, doing(orders[-1]) if orders else "")
 
     def _refusal(self, order: Order, status: int, text: str) -> AdapterReply:
         return AdapterReply(

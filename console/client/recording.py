@@ -169,15 +169,15 @@ class Playback(Sockets):
             while True:
                 for heard in self._tape.take():
                     if isinstance(heard.message, Snapshot):
-                        self._store.take_snapshot(heard.message, heard.at)
+                        self._store.fold_snapshot(heard.message, heard.at)
                     else:
-                        self._store.take(heard.message, heard.at)
+                        self._store.fold_message(heard.message, heard.at)
                 self._store.drain_events()  # what happened then is history: the list has it
                 if self._tape.is_over and not said_so:
                     said_so = True
                     now = self._tape.now()
                     end = Event(now, "info", "recording", "the recording ends here")
-                    self._store.take(end, now)
+                    self._store.fold_message(end, now)
                 self._on_news()
                 await asyncio.sleep(0.05)
         finally:

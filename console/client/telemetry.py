@@ -40,9 +40,9 @@ from ...pipeline.messages import (
     StopSpans,
     ToConsole,
 )
+from ...pipeline.runtime.latest_telemetry import STEPS_KEPT
 from ...pipeline.runtime.sockets import Inbox, InboxFull, Outbox, Watch, make_context
 from ..commands.read_only import READ_ONLY
-from ..state.alerts import SYNC_STEPS
 from ..state.board import SUPERVISOR
 from ..state.store import HISTORY_S, Store
 
@@ -170,7 +170,7 @@ class Telemetry:
             moves = self._store.moves
             now = self._clock()
             for message in self._watch.drain():
-                self._store.take(message, now)
+                self._store.fold_message(message, now)
             self._on_news()
             moved = self._store.moves != moves
             await asyncio.sleep(BUSY_SECONDS if moved else IDLE_SECONDS)
@@ -205,11 +205,11 @@ class Telemetry:
                 case AdapterReply() as reply:
                     self._on_reply(reply)
                 case RequestText() as text:
-                    self._store.take_text(text)
+                    self._store.fold_text(text)
                 case SpanEnds() as ends:
-                    self._store.take_spans(ends)
+                    self._store.fold_spans(ends)
                 case Snapshot() as snapshot:
-                    self._store.take_snapshot(snapshot, self._clock())
+                    self._store.fold_snapshot(snapshot, self._clock())
                     beats = [beat for beat in snapshot.beats if beat.name == SUPERVISOR]
                     known = self._store.supervisor
                     self._answered = beats[0].incarnation if beats else known[0] if known else None
@@ -230,7 +230,7 @@ class Telemetry:
         supervisor that comes up would answer every one of them."""
         if outbox := self._outboxes.pop(SUPERVISOR, None):
             outbox.close()
-        ask = AskSnapshot(self.inbox_name, history_s=HISTORY_S, steps=SYNC_STEPS)
+        ask = AskSnapshot(self.inbox_name, history_s=HISTORY_S, steps=STEPS_KEPT)
         self._send(SUPERVISOR, ask)
 
 

@@ -30,6 +30,7 @@ from textual.widget import Widget
 
 from ...pipeline.config import Config
 from ...pipeline.errors import OperatorError
+from ...pipeline.runtime.health import LATE_SECONDS
 from ..client.pending_orders import Orders
 from ..client.telemetry import Telemetry
 from ..settings.settings import Chosen, Settings, choose, missing_theme, settings_stamp
@@ -39,7 +40,7 @@ from ..settings.ui_state import UiState
 from ..state.adapter_colors import AdapterColors
 from ..state.alert_book import AlertBook
 from ..state.alerts import AlertFinding
-from ..state.board import STALE_S, Board
+from ..state.board import Board
 from ..state.impact import quit_costs
 from ..state.store import Store
 from ..terminal import driver, input_driver, memory_trim, screen_diff, strip_cache
@@ -367,7 +368,7 @@ class ConsoleApp(ScreenApp):
     def _is_silence_due(self, monotonic: float) -> bool:
         """While nobody is heard, how long that lasts is shown every second."""
         age_s = self.store.link_age_s(self.clock())
-        return age_s is not None and age_s > STALE_S and monotonic - self._drawn_at >= 1.0
+        return age_s is not None and age_s > LATE_SECONDS and monotonic - self._drawn_at >= 1.0
 
     def wake(self) -> None:
         """Something was heard or done: if it moved the picture, a frame is due."""

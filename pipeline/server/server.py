@@ -34,12 +34,12 @@ from ..messages import (
 )
 from ..model_files.generation_config import GenerationDefaults, read_generation_config
 from ..model_files.model_config import read_model_config
+from ..runtime.health import lost_process
 from ..runtime.process import Process, run_process
 from ..runtime.sockets import InboxFull, Watch
 from ..text.tokenizer import Tokenizer
 from .adapter_chat import AdapterChats
 from .gateway import Gateway
-from .pipeline_state import lost_process
 from .routes import make_app
 
 

@@ -59,7 +59,7 @@ class MainScreen:
 
     def hear(self) -> None:
         for _, message in self.story.advance(self.now):
-            self.store.take(message, self.now)
+            self.store.fold_message(message, self.now)
 
     def give(self, kind: Any, number: str = "1", **fields: Any) -> AdapterOrder:
         order: AdapterOrder = kind(order=number, reply_to=self.orders.inbox, **fields)

@@ -162,7 +162,7 @@ def test_record_writes_what_a_pipeline_says_and_never_over_a_file(
     while not tape.is_over:
         for heard in tape.take():
             if type(heard.message).__name__ == "Snapshot":
-                store.take_snapshot(heard.message, heard.at)  # type: ignore[arg-type]
+                store.fold_snapshot(heard.message, heard.at)  # type: ignore[arg-type]
             else:
-                store.take(heard.message, heard.at)  # type: ignore[arg-type]
+                store.fold_message(heard.message, heard.at)  # type: ignore[arg-type]
     assert len(store.board(tape.now()).requests) == 6

@@ -151,7 +151,7 @@ def test_the_cost_stands_in_a_line_when_asked() -> None:
 def test_diagnostics_tell_all_that_is_known() -> None:
     async def main() -> None:
         async with staged("busy") as (app, pilot):
-            app.store.take(app.board.steps[-1], app.now)
+            app.store.fold_message(app.board.steps[-1], app.now)
             await pilot.press("D")
             app.show()
             await pilot.pause()

@@ -130,7 +130,7 @@ def test_a_frame_is_due_only_when_something_moved_or_after_a_while() -> None:
         app.tick()
         assert app.header.frames == frames + 1
         app.pace.answered(0.0)
-        app.store.take(Event(app.now, "info", "router", "moved"), app.now)
+        app.store.fold_message(Event(app.now, "info", "router", "moved"), app.now)
         app.tick()
         assert app.header.frames == frames + 2
 
@@ -468,19 +468,23 @@ def test_draining_is_asked_for_and_undone(monkeypatch: pytest.MonkeyPatch) -> No
 def test_events_show_as_toasts_the_worst_first_and_never_a_flood() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         for number in range(50):
-            app.store.take(Event(app.now, "info", "supervisor", f"note {number}"), app.now)
-        app.store.take(Event(app.now, "info", "router", "adapter x is on the device"), app.now)
-        app.store.take(Event(app.now, "error", "worker-0", "[b]it[/b] fell"), app.now)
+            app.store.fold_message(Event(app.now, "info", "supervisor", f"note {number}"), app.now)
+        app.store.fold_message(
+            Event(app.now, "info", "router", "adapter x is on the device"), app.now
+        )
+        app.store.fold_message(Event(app.now, "error", "worker-0", "[b]it[/b] fell"), app.now)
         app.show()
         await pilot.pause()
         shown = [notification.message for notification in app._notifications]
         assert shown == ["note 49", "[b]it[/b] fell"]
         for number in range(9):
-            app.store.take(Event(app.now, "warning", "router", f"warning {number}"), app.now)
+            app.store.fold_message(
+                Event(app.now, "warning", "router", f"warning {number}"), app.now
+            )
             app.show()
         await pilot.pause()
         assert len(app._notifications) == MOST_TOASTS
-        app.store.take(Event(app.now, "error", "router", "worse"), app.now)
+        app.store.fold_message(Event(app.now, "error", "router", "worse"), app.now)
         app.show()
         await pilot.pause()
         assert len(app._notifications) == MOST_TOASTS + 1

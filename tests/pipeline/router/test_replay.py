@@ -199,7 +199,7 @@ def test_a_replay_is_shown_in_the_console_as_the_ring_was(log: Path, tmp_path: P
         while player.poll() is None:
             for message in watch.drain():
                 now = head["at"] + max(0.0, time.time() - begins_at) * speed
-                store.take(message, now)
+                store.fold_message(message, now)
                 heard_at = now
                 if isinstance(message, BatchView):
                     views.append(message)
