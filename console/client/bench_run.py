@@ -25,7 +25,7 @@ from ...pipeline.bench.results import ResultRow, read_rows
 from ...pipeline.bench.stats import Live
 from ...pipeline.errors import OperatorError
 from ...pipeline.runtime.text_output import UTF8_OUTPUT
-from .transcripts import data_directory
+from ..paths import data_directory
 
 CANCELLED = "cancelled"
 SAMPLES = 512

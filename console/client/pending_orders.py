@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from typing import TypeAlias
-from uuid import uuid4
 
 from msgspec import Struct
 
@@ -35,16 +34,6 @@ SLOW_SECONDS = 1800.0
 GRACE_SECONDS = 5.0
 """A router that was restarted may have found the order in its inbox."""
 UNANSWERED, NOT_THERE = 504, 503
-READ_ONLY = "This console only looks: it was opened with --read-only"
-CHANGING = frozenset(
-    (
-        *("abort", "request-abort", "record", "send", "retry", "bench-new", "bench-cancel"),
-        *("load", "unload", "reload", "pin", "verify", "merge"),
-        *("restart", "stop", "kill", "signal", "drain", "down"),
-    )
-)
-"""Keys, by their ids, that a console which only looks refuses, and so does not show."""
-
 Listener: TypeAlias = Callable[[AdapterReply], bool]
 """Told of the answer; True when it has shown it to the operator."""
 
@@ -152,11 +141,6 @@ class Orders:
         return AdapterReply(
             order=order.order, status=status, text=text, at=self._clock(), name=name_of(order)
         )
-
-
-def order_id() -> str:
-    """Unlike every other, of other consoles too."""
-    return uuid4().hex
 
 
 def name_of(order: Order) -> str:

@@ -62,9 +62,9 @@ from ...pipeline.run_directory import make_run_directory
 from ...pipeline.runtime.process import die_with_parent
 from ...pipeline.runtime.sockets import Beacon, Inbox, Outbox, make_context
 from ...pipeline.runtime.text_output import UTF8_OUTPUT
-from ..state.span_tail import span_ends
 from ..supervisor.lock import Lock
 from ..supervisor.metrics_history import Chronicle
+from ..supervisor.span_files import span_ends
 from .demo_scenario import Shift
 from .scenario import BASE_MODEL, RING, Story, answer
 from .spans import MockSpans

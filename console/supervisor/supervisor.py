@@ -38,12 +38,12 @@ from ...pipeline.runtime.health import ring_state
 from ...pipeline.runtime.process import OPERATOR_EXIT, REFUSED_LOG, Process, run_process
 from ...pipeline.runtime.sockets import InboxFull, Outbox, Watch
 from ..state.signals import SIGNALS, how
-from ..state.span_tail import span_ends
 from .child import FALLS_ALLOWED, HELD, Child, command_of, environment
 from .lock import Lock
 from .log_tail import Logbook
 from .metrics_history import Chronicle
 from .snapshot_cache import SnapshotCache
+from .span_files import span_ends
 
 BACKOFF_SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0)
 FALL_WINDOW_SECONDS = 60.0

@@ -55,19 +55,19 @@ from .panels.events import EventPane
 from .panels.footer import Footer
 from .panels.header import Header
 from .panels.overview import Overview
+from .screen_app import ScreenApp
 from .screens import PAGES, PANELS, make_panel
 from .widgets.dialogs import Choice, ChoiceDialog, LiveDialog, LiveScreen
 from .widgets.filter import FilterPane
-from .widgets.pane import PaintedApp, Panel
+from .widgets.order_asked import OrderAsked
+from .widgets.pane import Panel
 from .widgets.styles import MainScreen
 
 if TYPE_CHECKING:
     from textual.filter import LineFilter
 
     from .panels.alerts import AlertsPanel
-    from .panels.batch import BatchTable
     from .panels.command_line import CommandLine
-    from .panels.processes import ProcessTablePane
 
 QUIET_SECONDS = 4.0
 """While beats alone come in, the picture is looked over this often: an idle console is to cost
@@ -81,12 +81,12 @@ SELDOM_SECONDS = 10.0
 
 def palette() -> type[Provider]:
     """Imported when it is first opened."""
-    from .commands import ConsoleCommands
+    from .palette import ConsoleCommands
 
     return ConsoleCommands
 
 
-class ConsoleApp(PaintedApp):
+class ConsoleApp(ScreenApp):
     """The console on one run directory. `run()` returns "leave" or "stop"."""
 
     TITLE = "loraconsole"
@@ -178,7 +178,7 @@ class ConsoleApp(PaintedApp):
         self.orders = Orders(
             self.store,
             self.telemetry.inbox_name,
-            send=lambda order: self.telemetry.order(order),
+            send=lambda order: self.telemetry.send_order(order),
             forget=self.telemetry.forget_orders,
             tell=self.herald.tell_reply,
             clock=clock,
@@ -554,7 +554,7 @@ class ConsoleApp(PaintedApp):
 
     def save_picture(self) -> None:
         """Beside the transcripts: a server has no folder of downloads. In a browser it is one."""
-        from ..client.transcripts import data_directory
+        from ..paths import data_directory
 
         directory = data_directory() / "pictures"
         with contextlib.suppress(OSError):  # it will be said that it cannot be saved
@@ -669,27 +669,7 @@ class ConsoleApp(PaintedApp):
     def ask_spans(self, stamp: str) -> None:
         self.telemetry.ask_spans(stamp)
 
-    def record_spans(self, wanted: bool) -> None:
+    def on_order_asked(self, message: OrderAsked) -> None:
         from . import actions
 
-        actions.record_spans(self, wanted)
-
-    def on_batch_table_abort_asked(self, message: BatchTable.AbortAsked) -> None:
-        from . import actions
-
-        actions.ask_abort(self, message.request_id)
-
-    def on_process_table_pane_asked(self, message: ProcessTablePane.Asked) -> None:
-        from . import process_actions
-
-        process_actions.obey(self, message.what, message.name)
-
-    def on_process_table_pane_stop_all_asked(self) -> None:
-        from . import actions
-
-        actions.ask_stop(self)
-
-    def on_process_table_pane_drain_asked(self) -> None:
-        from . import actions
-
-        actions.drain_or_resume(self)
+        actions.give(self, message.order, message.listener, message.is_agreed)

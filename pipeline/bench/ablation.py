@@ -308,7 +308,7 @@ def main() -> None:
     add_config_flags(parser)
     given = parser.parse_args()
     try:
-        config = config_from_flags(given)
+        config = config_from_flags(vars(given))
         adapters = replicate(config.adapters(), given.adapters)
         config = msgspec.structs.replace(config, adapter=adapters)
         loop = Loop(given.concurrency, given.requests, given.max_tokens)

@@ -43,8 +43,8 @@ from ..messages import (
 )
 from ..model.adapter import SITES, Adapter, Part, module_shapes
 from ..model.page_pool import PAGE_SIZE, page_elements
-from ..model.runner import ModelRunner
 from ..model_files.model_config import ModelConfig, read_model_config
+from ..runner.runner import ModelRunner
 from ..runtime.stdout import ends_with_its_reader
 from ..schedule.adapter_registry import AdapterRegistry
 from ..schedule.scheduler import CHUNK_TOKENS, Limits, Scheduler
@@ -130,7 +130,7 @@ class Engine:
     ) -> list[str]:
         """So many, each in pages of its own, with the same random numbers; numbered from `first`
         on."""
-        model_config = self.runner._model_config  # of one rank's part
+        model_config = self.runner.loaded.config  # of one rank's part
         shapes, parts, size = module_shapes(model_config), [], 0
         for members in SITES.values():
             own = [member for member in members if member in modules]
@@ -141,9 +141,9 @@ class Engine:
             size = b
         elements = page_elements(model_config)
         pages = -(-size // elements)
-        dtype = self.runner._pool.pages.dtype
+        dtype = self.runner.loaded.pool.pages.dtype
         host = (torch.randn(self.model_config.num_layers, pages * elements) * 0.01).to(dtype)
-        if self.runner._pool.pages.is_cuda:
+        if self.runner.loaded.pool.pages.is_cuda:
             host = host.pin_memory()
         names = [f"r{rank}-{number:04}" for number in range(first, first + count)]
         registry, residency = self.scheduler.registry, self.scheduler.residency
@@ -151,13 +151,13 @@ class Engine:
             record = registry.add(name, "", pinned=False)
             num_bytes = size * self.model_config.num_layers * dtype.itemsize
             info = AdapterInfo(record.key, "", rank, modules, num_bytes, pages, "-")
-            info = self.runner._store._as_placed(info)
+            info = self.runner.loaded.store._as_placed(info)
             padded = max(8, 1 << (rank - 1).bit_length())
             if self.config.no_lora:
                 info = AdapterInfo(record.key, "", rank, modules, 0, 0, "-")
             else:
                 adapter = Adapter(info, tuple(parts), padded, host)
-                self.runner._store._adapters[record.key] = adapter
+                self.runner.loaded.store._adapters[record.key] = adapter
             record.become(AdapterState.VALIDATING)
             record.read(0, info, 1)
             residency.place(record)
@@ -169,10 +169,10 @@ class Engine:
         for order in self.scheduler.residency.orders:
             match order:
                 case PlaceAdapter():
-                    load = self.runner.place_adapter(order.key, order.pages)
+                    load = self.runner.adapters.place(order.key, order.pages)
                     self._loads.append((order.key, load))
                 case EvictAdapter():
-                    self.runner.evict_adapter(order.key)
+                    self.runner.adapters.evict(order.key)
                 case _:
                     raise AssertionError(order)
         self.scheduler.residency.orders.clear()
@@ -191,8 +191,8 @@ class Engine:
         found: list[Future[None]] = []
         for name in names:
             record = self.scheduler.registry.acquire(name)
-            self.runner.evict_adapter(record.key)
-            found.append(self.runner.place_adapter(record.key, record.pages))
+            self.runner.adapters.evict(record.key)
+            found.append(self.runner.adapters.place(record.key, record.pages))
         return found
 
     def ask(self, adapter: str | None, prompt_tokens: int, new_tokens: int) -> None:
@@ -428,7 +428,7 @@ def load_ms(engine: Engine, names: list[str]) -> float:
         started = time.perf_counter()
         for load in engine.replace_adapters(names):
             load.result()
-        engine.runner._queue.synchronize()
+        engine.runner.queue.synchronize()
         seconds = time.perf_counter() - started
     return seconds / len(names) * 1e3
 

@@ -16,7 +16,14 @@ import torch
 from torch import Tensor
 
 from ...kernels import reference
-from ...kernels.layouts import AdapterTables, largest_block
+from ...kernels.layouts import (
+    MODULE_FIELDS,
+    NUM_MODULES,
+    NUM_SITES,
+    SITE_FIELDS,
+    AdapterTables,
+    largest_block,
+)
 from ..adapter_files.peft_config import MOST_RANK
 from ..config import Config
 from ..messages import AdapterInfo
@@ -229,7 +236,7 @@ class AdapterStore:
         return AdapterTables(
             *(
                 torch.zeros((slots, *shape), dtype=torch.int32, device=device)
-                for shape in ((most_pages,), (len(SITES), 2), (len(sizes), 3))
+                for shape in ((most_pages,), (NUM_SITES, SITE_FIELDS), (NUM_MODULES, MODULE_FIELDS))
             )
         )
 

@@ -18,7 +18,7 @@ from ..config import Config
 from ..errors import OperatorError
 from ..messages import Admission, Batch, BatchRow, SamplingParams
 from ..model.page_pool import PAGE_SIZE, pages_for
-from ..model.runner import ModelRunner
+from ..runner.runner import ModelRunner
 from ..server.adapter_chat import AdapterChats
 from ..text.chat_template import ChatTemplate
 from ..text.tokenizer import TextError, Tokenizer
@@ -61,14 +61,14 @@ class AnswerEngine:
             self._place(name, path)
 
     def _place(self, name: str, path: str) -> None:
-        info = self._runner.read_adapter(name, path)
+        info = self._runner.adapters.read(name, path)
         if not info.reason and info.pages > len(self._free):
             self.refusals[name] = f"its {info.pages} pages do not fit beside the others"
         elif info.reason:
             self.refusals[name] = info.reason
         else:
             pages = [self._free.pop() for _ in range(info.pages)]
-            self._runner.place_adapter(info.key, pages).result()
+            self._runner.adapters.place(info.key, pages).result()
             self._keys[name] = info.key
             self._templates[name] = self._chats.read_directory(name, path).template
 

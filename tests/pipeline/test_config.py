@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from loraconsole.console import __main__ as cli
+from loraconsole.console.commands.consoles import ConsoleCommand
+from loraconsole.console.commands.parser import parse as parse_command
 from loraconsole.pipeline.config import Config, flag_of
 from loraconsole.pipeline.config_flags import add_config_flags, config_fields, config_from_flags
 from loraconsole.pipeline.errors import OperatorError, UsageError
@@ -27,7 +28,7 @@ from loraconsole.pipeline.run_directory import (
 def parse(*arguments: str) -> Config:
     parser = argparse.ArgumentParser()
     add_config_flags(parser)
-    return config_from_flags(parser.parse_args(arguments))
+    return config_from_flags(vars(parser.parse_args(arguments)))
 
 
 def test_every_field_has_a_flag_and_a_description() -> None:
@@ -212,7 +213,7 @@ def test_the_overview_names_what_is_used_most_a_line_each(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     with pytest.raises(SystemExit):
-        cli.parse(["--help"])
+        parse_command(["--help"])
     text = capsys.readouterr().out
     for flag in ("--run", "--model", "--adapter", "--dummy", "--device", "--tp", "--port"):
         assert f"  {flag} " in text
@@ -224,4 +225,5 @@ def test_the_overview_names_what_is_used_most_a_line_each(
 
 
 def test_read_only_is_a_flag_of_the_console_without_a_command_too() -> None:
-    assert cli.parse(["--read-only"]).read_only
+    command = parse_command(["--read-only"])
+    assert isinstance(command, ConsoleCommand) and command.read_only

@@ -13,9 +13,9 @@ from textual.message import Message
 
 from ....pipeline.bench.results import describe_load
 from ....pipeline.errors import OperatorError
-from ...cli.bench_compare import METRICS, Metric
+from ...client.bench_metrics import METRICS, Metric
 from ...client.bench_run import CANCELLED, WORKLOADS, BenchFiles, BenchPlan, BenchRun, Kept
-from ...client.pending_orders import READ_ONLY
+from ...commands.read_only import READ_ONLY
 from ...state.board import Board
 from ...text import plot, units
 from ...text.lines import TextLine, TextSpan, line, spread
@@ -364,7 +364,7 @@ class BenchPanel(Panel):
         )
 
     def on_result_table_new_asked(self) -> None:
-        if self.query_one(RunPane).painted_app.is_read_only:
+        if self.query_one(RunPane).painted_app.refuses("bench-new"):
             self.notify(READ_ONLY, severity="error")
             return
         if self.is_live:

@@ -13,11 +13,13 @@ from textual.message import Message
 from ....pipeline.messages import Step
 from ....pipeline.runtime.percentile import percentile
 from ....pipeline.runtime.step_statistics import PARTS, part_us, step_us
+from ...commands.pipeline import ProfileCommand
 from ...state.board import DEVICE_PARTS, HOST_PARTS, Board, Quantiles
 from ...state.span_tail import SpanTail
 from ...state.time_series import Track, Window, is_hour
 from ...text import plot, units
 from ...text.lines import TextLine, TextSpan, crop, length, line
+from ..widgets.order_asked import OrderAsked
 from ..widgets.pane import Pane, Panel, over_time
 
 NAMES = {
@@ -536,7 +538,9 @@ class LatencyPanel(Panel):
 
     def on_parts_pane_record_asked(self) -> None:
         self._records = not self._records
-        self.query_one(FlamePane).painted_app.record_spans(self._records)
+        app = self.query_one(FlamePane).painted_app
+        command = ProfileCommand(verb="start" if self._records else "stop")
+        self.post_message(OrderAsked(command.order(app.orders.inbox, app.clock())))
         if self._records:
             self._show_spans(True)
 

@@ -15,8 +15,9 @@ from loraconsole.console.mock.demo_scenario import MAX_RUNNING, Shift
 from loraconsole.console.mock.scenario import Story
 from loraconsole.console.mock.server import mock_pipeline
 from loraconsole.console.mock.spans import MockSpans
-from loraconsole.console.state.span_tail import SpanTail, span_ends
+from loraconsole.console.state.span_tail import SpanTail
 from loraconsole.console.state.store import Store
+from loraconsole.console.supervisor.span_files import span_ends
 from loraconsole.console.ui.app import ConsoleApp
 from loraconsole.pipeline.config import Config
 from loraconsole.pipeline.messages import (

@@ -11,6 +11,7 @@ from textual.pilot import Pilot
 from textual.widgets import Button, Input
 
 from loraconsole.console.client.answer import Answer, WrappedText
+from loraconsole.console.client.telemetry import ABORTED
 from loraconsole.console.client.transcripts import open_default
 from loraconsole.console.mock.scenario import Scenario, Story
 from loraconsole.console.state.board import Board, RequestRow
@@ -32,6 +33,7 @@ from loraconsole.console.ui.widgets.filter_input import FilterInput
 from loraconsole.console.ui.widgets.pane import Pane
 from loraconsole.console.ui.widgets.styles import STYLE_NAMES, MainScreen
 from loraconsole.pipeline.messages import (
+    Abort,
     AdapterState,
     AdapterTable,
     LoadAdapter,
@@ -209,10 +211,8 @@ def test_a_request_opens_with_all_its_details_and_goes_on_living() -> None:
         # How many tokens it ended with nobody tells, and there is nothing to abort.
         assert f"tokens or more  of at most {view.max_tokens}" in text and "given back" in text
         assert "y copy" in text and "x abort" not in text
-        given: list[str] = []
-        app.telemetry.abort = given.append  # type: ignore[method-assign]
         await pilot.press("x")
-        assert given == [] and isinstance(app.screen, LiveDialog)
+        assert app.told == [] and isinstance(app.screen, LiveDialog)
         await pilot.press("escape")
         assert isinstance(app.screen, MainScreen)
 
@@ -221,8 +221,6 @@ def test_a_request_opens_with_all_its_details_and_goes_on_living() -> None:
 
 def test_an_open_request_is_copied_and_aborted_from_its_dialog() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
-        given: list[str] = []
-        app.telemetry.abort = given.append  # type: ignore[method-assign]
         await pilot.press("enter")
         await pilot.pause()
         app.show()
@@ -230,7 +228,7 @@ def test_an_open_request_is_copied_and_aborted_from_its_dialog() -> None:
         assert app.clipboard == app.board.opened.text != ""  # type: ignore[union-attr]
         await pilot.press("x", "y")
         await pilot.pause()
-        assert given == [app.board.requests[0].view.request_id]
+        assert app.told == [Abort(app.board.requests[0].view.request_id, ABORTED)]
         assert isinstance(app.screen, LiveDialog)
 
     on_stage(act, panel="Batch", seconds=2.0)
@@ -634,7 +632,7 @@ def test_a_verdict_is_shown_as_a_table_and_stays_in_the_details() -> None:
 
 def test_a_verdict_does_not_come_between_somebody_and_what_they_type() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
-        app.telemetry.order = app.ordered.append  # type: ignore[method-assign]
+        app.telemetry.send_order = app.ordered.append  # type: ignore[method-assign]
         await pilot.press("down", "v", "v")
         await pilot.pause()
         assert len(app.ordered) == 1  # it is being verified already
@@ -752,7 +750,7 @@ def test_a_load_that_is_never_answered_holds_nobody() -> None:
 
 def test_an_answer_whose_dialog_was_closed_is_told_as_a_toast() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
-        app.telemetry.order = app.ordered.append  # type: ignore[method-assign]
+        app.telemetry.send_order = app.ordered.append  # type: ignore[method-assign]
         await pilot.press("l", *"a", "enter", *"/missing", "enter", "escape")
         await pilot.press("w", *"/a", "enter", "escape")
         for order in app.ordered:

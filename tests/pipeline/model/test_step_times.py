@@ -13,9 +13,9 @@ from loraconsole.pipeline.config import Config
 from loraconsole.pipeline.messages import Step
 from loraconsole.pipeline.model.adapter import module_shapes
 from loraconsole.pipeline.model.compute_queue import ComputeQueue
-from loraconsole.pipeline.model.copy_rate import measure_copy_rate
 from loraconsole.pipeline.model.kernel_choice import choose_kernels
 from loraconsole.pipeline.model_files.model_config import read_model_config
+from loraconsole.pipeline.runner.copy_rate import measure_copy_rate
 
 WINDOW = 16
 LAYERS = 3
@@ -57,7 +57,7 @@ def test_the_bytes_of_a_step_are_its_weights_its_adapters_once_and_the_kv_it_see
         sum(rows * columns for rows, columns in module_shapes(model_config).values()) * LAYERS
     )
     assert step.weight_bytes == 4 * (matrices + model_config.vocab_size * model_config.hidden_size)
-    assert step.adapter_bytes == sum(runner._store[name].nbytes for name in "ab")
+    assert step.adapter_bytes == sum(runner.loaded.store[name].nbytes for name in "ab")
     assert step.kv_bytes == 4 * LAYERS * WINDOW * TOKEN_BYTES
     assert step.read_bytes_s is not None
     assert step.read_bytes_s == pytest.approx(step.read_bytes / step.busy_us * 1e6)
@@ -88,7 +88,7 @@ def test_merged_weights_pay_no_tax_and_read_no_adapter(
     model: Path, adapter: tuple[str, ...]
 ) -> None:
     runner, _ = start_runner(model, adapter=adapter)
-    runner.use_merged(runner.merge("a"))
+    runner.use_merged(runner.adapters.merge("a"))
     step = last_decode(Driver(runner), "a", "a")
     assert (step.base_us, step.adapter_bytes) == (0, 0)
     assert step.weight_bytes > 0

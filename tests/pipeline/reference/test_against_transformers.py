@@ -19,8 +19,8 @@ from safetensors.torch import load_file, save_file
 from tiny_gguf import NAMES
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from loraconsole.console.__main__ import command_parser
 from loraconsole.console.cli import against
+from loraconsole.console.commands.inspect import DoctorCommand
 from loraconsole.pipeline.config import Config
 from loraconsole.pipeline.errors import OperatorError
 from loraconsole.pipeline.fetch.fetch import resolve
@@ -538,9 +538,7 @@ def test_libraries_that_are_not_installed_are_named_before_any_work(
     llama: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    given = command_parser().parse_args(
-        ["doctor", str(llama), "--adapter", "a=b", "--against", "transformers"]
-    )
+    command = DoctorCommand(adapter=("a=b",), against="transformers")
     with pytest.raises(OperatorError, match="transformers peft") as caught:
-        against.compare_model(given)
+        against.compare_model(str(llama), command)
     assert "pip install 'transformers>=5' 'peft>=0.18'" in caught.value.hint
