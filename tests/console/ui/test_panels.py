@@ -330,7 +330,7 @@ def test_one_slow_step_does_not_flatten_the_tax_of_all_others() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         parts = app.active_panel.query_one(PartsPane)
         usual = parts._tax(app.board, 30)
-        app.store._plot(app.now + 0.5, tax=4.7)
+        app.store._plot(app.now + 0.5, lora_overhead=4.7)
         app.now += 1.0
         curve = parts._tax(app.store.board(app.now), 30)
         assert curve.top == usual.top < 1.0
