@@ -1,15 +1,12 @@
-"""`ScreenMemory`: what the terminal shows now, so that only the cells that differ are sent.
+"""`ScreenDiff`: what the terminal shows now, so that only the cells that differ are sent.
 
 Textual writes every dirty widget line whole; this stage stands between its compositor and its
-driver and took a busy screen from 96 to 9 kB/s. `LORACONSOLE_RAW_OUTPUT=1` turns it off. It
-reads two private records of Textual, and `is_supported` says whether they are still there:
-where not, the console writes as Textual does.
+driver: RAW_COST. It reads private records of Textual and rich, and is to be imported only where
+`terminal_app.why_diff_is_off` has no reason.
 """
 
 from __future__ import annotations
 
-import inspect
-import os
 from collections.abc import Iterable
 from functools import lru_cache
 from itertools import chain
@@ -21,29 +18,11 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.segment import Segment
 from rich.style import Style
 from textual._compositor import ChopsUpdate, CompositorUpdate, LayoutUpdate
-from textual.app import App
 from textual.strip import SGR_STYLES, Strip
 
-RAW_OUTPUT = "LORACONSOLE_RAW_OUTPUT"
 GAP = 4
 """Unchanged cells between two changes that are cheaper to write again than to jump over."""
 _PLAIN = ("", "39", "49")
-
-
-def is_supported() -> bool:
-    """Does this Textual still have what the stage builds on?"""
-    chops = inspect.signature(ChopsUpdate.__init__).parameters
-    layout = inspect.signature(LayoutUpdate.__init__).parameters
-    display = inspect.signature(App._display).parameters
-    return (
-        list(chops) == ["self", "chops", "spans", "chop_ends"]
-        and list(layout) == ["self", "strips", "region"]
-        and list(display) == ["self", "screen", "renderable"]
-    )
-
-
-def is_wanted() -> bool:
-    return not os.environ.get(RAW_OUTPUT) and is_supported()
 
 
 class Frame(CompositorUpdate):
@@ -74,7 +53,7 @@ class _Line:
         self.strips: dict[int, Strip] = {}
 
 
-class ScreenMemory:
+class ScreenDiff:
     """Turns Textual's updates into the shortest writing that has the same effect."""
 
     def __init__(self) -> None:
