@@ -15,7 +15,8 @@ import pytest
 if TYPE_CHECKING:
     from ring import Ring
 
-ROOT = str(Path(__file__).resolve().parent.parent)
+TESTS = Path(__file__).resolve().parent
+ROOT = str(TESTS.parent)
 # pytest puts the root on the path, where `console` and `kernels` would be importable by their
 # folder names and mean something else than for a user.
 sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry or ".") != ROOT]
@@ -42,17 +43,37 @@ from loraconsole.pipeline.config import Config  # noqa: E402  # only found right
 from loraconsole.pipeline.fetch.fetch import resolve  # noqa: E402
 
 LONG = (
-    *("commands", "kernels", "keys", "peft", "verify", "bench", "ring", "recipe", "snapshots"),
-    *("loader", "panels", "supervisor", "bench_panel", "app", "ring_adapters", "lightness"),
-    *("replay", "ring_parallel", "ring_profiler", "theme", "parallel", "tunnel", "whole_shift"),
+    "console/ui/test_commands",
+    "kernels/test_kernels",
+    "console/settings/test_keymap",
+    "pipeline/model/test_peft",
+    "pipeline/model/test_verification",
+    "pipeline/bench/test_bench",
+    "whole/test_ring",
+    "pipeline/adapter_files/test_recipe",
+    "console/ui/test_snapshots",
+    "pipeline/model/test_loader",
+    "console/ui/test_panels",
+    "console/supervisor/test_supervisor",
+    "console/ui/test_bench_panel",
+    "console/ui/test_app",
+    "whole/test_ring_adapters",
+    "console/terminal/test_lightness",
+    "pipeline/router/test_replay",
+    "whole/test_ring_parallel",
+    "whole/test_ring_profiler",
+    "console/settings/test_theme_files",
+    "pipeline/model/test_parallel",
+    "console/client/test_ssh_tunnel",
+    "whole/test_whole_shift",
 )
 """Files that take long, the longest first. xdist would begin with those of the most tests, and end
 with few that take minutes while the other core has nothing left."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    turns = {f"test_{name}": turn for turn, name in enumerate(LONG)}
-    items.sort(key=lambda item: turns.get(item.path.stem, len(turns)))
+    turns = {TESTS / f"{name}.py": turn for turn, name in enumerate(LONG)}
+    items.sort(key=lambda item: turns.get(item.path, len(turns)))
 
 
 @pytest.fixture(autouse=True)

@@ -13,8 +13,16 @@ from typing import Any
 
 import httpx
 
+import loraconsole.pipeline.adapters
+
 BASE = "SmolLM2-135M-Instruct"
 ADAPTERS = ("haiku", "json", "pirate", "sql")
+
+
+def shipped(name: str) -> Path:
+    """The directory of an adapter that comes with the program."""
+    return Path(loraconsole.pipeline.adapters.__file__).parent / name
+
 
 TINY = {
     "model_type": "llama",

@@ -13,17 +13,11 @@ from typing import Any
 
 import pytest
 from broken import BROKEN
-from ring import ADAPTERS, BASE, Ring
+from hub import Hub, serve
+from ring import ADAPTERS, BASE, Ring, shipped
 from safetensors.torch import load_file, save_file
-from test_fetch import Hub, serve
-
-import loraconsole.pipeline.adapters
 
 QUESTIONS = ("What is the capital of Spain?", "Tell me about the sea.")
-
-
-def shipped(name: str) -> Path:
-    return Path(loraconsole.pipeline.adapters.__file__).parent / name
 
 
 def placed_pages(ring: Ring) -> int:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 from driver import Driver, save_model, start_runner
+from reference_logits import expected_logits, load_reference, prompts_of
 from safetensors.torch import load_file, save_file
-from test_llama import expected_logits, load_reference, prompts_of
 
 from loraconsole.pipeline.config import OperatorError
 from loraconsole.pipeline.model_files.checkpoint_files import find_checkpoint

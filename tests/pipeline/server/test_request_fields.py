@@ -25,7 +25,7 @@ from loraconsole.pipeline.server.schemas import (
     decode_body,
 )
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "http.md"
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "http.md"
 LEAST: dict[type[Body], dict[str, Any]] = {
     ChatBody: {"messages": [{"role": "user", "content": "hi"}]},
     CompletionBody: {"prompt": "hi"},

@@ -1,6 +1,7 @@
 """Pictures of every screen. A change of looks is seen in a diff, and by eye, before it is kept.
 
-After a change that is meant: `pytest tests/test_snapshots.py --snapshot-update`, then look.
+After a change that is meant: `pytest tests/console/ui/test_snapshots.py --snapshot-update`;
+then look.
 """
 
 import asyncio

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from driver import GREEDY, Driver, save_model, start_runner
+from reference_logits import expected_logits, load_reference, prompts_of
 
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
 LLAMA3 = {
@@ -62,19 +63,6 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 LENGTHS = (1, 5, 16, 33, 70)
 STEPS = 20
-
-
-def prompts_of(lengths: tuple[int, ...], vocab_size: int = 160) -> list[list[int]]:
-    generator = torch.Generator().manual_seed(7)
-    return [torch.randint(vocab_size, (n,), generator=generator).tolist() for n in lengths]
-
-
-def expected_logits(model: Any, prompt: list[int], tokens: list[int]) -> torch.Tensor:
-    """transformers' logits of the prompt's last token and of each token after it."""
-    ids = torch.tensor([prompt + tokens[:-1]])
-    with torch.no_grad():
-        logits: torch.Tensor = model(ids, use_cache=False).logits[0, len(prompt) - 1 :]
-    return logits
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -134,12 +122,6 @@ def test_longrope_takes_the_long_factors_in_a_long_sequence_alone(tmp_path: Path
         expected = step_by_step(load_reference(tmp_path), prompt, driver.tokens[number])
         found = torch.stack(driver.logits[number])
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
-
-
-def load_reference(directory: Path) -> Any:
-    from transformers import AutoModelForCausalLM
-
-    return AutoModelForCausalLM.from_pretrained(directory, attn_implementation="eager").eval()
 
 
 def step_by_step(model: Any, prompt: list[int], tokens: list[int]) -> torch.Tensor:

@@ -17,7 +17,7 @@ from loraconsole.pipeline.adapter_name import LONGEST_NAME, SIGNS
 from loraconsole.pipeline.model_files.config_keys import FAMILY_REFUSED, HARMLESS, READ, REFUSED
 from loraconsole.pipeline.model_files.rope import OPTIONAL, REQUIRED
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 DOCS = sorted((ROOT / "docs").glob("*.md"))
 ALL = [ROOT / "README.md", *DOCS]
 

@@ -25,6 +25,7 @@ import huggingface_hub
 import numpy as np
 import pytest
 from driver import save_model
+from hub import Hub, serve
 from tokenizers import Tokenizer as RawTokenizer
 from tokenizers import models, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoTokenizer, LlamaConfig
@@ -704,12 +705,6 @@ class StalledIndex(http.server.BaseHTTPRequestHandler):
         pass
 
 
-def serve(handler) -> http.server.ThreadingHTTPServer:
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    return server
-
-
 def test_process_stopped_in_a_download_leaves_nothing_half(run, cache):
     server = serve(StalledIndex)
     server.stalled, server.released = threading.Event(), threading.Event()
@@ -732,45 +727,6 @@ def test_process_stopped_in_a_download_leaves_nothing_half(run, cache):
 
 
 # --- the hub, spoken to by its own library
-
-
-class Hub(http.server.BaseHTTPRequestHandler):
-    """As much of a model hub as a snapshot needs. `server.files`: name to content."""
-
-    def do_HEAD(self):
-        self.answer(body=False)
-
-    def do_GET(self):
-        self.answer(body=True)
-
-    def answer(self, body: bool) -> None:
-        files, commit = self.server.files, "c" * 40
-        path = self.path.split("?")[0]
-        if path.startswith("/api/models/org/model/revision/"):
-            self.reply(json.dumps({"id": "org/model", "sha": commit, "siblings": []}).encode())
-        elif path.startswith("/api/models/org/model/tree/"):
-            tree = [
-                {"type": "file", "path": name, "size": len(content), "oid": name}
-                for name, content in files.items()
-            ]
-            self.reply(json.dumps(tree).encode())
-        elif (name := path.removeprefix(f"/org/model/resolve/{commit}/")) in files:
-            self.server.sent.append(name)
-            self.reply(files[name], body, {"ETag": f'"{name}"', "X-Repo-Commit": commit})
-        else:
-            self.send_error(404)
-
-    def reply(self, content: bytes, body=True, headers=()) -> None:
-        self.send_response(200)
-        for header, value in dict(headers).items():
-            self.send_header(header, value)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        if body:
-            self.wfile.write(content)
-
-    def log_message(self, *arguments):
-        pass
 
 
 def test_hub_model_is_fetched_without_what_is_not_needed(run, default_directory, tmp_path):

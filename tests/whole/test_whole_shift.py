@@ -13,9 +13,9 @@ import httpx
 import pyte
 import pytest
 from ring import Ring
-from test_terminal import Session
+from session import Session
 
-ADAPTERS = Path(__file__).parent.parent / "pipeline" / "adapters"
+ADAPTERS = Path(__file__).parents[2] / "pipeline" / "adapters"
 
 
 class Shift(Session):

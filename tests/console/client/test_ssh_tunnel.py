@@ -31,7 +31,7 @@ COMMAND = shlex.join([sys.executable, "-P", "-m", "loraconsole.console"])
 def ssh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One on the path, that leads to this machine."""
     script = tmp_path / "ssh"
-    fake = Path(__file__).with_name("fake_ssh.py")
+    fake = Path(__file__).parents[2] / "fake_ssh.py"
     script.write_text(f'#!/bin/sh\nexec {sys.executable} {fake} "$@"\n')
     script.chmod(0o700)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")

@@ -16,8 +16,7 @@ from typing import Any
 
 import pytest
 from pseudo_terminal import SEQUENCES, PseudoTerminal
-from ring import ADAPTERS, Ring
-from test_ring_adapters import shipped
+from ring import ADAPTERS, Ring, shipped
 
 from loraconsole.console.cli.replay import read_head
 from loraconsole.console.state.store import Ledger
