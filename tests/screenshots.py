@@ -19,8 +19,9 @@ from unittest.mock import patch
 from stage import StagedApp, wait
 
 from loraconsole.console.client.answer import Answer
-from loraconsole.console.settings.keymap import Key, catalogue
-from loraconsole.console.state.alerts import Limits
+from loraconsole.console.settings.keymap import KeyBinding
+from loraconsole.console.state.alerts import AlertLimits
+from loraconsole.console.ui.bindings import catalogue
 
 SIZE = (110, 32)
 
@@ -92,9 +93,9 @@ async def draw(picture: Picture) -> str:
     """The screen as SVG."""
     app = StagedApp("busy", 40.0, picture.theme)
     if picture.has_alerts:
-        app.ledger.limits = Limits(queue=0.5, ttft_p99_ms=500.0)
-        app.alert_book.update(app.ledger.board(app.now - 95.0))
-        app.alert_book.update(app.ledger.board(app.now))
+        app.alert_book.limits = AlertLimits(queue=0.5, ttft_p99_ms=500.0)
+        app.alert_book.update(app.store.board(app.now - 95.0))
+        app.alert_book.update(app.store.board(app.now))
     with patch.object(Answer, "stream", tell):  # there is nobody to ask
         return await _draw(app, picture)
 
@@ -162,7 +163,7 @@ def merge_grounds(svg: str) -> str:
 
 def key_page() -> str:
     """`docs/keys.md`."""
-    groups: dict[str, list[Key]] = {}
+    groups: dict[str, list[KeyBinding]] = {}
     for key in catalogue():
         groups.setdefault(key.group, []).append(key)
     first = ("everywhere", "moving about", "every list", "every table")

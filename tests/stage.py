@@ -76,7 +76,7 @@ Act = Callable[["StagedApp", Pilot[str]], Coroutine[Any, Any, None]]
 
 
 class StagedApp(ConsoleApp):
-    """A console whose clock is set by hand and whose ledger hears a story."""
+    """A console whose clock is set by hand and whose store hears a story."""
 
     def __init__(
         self, scenario: Scenario | None = "busy", seconds: float = 30.0, theme: str | None = "dark"
@@ -92,7 +92,7 @@ class StagedApp(ConsoleApp):
         self.telemetry.ask_text = self._tell_text  # type: ignore[method-assign]
         self.telemetry.ask_spans = self._tell_spans  # type: ignore[method-assign]
         self.advance(seconds)
-        self.ledger.drain_events()
+        self.store.drain_events()
 
     def _obey(self, order: Order) -> None:
         self.ordered.append(order)
@@ -104,24 +104,24 @@ class StagedApp(ConsoleApp):
             question = AskText(
                 request_id=request_id, reply_to="", offset=offset, with_prompt=not offset
             )
-            self.ledger.take_text(self.story.text(question))
+            self.store.take_text(self.story.text(question))
 
     def _tell_spans(self, stamp: str) -> None:
-        ends = span_ends(Path(self.ledger._run))
+        ends = span_ends(Path(self.store._run))
         if ends.stamp != stamp:
-            self.ledger.take_spans(ends)
+            self.store.take_spans(ends)
 
     def advance(self, seconds: float) -> None:
         """The story goes on; what it tells is heard, and drawn where something is mounted."""
         for _ in range(round(seconds * 5)):
             self.now += 0.2
             for _, message in self.story.advance(self.now) if self.story else ():
-                self.ledger.take(message, self.now)
-        self.board = self.ledger.board(self.now)
+                self.store.take(message, self.now)
+        self.board = self.store.board(self.now)
 
     def show(self) -> None:
         """One frame, now."""
-        self.paint(self.ledger.board(self.now))
+        self.paint(self.store.board(self.now))
 
 
 @asynccontextmanager

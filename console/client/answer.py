@@ -23,7 +23,7 @@ class Answer:
     """What the request names: the base model or an adapter."""
     label: str
     """What it is called on the screen."""
-    ink: str = "text"
+    style: str = "text"
     asked_at: float = field(default_factory=time.monotonic)
     first_at: float | None = None
     ended_at: float | None = None

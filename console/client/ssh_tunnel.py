@@ -26,7 +26,7 @@ from ...pipeline.config import Config, OperatorError, make_run_directory
 from .remote import NotRunning
 
 if TYPE_CHECKING:
-    from ..state.store import Ledger
+    from ..state.store import Store
     from .telemetry import Telemetry
 
 ANSWER_SECONDS = 30.0
@@ -113,15 +113,15 @@ class Tunnel:
         """The time over there: plots and ages are of its clock."""
         return time.time() + self._ahead_s
 
-    def source(self, config: Config, ledger: Ledger, *more: Any, **named: Any) -> Telemetry:
+    def source(self, config: Config, store: Store, *more: Any, **named: Any) -> Telemetry:
         """What the app listens to: answers come to the far end's inbox of ours, and prompts go
         through the forwarded port."""
         from .telemetry import Telemetry
 
         if self._port:
-            ledger.local_url = f"http://127.0.0.1:{self._port}"
+            store.local_url = f"http://127.0.0.1:{self._port}"
         named["inbox_name"] = self._inbox
-        return Telemetry(config, ledger, *more, **named)
+        return Telemetry(config, store, *more, **named)
 
     # -- ssh
 

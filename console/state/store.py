@@ -1,4 +1,4 @@
-"""`Ledger`: takes every message of the ring, keeps bounded books, makes a `Board` of them.
+"""`Store`: takes every message of the ring, keeps bounded books, makes a `Board` of them.
 
 Knows no socket and no widget, and no clock either: whoever calls says what time it is.
 """
@@ -38,17 +38,16 @@ from ...pipeline.messages import (
     Telemetry,
     WorkerStats,
 )
-from .adapter_colors import Tints
-from .alerts import Limits
+from .adapter_colors import AdapterColors
 from .board import (
     PARTS,
     SUPERVISOR,
     AdapterRow,
+    AdapterVerification,
     Board,
     HopRow,
     ProcessRow,
     RequestRow,
-    Verdict,
     part_us,
 )
 from .progress_bars import goes_with
@@ -147,12 +146,12 @@ class Pulse:
         return HopRow(hop.peer, frames.rate, num_bytes.rate, hop.frames, hop.refused)
 
 
-class Ledger:
+class Store:
     """The books. `take` what comes, ask for a `board` when there is something to draw."""
 
-    def __init__(self, run: str, tints: Tints | None = None) -> None:
+    def __init__(self, run: str, adapter_colors: AdapterColors | None = None) -> None:
         self._run = run
-        self._tints = tints or Tints()
+        self._adapter_colors = adapter_colors or AdapterColors()
         self.moves = 0
         """Counts what moves the picture: steps, rows, logs, events, states; not what only says
         that all is as it was."""
@@ -164,7 +163,6 @@ class Ledger:
         """Messages that came; steps and log lines that did not, as gaps in their numbers show."""
         self._step_number = 0
         self._messages = Counter()
-        self.limits = Limits()
         self.disk_free_bytes: int | None = None
         """Set by whoever can look."""
         self.is_past = False
@@ -187,7 +185,7 @@ class Ledger:
         self._orders: dict[str, str] = {}
         self._opened: RequestText | None = None
         self._spans: SpanEnds | None = None
-        self._verdicts: dict[str, Verdict] = {}
+        self._verdicts: dict[str, AdapterVerification] = {}
         self._rates = {name: Counter() for name in ("decode", "prefill", "steps", "requests")}
         plotted = (*LOADS, *PARTS, "read_rate", "tax")
         self._series = {name: Series() for name in plotted}
@@ -292,7 +290,7 @@ class Ledger:
         """Who ordered must not see the adapter as it was before: the next table may be two
         seconds away. With `is_gone` there is none of that name any more."""
         if reply.verification is not None:
-            self._verdicts[reply.name] = Verdict(reply.at, reply.verification)
+            self._verdicts[reply.name] = AdapterVerification(reply.at, reply.verification)
         table = self._adapters
         if table is not None and reply.at >= table.at and (reply.adapters or is_gone):
             names = [view.name for view in table.adapters]
@@ -384,13 +382,12 @@ class Ledger:
             progress=tuple(self._progress.values()),
             events=self._events.all,
             logs=self._logs.all,
-            tints=dict(self._tints.by_name),
+            adapter_colors=dict(self._adapter_colors.by_name),
             pool=self._pool,
             orders=dict(self._orders),
             opened=self._opened,
             spans=self._spans,
             verdicts=dict(self._verdicts),
-            limits=self.limits,
             disk_free_bytes=self.disk_free_bytes,
             is_past=self.is_past,
         )
@@ -495,7 +492,7 @@ class Ledger:
             counter.add(table.at, view.output_tokens)
             series = self._adapter_series.setdefault(name, Series(bucket_s=2.0, length=600))
             series.add(table.at, counter.rate)
-        self._tints.give([view.name for view in table.adapters])
+        self._adapter_colors.give([view.name for view in table.adapters])
 
     def _take_batch(self, batch: BatchView) -> None:
         self._requests = batch.requests
@@ -564,7 +561,7 @@ class Ledger:
                 is_base=not name,
                 tokens_s=self._adapter_tokens[name].rate,
                 speed=self._adapter_series[name].track,
-                tint=self._tints.by_name.get(name, "base"),
+                color=self._adapter_colors.by_name.get(name, "base"),
             )
             for name, view in views
         )

@@ -52,8 +52,8 @@ def show(
     where the console itself fails.
     """
     from ..client.telemetry import Telemetry
-    from ..settings.ui_state import Habits
-    from ..state.adapter_colors import Tints
+    from ..settings.ui_state import UiState
+    from ..state.adapter_colors import AdapterColors
     from ..text.ascii import write_cells
     from .app import ConsoleApp
 
@@ -63,8 +63,8 @@ def show(
         theme=given.theme,
         ascii=given.ascii,
         low_bandwidth=given.low_bandwidth,
-        tints=Tints.remembered(),
-        habits=Habits.remembered(),
+        adapter_colors=AdapterColors.remembered(),
+        ui_state=UiState.remembered(),
         clock=clock,
         label=label,
         source=source or Telemetry,

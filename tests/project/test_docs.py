@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 from screenshots import PICTURES, draw, key_page
 
+from loraconsole.console.settings.keymap import with_known_keys
 from loraconsole.console.settings.settings import read_settings
 from loraconsole.console.settings.theme_files import ThemeShelf
-from loraconsole.console.state.alerts import RULES, Limits
+from loraconsole.console.state.alerts import RULES, AlertLimits
+from loraconsole.console.ui.bindings import catalogue
 from loraconsole.console.ui.commands import cli_verbs
 from loraconsole.pipeline.adapter_files.peft_refusals import OTHER_INIT, UNSUPPORTED
 from loraconsole.pipeline.adapter_name import LONGEST_NAME, SIGNS
@@ -62,14 +64,14 @@ def test_the_settings_page_names_every_limit_and_theme_and_its_examples_are_righ
     text = (ROOT / "docs" / "settings.md").read_text()
     for rule in RULES:
         if rule.limit:
-            assert f"`{rule.limit}` = {getattr(Limits(), rule.limit):g}" in text
+            assert f"`{rule.limit}` = {getattr(AlertLimits(), rule.limit):g}" in text
     shelf = ThemeShelf()
     shelf.refresh()
     assert all(f"`{name}`" in text for name in shelf.themes)
     settings, theme = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
     file = tmp_path / "console.toml"
     file.write_text(settings)
-    assert read_settings(file).problems == ()
+    assert with_known_keys(read_settings(file), catalogue()).problems == ()
     assert tomllib.loads(theme)["name"] == "mine"
 
 

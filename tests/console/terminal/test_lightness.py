@@ -19,7 +19,7 @@ import pytest
 from pseudo_terminal import PseudoTerminal, percentiles
 from stage import KEYS, staged
 
-from loraconsole.console.ui.pane import Pane
+from loraconsole.console.ui.widgets.pane import Pane
 from loraconsole.pipeline.messages import Moment
 
 PYTHON = [sys.executable, "-P", "-m"]

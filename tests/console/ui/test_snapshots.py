@@ -16,7 +16,7 @@ from stage import KEYS, START, StagedApp
 from syrupy import SnapshotAssertion
 from textual.pilot import Pilot
 
-from loraconsole.console.state.alerts import Limits
+from loraconsole.console.state.alerts import AlertLimits
 from loraconsole.pipeline.bench.results import Row, RunConfig
 from loraconsole.pipeline.bench.stats import Timeline, summarise
 
@@ -142,10 +142,10 @@ def test_pages(
 ) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", "/home/you/.config")  # its path is on the screen
     app = StagedApp("busy", 40.0)
-    app.ledger.limits = Limits(queue=0.5, ttft_p99_ms=50.0)
-    app.ledger.disk_free_bytes = 10**8
-    app.alert_book.update(app.ledger.board(app.now - 400.0))
-    app.alert_book.update(app.ledger.board(app.now))
+    app.alert_book.limits = AlertLimits(queue=0.5, ttft_p99_ms=50.0)
+    app.store.disk_free_bytes = 10**8
+    app.alert_book.update(app.store.board(app.now - 400.0))
+    app.alert_book.update(app.store.board(app.now))
     picture(snap_compare, app, size, key)
 
 

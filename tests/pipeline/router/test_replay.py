@@ -19,7 +19,7 @@ from pseudo_terminal import SEQUENCES, PseudoTerminal
 from ring import ADAPTERS, Ring, shipped
 
 from loraconsole.console.cli.replay import read_head
-from loraconsole.console.state.store import Ledger
+from loraconsole.console.state.store import Store
 from loraconsole.pipeline.config import Config, make_run_directory
 from loraconsole.pipeline.messages import Abort, BatchView
 from loraconsole.pipeline.router.event_log import EventLog
@@ -187,7 +187,7 @@ def test_a_replay_is_shown_in_the_console_as_the_ring_was(log: Path, tmp_path: P
     begins_at = time.time() + 2.0
     command = [sys.executable, "-P", "-m", "loraconsole.pipeline.router.replay", str(log)]
     flags = ["--run", str(run), "--speed", str(speed), "--begins-at", str(begins_at)]
-    ledger = Ledger(str(run))
+    store = Store(str(run))
     views: list[BatchView] = []
     heard_at = 0.0
 
@@ -198,7 +198,7 @@ def test_a_replay_is_shown_in_the_console_as_the_ring_was(log: Path, tmp_path: P
         while player.poll() is None:
             for message in watch.drain():
                 now = head["at"] + max(0.0, time.time() - begins_at) * speed
-                ledger.take(message, now)
+                store.take(message, now)
                 heard_at = now
                 if isinstance(message, BatchView):
                     views.append(message)
@@ -209,7 +209,7 @@ def test_a_replay_is_shown_in_the_console_as_the_ring_was(log: Path, tmp_path: P
     with subprocess.Popen([*command, *flags], stdout=subprocess.PIPE, text=True) as player:
         asyncio.run(listen())
         assert player.stdout is not None and "all the same" in player.stdout.read()
-    board = ledger.board(heard_at)
+    board = store.board(heard_at)
     assert board.condition.word == "READY"
     states = {row.name: row.state.value for row in board.processes}
     assert (states["router"], states["supervisor"], states["worker-0"]) == (
