@@ -22,7 +22,7 @@ from ..pipeline.config import (
 )
 from ..pipeline.runtime.stdout import ends_with_its_reader
 from .state.signals import SIGNALS, signal_name
-from .terminal.ending import end_in_order
+from .terminal.ending import exit_on_signals
 
 FAILED, USAGE, NOT_RUNNING = 1, 2, 3
 
@@ -45,7 +45,7 @@ Exit status: 0 well, 1 failed, 2 wrong usage, 3 not running.
 @ends_with_its_reader()
 def main() -> NoReturn:
     """The `loraconsole` command."""
-    end_in_order()
+    exit_on_signals()
     arguments = sys.argv[1:]
     given = argparse.Namespace(command="bench", json="--json" in arguments)
     try:

@@ -62,7 +62,7 @@ def show(command: list[str], given: argparse.Namespace) -> int:
     speed = given.speed or 1.0
     head = read_head(Path(given.file))
     with (
-        splash.raised("loraconsole"),
+        splash.shown("loraconsole"),
         tempfile.TemporaryDirectory(prefix="lc-") as directory,
     ):
         run = make_run_directory(Path(directory) / "run")

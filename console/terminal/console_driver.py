@@ -1,8 +1,8 @@
 """`ConsoleDriver`: Textual's driver, whose thread of keys sleeps until there is one.
 
 It also leaves the console on a signal as a key does, suspends the whole job, and outlives a
-terminal that has gone and keys that are not UTF-8. To be imported only where `driver.why_driver_is_off`
-has no reason.
+terminal that has gone and keys that are not UTF-8. To be imported only where
+`driver.why_driver_is_off` has no reason.
 """
 
 from __future__ import annotations

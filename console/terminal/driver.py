@@ -1,5 +1,5 @@
-"""Which driver writes to the terminal, and what Textual's does not do: count bytes, survive SIGSTOP,
-say whether a shell would take the terminal."""
+"""Which driver writes to the terminal, and what Textual's does not do: count bytes, survive
+SIGSTOP, say whether a shell would take the terminal."""
 
 from __future__ import annotations
 
@@ -96,8 +96,10 @@ def count_bytes(driver: Driver, count: Callable[[int], None]) -> None:
 
 
 def why_queue_is_off() -> str:
-    """Says so where Textual writes without a thread of its own, whose queue could be counted."""
-    return missing("textual.drivers._writer_thread:WriterThread.write")
+    """What the installed Textual has not for counting what its thread has still to write."""
+    return unused(f"{_LINUX_DRIVER}.__init__", "_writer_thread") or unused(
+        "textual.drivers._writer_thread:WriterThread.write", "_queue"
+    )
 
 
 def queued_writes(driver: Driver | None) -> int:

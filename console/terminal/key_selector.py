@@ -1,4 +1,4 @@
-"""`KeySelector`: waits for a key without waking up, in the place of the selector that Textual makes.
+"""`KeySelector`: waits for a key without waking up, in place of the selector that Textual makes.
 
 Textual's thread of keys looks ten times a second whether it is to end, and whether an escape was a
 key by itself: IDLE_COST. Here the second is looked for only after something was typed, and an

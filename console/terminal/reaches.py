@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from . import driver, input_driver, memory_trim, strip_cache, terminal_app
+from . import driver, memory_trim, own_bindings, strip_cache, terminal_app
 
 STAGES = (
     ("sending only changed cells", terminal_app.why_diff_is_off),
@@ -16,9 +16,10 @@ STAGES = (
     ("counting the writer's queue", driver.why_queue_is_off),
     ("strips without caches", strip_cache.why_off),
     ("memory trim", memory_trim.why_off),
-    ("terminal driver", input_driver.why_off),
-    ("input thread that sleeps", input_driver.why_sleep_is_off),
-    ("suspending the whole job", input_driver.why_suspend_is_off),
+    ("terminal driver", driver.why_driver_is_off),
+    ("input thread that sleeps", driver.why_sleep_is_off),
+    ("keys of a dialog that is not up yet", own_bindings.why_off),
+    ("suspending the whole job", driver.why_suspend_is_off),
 )
 """What a stage does, and what says why it does not."""
 

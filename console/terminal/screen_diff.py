@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import lru_cache
 from itertools import chain
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 from rich.cells import cell_len
 from rich.color import ColorSystem
@@ -36,6 +36,11 @@ class Frame(CompositorUpdate):
 
     def render_segments(self, console: Console) -> str:
         return self.sequence
+
+
+def is_reducible(renderable: object) -> TypeGuard[ChopsUpdate | LayoutUpdate]:
+    """Whether `ScreenDiff.frame` takes it."""
+    return isinstance(renderable, ChopsUpdate | LayoutUpdate)
 
 
 class _Line:

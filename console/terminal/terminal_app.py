@@ -76,7 +76,7 @@ class TerminalApp(App[str]):
         return self._diff is not None
 
     @property
-    def queued_writes(self) -> int:
+    def queued(self) -> int:
         """Writes that the terminal has not taken yet."""
         return driver.queued_writes(driver.driver_of(self))
 
@@ -103,11 +103,15 @@ class TerminalApp(App[str]):
     def _display(self, screen: Screen[Any], renderable: RenderableType | None) -> None:
         """Textual's own, with the frame reduced to what changed; nothing is sent for nothing."""
         own = driver.driver_of(self)
-        is_seen = self.is_running and not self.is_headless and own is not None
-        if is_seen and self._diff is not None and not self._batch_count:
-            renderable = self._reduced(renderable)
+        is_batched = bool(getattr(self, "_batch_count", 0))
+        if own is None or not self.is_running or self.is_headless or is_batched:
+            super()._display(screen, renderable)
+            return
+        renderable = self._reduced(renderable)
+        if renderable is None:
+            return
         super()._display(screen, renderable)
-        if is_seen and own is not None and self._is_question_due and not self._batch_count:
+        if self._is_question_due:
             self._is_question_due = False
             self.pace.asked(time.monotonic())
             own.write(QUESTION)

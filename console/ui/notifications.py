@@ -16,6 +16,7 @@ from ..client.pending_orders import doing
 from ..settings.toml_document import Problem
 from ..state.alert_book import Alert
 from ..state.board import Board
+from ..terminal.driver import driver_of
 from ..terminal.splash import KEEP_TITLE, RESTORE_TITLE
 from ..text import units
 from .widgets.pane import PaintedApp
@@ -70,8 +71,8 @@ class Herald:
             self._ring(fresh)
 
     def _ring(self, fresh: Sequence[Alert]) -> None:
-        """The terminal's own ways to call somebody who looks elsewhere."""
-        bell, driver = self._app.chosen.settings.bell, self._app._driver
+        """Calls a person who looks elsewhere, by the bell or as the settings say."""
+        bell, driver = self._app.chosen.settings.bell, driver_of(self._app)
         if bell == "bell":
             self._app.bell()
         elif bell == "osc9" and driver is not None:
@@ -79,21 +80,22 @@ class Herald:
             driver.write(f"\x1b]9;loraconsole: {text}\x07")
 
     def entitle(self, board: Board) -> None:
-        """For whoever looks at another window: `(2) loraconsole: READY` where two alerts fire."""
-        app = self._app
-        if app._driver is None or app.is_headless or not app.chosen.settings.title:
+        """Sets the window's title: `(2) loraconsole: READY` where two alerts fire."""
+        app, driver = self._app, driver_of(self._app)
+        if driver is None or app.is_headless or not app.chosen.settings.title:
             return
         firing = len(app.alert_book.firing)
         title = f"{f'({firing}) ' if firing else ''}loraconsole: {board.condition.word}"
         if title != self.title:
             keep = "" if self.title else KEEP_TITLE
-            app._driver.write(f"{keep}\x1b]2;{title}\x07")
+            driver.write(f"{keep}\x1b]2;{title}\x07")
             self.title = title
 
     def give_title_back(self) -> None:
         """The terminal's own from before ours; the next look writes ours again."""
-        if self.title and self._app._driver is not None:
-            self._app._driver.write(RESTORE_TITLE)
+        driver = driver_of(self._app)
+        if self.title and driver is not None:
+            driver.write(RESTORE_TITLE)
             self.title = ""
 
     def tell_events(self, events: Sequence[Event]) -> None:

@@ -89,7 +89,7 @@ def mock(given: argparse.Namespace) -> int:
     need_terminal("a mock pipeline without a screen: python -P -m loraconsole.console.mock.server")
     from ..mock.server import mock_pipeline
 
-    with splash.raised("loraconsole"), mock_pipeline(given.mock) as config:
+    with splash.shown("loraconsole"), mock_pipeline(given.mock) as config:
         show(config, given, label="MOCK")
     return 0
 
