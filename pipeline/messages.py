@@ -1100,6 +1100,8 @@ class DeviceReport(msgspec.Struct, frozen=True, kw_only=True):
     """Its version; "" where there is none."""
     kernels: str
     is_fastest: bool
+    off: tuple[str, ...] = ()
+    """What is left out, since the installed torch or Triton lacks what it needs."""
 
 
 class Drain(Message, frozen=True):

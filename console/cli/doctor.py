@@ -42,6 +42,7 @@ def examine(run: Path) -> list[Check]:
         *_device(run),
         _memory(),
         _terminal(),
+        *_switched_off(),
     ]
 
 
@@ -93,7 +94,15 @@ def _device(run: Path) -> list[Check]:
             report.nccl or "not there; --tp on GPUs needs it",
         ),
         Check("kernels", "good" if report.is_fastest else "note", report.kernels),
+        *(Check("off", "note", reason) for reason in report.off),
     ]
+
+
+def _switched_off() -> list[Check]:
+    """What the console leaves out with the installed Textual and rich."""
+    from ..terminal.reaches import switched_off
+
+    return [Check("off", "note", f"{stage}: {reason}") for stage, reason in switched_off()]
 
 
 def _unseen() -> str:

@@ -15,7 +15,7 @@ from typing import Any
 from textual.app import App
 from textual.driver import Driver
 
-from .library import find, missing, unused
+from ...pipeline.runtime.library import find, missing, unused
 
 _LINUX_DRIVER = "textual.drivers.linux_driver:LinuxDriver"
 

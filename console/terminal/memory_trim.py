@@ -12,7 +12,7 @@ from typing import Any
 
 from textual.screen import Screen
 
-from .library import find, missing
+from ...pipeline.runtime.library import find, missing
 
 MOST = 512
 CACHES = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from textual.dom import DOMNode
 
-from .library import missing, unused
+from ...pipeline.runtime.library import missing, unused
 
 
 def why_off() -> str:

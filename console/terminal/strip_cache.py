@@ -12,7 +12,7 @@ from typing import Any
 
 from rich.segment import Segment
 
-from .library import changed, find, missing
+from ...pipeline.runtime.library import changed, find, missing
 
 _CACHE, _BASE = "textual.strip:FIFOCache", "textual.cache:FIFOCache"
 

@@ -17,10 +17,10 @@ from textual.driver import Driver
 from textual.geometry import Offset
 from textual.screen import Screen
 
+from ...pipeline.runtime.library import changed, missing, unused
 from . import driver, strip_cache
 from .draw_cost import DrawMeter
 from .frame_pacer import FPS, QUESTION, FramePacer
-from .library import changed, missing, unused
 
 if TYPE_CHECKING:
     from .screen_diff import ScreenDiff

@@ -58,6 +58,7 @@ from ..runtime.process import Process, run_process
 from ..runtime.sockets import InboxFull, Watch
 from ..text.tokenizer import Tokenizer
 from .adapter_chat import AdapterChat, AdapterChats
+from .quiet_uvicorn import QuietUvicorn, why_signals_are_shared
 from .request_fields import BadRequest
 from .routes import make_app
 from .streams import Answer, Stream
@@ -125,6 +126,8 @@ class Server(Process):
         self.url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         self.set_state(ProcessState.STARTING, "reading the tokenizer")
         self._watch = Watch(self.context, self.run, ("supervisor", *self.config.process_names()))
+        if why := why_signals_are_shared():
+            self.event("warning", why)
         self._http = QuietUvicorn(
             uvicorn.Config(
                 make_app(self),
@@ -494,14 +497,6 @@ def _condition(process: ProcessView) -> str:
     if process.held and process.state is ProcessState.STOPPED:
         return f"{process.name} is {process.reason}"
     return f"{process.name} is {process.state.value}: {process.reason}".rstrip(": ")
-
-
-class QuietUvicorn(uvicorn.Server):
-    """uvicorn without its signal handlers: SIGTERM is the process's own business."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
 
 
 if __name__ == "__main__":
