@@ -14,6 +14,12 @@ def config_directory() -> Path:
     return _under("XDG_CONFIG_HOME", ".config")
 
 
+def data_directory() -> Path:
+    """`$XDG_DATA_HOME/loraconsole`, by default under `~/.local/share`: transcripts, results of
+    benchmarks, pictures."""
+    return _under("XDG_DATA_HOME", ".local/share")
+
+
 def state_directory() -> Path:
     """`$XDG_STATE_HOME/loraconsole`, by default under `~/.local/state`: what is remembered."""
     return _under("XDG_STATE_HOME", ".local/state")

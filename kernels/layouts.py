@@ -7,6 +7,10 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+NUM_SITES, SITE_FIELDS = 4, 2
+NUM_MODULES, MODULE_FIELDS = 7, 3
+"""Sizes of a slot's entry in `AdapterTables.sites` and `.modules`."""
+
 
 class AdapterTables(NamedTuple):
     """Where adapters lie, by slot; int32 on the device.
@@ -19,9 +23,10 @@ class AdapterTables(NamedTuple):
     pages: Tensor
     """[num_slots, max_pages]"""
     sites: Tensor
-    """[num_slots, 4, 2]: first element of A, ranks of all its modules together"""
+    """[num_slots, NUM_SITES, SITE_FIELDS]: first element of A, ranks of all its modules together"""
     modules: Tensor
-    """[num_slots, 7, 3]: rank, first rank among the site's, first element of B"""
+    """[num_slots, NUM_MODULES, MODULE_FIELDS]: rank, first rank among the site's, first element of
+    B"""
 
 
 class Groups(NamedTuple):

@@ -20,13 +20,28 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .layouts import AdapterTables, Groups, Shrunk, Site
+from .layouts import (
+    MODULE_FIELDS,
+    NUM_MODULES,
+    NUM_SITES,
+    SITE_FIELDS,
+    AdapterTables,
+    Groups,
+    Shrunk,
+    Site,
+)
 
 GROUP_ROWS = 16
 """Single tokens that share one read: the fewest that a tensor core multiplies."""
 PROMPT_GROUP_ROWS = 64
 """Tokens of a prompt that share one read of their adapter."""
 RANK_BLOCK = 16
+
+# What the kernels know of the tables' layout.
+_SITE_FIELDS: tl.constexpr = tl.constexpr(SITE_FIELDS)
+_SLOT_SITES: tl.constexpr = tl.constexpr(NUM_SITES * SITE_FIELDS)
+_MODULE_FIELDS: tl.constexpr = tl.constexpr(MODULE_FIELDS)
+_SLOT_MODULES: tl.constexpr = tl.constexpr(NUM_MODULES * MODULE_FIELDS)
 
 
 @triton.jit
@@ -50,17 +65,21 @@ def module_at(column, out_0, out_1):
 
 
 @triton.jit
+def module_entry(modules, slot, module):
+    """Where the tables hold a slot's module: its rank, first rank among the site's and first
+    element of B, one after the other."""
+    return modules + slot * _SLOT_MODULES + module * _MODULE_FIELDS
+
+
+@triton.jit
 def token_delta(
-    partials,
+    shrunk,
+    adapters,
     token,
-    num_tokens,
-    ranks,
-    splits,
-    pool,
-    pages,
-    own,
-    first_rank,
-    first,
+    slot,
+    module,
+    is_module,
+    column,
     width,
     is_tile,
     columns,
@@ -70,11 +89,19 @@ def token_delta(
     UNIT: tl.constexpr,
     BLOCK_R: tl.constexpr,
 ):
-    """What its adapter adds to one token at some tiles: float32 [TILES, UNIT].
+    """What the adapter in `slot` adds to one token at some tiles: float32 [TILES, UNIT].
 
-    Of each tile's module: `own` ranks, of which the site's `first_rank` is the first, `width`
-    outputs [TILES, or 1 where all are alike]; B.T of rank 0 begins at element `first` [TILES].
+    `shrunk` is (partials, num_tokens, ranks, splits), `adapters` (pool, pages, modules, max_pages).
+    Of each tile [TILES]: its first `column` within its module. Of each tile's module [TILES, or 1
+    where all are alike]: its number, looked up where `is_module`, and its `width`, the outputs.
     """
+    partials, num_tokens, ranks, splits = shrunk
+    pool, pages, modules, max_pages = adapters
+    pages += slot * max_pages
+    entry = module_entry(modules, slot, module)
+    own = tl.load(entry, mask=is_module, other=0)
+    first_rank = tl.load(entry + 1, mask=is_module, other=0)
+    first = tl.load(entry + 2, mask=is_module, other=0) + column
     split = tl.arange(0, MOST)
     delta = tl.zeros((TILES, UNIT), dtype=tl.float32)
     for start in range(0, tl.max(own, axis=0), BLOCK_R):
@@ -87,8 +114,8 @@ def token_delta(
         spot = (split * num_tokens + token)[:, None, None] * ranks
         spot = spot + (first_rank[:, None] + rank[None, :])[None, :, :]
         some = (split < splits)[:, None, None] & is_rank[None, :, :]
-        shrunk = tl.sum(tl.load(partials + spot, mask=some, other=0.0), axis=0)
-        delta += tl.sum(b.to(tl.float32) * shrunk[:, :, None], axis=1)
+        summed = tl.sum(tl.load(partials + spot, mask=some, other=0.0), axis=0)
+        delta += tl.sum(b.to(tl.float32) * summed[:, :, None], axis=1)
     return delta
 
 
@@ -198,9 +225,9 @@ def _shrink(
     if slot < 0:
         return
     split = tl.program_id(1)
-    about = sites + slot * 8 + site * 2
-    first = tl.load(about)
-    own = tl.load(about + 1)
+    entry = sites + slot * _SLOT_SITES + site * _SITE_FIELDS
+    first = tl.load(entry)
+    own = tl.load(entry + 1)
     first_rank = tl.program_id(2) * BLOCK_R
     if first_rank >= own:
         return
@@ -297,19 +324,14 @@ def _expand_tokens(
     out = y + token.to(tl.int64) * y_stride + column[:, None] + columns[None, :]
     before = tl.load(out, mask=is_tile[:, None], other=0.0)
     member, begin, width = module_at(column, out_0, out_1)
-    about = modules + slot * 21 + (first_module + member) * 3
-    first = tl.load(about + 2, mask=is_tile, other=0)
     delta = token_delta(
-        partials,
+        (partials, num_tokens, ranks, splits),
+        (pool, pages, modules, max_pages),
         token,
-        num_tokens,
-        ranks,
-        splits,
-        pool,
-        pages + slot * max_pages,
-        tl.load(about, mask=is_tile, other=0),
-        tl.load(about + 1, mask=is_tile, other=0),
-        first + column - begin,
+        slot,
+        first_module + member,
+        is_tile,
+        column - begin,
         width,
         is_tile,
         columns,
@@ -372,10 +394,10 @@ def _expand(
     # All tiles of a program lie in one module.
     first_tile = tl.program_id(1) * TILES
     member, begin, width = module_at(first_tile * UNIT, out_0, out_1)
-    about = modules + slot * 21 + (first_module + member) * 3
-    own = tl.load(about)
-    first_rank = tl.load(about + 1)
-    first = tl.load(about + 2)
+    entry = module_entry(modules, slot, first_module + member)
+    own = tl.load(entry)
+    first_rank = tl.load(entry + 1)
+    first = tl.load(entry + 2)
     # Not pipelined: there is but one block of ranks as a rule, and pages looked up ahead go
     # through shared memory and its barriers.
     for start_rank in tl.range(0, own, BLOCK_R, num_stages=1):

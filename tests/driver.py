@@ -26,8 +26,9 @@ from loraconsole.pipeline.messages import (
     SamplingParams,
 )
 from loraconsole.pipeline.model.adapter import module_path, module_shapes
-from loraconsole.pipeline.model.runner import ModelRunner, PendingStep
-from loraconsole.pipeline.model_files.model_config import read_card
+from loraconsole.pipeline.model_files.model_config import read_model_config
+from loraconsole.pipeline.runner.pending_step import PendingStep
+from loraconsole.pipeline.runner.runner import ModelRunner
 
 GREEDY = SamplingParams(temperature=0.0)
 
@@ -66,19 +67,19 @@ def save_model(directory: Path, family: str, seed: int = 0, **changes: Any) -> A
 
 def save_adapter(directory: Path, model: Path, seed: int = 0, **changes: Any) -> Path:
     """A random PEFT adapter for a checkpoint; `changes` go into its adapter_config.json."""
-    card = read_card(model)
+    model_config = read_model_config(model)
     config = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
         "r": 4,
         "lora_alpha": 8,
-        "target_modules": [*module_shapes(card)],
+        "target_modules": [*module_shapes(model_config)],
     } | changes
     targets, ranks = config["target_modules"], config.get("rank_pattern", {})
     generator = torch.Generator().manual_seed(seed)
     tensors = {}
-    for layer in range(card.num_layers):
-        for module, (out_features, in_features) in module_shapes(card).items():
+    for layer in range(model_config.num_layers):
+        for module, (out_features, in_features) in module_shapes(model_config).items():
             where = module_path(layer, module)
             if module not in targets:
                 continue
@@ -114,10 +115,10 @@ def start_runner(
     ready = runner.load()
     pages = iter(range(ready.num_pages - 1, 0, -2))
     given = config.adapters() if settings.get("adapter") else {}
-    infos = [runner.read_adapter(name, path) for name, path in given.items()]
+    infos = [runner.adapters.read(name, path) for name, path in given.items()]
     for info in infos:
         if info.num_bytes:
-            runner.place_adapter(info.key, [next(pages) for _ in range(info.pages)]).result()
+            runner.adapters.place(info.key, [next(pages) for _ in range(info.pages)]).result()
     return runner, Started(ready.max_model_len, infos)
 
 

@@ -18,15 +18,16 @@ from textual.css.model import RuleSet
 from textual.css.stylesheet import Stylesheet
 from textual.pilot import Pilot
 
+from loraconsole.console.client.telemetry import PipelineOrder
 from loraconsole.console.mock.scenario import Scenario, Story
 from loraconsole.console.mock.server import MockRing
-from loraconsole.console.state.span_tail import span_ends
+from loraconsole.console.supervisor.span_files import span_ends
 from loraconsole.console.ui.app import ConsoleApp
 from loraconsole.console.ui.screens import PAGES, PANELS
-from loraconsole.pipeline.bench.results import Row, RunConfig
+from loraconsole.pipeline.bench.results import ResultRow, RunConfig
 from loraconsole.pipeline.bench.stats import Timeline, summarise
 from loraconsole.pipeline.config import Config
-from loraconsole.pipeline.messages import AskText, Order
+from loraconsole.pipeline.messages import AdapterOrder, AskText, Order, SetScheduler
 
 START = 1_790_000_000.0
 RUN = "/run/loraconsole"
@@ -88,13 +89,18 @@ class StagedApp(ConsoleApp):
         self.story = Story(scenario, start=START) if scenario else None
         self.ordered: list[Order] = []
         """Orders to the router, in the order they were given; the story obeys at once."""
-        self.telemetry.order = self._obey  # type: ignore[method-assign]
+        self.told: list[PipelineOrder] = []
+        """Every other order."""
+        self.telemetry.send_order = self._obey  # type: ignore[method-assign]
         self.telemetry.ask_text = self._tell_text  # type: ignore[method-assign]
         self.telemetry.ask_spans = self._tell_spans  # type: ignore[method-assign]
         self.advance(seconds)
         self.store.drain_events()
 
-    def _obey(self, order: Order) -> None:
+    def _obey(self, order: PipelineOrder) -> None:
+        if not isinstance(order, AdapterOrder | SetScheduler):
+            self.told.append(order)
+            return
         self.ordered.append(order)
         if self.story and (reply := self.story.obey(order)):
             self.call_later(self.orders.answered, reply)
@@ -104,19 +110,19 @@ class StagedApp(ConsoleApp):
             question = AskText(
                 request_id=request_id, reply_to="", offset=offset, with_prompt=not offset
             )
-            self.store.take_text(self.story.text(question))
+            self.store.fold_text(self.story.text(question))
 
     def _tell_spans(self, stamp: str) -> None:
         ends = span_ends(Path(self.store._run))
         if ends.stamp != stamp:
-            self.store.take_spans(ends)
+            self.store.fold_spans(ends)
 
     def advance(self, seconds: float) -> None:
         """The story goes on; what it tells is heard, and drawn where something is mounted."""
         for _ in range(round(seconds * 5)):
             self.now += 0.2
             for _, message in self.story.advance(self.now) if self.story else ():
-                self.store.take(message, self.now)
+                self.store.fold_message(message, self.now)
         self.board = self.store.board(self.now)
 
     def show(self) -> None:
@@ -201,7 +207,7 @@ def keep_result(path: Path, slow: float, workload: str = "chat", server: str = "
     )
     result = summarise(lines, 2.0 * slow, concurrency=2)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(msgspec.json.encode(Row(config, result)) + b"\n")
+    path.write_bytes(msgspec.json.encode(ResultRow(config, result)) + b"\n")
 
 
 async def wait(holds: Callable[[], bool], seconds: float = 10.0) -> None:

@@ -5,7 +5,6 @@ Imports no torch: the libraries, and our engine, are processes of their own.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import importlib.util
 import json
@@ -19,32 +18,29 @@ from typing import Any, get_args
 
 import msgspec
 
-from ...pipeline.config import (
-    DEFAULT_MODEL,
-    Config,
-    OperatorError,
-    UsageError,
-    absolute_path,
-    is_hub_id,
-    spell,
-)
+from ...pipeline.config import DEFAULT_MODEL, Config
+from ...pipeline.errors import OperatorError, UsageError
 from ...pipeline.messages import AdapterTable, WorkerStats
 from ...pipeline.model_files.findings import Finding
 from ...pipeline.reference.reference import (
-    Answer,
+    AnswerDifference,
     Answers,
-    Comparison,
-    Difference,
-    Precision,
+    DtypeName,
     Prompt,
+    PromptAnswer,
     Question,
+    ReferenceComparison,
     SideBySide,
 )
+from ...pipeline.run_directory import absolute_path, is_hub_id, spell
 from ...pipeline.runtime.wording import counted
+from ..client.ask import server_url
 from ..client.http_client import Http, HttpError
 from ..client.remote import Remote
+from ..commands.adapters import VerifyCommand
+from ..commands.inspect import DoctorCommand
 from ..text import units
-from .pipeline import print_json, server_url
+from .printing import print_json
 
 REPORT_SECONDS = 120.0
 HALF_CHARACTER = re.compile(r"bytes:(\\x[0-9a-f]{2})+")
@@ -66,20 +62,20 @@ class ModelReport(msgspec.Struct, frozen=True):
 # --- before a start -----------------------------------------------------------------------------
 
 
-def report_model(given: argparse.Namespace) -> int:
+def report_model(model: str, command: DoctorCommand) -> int:
     """What `pipeline.model_report` finds in a model, a line each. Exit status 1 where anything
     keeps it from being served."""
-    command = [sys.executable, "-P", "-m", "loraconsole.pipeline.fetch.model_report", "--json"]
-    command += ["--model", given.model, *(f"--ignore-key={key}" for key in given.ignore_key)]
+    words = [sys.executable, "-P", "-m", "loraconsole.pipeline.fetch.model_report", "--json"]
+    words += ["--model", model, *(f"--ignore-key={key}" for key in command.ignore_key)]
     try:
-        done = subprocess.run(command, capture_output=True, timeout=REPORT_SECONDS)
+        done = subprocess.run(words, capture_output=True, timeout=REPORT_SECONDS)
         report = msgspec.json.decode(done.stdout, type=ModelReport)
     except subprocess.TimeoutExpired as error:
-        raise OperatorError(f"{given.model} was not read in {REPORT_SECONDS:.0f} s") from error
+        raise OperatorError(f"{model} was not read in {REPORT_SECONDS:.0f} s") from error
     except msgspec.DecodeError as error:
         last = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["it says nothing"]
-        raise OperatorError(f"{given.model} cannot be examined: {last[0]}") from error
-    if given.json:
+        raise OperatorError(f"{model} cannot be examined: {last[0]}") from error
+    if command.json:
         print_json(msgspec.to_builtins(report))
     else:
         _print_report(report)
@@ -109,21 +105,21 @@ def _name(found: Finding) -> str:
     return units.clean(found.name if is_said else f"{found.source}: {found.name}")
 
 
-def compare_model(given: argparse.Namespace) -> int:
+def compare_model(model: str, command: DoctorCommand) -> int:
     """`doctor MODEL --against transformers`: our engine beside it. Exit status 1 where anything
     differs."""
-    tokens = _tokens(given)
-    _require_libraries(bool(given.adapter))
-    adapters = tuple(_named_adapter(entry) for entry in given.adapter)
+    tokens = _tokens(command)
+    _require_libraries(bool(command.adapter))
+    adapters = tuple(_named_adapter(entry) for entry in command.adapter)
     from ...pipeline.fetch.fetch import resolve
 
-    model = absolute_path(given.model) if given.model != DEFAULT_MODEL else given.model
-    ignored = tuple(given.ignore_key)
+    model = absolute_path(model) if model != DEFAULT_MODEL else model
+    ignored = tuple(command.ignore_key)
     directory = resolve(Config(model=model, ignore_key=ignored))
     question = Question(model=_original(model, directory), adapters=adapters, tokens=tokens)
-    with SideBySide(_say(given.json)) as beside:
-        found = beside.compare_engine(question, directory, given.dtype or "float32", ignored)
-    return print_comparison(msgspec.structs.replace(found, model=model), given.json)
+    with SideBySide(_say(command.json)) as beside:
+        found = beside.compare_engine(question, directory, command.dtype or "float32", ignored)
+    return print_comparison(msgspec.structs.replace(found, model=model), command.json)
 
 
 def _named_adapter(entry: str) -> tuple[str, str]:
@@ -145,10 +141,10 @@ def _original(model: str, directory: Path) -> str:
     return str(directory) if model == DEFAULT_MODEL else model
 
 
-def _tokens(given: argparse.Namespace) -> int:
-    if not 1 <= given.tokens <= 512:
-        raise UsageError(f"--tokens {given.tokens} is not from 1 to 512")
-    return int(given.tokens)
+def _tokens(command: DoctorCommand | VerifyCommand) -> int:
+    if not 1 <= command.tokens <= 512:
+        raise UsageError(f"--tokens {command.tokens} is not from 1 to 512")
+    return command.tokens
 
 
 def _require_libraries(has_adapters: bool) -> None:
@@ -178,18 +174,18 @@ def _say(as_json: bool) -> Callable[[str], None]:
 # --- of a running pipeline ----------------------------------------------------------------------
 
 
-def verify_against(config: Config, given: argparse.Namespace) -> int:
+def verify_against(config: Config, command: VerifyCommand) -> int:
     """`adapters verify NAME --against transformers`: what the pipeline answers over HTTP, base and
     adapter, beside the same files. Exit status 1 where anything differs."""
     if config.dummy:
         raise OperatorError("the pipeline serves random weights (--dummy): no file has them")
-    tokens = _tokens(given)
+    tokens = _tokens(command)
     _require_libraries(True)
     url, table, workers = asyncio.run(_look(config))
-    view = next((view for view in table.adapters if view.name == given.name), None)
+    view = next((view for view in table.adapters if view.name == command.name), None)
     if view is None:
         hint = f"see: {spell('adapters list', config.run)}"
-        raise OperatorError(f"there is no adapter {given.name}", hint)
+        raise OperatorError(f"there is no adapter {command.name}", hint)
     if not Path(view.path).is_dir():
         raise OperatorError(f"{view.path} of adapter {view.name} is no directory of this machine")
     precision = _precision(workers)
@@ -200,7 +196,7 @@ def verify_against(config: Config, given: argparse.Namespace) -> int:
         models = [(config.model, None), (view.name, view.name)]
         return asyncio.run(_ask_all(http, models, prompts, tokens, precision))
 
-    say = _say(given.json)
+    say = _say(command.json)
     question = Question(
         model=_original(config.model, (config.run_path / "model").resolve()),
         adapters=((view.name, view.path),),
@@ -208,7 +204,7 @@ def verify_against(config: Config, given: argparse.Namespace) -> int:
     )
     with SideBySide(say) as beside:
         found = beside.compare_served(question, serve)
-    return print_comparison(msgspec.structs.replace(found, model=config.model), given.json)
+    return print_comparison(msgspec.structs.replace(found, model=config.model), command.json)
 
 
 async def _look(config: Config) -> tuple[str, AdapterTable, tuple[WorkerStats, ...]]:
@@ -219,10 +215,10 @@ async def _look(config: Config) -> tuple[str, AdapterTable, tuple[WorkerStats, .
         return await server_url(remote), snapshot.adapters, snapshot.workers
 
 
-def _precision(workers: Sequence[WorkerStats]) -> Precision:
+def _precision(workers: Sequence[WorkerStats]) -> DtypeName:
     """The type whose bounds hold; of several, as 4-bit weights for few rows, the coarser."""
     said = workers[0].dtype
-    for name in get_args(Precision):
+    for name in get_args(DtypeName):
         if said == name:
             return name  # type: ignore[no-any-return]  # one of the literals
     return "bfloat16" if "bfloat16" in said else "int4"
@@ -233,7 +229,7 @@ async def _ask_all(
     models: Sequence[tuple[str, str | None]],
     prompts: Sequence[Prompt],
     tokens: int,
-    precision: Precision,
+    precision: DtypeName,
 ) -> Answers:
     """All at once, so that base and adapter share steps."""
     asked = [
@@ -244,7 +240,9 @@ async def _ask_all(
     return Answers(precision, tuple(await asyncio.gather(*asked)))
 
 
-async def _ask(http: Http, model: str, adapter: str | None, prompt: Prompt, tokens: int) -> Answer:
+async def _ask(
+    http: Http, model: str, adapter: str | None, prompt: Prompt, tokens: int
+) -> PromptAnswer:
     """Greedily, past every stop token."""
     body: dict[str, Any] = {
         "model": model,
@@ -266,7 +264,7 @@ async def _ask(http: Http, model: str, adapter: str | None, prompt: Prompt, toke
         raise OperatorError(f"the server does not answer: {error}") from error
     if status != 200:
         reason = content.get("error", {}).get("message", f"status {status}")
-        return Answer(prompt=prompt.name, adapter=adapter, refusal=reason)
+        return PromptAnswer(prompt=prompt.name, adapter=adapter, refusal=reason)
     choice = content["choices"][0]
     if prompt.turns:
         entries = choice["logprobs"]["content"]
@@ -275,7 +273,7 @@ async def _ask(http: Http, model: str, adapter: str | None, prompt: Prompt, toke
     else:
         pieces = choice["logprobs"]["tokens"]
         logprobs = choice["logprobs"]["token_logprobs"]
-    return Answer(
+    return PromptAnswer(
         prompt=prompt.name,
         adapter=adapter,
         prompt_tokens=content["usage"]["prompt_tokens"],
@@ -294,7 +292,7 @@ def _plain(piece: str) -> str:
 # --- printing -----------------------------------------------------------------------------------
 
 
-def print_comparison(found: Comparison, as_json: bool) -> int:
+def print_comparison(found: ReferenceComparison, as_json: bool) -> int:
     """A row for each prompt of each model, and the verdict. Exit status 1 where it is not right."""
     code = 0 if found.is_right else 1
     if as_json:
@@ -327,7 +325,7 @@ def print_comparison(found: Comparison, as_json: bool) -> int:
     return code
 
 
-def _reasons(rows: Sequence[Difference]) -> list[tuple[str, str, str]]:
+def _reasons(rows: Sequence[AnswerDifference]) -> list[tuple[str, str, str]]:
     """(model, `, prompt`, reason) of each row that has one; one that holds for all prompts of a
     model stands once, without them."""
     found: list[tuple[str, str, str]] = []
@@ -340,7 +338,7 @@ def _reasons(rows: Sequence[Difference]) -> list[tuple[str, str, str]]:
     return found
 
 
-def _verdict(rows: Sequence[Difference]) -> str:
+def _verdict(rows: Sequence[AnswerDifference]) -> str:
     refused = sum(row.is_refused for row in rows)
     wrong = sum(not row.is_right for row in rows) - refused
     if not refused:
@@ -350,7 +348,7 @@ def _verdict(rows: Sequence[Difference]) -> str:
     return f"{words}, {others}" if refused < len(rows) else f"{words}, beside"
 
 
-def _numbers(row: Difference) -> tuple[str, ...]:
+def _numbers(row: AnswerDifference) -> tuple[str, ...]:
     if not row.tokens:
         return (str(row.prompt_tokens or ""), "", "", "", "")
     return (

@@ -17,50 +17,17 @@ from typing import Any, NamedTuple
 from rich.table import Table
 from rich.text import Text
 
-from ...pipeline.bench.results import Row, RunConfig, describe, read_rows
+from ...pipeline.bench.results import ResultRow, RunConfig, describe_load, read_rows
 from ...pipeline.bench.stats import Result
-from ...pipeline.config import OperatorError
+from ...pipeline.errors import OperatorError
 from ...pipeline.runtime.printer import Printer
+from ..client.bench_metrics import FIELDS, METRICS, Metric
 from ..text import plot, units
 
 BAR = 48
 """Cells of the longest bar."""
 
 
-class Metric(NamedTuple):
-    """A figure of a `Result` and the way in which it is better; None: neither."""
-
-    field: str
-    label: str
-    more_is_better: bool | None
-
-
-METRICS = (
-    Metric("throughput", "requests/s", True),
-    Metric("strip_throughput", "requests/s, stripped", True),
-    Metric("tokens_s", "tokens/s", True),
-    Metric("decode_tokens_s", "decode tokens/s", True),
-    Metric("latency_s", "latency s", False),
-    Metric("per_token_latency_s", "latency s a token", False),
-    Metric("per_output_token_latency_s", "latency s an output token", False),
-    Metric("ttft_ms", "TTFT ms", False),
-    Metric("ttft_ms_p50", "TTFT ms p50", False),
-    Metric("ttft_ms_p90", "TTFT ms p90", False),
-    Metric("ttft_ms_p99", "TTFT ms p99", False),
-    Metric("inter_token_ms_p50", "inter-token ms p50", False),
-    Metric("inter_token_ms_p99", "inter-token ms p99", False),
-    Metric("slo_attainment", "SLO attainment", True),
-    Metric("satisfaction", "satisfaction", True),
-    Metric("satisfaction_p10", "satisfaction p10", True),
-    Metric("satisfaction_p50", "satisfaction p50", True),
-    Metric("jain", "Jain index", True),
-    Metric("counter_gap", "VTC counter gap", False),
-    Metric("aborted", "aborted", False),
-    Metric("errors", "errors", False),
-    Metric("late_ms_max", "client late ms", False),
-    Metric("requests", "requests", None),
-)
-FIELDS = tuple(metric.field for metric in METRICS)
 SHOWN = ("throughput", "tokens_s", "ttft_ms_p50", "ttft_ms_p99", "inter_token_ms_p50")
 SHOWN_CLOSED = ("decode_tokens_s", "errors")
 SHOWN_OPEN = ("slo_attainment", "satisfaction", "counter_gap", "aborted", "errors")
@@ -104,17 +71,17 @@ def main(flags: list[str]) -> int:
         print(json.dumps([_document(sides, load, configs[load]) for load in common]))
         return 0
     for load in common:
-        console.print(Text(describe(configs[load]), style="bold"))
+        console.print(Text(describe_load(configs[load]), style="bold"))
         console.print(make_table(sides, load, wanted))
         console.print()
     first = METRICS[FIELDS.index(wanted[0])]
     console.print(Text(f"{first.label}\n", style="bold"), end="")
-    for line in bars(sides, [(load, describe(configs[load])) for load in common], first.field):
+    for line in bars(sides, [(load, describe_load(configs[load])) for load in common], first.field):
         console.print(Text(line))
     for side in sides:
         missing = [load for load in configs if load not in side.results]
         if missing:
-            names = "; ".join(describe(configs[load]) for load in missing)
+            names = "; ".join(describe_load(configs[load]) for load in missing)
             console.print(Text(f"\nnot in {side.name}: {names}", style="yellow"), end="")
     console.print()
     return 0
@@ -136,10 +103,10 @@ def _document(sides: list[Side], load: str, config: RunConfig) -> dict[str, Any]
 
 
 def _loads(side: Side, configs: dict[str, RunConfig]) -> str:
-    return ", ".join(describe(configs[load]) for load in side.results)
+    return ", ".join(describe_load(configs[load]) for load in side.results)
 
 
-def make_sides(rows: dict[Path, list[Row]]) -> list[Side]:
+def make_sides(rows: dict[Path, list[ResultRow]]) -> list[Side]:
     """A side for each server of each file, named by what tells it apart."""
     found: dict[tuple[Path, str], Side] = {}
     keys = dict.fromkeys((path, row.config.server) for path, own in rows.items() for row in own)

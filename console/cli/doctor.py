@@ -15,9 +15,13 @@ from typing import Literal
 
 import msgspec
 
-from ...pipeline.config import OperatorError, make_run_directory
+from ...pipeline.errors import OperatorError, UsageError
 from ...pipeline.messages import DeviceReport
+from ...pipeline.run_directory import make_run_directory
+from ..commands.inspect import DoctorCommand
 from ..supervisor.lock import is_running
+from ..text import units
+from .printing import print_json
 
 REPORT_SECONDS = 120.0
 """A first import of torch from a slow disk."""
@@ -30,6 +34,30 @@ class Check(msgspec.Struct, frozen=True):
     name: str
     verdict: Literal["good", "note", "bad"]
     finding: str
+
+
+def doctor(command: DoctorCommand) -> int:
+    """What this machine has and what is missing; of a model, what is found in its files, or what
+    differs from a library's answers. Exit status 1 where something does, or is needed."""
+    if command.model:
+        from . import against
+
+        if command.against:
+            return against.compare_model(command.model, command)
+        for option, is_given in (("--adapter", command.adapter), ("--dtype", command.dtype)):
+            if is_given:
+                raise UsageError(f"{option} goes with --against transformers")
+        return against.report_model(command.model, command)
+    if command.against or command.adapter:
+        raise UsageError("--against and --adapter need a MODEL", "loraconsole doctor MODEL …")
+    checks = examine(Path(command.run))
+    if command.json:
+        print_json([msgspec.structs.asdict(check) for check in checks])
+    else:
+        for check in checks:
+            mark = {"good": "ok  ", "note": "note", "bad": "FAIL"}[check.verdict]
+            print(f"{mark}  {check.name:<14} {units.visible(check.finding)}")
+    return 1 if any(check.verdict == "bad" for check in checks) else 0
 
 
 def examine(run: Path) -> list[Check]:

@@ -5,33 +5,33 @@ Knows the files that `pipeline/runtime/spans.py` writes, one a process in a dire
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import math
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 
-from ...pipeline.config import Config, OperatorError, spell
-from ...pipeline.messages import SpansOrder, SpansReply, StartSpans, StopSpans
-from ...pipeline.runtime.spans import recording_name
+from ...pipeline.config import Config
+from ...pipeline.errors import OperatorError
+from ...pipeline.messages import SpansReply
+from ...pipeline.run_directory import spell
 from ...pipeline.runtime.wording import counted
-from ..client.pending_orders import order_id
 from ..client.remote import Remote
+from ..commands.inspect import SpansCommand
+from ..commands.pipeline import ProfileCommand
 from ..text import units
-from .pipeline import print_json, say
+from .printing import print_json, say
 
 # --- start, stop --------------------------------------------------------------------------------
 
 
-def profile(config: Config, given: argparse.Namespace) -> int:
+def profile(config: Config, command: ProfileCommand) -> int:
     """Starts or stops the spans of every process. Raises `OperatorError` where one is silent."""
 
     async def order() -> dict[str, SpansReply]:
         async with Remote(config) as remote:
-            return await remote.order_spans(make_order(given, remote.name))
+            return await remote.order_spans(command.order(remote.name))
 
     replies = asyncio.run(order())
     if silent := [name for name in config.process_names() if name not in replies]:
@@ -42,7 +42,7 @@ def profile(config: Config, given: argparse.Namespace) -> int:
     directories = {str(Path(reply.path).parent) for reply in replies.values() if reply.path}
     count = sum(reply.spans for reply in replies.values())
     where = ", ".join(sorted(directories))
-    if given.verb == "start":
+    if command.verb == "start":
         text = f"recording to {where}"
     else:
         text = "nothing recorded"
@@ -55,22 +55,9 @@ def profile(config: Config, given: argparse.Namespace) -> int:
             "processes": [msgspec.to_builtins(replies[name]) for name in config.process_names()],
         },
         text,
-        given.json,
+        command.json,
     )
     return 0
-
-
-def make_order(given: argparse.Namespace, inbox: str) -> SpansOrder:
-    """What the command line asks for, to be answered to `inbox`."""
-    if given.verb == "stop":
-        return StopSpans(order=order_id(), reply_to=inbox)
-    return StartSpans(
-        order=order_id(),
-        reply_to=inbox,
-        recording=recording_name(time.time()),
-        layers=given.layers,
-        nvtx=given.nvtx,
-    )
 
 
 # --- totals -------------------------------------------------------------------------------------
@@ -97,13 +84,14 @@ class Total(msgspec.Struct, frozen=True):
     p99_ms: float
 
 
-def spans(config: Config, path: str | None, trace: str | None, as_json: bool) -> int:
-    """Prints totals by name, the largest first; `trace` makes one file of all of them."""
+def spans(config: Config, command: SpansCommand) -> int:
+    """Prints totals by name, the largest first; `--trace` makes one file of all of them."""
+    path, trace = command.path, command.trace
     files = find_files(Path(path) if path else latest_recording(config.run_path))
     found = sorted(totals(files), key=lambda total: -total.total_ms)
     if trace:
         write_trace(files, Path(trace))
-    if as_json:
+    if command.json:
         print_json(found)
     else:
         _print_totals(found)

@@ -6,7 +6,6 @@ pipeline, by the clock of the log.
 
 from __future__ import annotations
 
-import argparse
 import os
 import subprocess
 import sys
@@ -17,11 +16,14 @@ from pathlib import Path
 
 import msgspec
 
-from ...pipeline.config import Config, OperatorError, UsageError, make_run_directory
+from ...pipeline.config import Config
+from ...pipeline.errors import OperatorError, UsageError
 from ...pipeline.messages import Message
+from ...pipeline.run_directory import make_run_directory
 from ...pipeline.runtime.sockets import InboxFull
 from ...pipeline.runtime.text_output import UTF8_OUTPUT
 from ..client.telemetry import Telemetry
+from ..commands.consoles import ReplayCommand
 from ..terminal import splash
 from ..ui import session
 
@@ -43,24 +45,24 @@ class At(msgspec.Struct, frozen=True):
     at: float
 
 
-def replay(given: argparse.Namespace) -> int:
+def replay(command: ReplayCommand) -> int:
     """Exit status 0: all decisions are the same; 1: one is not, or the file is no log."""
-    if given.speed is not None and not 0 < given.speed < float("inf"):
-        raise UsageError(f"--speed {given.speed:g} is not above 0", "1 is as it happened")
-    command = [sys.executable, "-P", "-m", "loraconsole.pipeline.router.replay", given.file]
-    if given.console:
-        return show(command, given)
-    flags = [f"--{name}" for name in ("show", "json") if getattr(given, name)]
-    more = ["--speed", str(given.speed)] if given.speed else []
-    return subprocess.run([*command, *more, *flags]).returncode
+    if command.speed is not None and not 0 < command.speed < float("inf"):
+        raise UsageError(f"--speed {command.speed:g} is not above 0", "1 is as it happened")
+    words = [sys.executable, "-P", "-m", "loraconsole.pipeline.router.replay", command.file]
+    if command.console:
+        return show(words, command)
+    flags = [f"--{name}" for name in ("show", "json") if getattr(command, name)]
+    more = ["--speed", str(command.speed)] if command.speed else []
+    return subprocess.run([*words, *more, *flags]).returncode
 
 
-def show(command: list[str], given: argparse.Namespace) -> int:
+def show(words: list[str], command: ReplayCommand) -> int:
     """The ordinary console on a run directory in which nothing but a replay runs."""
     session.need_terminal("without one: loraconsole replay FILE")
-    session.check_screen_flags(given)
-    speed = given.speed or 1.0
-    head = read_head(Path(given.file))
+    session.check_screen_options(command.screen)
+    speed = command.speed or 1.0
+    head = read_head(Path(command.file))
     with (
         splash.shown("loraconsole"),
         tempfile.TemporaryDirectory(prefix="lc-") as directory,
@@ -70,7 +72,7 @@ def show(command: list[str], given: argparse.Namespace) -> int:
         begins_at = time.time() + START_SECONDS
         flags = ["--run", str(run), "--speed", str(speed), "--begins-at", str(begins_at)]
         with subprocess.Popen(
-            [*command, *flags, "--starts-at", str(head.at)],
+            [*words, *flags, "--starts-at", str(head.at)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             encoding="utf-8",
@@ -81,7 +83,7 @@ def show(command: list[str], given: argparse.Namespace) -> int:
                 time.sleep(0.02)
             label = "REPLAY" if speed == 1 else f"REPLAY x{speed:g}"
             try:
-                session.show(config, given, label=label, clock=clock, source=Listener)
+                session.show(config, command.screen, label=label, clock=clock, source=Listener)
             except BaseException:
                 player.terminate()
                 raise

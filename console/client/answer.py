@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from ...pipeline.config import OperatorError
+from ...pipeline.errors import OperatorError
 from ..text import units
 from .chat import ChatParams, TokenChoice, chat
 from .http_client import Http

@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from typing import TypeAlias
-from uuid import uuid4
 
 from msgspec import Struct
 
@@ -35,16 +34,6 @@ SLOW_SECONDS = 1800.0
 GRACE_SECONDS = 5.0
 """A router that was restarted may have found the order in its inbox."""
 UNANSWERED, NOT_THERE = 504, 503
-READ_ONLY = "This console only looks: it was opened with --read-only"
-CHANGING = frozenset(
-    (
-        *("abort", "request-abort", "record", "send", "retry", "bench-new", "bench-cancel"),
-        *("load", "unload", "reload", "pin", "verify", "merge"),
-        *("restart", "stop", "kill", "signal", "drain", "down"),
-    )
-)
-"""Keys, by their ids, that a console which only looks refuses, and so does not show."""
-
 Listener: TypeAlias = Callable[[AdapterReply], bool]
 """Told of the answer; True when it has shown it to the operator."""
 
@@ -74,7 +63,7 @@ class Orders:
         """`inbox` is where answers go. `forget` drops what was sent and not taken; `tell` shows a
         reply that no listener did, with the order that it answers."""
         self.inbox = inbox
-        self._ledger, self._send, self._forget, self._tell = store, send, forget, tell
+        self._store, self._send, self._forget, self._tell = store, send, forget, tell
         self._clock = clock
         self._pending: dict[str, Pending] = {}
         self._restarted_at: float | None = None
@@ -82,9 +71,9 @@ class Orders:
     def give(self, order: Order, listener: Listener = lambda _: False) -> None:
         """Sends it. The listener is told once, at once where the order cannot even be sent."""
         now = self._clock()
-        router = self._ledger.incarnation("router")
+        router = self._store.incarnation("router")
         pending = Pending(order, now, router, listener)
-        if not self._ledger.is_alive("router", now):
+        if not self._store.is_alive("router", now):
             self._end(pending, self._refusal(order, NOT_THERE, "the router is not running"))
             return
         try:
@@ -99,7 +88,7 @@ class Orders:
         """The router's answer; one that comes after it was given up is told all the same."""
         pending = self._pending.pop(reply.order, None)
         is_gone = pending is not None and isinstance(pending.order, UnloadAdapter)
-        self._ledger.take_reply(reply, is_gone and reply.status == 200)
+        self._store.fold_reply(reply, is_gone and reply.status == 200)
         if pending is None:
             self._tell(None, reply)
         else:
@@ -108,7 +97,7 @@ class Orders:
     def sweep(self) -> None:
         """Ends the orders that nobody will answer any more."""
         now = self._clock()
-        router = self._ledger.incarnation("router")
+        router = self._store.incarnation("router")
         lost: list[tuple[Pending, str]] = []
         is_another = False
         for pending in self._pending.values():
@@ -146,17 +135,12 @@ class Orders:
         if isinstance(order, PlanAdapters | SetScheduler):
             return
         orders = [p.order for p in self._pending.values() if name_of(p.order) == order.name]
-        self._ledger.take_order(order.name, doing(orders[-1]) if orders else "")
+        self._store.note_order(order.name, doing(orders[-1]) if orders else "")
 
     def _refusal(self, order: Order, status: int, text: str) -> AdapterReply:
         return AdapterReply(
             order=order.order, status=status, text=text, at=self._clock(), name=name_of(order)
         )
-
-
-def order_id() -> str:
-    """Unlike every other, of other consoles too."""
-    return uuid4().hex
 
 
 def name_of(order: Order) -> str:

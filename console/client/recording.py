@@ -6,11 +6,9 @@ was heard. One that breaks off (a full disk, a kill) plays as far as it goes.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import gzip
 import os
-import sys
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -20,19 +18,15 @@ from typing import Any
 import msgspec
 
 from ... import __version__
-from ...pipeline.config import Config, OperatorError, UsageError
-from ...pipeline.messages import PROTOCOL, Event, Message, Order, Snapshot, Telemetry
+from ...pipeline.config import Config
+from ...pipeline.errors import OperatorError, UsageError
+from ...pipeline.messages import PROTOCOL, Event, Message, Snapshot, Telemetry
 from ...pipeline.runtime.sockets import InboxFull
-from ...pipeline.runtime.wording import counted
-from ..state.store import HISTORY_S, Store
-from ..supervisor.lock import is_running
-from ..text import units
-from .remote import Remote
+from ..state.store import Store
 from .telemetry import Telemetry as Sockets
 
 FLUSH_SECONDS = 1.0
 """At most so much is lost when a recorder is killed."""
-SILENCE_SECONDS = 5.0
 LEVEL = 6
 """Of gzip: 64 rows at 10 Hz take 6 kB/s of file and under 1 % of a core."""
 BURST = 2000
@@ -100,56 +94,6 @@ class Recorder:
 
     def _write(self, row: Any) -> None:
         self._file.write(self._encoder.encode(row) + b"\n")
-
-
-def record(config: Config, given: argparse.Namespace) -> int:
-    """Records until Ctrl-C, the pipeline's end, or a limit."""
-    if given.seconds is not None and given.seconds <= 0:
-        raise UsageError("--seconds must be above 0")
-
-    async def listen() -> tuple[Recorder, str]:
-        async with Remote(config) as remote:
-            watch = remote.watch()
-            started = time.time()
-            recorder = Recorder(Path(given.file), config, started, given.max_mib * 2**20)
-            try:
-                snapshot = await remote.snapshot(log_lines=500, history_s=HISTORY_S)
-                recorder.take(time.time(), snapshot)
-                if not given.json:
-                    print(f"recording {config.run}; Ctrl-C ends it", file=sys.stderr)
-                end = started + given.seconds if given.seconds else float("inf")
-                while True:
-                    now = time.time()
-                    if now >= end:
-                        return recorder, "as long as asked"
-                    if recorder.is_full:
-                        return recorder, f"--max-mib {given.max_mib:g} is reached"
-                    try:
-                        async with asyncio.timeout(min(SILENCE_SECONDS, end - now)):
-                            heard = await watch.receive()
-                    except TimeoutError:
-                        if not is_running(config.run_path):
-                            return recorder, "the pipeline has ended"
-                        continue
-                    now = time.time()
-                    for message in heard:
-                        recorder.take(now, message)
-            except asyncio.CancelledError:
-                return recorder, "interrupted"
-            except OSError as error:
-                return recorder, f"the disk takes no more: {error.strerror}"
-            finally:
-                recorder.close()
-
-    recorder, why = asyncio.run(listen())
-    size = Path(given.file).stat().st_size
-    if given.json:
-        document = {"file": given.file, "messages": recorder.messages, "bytes": size, "end": why}
-        print(msgspec.json.encode(document).decode())
-    else:
-        what = f"{counted(recorder.messages, 'message')}, {units.size(size)}"
-        print(f"{given.file}: {what} ({why}). loraconsole play {given.file}")
-    return 1 if why.startswith("the disk") else 0
 
 
 class Tape:
@@ -225,22 +169,19 @@ class Playback(Sockets):
             while True:
                 for heard in self._tape.take():
                     if isinstance(heard.message, Snapshot):
-                        self._ledger.take_snapshot(heard.message, heard.at)
+                        self._store.fold_snapshot(heard.message, heard.at)
                     else:
-                        self._ledger.take(heard.message, heard.at)
-                self._ledger.drain_events()  # what happened then is history: the list has it
+                        self._store.fold_message(heard.message, heard.at)
+                self._store.drain_events()  # what happened then is history: the list has it
                 if self._tape.is_over and not said_so:
                     said_so = True
                     now = self._tape.now()
                     end = Event(now, "info", "recording", "the recording ends here")
-                    self._ledger.take(end, now)
+                    self._store.fold_message(end, now)
                 self._on_news()
                 await asyncio.sleep(0.05)
         finally:
             self.close()
-
-    def order(self, order: Order) -> None:
-        raise InboxFull("this is a recording: nobody takes orders")
 
     def _send(self, name: str, message: Message) -> None:
         raise InboxFull("this is a recording: nobody takes orders")

@@ -22,7 +22,9 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from ...pipeline.config import Config, OperatorError, make_run_directory
+from ...pipeline.config import Config
+from ...pipeline.errors import OperatorError
+from ...pipeline.run_directory import make_run_directory
 from .remote import NotRunning
 
 if TYPE_CHECKING:
@@ -89,7 +91,7 @@ class Tunnel:
         key = os.environ.get("LORACONSOLE_API_KEY", "")
         self.config = Config(run=str(run), model=place.model, tp=workers, api_key=key)
         try:
-            self._dig()
+            self._connect()
         except BaseException:
             self._directory.cleanup()
             raise
@@ -152,7 +154,7 @@ class Tunnel:
             capture_output=True,
         )
 
-    def _dig(self) -> None:
+    def _connect(self) -> None:
         """Starts ssh and waits until the near ends are there."""
         complaint = self._near / "ssh.log"
         with complaint.open("wb") as log:
@@ -201,7 +203,7 @@ class Tunnel:
                 end.unlink(missing_ok=True)
             self._tidy()  # sshd leaves its end there, and would not take the name again
             with contextlib.suppress(OperatorError):
-                self._dig()
+                self._connect()
 
     def _tidy(self) -> None:
         with contextlib.suppress(OSError):

@@ -12,6 +12,7 @@ import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeAlias
 
 from ...pipeline.config import Config
 from ...pipeline.messages import (
@@ -26,23 +27,34 @@ from ...pipeline.messages import (
     PlanAdapters,
     ProcessOrder,
     RequestText,
+    RestartProcess,
     Resume,
+    SignalProcess,
     Snapshot,
     SpanEnds,
     SpansOrder,
+    StartProcess,
+    StartSpans,
     StopPipeline,
+    StopProcess,
+    StopSpans,
     ToConsole,
 )
+from ...pipeline.runtime.latest_telemetry import STEPS_KEPT
 from ...pipeline.runtime.sockets import Inbox, InboxFull, Outbox, Watch, make_context
-from ..state.alerts import SYNC_STEPS
+from ..commands.read_only import READ_ONLY
 from ..state.board import SUPERVISOR
 from ..state.store import HISTORY_S, Store
-from .pending_orders import READ_ONLY
 
+PipelineOrder: TypeAlias = Order | ProcessOrder | SpansOrder | Abort | Drain | Resume | StopPipeline
+"""Whatever the console tells a pipeline to do."""
 ASK_SECONDS = 1.0
 SILENCE_SECONDS = 3.0
 """After so long without the supervisor, what it says may have changed unheard: ask anew."""
 DRAIN_SECONDS = 10.0
+"""Time that running requests have when the pipeline is stopped from the console."""
+ABORTED = "aborted from the console"
+"""The reason that the client of such a request is given."""
 BUSY_SECONDS = 0.05
 IDLE_SECONDS = 0.4
 """Between two looks at what came, while the picture moves and while it does not: no message wakes
@@ -66,7 +78,7 @@ class Telemetry:
         order about adapters. Where it `is_read_only` no order goes out."""
         self._run = config.run_path
         self._names = (SUPERVISOR, "fetch", *config.process_names())
-        self._ledger = store
+        self._store = store
         self._clock = clock
         self._on_news = on_news
         self._on_reply = on_reply
@@ -94,29 +106,25 @@ class Telemetry:
         finally:
             self.close()
 
-    def order_process(self, order: ProcessOrder) -> None:
-        """Raises `InboxFull` where the supervisor does not listen, or nothing may be changed from
-        here; so do all orders."""
-        self._order(SUPERVISOR, order)
+    def send_order(self, order: PipelineOrder) -> None:
+        """To the process that carries it out; an order about spans to every one that serves. An
+        answer to an order about adapters comes to `on_reply`, if its `reply_to` is `inbox_name`.
 
-    def stop(self, drain_s: float = DRAIN_SECONDS) -> None:
-        self._order(SUPERVISOR, StopPipeline(drain_s))
-
-    def abort(self, request_id: str) -> None:
-        self._order("router", Abort(request_id, "aborted from the console"))
-
-    def tell_router(self, order: Drain | Resume) -> None:
-        self._order("router", order)
-
-    def tell_ring(self, order: SpansOrder) -> None:
-        """To every process that serves."""
-        for name in self._names:
-            if name not in (SUPERVISOR, "fetch"):
-                self._order(name, order)
-
-    def order(self, order: Order) -> None:
-        """Its `reply_to` must be `inbox_name`; the answer comes to `on_reply`. A plan only asks."""
-        (self._send if isinstance(order, PlanAdapters) else self._order)("router", order)
+        Raises `InboxFull` where that process does not listen, or nothing may be changed from
+        here. (A plan only asks.)"""
+        if self._is_read_only and not isinstance(order, PlanAdapters):
+            raise InboxFull(READ_ONLY)
+        match order:
+            case StartSpans() | StopSpans():
+                for name in self._names:
+                    if name not in (SUPERVISOR, "fetch"):
+                        self._send(name, order)
+            case RestartProcess() | StopProcess() | StartProcess() | SignalProcess():
+                self._send(SUPERVISOR, order)
+            case StopPipeline():
+                self._send(SUPERVISOR, order)
+            case _:
+                self._send("router", order)
 
     def ask_text(self, request_id: str, offset: int) -> None:
         """What a request says, from a character on; the answer goes to the books."""
@@ -151,11 +159,6 @@ class Telemetry:
             self._watch = None
         self._context.term()
 
-    def _order(self, name: str, order: Message) -> None:
-        if self._is_read_only:
-            raise InboxFull(READ_ONLY)
-        self._send(name, order)
-
     def _send(self, name: str, message: Message) -> None:
         if name not in self._outboxes:
             self._outboxes[name] = Outbox(self._context, self._run, name)
@@ -164,12 +167,12 @@ class Telemetry:
     async def _listen(self) -> None:
         self._watch = Watch(self._context, self._run, self._names)
         while True:
-            moves = self._ledger.moves
+            moves = self._store.moves
             now = self._clock()
             for message in self._watch.drain():
-                self._ledger.take(message, now)
+                self._store.fold_message(message, now)
             self._on_news()
-            moved = self._ledger.moves != moves
+            moved = self._store.moves != moves
             await asyncio.sleep(BUSY_SECONDS if moved else IDLE_SECONDS)
 
     async def _keep_snapshot(self) -> None:
@@ -202,18 +205,18 @@ class Telemetry:
                 case AdapterReply() as reply:
                     self._on_reply(reply)
                 case RequestText() as text:
-                    self._ledger.take_text(text)
+                    self._store.fold_text(text)
                 case SpanEnds() as ends:
-                    self._ledger.take_spans(ends)
+                    self._store.fold_spans(ends)
                 case Snapshot() as snapshot:
-                    self._ledger.take_snapshot(snapshot, self._clock())
+                    self._store.fold_snapshot(snapshot, self._clock())
                     beats = [beat for beat in snapshot.beats if beat.name == SUPERVISOR]
-                    known = self._ledger.supervisor
+                    known = self._store.supervisor
                     self._answered = beats[0].incarnation if beats else known[0] if known else None
             self._on_news()
 
     def _must_ask(self) -> bool:
-        supervisor = self._ledger.supervisor
+        supervisor = self._store.supervisor
         if supervisor is None:
             return (self._run / f"{SUPERVISOR}.inbox").exists()
         incarnation, heard_at = supervisor
@@ -227,7 +230,7 @@ class Telemetry:
         supervisor that comes up would answer every one of them."""
         if outbox := self._outboxes.pop(SUPERVISOR, None):
             outbox.close()
-        ask = AskSnapshot(self.inbox_name, history_s=HISTORY_S, steps=SYNC_STEPS)
+        ask = AskSnapshot(self.inbox_name, history_s=HISTORY_S, steps=STEPS_KEPT)
         self._send(SUPERVISOR, ask)
 
 

@@ -17,8 +17,9 @@ from typing import Any
 
 import msgspec
 
-from ...pipeline.config import OperatorError
+from ...pipeline.errors import OperatorError, UsageError
 from ...pipeline.runtime.wording import counted
+from ..paths import data_directory
 
 VARIABLE = "LORACONSOLE_TRANSCRIPTS"
 """Names another file; empty keeps nothing."""
@@ -79,12 +80,6 @@ def default_path() -> Path | None:
     if (named := os.environ.get(VARIABLE)) is not None:
         return Path(named) if named else None
     return data_directory() / "transcripts.db"
-
-
-def data_directory() -> Path:
-    """`$XDG_DATA_HOME/loraconsole`, by default under `~/.local/share`."""
-    home = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
-    return Path(home) / "loraconsole"
 
 
 class Transcripts:
@@ -206,6 +201,18 @@ class Transcripts:
         )
         return [prompt for (prompt,) in reversed(rows)]
 
+    def choose(self, conversations: Sequence[str], every: bool) -> list[str]:
+        """Names of the conversations given, or of all if `every`. Raises `UsageError` where that
+        is both or neither."""
+        if every == bool(conversations):
+            raise UsageError("name conversations, or --all", "see: loraconsole transcripts list")
+        return list(conversations) or [each.id for each in self.conversations(1 << 30)]
+
+    def describe(self, conversations: Sequence[str]) -> str:
+        """`2 conversations with 9 turns`. Raises as `turns` does."""
+        turns = sum(len(self.turns(name)) for name in conversations)
+        return f"{counted(len(conversations), 'conversation')} with {counted(turns, 'turn')}"
+
     def delete(self, conversation: str) -> int:
         """Forgets a conversation; how many turns it had. Raises as `turns` does."""
         numbers = [(turn.id,) for turn in self.turns(conversation)]
@@ -227,6 +234,14 @@ class Transcripts:
             known = dict(zip(names, row, strict=True))
             found.append(Turn(**known | {"params": json.loads(known["params"])}))
         return found
+
+
+def open_transcripts() -> Transcripts:
+    """The user's. Raises `OperatorError` where none are kept."""
+    kept = open_default()
+    if kept is None:
+        raise OperatorError("no transcripts are kept", f"${VARIABLE} is empty")
+    return kept
 
 
 def open_default() -> Transcripts | None:

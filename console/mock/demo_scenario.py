@@ -20,13 +20,13 @@ from ...pipeline.messages import (
     BatchView,
     Event,
     LoadAdapter,
-    Message,
     ProcessState,
     RequestView,
+    Telemetry,
 )
 from .scenario import BASE_MODEL, RING, Story, pages_of
 
-Told = tuple[str, Message]
+Told = tuple[str, Telemetry]
 
 MAX_RUNNING = 20
 NUM_PAGES = 1060

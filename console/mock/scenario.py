@@ -8,7 +8,6 @@ import math
 import random
 import zlib
 from array import array
-from collections import deque
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -16,7 +15,6 @@ import msgspec
 
 from ...pipeline.messages import (
     LATENCY_BUCKETS_MS,
-    PROTOCOL,
     AdapterPlan,
     AdapterReply,
     AdapterState,
@@ -24,15 +22,13 @@ from ...pipeline.messages import (
     AdapterView,
     AskText,
     BatchView,
-    Beat,
     Comparison,
     Event,
-    Hop,
+    Heartbeat,
     LoadAdapter,
     LogLine,
     LogLines,
     MergeAdapter,
-    Message,
     PageOwner,
     PinAdapter,
     PlanAdapters,
@@ -49,14 +45,17 @@ from ...pipeline.messages import (
     ServerStats,
     SetScheduler,
     Snapshot,
+    SocketStats,
     Step,
     SyncPoint,
+    Telemetry,
     UnloadAdapter,
     Verification,
     VerifyAdapter,
     WorkerStats,
 )
-from ..state.alerts import SYNC_STEPS
+from ...pipeline.runtime.health import ring_state
+from ...pipeline.runtime.latest_telemetry import LatestTelemetry
 from ..state.board import MOCK
 
 Scenario = Literal["empty", "loading", "busy", "failed"]
@@ -169,12 +168,9 @@ class Story:
         self._inter_token = [0] * (len(LATENCY_BUCKETS_MS) + 1)
         self._number = 0
         self._frames = 0
-        self._progress: dict[tuple[str, str], Progress] = {}
+        self._latest = LatestTelemetry()
         self._events: list[Event] = []
         self._logs: list[LogLine] = []
-        self._recent: deque[Step] = deque(maxlen=SYNC_STEPS)
-        self._last: dict[type[Message], Message] = {}
-        self._beats: dict[str, Beat] = {}
         self._opening = list(self._open(rows))
 
     @property
@@ -355,35 +351,21 @@ class Story:
         )
 
     def snapshot(self) -> Snapshot:
-        """What a late console is told."""
-
-        def last(kind: Any) -> Any:
-            return self._last.get(kind)
-
-        return Snapshot(
+        """What a console that comes late gets."""
+        return self._latest.snapshot(
             at=self._now,
-            protocol=PROTOCOL,
             version=MOCK,
             started_at=self._born,
             processes=self._process_table(),
-            beats=tuple(self._beats.values()),
-            server=last(ServerStats),
-            router=last(RouterStats),
-            workers=(last(WorkerStats),) if last(WorkerStats) else (),
-            batch=last(BatchView),
-            adapters=last(AdapterTable),
-            pool=last(PoolMap),
-            progress=tuple(self._progress.values()),
             events=tuple(self._events),
             logs=tuple(self._logs[-500:]),
-            steps=tuple(self._recent),
         )
 
     # -- the story
 
-    def advance(self, now: float) -> list[tuple[str, Message]]:
+    def advance(self, now: float) -> list[tuple[str, Telemetry]]:
         """All that happened until `now`, in order of time."""
-        told: list[tuple[str, Message]] = []
+        told: list[tuple[str, Telemetry]] = []
         told += self._opening
         self._opening = []
         while True:
@@ -393,25 +375,19 @@ class Story:
             self._now = at
             told += getattr(self, f"_tell_{what}")(at)
         self._now = now
-        for name, message in told:
-            self._remember(name, message)
+        for _, message in told:
+            self._remember(message)
         return told
 
-    def _remember(self, name: str, message: Message) -> None:
-        self._last[type(message)] = message
+    def _remember(self, message: Telemetry) -> None:
+        self._latest.fold_message(message)
         match message:
-            case Beat():
-                self._beats[name] = message
-            case Progress():
-                self._progress[message.source, message.stage] = message
             case Event():
                 self._events.append(message)
-            case Step():
-                self._recent.append(message)
             case LogLines():
                 self._logs += message.lines
 
-    def _open(self, rows: int) -> Iterator[tuple[str, Message]]:
+    def _open(self, rows: int) -> Iterator[tuple[str, Telemetry]]:
         now = self._start
         yield "fetch", self._bar("fetch", "fetch", BASE_MODEL, 98_362_432, 98_362_432, "B", 2.1)
         if self.scenario == "loading":
@@ -443,7 +419,7 @@ class Story:
             for bucket, share in ((6, 20), (7, 310), (8, 92), (9, 11), (11, 3)):
                 self._inter_token[bucket] = share * 100
 
-    def _tell_beat(self, at: float) -> Iterator[tuple[str, Message]]:
+    def _tell_beat(self, at: float) -> Iterator[tuple[str, Telemetry]]:
         self._due["beat"] = at + 0.5
         while self._changes and self._changes[0][0] <= at:
             _, name, state = self._changes.pop(0)
@@ -465,7 +441,7 @@ class Story:
         if self._states["worker-0"] is ProcessState.READY:
             yield "worker-0", self._worker_stats(at)
 
-    def _tell_view(self, at: float) -> Iterator[tuple[str, Message]]:
+    def _tell_view(self, at: float) -> Iterator[tuple[str, Telemetry]]:
         self._due["view"] = at + 1.0 / self._rate
         if self.scenario != "busy":
             return
@@ -475,7 +451,7 @@ class Story:
             self._requests[index] = self._moved(view, index, at)
         yield "router", BatchView(at, tuple(self._requests))
 
-    def _tell_step(self, at: float) -> Iterator[tuple[str, Message]]:
+    def _tell_step(self, at: float) -> Iterator[tuple[str, Telemetry]]:
         self._due["step"] = at + self._step_s
         if self.scenario != "busy":
             return
@@ -518,18 +494,18 @@ class Story:
             yield "worker-0", SyncPoint(0, "merge", at, 2400 + chance.randrange(2000))
         self._inter_token[7 if slow == 1.0 else 10] += running
 
-    def _tell_table(self, at: float) -> Iterator[tuple[str, Message]]:
+    def _tell_table(self, at: float) -> Iterator[tuple[str, Telemetry]]:
         self._due["table"] = at + 2.0
         if self.scenario == "loading":
             return
         views = tuple(self._adapter_view(name, at) for name in self._adapters)
         yield "router", AdapterTable(at, BASE_MODEL, views, self._adapter_view(None, at))
 
-    def _tell_pool(self, at: float) -> Iterator[tuple[str, Message]]:
+    def _tell_pool(self, at: float) -> Iterator[tuple[str, Telemetry]]:
         self._due["pool"] = at + 1.0
         if self.scenario == "loading":
             return
-        new, old = self._pool_map(at), self._last.get(PoolMap)
+        new, old = self._pool_map(at), self._latest.pool
         if not isinstance(old, PoolMap) or new.pages != old.pages:
             yield "router", new
 
@@ -556,7 +532,7 @@ class Story:
                 numbers[page] = index
         return PoolMap(at, 16, tuple(self._holdings), numbers.tobytes())
 
-    def _tell_log(self, at: float) -> Iterator[tuple[str, Message]]:
+    def _tell_log(self, at: float) -> Iterator[tuple[str, Telemetry]]:
         pause = max(0.02, 1.0 / self._logs_per_second) if self._logs_per_second else 1e9
         self._due["log"] = at + pause
         lines = []
@@ -603,13 +579,11 @@ class Story:
         )
 
     def _process_table(self) -> ProcessTable:
-        states = set(self._states.values())
-        worst = ProcessState.READY
-        for state in (ProcessState.STOPPED, ProcessState.STARTING, ProcessState.STOPPING):
-            worst = state if state in states else worst
-        if states & {ProcessState.BACKOFF, ProcessState.PENDING}:
-            worst = ProcessState.STARTING
-        worst = ProcessState.FAILED if ProcessState.FAILED in states else worst
+        state = ring_state(
+            tuple(self._states.values()),
+            is_held=self.is_over or bool(self._held),
+            is_stopping=self._stopping and not self.is_over,
+        )
         views = [ProcessView("fetch", self._fetch, 0, 0, self._born + 3.0, "", 0)]
         for name in RING:
             has_failed = self._states[name] is ProcessState.FAILED
@@ -629,14 +603,14 @@ class Story:
                     fell_at=self._fell.get(name),
                 )
             )
-        return ProcessTable(self._now, worst, tuple(views))
+        return ProcessTable(self._now, state, tuple(views))
 
-    def _beat(self, name: str, number: int, state: ProcessState, at: float) -> Beat:
+    def _beat(self, name: str, number: int, state: ProcessState, at: float) -> Heartbeat:
         elapsed = at - self._start
         busy = self.scenario == "busy"
         load = {"worker-0": 0.97, "router": 0.11, "server": 0.08, "detokenizer": 0.05}
         self._frames = int(elapsed * 30) if busy else 0
-        inbox = Hop(name, self._frames + 40, (self._frames + 40) * 900)
+        inbox = SocketStats(name, self._frames + 40, (self._frames + 40) * 900)
         peers = {
             "server": "router",
             "router": "worker-0",
@@ -646,10 +620,10 @@ class Story:
         hops = [inbox]
         if name in peers:
             per = self._served if name == "server" else self._frames
-            hops.append(Hop(peers[name], per + 12, (per + 12) * 1900))
+            hops.append(SocketStats(peers[name], per + 12, (per + 12) * 1900))
         if name == "router":
-            hops.append(Hop("detokenizer", self._frames + 5, self._frames * 700))
-        return Beat(
+            hops.append(SocketStats("detokenizer", self._frames + 5, self._frames * 700))
+        return Heartbeat(
             name=name,
             pid=PIDS[name] + self._restarts.get(name, 0),
             incarnation=self._incarnations.get(name, 99),

@@ -10,7 +10,8 @@ from typing import NamedTuple
 import msgspec
 
 from ...pipeline.messages import Step
-from ..state.span_tail import SHOWN, SpanEvent
+from ..state.span_tail import SpanEvent
+from ..supervisor.span_files import SHOWN
 
 ROUTER, WORKER = SHOWN
 

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, ge
 import msgspec
 from msgspec import Meta, Struct
 
-from ...pipeline.config import UsageError
+from ...pipeline.errors import UsageError
 from ...pipeline.runtime.ascii_drawing import ASCII_DRAWING
 from ..paths import config_directory, theme_files
 from ..state.alerts import AlertLimits

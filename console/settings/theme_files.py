@@ -15,11 +15,11 @@ import msgspec
 from textual.color import Color, ColorParseError
 from textual.theme import Theme
 
+from ...pipeline.runtime.step_statistics import PARTS
 from ..paths import theme_files
 from .toml_document import Document, DocumentError, Problem
 
 HEAT, NUM_COLORS = 5, 8
-PARTS = ("host", "copy", "launch", "busy", "sync")
 LEAST_CONTRAST = 4.5
 """WCAG 2, level AA, for text."""
 TEXTS: Mapping[str, str] = {

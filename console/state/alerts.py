@@ -8,16 +8,15 @@ from typing import Annotated, Literal, NamedTuple
 from msgspec import Meta, Struct
 
 from ...pipeline.messages import PROTOCOL, AdapterState, ProcessState
+from ...pipeline.runtime.latest_telemetry import STEPS_KEPT
+from ...pipeline.runtime.percentile import percentile
 from ..text import units
 from .board import Board
 from .log_reference import LogReference
 from .signals import how
-from .time_series import percentile
 
 Severity = Literal["bad", "warn"]
 LAG_MS = 250.0
-SYNC_STEPS = 256
-"""Steps that the wait's percentile is taken over."""
 RESTARTED_S = 300.0
 """So long a fall is worth a word after the process is back: a person may have looked away."""
 
@@ -170,7 +169,7 @@ def _no_step(board: Board, limits: AlertLimits) -> Iterator[AlertFinding]:
 
 def _sync_wait(board: Board, limits: AlertLimits) -> Iterator[AlertFinding]:
 
-    waits = sorted(step.sync_us for step in board.steps[-SYNC_STEPS:])
+    waits = sorted(step.sync_us for step in board.steps[-STEPS_KEPT:])
     p99 = percentile(waits, 0.99)
     if p99 is not None and p99 / 1e3 > limits.sync_wait_p99_ms:
         text = f"p99 of the synchronize wait is {units.milliseconds(p99 / 1e3)}"

@@ -32,22 +32,19 @@ from ...pipeline.messages import (
     Verification,
     WorkerStats,
 )
+from ...pipeline.runtime.health import LATE_SECONDS, is_late
+from ...pipeline.runtime.percentile import percentile
+from ...pipeline.runtime.step_statistics import PARTS, DecodeStatistics, part_us, step_us
 from ..text import units
-from .decode_stats import Reads
-from .progress_bars import is_of_a_start
-from .time_series import EMPTY_TRACK, Track, bucket_percentile, percentile
+from .time_series import EMPTY_TRACK, Track, bucket_percentile
 
 SUPERVISOR = "supervisor"
 MOCK = "mock"
 """In place of a version, of a pipeline that computes nothing."""
-STALE_S = 1.6
-"""A process beats twice a second: three missed beats are worth a word."""
 
 Level = Literal["good", "warn", "bad", "dim"]
 HOST_PARTS = ("host", "launch", "sync")
 DEVICE_PARTS = ("copy", "busy")
-PARTS = ("host", "copy", "launch", "busy", "sync")
-"""The parts of a step (see `messages.Step`). Those of the device run beside the host's wait."""
 STATE_LEVELS: Mapping[ProcessState, Level] = {
     ProcessState.READY: "good",
     ProcessState.DONE: "good",
@@ -121,13 +118,7 @@ class ProcessRow(Struct, frozen=True):
     @property
     def is_stale(self) -> bool:
         """It should be beating and does not."""
-        alive = self.state in (
-            ProcessState.STARTING,
-            ProcessState.READY,
-            ProcessState.DRAINING,
-            ProcessState.STOPPING,
-        )
-        return alive and self.age_s is not None and self.age_s > STALE_S
+        return is_late(self.state, self.age_s)
 
     @property
     def level(self) -> Level:
@@ -230,7 +221,7 @@ class Board(Struct, frozen=True, kw_only=True, dict=True):
     parts: Mapping[str, Track] = {}
     read_rate: Track = EMPTY_TRACK
     """Bytes a second that decode steps read."""
-    tax: Track = EMPTY_TRACK
+    lora_overhead: Track = EMPTY_TRACK
     """What adapters cost decode steps, as a share of what they would take without."""
     sync_points: tuple[SyncPoint, ...] = ()
     ttft: tuple[int, ...] = ()
@@ -260,11 +251,11 @@ class Board(Struct, frozen=True, kw_only=True, dict=True):
         """READY as a word appears here and nowhere else."""
         supervisor = self.process(SUPERVISOR)
         if self.table is None or supervisor is None:
-            if self.link_age_s is None or self.link_age_s > STALE_S:
+            if self.link_age_s is None or self.link_age_s > LATE_SECONDS:
                 return Condition("CONNECTING", "warn", f"nothing answers in {self.run}")
             return Condition("ATTACHING", "warn", "asking the supervisor for its books")
         state = self.table.state
-        if supervisor.age_s is not None and supervisor.age_s > STALE_S:
+        if supervisor.age_s is not None and supervisor.age_s > LATE_SECONDS:
             if state in (ProcessState.STOPPED, ProcessState.STOPPING):
                 return Condition(STOPPED, "dim", "q leaves; loraconsole starts it again")
             return Condition(
@@ -292,8 +283,8 @@ class Board(Struct, frozen=True, kw_only=True, dict=True):
 
     @cached_property
     def stages(self) -> tuple[Progress, ...]:
-        """Bars of the start."""
-        return tuple(bar for bar in self.progress if is_of_a_start(bar))
+        """Bars of the start: an adapter is verified while everything is up."""
+        return tuple(bar for bar in self.progress if bar.stage != "verify")
 
     def _stage(self) -> str:
         """What a start is busy with."""
@@ -357,8 +348,9 @@ class Board(Struct, frozen=True, kw_only=True, dict=True):
         }
 
     @cached_property
-    def reads(self) -> Reads:
-        return Reads.of(self.steps)
+    def decode_statistics(self) -> DecodeStatistics:
+        """What the last decode steps read, how fast, and what adapters cost them."""
+        return DecodeStatistics.of(self.steps)
 
     @property
     def copy_bytes_s(self) -> float | None:
@@ -368,25 +360,13 @@ class Board(Struct, frozen=True, kw_only=True, dict=True):
     @property
     def read_share(self) -> float | None:
         """What decode steps achieve, of that."""
-        rate, best = self.reads.bytes_s, self.copy_bytes_s
+        rate, best = self.decode_statistics.bytes_s, self.copy_bytes_s
         return rate / best if rate is not None and best else None
 
     @property
     def times_steps(self) -> bool:
         """False where an operator turned that off."""
         return not self.workers or self.workers[0].times_steps
-
-
-def part_us(step: Step, part: str) -> int:
-    """Microseconds of one of `PARTS`."""
-    value: int = getattr(step, f"{part}_us")
-    return value
-
-
-def step_us(step: Step) -> int:
-    """From the first work on the host until the tokens were there: while the device copies and
-    computes, the host waits, or already does something else."""
-    return step.host_us + step.launch_us + max(step.sync_us, step.copy_us + step.busy_us)
 
 
 def seconds_left(bar: Progress) -> float | None:

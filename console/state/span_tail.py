@@ -5,18 +5,11 @@ The files are the supervisor's to read, who is where they are; the console may b
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import msgspec
 
-from ...pipeline.messages import SpanEnds, SpanFile
-
-TAIL_BYTES = 48 << 10
-"""Of each file: some hundred spans, a few steps' worth."""
-SHOWN = ("router", "worker-0")
-"""Whose spans make a step."""
+from ...pipeline.messages import SpanEnds
 
 
 class SpanEvent(msgspec.Struct, frozen=True):
@@ -39,28 +32,6 @@ class SpanRow(msgspec.Struct, frozen=True):
     process: str
     depth: int
     spans: tuple[SpanEvent, ...]
-
-
-def span_ends(run: Path) -> SpanEnds:
-    """The ends of the last recording's files, as they are now."""
-    recordings = sorted(path for path in (run / "spans").glob("*") if path.is_dir())
-    if not recordings:
-        return SpanEnds("none", "", ())
-    stamp, files = recordings[-1].name, []
-    for name in SHOWN:
-        path = recordings[-1] / f"{name}.jsonl"
-        try:
-            with path.open("rb") as file:
-                size = file.seek(0, os.SEEK_END)
-                file.seek(max(0, size - TAIL_BYTES))
-                if size > TAIL_BYTES:
-                    file.readline()  # the rest of one that began before
-                lines = file.read(TAIL_BYTES)
-        except OSError:  # this process does not record
-            continue
-        stamp += f" {name} {size}"
-        files.append(SpanFile(name, lines[: lines.rfind(b"\n") + 1]))
-    return SpanEnds(stamp, recordings[-1].name, tuple(files))
 
 
 class SpanTail:

@@ -1,4 +1,5 @@
-"""Numbers over time: `Counter` (to rates), `Series` (to plots), `Buckets` (to percentiles).
+"""Numbers over time: `Counter` (to rates), `Series` (to plots), `Buckets` (to percentiles), and the
+`SlidingWindow` under two of them.
 
 Knows no message and no widget. Times are unix seconds as the sender wrote them.
 """
@@ -9,44 +10,76 @@ import math
 from array import array
 from collections import deque
 from collections.abc import Sequence
+from typing import Generic, TypeVar
 
 from msgspec import Struct
 
+T = TypeVar("T")
+
 NOTHING = float("nan")
 """What a bucket holds when nothing was seen in its time; a plot leaves it empty."""
+
+
+class SlidingWindow(Generic[T]):
+    """Samples of the last `window_s` seconds, and the one before them; at least the last two."""
+
+    def __init__(self, window_s: float) -> None:
+        self._window_s = window_s
+        self._samples: deque[tuple[float, T]] = deque()
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def add(self, at: float, sample: T) -> None:
+        samples = self._samples
+        samples.append((at, sample))
+        while len(samples) > 2 and samples[1][0] <= at - self._window_s:
+            samples.popleft()
+
+    def clear(self) -> None:
+        self._samples.clear()
+
+    @property
+    def oldest(self) -> T | None:
+        return self._samples[0][1] if self._samples else None
+
+    @property
+    def newest(self) -> T | None:
+        return self._samples[-1][1] if self._samples else None
+
+    @property
+    def span_s(self) -> float:
+        """Seconds from the oldest sample to the newest."""
+        return self._samples[-1][0] - self._samples[0][0] if self._samples else 0.0
 
 
 class Counter:
     """A growing count seen now and then; `rate` is its slope over the last `window_s` seconds."""
 
     def __init__(self, window_s: float = 3.0) -> None:
-        self._window_s = window_s
-        self._samples: deque[tuple[float, float]] = deque()
+        self._window: SlidingWindow[float] = SlidingWindow(window_s)
+        self._last_at = -math.inf
 
     def add(self, at: float, value: float) -> None:
         """A count that fell means that its process is a new one: what was before is forgotten."""
-        samples = self._samples
-        if samples:
-            last_at, last = samples[-1]
-            if value < last:
-                samples.clear()
-            elif at <= last_at:
-                return
-        samples.append((at, value))
-        while len(samples) > 2 and samples[1][0] <= at - self._window_s:
-            samples.popleft()
+        if value < self.last:
+            self._window.clear()
+        elif at <= self._last_at:
+            return
+        self._window.add(at, value)
+        self._last_at = at
 
     @property
     def last(self) -> float:
-        return self._samples[-1][1] if self._samples else 0.0
+        return self._window.newest or 0.0
 
     @property
     def rate(self) -> float:
         """Per second; 0 until two samples are known."""
-        if len(self._samples) < 2:
+        first, last = self._window.oldest, self._window.newest
+        if first is None or last is None or len(self._window) < 2:
             return 0.0
-        (first_at, first), (last_at, last) = self._samples[0], self._samples[-1]
-        return (last - first) / (last_at - first_at)
+        return (last - first) / self._window.span_s
 
 
 class Window(Struct, frozen=True):
@@ -179,26 +212,23 @@ class Buckets:
 
     def __init__(self, bounds: Sequence[float], window_s: float = 60.0) -> None:
         self.bounds = tuple(bounds)
-        self._window_s = window_s
-        self._samples: deque[tuple[float, tuple[int, ...]]] = deque()
+        self._window: SlidingWindow[tuple[int, ...]] = SlidingWindow(window_s)
 
     def add(self, at: float, counts: tuple[int, ...]) -> None:
-        samples = self._samples
-        if samples and sum(counts) < sum(samples[-1][1]):
-            samples.clear()
-        samples.append((at, counts))
-        while len(samples) > 2 and samples[1][0] <= at - self._window_s:
-            samples.popleft()
+        """Counts that fell are another process's: what was before is forgotten."""
+        if sum(counts) < sum(self._window.newest or ()):
+            self._window.clear()
+        self._window.add(at, counts)
 
     @property
     def counts(self) -> tuple[int, ...]:
         """Counts a bucket within the window; one more than `bounds`, the last being open."""
-        if not self._samples:
+        oldest, newest = self._window.oldest, self._window.newest
+        if oldest is None or newest is None:
             return (0,) * (len(self.bounds) + 1)
-        newest = self._samples[-1][1]
-        if len(self._samples) == 1:
+        if len(self._window) == 1:
             return newest  # all we know is the total since that process started
-        return tuple(b - a for a, b in zip(self._samples[0][1], newest, strict=True))
+        return tuple(b - a for a, b in zip(oldest, newest, strict=True))
 
 
 def bucket_percentile(bounds: Sequence[float], counts: Sequence[int], q: float) -> float | None:
@@ -218,10 +248,3 @@ def bucket_percentile(bounds: Sequence[float], counts: Sequence[int], q: float) 
             return low + (bounds[index] - low) * (rank - below) / inside
         below += inside
     return bounds[-1]
-
-
-def percentile(ordered: Sequence[float], q: float) -> float | None:
-    """Nearest rank of an ascending sequence; None where it is empty."""
-    if not ordered:
-        return None
-    return ordered[max(0, math.ceil(q * len(ordered)) - 1)]

@@ -10,13 +10,14 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Generic, TypeVar
 
 import msgspec
 
 from ...pipeline.messages import Event, Message, Moment, RouterStats, ServerStats, Step
+from ...pipeline.runtime.step_statistics import StepMeans
 
 HOUR_SECONDS = 3600
 DAY_SECONDS = 86_400
@@ -99,7 +100,8 @@ class Chronicle:
         self._router: RouterStats | None = None
         self._before: RouterStats | None = None
         self._requests = self._requests_before = 0
-        self._second = _Second()
+        self._steps: list[Step] = []
+        """Of rank 0, in the second that goes on."""
         for moment in self._moment_file.read():
             if now - HOUR_SECONDS < moment.at <= now:
                 self._moments.append(moment)
@@ -110,7 +112,7 @@ class Chronicle:
     def take(self, message: Message) -> None:
         match message:
             case Step(rank=0):
-                self._second.take(message)
+                self._steps.append(message)
             case RouterStats():
                 self._router = message
             case ServerStats(requests=requests):
@@ -122,7 +124,7 @@ class Chronicle:
     def tick(self, now: float) -> None:
         """The second that ends now becomes a moment; one in which the router was not heard is
         none."""
-        second, self._second = self._second, _Second()
+        steps, self._steps = self._steps, []
         router, before = self._router, self._before
         if router is None or router is before:
             return
@@ -131,7 +133,8 @@ class Chronicle:
         if before is None or router.steps < before.steps or router.at <= before.at:
             return  # a router that is new: what it counted before we looked has no second
         elapsed = router.at - before.at
-        moment = second.moment(
+        moment = _moment(
+            steps,
             at=now,
             running=router.running,
             waiting=router.waiting,
@@ -169,40 +172,21 @@ class Chronicle:
             self._tell("info", "history is written to the disk again")
 
 
-class _Second:
-    """Sums over the steps of a second."""
-
-    def __init__(self) -> None:
-        self._sums = [0, 0, 0, 0, 0]
-        self._steps = self._most_sync = 0
-        self._rates: list[float] = []
-        self._taxes: list[float] = []
-
-    def take(self, step: Step) -> None:
-        parts = (step.host_us, step.copy_us, step.launch_us, step.busy_us, step.sync_us)
-        self._sums = [total + part for total, part in zip(self._sums, parts, strict=True)]
-        self._steps += 1
-        self._most_sync = max(self._most_sync, step.sync_us)
-        if (rate := step.read_bytes_s) is not None:
-            self._rates.append(rate)
-        if (tax := step.lora_tax) is not None:
-            self._taxes.append(tax)
-
-    def moment(self, **counts: float) -> Moment:
-        if not self._steps:
-            return Moment(**counts, steps=0)  # type: ignore[arg-type]  # counts are its own fields
-        host, copy, launch, busy, sync = (
-            round(total / self._steps / 1e3, 3) for total in self._sums
-        )
-        return Moment(
-            **counts,  # type: ignore[arg-type]
-            steps=self._steps,
-            host_ms=host,
-            copy_ms=copy,
-            launch_ms=launch,
-            busy_ms=busy,
-            sync_ms=sync,
-            most_sync_ms=self._most_sync / 1e3,
-            read_bytes_s=round(sum(self._rates) / len(self._rates)) if self._rates else None,
-            lora_tax=round(sum(self._taxes) / len(self._taxes), 4) if self._taxes else None,
-        )
+def _moment(steps: Sequence[Step], **counts: float) -> Moment:
+    """A second's moment: `counts` are its other fields."""
+    if not steps:
+        return Moment(**counts, steps=0)  # type: ignore[arg-type]
+    means = StepMeans.of(steps)
+    rate, overhead = means.read_bytes_s, means.lora_overhead
+    return Moment(
+        **counts,  # type: ignore[arg-type]
+        steps=means.steps,
+        host_ms=round(means.host_ms, 3),
+        copy_ms=round(means.copy_ms, 3),
+        launch_ms=round(means.launch_ms, 3),
+        busy_ms=round(means.busy_ms, 3),
+        sync_ms=round(means.sync_ms, 3),
+        most_sync_ms=means.most_sync_ms,
+        read_bytes_s=None if rate is None else round(rate),
+        lora_overhead=None if overhead is None else round(overhead, 4),
+    )

@@ -18,9 +18,9 @@ from ...pipeline.config import MEETING, Config
 from ...pipeline.messages import (
     AskSnapshot,
     AskSpanEnds,
-    Beat,
     Drain,
     Event,
+    Heartbeat,
     LogLines,
     ProcessOrder,
     ProcessState,
@@ -34,15 +34,16 @@ from ...pipeline.messages import (
     StopProcess,
     ToSupervisor,
 )
+from ...pipeline.runtime.health import ring_state
 from ...pipeline.runtime.process import OPERATOR_EXIT, REFUSED_LOG, Process, run_process
 from ...pipeline.runtime.sockets import InboxFull, Outbox, Watch
 from ..state.signals import SIGNALS, how
-from ..state.span_tail import span_ends
 from .child import FALLS_ALLOWED, HELD, Child, command_of, environment
 from .lock import Lock
 from .log_tail import Logbook
 from .metrics_history import Chronicle
-from .snapshot_cache import Memory
+from .snapshot_cache import SnapshotCache
+from .span_files import span_ends
 
 BACKOFF_SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0)
 FALL_WINDOW_SECONDS = 60.0
@@ -68,7 +69,7 @@ class Supervisor(Process):
         self.fetch = Child("fetch", command_of("fetch", config), one_shot=True)
         self.ring = [Child(name, command_of(name, config)) for name in names]
         self.children = {child.name: child for child in (self.fetch, *self.ring)}
-        self.memory = Memory(Chronicle(self.run / "history", self.started_at, self.event))
+        self.snapshots = SnapshotCache(Chronicle(self.run / "history", self.started_at, self.event))
         self.logbook = Logbook(self.run / "logs")
         self._meeting = self._new_meeting()
         self._minders: dict[str, asyncio.Task[None]] = {}
@@ -108,7 +109,7 @@ class Supervisor(Process):
         await self._stop_all()
         self._publish_log()
         self._watch.close()
-        self.memory.chronicle.close()
+        self.snapshots.chronicle.close()
         self._lock.release()
 
     async def _start_all(self) -> None:
@@ -218,7 +219,7 @@ class Supervisor(Process):
         return self.run / f"ranks-{time.time_ns()}"
 
     def _why(self, child: Child, code: int) -> str:
-        beat = self.memory.beats.get(child.name)
+        beat = self.snapshots.latest.heartbeats.get(child.name)
         if beat and beat.state is ProcessState.FAILED and beat.reason:
             return beat.reason
         if code <= 0:
@@ -244,7 +245,7 @@ class Supervisor(Process):
         deadline = time.monotonic() + seconds
         await asyncio.sleep(0.6)  # one beat, so that the router's numbers are of after the drain
         while time.monotonic() < deadline:
-            router = self.memory.router
+            router = self.snapshots.latest.router
             if router is None or router.running + router.waiting == 0:
                 return
             await asyncio.sleep(0.1)
@@ -362,7 +363,7 @@ class Supervisor(Process):
             match await self.inbox.receive():
                 case AskSnapshot() as ask:
                     lines, table = self.logbook.lines, self.table()
-                    known = self.memory.snapshot(ask, self.started_at, table, lines)
+                    known = self.snapshots.snapshot(ask, self.started_at, table, lines)
                     self._answer(ask.reply_to, known)
                 case AskSpanEnds(reply_to=reply_to, stamp=stamp):
                     ends = span_ends(self.run)
@@ -379,11 +380,11 @@ class Supervisor(Process):
     async def _watch_forever(self) -> None:
         while True:
             for message in await self._watch.receive():
-                self.memory.take(message)
-                if isinstance(message, Beat):
+                self.snapshots.fold_message(message)
+                if isinstance(message, Heartbeat):
                     self._note_beat(message)
 
-    def _note_beat(self, beat: Beat) -> None:
+    def _note_beat(self, beat: Heartbeat) -> None:
         child = self.children[beat.name]
         if beat.pid != child.pid:
             return  # the last word of one that is gone
@@ -418,7 +419,7 @@ class Supervisor(Process):
         while True:
             due = max(due + 1.0, time.monotonic())
             await asyncio.sleep(due - time.monotonic())
-            self.memory.chronicle.tick(time.time())
+            self.snapshots.chronicle.tick(time.time())
 
     def _publish_log(self) -> None:
         fresh = self.logbook.read_new()
@@ -429,7 +430,7 @@ class Supervisor(Process):
 
     def event(self, level: str, text: str) -> None:
         super().event(level, text)
-        self.memory.chronicle.take(Event(time.time(), level, self.name, text))
+        self.snapshots.chronicle.take(Event(time.time(), level, self.name, text))
 
     def publish_stats(self) -> None:
         self._publish_table()
@@ -438,23 +439,14 @@ class Supervisor(Process):
         self.beacon.publish(self.table())
 
     def table(self) -> ProcessTable:
-        return ProcessTable(
-            time.time(), self._overall(), tuple(child.view() for child in self.children.values())
+        state = ring_state(
+            [child.state for child in self.ring],
+            self.fetch.state,
+            is_held=any(child.held for child in self.ring),
+            is_stopping=self.stopping,
         )
-
-    def _overall(self) -> ProcessState:
-        states = [child.state for child in self.children.values()]
-        if self.stopping:
-            return ProcessState.STOPPING
-        if ProcessState.FAILED in states:
-            return ProcessState.FAILED
-        if any(child.held for child in self.ring):
-            return ProcessState.STOPPED
-        if all(child.state is ProcessState.READY for child in self.ring):
-            return ProcessState.READY
-        if ProcessState.DRAINING in states:
-            return ProcessState.DRAINING
-        return ProcessState.STARTING
+        views = tuple(child.view() for child in self.children.values())
+        return ProcessTable(time.time(), state, views)
 
     def _answer(self, reply_to: str, message: Snapshot | SpanEnds) -> None:
         """To an inbox of this run directory only: the name must not leave it."""

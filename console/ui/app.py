@@ -24,7 +24,9 @@ from textual.command import Provider
 from textual.containers import Container
 from textual.widget import Widget
 
-from ...pipeline.config import Config, OperatorError
+from ...pipeline.config import Config
+from ...pipeline.errors import OperatorError
+from ...pipeline.runtime.health import LATE_SECONDS
 from ..client.pending_orders import Orders
 from ..client.telemetry import Telemetry
 from ..settings.settings import Chosen, Settings, choose, missing_theme, settings_stamp
@@ -34,7 +36,7 @@ from ..settings.ui_state import UiState
 from ..state.adapter_colors import AdapterColors
 from ..state.alert_book import AlertBook
 from ..state.alerts import AlertFinding
-from ..state.board import STALE_S, Board
+from ..state.board import Board
 from ..state.impact import quit_costs
 from ..state.store import Store
 from ..terminal import driver, memory_trim
@@ -47,19 +49,19 @@ from .panels.events import EventPane
 from .panels.footer import Footer
 from .panels.header import Header
 from .panels.overview import Overview
+from .screen_app import ScreenApp
 from .screens import PAGES, PANELS, make_panel
 from .widgets.dialogs import Choice, ChoiceDialog, LiveDialog, LiveScreen
 from .widgets.filter import FilterPane
-from .widgets.pane import PaintedApp, Panel
+from .widgets.order_asked import OrderAsked
+from .widgets.pane import Panel
 from .widgets.styles import MainScreen
 
 if TYPE_CHECKING:
     from textual.filter import LineFilter
 
     from .panels.alerts import AlertsPanel
-    from .panels.batch import BatchTable
     from .panels.command_line import CommandLine
-    from .panels.processes import ProcessTablePane
 
 QUIET_SECONDS = 4.0
 """While beats alone come in, the picture is looked over this often: an idle console is to cost
@@ -73,12 +75,12 @@ SELDOM_SECONDS = 10.0
 
 def palette() -> type[Provider]:
     """Imported when it is first opened."""
-    from .commands import ConsoleCommands
+    from .palette import ConsoleCommands
 
     return ConsoleCommands
 
 
-class ConsoleApp(PaintedApp):
+class ConsoleApp(ScreenApp):
     """The console on one run directory. `run()` returns "leave" or "stop"."""
 
     TITLE = "loraconsole"
@@ -170,7 +172,7 @@ class ConsoleApp(PaintedApp):
         self.orders = Orders(
             self.store,
             self.telemetry.inbox_name,
-            send=lambda order: self.telemetry.order(order),
+            send=lambda order: self.telemetry.send_order(order),
             forget=self.telemetry.forget_orders,
             tell=self.herald.tell_reply,
             clock=clock,
@@ -353,7 +355,7 @@ class ConsoleApp(PaintedApp):
     def _is_silence_due(self, monotonic: float) -> bool:
         """While nobody is heard, how long that lasts is shown every second."""
         age_s = self.store.link_age_s(self.clock())
-        return age_s is not None and age_s > STALE_S and monotonic - self._drawn_at >= 1.0
+        return age_s is not None and age_s > LATE_SECONDS and monotonic - self._drawn_at >= 1.0
 
     def wake(self) -> None:
         """Something was heard or done: if it moved the picture, a frame is due."""
@@ -497,7 +499,7 @@ class ConsoleApp(PaintedApp):
 
     def save_picture(self) -> None:
         """Beside the transcripts: a server has no folder of downloads. In a browser it is one."""
-        from ..client.transcripts import data_directory
+        from ..paths import data_directory
 
         directory = data_directory() / "pictures"
         with contextlib.suppress(OSError):  # it will be said that it cannot be saved
@@ -612,27 +614,7 @@ class ConsoleApp(PaintedApp):
     def ask_spans(self, stamp: str) -> None:
         self.telemetry.ask_spans(stamp)
 
-    def record_spans(self, wanted: bool) -> None:
+    def on_order_asked(self, message: OrderAsked) -> None:
         from . import actions
 
-        actions.record_spans(self, wanted)
-
-    def on_batch_table_abort_asked(self, message: BatchTable.AbortAsked) -> None:
-        from . import actions
-
-        actions.ask_abort(self, message.request_id)
-
-    def on_process_table_pane_asked(self, message: ProcessTablePane.Asked) -> None:
-        from . import process_actions
-
-        process_actions.obey(self, message.what, message.name)
-
-    def on_process_table_pane_stop_all_asked(self) -> None:
-        from . import actions
-
-        actions.ask_stop(self)
-
-    def on_process_table_pane_drain_asked(self) -> None:
-        from . import actions
-
-        actions.drain_or_resume(self)
+        actions.give(self, message.order, message.listener, message.is_agreed)

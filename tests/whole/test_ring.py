@@ -22,7 +22,7 @@ from ring import ADAPTERS, BASE, Ring
 from loraconsole.console.client.recording import Tape
 from loraconsole.console.client.remote import Remote
 from loraconsole.pipeline.config import Config
-from loraconsole.pipeline.messages import Beat, RouterStats, Snapshot
+from loraconsole.pipeline.messages import Heartbeat, RouterStats, Snapshot
 
 MODELS = (BASE, *ADAPTERS)
 QUESTIONS = ("What is the capital of Spain?", "Tell me about the sea.")
@@ -441,4 +441,4 @@ def test_a_run_keeps_its_past_and_can_be_recorded(ring: Ring, tmp_path: Path) ->
     tape = Tape(path, clock=lambda: clock)
     clock += 60.0
     kinds = {type(heard.message) for heard in tape.take()}
-    assert {Snapshot, Beat, RouterStats} <= kinds
+    assert {Snapshot, Heartbeat, RouterStats} <= kinds

@@ -13,9 +13,10 @@ from textual.containers import Horizontal, VerticalScroll
 from textual.widget import Widget
 from textual.widgets import Button, Checkbox, Input, Label
 
-from ....pipeline.config import absolute_path
-from ....pipeline.messages import AdapterPlan, AdapterReply, LoadAdapter, PlanAdapters
-from ...client.pending_orders import Orders, order_id
+from ....pipeline.messages import AdapterPlan, AdapterReply
+from ....pipeline.run_directory import absolute_path
+from ...client.pending_orders import Orders
+from ...commands.adapters import LoadCommand, PlanCommand
 from ...state.board import Board
 from ...text import plot, units
 from ...text.lines import TextLine, TextSpan, line
@@ -143,12 +144,10 @@ class AdapterForm(LiveScreen[str]):
             self._note.show_word("Type the directory of the adapter first.", "warn")
             self.query_one("#path").focus()
             return
-        ticket = self._waits_for = order_id()
+        order = PlanCommand(paths=paths).order(self._orders.inbox)
+        self._waits_for = order.order
         self._note.show_word("reading its headers …", "dim")
-        self._orders.give(
-            PlanAdapters(order=ticket, reply_to=self._orders.inbox, paths=paths),
-            self._show_plan,
-        )
+        self._orders.give(order, self._show_plan)
 
     def paths(self) -> tuple[str, ...]:
         return (absolute_path(self.path),) if self.path else ()
@@ -227,16 +226,11 @@ class LoadDialog(AdapterForm):
             return  # one enter is enough
         path = absolute_path(self.path)
         name = self.query_one("#name", Input).value.strip() or PurePath(path).name
-        self._loading = order_id()
+        is_pinned = self.query_one("#pin", Checkbox).value
+        order = LoadCommand(name=name, path=path, pin=is_pinned).order(self._orders.inbox)
+        self._loading = order.order
         self._waits_for = ""
         self._note.show_word(f"loading {name} …", "dim")
-        order = LoadAdapter(
-            order=self._loading,
-            reply_to=self._orders.inbox,
-            name=name,
-            path=path,
-            pinned=self.query_one("#pin", Checkbox).value,
-        )
         self._orders.give(order, self._loaded)
 
     def _loaded(self, reply: AdapterReply) -> bool:

@@ -11,21 +11,24 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.message import Message
 
-from ....pipeline.messages import (
-    AdapterOrder,
-    AdapterReply,
-    MergeAdapter,
-    PinAdapter,
-    ReloadAdapter,
-    UnloadAdapter,
-    VerifyAdapter,
+from ....pipeline.messages import AdapterReply
+from ...client.pending_orders import Orders
+from ...commands.adapters import (
+    AdapterCommand,
+    MergeCommand,
+    PinCommand,
+    ReloadCommand,
+    UnloadCommand,
+    UnmergeCommand,
+    UnpinCommand,
+    VerifyCommand,
 )
-from ...client.pending_orders import READ_ONLY, Orders, order_id
+from ...commands.read_only import READ_ONLY
 from ...state.board import AdapterRow, AdapterVerification, Board
 from ...text import plot, units
 from ...text.lines import TextLine, TextSpan, line
-from ..actions import confirm
 from ..widgets.dialogs import LiveDialog
+from ..widgets.order_asked import OrderAsked
 from ..widgets.pane import Pane, Panel
 from ..widgets.styles import MainScreen
 from ..widgets.table import Column, TablePane
@@ -38,7 +41,6 @@ from .adapter_details import (
     share_of_hits,
     state,
     targets,
-    unload_costs,
     verdict_lines,
 )
 from .adapter_dialogs import LoadDialog, PlanDialog
@@ -360,8 +362,6 @@ class AdaptersPanel(Panel):
             self.notify("There is no adapter yet; l loads one.", severity="warning")
         elif row.is_base:
             self.notify(NOT_FOR_THE_BASE[message.verb], severity="warning")
-        elif message.verb == "unload":
-            self._ask_unload(row)
         else:
             self._order(message.verb, row)
 
@@ -372,32 +372,26 @@ class AdaptersPanel(Panel):
         if path:
             self._load(path)
 
-    def _ask_unload(self, row: AdapterRow) -> None:
-        app = self.query_one(AdapterTablePane).painted_app
-        title, yes = f"Unload {row.name}?", f"Unload {row.name}"
-        confirm(app, title, unload_costs(row), yes, lambda: self._order("unload", row))
-
     def _order(self, verb: str, row: AdapterRow) -> None:
         """The orders that need no more than the row."""
-        ticket, inbox, name = order_id(), self._orders.inbox, row.name
-        order: AdapterOrder
+        name = row.name
+        command: AdapterCommand
         match verb:
             case "unload":
-                order = UnloadAdapter(order=ticket, reply_to=inbox, name=name)
+                command = UnloadCommand(name=name)
             case "reload":
-                order = ReloadAdapter(order=ticket, reply_to=inbox, name=name)
+                command = ReloadCommand(name=name)
             case "pin":
-                pinned = not row.view.pinned
-                order = PinAdapter(order=ticket, reply_to=inbox, name=name, pinned=pinned)
+                command = UnpinCommand(name=name) if row.view.pinned else PinCommand(name=name)
             case "merge":
-                name = "" if row.view.merged else name
-                order = MergeAdapter(order=ticket, reply_to=inbox, name=name)
+                command = UnmergeCommand() if row.view.merged else MergeCommand(name=name)
             case _:
                 if self._orders.is_verifying(name):
                     self.notify(f"{name} is being verified already.", severity="warning")
                     return
-                order = VerifyAdapter(order=ticket, reply_to=inbox, name=name)
-        self._orders.give(order, partial(self._show_verdict, row))
+                command = VerifyCommand(name=name)
+        order = command.order(self._orders.inbox)
+        self.post_message(OrderAsked(order, partial(self._show_verdict, row)))
 
     def _show_verdict(self, row: AdapterRow, reply: AdapterReply) -> bool:
         """As a dialog, where the operator still looks at the adapters: it must not come between

@@ -7,14 +7,15 @@ from typing import ClassVar, NamedTuple
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.message import Message
 
-from ....pipeline.messages import RequestText
+from ....pipeline.messages import Abort, RequestText
 from ...client.answer import WrappedText
+from ...client.telemetry import ABORTED
 from ...state.board import Board, RequestRow
 from ...text import plot, units
 from ...text.lines import TextLine, TextSpan, line
 from ..widgets.dialogs import LiveDialog, ScrollPane
+from ..widgets.order_asked import OrderAsked
 from ..widgets.pane import Panel, field
 from ..widgets.table import Column, TablePane
 
@@ -107,13 +108,6 @@ class BatchTable(TablePane[RequestRow]):
         ),
     )
 
-    class AbortAsked(Message):
-        """Somebody wants a request to end."""
-
-        def __init__(self, request_id: str) -> None:
-            super().__init__()
-            self.request_id = request_id
-
     def rows(self, board: Board) -> Sequence[RequestRow]:
         return board.requests
 
@@ -140,7 +134,7 @@ class BatchTable(TablePane[RequestRow]):
 
     def action_abort(self) -> None:
         if (row := self.selected) is not None:
-            self.post_message(self.AbortAsked(row.view.request_id))
+            self.post_message(OrderAsked(Abort(row.view.request_id, ABORTED)))
 
 
 class BatchPanel(Panel):
@@ -197,7 +191,7 @@ class RequestDialog(LiveDialog):
         return self._details.is_live if action == "abort" else True
 
     def action_abort(self) -> None:
-        self.post_message(BatchTable.AbortAsked(self._request_id))
+        self.post_message(OrderAsked(Abort(self._request_id, ABORTED)))
 
     def action_copy(self) -> None:
         if text := self._details.text(self.painted_app.board):

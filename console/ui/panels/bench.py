@@ -11,11 +11,11 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.message import Message
 
-from ....pipeline.bench.results import describe
-from ....pipeline.config import OperatorError
-from ...cli.bench_compare import METRICS, Metric
+from ....pipeline.bench.results import describe_load
+from ....pipeline.errors import OperatorError
+from ...client.bench_metrics import METRICS, Metric
 from ...client.bench_run import CANCELLED, WORKLOADS, BenchFiles, BenchPlan, BenchRun, Kept
-from ...client.pending_orders import READ_ONLY
+from ...commands.read_only import READ_ONLY
 from ...state.board import Board
 from ...text import plot, units
 from ...text.lines import TextLine, TextSpan, line, spread
@@ -91,10 +91,10 @@ class ResultTable(TablePane[Kept]):
             Column(
                 "workload",
                 18,
-                lambda r, b, w: ((describe(r.row.config), "text"),),
-                order=lambda r: describe(r.row.config),
+                lambda r, b, w: ((describe_load(r.row.config), "text"),),
+                order=lambda r: describe_load(r.row.config),
                 grows=True,
-                wants=lambda r: len(describe(r.row.config)),
+                wants=lambda r: len(describe_load(r.row.config)),
                 least=12,
             ),
             Column(
@@ -124,7 +124,8 @@ class ResultTable(TablePane[Kept]):
         return f"{row.path}:{row.number}"
 
     def text(self, row: Kept, board: Board) -> str:
-        return f"{_when(row.at)} {describe(row.row.config)} {row.row.config.server} {row.path.name}"
+        config = row.row.config
+        return f"{_when(row.at)} {describe_load(config)} {config.server} {row.path.name}"
 
     def held_against(self) -> Kept | None:
         """The baseline; where none is chosen, the run before the selected one of the same load."""
@@ -259,7 +260,7 @@ class ComparePane(Pane):
 
     def title(self, board: Board) -> Sequence[TextSpan]:
         row = self._table.selected
-        return (("comparison of ", "dim"), (describe(row.row.config), "title")) if row else ()
+        return (("comparison of ", "dim"), (describe_load(row.row.config), "title")) if row else ()
 
     def lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
         row = self._table.selected
@@ -357,13 +358,13 @@ class BenchPanel(Panel):
         details = result_lines(kept)
         self.app.push_screen(
             LiveDialog(
-                describe(kept.row.config),
+                describe_load(kept.row.config),
                 lambda board, width: [*compared.lines(board, width, 11), TextLine(), *details],
             )
         )
 
     def on_result_table_new_asked(self) -> None:
-        if self.query_one(RunPane).painted_app.is_read_only:
+        if self.query_one(RunPane).painted_app.refuses("bench-new"):
             self.notify(READ_ONLY, severity="error")
             return
         if self.is_live:

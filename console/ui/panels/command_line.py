@@ -14,15 +14,15 @@ from textual.message import Message
 from textual.widget import Widget
 from textual.widgets import Input, Label
 
-from ....pipeline.config import OperatorError
+from ....pipeline.errors import OperatorError
 from ....pipeline.runtime.sockets import InboxFull
 from ...paths import state_directory
 from ...state.board import Board
 from ...text import units
 from ...text.lines import TextLine, line
-from ..commands import Command, candidates, hint, read
 from ..widgets.filter_input import LineInput
 from ..widgets.pane import Pane
+from .line_command import LineCommand, candidates, hint, read_line
 
 SHOWN = 6
 REMEMBERED = 200
@@ -108,7 +108,9 @@ class CommandLine(Vertical):
             super().__init__()
             self.line, self.text = line, text
 
-    def __init__(self, commands: dict[str, Command], back: Widget | None, text: str = "") -> None:
+    def __init__(
+        self, commands: dict[str, LineCommand], back: Widget | None, text: str = ""
+    ) -> None:
         super().__init__(id="command-line")
         self.commands, self.back = commands, back
         self._history = read_history()
@@ -185,7 +187,7 @@ class CommandLine(Vertical):
         """With the keys where they were: a command is about what is there."""
         try:
             if text:
-                command, words = read(text, self.commands)
+                command, words = read_line(text, self.commands)
                 self.release_focus()
                 done = command.run(words)
                 if isinstance(done, Awaitable):

@@ -8,7 +8,8 @@ from typing import ClassVar
 from textual import events
 from textual.message import Message
 
-from ...state.board import MOCK, STALE_S, Board
+from ....pipeline.runtime.health import LATE_SECONDS
+from ...state.board import MOCK, Board
 from ...text import units
 from ...text.lines import TextLine, TextSpan, length, line, spread
 from ..widgets.pane import Pane
@@ -90,7 +91,7 @@ class Header(Pane):
         age_s = board.link_age_s
         if age_s is None:
             return ("no link", "warn")
-        if age_s > STALE_S:
+        if age_s > LATE_SECONDS:
             return (f"stale {units.duration(age_s)}", "warn")
         if self.round_trip_s > SLOW_S:
             return (f"● slow {self.round_trip_s:.1f} s", "warn")

@@ -11,11 +11,15 @@ from textual.binding import Binding, BindingType
 from textual.message import Message
 
 from ....pipeline.messages import Step
-from ...state.board import DEVICE_PARTS, HOST_PARTS, PARTS, Board, Quantiles, part_us, step_us
+from ....pipeline.runtime.percentile import percentile
+from ....pipeline.runtime.step_statistics import PARTS, part_us, step_us
+from ...commands.pipeline import ProfileCommand
+from ...state.board import DEVICE_PARTS, HOST_PARTS, Board, Quantiles
 from ...state.span_tail import SpanTail
-from ...state.time_series import Track, Window, is_hour, percentile
+from ...state.time_series import Track, Window, is_hour
 from ...text import plot, units
 from ...text.lines import TextLine, TextSpan, crop, length, line
+from ..widgets.order_asked import OrderAsked
 from ..widgets.pane import Pane, Panel, over_time
 
 NAMES = {
@@ -40,7 +44,7 @@ BACK_STEP = 10
 BACK_S, HOUR_BACK_S = 550.0, 3300.0
 """How far it goes, of the minutes and of the hour that are known."""
 TAX_SHARE = 0.9
-"""Of the buckets with a tax, so many fit below the top of its axis."""
+"""Share of the buckets whose LoRA tax lies below the top of the axis."""
 NO_STEP = "no step is known yet"
 
 
@@ -151,14 +155,14 @@ class PartsPane(Pane, can_focus=True):
             "≡",
             "reads",
             "info",
-            units.speed(board.reads.bytes_s) if board.times_steps else OFF,
+            units.speed(board.decode_statistics.bytes_s) if board.times_steps else OFF,
             (("of copy", units.share(board.read_share)), ("axis", units.speed(top))),
             window,
             top,
         )
 
     def _tax(self, board: Board, cells: int) -> Curve:
-        window = self._window(board.tax, board, cells)
+        window = self._window(board.lora_overhead, board, cells)
         # One slow step would leave no height for the others: it is cut off, and the axis says so.
         means = sorted(mean for mean in window.means if mean == mean)
         top = plot.top_of(percentile(means, TAX_SHARE) or 0.0)
@@ -167,21 +171,24 @@ class PartsPane(Pane, can_focus=True):
             "+",
             "LoRA tax",
             "pool-adapters",
-            units.change(board.reads.tax) if board.times_steps else OFF,
-            (("median", units.change(board.reads.tax_median)), ("axis", axis)),
+            units.change(board.decode_statistics.lora_overhead) if board.times_steps else OFF,
+            (
+                ("median", units.change(board.decode_statistics.lora_overhead_of_all)),
+                ("axis", axis),
+            ),
             window,
             top,
         )
 
     def hint(self, board: Board) -> Sequence[TextSpan]:
         """What has a pane of its own where there is room for one."""
-        if not self.screen.has_class("-short", "-narrow") or not board.reads.step_bytes:
+        if not self.screen.has_class("-short", "-narrow") or not board.decode_statistics.step_bytes:
             return ()
         return (
             ("adapters ", "dim"),
-            (units.size(board.reads.adapters), "number"),
+            (units.size(board.decode_statistics.adapters), "number"),
             (" of ", "dim"),
-            (units.size(board.reads.step_bytes), "number"),
+            (units.size(board.decode_statistics.step_bytes), "number"),
             (" a decode step", "dim"),
         )
 
@@ -242,7 +249,7 @@ class ReadsPane(Pane):
         return (("copy rate ", "dim"), (units.speed(board.copy_bytes_s), "number"))
 
     def lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
-        reads = board.reads
+        reads = board.decode_statistics
         if not board.times_steps:
             return [line(("off: --no-step-times", "dim"))]
         if not reads.step_bytes:
@@ -276,9 +283,9 @@ class ReadsPane(Pane):
         found.append(
             line(
                 (f"{'LoRA tax':<10}", "text"),
-                (f"{units.change(reads.tax):>9}", "number"),
+                (f"{units.change(reads.lora_overhead):>9}", "number"),
                 (" now, " if is_wide else "  ", "dim"),
-                (units.change(reads.tax_median), "number"),
+                (units.change(reads.lora_overhead_of_all), "number"),
                 (" median", "dim"),
                 *(base if width >= 60 else ()),
             )
@@ -531,7 +538,9 @@ class LatencyPanel(Panel):
 
     def on_parts_pane_record_asked(self) -> None:
         self._records = not self._records
-        self.query_one(FlamePane).painted_app.record_spans(self._records)
+        app = self.query_one(FlamePane).painted_app
+        command = ProfileCommand(verb="start" if self._records else "stop")
+        self.post_message(OrderAsked(command.order(app.orders.inbox, app.clock())))
         if self._records:
             self._show_spans(True)
 

@@ -13,7 +13,7 @@ from textual.binding import Binding, BindingType
 from textual.widgets import Input
 
 from ....pipeline.messages import LogLine
-from ...client.transcripts import data_directory
+from ...paths import data_directory
 from ...state.board import Board
 from ...text import ansi, units
 from ...text.filter import Filter

@@ -44,12 +44,12 @@ class ThroughputPane(Pane):
 
     def hint(self, board: Board) -> Sequence[TextSpan]:
         """How near to the memory's best it decodes, and what adapters cost it."""
-        reads = board.reads
+        reads = board.decode_statistics
         if not board.decode_rate or reads.bytes_s is None:
             return ()
         found = [
             ("LoRA tax ", "dim"),
-            (units.change(reads.tax), "number"),
+            (units.change(reads.lora_overhead), "number"),
             ("  reads ", "dim"),
             (units.speed(reads.bytes_s), "number"),
         ]

@@ -3,26 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import islice
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.message import Message
 
-from ....pipeline.messages import LogLine
+from ....pipeline.messages import (
+    Drain,
+    LogLine,
+    ProcessState,
+    RestartProcess,
+    Resume,
+    SignalProcess,
+    StartProcess,
+    StopPipeline,
+    StopProcess,
+)
+from ...client.telemetry import DRAIN_SECONDS, PipelineOrder
+from ...commands.read_only import READ_ONLY
 from ...state.board import SUPERVISOR, Board, ProcessRow
-from ...state.signals import how
+from ...state.signals import SIGNALS, how
 from ...text import units
 from ...text.lines import TextLine, TextSpan, line
-from ..widgets.dialogs import LiveDialog
+from ..widgets.dialogs import Choice, ChoiceDialog, LiveDialog
+from ..widgets.order_asked import OrderAsked
 from ..widgets.pane import Pane, Panel, field
 from ..widgets.styles import LEVEL_STYLES
 from ..widgets.table import Column, TablePane
 from .logs import log_line
 
 ORDERS_NOT_FOR = (SUPERVISOR, "fetch")
-Wish = Literal["restart", "kill", "stop", "start", "signal"]
 
 
 def _state(row: ProcessRow, board: Board, width: int) -> Sequence[TextSpan]:
@@ -138,20 +150,6 @@ class ProcessTablePane(TablePane[ProcessRow]):
         Column(" why", 10, _why, grows=True, rank=1),
     )
 
-    class Asked(Message):
-        """Somebody wants something done to a process of the ring."""
-
-        def __init__(self, what: Wish, name: str) -> None:
-            super().__init__()
-            self.what = what
-            self.name = name
-
-    class StopAllAsked(Message):
-        """Somebody wants the whole pipeline to end."""
-
-    class DrainAsked(Message):
-        """Somebody wants nothing new to be admitted, or, where that is so, wants it to end."""
-
     def rows(self, board: Board) -> Sequence[ProcessRow]:
         return board.processes
 
@@ -167,36 +165,61 @@ class ProcessTablePane(TablePane[ProcessRow]):
         return (("loraconsole ", "dim"), (board.version, "text"))
 
     def action_restart(self) -> None:
-        row = self.selected
-        self._ask("start" if row is not None and row.held else "restart")
+        if row := self._chosen():
+            self._ask(StartProcess(row.name) if row.held else RestartProcess(row.name))
 
     def action_kill(self) -> None:
-        self._ask("kill")
+        if row := self._chosen():
+            self._ask(RestartProcess(row.name, hard=True))
 
     def action_stop(self) -> None:
         """Stops it, or starts what an operator has stopped."""
-        row = self.selected
-        self._ask("start" if row is not None and row.held else "stop")
+        if row := self._chosen():
+            self._ask(StartProcess(row.name) if row.held else StopProcess(row.name))
 
     def action_signal(self) -> None:
-        row = self.selected
-        if row is not None and row.name not in ORDERS_NOT_FOR and not row.pid:
+        row = self._chosen()
+        if row is None:
+            return
+        if self.painted_app.refuses("signal"):
+            self.notify(READ_ONLY, severity="error")
+        elif not row.pid:
             self.notify(f"{row.name} does not run.", severity="warning")
         else:
-            self._ask("signal")
+            self.app.push_screen(signal_dialog(row), partial(self._send_signal, row.name))
 
-    def _ask(self, what: Wish) -> None:
-        row = self.selected
-        if row is not None and row.name not in ORDERS_NOT_FOR:
-            self.post_message(self.Asked(what, row.name))
-        else:
-            self.notify("Choose a process of the ring.", severity="warning")
+    def _send_signal(self, name: str, signal: str | None) -> None:
+        if signal:
+            self.post_message(OrderAsked(SignalProcess(name, signal), is_agreed=True))
 
     def action_drain(self) -> None:
-        self.post_message(self.DrainAsked())
+        """Nothing new is admitted; where that is so already, it is again."""
+        router = self.painted_app.board.process("router")
+        is_draining = router is not None and router.state is ProcessState.DRAINING
+        self._ask(Resume() if is_draining else Drain())
 
     def action_stop_all(self) -> None:
-        self.post_message(self.StopAllAsked())
+        self._ask(StopPipeline(DRAIN_SECONDS))
+
+    def _chosen(self) -> ProcessRow | None:
+        """The row under the cursor; None, and it says so, where that takes no orders."""
+        row = self.selected
+        if row is None or row.name in ORDERS_NOT_FOR:
+            self.notify("Choose a process of the ring.", severity="warning")
+            return None
+        return row
+
+    def _ask(self, order: PipelineOrder) -> None:
+        self.post_message(OrderAsked(order))
+
+
+def signal_dialog(row: ProcessRow) -> ChoiceDialog:
+    """Which signal a process is sent; the list says what each does."""
+    body = f"{row.name}, pid {row.pid}. The supervisor sends it."
+    choices = [
+        Choice(signal[0].lower(), signal, f"{signal:<5} {what}") for signal, what in SIGNALS.items()
+    ]
+    return ChoiceDialog(f"Signal {row.name}", body, choices)
 
 
 class TailPane(Pane):

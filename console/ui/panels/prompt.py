@@ -16,12 +16,12 @@ from textual.containers import Container, Horizontal
 from textual.widgets import Input, Label
 from textual.worker import Worker
 
-from ....pipeline.config import OperatorError
+from ....pipeline.errors import OperatorError
 from ...client.answer import CANCELLED, Answer
 from ...client.chat import ChatParams
 from ...client.http_client import Http
-from ...client.pending_orders import READ_ONLY
 from ...client.transcripts import Transcripts, Turn, open_default
+from ...commands.read_only import READ_ONLY
 from ...state.board import AdapterRow, Board
 from ...text.lines import TextLine, line
 from ..widgets.pane import Pane, Panel
@@ -202,7 +202,7 @@ class PromptPanel(Panel):
         if self.is_live:
             raise OperatorError("Answers are still coming", "escape cancels them")
         models = self.query_one(ModelsPane)
-        if models.painted_app.is_read_only:
+        if models.painted_app.refuses("send"):
             raise OperatorError(READ_ONLY, "the prompt stays")
         board = models.painted_app.board
         if not board.adapters:

@@ -16,7 +16,7 @@ from textual.geometry import Region
 from textual.strip import Strip
 from textual.widget import Widget
 
-from ...client.pending_orders import CHANGING
+from ...commands.read_only import is_changing_key
 from ...state.board import Board
 from ...state.time_series import Track, Window, is_hour
 from ...terminal.terminal_app import TerminalApp
@@ -70,7 +70,7 @@ class PaintedApp(TerminalApp):
 
     def refuses(self, id: str | None) -> bool:
         """Is the key of that id one that this console does not obey?"""
-        return self.is_read_only and id in CHANGING
+        return self.is_read_only and is_changing_key(id)
 
     def ask_text(self, request_id: str, offset: int) -> None:
         """A request's words from a character on are to come to `Board.opened`."""
@@ -79,10 +79,6 @@ class PaintedApp(TerminalApp):
     def ask_spans(self, stamp: str) -> None:
         """The newest spans, if they are others than those of `stamp`, are to come to
         `Board.spans`."""
-        raise NotImplementedError
-
-    def record_spans(self, wanted: bool) -> None:
-        """Every process is to record spans, or no longer."""
         raise NotImplementedError
 
     def wake(self) -> None:

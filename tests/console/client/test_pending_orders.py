@@ -1,6 +1,5 @@
 """Orders about adapters: who is told what came of them, and what the command line makes of them."""
 
-import argparse
 import json
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,6 @@ import msgspec
 import pytest
 from stage import START
 
-from loraconsole.console.__main__ import parse
 from loraconsole.console.cli import adapters
 from loraconsole.console.client.pending_orders import (
     GRACE_SECONDS,
@@ -17,6 +15,8 @@ from loraconsole.console.client.pending_orders import (
     SLOW_SECONDS,
     Orders,
 )
+from loraconsole.console.commands.adapters import AdapterCommand, VerifyCommand
+from loraconsole.console.commands.parser import parse
 from loraconsole.console.mock.scenario import Story
 from loraconsole.console.state.store import Store
 from loraconsole.pipeline.messages import (
@@ -59,7 +59,7 @@ class MainScreen:
 
     def hear(self) -> None:
         for _, message in self.story.advance(self.now):
-            self.store.take(message, self.now)
+            self.store.fold_message(message, self.now)
 
     def give(self, kind: Any, number: str = "1", **fields: Any) -> AdapterOrder:
         order: AdapterOrder = kind(order=number, reply_to=self.orders.inbox, **fields)
@@ -210,7 +210,9 @@ def test_an_order_ends_after_a_time(
 
 
 def made(*arguments: str) -> AdapterOrder:
-    return adapters.make_order(parse(["adapters", *arguments]), "console-7")
+    command = parse(["adapters", *arguments])
+    assert isinstance(command, AdapterCommand)
+    return command.order("console-7")
 
 
 def test_every_verb_makes_its_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -247,8 +249,8 @@ def test_wrong_usage_is_status_2(arguments: list[str]) -> None:
 
 
 def test_json_is_asked_for_on_either_side_of_the_verb() -> None:
-    assert parse(["adapters", "plan", "x", "--json"]).json
-    assert parse(["adapters", "--json", "plan", "x"]).json
+    assert parse(["adapters", "plan", "x", "--json"]).as_json
+    assert parse(["adapters", "--json", "plan", "x"]).as_json
 
 
 def table(adapters: int) -> AdapterTable:
@@ -309,7 +311,6 @@ def test_a_verdict_is_printed_and_is_the_status(
     assert found["verification"]["comparisons"][0]["tokens"] == 64
 
 
-def test_an_order_is_given_to_whoever_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    given = argparse.Namespace(verb="verify", name="sql")
-    order = adapters.make_order(given, "console-7")
-    assert order.order != adapters.make_order(given, "console-7").order
+def test_each_order_has_an_id_of_its_own() -> None:
+    command = VerifyCommand(name="sql")
+    assert command.order("console-7").order != command.order("console-7").order

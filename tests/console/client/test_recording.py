@@ -1,6 +1,5 @@
 """A recording is what was heard: written bounded, played at any speed, read as far as it goes."""
 
-import argparse
 import asyncio
 import gzip
 import json
@@ -14,16 +13,19 @@ from pathlib import Path
 import pytest
 from stage import START
 
-from loraconsole.console.__main__ import parse
-from loraconsole.console.client import recording
+from loraconsole.console.cli.record import record
 from loraconsole.console.client.recording import Playback, Recorder, Tape
 from loraconsole.console.client.remote import NotRunning
+from loraconsole.console.commands.consoles import RecordCommand
+from loraconsole.console.commands.parser import parse
 from loraconsole.console.mock.demo_scenario import Shift
 from loraconsole.console.mock.scenario import Story
 from loraconsole.console.mock.server import MockRing
 from loraconsole.console.state.store import Store
 from loraconsole.console.supervisor.lock import Lock
-from loraconsole.pipeline.config import Config, OperatorError, UsageError
+from loraconsole.pipeline.config import Config
+from loraconsole.pipeline.errors import OperatorError, UsageError
+from loraconsole.pipeline.messages import StopPipeline
 from loraconsole.pipeline.runtime.sockets import InboxFull
 
 
@@ -76,7 +78,7 @@ def test_a_console_on_a_tape_shows_what_was_and_takes_no_orders(tmp_path: Path) 
         assert board.condition.word == "READY" and board.requests and board.decode_rate > 0
         assert board.events[-1].text == "the recording ends here"
         with pytest.raises(InboxFull, match="this is a recording"):
-            player.stop()
+            player.send_order(StopPipeline(0.0))
         playing.cancel()
         with suppress(asyncio.CancelledError):
             await playing
@@ -116,8 +118,10 @@ def test_what_is_no_recording_is_refused_with_a_word(tmp_path: Path) -> None:
         Tape(tmp_path / "newer")
 
 
-def flags(path: Path, *more: str) -> argparse.Namespace:
-    return parse(["record", str(path), *more])
+def flags(path: Path, *more: str) -> RecordCommand:
+    command = parse(["record", str(path), *more])
+    assert isinstance(command, RecordCommand)
+    return command
 
 
 def test_record_writes_what_a_pipeline_says_and_never_over_a_file(
@@ -126,7 +130,7 @@ def test_record_writes_what_a_pipeline_says_and_never_over_a_file(
     """On real sockets: the ring in this loop, the verb in a thread."""
     path = tmp_path / "tape"
     with pytest.raises(NotRunning):
-        recording.record(config, flags(path))
+        record(config, flags(path))
 
     async def main() -> int:
         lock = Lock.take(Path(config.run))
@@ -135,13 +139,11 @@ def test_record_writes_what_a_pipeline_says_and_never_over_a_file(
         ring = asyncio.create_task(MockRing(config, story).main())
         await asyncio.sleep(0.3)
         try:
-            code = await asyncio.to_thread(
-                recording.record, config, flags(path, "--seconds", "2", "--json")
-            )
+            code = await asyncio.to_thread(record, config, flags(path, "--seconds", "2", "--json"))
             with pytest.raises(OperatorError, match="exists"):
-                await asyncio.to_thread(recording.record, config, flags(path))
+                await asyncio.to_thread(record, config, flags(path))
             small = flags(tmp_path / "small", "--max-mib", "0.001", "--json")
-            assert await asyncio.to_thread(recording.record, config, small) == 0
+            assert await asyncio.to_thread(record, config, small) == 0
             return code
         finally:
             ring.cancel()
@@ -160,7 +162,7 @@ def test_record_writes_what_a_pipeline_says_and_never_over_a_file(
     while not tape.is_over:
         for heard in tape.take():
             if type(heard.message).__name__ == "Snapshot":
-                store.take_snapshot(heard.message, heard.at)  # type: ignore[arg-type]
+                store.fold_snapshot(heard.message, heard.at)  # type: ignore[arg-type]
             else:
-                store.take(heard.message, heard.at)  # type: ignore[arg-type]
+                store.fold_message(heard.message, heard.at)  # type: ignore[arg-type]
     assert len(store.board(tape.now()).requests) == 6

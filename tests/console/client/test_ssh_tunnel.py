@@ -21,7 +21,8 @@ from loraconsole.console.client.remote import NotRunning
 from loraconsole.console.client.ssh_tunnel import Tunnel, ahead
 from loraconsole.console.mock.server import mock_pipeline
 from loraconsole.console.ui.app import ConsoleApp
-from loraconsole.pipeline.config import Config, OperatorError
+from loraconsole.pipeline.config import Config
+from loraconsole.pipeline.errors import OperatorError
 from loraconsole.pipeline.messages import AdapterReply, PinAdapter
 
 COMMAND = shlex.join([sys.executable, "-P", "-m", "loraconsole.console"])
@@ -66,7 +67,7 @@ def test_a_pipeline_behind_ssh_is_seen_obeys_and_is_found_again(far: Config) -> 
                 body = {"model": "pirate", "messages": [{"role": "user", "content": "refuse"}]}
                 answer = await client.post("/v1/chat/completions", json=body)
             assert answer.status_code == 429  # the mock's own refusal, from over there
-            telemetry.order(
+            telemetry.send_order(
                 PinAdapter(order="1", reply_to=telemetry.inbox_name, name="sql", pinned=True)
             )
             await until(store, lambda _: bool(heard))

@@ -12,12 +12,15 @@ import pytest
 from hearing import listening, until
 
 from loraconsole.console.client.remote import Remote
+from loraconsole.console.client.telemetry import ABORTED, DRAIN_SECONDS
 from loraconsole.console.mock.scenario import Story
 from loraconsole.console.mock.server import MockRing
 from loraconsole.console.state.alerts import AlertLimits, findings
 from loraconsole.console.supervisor.lock import Lock
-from loraconsole.pipeline.config import Config, OperatorError
+from loraconsole.pipeline.config import Config
+from loraconsole.pipeline.errors import OperatorError
 from loraconsole.pipeline.messages import (
+    Abort,
     AdapterReply,
     LogLine,
     LogLines,
@@ -27,6 +30,7 @@ from loraconsole.pipeline.messages import (
     ReloadAdapter,
     RestartProcess,
     StartProcess,
+    StopPipeline,
     StopProcess,
     VerifyAdapter,
 )
@@ -103,15 +107,15 @@ def test_orders_reach_their_inboxes(config: Config) -> None:
         async with ring(config, story(rows=6)), listening(config) as (telemetry, store):
             board = await until(store, lambda b: len(b.requests) == 6)
             victim = board.requests[0].view.request_id
-            telemetry.abort(victim)
+            telemetry.send_order(Abort(victim, ABORTED))
             await until(store, lambda b: victim not in [r.view.request_id for r in b.requests])
-            telemetry.order_process(RestartProcess("worker-0"))
+            telemetry.send_order(RestartProcess("worker-0"))
             await until(store, lambda b: b.process("worker-0").restarts == 1)  # type: ignore[union-attr]
-            telemetry.order_process(StopProcess("router"))
+            telemetry.send_order(StopProcess("router"))
             await until(store, lambda b: b.condition.word == "INCOMPLETE")
-            telemetry.order_process(StartProcess("router"))
+            telemetry.send_order(StartProcess("router"))
             await until(store, lambda b: b.condition.word == "READY")
-            telemetry.stop()
+            telemetry.send_order(StopPipeline(DRAIN_SECONDS))
             await until(
                 store, lambda b: b.table is not None and b.table.state is ProcessState.STOPPED
             )
@@ -126,16 +130,16 @@ def test_orders_about_adapters_are_answered_each_to_its_own(config: Config) -> N
             telemetry._on_reply = lambda reply: heard.__setitem__(reply.order, reply)
             await until(store, lambda b: bool(b.adapters) and b.pool is not None)
             inbox = telemetry.inbox_name
-            telemetry.order(VerifyAdapter(order="slow", reply_to=inbox, name="pirate"))
-            telemetry.order(PinAdapter(order="quick", reply_to=inbox, name="sql", pinned=True))
-            telemetry.order(ReloadAdapter(order="none", reply_to=inbox, name="silent"))
+            telemetry.send_order(VerifyAdapter(order="slow", reply_to=inbox, name="pirate"))
+            telemetry.send_order(PinAdapter(order="quick", reply_to=inbox, name="sql", pinned=True))
+            telemetry.send_order(ReloadAdapter(order="none", reply_to=inbox, name="silent"))
             await until(store, lambda b: "quick" in heard)
             assert "slow" not in heard
             await until(store, lambda b: "slow" in heard)
             assert heard["slow"].verification is not None and heard["slow"].name == "pirate"
             assert any(bar.stage == "verify" for bar in store.board(time.time()).progress)
             telemetry.forget_orders()
-            telemetry.order(PinAdapter(order="next", reply_to=inbox, name="sql", pinned=False))
+            telemetry.send_order(PinAdapter(order="next", reply_to=inbox, name="sql", pinned=False))
             await until(store, lambda b: "next" in heard)
             assert sorted(heard) == ["next", "quick", "slow"]
 

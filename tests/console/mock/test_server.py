@@ -15,8 +15,9 @@ from loraconsole.console.mock.demo_scenario import MAX_RUNNING, Shift
 from loraconsole.console.mock.scenario import Story
 from loraconsole.console.mock.server import mock_pipeline
 from loraconsole.console.mock.spans import MockSpans
-from loraconsole.console.state.span_tail import SpanTail, span_ends
+from loraconsole.console.state.span_tail import SpanTail
 from loraconsole.console.state.store import Store
+from loraconsole.console.supervisor.span_files import span_ends
 from loraconsole.console.ui.app import ConsoleApp
 from loraconsole.pipeline.config import Config
 from loraconsole.pipeline.messages import (
@@ -50,7 +51,7 @@ def test_a_start_goes_through_its_stages_to_ready() -> None:
     for tenth in range(150):
         now = START + tenth / 10
         for _, message in story.advance(now):
-            store.take(message, now)
+            store.fold_message(message, now)
         board = store.board(now)
         words.append(board.condition.word)
         stages += [bar.stage for bar in board.progress if not bar.done]
@@ -132,7 +133,7 @@ def test_the_server_tells_the_router_of_every_request() -> None:
     store, story = Store("/run"), Shift(7, start=START, boots=False)
     for tenth in range(300):
         for _, message in story.advance(START + tenth / 10):
-            store.take(message, START + tenth / 10)
+            store.fold_message(message, START + tenth / 10)
     board = store.board(START + 29.9)
     server = board.process("server")
     assert server and board.request_rate > 1.0
@@ -165,7 +166,7 @@ def test_a_console_that_attaches_to_a_mock_says_so() -> None:
             async with app.run_test(size=(80, 24)) as pilot:
                 await pilot.pause()
                 assert "MOCK" not in screen_text(app)
-                app.store.take_snapshot(Story("busy", start=START).snapshot(), time.time())
+                app.store.fold_snapshot(Story("busy", start=START).snapshot(), time.time())
                 app.paint(app.store.board(time.time()))
                 await pilot.pause()
                 assert shown in screen_text(app).splitlines()[0]

@@ -23,7 +23,7 @@ from loraconsole.console.settings.settings import (
 from loraconsole.console.settings.toml_document import Document, DocumentError
 from loraconsole.console.state.alerts import AlertLimits
 from loraconsole.console.ui.bindings import catalogue
-from loraconsole.pipeline.config import UsageError
+from loraconsole.pipeline.errors import UsageError
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ def busy() -> Board:
     for _ in range(100):
         now += 0.2
         for _, message in story.advance(now):
-            store.take(message, now)
+            store.fold_message(message, now)
     return store.board(now)
 
 

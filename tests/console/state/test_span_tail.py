@@ -7,7 +7,8 @@ from pathlib import Path
 from stage import StagedApp, on_stage, screen_text
 from textual.pilot import Pilot
 
-from loraconsole.console.state.span_tail import TAIL_BYTES, SpanTail, span_ends
+from loraconsole.console.state.span_tail import SpanTail
+from loraconsole.console.supervisor.span_files import TAIL_BYTES, span_ends
 from loraconsole.console.ui.panels.latency import FlamePane
 from loraconsole.pipeline.messages import StartSpans, StopSpans
 from loraconsole.pipeline.runtime.spans import Spans
@@ -75,9 +76,8 @@ def test_only_the_end_of_a_long_file_is_read(tmp_path: Path) -> None:
 
 def test_r_records_and_f_shows_spans_instead_of_steps(tmp_path: Path) -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
-        given: list[StartSpans | StopSpans] = []
-        app.telemetry.tell_ring = given.append  # type: ignore[method-assign]
-        app.store._run = str(tmp_path)
+        given = app.told
+        app.ledger._run = str(tmp_path)
         app.show()
         assert "last steps" in screen_text(app)
         await pilot.press("f")

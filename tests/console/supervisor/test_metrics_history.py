@@ -42,7 +42,7 @@ def test_a_second_says_what_its_steps_and_counters_did(tmp_path: Path) -> None:
     assert last.decode_tokens_s == pytest.approx(7 * 30.3, rel=0.1)
     assert last.busy_ms and 20 < last.busy_ms < 40
     assert last.most_sync_ms and last.sync_ms and last.most_sync_ms >= last.sync_ms
-    assert last.lora_tax and last.read_bytes_s
+    assert last.lora_overhead and last.read_bytes_s
     assert book.moments(now - 3.5) == moments[-4:]
 
 
@@ -119,15 +119,15 @@ def test_plots_of_a_console_that_comes_late_are_filled(tmp_path: Path) -> None:
         for message in heard:
             book.take(message)
             if tenth > 550:  # the console is there for the last five seconds
-                store.take(message, now)
+                store.fold_message(message, now)
         if tenth % 10 == 0:
             book.tick(now)
     seen = store.board(now).decode.window(now, 120)
     assert sum(not math.isnan(value) for value in seen.means) < 14
     snapshot = msgspec.structs.replace(story.snapshot(), moments=book.moments(0.0))
-    store.take_snapshot(snapshot, now)
+    store.fold_snapshot(snapshot, now)
     board = store.board(now)
-    for track in (board.decode, board.running, board.parts["busy"], board.tax):
+    for track in (board.decode, board.running, board.parts["busy"], board.lora_overhead):
         means = track.window(now - 1.0, 110).means
         assert not any(math.isnan(value) for value in means)
     assert board.decode.window(now, 8).means == seen.means[-8:]  # what was seen stays

@@ -10,7 +10,8 @@ from textual._styles_cache import StylesCache
 from textual.widgets import Input
 from textual.widgets._toast import Toast, ToastHolder
 
-from loraconsole.console.__main__ import parse
+from loraconsole.console.commands.consoles import AttachCommand, ConsoleCommand, PlayCommand
+from loraconsole.console.commands.parser import parse
 from loraconsole.console.settings.settings import choose
 from loraconsole.console.terminal.draw_cost import DrawMeter
 from loraconsole.console.terminal.frame_pacer import FPS, THIN_FPS, FramePacer
@@ -68,9 +69,14 @@ def test_a_link_gets_the_frames_that_suit_it(
 
 @pytest.mark.parametrize("command", [["attach"], ["play", "file"], []], ids=["attach", "play", ""])
 def test_the_command_line_says_yes_no_or_nothing_of_a_thin_line(command: list[str]) -> None:
-    assert parse(command).low_bandwidth is None
-    assert parse([*command, "--low-bandwidth"]).low_bandwidth is True
-    assert parse([*command, "--no-low-bandwidth"]).low_bandwidth is False
+    for more, wanted in (
+        ([], None),
+        (["--low-bandwidth"], True),
+        (["--no-low-bandwidth"], False),
+    ):
+        record = parse([*command, *more])
+        assert isinstance(record, AttachCommand | ConsoleCommand | PlayCommand)
+        assert record.screen.low_bandwidth is wanted
 
 
 def test_on_a_thin_line_the_rate_stands_in_the_status_line_and_plots_stand_still(
@@ -145,7 +151,7 @@ def test_the_cost_stands_in_a_line_when_asked() -> None:
 def test_diagnostics_tell_all_that_is_known() -> None:
     async def main() -> None:
         async with staged("busy") as (app, pilot):
-            app.store.take(app.board.steps[-1], app.now)
+            app.store.fold_message(app.board.steps[-1], app.now)
             await pilot.press("D")
             app.show()
             await pilot.pause()

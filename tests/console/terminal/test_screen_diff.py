@@ -213,7 +213,7 @@ async def _drive(tmp_path: Path) -> None:
             await pilot.press(keys)
             now += 0.4
             for _, message in story.advance(now):
-                app.store.take(message, now)
+                app.store.fold_message(message, now)
             app.paint(app.store.board(now))
             await check(pilot)
         app.notify("worker-0 is back", title="supervisor")

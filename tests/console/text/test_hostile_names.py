@@ -14,11 +14,12 @@ from stage import StagedApp, on_stage, screen_text
 from textual.pilot import Pilot
 
 from loraconsole.console.__main__ import report
-from loraconsole.console.cli.pipeline import _log_line, say
+from loraconsole.console.cli.inspect import _log_line
+from loraconsole.console.cli.printing import say
 from loraconsole.console.client.failed_adapters import line_of
 from loraconsole.console.mock.scenario import Story
 from loraconsole.console.text import units
-from loraconsole.pipeline.config import OperatorError
+from loraconsole.pipeline.errors import OperatorError
 from loraconsole.pipeline.messages import LogLine
 from loraconsole.pipeline.runtime.text_output import json_text
 

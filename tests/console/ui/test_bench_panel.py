@@ -26,7 +26,7 @@ from loraconsole.console.ui.panels.bench_dialog import BenchDialog
 from loraconsole.console.ui.widgets.dialogs import LiveDialog
 from loraconsole.pipeline.bench import workload as workloads
 from loraconsole.pipeline.bench.bench import make_parser
-from loraconsole.pipeline.bench.load_spec import TAKEN_BY, Load, make_loads
+from loraconsole.pipeline.bench.load_spec import TAKEN_BY, LoadSpec, make_loads
 from loraconsole.pipeline.bench.stats import Live
 from loraconsole.pipeline.bench.workload import suite_named
 from loraconsole.pipeline.config import Config
@@ -74,7 +74,7 @@ def test_every_generators_plan_is_what_the_bench_takes(name: str, at_once: int |
     assert {arrival.output_len for arrival in load.workload.arrivals} == {16}
 
 
-def loads_of(plan: BenchPlan) -> list[Load]:
+def loads_of(plan: BenchPlan) -> list[LoadSpec]:
     given = make_parser().parse_args(["--url", "http://x", *plan.flags()])
     assert given.slo_seconds == plan.slo
     return make_loads(given, num_models=4)

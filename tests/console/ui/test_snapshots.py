@@ -17,7 +17,7 @@ from syrupy import SnapshotAssertion
 from textual.pilot import Pilot
 
 from loraconsole.console.state.alerts import AlertLimits
-from loraconsole.pipeline.bench.results import Row, RunConfig
+from loraconsole.pipeline.bench.results import ResultRow, RunConfig
 from loraconsole.pipeline.bench.stats import Timeline, summarise
 
 SMALL, HOME, LARGE = (80, 24), (120, 40), (200, 60)
@@ -63,7 +63,7 @@ def _keep_results(directory: Path) -> None:
             slo_seconds=6.0,
             round=0,
         )
-        row = Row(config, summarise(lines, 4.0 * slow, concurrency=8))
+        row = ResultRow(config, summarise(lines, 4.0 * slow, concurrency=8))
         path = directory / f"{number}.jsonl"
         path.write_bytes(msgspec.json.encode(row))
         os.utime(path, (START + 4000 * number, START + 4000 * number))

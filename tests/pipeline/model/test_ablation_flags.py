@@ -10,7 +10,8 @@ from typing import NamedTuple
 import pytest
 from driver import save_adapter, save_model
 
-from loraconsole.pipeline.config import Config, UsageError
+from loraconsole.pipeline.config import Config
+from loraconsole.pipeline.errors import UsageError
 from loraconsole.pipeline.messages import (
     AdapterInfo,
     AdapterState,
@@ -22,7 +23,7 @@ from loraconsole.pipeline.messages import (
     SyncPoint,
     Tokens,
 )
-from loraconsole.pipeline.model.runner import ModelRunner
+from loraconsole.pipeline.runner.runner import ModelRunner
 from loraconsole.pipeline.runtime.spans import Spans
 from loraconsole.pipeline.schedule.adapter_registry import AdapterRegistry
 from loraconsole.pipeline.schedule.scheduler import Limits, Scheduler
@@ -145,7 +146,7 @@ def play(model: Path, adapters: dict[str, str], switches: tuple[str, ...], spans
     for adapter in registry:
         adapter.become(AdapterState.VALIDATING)
         adapter.pinned = config.no_lora_swap
-        adapter.read(0, runner.read_adapter(adapter.key, adapter.path), 1)
+        adapter.read(0, runner.adapters.read(adapter.key, adapter.path), 1)
         assert adapter.state is AdapterState.HOST, adapter.reason
         scheduler.residency.settle(adapter, scheduler.kv_pages_at_worst())
         assert adapter.state is not AdapterState.FAILED, adapter.reason
@@ -160,12 +161,12 @@ def play(model: Path, adapters: dict[str, str], switches: tuple[str, ...], spans
             for order in scheduler.residency.orders:
                 match order:
                     case PlaceAdapter():
-                        runner.place_adapter(order.key, order.pages).result()
+                        runner.adapters.place(order.key, order.pages).result()
                         placed = registry.find(order.key)
                         assert placed and placed.placed(0, 1)
                         loads += 1
                     case EvictAdapter():
-                        runner.evict_adapter(order.key)
+                        runner.adapters.evict(order.key)
                         evictions += 1
             scheduler.residency.orders.clear()
             if batch is None:
@@ -189,7 +190,7 @@ def test_every_sensible_combination_answers_as_its_switches_say(
     """The tokens are those of the base where adapters are not computed, else each adapter's own,
     whatever else is switched; and each switch takes away what it names."""
     # A tenth of a second each time, and it changes nothing here.
-    monkeypatch.setattr("loraconsole.pipeline.model.runner.measure_copy_rate", lambda queue: 1e9)
+    monkeypatch.setattr("loraconsole.pipeline.runner.runner.measure_copy_rate", lambda queue: 1e9)
     expected = {
         is_dummy: play(model, adapters, ("dummy",) * is_dummy, tmp_path / "none").tokens
         for is_dummy in (False, True)

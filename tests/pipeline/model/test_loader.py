@@ -15,7 +15,7 @@ from driver import Driver, save_model, start_runner
 from safetensors.torch import load_file, save_file
 from tiny_gguf import tensors_of
 
-from loraconsole.pipeline.config import OperatorError
+from loraconsole.pipeline.errors import OperatorError
 from loraconsole.pipeline.model import cpu_kernels
 from loraconsole.pipeline.model.cpu_kernels import why_not_int4, why_not_packed
 from loraconsole.pipeline.model.gguf_checkpoint import GgufCheckpoint

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from loraconsole.pipeline.model.lora_overhead import RECENT, BaseTimes
+from loraconsole.pipeline.runner.lora_overhead import RECENT, BaseTimes
 
 GB = 1_000_000_000
 

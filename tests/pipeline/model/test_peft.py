@@ -16,8 +16,8 @@ from driver import Driver, save_model, start_runner
 from torch import Tensor
 
 from loraconsole.pipeline.model.adapter import module_path, module_shapes
-from loraconsole.pipeline.model.runner import ModelRunner
-from loraconsole.pipeline.model_files.model_config import read_card
+from loraconsole.pipeline.model_files.model_config import read_model_config
+from loraconsole.pipeline.runner.runner import ModelRunner
 
 MODELS: dict[str, dict[str, Any]] = {
     "llama": {"attention_bias": True},
@@ -169,11 +169,11 @@ def serve(
 ) -> Iterable[tuple[str | None, list[int], list[int], Tensor]]:
     """Adapters and two rows of the base in one batch, prompts of different length, some of them
     computed in pieces while others decode: (adapter, prompt, tokens, their logits) of each."""
-    free = iter(range(runner._pool.num_pages - 1, 0, -1))
+    free = iter(range(runner.loaded.pool.num_pages - 1, 0, -1))
     for name, directory in directories.items():
-        info = runner.read_adapter(name, str(directory))
+        info = runner.adapters.read(name, str(directory))
         assert info.reason == ""
-        runner.place_adapter(name, [next(free) for _ in range(info.pages)]).result()
+        runner.adapters.place(name, [next(free) for _ in range(info.pages)]).result()
     driver = Driver(runner)
     names: list[str | None] = [*directories, None, None]
     choose.shuffle(names)
@@ -215,15 +215,15 @@ def compare(
 @pytest.mark.parametrize("family", MODELS)
 def test_mixed_batches_of_random_adapters_equal_peft(family: str, tmp_path: Path) -> None:
     base = save_model(tmp_path / "model", family, **MODELS[family])
-    card = read_card(tmp_path / "model")
-    assert [*module_shapes(card)] == [*MODULES]
+    model_config = read_model_config(tmp_path / "model")
+    assert [*module_shapes(model_config)] == [*MODULES]
     choose, tally = random.Random(f"{family} 1"), Tally()
     runner, _ = start_runner(tmp_path / "model", max_total_tokens=16 * 3000)
     for batch in range(BATCHES):
         directories: dict[str, Path] = {}
         while len(directories) < ADAPTERS:
             name = f"{batch}-{len(directories)}"
-            config = random_config(choose, card.num_layers)
+            config = random_config(choose, model_config.num_layers)
             if not save_peft(base, config, tmp_path / name, len(tally.configs)):
                 continue
             if choose.random() < 0.25:
@@ -233,7 +233,9 @@ def test_mixed_batches_of_random_adapters_equal_peft(family: str, tmp_path: Path
                 config["fan_in_fan_out"] = True
             directories[name] = tmp_path / name
             tally.configs.append(config)
-        for adapter, prompt, tokens, found in serve(runner, directories, choose, card.vocab_size):
+        for adapter, prompt, tokens, found in serve(
+            runner, directories, choose, model_config.vocab_size
+        ):
             ids, start = prompt + tokens[:-1], len(prompt) - 1
             directory, merged = directories.get(adapter or ""), choose.random() < 0.3
             expected = peft_logits(base, directory, ids, merged)[start:]

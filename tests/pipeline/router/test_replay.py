@@ -20,9 +20,10 @@ from ring import ADAPTERS, Ring, shipped
 
 from loraconsole.console.cli.replay import read_head
 from loraconsole.console.state.store import Store
-from loraconsole.pipeline.config import Config, make_run_directory
+from loraconsole.pipeline.config import Config
 from loraconsole.pipeline.messages import Abort, BatchView
 from loraconsole.pipeline.router.event_log import EventLog
+from loraconsole.pipeline.run_directory import make_run_directory
 from loraconsole.pipeline.runtime.sockets import Watch, make_context
 from loraconsole.pipeline.schedule.pets import LatencyTable
 
@@ -198,7 +199,7 @@ def test_a_replay_is_shown_in_the_console_as_the_ring_was(log: Path, tmp_path: P
         while player.poll() is None:
             for message in watch.drain():
                 now = head["at"] + max(0.0, time.time() - begins_at) * speed
-                store.take(message, now)
+                store.fold_message(message, now)
                 heard_at = now
                 if isinstance(message, BatchView):
                     views.append(message)

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from loraconsole.console.cli.pipeline import Bars
+from loraconsole.console.cli.printing import Bars
 from loraconsole.pipeline.messages import Progress
 from loraconsole.pipeline.runtime.progress import ProgressBar
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import torch
 
-from .compute_queue import ComputeQueue
+from ..model.compute_queue import ComputeQueue
 
 CUDA_BYTES = 256 << 20
 """Five times an H200's cache."""

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from ..model.layers import Output
+from ..model.llama import DecoderLayer, Llama, StepBatch
 from ..runtime.spans import Spans
-from .layers import Output
-from .llama import DecoderLayer, Llama, StepBatch
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from .batch_torch import StepRow
-from .layers import LinearByRows
-from .llama import Llama
-from .page_pool import PAGE_SIZE, PagePool
+from ..model.batch_torch import StepRow
+from ..model.layers import LinearByRows
+from ..model.llama import Llama
+from ..model.page_pool import PAGE_SIZE, PagePool
 
 
 class StepBytes:
