@@ -25,13 +25,15 @@ BORROWED = ("torch", "torchgen", "functorch", "triton")
 LEFT_OUT = re.compile(r"(torch|triton|cuda|nvidia)[-_=]")
 """What they are installed from, and the libraries that come with a build of torch for GPUs."""
 QUICK = (
-    *("test_app", "test_board", "test_chat_template", "test_cost", "test_fetch", "test_figures"),
-    *("test_gguf", "test_gguf_tokenizer", "test_habits", "test_loader", "test_markdown"),
-    *("test_messages", "test_mock", "test_openai", "test_orders", "test_output", "test_progress"),
-    *("test_server", "test_settings", "test_sockets", "test_strips", "test_telemetry"),
-    *("test_terminal", "test_theme", "test_tokenizer", "test_tokenizer_files", "test_words"),
+    *(f"console/{name}" for name in ("client", "settings", "state", "text", "mock")),
+    *(f"console/terminal/{name}.py" for name in ("test_reaches", "test_screen_diff")),
+    *(f"console/terminal/{name}.py" for name in ("test_strip_cache", "test_driver")),
+    *("console/ui/test_app.py", "console/cli/test_web.py"),
+    *(f"pipeline/{name}" for name in ("gguf", "model_files", "runtime", "server", "text")),
+    *("pipeline/test_config.py", "pipeline/test_messages.py", "pipeline/fetch/test_fetch.py"),
+    *("pipeline/model/test_loader.py", "pipeline/bench/test_stats.py"),
 )
-"""Tests of everything that another package does for us."""
+"""Tests of everything that another package does for us; no ring of processes."""
 
 
 def resolve(which: str) -> list[str]:
@@ -48,7 +50,8 @@ def resolve(which: str) -> list[str]:
         command += ["--resolution", RESOLUTIONS[which], "--constraint", constraints.name]
         command += ["--extra", "dev", "--python", sys.executable, str(ROOT / "pyproject.toml")]
         found = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-    return [line for line in found.splitlines() if line and not LEFT_OUT.match(line)]
+    lines = [line for line in found.splitlines() if line and not LEFT_OUT.match(line)]
+    return [*lines, "pip"]  # tests of the fetch install with it
 
 
 def make_environment(directory: Path, requirements: list[str]) -> Path:
@@ -93,7 +96,7 @@ def main() -> None:
     parser.add_argument("which", nargs="*", choices=[*RESOLUTIONS, []])
     parser.add_argument("--keep", type=Path, metavar="DIRECTORY", help="of the environments")
     given = parser.parse_args(arguments)
-    tests = pytest_arguments or [f"tests/{name}.py" for name in QUICK]
+    tests = pytest_arguments or [f"tests/{name}" for name in QUICK]
     has_failed = False
     with tempfile.TemporaryDirectory(prefix="lc-versions-") as made:
         for which in given.which or RESOLUTIONS:

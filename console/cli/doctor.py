@@ -100,8 +100,8 @@ def _device(run: Path) -> list[Check]:
     module = "loraconsole.pipeline.model.device_report"
     command = [sys.executable, "-P", "-m", module, "--run", str(run)]
     try:
-        told = subprocess.run(command, capture_output=True, timeout=REPORT_SECONDS, check=True)
-        report = msgspec.json.decode(told.stdout, type=DeviceReport)
+        answer = subprocess.run(command, capture_output=True, timeout=REPORT_SECONDS, check=True)
+        report = msgspec.json.decode(answer.stdout, type=DeviceReport)
     except (OSError, subprocess.SubprocessError, msgspec.DecodeError) as error:
         words = getattr(error, "stderr", b"") or str(error).encode()
         last = words.decode(errors="replace").strip().splitlines()[-1:] or ["it says nothing"]

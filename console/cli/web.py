@@ -1,7 +1,7 @@
 """`web`: the console in a browser, by textual-serve, on this machine alone.
 
-Whoever reaches the page can do what an operator can, so it listens on loopback, its address holds
-a secret, and pages of other origins are refused. Each visitor gets a console of his own; the
+The page does all that an operator does, so it listens on loopback alone, its address holds a
+secret, and pages of other origins are refused. Each visitor gets a console of his own; the
 pipeline is none of its children.
 """
 
@@ -43,7 +43,7 @@ def web(config: Config, port: int) -> int:
 
 
 def make_server(command: str, port: int, key: str) -> Any:
-    """A textual-serve server for `command` that lets in only who knows `key`.
+    """A textual-serve server for `command` that refuses requests without `key`.
 
     It listens already, so that its port is known. Raises `OperatorError` where textual-serve is
     not installed, is one in which requests cannot be checked, or the port is taken.
@@ -107,7 +107,7 @@ def make_server(command: str, port: int, key: str) -> Any:
                     response.set_cookie(COOKIE, key, httponly=True, samesite="Strict")
                     return response
                 answer: http.StreamResponse = await handler(request)
-                if not answer.prepared:  # the page asks a font of another host: nobody is told
+                if not answer.prepared:  # the page wants a font of another host
                     answer.headers["Content-Security-Policy"] = policy
                 return answer
 
