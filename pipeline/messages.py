@@ -1110,6 +1110,8 @@ class DeviceReport(msgspec.Struct, frozen=True, kw_only=True):
     """Version of NCCL; "" where there is none."""
     kernels: str
     is_fastest: bool
+    off: tuple[str, ...] = ()
+    """What is left out, since the installed torch or Triton lacks what it needs."""
 
 
 class Drain(Message, frozen=True):

@@ -390,8 +390,8 @@ async def plain_answer(s: Scene) -> None:
 
 def forgets(s: Scene) -> None:
     """Notes when what is on the terminal is forgotten, so that all of it is sent again."""
-    assert s.app._memory is not None
-    s.app._memory.forget = lambda: s.told.append("forget")  # type: ignore[method-assign]
+    assert s.app._diff is not None
+    s.app._diff.forget = lambda: s.told.append("forget")  # type: ignore[method-assign]
 
 
 # --- every binding ------------------------------------------------------------------------------

@@ -70,6 +70,7 @@ def examine(run: Path) -> list[Check]:
         *_device(run),
         _memory(),
         _terminal(),
+        *_switched_off(),
     ]
 
 
@@ -121,7 +122,15 @@ def _device(run: Path) -> list[Check]:
             report.nccl or "not there; --tp on GPUs needs it",
         ),
         Check("kernels", "good" if report.is_fastest else "note", report.kernels),
+        *(Check("off", "note", reason) for reason in report.off),
     ]
+
+
+def _switched_off() -> list[Check]:
+    """What the console leaves out with the installed Textual and rich."""
+    from ..terminal.reaches import switched_off
+
+    return [Check("off", "note", f"{stage}: {reason}") for stage, reason in switched_off()]
 
 
 def _unseen() -> str:

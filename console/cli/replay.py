@@ -63,7 +63,7 @@ def show_in_console(words: list[str], command: ReplayCommand) -> int:
     speed = command.speed or 1.0
     head = read_head(Path(command.file))
     with (
-        splash.raised("loraconsole"),
+        splash.shown("loraconsole"),
         tempfile.TemporaryDirectory(prefix="lc-") as directory,
     ):
         run = make_run_directory(Path(directory) / "run")

@@ -43,10 +43,10 @@ def web(config: Config, port: int) -> int:
 
 
 def make_server(command: str, port: int, key: str) -> Any:
-    """A textual-serve server for `command` that lets in only who knows `key`.
+    """A textual-serve server for `command` that refuses requests without `key`.
 
     It listens already, so that its port is known. Raises `OperatorError` where textual-serve is
-    not installed, or the port is taken.
+    not installed, is one in which requests cannot be checked, or the port is taken.
     """
     try:
         from aiohttp import web as http
@@ -56,6 +56,11 @@ def make_server(command: str, port: int, key: str) -> Any:
             "the browser needs textual-serve", "pip install 'loraconsole[web]'"
         ) from None
 
+    if not hasattr(Server, "_make_app"):  # without it nothing would be refused
+        raise OperatorError(
+            "this textual-serve has no Server._make_app, where requests are checked",
+            "pip install 'loraconsole[web]'",
+        )
     try:
         listener = socket.create_server((HOST, port))
     except OSError as error:

@@ -16,6 +16,7 @@ from ..client.pending_orders import doing
 from ..settings.toml_document import Problem
 from ..state.alert_book import Alert
 from ..state.board import Board
+from ..terminal.driver import driver_of
 from ..terminal.splash import KEEP_TITLE, RESTORE_TITLE
 from ..text import units
 from .widgets.pane import PaintedApp
@@ -72,7 +73,7 @@ class Notifier:
 
     def _ring(self, fresh: Sequence[Alert]) -> None:
         """Rings the bell, or sends OSC 9, as the settings say."""
-        bell, driver = self._app.chosen.settings.bell, self._app._driver
+        bell, driver = self._app.chosen.settings.bell, driver_of(self._app)
         if bell == "bell":
             self._app.bell()
         elif bell == "osc9" and driver is not None:
@@ -81,20 +82,21 @@ class Notifier:
 
     def entitle(self, board: Board) -> None:
         """Writes the title of the terminal: `(2) loraconsole: READY` if two alerts fire."""
-        app = self._app
-        if app._driver is None or app.is_headless or not app.chosen.settings.title:
+        app, driver = self._app, driver_of(self._app)
+        if driver is None or app.is_headless or not app.chosen.settings.title:
             return
         firing = len(app.alert_book.firing)
         title = f"{f'({firing}) ' if firing else ''}loraconsole: {board.condition.word}"
         if title != self.title:
             keep = "" if self.title else KEEP_TITLE
-            app._driver.write(f"{keep}\x1b]2;{title}\x07")
+            driver.write(f"{keep}\x1b]2;{title}\x07")
             self.title = title
 
     def give_title_back(self) -> None:
         """Restores the terminal's title from before; `entitle` writes ours again."""
-        if self.title and self._app._driver is not None:
-            self._app._driver.write(RESTORE_TITLE)
+        driver = driver_of(self._app)
+        if self.title and driver is not None:
+            driver.write(RESTORE_TITLE)
             self.title = ""
 
     def tell_events(self, events: Sequence[Event]) -> None:

@@ -15,7 +15,7 @@ from textual.widgets import OptionList
 
 from loraconsole.console.client.telemetry import ABORTED
 from loraconsole.console.state.board import SUPERVISOR
-from loraconsole.console.terminal.key_queue import Follower
+from loraconsole.console.terminal.key_queue import KeyFollower
 from loraconsole.console.ui.app import QUIET_SECONDS, ConsoleApp
 from loraconsole.console.ui.help import HelpDialog
 from loraconsole.console.ui.notifications import MOST_TOASTS
@@ -539,14 +539,14 @@ def test_an_unknown_theme_falls_back_and_says_so() -> None:
 
 def test_keys_in_one_write_are_obeyed_in_turn_and_each_waits_but_once() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
-        arrived, rounds = app.type_ahead.arrived, 0
+        arrived, rounds = app.key_queue.arrived, 0
 
-        async def count(follower: Follower) -> None:
+        async def count(follower: KeyFollower) -> None:
             nonlocal rounds
             rounds += 1
             await arrived(follower)
 
-        app.type_ahead.arrived = count  # type: ignore[method-assign]
+        app.key_queue.arrived = count  # type: ignore[method-assign]
         table = app.active_panel.query_one(BatchTable)
         for key in "jjjjkj":
             app.post_message(events.Key(key, key))
