@@ -18,7 +18,7 @@ import msgspec
 
 from ...pipeline.config import Config
 from ...pipeline.errors import OperatorError, UsageError
-from ...pipeline.messages import Message
+from ...pipeline.messages import PROTOCOL, Message
 from ...pipeline.run_directory import make_run_directory
 from ...pipeline.runtime.sockets import InboxFull
 from ...pipeline.runtime.text_output import UTF8_OUTPUT
@@ -37,6 +37,14 @@ class Head(msgspec.Struct, frozen=True):
 
     at: float
     config: Config
+
+
+class LogStamp(msgspec.Struct, frozen=True):
+    """What is read of a first line before the rest of it is trusted to mean the same here."""
+
+    protocol: int = 1
+    """The first versions did not write it."""
+    version: str = ""
 
 
 class At(msgspec.Struct, frozen=True):
@@ -125,7 +133,14 @@ def read_head(file: Path) -> Head:
     file is no log."""
     try:
         with file.open("rb") as lines:
-            head = msgspec.json.decode(lines.readline(), type=Head)
+            line = lines.readline()
+            stamp = msgspec.json.decode(line, type=LogStamp)
+            if stamp.protocol != PROTOCOL:
+                raise OperatorError(
+                    f"{file} has protocol {stamp.protocol}, this is {PROTOCOL}",
+                    f"replay it with the loraconsole that wrote it (version {stamp.version})",
+                )
+            head = msgspec.json.decode(line, type=Head)
             asked = (line for line in lines if line.startswith(b'{"event":"asked"'))
             first = next(asked, None)
             if first is None:
