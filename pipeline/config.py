@@ -33,7 +33,6 @@ CONTRADICTIONS: tuple[tuple[str, str, str], ...] = (
     ("no_lora", "no_lora_swap", f"{NO_ADAPTER}, so there is none to keep on the device"),
     ("no_lora", "no_mem_pool", f"{NO_ADAPTER}, so there is none to keep out of the pool"),
     ("no_lora", "bmm", f"{NO_ADAPTER}, so there is none to pad"),
-    ("no_lora", "prefetch", f"{NO_ADAPTER}, so there is none to load early"),
     ("no_lora", "no_prefetch", f"{NO_ADAPTER}, so there is none to load late"),
     ("no_lora_compute", "bmm", "the products that would be padded are skipped"),
     (
@@ -42,9 +41,7 @@ CONTRADICTIONS: tuple[tuple[str, str, str], ...] = (
         "they are two baselines, memory outside of the pool and padding; both together do not show "
         "what each costs",
     ),
-    ("no_lora_swap", "prefetch", "every adapter is on the device from the start"),
     ("no_lora_swap", "no_prefetch", "every adapter is on the device from the start"),
-    ("prefetch", "no_prefetch", "one is what the other takes away"),
 )
 """Settings that say nothing together, and why. All others may be combined: `--no-kernel` goes with
 `--bmm` and `--no-mem-pool`, which imply it."""
@@ -246,13 +243,6 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     bmm: Annotated[
         bool,
         Meta(description="ablation: adapters padded to the largest rank, one torch.bmm for all"),
-    ] = False
-    prefetch: Annotated[
-        bool,
-        Meta(
-            description="as S-LoRA spells the default: an adapter is loaded as soon as a request "
-            "for it waits"
-        ),
     ] = False
     no_prefetch: Annotated[
         bool,

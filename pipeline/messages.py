@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 import msgspec
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Raised whenever a message changes its meaning, so that an old console says so."""
 
 
@@ -449,10 +449,16 @@ class WorkerReady(Message, frozen=True, kw_only=True):
     rank: int
     incarnation: int
     device: str
-    """cpu or cuda: the router's limits follow it."""
+    """cpu or cuda."""
     num_pages: int
     page_size: int
     max_model_len: int
+    max_running: int
+    """Requests in a batch: the setting, or where that is 0 the worker's choice by its device."""
+    max_prefill_tokens: int
+    """Prompt tokens in a step, resolved likewise."""
+    chunk_tokens: int
+    """Prompt tokens in a step in which others decode, resolved likewise."""
     vocab_size: int
     eos_token_ids: tuple[int, ...]
 
@@ -1104,6 +1110,8 @@ class DeviceReport(msgspec.Struct, frozen=True, kw_only=True):
     """Version of NCCL; "" where there is none."""
     kernels: str
     is_fastest: bool
+    off: tuple[str, ...] = ()
+    """What is left out, since the installed torch or Triton lacks what it needs."""
 
 
 class Drain(Message, frozen=True):

@@ -47,7 +47,7 @@ HALF_CHARACTER = re.compile(r"bytes:(\\x[0-9a-f]{2})+")
 MARKS = {"good": "ok  ", "note": "note", "bad": "FAIL"}
 
 
-class ModelReport(msgspec.Struct, frozen=True):
+class ReportedModel(msgspec.Struct, frozen=True):
     """What `pipeline.model_report` prints."""
 
     model: str
@@ -62,14 +62,14 @@ class ModelReport(msgspec.Struct, frozen=True):
 # --- before a start -----------------------------------------------------------------------------
 
 
-def report_model(model: str, command: DoctorCommand) -> int:
+def print_model_report(model: str, command: DoctorCommand) -> int:
     """What `pipeline.model_report` finds in a model, a line each. Exit status 1 where anything
     keeps it from being served."""
     words = [sys.executable, "-P", "-m", "loraconsole.pipeline.fetch.model_report", "--json"]
     words += ["--model", model, *(f"--ignore-key={key}" for key in command.ignore_key)]
     try:
         done = subprocess.run(words, capture_output=True, timeout=REPORT_SECONDS)
-        report = msgspec.json.decode(done.stdout, type=ModelReport)
+        report = msgspec.json.decode(done.stdout, type=ReportedModel)
     except subprocess.TimeoutExpired as error:
         raise OperatorError(f"{model} was not read in {REPORT_SECONDS:.0f} s") from error
     except msgspec.DecodeError as error:
@@ -82,7 +82,7 @@ def report_model(model: str, command: DoctorCommand) -> int:
     return 1 if report.num_bad else 0
 
 
-def _print_report(report: ModelReport) -> None:
+def _print_report(report: ReportedModel) -> None:
     """A finding a row, and the verdict. On a terminal rows are wrapped in their column; elsewhere
     each is one line, for grep."""
     columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize

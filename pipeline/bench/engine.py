@@ -45,9 +45,10 @@ from ..model.adapter import SITES, Adapter, Part, module_shapes
 from ..model.page_pool import PAGE_SIZE, page_elements
 from ..model_files.model_config import ModelConfig, read_model_config
 from ..runner.runner import ModelRunner
+from ..runner.step_limits import CHUNK_TOKENS
 from ..runtime.stdout import ends_with_its_reader
 from ..schedule.adapter_registry import AdapterRegistry
-from ..schedule.scheduler import CHUNK_TOKENS, Limits, Scheduler
+from ..schedule.scheduler import Scheduler, SchedulerLimits
 from .ablation import COSTS, flags_text, stand_ins
 from .kernel_breakdown import measure_kernels
 from .stats import SLO_SECONDS
@@ -108,16 +109,11 @@ class Engine:
         self.runner = ModelRunner(self.config, directory, rank, heard)
         self.ready = self.runner.load()
         prefetch = not self.config.no_prefetch
-        self.scheduler = Scheduler(AdapterRegistry({}), policy="fcfs", prefetch=prefetch)
-        self._limits = Limits(
-            num_pages=self.ready.num_pages,
-            page_size=self.ready.page_size,
-            max_model_len=self.ready.max_model_len,
-            max_running=config["max_running"],
-            max_prefill_tokens=8192,
-            chunk_tokens=config["chunk_tokens"],
+        self.scheduler = Scheduler(
+            AdapterRegistry({}, now=time.time()), policy="fcfs", prefetch=prefetch
         )
-        self.scheduler.reset(1, self._limits)
+        self._limits = SchedulerLimits.of_workers([self.ready])
+        self.scheduler.reset(1, self._limits, time.time())
         self._number = 0
         self._ranks = config["tp"]
         self._loads: deque[tuple[str, Future[None]]] = deque()
@@ -148,7 +144,7 @@ class Engine:
         names = [f"r{rank}-{number:04}" for number in range(first, first + count)]
         registry, residency = self.scheduler.registry, self.scheduler.residency
         for name in names:
-            record = registry.add(name, "", pinned=False)
+            record = registry.register_adapter(name, "", time.time())
             num_bytes = size * self.model_config.num_layers * dtype.itemsize
             info = AdapterInfo(record.key, "", rank, modules, num_bytes, pages, "-")
             info = self.runner.loaded.store._as_placed(info)
@@ -158,9 +154,9 @@ class Engine:
             else:
                 adapter = Adapter(info, tuple(parts), padded, host)
                 self.runner.loaded.store._adapters[record.key] = adapter
-            record.become(AdapterState.VALIDATING)
-            record.read(0, info, 1)
-            residency.place(record)
+            record.change_state(AdapterState.VALIDATING, time.time())
+            record.note_read(0, info, 1, time.time())
+            residency.place(record, time.time())
             self._obey(wait=True)
         return names
 
@@ -183,7 +179,7 @@ class Engine:
             load.result()
             placed = self.scheduler.registry.find(key)
             assert placed is not None
-            placed.placed(0, 1)
+            placed.note_placed(0, 1, time.time())
             wait = wait and self._ranks > 1
 
     def replace_adapters(self, names: list[str]) -> list[Future[None]]:
@@ -208,7 +204,7 @@ class Engine:
             params=params,
             arrived_at=float(self._number),
         )
-        self.scheduler.add(request)
+        self.scheduler.add_request(request, time.time())
         self._asked[request.request_id] = time.time()
 
     def run(
@@ -220,7 +216,7 @@ class Engine:
         while True:
             pause = arrive()
             while len(flight) < 2:
-                batch = self.scheduler.next_batch()
+                batch = self.scheduler.next_batch(time.time())
                 self._obey()
                 if batch is None:
                     break
@@ -236,7 +232,7 @@ class Engine:
                 return
             batch, pending = flight.popleft()
             tokens, step = pending.wait()
-            self.scheduler.accept(Tokens(batch.epoch, batch.step, 0, tokens), time.time())
+            self.scheduler.accept_tokens(Tokens(batch.epoch, batch.step, 0, tokens), time.time())
             for sequence in self.scheduler.ended:
                 asked = self._asked.pop(sequence.request.request_id)
                 self.first_token_s.append((sequence.first_token_at or asked) - asked)
@@ -554,6 +550,7 @@ def measure_engine(given: argparse.Namespace, rank: int) -> None:
         "no_kernel": given.no_kernel,
         "tp": given.tp,
         "max_running": given.max_running,
+        "max_prefill_tokens": 8192,
         # A table of steps begins with all prompts computed, as its peers' does.
         "chunk_tokens": given.chunk_tokens if given.workload in ("slora", "interference") else 8192,
     }

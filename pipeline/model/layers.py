@@ -22,7 +22,9 @@ from ...kernels import reference
 from ...kernels.layouts import Shrunk
 from ..model_files.model_config import ModelConfig
 from ..model_files.rope import RopeScaling
+from . import cpu_kernels
 from .compute_queue import Helpers
+from .cpu_kernels import INT4_GROUP
 
 fused: ModuleType | None = None
 """Kernels for what stands between the matrix products. A GPU without Triton computes as a CPU does,
@@ -30,12 +32,6 @@ and a CPU does not wait for Triton's import unless it is there to interpret it, 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 if (torch.cuda.is_available() or INTERPRETED) and importlib.util.find_spec("triton"):
     fused = importlib.import_module("...kernels.fused", __package__)
-
-PACK_ROWS = 32
-"""Rows that oneDNN is to expect when it packs a weight: what it then makes serves 1 to 512 rows
-within 3 % of the best, where a weight packed for one row takes 1.5 times as long at 16."""
-INT4_GROUP = 32
-"""Weights that share a scale and a minimum, in GGUF's 4-bit blocks and in torch's kernel."""
 
 
 class Product(Protocol):
@@ -84,15 +80,12 @@ class PackedLinear:
 
     def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
         self._dtype = weight.dtype
-        self._weight = torch.ops.mkldnn._reorder_linear_weight(weight, PACK_ROWS)
+        self._weight = cpu_kernels.pack(weight)
         self._bias = None if bias is None else bias.to(weight.dtype)
         self.num_bytes = weight.nbytes
 
     def __call__(self, x: Tensor) -> Tensor:
-        y: Tensor = torch.ops.mkldnn._linear_pointwise.default(
-            x.to(self._dtype), self._weight, self._bias, "none", [], ""
-        )
-        return y.float()
+        return cpu_kernels.packed_product(x.to(self._dtype), self._weight, self._bias).float()
 
     def plus(self, delta: Tensor) -> Linear:
         weight = self._weight.to_dense()  # bit for bit what was packed
@@ -137,7 +130,7 @@ class Int4Linear:
     """torch's kernel wants out_features in multiples of this."""
 
     def __init__(self, blocks: Int4Blocks, bias: Tensor | None = None) -> None:
-        self._packed = torch._convert_weight_to_int4pack_for_cpu(blocks.q.int(), 1)
+        self._packed = cpu_kernels.pack_int4(blocks.q)
         pairs = torch.stack((blocks.scale.t(), blocks.middle.t()), dim=-1)
         self._scale_and_middle = pairs.bfloat16().contiguous()  # [groups, out_features, 2]
         self._bias = bias
@@ -152,15 +145,13 @@ class Int4Linear:
         return y if self._bias is None else y.add_(self._bias)
 
     def _product(self, x: Tensor) -> Tensor:
-        y: Tensor = torch._weight_int4pack_mm_for_cpu(
-            x.bfloat16(), self._packed, INT4_GROUP, self._scale_and_middle
-        )
-        return y.float()
+        return cpu_kernels.int4_product(x, self._packed, self._scale_and_middle)
 
     def plus(self, delta: Tensor) -> Linear:
         """The sum, no longer in 4 bits, which would round the delta away."""
         weight = self._product(torch.eye(delta.shape[1])).t()  # what the kernel multiplies by
-        return PackedLinear((weight + delta).contiguous(), self._bias)
+        kind = DenseLinear if cpu_kernels.why_not_packed() else PackedLinear
+        return kind((weight + delta).contiguous(), self._bias)
 
 
 class HelpedLinear:

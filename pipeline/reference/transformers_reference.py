@@ -1,5 +1,6 @@
-"""The reference that transformers and peft compute, in float32 on the CPU: a `ReferenceQuestion`
-comes as a line of JSON, `Prepared` goes; `Answers` come, `Findings` go.
+"""The reference that transformers and peft compute, in float32 on the CPU.
+
+Lines of JSON: a `ReferenceQuestion` comes, `Prepared` goes; `Answers` come, `Findings` go.
 
 The model's and the adapters' files are read by those libraries alone, nothing of ours: what both
 read wrongly alike would not be found. Prompts are tokenized before the weights are loaded, so that

@@ -283,7 +283,7 @@ def test_a_run_is_cancelled_and_leaves_nothing(data: Path) -> None:
 
 def test_what_cannot_be_run_says_why() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
-        await pilot.press("n", "enter")  # the story's server is nowhere
+        await pilot.press("n", "enter")  # the scenario's server is nowhere
         panel = app.active_panel
         assert isinstance(panel, BenchPanel)
         await wait(lambda: panel._run is not None and not panel._run.is_running, 60)
