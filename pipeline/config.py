@@ -133,11 +133,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             "credit",
         ],
         Meta(
-            description="who is admitted first: the oldest (fcfs, S-LoRA's slora), the newest "
+            description="order of admission: the oldest (fcfs, S-LoRA's slora), the newest "
             "(lifo), one adapter at a time, merged (merged, S-LoRA's peft), few adapters at once "
-            "(cluster), who can still meet --slo-seconds (abort), prompts grouped by their "
-            "latencies (pets), who was given least (vtc_fair), or merged while one adapter fills "
-            "the batch (credit)"
+            "(cluster), requests that can still meet --slo-seconds (abort), prompts grouped by "
+            "their latencies (pets), the client that was given least (vtc_fair), or merged while "
+            "one adapter fills the batch (credit)"
         ),
     ] = "fcfs"
     fair_weight: Annotated[
@@ -160,7 +160,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     )
     slo_seconds: Annotated[
         float,
-        Meta(description="under abort, who would get its first token later is ended", gt=0),
+        Meta(
+            description="under abort, a request whose first token would come later is ended", gt=0
+        ),
     ] = 6.0
     max_wait_tokens: Annotated[
         int,
