@@ -17,7 +17,7 @@ MOST_THREADS = 16
 
 
 class Compilers(ThreadPoolExecutor):
-    """Threads that tell of each kernel when it is begun and when it is made."""
+    """Threads that call `begun` and `made` for each kernel that they compile."""
 
     def __init__(self, begun: Callable[[], object], made: Callable[[], object]) -> None:
         super().__init__(min(MOST_THREADS, os.cpu_count() or 1), "compile")
@@ -32,9 +32,9 @@ class Compilers(ThreadPoolExecutor):
 
 @contextmanager
 def compiled_ahead(begun: Callable[[], object], made: Callable[[], object]) -> Iterator[None]:
-    """Within, a launch only has its kernel made, by another thread, and computes nothing: outputs
-    keep what was in them. At the end all are made. `made` is called from other threads. Raises what
-    a compilation raised."""
+    """A context in which a launch only compiles its kernel, in another thread, and computes
+    nothing: outputs keep what was in them. When it ends, all kernels are made. `made` is called
+    from other threads. Raises what a compilation raised."""
     launch = JITFunction.run
 
     def make(kernel: JITFunction[Any], *args: Any, grid: Any, warmup: bool, **options: Any) -> Any:

@@ -32,7 +32,7 @@ if (torch.cuda.is_available() or INTERPRETED) and importlib.util.find_spec("trit
     fused = importlib.import_module("...kernels.fused", __package__)
 
 PACK_ROWS = 32
-"""Rows oneDNN is told to expect when it packs a weight: what it then makes serves 1 to 512 rows
+"""Rows that oneDNN is to expect when it packs a weight: what it then makes serves 1 to 512 rows
 within 3 % of the best, where a weight packed for one row takes 1.5 times as long at 16."""
 INT4_GROUP = 32
 """Weights that share a scale and a minimum, in GGUF's 4-bit blocks and in torch's kernel."""
@@ -55,8 +55,8 @@ class Linear(Product, Protocol):
 
 
 class Output(NamedTuple):
-    """What a linear map made of its input, and what adapters have still to add to it: whoever reads
-    it next adds that in the same pass."""
+    """What a linear map made of its input, and what adapters have still to add to it: its next
+    reader adds that in the same pass."""
 
     y: Tensor
     rest: Shrunk | None = None
@@ -158,7 +158,7 @@ class Int4Linear:
         return y.float()
 
     def plus(self, delta: Tensor) -> Linear:
-        """Not in 4 bits any more, which would round the delta away."""
+        """The sum, no longer in 4 bits, which would round the delta away."""
         weight = self._product(torch.eye(delta.shape[1])).t()  # what the kernel multiplies by
         return PackedLinear((weight + delta).contiguous(), self._bias)
 
@@ -194,7 +194,7 @@ class LinearByRows:
         return self.chosen(x.shape[0])(x)
 
     def chosen(self, num_rows: int) -> Linear:
-        """The one that computes so many rows."""
+        """The map that computes this many rows."""
         return self._few if num_rows <= self._limit else self._many
 
     def plus(self, delta: Tensor) -> Linear:
@@ -329,7 +329,8 @@ def _llama3(inverse: Tensor, scaling: RopeScaling) -> Tensor:
 
 
 def _yarn(inverse: Tensor, scaling: RopeScaling, theta: float) -> Tensor:
-    """As llama3, but blended along the index of a pair: from `beta_fast` turns to `beta_slow`."""
+    """Frequencies as llama3 scales them, but blended along the index of a pair: from `beta_fast`
+    turns to `beta_slow`."""
     dim, length = 2 * len(inverse), scaling.original_max_position_embeddings
 
     def index_of(turns: float) -> float:
