@@ -142,7 +142,7 @@ def test_another_protocol_over_there_is_refused_with_what_to_do(
 ) -> None:
     monkeypatch.setattr("loraconsole.console.client.ssh_tunnel.PROTOCOL", 99)
     with pytest.raises(OperatorError, match=r"there speaks protocol \d+, this console 99") as said:
-        Tunnel("there", None, COMMAND).__enter__()
+        SshTunnel("there", None, COMMAND).__enter__()
     assert "the same version" in said.value.hint
 
 
