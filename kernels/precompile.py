@@ -34,7 +34,7 @@ def why_off() -> str:
 
 
 class Compilers(ThreadPoolExecutor):
-    """Threads that compile; each kernel is reported when it is begun and when it is made."""
+    """Threads that call `begun` and `made` for each kernel that they compile."""
 
     def __init__(self, begun: Callable[[], object], made: Callable[[], object]) -> None:
         super().__init__(min(MOST_THREADS, os.cpu_count() or 1), "compile")
@@ -49,9 +49,10 @@ class Compilers(ThreadPoolExecutor):
 
 @contextmanager
 def compiled_ahead(begun: Callable[[], object], made: Callable[[], object]) -> Iterator[None]:
-    """Within, a launch only has its kernel made, by another thread, and computes nothing: outputs
-    keep what was in them. At the end all are made. `made` is called from other threads. Raises what
-    a compilation raised. Where `why_off` has a reason, launches compute, and neither is called."""
+    """A context in which a launch only compiles its kernel, in another thread, and computes
+    nothing: outputs keep what was in them. When it ends, all kernels are made. `made` is called
+    from other threads. If `why_off` has a reason, launches compute and neither is called. Raises
+    what a compilation raised."""
     if why_off():
         yield
         return

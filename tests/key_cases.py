@@ -135,7 +135,7 @@ class Case:
     asks: str = ""
     """The title of the question that the key leads to. `y` answers it, and only then is it done."""
     seconds: float = 2.0
-    """How long the story has been told."""
+    """How long the scenario has been told."""
     size: tuple[int, int] = (120, 40)
     pace: float = 0.0
     """Tokens a second that come over HTTP, where answers must."""

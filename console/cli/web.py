@@ -1,8 +1,8 @@
 """`web`: the console in a browser, by textual-serve, on this machine alone.
 
-The page does all that an operator does, so it listens on loopback alone, its address holds a
-secret, and pages of other origins are refused. Each visitor gets a console of his own; the
-pipeline is none of its children.
+The page can do what an operator can. So it listens on loopback, its address holds a secret, and
+pages of other origins are refused. Each visitor gets a console of his own; the pipeline is not a
+child of it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 HOST = "127.0.0.1"
 COOKIE = "loraconsole"
 LEAVE_SECONDS = 1.0
-"""What an open page is waited for at the end; aiohttp waits a minute."""
+"""Time that open pages have to close at the end; aiohttp gives a minute."""
 
 
 def web(config: Config, port: int) -> int:
@@ -107,7 +107,7 @@ def make_server(command: str, port: int, key: str) -> Any:
                     response.set_cookie(COOKIE, key, httponly=True, samesite="Strict")
                     return response
                 answer: http.StreamResponse = await handler(request)
-                if not answer.prepared:  # the page wants a font of another host
+                if not answer.prepared:  # the page asks a font of another host
                     answer.headers["Content-Security-Policy"] = policy
                 return answer
 

@@ -27,8 +27,8 @@ from textual.widget import Widget
 from ...pipeline.config import Config
 from ...pipeline.errors import OperatorError
 from ...pipeline.runtime.health import LATE_SECONDS
-from ..client.pending_orders import Orders
-from ..client.telemetry import Telemetry
+from ..client.pending_orders import PendingOrders
+from ..client.telemetry import TelemetryClient
 from ..settings.settings import Chosen, Settings, choose, missing_theme, settings_stamp
 from ..settings.theme_files import ThemeShelf
 from ..settings.toml_document import Problem
@@ -43,7 +43,7 @@ from ..terminal import driver, memory_trim
 from ..terminal.key_queue import KeyFollower, KeyQueue
 from ..text.ascii import PLAIN, TAME
 from ..text.filter import Filter
-from .notifications import Herald
+from .notifications import Notifier
 from .panels.cost import CostPane, diagnostics
 from .panels.events import EventPane
 from .panels.footer import Footer
@@ -136,13 +136,13 @@ class ConsoleApp(ScreenApp):
         ui_state: UiState | None = None,
         clock: Callable[[], float] = time.time,
         label: str = "",
-        source: Callable[..., Telemetry] = Telemetry,
+        source: Callable[..., TelemetryClient] = TelemetryClient,
         shows_cost: bool = False,
         is_read_only: bool = False,
     ) -> None:
         """`label` names what is shown where that is no pipeline; `source` makes the telemetry
-        client, from the arguments of `Telemetry`. `fps`, `theme`, `ascii` and `low_bandwidth` win
-        over the settings' file. `ui_state` has the theme and the sorting of last time. With
+        client, from the arguments of `TelemetryClient`. `fps`, `theme`, `ascii` and `low_bandwidth`
+        win over the settings' file. `ui_state` has the theme and the sorting of last time. With
         `is_read_only` nothing is asked of the pipeline."""
         has_no_color = os.environ.get("NO_COLOR") is not None
         # Without colours Textual must treat the theme as the terminal's own, or it sends greys.
@@ -157,7 +157,7 @@ class ConsoleApp(ScreenApp):
         self._read = partial(choose, theme, fps, ascii, low_bandwidth=low_bandwidth)
         self.chosen = self._choose()
         settings = self.chosen.settings
-        self.herald = Herald(self)
+        self.notifier = Notifier(self)
         self.store = Store(config.run, adapter_colors)
         self.alert_book = AlertBook(settings.alerts)
         self.is_ascii = settings.ascii
@@ -169,12 +169,12 @@ class ConsoleApp(ScreenApp):
             on_reply=lambda reply: self.orders.answered(reply),
             is_read_only=is_read_only,
         )
-        self.orders = Orders(
+        self.orders = PendingOrders(
             self.store,
             self.telemetry.inbox_name,
             send=lambda order: self.telemetry.send_order(order),
             forget=self.telemetry.forget_orders,
-            tell=self.herald.tell_reply,
+            tell=self.notifier.tell_reply,
             clock=clock,
         )
         self.board: Board = self.store.board(clock())
@@ -248,7 +248,7 @@ class ConsoleApp(ScreenApp):
                 self._wear(self.chosen.settings, before.settings)
             has_changed = True
         if has_changed:
-            self.herald.tell_problems(self.complaints)
+            self.notifier.tell_problems(self.complaints)
             self._paint_active()
         memory_trim.forget_toasts(self.screen_stack[0])
         memory_trim.trim_caches()
@@ -260,14 +260,14 @@ class ConsoleApp(ScreenApp):
                 self.store.disk_free_bytes = shutil.disk_usage(self.config.run).free
         board = self.store.board(self.clock())
         self.watch_alerts(board)
-        self.herald.entitle(board)
+        self.notifier.entitle(board)
         is_counted = self.chosen.settings.low_bandwidth
         self.header.bytes_s = self.meter.cost.bytes_s if is_counted else None
 
     def watch_alerts(self, board: Board) -> None:
         """Enters what is wrong in the book, and tells what is new."""
         fresh = self.alert_book.update(board)
-        self.herald.tell_alerts(fresh, is_seen=self._active == "Alerts")
+        self.notifier.tell_alerts(fresh, is_seen=self._active == "Alerts")
 
     # -- what it is made of
 
@@ -297,7 +297,7 @@ class ConsoleApp(ScreenApp):
             gc.freeze()
             loop = asyncio.get_running_loop()
             driver.redraw_after_stop(own, loop, self.action_redraw)
-        self.herald.tell_problems(self.complaints)
+        self.notifier.tell_problems(self.complaints)
         self.run_worker(self.telemetry.run(), name="telemetry", exit_on_error=True)
         self.run_worker(self._paint_forever(), name="paint", exit_on_error=True)
 
@@ -353,7 +353,7 @@ class ConsoleApp(ScreenApp):
         )
 
     def _is_silence_due(self, monotonic: float) -> bool:
-        """While nobody is heard, how long that lasts is shown every second."""
+        """Whether a second of silence has passed: its length is shown, second by second."""
         age_s = self.store.link_age_s(self.clock())
         return age_s is not None and age_s > LATE_SECONDS and monotonic - self._drawn_at >= 1.0
 
@@ -382,7 +382,7 @@ class ConsoleApp(ScreenApp):
 
     def paint(self, board: Board) -> None:
         """Draws a board on whatever is to be seen; a paused view keeps the one it has."""
-        self.herald.tell_events(self.store.drain_events())
+        self.notifier.tell_events(self.store.drain_events())
         self.orders.sweep()
         if not self.is_paused:
             self.board = board
@@ -481,7 +481,7 @@ class ConsoleApp(ScreenApp):
             reason = "no shell waits behind this console, so nothing would bring it back"
             self.notify(f"{reason}; q leaves it", title="cannot be suspended", severity="warning")
         else:
-            self.herald.give_title_back()
+            self.notifier.give_title_back()
             if not driver.suspend_job(self):
                 self.action_suspend_process()
             self._woken_at = time.monotonic()

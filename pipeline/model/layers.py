@@ -51,8 +51,8 @@ class Linear(Product, Protocol):
 
 
 class Output(NamedTuple):
-    """What a linear map made of its input, and what adapters have still to add to it: whoever reads
-    it next adds that in the same pass."""
+    """What a linear map made of its input, and what adapters have still to add to it: its next
+    reader adds that in the same pass."""
 
     y: Tensor
     rest: Shrunk | None = None
@@ -148,7 +148,7 @@ class Int4Linear:
         return cpu_kernels.int4_product(x, self._packed, self._scale_and_middle)
 
     def plus(self, delta: Tensor) -> Linear:
-        """Not in 4 bits any more, which would round the delta away."""
+        """The sum, no longer in 4 bits, which would round the delta away."""
         weight = self._product(torch.eye(delta.shape[1])).t()  # what the kernel multiplies by
         kind = DenseLinear if cpu_kernels.why_not_packed() else PackedLinear
         return kind((weight + delta).contiguous(), self._bias)
@@ -185,7 +185,7 @@ class LinearByRows:
         return self.chosen(x.shape[0])(x)
 
     def chosen(self, num_rows: int) -> Linear:
-        """The one that computes so many rows."""
+        """The map that computes this many rows."""
         return self._few if num_rows <= self._limit else self._many
 
     def plus(self, delta: Tensor) -> Linear:
@@ -320,7 +320,8 @@ def _llama3(inverse: Tensor, scaling: RopeScaling) -> Tensor:
 
 
 def _yarn(inverse: Tensor, scaling: RopeScaling, theta: float) -> Tensor:
-    """As llama3, but blended along the index of a pair: from `beta_fast` turns to `beta_slow`."""
+    """Frequencies as llama3 scales them, but blended along the index of a pair: from `beta_fast`
+    turns to `beta_slow`."""
     dim, length = 2 * len(inverse), scaling.original_max_position_embeddings
 
     def index_of(turns: float) -> float:

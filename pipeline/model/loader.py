@@ -36,9 +36,9 @@ from .parallel import GatheredHead, Ranks
 from .shard import CUT_BY_INPUT
 
 INT4_ROWS = {torch.bfloat16: 8, torch.float32: 12}
-"""Up to so many tokens a step, 4-bit weights are faster than packed ones of that type."""
+"""Tokens of a step up to which 4-bit weights are faster than packed ones of that type."""
 MEMORY_SHARE = 0.7
-"""Of free memory that weights may take on a CPU; KV and activations need the rest."""
+"""Share of the free memory that weights may take on a CPU; KV and activations need the rest."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Precision:
 
     @property
     def name(self) -> str:
-        """As the screen shows it."""
+        """The types as the screen shows them."""
         many = str(self.weights).removeprefix("torch.")
         if self.int4_rows is None:
             return "int4"

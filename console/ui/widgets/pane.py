@@ -28,8 +28,8 @@ from .styles import TextStyles
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ...client.pending_orders import Orders
-    from ...client.telemetry import Telemetry
+    from ...client.pending_orders import PendingOrders
+    from ...client.telemetry import TelemetryClient
     from ...settings.settings import Chosen
     from ...settings.toml_document import Problem
     from ...settings.ui_state import UiState
@@ -53,7 +53,7 @@ class PaintedApp(TerminalApp):
 
     board: Board
     text_styles: TextStyles
-    orders: Orders
+    orders: PendingOrders
     api_key: str
     alert_book: AlertBook
     ui_state: UiState
@@ -64,7 +64,7 @@ class PaintedApp(TerminalApp):
     """Nothing is asked of the pipeline, nothing changed in it."""
     is_ascii: bool = False
     """Borders, bars and plots in plain ASCII."""
-    telemetry: Telemetry
+    telemetry: TelemetryClient
     store: Store
     clock: Callable[[], float]
 

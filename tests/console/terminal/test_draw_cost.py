@@ -181,8 +181,8 @@ def test_messages_that_are_lost_are_counted() -> None:
     async def main() -> None:
         async with staged("busy") as (app, _):
             assert app.store.missed_steps == app.store.missed_lines == 0
-            assert app.story is not None
-            app.story.advance(app.now + 3.0)  # the console was too slow for these
+            assert app.scenario is not None
+            app.scenario.advance(app.now + 3.0)  # the console was too slow for these
             app.now += 3.0
             app.advance(1.0)
             assert app.store.missed_steps > 60 and app.store.missed_lines > 15

@@ -18,7 +18,7 @@ from textual.pilot import Pilot
 from textual.strip import Strip
 
 from loraconsole.console.client.answer import Answer
-from loraconsole.console.mock.scenario import Story
+from loraconsole.console.mock.scenario import Scenario
 from loraconsole.console.terminal.frame_pacer import LOST_SECONDS, FramePacer
 from loraconsole.console.terminal.screen_diff import ScreenDiff
 from loraconsole.console.terminal.terminal_app import RAW_OUTPUT
@@ -166,8 +166,8 @@ def test_the_whole_console_looks_the_same_through_the_stage(tmp_path: Path) -> N
 
 
 async def _drive(tmp_path: Path) -> None:
-    story = Story("busy", rows=20)
-    now = story._start
+    scenario = Scenario("busy", rows=20)
+    now = scenario._start
     app = ConsoleApp(Config(run=str(tmp_path)), clock=lambda: now)
     memory, terminal = ScreenDiff(), Terminal(120, 40)
     plain: Callable[..., None] = app._display
@@ -212,7 +212,7 @@ async def _drive(tmp_path: Path) -> None:
         ):
             await pilot.press(keys)
             now += 0.4
-            for _, message in story.advance(now):
+            for _, message in scenario.advance(now):
                 app.store.fold_message(message, now)
             app.paint(app.store.board(now))
             await check(pilot)

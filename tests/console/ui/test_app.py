@@ -411,7 +411,7 @@ def test_a_process_is_stopped_killed_and_signalled_after_a_yes_and_started_witho
         assert "USR1" in screen_text(app) and "holds it still" in screen_text(app)
         await pilot.press("s")
         await pilot.pause()
-        app.story.hold("worker-0")  # type: ignore[union-attr]
+        app.scenario.hold("worker-0")  # type: ignore[union-attr]
         app.advance(1.0)
         app.show()
         await pilot.pause()
@@ -452,7 +452,7 @@ def test_draining_is_asked_for_and_undone(monkeypatch: pytest.MonkeyPatch) -> No
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         await pilot.press("d", "y")
         await pilot.pause()
-        app.story._set("router", ProcessState.DRAINING, "admitting nothing new")  # type: ignore[union-attr]
+        app.scenario._set("router", ProcessState.DRAINING, "admitting nothing new")  # type: ignore[union-attr]
         app.advance(1.0)
         app.show()
         await pilot.press("d")
@@ -577,8 +577,8 @@ def test_under_a_dialog_the_header_goes_on_and_the_footer_has_no_keys() -> None:
 def test_of_a_pipeline_that_was_stopped_nothing_is_asked_and_nothing_claimed() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         await pilot.press("8")
-        assert app.story is not None
-        app.story.stop()
+        assert app.scenario is not None
+        app.scenario.stop()
         app.advance(20.0)
         app.show()
         assert app.board.is_stopped
