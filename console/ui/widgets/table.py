@@ -46,6 +46,53 @@ class Column(Generic[R]):
     """The first sort shows the largest on top."""
 
 
+def text_column(
+    title: str,
+    width: int,
+    text: Callable[[R], str],
+    style: str | Callable[[R], str] = "text",
+    *,
+    sorts: bool = True,
+    grows: bool = False,
+    wants: Callable[[R], int] | None = None,
+    least: int = 0,
+    rank: int = 0,
+) -> Column[R]:
+    """A text in one style; if it `sorts`, sorted by that text."""
+
+    def cell(row: R, board: Board, width: int) -> Sequence[TextSpan]:
+        return ((text(row), style if isinstance(style, str) else style(row)),)
+
+    order = text if sorts else None
+    return Column(title, width, cell, order, grows=grows, wants=wants, least=least, rank=rank)
+
+
+def number_column(
+    title: str,
+    width: int,
+    value: Callable[[R], float | None],
+    show: Callable[[Any], str] = str,
+    style: str | Callable[[R], str] = "number",
+    *,
+    zero: str | None = None,
+    rank: int = 0,
+) -> Column[R]:
+    """A figure at the right of its cells, sorted by itself, the largest first. None is shown as a
+    dash, 0 as `zero` where that is given."""
+
+    def cell(row: R, board: Board, width: int) -> Sequence[TextSpan]:
+        figure = value(row)
+        text = units.NOTHING if figure is None else show(figure)
+        if figure == 0 and zero is not None:
+            text = zero
+        return ((text, style if isinstance(style, str) else style(row)),)
+
+    def order(row: R) -> float:
+        return value(row) or 0.0
+
+    return Column(title, width, cell, order, right=True, rank=rank, descends=True)
+
+
 class TablePane(FilterPane, Generic[R], can_focus=True):
     """A table over rows of the board."""
 
