@@ -2,7 +2,7 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-# The build tool warns whoever installs editable from a folder of the package's own name: known.
+# The build tool warns of an editable install from a folder of the package's own name: known.
 PIP := PYTHONWARNINGS="ignore:Editable installation" \
 	$(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 

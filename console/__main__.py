@@ -15,7 +15,7 @@ from ..pipeline.runtime.stdout import ends_with_its_reader
 from .cli.dispatch import dispatch
 from .commands.base import Command
 from .commands.parser import parse
-from .terminal.ending import end_in_order
+from .terminal.ending import exit_on_signals
 
 FAILED, USAGE, NOT_RUNNING = 1, 2, 3
 
@@ -23,7 +23,7 @@ FAILED, USAGE, NOT_RUNNING = 1, 2, 3
 @ends_with_its_reader()
 def main() -> NoReturn:
     """The `loraconsole` command."""
-    end_in_order()
+    exit_on_signals()
     command = Command()
     try:
         command = parse(sys.argv[1:])

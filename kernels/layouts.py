@@ -1,5 +1,5 @@
-"""Where adapters lie in the pool, and which tokens are whose, as the LoRA kernels want to know it.
-Imports no Triton: who fills these may run without it."""
+"""Where adapters lie in the pool, and which tokens are whose, in the form that the LoRA kernels
+read. Imports no Triton: these are filled without it on a CPU."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Groups(NamedTuple):
 
 
 class Site(NamedTuple):
-    """What is known of a site before any step."""
+    """A site of a layer, as it is known before any step."""
 
     number: int
     first_module: int
@@ -64,7 +64,7 @@ class Shrunk(NamedTuple):
     """int32 [num_tokens]: each token's slot, or -1"""
     site: Site
     unit: int
-    """A power of two that divides every size and where each matrix begins: no tile of so many
+    """A power of two that divides every size and where each matrix begins: no tile of this many
     elements straddles a page."""
 
 

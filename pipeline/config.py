@@ -23,8 +23,8 @@ DEFAULT_BATCH_ADAPTERS = 8
 DEFAULT_MODEL = "SmolLM2-135M-Instruct"
 SHIPPED = Path(__file__).parent / "adapters"
 MEETING = "LORACONSOLE_MEETING"
-"""Environment variable of workers: the file through which the ranks of `--tp` find each other. New
-whenever they start, so that nobody finds those who are gone."""
+"""Environment variable of workers: the file through which the ranks of `--tp` find each other. It
+is a new file at each start, so that no rank finds one of an earlier start."""
 
 
 NO_ADAPTER = "no adapter is loaded"
@@ -33,18 +33,15 @@ CONTRADICTIONS: tuple[tuple[str, str, str], ...] = (
     ("no_lora", "no_lora_swap", f"{NO_ADAPTER}, so there is none to keep on the device"),
     ("no_lora", "no_mem_pool", f"{NO_ADAPTER}, so there is none to keep out of the pool"),
     ("no_lora", "bmm", f"{NO_ADAPTER}, so there is none to pad"),
-    ("no_lora", "prefetch", f"{NO_ADAPTER}, so there is none to load early"),
     ("no_lora", "no_prefetch", f"{NO_ADAPTER}, so there is none to load late"),
     ("no_lora_compute", "bmm", "the products that would be padded are skipped"),
     (
         "no_mem_pool",
         "bmm",
-        "they are two baselines, memory outside of the pool and padding; what each costs cannot "
-        "be told from both",
+        "they are two baselines, memory outside of the pool and padding; both together do not show "
+        "what each costs",
     ),
-    ("no_lora_swap", "prefetch", "every adapter is on the device from the start"),
     ("no_lora_swap", "no_prefetch", "every adapter is on the device from the start"),
-    ("prefetch", "no_prefetch", "one is what the other takes away"),
 )
 """Settings that say nothing together, and why. All others may be combined: `--no-kernel` goes with
 `--bmm` and `--no-mem-pool`, which imply it."""
@@ -247,13 +244,6 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         bool,
         Meta(description="ablation: adapters padded to the largest rank, one torch.bmm for all"),
     ] = False
-    prefetch: Annotated[
-        bool,
-        Meta(
-            description="as S-LoRA spells the default: an adapter is loaded as soon as a request "
-            "for it waits"
-        ),
-    ] = False
     no_prefetch: Annotated[
         bool,
         Meta(
@@ -350,7 +340,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             model = os.path.abspath(os.path.expanduser(model))
         run = os.path.abspath(os.path.expanduser(self.run))
         table = self.profile_table and os.path.abspath(os.path.expanduser(self.profile_table))
-        self.scheduling()  # a bad weight is told now
+        self.scheduling()  # raises for a bad weight now
         if table and not os.path.isfile(table):
             raise UsageError(f"--profile-table {table} is no file")
         return msgspec.structs.replace(

@@ -15,24 +15,20 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from rich.console import RenderableType
-from textual import events, messages
-from textual._compositor import ChopsUpdate, LayoutUpdate
+from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.command import Provider
 from textual.containers import Container
-from textual.driver import Driver
-from textual.screen import Screen
 from textual.widget import Widget
 
 from ...pipeline.config import Config
 from ...pipeline.errors import OperatorError
 from ...pipeline.runtime.health import LATE_SECONDS
-from ..client.pending_orders import Orders
-from ..client.telemetry import Telemetry
+from ..client.pending_orders import PendingOrders
+from ..client.telemetry import TelemetryClient
 from ..settings.settings import Chosen, Settings, choose, missing_theme, settings_stamp
 from ..settings.theme_files import ThemeShelf
 from ..settings.toml_document import Problem
@@ -43,13 +39,11 @@ from ..state.alerts import AlertFinding
 from ..state.board import Board
 from ..state.impact import quit_costs
 from ..state.store import Store
-from ..terminal import driver, input_driver, memory_trim, screen_diff, strip_cache
-from ..terminal.draw_cost import Meter
-from ..terminal.frame_pacer import QUESTION, FramePacer
-from ..terminal.key_queue import Follower, TypeAhead
+from ..terminal import driver, memory_trim
+from ..terminal.key_queue import KeyFollower, KeyQueue
 from ..text.ascii import PLAIN, TAME
 from ..text.filter import Filter
-from .notifications import Herald
+from .notifications import Notifier
 from .panels.cost import CostPane, diagnostics
 from .panels.events import EventPane
 from .panels.footer import Footer
@@ -142,13 +136,13 @@ class ConsoleApp(ScreenApp):
         ui_state: UiState | None = None,
         clock: Callable[[], float] = time.time,
         label: str = "",
-        source: Callable[..., Telemetry] = Telemetry,
+        source: Callable[..., TelemetryClient] = TelemetryClient,
         shows_cost: bool = False,
         is_read_only: bool = False,
     ) -> None:
         """`label` names what is shown where that is no pipeline; `source` makes the telemetry
-        client, from the arguments of `Telemetry`. `fps`, `theme`, `ascii` and `low_bandwidth` win
-        over the settings' file. `ui_state` has the theme and the sorting of last time. With
+        client, from the arguments of `TelemetryClient`. `fps`, `theme`, `ascii` and `low_bandwidth`
+        win over the settings' file. `ui_state` has the theme and the sorting of last time. With
         `is_read_only` nothing is asked of the pipeline."""
         has_no_color = os.environ.get("NO_COLOR") is not None
         # Without colours Textual must treat the theme as the terminal's own, or it sends greys.
@@ -163,7 +157,7 @@ class ConsoleApp(ScreenApp):
         self._read = partial(choose, theme, fps, ascii, low_bandwidth=low_bandwidth)
         self.chosen = self._choose()
         settings = self.chosen.settings
-        self.herald = Herald(self)
+        self.notifier = Notifier(self)
         self.store = Store(config.run, adapter_colors)
         self.alert_book = AlertBook(settings.alerts)
         self.is_ascii = settings.ascii
@@ -175,29 +169,25 @@ class ConsoleApp(ScreenApp):
             on_reply=lambda reply: self.orders.answered(reply),
             is_read_only=is_read_only,
         )
-        self.orders = Orders(
+        self.orders = PendingOrders(
             self.store,
             self.telemetry.inbox_name,
             send=lambda order: self.telemetry.send_order(order),
             forget=self.telemetry.forget_orders,
-            tell=self.herald.tell_reply,
+            tell=self.notifier.tell_reply,
             clock=clock,
         )
         self.board: Board = self.store.board(clock())
         self.is_paused = False
         self.animation_level = "none"
-        self.type_ahead = TypeAhead(self, self.on_event)
-        self.pace = FramePacer(settings.fps)
-        self.meter = Meter()
+        self.key_queue = KeyQueue(self, self.on_event)
+        self.pace.fps = settings.fps
         self._label = label
         self._drawn = self.store.moves
         self._drawn_at = time.monotonic()
         self._news = asyncio.Event()
-        self._ask_terminal = False
         self._woken_at = 0.0
         """Monotonic time at which `suspend` last came to its end."""
-        strip_cache.let_go()
-        self._memory = screen_diff.ScreenMemory() if screen_diff.is_wanted() else None
         self._settings_stamp = settings_stamp()
         self._looked_at = self._seldom_looked_at = 0.0
         self._wear(settings, Settings(theme=""))
@@ -207,9 +197,6 @@ class ConsoleApp(ScreenApp):
         self.cost_pane.display = shows_cost
         self._panels: dict[str, Panel] = {"Overview": Overview()}
         self._active = self.header.active = "Overview"
-
-    def get_driver_class(self) -> type[Driver]:
-        return input_driver.patient(super().get_driver_class())
 
     def _choose(self) -> Chosen:
         """Reads the settings; last time's theme where nothing sets one."""
@@ -231,7 +218,7 @@ class ConsoleApp(ScreenApp):
         for name, theme in self._shelf.themes.items():
             self.register_theme(theme)
             if name == self.theme and before and before.get(name) != theme:
-                self._watch_theme(name)
+                self.mutate_reactive(ConsoleApp.theme)
         return True
 
     def _wear(self, settings: Settings, before: Settings) -> None:
@@ -261,26 +248,26 @@ class ConsoleApp(ScreenApp):
                 self._wear(self.chosen.settings, before.settings)
             has_changed = True
         if has_changed:
-            self.herald.tell_problems(self.complaints)
+            self.notifier.tell_problems(self.complaints)
             self._paint_active()
         memory_trim.forget_toasts(self.screen_stack[0])
-        memory_trim.trim()
+        memory_trim.trim_caches()
         now = self._looked_at = time.monotonic()
         if now - self._seldom_looked_at >= SELDOM_SECONDS:
             self._seldom_looked_at = now
-            memory_trim.give_back()
+            memory_trim.give_back_pages()
             with contextlib.suppress(OSError):  # the run directory is another machine's
                 self.store.disk_free_bytes = shutil.disk_usage(self.config.run).free
         board = self.store.board(self.clock())
         self.watch_alerts(board)
-        self.herald.entitle(board)
+        self.notifier.entitle(board)
         is_counted = self.chosen.settings.low_bandwidth
         self.header.bytes_s = self.meter.cost.bytes_s if is_counted else None
 
     def watch_alerts(self, board: Board) -> None:
         """Enters what is wrong on `board` in the alert book and notifies of new alerts."""
         fresh = self.alert_book.update(board)
-        self.herald.tell_alerts(fresh, is_seen=self._active == "Alerts")
+        self.notifier.tell_alerts(fresh, is_seen=self._active == "Alerts")
 
     # -- what it is made of
 
@@ -301,16 +288,16 @@ class ConsoleApp(ScreenApp):
 
     def _start(self) -> None:
         """Does, after the first frame, what the screen does not need in order to appear."""
-        own = self._driver
+        own = driver.driver_of(self)
         if own is not None:
-            driver.count_bytes(own, self.meter.wrote)
+            driver.count_bytes(own, self.meter.add_bytes)
         if own is not None and not self.is_headless:
             # What was imported stays: looking through it for garbage would take 100 ms each time.
             gc.collect()
             gc.freeze()
             loop = asyncio.get_running_loop()
-            driver.mind_being_stopped(own, loop, self.action_redraw)
-        self.herald.tell_problems(self.complaints)
+            driver.redraw_after_stop(own, loop, self.action_redraw)
+        self.notifier.tell_problems(self.complaints)
         self.run_worker(self.telemetry.run(), name="telemetry", exit_on_error=True)
         self.run_worker(self._paint_forever(), name="paint", exit_on_error=True)
 
@@ -366,7 +353,7 @@ class ConsoleApp(ScreenApp):
         )
 
     def _is_silence_due(self, monotonic: float) -> bool:
-        """Whether the link's age on the screen is due: it counts seconds while no message comes."""
+        """Whether a second of silence has passed: its length is shown, second by second."""
         age_s = self.store.link_age_s(self.clock())
         return age_s is not None and age_s > LATE_SECONDS and monotonic - self._drawn_at >= 1.0
 
@@ -384,18 +371,18 @@ class ConsoleApp(ScreenApp):
         if not self._has_moved and monotonic - self._drawn_at < QUIET_SECONDS:
             return True
         if not self.pace.may_paint(monotonic, self.queued):
-            self.meter.held_back()
+            self.meter.add_withheld()
             return False
         self._drawn, self._drawn_at = self.store.moves, monotonic
         self.pace.painted(monotonic)
-        self._ask_terminal = self.pace.answers
-        self.meter.painted(late_s)
+        self.ask_terminal()
+        self.meter.add_frame(late_s)
         self.paint(self.store.board(self.clock()))
         return True
 
     def paint(self, board: Board) -> None:
         """Draws the newest board on what is visible; a paused view keeps its board."""
-        self.herald.tell_events(self.store.drain_events())
+        self.notifier.tell_events(self.store.drain_events())
         self.orders.sweep()
         if not self.is_paused:
             self.board = board
@@ -410,47 +397,6 @@ class ConsoleApp(ScreenApp):
             if not self.is_paused or self.active_panel.is_live:
                 self.active_panel.paint(self.board)
 
-    # -- the way to the terminal
-
-    @property
-    def is_diffed(self) -> bool:
-        """Whether only the cells that changed are sent to the terminal."""
-        return self._memory is not None
-
-    @property
-    def queued(self) -> int:
-        """Writes that the terminal has not taken yet."""
-        return driver.queued(self._driver)
-
-    def on_terminal_supports_synchronized_output(
-        self, message: messages.TerminalSupportsSynchronizedOutput
-    ) -> None:
-        """Every answer to `QUESTION` arrives here."""
-        self.pace.answered(time.monotonic())
-
-    def on_resize(self, event: events.Resize) -> None:
-        if self._memory is not None:
-            self._memory.forget()
-
-    def _display(self, screen: Screen[Any], renderable: RenderableType | None) -> None:
-        """Textual's own method, with the frame reduced to the cells that changed."""
-        is_seen = self._running and not self._batch_count and not self.is_headless
-        if is_seen and self._memory is not None:
-            if isinstance(renderable, ChopsUpdate | LayoutUpdate):
-                sequence = self._memory.frame(renderable, self.console, self.size.width)
-                cursor = self.screen.outer_size.clamp_offset(self.cursor_position)
-                if not sequence and cursor == self._previous_cursor_position:
-                    return
-                renderable = screen_diff.Frame(sequence)
-            elif renderable is not None:
-                self._memory.forget()
-        super()._display(screen, renderable)
-        if is_seen and self._ask_terminal and self._driver is not None:
-            self._ask_terminal = False
-            self.pace.asked(time.monotonic())
-            self._driver.write(QUESTION)
-            self._driver.flush()
-
     # -- keys that always work
 
     async def on_event(self, event: events.Event) -> None:
@@ -458,12 +404,12 @@ class ConsoleApp(ScreenApp):
             if event.time < self._woken_at:
                 return  # typed before we slept, and meant for the shell
             is_new = not event.is_forwarded
-            if is_new and self.type_ahead.holds(event):
+            if is_new and self.key_queue.holds(event):
                 return
         await super().on_event(event)
 
-    async def on_follower(self, message: Follower) -> None:
-        await self.type_ahead.arrived(message)
+    async def on_key_follower(self, message: KeyFollower) -> None:
+        await self.key_queue.arrived(message)
 
     async def action_show(self, name: str) -> None:
         """Brings a panel to the top; the first time it is made."""
@@ -518,27 +464,26 @@ class ConsoleApp(ScreenApp):
 
     def action_hasten(self, steps: int) -> None:
         """Goes to the next of the usual frame rates, for this session."""
-        self.pace.hasten(steps)
+        self.pace.change_rate(steps)
         self.notify(f"{self.pace.fps:g} frames a second while something moves")
 
     def action_redraw(self) -> None:
         """Sends the whole screen again, for example after another program wrote on the terminal."""
-        if self._memory is not None:
-            self._memory.forget()
+        self.forget_screen()
         self.screen.refresh(layout=True)
 
     def action_suspend(self) -> None:
         """Gives the terminal to the shell until `fg`. The pipeline goes on."""
-        own = self._driver
-        if not isinstance(own, input_driver.PatientDriver):
+        own = driver.driver_of(self)
+        if own is None or not own.can_suspend:
             self.notify("a browser has no shell to go back to", severity="warning")
         elif not driver.has_job_control():
-            told = "no shell waits behind this console, so nothing would bring it back"
-            self.notify(f"{told}; q leaves it", title="cannot be suspended", severity="warning")
+            reason = "no shell waits behind this console, so nothing would bring it back"
+            self.notify(f"{reason}; q leaves it", title="cannot be suspended", severity="warning")
         else:
-            self.herald.give_title_back()
-            self._suspend_signal()
-            own.sleep()
+            self.notifier.give_title_back()
+            if not driver.suspend_job(self):
+                self.action_suspend_process()
             self._woken_at = time.monotonic()
 
     def action_toggle_cost(self) -> None:

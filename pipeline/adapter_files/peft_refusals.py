@@ -77,7 +77,7 @@ OTHER_INIT = {
     "loftq": "its base is a quantised copy that PEFT makes when it loads the adapter: merge it "
     "there (merge_and_unload) and serve that with --model",
 }
-"""Those that start from a base model which was changed, which is not the one here. Each way but
+"""Ways to initialise that change the base model, so that it is not the one here. Each way but
 loftq's, which needs CUDA, was tried with PEFT 0.21."""
 
 

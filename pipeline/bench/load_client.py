@@ -1,8 +1,8 @@
 """`Client`: drives one OpenAI-compatible server through a `Workload` and keeps what it saw.
 
 An open loop sends each request when its time has come, however slow the server is; a closed loop
-keeps so many under way. One client measures our pipeline and any other server alike. Knows HTTP and
-clocks, nothing of how a server works inside.
+keeps a fixed number under way. One client measures our pipeline and any other server alike. Knows
+HTTP and clocks, nothing of how a server works inside.
 """
 
 from __future__ import annotations

@@ -41,7 +41,8 @@ def quantization_findings(directory: Path, raw: Mapping[str, Any]) -> list[Findi
 
 
 def quantization_name(directory: Path, raw: Mapping[str, Any]) -> str:
-    """By what the weights were quantised, as config.json or a file beside it says; else empty."""
+    """The method by which the weights were quantised, as config.json or a file beside it says; else
+    empty."""
     for key in KEYS:
         if raw.get(key):
             return describe_method(key, raw[key])

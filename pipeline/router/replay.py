@@ -1,5 +1,5 @@
-"""Decides again: the router's own code and the pure scheduler under it, fed from an event log
-instead of an inbox, by the clock of the log. Each decision is compared with the one that was made.
+"""Decides again: the router's own core, fed from an event log instead of an inbox, by the clock of
+the log. Each decision is compared with the one that was made.
 
 `loraconsole replay FILE`. Exit status 0 where all are the same, 1 where one is not. With `--run` it
 publishes meanwhile what the router did, for a console on that run directory.
@@ -23,7 +23,6 @@ from ..errors import OperatorError
 from ..messages import (
     Batch,
     Event,
-    Message,
     ProcessState,
     ProcessTable,
     ProcessView,
@@ -31,33 +30,31 @@ from ..messages import (
     Tokens,
 )
 from ..run_directory import make_run_directory
-from ..runtime.process import set_up_log
+from ..runtime.process import Process, set_up_log
 from ..runtime.sockets import Beacon
 from ..runtime.stdout import ends_with_its_reader
 from ..runtime.wording import counted
-from ..schedule.adapter_registry import Adapter
-from ..schedule.scheduler import Scheduler
-from .adapter_lifecycle import AdapterDesk
-from .event_log import (
+from .core import RouterCore
+from .effects import AdapterFetched, Effect, EnterState, Report, ShowReading
+from .event_lines import (
     STOP_TOKEN,
     Answered,
     AnyLine,
     Asked,
     Decided,
-    EventLog,
     Fetched,
     Full,
     Got,
     RanksDiffered,
     Started,
     StepFailed,
-    read_log,
 )
-from .router import MAP_SECONDS, VIEW_SECONDS, Router
+from .event_log import read_log
+from .router import MAP_SECONDS, VIEW_SECONDS, ReadingBar
 
-BEAT_SECONDS = 0.5
+HEARTBEAT_SECONDS = 0.5
 """Of the log's time, so that a console finds the router alive."""
-LEAST_SECONDS = 0.02
+LEAST_HEARTBEAT_SECONDS = 0.02
 """Of real time: no console draws more often."""
 
 
@@ -65,100 +62,76 @@ class Differs(Exception):
     """A decision is not the one that was made."""
 
 
-class OfflineDesk(AdapterDesk):
-    """Fetches nothing: when it came stands in the log."""
+class Player:
+    """A `RouterCore` without workers or clients, driven by the lines of a log."""
 
-    def _start_fetch(self, adapter: Adapter) -> None:
-        pass
-
-
-class Again(EventLog):
-    """Writes nothing, keeps the last decision."""
-
-    last: Decided
-
-    def decided(self, at: float, scheduler: Scheduler, batch: Batch | None) -> None:
-        self.last = Decided.of(at, scheduler, batch)
-
-
-class Player(Router):
-    """A router without workers or clients: what it would send to them goes nowhere."""
-
-    def __init__(self, start: Started, run: Path) -> None:
-        changes = {"run": str(run), "event_log": False, "profile_table": ""}
-        super().__init__(msgspec.structs.replace(start.config, **changes))
-        self.log.disabled = True  # all was logged when it happened
-        self.scheduler.use_table(start.table)
-        self.scheduler.decisions = []
-        self.incarnation = start.incarnation
-        self.clock = lambda: self.now
-        self.desk = OfflineDesk(self)
-        self.events = self._again = Again(self.clock)
+    def __init__(self, start: Started) -> None:
+        self.start = start
+        self.core = RouterCore(start.config, start.incarnation, start.at, start.table)
+        self.core.record_lines()
         self.now = start.at
         self.decided = self.admitted = 0
-        self._batches: dict[int, Batch] = {}
         self._left: dict[int, int] = {}
         """Tokens that a worker would compute of each sequence before it samples."""
 
-    def send(self, name: str, message: Message) -> None:
-        pass
-
-    def play(self, line: AnyLine) -> Decided | None:
-        """Does what the line says; of a decision, what is decided now. Raises `Differs`."""
-        self.now = line.at
+    def play_line(self, line: AnyLine) -> Decided | None:
+        """Does what the line says. Returns what is decided now where the line is a decision. Raises
+        `Differs`."""
+        core, now = self.core, line.at
+        self.now = now
         match line:
             case Got(message=message):
-                self._handle(message)
+                core.handle_message(message, now)
             case Asked():
-                self._handle(line.to_request())
+                core.handle_message(line.to_request(), now)
             case Answered(step=step, stopped=stopped):
-                self._answer(self._batch(step), stopped)
+                self._answer_step(self._end_step(step), stopped)
             case StepFailed(step=step, error=error):
-                self._step_failed(self._batch(step), error)
+                core.fail_step(self._end_step(step), error, now)
             case RanksDiffered():
-                self._reset_workers()
+                core.reset_workers(now)
             case Fetched(key=key, directory=directory, error=error):
-                if (adapter := self.registry.find(key)) is not None:
-                    self.desk.fetched(adapter, directory, error)
+                core.handle_message(AdapterFetched(key, directory, error), now)
             case Decided():
-                return self._decide_again(line)
+                return self._decide_again()
         return None
 
-    def _batch(self, step: int) -> Batch:
-        if (batch := self._batches.pop(step, None)) is None:
+    def _end_step(self, step: int) -> Batch:
+        if (posted := self.core.steps.pop(step, None)) is None:
             raise Differs(f"step {step} was answered, but is not posted now")
-        return batch
+        return posted.batch
 
-    def _decide_again(self, line: Decided) -> Decided:
-        batch = self._decide(line.at)
-        now = self._again.last
-        if batch is not None:
-            self._batches[batch.step] = batch
+    def _decide_again(self) -> Decided:
+        assert self.core.effects.lines is not None
+        self.core.effects.lines.clear()
+        self.core.plan_step(self.now)
+        [decided] = (line for line in self.core.effects.lines if isinstance(line, Decided))
         self.decided += 1
-        self.admitted += sum(decision.is_admitted for decision in now.decisions)
-        return now
+        self.admitted += sum(decision.is_admitted for decision in decided.decisions)
+        return decided
 
-    def _answer(self, batch: Batch, stopped: tuple[str, ...]) -> None:
+    def _answer_step(self, batch: Batch, stopped: tuple[str, ...]) -> None:
         """Tokens as a worker would sample them, of which only the ends matter."""
-        left, sampled = self._left, []
+        left, sampled, scheduler = self._left, [], self.core.scheduler
         for number in batch.release:
             left.pop(number, None)
         for admission in batch.admit:
             left[admission.sequence] = len(admission.token_ids)
-        ends = {s.number for s in self.scheduler.sequences() if s.request.request_id in stopped}
+        ends = {s.number for s in scheduler.sequences() if s.request.request_id in stopped}
         for row in batch.rows:
             number = row.sequence
             left[number] -= row.num_tokens
             if not left[number]:
                 left[number] = 1
                 sampled.append(SampledToken(number, STOP_TOKEN if number in ends else 0))
-        self._accept(Tokens(batch.epoch, batch.step, 0, tuple(sampled)))
-        if going_on := [number for number in ends if self.scheduler.is_live(number)]:
+        tokens = Tokens(batch.epoch, batch.step, 0, tuple(sampled))
+        self.core.accept_tokens(tokens, self.now)
+        if going_on := [number for number in ends if scheduler.is_live(number)]:
             raise Differs(f"answers that ended in step {batch.step} go on now: {going_on}")
 
 
-def difference(then: Decided, now: Decided) -> str:
-    """The first thing in which two decisions are not the same."""
+def first_difference(then: Decided, now: Decided) -> str:
+    """The first field in which two decisions differ, with both values; "" where none does."""
     for name in Decided.__struct_fields__:
         before, after = getattr(then, name), getattr(now, name)
         if before == after:
@@ -175,42 +148,44 @@ def difference(then: Decided, now: Decided) -> str:
 class Replay:
     """One log, played once."""
 
-    def __init__(self, path: Path, run: Path, pace: Callable[[float], None]) -> None:
-        """`pace` waits until it is the time of the log that it is given."""
-        self._path, self._run, self._pace = path, run, pace
+    def __init__(self, path: Path, publisher: ReplayPublisher | None = None) -> None:
+        """With a `publisher` it is played at its pace, and shown; else as fast as it goes."""
+        self._path, self._publisher = path, publisher
         self.player: Player | None = None
         self.number = 0
         self.is_full = False
         self.watch: Callable[[AnyLine], None] = lambda line: None
+        """Called with each line after it was played."""
 
     def play(self) -> str:
-        """Until its end; "" or the first line that differs, and how. Raises `OperatorError` where
-        the file is not what it should be."""
+        """Plays the log to its end. Returns the first line that differs, and how; "" where none
+        does. Raises `OperatorError` where the file is no log."""
         for number, line in read_log(self._path):
             self.number = number
             if isinstance(line, Started):
-                self.player = Player(line, self._run)
+                self.player = Player(line)
+                if self._publisher:
+                    self._publisher.open(self.player)
                 continue
             assert self.player is not None
-            self._pace(line.at)
+            if self._publisher:
+                self._publisher.wait_until(line.at)
             self.is_full = isinstance(line, Full)
             try:
-                now = self.player.play(line)
+                now = self.player.play_line(line)
             except Differs as error:
                 return f"line {self.number}: {error}"
+            effects = self.player.core.effects.take_pending()
+            if self._publisher:
+                self._publisher.show_effects(effects)
             if isinstance(line, Decided) and now is not None and now != line:
-                return f"line {self.number}: {difference(line, now)}"
+                return f"line {self.number}: {first_difference(line, now)}"
             self.watch(line)
         return ""
 
-    def close(self) -> None:
-        if self.player is not None:
-            self.player.desk.close()
-            self.player.close()
 
-
-class Pace(NamedTuple):
-    """How a log is played; a `speed` of 0 is as fast as it goes."""
+class ReplayPace(NamedTuple):
+    """How fast a log is played, and from when; a `speed` of 0 is as fast as it goes."""
 
     speed: float
     starts_at: float
@@ -219,68 +194,99 @@ class Pace(NamedTuple):
     """Here; both in unix seconds."""
 
 
-class Stage:
+class ReplayPublisher:
     """Publishes what a player does, as the router and the supervisor of a run would."""
 
-    def __init__(self, replay: Replay, pace: Pace) -> None:
-        self._replay = replay
+    def __init__(self, run: Path, pace: ReplayPace) -> None:
+        """`run` is the run directory of the console that watches."""
+        self._run = run
         self._speed, self._start, self._begins_at = pace
-        self._supervisor: Beacon | None = None
-        self._seen_at = self._beaten_at = self._mapped_at = 0.0
+        self._player: Player | None = None
+        self._viewed_at = self._heartbeat_at = self._mapped_at = 0.0
+
+    def open(self, player: Player) -> None:
+        """Opens the sockets of a router and a supervisor that only publish, by the clock of the
+        log."""
+        config = msgspec.structs.replace(player.start.config, run=str(self._run))
+        self._router = Process(config, "router")
+        self._router.log.disabled = True  # all was logged when it happened
+        self._router.incarnation = player.start.incarnation
+        self._router.clock = lambda: player.now
+        self._supervisor = Beacon(self._router.context, self._run, "supervisor")
+        self._bar = ReadingBar(self._router.beacon.publish)
+        self._player = player
 
     def wait_until(self, at: float) -> None:
-        """Publishes while the time of the log is not there yet."""
+        """Publishes until it is this time of the log."""
         due = self._begins_at + (at - self._start) / self._speed
         while True:
             now = time.time()
-            self.publish(now)
+            self._publish_what_is_due(now)
             if now >= due:
                 return
             time.sleep(min(due - now, VIEW_SECONDS / 2))
 
-    def publish(self, now: float) -> None:
-        player = self._replay.player
-        if player is None:
-            return
-        player.now = self._start + max(0.0, now - self._begins_at) * self._speed
-        if now - self._seen_at >= VIEW_SECONDS:
-            self._seen_at = now
-            player.beacon.publish(player.scheduler.view(player.now))
-        if now - self._mapped_at >= MAP_SECONDS and player.scheduler.epoch:
-            self._mapped_at = now
-            player.beacon.publish(player.scheduler.pool_map(player.now))
-        if now - self._beaten_at >= max(LEAST_SECONDS, BEAT_SECONDS / self._speed):
-            self._beaten_at = now
-            player.beat()
-            player.publish_stats()
-            player.beacon.publish(player._table())
-            self._publish_processes(player)
+    def show_effects(self, effects: list[Effect]) -> None:
+        """What a console sees of them; what would be sent to other processes is dropped."""
+        for effect in effects:
+            match effect:
+                case Report(level=level, text=text):
+                    self._router.event(level, text)
+                case EnterState(state=state, reason=reason):
+                    self._router.set_state(state, reason)
+                case ShowReading():
+                    self._bar.show(effect)
 
-    def _publish_processes(self, player: Player) -> None:
-        if self._supervisor is None:
-            self._supervisor = Beacon(player.context, player.run, "supervisor")
-        # It waits for no workers: those of the log have answered.
-        drains = player.state is ProcessState.DRAINING
+    def _publish_what_is_due(self, now: float) -> None:
+        """`now` is real time, unix seconds."""
+        player, publish = self._player, self._router.beacon.publish
+        assert player is not None
+        player.now = self._start + max(0.0, now - self._begins_at) * self._speed
+        core = player.core
+        if now - self._viewed_at >= VIEW_SECONDS:
+            self._viewed_at = now
+            publish(core.scheduler.view(player.now))
+        if now - self._mapped_at >= MAP_SECONDS and core.scheduler.epoch:
+            self._mapped_at = now
+            publish(core.scheduler.pool_map(player.now))
+        interval = max(LEAST_HEARTBEAT_SECONDS, HEARTBEAT_SECONDS / self._speed)
+        if now - self._heartbeat_at >= interval:
+            self._heartbeat_at = now
+            self._router.beat()
+            publish(core.stats(player.now, 0))
+            publish(core.adapter_table(player.now))
+            self._publish_processes(player.now)
+
+    def _publish_processes(self, now: float) -> None:
+        """The replay waits for no workers: those of the log have answered."""
+        drains = self._router.state is ProcessState.DRAINING
         state = ProcessState.DRAINING if drains else ProcessState.READY
         here = {"supervisor": ProcessState.READY, "router": state}
         views = tuple(
             ProcessView(name, here[name], os.getpid(), 0, self._start, "a replay")
             if name in here
             else ProcessView(name, ProcessState.STOPPED, 0, 0, self._start, "not in a replay")
-            for name in ("supervisor", *player.config.process_names())
+            for name in ("supervisor", *self._router.config.process_names())
         )
-        self._supervisor.publish(ProcessTable(player.now, ProcessState.READY, views))
+        self._supervisor.publish(ProcessTable(now, ProcessState.READY, views))
 
-    def close(self, told: str = "") -> None:
-        """The last that a console hears is `told`."""
-        if self._supervisor is not None and self._replay.player is not None:
-            now = self._replay.player.now
-            self._supervisor.publish(Event(now, "info", "replay", f"the log ends here: {told}"))
-            self._supervisor.close()
+    def close(self, result: str) -> None:
+        """Publishes how it stands at the end, the result as the last event, and closes the
+        sockets."""
+        if self._player is None:
+            return
+        now, core, publish = self._player.now, self._player.core, self._router.beacon.publish
+        publish(core.scheduler.view(now))
+        publish(core.stats(now, 0))
+        publish(core.adapter_table(now))
+        text = f"the log ends here: {result}"
+        self._supervisor.publish(Event(now, "info", "replay", text))
+        self._supervisor.close()
+        self._router.close()
 
 
-def show(line: AnyLine, start: float) -> None:
-    """Prints what was decided, in words."""
+def print_decisions(line: AnyLine, start: float) -> None:
+    """Prints a line's decisions with their arithmetic; `start` is the time of the first line."""
     if not isinstance(line, Decided):
         return
     head = f"{line.at - start:10.3f} s  step {'-' if line.step is None else line.step}"
@@ -295,36 +301,38 @@ def show(line: AnyLine, start: float) -> None:
         print(f"{head}  {request} given up")
 
 
-def replay(path: Path, run: Path, pace: Pace, shows: bool, as_json: bool) -> int:
-    """Plays a log; the exit status."""
+def replay_log(path: Path, run: Path, pace: ReplayPace, shows: bool, as_json: bool) -> int:
+    """Plays a log and prints the result. Returns the exit status."""
     start = next(read_log(path))[1].at
-    stage: Stage | None = None
-    player = Replay(path, run, lambda at: stage.wait_until(at) if stage else None)
-    if pace.speed:
-        stage = Stage(player, pace._replace(starts_at=pace.starts_at or start))
+    pace = pace._replace(starts_at=pace.starts_at or start)
+    publisher = ReplayPublisher(run, pace) if pace.speed else None
+    replay = Replay(path, publisher)
     if shows:
-        player.watch = lambda line: show(line, start)
+        replay.watch = lambda line: print_decisions(line, start)
     found = "it broke off"
     try:
-        found = player.play()
-        assert player.player is not None
-        decided, admitted = player.player.decided, player.player.admitted
-        if as_json:
-            document = {"file": str(path), "same": not found, "difference": found}
-            counts = {"lines": player.number, "decisions": decided, "admissions": admitted}
-            print(json.dumps(document | counts | {"full": player.is_full}))
-        elif found:
-            print(f"{path} is decided otherwise now, {found}")
-        else:
-            more = "; the file was full, the router went on" if player.is_full else ""
-            parts = {"line": player.number, "decision": decided, "admission": admitted}
-            told = ", ".join(counted(number, noun) for noun, number in parts.items())
-            print(f"{told}: all the same{more}")
+        found = replay.play()
+        assert replay.player is not None
+        _print_result(path, replay, replay.player, found, as_json)
         return 1 if found else 0
     finally:
-        if stage is not None:
-            stage.close(found or "all the same")
-        player.close()
+        if publisher is not None:
+            publisher.close(found or "all the same")
+
+
+def _print_result(path: Path, replay: Replay, player: Player, found: str, as_json: bool) -> None:
+    decided, admitted = player.decided, player.admitted
+    if as_json:
+        document = {"file": str(path), "same": not found, "difference": found}
+        counts = {"lines": replay.number, "decisions": decided, "admissions": admitted}
+        print(json.dumps(document | counts | {"full": replay.is_full}))
+    elif found:
+        print(f"{path} is decided otherwise now, {found}")
+    else:
+        more = "; the file was full, the router went on" if replay.is_full else ""
+        parts = {"line": replay.number, "decision": decided, "admission": admitted}
+        counts_text = ", ".join(counted(number, noun) for noun, number in parts.items())
+        print(f"{counts_text}: all the same{more}")
 
 
 @ends_with_its_reader()
@@ -341,15 +349,15 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
     given = parser.parse_args()
     set_up_log()
-    sys.exit(_replay(given))
+    sys.exit(_run_replay(given))
 
 
-def _replay(given: argparse.Namespace) -> int:
+def _run_replay(given: argparse.Namespace) -> int:
     try:
         with tempfile.TemporaryDirectory(prefix="lc-") as directory:
             run = given.run or make_run_directory(Path(directory) / "run")
-            pace = Pace(given.speed, given.starts_at, given.begins_at or time.time())
-            return replay(given.file, run, pace, given.show, given.json)
+            pace = ReplayPace(given.speed, given.starts_at, given.begins_at or time.time())
+            return replay_log(given.file, run, pace, given.show, given.json)
     except OperatorError as error:
         if given.json:
             print(json.dumps({"error": error.what, "hint": error.hint}))

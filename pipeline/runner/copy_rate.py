@@ -21,7 +21,7 @@ CPU_BYTES = 64 << 20
 all copies together."""
 COPIES = 7
 ENOUGH_SECONDS = 0.08
-"""On a slow machine fewer copies do."""
+"""Seconds of copying after which fewer copies are enough, on a slow machine."""
 
 
 def measure_copy_rate(queue: ComputeQueue) -> float:

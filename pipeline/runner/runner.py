@@ -25,10 +25,10 @@ from .loaded_model import LoadedModel, load_model
 from .pending_step import PendingStep
 from .step_compute import StepCompute
 from .step_launcher import MergedModel, StepLauncher
+from .step_limits import choose_step_limits
 from .step_timer import StepTimer
 from .warm_up import WarmUp
 
-MOST_GPU_ROWS = 256
 SWITCH_SECONDS = 0.0005
 """A CPU step takes the interpreter's lock back after each of some 600 operations; Python's own
 5 ms would let the process's other threads keep it for that long each time."""
@@ -42,7 +42,7 @@ class ModelRunner:
     """
 
     adapters: AdapterHost
-    """From `load` on; so are the next two."""
+    """Set by `load`; so are the next two."""
     loaded: LoadedModel
     timer: StepTimer
 
@@ -62,8 +62,8 @@ class ModelRunner:
         """Reads the weights, makes the pool, warms up. Raises `OperatorError`."""
         sys.setswitchinterval(SWITCH_SECONDS)
         config, queue = self._config, self.queue
-        max_rows = config.max_running or MOST_GPU_ROWS
-        self.compute = queue.submit(lambda: self._load(max_rows)).result()
+        limits = choose_step_limits(config, queue.device.type)
+        self.compute = queue.submit(lambda: self._load(limits.max_running)).result()
         self.adapters = AdapterHost(config, self._directory, self.loaded, queue, self._make_bar)
         self._launcher = StepLauncher(
             config,
@@ -83,7 +83,7 @@ class ModelRunner:
             queue,
             self.timer,
             self._make_bar,
-            max_rows=max_rows,
+            max_rows=limits.max_running,
             with_adapters=not (config.no_lora or config.no_lora_compute),
         ).run()
         return WorkerReady(
@@ -93,12 +93,15 @@ class ModelRunner:
             num_pages=self.loaded.pool.num_pages,
             page_size=PAGE_SIZE,
             max_model_len=self.loaded.max_model_len,
+            max_running=limits.max_running,
+            max_prefill_tokens=limits.max_prefill_tokens,
+            chunk_tokens=limits.chunk_tokens,
             vocab_size=self.loaded.config.vocab_size,
             eos_token_ids=self.loaded.config.eos_token_ids,
         )
 
     def _load(self, max_rows: int) -> StepCompute:
-        """In the queue, whose thread makes all tensors."""
+        """Loads in the queue, whose thread makes all tensors."""
         is_on = not self._config.no_step_times
         self.timer = StepTimer(measure_copy_rate(self.queue) if is_on else 0.0, is_on=is_on)
         self.loaded = load_model(

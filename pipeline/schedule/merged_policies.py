@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from ..messages import SchedulerSettings
-from .adapter_registry import Adapter
+from .adapter_registry import AdapterRecord
 from .policies import Policy
 from .sequence import Sequence, SequenceState
 from .waiting_queue import WaitingQueue
@@ -32,10 +32,10 @@ class Merged(Policy):
 
     def __init__(self, settings: SchedulerSettings) -> None:
         super().__init__(settings)
-        self._serving: Adapter | None = None
+        self._serving: AdapterRecord | None = None
         self._overtaken = 0
 
-    def order(self, queue: WaitingQueue, running: list[Sequence]) -> Iterator[Sequence]:
+    def candidates(self, queue: WaitingQueue, running: list[Sequence]) -> Iterator[Sequence]:
         serving = running[0].adapter if running else queue.oldest.adapter
         if any(sequence.adapter is not serving for sequence in running):
             self.held_back = "until the batch has one adapter only"  # the policy has just changed
@@ -45,7 +45,7 @@ class Merged(Policy):
         self.merge_target = serving if serving.name else None
         name = serving.name or "the base model"
         self.held_back = f"one adapter at a time: {name} now"
-        own = [s for s in queue.of(serving.name) if s.adapter is serving]
+        own = [s for s in queue.of_client(serving.name) if s.adapter is serving]
         if own and queue.position(own[0]) > MOST_OVERTAKEN:
             self.held_back = f"until {name} has drained: others were before"
             return
@@ -86,11 +86,11 @@ class Credit(Policy):
         self.credits: dict[str, float] = {}
         self._forced: str | None = None
 
-    def order(self, queue: WaitingQueue, running: list[Sequence]) -> Iterator[Sequence]:
+    def candidates(self, queue: WaitingQueue, running: list[Sequence]) -> Iterator[Sequence]:
         forced = self._find_forced(queue)
         if forced is not None:
             self.merge_target = None
-            yield from queue.of(forced)
+            yield from queue.of_client(forced)
             yield from (s for s in queue if s.adapter.name != forced)
             return
         merged = self.merge_target = self._find_merged(queue, running)
@@ -98,7 +98,7 @@ class Credit(Policy):
             yield from queue
             return
         self.held_back = f"adapter {merged.name} is merged and fills the batch"
-        for sequence in queue.of(merged.name):
+        for sequence in queue.of_client(merged.name):
             if self._find_forced(queue) is not None:
                 return  # the next pass serves it
             if sequence.adapter is merged:
@@ -114,10 +114,10 @@ class Credit(Policy):
         self._forced = name if owed >= self.FORCE else None
         return self._forced
 
-    def _find_merged(self, queue: WaitingQueue, running: list[Sequence]) -> Adapter | None:
+    def _find_merged(self, queue: WaitingQueue, running: list[Sequence]) -> AdapterRecord | None:
         """The adapter that fills a batch alone, if there is one."""
         fcfs = min(len(queue) + len(running), self.max_running)
-        counts: dict[Adapter, int] = {}
+        counts: dict[AdapterRecord, int] = {}
         for client in queue.clients():
             if client and (first := queue.first_of(client)):
                 counts[first.adapter] = first.adapter.waiting + first.adapter.running

@@ -111,7 +111,7 @@ class Pets(Policy):
         self._table = table
         self._batch: list[Sequence] = []
 
-    def order(self, queue: WaitingQueue, running: list[Sequence]) -> Iterator[Sequence]:
+    def candidates(self, queue: WaitingQueue, running: list[Sequence]) -> Iterator[Sequence]:
         while len(queue) > FEWEST or self._batch:
             self._batch = [s for s in self._batch if s.state is SequenceState.WAITING]
             if not self._batch:

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import ClassVar
 
 from ..messages import SchedulerSettings
-from .adapter_registry import Adapter
+from .adapter_registry import AdapterRecord
 from .sequence import Sequence, SequenceState
 from .waiting_queue import WaitingQueue
 
@@ -34,7 +34,7 @@ class Policy:
     """Set by the scheduler: how many requests a batch holds."""
     counters: Mapping[str, float] = MappingProxyType({})
     """What each client was given, by its adapter's name, where the policy counts that."""
-    merge_target: Adapter | None = None
+    merge_target: AdapterRecord | None = None
     """The adapter that the workers should keep merged into a copy of the weights."""
     held_back = "behind another in the queue"
     """Why those wait whom the last `order` did not offer."""
@@ -45,7 +45,7 @@ class Policy:
     def configure(self, settings: SchedulerSettings) -> None:
         """New numbers for the same policy; what it has learnt stays."""
 
-    def order(self, queue: WaitingQueue, running: list[Sequence]) -> Iterable[Sequence]:
+    def candidates(self, queue: WaitingQueue, running: list[Sequence]) -> Iterable[Sequence]:
         """Whom to try to admit, in turn. A sequence is RUNNING when the next is asked for, or it
         could not be admitted."""
         raise NotImplementedError
@@ -67,14 +67,14 @@ class Policy:
 class FirstComeFirstServed(Policy):
     """Oldest first (S-LoRA's default queue)."""
 
-    def order(self, queue: WaitingQueue, running: list[Sequence]) -> Iterable[Sequence]:
+    def candidates(self, queue: WaitingQueue, running: list[Sequence]) -> Iterable[Sequence]:
         return iter(queue)
 
 
 class LastInFirstOut(Policy):
     """Newest first: under overload those who just came are still served in time."""
 
-    def order(self, queue: WaitingQueue, running: list[Sequence]) -> Iterable[Sequence]:
+    def candidates(self, queue: WaitingQueue, running: list[Sequence]) -> Iterable[Sequence]:
         return reversed(queue)
 
 
@@ -86,7 +86,7 @@ class Cluster(Policy):
     def configure(self, settings: SchedulerSettings) -> None:
         self._most = max(1, settings.batch_num_adapters)
 
-    def order(self, queue: WaitingQueue, running: list[Sequence]) -> Iterator[Sequence]:
+    def candidates(self, queue: WaitingQueue, running: list[Sequence]) -> Iterator[Sequence]:
         inside = {s.adapter.name for s in running if s.adapter.name}
         line = iter(queue)
         while len(inside) < self._most:
@@ -121,7 +121,7 @@ class EarlyAbort(Policy):
     def configure(self, settings: SchedulerSettings) -> None:
         self._slo = settings.slo_seconds
 
-    def order(self, queue: WaitingQueue, running: list[Sequence]) -> Iterator[Sequence]:
+    def candidates(self, queue: WaitingQueue, running: list[Sequence]) -> Iterator[Sequence]:
         arrivals = SMOOTHING * self._arrived + (1 - SMOOTHING) * self._arrivals
         self._admitted = 0
         yield from reversed(queue) if arrivals >= self._batch else queue
@@ -181,7 +181,7 @@ class VirtualTokenCounter(Policy):
         self._weights = {weight.name: weight.weight for weight in settings.weights}
         self._costs: dict[str, float] = {}
 
-    def order(self, queue: WaitingQueue, running: list[Sequence]) -> Iterator[Sequence]:
+    def candidates(self, queue: WaitingQueue, running: list[Sequence]) -> Iterator[Sequence]:
         heap = []
         for client in queue.clients():
             if first := queue.first_of(client):

@@ -1,4 +1,4 @@
-"""`Plan`: one step in the making; `Decision`: why somebody is or is not in it."""
+"""`StepPlan`: one step in the making; `Decision`: why a request is admitted in it, or waits."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from ..messages import Admission, BatchRow
 from .sequence import Sequence
 
 
-class Plan:
-    """What a step will hold, and what it may take still."""
+class StepPlan:
+    """What a step holds so far, and how much more it may take."""
 
-    def __init__(self) -> None:
+    def __init__(self, now: float) -> None:
+        self.now = now
+        """When it is planned, unix seconds."""
         self.budget = 0
         """Prompt tokens that may still be computed in this step."""
         self.rows: dict[int, BatchRow] = {}
@@ -35,13 +37,13 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     held: int
     remaining: int
     need: int
-    """Pages at worst of all that run, with this one; 0 where it did not come to that."""
+    """Worst-case pages of all that run, with this one; 0 where it was not computed."""
     free: int
     kv: int
     adapters: int
     """Pages that adapters hold."""
     adapter_pages: int
-    """Pages that its own adapter would take still."""
+    """Pages that its own adapter would still take."""
     total: int
     budget: int
     running: int

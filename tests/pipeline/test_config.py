@@ -72,13 +72,18 @@ def test_a_bad_flag_is_named(arguments: list[str], message: str) -> None:
         parse(*arguments)
 
 
+def test_a_flag_that_did_nothing_is_no_flag_any_more(capsys: pytest.CaptureFixture[str]) -> None:
+    """Adapters are loaded on arrival unless `--no-prefetch` is given."""
+    with pytest.raises(SystemExit) as ended:
+        parse("--prefetch")
+    assert ended.value.code == 2
+    assert "unrecognized arguments: --prefetch" in capsys.readouterr().err
+
+
 CONTRADICTED = {
-    "no_lora": {
-        *("no_lora_compute", "no_lora_swap", "no_mem_pool", "bmm", "prefetch", "no_prefetch")
-    },
+    "no_lora": {"no_lora_compute", "no_lora_swap", "no_mem_pool", "bmm", "no_prefetch"},
     "bmm": {"no_lora_compute", "no_mem_pool"},
-    "no_lora_swap": {"prefetch", "no_prefetch"},
-    "prefetch": {"no_prefetch"},
+    "no_lora_swap": {"no_prefetch"},
 }
 
 

@@ -12,7 +12,7 @@ from textual.binding import Binding, BindingType
 from textual.message import Message
 
 from ....pipeline.messages import AdapterReply
-from ...client.pending_orders import Orders
+from ...client.pending_orders import PendingOrders
 from ...commands.adapters import (
     AdapterCommand,
     MergeCommand,
@@ -284,7 +284,7 @@ class AdaptersPanel(Panel):
         yield SpeedPane(table)
 
     @property
-    def _orders(self) -> Orders:
+    def _orders(self) -> PendingOrders:
         return self.query_one(AdapterTablePane).painted_app.orders
 
     def on_table_pane_moved(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import ClassVar, NamedTuple, TypeAlias, TypeVar
 
+from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
@@ -13,6 +14,7 @@ from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
 from ...state.board import Board
+from ...terminal.own_bindings import bind_key
 from ...text.lines import TextLine, TextSpan, thumb_of
 from .pane import PaintedApp, Pane
 
@@ -42,8 +44,11 @@ class ChoiceDialog(ModalScreen[str]):
         self._title, self._body, self._choices = title, body, choices
         # Textual looks bindings up as soon as this is on the stack, but calls `on_key` only once it
         # is mounted: the `l` of a quick `ql` comes before that.
-        for choice in choices:
-            self._bindings.bind(choice.key, f"answer({choice.answer!r})", choice.text, show=False)
+        self._unbound = {
+            choice.key: choice.answer
+            for choice in choices
+            if not bind_key(self, choice.key, f"answer({choice.answer!r})", choice.text)
+        }
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog") as box:
@@ -60,6 +65,12 @@ class ChoiceDialog(ModalScreen[str]):
 
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
         self.dismiss(self._choices[event.option_index].answer)
+
+    def on_key(self, event: events.Key) -> None:
+        """Obeys the keys that could not be bound."""
+        if event.key in self._unbound:
+            event.stop()
+            self.dismiss(self._unbound[event.key])
 
     def action_answer(self, answer: str) -> None:
         self.dismiss(answer)

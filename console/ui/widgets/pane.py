@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, ClassVar
 
 from rich.segment import Segment
 from textual import events
-from textual.app import App
 from textual.geometry import Region
 from textual.strip import Strip
 from textual.widget import Widget
@@ -20,6 +19,7 @@ from textual.widget import Widget
 from ...commands.read_only import is_changing_key
 from ...state.board import Board
 from ...state.time_series import Track, Window, is_hour
+from ...terminal.terminal_app import TerminalApp
 from ...text import units
 from ...text.ascii import plain
 from ...text.lines import TextLine, TextSpan, crop, length, line
@@ -28,15 +28,13 @@ from .styles import TextStyles
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ...client.pending_orders import Orders
-    from ...client.telemetry import Telemetry
+    from ...client.pending_orders import PendingOrders
+    from ...client.telemetry import TelemetryClient
     from ...settings.settings import Chosen
     from ...settings.toml_document import Problem
     from ...settings.ui_state import UiState
     from ...state.alert_book import AlertBook
     from ...state.store import Store
-    from ...terminal.draw_cost import Meter
-    from ...terminal.frame_pacer import FramePacer
 
 
 def over_time(title: str, board: Board) -> tuple[TextSpan, ...]:
@@ -50,12 +48,12 @@ def field(name: str) -> tuple[TextSpan, ...]:
     return ((f"{name:<12}", "dim"),)
 
 
-class PaintedApp(App[str]):
+class PaintedApp(TerminalApp):
     """What panes need of the app: the board to draw, styles, what gives orders."""
 
     board: Board
     text_styles: TextStyles
-    orders: Orders
+    orders: PendingOrders
     api_key: str
     alert_book: AlertBook
     ui_state: UiState
@@ -66,21 +64,9 @@ class PaintedApp(App[str]):
     """Whether this console changes nothing in the pipeline."""
     is_ascii: bool = False
     """Whether borders, bars and plots are drawn in plain ASCII."""
-    telemetry: Telemetry
+    telemetry: TelemetryClient
     store: Store
     clock: Callable[[], float]
-    meter: Meter
-    pace: FramePacer
-
-    @property
-    def is_diffed(self) -> bool:
-        """Whether only the cells that changed are sent to the terminal."""
-        raise NotImplementedError
-
-    @property
-    def queued(self) -> int:
-        """Writes that the terminal has not taken yet."""
-        raise NotImplementedError
 
     def refuses(self, id: str | None) -> bool:
         """Whether this console is read-only and the key of that id would change something."""

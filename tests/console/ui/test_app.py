@@ -15,7 +15,7 @@ from textual.widgets import OptionList
 
 from loraconsole.console.client.telemetry import ABORTED
 from loraconsole.console.state.board import SUPERVISOR
-from loraconsole.console.terminal.key_queue import Follower
+from loraconsole.console.terminal.key_queue import KeyFollower
 from loraconsole.console.ui.app import QUIET_SECONDS, ConsoleApp
 from loraconsole.console.ui.help import HelpDialog
 from loraconsole.console.ui.notifications import MOST_TOASTS
@@ -411,7 +411,7 @@ def test_a_process_is_stopped_killed_and_signalled_after_a_yes_and_started_witho
         assert "USR1" in screen_text(app) and "holds it still" in screen_text(app)
         await pilot.press("s")
         await pilot.pause()
-        app.story.hold("worker-0")  # type: ignore[union-attr]
+        app.scenario.hold("worker-0")  # type: ignore[union-attr]
         app.advance(1.0)
         app.show()
         await pilot.pause()
@@ -452,7 +452,7 @@ def test_draining_is_asked_for_and_undone(monkeypatch: pytest.MonkeyPatch) -> No
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         await pilot.press("d", "y")
         await pilot.pause()
-        app.story._set("router", ProcessState.DRAINING, "admitting nothing new")  # type: ignore[union-attr]
+        app.scenario._set("router", ProcessState.DRAINING, "admitting nothing new")  # type: ignore[union-attr]
         app.advance(1.0)
         app.show()
         await pilot.press("d")
@@ -539,14 +539,14 @@ def test_an_unknown_theme_falls_back_and_says_so() -> None:
 
 def test_keys_in_one_write_are_obeyed_in_turn_and_each_waits_but_once() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
-        arrived, rounds = app.type_ahead.arrived, 0
+        arrived, rounds = app.key_queue.arrived, 0
 
-        async def count(follower: Follower) -> None:
+        async def count(follower: KeyFollower) -> None:
             nonlocal rounds
             rounds += 1
             await arrived(follower)
 
-        app.type_ahead.arrived = count  # type: ignore[method-assign]
+        app.key_queue.arrived = count  # type: ignore[method-assign]
         table = app.active_panel.query_one(BatchTable)
         for key in "jjjjkj":
             app.post_message(events.Key(key, key))
@@ -577,8 +577,8 @@ def test_under_a_dialog_the_header_goes_on_and_the_footer_has_no_keys() -> None:
 def test_of_a_pipeline_that_was_stopped_nothing_is_asked_and_nothing_claimed() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         await pilot.press("8")
-        assert app.story is not None
-        app.story.stop()
+        assert app.scenario is not None
+        app.scenario.stop()
         app.advance(20.0)
         app.show()
         assert app.board.is_stopped
