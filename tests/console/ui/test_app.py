@@ -432,7 +432,7 @@ def test_a_process_is_stopped_killed_and_signalled_after_a_yes_and_started_witho
     ("downs", "loss"),
     [
         (2, "24 live requests wait meanwhile"),
-        (3, "their text is told again. Nothing is lost"),
+        (3, "their text is sent again. Nothing is lost"),
         (4, "24 live requests END with an error"),
         (5, "24 open streams BREAK"),
     ],
