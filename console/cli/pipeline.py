@@ -29,8 +29,8 @@ from .printing import Bars, print_json, say
 DRAIN_SECONDS = 30.0
 STOP_SECONDS = 60.0
 BEAT_SECONDS, SILENT_SECONDS = 2.0, 20.0
-"""A supervisor sends a heartbeat every second. After the first time without one its lock is looked
-at, after the second it is given up."""
+"""A supervisor sends a heartbeat every second. After the first of these times without one it is
+checked whether it still holds its lock, after the second it is given up."""
 ABORT_SECONDS = 10.0
 
 

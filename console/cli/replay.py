@@ -27,7 +27,7 @@ from ..terminal import splash
 from ..ui import session
 
 START_SECONDS = 2.5
-"""Until the other process has its sockets, and the screen its first frame."""
+"""Time for the other process to make its sockets, and for the first frame."""
 
 
 class ReplayHead(msgspec.Struct, frozen=True):
