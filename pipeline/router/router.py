@@ -39,7 +39,7 @@ from .effects import (
     Effect,
     EnterState,
     FetchAdapter,
-    Report,
+    ReportEvent,
     Send,
     ShowReading,
     ShowStats,
@@ -141,7 +141,7 @@ class Router(Process):
                 self._answered.pop(step).set_result(None)
             case Send(to=name, message=message):
                 self._send(name, message)
-            case Report(level=level, text=text):
+            case ReportEvent(level=level, text=text):
                 self.event(level, text)
             case EnterState(state=state, reason=reason):
                 if state is ProcessState.READY:
