@@ -1,4 +1,4 @@
-"""What stands between the matrix products of a layer, each in one pass over its data: the residual
+"""The work between the matrix products of a layer, each in one pass over its data: the residual
 sum with its norm, the rotation with the write of K and V, the gate.
 
 Each also takes what adapters still have to add to its input (`Shrunk`): B is read here, so that no
@@ -18,7 +18,7 @@ from .lora import RANK_BLOCK, Tiles, module_at, token_delta, warps_for
 
 ROTATE_COLUMNS = 256
 GATE = Tiles(256, 512)
-"""Of q, k and v, and of the gate, a program."""
+"""Columns of a program: of q, k and v together, and of the gate."""
 
 
 @triton.jit
@@ -145,7 +145,7 @@ def add_norm_(
 
 
 def _sizes(shrunk: Shrunk) -> tuple[int, int, int, int]:
-    """max_pages, num_tokens, ranks, splits"""
+    """(max_pages, num_tokens, ranks, splits)."""
     splits, num_tokens, ranks = shrunk.partials.shape
     return shrunk.tables.pages.shape[1], num_tokens, ranks, splits
 

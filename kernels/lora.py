@@ -1,13 +1,13 @@
 """Shrink and expand over many adapters of mixed rank, read where they lie: in the pool's pages.
 
 A *group* is up to `GROUP_ROWS` tokens that share an adapter, and so one read of it and a product by
-tensor cores; prompts come in groups of up to `PROMPT_GROUP_ROWS`. A token that shares with nobody
+tensor cores; prompts come in groups of up to `PROMPT_GROUP_ROWS`. A token alone
 is summed in vectors: all that it reads is on its way before the first of it is used, where a loop
 would wait for every page look-up and every block in turn.
 
 The grids depend on shapes alone, so the kernels can be captured in a graph; groups that are not
-there end at once. That a tile begins at a multiple of 16 elements must be said: the compiler cannot
-see it through the page table and would read two bytes at a time.
+there end at once. `multiple_of` states that a tile begins at a multiple of 16 elements: the
+compiler cannot see it through the page table and would read two bytes at a time.
 """
 
 from __future__ import annotations
@@ -416,7 +416,7 @@ def _expand(
 
 
 class Tiles(NamedTuple):
-    """How a kernel cuts its columns: tiles of at most `unit`, so many columns a program."""
+    """How a kernel cuts its columns: tiles of at most `unit`, `columns` columns a program."""
 
     unit: int
     columns: int
@@ -429,10 +429,10 @@ class Tiles(NamedTuple):
 
 SHRINK = {"token": Tiles(256, 1024), "chunk": Tiles(128, 512), "prompt": Tiles(64, 4096)}
 EXPAND = {"token": Tiles(256, 512), "chunk": Tiles(128, 256), "prompt": Tiles(128, 1024)}
-"""By what the groups are of. A program of few columns leaves much to the others, one of many looks
-up who and where less often and leaves fewer pieces of K to sum."""
+"""By the kind of the groups. Programs of few columns run side by side; one of many columns looks up
+adapters and pages less often and leaves fewer pieces of K to sum."""
 FEW_GROUPS = 64
-"""Up to so many groups of a prompt are a chunk: too few to keep a GPU busy with long programs."""
+"""Most groups of a prompt that is a chunk: too few to keep a GPU busy with long programs."""
 
 
 def kind_of(groups: Groups, block_m: int) -> str:
@@ -442,13 +442,13 @@ def kind_of(groups: Groups, block_m: int) -> str:
 
 
 def warps_for(tiles: int, unit: int) -> int:
-    """So that a row of the tiles is 16 bytes a thread: each thread then holds all ranks of its
-    columns, and the sum over ranks crosses no thread."""
+    """Warps with which a row of the tiles is 16 bytes a thread: each thread then holds all ranks of
+    its columns, and the sum over ranks crosses no thread."""
     return max(1, min(16, tiles * unit // 256))
 
 
 def precision(x: Tensor) -> str:
-    """Of a tensor-core product: float32 stays float32."""
+    """Precision of a tensor-core product with x: float32 stays float32."""
     return "ieee" if x.dtype.itemsize == 4 else "tf32"
 
 
@@ -505,8 +505,8 @@ def shrink_paged(
 def expand_paged(y: Tensor, shrunk: Shrunk, *, block_m: int = GROUP_ROWS) -> None:
     """y[t] += s[t] @ B.T of t's adapter, for every token t of a group.
 
-    y [num_tokens, sum(out_features)], rows contiguous. Single tokens one by one, as whoever reads
-    them next would add it.
+    y [num_tokens, sum(out_features)], rows contiguous. Single tokens one by one, as the next reader
+    of y would add it.
     """
     partials, pool, tables, groups, owners, site, unit = shrunk
     page, outs = pool.shape[1], site.out_features

@@ -23,8 +23,8 @@ DEFAULT_BATCH_ADAPTERS = 8
 DEFAULT_MODEL = "SmolLM2-135M-Instruct"
 SHIPPED = Path(__file__).parent / "adapters"
 MEETING = "LORACONSOLE_MEETING"
-"""Environment variable of workers: the file through which the ranks of `--tp` find each other. New
-whenever they start, so that nobody finds those who are gone."""
+"""Environment variable of workers: the file through which the ranks of `--tp` find each other. It
+is a new file at each start, so that no rank finds one of an earlier start."""
 
 
 NO_ADAPTER = "no adapter is loaded"
@@ -38,8 +38,8 @@ CONTRADICTIONS: tuple[tuple[str, str, str], ...] = (
     (
         "no_mem_pool",
         "bmm",
-        "they are two baselines, memory outside of the pool and padding; what each costs cannot "
-        "be told from both",
+        "they are two baselines, memory outside of the pool and padding; both together do not show "
+        "what each costs",
     ),
     ("no_lora_swap", "no_prefetch", "every adapter is on the device from the start"),
 )
@@ -133,11 +133,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             "credit",
         ],
         Meta(
-            description="who is admitted first: the oldest (fcfs, S-LoRA's slora), the newest "
+            description="order of admission: the oldest (fcfs, S-LoRA's slora), the newest "
             "(lifo), one adapter at a time, merged (merged, S-LoRA's peft), few adapters at once "
-            "(cluster), who can still meet --slo-seconds (abort), prompts grouped by their "
-            "latencies (pets), who was given least (vtc_fair), or merged while one adapter fills "
-            "the batch (credit)"
+            "(cluster), requests that can still meet --slo-seconds (abort), prompts grouped by "
+            "their latencies (pets), the client that was given least (vtc_fair), or merged while "
+            "one adapter fills the batch (credit)"
         ),
     ] = "fcfs"
     fair_weight: Annotated[
@@ -160,7 +160,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     )
     slo_seconds: Annotated[
         float,
-        Meta(description="under abort, who would get its first token later is ended", gt=0),
+        Meta(
+            description="under abort, a request whose first token would come later is ended", gt=0
+        ),
     ] = 6.0
     max_wait_tokens: Annotated[
         int,
@@ -340,7 +342,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             model = os.path.abspath(os.path.expanduser(model))
         run = os.path.abspath(os.path.expanduser(self.run))
         table = self.profile_table and os.path.abspath(os.path.expanduser(self.profile_table))
-        self.scheduling()  # a bad weight is told now
+        self.scheduling()  # raises for a bad weight now
         if table and not os.path.isfile(table):
             raise UsageError(f"--profile-table {table} is no file")
         return msgspec.structs.replace(

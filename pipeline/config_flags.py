@@ -73,7 +73,7 @@ def add_config_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def add_usual_config_flags(parser: argparse.ArgumentParser) -> None:
-    """Those that are used most, a line each: for an overview, where nothing is parsed."""
+    """Adds the flags that are used most, a line each: for an overview, where nothing is parsed."""
     group = parser.add_argument_group("run options", "the usual ones; all: loraconsole up --help")
     for field in config_fields():
         if field.name in USUAL:

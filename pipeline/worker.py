@@ -1,7 +1,7 @@
 """Process `worker-RANK`: Batch → ModelRunner → Tokens.
 
 Holds weights, adapters and the KV pool, or one rank's part of each; of a request it knows only what
-a batch told it. It decides nothing. By hand:
+batches say. It decides nothing. By hand:
 `python -m loraconsole.pipeline.worker --run DIR --rank 0`.
 """
 
@@ -56,12 +56,11 @@ BESIDE_NICENESS = 10
 """Linux counts it by the thread. At 10 the steps get nine tenths of a core that both want."""
 RESET_SECONDS = 20.0
 """What was launched ends within this, or waits for a rank that was not given the same steps: a
-router that is killed may have told one rank of a step and not the other."""
+router that is killed may have sent a step to one rank and not to the other."""
 
 
 def stand_back() -> None:
-    """For a thread that works beside the steps: one core at most, and that only while nobody else
-    wants it."""
+    """Thread initializer for work beside the steps: one intra-op torch thread, nice 10."""
     import torch  # long since imported, by the thread that loaded the model
 
     torch.set_num_threads(1)
@@ -203,7 +202,7 @@ class Worker(Process):
         steps: Iterable[Awaitable[PendingStep]] = (
             self._loop.run_in_executor(self._launcher, launch, batch)
             for batch in verification.batches()
-            if order.epoch == self.epoch  # or its pages are somebody else's now
+            if order.epoch == self.epoch  # or its pages have another owner now
         )
         issued = [*steps] if self.config.tp > 1 else steps
         self._beside(self._check_adapter(order, verification, issued))

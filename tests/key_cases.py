@@ -135,7 +135,7 @@ class Case:
     asks: str = ""
     """The title of the question that the key leads to. `y` answers it, and only then is it done."""
     seconds: float = 2.0
-    """How long the story has been told."""
+    """How long the scenario has been told."""
     size: tuple[int, int] = (120, 40)
     pace: float = 0.0
     """Tokens a second that come over HTTP, where answers must."""
@@ -390,8 +390,8 @@ async def plain_answer(s: Scene) -> None:
 
 def forgets(s: Scene) -> None:
     """Notes when what is on the terminal is forgotten, so that all of it is sent again."""
-    assert s.app._memory is not None
-    s.app._memory.forget = lambda: s.told.append("forget")  # type: ignore[method-assign]
+    assert s.app._diff is not None
+    s.app._diff.forget = lambda: s.told.append("forget")  # type: ignore[method-assign]
 
 
 # --- every binding ------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""`loraconsole adapters …`: what is there, and orders about it. Each returns an exit status."""
+"""`loraconsole adapters …`: the list, and orders about adapters. Each returns an exit status."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def list_adapters(config: Config, command: ListAdaptersCommand) -> int:
 
 
 def print_table(table: AdapterTable) -> None:
-    """A row an adapter, and under them what is to be said of one."""
+    """A row for each adapter; below them reasons and warnings."""
     base = table.base
     work = (str(base.requests), str(base.output_tokens))
     rows: list[Sequence[str]] = [HEADS]
@@ -107,7 +107,7 @@ def _row(view: AdapterView) -> tuple[str, ...]:
 
 
 def give_order(config: Config, command: AdapterCommand) -> int:
-    """Any verb but `list`: returns when it is done. Exit status 1 where the answer is no."""
+    """Gives the order and returns when it is carried out. Exit status 1 if it is refused."""
 
     async def carry() -> AdapterReply:
         async with Remote(config) as remote:
@@ -131,7 +131,7 @@ def give_order(config: Config, command: AdapterCommand) -> int:
 
 
 def _hint(config: Config, command: AdapterCommand, reply: AdapterReply) -> str:
-    """What mends an order that was refused."""
+    """What helps after an order was refused."""
     failed = any(view.state is AdapterState.FAILED for view in reply.adapters)
     if not isinstance(command, LoadCommand) or not failed:
         return f"see: {spell('adapters list', config.run)}"
@@ -140,7 +140,7 @@ def _hint(config: Config, command: AdapterCommand, reply: AdapterReply) -> str:
 
 
 def print_plans(plans: Sequence[AdapterPlan], as_json: bool) -> int:
-    """A row a directory. Exit status 1 where any would be refused."""
+    """A row for each directory. Exit status 1 if one would be refused."""
     code = 1 if any(plan.reason for plan in plans) else 0
     if as_json:
         print_json({"plans": _document(plans)})
@@ -176,7 +176,7 @@ def print_plans(plans: Sequence[AdapterPlan], as_json: bool) -> int:
 
 
 def print_verification(found: Verification, name: str, as_json: bool) -> int:
-    """The comparison and the verdict. Exit status 1 where it is not right."""
+    """Prints a comparison and its verdict. Exit status 1 if the adapter is not right."""
     code = 0 if found.is_right else 1
     if as_json:
         print_json({"adapter": name, "verification": _document(found)})
@@ -200,12 +200,12 @@ def print_verification(found: Verification, name: str, as_json: bool) -> int:
         )
     Printer().print(table)
     key = units.visible(found.key)
-    print(f"{key} {found.words} ({found.dtype}, {units.duration(found.seconds)})")
+    print(f"{key} {found.verdict} ({found.dtype}, {units.duration(found.seconds)})")
     return code
 
 
 def _document(value: Any) -> Any:
-    """Rows as objects with names, for whoever reads JSON."""
+    """A message as JSON shows it: rows as objects with names."""
     if isinstance(value, msgspec.Struct):
         return {name: _document(getattr(value, name)) for name in value.__struct_fields__}
     if isinstance(value, list | tuple):

@@ -28,8 +28,8 @@ from ...pipeline.reference.reference import (
     DtypeName,
     Prompt,
     PromptAnswer,
-    Question,
     ReferenceComparison,
+    ReferenceQuestion,
     SideBySide,
 )
 from ...pipeline.run_directory import absolute_path, is_hub_id, spell
@@ -47,7 +47,7 @@ HALF_CHARACTER = re.compile(r"bytes:(\\x[0-9a-f]{2})+")
 MARKS = {"good": "ok  ", "note": "note", "bad": "FAIL"}
 
 
-class ModelReport(msgspec.Struct, frozen=True):
+class ReportedModel(msgspec.Struct, frozen=True):
     """What `pipeline.model_report` prints."""
 
     model: str
@@ -62,14 +62,14 @@ class ModelReport(msgspec.Struct, frozen=True):
 # --- before a start -----------------------------------------------------------------------------
 
 
-def report_model(model: str, command: DoctorCommand) -> int:
+def print_model_report(model: str, command: DoctorCommand) -> int:
     """What `pipeline.model_report` finds in a model, a line each. Exit status 1 where anything
     keeps it from being served."""
     words = [sys.executable, "-P", "-m", "loraconsole.pipeline.fetch.model_report", "--json"]
     words += ["--model", model, *(f"--ignore-key={key}" for key in command.ignore_key)]
     try:
         done = subprocess.run(words, capture_output=True, timeout=REPORT_SECONDS)
-        report = msgspec.json.decode(done.stdout, type=ModelReport)
+        report = msgspec.json.decode(done.stdout, type=ReportedModel)
     except subprocess.TimeoutExpired as error:
         raise OperatorError(f"{model} was not read in {REPORT_SECONDS:.0f} s") from error
     except msgspec.DecodeError as error:
@@ -82,7 +82,7 @@ def report_model(model: str, command: DoctorCommand) -> int:
     return 1 if report.num_bad else 0
 
 
-def _print_report(report: ModelReport) -> None:
+def _print_report(report: ReportedModel) -> None:
     """A finding a row, and the verdict. On a terminal rows are wrapped in their column; elsewhere
     each is one line, for grep."""
     columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
@@ -116,7 +116,9 @@ def compare_model(model: str, command: DoctorCommand) -> int:
     model = absolute_path(model) if model != DEFAULT_MODEL else model
     ignored = tuple(command.ignore_key)
     directory = resolve(Config(model=model, ignore_key=ignored))
-    question = Question(model=_original(model, directory), adapters=adapters, tokens=tokens)
+    question = ReferenceQuestion(
+        model=_original(model, directory), adapters=adapters, tokens=tokens
+    )
     with SideBySide(_say(command.json)) as beside:
         found = beside.compare_engine(question, directory, command.dtype or "float32", ignored)
     return print_comparison(msgspec.structs.replace(found, model=model), command.json)
@@ -197,7 +199,7 @@ def verify_against(config: Config, command: VerifyCommand) -> int:
         return asyncio.run(_ask_all(http, models, prompts, tokens, precision))
 
     say = _say(command.json)
-    question = Question(
+    question = ReferenceQuestion(
         model=_original(config.model, (config.run_path / "model").resolve()),
         adapters=((view.name, view.path),),
         tokens=tokens,

@@ -18,9 +18,9 @@ from ..supervisor.lock import is_running
 
 
 def bench(command: BenchCommand) -> int:
-    """Becomes `pipeline.bench`, which drives any server; without --url it is given the running
-    pipeline's, of `--run`. With --offline `pipeline.offline`, the engine alone; with --ablate
-    `pipeline.ablate`, which starts pipelines of its own. `bench compare` is here."""
+    """Replaces this process by `pipeline/bench/bench.py`, which drives any server; without --url
+    the one of the pipeline in `--run`. With --offline by `engine.py`, the engine alone; with
+    --ablate by `ablation.py`, which starts pipelines of its own. `bench compare` is done here."""
 
     flags = list(command.flags)
 
@@ -53,7 +53,7 @@ def bench(command: BenchCommand) -> int:
         flags = [*flags, "--url", address]
         if key:
             os.environ["LORACONSOLE_BENCH_API_KEY"] = key  # not an argument, which all may read
-    # In our place, so that Ctrl-C reaches nobody but it.
+    # It replaces this process, so that Ctrl-C reaches it alone.
     sys.stdout.flush()
     words = [sys.executable, "-P", "-m", f"loraconsole.pipeline.bench.{module}", *flags]
     os.execv(sys.executable, words)

@@ -1,7 +1,7 @@
 """`loraconsole bench compare A.jsonl B.jsonl`: results side by side, as a table and as bars.
 
-Each server of each file is a side; the first is what the others are held against. Medians over
-rounds; loads that a side lacks are named. Reads files, asks nobody.
+Each server of each file is a side; the others are compared with the first. Figures are medians over
+rounds; loads that a side lacks are named. Reads files alone.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ def main(flags: list[str]) -> int:
     common = [load for load in configs if sum(load in side.results for side in sides) > 1]
     console = Printer(width=None if sys.stdout.isatty() else 120)
     if not common:
-        told = "; ".join(f"{side.name}: {_loads(side, configs)}" for side in sides)
-        raise OperatorError(f"no load was run twice: {told}", "compare runs of the same workload")
+        loads = "; ".join(f"{side.name}: {_loads(side, configs)}" for side in sides)
+        raise OperatorError(f"no load was run twice: {loads}", "compare runs of the same workload")
     is_open = any(configs[load].concurrency is None for load in common)
     usual = SHOWN + (SHOWN_OPEN if is_open else SHOWN_CLOSED)
     wanted = given.metric or (FIELDS if given.all else usual)

@@ -23,12 +23,12 @@ def console(config: Config, command: ConsoleCommand | AttachCommand) -> int:
         raise none_runs(config.run)
     from ..terminal import splash
 
-    with splash.raised("loraconsole"):
+    with splash.title_shown("loraconsole"):
         if running:
             config = Config.load(config.run)  # what runs, not what this command line says
         else:
             launcher.start(config)
-        choice = session.show(config, command.screen, is_read_only=command.read_only)
+        choice = session.run_console(config, command.screen, is_read_only=command.read_only)
     if choice == "stop" and is_running(config.run_path):
         return down(config, DownCommand(run=config.run, now=True))
     if is_running(config.run_path):

@@ -47,7 +47,7 @@ def doctor(command: DoctorCommand) -> int:
         for option, is_given in (("--adapter", command.adapter), ("--dtype", command.dtype)):
             if is_given:
                 raise UsageError(f"{option} goes with --against transformers")
-        return against.report_model(command.model, command)
+        return against.print_model_report(command.model, command)
     if command.against or command.adapter:
         raise UsageError("--against and --adapter need a MODEL", "loraconsole doctor MODEL …")
     checks = examine(Path(command.run))
@@ -61,7 +61,7 @@ def doctor(command: DoctorCommand) -> int:
 
 
 def examine(run: Path) -> list[Check]:
-    """Every check, in the order a start would stumble over them."""
+    """Every check, in the order in which a start would fail by them."""
     return [
         Check("python", "good", f"{platform.python_version()} at {sys.executable}"),
         *(_package(name) for name in PACKAGES),
@@ -70,6 +70,7 @@ def examine(run: Path) -> list[Check]:
         *_device(run),
         _memory(),
         _terminal(),
+        *_switched_off(),
     ]
 
 
@@ -95,12 +96,12 @@ def _pipeline(run: Path) -> str:
 
 
 def _device(run: Path) -> list[Check]:
-    """What torch says of the machine, in a process of its own: it takes seconds to import."""
+    """What torch says of the machine. Asked in a process of its own: it takes seconds to import."""
     module = "loraconsole.pipeline.model.device_report"
     command = [sys.executable, "-P", "-m", module, "--run", str(run)]
     try:
-        told = subprocess.run(command, capture_output=True, timeout=REPORT_SECONDS, check=True)
-        report = msgspec.json.decode(told.stdout, type=DeviceReport)
+        done = subprocess.run(command, capture_output=True, timeout=REPORT_SECONDS, check=True)
+        report = msgspec.json.decode(done.stdout, type=DeviceReport)
     except (OSError, subprocess.SubprocessError, msgspec.DecodeError) as error:
         words = getattr(error, "stderr", b"") or str(error).encode()
         last = words.decode(errors="replace").strip().splitlines()[-1:] or ["it says nothing"]
@@ -121,11 +122,19 @@ def _device(run: Path) -> list[Check]:
             report.nccl or "not there; --tp on GPUs needs it",
         ),
         Check("kernels", "good" if report.is_fastest else "note", report.kernels),
+        *(Check("off", "note", reason) for reason in report.off),
     ]
 
 
+def _switched_off() -> list[Check]:
+    """What the console leaves out with the installed Textual and rich."""
+    from ..terminal.reaches import switched_off
+
+    return [Check("off", "note", f"{stage}: {reason}") for stage, reason in switched_off()]
+
+
 def _unseen() -> str:
-    """A GPU that torch does not see is worth a word."""
+    """Says how many GPUs the driver knows that torch does not see; "" if there are none."""
     devices = Path("/proc/driver/nvidia/gpus")
     count = len(list(devices.iterdir())) if devices.is_dir() else 0
     return f" by torch, though the driver knows {count}" if count else ""

@@ -15,11 +15,11 @@ from ...pipeline.messages import LogLine, ProcessState, Snapshot
 from ...pipeline.run_directory import spell
 from ...pipeline.runtime.text_output import json_text
 from ..client.ask import take_snapshot
-from ..client.failed_adapters import failed_in, line_of
+from ..client.failed_adapters import failed_in, failure_line
 from ..client.remote import NotRunning
 from ..commands.inspect import AlertsCommand, LogsCommand, StatusCommand, WhereCommand
 from ..supervisor.lock import is_running
-from ..supervisor.log_tail import Logbook
+from ..supervisor.log_tail import LogTail
 from ..text import units
 from .printing import print_json
 
@@ -100,12 +100,12 @@ def _print_status(config: Config, snapshot: Snapshot) -> None:
         )
     printer.print(table)
     for view in failed_in(snapshot.adapters):
-        print(line_of(view))
+        print(failure_line(view))
 
 
 def where(config: Config, command: WhereCommand) -> int:
     """Where the pipeline is and how it is reached; works where none runs too."""
-    from ..client.ssh_tunnel import find
+    from ..client.ssh_tunnel import describe_place
 
     is_there = is_running(config.run_path)
     url = ""
@@ -113,7 +113,7 @@ def where(config: Config, command: WhereCommand) -> int:
         with contextlib.suppress(OperatorError):
             snapshot = take_snapshot(config)
             url = snapshot.server.url if snapshot.server else ""
-    place = find(config, is_there, url)
+    place = describe_place(config, is_there, url)
     if command.json:
         print_json(msgspec.structs.asdict(place))
         return 0
@@ -138,7 +138,7 @@ def logs(config: Config, command: LogsCommand) -> int:
     if not directory.is_dir():
         hint = f"start one with: {spell('up', config.run)}"
         raise NotRunning(f"no pipeline has run in {config.run}", hint)
-    book = Logbook(directory)
+    book = LogTail(directory)
 
     def chosen(found: list[LogLine]) -> list[LogLine]:
         return [line for line in found if process in (None, line.source)]

@@ -18,7 +18,7 @@ from ...pipeline.messages import (
 )
 from ...pipeline.run_directory import spell
 from ..client.ask import find_request, server_url
-from ..client.failed_adapters import AdaptersFailed, documents, failed_at_start, line_of
+from ..client.failed_adapters import AdaptersFailed, documents, failed_at_start, failure_line
 from ..client.remote import NotRunning, Remote
 from ..commands.pipeline import AbortCommand, DownCommand, DrainCommand, UpCommand
 from ..supervisor import launcher
@@ -29,7 +29,8 @@ from .printing import Bars, print_json, say
 DRAIN_SECONDS = 30.0
 STOP_SECONDS = 60.0
 BEAT_SECONDS, SILENT_SECONDS = 2.0, 20.0
-"""A supervisor beats every second; one that has not for so long is looked for, or given up."""
+"""A supervisor sends a heartbeat every second. After the first time without one its lock is looked
+at, after the second it is given up."""
 ABORT_SECONDS = 10.0
 
 
@@ -69,7 +70,7 @@ async def _wait_until_ready(config: Config, command: UpCommand) -> int:
             bars.close()
         url = await server_url(remote)
         for view in failed:
-            print(f"loraconsole: {line_of(view)}", file=sys.stderr)
+            print(f"loraconsole: {failure_line(view)}", file=sys.stderr)
         if command.json:
             document = {"state": "ready", "url": url, "run": config.run}
             print_json(document | {"failed_adapters": documents(failed)})
@@ -118,7 +119,7 @@ def _raise_if_failed(table: ProcessTable, run: str) -> None:
 
 
 async def _stay(remote: Remote) -> None:
-    """Until the pipeline ends or Ctrl-C, which ends it."""
+    """Returns when the pipeline has ended; Ctrl-C ends it."""
     try:
         while is_running(remote.config.run_path):
             await asyncio.sleep(0.5)
@@ -141,7 +142,7 @@ def down(config: Config, command: DownCommand) -> int:
 
 
 async def _gone(config: Config) -> None:
-    """Until the supervisor has ended. Raises `OperatorError` where it does not."""
+    """Returns when the supervisor has ended. Raises `OperatorError` if it does not."""
     deadline = time.monotonic() + STOP_SECONDS
     while is_running(config.run_path):
         if time.monotonic() > deadline:
@@ -173,10 +174,10 @@ def drain(config: Config, command: DrainCommand) -> int:
         word = f"the router is not {wanted.value}"
         hint = f"does it answer? see: {spell('status', config.run)}"
         raise OperatorError(word, hint) from None
-    told = "new requests are admitted"
+    text = "new requests are admitted"
     if not resume:
-        told = f"new requests are refused until: {spell('drain --resume', config.run)}"
-    say({"router": wanted.value, "status": "ok"}, told, command.json)
+        text = f"new requests are refused until: {spell('drain --resume', config.run)}"
+    say({"router": wanted.value, "status": "ok"}, text, command.json)
     return 0
 
 

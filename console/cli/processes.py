@@ -1,6 +1,6 @@
-"""`stop`, `start`, `restart`, `signal`: one process of the ring, ordered about.
+"""`stop`, `start`, `restart`, `signal`: orders about one process of the ring.
 
-The supervisor answers no order: what came of one stands in its table.
+The supervisor answers no order: whether it was carried out is seen in its table of processes.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ Rows = Sequence[ProcessView]
 
 def order_process(config: Config, command: ProcessCommand) -> int:
     """Gives the order; returns when it is carried out."""
-    state, told = asyncio.run(_carry_out(config, command))
-    say({"process": command.process, "state": state}, told, command.json)
+    state, text = asyncio.run(_carry_out(config, command))
+    say({"process": command.process, "state": state}, text, command.json)
     return 0
 
 
 async def _carry_out(config: Config, command: ProcessCommand) -> tuple[str, str]:
-    """A word for scripts and a sentence."""
+    """Carries it out; returns a word for scripts and a sentence."""
     async with Remote(config) as remote:
         rows: Rows = (await remote.snapshot()).processes.processes
         order = command.order([row.name for row in rows])

@@ -63,7 +63,7 @@ def profile(config: Config, command: ProfileCommand) -> int:
 # --- totals -------------------------------------------------------------------------------------
 
 
-class Event(msgspec.Struct):
+class SpanLine(msgspec.Struct):
     """A line of a file of spans: a span (ph X) or a lane's name (ph M). Microseconds."""
 
     ph: str
@@ -72,7 +72,7 @@ class Event(msgspec.Struct):
     dur: float = 0.0
 
 
-class Total(msgspec.Struct, frozen=True):
+class SpanTotal(msgspec.Struct, frozen=True):
     """All spans of one name in one process, milliseconds."""
 
     process: str
@@ -116,10 +116,10 @@ def find_files(path: Path) -> list[Path]:
     return files
 
 
-def totals(files: list[Path]) -> Iterator[Total]:
+def totals(files: list[Path]) -> Iterator[SpanTotal]:
     """Of each name (with {} for what differs) in each process. Raises `OperatorError` at a line
     that is no span."""
-    decoder = msgspec.json.Decoder(Event)
+    decoder = msgspec.json.Decoder(SpanLine)
     for file in files:
         taken: dict[str, list[float]] = {}
         for number, line in enumerate(_lines(file), start=1):
@@ -132,7 +132,7 @@ def totals(files: list[Path]) -> Iterator[Total]:
         for name, ms in taken.items():
             ms.sort()
             total = math.fsum(ms)
-            yield Total(
+            yield SpanTotal(
                 file.stem,
                 name,
                 len(ms),
@@ -166,7 +166,7 @@ def write_trace(files: list[Path], to: Path) -> None:
         ) from error
 
 
-def _print_totals(found: list[Total]) -> None:
+def _print_totals(found: list[SpanTotal]) -> None:
     from rich.table import Table
     from rich.text import Text
 

@@ -101,14 +101,14 @@ async def chat(
 
 
 def _tokens(choice: dict[str, Any]) -> tuple[TokenChoice, ...]:
-    told = choice.get("logprobs") or {}
+    logprobs = choice.get("logprobs") or {}
     return tuple(
         TokenChoice(
             each["token"],
             each["logprob"],
             tuple((other["token"], other["logprob"]) for other in each.get("top_logprobs", ())),
         )
-        for each in told.get("content") or ()
+        for each in logprobs.get("content") or ()
     )
 
 

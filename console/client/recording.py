@@ -1,7 +1,7 @@
-"""Recordings: all telemetry of a pipeline in a file (`record`), and the console on it (`Playback`).
+"""Recordings: all telemetry of a pipeline in a file, and the console on it.
 
 A recording is gzipped JSON lines: a head, a snapshot, then every message with the time at which it
-was heard. One that breaks off (a full disk, a kill) plays as far as it goes.
+came. One that breaks off (a full disk, a kill) plays to where it breaks off.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from ...pipeline.errors import OperatorError, UsageError
 from ...pipeline.messages import PROTOCOL, Event, Message, Snapshot, Telemetry
 from ...pipeline.runtime.sockets import InboxFull
 from ..state.store import Store
-from .telemetry import Telemetry as Sockets
+from .telemetry import TelemetryClient
 
 FLUSH_SECONDS = 1.0
-"""At most so much is lost when a recorder is killed."""
+"""Most that is lost when a recorder is killed."""
 LEVEL = 6
 """Of gzip: 64 rows at 10 Hz take 6 kB/s of file and under 1 % of a core."""
 BURST = 2000
-"""Messages taken at once while a recording is wound on; then the screen has its turn."""
+"""Most messages read at once; then the screen has its turn."""
 
 
-class Head(msgspec.Struct, frozen=True, kw_only=True, tag="Recording"):
+class RecordingHead(msgspec.Struct, frozen=True, kw_only=True, tag="Recording"):
     """The first line."""
 
     protocol: int
@@ -42,7 +42,7 @@ class Head(msgspec.Struct, frozen=True, kw_only=True, tag="Recording"):
     at: float
 
 
-class Heard(msgspec.Struct, frozen=True, array_like=True):
+class RecordedMessage(msgspec.Struct, frozen=True, array_like=True):
     """One message and when it came, in unix seconds of the machine that recorded."""
 
     at: float
@@ -67,11 +67,11 @@ class Recorder:
         self._encoder = msgspec.json.Encoder()
         self._flushed_at = at
         self.messages = 0
-        self._write(Head(protocol=PROTOCOL, version=__version__, run=config.run, at=at))
+        self._write(RecordingHead(protocol=PROTOCOL, version=__version__, run=config.run, at=at))
 
     def take(self, at: float, message: Message) -> None:
         """Raises `OSError` on a full disk; what was flushed before is whole."""
-        self._write(Heard(at, message))  # type: ignore[arg-type]  # telemetry or a snapshot
+        self._write(RecordedMessage(at, message))  # type: ignore[arg-type]  # telemetry or a snapshot
         self.messages += 1
         if at - self._flushed_at >= FLUSH_SECONDS:
             self._flushed_at = at
@@ -96,8 +96,8 @@ class Recorder:
         self._file.write(self._encoder.encode(row) + b"\n")
 
 
-class Tape:
-    """A recording and the place it has been played to; `now` is the time there."""
+class RecordingPlayer:
+    """A recording, and how far it has been played; `now` is the time there."""
 
     def __init__(
         self, path: Path, speed: float = 1.0, clock: Callable[[], float] = time.monotonic
@@ -115,7 +115,7 @@ class Tape:
         self._begun_at = clock()
 
     def now(self) -> float:
-        """The time on the tape; it stands still at the end."""
+        """The time in the recording; it stands still at the end."""
         at = self._start + (self._clock() - self._begun_at) * self._speed
         return min(at, self._last) if self.is_over else at
 
@@ -123,7 +123,7 @@ class Tape:
     def is_over(self) -> bool:
         return self._next is None
 
-    def take(self) -> Iterator[Heard]:
+    def take(self) -> Iterator[RecordedMessage]:
         """What is due, at most `BURST` messages."""
         now = self.now()
         for _ in range(BURST):
@@ -133,11 +133,11 @@ class Tape:
             self._last = due.at
             yield due
 
-    def _read(self) -> Iterator[Heard]:
-        decoder = msgspec.json.Decoder(Heard)
+    def _read(self) -> Iterator[RecordedMessage]:
+        decoder = msgspec.json.Decoder(RecordedMessage)
         try:
             with gzip.open(self.path, "rb") as lines:
-                head = msgspec.json.decode(next(lines, b""), type=Head)
+                head = msgspec.json.decode(next(lines, b""), type=RecordingHead)
                 if head.protocol != PROTOCOL:
                     raise OperatorError(
                         f"{self.path} speaks protocol {head.protocol}, this console {PROTOCOL}",
@@ -155,10 +155,12 @@ class Tape:
             raise OperatorError(f"{self.path} is no recording: {error}") from error
 
 
-class Playback(Sockets):
-    """What `Telemetry` is to a pipeline, for a tape. Nobody is there to take an order."""
+class RecordingTelemetry(TelemetryClient):
+    """Telemetry of a recording, which takes no orders."""
 
-    def __init__(self, tape: Tape, config: Config, store: Store, *more: Any, **named: Any) -> None:
+    def __init__(
+        self, tape: RecordingPlayer, config: Config, store: Store, *more: Any, **named: Any
+    ) -> None:
         super().__init__(config, store, *more, **named)
         self._tape = tape
         store.is_past = True
@@ -184,4 +186,4 @@ class Playback(Sockets):
             self.close()
 
     def _send(self, name: str, message: Message) -> None:
-        raise InboxFull("this is a recording: nobody takes orders")
+        raise InboxFull("this is a recording: it takes no orders")

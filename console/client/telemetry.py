@@ -1,6 +1,6 @@
-"""`Telemetry`: the console's sockets. What comes goes to the `Store`; orders go to their inbox.
+"""`TelemetryClient`: the console's sockets. What comes goes to the `Store`, orders to their inbox.
 
-Knows addresses and when to ask again, not what the messages mean.
+Knows addresses and when to ask again, not the meaning of messages.
 """
 
 from __future__ import annotations
@@ -50,18 +50,18 @@ PipelineOrder: TypeAlias = Order | ProcessOrder | SpansOrder | Abort | Drain | R
 """Whatever the console tells a pipeline to do."""
 ASK_SECONDS = 1.0
 SILENCE_SECONDS = 3.0
-"""After so long without the supervisor, what it says may have changed unheard: ask anew."""
+"""After this long without the supervisor, a new snapshot is asked for: messages may be missed."""
 DRAIN_SECONDS = 10.0
 """Time that running requests have when the pipeline is stopped from the console."""
 ABORTED = "aborted from the console"
 """The reason that the client of such a request is given."""
 BUSY_SECONDS = 0.05
 IDLE_SECONDS = 0.4
-"""Between two looks at what came, while the picture moves and while it does not: no message wakes
-us, which took an idle console from 0.9 to 0.6 % of a core."""
+"""Time between two looks at what came, while the picture moves and while it does not. Messages wake
+nothing, which took an idle console from 0.9 to 0.6 % of a core."""
 
 
-class Telemetry:
+class TelemetryClient:
     """Subscribes to every process of a run, asks for what was missed, carries orders."""
 
     def __init__(
@@ -74,8 +74,8 @@ class Telemetry:
         inbox_name: str = "",
         is_read_only: bool = False,
     ) -> None:
-        """`on_news` is called after every entry into the books, `on_reply` with each answer to an
-        order about adapters. Where it `is_read_only` no order goes out."""
+        """`on_news` is called after new messages are in the store, `on_reply` with each answer to
+        an order about adapters. If `is_read_only` no order goes out."""
         self._run = config.run_path
         self._names = (SUPERVISOR, "fetch", *config.process_names())
         self._store = store
@@ -94,11 +94,11 @@ class Telemetry:
 
     @property
     def refused(self) -> int:
-        """Frames that were no telemetry."""
+        """Number of frames that were no telemetry."""
         return self._watch.refused if self._watch else 0
 
     async def run(self) -> None:
-        """Works until cancelled; the pipeline may come and go meanwhile."""
+        """Runs until it is cancelled; the pipeline may come and go meanwhile."""
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._listen())
@@ -127,7 +127,7 @@ class Telemetry:
                 self._send("router", order)
 
     def ask_text(self, request_id: str, offset: int) -> None:
-        """What a request says, from a character on; the answer goes to the books."""
+        """Asks for the text of a request from a character on; the answer goes to the store."""
         question = AskText(
             request_id=request_id,
             reply_to=self.inbox_name,
@@ -138,12 +138,13 @@ class Telemetry:
             self._send("server", question)
 
     def ask_spans(self, stamp: str) -> None:
-        """The newest spans, unless they are those of `stamp`; the answer goes to the books."""
+        """Asks for the newest spans, unless they are those of `stamp`; the answer goes to the
+        store."""
         with contextlib.suppress(InboxFull):  # it is asked again soon
             self._send(SUPERVISOR, AskSpanEnds(self.inbox_name, stamp))
 
     def forget_orders(self) -> None:
-        """What the router has not taken yet it shall not find later, when nobody expects it."""
+        """Drops orders that the router has not taken yet, so that it does not find them later."""
         if outbox := self._outboxes.pop("router", None):
             outbox.close()
 
@@ -176,8 +177,8 @@ class Telemetry:
             await asyncio.sleep(BUSY_SECONDS if moved else IDLE_SECONDS)
 
     async def _keep_snapshot(self) -> None:
-        """Asks until answered, and again whenever another supervisor, or the same after a
-        silence, is heard."""
+        """Asks for a snapshot until it is there, and again when another supervisor is heard, or the
+        same after a silence."""
         receiving: asyncio.Task[None] | None = None
         looked_at = self._clock()
         try:
@@ -226,8 +227,8 @@ class Telemetry:
         return self._answered != incarnation
 
     def _ask(self) -> None:
-        """Through a fresh socket each time: an old one may hold a question nobody took, and a
-        supervisor that comes up would answer every one of them."""
+        """Asks through a new socket each time: an old one may hold questions that were not taken,
+        and a supervisor that comes up would answer all of them."""
         if outbox := self._outboxes.pop(SUPERVISOR, None):
             outbox.close()
         ask = AskSnapshot(self.inbox_name, history_s=HISTORY_S, steps=STEPS_KEPT)
@@ -235,8 +236,7 @@ class Telemetry:
 
 
 def remove_dead_inboxes(run: Path) -> None:
-    """Consoles that were killed could not take their inboxes away: where nobody listens any more,
-    we do."""
+    """Removes the inboxes of consoles that were killed: those that refuse a connection."""
     for path in run.glob("console-*.inbox"):
         with socket.socket(socket.AF_UNIX) as caller:
             caller.settimeout(0.2)
@@ -245,4 +245,4 @@ def remove_dead_inboxes(run: Path) -> None:
             except ConnectionRefusedError:
                 path.unlink(missing_ok=True)
             except OSError:
-                continue  # busy, or not ours to judge
+                continue  # busy, or another user's

@@ -15,7 +15,7 @@ SCREEN = "screen options"
 READ_ONLY_HELP = "only look: nothing is asked or changed from here"
 
 Json: TypeAlias = Annotated[bool, Argument("one JSON document on stdout")]
-Run: TypeAlias = Annotated[str, Argument("run directory")]
+RunDirectory: TypeAlias = Annotated[str, Argument("run directory")]
 ReadOnly: TypeAlias = Annotated[bool, Argument(READ_ONLY_HELP, group=SCREEN)]
 Against: TypeAlias = Annotated[
     Literal["transformers"] | None,
@@ -43,7 +43,7 @@ class PipelineCommand(Command, frozen=True, kw_only=True):
     """Base of those that are about the pipeline in a run directory."""
 
     json: Json = False
-    run: Run = msgspec.field(default_factory=default_run_directory)
+    run: RunDirectory = msgspec.field(default_factory=default_run_directory)
 
 
 class ScreenOptions(msgspec.Struct, frozen=True, kw_only=True):

@@ -54,7 +54,7 @@ class SchedulerCommand(PipelineCommand, frozen=True, kw_only=True):
         Argument("as up --scheduler takes", metavar="POLICY", is_positional=True),
     ] = None
     fair_weight: Annotated[
-        tuple[str, ...] | None, Argument("all weights of vtc_fair anew", metavar="NAME=W")
+        tuple[str, ...] | None, Argument("replaces all weights of vtc_fair", metavar="NAME=W")
     ] = None
     slo_seconds: Annotated[float | None, Argument("as in up", metavar="S")] = None
     batch_num_adapters: Annotated[int | None, Argument("as in up", metavar="N")] = None

@@ -1,6 +1,5 @@
-"""`Story`: the telemetry of a whole pipeline that is not there, from a seed and a clock, so that a
-picture is the same every time. Knows messages, no socket; `server` tells it over sockets.
-"""
+"""`Scenario`: the telemetry of a pipeline that does not exist, made from a seed and a clock, so
+that a picture is the same every time. Knows messages, no socket; `server.py` sends them."""
 
 from __future__ import annotations
 
@@ -58,7 +57,7 @@ from ...pipeline.runtime.health import ring_state
 from ...pipeline.runtime.latest_telemetry import LatestTelemetry
 from ..state.board import MOCK
 
-Scenario = Literal["empty", "loading", "busy", "failed"]
+ScenarioKind = Literal["empty", "loading", "busy", "failed"]
 RING = ("worker-0", "detokenizer", "router", "server")
 PAGES = 4096
 BASE_MODEL = "SmolLM2-135M-Instruct"
@@ -73,7 +72,7 @@ SILENT = (
     ProcessState.FAILED,
     ProcessState.STOPPED,
 )
-"""A process in one of these states does not beat: it is not there."""
+"""States of a process that sends no heartbeat, since it does not run."""
 BLAMES = ("no KV pages", "token budget", "batch is full", "adapter loading")
 LOGS = (
     ("worker-0", "INFO", "step {n} took 31.2 ms"),
@@ -88,13 +87,13 @@ ODD_LOGS = {
     17: ("server", "WARNING", "the client of request {n:08x} left in mid-stream"),
     53: ("server", "ERROR", "refused request {n:08x}: 9 214 prompt tokens, 8 192 are the most"),
 }
-"""Each so many lines."""
+"""Line number to line: every 17th line is the one, every 53rd the other."""
 MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "up_proj")
 PAGES_A_RANK, BYTES_A_RANK = 4, 118_750
 
 
 def rank_of(name: str) -> int:
-    """Of an adapter; its bytes and its pages follow from that."""
+    """The rank of an adapter; its bytes and its pages follow from it."""
     return (8, 16, 8, 32)[len(name) % 4]
 
 
@@ -106,14 +105,15 @@ def bytes_of(name: str) -> int:
     return BYTES_A_RANK * rank_of(name)
 
 
-class Story:
-    """What a pipeline would tell. `advance(now)` gives (process, message) pairs that are due."""
+class Scenario:
+    """The messages of a pipeline. `advance(now)` returns the (process, message) pairs that are
+    due."""
 
     num_pages = PAGES
 
     def __init__(
         self,
-        scenario: Scenario = "busy",
+        kind: ScenarioKind = "busy",
         *,
         rows: int = 24,
         rate: float = 10.0,
@@ -125,7 +125,7 @@ class Story:
         start: float = 1_790_000_000.0,
         url: str = "http://127.0.0.1:8000",
     ) -> None:
-        self.scenario: Scenario = scenario
+        self.kind: ScenarioKind = kind
         self.url = url
         self._random = random.Random(seed)
         self._rate, self._moving, self._logs_per_second = rate, moving, logs_per_second
@@ -175,12 +175,12 @@ class Story:
 
     @property
     def is_over(self) -> bool:
-        """Somebody stopped the pipeline, and it has stopped."""
+        """Whether the pipeline was asked to stop and has stopped."""
         return self._stopping and not self._changes
 
     @property
     def placed(self) -> tuple[str, ...]:
-        """Adapters that have pages: at most half of them are adapters'."""
+        """Adapters that have pages; together they take at most half of the pool."""
         return self._adapters[: self.num_pages // (2 * PAGES_A_RANK * 32)]
 
     # -- orders
@@ -276,7 +276,7 @@ class Story:
                     text = f"{sum(not plan.reason for plan in plans)} can be loaded"
                 case VerifyAdapter():
                     verification = self._verify(name)
-                    text = f"adapter {name} {verification.words}"
+                    text = f"adapter {name} {verification.verdict}"
         views = tuple(self._adapter_view(known, self._now) for known in self._adapters)
         return AdapterReply(
             order=order.order,
@@ -361,23 +361,23 @@ class Story:
             logs=tuple(self._logs[-500:]),
         )
 
-    # -- the story
+    # -- the messages
 
     def advance(self, now: float) -> list[tuple[str, Telemetry]]:
         """All that happened until `now`, in order of time."""
-        told: list[tuple[str, Telemetry]] = []
-        told += self._opening
+        sent: list[tuple[str, Telemetry]] = []
+        sent += self._opening
         self._opening = []
         while True:
             what, at = min(self._due.items(), key=lambda due: due[1])
             if at > now:
                 break
             self._now = at
-            told += getattr(self, f"_tell_{what}")(at)
+            sent += getattr(self, f"_tell_{what}")(at)
         self._now = now
-        for _, message in told:
+        for _, message in sent:
             self._remember(message)
-        return told
+        return sent
 
     def _remember(self, message: Telemetry) -> None:
         self._latest.fold_message(message)
@@ -390,7 +390,7 @@ class Story:
     def _open(self, rows: int) -> Iterator[tuple[str, Telemetry]]:
         now = self._start
         yield "fetch", self._bar("fetch", "fetch", BASE_MODEL, 98_362_432, 98_362_432, "B", 2.1)
-        if self.scenario == "loading":
+        if self.kind == "loading":
             yield "worker-0", self._bar("worker-0", "weights", "tensors", 166, 272, "tensor", 3.4)
             yield "supervisor", Event(now - 3.6, "info", "supervisor", "worker-0 started, pid 4301")
             self._set_all(ProcessState.STARTING, "waits for worker-0")
@@ -400,7 +400,7 @@ class Story:
         yield "worker-0", self._bar("worker-0", "adapters", "adapters", 4, 4, "adapter", 0.4)
         yield "worker-0", self._bar("worker-0", "warm-up", "batch sizes", 6, 6, "size", 1.9)
         yield "supervisor", Event(now - 748.0, "info", "supervisor", "the pipeline is ready")
-        if self.scenario == "failed":
+        if self.kind == "failed":
             why = "out of memory: 1.2 GiB of KV asked for, 0.8 GiB free"
             self._set("worker-0", ProcessState.FAILED, why)
             yield (
@@ -409,7 +409,7 @@ class Story:
             )
             yield "supervisor", Event(now - 20.0, "error", "supervisor", f"worker-0 failed: {why}")
             return
-        if self.scenario == "busy":
+        if self.kind == "busy":
             yield "router", Event(now - 61.0, "info", "router", "adapter haiku is on the device")
             yield "server", Event(now - 12.0, "warning", "server", "a client left in mid-stream")
             for number in range(rows):
@@ -434,7 +434,7 @@ class Story:
             if state in SILENT:
                 continue
             yield name, self._beat(name, number, state, at)
-        if self.scenario == "loading":
+        if self.kind == "loading":
             return
         yield "server", self._server_stats(at)
         yield "router", self._router_stats(at)
@@ -443,7 +443,7 @@ class Story:
 
     def _tell_view(self, at: float) -> Iterator[tuple[str, Telemetry]]:
         self._due["view"] = at + 1.0 / self._rate
-        if self.scenario != "busy":
+        if self.kind != "busy":
             return
         for index, view in enumerate(self._requests):
             if self._moving < 1.0 and self._random.random() >= self._moving:
@@ -453,7 +453,7 @@ class Story:
 
     def _tell_step(self, at: float) -> Iterator[tuple[str, Telemetry]]:
         self._due["step"] = at + self._step_s
-        if self.scenario != "busy":
+        if self.kind != "busy":
             return
         self._steps += 1
         running = sum(view.phase != "waiting" for view in self._requests)
@@ -496,14 +496,14 @@ class Story:
 
     def _tell_table(self, at: float) -> Iterator[tuple[str, Telemetry]]:
         self._due["table"] = at + 2.0
-        if self.scenario == "loading":
+        if self.kind == "loading":
             return
         views = tuple(self._adapter_view(name, at) for name in self._adapters)
         yield "router", AdapterTable(at, BASE_MODEL, views, self._adapter_view(None, at))
 
     def _tell_pool(self, at: float) -> Iterator[tuple[str, Telemetry]]:
         self._due["pool"] = at + 1.0
-        if self.scenario == "loading":
+        if self.kind == "loading":
             return
         new, old = self._pool_map(at), self._latest.pool
         if not isinstance(old, PoolMap) or new.pages != old.pages:
@@ -607,7 +607,7 @@ class Story:
 
     def _beat(self, name: str, number: int, state: ProcessState, at: float) -> Heartbeat:
         elapsed = at - self._start
-        busy = self.scenario == "busy"
+        busy = self.kind == "busy"
         load = {"worker-0": 0.97, "router": 0.11, "server": 0.08, "detokenizer": 0.05}
         self._frames = int(elapsed * 30) if busy else 0
         inbox = SocketStats(name, self._frames + 40, (self._frames + 40) * 900)

@@ -1,5 +1,5 @@
-"""`Chronicle`: what happened in a run, for a console that comes late: the last hour as a `Moment` a
-second, the events of a day.
+"""`MetricsHistory`: the last hour of a run as a `Moment` a second, and the events of a day, for a
+console that comes late.
 
 In memory and, as JSON lines, in `RUN/history`, both bounded; a supervisor that starts again reads
 what the one before it wrote. Knows files and messages, no socket and no clock.
@@ -23,15 +23,16 @@ HOUR_SECONDS = 3600
 DAY_SECONDS = 86_400
 EVENTS_KEPT = 1000
 MOMENTS_BYTES = 1 << 20
-"""Of one file; the one before it is kept. A moment takes at most 190 bytes, an hour 0.7 MB."""
+"""Most bytes of one file; the one before it is kept. A moment takes at most 190 bytes, an hour
+0.7 MB."""
 EVENTS_BYTES = 1 << 20
 RETRY_SECONDS = 30.0
-"""A disk that was full is tried again so often."""
+"""Time between two tries to write to a disk that was full."""
 
 T = TypeVar("T")
 
 
-class Journal(Generic[T]):
+class JsonLinesFile(Generic[T]):
     """Rows of one type as JSON lines in a file of bounded size: a full one becomes `NAME.1`, in
     place of the one before it. At most twice `max_bytes` lie on the disk."""
 
@@ -81,7 +82,7 @@ class Journal(Generic[T]):
             self._descriptor = None
 
 
-class Chronicle:
+class MetricsHistory:
     """`take` what is heard, `tick` once a second."""
 
     def __init__(
@@ -90,11 +91,12 @@ class Chronicle:
         now: float,
         tell: Callable[[str, str], None] = lambda level, text: None,
     ) -> None:
-        """Reads what is there. `tell(level, text)` hears of a disk that takes nothing any more."""
+        """Reads the files in `directory`. `tell(level, text)` is called when the disk takes nothing
+        any more, and when it does again."""
         self.events: deque[Event] = deque(maxlen=EVENTS_KEPT)
         self._moments: deque[Moment] = deque(maxlen=HOUR_SECONDS)
-        self._moment_file = Journal(directory / "moments.jsonl", Moment, MOMENTS_BYTES)
-        self._event_file = Journal(directory / "events.jsonl", Event, EVENTS_BYTES)
+        self._moment_file = JsonLinesFile(directory / "moments.jsonl", Moment, MOMENTS_BYTES)
+        self._event_file = JsonLinesFile(directory / "events.jsonl", Event, EVENTS_BYTES)
         self._tell = tell
         self._failed_at: float | None = None
         self._router: RouterStats | None = None
@@ -122,8 +124,7 @@ class Chronicle:
                 self._write(self._event_file, message, at)
 
     def tick(self, now: float) -> None:
-        """The second that ends now becomes a moment; one in which the router was not heard is
-        none."""
+        """Makes a moment of the second that ends now, unless the router was not heard in it."""
         steps, self._steps = self._steps, []
         router, before = self._router, self._before
         if router is None or router is before:
@@ -148,15 +149,16 @@ class Chronicle:
         self._write(self._moment_file, moment, now)
 
     def moments(self, since: float) -> tuple[Moment, ...]:
-        """Those of later than `since`, oldest first."""
+        """The moments after `since`, oldest first."""
         return tuple(moment for moment in self._moments if moment.at > since)
 
     def close(self) -> None:
         self._moment_file.close()
         self._event_file.close()
 
-    def _write(self, file: Journal[T], row: T, now: float) -> None:
-        """What the disk does not take is in memory still; said once, and tried again later."""
+    def _write(self, file: JsonLinesFile[T], row: T, now: float) -> None:
+        """Appends to a file. What the disk does not take stays in memory; `tell` is called once,
+        and writing is tried again later."""
         if self._failed_at is not None and now - self._failed_at < RETRY_SECONDS:
             return
         has_failed, self._failed_at = self._failed_at is not None, now  # `tell` comes back here

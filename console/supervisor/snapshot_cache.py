@@ -20,7 +20,7 @@ from ...pipeline.messages import (
 )
 from ...pipeline.runtime.latest_telemetry import LatestTelemetry
 from ..state.time_series import SlidingWindow
-from .metrics_history import Chronicle
+from .metrics_history import MetricsHistory
 
 HISTOGRAM_SECONDS = 60.0
 """The server's histograms count from its start; a console gets those of this long ago as well, so
@@ -28,15 +28,15 @@ that its first percentiles are of what came since."""
 
 
 class SnapshotCache:
-    """The latest of everything, and the chronicle of what happened."""
+    """The latest of everything, and the history of what happened."""
 
-    def __init__(self, chronicle: Chronicle) -> None:
-        self.chronicle = chronicle
+    def __init__(self, history: MetricsHistory) -> None:
+        self.history = history
         self.latest = LatestTelemetry()
         self._servers: SlidingWindow[ServerStats] = SlidingWindow(HISTOGRAM_SECONDS)
 
     def fold_message(self, message: Telemetry) -> None:
-        self.chronicle.take(message)
+        self.history.take(message)
         if isinstance(message, ServerStats):
             before = self.latest.server
             if before is not None and message.requests < before.requests:
@@ -58,8 +58,8 @@ class SnapshotCache:
             started_at=started_at,
             processes=table,
             server_before=self._servers.oldest if len(self._servers) > 1 else None,
-            events=tuple(self.chronicle.events),
+            events=tuple(self.history.events),
             logs=logs,
-            moments=self.chronicle.moments(now - ask.history_s),
+            moments=self.history.moments(now - ask.history_s),
             steps=ask.steps,
         )

@@ -30,11 +30,11 @@ from .screen_app import ScreenApp
 from .widgets.dialogs import Choice, ChoiceDialog
 
 if TYPE_CHECKING:
-    from ..client.pending_orders import Listener
+    from ..client.pending_orders import ReplyListener
 
 
-class Question(NamedTuple):
-    """What is asked before something is lost."""
+class Confirmation(NamedTuple):
+    """A question before something is lost."""
 
     title: str
     costs: str
@@ -44,7 +44,7 @@ class Question(NamedTuple):
 def give(
     app: ScreenApp,
     order: PipelineOrder,
-    listener: Listener | None = None,
+    listener: ReplyListener | None = None,
     is_agreed: bool = False,
 ) -> None:
     """Sends an order, after a question if it takes something away and is not agreed to."""
@@ -52,14 +52,14 @@ def give(
         return
     carry_out = partial(_send, app, order, listener)
     # A console that only looks refuses it when it is sent: there is nothing to ask.
-    question = None if app.is_read_only or is_agreed else question_of(app, order)
+    question = None if app.is_read_only or is_agreed else confirmation_of(app, order)
     if question is None:
         carry_out()
     else:
         ask(app, question, carry_out)
 
 
-def ask(app: ScreenApp, question: Question, carry_out: Callable[[], None]) -> None:
+def ask(app: ScreenApp, question: Confirmation, carry_out: Callable[[], None]) -> None:
     """Asks, and on yes carries out; enter alone means no."""
 
     def answered(answer: str | None) -> None:
@@ -70,24 +70,24 @@ def ask(app: ScreenApp, question: Question, carry_out: Callable[[], None]) -> No
     app.push_screen(ChoiceDialog(question.title, question.costs, choices, begin=1), answered)
 
 
-def question_of(app: ScreenApp, order: PipelineOrder) -> Question | None:
+def confirmation_of(app: ScreenApp, order: PipelineOrder) -> Confirmation | None:
     """What to ask before an order; None where nothing is lost by it. Costs are those of now,
     though the view be paused."""
     board = app.store.board(app.clock())
     match order:
         case Abort(request_id=request_id):
             costs = f"{request_id} ends now; its client gets what was generated so far."
-            return Question("Abort this request?", costs, "Abort it")
+            return Confirmation("Abort this request?", costs, "Abort it")
         case Drain():
             router = app.board.router
             live = router.running + router.waiting if router else 0
             costs = (
-                f"New requests are refused (503) until somebody ends it; {live} live may finish."
+                f"New requests are refused (503) until draining is ended; {live} live may finish."
             )
-            return Question("Drain the pipeline?", costs, "Drain it")
+            return Confirmation("Drain the pipeline?", costs, "Drain it")
         case StopPipeline(drain_s=drain_s):
             costs = pipeline_costs(board, now=not drain_s)
-            return Question("Stop the pipeline?", costs, "Stop it")
+            return Confirmation("Stop the pipeline?", costs, "Stop it")
         case RestartProcess(name=name, hard=hard):
             verb = "Kill and restart" if hard else "Restart"
             return _about(verb, name, restart_costs(board, name, hard))
@@ -103,12 +103,12 @@ def question_of(app: ScreenApp, order: PipelineOrder) -> Question | None:
     return None
 
 
-def _about(verb: str, name: str, costs: str) -> Question:
-    return Question(f"{verb} {name}?", costs, f"{verb} {name}")
+def _about(verb: str, name: str, costs: str) -> Confirmation:
+    return Confirmation(f"{verb} {name}?", costs, f"{verb} {name}")
 
 
-def _send(app: ScreenApp, order: PipelineOrder, listener: Listener | None) -> None:
-    """One that does not get through says so."""
+def _send(app: ScreenApp, order: PipelineOrder, listener: ReplyListener | None) -> None:
+    """Sends an order; a toast says so if it does not get through, or what it has changed."""
     if _is_stopped(app):
         return
     if isinstance(order, AdapterOrder | SetScheduler):
@@ -131,7 +131,7 @@ def _send(app: ScreenApp, order: PipelineOrder, listener: Listener | None) -> No
 
 
 def _is_stopped(app: ScreenApp) -> bool:
-    """Of a pipeline that was stopped nothing can be asked any more, and that is said."""
+    """Whether the pipeline was stopped; then a toast says so."""
     if app.board.is_stopped:
         app.notify("q leaves; loraconsole starts it again", title="The pipeline is stopped")
     return app.board.is_stopped

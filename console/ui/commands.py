@@ -1,9 +1,9 @@
-"""What can be done, by name, on the `:` line. The palette (`palette.py`) lists the same by title.
+"""The names that the `:` line knows, and what each does. The palette lists the same by title.
 
-A name is an action's (as the help has it at the right), a verb's of the command line, or one of
-the few below. Verbs are parsed by the command line's own parser, so that what is right in a shell
-is right here; those that the console has no way of its own for run as a shell would run them, and
-their output is shown.
+A name is an action's id (the right column of the help), a command of the command line, or one of
+the few in `_own`. Commands are read by the command line's parser, so that `:` takes what a shell
+takes. A command that the console has no way of its own for is run as in a shell, and its output is
+shown.
 """
 
 from __future__ import annotations
@@ -177,7 +177,7 @@ class LineParser(argparse.ArgumentParser):
         raise OperatorError((message or "").strip() or self.format_help(), self._usage())
 
     def print_help(self, file: Any = None) -> None:
-        """`--help` is told by `exit`."""
+        """`exit` shows the help."""
 
     def _usage(self) -> str:
         record = self.get_default("record")
@@ -225,7 +225,7 @@ def _values(known: type[Command], name: str, board: Board, begin: str) -> Iterab
 
 
 def _about(known: Known) -> dict[str, str]:
-    """What verbs, flags and policies are, each in its own words."""
+    """A line of help for each verb, flag and policy."""
     if isinstance(known, CommandGroup):
         return {verb.NAME: verb.HELP for verb in known.verbs}
     arguments = arguments_of(known)
@@ -279,7 +279,7 @@ async def _run_verb(app: ScreenApp, verb: Sequence[str], typed: Sequence[str]) -
         case DeleteTranscriptsCommand(conversations=conversations, all=every):
             with closing(open_transcripts()) as kept:
                 lost = kept.describe(kept.choose(conversations, every))
-            question = actions.Question(
+            question = actions.Confirmation(
                 "Delete transcripts?",
                 f"{lost} will be forgotten; nothing brings them back.",
                 "Delete them",

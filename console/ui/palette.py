@@ -28,8 +28,8 @@ MOVES = (
     *("move(", "page(", "jump(", "match(", "scroll", "app.focus_", "cursor_"),
     "command_palette",
 )
-"""Actions that nobody looks up by name: those of the cursor, and what has opened the list. Of the
-same kind is what has no id: how Textual edits a text."""
+"""Actions that are not looked up by name: those of the cursor, and the one that opens the palette.
+Of the same kind are actions without an id: how Textual edits a text."""
 
 
 class Entry(NamedTuple):

@@ -18,7 +18,7 @@ from ...pipeline.errors import OperatorError
 from ..terminal import splash
 
 if TYPE_CHECKING:
-    from ..client.telemetry import Telemetry
+    from ..client.telemetry import TelemetryClient
     from ..commands.base import ScreenOptions
     from ..commands.consoles import AttachCommand, PlayCommand
 
@@ -40,20 +40,20 @@ def check_screen_options(screen: ScreenOptions) -> None:
     choose(screen.theme, screen.fps, screen.ascii, screen.no_mouse, screen.low_bandwidth)
 
 
-def show(
+def run_console(
     config: Config,
     screen: ScreenOptions,
     *,
     is_read_only: bool = False,
     label: str = "",
     clock: Callable[[], float] = time.time,
-    source: Callable[..., Telemetry] | None = None,
+    source: Callable[..., TelemetryClient] | None = None,
 ) -> str | None:
     """The console until a person leaves it; "leave" or "stop", or None where it was ended.
 
     For the keywords see `ConsoleApp`. Raises `SystemExit` where the console itself fails.
     """
-    from ..client.telemetry import Telemetry
+    from ..client.telemetry import TelemetryClient
     from ..settings.ui_state import UiState
     from ..state.adapter_colors import AdapterColors
     from ..text.ascii import write_cells
@@ -69,7 +69,7 @@ def show(
         ui_state=UiState.remembered(),
         clock=clock,
         label=label,
-        source=source or Telemetry,
+        source=source or TelemetryClient,
         shows_cost=screen.show_cost,
         is_read_only=is_read_only,
     )
@@ -79,7 +79,7 @@ def show(
         with splash.taken():
             choice = app.run(mouse=app.chosen.settings.mouse and not screen.no_mouse)
     finally:
-        if app.herald.title:
+        if app.notifier.title:
             splash.restore_title()
     if app.return_code:  # Textual has printed what went wrong
         raise SystemExit(app.return_code)
@@ -91,30 +91,36 @@ def mock(seed: int, screen: ScreenOptions, is_read_only: bool) -> int:
     need_terminal("a mock pipeline without a screen: python -P -m loraconsole.console.mock.server")
     from ..mock.server import mock_pipeline
 
-    with splash.raised("loraconsole"), mock_pipeline(seed) as config:
-        show(config, screen, is_read_only=is_read_only, label="MOCK")
+    with splash.title_shown("loraconsole"), mock_pipeline(seed) as config:
+        run_console(config, screen, is_read_only=is_read_only, label="MOCK")
     return 0
 
 
 def play(command: PlayCommand) -> int:
     """The console on a recording."""
     need_terminal("recordings are gzipped JSON lines: zcat FILE | jq")
-    from ..client.recording import Playback, Tape
+    from ..client.recording import RecordingPlayer, RecordingTelemetry
 
-    tape = Tape(Path(command.file), command.speed)
+    tape = RecordingPlayer(Path(command.file), command.speed)
     config = Config(run=str(tape.path.absolute()))
     label = "RECORDING" if command.speed == 1 else f"RECORDING x{command.speed:g}"
-    show(config, command.screen, label=label, clock=tape.now, source=partial(Playback, tape))
+    run_console(
+        config,
+        command.screen,
+        label=label,
+        clock=tape.now,
+        source=partial(RecordingTelemetry, tape),
+    )
     return 0
 
 
 def attach_over_ssh(host: str, command: AttachCommand) -> int:
     """The console here on a pipeline there."""
     need_terminal(f"without one: ssh {host} loraconsole status")
-    from ..client.ssh_tunnel import Tunnel
+    from ..client.ssh_tunnel import SshTunnel
 
-    with Tunnel(host, command.run, command.ssh_command) as tunnel:
-        choice = show(
+    with SshTunnel(host, command.run, command.ssh_command) as tunnel:
+        choice = run_console(
             tunnel.config,
             command.screen,
             is_read_only=command.read_only,

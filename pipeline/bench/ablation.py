@@ -65,7 +65,8 @@ COSTS = (
     PartCost("load (swap)", FULL, RESIDENT, "loading them when wanted, against all resident"),
     PartCost("prefetch", FULL, LATE, "loading them on arrival, against when there is room to run"),
     PartCost("LoRA kernels", FULL, PLAIN, "our kernels and graphs, against plain PyTorch"),
-    # Both baselines compute by plain PyTorch, on a GPU too; and who is out of the pool stays there.
+    # Both baselines compute by plain PyTorch, on a GPU too; and adapters outside of the pool stay
+    # there.
     PartCost(
         "paging", PLAIN_RESIDENT, OWN_MEMORY, "pages of the pool, against memory of their own"
     ),
@@ -73,11 +74,12 @@ COSTS = (
 )
 
 PROMPT_TOKENS = 112
-"""More than any prompt of the bench takes with its chat template, its last page filled up."""
+"""Tokens that no prompt of the bench exceeds, with its chat template and its last page filled
+up."""
 
 
 def flags_text(flags: Flags) -> str:
-    """A set as the command line would have it."""
+    """A set of flags as the command line has it."""
     return " ".join(map(flag_of, flags)) or "all parts"
 
 
@@ -107,7 +109,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def token_ms(self) -> float:
-        """Of the whole loop, prompts and loads included, by output token."""
+        """Milliseconds of the whole loop, prompts and loads included, for each output token."""
         return 1e3 * self.seconds / max(1, self.output_tokens)
 
 
@@ -115,7 +117,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def replicate(adapters: dict[str, str], count: int) -> tuple[str, ...]:
-    """NAME=PATH of so many adapters, those given in turn: to a pipeline copies are others."""
+    """NAME=PATH of `count` adapters: those given in turn, since to a pipeline a copy is another
+    adapter."""
     given = list(adapters.items())
     if not given:
         raise UsageError("no adapter to measure with", "give --adapter NAME=PATH")
@@ -145,9 +148,9 @@ def adapter_tokens(config: Config) -> int:
 
 
 def pool_tokens(flags: Flags, adapters: int, loop: Loop) -> int:
-    """`--max-total-tokens` of a set whose adapters take the place of so many: room for what runs
-    beside half of them, so that they must make way for each other; with --no-lora-swap, which pins
-    half of a pool at most, for all."""
+    """`--max-total-tokens` for a set of flags under which the adapters take the place of this many:
+    room for what runs beside half of them, so that they must make way for each other; with
+    --no-lora-swap, which pins half of a pool at most, for all."""
     running = loop.concurrency * (PROMPT_TOKENS + loop.max_tokens)
     return running + (2 * adapters if "no_lora_swap" in flags else adapters // 2)
 
@@ -198,10 +201,10 @@ async def _drive(url: str, config: Config, loop: Loop) -> Result:
     models = tuple(config.adapters())
     async with Client(url, config.api_key) as client:
         await client.meet(models, None, chat=True)
-        load = chat_workload(
+        workload = chat_workload(
             num_adapters=len(models), count=loop.requests, max_tokens=loop.max_tokens
         )
-        lines, seconds = await client.run(load, loop.concurrency)
+        lines, seconds = await client.run(workload, loop.concurrency)
     return summarise(lines, seconds, concurrency=loop.concurrency)
 
 
@@ -261,11 +264,11 @@ class MeasuredCost(msgspec.Struct, frozen=True):
     least: float
     most: float
     share: float
-    """Of what a token takes with all parts."""
+    """The share of what a token takes with all parts."""
 
 
 def differences(runs: list[Run]) -> list[MeasuredCost]:
-    """Of each part whose two sets were measured and differ."""
+    """The cost of each part whose two sets of flags were measured and differ."""
     measured = {(run.flags, run.round): run.token_ms for run in runs}
     rounds = sorted({run.round for run in runs})
     stood_for = stand_ins(() if any("no_kernel" in run.flags for run in runs) else ("no_kernel",))
@@ -301,7 +304,7 @@ def main() -> None:
         type=int,
         default=24,
         metavar="N",
-        help="so many, those given in turn; half of them fit",
+        help="number of adapters, those given in turn; half of them fit",
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="append runs as JSON lines")
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")

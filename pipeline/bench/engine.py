@@ -1,7 +1,7 @@
 """The engine alone, as fast as it goes: scheduler and worker without sockets or HTTP, with dummy
 weights and random adapters.
 
-`make bench-gpu` runs the shapes of a model on one device: a step of so many requests, each with its
+`make bench-gpu` runs the shapes of a model on one device: a step of some requests, each with its
 own adapter, all with one, or with none; prompts; and S-LoRA's own workload. Every figure is printed
 as a line of JSON, the table at the end. Knows no peer but by the figures recorded here.
 """
@@ -124,8 +124,8 @@ class Engine:
     def add_adapters(
         self, count: int, rank: int, modules: tuple[str, ...], first: int = 0
     ) -> list[str]:
-        """So many, each in pages of its own, with the same random numbers; numbered from `first`
-        on."""
+        """Names of `count` adapters, each in pages of its own, with the same random numbers;
+        numbered from `first` on."""
         model_config = self.runner.loaded.config  # of one rank's part
         shapes, parts, size = module_shapes(model_config), [], 0
         for members in SITES.values():
@@ -161,7 +161,8 @@ class Engine:
         return names
 
     def _obey(self, *, wait: bool = False) -> None:
-        """Does what the scheduler decided about adapters, and tells it which have come."""
+        """Carries out what the scheduler decided about adapters, and reports to it which are
+        placed."""
         for order in self.scheduler.residency.orders:
             match order:
                 case PlaceAdapter():
@@ -272,7 +273,7 @@ def steps_table(
             decode = [(at, step) for at, step in done if step.phase == "decode"]
             gaps = [(b[0] - a[0]) * 1e3 for a, b in itertools.pairwise(decode)]
             steps = [step for _, step in decode[2:]]
-            figures = {
+            stats = {
                 "ms": statistics.median(gaps),
                 "p99_ms": sorted(gaps)[int(len(gaps) * 0.99)],
                 "busy_ms": statistics.median(step.busy_us for step in steps) / 1e3,
@@ -283,8 +284,8 @@ def steps_table(
                 / engine.runner.stats().copy_bytes_s
                 * 1e3,
             }
-            found[kind][count] = figures
-            write_result("steps", adapters=kind, requests=count, **figures)
+            found[kind][count] = stats
+            write_result("steps", adapters=kind, requests=count, **stats)
     return found
 
 
@@ -293,11 +294,11 @@ def interference(engine: Engine, names: list[str], streams: int) -> None:
     being copied into their pages. Milliseconds between a stream's tokens."""
 
     def gaps(count: int) -> list[float]:
-        """Between so many steps of the streams, which go on."""
+        """Milliseconds between `count` steps of the streams, which go on."""
         done = [at for at, _ in itertools.islice(steps, count + 1)]
         return [(b - a) * 1e3 for a, b in itertools.pairwise(done)]
 
-    def told(what: str, found: list[float]) -> None:
+    def report_gaps(what: str, found: list[float]) -> None:
         ordered = sorted(found)
         p99 = ordered[int(len(ordered) * 0.99)]
         write_result(
@@ -311,20 +312,20 @@ def interference(engine: Engine, names: list[str], streams: int) -> None:
         pass
     gaps(SETTLED)
     for _ in range(3):
-        told("undisturbed", gaps(200))
+        report_gaps("undisturbed", gaps(200))
         engine.ask(None, 4000, 1)
         began = time.perf_counter()
         found: list[float] = []
         while not found or any(s.num_scheduled < s.num_prompt for s in engine.scheduler.running):
             found += gaps(1)
-        told("a prompt of 4000 tokens", found)
+        report_gaps("a prompt of 4000 tokens", found)
         write_result("its first token", ms=(time.perf_counter() - began) * 1e3)
         gaps(SETTLED)
         loads = engine.replace_adapters(names[streams : streams + 50])
         found = gaps(1)
         while not all(load.done() for load in loads):
             found += gaps(1)
-        told(f"{len(loads)} adapters load", found)
+        report_gaps(f"{len(loads)} adapters load", found)
         gaps(SETTLED)
     deque(steps, maxlen=0)
 
@@ -332,11 +333,11 @@ def interference(engine: Engine, names: list[str], streams: int) -> None:
 def slora_workload(
     engine: Engine, names: list[str | None], count: int, rate: float = 0.0
 ) -> dict[str, float]:
-    """S-LoRA's generator, its adapters and lengths: so many requests, all at once or so many a
-    second. Its figures: throughput, first tokens, and how many of those came within six seconds."""
+    """Runs S-LoRA's generator with its adapters and lengths: this many requests, all at once or
+    at a rate. Returns throughput, first tokens, and the share that came within six seconds."""
     pace, duration = (rate, count / rate) if rate else (count, 1)
-    load = slora(num_adapters=len(names), alpha=1, rate=pace, cv=1, duration=duration)
-    coming = deque(load.arrivals)
+    workload = slora(num_adapters=len(names), alpha=1, rate=pace, cv=1, duration=duration)
+    coming = deque(workload.arrivals)
     started = time.perf_counter()
 
     def arrive() -> float | None:
@@ -356,8 +357,8 @@ def slora_workload(
     seconds = time.perf_counter() - started
     waits = engine.first_token_s
     return {
-        "requests_s": len(load) / seconds,
-        "tokens_s": sum(arrival.output_len for arrival in load.arrivals) / seconds,
+        "requests_s": len(workload) / seconds,
+        "tokens_s": sum(arrival.output_len for arrival in workload.arrivals) / seconds,
         "seconds": seconds,
         "first_token_s": statistics.mean(waits),
         "slo_attainment": sum(wait < SLO_SECONDS for wait in waits) / len(waits),
@@ -388,8 +389,8 @@ def ablate(
             loads[flags] = load_ms(engine, names)
         table = steps_table(engine, batches, names, prompt, new, ("distinct",))["distinct"]
         found[flags] = {count: table[count]["ms"] for count in batches}
-        figures = {f"ms_at_{count}": ms for count, ms in found[flags].items()}
-        write_result("ablate", flags=flags_text(flags), load_ms=loads.get(flags, 0.0), **figures)
+        stats = {f"ms_at_{count}": ms for count, ms in found[flags].items()}
+        write_result("ablate", flags=flags_text(flags), load_ms=loads.get(flags, 0.0), **stats)
         del engine
         gc.collect()
         if torch.cuda.is_available():
@@ -407,7 +408,7 @@ def ablate(
 
 
 def pool_for(shape: dict[str, Any], batches: list[int], tokens: int) -> int:
-    """Tokens of a pool that holds the mixture of adapters and so many tokens a request, and no
+    """Tokens of a pool that holds the mixture of adapters and `tokens` for each request, and no
     more: baselines take memory outside of it."""
     with tempfile.TemporaryDirectory() as directory:
         (Path(directory) / "config.json").write_text(json.dumps(shape))
@@ -419,7 +420,8 @@ def pool_for(shape: dict[str, Any], batches: list[int], tokens: int) -> int:
 
 
 def load_ms(engine: Engine, names: list[str]) -> float:
-    """Of one adapter from the host into its pages, the mean of all, copied one behind the other."""
+    """Milliseconds to copy one adapter from the host into its pages: the mean of all, copied one
+    behind the other."""
     for _ in range(2):  # at first, memory may have to be found
         started = time.perf_counter()
         for load in engine.replace_adapters(names):
@@ -433,7 +435,9 @@ def account_for(engine: Engine, batches: list[int], names: list[str], prompt: in
     """Prints where the microseconds of a decode step go, for base, same and distinct adapters; and
     those of a step that carries a piece of a prompt beside 32 streams."""
 
-    def told(kind: str, count: int, steps: Iterator[tuple[float, Step]], measured: int) -> None:
+    def report_kernels(
+        kind: str, count: int, steps: Iterator[tuple[float, Step]], measured: int
+    ) -> None:
         found = measure_kernels(itertools.islice(steps, measured), measured)
         deque(steps, maxlen=0)
         write_result(
@@ -453,19 +457,19 @@ def account_for(engine: Engine, batches: list[int], names: list[str], prompt: in
         return steps
 
     for count, kind in itertools.product(batches, kinds_of(names)):
-        told(kind, count, started(kind, count, 24), 12)
+        report_kernels(kind, count, started(kind, count, 24), 12)
     engine.scheduler.limits = replace(engine.scheduler.limits, chunk_tokens=CHUNK_TOKENS)
     for kind, own in (("base", None), ("distinct", None), ("distinct", names[0])):
         steps = started(kind, 32, 40)
         engine.ask(own, engine.ready.max_model_len - 2, 1)
         while next(steps)[1].phase == "decode":
             pass
-        told(f"{kind}, and a prompt of {own or 'the base'}", 32, steps, 5)
+        report_kernels(f"{kind}, and a prompt of {own or 'the base'}", 32, steps, 5)
 
 
-def write_result(kind: str, **figures: Any) -> None:
+def write_result(kind: str, **stats: Any) -> None:
     """A line of JSON, to stdout and to `--out`."""
-    shown = {k: round(v, 3) if isinstance(v, float) else v for k, v in figures.items()}
+    shown = {k: round(v, 3) if isinstance(v, float) else v for k, v in stats.items()}
     line = json.dumps({"figures": kind, **shown})
     print(line, flush=True)
     if OUT:
@@ -474,11 +478,11 @@ def write_result(kind: str, **figures: Any) -> None:
 
 
 OUT: list[Path] = []
-"""Where the lines go too."""
+"""The file that the lines go to as well, if any."""
 
 
 def print_steps(found: dict[str, dict[int, dict[str, float]]]) -> None:
-    """Beside what this card's copy rate allows, and vLLM's figures."""
+    """Prints the steps beside what this GPU's copy rate allows, and vLLM's numbers."""
     print(
         "\nmilliseconds a step   ours                      limit here        vLLM 0.26 on an H200"
     )
@@ -593,8 +597,8 @@ def slora_table(engine: Engine, given: argparse.Namespace) -> None:
     slora_workload(engine, [None], 100)  # libraries may have kernels to choose
     for count in (0, *given.adapters):
         names += engine.add_adapters(count - len(names), 8, ATTENTION, first=len(names))
-        figures = slora_workload(engine, [*names] or [None], given.requests, given.rate)
-        write_result("slora", adapters=count, requests=given.requests, rate=given.rate, **figures)
+        stats = slora_workload(engine, [*names] or [None], given.requests, given.rate)
+        write_result("slora", adapters=count, requests=given.requests, rate=given.rate, **stats)
 
 
 if __name__ == "__main__":

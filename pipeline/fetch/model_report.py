@@ -38,7 +38,7 @@ class ModelReport(msgspec.Struct, frozen=True):
 
     model: str
     directory: str
-    """Where the model lies; empty where there is none."""
+    """The model's directory; empty where there is none."""
     findings: tuple[Finding, ...]
 
     @property
@@ -47,7 +47,7 @@ class ModelReport(msgspec.Struct, frozen=True):
         return all(finding.verdict != "bad" for finding in self.findings)
 
     def lines(self) -> list[str]:
-        """As a terminal shows it: a finding a line, and what to do below."""
+        """The report for a terminal: a finding a line, and what to do below."""
         shown = []
         for finding in self.findings:
             where = f"{finding.source}: " if finding.source else ""

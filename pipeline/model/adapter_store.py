@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -31,15 +30,13 @@ from ..model_files.model_config import ModelConfig
 from ..runtime.guarded_file import AdapterError
 from .adapter import SITES, Adapter, measure_adapter, module_shapes, read_adapter
 from .compute_queue import sent
-from .page_pool import PagePool, page_elements
+from .page_pool import Ints, PagePool, page_elements
 from .shard import WHOLE, Shard
 
 MOST_RESIDENT = 4096
 """Adapters in pages at a time, on a GPU."""
 MOST_STACKS = 8
 """Stacks kept for batches to come; those used longest ago go first."""
-
-Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -241,7 +238,8 @@ class AdapterStore:
         )
 
     def _enter(self, key: str, table: Tensor) -> None:
-        """Tells the kernels where it is. Not before nobody uses a slot's former owner."""
+        """Enters an adapter in the kernels' tables. No step still uses the former owner of its
+        slot."""
         slot = self._slots[key] = self._free_slots.pop()
         parts = {part.module: part for part in self._adapters[key].parts}
         sites, modules = [], []
@@ -271,7 +269,8 @@ class AdapterStore:
         return self._own[key]
 
     def evict(self, key: str) -> None:
-        """Its pages may be somebody else's from now on; the host keeps it."""
+        """Gives up an adapter's pages, which may be used for something else from now on; the host
+        keeps it."""
         self._pages.pop(key, None)
         self._own.pop(key, None)
         self._leave(key)
@@ -363,7 +362,7 @@ class LoraBatch:
     parts: tuple[AdapterSegment | AdapterRows, ...]
 
     def begin(self, x: Tensor, layer: int, site: str) -> Callable[[Tensor, bool], None]:
-        """Where steps are not captured there is nothing to gain by starting early."""
+        """Does nothing here: where steps are not captured, starting early gains nothing."""
         return lambda y, whole: self.add(y, x, layer, site)
 
     def add(self, y: Tensor, x: Tensor, layer: int, site: str) -> None:

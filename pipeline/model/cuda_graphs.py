@@ -28,10 +28,10 @@ from .llama import Llama
 from .page_pool import PAGE_SIZE, PagePool, pages_for
 
 ROWS = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 160, 192, 224, 256)
-"""Of single tokens alone."""
+"""Rows of the graphs of single tokens alone."""
 MIXED_ROWS = (8, 32, 64, 128, 256)
 PROMPT_TOKENS = (64, 192, 256, 512)
-"""Of steps that carry prompts beside them."""
+"""Prompt tokens of the graphs of steps that carry prompts beside single tokens."""
 RANKS = (0, 16, 64)
 LONG_PROMPT = 8192
 """Enough for the kernels of long prompts."""
@@ -152,7 +152,7 @@ class PagedSteps:
         return bucket if bucket in self._captured else None
 
     def base_rows(self, num_rows: int) -> int:
-        """How many a step of the base with so many rows computes, padding included."""
+        """Rows that a step of the base with `num_rows` rows computes, padding included."""
         rows = _least(ROWS, num_rows)
         return rows if Bucket(rows) in self._captured else num_rows
 

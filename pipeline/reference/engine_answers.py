@@ -28,7 +28,7 @@ from .reference import Answers, EngineQuestion, Prompt, PromptAnswer
 LEAST = -1e30
 """A logprob of what is not finite: JSON has no other numbers."""
 CHUNK_TOKENS = 512
-"""Of a prompt in one step, so that a long one is computed in pieces as it is when served."""
+"""Tokens of a prompt in one step, so that a long one is computed in pieces as it is when served."""
 
 
 class AnswerEngine:
@@ -73,7 +73,7 @@ class AnswerEngine:
             self._templates[name] = self._chats.read_directory(name, path).template
 
     def answer(self, prompt: Prompt) -> Iterator[tuple[PromptAnswer, Tensor | None]]:
-        """Of base and adapters, with logits [num_tokens, vocab_size]."""
+        """Answers of base and adapters, with logits [num_tokens, vocab_size]."""
         for name, reason in self.refusals.items():
             yield PromptAnswer(prompt=prompt.name, adapter=name, refusal=reason), None
         names_of: dict[tuple[int, ...], list[str | None]] = {}

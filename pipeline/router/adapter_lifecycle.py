@@ -371,7 +371,7 @@ class AdapterLifecycle:
             answer.is_right,
             now - trial.started_at,
         )
-        words, level = verification.words, "info" if answer.is_right else "error"
+        words, level = verification.verdict, "info" if answer.is_right else "error"
         self._effects.report(level, f"verified {adapter.key}: it {words}")
         text = f"adapter {adapter.key} {words}"
         self._replies.send(trial.order, 200, text, now, verification=verification)

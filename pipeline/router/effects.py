@@ -18,7 +18,7 @@ class Send(NamedTuple):
     message: Message
 
 
-class ReportEvent(NamedTuple):
+class Announcement(NamedTuple):
     """A change that an operator wants to know: published and logged. `level` as in logging."""
 
     level: str
@@ -71,7 +71,7 @@ class ShowStats(NamedTuple):
 
 Effect: TypeAlias = (
     Send
-    | ReportEvent
+    | Announcement
     | EnterState
     | ShowReading
     | FetchAdapter
@@ -107,7 +107,7 @@ class Effects:
             self.pending.append(Send(name, message))
 
     def report(self, level: str, text: str) -> None:
-        self.pending.append(ReportEvent(level, text))
+        self.pending.append(Announcement(level, text))
 
     def write_line(self, line: AnyLine) -> None:
         """Where an event log is wanted. Callers on the hot path test `lines` first."""

@@ -1,6 +1,6 @@
 """How fast a device's memory is: the rate of a copy within it, what steps are held against.
 
-A copy is what everybody's memory does at its best; read and written bytes count, as both pass.
+A copy is what a memory does at its best; read and written bytes count, as both pass.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ CPU_BYTES = 64 << 20
 all copies together."""
 COPIES = 7
 ENOUGH_SECONDS = 0.08
-"""On a slow machine fewer copies do."""
+"""Seconds of copying after which fewer copies are enough, on a slow machine."""
 
 
 def measure_copy_rate(queue: ComputeQueue) -> float:

@@ -1,4 +1,4 @@
-"""A model whose layers are spans, for whoever asks which of them takes how long.
+"""A model whose layers are spans, which show how long each of them takes.
 
 Each is launched from the host by itself, so a step of such a model cannot be replayed from a graph.
 """
@@ -39,7 +39,7 @@ class SpannedLayer(DecoderLayer):
 
 
 def with_layer_spans(model: Llama, spans: Spans, settle: Callable[[], object]) -> Llama:
-    """The same model, over the same weights."""
+    """The model with a span around each layer, over the same weights."""
     return model.with_layers(
         [
             SpannedLayer(

@@ -46,7 +46,7 @@ class LiveSequence:
 
 
 class LiveSequences:
-    """By number. A slot that was released is given out again before a new one."""
+    """Sequences by number. A slot that was released is given out again before a new one."""
 
     def __init__(self) -> None:
         self._live: dict[int, LiveSequence] = {}

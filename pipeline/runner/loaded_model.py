@@ -32,9 +32,9 @@ class LoadedModel:
     """One rank's part of a model, ready to compute."""
 
     whole: ModelConfig
-    """Of the model that all ranks share."""
+    """Config of the model that all ranks share."""
     config: ModelConfig
-    """Of this rank's part."""
+    """Config of this rank's part."""
     model: Llama
     precision: Precision
     weights_bytes: int
@@ -49,7 +49,7 @@ class LoadedModel:
     """Tokens of a sequence, at most: the model's or the operator's limit, or the pool's."""
 
     def step_bytes(self, model: Llama) -> StepBytes:
-        """Of a model of the same shape over the same pool."""
+        """Step bytes of a model of the same shape over the same pool."""
         return StepBytes(model, self.pool, layer_windows(self.config))
 
 

@@ -39,9 +39,9 @@ class BaseTimes:
         return 0
 
     def learn_kv(self, rows: int) -> None:
-        """From steps of so many rows, half of them with little KV and half with much. Never faster
-        than a copy. On two cores attention reads at a fourth of that, and the tax of long sequences
-        was shown three times too high."""
+        """Learns from steps of `rows` rows, half of them with little KV and half with much. Never
+        faster than a copy. On two cores attention reads at a fourth of that, and the tax of long
+        sequences was shown three times too high."""
         seen = sorted(self._recent.get(rows, ()))
         half = len(seen) // 2
         if not half:

@@ -42,7 +42,7 @@ class ModelRunner:
     """
 
     adapters: AdapterHost
-    """From `load` on; so are the next two."""
+    """Set by `load`; so are the next two."""
     loaded: LoadedModel
     timer: StepTimer
 
@@ -101,7 +101,7 @@ class ModelRunner:
         )
 
     def _load(self, max_rows: int) -> StepCompute:
-        """In the queue, whose thread makes all tensors."""
+        """Loads in the queue, whose thread makes all tensors."""
         is_on = not self._config.no_step_times
         self.timer = StepTimer(measure_copy_rate(self.queue) if is_on else 0.0, is_on=is_on)
         self.loaded = load_model(

@@ -12,7 +12,7 @@ from ..model.page_pool import PAGE_SIZE, PagePool
 
 
 class StepBytes:
-    """Of one model over one pool."""
+    """Bytes that a step of one model over one pool must read."""
 
     def __init__(self, model: Llama, pool: PagePool, windows: Sequence[int]) -> None:
         """`windows` has one entry a layer, 0 where it looks at everything."""
@@ -24,7 +24,7 @@ class StepBytes:
 
     def weights(self, num_tokens: int) -> int:
         """The embedding counts only where it serves as the head: of it a step reads single rows.
-        Where a weight is kept in two formats, the one used for so many tokens."""
+        Where a weight is kept in two formats, the one used for this many tokens counts."""
         if num_tokens not in self._weights:
             self._weights[num_tokens] = sum(
                 (m.chosen(num_tokens) if isinstance(m, LinearByRows) else m).num_bytes

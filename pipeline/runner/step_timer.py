@@ -18,7 +18,7 @@ from .step_bytes import StepBytes
 
 
 class StepTimer:
-    """Of one rank's steps."""
+    """Bytes and base times of one rank's steps."""
 
     def __init__(self, copy_bytes_s: float, *, is_on: bool) -> None:
         """`copy_bytes_s`: a copy within the device's memory, read and written bytes."""

@@ -117,7 +117,8 @@ class WarmUp:
         self._timer.learn_kv(count)
 
     def _run_ahead(self, steps: Iterable[Batch]) -> None:
-        """With two in flight, as when serving: else the device would wait for the host."""
+        """Runs steps with two in flight, as when serving: else the device would wait for the
+        host."""
         flight: deque[PendingStep] = deque()
         for step in steps:
             flight.append(self._launcher.launch(step))

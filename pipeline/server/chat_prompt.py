@@ -14,7 +14,7 @@ from ..text.tokenizer import Tokenizer
 from .request_fields import BadRequest, shown
 
 COMMON_ROLES = ("system", "user", "assistant")
-"""Every chat template knows these; many leave out messages of other roles without a word."""
+"""Roles that every chat template knows; many drop messages of other roles silently."""
 
 
 def conversation(messages: Sequence[Any]) -> list[dict[str, Any]]:

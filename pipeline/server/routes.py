@@ -165,7 +165,7 @@ class Api:
         return self._guarded(handler, [config.admin_key] if config.admin_key else [])
 
     def _guarded(self, handler: Handler, keys: list[str]) -> Handler:
-        """With one of `keys`, where there are any."""
+        """The handler behind a check of `keys`: a request must carry one, where there are any."""
 
         async def guarded(request: HttpRequest) -> Response:
             given = request.headers.get("authorization", "").removeprefix("Bearer ").encode()
@@ -287,7 +287,7 @@ class Api:
         return await self._carry(PlanAdapters(**order, paths=tuple(body.paths)))
 
     async def _carry(self, order: Order) -> Response:
-        """To the router; its answer, or `BadRequest`."""
+        """Sends an order to the router; its answer. Raises `BadRequest` where it refuses."""
         reply = await self.gateway.carry_order(order)
         if reply.status != 200:
             raise BadRequest(reply.text, status=reply.status)
@@ -341,7 +341,7 @@ class Api:
         return await self._order_spans(StopSpans(**_ticket()))
 
     async def _order_spans(self, order: SpansOrder) -> Response:
-        """To every process: which file each writes, or has written, and the spans in it."""
+        """Sends an order to every process; the answer names each one's file and the spans in it."""
         gateway = self.gateway
         replies = await gateway.carry_spans_order(order)
         if silent := [name for name in gateway.config.process_names() if name not in replies]:
@@ -544,12 +544,12 @@ def spans_body(reply: SpansReply) -> dict[str, Any]:
 
 
 def _ticket() -> dict[str, str]:
-    """The fields that all orders share."""
+    """Fields that all orders share."""
     return {"order": f"o-{secrets.token_hex(8)}", "reply_to": "server"}
 
 
 def _order(name: str) -> dict[str, Any]:
-    """And those about an adapter."""
+    """Fields that all orders about an adapter share."""
     return {**_ticket(), "name": name}
 
 

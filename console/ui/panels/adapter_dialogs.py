@@ -15,7 +15,7 @@ from textual.widgets import Button, Checkbox, Input, Label
 
 from ....pipeline.messages import AdapterPlan, AdapterReply
 from ....pipeline.run_directory import absolute_path
-from ...client.pending_orders import Orders
+from ...client.pending_orders import PendingOrders
 from ...commands.adapters import LoadCommand, PlanCommand
 from ...state.board import Board
 from ...text import plot, units
@@ -97,7 +97,7 @@ class AdapterForm(LiveScreen[str]):
         Binding("ctrl+n", "plan", "Plan", id="form-plan"),
     ]
 
-    def __init__(self, orders: Orders, path: str = "") -> None:
+    def __init__(self, orders: PendingOrders, path: str = "") -> None:
         super().__init__()
         self._orders = orders
         self._path = path
@@ -183,7 +183,7 @@ class LoadDialog(AdapterForm):
     TITLE = "Load an adapter"
     SUBTITLE = "enter loads · ctrl+n plans · esc cancels"
 
-    def __init__(self, orders: Orders, path: str = "") -> None:
+    def __init__(self, orders: PendingOrders, path: str = "") -> None:
         super().__init__(orders, path)
         self._loading = ""
 

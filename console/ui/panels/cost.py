@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from ...state.board import Board
+from ...terminal.reaches import switched_off
 from ...text import units
 from ...text.lines import TextLine, TextSpan, length, line
 from ..widgets.pane import PaintedApp, Pane, field
@@ -74,6 +75,10 @@ def diagnostics(app: PaintedApp, board: Board) -> list[TextLine]:
         ("queue", f"{app.queued} writes that it has not taken"),
         ("withheld", f"{units.count(app.meter.withheld)} frames, {cost.withheld_s:.1f}/s now"),
     )
+    off = [*switched_off(), *_failed(app)]
+    if off:
+        found += [TextLine(), _head("off, since the installed libraries differ")]
+        found += [line((f"  {stage}: {reason}", "warn")) for stage, reason in off]
     found += [TextLine(), _head("telemetry")]
     age = "nothing heard" if board.link_age_s is None else f"{units.duration(board.link_age_s)} ago"
     found += _rows(
@@ -105,6 +110,11 @@ def diagnostics(app: PaintedApp, board: Board) -> list[TextLine]:
             )
         )
     return found
+
+
+def _failed(app: PaintedApp) -> list[tuple[str, str]]:
+    """The stage that failed while it ran; none is usual."""
+    return [("sending only changed cells", app.diff_failure)] if app.diff_failure else []
 
 
 def _head(text: str) -> TextLine:

@@ -55,15 +55,13 @@ class PromptEditor(TextArea):
         self._recalled = 0
         """How far back in the history; 0 is what is being typed."""
 
-    async def _on_key(self, event: events.Key) -> None:
+    def on_key(self, event: events.Key) -> None:
         """Enter in its turn: a priority binding would be run before the letters typed with it, and
-        on a slow link a line arrives in one piece."""
+        on a slow link a line arrives in one piece. Other keys go on to Textual's editor."""
         if event.key == "enter":
             event.stop()
             event.prevent_default()
             self.action_send()
-        else:
-            await super()._on_key(event)
 
     def action_send(self) -> None:
         """The question is on its way: an empty line, and one more to recall."""

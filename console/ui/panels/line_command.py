@@ -23,7 +23,7 @@ class LineCommand(NamedTuple):
     about: Mapping[str, str] = {}
     """A line of help for such words as have their own."""
     is_refused: bool = False
-    """This console only looks, and says so to whoever types it all the same."""
+    """A read-only console refuses it; it is not offered then."""
 
 
 def read_line(text: str, commands: dict[str, LineCommand]) -> tuple[LineCommand, list[str]]:

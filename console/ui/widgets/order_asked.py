@@ -1,10 +1,10 @@
-"""`OrderAsked`: a panel's wish that an order is given to the pipeline; the app hears it."""
+"""`OrderAsked`: a panel asks the app to send an order to the pipeline."""
 
 from __future__ import annotations
 
 from textual.message import Message
 
-from ...client.pending_orders import Listener
+from ...client.pending_orders import ReplyListener
 from ...client.telemetry import PipelineOrder
 
 
@@ -16,7 +16,7 @@ class OrderAsked(Message):
     """
 
     def __init__(
-        self, order: PipelineOrder, listener: Listener | None = None, is_agreed: bool = False
+        self, order: PipelineOrder, listener: ReplyListener | None = None, is_agreed: bool = False
     ) -> None:
         super().__init__()
         self.order, self.listener, self.is_agreed = order, listener, is_agreed

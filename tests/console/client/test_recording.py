@@ -14,12 +14,12 @@ import pytest
 from stage import START
 
 from loraconsole.console.cli.record import record
-from loraconsole.console.client.recording import Playback, Recorder, Tape
+from loraconsole.console.client.recording import Recorder, RecordingPlayer, RecordingTelemetry
 from loraconsole.console.client.remote import NotRunning
 from loraconsole.console.commands.consoles import RecordCommand
 from loraconsole.console.commands.parser import parse
-from loraconsole.console.mock.demo_scenario import Shift
-from loraconsole.console.mock.scenario import Story
+from loraconsole.console.mock.demo_scenario import DemoScenario
+from loraconsole.console.mock.scenario import Scenario
 from loraconsole.console.mock.server import MockRing
 from loraconsole.console.state.store import Store
 from loraconsole.console.supervisor.lock import Lock
@@ -38,20 +38,20 @@ def config() -> Iterator[Config]:
 
 def recorded(path: Path, seconds: int = 20) -> Path:
     """A shift of so many seconds, without a clock."""
-    story = Shift(3, start=START, boots=False)
+    scenario = DemoScenario(3, start=START, boots=False)
     recorder = Recorder(path, Config(run="/run/here"), START, 1 << 30)
     for tenth in range(seconds * 10):
-        for _, message in story.advance(START + tenth / 10):
+        for _, message in scenario.advance(START + tenth / 10):
             recorder.take(START + tenth / 10, message)
         if not tenth:
-            recorder.take(START, story.snapshot())
+            recorder.take(START, scenario.snapshot())
     recorder.close()
     return path
 
 
 def test_a_tape_gives_everything_in_time_and_stands_still_at_its_end(tmp_path: Path) -> None:
     clock = 100.0
-    tape = Tape(recorded(tmp_path / "tape"), speed=10.0, clock=lambda: clock)
+    tape = RecordingPlayer(recorded(tmp_path / "tape"), speed=10.0, clock=lambda: clock)
     assert tape.now() == START
     early = list(tape.take())
     clock += 1.0
@@ -67,9 +67,9 @@ def test_a_tape_gives_everything_in_time_and_stands_still_at_its_end(tmp_path: P
 
 def test_a_console_on_a_tape_shows_what_was_and_takes_no_orders(tmp_path: Path) -> None:
     async def main() -> None:
-        tape = Tape(recorded(tmp_path / "tape"), speed=1000.0)
+        tape = RecordingPlayer(recorded(tmp_path / "tape"), speed=1000.0)
         store = Store("tape")
-        player = Playback(tape, Config(run=str(tmp_path)), store)
+        player = RecordingTelemetry(tape, Config(run=str(tmp_path)), store)
         playing = asyncio.create_task(player.run())
         while not tape.is_over:
             await asyncio.sleep(0.02)
@@ -92,7 +92,7 @@ def test_a_tape_that_breaks_off_plays_as_far_as_it_goes(tmp_path: Path, missing:
     cut = tmp_path / "cut"
     cut.write_bytes(whole.read_bytes()[:-missing])
     clock = 0.0
-    tape = Tape(cut, clock=lambda: clock)
+    tape = RecordingPlayer(cut, clock=lambda: clock)
     clock += 60.0
     heard = [message for _ in range(100) for message in tape.take()]
     assert len(heard) > 100 and tape.is_over
@@ -106,16 +106,16 @@ def test_what_is_no_recording_is_refused_with_a_word(tmp_path: Path) -> None:
             file.write(content)
     for name in ("text", "empty", "other", "bare"):
         with pytest.raises(OperatorError, match=r"is no recording|holds no telemetry"):
-            Tape(tmp_path / name)
+            RecordingPlayer(tmp_path / name)
     with pytest.raises(OperatorError, match="cannot read"):
-        Tape(tmp_path / "missing")
+        RecordingPlayer(tmp_path / "missing")
     with pytest.raises(UsageError, match="not above 0"):
-        Tape(recorded(tmp_path / "tape", 1), speed=0.0)
+        RecordingPlayer(recorded(tmp_path / "tape", 1), speed=0.0)
     with gzip.open(tmp_path / "newer", "wb") as file:
         head = {"type": "Recording", "protocol": 99, "version": "9.0", "run": "", "at": 0.0}
         file.write(json.dumps(head).encode() + b"\n")
     with pytest.raises(OperatorError, match=f"protocol 99, this console {PROTOCOL}") as refused:
-        Tape(tmp_path / "newer")
+        RecordingPlayer(tmp_path / "newer")
     assert refused.value.hint == "play it with the loraconsole that recorded it (version 9.0)"
 
 
@@ -136,8 +136,8 @@ def test_record_writes_what_a_pipeline_says_and_never_over_a_file(
     async def main() -> int:
         lock = Lock.take(Path(config.run))
         assert lock is not None
-        story = Story("busy", rows=6, start=time.time())
-        ring = asyncio.create_task(MockRing(config, story).main())
+        scenario = Scenario("busy", rows=6, start=time.time())
+        ring = asyncio.create_task(MockRing(config, scenario).main())
         await asyncio.sleep(0.3)
         try:
             code = await asyncio.to_thread(record, config, flags(path, "--seconds", "2", "--json"))
@@ -157,7 +157,7 @@ def test_record_writes_what_a_pipeline_says_and_never_over_a_file(
     assert first["end"] == "as long as asked" and first["messages"] > 50
     assert "--max-mib" in second["end"]
     clock = 0.0
-    tape = Tape(path, clock=lambda: clock)
+    tape = RecordingPlayer(path, clock=lambda: clock)
     clock += 100.0
     store = Store("tape")
     while not tape.is_over:

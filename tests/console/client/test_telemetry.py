@@ -13,7 +13,7 @@ from hearing import listening, until
 
 from loraconsole.console.client.remote import Remote
 from loraconsole.console.client.telemetry import ABORTED, DRAIN_SECONDS
-from loraconsole.console.mock.scenario import Story
+from loraconsole.console.mock.scenario import Scenario
 from loraconsole.console.mock.server import MockRing
 from loraconsole.console.state.alerts import AlertLimits, findings
 from loraconsole.console.supervisor.lock import Lock
@@ -46,23 +46,23 @@ def config() -> Iterator[Config]:
 
 
 @asynccontextmanager
-async def ring(config: Config, story: Story) -> AsyncIterator[Story]:
-    task = asyncio.create_task(MockRing(config, story).main())
+async def ring(config: Config, scenario: Scenario) -> AsyncIterator[Scenario]:
+    task = asyncio.create_task(MockRing(config, scenario).main())
     try:
-        yield story
+        yield scenario
     finally:
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
 
 
-def story(scenario: str = "busy", **options: float) -> Story:
-    return Story(scenario, start=time.time(), **options)  # type: ignore[arg-type]
+def scenario(scenario: str = "busy", **options: float) -> Scenario:
+    return Scenario(scenario, start=time.time(), **options)  # type: ignore[arg-type]
 
 
 def test_a_console_that_comes_late_is_told_everything(config: Config) -> None:
     async def main() -> None:
-        async with ring(config, story(rows=12)):
+        async with ring(config, scenario(rows=12)):
             await asyncio.sleep(1.0)
             async with listening(config) as (_, store):
                 board = await until(store, lambda b: b.version != "" and bool(b.requests))
@@ -80,7 +80,7 @@ def test_a_console_that_is_there_first_waits_for_the_pipeline(config: Config) ->
         async with listening(config) as (_, store):
             await asyncio.sleep(0.5)
             assert store.board(time.time()).condition.word == "CONNECTING"
-            async with ring(config, story("loading")):
+            async with ring(config, scenario("loading")):
                 board = await until(store, lambda b: b.condition.word == "STARTING")
                 await until(store, lambda b: b.version != "")
                 assert "weights" in board.condition.detail or board.progress == ()
@@ -91,12 +91,12 @@ def test_a_console_that_is_there_first_waits_for_the_pipeline(config: Config) ->
 def test_a_pipeline_that_goes_and_comes_back_is_asked_again(config: Config) -> None:
     async def main() -> None:
         async with listening(config) as (_, store):
-            async with ring(config, story(rows=4)):
+            async with ring(config, scenario(rows=4)):
                 await until(store, lambda b: b.version != "" and b.condition.word == "READY")
             gone = await until(store, lambda b: b.condition.word == "NO SUPERVISOR")
             assert findings(gone, AlertLimits())
             await asyncio.sleep(2.0)
-            async with ring(config, story(rows=9)):
+            async with ring(config, scenario(rows=9)):
                 await until(store, lambda b: len(b.requests) == 9 and b.condition.word == "READY")
 
     asyncio.run(main())
@@ -104,7 +104,7 @@ def test_a_pipeline_that_goes_and_comes_back_is_asked_again(config: Config) -> N
 
 def test_orders_reach_their_inboxes(config: Config) -> None:
     async def main() -> None:
-        async with ring(config, story(rows=6)), listening(config) as (telemetry, store):
+        async with ring(config, scenario(rows=6)), listening(config) as (telemetry, store):
             board = await until(store, lambda b: len(b.requests) == 6)
             victim = board.requests[0].view.request_id
             telemetry.send_order(Abort(victim, ABORTED))
@@ -126,7 +126,7 @@ def test_orders_reach_their_inboxes(config: Config) -> None:
 def test_orders_about_adapters_are_answered_each_to_its_own(config: Config) -> None:
     async def main() -> None:
         heard: dict[str, AdapterReply] = {}
-        async with ring(config, story(rows=2)), listening(config) as (telemetry, store):
+        async with ring(config, scenario(rows=2)), listening(config) as (telemetry, store):
             telemetry._on_reply = lambda reply: heard.__setitem__(reply.order, reply)
             await until(store, lambda b: bool(b.adapters) and b.pool is not None)
             inbox = telemetry.inbox_name
@@ -148,7 +148,7 @@ def test_orders_about_adapters_are_answered_each_to_its_own(config: Config) -> N
 
 def test_the_command_line_waits_for_its_own_answer(config: Config) -> None:
     async def main() -> None:
-        async with ring(config, story(rows=2)) as told:
+        async with ring(config, scenario(rows=2)) as told:
             lock = Lock.inherited_or_taken(config.run_path)
             try:
                 async with Remote(config) as remote:

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from stage import START, StagedApp, screen_text, staged
 
-from loraconsole.console.mock.scenario import Story
+from loraconsole.console.mock.scenario import Scenario
 from loraconsole.console.settings.settings import settings_path
 from loraconsole.console.state.alert_book import AlertBook, AlertState
 from loraconsole.console.state.alerts import RULES, AlertLimits, findings
@@ -21,11 +21,11 @@ from loraconsole.pipeline.messages import AdapterState, ProcessState
 
 
 def busy() -> Board:
-    store, story = Store("/run/here"), Story("busy", start=START)
+    store, scenario = Store("/run/here"), Scenario("busy", start=START)
     now = START
     for _ in range(100):
         now += 0.2
-        for _, message in story.advance(now):
+        for _, message in scenario.advance(now):
             store.fold_message(message, now)
     return store.board(now)
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loraconsole.console.mock.scenario import ADAPTERS, Scenario, Story
+from loraconsole.console.mock.scenario import ADAPTERS, Scenario, ScenarioKind
 from loraconsole.console.state.alerts import AlertLimits, findings
 from loraconsole.console.state.board import Board, Quantiles, seconds_left
 from loraconsole.console.state.store import LOG_LINES, STEPS, Store
@@ -18,7 +18,7 @@ from loraconsole.console.state.time_series import (
     Series,
     bucket_percentile,
 )
-from loraconsole.console.supervisor.metrics_history import Chronicle
+from loraconsole.console.supervisor.metrics_history import MetricsHistory
 from loraconsole.console.supervisor.snapshot_cache import SnapshotCache
 from loraconsole.console.text import plot, units
 from loraconsole.console.text.filter import Filter
@@ -44,12 +44,14 @@ from loraconsole.pipeline.runtime.step_statistics import PARTS, step_us
 START = 1_790_000_000.0
 
 
-def told(scenario: Scenario = "busy", seconds: float = 10.0, **options: int) -> tuple[Store, Board]:
-    """A store that has heard a story, and its board at the end."""
-    story, store = Story(scenario, start=START, **options), Store("/run/here")
+def told(
+    scenario: ScenarioKind = "busy", seconds: float = 10.0, **options: int
+) -> tuple[Store, Board]:
+    """A store that has heard a scenario, and its board at the end."""
+    scenario, store = Scenario(scenario, start=START, **options), Store("/run/here")
     for tick in range(round(seconds * 5) + 1):
         now = START + tick / 5
-        for _, message in story.advance(now):
+        for _, message in scenario.advance(now):
             store.fold_message(message, now)
     return store, store.board(START + seconds)
 
@@ -194,23 +196,23 @@ def test_log_lines_known_already_are_passed_over() -> None:
 
 
 def test_a_snapshots_older_lines_go_before_those_that_were_heard_meanwhile() -> None:
-    story = Story("busy", start=START, logs_per_second=20)
+    scenario = Scenario("busy", start=START, logs_per_second=20)
     late = Store("/run/here")
-    story.advance(START + 5)
-    for _, message in story.advance(START + 6):
+    scenario.advance(START + 5)
+    for _, message in scenario.advance(START + 6):
         late.fold_message(message, START + 6)
     heard = len(late.board(START + 6).logs)
-    late.fold_snapshot(story.snapshot(), START + 6)
+    late.fold_snapshot(scenario.snapshot(), START + 6)
     numbers = [line.number for line in late.board(START + 6).logs]
     assert 0 < heard < len(numbers)
     assert numbers == list(range(1, len(numbers) + 1))
 
 
 def test_a_snapshot_tells_a_late_console_everything_that_still_holds() -> None:
-    story = Story("busy", rows=16, start=START)
-    story.advance(START + 5)
+    scenario = Scenario("busy", rows=16, start=START)
+    scenario.advance(START + 5)
     late = Store("/run/here")
-    late.fold_snapshot(story.snapshot(), START + 5)
+    late.fold_snapshot(scenario.snapshot(), START + 5)
     board = late.board(START + 5)
     assert board.condition.word == "READY"
     assert len(board.requests) == 16
@@ -227,19 +229,19 @@ def test_a_late_console_judges_the_last_minute_and_not_all_since_the_server_bega
         known = {"open_streams": 0, "errors": 0, "prompt_tokens": 0, "output_tokens": 0}
         return ServerStats(at=at, url="", requests=requests, ttft=ttft, inter_token=zeros, **known)
 
-    cache = SnapshotCache(Chronicle(Path("/dev/null/none"), START))
-    story = Story("busy", start=START)
-    story.advance(START + 200)
+    cache = SnapshotCache(MetricsHistory(Path("/dev/null/none"), START))
+    scenario = Scenario("busy", start=START)
+    scenario.advance(START + 200)
 
     def known() -> Snapshot:
-        return cache.snapshot(AskSnapshot("console-1"), START, story._process_table(), ())
+        return cache.snapshot(AskSnapshot("console-1"), START, scenario._process_table(), ())
 
     for second in range(200):
         cache.fold_message(stats(START + second, 500, slow))
     cache.fold_message(stats(START + 200, 501, (1, *slow[1:])))
     newest, before = known().server, known().server_before
     assert newest is not None and before is not None and before.at == START + 140
-    snapshot = msgspec.structs.replace(story.snapshot(), server=newest, server_before=before)
+    snapshot = msgspec.structs.replace(scenario.snapshot(), server=newest, server_before=before)
     for heard_before in (False, True):  # a console that listened before it asked
         late = Store("/run/here")
         if heard_before:
@@ -251,11 +253,11 @@ def test_a_late_console_judges_the_last_minute_and_not_all_since_the_server_bega
 
 
 def test_a_snapshots_ages_are_reckoned_on_the_pipelines_own_clock() -> None:
-    story = Story("busy", start=START)
-    story.advance(START + 5)
+    scenario = Scenario("busy", start=START)
+    scenario.advance(START + 5)
     elsewhere = Store("/run/here")
     now = START + 9_000.0  # this machine's clock is hours ahead
-    elsewhere.fold_snapshot(story.snapshot(), now)
+    elsewhere.fold_snapshot(scenario.snapshot(), now)
     board = elsewhere.board(now)
     assert board.condition.word == "READY"
     assert all(row.age_s is None or row.age_s < 1.0 for row in board.processes)
@@ -272,8 +274,8 @@ def test_events_are_news_once() -> None:
 def test_beats_alone_do_not_move_the_picture() -> None:
     store, _ = told("empty", seconds=2.0)
     before = store.moves
-    story = Story("empty", start=START, logs_per_second=0)
-    for _, message in story.advance(START + 8):
+    scenario = Scenario("empty", start=START, logs_per_second=0)
+    for _, message in scenario.advance(START + 8):
         if not isinstance(message, Event | Progress | LogLines):
             store.fold_message(message, START + 8)
     assert store.moves == before
@@ -326,35 +328,37 @@ def test_nothing_heard_is_connecting() -> None:
         ("failed", "FAILED", "bad"),
     ],
 )
-def test_the_condition_is_the_supervisors_word(scenario: Scenario, word: str, level: str) -> None:
+def test_the_condition_is_the_supervisors_word(
+    scenario: ScenarioKind, word: str, level: str
+) -> None:
     _, board = told(scenario)
     assert (board.condition.word, board.condition.level) == (word, level)
 
 
 def test_bars_of_a_life_that_is_over_are_not_shown_as_if_they_were_of_this_one() -> None:
-    story, store = Story("busy", start=START), Store("/run/here")
-    cache = SnapshotCache(Chronicle(Path("/dev/null/none"), START))
+    scenario, store = Scenario("busy", start=START), Store("/run/here")
+    cache = SnapshotCache(MetricsHistory(Path("/dev/null/none"), START))
 
     def hear(now: float) -> list[str]:
-        for _, message in story.advance(now):
+        for _, message in scenario.advance(now):
             store.fold_message(message, now)
             cache.fold_message(message)
         late = Store("/run/here")
-        asked = cache.snapshot(AskSnapshot("console-1"), START, story._process_table(), ())
+        asked = cache.snapshot(AskSnapshot("console-1"), START, scenario._process_table(), ())
         late.fold_snapshot(asked, now)
         stages = [bar.stage for bar in store.board(now).stages]
         assert stages == [bar.stage for bar in late.board(now).stages]
         return stages
 
-    verify = story._bar("worker-0", "verify", "verify sql", 30, 30, "layer", 12.2)
+    verify = scenario._bar("worker-0", "verify", "verify sql", 30, 30, "layer", 12.2)
     store.fold_message(verify, START)
     cache.fold_message(verify)
     assert hear(START + 1) == ["fetch", "weights", "adapters", "warm-up"]
-    story._set("worker-0", ProcessState.BACKOFF, "killed by SIGKILL")
+    scenario._set("worker-0", ProcessState.BACKOFF, "killed by SIGKILL")
     assert hear(START + 2) == ["fetch"]
     assert all(bar.stage != "verify" for bar in store.board(START + 2).progress)
-    story._set("worker-0", ProcessState.READY)
-    story._incarnations["worker-0"] += 1
+    scenario._set("worker-0", ProcessState.READY)
+    scenario._incarnations["worker-0"] += 1
     store.fold_message(verify, START + 2.1)
     assert hear(START + 3) == ["fetch"]
     assert store.board(START + 3).progress == store.board(START + 3).stages

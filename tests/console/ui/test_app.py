@@ -13,9 +13,9 @@ from textual.command import CommandPalette
 from textual.pilot import Pilot
 from textual.widgets import OptionList
 
-from loraconsole.console.client.telemetry import ABORTED
+from loraconsole.console.client.telemetry import ABORTED, DRAIN_SECONDS
 from loraconsole.console.state.board import SUPERVISOR
-from loraconsole.console.terminal.key_queue import Follower
+from loraconsole.console.terminal.key_queue import KeyFollower
 from loraconsole.console.ui.app import QUIET_SECONDS, ConsoleApp
 from loraconsole.console.ui.help import HelpDialog
 from loraconsole.console.ui.notifications import MOST_TOASTS
@@ -34,6 +34,7 @@ from loraconsole.pipeline.messages import (
     Resume,
     SignalProcess,
     StartProcess,
+    StopPipeline,
     StopProcess,
 )
 
@@ -352,7 +353,7 @@ def test_q_asks_what_is_to_become_of_the_pipeline(keys: str, answer: str | None)
     on_stage(act)
 
 
-def test_escape_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_escape_stays() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         for key in ("q", "ctrl+q", "ctrl+c"):
             await pilot.press(key)
@@ -365,7 +366,7 @@ def test_escape_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     on_stage(act)
 
 
-def test_a_request_is_aborted_after_a_yes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_is_aborted_after_a_yes() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         await pilot.press("down", "x", "n")
         assert app.told == []
@@ -376,7 +377,7 @@ def test_a_request_is_aborted_after_a_yes(monkeypatch: pytest.MonkeyPatch) -> No
     on_stage(act, panel="Batch")
 
 
-def test_a_process_is_restarted_after_a_yes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_is_restarted_after_a_yes() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         await pilot.press("r")  # the supervisor itself is not its own to restart
         assert isinstance(app.screen, MainScreen)
@@ -388,14 +389,12 @@ def test_a_process_is_restarted_after_a_yes(monkeypatch: pytest.MonkeyPatch) -> 
         assert app.told[1:] == []
         await pilot.press("X", "y")
         await pilot.pause()
-        assert app.told[1:] == [("stop",)]
+        assert app.told[1:] == [StopPipeline(DRAIN_SECONDS)]
 
     on_stage(act, panel="Processes")
 
 
-def test_a_process_is_stopped_killed_and_signalled_after_a_yes_and_started_without(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_process_is_stopped_killed_and_signalled_after_a_yes_and_started_without() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         await pilot.press("x")
         assert isinstance(app.screen, MainScreen)  # not the supervisor
@@ -411,7 +410,7 @@ def test_a_process_is_stopped_killed_and_signalled_after_a_yes_and_started_witho
         assert "USR1" in screen_text(app) and "holds it still" in screen_text(app)
         await pilot.press("s")
         await pilot.pause()
-        app.story.hold("worker-0")  # type: ignore[union-attr]
+        app.scenario.hold("worker-0")  # type: ignore[union-attr]
         app.advance(1.0)
         app.show()
         await pilot.pause()
@@ -420,7 +419,7 @@ def test_a_process_is_stopped_killed_and_signalled_after_a_yes_and_started_witho
         await pilot.press("K", "x")
         await pilot.pause()
         assert isinstance(app.screen, MainScreen)  # it has no pid; and a start costs nothing
-        assert [order for _, order in app.told] == [
+        assert app.told == [
             StopProcess("worker-0"),
             SignalProcess("worker-0", "STOP"),
             StartProcess("worker-0"),
@@ -433,7 +432,7 @@ def test_a_process_is_stopped_killed_and_signalled_after_a_yes_and_started_witho
     ("downs", "loss"),
     [
         (2, "24 live requests wait meanwhile"),
-        (3, "their text is told again. Nothing is lost"),
+        (3, "their text is sent again. Nothing is lost"),
         (4, "24 live requests END with an error"),
         (5, "24 open streams BREAK"),
     ],
@@ -448,11 +447,11 @@ def test_what_a_restart_costs_is_said_before_it(downs: int, loss: str) -> None:
     on_stage(act, panel="Processes")
 
 
-def test_draining_is_asked_for_and_undone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_draining_is_asked_for_and_undone() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         await pilot.press("d", "y")
         await pilot.pause()
-        app.story._set("router", ProcessState.DRAINING, "admitting nothing new")  # type: ignore[union-attr]
+        app.scenario._set("router", ProcessState.DRAINING, "admitting nothing new")  # type: ignore[union-attr]
         app.advance(1.0)
         app.show()
         await pilot.press("d")
@@ -539,14 +538,14 @@ def test_an_unknown_theme_falls_back_and_says_so() -> None:
 
 def test_keys_in_one_write_are_obeyed_in_turn_and_each_waits_but_once() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
-        arrived, rounds = app.type_ahead.arrived, 0
+        arrived, rounds = app.key_queue.arrived, 0
 
-        async def count(follower: Follower) -> None:
+        async def count(follower: KeyFollower) -> None:
             nonlocal rounds
             rounds += 1
             await arrived(follower)
 
-        app.type_ahead.arrived = count  # type: ignore[method-assign]
+        app.key_queue.arrived = count  # type: ignore[method-assign]
         table = app.active_panel.query_one(BatchTable)
         for key in "jjjjkj":
             app.post_message(events.Key(key, key))
@@ -577,8 +576,8 @@ def test_under_a_dialog_the_header_goes_on_and_the_footer_has_no_keys() -> None:
 def test_of_a_pipeline_that_was_stopped_nothing_is_asked_and_nothing_claimed() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         await pilot.press("8")
-        assert app.story is not None
-        app.story.stop()
+        assert app.scenario is not None
+        app.scenario.stop()
         app.advance(20.0)
         app.show()
         assert app.board.is_stopped

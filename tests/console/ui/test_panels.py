@@ -13,10 +13,10 @@ from textual.widgets import Button, Input
 from loraconsole.console.client.answer import Answer, WrappedText
 from loraconsole.console.client.telemetry import ABORTED
 from loraconsole.console.client.transcripts import open_default
-from loraconsole.console.mock.scenario import Scenario, Story
+from loraconsole.console.mock.scenario import Scenario, ScenarioKind
 from loraconsole.console.state.board import Board, RequestRow
 from loraconsole.console.state.store import Store
-from loraconsole.console.supervisor.metrics_history import Chronicle
+from loraconsole.console.supervisor.metrics_history import MetricsHistory
 from loraconsole.console.text import units
 from loraconsole.console.text.lines import TextLine, crop, length
 from loraconsole.console.ui.app import ConsoleApp
@@ -51,7 +51,7 @@ from loraconsole.pipeline.messages import (
 )
 
 SIZES = [(80, 24), (120, 40), (200, 60), (40, 10)]
-STATES: list[Scenario | None] = ["empty", "loading", "failed", None]
+STATES: list[ScenarioKind | None] = ["empty", "loading", "failed", None]
 
 
 # --- all of them --------------------------------------------------------------------------------
@@ -119,7 +119,7 @@ def test_an_empty_batch_says_how_to_send_one_only_where_somebody_would_answer() 
         app.store.is_past = True
         assert "no request is live" in (shown := await text()) and "5 sends one" not in shown
         app.store.is_past = False
-        app.story.hold("worker-0")  # type: ignore[union-attr]
+        app.scenario.hold("worker-0")  # type: ignore[union-attr]
         app.advance(1.0)
         assert "no request is live" in (shown := await text()) and "5 sends one" not in shown
 
@@ -202,7 +202,7 @@ def test_a_request_opens_with_all_its_details_and_goes_on_living() -> None:
         app.advance(1.0)
         app.screen._ask()  # type: ignore[attr-defined]  # its timer's turn
         assert len(app.store.board(app.now).opened.text) > before  # type: ignore[union-attr]
-        app.story.abort(view.request_id)  # type: ignore[union-attr]
+        app.scenario.abort(view.request_id)  # type: ignore[union-attr]
         app.advance(1.0)
         app.show()
         await pilot.pause()
@@ -330,7 +330,7 @@ def test_one_slow_step_does_not_flatten_the_tax_of_all_others() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         parts = app.active_panel.query_one(PartsPane)
         usual = parts._tax(app.board, 30)
-        app.store._plot(app.now + 0.5, tax=4.7)
+        app.store._plot(app.now + 0.5, lora_overhead=4.7)
         app.now += 1.0
         curve = parts._tax(app.store.board(app.now), 30)
         assert curve.top == usual.top < 1.0
@@ -360,12 +360,12 @@ def test_a_console_that_comes_late_to_an_idle_pipeline_sees_what_was(
     tmp_path: Path, key: str, has_steps: bool
 ) -> None:
     """Also where the supervisor knows no step any more, only moments."""
-    book, story = Chronicle(tmp_path / "history", START), Story("busy", start=START)
+    book, scenario = MetricsHistory(tmp_path / "history", START), Scenario("busy", start=START)
     for second in range(1, 31):
-        for _, message in story.advance(START + second):
+        for _, message in scenario.advance(START + second):
             book.take(message)
         book.tick(START + second)
-    snapshot = msgspec.structs.replace(story.snapshot(), moments=book.moments(0.0))
+    snapshot = msgspec.structs.replace(scenario.snapshot(), moments=book.moments(0.0))
     book.close()
 
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
@@ -640,7 +640,7 @@ def test_a_verdict_does_not_come_between_somebody_and_what_they_type() -> None:
         await pilot.pause()
         assert "▸ verifying" in screen_text(app)
         await pilot.press("5", *"Ahoy")
-        reply = app.story.obey(app.ordered[0])  # type: ignore[union-attr]
+        reply = app.scenario.obey(app.ordered[0])  # type: ignore[union-attr]
         assert reply is not None
         app.orders.answered(reply)
         await pilot.pause()
@@ -666,7 +666,7 @@ def test_a_verification_shows_how_far_it_is_and_a_worker_that_fell_does_not() ->
         app.show()
         await pilot.pause()
         assert "verify pirate ━━━" in screen_text(app) and "3/8" in screen_text(app)
-        app.story.restart("worker-0")  # type: ignore[union-attr]
+        app.scenario.restart("worker-0")  # type: ignore[union-attr]
         app.advance(3.0)
         app.show()
         await pilot.pause()
@@ -727,7 +727,7 @@ def test_a_load_that_is_never_answered_holds_nobody() -> None:
         await pilot.pause()
         assert len(app.ordered) == 1  # one enter is enough
         assert "loading silent …" in screen_text(app)
-        app.story.restart("router")  # type: ignore[union-attr]
+        app.scenario.restart("router")  # type: ignore[union-attr]
         for _ in range(10):
             app.advance(1.0)
             app.show()
@@ -754,7 +754,7 @@ def test_an_answer_whose_dialog_was_closed_is_told_as_a_toast() -> None:
         await pilot.press("l", *"a", "enter", *"/missing", "enter", "escape")
         await pilot.press("w", *"/a", "enter", "escape")
         for order in app.ordered:
-            reply = app.story.obey(order)  # type: ignore[union-attr]
+            reply = app.scenario.obey(order)  # type: ignore[union-attr]
             assert reply is not None
             app.orders.answered(reply)
         await pilot.pause()
@@ -808,9 +808,9 @@ def test_processes_show_how_they_are_and_what_they_said_last() -> None:
 
 def test_a_process_is_up_since_its_start_and_falls_are_what_nobody_ordered() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
-        app.store.fold_snapshot(app.story.snapshot(), app.now)  # type: ignore[union-attr]
-        app.story.restart("worker-0")  # type: ignore[union-attr]
-        app.story._set("router", ProcessState.READY)  # type: ignore[union-attr]
+        app.store.fold_snapshot(app.scenario.snapshot(), app.now)  # type: ignore[union-attr]
+        app.scenario.restart("worker-0")  # type: ignore[union-attr]
+        app.scenario._set("router", ProcessState.READY)  # type: ignore[union-attr]
         app.advance(3.0)
         app.show()
         await pilot.pause()

@@ -515,7 +515,7 @@ def test_corrupt_cache_is_said_removed_and_fetched_anew(embedded, damage):
     assert resolve(Config(), witness) == directory
     assert (directory / "model.gguf").read_bytes() == whole
     assert len(witness.said) == 1
-    assert "fetched anew" in witness.said[0]
+    assert "fetched again" in witness.said[0]
 
 
 def test_corrupt_installation_is_passed_over(embedded, tmp_path, monkeypatch):

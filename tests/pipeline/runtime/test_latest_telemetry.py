@@ -2,7 +2,7 @@
 
 import msgspec
 
-from loraconsole.console.mock.scenario import Story
+from loraconsole.console.mock.scenario import Scenario
 from loraconsole.pipeline.messages import Progress
 from loraconsole.pipeline.runtime.latest_telemetry import STEPS_KEPT, LatestTelemetry
 
@@ -21,16 +21,16 @@ def bar(source: str, stage: str) -> Progress:
     )
 
 
-def told(seconds: float = 20.0) -> tuple[Story, LatestTelemetry]:
-    story, latest = Story("busy", start=START), LatestTelemetry()
-    for _, message in story.advance(START + seconds):
+def told(seconds: float = 20.0) -> tuple[Scenario, LatestTelemetry]:
+    scenario, latest = Scenario("busy", start=START), LatestTelemetry()
+    for _, message in scenario.advance(START + seconds):
         latest.fold_message(message)
-    return story, latest
+    return scenario, latest
 
 
 def test_a_snapshot_has_the_newest_of_each_kind_and_the_last_steps() -> None:
-    story, latest = told()
-    known = story.snapshot()
+    scenario, latest = told()
+    known = scenario.snapshot()
     snapshot = latest.snapshot(
         at=known.at,
         version=known.version,
