@@ -132,9 +132,9 @@ def _named_adapter(entry: str) -> tuple[str, str]:
     if is_hub_id(path):
         from ...pipeline.fetch.adapter import WANTED
         from ...pipeline.fetch.fetch import snapshot_of_hub
-        from ...pipeline.fetch.model_cache import Report
+        from ...pipeline.fetch.model_cache import FetchReport
 
-        path = str(snapshot_of_hub(path, WANTED, Report()))
+        path = str(snapshot_of_hub(path, WANTED, FetchReport()))
     return name, path
 
 

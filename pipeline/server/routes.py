@@ -52,7 +52,7 @@ from .answer_format import Format, LogprobQueue, error_body, usage
 from .chat_prompt import chat_prompt
 from .gateway import Gateway
 from .metrics import Metrics
-from .request_fields import BadRequest, shown
+from .request_fields import BadRequest, shortened
 from .schemas import (
     DEFAULT_CHAT_TOKENS,
     DEFAULT_COMPLETION_TOKENS,
@@ -125,7 +125,7 @@ def make_app(gateway: Gateway) -> Starlette:
 async def _no_route(request: HttpRequest, error: Exception) -> Response:
     """An unknown path or a wrong method, in the shape of every other refusal."""
     assert isinstance(error, HTTPException)
-    path = shown(request.url.path)
+    path = shortened(request.url.path)
     if error.status_code == 405:
         allowed = (error.headers or {}).get("Allow", "")
         reason = f"{request.method} {path} is not served; allowed: {allowed}"
@@ -506,7 +506,7 @@ class Api:
             return
         wrong = next(token_id for token_id in ids if not 0 <= token_id < size)
         text = self.gateway.tokenizer.token_text(wrong) if 0 <= wrong < 1 << 31 else ""
-        name = f" ({shown(text)!r})" if text else ""
+        name = f" ({shortened(text)!r})" if text else ""
         raise BadRequest(
             f"{field}: token id {wrong}{name} is not in [0, {size}), the model's vocabulary",
             param=field,
