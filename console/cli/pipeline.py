@@ -132,7 +132,7 @@ def down(config: Config, command: DownCommand) -> int:
     """Stops the pipeline; running requests may finish unless `--now`. Returns when it is gone."""
 
     async def stop() -> None:
-        async with Remote(config) as remote:
+        async with Remote(config, any_protocol=True) as remote:
             remote.tell(StopPipeline(0.0 if command.now else DRAIN_SECONDS))
             await _gone(config)
 

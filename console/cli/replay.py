@@ -17,7 +17,7 @@ import msgspec
 
 from ...pipeline.config import Config
 from ...pipeline.errors import OperatorError, UsageError
-from ...pipeline.messages import Message
+from ...pipeline.messages import PROTOCOL, Message
 from ...pipeline.run_directory import make_run_directory
 from ...pipeline.runtime.sockets import InboxFull
 from ...pipeline.runtime.text_output import UTF8_OUTPUT
@@ -36,6 +36,14 @@ class LogHead(msgspec.Struct, frozen=True):
 
     at: float
     config: Config
+
+
+class LogStamp(msgspec.Struct, frozen=True):
+    """The fields of a first line that are read before the rest is trusted to mean the same here."""
+
+    protocol: int = 1
+    """Logs of the first versions do not have it."""
+    version: str = ""
 
 
 class LogTime(msgspec.Struct, frozen=True):
@@ -126,7 +134,14 @@ def read_head(file: Path) -> LogHead:
     if the file is no log."""
     try:
         with file.open("rb") as lines:
-            head = msgspec.json.decode(lines.readline(), type=LogHead)
+            line = lines.readline()
+            stamp = msgspec.json.decode(line, type=LogStamp)
+            if stamp.protocol != PROTOCOL:
+                raise OperatorError(
+                    f"{file} has protocol {stamp.protocol}, this is {PROTOCOL}",
+                    f"replay it with the loraconsole that wrote it (version {stamp.version})",
+                )
+            head = msgspec.json.decode(line, type=LogHead)
             asked = (line for line in lines if line.startswith(b'{"event":"asked"'))
             first = next(asked, None)
             if first is None:
