@@ -340,7 +340,7 @@ def _table(*heads: str) -> Any:
 
 def print_sets(runs: list[Run]) -> None:
     """Medians over the rounds."""
-    from ..runtime.printer import Printer
+    from ..runtime.stdout_console import StdoutConsole
 
     table = _table("lacking", "tok/s", "ms a token", "least", "most", "TTFT ms", "errors")
     for flags in dict.fromkeys(run.flags for run in runs):
@@ -353,12 +353,12 @@ def print_sets(runs: list[Run]) -> None:
             f"{statistics.median(run.ttft_ms_p50 for run in own):.0f}",
             str(sum(run.errors for run in own)),
         )
-    Printer(width=120).print(table)
+    StdoutConsole(width=120).print(table)
 
 
 def print_costs(costs: list[MeasuredCost]) -> None:
     """A row a part, with the spread of the rounds."""
-    from ..runtime.printer import Printer
+    from ..runtime.stdout_console import StdoutConsole
 
     table = _table("part", "ms a token", "least", "most", "of all", "")
     for cost in costs:
@@ -368,7 +368,7 @@ def print_costs(costs: list[MeasuredCost]) -> None:
             f"{cost.share:+.1%}",
             cost.about,
         )
-    screen = Printer(width=120)
+    screen = StdoutConsole(width=120)
     screen.print()
     screen.print(table)
 
