@@ -30,7 +30,7 @@ START_SECONDS = 2.5
 """Until the other process has its sockets, and the screen its first frame."""
 
 
-class LogHead(msgspec.Struct, frozen=True):
+class LogStart(msgspec.Struct, frozen=True):
     """What the console needs of a log: the config in its first line, and the time at which the
     first request came."""
 
@@ -52,7 +52,7 @@ class LogTime(msgspec.Struct, frozen=True):
     at: float
 
 
-def replay_log(command: ReplayCommand) -> int:
+def run_replay(command: ReplayCommand) -> int:
     """Exit status 0: all decisions are the same; 1: one is not, or the file is no log."""
     if command.speed is not None and not 0 < command.speed < float("inf"):
         raise UsageError(f"--speed {command.speed:g} is not above 0", "1 is as it happened")
@@ -71,7 +71,7 @@ def show_in_console(words: list[str], command: ReplayCommand) -> int:
     speed = command.speed or 1.0
     head = read_head(Path(command.file))
     with (
-        splash.shown("loraconsole"),
+        splash.title_shown("loraconsole"),
         tempfile.TemporaryDirectory(prefix="lc-") as directory,
     ):
         run = make_run_directory(Path(directory) / "run")
@@ -129,7 +129,7 @@ class ReplayClock:
         return self._now
 
 
-def read_head(file: Path) -> LogHead:
+def read_head(file: Path) -> LogStart:
     """The config that a log was decided by, and when its first request came. Raises `OperatorError`
     if the file is no log."""
     try:
@@ -141,7 +141,7 @@ def read_head(file: Path) -> LogHead:
                     f"{file} has protocol {stamp.protocol}, this is {PROTOCOL}",
                     f"replay it with the loraconsole that wrote it (version {stamp.version})",
                 )
-            head = msgspec.json.decode(line, type=LogHead)
+            head = msgspec.json.decode(line, type=LogStart)
             asked = (line for line in lines if line.startswith(b'{"event":"asked"'))
             first = next(asked, None)
             if first is None:
