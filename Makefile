@@ -52,8 +52,9 @@ lint: .venv/.installed-dev
 types: .venv/.installed-dev
 	@$(BIN)/mypy
 
-contracts: .venv/.installed-dev
+contracts: .venv/.installed-dev  ## what may import what; no circles; one name, one meaning
 	@$(BIN)/lint-imports
+	@$(BIN)/python tests/house.py
 
 clean:
 	rm -rf .venv build *.egg-info

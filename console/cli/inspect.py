@@ -15,7 +15,7 @@ from ...pipeline.messages import LogLine, ProcessState, Snapshot
 from ...pipeline.run_directory import spell
 from ...pipeline.runtime.text_output import json_text
 from ..client.ask import take_snapshot
-from ..client.failed_adapters import describe_failure, failed_in
+from ..client.failed_adapters import failed_in, failure_line
 from ..client.remote import NotRunning
 from ..commands.inspect import AlertsCommand, LogsCommand, StatusCommand, WhereCommand
 from ..supervisor.lock import is_running
@@ -63,7 +63,7 @@ def _print_status(config: Config, snapshot: Snapshot) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from ...pipeline.runtime.printer import Printer
+    from ...pipeline.runtime.stdout_console import StdoutConsole
     from ..state.store import Store
 
     beats = {beat.name: beat for beat in snapshot.beats}
@@ -83,7 +83,7 @@ def _print_status(config: Config, snapshot: Snapshot) -> None:
             f"{beat.rss_bytes / 2**20:.0f}" if beat and alive else "",
             Text(units.visible(process.reason)),
         )
-    printer = Printer()
+    console = StdoutConsole()
     url = snapshot.server.url if snapshot.server else "no address yet"
     now = time.time()
     store = Store(config.run)
@@ -91,16 +91,16 @@ def _print_status(config: Config, snapshot: Snapshot) -> None:
     condition = store.board(now).condition
     why = f" ({condition.detail})" if condition.detail else ""
     line = units.visible(f"{config.model} · {condition.word}{why} · {url}")
-    printer.print(line, soft_wrap=True, markup=False)
+    console.print(line, soft_wrap=True, markup=False)
     if router := snapshot.router:
         used = router.pages_kv + router.pages_adapters
-        printer.print(
+        console.print(
             f"{router.running} running, {router.waiting} waiting; "
             f"{used} of {router.pages_total} pages used; run directory {config.run}"
         )
-    printer.print(table)
+    console.print(table)
     for view in failed_in(snapshot.adapters):
-        print(describe_failure(view))
+        print(failure_line(view))
 
 
 def where(config: Config, command: WhereCommand) -> int:
