@@ -26,7 +26,7 @@ def state_directory() -> Path:
 
 
 def user_themes() -> Path:
-    """Where people put theme files of their own."""
+    """The directory of the user's theme files."""
     return config_directory() / "themes"
 
 

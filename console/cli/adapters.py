@@ -131,7 +131,7 @@ def give_order(config: Config, command: AdapterCommand) -> int:
 
 
 def _hint(config: Config, command: AdapterCommand, reply: AdapterReply) -> str:
-    """What helps after an order was refused."""
+    """The hint after a refused order."""
     failed = any(view.state is AdapterState.FAILED for view in reply.adapters)
     if not isinstance(command, LoadCommand) or not failed:
         return f"see: {spell('adapters list', config.run)}"

@@ -125,8 +125,8 @@ def make_sides(rows: dict[Path, list[ResultRow]]) -> list[Side]:
 
 
 def make_table(sides: list[Side], load: str, fields: tuple[str, ...]) -> Table:
-    """A metric a row; for each side after the first what it has, as a multiple of the first's:
-    green where that is better, red where it is worse."""
+    """A table with a row for each metric. Sides after the first also have their multiple of the
+    first's figure, green if that is better, red if it is worse."""
     table = Table(box=None, pad_edge=False)
     table.add_column("")
     for number, side in enumerate(sides):

@@ -15,7 +15,7 @@ from ...pipeline.messages import LogLine, ProcessState, Snapshot
 from ...pipeline.run_directory import spell
 from ...pipeline.runtime.text_output import json_text
 from ..client.ask import take_snapshot
-from ..client.failed_adapters import failed_in, failure_line
+from ..client.failed_adapters import describe_failure, failed_in
 from ..client.remote import NotRunning
 from ..commands.inspect import AlertsCommand, LogsCommand, StatusCommand, WhereCommand
 from ..supervisor.lock import is_running
@@ -25,7 +25,7 @@ from .printing import print_json
 
 
 def status(config: Config, command: StatusCommand) -> int:
-    """What runs, and how it is. Exit status 1 where it is not READY."""
+    """Prints the processes and their state. Exit status 1 if the pipeline is not READY."""
     snapshot = take_snapshot(config)
     if command.json:  # a map of 60 000 pages is for a picture
         print_json(msgspec.structs.replace(snapshot, pool=None))
@@ -100,11 +100,11 @@ def _print_status(config: Config, snapshot: Snapshot) -> None:
         )
     console.print(table)
     for view in failed_in(snapshot.adapters):
-        print(failure_line(view))
+        print(describe_failure(view))
 
 
 def where(config: Config, command: WhereCommand) -> int:
-    """Where the pipeline is and how it is reached; works where none runs too."""
+    """Prints where the pipeline is and how it is reached; one need not run."""
     from ..client.ssh_tunnel import describe_place
 
     is_there = is_running(config.run_path)
@@ -132,7 +132,7 @@ def where(config: Config, command: WhereCommand) -> int:
 
 
 def logs(config: Config, command: LogsCommand) -> int:
-    """Straight from the files, so it works on a run that is dead too."""
+    """Prints log lines from the files, so the pipeline need not run."""
     process = command.process
     directory = config.run_path / "logs"
     if not directory.is_dir():

@@ -117,8 +117,8 @@ def find_files(path: Path) -> list[Path]:
 
 
 def totals(files: list[Path]) -> Iterator[SpanTotal]:
-    """Of each name (with {} for what differs) in each process. Raises `OperatorError` at a line
-    that is no span."""
+    """A total for each name (with {} for its values) in each process. Raises `OperatorError` at a
+    line that is no span."""
     decoder = msgspec.json.Decoder(SpanLine)
     for file in files:
         taken: dict[str, list[float]] = {}

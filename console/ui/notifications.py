@@ -38,7 +38,7 @@ SEVERITIES: dict[str, SeverityLevel] = {
 
 
 class Notifier:
-    """Of one console."""
+    """The notifications of one console."""
 
     def __init__(self, app: PaintedApp) -> None:
         self._app = app
