@@ -1,4 +1,4 @@
-"""An adapter's looks and all its details: what a row, a plan and a verdict say, as lines."""
+"""An adapter's mark, state and details, its plan and its verification, as lines."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PLACES = {
     AdapterState.GPU: "device",
     AdapterState.DRAINING: "device",
 }
-"""The nearest place to the device where its weights are; elsewhere they are on the disk alone."""
+"""By state, where the weights are, nearest to the device; in other states only on the disk."""
 MODULES = {
     "q_proj": "q",
     "k_proj": "k",
@@ -55,21 +55,22 @@ def place(view: AdapterView) -> str:
 
 
 def state(row: AdapterRow, board: Board) -> TextSpan:
-    """Its state, or what this console is having done to it."""
+    """Its state, or the order of this console that is under way."""
     doing = board.orders.get("" if row.is_base else row.name)
     mark, level = STATES[row.view.state]
-    if doing and level != "warn":  # the router's own word says more, where it has one
+    if doing and level != "warn":  # the router's own word says more
         return (f"▸ {doing}", "warn")
     return (f"{mark} {WHERE.get(row.view.state, row.view.state.value)}", level)
 
 
 def share_of_hits(view: AdapterView) -> str:
-    """Of its requests, those that found it in the pool."""
+    """The share of its requests that found it in the pool."""
     return units.share(view.hits / view.requests if view.requests else None)
 
 
 def remark(row: AdapterRow) -> TextSpan | None:
-    """Why it is as it is, or what an operator should know."""
+    """The reason of its state, or what an operator should know of it; None where there is
+    nothing."""
     if row.view.reason:
         return (units.visible(row.view.reason), STATES[row.view.state][1])
     if row.view.warning:
@@ -158,7 +159,7 @@ def _wrapped(name: str, text: str, style: str, width: int) -> list[TextLine]:
 
 
 def _residency(view: AdapterView) -> str:
-    """Everywhere that its weights are."""
+    """All places where its weights are."""
     reached = ("disk", "host", "device")
     return ", ".join(reached[: reached.index(place(view)) + 1])
 
@@ -167,11 +168,11 @@ def _yes(is_so: bool, mark: str, meaning: str) -> tuple[TextSpan, ...]:
     return ((f"{mark} ", "key"), (meaning, "text")) if is_so else (("no", "dim"),)
 
 
-# --- verdicts and plans -------------------------------------------------------------------------
+# --- verifications and plans --------------------------------------------------------------------
 
 
 def verdict_lines(verdict: AdapterVerification, width: int) -> list[TextLine]:
-    """The comparison as a table, and the verdict below it."""
+    """The comparison as a table, and the result below it."""
     found = verdict.verification
     name_width = max(8, min(22, width - 50))
     head = f"{'':<6} {'adapter':<{name_width}}{'equal':>10}{'largest':>11}{'mean':>10}{'range':>9}"
@@ -202,7 +203,7 @@ def _comparison(row: Comparison, name_width: int) -> TextLine:
 
 
 def unload_costs(row: AdapterRow) -> str:
-    """What becomes of an adapter that is unloaded, and of who uses it."""
+    """What happens to an adapter that is unloaded, and to requests that use it."""
     view = row.view
     left = f"{view.pages} pages ({units.size(view.num_bytes)})" if view.pages else "memory"
     if view.running or view.waiting:
@@ -216,7 +217,7 @@ def unload_costs(row: AdapterRow) -> str:
 
 
 def plan_lines(plan: AdapterPlan, width: int) -> list[TextLine]:
-    """What loading a directory would take, the verdict first."""
+    """What loading a directory would take; whether it fits comes first."""
     if plan.reason:
         return _wrapped("✗ refused", plan.reason, "bad", width)
     if plan.fits:

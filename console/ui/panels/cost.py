@@ -1,4 +1,4 @@
-"""What the console itself costs: one line above the footer, and a page with everything."""
+"""What the console itself costs: one line above the footer, and a page of diagnostics."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class CostPane(Pane):
 
 
 def diagnostics(app: PaintedApp, board: Board) -> list[TextLine]:
-    """Everything an operator can send with "the screen is slow here"."""
+    """The diagnostics: drawing, terminal, telemetry, sockets and event loops."""
     cost, pace, store = app.meter.cost, app.pace, app.store
     found = [_head("drawing")]
     found += _rows(
