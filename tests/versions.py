@@ -1,10 +1,10 @@
-"""The quick tests with the lowest and with the newest versions that pyproject.toml allows.
+"""The fast tests with the lowest and with the newest versions that pyproject.toml allows.
 
-    python tests/versions.py [lowest|newest ...] [--keep DIRECTORY] [-- PYTEST ARGUMENTS]
+    python tests/versions.py [lowest] [newest] [--keep DIRECTORY] [-- PYTEST ARGUMENTS]
 
-For each it makes a virtual environment of what `uv` finds for the direct dependencies (those of
-the tests too) in the package registry. torch and triton, which are large, are those of the Python
-that runs this. Exits 1 if any test failed.
+For each it makes a virtual environment of what `uv` finds for the direct dependencies, those of
+the tests too, in the package registry. torch and triton, which are large, are those of the Python
+that runs this. Exits 1 if a test failed, or if a lowest version cannot be had as it is stated.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import tomllib
 import venv
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,44 +24,45 @@ RESOLUTIONS = {"lowest": "lowest-direct", "newest": "highest"}
 BORROWED = ("torch", "torchgen", "functorch", "triton")
 """Packages that are linked rather than installed."""
 LEFT_OUT = re.compile(r"(torch|triton|cuda|nvidia)[-_=]")
-"""What they are installed from, and the libraries that come with a build of torch for GPUs."""
-QUICK = (
-    *(f"console/{name}" for name in ("client", "settings", "state", "text", "mock")),
-    *(f"console/terminal/{name}.py" for name in ("test_reaches", "test_screen_diff")),
-    *(f"console/terminal/{name}.py" for name in ("test_strip_cache", "test_driver")),
-    *("console/ui/test_app.py", "console/cli/test_web.py"),
-    *(f"pipeline/{name}" for name in ("gguf", "model_files", "runtime", "server", "text")),
-    *("pipeline/test_config.py", "pipeline/test_messages.py", "pipeline/fetch/test_fetch.py"),
-    *("pipeline/model/test_loader.py", "pipeline/bench/test_stats.py"),
-)
-"""Tests of everything that another package does for us; no ring of processes."""
+"""Distributions of those, and the libraries that come with a torch for GPUs."""
+FAST = ("-m", "not processes and not slow", "tests")
+"""What `make test-fast` runs."""
+BESIDES = ("tests/console/terminal/test_reaches.py", "tests/console/cli/test_web.py")
+"""Slower tests of what another version of a library may lack."""
 
 
-def resolve(which: str) -> list[str]:
-    """`NAME==VERSION` of every package to install, one that a dependency brings too."""
-    pinned = [
-        line
-        for line in (ROOT / "constraints.txt").read_text().splitlines()
-        if line.startswith("torch==")
-    ]
+def resolve(which: str) -> dict[str, str]:
+    """Versions of all packages to install, by their names in lower case."""
+    pins = (ROOT / "constraints.txt").read_text().splitlines()
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as constraints:
-        constraints.write("\n".join(pinned))
+        constraints.writelines(f"{pin}\n" for pin in pins if pin.startswith("torch=="))
         constraints.flush()
         command = [*_uv("pip", "compile"), "--quiet", "--no-header", "--no-annotate"]
         command += ["--resolution", RESOLUTIONS[which], "--constraint", constraints.name]
         command += ["--extra", "dev", "--python", sys.executable, str(ROOT / "pyproject.toml")]
         found = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-    lines = [line for line in found.splitlines() if line and not LEFT_OUT.match(line)]
-    return [*lines, "pip"]  # tests of the fetch install with it
+    pairs = (line.split("==") for line in found.split() if "==" in line)
+    return {name.lower(): version for name, version in pairs if not LEFT_OUT.match(f"{name}=")}
 
 
-def make_environment(directory: Path, requirements: list[str]) -> Path:
+def stated() -> dict[str, str]:
+    """The lowest version that pyproject.toml states for each package that the program needs."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    found = {}
+    for requirement in project["dependencies"]:
+        name, _, rest = requirement.partition(">=")
+        found[name.strip().lower()] = re.split(r"[,;]", rest)[0].strip()
+    return {name: version for name, version in found.items() if name not in BORROWED}
+
+
+def make_environment(directory: Path, versions: dict[str, str]) -> Path:
     """A virtual environment with these; returns its Python. An existing one is brought to them."""
     venv.create(directory, with_pip=False, symlinks=True)
     python = directory / "bin" / "python"
+    requirements = [f"{name}=={version}" for name, version in versions.items()]
     subprocess.run(
         [*_uv("pip", "sync"), "--quiet", "--python", str(python), "-"],
-        input="\n".join(requirements),
+        input="\n".join([*requirements, "pip"]),  # tests of the fetch install with pip
         check=True,
         text=True,
     )
@@ -70,13 +72,36 @@ def make_environment(directory: Path, requirements: list[str]) -> Path:
     _link(links / "loraconsole", ROOT)
     for name in BORROWED:
         spec = find_spec(name)
-        if spec is None or spec.origin is None:
-            continue
-        place = Path(spec.origin).parent
-        for each in (place, *place.parent.glob(f"{name}-*.dist-info")):
-            _link(links / each.name, each)
+        if spec is not None and spec.origin is not None:
+            place = Path(spec.origin).parent
+            for each in (place, *place.parent.glob(f"{name}-*.dist-info")):
+                _link(links / each.name, each)
     (packages / "linked.pth").write_text(f"{links}\n")
     return python
+
+
+def test(which: str, directory: Path, arguments: list[str]) -> bool:
+    """Whether all tests pass with these versions and, if they are the lowest, are those stated."""
+    versions, lowest = resolve(which), stated()
+    direct = {name: versions[name] for name in lowest}
+    print(f"{which}: {', '.join(' '.join(pair) for pair in direct.items())}", flush=True)
+    wrong = {
+        name for name in lowest if which == "lowest" and not _equals(direct[name], lowest[name])
+    }
+    for name in sorted(wrong):
+        print(f"{name}>={lowest[name]} is stated, {direct[name]} is the lowest that can be had")
+    python = make_environment(directory, versions)
+    runs = [arguments] if arguments else [[*FAST], [*BESIDES]]
+    codes = [
+        subprocess.run([str(python), "-m", "pytest", "--quiet", *run], cwd=ROOT).returncode
+        for run in runs
+    ]
+    return not wrong and not any(codes)
+
+
+def _equals(version: str, other: str) -> bool:
+    """Equal but for zeros at the end: 1.0 is 1.0.0."""
+    return re.sub(r"(\.0)+$", "", version) == re.sub(r"(\.0)+$", "", other)
 
 
 def _link(link: Path, target: Path) -> None:
@@ -89,40 +114,20 @@ def _uv(*command: str) -> list[str]:
 
 
 def main() -> None:
-    arguments, _, pytest_arguments = _split(sys.argv[1:])
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("which", nargs="*", choices=[*RESOLUTIONS, []])
     parser.add_argument("--keep", type=Path, metavar="DIRECTORY", help="of the environments")
-    given = parser.parse_args(arguments)
-    tests = pytest_arguments or [f"tests/{name}" for name in QUICK]
-    has_failed = False
+    at = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
+    given = parser.parse_args(sys.argv[1:at])
     with tempfile.TemporaryDirectory(prefix="lc-versions-") as made:
-        for which in given.which or RESOLUTIONS:
-            requirements = resolve(which)
-            directory = (given.keep or Path(made)).absolute() / which
-            python = make_environment(directory, requirements)
-            print(f"{which}: {', '.join(_direct(requirements))}", flush=True)
-            code = subprocess.run([str(python), "-m", "pytest", "--quiet", *tests], cwd=ROOT)
-            has_failed |= code.returncode != 0
-    sys.exit(1 if has_failed else 0)
-
-
-def _split(arguments: list[str]) -> tuple[list[str], str, list[str]]:
-    """Before and behind `--`."""
-    if "--" not in arguments:
-        return arguments, "", []
-    at = arguments.index("--")
-    return arguments[:at], "--", arguments[at + 1 :]
-
-
-def _direct(requirements: list[str]) -> list[str]:
-    """Those of them that pyproject.toml names for the program."""
-    text = (ROOT / "pyproject.toml").read_text()
-    block = text[text.index("dependencies = [") : text.index("[project.optional-dependencies]")]
-    names = {name.lower() for name in re.findall(r'"([A-Za-z0-9_-]+)', block)}
-    return [each for each in requirements if each.partition("==")[0].lower() in names]
+        directory = (given.keep or Path(made)).absolute()
+        passed = [
+            test(which, directory / which, sys.argv[at + 1 :])
+            for which in given.which or RESOLUTIONS
+        ]
+    sys.exit(0 if all(passed) else 1)
 
 
 if __name__ == "__main__":

@@ -597,14 +597,14 @@ class ConsoleApp(ScreenApp):
         from . import log_actions
 
         if isinstance(message.source, AlertFinding):
-            await log_actions.show(self, message.source)
+            await log_actions.show_finding(self, message.source)
         else:
             await log_actions.show_event(self, message.source)
 
     async def on_alerts_panel_traced(self, message: AlertsPanel.Traced) -> None:
         from . import log_actions
 
-        await log_actions.show(self, message.finding)
+        await log_actions.show_finding(self, message.finding)
 
     # -- orders
 
