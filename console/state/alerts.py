@@ -71,8 +71,8 @@ class Rule(NamedTuple):
     meaning: str
     remedy: str
     find: Callable[[Board, AlertLimits], Iterator[AlertFinding]]
-    is_told: bool = False
-    """The pipeline says so itself, as an event: no second toast for it."""
+    is_event: bool = False
+    """Whether the pipeline publishes an event of it: then the alert shows no second toast."""
 
 
 # --- processes ----------------------------------------------------------------------------------
@@ -229,7 +229,7 @@ RULES: tuple[Rule, ...] = (
         "after five falls in a minute it gives up.",
         "Its last lines stand under Processes, the rest under Logs. r there starts it again.",
         _fallen,
-        is_told=True,
+        is_event=True,
     ),
     Rule(
         "process stopped",
@@ -238,7 +238,7 @@ RULES: tuple[Rule, ...] = (
         "Processes, or loraconsole stop). Without any one of them nothing is answered.",
         "x or r under Processes starts it, and so does loraconsole start.",
         _held,
-        is_told=True,
+        is_event=True,
     ),
     Rule(
         "process silent",
@@ -257,7 +257,7 @@ RULES: tuple[Rule, ...] = (
         "Its log says why it fell. If it was the worker: out of memory? Then --max-total-tokens "
         "wants to be smaller.",
         _restarted,
-        is_told=True,
+        is_event=True,
     ),
     Rule(
         "process late",

@@ -41,7 +41,7 @@ from .adapter_details import (
     share_of_hits,
     state,
     targets,
-    verdict_lines,
+    verification_lines,
 )
 from .adapter_dialogs import LoadDialog, PlanDialog
 
@@ -344,10 +344,10 @@ class AdaptersPanel(Panel):
         is_looked_at = self.display and isinstance(self.app.screen, MainScreen)
         if reply.verification is None or not is_looked_at:
             return False
-        verdict = AdapterVerification(reply.at, reply.verification)
+        result = AdapterVerification(reply.at, reply.verification)
         self.app.push_screen(
             LiveDialog(
-                f"verification of {row.name}", lambda _, width: verdict_lines(verdict, width)
+                f"verification of {row.name}", lambda _, width: verification_lines(result, width)
             )
         )
         return True
