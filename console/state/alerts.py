@@ -243,7 +243,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "process silent",
         "",
-        "A process has sent no heartbeat for a while; each sends two a second. It is blocked, "
+        "A process has sent no heartbeat for a while. Each sends two a second: it is blocked, "
         "stopped, or the machine has no time for it.",
         "Look at its CPU: at 100 % it computes, at 0 % it hangs. Logs say what it did last; r "
         "under Processes ends it and starts it again.",
@@ -301,8 +301,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "first token late",
         "ttft_p99_ms",
-        "First tokens come later than the limit allows, for at least one request in a hundred of "
-        "the last minute.",
+        "First tokens come later than the limit allows. It is the p99 over the last minute.",
         "Batch shows why each waits: pages, the token budget, an adapter that loads, a cap.",
         _ttft,
     ),
