@@ -184,7 +184,7 @@ def print_verification(found: Verification, name: str, as_json: bool) -> int:
     from rich.table import Table
     from rich.text import Text
 
-    from ...pipeline.runtime.printer import Printer
+    from ...pipeline.runtime.stdout_console import StdoutConsole
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for head in ("place", "adapter", "tokens equal", "largest |Δlogit|", "mean", "range"):
@@ -198,7 +198,7 @@ def print_verification(found: Verification, name: str, as_json: bool) -> int:
             f"{row.mean_logit:.3g}",
             f"{row.range_logit:.4g}",
         )
-    Printer().print(table)
+    StdoutConsole().print(table)
     key = units.visible(found.key)
     print(f"{key} {found.verdict} ({found.dtype}, {units.duration(found.seconds)})")
     return code

@@ -132,9 +132,9 @@ def _named_adapter(entry: str) -> tuple[str, str]:
     if is_hub_id(path):
         from ...pipeline.fetch.adapter import WANTED
         from ...pipeline.fetch.fetch import snapshot_of_hub
-        from ...pipeline.fetch.model_cache import Report
+        from ...pipeline.fetch.model_cache import FetchReport
 
-        path = str(snapshot_of_hub(path, WANTED, Report()))
+        path = str(snapshot_of_hub(path, WANTED, FetchReport()))
     return name, path
 
 
@@ -303,7 +303,7 @@ def print_comparison(found: ReferenceComparison, as_json: bool) -> int:
     from rich.table import Table
     from rich.text import Text
 
-    from ...pipeline.runtime.printer import Printer
+    from ...pipeline.runtime.stdout_console import StdoutConsole
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     heads = ("", "model", "prompt", "ids", "tokens equal", "largest |Δ|", "mean", "range")
@@ -316,7 +316,7 @@ def print_comparison(found: ReferenceComparison, as_json: bool) -> int:
         mark = "ok" if row.is_right else "DIFFERS"
         table.add_row(mark, *(Text(units.clean(cell)) for cell in cells), *_numbers(row))
     if table.rows:
-        Printer().print(table)
+        StdoutConsole().print(table)
     for model, prompts, reason in _reasons(found.rows):
         print(f"{units.clean(model)}{prompts}: {units.clean(reason)}")
     for note in found.notes:

@@ -20,7 +20,7 @@ from rich.text import Text
 from ...pipeline.bench.results import ResultRow, RunConfig, describe_load, read_rows
 from ...pipeline.bench.stats import Result
 from ...pipeline.errors import OperatorError
-from ...pipeline.runtime.printer import Printer
+from ...pipeline.runtime.stdout_console import StdoutConsole
 from ..client.bench_metrics import FIELDS, METRICS, Metric
 from ..text import plot, units
 
@@ -60,7 +60,7 @@ def main(flags: list[str]) -> int:
     sides = make_sides(rows)
     configs = {row.config.load_key(): row.config for own in rows.values() for row in own}
     common = [load for load in configs if sum(load in side.results for side in sides) > 1]
-    console = Printer(width=None if sys.stdout.isatty() else 120)
+    console = StdoutConsole(width=None if sys.stdout.isatty() else 120)
     if not common:
         loads = "; ".join(f"{side.name}: {_loads(side, configs)}" for side in sides)
         raise OperatorError(f"no load was run twice: {loads}", "compare runs of the same workload")

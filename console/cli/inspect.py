@@ -63,7 +63,7 @@ def _print_status(config: Config, snapshot: Snapshot) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from ...pipeline.runtime.printer import Printer
+    from ...pipeline.runtime.stdout_console import StdoutConsole
     from ..state.store import Store
 
     beats = {beat.name: beat for beat in snapshot.beats}
@@ -83,7 +83,7 @@ def _print_status(config: Config, snapshot: Snapshot) -> None:
             f"{beat.rss_bytes / 2**20:.0f}" if beat and alive else "",
             Text(units.visible(process.reason)),
         )
-    printer = Printer()
+    console = StdoutConsole()
     url = snapshot.server.url if snapshot.server else "no address yet"
     now = time.time()
     store = Store(config.run)
@@ -91,14 +91,14 @@ def _print_status(config: Config, snapshot: Snapshot) -> None:
     condition = store.board(now).condition
     why = f" ({condition.detail})" if condition.detail else ""
     line = units.visible(f"{config.model} · {condition.word}{why} · {url}")
-    printer.print(line, soft_wrap=True, markup=False)
+    console.print(line, soft_wrap=True, markup=False)
     if router := snapshot.router:
         used = router.pages_kv + router.pages_adapters
-        printer.print(
+        console.print(
             f"{router.running} running, {router.waiting} waiting; "
             f"{used} of {router.pages_total} pages used; run directory {config.run}"
         )
-    printer.print(table)
+    console.print(table)
     for view in failed_in(snapshot.adapters):
         print(failure_line(view))
 
