@@ -122,7 +122,8 @@ def microseconds(launch: Callable[[int], object]) -> float:
 
 
 class Case:
-    """Rows and who owns them; each method times one kernel and says what it must read and write."""
+    """Rows and their adapters; each method times one kernel and returns the bytes that it must read
+    and write as well."""
 
     def __init__(self, adapters: Adapters, owners: list[int]) -> None:
         self.adapters, self.owners = adapters, owners

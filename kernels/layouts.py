@@ -1,5 +1,5 @@
-"""Where adapters lie in the pool, and which tokens are whose, in the form that the LoRA kernels
-read. Imports no Triton: these are filled without it on a CPU."""
+"""The places of adapters in the pool, and the adapter of each token, in the form that the LoRA
+kernels read. Imports no Triton: these are filled without it on a CPU."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NUM_MODULES, MODULE_FIELDS = 7, 3
 
 
 class AdapterTables(NamedTuple):
-    """Where adapters lie, by slot; int32 on the device.
+    """Places of adapters by slot; int32 on the device.
 
     Elements of an adapter are numbered through its pages. Its A matrices of a site lie one below
     the other from `sites[..., 0]` on, [rank, in_features]; B.T of a module from `modules[..., 2]`

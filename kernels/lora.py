@@ -6,8 +6,8 @@ is summed in vectors: all that it reads is on its way before the first of it is 
 would wait for every page look-up and every block in turn.
 
 The grids depend on shapes alone, so the kernels can be captured in a graph; groups that are not
-there end at once. That a tile begins at a multiple of 16 elements must be said: the compiler cannot
-see it through the page table and would read two bytes at a time.
+there end at once. `multiple_of` states that a tile begins at a multiple of 16 elements: the
+compiler cannot see it through the page table and would read two bytes at a time.
 """
 
 from __future__ import annotations

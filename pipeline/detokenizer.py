@@ -1,6 +1,6 @@
 """Process `detokenizer`: Tokens → TextDelta. Finds stop strings, holds half characters back.
 
-Knows no scheduling: what it forgets in a crash the router tells it again from the first token,
+Knows no scheduling: what it forgets in a crash the router sends again from the first token,
 and the character offset in each delta lets the server drop what it has already sent.
 By hand: `python -m loraconsole.pipeline.detokenizer --run DIR`.
 """

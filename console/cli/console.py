@@ -23,7 +23,7 @@ def console(config: Config, command: ConsoleCommand | AttachCommand) -> int:
         raise none_runs(config.run)
     from ..terminal import splash
 
-    with splash.shown("loraconsole"):
+    with splash.title_shown("loraconsole"):
         if running:
             config = Config.load(config.run)  # what runs, not what this command line says
         else:

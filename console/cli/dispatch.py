@@ -20,9 +20,9 @@ def dispatch(command: Command) -> int:
         case consoles.ConsoleCommand() | consoles.AttachCommand() | consoles.PlayCommand():
             return _console(command)
         case consoles.ReplayCommand():
-            from .replay import replay_log
+            from .replay import run_replay
 
-            return replay_log(command)
+            return run_replay(command)
         case pipeline.UpCommand():
             from .pipeline import up
 

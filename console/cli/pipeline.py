@@ -18,7 +18,7 @@ from ...pipeline.messages import (
 )
 from ...pipeline.run_directory import spell
 from ..client.ask import find_request, server_url
-from ..client.failed_adapters import AdaptersFailed, documents, failed_at_start, line_of
+from ..client.failed_adapters import AdaptersFailed, documents, failed_at_start, failure_line
 from ..client.remote import NotRunning, Remote
 from ..commands.pipeline import AbortCommand, DownCommand, DrainCommand, UpCommand
 from ..supervisor import launcher
@@ -70,7 +70,7 @@ async def _wait_until_ready(config: Config, command: UpCommand) -> int:
             bars.close()
         url = await server_url(remote)
         for view in failed:
-            print(f"loraconsole: {line_of(view)}", file=sys.stderr)
+            print(f"loraconsole: {failure_line(view)}", file=sys.stderr)
         if command.json:
             document = {"state": "ready", "url": url, "run": config.run}
             print_json(document | {"failed_adapters": documents(failed)})
@@ -132,7 +132,7 @@ def down(config: Config, command: DownCommand) -> int:
     """Stops the pipeline; running requests may finish unless `--now`. Returns when it is gone."""
 
     async def stop() -> None:
-        async with Remote(config) as remote:
+        async with Remote(config, any_protocol=True) as remote:
             remote.tell(StopPipeline(0.0 if command.now else DRAIN_SECONDS))
             await _gone(config)
 

@@ -17,7 +17,7 @@ import msgspec
 
 from ...pipeline.config import Config
 from ...pipeline.errors import OperatorError, UsageError
-from ...pipeline.messages import Message
+from ...pipeline.messages import PROTOCOL, Message
 from ...pipeline.run_directory import make_run_directory
 from ...pipeline.runtime.sockets import InboxFull
 from ...pipeline.runtime.text_output import UTF8_OUTPUT
@@ -30,12 +30,20 @@ START_SECONDS = 2.5
 """Until the other process has its sockets, and the screen its first frame."""
 
 
-class LogHead(msgspec.Struct, frozen=True):
+class LogStart(msgspec.Struct, frozen=True):
     """What the console needs of a log: the config in its first line, and the time at which the
     first request came."""
 
     at: float
     config: Config
+
+
+class LogStamp(msgspec.Struct, frozen=True):
+    """The fields of a first line that are read before the rest is trusted to mean the same here."""
+
+    protocol: int = 1
+    """Logs of the first versions do not have it."""
+    version: str = ""
 
 
 class LogTime(msgspec.Struct, frozen=True):
@@ -44,7 +52,7 @@ class LogTime(msgspec.Struct, frozen=True):
     at: float
 
 
-def replay_log(command: ReplayCommand) -> int:
+def run_replay(command: ReplayCommand) -> int:
     """Exit status 0: all decisions are the same; 1: one is not, or the file is no log."""
     if command.speed is not None and not 0 < command.speed < float("inf"):
         raise UsageError(f"--speed {command.speed:g} is not above 0", "1 is as it happened")
@@ -63,7 +71,7 @@ def show_in_console(words: list[str], command: ReplayCommand) -> int:
     speed = command.speed or 1.0
     head = read_head(Path(command.file))
     with (
-        splash.shown("loraconsole"),
+        splash.title_shown("loraconsole"),
         tempfile.TemporaryDirectory(prefix="lc-") as directory,
     ):
         run = make_run_directory(Path(directory) / "run")
@@ -121,12 +129,19 @@ class ReplayClock:
         return self._now
 
 
-def read_head(file: Path) -> LogHead:
+def read_head(file: Path) -> LogStart:
     """The config that a log was decided by, and when its first request came. Raises `OperatorError`
     if the file is no log."""
     try:
         with file.open("rb") as lines:
-            head = msgspec.json.decode(lines.readline(), type=LogHead)
+            line = lines.readline()
+            stamp = msgspec.json.decode(line, type=LogStamp)
+            if stamp.protocol != PROTOCOL:
+                raise OperatorError(
+                    f"{file} has protocol {stamp.protocol}, this is {PROTOCOL}",
+                    f"replay it with the loraconsole that wrote it (version {stamp.version})",
+                )
+            head = msgspec.json.decode(line, type=LogStart)
             asked = (line for line in lines if line.startswith(b'{"event":"asked"'))
             first = next(asked, None)
             if first is None:

@@ -141,7 +141,7 @@ class RecordingPlayer:
                 if head.protocol != PROTOCOL:
                     raise OperatorError(
                         f"{self.path} speaks protocol {head.protocol}, this console {PROTOCOL}",
-                        f"play it with version {head.version}",
+                        f"play it with the loraconsole that recorded it (version {head.version})",
                     )
                 for line in lines:
                     yield decoder.decode(line)

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable
 from types import TracebackType
 
-from ...pipeline.config import Config
+from ...pipeline.config import Config, check_protocol
 from ...pipeline.errors import OperatorError
 from ...pipeline.messages import (
     Abort,
@@ -45,13 +45,16 @@ def none_runs(run: str) -> NotRunning:
 
 
 class Remote:
-    """`async with Remote(config) as remote:`. Raises `NotRunning` on entering where none is.
-    `name` is its inbox, where answers go."""
+    """`async with Remote(config) as remote:`. `name` is its inbox, where answers go."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, *, any_protocol: bool = False) -> None:
+        """Raises `NotRunning` where no pipeline runs, and `OperatorError` where it speaks another
+        protocol; `any_protocol` is for what every version understands."""
         self.config = config
         if not is_running(config.run_path):
             raise none_runs(config.run)
+        if not any_protocol:
+            check_protocol(config.run)
 
     async def __aenter__(self) -> Remote:
         self._context = make_context()

@@ -24,6 +24,7 @@ import msgspec
 
 from ...pipeline.config import Config
 from ...pipeline.errors import OperatorError
+from ...pipeline.messages import PROTOCOL
 from ...pipeline.run_directory import make_run_directory
 from .remote import NotRunning
 
@@ -58,6 +59,8 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     """The machine's name."""
     at: float
     """What its clock says."""
+    protocol: int = 1
+    """Of loraconsole over there; the first versions do not say it."""
 
 
 class SshTunnel:
@@ -79,6 +82,12 @@ class SshTunnel:
 
     def __enter__(self) -> SshTunnel:
         self._place = place = self._ask()
+        if place.protocol != PROTOCOL:
+            raise OperatorError(
+                f"loraconsole on {self._host} speaks protocol {place.protocol}, this console "
+                f"{PROTOCOL}",
+                "use the same version of loraconsole on both machines",
+            )
         if not place.is_running:
             where = f"{place.run} on {self._host}"
             there = f" --run {shlex.quote(self._run)}" if self._run else ""
@@ -228,6 +237,7 @@ def describe_place(config: Config, is_running: bool, url: str) -> Place:
         url=url,
         host=socket.gethostname(),
         at=time.time(),
+        protocol=PROTOCOL,
     )
 
 

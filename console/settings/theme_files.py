@@ -87,7 +87,7 @@ class ThemeFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Colours are the terminal's own sixteen (`ansi_green`), left to its palette."""
     inks: InkColors = InkColors()
     variables: dict[str, str] = {}
-    """Textual's own variables, for whoever wants to go further."""
+    """Textual's own variables by name."""
 
     def theme(self) -> Theme:
         """Raises `ValueError` naming the colour that cannot be read."""

@@ -18,11 +18,11 @@ from .signals import how
 Severity = Literal["bad", "warn"]
 LAG_MS = 250.0
 RESTARTED_S = 300.0
-"""So long a fall is worth a word after the process is back: a person may have looked away."""
+"""How long an alert stays after a process that fell is back, for a person who looked away."""
 
 
 class AlertLimits(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """When a rule speaks: `[alerts]` of the settings. 0 turns a rule off."""
+    """Above what an alert fires: `[alerts]` of the settings. 0 turns a rule off."""
 
     no_step_seconds: Annotated[
         float, Meta(ge=0, description="seconds without a step while requests run")
@@ -63,7 +63,7 @@ class AlertFinding(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """What is looked for, what it means, and what to do about it."""
+    """What is looked for, what it means, and what an operator can do about it."""
 
     name: str
     limit: str
@@ -95,7 +95,7 @@ def _fallen(board: Board, limits: AlertLimits) -> Iterator[AlertFinding]:
 def _held(board: Board, limits: AlertLimits) -> Iterator[AlertFinding]:
     for process in board.processes:
         if process.held:
-            lost = "nobody can connect" if process.name == "server" else "requests are refused"
+            lost = "no client can connect" if process.name == "server" else "requests are refused"
             text = f"{process.name} is stopped by an operator: {lost}"
             yield AlertFinding(
                 "warn", text, "process stopped", process.name, "Processes", process.name
@@ -243,8 +243,8 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "process silent",
         "",
-        "A process has not beaten for a while. Each does twice a second: it is blocked, stopped, "
-        "or the machine has no time for it.",
+        "A process has sent no heartbeat for a while; each sends two a second. It is blocked, "
+        "stopped, or the machine has no time for it.",
         "Look at its CPU: at 100 % it computes, at 0 % it hangs. Logs say what it did last; r "
         "under Processes ends it and starts it again.",
         _silent,
@@ -270,8 +270,8 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "frames refused",
         "",
-        "Messages of a wrong type came to an inbox. Somebody of another version, or of another "
-        "program, writes to this run directory.",
+        "Messages of a wrong type came to an inbox. Another version, or another program, writes to "
+        "this run directory.",
         "Stop it, or give this pipeline a run directory of its own (--run).",
         _refused,
     ),
@@ -279,7 +279,7 @@ RULES: tuple[Rule, ...] = (
         "other version",
         "",
         "The pipeline is of another version than this console. Not all will be shown right.",
-        "loraconsole down, then start it anew.",
+        "loraconsole down, then start it again.",
         _protocol,
     ),
     Rule(
@@ -301,7 +301,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "first token late",
         "ttft_p99_ms",
-        "First tokens come later than the limit says. So it was for one request in a hundred of "
+        "First tokens come later than the limit allows, for at least one request in a hundred of "
         "the last minute.",
         "Batch shows why each waits: pages, the token budget, an adapter that loads, a cap.",
         _ttft,
@@ -309,7 +309,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "long queue",
         "queue",
-        "More requests wait than the limit says. They come faster than they are answered.",
+        "More requests wait than the limit allows. They come faster than they are answered.",
         "Batch shows why. Is it one adapter's? Another scheduler shares more fairly.",
         _queue,
     ),
@@ -324,7 +324,7 @@ RULES: tuple[Rule, ...] = (
         "pool full",
         "pool_fraction",
         "Nearly all pages are taken. Soon requests wait for pages, or are computed again.",
-        "The pool's map says whose they are. Unload adapters, or give more --max-total-tokens.",
+        "The pool's map shows whose they are. Unload adapters, or give more --max-total-tokens.",
         _pool,
     ),
     Rule(

@@ -1,6 +1,6 @@
-"""`Store`: takes every message of the ring, keeps bounded books, makes a `Board` of them.
+"""`Store`: folds every message of the ring into bounded state and makes a `Board` of it.
 
-Knows no socket and no widget, and no clock either: whoever calls says what time it is.
+Knows no socket, no widget and no clock: the time is given.
 """
 
 from __future__ import annotations
@@ -60,14 +60,14 @@ HOUR_BUCKETS = 120
 HISTORY_S = 3600.0
 
 GONE = (ProcessState.PENDING, ProcessState.BACKOFF, ProcessState.STOPPED)
-"""What such a process was busy with is over. One that is given up shows where that was."""
+"""Progress bars of a process in one of these states are over; one that has failed keeps them."""
 LOADS = ("decode", "prefill", "running", "waiting")
 
 T = TypeVar("T")
 
 
 class Recent(Generic[T]):
-    """The last so many of something, handed out as a tuple that is made once a change."""
+    """The last `most` items; `all` is a tuple that is made once a change."""
 
     def __init__(self, most: int) -> None:
         self._items: deque[T] = deque(maxlen=most)
@@ -94,7 +94,7 @@ class Recent(Generic[T]):
 
 
 class Pulse:
-    """One process as its beats tell of it: cost and traffic over time."""
+    """What the heartbeats of one process say: its cost and traffic over time."""
 
     def __init__(self) -> None:
         self.beat: Heartbeat | None = None
@@ -117,7 +117,7 @@ class Pulse:
         state = view.state if view else beat.state if beat else ProcessState.PENDING
         reason = (view.reason if view else "") or (beat.reason if beat else "")
         if state in (*GONE, ProcessState.FAILED, ProcessState.DONE):
-            beat = None  # of what it was
+            beat = None  # of its last life
         return ProcessRow(
             name=name,
             state=state,
@@ -145,26 +145,26 @@ class Pulse:
 
 
 class Store:
-    """The books. `take` what comes, ask for a `board` when there is something to draw."""
+    """`fold_message` what comes; `board` makes what is drawn."""
 
     def __init__(self, run: str, adapter_colors: AdapterColors | None = None) -> None:
         self._run = run
         self._adapter_colors = adapter_colors or AdapterColors()
         self.moves = 0
-        """Counts what moves the picture: steps, rows, logs, events, states; not what only says
-        that all is as it was."""
+        """Counts messages that change the picture: steps, rows, logs, events, states; not those
+        that repeat what is known."""
         self.local_url = ""
-        """Where the server is reached from here, if not at the address that it gives."""
+        """The server's address as it is reached from here, where that is not the one it gives."""
         self.supervisor: tuple[int, float] | None = None
         """The supervisor's incarnation and when it was last heard."""
         self.taken = self.missed_steps = self.missed_lines = 0
-        """Messages that came; steps and log lines that did not, as gaps in their numbers show."""
+        """Messages that came; steps and log lines that were lost, by the gaps in their numbers."""
         self._step_number = 0
         self._messages = Counter()
         self.disk_free_bytes: int | None = None
-        """Set by whoever can look."""
+        """Of the run directory; set by the app, where that is on this machine."""
         self.is_past = False
-        """Set by whoever plays what was."""
+        """Whether a recording is played; set by its player."""
         self._fresh: list[Event] = []
         self._heard_at: float | None = None
         self._version = ""
@@ -242,8 +242,8 @@ class Store:
         return moves
 
     def fold_snapshot(self, snapshot: Snapshot, now: float) -> None:
-        """Enters what the supervisor knows; its ages are reckoned on its own clock, so that a
-        console on another machine is not misled."""
+        """Enters what the supervisor knows. Ages are computed on its clock, so that a console on a
+        machine whose clock differs shows them right."""
         self._heard_at = now
         self._version, self._started_at = snapshot.version, snapshot.started_at
         self._latest.progress = {(bar.source, bar.stage): bar for bar in snapshot.progress}
@@ -274,7 +274,7 @@ class Store:
     # -- orders about adapters, given by this console
 
     def note_order(self, name: str, doing: str) -> None:
-        """An adapter is being done something to, until `doing` is ""."""
+        """Notes what is being done to an adapter ("verifying"); "" ends it."""
         if doing:
             self._orders[name] = doing
         else:
@@ -282,8 +282,8 @@ class Store:
         self.moves += 1
 
     def fold_reply(self, reply: AdapterReply, is_gone: bool = False) -> None:
-        """Who ordered must not see the adapter as it was before: the next table may be two
-        seconds away. With `is_gone` there is none of that name any more."""
+        """Enters how an order left its adapter: the next table may be two seconds away. With
+        `is_gone` there is no adapter of that name any more."""
         if reply.verification is not None:
             self._verdicts[reply.name] = AdapterVerification(reply.at, reply.verification)
         table = self._latest.adapters
@@ -297,8 +297,8 @@ class Store:
         self.moves += 1
 
     def fold_text(self, news: RequestText) -> None:
-        """What a request says from where we had read; of another one than the last, all of it.
-        Answers that crossed on the way are passed over."""
+        """Appends text of the open request; of another request, keeps it from its start. A piece
+        that does not follow what is known is ignored."""
         known = self._opened
         if known is None or known.request_id != news.request_id:
             if news.offset == 0:
@@ -317,7 +317,7 @@ class Store:
         self.moves += 1
 
     def link_age_s(self, now: float) -> float | None:
-        """Since anything was heard of anyone; None before the first word."""
+        """Seconds since any message came; None before the first one."""
         return None if self._heard_at is None else now - self._heard_at
 
     @property
@@ -326,19 +326,19 @@ class Store:
         return self._messages.rate
 
     def incarnation(self, name: str) -> int | None:
-        """Which life of a process was heard last."""
+        """The incarnation of a process that was heard last; None where none was."""
         pulse = self._pulses.get(name)
         return pulse.beat.incarnation if pulse and pulse.beat else None
 
     def drain_events(self) -> list[Event]:
-        """Events since the last call, those of snapshots excepted: they are history."""
+        """Events since the last call, without those of snapshots."""
         fresh, self._fresh = self._fresh, []
         return fresh
 
     # -- what goes out
 
     def board(self, now: float) -> Board:
-        """The machine as the books have it."""
+        """The pipeline at `now`."""
         self._messages.add(now, self.taken)
         ready = self.is_alive("router", now)
         rates, latest = self._rates, self._latest
@@ -394,7 +394,7 @@ class Store:
         return self._pulses.setdefault(name, Pulse())
 
     def is_alive(self, name: str, now: float) -> bool:
-        """Was it heard in the last seconds?"""
+        """Whether its last heartbeat is recent."""
         pulse = self._pulses.get(name)
         return pulse is not None and pulse.beat is not None and now - pulse.heard_at < GONE_SECONDS
 
@@ -438,7 +438,7 @@ class Store:
             self._hour[name].add(at, value)
 
     def _fold_moments(self, moments: tuple[Moment, ...]) -> None:
-        """Seconds that this console has not seen itself; each is two buckets wide."""
+        """Fills plots with seconds from before this console listened; each is two buckets wide."""
         fields = {
             "decode_tokens_s": "decode",
             "prefill_tokens_s": "prefill",
@@ -495,8 +495,7 @@ class Store:
             self._plot(step.at, lora_overhead=overhead)
 
     def _merge_steps(self, steps: tuple[Step, ...]) -> None:
-        """A snapshot's steps go before and between those that were heard meanwhile; moments plot
-        them."""
+        """Merges a snapshot's steps with those that came meanwhile, by time. Moments plot them."""
         by_time = {step.at: step for step in (*steps, *self._steps.all)}
         self._steps.replace(tuple(by_time[at] for at in sorted(by_time)))
         if steps and not self._step_number:
@@ -511,12 +510,13 @@ class Store:
             self._logs.extend(tuple(self._shared(line) for line in fresh))
 
     def _shared(self, line: LogLine) -> LogLine:
-        """The same few names and levels in all lines: five thousand of each are half a megabyte."""
+        """The line with interned names: 5 000 copies of the same few strings are half a
+        megabyte."""
         source, level = sys.intern(line.source), sys.intern(line.level)
         return LogLine(line.number, line.at, source, level, line.text)
 
     def _merge_logs(self, lines: tuple[LogLine, ...]) -> None:
-        """A snapshot's lines go before and between those that were heard meanwhile."""
+        """Merges a snapshot's lines with those that came meanwhile, by number."""
         numbered = {line.number: line for line in (*lines, *self._logs.all)}
         if numbered:
             self._logs.replace(tuple(numbered[number] for number in sorted(numbered)))

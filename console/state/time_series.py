@@ -17,7 +17,7 @@ from msgspec import Struct
 T = TypeVar("T")
 
 NOTHING = float("nan")
-"""What a bucket holds when nothing was seen in its time; a plot leaves it empty."""
+"""The value of a bucket without samples; a plot leaves it empty."""
 
 
 class SlidingWindow(Generic[T]):
@@ -124,12 +124,13 @@ class Track(Struct, frozen=True):
 
 
 def _one_nothing(value: float) -> float:
-    """The one `NOTHING`, by which windows are known again: no NaN equals another."""
+    """`value`, or the one object `NOTHING` for any NaN: no NaN equals another, but windows are
+    compared."""
     return value if value == value else NOTHING
 
 
 def _swept(values: tuple[float, ...], first: int) -> tuple[float, ...]:
-    """Each at its index modulo their number; the oldest two, of one cell, give way to a gap."""
+    """Each value at its index modulo their number; the two oldest, of one cell, become a gap."""
     seam = -first % len(values)
     gapped = (NOTHING, NOTHING, *values[2:])
     return gapped[seam:] + gapped[:seam]
@@ -139,13 +140,13 @@ EMPTY_TRACK = Track(0.5)
 
 
 def is_hour(track: Track) -> bool:
-    """Whether it is of the last hour, not of the last minutes."""
+    """Whether a track is of the last hour, not of the last minutes."""
     return track.bucket_s > EMPTY_TRACK.bucket_s
 
 
 class Series:
-    """Values gathered into buckets of `bucket_s` seconds; the last `length` buckets are kept: as
-    arrays, for as objects ten minutes of all plots are a megabyte and a half."""
+    """Means and peaks of the last `length` buckets of `bucket_s` seconds. They are kept in arrays:
+    as objects, ten minutes of all plots take a megabyte and a half."""
 
     def __init__(self, bucket_s: float = 0.5, length: int = 1200) -> None:
         self._means, self._peaks = array("d"), array("d")
@@ -201,7 +202,7 @@ class Series:
 
     @property
     def track(self) -> Track:
-        """What is known so far, as a value that no longer changes."""
+        """An immutable copy of what is known so far."""
         if self._track is None:
             self._track = Track(self._bucket_s, self._last, self._means[:], self._peaks[:])
         return self._track

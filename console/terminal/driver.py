@@ -1,5 +1,5 @@
-"""Which driver writes to the terminal, and what Textual's does not do: count bytes, survive
-SIGSTOP, say whether a shell would take the terminal."""
+"""What Textual's driver of the terminal does not do: count bytes, survive SIGSTOP, say whether a
+shell would take the terminal."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import asyncio
 import os
 import signal
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -15,54 +14,28 @@ from typing import Any
 from textual.app import App
 from textual.driver import Driver
 
-from ...pipeline.runtime.library import find, missing, unused
+from ...pipeline.runtime.library import missing, unused
 
-_LINUX_DRIVER = "textual.drivers.linux_driver:LinuxDriver"
+LINUX_DRIVER = "textual.drivers.linux_driver:LinuxDriver"
+"""Textual's driver of a terminal, as `find` takes it."""
 
 
 def why_driver_is_off() -> str:
     """What the installed Textual has not for `ConsoleDriver`; its own driver is taken then."""
     methods = ("start_application_mode", "suspend_application_mode", "resume_application_mode")
-    names = (f"{_LINUX_DRIVER}.{name}" for name in (*methods, "run_input_thread"))
-    return missing(*names) or unused(f"{_LINUX_DRIVER}.__init__", "_file")
+    names = (f"{LINUX_DRIVER}.{name}" for name in (*methods, "run_input_thread"))
+    return missing(*names) or unused(f"{LINUX_DRIVER}.__init__", "_file")
 
 
 def why_sleep_is_off() -> str:
     """What it has not for a thread of keys that sleeps; it looks ten times a second then."""
-    thread = f"{_LINUX_DRIVER}.run_input_thread"
+    thread = f"{LINUX_DRIVER}.run_input_thread"
     return unused(thread, "selectors", "SelectSelector", "getincrementaldecoder", "exit_event")
 
 
 def why_suspend_is_off() -> str:
     """What it has not for suspending the whole job; ctrl+z stops this process alone then."""
-    return unused(f"{_LINUX_DRIVER}.__init__", "_must_signal_resume", "_key_thread")
-
-
-def driver_class(usual: type[Driver]) -> type[Driver]:
-    """The driver to take where Textual would take `usual`, which in a browser or a test is no
-    terminal's."""
-    if usual is find(_LINUX_DRIVER) and not why_driver_is_off():
-        from .console_driver import ConsoleDriver
-
-        return ConsoleDriver
-    return leaving(usual) if usual.__name__ == "WebDriver" else usual
-
-
-def leaving(usual: type[Driver]) -> type[Driver]:
-    """A browser's driver with which the console ends when the server of its pages does: Textual's
-    stops reading then, and would stay for ever."""
-
-    class LeavingDriver(usual):  # type: ignore[valid-type, misc]
-        def __init__(self, app: App[Any], **options: Any) -> None:
-            super().__init__(app, **options)
-            self._console, self._own_loop = app, asyncio.get_running_loop()
-
-        def run_input_thread(self) -> None:
-            super().run_input_thread()
-            with suppress(RuntimeError):  # the loop has ended, and so has the console
-                self._own_loop.call_soon_threadsafe(self._console.exit, "leave")
-
-    return LeavingDriver
+    return unused(f"{LINUX_DRIVER}.__init__", "_must_signal_resume", "_key_thread")
 
 
 def suspend_job(app: App[Any]) -> bool:
@@ -97,7 +70,7 @@ def count_bytes(driver: Driver, count: Callable[[int], None]) -> None:
 
 def why_queue_is_off() -> str:
     """What the installed Textual has not for counting what its thread has still to write."""
-    return unused(f"{_LINUX_DRIVER}.__init__", "_writer_thread") or unused(
+    return unused(f"{LINUX_DRIVER}.__init__", "_writer_thread") or unused(
         "textual.drivers._writer_thread:WriterThread.write", "_queue"
     )
 

@@ -30,7 +30,7 @@ _taken: list[Any] | None = None
 """termios attributes from before; empty where there are none. None while nothing is taken."""
 
 
-def show(title: str) -> None:
+def show_title(title: str) -> None:
     """Shows one title line. Does nothing where stderr, Textual's output, is no terminal."""
     _take()
     if _is_terminal():
@@ -39,10 +39,10 @@ def show(title: str) -> None:
 
 
 @contextmanager
-def shown(title: str) -> Iterator[None]:
+def title_shown(title: str) -> Iterator[None]:
     """Shows the title line, and is `taken` around what follows it."""
     with taken():
-        show(title)
+        show_title(title)
         yield
 
 

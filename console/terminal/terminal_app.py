@@ -20,6 +20,7 @@ from textual.screen import Screen
 from ...pipeline.runtime.library import changed, missing, unused
 from . import driver, strip_cache
 from .draw_cost import DrawMeter
+from .driver_choice import driver_class
 from .frame_pacer import FPS, QUESTION, FramePacer
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ class TerminalApp(App[str]):
         self._cursor_sent: Offset | None = None
 
     def get_driver_class(self) -> type[Driver]:
-        return driver.driver_class(super().get_driver_class())
+        return driver_class(super().get_driver_class())
 
     @property
     def is_diffed(self) -> bool:

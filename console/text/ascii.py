@@ -1,7 +1,7 @@
 """`ascii`: the console's drawing in ASCII, for terminals and fonts that have no more.
 
 Borders, bars, marks and plots become characters of ASCII, each one cell; letters of any language
-stay what they are, since they are what somebody wrote.
+stay as they are: a person or a model wrote them.
 """
 
 from __future__ import annotations

@@ -105,7 +105,7 @@ def _code(node: SyntaxTreeNode, width: int) -> Iterator[TextLine]:
 
 
 def _coloured(code: str, language: str) -> Iterator[TextSpan]:
-    """Code in text_styles; all in one where nobody knows the language."""
+    """Code in styles; in a single one where Pygments does not know the language."""
     from pygments.lexers import get_lexer_by_name  # 2 MiB: only where there is code
     from pygments.util import ClassNotFound
 

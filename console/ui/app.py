@@ -1,7 +1,7 @@
 """`ConsoleApp`: wires sockets to panels. One store, one tick, one repaint a frame.
 
 Readers only enter messages into the store; the tick makes a `Board` of it and gives it to the
-panel on top. Nothing calls a widget per message, and nothing is drawn that is not to be seen.
+panel on top. Nothing calls a widget per message, and nothing is drawn that is hidden.
 """
 
 from __future__ import annotations
@@ -64,17 +64,17 @@ if TYPE_CHECKING:
     from .panels.command_line import CommandLine
 
 QUIET_SECONDS = 4.0
-"""While beats alone come in, the picture is looked over this often: an idle console is to cost
-nothing, and what ages is only the ages."""
+"""Seconds between frames while only heartbeats come, when nothing but ages changes on the
+screen."""
 DEFAULT_THEME = "dark"
 LOOK_SECONDS = 2.0
-"""So often it is looked what is wrong, and whether a theme or the settings were written to: some
-120 us, in the loop that paints (a timer of Textual's would be another 500)."""
+"""Seconds between two looks for alerts and for changed themes and settings: 120 us in the loop that
+paints; a timer of Textual's would cost 500 us more."""
 SELDOM_SECONDS = 10.0
 
 
 def palette() -> type[Provider]:
-    """Imported when it is first opened."""
+    """The command palette's provider, imported when it is first opened."""
     from .palette import ConsoleCommands
 
     return ConsoleCommands
@@ -199,7 +199,7 @@ class ConsoleApp(ScreenApp):
         self._active = self.header.active = "Overview"
 
     def _choose(self) -> Chosen:
-        """What was said to be; the theme of last time where nothing was said of one."""
+        """Reads the settings; last time's theme where nothing sets one."""
         chosen = self._read()
         if chosen.settings.keys:
             from ..settings.keymap import with_known_keys
@@ -211,7 +211,7 @@ class ConsoleApp(ScreenApp):
         return chosen.with_flag("theme", self.ui_state.theme, "last time")
 
     def _take_themes(self) -> bool:
-        """Reads what has changed; a theme on the screen changes with its file."""
+        """Reads theme files that have changed; returns whether there were any."""
         before = self._shelf.themes
         if not self._shelf.refresh():
             return False
@@ -222,7 +222,7 @@ class ConsoleApp(ScreenApp):
         return True
 
     def _wear(self, settings: Settings, before: Settings) -> None:
-        """What can change while it runs: colours, keys, characters, limits, speed."""
+        """Applies settings that can change while the console runs."""
         if settings.theme != before.theme:  # else `t` has the last word
             self.theme = settings.theme if settings.theme in self.themes else DEFAULT_THEME
         if settings.fps != before.fps:
@@ -233,13 +233,13 @@ class ConsoleApp(ScreenApp):
         self.alert_book.limits = settings.alerts
 
     @property
-    def complaints(self) -> list[Problem]:  # type: ignore[override]  # reckoned here
+    def complaints(self) -> list[Problem]:  # type: ignore[override]  # computed here
         """What is wrong with the files of settings and themes."""
         missing = missing_theme(self.chosen, self.themes)
         return [*self.chosen.problems, *self._shelf.problems, *missing]
 
     def _look_around(self) -> None:
-        """What no message tells: files that were written to, alerts, the room on the disk."""
+        """Looks at what no message brings: changed files, alerts, free space on the disk."""
         has_changed = self._take_themes()
         if (stamp := settings_stamp()) != self._settings_stamp:
             self._settings_stamp = stamp
@@ -265,7 +265,7 @@ class ConsoleApp(ScreenApp):
         self.header.bytes_s = self.meter.cost.bytes_s if is_counted else None
 
     def watch_alerts(self, board: Board) -> None:
-        """Enters what is wrong in the book, and tells what is new."""
+        """Enters what is wrong on `board` in the alert book and notifies of new alerts."""
         fresh = self.alert_book.update(board)
         self.notifier.tell_alerts(fresh, is_seen=self._active == "Alerts")
 
@@ -287,7 +287,7 @@ class ConsoleApp(ScreenApp):
         self.call_after_refresh(self._start)
 
     def _start(self) -> None:
-        """After the first frame: what the screen does not need in order to appear."""
+        """Does, after the first frame, what the screen does not need in order to appear."""
         own = driver.driver_of(self)
         if own is not None:
             driver.count_bytes(own, self.meter.add_bytes)
@@ -311,18 +311,18 @@ class ConsoleApp(ScreenApp):
         return list(self._shelf.themes)
 
     def get_line_filters(self) -> Sequence[LineFilter]:
-        """What Textual's widgets pass on their way to the screen; panes turn their own text."""
+        """The filters of Textual's widgets' output; panes convert their own text."""
         filters = [*super().get_line_filters(), TAME]
         return [*filters, PLAIN] if self.is_ascii else filters
 
     def get_key_display(self, binding: Binding) -> str:
-        """As Textual has it, but in ASCII `enter` for what else is an arrow."""
+        """Textual's name of a key; in ASCII mode `enter` in place of an arrow."""
         shown = super().get_key_display(binding)
         return binding.key if self.is_ascii and not shown.isascii() else shown
 
     @property
     def screen_names(self) -> list[str]:
-        """What `action_show` takes."""
+        """The names of screens that `action_show` takes."""
         return [name for name, _ in (PANELS | PAGES).values()]
 
     # -- the tick
@@ -358,7 +358,7 @@ class ConsoleApp(ScreenApp):
         return age_s is not None and age_s > LATE_SECONDS and monotonic - self._drawn_at >= 1.0
 
     def wake(self) -> None:
-        """Something was heard or done: if it moved the picture, a frame is due."""
+        """Called when something was heard or done: a frame is due if it changed the picture."""
         if self._has_moved:
             self._news.set()
 
@@ -381,7 +381,7 @@ class ConsoleApp(ScreenApp):
         return True
 
     def paint(self, board: Board) -> None:
-        """Draws a board on whatever is to be seen; a paused view keeps the one it has."""
+        """Draws the newest board on what is visible; a paused view keeps its board."""
         self.notifier.tell_events(self.store.drain_events())
         self.orders.sweep()
         if not self.is_paused:
@@ -412,7 +412,7 @@ class ConsoleApp(ScreenApp):
         await self.key_queue.arrived(message)
 
     async def action_show(self, name: str) -> None:
-        """Brings a panel to the top; it is made when it is first wanted."""
+        """Brings a panel to the top; the first time it is made."""
         if isinstance(self.screen, MainScreen) and name != self._active:
             await self._show(name)
 
@@ -433,7 +433,7 @@ class ConsoleApp(ScreenApp):
         self.call_after_refresh(self._paint_active)
 
     def _paint_active(self) -> None:
-        """A panel that was hidden catches up at once."""
+        """Paints a panel that was hidden."""
         self.active_panel.paint(self.board)
 
     async def on_header_chosen(self, message: Header.Chosen) -> None:
@@ -459,21 +459,21 @@ class ConsoleApp(ScreenApp):
         self.notify(f"theme {self.theme}", timeout=2)
 
     def wear_theme(self, name: str) -> None:
-        """Now, and next time where nothing else is said."""
+        """Changes the theme, and keeps it for next time."""
         self.theme = self.ui_state.theme = name
 
     def action_hasten(self, steps: int) -> None:
-        """The next of the usual rates, for this session."""
+        """Goes to the next of the usual frame rates, for this session."""
         self.pace.change_rate(steps)
         self.notify(f"{self.pace.fps:g} frames a second while something moves")
 
     def action_redraw(self) -> None:
-        """Sends the whole screen again: something else wrote on the terminal."""
+        """Sends the whole screen again, for example after another program wrote on the terminal."""
         self.forget_screen()
         self.screen.refresh(layout=True)
 
     def action_suspend(self) -> None:
-        """Gives the terminal to the shell until that brings us back. The pipeline goes on."""
+        """Gives the terminal to the shell until `fg`. The pipeline goes on."""
         own = driver.driver_of(self)
         if own is None or not own.can_suspend:
             self.notify("a browser has no shell to go back to", severity="warning")
@@ -490,7 +490,7 @@ class ConsoleApp(ScreenApp):
         self.cost_pane.display = not self.cost_pane.display
 
     def action_toggle_hour(self) -> None:
-        """Load and throughput over the last hour, or over the last minutes again."""
+        """Switches plots between the last minutes and the last hour."""
         self.store.shows_hour = not self.store.shows_hour
         self.board = self.store.board(self.clock())
         for pane in self.active_panel.panes:  # now, whether they are due or not
@@ -498,7 +498,7 @@ class ConsoleApp(ScreenApp):
                 pane.paint(self.board)
 
     def save_picture(self) -> None:
-        """Beside the transcripts: a server has no folder of downloads. In a browser it is one."""
+        """The directory of screenshots: beside the transcripts, or a browser's downloads."""
         from ..paths import data_directory
 
         directory = data_directory() / "pictures"
@@ -517,7 +517,7 @@ class ConsoleApp(ScreenApp):
         self.push_screen(HelpDialog(self.screen.active_bindings, remapped))
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """`:` is nothing in a dialog; where a text is written, `ctrl+z` takes back what was."""
+        """Whether an action works now: `:` does nothing in a dialog, `ctrl+z` is undo in a text."""
         if action == "command":
             return isinstance(self.screen, MainScreen)
         if action == "suspend" and hasattr(self.focused, "action_undo"):
@@ -547,7 +547,7 @@ class ConsoleApp(ScreenApp):
             await command_line.remove()
 
     def action_jump(self) -> None:
-        """A letter on every pane; typing it goes there."""
+        """Shows a letter on every pane; typing it focuses that pane."""
         from .jump import JumpScreen
 
         targets = [widget for widget in self.screen.focus_chain if widget.region]
@@ -593,18 +593,18 @@ class ConsoleApp(ScreenApp):
             self.exit(answer)
 
     async def on_event_pane_traced(self, message: EventPane.Traced) -> None:
-        """From an alert to what it stems from, from an event to its line or what was said then."""
+        """Goes from an alert or an event to its log line, or to the screen that shows it."""
         from . import log_actions
 
         if isinstance(message.source, AlertFinding):
-            await log_actions.show(self, message.source)
+            await log_actions.show_finding(self, message.source)
         else:
             await log_actions.show_event(self, message.source)
 
     async def on_alerts_panel_traced(self, message: AlertsPanel.Traced) -> None:
         from . import log_actions
 
-        await log_actions.show(self, message.finding)
+        await log_actions.show_finding(self, message.finding)
 
     # -- orders
 

@@ -12,7 +12,7 @@ from .panels.logs import LogPane
 from .screen_app import ScreenApp
 
 
-async def show(app: ScreenApp, finding: AlertFinding) -> None:
+async def show_finding(app: ScreenApp, finding: AlertFinding) -> None:
     """Its line in the log; where it has none, the screen that shows it."""
     if finding.log_reference is not None and await _show_line(app, finding.log_reference):
         return

@@ -91,7 +91,7 @@ def mock(seed: int, screen: ScreenOptions, is_read_only: bool) -> int:
     need_terminal("a mock pipeline without a screen: python -P -m loraconsole.console.mock.server")
     from ..mock.server import mock_pipeline
 
-    with splash.shown("loraconsole"), mock_pipeline(seed) as config:
+    with splash.title_shown("loraconsole"), mock_pipeline(seed) as config:
         run_console(config, screen, is_read_only=is_read_only, label="MOCK")
     return 0
 

@@ -54,7 +54,7 @@ HARMLESS = {
     "runtime_config",
     "task_type",
 }
-"""Fields of PEFT and of trainers built on it that change nothing here. `fan_in_fan_out` speaks of
+"""Fields of PEFT and of trainers built on it that change nothing here. `fan_in_fan_out` is about
 how the base's weights lie; for a linear layer PEFT ignores it. What an `init_lora_weights` is
 configured with is over when the adapter is saved."""
 

@@ -65,7 +65,8 @@ COSTS = (
     PartCost("load (swap)", FULL, RESIDENT, "loading them when wanted, against all resident"),
     PartCost("prefetch", FULL, LATE, "loading them on arrival, against when there is room to run"),
     PartCost("LoRA kernels", FULL, PLAIN, "our kernels and graphs, against plain PyTorch"),
-    # Both baselines compute by plain PyTorch, on a GPU too; and who is out of the pool stays there.
+    # Both baselines compute by plain PyTorch, on a GPU too; and adapters outside of the pool stay
+    # there.
     PartCost(
         "paging", PLAIN_RESIDENT, OWN_MEMORY, "pages of the pool, against memory of their own"
     ),

@@ -2,7 +2,7 @@
 
 Several `--url` are measured in turns, so that a noisy machine is noisy for all. With `--profile`
 it measures prompts alone and writes the table that the `pets` policy reads. This file is the
-command line; who asks what is `workload`'s, HTTP is `load_client`'s, arithmetic is `stats`'.
+command line; requests come from `workload`, HTTP is in `load_client`, arithmetic in `stats`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ LIVE_SECONDS = 0.25
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "loraconsole bench",
-        description="Drives OpenAI-compatible servers and tells what their clients saw.",
+        description="Drives OpenAI-compatible servers and reports what their clients saw.",
         epilog="`loraconsole bench compare A.jsonl B.jsonl` compares results; `--offline` runs the "
         "engine alone, on dummy weights.",
     )

@@ -161,7 +161,8 @@ class Engine:
         return names
 
     def _obey(self, *, wait: bool = False) -> None:
-        """Does what the scheduler decided about adapters, and tells it which have come."""
+        """Carries out what the scheduler decided about adapters, and reports to it which are
+        placed."""
         for order in self.scheduler.residency.orders:
             match order:
                 case PlaceAdapter():

@@ -114,7 +114,7 @@ class Client:
                 raise OperatorError(f"{self.url} does not answer: {error}") from error
             if response.status_code == 200:
                 return accepts
-        if response.status_code in (404, 405):  # it speaks chat alone
+        if response.status_code in (404, 405):  # it serves chats alone
             return "chat"
         raise OperatorError(
             f"{self.url} refuses a prompt of one token to {self.base!r}: "

@@ -61,7 +61,8 @@ class AdapterResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """One run; None is what it cannot tell. T is `seconds`, from the first send to the last end.
+    """The result of a run; None where it does not show a value. T is `seconds`, from the first send
+    to the last end.
 
     `throughput` = completed / T in requests/s; `strip_throughput` = (completed - 2 * 10 s * rate) /
     (T - 20 s), for open loops long enough. `decode_tokens_s` counts only while every one of the
@@ -264,7 +265,7 @@ def jain_index(values: Sequence[float]) -> float | None:
 
 def counter_gap(lines: Sequence[Timeline]) -> float:
     """The largest difference, at any time, between the Virtual Token Counters of two clients (here:
-    adapters) who were both kept waiting, in weighted tokens.
+    adapters) that were both kept waiting, in weighted tokens.
 
     A client's counter grows with its service: w_p * prompt with the first token, w_q with each. It
     waits while a request of its has no first token. When it begins to, its counter is lifted to the

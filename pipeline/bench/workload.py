@@ -1,4 +1,5 @@
-"""`Workload`: who asks what, when. Made by functions, each with a seed; two calls give the same.
+"""`Workload`: requests by arrival and adapter. Made by functions, each with a seed; two calls give
+the same.
 
 S-LoRA's generator, settings and suites, its fork's long-tail lengths, and Punica's popularities.
 Lists and recorded traces are read in `workload_files.py`. Knows no server and no clock: an

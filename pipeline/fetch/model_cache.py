@@ -32,7 +32,7 @@ PIECE_BYTES = 1 << 20
 
 
 class Report:
-    """Hears how far a fetch is. This one draws bars on stderr and logs what is said."""
+    """Gets the progress of a fetch. This one draws bars on stderr and logs messages."""
 
     def bar(self, label: str, total: float | None) -> tqdm[Any]:
         """A bar of bytes; `total` None where the length is unknown."""

@@ -1,6 +1,6 @@
 """`Adapter`: one PEFT directory, checked against the model and laid out for computing.
 
-Everything that headers tell is checked before a weight is read, every weight before the layout is
+Everything in the headers is checked before a weight is read, every weight before the layout is
 allocated. Knows a model's modules and their shapes; not when the adapter runs or for which request.
 """
 
@@ -74,7 +74,7 @@ class Adapter:
 
 @dataclass(frozen=True)
 class Measured:
-    """What the headers tell of an adapter that is fit to be read."""
+    """The facts in the headers of an adapter that is fit to be read."""
 
     info: AdapterInfo
     targets: tuple[Target, ...]
@@ -153,7 +153,7 @@ def _measured(
     roots: Sequence[str],
     shard: Shard,
 ) -> Iterator[tuple[Measured, WeightFiles]]:
-    """What the headers tell, and the weights, open and not yet read."""
+    """The facts in the headers, and the weights, open and not yet read."""
     with _opened(directory, model_config, roots) as (config, keys, files, is_mlx_lms):
         trained_for = brief(config.base_model_name_or_path or "")
         targets = match_targets(

@@ -24,7 +24,8 @@ from .kernel_choice import LEAST_TILE, choose_kernels
 
 
 def make_device_report(config: Config) -> DeviceReport:
-    """For these settings; where the run has no model yet, for one whose sizes suit."""
+    """The report for these settings; where the run has no model yet, for one whose sizes suit the
+    kernels."""
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     device = "cuda" if count and config.device != "cpu" else "cpu"
     model = config.run_path / "model"

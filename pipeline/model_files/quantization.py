@@ -1,5 +1,5 @@
 """What a model directory says of quantised weights: by what they were packed, and that such are not
-read here. Knows no tensor; `checkpoint_tensors` sees codes that nothing speaks of.
+read here. Knows no tensor; `checkpoint_tensors` finds codes that no file mentions.
 """
 
 from __future__ import annotations

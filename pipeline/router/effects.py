@@ -18,7 +18,7 @@ class Send(NamedTuple):
     message: Message
 
 
-class Report(NamedTuple):
+class Announcement(NamedTuple):
     """A change that an operator wants to know: published and logged. `level` as in logging."""
 
     level: str
@@ -70,7 +70,14 @@ class ShowStats(NamedTuple):
 
 
 Effect: TypeAlias = (
-    Send | Report | EnterState | ShowReading | FetchAdapter | StepAnswered | DropSteps | ShowStats
+    Send
+    | Announcement
+    | EnterState
+    | ShowReading
+    | FetchAdapter
+    | StepAnswered
+    | DropSteps
+    | ShowStats
 )
 
 
@@ -100,7 +107,7 @@ class Effects:
             self.pending.append(Send(name, message))
 
     def report(self, level: str, text: str) -> None:
-        self.pending.append(Report(level, text))
+        self.pending.append(Announcement(level, text))
 
     def write_line(self, line: AnyLine) -> None:
         """Where an event log is wanted. Callers on the hot path test `lines` first."""

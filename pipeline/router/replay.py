@@ -35,7 +35,7 @@ from ..runtime.sockets import Beacon
 from ..runtime.stdout import ends_with_its_reader
 from ..runtime.wording import counted
 from .core import RouterCore
-from .effects import AdapterFetched, Effect, EnterState, Report, ShowReading
+from .effects import AdapterFetched, Announcement, Effect, EnterState, ShowReading
 from .event_lines import (
     STOP_TOKEN,
     Answered,
@@ -230,7 +230,7 @@ class ReplayPublisher:
         """What a console sees of them; what would be sent to other processes is dropped."""
         for effect in effects:
             match effect:
-                case Report(level=level, text=text):
+                case Announcement(level=level, text=text):
                     self._router.event(level, text)
                 case EnterState(state=state, reason=reason):
                     self._router.set_state(state, reason)

@@ -35,11 +35,11 @@ from ..schedule.pets import LatencyTable
 from .core import RouterCore
 from .effects import (
     AdapterFetched,
+    Announcement,
     DropSteps,
     Effect,
     EnterState,
     FetchAdapter,
-    Report,
     Send,
     ShowReading,
     ShowStats,
@@ -141,7 +141,7 @@ class Router(Process):
                 self._answered.pop(step).set_result(None)
             case Send(to=name, message=message):
                 self._send(name, message)
-            case Report(level=level, text=text):
+            case Announcement(level=level, text=text):
                 self.event(level, text)
             case EnterState(state=state, reason=reason):
                 if state is ProcessState.READY:

@@ -1,6 +1,6 @@
 """How fast a device's memory is: the rate of a copy within it, what steps are held against.
 
-A copy is what everybody's memory does at its best; read and written bytes count, as both pass.
+A copy is what a memory does at its best; read and written bytes count, as both pass.
 """
 
 from __future__ import annotations

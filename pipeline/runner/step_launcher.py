@@ -161,7 +161,7 @@ class StepLauncher:
 
     def _settle(self) -> None:
         """For spans of layers: a file holds what the device took only where it is waited for. A
-        profiler that hears NVTX knows what ran for each range, and must not be disturbed."""
+        profiler that reads NVTX knows what ran for each range, and must not be disturbed."""
         recording = self._spans.recording
         if self._queue.device.type == "cuda" and recording and not recording.has_nvtx:
             torch.cuda.current_stream().synchronize()

@@ -113,7 +113,7 @@ class Outbox:
         self.send_frame(self._encoder.encode(message))
 
     def send_frame(self, frame: bytes) -> None:
-        """Sends a frame encoded before, for those who tell several ranks the same."""
+        """Sends a frame that was encoded before, to send several ranks the same."""
         try:
             self._socket.send(frame, zmq.DONTWAIT)
         except zmq.Again:

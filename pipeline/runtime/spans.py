@@ -56,7 +56,7 @@ def recording_name(at: float) -> str:
 
 
 def is_profiled() -> bool:
-    """Whether a profiler that hears NVTX has started this process."""
+    """Whether a profiler that reads NVTX has started this process."""
     return any(variable in os.environ for variable in LISTENERS)
 
 
@@ -119,7 +119,7 @@ NOTHING = Nothing()
 
 
 def no_span(name: str, *values: object, **fields: Any) -> AbstractContextManager[object]:
-    """For those who are handed no `Spans.span`."""
+    """A span that does nothing: the default where no `Spans.span` is handed in."""
     return NOTHING
 
 

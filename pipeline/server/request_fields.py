@@ -15,7 +15,7 @@ import msgspec
 Kind: TypeAlias = Literal["honoured", "harmless", "refused"]
 OFF: tuple[Any, ...] = (False, [], {}, "")
 SHOWN = 80
-"""Characters of a client's own word that a refusal repeats."""
+"""Characters of a client's own text that a refusal repeats."""
 
 
 class BadRequest(Exception):
@@ -381,7 +381,7 @@ def honoured_fields(body: Mapping[str, Any], table: Table, at: str = "") -> dict
 
 
 def shown(word: str) -> str:
-    """A client's word as a refusal repeats it: its beginning."""
+    """The beginning of a client's text, as a refusal repeats it."""
     return word if len(word) <= SHOWN else word[:SHOWN] + "…"
 
 

@@ -273,7 +273,7 @@ class GenerateParameters(Body, frozen=True, kw_only=True):
         if not self.do_sample:
             self._check_greedy()
         temperature = self.temperature
-        if temperature is None:  # who samples is not greedy, though the model's author is
+        if temperature is None:  # do_sample is not greedy, though the model's author is
             temperature = 1.0 if defaults.temperature is None else defaults.temperature
         field = "parameters.stop" if self.stop else "parameters.stop_sequences"
         return sampling_params(

@@ -149,7 +149,7 @@ class _Tokens:
         return found + [vocab[text] for text in rest if text in vocab]
 
     def candidates(self, template: str) -> dict[str, int]:
-        """Added tokens whose text says that they end something and stands in the template."""
+        """Added tokens whose text names an end and stands in the template."""
         return {
             text: token_id
             for text, token_id in self._added.items()

@@ -12,10 +12,10 @@ import pytest
 
 from loraconsole.console.commands.consoles import ConsoleCommand
 from loraconsole.console.commands.parser import parse as parse_command
-from loraconsole.pipeline.config import Config, flag_of
+from loraconsole.pipeline.config import Config, check_protocol, flag_of
 from loraconsole.pipeline.config_flags import add_config_flags, config_fields, config_from_flags
 from loraconsole.pipeline.errors import OperatorError, UsageError
-from loraconsole.pipeline.messages import ClientWeight, SchedulerSettings
+from loraconsole.pipeline.messages import PROTOCOL, ClientWeight, SchedulerSettings
 from loraconsole.pipeline.run_directory import (
     absolute_path,
     default_run_directory,
@@ -128,6 +128,16 @@ def test_config_survives_a_round_trip_and_is_private(tmp_path: Path) -> None:
     assert config.adapters() == {"a": os.path.abspath("rel")}
     assert stat.S_IMODE((tmp_path / "run" / "config.json").stat().st_mode) == 0o600
     assert stat.S_IMODE((tmp_path / "run").stat().st_mode) == 0o700
+
+
+def test_the_settings_of_another_protocol_are_refused_with_what_to_do(tmp_path: Path) -> None:
+    """As the first versions wrote them: no protocol, and a setting that is none any more."""
+    (tmp_path / "config.json").write_text('{"model": "m", "prefetch": false}')
+    for load in (Config.load, check_protocol):
+        with pytest.raises(OperatorError, match=f"speaks protocol 1, this .* {PROTOCOL}") as said:
+            load(tmp_path)
+        assert f"loraconsole down --run {tmp_path}" in said.value.hint
+        assert f"loraconsole up --run {tmp_path}" in said.value.hint
 
 
 def test_an_unsafe_or_impossible_run_directory_is_refused(tmp_path: Path) -> None:

@@ -80,6 +80,7 @@ def test_private_names_of_other_libraries_are_used_where_they_are_checked_alone(
     assert found == []
 
 
+@pytest.mark.slow
 def test_no_class_elsewhere_overrides_or_reads_a_private_name_of_a_foreign_base() -> None:
     found = []
     for package in (loraconsole.console, loraconsole.pipeline):

@@ -31,7 +31,7 @@ from ..widgets.dialogs import LiveDialog
 from ..widgets.order_asked import OrderAsked
 from ..widgets.pane import Pane, Panel
 from ..widgets.styles import MainScreen
-from ..widgets.table import Column, TablePane
+from ..widgets.table import Column, TablePane, number_column
 from .adapter_details import (
     MERGED,
     PINNED,
@@ -113,6 +113,11 @@ def _speed(row: AdapterRow, board: Board, width: int) -> Sequence[TextSpan]:
     return ((filled, row.color), (rest, "rest"), (figure, "number"))
 
 
+def _lit(number: int, style: str = "number") -> str:
+    """The style of a figure that matters unless it is 0."""
+    return style if number else "dim"
+
+
 class AdapterTablePane(TablePane[AdapterRow]):
     """The base first, then as the router lists them."""
 
@@ -152,72 +157,24 @@ class AdapterTablePane(TablePane[AdapterRow]):
             order=lambda r: place(r.view),
             rank=9,
         ),
-        Column(
-            "rank",
-            4,
-            lambda r, b, w: ((f"{r.view.rank or units.NOTHING}", "number"),),
-            order=lambda r: r.view.rank,
-            right=True,
-            rank=5,
-            descends=True,
-        ),
+        number_column("rank", 4, lambda r: r.view.rank, zero=units.NOTHING, rank=5),
         Column("changes", 20, _changes, grows=True, rank=8, wants=_changed, least=16),
-        Column(
-            "size",
-            8,
-            lambda r, b, w: (
-                (units.size(r.view.num_bytes) if r.view.num_bytes else units.NOTHING, "number"),
-            ),
-            order=lambda r: r.view.num_bytes,
-            right=True,
-            rank=6,
-            descends=True,
+        number_column(
+            "size", 8, lambda r: r.view.num_bytes, units.size, zero=units.NOTHING, rank=6
         ),
-        Column(
-            "pages",
-            5,
-            lambda r, b, w: ((f"{r.view.pages or units.NOTHING}", "number"),),
-            order=lambda r: r.view.pages,
-            right=True,
-            rank=7,
-            descends=True,
+        number_column("pages", 5, lambda r: r.view.pages, zero=units.NOTHING, rank=7),
+        number_column(
+            "run", 4, lambda r: r.view.running, style=lambda r: _lit(r.view.running), rank=1
         ),
-        Column(
-            "run",
-            4,
-            lambda r, b, w: ((f"{r.view.running}", "number" if r.view.running else "dim"),),
-            order=lambda r: r.view.running,
-            right=True,
-            rank=1,
-            descends=True,
-        ),
-        Column(
+        number_column(
             "wait",
             4,
-            lambda r, b, w: ((f"{r.view.waiting}", "warn" if r.view.waiting else "dim"),),
-            order=lambda r: r.view.waiting,
-            right=True,
+            lambda r: r.view.waiting,
+            style=lambda r: _lit(r.view.waiting, "warn"),
             rank=1,
-            descends=True,
         ),
-        Column(
-            "requests",
-            8,
-            lambda r, b, w: ((units.count(r.view.requests), "number"),),
-            order=lambda r: r.view.requests,
-            right=True,
-            rank=6,
-            descends=True,
-        ),
-        Column(
-            "tokens",
-            6,
-            lambda r, b, w: ((units.count(r.view.output_tokens), "number"),),
-            order=lambda r: r.view.output_tokens,
-            right=True,
-            rank=3,
-            descends=True,
-        ),
+        number_column("requests", 8, lambda r: r.view.requests, units.count, rank=6),
+        number_column("tokens", 6, lambda r: r.view.output_tokens, units.count, rank=3),
         Column(
             "hits",
             5,
@@ -227,20 +184,7 @@ class AdapterTablePane(TablePane[AdapterRow]):
             rank=10,
             descends=True,
         ),
-        Column(
-            "given",
-            6,
-            lambda r, b, w: (
-                (
-                    units.NOTHING if r.view.service is None else units.count(r.view.service),
-                    "number",
-                ),
-            ),
-            order=lambda r: r.view.service or 0.0,
-            right=True,
-            rank=11,
-            descends=True,
-        ),
+        number_column("given", 6, lambda r: r.view.service, units.count, rank=11),
         Column("  tok/s", 10, _speed, order=lambda r: r.tokens_s, rank=2, descends=True),
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 from textual.app import ComposeResult
@@ -16,7 +16,7 @@ from ...state.log_reference import find_line
 from ...text import units
 from ...text.lines import TextLine, TextSpan, line
 from ..widgets.pane import Pane, Panel, field
-from ..widgets.table import Column, TablePane
+from ..widgets.table import Column, TablePane, number_column, text_column
 
 STATES = {
     AlertState.FIRING: "▲",
@@ -35,8 +35,13 @@ def _style(row: Alert) -> str:
     return row.finding.level if row.state is AlertState.FIRING else "text"
 
 
-def _age(at: float, board: Board) -> str:
-    return f"{units.age(max(0.0, board.now - at))}"
+def _age_column(title: str, width: int, at: Callable[[Alert], float], rank: int) -> Column[Alert]:
+    """How long ago something was, sorted by when it was."""
+
+    def cell(row: Alert, board: Board, width: int) -> Sequence[TextSpan]:
+        return ((units.age(max(0.0, board.now - at(row))), "dim"),)
+
+    return Column(title, width, cell, at, right=True, rank=rank)
 
 
 class AlertTable(TablePane[Alert]):
@@ -51,45 +56,18 @@ class AlertTable(TablePane[Alert]):
     ]
     columns = (
         Column("state", 14, _state, order=lambda r: r.state.value),
-        Column(
-            "rule", 17, lambda r, b, w: ((r.finding.rule, "text"),), order=lambda r: r.finding.rule
-        ),
-        Column(
+        text_column("rule", 17, lambda r: r.finding.rule),
+        text_column(
             "what",
             24,
-            lambda r, b, w: (
-                (
-                    units.visible(r.finding.text),
-                    _style(r) if r.state is AlertState.FIRING else "dim",
-                ),
-            ),
+            lambda r: units.visible(r.finding.text),
+            lambda r: _style(r) if r.state is AlertState.FIRING else "dim",
+            sorts=False,
             grows=True,
         ),
-        Column(
-            "first seen",
-            10,
-            lambda r, b, w: ((_age(r.first_seen, b), "dim"),),
-            order=lambda r: r.first_seen,
-            right=True,
-            rank=3,
-        ),
-        Column(
-            "last seen",
-            9,
-            lambda r, b, w: ((_age(r.last_seen, b), "dim"),),
-            order=lambda r: r.last_seen,
-            right=True,
-            rank=2,
-        ),
-        Column(
-            "times",
-            5,
-            lambda r, b, w: ((f"{r.times}", "number"),),
-            order=lambda r: r.times,
-            right=True,
-            rank=4,
-            descends=True,
-        ),
+        _age_column("first seen", 10, lambda r: r.first_seen, rank=3),
+        _age_column("last seen", 9, lambda r: r.last_seen, rank=2),
+        number_column("times", 5, lambda r: r.times, rank=4),
     )
 
     class Acknowledged(Message):

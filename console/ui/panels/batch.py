@@ -17,7 +17,7 @@ from ...text.lines import TextLine, TextSpan, line
 from ..widgets.dialogs import LiveDialog, ScrollPane
 from ..widgets.order_asked import OrderAsked
 from ..widgets.pane import Panel, field
-from ..widgets.table import Column, TablePane
+from ..widgets.table import Column, TablePane, number_column, text_column
 
 PHASES = {"waiting": ("◌", "warn"), "prefill": ("▸", "prefill"), "decode": ("●", "good")}
 
@@ -57,29 +57,17 @@ class BatchTable(TablePane[RequestRow]):
         Binding("x", "abort", "Abort", id="abort", tooltip="end the selected request"),
     ]
     columns = (
-        Column(
-            "request", units.SHORT_ID, lambda r, b, w: ((units.short_id(r.view.request_id), "dim"),)
+        text_column(
+            "request",
+            units.SHORT_ID,
+            lambda r: units.short_id(r.view.request_id),
+            "dim",
+            sorts=False,
         ),
         Column("phase", 9, _phase, order=lambda r: r.view.phase, rank=1),
         Column("adapter", 12, _adapter, order=lambda r: r.view.adapter or "", grows=True),
-        Column(
-            "age",
-            9,
-            lambda r, b, w: ((units.age(r.age_s), "text"),),
-            order=lambda r: r.age_s,
-            right=True,
-            rank=3,
-            descends=True,
-        ),
-        Column(
-            "prompt",
-            6,
-            lambda r, b, w: ((f"{r.view.num_prompt}", "number"),),
-            order=lambda r: r.view.num_prompt,
-            right=True,
-            rank=5,
-            descends=True,
-        ),
+        number_column("age", 9, lambda r: r.age_s, units.age, "text", rank=3),
+        number_column("prompt", 6, lambda r: r.view.num_prompt, rank=5),
         Column(
             "  output / why it waits",
             24,
@@ -88,24 +76,8 @@ class BatchTable(TablePane[RequestRow]):
             grows=True,
             descends=True,
         ),
-        Column(
-            "pages",
-            5,
-            lambda r, b, w: ((f"{r.view.pages}", "number"),),
-            order=lambda r: r.view.pages,
-            right=True,
-            rank=6,
-            descends=True,
-        ),
-        Column(
-            "tok/s",
-            6,
-            lambda r, b, w: ((units.rate(r.tokens_s) if r.tokens_s else units.NOTHING, "number"),),
-            order=lambda r: r.tokens_s,
-            right=True,
-            rank=2,
-            descends=True,
-        ),
+        number_column("pages", 5, lambda r: r.view.pages, rank=6),
+        number_column("tok/s", 6, lambda r: r.tokens_s, units.rate, zero=units.NOTHING, rank=2),
     )
 
     def rows(self, board: Board) -> Sequence[RequestRow]:

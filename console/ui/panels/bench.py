@@ -22,7 +22,7 @@ from ...text.lines import TextLine, TextSpan, line, spread
 from ..widgets.dialogs import LiveDialog
 from ..widgets.pane import Pane, Panel, field
 from ..widgets.styles import MainScreen
-from ..widgets.table import Column, TablePane
+from ..widgets.table import Column, TablePane, number_column, text_column
 from .bench_dialog import BenchDialog, FileDialog
 
 COMPARED = (
@@ -32,10 +32,6 @@ COMPARED = (
 """What two runs are held against each other by."""
 BARS = Metric("tokens_s", "tokens/s", True)
 HEAD = 22
-
-
-def _figure(kept: Kept, name: str) -> str:
-    return number(getattr(kept.row.result, name))
 
 
 def number(value: float | None) -> str:
@@ -48,15 +44,7 @@ def number(value: float | None) -> str:
 
 
 def _figures(title: str, width: int, name: str, rank: int) -> Column[Kept]:
-    return Column(
-        title,
-        width,
-        lambda r, b, w: ((_figure(r, name), "number"),),
-        order=lambda r: getattr(r.row.result, name) or 0.0,
-        right=True,
-        rank=rank,
-        descends=True,
-    )
+    return number_column(title, width, lambda r: getattr(r.row.result, name), number, rank=rank)
 
 
 class ResultTable(TablePane[Kept]):
@@ -88,19 +76,20 @@ class ResultTable(TablePane[Kept]):
         self.columns = (
             Column("", 1, lambda r, b, w: ((self._mark(r), "key"),)),
             Column("when", 14, lambda r, b, w: ((_when(r.at), "dim"),), order=lambda r: r.at),
-            Column(
+            text_column(
                 "workload",
                 18,
-                lambda r, b, w: ((describe_load(r.row.config), "text"),),
-                order=lambda r: describe_load(r.row.config),
+                lambda r: describe_load(r.row.config),
                 grows=True,
                 wants=lambda r: len(describe_load(r.row.config)),
                 least=12,
             ),
-            Column(
+            text_column(
                 "server",
                 14,
-                lambda r, b, w: ((units.visible(r.row.config.server), "dim"),),
+                lambda r: units.visible(r.row.config.server),
+                "dim",
+                sorts=False,
                 rank=9,
                 grows=True,
                 wants=lambda r: len(r.row.config.server),

@@ -351,7 +351,7 @@ class FlamePane(Pane):
             self._asked_at = board.now
             self.painted_app.ask_spans(tail.stamp)
         if board.spans is not None:
-            tail.take(board.spans)
+            tail.fold_ends(board.spans)
         if not tail.end:
             return [
                 line(("r", "key"), (" records spans of every process; they come here", "dim")),

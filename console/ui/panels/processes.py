@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import islice
 from typing import ClassVar
@@ -31,7 +31,7 @@ from ..widgets.dialogs import Choice, ChoiceDialog, LiveDialog
 from ..widgets.order_asked import OrderAsked
 from ..widgets.pane import Pane, Panel, field
 from ..widgets.styles import LEVEL_STYLES
-from ..widgets.table import Column, TablePane
+from ..widgets.table import Column, TablePane, number_column, text_column
 from .logs import log_line
 
 ORDERS_NOT_FOR = (SUPERVISOR, "fetch")
@@ -68,6 +68,25 @@ def _alive(row: ProcessRow, text: str) -> Sequence[TextSpan]:
     return ((text, "number"),) if row.age_s is not None and row.pid else ((units.NOTHING, "dim"),)
 
 
+def _living(
+    title: str,
+    width: int,
+    value: Callable[[ProcessRow], float],
+    show: Callable[[float], str],
+    rank: int,
+) -> Column[ProcessRow]:
+    """A figure of living processes, sorted by itself, the largest first."""
+    return Column(
+        title,
+        width,
+        lambda row, board, cells: _alive(row, show(value(row))),
+        order=value,
+        right=True,
+        rank=rank,
+        descends=True,
+    )
+
+
 def _uptime(row: ProcessRow, board: Board) -> str:
     """Of the process, whatever state it has come to since."""
     at = board.started_at if row.name == SUPERVISOR else row.started_at
@@ -90,62 +109,18 @@ class ProcessTablePane(TablePane[ProcessRow]):
         Binding("X", "stop_all", "Stop all", id="down", tooltip="end the whole pipeline"),
     ]
     columns = (
-        Column("process", 12, lambda r, b, w: ((r.name, "text"),), order=lambda r: r.name),
+        text_column("process", 12, lambda r: r.name),
         Column("state", 10, _state, order=lambda r: r.state.value),
         Column(
             "pid", 7, lambda r, b, w: ((f"{r.pid or units.NOTHING}", "dim"),), right=True, rank=6
         ),
-        Column(
-            "up",
-            8,
-            lambda r, b, w: _alive(r, _uptime(r, b)),
-            right=True,
-            rank=5,
-        ),
-        Column(
-            "cpu",
-            5,
-            lambda r, b, w: _alive(r, f"{r.cpu_fraction * 100:.0f} %"),
-            order=lambda r: r.cpu_fraction,
-            right=True,
-            rank=1,
-            descends=True,
-        ),
-        Column(
-            "memory",
-            9,
-            lambda r, b, w: _alive(r, units.size(r.rss_bytes)),
-            order=lambda r: r.rss_bytes,
-            right=True,
-            rank=1,
-            descends=True,
-        ),
-        Column(
-            "lag",
-            7,
-            lambda r, b, w: _alive(r, f"{r.loop_lag_ms:.0f} ms"),
-            order=lambda r: r.loop_lag_ms,
-            right=True,
-            rank=4,
-            descends=True,
-        ),
-        Column(
-            "msg/s",
-            6,
-            lambda r, b, w: _alive(r, units.rate(sum(h.frames_s for h in r.hops))),
-            order=lambda r: sum(h.frames_s for h in r.hops),
-            right=True,
-            rank=3,
-            descends=True,
-        ),
-        Column(
-            "falls",
-            5,
-            lambda r, b, w: ((f"{r.falls}", "warn" if r.falls else "dim"),),
-            order=lambda r: r.falls,
-            right=True,
-            rank=2,
-            descends=True,
+        Column("up", 8, lambda r, b, w: _alive(r, _uptime(r, b)), right=True, rank=5),
+        _living("cpu", 5, lambda r: r.cpu_fraction, lambda share: f"{share * 100:.0f} %", 1),
+        _living("memory", 9, lambda r: r.rss_bytes, units.size, 1),
+        _living("lag", 7, lambda r: r.loop_lag_ms, lambda ms: f"{ms:.0f} ms", 4),
+        _living("msg/s", 6, lambda r: sum(hop.frames_s for hop in r.hops), units.rate, 3),
+        number_column(
+            "falls", 5, lambda r: r.falls, style=lambda r: "warn" if r.falls else "dim", rank=2
         ),
         Column(" why", 10, _why, grows=True, rank=1),
     )

@@ -13,7 +13,7 @@ from ...state.board import Board
 from ...text import units
 from ...text.lines import TextLine, TextSpan, line
 from ..widgets.pane import Pane, Panel, field
-from ..widgets.table import Column, TablePane
+from ..widgets.table import Column, TablePane, text_column
 
 
 def _shown(value: object) -> str:
@@ -32,15 +32,12 @@ class SettingTable(TablePane[SettingRow]):
 
     TITLE = "settings"
     columns = (
-        Column("setting", 24, lambda r, b, w: ((r.name, "text"),), order=lambda r: r.name),
+        text_column("setting", 24, lambda r: r.name),
         Column("value", 12, _value),
-        Column(
-            "from",
-            16,
-            lambda r, b, w: ((r.origin, "dim" if r.origin == "default" else "info"),),
-            order=lambda r: r.origin,
+        text_column(
+            "from", 16, lambda r: r.origin, lambda r: "dim" if r.origin == "default" else "info"
         ),
-        Column("what it is", 20, lambda r, b, w: ((r.help, "dim"),), grows=True),
+        text_column("what it is", 20, lambda r: r.help, "dim", sorts=False, grows=True),
     )
 
     @property

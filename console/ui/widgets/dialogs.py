@@ -1,4 +1,4 @@
-"""Dialogs: a choice to make, help to read, one thing in all its details."""
+"""Dialogs: `ChoiceDialog` asks a question; `LiveDialog` shows lines that follow the board."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from ...text.lines import TextLine, TextSpan, thumb_of
 from .pane import PaintedApp, Pane
 
 LineSource: TypeAlias = Callable[[Board, int], Sequence[TextLine]]
-"""What a dialog shows of a board in a width."""
+"""The lines that a dialog shows of a board in a width."""
 
 
 class Choice(NamedTuple):
-    """One way to go on: its key, what it answers, and what it says."""
+    """One answer of a `ChoiceDialog`: its key, the answer, and its text."""
 
     key: str
     answer: str
@@ -31,19 +31,19 @@ class Choice(NamedTuple):
 
 
 class ChoiceDialog(ModalScreen[str]):
-    """Asks a question; escape answers nothing."""
+    """Asks a question; the answer is that of the choice, or "" after escape."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,q", "answer('')", "Cancel", key_display="esc", id="cancel"),
     ]
 
     def __init__(self, title: str, body: str, choices: Sequence[Choice], begin: int = 0) -> None:
-        """`begin` is the choice that enter makes at first: not one that something is lost by."""
+        """`begin` is the choice that enter makes at first: one by which nothing is lost."""
         super().__init__()
         self._begin = begin
         self._title, self._body, self._choices = title, body, choices
-        # Bindings are looked up here as soon as this is on the stack; `on_key` would hear only
-        # what is typed once it is up, and the `l` of `ql` comes before that.
+        # Textual looks bindings up as soon as this is on the stack, but calls `on_key` only once it
+        # is mounted: the `l` of a quick `ql` comes before that.
         self._unbound = {
             choice.key: choice.answer
             for choice in choices
@@ -144,7 +144,7 @@ class LiveScreen(ModalScreen[T]):
 
 
 class LiveDialog(LiveScreen[None]):
-    """One thing in all its details, drawn anew with every frame."""
+    """One thing in all its details, drawn with every frame."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,q,enter", "dismiss", "Close", key_display="esc", id="close"),

@@ -1,4 +1,4 @@
-"""`OrderAsked`: a panel's wish that an order is given to the pipeline; the app hears it."""
+"""`OrderAsked`: a panel asks the app to send an order to the pipeline."""
 
 from __future__ import annotations
 

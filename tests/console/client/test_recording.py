@@ -25,7 +25,7 @@ from loraconsole.console.state.store import Store
 from loraconsole.console.supervisor.lock import Lock
 from loraconsole.pipeline.config import Config
 from loraconsole.pipeline.errors import OperatorError, UsageError
-from loraconsole.pipeline.messages import StopPipeline
+from loraconsole.pipeline.messages import PROTOCOL, StopPipeline
 from loraconsole.pipeline.runtime.sockets import InboxFull
 
 
@@ -114,8 +114,9 @@ def test_what_is_no_recording_is_refused_with_a_word(tmp_path: Path) -> None:
     with gzip.open(tmp_path / "newer", "wb") as file:
         head = {"type": "Recording", "protocol": 99, "version": "9.0", "run": "", "at": 0.0}
         file.write(json.dumps(head).encode() + b"\n")
-    with pytest.raises(OperatorError, match="protocol 99"):
+    with pytest.raises(OperatorError, match=f"protocol 99, this console {PROTOCOL}") as refused:
         RecordingPlayer(tmp_path / "newer")
+    assert refused.value.hint == "play it with the loraconsole that recorded it (version 9.0)"
 
 
 def flags(path: Path, *more: str) -> RecordCommand:

@@ -137,6 +137,15 @@ def test_what_goes_wrong_is_said_before_a_screen_is_opened(far: Config, tmp_path
         SshTunnel("there", str(tmp_path / "empty"), COMMAND).__enter__()
 
 
+def test_another_protocol_over_there_is_refused_with_what_to_do(
+    far: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("loraconsole.console.client.ssh_tunnel.PROTOCOL", 99)
+    with pytest.raises(OperatorError, match=r"there speaks protocol \d+, this console 99") as said:
+        SshTunnel("there", None, COMMAND).__enter__()
+    assert "the same version" in said.value.hint
+
+
 def test_a_clock_that_is_wrong_over_there_is_believed() -> None:
     assert seconds_ahead(1000.3, 1000.0) == seconds_ahead(999.2, 1000.0) == 0.0
     assert seconds_ahead(1090.0, 1000.0) == 90.0 and seconds_ahead(10.0, 1000.0) == -990.0

@@ -151,7 +151,7 @@ def test_it_records_spans_while_that_is_asked_for(tmp_path: Path) -> None:
             if isinstance(message, Step):
                 spans.take(message)
     tail = SpanTail()
-    tail.take(span_ends(tmp_path))
+    tail.fold_ends(span_ends(tmp_path))
     assert tail.recording == "20261129-120000"
     assert START + 2.9 < tail.end / 1e6 <= START + 3.01
     rows = tail.rows(tail.end - 80_000, tail.end, 8)

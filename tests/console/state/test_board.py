@@ -24,6 +24,7 @@ from loraconsole.console.text import plot, units
 from loraconsole.console.text.filter import Filter
 from loraconsole.pipeline.messages import (
     LATENCY_BUCKETS_MS,
+    PROTOCOL,
     AskSnapshot,
     Event,
     Heartbeat,
@@ -411,7 +412,7 @@ def test_another_protocol_is_an_alert() -> None:
     store, board = told("busy")
     store.fold_message(msgspec.structs.replace(_beat(store, "router"), protocol=99), board.now)
     said = [alert[:2] for alert in findings(store.board(board.now), AlertLimits())]
-    assert ("bad", "router speaks protocol 99, this console 1") in said
+    assert ("bad", f"router speaks protocol 99, this console {PROTOCOL}") in said
 
 
 # --- latency ------------------------------------------------------------------------------------

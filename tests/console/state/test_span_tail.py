@@ -29,7 +29,7 @@ def record(run: Path, recording: str, steps: int, name: str = "router") -> None:
 
 def read(run: Path) -> SpanTail:
     tail = SpanTail()
-    tail.take(span_ends(run))
+    tail.fold_ends(span_ends(run))
     return tail
 
 
@@ -69,7 +69,7 @@ def test_only_the_end_of_a_long_file_is_read(tmp_path: Path) -> None:
     assert 0 < len(events) * 100 < TAIL_BYTES
     stamp = tail.stamp
     path.unlink()  # its process has gone and taken it away
-    tail.take(span_ends(tmp_path))
+    tail.fold_ends(span_ends(tmp_path))
     assert tail.stamp != stamp
     assert tail.rows(0.0, 1e18, 10) == [] and tail.end == 0.0
 

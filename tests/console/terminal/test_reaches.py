@@ -43,6 +43,7 @@ def test_of_the_installed_versions_nothing_is_missed() -> None:
     assert switched_off() == []
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     ("renames", "off"),
     [
@@ -85,6 +86,7 @@ def test_what_another_version_lacks_is_left_out_and_named(renames: str, off: set
         terminal.close()
 
 
+@pytest.mark.processes
 def test_a_dialog_whose_keys_cannot_be_bound_hears_them_once_it_is_up() -> None:
     renames = "_bindings=_own_bindings"
     command = [sys.executable, "-P", "-c", OTHERWISE_NAMED, renames, "--mock", "7"]

@@ -13,7 +13,7 @@ from textual.command import CommandPalette
 from textual.pilot import Pilot
 from textual.widgets import OptionList
 
-from loraconsole.console.client.telemetry import ABORTED
+from loraconsole.console.client.telemetry import ABORTED, DRAIN_SECONDS
 from loraconsole.console.state.board import SUPERVISOR
 from loraconsole.console.terminal.key_queue import KeyFollower
 from loraconsole.console.ui.app import QUIET_SECONDS, ConsoleApp
@@ -34,6 +34,7 @@ from loraconsole.pipeline.messages import (
     Resume,
     SignalProcess,
     StartProcess,
+    StopPipeline,
     StopProcess,
 )
 
@@ -352,7 +353,7 @@ def test_q_asks_what_is_to_become_of_the_pipeline(keys: str, answer: str | None)
     on_stage(act)
 
 
-def test_escape_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_escape_stays() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         for key in ("q", "ctrl+q", "ctrl+c"):
             await pilot.press(key)
@@ -365,7 +366,7 @@ def test_escape_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     on_stage(act)
 
 
-def test_a_request_is_aborted_after_a_yes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_is_aborted_after_a_yes() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         await pilot.press("down", "x", "n")
         assert app.told == []
@@ -376,7 +377,7 @@ def test_a_request_is_aborted_after_a_yes(monkeypatch: pytest.MonkeyPatch) -> No
     on_stage(act, panel="Batch")
 
 
-def test_a_process_is_restarted_after_a_yes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_is_restarted_after_a_yes() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         await pilot.press("r")  # the supervisor itself is not its own to restart
         assert isinstance(app.screen, MainScreen)
@@ -388,14 +389,12 @@ def test_a_process_is_restarted_after_a_yes(monkeypatch: pytest.MonkeyPatch) -> 
         assert app.told[1:] == []
         await pilot.press("X", "y")
         await pilot.pause()
-        assert app.told[1:] == [("stop",)]
+        assert app.told[1:] == [StopPipeline(DRAIN_SECONDS)]
 
     on_stage(act, panel="Processes")
 
 
-def test_a_process_is_stopped_killed_and_signalled_after_a_yes_and_started_without(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_process_is_stopped_killed_and_signalled_after_a_yes_and_started_without() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         await pilot.press("x")
         assert isinstance(app.screen, MainScreen)  # not the supervisor
@@ -420,7 +419,7 @@ def test_a_process_is_stopped_killed_and_signalled_after_a_yes_and_started_witho
         await pilot.press("K", "x")
         await pilot.pause()
         assert isinstance(app.screen, MainScreen)  # it has no pid; and a start costs nothing
-        assert [order for _, order in app.told] == [
+        assert app.told == [
             StopProcess("worker-0"),
             SignalProcess("worker-0", "STOP"),
             StartProcess("worker-0"),
@@ -433,7 +432,7 @@ def test_a_process_is_stopped_killed_and_signalled_after_a_yes_and_started_witho
     ("downs", "loss"),
     [
         (2, "24 live requests wait meanwhile"),
-        (3, "their text is told again. Nothing is lost"),
+        (3, "their text is sent again. Nothing is lost"),
         (4, "24 live requests END with an error"),
         (5, "24 open streams BREAK"),
     ],
@@ -448,7 +447,7 @@ def test_what_a_restart_costs_is_said_before_it(downs: int, loss: str) -> None:
     on_stage(act, panel="Processes")
 
 
-def test_draining_is_asked_for_and_undone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_draining_is_asked_for_and_undone() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         await pilot.press("d", "y")
         await pilot.pause()

@@ -37,9 +37,9 @@ from loraconsole.pipeline.messages import (
 )
 from loraconsole.pipeline.router.core import RouterCore
 from loraconsole.pipeline.router.effects import (
+    Announcement,
     DropSteps,
     EnterState,
-    Report,
     Send,
     ShowStats,
     StepAnswered,
@@ -125,7 +125,7 @@ def test_ranks_that_disagree_are_an_error_and_are_reset() -> None:
         answer(core, batch, token, rank)
     core.finish_step(batch.step, NOW)
     effects = core.effects.take_pending()
-    [report] = [e for e in effects if isinstance(e, Report)]
+    [report] = [e for e in effects if isinstance(e, Announcement)]
     assert report.level == "error" and "rank 1 chose other tokens than rank 0" in report.text
     assert DropSteps() in effects and Send("worker-1", Reset(core.scheduler.epoch)) in effects
     assert not [e for e in effects if isinstance(e, Send) and isinstance(e.message, Refused)]
@@ -203,7 +203,7 @@ def test_a_server_that_comes_back_has_no_clients_any_more() -> None:
     effects = core.effects.take_pending()
     assert Send("detokenizer", CloseStream("a")) in effects
     assert not [e for e in effects if isinstance(e, Send) and e.to == "server"]
-    assert Report("warning", "server restarted; 1 request lost clients") in effects
+    assert Announcement("warning", "server restarted; 1 request lost clients") in effects
     assert not len(core.scheduler) and core.aborts == 1
 
 

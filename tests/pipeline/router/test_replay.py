@@ -21,6 +21,7 @@ from ring import ADAPTERS, Ring, shipped
 from loraconsole.console.cli.replay import read_head
 from loraconsole.console.state.store import Store
 from loraconsole.pipeline.config import Config
+from loraconsole.pipeline.errors import OperatorError
 from loraconsole.pipeline.messages import PROTOCOL, Abort, BatchView
 from loraconsole.pipeline.router.event_lines import Got
 from loraconsole.pipeline.router.event_log import EventLog
@@ -273,3 +274,18 @@ def test_the_console_says_that_it_shows_a_replay_and_begins_with_the_first_reque
 def test_what_was_before_the_first_request_is_not_waited_for(log: Path) -> None:
     asked = [line["at"] for line in lines_of(log) if line["event"] == "asked"]
     assert read_head(log).at == asked[0] > lines_of(log)[0]["at"]
+
+
+def test_the_console_refuses_a_log_of_another_protocol_with_what_to_do(
+    log: Path, tmp_path: Path
+) -> None:
+    """As the first versions wrote it: without its protocol, and with other settings."""
+    head, *lines = log.read_text().splitlines(keepends=True)
+    started = json.loads(head)
+    del started["protocol"]
+    started["config"]["prefetch"] = False
+    old = tmp_path / "old.jsonl"
+    old.write_text("".join([json.dumps(started) + "\n", *lines]))
+    with pytest.raises(OperatorError, match=f"has protocol 1, this is {PROTOCOL}") as refused:
+        read_head(old)
+    assert "replay it with the loraconsole that wrote it" in refused.value.hint
