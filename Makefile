@@ -6,7 +6,7 @@ BIN := .venv/bin
 PIP := PYTHONWARNINGS="ignore:Editable installation" \
 	$(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: console install test test-versions check format types contracts lint bench-gpu screenshots clean
+.PHONY: console install test check format types contracts lint bench-gpu screenshots clean
 
 console: install  ## open the console, serving the default model
 	@$(BIN)/loraconsole
@@ -29,6 +29,7 @@ install: .venv/.installed  ## make .venv with the program in it
 test: .venv/.installed-dev  ## every test; twelve minutes on two cores
 	@$(BIN)/python -m pytest --quiet --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
+.PHONY: test-versions
 test-versions: .venv/.installed-dev  ## the fast tests with the lowest and the newest dependencies
 	@$(PIP) uv
 	@$(BIN)/python tests/versions.py
