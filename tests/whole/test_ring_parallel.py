@@ -33,9 +33,12 @@ from loraconsole.pipeline.messages import (
 )
 from loraconsole.pipeline.router.router import Router
 
-pytestmark = pytest.mark.skipif(
-    torch.cuda.device_count() == 1, reason="each rank takes a GPU where there is one"
-)
+pytestmark = [
+    pytest.mark.processes,
+    pytest.mark.skipif(
+        torch.cuda.device_count() == 1, reason="each rank takes a GPU where there is one"
+    ),
+]
 
 ASKED = [("", "ab"), ("one", "ab"), ("two", "ab"), ("one", "the sea"), ("", "x")]
 

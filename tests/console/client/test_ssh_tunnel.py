@@ -52,6 +52,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ring]:
         yield ring
 
 
+@pytest.mark.processes
 def test_a_pipeline_behind_ssh_is_seen_obeys_and_is_found_again(far: Config) -> None:
     heard: list[AdapterReply] = []
 
@@ -97,6 +98,7 @@ def test_a_pipeline_behind_ssh_is_seen_obeys_and_is_found_again(far: Config) -> 
     assert not list(Path(far.run).glob("console-*"))
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(
     torch.cuda.device_count() == 1, reason="each rank takes a GPU where there is one"
 )
@@ -126,6 +128,7 @@ def test_all_ranks_are_seen_and_prompts_bring_the_key(
         asyncio.run(main(tunnel))
 
 
+@pytest.mark.processes
 def test_what_goes_wrong_is_said_before_a_screen_is_opened(far: Config, tmp_path: Path) -> None:
     with pytest.raises(OperatorError, match="Could not resolve"), Tunnel("nowhere"):
         pass
@@ -141,6 +144,7 @@ def test_a_clock_that_is_wrong_over_there_is_believed() -> None:
     assert ahead(1090.0, 1000.0) == 90.0 and ahead(10.0, 1000.0) == -990.0
 
 
+@pytest.mark.processes
 def test_where_says_where_it_is(far: Config) -> None:
     done = subprocess.run(
         [*shlex.split(COMMAND), "where", "--json", "--run", far.run],

@@ -54,6 +54,7 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ring]:
         yield ring
 
 
+@pytest.mark.processes
 def test_a_real_pipeline_does_what_keys_order(real: Ring) -> None:
     """Each step: what is pressed, and what the pipeline then says of itself."""
 

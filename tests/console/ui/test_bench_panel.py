@@ -178,6 +178,7 @@ async def fill(pilot: Pilot[str], workload: str, **fields: str) -> None:
     await pilot.pause()
 
 
+@pytest.mark.processes
 def test_a_script_and_a_trace_run_to_the_end_on_a_real_pipeline(
     ring: Ring, files: dict[str, Path], data: Path
 ) -> None:

@@ -1,8 +1,8 @@
 """Pictures of every screen. A change of looks is seen in a diff, and by eye, before it is kept.
 
 Most are text; at 80x24 with the style of every cell. One of each screen is an SVG image, and so
-are the themes that differ most. After a change that is meant:
-`pytest tests/console/ui/test_snapshots.py --snapshot-update`, then look at the diff and at the images.
+are the themes that differ most. After a change that is meant, look at the diff and the images of
+`pytest tests/console/ui/test_snapshots.py --snapshot-update`.
 """
 
 import asyncio

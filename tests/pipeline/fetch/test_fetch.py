@@ -648,6 +648,7 @@ async def published(run: Path) -> list[Telemetry]:
     return messages
 
 
+@pytest.mark.processes
 def test_process_shows_its_bars_links_the_model_and_is_done(run, default_directory):
     model = str(default_directory / "model.gguf")
     process = start(run, Config(run=str(run), model=model))
@@ -664,6 +665,7 @@ def test_process_shows_its_bars_links_the_model_and_is_done(run, default_directo
     assert sorted(path.name for path in run.iterdir()) == ["config.json", "model"]
 
 
+@pytest.mark.processes
 def test_process_offline_fails_fast_and_names_each_way(run, cache):
     started = time.monotonic()
     process = start(
@@ -705,6 +707,7 @@ class StalledIndex(http.server.BaseHTTPRequestHandler):
         pass
 
 
+@pytest.mark.processes
 def test_process_stopped_in_a_download_leaves_nothing_half(run, cache):
     server = serve(StalledIndex)
     server.stalled, server.released = threading.Event(), threading.Event()
@@ -729,6 +732,7 @@ def test_process_stopped_in_a_download_leaves_nothing_half(run, cache):
 # --- the hub, spoken to by its own library
 
 
+@pytest.mark.processes
 def test_hub_model_is_fetched_without_what_is_not_needed(run, default_directory, tmp_path):
     server = serve(Hub)
     model = hugging_face_directory(tmp_path / "model", default_directory)
@@ -755,6 +759,7 @@ def test_hub_model_is_fetched_without_what_is_not_needed(run, default_directory,
     assert process.returncode == 0, said
 
 
+@pytest.mark.processes
 def test_unknown_hub_model_is_named(run):
     server = serve(Hub)
     server.files, server.sent = {}, []

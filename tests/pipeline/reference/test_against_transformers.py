@@ -489,6 +489,7 @@ def test_a_library_that_is_absent_is_named_with_how_to_install_it(
 # --- the commands -------------------------------------------------------------------------------
 
 
+@pytest.mark.processes
 def test_a_running_pipeline_is_verified_over_http(llama: Path, tmp_path: Path) -> None:
     adapters = [f"--adapter={name}={llama.parent / name}" for name in ("patterns", "rslora")]
     options = ("--model", str(llama), *adapters, "--dtype", "float32", "--device", "cpu")
