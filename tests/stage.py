@@ -43,11 +43,12 @@ KEYS = {
 }
 
 
-NAP_S = 0.005
+NAP_S = 0.002
+_wait.SLEEP_IDLE = NAP_S / 5
 
 
 async def _nap(seconds: float) -> None:
-    """What Textual's pilot sleeps until the process looks idle: 20 ms, three times a key. A quarter
+    """What Textual's pilot sleeps until the process looks idle: 20 ms, three times a key. A tenth
     tells as much, unless others had the core: then it did nothing because it could not."""
     for _ in range(round(seconds / NAP_S)):
         began = time.monotonic()
@@ -208,4 +209,4 @@ async def wait(holds: Callable[[], bool], seconds: float = 10.0) -> None:
     deadline = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < deadline, "not in time"
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.01)

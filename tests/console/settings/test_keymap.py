@@ -29,7 +29,12 @@ def test_every_binding_has_a_case() -> None:
 
 
 @pytest.mark.parametrize(
-    ("id", "key"), [(binding.id, key) for binding in catalogue() for key in binding.keys]
+    ("id", "key"),
+    [
+        pytest.param(binding.id, key, marks=CASES[binding.id].marks if binding.id in CASES else ())
+        for binding in catalogue()
+        for key in binding.keys
+    ],
 )
 def test_a_key_does_what_it_says(id: str, key: str) -> None:
     async def main() -> None:
