@@ -32,7 +32,7 @@ test: .venv/.installed-dev  ## every test; twelve minutes on two cores
 bench-gpu: install  ## milliseconds a step on this machine's GPU, dummy 8B weights, random adapters
 	@$(BIN)/python -P -m loraconsole.pipeline.bench.engine $(BENCH)
 
-screenshots: .venv/.installed-dev  ## draw docs/pictures and docs/keys.md anew
+screenshots: .venv/.installed-dev  ## draw docs/pictures and docs/keys.md again
 	@$(BIN)/python tests/screenshots.py docs
 
 check: lint types contracts test  ## all that must be green

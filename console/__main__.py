@@ -11,15 +11,10 @@ import sys
 from typing import Any, NoReturn
 
 from .. import __version__
-from ..pipeline.config import (
-    Config,
-    OperatorError,
-    UsageError,
-    add_flags,
-    add_usual_flags,
-    default_run_directory,
-    from_flags,
-)
+from ..pipeline.config import Config
+from ..pipeline.config_flags import add_config_flags, add_usual_config_flags, config_from_flags
+from ..pipeline.errors import OperatorError, UsageError
+from ..pipeline.run_directory import default_run_directory
 from ..pipeline.runtime.stdout import ends_with_its_reader
 from .state.signals import SIGNALS, signal_name
 from .terminal.ending import end_in_order
@@ -82,7 +77,7 @@ def overview() -> argparse.ArgumentParser:
     )
     parser.epilog = OVERVIEW
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    add_usual_flags(parser)
+    add_usual_config_flags(parser)
     add_console_flags(parser)
     return parser
 
@@ -93,7 +88,7 @@ def console_parser() -> argparse.ArgumentParser:
         "loraconsole", usage="loraconsole [OPTIONS]", description=DESCRIPTION, epilog=EPILOG
     )
     parser.add_argument("--version", action="version", version=__version__)
-    add_flags(parser)
+    add_config_flags(parser)
     add_console_flags(parser)
     parser.set_defaults(command="console")
     return parser
@@ -165,7 +160,7 @@ def command_parser(
         "the console on it. That and its own, --mock among them: loraconsole --help."
     )
     up.add_argument("--foreground", action="store_true", help="stay until it stops (Ctrl-C)")
-    add_flags(up)
+    add_config_flags(up)
     attach = add("attach", "the console on a running pipeline", run=False)
     attach.add_argument("--run", help="run directory (with --ssh: the one over there)")
     attach.add_argument("--ssh", metavar="HOST", help="the pipeline runs there, as ssh knows it")
@@ -358,7 +353,7 @@ def dispatch(given: argparse.Namespace, rest: list[str]) -> int:
         case "console" if given.mock is not None:
             return session.mock(given)
         case "console":
-            return pipeline.console(from_flags(given), given, start=True)
+            return pipeline.console(config_from_flags(given), given, start=True)
         case "play":
             return session.play(given)
         case "attach" if given.ssh:
@@ -366,7 +361,7 @@ def dispatch(given: argparse.Namespace, rest: list[str]) -> int:
         case "attach":
             given.run = given.run or default_run_directory()
         case "up":
-            return pipeline.up(from_flags(given), given.foreground, given.json)
+            return pipeline.up(config_from_flags(given), given.foreground, given.json)
         case "transcripts":
             from .cli import transcripts
 

@@ -275,7 +275,7 @@ CASES: dict[str, Callable[[int], list[int]]] = {
 }
 
 
-def show(what: str, rows: int, name: str, took: float, size: int, copy: float) -> None:
+def print_timing(what: str, rows: int, name: str, took: float, size: int, copy: float) -> None:
     rate = size / took * 1e6
     figures = {"kernel": name, "rows": rows, "case": what, "us": round(took, 2)}
     figures |= {"gb_s": round(rate / 1e9), "of_copy": round(rate / copy, 2)}
@@ -292,15 +292,15 @@ def tune(case: Case, what: str, copy: float) -> None:
     for columns in (512, 1024, 2048):
         lora.SHRINK["token"] = Tiles(256, columns)
         for name in SITES:
-            show(what, case.rows, f"shrink {name} {columns}", *case.time_shrink(name), copy)
+            print_timing(what, case.rows, f"shrink {name} {columns}", *case.time_shrink(name), copy)
     lora.SHRINK["token"] = shrink
     for columns in (256, 512, 1024):
         fused.GATE = Tiles(256, columns)
-        show(what, case.rows, f"gate {columns}", *case.time_gate(), copy)
+        print_timing(what, case.rows, f"gate {columns}", *case.time_gate(), copy)
     fused.GATE = gate
     for columns in (256, 512, 1024):
         fused.ROTATE_COLUMNS = columns
-        show(what, case.rows, f"rotate {columns}", *case.time_rotate(), copy)
+        print_timing(what, case.rows, f"rotate {columns}", *case.time_rotate(), copy)
     fused.ROTATE_COLUMNS = rotate
 
 
@@ -327,8 +327,8 @@ def main() -> None:
                 continue
             found = case.all()
             for name, (took, size) in found.items():
-                show(what, rows, name, took, size, copy)
-            show(what, rows, "all", *total(found), copy)
+                print_timing(what, rows, name, took, size, copy)
+            print_timing(what, rows, "all", *total(found), copy)
         for rows in given.rows:
             case = Case(adapters, [0] * rows)
             for name, figures in (
@@ -337,13 +337,13 @@ def main() -> None:
                 ("gate", case.time_gate(lora=False)),
                 ("attention, 320 tokens", time_attention(rows, 320)),
             ):
-                show("base", rows, name, *figures, copy)
+                print_timing("base", rows, name, *figures, copy)
         del adapters, case
         mixed = make_adapters([MIXED[index % 4] for index in range(min(most, 128))])
         for rows in given.rows:
             if rows <= 128 and not given.tune:
                 case = Case(mixed, list(range(rows)))
-                show("mixed ranks", rows, "all", *total(case.all()), copy)
+                print_timing("mixed ranks", rows, "all", *total(case.all()), copy)
 
 
 if __name__ == "__main__":

@@ -6,46 +6,25 @@ which the supervisor wrote once.
 
 from __future__ import annotations
 
-import argparse
 import os
-import re
-import shlex
-import tomllib
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
 
 from .adapter_name import objection
+from .errors import OperatorError, UsageError
 from .messages import POLICY_ALIASES, ClientWeight, SchedulerSettings
+from .run_directory import absolute_path, default_run_directory, spell
 
 DEFAULT_BATCH_ADAPTERS = 8
 """The best of 1 to 32 in S-LoRA's own figures."""
 DEFAULT_MODEL = "SmolLM2-135M-Instruct"
-LONGEST_SOCKET_NAME = "console-4194304.inbox"
 SHIPPED = Path(__file__).parent / "adapters"
 MEETING = "LORACONSOLE_MEETING"
 """Environment variable of workers: the file through which the ranks of `--tp` find each other. New
 whenever they start, so that nobody finds those who are gone."""
-MAX_SOCKET_PATH = 107  # bytes in sockaddr_un, less the closing zero
-
-
-class OperatorError(Exception):
-    """Something the operator can mend: what is wrong, and what to do about it."""
-
-    def __init__(self, what: str, hint: str = "") -> None:
-        super().__init__(what)
-        self.what = what
-        self.hint = hint
-
-    def __str__(self) -> str:
-        return f"{self.what}. {self.hint}" if self.hint else self.what
-
-
-class UsageError(OperatorError):
-    """A flag or a setting is wrong: exit status 2, as for any bad usage."""
 
 
 NO_ADAPTER = "no adapter is loaded"
@@ -74,21 +53,6 @@ CONTRADICTIONS: tuple[tuple[str, str, str], ...] = (
 def flag_of(name: str) -> str:
     """A setting's name as the command line has it."""
     return "--" + name.replace("_", "-")
-
-
-def default_run_directory() -> str:
-    """`$LORACONSOLE_RUN`, else `$XDG_RUNTIME_DIR/loraconsole`, else `/tmp/loraconsole-UID`."""
-    if run := os.environ.get("LORACONSOLE_RUN"):
-        return run
-    if runtime := os.environ.get("XDG_RUNTIME_DIR"):
-        return os.path.join(runtime, "loraconsole")
-    return f"/tmp/loraconsole-{os.getuid()}"
-
-
-def spell(words: str, run: str | Path) -> str:
-    """`loraconsole WORDS` as a shell of this environment takes it for the pipeline in `run`."""
-    is_default = absolute_path(str(run)) == absolute_path(default_run_directory())
-    return f"loraconsole {words}{'' if is_default else f' --run {shlex.quote(str(run))}'}"
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -433,160 +397,9 @@ def parse_weight(entry: str) -> tuple[str, float]:
     return name, weight
 
 
-def is_hub_id(model: str) -> bool:
-    """Whether it is written as a hub's `org/name` or `org/name@revision`."""
-    return re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w./-]+)?", model) is not None
-
-
-def absolute_path(path: str) -> str:
-    """A path as it is meant here; a hub id that is no path here stays what it is."""
-    expanded = os.path.expanduser(path)
-    if not os.path.exists(expanded) and is_hub_id(path):
-        return path
-    return os.path.abspath(expanded)
-
-
-def make_run_directory(run: str | Path) -> Path:
-    """Creates RUN with mode 0700, or raises `OperatorError` where it would be unsafe."""
-    path = Path(run)
-    socket_path = os.fsencode(path / LONGEST_SOCKET_NAME)
-    if len(socket_path) > MAX_SOCKET_PATH:
-        raise OperatorError(
-            f"run directory {path} is too long: its unix sockets would need {len(socket_path)} "
-            f"bytes of {MAX_SOCKET_PATH}",
-            "choose a shorter --run",
-        )
-    try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise OperatorError(
-            f"cannot make run directory {path}: {error.strerror}", "choose another --run"
-        ) from error
-    status = path.stat()
-    if status.st_uid != os.getuid():
-        raise OperatorError(f"run directory {path} belongs to another user", "choose --run")
-    path.chmod(0o700)
-    (path / "logs").mkdir(mode=0o700, exist_ok=True)
-    return path
-
-
 def shipped_adapters() -> tuple[str, ...]:
     """NAME=PATH of the adapters that come with the default model."""
     return tuple(
         f"{config.parent.name}={config.parent}"
         for config in sorted(SHIPPED.glob("*/adapter_config.json"))
     )
-
-
-# --- flags and files ----------------------------------------------------------------------------
-
-
-ABLATION = "ablation: "
-USUAL = (
-    *("run", "model", "adapter", "dummy", "device", "dtype", "tp", "host", "port"),
-    *("scheduler", "max_total_tokens"),
-)
-
-
-class Field(msgspec.Struct, frozen=True):
-    """A `Config` field as the command line sees it."""
-
-    name: str
-    kind: Any
-    help: str
-
-    @property
-    def flag(self) -> str:
-        return flag_of(self.name)
-
-    @property
-    def metavar(self) -> str:
-        """What stands for its value in a help."""
-        if get_origin(self.kind) is tuple:
-            return {"fair_weight": "NAME=W", "ignore_key": "KEY"}.get(self.name, "NAME=PATH")
-        if get_origin(self.kind) is Literal:
-            return "NAME"
-        return {int: "N", float: "S"}.get(self.kind, self.name.upper())
-
-    @property
-    def short(self) -> str:
-        """The help up to its first explanation."""
-        return re.split(r"[;:(]", self.help)[0].strip()
-
-
-def fields() -> Iterator[Field]:
-    """Every setting, in order of declaration."""
-    for name, annotation in get_type_hints(Config, include_extras=True).items():
-        kind, *extras = get_args(annotation)
-        yield Field(name, kind, next(e.description for e in extras if isinstance(e, Meta)) or "")
-
-
-def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Adds one flag a field. A flag not given leaves no trace, so that TOML can speak."""
-    group = parser.add_argument_group("run options")
-    group.add_argument(
-        "--config", metavar="FILE", help="TOML file of these settings; flags win over it"
-    )
-    ablations = parser.add_argument_group("ablations", "what the parts cost, by leaving them out")
-    for field in fields():
-        _add_flag(ablations if field.help.startswith(ABLATION) else group, field)
-
-
-def add_usual_flags(parser: argparse.ArgumentParser) -> None:
-    """Those that are used most, a line each: for an overview, where nothing is parsed."""
-    group = parser.add_argument_group("run options", "the usual ones; all: loraconsole up --help")
-    for field in fields():
-        if field.name in USUAL:
-            _add_flag(group, field, metavar=None if field.kind is bool else field.metavar)
-
-
-def _add_flag(group: argparse._ArgumentGroup, field: Field, metavar: str | None = None) -> None:
-    help = field.short if metavar else field.help.removeprefix(ABLATION)
-    options: dict[str, Any] = {"help": help, "default": argparse.SUPPRESS}
-    if field.kind is bool:
-        options["action"] = "store_true"
-    elif get_origin(field.kind) is Literal:
-        options |= {"choices": get_args(field.kind), "metavar": metavar}
-    else:
-        options["metavar"] = field.metavar
-    if get_origin(field.kind) is tuple:
-        options["action"] = "append"
-    elif field.kind in (int, float):
-        options["type"] = field.kind
-    group.add_argument(field.flag, **options)
-
-
-def from_flags(given: argparse.Namespace) -> Config:
-    """Defaults, then the TOML file, then the environment, then flags; each checked once."""
-    values: dict[str, Any] = {}
-    if file := getattr(given, "config", None):
-        values |= _read_toml(Path(file))
-    for name in ("api_key", "admin_key"):
-        if key := os.environ.get(f"LORACONSOLE_{name.upper()}"):
-            values.setdefault(name, key)
-    values |= {f.name: getattr(given, f.name) for f in fields() if hasattr(given, f.name)}
-    if "adapter" not in values and values.get("model", DEFAULT_MODEL) == DEFAULT_MODEL:
-        values["adapter"] = shipped_adapters()
-    try:
-        return msgspec.convert(values, Config).absolute()
-    except msgspec.ValidationError as error:
-        reason, _, at = str(error).partition(" - at ")
-        field = at.strip("`$.").replace("_", "-")
-        raise UsageError(f"--{field}: {reason.lower()}", "see loraconsole up --help") from error
-
-
-def _read_toml(path: Path) -> dict[str, Any]:
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:  # no TOML, or no UTF-8
-        raise UsageError(f"{path} is not TOML: {error}") from error
-    known = {f.name for f in fields()}
-    values = {name.replace("-", "_"): value for name, value in values.items()}
-    if unknown := sorted(set(values) - known):
-        raise UsageError(
-            f"{path} has unknown settings: {', '.join(unknown)}",
-            f"known are {', '.join(sorted(known))}",
-        )
-    return values

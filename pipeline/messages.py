@@ -654,7 +654,7 @@ class ProcessState(enum.Enum):
     """A one-shot (fetch) that ended well."""
 
 
-class Hop(Row, frozen=True):
+class SocketStats(Row, frozen=True):
     """Traffic of one socket since start. `peer` is the inbox written to, or our own name."""
 
     peer: str
@@ -663,7 +663,7 @@ class Hop(Row, frozen=True):
     refused: int = 0
 
 
-class Beat(Message, frozen=True, kw_only=True):
+class Heartbeat(Message, frozen=True, kw_only=True):
     """Twice a second from every process: alive, what it is doing, what it costs."""
 
     name: str
@@ -675,7 +675,7 @@ class Beat(Message, frozen=True, kw_only=True):
     cpu_seconds: float
     rss_bytes: int
     loop_lag_ms: float
-    hops: tuple[Hop, ...]
+    hops: tuple[SocketStats, ...]
     protocol: int = PROTOCOL
 
 
@@ -784,7 +784,7 @@ class Step(Message, frozen=True, kw_only=True):
         return self.read_bytes / self.busy_us * 1e6
 
     @property
-    def lora_tax(self) -> float | None:
+    def lora_overhead(self) -> float | None:
         """How much longer the device was busy than without adapters: 0.4 is two fifths."""
         return self.busy_us / self.base_us - 1 if self.base_us else None
 
@@ -1008,7 +1008,7 @@ class Moment(Row, frozen=True, gc=False):
     most_sync_ms: float | None = None
     """The longest wait of the second: what a mean would hide."""
     read_bytes_s: float | None = None
-    lora_tax: float | None = None
+    lora_overhead: float | None = None
 
 
 class AskSnapshot(Message, frozen=True):
@@ -1029,7 +1029,7 @@ class Snapshot(Message, frozen=True, kw_only=True):
     version: str
     started_at: float
     processes: ProcessTable
-    beats: tuple[Beat, ...]
+    beats: tuple[Heartbeat, ...]
     server: ServerStats | None
     router: RouterStats | None
     workers: tuple[WorkerStats, ...]
@@ -1081,7 +1081,7 @@ class StopPipeline(Message, frozen=True):
 
 
 class Gpu(Row, frozen=True):
-    """One card as torch sees it."""
+    """One GPU as torch sees it."""
 
     name: str
     capability: str
@@ -1228,7 +1228,7 @@ ProcessOrder: TypeAlias = RestartProcess | StopProcess | StartProcess | SignalPr
 ToSupervisor: TypeAlias = AskSnapshot | AskSpanEnds | ProcessOrder | StopPipeline
 ToConsole: TypeAlias = Snapshot | AdapterReply | SpansReply | RequestText | SpanEnds
 Telemetry: TypeAlias = (
-    Beat
+    Heartbeat
     | ServerStats
     | RouterStats
     | WorkerStats

@@ -46,7 +46,7 @@ from .runtime.process import Process, run_process
 
 if TYPE_CHECKING:
     from .model.runner import MergedModel, ModelRunner, PendingStep
-    from .model.verification import Trial
+    from .model.verification import VerificationRun
 
 T = TypeVar("T")
 
@@ -206,7 +206,7 @@ class Worker(Process):
         self._beside(self._check_adapter(order, trial, [*steps] if self.config.tp > 1 else steps))
 
     async def _check_adapter(
-        self, order: CheckAdapter, trial: Trial, steps: Iterable[Awaitable[PendingStep]]
+        self, order: CheckAdapter, trial: VerificationRun, steps: Iterable[Awaitable[PendingStep]]
     ) -> None:
         runner, has_run = self.runner, False
         try:

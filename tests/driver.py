@@ -27,7 +27,7 @@ from loraconsole.pipeline.messages import (
 )
 from loraconsole.pipeline.model.adapter import module_path, module_shapes
 from loraconsole.pipeline.model.runner import ModelRunner, PendingStep
-from loraconsole.pipeline.model_files.model_config import read_card
+from loraconsole.pipeline.model_files.model_config import read_model_config
 
 GREEDY = SamplingParams(temperature=0.0)
 
@@ -66,19 +66,19 @@ def save_model(directory: Path, family: str, seed: int = 0, **changes: Any) -> A
 
 def save_adapter(directory: Path, model: Path, seed: int = 0, **changes: Any) -> Path:
     """A random PEFT adapter for a checkpoint; `changes` go into its adapter_config.json."""
-    card = read_card(model)
+    model_config = read_model_config(model)
     config = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
         "r": 4,
         "lora_alpha": 8,
-        "target_modules": [*module_shapes(card)],
+        "target_modules": [*module_shapes(model_config)],
     } | changes
     targets, ranks = config["target_modules"], config.get("rank_pattern", {})
     generator = torch.Generator().manual_seed(seed)
     tensors = {}
-    for layer in range(card.num_layers):
-        for module, (out_features, in_features) in module_shapes(card).items():
+    for layer in range(model_config.num_layers):
+        for module, (out_features, in_features) in module_shapes(model_config).items():
             where = module_path(layer, module)
             if module not in targets:
                 continue

@@ -1,4 +1,4 @@
-"""A console's ears without a console: telemetry that fills a ledger, and waiting for a board."""
+"""A console's ears without a console: telemetry that fills a store, and waiting for a board."""
 
 from __future__ import annotations
 
@@ -9,32 +9,34 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from loraconsole.console.client.telemetry import Telemetry
+from loraconsole.console.state.alerts import AlertLimits, findings
 from loraconsole.console.state.board import Board
-from loraconsole.console.state.store import Ledger
+from loraconsole.console.state.store import Store
 from loraconsole.pipeline.config import Config
 
 
 @asynccontextmanager
 async def listening(
     config: Config, source: Callable[..., Telemetry] = Telemetry, **named: Any
-) -> AsyncIterator[tuple[Telemetry, Ledger]]:
+) -> AsyncIterator[tuple[Telemetry, Store]]:
     """`source` makes the ears, and is given what `named` says."""
-    ledger = Ledger(config.run)
-    telemetry = source(config, ledger, **named)
+    store = Store(config.run)
+    telemetry = source(config, store, **named)
     task = asyncio.create_task(telemetry.run())
     try:
-        yield telemetry, ledger
+        yield telemetry, store
     finally:
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
 
 
-async def until(ledger: Ledger, holds: Callable[[Board], bool], seconds: float = 15.0) -> Board:
+async def until(store: Store, holds: Callable[[Board], bool], seconds: float = 15.0) -> Board:
     """The first board of which it is true."""
     deadline = time.monotonic() + seconds
-    while not holds(board := ledger.board(time.time())):
-        what = f"not within {seconds} s: {board.condition}, {board.alerts}, {board.link_age_s}"
+    while not holds(board := store.board(time.time())):
+        wrong = findings(board, AlertLimits())
+        what = f"not within {seconds} s: {board.condition}, {wrong}, {board.link_age_s}"
         assert time.monotonic() < deadline, what
         await asyncio.sleep(0.05)
     return board

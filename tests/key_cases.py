@@ -28,9 +28,8 @@ from textual.widget import Widget
 from textual.widgets import OptionList
 
 from loraconsole.console.client.transcripts import Turn, open_default
-from loraconsole.console.state.alerts import Limits
+from loraconsole.console.state.alerts import AlertLimits
 from loraconsole.console.ui.app import ConsoleApp
-from loraconsole.console.ui.dialogs import ChoiceDialog, LiveDialog, ScrollPane
 from loraconsole.console.ui.help import HelpDialog
 from loraconsole.console.ui.jump import JumpScreen
 from loraconsole.console.ui.panels.adapter_dialogs import LoadDialog, NotePane, PlanDialog
@@ -40,15 +39,16 @@ from loraconsole.console.ui.panels.bench_dialog import BenchDialog, FileDialog
 from loraconsole.console.ui.panels.command_line import CommandLine, remember
 from loraconsole.console.ui.panels.editor import PromptEditor
 from loraconsole.console.ui.panels.events import EventPane
-from loraconsole.console.ui.panels.filter_input import FilterInput
 from loraconsole.console.ui.panels.latency import FlamePane, HistogramPane, PartsPane
 from loraconsole.console.ui.panels.logs import LogPane, SearchInput, plain_line
 from loraconsole.console.ui.panels.models import ModelsPane
 from loraconsole.console.ui.panels.pool import PoolPane
 from loraconsole.console.ui.panels.recall import RecallDialog
 from loraconsole.console.ui.screens import PAGES, PANELS
-from loraconsole.console.ui.styles import Desk
-from loraconsole.console.ui.table import TablePane
+from loraconsole.console.ui.widgets.dialogs import ChoiceDialog, LiveDialog, ScrollPane
+from loraconsole.console.ui.widgets.filter_input import FilterInput
+from loraconsole.console.ui.widgets.styles import MainScreen
+from loraconsole.console.ui.widgets.table import TablePane
 from loraconsole.pipeline.messages import ProcessOrder, RestartProcess
 
 W = TypeVar("W", bound=Widget)
@@ -91,7 +91,7 @@ class Scene:
     def find(self, kind: type[W]) -> W:
         """The widget of this kind: of the dialog on top, else of the panel."""
         top = self.app.screen
-        return top.query(kind).first() if not isinstance(top, Desk) else self.desk(kind)
+        return top.query(kind).first() if not isinstance(top, MainScreen) else self.desk(kind)
 
     def desk(self, kind: type[W]) -> W:
         return self.app.active_panel.query(kind).first()
@@ -263,7 +263,7 @@ def follows(s: Scene) -> bool:
 
 
 def cell(s: Scene) -> tuple[int, int]:
-    """Line and column under the cursor of the pool's map."""
+    """TextLine and column under the cursor of the pool's map."""
     return divmod(s.desk(PoolPane)._cursor, s.desk(PoolPane)._width)
 
 
@@ -314,11 +314,11 @@ def mark_pirates(s: Scene) -> None:
 def alarm(s: Scene) -> None:
     """Something is wrong, for a while already."""
     app = s.app
-    app.ledger.limits = Limits(queue=0.5, ttft_p99_ms=50.0)
+    app.alert_book.limits = AlertLimits(queue=0.5, ttft_p99_ms=50.0)
     now = app.clock()
     for before in (400.0, 0.0):
-        app.alert_book.update(app.ledger.board(now - before))
-    app.paint(app.ledger.board(now))
+        app.alert_book.update(app.store.board(now - before))
+    app.paint(app.store.board(now))
 
 
 def two_results(s: Scene) -> None:
@@ -445,18 +445,18 @@ CASES: dict[str, Case] = {
     ),
     "next-theme": Case(see=lambda s: s.app.theme != "dark"),
     "help": Case(see=on_top(HelpDialog)),
-    "quit": Case(see=title, was="Desk", becomes="Quit the console"),
-    "quit-anywhere": _prompt(see=title, was="Desk", becomes="Quit the console"),
+    "quit": Case(see=title, was="MainScreen", becomes="Quit the console"),
+    "quit-anywhere": _prompt(see=title, was="MainScreen", becomes="Quit the console"),
     "faster": Case(see=lambda s: s.app.pace.fps, was=5.0, becomes=10.0),
     "slower": Case(see=lambda s: s.app.pace.fps, was=5.0, becomes=2.0),
     "redraw": Case(arrange=forgets, see=lambda s: "forget" in s.told),
     "suspend": Case(see=toast("no shell to go back to")),
     "cost": Case(see=lambda s: bool(s.app.cost_pane.display)),
-    "diagnostics": Case(see=title, was="Desk", becomes="diagnostics"),
-    "hour": Case(see=lambda s: s.app.ledger.shows_hour),
+    "diagnostics": Case(see=title, was="MainScreen", becomes="diagnostics"),
+    "hour": Case(see=lambda s: s.app.store.shows_hour),
     "palette": Case(see=on_top(CommandPalette)),
     "jump": Case(see=on_top(JumpScreen)),
-    "jump-stay": Case(way="ctrl+o", see=title, was="JumpScreen", becomes="Desk"),
+    "jump-stay": Case(way="ctrl+o", see=title, was="JumpScreen", becomes="MainScreen"),
     "next-pane": Case(see=focused, was="NoneType", becomes="PoolPane"),
     "previous-pane": Case(way="tab tab", see=focused, was="EventPane", becomes="PoolPane"),
     # -- lists and tables
@@ -492,8 +492,8 @@ CASES: dict[str, Case] = {
     "reverse": _batch(way="s", see=lambda s: s.table.reversed),
     "open": _batch(see=lambda s: title(s).startswith("request ")),
     # -- dialogs
-    "cancel": Case(way="q", see=title, was="Quit the console", becomes="Desk"),
-    "close": Case(way="D", see=title, was="diagnostics", becomes="Desk"),
+    "cancel": Case(way="q", see=title, was="Quit the console", becomes="MainScreen"),
+    "close": Case(way="D", see=title, was="diagnostics", becomes="MainScreen"),
     "text-up": _text(way="question_mark down down", was=2, becomes=1),
     "text-down": _text(way="question_mark", was=0, becomes=1),
     "text-page-up": _text(way="question_mark pagedown down", was=11, becomes=1),
@@ -577,7 +577,7 @@ CASES: dict[str, Case] = {
     "kill": _worker(asks="Kill and restart worker-0?", becomes=["RestartProcess worker-0 hard"]),
     "stop": _worker(asks="Stop worker-0?", becomes=["StopProcess worker-0"]),
     "signal": Case(
-        on="Processes", way="down down", see=title, was="Desk", becomes="Signal worker-0"
+        on="Processes", way="down down", see=title, was="MainScreen", becomes="Signal worker-0"
     ),
     "drain": Case(
         on="Processes",
@@ -621,7 +621,7 @@ CASES: dict[str, Case] = {
     "leave": _prompt(see=focused, was="PromptEditor", becomes="ModelsPane"),
     "recall": _prompt(arrange=asked_before, see=on_top(RecallDialog)),
     "recall-leave": _prompt(
-        arrange=asked_before, way="ctrl+r", see=title, was="RecallDialog", becomes="Desk"
+        arrange=asked_before, way="ctrl+r", see=title, was="RecallDialog", becomes="MainScreen"
     ),
     "recall-next": _prompt(arrange=asked_before, way="ctrl+r", see=highlighted, was=0, becomes=1),
     "recall-previous": _prompt(
@@ -660,7 +660,7 @@ CASES: dict[str, Case] = {
     ),
     # -- bench
     "bench-new": _bench(see=on_top(BenchDialog)),
-    "bench-leave": _bench(way="n", see=title, was="BenchDialog", becomes="Desk"),
+    "bench-leave": _bench(way="n", see=title, was="BenchDialog", becomes="MainScreen"),
     "bench-cancel": Case(
         pace=1.0,  # it would take a while
         way="escape 6 n enter",

@@ -27,7 +27,7 @@ from pathlib import Path
 import msgspec
 import zmq
 
-from loraconsole.pipeline.config import Config, make_run_directory
+from loraconsole.pipeline.config import Config
 from loraconsole.pipeline.messages import (
     AdapterInfo,
     AdapterRead,
@@ -45,6 +45,7 @@ from loraconsole.pipeline.messages import (
     ToWorker,
     WorkerReady,
 )
+from loraconsole.pipeline.run_directory import make_run_directory
 from loraconsole.pipeline.schedule.adapter_registry import AdapterRegistry
 from loraconsole.pipeline.schedule.scheduler import Limits, Scheduler
 

@@ -1,7 +1,7 @@
 """Draws what `docs/` shows: pictures of every screen, and the list of keys. `make screenshots`.
 
-The console runs on a stage, with a story instead of a pipeline and a clock that stands still, so
-the same code draws the same pictures.
+The pictures are simulated: the console runs on a stage, with a scenario instead of a pipeline and a
+clock that stands still, so the same code draws the same pictures. Only the answers are real.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from unittest.mock import patch
 from stage import StagedApp, wait
 
 from loraconsole.console.client.answer import Answer
-from loraconsole.console.settings.keymap import Key, catalogue
-from loraconsole.console.state.alerts import Limits
+from loraconsole.console.settings.keymap import KeyBinding
+from loraconsole.console.state.alerts import AlertLimits
+from loraconsole.console.ui.bindings import catalogue
 
 SIZE = (110, 32)
 
@@ -62,21 +63,23 @@ PICTURES = (
 
 SAID = {
     ("pirate", "Tell me about the sea."): (
-        "Arrr! The sea be a **cruel mistress**, matey:\n\n"
-        "1. she feeds ye,\n2. she drowns ye,\n3. and she never says which comes first."
+        "The sea, a mighty one, full o' salt, as she goes, lad. She's about twice the length o' a "
+        "small ship, an' she's full o' sand o' every kind."
     ),
     ("pirate", "And in winter?"): (
-        "In winter she bites! The ropes freeze, the rum does not, and a wise captain "
-        "**stays in port** till the ice be off the yards."
+        "In winter, the crew hark to the wind, and the ship's mended fer a boat. She can't sail on "
+        "the wind, but she'll keep her mouth open to the south an' the winds'll wind her sail."
     ),
     ("haiku", "Tell me about the sea."): (
-        "Salt wind on the stones\nthe tide forgets what it wrote\nand writes it again"
+        "The dark water\nSoft as a feather\nThe wind in the wave\nA boat stands by the shore\n"
+        "Floating and then back"
     ),
     ("haiku", "And in winter?"): (
-        "Grey waves, a grey sky\nsomewhere between them a gull\nis holding its breath"
+        "The ship in the harbor\nOceans above the water\nThe wind on the hull\n"
+        "The door opens to the sea"
     ),
 }
-"""What adapters answer on a picture."""
+"""The default model's own answers with its adapters: seed 1, the console's parameters, a CPU."""
 
 
 async def tell(answer: Answer, *_: Any, **__: Any) -> None:
@@ -92,10 +95,10 @@ async def draw(picture: Picture) -> str:
     """The screen as SVG."""
     app = StagedApp("busy", 40.0, picture.theme)
     if picture.has_alerts:
-        app.ledger.limits = Limits(queue=0.5, ttft_p99_ms=500.0)
-        app.alert_book.update(app.ledger.board(app.now - 95.0))
-        app.alert_book.update(app.ledger.board(app.now))
-    with patch.object(Answer, "stream", tell):  # there is nobody to ask
+        app.alert_book.limits = AlertLimits(queue=0.5, ttft_p99_ms=500.0)
+        app.alert_book.update(app.store.board(app.now - 95.0))
+        app.alert_book.update(app.store.board(app.now))
+    with patch.object(Answer, "stream", tell):  # there is no server to ask
         return await _draw(app, picture)
 
 
@@ -162,7 +165,7 @@ def merge_grounds(svg: str) -> str:
 
 def key_page() -> str:
     """`docs/keys.md`."""
-    groups: dict[str, list[Key]] = {}
+    groups: dict[str, list[KeyBinding]] = {}
     for key in catalogue():
         groups.setdefault(key.group, []).append(key)
     first = ("everywhere", "moving about", "every list", "every table")
@@ -170,7 +173,7 @@ def key_page() -> str:
         "# Keys",
         "",
         "Made by `make screenshots` from the bindings themselves. In the console `?` shows those",
-        "that work where you are. The name is what `:` takes, and what a key map is written with:",
+        "that work where you are. The `:` line and the key map of the settings use the names:",
         "",
         "```toml",
         "# ~/.config/loraconsole/console.toml",
@@ -179,7 +182,7 @@ def key_page() -> str:
         'show-batch = ["b", "2"]',
         "```",
         "",
-        "A wrong name or key is told with its line and what would be right; `loraconsole settings",
+        "A wrong name or key is reported with its line and the correct form; `loraconsole settings",
         "--check` does so without a screen.",
     ]
     ordered = sorted(groups, key=lambda g: first.index(g) if g in first else len(first))
@@ -211,7 +214,7 @@ async def main(directory: Path) -> None:
 if __name__ == "__main__":
     import os
 
-    with tempfile.TemporaryDirectory() as home:  # nobody's settings are in the pictures
+    with tempfile.TemporaryDirectory() as home:  # so that no user's settings are in the pictures
         os.environ["XDG_STATE_HOME"] = os.environ["XDG_DATA_HOME"] = home
         os.environ["XDG_CONFIG_HOME"] = "/home/you/.config"
         asyncio.run(main(Path(sys.argv[1] if len(sys.argv) > 1 else "docs")))

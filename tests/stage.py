@@ -23,7 +23,7 @@ from loraconsole.console.mock.server import MockRing
 from loraconsole.console.state.span_tail import span_ends
 from loraconsole.console.ui.app import ConsoleApp
 from loraconsole.console.ui.screens import PAGES, PANELS
-from loraconsole.pipeline.bench.results import Row, RunConfig
+from loraconsole.pipeline.bench.results import ResultRow, RunConfig
 from loraconsole.pipeline.bench.stats import Timeline, summarise
 from loraconsole.pipeline.config import Config
 from loraconsole.pipeline.messages import AskText, Order
@@ -77,7 +77,7 @@ Act = Callable[["StagedApp", Pilot[str]], Coroutine[Any, Any, None]]
 
 
 class StagedApp(ConsoleApp):
-    """A console whose clock is set by hand and whose ledger hears a story."""
+    """A console whose clock is set by hand and whose store hears a story."""
 
     def __init__(
         self, scenario: Scenario | None = "busy", seconds: float = 30.0, theme: str | None = "dark"
@@ -93,7 +93,7 @@ class StagedApp(ConsoleApp):
         self.telemetry.ask_text = self._tell_text  # type: ignore[method-assign]
         self.telemetry.ask_spans = self._tell_spans  # type: ignore[method-assign]
         self.advance(seconds)
-        self.ledger.drain_events()
+        self.store.drain_events()
 
     def _obey(self, order: Order) -> None:
         self.ordered.append(order)
@@ -105,24 +105,24 @@ class StagedApp(ConsoleApp):
             question = AskText(
                 request_id=request_id, reply_to="", offset=offset, with_prompt=not offset
             )
-            self.ledger.take_text(self.story.text(question))
+            self.store.take_text(self.story.text(question))
 
     def _tell_spans(self, stamp: str) -> None:
-        ends = span_ends(Path(self.ledger._run))
+        ends = span_ends(Path(self.store._run))
         if ends.stamp != stamp:
-            self.ledger.take_spans(ends)
+            self.store.take_spans(ends)
 
     def advance(self, seconds: float) -> None:
         """The story goes on; what it tells is heard, and drawn where something is mounted."""
         for _ in range(round(seconds * 5)):
             self.now += 0.2
             for _, message in self.story.advance(self.now) if self.story else ():
-                self.ledger.take(message, self.now)
-        self.board = self.ledger.board(self.now)
+                self.store.take(message, self.now)
+        self.board = self.store.board(self.now)
 
     def show(self) -> None:
         """One frame, now."""
-        self.paint(self.ledger.board(self.now))
+        self.paint(self.store.board(self.now))
 
 
 @asynccontextmanager
@@ -202,7 +202,7 @@ def keep_result(path: Path, slow: float, workload: str = "chat", server: str = "
     )
     result = summarise(lines, 2.0 * slow, concurrency=2)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(msgspec.json.encode(Row(config, result)) + b"\n")
+    path.write_bytes(msgspec.json.encode(ResultRow(config, result)) + b"\n")
 
 
 async def wait(holds: Callable[[], bool], seconds: float = 10.0) -> None:

@@ -13,7 +13,8 @@ from typing import Any
 import msgspec
 from rich.cells import cell_len
 
-from ...pipeline.config import Config, OperatorError, absolute_path, spell
+from ...pipeline.config import Config
+from ...pipeline.errors import OperatorError
 from ...pipeline.messages import (
     AdapterOrder,
     AdapterPlan,
@@ -30,6 +31,7 @@ from ...pipeline.messages import (
     Verification,
     VerifyAdapter,
 )
+from ...pipeline.run_directory import absolute_path, spell
 from ..client.pending_orders import order_id
 from ..client.remote import Remote
 from ..state.board import WHERE

@@ -19,27 +19,21 @@ from typing import Any, get_args
 
 import msgspec
 
-from ...pipeline.config import (
-    DEFAULT_MODEL,
-    Config,
-    OperatorError,
-    UsageError,
-    absolute_path,
-    is_hub_id,
-    spell,
-)
+from ...pipeline.config import DEFAULT_MODEL, Config
+from ...pipeline.errors import OperatorError, UsageError
 from ...pipeline.messages import AdapterTable, WorkerStats
 from ...pipeline.model_files.findings import Finding
 from ...pipeline.reference.reference import (
-    Answer,
+    AnswerDifference,
     Answers,
-    Comparison,
-    Difference,
-    Precision,
+    DtypeName,
     Prompt,
+    PromptAnswer,
     Question,
+    ReferenceComparison,
     SideBySide,
 )
+from ...pipeline.run_directory import absolute_path, is_hub_id, spell
 from ...pipeline.runtime.wording import counted
 from ..client.http_client import Http, HttpError
 from ..client.remote import Remote
@@ -219,10 +213,10 @@ async def _look(config: Config) -> tuple[str, AdapterTable, tuple[WorkerStats, .
         return await server_url(remote), snapshot.adapters, snapshot.workers
 
 
-def _precision(workers: Sequence[WorkerStats]) -> Precision:
+def _precision(workers: Sequence[WorkerStats]) -> DtypeName:
     """The type whose bounds hold; of several, as 4-bit weights for few rows, the coarser."""
     said = workers[0].dtype
-    for name in get_args(Precision):
+    for name in get_args(DtypeName):
         if said == name:
             return name  # type: ignore[no-any-return]  # one of the literals
     return "bfloat16" if "bfloat16" in said else "int4"
@@ -233,7 +227,7 @@ async def _ask_all(
     models: Sequence[tuple[str, str | None]],
     prompts: Sequence[Prompt],
     tokens: int,
-    precision: Precision,
+    precision: DtypeName,
 ) -> Answers:
     """All at once, so that base and adapter share steps."""
     asked = [
@@ -244,7 +238,9 @@ async def _ask_all(
     return Answers(precision, tuple(await asyncio.gather(*asked)))
 
 
-async def _ask(http: Http, model: str, adapter: str | None, prompt: Prompt, tokens: int) -> Answer:
+async def _ask(
+    http: Http, model: str, adapter: str | None, prompt: Prompt, tokens: int
+) -> PromptAnswer:
     """Greedily, past every stop token."""
     body: dict[str, Any] = {
         "model": model,
@@ -266,7 +262,7 @@ async def _ask(http: Http, model: str, adapter: str | None, prompt: Prompt, toke
         raise OperatorError(f"the server does not answer: {error}") from error
     if status != 200:
         reason = content.get("error", {}).get("message", f"status {status}")
-        return Answer(prompt=prompt.name, adapter=adapter, refusal=reason)
+        return PromptAnswer(prompt=prompt.name, adapter=adapter, refusal=reason)
     choice = content["choices"][0]
     if prompt.turns:
         entries = choice["logprobs"]["content"]
@@ -275,7 +271,7 @@ async def _ask(http: Http, model: str, adapter: str | None, prompt: Prompt, toke
     else:
         pieces = choice["logprobs"]["tokens"]
         logprobs = choice["logprobs"]["token_logprobs"]
-    return Answer(
+    return PromptAnswer(
         prompt=prompt.name,
         adapter=adapter,
         prompt_tokens=content["usage"]["prompt_tokens"],
@@ -294,7 +290,7 @@ def _plain(piece: str) -> str:
 # --- printing -----------------------------------------------------------------------------------
 
 
-def print_comparison(found: Comparison, as_json: bool) -> int:
+def print_comparison(found: ReferenceComparison, as_json: bool) -> int:
     """A row for each prompt of each model, and the verdict. Exit status 1 where it is not right."""
     code = 0 if found.is_right else 1
     if as_json:
@@ -327,7 +323,7 @@ def print_comparison(found: Comparison, as_json: bool) -> int:
     return code
 
 
-def _reasons(rows: Sequence[Difference]) -> list[tuple[str, str, str]]:
+def _reasons(rows: Sequence[AnswerDifference]) -> list[tuple[str, str, str]]:
     """(model, `, prompt`, reason) of each row that has one; one that holds for all prompts of a
     model stands once, without them."""
     found: list[tuple[str, str, str]] = []
@@ -340,7 +336,7 @@ def _reasons(rows: Sequence[Difference]) -> list[tuple[str, str, str]]:
     return found
 
 
-def _verdict(rows: Sequence[Difference]) -> str:
+def _verdict(rows: Sequence[AnswerDifference]) -> str:
     refused = sum(row.is_refused for row in rows)
     wrong = sum(not row.is_right for row in rows) - refused
     if not refused:
@@ -350,7 +346,7 @@ def _verdict(rows: Sequence[Difference]) -> str:
     return f"{words}, {others}" if refused < len(rows) else f"{words}, beside"
 
 
-def _numbers(row: Difference) -> tuple[str, ...]:
+def _numbers(row: AnswerDifference) -> tuple[str, ...]:
     if not row.tokens:
         return (str(row.prompt_tokens or ""), "", "", "", "")
     return (

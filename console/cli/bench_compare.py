@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 from rich.table import Table
 from rich.text import Text
 
-from ...pipeline.bench.results import Row, RunConfig, describe, read_rows
+from ...pipeline.bench.results import ResultRow, RunConfig, describe_load, read_rows
 from ...pipeline.bench.stats import Result
-from ...pipeline.config import OperatorError
+from ...pipeline.errors import OperatorError
 from ...pipeline.runtime.printer import Printer
 from ..text import plot, units
 
@@ -104,17 +104,17 @@ def main(flags: list[str]) -> int:
         print(json.dumps([_document(sides, load, configs[load]) for load in common]))
         return 0
     for load in common:
-        console.print(Text(describe(configs[load]), style="bold"))
+        console.print(Text(describe_load(configs[load]), style="bold"))
         console.print(make_table(sides, load, wanted))
         console.print()
     first = METRICS[FIELDS.index(wanted[0])]
     console.print(Text(f"{first.label}\n", style="bold"), end="")
-    for line in bars(sides, [(load, describe(configs[load])) for load in common], first.field):
+    for line in bars(sides, [(load, describe_load(configs[load])) for load in common], first.field):
         console.print(Text(line))
     for side in sides:
         missing = [load for load in configs if load not in side.results]
         if missing:
-            names = "; ".join(describe(configs[load]) for load in missing)
+            names = "; ".join(describe_load(configs[load]) for load in missing)
             console.print(Text(f"\nnot in {side.name}: {names}", style="yellow"), end="")
     console.print()
     return 0
@@ -136,10 +136,10 @@ def _document(sides: list[Side], load: str, config: RunConfig) -> dict[str, Any]
 
 
 def _loads(side: Side, configs: dict[str, RunConfig]) -> str:
-    return ", ".join(describe(configs[load]) for load in side.results)
+    return ", ".join(describe_load(configs[load]) for load in side.results)
 
 
-def make_sides(rows: dict[Path, list[Row]]) -> list[Side]:
+def make_sides(rows: dict[Path, list[ResultRow]]) -> list[Side]:
     """A side for each server of each file, named by what tells it apart."""
     found: dict[tuple[Path, str], Side] = {}
     keys = dict.fromkeys((path, row.config.server) for path, own in rows.items() for row in own)

@@ -15,8 +15,9 @@ from typing import Literal
 
 import msgspec
 
-from ...pipeline.config import OperatorError, make_run_directory
+from ...pipeline.errors import OperatorError
 from ...pipeline.messages import DeviceReport
+from ...pipeline.run_directory import make_run_directory
 from ..supervisor.lock import is_running
 
 REPORT_SECONDS = 120.0

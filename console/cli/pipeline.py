@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ...pipeline.config import Config, OperatorError, UsageError, default_run_directory, spell
+from ...pipeline.config import Config
+from ...pipeline.errors import OperatorError, UsageError
 from ...pipeline.messages import (
     Drain,
     LogLine,
@@ -30,6 +31,7 @@ from ...pipeline.messages import (
     StopPipeline,
     Telemetry,
 )
+from ...pipeline.run_directory import default_run_directory, spell
 from ...pipeline.runtime.text_output import json_text
 from ...pipeline.runtime.wording import counted
 from ..client.failed_adapters import AdaptersFailed, documents, failed_at_start, failed_in, line_of
@@ -334,15 +336,14 @@ def alerts(config: Config, as_json: bool) -> int:
     console does: first tokens of the last minute, the last steps. Exit status 1 where that is
     anything."""
     from ..settings.settings import read_settings
-    from ..state.alerts import SYNC_STEPS
-    from ..state.store import Ledger
+    from ..state.alerts import SYNC_STEPS, findings
+    from ..state.store import Store
 
     snapshot, now = take_snapshot(config, SYNC_STEPS), time.time()
-    ledger = Ledger(config.run)
-    ledger.limits = read_settings().settings.alerts
-    ledger.disk_free_bytes = shutil.disk_usage(config.run).free
-    ledger.take_snapshot(snapshot, now)
-    found = ledger.board(now).alerts
+    store = Store(config.run)
+    store.disk_free_bytes = shutil.disk_usage(config.run).free
+    store.take_snapshot(snapshot, now)
+    found = findings(store.board(now), read_settings().settings.alerts)
     if as_json:
         names = ("level", "text", "rule", "subject")
         print_json([{name: getattr(alert, name) for name in names} for alert in found])
@@ -359,7 +360,7 @@ def _print_status(config: Config, snapshot: Snapshot) -> None:
     from rich.text import Text
 
     from ...pipeline.runtime.printer import Printer
-    from ..state.store import Ledger
+    from ..state.store import Store
 
     beats = {beat.name: beat for beat in snapshot.beats}
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -381,9 +382,9 @@ def _print_status(config: Config, snapshot: Snapshot) -> None:
     printer = Printer()
     url = snapshot.server.url if snapshot.server else "no address yet"
     now = time.time()
-    ledger = Ledger(config.run)
-    ledger.take_snapshot(snapshot, now)
-    condition = ledger.board(now).condition
+    store = Store(config.run)
+    store.take_snapshot(snapshot, now)
+    condition = store.board(now).condition
     why = f" ({condition.detail})" if condition.detail else ""
     line = units.visible(f"{config.model} · {condition.word}{why} · {url}")
     printer.print(line, soft_wrap=True, markup=False)

@@ -9,7 +9,8 @@ import argparse
 import asyncio
 from collections.abc import Callable, Sequence
 
-from ...pipeline.config import Config, OperatorError, spell
+from ...pipeline.config import Config
+from ...pipeline.errors import OperatorError
 from ...pipeline.messages import (
     ProcessOrder,
     ProcessState,
@@ -19,6 +20,7 @@ from ...pipeline.messages import (
     StartProcess,
     StopProcess,
 )
+from ...pipeline.run_directory import spell
 from ..client.remote import Remote
 from .pipeline import say
 

@@ -14,8 +14,10 @@ from pathlib import Path
 
 import msgspec
 
-from ...pipeline.config import Config, OperatorError, spell
+from ...pipeline.config import Config
+from ...pipeline.errors import OperatorError
 from ...pipeline.messages import SpansOrder, SpansReply, StartSpans, StopSpans
+from ...pipeline.run_directory import spell
 from ...pipeline.runtime.spans import recording_name
 from ...pipeline.runtime.wording import counted
 from ..client.pending_orders import order_id

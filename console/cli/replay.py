@@ -17,8 +17,10 @@ from pathlib import Path
 
 import msgspec
 
-from ...pipeline.config import Config, OperatorError, UsageError, make_run_directory
+from ...pipeline.config import Config
+from ...pipeline.errors import OperatorError, UsageError
 from ...pipeline.messages import Message
+from ...pipeline.run_directory import make_run_directory
 from ...pipeline.runtime.sockets import InboxFull
 from ...pipeline.runtime.text_output import UTF8_OUTPUT
 from ..client.telemetry import Telemetry

@@ -6,7 +6,8 @@ import argparse
 import asyncio
 from typing import Any
 
-from ...pipeline.config import Config, OperatorError, parse_weight
+from ...pipeline.config import Config, parse_weight
+from ...pipeline.errors import OperatorError
 from ...pipeline.messages import AdapterReply, ClientWeight, SchedulerSettings, SetScheduler
 from ..client.pending_orders import order_id
 from ..client.remote import Remote

@@ -21,6 +21,11 @@ def settings(given: argparse.Namespace) -> int:
     if given.keys:
         return _print_keys(given)
     chosen = records.choose()
+    if chosen.settings.keys:
+        from ..settings.keymap import with_known_keys
+        from ..ui.bindings import catalogue
+
+        chosen = with_known_keys(chosen, catalogue())
     problems = [*chosen.problems, *theme_problems(chosen)]
     if given.check:
         lines = [str(problem) for problem in problems] or ["nothing is wrong"]
@@ -55,7 +60,7 @@ def theme_problems(chosen: records.Chosen) -> list[Problem]:
 
 
 def _print_keys(given: argparse.Namespace) -> int:
-    from ..settings.keymap import catalogue
+    from ..ui.bindings import catalogue
 
     keys = [key for key in catalogue() if key.id]
     document = {

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from ...pipeline.config import OperatorError, UsageError
+from ...pipeline.errors import OperatorError, UsageError
 from ...pipeline.runtime.text_output import json_text
 from ...pipeline.runtime.wording import counted
 from ..client.transcripts import VARIABLE, Transcripts, Turn, as_jsonl, as_markdown, open_default

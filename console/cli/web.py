@@ -15,7 +15,8 @@ import socket
 import sys
 from typing import TYPE_CHECKING, Any
 
-from ...pipeline.config import Config, OperatorError
+from ...pipeline.config import Config
+from ...pipeline.errors import OperatorError
 from ..client.remote import none_runs
 from ..supervisor.lock import is_running
 

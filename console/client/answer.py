@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from ...pipeline.config import OperatorError
+from ...pipeline.errors import OperatorError
 from ..text import units
 from .chat import ChatParams, TokenChoice, chat
 from .http_client import Http
@@ -23,7 +23,7 @@ class Answer:
     """What the request names: the base model or an adapter."""
     label: str
     """What it is called on the screen."""
-    ink: str = "text"
+    style: str = "text"
     asked_at: float = field(default_factory=time.monotonic)
     first_at: float | None = None
     ended_at: float | None = None

@@ -21,9 +21,9 @@ from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 
-from ...pipeline.bench.results import Row, read_rows
+from ...pipeline.bench.results import ResultRow, read_rows
 from ...pipeline.bench.stats import Live
-from ...pipeline.config import OperatorError
+from ...pipeline.errors import OperatorError
 from ...pipeline.runtime.text_output import UTF8_OUTPUT
 from .transcripts import data_directory
 
@@ -270,7 +270,7 @@ class Kept(msgspec.Struct, frozen=True):
 
     at: float
     path: Path
-    row: Row
+    row: ResultRow
     number: int
     """Its line."""
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from ...pipeline.config import OperatorError
+from ...pipeline.errors import OperatorError
 from .http_client import Http, HttpError
 
 

@@ -10,8 +10,9 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from ...pipeline.config import OperatorError, spell
+from ...pipeline.errors import OperatorError
 from ...pipeline.messages import UNREAD, AdapterState, AdapterTable, AdapterView
+from ...pipeline.run_directory import spell
 from ...pipeline.runtime.wording import counted
 from ..text import units
 from .remote import Remote

@@ -26,7 +26,7 @@ from ...pipeline.messages import (
     VerifyAdapter,
 )
 from ...pipeline.runtime.sockets import InboxFull
-from ..state.store import Ledger
+from ..state.store import Store
 
 QUICK_SECONDS = 20.0
 """For what the router answers from its books or from a file's header."""
@@ -64,7 +64,7 @@ class Orders:
 
     def __init__(
         self,
-        ledger: Ledger,
+        store: Store,
         inbox: str,
         send: Callable[[Order], None],
         forget: Callable[[], None],
@@ -74,7 +74,7 @@ class Orders:
         """`inbox` is where answers go. `forget` drops what was sent and not taken; `tell` shows a
         reply that no listener did, with the order that it answers."""
         self.inbox = inbox
-        self._ledger, self._send, self._forget, self._tell = ledger, send, forget, tell
+        self._ledger, self._send, self._forget, self._tell = store, send, forget, tell
         self._clock = clock
         self._pending: dict[str, Pending] = {}
         self._restarted_at: float | None = None

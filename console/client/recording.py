@@ -20,11 +20,12 @@ from typing import Any
 import msgspec
 
 from ... import __version__
-from ...pipeline.config import Config, OperatorError, UsageError
+from ...pipeline.config import Config
+from ...pipeline.errors import OperatorError, UsageError
 from ...pipeline.messages import PROTOCOL, Event, Message, Order, Snapshot, Telemetry
 from ...pipeline.runtime.sockets import InboxFull
 from ...pipeline.runtime.wording import counted
-from ..state.store import HISTORY_S, Ledger
+from ..state.store import HISTORY_S, Store
 from ..supervisor.lock import is_running
 from ..text import units
 from .remote import Remote
@@ -214,12 +215,10 @@ class Tape:
 class Playback(Sockets):
     """What `Telemetry` is to a pipeline, for a tape. Nobody is there to take an order."""
 
-    def __init__(
-        self, tape: Tape, config: Config, ledger: Ledger, *more: Any, **named: Any
-    ) -> None:
-        super().__init__(config, ledger, *more, **named)
+    def __init__(self, tape: Tape, config: Config, store: Store, *more: Any, **named: Any) -> None:
+        super().__init__(config, store, *more, **named)
         self._tape = tape
-        ledger.is_past = True
+        store.is_past = True
 
     async def run(self) -> None:
         said_so = False

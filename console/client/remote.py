@@ -11,13 +11,14 @@ import os
 from collections.abc import Callable
 from types import TracebackType
 
-from ...pipeline.config import Config, OperatorError, spell
+from ...pipeline.config import Config
+from ...pipeline.errors import OperatorError
 from ...pipeline.messages import (
     Abort,
     AdapterReply,
     AskSnapshot,
-    Beat,
     Drain,
+    Heartbeat,
     Message,
     Order,
     Resume,
@@ -27,6 +28,7 @@ from ...pipeline.messages import (
     Telemetry,
     ToConsole,
 )
+from ...pipeline.run_directory import spell
 from ...pipeline.runtime.sockets import Inbox, Outbox, Watch, make_context
 from ..supervisor.lock import is_running
 
@@ -166,7 +168,7 @@ class Remote:
                 return NotRunning(f"the pipeline in {self.config.run} has ended")
             for message in heard:
                 show(message)
-                if isinstance(message, Beat) and message.name == "router":
+                if isinstance(message, Heartbeat) and message.name == "router":
                     if incarnation not in (None, message.incarnation):
                         return OperatorError(
                             "the router was restarted before it answered",

@@ -22,11 +22,13 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from ...pipeline.config import Config, OperatorError, make_run_directory
+from ...pipeline.config import Config
+from ...pipeline.errors import OperatorError
+from ...pipeline.run_directory import make_run_directory
 from .remote import NotRunning
 
 if TYPE_CHECKING:
-    from ..state.store import Ledger
+    from ..state.store import Store
     from .telemetry import Telemetry
 
 ANSWER_SECONDS = 30.0
@@ -89,7 +91,7 @@ class Tunnel:
         key = os.environ.get("LORACONSOLE_API_KEY", "")
         self.config = Config(run=str(run), model=place.model, tp=workers, api_key=key)
         try:
-            self._dig()
+            self._connect()
         except BaseException:
             self._directory.cleanup()
             raise
@@ -113,15 +115,15 @@ class Tunnel:
         """The time over there: plots and ages are of its clock."""
         return time.time() + self._ahead_s
 
-    def source(self, config: Config, ledger: Ledger, *more: Any, **named: Any) -> Telemetry:
+    def source(self, config: Config, store: Store, *more: Any, **named: Any) -> Telemetry:
         """What the app listens to: answers come to the far end's inbox of ours, and prompts go
         through the forwarded port."""
         from .telemetry import Telemetry
 
         if self._port:
-            ledger.local_url = f"http://127.0.0.1:{self._port}"
+            store.local_url = f"http://127.0.0.1:{self._port}"
         named["inbox_name"] = self._inbox
-        return Telemetry(config, ledger, *more, **named)
+        return Telemetry(config, store, *more, **named)
 
     # -- ssh
 
@@ -152,7 +154,7 @@ class Tunnel:
             capture_output=True,
         )
 
-    def _dig(self) -> None:
+    def _connect(self) -> None:
         """Starts ssh and waits until the near ends are there."""
         complaint = self._near / "ssh.log"
         with complaint.open("wb") as log:
@@ -201,7 +203,7 @@ class Tunnel:
                 end.unlink(missing_ok=True)
             self._tidy()  # sshd leaves its end there, and would not take the name again
             with contextlib.suppress(OperatorError):
-                self._dig()
+                self._connect()
 
     def _tidy(self) -> None:
         with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""`Telemetry`: the console's sockets. What comes goes to the `Ledger`; orders go to their inbox.
+"""`Telemetry`: the console's sockets. What comes goes to the `Store`; orders go to their inbox.
 
 Knows addresses and when to ask again, not what the messages mean.
 """
@@ -36,7 +36,7 @@ from ...pipeline.messages import (
 from ...pipeline.runtime.sockets import Inbox, InboxFull, Outbox, Watch, make_context
 from ..state.alerts import SYNC_STEPS
 from ..state.board import SUPERVISOR
-from ..state.store import HISTORY_S, Ledger
+from ..state.store import HISTORY_S, Store
 from .pending_orders import READ_ONLY
 
 ASK_SECONDS = 1.0
@@ -55,7 +55,7 @@ class Telemetry:
     def __init__(
         self,
         config: Config,
-        ledger: Ledger,
+        store: Store,
         clock: Callable[[], float] = time.time,
         on_news: Callable[[], None] = lambda: None,
         on_reply: Callable[[AdapterReply], None] = lambda _: None,
@@ -66,7 +66,7 @@ class Telemetry:
         order about adapters. Where it `is_read_only` no order goes out."""
         self._run = config.run_path
         self._names = (SUPERVISOR, "fetch", *config.process_names())
-        self._ledger = ledger
+        self._ledger = store
         self._clock = clock
         self._on_news = on_news
         self._on_reply = on_reply

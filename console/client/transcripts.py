@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from ...pipeline.config import OperatorError
+from ...pipeline.errors import OperatorError
 from ...pipeline.runtime.wording import counted
 
 VARIABLE = "LORACONSOLE_TRANSCRIPTS"

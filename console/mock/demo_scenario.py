@@ -39,7 +39,7 @@ RESIDENT = 7
 """Adapters that have pages at once; the rest waits on the host."""
 
 
-class Stage(NamedTuple):
+class ScenarioStage(NamedTuple):
     """One bar of the start."""
 
     source: str
@@ -52,10 +52,10 @@ class Stage(NamedTuple):
 
 
 START = (
-    Stage("fetch", "fetch", BASE_MODEL, 98_362_432, "B", 0.2, 1.8),
-    Stage("worker-0", "weights", "tensors", 272, "tensor", 2.4, 3.6),
-    Stage("worker-0", "warm-up", "batch sizes", 6, "size", 6.0, 2.0),
-    Stage("worker-0", "adapters", "adapters", 6, "adapter", 8.0, 1.0),
+    ScenarioStage("fetch", "fetch", BASE_MODEL, 98_362_432, "B", 0.2, 1.8),
+    ScenarioStage("worker-0", "weights", "tensors", 272, "tensor", 2.4, 3.6),
+    ScenarioStage("worker-0", "warm-up", "batch sizes", 6, "size", 6.0, 2.0),
+    ScenarioStage("worker-0", "adapters", "adapters", 6, "adapter", 8.0, 1.0),
 )
 LOADED = ("support-fr", "support-es", "contracts", "triage", "sql-v2", "minutes")
 """Adapters that an operator loads in the course of the shift, one after the other."""

@@ -24,10 +24,9 @@ from ...pipeline.messages import (
     AdapterView,
     AskText,
     BatchView,
-    Beat,
     Comparison,
     Event,
-    Hop,
+    Heartbeat,
     LoadAdapter,
     LogLine,
     LogLines,
@@ -49,6 +48,7 @@ from ...pipeline.messages import (
     ServerStats,
     SetScheduler,
     Snapshot,
+    SocketStats,
     Step,
     SyncPoint,
     UnloadAdapter,
@@ -174,7 +174,7 @@ class Story:
         self._logs: list[LogLine] = []
         self._recent: deque[Step] = deque(maxlen=SYNC_STEPS)
         self._last: dict[type[Message], Message] = {}
-        self._beats: dict[str, Beat] = {}
+        self._beats: dict[str, Heartbeat] = {}
         self._opening = list(self._open(rows))
 
     @property
@@ -400,7 +400,7 @@ class Story:
     def _remember(self, name: str, message: Message) -> None:
         self._last[type(message)] = message
         match message:
-            case Beat():
+            case Heartbeat():
                 self._beats[name] = message
             case Progress():
                 self._progress[message.source, message.stage] = message
@@ -631,12 +631,12 @@ class Story:
             )
         return ProcessTable(self._now, worst, tuple(views))
 
-    def _beat(self, name: str, number: int, state: ProcessState, at: float) -> Beat:
+    def _beat(self, name: str, number: int, state: ProcessState, at: float) -> Heartbeat:
         elapsed = at - self._start
         busy = self.scenario == "busy"
         load = {"worker-0": 0.97, "router": 0.11, "server": 0.08, "detokenizer": 0.05}
         self._frames = int(elapsed * 30) if busy else 0
-        inbox = Hop(name, self._frames + 40, (self._frames + 40) * 900)
+        inbox = SocketStats(name, self._frames + 40, (self._frames + 40) * 900)
         peers = {
             "server": "router",
             "router": "worker-0",
@@ -646,10 +646,10 @@ class Story:
         hops = [inbox]
         if name in peers:
             per = self._served if name == "server" else self._frames
-            hops.append(Hop(peers[name], per + 12, (per + 12) * 1900))
+            hops.append(SocketStats(peers[name], per + 12, (per + 12) * 1900))
         if name == "router":
-            hops.append(Hop("detokenizer", self._frames + 5, self._frames * 700))
-        return Beat(
+            hops.append(SocketStats("detokenizer", self._frames + 5, self._frames * 700))
+        return Heartbeat(
             name=name,
             pid=PIDS[name] + self._restarts.get(name, 0),
             incarnation=self._incarnations.get(name, 99),

@@ -29,7 +29,8 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, StreamingResponse
 from starlette.routing import Route
 
-from ...pipeline.config import Config, OperatorError, make_run_directory
+from ...pipeline.config import Config
+from ...pipeline.errors import OperatorError
 from ...pipeline.messages import (
     Abort,
     AskSnapshot,
@@ -57,6 +58,7 @@ from ...pipeline.messages import (
     UnloadAdapter,
     VerifyAdapter,
 )
+from ...pipeline.run_directory import make_run_directory
 from ...pipeline.runtime.process import die_with_parent
 from ...pipeline.runtime.sockets import Beacon, Inbox, Outbox, make_context
 from ...pipeline.runtime.text_output import UTF8_OUTPUT

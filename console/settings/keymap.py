@@ -1,17 +1,17 @@
-"""`keymap`: every key of the console, read off the bindings themselves, and what may replace it.
+"""`KeyBinding`: one key of the console; names of keys, groups of bindings, and a user's key map.
 
-The help, `docs/keys.md`, the check of a user's key map: all of them ask here.
+Knows no widget by itself: `ui/bindings.py` lists the bindings that a key map is checked against.
 """
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 import string
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import NamedTuple
 
+import msgspec
+from textual.app import App
 from textual.binding import Binding
 from textual.dom import DOMNode
 from textual.keys import (
@@ -22,13 +22,29 @@ from textual.keys import (
     format_key,
 )
 
-from ..ui import panels
-from ..ui.help import group_of
+from .settings import Chosen
+from .toml_document import Problem
 
+GROUPS: Mapping[str, str] = {
+    "TablePane": "every table",
+    "FilterPane": "every list",
+    "MainScreen": "moving about",
+    "FilterInput": "while filtering",
+    "CommandInput": "on the command line",
+    "ChoiceDialog": "in a question",
+    "LiveDialog": "in a dialog",
+    "ScrollPane": "in a text",
+    "AdapterForm": "in a form",
+    "JumpScreen": "while jumping",
+    "PromptEditor": "in the prompt",
+    "ParameterInput": "in a parameter",
+    "AnswerPane": "in an answer",
+    "ModelsPane": "in the models to ask",
+}
 MODIFIERS = ("ctrl", "alt", "shift", "super", "hyper", "meta")
 
 
-class Key(NamedTuple):
+class KeyBinding(NamedTuple):
     """One binding: its id, the keys it has by default, and where it works."""
 
     id: str
@@ -44,43 +60,27 @@ class Key(NamedTuple):
         return " ".join(show_key(key) for key in self.keys)
 
 
-@cache
-def catalogue() -> tuple[Key, ...]:
-    """Every binding of the console's own widgets, in the order of their modules. Imports all
-    panels: for whoever has a reason to pay for that."""
-    ui = panels.__name__.rpartition(".")[0]
-    for module in pkgutil.iter_modules(panels.__path__):
-        importlib.import_module(f"{panels.__name__}.{module.name}")
-    for name in ("app", "jump"):
-        importlib.import_module(f"{ui}.{name}")
-    found: dict[tuple[str, str], Key] = {}
-    for node in sorted(set(_subclasses(DOMNode)), key=_place):
-        if not node.__module__.startswith(f"{ui}."):
-            continue
-        for binding in Binding.make_bindings(node.__dict__.get("BINDINGS", ())):
-            at = (node.__name__, binding.id or binding.action)
-            known = found.get(at)
-            keys = (*(known.keys if known else ()), binding.key)
-            found[at] = Key(
-                binding.id or "",
-                keys,
-                binding.description,
-                binding.tooltip,
-                binding.action,
-                group_of(node),
-                node,
-            )
-    return tuple(found.values())
+def group_of(node: type[DOMNode]) -> str:
+    """`in live batch`, `everywhere`: the heading that a widget's keys stand under."""
+    if issubclass(node, App):
+        return "everywhere"
+    if node.__name__ in GROUPS:
+        return GROUPS[node.__name__]
+    if title := getattr(node, "TITLE", "") or "":
+        return f"in {title.lower()}"
+    name = node.__name__
+    for end in ("Panel", "Pane", "Table", "Dialog"):
+        name = name.removesuffix(end)
+    return f"in {name.lower()}"
 
 
-def _subclasses(node: type[DOMNode]) -> Iterator[type[DOMNode]]:
-    for child in node.__subclasses__():
-        yield child
-        yield from _subclasses(child)
-
-
-def _place(node: type[DOMNode]) -> tuple[bool, str, str]:
-    return (group_of(node) != "everywhere", node.__module__, node.__name__)
+def declared_by(node: type[DOMNode], action: str) -> type[DOMNode]:
+    """The class that an action's key comes from: a table has those of every table as well."""
+    for kind in node.__mro__:
+        bindings = Binding.make_bindings(kind.__dict__.get("BINDINGS", ()))
+        if any(binding.action == action for binding in bindings):
+            return kind
+    return node
 
 
 # --- names of keys ------------------------------------------------------------------------------
@@ -132,10 +132,31 @@ def show_key(key: str) -> str:
 # --- a user's key map ---------------------------------------------------------------------------
 
 
-def check_key_map(wanted: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
-    """What of a user's key map can be used, and for the rest by id: what is wrong with it."""
-    known: dict[str, list[Key]] = {}
-    for key in catalogue():
+def with_known_keys(chosen: Chosen, bindings: Sequence[KeyBinding]) -> Chosen:
+    """`chosen` with only those entries of its key map that `bindings` can follow; the others are
+    among its problems, and their default keys hold."""
+    if not chosen.settings.keys:
+        return chosen
+    good, wrong = check_key_map(chosen.settings.keys, bindings)
+    problems = [
+        Problem(chosen.path, chosen.line_of(f"keys.{id}"), f"keys.{id}: {what}")
+        for id, what in wrong.items()
+    ]
+    problems = sorted((*chosen.problems, *problems), key=lambda problem: problem.line or 0)
+    return chosen._replace(
+        settings=msgspec.structs.replace(chosen.settings, keys=good),
+        origins={name: at for name, at in chosen.origins.items() if name[5:] not in wrong},
+        problems=tuple(problems),
+    )
+
+
+def check_key_map(
+    wanted: Mapping[str, str], bindings: Sequence[KeyBinding]
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Keys by binding id that can be used, under Textual's names; and for the other ids, what is
+    wrong with theirs."""
+    known: dict[str, list[KeyBinding]] = {}
+    for key in bindings:
         if key.id:
             known.setdefault(key.id, []).append(key)
     good: dict[str, str] = {}
@@ -160,19 +181,23 @@ def check_key_map(wanted: Mapping[str, str]) -> tuple[dict[str, str], dict[str, 
             else:
                 good[id] = ",".join(names)
     for id, text in list(good.items()):
-        if other := _taken(id, text.split(","), known, good):
+        if other := _taken(id, text.split(","), known, good, bindings):
             wrong[id] = f"{text} is {other}'s already where both work; give {other} another one"
             del good[id]
     return good, wrong
 
 
 def _taken(
-    id: str, keys: Sequence[str], known: Mapping[str, list[Key]], map: Mapping[str, str]
+    id: str,
+    keys: Sequence[str],
+    known: Mapping[str, list[KeyBinding]],
+    map: Mapping[str, str],
+    bindings: Sequence[KeyBinding],
 ) -> str | None:
-    """Another binding with one of these keys, of the same widget. That a pane's key hides one
-    that works everywhere is as it should be."""
+    """The id of another binding of the same widget that has one of `keys`; None where there is
+    none. A pane's key may hide one that works everywhere."""
     for mine in known[id]:
-        for key in catalogue():
+        for key in bindings:
             if not key.id or key.id == id:
                 continue
             theirs = map[key.id].split(",") if key.id in map else key.keys

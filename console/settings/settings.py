@@ -16,10 +16,10 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, ge
 import msgspec
 from msgspec import Meta, Struct
 
-from ...pipeline.config import UsageError
+from ...pipeline.errors import UsageError
 from ...pipeline.runtime.ascii_drawing import ASCII_DRAWING
 from ..paths import config_directory, theme_files
-from ..state.alerts import Limits
+from ..state.alerts import AlertLimits
 from ..terminal.frame_pacer import THIN_FPS
 from ..terminal.splash import BROWSER
 from .toml_document import Document, DocumentError, Problem
@@ -45,11 +45,11 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = "off"
     title: Annotated[bool, Meta(description="the terminal's title says how the pipeline is")] = True
     keys: dict[str, str] = {}
-    """A binding's id and its keys."""
-    alerts: Limits = Limits()
+    """A binding's id and its keys, as the file has them; `keymap.with_known_keys` checks them."""
+    alerts: AlertLimits = AlertLimits()
 
 
-class Setting(NamedTuple):
+class SettingRow(NamedTuple):
     """One value as it holds, and why."""
 
     name: str
@@ -71,20 +71,25 @@ class Chosen(NamedTuple):
     """Of the file."""
 
     @property
-    def table(self) -> tuple[Setting, ...]:
+    def table(self) -> tuple[SettingRow, ...]:
         """Every setting, alerts and remapped keys among them, in the order of the record."""
         rows = []
-        for name, (_, default, help, _) in fields().items():
+        for name, (_, default, help, _) in setting_fields().items():
             value: Any = self.settings
             for part in name.split("."):
                 value = getattr(value, part)
             origin = self.origins.get(name, "default")
-            rows.append(Setting(name, value, origin, default, help, allowed_words(name)))
+            rows.append(SettingRow(name, value, origin, default, help, allowed_words(name)))
         for id, keys in self.settings.keys.items():
             name = f"keys.{id}"
             origin = self.origins.get(name, "default")
-            rows.append(Setting(name, keys, origin, "", "a key map's entry", "keys"))
+            rows.append(SettingRow(name, keys, origin, "", "a key map's entry", "keys"))
         return tuple(rows)
+
+    def line_of(self, name: str) -> int | None:
+        """The line of the settings' file that sets `name`; None where something else does."""
+        _, _, line = self.origins.get(name, "").partition(":")
+        return int(line) if line.isdigit() else None
 
     def with_flag(self, name: str, value: Any, flag: str) -> Chosen:
         """The command line, or the environment, has the last word."""
@@ -130,7 +135,7 @@ def choose(
 ) -> Chosen:
     """The file, then the environment, then the flags of the command line. Raises `UsageError` for
     a flag's value that is not allowed."""
-    kind, _, _, allowed = fields()["fps"]
+    kind, _, _, allowed = setting_fields()["fps"]
     if fps is not None:
         try:
             msgspec.convert(fps, kind)
@@ -187,7 +192,7 @@ def missing_theme(chosen: Chosen, known: Sequence[str]) -> list[Problem]:
 
 def _chosen(document: Document) -> Chosen:
     """Each value on its own: one that is wrong leaves the others as they are."""
-    known = fields()
+    known = setting_fields()
     values: dict[str, Any] = {}
     problems: list[Problem] = []
     origins: dict[str, str] = {}
@@ -251,24 +256,17 @@ def _key_map(given: Any, complain: Any) -> dict[str, str]:
             complain(("keys", id), "is a key or a list of keys, as text")
         else:
             wanted[id] = keys
-    if not wanted:
-        return {}
-    from .keymap import check_key_map  # imports every panel: only for whoever has a key map
-
-    good, wrong = check_key_map(wanted)
-    for id, what in wrong.items():
-        complain(("keys", id), what)
-    return good
+    return wanted
 
 
 # --- the fields, read off the records -----------------------------------------------------------
 
 
 @cache
-def fields() -> dict[str, tuple[Any, Any, str, str]]:
+def setting_fields() -> dict[str, tuple[Any, Any, str, str]]:
     """By dotted name: its type, its default, its line of help, and what is allowed in words."""
     found = {}
-    for prefix, record in (("", Settings), ("alerts.", Limits)):
+    for prefix, record in (("", Settings), ("alerts.", AlertLimits)):
         kinds = get_type_hints(record, include_extras=True)
         for field in msgspec.structs.fields(record):
             kind = kinds[field.name]
@@ -283,7 +281,7 @@ def allowed_words(name: str) -> str:
     """What a setting may be."""
     if name == "theme":  # by their files: reading them takes what draws them
         return f"one of {', '.join(file.stem for file in theme_files())}"
-    return fields()[name][3]
+    return setting_fields()[name][3]
 
 
 def _words(kind: Any, meta: Meta) -> str:
@@ -303,7 +301,7 @@ def example() -> str:
         "",
     ]
     table = ""
-    for name, (_, default, help, _) in fields().items():
+    for name, (_, default, help, _) in setting_fields().items():
         head, _, tail = name.rpartition(".")
         if head != table:
             rows += ["", f"[{head}]  # 0 turns a rule off"]

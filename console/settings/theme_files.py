@@ -18,14 +18,14 @@ from textual.theme import Theme
 from ..paths import theme_files
 from .toml_document import Document, DocumentError, Problem
 
-HEAT, TINTS = 5, 8
+HEAT, NUM_COLORS = 5, 8
 PARTS = ("host", "copy", "launch", "busy", "sync")
 LEAST_CONTRAST = 4.5
 """WCAG 2, level AA, for text."""
 TEXTS: Mapping[str, str] = {
     **{"text": "foreground", "key": "accent", "brand": "primary", "good": "success"},
     **{"warn": "warning", "bad": "error", "info": "primary", "dim": "ink-dim", "base": "ink-base"},
-    **{f"adapter-{number}": f"ink-adapter-{number}" for number in range(1, TINTS + 1)},
+    **{f"adapter-{number}": f"ink-adapter-{number}" for number in range(1, NUM_COLORS + 1)},
 }
 """Inks that text is written in, and the theme's variable that each is."""
 GROUNDS: Mapping[str, str] = {
@@ -141,7 +141,7 @@ class ThemeFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             "part": (inks.parts or palette, len(PARTS)),
             "adapter": (
                 inks.adapters or (*palette, *(_blend(c, text, 0.5) for c in palette)),
-                TINTS,
+                NUM_COLORS,
             ),
         }
         for name, (values, wanted) in lists.items():

@@ -1,4 +1,4 @@
-"""`Habits`: what a person came to last time and finds again: the theme, and how tables are sorted.
+"""`UiState`: what a person came to last time and finds again: the theme, and how tables are sorted.
 
 The settings' file, a flag and the environment say what is to be; this only fills what they leave
 open.
@@ -15,7 +15,7 @@ from msgspec import Struct
 from ..paths import state_directory
 
 
-class Kept(Struct):
+class UiStateFile(Struct):
     """The file."""
 
     theme: str = ""
@@ -23,20 +23,20 @@ class Kept(Struct):
     """By the title of a table: the column's, with - in front where the order is reversed."""
 
 
-class Habits:
+class UiState:
     """Written as soon as one changes; without a path only remembered while it runs."""
 
-    def __init__(self, kept: Kept | None = None, path: Path | None = None) -> None:
-        self._kept = kept or Kept()
+    def __init__(self, kept: UiStateFile | None = None, path: Path | None = None) -> None:
+        self._kept = kept or UiStateFile()
         self._path = path
 
     @classmethod
-    def remembered(cls) -> Habits:
+    def remembered(cls) -> UiState:
         """Those of last time; none where the file is missing or broken."""
         path = state_directory() / "habits.json"
         kept = None
         with contextlib.suppress(OSError, msgspec.MsgspecError):
-            kept = msgspec.json.decode(path.read_bytes(), type=Kept)
+            kept = msgspec.json.decode(path.read_bytes(), type=UiStateFile)
         return cls(kept, path)
 
     @property

@@ -1,8 +1,8 @@
-"""`Tints`: an adapter's colour, for life. Knows numbers of colours; what they are, a theme says.
+"""`AdapterColors`: the number of an adapter's colour, the same for life; a theme says which it is.
 
-A name has a colour of its own liking (a hash of it). Where one of its neighbours in the list has
-that already, it takes the one that fewest have. What was given is kept in a file, so that the
-adapter has it tomorrow too, whatever was loaded before it.
+A name prefers the colour that its hash names. Where a neighbour in the list has that already, it
+takes the colour that the fewest have. A file keeps what was given, so that an adapter has its
+colour tomorrow too, whichever adapters were loaded before it.
 """
 
 from __future__ import annotations
@@ -17,31 +17,31 @@ import msgspec
 
 from ..paths import state_directory
 
-TINTS = 8
+NUM_COLORS = 8
 """Adapter colours in a theme; the ninth adapter shares one."""
 REMEMBERED = 5000
 
 
-class Tints:
-    """`give` names in the order they are listed; `of` says which ink each has."""
+class AdapterColors:
+    """`give` names in the order they are listed; `of` says which style each has."""
 
     def __init__(self, known: dict[str, int] | None = None, path: Path | None = None) -> None:
         self._known = known or {}
         self._path = path
         self.by_name: dict[str, str] = {}
-        """The ink of every name that was listed."""
+        """The style of every name that was listed."""
 
     @classmethod
-    def remembered(cls) -> Tints:
+    def remembered(cls) -> AdapterColors:
         """Those of last time; `save` keeps them for the next."""
         path = state_directory() / "tints.json"
         known: dict[str, int] = {}
         with contextlib.suppress(OSError, msgspec.DecodeError):
             known = msgspec.json.decode(path.read_bytes(), type=dict[str, int])
-        return cls({name: tint % TINTS for name, tint in known.items()}, path)
+        return cls({name: color % NUM_COLORS for name, color in known.items()}, path)
 
     def give(self, names: Sequence[str]) -> bool:
-        """Names that are new get a tint; says whether there were any."""
+        """Names that are new get a color; says whether there were any."""
         fresh = [name for name in names if name not in self.by_name]
         if not fresh:
             return False
@@ -55,8 +55,8 @@ class Tints:
                     for other in (*names[max(0, at - 1) : at], *names[at + 1 : at + 2])
                     if other in self._known
                 }
-                self._known[name] = tint = _choose(name, uses, beside)
-                uses[tint] += 1
+                self._known[name] = color = _choose(name, uses, beside)
+                uses[color] += 1
             self.by_name[name] = f"adapter-{self._known[name] + 1}"
         if is_new:
             self._save()
@@ -74,6 +74,6 @@ class Tints:
 
 def _choose(name: str, uses: Counter[int], beside: set[int]) -> int:
     """Its own liking while nobody has that; else what fewest have and no neighbour."""
-    first = zlib.crc32(name.encode()) % TINTS
-    order = [(first + step) % TINTS for step in range(TINTS)]
-    return min(order, key=lambda tint: (tint in beside, uses[tint], order.index(tint)))
+    first = zlib.crc32(name.encode()) % NUM_COLORS
+    order = [(first + step) % NUM_COLORS for step in range(NUM_COLORS)]
+    return min(order, key=lambda color: (color in beside, uses[color], order.index(color)))

@@ -1,27 +1,18 @@
-"""`alerts`: rules over a `Board`, and the book of what they found. Pure: no clock, no widget.
-
-A `Rule` looks at one board and says what is wrong now. The `AlertBook` remembers: an alert fires,
-may be acknowledged, and is cleared when its rule no longer finds it. So a person who looks away
-for an hour sees what was, and for how long.
-"""
+"""`findings`: rules over a `Board` that say what is wrong now. Pure: no clock, no widget."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from enum import Enum
-from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
-import msgspec
 from msgspec import Meta, Struct
 
 from ...pipeline.messages import PROTOCOL, AdapterState, ProcessState
 from ..text import units
-from .log_reference import Trail
+from .board import Board
+from .log_reference import LogReference
 from .signals import how
 from .time_series import percentile
-
-if TYPE_CHECKING:
-    from .board import Board
 
 Severity = Literal["bad", "warn"]
 LAG_MS = 250.0
@@ -29,14 +20,9 @@ SYNC_STEPS = 256
 """Steps that the wait's percentile is taken over."""
 RESTARTED_S = 300.0
 """So long a fall is worth a word after the process is back: a person may have looked away."""
-KEPT = 200
-"""Alerts that the book remembers; the oldest that are cleared go first."""
-GONE_S = 4 * 3600.0
-CALM_S = 60.0
-"""What comes back sooner had not gone: a queue about its limit is one alert, not twenty."""
 
 
-class Limits(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class AlertLimits(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """When a rule speaks: `[alerts]` of the settings. 0 turns a rule off."""
 
     no_step_seconds: Annotated[
@@ -57,7 +43,7 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     ] = 1.0
 
 
-class Finding(NamedTuple):
+class AlertFinding(NamedTuple):
     """One thing that is wrong on a board, and where to look."""
 
     level: Severity
@@ -68,7 +54,7 @@ class Finding(NamedTuple):
     screen: str = ""
     filter: str = ""
     """What to filter that screen by."""
-    trail: Trail | None = None
+    log_reference: LogReference | None = None
     """To its line in the log, where it has one: that shows more than the screen."""
 
     @property
@@ -82,10 +68,10 @@ class Rule(NamedTuple):
 
     name: str
     limit: str
-    """Its field of `Limits`; "" where there is none to set."""
+    """Its field of `AlertLimits`; "" where there is none to set."""
     meaning: str
     remedy: str
-    find: Callable[[Board, Limits], Iterator[Finding]]
+    find: Callable[[Board, AlertLimits], Iterator[AlertFinding]]
     is_told: bool = False
     """The pipeline says so itself, as an event: no second toast for it."""
 
@@ -93,36 +79,40 @@ class Rule(NamedTuple):
 # --- processes ----------------------------------------------------------------------------------
 
 
-def _fallen(board: Board, limits: Limits) -> Iterator[Finding]:
+def _fallen(board: Board, limits: AlertLimits) -> Iterator[AlertFinding]:
     for process in board.processes:
         name = process.name
-        trail = None if process.since is None else Trail(name, process.since)
+        log_reference = None if process.since is None else LogReference(name, process.since)
         if process.state is ProcessState.FAILED:
             text = f"{name} failed: {process.reason or 'see its log'}"
-            yield Finding("bad", text, "process down", name, "Processes", name, trail)
+            yield AlertFinding("bad", text, "process down", name, "Processes", name, log_reference)
         elif process.state is ProcessState.BACKOFF:
             when = units.duration(max(0.0, (process.retry_at or board.now) - board.now))
             why = f": {process.reason}" if process.reason else ""
             text = f"{name} fell{why}, again in {when}"
-            yield Finding("warn", text, "process down", name, "Logs", name, trail)
+            yield AlertFinding("warn", text, "process down", name, "Logs", name, log_reference)
 
 
-def _held(board: Board, limits: Limits) -> Iterator[Finding]:
+def _held(board: Board, limits: AlertLimits) -> Iterator[AlertFinding]:
     for process in board.processes:
         if process.held:
             lost = "nobody can connect" if process.name == "server" else "requests are refused"
             text = f"{process.name} is stopped by an operator: {lost}"
-            yield Finding("warn", text, "process stopped", process.name, "Processes", process.name)
+            yield AlertFinding(
+                "warn", text, "process stopped", process.name, "Processes", process.name
+            )
 
 
-def _silent(board: Board, limits: Limits) -> Iterator[Finding]:
+def _silent(board: Board, limits: AlertLimits) -> Iterator[AlertFinding]:
     for process in () if board.is_stopped else board.processes:
         if process.is_stale and process.state is not ProcessState.FAILED:
             text = f"{process.name} silent for {units.age(process.age_s or 0.0)}"
-            yield Finding("warn", text, "process silent", process.name, "Processes", process.name)
+            yield AlertFinding(
+                "warn", text, "process silent", process.name, "Processes", process.name
+            )
 
 
-def _restarted(board: Board, limits: Limits) -> Iterator[Finding]:
+def _restarted(board: Board, limits: AlertLimits) -> Iterator[AlertFinding]:
     for process in board.processes:
         is_up, fell_at = process.state is ProcessState.READY, process.fell_at
         if is_up and fell_at is not None and board.now - fell_at < RESTARTED_S:
@@ -130,37 +120,41 @@ def _restarted(board: Board, limits: Limits) -> Iterator[Finding]:
             times = f"{process.falls} fall{'s' if process.falls > 1 else ''} so far"
             code = f" ({how(process.exit_code)})" if process.exit_code else ""
             text = f"{process.name} fell {ago} ago{code} and is back; {times}"
-            trail = Trail(process.name, fell_at)
-            yield Finding(
-                "warn", text, "process restarted", process.name, "Logs", process.name, trail
+            log_reference = LogReference(process.name, fell_at)
+            yield AlertFinding(
+                "warn", text, "process restarted", process.name, "Logs", process.name, log_reference
             )
 
 
-def _late(board: Board, limits: Limits) -> Iterator[Finding]:
+def _late(board: Board, limits: AlertLimits) -> Iterator[AlertFinding]:
     for process in board.processes:
         if process.loop_lag_ms > LAG_MS and not process.is_stale:
             text = f"{process.name} is late by {units.milliseconds(process.loop_lag_ms)}"
-            yield Finding("warn", text, "process late", process.name, "Processes", process.name)
+            yield AlertFinding(
+                "warn", text, "process late", process.name, "Processes", process.name
+            )
 
 
-def _refused(board: Board, limits: Limits) -> Iterator[Finding]:
+def _refused(board: Board, limits: AlertLimits) -> Iterator[AlertFinding]:
     for process in board.processes:
         if refused := sum(hop.refused for hop in process.hops):
             text = f"{process.name} had {refused} frames refused"
-            yield Finding("warn", text, "frames refused", process.name, "Logs", process.name)
+            yield AlertFinding("warn", text, "frames refused", process.name, "Logs", process.name)
 
 
-def _protocol(board: Board, limits: Limits) -> Iterator[Finding]:
+def _protocol(board: Board, limits: AlertLimits) -> Iterator[AlertFinding]:
     for process in board.processes:
         if process.protocol not in (None, PROTOCOL):
             text = f"{process.name} speaks protocol {process.protocol}, this console {PROTOCOL}"
-            yield Finding("bad", text, "other version", process.name, "Processes", process.name)
+            yield AlertFinding(
+                "bad", text, "other version", process.name, "Processes", process.name
+            )
 
 
 # --- work ---------------------------------------------------------------------------------------
 
 
-def _no_step(board: Board, limits: Limits) -> Iterator[Finding]:
+def _no_step(board: Board, limits: AlertLimits) -> Iterator[AlertFinding]:
     router, worker = board.router, board.process("worker-0")
     if router is None or not router.running or worker is None:
         return
@@ -171,57 +165,61 @@ def _no_step(board: Board, limits: Limits) -> Iterator[Finding]:
     if still > limits.no_step_seconds:
         number = units.count(router.running)
         text = f"no step for {units.duration(still)} while {number} requests run"
-        yield Finding("bad", text, "no step", screen="Latency")
+        yield AlertFinding("bad", text, "no step", screen="Latency")
 
 
-def _sync_wait(board: Board, limits: Limits) -> Iterator[Finding]:
+def _sync_wait(board: Board, limits: AlertLimits) -> Iterator[AlertFinding]:
 
     waits = sorted(step.sync_us for step in board.steps[-SYNC_STEPS:])
     p99 = percentile(waits, 0.99)
     if p99 is not None and p99 / 1e3 > limits.sync_wait_p99_ms:
         text = f"p99 of the synchronize wait is {units.milliseconds(p99 / 1e3)}"
-        yield Finding("warn", text, "synchronize wait", screen="Latency")
+        yield AlertFinding("warn", text, "synchronize wait", screen="Latency")
 
 
-def _ttft(board: Board, limits: Limits) -> Iterator[Finding]:
+def _ttft(board: Board, limits: AlertLimits) -> Iterator[AlertFinding]:
     p99 = board.ttft_quantiles.p99
     if p99 is not None and p99 > limits.ttft_p99_ms:
         text = f"p99 of the first token is {units.milliseconds(p99)}"
-        yield Finding("warn", text, "first token late", screen="Batch", filter="waiting|prefill")
+        yield AlertFinding(
+            "warn", text, "first token late", screen="Batch", filter="waiting|prefill"
+        )
 
 
-def _queue(board: Board, limits: Limits) -> Iterator[Finding]:
+def _queue(board: Board, limits: AlertLimits) -> Iterator[AlertFinding]:
     if board.router is not None and board.router.waiting > limits.queue:
         number = board.router.waiting
         text = f"{units.count(number)} requests wait" if number > 1 else "a request waits"
-        yield Finding("warn", text, "long queue", screen="Batch", filter="waiting")
+        yield AlertFinding("warn", text, "long queue", screen="Batch", filter="waiting")
 
 
-def _adapter_failed(board: Board, limits: Limits) -> Iterator[Finding]:
+def _adapter_failed(board: Board, limits: AlertLimits) -> Iterator[AlertFinding]:
     for row in board.adapters:
         if row.view.state is AdapterState.FAILED:
             text = f"adapter {row.name} failed: {row.view.reason or 'see the logs'}"
-            trail = Trail("router", row.view.since, f"adapter {row.name} failed")
-            yield Finding("bad", text, "adapter failed", row.name, "Adapters", row.name, trail)
+            log_reference = LogReference("router", row.view.since, f"adapter {row.name} failed")
+            yield AlertFinding(
+                "bad", text, "adapter failed", row.name, "Adapters", row.name, log_reference
+            )
 
 
 # --- room ---------------------------------------------------------------------------------------
 
 
-def _pool(board: Board, limits: Limits) -> Iterator[Finding]:
+def _pool(board: Board, limits: AlertLimits) -> Iterator[AlertFinding]:
     router = board.router
     if router is not None and router.pages_total:
         taken = (router.pages_kv + router.pages_adapters) / router.pages_total
         if taken > limits.pool_fraction:
             text = f"the page pool is {units.percent(taken)} taken"
-            yield Finding("warn", text, "pool full", screen="Overview")
+            yield AlertFinding("warn", text, "pool full", screen="Overview")
 
 
-def _disk(board: Board, limits: Limits) -> Iterator[Finding]:
+def _disk(board: Board, limits: AlertLimits) -> Iterator[AlertFinding]:
     left = board.disk_free_bytes
     if left is not None and left < limits.disk_gib * 2**30:
         text = f"{units.size(left)} left on the disk of {board.run}"
-        yield Finding("bad", text, "disk low", screen="Logs")
+        yield AlertFinding("bad", text, "disk low", screen="Logs")
 
 
 RULES: tuple[Rule, ...] = (
@@ -341,7 +339,7 @@ RULES: tuple[Rule, ...] = (
 BY_NAME = {rule.name: rule for rule in RULES}
 
 
-def findings(board: Board, limits: Limits) -> tuple[Finding, ...]:
+def findings(board: Board, limits: AlertLimits) -> tuple[AlertFinding, ...]:
     """What is wrong on this board, the worst first."""
     found = [
         finding
@@ -350,87 +348,3 @@ def findings(board: Board, limits: Limits) -> tuple[Finding, ...]:
         for finding in rule.find(board, limits)
     ]
     return tuple(sorted(found, key=lambda finding: finding.level != "bad"))
-
-
-# --- the book -----------------------------------------------------------------------------------
-
-
-class AlertState(Enum):
-    FIRING = "firing"
-    ACKNOWLEDGED = "acknowledged"
-    """It still fires; somebody has seen it."""
-    CLEARED = "cleared"
-
-
-class Alert(Struct, frozen=True):
-    """One finding over time. `at` is when it fired last."""
-
-    finding: Finding
-    state: AlertState
-    first_seen: float
-    last_seen: float
-    times: int = 1
-    """How often it fired."""
-
-    @property
-    def rule(self) -> Rule:
-        return BY_NAME[self.finding.rule]
-
-
-_ORDER = {AlertState.FIRING: 0, AlertState.ACKNOWLEDGED: 1, AlertState.CLEARED: 2}
-
-
-class AlertBook:
-    """`update` with every board that is looked at; `acknowledge` what has been seen."""
-
-    def __init__(self) -> None:
-        self._alerts: dict[tuple[str, str], Alert] = {}
-
-    @property
-    def alerts(self) -> tuple[Alert, ...]:
-        """Those that fire first, then those acknowledged, then what is over; each the newest
-        first."""
-        return tuple(
-            sorted(
-                self._alerts.values(),
-                key=lambda a: (_ORDER[a.state], a.finding.level != "bad", -a.last_seen),
-            )
-        )
-
-    @property
-    def firing(self) -> tuple[Alert, ...]:
-        return tuple(a for a in self.alerts if a.state is AlertState.FIRING)
-
-    def update(self, board: Board) -> list[Alert]:
-        """Enters what is wrong now; returns what was not a moment ago."""
-        fresh = []
-        found = {finding.key: finding for finding in board.alerts}
-        for key, finding in found.items():
-            known = self._alerts.get(key)
-            if known is None:
-                known = Alert(finding, AlertState.FIRING, board.now, board.now)
-                fresh.append(known)
-            elif known.state is AlertState.CLEARED:
-                is_again = board.now - known.last_seen > CALM_S
-                times = known.times + is_again
-                known = msgspec.structs.replace(known, state=AlertState.FIRING, times=times)
-                if is_again:
-                    fresh.append(known)
-            self._alerts[key] = msgspec.structs.replace(known, finding=finding, last_seen=board.now)
-        for key, alert in list(self._alerts.items()):
-            if key not in found:
-                if alert.state is not AlertState.CLEARED:
-                    cleared = msgspec.structs.replace(alert, state=AlertState.CLEARED)
-                    self._alerts[key] = cleared
-                elif board.now - alert.last_seen > GONE_S:
-                    del self._alerts[key]
-        for alert in self.alerts[KEPT:]:
-            del self._alerts[alert.finding.key]
-        return fresh
-
-    def acknowledge(self, key: tuple[str, str]) -> None:
-        """Somebody has seen it; what is over needs no such thing."""
-        alert = self._alerts.get(key)
-        if alert is not None and alert.state is AlertState.FIRING:
-            state = AlertState.ACKNOWLEDGED
-            self._alerts[key] = msgspec.structs.replace(alert, state=state)

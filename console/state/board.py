@@ -1,6 +1,6 @@
 """`Board`: the whole machine at one moment, immutable; panels draw it and nothing else.
 
-The `Ledger` makes one a frame. Raw parts are the ring's own messages; what must be reckoned from
+The `Store` makes one a frame. Raw parts are the ring's own messages; what must be reckoned from
 several of them is a cached property, so a panel that is hidden costs nothing.
 """
 
@@ -33,7 +33,6 @@ from ...pipeline.messages import (
     WorkerStats,
 )
 from ..text import units
-from .alerts import Finding, Limits, findings
 from .decode_stats import Reads
 from .progress_bars import is_of_a_start
 from .time_series import EMPTY_TRACK, Track, bucket_percentile, percentile
@@ -157,8 +156,8 @@ class AdapterRow(Struct, frozen=True):
     tokens_s: float
     speed: Track
     """Output tokens a second over time."""
-    tint: str
-    """The ink of its name, its own for life."""
+    color: str
+    """The style of its name, its own for life."""
 
     @property
     def has_failed(self) -> bool:
@@ -171,7 +170,7 @@ class AdapterRow(Struct, frozen=True):
         return "✗" if self.has_failed else "○" if self.is_base else "●"
 
 
-class Verdict(Struct, frozen=True):
+class AdapterVerification(Struct, frozen=True):
     """What an adapter's last verification found, and when."""
 
     at: float
@@ -239,7 +238,7 @@ class Board(Struct, frozen=True, kw_only=True, dict=True):
     progress: tuple[Progress, ...] = ()
     events: tuple[Event, ...] = ()
     logs: tuple[LogLine, ...] = ()
-    tints: Mapping[str, str] = {}
+    adapter_colors: Mapping[str, str] = {}
     pool: PoolMap | None = None
     orders: Mapping[str, str] = {}
     """What this console has asked for and still waits for, by the adapter's name: "verifying"."""
@@ -247,10 +246,8 @@ class Board(Struct, frozen=True, kw_only=True, dict=True):
     """The request that somebody looks at, in words, as far as its text is here."""
     spans: SpanEnds | None = None
     """The newest of the last recording, once somebody has looked at them."""
-    verdicts: Mapping[str, Verdict] = {}
+    verdicts: Mapping[str, AdapterVerification] = {}
     """What came of verifying, by the adapter's name."""
-    limits: Limits = Limits()
-    """When alerts fire."""
     disk_free_bytes: int | None = None
     """On the disk of the run directory; None where that is not this machine's."""
     is_past: bool = False
@@ -307,11 +304,6 @@ class Board(Struct, frozen=True, kw_only=True, dict=True):
         return ""
 
     @cached_property
-    def alerts(self) -> tuple[Finding, ...]:
-        """What is wrong right now, the worst first."""
-        return findings(self, self.limits)
-
-    @cached_property
     def is_starting(self) -> bool:
         """A start is under way: the first screen shows its stages."""
         return self.condition.word in ("STARTING", "RECOVERING", "FAILED") or (
@@ -323,9 +315,9 @@ class Board(Struct, frozen=True, kw_only=True, dict=True):
 
     # -- adapters
 
-    def tint(self, adapter: str | None) -> str:
-        """The ink of an adapter's name; None is the base."""
-        return "base" if adapter is None else self.tints.get(adapter, "text")
+    def color_of(self, adapter: str | None) -> str:
+        """The style of an adapter's name; None is the base."""
+        return "base" if adapter is None else self.adapter_colors.get(adapter, "text")
 
     def name_of(self, adapter: str | None) -> str:
         return "base" if adapter is None else adapter

@@ -46,8 +46,8 @@ class Reads(Struct, frozen=True, kw_only=True):
             adapters=_mean([step.adapter_bytes for step in last]),
             kv=_mean([step.kv_bytes for step in last]),
             bytes_s=_median([step.read_bytes_s for step in last]),
-            tax=_median([step.lora_tax for step in taxed]),
-            tax_median=_median([step.lora_tax for step in decode]),
+            tax=_median([step.lora_overhead for step in taxed]),
+            tax_median=_median([step.lora_overhead for step in decode]),
             base_ms=_median([step.base_us / 1e3 for step in taxed]),
             prompt_rate=sum(step.tokens for step in prompts) / busy_us * 1e6 if busy_us else None,
         )

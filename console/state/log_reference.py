@@ -1,6 +1,4 @@
-"""`Trail`: what an alert or an event knows of the line of the log that it stems from, and the way
-to that line. Knows lines, no widget.
-"""
+"""`LogReference`: which log line an alert or an event stems from; `find_line` finds it."""
 
 from __future__ import annotations
 
@@ -18,7 +16,7 @@ ENDS = ("{} died ", "{} cannot run", "{} is given up")
 ORDERS = ("restarting {} as asked", "starting {} as asked")
 
 
-class Trail(NamedTuple):
+class LogReference(NamedTuple):
     """Whose line, when, and what it says; without words: why process `source`, which was seen to
     be down or up again at that time, had ended."""
 
@@ -27,24 +25,28 @@ class Trail(NamedTuple):
     words: str = ""
 
 
-def line_of(trail: Trail, logs: Sequence[LogLine]) -> LogLine | None:
+def find_line(reference: LogReference, logs: Sequence[LogLine]) -> LogLine | None:
     """None where there is no such line, or it is forgotten. Lines come in the order of their
     numbers; their times may be a little out of it."""
-    return _said(trail, logs) if trail.words else _end_of(trail, logs)
+    return _said(reference, logs) if reference.words else _end_of(reference, logs)
 
 
-def _said(trail: Trail, logs: Sequence[LogLine]) -> LogLine | None:
+def _said(reference: LogReference, logs: Sequence[LogLine]) -> LogLine | None:
     def away(entry: LogLine) -> float:
-        return abs(entry.at - trail.at)
+        return abs(entry.at - reference.at)
 
-    near = (entry for entry in logs if entry.source == trail.source and trail.words in entry.text)
+    near = (
+        entry
+        for entry in logs
+        if entry.source == reference.source and reference.words in entry.text
+    )
     nearest = min(near, key=away, default=None)
     return nearest if nearest is not None and away(nearest) < SAME_SECONDS else None
 
 
-def _end_of(trail: Trail, logs: Sequence[LogLine]) -> LogLine | None:
+def _end_of(reference: LogReference, logs: Sequence[LogLine]) -> LogLine | None:
     """The last line of its traceback; of one that said nothing, what the supervisor said of it."""
-    name, until = trail.source, trail.at + SAME_SECONDS
+    name, until = reference.source, reference.at + SAME_SECONDS
     ends = tuple(f"{SUPERVISOR}: {text.format(name)}" for text in ENDS)
     orders = tuple(f"{SUPERVISOR}: {text.format(name)}" for text in ORDERS)
     end: LogLine | None = None

@@ -33,7 +33,7 @@ class SpanEvent(msgspec.Struct, frozen=True):
         return self.ts + self.dur
 
 
-class Row(msgspec.Struct, frozen=True):
+class SpanRow(msgspec.Struct, frozen=True):
     """Spans of one process that do not overlap; `depth` 0 holds those of depth 1, and so on."""
 
     process: str
@@ -93,11 +93,11 @@ class SpanTail:
         newest = [max(event.end for event in events) for events in self._seen.values() if events]
         return min(newest, default=0.0)
 
-    def rows(self, since: float, until: float, most: int) -> list[Row]:
+    def rows(self, since: float, until: float, most: int) -> list[SpanRow]:
         """Spans that touch that time, at most `most` rows, shared among the processes. A span
         stands below the one of its task or thread that holds it; tasks that ran at the same time
         share rows where there is room."""
-        found: list[Row] = []
+        found: list[SpanRow] = []
         for process, events in self._seen.items():
             rows: list[list[SpanEvent]] = []
             holders: dict[int, list[tuple[float, int]]] = {}
@@ -112,5 +112,5 @@ class SpanTail:
                 rows[depth].append(event)
                 holders[event.tid] = [*holding, (event.end, depth)]
             kept = rows[: max(1, most // max(1, len(self._seen)))]
-            found += [Row(process, depth, tuple(row)) for depth, row in enumerate(kept)]
+            found += [SpanRow(process, depth, tuple(row)) for depth, row in enumerate(kept)]
         return found

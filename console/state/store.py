@@ -1,4 +1,4 @@
-"""`Ledger`: takes every message of the ring, keeps bounded books, makes a `Board` of them.
+"""`Store`: takes every message of the ring, keeps bounded books, makes a `Board` of them.
 
 Knows no socket and no widget, and no clock either: whoever calls says what time it is.
 """
@@ -16,9 +16,8 @@ from ...pipeline.messages import (
     AdapterReply,
     AdapterTable,
     BatchView,
-    Beat,
     Event,
-    Hop,
+    Heartbeat,
     LogLine,
     LogLines,
     Moment,
@@ -32,23 +31,23 @@ from ...pipeline.messages import (
     RouterStats,
     ServerStats,
     Snapshot,
+    SocketStats,
     SpanEnds,
     Step,
     SyncPoint,
     Telemetry,
     WorkerStats,
 )
-from .adapter_colors import Tints
-from .alerts import Limits
+from .adapter_colors import AdapterColors
 from .board import (
     PARTS,
     SUPERVISOR,
     AdapterRow,
+    AdapterVerification,
     Board,
     HopRow,
     ProcessRow,
     RequestRow,
-    Verdict,
     part_us,
 )
 from .progress_bars import goes_with
@@ -100,12 +99,12 @@ class Pulse:
     """One process as its beats tell of it: cost and traffic over time."""
 
     def __init__(self) -> None:
-        self.beat: Beat | None = None
+        self.beat: Heartbeat | None = None
         self.heard_at = 0.0
         self._cpu = Counter()
         self._hops: dict[str, tuple[Counter, Counter]] = {}
 
-    def take(self, beat: Beat, heard_at: float) -> None:
+    def take(self, beat: Heartbeat, heard_at: float) -> None:
         if self.beat and beat.incarnation != self.beat.incarnation:
             self._cpu, self._hops = Counter(), {}
         self.beat, self.heard_at = beat, heard_at
@@ -142,17 +141,17 @@ class Pulse:
             hops=tuple(self._hop(hop) for hop in beat.hops) if beat else (),
         )
 
-    def _hop(self, hop: Hop) -> HopRow:
+    def _hop(self, hop: SocketStats) -> HopRow:
         frames, num_bytes = self._hops[hop.peer]
         return HopRow(hop.peer, frames.rate, num_bytes.rate, hop.frames, hop.refused)
 
 
-class Ledger:
+class Store:
     """The books. `take` what comes, ask for a `board` when there is something to draw."""
 
-    def __init__(self, run: str, tints: Tints | None = None) -> None:
+    def __init__(self, run: str, adapter_colors: AdapterColors | None = None) -> None:
         self._run = run
-        self._tints = tints or Tints()
+        self._adapter_colors = adapter_colors or AdapterColors()
         self.moves = 0
         """Counts what moves the picture: steps, rows, logs, events, states; not what only says
         that all is as it was."""
@@ -164,7 +163,6 @@ class Ledger:
         """Messages that came; steps and log lines that did not, as gaps in their numbers show."""
         self._step_number = 0
         self._messages = Counter()
-        self.limits = Limits()
         self.disk_free_bytes: int | None = None
         """Set by whoever can look."""
         self.is_past = False
@@ -187,7 +185,7 @@ class Ledger:
         self._orders: dict[str, str] = {}
         self._opened: RequestText | None = None
         self._spans: SpanEnds | None = None
-        self._verdicts: dict[str, Verdict] = {}
+        self._verdicts: dict[str, AdapterVerification] = {}
         self._rates = {name: Counter() for name in ("decode", "prefill", "steps", "requests")}
         plotted = (*LOADS, *PARTS, "read_rate", "tax")
         self._series = {name: Series() for name in plotted}
@@ -214,7 +212,7 @@ class Ledger:
                 self._take_step(message)
             case BatchView():
                 self._take_batch(message)
-            case Beat():
+            case Heartbeat():
                 self._take_beat(message, now)
                 return
             case RouterStats():
@@ -292,7 +290,7 @@ class Ledger:
         """Who ordered must not see the adapter as it was before: the next table may be two
         seconds away. With `is_gone` there is none of that name any more."""
         if reply.verification is not None:
-            self._verdicts[reply.name] = Verdict(reply.at, reply.verification)
+            self._verdicts[reply.name] = AdapterVerification(reply.at, reply.verification)
         table = self._adapters
         if table is not None and reply.at >= table.at and (reply.adapters or is_gone):
             names = [view.name for view in table.adapters]
@@ -384,13 +382,12 @@ class Ledger:
             progress=tuple(self._progress.values()),
             events=self._events.all,
             logs=self._logs.all,
-            tints=dict(self._tints.by_name),
+            adapter_colors=dict(self._adapter_colors.by_name),
             pool=self._pool,
             orders=dict(self._orders),
             opened=self._opened,
             spans=self._spans,
             verdicts=dict(self._verdicts),
-            limits=self.limits,
             disk_free_bytes=self.disk_free_bytes,
             is_past=self.is_past,
         )
@@ -405,7 +402,7 @@ class Ledger:
         pulse = self._pulses.get(name)
         return pulse is not None and pulse.beat is not None and now - pulse.heard_at < 3.0
 
-    def _take_beat(self, beat: Beat, heard_at: float) -> None:
+    def _take_beat(self, beat: Heartbeat, heard_at: float) -> None:
         pulse = self._pulse(beat.name)
         if pulse.beat is None or (pulse.beat.state, pulse.beat.pid) != (beat.state, beat.pid):
             self.moves += 1
@@ -464,7 +461,7 @@ class Ledger:
             "running": "running",
             "waiting": "waiting",
             "read_bytes_s": "read_rate",
-            "lora_tax": "tax",
+            "lora_overhead": "tax",
             **{f"{part}_ms": part for part in PARTS},
         }
         for field, name in fields.items():
@@ -495,7 +492,7 @@ class Ledger:
             counter.add(table.at, view.output_tokens)
             series = self._adapter_series.setdefault(name, Series(bucket_s=2.0, length=600))
             series.add(table.at, counter.rate)
-        self._tints.give([view.name for view in table.adapters])
+        self._adapter_colors.give([view.name for view in table.adapters])
 
     def _take_batch(self, batch: BatchView) -> None:
         self._requests = batch.requests
@@ -515,7 +512,7 @@ class Ledger:
         self._plot(step.at, **{part: part_us(step, part) / 1e3 for part in PARTS})
         if (rate := step.read_bytes_s) is not None:
             self._plot(step.at, read_rate=rate)
-        if (tax := step.lora_tax) is not None:
+        if (tax := step.lora_overhead) is not None:
             self._plot(step.at, tax=tax)
 
     def _merge_steps(self, steps: tuple[Step, ...]) -> None:
@@ -564,7 +561,7 @@ class Ledger:
                 is_base=not name,
                 tokens_s=self._adapter_tokens[name].rate,
                 speed=self._adapter_series[name].track,
-                tint=self._tints.by_name.get(name, "base"),
+                color=self._adapter_colors.by_name.get(name, "base"),
             )
             for name, view in views
         )

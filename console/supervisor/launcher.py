@@ -7,7 +7,8 @@ import os
 import subprocess
 import sys
 
-from ...pipeline.config import Config, make_run_directory
+from ...pipeline.config import Config
+from ...pipeline.run_directory import make_run_directory
 from ...pipeline.runtime.text_output import UTF8_OUTPUT
 from .lock import LOCK_VARIABLE, Lock, already_runs
 from .log_tail import put_aside

@@ -11,7 +11,8 @@ import fcntl
 import os
 from pathlib import Path
 
-from ...pipeline.config import OperatorError, spell
+from ...pipeline.errors import OperatorError
+from ...pipeline.run_directory import spell
 
 LOCK_VARIABLE = "LORACONSOLE_LOCK_FD"
 

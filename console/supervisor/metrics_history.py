@@ -185,7 +185,7 @@ class _Second:
         self._most_sync = max(self._most_sync, step.sync_us)
         if (rate := step.read_bytes_s) is not None:
             self._rates.append(rate)
-        if (tax := step.lora_tax) is not None:
+        if (tax := step.lora_overhead) is not None:
             self._taxes.append(tax)
 
     def moment(self, **counts: float) -> Moment:
@@ -204,5 +204,5 @@ class _Second:
             sync_ms=sync,
             most_sync_ms=self._most_sync / 1e3,
             read_bytes_s=round(sum(self._rates) / len(self._rates)) if self._rates else None,
-            lora_tax=round(sum(self._taxes) / len(self._taxes), 4) if self._taxes else None,
+            lora_overhead=round(sum(self._taxes) / len(self._taxes), 4) if self._taxes else None,
         )

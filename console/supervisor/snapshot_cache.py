@@ -15,7 +15,7 @@ from ...pipeline.messages import (
     AdapterTable,
     AskSnapshot,
     BatchView,
-    Beat,
+    Heartbeat,
     LogLine,
     PoolMap,
     ProcessTable,
@@ -64,7 +64,7 @@ class Memory:
 
     def __init__(self, chronicle: Chronicle) -> None:
         self.chronicle = chronicle
-        self.beats: dict[str, Beat] = {}
+        self.beats: dict[str, Heartbeat] = {}
         self.minute = LastMinute()
         self.steps: deque[Step] = deque(maxlen=SYNC_STEPS)
         self.router: RouterStats | None = None
@@ -77,7 +77,7 @@ class Memory:
     def take(self, message: Telemetry) -> None:
         self.chronicle.take(message)
         match message:
-            case Beat():
+            case Heartbeat():
                 before = self.beats.get(message.name)
                 if before and before.incarnation != message.incarnation:
                     bars, name = self.progress.items(), message.name

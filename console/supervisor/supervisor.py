@@ -18,9 +18,9 @@ from ...pipeline.config import MEETING, Config
 from ...pipeline.messages import (
     AskSnapshot,
     AskSpanEnds,
-    Beat,
     Drain,
     Event,
+    Heartbeat,
     LogLines,
     ProcessOrder,
     ProcessState,
@@ -380,10 +380,10 @@ class Supervisor(Process):
         while True:
             for message in await self._watch.receive():
                 self.memory.take(message)
-                if isinstance(message, Beat):
+                if isinstance(message, Heartbeat):
                     self._note_beat(message)
 
-    def _note_beat(self, beat: Beat) -> None:
+    def _note_beat(self, beat: Heartbeat) -> None:
         child = self.children[beat.name]
         if beat.pid != child.pid:
             return  # the last word of one that is gone

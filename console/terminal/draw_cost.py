@@ -16,7 +16,7 @@ from ..state.time_series import Counter
 WINDOW_S = 4.0
 
 
-class Cost(Struct, frozen=True):
+class DrawCost(Struct, frozen=True):
     """What the screen has cost lately."""
 
     frames_s: float
@@ -59,11 +59,11 @@ class Meter:
         self.withheld += 1
 
     @property
-    def cost(self) -> Cost:
+    def cost(self) -> DrawCost:
         self._sample()
         rates = {name: counter.rate for name, counter in self._rates.items()}
         is_recent = self._clock() - self._lag_at < WINDOW_S
-        return Cost(
+        return DrawCost(
             frames_s=rates["frames"],
             cpu_fraction=rates["cpu"],
             frame_ms=rates["cpu"] / rates["frames"] * 1e3 if rates["frames"] else 0.0,

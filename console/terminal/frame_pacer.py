@@ -1,4 +1,4 @@
-"""`Pace`: may another frame be painted? Not while the last one is still on its way.
+"""`FramePacer`: may another frame be painted? Not while the last one is still on its way.
 
 After a frame the terminal is asked a question (is mode 2026 known?); the answer comes back when
 it has drawn all that was sent before. One frame in flight took the echo of a key on a link of
@@ -22,7 +22,7 @@ RATES = (1.0, 2.0, 5.0, 10.0, 20.0)
 """Frames a second that a person goes through."""
 
 
-class Pace:
+class FramePacer:
     """One frame in flight, or, on a terminal that does not answer, a short queue."""
 
     def __init__(self, fps: float) -> None:

@@ -6,7 +6,7 @@ from itertools import groupby
 
 from rich.cells import cell_len
 
-from ..ui.pane import Line, Span
+from .lines import TextLine, TextSpan
 
 
 class Canvas:
@@ -17,7 +17,7 @@ class Canvas:
         self._cells = [[" "] * width for _ in range(height)]
         self._inks = [["text"] * width for _ in range(height)]
 
-    def put(self, x: int, y: int, text: str, ink: str) -> None:
+    def put(self, x: int, y: int, text: str, style: str) -> None:
         """Characters of one cell each: a canvas holds labels, not what users wrote."""
         if not 0 <= y < self.height or x >= self.width:
             return
@@ -27,32 +27,32 @@ class Canvas:
             text, x = text[-x:], 0
         end = min(self.width, x + len(text))
         self._cells[y][x:end] = text[: end - x]
-        self._inks[y][x:end] = [ink] * (end - x)
+        self._inks[y][x:end] = [style] * (end - x)
 
-    def across(self, x: int, y: int, length: int, ink: str) -> None:
-        self.put(x, y, "─" * length, ink)
+    def across(self, x: int, y: int, length: int, style: str) -> None:
+        self.put(x, y, "─" * length, style)
 
-    def box(self, x: int, y: int, width: int, height: int, ink: str) -> None:
-        self.put(x, y, "╭" + "─" * (width - 2) + "╮", ink)
+    def box(self, x: int, y: int, width: int, height: int, style: str) -> None:
+        self.put(x, y, "╭" + "─" * (width - 2) + "╮", style)
         for row in range(y + 1, y + height - 1):
-            self.put(x, row, "│", ink)
-            self.put(x + width - 1, row, "│", ink)
-        self.put(x, y + height - 1, "╰" + "─" * (width - 2) + "╯", ink)
+            self.put(x, row, "│", style)
+            self.put(x + width - 1, row, "│", style)
+        self.put(x, y + height - 1, "╰" + "─" * (width - 2) + "╯", style)
 
     @property
-    def lines(self) -> list[Line]:
-        """Neighbours of one ink become one span."""
+    def lines(self) -> list[TextLine]:
+        """Neighbours of one style become one span."""
         return [
-            Line(tuple(_spans(cells, inks)))
-            for cells, inks in zip(self._cells, self._inks, strict=True)
+            TextLine(tuple(_spans(cells, text_styles)))
+            for cells, text_styles in zip(self._cells, self._inks, strict=True)
         ]
 
 
-def _spans(cells: list[str], inks: list[str]) -> list[Span]:
-    spans: list[Span] = []
+def _spans(cells: list[str], text_styles: list[str]) -> list[TextSpan]:
+    spans: list[TextSpan] = []
     start = 0
-    for ink, same in groupby(inks):
+    for style, same in groupby(text_styles):
         end = start + len(list(same))
-        spans.append(("".join(cells[start:end]), ink))
+        spans.append(("".join(cells[start:end]), style))
         start = end
     return spans

@@ -1,6 +1,6 @@
-"""Markdown as lines of a pane: what a model meant by its stars, hashes and fences.
+"""Markdown as lines of a pane.
 
-markdown-it-py reads it (CommonMark, tables, strikethrough), Pygments colours code in inks of the
+markdown-it-py reads it (CommonMark, tables, strikethrough), Pygments colours code in styles of the
 theme. Textual's own widget has a widget for each paragraph: 60 ms and 4 MiB for two answers.
 """
 
@@ -14,8 +14,8 @@ from markdown_it import MarkdownIt
 from markdown_it.tree import SyntaxTreeNode
 from rich.cells import chop_cells
 
-from ..ui.pane import Line, Span, broken, crop, length, line
 from . import units
+from .lines import TextLine, TextSpan, broken, crop, length, line
 
 LEAST = 8
 """Cells that the innermost of nested blocks still has."""
@@ -26,10 +26,10 @@ _TOKENS = {
     **dict.fromkeys(("Name.Attribute", "Literal.Number"), "warn"),
     **{"Comment": "dim", "Generic.Deleted": "bad", "Error": "bad"},
 }
-"""The ink of a kind of token, as Pygments names it, and of those beneath it."""
+"""The style of a kind of token, as Pygments names it, and of those beneath it."""
 
 
-def lines(text: str, width: int) -> list[Line]:
+def lines(text: str, width: int) -> list[TextLine]:
     """`text` in at most `width` cells. A line that ends, ends: models break verses and lists
     without the two spaces that Markdown wants."""
     clean = "\n".join(units.clean(row) for row in text.split("\n"))
@@ -42,15 +42,15 @@ def _parser() -> MarkdownIt:
     return MarkdownIt("commonmark").enable(["table", "strikethrough"])
 
 
-def _blocks(nodes: Sequence[SyntaxTreeNode], width: int) -> Iterator[Line]:
+def _blocks(nodes: Sequence[SyntaxTreeNode], width: int) -> Iterator[TextLine]:
     """One below the other, with a blank line between; none beside the text of a tight list."""
     for index, node in enumerate(nodes):
         if index and not (node.hidden or nodes[index - 1].hidden):
-            yield Line()
+            yield TextLine()
         yield from _block(node, width)
 
 
-def _block(node: SyntaxTreeNode, width: int) -> Iterator[Line]:
+def _block(node: SyntaxTreeNode, width: int) -> Iterator[TextLine]:
     match node.type:
         case "heading":
             found = _set(_inline(node, "title"), width)
@@ -75,26 +75,28 @@ def _block(node: SyntaxTreeNode, width: int) -> Iterator[Line]:
             yield from _set([(node.content.rstrip(), "dim")], width)
 
 
-def _list(node: SyntaxTreeNode, width: int) -> Iterator[Line]:
+def _list(node: SyntaxTreeNode, width: int) -> Iterator[TextLine]:
     first = int(node.attrs.get("start", 1)) if node.type == "ordered_list" else None
     last = len(node.children) - 1
     margin = 2 if first is None else len(f"{first + last}. ")
     is_tight = all(child.hidden for item in node.children for child in item.children[:1])
     for index, item in enumerate(node.children):
         mark = "•" if first is None else f"{first + index}."
-        inside = _blocks(item.children, max(LEAST, width - margin)) if item.children else [Line()]
+        inside = (
+            _blocks(item.children, max(LEAST, width - margin)) if item.children else [TextLine()]
+        )
         yield from _beside(inside, (f"{mark:<{margin}}", "key"), (" " * margin, "text"))
         if index < last and not is_tight:
-            yield Line()
+            yield TextLine()
 
 
-def _beside(inside: Iterable[Line], first: Span, rest: Span) -> Iterator[Line]:
+def _beside(inside: Iterable[TextLine], first: TextSpan, rest: TextSpan) -> Iterator[TextLine]:
     """Lines with something on their left."""
     for index, row in enumerate(inside):
-        yield Line((rest if index else first, *row.spans))
+        yield TextLine((rest if index else first, *row.spans))
 
 
-def _code(node: SyntaxTreeNode, width: int) -> Iterator[Line]:
+def _code(node: SyntaxTreeNode, width: int) -> Iterator[TextLine]:
     """Its own lines, cut where the pane ends."""
     language = node.info.split(maxsplit=1)[0] if node.info.strip() else ""
     for row in _rows(_coloured(node.content.rstrip("\n"), language)):
@@ -102,8 +104,8 @@ def _code(node: SyntaxTreeNode, width: int) -> Iterator[Line]:
         yield from _beside(broken(row, parts), ("▏ ", "dim"), ("▏ ", "dim"))
 
 
-def _coloured(code: str, language: str) -> Iterator[Span]:
-    """Code in inks; all in one where nobody knows the language."""
+def _coloured(code: str, language: str) -> Iterator[TextSpan]:
+    """Code in text_styles; all in one where nobody knows the language."""
     from pygments.lexers import get_lexer_by_name  # 2 MiB: only where there is code
     from pygments.util import ClassNotFound
 
@@ -113,20 +115,20 @@ def _coloured(code: str, language: str) -> Iterator[Span]:
         yield (code, "text")
         return
     for kind, text in lexer.get_tokens(code):
-        yield (text, _ink(kind))
+        yield (text, _style(kind))
 
 
 @cache
-def _ink(kind: Any) -> str:
+def _style(kind: Any) -> str:
     names = list(kind)
     while names:
-        if ink := _TOKENS.get(".".join(names)):
-            return ink
+        if style := _TOKENS.get(".".join(names)):
+            return style
         names.pop()
     return "text"
 
 
-def _table(node: SyntaxTreeNode, width: int) -> Iterator[Line]:
+def _table(node: SyntaxTreeNode, width: int) -> Iterator[TextLine]:
     """Columns as wide as they need to be; the widest give way where there is no room."""
     rows = [row.children for part in node.children for row in part.children]
     cells = [
@@ -140,33 +142,33 @@ def _table(node: SyntaxTreeNode, width: int) -> Iterator[Line]:
     for y, row in enumerate(cells):
         columns = [_set(cell, size) for cell, size in zip(row, widths, strict=True)]
         for at in range(max(map(len, columns))):
-            spans: list[Span] = []
+            spans: list[TextSpan] = []
             for size, column, cell in zip(widths, columns, rows[y], strict=True):
                 shown = column[at].spans if at < len(column) else ()
                 blank = (" " * (size - length(shown)), "text")
                 is_right = "right" in str(cell.attrs.get("style", ""))
                 spans += [*((blank, *shown) if is_right else (*shown, blank)), ("  ", "text")]
-            yield Line(crop(spans[:-1], width))
+            yield TextLine(crop(spans[:-1], width))
         if not y:
             yield line(("  ".join("─" * size for size in widths), "dim"))
 
 
-def _inline(node: SyntaxTreeNode, ink: str) -> Iterator[Span]:
+def _inline(node: SyntaxTreeNode, style: str) -> Iterator[TextSpan]:
     """The words within a block; a line's end is a "\\n"."""
     for child in node.children:
         match child.type:
             case "inline":
-                yield from _inline(child, ink)
+                yield from _inline(child, style)
             case "text" | "html_inline":
-                yield (child.content, ink)
+                yield (child.content, style)
             case "softbreak" | "hardbreak":
-                yield ("\n", ink)
+                yield ("\n", style)
             case "code_inline":
                 yield (child.content, "info")
             case "strong":
                 yield from _inline(child, "title")
             case "em":
-                yield from _inline(child, "emphasis" if ink == "text" else ink)
+                yield from _inline(child, "emphasis" if style == "text" else style)
             case "s":
                 yield from _inline(child, "dim")
             case "link":
@@ -178,22 +180,22 @@ def _inline(node: SyntaxTreeNode, ink: str) -> Iterator[Span]:
             case "image":
                 yield (f"{child.content} ({child.attrs.get('src', '')})", "dim")
             case _:
-                yield (child.content, ink)
+                yield (child.content, style)
 
 
-def _set(spans: Iterable[Span], width: int) -> list[Line]:
+def _set(spans: Iterable[TextSpan], width: int) -> list[TextLine]:
     """Words in lines of at most `width` cells."""
-    found: list[Line] = []
+    found: list[TextLine] = []
     for row in _rows(spans):
         found += broken(row, units.wrap("".join(text for text, _ in row), width))
     return found
 
 
-def _rows(spans: Iterable[Span]) -> list[list[Span]]:
+def _rows(spans: Iterable[TextSpan]) -> list[list[TextSpan]]:
     """What stands between the ends of lines."""
-    rows: list[list[Span]] = [[]]
-    for text, ink in spans:
+    rows: list[list[TextSpan]] = [[]]
+    for text, style in spans:
         head, *tails = text.split("\n")
-        rows[-1].append((head, ink))
-        rows += [[(tail, ink)] for tail in tails]
+        rows[-1].append((head, style))
+        rows += [[(tail, style)] for tail in tails]
     return rows

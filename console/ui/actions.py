@@ -20,8 +20,8 @@ from ...pipeline.messages import (
 from ...pipeline.runtime.sockets import InboxFull
 from ..client.pending_orders import order_id
 from ..state.impact import pipeline_costs
-from .dialogs import Choice, ChoiceDialog
-from .pane import PaintedApp
+from .widgets.dialogs import Choice, ChoiceDialog
+from .widgets.pane import PaintedApp
 
 if TYPE_CHECKING:
     from .app import ConsoleApp
@@ -122,7 +122,7 @@ def ask_stop(app: ConsoleApp, now: bool = False) -> None:
     confirm(
         app,
         "Stop the pipeline?",
-        pipeline_costs(app.ledger.board(app.clock()), now),
+        pipeline_costs(app.store.board(app.clock()), now),
         "Stop it",
         partial(app.telemetry.stop, 0.0) if now else app.telemetry.stop,
     )

@@ -1,6 +1,6 @@
-"""`ConsoleApp`: wires sockets to panels. One ledger, one tick, one repaint a frame.
+"""`ConsoleApp`: wires sockets to panels. One store, one tick, one repaint a frame.
 
-Readers only enter messages into the ledger; the tick makes a `Board` of it and gives it to the
+Readers only enter messages into the store; the tick makes a `Board` of it and gives it to the
 panel on top. Nothing calls a widget per message, and nothing is drawn that is not to be seen.
 """
 
@@ -28,34 +28,37 @@ from textual.driver import Driver
 from textual.screen import Screen
 from textual.widget import Widget
 
-from ...pipeline.config import Config, OperatorError
+from ...pipeline.config import Config
+from ...pipeline.errors import OperatorError
 from ..client.pending_orders import Orders
 from ..client.telemetry import Telemetry
 from ..settings.settings import Chosen, Settings, choose, missing_theme, settings_stamp
 from ..settings.theme_files import ThemeShelf
 from ..settings.toml_document import Problem
-from ..settings.ui_state import Habits
-from ..state.adapter_colors import Tints
-from ..state.alerts import AlertBook, Finding
+from ..settings.ui_state import UiState
+from ..state.adapter_colors import AdapterColors
+from ..state.alert_book import AlertBook
+from ..state.alerts import AlertFinding
 from ..state.board import STALE_S, Board
 from ..state.impact import quit_costs
-from ..state.store import Ledger
+from ..state.store import Store
 from ..terminal import driver, input_driver, memory_trim, screen_diff, strip_cache
 from ..terminal.draw_cost import Meter
-from ..terminal.frame_pacer import QUESTION, Pace
+from ..terminal.frame_pacer import QUESTION, FramePacer
 from ..terminal.key_queue import Follower, TypeAhead
 from ..text.ascii import PLAIN, TAME
-from .dialogs import Choice, ChoiceDialog, LiveDialog, LiveScreen
-from .filter import Filter, FilterPane
+from ..text.filter import Filter
 from .notifications import Herald
-from .pane import PaintedApp, Panel
 from .panels.cost import CostPane, diagnostics
 from .panels.events import EventPane
 from .panels.footer import Footer
 from .panels.header import Header
 from .panels.overview import Overview
 from .screens import PAGES, PANELS, make_panel
-from .styles import Desk
+from .widgets.dialogs import Choice, ChoiceDialog, LiveDialog, LiveScreen
+from .widgets.filter import FilterPane
+from .widgets.pane import PaintedApp, Panel
+from .widgets.styles import MainScreen
 
 if TYPE_CHECKING:
     from textual.filter import LineFilter
@@ -63,7 +66,7 @@ if TYPE_CHECKING:
     from .panels.alerts import AlertsPanel
     from .panels.batch import BatchTable
     from .panels.command_line import CommandLine
-    from .panels.processes import ProcessTable
+    from .panels.processes import ProcessTablePane
 
 QUIET_SECONDS = 4.0
 """While beats alone come in, the picture is looked over this often: an idle console is to cost
@@ -134,18 +137,18 @@ class ConsoleApp(PaintedApp):
         theme: str | None = None,
         ascii: bool = False,
         low_bandwidth: bool | None = None,
-        tints: Tints | None = None,
-        habits: Habits | None = None,
+        adapter_colors: AdapterColors | None = None,
+        ui_state: UiState | None = None,
         clock: Callable[[], float] = time.time,
         label: str = "",
         source: Callable[..., Telemetry] = Telemetry,
         shows_cost: bool = False,
         is_read_only: bool = False,
     ) -> None:
-        """`label` says what this is, where it is no pipeline; `source` makes what is listened to,
-        from what `Telemetry` takes. What is given wins over the settings' file; `tints` knows
-        adapters' colours, `habits` what a person came to last time. Where it `is_read_only`
-        nothing is asked of the pipeline."""
+        """`label` names what is shown where that is no pipeline; `source` makes the telemetry
+        client, from the arguments of `Telemetry`. `fps`, `theme`, `ascii` and `low_bandwidth` win
+        over the settings' file. `ui_state` has the theme and the sorting of last time. With
+        `is_read_only` nothing is asked of the pipeline."""
         has_no_color = os.environ.get("NO_COLOR") is not None
         # Without colours Textual must treat the theme as the terminal's own, or it sends greys.
         super().__init__(ansi_color=True if has_no_color else None)
@@ -153,41 +156,40 @@ class ConsoleApp(PaintedApp):
         self.is_read_only = is_read_only
         self.api_key = config.api_key
         self.clock = clock
-        self.habits = habits or Habits()
+        self.ui_state = ui_state or UiState()
         self._shelf = ThemeShelf()
         self._take_themes()
         self._read = partial(choose, theme, fps, ascii, low_bandwidth=low_bandwidth)
         self.chosen = self._choose()
         settings = self.chosen.settings
         self.herald = Herald(self)
-        self.ledger = Ledger(config.run, tints)
-        self.ledger.limits = settings.alerts
-        self.alert_book = AlertBook()
+        self.store = Store(config.run, adapter_colors)
+        self.alert_book = AlertBook(settings.alerts)
         self.is_ascii = settings.ascii
         self.telemetry = source(
             config,
-            self.ledger,
+            self.store,
             clock,
             on_news=self.wake,
             on_reply=lambda reply: self.orders.answered(reply),
             is_read_only=is_read_only,
         )
         self.orders = Orders(
-            self.ledger,
+            self.store,
             self.telemetry.inbox_name,
             send=lambda order: self.telemetry.order(order),
             forget=self.telemetry.forget_orders,
             tell=self.herald.tell_reply,
             clock=clock,
         )
-        self.board: Board = self.ledger.board(clock())
+        self.board: Board = self.store.board(clock())
         self.is_paused = False
         self.animation_level = "none"
         self.type_ahead = TypeAhead(self, self.on_event)
-        self.pace = Pace(settings.fps)
+        self.pace = FramePacer(settings.fps)
         self.meter = Meter()
         self._label = label
-        self._drawn = self.ledger.moves
+        self._drawn = self.store.moves
         self._drawn_at = time.monotonic()
         self._news = asyncio.Event()
         self._ask_terminal = False
@@ -211,9 +213,14 @@ class ConsoleApp(PaintedApp):
     def _choose(self) -> Chosen:
         """What was said to be; the theme of last time where nothing was said of one."""
         chosen = self._read()
-        if "theme" in chosen.origins or self.habits.theme not in self.themes:
+        if chosen.settings.keys:
+            from ..settings.keymap import with_known_keys
+            from .bindings import catalogue  # imports every panel
+
+            chosen = with_known_keys(chosen, catalogue())
+        if "theme" in chosen.origins or self.ui_state.theme not in self.themes:
             return chosen
-        return chosen.with_flag("theme", self.habits.theme, "last time")
+        return chosen.with_flag("theme", self.ui_state.theme, "last time")
 
     def _take_themes(self) -> bool:
         """Reads what has changed; a theme on the screen changes with its file."""
@@ -235,7 +242,7 @@ class ConsoleApp(PaintedApp):
         self.is_ascii = settings.ascii
         self.set_class(settings.ascii, "-ascii")
         self.set_keymap(settings.keys)
-        self.ledger.limits = settings.alerts
+        self.alert_book.limits = settings.alerts
 
     @property
     def complaints(self) -> list[Problem]:  # type: ignore[override]  # reckoned here
@@ -262,8 +269,8 @@ class ConsoleApp(PaintedApp):
             self._seldom_looked_at = now
             memory_trim.give_back()
             with contextlib.suppress(OSError):  # the run directory is another machine's
-                self.ledger.disk_free_bytes = shutil.disk_usage(self.config.run).free
-        board = self.ledger.board(self.clock())
+                self.store.disk_free_bytes = shutil.disk_usage(self.config.run).free
+        board = self.store.board(self.clock())
         self.watch_alerts(board)
         self.herald.entitle(board)
         is_counted = self.chosen.settings.low_bandwidth
@@ -276,10 +283,10 @@ class ConsoleApp(PaintedApp):
 
     # -- what it is made of
 
-    def get_default_screen(self) -> Desk:
-        desk = Desk()
-        self.inks = desk.inks
-        return desk
+    def get_default_screen(self) -> MainScreen:
+        screen = MainScreen()
+        self.text_styles = screen.text_styles
+        return screen
 
     def compose(self) -> ComposeResult:
         yield self.header
@@ -352,14 +359,14 @@ class ConsoleApp(PaintedApp):
     @property
     def _has_moved(self) -> bool:
         return (
-            self.ledger.moves != self._drawn
+            self.store.moves != self._drawn
             or self.active_panel.is_live
             or self._is_silence_due(time.monotonic())
         )
 
     def _is_silence_due(self, monotonic: float) -> bool:
         """While nobody is heard, how long that lasts is shown every second."""
-        age_s = self.ledger.link_age_s(self.clock())
+        age_s = self.store.link_age_s(self.clock())
         return age_s is not None and age_s > STALE_S and monotonic - self._drawn_at >= 1.0
 
     def wake(self) -> None:
@@ -378,16 +385,16 @@ class ConsoleApp(PaintedApp):
         if not self.pace.may_paint(monotonic, self.queued):
             self.meter.held_back()
             return False
-        self._drawn, self._drawn_at = self.ledger.moves, monotonic
+        self._drawn, self._drawn_at = self.store.moves, monotonic
         self.pace.painted(monotonic)
         self._ask_terminal = self.pace.answers
         self.meter.painted(late_s)
-        self.paint(self.ledger.board(self.clock()))
+        self.paint(self.store.board(self.clock()))
         return True
 
     def paint(self, board: Board) -> None:
         """Draws a board on whatever is to be seen; a paused view keeps the one it has."""
-        self.herald.tell_events(self.ledger.drain_events())
+        self.herald.tell_events(self.store.drain_events())
         self.orders.sweep()
         if not self.is_paused:
             self.board = board
@@ -396,7 +403,7 @@ class ConsoleApp(PaintedApp):
         screen = self.screen
         if isinstance(screen, LiveScreen):
             screen.paint(self.board)
-        elif isinstance(screen, Desk):
+        elif isinstance(screen, MainScreen):
             if self.cost_pane.display:
                 self.cost_pane.paint(board)
             if not self.is_paused or self.active_panel.is_live:
@@ -459,7 +466,7 @@ class ConsoleApp(PaintedApp):
 
     async def action_show(self, name: str) -> None:
         """Brings a panel to the top; it is made when it is first wanted."""
-        if isinstance(self.screen, Desk) and name != self._active:
+        if isinstance(self.screen, MainScreen) and name != self._active:
             await self._show(name)
 
     async def _show(self, name: str) -> None:
@@ -489,10 +496,10 @@ class ConsoleApp(PaintedApp):
         self.is_paused = self.header.is_paused = not self.is_paused
         self.header.paint()
         if not self.is_paused:
-            self.paint(self.ledger.board(self.clock()))
+            self.paint(self.store.board(self.clock()))
 
     def action_zoom(self) -> None:
-        if isinstance(self.screen, Desk):
+        if isinstance(self.screen, MainScreen):
             self.active_panel.zoom()
 
     def action_unzoom(self) -> None:
@@ -506,7 +513,7 @@ class ConsoleApp(PaintedApp):
 
     def wear_theme(self, name: str) -> None:
         """Now, and next time where nothing else is said."""
-        self.theme = self.habits.theme = name
+        self.theme = self.ui_state.theme = name
 
     def action_hasten(self, steps: int) -> None:
         """The next of the usual rates, for this session."""
@@ -538,8 +545,8 @@ class ConsoleApp(PaintedApp):
 
     def action_toggle_hour(self) -> None:
         """Load and throughput over the last hour, or over the last minutes again."""
-        self.ledger.shows_hour = not self.ledger.shows_hour
-        self.board = self.ledger.board(self.clock())
+        self.store.shows_hour = not self.store.shows_hour
+        self.board = self.store.board(self.clock())
         for pane in self.active_panel.panes:  # now, whether they are due or not
             if pane.display:
                 pane.paint(self.board)
@@ -566,7 +573,7 @@ class ConsoleApp(PaintedApp):
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """`:` is nothing in a dialog; where a text is written, `ctrl+z` takes back what was."""
         if action == "command":
-            return isinstance(self.screen, Desk)
+            return isinstance(self.screen, MainScreen)
         if action == "suspend" and hasattr(self.focused, "action_undo"):
             return False
         return super().check_action(action, parameters)
@@ -643,7 +650,7 @@ class ConsoleApp(PaintedApp):
         """From an alert to what it stems from, from an event to its line or what was said then."""
         from . import log_actions
 
-        if isinstance(message.source, Finding):
+        if isinstance(message.source, AlertFinding):
             await log_actions.show(self, message.source)
         else:
             await log_actions.show_event(self, message.source)
@@ -671,17 +678,17 @@ class ConsoleApp(PaintedApp):
 
         actions.ask_abort(self, message.request_id)
 
-    def on_process_table_asked(self, message: ProcessTable.Asked) -> None:
+    def on_process_table_pane_asked(self, message: ProcessTablePane.Asked) -> None:
         from . import process_actions
 
         process_actions.obey(self, message.what, message.name)
 
-    def on_process_table_stop_all_asked(self) -> None:
+    def on_process_table_pane_stop_all_asked(self) -> None:
         from . import actions
 
         actions.ask_stop(self)
 
-    def on_process_table_drain_asked(self) -> None:
+    def on_process_table_pane_drain_asked(self) -> None:
         from . import actions
 
         actions.drain_or_resume(self)

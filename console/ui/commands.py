@@ -21,15 +21,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from textual.binding import ActiveBinding
 from textual.command import DiscoveryHit, Hit, Hits, Provider
 
-from ...pipeline.config import OperatorError
+from ...pipeline.errors import OperatorError
 from ...pipeline.messages import POLICIES, AdapterOrder, SetScheduler, UnloadAdapter
 from ...pipeline.runtime.text_output import UTF8_OUTPUT
 from ..client.pending_orders import READ_ONLY, order_id
 from ..state.board import SUPERVISOR, Board, ProcessRow
 from ..text import units
+from ..text.lines import TextLine, line
 from . import actions
-from .dialogs import LiveDialog
-from .pane import Line, line
+from .widgets.dialogs import LiveDialog
 
 if TYPE_CHECKING:
     from .app import ConsoleApp
@@ -430,7 +430,7 @@ class OutputDialog(LiveDialog):
         self.is_carried_out = True
         self._pane.paint()
 
-    def _lines(self, board: Board, width: int) -> Sequence[Line]:
+    def _lines(self, board: Board, width: int) -> Sequence[TextLine]:
         wide = [part for row in self._printed for part in units.wrap(units.clean(row), width)]
         found = [line((row, "text")) for row in wide]
         if self._end:

@@ -4,54 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from textual.app import App
-from textual.binding import ActiveBinding, Binding
-from textual.dom import DOMNode
+from textual.binding import ActiveBinding
 
+from ..settings.keymap import GROUPS, declared_by, group_of
 from ..state.board import Board
 from ..text import units
-from .dialogs import LiveDialog
-from .pane import Line, Span, line
-
-GROUPS: Mapping[str, str] = {
-    "TablePane": "every table",
-    "FilterPane": "every list",
-    "Desk": "moving about",
-    "FilterInput": "while filtering",
-    "CommandInput": "on the command line",
-    "ChoiceDialog": "in a question",
-    "LiveDialog": "in a dialog",
-    "ScrollPane": "in a text",
-    "AdapterForm": "in a form",
-    "JumpScreen": "while jumping",
-    "PromptEditor": "in the prompt",
-    "ParameterInput": "in a parameter",
-    "AnswerPane": "in an answer",
-    "ModelsPane": "in the models to ask",
-}
-
-
-def group_of(node: type[DOMNode]) -> str:
-    """`in live batch`, `everywhere`: the heading that a widget's keys stand under."""
-    if issubclass(node, App):
-        return "everywhere"
-    if node.__name__ in GROUPS:
-        return GROUPS[node.__name__]
-    if title := getattr(node, "TITLE", "") or "":
-        return f"in {title.lower()}"
-    name = node.__name__
-    for end in ("Panel", "Pane", "Table", "Dialog"):
-        name = name.removesuffix(end)
-    return f"in {name.lower()}"
-
-
-def declared_by(node: type[DOMNode], action: str) -> type[DOMNode]:
-    """The class that an action's key comes from: a table has those of every table as well."""
-    for kind in node.__mro__:
-        bindings = Binding.make_bindings(kind.__dict__.get("BINDINGS", ()))
-        if any(binding.action == action for binding in bindings):
-            return kind
-    return node
+from ..text.lines import TextLine, TextSpan, line
+from .widgets.dialogs import LiveDialog
 
 
 class HelpDialog(LiveDialog):
@@ -63,7 +22,7 @@ class HelpDialog(LiveDialog):
         self._keys = bindings
         self._remapped = remapped
 
-    def _lines(self, board: Board, width: int) -> Sequence[Line]:
+    def _lines(self, board: Board, width: int) -> Sequence[TextLine]:
         groups: dict[str, dict[str, tuple[list[str], ActiveBinding]]] = {}
         for active in self._keys.values():
             binding = active.binding
@@ -75,22 +34,22 @@ class HelpDialog(LiveDialog):
             group = groups.setdefault(group_of(owner), {})
             keys, _ = group.setdefault(binding.action, ([], active))
             keys.append(self.app.get_key_display(binding))
-        found: list[Line] = []
+        found: list[TextLine] = []
         last = list(GROUPS.values())
         for name, actions in sorted(groups.items(), key=lambda g: g[0] in last):
             found.append(line((name, "title")))
             found += [self._row(keys, active, width) for keys, active in actions.values()]
-            found.append(Line())
+            found.append(TextLine())
         found.append(
             line((":", "key"), (" takes every one of these by its name at the right", "dim"))
         )
         return found
 
-    def _row(self, keys: Sequence[str], active: ActiveBinding, width: int) -> Line:
+    def _row(self, keys: Sequence[str], active: ActiveBinding, width: int) -> TextLine:
         binding = active.binding
         shown = units.fit(" ".join(dict.fromkeys(keys)), 18, right=True)
         what = active.tooltip if active.tooltip != binding.description else ""
-        mark: Span = ("* ", "good") if binding.id in self._remapped else ("  ", "text")
+        mark: TextSpan = ("* ", "good") if binding.id in self._remapped else ("  ", "text")
         text = f"{binding.description}  {what}" if what else binding.description
         id = binding.id or ""
         room = max(8, width - 18 - 2 - len(id) - 1)

@@ -5,19 +5,19 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
-from ...pipeline.config import OperatorError
+from ...pipeline.errors import OperatorError
 from ...pipeline.messages import Event
-from ..state.alerts import Finding
-from ..state.log_reference import Trail, line_of
+from ..state.alerts import AlertFinding
+from ..state.log_reference import LogReference, find_line
 from .panels.logs import LogPane
 
 if TYPE_CHECKING:
     from .app import ConsoleApp
 
 
-async def show(app: ConsoleApp, finding: Finding) -> None:
+async def show(app: ConsoleApp, finding: AlertFinding) -> None:
     """Its line in the log; where it has none, the screen that shows it."""
-    if finding.trail is not None and await _show_line(app, finding.trail):
+    if finding.log_reference is not None and await _show_line(app, finding.log_reference):
         return
     await app.action_show(finding.screen)
     if finding.filter:
@@ -27,15 +27,15 @@ async def show(app: ConsoleApp, finding: Finding) -> None:
 
 async def show_event(app: ConsoleApp, event: Event) -> None:
     """Its line, or what was said then."""
-    trail = Trail(event.source, event.at, event.text.partition("\n")[0])
-    if not await _show_line(app, trail):
+    log_reference = LogReference(event.source, event.at, event.text.partition("\n")[0])
+    if not await _show_line(app, log_reference):
         log = await _log(app)
         app.call_after_refresh(log.show_time, event.at)
 
 
-async def _show_line(app: ConsoleApp, trail: Trail) -> bool:
+async def _show_line(app: ConsoleApp, log_reference: LogReference) -> bool:
     """False where there is no such line."""
-    entry = line_of(trail, app.board.logs)
+    entry = find_line(log_reference, app.board.logs)
     if entry is not None:
         log = await _log(app)
         app.call_after_refresh(log.show_line, entry)

@@ -14,7 +14,7 @@ from ...pipeline.messages import (
 from ..state.impact import restart_costs, stop_costs
 from ..state.signals import ENDING, SIGNALS
 from . import actions
-from .dialogs import Choice, ChoiceDialog
+from .widgets.dialogs import Choice, ChoiceDialog
 
 if TYPE_CHECKING:
     from .app import ConsoleApp
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 def ask_restart(app: ConsoleApp, name: str, hard: bool = False) -> None:
     verb = "Kill and restart" if hard else "Restart"
-    costs = restart_costs(app.ledger.board(app.clock()), name, hard)
+    costs = restart_costs(app.store.board(app.clock()), name, hard)
     _ask(app, verb, costs, RestartProcess(name, hard))
 
 
 def ask_stop(app: ConsoleApp, name: str) -> None:
-    _ask(app, "Stop", stop_costs(app.ledger.board(app.clock()), name), StopProcess(name))
+    _ask(app, "Stop", stop_costs(app.store.board(app.clock()), name), StopProcess(name))
 
 
 def start(app: ConsoleApp, name: str) -> None:
@@ -58,7 +58,7 @@ def ask(app: ConsoleApp, order: ProcessOrder) -> None:
         case StopProcess():
             ask_stop(app, order.name)
         case SignalProcess(name=name, signal=signal) if signal in ENDING:
-            costs = restart_costs(app.ledger.board(app.clock()), name, hard=True)
+            costs = restart_costs(app.store.board(app.clock()), name, hard=True)
             _ask(app, f"Send {signal} to", costs, order)
         case _:
             give(app, order)

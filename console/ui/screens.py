@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .pane import Panel
+from .widgets.pane import Panel
 
 PANELS: dict[str, tuple[str, str]] = {
     "1": ("Overview", "overview"),

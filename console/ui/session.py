@@ -14,7 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...pipeline.config import Config, OperatorError
+from ...pipeline.config import Config
+from ...pipeline.errors import OperatorError
 from ..terminal import splash
 
 if TYPE_CHECKING:
@@ -52,8 +53,8 @@ def show(
     where the console itself fails.
     """
     from ..client.telemetry import Telemetry
-    from ..settings.ui_state import Habits
-    from ..state.adapter_colors import Tints
+    from ..settings.ui_state import UiState
+    from ..state.adapter_colors import AdapterColors
     from ..text.ascii import write_cells
     from .app import ConsoleApp
 
@@ -63,8 +64,8 @@ def show(
         theme=given.theme,
         ascii=given.ascii,
         low_bandwidth=given.low_bandwidth,
-        tints=Tints.remembered(),
-        habits=Habits.remembered(),
+        adapter_colors=AdapterColors.remembered(),
+        ui_state=UiState.remembered(),
         clock=clock,
         label=label,
         source=source or Telemetry,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from ..model_files.model_config import ModelCard
+from ..model_files.model_config import ModelConfig
 from ..runtime.guarded_file import AdapterError, brief
 from .keys import AdapterKeys
 from .peft_config import EMBEDDINGS, PeftConfig
@@ -16,17 +16,20 @@ from .peft_refusals import MERGE
 from .tensor_file import CONFIG, DTYPES, WeightFiles
 
 
-def module_shapes(card: ModelCard) -> dict[str, tuple[int, int]]:
+def module_shapes(model_config: ModelConfig) -> dict[str, tuple[int, int]]:
     """(out_features, in_features) of each linear module of a layer."""
-    q, kv = card.num_heads * card.head_dim, card.num_kv_heads * card.head_dim
+    q, kv = (
+        model_config.num_heads * model_config.head_dim,
+        model_config.num_kv_heads * model_config.head_dim,
+    )
     return {
-        "q_proj": (q, card.hidden_size),
-        "k_proj": (kv, card.hidden_size),
-        "v_proj": (kv, card.hidden_size),
-        "o_proj": (card.hidden_size, q),
-        "gate_proj": (card.intermediate_size, card.hidden_size),
-        "up_proj": (card.intermediate_size, card.hidden_size),
-        "down_proj": (card.hidden_size, card.intermediate_size),
+        "q_proj": (q, model_config.hidden_size),
+        "k_proj": (kv, model_config.hidden_size),
+        "v_proj": (kv, model_config.hidden_size),
+        "o_proj": (model_config.hidden_size, q),
+        "gate_proj": (model_config.intermediate_size, model_config.hidden_size),
+        "up_proj": (model_config.intermediate_size, model_config.hidden_size),
+        "down_proj": (model_config.hidden_size, model_config.intermediate_size),
     }
 
 
@@ -54,15 +57,15 @@ def match_targets(
     config: PeftConfig,
     keys: AdapterKeys,
     files: WeightFiles,
-    card: ModelCard,
+    model_config: ModelConfig,
     other_base: str,
     is_transposed: bool,
 ) -> tuple[Target, ...]:
     """The modules that the adapter targets, each with both its matrices, and nothing else."""
     targets: list[Target] = []
     rest, known = dict(files.entries), set()
-    for layer in range(card.num_layers):
-        for module, (out_features, in_features) in module_shapes(card).items():
+    for layer in range(model_config.num_layers):
+        for module, (out_features, in_features) in module_shapes(model_config).items():
             where = module_path(layer, module)
             known.add(where)
             trained = keys.trained(where)
@@ -102,7 +105,7 @@ def match_targets(
     if not targets:
         raise AdapterError(
             f"{files.path.parent / CONFIG}: target_modules names no module of this model, which "
-            f"has {', '.join(module_shapes(card))}; it says {_shown(config.target_modules)}"
+            f"has {', '.join(module_shapes(model_config))}; it says {_shown(config.target_modules)}"
             + (f", without {_shown(out)}" if (out := config.exclude_modules) else "")
             + other_base
         )

@@ -56,7 +56,7 @@ class Example(NamedTuple):
     num_prompt: int
 
 
-class Batch(NamedTuple):
+class ExampleBatch(NamedTuple):
     """Examples padded to one length; `labels` is IGNORED on prompts and padding."""
 
     token_ids: torch.Tensor  # [num_examples, length]
@@ -128,7 +128,7 @@ def encode_prompt(prompt: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     return list(tokenizer.encode(text, add_special_tokens=False))
 
 
-def collate(examples: list[Example], device: str) -> Batch:
+def collate(examples: list[Example], device: str) -> ExampleBatch:
     """Pads on the right; a causal model never sees what stands there."""
     length = max(len(example.token_ids) for example in examples)
     token_ids = torch.zeros(len(examples), length, dtype=torch.long)
@@ -138,7 +138,7 @@ def collate(examples: list[Example], device: str) -> Batch:
         token_ids[row, : len(ids)] = torch.tensor(ids)
         mask[row, : len(ids)] = 1
         labels[row, num_prompt : len(ids)] = torch.tensor(ids[num_prompt:])
-    return Batch(token_ids.to(device), mask.to(device), labels.to(device))
+    return ExampleBatch(token_ids.to(device), mask.to(device), labels.to(device))
 
 
 def shuffled_forever(examples: list[Example], batch_size: int) -> Iterator[list[Example]]:
@@ -154,7 +154,7 @@ def shuffled_forever(examples: list[Example], batch_size: int) -> Iterator[list[
 # --- training -----------------------------------------------------------------------------------
 
 
-def loss_of(model: PeftModel, batch: Batch) -> torch.Tensor:
+def loss_of(model: PeftModel, batch: ExampleBatch) -> torch.Tensor:
     """Mean cross-entropy of the answers' tokens, in nats."""
     output = model(input_ids=batch.token_ids, attention_mask=batch.mask, labels=batch.labels)
     assert isinstance(output.loss, torch.Tensor)
@@ -205,7 +205,7 @@ def train(
     model.eval()
 
 
-def answer(model: PeftModel, tokenizer: PreTrainedTokenizerBase, prompt: str) -> str:
+def generate_answer(model: PeftModel, tokenizer: PreTrainedTokenizerBase, prompt: str) -> str:
     """The greedy answer, at most 64 tokens of it."""
     ids = torch.tensor([encode_prompt(prompt, tokenizer)], device=model.device)
     output = model.generate(  # type: ignore[no-untyped-call]  # peft leaves it untyped
@@ -263,9 +263,9 @@ def make(
     )
     for row in held_out[:3]:
         with model.disable_adapter():
-            before = answer(model, tokenizer, row["prompt"])
+            before = generate_answer(model, tokenizer, row["prompt"])
         print(f"  > {row['prompt']}\n    base: {before}")
-        print(f"    {name}: {answer(model, tokenizer, row['prompt'])}", flush=True)
+        print(f"    {name}: {generate_answer(model, tokenizer, row['prompt'])}", flush=True)
     save(model, given.out / name)
     model.unload()  # gives the base back as it was, for the next adapter
 

@@ -25,12 +25,14 @@ from typing import Any, NamedTuple, get_origin
 import msgspec
 from tqdm import tqdm
 
-from ..config import Config, OperatorError, UsageError, add_flags, fields, flag_of, from_flags
+from ..config import Config, flag_of
+from ..config_flags import add_config_flags, config_fields, config_from_flags
+from ..errors import OperatorError, UsageError
 from ..runtime.stdout import ends_with_its_reader
 from ..runtime.text_output import UTF8_OUTPUT, json_text
 from .load_client import Client
 from .stats import Result, summarise
-from .workload import chat
+from .workload import chat_workload
 
 Flags = tuple[str, ...]
 """A set of ablation flags, as `Config` names them."""
@@ -47,7 +49,7 @@ BASE: Flags = ("no_lora",)
 SETS = (FULL, RESIDENT, LATE, PLAIN, PLAIN_RESIDENT, OWN_MEMORY, PADDED, LOADED, BASE)
 
 
-class Cost(NamedTuple):
+class PartCost(NamedTuple):
     """A part's cost is what a token takes with it less what it takes without."""
 
     part: str
@@ -57,22 +59,24 @@ class Cost(NamedTuple):
 
 
 COSTS = (
-    Cost("LoRA in all", FULL, BASE, "adapters, against the base model alone"),
-    Cost("LoRA compute", FULL, LOADED, "their products"),
-    Cost("LoRA rest", LOADED, BASE, "scheduling and loading them, without their products"),
-    Cost("load (swap)", FULL, RESIDENT, "loading them when wanted, against all resident"),
-    Cost("prefetch", FULL, LATE, "loading them on arrival, against when there is room to run"),
-    Cost("LoRA kernels", FULL, PLAIN, "our kernels and graphs, against plain PyTorch"),
+    PartCost("LoRA in all", FULL, BASE, "adapters, against the base model alone"),
+    PartCost("LoRA compute", FULL, LOADED, "their products"),
+    PartCost("LoRA rest", LOADED, BASE, "scheduling and loading them, without their products"),
+    PartCost("load (swap)", FULL, RESIDENT, "loading them when wanted, against all resident"),
+    PartCost("prefetch", FULL, LATE, "loading them on arrival, against when there is room to run"),
+    PartCost("LoRA kernels", FULL, PLAIN, "our kernels and graphs, against plain PyTorch"),
     # Both baselines compute by plain PyTorch, on a GPU too; and who is out of the pool stays there.
-    Cost("paging", PLAIN_RESIDENT, OWN_MEMORY, "pages of the pool, against memory of their own"),
-    Cost("own ranks", PLAIN, PADDED, "each at its rank, against padding to the largest"),
+    PartCost(
+        "paging", PLAIN_RESIDENT, OWN_MEMORY, "pages of the pool, against memory of their own"
+    ),
+    PartCost("own ranks", PLAIN, PADDED, "each at its rank, against padding to the largest"),
 )
 
 PROMPT_TOKENS = 112
 """More than any prompt of the bench takes with its chat template, its last page filled up."""
 
 
-def name_of(flags: Flags) -> str:
+def flags_text(flags: Flags) -> str:
     """A set as the command line would have it."""
     return " ".join(map(flag_of, flags)) or "all parts"
 
@@ -126,15 +130,15 @@ def adapter_tokens(config: Config) -> int:
     from ..fetch.fetch import resolve
     from ..model.adapter import measure_adapter
     from ..model.page_pool import PAGE_SIZE
-    from ..model_files.model_config import read_card
+    from ..model_files.model_config import read_model_config
     from ..runtime.guarded_file import AdapterError
 
-    card = read_card(resolve(config), config.ignore_key)
+    model_config = read_model_config(resolve(config), config.ignore_key)
     pages = {}
     for name, path in config.adapters().items():
         if path not in pages:
             try:
-                pages[path] = measure_adapter(name, path, card, torch.float32).pages
+                pages[path] = measure_adapter(name, path, model_config, torch.float32).pages
             except AdapterError as error:
                 raise OperatorError(f"adapter {name}: {error}") from error
     return PAGE_SIZE * sum(pages[path] for path in config.adapters().values())
@@ -151,7 +155,7 @@ def pool_tokens(flags: Flags, adapters: int, loop: Loop) -> int:
 def command_line(config: Config) -> list[str]:
     """The flags that make `config`."""
     flags: list[str] = []
-    for field in fields():
+    for field in config_fields():
         value = getattr(config, field.name)
         if value == getattr(Config(), field.name):
             continue
@@ -194,12 +198,14 @@ async def _drive(url: str, config: Config, loop: Loop) -> Result:
     models = tuple(config.adapters())
     async with Client(url, config.api_key) as client:
         await client.meet(models, None, chat=True)
-        load = chat(num_adapters=len(models), count=loop.requests, max_tokens=loop.max_tokens)
+        load = chat_workload(
+            num_adapters=len(models), count=loop.requests, max_tokens=loop.max_tokens
+        )
         lines, seconds = await client.run(load, loop.concurrency)
     return summarise(lines, seconds, concurrency=loop.concurrency)
 
 
-def measure(config: Config, flags: Flags, loop: Loop, round: int) -> Run:
+def measure_run(config: Config, flags: Flags, loop: Loop, round: int) -> Run:
     """Starts a pipeline that lacks `flags`, lets every adapter answer once, then measures."""
     with pipeline(config) as url:
         drive_loop(url, config, loop._replace(requests=len(config.adapter), max_tokens=2))
@@ -235,8 +241,8 @@ def measure_all(config: Config, loop: Loop, rounds: int, out: Path | None) -> li
         for round in range(rounds):
             order = list(configs)
             for flags in order[round % len(order) :] + order[: round % len(order)]:
-                bar.set_description(name_of(flags))
-                run = measure(configs[flags], flags, loop, round)
+                bar.set_description(flags_text(flags))
+                run = measure_run(configs[flags], flags, loop, round)
                 runs.append(run)
                 if out:
                     with out.open("ab") as file:
@@ -245,7 +251,7 @@ def measure_all(config: Config, loop: Loop, rounds: int, out: Path | None) -> li
     return runs
 
 
-class Difference(msgspec.Struct, frozen=True):
+class MeasuredCost(msgspec.Struct, frozen=True):
     """What a part costs a token, milliseconds: median, least and most over the rounds. Below zero:
     it saves that."""
 
@@ -258,7 +264,7 @@ class Difference(msgspec.Struct, frozen=True):
     """Of what a token takes with all parts."""
 
 
-def differences(runs: list[Run]) -> list[Difference]:
+def differences(runs: list[Run]) -> list[MeasuredCost]:
     """Of each part whose two sets were measured and differ."""
     measured = {(run.flags, run.round): run.token_ms for run in runs}
     rounds = sorted({run.round for run in runs})
@@ -273,7 +279,7 @@ def differences(runs: list[Run]) -> list[Difference]:
         gaps = [measured[having, r] - measured[lacking, r] for r in rounds]
         whole = statistics.median(measured[FULL, r] for r in rounds)
         ms = statistics.median(gaps)
-        found.append(Difference(cost.part, cost.about, ms, min(gaps), max(gaps), ms / whole))
+        found.append(MeasuredCost(cost.part, cost.about, ms, min(gaps), max(gaps), ms / whole))
     return found
 
 
@@ -299,10 +305,10 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="append runs as JSON lines")
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
-    add_flags(parser)
+    add_config_flags(parser)
     given = parser.parse_args()
     try:
-        config = from_flags(given)
+        config = config_from_flags(given)
         adapters = replicate(config.adapters(), given.adapters)
         config = msgspec.structs.replace(config, adapter=adapters)
         loop = Loop(given.concurrency, given.requests, given.max_tokens)
@@ -338,7 +344,7 @@ def print_sets(runs: list[Run]) -> None:
         own = [run for run in runs if run.flags == flags]
         ms = [run.token_ms for run in own]
         table.add_row(
-            name_of(flags) if flags else "nothing",
+            flags_text(flags) if flags else "nothing",
             f"{1e3 / statistics.median(ms):.1f}",
             *(f"{value:.2f}" for value in (statistics.median(ms), min(ms), max(ms))),
             f"{statistics.median(run.ttft_ms_p50 for run in own):.0f}",
@@ -347,7 +353,7 @@ def print_sets(runs: list[Run]) -> None:
     Printer(width=120).print(table)
 
 
-def print_costs(costs: list[Difference]) -> None:
+def print_costs(costs: list[MeasuredCost]) -> None:
     """A row a part, with the spread of the rounds."""
     from ..runtime.printer import Printer
 

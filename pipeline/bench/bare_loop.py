@@ -26,7 +26,7 @@ from ..messages import Admission, Batch, BatchRow, SamplingParams
 from ..model.adapter import module_path, module_shapes
 from ..model.page_pool import pages_for
 from ..model.runner import ModelRunner
-from ..model_files.model_config import ModelCard, read_card
+from ..model_files.model_config import ModelConfig, read_model_config
 
 GREEDY = SamplingParams(temperature=0.0)
 
@@ -91,12 +91,12 @@ class BareLoop:
         return num_tokens / (time.perf_counter() - started)
 
 
-def write_random_adapter(directory: Path, card: ModelCard, rank: int, seed: int) -> None:
+def write_random_adapter(directory: Path, model_config: ModelConfig, rank: int, seed: int) -> None:
     """A PEFT directory with small random weights on all seven modules."""
     generator = torch.Generator().manual_seed(seed)
     tensors = {}
-    for layer in range(card.num_layers):
-        for module, (out_features, in_features) in module_shapes(card).items():
+    for layer in range(model_config.num_layers):
+        for module, (out_features, in_features) in module_shapes(model_config).items():
             key = f"base_model.model.{module_path(layer, module)}"
             for side, shape in (("A", (rank, in_features)), ("B", (out_features, rank))):
                 tensors[f"{key}.lora_{side}.weight"] = (
@@ -108,7 +108,7 @@ def write_random_adapter(directory: Path, card: ModelCard, rank: int, seed: int)
         "peft_type": "LORA",
         "r": rank,
         "lora_alpha": 2 * rank,
-        "target_modules": [*module_shapes(card)],
+        "target_modules": [*module_shapes(model_config)],
     }
     (directory / "adapter_config.json").write_text(json.dumps(config))
 
@@ -129,12 +129,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--dummy", action="store_true", help="random weights")
     given = parser.parse_args(arguments)
-    card = read_card(given.directory)
+    model_config = read_model_config(given.directory)
     with tempfile.TemporaryDirectory() as scratch:
         entries = []
         for number in range(given.adapters):
             path = Path(scratch) / f"random-{number}"
-            write_random_adapter(path, card, given.rank, number)
+            write_random_adapter(path, model_config, given.rank, number)
             entries.append(f"random-{number}={path}")
         loops = [
             BareLoop(

@@ -21,14 +21,14 @@ from pathlib import Path
 import msgspec
 from tqdm import tqdm
 
-from ..config import OperatorError, UsageError
+from ..errors import OperatorError, UsageError
 from ..runtime.stdout import ends_with_its_reader
 from ..runtime.text_output import json_text
 from ..runtime.wording import counted
 from . import prefill_profile
 from .load_client import Client
-from .load_spec import Load, above_zero, add_flags, is_chat, make_loads, positive
-from .results import ResultFile, Row, RunConfig, describe
+from .load_spec import LoadSpec, above_zero, add_load_flags, is_chat, make_loads, positive
+from .results import ResultFile, ResultRow, RunConfig, describe_load
 from .stats import SLO_SECONDS, Result, Timeline, live, summarise
 
 LIVE_SECONDS = 0.25
@@ -63,7 +63,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--model", action="append", metavar="NAME", help="models in turn; repeat for a mixture"
     )
 
-    add_flags(parser.add_argument_group("workload"))
+    add_load_flags(parser.add_argument_group("workload"))
 
     out = parser.add_argument_group("results")
     out.add_argument(
@@ -84,7 +84,7 @@ def make_parser() -> argparse.ArgumentParser:
     out.add_argument(
         "--live", action="store_true", help="how far it is, as lines of JSON on stdout; no table"
     )
-    prefill_profile.add_flags(parser.add_argument_group("profile"))
+    prefill_profile.add_profile_flags(parser.add_argument_group("profile"))
     return parser
 
 
@@ -93,7 +93,7 @@ def main() -> None:
     """Exit status 0; 1 where nothing could be measured; 2 for wrong usage; 130 after Ctrl-C, with
     the table of what was finished."""
     given = make_parser().parse_args()
-    rows: list[Row] = []
+    rows: list[ResultRow] = []
     code = 0
     try:
         if given.profile:
@@ -113,11 +113,11 @@ def main() -> None:
     if given.json and not (code and not rows):
         print(json.dumps([msgspec.to_builtins(row) for row in rows]))
     elif rows and not given.live:
-        print_table(rows)
+        print_medians(rows)
     sys.exit(code)
 
 
-async def run_all(given: argparse.Namespace, rows: list[Row]) -> None:
+async def run_all(given: argparse.Namespace, rows: list[ResultRow]) -> None:
     """Every load on every server, the servers in turns, round by round. Appends to `rows` as runs
     end. What `--out` has already is taken from there."""
     labels = given.label or given.url
@@ -126,7 +126,7 @@ async def run_all(given: argparse.Namespace, rows: list[Row]) -> None:
     rounds = given.rounds or (3 if is_chat(given) else 1)
     kept = ResultFile(given.out) if given.out else None
     async with contextlib.AsyncExitStack() as stack:
-        servers: list[tuple[Client, str, list[Load]]] = []
+        servers: list[tuple[Client, str, list[LoadSpec]]] = []
         for url, label in zip(given.url, labels, strict=True):
             client = await stack.enter_async_context(Client(url, given.api_key))
             count = None if given.suite else given.adapters
@@ -157,8 +157,12 @@ async def run_all(given: argparse.Namespace, rows: list[Row]) -> None:
             if row := known.get(config.key()):
                 rows.append(row)
                 continue
-            bar.set_description(f"{config.server} {describe(config)} {config.round + 1}/{rounds}")
-            seen = Watcher(describe(config), len(rows) + 1, len(jobs), len(load.workload), client)
+            bar.set_description(
+                f"{config.server} {describe_load(config)} {config.round + 1}/{rounds}"
+            )
+            seen = Watcher(
+                describe_load(config), len(rows) + 1, len(jobs), len(load.workload), client
+            )
 
             def ended(line: Timeline, seen: Watcher = seen) -> None:
                 bar.update()
@@ -178,7 +182,7 @@ async def run_all(given: argparse.Namespace, rows: list[Row]) -> None:
                 rate=load.parameters.get("rate") if load.concurrency is None else None,
                 concurrency=load.concurrency,
             )
-            rows.append(Row(config, result))
+            rows.append(ResultRow(config, result))
             if kept:
                 kept.append(rows[-1])
 
@@ -216,7 +220,7 @@ class Watcher:
         print(json_text(msgspec.json.encode(now)), flush=True)
 
 
-def _config(given: argparse.Namespace, label: str, load: Load, number: int) -> RunConfig:
+def _config(given: argparse.Namespace, label: str, load: LoadSpec, number: int) -> RunConfig:
     return RunConfig(
         server=label,
         workload=load.name,
@@ -227,7 +231,7 @@ def _config(given: argparse.Namespace, label: str, load: Load, number: int) -> R
     )
 
 
-def _check_models(client: Client, load: Load) -> None:
+def _check_models(client: Client, load: LoadSpec) -> None:
     if load.workload.num_adapters > len(client.models):
         raise OperatorError(
             f"{client.url} has {len(client.models)} adapters, {load.workload.num_adapters} are "
@@ -238,13 +242,13 @@ def _check_models(client: Client, load: Load) -> None:
         raise OperatorError(f"{client.url} lists no base model", "name one with --model")
 
 
-def print_table(rows: list[Row]) -> None:
+def print_medians(rows: list[ResultRow]) -> None:
     """Medians over the rounds, a row for each server and load."""
     from rich.table import Table
 
     from ..runtime.printer import Printer
 
-    groups: dict[tuple[str, str], list[Row]] = {}
+    groups: dict[tuple[str, str], list[ResultRow]] = {}
     for row in rows:
         groups.setdefault((row.config.load_key(), row.config.server), []).append(row)
     loads = list(dict.fromkeys(load for load, _ in groups))
@@ -280,7 +284,7 @@ def print_table(rows: list[Row]) -> None:
         results = [row.result for row in found]
         table.add_row(
             server,
-            describe(found[0].config),
+            describe_load(found[0].config),
             *(median(results, name) for name in columns.values()),
             *(str(sum(getattr(r, name) for r in results)) for name in ("aborted", "errors")),
         )
@@ -288,7 +292,9 @@ def print_table(rows: list[Row]) -> None:
     for row in rows:
         if row.result.error:
             failed = counted(row.result.errors, "request")
-            print(f"{row.config.server}, {describe(row.config)}: {failed} failed, most often by:")
+            print(
+                f"{row.config.server}, {describe_load(row.config)}: {failed} failed, most often by:"
+            )
             print(f"  {row.result.error}")
 
 

@@ -44,12 +44,12 @@ from ..messages import (
 from ..model.adapter import SITES, Adapter, Part, module_shapes
 from ..model.page_pool import PAGE_SIZE, page_elements
 from ..model.runner import ModelRunner
-from ..model_files.model_config import ModelCard, read_card
+from ..model_files.model_config import ModelConfig, read_model_config
 from ..runtime.stdout import ends_with_its_reader
 from ..schedule.adapter_registry import AdapterRegistry
 from ..schedule.scheduler import CHUNK_TOKENS, Limits, Scheduler
-from .ablation import COSTS, name_of, stand_ins
-from .kernel_breakdown import account
+from .ablation import COSTS, flags_text, stand_ins
+from .kernel_breakdown import measure_kernels
 from .stats import SLO_SECONDS
 from .workload import slora
 
@@ -103,7 +103,7 @@ class Engine:
         self._directory = tempfile.TemporaryDirectory()
         directory = Path(self._directory.name)
         (directory / "config.json").write_text(json.dumps(shape))
-        self.card: ModelCard = read_card(directory)
+        self.model_config: ModelConfig = read_model_config(directory)
         self.config = Config(dummy=True, **config)
         self.runner = ModelRunner(self.config, directory, rank, heard)
         self.ready = self.runner.load()
@@ -130,8 +130,8 @@ class Engine:
     ) -> list[str]:
         """So many, each in pages of its own, with the same random numbers; numbered from `first`
         on."""
-        card = self.runner._card  # of one rank's part
-        shapes, parts, size = module_shapes(card), [], 0
+        model_config = self.runner._model_config  # of one rank's part
+        shapes, parts, size = module_shapes(model_config), [], 0
         for members in SITES.values():
             own = [member for member in members if member in modules]
             b = size + sum(rank * shapes[member][1] for member in own)
@@ -139,17 +139,17 @@ class Engine:
                 parts.append(Part(member, rank, size, b))
                 size, b = size + rank * shapes[member][1], b + rank * shapes[member][0]
             size = b
-        elements = page_elements(card)
+        elements = page_elements(model_config)
         pages = -(-size // elements)
         dtype = self.runner._pool.pages.dtype
-        host = (torch.randn(self.card.num_layers, pages * elements) * 0.01).to(dtype)
+        host = (torch.randn(self.model_config.num_layers, pages * elements) * 0.01).to(dtype)
         if self.runner._pool.pages.is_cuda:
             host = host.pin_memory()
         names = [f"r{rank}-{number:04}" for number in range(first, first + count)]
         registry, residency = self.scheduler.registry, self.scheduler.residency
         for name in names:
             record = registry.add(name, "", pinned=False)
-            num_bytes = size * self.card.num_layers * dtype.itemsize
+            num_bytes = size * self.model_config.num_layers * dtype.itemsize
             info = AdapterInfo(record.key, "", rank, modules, num_bytes, pages, "-")
             info = self.runner._store._as_placed(info)
             padded = max(8, 1 << (rank - 1).bit_length())
@@ -199,7 +199,7 @@ class Engine:
         """One request more."""
         self._number += 1
         rng = random.Random(self._number)
-        prompt = tuple(rng.randrange(self.card.vocab_size) for _ in range(prompt_tokens))
+        prompt = tuple(rng.randrange(self.model_config.vocab_size) for _ in range(prompt_tokens))
         params = SamplingParams(max_tokens=new_tokens, temperature=0.0, ignore_eos=True)
         request = Request(
             request_id=f"{self._number}",
@@ -288,7 +288,7 @@ def steps_table(
                 * 1e3,
             }
             found[kind][count] = figures
-            say("steps", adapters=kind, requests=count, **figures)
+            write_result("steps", adapters=kind, requests=count, **figures)
     return found
 
 
@@ -304,7 +304,9 @@ def interference(engine: Engine, names: list[str], streams: int) -> None:
     def told(what: str, found: list[float]) -> None:
         ordered = sorted(found)
         p99 = ordered[int(len(ordered) * 0.99)]
-        say("interference", what=what, p50_ms=statistics.median(found), p99_ms=p99, ms=ordered[-1])
+        write_result(
+            "interference", what=what, p50_ms=statistics.median(found), p99_ms=p99, ms=ordered[-1]
+        )
 
     for number in range(streams):
         engine.ask(names[number % len(names)], 256, 1500)
@@ -320,7 +322,7 @@ def interference(engine: Engine, names: list[str], streams: int) -> None:
         while not found or any(s.num_scheduled < s.num_prompt for s in engine.scheduler.running):
             found += gaps(1)
         told("a prompt of 4000 tokens", found)
-        say("its first token", ms=(time.perf_counter() - began) * 1e3)
+        write_result("its first token", ms=(time.perf_counter() - began) * 1e3)
         gaps(SETTLED)
         loads = engine.replace_adapters(names[streams : streams + 50])
         found = gaps(1)
@@ -391,7 +393,7 @@ def ablate(
         table = steps_table(engine, batches, names, prompt, new, ("distinct",))["distinct"]
         found[flags] = {count: table[count]["ms"] for count in batches}
         figures = {f"ms_at_{count}": ms for count, ms in found[flags].items()}
-        say("ablate", flags=name_of(flags), load_ms=loads.get(flags, 0.0), **figures)
+        write_result("ablate", flags=flags_text(flags), load_ms=loads.get(flags, 0.0), **figures)
         del engine
         gc.collect()
         if torch.cuda.is_available():
@@ -400,7 +402,7 @@ def ablate(
     print(f"\nmilliseconds   a load  {heads}   lacking")
     for flags, row in found.items():
         cells = "  ".join(f"{row[count]:9.2f}" for count in batches)
-        print(f"{'':12} {loads.get(flags, 0.0):8.2f}  {cells}   {name_of(flags)}")
+        print(f"{'':12} {loads.get(flags, 0.0):8.2f}  {cells}   {flags_text(flags)}")
     for cost in COSTS:
         having, lacking = stood_for[cost.having], stood_for[cost.lacking]
         if having != lacking:
@@ -413,9 +415,9 @@ def pool_for(shape: dict[str, Any], batches: list[int], tokens: int) -> int:
     more: baselines take memory outside of it."""
     with tempfile.TemporaryDirectory() as directory:
         (Path(directory) / "config.json").write_text(json.dumps(shape))
-        card = read_card(Path(directory))
-    sizes = sum(sum(module_shapes(card)[module]) for module in ATTENTION)
-    pages = sum(-(-rank * sizes // page_elements(card)) for rank in MIXED_RANKS)
+        model_config = read_model_config(Path(directory))
+    sizes = sum(sum(module_shapes(model_config)[module]) for module in ATTENTION)
+    pages = sum(-(-rank * sizes // page_elements(model_config)) for rank in MIXED_RANKS)
     quarter = -(-max(batches) // len(MIXED_RANKS))
     return max(batches) * (tokens + PAGE_SIZE) + quarter * pages * PAGE_SIZE
 
@@ -436,9 +438,11 @@ def account_for(engine: Engine, batches: list[int], names: list[str], prompt: in
     those of a step that carries a piece of a prompt beside 32 streams."""
 
     def told(kind: str, count: int, steps: Iterator[tuple[float, Step]], measured: int) -> None:
-        found = account(itertools.islice(steps, measured), measured)
+        found = measure_kernels(itertools.islice(steps, measured), measured)
         deque(steps, maxlen=0)
-        say("account", adapters=kind, requests=count, us=found.step_us, idle_us=found.idle_us)
+        write_result(
+            "account", adapters=kind, requests=count, us=found.step_us, idle_us=found.idle_us
+        )
         for name, (launches, spent) in found.kernels.items():
             if spent >= 5:
                 print(f"    {spent:9.1f} us  {launches:6.1f} x  {name}", flush=True)
@@ -463,7 +467,7 @@ def account_for(engine: Engine, batches: list[int], names: list[str], prompt: in
         told(f"{kind}, and a prompt of {own or 'the base'}", 32, steps, 5)
 
 
-def say(kind: str, **figures: Any) -> None:
+def write_result(kind: str, **figures: Any) -> None:
     """A line of JSON, to stdout and to `--out`."""
     shown = {k: round(v, 3) if isinstance(v, float) else v for k, v in figures.items()}
     line = json.dumps({"figures": kind, **shown})
@@ -530,16 +534,16 @@ def main() -> None:
         context = multiprocessing.get_context("spawn")
         for rank in range(1, given.tp):
             context.Process(target=measure_silently, args=(given, rank), daemon=True).start()
-        measure(given, 0)
+        measure_engine(given, 0)
 
 
 def measure_silently(given: argparse.Namespace, rank: int) -> None:
     """Rank 0 says it for all."""
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
-        measure(given, rank)
+        measure_engine(given, rank)
 
 
-def measure(given: argparse.Namespace, rank: int) -> None:
+def measure_engine(given: argparse.Namespace, rank: int) -> None:
     shape = SHAPES[given.shape] | ({"num_hidden_layers": given.layers} if given.layers else {})
     config = {
         "device": given.device,
@@ -568,12 +572,14 @@ def measure(given: argparse.Namespace, rank: int) -> None:
         ablate(make, given.batches, given.prompt, given.new, has_kernels=has_kernels)
         return
     engine = Engine(shape, config, heard, rank)
-    say("start", seconds=time.perf_counter() - started, pages=engine.ready.num_pages, **stages)
+    write_result(
+        "start", seconds=time.perf_counter() - started, pages=engine.ready.num_pages, **stages
+    )
     if given.workload != "slora":
         count = max(given.batches)
         started = time.perf_counter()
-        names = engine.add_adapters(count, given.rank, tuple(module_shapes(engine.card)))
-        say("adapters", count=count, seconds=time.perf_counter() - started)
+        names = engine.add_adapters(count, given.rank, tuple(module_shapes(engine.model_config)))
+        write_result("adapters", count=count, seconds=time.perf_counter() - started)
         if given.workload == "account":
             account_for(engine, given.batches, names, given.prompt)
         elif given.workload == "interference":
@@ -591,7 +597,7 @@ def slora_table(engine: Engine, given: argparse.Namespace) -> None:
     for count in (0, *given.adapters):
         names += engine.add_adapters(count - len(names), 8, ATTENTION, first=len(names))
         figures = slora_workload(engine, [*names] or [None], given.requests, given.rate)
-        say("slora", adapters=count, requests=given.requests, rate=given.rate, **figures)
+        write_result("slora", adapters=count, requests=given.requests, rate=given.rate, **figures)
 
 
 if __name__ == "__main__":

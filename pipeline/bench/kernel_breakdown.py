@@ -13,7 +13,7 @@ import torch
 
 
 @dataclass(frozen=True)
-class Account:
+class KernelBreakdown:
     """Microseconds a step on average."""
 
     kernels: dict[str, tuple[float, float]]
@@ -23,7 +23,7 @@ class Account:
     step_us: float
 
 
-def account(run: Iterable[object], steps: int) -> Account:
+def measure_kernels(run: Iterable[object], steps: int) -> KernelBreakdown:
     """Exhausts `run`, which does so many steps, under the profiler.
 
     Kernels on two streams overlap: each microsecond is given to the one that began first.
@@ -49,7 +49,7 @@ def account(run: Iterable[object], steps: int) -> Account:
     total = reached - spans[0][0]
     order = sorted(spent, key=lambda kind: -spent[kind])
     kernels = {kind: (counts[kind] / steps, spent[kind] / steps) for kind in order}
-    return Account(kernels, idle / steps, total / steps)
+    return KernelBreakdown(kernels, idle / steps, total / steps)
 
 
 def _kind(name: str) -> str:

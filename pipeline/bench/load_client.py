@@ -18,7 +18,7 @@ from typing import Any, Literal, TypeAlias
 import httpx
 import numpy as np
 
-from ..config import OperatorError
+from ..errors import OperatorError
 from .stats import Timeline
 from .workload import Arrival, Workload
 

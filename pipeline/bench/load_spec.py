@@ -1,4 +1,4 @@
-"""`Load`: a workload and how it is driven, made from the flags of `loraconsole bench`.
+"""`LoadSpec`: a workload and how it is driven, made from the flags of `loraconsole bench`.
 
 Refuses flags that mean nothing to the workload they are given with. Knows no server.
 """
@@ -11,14 +11,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..config import UsageError
+from ..errors import UsageError
 from .workload import (
     GENERATORS,
     POPULARITIES,
     SEED,
     SUITES,
     Workload,
-    chat,
+    chat_workload,
     suite_named,
 )
 from .workload_files import read_script, read_trace
@@ -44,7 +44,7 @@ TAKEN_BY = {
 
 
 @dataclass(frozen=True)
-class Load:
+class LoadSpec:
     """A workload, what it was made from, and how it is driven."""
 
     name: str
@@ -53,7 +53,7 @@ class Load:
     concurrency: int | None
 
 
-def add_flags(group: Any) -> None:
+def add_load_flags(group: Any) -> None:
     """Those that say who asks what, when."""
     group.add_argument(
         "--workload", choices=("chat", *GENERATORS, "script", "trace"), help="default: chat"
@@ -116,7 +116,7 @@ def is_chat(given: argparse.Namespace) -> bool:
     return not given.suite and given.workload in (None, "chat")
 
 
-def make_loads(given: argparse.Namespace, num_models: int) -> list[Load]:
+def make_loads(given: argparse.Namespace, num_models: int) -> list[LoadSpec]:
     """The loads that the flags ask for, on a server with so many models to choose among.
 
     Raises `UsageError` where flags do not go together.
@@ -176,7 +176,7 @@ def make_loads(given: argparse.Namespace, num_models: int) -> list[Load]:
     name = "slora" if given.suite else kind
     loops: list[int | None] = given.concurrency or [None]
     return [
-        Load(name, point | extra, workload, concurrency)
+        LoadSpec(name, point | extra, workload, concurrency)
         for point, workload in made
         for concurrency in loops
     ]
@@ -188,7 +188,7 @@ def _of_file(path: Path, speed: float) -> dict[str, Any]:
     return {"file": path.name, "digest": digest, "speed": speed}
 
 
-def _chat_loads(given: argparse.Namespace, num_models: int) -> list[Load]:
+def _chat_loads(given: argparse.Namespace, num_models: int) -> list[LoadSpec]:
     loads = []
     max_tokens = given.max_tokens or MAX_TOKENS
     open_loop = given.rate is not None
@@ -205,12 +205,12 @@ def _chat_loads(given: argparse.Namespace, num_models: int) -> list[Load]:
         if open_loop:
             arrivals = {"rate": given.rate, "cv": given.cv or 1.0}
         parameters |= {"requests": count, **arrivals}
-        workload = chat(
+        workload = chat_workload(
             num_adapters=num_models,
             count=count,
             max_tokens=max_tokens,
             seed=given.seed,
             **arrivals,
         )
-        loads.append(Load("chat", parameters, workload, concurrency))
+        loads.append(LoadSpec("chat", parameters, workload, concurrency))
     return loads

@@ -22,7 +22,7 @@ import msgspec
 import numpy as np
 from tqdm import tqdm
 
-from ..config import OperatorError
+from ..errors import OperatorError
 from ..schedule.pets import LatencyTable
 from .load_client import PLAIN_IDS
 
@@ -31,7 +31,7 @@ LENGTHS = [32, 128, 512, 1024]
 Cells: TypeAlias = dict[int, dict[int, float]]
 
 
-def add_flags(group: Any) -> None:
+def add_profile_flags(group: Any) -> None:
     group.add_argument(
         "--profile", type=Path, metavar="FILE", help="write the table of --scheduler pets, and stop"
     )

@@ -1,4 +1,4 @@
-"""`ResultFile`: the JSON lines that benchmarks leave, a `Row` a run; read, resumed, compared.
+"""`ResultFile`: the JSON lines that benchmarks leave, a `ResultRow` a run; read, resumed, compared.
 
 A run that was cut short leaves at most a torn last line, which is cut off when the file is opened
 again. Knows nothing of what the figures mean.
@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from ..config import OperatorError
+from ..errors import OperatorError
 from .stats import Result
 
 ROOM = 1 << 18
@@ -39,14 +39,14 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.structs.replace(self, server="", round=0).key()
 
 
-class Row(msgspec.Struct, frozen=True):
+class ResultRow(msgspec.Struct, frozen=True):
     """A line of the file."""
 
     config: RunConfig
     result: Result
 
 
-def describe(config: RunConfig) -> str:
+def describe_load(config: RunConfig) -> str:
     """A load in few words: how it is driven, and what differs between points of a suite."""
     found = config.parameters
     words = [config.workload]
@@ -62,7 +62,7 @@ def describe(config: RunConfig) -> str:
     return " ".join(words)
 
 
-def read_rows(path: Path) -> list[Row]:
+def read_rows(path: Path) -> list[ResultRow]:
     """All rows; a torn last line is passed over. Raises `OperatorError` naming file and line."""
     try:
         lines = path.read_bytes().split(b"\n")
@@ -72,7 +72,7 @@ def read_rows(path: Path) -> list[Row]:
     for number, line in enumerate(lines, 1):
         try:
             if line.strip():
-                rows.append(msgspec.json.decode(line, type=Row))
+                rows.append(msgspec.json.decode(line, type=ResultRow))
         except msgspec.DecodeError as error:
             torn = number == len(lines) and not isinstance(error, msgspec.ValidationError)
             if not torn:
@@ -109,18 +109,18 @@ class ResultFile:
         """Ends the last line, or cuts it off where it is torn; where the file ends then."""
         whole = content.rfind(b"\n") + 1
         try:
-            msgspec.json.decode(content[whole:], type=Row)
+            msgspec.json.decode(content[whole:], type=ResultRow)
         except msgspec.DecodeError:
             os.ftruncate(file, whole)
             return whole
         os.pwrite(file, b"\n", len(content))
         return len(content) + 1
 
-    def by_config(self) -> dict[str, Row]:
+    def by_config(self) -> dict[str, ResultRow]:
         """What was measured before, by `RunConfig.key`; the newest."""
         return {row.config.key(): row for row in self.rows}
 
-    def append(self, row: Row) -> None:
+    def append(self, row: ResultRow) -> None:
         try:
             with self.path.open("ab") as file:
                 file.write(msgspec.json.encode(row) + b"\n")

@@ -14,6 +14,8 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
+from ..runtime.percentile import percentile
+
 INPUT_WEIGHT, OUTPUT_WEIGHT = 1.0, 2.0
 """What a token costs in the Virtual Token Counter (w_p, w_q)."""
 SLO_SECONDS = 6.0
@@ -129,6 +131,9 @@ def summarise(
         )
     }
     errors = Counter(line.error for line in lines if line.error and not line.aborted)
+    ttft_ms_p50, ttft_ms_p90, ttft_ms_p99 = _percentiles(ttft, 0.5, 0.9, 0.99)
+    inter_token_ms_p50, inter_token_ms_p99 = _percentiles(gaps, 0.5, 0.99)
+    satisfaction_p10, satisfaction_p50 = _percentiles(content, 0.1, 0.5)
     return Result(
         seconds=round(seconds, 3),
         requests=len(lines),
@@ -147,15 +152,15 @@ def summarise(
         ),
         per_output_token_latency_s=_mean([latency / max(1, line.tokens) for line, latency in ends]),
         ttft_ms=_mean(ttft),
-        ttft_ms_p50=percentile(ttft, 50),
-        ttft_ms_p90=percentile(ttft, 90),
-        ttft_ms_p99=percentile(ttft, 99),
-        inter_token_ms_p50=percentile(gaps, 50),
-        inter_token_ms_p99=percentile(gaps, 99),
+        ttft_ms_p50=ttft_ms_p50,
+        ttft_ms_p90=ttft_ms_p90,
+        ttft_ms_p99=ttft_ms_p99,
+        inter_token_ms_p50=inter_token_ms_p50,
+        inter_token_ms_p99=inter_token_ms_p99,
         slo_attainment=round(sum(line.ttft < slo_seconds for line in lines) / len(lines), 4),
         satisfaction=round(statistics.fmean(content), 4),
-        satisfaction_p10=percentile(content, 10),
-        satisfaction_p50=percentile(content, 50),
+        satisfaction_p10=satisfaction_p10,
+        satisfaction_p50=satisfaction_p50,
         jain=jain_index([adapter.service for adapter in adapters.values()]),
         counter_gap=round(counter_gap(lines), 2),
         late_ms_max=round(max(line.late for line in lines) * 1e3, 2),
@@ -193,7 +198,8 @@ def live(
     gaps = [(b - a) * 1e3 for line in good for a, b in itertools.pairwise(line.chunks)]
 
     def three(values: list[float]) -> tuple[float | None, float | None, float | None]:
-        return percentile(values, 50), percentile(values, 90), percentile(values, 99)
+        p50, p90, p99 = _percentiles(values, 0.5, 0.9, 0.99)
+        return p50, p90, p99
 
     return Live(
         load=load,
@@ -212,11 +218,12 @@ def live(
 def _adapter(lines: list[Timeline], until: float) -> AdapterResult:
     served = sum(amount for line in lines for at, amount in line.service() if at <= until)
     first = [line.ttft * 1e3 for line in lines if line.chunks and not line.error]
+    (ttft_ms_p50,) = _percentiles(first, 0.5)
     return AdapterResult(
         requests=len(lines),
         completed=sum(not line.error for line in lines),
         service=round(served, 2),
-        ttft_ms_p50=percentile(first, 50),
+        ttft_ms_p50=ttft_ms_p50,
     )
 
 
@@ -293,13 +300,11 @@ def counter_gap(lines: Sequence[Timeline]) -> float:
     return largest
 
 
-def percentile(values: Sequence[float], percent: float) -> float | None:
-    """Nearest rank: the smallest value that at least `percent` of them do not exceed. None of
-    nothing."""
-    if not values:
-        return None
-    rank = math.ceil(len(values) * percent / 100)
-    return round(sorted(values)[max(0, rank - 1)], 4)
+def _percentiles(values: Sequence[float], *shares: float) -> list[float | None]:
+    """The percentile of each share, rounded to 4 places; None where there are no values."""
+    ordered = sorted(values)
+    found = [percentile(ordered, share) for share in shares]
+    return [None if value is None else round(value, 4) for value in found]
 
 
 def _mean(values: Sequence[float]) -> float | None:

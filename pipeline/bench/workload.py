@@ -15,18 +15,18 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from ..config import UsageError
+from ..errors import UsageError
 
 SEED = 42
 """S-LoRA's. Only with it are its published results about the same requests."""
 
-Range: TypeAlias = tuple[int, int]
+LengthRange: TypeAlias = tuple[int, int]
 """Lengths in tokens, the second excluded."""
 Ints: TypeAlias = NDArray[np.int64]
 Popularity: TypeAlias = Literal["distinct", "uniform", "skewed", "identical"]
 POPULARITIES: tuple[str, ...] = get_args(Popularity)
-SLORA_LENGTHS: Range = (8, 512)
-LONG_TAIL_LENGTHS: Range = (8, 1024)
+SLORA_LENGTHS: LengthRange = (8, 512)
+LONG_TAIL_LENGTHS: LengthRange = (8, 1024)
 ZIPF = 1.5
 """Of Punica's skewed popularity: each adapter is asked that many times as often as the next."""
 
@@ -75,8 +75,8 @@ def slora(
     rate: float,
     cv: float,
     duration: float,
-    input_range: Range = SLORA_LENGTHS,
-    output_range: Range = SLORA_LENGTHS,
+    input_range: LengthRange = SLORA_LENGTHS,
+    output_range: LengthRange = SLORA_LENGTHS,
     seed: int = SEED,
 ) -> Workload:
     """S-LoRA's generator (benchmarks/trace.py), bit for bit; numpy's older random numbers, in this
@@ -102,8 +102,8 @@ def long_tail(
     rate: float,
     cv: float,
     duration: float,
-    input_range: Range = LONG_TAIL_LENGTHS,
-    output_range: Range = LONG_TAIL_LENGTHS,
+    input_range: LengthRange = LONG_TAIL_LENGTHS,
+    output_range: LengthRange = LONG_TAIL_LENGTHS,
     seed: int = SEED,
 ) -> Workload:
     """`slora` with lengths that are mostly short and sometimes very long, as in S-LoRA's profiled
@@ -127,7 +127,7 @@ def punica(
     rate: float,
     cv: float,
     duration: float,
-    output_range: Range = SLORA_LENGTHS,
+    output_range: LengthRange = SLORA_LENGTHS,
     seed: int = SEED,
 ) -> Workload:
     """Punica's popularities over N = int(rate * duration) requests, shuffled: `distinct` gives each
@@ -168,7 +168,7 @@ def popularity_shares(popularity: Popularity, count: int) -> list[int]:
     return sorted([*shares, count - sum(shares)], reverse=True)
 
 
-def chat(
+def chat_workload(
     *,
     num_adapters: int,
     count: int,
@@ -193,7 +193,7 @@ def _count(rate: float, duration: float) -> int:
     return count
 
 
-def _checked(lengths: Range) -> Range:
+def _checked(lengths: LengthRange) -> LengthRange:
     low, high = lengths
     if not 1 <= low < high:
         raise UsageError(f"lengths from {low} to {high} (excluded) are none", "e.g. 8 512")
@@ -232,7 +232,7 @@ def _workload(
 
 
 @dataclass(frozen=True)
-class Setting:
+class ModelSetting:
     """A base model's size and the ranks of its adapters, in turn; q, k, v and o of every layer."""
 
     base: str
@@ -241,12 +241,12 @@ class Setting:
 
 
 SETTINGS = {
-    "S1": Setting("llama-7b", 4096, (8,)),
-    "S2": Setting("llama-7b", 4096, (64, 32, 16, 8)),
-    "S3": Setting("llama-13b", 5120, (16,)),
-    "S4": Setting("llama-13b", 5120, (64, 32, 16)),
-    "S5": Setting("llama-30b", 7168, (32,)),
-    "S6": Setting("llama-70b", 8192, (64,)),
+    "S1": ModelSetting("llama-7b", 4096, (8,)),
+    "S2": ModelSetting("llama-7b", 4096, (64, 32, 16, 8)),
+    "S3": ModelSetting("llama-13b", 5120, (16,)),
+    "S4": ModelSetting("llama-13b", 5120, (64, 32, 16)),
+    "S5": ModelSetting("llama-30b", 7168, (32,)),
+    "S6": ModelSetting("llama-70b", 8192, (64,)),
 }
 
 

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
-from ..config import UsageError
+from ..errors import UsageError
 from .workload import SEED, Arrival, Workload
 
 

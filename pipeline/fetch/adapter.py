@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 
-from ..config import OperatorError
+from ..errors import OperatorError
 from .fetch import snapshot_of_hub
 from .model_cache import Report
 

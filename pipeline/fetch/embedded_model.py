@@ -82,7 +82,7 @@ def embedded_model(report: Report) -> Path:
     directory = embedded_directory()
     gguf = directory / "model.gguf"
     if gguf.exists():
-        flaw = find_flaw(gguf, report)
+        flaw = find_copy_flaw(gguf, report)
         if not flaw:
             return directory
         report.say(f"the cached {gguf} {flaw}: it is removed and fetched anew")
@@ -100,7 +100,7 @@ def embedded_model(report: Report) -> Path:
     raise Unavailable("; ".join(reasons))
 
 
-def find_flaw(gguf: Path, report: Report) -> str:
+def find_copy_flaw(gguf: Path, report: Report) -> str:
     """What is wrong with a copy of the GGUF; empty when it is whole."""
     size = gguf.stat().st_size
     if size != EMBEDDED.gguf_bytes:
@@ -117,7 +117,7 @@ def take_cached(target: Path, report: Report) -> None:
     for gguf in cache_directory().glob(f"{DEFAULT_MODEL}-{digest}-*/model.gguf"):
         # A file system without hard links has the other ways.
         with contextlib.suppress(OSError):
-            if not gguf.is_symlink() and not find_flaw(gguf, report):
+            if not gguf.is_symlink() and not find_copy_flaw(gguf, report):
                 target.hardlink_to(gguf)
                 return
     raise Unavailable("no older version has left one")
@@ -132,7 +132,7 @@ def take_installed(target: Path, report: Report) -> None:
     path = Path(str(found.locate_file(EMBEDDED.member))).absolute()
     if not path.exists():
         raise Unavailable(f"the installed {EMBEDDED.distribution} lacks {EMBEDDED.member}")
-    if flaw := find_flaw(path, report):
+    if flaw := find_copy_flaw(path, report):
         raise Unavailable(f"the installed {path} {flaw}")
     target.symlink_to(path)
 

@@ -21,12 +21,14 @@ from typing import Any
 from tqdm import tqdm
 from tqdm.asyncio import tqdm_asyncio
 
-from ..config import DEFAULT_MODEL, Config, OperatorError, is_hub_id
+from ..config import DEFAULT_MODEL, Config
+from ..errors import OperatorError
 from ..gguf.file import MAGIC, first_part, other_parts, part_path
 from ..messages import Message, ProcessState
 from ..model_files.findings import notes, require_good
 from ..model_files.inspection import inspect_directory
-from ..model_files.model_config import read_card
+from ..model_files.model_config import read_model_config
+from ..run_directory import is_hub_id
 from ..runtime.process import Process, run_process
 from ..runtime.progress import ProgressBar
 from ..text.tokenizer import make_byte_tokenizer
@@ -222,12 +224,15 @@ def mirror_of(bar: tqdm[Any]) -> type[tqdm_asyncio[Any]]:
 
 def with_byte_tokenizer(directory: Path, ignored: Collection[str] = ()) -> Path:
     """A model directory for random weights: this one's config.json and a tokenizer of its size."""
-    card, config = read_card(directory, ignored), (directory / "config.json").read_bytes()
+    model_config, config = (
+        read_model_config(directory, ignored),
+        (directory / "config.json").read_bytes(),
+    )
     made = cache_directory() / f"dummy-{hashlib.sha256(config).hexdigest()[:12]}-{LAYOUT}"
     if not made.exists():
         with new_directory(made) as partial:
             (partial / "config.json").write_bytes(config)
-            make_byte_tokenizer(card.vocab_size).save(str(partial / "tokenizer.json"))
+            make_byte_tokenizer(model_config.vocab_size).save(str(partial / "tokenizer.json"))
             (partial / "tokenizer_config.json").write_text(
                 json.dumps({"chat_template": PLAIN_CHAT_TEMPLATE})
             )

@@ -17,7 +17,7 @@ from typing import IO, Any
 
 from tqdm import tqdm
 
-from ..config import OperatorError
+from ..errors import OperatorError
 from ..gguf.header import read_header, write_files
 
 log = logging.getLogger(__name__)

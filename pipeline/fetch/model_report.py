@@ -15,13 +15,15 @@ from pathlib import Path
 
 import msgspec
 
-from ..config import DEFAULT_MODEL, OperatorError, is_hub_id
+from ..config import DEFAULT_MODEL
+from ..errors import OperatorError
 from ..gguf.header import gguf_findings
 from ..model_files.config_keys import CONFIG
 from ..model_files.findings import Finding, Verdict
 from ..model_files.generation_config import FILE, read_generation_config
 from ..model_files.inspection import inspect_directory
 from ..model_files.model_config import inspect_config
+from ..run_directory import is_hub_id
 from ..text.tokenizer import Tokenizer
 from ..text.vocabulary_files import NO_TOKENIZER, SAVE, has_tokenizer
 from .embedded_model import embedded_directory
@@ -124,9 +126,9 @@ def _inspect_tokenizer(
         return [Finding("the tokenizer", "bad", error.what, error.hint)], None
     count = tokenizer.vocab_size
     found = [Finding("the tokenizer", "good", f"has {count} tokens")]
-    card, _ = inspect_config(directory, ignored)
-    if card is not None and count > card.vocab_size:
-        what = f"has {count} tokens, the embedding {card.vocab_size} rows"
+    model_config, _ = inspect_config(directory, ignored)
+    if model_config is not None and count > model_config.vocab_size:
+        what = f"has {count} tokens, the embedding {model_config.vocab_size} rows"
         hint = "a prompt with a token beyond them is refused"
         found = [Finding("the tokenizer", "note", what, hint)]
     found += [Finding("the tokenizer:", "note", warning) for warning in tokenizer.warnings]
@@ -141,17 +143,17 @@ def _inspect_tokenizer(
 def _inspect_stop_tokens(
     directory: Path, ignored: Collection[str], tokenizer: Tokenizer | None
 ) -> list[Finding]:
-    card, _ = inspect_config(directory, ignored)
-    if card is None:
+    model_config, _ = inspect_config(directory, ignored)
+    if model_config is None:
         return []
-    if not card.eos_token_ids:
+    if not model_config.eos_token_ids:
         what = "are not given: an answer ends at its longest length"
         return [Finding("stop tokens", "note", what, "name eos_token_id in generation_config.json")]
     ids = [
         f"{token_id} {tokenizer.token_text(token_id)!r}"
         if tokenizer and token_id < tokenizer.vocab_size
         else str(token_id)
-        for token_id in card.eos_token_ids
+        for token_id in model_config.eos_token_ids
     ]
     return [Finding("stop tokens", "good", f"are {', '.join(ids)}")]
 

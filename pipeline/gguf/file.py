@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..config import OperatorError
-from ..model_files.text_files import LFS_POINTER
+from ..errors import OperatorError
+from ..runtime.text_files import LFS_POINTER
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..config import OperatorError
+from ..errors import OperatorError
 from ..model_files.findings import Finding
 from .file import GgufFile, first_part, open_gguf
 from .keys import key_findings
@@ -22,10 +22,10 @@ from .tensors import (
     MLP,
     biased_modules,
     check_complete,
-    check_tensors,
+    check_gguf_tensors,
     tensor_findings,
 )
-from .tokenizer import Vocabulary, make_tokenizer, make_tokenizer_config
+from .tokenizer import GgufVocabulary, make_tokenizer, make_tokenizer_config
 
 ARCHITECTURES = {"llama": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}
 """`general.architecture` to `model_type`. Mistral's and SmolLM's files say llama."""
@@ -59,7 +59,7 @@ def read_header(path: Path) -> GgufFile:
     if bad:
         more = f"; and {len(bad) - 1} more: {', '.join(f.name for f in bad[1:])}" if bad[1:] else ""
         raise file.refusal(f"{bad[0].text}{more}", bad[0].hint)
-    check_tensors(file)
+    check_gguf_tensors(file)
     check_complete(file)
     return file
 
@@ -88,7 +88,7 @@ def gguf_findings(path: Path) -> list[Finding]:
         return [_bad(path, error)]
     findings = [*key_findings(file), *tensor_findings(file)]
     checks: tuple[Callable[[GgufFile], object], ...] = (
-        *(_check_kind, check_tensors, check_complete, make_config, make_generation_config),
+        *(_check_kind, check_gguf_tensors, check_complete, make_config, make_generation_config),
         *(make_tokenizer_config, make_tokenizer),
     )
     for check in checks:
@@ -126,7 +126,7 @@ def make_config(file: GgufFile) -> dict[str, Any]:
     _check_kind(file)
     heads, hidden = file.count("attention.head_count"), file.count("embedding_length")
     head_dim = _head_dim(file, hidden // heads)
-    biased, vocabulary = biased_modules(file), Vocabulary(file)
+    biased, vocabulary = biased_modules(file), GgufVocabulary(file)
     config = {
         "model_type": ARCHITECTURES[file.architecture],
         "hidden_act": "silu",
@@ -205,7 +205,7 @@ def _window(file: GgufFile, biased: bool) -> dict[str, Any]:
 def make_generation_config(file: GgufFile) -> dict[str, Any]:
     """generation_config.json: every token that ends an answer (of text, turn or message), and the
     sampling that the file recommends."""
-    vocabulary = Vocabulary(file)
+    vocabulary = GgufVocabulary(file)
     config: dict[str, Any] = {
         "bos_token_id": vocabulary.role_id("bos"),
         "eos_token_id": vocabulary.ends(),

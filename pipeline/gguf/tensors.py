@@ -9,7 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 
-from ..config import OperatorError
+from ..errors import OperatorError
 from ..model_files.findings import Finding
 from .file import GgufFile, GgufTensor
 
@@ -70,7 +70,7 @@ def hugging_face_name(name: str) -> str:
     return f"{TOP_MODULES[module]}.{kind}" if module in TOP_MODULES else name
 
 
-def check_tensors(file: GgufFile) -> None:
+def check_gguf_tensors(file: GgufFile) -> None:
     """Raises `OperatorError` naming a tensor that nothing uses, is of a type that cannot be read,
     is cut off, or is in some blocks alone. Needs no metadata."""
     _check_names(file)

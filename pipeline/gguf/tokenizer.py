@@ -111,7 +111,7 @@ CUTS: dict[str, Cut] = {
 """By `tokenizer.ggml.pre`."""
 
 
-class Vocabulary:
+class GgufVocabulary:
     """The tokens of a file by id: their texts, their types, and the roles that some have."""
 
     def __init__(self, file: GgufFile) -> None:
@@ -170,7 +170,7 @@ class Vocabulary:
 
 def make_tokenizer_config(file: GgufFile) -> dict[str, Any]:
     """tokenizer_config.json: special tokens by name, and the chat template, or several by name."""
-    vocabulary = Vocabulary(file)
+    vocabulary = GgufVocabulary(file)
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "clean_up_tokenization_spaces": False,
@@ -189,7 +189,7 @@ def make_tokenizer(file: GgufFile) -> Tokenizer:
     kind = file.require("tokenizer.ggml.model")
     if kind not in ("gpt2", "llama"):
         raise file.refusal(f"tokenizer {kind!r} is not supported", "supported are gpt2 and llama")
-    vocabulary = Vocabulary(file)
+    vocabulary = GgufVocabulary(file)
     make = _byte_level if kind == "gpt2" else _sentence_piece
     tokenizer, ends = make(file, vocabulary), set(vocabulary.ends())
     tokenizer.add_tokens(
@@ -223,7 +223,7 @@ def _chat_template(file: GgufFile) -> str | list[dict[str, str]] | None:
     return [{"name": name, "template": text} for name, text in named.items()] or None
 
 
-def _add_around(file: GgufFile, vocabulary: Vocabulary, tokenizer: Tokenizer) -> None:
+def _add_around(file: GgufFile, vocabulary: GgufVocabulary, tokenizer: Tokenizer) -> None:
     """Puts BOS before and EOS after texts, as the file says or llama.cpp is used to."""
     cut = CUTS.get(str(file.metadata.get("tokenizer.ggml.pre", "")))
     usual = file.metadata.get("tokenizer.ggml.model") == "llama" or bool(cut and cut.adds_bos)
@@ -251,7 +251,7 @@ def _add_around(file: GgufFile, vocabulary: Vocabulary, tokenizer: Tokenizer) ->
     )
 
 
-def _byte_level(file: GgufFile, vocabulary: Vocabulary) -> Tokenizer:
+def _byte_level(file: GgufFile, vocabulary: GgufVocabulary) -> Tokenizer:
     """Byte-level BPE, with the cut that `tokenizer.ggml.pre` names.
 
     SmolLM's cut isolates every digit first, as in the model's own tokenizer.json and in llama.cpp
@@ -299,7 +299,7 @@ def _pair(file: GgufFile, merge: str) -> tuple[str, str]:
     return merge[:1] + left, right
 
 
-def _sentence_piece(file: GgufFile, vocabulary: Vocabulary) -> Tokenizer:
+def _sentence_piece(file: GgufFile, vocabulary: GgufVocabulary) -> Tokenizer:
     """SentencePiece's BPE: the pair that makes the best-scored token is merged first, and what
     is not in the vocabulary falls back to bytes."""
     tokens, scores = vocabulary.tokens, vocabulary.numbers("scores")

@@ -26,7 +26,7 @@ from ..adapter_files.targets import module_path as module_path
 from ..adapter_files.targets import module_shapes as module_shapes
 from ..adapter_files.tensor_file import CONFIG, WeightFiles, read_config_file
 from ..messages import AdapterInfo
-from ..model_files.model_config import ModelCard
+from ..model_files.model_config import ModelConfig
 from ..runtime.guarded_file import AdapterError, brief, printable
 from .layers import pair_heads
 from .page_pool import page_elements
@@ -89,7 +89,7 @@ class Measured:
 def measure_adapter(
     key: str,
     directory: str,
-    card: ModelCard,
+    model_config: ModelConfig,
     dtype: torch.dtype,
     *,
     base: str = "",
@@ -99,17 +99,17 @@ def measure_adapter(
     """What an adapter would be, by its headers: no weight is read, so `digest` is empty.
 
     `base` names the model that it would run on; its files must lie in one of `roots`, if there
-    are any. They are checked against the whole `card`; sizes are of what a `shard` holds. Raises
-    `AdapterError`.
+    are any. They are checked against the whole `model_config`; sizes are of what a `shard` holds.
+    Raises `AdapterError`.
     """
-    with _measured(key, directory, card, dtype, base, roots, shard) as (measured, _):
+    with _measured(key, directory, model_config, dtype, base, roots, shard) as (measured, _):
         return measured.info
 
 
 def read_adapter(
     key: str,
     directory: str,
-    card: ModelCard,
+    model_config: ModelConfig,
     dtype: torch.dtype,
     *,
     base: str = "",
@@ -117,10 +117,10 @@ def read_adapter(
     shard: Shard = WHOLE,
 ) -> Adapter:
     """As `measure_adapter`; then reads, checks and lays out the weights."""
-    with _measured(key, directory, card, dtype, base, roots, shard) as (measured, files):
+    with _measured(key, directory, model_config, dtype, base, roots, shard) as (measured, files):
         tensors = _read_tensors(measured, files, dtype)
         info = msgspec.structs.replace(measured.info, digest=files.digest)
-    host = _lay_out(measured, tensors, card, dtype, shard)
+    host = _lay_out(measured, tensors, model_config, dtype, shard)
     return Adapter(info, measured.parts, max(8, 1 << (info.rank - 1).bit_length()), host)
 
 
@@ -134,9 +134,9 @@ class Pair(NamedTuple):
     scale: float
 
 
-def read_pairs(directory: str, card: ModelCard) -> dict[str, Pair]:
+def read_pairs(directory: str, model_config: ModelConfig) -> dict[str, Pair]:
     """What an adapter adds, scale B A, by the module's name in the model. Raises `AdapterError`."""
-    with _measured("", directory, card, torch.float32, "", (), WHOLE) as (measured, files):
+    with _measured("", directory, model_config, torch.float32, "", (), WHOLE) as (measured, files):
         tensors = _read_tensors(measured, files, torch.float32)
     return {
         module_path(layer, module): Pair(tensors[keys[0]].float(), tensors[keys[1]].float(), scale)
@@ -148,22 +148,22 @@ def read_pairs(directory: str, card: ModelCard) -> dict[str, Pair]:
 def _measured(
     key: str,
     directory: str,
-    card: ModelCard,
+    model_config: ModelConfig,
     dtype: torch.dtype,
     base: str,
     roots: Sequence[str],
     shard: Shard,
 ) -> Iterator[tuple[Measured, WeightFiles]]:
     """What the headers tell, and the weights, open and not yet read."""
-    with _opened(directory, card, roots) as (config, keys, files, is_mlx_lms):
+    with _opened(directory, model_config, roots) as (config, keys, files, is_mlx_lms):
         trained_for = brief(config.base_model_name_or_path or "")
         targets = match_targets(
-            config, keys, files, card, _other_base(trained_for, base), is_mlx_lms
+            config, keys, files, model_config, _other_base(trained_for, base), is_mlx_lms
         )
         files.check_layout()
-        part_card = shard.card(card)
-        parts, size = _plan(targets, part_card)
-        shapes, present = module_shapes(part_card), {target.module for target in targets}
+        part_config = shard.model_config(model_config)
+        parts, size = _plan(targets, part_config)
+        shapes, present = module_shapes(part_config), {target.module for target in targets}
         warnings = [_base_warning(trained_for, base)]
         if keys.notes:
             warnings.append(printable(f"its keys are read {', '.join(keys.notes)}"))
@@ -173,7 +173,7 @@ def _measured(
             rank=max(part.rank for part in parts),
             target_modules=tuple(module for module in shapes if module in present),
             num_bytes=sum(t.rank * sum(shapes[t.module]) for t in targets) * dtype.itemsize,
-            pages=size // page_elements(part_card),
+            pages=size // page_elements(part_config),
             digest="",
             warning="; ".join(filter(None, warnings)),
         )
@@ -182,7 +182,7 @@ def _measured(
 
 @contextmanager
 def _opened(
-    directory: str, card: ModelCard, roots: Sequence[str]
+    directory: str, model_config: ModelConfig, roots: Sequence[str]
 ) -> Iterator[tuple[PeftConfig, AdapterKeys, WeightFiles, bool]]:
     """The config, the keys and the weights of a directory, and whether they are mlx-lm's."""
     check_place(directory, roots)
@@ -200,10 +200,10 @@ def _opened(
         keys = read_keys(files.entries, files.path)
         modules = [
             keys.trained(module_path(n, name))
-            for n in range(card.num_layers)
-            for name in module_shapes(card)
+            for n in range(model_config.num_layers)
+            for name in module_shapes(model_config)
         ]
-        check_modules(config, path, modules, keys.head, card.num_layers)
+        check_modules(config, path, modules, keys.head, model_config.num_layers)
         yield config, keys, files, False
 
 
@@ -228,13 +228,13 @@ def _base_warning(trained_for: str, base: str) -> str:
     )
 
 
-def _plan(targets: Sequence[Target], card: ModelCard) -> tuple[tuple[Part, ...], int]:
+def _plan(targets: Sequence[Target], model_config: ModelConfig) -> tuple[tuple[Part, ...], int]:
     """Each module at the largest rank it has in any layer, so that all layers are laid out alike
     and a page id is valid in each; and the elements of a layer, filled up to whole pages.
 
     The A of a site's modules lie one below the other, then their B: one read serves them all.
     """
-    parts, size, shapes = [], 0, module_shapes(card)
+    parts, size, shapes = [], 0, module_shapes(model_config)
     for members in SITES.values():
         ranks = {
             module: max(target.rank for target in targets if target.module == module)
@@ -246,7 +246,7 @@ def _plan(targets: Sequence[Target], card: ModelCard) -> tuple[tuple[Part, ...],
             parts.append(Part(module, rank, size, b))
             size, b = size + rank * shapes[module][1], b + rank * shapes[module][0]
         size = b
-    elements = page_elements(card)
+    elements = page_elements(model_config)
     return tuple(parts), -(-size // elements) * elements
 
 
@@ -273,16 +273,16 @@ def _read_tensors(measured: Measured, files: WeightFiles, dtype: torch.dtype) ->
 def _lay_out(
     measured: Measured,
     tensors: dict[str, Tensor],
-    card: ModelCard,
+    model_config: ModelConfig,
     dtype: torch.dtype,
     shard: Shard,
 ) -> Tensor:
     """The host's copy of a shard [num_layers, size], scales in it; it empties `tensors` as it
     goes."""
-    part_card = shard.card(card)
-    num_heads = {"q_proj": part_card.num_heads, "k_proj": part_card.num_kv_heads}
+    part_config = shard.model_config(model_config)
+    num_heads = {"q_proj": part_config.num_heads, "k_proj": part_config.num_kv_heads}
     parts = {part.module: part for part in measured.parts}
-    host = torch.zeros(card.num_layers, measured.size, dtype=dtype)
+    host = torch.zeros(model_config.num_layers, measured.size, dtype=dtype)
     for layer, module, rank, scale, keys in measured.targets:
         a, b = shard.adapter(tensors.pop(keys[0]), tensors.pop(keys[1]), module)
         if module in num_heads:

@@ -20,7 +20,7 @@ from ...kernels.layouts import AdapterTables, largest_block
 from ..adapter_files.peft_config import MOST_RANK
 from ..config import Config
 from ..messages import AdapterInfo
-from ..model_files.model_config import ModelCard
+from ..model_files.model_config import ModelConfig
 from ..runtime.guarded_file import AdapterError
 from .adapter import SITES, Adapter, measure_adapter, module_shapes, read_adapter
 from .compute_queue import sent
@@ -58,20 +58,20 @@ class AdapterStack:
         self,
         adapters: tuple[Adapter, ...],
         weights: Sequence[Tensor],
-        card: ModelCard,
+        model_config: ModelConfig,
         padded: int,
     ) -> None:
         """weights: of each adapter what its pages hold, [num_layers, elements]."""
         self.position = {adapter.info.key: index for index, adapter in enumerate(adapters)}
         self.sites: dict[str, SiteWeights] = {}
-        shapes = module_shapes(card)
+        shapes = module_shapes(model_config)
         changed = {part.module for adapter in adapters for part in adapter.parts}
         for site, members in SITES.items():
             if changed.isdisjoint(members):
                 continue
             out_features = [shapes[member][0] for member in members]
             in_features = shapes[members[0]][1]
-            lead = (card.num_layers, len(adapters), padded * len(members))
+            lead = (model_config.num_layers, len(adapters), padded * len(members))
             a = weights[0].new_zeros((*lead, in_features))
             b = weights[0].new_zeros((*lead, sum(out_features)))
             for index, (adapter, content) in enumerate(zip(adapters, weights, strict=True)):
@@ -98,10 +98,10 @@ def _matrix(content: Tensor, start: int, rows: int, columns: int) -> Tensor:
     return content[:, start : start + rows * columns].reshape(-1, rows, columns)
 
 
-def tile_of(card: ModelCard) -> int:
+def tile_of(model_config: ModelConfig) -> int:
     """Divides all that kernels take in tiles, and where each matrix begins."""
-    sizes = [size for shape in module_shapes(card).values() for size in shape]
-    return largest_block(*sizes, page_elements(card), most=256)
+    sizes = [size for shape in module_shapes(model_config).values() for size in shape]
+    return largest_block(*sizes, page_elements(model_config), most=256)
 
 
 class AdapterStore:
@@ -109,20 +109,21 @@ class AdapterStore:
 
     `read` and `measure` may be called from any thread; all else belongs to the thread that launches
     steps. The ablations of `config` change where adapters lie and how they are padded, never what
-    comes out. `card` is the whole model's; what is held, and how large it is, is one shard's.
+    comes out. `model_config` is the whole model's; what is held, and how large it is, is one
+    shard's.
     """
 
     def __init__(
         self,
-        card: ModelCard,
+        model_config: ModelConfig,
         dtype: torch.dtype,
         pool: PagePool,
         config: Config | None = None,
         shard: Shard = WHOLE,
     ) -> None:
         config = config or Config()
-        self._whole, self._shard = card, shard
-        self._card, self._dtype, self._pool = shard.card(card), dtype, pool
+        self._whole, self._shard = model_config, shard
+        self._model_config, self._dtype, self._pool = shard.model_config(model_config), dtype, pool
         self._base, self._roots = config.model, config.adapter_roots()
         self._in_pool, self._all_alike = not config.no_mem_pool, config.bmm
         self._adapters: dict[str, Adapter] = {}
@@ -131,7 +132,7 @@ class AdapterStore:
         """Those outside of the pool, [num_layers, elements]."""
         self._free_slots = list(range(MOST_RESIDENT - 1, -1, -1))
         self._slots: dict[str, int] = {}
-        self.unit = tile_of(self._card)
+        self.unit = tile_of(self._model_config)
         self.tables = self.make_tables(MOST_RESIDENT if pool.pages.is_cuda else 0)
         self._stacks: dict[tuple[str, ...], AdapterStack] = {}
 
@@ -223,8 +224,8 @@ class AdapterStore:
     def make_tables(self, slots: int) -> AdapterTables:
         """For kernels that read pages; a CPU needs none. Never moved: graphs remember where they
         are."""
-        device, sizes = self._pool.pages.device, module_shapes(self._card).values()
-        most_pages = -(-MOST_RANK * sum(map(sum, sizes)) // page_elements(self._card))
+        device, sizes = self._pool.pages.device, module_shapes(self._model_config).values()
+        most_pages = -(-MOST_RANK * sum(map(sum, sizes)) // page_elements(self._model_config))
         return AdapterTables(
             *(
                 torch.zeros((slots, *shape), dtype=torch.int32, device=device)
@@ -306,7 +307,7 @@ class AdapterStore:
             del self._stacks[next(iter(self._stacks))]
         weights = [self._content(name) for name in key]
         self._stacks[key] = stack = AdapterStack(
-            tuple(self[name] for name in key), weights, self._card, self.padded_rank(key[0])
+            tuple(self[name] for name in key), weights, self._model_config, self.padded_rank(key[0])
         )
         return stack
 
@@ -365,7 +366,7 @@ class LoraBatch:
 
 
 @dataclass(frozen=True)
-class Span:
+class TokenRange:
     """Consecutive tokens of a step that share an adapter: a piece of a prompt, which gets its own
     product, or a single token, which is `joint` with its neighbours."""
 
@@ -386,11 +387,11 @@ class LoraPlan:
     joint: list[tuple[slice, AdapterStack, Ints, Ints]] = field(default_factory=list)
 
 
-def plan_lora(spans: Sequence[Span], store: AdapterStore) -> LoraPlan:
+def plan_lora(spans: Sequence[TokenRange], store: AdapterStore) -> LoraPlan:
     """The products for spans in token order; joint spans of one padded rank must be neighbours."""
     plan = LoraPlan()
     names: dict[int, set[str]] = {}
-    joint: dict[int, list[Span]] = {}
+    joint: dict[int, list[TokenRange]] = {}
     for span in spans:
         rank = store.padded_rank(span.adapter)
         names.setdefault(rank, set()).add(span.adapter)
@@ -407,7 +408,7 @@ def plan_lora(spans: Sequence[Span], store: AdapterStore) -> LoraPlan:
     return plan
 
 
-def _plan_joint(plan: LoraPlan, spans: list[Span], stack: AdapterStack) -> None:
+def _plan_joint(plan: LoraPlan, spans: list[TokenRange], stack: AdapterStack) -> None:
     tokens = slice(spans[0].start, spans[-1].stop)
     owners = np.array([stack.position[span.adapter] for span in spans])  # one token a span
     if (owners == owners[0]).all():

@@ -34,7 +34,7 @@ from ...kernels.lora import (
     expand_paged,
     shrink_paged,
 )
-from ..model_files.model_config import ModelCard
+from ..model_files.model_config import ModelConfig
 from .adapter import SITES, module_shapes
 from .adapter_store import AdapterStore
 from .batch_torch import StepRow
@@ -300,9 +300,9 @@ class PagedLora:
         return finish
 
 
-def lora_sites(card: ModelCard) -> dict[str, Site]:
+def lora_sites(model_config: ModelConfig) -> dict[str, Site]:
     """Each site as the kernels want to know it."""
-    shapes, found, first = module_shapes(card), {}, 0
+    shapes, found, first = module_shapes(model_config), {}, 0
     for index, (name, members) in enumerate(SITES.items()):
         found[name] = Site(index, first, tuple(shapes[member][0] for member in members))
         first += len(members)
@@ -316,7 +316,7 @@ class PagedBatch:
         self,
         plan: PagedPlan,
         flat: Tensor,
-        card: ModelCard,
+        model_config: ModelConfig,
         pool: Tensor,
         history: Tensor,
         rotary: Rotary,
@@ -333,14 +333,15 @@ class PagedBatch:
         self.lora = None
         if "owners" in views:
             self.lora = PagedLora(
-                lora_sites(card),
+                lora_sites(model_config),
                 plan.rank,
                 pool.view(*pool.shape[:2], -1),
                 store.tables,
                 views["owners"],
                 tuple(_parts(views, side)),
                 store.unit,
-                frozenset(SITES) - (set() if can_rotate(store.unit, card.head_dim) else {"qkv"}),
+                frozenset(SITES)
+                - (set() if can_rotate(store.unit, model_config.head_dim) else {"qkv"}),
             )
 
     def rotate_write(

@@ -23,7 +23,14 @@ from torch import Tensor
 
 from ...kernels import reference
 from ...kernels.layouts import Shrunk
-from .adapter_store import AdapterRows, AdapterSegment, AdapterStore, LoraBatch, Span, plan_lora
+from .adapter_store import (
+    AdapterRows,
+    AdapterSegment,
+    AdapterStore,
+    LoraBatch,
+    TokenRange,
+    plan_lora,
+)
 from .layers import Rotary
 from .page_pool import PAGE_SIZE, PagePool, pages_for
 
@@ -286,10 +293,10 @@ class StepPlan:
         add = self._staging.add
         return _Look(add(self._pool.gather_index(padded)), add(ends), width * PAGE_SIZE, window)
 
-    def _spans(self) -> Iterator[Span]:
+    def _spans(self) -> Iterator[TokenRange]:
         for first, row in zip(self._first, self.rows, strict=True):
             if row.adapter is not None:
-                yield Span(first, first + row.num_tokens, row.adapter, row.num_tokens == 1)
+                yield TokenRange(first, first + row.num_tokens, row.adapter, row.num_tokens == 1)
 
     # -- to the device
 

@@ -13,7 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ..config import OperatorError
+from ..errors import OperatorError
 from .layers import Int4Blocks
 
 

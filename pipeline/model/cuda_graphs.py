@@ -18,7 +18,7 @@ from torch import Tensor
 from ...kernels.attention import PREFILL_BLOCK
 from ...kernels.precompile import compiled_ahead
 from ...kernels.sampling import best_tokens
-from ..model_files.model_config import ModelCard
+from ..model_files.model_config import ModelConfig
 from .adapter_store import AdapterStore
 from .batch_kernels import MOST_PROMPTS, Bucket, PagedBatch, PagedPlan, largest_rank
 from .batch_torch import StepRow
@@ -66,7 +66,7 @@ class PagedSteps:
 
     def __init__(
         self,
-        card: ModelCard,
+        model_config: ModelConfig,
         pool: PagePool,
         store: AdapterStore,
         rotary: Rotary,
@@ -77,7 +77,7 @@ class PagedSteps:
     ) -> None:
         """`history` int32 [num_slots, width] is never moved from here on: graphs remember where it
         is. `max_pages` bounds a sequence."""
-        self._card, self._pool, self._store = card, pool, store
+        self._model_config, self._pool, self._store = model_config, pool, store
         self._rotary, self._history, self._queue = rotary, history, queue
         self._max_pages = max_pages
         self._captured: dict[Bucket, Captured | None] = {}
@@ -124,7 +124,7 @@ class PagedSteps:
         return PagedBatch(
             plan,
             flat,
-            self._card,
+            self._model_config,
             self._pool.pages,
             self._history,
             self._rotary,

@@ -13,19 +13,20 @@ from pathlib import Path
 import msgspec
 import torch
 
-from ..config import Config, OperatorError
+from ..config import Config
+from ..errors import OperatorError
 from ..messages import DeviceReport, Gpu
-from ..model_files.model_config import read_card
+from ..model_files.model_config import read_model_config
 from .adapter_store import tile_of
 from .kernel_choice import LEAST_TILE, choose_kernels
 
 
-def report(config: Config) -> DeviceReport:
+def make_device_report(config: Config) -> DeviceReport:
     """For these settings; where the run has no model yet, for one whose sizes suit."""
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     device = "cuda" if count and config.device != "cpu" else "cpu"
     model = config.run_path / "model"
-    tile = tile_of(read_card(model, config.ignore_key)) if model.exists() else LEAST_TILE
+    tile = tile_of(read_model_config(model, config.ignore_key)) if model.exists() else LEAST_TILE
     choice = choose_kernels(config, device, tile)
     return DeviceReport(
         device=device,
@@ -56,7 +57,7 @@ def main() -> None:
         config = Config.load(run)
     except OperatorError:  # nothing has run there yet
         config = Config(run=str(run))
-    sys.stdout.buffer.write(msgspec.json.encode(report(config)))
+    sys.stdout.buffer.write(msgspec.json.encode(make_device_report(config)))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from gguf.quants import dequantize
 from torch import Tensor
 
 from ..gguf.file import GgufTensor, open_gguf
-from ..gguf.tensors import check_tensors, hugging_face_name
+from ..gguf.tensors import check_gguf_tensors, hugging_face_name
 from .checkpoint import check_shape, missing_tensor
 from .layers import INT4_GROUP, Int4Blocks
 
@@ -26,7 +26,7 @@ class GgufCheckpoint:
         """Raises `OperatorError` naming a tensor that cannot be read, or that nothing uses."""
         self._path = path
         file = open_gguf(path, arrays=False)
-        check_tensors(file)
+        check_gguf_tensors(file)
         self._parts = file.parts
         self._tensors = {hugging_face_name(name): found for name, found in file.tensors.items()}
         # llama.cpp permutes q and k of this architecture alone, for its own rotary kernel.

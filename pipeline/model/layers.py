@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ...kernels import reference
 from ...kernels.layouts import Shrunk
-from ..model_files.model_config import ModelCard
+from ..model_files.model_config import ModelConfig
 from ..model_files.rope import RopeScaling
 from .compute_queue import Helpers
 
@@ -226,7 +226,7 @@ class RMSNorm:
         return self(hidden.add_(delta.y))
 
 
-def silu_mul(gate_up: Output) -> Tensor:
+def silu_gate_up(gate_up: Output) -> Tensor:
     """silu(gate) * up; may overwrite the gate. gate_up [num_tokens, 2 n], gate first."""
     y, rest = gate_up
     if fused is not None and (y.is_cuda or rest):
@@ -240,21 +240,23 @@ def silu_mul(gate_up: Output) -> Tensor:
 class Rotary:
     """The rotation of each token's pairs: scale * exp(i position frequency)."""
 
-    def __init__(self, card: ModelCard, device: torch.device) -> None:
-        self._card = card
-        inverse, scale = rotary_frequencies(card)
+    def __init__(self, model_config: ModelConfig, device: torch.device) -> None:
+        self._model_config = model_config
+        inverse, scale = rotary_frequencies(model_config)
         self._inverse = inverse.to(device)
         self._scale = torch.tensor(scale, device=device)
-        self._exponent = torch.arange(0, card.head_dim, 2, device=device).float() / card.head_dim
-        if long_factor := card.rope_scaling.long_factor:
+        self._exponent = (
+            torch.arange(0, model_config.head_dim, 2, device=device).float() / model_config.head_dim
+        )
+        if long_factor := model_config.rope_scaling.long_factor:
             self._long = 1.0 / (
-                torch.tensor(long_factor, device=device) * card.rope_theta**self._exponent
+                torch.tensor(long_factor, device=device) * model_config.rope_theta**self._exponent
             )
 
     def __call__(self, positions: Tensor, lengths: Tensor) -> Tensor:
         """positions [num_tokens]; lengths [num_tokens], the known length of each token's sequence,
         on which dynamic and longrope scaling depend -> complex64 [num_tokens, 1, head_dim / 2]."""
-        inverse, scaling = self._inverse, self._card.rope_scaling
+        inverse, scaling = self._inverse, self._model_config.rope_scaling
         if scaling.rope_type == "dynamic":
             inverse = self._dynamic(lengths)
         elif scaling.rope_type == "longrope":
@@ -269,29 +271,29 @@ class Rotary:
         Taken from the sequence, not from the batch, so that neighbours change nothing.
         lengths [num_tokens] -> [num_tokens, 1, head_dim / 2].
         """
-        card, factor = self._card, self._card.rope_scaling.factor
-        trained = card.max_position_embeddings
+        model_config, factor = self._model_config, self._model_config.rope_scaling.factor
+        trained = model_config.max_position_embeddings
         stretch = lengths.clamp(min=trained).float() / trained
-        power = card.head_dim / (card.head_dim - 2)
-        base = card.rope_theta * (factor * stretch - (factor - 1)) ** power
+        power = model_config.head_dim / (model_config.head_dim - 2)
+        base = model_config.rope_theta * (factor * stretch - (factor - 1)) ** power
         return 1.0 / base.view(-1, 1, 1) ** self._exponent
 
 
-def rotary_frequencies(card: ModelCard) -> tuple[Tensor, float]:
+def rotary_frequencies(model_config: ModelConfig) -> tuple[Tensor, float]:
     """Frequencies of the rotary pairs, float32 [head_dim / 2], and the scale of the rotation."""
-    scaling, dim = card.rope_scaling, card.head_dim
+    scaling, dim = model_config.rope_scaling, model_config.head_dim
     exponent = torch.arange(0, dim, 2).float() / dim
-    inverse = 1.0 / card.rope_theta**exponent
+    inverse = 1.0 / model_config.rope_theta**exponent
     match scaling.rope_type:
         case "linear":
             return inverse / scaling.factor, 1.0
         case "llama3":
             return _llama3(inverse, scaling), 1.0
         case "yarn":
-            return _yarn(inverse, scaling, card.rope_theta), _yarn_scale(scaling)
+            return _yarn(inverse, scaling, model_config.rope_theta), _yarn_scale(scaling)
         case "longrope":
             short = torch.tensor(scaling.short_factor)
-            return 1.0 / (short * card.rope_theta**exponent), _longrope_scale(scaling)
+            return 1.0 / (short * model_config.rope_theta**exponent), _longrope_scale(scaling)
         case _:
             return inverse, 1.0
 

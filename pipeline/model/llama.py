@@ -1,4 +1,4 @@
-"""`Llama`: the decoder of Llama 2/3, Mistral, Qwen2/2.5/3 and SmolLM2, driven by a `ModelCard`.
+"""`Llama`: the decoder of Llama 2/3, Mistral, Qwen2/2.5/3 and SmolLM2, driven by a `ModelConfig`.
 
 Reads like the paper, top down. Paging is in the batch, LoRA and weight formats are in the layers;
 where weights come from is the loader's.
@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...kernels.layouts import Shrunk
-from ..model_files.model_config import ModelCard
-from .layers import Linear, Output, Product, RMSNorm, silu_mul
+from ..model_files.model_config import ModelConfig
+from .layers import Linear, Output, Product, RMSNorm, silu_gate_up
 
 
 class LoraProducts(Protocol):
@@ -114,16 +114,20 @@ class SelfAttention:
 
     def __init__(
         self,
-        card: ModelCard,
+        model_config: ModelConfig,
         layer: int,
         qkv: AdaptedLinear,
         output: AdaptedLinear,
         q_norm: RMSNorm | None,
         k_norm: RMSNorm | None,
     ) -> None:
-        self._q, self._kv, self._head_dim = card.num_heads, card.num_kv_heads, card.head_dim
-        self._scale = card.head_dim**-0.5
-        self._window = layer_windows(card)[layer]
+        self._q, self._kv, self._head_dim = (
+            model_config.num_heads,
+            model_config.num_kv_heads,
+            model_config.head_dim,
+        )
+        self._scale = model_config.head_dim**-0.5
+        self._window = layer_windows(model_config)[layer]
         self.qkv, self.output = qkv, output
         self._q_norm, self._k_norm = q_norm, k_norm
 
@@ -155,7 +159,7 @@ class Mlp:
 
     def __call__(self, hidden: Tensor, batch: StepBatch) -> Output:
         """hidden [num_tokens, hidden_size] -> the same shape."""
-        return self.down(silu_mul(self.gate_up(hidden, batch.lora)), batch.lora)
+        return self.down(silu_gate_up(self.gate_up(hidden, batch.lora)), batch.lora)
 
 
 @dataclass(frozen=True)
@@ -180,7 +184,7 @@ class AdaptedLinear:
         return Output(y if self.reduce is None else self.reduce(y), rest)
 
 
-def layer_windows(card: ModelCard) -> tuple[int, ...]:
+def layer_windows(model_config: ModelConfig) -> tuple[int, ...]:
     """Each layer's attention window, 0 where it looks at everything."""
-    windowed = card.windowed_layers or (True,) * card.num_layers
-    return tuple(card.sliding_window if own else 0 for own in windowed)
+    windowed = model_config.windowed_layers or (True,) * model_config.num_layers
+    return tuple(model_config.sliding_window if own else 0 for own in windowed)

@@ -1,4 +1,4 @@
-"""`load_model`: from a checkpoint and a card to a `Llama` on its device.
+"""`load_model`: from a checkpoint and a `ModelConfig` to a `Llama` on its device.
 
 Fuses q, k, v and gate, up; lays heads pair by pair; picks each weight's format. Knows no file.
 """
@@ -11,9 +11,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..config import Config, OperatorError
+from ..config import Config
+from ..errors import OperatorError
 from ..model_files.checkpoint_tensors import EMBEDDING, HEAD
-from ..model_files.model_config import ModelCard
+from ..model_files.model_config import ModelConfig
 from .adapter import SITES, module_path, module_shapes
 from .checkpoint import Checkpoint
 from .compute_queue import ComputeQueue
@@ -61,7 +62,7 @@ class Precision:
 
 
 def choose_precision(
-    config: Config, card: ModelCard, device: torch.device, has_int4: bool, free: int
+    config: Config, model_config: ModelConfig, device: torch.device, has_int4: bool, free: int
 ) -> Precision:
     """`config.dtype` on this device, for a checkpoint with or without 4-bit weights; `free` bytes
     of memory are there.
@@ -92,7 +93,7 @@ def choose_precision(
     else:
         choices = [wide, narrow]
     for precision in choices:
-        if (needed := weights_bytes(card, precision)) <= free * MEMORY_SHARE:
+        if (needed := weights_bytes(model_config, precision)) <= free * MEMORY_SHARE:
             return precision
     raise OperatorError(
         f"the weights take {needed / 2**30:.1f} GiB as {choices[-1].name}, "
@@ -108,13 +109,13 @@ def multiplies_bfloat16() -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
-def weights_bytes(card: ModelCard, precision: Precision) -> int:
+def weights_bytes(model_config: ModelConfig, precision: Precision) -> int:
     """About what the weights of a model take in memory on a CPU."""
-    layer = sum(rows * columns for rows, columns in module_shapes(card).values())
-    table = card.vocab_size * card.hidden_size
-    dense, packed = layer * card.num_layers * precision.weights.itemsize, 0
+    layer = sum(rows * columns for rows, columns in module_shapes(model_config).values())
+    table = model_config.vocab_size * model_config.hidden_size
+    dense, packed = layer * model_config.num_layers * precision.weights.itemsize, 0
     if precision.int4_rows != 0:
-        packed = layer * card.num_layers * 5 // 8  # with scale and middle of each group
+        packed = layer * model_config.num_layers * 5 // 8  # with scale and middle of each group
     if precision.int4_rows is None:
         dense = 0
     head = table * precision.weights.itemsize
@@ -123,11 +124,11 @@ def weights_bytes(card: ModelCard, precision: Precision) -> int:
 
 class ModelLoader:
     """Builds one model, or one rank's part of it; `advance` is called once for each layer, and for
-    embedding and head. `card` is the whole model's."""
+    embedding and head. `model_config` is the whole model's."""
 
     def __init__(
         self,
-        card: ModelCard,
+        model_config: ModelConfig,
         checkpoint: Checkpoint,
         precision: Precision,
         queue: ComputeQueue,
@@ -135,8 +136,8 @@ class ModelLoader:
         ranks: Ranks | None = None,
     ) -> None:
         self._ranks = ranks or Ranks()
-        self._shard, self._whole = self._ranks.shard, card
-        self._card = self._shard.card(card)
+        self._shard, self._whole = self._ranks.shard, model_config
+        self._model_config = self._shard.model_config(model_config)
         self._checkpoint, self._precision = checkpoint, precision
         self._device, self._helpers, self._advance = queue.device, queue.helpers, advance
         self.num_bytes = 0
@@ -147,50 +148,50 @@ class ModelLoader:
         head: Product
         head = part = self.head(table)
         if self._shard.size > 1:
-            head = GatheredHead(part, self._card.vocab_size, self._ranks)
+            head = GatheredHead(part, self._model_config.vocab_size, self._ranks)
         embedding = table.to(self._device, self._precision.activations)
         self.num_bytes += embedding.nbytes + part.num_bytes
         norm = self.norm()
         self._advance()
-        layers = [self.layer(index) for index in range(self._card.num_layers)]
+        layers = [self.layer(index) for index in range(self._model_config.num_layers)]
         return Llama(embedding, layers, norm, head)
 
     def table(self) -> Tensor:
         """The embedding as it is stored, [vocab_size, hidden_size]; the head, where that is tied to
         it and the only one stored."""
         name = EMBEDDING
-        if self._card.tie_word_embeddings and not self._checkpoint.has(EMBEDDING):
+        if self._model_config.tie_word_embeddings and not self._checkpoint.has(EMBEDDING):
             name = HEAD
         return self._checkpoint.tensor(name, self._table_shape)
 
     def head(self, table: Tensor) -> Linear:
         """From hidden states to this rank's logits; `table` is the embedding, which may serve as
         it. A checkpoint's own head is used though config.json ties them, as in transformers 5."""
-        if not self._card.tie_word_embeddings or self._checkpoint.has(HEAD):
+        if not self._model_config.tie_word_embeddings or self._checkpoint.has(HEAD):
             table = self._checkpoint.tensor(HEAD, self._table_shape)
         return self._dense(GatheredHead.rows(table, self._shard) if self._shard.size > 1 else table)
 
     def norm(self) -> RMSNorm:
         """The one before the head."""
-        return self._norm("model.norm", self._card.hidden_size)
+        return self._norm("model.norm", self._model_config.hidden_size)
 
     @property
     def _table_shape(self) -> tuple[int, int]:
-        return self._card.vocab_size, self._card.hidden_size
+        return self._model_config.vocab_size, self._model_config.hidden_size
 
     def layer(self, index: int) -> DecoderLayer:
         """One layer, read and laid out."""
-        card, prefix = self._card, f"model.layers.{index}"
+        model_config, prefix = self._model_config, f"model.layers.{index}"
         q_norm = k_norm = None
-        if card.qk_norm:
-            q_norm = self._norm(f"{prefix}.self_attn.q_norm", card.head_dim, paired=True)
-            k_norm = self._norm(f"{prefix}.self_attn.k_norm", card.head_dim, paired=True)
+        if model_config.qk_norm:
+            q_norm = self._norm(f"{prefix}.self_attn.q_norm", model_config.head_dim, paired=True)
+            k_norm = self._norm(f"{prefix}.self_attn.k_norm", model_config.head_dim, paired=True)
         sites = {site: self._site(index, site) for site in SITES}
         self._advance()
         return DecoderLayer(
-            self._norm(f"{prefix}.input_layernorm", card.hidden_size),
-            SelfAttention(card, index, sites["qkv"], sites["output"], q_norm, k_norm),
-            self._norm(f"{prefix}.post_attention_layernorm", card.hidden_size),
+            self._norm(f"{prefix}.input_layernorm", model_config.hidden_size),
+            SelfAttention(model_config, index, sites["qkv"], sites["output"], q_norm, k_norm),
+            self._norm(f"{prefix}.post_attention_layernorm", model_config.hidden_size),
             Mlp(sites["gate_up"], sites["down"]),
         )
 
@@ -200,7 +201,7 @@ class ModelLoader:
             weight = pair_heads(weight, 1)
         weight = weight.to(self._device, self._precision.activations)
         self.num_bytes += weight.nbytes
-        return RMSNorm(weight, self._card.rms_norm_eps)
+        return RMSNorm(weight, self._model_config.rms_norm_eps)
 
     def _site(self, layer: int, site: str) -> AdaptedLinear:
         """The modules that share an input as one map, their outputs side by side."""
@@ -230,8 +231,10 @@ class ModelLoader:
 
     def _bias(self, layer: int, site: str) -> Tensor | None:
         """[out_features of all modules], or None where the model has none there."""
-        card = self._card
-        has = {"qkv": card.attention_bias, "output": card.output_bias}.get(site, card.mlp_bias)
+        model_config = self._model_config
+        has = {"qkv": model_config.attention_bias, "output": model_config.output_bias}.get(
+            site, model_config.mlp_bias
+        )
         if not has:
             return None
         shapes = module_shapes(self._whole)
@@ -265,7 +268,7 @@ class ModelLoader:
 
     def _in_pairs(self, rows: Tensor, module: str) -> Tensor:
         """What yields q or k, with heads laid pair by pair."""
-        heads = {"q_proj": self._card.num_heads, "k_proj": self._card.num_kv_heads}
+        heads = {"q_proj": self._model_config.num_heads, "k_proj": self._model_config.num_kv_heads}
         if module in heads and not self._checkpoint.paired_heads:
             return pair_heads(rows, heads[module])
         return rows

@@ -11,19 +11,21 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ..model_files.model_config import ModelCard
+from ..model_files.model_config import ModelConfig
 from .adapter import SITES, Adapter, module_shapes
 from .llama import AdaptedLinear, DecoderLayer, Llama
 
 
-def merge(model: Llama, adapter: Adapter, card: ModelCard) -> Llama:
+def merge(model: Llama, adapter: Adapter, model_config: ModelConfig) -> Llama:
     """A model whose maps are W + scale B A, added in float32 and rounded to W's type once."""
-    return model.with_layers([_merged_layer(layer, adapter, card) for layer in model.layers])
+    return model.with_layers(
+        [_merged_layer(layer, adapter, model_config) for layer in model.layers]
+    )
 
 
-def merged_bytes(adapter: Adapter, card: ModelCard, dtype: torch.dtype) -> int:
+def merged_bytes(adapter: Adapter, model_config: ModelConfig, dtype: torch.dtype) -> int:
     """Memory that `merge` takes: the sites it changes once more."""
-    shapes = module_shapes(card)
+    shapes = module_shapes(model_config)
     changed = {part.module for part in adapter.parts}
     weights = sum(
         shapes[member][0] * shapes[member][1]
@@ -31,12 +33,12 @@ def merged_bytes(adapter: Adapter, card: ModelCard, dtype: torch.dtype) -> int:
         for member in members
         if not changed.isdisjoint(members)
     )
-    return weights * card.num_layers * dtype.itemsize
+    return weights * model_config.num_layers * dtype.itemsize
 
 
-def _merged_layer(layer: DecoderLayer, adapter: Adapter, card: ModelCard) -> DecoderLayer:
+def _merged_layer(layer: DecoderLayer, adapter: Adapter, model_config: ModelConfig) -> DecoderLayer:
     def merged(linear: AdaptedLinear) -> AdaptedLinear:
-        delta = site_delta(adapter, card, linear.layer, linear.site)
+        delta = site_delta(adapter, model_config, linear.layer, linear.site)
         return linear if delta is None else replace(linear, base=linear.base.plus(delta))
 
     attention, mlp = layer.attention, layer.mlp
@@ -47,10 +49,10 @@ def _merged_layer(layer: DecoderLayer, adapter: Adapter, card: ModelCard) -> Dec
     )
 
 
-def site_delta(adapter: Adapter, card: ModelCard, layer: int, site: str) -> Tensor | None:
+def site_delta(adapter: Adapter, model_config: ModelConfig, layer: int, site: str) -> Tensor | None:
     """What the adapter adds to the weights of a site, float32 [out_features of all its modules,
     in_features]; None where it adds nothing there."""
-    shapes, members = module_shapes(card), SITES[site]
+    shapes, members = module_shapes(model_config), SITES[site]
     parts = [part for part in adapter.parts if part.module in members]
     if not parts:
         return None

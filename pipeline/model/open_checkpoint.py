@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 
 from ..model_files.checkpoint_files import find_checkpoint
-from ..model_files.checkpoint_tensors import check_tensors
+from ..model_files.checkpoint_tensors import checkpoint_findings
 from ..model_files.findings import require_good
-from ..model_files.model_config import ModelCard
+from ..model_files.model_config import ModelConfig
 from .checkpoint import Checkpoint, DummyCheckpoint
 from .gguf_checkpoint import GgufCheckpoint
 from .safetensors_checkpoint import SafetensorsCheckpoint
@@ -20,15 +20,15 @@ def open_checkpoint(
     *,
     dummy: bool,
     device: torch.device | None = None,
-    card: ModelCard | None = None,
+    model_config: ModelConfig | None = None,
 ) -> Checkpoint:
     """The weights of a model directory; dummy ones are made on `device`. Raises `OperatorError`
-    where there are none, and, with a card, where they are not those of its model alone."""
+    where there are none, and, with a model config, where they are not those of its model alone."""
     if dummy:
         return DummyCheckpoint(device)
     files = find_checkpoint(directory)
     if files.gguf is not None:
         return GgufCheckpoint(files.gguf)
-    if card is not None:
-        require_good(check_tensors(card, files.tensors, files.where), directory)
+    if model_config is not None:
+        require_good(checkpoint_findings(model_config, files.tensors, files.where), directory)
     return SafetensorsCheckpoint(files)

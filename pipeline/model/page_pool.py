@@ -14,8 +14,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ..config import Config, OperatorError
-from ..model_files.model_config import ModelCard
+from ..config import Config
+from ..errors import OperatorError
+from ..model_files.model_config import ModelConfig
 
 PAGE_SIZE = 16
 """Tokens a page."""
@@ -37,11 +38,18 @@ class PagePool:
     """
 
     def __init__(
-        self, card: ModelCard, num_pages: int, dtype: torch.dtype, device: torch.device
+        self, model_config: ModelConfig, num_pages: int, dtype: torch.dtype, device: torch.device
     ) -> None:
         self.num_pages = num_pages
-        self.heads = card.num_kv_heads
-        shape = (card.num_layers, num_pages, 2, self.heads, PAGE_SIZE, card.head_dim)
+        self.heads = model_config.num_kv_heads
+        shape = (
+            model_config.num_layers,
+            num_pages,
+            2,
+            self.heads,
+            PAGE_SIZE,
+            model_config.head_dim,
+        )
         self.pages: Tensor
         if device.type == "cpu":
             # numpy's zeros are the kernel's: untouched pages cost nothing. torch would write them.
@@ -86,19 +94,19 @@ class PagePool:
         return (table[None, :, None, :] * (2 * self.heads) + self._blocks).reshape(-1)
 
 
-def page_elements(card: ModelCard) -> int:
+def page_elements(model_config: ModelConfig) -> int:
     """Numbers in one page of one layer."""
-    return 2 * PAGE_SIZE * card.num_kv_heads * card.head_dim
+    return 2 * PAGE_SIZE * model_config.num_kv_heads * model_config.head_dim
 
 
-def page_bytes(card: ModelCard, dtype: torch.dtype) -> int:
+def page_bytes(model_config: ModelConfig, dtype: torch.dtype) -> int:
     """Bytes of one page in all layers."""
-    return card.num_layers * page_elements(card) * dtype.itemsize
+    return model_config.num_layers * page_elements(model_config) * dtype.itemsize
 
 
 def choose_num_pages(
     config: Config,
-    card: ModelCard,
+    model_config: ModelConfig,
     max_model_len: int,
     dtype: torch.dtype,
     device: torch.device,
@@ -109,7 +117,7 @@ def choose_num_pages(
     From free memory the pool takes a share that leaves the machine usable; more, up to half, only
     where one sequence of full length needs it. Raises `OperatorError` where the memory is missing.
     """
-    each = page_bytes(card, dtype)
+    each = page_bytes(model_config, dtype)
     if config.max_total_tokens:
         num_pages = pages_for(config.max_total_tokens)
         if num_pages * each > free:

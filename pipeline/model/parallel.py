@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..config import MEETING, Config, OperatorError
+from ..config import MEETING, Config
+from ..errors import OperatorError
 from .layers import Linear
 from .shard import WHOLE, Shard
 

@@ -21,7 +21,8 @@ import msgspec
 import torch
 from torch import Tensor
 
-from ..config import Config, OperatorError
+from ..config import Config
+from ..errors import OperatorError
 from ..messages import (
     AdapterInfo,
     Admission,
@@ -38,7 +39,7 @@ from ..messages import (
     WorkerReady,
     WorkerStats,
 )
-from ..model_files.model_config import ModelCard, read_card
+from ..model_files.model_config import ModelConfig, read_model_config
 from ..runtime.progress import ProgressBar
 from ..runtime.spans import Spans
 from .adapter_store import AdapterStore
@@ -58,7 +59,7 @@ from .parallel import join_ranks
 from .sampler import NOTHING_SAMPLED, Sampled, SampleRow, sample
 from .shard import check_divides
 from .step_bytes import StepBytes
-from .verification import Trial, compare, reference_logits
+from .verification import VerificationRun, compare, reference_logits
 
 if TYPE_CHECKING:  # they need Triton
     from .batch_kernels import Bucket, PagedPlan
@@ -188,7 +189,7 @@ class ModelRunner:
     def load(self) -> WorkerReady:
         """Reads the weights, makes the pool, warms up. Raises `OperatorError`."""
         sys.setswitchinterval(SWITCH_SECONDS)
-        card = self._queue.submit(self._load).result()
+        model_config = self._queue.submit(self._load).result()
         self.reset()
         self._warm_up()
         return WorkerReady(
@@ -198,39 +199,41 @@ class ModelRunner:
             num_pages=self._pool.num_pages,
             page_size=PAGE_SIZE,
             max_model_len=self._max_model_len,
-            vocab_size=card.vocab_size,
-            eos_token_ids=card.eos_token_ids,
+            vocab_size=model_config.vocab_size,
+            eos_token_ids=model_config.eos_token_ids,
         )
 
-    def _load(self) -> ModelCard:
+    def _load(self) -> ModelConfig:
         config, device = self._config, self._queue.device
         self._copy_bytes_s = measure_copy_rate(self._queue) if self._times_steps else 0.0
         self._base_times = BaseTimes(self._copy_bytes_s)
-        self._whole = read_card(self._directory, config.ignore_key)
+        self._whole = read_model_config(self._directory, config.ignore_key)
         check_divides(self._whole, config.tp)
         self._ranks = join_ranks(config, self._rank, device)
-        card = self._ranks.shard.card(self._whole)
+        model_config = self._ranks.shard.model_config(self._whole)
         checkpoint = open_checkpoint(
-            self._directory, dummy=config.dummy, device=device, card=self._whole
+            self._directory, dummy=config.dummy, device=device, model_config=self._whole
         )
         # Ranks must decide alike, and what is free is not so by itself.
         free = self._ranks.least(self._free_bytes(), device)
-        precision = choose_precision(config, card, device, checkpoint.has_int4, free)
-        with self._bar("weights", card.num_layers + 1, "layer") as bar:
+        precision = choose_precision(config, model_config, device, checkpoint.has_int4, free)
+        with self._bar("weights", model_config.num_layers + 1, "layer") as bar:
             loader = ModelLoader(
                 self._whole, checkpoint, precision, self._queue, bar.update, self._ranks
             )
             self._model: Llama = loader.load()
         self._weights_bytes = loader.num_bytes
         self._precision = precision
-        self._rotary = Rotary(card, device)
-        self._windows = tuple(sorted(set(layer_windows(card))))
-        longest = choose_max_model_len(config, card)
+        self._rotary = Rotary(model_config, device)
+        self._windows = tuple(sorted(set(layer_windows(model_config))))
+        longest = choose_max_model_len(config, model_config)
         free = self._ranks.least(self._free_bytes(), device)
-        num_pages = choose_num_pages(config, card, longest, precision.activations, device, free)
-        self._pool = PagePool(card, num_pages, precision.activations, device)
-        self._card = card
-        self._num_bytes = StepBytes(self._model, self._pool, layer_windows(card))
+        num_pages = choose_num_pages(
+            config, model_config, longest, precision.activations, device, free
+        )
+        self._pool = PagePool(model_config, num_pages, precision.activations, device)
+        self._model_config = model_config
+        self._num_bytes = StepBytes(self._model, self._pool, layer_windows(model_config))
         self._store = AdapterStore(
             self._whole, precision.activations, self._pool, config, self._ranks.shard
         )
@@ -242,7 +245,7 @@ class ModelRunner:
         self._history = torch.zeros((slots, width), dtype=torch.int32, device=device)
         self._kernels = choose_kernels(config, device.type, self._store.unit)
         self._paged = self._make_paged() if self._kernels.paged else None
-        return card
+        return model_config
 
     def _free_bytes(self) -> int:
         """Memory that this rank may take; those of a CPU share it."""
@@ -253,7 +256,7 @@ class ModelRunner:
         from .cuda_graphs import PagedSteps  # which needs Triton
 
         return PagedSteps(
-            self._card,
+            self._model_config,
             self._pool,
             self._store,
             self._rotary,
@@ -417,13 +420,15 @@ class ModelRunner:
         """A second model with an adapter in its weights, beside all steps; from the reading thread.
         Raises `MemoryError` where there is no room for it."""
         adapter = self._store[key]
-        needed = merged_bytes(adapter, self._card, self._precision.weights)
+        needed = merged_bytes(adapter, self._model_config, self._precision.weights)
         if needed > (free := self._free_bytes()):
             raise MemoryError(
                 f"a merged copy takes {needed / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free"
             )
-        model = self._queue.beside(lambda: merge(self._model, adapter, self._card))
-        return MergedModel(key, model, StepBytes(model, self._pool, layer_windows(self._card)))
+        model = self._queue.beside(lambda: merge(self._model, adapter, self._model_config))
+        return MergedModel(
+            key, model, StepBytes(model, self._pool, layer_windows(self._model_config))
+        )
 
     def use_merged(self, merged: MergedModel | None) -> None:
         """From the next step on. Waits for the device before and after, as it must: steps under way
@@ -444,10 +449,10 @@ class ModelRunner:
 
     # -- verification
 
-    def new_trial(self, order: CheckAdapter) -> Trial:
-        return Trial(order, self._card.vocab_size)
+    def new_trial(self, order: CheckAdapter) -> VerificationRun:
+        return VerificationRun(order, self._model_config.vocab_size)
 
-    def compare(self, trial: Trial) -> tuple[tuple[Comparison, ...], bool]:
+    def compare(self, trial: VerificationRun) -> tuple[tuple[Comparison, ...], bool]:
         """What was generated against the merged weights; from the reading thread. Raises
         `AdapterError` where an adapter's files are not those that were read."""
         directories = {}
@@ -457,7 +462,10 @@ class ModelRunner:
             directories[key] = known.path
         dummy, device = self._config.dummy, self._queue.device
         checkpoint = open_checkpoint(self._directory, dummy=dummy, device=device)
-        with self._bar("verify", self._card.num_layers, "layer") as bar, torch.inference_mode():
+        with (
+            self._bar("verify", self._model_config.num_layers, "layer") as bar,
+            torch.inference_mode(),
+        ):
             references = reference_logits(
                 checkpoint, self._whole, trial.sequences, directories, bar.update
             )
@@ -733,10 +741,10 @@ class ModelRunner:
         )
 
 
-def choose_max_model_len(config: Config, card: ModelCard) -> int:
+def choose_max_model_len(config: Config, model_config: ModelConfig) -> int:
     """`config.max_model_len`, or the model's own. Raises `OperatorError` where the model was not
     made for so many tokens."""
-    longest = card.max_model_len
+    longest = model_config.max_model_len
     if config.max_model_len > longest:
         raise OperatorError(
             f"--max-model-len {config.max_model_len} is more than the model's {longest}",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ..config import OperatorError
+from ..errors import OperatorError
 from ..model_files.checkpoint_files import CheckpointFiles
 from ..model_files.checkpoint_tensors import PLAIN
 from .checkpoint import check_shape, missing_tensor

@@ -2,8 +2,8 @@
 
 q, k, v, gate and up are cut by their outputs, o and down by their inputs, so that each layer's two
 branches end in a sum over the ranks and need nothing else. Heads stay whole: what a rank computes
-is a model of fewer heads and a narrower MLP, and `card` describes it. Norms and the embedding
-are whole on every rank. Knows no device and no process.
+is a model of fewer heads and a narrower MLP, and `model_config` describes it. Norms and the
+embedding are whole on every rank. Knows no device and no process.
 
 An adapter's A stays whole where the map is cut by outputs, its B where it is cut by inputs; the
 product of the latter is a partial sum like the base's own and is added to it before the one sum
@@ -19,8 +19,8 @@ from dataclasses import dataclass
 import msgspec
 from torch import Tensor
 
-from ..config import OperatorError
-from ..model_files.model_config import ModelCard
+from ..errors import OperatorError
+from ..model_files.model_config import ModelConfig
 
 CUT_BY_INPUT = ("o_proj", "down_proj")
 
@@ -32,13 +32,13 @@ class Shard:
     rank: int = 0
     size: int = 1
 
-    def card(self, card: ModelCard) -> ModelCard:
+    def model_config(self, model_config: ModelConfig) -> ModelConfig:
         """What this rank computes, as a model."""
         return msgspec.structs.replace(
-            card,
-            num_heads=card.num_heads // self.size,
-            num_kv_heads=card.num_kv_heads // self.size,
-            intermediate_size=card.intermediate_size // self.size,
+            model_config,
+            num_heads=model_config.num_heads // self.size,
+            num_kv_heads=model_config.num_kv_heads // self.size,
+            intermediate_size=model_config.intermediate_size // self.size,
         )
 
     def weight(self, weight: Tensor, module: str) -> Tensor:
@@ -65,13 +65,16 @@ class Shard:
 WHOLE = Shard()
 
 
-def check_divides(card: ModelCard, size: int) -> None:
+def check_divides(model_config: ModelConfig, size: int) -> None:
     """Raises `OperatorError` where a model cannot be cut into so many parts."""
-    most = math.gcd(card.num_heads, card.num_kv_heads, card.intermediate_size)
+    most = math.gcd(
+        model_config.num_heads, model_config.num_kv_heads, model_config.intermediate_size
+    )
     if most % size:
         fitting = ", ".join(str(n) for n in range(1, most + 1) if most % n == 0)
         raise OperatorError(
-            f"--tp {size} does not divide this model's {card.num_heads} heads, "
-            f"{card.num_kv_heads} KV heads and {card.intermediate_size} MLP columns",
+            f"--tp {size} does not divide this model's {model_config.num_heads} heads, "
+            f"{model_config.num_kv_heads} KV heads and {model_config.intermediate_size} MLP "
+            "columns",
             f"--tp {fitting} fit" if most > 1 else "it runs on one rank only",
         )

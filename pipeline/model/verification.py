@@ -1,8 +1,8 @@
 """Verification: what adapters are served as, against their weights merged in float32.
 
-`Trial` makes the batches, which run among all others through the very path that requests take;
-`reference_logits` is the other side: W + scale B A from the adapter's files, layer by layer, so
-that a model of any size needs the memory of one layer. Knows no router and no socket.
+`VerificationRun` makes the batches, which run among all others through the very path that requests
+take; `reference_logits` is the other side: W + scale B A from the adapter's files, layer by layer,
+so that a model of any size needs the memory of one layer. Knows no router and no socket.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ..messages import (
     SampledToken,
     SamplingParams,
 )
-from ..model_files.model_config import ModelCard
+from ..model_files.model_config import ModelConfig
 from .adapter import read_pairs
 from .adapter_store import AdapterStore
 from .batch_torch import Staging, StepPlan, StepRow
@@ -59,7 +59,7 @@ class Served:
     """[vocab_size] for each generated token."""
 
 
-class Trial:
+class VerificationRun:
     """The adapter alone, then twice in one batch with the base and its neighbours.
 
     Sequences have negative numbers, so that they are nobody else's.
@@ -115,12 +115,14 @@ class Trial:
             served.logits.append(logits[row].float().cpu())
 
 
-def compare(trial: Trial, references: list[Tensor]) -> tuple[tuple[Comparison, ...], bool]:
+def compare(
+    trial: VerificationRun, references: list[Tensor]
+) -> tuple[tuple[Comparison, ...], bool]:
     """Each sequence against its reference, [NEW_TOKENS, vocab_size]; whether all is right.
 
     Right is: no row's logits differ in the mean by more than `BASE_FACTOR` times what the base
-    row's do, plus `RANGE_SHARE` of their range. Logits that say nothing, see `find_flaw`, are never
-    right, however equal both sides are.
+    row's do, plus `RANGE_SHARE` of their range. Logits that say nothing, see
+    `find_logits_flaw`, are never right, however equal both sides are.
     """
     pairs = [*zip(trial.sequences, references, strict=True)]
     found = tuple(_comparison(served, expected) for served, expected in pairs)
@@ -148,11 +150,11 @@ def _comparison(served: Served, expected: Tensor) -> Comparison:
         largest_logit=float(difference.max()) if len(difference) else 0.0,
         mean_logit=float(difference.mean()) if len(difference) else 0.0,
         range_logit=float(reference.max() - reference.min()) if len(reference) else 0.0,
-        flaw=find_flaw("served", logits) or find_flaw("merged", expected),
+        flaw=find_logits_flaw("served", logits) or find_logits_flaw("merged", expected),
     )
 
 
-def find_flaw(whose: str, logits: Tensor) -> str:
+def find_logits_flaw(whose: str, logits: Tensor) -> str:
     """Why logits [num_tokens, vocab_size] choose no token; "" where they do.
 
     A norm turns a state that overflowed when squared into zeros, so that logits which are all
@@ -173,10 +175,12 @@ class MergedCheckpoint:
 
     has_int4 = False
 
-    def __init__(self, checkpoint: Checkpoint, directory: str | None, card: ModelCard) -> None:
-        self._checkpoint, self._card = checkpoint, card
+    def __init__(
+        self, checkpoint: Checkpoint, directory: str | None, model_config: ModelConfig
+    ) -> None:
+        self._checkpoint, self._model_config = checkpoint, model_config
         self.paired_heads = checkpoint.paired_heads
-        self._pairs = {} if directory is None else read_pairs(directory, card)
+        self._pairs = {} if directory is None else read_pairs(directory, model_config)
 
     def has(self, name: str) -> bool:
         return self._checkpoint.has(name)
@@ -187,7 +191,7 @@ class MergedCheckpoint:
         if (pair := self._pairs.get(module)) is None:
             return weight
         delta = (pair.b @ pair.a) * pair.scale
-        heads = {"q_proj": self._card.num_heads, "k_proj": self._card.num_kv_heads}
+        heads = {"q_proj": self._model_config.num_heads, "k_proj": self._model_config.num_kv_heads}
         if self.paired_heads and (kind := module.rpartition(".")[2]) in heads:
             delta = pair_heads(delta, heads[kind])
         return weight + delta
@@ -198,7 +202,7 @@ class MergedCheckpoint:
 
 def reference_logits(
     checkpoint: Checkpoint,
-    card: ModelCard,
+    model_config: ModelConfig,
     served: Sequence[Served],
     directories: dict[str, str],
     advance: Callable[[], object],
@@ -213,8 +217,8 @@ def reference_logits(
     keys = {sequence.key for sequence in served}
     loaders = {
         key: ModelLoader(
-            card,
-            MergedCheckpoint(checkpoint, key and directories[key], card),
+            model_config,
+            MergedCheckpoint(checkpoint, key and directories[key], model_config),
             wide,
             queue,
             lambda: None,
@@ -223,9 +227,9 @@ def reference_logits(
     }
     base = next(iter(loaders.values()))
     embedding = base.table()
-    steps = [Forward(card, sequence) for sequence in served]
+    steps = [Forward(model_config, sequence) for sequence in served]
     hidden = [F.embedding(step.token_ids, embedding.float()) for step in steps]
-    for index in range(card.num_layers):
+    for index in range(model_config.num_layers):
         for key, loader in loaders.items():
             layer = loader.layer(index)
             for sequence, step, state in zip(served, steps, hidden, strict=True):
@@ -242,13 +246,13 @@ def reference_logits(
 class Forward:
     """One sequence through single layers, over a scratch pool of one layer."""
 
-    def __init__(self, card: ModelCard, sequence: Served) -> None:
+    def __init__(self, model_config: ModelConfig, sequence: Served) -> None:
         length = len(sequence.token_ids) - 1
         self.token_ids = torch.tensor(sequence.token_ids[:-1])
-        one = msgspec.structs.replace(card, num_layers=1)
+        one = msgspec.structs.replace(model_config, num_layers=1)
         cpu, count = torch.device("cpu"), pages_for(length)
         self._pool = PagePool(one, count, torch.float32, cpu)
-        windows = tuple(sorted(set(layer_windows(card))))
+        windows = tuple(sorted(set(layer_windows(model_config))))
         staging = Staging()
         plan = StepPlan(
             [StepRow(0, 0, length, length, list(range(count)), None)],
@@ -260,7 +264,9 @@ class Forward:
         )
         history = torch.zeros(1, count * PAGE_SIZE + 1, dtype=torch.int32)
         history[0, :length] = self.token_ids
-        self._batch = plan.to_device(staging.ship(cpu), history, Rotary(card, cpu), torch.float32)
+        self._batch = plan.to_device(
+            staging.ship(cpu), history, Rotary(model_config, cpu), torch.float32
+        )
 
     def run(self, layer: DecoderLayer, hidden: Tensor) -> None:
         """In place. hidden [num_tokens, hidden_size]."""

@@ -9,10 +9,10 @@ from typing import Any
 
 import msgspec
 
-from ..config import OperatorError
+from ..errors import OperatorError
+from ..runtime.text_files import read_json
 from .findings import Finding
 from .safetensors_header import StoredTensor, read_tensor_table
-from .text_files import read_json
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"

@@ -1,5 +1,5 @@
-"""`check_tensors`: that a checkpoint holds what its config.json needs, as plain weights, and no
-tensor else that would change the answer. Looks at names, types and shapes.
+"""`checkpoint_findings`: whether a checkpoint holds what its config.json needs, as plain weights,
+and no tensor else that would change the answer. Looks at names, types and shapes.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from .findings import Finding, Verdict
-from .model_config import ModelCard
+from .model_config import ModelConfig
 from .safetensors_header import StoredTensor, same_values
 
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
@@ -69,27 +69,31 @@ REASONS: tuple[tuple[str, str, str], ...] = (
 they have a prefix too."""
 
 
-def needed_tensors(card: ModelCard) -> Iterator[tuple[str, tuple[int, ...]]]:
+def needed_tensors(model_config: ModelConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
     """(name, shape) of each weight; the head too where it is the embedding's."""
-    hidden, middle, dim = card.hidden_size, card.intermediate_size, card.head_dim
-    q, kv = card.num_heads * dim, card.num_kv_heads * dim
-    yield EMBEDDING, (card.vocab_size, hidden)
+    hidden, middle, dim = (
+        model_config.hidden_size,
+        model_config.intermediate_size,
+        model_config.head_dim,
+    )
+    q, kv = model_config.num_heads * dim, model_config.num_kv_heads * dim
+    yield EMBEDDING, (model_config.vocab_size, hidden)
     yield "model.norm.weight", (hidden,)
-    yield HEAD, (card.vocab_size, hidden)
+    yield HEAD, (model_config.vocab_size, hidden)
     maps = {
-        "self_attn.q_proj": (q, hidden, card.attention_bias),
-        "self_attn.k_proj": (kv, hidden, card.attention_bias),
-        "self_attn.v_proj": (kv, hidden, card.attention_bias),
-        "self_attn.o_proj": (hidden, q, card.output_bias),
-        "mlp.gate_proj": (middle, hidden, card.mlp_bias),
-        "mlp.up_proj": (middle, hidden, card.mlp_bias),
-        "mlp.down_proj": (hidden, middle, card.mlp_bias),
+        "self_attn.q_proj": (q, hidden, model_config.attention_bias),
+        "self_attn.k_proj": (kv, hidden, model_config.attention_bias),
+        "self_attn.v_proj": (kv, hidden, model_config.attention_bias),
+        "self_attn.o_proj": (hidden, q, model_config.output_bias),
+        "mlp.gate_proj": (middle, hidden, model_config.mlp_bias),
+        "mlp.up_proj": (middle, hidden, model_config.mlp_bias),
+        "mlp.down_proj": (hidden, middle, model_config.mlp_bias),
     }
-    for layer in range(card.num_layers):
+    for layer in range(model_config.num_layers):
         at = f"model.layers.{layer}"
         yield f"{at}.input_layernorm.weight", (hidden,)
         yield f"{at}.post_attention_layernorm.weight", (hidden,)
-        if card.qk_norm:
+        if model_config.qk_norm:
             yield f"{at}.self_attn.q_norm.weight", (dim,)
             yield f"{at}.self_attn.k_norm.weight", (dim,)
         for name, (rows, columns, has_bias) in maps.items():
@@ -98,19 +102,22 @@ def needed_tensors(card: ModelCard) -> Iterator[tuple[str, tuple[int, ...]]]:
                 yield f"{at}.{name}.bias", (rows,)
 
 
-def check_tensors(
-    card: ModelCard, tensors: Mapping[str, StoredTensor], where: Path, quantized_by: str = ""
+def checkpoint_findings(
+    model_config: ModelConfig,
+    tensors: Mapping[str, StoredTensor],
+    where: Path,
+    quantized_by: str = "",
 ) -> list[Finding]:
     """A finding for each kind of tensor that is a code, unused, missing or misshapen, and one that
     counts the others. `quantized_by`: what the directory says packed its weights."""
-    needed = dict(needed_tensors(card))
-    if card.tie_word_embeddings and (HEAD in tensors) != (EMBEDDING in tensors):
+    needed = dict(needed_tensors(model_config))
+    if model_config.tie_word_embeddings and (HEAD in tensors) != (EMBEDDING in tensors):
         del needed[EMBEDDING if HEAD in tensors else HEAD]  # the one that is there is both
     used = {name: tensors[name] for name in needed if name in tensors}
     unused = [name for name in tensors if name not in needed]
     harmless = [name for name in unused if HARMLESS.fullmatch(name)]
     found = _codes(used, quantized_by)
-    found += _unused([name for name in unused if name not in harmless], card, quantized_by)
+    found += _unused([name for name in unused if name not in harmless], model_config, quantized_by)
     missing = [name for name in needed if name not in tensors]
     if missing:
         hint = HEADLESS if missing == [HEAD] else "fetch the model anew"
@@ -120,7 +127,7 @@ def check_tensors(
             what = f"has shape {list(tensor.shape)}, config.json needs {list(needed[name])}"
             found.append(Finding(name, "bad", what, OTHER_MODEL))
             break
-    if card.tie_word_embeddings and EMBEDDING in tensors and HEAD in tensors and not found:
+    if model_config.tie_word_embeddings and EMBEDDING in tensors and HEAD in tensors and not found:
         found += _own_head(tensors)
     if not found or all(finding.verdict != "bad" for finding in found):
         types = ", ".join(sorted({tensor.dtype for tensor in used.values()}))
@@ -140,18 +147,18 @@ def _codes(used: Mapping[str, StoredTensor], quantized_by: str) -> list[Finding]
     return [_of_several(codes, "bad", what, DEQUANTISE)]
 
 
-def _unused(names: list[str], card: ModelCard, quantized_by: str) -> list[Finding]:
+def _unused(names: list[str], model_config: ModelConfig, quantized_by: str) -> list[Finding]:
     """One for each reason, of all tensors that it is the reason of."""
     groups: dict[tuple[str, str], list[str]] = {}
     for name in names:
-        what, hint = _reason(name, card)
+        what, hint = _reason(name, model_config)
         if quantized_by and what.startswith(QUANTISED):  # a file knows, a name only suggests
             what = f"{QUANTISED}{quantized_by}{NOT_READ}"
         groups.setdefault((what, hint), []).append(name)
     return [_of_several(group, "bad", what, hint) for (what, hint), group in groups.items()]
 
 
-def _reason(name: str, card: ModelCard) -> tuple[str, str]:
+def _reason(name: str, model_config: ModelConfig) -> tuple[str, str]:
     """(what a tensor that is not used is, what to do)."""
     prefix = next((prefix for prefix in PREFIXES if name.startswith(prefix)), "")
     for pattern, what, hint in REASONS[:1] if prefix else REASONS:
@@ -161,8 +168,8 @@ def _reason(name: str, card: ModelCard) -> tuple[str, str]:
         hint = f"the model's are named as {EMBEDDING}: save it without the prefix"
         return f"carries the prefix {prefix!r}", hint
     layer = re.match(r"model\.layers\.(\d+)\.", name)
-    if layer and int(layer[1]) >= card.num_layers:
-        what = f"is of a layer beyond the {card.num_layers} of num_hidden_layers"
+    if layer and int(layer[1]) >= model_config.num_layers:
+        what = f"is of a layer beyond the {model_config.num_layers} of num_hidden_layers"
         return what, OTHER_MODEL
     return "is used by nothing here and may change the answer", OTHER_MODEL
 

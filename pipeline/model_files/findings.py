@@ -12,7 +12,7 @@ from typing import Literal
 
 import msgspec
 
-from ..config import OperatorError
+from ..errors import OperatorError
 
 Verdict = Literal["good", "note", "bad"]
 SHOWN = 3

@@ -13,8 +13,8 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from ..config import OperatorError
-from .text_files import read_json
+from ..errors import OperatorError
+from ..runtime.text_files import read_json
 
 FILE = "generation_config.json"
 HINT = "mend the file, or start with --generation-config none, which reads no defaults"

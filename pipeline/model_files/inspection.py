@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
-from ..config import OperatorError
+from ..errors import OperatorError
+from ..runtime.text_files import read_json
 from .checkpoint_files import find_checkpoint
-from .checkpoint_tensors import check_tensors
+from .checkpoint_tensors import checkpoint_findings
 from .config_keys import CONFIG
 from .findings import Finding
-from .model_config import ModelCard, inspect_config
+from .model_config import ModelConfig, inspect_config
 from .quantization import quantization_name
-from .text_files import read_json
 
 
 def inspect_directory(
@@ -24,16 +24,19 @@ def inspect_directory(
 ) -> list[Finding]:
     """Findings on the config and, unless `weights` are to be made at random, on the files and
     tensors."""
-    card, findings = inspect_config(directory, ignored)
-    if card is not None:
-        what = f"is a {card.family} of {card.num_layers} layers, {card.max_model_len} tokens long"
+    model_config, findings = inspect_config(directory, ignored)
+    if model_config is not None:
+        what = (
+            f"is a {model_config.family} of {model_config.num_layers} layers, "
+            f"{model_config.max_model_len} tokens long"
+        )
         findings.append(Finding("the model", "good", what))
     if weights and (directory / CONFIG).exists():
-        findings += _inspect_weights(directory, card)
+        findings += _inspect_weights(directory, model_config)
     return findings
 
 
-def _inspect_weights(directory: Path, card: ModelCard | None) -> list[Finding]:
+def _inspect_weights(directory: Path, model_config: ModelConfig | None) -> list[Finding]:
     try:
         files = find_checkpoint(directory)
     except OperatorError as error:
@@ -42,7 +45,7 @@ def _inspect_weights(directory: Path, card: ModelCard | None) -> list[Finding]:
     findings = [*files.findings]
     if files.gguf is not None:
         findings.append(Finding(files.where.name, "good", "holds the weights"))
-    elif card is not None:
+    elif model_config is not None:
         by = quantization_name(directory, read_json(directory / CONFIG))
-        findings += check_tensors(card, files.tensors, files.where, by)
+        findings += checkpoint_findings(model_config, files.tensors, files.where, by)
     return findings

@@ -1,4 +1,4 @@
-"""`ModelCard`: what a model's config.json says, read once, with one name for each thing.
+"""`ModelConfig`: what a model's config.json says, read once, with one name for each thing.
 
 Every process may read it (it holds no tensor). `RUN/model` is the model's directory, laid by
 `fetch`: config.json, tokenizer.json, tokenizer_config.json and *.safetensors or model.gguf.
@@ -12,7 +12,8 @@ from typing import Any
 
 import msgspec
 
-from ..config import OperatorError
+from ..errors import OperatorError
+from ..runtime.text_files import read_json
 from ..text.stop_tokens import stop_token_ids
 from .config_keys import (
     CONFIG,
@@ -27,7 +28,6 @@ from .findings import Finding, require_good
 from .json_fields import JsonFields, brief_json
 from .quantization import quantization_findings
 from .rope import RopeScaling, read_rope
-from .text_files import read_json
 
 LAYER_KINDS = {
     "full_attention": False,
@@ -39,7 +39,7 @@ MOST_LAYERS = 4096
 """More are no model's: what follows keeps a name for each tensor."""
 
 
-class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
+class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The shapes and constants of a decoder, and its limits."""
 
     family: Family
@@ -74,22 +74,22 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
     eos_token_ids: tuple[int, ...] = ()
 
 
-def read_card(directory: str | Path, ignored: Collection[str] = ()) -> ModelCard:
+def read_model_config(directory: str | Path, ignored: Collection[str] = ()) -> ModelConfig:
     """Reads config.json (and generation_config.json's stop tokens), as if it did not have the
     keys of `ignored`.
 
     Raises `OperatorError` naming the file and each key for which the model is not one of ours.
     """
-    card, findings = inspect_config(Path(directory), ignored)
+    model_config, findings = inspect_config(Path(directory), ignored)
     require_good(findings, Path(directory))
-    assert card is not None, "without a card something was bad"
-    return card
+    assert model_config is not None, "without a config something was bad"
+    return model_config
 
 
 def inspect_config(
     directory: Path, ignored: Collection[str] = ()
-) -> tuple[ModelCard | None, list[Finding]]:
-    """The card, where nothing was bad, and all that was found on the way."""
+) -> tuple[ModelConfig | None, list[Finding]]:
+    """The model's config where nothing was bad, else None; and all that was found on the way."""
     findings: list[Finding] = []
     raw = _read_json(directory, findings)
     if raw is None:
@@ -101,8 +101,10 @@ def inspect_config(
     findings += check_keys(family, raw)
     fields = JsonFields(raw, DEFAULTS[family], findings, CONFIG)
     _check_architecture(family, raw, fields)
-    card = _card(family, raw, fields, findings, _stop_tokens(directory, raw, findings))
-    return (None if any(f.verdict == "bad" for f in findings) else card), findings
+    model_config = _model_config(
+        family, raw, fields, findings, _stop_tokens(directory, raw, findings)
+    )
+    return (None if any(f.verdict == "bad" for f in findings) else model_config), findings
 
 
 def _read_json(directory: Path, findings: list[Finding]) -> dict[str, Any] | None:
@@ -167,13 +169,13 @@ def _check_architecture(family: Family, raw: Mapping[str, Any], fields: JsonFiel
         fields.refuse("transformers_weights", "names other files, which is not read")
 
 
-def _card(
+def _model_config(
     family: Family,
     raw: Mapping[str, Any],
     fields: JsonFields,
     findings: list[Finding],
     eos_token_ids: tuple[int, ...],
-) -> ModelCard:
+) -> ModelConfig:
     for key in DEFAULTS[family].keys() - NULLABLE - {"bos_token_id"}:
         if key in raw and raw[key] is None:
             fields.refuse(key, "is null", "give a value, or take it out for the family's own")
@@ -198,7 +200,7 @@ def _card(
     longest = scaling.reach(positions)
     window, windowed = _window(family, raw, fields, layers, longest)
     attention_bias = family in ("llama", "qwen3") and fields.flag("attention_bias")
-    return ModelCard(
+    return ModelConfig(
         family=family,
         vocab_size=fields.integer("vocab_size"),
         hidden_size=hidden,

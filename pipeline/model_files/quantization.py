@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..runtime.text_files import read_json
 from .config_keys import CONFIG
 from .findings import Finding
-from .text_files import read_json
 
 KEYS = ("quantization_config", "quantization", "compression_config")
 """Keys of config.json: of transformers, of mlx, and of compressed-tensors before it had a name."""
@@ -34,7 +34,7 @@ def quantization_findings(directory: Path, raw: Mapping[str, Any]) -> list[Findi
     found = []
     for key in KEYS:
         if raw.get(key):
-            what = f"says: quantised by {describe(key, raw[key])}, which is not read yet"
+            what = f"says: quantised by {describe_method(key, raw[key])}, which is not read yet"
             found.append(Finding(key, "bad", what, HINT.format(key), CONFIG))
             break  # mlx writes the same table twice
     return found
@@ -44,17 +44,17 @@ def quantization_name(directory: Path, raw: Mapping[str, Any]) -> str:
     """By what the weights were quantised, as config.json or a file beside it says; else empty."""
     for key in KEYS:
         if raw.get(key):
-            return describe(key, raw[key])
+            return describe_method(key, raw[key])
     for file in FILES:
         try:
             table = read_json(directory / file)
         except (OSError, ValueError):
             continue
-        return f"{describe(file, table)} ({file})"
+        return f"{describe_method(file, table)} ({file})"
     return ""
 
 
-def describe(key: str, table: Any) -> str:
+def describe_method(key: str, table: Any) -> str:
     """The method with its details, as in `bitsandbytes (load_in_8bit)`."""
     if not isinstance(table, dict):
         return repr(table)

@@ -12,8 +12,8 @@ from typing import Any
 
 import msgspec
 
-from ..config import OperatorError
-from .text_files import LFS_POINTER
+from ..errors import OperatorError
+from ..runtime.text_files import LFS_POINTER
 
 MOST_HEADER_BYTES = 100_000_000
 """The format's own limit."""

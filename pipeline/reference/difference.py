@@ -1,4 +1,4 @@
-"""`difference`: one answer of ours beside a reference's logits, and whether it is right.
+"""`judge_answer`: one answer of ours beside a reference's logits, and whether it is right.
 
 Exact where we compute in float32: the bounds are what another order of sums rounds. In other types
 tokens and logprobs may differ by what the type rounds away. Knows no library and no file.
@@ -12,15 +12,15 @@ import msgspec
 import torch
 from torch import Tensor
 
-from ..model.verification import find_flaw
-from .reference import Answer, Difference, Precision
+from ..model.verification import find_logits_flaw
+from .reference import AnswerDifference, DtypeName, PromptAnswer
 
 LARGEST_SHARE, MEAN_SHARE = 1e-4, 1e-5
 """Of the logits' range, what float32 may differ by: forty times what SmolLM2-135M and random models
 of every family did."""
 LARGEST_LOGPROB = 1e-3
 """And a token's logprob, where that is all that is known."""
-ROUNDED: dict[Precision, tuple[float, float]] = {
+ROUNDED: dict[DtypeName, tuple[float, float]] = {
     "bfloat16": (0.1, 0.3),
     "float16": (0.05, 0.15),
     "int4": (0.1, 0.3),
@@ -31,9 +31,9 @@ reached means of 0.027 (bfloat16) and 0.016 (int4); another rope base or a scale
 differ by more than 0.5."""
 
 
-def difference(
-    answer: Answer, ours: Tensor | None, ids: list[int], theirs: Tensor, dtype: Precision
-) -> Difference:
+def judge_answer(
+    answer: PromptAnswer, ours: Tensor | None, ids: list[int], theirs: Tensor, dtype: DtypeName
+) -> AnswerDifference:
     """Logits `ours` and `theirs` [num_tokens, vocab_size], the latter behind the prompt as the
     reference reads it, `ids`, and our tokens."""
     tokens = torch.tensor(answer.token_ids)
@@ -47,7 +47,7 @@ def difference(
         apart = (torch.tensor(answer.logprobs) - expected).abs()
     apart = apart[apart.isfinite()]
     finite = theirs[theirs.isfinite()]
-    found = Difference(
+    found = AnswerDifference(
         prompt=answer.prompt,
         adapter=answer.adapter,
         is_right=False,
@@ -61,14 +61,14 @@ def difference(
     )
     reason = (
         _of_prompt(answer, ids)
-        or find_flaw("reference's", theirs)
-        or (find_flaw("served", ours) if ours is not None else _of_logprobs(answer.logprobs))
+        or find_logits_flaw("reference's", theirs)
+        or (find_logits_flaw("served", ours) if ours is not None else _of_logprobs(answer.logprobs))
         or _of_bounds(found, theirs, tokens, dtype)
     )
     return msgspec.structs.replace(found, is_right=not reason, reason=reason)
 
 
-def _of_prompt(answer: Answer, theirs: list[int]) -> str:
+def _of_prompt(answer: PromptAnswer, theirs: list[int]) -> str:
     """The first place at which the prompt's ids differ, or their numbers."""
     for place, (a, b) in enumerate(zip(answer.prompt_ids, theirs, strict=False)):
         if a != b:
@@ -83,7 +83,7 @@ def _of_logprobs(logprobs: tuple[float, ...]) -> str:
     return "" if all(map(math.isfinite, logprobs)) else "a served logprob is not finite"
 
 
-def _of_bounds(found: Difference, theirs: Tensor, tokens: Tensor, dtype: Precision) -> str:
+def _of_bounds(found: AnswerDifference, theirs: Tensor, tokens: Tensor, dtype: DtypeName) -> str:
     """What exceeds the bounds of the type."""
     logprobs = theirs.log_softmax(dim=-1)
     lost = logprobs.amax(dim=-1) - logprobs.gather(1, tokens[:, None])[:, 0]

@@ -14,7 +14,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..config import Config, OperatorError
+from ..config import Config
+from ..errors import OperatorError
 from ..messages import Admission, Batch, BatchRow, SamplingParams
 from ..model.page_pool import PAGE_SIZE, pages_for
 from ..model.runner import ModelRunner
@@ -22,7 +23,7 @@ from ..server.adapter_chat import AdapterChats
 from ..text.chat_template import ChatTemplate
 from ..text.tokenizer import TextError, Tokenizer
 from .line_server import LineServer
-from .reference import Answer, Answers, EngineQuestion, Prompt
+from .reference import Answers, EngineQuestion, Prompt, PromptAnswer
 
 LEAST = -1e30
 """A logprob of what is not finite: JSON has no other numbers."""
@@ -30,7 +31,7 @@ CHUNK_TOKENS = 512
 """Of a prompt in one step, so that a long one is computed in pieces as it is when served."""
 
 
-class Engine:
+class AnswerEngine:
     """One model on the CPU, its adapters placed."""
 
     def __init__(self, question: EngineQuestion) -> None:
@@ -71,16 +72,16 @@ class Engine:
             self._keys[name] = info.key
             self._templates[name] = self._chats.read_directory(name, path).template
 
-    def answer(self, prompt: Prompt) -> Iterator[tuple[Answer, Tensor | None]]:
+    def answer(self, prompt: Prompt) -> Iterator[tuple[PromptAnswer, Tensor | None]]:
         """Of base and adapters, with logits [num_tokens, vocab_size]."""
         for name, reason in self.refusals.items():
-            yield Answer(prompt=prompt.name, adapter=name, refusal=reason), None
+            yield PromptAnswer(prompt=prompt.name, adapter=name, refusal=reason), None
         names_of: dict[tuple[int, ...], list[str | None]] = {}
         for adapter in self._keys:
             try:
                 names_of.setdefault(self._encode(prompt, adapter), []).append(adapter)
             except TextError as error:
-                yield Answer(prompt=prompt.name, adapter=adapter, refusal=str(error)), None
+                yield PromptAnswer(prompt=prompt.name, adapter=adapter, refusal=str(error)), None
         for ids, names in names_of.items():
             each = pages_for(len(ids) + self._question.tokens)
             together = max(1, len(self._free) // each)
@@ -100,7 +101,7 @@ class Engine:
 
     def _generate(
         self, prompt: Prompt, ids: tuple[int, ...], names: list[str | None], each: int
-    ) -> Iterator[tuple[Answer, Tensor]]:
+    ) -> Iterator[tuple[PromptAnswer, Tensor]]:
         """Greedily, all in one batch, with `each` pages."""
         greedy = SamplingParams(temperature=0.0, ignore_eos=True)
         tables = [tuple(self._free[row * each : (row + 1) * each]) for row in range(len(names))]
@@ -128,7 +129,7 @@ class Engine:
         for row, name in enumerate(names):
             kept = torch.stack(logits[row])
             chosen = kept.log_softmax(dim=-1).gather(1, torch.tensor(tokens[row])[:, None])
-            answer = Answer(
+            answer = PromptAnswer(
                 prompt=prompt.name,
                 adapter=name,
                 prompt_ids=ids,
@@ -139,9 +140,9 @@ class Engine:
             yield answer, kept
 
 
-def answer(question: EngineQuestion) -> Answers:
+def answer_question(question: EngineQuestion) -> Answers:
     """All prompts; their logits lie in the question's file. Raises `OperatorError`."""
-    engine = Engine(question)
+    engine = AnswerEngine(question)
     found = [pair for prompt in question.prompts for pair in engine.answer(prompt)]
     kept = {answer.logits: logits for answer, logits in found if logits is not None}
     save_file(kept, question.logits)
@@ -152,7 +153,7 @@ def main() -> None:
     server = LineServer()
     while (question := server.read(EngineQuestion)) is not None:
         try:
-            server.write(answer(question))
+            server.write(answer_question(question))
         except OperatorError as error:
             server.refuse(error)
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import msgspec
 
-from ..config import OperatorError
-from .reference import Refused
+from ..errors import OperatorError
+from .reference import ReferenceRefusal
 
 
 class LineServer:
@@ -31,4 +31,4 @@ class LineServer:
         self._answers.flush()
 
     def refuse(self, error: OperatorError) -> None:
-        self.write(Refused(error.what, error.hint))
+        self.write(ReferenceRefusal(error.what, error.hint))

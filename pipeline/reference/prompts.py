@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from .reference import Prompt, Turn
+from .reference import ChatTurn, Prompt
 
 TEXT = "The capital of Spain is Madrid, and the capital of Norway is"
 UNICODE = (
@@ -16,13 +16,13 @@ UNICODE = (
     "e\u0301 \u00a0\ufb01 12345678 I'LL don't "
 )
 CHAT = (
-    Turn("user", "Hello! What is 2 + 2?\n"),
-    Turn("assistant", " It is 4. "),
-    Turn("user", "And <b>twice</b> that & “more”? 谢谢"),
+    ChatTurn("user", "Hello! What is 2 + 2?\n"),
+    ChatTurn("assistant", " It is 4. "),
+    ChatTurn("user", "And <b>twice</b> that & “more”? 谢谢"),
 )
 SYSTEM_CHAT = (
-    Turn("system", "You answer in one short sentence."),
-    Turn("user", "Tell me about the sea."),
+    ChatTurn("system", "You answer in one short sentence."),
+    ChatTurn("user", "Tell me about the sea."),
 )
 SENTENCE = "On day {} the ship was {} miles from {}. "
 PLACES = ("Oslo", "Lima", "Porto", "Kobe", "Accra")

@@ -19,13 +19,13 @@ from typing import Literal, TypeAlias, TypeVar
 
 import msgspec
 
-from ..config import OperatorError
+from ..errors import OperatorError
 
-Precision: TypeAlias = Literal["float32", "bfloat16", "float16", "int4"]
+DtypeName: TypeAlias = Literal["float32", "bfloat16", "float16", "int4"]
 T = TypeVar("T")
 
 
-class Turn(msgspec.Struct, frozen=True):
+class ChatTurn(msgspec.Struct, frozen=True):
     """One message of a chat."""
 
     role: str
@@ -37,7 +37,7 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     text: str = ""
-    turns: tuple[Turn, ...] = ()
+    turns: tuple[ChatTurn, ...] = ()
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -61,7 +61,7 @@ class Prepared(msgspec.Struct, frozen=True, tag=True):
     prompts: tuple[Prompt, ...]
 
 
-class Refused(msgspec.Struct, frozen=True, tag=True):
+class ReferenceRefusal(msgspec.Struct, frozen=True, tag=True):
     """From a reference that cannot be one, and from an engine that does not take the model."""
 
     what: str
@@ -75,14 +75,14 @@ class EngineQuestion(msgspec.Struct, frozen=True, kw_only=True):
     adapters: tuple[tuple[str, str], ...]
     prompts: tuple[Prompt, ...]
     tokens: int
-    dtype: Precision
+    dtype: DtypeName
     ignored: tuple[str, ...]
     """Keys of config.json that are taken as absent, as by `--ignore-key`."""
     logits: str
     """The file to write them to."""
 
 
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
+class PromptAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """What we make of a prompt, by the base (`adapter` None) or an adapter."""
 
     prompt: str
@@ -105,13 +105,13 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 class Answers(msgspec.Struct, frozen=True, tag=True):
     """To a reference, from whoever served the prompts."""
 
-    dtype: Precision
-    rows: tuple[Answer, ...]
+    dtype: DtypeName
+    rows: tuple[PromptAnswer, ...]
     file: str = ""
     """A safetensors file of logits."""
 
 
-class Difference(msgspec.Struct, frozen=True, kw_only=True):
+class AnswerDifference(msgspec.Struct, frozen=True, kw_only=True):
     """One answer beside the reference's."""
 
     prompt: str
@@ -136,17 +136,17 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
 class Findings(msgspec.Struct, frozen=True, tag=True):
     """From a reference: its judgement of all answers."""
 
-    rows: tuple[Difference, ...]
+    rows: tuple[AnswerDifference, ...]
     notes: tuple[str, ...] = ()
 
 
-class Comparison(msgspec.Struct, frozen=True, kw_only=True):
+class ReferenceComparison(msgspec.Struct, frozen=True, kw_only=True):
     """What a comparison comes to."""
 
     model: str
     by: str
-    dtype: Precision
-    rows: tuple[Difference, ...]
+    dtype: DtypeName
+    rows: tuple[AnswerDifference, ...]
     notes: tuple[str, ...]
 
     @property
@@ -157,7 +157,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
 # --- the processes ------------------------------------------------------------------------------
 
 
-class Conversation:
+class LineClient:
     """A module run as a process that answers each line of JSON with another.
 
     A context manager: leaving it ends the process.
@@ -167,7 +167,7 @@ class Conversation:
         self._module = module
         self._process: subprocess.Popen[bytes] | None = None
 
-    def __enter__(self) -> Conversation:
+    def __enter__(self) -> LineClient:
         return self
 
     def __exit__(
@@ -192,8 +192,8 @@ class Conversation:
         line = process.stdout.readline()
         if not line:
             raise self._ended(process)
-        answer = msgspec.json.decode(line, type=kind | Refused)
-        if isinstance(answer, Refused):
+        answer = msgspec.json.decode(line, type=kind | ReferenceRefusal)
+        if isinstance(answer, ReferenceRefusal):
             raise OperatorError(answer.what, answer.hint)
         assert isinstance(answer, kind)
         return answer
@@ -237,8 +237,8 @@ class SideBySide:
     def __init__(self, say: Callable[[str], None] = lambda _: None) -> None:
         """`say` hears what is done, since it takes minutes."""
         self._say = say
-        self._reference = Conversation("transformers_reference")
-        self._engine = Conversation("engine_answers")
+        self._reference = LineClient("transformers_reference")
+        self._engine = LineClient("engine_answers")
 
     def __enter__(self) -> SideBySide:
         return self
@@ -256,10 +256,10 @@ class SideBySide:
         self,
         question: Question,
         directory: Path,
-        dtype: Precision = "float32",
+        dtype: DtypeName = "float32",
         ignored: tuple[str, ...] = (),
         reference: Question | None = None,
-    ) -> Comparison:
+    ) -> ReferenceComparison:
         """Our engine on the CPU, without a pipeline. `directory` is the model directory that a
         pipeline of `question.model` would have, `ignored` are keys of its config.json.
         transformers reads what `reference` names, which is the same unless something is to differ.
@@ -283,7 +283,7 @@ class SideBySide:
 
     def compare_served(
         self, question: Question, serve: Callable[[tuple[Prompt, ...]], Answers]
-    ) -> Comparison:
+    ) -> ReferenceComparison:
         """What `serve` answers to the reference's prompts. Raises `OperatorError`."""
         self._say("transformers reads the files")
         with tempfile.TemporaryDirectory() as scratch:
@@ -292,7 +292,7 @@ class SideBySide:
             answers = serve(prepared.prompts)
             self._say(f"{prepared.by} computes")
             findings = self._reference.ask(answers, Findings)
-        return Comparison(
+        return ReferenceComparison(
             model=question.model,
             by=prepared.by,
             dtype=answers.dtype,

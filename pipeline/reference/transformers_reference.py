@@ -21,18 +21,19 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from ..config import OperatorError, is_hub_id
+from ..errors import OperatorError
 from ..model.page_pool import free_bytes
-from .difference import difference
+from ..run_directory import is_hub_id
+from .difference import judge_answer
 from .line_server import LineServer
 from .prompts import fixed_prompts, long_length, long_prompt
 from .reference import (
-    Answer,
+    AnswerDifference,
     Answers,
-    Difference,
     Findings,
     Prepared,
     Prompt,
+    PromptAnswer,
     Question,
 )
 
@@ -178,7 +179,7 @@ class TransformersReference:
 
     # -- logits
 
-    def findings(self, answers: Answers) -> Iterator[Difference]:
+    def findings(self, answers: Answers) -> Iterator[AnswerDifference]:
         """Of the base, then of each adapter, one model in memory at a time."""
         prompts = {prompt.name: prompt for prompt in self.prompts}
         paths = dict(self._question.adapters)
@@ -197,7 +198,7 @@ class TransformersReference:
             except _Unreadable as error:
                 yield from (_without(row, str(error)) for row in rows)
 
-    def _refused(self, answer: Answer, prompt: Prompt) -> Difference:
+    def _refused(self, answer: PromptAnswer, prompt: Prompt) -> AnswerDifference:
         """Right where the reference refuses the prompt as well."""
         try:
             self._encode(prompt, answer.adapter)
@@ -260,8 +261,8 @@ class TransformersReference:
             self.notes.append(note)
 
     def _difference(
-        self, model: Any, answer: Answer, prompt: Prompt, answers: Answers
-    ) -> Difference:
+        self, model: Any, answer: PromptAnswer, prompt: Prompt, answers: Answers
+    ) -> AnswerDifference:
         try:
             ids = self._encode(prompt, answer.adapter)
         except _Unreadable as error:
@@ -277,9 +278,11 @@ class TransformersReference:
         if answer.logits:
             with safe_open(answers.file, "pt") as file:
                 ours = file.get_tensor(answer.logits)
-        return difference(answer, ours, ids, theirs, answers.dtype)
+        return judge_answer(answer, ours, ids, theirs, answers.dtype)
 
-    def _follow(self, model: Any, prompt: list[int], answer: Answer) -> tuple[list[int], Tensor]:
+    def _follow(
+        self, model: Any, prompt: list[int], answer: PromptAnswer
+    ) -> tuple[list[int], Tensor]:
         """Our tokens, and the logits [num_tokens, vocab_size] from which `generate` would choose
         each, had it chosen those before. Fewer tokens than logits where one has no id.
 
@@ -305,7 +308,7 @@ class TransformersReference:
                 cache, piece = out.past_key_values, [token]
         return tokens, torch.stack(rows)
 
-    def _next_token(self, answer: Answer, tokens: list[int], logits: Tensor) -> int | None:
+    def _next_token(self, answer: PromptAnswer, tokens: list[int], logits: Tensor) -> int | None:
         """Our id at this place. A piece of text may be that of several, as half a character is: of
         the probable ones that write it, that whose logprob is nearest to ours."""
         place = len(tokens)
@@ -335,8 +338,8 @@ class _Unreadable(Exception):
     """A prompt or an adapter that the reference refuses, and why."""
 
 
-def _without(answer: Answer, reason: str, *, is_right: bool = False) -> Difference:
-    return Difference(
+def _without(answer: PromptAnswer, reason: str, *, is_right: bool = False) -> AnswerDifference:
+    return AnswerDifference(
         prompt=answer.prompt,
         adapter=answer.adapter,
         is_right=is_right,

@@ -13,7 +13,6 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ..config import is_hub_id
 from ..messages import (
     AdapterChecked,
     AdapterInfo,
@@ -40,6 +39,7 @@ from ..messages import (
     VerifyAdapter,
     WeightsMerged,
 )
+from ..run_directory import is_hub_id
 from ..runtime.progress import ProgressBar
 from ..schedule.adapter_registry import Adapter, AdapterRefused
 

@@ -13,7 +13,8 @@ from typing import BinaryIO, TypeAlias, get_args
 import msgspec
 
 from ... import __version__
-from ..config import Config, OperatorError
+from ..config import Config
+from ..errors import OperatorError
 from ..messages import (
     Abort,
     AdapterChecked,

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from ..config import OperatorError, make_run_directory
+from ..errors import OperatorError
 from ..messages import (
     Batch,
     Event,
@@ -30,6 +30,7 @@ from ..messages import (
     SampledToken,
     Tokens,
 )
+from ..run_directory import make_run_directory
 from ..runtime.process import set_up_log
 from ..runtime.sockets import Beacon
 from ..runtime.stdout import ends_with_its_reader

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import msgspec
 
-from ..config import Config, OperatorError
+from ..config import Config
+from ..errors import OperatorError
 from ..messages import (
     Abort,
     AdapterChecked,

@@ -24,13 +24,14 @@ from typing import Any, ClassVar
 import msgspec
 import zmq.asyncio
 
-from ..config import Config, OperatorError
+from ..config import Config
+from ..errors import OperatorError
 from ..messages import (
-    Beat,
     Event,
-    Hop,
+    Heartbeat,
     Message,
     ProcessState,
+    SocketStats,
     SpansOrder,
     SpansReply,
     StartSpans,
@@ -109,13 +110,13 @@ class Process:
         self.beacon.publish(Event(self.clock(), level, self.name, text))
         self.log.log(getattr(logging, level.upper()), "%s", text)
 
-    def hops(self) -> tuple[Hop, ...]:
-        return (self.inbox.hop(), *(outbox.hop() for outbox in self._outboxes.values()))
+    def socket_stats(self) -> tuple[SocketStats, ...]:
+        return (self.inbox.stats(), *(outbox.stats() for outbox in self._outboxes.values()))
 
     def beat(self) -> None:
         usage = resource.getrusage(resource.RUSAGE_SELF)
         self.beacon.publish(
-            Beat(
+            Heartbeat(
                 name=self.name,
                 pid=os.getpid(),
                 incarnation=self.incarnation,
@@ -125,7 +126,7 @@ class Process:
                 cpu_seconds=usage.ru_utime + usage.ru_stime,
                 rss_bytes=_rss_bytes(),
                 loop_lag_ms=round(self.loop_lag_ms, 2),
-                hops=self.hops(),
+                hops=self.socket_stats(),
             )
         )
 

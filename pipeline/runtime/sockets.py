@@ -18,7 +18,7 @@ import msgspec
 import zmq
 import zmq.asyncio
 
-from ..messages import Hop, Message, Telemetry
+from ..messages import Message, SocketStats, Telemetry
 
 log = logging.getLogger(__name__)
 
@@ -87,8 +87,8 @@ class Inbox(Generic[T]):
                     self._warned_at = time.monotonic()
                     log.warning("refused a frame of %d bytes: %s", len(frame), error)
 
-    def hop(self) -> Hop:
-        return Hop(self.name, self._frames, self._bytes, self._refused)
+    def stats(self) -> SocketStats:
+        return SocketStats(self.name, self._frames, self._bytes, self._refused)
 
     def close(self) -> None:
         self._socket.close()
@@ -121,8 +121,8 @@ class Outbox:
         self._frames += 1
         self._bytes += len(frame)
 
-    def hop(self) -> Hop:
-        return Hop(self.name, self._frames, self._bytes, self._refused)
+    def stats(self) -> SocketStats:
+        return SocketStats(self.name, self._frames, self._bytes, self._refused)
 
     def close(self) -> None:
         self._socket.close()

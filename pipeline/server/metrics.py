@@ -1,4 +1,4 @@
-"""Prometheus text of what the server knows: its own counters, the router's, each adapter's.
+"""`Metrics`: the server's counters, the router's and each adapter's, as Prometheus text.
 
 Besides our names, `vllm:lora_requests_info` and the gauges beside it, which routers of the field
 read to place requests near an adapter.
@@ -6,10 +6,10 @@ read to place requests near an adapter.
 
 from __future__ import annotations
 
+import bisect
 import statistics
 import time
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator, Sized
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import (
@@ -20,16 +20,45 @@ from prometheus_client.core import (
 )
 
 from ..messages import LATENCY_BUCKETS_MS, AdapterState
+from .pipeline_state import PipelineState
 
-if TYPE_CHECKING:
-    from .server import Histogram, Server
+
+class Histogram:
+    """Counts per bucket of `LATENCY_BUCKETS_MS`, the last bucket open."""
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(LATENCY_BUCKETS_MS) + 1)
+        self.sum_ms = 0.0
+
+    def observe(self, ms: float) -> None:
+        self.counts[bisect.bisect_left(LATENCY_BUCKETS_MS, ms)] += 1
+        self.sum_ms += ms
+
+
+class RequestCounters:
+    """What HTTP clients asked and got since the server started."""
+
+    def __init__(self) -> None:
+        self.requests = self.errors = self.prompt_tokens = self.output_tokens = 0
+        self.ttft = Histogram()
+        """Arrival to first token, ms."""
+        self.inter_token = Histogram()
+        """Between two pieces of a stream's text, ms."""
 
 
 class Metrics:
-    """Collected from a `Server` at each scrape; keeps nothing of its own."""
+    """Collected at each scrape; keeps nothing of its own."""
 
-    def __init__(self, server: Server) -> None:
-        self._server = server
+    def __init__(
+        self,
+        pipeline: PipelineState,
+        counters: RequestCounters,
+        streams: Sized,
+        broken: Callable[[], str],
+    ) -> None:
+        """`streams`: the open ones. `broken`: why no request can be taken; "" where one can."""
+        self._pipeline, self._counters = pipeline, counters
+        self._streams, self._broken = streams, broken
         self._registry = CollectorRegistry()
         self._registry.register(self)
 
@@ -40,21 +69,21 @@ class Metrics:
         return ()  # nothing can be said before the first scrape
 
     def collect(self) -> Iterator[Metric]:
-        server = self._server
-        yield _gauge("up", "1 where a request would be answered now", not server.broken())
-        yield _counter("requests", "requests accepted over HTTP", server.requests)
-        yield _counter("errors", "requests that ended with an error", server.errors)
-        yield _counter("prompt_tokens", "prompt tokens accepted", server.prompt_tokens)
-        yield _counter("output_tokens", "tokens streamed to clients", server.output_tokens)
-        yield _gauge("open_streams", "answers being streamed", len(server.streams))
-        yield _histogram("time_to_first_token", "arrival to first token", server.ttft)
-        yield _histogram("inter_token_latency", "between tokens of a stream", server.inter_token)
+        counters = self._counters
+        yield _gauge("up", "1 where a request would be answered now", not self._broken())
+        yield _counter("requests", "requests accepted over HTTP", counters.requests)
+        yield _counter("errors", "requests that ended with an error", counters.errors)
+        yield _counter("prompt_tokens", "prompt tokens accepted", counters.prompt_tokens)
+        yield _counter("output_tokens", "tokens streamed to clients", counters.output_tokens)
+        yield _gauge("open_streams", "answers being streamed", len(self._streams))
+        yield _histogram("time_to_first_token", "arrival to first token", counters.ttft)
+        yield _histogram("inter_token_latency", "between tokens of a stream", counters.inter_token)
         yield from self._router()
         yield from self._adapters()
         yield from self._memory()
 
     def _router(self) -> Iterator[Metric]:
-        router = self._server.router
+        router = self._pipeline.router
         if router is None:
             return
         yield _gauge("requests_running", "requests in the batch", router.running)
@@ -77,7 +106,7 @@ class Metrics:
         yield GaugeMetricFamily("vllm:kv_cache_usage_perc", "as vLLM names it", value=usage)
 
     def _adapters(self) -> Iterator[Metric]:
-        table = self._server.adapters
+        table = self._pipeline.adapters
         if table is None:
             return
         label = ["adapter"]
@@ -115,7 +144,7 @@ class Metrics:
         waits = CounterMetricFamily(
             "loraconsole_sync_wait_seconds", "how long they blocked in all", labels=["name"]
         )
-        for name, (count, seconds) in sorted(self._server.sync_waits.items()):
+        for name, (count, seconds) in sorted(self._pipeline.sync_waits.items()):
             times.add_metric([name], count)
             waits.add_metric([name], seconds)
         yield from (times, waits)
@@ -131,12 +160,12 @@ class Metrics:
         kernels = GaugeMetricFamily(
             "loraconsole_kernels_info", "what a worker computes with", labels=["rank", "kernels"]
         )
-        for rank, worker in sorted(self._server.workers.items()):
+        for rank, worker in sorted(self._pipeline.workers.items()):
             kernels.add_metric([str(rank), worker.kernels], 1)
             if worker.copy_bytes_s:
                 copies.add_metric([str(rank)], worker.copy_bytes_s)
         yield from (copies, kernels, *self._sync_points())
-        steps = [step for step in self._server.decode_steps if step.read_bytes]
+        steps = [step for step in self._pipeline.decode_steps if step.read_bytes]
         if not steps:
             return
         read = GaugeMetricFamily(
@@ -150,7 +179,7 @@ class Metrics:
         if rates:
             about = "achieved by decode steps, median"
             yield _gauge("step_read_bytes_per_second", about, statistics.median(rates))
-        taxes = [tax for step in steps if (tax := step.lora_tax) is not None]
+        taxes = [tax for step in steps if (tax := step.lora_overhead) is not None]
         if taxes:
             about = "decode step with adapters / the same without - 1, median"
             yield _gauge("lora_tax_ratio", about, statistics.median(taxes))

@@ -1,4 +1,4 @@
-"""The HTTP application over a `Server`: routes, handlers, and streams as bytes on the wire.
+"""The HTTP application over a `Gateway`: routes, handlers, and streams as bytes on the wire.
 
 Knows no socket of the ring. Everything it refuses has OpenAI's error shape.
 """
@@ -13,7 +13,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 from starlette.applications import Starlette
@@ -23,7 +23,6 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from ..config import is_hub_id
 from ..messages import (
     AdapterState,
     AdapterView,
@@ -46,10 +45,12 @@ from ..messages import (
     UnloadAdapter,
     VerifyAdapter,
 )
+from ..run_directory import is_hub_id
 from ..runtime.spans import recording_name
 from ..text.tokenizer import TextError
 from .answer_format import Format, LogprobQueue, error_body, usage
 from .chat_prompt import chat_prompt
+from .gateway import Gateway
 from .metrics import Metrics
 from .request_fields import BadRequest, shown
 from .schemas import (
@@ -68,10 +69,7 @@ from .schemas import (
     UnloadBody,
     decode_body,
 )
-from .streams import Answer, Stream
-
-if TYPE_CHECKING:
-    from .server import Server
+from .streams import AnswerStreams, Stream
 
 T = TypeVar("T")
 
@@ -81,9 +79,9 @@ SERVED = (AdapterState.HOST, AdapterState.LOADING, AdapterState.GPU)
 """States in which an adapter answers: at once, or when its pages are there."""
 
 
-def make_app(server: Server) -> Starlette:
-    """Routes over one `Server`; each handler is a few lines of glue."""
-    api = Api(server)
+def make_app(gateway: Gateway) -> Starlette:
+    """Routes over one `Gateway`; each handler is a few lines of glue."""
+    api = Api(gateway)
     routes = [
         Route("/health", api.health),
         Route("/metrics", api.metrics),
@@ -145,22 +143,22 @@ Handler = Callable[[HttpRequest], Awaitable[Response]]
 
 
 class Api:
-    """The handlers: a body is checked, becomes requests of the server, and their text an answer."""
+    """The handlers: a body is checked and becomes requests; their text becomes the answer."""
 
-    def __init__(self, server: Server) -> None:
-        self.server = server
-        self._metrics = Metrics(server)
+    def __init__(self, gateway: Gateway) -> None:
+        self.gateway = gateway
+        self._metrics = Metrics(gateway.pipeline, gateway.counters, gateway.streams, gateway.broken)
 
     def guarded(self, handler: Handler) -> Handler:
         """A user's route: checks the API key, and turns `BadRequest` into its status and reason.
         Who holds the admin key may do what users may."""
-        config = self.server.config
+        config = self.gateway.config
         keys = [key for key in (config.api_key, config.admin_key) if key]
         return self._guarded(handler, keys if config.api_key else [])
 
     def admin(self, handler: Handler) -> Handler:
         """An operator's route: the same with the admin key alone."""
-        config = self.server.config
+        config = self.gateway.config
         is_open = not config.api_key and config.host in LOOPBACK
         if not config.admin_key and not is_open:
             return self._guarded(_closed, [])
@@ -189,7 +187,7 @@ class Api:
 
     async def health(self, request: HttpRequest) -> Response:
         """200 where a request would be answered now; else 503 and why."""
-        if reason := self.server.broken():
+        if reason := self.gateway.broken():
             return JSONResponse({"status": "unavailable", "reason": reason}, 503)
         return JSONResponse({"status": "ok"})
 
@@ -199,12 +197,13 @@ class Api:
     # -- models
 
     def _model_list(self) -> list[dict[str, Any]]:
-        base = self.server.config.model
-        started = int(self.server.incarnation // 1_000_000_000)
+        base = self.gateway.config.model
+        started = int(self.gateway.incarnation // 1_000_000_000)
         head = {"object": "model", "created": started, "owned_by": "loraconsole"}
-        defaults = self.server.defaults.named
+        defaults = self.gateway.defaults.named
         models = [{"id": base, **head, "root": base, "parent": None, "default_sampling": defaults}]
-        for adapter in self.server.adapters.adapters if self.server.adapters else ():
+        table = self.gateway.pipeline.adapters
+        for adapter in table.adapters if table else ():
             if adapter.state in SERVED:
                 models.append({"id": adapter.name, **head, "root": adapter.path, "parent": base})
         return models
@@ -222,9 +221,9 @@ class Api:
     # -- adapters
 
     def _adapter_views(self) -> list[dict[str, Any]]:
-        table = self.server.adapters
+        table = self.gateway.pipeline.adapters
         return [
-            adapter_body(view) | {"chat": self.server.adapter_chat(view.name).remark}
+            adapter_body(view) | {"chat": self.gateway.adapter_chat(view.name).remark}
             for view in (table.adapters if table else ())
         ]
 
@@ -289,12 +288,12 @@ class Api:
 
     async def _carry(self, order: Order) -> Response:
         """To the router; its answer, or `BadRequest`."""
-        reply = await self.server.order(order)
+        reply = await self.gateway.carry_order(order)
         if reply.status != 200:
             raise BadRequest(reply.text, status=reply.status)
         body: dict[str, Any] = {"status": "ok", "message": reply.text}
         if isinstance(order, (LoadAdapter, ReloadAdapter)):
-            chat = self.server.adapter_chat(order.name)
+            chat = self.gateway.adapter_chat(order.name)
             body["message"] = "; ".join(filter(None, (reply.text, chat.remark)))
         if reply.scheduling is not None:
             body["scheduler"] = self._scheduler_body(reply.scheduling)
@@ -310,12 +309,12 @@ class Api:
 
     def _scheduler_body(self, settings: SchedulerSettings) -> dict[str, Any]:
         """The settings with the base model under its served name."""
-        base = self.server.config.model
+        base = self.gateway.config.model
         weights = {weight.name or base: weight.weight for weight in settings.weights}
         return msgspec.structs.asdict(settings) | {"weights": weights}
 
     async def scheduler(self, request: HttpRequest) -> Response:
-        router = self.server.router
+        router = self.gateway.pipeline.router
         if router is None:
             raise BadRequest("the router has not been heard yet", status=503)
         return JSONResponse(self._scheduler_body(router.scheduling))
@@ -343,9 +342,9 @@ class Api:
 
     async def _order_spans(self, order: SpansOrder) -> Response:
         """To every process: which file each writes, or has written, and the spans in it."""
-        server = self.server
-        replies = await server.order_spans_of_all(order)
-        if silent := [name for name in server.config.process_names() if name not in replies]:
+        gateway = self.gateway
+        replies = await gateway.carry_spans_order(order)
+        if silent := [name for name in gateway.config.process_names() if name not in replies]:
             word = f"no answer from {', '.join(silent)}; the others have done it"
             raise BadRequest(word, status=504)
         if errors := [f"{reply.name} {reply.error}" for reply in replies.values() if reply.error]:
@@ -357,7 +356,7 @@ class Api:
                 "directory": str(paths[0].parent) if paths else None,
                 "spans": sum(reply.spans for reply in replies.values()),
                 "processes": {
-                    name: spans_body(replies[name]) for name in server.config.process_names()
+                    name: spans_body(replies[name]) for name in gateway.config.process_names()
                 },
             }
         )
@@ -368,26 +367,26 @@ class Api:
         body = decode_body(await self._body(request), ChatBody)
         body.check()
         self._check_ready()
-        server = self.server
-        adapter = server.resolve_all(body.model, body.adapters())
-        await _until_gone(request, server.hear_of(adapter))
+        gateway = self.gateway
+        adapter = gateway.find_adapter(body.model, body.adapters())
+        await _until_gone(request, gateway.await_adapter(adapter))
         prompt = chat_prompt(
-            server.tokenizer,
+            gateway.tokenizer,
             body.messages,
             documents=body.documents,
             template_kwargs=body.chat_template_kwargs,
             add_generation_prompt=body.add_generation_prompt,
             continue_final_message=body.continue_final_message,
             add_special_tokens=body.add_special_tokens or False,
-            chat_template=server.adapter_chat(adapter).template,
+            chat_template=gateway.adapter_chat(adapter).template,
         )
-        room = max(1, server.max_model_len - len(prompt))
-        default = min(server.defaults.max_new_tokens or DEFAULT_CHAT_TOKENS, room)
+        room = max(1, gateway.max_model_len - len(prompt))
+        default = min(gateway.defaults.max_new_tokens or DEFAULT_CHAT_TOKENS, room)
         params = functools.partial(
             body.params,
             body.max_completion_tokens or body.max_tokens or default,
             (body.top_logprobs or 0) if body.logprobs else None,
-            defaults=server.defaults,
+            defaults=gateway.defaults,
         )
         form = Format("chat", f"chatcmpl-{secrets.token_hex(12)}", self._named(body), _now())
         return await self._answer(request, body, form, adapter, [prompt], params)
@@ -396,21 +395,21 @@ class Api:
         body = decode_body(await self._body(request), CompletionBody)
         body.check()
         self._check_ready()
-        server = self.server
-        adapter = server.resolve_all(body.model, body.adapters())
-        await _until_gone(request, server.hear_of(adapter))
+        gateway = self.gateway
+        adapter = gateway.find_adapter(body.model, body.adapters())
+        await _until_gone(request, gateway.await_adapter(adapter))
         adds = body.add_special_tokens is not False
         prompts = [
-            server.tokenizer.encode(prompt, adds) if isinstance(prompt, str) else prompt
+            gateway.tokenizer.encode(prompt, adds) if isinstance(prompt, str) else prompt
             for prompt in body.prompts()
         ]
-        room = max(1, server.max_model_len - max(map(len, prompts)))
-        default = min(server.defaults.max_new_tokens or DEFAULT_COMPLETION_TOKENS, room)
+        room = max(1, gateway.max_model_len - max(map(len, prompts)))
+        default = min(gateway.defaults.max_new_tokens or DEFAULT_COMPLETION_TOKENS, room)
         params = functools.partial(
             body.params,
             body.max_tokens or default,
             body.logprobs,
-            defaults=server.defaults,
+            defaults=gateway.defaults,
             skip_special_tokens=body.skip_special_tokens,
         )
         form = Format("text", f"cmpl-{secrets.token_hex(12)}", self._named(body), _now())
@@ -418,7 +417,7 @@ class Api:
 
     def _named(self, body: SamplingBody) -> str:
         """The model as the answer names it: in the client's words."""
-        return body.model or next(iter(body.adapters().values()), self.server.config.model)
+        return body.model or next(iter(body.adapters().values()), self.gateway.config.model)
 
     async def _answer(
         self,
@@ -434,11 +433,11 @@ class Api:
         for prompt in prompts:
             self._check_ids(prompt, "prompt" if form.kind == "text" else "messages")
         self._check_ids(body.stop_token_ids or [], "stop_token_ids")
-        answer = Answer()
+        answer = AnswerStreams()
         with contextlib.ExitStack() as stack:
             for prompt in prompts:
                 for choice in range(body.n):
-                    opened = self.server.open(answer, adapter, prompt, params(choice))
+                    opened = self.gateway.open_request(answer, adapter, prompt, params(choice))
                     stack.enter_context(opened)
             prompt_tokens = sum(map(len, prompts))
             if not body.stream:
@@ -456,7 +455,7 @@ class Api:
         body = decode_body(await self._body(request), GenerateBody)
         if body.stream:
             raise BadRequest("stream: POST /generate_stream streams", param="stream")
-        answer = Answer()
+        answer = AnswerStreams()
         with await self._open_generate(request, answer, body) as stream:
             (text, _, _) = (await _until_gone(request, _collect(answer)))[0]
             return JSONResponse(
@@ -467,7 +466,7 @@ class Api:
         body = decode_body(await self._body(request), GenerateBody)
         if body.stream is False:
             raise BadRequest("stream: POST /generate answers whole", param="stream")
-        answer = Answer()
+        answer = AnswerStreams()
         with contextlib.ExitStack() as stack:
             stack.enter_context(await self._open_generate(request, answer, body))
             deltas = answer.deltas()
@@ -475,20 +474,20 @@ class Api:
             return EventStream(_generate_events(_chain(first, deltas)), stack.pop_all())
 
     async def _open_generate(
-        self, request: HttpRequest, answer: Answer, body: GenerateBody
+        self, request: HttpRequest, answer: AnswerStreams, body: GenerateBody
     ) -> contextlib.AbstractContextManager[Stream]:
-        params = body.parameters.params(self.server.defaults)
+        params = body.parameters.params(self.gateway.defaults)
         self._check_ready()
-        adapter = self.server.resolve_all("", body.adapters())
-        await _until_gone(request, self.server.hear_of(adapter))
-        prompt = self.server.tokenizer.encode(body.inputs)
+        adapter = self.gateway.find_adapter("", body.adapters())
+        await _until_gone(request, self.gateway.await_adapter(adapter))
+        prompt = self.gateway.tokenizer.encode(body.inputs)
         self._check_ids(prompt, "inputs")
-        return self.server.open(answer, adapter, prompt, params)
+        return self.gateway.open_request(answer, adapter, prompt, params)
 
     # -- checks
 
     def _check_ready(self) -> None:
-        if reason := self.server.broken():
+        if reason := self.gateway.broken():
             raise BadRequest(reason, status=503)
 
     async def _body(self, request: HttpRequest) -> bytes:
@@ -502,11 +501,11 @@ class Api:
     def _check_ids(self, ids: Sequence[int], field: str) -> None:
         """Raises `BadRequest` for a token that the model has no embedding of: tokenizers may know
         more tokens than the model does."""
-        size = self.server.vocab_size
+        size = self.gateway.vocab_size
         if not ids or (min(ids) >= 0 and max(ids) < size):
             return
         wrong = next(token_id for token_id in ids if not 0 <= token_id < size)
-        text = self.server.tokenizer.token_text(wrong) if 0 <= wrong < 1 << 31 else ""
+        text = self.gateway.tokenizer.token_text(wrong) if 0 <= wrong < 1 << 31 else ""
         name = f" ({shown(text)!r})" if text else ""
         raise BadRequest(
             f"{field}: token id {wrong}{name} is not in [0, {size}), the model's vocabulary",
@@ -602,7 +601,7 @@ async def _chain(first: T, rest: AsyncIterator[T]) -> AsyncIterator[T]:
         yield item
 
 
-async def _collect(answer: Answer) -> list[tuple[str, str | None, list[TokenLogprob]]]:
+async def _collect(answer: AnswerStreams) -> list[tuple[str, str | None, list[TokenLogprob]]]:
     """Whole answers: text, finish reason and logprobs of each choice."""
     texts: list[list[str]] = [[] for _ in answer.streams]
     logprobs: list[list[TokenLogprob]] = [[] for _ in answer.streams]
@@ -614,7 +613,7 @@ async def _collect(answer: Answer) -> list[tuple[str, str | None, list[TokenLogp
     return [("".join(t), r, p) for t, r, p in zip(texts, reasons, logprobs, strict=True)]
 
 
-async def _whole(answer: Answer, form: Format, prompt_tokens: int) -> Response:
+async def _whole(answer: AnswerStreams, form: Format, prompt_tokens: int) -> Response:
     choices = [form.choice(i, *whole) for i, whole in enumerate(await _collect(answer))]
     body = form.whole(choices, usage(prompt_tokens, answer.output_tokens))
     return Response(msgspec.json.encode(body), media_type="application/json")
@@ -625,7 +624,7 @@ def _event(data: Any) -> bytes:
 
 
 async def _events(
-    answer: Answer,
+    answer: AnswerStreams,
     deltas: AsyncIterator[tuple[int, TextDelta]],
     form: Format,
     prompt_tokens: int,

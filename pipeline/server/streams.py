@@ -1,4 +1,5 @@
-"""What has come of a request: `Stream`, one choice; `Answer`, all choices of one HTTP request.
+"""The text of a request so far: `Stream`, one choice; `AnswerStreams`, all choices of one HTTP
+request.
 
 Knows no HTTP and no socket. Append-only: no text is overwritten however late its reader comes.
 """
@@ -17,7 +18,7 @@ from .request_fields import BadRequest
 
 
 class Stream:
-    """What has come of one request. What is new goes to the `Answer` it belongs to."""
+    """What has come of one request. What is new goes to the `AnswerStreams` it belongs to."""
 
     def __init__(self, request: Request, index: int, sink: Sink) -> None:
         self.request = request
@@ -60,7 +61,7 @@ class Stream:
 Sink: TypeAlias = "asyncio.Queue[tuple[int, TextDelta | Refused]]"
 
 
-class Answer:
+class AnswerStreams:
     """All choices of one HTTP request, and the queue their text goes through."""
 
     def __init__(self) -> None:

@@ -145,7 +145,7 @@ class ChatTemplate:
                 if length > MOST_CHARACTERS:
                     raise jinja2.TemplateRuntimeError(f"more than {MOST_CHARACTERS} characters")
                 pieces.append(piece)
-        except Refusal as error:
+        except TemplateRefusal as error:
             raise TextError(f"the chat template refuses this: {error.message}") from error
         # A template may fail in any way that Python does: its text is code.
         except Exception as error:
@@ -237,7 +237,7 @@ class StepCounter:
             raise jinja2.TemplateRuntimeError(f"its loops took {MOST_LOOP_STEPS} turns")
 
 
-class Refusal(jinja2.TemplateError):
+class TemplateRefusal(jinja2.TemplateError):
     """What a template says through raise_exception."""
 
 
@@ -311,7 +311,7 @@ def _to_json(
 
 
 def _raise_exception(message: str) -> None:
-    raise Refusal(message)
+    raise TemplateRefusal(message)
 
 
 def _line_of(error: BaseException) -> str:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import tokenizers
 from tokenizers import AddedToken, models, normalizers
 
-from ..config import OperatorError
+from ..errors import OperatorError
 
 UNKNOWN, CONTROL, USER_DEFINED = 2, 3, 4
 """Kinds of pieces that a text's letters never make; those of the user are found in texts."""

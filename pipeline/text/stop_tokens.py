@@ -27,8 +27,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ..config import OperatorError
-from ..model_files.text_files import read_json, read_text
+from ..errors import OperatorError
+from ..runtime.text_files import read_json, read_text
 
 if TYPE_CHECKING:
     from .chat_template import ChatTemplate
@@ -50,7 +50,7 @@ class AddedToken(msgspec.Struct, frozen=True):
     special: bool = False
 
 
-class Vocabulary(msgspec.Struct, frozen=True):
+class ModelEntry(msgspec.Struct, frozen=True):
     vocab: msgspec.Raw = msgspec.Raw(b"{}")
 
 
@@ -59,7 +59,7 @@ class TokenizerHead(msgspec.Struct, frozen=True):
     over."""
 
     added_tokens: list[AddedToken] = []
-    model: Vocabulary = Vocabulary()
+    model: ModelEntry = ModelEntry()
 
 
 def stop_token_ids(directory: Path, raw_config: Mapping[str, Any]) -> tuple[int, ...]:

@@ -14,8 +14,8 @@ from typing import Any
 import tokenizers
 from tokenizers import AddedToken, models, processors
 
-from ..config import OperatorError
-from ..model_files.text_files import read_json, read_text
+from ..errors import OperatorError
+from ..runtime.text_files import read_json, read_text
 from .tokenizer_class import BUILDERS, GENERIC, class_name, keeps_its_own_cut
 from .vocabulary_files import vocabulary_of
 

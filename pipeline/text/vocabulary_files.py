@@ -14,8 +14,8 @@ from typing import Any
 import tokenizers
 from tokenizers import AddedToken, decoders, models, pre_tokenizers, processors
 
-from ..config import OperatorError
-from ..model_files.text_files import read_json
+from ..errors import OperatorError
+from ..runtime.text_files import read_json
 from .byte_alphabet import character_of_byte
 from .sentencepiece_model import read_sentencepiece
 from .tokenizer_class import BUILDERS, GENERIC

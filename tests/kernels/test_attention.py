@@ -7,14 +7,14 @@ from torch import Tensor
 
 from loraconsole.kernels import reference
 from loraconsole.pipeline.model.page_pool import PAGE_SIZE, PagePool
-from loraconsole.pipeline.model_files.model_config import ModelCard
+from loraconsole.pipeline.model_files.model_config import ModelConfig
 
 HEADS, KV_HEADS, DIM = 6, 2, 8
 
 
 @pytest.fixture
 def pool() -> PagePool:
-    card = ModelCard(
+    model_config = ModelConfig(
         family="llama",
         vocab_size=10,
         hidden_size=HEADS * DIM,
@@ -28,7 +28,7 @@ def pool() -> PagePool:
         rms_norm_eps=1e-5,
         rope_theta=1e4,
     )
-    return PagePool(card, 20, torch.float32, torch.device("cpu"))
+    return PagePool(model_config, 20, torch.float32, torch.device("cpu"))
 
 
 def textbook(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:

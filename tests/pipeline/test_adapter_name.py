@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from loraconsole.pipeline.adapter_name import normal, objection
-from loraconsole.pipeline.config import Config, UsageError
+from loraconsole.pipeline.config import Config
+from loraconsole.pipeline.errors import UsageError
 from loraconsole.pipeline.schedule.adapter_registry import AdapterRefused, AdapterRegistry
 
 BASE = "org/model"

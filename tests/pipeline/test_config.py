@@ -11,34 +11,30 @@ from pathlib import Path
 import pytest
 
 from loraconsole.console import __main__ as cli
-from loraconsole.pipeline.config import (
-    Config,
-    OperatorError,
-    UsageError,
+from loraconsole.pipeline.config import Config, flag_of
+from loraconsole.pipeline.config_flags import add_config_flags, config_fields, config_from_flags
+from loraconsole.pipeline.errors import OperatorError, UsageError
+from loraconsole.pipeline.messages import ClientWeight, SchedulerSettings
+from loraconsole.pipeline.run_directory import (
     absolute_path,
-    add_flags,
     default_run_directory,
-    fields,
-    flag_of,
-    from_flags,
     is_hub_id,
     make_run_directory,
     spell,
 )
-from loraconsole.pipeline.messages import ClientWeight, SchedulerSettings
 
 
 def parse(*arguments: str) -> Config:
     parser = argparse.ArgumentParser()
-    add_flags(parser)
-    return from_flags(parser.parse_args(arguments))
+    add_config_flags(parser)
+    return config_from_flags(parser.parse_args(arguments))
 
 
 def test_every_field_has_a_flag_and_a_description() -> None:
     parser = argparse.ArgumentParser()
-    add_flags(parser)
+    add_config_flags(parser)
     text = parser.format_help()
-    for field in fields():
+    for field in config_fields():
         assert field.help, field.name
         assert field.flag in text
 
@@ -86,7 +82,7 @@ CONTRADICTED = {
 
 
 def test_every_pair_of_switches_goes_together_or_is_refused_with_the_reason() -> None:
-    switches = [field.name for field in fields() if field.kind is bool]
+    switches = [field.name for field in config_fields() if field.kind is bool]
     for name in switches:
         assert getattr(Config(**{name: True}), name)
     refused = {frozenset((one, other)) for one, others in CONTRADICTED.items() for other in others}

@@ -24,7 +24,7 @@ from waiting import wait_for
 from loraconsole.console.client.recording import Tape
 from loraconsole.console.client.remote import Remote
 from loraconsole.pipeline.config import Config
-from loraconsole.pipeline.messages import Beat, Moment, RouterStats, Snapshot
+from loraconsole.pipeline.messages import Heartbeat, Moment, RouterStats, Snapshot
 
 pytestmark = pytest.mark.processes
 
@@ -450,4 +450,4 @@ def test_a_run_keeps_its_past_and_can_be_recorded(ring: Ring, tmp_path: Path) ->
     tape = Tape(path, clock=lambda: clock)
     clock += 60.0
     kinds = {type(heard.message) for heard in tape.take()}
-    assert {Snapshot, Beat, RouterStats} <= kinds
+    assert {Snapshot, Heartbeat, RouterStats} <= kinds

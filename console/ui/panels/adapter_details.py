@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 from ....pipeline.messages import AdapterPlan, AdapterState, AdapterView, Comparison
 from ....pipeline.runtime.wording import counted
-from ...state.board import WHERE, AdapterRow, Board, Level, Verdict
+from ...state.board import WHERE, AdapterRow, AdapterVerification, Board, Level
 from ...text import units
-from ..pane import Line, Span, field, line
+from ...text.lines import TextLine, TextSpan, line
+from ..widgets.pane import field
 
 STATES: dict[AdapterState, tuple[str, Level]] = {
     AdapterState.GPU: ("●", "good"),
@@ -53,7 +54,7 @@ def place(view: AdapterView) -> str:
     return PLACES.get(view.state, "disk")
 
 
-def state(row: AdapterRow, board: Board) -> Span:
+def state(row: AdapterRow, board: Board) -> TextSpan:
     """Its state, or what this console is having done to it."""
     doing = board.orders.get("" if row.is_base else row.name)
     mark, level = STATES[row.view.state]
@@ -67,7 +68,7 @@ def share_of_hits(view: AdapterView) -> str:
     return units.share(view.hits / view.requests if view.requests else None)
 
 
-def remark(row: AdapterRow) -> Span | None:
+def remark(row: AdapterRow) -> TextSpan | None:
     """Why it is as it is, or what an operator should know."""
     if row.view.reason:
         return (units.visible(row.view.reason), STATES[row.view.state][1])
@@ -82,7 +83,7 @@ class AdapterDetails:
     def __init__(self, row: AdapterRow) -> None:
         self._row = row
 
-    def lines(self, board: Board, width: int) -> Sequence[Line]:
+    def lines(self, board: Board, width: int) -> Sequence[TextLine]:
         found = (
             r for r in board.adapters if (r.is_base, r.name) == (self._row.is_base, self._row.name)
         )
@@ -90,7 +91,7 @@ class AdapterDetails:
         self._row = row = now or self._row
         view = row.view
         ago = units.age(max(0.0, board.now - view.since))
-        head: Span = state(row, board) if now else ("○ gone", "dim")
+        head: TextSpan = state(row, board) if now else ("○ gone", "dim")
         lines = [line(*field("state"), head, (f"  for {ago}", "dim"))]
         if view.reason:
             lines += _wrapped("why", view.reason, STATES[view.state][1], width)
@@ -113,10 +114,10 @@ class AdapterDetails:
                 (units.size(view.num_bytes), "text"),
                 (f"  {counted(view.pages, 'page')} of the pool", "dim"),
             ),
-            Line(),
+            TextLine(),
             line(("work", "title")),
             line(*field("now"), (f"{view.running} running, {view.waiting} waiting", "text")),
-            line(*field("speed"), (f"{units.rate(row.tokens_s)} tok/s", row.tint)),
+            line(*field("speed"), (f"{units.rate(row.tokens_s)} tok/s", row.color)),
             line(*field("requests"), (units.count(view.requests), "text")),
             line(
                 *field("tokens"),
@@ -146,14 +147,14 @@ class AdapterDetails:
             )
         verdict = None if row.is_base else board.verdicts.get(row.name)
         if verdict is not None:
-            lines += [Line(), line(("verification", "title")), *verdict_lines(verdict, width)]
+            lines += [TextLine(), line(("verification", "title")), *verdict_lines(verdict, width)]
         return lines
 
 
-def _wrapped(name: str, text: str, ink: str, width: int) -> list[Line]:
+def _wrapped(name: str, text: str, style: str, width: int) -> list[TextLine]:
     """A field whose text may take several lines."""
     parts = units.wrap(text, max(8, width - 12))
-    return [line(*field("" if at else name), (part, ink)) for at, part in enumerate(parts)]
+    return [line(*field("" if at else name), (part, style)) for at, part in enumerate(parts)]
 
 
 def _residency(view: AdapterView) -> str:
@@ -162,24 +163,24 @@ def _residency(view: AdapterView) -> str:
     return ", ".join(reached[: reached.index(place(view)) + 1])
 
 
-def _yes(is_so: bool, mark: str, meaning: str) -> tuple[Span, ...]:
+def _yes(is_so: bool, mark: str, meaning: str) -> tuple[TextSpan, ...]:
     return ((f"{mark} ", "key"), (meaning, "text")) if is_so else (("no", "dim"),)
 
 
 # --- verdicts and plans -------------------------------------------------------------------------
 
 
-def verdict_lines(verdict: Verdict, width: int) -> list[Line]:
+def verdict_lines(verdict: AdapterVerification, width: int) -> list[TextLine]:
     """The comparison as a table, and the verdict below it."""
     found = verdict.verification
     name_width = max(8, min(22, width - 50))
     head = f"{'':<6} {'adapter':<{name_width}}{'equal':>10}{'largest':>11}{'mean':>10}{'range':>9}"
     lines = [line((head, "dim"))]
     lines += [_comparison(row, name_width) for row in found.comparisons]
-    word: Span = ("✓ right", "good") if found.is_right else ("✗ NOT right", "bad")
+    word: TextSpan = ("✓ right", "good") if found.is_right else ("✗ NOT right", "bad")
     what = f"  {units.visible(found.key)} in {found.dtype}, {units.duration(found.seconds)}"
     lines += [
-        Line(),
+        TextLine(),
         line(word, (what, "text"), (f", at {units.clock(verdict.at)}", "dim")),
         line(("against the weights merged in float32: equal greedy tokens, |Δ| of logits", "dim")),
     ]
@@ -187,7 +188,7 @@ def verdict_lines(verdict: Verdict, width: int) -> list[Line]:
     return lines + [line((flaw, "bad")) for flaw in flaws]
 
 
-def _comparison(row: Comparison, name_width: int) -> Line:
+def _comparison(row: Comparison, name_width: int) -> TextLine:
     is_equal = row.equal_tokens == row.tokens
     equal = f"{row.equal_tokens} of {row.tokens}"
     return line(
@@ -214,12 +215,12 @@ def unload_costs(row: AdapterRow) -> str:
     )
 
 
-def plan_lines(plan: AdapterPlan, width: int) -> list[Line]:
+def plan_lines(plan: AdapterPlan, width: int) -> list[TextLine]:
     """What loading a directory would take, the verdict first."""
     if plan.reason:
         return _wrapped("✗ refused", plan.reason, "bad", width)
     if plan.fits:
-        verdict: Span = ("✓ fits now", "good")
+        verdict: TextSpan = ("✓ fits now", "good")
     else:
         verdict = ("◌ no room now: it waits in memory until there is", "warn")
     lines = [

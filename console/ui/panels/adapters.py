@@ -21,13 +21,14 @@ from ....pipeline.messages import (
     VerifyAdapter,
 )
 from ...client.pending_orders import READ_ONLY, Orders, order_id
-from ...state.board import AdapterRow, Board, Verdict
+from ...state.board import AdapterRow, AdapterVerification, Board
 from ...text import plot, units
+from ...text.lines import TextLine, TextSpan, line
 from ..actions import confirm
-from ..dialogs import LiveDialog
-from ..pane import Line, Pane, Panel, Span, line
-from ..styles import Desk
-from ..table import Column, TablePane
+from ..widgets.dialogs import LiveDialog
+from ..widgets.pane import Pane, Panel
+from ..widgets.styles import MainScreen
+from ..widgets.table import Column, TablePane
 from .adapter_details import (
     MERGED,
     PINNED,
@@ -56,14 +57,14 @@ NOT_FOR_THE_BASE = {
 BASE = "base · "
 
 
-def _name(row: AdapterRow, board: Board, width: int) -> Sequence[Span]:
+def _name(row: AdapterRow, board: Board, width: int) -> Sequence[TextSpan]:
     if row.is_base:
-        return ((f"{row.mark} {BASE}{row.name}", row.tint),)
+        return ((f"{row.mark} {BASE}{row.name}", row.color),)
     marks = _marks(row)
     if not marks:
-        return ((f"{row.mark} {row.name}", row.tint),)
+        return ((f"{row.mark} {row.name}", row.color),)
     name = units.fit(f"{row.mark} {row.name}", min(len(row.name) + 2, width - len(marks) - 1))
-    return ((f"{name} ", row.tint), (marks, "key"))
+    return ((f"{name} ", row.color), (marks, "key"))
 
 
 def _marks(row: AdapterRow) -> str:
@@ -78,13 +79,13 @@ def _wanted(row: AdapterRow) -> int:
     return 2 + len(row.name) + (1 + len(marks) if marks else 0)
 
 
-def _since(row: AdapterRow, board: Board, width: int) -> Sequence[Span]:
+def _since(row: AdapterRow, board: Board, width: int) -> Sequence[TextSpan]:
     """Seconds while they tell something, then minutes: what stands still is not drawn again."""
     seconds = max(0.0, board.now - row.view.since)
     return ((units.age(seconds) if seconds < 60 else units.uptime(seconds), "dim"),)
 
 
-def _changes(row: AdapterRow, board: Board, width: int) -> Sequence[Span]:
+def _changes(row: AdapterRow, board: Board, width: int) -> Sequence[TextSpan]:
     """The modules it changes, unless there is something to be said."""
     return (_said(row) or (targets(row.view.target_modules), "dim"),)
 
@@ -93,7 +94,7 @@ def _changed(row: AdapterRow) -> int:
     return len((_said(row) or (targets(row.view.target_modules), ""))[0])
 
 
-def _said(row: AdapterRow) -> Span | None:
+def _said(row: AdapterRow) -> TextSpan | None:
     """The remark without the adapter's own directory in front: a cell has room for a few words."""
     said = remark(row)
     if said is None:
@@ -102,15 +103,15 @@ def _said(row: AdapterRow) -> Span | None:
     return (said[0].removeprefix(path).lstrip("/: ") or said[0], said[1])
 
 
-def _speed(row: AdapterRow, board: Board, width: int) -> Sequence[Span]:
+def _speed(row: AdapterRow, board: Board, width: int) -> Sequence[TextSpan]:
     """A bar against the fastest, and the figure."""
     most = max((other.tokens_s for other in board.adapters), default=0.0)
     figure = f"{units.rate(row.tokens_s):>6}"
     filled, rest = plot.gauge(row.tokens_s / most if most else 0.0, width - len(figure))
-    return ((filled, row.tint), (rest, "rest"), (figure, "number"))
+    return ((filled, row.color), (rest, "rest"), (figure, "number"))
 
 
-class AdapterTable(TablePane[AdapterRow]):
+class AdapterTablePane(TablePane[AdapterRow]):
     """The base first, then as the router lists them."""
 
     TITLE = "adapters"
@@ -266,9 +267,9 @@ class AdapterTable(TablePane[AdapterRow]):
         what = f"{row.name} {state(row, board)[0]} {marks}r{view.rank}"
         return f"{what} {targets(view.target_modules)} {view.reason} {view.warning}"
 
-    def caption(self, board: Board) -> Sequence[Span]:
+    def caption(self, board: Board) -> Sequence[TextSpan]:
         """How far a load or a verification is, before the number of adapters."""
-        spans: list[Span] = []
+        spans: list[TextSpan] = []
         for bar in board.progress:
             if bar.stage in STAGES and not bar.done:
                 filled, rest = plot.gauge(bar.current / bar.total if bar.total else 0.0, 10)
@@ -286,15 +287,15 @@ class SpeedPane(Pane):
 
     PERIOD_S = 0.5
 
-    def __init__(self, table: AdapterTable) -> None:
+    def __init__(self, table: AdapterTablePane) -> None:
         super().__init__(id="speed")
         self._table = table
 
-    def title(self, board: Board) -> Sequence[Span]:
+    def title(self, board: Board) -> Sequence[TextSpan]:
         row = self._table.selected
-        return (("output tokens a second of ", "dim"), (row.name, row.tint)) if row else ()
+        return (("output tokens a second of ", "dim"), (row.name, row.color)) if row else ()
 
-    def caption(self, board: Board) -> Sequence[Span]:
+    def caption(self, board: Board) -> Sequence[TextSpan]:
         row = self._table.selected
         return ((units.rate(row.tokens_s), "number"), (" tok/s", "dim")) if row else ()
 
@@ -302,16 +303,16 @@ class SpeedPane(Pane):
         row = self._table.selected
         return self.origin_of(row.speed, 6) if row else None
 
-    def hint(self, board: Board) -> Sequence[Span]:
+    def hint(self, board: Board) -> Sequence[TextSpan]:
         """Why the adapter is as it is: in the table there may be no room for that."""
         row = self._table.selected
         said = remark(row) if row else None
         if said is None:
             return ()
-        text, ink = said
-        return ((units.fit(text, self.size.width - 6).rstrip(), ink),)
+        text, style = said
+        return ((units.fit(text, self.size.width - 6).rstrip(), style),)
 
-    def lines(self, board: Board, width: int, height: int) -> Sequence[Line]:
+    def lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
         row = self._table.selected
         if row is None:
             return []
@@ -322,7 +323,7 @@ class SpeedPane(Pane):
             label = (
                 f"{units.count(top):>5}" if y == 0 else f"{0:>5}" if y == height - 1 else " " * 5
             )
-            found.append(line((label, "dim"), (" ", "text"), (cells, row.tint)))
+            found.append(line((label, "dim"), (" ", "text"), (cells, row.color)))
         return found
 
 
@@ -332,13 +333,13 @@ class AdaptersPanel(Panel):
     NAME: ClassVar[str] = "Adapters"
 
     def compose(self) -> ComposeResult:
-        table = AdapterTable()
+        table = AdapterTablePane()
         yield table
         yield SpeedPane(table)
 
     @property
     def _orders(self) -> Orders:
-        return self.query_one(AdapterTable).painted_app.orders
+        return self.query_one(AdapterTablePane).painted_app.orders
 
     def on_table_pane_moved(self) -> None:
         self.query_one(SpeedPane).paint()
@@ -347,9 +348,9 @@ class AdaptersPanel(Panel):
         details = AdapterDetails(message.row)
         self.app.push_screen(LiveDialog(message.row.name, details.lines))
 
-    def on_adapter_table_asked(self, message: AdapterTable.Asked) -> None:
+    def on_adapter_table_pane_asked(self, message: AdapterTablePane.Asked) -> None:
         row = message.row
-        if self.query_one(AdapterTable).painted_app.refuses(message.verb):
+        if self.query_one(AdapterTablePane).painted_app.refuses(message.verb):
             self.notify(READ_ONLY, severity="error")
         elif message.verb == "load":
             self._load("")
@@ -372,7 +373,7 @@ class AdaptersPanel(Panel):
             self._load(path)
 
     def _ask_unload(self, row: AdapterRow) -> None:
-        app = self.query_one(AdapterTable).painted_app
+        app = self.query_one(AdapterTablePane).painted_app
         title, yes = f"Unload {row.name}?", f"Unload {row.name}"
         confirm(app, title, unload_costs(row), yes, lambda: self._order("unload", row))
 
@@ -401,10 +402,10 @@ class AdaptersPanel(Panel):
     def _show_verdict(self, row: AdapterRow, reply: AdapterReply) -> bool:
         """As a dialog, where the operator still looks at the adapters: it must not come between
         somebody and what they are typing elsewhere. The row's details keep it."""
-        is_looked_at = self.display and isinstance(self.app.screen, Desk)
+        is_looked_at = self.display and isinstance(self.app.screen, MainScreen)
         if reply.verification is None or not is_looked_at:
             return False
-        verdict = Verdict(reply.at, reply.verification)
+        verdict = AdapterVerification(reply.at, reply.verification)
         self.app.push_screen(
             LiveDialog(
                 f"verification of {row.name}", lambda _, width: verdict_lines(verdict, width)

@@ -9,12 +9,14 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.message import Message
 
-from ...state.alerts import RULES, Alert, AlertState, Finding
+from ...state.alert_book import Alert, AlertState
+from ...state.alerts import RULES, AlertFinding
 from ...state.board import Board
-from ...state.log_reference import line_of
+from ...state.log_reference import find_line
 from ...text import units
-from ..pane import Line, Pane, Panel, Span, field, line
-from ..table import Column, TablePane
+from ...text.lines import TextLine, TextSpan, line
+from ..widgets.pane import Pane, Panel, field
+from ..widgets.table import Column, TablePane
 
 STATES = {
     AlertState.FIRING: "▲",
@@ -23,11 +25,11 @@ STATES = {
 }
 
 
-def _state(row: Alert, board: Board, width: int) -> Sequence[Span]:
-    return ((f"{STATES[row.state]} {row.state.value}", _ink(row)),)
+def _state(row: Alert, board: Board, width: int) -> Sequence[TextSpan]:
+    return ((f"{STATES[row.state]} {row.state.value}", _style(row)),)
 
 
-def _ink(row: Alert) -> str:
+def _style(row: Alert) -> str:
     if row.state is AlertState.CLEARED:
         return "good"
     return row.finding.level if row.state is AlertState.FIRING else "text"
@@ -56,7 +58,10 @@ class AlertTable(TablePane[Alert]):
             "what",
             24,
             lambda r, b, w: (
-                (units.visible(r.finding.text), _ink(r) if r.state is AlertState.FIRING else "dim"),
+                (
+                    units.visible(r.finding.text),
+                    _style(r) if r.state is AlertState.FIRING else "dim",
+                ),
             ),
             grows=True,
         ),
@@ -120,20 +125,20 @@ class RulePane(Pane):
         super().__init__(id="rule")
         self._table = table
 
-    def title(self, board: Board) -> Sequence[Span]:
+    def title(self, board: Board) -> Sequence[TextSpan]:
         row = self._table.selected
         return ((row.finding.rule if row else "what is watched", "title"),)
 
-    def lines(self, board: Board, width: int, height: int) -> Sequence[Line]:
+    def lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
         row = self._table.selected
         if row is None:
             return self._all_rules(board, width)
         rule, limit = row.rule, ""
         if rule.limit:
-            value = getattr(board.limits, rule.limit)
+            value = getattr(self.painted_app.alert_book.limits, rule.limit)
             limit = f"{rule.limit} = {value:g} in [alerts] of the settings; 0 turns it off"
-        found: list[Line] = []
-        for name, text, ink in (
+        found: list[TextLine] = []
+        for name, text, style in (
             ("what", row.finding.text, "text"),
             ("means", rule.meaning, "text"),
             ("do", rule.remedy, "text"),
@@ -143,23 +148,23 @@ class RulePane(Pane):
             if text:
                 parts = units.wrap(units.visible(text), max(8, width - 12))
                 found += [
-                    line(*field("" if at else name), (part, ink)) for at, part in enumerate(parts)
+                    line(*field("" if at else name), (part, style)) for at, part in enumerate(parts)
                 ]
         return found
 
-    def _all_rules(self, board: Board, width: int) -> Sequence[Line]:
+    def _all_rules(self, board: Board, width: int) -> Sequence[TextLine]:
         found = []
         for rule in RULES:
-            value = getattr(board.limits, rule.limit) if rule.limit else None
+            value = getattr(self.painted_app.alert_book.limits, rule.limit) if rule.limit else None
             limit = "" if value is None else f" > {value:g}" if value else " off"
             what = rule.meaning.partition(". ")[0].rstrip(".")
-            head: Span = (units.fit(f"{rule.name}{limit if value == 0 else ''}", 20), "key")
+            head: TextSpan = (units.fit(f"{rule.name}{limit if value == 0 else ''}", 20), "key")
             found.append(line(head, (units.fit(what, max(8, width - 20)), "dim")))
         return found
 
 
-def _way(finding: Finding, board: Board) -> str:
-    if finding.trail and (entry := line_of(finding.trail, board.logs)):
+def _way(finding: AlertFinding, board: Board) -> str:
+    if finding.log_reference and (entry := find_line(finding.log_reference, board.logs)):
         return f"shows its line in Logs, {units.clock(entry.at)} of {entry.source}"
     filtered = f", filtered by /{finding.filter}" if finding.filter else ""
     return f"shows {finding.screen}{filtered}"
@@ -173,7 +178,7 @@ class AlertsPanel(Panel):
     class Traced(Message):
         """Somebody wants to see the evidence."""
 
-        def __init__(self, finding: Finding) -> None:
+        def __init__(self, finding: AlertFinding) -> None:
             super().__init__()
             self.finding = finding
 

@@ -14,7 +14,8 @@ from ...client.answer import CANCELLED, Answer, WrappedText
 from ...client.chat import TokenChoice
 from ...state.board import Board
 from ...text import units
-from ..pane import Line, Pane, Span, crop, length, line, thumb_of
+from ...text.lines import TextLine, TextSpan, crop, length, line, thumb_of
+from ..widgets.pane import Pane
 
 PROMPT = "▸ "
 SHOWN = 8
@@ -42,19 +43,19 @@ class AnswerPane(Pane, can_focus=True):
         self.shows_choices = False
         """Its tokens and how likely they were, instead of its text."""
         self._wrapped = WrappedText()
-        self._settled: tuple[Line, ...] = ()
+        self._settled: tuple[TextLine, ...] = ()
         self._settled_for: tuple[int, bool, bool] | None = None
         self._above = 0
         """Lines scrolled up from the end."""
         self._total = 0
 
-    def title(self, board: Board) -> Sequence[Span]:
-        return ((self.answer.label, self.answer.ink),)
+    def title(self, board: Board) -> Sequence[TextSpan]:
+        return ((self.answer.label, self.answer.style),)
 
-    def caption(self, board: Board) -> Sequence[Span]:
+    def caption(self, board: Board) -> Sequence[TextSpan]:
         return answer_caption(self.answer, self.size.width - cell_len(self.answer.label) - 12)
 
-    def lines(self, board: Board, width: int, height: int) -> Sequence[Line]:
+    def lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
         found = self._choices(width) if self.shows_choices else self._text(width)
         self._total = len(found)
         self._above = max(0, min(self._above, self._total - height))
@@ -69,13 +70,13 @@ class AnswerPane(Pane, can_focus=True):
         """Is its text shown as Markdown?"""
         return not (self.is_plain or self.answer.is_streaming or self.answer.error)
 
-    def _choices(self, width: int) -> Sequence[Line]:
+    def _choices(self, width: int) -> Sequence[TextLine]:
         if self.answer.choices:
             return [choice_line(choice, width) for choice in self.answer.choices]
         word = "no probabilities were asked for: set logprobs, 0 or more, and ask again"
         return [line((text, "dim")) for text in units.wrap(word, width)]
 
-    def _text(self, width: int) -> Sequence[Line]:
+    def _text(self, width: int) -> Sequence[TextLine]:
         answer = self.answer
         wanted = (width, self.is_plain, self.is_rendered)
         if self._settled_for != wanted:
@@ -91,17 +92,17 @@ class AnswerPane(Pane, can_focus=True):
             found += [line((text, "bad")) for text in units.wrap(answer.error, width)]
         return found
 
-    def _settle(self, width: int) -> Iterator[Line]:
+    def _settle(self, width: int) -> Iterator[TextLine]:
         """What changes no more: earlier turns, the question, and the answer once it is whole."""
         for prompt, text in self.answer.before[-SHOWN:]:
             yield from _question(prompt, width)
             yield from self._said(text, width)
-            yield Line()
+            yield TextLine()
         yield from _question(self.answer.prompt, width)
         if self.is_rendered:
             yield from self._said(self.answer.text, width)
 
-    def _said(self, text: str, width: int) -> Sequence[Line]:
+    def _said(self, text: str, width: int) -> Sequence[TextLine]:
         if self.is_plain:
             return [line((row, "text")) for row in units.wrap(text, width)]
         from ...text import markdown  # 1 MiB that only who asks a model has
@@ -139,40 +140,40 @@ class AnswerPane(Pane, can_focus=True):
         self.action_move(-3)
 
 
-def _question(prompt: str, width: int) -> Iterator[Line]:
+def _question(prompt: str, width: int) -> Iterator[TextLine]:
     for index, text in enumerate(units.wrap(prompt, max(1, width - len(PROMPT)))):
         yield line((" " * len(PROMPT) if index else PROMPT, "key"), (text, "key"))
 
 
-def choice_line(choice: TokenChoice, width: int) -> Line:
+def choice_line(choice: TokenChoice, width: int) -> TextLine:
     """`  97.2 %  " Paris"    " Lyon" 1.2 %`: likely tokens look calm, unlikely ones stand out."""
     chance = math.exp(choice.logprob)
-    ink = "good" if chance >= 0.9 else "text" if chance >= 0.4 else "warn"
-    spans: list[Span] = [
+    style = "good" if chance >= 0.9 else "text" if chance >= 0.4 else "warn"
+    spans: list[TextSpan] = [
         (f"{chance * 100:5.1f} %  ", "number"),
-        (units.fit(json.dumps(choice.token, ensure_ascii=False), 16), ink),
+        (units.fit(json.dumps(choice.token, ensure_ascii=False), 16), style),
     ]
     for token, logprob in choice.top:
         if token != choice.token:
             text = json.dumps(token, ensure_ascii=False)
             spans.append((f"  {text} {math.exp(logprob) * 100:.1f} %", "dim"))
-    return Line(crop(spans, width))
+    return TextLine(crop(spans, width))
 
 
-def answer_caption(answer: Answer, room: int) -> tuple[Span, ...]:
+def answer_caption(answer: Answer, room: int) -> tuple[TextSpan, ...]:
     """Speed, time to the first token, length, how it ended: as much as there is room for."""
     if answer.error:
         return (("cancelled" if answer.error == CANCELLED else "failed", "bad"),)
     if answer.first_at is None:
         return ()
-    facts: list[tuple[Span, ...]] = [
+    facts: list[tuple[TextSpan, ...]] = [
         ((units.rate(answer.tokens_s), "number"), (" tok/s", "dim")),
         (("  first ", "dim"), (units.duration(answer.ttft_s or 0.0), "number")),
         ((f"  {answer.count}", "number"), (" tokens", "dim")),
     ]
     if answer.finish_reason not in ("", "stop"):
         facts.insert(1, ((f"  {answer.finish_reason}", "warn"),))
-    spans: tuple[Span, ...] = ()
+    spans: tuple[TextSpan, ...] = ()
     for fact in facts:
         if length((*spans, *fact)) > room:
             break

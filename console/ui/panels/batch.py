@@ -13,25 +13,26 @@ from ....pipeline.messages import RequestText
 from ...client.answer import WrappedText
 from ...state.board import Board, RequestRow
 from ...text import plot, units
-from ..dialogs import LiveDialog, ScrollPane
-from ..pane import Line, Panel, Span, field, line
-from ..table import Column, TablePane
+from ...text.lines import TextLine, TextSpan, line
+from ..widgets.dialogs import LiveDialog, ScrollPane
+from ..widgets.pane import Panel, field
+from ..widgets.table import Column, TablePane
 
 PHASES = {"waiting": ("◌", "warn"), "prefill": ("▸", "prefill"), "decode": ("●", "good")}
 
 
-def _phase(row: RequestRow, board: Board, width: int) -> Sequence[Span]:
-    mark, ink = PHASES.get(row.view.phase, ("?", "dim"))
-    return ((f"{mark} {row.view.phase}", ink),)
+def _phase(row: RequestRow, board: Board, width: int) -> Sequence[TextSpan]:
+    mark, style = PHASES.get(row.view.phase, ("?", "dim"))
+    return ((f"{mark} {row.view.phase}", style),)
 
 
-def _adapter(row: RequestRow, board: Board, width: int) -> Sequence[Span]:
+def _adapter(row: RequestRow, board: Board, width: int) -> Sequence[TextSpan]:
     adapter = row.view.adapter
     mark = "○" if adapter is None else "●"
-    return ((f"{mark} {board.name_of(adapter)}", board.tint(adapter)),)
+    return ((f"{mark} {board.name_of(adapter)}", board.color_of(adapter)),)
 
 
-def _output(row: RequestRow, board: Board, width: int) -> Sequence[Span]:
+def _output(row: RequestRow, board: Board, width: int) -> Sequence[TextSpan]:
     """`▇▇▇▇░░░░  37/128`: how much of what it may say."""
     view = row.view
     if view.reason:
@@ -40,7 +41,7 @@ def _output(row: RequestRow, board: Board, width: int) -> Sequence[Span]:
     cells = width - len(numbers)
     filled, rest = plot.gauge(view.num_output / max(1, view.max_tokens), cells)
     return (
-        (filled, board.tint(view.adapter)),
+        (filled, board.color_of(view.adapter)),
         (rest, "rest"),
         (numbers, "number"),
     )
@@ -123,7 +124,7 @@ class BatchTable(TablePane[RequestRow]):
         view = row.view
         return f"{view.request_id} {view.phase} {board.name_of(view.adapter)} {view.reason}"
 
-    def caption(self, board: Board) -> Sequence[Span]:
+    def caption(self, board: Board) -> Sequence[TextSpan]:
         waiting = sum(row.view.phase == "waiting" for row in board.requests)
         found = [*super().caption(board), (" live", "dim")]
         if waiting:
@@ -157,7 +158,7 @@ class BatchPanel(Panel):
 class RequestPane(ScrollPane):
     """A request's details; one that has ended cannot be aborted."""
 
-    def hint(self, board: Board) -> Sequence[Span]:
+    def hint(self, board: Board) -> Sequence[TextSpan]:
         if self.screen.check_action("abort", ()):
             return super().hint(board)
         return tuple(super().hint(board))[2:]  # its key and its word
@@ -217,14 +218,14 @@ class RequestDetails:
         opened = board.opened
         return opened if opened and opened.request_id == self._row.view.request_id else None
 
-    def lines(self, board: Board, width: int) -> Sequence[Line]:
+    def lines(self, board: Board, width: int) -> Sequence[TextLine]:
         wanted = self._row.view.request_id
         now = next((row for row in board.requests if row.view.request_id == wanted), None)
         self._row = row = now or self._row
         self.is_live = now is not None
         view = row.view
-        mark, ink = PHASES.get(view.phase, ("?", "dim"))
-        state: tuple[Span, ...] = ((f"{mark} {view.phase}", ink),)
+        mark, style = PHASES.get(view.phase, ("?", "dim"))
+        state: tuple[TextSpan, ...] = ((f"{mark} {view.phase}", style),)
         if not self.is_live:
             state = (("✓ no longer live", "dim"), ("  the figures are the last ones heard", "dim"))
         found = [
@@ -251,13 +252,13 @@ class RequestDetails:
                 *self._output_so_far(row),
             ),
             line(*field("pages"), (f"{view.pages if self.is_live else 'given back'}", "text")),
-            Line(),
+            TextLine(),
             line(("timeline", "title")),
             *_timeline(row, board, width),
         ]
         return [*found, *self._words(board, width)]
 
-    def _output_so_far(self, row: RequestRow) -> Sequence[Span]:
+    def _output_so_far(self, row: RequestRow) -> Sequence[TextSpan]:
         """Nobody tells with how many tokens it ended; it was seen with so many."""
         view, limit = row.view, f"of at most {row.view.max_tokens}"
         if not self.is_live:
@@ -267,32 +268,32 @@ class RequestDetails:
             (f"  {units.rate(row.tokens_s)} tok/s", "dim"),
         )
 
-    def _words(self, board: Board, width: int) -> Sequence[Line]:
+    def _words(self, board: Board, width: int) -> Sequence[TextLine]:
         text = self.text(board)
         if text is None:
-            return [Line(), line(("asking the server for its words", "dim"))]
+            return [TextLine(), line(("asking the server for its words", "dim"))]
         output = self._output.lines(text.text, width) if text.text else ["nothing yet"]
-        ink = board.tint(self._row.view.adapter) if text.text else "dim"
+        style = board.color_of(self._row.view.adapter) if text.text else "dim"
         return [
-            Line(),
+            TextLine(),
             line(("output", "title"), ("  whole" if text.ended else "  as it comes", "dim")),
-            *(line((words, ink)) for words in output),
-            Line(),
+            *(line((words, style)) for words in output),
+            TextLine(),
             line(("prompt", "title"), ("  as the model reads it", "dim")),
             *(line((words, "text")) for words in self._prompt.lines(text.prompt, width)),
         ]
 
 
-class Stage(NamedTuple):
+class RequestStage(NamedTuple):
     """A part of a request's life."""
 
     mark: str
-    ink: str
+    style: str
     name: str
     seconds: float
 
 
-def stages(row: RequestRow, tint: str) -> list[Stage]:
+def stages(row: RequestRow, color: str) -> list[RequestStage]:
     """What its time went into, in order. An adapter that was not in the pool comes first: while it
     is loaded, other things that a request waits for pass by unseen."""
     view = row.view
@@ -301,24 +302,24 @@ def stages(row: RequestRow, tint: str) -> list[Stage]:
     admitted = view.admitted_at or view.first_token_at or end
     first = view.first_token_at or end
     found = [
-        Stage("░", "info", "load", loaded - view.arrived_at),
-        Stage("▒", "warn", "queue", admitted - loaded),
-        Stage("▓", "prefill", "prefill", first - admitted),
-        Stage(plot.FULL, tint, "decode", end - first),
+        RequestStage("░", "info", "load", loaded - view.arrived_at),
+        RequestStage("▒", "warn", "queue", admitted - loaded),
+        RequestStage("▓", "prefill", "prefill", first - admitted),
+        RequestStage(plot.FULL, color, "decode", end - first),
     ]
     return [stage._replace(seconds=max(0.0, stage.seconds)) for stage in found]
 
 
-def _timeline(row: RequestRow, board: Board, width: int) -> Sequence[Line]:
+def _timeline(row: RequestRow, board: Board, width: int) -> Sequence[TextLine]:
     """One bar to scale, and below it the parts in words."""
-    parts = stages(row, board.tint(row.view.adapter))
+    parts = stages(row, board.color_of(row.view.adapter))
     seconds = [part.seconds for part in parts]
     cells = plot.shares(seconds, sum(seconds), max(0, width - 2))
-    legend: list[Span] = []
+    legend: list[TextSpan] = []
     for part in parts:
-        legend += [(f"{part.mark} ", part.ink), (f"{part.name} ", "dim")]
+        legend += [(f"{part.mark} ", part.style), (f"{part.name} ", "dim")]
         legend.append((f"{units.duration(part.seconds)}   ", "number"))
     return [
-        line(*((part.mark * size, part.ink) for part, size in zip(parts, cells, strict=True))),
-        Line(tuple(legend)),
+        line(*((part.mark * size, part.style) for part, size in zip(parts, cells, strict=True))),
+        TextLine(tuple(legend)),
     ]

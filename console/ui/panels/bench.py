@@ -11,17 +11,18 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.message import Message
 
-from ....pipeline.bench.results import describe
-from ....pipeline.config import OperatorError
+from ....pipeline.bench.results import describe_load
+from ....pipeline.errors import OperatorError
 from ...cli.bench_compare import METRICS, Metric
 from ...client.bench_run import CANCELLED, WORKLOADS, BenchFiles, BenchPlan, BenchRun, Kept
 from ...client.pending_orders import READ_ONLY
 from ...state.board import Board
 from ...text import plot, units
-from ..dialogs import LiveDialog
-from ..pane import Line, Pane, Panel, Span, field, line, spread
-from ..styles import Desk
-from ..table import Column, TablePane
+from ...text.lines import TextLine, TextSpan, line, spread
+from ..widgets.dialogs import LiveDialog
+from ..widgets.pane import Pane, Panel, field
+from ..widgets.styles import MainScreen
+from ..widgets.table import Column, TablePane
 from .bench_dialog import BenchDialog, FileDialog
 
 COMPARED = (
@@ -90,10 +91,10 @@ class ResultTable(TablePane[Kept]):
             Column(
                 "workload",
                 18,
-                lambda r, b, w: ((describe(r.row.config), "text"),),
-                order=lambda r: describe(r.row.config),
+                lambda r, b, w: ((describe_load(r.row.config), "text"),),
+                order=lambda r: describe_load(r.row.config),
                 grows=True,
-                wants=lambda r: len(describe(r.row.config)),
+                wants=lambda r: len(describe_load(r.row.config)),
                 least=12,
             ),
             Column(
@@ -123,7 +124,8 @@ class ResultTable(TablePane[Kept]):
         return f"{row.path}:{row.number}"
 
     def text(self, row: Kept, board: Board) -> str:
-        return f"{_when(row.at)} {describe(row.row.config)} {row.row.config.server} {row.path.name}"
+        config = row.row.config
+        return f"{_when(row.at)} {describe_load(config)} {config.server} {row.path.name}"
 
     def held_against(self) -> Kept | None:
         """The baseline; where none is chosen, the run before the selected one of the same load."""
@@ -167,7 +169,7 @@ class RunPane(Pane):
         super().__init__(id="bench-run")
         self.run: BenchRun | None = None
 
-    def caption(self, board: Board) -> Sequence[Span]:
+    def caption(self, board: Board) -> Sequence[TextSpan]:
         run = self.run
         if run is None:
             return ()
@@ -175,7 +177,7 @@ class RunPane(Pane):
             return (("running", "good"),)
         return ((units.visible(run.error), "warn"),) if run.error else (("finished", "good"),)
 
-    def lines(self, board: Board, width: int, height: int) -> Sequence[Line]:
+    def lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
         run = self.run
         if run is None:
             return [
@@ -235,7 +237,7 @@ class RunPane(Pane):
             found += self._plot(run, width, rows)
         return found
 
-    def _plot(self, run: BenchRun, width: int, rows: int) -> Sequence[Line]:
+    def _plot(self, run: BenchRun, width: int, rows: int) -> Sequence[TextLine]:
         cells = max(1, width - 6)
         speeds = list(run.speeds)[-2 * cells :]
         values = [float("nan")] * (2 * cells - len(speeds)) + speeds
@@ -256,11 +258,11 @@ class ComparePane(Pane):
         super().__init__(id="bench-compare")
         self._table = table
 
-    def title(self, board: Board) -> Sequence[Span]:
+    def title(self, board: Board) -> Sequence[TextSpan]:
         row = self._table.selected
-        return (("comparison of ", "dim"), (describe(row.row.config), "title")) if row else ()
+        return (("comparison of ", "dim"), (describe_load(row.row.config), "title")) if row else ()
 
-    def lines(self, board: Board, width: int, height: int) -> Sequence[Line]:
+    def lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
         row = self._table.selected
         if row is None:
             return [line(("nothing to compare yet", "dim"))]
@@ -276,11 +278,11 @@ class ComparePane(Pane):
                 found.append(_compared(metric, row, base))
         found = found[: max(1, height)]
         if height - len(found) >= 3:
-            found += [Line(), line((f"{BARS.label} of its runs", "title"))]
+            found += [TextLine(), line((f"{BARS.label} of its runs", "title"))]
             found += self._bars(row, width, height - len(found))
         return found
 
-    def _bars(self, row: Kept, width: int, rows: int) -> Sequence[Line]:
+    def _bars(self, row: Kept, width: int, rows: int) -> Sequence[TextLine]:
         """This load's runs to one scale, the newest first."""
         load = row.row.config.load_key()
         same = [r for r in self._table._files.rows() if r.row.config.load_key() == load][:rows]
@@ -301,10 +303,10 @@ class ComparePane(Pane):
         return found
 
 
-def _compared(metric: Metric, row: Kept, base: Kept | None) -> Line:
+def _compared(metric: Metric, row: Kept, base: Kept | None) -> TextLine:
     """`tokens/s   123.4   110.2  1.12x ▲`: an arrow up is better, down worse."""
     value = getattr(row.row.result, metric.field)
-    spans: list[Span] = [
+    spans: list[TextSpan] = [
         (units.fit(metric.label, HEAD), "text"),
         (f"{number(value):>10}", "number"),
     ]
@@ -313,12 +315,12 @@ def _compared(metric: Metric, row: Kept, base: Kept | None) -> Line:
         spans.append((f"{number(before):>12}", "dim"))
         if before and value is not None:
             ratio = value / before
-            mark, ink = "", "dim"
+            mark, style = "", "dim"
             if metric.more_is_better is not None and abs(ratio - 1) >= 0.02:
                 is_better = (ratio > 1) == metric.more_is_better
-                mark, ink = (" ▲ better", "good") if is_better else (" ▼ worse", "bad")
-            spans.append((f"{ratio:>8.2f}x{mark}", ink))
-    return Line(tuple(spans))
+                mark, style = (" ▲ better", "good") if is_better else (" ▼ worse", "bad")
+            spans.append((f"{ratio:>8.2f}x{mark}", style))
+    return TextLine(tuple(spans))
 
 
 class BenchPanel(Panel):
@@ -356,8 +358,8 @@ class BenchPanel(Panel):
         details = result_lines(kept)
         self.app.push_screen(
             LiveDialog(
-                describe(kept.row.config),
-                lambda board, width: [*compared.lines(board, width, 11), Line(), *details],
+                describe_load(kept.row.config),
+                lambda board, width: [*compared.lines(board, width, 11), TextLine(), *details],
             )
         )
 
@@ -414,7 +416,7 @@ class BenchPanel(Panel):
         if self.display:
             for pane in self.panes:
                 pane.paint()
-        is_looked_at = self.display and isinstance(self.app.screen, Desk)
+        is_looked_at = self.display and isinstance(self.app.screen, MainScreen)
         if run.is_refused and is_looked_at:
             self._ask(run.error)  # what was typed is to be mended
         elif run.error and run.error != CANCELLED:
@@ -427,7 +429,7 @@ class BenchPanel(Panel):
             self._run.kill()
 
 
-def result_lines(kept: Kept) -> Sequence[Line]:
+def result_lines(kept: Kept) -> Sequence[TextLine]:
     """Every figure of a run, its parameters, and what each adapter's clients got."""
     config, result = kept.row.config, kept.row.result
     found = [
@@ -437,11 +439,14 @@ def result_lines(kept: Kept) -> Sequence[Line]:
     ]
     for name, value in sorted(config.parameters.items()):
         found.append(line((f"{name:<{HEAD}}", "dim"), (units.visible(str(value)), "text")))
-    found += [Line(), line(("figures", "title"))]
+    found += [TextLine(), line(("figures", "title"))]
     for metric in METRICS:
         value = getattr(result, metric.field)
         found.append(line((f"{metric.label:<28}", "text"), (f"{number(value):>10}", "number")))
-    found += [Line(), line((f"{'adapter':<28}{'requests':>10}{'service':>10}{'TTFT':>12}", "dim"))]
+    found += [
+        TextLine(),
+        line((f"{'adapter':<28}{'requests':>10}{'service':>10}{'TTFT':>12}", "dim")),
+    ]
     for name, adapter in result.adapters.items():
         found.append(
             line(

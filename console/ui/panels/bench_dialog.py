@@ -72,7 +72,7 @@ def _suite(text: str) -> str:
     return text
 
 
-class Field(NamedTuple):
+class WorkloadField(NamedTuple):
     """A line of the form."""
 
     label: str
@@ -84,20 +84,22 @@ class Field(NamedTuple):
 
 
 FIELDS = {
-    "file": Field("file", "on this machine", _file, typed=r".*"),
-    "suite": Field("suite", "cv, alpha, …; → takes the rest", _suite, typed=r"[A-Za-z0-9-]*"),
-    "speed": Field("speed", "times as many a second", _above_zero),
-    "scale": Field("scale", "times as many a second", _above_zero),
-    "seconds": Field("seconds", "of arrivals", _above_zero, True),
-    "requests": Field("requests", "in all; of a file the first", _whole, True),
-    "at_once": Field("at once", "empty: they come in their time", _whole, True),
-    "rate": Field("a second", "requests, where they come in time", _above_zero),
-    "cv": Field("cv", "of the gaps; 1 is Poisson", _above_zero),
-    "alpha": Field("alpha", "1 is uniform, less is skewed", _above_zero),
-    "adapters": Field("adapters", "of those there are", _count, True),
-    "prompt": Field("prompt", "tokens, or LOW-HIGH", _lengths, True, typed=r"[0-9-]*"),
-    "tokens": Field("answer", "tokens, or LOW-HIGH", _lengths, True, typed=r"[0-9-]*"),
-    "slo": Field("SLO", "seconds to the first token", _above_zero),
+    "file": WorkloadField("file", "on this machine", _file, typed=r".*"),
+    "suite": WorkloadField(
+        "suite", "cv, alpha, …; → takes the rest", _suite, typed=r"[A-Za-z0-9-]*"
+    ),
+    "speed": WorkloadField("speed", "times as many a second", _above_zero),
+    "scale": WorkloadField("scale", "times as many a second", _above_zero),
+    "seconds": WorkloadField("seconds", "of arrivals", _above_zero, True),
+    "requests": WorkloadField("requests", "in all; of a file the first", _whole, True),
+    "at_once": WorkloadField("at once", "empty: they come in their time", _whole, True),
+    "rate": WorkloadField("a second", "requests, where they come in time", _above_zero),
+    "cv": WorkloadField("cv", "of the gaps; 1 is Poisson", _above_zero),
+    "alpha": WorkloadField("alpha", "1 is uniform, less is skewed", _above_zero),
+    "adapters": WorkloadField("adapters", "of those there are", _count, True),
+    "prompt": WorkloadField("prompt", "tokens, or LOW-HIGH", _lengths, True, typed=r"[0-9-]*"),
+    "tokens": WorkloadField("answer", "tokens, or LOW-HIGH", _lengths, True, typed=r"[0-9-]*"),
+    "slo": WorkloadField("SLO", "seconds to the first token", _above_zero),
 }
 MUST_BE = ("requests", "tokens")
 """Not empty where they are not so at first: a generator would go on for ever."""
@@ -156,7 +158,7 @@ class BenchDialog(ModalScreen[BenchPlan | None]):
                 yield Button("Run", variant="primary", compact=True, id="run")
                 yield Button("Cancel", compact=True, id="cancel")
 
-    def _input(self, name: str, field: Field) -> Input:
+    def _input(self, name: str, field: WorkloadField) -> Input:
         given = Input(
             compact=True,
             id=name,

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from ...state.board import Board
 from ...text import units
-from ..pane import Line, Pane, Span, field, length, line
+from ...text.lines import TextLine, TextSpan, length, line
+from ..widgets.pane import PaintedApp, Pane, field
 from .header import SLOW_S
-
-if TYPE_CHECKING:
-    from ..app import ConsoleApp
 
 LATE_MS = 150.0
 
@@ -22,22 +20,22 @@ class CostPane(Pane):
 
     FRAMED: ClassVar[bool] = False
 
-    def lines(self, board: Board, width: int, height: int) -> Sequence[Line]:
-        app = _console(self)
+    def lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
+        app = self.painted_app
         cost, pace = app.meter.cost, app.pace
-        parts: list[tuple[Span, ...]] = [
+        parts: list[tuple[TextSpan, ...]] = [
             ((f"{cost.frames_s:.1f}", "number"), (" frames/s", "dim")),
             ((f"{cost.frame_ms:.1f} ms", "number"), (" each", "dim")),
             ((f"{units.size(cost.bytes_s)}/s", "number"),),
             ((f"{cost.cpu_fraction * 100:.1f} %", "number"), (" CPU", "dim")),
-            ((f"{cost.lag_ms:.0f} ms", _ink(cost.lag_ms > LATE_MS)), (" late", "dim")),
+            ((f"{cost.lag_ms:.0f} ms", _style(cost.lag_ms > LATE_MS)), (" late", "dim")),
         ]
         if pace.answers:
             answer = units.milliseconds(pace.round_trip_s * 1e3)
-            parts.append(((answer, _ink(pace.round_trip_s > SLOW_S)), (" link", "dim")))
+            parts.append(((answer, _style(pace.round_trip_s > SLOW_S)), (" link", "dim")))
         if cost.withheld_s:
             parts.append(((f"{cost.withheld_s:.1f}/s", "warn"), (" withheld", "dim")))
-        spans: list[Span] = [(" cost ", "title")]
+        spans: list[TextSpan] = [(" cost ", "title")]
         for part in parts:
             if length(spans) + length(part) + 2 > width:
                 break
@@ -45,9 +43,9 @@ class CostPane(Pane):
         return [line(*spans, ground="bar")]
 
 
-def diagnostics(app: ConsoleApp, board: Board) -> list[Line]:
+def diagnostics(app: PaintedApp, board: Board) -> list[TextLine]:
     """Everything an operator can send with "the screen is slow here"."""
-    cost, pace, ledger = app.meter.cost, app.pace, app.ledger
+    cost, pace, store = app.meter.cost, app.pace, app.store
     found = [_head("drawing")]
     found += _rows(
         (
@@ -62,7 +60,7 @@ def diagnostics(app: ConsoleApp, board: Board) -> list[Line]:
         ),
         ("late", f"{cost.lag_ms:.0f} ms at most, these last seconds"),
     )
-    found += [Line(), _head("terminal")]
+    found += [TextLine(), _head("terminal")]
     answers = "none: at most 4 frames/s"
     if pace.answers:
         answers = f"the last after {units.milliseconds(pace.round_trip_s * 1e3)}"
@@ -76,15 +74,15 @@ def diagnostics(app: ConsoleApp, board: Board) -> list[Line]:
         ("queue", f"{app.queued} writes that it has not taken"),
         ("withheld", f"{units.count(app.meter.withheld)} frames, {cost.withheld_s:.1f}/s now"),
     )
-    found += [Line(), _head("telemetry")]
+    found += [TextLine(), _head("telemetry")]
     age = "nothing heard" if board.link_age_s is None else f"{units.duration(board.link_age_s)} ago"
     found += _rows(
-        ("messages", f"{ledger.message_rate:.0f}/s, {units.count(ledger.taken)} in all"),
+        ("messages", f"{store.message_rate:.0f}/s, {units.count(store.taken)} in all"),
         ("last heard", age),
-        ("not heard", f"{ledger.missed_steps} steps, {ledger.missed_lines} log lines"),
+        ("not heard", f"{store.missed_steps} steps, {store.missed_lines} log lines"),
         ("refused", f"{app.telemetry.refused} frames of another kind"),
     )
-    found += [Line(), _head("sockets: frames/s, in all, refused")]
+    found += [TextLine(), _head("sockets: frames/s, in all, refused")]
     for process in board.processes:
         for hop in process.hops:
             is_own = hop.peer == process.name
@@ -97,33 +95,25 @@ def diagnostics(app: ConsoleApp, board: Board) -> list[Line]:
                     (f"{hop.refused:>8}", "bad" if hop.refused else "number"),
                 )
             )
-    found += [Line(), _head("loops: how much later than asked they come round")]
+    found += [TextLine(), _head("loops: how much later than asked they come round")]
     for process in board.processes:
         found.append(
             line(
                 (f"  {units.fit(process.name, 28)}", "dim"),
-                (f"{process.loop_lag_ms:>8.1f}", _ink(process.loop_lag_ms > LATE_MS)),
+                (f"{process.loop_lag_ms:>8.1f}", _style(process.loop_lag_ms > LATE_MS)),
                 (" ms", "dim"),
             )
         )
     return found
 
 
-def _head(text: str) -> Line:
+def _head(text: str) -> TextLine:
     return line((text, "title"))
 
 
-def _rows(*rows: tuple[str, str]) -> list[Line]:
+def _rows(*rows: tuple[str, str]) -> list[TextLine]:
     return [line(("  ", "text"), *field(name), (value, "number")) for name, value in rows]
 
 
-def _ink(is_bad: bool) -> str:
+def _style(is_bad: bool) -> str:
     return "warn" if is_bad else "number"
-
-
-def _console(pane: Pane) -> ConsoleApp:
-    from ..app import ConsoleApp
-
-    app = pane.app
-    assert isinstance(app, ConsoleApp)
-    return app

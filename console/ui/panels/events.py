@@ -9,12 +9,12 @@ from textual.binding import Binding, BindingType
 from textual.message import Message
 
 from ....pipeline.messages import Event
-from ...state.alerts import Finding
+from ...state.alerts import AlertFinding
 from ...state.board import Board
 from ...text import units
-from ..filter import FilterPane
-from ..pane import Line, Span, line
-from ..styles import LEVEL_INKS
+from ...text.lines import TextLine, TextSpan, line
+from ..widgets.filter import FilterPane
+from ..widgets.styles import LEVEL_STYLES
 
 
 class EventPane(FilterPane):
@@ -30,42 +30,43 @@ class EventPane(FilterPane):
     class Traced(Message):
         """Enter on an event, or on what is wrong."""
 
-        def __init__(self, source: Event | Finding) -> None:
+        def __init__(self, source: Event | AlertFinding) -> None:
             super().__init__()
             self.source = source
 
     def __init__(self) -> None:
         super().__init__(id="events")
         self._cursor = 0
-        self._sources: list[Event | Finding] = []
+        self._sources: list[Event | AlertFinding] = []
         """What each line is of."""
         self._texts: list[str] = []
 
-    def caption(self, board: Board) -> Sequence[Span]:
-        number = len(board.alerts)
+    def caption(self, board: Board) -> Sequence[TextSpan]:
+        alerts = self.painted_app.alert_book.findings(board)
+        number = len(alerts)
         if not number:
             return (("no alerts", "good"),)
-        return ((f"{number} alert{'s' if number > 1 else ''}", board.alerts[0].level),)
+        return ((f"{number} alert{'s' if number > 1 else ''}", alerts[0].level),)
 
-    def lines(self, board: Board, width: int, height: int) -> Sequence[Line]:
-        found: list[Line] = []
+    def lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
+        found: list[TextLine] = []
         self._sources, self._texts = [], []
 
-        def add(text: str, source: Event | Finding, shown: Line) -> None:
+        def add(text: str, source: Event | AlertFinding, shown: TextLine) -> None:
             if self.shows(text):
                 if self.is_dimmed(text):
-                    shown = Line(tuple((text, "dim") for text, _ in shown.spans))
+                    shown = TextLine(tuple((text, "dim") for text, _ in shown.spans))
                 found.append(shown)
                 self._sources.append(source)
                 self._texts.append(text)
 
-        for alert in board.alerts:
+        for alert in self.painted_app.alert_book.findings(board):
             text, mark = units.visible(alert.text), "▲ " if alert.level == "bad" else "△ "
             add(alert.text, alert, line((mark, alert.level), (text, alert.level)))
         for event in reversed(board.events):
             if len(found) >= height:
                 break
-            what = (units.visible(event.text), LEVEL_INKS.get(event.level.lower(), "text"))
+            what = (units.visible(event.text), LEVEL_STYLES.get(event.level.lower(), "text"))
             who = (f" {event.source} ", "dim")
             text = f"{event.source} {event.level} {event.text}"
             add(text, event, line((units.clock(event.at), "dim"), who, what))

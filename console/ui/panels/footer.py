@@ -10,7 +10,8 @@ from textual.binding import Binding
 from textual.screen import Screen
 
 from ...state.board import Board
-from ..pane import Line, Pane, Span, length
+from ...text.lines import TextLine, TextSpan, length
+from ..widgets.pane import Pane
 
 KEPT = ("help", "quit")
 """Keys that are shown however narrow it is: the one explains the others, the other leads out."""
@@ -35,12 +36,12 @@ class Footer(Pane):
     def _keys_changed(self, _screen: Screen[object]) -> None:
         self.paint()
 
-    def lines(self, board: Board, width: int, height: int) -> Sequence[Line]:
+    def lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
         self._places = []
         if self.app.screen is not self.screen:
-            return [Line((), "bar")]  # a dialog has the keys
+            return [TextLine((), "bar")]  # a dialog has the keys
         seen: set[str] = set()
-        keys: list[tuple[Binding, tuple[Span, ...]]] = []
+        keys: list[tuple[Binding, tuple[TextSpan, ...]]] = []
         for active in self.screen.active_bindings.values():
             binding = active.binding
             if not binding.show or binding.action in seen or not active.enabled:
@@ -56,11 +57,11 @@ class Footer(Pane):
             if not rest:
                 break
             del keys[next((known[name] for name in LESSER if name in known), rest[-1])]
-        spans: list[Span] = []
+        spans: list[TextSpan] = []
         for binding, more in keys:
             spans += more
             self._places.append((length(spans), binding.key))
-        return [Line(tuple(spans), "bar")]
+        return [TextLine(tuple(spans), "bar")]
 
     def on_click(self, event: events.Click) -> None:
         for end, key in self._places:

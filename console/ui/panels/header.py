@@ -10,7 +10,8 @@ from textual.message import Message
 
 from ...state.board import MOCK, STALE_S, Board
 from ...text import units
-from ..pane import Line, Pane, Span, length, line, spread
+from ...text.lines import TextLine, TextSpan, length, line, spread
+from ..widgets.pane import Pane
 
 SLOW_S = 0.25
 """A terminal that answers later than this is at the end of a slow link."""
@@ -47,11 +48,11 @@ class Header(Pane):
         self._ends: list[tuple[int, str]] = []
         """Where each tab's text ends, and its key: for the mouse."""
 
-    def lines(self, board: Board, width: int, height: int) -> Sequence[Line]:
+    def lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
         return [self._status(board, width), self._tab_line(board, width)]
 
-    def _status(self, board: Board, width: int) -> Line:
-        left: list[Span] = [(" loraconsole ", "brand")]
+    def _status(self, board: Board, width: int) -> TextLine:
+        left: list[TextSpan] = [(" loraconsole ", "brand")]
         if label := self._badge(board):
             left += [(f" {label} ", "badge-warn"), (" ", "text")]
         if board.workers:
@@ -61,7 +62,7 @@ class Header(Pane):
             left.append((f"  {worker.device} {_types(worker.dtype)}{ranks}", "dim"))
         elif board.base_model:
             left.append((f" {board.base_model}", "text"))
-        right: list[Span] = []
+        right: list[TextSpan] = []
         if self.is_paused:
             right += [(" PAUSED ", "badge-warn"), ("  ", "text")]
         condition = board.condition
@@ -85,7 +86,7 @@ class Header(Pane):
         is_told = board.version != MOCK or MOCK.upper() in self._label
         return self._label if is_told else f"{MOCK.upper()} {self._label}".rstrip()
 
-    def _link(self, board: Board) -> Span:
+    def _link(self, board: Board) -> TextSpan:
         age_s = board.link_age_s
         if age_s is None:
             return ("no link", "warn")
@@ -95,8 +96,8 @@ class Header(Pane):
             return (f"● slow {self.round_trip_s:.1f} s", "warn")
         return ("● live", "good")
 
-    def _tab_line(self, board: Board, width: int) -> Line:
-        spans: list[Span] = []
+    def _tab_line(self, board: Board, width: int) -> TextLine:
+        spans: list[TextSpan] = []
         whole = sum(len(key) + len(name) + 3 for key, name in self._tabs.items())
         space = " " if whole < width else ""
         self._ends = []
@@ -112,13 +113,13 @@ class Header(Pane):
         detail = condition.detail if condition.word != "READY" else ""
         if detail and room > 12:
             text = units.fit(detail, room).rstrip()
-            ink = {"good": "dim", "dim": "dim"}.get(condition.level, condition.level)
-            return spread(spans, ((text, ink), (" ", "text"), *tail), width)
+            style = {"good": "dim", "dim": "dim"}.get(condition.level, condition.level)
+            return spread(spans, ((text, style), (" ", "text"), *tail), width)
         return spread(spans, tail, width) if tail else line(*spans)
 
-    def _tail(self) -> tuple[Span, ...]:
+    def _tail(self) -> tuple[TextSpan, ...]:
         """A screen without a tab; and how many alerts fire, wherever one is."""
-        tail: tuple[Span, ...] = ()
+        tail: tuple[TextSpan, ...] = ()
         if self.active and self.active not in self._tabs.values():
             tail = ((f" {self.active} ", "badge-tab"),)
         if firing := len(self.painted_app.alert_book.firing):

@@ -15,7 +15,8 @@ from ...state.board import DEVICE_PARTS, HOST_PARTS, PARTS, Board, Quantiles, pa
 from ...state.span_tail import SpanTail
 from ...state.time_series import Track, Window, is_hour, percentile
 from ...text import plot, units
-from ..pane import Line, Pane, Panel, Span, crop, length, line, over_time
+from ...text.lines import TextLine, TextSpan, crop, length, line
+from ..widgets.pane import Pane, Panel, over_time
 
 NAMES = {
     "host": "host",
@@ -48,7 +49,7 @@ class Curve(Struct, frozen=True):
 
     mark: str
     name: str
-    ink: str
+    style: str
     figure: str
     more: tuple[tuple[str, str], ...]
     """Below it, where there are lines for them: `p99  0.42 ms`."""
@@ -91,10 +92,10 @@ class PartsPane(Pane, can_focus=True):
         super().__init__(id="parts")
         self._back_s = 0.0
 
-    def title(self, board: Board) -> Sequence[Span]:
+    def title(self, board: Board) -> Sequence[TextSpan]:
         return over_time(self.TITLE, board)
 
-    def caption(self, board: Board) -> Sequence[Span]:
+    def caption(self, board: Board) -> Sequence[TextSpan]:
         if self._back_s:
             return ((f"{units.age(self._back_s)} ago", "warn"),)
         return ((units.rate(board.step_rate), "number"), (" steps/s", "dim"))
@@ -104,10 +105,10 @@ class PartsPane(Pane, can_focus=True):
             return None
         return self.origin_of(board.read_rate, LABEL, self._back_s)
 
-    def lines(self, board: Board, width: int, height: int) -> Sequence[Line]:
+    def lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
         if not self._knows(board):
             return [line((NO_STEP, "dim"))]
-        found: list[Line] = []
+        found: list[TextLine] = []
         cells = max(1, width - LABEL)
         curves = [self._part(board, part, cells) for part in PARTS]
         curves += [self._reads(board, cells), self._tax(board, cells)]
@@ -172,7 +173,7 @@ class PartsPane(Pane, can_focus=True):
             top,
         )
 
-    def hint(self, board: Board) -> Sequence[Span]:
+    def hint(self, board: Board) -> Sequence[TextSpan]:
         """What has a pane of its own where there is room for one."""
         if not self.screen.has_class("-short", "-narrow") or not board.reads.step_bytes:
             return ()
@@ -207,7 +208,7 @@ class PartsPane(Pane, can_focus=True):
         self.post_message(self.Scrubbed(back_s))
 
 
-def _drawn(curve: Curve, rows: int) -> list[Line]:
+def _drawn(curve: Curve, rows: int) -> list[TextLine]:
     """`▚ sync wait  0.42 ms` beside its plot; further figures where there are lines more."""
     found = []
     labels = [(curve.name, curve.figure), *((f"  {name:>7} ", text) for name, text in curve.more)]
@@ -216,10 +217,10 @@ def _drawn(curve: Curve, rows: int) -> list[Line]:
         name, figure = labels[y] if y < len(labels) else ("", "")
         found.append(
             line(
-                (f"{curve.mark} " if y == 0 else "  ", curve.ink),
-                (f"{name:<10}", curve.ink if y == 0 else "dim"),
+                (f"{curve.mark} " if y == 0 else "  ", curve.style),
+                (f"{name:<10}", curve.style if y == 0 else "dim"),
                 (f"{figure:>9} ", "number" if y == 0 else "dim"),
-                (row, curve.ink),
+                (row, curve.style),
             )
         )
     return found
@@ -235,12 +236,12 @@ class ReadsPane(Pane):
     def __init__(self) -> None:
         super().__init__(id="reads")
 
-    def caption(self, board: Board) -> Sequence[Span]:
+    def caption(self, board: Board) -> Sequence[TextSpan]:
         if board.copy_bytes_s is None:
             return ()
         return (("copy rate ", "dim"), (units.speed(board.copy_bytes_s), "number"))
 
-    def lines(self, board: Board, width: int, height: int) -> Sequence[Line]:
+    def lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
         reads = board.reads
         if not board.times_steps:
             return [line(("off: --no-step-times", "dim"))]
@@ -253,13 +254,13 @@ class ReadsPane(Pane):
             ("KV", reads.kv, "pool-kv"),
         )
         found = []
-        for name, num_bytes, ink in parts:
+        for name, num_bytes, style in parts:
             filled, _ = plot.bar(num_bytes / reads.step_bytes, cells)
             found.append(
                 line(
                     (f"{name:<10}", "text"),
                     (f"{units.size(num_bytes):>9}  ", "number"),
-                    (filled, ink),
+                    (filled, style),
                 )
             )
         is_wide = width >= 48
@@ -307,21 +308,21 @@ class FlamePane(Pane):
         """Where spans are shown instead of steps."""
         self._asked_at = 0.0
 
-    def title(self, board: Board) -> Sequence[Span]:
+    def title(self, board: Board) -> Sequence[TextSpan]:
         return (("spans of the last steps" if self.tail else self.TITLE, "title"),)
 
-    def caption(self, board: Board) -> Sequence[Span]:
+    def caption(self, board: Board) -> Sequence[TextSpan]:
         if self.tail is not None:
             word = self.tail.recording or "nothing recorded"
             return ((word, "dim"),)
-        spans: list[Span] = [("host ", "title")]
+        spans: list[TextSpan] = [("host ", "title")]
         for part in (*HOST_PARTS, *DEVICE_PARTS):
             if part == DEVICE_PARTS[0]:
                 spans.append((" │ device ", "title"))
             spans += [(f" {MARKS[part]} ", f"part-{part}"), (part, "dim")]
         return spans if length(spans) < self.size.width - 20 else ()
 
-    def lines(self, board: Board, width: int, height: int) -> Sequence[Line]:
+    def lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
         if self.tail is not None:
             return self._spans(board, self.tail, width, height)
         until = board.now - self.back_s
@@ -337,7 +338,7 @@ class FlamePane(Pane):
         cells = max(2, (width - 25) // 2)  # before them `prefill  128`, behind them the time
         return [self._step(step, longest, cells) for step in steps]
 
-    def _spans(self, board: Board, tail: SpanTail, width: int, height: int) -> Sequence[Line]:
+    def _spans(self, board: Board, tail: SpanTail, width: int, height: int) -> Sequence[TextLine]:
         """The last few steps' time, a row a depth: `▏_decode_batch─────────▏_init_batch─`."""
         if abs(board.now - self._asked_at) >= ASK_SECONDS:  # a recording may begin anew
             self._asked_at = board.now
@@ -356,7 +357,7 @@ class FlamePane(Pane):
         found = []
         for row in tail.rows(since, tail.end, height - 1):
             label = row.process if row.depth == 0 else ""
-            spans: list[Span] = [(f"{label:<10} ", "title")]
+            spans: list[TextSpan] = [(f"{label:<10} ", "title")]
             at = 0
             for event in row.spans:
                 first = max(at, round((event.ts - since) / span_us * cells))
@@ -366,12 +367,12 @@ class FlamePane(Pane):
                 text = units.fit(event.name, last - first - 1).replace(" ", "─")
                 spans += [(" " * (first - at), "text"), (f"▏{text}", INKS_OF_DEPTH[row.depth % 4])]
                 at = last
-            found.append(Line(crop(spans, width)))
+            found.append(TextLine(crop(spans, width)))
         axis = f"{units.milliseconds(span_us / 1e3)} until the newest span's end"
         return [*found, line((f"{axis:>{width}}", "dim"))]
 
-    def _step(self, step: Step, longest: int, cells: int) -> Line:
-        spans: list[Span] = [
+    def _step(self, step: Step, longest: int, cells: int) -> TextLine:
+        spans: list[TextSpan] = [
             (f"{step.phase:<8}", "prefill" if step.phase == "prefill" else "text"),
             (f"{step.rows:>4} ", "dim"),
         ]
@@ -383,7 +384,7 @@ class FlamePane(Pane):
                 spans.append((MARKS[part] * share, f"part-{part}"))
             spans.append((" " * (cells - size), "text"))
         spans.append((f"{units.milliseconds(step_us(step) / 1e3):>9}", "number"))
-        return Line(tuple(spans))
+        return TextLine(tuple(spans))
 
 
 def _lane(step: Step, parts: Sequence[str]) -> int:
@@ -400,7 +401,7 @@ class QuantilePane(Pane):
     def __init__(self) -> None:
         super().__init__(id="percentiles")
 
-    def lines(self, board: Board, width: int, height: int) -> Sequence[Line]:
+    def lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
         has_most = width >= 52
         cell = 9
         names = ("p50", "p90", "p99", "max") if has_most else ("p50", "p90", "p99")
@@ -409,7 +410,7 @@ class QuantilePane(Pane):
         blank = " " * room
         head = line((blank, "dim"), *((f"{name:>{cell}}", "dim") for name in names))
 
-        def row(quantiles: Quantiles, name: str) -> Line:
+        def row(quantiles: Quantiles, name: str) -> TextLine:
             number = f"{units.count(quantiles.count):>7} " if counted else ""
             values = (quantiles.p50, quantiles.p90, quantiles.p99, quantiles.most)
             return line(
@@ -454,20 +455,20 @@ class HistogramPane(Pane):
         self._kind = (self._kind + 1) % len(self.KINDS)
         self.paint()
 
-    def title(self, board: Board) -> Sequence[Span]:
+    def title(self, board: Board) -> Sequence[TextSpan]:
         return (("histogram of ", "dim"), (NAMES[self.kind], "title"))
 
-    def caption(self, board: Board) -> Sequence[Span]:
+    def caption(self, board: Board) -> Sequence[TextSpan]:
         return ((units.count(len(board.steps)), "number"), (" steps", "dim"))
 
-    def lines(self, board: Board, width: int, height: int) -> Sequence[Line]:
+    def lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
         if not board.steps:
             return [line((NO_STEP, "dim"))]
         kind = self.kind
         values = [step_us(s) if kind == "step" else part_us(s, kind) for s in board.steps]
         buckets = _buckets(values, height)
         most = max(count for _, count in buckets)
-        ink = "info" if kind == "step" else f"part-{kind}"
+        style = "info" if kind == "step" else f"part-{kind}"
         cells = max(1, width - 18)
         found = []
         for bound, count in buckets:
@@ -475,7 +476,7 @@ class HistogramPane(Pane):
             found.append(
                 line(
                     (f"≤{units.milliseconds(bound / 1e3):>9} ", "dim"),
-                    (filled + rest, ink),
+                    (filled + rest, style),
                     (f"{units.count(count):>7}", "number" if count else "dim"),
                 )
             )

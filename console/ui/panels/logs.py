@@ -16,11 +16,13 @@ from ....pipeline.messages import LogLine
 from ...client.transcripts import data_directory
 from ...state.board import Board
 from ...text import ansi, units
-from ..dialogs import LiveDialog
-from ..filter import Filter, FilterPane
-from ..pane import Line, Panel, Span, broken, field, length, line
-from ..styles import LEVEL_INKS
-from .filter_input import FilterInput
+from ...text.filter import Filter
+from ...text.lines import TextLine, TextSpan, broken, length, line
+from ..widgets.dialogs import LiveDialog
+from ..widgets.filter import FilterPane
+from ..widgets.filter_input import FilterInput
+from ..widgets.pane import Panel, field
+from ..widgets.styles import LEVEL_STYLES
 
 RATE_SECONDS = 5.0
 HEAD = 3
@@ -36,24 +38,27 @@ SHORT = {
 }
 
 
-def log_line(entry: LogLine, width: int, with_source: bool = True) -> Line:
+def log_line(entry: LogLine, width: int, with_source: bool = True) -> TextLine:
     """`12:03:22.418 WARN  router  what it said`."""
     level = entry.level.lower()
     stamp = f"{units.clock(entry.at)}.{int(entry.at % 1 * 1000):03}"
-    spans: list[Span] = [(stamp, "dim"), (f" {SHORT.get(level, entry.level):<5}", _ink(level))]
+    spans: list[TextSpan] = [
+        (stamp, "dim"),
+        (f" {SHORT.get(level, entry.level):<5}", _style(level)),
+    ]
     if with_source:
         spans.append((f" {entry.source:<11}", "info"))
-    text_ink = "text" if ORDER.get(level, 1) < ORDER["warning"] else _ink(level)
+    text_ink = "text" if ORDER.get(level, 1) < ORDER["warning"] else _style(level)
     # A process's own logger bears its name, which the column has said already.
     text = entry.text.removeprefix(f"{entry.source}: ")
-    return Line((*spans, *ansi.spans(f" {text}", text_ink)))
+    return TextLine((*spans, *ansi.styled_spans(f" {text}", text_ink)))
 
 
-def _ink(level: str) -> str:
-    return "dim" if level in ("debug", "info") else LEVEL_INKS.get(level, "text")
+def _style(level: str) -> str:
+    return "dim" if level in ("debug", "info") else LEVEL_STYLES.get(level, "text")
 
 
-def wrapped_line(entry: LogLine, width: int) -> list[Line]:
+def wrapped_line(entry: LogLine, width: int) -> list[TextLine]:
     """The same in as many lines as its text takes."""
     whole = log_line(entry, width).spans
     head, text = whole[:HEAD], whole[HEAD:]
@@ -62,8 +67,8 @@ def wrapped_line(entry: LogLine, width: int) -> list[Line]:
     first, *rest = broken(text, units.wrap(said, max(16, width - indent)))
     blank = (" " * indent, "text")
     return [
-        Line((*head, (" ", "text"), *first.spans)),
-        *(Line((blank, *each.spans)) for each in rest),
+        TextLine((*head, (" ", "text"), *first.spans)),
+        *(TextLine((blank, *each.spans)) for each in rest),
     ]
 
 
@@ -140,15 +145,15 @@ class LogPane(FilterPane):
         """Number of the last line to show; None follows the newest."""
         self._page = 1
 
-    def caption(self, board: Board) -> Sequence[Span]:
-        found: list[Span] = [(units.count(len(self._kept)), "number"), (" lines", "dim")]
+    def caption(self, board: Board) -> Sequence[TextSpan]:
+        found: list[TextSpan] = [(units.count(len(self._kept)), "number"), (" lines", "dim")]
         if self.process:
             found += [(" of ", "dim"), (self.process, "info")]
         since = bisect_right(board.logs, board.now - RATE_SECONDS, key=lambda entry: entry.at)
         rate = (len(board.logs) - since) / RATE_SECONDS
         found += [("  ", "text"), (units.rate(rate), "number"), ("/s", "dim")]
         if self.level != LEVELS[0]:
-            found += [("  from ", "dim"), (self.level, LEVEL_INKS[self.level])]
+            found += [("  from ", "dim"), (self.level, LEVEL_STYLES[self.level])]
         if self._bottom is None:
             found += [("  following", "good")]
         else:
@@ -156,14 +161,14 @@ class LogPane(FilterPane):
             found += [(f"  +{units.count(new)} new", "warn" if new else "dim")]
         return found
 
-    def lines(self, board: Board, width: int, height: int) -> Sequence[Line]:
+    def lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
         self._gather(board.logs)
         self._page = height
         if not self._kept:
             word = "no line passes the filter" if board.logs else "nothing has been said yet"
             return [line((word, "dim"))]
         end = self._end()
-        found: list[Line] = []
+        found: list[TextLine] = []
         before: LogLine | None = None
         for entry in self._kept[max(0, end - height) : end]:
             if before and self._shows_all and entry.number > before.number + 1:
@@ -173,7 +178,7 @@ class LogPane(FilterPane):
             if self.search and self.search.keeps(_text(entry)):
                 drawn = [self._marked(each) for each in drawn]
             elif self.marks and self.is_dimmed(_text(entry)):
-                drawn = [Line(tuple((text, "dim") for text, _ in each.spans)) for each in drawn]
+                drawn = [TextLine(tuple((text, "dim") for text, _ in each.spans)) for each in drawn]
             if entry.number == self._hit:
                 drawn = [each._replace(ground="cursor") for each in drawn]
             found += drawn
@@ -184,18 +189,18 @@ class LogPane(FilterPane):
     def _shows_all(self) -> bool:
         return not (self.filter or self.process) and self.level == LEVELS[0]
 
-    def _marked(self, drawn: Line) -> Line:
-        """The parts that the search has hit, in an ink of their own."""
-        spans: list[Span] = []
-        for text, ink in drawn.spans:
+    def _marked(self, drawn: TextLine) -> TextLine:
+        """The parts that the search has hit, in an style of their own."""
+        spans: list[TextSpan] = []
+        for text, style in drawn.spans:
             end = 0
             for first, last in self.search.hits(text):
-                spans += [(text[end:first], ink), (text[first:last], "peak")]
+                spans += [(text[end:first], style), (text[first:last], "peak")]
                 end = last
-            spans.append((text[end:], ink))
-        return Line(tuple(span for span in spans if span[0]), drawn.ground)
+            spans.append((text[end:], style))
+        return TextLine(tuple(span for span in spans if span[0]), drawn.ground)
 
-    def hint(self, board: Board) -> Sequence[Span]:
+    def hint(self, board: Board) -> Sequence[TextSpan]:
         if self.search.error:
             return ((f"{self.search.text}: {self.search.error}", "bad"),)
         found = list(super().hint(board))
@@ -406,13 +411,13 @@ class LogPane(FilterPane):
         if entry is None:
             return
 
-        def whole(board: Board, width: int) -> Sequence[Line]:
+        def whole(board: Board, width: int) -> Sequence[TextLine]:
             stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry.at))
             return [
                 line(*field("at"), (stamp, "text")),
                 line(*field("process"), (entry.source, "info")),
-                line(*field("level"), (entry.level, _ink(entry.level.lower()))),
-                Line(),
+                line(*field("level"), (entry.level, _style(entry.level.lower()))),
+                TextLine(),
                 *(line((text, "text")) for text in units.wrap(_set_out(entry.text), width)),
             ]
 

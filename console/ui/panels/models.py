@@ -9,7 +9,8 @@ from textual import events
 from textual.binding import Binding, BindingType
 
 from ...state.board import AdapterRow, Board
-from ..pane import Line, Pane, Span, length, line
+from ...text.lines import TextLine, TextSpan, length, line
+from ..widgets.pane import Pane
 from .editor import WriteAsked
 
 
@@ -33,7 +34,7 @@ class ModelsPane(Pane, can_focus=True):
         """Those that could answer: all but the failed."""
         self._cursor = 0
         self._places: list[tuple[int, int, int]] = []
-        """Line, first and last cell of each chip: for the mouse."""
+        """TextLine, first and last cell of each chip: for the mouse."""
 
     def take(self, board: Board) -> None:
         """New adapters appear; at first the base and one adapter are asked."""
@@ -52,23 +53,23 @@ class ModelsPane(Pane, can_focus=True):
     def asked(self, board: Board) -> list[AdapterRow]:
         return [row for row in board.adapters if row.name in self.chosen]
 
-    def caption(self, board: Board) -> Sequence[Span]:
+    def caption(self, board: Board) -> Sequence[TextSpan]:
         return ((f"{len(self.chosen)}", "number"), (f" of {len(self._known)}", "dim"))
 
-    def lines(self, board: Board, width: int, height: int) -> Sequence[Line]:
+    def lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
         self.take(board)
         if not board.adapters:
             return [line(("no model answers yet", "dim"))]
-        rows: list[list[Span]] = [[]]
+        rows: list[list[TextSpan]] = [[]]
         self._places = []
         for index, row in enumerate(board.adapters):
             mark = "[x]" if row.name in self.chosen else "[ ]"
             name = f"{row.mark} {row.name}"
             at_cursor = self.has_focus and index == self._cursor
-            chip: list[Span] = [
+            chip: list[TextSpan] = [
                 ("▸" if at_cursor else " ", "key"),
                 (mark, "key" if row.name in self.chosen else "dim"),
-                (f" {name}", "bad" if row.has_failed else row.tint),
+                (f" {name}", "bad" if row.has_failed else row.color),
                 ("  ", "text"),
             ]
             if rows[-1] and length(rows[-1]) + length(chip) > width:
@@ -80,7 +81,7 @@ class ModelsPane(Pane, can_focus=True):
         if self._places and len(rows) > height:
             at = self._places[min(self._cursor, len(self._places) - 1)][0]
             first = max(0, min(at, len(rows) - height))
-        return [Line(tuple(spans)) for spans in rows[first : first + height]]
+        return [TextLine(tuple(spans)) for spans in rows[first : first + height]]
 
     def _toggle(self, index: int) -> None:
         if index < len(self._known):

@@ -10,7 +10,8 @@ from textual.app import ComposeResult
 from ...state.board import Board, Quantiles
 from ...state.time_series import Window
 from ...text import plot, units
-from ..pane import Line, Pane, Panel, Span, line, over_time
+from ...text.lines import TextLine, TextSpan, line
+from ..widgets.pane import Pane, Panel, over_time
 from .events import EventPane
 from .pool import PoolPane
 from .ring import RingPane
@@ -27,10 +28,10 @@ class ThroughputPane(Pane):
     TITLE = "throughput"
     PERIOD_S = 0.5
 
-    def title(self, board: Board) -> Sequence[Span]:
+    def title(self, board: Board) -> Sequence[TextSpan]:
         return over_time(self.TITLE, board)
 
-    def caption(self, board: Board) -> Sequence[Span]:
+    def caption(self, board: Board) -> Sequence[TextSpan]:
         return (
             (units.rate(board.decode_rate), "good"),
             (" decode  ", "dim"),
@@ -41,7 +42,7 @@ class ThroughputPane(Pane):
     def origin(self, board: Board) -> tuple[int, float]:
         return self.origin_of(board.decode, AXIS)
 
-    def hint(self, board: Board) -> Sequence[Span]:
+    def hint(self, board: Board) -> Sequence[TextSpan]:
         """How near to the memory's best it decodes, and what adapters cost it."""
         reads = board.reads
         if not board.decode_rate or reads.bytes_s is None:
@@ -57,7 +58,7 @@ class ThroughputPane(Pane):
             found += [(", ", "dim"), share, (" of the copy rate", "dim")]
         return found
 
-    def lines(self, board: Board, width: int, height: int) -> Sequence[Line]:
+    def lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
         plot_width = width - AXIS
         below = height // 3 if height >= 6 else 0
         above = height - below
@@ -74,7 +75,7 @@ class ThroughputPane(Pane):
         return found
 
 
-def _heat_rows(window: Window, height: int, top: float, width: int) -> list[Line]:
+def _heat_rows(window: Window, height: int, top: float, width: int) -> list[TextLine]:
     """An area whose colour rises with its height, with its axis at the left."""
     rows = plot.area(window.means, height, top)
     found = []
@@ -91,10 +92,10 @@ class LatencyPane(Pane):
     TITLE = "latency"
     PERIOD_S = 0.5
 
-    def caption(self, board: Board) -> Sequence[Span]:
+    def caption(self, board: Board) -> Sequence[TextSpan]:
         return (("last 60 s", "dim"),)
 
-    def lines(self, board: Board, width: int, height: int) -> Sequence[Line]:
+    def lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
         steps = [q for q in board.phase_quantiles if q.name == "decode"]
         syncs = [q for q in board.sync_quantiles if q.name == "step"]
         rows = [board.ttft_quantiles, board.inter_token_quantiles]
@@ -123,10 +124,10 @@ class AdapterPane(Pane):
     TITLE = "adapters"
     PERIOD_S = 0.5
 
-    def caption(self, board: Board) -> Sequence[Span]:
+    def caption(self, board: Board) -> Sequence[TextSpan]:
         return ((f"{max(0, len(board.adapters) - 1)}", "number"), (" + base", "dim"))
 
-    def lines(self, board: Board, width: int, height: int) -> Sequence[Line]:
+    def lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
         if not board.adapters:
             return [line(("the router has not told yet", "dim"))]
         rows = sorted(
@@ -146,9 +147,9 @@ class AdapterPane(Pane):
                 continue
             found.append(
                 line(
-                    (name, row.tint),
+                    (name, row.color),
                     (" ", "text"),
-                    (filled, row.tint),
+                    (filled, row.color),
                     (rest, "rest"),
                     (f" {units.rate(row.tokens_s):>6}", "number"),
                     (" tok/s", "dim"),
@@ -170,10 +171,10 @@ class LoadPane(Pane):
     def origin(self, board: Board) -> tuple[int, float]:
         return self.origin_of(board.running, AXIS)
 
-    def title(self, board: Board) -> Sequence[Span]:
+    def title(self, board: Board) -> Sequence[TextSpan]:
         return over_time(self.TITLE, board)
 
-    def caption(self, board: Board) -> Sequence[Span]:
+    def caption(self, board: Board) -> Sequence[TextSpan]:
         if board.router is None:
             return ()
         return (
@@ -183,7 +184,7 @@ class LoadPane(Pane):
             (" waiting", "dim"),
         )
 
-    def lines(self, board: Board, width: int, height: int) -> Sequence[Line]:
+    def lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
         plot_width = width - AXIS
         running = self.window(board.running, board, plot_width)
         waiting = self.window(board.waiting, board, plot_width)

@@ -12,7 +12,8 @@ from textual.binding import Binding, BindingType
 from ...state.board import Board
 from ...state.page_map import ADAPTER, CHECK, FREE, KV, Cell, PageMap, Share, pages_a_cell
 from ...text import plot, units
-from ..pane import Line, Pane, Span, crop, line
+from ...text.lines import TextLine, TextSpan, crop, line
+from ..widgets.pane import Pane
 
 GLYPHS = {FREE: "·", KV: plot.FULL, ADAPTER: "▓", CHECK: "◇"}
 SPARSE = {KV: "▄", ADAPTER: "▒", CHECK: "◇"}
@@ -45,25 +46,25 @@ class PoolPane(Pane, can_focus=True):
         self._page_map: PageMap | None = None
         self._made_of: tuple[object, ...] = ()
         self._cells: tuple[Cell, ...] = ()
-        self._rows: list[Line] = []
+        self._rows: list[TextLine] = []
         self._cell_pages = self._width = 1
         self._top = 0
         """The pane's line where the map begins."""
         self._is_shown = False
 
-    def caption(self, board: Board) -> Sequence[Span]:
+    def caption(self, board: Board) -> Sequence[TextSpan]:
         if board.router is None or not board.router.pages_total:
             return ()
         taken = board.router.pages_kv + board.router.pages_adapters
         return ((units.percent(taken / board.router.pages_total), "number"), (" taken", "dim"))
 
-    def lines(self, board: Board, width: int, height: int) -> Sequence[Line]:
+    def lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
         if board.router is None or not board.router.pages_total:
             self._is_shown = False
             return [line(("no pool yet", "dim"))]
         self._is_shown = False
         head = [self._bar(board, width), self._legend(board, width)]
-        size: tuple[Span, ...] = (
+        size: tuple[TextSpan, ...] = (
             (units.count(board.router.pages_total), "dim"),
             (f" pages of {board.router.page_size} tokens", "dim"),
         )
@@ -79,11 +80,11 @@ class PoolPane(Pane, can_focus=True):
             return [*head, *rows, line(*size, (f", {cell} a cell", "dim"))]
         y, x = divmod(pointed, self._width)
         shown = [*rows[:y], _with_cursor(rows[y], x), *rows[y + 1 :]]
-        return [*head, *shown, Line(crop(self._whose(pointed), width))]
+        return [*head, *shown, TextLine(crop(self._whose(pointed), width))]
 
     # -- its pieces
 
-    def _bar(self, board: Board, width: int) -> Line:
+    def _bar(self, board: Board, width: int) -> TextLine:
         router = board.router
         assert router is not None
         parts = (router.pages_kv, router.pages_adapters)
@@ -94,11 +95,11 @@ class PoolPane(Pane, can_focus=True):
             (plot.REST * (width - kv - adapters), "rest"),
         )
 
-    def _legend(self, board: Board, width: int) -> Line:
+    def _legend(self, board: Board, width: int) -> TextLine:
         router = board.router
         assert router is not None
-        legend: list[Span] = []
-        for mark, ink, name, pages in (
+        legend: list[TextSpan] = []
+        for mark, style, name, pages in (
             (plot.FULL, "pool-kv", "KV", router.pages_kv),
             ("▓", "pool-adapters", "adapters" if width > 40 else "LoRA", router.pages_adapters),
             (
@@ -106,22 +107,22 @@ class PoolPane(Pane, can_focus=True):
                 router.pages_total - router.pages_kv - router.pages_adapters,
             ),
         ):
-            legend += [(mark, ink), (f" {units.count(pages)}", "number"), (f" {name}  ", "dim")]
-        return Line(crop(legend, width))
+            legend += [(mark, style), (f" {units.count(pages)}", "number"), (f" {name}  ", "dim")]
+        return TextLine(crop(legend, width))
 
-    def _draw(self, board: Board, width: int, height: int) -> list[Line]:
+    def _draw(self, board: Board, width: int, height: int) -> list[TextLine]:
         """The map in `height` lines; made anew only for another map or another size."""
         assert board.pool is not None
-        of = (board.pool, len(board.tints))
+        of = (board.pool, len(board.adapter_colors))
         if self._page_map is None or self._made_of[:1] != (of,):
-            self._page_map = PageMap(board.pool, board.tint)
+            self._page_map = PageMap(board.pool, board.color_of)
         if self._made_of != (of, width, height):
             self._made_of = (of, width, height)
             self._width = width
             self._cell_pages = pages_a_cell(self._page_map.num_pages, width * height)
             self._cells = self._page_map.cells(self._cell_pages)
             self._rows = [
-                Line(tuple(_runs(self._cells[start : start + width])))
+                TextLine(tuple(_runs(self._cells[start : start + width])))
                 for start in range(0, len(self._cells), width)
             ]
         return self._rows
@@ -137,36 +138,36 @@ class PoolPane(Pane, can_focus=True):
     def _cursor(self) -> int:
         return max(0, min(self._page // self._cell_pages, len(self._cells) - 1))
 
-    def _whose(self, cell: int) -> list[Span]:
+    def _whose(self, cell: int) -> list[TextSpan]:
         """`pages 112-119  KV of 3fa… (pirate) · 3 free`."""
         assert self._page_map is not None
         first = cell * self._cell_pages
         end = min(first + self._cell_pages, self._page_map.num_pages)
         name = f"pages {first}-{end - 1}" if end - first > 1 else f"page {first}"
-        spans: list[Span] = [(f"{name}  ", "number")]
+        spans: list[TextSpan] = [(f"{name}  ", "number")]
         for number, share in enumerate(self._page_map.shares(first, end)):
             spans += [(" · ", "faint")] if number else []
             spans += self._share(share, end - first)
         return spans
 
-    def _share(self, share: Share, num_pages: int) -> list[Span]:
+    def _share(self, share: Share, num_pages: int) -> list[TextSpan]:
         count = f"{share.pages} " if share.pages < num_pages else ""
         if share.owner is None:
             return [(f"{count}free", "dim")]
         owner = share.owner
-        ink = self.painted_app.board.tint(owner.adapter)
+        style = self.painted_app.board.color_of(owner.adapter)
         match owner.kind:
             case "kv":
                 whose = units.visible(owner.adapter or "base")
                 return [
                     (f"{count}KV of ", "dim"),
                     (units.short_id(units.visible(owner.name)), "text"),
-                    (f" {whose}", ink),
+                    (f" {whose}", style),
                 ]
             case "adapter":
-                return [(f"{count}adapter ", "dim"), (units.visible(owner.name), ink)]
+                return [(f"{count}adapter ", "dim"), (units.visible(owner.name), style)]
             case _:
-                return [(f"{count}{units.visible(owner.kind)} of ", "dim"), (owner.name, ink)]
+                return [(f"{count}{units.visible(owner.kind)} of ", "dim"), (owner.name, style)]
 
     # -- keys and mouse
 
@@ -216,21 +217,21 @@ class PoolPane(Pane, can_focus=True):
             self._go(cell)
 
 
-def _runs(cells: Sequence[Cell]) -> list[Span]:
+def _runs(cells: Sequence[Cell]) -> list[TextSpan]:
     """Neighbours that look alike become one span."""
     return [
-        ((SPARSE if look.is_sparse else GLYPHS).get(look.kind, "?") * len(list(same)), look.ink)
+        ((SPARSE if look.is_sparse else GLYPHS).get(look.kind, "?") * len(list(same)), look.style)
         for look, same in groupby(cells)
     ]
 
 
-def _with_cursor(row: Line, x: int) -> Line:
+def _with_cursor(row: TextLine, x: int) -> TextLine:
     """A line of cells with a cross on one of them."""
-    spans: list[Span] = []
-    for text, ink in row.spans:
+    spans: list[TextSpan] = []
+    for text, style in row.spans:
         if 0 <= x < len(text):
-            spans += [(text[:x], ink), CURSOR, (text[x + 1 :], ink)]
+            spans += [(text[:x], style), CURSOR, (text[x + 1 :], style)]
         else:
-            spans.append((text, ink))
+            spans.append((text, style))
         x -= len(text)
-    return Line(tuple(span for span in spans if span[0]))
+    return TextLine(tuple(span for span in spans if span[0]))

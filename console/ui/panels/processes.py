@@ -14,22 +14,23 @@ from ....pipeline.messages import LogLine
 from ...state.board import SUPERVISOR, Board, ProcessRow
 from ...state.signals import how
 from ...text import units
-from ..dialogs import LiveDialog
-from ..pane import Line, Pane, Panel, Span, field, line
-from ..styles import LEVEL_INKS
-from ..table import Column, TablePane
+from ...text.lines import TextLine, TextSpan, line
+from ..widgets.dialogs import LiveDialog
+from ..widgets.pane import Pane, Panel, field
+from ..widgets.styles import LEVEL_STYLES
+from ..widgets.table import Column, TablePane
 from .logs import log_line
 
 ORDERS_NOT_FOR = (SUPERVISOR, "fetch")
 Wish = Literal["restart", "kill", "stop", "start", "signal"]
 
 
-def _state(row: ProcessRow, board: Board, width: int) -> Sequence[Span]:
+def _state(row: ProcessRow, board: Board, width: int) -> Sequence[TextSpan]:
     word = "silent" if row.is_stale else row.state.value
     return ((f"{'●' if row.level == 'good' else '◌'} {word}", row.level),)
 
 
-def _why(row: ProcessRow, board: Board, width: int) -> Sequence[Span]:
+def _why(row: ProcessRow, board: Board, width: int) -> Sequence[TextSpan]:
     """The most telling thing about it."""
     if row.is_stale:
         return ((f"last beat {units.duration(row.age_s or 0.0)} ago", "warn"),)
@@ -50,7 +51,7 @@ def _kernels(row: ProcessRow, board: Board) -> str:
     return next((w.kernels for w in board.workers if row.name == f"worker-{w.rank}"), "")
 
 
-def _alive(row: ProcessRow, text: str) -> Sequence[Span]:
+def _alive(row: ProcessRow, text: str) -> Sequence[TextSpan]:
     """A figure that only a living process has."""
     return ((text, "number"),) if row.age_s is not None and row.pid else ((units.NOTHING, "dim"),)
 
@@ -61,7 +62,7 @@ def _uptime(row: ProcessRow, board: Board) -> str:
     return units.NOTHING if at is None else units.uptime(board.now - at)
 
 
-class ProcessTable(TablePane[ProcessRow]):
+class ProcessTablePane(TablePane[ProcessRow]):
     """Start order from top to bottom."""
 
     TITLE = "processes"
@@ -160,7 +161,7 @@ class ProcessTable(TablePane[ProcessRow]):
     def text(self, row: ProcessRow, board: Board) -> str:
         return f"{row.name} {row.state.value} {row.reason}"
 
-    def caption(self, board: Board) -> Sequence[Span]:
+    def caption(self, board: Board) -> Sequence[TextSpan]:
         if not board.version:
             return ()
         return (("loraconsole ", "dim"), (board.version, "text"))
@@ -203,15 +204,15 @@ class TailPane(Pane):
 
     TITLE = "last lines"
 
-    def __init__(self, table: ProcessTable) -> None:
+    def __init__(self, table: ProcessTablePane) -> None:
         super().__init__(id="tail")
         self._table = table
 
-    def title(self, board: Board) -> Sequence[Span]:
+    def title(self, board: Board) -> Sequence[TextSpan]:
         row = self._table.selected
         return (("last lines of ", "dim"), (row.name if row else "nothing", "title"))
 
-    def lines(self, board: Board, width: int, height: int) -> Sequence[Line]:
+    def lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
         row = self._table.selected
         if row is None:
             return []
@@ -230,7 +231,7 @@ class ProcessesPanel(Panel):
     NAME: ClassVar[str] = "Processes"
 
     def compose(self) -> ComposeResult:
-        table = ProcessTable()
+        table = ProcessTablePane()
         yield table
         yield TailPane(table)
 
@@ -250,7 +251,7 @@ class ProcessDetails:
     def __init__(self, row: ProcessRow) -> None:
         self._name = row.name
 
-    def lines(self, board: Board, width: int) -> Sequence[Line]:
+    def lines(self, board: Board, width: int) -> Sequence[TextLine]:
         row = board.process(self._name)
         if row is None:
             return [line(("it is not in the supervisor's list any more", "dim"))]
@@ -276,7 +277,7 @@ class ProcessDetails:
             line(*field("protocol"), (f"{row.protocol or units.NOTHING}", "text")),
             *self._history(board, width),
             *self._last_words(board, width),
-            Line(),
+            TextLine(),
             line(("sockets", "title")),
             line((f"{'':<16}{'frames/s':>10}{'bytes/s':>12}{'frames':>10}{'refused':>9}", "dim")),
         ]
@@ -293,27 +294,27 @@ class ProcessDetails:
             )
         return found
 
-    def _history(self, board: Board, width: int) -> Sequence[Line]:
+    def _history(self, board: Board, width: int) -> Sequence[TextLine]:
         """Starts, falls and restarts, the newest first."""
         about = [e for e in board.events if e.source == self._name or self._name in e.text]
         if not about:
             return ()
-        found = [Line(), line(("what happened", "title"))]
+        found = [TextLine(), line(("what happened", "title"))]
         for event in about[: -self.EVENTS - 1 : -1]:
-            ink = LEVEL_INKS.get(event.level.lower(), "text")
+            style = LEVEL_STYLES.get(event.level.lower(), "text")
             found.append(
-                line((units.clock(event.at), "dim"), (f"  {units.visible(event.text)}", ink))
+                line((units.clock(event.at), "dim"), (f"  {units.visible(event.text)}", style))
             )
         return found
 
-    def _last_words(self, board: Board, width: int) -> Sequence[Line]:
+    def _last_words(self, board: Board, width: int) -> Sequence[TextLine]:
         """Its last warnings and errors, a traceback's last lines among them."""
         words = (e for e in reversed(board.logs) if e.source == self._name and _is_ill(e))
         last = list(islice(words, self.WORDS))
         if not last:
             return ()
         lines = [log_line(entry, width, with_source=False) for entry in reversed(last)]
-        return [Line(), line(("last warnings and errors", "title")), *lines]
+        return [TextLine(), line(("last warnings and errors", "title")), *lines]
 
 
 def _is_ill(entry: LogLine) -> bool:

@@ -16,14 +16,15 @@ from textual.containers import Container, Horizontal
 from textual.widgets import Input, Label
 from textual.worker import Worker
 
-from ....pipeline.config import OperatorError
+from ....pipeline.errors import OperatorError
 from ...client.answer import CANCELLED, Answer
 from ...client.chat import ChatParams
 from ...client.http_client import Http
 from ...client.pending_orders import READ_ONLY
 from ...client.transcripts import Transcripts, Turn, open_default
 from ...state.board import AdapterRow, Board
-from ..pane import Line, Pane, Panel, line
+from ...text.lines import TextLine, line
+from ..widgets.pane import Pane, Panel
 from .answer import AnswerPane
 from .editor import ParameterInput, PromptEditor
 from .models import ModelsPane
@@ -178,7 +179,7 @@ class PromptPanel(Panel):
             Answer(
                 row.name,
                 label_of(row),
-                row.tint,
+                row.color,
                 before=self._said.get(row.name, ()),
                 prompt=prompt,
             )
@@ -306,7 +307,7 @@ class EmptyPane(Pane):
 
     TITLE = "answers"
 
-    def lines(self, board: Board, width: int, height: int) -> Sequence[Line]:
+    def lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
         hints = (
             ("enter", "sends the prompt to every model that is marked"),
             ("shift+tab", "goes to the parameters and to the models; space marks one"),
@@ -316,7 +317,7 @@ class EmptyPane(Pane):
         )
         return [
             line(("Answers come side by side, from one mixed batch.", "text")),
-            Line(),
+            TextLine(),
             *(line((f"{key:>10}", "key"), (f"  {what}", "dim")) for key, what in hints),
         ]
 

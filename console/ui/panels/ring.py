@@ -8,7 +8,8 @@ from ....pipeline.messages import ProcessState
 from ...state.board import SUPERVISOR, Board, ProcessRow
 from ...text import units
 from ...text.canvas import Canvas
-from ..pane import Line, Pane, Span, line
+from ...text.lines import TextLine, TextSpan, line
+from ..widgets.pane import Pane
 
 BOX_HEIGHT = 4
 
@@ -19,12 +20,12 @@ class RingPane(Pane):
     TITLE = "ring"
     PERIOD_S = 0.5
 
-    def caption(self, board: Board) -> Sequence[Span]:
+    def caption(self, board: Board) -> Sequence[TextSpan]:
         if not board.started_at:
             return ()
         return (("up ", "dim"), (units.uptime(board.now - board.started_at), "text"))
 
-    def lines(self, board: Board, width: int, height: int) -> Sequence[Line]:
+    def lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
         if not board.processes:
             return self._absent(board, height)
         canvas = Canvas(width, height)
@@ -68,12 +69,12 @@ class RingPane(Pane):
         self._note(canvas, centre_router + 3, board)
         return canvas.lines
 
-    def _absent(self, board: Board, height: int) -> Sequence[Line]:
+    def _absent(self, board: Board, height: int) -> Sequence[TextLine]:
         return [
-            Line(),
+            TextLine(),
             line(("No pipeline answers yet.", "title")),
             line(("Waiting for one in ", "dim"), (board.run, "text")),
-            Line(),
+            TextLine(),
             line(("loraconsole up", "key"), ("       starts one without a screen", "dim")),
             line(("loraconsole doctor", "key"), ("   says what is in its way", "dim")),
         ]

@@ -7,12 +7,13 @@ from typing import ClassVar
 
 from textual.app import ComposeResult
 
-from ...settings.settings import Chosen, Setting, settings_path
+from ...settings.settings import Chosen, SettingRow, settings_path
 from ...settings.toml_document import Problem, tidy
 from ...state.board import Board
 from ...text import units
-from ..pane import Line, Pane, Panel, Span, field, line
-from ..table import Column, TablePane
+from ...text.lines import TextLine, TextSpan, line
+from ..widgets.pane import Pane, Panel, field
+from ..widgets.table import Column, TablePane
 
 
 def _shown(value: object) -> str:
@@ -21,12 +22,12 @@ def _shown(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else f"{value}"
 
 
-def _value(row: Setting, board: Board, width: int) -> Sequence[Span]:
+def _value(row: SettingRow, board: Board, width: int) -> Sequence[TextSpan]:
     is_default = row.origin == "default"
     return ((_shown(row.value), "text" if is_default else "key"),)
 
 
-class SettingTable(TablePane[Setting]):
+class SettingTable(TablePane[SettingRow]):
     """A row a setting; what is not as shipped stands out, and says why."""
 
     TITLE = "settings"
@@ -46,13 +47,13 @@ class SettingTable(TablePane[Setting]):
     def chosen(self) -> Chosen:
         return self.painted_app.chosen
 
-    def rows(self, board: Board) -> Sequence[Setting]:
+    def rows(self, board: Board) -> Sequence[SettingRow]:
         return self.chosen.table
 
-    def key(self, row: Setting) -> str:
+    def key(self, row: SettingRow) -> str:
         return row.name
 
-    def text(self, row: Setting, board: Board) -> str:
+    def text(self, row: SettingRow, board: Board) -> str:
         return f"{row.name} {_shown(row.value)} {row.origin} {row.help}"
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
@@ -69,13 +70,13 @@ class FilePane(Pane):
         super().__init__(id="file")
         self._table = table
 
-    def caption(self, board: Board) -> Sequence[Span]:
+    def caption(self, board: Board) -> Sequence[TextSpan]:
         number = len(self.painted_app.complaints)
         if number:
             return ((f"{number} mistake{'s' if number > 1 else ''}", "warn"),)
         return (("nothing wrong", "good"),)
 
-    def lines(self, board: Board, width: int, height: int) -> Sequence[Line]:
+    def lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
         found = [line(("△ ", "warn"), (text, "warn")) for text in self._problems(width)]
         path = settings_path()
         if row := self._table.selected:

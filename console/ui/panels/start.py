@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from ....pipeline.messages import Progress
 from ...state.board import Board, seconds_left
 from ...text import plot, units
-from ..pane import Line, Pane, Span, length, line, spread
+from ...text.lines import TextLine, TextSpan, length, line, spread
+from ..widgets.pane import Pane
 
 
 class StartPane(Pane):
@@ -15,13 +16,13 @@ class StartPane(Pane):
 
     TITLE = "start-up"
 
-    def lines(self, board: Board, width: int, height: int) -> Sequence[Line]:
-        found: list[Line] = []
+    def lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
+        found: list[TextLine] = []
         for bar in board.stages:
             found.append(self._stage(bar, width))
         failed = board.condition.level == "bad"
         if failed:
-            found += [Line(), line(("✗ ", "bad"), (board.condition.detail, "bad"))]
+            found += [TextLine(), line(("✗ ", "bad"), (board.condition.detail, "bad"))]
             found.append(
                 line(
                     ("  7", "key"), (" shows the logs, ", "dim"), ("8", "key"), (" restarts", "dim")
@@ -31,9 +32,9 @@ class StartPane(Pane):
             found.append(line(("waiting for the first stage", "dim")))
         return found[-height:]
 
-    def _stage(self, bar: Progress, width: int) -> Line:
+    def _stage(self, bar: Progress, width: int) -> TextLine:
         label = bar.label if bar.label != bar.stage else ""
-        left: list[Span] = [_mark(bar), (units.fit(bar.stage, 10), "title")]
+        left: list[TextSpan] = [_mark(bar), (units.fit(bar.stage, 10), "title")]
         amount = _amount(bar)
         time_left = seconds_left(bar)
         if bar.done:
@@ -43,10 +44,10 @@ class StartPane(Pane):
         else:
             spent = (f"  {units.duration(bar.elapsed_s)}", "dim")
         share = bar.current / bar.total if bar.total else 1.0 if bar.done else 0.0
-        ink = "bad" if bar.failed else "good" if bar.done else "info"
+        style = "bad" if bar.failed else "good" if bar.done else "info"
         cells = max(8, min(60, width - 80 if width > 100 else width - 56))
         filled, rest = plot.gauge(share, cells)
-        gauge: list[Span] = [(filled, ink), (rest, "rest")]
+        gauge: list[TextSpan] = [(filled, style), (rest, "rest")]
         percent = units.percent(share) if bar.total else ""
         left += [*gauge, (f" {percent:>5}", "number"), (f"  {amount:>20}", "dim"), ("  ", "text")]
         if length(left) + length((spent,)) + 12 < width:
@@ -54,7 +55,7 @@ class StartPane(Pane):
         return spread(left, (spent,), width)
 
 
-def _mark(bar: Progress) -> Span:
+def _mark(bar: Progress) -> TextSpan:
     if bar.failed:
         return ("✗ ", "bad")
     return ("✓ ", "good") if bar.done else ("▸ ", "info")

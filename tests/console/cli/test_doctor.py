@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from loraconsole.console.cli import doctor
-from loraconsole.pipeline.config import Config, make_run_directory
+from loraconsole.pipeline.config import Config
 from loraconsole.pipeline.messages import DeviceReport, Gpu
+from loraconsole.pipeline.run_directory import make_run_directory
 
 H200 = DeviceReport(
     device="cuda",

@@ -13,7 +13,7 @@ from driver import save_model
 
 from loraconsole.console.__main__ import command_parser
 from loraconsole.console.cli.pipeline import doctor
-from loraconsole.pipeline.config import UsageError
+from loraconsole.pipeline.errors import UsageError
 from loraconsole.pipeline.text.tokenizer import make_byte_tokenizer
 
 

@@ -7,11 +7,11 @@ from stage import screen_text, wait, with_a_ring
 from textual.pilot import Pilot
 
 from loraconsole.console.client.pending_orders import CHANGING, READ_ONLY
-from loraconsole.console.settings.keymap import catalogue
 from loraconsole.console.ui.app import ConsoleApp
+from loraconsole.console.ui.bindings import catalogue
 from loraconsole.console.ui.commands import CHANGES, all_commands, candidates
 from loraconsole.console.ui.help import HelpDialog
-from loraconsole.console.ui.styles import Desk
+from loraconsole.console.ui.widgets.styles import MainScreen
 from loraconsole.pipeline.messages import AskSnapshot, AskSpanEnds, AskText, Message, PlanAdapters
 
 QUESTIONS = (AskSnapshot, AskText, AskSpanEnds, PlanAdapters)
@@ -91,7 +91,7 @@ def test_what_it_refuses_is_not_offered() -> None:
 
 def test_every_key_that_gives_an_order_is_among_those_it_refuses() -> None:
     for key in catalogue():
-        if key.node.__name__ in ("AdapterTable", "ProcessTable"):
+        if key.node.__name__ in ("AdapterTablePane", "ProcessTablePane"):
             assert (key.id in CHANGING) is (key.id != "plan")
     assert {key.id for key in catalogue()} >= CHANGING
 
@@ -102,6 +102,6 @@ def test_no_form_opens_whose_answer_would_be_refused() -> None:
         for keys in ("6 n", "4 l"):
             await pilot.press(*keys.split())
             await pilot.pause()
-            assert isinstance(app.screen, Desk)
+            assert isinstance(app.screen, MainScreen)
 
     with_a_ring(act, is_read_only=True)

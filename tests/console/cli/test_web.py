@@ -21,7 +21,8 @@ import pytest
 from loraconsole.console.cli import web
 from loraconsole.console.client.remote import NotRunning
 from loraconsole.console.mock.server import mock_pipeline
-from loraconsole.pipeline.config import Config, OperatorError
+from loraconsole.pipeline.config import Config
+from loraconsole.pipeline.errors import OperatorError
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("textual_serve") is None, reason="textual-serve is not installed"

@@ -18,7 +18,7 @@ from loraconsole.console.client.pending_orders import (
     Orders,
 )
 from loraconsole.console.mock.scenario import Story
-from loraconsole.console.state.store import Ledger
+from loraconsole.console.state.store import Store
 from loraconsole.pipeline.messages import (
     AdapterOrder,
     AdapterReply,
@@ -34,19 +34,19 @@ from loraconsole.pipeline.messages import (
 from loraconsole.pipeline.runtime.sockets import InboxFull
 
 
-class Desk:
-    """Orders on a ledger that has heard a ring, a clock set by hand, and what was sent and told."""
+class MainScreen:
+    """Orders on a store that has heard a ring, a clock set by hand, and what was sent and told."""
 
     def __init__(self) -> None:
         self.now = START + 3
         self.story = Story("busy", start=START)
-        self.ledger = Ledger("/run/here")
+        self.store = Store("/run/here")
         self.hear()
         self.sent: list[AdapterOrder] = []
         self.told: list[AdapterReply] = []
         self.is_forgotten = False
         self.orders = Orders(
-            self.ledger,
+            self.store,
             "console-1",
             send=self.sent.append,
             forget=self._forget,
@@ -59,7 +59,7 @@ class Desk:
 
     def hear(self) -> None:
         for _, message in self.story.advance(self.now):
-            self.ledger.take(message, self.now)
+            self.store.take(message, self.now)
 
     def give(self, kind: Any, number: str = "1", **fields: Any) -> AdapterOrder:
         order: AdapterOrder = kind(order=number, reply_to=self.orders.inbox, **fields)
@@ -73,8 +73,8 @@ class Desk:
 
 
 @pytest.fixture
-def desk() -> Desk:
-    return Desk()
+def desk() -> MainScreen:
+    return MainScreen()
 
 
 def reply(number: str, status: int = 200, name: str = "pirate", **more: Any) -> AdapterReply:
@@ -84,7 +84,7 @@ def reply(number: str, status: int = 200, name: str = "pirate", **more: Any) -> 
 # --- who is told --------------------------------------------------------------------------------
 
 
-def test_an_answer_goes_to_who_asked_and_to_nobody_else(desk: Desk) -> None:
+def test_an_answer_goes_to_who_asked_and_to_nobody_else(desk: MainScreen) -> None:
     heard: list[tuple[str, AdapterReply]] = []
 
     def listener(who: str) -> Any:
@@ -99,78 +99,78 @@ def test_an_answer_goes_to_who_asked_and_to_nobody_else(desk: Desk) -> None:
     assert [who for who, _ in heard] == ["sql", "pirate"]
 
 
-def test_what_no_listener_shows_is_told(desk: Desk) -> None:
+def test_what_no_listener_shows_is_told(desk: MainScreen) -> None:
     desk.give(ReloadAdapter, name="pirate")
     desk.orders.answered(reply("1"))
     desk.orders.answered(reply("another console's, or given up"))
     assert len(desk.told) == 2
 
 
-def test_a_row_says_what_is_done_to_it_until_it_is_answered(desk: Desk) -> None:
+def test_a_row_says_what_is_done_to_it_until_it_is_answered(desk: MainScreen) -> None:
     desk.give(VerifyAdapter, "1", name="pirate")
     desk.give(PinAdapter, "2", name="pirate", pinned=True)
     desk.give(PlanAdapters, "3", paths=("/x",))
-    assert desk.ledger.board(desk.now).orders == {"pirate": "pinning"}
+    assert desk.store.board(desk.now).orders == {"pirate": "pinning"}
     desk.orders.answered(reply("2"))
-    assert desk.ledger.board(desk.now).orders == {"pirate": "verifying"}
+    assert desk.store.board(desk.now).orders == {"pirate": "verifying"}
     assert desk.orders.is_verifying("pirate") and not desk.orders.is_verifying("sql")
     desk.orders.answered(reply("1"))
-    assert desk.ledger.board(desk.now).orders == {}
+    assert desk.store.board(desk.now).orders == {}
 
 
-def test_who_ordered_does_not_see_an_older_row(desk: Desk) -> None:
-    names = [row.name for row in desk.ledger.board(desk.now).adapters]
-    row = desk.ledger.board(desk.now).adapters[1]
+def test_who_ordered_does_not_see_an_older_row(desk: MainScreen) -> None:
+    names = [row.name for row in desk.store.board(desk.now).adapters]
+    row = desk.store.board(desk.now).adapters[1]
     desk.give(PinAdapter, name="pirate", pinned=False)
     new = msgspec.structs.replace(row.view, pinned=False)
     desk.orders.answered(reply("1", adapters=(new,)))
-    board = desk.ledger.board(desk.now)
+    board = desk.store.board(desk.now)
     assert [row.name for row in board.adapters] == names and not board.adapters[1].view.pinned
     two = (msgspec.structs.replace(new, generation=2), new)  # the old one is draining
     desk.give(ReloadAdapter, "2", name="pirate")
     desk.orders.answered(reply("2", adapters=two))
-    assert [row.view.generation for row in desk.ledger.board(desk.now).adapters[1:4]] == [2, 1, 1]
+    assert [row.view.generation for row in desk.store.board(desk.now).adapters[1:4]] == [2, 1, 1]
     desk.give(UnloadAdapter, "3", name="pirate")
     desk.orders.answered(reply("3"))
-    assert "pirate" not in [row.name for row in desk.ledger.board(desk.now).adapters]
+    assert "pirate" not in [row.name for row in desk.store.board(desk.now).adapters]
 
 
-def test_a_newer_table_is_not_undone_by_an_older_answer(desk: Desk) -> None:
-    row = desk.ledger.board(desk.now).adapters[1]
+def test_a_newer_table_is_not_undone_by_an_older_answer(desk: MainScreen) -> None:
+    row = desk.store.board(desk.now).adapters[1]
     old = msgspec.structs.replace(reply("1"), at=START - 60, adapters=(row.view,) * 3)
     desk.orders.answered(old)
-    assert len(desk.ledger.board(desk.now).adapters) == 5
+    assert len(desk.store.board(desk.now).adapters) == 5
 
 
-def test_a_verdict_is_kept_for_who_looks_later(desk: Desk) -> None:
+def test_a_verdict_is_kept_for_who_looks_later(desk: MainScreen) -> None:
     order = desk.give(VerifyAdapter, name="haiku")
     answer = desk.story.obey(order)
     assert answer is not None
     desk.orders.answered(answer)
-    verdict = desk.ledger.board(desk.now).verdicts["haiku"]
+    verdict = desk.store.board(desk.now).verdicts["haiku"]
     assert not verdict.verification.is_right and desk.told == [answer]
 
 
 # --- answers that never come --------------------------------------------------------------------
 
 
-def test_without_a_router_an_order_ends_at_once(desk: Desk) -> None:
+def test_without_a_router_an_order_ends_at_once(desk: MainScreen) -> None:
     desk.now += 60
     desk.give(ReloadAdapter, name="pirate")
     assert desk.sent == [] and desk.told[0].status == 503
     assert "not running" in desk.told[0].text
 
 
-def test_an_inbox_that_is_full_ends_it_too(desk: Desk) -> None:
+def test_an_inbox_that_is_full_ends_it_too(desk: MainScreen) -> None:
     def refuse(order: AdapterOrder) -> None:
         raise InboxFull("router has not drained its inbox")
 
     desk.orders._send = refuse
     desk.give(ReloadAdapter, name="pirate")
-    assert "drained" in desk.told[0].text and desk.ledger.board(desk.now).orders == {}
+    assert "drained" in desk.told[0].text and desk.store.board(desk.now).orders == {}
 
 
-def test_a_router_that_was_restarted_answers_no_more(desk: Desk) -> None:
+def test_a_router_that_was_restarted_answers_no_more(desk: MainScreen) -> None:
     order = desk.give(VerifyAdapter, name="pirate")
     desk.pass_time(3.0)
     assert desk.told == []
@@ -181,7 +181,7 @@ def test_a_router_that_was_restarted_answers_no_more(desk: Desk) -> None:
     assert desk.told[0].status == 504 and "restarted" in desk.told[0].text
     assert desk.told[0].name == "pirate" and desk.is_forgotten
     assert not desk.orders.is_pending(order.order)
-    assert desk.ledger.board(desk.now).orders == {}
+    assert desk.store.board(desk.now).orders == {}
     desk.orders.answered(reply(order.order))  # late, but told
     assert len(desk.told) == 2
 
@@ -195,7 +195,7 @@ def test_a_router_that_was_restarted_answers_no_more(desk: Desk) -> None:
     ],
 )
 def test_an_order_ends_after_a_time(
-    desk: Desk, kind: Any, fields: dict[str, Any], seconds: float
+    desk: MainScreen, kind: Any, fields: dict[str, Any], seconds: float
 ) -> None:
     desk.give(kind, **fields)
     desk.now += seconds - 1

@@ -21,9 +21,10 @@ from loraconsole.console.client.remote import NotRunning
 from loraconsole.console.mock.demo_scenario import Shift
 from loraconsole.console.mock.scenario import Story
 from loraconsole.console.mock.server import MockRing
-from loraconsole.console.state.store import Ledger
+from loraconsole.console.state.store import Store
 from loraconsole.console.supervisor.lock import Lock
-from loraconsole.pipeline.config import Config, OperatorError, UsageError
+from loraconsole.pipeline.config import Config
+from loraconsole.pipeline.errors import OperatorError, UsageError
 from loraconsole.pipeline.runtime.sockets import InboxFull
 
 
@@ -66,13 +67,13 @@ def test_a_tape_gives_everything_in_time_and_stands_still_at_its_end(tmp_path: P
 def test_a_console_on_a_tape_shows_what_was_and_takes_no_orders(tmp_path: Path) -> None:
     async def main() -> None:
         tape = Tape(recorded(tmp_path / "tape"), speed=1000.0)
-        ledger = Ledger("tape")
-        player = Playback(tape, Config(run=str(tmp_path)), ledger)
+        store = Store("tape")
+        player = Playback(tape, Config(run=str(tmp_path)), store)
         playing = asyncio.create_task(player.run())
         while not tape.is_over:
             await asyncio.sleep(0.02)
         await asyncio.sleep(0.1)
-        board = ledger.board(tape.now())
+        board = store.board(tape.now())
         assert board.condition.word == "READY" and board.requests and board.decode_rate > 0
         assert board.events[-1].text == "the recording ends here"
         with pytest.raises(InboxFull, match="this is a recording"):
@@ -156,11 +157,11 @@ def test_record_writes_what_a_pipeline_says_and_never_over_a_file(
     clock = 0.0
     tape = Tape(path, clock=lambda: clock)
     clock += 100.0
-    ledger = Ledger("tape")
+    store = Store("tape")
     while not tape.is_over:
         for heard in tape.take():
             if type(heard.message).__name__ == "Snapshot":
-                ledger.take_snapshot(heard.message, heard.at)  # type: ignore[arg-type]
+                store.take_snapshot(heard.message, heard.at)  # type: ignore[arg-type]
             else:
-                ledger.take(heard.message, heard.at)  # type: ignore[arg-type]
-    assert len(ledger.board(tape.now()).requests) == 6
+                store.take(heard.message, heard.at)  # type: ignore[arg-type]
+    assert len(store.board(tape.now()).requests) == 6

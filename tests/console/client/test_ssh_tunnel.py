@@ -21,7 +21,8 @@ from loraconsole.console.client.remote import NotRunning
 from loraconsole.console.client.ssh_tunnel import Tunnel, ahead
 from loraconsole.console.mock.server import mock_pipeline
 from loraconsole.console.ui.app import ConsoleApp
-from loraconsole.pipeline.config import Config, OperatorError
+from loraconsole.pipeline.config import Config
+from loraconsole.pipeline.errors import OperatorError
 from loraconsole.pipeline.messages import AdapterReply, PinAdapter
 
 COMMAND = shlex.join([sys.executable, "-P", "-m", "loraconsole.console"])
@@ -59,9 +60,9 @@ def test_a_pipeline_behind_ssh_is_seen_obeys_and_is_found_again(far: Config) -> 
     async def main(tunnel: Tunnel) -> None:
         async with listening(tunnel.config, tunnel.source, on_reply=heard.append) as (
             telemetry,
-            ledger,
+            store,
         ):
-            board = await until(ledger, lambda b: b.version != "" and b.condition.word == "READY")
+            board = await until(store, lambda b: b.version != "" and b.condition.word == "READY")
             assert board.server is not None
             async with httpx.AsyncClient(base_url=board.server.url, trust_env=False) as client:
                 body = {"model": "pirate", "messages": [{"role": "user", "content": "refuse"}]}
@@ -70,23 +71,23 @@ def test_a_pipeline_behind_ssh_is_seen_obeys_and_is_found_again(far: Config) -> 
             telemetry.order(
                 PinAdapter(order="1", reply_to=telemetry.inbox_name, name="sql", pinned=True)
             )
-            await until(ledger, lambda _: bool(heard))
+            await until(store, lambda _: bool(heard))
             assert heard[0].status == 200
             recording = Path(far.run) / "spans" / "20260102-000000"
             recording.mkdir(parents=True)
             (recording / "router.jsonl").write_text('{"ph":"X"}\n')
             telemetry.ask_spans("")
-            board = await until(ledger, lambda b: b.spans is not None and bool(b.spans.files))
+            board = await until(store, lambda b: b.spans is not None and bool(b.spans.files))
             assert board.spans is not None and board.spans.recording == recording.name
-            board = await until(ledger, lambda b: bool(b.requests))
+            board = await until(store, lambda b: bool(b.requests))
             telemetry.ask_text(board.requests[0].view.request_id, 0)
-            await until(ledger, lambda b: b.opened is not None)
+            await until(store, lambda b: b.opened is not None)
             assert tunnel._ssh is not None
             tunnel._ssh.send_signal(signal.SIGKILL)  # the line drops
-            await until(ledger, lambda b: (b.link_age_s or 0.0) > 1.6)
-            await until(ledger, lambda b: (b.link_age_s or 9.0) < 0.6)
-            taken = ledger.taken
-            await until(ledger, lambda _: ledger.taken > taken + 50)
+            await until(store, lambda b: (b.link_age_s or 0.0) > 1.6)
+            await until(store, lambda b: (b.link_age_s or 9.0) < 0.6)
+            taken = store.taken
+            await until(store, lambda _: store.taken > taken + 50)
 
     with Tunnel("there", far.run, COMMAND) as tunnel:
         near = Path(tunnel.config.run)

@@ -15,9 +15,11 @@ from stage import wait
 from loraconsole.console.client.remote import Remote
 from loraconsole.console.mock.scenario import Story
 from loraconsole.console.mock.server import MockRing
+from loraconsole.console.state.alerts import AlertLimits, findings
 from loraconsole.console.state.board import Board
 from loraconsole.console.supervisor.lock import Lock
-from loraconsole.pipeline.config import Config, OperatorError
+from loraconsole.pipeline.config import Config
+from loraconsole.pipeline.errors import OperatorError
 from loraconsole.pipeline.messages import (
     AdapterReply,
     LogLine,
@@ -66,12 +68,12 @@ def test_a_console_that_comes_late_is_told_everything(config: Config) -> None:
     async def main() -> None:
         async with ring(config, story(rows=12)) as told:
             await wait(lambda: bool(told.snapshot().logs) and bool(told.snapshot().batch))
-            async with listening(config) as (_, ledger):
-                board = await until(ledger, lambda b: b.version != "" and bool(b.requests))
+            async with listening(config) as (_, store):
+                board = await until(store, lambda b: b.version != "" and bool(b.requests))
                 assert board.condition.word == "READY"
                 assert len(board.requests) == 12
                 assert board.logs and board.logs[0].number == 1  # from before we listened
-                assert ledger.drain_events() == []
+                assert store.drain_events() == []
 
     asyncio.run(main())
 
@@ -79,12 +81,12 @@ def test_a_console_that_comes_late_is_told_everything(config: Config) -> None:
 def test_a_console_that_is_there_first_waits_for_the_pipeline(config: Config) -> None:
     async def main() -> None:
         shutil.rmtree(config.run)  # not even the run directory exists yet
-        async with listening(config) as (_, ledger):
+        async with listening(config) as (_, store):
             await asyncio.sleep(0.3)
-            assert ledger.board(time.time()).condition.word == "CONNECTING"
+            assert store.board(time.time()).condition.word == "CONNECTING"
             async with ring(config, story("loading")):
-                board = await until(ledger, lambda b: b.condition.word == "STARTING")
-                await until(ledger, lambda b: b.version != "")
+                board = await until(store, lambda b: b.condition.word == "STARTING")
+                await until(store, lambda b: b.version != "")
                 assert "weights" in board.condition.detail or board.progress == ()
 
     asyncio.run(main())
@@ -92,34 +94,34 @@ def test_a_console_that_is_there_first_waits_for_the_pipeline(config: Config) ->
 
 def test_a_pipeline_that_goes_and_comes_back_is_asked_again(config: Config) -> None:
     async def main() -> None:
-        async with listening(config) as (_, ledger):
+        async with listening(config) as (_, store):
             async with ring(config, story(rows=4)):
-                await until(ledger, lambda b: b.version != "" and b.condition.word == "READY")
-            gone = await until(ledger, lambda b: b.condition.word == "NO SUPERVISOR")
-            assert gone.alerts
+                await until(store, lambda b: b.version != "" and b.condition.word == "READY")
+            gone = await until(store, lambda b: b.condition.word == "NO SUPERVISOR")
+            assert findings(gone, AlertLimits())
             await asyncio.sleep(0.3)
             async with ring(config, story(rows=9)):
-                await until(ledger, lambda b: len(b.requests) == 9 and b.condition.word == "READY")
+                await until(store, lambda b: len(b.requests) == 9 and b.condition.word == "READY")
 
     asyncio.run(main())
 
 
 def test_orders_reach_their_inboxes(config: Config) -> None:
     async def main() -> None:
-        async with ring(config, story(rows=6)), listening(config) as (telemetry, ledger):
-            board = await until(ledger, lambda b: len(b.requests) == 6)
+        async with ring(config, story(rows=6)), listening(config) as (telemetry, store):
+            board = await until(store, lambda b: len(b.requests) == 6)
             victim = board.requests[0].view.request_id
             telemetry.abort(victim)
-            await until(ledger, lambda b: victim not in [r.view.request_id for r in b.requests])
+            await until(store, lambda b: victim not in [r.view.request_id for r in b.requests])
             telemetry.order_process(RestartProcess("worker-0"))
-            await until(ledger, lambda b: b.process("worker-0").restarts == 1)  # type: ignore[union-attr]
+            await until(store, lambda b: b.process("worker-0").restarts == 1)  # type: ignore[union-attr]
             telemetry.order_process(StopProcess("router"))
-            await until(ledger, lambda b: b.condition.word == "INCOMPLETE")
+            await until(store, lambda b: b.condition.word == "INCOMPLETE")
             telemetry.order_process(StartProcess("router"))
-            await until(ledger, lambda b: b.condition.word == "READY")
+            await until(store, lambda b: b.condition.word == "READY")
             telemetry.stop()
             await until(
-                ledger, lambda b: b.table is not None and b.table.state is ProcessState.STOPPED
+                store, lambda b: b.table is not None and b.table.state is ProcessState.STOPPED
             )
 
     asyncio.run(main())
@@ -128,21 +130,21 @@ def test_orders_reach_their_inboxes(config: Config) -> None:
 def test_orders_about_adapters_are_answered_each_to_its_own(config: Config) -> None:
     async def main() -> None:
         heard: dict[str, AdapterReply] = {}
-        async with ring(config, story(rows=2)), listening(config) as (telemetry, ledger):
+        async with ring(config, story(rows=2)), listening(config) as (telemetry, store):
             telemetry._on_reply = lambda reply: heard.__setitem__(reply.order, reply)
-            await until(ledger, lambda b: bool(b.adapters) and b.pool is not None)
+            await until(store, lambda b: bool(b.adapters) and b.pool is not None)
             inbox = telemetry.inbox_name
             telemetry.order(VerifyAdapter(order="slow", reply_to=inbox, name="pirate"))
             telemetry.order(PinAdapter(order="quick", reply_to=inbox, name="sql", pinned=True))
             telemetry.order(ReloadAdapter(order="none", reply_to=inbox, name="silent"))
-            await until(ledger, lambda b: "quick" in heard)
+            await until(store, lambda b: "quick" in heard)
             assert "slow" not in heard
-            await until(ledger, lambda b: "slow" in heard)
+            await until(store, lambda b: "slow" in heard)
             assert heard["slow"].verification is not None and heard["slow"].name == "pirate"
-            assert any(bar.stage == "verify" for bar in ledger.board(time.time()).progress)
+            assert any(bar.stage == "verify" for bar in store.board(time.time()).progress)
             telemetry.forget_orders()
             telemetry.order(PinAdapter(order="next", reply_to=inbox, name="sql", pinned=False))
-            await until(ledger, lambda b: "next" in heard)
+            await until(store, lambda b: "next" in heard)
             assert sorted(heard) == ["next", "quick", "slow"]
 
     asyncio.run(main())
@@ -186,7 +188,7 @@ def test_a_flood_is_read_in_bursts(config: Config) -> None:
     async def main() -> None:
         context = make_context()
         beacon = Beacon(context, config.run_path, "supervisor")
-        async with listening(config) as (_, ledger):
+        async with listening(config) as (_, store):
             probe = Progress(
                 source="fetch",
                 stage="fetch",
@@ -201,7 +203,7 @@ def test_a_flood_is_read_in_bursts(config: Config) -> None:
                 beacon.publish(probe)
                 return bool(board.progress)
 
-            await until(ledger, hears)
+            await until(store, hears)
             lag = 0.0
             for burst in range(50):
                 lines = tuple(
@@ -212,7 +214,7 @@ def test_a_flood_is_read_in_bursts(config: Config) -> None:
                 before = time.monotonic()
                 await asyncio.sleep(0.005)
                 lag = max(lag, time.monotonic() - before - 0.005)
-            board = await until(ledger, lambda b: len(b.logs) == 5000)
+            board = await until(store, lambda b: len(b.logs) == 5000)
             numbers = [line.number for line in board.logs]
             assert numbers == list(range(numbers[0], numbers[0] + 5000))
             assert lag < 0.5

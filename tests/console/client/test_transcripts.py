@@ -11,7 +11,7 @@ import pytest
 
 from loraconsole.console.client import transcripts
 from loraconsole.console.client.transcripts import Transcripts, Turn, as_jsonl, as_markdown
-from loraconsole.pipeline.config import OperatorError
+from loraconsole.pipeline.errors import OperatorError
 
 PIRATE = Turn(
     conversation="aaaa1111",

@@ -16,7 +16,7 @@ from loraconsole.console.mock.scenario import Story
 from loraconsole.console.mock.server import mock_pipeline
 from loraconsole.console.mock.spans import MockSpans
 from loraconsole.console.state.span_tail import SpanTail, span_ends
-from loraconsole.console.state.store import Ledger
+from loraconsole.console.state.store import Store
 from loraconsole.console.ui.app import ConsoleApp
 from loraconsole.pipeline.config import Config
 from loraconsole.pipeline.messages import (
@@ -45,13 +45,13 @@ def test_a_seed_is_a_shift() -> None:
 
 
 def test_a_start_goes_through_its_stages_to_ready() -> None:
-    ledger, story = Ledger("/run"), Shift(5, start=START)
+    store, story = Store("/run"), Shift(5, start=START)
     words, stages = [], []
     for tenth in range(150):
         now = START + tenth / 10
         for _, message in story.advance(now):
-            ledger.take(message, now)
-        board = ledger.board(now)
+            store.take(message, now)
+        board = store.board(now)
         words.append(board.condition.word)
         stages += [bar.stage for bar in board.progress if not bar.done]
     assert list(dict.fromkeys(stages)) == ["fetch", "weights", "warm-up", "adapters"]
@@ -129,11 +129,11 @@ def test_its_log_says_what_fits_its_source_and_its_level() -> None:
 
 
 def test_the_server_tells_the_router_of_every_request() -> None:
-    ledger, story = Ledger("/run"), Shift(7, start=START, boots=False)
+    store, story = Store("/run"), Shift(7, start=START, boots=False)
     for tenth in range(300):
         for _, message in story.advance(START + tenth / 10):
-            ledger.take(message, START + tenth / 10)
-    board = ledger.board(START + 29.9)
+            store.take(message, START + tenth / 10)
+    board = store.board(START + 29.9)
     server = board.process("server")
     assert server and board.request_rate > 1.0
     assert server.frames_to("router") == pytest.approx(board.request_rate, rel=0.01)
@@ -165,8 +165,8 @@ def test_a_console_that_attaches_to_a_mock_says_so() -> None:
             async with app.run_test(size=(80, 24)) as pilot:
                 await pilot.pause()
                 assert "MOCK" not in screen_text(app)
-                app.ledger.take_snapshot(Story("busy", start=START).snapshot(), time.time())
-                app.paint(app.ledger.board(time.time()))
+                app.store.take_snapshot(Story("busy", start=START).snapshot(), time.time())
+                app.paint(app.store.board(time.time()))
                 await pilot.pause()
                 assert shown in screen_text(app).splitlines()[0]
 

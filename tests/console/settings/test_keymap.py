@@ -10,8 +10,8 @@ from key_cases import CASES
 from ring import Ring, tiny_model
 from stage import screen_text, wait
 
-from loraconsole.console.settings.keymap import catalogue
 from loraconsole.console.ui.app import ConsoleApp
+from loraconsole.console.ui.bindings import catalogue
 from loraconsole.pipeline.config import Config
 from loraconsole.pipeline.messages import AdapterView
 

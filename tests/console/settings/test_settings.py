@@ -11,18 +11,19 @@ import msgspec
 import pytest
 from stage import StagedApp, screen_text, staged
 
-from loraconsole.console.settings.keymap import catalogue, check_key_map, key_name
+from loraconsole.console.settings.keymap import check_key_map, key_name, with_known_keys
 from loraconsole.console.settings.settings import (
     Settings,
     choose,
     example,
-    fields,
     read_settings,
+    setting_fields,
     settings_path,
 )
 from loraconsole.console.settings.toml_document import Document, DocumentError
-from loraconsole.console.state.alerts import Limits
-from loraconsole.pipeline.config import UsageError
+from loraconsole.console.state.alerts import AlertLimits
+from loraconsole.console.ui.bindings import catalogue
+from loraconsole.pipeline.errors import UsageError
 
 
 @pytest.fixture
@@ -95,7 +96,7 @@ def test_the_file_then_the_environment_then_flags(
     file.write_text('theme = "paper"\nfps = 8\n\n[alerts]\nqueue = 3\n\n[keys]\npause = "p"\n')
     chosen = choose()
     assert (chosen.settings.theme, chosen.settings.fps) == ("paper", 8.0)
-    assert chosen.settings.alerts == Limits(queue=3)
+    assert chosen.settings.alerts == AlertLimits(queue=3)
     assert chosen.settings.keys == {"pause": "p"}
     origins = {row.name: row.origin for row in chosen.table}
     assert origins["theme"] == "console.toml:1" and origins["alerts.queue"] == "console.toml:5"
@@ -155,7 +156,7 @@ def test_a_wrong_entry_is_named_and_the_rest_holds(
     file: Path, text: str, line: int, what: str
 ) -> None:
     file.write_text(text)
-    chosen = read_settings()
+    chosen = with_known_keys(read_settings(), catalogue())
     (problem,) = chosen.problems
     assert what in problem.what and problem.line == line
     assert chosen.settings == Settings()
@@ -169,7 +170,7 @@ def test_a_flag_that_is_not_allowed_is_wrong_usage(fps: float, home: None) -> No
 
 def test_what_is_right_beside_what_is_wrong_holds(file: Path) -> None:
     file.write_text('theme = "ember"\nfps = "no"\n[keys]\npause = ["p", "f5"]\nnone = "x"\n')
-    chosen = read_settings()
+    chosen = with_known_keys(read_settings(), catalogue())
     assert chosen.settings == Settings(theme="ember", keys={"pause": "p,f5"})
     assert [problem.line for problem in chosen.problems] == [2, 5]
 
@@ -179,16 +180,16 @@ def test_the_example_is_the_defaults_and_every_setting_is_in_it(file: Path) -> N
     chosen = read_settings()
     assert chosen.settings == Settings() and chosen.problems == ()
     values = tomllib.loads(example())
-    for name in fields():
+    for name in setting_fields():
         table, _, key = name.rpartition(".")
         assert key in (values[table] if table else values)
 
 
 def test_every_setting_says_what_it_is_and_what_is_allowed() -> None:
     names = {field.name for field in msgspec.structs.fields(Settings)} - {"keys", "alerts"}
-    names |= {f"alerts.{field.name}" for field in msgspec.structs.fields(Limits)}
-    assert set(fields()) == names
-    assert all(help and allowed for _, _, help, allowed in fields().values())
+    names |= {f"alerts.{field.name}" for field in msgspec.structs.fields(AlertLimits)}
+    assert set(setting_fields()) == names
+    assert all(help and allowed for _, _, help, allowed in setting_fields().values())
 
 
 # --- keys ---------------------------------------------------------------------------------------
@@ -207,7 +208,7 @@ def test_keys_may_be_written_as_people_write_them(written: str, name: str | None
 
 
 def test_two_bindings_may_change_places() -> None:
-    good, wrong = check_key_map({"pause": "t", "next-theme": "space"})
+    good, wrong = check_key_map({"pause": "t", "next-theme": "space"}, catalogue())
     assert wrong == {} and good == {"pause": "t", "next-theme": "space"}
 
 
@@ -278,7 +279,7 @@ def test_a_change_of_the_file_holds_at_once(file: Path) -> None:
             file.write_text('theme = "paper"\n[alerts]\nqueue = 5\n')
             app._look_around()
             assert app.theme == worn  # the key has the last word until the file names another
-            assert app.ledger.limits.queue == 5
+            assert app.alert_book.limits.queue == 5
             assert not app.is_ascii
 
     asyncio.run(act())

@@ -18,7 +18,7 @@ from loraconsole.console.settings.theme_files import Colors, ThemeFile, ThemeShe
 from loraconsole.console.settings.toml_document import Problem
 from loraconsole.console.text.ascii import plain
 from loraconsole.console.ui.app import ConsoleApp
-from loraconsole.console.ui.styles import GROUNDS, INKS
+from loraconsole.console.ui.widgets.styles import GROUNDS, STYLE_NAMES
 from loraconsole.pipeline.config import Config
 
 SHIPPED = [
@@ -29,7 +29,7 @@ SHIPPED_SORTED = sorted(SHIPPED)
 SHAPES = {
     *("faint", "border", "border-focus", "rest", "peak", "prefill", "pool-kv", "pool-adapters"),
     *(f"heat-{level}" for level in range(1, 6)),
-    *(ink for ink in INKS if ink.startswith("part-")),
+    *(ink for ink in STYLE_NAMES if ink.startswith("part-")),
 }
 """Inks of lines and areas; the rest is text."""
 THREE = '[colors]\nforeground = "#eeeeee"\nbackground = "#101010"\nprimary = "#60a0ff"\n'
@@ -75,7 +75,7 @@ def inks_of(theme: str, run: Path) -> dict[tuple[str, str], Style]:
         app = ConsoleApp(Config(run=str(run)), theme=theme)
         async with app.run_test():
             grounds = ("", *GROUNDS)
-            return {(i, g): app.inks.style(i, g) for i in INKS for g in grounds}
+            return {(i, g): app.text_styles.style(i, g) for i in STYLE_NAMES for g in grounds}
 
     return asyncio.run(resolve())
 
@@ -149,7 +149,9 @@ def test_without_colour_nothing_is_coloured(
         app = ConsoleApp(Config(run=str(tmp_path)))
         async with app.run_test():
             return app.theme, [
-                app.inks.style(ink, ground) for ink in INKS for ground in ("", "cursor")
+                app.text_styles.style(ink, ground)
+                for ink in STYLE_NAMES
+                for ground in ("", "cursor")
             ]
 
     theme, styles = asyncio.run(resolve())
@@ -224,11 +226,11 @@ def test_the_screen_changes_with_its_theme_file(config_home: Path, tmp_path: Pat
     async def colours() -> tuple[str, str]:
         app = ConsoleApp(Config(run=str(tmp_path)), theme="mine")
         async with app.run_test() as pilot:
-            before = str(app.inks.style("brand").color)
+            before = str(app.text_styles.style("brand").color)
             mine.write_text('name = "mine"\n' + THREE.replace("#60a0ff", "#ff0000"))
             app._look_around()
             await pilot.pause()
-            return before, str(app.inks.style("brand").color)
+            return before, str(app.text_styles.style("brand").color)
 
     before, after = asyncio.run(colours())
     assert "#60a0ff" in before and "#60a0ff" not in after

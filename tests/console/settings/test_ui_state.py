@@ -8,9 +8,9 @@ from stage import RUN
 from textual.pilot import Pilot
 
 from loraconsole.console.paths import config_directory, state_directory
-from loraconsole.console.settings.ui_state import Habits
+from loraconsole.console.settings.ui_state import UiState
 from loraconsole.console.ui.app import ConsoleApp
-from loraconsole.console.ui.table import TablePane
+from loraconsole.console.ui.widgets.table import TablePane
 from loraconsole.pipeline.config import Config
 
 
@@ -18,7 +18,7 @@ def visit(*keys: str, theme: str | None = None) -> tuple[str, str, bool]:
     """The theme and the order of the live batch after these keys, in a console of its own."""
 
     async def main() -> tuple[str, str, bool]:
-        app = ConsoleApp(Config(run=RUN), theme=theme, habits=Habits.remembered())
+        app = ConsoleApp(Config(run=RUN), theme=theme, ui_state=UiState.remembered())
         async with app.run_test() as pilot:
             pilot: Pilot[str]
             await pilot.press("2", *keys)

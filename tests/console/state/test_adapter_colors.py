@@ -5,48 +5,50 @@ from pathlib import Path
 
 import pytest
 
-from loraconsole.console.state.adapter_colors import TINTS, Tints
+from loraconsole.console.state.adapter_colors import NUM_COLORS, AdapterColors
 
 NAMES = [f"tenant-{number}" for number in range(200)]
 
 
 def test_eight_adapters_have_eight_colours() -> None:
-    tints = Tints()
-    tints.give(NAMES[:TINTS])
-    assert len(set(tints.by_name.values())) == TINTS
+    adapter_colors = AdapterColors()
+    adapter_colors.give(NAMES[:NUM_COLORS])
+    assert len(set(adapter_colors.by_name.values())) == NUM_COLORS
 
 
 def test_neighbours_differ_and_colours_are_shared_out_evenly() -> None:
-    tints = Tints()
-    tints.give(NAMES)
-    worn = [tints.by_name[name] for name in NAMES]
+    adapter_colors = AdapterColors()
+    adapter_colors.give(NAMES)
+    worn = [adapter_colors.by_name[name] for name in NAMES]
     assert all(one != other for one, other in itertools.pairwise(worn))
-    uses = [worn.count(f"adapter-{number}") for number in range(1, TINTS + 1)]
+    uses = [worn.count(f"adapter-{number}") for number in range(1, NUM_COLORS + 1)]
     assert max(uses) - min(uses) <= 2
 
 
 def test_a_colour_is_kept_whoever_comes_and_goes() -> None:
-    tints = Tints()
-    tints.give(NAMES[:10])
-    before = dict(tints.by_name)
-    assert tints.give([*reversed(NAMES[20:40]), *NAMES[:10]])
-    assert not tints.give(NAMES[:10])
-    assert {name: tints.by_name[name] for name in before} == before
+    adapter_colors = AdapterColors()
+    adapter_colors.give(NAMES[:10])
+    before = dict(adapter_colors.by_name)
+    assert adapter_colors.give([*reversed(NAMES[20:40]), *NAMES[:10]])
+    assert not adapter_colors.give(NAMES[:10])
+    assert {name: adapter_colors.by_name[name] for name in before} == before
 
 
 def test_a_colour_is_kept_until_tomorrow_in_whatever_order_they_load(home: None) -> None:
-    today = Tints.remembered()
+    today = AdapterColors.remembered()
     today.give(NAMES[:20])
-    tomorrow = Tints.remembered()
+    tomorrow = AdapterColors.remembered()
     tomorrow.give([*NAMES[50:60], *reversed(NAMES[:20])])
     assert {name: tomorrow.by_name[name] for name in NAMES[:20]} == today.by_name
 
 
 @pytest.mark.parametrize("content", [b"", b"[1]", b'{"a": "red"}', b'{"tenant-0": 999}', b"\xff"])
 def test_a_file_that_is_spoilt_is_passed_over(content: bytes, home: None, tmp_path: Path) -> None:
-    Tints.remembered().give(NAMES[:2])
+    AdapterColors.remembered().give(NAMES[:2])
     (file,) = tmp_path.rglob("tints.json")
     file.write_bytes(content)
-    tints = Tints.remembered()
-    tints.give(NAMES[:8])
-    assert set(tints.by_name.values()) <= {f"adapter-{number}" for number in range(1, TINTS + 1)}
+    adapter_colors = AdapterColors.remembered()
+    adapter_colors.give(NAMES[:8])
+    assert set(adapter_colors.by_name.values()) <= {
+        f"adapter-{number}" for number in range(1, NUM_COLORS + 1)
+    }

@@ -10,9 +10,10 @@ from stage import START, StagedApp, screen_text, staged
 
 from loraconsole.console.mock.scenario import Story
 from loraconsole.console.settings.settings import settings_path
-from loraconsole.console.state.alerts import RULES, AlertBook, AlertState, Limits, findings
+from loraconsole.console.state.alert_book import AlertBook, AlertState
+from loraconsole.console.state.alerts import RULES, AlertLimits, findings
 from loraconsole.console.state.board import Board, ProcessRow
-from loraconsole.console.state.store import Ledger
+from loraconsole.console.state.store import Store
 from loraconsole.console.text import units
 from loraconsole.console.ui.panels.alerts import RulePane
 from loraconsole.console.ui.screens import PAGES, PANELS
@@ -20,13 +21,13 @@ from loraconsole.pipeline.messages import AdapterState, ProcessState
 
 
 def busy() -> Board:
-    ledger, story = Ledger("/run/here"), Story("busy", start=START)
+    store, story = Store("/run/here"), Story("busy", start=START)
     now = START
     for _ in range(100):
         now += 0.2
         for _, message in story.advance(now):
-            ledger.take(message, now)
-    return ledger.board(now)
+            store.take(message, now)
+    return store.board(now)
 
 
 BUSY = busy()
@@ -54,10 +55,10 @@ def failed_adapter() -> Board:
     return changed(adapters=(BUSY.adapters[0], msgspec.structs.replace(row, view=view)))
 
 
-QUIET = Limits(
+QUIET = AlertLimits(
     no_step_seconds=0, sync_wait_p99_ms=0, ttft_p99_ms=0, queue=0, pool_fraction=0, disk_gib=0
 )
-WRONG: dict[str, tuple[Callable[[], Board], Limits, str]] = {
+WRONG: dict[str, tuple[Callable[[], Board], AlertLimits, str]] = {
     "process down": (
         lambda: changed(
             processes=process("worker-0", state=ProcessState.FAILED, reason="no memory")
@@ -142,7 +143,7 @@ WRONG: dict[str, tuple[Callable[[], Board], Limits, str]] = {
 
 
 def test_nothing_is_wrong_while_all_is_well() -> None:
-    assert findings(BUSY, Limits()) == ()
+    assert findings(BUSY, AlertLimits()) == ()
 
 
 def test_every_rule_is_tried_here() -> None:
@@ -164,7 +165,7 @@ def test_a_limit_of_nought_turns_its_rule_off(name: str) -> None:
 
 
 def test_no_step_is_no_alert_while_nothing_runs_or_the_worker_is_gone() -> None:
-    limits = Limits()
+    limits = AlertLimits()
     later = msgspec.structs.replace(router(running=0), now=BUSY.now + 30)
     assert "no step" not in {f.rule for f in findings(later, limits)}
     views = [msgspec.structs.replace(r.view, admitted_at=BUSY.now + 29) for r in BUSY.requests]
@@ -179,25 +180,29 @@ def test_a_restart_that_was_ordered_is_no_alert_nor_is_a_new_state() -> None:
     """A router that waited for a worker is ready anew, and was not restarted."""
     for row in ({"restarts": 3}, {"falls": 1, "fell_at": BUSY.now - 4000}):
         board = changed(processes=process("router", since=BUSY.now - 14, **row))
-        assert "process restarted" not in {f.rule for f in findings(board, Limits())}
+        assert "process restarted" not in {f.rule for f in findings(board, AlertLimits())}
 
 
 def test_every_rule_says_what_it_means_and_what_to_do() -> None:
     for rule in RULES:
         assert rule.meaning.endswith((".", ":")) and rule.remedy.endswith(".")
-        assert not rule.limit or hasattr(Limits(), rule.limit)
+        assert not rule.limit or hasattr(AlertLimits(), rule.limit)
 
 
 # --- the book -----------------------------------------------------------------------------------
 
 
 def full(now: float, waiting: int = 100) -> Board:
-    limits = Limits(no_step_seconds=0)  # the story's last step is as old as the board
-    return msgspec.structs.replace(router(waiting=waiting), now=now, limits=limits)
+    return msgspec.structs.replace(router(waiting=waiting), now=now)
+
+
+def empty_book() -> AlertBook:
+    """One that does not mind that the last step is older than the boards."""
+    return AlertBook(AlertLimits(no_step_seconds=0))
 
 
 def test_an_alert_fires_once_is_acknowledged_cleared_and_fires_again() -> None:
-    book, now = AlertBook(), BUSY.now
+    book, now = empty_book(), BUSY.now
     (fresh,) = book.update(full(now))
     assert fresh.state is AlertState.FIRING and fresh.rule.name == "long queue"
     assert book.update(full(now + 5, waiting=120)) == []
@@ -222,7 +227,7 @@ def test_an_alert_fires_once_is_acknowledged_cleared_and_fires_again() -> None:
 
 
 def test_what_fires_stands_before_what_is_over_and_old_ones_are_forgotten() -> None:
-    book, now = AlertBook(), BUSY.now
+    book, now = empty_book(), BUSY.now
     book.update(full(now))
     book.update(msgspec.structs.replace(failed_adapter(), now=now + 1))
     assert [alert.finding.rule for alert in book.alerts] == ["adapter failed", "long queue"]
@@ -236,9 +241,9 @@ def test_what_fires_stands_before_what_is_over_and_old_ones_are_forgotten() -> N
 
 def fire(app: StagedApp) -> None:
     """Two requests are too many, and the disk is nearly full."""
-    app.ledger.limits = Limits(queue=0.5, disk_gib=1, ttft_p99_ms=0)
-    app.ledger.disk_free_bytes = 10**8
-    board = app.ledger.board(app.now)
+    app.alert_book.limits = AlertLimits(queue=0.5, disk_gib=1, ttft_p99_ms=0)
+    app.store.disk_free_bytes = 10**8
+    board = app.store.board(app.now)
     assert board.router is not None and board.router.waiting >= 1
     app.watch_alerts(board)
     app.show()

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loraconsole.console.mock.scenario import ADAPTERS, Scenario, Story
+from loraconsole.console.state.alerts import AlertLimits, findings
 from loraconsole.console.state.board import PARTS, Board, Quantiles, seconds_left, step_us
-from loraconsole.console.state.store import LOG_LINES, STEPS, Ledger
+from loraconsole.console.state.store import LOG_LINES, STEPS, Store
 from loraconsole.console.state.time_series import (
     Buckets,
     Counter,
@@ -21,12 +22,12 @@ from loraconsole.console.state.time_series import (
 from loraconsole.console.supervisor.metrics_history import Chronicle
 from loraconsole.console.supervisor.snapshot_cache import LastMinute, Memory
 from loraconsole.console.text import plot, units
-from loraconsole.console.ui.filter import Filter
+from loraconsole.console.text.filter import Filter
 from loraconsole.pipeline.messages import (
     LATENCY_BUCKETS_MS,
     AskSnapshot,
-    Beat,
     Event,
+    Heartbeat,
     LogLine,
     LogLines,
     ProcessState,
@@ -38,16 +39,14 @@ from loraconsole.pipeline.messages import (
 START = 1_790_000_000.0
 
 
-def told(
-    scenario: Scenario = "busy", seconds: float = 10.0, **options: int
-) -> tuple[Ledger, Board]:
-    """A ledger that has heard a story, and its board at the end."""
-    story, ledger = Story(scenario, start=START, **options), Ledger("/run/here")
+def told(scenario: Scenario = "busy", seconds: float = 10.0, **options: int) -> tuple[Store, Board]:
+    """A store that has heard a story, and its board at the end."""
+    story, store = Story(scenario, start=START, **options), Store("/run/here")
     for tick in range(round(seconds * 5) + 1):
         now = START + tick / 5
         for _, message in story.advance(now):
-            ledger.take(message, now)
-    return ledger, ledger.board(START + seconds)
+            store.take(message, now)
+    return store, store.board(START + seconds)
 
 
 # --- numbers over time --------------------------------------------------------------------------
@@ -166,32 +165,32 @@ def test_a_requests_speed_comes_from_its_own_tokens() -> None:
 
 
 def test_a_dead_router_has_no_speed() -> None:
-    ledger, board = told("busy")
+    store, board = told("busy")
     assert board.decode_rate > 0
-    assert ledger.board(board.now + 10).decode_rate == 0.0
+    assert store.board(board.now + 10).decode_rate == 0.0
 
 
 def test_books_are_bounded() -> None:
-    ledger, _ = told("empty")
+    store, _ = told("empty")
     for number in range(0, 3 * LOG_LINES, 100):
         lines = tuple(LogLine(n, START, "router", "INFO", "x") for n in range(number, number + 100))
-        ledger.take(LogLines(lines), START)
+        store.take(LogLines(lines), START)
     _, busy = told("busy", seconds=60.0)
-    assert len(ledger.board(START).logs) == LOG_LINES
+    assert len(store.board(START).logs) == LOG_LINES
     assert len(busy.steps) == STEPS
 
 
 def test_log_lines_known_already_are_passed_over() -> None:
-    ledger = Ledger("/run/here")
+    store = Store("/run/here")
     lines = tuple(LogLine(n, START + n, "router", "INFO", "x") for n in range(5))
-    ledger.take(LogLines(lines), START)
-    ledger.take(LogLines(lines[3:]), START)
-    assert [line.number for line in ledger.board(START).logs] == [0, 1, 2, 3, 4]
+    store.take(LogLines(lines), START)
+    store.take(LogLines(lines[3:]), START)
+    assert [line.number for line in store.board(START).logs] == [0, 1, 2, 3, 4]
 
 
 def test_a_snapshots_older_lines_go_before_those_that_were_heard_meanwhile() -> None:
     story = Story("busy", start=START, logs_per_second=20)
-    late = Ledger("/run/here")
+    late = Store("/run/here")
     story.advance(START + 5)
     for _, message in story.advance(START + 6):
         late.take(message, START + 6)
@@ -205,7 +204,7 @@ def test_a_snapshots_older_lines_go_before_those_that_were_heard_meanwhile() -> 
 def test_a_snapshot_tells_a_late_console_everything_that_still_holds() -> None:
     story = Story("busy", rows=16, start=START)
     story.advance(START + 5)
-    late = Ledger("/run/here")
+    late = Store("/run/here")
     late.take_snapshot(story.snapshot(), START + 5)
     board = late.board(START + 5)
     assert board.condition.word == "READY"
@@ -233,7 +232,7 @@ def test_a_late_console_judges_the_last_minute_and_not_all_since_the_server_bega
     known = {"server": minute.newest, "server_before": minute.oldest}
     snapshot = msgspec.structs.replace(story.snapshot(), **known)
     for heard_before in (False, True):  # a console that listened before it asked
-        late = Ledger("/run/here")
+        late = Store("/run/here")
         if heard_before and minute.newest:
             late.take(minute.newest, START + 200)
         late.take_snapshot(snapshot, START + 200)
@@ -245,7 +244,7 @@ def test_a_late_console_judges_the_last_minute_and_not_all_since_the_server_bega
 def test_a_snapshots_ages_are_reckoned_on_the_pipelines_own_clock() -> None:
     story = Story("busy", start=START)
     story.advance(START + 5)
-    elsewhere = Ledger("/run/here")
+    elsewhere = Store("/run/here")
     now = START + 9_000.0  # this machine's clock is hours ahead
     elsewhere.take_snapshot(story.snapshot(), now)
     board = elsewhere.board(now)
@@ -254,36 +253,36 @@ def test_a_snapshots_ages_are_reckoned_on_the_pipelines_own_clock() -> None:
 
 
 def test_events_are_news_once() -> None:
-    ledger = Ledger("/run/here")
-    ledger.take(Event(START, "info", "router", "adapter loaded"), START)
-    assert [event.text for event in ledger.drain_events()] == ["adapter loaded"]
-    assert ledger.drain_events() == []
-    assert len(ledger.board(START).events) == 1
+    store = Store("/run/here")
+    store.take(Event(START, "info", "router", "adapter loaded"), START)
+    assert [event.text for event in store.drain_events()] == ["adapter loaded"]
+    assert store.drain_events() == []
+    assert len(store.board(START).events) == 1
 
 
 def test_beats_alone_do_not_move_the_picture() -> None:
-    ledger, _ = told("empty", seconds=2.0)
-    before = ledger.moves
+    store, _ = told("empty", seconds=2.0)
+    before = store.moves
     story = Story("empty", start=START, logs_per_second=0)
     for _, message in story.advance(START + 8):
         if not isinstance(message, Event | Progress | LogLines):
-            ledger.take(message, START + 8)
-    assert ledger.moves == before
+            store.take(message, START + 8)
+    assert store.moves == before
 
 
 def test_an_adapters_tint_follows_from_its_name_and_stays() -> None:
     _, few = told("busy", adapters=2)
     _, many = told("busy", adapters=8)
-    assert all(many.tint(name) == few.tint(name) for name in ADAPTERS[:2])
-    assert len({many.tint(name) for name in ADAPTERS}) == 8  # as long as there are colours
-    assert many.tint(None) == "base"
+    assert all(many.color_of(name) == few.color_of(name) for name in ADAPTERS[:2])
+    assert len({many.color_of(name) for name in ADAPTERS}) == 8  # as long as there are colours
+    assert many.color_of(None) == "base"
 
 
 def test_a_new_router_empties_the_batch_until_it_speaks() -> None:
-    ledger, board = told("busy", rows=8)
+    store, board = told("busy", rows=8)
     beat = next(row for row in board.processes if row.name == "router")
     assert len(board.requests) == 8
-    reborn = Beat(
+    reborn = Heartbeat(
         name="router",
         pid=beat.pid + 1,
         incarnation=999_999,
@@ -295,15 +294,15 @@ def test_a_new_router_empties_the_batch_until_it_speaks() -> None:
         loop_lag_ms=0.0,
         hops=(),
     )
-    ledger.take(reborn, board.now)
-    assert ledger.board(board.now).requests == ()
+    store.take(reborn, board.now)
+    assert store.board(board.now).requests == ()
 
 
 # --- the machine in a word ----------------------------------------------------------------------
 
 
 def test_nothing_heard_is_connecting() -> None:
-    board = Ledger("/run/here").board(START)
+    board = Store("/run/here").board(START)
     assert board.condition.word == "CONNECTING"
     assert "/run/here" in board.condition.detail
     assert board.processes == ()
@@ -324,32 +323,32 @@ def test_the_condition_is_the_supervisors_word(scenario: Scenario, word: str, le
 
 
 def test_bars_of_a_life_that_is_over_are_not_shown_as_if_they_were_of_this_one() -> None:
-    story, ledger = Story("busy", start=START), Ledger("/run/here")
+    story, store = Story("busy", start=START), Store("/run/here")
     memory = Memory(Chronicle(Path("/dev/null/none"), START))
 
     def hear(now: float) -> list[str]:
         for _, message in story.advance(now):
-            ledger.take(message, now)
+            store.take(message, now)
             memory.take(message)
-        late = Ledger("/run/here")
+        late = Store("/run/here")
         asked = memory.snapshot(AskSnapshot("console-1"), START, story._process_table(), ())
         late.take_snapshot(asked, now)
-        stages = [bar.stage for bar in ledger.board(now).stages]
+        stages = [bar.stage for bar in store.board(now).stages]
         assert stages == [bar.stage for bar in late.board(now).stages]
         return stages
 
     verify = story._bar("worker-0", "verify", "verify sql", 30, 30, "layer", 12.2)
-    ledger.take(verify, START)
+    store.take(verify, START)
     memory.take(verify)
     assert hear(START + 1) == ["fetch", "weights", "adapters", "warm-up"]
     story._set("worker-0", ProcessState.BACKOFF, "killed by SIGKILL")
     assert hear(START + 2) == ["fetch"]
-    assert all(bar.stage != "verify" for bar in ledger.board(START + 2).progress)
+    assert all(bar.stage != "verify" for bar in store.board(START + 2).progress)
     story._set("worker-0", ProcessState.READY)
     story._incarnations["worker-0"] += 1
-    ledger.take(verify, START + 2.1)
+    store.take(verify, START + 2.1)
     assert hear(START + 3) == ["fetch"]
-    assert ledger.board(START + 3).progress == ledger.board(START + 3).stages
+    assert store.board(START + 3).progress == store.board(START + 3).stages
 
 
 def test_a_start_says_which_stage_and_how_far() -> None:
@@ -362,43 +361,42 @@ def test_a_failure_says_who_and_why() -> None:
     _, board = told("failed")
     assert "worker-0: out of memory" in board.condition.detail
     reason = board.process("worker-0").reason  # type: ignore[union-attr]
-    assert board.alerts[0][:2] == ("bad", f"worker-0 failed: {reason}")
+    found = findings(board, AlertLimits())
+    assert found[0][:2] == ("bad", f"worker-0 failed: {reason}")
 
 
 def test_silence_is_told_apart_by_who_is_silent() -> None:
-    ledger, board = told("busy")
-    assert board.alerts == ()
-    late = ledger.board(board.now + 4.2)
+    store, board = told("busy")
+    assert findings(board, AlertLimits()) == ()
+    late = store.board(board.now + 4.2)
     assert late.condition.word == "NO SUPERVISOR"
     assert late.process("router").is_stale  # type: ignore[union-attr]
-    ledger.take(
-        msgspec.structs.replace(_beat(ledger, "supervisor"), at=board.now + 4), board.now + 4
-    )
-    late = ledger.board(board.now + 4.2)
+    store.take(msgspec.structs.replace(_beat(store, "supervisor"), at=board.now + 4), board.now + 4)
+    late = store.board(board.now + 4.2)
     assert late.condition.word == "STALLED"
-    assert "router silent for 4 s" in [alert.text for alert in late.alerts]
+    assert "router silent for 4 s" in [alert.text for alert in findings(late, AlertLimits())]
 
 
-def _beat(ledger: Ledger, name: str) -> Beat:
-    beat = ledger._pulses[name].beat
+def _beat(store: Store, name: str) -> Heartbeat:
+    beat = store._pulses[name].beat
     assert beat is not None
     return beat
 
 
 def test_refused_frames_and_a_late_loop_are_alerts() -> None:
-    ledger, board = told("busy")
-    hops = (msgspec.structs.replace(_beat(ledger, "router").hops[0], refused=3),)
-    beat = msgspec.structs.replace(_beat(ledger, "router"), hops=hops, loop_lag_ms=800.0)
-    ledger.take(beat, board.now)
-    texts = [alert.text for alert in ledger.board(board.now).alerts]
+    store, board = told("busy")
+    hops = (msgspec.structs.replace(_beat(store, "router").hops[0], refused=3),)
+    beat = msgspec.structs.replace(_beat(store, "router"), hops=hops, loop_lag_ms=800.0)
+    store.take(beat, board.now)
+    texts = [alert.text for alert in findings(store.board(board.now), AlertLimits())]
     assert "router had 3 frames refused" in texts
     assert "router is late by 800 ms" in texts
 
 
 def test_another_protocol_is_an_alert() -> None:
-    ledger, board = told("busy")
-    ledger.take(msgspec.structs.replace(_beat(ledger, "router"), protocol=99), board.now)
-    said = [alert[:2] for alert in ledger.board(board.now).alerts]
+    store, board = told("busy")
+    store.take(msgspec.structs.replace(_beat(store, "router"), protocol=99), board.now)
+    said = [alert[:2] for alert in findings(store.board(board.now), AlertLimits())]
     assert ("bad", "router speaks protocol 99, this console 1") in said
 
 
@@ -530,14 +528,14 @@ def test_an_axis_is_a_round_number() -> None:
 
 
 def test_a_requests_words_grow_and_answers_that_crossed_are_passed_over() -> None:
-    ledger = Ledger("/run/here")
-    ledger.take_text(RequestText(request_id="a", prompt="why?", text="Because"))
-    ledger.take_text(RequestText(request_id="a", offset=7, text=" so"))
-    ledger.take_text(RequestText(request_id="a", offset=7, text=" so it"))  # asked before " so"
-    ledger.take_text(RequestText(request_id="a", offset=10, ended=True))
-    opened = ledger.board(START).opened
+    store = Store("/run/here")
+    store.take_text(RequestText(request_id="a", prompt="why?", text="Because"))
+    store.take_text(RequestText(request_id="a", offset=7, text=" so"))
+    store.take_text(RequestText(request_id="a", offset=7, text=" so it"))  # asked before " so"
+    store.take_text(RequestText(request_id="a", offset=10, ended=True))
+    opened = store.board(START).opened
     assert opened == RequestText(request_id="a", prompt="why?", text="Because so", ended=True)
-    ledger.take_text(RequestText(request_id="b", offset=3, text="late"))  # its head is missing
-    assert ledger.board(START).opened == opened
-    ledger.take_text(RequestText(request_id="b", prompt="who?", text="Me"))
-    assert ledger.board(START).opened == RequestText(request_id="b", prompt="who?", text="Me")
+    store.take_text(RequestText(request_id="b", offset=3, text="late"))  # its head is missing
+    assert store.board(START).opened == opened
+    store.take_text(RequestText(request_id="b", prompt="who?", text="Me"))
+    assert store.board(START).opened == RequestText(request_id="b", prompt="who?", text="Me")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from loraconsole.console.state.decode_stats import Reads
-from loraconsole.console.state.store import Ledger
+from loraconsole.console.state.store import Store
 from loraconsole.pipeline.messages import Step, WorkerStats
 
 NOTHING = Reads.of(())
@@ -61,7 +61,7 @@ def test_steps_of_the_base_alone_have_no_tax() -> None:
 
 
 def test_the_board_holds_what_is_achieved_against_the_copy_rate() -> None:
-    ledger = Ledger("/run")
+    store = Store("/run")
     stats = WorkerStats(
         at=1000.0,
         rank=0,
@@ -74,10 +74,10 @@ def test_the_board_holds_what_is_achieved_against_the_copy_rate() -> None:
         adapter_bytes=1,
         copy_bytes_s=48e9,
     )
-    ledger.take(stats, 1000.0)
+    store.take(stats, 1000.0)
     for number in range(10):
-        ledger.take(step(number, base_us=8_000), 1000.0)
-    board = ledger.board(1000.1)
+        store.take(step(number, base_us=8_000), 1000.0)
+    board = store.board(1000.1)
     assert board.read_share == pytest.approx(0.25)
     assert board.read_rate.means[-1] == pytest.approx(12e9)
     assert board.tax.means[-1] == pytest.approx(0.25)

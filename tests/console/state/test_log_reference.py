@@ -7,7 +7,7 @@ import msgspec
 from stage import START, StagedApp, on_stage, screen_text, staged, wait
 from textual.pilot import Pilot
 
-from loraconsole.console.state.log_reference import Trail, line_of
+from loraconsole.console.state.log_reference import LogReference, find_line
 from loraconsole.console.ui.panels.logs import LogPane
 from loraconsole.pipeline.messages import (
     Event,
@@ -37,39 +37,39 @@ CRASH = (
 )
 
 
-def found(trail: Trail, lines: list[LogLine]) -> str:
-    line = line_of(trail, lines)
+def found(log_reference: LogReference, lines: list[LogLine]) -> str:
+    line = find_line(log_reference, lines)
     return line.text if line else ""
 
 
 def test_a_crash_leads_to_the_last_line_of_its_traceback() -> None:
     lines = logs(STARTED, *CRASH, "router INFO meanwhile", DIED)
-    assert found(Trail("worker-0", 105.0), lines) == "RuntimeError: no memory"
-    assert found(Trail("worker-0", 102.0), lines) == ""  # it had not died by then
+    assert found(LogReference("worker-0", 105.0), lines) == "RuntimeError: no memory"
+    assert found(LogReference("worker-0", 102.0), lines) == ""  # it had not died by then
     back = [*lines, *logs(STARTED, "worker-0 INFO ready", "worker-0 ERROR of this life")]
     back = [msgspec.structs.replace(line, number=n, at=100.0 + n) for n, line in enumerate(back)]
-    assert found(Trail("worker-0", 109.0), back) == "RuntimeError: no memory"
+    assert found(LogReference("worker-0", 109.0), back) == "RuntimeError: no memory"
 
 
 def test_one_that_was_killed_leads_to_what_the_supervisor_said() -> None:
     lines = logs(STARTED, "worker-0 INFO ready", DIED, STARTED, "worker-0 INFO ready")
-    assert "worker-0 died" in found(Trail("worker-0", 104.0), lines)
+    assert "worker-0 died" in found(LogReference("worker-0", 104.0), lines)
     early = logs(STARTED, "worker-0 ERROR long ago", *["router INFO on"] * 20, DIED)
-    assert "worker-0 died" in found(Trail("worker-0", 122.0), early)
+    assert "worker-0 died" in found(LogReference("worker-0", 122.0), early)
     asked = logs(STARTED, DIED, STARTED, "supervisor INFO supervisor: restarting worker-0 as asked")
-    assert "as asked" in found(Trail("worker-0", 104.0), [*asked, *logs(STARTED)])
+    assert "as asked" in found(LogReference("worker-0", 104.0), [*asked, *logs(STARTED)])
 
 
 def test_a_rank_that_came_along_has_no_line_of_its_own() -> None:
     lines = logs(STARTED, DIED, STARTED, "router INFO x", STARTED)
-    assert found(Trail("worker-0", 104.0), lines) == ""
+    assert found(LogReference("worker-0", 104.0), lines) == ""
 
 
 def test_an_event_leads_to_the_nearest_line_with_its_words() -> None:
     lines = logs(*["router INFO router: again"] * 9, "server INFO router: again")
-    line = line_of(Trail("router", 104.3, "again"), lines)
+    line = find_line(LogReference("router", 104.3, "again"), lines)
     assert line is not None and line.number == 4
-    assert line_of(Trail("router", 200.0, "again"), lines) is None
+    assert find_line(LogReference("router", 200.0, "again"), lines) is None
 
 
 # --- on the screen ------------------------------------------------------------------------------
@@ -84,13 +84,13 @@ def crash(app: StagedApp) -> None:
         msgspec.structs.replace(line, number=first + line.number, at=app.now + line.number / 1e3)
         for line in logs(*said)
     ]
-    app.ledger.take(LogLines(tuple(lines)), app.now)
+    app.store.take(LogLines(tuple(lines)), app.now)
     assert app.board.table is not None
     view = ProcessView("worker-0", ProcessState.BACKOFF, 0, 1, app.now, "exit status 1", 1)
     rest = [row for row in app.board.table.processes if row.name != "worker-0"]
     table = ProcessTable(app.now, ProcessState.STARTING, (*rest, view))
-    app.ledger.take(table, app.now)
-    app.watch_alerts(app.ledger.board(app.now))
+    app.store.take(table, app.now)
+    app.watch_alerts(app.store.board(app.now))
     app.show()
 
 
@@ -140,8 +140,8 @@ def test_enter_on_an_event_marks_its_line() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         number = app.board.logs[-1].number + 1
         line = LogLine(number, app.now, "router", "INFO", "router: a thing of note")
-        app.ledger.take(LogLines((line,)), app.now)
-        app.ledger.take(Event(app.now, "info", "router", "a thing of note"), app.now)
+        app.store.take(LogLines((line,)), app.now)
+        app.store.take(Event(app.now, "info", "router", "a thing of note"), app.now)
         app.show()
         await pilot.press("tab", "tab", "enter")
         await pilot.pause()
@@ -156,7 +156,7 @@ def test_what_has_no_line_leads_where_it_did(home: Any) -> None:
     async def act() -> None:
         async with staged() as (app, pilot):
             crash(app)
-            app.ledger._logs.replace(())
+            app.store._logs.replace(())
             app.show()
             await pilot.press("9", "enter")
             await wait(lambda: app.active_panel.NAME == "Logs")

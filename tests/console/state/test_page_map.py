@@ -17,7 +17,7 @@ from textual.pilot import Pilot
 
 from loraconsole.console.mock.scenario import Story
 from loraconsole.console.state.page_map import ADAPTER, FREE, KV, Cell, PageMap, Share, pages_a_cell
-from loraconsole.console.state.store import Ledger
+from loraconsole.console.state.store import Store
 from loraconsole.console.supervisor.metrics_history import Chronicle
 from loraconsole.console.supervisor.snapshot_cache import Memory
 from loraconsole.console.ui.panels.pool import PoolPane
@@ -91,7 +91,7 @@ def test_cells_are_what_counting_page_by_page_finds(numbers: list[int], size: in
                 kinds = [owner.kind for owner in taken]
                 assert kinds.count(cell.kind) == max(map(kinds.count, kinds))
                 inks = [owner.adapter for owner in taken if owner.kind == cell.kind]
-                assert inks.count(cell.ink) == max(map(inks.count, inks))
+                assert inks.count(cell.style) == max(map(inks.count, inks))
                 assert cell.is_sparse is (2 * len(taken) < len(here))
         assert len(made) == -(-len(numbers) // size)
 
@@ -122,18 +122,18 @@ def test_a_map_of_60_000_pages_costs_milliseconds() -> None:
 
 
 def test_the_same_map_again_moves_nothing_and_a_new_router_has_none() -> None:
-    story, ledger = Story("busy", start=START), Ledger("/run/here")
+    story, store = Story("busy", start=START), Store("/run/here")
     for _, message in story.advance(START + 3):
-        ledger.take(message, START + 3)
-    first = ledger.board(START + 3).pool
+        store.take(message, START + 3)
+    first = store.board(START + 3).pool
     assert first is not None and sum(1 for page in first.pages[::2] if page) > 200
-    moves = ledger.moves
-    ledger.take(msgspec.structs.replace(first, at=START + 4), START + 4)
-    assert ledger.moves == moves and ledger.board(START + 4).pool is first
-    beat = ledger._pulses["router"].beat
+    moves = store.moves
+    store.take(msgspec.structs.replace(first, at=START + 4), START + 4)
+    assert store.moves == moves and store.board(START + 4).pool is first
+    beat = store._pulses["router"].beat
     assert beat is not None
-    ledger.take(msgspec.structs.replace(beat, incarnation=beat.incarnation + 1), START + 4)
-    assert ledger.board(START + 4).pool is None
+    store.take(msgspec.structs.replace(beat, incarnation=beat.incarnation + 1), START + 4)
+    assert store.board(START + 4).pool is None
 
 
 def test_a_late_console_is_told_the_map_by_the_supervisor(tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ def test_a_late_console_is_told_the_map_by_the_supervisor(tmp_path: Path) -> Non
     for _, message in story.advance(START + 3):
         memory.take(message)  # type: ignore[arg-type]
     assert memory.pool is not None
-    late = Ledger("/run/here")
+    late = Store("/run/here")
     late.take_snapshot(story.snapshot(), START + 3)
     assert late.board(START + 3).pool == memory.pool
 
@@ -155,7 +155,7 @@ def test_the_overview_shows_a_cell_for_so_many_pages(size: tuple[int, int]) -> N
         pane = app.active_panel.query_one(PoolPane)
         assert f"4 096 pages of 16 tokens, {pane._cell_pages} pages a cell" in screen_text(app)
         assert pane._cell_pages * len(pane._cells) >= 4096
-        assert {cell.ink for cell in pane._cells} >= {"rest", app.board.tint("pirate")}
+        assert {cell.style for cell in pane._cells} >= {"rest", app.board.color_of("pirate")}
 
     on_stage(act, size=size)
 
@@ -177,7 +177,7 @@ def test_the_cursor_names_the_owners_of_its_pages(size: tuple[int, int]) -> None
         await pilot.press("left", "left")  # there is nothing before the first
         assert first in screen_text(app)
         await pilot.press("n")
-        assert pane._cells[pane._cursor].ink != pane._cells[0].ink
+        assert pane._cells[pane._cursor].style != pane._cells[0].style
         await pilot.press("end")
         assert "-4095  free" in screen_text(app)
         await pilot.press("up")
@@ -231,7 +231,7 @@ def test_a_map_is_made_once_a_map_and_once_a_size() -> None:
 
 def test_without_a_map_the_pool_is_a_bar() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
-        app.ledger._pool = None
+        app.store._pool = None
         app.show()
         pane = app.active_panel.query_one(PoolPane)
         lines = pane.lines(msgspec.structs.replace(app.board, pool=None), 40, 8)

@@ -77,7 +77,7 @@ def test_r_records_and_f_shows_spans_instead_of_steps(tmp_path: Path) -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         given: list[StartSpans | StopSpans] = []
         app.telemetry.tell_ring = given.append  # type: ignore[method-assign]
-        app.ledger._run = str(tmp_path)
+        app.store._run = str(tmp_path)
         app.show()
         assert "last steps" in screen_text(app)
         await pilot.press("f")

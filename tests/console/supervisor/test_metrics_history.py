@@ -11,7 +11,7 @@ import pytest
 from stage import START
 
 from loraconsole.console.mock.scenario import Story
-from loraconsole.console.state.store import Ledger
+from loraconsole.console.state.store import Store
 from loraconsole.console.state.time_series import Series
 from loraconsole.console.supervisor import metrics_history
 from loraconsole.console.supervisor.metrics_history import Chronicle, Journal
@@ -42,7 +42,7 @@ def test_a_second_says_what_its_steps_and_counters_did(tmp_path: Path) -> None:
     assert last.decode_tokens_s == pytest.approx(7 * 30.3, rel=0.1)
     assert last.busy_ms and 20 < last.busy_ms < 40
     assert last.most_sync_ms and last.sync_ms and last.most_sync_ms >= last.sync_ms
-    assert last.lora_tax and last.read_bytes_s
+    assert last.lora_overhead and last.read_bytes_s
     assert book.moments(now - 3.5) == moments[-4:]
 
 
@@ -112,28 +112,28 @@ def test_a_full_disk_is_told_once_and_costs_no_moment(tmp_path: Path) -> None:
 def test_plots_of_a_console_that_comes_late_are_filled(tmp_path: Path) -> None:
     book = Chronicle(tmp_path / "history", START)
     story = Story("busy", rows=8, start=START)
-    ledger = Ledger("/run")
+    store = Store("/run")
     for tenth in range(1, 601):
         now = START + tenth / 10
         heard = told(story, now)
         for message in heard:
             book.take(message)
             if tenth > 550:  # the console is there for the last five seconds
-                ledger.take(message, now)
+                store.take(message, now)
         if tenth % 10 == 0:
             book.tick(now)
-    seen = ledger.board(now).decode.window(now, 120)
+    seen = store.board(now).decode.window(now, 120)
     assert sum(not math.isnan(value) for value in seen.means) < 14
     snapshot = msgspec.structs.replace(story.snapshot(), moments=book.moments(0.0))
-    ledger.take_snapshot(snapshot, now)
-    board = ledger.board(now)
+    store.take_snapshot(snapshot, now)
+    board = store.board(now)
     for track in (board.decode, board.running, board.parts["busy"], board.tax):
         means = track.window(now - 1.0, 110).means
         assert not any(math.isnan(value) for value in means)
     assert board.decode.window(now, 8).means == seen.means[-8:]  # what was seen stays
-    ledger.shows_hour = True
-    assert ledger.board(now).decode.bucket_s == 30.0
-    assert ledger.board(now).decode.window(now, 4).highest > 0
+    store.shows_hour = True
+    assert store.board(now).decode.bucket_s == 30.0
+    assert store.board(now).decode.window(now, 4).highest > 0
 
 
 def test_a_hole_in_a_series_is_filled_and_nothing_else(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from textual.widgets._toast import Toast, ToastHolder
 from loraconsole.console.__main__ import parse
 from loraconsole.console.settings.settings import choose
 from loraconsole.console.terminal.draw_cost import Meter
-from loraconsole.console.terminal.frame_pacer import FPS, THIN_FPS, Pace
+from loraconsole.console.terminal.frame_pacer import FPS, THIN_FPS, FramePacer
 
 
 def test_the_meter_reckons_over_the_last_seconds() -> None:
@@ -118,7 +118,7 @@ def test_on_a_thin_line_the_rate_stands_in_the_status_line_and_plots_stand_still
 
 
 def test_a_silent_terminal_gets_four_frames_a_second_not_every_second_tick() -> None:
-    pace = Pace(fps=5.0)
+    pace = FramePacer(fps=5.0)
     assert pace.period_s == 0.25
     pace.answered(0.0)
     assert pace.period_s == 0.2
@@ -145,7 +145,7 @@ def test_the_cost_stands_in_a_line_when_asked() -> None:
 def test_diagnostics_tell_all_that_is_known() -> None:
     async def main() -> None:
         async with staged("busy") as (app, pilot):
-            app.ledger.take(app.board.steps[-1], app.now)
+            app.store.take(app.board.steps[-1], app.now)
             await pilot.press("D")
             app.show()
             await pilot.pause()
@@ -174,12 +174,12 @@ def test_the_last_hour_is_a_key_away() -> None:
 def test_messages_that_are_lost_are_counted() -> None:
     async def main() -> None:
         async with staged("busy") as (app, _):
-            assert app.ledger.missed_steps == app.ledger.missed_lines == 0
+            assert app.store.missed_steps == app.store.missed_lines == 0
             assert app.story is not None
             app.story.advance(app.now + 3.0)  # the console was too slow for these
             app.now += 3.0
             app.advance(1.0)
-            assert app.ledger.missed_steps > 60 and app.ledger.missed_lines > 15
+            assert app.store.missed_steps > 60 and app.store.missed_lines > 15
 
     asyncio.run(main())
 
@@ -188,7 +188,7 @@ def test_silence_is_counted_on_screen_every_second() -> None:
     async def main() -> None:
         async with staged("busy") as (app, pilot):
             app.now += 3.2  # beats stop
-            app._drawn = app.ledger.moves
+            app._drawn = app.store.moves
             app._drawn_at -= 1.0
             assert app._has_moved
             app.show()

@@ -20,7 +20,7 @@ from pseudo_terminal import PseudoTerminal, percentiles
 from stage import KEYS, staged
 from waiting import wait_for
 
-from loraconsole.console.ui.pane import Pane
+from loraconsole.console.ui.widgets.pane import Pane
 from loraconsole.pipeline.messages import Moment
 
 pytestmark = pytest.mark.processes

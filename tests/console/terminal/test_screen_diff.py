@@ -20,7 +20,7 @@ from textual.strip import Strip
 from loraconsole.console.client.answer import Answer
 from loraconsole.console.mock.scenario import Story
 from loraconsole.console.terminal import screen_diff
-from loraconsole.console.terminal.frame_pacer import LOST_SECONDS, Pace
+from loraconsole.console.terminal.frame_pacer import LOST_SECONDS, FramePacer
 from loraconsole.console.terminal.screen_diff import ScreenMemory
 from loraconsole.console.ui.app import ConsoleApp
 from loraconsole.console.ui.panels.answer import AnswerPane
@@ -217,8 +217,8 @@ async def _drive(tmp_path: Path) -> None:
             await pilot.press(keys)
             now += 0.4
             for _, message in story.advance(now):
-                app.ledger.take(message, now)
-            app.paint(app.ledger.board(now))
+                app.store.take(message, now)
+            app.paint(app.store.board(now))
             await check(pilot)
         app.notify("worker-0 is back", title="supervisor")
         await check(pilot)
@@ -240,7 +240,7 @@ async def _drive(tmp_path: Path) -> None:
 
 
 def test_one_frame_is_in_flight_on_a_terminal_that_answers() -> None:
-    pace = Pace(fps=10)
+    pace = FramePacer(fps=10)
     pace.answered(0.0)  # Textual's own question at the start
     assert pace.may_paint(1.0, 0)
     pace.painted(1.0)
@@ -252,7 +252,7 @@ def test_one_frame_is_in_flight_on_a_terminal_that_answers() -> None:
 
 
 def test_a_lost_answer_does_not_stop_the_picture_for_ever() -> None:
-    pace = Pace(fps=10)
+    pace = FramePacer(fps=10)
     pace.answered(0.0)
     pace.asked(1.0)
     assert not pace.may_paint(1.0 + LOST_SECONDS - 0.1, 0)
@@ -260,7 +260,7 @@ def test_a_lost_answer_does_not_stop_the_picture_for_ever() -> None:
 
 
 def test_a_silent_terminal_gets_fewer_frames_and_none_while_it_is_behind() -> None:
-    pace = Pace(fps=10)
+    pace = FramePacer(fps=10)
     pace.painted(1.0)
     assert not pace.may_paint(1.1, 0)
     assert pace.may_paint(1.26, 0)

@@ -7,7 +7,7 @@ from stage import StagedApp, on_stage, screen_text
 from textual.pilot import Pilot
 
 from loraconsole.console.text import ansi, units
-from loraconsole.console.ui.pane import broken
+from loraconsole.console.text.lines import broken
 from loraconsole.console.ui.panels.logs import LogPane, log_line, wrapped_line
 from loraconsole.pipeline.messages import LogLine, LogLines
 
@@ -23,12 +23,12 @@ from loraconsole.pipeline.messages import LogLine, LogLines
     ],
 )
 def test_colours_become_inks(text: str, spans: tuple[tuple[str, str], ...]) -> None:
-    assert ansi.spans(text, "text")[: len(spans)] == spans
+    assert ansi.styled_spans(text, "text")[: len(spans)] == spans
 
 
 @given(st.lists(st.sampled_from(["\x1b", "[", "31", "m", "]0;", "\x07", "2J", "a ", "日", "\x9b"])))
 def test_no_command_is_left_in_spans(pieces: list[str]) -> None:
-    spans = ansi.spans("".join(pieces), "text")
+    spans = ansi.styled_spans("".join(pieces), "text")
     said = "".join(text for text, _ in spans)
     assert said.isprintable()
     for width in (4, 17):
@@ -50,7 +50,7 @@ def test_they_are_seen_and_searched_as_what_they_say() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         number = app.board.logs[-1].number + 1
         line = LogLine(number, app.now, "router", "INFO", "all \x1b[31mis\x1b[0m lost\x1b[2J")
-        app.ledger.take(LogLines((line,)), app.now)
+        app.store.take(LogLines((line,)), app.now)
         app.show()
         await pilot.pause()
         assert "all is lost" in screen_text(app)

@@ -18,7 +18,7 @@ from loraconsole.console.cli.pipeline import _log_line, say
 from loraconsole.console.client.failed_adapters import line_of
 from loraconsole.console.mock.scenario import Story
 from loraconsole.console.text import units
-from loraconsole.pipeline.config import OperatorError
+from loraconsole.pipeline.errors import OperatorError
 from loraconsole.pipeline.messages import LogLine
 from loraconsole.pipeline.runtime.text_output import json_text
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loraconsole.console.text import markdown
-from loraconsole.console.ui.pane import length
+from loraconsole.console.text.lines import length
 
 
 def said(text: str, width: int = 40) -> list[str]:

@@ -16,13 +16,13 @@ from textual.widgets import OptionList
 from loraconsole.console.state.board import SUPERVISOR
 from loraconsole.console.terminal.key_queue import Follower
 from loraconsole.console.ui.app import QUIET_SECONDS, ConsoleApp
-from loraconsole.console.ui.dialogs import ChoiceDialog
 from loraconsole.console.ui.help import HelpDialog
 from loraconsole.console.ui.notifications import MOST_TOASTS
-from loraconsole.console.ui.pane import Pane
 from loraconsole.console.ui.panels.batch import BatchTable
 from loraconsole.console.ui.screens import PANELS
-from loraconsole.console.ui.styles import Desk
+from loraconsole.console.ui.widgets.dialogs import ChoiceDialog
+from loraconsole.console.ui.widgets.pane import Pane
+from loraconsole.console.ui.widgets.styles import MainScreen
 from loraconsole.pipeline.config import Config
 from loraconsole.pipeline.messages import (
     Drain,
@@ -140,7 +140,7 @@ def test_a_frame_is_due_only_when_something_moved_or_after_a_while() -> None:
         app.tick()
         assert app.header.frames == frames + 1
         app.pace.answered(0.0)
-        app.ledger.take(Event(app.now, "info", "router", "moved"), app.now)
+        app.store.take(Event(app.now, "info", "router", "moved"), app.now)
         app.tick()
         assert app.header.frames == frames + 2
 
@@ -190,7 +190,7 @@ def test_space_freezes_the_view_but_not_the_books() -> None:
         text = screen_text(app)
         assert "PAUSED" in text
         assert text.splitlines()[2:] == lines
-        assert len(app.ledger.board(app.now).logs) > len(held.logs)
+        assert len(app.store.board(app.now).logs) > len(held.logs)
         await pilot.press("space")
         await pilot.pause()
         assert "PAUSED" not in screen_text(app)
@@ -249,7 +249,7 @@ def test_help_lists_every_key_of_the_panel_and_of_the_app() -> None:
         text += screen_text(app)
         assert all(description in text for description in descriptions if description)
         await pilot.press("escape")
-        assert isinstance(app.screen, Desk)
+        assert isinstance(app.screen, MainScreen)
 
     on_stage(act, panel="Batch")
 
@@ -370,7 +370,7 @@ def test_escape_stays(monkeypatch: pytest.MonkeyPatch) -> None:
             assert isinstance(app.screen, ChoiceDialog)
             await pilot.press("escape")
             await pilot.pause()
-            assert isinstance(app.screen, Desk) and not app._exit
+            assert isinstance(app.screen, MainScreen) and not app._exit
 
     on_stage(act)
 
@@ -391,7 +391,7 @@ def test_a_process_is_restarted_after_a_yes(monkeypatch: pytest.MonkeyPatch) -> 
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         orders = Orders(app, monkeypatch)
         await pilot.press("r")  # the supervisor itself is not its own to restart
-        assert isinstance(app.screen, Desk)
+        assert isinstance(app.screen, MainScreen)
         assert app.board.processes[0].name == SUPERVISOR
         await pilot.press("down", "down", "r", "y")
         await pilot.pause()
@@ -411,7 +411,7 @@ def test_a_process_is_stopped_killed_and_signalled_after_a_yes_and_started_witho
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         orders = Orders(app, monkeypatch)
         await pilot.press("x")
-        assert isinstance(app.screen, Desk)  # not the supervisor
+        assert isinstance(app.screen, MainScreen)  # not the supervisor
         await pilot.press("down", "down", "x")
         await pilot.pause()
         costs = str(app.screen.query_one("Static.body").render())
@@ -432,7 +432,7 @@ def test_a_process_is_stopped_killed_and_signalled_after_a_yes_and_started_witho
         assert "INCOMPLETE" in text and "stopped by an operator" in text
         await pilot.press("K", "x")
         await pilot.pause()
-        assert isinstance(app.screen, Desk)  # it has no pid; and a start costs nothing
+        assert isinstance(app.screen, MainScreen)  # it has no pid; and a start costs nothing
         assert [order for _, order in orders.given] == [
             StopProcess("worker-0"),
             SignalProcess("worker-0", "STOP"),
@@ -482,19 +482,19 @@ def test_draining_is_asked_for_and_undone(monkeypatch: pytest.MonkeyPatch) -> No
 def test_events_show_as_toasts_the_worst_first_and_never_a_flood() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         for number in range(50):
-            app.ledger.take(Event(app.now, "info", "supervisor", f"note {number}"), app.now)
-        app.ledger.take(Event(app.now, "info", "router", "adapter x is on the device"), app.now)
-        app.ledger.take(Event(app.now, "error", "worker-0", "[b]it[/b] fell"), app.now)
+            app.store.take(Event(app.now, "info", "supervisor", f"note {number}"), app.now)
+        app.store.take(Event(app.now, "info", "router", "adapter x is on the device"), app.now)
+        app.store.take(Event(app.now, "error", "worker-0", "[b]it[/b] fell"), app.now)
         app.show()
         await pilot.pause()
         shown = [notification.message for notification in app._notifications]
         assert shown == ["note 49", "[b]it[/b] fell"]
         for number in range(9):
-            app.ledger.take(Event(app.now, "warning", "router", f"warning {number}"), app.now)
+            app.store.take(Event(app.now, "warning", "router", f"warning {number}"), app.now)
             app.show()
         await pilot.pause()
         assert len(app._notifications) == MOST_TOASTS
-        app.ledger.take(Event(app.now, "error", "router", "worse"), app.now)
+        app.store.take(Event(app.now, "error", "router", "worse"), app.now)
         app.show()
         await pilot.pause()
         assert len(app._notifications) == MOST_TOASTS + 1
@@ -595,11 +595,11 @@ def test_of_a_pipeline_that_was_stopped_nothing_is_asked_and_nothing_claimed() -
         app.show()
         assert app.board.is_stopped
         assert {row.name for row in app.board.processes if row.rss_bytes} <= {SUPERVISOR}
-        assert not [found for found in app.board.alerts if "silent" in found.text]
+        assert not [found for found in app.alert_book.findings(app.board) if "silent" in found.text]
         assert "tok/s" not in screen_text(app).splitlines()[0]
         await pilot.press("j", "j", "r")
         await wait(lambda: any("is stopped" in note.title for note in app._notifications))
-        assert isinstance(app.screen, Desk)
+        assert isinstance(app.screen, MainScreen)
         await pilot.press("q")  # and there is nothing to be asked about
         await wait(lambda: app.return_value == "leave")
 

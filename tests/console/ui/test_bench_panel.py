@@ -21,12 +21,12 @@ from loraconsole.console.client.bench_run import (
     BenchRun,
 )
 from loraconsole.console.ui.app import ConsoleApp
-from loraconsole.console.ui.dialogs import LiveDialog
 from loraconsole.console.ui.panels.bench import BenchPanel, ResultTable
 from loraconsole.console.ui.panels.bench_dialog import BenchDialog
+from loraconsole.console.ui.widgets.dialogs import LiveDialog
 from loraconsole.pipeline.bench import workload as workloads
 from loraconsole.pipeline.bench.bench import make_parser
-from loraconsole.pipeline.bench.load_spec import TAKEN_BY, Load, make_loads
+from loraconsole.pipeline.bench.load_spec import TAKEN_BY, LoadSpec, make_loads
 from loraconsole.pipeline.bench.stats import Live
 from loraconsole.pipeline.bench.workload import suite_named
 from loraconsole.pipeline.config import Config
@@ -74,7 +74,7 @@ def test_every_generators_plan_is_what_the_bench_takes(name: str, at_once: int |
     assert {arrival.output_len for arrival in load.workload.arrivals} == {16}
 
 
-def loads_of(plan: BenchPlan) -> list[Load]:
+def loads_of(plan: BenchPlan) -> list[LoadSpec]:
     given = make_parser().parse_args(["--url", "http://x", *plan.flags()])
     assert given.slo_seconds == plan.slo
     return make_loads(given, num_models=4)
@@ -137,7 +137,7 @@ def test_a_workload_is_run_watched_kept_and_compared(data: Path) -> None:
         assert run.live.ttft_ms[0] and run.live.inter_token_ms[2]
         assert run.live.streamed == 9 * 7  # the last piece of each has no token
         assert run.speeds and max(run.speeds) < 63 / 0.15
-        app.paint(app.ledger.board(app.clock()))
+        app.paint(app.store.board(app.clock()))
         await pilot.pause()
         text = screen_text(app)
         assert "chat 3 at once" in text and "finished" in text and "100 %" in text

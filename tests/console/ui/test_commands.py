@@ -16,8 +16,8 @@ from textual.widgets import Input, TextArea
 from loraconsole.console.__main__ import command_parser
 from loraconsole.console.cli.pipeline import find_request
 from loraconsole.console.mock.server import mock_pipeline
-from loraconsole.console.settings.keymap import catalogue
 from loraconsole.console.ui.app import ConsoleApp
+from loraconsole.console.ui.bindings import catalogue
 from loraconsole.console.ui.commands import (
     WITHOUT_A_SCREEN,
     ConsoleCommands,
@@ -28,13 +28,14 @@ from loraconsole.console.ui.commands import (
     cli_verbs,
     usage_of,
 )
-from loraconsole.console.ui.dialogs import ChoiceDialog, ScrollPane
-from loraconsole.console.ui.filter import FilterPane
 from loraconsole.console.ui.jump import JumpScreen
 from loraconsole.console.ui.panels.command_line import CommandLine, read_history
 from loraconsole.console.ui.screens import PAGES, PANELS
-from loraconsole.console.ui.styles import Desk
-from loraconsole.pipeline.config import Config, OperatorError
+from loraconsole.console.ui.widgets.dialogs import ChoiceDialog, ScrollPane
+from loraconsole.console.ui.widgets.filter import FilterPane
+from loraconsole.console.ui.widgets.styles import MainScreen
+from loraconsole.pipeline.config import Config
+from loraconsole.pipeline.errors import OperatorError
 from loraconsole.pipeline.messages import (
     LoadAdapter,
     PinAdapter,
@@ -122,7 +123,7 @@ def test_every_action_of_adapters_requests_and_processes_is_a_verb() -> None:
         if isinstance(action, argparse._SubParsersAction):
             verbs |= set(_subverbs(action.choices["adapters"]))
     for key in catalogue():
-        if key.node.__name__ in ("AdapterTable", "BatchTable", "ProcessTable"):
+        if key.node.__name__ in ("AdapterTablePane", "BatchTable", "ProcessTablePane"):
             assert SAME_THING.get(key.id, key.id) in verbs, f"{key.id} has no verb"
 
 
@@ -642,7 +643,7 @@ def test_ctrl_o_and_a_letter_move_the_focus() -> None:
 
         await pilot.press("ctrl+o", "s")
         await pilot.pause()
-        assert isinstance(app.focused, EventPane) and isinstance(app.screen, Desk)
+        assert isinstance(app.focused, EventPane) and isinstance(app.screen, MainScreen)
         await pilot.press("ctrl+o")
         await pilot.pause()
         assert isinstance(app.screen, JumpScreen)
@@ -652,6 +653,6 @@ def test_ctrl_o_and_a_letter_move_the_focus() -> None:
         assert isinstance(app.focused, PoolPane)
         await pilot.press("ctrl+o", "escape")
         await pilot.pause()
-        assert isinstance(app.focused, PoolPane) and isinstance(app.screen, Desk)
+        assert isinstance(app.focused, PoolPane) and isinstance(app.screen, MainScreen)
 
     on_stage(act)

@@ -14,24 +14,26 @@ from loraconsole.console.client.answer import Answer, WrappedText
 from loraconsole.console.client.transcripts import open_default
 from loraconsole.console.mock.scenario import Scenario, Story
 from loraconsole.console.state.board import Board, RequestRow
-from loraconsole.console.state.store import Ledger
+from loraconsole.console.state.store import Store
 from loraconsole.console.supervisor.metrics_history import Chronicle
 from loraconsole.console.text import units
+from loraconsole.console.text.lines import TextLine, crop, length
 from loraconsole.console.ui.app import ConsoleApp
-from loraconsole.console.ui.dialogs import LiveDialog
-from loraconsole.console.ui.pane import Line, Pane, crop, length
-from loraconsole.console.ui.panels.adapters import AdapterTable
+from loraconsole.console.ui.panels.adapters import AdapterTablePane
 from loraconsole.console.ui.panels.answer import AnswerPane
 from loraconsole.console.ui.panels.batch import BatchTable, stages
 from loraconsole.console.ui.panels.editor import PromptEditor
-from loraconsole.console.ui.panels.filter_input import FilterInput
 from loraconsole.console.ui.panels.latency import NAMES, FlamePane, HistogramPane, PartsPane
 from loraconsole.console.ui.panels.logs import LogPane
 from loraconsole.console.ui.panels.models import ModelsPane
-from loraconsole.console.ui.panels.processes import ProcessTable, TailPane
-from loraconsole.console.ui.styles import INKS, Desk
+from loraconsole.console.ui.panels.processes import ProcessTablePane, TailPane
+from loraconsole.console.ui.widgets.dialogs import LiveDialog
+from loraconsole.console.ui.widgets.filter_input import FilterInput
+from loraconsole.console.ui.widgets.pane import Pane
+from loraconsole.console.ui.widgets.styles import STYLE_NAMES, MainScreen
 from loraconsole.pipeline.messages import (
     AdapterState,
+    AdapterTable,
     LoadAdapter,
     LogLine,
     LogLines,
@@ -45,7 +47,6 @@ from loraconsole.pipeline.messages import (
     UnloadAdapter,
     VerifyAdapter,
 )
-from loraconsole.pipeline.messages import AdapterTable as AdapterMessage
 
 SIZES = [(80, 24), (120, 40), (200, 60), (40, 10)]
 STATES: list[Scenario | None] = ["empty", "loading", "failed", None]
@@ -72,8 +73,8 @@ def test_every_pane_draws_lines_that_fit(scenario: Any, size: tuple[int, int]) -
                 if not pane.display or width < 1 or height < 1:
                     continue
                 for line in pane.lines(app.board, width, height):
-                    assert isinstance(line, Line)
-                    assert all(ink in INKS for _, ink in line.spans)
+                    assert isinstance(line, TextLine)
+                    assert all(ink in STYLE_NAMES for _, ink in line.spans)
                 for spans, _ in pane._drawn:
                     assert length(spans) <= pane.size.width, (pane, spans)
             assert all(strip.cell_length == size[0] for strip in _strips(app))
@@ -113,9 +114,9 @@ def test_an_empty_batch_says_how_to_send_one_only_where_somebody_would_answer() 
             return screen_text(app)
 
         assert "no request is live; 5 sends one" in await text()
-        app.ledger.is_past = True
+        app.store.is_past = True
         assert "no request is live" in (shown := await text()) and "5 sends one" not in shown
-        app.ledger.is_past = False
+        app.store.is_past = False
         app.story.hold("worker-0")  # type: ignore[union-attr]
         app.advance(1.0)
         assert "no request is live" in (shown := await text()) and "5 sends one" not in shown
@@ -198,7 +199,7 @@ def test_a_request_opens_with_all_its_details_and_goes_on_living() -> None:
         before = len(app.board.opened.text)  # type: ignore[union-attr]
         app.advance(1.0)
         app.screen._ask()  # type: ignore[attr-defined]  # its timer's turn
-        assert len(app.ledger.board(app.now).opened.text) > before  # type: ignore[union-attr]
+        assert len(app.store.board(app.now).opened.text) > before  # type: ignore[union-attr]
         app.story.abort(view.request_id)  # type: ignore[union-attr]
         app.advance(1.0)
         app.show()
@@ -213,7 +214,7 @@ def test_a_request_opens_with_all_its_details_and_goes_on_living() -> None:
         await pilot.press("x")
         assert given == [] and isinstance(app.screen, LiveDialog)
         await pilot.press("escape")
-        assert isinstance(app.screen, Desk)
+        assert isinstance(app.screen, MainScreen)
 
     on_stage(act, panel="Batch", seconds=2.0)
 
@@ -286,7 +287,7 @@ def test_latency_shows_what_a_step_reads_and_what_adapters_cost(size: tuple[int,
 def test_what_is_not_timed_says_that_it_is_off(size: tuple[int, int]) -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         told = msgspec.structs.replace(app.board.workers[0], times_steps=False, copy_bytes_s=0.0)
-        app.ledger.take(told, app.now)
+        app.store.take(told, app.now)
         app.now += 0.5  # the next frame
         app.show()
         await pilot.pause()
@@ -328,9 +329,9 @@ def test_one_slow_step_does_not_flatten_the_tax_of_all_others() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         parts = app.active_panel.query_one(PartsPane)
         usual = parts._tax(app.board, 30)
-        app.ledger._plot(app.now + 0.5, tax=4.7)
+        app.store._plot(app.now + 0.5, tax=4.7)
         app.now += 1.0
-        curve = parts._tax(app.ledger.board(app.now), 30)
+        curve = parts._tax(app.store.board(app.now), 30)
         assert curve.top == usual.top < 1.0
         assert dict(usual.more)["axis"] == units.share(usual.top)
         assert dict(curve.more)["axis"] == f"{units.share(usual.top)} and more"
@@ -369,7 +370,7 @@ def test_a_console_that_comes_late_to_an_idle_pipeline_sees_what_was(
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         known = snapshot if has_steps else msgspec.structs.replace(snapshot, steps=())
         app.now = START + 40
-        app.ledger.take_snapshot(known, app.now)
+        app.store.take_snapshot(known, app.now)
         await pilot.press(key)
         app.show()
         await pilot.pause()
@@ -378,8 +379,8 @@ def test_a_console_that_comes_late_to_an_idle_pipeline_sees_what_was(
         assert any("⣿" in text for line in lines for text, ink in line.spans if ink == "part-busy")
         assert any(text.endswith("ms ") for text, _ in busy.spans) == has_steps
         assert ("no step is known" in screen_text(app)) != has_steps  # the histogram, of steps
-        app.ledger.take_snapshot(known, app.now)  # asked again: nothing is entered twice
-        assert len(app.ledger.board(app.now).steps) == len(known.steps)
+        app.store.take_snapshot(known, app.now)  # asked again: nothing is entered twice
+        assert len(app.store.board(app.now).steps) == len(known.steps)
         await pilot.press("left", "left")
         assert ("10 m 00 s ago" if key == "H" else "10 s ago") in screen_text(app)
 
@@ -435,7 +436,7 @@ def test_adapters_show_their_state_size_and_work() -> None:
         row = app.board.adapters[1]
         assert row.view.digest[:32] in screen_text(app) and row.view.path in screen_text(app)
         await pilot.press("escape", "slash", *"sql", "enter")
-        table = app.active_panel.query_one(AdapterTable)
+        table = app.active_panel.query_one(AdapterTablePane)
         assert [row.name for row in table._rows] == ["sql"]
 
     on_stage(act, panel="Adapters")
@@ -454,7 +455,7 @@ def test_adapters_that_are_pinned_merged_or_odd_say_so() -> None:
         for wanted in ("warning", "json", "disk, host, device", "generation", "pinned", "merged"):
             assert wanted in text
         await pilot.press("escape", "slash", *"pinned", "enter")
-        table = app.active_panel.query_one(AdapterTable)
+        table = app.active_panel.query_one(AdapterTablePane)
         assert [row.name for row in table._rows] == ["pirate"]
 
     on_stage(act, panel="Adapters")
@@ -477,7 +478,7 @@ def test_the_head_names_the_types_and_not_where_each_is_used() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         stats = app.board.workers[0]
         dtype = "int4 to 8 tokens, bfloat16 above"
-        app.ledger.take(msgspec.structs.replace(stats, dtype=dtype), app.now)
+        app.store.take(msgspec.structs.replace(stats, dtype=dtype), app.now)
         app.show()
         await pilot.pause()
         assert "cpu int4/bfloat16  " in screen_text(app).splitlines()[0]
@@ -487,13 +488,13 @@ def test_the_head_names_the_types_and_not_where_each_is_used() -> None:
 
 def test_a_failed_adapter_is_told_from_the_others_without_a_colour_and_not_marked_by_a() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
-        table = app.ledger._adapters
+        table = app.store._adapters
         assert table is not None
         failed = msgspec.structs.replace(
             table.adapters[0], state=AdapterState.FAILED, reason="no adapter_config.json"
         )
         rest = table.adapters[1:]
-        app.ledger.take(msgspec.structs.replace(table, adapters=(failed, *rest)), app.now)
+        app.store.take(msgspec.structs.replace(table, adapters=(failed, *rest)), app.now)
         app.now += 1.0
         app.show()
         await pilot.pause()
@@ -517,10 +518,10 @@ def test_two_generations_of_an_adapter_are_two_rows() -> None:
         rows = app.board.adapters[1:]
         new = msgspec.structs.replace(rows[0].view, generation=2, state=AdapterState.LOADING)
         views = (new, *(row.view for row in rows))
-        table = AdapterMessage(app.now, "base", views, app.board.adapters[0].view)
-        app.ledger.take(table, app.now)
+        table = AdapterTable(app.now, "base", views, app.board.adapters[0].view)
+        app.store.take(table, app.now)
         app.show()
-        pane = app.active_panel.query_one(AdapterTable)
+        pane = app.active_panel.query_one(AdapterTablePane)
         seen = []
         for _ in range(len(views)):
             await pilot.press("down")
@@ -529,8 +530,8 @@ def test_two_generations_of_an_adapter_are_two_rows() -> None:
         assert seen[:3] == [("pirate", 2), ("pirate", 1), ("sql", 1)]
         # The new one has taken over, at the end of the list: what `u` would mean has not changed.
         await pilot.press("g", "down", "down")
-        table = AdapterMessage(app.now, "base", (*views[2:], new), app.board.adapters[0].view)
-        app.ledger.take(table, app.now)
+        table = AdapterTable(app.now, "base", (*views[2:], new), app.board.adapters[0].view)
+        app.store.take(table, app.now)
         app.show()
         assert (pane.selected.name, pane.selected.view.generation) == ("pirate", 2)
 
@@ -605,7 +606,7 @@ def test_the_base_cannot_be_ordered_about_and_says_so_politely() -> None:
             app.clear_notifications()
             await pilot.press(key)
             await pilot.pause()
-            assert len(app._notifications) == 1 and isinstance(app.screen, Desk)
+            assert len(app._notifications) == 1 and isinstance(app.screen, MainScreen)
         assert app.ordered == []
 
     on_stage(act, panel="Adapters")
@@ -642,7 +643,7 @@ def test_a_verdict_does_not_come_between_somebody_and_what_they_type() -> None:
         assert reply is not None
         app.orders.answered(reply)
         await pilot.pause()
-        assert isinstance(app.screen, Desk)
+        assert isinstance(app.screen, MainScreen)
         assert any("answers as its merged" in note.message for note in app._notifications)
         assert app.active_panel.query_one(PromptEditor).text == "Ahoy"
 
@@ -660,7 +661,7 @@ def test_a_verification_shows_how_far_it_is_and_a_worker_that_fell_does_not() ->
             unit="sequence",
             elapsed_s=1.0,
         )
-        app.ledger.take(bar, app.now)
+        app.store.take(bar, app.now)
         app.show()
         await pilot.pause()
         assert "verify pirate ━━━" in screen_text(app) and "3/8" in screen_text(app)
@@ -688,7 +689,7 @@ def test_an_adapter_is_planned_and_loaded_from_one_dialog() -> None:
         assert "109 MiB" not in screen_text(app)
         await pilot.press("tab", "space", "shift+tab", "enter")
         await pilot.pause()
-        assert isinstance(app.screen, Desk)
+        assert isinstance(app.screen, MainScreen)
         plan, load = app.ordered
         assert isinstance(plan, PlanAdapters) and plan.paths == ("/large/one",)
         assert isinstance(load, LoadAdapter) and load.pinned
@@ -714,7 +715,7 @@ def test_a_refused_load_loses_nothing_that_was_typed() -> None:
         assert isinstance(order, LoadAdapter) and order.name == "sql-2"  # its directory's name
         await pilot.press("home", *["delete"] * 8, "enter")
         await pilot.pause()
-        assert isinstance(app.screen, Desk) and len(app.ordered) == 2
+        assert isinstance(app.screen, MainScreen) and len(app.ordered) == 2
 
     on_stage(act, panel="Adapters")
 
@@ -734,7 +735,7 @@ def test_a_load_that_is_never_answered_holds_nobody() -> None:
         assert app.screen.query_one("#path", Input).value == "/x"
         await pilot.press("enter")  # once more, and then away
         await pilot.press("escape")
-        assert isinstance(app.screen, Desk)
+        assert isinstance(app.screen, MainScreen)
         app.now += 3600
         app.show()
         await pilot.pause()
@@ -790,7 +791,7 @@ def test_processes_show_how_they_are_and_what_they_said_last() -> None:
         text = screen_text(app)
         for wanted in ("supervisor", "worker-0", "failed", "out of memory", "exit 1"):
             assert wanted in text or wanted == "exit 1"
-        table = app.active_panel.query_one(ProcessTable)
+        table = app.active_panel.query_one(ProcessTablePane)
         await pilot.press("down", "down")
         await pilot.pause()
         assert table.selected is not None and table.selected.name == "worker-0"
@@ -806,7 +807,7 @@ def test_processes_show_how_they_are_and_what_they_said_last() -> None:
 
 def test_a_process_is_up_since_its_start_and_falls_are_what_nobody_ordered() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
-        app.ledger.take_snapshot(app.story.snapshot(), app.now)  # type: ignore[union-attr]
+        app.store.take_snapshot(app.story.snapshot(), app.now)  # type: ignore[union-attr]
         app.story.restart("worker-0")  # type: ignore[union-attr]
         app.story._set("router", ProcessState.READY)  # type: ignore[union-attr]
         app.advance(3.0)
@@ -886,7 +887,7 @@ def test_lines_that_were_never_heard_leave_a_mark() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         last = app.board.logs[-1]
         line = LogLine(last.number + 1205, app.now, "router", "INFO", "back again")
-        app.ledger.take(LogLines((line,)), app.now)
+        app.store.take(LogLines((line,)), app.now)
         app.show()
         await pilot.pause()
         assert "1 204 lines were not heard" in screen_text(app)
@@ -952,7 +953,7 @@ def test_logs_are_wrapped_cleared_and_exported(
         pane = app.active_panel.query_one(LogPane)
         text = " ".join(f"word{n}" for n in range(30))
         line = LogLine(app.board.logs[-1].number + 1, app.now, "router", "WARNING", text)
-        app.ledger.take(LogLines((line,)), app.now)
+        app.store.take(LogLines((line,)), app.now)
         app.show()
         assert "word29" not in screen_text(app)
         await pilot.press("w")
@@ -974,7 +975,7 @@ def test_json_in_a_line_is_set_out_when_it_is_opened() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         number = app.board.logs[-1].number + 1
         line = LogLine(number, app.now, "router", "INFO", 'decided {"free": 3, "why": "no room"}')
-        app.ledger.take(LogLines((line,)), app.now)
+        app.store.take(LogLines((line,)), app.now)
         app.show()
         await pilot.press("enter")
         await pilot.pause()
@@ -988,7 +989,7 @@ def test_a_log_line_cannot_command_the_terminal() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         text = "\x1b]0;owned\x07\x1b[2J\x1b[31mred\r\n"
         line = LogLine(app.board.logs[-1].number + 1, app.now, "router", "INFO", text)
-        app.ledger.take(LogLines((line,)), app.now)
+        app.store.take(LogLines((line,)), app.now)
         app.show()
         await pilot.pause()
         shown = screen_text(app)
@@ -998,20 +999,20 @@ def test_a_log_line_cannot_command_the_terminal() -> None:
 
 
 def test_the_logs_keep_what_the_books_keep() -> None:
-    ledger = Ledger("/run/here")
+    store = Store("/run/here")
     pane = LogPane()
     for start in range(0, 12_000, 500):
         lines = tuple(LogLine(n, START, "router", "INFO", "x") for n in range(start, start + 500))
-        ledger.take(LogLines(lines), START)
-        pane._gather(ledger.board(START).logs)
-    assert pane._kept == list(ledger.board(START).logs)
+        store.take(LogLines(lines), START)
+        pane._gather(store.board(START).logs)
+    assert pane._kept == list(store.board(START).logs)
 
 
 def test_enter_shows_a_long_line_whole() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         text = " ".join(f"word{n}" for n in range(60))
         line = LogLine(app.board.logs[-1].number + 1, app.now, "router", "ERROR", text)
-        app.ledger.take(LogLines((line,)), app.now)
+        app.store.take(LogLines((line,)), app.now)
         app.show()
         await pilot.press("enter")
         await pilot.pause()

@@ -18,8 +18,8 @@ from syrupy import SnapshotAssertion
 from textual.pilot import Pilot
 from textual.strip import Strip
 
-from loraconsole.console.state.alerts import Limits
-from loraconsole.pipeline.bench.results import Row, RunConfig
+from loraconsole.console.state.alerts import AlertLimits
+from loraconsole.pipeline.bench.results import ResultRow, RunConfig
 from loraconsole.pipeline.bench.stats import Timeline, summarise
 
 SMALL, HOME, LARGE = (80, 24), (120, 40), (200, 60)
@@ -100,7 +100,7 @@ def _keep_results(directory: Path) -> None:
             slo_seconds=6.0,
             round=0,
         )
-        row = Row(config, summarise(lines, 4.0 * slow, concurrency=8))
+        row = ResultRow(config, summarise(lines, 4.0 * slow, concurrency=8))
         path = directory / f"{number}.jsonl"
         path.write_bytes(msgspec.json.encode(row))
         os.utime(path, (START + 4000 * number, START + 4000 * number))
@@ -180,10 +180,10 @@ def test_pages(
 ) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", "/home/you/.config")  # its path is on the screen
     app = StagedApp("busy", 40.0)
-    app.ledger.limits = Limits(queue=0.5, ttft_p99_ms=50.0)
-    app.ledger.disk_free_bytes = 10**8
-    app.alert_book.update(app.ledger.board(app.now - 400.0))
-    app.alert_book.update(app.ledger.board(app.now))
+    app.alert_book.limits = AlertLimits(queue=0.5, ttft_p99_ms=50.0)
+    app.store.disk_free_bytes = 10**8
+    app.alert_book.update(app.store.board(app.now - 400.0))
+    app.alert_book.update(app.store.board(app.now))
     picture(album, app, size, key)
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from loraconsole.pipeline.messages import AdapterInfo
 from loraconsole.pipeline.model.adapter import AdapterError, measure_adapter, read_pairs
 from loraconsole.pipeline.model.runner import ModelRunner
-from loraconsole.pipeline.model_files.model_config import read_card
+from loraconsole.pipeline.model_files.model_config import read_model_config
 
 PROMPT = [*range(3, 20)]
 TARGETS = ["q_proj", "v_proj", "down_proj"]
@@ -30,7 +30,7 @@ class Bench:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.base = save_model(directory, "llama", num_hidden_layers=2)
-        self.card = read_card(directory)
+        self.model_config = read_model_config(directory)
         self.runner: ModelRunner
         self.runner, _ = start_runner(directory, max_total_tokens=16 * 2000)
         self._count = 0
@@ -108,7 +108,7 @@ def lora_only(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def refusal(bench: Bench, path: Path) -> str:
     with pytest.raises(AdapterError) as caught:
-        measure_adapter("it", str(path), bench.card, torch.float32)
+        measure_adapter("it", str(path), bench.model_config, torch.float32)
     return str(caught.value)
 
 
@@ -159,7 +159,7 @@ def test_a_prefix_is_taken_off_and_said(name: str, bench: Bench, trained: Any, s
     rename(saved, change)
     info = bench.equals(saved, trained)
     assert info.warning.split("; ")[-1] == f"its keys are read {said}"
-    measured = measure_adapter("", str(saved), bench.card, torch.float32)
+    measured = measure_adapter("", str(saved), bench.model_config, torch.float32)
     assert measured.warning.endswith(said), "a plan says it too"
 
 
@@ -277,7 +277,7 @@ def test_trained_biases_of_a_model_without_any_are_none(
 def test_trained_biases_are_refused_by_name(bias: str, tmp_path: Path) -> None:
     base = save_model(tmp_path / "model", "qwen2")
     bench = Bench.__new__(Bench)
-    bench.card = read_card(tmp_path / "model")
+    bench.model_config = read_model_config(tmp_path / "model")
     bench.train(base, bias=bias).save_pretrained(tmp_path / "it")
     said = refusal(bench, tmp_path / "it")
     assert "bias is a trained bias, which is not supported; merge it into its base" in said
@@ -435,12 +435,12 @@ def test_an_adapter_of_mlx_lm_is_read(bench: Bench, trained: Any, saved: Path) -
 
 def test_a_verification_adds_what_the_files_have(bench: Bench, saved: Path) -> None:
     """Whatever their layout: the other side of a comparison is read from the files too."""
-    expected = read_pairs(str(saved), bench.card)
+    expected = read_pairs(str(saved), bench.model_config)
     assert len(expected) == 2 * len(TARGETS)
     mlx = as_mlx(saved)
     rename(saved, PREFIXES["multimodal"][0])
     for path in (saved, mlx):
-        pairs = read_pairs(str(path), bench.card)
+        pairs = read_pairs(str(path), bench.model_config)
         assert pairs.keys() == expected.keys()
         for module, (a, b, scale) in pairs.items():
             assert torch.equal(a, expected[module].a) and torch.equal(b, expected[module].b)

@@ -14,7 +14,7 @@ from driver import save_model
 from safetensors.torch import save_file
 
 from loraconsole.pipeline.model.adapter import AdapterError, measure_adapter
-from loraconsole.pipeline.model_files.model_config import ModelCard, read_card
+from loraconsole.pipeline.model_files.model_config import ModelConfig, read_model_config
 
 ONE = {"x": torch.zeros(2)}
 
@@ -27,13 +27,13 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def card(model: Path) -> ModelCard:
-    return read_card(model)
+def model_config(model: Path) -> ModelConfig:
+    return read_model_config(model)
 
 
-def refusal(path: Path, card: ModelCard, **options: Any) -> str:
+def refusal(path: Path, model_config: ModelConfig, **options: Any) -> str:
     with pytest.raises(AdapterError) as caught:
-        measure_adapter("it", str(path), card, torch.float32, **options)
+        measure_adapter("it", str(path), model_config, torch.float32, **options)
     said = str(caught.value)
     assert said.startswith(str(path)) and len(said) < len(str(path)) * 3 + 400
     return said
@@ -107,7 +107,7 @@ HOLDS: dict[str, tuple[dict[str, Callable[[Path], None]], str]] = {
 @pytest.mark.parametrize("name", HOLDS)
 @pytest.mark.parametrize("is_rooted", [False, True])
 def test_a_directory_is_named_by_what_it_holds(
-    name: str, is_rooted: bool, card: ModelCard, tmp_path: Path
+    name: str, is_rooted: bool, model_config: ModelConfig, tmp_path: Path
 ) -> None:
     files, said = HOLDS[name]
     place = tmp_path / "it"
@@ -115,7 +115,7 @@ def test_a_directory_is_named_by_what_it_holds(
     for file, make in files.items():
         make(place / file)
     roots = [str(tmp_path)] if is_rooted else []
-    assert said in refusal(place, card, roots=roots)
+    assert said in refusal(place, model_config, roots=roots)
 
 
 FILES: dict[str, tuple[Callable[[Path], None], str]] = {
@@ -134,59 +134,65 @@ FILES: dict[str, tuple[Callable[[Path], None], str]] = {
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_file_is_named_by_what_it_is(name: str, card: ModelCard, tmp_path: Path) -> None:
+def test_a_file_is_named_by_what_it_is(
+    name: str, model_config: ModelConfig, tmp_path: Path
+) -> None:
     make, said = FILES[name]
     make(tmp_path / name)
-    assert said in refusal(tmp_path / name, card)
+    assert said in refusal(tmp_path / name, model_config)
 
 
-def test_the_newest_checkpoint_below_is_named(model: Path, card: ModelCard, tmp_path: Path) -> None:
+def test_the_newest_checkpoint_below_is_named(
+    model: Path, model_config: ModelConfig, tmp_path: Path
+) -> None:
     for step in (50, 1000, 200):
         save_small_adapter(tmp_path / "out" / f"checkpoint-{step}", model)
     text(tmp_path / "out" / "config.json")
-    said = refusal(tmp_path / "out", card)
+    said = refusal(tmp_path / "out", model_config)
     assert f"give {tmp_path / 'out' / 'checkpoint-1000'}" in said
     assert "also checkpoint-50, checkpoint-200" in said
-    above = refusal(tmp_path, card)
+    above = refusal(tmp_path, model_config)
     assert f"give {tmp_path / 'out' / 'checkpoint-1000'}" in above
 
 
 def test_an_adapter_that_peft_saved_by_its_name_is_found(
-    model: Path, card: ModelCard, tmp_path: Path
+    model: Path, model_config: ModelConfig, tmp_path: Path
 ) -> None:
     save_small_adapter(tmp_path / "out" / "my_adapter", model)
-    assert "an adapter lies in my_adapter below it" in refusal(tmp_path / "out", card)
+    assert "an adapter lies in my_adapter below it" in refusal(tmp_path / "out", model_config)
 
 
 def test_a_config_without_its_weights_says_what_is_there(
-    model: Path, card: ModelCard, tmp_path: Path
+    model: Path, model_config: ModelConfig, tmp_path: Path
 ) -> None:
     path = save_small_adapter(tmp_path / "it", model)
     (path / "adapter_model.safetensors").rename(path / "adapter_0.safetensors")
-    said = refusal(path, card)
+    said = refusal(path, model_config)
     assert "has no adapter_model.safetensors; it holds adapter_0.safetensors: torchtune's" in said
 
 
-def test_a_place_that_is_not_there_is_said(card: ModelCard, tmp_path: Path) -> None:
-    said = refusal(tmp_path / "gone", card)
+def test_a_place_that_is_not_there_is_said(model_config: ModelConfig, tmp_path: Path) -> None:
+    said = refusal(tmp_path / "gone", model_config)
     assert said.startswith(f"{tmp_path / 'gone'}: No such file or directory; an adapter is a dir")
 
 
-def test_nothing_is_said_of_what_a_root_does_not_hold(card: ModelCard, tmp_path: Path) -> None:
+def test_nothing_is_said_of_what_a_root_does_not_hold(
+    model_config: ModelConfig, tmp_path: Path
+) -> None:
     (tmp_path / "root").mkdir()
     (tmp_path / "secret").mkdir()
     gguf(tmp_path / "secret" / "it.gguf")
-    said = refusal(tmp_path / "secret", card, roots=[str(tmp_path / "root")])
+    said = refusal(tmp_path / "secret", model_config, roots=[str(tmp_path / "root")])
     assert "gguf" not in said and "lies outside --adapter-root" in said
     (tmp_path / "root" / "link.safetensors").symlink_to(tmp_path / "secret" / "it.gguf")
-    said = refusal(tmp_path / "root", card, roots=[str(tmp_path / "root")])
+    said = refusal(tmp_path / "root", model_config, roots=[str(tmp_path / "root")])
     assert "GGUF" not in said
 
 
-def test_a_crowded_directory_is_named_briefly(card: ModelCard, tmp_path: Path) -> None:
+def test_a_crowded_directory_is_named_briefly(model_config: ModelConfig, tmp_path: Path) -> None:
     for number in range(3000):
         (tmp_path / f"file-{number:04}").touch()
-    assert "and 1996 more" in refusal(tmp_path, card)
+    assert "and 1996 more" in refusal(tmp_path, model_config)
 
 
 TYPES = ["IA3", "LOHA", "LOKR", "VERA", "FOURIERFT", "PREFIX_TUNING", "ADALORA", "OFT", "BOFT"]
@@ -194,16 +200,16 @@ TYPES = ["IA3", "LOHA", "LOKR", "VERA", "FOURIERFT", "PREFIX_TUNING", "ADALORA",
 
 @pytest.mark.parametrize("kind", [*TYPES, "HRA", "XLORA", "OF_TOMORROW", "lora", "", None, 7])
 def test_another_type_of_peft_is_refused_by_its_name(
-    kind: Any, model: Path, card: ModelCard, tmp_path: Path
+    kind: Any, model: Path, model_config: ModelConfig, tmp_path: Path
 ) -> None:
     """Though most have no field `r`."""
     path = save_small_adapter(tmp_path / "it", model)
     (path / "adapter_config.json").write_text(json.dumps({"peft_type": kind}))
-    assert f"peft_type {kind} is not supported, LORA alone is" in refusal(path, card)
+    assert f"peft_type {kind} is not supported, LORA alone is" in refusal(path, model_config)
 
 
 def test_every_type_that_peft_writes_is_refused_by_its_name(
-    card: ModelCard, tmp_path: Path
+    model_config: ModelConfig, tmp_path: Path
 ) -> None:
     """Each config as PEFT itself writes it."""
     from peft import PEFT_TYPE_TO_CONFIG_MAPPING
@@ -217,7 +223,7 @@ def test_every_type_that_peft_writes_is_refused_by_its_name(
             make().save_pretrained(tmp_path)
         except (TypeError, ValueError, ImportError):  # some want more than their defaults
             continue
-        said = refusal(tmp_path, card)
+        said = refusal(tmp_path, model_config)
         assert f"peft_type {kind.value} is not supported" in said
         tried += 1
     assert tried > 20

@@ -33,14 +33,9 @@ from loraconsole.pipeline.bench.ablation import (
     replicate,
     stand_ins,
 )
-from loraconsole.pipeline.config import (
-    Config,
-    OperatorError,
-    UsageError,
-    add_flags,
-    from_flags,
-    shipped_adapters,
-)
+from loraconsole.pipeline.config import Config, shipped_adapters
+from loraconsole.pipeline.config_flags import add_config_flags, config_from_flags
+from loraconsole.pipeline.errors import OperatorError, UsageError
 
 LOOP = Loop(concurrency=4, requests=12, max_tokens=4)
 
@@ -91,8 +86,8 @@ def test_the_command_line_makes_the_same_settings_again() -> None:
         adapter=("a=/x", "b=/y"), bmm=True, port=0, dtype="float32", device="cpu", model="/m"
     ).absolute()
     parser = argparse.ArgumentParser()
-    add_flags(parser)
-    assert from_flags(parser.parse_args(command_line(config))) == config
+    add_config_flags(parser)
+    assert config_from_flags(parser.parse_args(command_line(config))) == config
 
 
 def test_adapters_are_replicated_in_turn_under_names_of_their_own() -> None:

@@ -27,11 +27,11 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from starlette.routing import Route
 
 from loraconsole.pipeline.bench import workload
-from loraconsole.pipeline.bench.bench import Watcher, print_table
+from loraconsole.pipeline.bench.bench import Watcher, print_medians
 from loraconsole.pipeline.bench.load_client import Client
-from loraconsole.pipeline.bench.results import ResultFile, Row, RunConfig, read_rows
+from loraconsole.pipeline.bench.results import ResultFile, ResultRow, RunConfig, read_rows
 from loraconsole.pipeline.bench.stats import Live, Timeline, summarise
-from loraconsole.pipeline.config import OperatorError
+from loraconsole.pipeline.errors import OperatorError
 from loraconsole.pipeline.runtime.wording import counted
 from loraconsole.pipeline.schedule.pets import LatencyTable
 
@@ -351,7 +351,7 @@ def test_a_server_that_fails_every_request_is_an_error(takes_text: str) -> None:
 # --- result files, and their comparison ---------------------------------------------------------
 
 
-def row(server: str = "a", load: float = 1.0, number: int = 0, seconds: float = 2.0) -> Row:
+def row(server: str = "a", load: float = 1.0, number: int = 0, seconds: float = 2.0) -> ResultRow:
     config = RunConfig(
         server=server,
         workload="slora",
@@ -360,7 +360,7 @@ def row(server: str = "a", load: float = 1.0, number: int = 0, seconds: float = 
         slo_seconds=6.0,
         round=number,
     )
-    return Row(config, summarise([Timeline("x", 0.0, [1.0], tokens=1)], seconds))
+    return ResultRow(config, summarise([Timeline("x", 0.0, [1.0], tokens=1)], seconds))
 
 
 def test_a_result_file_gives_back_what_it_was_given(tmp_path: Path) -> None:
@@ -411,7 +411,7 @@ def compare(*arguments: object) -> subprocess.CompletedProcess[str]:
     )
 
 
-def write(path: Path, *rows: Row) -> Path:
+def write(path: Path, *rows: ResultRow) -> Path:
     path.write_bytes(b"".join(msgspec.json.encode(one) + b"\n" for one in rows))
     return path
 
@@ -483,7 +483,7 @@ def test_why_requests_failed_is_printed_under_the_table(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     failed = msgspec.structs.replace(row().result, errors=12, error="503 worker-0 is stopped")
-    print_table([msgspec.structs.replace(row(), result=failed)])
+    print_medians([msgspec.structs.replace(row(), result=failed)])
     assert (
         "12 requests failed, most often by:\n  503 worker-0 is stopped" in capsys.readouterr().out
     )

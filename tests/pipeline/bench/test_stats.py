@@ -14,7 +14,6 @@ from loraconsole.pipeline.bench.stats import (
     counter_gap,
     decode_rate,
     jain_index,
-    percentile,
     satisfaction,
     strip_throughput,
     summarise,
@@ -102,21 +101,6 @@ def test_jains_index_lies_between_one_nth_and_one(values: list[float]) -> None:
 def test_jains_index_of_nothing_is_not_known() -> None:
     assert jain_index([]) is None
     assert jain_index([0, 0]) is None
-
-
-@given(st.lists(st.floats(-1e6, 1e6), min_size=1), st.integers(1, 100))
-def test_a_percentile_is_the_smallest_that_so_many_do_not_exceed(
-    values: list[float], percent: int
-) -> None:
-    values = [round(value, 3) for value in values]
-    found = percentile(values, percent)
-    assert found in values
-    assert sum(v <= found for v in values) * 100 >= percent * len(values)
-    assert sum(v < found for v in values) * 100 < percent * len(values)
-
-
-def test_percentiles_of_nothing_are_not_known() -> None:
-    assert percentile([], 50) is None
 
 
 # --- the counter gap ----------------------------------------------------------------------------

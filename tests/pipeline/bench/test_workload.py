@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from loraconsole.pipeline.bench import workload as w
 from loraconsole.pipeline.bench.workload_files import read_script, read_trace
-from loraconsole.pipeline.config import UsageError
+from loraconsole.pipeline.errors import UsageError
 
 LOAD: dict[str, Any] = {"num_adapters": 200, "alpha": 1, "rate": 2, "cv": 1, "duration": 300}
 

@@ -31,13 +31,14 @@ from tokenizers import models, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoTokenizer, LlamaConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-from loraconsole.pipeline.config import Config, OperatorError
+from loraconsole.pipeline.config import Config
+from loraconsole.pipeline.errors import OperatorError
 from loraconsole.pipeline.fetch import embedded_model, fetch, model_cache
 from loraconsole.pipeline.fetch.embedded_model import EmbeddedModel
 from loraconsole.pipeline.fetch.fetch import check_model_directory, lay_link, resolve
 from loraconsole.pipeline.fetch.model_cache import Report, new_directory, require_space
-from loraconsole.pipeline.messages import Beat, ProcessState, Progress, Telemetry
-from loraconsole.pipeline.model_files.model_config import read_card
+from loraconsole.pipeline.messages import Heartbeat, ProcessState, Progress, Telemetry
+from loraconsole.pipeline.model_files.model_config import read_model_config
 from loraconsole.pipeline.runtime.sockets import Watch, make_context
 from loraconsole.pipeline.text.tokenizer import Tokenizer
 
@@ -172,9 +173,9 @@ def test_default_models_config_is_what_transformers_reads(default_directory):
     for name in ("hidden_size", "num_key_value_heads", "rms_norm_eps", "tie_word_embeddings"):
         assert ours[name] == theirs[name]
     assert ours["rope_theta"] == theirs["rope_parameters"]["rope_theta"]
-    card = read_card(default_directory)
-    assert card.eos_token_ids == (0, 2), "of a text, and of a turn, as the file says"
-    assert (card.num_layers, card.num_heads, card.head_dim) == (30, 9, 64)
+    model_config = read_model_config(default_directory)
+    assert model_config.eos_token_ids == (0, 2), "of a text, and of a turn, as the file says"
+    assert (model_config.num_layers, model_config.num_heads, model_config.head_dim) == (30, 9, 64)
 
 
 @pytest.mark.parametrize("pre", ["gpt-2", "llama-bpe", "qwen2"])
@@ -211,23 +212,27 @@ def test_control_tokens_are_special_and_user_defined_ones_are_not(tmp_path):
 
 def test_every_token_that_ends_a_turn_ends_an_answer(tmp_path):
     path = write_gguf(tmp_path / "m.gguf", tokenizer__ggml__eot_token_id=2)
-    assert read_card(resolve_gguf(path)).eos_token_ids == (1, 2)
+    assert read_model_config(resolve_gguf(path)).eos_token_ids == (1, 2)
 
 
 @pytest.mark.parametrize("architecture", ["qwen2", "qwen3"])
 def test_qwen_headers_make_qwen_cards(tmp_path, architecture):
     path = write_gguf(tmp_path / "m.gguf", architecture, "qwen2", head_dim=16)
-    card = read_card(resolve_gguf(path))
-    assert (card.family, card.head_dim, card.rope_theta) == (architecture, 16, 500000.0)
-    assert card.attention_bias is (architecture == "qwen2")
-    assert card.qk_norm is (architecture == "qwen3")
+    model_config = read_model_config(resolve_gguf(path))
+    assert (model_config.family, model_config.head_dim, model_config.rope_theta) == (
+        architecture,
+        16,
+        500000.0,
+    )
+    assert model_config.attention_bias is (architecture == "qwen2")
+    assert model_config.qk_norm is (architecture == "qwen3")
 
 
 def test_yarn_and_linear_scaling_are_read(tmp_path):
     more = {"rope__scaling__type": "yarn", "rope__scaling__factor": 4.0}
     more |= {"rope__scaling__original_context_length": 64}
     path = write_gguf(tmp_path / "m.gguf", "qwen2", **{f"qwen2__{k}": v for k, v in more.items()})
-    scaling = read_card(resolve_gguf(path)).rope_scaling
+    scaling = read_model_config(resolve_gguf(path)).rope_scaling
     assert (scaling.rope_type, scaling.factor) == ("yarn", 4.0)
     assert scaling.original_max_position_embeddings == 64
 
@@ -253,7 +258,7 @@ def llama3_factors(factor: float, head_dim: int) -> list[float]:
 def test_llama_3_scaling_is_found_from_its_factors(tmp_path):
     factors = llama3_factors(32.0, 64)
     path = write_gguf(tmp_path / "m.gguf", head_dim=64, rope_freqs=factors)
-    scaling = read_card(resolve_gguf(path)).rope_scaling
+    scaling = read_model_config(resolve_gguf(path)).rope_scaling
     assert (scaling.rope_type, scaling.low_freq_factor) == ("llama3", 1.0)
     assert scaling.factor == pytest.approx(32.0)
 
@@ -416,7 +421,7 @@ def test_dummy_needs_a_config_alone(tmp_path, default_directory):
         resolve(Config(model=str(directory)))
     made = resolve(Config(model=str(directory), dummy=True))
     tokenizer = Tokenizer(made)
-    assert tokenizer.vocab_size == read_card(made).vocab_size == 49152
+    assert tokenizer.vocab_size == read_model_config(made).vocab_size == 49152
     ids = tokenizer.encode_chat([{"role": "user", "content": "hé"}])
     assert tokenizer.decode(ids) == "user: hé\nassistant: "
     assert list(directory.iterdir()) == [directory / "config.json"]
@@ -640,7 +645,7 @@ async def published(run: Path) -> list[Telemetry]:
     watch = Watch(context, run, ("fetch",))
     messages: list[Telemetry] = []
     try:
-        while not any(isinstance(m, Beat) and m.state is ProcessState.DONE for m in messages):
+        while not any(isinstance(m, Heartbeat) and m.state is ProcessState.DONE for m in messages):
             messages += await asyncio.wait_for(watch.receive(), 30)
     finally:
         watch.close()

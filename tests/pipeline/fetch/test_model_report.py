@@ -12,7 +12,8 @@ import torch
 from driver import save_model
 from safetensors.torch import load_file, save_file
 
-from loraconsole.pipeline.config import Config, OperatorError
+from loraconsole.pipeline.config import Config
+from loraconsole.pipeline.errors import OperatorError
 from loraconsole.pipeline.fetch.fetch import PLAIN_CHAT_TEMPLATE, resolve
 from loraconsole.pipeline.fetch.model_cache import Report
 from loraconsole.pipeline.fetch.model_report import ModelReport, report_model

@@ -11,7 +11,7 @@ import torch
 from tiny_gguf import TOKENS, assert_as_transformers, serve, write_gguf
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from loraconsole.pipeline.config import OperatorError
+from loraconsole.pipeline.errors import OperatorError
 from loraconsole.pipeline.gguf.header import gguf_findings
 from loraconsole.pipeline.gguf.keys import (
     GENERAL_KEYS,

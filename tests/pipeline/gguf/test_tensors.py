@@ -9,7 +9,7 @@ import torch
 from driver import start_runner
 from tiny_gguf import assert_as_transformers, serve, write_gguf
 
-from loraconsole.pipeline.config import OperatorError
+from loraconsole.pipeline.errors import OperatorError
 from loraconsole.pipeline.gguf.header import read_header
 from loraconsole.pipeline.model.gguf_checkpoint import GgufCheckpoint
 

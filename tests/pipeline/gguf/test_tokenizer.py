@@ -8,7 +8,7 @@ from tiny_gguf import EOS, IM_END, TOKENS, serve, write_gguf
 from tokenizers import Tokenizer as RawTokenizer
 
 from loraconsole.pipeline.gguf.tokenizer import CUTS
-from loraconsole.pipeline.model_files.model_config import read_card
+from loraconsole.pipeline.model_files.model_config import read_model_config
 from loraconsole.pipeline.text.tokenizer import Tokenizer, byte_of_character
 
 
@@ -110,7 +110,7 @@ def test_a_file_that_names_no_cut_has_the_default_one(tmp_path):
 
 
 def stops(path: Path) -> set[str]:
-    return {TOKENS[index] for index in read_card(serve(path)).eos_token_ids}
+    return {TOKENS[index] for index in read_model_config(serve(path)).eos_token_ids}
 
 
 def test_a_token_that_ends_a_turn_by_its_text_ends_an_answer(tmp_path):

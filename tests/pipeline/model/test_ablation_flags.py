@@ -10,7 +10,8 @@ from typing import NamedTuple
 import pytest
 from driver import save_adapter, save_model
 
-from loraconsole.pipeline.config import Config, UsageError
+from loraconsole.pipeline.config import Config
+from loraconsole.pipeline.errors import UsageError
 from loraconsole.pipeline.messages import (
     AdapterInfo,
     AdapterState,

@@ -30,7 +30,7 @@ from loraconsole.pipeline.model.adapter import (
 )
 from loraconsole.pipeline.model.adapter_store import AdapterStore
 from loraconsole.pipeline.model.page_pool import PagePool
-from loraconsole.pipeline.model_files.model_config import ModelCard, read_card
+from loraconsole.pipeline.model_files.model_config import ModelConfig, read_model_config
 
 
 @pytest.fixture(scope="module")
@@ -41,18 +41,20 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def card(model: Path) -> ModelCard:
-    return read_card(model)
+def model_config(model: Path) -> ModelConfig:
+    return read_model_config(model)
 
 
 @pytest.fixture
-def store(card: ModelCard) -> AdapterStore:
-    return AdapterStore(card, torch.float32, PagePool(card, 64, torch.float32, torch.device("cpu")))
+def store(model_config: ModelConfig) -> AdapterStore:
+    return AdapterStore(
+        model_config, torch.float32, PagePool(model_config, 64, torch.float32, torch.device("cpu"))
+    )
 
 
-def refusal(directory: Path, card: ModelCard, **options: Any) -> str:
+def refusal(directory: Path, model_config: ModelConfig, **options: Any) -> str:
     with pytest.raises(AdapterError) as caught:
-        read_adapter("it", str(directory), card, torch.float32, **options)
+        read_adapter("it", str(directory), model_config, torch.float32, **options)
     return str(caught.value)
 
 
@@ -77,11 +79,15 @@ def test_a_good_adapter_is_described(model: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("changes", [{}, {"r": 1}, {"r": 512}, {"rank_pattern": {"q_proj": 30}}])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_headers_tell_all_but_the_digest(
-    changes: dict[str, Any], dtype: torch.dtype, model: Path, card: ModelCard, tmp_path: Path
+    changes: dict[str, Any],
+    dtype: torch.dtype,
+    model: Path,
+    model_config: ModelConfig,
+    tmp_path: Path,
 ) -> None:
     path = str(save_adapter(tmp_path / "it", model, **changes))
-    measured = measure_adapter("it", path, card, dtype, base="a/b", roots=[str(tmp_path)])
-    adapter = read_adapter("it", path, card, dtype, base="a/b", roots=[str(tmp_path)])
+    measured = measure_adapter("it", path, model_config, dtype, base="a/b", roots=[str(tmp_path)])
+    adapter = read_adapter("it", path, model_config, dtype, base="a/b", roots=[str(tmp_path)])
     assert measured.digest == "" and adapter.info.digest
     assert measured == msgspec.structs.replace(adapter.info, digest="")
     assert adapter.host.dtype == dtype and adapter.host.isfinite().all()
@@ -89,17 +95,17 @@ def test_headers_tell_all_but_the_digest(
 
 
 def test_measuring_reads_no_weight(
-    model: Path, card: ModelCard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: Path, model_config: ModelConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tensors_with({A: lambda a: a * torch.nan})(tmp_path / "it", model)
-    measured = measure_adapter("it", str(tmp_path / "it"), card, torch.float32)
+    measured = measure_adapter("it", str(tmp_path / "it"), model_config, torch.float32)
     assert measured.pages and not measured.reason
     monkeypatch.setattr(tensor_file.TensorFile, "tensors", None)
-    assert measure_adapter("it", str(tmp_path / "it"), card, torch.float32) == measured
+    assert measure_adapter("it", str(tmp_path / "it"), model_config, torch.float32) == measured
 
 
 def test_no_layout_is_allocated_for_weights_that_are_refused(
-    model: Path, card: ModelCard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: Path, model_config: ModelConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tensors_with({B: lambda b: b / 0})(tmp_path / "it", model)
 
@@ -107,12 +113,12 @@ def test_no_layout_is_allocated_for_weights_that_are_refused(
         raise AssertionError("allocated")
 
     monkeypatch.setattr(torch, "zeros", refuse)
-    assert "not finite" in refusal(tmp_path / "it", card)
+    assert "not finite" in refusal(tmp_path / "it", model_config)
 
 
 @pytest.mark.parametrize("stored", [torch.float16, torch.bfloat16, torch.float64])
 def test_weights_may_be_stored_in_any_float(
-    stored: torch.dtype, model: Path, card: ModelCard, tmp_path: Path
+    stored: torch.dtype, model: Path, model_config: ModelConfig, tmp_path: Path
 ) -> None:
     """Of mixed widths, too, which leaves some tensors at odd addresses."""
     path = save_small_adapter(tmp_path / "it", model)
@@ -120,31 +126,31 @@ def test_weights_may_be_stored_in_any_float(
     tensors = load_file(weights)
     changed = {key: tensor.to(stored) for key, tensor in tensors.items() if "v_proj" in key}
     save_file({key: changed.get(key, tensor) for key, tensor in tensors.items()}, weights)
-    host = read_adapter("it", str(path), card, torch.float32).host
+    host = read_adapter("it", str(path), model_config, torch.float32).host
     save_file(tensors | {key: tensor.float() for key, tensor in changed.items()}, weights)
-    assert torch.equal(read_adapter("it", str(path), card, torch.float32).host, host)
+    assert torch.equal(read_adapter("it", str(path), model_config, torch.float32).host, host)
 
 
 def test_a_scale_that_is_zero_or_negative_is_a_scale(
-    model: Path, card: ModelCard, tmp_path: Path
+    model: Path, model_config: ModelConfig, tmp_path: Path
 ) -> None:
     """As for PEFT: silly, but sound."""
     hosts = {}
     for alpha in (8, -8, 0):
         path = save_small_adapter(tmp_path / str(alpha), model, lora_alpha=alpha)
-        adapter = read_adapter("it", str(path), card, torch.float32)
+        adapter = read_adapter("it", str(path), model_config, torch.float32)
         part = adapter.parts[0]
         hosts[alpha] = adapter.host[:, part.b : part.b + part.rank * 96]
     assert torch.equal(hosts[8], -hosts[-8]) and not hosts[0].any() and hosts[8].any()
 
 
 def test_a_weight_that_its_scale_lifts_out_of_half_precision_is_refused(
-    model: Path, card: ModelCard, tmp_path: Path
+    model: Path, model_config: ModelConfig, tmp_path: Path
 ) -> None:
     path = save_small_adapter(tmp_path / "it", model, lora_alpha=4e6)
-    assert read_adapter("it", str(path), card, torch.bfloat16).info.rank == 4
+    assert read_adapter("it", str(path), model_config, torch.bfloat16).info.rank == 4
     with pytest.raises(AdapterError, match=r"its scale 1e\+06 makes too large for float16"):
-        read_adapter("it", str(path), card, torch.float16)
+        read_adapter("it", str(path), model_config, torch.float16)
 
 
 OLD: dict[str, dict[str, Any]] = {
@@ -183,10 +189,10 @@ OLD: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("version", OLD)
 def test_configs_of_other_versions_are_read(
-    version: str, model: Path, card: ModelCard, tmp_path: Path
+    version: str, model: Path, model_config: ModelConfig, tmp_path: Path
 ) -> None:
     config_with(**OLD[version])(tmp_path / "it", model)
-    assert read_adapter("it", str(tmp_path / "it"), card, torch.float32).info.rank == 4
+    assert read_adapter("it", str(tmp_path / "it"), model_config, torch.float32).info.rank == 4
 
 
 def test_every_field_that_peft_has_is_known() -> None:
@@ -227,7 +233,7 @@ TARGETS: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("changes", TARGETS, ids=str)
 def test_names_and_patterns_mean_what_they_mean_to_peft(
-    changes: dict[str, Any], model: Path, card: ModelCard
+    changes: dict[str, Any], model: Path, model_config: ModelConfig
 ) -> None:
     """Which modules are changed, of what rank and with what scale."""
     from peft import LoraConfig, get_peft_model
@@ -235,7 +241,11 @@ def test_names_and_patterns_mean_what_they_mean_to_peft(
 
     base = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model))
     config = {"r": 4} | changes
-    modules = [module_path(n, name) for n in range(card.num_layers) for name in module_shapes(card)]
+    modules = [
+        module_path(n, name)
+        for n in range(model_config.num_layers)
+        for name in module_shapes(model_config)
+    ]
     ours = peft_config.parse_config(config, Path("it"))
     found = {name: (ours.rank(name), ours.scale(name)) for name in modules if ours.targets(name)}
     try:
@@ -260,7 +270,9 @@ def rooted(model: Path, tmp_path: Path) -> Iterator[tuple[Path, Path]]:
     yield inside, save_small_adapter(tmp_path / "root-of-another" / "outside", model)
 
 
-def test_links_within_a_root_are_followed(rooted: tuple[Path, Path], card: ModelCard) -> None:
+def test_links_within_a_root_are_followed(
+    rooted: tuple[Path, Path], model_config: ModelConfig
+) -> None:
     """As in the hub's cache, where every file is one."""
     inside, _ = rooted
     root = inside.parent
@@ -270,12 +282,15 @@ def test_links_within_a_root_are_followed(rooted: tuple[Path, Path], card: Model
     (root / "again").symlink_to(inside)
     for roots in ([], [str(root)], [os.path.relpath(root)], ["/nowhere", f"{root}/"]):
         for path in (inside, root / "again"):
-            assert read_adapter("it", str(path), card, torch.float32, roots=roots).info.rank == 4
+            assert (
+                read_adapter("it", str(path), model_config, torch.float32, roots=roots).info.rank
+                == 4
+            )
 
 
 @pytest.mark.parametrize("which", ["config", "weights", "directory", "dots", "link", "beside"])
 def test_a_path_that_leaves_the_root_is_refused(
-    which: str, rooted: tuple[Path, Path], card: ModelCard
+    which: str, rooted: tuple[Path, Path], model_config: ModelConfig
 ) -> None:
     inside, outside = rooted
     root = inside.parent
@@ -289,35 +304,35 @@ def test_a_path_that_leaves_the_root_is_refused(
         path.symlink_to(outside)
     elif which == "beside":
         path = Path(f"{root}-of-another/outside")
-    assert read_adapter("it", str(path or inside), card, torch.float32).info.rank == 4
-    said = refusal(path or inside, card, roots=[str(root)])
+    assert read_adapter("it", str(path or inside), model_config, torch.float32).info.rank == 4
+    said = refusal(path or inside, model_config, roots=[str(root)])
     assert said.endswith(f"lies outside --adapter-root {root}")
     assert str(outside) in said and str(path or inside) in said
 
 
 def test_nothing_is_told_of_what_lies_outside(
-    rooted: tuple[Path, Path], card: ModelCard, tmp_path: Path
+    rooted: tuple[Path, Path], model_config: ModelConfig, tmp_path: Path
 ) -> None:
     """Neither whether it is there nor what it is."""
     inside, outside = rooted
     roots = [str(inside.parent)]
-    there = refusal(outside, card, roots=roots)
-    assert refusal(tmp_path / "nobody", card, roots=roots) == there.replace(
+    there = refusal(outside, model_config, roots=roots)
+    assert refusal(tmp_path / "nobody", model_config, roots=roots) == there.replace(
         str(outside), str(tmp_path / "nobody")
     )
 
 
 @pytest.mark.parametrize("name", ["a\0b", "x" * 5000, "\ud800", ""])
 def test_names_that_no_directory_can_have_are_refused(
-    name: str, card: ModelCard, tmp_path: Path
+    name: str, model_config: ModelConfig, tmp_path: Path
 ) -> None:
     for roots in ([], [str(tmp_path)]):
-        assert "adapter" in refusal(Path(name), card, roots=roots)
-        refusal(Path(name), card, roots=roots).encode()
+        assert "adapter" in refusal(Path(name), model_config, roots=roots)
+        refusal(Path(name), model_config, roots=roots).encode()
 
 
 def test_a_file_that_shrinks_while_it_is_read_is_refused(
-    model: Path, card: ModelCard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: Path, model_config: ModelConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = save_small_adapter(tmp_path / "it", model)
     check = tensor_file.TensorFile.check_layout
@@ -327,7 +342,7 @@ def test_a_file_that_shrinks_while_it_is_read_is_refused(
         os.truncate(file.path, file.path.stat().st_size - 100)
 
     monkeypatch.setattr(tensor_file.TensorFile, "check_layout", check_then_shrink)
-    assert refusal(path, card).endswith("became shorter while it was read")
+    assert refusal(path, model_config).endswith("became shorter while it was read")
 
 
 # --- for which model ----------------------------------------------------------------------------
@@ -350,26 +365,26 @@ def test_an_adapter_of_another_model_of_that_shape_is_read_with_a_warning(
     base: str,
     warns: bool,
     model: Path,
-    card: ModelCard,
+    model_config: ModelConfig,
     tmp_path: Path,
 ) -> None:
     path = save_small_adapter(tmp_path / "it", model, base_model_name_or_path=trained_for)
-    info = read_adapter("it", str(path), card, torch.float32, base=base).info
+    info = read_adapter("it", str(path), model_config, torch.float32, base=base).info
     words = f"trained for {trained_for}, served on {base}: same shapes, perhaps not the same "
     assert info.warning == (f"{words}weights" if warns else "")
 
 
 def test_a_refusal_for_shape_names_both_models(
-    model: Path, card: ModelCard, tmp_path: Path
+    model: Path, model_config: ModelConfig, tmp_path: Path
 ) -> None:
     path = save_small_adapter(tmp_path / "it", model, base_model_name_or_path="org/some-model")
-    smaller = msgspec.structs.replace(card, hidden_size=24)
+    smaller = msgspec.structs.replace(model_config, hidden_size=24)
     assert refusal(path, smaller, base="org/another").endswith(
         "adapter_model.safetensors: base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight "
         "has shape [4, 48], the model and adapter_config.json need [4, 24]; it was trained for "
         "org/some-model, this is org/another"
     )
-    shallow = msgspec.structs.replace(card, num_layers=2)
+    shallow = msgspec.structs.replace(model_config, num_layers=2)
     assert refusal(path, shallow, base="another").endswith(
         "is no module that can be adapted in this model; it was trained for org/some-model, this "
         "is another"
@@ -421,7 +436,7 @@ def test_a_broken_adapter_beside_a_good_one(model: Path, tmp_path: Path) -> None
 
 
 def test_a_hostile_pattern_does_not_run_here(
-    model: Path, card: ModelCard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: Path, model_config: ModelConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It has a second in a process of its own; plain names need none."""
     runs = []
@@ -433,8 +448,8 @@ def test_a_hostile_pattern_does_not_run_here(
 
     monkeypatch.setattr(subprocess, "run", count)
     good = save_small_adapter(tmp_path / "good", model, rank_pattern={r"^model\.layers.0.q": 4})
-    read_adapter("it", str(good), card, torch.float32)
+    read_adapter("it", str(good), model_config, torch.float32)
     assert not runs
     config_with(exclude_modules="(.*)*.*.*x")(tmp_path / "bad", model)
-    assert "takes too long to match" in refusal(tmp_path / "bad", card)
+    assert "takes too long to match" in refusal(tmp_path / "bad", model_config)
     assert len(runs) == 1

@@ -75,7 +75,7 @@ def test_steps_by_graphs_know_what_the_base_would_take(
     numbers = [driver.add(range(4, 20), adapter=name) for name in ("a4", None, "a12")]
     driver.generate(numbers, 8)
     step, stats = driver.last_step, runner.stats()
-    assert step.base_us > 0 and step.lora_tax is not None and step.lora_tax > -1
+    assert step.base_us > 0 and step.lora_overhead is not None and step.lora_overhead > -1
     assert step.weight_bytes > 0 and step.kv_bytes > 0 and step.adapter_bytes > 0
     assert stats.copy_bytes_s > 1e11
 

@@ -14,7 +14,7 @@ from driver import Driver, save_model, start_runner
 from safetensors.torch import load_file, save_file
 from tiny_gguf import tensors_of
 
-from loraconsole.pipeline.config import OperatorError
+from loraconsole.pipeline.errors import OperatorError
 from loraconsole.pipeline.model.gguf_checkpoint import GgufCheckpoint
 from loraconsole.pipeline.model.open_checkpoint import open_checkpoint
 

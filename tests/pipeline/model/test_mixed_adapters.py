@@ -16,11 +16,11 @@ from loraconsole.pipeline.model.adapter_store import (
     AdapterRows,
     AdapterStore,
     LoraBatch,
-    Span,
+    TokenRange,
     plan_lora,
 )
 from loraconsole.pipeline.model.page_pool import PagePool
-from loraconsole.pipeline.model_files.model_config import read_card
+from loraconsole.pipeline.model_files.model_config import read_model_config
 
 ADAPTERS: dict[str, dict[str, Any]] = {
     "all": {"r": 4},
@@ -173,10 +173,10 @@ def test_an_adapter_that_is_not_loaded_is_refused(model: Path) -> None:
 
 
 def make_store(model: Path, num_pages: int = 600) -> AdapterStore:
-    card = read_card(model)
-    pool = PagePool(card, num_pages, torch.float32, torch.device("cpu"))
+    model_config = read_model_config(model)
+    pool = PagePool(model_config, num_pages, torch.float32, torch.device("cpu"))
     pool.pages.fill_(torch.nan)  # what is read must have been placed
-    return AdapterStore(card, torch.float32, pool)
+    return AdapterStore(model_config, torch.float32, pool)
 
 
 def put(store: AdapterStore, key: str, path: Path) -> None:
@@ -252,11 +252,11 @@ def test_spans_become_segments_for_prompts_and_rows_for_single_tokens(
     for name, path in adapters.items():
         put(store, name, path)
     spans = [
-        Span(3, 4, "all", True),
-        Span(4, 5, "mlp", True),
-        Span(5, 6, "all", True),
-        Span(6, 20, "all", False),
-        Span(20, 22, "wide", False),
+        TokenRange(3, 4, "all", True),
+        TokenRange(4, 5, "mlp", True),
+        TokenRange(5, 6, "all", True),
+        TokenRange(6, 20, "all", False),
+        TokenRange(20, 22, "wide", False),
     ]
     plan = plan_lora(spans, store)
     assert [segment.tokens for segment in plan.segments] == [slice(6, 20), slice(20, 22)]
@@ -265,6 +265,6 @@ def test_spans_become_segments_for_prompts_and_rows_for_single_tokens(
     owners = [stack.position[name] for name in ("all", "mlp", "all")]
     assert [place // (len(rows) // len(stack.position)) for place in places] == owners
     assert [int(rows[place]) for place in places] == [0, 1, 2]
-    alone = plan_lora([Span(0, 1, "all", True), Span(1, 2, "all", True)], store)
+    alone = plan_lora([TokenRange(0, 1, "all", True), TokenRange(1, 2, "all", True)], store)
     assert [segment.tokens for segment in alone.segments] == [slice(0, 2)]
     assert not alone.joint and not isinstance(alone.segments[0], AdapterRows)

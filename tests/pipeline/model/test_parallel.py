@@ -13,13 +13,14 @@ import torch
 from driver import save_adapter, save_model, start_runner
 from ranks import RankProcesses, Said, come_and_go, converse, merge, verify
 
-from loraconsole.pipeline.config import MEETING, Config, OperatorError
+from loraconsole.pipeline.config import MEETING, Config
+from loraconsole.pipeline.errors import OperatorError
 from loraconsole.pipeline.model.compute_queue import ComputeQueue, choose_queue
 from loraconsole.pipeline.model.loader import ModelLoader, Precision
 from loraconsole.pipeline.model.open_checkpoint import open_checkpoint
 from loraconsole.pipeline.model.parallel import GatheredHead, Ranks
 from loraconsole.pipeline.model.shard import Shard, check_divides
-from loraconsole.pipeline.model_files.model_config import read_card
+from loraconsole.pipeline.model_files.model_config import read_model_config
 
 ON_GPU = os.environ.get("LORACONSOLE_TEST_DEVICE") == "cuda"
 MOST = min(4, torch.cuda.device_count()) if ON_GPU else 4
@@ -165,17 +166,20 @@ def test_parts_of_a_quantised_layer_are_the_layer(
     model_directory: str, int4_rows: int | None
 ) -> None:
     """The default model in 4 bits, cut in three: products side by side, or summed."""
-    card, queue = read_card(model_directory), ComputeQueue(torch.device("cpu"), 1)
+    model_config, queue = read_model_config(model_directory), ComputeQueue(torch.device("cpu"), 1)
     checkpoint = open_checkpoint(Path(model_directory), dummy=False)
     precision = Precision(torch.float32, torch.float32, int4_rows)
 
     def layer(ranks: Ranks) -> Any:
-        return ModelLoader(card, checkpoint, precision, queue, lambda: None, ranks).layer(3)
+        return ModelLoader(model_config, checkpoint, precision, queue, lambda: None, ranks).layer(3)
 
     whole, parts = layer(Ranks()), [layer(Ranks(Shard(r, 3), Alone())) for r in range(3)]
-    x = torch.randn(4, card.hidden_size)
-    attended = torch.randn(4, card.num_heads * card.head_dim)
-    queries, keys = card.num_heads * card.head_dim, card.num_kv_heads * card.head_dim
+    x = torch.randn(4, model_config.hidden_size)
+    attended = torch.randn(4, model_config.num_heads * model_config.head_dim)
+    queries, keys = (
+        model_config.num_heads * model_config.head_dim,
+        model_config.num_kv_heads * model_config.head_dim,
+    )
     by_rank = [part.attention.qkv(x, None).y for part in parts]
     sizes = [queries // 3, keys // 3, keys // 3]
     by_module = zip(*(y.split(sizes, dim=1) for y in by_rank), strict=True)
@@ -191,13 +195,13 @@ def test_parts_of_a_quantised_layer_are_the_layer(
 
 
 def test_a_weight_whose_groups_would_be_cut_is_not_kept_in_4_bits(model_directory: str) -> None:
-    card, queue = read_card(model_directory), ComputeQueue(torch.device("cpu"), 1)
+    model_config, queue = read_model_config(model_directory), ComputeQueue(torch.device("cpu"), 1)
     checkpoint = open_checkpoint(Path(model_directory), dummy=False)
     precision = Precision(torch.float32, torch.float32, None)
     ranks = Ranks(Shard(1, 32), Alone())  # 1536 columns, 48 a rank: one group and a half
-    loader = ModelLoader(card, checkpoint, precision, queue, lambda: None, ranks)
+    loader = ModelLoader(model_config, checkpoint, precision, queue, lambda: None, ranks)
     assert loader._blocks(0, "down") is None
-    assert loader._weight(0, "down").shape == (card.hidden_size, 48)
+    assert loader._weight(0, "down").shape == (model_config.hidden_size, 48)
 
 
 @pytest.mark.parametrize(("vocab", "size"), [(10, 2), (10, 4), (5, 4), (3, 4)])
@@ -221,7 +225,7 @@ def test_a_model_that_cannot_be_cut_is_refused_with_what_fits(
     assert "--tp 1, 3 fit" in str(refusal.value)
     save_model(tmp_path, "llama", num_key_value_heads=1)
     with pytest.raises(OperatorError, match="one rank only"):
-        check_divides(read_card(tmp_path), 2)
+        check_divides(read_model_config(tmp_path), 2)
 
 
 def test_a_rank_that_knows_no_meeting_says_so(

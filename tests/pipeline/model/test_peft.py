@@ -17,7 +17,7 @@ from torch import Tensor
 
 from loraconsole.pipeline.model.adapter import module_path, module_shapes
 from loraconsole.pipeline.model.runner import ModelRunner
-from loraconsole.pipeline.model_files.model_config import read_card
+from loraconsole.pipeline.model_files.model_config import read_model_config
 
 MODELS: dict[str, dict[str, Any]] = {
     "llama": {"attention_bias": True},
@@ -216,15 +216,15 @@ def compare(
 @pytest.mark.parametrize("family", MODELS)
 def test_mixed_batches_of_random_adapters_equal_peft(family: str, tmp_path: Path) -> None:
     base = save_model(tmp_path / "model", family, **MODELS[family])
-    card = read_card(tmp_path / "model")
-    assert [*module_shapes(card)] == [*MODULES]
+    model_config = read_model_config(tmp_path / "model")
+    assert [*module_shapes(model_config)] == [*MODULES]
     choose, tally = random.Random(f"{family} 1"), Tally()
     runner, _ = start_runner(tmp_path / "model", max_total_tokens=16 * 3000)
     for batch in range(BATCHES):
         directories: dict[str, Path] = {}
         while len(directories) < ADAPTERS:
             name = f"{batch}-{len(directories)}"
-            config = random_config(choose, card.num_layers)
+            config = random_config(choose, model_config.num_layers)
             if not save_peft(base, config, tmp_path / name, len(tally.configs)):
                 continue
             if choose.random() < 0.25:
@@ -234,7 +234,9 @@ def test_mixed_batches_of_random_adapters_equal_peft(family: str, tmp_path: Path
                 config["fan_in_fan_out"] = True
             directories[name] = tmp_path / name
             tally.configs.append(config)
-        for adapter, prompt, tokens, found in serve(runner, directories, choose, card.vocab_size):
+        for adapter, prompt, tokens, found in serve(
+            runner, directories, choose, model_config.vocab_size
+        ):
             ids, start = prompt + tokens[:-1], len(prompt) - 1
             directory, merged = directories.get(adapter or ""), choose.random() < 0.3
             expected = peft_logits(base, directory, ids, merged)[start:]

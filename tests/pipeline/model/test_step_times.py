@@ -15,7 +15,7 @@ from loraconsole.pipeline.model.adapter import module_shapes
 from loraconsole.pipeline.model.compute_queue import ComputeQueue
 from loraconsole.pipeline.model.copy_rate import measure_copy_rate
 from loraconsole.pipeline.model.kernel_choice import choose_kernels
-from loraconsole.pipeline.model_files.model_config import read_card
+from loraconsole.pipeline.model_files.model_config import read_model_config
 
 WINDOW = 16
 LAYERS = 3
@@ -52,9 +52,11 @@ def test_the_bytes_of_a_step_are_its_weights_its_adapters_once_and_the_kv_it_see
 ) -> None:
     runner, _ = start_runner(model, adapter=adapter)
     step = last_decode(Driver(runner), None, "a", "a", "b")
-    card = read_card(model)
-    matrices = sum(rows * columns for rows, columns in module_shapes(card).values()) * LAYERS
-    assert step.weight_bytes == 4 * (matrices + card.vocab_size * card.hidden_size)
+    model_config = read_model_config(model)
+    matrices = (
+        sum(rows * columns for rows, columns in module_shapes(model_config).values()) * LAYERS
+    )
+    assert step.weight_bytes == 4 * (matrices + model_config.vocab_size * model_config.hidden_size)
     assert step.adapter_bytes == sum(runner._store[name].nbytes for name in "ab")
     assert step.kv_bytes == 4 * LAYERS * WINDOW * TOKEN_BYTES
     assert step.read_bytes_s is not None
@@ -78,8 +80,8 @@ def test_steps_with_adapters_know_from_the_warm_up_what_the_base_would_take(
     for rows in (["a"], ["a", None, "b"]):
         step = last_decode(driver, *rows)
         assert step.base_us > 0
-        assert step.lora_tax == step.busy_us / step.base_us - 1
-    assert last_decode(driver, None, None).lora_tax is None
+        assert step.lora_overhead == step.busy_us / step.base_us - 1
+    assert last_decode(driver, None, None).lora_overhead is None
 
 
 def test_merged_weights_pay_no_tax_and_read_no_adapter(

@@ -12,7 +12,7 @@ from driver import Driver, save_model, start_runner
 from reference_logits import expected_logits, load_reference, prompts_of
 from safetensors.torch import load_file, save_file
 
-from loraconsole.pipeline.config import OperatorError
+from loraconsole.pipeline.errors import OperatorError
 from loraconsole.pipeline.model_files.checkpoint_files import find_checkpoint
 from loraconsole.pipeline.model_files.findings import notes, require_good
 from loraconsole.pipeline.model_files.inspection import inspect_directory

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import transformers
 
-from loraconsole.pipeline.config import OperatorError
+from loraconsole.pipeline.errors import OperatorError
 from loraconsole.pipeline.model_files.generation_config import (
     HARMLESS,
     NEUTRAL,

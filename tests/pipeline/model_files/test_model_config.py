@@ -11,7 +11,7 @@ from driver import SMALL
 from transformers import AutoConfig, GenerationConfig, PreTrainedConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-from loraconsole.pipeline.config import OperatorError
+from loraconsole.pipeline.errors import OperatorError
 from loraconsole.pipeline.model.layers import rotary_frequencies
 from loraconsole.pipeline.model_files.config_keys import (
     DEFAULTS,
@@ -23,7 +23,11 @@ from loraconsole.pipeline.model_files.config_keys import (
     Family,
 )
 from loraconsole.pipeline.model_files.findings import notes
-from loraconsole.pipeline.model_files.model_config import ModelCard, inspect_config, read_card
+from loraconsole.pipeline.model_files.model_config import (
+    ModelConfig,
+    inspect_config,
+    read_model_config,
+)
 
 FAMILIES: tuple[Family, ...] = ("llama", "mistral", "qwen2", "qwen3")
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
@@ -38,16 +42,16 @@ def write(directory: Path, family: str = "llama", **keys: Any) -> Path:
 
 def refusal(directory: Path, ignored: tuple[str, ...] = ()) -> str:
     with pytest.raises(OperatorError) as raised:
-        read_card(directory, ignored)
+        read_model_config(directory, ignored)
     return str(raised.value)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_absent_keys_have_the_defaults_of_the_familys_class(family: Family, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": family}))
-    card, theirs = read_card(tmp_path), AutoConfig.from_pretrained(tmp_path)
+    model_config, theirs = read_model_config(tmp_path), AutoConfig.from_pretrained(tmp_path)
     head_dim = getattr(theirs, "head_dim", None) or theirs.hidden_size // theirs.num_attention_heads
-    assert card == ModelCard(
+    assert model_config == ModelConfig(
         family=family,
         vocab_size=theirs.vocab_size,
         hidden_size=theirs.hidden_size,
@@ -60,13 +64,13 @@ def test_absent_keys_have_the_defaults_of_the_familys_class(family: Family, tmp_
         max_model_len=theirs.max_position_embeddings,
         rms_norm_eps=theirs.rms_norm_eps,
         rope_theta=theirs.rope_parameters["rope_theta"],
-        rope_scaling=card.rope_scaling,
+        rope_scaling=model_config.rope_scaling,
         tie_word_embeddings=theirs.tie_word_embeddings,
         attention_bias=family == "qwen2",
         qk_norm=family == "qwen3",
         sliding_window=theirs.sliding_window if family == "mistral" else 0,
-        bos_token_id=card.bos_token_id,
-        eos_token_ids=card.eos_token_ids,
+        bos_token_id=model_config.bos_token_id,
+        eos_token_ids=model_config.eos_token_ids,
     )
 
 
@@ -92,7 +96,7 @@ def test_every_field_that_transformers_writes_is_known(family: Family, tmp_path:
     old = {"max_length", "do_sample", "temperature", "top_k", "num_beams", "bad_words_ids"}
     assert old < GenerationConfig().to_dict().keys() and old < HARMLESS
     config.to_json_file(tmp_path / "config.json", use_diff=False)
-    read_card(tmp_path)
+    read_model_config(tmp_path)
 
 
 def test_no_key_stands_in_two_lists() -> None:
@@ -110,7 +114,7 @@ def test_a_null_means_what_it_means_to_the_class(family: Family, tmp_path: Path)
         except Exception:  # its own validation error
             is_taken = False
         if key in NULLABLE:  # also where the class refuses it: the weights' shapes say the same
-            read_card(tmp_path)
+            read_model_config(tmp_path)
         else:
             assert not is_taken and f"{key} is null" in refusal(tmp_path)
 
@@ -188,8 +192,8 @@ def test_what_changes_the_answer_is_refused_by_its_name(
     ],
 )
 def test_what_changes_nothing_changes_nothing(keys: dict[str, Any], tmp_path: Path) -> None:
-    plain = read_card(write(tmp_path))
-    assert read_card(write(tmp_path, **keys)) == plain
+    plain = read_model_config(write(tmp_path))
+    assert read_model_config(write(tmp_path, **keys)) == plain
 
 
 def test_several_refusals_are_said_at_once_and_counted(tmp_path: Path) -> None:
@@ -199,11 +203,11 @@ def test_several_refusals_are_said_at_once_and_counted(tmp_path: Path) -> None:
 
 
 def test_a_key_is_ignored_where_the_operator_says_so(tmp_path: Path) -> None:
-    plain = read_card(write(tmp_path, rope_scaling=YARN))
+    plain = read_model_config(write(tmp_path, rope_scaling=YARN))
     write(tmp_path, rope_scaling=YARN | {"alpha": 2.0}, a_new_key=3)
     assert "--ignore-key a_new_key" in refusal(tmp_path)
     assert "--ignore-key rope_scaling.alpha" in refusal(tmp_path, ("a_new_key",))
-    assert read_card(tmp_path, ("a_new_key", "rope_scaling.alpha")) == plain
+    assert read_model_config(tmp_path, ("a_new_key", "rope_scaling.alpha")) == plain
 
 
 def test_what_is_no_model_directory_is_named_for_what_it_is(tmp_path: Path) -> None:
@@ -244,7 +248,7 @@ def test_what_is_no_model_directory_is_named_for_what_it_is(tmp_path: Path) -> N
 def test_a_context_is_as_long_as_its_scaling_makes_it(
     rope: dict[str, Any] | None, longest: int, tmp_path: Path
 ) -> None:
-    assert read_card(write(tmp_path, rope_scaling=rope)).max_model_len == longest
+    assert read_model_config(write(tmp_path, rope_scaling=rope)).max_model_len == longest
 
 
 @pytest.mark.parametrize(
@@ -264,11 +268,11 @@ def test_a_context_is_as_long_as_its_scaling_makes_it(
 def test_rope_tables_mean_what_they_mean_to_transformers(
     keys: dict[str, Any], tmp_path: Path
 ) -> None:
-    card = read_card(write(tmp_path, **keys))
+    model_config = read_model_config(write(tmp_path, **keys))
     theirs = AutoConfig.from_pretrained(tmp_path)
     kind = theirs.rope_parameters["rope_type"]
     expected, scale = ROPE_INIT_FUNCTIONS[kind](theirs)
-    found, ours = rotary_frequencies(card)
+    found, ours = rotary_frequencies(model_config)
     assert (found / expected - 1).abs().max() < 1e-5
     assert ours == pytest.approx(scale)
 
@@ -282,8 +286,8 @@ def test_what_is_ignored_as_by_transformers_is_said(tmp_path: Path) -> None:
         rope_parameters=rope,
         rope_scaling={"type": "linear", "factor": 2.0, "beta_fast": 3.0},
     )
-    card, findings = inspect_config(tmp_path)
-    assert card is not None and card.rope_theta == 10000.0
+    model_config, findings = inspect_config(tmp_path)
+    assert model_config is not None and model_config.rope_theta == 10000.0
     said = "\n".join(notes(findings))
     for name in (
         "architectures",

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from driver import SMALL
 
-from loraconsole.pipeline.config import OperatorError
+from loraconsole.pipeline.errors import OperatorError
 from loraconsole.pipeline.model_files.generation_config import read_generation_config
-from loraconsole.pipeline.model_files.model_config import read_card
-from loraconsole.pipeline.model_files.text_files import read_json
+from loraconsole.pipeline.model_files.model_config import read_model_config
+from loraconsole.pipeline.runtime.text_files import read_json
 from loraconsole.pipeline.text.tokenizer_files import read_tokenizer
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
@@ -31,7 +31,7 @@ def model(model_directory: str, tmp_path: Path) -> Path:
 
 
 def read_all(model: Path) -> None:
-    read_card(model)
+    read_model_config(model)
     read_generation_config(model)
     read_tokenizer(model)
 

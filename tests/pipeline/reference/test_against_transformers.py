@@ -21,13 +21,14 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from loraconsole.console.__main__ import command_parser
 from loraconsole.console.cli import against
-from loraconsole.pipeline.config import Config, OperatorError
+from loraconsole.pipeline.config import Config
+from loraconsole.pipeline.errors import OperatorError
 from loraconsole.pipeline.fetch.fetch import resolve
 from loraconsole.pipeline.reference.reference import (
-    Comparison,
-    Conversation,
+    LineClient,
     Prepared,
     Question,
+    ReferenceComparison,
     SideBySide,
 )
 
@@ -219,14 +220,14 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "model"
 
 
-def compare(beside: SideBySide, model: Path, *names: str, **more: Any) -> Comparison:
+def compare(beside: SideBySide, model: Path, *names: str, **more: Any) -> ReferenceComparison:
     """`model` with adapters that lie beside it."""
     adapters = tuple((name, str(model.parent / name)) for name in names)
     question = Question(model=str(model), adapters=adapters, tokens=8)
     return beside.compare_engine(question, resolve(Config(model=str(model))), **more)
 
 
-def wrong(found: Comparison) -> dict[tuple[str, str | None], str]:
+def wrong(found: ReferenceComparison) -> dict[tuple[str, str | None], str]:
     return {(row.prompt, row.adapter): row.reason for row in found.rows if not row.is_right}
 
 
@@ -479,7 +480,7 @@ def test_a_library_that_is_absent_is_named_with_how_to_install_it(
     words = f"raise ModuleNotFoundError(\"No module named '{library}'\")"
     (tmp_path / f"{library}.py").write_text(words)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    with Conversation("transformers_reference") as reference:
+    with LineClient("transformers_reference") as reference:
         question = Question(model=str(tmp_path), adapters=(("a", str(tmp_path)),))
         with pytest.raises(OperatorError, match=f"{library} cannot be imported") as caught:
             reference.ask(question, Prepared)

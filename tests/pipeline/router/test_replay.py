@@ -20,10 +20,11 @@ from ring import ADAPTERS, Ring, shipped
 from waiting import wait_for
 
 from loraconsole.console.cli.replay import read_head
-from loraconsole.console.state.store import Ledger
-from loraconsole.pipeline.config import Config, make_run_directory
+from loraconsole.console.state.store import Store
+from loraconsole.pipeline.config import Config
 from loraconsole.pipeline.messages import Abort, BatchView
 from loraconsole.pipeline.router.event_log import EventLog
+from loraconsole.pipeline.run_directory import make_run_directory
 from loraconsole.pipeline.runtime.sockets import Watch, make_context
 from loraconsole.pipeline.schedule.pets import LatencyTable
 
@@ -188,7 +189,7 @@ def test_a_replay_is_shown_in_the_console_as_the_ring_was(log: Path, tmp_path: P
     begins_at = time.time() + 2.0
     command = [sys.executable, "-P", "-m", "loraconsole.pipeline.router.replay", str(log)]
     flags = ["--run", str(run), "--speed", str(speed), "--begins-at", str(begins_at)]
-    ledger = Ledger(str(run))
+    store = Store(str(run))
     views: list[BatchView] = []
     heard_at = 0.0
 
@@ -199,7 +200,7 @@ def test_a_replay_is_shown_in_the_console_as_the_ring_was(log: Path, tmp_path: P
         while player.poll() is None:
             for message in watch.drain():
                 now = head["at"] + max(0.0, time.time() - begins_at) * speed
-                ledger.take(message, now)
+                store.take(message, now)
                 heard_at = now
                 if isinstance(message, BatchView):
                     views.append(message)
@@ -210,7 +211,7 @@ def test_a_replay_is_shown_in_the_console_as_the_ring_was(log: Path, tmp_path: P
     with subprocess.Popen([*command, *flags], stdout=subprocess.PIPE, text=True) as player:
         asyncio.run(listen())
         assert player.stdout is not None and "all the same" in player.stdout.read()
-    board = ledger.board(heard_at)
+    board = store.board(heard_at)
     assert board.condition.word == "READY"
     states = {row.name: row.state.value for row in board.processes}
     assert (states["router"], states["supervisor"], states["worker-0"]) == (

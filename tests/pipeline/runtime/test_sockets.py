@@ -51,8 +51,8 @@ def test_messages_arrive_in_order_and_are_counted(
         for message in sent:
             outbox.send(message)
         assert [await inbox.receive() for _ in sent] == sent
-        assert inbox.hop().frames == 3
-        assert outbox.hop().num_bytes == inbox.hop().num_bytes > 0
+        assert inbox.stats().frames == 3
+        assert outbox.stats().num_bytes == inbox.stats().num_bytes > 0
 
     asyncio.run(talk())
 
@@ -77,7 +77,7 @@ def test_a_malformed_frame_is_refused_and_the_next_good_one_arrives(
         outbox.send_frame(frame)
         outbox.send(Reset(7))
         assert await asyncio.wait_for(inbox.receive(), 5) == Reset(7)
-        assert inbox.hop().refused == 1
+        assert inbox.stats().refused == 1
 
     asyncio.run(talk())
 
@@ -91,7 +91,7 @@ def test_a_message_for_another_inbox_is_refused_by_type(
         outbox.send(Reset(7))
         outbox.send(Abort("r", "why"))
         assert await asyncio.wait_for(inbox.receive(), 5) == Abort("r", "why")
-        assert inbox.hop().refused == 1
+        assert inbox.stats().refused == 1
 
     asyncio.run(talk())
 
@@ -104,7 +104,7 @@ def test_an_inbox_nobody_drains_fills_up_and_says_so(
     with pytest.raises(InboxFull, match="nobody has not drained"):
         for _ in range(100):
             outbox.send(Introduce())
-    assert outbox.hop().frames >= 10 and outbox.hop().refused == 1
+    assert outbox.stats().frames >= 10 and outbox.stats().refused == 1
 
 
 def test_what_was_sent_before_the_peer_came_back_is_delivered(

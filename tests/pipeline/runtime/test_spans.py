@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from loraconsole.pipeline.config import Config, make_run_directory
+from loraconsole.pipeline.config import Config
 from loraconsole.pipeline.messages import (
     Abort,
     Batch,
@@ -32,6 +32,7 @@ from loraconsole.pipeline.messages import (
     WorkerReady,
 )
 from loraconsole.pipeline.router.router import Router
+from loraconsole.pipeline.run_directory import make_run_directory
 from loraconsole.pipeline.runtime.process import Process
 from loraconsole.pipeline.runtime.sockets import Inbox, Outbox, make_context
 from loraconsole.pipeline.runtime.spans import CAPTURED, LISTENERS, NOTHING, Nvtx, Spans, load_nvtx

@@ -5,7 +5,7 @@ import json
 import pytest
 from made_tokenizers import byte_level, sentencepiece_model
 
-from loraconsole.pipeline.config import OperatorError
+from loraconsole.pipeline.errors import OperatorError
 from loraconsole.pipeline.text.stop_tokens import stop_token_ids
 
 SPECIAL = ["<unk>", "<s>", "</s>", "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|end|>"]

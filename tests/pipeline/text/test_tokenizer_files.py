@@ -9,7 +9,7 @@ import sentencepiece
 from made_tokenizers import MADE, byte_level, sentencepiece_model, write
 from transformers import AutoTokenizer
 
-from loraconsole.pipeline.config import OperatorError
+from loraconsole.pipeline.errors import OperatorError
 from loraconsole.pipeline.text.tokenizer import Tokenizer
 
 pytestmark = pytest.mark.usefixtures("offline")

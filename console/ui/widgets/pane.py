@@ -1,6 +1,6 @@
 """`Pane`: a box that draws itself line by line from a `Board`, and only the lines that changed.
 
-A pane's `lines` are plain values (texts with the names of inks), so two frames are compared
+A pane's `lines` are plain values (texts with the names of text_styles), so two frames are compared
 before anything is rendered. It overrides `render_lines`, which leaves Textual's style cache out:
 8 ms a frame instead of 17 for a busy screen. Frame and title are drawn here as well.
 """
@@ -8,9 +8,8 @@ before anything is rendered. It overrides `render_lines`, which leaves Textual's
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, ClassVar
 
-from rich.cells import cell_len
 from rich.segment import Segment
 from textual import events
 from textual.app import App
@@ -18,113 +17,48 @@ from textual.geometry import Region
 from textual.strip import Strip
 from textual.widget import Widget
 
-from ..client.pending_orders import CHANGING
-from ..state.board import Board
-from ..state.time_series import Track, Window, is_hour
-from ..text import units
-from ..text.ascii import plain
-from .styles import Inks
+from ...client.pending_orders import CHANGING
+from ...state.board import Board
+from ...state.time_series import Track, Window, is_hour
+from ...text import units
+from ...text.ascii import plain
+from ...text.lines import TextLine, TextSpan, crop, length, line
+from .styles import TextStyles
 
 if TYPE_CHECKING:
-    from ..client.pending_orders import Orders
-    from ..settings.settings import Chosen
-    from ..settings.toml_document import Problem
-    from ..settings.ui_state import Habits
-    from ..state.alerts import AlertBook
+    from collections.abc import Callable
 
-Span: TypeAlias = tuple[str, str]
-"""A text and the name of its ink."""
-
-
-class Line(NamedTuple):
-    """One line of a pane: spans from left to right on a ground."""
-
-    spans: tuple[Span, ...] = ()
-    ground: str = ""
+    from ...client.pending_orders import Orders
+    from ...client.telemetry import Telemetry
+    from ...settings.settings import Chosen
+    from ...settings.toml_document import Problem
+    from ...settings.ui_state import UiState
+    from ...state.alert_book import AlertBook
+    from ...state.store import Store
+    from ...terminal.draw_cost import Meter
+    from ...terminal.frame_pacer import FramePacer
 
 
-def line(*spans: Span, ground: str = "") -> Line:
-    """`line(("3", "number"), (" requests", "dim"))`."""
-    return Line(spans, ground)
-
-
-def length(spans: Sequence[Span]) -> int:
-    """Cells that spans take."""
-    return sum(len(text) if text.isascii() else cell_len(text) for text, _ in spans)
-
-
-def spread(left: Sequence[Span], right: Sequence[Span], width: int, ground: str = "") -> Line:
-    """Two groups of spans at the two ends of a line; the left one gives way."""
-    room = width - length(right)
-    return Line((*crop(left, room, pad=True), *right), ground)
-
-
-def crop(spans: Sequence[Span], width: int, pad: bool = False) -> tuple[Span, ...]:
-    """Spans in at most `width` cells, in exactly `width` if `pad`. All that a pane shows passes
-    here, and nothing of it commands the terminal."""
-    kept: list[Span] = []
-    left = width
-    for text, ink in spans:
-        text = units.visible(text)
-        size = len(text) if text.isascii() else cell_len(text)
-        if size > left:
-            kept.append((units.fit(text, left), ink))
-            return tuple(kept)
-        kept.append((text, ink))
-        left -= size
-    if pad and left > 0:
-        kept.append((" " * left, "text"))
-    return tuple(kept)
-
-
-def broken(whole: Sequence[Span], parts: Sequence[str]) -> list[Line]:
-    """`parts`, which are the text of `whole` wrapped, as lines, each letter in its ink."""
-    if len(whole) == 1:
-        return [Line(((part, whole[0][1]),)) for part in parts]
-    letters = ((letter, ink) for text, ink in whole for letter in text)
-    lines = []
-    for part in parts:
-        found: list[Span] = []
-        for wanted in part:  # wrapping leaves blanks out, and adds nothing
-            ink = next((ink for letter, ink in letters if letter == wanted), "text")
-            if found and found[-1][1] == ink:
-                found[-1] = (found[-1][0] + wanted, ink)
-            else:
-                found.append((wanted, ink))
-        lines.append(Line(tuple(found)))
-    return lines
-
-
-def thumb_of(total: int, shown: int, first: int) -> range | None:
-    """Which of `shown` lines a scroll bar's thumb takes, where the first is the `first` of `total`;
-    none where all are shown."""
-    if total <= shown or shown < 1:
-        return None
-    size = max(1, shown * shown // total)
-    top = (shown - size) * first // (total - shown)
-    return range(top, top + size)
-
-
-def over_time(title: str, board: Board) -> tuple[Span, ...]:
+def over_time(title: str, board: Board) -> tuple[TextSpan, ...]:
     """A plot's title, with its span where that is the long one."""
-    long: tuple[Span, ...] = ((" last hour", "info"),) if is_hour(board.decode) else ()
+    long: tuple[TextSpan, ...] = ((" last hour", "info"),) if is_hour(board.decode) else ()
     return ((title, "title"), *long)
 
 
-def field(name: str) -> tuple[Span, ...]:
+def field(name: str) -> tuple[TextSpan, ...]:
     """The left column of a list of details."""
     return ((f"{name:<12}", "dim"),)
 
 
 class PaintedApp(App[str]):
-    """What panes need of the app: the board to draw, the inks to draw with, orders to give."""
+    """What panes need of the app: the board to draw, styles, what gives orders."""
 
     board: Board
-    inks: Inks
+    text_styles: TextStyles
     orders: Orders
     api_key: str
     alert_book: AlertBook
-    habits: Habits
+    ui_state: UiState
     chosen: Chosen
     complaints: Sequence[Problem]
     """What is wrong with the files of settings and themes."""
@@ -132,6 +66,21 @@ class PaintedApp(App[str]):
     """Nothing is asked of the pipeline, nothing changed in it."""
     is_ascii: bool = False
     """Borders, bars and plots in plain ASCII."""
+    telemetry: Telemetry
+    store: Store
+    clock: Callable[[], float]
+    meter: Meter
+    pace: FramePacer
+
+    @property
+    def is_diffed(self) -> bool:
+        """Whether only the cells that changed are sent to the terminal."""
+        raise NotImplementedError
+
+    @property
+    def queued(self) -> int:
+        """Writes that the terminal has not taken yet."""
+        raise NotImplementedError
 
     def refuses(self, id: str | None) -> bool:
         """Is the key of that id one that this console does not obey?"""
@@ -165,7 +114,7 @@ class Pane(Widget):
 
     def __init__(self, id: str | None = None, classes: str | None = None) -> None:
         super().__init__(id=id, classes=classes)
-        self._drawn: list[Line] = []
+        self._drawn: list[TextLine] = []
         self._strips: list[Strip | None] = []
         self._drawn_size = (0, 0)
         self._period = -1
@@ -174,19 +123,19 @@ class Pane(Widget):
 
     # -- what a subclass fills in
 
-    def lines(self, board: Board, width: int, height: int) -> Sequence[Line]:
+    def lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
         """The pane's content in at most `height` lines of `width` cells."""
         raise NotImplementedError
 
-    def title(self, board: Board) -> Sequence[Span]:
+    def title(self, board: Board) -> Sequence[TextSpan]:
         """What stands in the frame at the upper left."""
         return ((self.TITLE, "title"),)
 
-    def caption(self, board: Board) -> Sequence[Span]:
+    def caption(self, board: Board) -> Sequence[TextSpan]:
         """What stands in the frame at the upper right."""
         return ()
 
-    def hint(self, board: Board) -> Sequence[Span]:
+    def hint(self, board: Board) -> Sequence[TextSpan]:
         """What stands in the frame at the lower right."""
         return ()
 
@@ -252,31 +201,31 @@ class Pane(Widget):
         """It is hidden now: its strips, a kilobyte each, are made anew when it is seen again."""
         self._strips = [None] * len(self._strips)
 
-    def _compose_lines(self, board: Board, width: int, height: int) -> list[Line]:
+    def _compose_lines(self, board: Board, width: int, height: int) -> list[TextLine]:
         if not self.FRAMED:
             body = list(self.lines(board, width, height))[:height]
-            return body + [Line()] * (height - len(body))
+            return body + [TextLine()] * (height - len(body))
         if width < 4 or height < 2:
-            return [Line()] * height
+            return [TextLine()] * height
         inside = height - 2
         body = list(self.lines(board, width - 4, inside))[:inside]
-        body += [Line()] * (inside - len(body))
+        body += [TextLine()] * (inside - len(body))
         edge = "border-focus" if self.has_focus else "border"
         thumb = self.thumb(inside) or range(0)
         rows = [self._edge(board, width, edge)]
         for y, (spans, ground) in enumerate(body):
             right = ("┃", "border-focus") if y in thumb else ("│", edge)
             inner = crop(((" ", "text"), *spans), width - 2, pad=True)
-            rows.append(Line((("│", edge), *inner, right), ground))
+            rows.append(TextLine((("│", edge), *inner, right), ground))
         hint = self.hint(board)
-        tail: tuple[Span, ...] = ((" ", edge), *hint, (" ", edge)) if hint else ()
+        tail: tuple[TextSpan, ...] = ((" ", edge), *hint, (" ", edge)) if hint else ()
         room = width - 3 - length(tail)
         if room < 0:
             tail, room = (), width - 3
         rows.append(line(*self._ground(board, room, edge), *tail, ("─╯", edge)))
         return rows
 
-    def _ground(self, board: Board, room: int, edge: str) -> Sequence[Span]:
+    def _ground(self, board: Board, room: int, edge: str) -> Sequence[TextSpan]:
         """`╰────── -60 s ─────`: the lower edge, with the age of the plot's left edge."""
         origin = self.origin(board)
         if origin is not None and not self._sweeps:
@@ -287,19 +236,19 @@ class Pane(Widget):
                 return (("╰" + "─" * before, edge), (label, "dim"), ("─" * rest, edge))
         return (("╰" + "─" * room, edge),)
 
-    def _edge(self, board: Board, width: int, edge: str) -> Line:
+    def _edge(self, board: Board, width: int, edge: str) -> TextLine:
         """`╭─ title ────── caption ─╮`; the caption goes where there is no room for it."""
         title = crop(self.title(board), max(0, width - 6))
-        left: tuple[Span, ...] = (("╭─", edge),)
+        left: tuple[TextSpan, ...] = (("╭─", edge),)
         if title and title[0][0]:
             left += ((" ", edge), *title, (" ", edge))
         caption = tuple(self.caption(board))
-        right: tuple[Span, ...] = ((" ", edge), *caption, (" ─╮", edge)) if caption else ()
+        right: tuple[TextSpan, ...] = ((" ", edge), *caption, (" ─╮", edge)) if caption else ()
         rule = width - length(left) - length(right)
         if rule < 1 or not right:
             right = (("╮", edge),)
             rule = width - length(left) - 1
-        return Line((*left, ("─" * rule, edge), *right))
+        return TextLine((*left, ("─" * rule, edge), *right))
 
     def render_lines(self, crop: Region) -> list[Strip]:
         """Strips for the compositor, made for lines that have none."""
@@ -319,15 +268,15 @@ class Pane(Widget):
             strip = self._strips[y] = self._make_strip(spans, ground)
         return strip
 
-    def _make_strip(self, spans: Sequence[Span], ground: str) -> Strip:
+    def _make_strip(self, spans: Sequence[TextSpan], ground: str) -> Strip:
         app, width = self.painted_app, self.size.width
-        style = app.inks.style
+        resolve = app.text_styles.style
         segments = []
-        for text, ink in crop(spans, width, pad=True):
-            # The frame stays on the desk; only what it holds stands on the ground.
-            beneath = "" if ink.startswith("border") else ground
+        for text, style in crop(spans, width, pad=True):
+            # The ground is behind what the frame holds, not behind the frame.
+            beneath = "" if style.startswith("border") else ground
             shown = plain(text) if app.is_ascii else text
-            segments.append(Segment(shown, style(ink, beneath)))
+            segments.append(Segment(shown, resolve(style, beneath)))
         return Strip(segments, width)
 
     # -- events

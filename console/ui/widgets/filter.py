@@ -1,56 +1,19 @@
-"""`Filter`: what an operator types after `/`: a regular expression, `!` in front inverts it; and
-`FilterPane`, a pane that has one."""
+"""`FilterPane`: a pane whose rows are filtered by the expression that a person types after `/`."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 from textual.binding import Binding, BindingType
 
-from ..state.board import Board
-from .pane import Pane, Panel, Span
+from ...state.board import Board
+from ...text.filter import Filter
+from ...text.lines import TextSpan
+from .pane import Pane, Panel
 
 if TYPE_CHECKING:
     from textual.widgets import Input
-
-
-@dataclass(frozen=True)
-class Filter:
-    """Keeps the rows whose text it matches. Lower case letters match both cases."""
-
-    text: str = ""
-    error: str = ""
-    """What is wrong with the expression; it then keeps everything."""
-    _inverse: bool = field(default=False, repr=False)
-    _pattern: re.Pattern[str] | None = field(default=None, repr=False)
-
-    @classmethod
-    def parse(cls, text: str) -> Filter:
-        """Never raises: a broken expression says so in `error`."""
-        inverse = text.startswith("!")
-        body = text[1:] if inverse else text
-        if not body:
-            return cls(text)
-        try:
-            flags = re.IGNORECASE if body.islower() or not any(map(str.isalpha, body)) else 0
-            return cls(text, "", inverse, re.compile(body, flags))
-        except re.error as error:
-            return cls(text, str(error))
-
-    def __bool__(self) -> bool:
-        return self._pattern is not None
-
-    def hits(self, text: str) -> list[tuple[int, int]]:
-        """Where in a text it matches; nowhere, where it is turned around."""
-        if self._pattern is None or self._inverse:
-            return []
-        return [hit.span() for hit in self._pattern.finditer(text) if hit.end() > hit.start()]
-
-    def keeps(self, row: str) -> bool:
-        return self._pattern is None or bool(self._pattern.search(row)) is not self._inverse
 
 
 class FilterPane(Pane, can_focus=True):
@@ -92,7 +55,7 @@ class FilterPane(Pane, can_focus=True):
 
     async def action_filter(self) -> None:
         """Opens the line to type in, at the foot of the panel."""
-        from .panels.filter_input import FilterInput  # the first frame does not wait for it
+        from .filter_input import FilterInput  # the first frame does not wait for it
 
         await self.open_line("/", FilterInput(self))
 
@@ -101,7 +64,7 @@ class FilterPane(Pane, can_focus=True):
         from textual.containers import Horizontal
         from textual.widgets import Label
 
-        from .panels.filter_input import FilterInput
+        from .filter_input import FilterInput
 
         panel = next(node for node in self.ancestors if isinstance(node, Panel))
         for open_line in panel.query(FilterInput):
@@ -110,7 +73,7 @@ class FilterPane(Pane, can_focus=True):
         await panel.mount(Horizontal(Label(mark), given, classes="filter"))
         self.screen.set_focus(given)  # at once: the next key is meant for it
 
-    def hint(self, board: Board) -> Sequence[Span]:
+    def hint(self, board: Board) -> Sequence[TextSpan]:
         if self.filter.error:
             return ((f"/{self.filter.text}: {self.filter.error}", "bad"),)
         if not self.filter:

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
 from textual.widgets import Input
 
-from ..filter import FilterPane
+from ...text.filter import Filter
+
+
+class Filtered(Protocol):
+    """What a `FilterInput` needs of the pane that it filters."""
+
+    filter: Filter
+    marks: bool
+
+    def set_filter(self, text: str, marks: bool | None = None) -> None: ...
+
+    def focus(self, scroll_visible: bool = True) -> object: ...
 
 
 class LineInput(Input):
@@ -28,7 +39,7 @@ class FilterInput(LineInput):
         Binding("tab", "marks", "Hide or mark", id="filter-marks"),
     ]
 
-    def __init__(self, pane: FilterPane) -> None:
+    def __init__(self, pane: Filtered) -> None:
         super().__init__(
             value=pane.filter.text,
             placeholder="regular expression, ! in front turns it around; tab hides or marks",

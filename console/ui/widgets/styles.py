@@ -1,7 +1,7 @@
-"""`Inks`: styles by name. A panel says `"good"`, the stylesheet and the theme say what that is.
+"""`TextStyles`: styles by name. A panel says `"good"`; the stylesheet and the theme define it.
 
-Python holds no colour. All inks are component classes of one node, the desk, because Textual
-resolves component classes for every widget that declares them, which cost 30 ms at start.
+Python holds no colour. All names are component classes of one node, the main screen, because
+Textual resolves component classes for every widget that declares them: 30 ms at start.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from textual.binding import Binding, BindingType
 from textual.color import Color
 from textual.screen import Screen
 
-INKS = (
+STYLE_NAMES = (
     *("text", "dim", "faint", "title", "emphasis", "key", "brand", "number"),
     *("border", "border-focus", "good", "warn", "bad", "info"),
     *("heat-1", "heat-2", "heat-3", "heat-4", "heat-5", "prefill", "peak"),
@@ -31,19 +31,19 @@ INKS = (
     ),
     *("base", *(f"adapter-{number}" for number in range(1, 9))),
 )
-LEVEL_INKS = {
+LEVEL_STYLES = {
     "debug": "dim",
     "info": "text",
     "warning": "warn",
     "error": "bad",
     "critical": "bad",
 }
-"""The ink of a log level."""
+"""The style of a log level."""
 GROUNDS = ("cursor", "bar")
 
 
-class Desk(Screen[None], inherit_bindings=False):
-    """The screen that everything lies on; its component classes are the inks."""
+class MainScreen(Screen[None], inherit_bindings=False):
+    """The screen that everything lies on; its component classes are the styles."""
 
     AUTO_FOCUS = ""
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-medium"), (160, "-wide")]  # noqa: RUF012
@@ -53,45 +53,47 @@ class Desk(Screen[None], inherit_bindings=False):
         Binding("shift+tab", "app.focus_previous", "Previous pane", show=False, id="previous-pane"),
     ]
 
-    COMPONENT_CLASSES = {f"ink--{name}" for name in INKS} | {f"ground--{g}" for g in GROUNDS}
+    COMPONENT_CLASSES = {f"style--{name}" for name in STYLE_NAMES} | {
+        f"ground--{g}" for g in GROUNDS
+    }
 
     def __init__(self) -> None:
-        self.inks = Inks(self)
+        self.text_styles = TextStyles(self)
         super().__init__()
 
     def notify_style_update(self) -> None:
         super().notify_style_update()
-        self.inks.clear()
+        self.text_styles.clear()
 
 
-class Inks:
-    """Resolves (ink, ground) to a Rich style, once a theme."""
+class TextStyles:
+    """Resolves the name of a style and of a ground to a Rich style, once a theme."""
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+    def __init__(self, screen: MainScreen) -> None:
+        self._screen = screen
         self._styles: dict[tuple[str, str], Style] = {}
 
     def clear(self) -> None:
         """The theme changed."""
         self._styles.clear()
 
-    def style(self, ink: str, ground: str = "") -> Style:
-        """Raises `KeyError` for a name that is not in `INKS`, or not in `GROUNDS`."""
-        style = self._styles.get((ink, ground))
+    def style(self, name: str, ground: str = "") -> Style:
+        """Raises `KeyError` for a name that is not in `STYLE_NAMES`, or not in `GROUNDS`."""
+        style = self._styles.get((name, ground))
         if style is None:
-            style = self._styles[ink, ground] = self._resolve(ink, ground)
+            style = self._styles[name, ground] = self._resolve(name, ground)
         return style
 
-    def _resolve(self, ink: str, ground: str) -> Style:
-        style = self._desk.get_component_rich_style(f"ink--{ink}")
+    def _resolve(self, name: str, ground: str) -> Style:
+        style = self._screen.get_component_rich_style(f"style--{name}")
         if ground:
-            beneath = self._desk.get_component_rich_style(f"ground--{ground}")
-            if beneath.reverse:  # turned around, every ink would be a ground of its own
-                style = self._desk.get_component_rich_style("ink--text") + Style(reverse=True)
-            elif not ink.startswith("badge"):  # a badge brings its own ground
+            beneath = self._screen.get_component_rich_style(f"ground--{ground}")
+            if beneath.reverse:  # turned around, every style would be a ground of its own
+                style = self._screen.get_component_rich_style("style--text") + Style(reverse=True)
+            elif not name.startswith("badge"):  # a badge brings its own ground
                 style += Style(bgcolor=beneath.bgcolor)
         segments = [Segment("x", style)]
         background = Color.from_rich_color(style.bgcolor) if style.bgcolor else Color(0, 0, 0)
-        for line_filter in self._desk.get_line_filters():
+        for line_filter in self._screen.get_line_filters():
             segments = line_filter.apply(segments, background)
         return segments[0].style or Style.null()

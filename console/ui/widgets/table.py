@@ -14,10 +14,10 @@ from textual import events
 from textual.binding import Binding, BindingType
 from textual.message import Message
 
-from ..state.board import Board
-from ..text import units
+from ...state.board import Board
+from ...text import units
+from ...text.lines import TextLine, TextSpan, crop, line, thumb_of
 from .filter import FilterPane
-from .pane import Line, Span, crop, line, thumb_of
 
 R = TypeVar("R")
 
@@ -29,7 +29,7 @@ class Column(Generic[R]):
     title: str
     width: int
     """Cells; with `grows`, the fewest."""
-    cell: Callable[[R, Board, int], Sequence[Span]]
+    cell: Callable[[R, Board, int], Sequence[TextSpan]]
     order: Callable[[R], Any] | None = None
     """What the column is sorted by; None where sorting makes no sense."""
     right: bool = False
@@ -87,7 +87,7 @@ class TablePane(FilterPane, Generic[R], can_focus=True):
         self._page = 1
 
     def on_mount(self) -> None:
-        title, self.reversed = self.painted_app.habits.sort_of(self.TITLE)
+        title, self.reversed = self.painted_app.ui_state.sort_of(self.TITLE)
         known = (column for column in self.columns if column.order and column.title == title)
         self.sort_column = next(known, None)
 
@@ -123,11 +123,11 @@ class TablePane(FilterPane, Generic[R], can_focus=True):
         index = self._index()
         return self._rows[index] if self._rows else None
 
-    def caption(self, board: Board) -> Sequence[Span]:
+    def caption(self, board: Board) -> Sequence[TextSpan]:
         number = f"{self._matches} of {self._total}" if self.filter else f"{self._total}"
         return ((number, "number"),)
 
-    def lines(self, board: Board, width: int, height: int) -> Sequence[Line]:
+    def lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
         columns = self._fitting(width, self._gather(board))
         head = self._head(columns)
         self._page = max(1, height - 1)
@@ -181,18 +181,18 @@ class TablePane(FilterPane, Generic[R], can_focus=True):
             cells[growing[-1]] += spare % len(growing)
         return list(cells.items())
 
-    def _head(self, columns: Sequence[tuple[Column[R], int]]) -> Line:
-        spans: list[Span] = []
+    def _head(self, columns: Sequence[tuple[Column[R], int]]) -> TextLine:
+        spans: list[TextSpan] = []
         for column, width in columns:
-            title, ink = column.title, "dim"
+            title, style = column.title, "dim"
             if column is self.sort_column:
-                title, ink = title + ("▾" if self.reversed else "▴"), "key"
-            spans += [(units.fit(title, width, column.right), ink), (" ", "text")]
-        return Line(tuple(spans[:-1]))
+                title, style = title + ("▾" if self.reversed else "▴"), "key"
+            spans += [(units.fit(title, width, column.right), style), (" ", "text")]
+        return TextLine(tuple(spans[:-1]))
 
     def _row(
         self, row: R, board: Board, columns: Sequence[tuple[Column[R], int]], is_cursor: bool
-    ) -> Line:
+    ) -> TextLine:
         found = self._cells(row, board, columns, is_cursor)
         if self.marks and self.is_dimmed(self.text(row, board)):
             return found._replace(spans=tuple((text, "dim") for text, _ in found.spans))
@@ -200,16 +200,16 @@ class TablePane(FilterPane, Generic[R], can_focus=True):
 
     def _cells(
         self, row: R, board: Board, columns: Sequence[tuple[Column[R], int]], is_cursor: bool
-    ) -> Line:
-        spans: list[Span] = []
+    ) -> TextLine:
+        spans: list[TextSpan] = []
         for column, width in columns:
             cell = column.cell(row, board, width)
             if len(cell) == 1:
-                text, ink = cell[0]
-                spans.append((units.fit(text, width, column.right) + " ", ink))
+                text, style = cell[0]
+                spans.append((units.fit(text, width, column.right) + " ", style))
             else:
                 spans += (*crop(cell, width, pad=True), (" ", "text"))
-        return Line(tuple(spans), "cursor" if is_cursor else "")
+        return TextLine(tuple(spans), "cursor" if is_cursor else "")
 
     def _index(self) -> int:
         """Where the cursor is: on its row, on its kin when that is gone, or where it was."""
@@ -256,7 +256,7 @@ class TablePane(FilterPane, Generic[R], can_focus=True):
     def _sorted(self, is_reversed: bool) -> None:
         self.reversed = is_reversed
         title = self.sort_column.title if self.sort_column else ""
-        self.painted_app.habits.keep_sort(self.TITLE, title, is_reversed)
+        self.painted_app.ui_state.keep_sort(self.TITLE, title, is_reversed)
         self.paint()
 
     def action_open(self) -> None:

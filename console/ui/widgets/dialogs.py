@@ -12,10 +12,11 @@ from textual.screen import ModalScreen
 from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
-from ..state.board import Board
-from .pane import Line, PaintedApp, Pane, Span, thumb_of
+from ...state.board import Board
+from ...text.lines import TextLine, TextSpan, thumb_of
+from .pane import PaintedApp, Pane
 
-Source: TypeAlias = Callable[[Board, int], Sequence[Line]]
+LineSource: TypeAlias = Callable[[Board, int], Sequence[TextLine]]
 """What a dialog shows of a board in a width."""
 
 
@@ -76,16 +77,16 @@ class ScrollPane(Pane, can_focus=True):
         Binding("end,G", "move(1000000)", "Last", show=False, id="text-last"),
     ]
 
-    def __init__(self, title: str, source: Source) -> None:
+    def __init__(self, title: str, source: LineSource) -> None:
         super().__init__()
         self._title, self._source = title, source
         self._offset = self._total = self._page = 0
 
-    def title(self, board: Board) -> Sequence[Span]:
+    def title(self, board: Board) -> Sequence[TextSpan]:
         return ((self._title, "title"),)
 
-    def hint(self, board: Board) -> Sequence[Span]:
-        found: list[Span] = []
+    def hint(self, board: Board) -> Sequence[TextSpan]:
+        found: list[TextSpan] = []
         for binding in self.screen.BINDINGS:
             if not isinstance(binding, Binding) or binding.id in (None, "close"):
                 continue
@@ -93,7 +94,7 @@ class ScrollPane(Pane, can_focus=True):
                 found += [(binding.key, "key"), (f" {binding.description.lower()}  ", "dim")]
         return (*found, ("esc", "key"), (" closes", "dim"))
 
-    def lines(self, board: Board, width: int, height: int) -> Sequence[Line]:
+    def lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
         found = self._source(board, width)
         self._total, self._page = len(found), height
         wanted = min(len(found) + 2, self.screen.size.height * 9 // 10)
@@ -138,7 +139,7 @@ class LiveDialog(LiveScreen[None]):
         Binding("escape,q,enter", "dismiss", "Close", key_display="esc", id="close"),
     ]
 
-    def __init__(self, title: str, source: Source) -> None:
+    def __init__(self, title: str, source: LineSource) -> None:
         super().__init__()
         self._pane = ScrollPane(title, source)
 

@@ -1,0 +1,112 @@
+"""`AlertBook`: what the rules of `alerts` found over time. Pure: no clock, no widget.
+
+An alert fires, may be acknowledged, and is cleared when its rule no longer finds it. So a person
+who looks away for an hour sees what was, and for how long.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+import msgspec
+from msgspec import Struct
+
+from .alerts import BY_NAME, AlertFinding, AlertLimits, Rule, findings
+from .board import Board
+
+KEPT = 200
+"""Alerts that the book remembers; the oldest that are cleared go first."""
+GONE_S = 4 * 3600.0
+CALM_S = 60.0
+"""What comes back sooner had not gone: a queue about its limit is one alert, not twenty."""
+
+
+class AlertState(Enum):
+    FIRING = "firing"
+    ACKNOWLEDGED = "acknowledged"
+    """It still fires; somebody has seen it."""
+    CLEARED = "cleared"
+
+
+class Alert(Struct, frozen=True):
+    """One finding over time. `at` is when it fired last."""
+
+    finding: AlertFinding
+    state: AlertState
+    first_seen: float
+    last_seen: float
+    times: int = 1
+    """How often it fired."""
+
+    @property
+    def rule(self) -> Rule:
+        return BY_NAME[self.finding.rule]
+
+
+_ORDER = {AlertState.FIRING: 0, AlertState.ACKNOWLEDGED: 1, AlertState.CLEARED: 2}
+
+
+class AlertBook:
+    """`update` with every board that is looked at; `acknowledge` what has been seen."""
+
+    def __init__(self, limits: AlertLimits | None = None) -> None:
+        self.limits = limits or AlertLimits()
+        """When alerts fire."""
+        self._alerts: dict[tuple[str, str], Alert] = {}
+        self._found: tuple[Board, AlertLimits, tuple[AlertFinding, ...]] | None = None
+
+    def findings(self, board: Board) -> tuple[AlertFinding, ...]:
+        """What is wrong on `board`, the worst first; the rules run once a board."""
+        known = self._found
+        if known is None or known[0] is not board or known[1] is not self.limits:
+            known = self._found = board, self.limits, findings(board, self.limits)
+        return known[2]
+
+    @property
+    def alerts(self) -> tuple[Alert, ...]:
+        """Those that fire first, then those acknowledged, then what is over; each the newest
+        first."""
+        return tuple(
+            sorted(
+                self._alerts.values(),
+                key=lambda a: (_ORDER[a.state], a.finding.level != "bad", -a.last_seen),
+            )
+        )
+
+    @property
+    def firing(self) -> tuple[Alert, ...]:
+        return tuple(a for a in self.alerts if a.state is AlertState.FIRING)
+
+    def update(self, board: Board) -> list[Alert]:
+        """Enters what is wrong now; returns what was not a moment ago."""
+        fresh = []
+        found = {finding.key: finding for finding in self.findings(board)}
+        for key, finding in found.items():
+            known = self._alerts.get(key)
+            if known is None:
+                known = Alert(finding, AlertState.FIRING, board.now, board.now)
+                fresh.append(known)
+            elif known.state is AlertState.CLEARED:
+                is_again = board.now - known.last_seen > CALM_S
+                times = known.times + is_again
+                known = msgspec.structs.replace(known, state=AlertState.FIRING, times=times)
+                if is_again:
+                    fresh.append(known)
+            self._alerts[key] = msgspec.structs.replace(known, finding=finding, last_seen=board.now)
+        for key, alert in list(self._alerts.items()):
+            if key not in found:
+                if alert.state is not AlertState.CLEARED:
+                    cleared = msgspec.structs.replace(alert, state=AlertState.CLEARED)
+                    self._alerts[key] = cleared
+                elif board.now - alert.last_seen > GONE_S:
+                    del self._alerts[key]
+        for alert in self.alerts[KEPT:]:
+            del self._alerts[alert.finding.key]
+        return fresh
+
+    def acknowledge(self, key: tuple[str, str]) -> None:
+        """Somebody has seen it; what is over needs no such thing."""
+        alert = self._alerts.get(key)
+        if alert is not None and alert.state is AlertState.FIRING:
+            state = AlertState.ACKNOWLEDGED
+            self._alerts[key] = msgspec.structs.replace(alert, state=state)

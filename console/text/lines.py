@@ -1,0 +1,84 @@
+"""`TextLine`: text with names of styles, one line of a pane; and what fits, crops and wraps it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, TypeAlias
+
+from rich.cells import cell_len
+
+from . import units
+
+TextSpan: TypeAlias = tuple[str, str]
+"""A text and the name of its style."""
+
+
+class TextLine(NamedTuple):
+    """One line of a pane: spans from left to right on a ground."""
+
+    spans: tuple[TextSpan, ...] = ()
+    ground: str = ""
+
+
+def line(*spans: TextSpan, ground: str = "") -> TextLine:
+    """`line(("3", "number"), (" requests", "dim"))`."""
+    return TextLine(spans, ground)
+
+
+def length(spans: Sequence[TextSpan]) -> int:
+    """Cells that spans take."""
+    return sum(len(text) if text.isascii() else cell_len(text) for text, _ in spans)
+
+
+def spread(
+    left: Sequence[TextSpan], right: Sequence[TextSpan], width: int, ground: str = ""
+) -> TextLine:
+    """Two groups of spans at the two ends of a line; the left one gives way."""
+    room = width - length(right)
+    return TextLine((*crop(left, room, pad=True), *right), ground)
+
+
+def crop(spans: Sequence[TextSpan], width: int, pad: bool = False) -> tuple[TextSpan, ...]:
+    """Spans in at most `width` cells, in exactly `width` if `pad`. All that a pane shows passes
+    here, and nothing of it commands the terminal."""
+    kept: list[TextSpan] = []
+    left = width
+    for text, style in spans:
+        text = units.visible(text)
+        size = len(text) if text.isascii() else cell_len(text)
+        if size > left:
+            kept.append((units.fit(text, left), style))
+            return tuple(kept)
+        kept.append((text, style))
+        left -= size
+    if pad and left > 0:
+        kept.append((" " * left, "text"))
+    return tuple(kept)
+
+
+def broken(whole: Sequence[TextSpan], parts: Sequence[str]) -> list[TextLine]:
+    """`parts`, which are the text of `whole` wrapped, as lines, each letter in its style."""
+    if len(whole) == 1:
+        return [TextLine(((part, whole[0][1]),)) for part in parts]
+    letters = ((letter, style) for text, style in whole for letter in text)
+    lines = []
+    for part in parts:
+        found: list[TextSpan] = []
+        for wanted in part:  # wrapping leaves blanks out, and adds nothing
+            style = next((style for letter, style in letters if letter == wanted), "text")
+            if found and found[-1][1] == style:
+                found[-1] = (found[-1][0] + wanted, style)
+            else:
+                found.append((wanted, style))
+        lines.append(TextLine(tuple(found)))
+    return lines
+
+
+def thumb_of(total: int, shown: int, first: int) -> range | None:
+    """Which of `shown` lines a scroll bar's thumb takes, where the first is the `first` of `total`;
+    none where all are shown."""
+    if total <= shown or shown < 1:
+        return None
+    size = max(1, shown * shown // total)
+    top = (shown - size) * first // (total - shown)
+    return range(top, top + size)

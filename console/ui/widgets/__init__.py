@@ -1,0 +1,1 @@
+"""What panels and the app are built of: panes, tables, filters, dialogs, styles."""

@@ -1,0 +1,66 @@
+"""The run directory of a pipeline: its default, its making, and paths as the command line means
+them."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from pathlib import Path
+
+from .errors import OperatorError
+
+LONGEST_SOCKET_NAME = "console-4194304.inbox"
+MAX_SOCKET_PATH = 107  # bytes in sockaddr_un, less the closing zero
+
+
+def default_run_directory() -> str:
+    """`$LORACONSOLE_RUN`, else `$XDG_RUNTIME_DIR/loraconsole`, else `/tmp/loraconsole-UID`."""
+    if run := os.environ.get("LORACONSOLE_RUN"):
+        return run
+    if runtime := os.environ.get("XDG_RUNTIME_DIR"):
+        return os.path.join(runtime, "loraconsole")
+    return f"/tmp/loraconsole-{os.getuid()}"
+
+
+def spell(words: str, run: str | Path) -> str:
+    """`loraconsole WORDS` as a shell of this environment takes it for the pipeline in `run`."""
+    is_default = absolute_path(str(run)) == absolute_path(default_run_directory())
+    return f"loraconsole {words}{'' if is_default else f' --run {shlex.quote(str(run))}'}"
+
+
+def is_hub_id(model: str) -> bool:
+    """Whether it is written as a hub's `org/name` or `org/name@revision`."""
+    return re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w./-]+)?", model) is not None
+
+
+def absolute_path(path: str) -> str:
+    """A path as it is meant here; a hub id that is no path here stays what it is."""
+    expanded = os.path.expanduser(path)
+    if not os.path.exists(expanded) and is_hub_id(path):
+        return path
+    return os.path.abspath(expanded)
+
+
+def make_run_directory(run: str | Path) -> Path:
+    """Creates RUN with mode 0700, or raises `OperatorError` where it would be unsafe."""
+    path = Path(run)
+    socket_path = os.fsencode(path / LONGEST_SOCKET_NAME)
+    if len(socket_path) > MAX_SOCKET_PATH:
+        raise OperatorError(
+            f"run directory {path} is too long: its unix sockets would need {len(socket_path)} "
+            f"bytes of {MAX_SOCKET_PATH}",
+            "choose a shorter --run",
+        )
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise OperatorError(
+            f"cannot make run directory {path}: {error.strerror}", "choose another --run"
+        ) from error
+    status = path.stat()
+    if status.st_uid != os.getuid():
+        raise OperatorError(f"run directory {path} belongs to another user", "choose --run")
+    path.chmod(0o700)
+    (path / "logs").mkdir(mode=0o700, exist_ok=True)
+    return path

@@ -1,0 +1,268 @@
+"""`Gateway`: what the HTTP handlers may do with the ring. Requests and orders go to the router, and
+what comes back goes to the stream or the handler that waits for it.
+
+Knows no HTTP. Every open stream ends with an answer or an error, whatever dies behind it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import time
+from collections.abc import Iterator, Mapping
+
+from ..adapter_name import normal
+from ..messages import (
+    UNREAD,
+    Abort,
+    AdapterReply,
+    AnswerHeard,
+    AskText,
+    Order,
+    ProcessState,
+    Refused,
+    Request,
+    RequestText,
+    SamplingParams,
+    SpansOrder,
+    SpansReply,
+    TextDelta,
+)
+from ..model_files.generation_config import NO_DEFAULTS
+from ..runtime.process import Process
+from ..runtime.sockets import InboxFull
+from ..text.tokenizer import Tokenizer
+from .adapter_chat import AdapterChat, AdapterChats
+from .metrics import RequestCounters
+from .pipeline_state import PipelineState
+from .request_fields import BadRequest
+from .streams import AnswerStreams, Stream
+
+ORDER_SECONDS = 600.0
+"""An unload waits for the requests that still run."""
+SPANS_SECONDS = 5.0
+"""A process that is still loading does not hear an order."""
+LOOKED_AT = 16
+"""Requests opened by a console whose text is kept beyond their end."""
+UNHEARD_SECONDS = 0.5
+"""An adapter that an order has just loaded is in the router's next table, a tenth of a second
+later; without any table, one comes within two seconds."""
+
+
+class Gateway:
+    """The requests and orders of one server, and the model they are for."""
+
+    tokenizer: Tokenizer
+    """Set by the server before it is READY; so are the next two."""
+    max_model_len: int
+    vocab_size: int
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self.config = process.config
+        self.incarnation = process.incarnation
+        self.pipeline = PipelineState(process.config.process_names())
+        self.counters = RequestCounters()
+        self.defaults = NO_DEFAULTS
+        """The model's sampling defaults, where the operator wants them."""
+        self.chats: AdapterChats | None = None
+        self.streams: dict[str, Stream] = {}
+        """Open ones, by request id."""
+        self._looked_at: dict[str, Stream] = {}
+        self._orders: dict[str, asyncio.Future[AdapterReply]] = {}
+        self._spans_heard: dict[str, asyncio.Queue[SpansReply]] = {}
+
+    def broken(self) -> str:
+        """Why the pipeline cannot take a request now; "" where it can."""
+        process = self._process
+        if process.state is not ProcessState.READY:
+            return f"server is {process.state.value}: {process.reason}"
+        return self.pipeline.find_fault(time.time())
+
+    # -- requests
+
+    @contextlib.contextmanager
+    def open_request(
+        self, answer: AnswerStreams, adapter: str | None, prompt: list[int], params: SamplingParams
+    ) -> Iterator[Stream]:
+        """A request's life: posted to the router, and aborted there if its reader leaves. Raises
+        `BadRequest` (503) where the pipeline cannot take it."""
+        if reason := self.broken():
+            raise BadRequest(reason, status=503)
+        request = Request(
+            request_id=f"r-{secrets.token_hex(8)}",
+            adapter=adapter,
+            prompt_ids=tuple(prompt),
+            params=self.adapter_chat(adapter).with_stop_tokens(params),
+            arrived_at=time.time(),
+        )
+        stream = Stream(request, len(answer.streams), answer.sink)
+        router = self._process.outbox("router")
+        try:
+            router.send(request)
+        except InboxFull as error:
+            raise BadRequest(f"overloaded: {error}", status=503) from error
+        answer.streams.append(stream)
+        self.streams[request.request_id] = stream
+        self.counters.requests += 1
+        self.counters.prompt_tokens += len(prompt)
+        try:
+            yield stream
+        finally:
+            del self.streams[request.request_id]
+            if not stream.ended:
+                with contextlib.suppress(InboxFull):  # a dead router has forgotten it anyway
+                    router.send(Abort(request.request_id, "client gone"))
+
+    def deliver_text(self, delta: TextDelta) -> None:
+        """Passes on a piece of an answer; what was heard before is left out."""
+        if delta.finish_reason:
+            with contextlib.suppress(InboxFull):  # a dead router has forgotten it anyway
+                self._process.outbox("router").send(AnswerHeard(delta.request_id))
+        stream = self.streams.get(delta.request_id)
+        if stream is None:
+            return
+        before = stream.num_tokens
+        if not stream.put(delta):
+            return
+        counters = self.counters
+        counters.output_tokens += stream.num_tokens - before
+        now = time.perf_counter()
+        if stream.last_token is None:
+            counters.ttft.observe((now - stream.arrived) * 1e3)
+        else:
+            counters.inter_token.observe((now - stream.last_token) * 1e3)
+        stream.last_token = now
+
+    def refuse_request(self, refused: Refused) -> None:
+        """Ends a stream with the router's refusal."""
+        if stream := self.streams.get(refused.request_id):
+            self.counters.errors += 1
+            stream.refuse(refused)
+
+    def fail_all(self, reason: str) -> None:
+        """Every open stream ends with an error rather than with silence."""
+        for request_id, stream in self.streams.items():
+            if not stream.ended:
+                self.counters.errors += 1
+                stream.refuse(Refused(request_id, 503, reason))
+
+    def send_text(self, question: AskText) -> None:
+        """Answers a console that looks at a request, or looked at one that has ended since."""
+        request_id = question.request_id
+        stream = self.streams.get(request_id)
+        if stream is not None:
+            self._looked_at[request_id] = stream
+            while len(self._looked_at) > LOOKED_AT:
+                self._looked_at.pop(next(iter(self._looked_at)))
+        stream = stream or self._looked_at.get(request_id)
+        reply = RequestText(request_id=request_id, offset=question.offset, ended=True)
+        if stream is not None:
+            prompt = stream.request.prompt_ids if question.with_prompt else ()
+            reply = RequestText(
+                request_id=request_id,
+                prompt=self.tokenizer.decode(prompt, skip_special_tokens=False),
+                offset=question.offset,
+                text=stream.text[question.offset :],
+                ended=stream.ended or request_id not in self.streams,
+            )
+        with contextlib.suppress(InboxFull):  # a console that has gone
+            self._process.outbox(question.reply_to).send(reply)
+
+    # -- the adapter of a request
+
+    def adapter_chat(self, adapter: str | None) -> AdapterChat:
+        """How chats with an adapter are written; None is the base."""
+        return self.chats.of(adapter, self.pipeline.adapters) if self.chats else AdapterChat()
+
+    async def await_adapter(self, adapter: str | None) -> None:
+        """Returns once an adapter's files are read, which say how it is asked and where its answers
+        end, or once it is clear that they will not be."""
+        started = time.monotonic()
+        while adapter is not None:
+            table, waited = self.pipeline.adapters, time.monotonic() - started
+            states = (
+                [view.state for view in table.adapters if view.name == adapter] if table else []
+            )
+            if states and not set(states) <= UNREAD:
+                return
+            if not states and waited > (UNHEARD_SECONDS if table else 5 * UNHEARD_SECONDS):
+                return
+            await asyncio.sleep(0.02)
+
+    def find_adapter(self, model: str, others: Mapping[str, str]) -> str | None:
+        """The adapter of a request that may name it in several fields; None is the base. `others`
+        are those beside `model`; each is a name as `model` is, or a registered adapter's path, as
+        in S-LoRA.
+
+        Raises `BadRequest` where two of them contradict each other; the base in `model`
+        contradicts nothing. A name that the router does not know comes back from there as 404.
+        """
+        table = self.pipeline.adapters
+        paths = {view.path.rstrip("/"): view.name for view in (table.adapters if table else ())}
+        found, first = self._adapter_named(model), "model"
+        for field, name in others.items():
+            adapter = self._adapter_named(paths.get(name.rstrip("/"), name))
+            if first == "model" and found is None:
+                found, first = adapter, field
+            elif adapter != found:
+                raise BadRequest(
+                    f"{first} and {field} name two adapters: leave one of them out", param=field
+                )
+        return found
+
+    def _adapter_named(self, model: str) -> str | None:
+        """Of `base`, `adapter` or `base:adapter`."""
+        base = self.config.model
+        if model in ("", base):
+            return None
+        return normal(model.removeprefix(f"{base}:")) or None
+
+    # -- orders
+
+    async def carry_order(self, order: Order) -> AdapterReply:
+        """Sends an order to the router; its answer. Raises `BadRequest` where there is none."""
+        answer: asyncio.Future[AdapterReply] = asyncio.get_running_loop().create_future()
+        self._orders[order.order] = answer
+        try:
+            self._process.outbox("router").send(order)
+            return await asyncio.wait_for(answer, ORDER_SECONDS)
+        except InboxFull as error:
+            raise BadRequest(f"overloaded: {error}", status=503) from error
+        except TimeoutError:
+            word = f"no answer in {ORDER_SECONDS:.0f} s; GET /v1/adapters tells how far it is"
+            raise BadRequest(word, status=504) from None
+        finally:
+            del self._orders[order.order]
+
+    def take_reply(self, reply: AdapterReply) -> None:
+        """The router's answer to an order, for the handler that waits for it."""
+        self.pipeline.fold_reply(reply)
+        if (waiting := self._orders.get(reply.order)) and not waiting.done():
+            waiting.set_result(reply)
+
+    async def carry_spans_order(self, order: SpansOrder) -> dict[str, SpansReply]:
+        """Sends an order to every process of the ring; the answers of those that gave one in
+        time."""
+        heard = self._spans_heard[order.order] = asyncio.Queue()
+        names = self.config.process_names()
+        replies: dict[str, SpansReply] = {}
+        try:
+            for name in names:
+                with contextlib.suppress(InboxFull):  # it will be missing among the answers
+                    self._process.outbox(name).send(order)
+            async with asyncio.timeout(SPANS_SECONDS):
+                while len(replies) < len(names):
+                    reply = await heard.get()
+                    replies[reply.name] = reply
+        except TimeoutError:
+            pass
+        finally:
+            del self._spans_heard[order.order]
+        return replies
+
+    def take_spans_reply(self, reply: SpansReply) -> None:
+        """A process's answer to an order about spans."""
+        if heard := self._spans_heard.get(reply.order):
+            heard.put_nowait(reply)
