@@ -16,6 +16,8 @@ from loraconsole.console.cli.pipeline import doctor
 from loraconsole.pipeline.errors import UsageError
 from loraconsole.pipeline.text.tokenizer import make_byte_tokenizer
 
+pytestmark = pytest.mark.processes
+
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
@@ -33,7 +35,6 @@ def ask(*arguments: str | Path) -> int:
     return doctor(command_parser().parse_args(["doctor", *map(str, arguments)]))
 
 
-@pytest.mark.processes
 def test_a_model_that_is_served_is_reported_a_line_a_finding(
     model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -44,7 +45,6 @@ def test_a_model_that_is_served_is_reported_a_line_a_finding(
     assert lines[-1] == f"{model} would be served"
 
 
-@pytest.mark.processes
 def test_on_a_terminal_findings_are_wrapped_in_their_column(
     model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -60,7 +60,6 @@ def test_on_a_terminal_findings_are_wrapped_in_their_column(
     assert lines[-1] == f"{model} would be refused: 1 reason"
 
 
-@pytest.mark.processes
 def test_what_is_no_model_directory_is_said_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -70,7 +69,6 @@ def test_what_is_no_model_directory_is_said_once(
     assert said.count("FAIL") == 1 and "this is an adapter: give it as --adapter" in said
 
 
-@pytest.mark.processes
 def test_what_is_not_computed_is_named_with_its_file_and_exits_1(
     model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -81,7 +79,6 @@ def test_what_is_not_computed_is_named_with_its_file_and_exits_1(
     assert ask(model, "--ignore-key", "attention_is_upside_down") == 0
 
 
-@pytest.mark.processes
 def test_the_report_is_one_json_document_as_well(
     model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -107,7 +104,6 @@ def test_options_that_say_nothing_together_are_bad_usage(arguments: list[str], w
         ask(*arguments)
 
 
-@pytest.mark.processes
 def test_bad_usage_exits_2_and_a_model_that_is_not_there_1() -> None:
     command = [sys.executable, "-P", "-m", "loraconsole.console", "doctor"]
     for arguments, code in ((["--adapter", "a=b"], 2), (["nowhere"], 1)):

@@ -28,6 +28,7 @@ def test_every_binding_has_a_case() -> None:
     assert set(CASES) - ids == set(), "there is no such binding"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("id", "key"),
     [

@@ -32,6 +32,8 @@ from loraconsole.pipeline.reference.reference import (
     SideBySide,
 )
 
+pytestmark = pytest.mark.processes
+
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<pad>")
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] | trim }}<|im_end|>\n"
@@ -490,7 +492,6 @@ def test_a_library_that_is_absent_is_named_with_how_to_install_it(
 # --- the commands -------------------------------------------------------------------------------
 
 
-@pytest.mark.processes
 def test_a_running_pipeline_is_verified_over_http(llama: Path, tmp_path: Path) -> None:
     adapters = [f"--adapter={name}={llama.parent / name}" for name in ("patterns", "rslora")]
     options = ("--model", str(llama), *adapters, "--dtype", "float32", "--device", "cpu")
