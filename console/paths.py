@@ -1,4 +1,5 @@
-"""`paths`: where the console keeps a person's files: settings, themes, what it remembers."""
+"""`paths`: where a person's files are: settings, themes, transcripts, what the console
+remembers."""
 
 from __future__ import annotations
 
@@ -31,7 +32,7 @@ def user_themes() -> Path:
 
 
 def theme_files() -> Iterator[Path]:
-    """The package's, the default first, then a person's own."""
+    """Theme files: the package's, the default first, then a person's own."""
     shipped = SHIPPED_THEMES.glob("*.toml")
     yield from sorted(shipped, key=lambda file: (file.name != "dark.toml", file.name))
     yield from sorted(user_themes().glob("*.toml"))

@@ -25,7 +25,7 @@ BORROWED = ("torch", "torchgen", "functorch", "triton")
 """Packages that are linked rather than installed."""
 LEFT_OUT = re.compile(r"(torch|triton|cuda|nvidia)[-_=]")
 """Distributions of those, and the libraries that come with a torch for GPUs."""
-FAST = ("-m", "not processes and not slow", "tests")
+FAST = ("--numprocesses", "2", "--dist", "loadfile", "-m", "not processes and not slow", "tests")
 """What `make test-fast` runs."""
 BESIDES = ("tests/console/terminal/test_reaches.py", "tests/console/cli/test_web.py")
 """Slower tests of what another version of a library may lack."""

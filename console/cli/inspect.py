@@ -15,7 +15,7 @@ from ...pipeline.messages import LogLine, ProcessState, Snapshot
 from ...pipeline.run_directory import spell
 from ...pipeline.runtime.text_output import json_text
 from ..client.ask import take_snapshot
-from ..client.failed_adapters import failed_in, failure_line
+from ..client.failed_adapters import describe_failure, failed_in
 from ..client.remote import NotRunning
 from ..commands.inspect import AlertsCommand, LogsCommand, StatusCommand, WhereCommand
 from ..supervisor.lock import is_running
@@ -100,7 +100,7 @@ def _print_status(config: Config, snapshot: Snapshot) -> None:
         )
     console.print(table)
     for view in failed_in(snapshot.adapters):
-        print(failure_line(view))
+        print(describe_failure(view))
 
 
 def where(config: Config, command: WhereCommand) -> int:

@@ -68,7 +68,7 @@ def failed_in(table: AdapterTable | None) -> tuple[AdapterView, ...]:
     return failed_of(table.adapters) if table else ()
 
 
-def failure_line(view: AdapterView) -> str:
+def describe_failure(view: AdapterView) -> str:
     """`adapter sql failed: REASON (PATH)`, without the path where the reason names it."""
     reason = view.reason or "see the logs"
     path = "" if view.path in reason else f" ({view.path})"

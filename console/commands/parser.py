@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ... import __version__
 from ...pipeline.config_flags import add_config_flags, add_usual_config_flags, config_fields
@@ -31,7 +31,9 @@ examples:
 loraconsole COMMAND --help: a command's options.
 Exit status: 0 well, 1 failed, 2 wrong usage, 3 not running.
 """
-Group = argparse.ArgumentParser | argparse._ArgumentGroup
+
+if TYPE_CHECKING:
+    Group: TypeAlias = argparse.ArgumentParser | argparse._ArgumentGroup
 
 
 def parse(arguments: Sequence[str]) -> Command:

@@ -16,6 +16,8 @@ import pyte
 import pytest
 from pseudo_terminal import UNKNOWN, PseudoTerminal
 
+pytestmark = pytest.mark.processes
+
 PROGRAM = (sys.executable, "-P", "-m", "loraconsole.console")
 MODES = (b"1049", b"1000", b"1003", b"1006", b"1004", b"2004")
 """The other screen, the mouse, focus reports, bracketed paste."""
@@ -77,7 +79,7 @@ def test_a_signal_gives_the_terminal_back(start: Start, number: signal.Signals) 
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
-@pytest.mark.parametrize("mode", [b"1049", b"2004"], ids=["behind the curtain", "at first"])
+@pytest.mark.parametrize("mode", [b"1049", b"2004"], ids=["behind the splash", "at first"])
 def test_before_the_first_frame_too(start: Start, number: signal.Signals, mode: bytes) -> None:
     terminal = start(*PROGRAM, "--mock")
     until(terminal, lambda raw: is_on(raw, mode))

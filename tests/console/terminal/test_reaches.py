@@ -43,6 +43,7 @@ def test_of_the_installed_versions_nothing_is_missed() -> None:
     assert switched_off() == []
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     ("renames", "off"),
     [
@@ -85,6 +86,7 @@ def test_what_another_version_lacks_is_left_out_and_named(renames: str, off: set
         terminal.close()
 
 
+@pytest.mark.processes
 def test_a_dialog_whose_keys_cannot_be_bound_hears_them_once_it_is_up() -> None:
     renames = "_bindings=_own_bindings"
     command = [sys.executable, "-P", "-c", OTHERWISE_NAMED, renames, "--mock", "7"]
@@ -104,5 +106,37 @@ def test_a_dialog_whose_keys_cannot_be_bound_hears_them_once_it_is_up() -> None:
                 break
         else:
             raise AssertionError(terminal.text)
+    finally:
+        terminal.close()
+
+
+FAILING = """
+from loraconsole.console.terminal.screen_diff import ScreenDiff
+frame, frames = ScreenDiff.frame, []
+def fail(self, *update):
+    frames.append(1)
+    if len(frames) > 5:
+        raise ValueError("a record of another kind")
+    return frame(self, *update)
+ScreenDiff.frame = fail
+from loraconsole.console.__main__ import main
+main()
+"""
+
+
+@pytest.mark.processes
+def test_a_diff_that_fails_on_the_way_leaves_the_screen_to_textual() -> None:
+    terminal = PseudoTerminal([sys.executable, "-P", "-c", FAILING, "--mock", "7"], (140, 50))
+    try:
+        terminal.wait_for("q Quit", 60.0)
+        terminal.send("2")
+        terminal.wait_for("live batch", 20.0)
+        terminal.send("D")
+        terminal.wait_for(f"{DIFF}: ValueError: a record of another kind", 20.0)
+        terminal.wait_for("whole lines, as Textual does", 20.0)
+        terminal.send("\x1b")
+        terminal.pump(0.6)
+        terminal.send("q")
+        assert terminal.exit_code(20.0) == 0
     finally:
         terminal.close()

@@ -47,6 +47,7 @@ def command(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.processes
 def test_a_model_that_is_served_is_reported_good_without_torch(model: Path) -> None:
     done = command("--model", str(model), "--json")
     report = msgspec.json.decode(done.stdout, type=ModelReport)
@@ -63,6 +64,7 @@ def test_a_model_that_is_served_is_reported_good_without_torch(model: Path) -> N
     subprocess.run([sys.executable, "-P", "-c", check], check=True)
 
 
+@pytest.mark.processes
 def test_all_that_is_wrong_is_listed_first_and_the_command_fails(model: Path) -> None:
     path = model / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"a_new_key": 1, "alibi": True}))

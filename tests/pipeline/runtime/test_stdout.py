@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.processes
+
 PRINT = "print('x\\n' * 100_000)"
 TABLE = (
     "from loraconsole.pipeline.runtime.stdout_console import StdoutConsole;"
