@@ -213,6 +213,9 @@ class Router(Process):
                 with self._branch_span():
                     if not self._post_step():
                         break
+                # The step's task sends its batch now: what the next plan has the workers place or
+                # evict must come behind it, for it may take the pages that this batch still uses.
+                await asyncio.sleep(0)
             await self._wake.wait()
 
     def _branch_span(self) -> AbstractContextManager[object]:
