@@ -1,4 +1,4 @@
-"""Event logs of a real ring, decided again: the same, or told where not."""
+"""Event logs of a real ring, decided again: the same, or the line that differs."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
                     stop.wait(0.3)
 
         def serve(seconds: float) -> None:
-            """So long, and at least until some are answered: a machine may be busy."""
+            """Until the time is over and some requests are answered: a machine may be busy."""
             enough, deadline = len(done) + 6, time.monotonic() + 30
             time.sleep(seconds)
             while len(done) < enough and time.monotonic() < deadline:
@@ -108,7 +108,9 @@ def test_a_log_of_a_ring_is_decided_again_alike(log: Path) -> None:
     assert document["same"] and document["lines"] == len(lines_of(log))
     decisions = [d for line in lines_of(log) for d in line.get("decisions", ())]
     assert sum(d["is_admitted"] for d in decisions) > 30
-    assert any(d.get("reason") for d in decisions), "nobody had to wait, or it is not told why"
+    assert any(d.get("reason") for d in decisions), (
+        "no request had to wait, or the reason is missing"
+    )
 
 
 def test_a_log_tells_the_arithmetic_and_no_secret(log: Path) -> None:
@@ -139,7 +141,7 @@ def test_a_changed_decision_is_found_by_its_line(log: Path, tmp_path: Path) -> N
     changed.write_text("".join([*lines[:gone], *lines[gone + 1 :]]))
     done = replay(changed)
     found = re.search(r"line (\d+)", done.stdout)
-    # Wherever the request that nobody asked for is missed first.
+    # Wherever the request that is missing in the log is missed first.
     assert done.returncode == 1 and found and int(found[1]) > gone, done.stdout
 
 
