@@ -223,8 +223,8 @@ def cpu_seconds(pid: int) -> float:
 
 
 def measure_router(given: argparse.Namespace) -> None:
-    """Steps are counted at the detokenizer's inbox, where each sends its tokens. A request that ends
-    there is followed by another."""
+    """Steps are counted at the detokenizer's inbox, where each sends its tokens. Each request that
+    ends there is followed by another."""
     with tempfile.TemporaryDirectory() as directory:
         run = make_run_directory(Path(directory) / "run")
         adapter = tuple(f"a{i}=/a{i}" for i in range(given.adapters))
