@@ -6,7 +6,7 @@ BIN := .venv/bin
 PIP := PYTHONWARNINGS="ignore:Editable installation" \
 	$(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: console install test check format types contracts lint bench-gpu screenshots clean
+.PHONY: console install test test-fast check format types contracts lint bench-gpu screenshots clean
 
 console: install  ## open the console, serving the default model
 	@$(BIN)/loraconsole
@@ -26,8 +26,13 @@ install: .venv/.installed  ## make .venv with the program in it
 	@mkdir -p .venv/src && ln -sfn ../.. .venv/src/loraconsole
 	@touch $@
 
-test: .venv/.installed-dev  ## every test; twelve minutes on two cores
-	@$(BIN)/python -m pytest --quiet --numprocesses 2 --dist loadfile --no-loadscope-reorder
+PYTEST := $(BIN)/python -m pytest --quiet --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+test: .venv/.installed-dev  ## every test; eight minutes on two cores
+	@$(PYTEST)
+
+test-fast: .venv/.installed-dev  ## those that start no process and are quick; one minute
+	@$(PYTEST) -m 'not processes and not slow'
 
 .PHONY: test-versions
 test-versions: .venv/.installed-dev  ## the fast tests with the lowest and the newest dependencies

@@ -41,7 +41,7 @@ def main() -> NoReturn:
 
 def report(error: OperatorError, as_json: bool) -> int:
     """An operator's error as text (or JSON), and its exit status."""
-    from .client.failed_adapters import AdaptersFailed, failure_line
+    from .client.failed_adapters import AdaptersFailed, describe_failure
     from .client.remote import NotRunning
     from .text.units import visible
 
@@ -49,7 +49,7 @@ def report(error: OperatorError, as_json: bool) -> int:
     if isinstance(error, AdaptersFailed):
         document |= error.document
         for view in error.failed:
-            print(f"loraconsole: {failure_line(view)}", file=sys.stderr)
+            print(f"loraconsole: {describe_failure(view)}", file=sys.stderr)
     if as_json:
         print(json.dumps(document))
     print(f"loraconsole: {visible(error.what)}", file=sys.stderr)

@@ -1,4 +1,5 @@
-"""`paths`: where the console keeps a person's files: settings, themes, what it remembers."""
+"""`paths`: where a person's files are: settings, themes, transcripts, what the console
+remembers."""
 
 from __future__ import annotations
 
@@ -26,12 +27,12 @@ def state_directory() -> Path:
 
 
 def user_themes() -> Path:
-    """Where people put theme files of their own."""
+    """The directory of the user's theme files."""
     return config_directory() / "themes"
 
 
 def theme_files() -> Iterator[Path]:
-    """The package's, the default first, then a person's own."""
+    """Theme files: the package's, the default first, then a person's own."""
     shipped = SHIPPED_THEMES.glob("*.toml")
     yield from sorted(shipped, key=lambda file: (file.name != "dark.toml", file.name))
     yield from sorted(user_themes().glob("*.toml"))

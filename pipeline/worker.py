@@ -53,10 +53,11 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 BESIDE_NICENESS = 10
-"""Linux counts it by the thread. At 10 the steps get nine tenths of a core that both want."""
+"""Niceness of work beside the steps; Linux counts it by the thread. At 10 the steps get nine tenths
+of a core that both want."""
 RESET_SECONDS = 20.0
-"""What was launched ends within this, or waits for a rank that was not given the same steps: a
-router that is killed may have sent a step to one rank and not to the other."""
+"""Seconds within which launched steps end; else they wait for a rank that was not given the same
+steps: a router that is killed may have sent a step to one rank and not to the other."""
 
 
 def stand_back() -> None:
@@ -155,7 +156,7 @@ class Worker(Process):
         self._waiter.shutdown(wait=False, cancel_futures=True)
 
     def _beside(self, work: Coroutine[Any, Any, None]) -> None:
-        """Does it while the next message is read."""
+        """Starts work that is done while the next messages are read."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -177,7 +178,7 @@ class Worker(Process):
         self.outbox("router").send(AdapterMeasured(order.order, info))
 
     async def _merge(self, key: str) -> None:
-        """The merged copy is made beside all steps."""
+        """Makes a merged copy beside all steps."""
         error = ""
         try:
             with self.spans.span("merge_adapter({})", key):
@@ -235,7 +236,8 @@ class Worker(Process):
         self.outbox("router").send(answer)
 
     async def _place_adapter(self, order: PlaceAdapter) -> None:
-        """Started in its turn among the steps; the next ones are launched before it is done."""
+        """Starts the copy in its turn among the steps; the next ones are launched before it is
+        done."""
         if order.epoch != self.epoch:
             return
         placing = await self._on_launcher(self.runner.adapters.place, order.key, order.pages)
@@ -312,7 +314,7 @@ class Worker(Process):
     # -- telemetry
 
     def _publish_from_thread(self, message: Message) -> None:
-        """For the runner's threads: a socket belongs to the loop's thread."""
+        """Publishes from a thread of the runner: a socket belongs to the loop's thread."""
         self._loop.call_soon_threadsafe(self.beacon.publish, message)
 
     def publish_stats(self) -> None:

@@ -74,6 +74,52 @@ with few that take minutes while the other core has nothing left."""
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     turns = {TESTS / f"{name}.py": turn for turn, name in enumerate(LONG)}
     items.sort(key=lambda item: turns.get(item.path, len(turns)))
+    for item in items:
+        if "ring" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.processes)
+
+
+STARTS_A_PROCESS = {
+    *("subprocess.Popen", "os.posix_spawn", "os.spawn", "os.system"),
+    *("os.exec", "os.fork", "os.forkpty"),
+}
+"""Audit events of the interpreter. Each of its ways to another process raises one of them."""
+_is_watched = False
+"""True while a test runs that is not marked `processes`."""
+_started: list[str] = []
+
+
+def _watch(event: str, arguments: tuple[object, ...]) -> None:
+    if _is_watched and event in STARTS_A_PROCESS:
+        _started.append(f"{event} {arguments[:2]}")
+        raise RuntimeError("a test that starts a process carries the marker `processes`")
+
+
+sys.addaudithook(_watch)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
+    global _is_watched
+    _is_watched = item.get_closest_marker("processes") is None
+    _started.clear()
+    return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Iterator[None]:
+    """Fails the test even if its code caught the error above."""
+    result = yield
+    if _started:
+        pytest.fail(f"not marked `processes`, but it starts {_started}", pytrace=False)
+    return result
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_teardown() -> None:
+    """What is torn down here may belong to earlier tests: `ring` is stopped by a command."""
+    global _is_watched
+    _is_watched = False
 
 
 @pytest.fixture(autouse=True)

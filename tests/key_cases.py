@@ -14,12 +14,13 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pytest
 from stage import StagedApp, keep_result, ringed, staged
 from textual.command import CommandPalette
 from textual.pilot import Pilot
@@ -139,6 +140,8 @@ class Case:
     size: tuple[int, int] = (120, 40)
     pace: float = 0.0
     """Tokens a second that come over HTTP, where answers must."""
+    marks: Sequence[pytest.MarkDecorator] = ()
+    """Of the tests that run it."""
 
     @asynccontextmanager
     async def staged(self) -> AsyncIterator[Scene]:
@@ -678,6 +681,7 @@ CASES: dict[str, Case] = {
         see=bench_error,
         was=None,
         becomes="cancelled",
+        marks=[pytest.mark.processes],
     ),
     "bench-baseline": _bench(arrange=two_results, see=lambda s: bool(s.desk(ResultTable).baseline)),
     "bench-file": _bench(see=on_top(FileDialog)),

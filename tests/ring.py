@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 
 import loraconsole.pipeline.adapters
+from loraconsole.console.client.remote import Remote
+from loraconsole.pipeline.config import Config
+from loraconsole.pipeline.messages import Snapshot
 
 BASE = "SmolLM2-135M-Instruct"
 ADAPTERS = ("haiku", "json", "pirate", "sql")
@@ -46,6 +52,7 @@ class Ring:
         self.run = run
         self.options = options
         self.url = ""
+        self._asks = threading.Lock()  # one inbox has the name of this process
 
     def cli(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """`loraconsole …` on this run, its output kept."""
@@ -74,8 +81,14 @@ class Ring:
     # -- looking
 
     def snapshot(self) -> dict[str, Any]:
-        done = self.cli("status", "--json", check=False)
-        return json.loads(done.stdout)
+        """What `status --json` prints, asked by this process: a command takes 0.3 s of a core."""
+
+        async def ask() -> Snapshot:
+            async with Remote(Config(run=str(self.run))) as remote:
+                return await remote.snapshot()
+
+        with self._asks:
+            return json.loads(msgspec.json.encode(asyncio.run(ask())))
 
     def process(self, name: str) -> dict[str, Any]:
         """The supervisor's row of a process, as the CLI shows it."""

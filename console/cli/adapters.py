@@ -131,7 +131,7 @@ def give_order(config: Config, command: AdapterCommand) -> int:
 
 
 def _hint(config: Config, command: AdapterCommand, reply: AdapterReply) -> str:
-    """What helps after an order was refused."""
+    """The hint after a refused order."""
     failed = any(view.state is AdapterState.FAILED for view in reply.adapters)
     if not isinstance(command, LoadCommand) or not failed:
         return f"see: {spell('adapters list', config.run)}"
@@ -184,7 +184,7 @@ def print_verification(found: Verification, name: str, as_json: bool) -> int:
     from rich.table import Table
     from rich.text import Text
 
-    from ...pipeline.runtime.printer import Printer
+    from ...pipeline.runtime.stdout_console import StdoutConsole
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for head in ("place", "adapter", "tokens equal", "largest |Δlogit|", "mean", "range"):
@@ -198,7 +198,7 @@ def print_verification(found: Verification, name: str, as_json: bool) -> int:
             f"{row.mean_logit:.3g}",
             f"{row.range_logit:.4g}",
         )
-    Printer().print(table)
+    StdoutConsole().print(table)
     key = units.visible(found.key)
     print(f"{key} {found.verdict} ({found.dtype}, {units.duration(found.seconds)})")
     return code

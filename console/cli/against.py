@@ -48,7 +48,7 @@ MARKS = {"good": "ok  ", "note": "note", "bad": "FAIL"}
 
 
 class ReportedModel(msgspec.Struct, frozen=True):
-    """What `pipeline.model_report` prints."""
+    """The report that `pipeline/fetch/model_report.py` prints as JSON."""
 
     model: str
     findings: tuple[Finding, ...]
@@ -63,7 +63,7 @@ class ReportedModel(msgspec.Struct, frozen=True):
 
 
 def print_model_report(model: str, command: DoctorCommand) -> int:
-    """What `pipeline.model_report` finds in a model, a line each. Exit status 1 where anything
+    """Prints the findings of `pipeline/fetch/model_report.py` in a model. Exit status 1 if one
     keeps it from being served."""
     words = [sys.executable, "-P", "-m", "loraconsole.pipeline.fetch.model_report", "--json"]
     words += ["--model", model, *(f"--ignore-key={key}" for key in command.ignore_key)]
@@ -83,8 +83,8 @@ def print_model_report(model: str, command: DoctorCommand) -> int:
 
 
 def _print_report(report: ReportedModel) -> None:
-    """A finding a row, and the verdict. On a terminal rows are wrapped in their column; elsewhere
-    each is one line, for grep."""
+    """Prints a row for each finding, and the verdict. On a terminal rows are wrapped in their
+    column; elsewhere each is one line, for grep."""
     columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
     names = [_name(found) for found in report.findings]
     width = min(columns // 2, max(map(len, names), default=0))
@@ -100,7 +100,7 @@ def _print_report(report: ReportedModel) -> None:
 
 
 def _name(found: Finding) -> str:
-    """With the file that it stands in."""
+    """The name of a finding, after the file that it is about."""
     is_said = not found.source or found.source == found.name
     return units.clean(found.name if is_said else f"{found.source}: {found.name}")
 
@@ -132,14 +132,14 @@ def _named_adapter(entry: str) -> tuple[str, str]:
     if is_hub_id(path):
         from ...pipeline.fetch.adapter import WANTED
         from ...pipeline.fetch.fetch import snapshot_of_hub
-        from ...pipeline.fetch.model_cache import Report
+        from ...pipeline.fetch.model_cache import FetchReport
 
-        path = str(snapshot_of_hub(path, WANTED, Report()))
+        path = str(snapshot_of_hub(path, WANTED, FetchReport()))
     return name, path
 
 
 def _original(model: str, directory: Path) -> str:
-    """What the library reads: the model as it came, not what we made of it."""
+    """The path or hub id that the library reads: the model as it came, not our conversion of it."""
     return str(directory) if model == DEFAULT_MODEL else model
 
 
@@ -285,7 +285,7 @@ async def _ask(
 
 
 def _plain(piece: str) -> str:
-    """A token as a library decodes it: completions write half a character as its bytes."""
+    """A token as a library decodes it, from one that completions may have written as bytes."""
     if HALF_CHARACTER.fullmatch(piece) is None:
         return piece
     return bytes.fromhex(piece.removeprefix("bytes:").replace("\\x", "")).decode(errors="replace")
@@ -303,7 +303,7 @@ def print_comparison(found: ReferenceComparison, as_json: bool) -> int:
     from rich.table import Table
     from rich.text import Text
 
-    from ...pipeline.runtime.printer import Printer
+    from ...pipeline.runtime.stdout_console import StdoutConsole
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     heads = ("", "model", "prompt", "ids", "tokens equal", "largest |Δ|", "mean", "range")
@@ -316,7 +316,7 @@ def print_comparison(found: ReferenceComparison, as_json: bool) -> int:
         mark = "ok" if row.is_right else "DIFFERS"
         table.add_row(mark, *(Text(units.clean(cell)) for cell in cells), *_numbers(row))
     if table.rows:
-        Printer().print(table)
+        StdoutConsole().print(table)
     for model, prompts, reason in _reasons(found.rows):
         print(f"{units.clean(model)}{prompts}: {units.clean(reason)}")
     for note in found.notes:

@@ -20,7 +20,7 @@ from rich.text import Text
 from ...pipeline.bench.results import ResultRow, RunConfig, describe_load, read_rows
 from ...pipeline.bench.stats import Result
 from ...pipeline.errors import OperatorError
-from ...pipeline.runtime.printer import Printer
+from ...pipeline.runtime.stdout_console import StdoutConsole
 from ..client.bench_metrics import FIELDS, METRICS, Metric
 from ..text import plot, units
 
@@ -60,7 +60,7 @@ def main(flags: list[str]) -> int:
     sides = make_sides(rows)
     configs = {row.config.load_key(): row.config for own in rows.values() for row in own}
     common = [load for load in configs if sum(load in side.results for side in sides) > 1]
-    console = Printer(width=None if sys.stdout.isatty() else 120)
+    console = StdoutConsole(width=None if sys.stdout.isatty() else 120)
     if not common:
         loads = "; ".join(f"{side.name}: {_loads(side, configs)}" for side in sides)
         raise OperatorError(f"no load was run twice: {loads}", "compare runs of the same workload")
@@ -125,8 +125,8 @@ def make_sides(rows: dict[Path, list[ResultRow]]) -> list[Side]:
 
 
 def make_table(sides: list[Side], load: str, fields: tuple[str, ...]) -> Table:
-    """A metric a row; for each side after the first what it has, as a multiple of the first's:
-    green where that is better, red where it is worse."""
+    """A table with a row for each metric. Sides after the first also have their multiple of the
+    first's figure, green if that is better, red if it is worse."""
     table = Table(box=None, pad_edge=False)
     table.add_column("")
     for number, side in enumerate(sides):

@@ -24,7 +24,7 @@ from ..text import units
 from .printing import print_json
 
 REPORT_SECONDS = 120.0
-"""A first import of torch from a slow disk."""
+"""Patience with the report on devices: a first import of torch from a slow disk."""
 PACKAGES = ("torch", "triton", "textual", "pyzmq", "msgspec", "tokenizers", "gguf", "safetensors")
 
 

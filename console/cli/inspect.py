@@ -15,7 +15,7 @@ from ...pipeline.messages import LogLine, ProcessState, Snapshot
 from ...pipeline.run_directory import spell
 from ...pipeline.runtime.text_output import json_text
 from ..client.ask import take_snapshot
-from ..client.failed_adapters import failed_in, failure_line
+from ..client.failed_adapters import describe_failure, failed_in
 from ..client.remote import NotRunning
 from ..commands.inspect import AlertsCommand, LogsCommand, StatusCommand, WhereCommand
 from ..supervisor.lock import is_running
@@ -25,7 +25,7 @@ from .printing import print_json
 
 
 def status(config: Config, command: StatusCommand) -> int:
-    """What runs, and how it is. Exit status 1 where it is not READY."""
+    """Prints the processes and their state. Exit status 1 if the pipeline is not READY."""
     snapshot = take_snapshot(config)
     if command.json:  # a map of 60 000 pages is for a picture
         print_json(msgspec.structs.replace(snapshot, pool=None))
@@ -63,7 +63,7 @@ def _print_status(config: Config, snapshot: Snapshot) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from ...pipeline.runtime.printer import Printer
+    from ...pipeline.runtime.stdout_console import StdoutConsole
     from ..state.store import Store
 
     beats = {beat.name: beat for beat in snapshot.beats}
@@ -83,7 +83,7 @@ def _print_status(config: Config, snapshot: Snapshot) -> None:
             f"{beat.rss_bytes / 2**20:.0f}" if beat and alive else "",
             Text(units.visible(process.reason)),
         )
-    printer = Printer()
+    console = StdoutConsole()
     url = snapshot.server.url if snapshot.server else "no address yet"
     now = time.time()
     store = Store(config.run)
@@ -91,20 +91,20 @@ def _print_status(config: Config, snapshot: Snapshot) -> None:
     condition = store.board(now).condition
     why = f" ({condition.detail})" if condition.detail else ""
     line = units.visible(f"{config.model} · {condition.word}{why} · {url}")
-    printer.print(line, soft_wrap=True, markup=False)
+    console.print(line, soft_wrap=True, markup=False)
     if router := snapshot.router:
         used = router.pages_kv + router.pages_adapters
-        printer.print(
+        console.print(
             f"{router.running} running, {router.waiting} waiting; "
             f"{used} of {router.pages_total} pages used; run directory {config.run}"
         )
-    printer.print(table)
+    console.print(table)
     for view in failed_in(snapshot.adapters):
-        print(failure_line(view))
+        print(describe_failure(view))
 
 
 def where(config: Config, command: WhereCommand) -> int:
-    """Where the pipeline is and how it is reached; works where none runs too."""
+    """Prints where the pipeline is and how it is reached; one need not run."""
     from ..client.ssh_tunnel import describe_place
 
     is_there = is_running(config.run_path)
@@ -132,7 +132,7 @@ def where(config: Config, command: WhereCommand) -> int:
 
 
 def logs(config: Config, command: LogsCommand) -> int:
-    """Straight from the files, so it works on a run that is dead too."""
+    """Prints log lines from the files, so the pipeline need not run."""
     process = command.process
     directory = config.run_path / "logs"
     if not directory.is_dir():

@@ -18,7 +18,7 @@ from ...pipeline.messages import (
 )
 from ...pipeline.run_directory import spell
 from ..client.ask import find_request, server_url
-from ..client.failed_adapters import AdaptersFailed, documents, failed_at_start, failure_line
+from ..client.failed_adapters import AdaptersFailed, describe_failure, documents, failed_at_start
 from ..client.remote import NotRunning, Remote
 from ..commands.pipeline import AbortCommand, DownCommand, DrainCommand, UpCommand
 from ..supervisor import launcher
@@ -29,8 +29,8 @@ from .printing import Bars, print_json, say
 DRAIN_SECONDS = 30.0
 STOP_SECONDS = 60.0
 BEAT_SECONDS, SILENT_SECONDS = 2.0, 20.0
-"""A supervisor sends a heartbeat every second. After the first time without one its lock is looked
-at, after the second it is given up."""
+"""A supervisor sends a heartbeat every second. After the first of these times without one it is
+checked whether it still holds its lock, after the second it is given up."""
 ABORT_SECONDS = 10.0
 
 
@@ -70,7 +70,7 @@ async def _wait_until_ready(config: Config, command: UpCommand) -> int:
             bars.close()
         url = await server_url(remote)
         for view in failed:
-            print(f"loraconsole: {failure_line(view)}", file=sys.stderr)
+            print(f"loraconsole: {describe_failure(view)}", file=sys.stderr)
         if command.json:
             document = {"state": "ready", "url": url, "run": config.run}
             print_json(document | {"failed_adapters": documents(failed)})

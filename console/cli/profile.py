@@ -117,8 +117,8 @@ def find_files(path: Path) -> list[Path]:
 
 
 def totals(files: list[Path]) -> Iterator[SpanTotal]:
-    """Of each name (with {} for what differs) in each process. Raises `OperatorError` at a line
-    that is no span."""
+    """A total for each name (with {} for its values) in each process. Raises `OperatorError` at a
+    line that is no span."""
     decoder = msgspec.json.Decoder(SpanLine)
     for file in files:
         taken: dict[str, list[float]] = {}
@@ -170,7 +170,7 @@ def _print_totals(found: list[SpanTotal]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from ...pipeline.runtime.printer import Printer
+    from ...pipeline.runtime.stdout_console import StdoutConsole
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for head in ("process", "span", "count", "total ms", "mean ms", "p50 ms", "p99 ms"):
@@ -184,4 +184,4 @@ def _print_totals(found: list[SpanTotal]) -> None:
             f"{row.total_ms:.1f}",
             *(f"{value:.3f}" for value in (row.mean_ms, row.p50_ms, row.p99_ms)),
         )
-    Printer(width=120).print(table)
+    StdoutConsole(width=120).print(table)

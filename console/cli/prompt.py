@@ -85,8 +85,8 @@ async def _ask_all(
 
 @contextlib.contextmanager
 def _drawing(answers: list[Answer], quiet: bool) -> Iterator[Callable[[], None]]:
-    """One answer flows as it comes; several stand side by side; without a terminal they are
-    printed one after the other when all are there."""
+    """Yields a function that draws the answers as they are now. One answer is printed as it comes,
+    several side by side; without a terminal they are printed one after the other at the end."""
     if quiet:
         yield lambda: None
     elif len(answers) == 1:
@@ -138,7 +138,7 @@ def _columns(answers: list[Answer]) -> Any:
 
 
 def _printable(text: str) -> str:
-    """What a model says must not command the terminal."""
+    """The text of an answer without characters that command the terminal."""
     return "\n".join(units.clean(line) for line in text.split("\n"))
 
 

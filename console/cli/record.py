@@ -20,7 +20,7 @@ from ..supervisor.lock import is_running
 from ..text import units
 
 SILENCE_SECONDS = 5.0
-"""Without a message for this long, whether the pipeline still runs is looked up."""
+"""After this long without a message it is checked whether the pipeline still runs."""
 
 
 def record(config: Config, command: RecordCommand) -> int:

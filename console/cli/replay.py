@@ -27,10 +27,10 @@ from ..terminal import splash
 from ..ui import session
 
 START_SECONDS = 2.5
-"""Until the other process has its sockets, and the screen its first frame."""
+"""Time for the other process to make its sockets, and for the first frame."""
 
 
-class LogStart(msgspec.Struct, frozen=True):
+class ReplayHead(msgspec.Struct, frozen=True):
     """What the console needs of a log: the config in its first line, and the time at which the
     first request came."""
 
@@ -129,7 +129,7 @@ class ReplayClock:
         return self._now
 
 
-def read_head(file: Path) -> LogStart:
+def read_head(file: Path) -> ReplayHead:
     """The config that a log was decided by, and when its first request came. Raises `OperatorError`
     if the file is no log."""
     try:
@@ -141,7 +141,7 @@ def read_head(file: Path) -> LogStart:
                     f"{file} has protocol {stamp.protocol}, this is {PROTOCOL}",
                     f"replay it with the loraconsole that wrote it (version {stamp.version})",
                 )
-            head = msgspec.json.decode(line, type=LogStart)
+            head = msgspec.json.decode(line, type=ReplayHead)
             asked = (line for line in lines if line.startswith(b'{"event":"asked"'))
             first = next(asked, None)
             if first is None:

@@ -51,7 +51,7 @@ def settings(command: SettingsCommand) -> int:
 
 
 def theme_problems(chosen: records.Chosen) -> list[Problem]:
-    """What is wrong with the theme files, and whether the one that is wanted exists."""
+    """Problems of the theme files, and one if the wanted theme does not exist."""
     from ..settings.theme_files import ThemeShelf
 
     shelf = ThemeShelf()

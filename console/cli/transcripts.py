@@ -104,7 +104,7 @@ def _delete(kept: Transcripts, command: DeleteTranscriptsCommand) -> int:
 
 
 def _as_shown(text: str) -> str:
-    """To a terminal nothing that would command it; to a file or a pipe what was said."""
+    """The text without characters that command a terminal if stdout is one, else as it is."""
     if not sys.stdout.isatty():
         return text
     return "\n".join(units.visible(row) for row in text.split("\n"))

@@ -77,7 +77,7 @@ def make_server(command: str, port: int, key: str) -> Any:
             self.key = key
 
         def serve(self, debug: bool = False) -> None:
-            """As textual-serve does it, but on our socket."""
+            """Serves as textual-serve does, but on our socket."""
             self.initialize_logging()
             loop = asyncio.new_event_loop()
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

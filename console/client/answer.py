@@ -18,10 +18,10 @@ CANCELLED = "cancelled"
 
 @dataclass
 class Answer:
-    """What one model says to one prompt. Times are of the monotonic clock."""
+    """The answer of one model to one prompt. Times are of the monotonic clock."""
 
     model: str
-    """What the request names: the base model or an adapter."""
+    """The name in the request: of the base model or of an adapter."""
     label: str
     """Its name on the screen."""
     style: str = "text"
@@ -36,7 +36,7 @@ class Answer:
     prompt: str = ""
     prompt_tokens: int | None = None
     num_tokens: int | None = None
-    """As the server counted them, once it has said so."""
+    """The server's count, which comes at the end."""
     finish_reason: str = ""
     error: str = ""
     _text: list[str] = field(default_factory=list)
@@ -113,7 +113,7 @@ class Answer:
 
 
 class WrappedText:
-    """A growing text in lines of a width; only what is new, and the last paragraph, is wrapped."""
+    """Wraps a growing text; only new text and the last paragraph are wrapped again."""
 
     def __init__(self) -> None:
         self._width = 0

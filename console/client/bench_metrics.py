@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Metric(NamedTuple):
-    """A figure of a `Result` and the way in which it is better; None: neither."""
+    """A figure of a `Result`, and whether more of it is better; None: neither is."""
 
     field: str
     label: str

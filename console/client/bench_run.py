@@ -150,7 +150,7 @@ class BenchPlan(msgspec.Struct, frozen=True, kw_only=True):
         return cls(workload=workload, **WORKLOADS[workload].usual)
 
     def flags(self) -> list[str]:
-        """Of `loraconsole bench`."""
+        """The options of `loraconsole bench` for this plan."""
         _, flags, takes, _ = WORKLOADS[self.workload]
         found = list(flags)
         is_chat = self.workload == "chat"
@@ -194,7 +194,7 @@ class BenchRun:
 
     @property
     def command(self) -> str:
-        """What a shell would run."""
+        """The command that a shell would run."""
         return shlex.join(["loraconsole", "bench", *self._command[6:]])
 
     @property
@@ -267,7 +267,7 @@ class BenchRun:
 
 
 class Kept(msgspec.Struct, frozen=True):
-    """A result, and where it is."""
+    """A result, and its file and line."""
 
     at: float
     path: Path

@@ -28,7 +28,7 @@ from .telemetry import TelemetryClient
 FLUSH_SECONDS = 1.0
 """Most that is lost when a recorder is killed."""
 LEVEL = 6
-"""Of gzip: 64 rows at 10 Hz take 6 kB/s of file and under 1 % of a core."""
+"""Level of gzip: 64 rows at 10 Hz take 6 kB/s of file and under 1 % of a core."""
 BURST = 2000
 """Most messages read at once; then the screen has its turn."""
 
@@ -43,7 +43,7 @@ class RecordingHead(msgspec.Struct, frozen=True, kw_only=True, tag="Recording"):
 
 
 class RecordedMessage(msgspec.Struct, frozen=True, array_like=True):
-    """One message and when it came, in unix seconds of the machine that recorded."""
+    """A message, and the time at which it came, in unix seconds of the machine that recorded."""
 
     at: float
     message: Telemetry | Snapshot
@@ -79,7 +79,7 @@ class Recorder:
 
     @property
     def num_bytes(self) -> int:
-        """In the file, as of the last flush."""
+        """Size of the file after the last flush."""
         return self._raw.tell()
 
     @property
@@ -124,7 +124,7 @@ class RecordingPlayer:
         return self._next is None
 
     def take(self) -> Iterator[RecordedMessage]:
-        """What is due, at most `BURST` messages."""
+        """The messages that are due, at most `BURST`."""
         now = self.now()
         for _ in range(BURST):
             if self._next is None or self._next.at > now:

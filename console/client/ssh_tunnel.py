@@ -58,7 +58,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     host: str
     """The machine's name."""
     at: float
-    """What its clock says."""
+    """The time there, unix seconds."""
     protocol: int = 1
     """Of loraconsole over there; the first versions do not say it."""
 

@@ -47,7 +47,7 @@ from ..state.board import SUPERVISOR
 from ..state.store import HISTORY_S, Store
 
 PipelineOrder: TypeAlias = Order | ProcessOrder | SpansOrder | Abort | Drain | Resume | StopPipeline
-"""Whatever the console tells a pipeline to do."""
+"""Every order to a pipeline."""
 ASK_SECONDS = 1.0
 SILENCE_SECONDS = 3.0
 """After this long without the supervisor, a new snapshot is asked for: messages may be missed."""
@@ -84,7 +84,7 @@ class TelemetryClient:
         self._on_reply = on_reply
         self._is_read_only = is_read_only
         self.inbox_name = inbox_name or f"console-{os.getpid()}"
-        """Where answers are sent."""
+        """The inbox that answers are sent to."""
         self._context = make_context()
         self._watch: Watch | None = None
         self._inbox: Inbox[ToConsole] | None = None

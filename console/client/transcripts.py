@@ -63,11 +63,11 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Conversation(msgspec.Struct, frozen=True, kw_only=True):
-    """What a list shows of one."""
+    """A conversation as a list shows it."""
 
     id: str
     at: float
-    """Of its first turn."""
+    """The time of its first turn."""
     turns: int
     models: tuple[str, ...]
     title: str
@@ -157,8 +157,8 @@ class Transcripts:
         ]
 
     def turns(self, conversation: str) -> list[Turn]:
-        """A conversation in its order. `conversation` may be the head of its name; raises
-        `OperatorError` where that names none, or several."""
+        """The turns of a conversation in order. `conversation` may be the beginning of its name;
+        raises `OperatorError` if none or several begin so."""
         names = [
             name
             for (name,) in self._all(
@@ -195,7 +195,7 @@ class Transcripts:
         )
 
     def prompts(self, limit: int = 200) -> list[str]:
-        """What was asked, each once, the oldest first."""
+        """The prompts, each once, the oldest first."""
         rows = self._all(
             "SELECT prompt FROM turn GROUP BY prompt ORDER BY max(id) DESC LIMIT ?", (limit,)
         )
@@ -245,7 +245,8 @@ def open_transcripts() -> Transcripts:
 
 
 def open_default() -> Transcripts | None:
-    """Where they are kept; None where they are not to be. Raises `OperatorError`."""
+    """The user's transcripts; None if none are to be kept. Raises `OperatorError` if the file
+    cannot be used."""
     path = default_path()
     return None if path is None else Transcripts(path)
 

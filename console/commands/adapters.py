@@ -29,7 +29,7 @@ class AdapterCommand(PipelineCommand, frozen=True, kw_only=True):
     """Base of the orders about adapters; each makes the message for the router."""
 
     def order(self, reply_to: str) -> AdapterOrder:
-        """To be answered to the inbox `reply_to`; with an id of its own."""
+        """The message, with an id of its own; its answer goes to the inbox `reply_to`."""
         raise NotImplementedError
 
 

@@ -15,19 +15,19 @@ import msgspec
 
 
 class Argument(NamedTuple):
-    """How an argument is spelled, and what its help says."""
+    """The spelling and the help of an argument."""
 
     help: str | None = None
     metavar: str | None = None
-    """What stands for its value in a help; None: its name in capitals."""
+    """The word for its value in a help; None: its name in capitals."""
     short: str = ""
     """Another spelling of an option: `-f`."""
     is_positional: bool = False
     choices: Collection[str] = ()
     convert: Callable[[str], Any] | None = None
-    """From what is typed; None: by the field's type."""
+    """Makes the value from the typed word; None: the field's type does."""
     alone: Any = None
-    """What the option means without a value; None: it takes one."""
+    """The option's value if it is given without one; None: it takes one."""
     group: str = ""
     """The title that it stands under in a help; "": the usual one."""
     name: str = ""
@@ -35,7 +35,7 @@ class Argument(NamedTuple):
     kind: Any = str
     """The field's type, without None."""
     is_optional: bool = False
-    """None is among its values."""
+    """Whether None is among its values."""
     is_required: bool = False
 
     @property
@@ -54,7 +54,8 @@ class Argument(NamedTuple):
 
     @property
     def takes_many(self) -> bool:
-        """A positional one takes all words that are left, an option may be repeated."""
+        """Whether a positional argument takes all words that are left, or an option may be
+        repeated."""
         return get_origin(self.kind) is tuple
 
     @property

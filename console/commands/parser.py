@@ -54,7 +54,7 @@ def parse_with(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> Com
 
 
 def _record(kind: type[Any], given: dict[str, Any]) -> Any:
-    """A record of what was given; what was not has its default."""
+    """A record of the given values; the others have their defaults."""
     values: dict[str, Any] = {}
     for name in kind.__struct_fields__:
         if name == "screen":
@@ -73,7 +73,7 @@ def _record(kind: type[Any], given: dict[str, Any]) -> Any:
 
 
 def overview() -> argparse.ArgumentParser:
-    """What `loraconsole --help` prints: the commands, and what the console takes without one."""
+    """The parser of `loraconsole --help`: the commands, and the options without one."""
     parser = command_parser()
     parser.usage = "loraconsole [OPTIONS]\n       loraconsole COMMAND [OPTIONS]"
     parser.description = (
@@ -151,8 +151,7 @@ def _add_all(parser: argparse.ArgumentParser, arguments: Iterable[Argument]) -> 
 
 
 def _add(parser: Group, argument: Argument) -> None:
-    """One argument, as argparse wants it said. One that is not given leaves no trace: the record
-    has the default."""
+    """Adds one argument. If it is not given it leaves no trace: the record has the default."""
     options: dict[str, Any] = {"help": argument.help, "default": argparse.SUPPRESS}
     if argument.is_positional:
         if argument.takes_many:

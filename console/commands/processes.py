@@ -24,8 +24,8 @@ class ProcessCommand(PipelineCommand, frozen=True, kw_only=True):
     process: Annotated[str, Argument("worker-0, detokenizer, router, server", is_positional=True)]
 
     def order(self, known: Sequence[str]) -> ProcessOrder:
-        """For the supervisor. Raises `OperatorError` where none of the `known` processes is
-        called so, or this one takes no such order."""
+        """The message for the supervisor. Raises `OperatorError` if the process is not among the
+        `known`, or takes no such order."""
         name = self.process
         if name not in known:
             raise OperatorError(f"no process {name!r}", f"there are {', '.join(known)}")

@@ -51,12 +51,12 @@ from .transcripts import (
 
 
 class CommandGroup(NamedTuple):
-    """A name with verbs behind it; without one it is the first of them."""
+    """A name that is followed by a verb; without a verb it means the first of them."""
 
     NAME: str
     HELP: str
     base: type[Command]
-    """What its verbs have in common; these options may stand on either side of the verb."""
+    """The base of its verbs, whose options may stand before or after the verb."""
     verbs: tuple[type[Command], ...]
 
 
@@ -114,4 +114,4 @@ COMMANDS: tuple[type[Command] | CommandGroup, ...] = (
     BenchCommand,
     PromptCommand,
 )
-"""In the order in which `loraconsole --help` lists them."""
+"""Every command, in the order of `loraconsole --help`."""

@@ -27,21 +27,21 @@ from ...pipeline.messages import (
 from .scenario import BASE_MODEL, RING, Scenario, pages_of
 
 Sent = tuple[str, Telemetry]
-"""A message, after the process that sends it."""
+"""The process that sends a message, and the message."""
 
 MAX_RUNNING = 20
 NUM_PAGES = 1060
 CHUNK_TOKENS = 256
 WAVE_SECONDS = 80.0
 PLACE_SECONDS = 0.7
-"""From the host into pages."""
+"""Time that an adapter takes from the host into pages."""
 DRAIN_SECONDS = 3.0
 RESIDENT = 7
 """Most adapters with pages at a time; the others are on the host."""
 
 
 class ScenarioStage(NamedTuple):
-    """One bar of the start."""
+    """A progress bar of the start."""
 
     source: str
     stage: str

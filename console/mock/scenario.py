@@ -218,7 +218,7 @@ class Scenario:
         return self._adapters
 
     def text(self, question: AskText) -> RequestText:
-        """A request's words, which are of its adapter's voice."""
+        """The words of a request, in the voice of its adapter."""
         view = next((v for v in self._requests if v.request_id == question.request_id), None)
         if view is None:
             return RequestText(
@@ -351,7 +351,7 @@ class Scenario:
         )
 
     def snapshot(self) -> Snapshot:
-        """What a console that comes late gets."""
+        """The snapshot for a console that comes late."""
         return self._latest.snapshot(
             at=self._now,
             version=MOCK,
@@ -510,8 +510,8 @@ class Scenario:
             yield "router", new
 
     def _pool_map(self, at: float) -> PoolMap:
-        """Pages go to whoever wants them from the lowest free one on, as in the real pool, so that
-        the map frays as requests come and go."""
+        """Gives out pages from the lowest free one on, as the real pool does, so that the map frays
+        while requests come and go."""
         wanted = {
             PageOwner("adapter", f"{name}@{self._generations[name]}", name): pages_of(name)
             for name in self.placed

@@ -88,7 +88,7 @@ class MockRing:
         self._tokens_per_second = tokens_per_second
         self._answers: set[asyncio.Task[None]] = set()
         self.asked: list[dict[str, Any]] = []
-        """What came over HTTP."""
+        """The bodies of requests that came over HTTP."""
         self._socket = socket.create_server(("127.0.0.1", config.port))
         story.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
 
@@ -193,7 +193,7 @@ class MockRing:
                     self._answer(order)
 
     def _answer(self, order: Any) -> None:
-        """A verification takes its time and says how far it is."""
+        """Answers a verification after a while, with its progress meanwhile."""
         task = asyncio.create_task(self._answer_later(order))
         self._answers.add(task)
         task.add_done_callback(self._answers.discard)

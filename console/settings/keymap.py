@@ -75,7 +75,7 @@ def group_of(node: type[DOMNode]) -> str:
 
 
 def declared_by(node: type[DOMNode], action: str) -> type[DOMNode]:
-    """The class that an action's key comes from: a table has those of every table as well."""
+    """The class among `node` and its bases that declares the binding of `action`."""
     for kind in node.__mro__:
         bindings = Binding.make_bindings(kind.__dict__.get("BINDINGS", ()))
         if any(binding.action == action for binding in bindings):
@@ -108,7 +108,7 @@ def character_key(character: str) -> str:
 
 
 def key_name(key: str) -> str | None:
-    """The name Textual has for what a person wrote (`?`, `ctrl+x`, `F5`); None for no key."""
+    """Textual's name of a key as people write it (`?`, `ctrl+x`, `F5`); None where it is no key."""
     key = key.strip() or key
     if len(key) == 1:
         return character_key(key)
@@ -124,7 +124,7 @@ def key_name(key: str) -> str | None:
 
 
 def is_typed(key: str) -> bool:
-    """Does it write a character, so that a line to type in wants it?"""
+    """Whether the key writes a character, so that an input uses it."""
     return "+" not in key and (
         len(key) == 1 or key in {character_key(c) for c in string.punctuation + " "}
     )

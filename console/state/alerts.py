@@ -71,8 +71,8 @@ class Rule(NamedTuple):
     meaning: str
     remedy: str
     find: Callable[[Board, AlertLimits], Iterator[AlertFinding]]
-    is_told: bool = False
-    """The pipeline says so itself, as an event: no second toast for it."""
+    is_event: bool = False
+    """Whether the pipeline publishes an event of it: then the alert shows no second toast."""
 
 
 # --- processes ----------------------------------------------------------------------------------
@@ -229,7 +229,7 @@ RULES: tuple[Rule, ...] = (
         "after five falls in a minute it gives up.",
         "Its last lines stand under Processes, the rest under Logs. r there starts it again.",
         _fallen,
-        is_told=True,
+        is_event=True,
     ),
     Rule(
         "process stopped",
@@ -238,12 +238,12 @@ RULES: tuple[Rule, ...] = (
         "Processes, or loraconsole stop). Without any one of them nothing is answered.",
         "x or r under Processes starts it, and so does loraconsole start.",
         _held,
-        is_told=True,
+        is_event=True,
     ),
     Rule(
         "process silent",
         "",
-        "A process has sent no heartbeat for a while; each sends two a second. It is blocked, "
+        "A process has sent no heartbeat for a while. Each sends two a second: it is blocked, "
         "stopped, or the machine has no time for it.",
         "Look at its CPU: at 100 % it computes, at 0 % it hangs. Logs say what it did last; r "
         "under Processes ends it and starts it again.",
@@ -257,7 +257,7 @@ RULES: tuple[Rule, ...] = (
         "Its log says why it fell. If it was the worker: out of memory? Then --max-total-tokens "
         "wants to be smaller.",
         _restarted,
-        is_told=True,
+        is_event=True,
     ),
     Rule(
         "process late",
@@ -301,8 +301,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "first token late",
         "ttft_p99_ms",
-        "First tokens come later than the limit allows, for at least one request in a hundred of "
-        "the last minute.",
+        "First tokens come later than the limit allows. It is the p99 over the last minute.",
         "Batch shows why each waits: pages, the token budget, an adapter that loads, a cap.",
         _ttft,
     ),

@@ -237,7 +237,7 @@ class Board(Struct, frozen=True, kw_only=True, dict=True):
     """The text of the request that is open on the screen, as far as it has come."""
     spans: SpanEnds | None = None
     """The newest spans of the last recording, once the screen has asked for them."""
-    verdicts: Mapping[str, AdapterVerification] = {}
+    verifications: Mapping[str, AdapterVerification] = {}
     """Results of verifications, by the adapter's name."""
     disk_free_bytes: int | None = None
     """On the disk of the run directory; None where that is not this machine's."""

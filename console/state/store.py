@@ -177,7 +177,7 @@ class Store:
         self._orders: dict[str, str] = {}
         self._opened: RequestText | None = None
         self._spans: SpanEnds | None = None
-        self._verdicts: dict[str, AdapterVerification] = {}
+        self._verifications: dict[str, AdapterVerification] = {}
         self._rates = {name: Counter() for name in ("decode", "prefill", "steps", "requests")}
         plotted = (*LOADS, *PARTS, "read_rate", "lora_overhead")
         self._series = {name: Series() for name in plotted}
@@ -285,7 +285,7 @@ class Store:
         """Enters how an order left its adapter: the next table may be two seconds away. With
         `is_gone` there is no adapter of that name any more."""
         if reply.verification is not None:
-            self._verdicts[reply.name] = AdapterVerification(reply.at, reply.verification)
+            self._verifications[reply.name] = AdapterVerification(reply.at, reply.verification)
         table = self._latest.adapters
         if table is not None and reply.at >= table.at and (reply.adapters or is_gone):
             names = [view.name for view in table.adapters]
@@ -383,7 +383,7 @@ class Store:
             orders=dict(self._orders),
             opened=self._opened,
             spans=self._spans,
-            verdicts=dict(self._verdicts),
+            verifications=dict(self._verifications),
             disk_free_bytes=self.disk_free_bytes,
             is_past=self.is_past,
         )

@@ -59,6 +59,7 @@ class Counter:
     def __init__(self, window_s: float = 3.0) -> None:
         self._window: SlidingWindow[float] = SlidingWindow(window_s)
         self._last_at = -math.inf
+        self.last = 0.0
 
     def add(self, at: float, value: float) -> None:
         """A count that fell means that its process is a new one: what was before is forgotten."""
@@ -67,11 +68,7 @@ class Counter:
         elif at <= self._last_at:
             return
         self._window.add(at, value)
-        self._last_at = at
-
-    @property
-    def last(self) -> float:
-        return self._window.newest or 0.0
+        self._last_at, self.last = at, value
 
     @property
     def rate(self) -> float:

@@ -103,7 +103,7 @@ class MetricsHistory:
         self._before: RouterStats | None = None
         self._requests = self._requests_before = 0
         self._steps: list[Step] = []
-        """Of rank 0, in the second that goes on."""
+        """The steps of rank 0 in the current second."""
         for moment in self._moment_file.read():
             if now - HOUR_SECONDS < moment.at <= now:
                 self._moments.append(moment)

@@ -47,7 +47,7 @@ class SnapshotCache:
     def snapshot(
         self, ask: AskSnapshot, started_at: float, table: ProcessTable, lines: Sequence[LogLine]
     ) -> Snapshot:
-        """What a console that sends `ask` gets; `lines` are all log lines that are known."""
+        """The snapshot that answers `ask`; `lines` are all known log lines."""
         now = time.time()
         logs: tuple[LogLine, ...] = ()
         if ask.log_lines > 0:

@@ -10,9 +10,9 @@ from pathlib import Path
 from ...pipeline.messages import SpanEnds, SpanFile
 
 TAIL_BYTES = 48 << 10
-"""Of each file: some hundred spans, a few steps' worth."""
+"""Bytes from the end of each file: some hundred spans, those of a few steps."""
 SHOWN = ("router", "worker-0")
-"""Whose spans make a step."""
+"""The processes whose spans show a step."""
 
 
 def span_ends(run: Path) -> SpanEnds:

@@ -48,7 +48,7 @@ BACKOFF_SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0)
 FALL_WINDOW_SECONDS = 60.0
 GRACE_SECONDS = 5.0
 SILENCE_SECONDS = 30.0
-"""A process that lives but has not beaten for this long hangs: it is killed and restarted."""
+"""A process without a heartbeat for this long hangs: it is killed and restarted."""
 LOG_SECONDS = 0.2
 LOG_LINES_A_FRAME = 500
 
@@ -215,7 +215,7 @@ class Supervisor(Process):
         return [other for other in self.ring if other.is_rank] if child.is_rank else [child]
 
     def _new_meeting(self) -> Path:
-        """Where ranks that start from now on find each other; see `MEETING`."""
+        """The path by which ranks that start from now on find each other; see `MEETING`."""
         for old in self.run.glob("ranks-*"):
             old.unlink(missing_ok=True)
         return self.run / f"ranks-{time.time_ns()}"

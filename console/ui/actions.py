@@ -71,8 +71,8 @@ def ask(app: ScreenApp, question: Confirmation, carry_out: Callable[[], None]) -
 
 
 def confirmation_of(app: ScreenApp, order: PipelineOrder) -> Confirmation | None:
-    """What to ask before an order; None where nothing is lost by it. Costs are those of now,
-    though the view be paused."""
+    """The question before an order; None if nothing is lost by it. Costs are those of now, even in
+    a paused view."""
     board = app.store.board(app.clock())
     match order:
         case Abort(request_id=request_id):

@@ -161,22 +161,7 @@ class ConsoleApp(ScreenApp):
         self.store = Store(config.run, adapter_colors)
         self.alert_book = AlertBook(settings.alerts)
         self.is_ascii = settings.ascii
-        self.telemetry = source(
-            config,
-            self.store,
-            clock,
-            on_news=self.wake,
-            on_reply=lambda reply: self.orders.answered(reply),
-            is_read_only=is_read_only,
-        )
-        self.orders = PendingOrders(
-            self.store,
-            self.telemetry.inbox_name,
-            send=lambda order: self.telemetry.send_order(order),
-            forget=self.telemetry.forget_orders,
-            tell=self.notifier.tell_reply,
-            clock=clock,
-        )
+        self._listen(source)
         self.board: Board = self.store.board(clock())
         self.is_paused = False
         self.animation_level = "none"
@@ -197,6 +182,25 @@ class ConsoleApp(ScreenApp):
         self.cost_pane.display = shows_cost
         self._panels: dict[str, Panel] = {"Overview": Overview()}
         self._active = self.header.active = "Overview"
+
+    def _listen(self, source: Callable[..., TelemetryClient]) -> None:
+        """Makes the telemetry client, and what waits for the answers to orders."""
+        self.telemetry = source(
+            self.config,
+            self.store,
+            self.clock,
+            on_news=self.wake,
+            on_reply=lambda reply: self.orders.answered(reply),
+            is_read_only=self.is_read_only,
+        )
+        self.orders = PendingOrders(
+            self.store,
+            self.telemetry.inbox_name,
+            send=lambda order: self.telemetry.send_order(order),
+            forget=self.telemetry.forget_orders,
+            tell=self.notifier.tell_reply,
+            clock=self.clock,
+        )
 
     def _choose(self) -> Chosen:
         """Reads the settings; last time's theme where nothing sets one."""

@@ -55,7 +55,7 @@ from .widgets.dialogs import LiveDialog
 
 Known: TypeAlias = type[Command] | CommandGroup
 WITH_A_SCREEN: tuple[Known, ...] = (UpCommand, AttachCommand, PlayCommand)
-"""What makes no sense on a running console: it brings a screen, or a pipeline, of its own."""
+"""Commands that `:` does not know, since they open a console or start a pipeline."""
 MOST_OUTPUT = 5000
 
 
@@ -65,8 +65,8 @@ MOST_OUTPUT = 5000
 def all_commands(
     app: ScreenApp, bindings: Iterable[ActiveBinding] | None = None
 ) -> dict[str, LineCommand]:
-    """By name, those of the focused pane first. Where an action and a verb share a name, the verb
-    is what takes arguments."""
+    """The commands by name, those of the focused pane first. Where an action and a command share a
+    name, words after it mean the command."""
     found: dict[str, LineCommand] = {}
     if bindings is None:
         bindings = app.screen.active_bindings.values()
@@ -185,7 +185,7 @@ class LineParser(argparse.ArgumentParser):
 
 
 def _words(known: Known, board: Board, before: Sequence[str]) -> Iterator[str]:
-    """What the last word of `before` may become: a verb, a flag, or what an argument may be."""
+    """Completions of the last word of `before`: verbs, flags, or values of an argument."""
     if isinstance(known, CommandGroup):
         verbs = {verb.NAME: verb for verb in known.verbs}
         if len(before) == 1:
@@ -209,7 +209,7 @@ def _words(known: Known, board: Board, before: Sequence[str]) -> Iterator[str]:
 
 
 def _values(known: type[Command], name: str, board: Board, begin: str) -> Iterable[str]:
-    """What there is for an argument of that name, on the board or in the file system."""
+    """Values for the argument of that name, from the board or the file system."""
     match name:
         case "policy":
             return POLICIES
@@ -238,7 +238,7 @@ def _adapters(board: Board) -> Iterator[str]:
 
 
 def _directories(begin: str) -> Iterator[str]:
-    """Of this machine, which is the pipeline's unless it is a remote one."""
+    """Directories of this machine that begin so. A remote pipeline has others."""
     at = os.path.expanduser(begin)
     for path in sorted(glob.glob(glob.escape(at) + "*"))[:50]:
         if os.path.isdir(path):
@@ -246,8 +246,8 @@ def _directories(begin: str) -> Iterator[str]:
 
 
 async def _run_verb(app: ScreenApp, verb: Sequence[str], typed: Sequence[str]) -> None:
-    """What the console has a way of its own for is done here; the rest is run, and what it prints
-    is shown."""
+    """Carries out a command in the console's own way if it has one; runs it in a process otherwise,
+    and shows its output."""
     arguments = [*verb, *typed]
     if not typed and (screen := verb[-1].capitalize()) in app.screen_names:
         await app.action_show(screen)  # `:adapters`, `:logs`: the verb's own screen says more
@@ -294,7 +294,7 @@ def _show_output(app: ScreenApp, arguments: Sequence[str]) -> None:
 
 
 class OutputDialog(LiveDialog):
-    """What a verb prints, as it comes. Closing it ends the verb."""
+    """The output of a command while it comes. Closing the dialog ends the command."""
 
     def __init__(self, arguments: Sequence[str], run: str) -> None:
         super().__init__(f"loraconsole {' '.join(arguments)}", self._lines)

@@ -38,7 +38,7 @@ SEVERITIES: dict[str, SeverityLevel] = {
 
 
 class Notifier:
-    """Of one console."""
+    """The notifications of one console."""
 
     def __init__(self, app: PaintedApp) -> None:
         self._app = app
@@ -60,8 +60,8 @@ class Notifier:
     def tell_alerts(self, fresh: Sequence[Alert], is_seen: bool) -> None:
         """Shows new alerts as toasts, unless their list is on the screen, and rings as the settings
         say."""
-        untold = [] if is_seen else [alert for alert in fresh if not alert.rule.is_told]
-        for alert in untold[:TOASTS_A_FRAME]:
+        shown = [] if is_seen else [alert for alert in fresh if not alert.rule.is_event]
+        for alert in shown[:TOASTS_A_FRAME]:
             self._toast(
                 units.visible(alert.finding.text),
                 f"{alert.rule.name} · 9 shows alerts",

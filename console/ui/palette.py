@@ -33,7 +33,7 @@ Of the same kind are actions without an id: how Textual edits a text."""
 
 
 class Entry(NamedTuple):
-    """One line of the palette."""
+    """A line of the palette."""
 
     title: str
     help: str
@@ -50,8 +50,8 @@ class ConsoleCommands(Provider):
         return app
 
     def _entries(self) -> Iterator[Entry]:
-        """As they are wanted: where to go, what can be done here and to the pipeline, then the
-        console's own keys and looks. What a hand does without looking comes last."""
+        """The entries in their order: screens, actions of the panel, orders to the pipeline, the
+        console's own keys and themes, and last the moves of the cursor."""
         by_rank: dict[int, list[Entry]] = {rank: [] for rank in range(5)}
         bound = list(self._bound())
         for rank, entry in (*bound, *self._unbound(bound), *self._orders(), *self._themes()):

@@ -13,7 +13,7 @@ class ScreenApp(PaintedApp):
 
     @property
     def screen_names(self) -> list[str]:
-        """What `action_show` takes."""
+        """Names of screens, as `action_show` takes them."""
         raise NotImplementedError
 
     @property

@@ -1,9 +1,9 @@
-"""What each part of serving adapters costs: `loraconsole bench --ablate`.
+"""The cost of each part of serving adapters: `loraconsole bench --ablate`.
 
 The same closed loop against pipelines that lack a part each, as S-LoRA's ablations do. Every
 measurement has a pipeline of its own, one at a time; a round measures all sets of flags, in another
 order than the round before, and only differences within a round are taken, so that a noisy machine
-is noisy for all. Knows flags and figures, nothing of how a pipeline works inside.
+is noisy for all. Knows flags and results, nothing of how a pipeline works inside.
 """
 
 from __future__ import annotations
@@ -90,7 +90,8 @@ def stand_ins(idle: Container[str]) -> dict[Flags, Flags]:
 
 
 class Loop(NamedTuple):
-    """What clients do: `requests` chats in all, `concurrency` at a time, the adapters in turn."""
+    """The load of the clients: `requests` chats in all, `concurrency` at a time, the adapters in
+    turn."""
 
     concurrency: int
     requests: int
@@ -98,7 +99,7 @@ class Loop(NamedTuple):
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
-    """One set measured once, as its clients saw it."""
+    """One measurement of one set of flags, as its clients saw it."""
 
     flags: Flags
     round: int
@@ -156,7 +157,7 @@ def pool_tokens(flags: Flags, adapters: int, loop: Loop) -> int:
 
 
 def command_line(config: Config) -> list[str]:
-    """The flags that make `config`."""
+    """The command-line flags that make `config`."""
     flags: list[str] = []
     for field in config_fields():
         value = getattr(config, field.name)
@@ -193,7 +194,7 @@ def pipeline(config: Config) -> Iterator[str]:
 
 
 def drive_loop(url: str, config: Config, loop: Loop) -> Result:
-    """What the clients of a closed loop saw."""
+    """The result of a closed loop, as its clients saw it."""
     return asyncio.run(_drive(url, config, loop))
 
 
@@ -224,7 +225,7 @@ def measure_run(config: Config, flags: Flags, loop: Loop, round: int) -> Run:
 
 
 def measure_all(config: Config, loop: Loop, rounds: int, out: Path | None) -> list[Run]:
-    """All sets that go with what `config` has already, in turns."""
+    """Measures all sets of flags that go with those of `config`, in turns."""
     import torch
 
     has_kernels = config.device != "cpu" and torch.cuda.is_available() and not config.no_kernel
@@ -255,8 +256,8 @@ def measure_all(config: Config, loop: Loop, rounds: int, out: Path | None) -> li
 
 
 class MeasuredCost(msgspec.Struct, frozen=True):
-    """What a part costs a token, milliseconds: median, least and most over the rounds. Below zero:
-    it saves that."""
+    """The cost of a part for each token, milliseconds: median, least and most over the rounds.
+    Below zero: it saves that."""
 
     part: str
     about: str
@@ -339,8 +340,8 @@ def _table(*heads: str) -> Any:
 
 
 def print_sets(runs: list[Run]) -> None:
-    """Medians over the rounds."""
-    from ..runtime.printer import Printer
+    """Prints the medians over the rounds."""
+    from ..runtime.stdout_console import StdoutConsole
 
     table = _table("lacking", "tok/s", "ms a token", "least", "most", "TTFT ms", "errors")
     for flags in dict.fromkeys(run.flags for run in runs):
@@ -353,12 +354,12 @@ def print_sets(runs: list[Run]) -> None:
             f"{statistics.median(run.ttft_ms_p50 for run in own):.0f}",
             str(sum(run.errors for run in own)),
         )
-    Printer(width=120).print(table)
+    StdoutConsole(width=120).print(table)
 
 
 def print_costs(costs: list[MeasuredCost]) -> None:
-    """A row a part, with the spread of the rounds."""
-    from ..runtime.printer import Printer
+    """Prints a row for each part, with the spread of the rounds."""
+    from ..runtime.stdout_console import StdoutConsole
 
     table = _table("part", "ms a token", "least", "most", "of all", "")
     for cost in costs:
@@ -368,7 +369,7 @@ def print_costs(costs: list[MeasuredCost]) -> None:
             f"{cost.share:+.1%}",
             cost.about,
         )
-    screen = Printer(width=120)
+    screen = StdoutConsole(width=120)
     screen.print()
     screen.print(table)
 

@@ -246,7 +246,7 @@ def print_medians(rows: list[ResultRow]) -> None:
     """Medians over the rounds, a row for each server and load."""
     from rich.table import Table
 
-    from ..runtime.printer import Printer
+    from ..runtime.stdout_console import StdoutConsole
 
     groups: dict[tuple[str, str], list[ResultRow]] = {}
     for row in rows:
@@ -288,7 +288,7 @@ def print_medians(rows: list[ResultRow]) -> None:
             *(median(results, name) for name in columns.values()),
             *(str(sum(getattr(r, name) for r in results)) for name in ("aborted", "errors")),
         )
-    Printer(width=None if sys.stdout.isatty() else 160).print(table)
+    StdoutConsole(width=None if sys.stdout.isatty() else 160).print(table)
     for row in rows:
         if row.result.error:
             failed = counted(row.result.errors, "request")

@@ -2,8 +2,8 @@
 weights and random adapters.
 
 `make bench-gpu` runs the shapes of a model on one device: a step of some requests, each with its
-own adapter, all with one, or with none; prompts; and S-LoRA's own workload. Every figure is printed
-as a line of JSON, the table at the end. Knows no peer but by the figures recorded here.
+own adapter, all with one, or with none; prompts; and S-LoRA's own workload. Every result is printed
+as a line of JSON, the table at the end. Of peers it knows only the numbers recorded here.
 """
 
 from __future__ import annotations
@@ -193,7 +193,7 @@ class Engine:
         return found
 
     def ask(self, adapter: str | None, prompt_tokens: int, new_tokens: int) -> None:
-        """One request more."""
+        """Adds one request."""
         self._number += 1
         rng = random.Random(self._number)
         prompt = tuple(rng.randrange(self.model_config.vocab_size) for _ in range(prompt_tokens))
@@ -241,7 +241,7 @@ class Engine:
 
 
 def kinds_of(names: list[str]) -> dict[str, Callable[[int], str | None]]:
-    """Which adapter each request has."""
+    """The adapter of each request."""
     return {
         "base": lambda i: None,
         "same": lambda i: names[0],
@@ -290,8 +290,8 @@ def steps_table(
 
 
 def interference(engine: Engine, names: list[str], streams: int) -> None:
-    """How running streams feel what happens beside them: a prompt of 4 000 tokens, and 50 adapters
-    being copied into their pages. Milliseconds between a stream's tokens."""
+    """Prints the milliseconds between a stream's tokens while other work runs beside it: a prompt
+    of 4 000 tokens, and 50 adapters being copied into their pages."""
 
     def gaps(count: int) -> list[float]:
         """Milliseconds between `count` steps of the streams, which go on."""
@@ -341,7 +341,7 @@ def slora_workload(
     started = time.perf_counter()
 
     def arrive() -> float | None:
-        """Asks what is due; seconds to the next."""
+        """Adds the requests that are due; seconds to the next arrival."""
         while coming:
             wait = coming[0].at - (time.perf_counter() - started) if rate else 0.0
             if wait > 0:
@@ -468,7 +468,7 @@ def account_for(engine: Engine, batches: list[int], names: list[str], prompt: in
 
 
 def write_result(kind: str, **stats: Any) -> None:
-    """A line of JSON, to stdout and to `--out`."""
+    """Writes a line of JSON, to stdout and to `--out`."""
     shown = {k: round(v, 3) if isinstance(v, float) else v for k, v in stats.items()}
     line = json.dumps({"figures": kind, **shown})
     print(line, flush=True)

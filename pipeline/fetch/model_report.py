@@ -28,7 +28,7 @@ from ..text.tokenizer import Tokenizer
 from ..text.vocabulary_files import NO_TOKENIZER, SAVE, has_tokenizer
 from .embedded_model import embedded_directory
 from .fetch import model_of_gguf
-from .model_cache import Report
+from .model_cache import FetchReport
 
 ORDER: tuple[Verdict, ...] = ("bad", "note", "good")
 
@@ -94,7 +94,7 @@ def _locate(model: str) -> Path:
     if path.is_dir():
         return path.absolute()
     if path.is_file():
-        return model_of_gguf(path, Report())
+        return model_of_gguf(path, FetchReport())
     if not is_hub_id(model):
         raise OperatorError(
             f"there is no model {model}",

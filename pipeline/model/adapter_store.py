@@ -34,7 +34,7 @@ from .page_pool import Ints, PagePool, page_elements
 from .shard import WHOLE, Shard
 
 MOST_RESIDENT = 4096
-"""Adapters in pages at a time, on a GPU."""
+"""Most adapters that lie in pages at a time, on a GPU."""
 MOST_STACKS = 8
 """Stacks kept for batches to come; those used longest ago go first."""
 
@@ -98,12 +98,12 @@ class AdapterStack:
 
 
 def _matrix(content: Tensor, start: int, rows: int, columns: int) -> Tensor:
-    """[num_layers, rows, columns] of what lies in each layer from `start` on."""
+    """The matrix that begins at `start` in each layer, [num_layers, rows, columns]."""
     return content[:, start : start + rows * columns].reshape(-1, rows, columns)
 
 
 def tile_of(model_config: ModelConfig) -> int:
-    """Divides all that kernels take in tiles, and where each matrix begins."""
+    """Elements that divide all sizes that kernels cut into tiles, and the start of each matrix."""
     sizes = [size for shape in module_shapes(model_config).values() for size in shape]
     return largest_block(*sizes, page_elements(model_config), most=256)
 
@@ -133,7 +133,7 @@ class AdapterStore:
         self._adapters: dict[str, Adapter] = {}
         self._pages: dict[str, tuple[int, ...]] = {}
         self._own: dict[str, Tensor] = {}
-        """Those outside of the pool, [num_layers, elements]."""
+        """Contents of adapters outside of the pool, [num_layers, elements]."""
         self._free_slots = list(range(MOST_RESIDENT - 1, -1, -1))
         self._slots: dict[str, int] = {}
         self.unit = tile_of(self._model_config)
@@ -148,7 +148,7 @@ class AdapterStore:
         return hosts + own + sum(stack.nbytes for stack in [*self._stacks.values()])
 
     def __contains__(self, key: str) -> bool:
-        """Whether it is placed."""
+        """Whether the adapter is placed."""
         return key in self._pages
 
     def __getitem__(self, key: str) -> Adapter:
@@ -162,8 +162,8 @@ class AdapterStore:
         return self[key].padded_rank
 
     def read(self, key: str, path: str) -> AdapterInfo:
-        """Reads an adapter to the host; what came of it. Never raises: on failure nothing is held
-        and `reason` says why."""
+        """Reads an adapter to the host; the result. Never raises: on failure nothing is held and
+        `reason` says why."""
         try:
             adapter = read_adapter(
                 key,
@@ -183,7 +183,7 @@ class AdapterStore:
         return adapter.info
 
     def measure(self, path: str) -> AdapterInfo:
-        """What `read` would say, from the headers alone."""
+        """The result that `read` would have, from the headers alone."""
         try:
             info = measure_adapter(
                 "",
@@ -226,8 +226,8 @@ class AdapterStore:
         return self._slots[key]
 
     def make_tables(self, slots: int) -> AdapterTables:
-        """For kernels that read pages; a CPU needs none. Never moved: graphs remember where they
-        are."""
+        """Tables for kernels that read pages; a CPU needs none. Never moved: graphs hold their
+        addresses."""
         device, sizes = self._pool.pages.device, module_shapes(self._model_config).values()
         most_pages = -(-MOST_RANK * sum(map(sum, sizes)) // page_elements(self._model_config))
         return AdapterTables(
@@ -263,7 +263,7 @@ class AdapterStore:
         return sent(torch.tensor(pages, dtype=torch.int64), self._pool.pages.device)
 
     def _content(self, key: str) -> Tensor:
-        """What was placed, [num_layers, elements]."""
+        """The placed contents of an adapter, [num_layers, elements]."""
         if self._in_pool:
             return self._pool.take(self._table(self._pages[key]))
         return self._own[key]
@@ -343,7 +343,7 @@ class AdapterRows:
     places: Tensor
 
     def add(self, y: Tensor, x: Tensor, layer: int, site: str) -> None:
-        """Adds to each token's row of y what its adapter makes of its row of x."""
+        """Adds to each token's row of y the product of its adapter with its row of x."""
         if weights := self.stack.sites.get(site):
             reference.add_lora_rows(
                 y[self.tokens],
@@ -384,7 +384,7 @@ class TokenRange:
 
 @dataclass
 class LoraPlan:
-    """Which tokens go through which stack: made on the host, before its tensors exist.
+    """The assignment of tokens to stacks: made on the host, before its tensors exist.
 
     `joint` holds (tokens, stack, rows, places) for an `AdapterRows` each.
     """

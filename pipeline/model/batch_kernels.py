@@ -48,7 +48,7 @@ MOST_PROMPTS = 32
 
 
 class Bucket(NamedTuple):
-    """What a captured step has room for: single tokens, tokens of prompts, and the ranks of an
+    """The room of a captured step: single tokens, tokens of prompts, and the ranks of an
     adapter's module (0: no adapters)."""
 
     rows: int
@@ -235,7 +235,7 @@ class PagedPlan:
 @dataclass(frozen=True)
 class LoraPart:
     """Single tokens, or tokens of prompts: their groups, tokens a group at most, and a stream for
-    what need not wait for the base."""
+    work that need not wait for the base."""
 
     groups: Groups
     rows: int
@@ -260,7 +260,7 @@ class PagedLora:
     """Sites whose readers add what is left to single tokens."""
 
     def begin(self, x: Tensor, layer: int, site: str) -> Callable[[Tensor, bool], Shrunk | None]:
-        """Notes that x is there; the function returned computes what the adapters make of it,
+        """Notes that x is there; the function returned computes the adapters' products with it,
         beside the base's product issued meanwhile, and adds it or leaves it to the next
         reader of y. x [num_tokens, in], y [num_tokens, out]."""
         about = self.sites[site]
@@ -301,7 +301,7 @@ class PagedLora:
 
 
 def lora_sites(model_config: ModelConfig) -> dict[str, Site]:
-    """Each site as the kernels want to know it."""
+    """Each site in the form that the kernels take."""
     shapes, found, first = module_shapes(model_config), {}, 0
     for index, (name, members) in enumerate(SITES.items()):
         found[name] = Site(index, first, tuple(shapes[member][0] for member in members))

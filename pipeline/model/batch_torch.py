@@ -1,7 +1,7 @@
 """`ForwardBatch`: all that one step's forward pass needs, as tensors, handed down whole.
 
-Made in two moves: `HostStep` is computed on the host from rows and page tables (numpy, no device);
-`HostStep.to_device` turns it into tensors after one copy. Knows rows and pages; neither weights
+Made in two moves: `TorchPlan` is computed on the host from rows and page tables (numpy, no device);
+`TorchPlan.to_device` turns it into tensors after one copy. Knows rows and pages; neither weights
 nor requests.
 
 Tokens lie flat, ordered so that everything that is computed together is a slice:
@@ -177,7 +177,7 @@ class _Look:
     window: int
 
 
-class HostStep:
+class TorchPlan:
     """A step on the host: its rows in token order, and what their page tables make of them."""
 
     def __init__(

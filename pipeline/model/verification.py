@@ -29,7 +29,7 @@ from ..messages import (
 from ..model_files.model_config import ModelConfig
 from .adapter import read_pairs
 from .adapter_store import AdapterStore
-from .batch_torch import HostStep, Staging, StepRow
+from .batch_torch import Staging, StepRow, TorchPlan
 from .checkpoint import Checkpoint
 from .compute_queue import ComputeQueue
 from .layers import Int4Blocks, Rotary, pair_heads
@@ -255,7 +255,7 @@ class Forward:
         self._pool = PagePool(one, count, torch.float32, cpu)
         windows = tuple(sorted(set(layer_windows(model_config))))
         staging = Staging()
-        plan = HostStep(
+        plan = TorchPlan(
             [StepRow(0, 0, length, length, list(range(count)), None)],
             staging,
             self._pool,

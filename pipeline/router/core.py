@@ -59,7 +59,7 @@ from .effects import (
     ShowStats,
     StepAnswered,
 )
-from .event_lines import Answered, Decided, Got, RanksDiffered, StepFailed, line_of
+from .event_lines import Answered, Decided, Got, RanksDiffered, StepFailed, line_of_message
 
 CLIENT_GONE = "client gone"
 """Reason of an `Abort` that needs no answer: there is no client to read it."""
@@ -128,7 +128,7 @@ class RouterCore:
 
     def handle_message(self, message: Message | AdapterFetched, now: float) -> None:
         """Any message of the router's inbox, or the answer to a `FetchAdapter`."""
-        if self.effects.lines is not None and (line := line_of(message, now)):
+        if self.effects.lines is not None and (line := line_of_message(message, now)):
             self.effects.lines.append(line)
         match message:
             case Tokens():

@@ -34,9 +34,9 @@ from ..messages import (
     WeightsMerged,
     WorkerReady,
 )
+from ..schedule.admission import Decision
 from ..schedule.pets import LatencyTable
 from ..schedule.scheduler import Scheduler
-from ..schedule.step_plan import Decision
 
 FORMAT = 2
 """Raised whenever a line changes its meaning, or a decision is made otherwise."""
@@ -186,7 +186,7 @@ AnyLine: TypeAlias = (
 )
 
 
-def line_of(message: object, at: float) -> AnyLine | None:
+def line_of_message(message: object, at: float) -> AnyLine | None:
     """The line of a message to the router; None where decisions do not depend on it, or where its
     effect has a line of its own."""
     if isinstance(message, Request):

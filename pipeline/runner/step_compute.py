@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import torch
 from torch import Tensor
 
-from ..model.batch_torch import HostStep, Staging, StepRow
+from ..model.batch_torch import Staging, StepRow, TorchPlan
 from ..model.compute_queue import ComputeQueue
 from ..model.llama import Llama
 from ..model.page_pool import pages_for
@@ -29,7 +29,7 @@ if TYPE_CHECKING:  # they need Triton
 FIRST_SLOTS = 32
 """Rows of the token history at first; they double when more sequences live."""
 
-AnyPlan: TypeAlias = "HostStep | PagedPlan"
+AnyPlan: TypeAlias = "TorchPlan | PagedPlan"
 
 
 class StepCompute:
@@ -67,7 +67,7 @@ class StepCompute:
         if self.paged is not None:
             return self.paged.plan(rows, may_replay=may_replay)
         with self._queue.issuing():  # it may gather adapters
-            return HostStep(
+            return TorchPlan(
                 rows,
                 staging,
                 self._loaded.pool,
@@ -140,7 +140,7 @@ class StepCompute:
         """Logits [num_samples, vocab_size], where the tokens chosen from them are kept, and the
         most probable ones where they were found and kept already."""
         loaded = self._loaded
-        if isinstance(plan, HostStep):
+        if isinstance(plan, TorchPlan):
             batch = plan.to_device(
                 tensors, self._history, loaded.rotary, loaded.precision.activations
             )

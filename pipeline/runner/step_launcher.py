@@ -7,6 +7,7 @@ sockets nor requests.
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ import torch
 
 from ..config import Config
 from ..messages import Admission, Batch, Message, SyncPoint
-from ..model.batch_torch import Staging
+from ..model.batch_torch import Staging, StepRow
 from ..model.compute_queue import ComputeQueue
 from ..model.llama import Llama
 from ..model.sampler import SampleRow
@@ -24,7 +25,7 @@ from ..runtime.spans import Spans
 from .layer_spans import with_layer_spans
 from .live_sequences import LiveSequence, LiveSequences
 from .loaded_model import LoadedModel
-from .pending_step import IssuedStep, PendingStep, microseconds_since
+from .pending_step import PendingStep, microseconds_since
 from .step_bytes import StepBytes
 from .step_compute import AnyPlan, StepCompute
 from .step_timer import StepTimer, new_step
@@ -83,11 +84,7 @@ class StepLauncher:
             sequence.advance(row, None if skips_adapters else sequence.adapter, unclean)
             for sequence, row in zip(sequences, batch.rows, strict=True)
         ]
-        merged = self._merged
-        if merged is not None and all(row.adapter == merged.key for row in rows):
-            rows = [replace(row, adapter=None) for row in rows]  # it is in the weights
-        else:
-            merged = None
+        rows, merged = self._choose_weights(rows)
         if timer.is_on:
             num_bytes = merged.num_bytes if merged else self._loaded.num_bytes
             step = timer.count_bytes(step, rows, num_bytes, self._loaded.store)
@@ -108,23 +105,15 @@ class StepLauncher:
         if spans_layers:
             model = with_layer_spans(model, self._spans, self._settle)
         times = timer.is_on
+        work = functools.partial(
+            self._compute.issue,
+            *(staging, num_slots, admitted, clean, plan, choices, model),
+            times=times,
+            keep_logits=keep_logits,
+        )
         host_us = microseconds_since(started)
         started = time.perf_counter()
-
-        def issue() -> IssuedStep:
-            return self._compute.issue(
-                staging,
-                num_slots,
-                admitted,
-                clean,
-                plan,
-                choices,
-                model,
-                times=times,
-                keep_logits=keep_logits,
-            )
-
-        issued = self._queue.submit(issue)
+        issued = self._queue.submit(work)
         step = msgspec.structs.replace(step, host_us=host_us, launch_us=microseconds_since(started))
         base_us = None
         if times and merged is None and not spans_layers and rows and step.phase == "decode":
@@ -133,6 +122,14 @@ class StepLauncher:
                 has_adapters=any(row.adapter is not None for row in rows),
             )
         return PendingStep(issued, [sequence.number for sequence in sampling], step, base_us)
+
+    def _choose_weights(self, rows: list[StepRow]) -> tuple[list[StepRow], MergedModel | None]:
+        """The rows without their adapter and the merged copy, where it is that of every row; else
+        the rows as they are, and None."""
+        merged = self._merged
+        if merged is None or any(row.adapter != merged.key for row in rows):
+            return rows, None
+        return [replace(row, adapter=None) for row in rows], merged
 
     def _admit(self, admission: Admission, staging: Staging) -> tuple[int, int]:
         """Takes a sequence in; (slot, ticket of its tokens)."""

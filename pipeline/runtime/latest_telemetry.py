@@ -52,7 +52,11 @@ class LatestTelemetry:
     def fold_message(self, message: Telemetry) -> None:
         """Keeps `message` in place of the one of its kind before it. A process that was started
         again has no progress bars of its last life."""
-        match message:
+        match message:  # those that come most often first
+            case Step(rank=0):
+                self.steps.append(message)
+            case BatchView():
+                self.batch = message
             case Heartbeat():
                 before = self.heartbeats.get(message.name)
                 if before and before.incarnation != message.incarnation:
@@ -66,10 +70,6 @@ class LatestTelemetry:
                 self.router = message
             case WorkerStats():
                 self.workers[message.rank] = message
-            case Step(rank=0):
-                self.steps.append(message)
-            case BatchView():
-                self.batch = message
             case AdapterTable():
                 self.adapters = message
             case PoolMap():

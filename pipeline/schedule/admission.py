@@ -1,4 +1,5 @@
 """`AdmissionPass`: one pass over the waiting queue. It starts the sequences that fit into a step.
+`Decision`: what it found about one of them.
 
 Knows neither tokens nor the policy's reasons. What a started sequence computes is the scheduler's.
 """
@@ -9,11 +10,13 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
+import msgspec
+
 from ..messages import AdapterState, SchedulerSettings
 from .policies import Policy
 from .residency import Residency
 from .sequence import Sequence
-from .step_plan import Decision, StepPlan
+from .step_draft import StepDraft
 from .waiting_queue import WaitingQueue
 from .worst_case import Demand
 
@@ -23,6 +26,32 @@ examined in that pass."""
 PATIENCE_SECONDS = 2.0
 """After waiting this long for its adapter, a request blocks newer ones, so that running requests
 finish and free the pages it needs."""
+
+
+class Decision(msgspec.Struct, frozen=True, kw_only=True):
+    """One admission decision with its arithmetic, in tokens and pages.
+
+    Admitted where `need` + `adapters` + `adapter_pages` <= `total` after idle adapters have gone, a
+    place in the batch is free (`running`), prompt tokens of the step are left (`budget`), and its
+    adapter is in its pages.
+    """
+
+    request: str
+    is_admitted: bool
+    held: int
+    remaining: int
+    need: int
+    """Worst-case pages of all that run, with this one; 0 where it was not computed."""
+    free: int
+    kv: int
+    adapters: int
+    """Pages that adapters hold."""
+    adapter_pages: int
+    """Pages that its own adapter would still take."""
+    total: int
+    budget: int
+    running: int
+    reason: str = ""
 
 
 @dataclass
@@ -49,7 +78,7 @@ class AdmissionPass:
     Sequences that wait for an adapter are passed by, since others do not need what they wait for.
     """
 
-    plan: StepPlan
+    plan: StepDraft
     queue_state: QueueState
     waiting: WaitingQueue
     running: list[Sequence]
@@ -59,7 +88,7 @@ class AdmissionPass:
     residency: Residency
     worst_case: Callable[[], Demand]
     """What all running sequences may come to need."""
-    start: Callable[[Sequence, StepPlan], None]
+    start: Callable[[Sequence, StepDraft], None]
     """Moves a sequence from the queue to the batch."""
     decisions: list[Decision] | None
     """Where decisions are noted; None: nowhere."""

@@ -1,8 +1,8 @@
 """Policies that keep a batch to one adapter, so that the workers may compute it with that adapter
 merged into a copy of the weights.
 
-They only say which adapter that should be (`merge_target`). Answers never depend on it: the copy
-is used in steps that it fits, and all others are computed from the pristine weights.
+They only name the adapter (`merge_target`). Answers never depend on it: the copy is used in steps
+that it fits, and all others are computed from the pristine weights.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ MOST_OVERTAKEN = 30
 class Merged(Policy):
     """One adapter at a time (S-LoRA's `peft`); the base model counts as one.
 
-    The batch's adapter, or where nothing runs that of the oldest request. Others wait until it
-    has drained; it drains when more than 30 of them stand before its own oldest (S-LoRA's rule), or
-    when 30 of its own have overtaken the oldest of all. Without the second rule one lone request
-    would wait for as long as this adapter's keep coming.
+    It is the batch's adapter, or where nothing runs that of the oldest request. Requests of others
+    wait until it has drained. It drains when more than 30 of them stand before its own oldest
+    (S-LoRA's rule), or when 30 of its own have overtaken the oldest of all. Without the second rule
+    a single request would wait as long as requests for this adapter keep arriving.
     """
 
     merges = True
@@ -71,7 +71,8 @@ class Credit(Policy):
     is oldest first; merged, only a is admitted. Each admission past older requests of other
     adapters gives each of those a credit of 1 / (0.556 batch), and takes as much from a, down to
     nothing. An adapter with a credit of 1 is served before all others until it has less than half
-    of that or nobody waiting: a merged adapter overtakes nobody by more than 0.556 batches.
+    of that, or no request waiting: a merged adapter overtakes no request by more than 0.556
+    batches.
 
     dLoRA's thresholds adapt to throughput that it estimates; these are the values that it starts
     with.
@@ -105,7 +106,7 @@ class Credit(Policy):
                 yield sequence
 
     def _find_forced(self, queue: WaitingQueue) -> str | None:
-        """Whom credit puts before all others, if anybody."""
+        """The client that its credit puts before all others, if there is one."""
         if self._forced is not None:
             owed = self.credits.get(self._forced, 0.0)
             if owed >= self.RELEASE and queue.first_of(self._forced):
@@ -147,11 +148,11 @@ class Credit(Policy):
             step = 1.0 / max(1, self.max_running)
             self.credits[client] = max(0.0, self.credits.get(client, 0.0) - step)
         if not queue.first_of(client):
-            self.credits.pop(client, None)  # nobody of it waits: nothing is owed, nor by it
+            self.credits.pop(client, None)  # none of it waits: nothing is owed to it, nor by it
 
     @staticmethod
     def _older(sequence: Sequence, queue: WaitingQueue) -> Iterable[str]:
-        """Clients that have somebody older waiting."""
+        """Other clients with an older request waiting."""
         oldest = ((client, queue.first_of(client)) for client in queue.clients())
         name = sequence.adapter.name
         return [c for c, first in oldest if first and c != name and first.age < sequence.age]

@@ -30,13 +30,13 @@ from ..messages import (
 )
 from ..runtime.spans import no_span
 from .adapter_registry import AdapterRecord, AdapterRegistry
-from .admission import AdmissionPass, QueueState
+from .admission import AdmissionPass, Decision, QueueState
 from .page_allocator import OutOfPages, PageAllocator
 from .pets import LatencyTable
 from .policy_factory import make_policy
 from .residency import Residency
 from .sequence import Sequence, SequenceState
-from .step_plan import Decision, StepPlan
+from .step_draft import StepDraft
 from .waiting_queue import WaitingQueue
 from .worst_case import Demand
 
@@ -260,7 +260,7 @@ class Scheduler:
         for sequence, reason in self.policy.overdue(self.waiting, now):
             self.finish(sequence.request.request_id)
             self.refused.append((sequence, reason))
-        plan = StepPlan(now)
+        plan = StepDraft(now)
         num_decoding = self._schedule_decodes(plan)
         budget = plan.budget = self._prompt_budget(num_decoding)
         for sequence in plan.others:
@@ -286,7 +286,7 @@ class Scheduler:
         self.prefill_tokens += budget - plan.budget
         return batch
 
-    def _schedule_decodes(self, plan: StepPlan) -> int:
+    def _schedule_decodes(self, plan: StepDraft) -> int:
         """Makes the rows of sequences that decode into a page they have: nearly all of nearly every
         step. The others are left in `plan.others`. Returns how many sequences decode."""
         rows, sampling, others = plan.rows, plan.sampling, plan.others
@@ -318,7 +318,7 @@ class Scheduler:
         most = self.limits.max_prefill_tokens
         return min(most, max(self.limits.chunk_tokens, 2 * decoding)) if decoding else most
 
-    def _schedule(self, sequence: Sequence, plan: StepPlan) -> None:
+    def _schedule(self, sequence: Sequence, plan: StepDraft) -> None:
         """Gives a running sequence its row of this step, if it has something to compute."""
         pending = sequence.pending
         if sequence.remaining <= 0 and pending <= 1:
@@ -343,7 +343,7 @@ class Scheduler:
         else:
             plan.budget -= num_tokens
 
-    def _allocate(self, sequence: Sequence, count: int, plan: StepPlan) -> tuple[int, ...] | None:
+    def _allocate(self, sequence: Sequence, count: int, plan: StepDraft) -> tuple[int, ...] | None:
         """Pages for a running sequence. Where too few are free, an idle adapter is evicted, else
         the youngest sequence is preempted. None where the sequence itself was the youngest."""
         while True:
@@ -358,7 +358,7 @@ class Scheduler:
                 if youngest is sequence:
                     return None
 
-    def _preempt(self, sequence: Sequence, plan: StepPlan) -> None:
+    def _preempt(self, sequence: Sequence, plan: StepDraft) -> None:
         """By recompute: pages back, tokens kept, in the queue again by its age."""
         self.preemptions += 1
         self._release.append(sequence.number)
@@ -369,7 +369,7 @@ class Scheduler:
             sequence.in_flight -= 1
         self._requeue(sequence, "preempted: no free pages")
 
-    def _admit(self, plan: StepPlan) -> None:
+    def _admit(self, plan: StepDraft) -> None:
         """Goes through the queue, unless nothing has changed since the last pass or it is too soon
         after the last admission (`max_wait_tokens`)."""
         state = self._queue_state
@@ -418,7 +418,7 @@ class Scheduler:
 
     # -- sequences that start and stop
 
-    def _start(self, sequence: Sequence, plan: StepPlan) -> None:
+    def _start(self, sequence: Sequence, plan: StepDraft) -> None:
         self.waiting.remove_sequence(sequence)
         self.running.append(sequence)
         sequence.state = SequenceState.RUNNING

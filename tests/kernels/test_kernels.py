@@ -133,15 +133,20 @@ def assert_base_rows_untouched(
         assert owner >= 0 or torch.equal(found[token], before[token]), "a base row was touched"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("owners", OWNERS.values(), ids=OWNERS)
-@pytest.mark.parametrize("site", SITES.values(), ids=SITES)
 @pytest.mark.parametrize(
-    ("block_m", "kind", "columns"),
-    [(16, "token", 1024), (16, "token", 32), (64, "chunk", 32), (64, "prompt", 16)],
+    ("site", "block_m", "kind", "columns"),
+    [
+        *((site, 16, "token", 1024) for site in SITES),
+        ("two", 16, "token", 32),  # many tiles, slow to interpret
+        *((site, 64, "chunk", 32) for site in SITES),
+        *((site, 64, "prompt", 16) for site in SITES),
+    ],
 )
 def test_lora_is_added_from_pages(
     owners: list[int],
-    site: tuple[int, tuple[int, ...]],
+    site: str,
     block_m: int,
     kind: str,
     columns: int,
@@ -152,7 +157,7 @@ def test_lora_is_added_from_pages(
     monkeypatch.setitem(lora.EXPAND, kind, Tiles(16, columns))
     monkeypatch.setattr(lora, "FEW_GROUPS", 0 if kind == "prompt" else 64)
     torch.manual_seed(0)
-    in_features, outs = site
+    in_features, outs = SITES[site]
     adapters = Adapters(in_features, outs)
     x, y = randn(len(owners), in_features), randn(len(owners), sum(outs))
     expected, before = adapters.add(y, x, owners), y.clone()
@@ -193,9 +198,15 @@ def test_the_gate_with_adapters(
     torch.testing.assert_close(out, torch.nn.functional.silu(gate) * up, rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("window", [0, 7, 40])
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("heads", "kv_heads", "dim"), [(6, 2, 16), (4, 4, 24), (9, 3, 64), (8, 1, 128)]
+    ("heads", "kv_heads", "dim", "window"),
+    [
+        *((6, 2, 16, window) for window in (0, 7, 40)),
+        *((4, 4, 24, window) for window in (0, 7)),
+        (9, 3, 64, 40),
+        *((8, 1, 128, window) for window in (0, 7, 40)),
+    ],
 )
 def test_decode_attention_equals_the_plain_one(
     heads: int, kv_heads: int, dim: int, window: int
@@ -228,9 +239,14 @@ def test_decode_attention_equals_the_plain_one(
     torch.testing.assert_close(out, expected.flatten(1), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("splits", [1, 4])
-@pytest.mark.parametrize("window", [0, 9])
-@pytest.mark.parametrize(("heads", "kv_heads", "dim"), [(6, 2, 16), (9, 3, 64)])
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("heads", "kv_heads", "dim", "window", "splits"),
+    [
+        *((6, 2, 16, window, splits) for window in (0, 9) for splits in (1, 4)),
+        *((9, 3, 64, 0, 1), (9, 3, 64, 9, 1), (9, 3, 64, 9, 4)),
+    ],
+)
 def test_prefill_attention_equals_the_plain_one(
     heads: int, kv_heads: int, dim: int, window: int, splits: int
 ) -> None:

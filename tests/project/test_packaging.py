@@ -44,6 +44,7 @@ def test_every_dependency_is_pinned_in_the_constraints(project: dict) -> None:
         assert "==" not in requirement, "ranges stay open in pyproject.toml"
 
 
+@pytest.mark.processes
 def test_a_wheel_carries_themes_styles_and_adapters(tmp_path: Path) -> None:
     tree = tmp_path / "tree"  # built beside the clone, so that nothing is left in it
     left_out = shutil.ignore_patterns(

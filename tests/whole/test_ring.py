@@ -16,13 +16,17 @@ import httpx
 import openai
 import pytest
 import zmq
+from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 from ring import ADAPTERS, BASE, Ring
+from waiting import wait_for
 
 from loraconsole.console.client.recording import RecordingPlayer
 from loraconsole.console.client.remote import Remote
 from loraconsole.pipeline.config import Config
-from loraconsole.pipeline.messages import Heartbeat, RouterStats, Snapshot
+from loraconsole.pipeline.messages import Heartbeat, Moment, RouterStats, Snapshot
+
+pytestmark = pytest.mark.processes
 
 MODELS = (BASE, *ADAPTERS)
 QUESTIONS = ("What is the capital of Spain?", "Tell me about the sea.")
@@ -264,8 +268,7 @@ def test_a_client_that_leaves_is_aborted_and_its_pages_freed(ring: Ring) -> None
     with ring.http.stream("POST", "/v1/completions", json=body) as response:
         lines = response.iter_lines()
         next(lines)
-        time.sleep(0.7)  # one beat
-        assert ring.snapshot()["router"]["running"] == 1
+        wait_for(lambda: ring.snapshot()["router"]["running"] == 1)
     router = ring.wait_idle()
     assert router["aborts"] >= 1
     with pytest.raises(httpx.ReadTimeout):  # and one who never saw a byte
@@ -283,9 +286,12 @@ def test_garbage_on_the_sockets_is_refused_and_the_ring_serves_on(ring: Ring) ->
         push.close(linger=1000)
     context.term()
     assert ring.answer(BASE, QUESTIONS[0])
-    time.sleep(0.7)
-    refused = {beat["name"]: beat["hops"][0][3] for beat in ring.snapshot()["beats"]}
-    assert {refused[name] for name in ("router", "worker-0", "detokenizer", "server")} == {4}
+
+    def refused() -> set[int]:
+        beats = {beat["name"]: beat["hops"][0][3] for beat in ring.snapshot()["beats"]}
+        return {beats[name] for name in ("router", "worker-0", "detokenizer", "server")}
+
+    wait_for(lambda: refused() == {4})
 
 
 # --- what is told to others
@@ -294,20 +300,22 @@ def test_garbage_on_the_sockets_is_refused_and_the_ring_serves_on(ring: Ring) ->
 def test_health_and_metrics_tell_the_truth(ring: Ring) -> None:
     assert ring.http.get("/health").json() == {"status": "ok"}
     ring.answer("sql", QUESTIONS[0])
-    time.sleep(2.2)  # the router lists its adapters every two seconds
-    families = {
-        family.name: family
-        for family in text_string_to_metric_families(ring.http.get("/metrics").text)
-    }
-    assert families["loraconsole_up"].samples[0].value == 1
-    by_adapter = {
-        sample.labels["adapter"]: sample.value
-        for sample in families["loraconsole_adapter_output_tokens"].samples
-        if sample.name.endswith("_total")
-    }
-    assert by_adapter["sql"] > 0
-    pages = {s.labels["use"]: s.value for s in families["loraconsole_pages"].samples}
-    assert pages["free"] > 0 and pages["kv"] == 0
+
+    def settled() -> dict[str, Metric] | None:
+        """The metrics, once the router has listed what `sql` did: every two seconds."""
+        text = ring.http.get("/metrics").text
+        families = {family.name: family for family in text_string_to_metric_families(text)}
+        tokens = {
+            sample.labels["adapter"]: sample.value
+            for sample in families["loraconsole_adapter_output_tokens"].samples
+            if sample.name.endswith("_total")
+        }
+        pages = {s.labels["use"]: s.value for s in families["loraconsole_pages"].samples}
+        is_settled = tokens.get("sql", 0) > 0 and pages["free"] > 0 and pages["kv"] == 0
+        return families if is_settled else None
+
+    families = wait_for(settled)
+    assert families is not None and families["loraconsole_up"].samples[0].value == 1
     assert families["vllm:lora_requests_info"].samples[0].labels["max_lora"] == "4"
     read = {s.labels["what"]: s.value for s in families["loraconsole_step_read_bytes"].samples}
     assert min(read.values()) > 0 and read["weights"] > read["adapters"]
@@ -355,9 +363,8 @@ def test_alerts_says_what_is_wrong_by_the_limits_of_the_settings(
     settings = tmp_path / "config" / "loraconsole" / "console.toml"
     settings.write_text("[alerts]\nttft_p99_ms = 0.001\nsync_wait_p99_ms = 1e-9\ndisk_gib = 1e9\n")
     ring.answer(BASE, "Hello")
-    time.sleep(1.0)  # the server tells its counters twice a second
     late = {"first token late": "warn", "synchronize wait": "warn"}
-    assert said() == before | late | {"disk low": "bad"}
+    wait_for(lambda: said() == before | late | {"disk low": "bad"})
 
 
 def test_prompt_asks_several_side_by_side(ring: Ring) -> None:
@@ -423,16 +430,18 @@ def test_a_second_up_is_refused(ring: Ring) -> None:
 def test_a_run_keeps_its_past_and_can_be_recorded(ring: Ring, tmp_path: Path) -> None:
     """The real pipeline's history, as a console that comes late is told it; and a recording."""
     ring.answer(BASE, QUESTIONS[0], max_tokens=24, ignore_eos=True)
-    time.sleep(1.5)
     config = Config.load(ring.run)
 
     async def ask() -> Snapshot:
         async with Remote(config) as remote:
             return await remote.snapshot(history_s=60.0)
 
-    moments = asyncio.run(ask()).moments
-    busy = [moment for moment in moments if moment.steps]
-    assert any(moment.busy_ms and moment.decode_tokens_s > 0 for moment in busy)
+    def moments_with_a_busy_one() -> tuple[Moment, ...]:
+        moments = asyncio.run(ask()).moments
+        busy = [m for m in moments if m.steps and m.busy_ms and m.decode_tokens_s > 0]
+        return moments if busy else ()
+
+    moments = wait_for(moments_with_a_busy_one)
     assert all(0.5 < b.at - a.at < 5.0 for a, b in itertools.pairwise(moments[-5:]))
     path = tmp_path / "tape"
     done = json.loads(ring.cli("record", str(path), "--seconds", "2", "--json").stdout)

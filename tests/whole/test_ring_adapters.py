@@ -17,6 +17,8 @@ from hub import Hub, serve
 from ring import ADAPTERS, BASE, Ring, shipped
 from safetensors.torch import load_file, save_file
 
+pytestmark = pytest.mark.processes
+
 QUESTIONS = ("What is the capital of Spain?", "Tell me about the sea.")
 
 

@@ -16,9 +16,12 @@ import torch
 from driver import save_adapter
 from ring import Ring, tiny_model
 
-pytestmark = pytest.mark.skipif(
-    torch.cuda.device_count() == 1, reason="each rank takes a GPU where there is one"
-)
+pytestmark = [
+    pytest.mark.processes,
+    pytest.mark.skipif(
+        torch.cuda.device_count() == 1, reason="each rank takes a GPU where there is one"
+    ),
+]
 
 ASKED = [("", "ab"), ("one", "ab"), ("two", "ab"), ("one", "the sea"), ("", "x")]
 

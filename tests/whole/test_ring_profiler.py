@@ -11,6 +11,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from ring import BASE, Ring
 
+pytestmark = pytest.mark.processes
+
 QUESTION = "Tell me about the sea."
 PROCESSES = {"worker-0", "detokenizer", "router", "server"}
 

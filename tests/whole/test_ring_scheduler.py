@@ -12,6 +12,8 @@ import httpx
 import pytest
 from ring import ADAPTERS, Ring
 
+pytestmark = pytest.mark.processes
+
 QUESTION = "Tell me about the sea."
 
 

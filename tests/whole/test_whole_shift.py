@@ -15,6 +15,8 @@ import pytest
 from ring import Ring
 from session import Session
 
+pytestmark = pytest.mark.processes
+
 ADAPTERS = Path(__file__).parents[2] / "pipeline" / "adapters"
 
 

@@ -30,7 +30,7 @@ STAGES = ("fetch", "adapters")
 
 
 class NotePane(Pane):
-    """The lines under a form: a plan, how far a load is, why it was refused."""
+    """The lines under a form: a plan, the progress of a load, or why it was refused."""
 
     FRAMED: ClassVar[bool] = False
 
@@ -72,7 +72,7 @@ class NotePane(Pane):
 
 
 class MarkBox(Checkbox):
-    """Where it is off its mark is gone, not only dim: there may be no colours."""
+    """A checkbox without a mark where it is off: dim alone would not show without colours."""
 
     BUTTON_INNER = " "
 
@@ -87,8 +87,8 @@ class MarkBox(Checkbox):
 
 
 class AdapterForm(LiveScreen[str]):
-    """What both dialogs have: a path, a plan of it, buttons. Escape leaves it at any time; an
-    answer that comes later is told as a toast."""
+    """The base of both dialogs: a path, a plan of it, buttons. Escape closes it at any time; an
+    answer that comes later is shown as a toast."""
 
     TITLE: ClassVar[str] = ""
     SUBTITLE: ClassVar[str] = ""
@@ -102,7 +102,7 @@ class AdapterForm(LiveScreen[str]):
         self._orders = orders
         self._path = path
         self._waits_for = ""
-        """The plan that was asked for last; an older one's answer is passed over."""
+        """The order of the newest plan; answers of older ones are ignored."""
         self._note = NotePane()
 
     def compose(self) -> ComposeResult:
@@ -128,12 +128,12 @@ class AdapterForm(LiveScreen[str]):
         return self.query_one("#path", Input).value.strip()
 
     def paint(self, board: Board) -> None:
-        """Nothing here moves by itself."""
+        """Draws nothing: no part of it changes with the board."""
 
     # -- plan
 
     def on_input_changed(self, event: Input.Changed) -> None:
-        """Another path: the plan shown is not its own."""
+        """Forgets the plan that is shown: the path has changed."""
         if event.input.id == "path" and event.value != self._path:
             self._path, self._waits_for = event.value, ""
             self._note.show_plans(())
@@ -154,7 +154,7 @@ class AdapterForm(LiveScreen[str]):
 
     def _show_plan(self, reply: AdapterReply) -> bool:
         if not self.is_attached or reply.order != self._waits_for:
-            return True  # nobody waits for a plan of what was typed before
+            return True  # the path has changed since this was asked
         self._waits_for = ""
         if reply.plans:
             self._note.show_plans(reply.plans)
@@ -164,16 +164,16 @@ class AdapterForm(LiveScreen[str]):
         return True
 
     def planned(self, plans: Sequence[AdapterPlan]) -> None:
-        """A plan is shown."""
+        """Called when a plan is shown."""
 
     def action_leave(self) -> None:
         self.dismiss("")
 
 
 def _field(name: str, value: str, hint: str) -> Widget:
-    """A line to type in behind its name."""
+    """A name and an input behind it."""
     given = Input(value=value, placeholder=hint, compact=True, id=name)
-    given.cursor_blink = False  # an open dialog costs nothing
+    given.cursor_blink = False  # a blinking cursor would cost CPU
     return Horizontal(Label(name), given, classes="field")
 
 
@@ -234,7 +234,7 @@ class LoadDialog(AdapterForm):
         self._orders.give(order, self._loaded)
 
     def _loaded(self, reply: AdapterReply) -> bool:
-        """Refused: it says so and keeps what was typed."""
+        """Shows why the order was refused; what was typed stays."""
         if not self.is_attached:
             return False
         if reply.status == 200:
@@ -244,7 +244,7 @@ class LoadDialog(AdapterForm):
         return True
 
     def paint(self, board: Board) -> None:
-        """How far the load is."""
+        """Shows the progress of the load."""
         bars = [bar for bar in board.progress if bar.stage in STAGES and not bar.done]
         if not bars or not self._orders.is_pending(self._loading):
             return
@@ -258,7 +258,7 @@ class LoadDialog(AdapterForm):
 
 
 class PlanDialog(AdapterForm):
-    """Paths, and what it would take to load them one after the other. Answers with the one to
+    """Paths, and what loading them one after the other would take. Its answer is the path to
     load."""
 
     TITLE = "Plan adapters"

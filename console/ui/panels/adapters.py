@@ -41,7 +41,7 @@ from .adapter_details import (
     share_of_hits,
     state,
     targets,
-    verdict_lines,
+    verification_lines,
 )
 from .adapter_dialogs import LoadDialog, PlanDialog
 
@@ -74,7 +74,7 @@ def _marks(row: AdapterRow) -> str:
 
 
 def _wanted(row: AdapterRow) -> int:
-    """Cells of its name."""
+    """Cells that its name needs."""
     if row.is_base:
         return 2 + len(BASE) + len(row.name)
     marks = _marks(row)
@@ -82,22 +82,23 @@ def _wanted(row: AdapterRow) -> int:
 
 
 def _since(row: AdapterRow, board: Board, width: int) -> Sequence[TextSpan]:
-    """Seconds while they tell something, then minutes: what stands still is not drawn again."""
+    """Seconds in the first minute, then minutes: a text that does not change is not drawn again."""
     seconds = max(0.0, board.now - row.view.since)
     return ((units.age(seconds) if seconds < 60 else units.uptime(seconds), "dim"),)
 
 
 def _changes(row: AdapterRow, board: Board, width: int) -> Sequence[TextSpan]:
-    """The modules it changes, unless there is something to be said."""
-    return (_said(row) or (targets(row.view.target_modules), "dim"),)
+    """Its remark where there is one, else the modules it changes."""
+    return (_short_remark(row) or (targets(row.view.target_modules), "dim"),)
 
 
 def _changed(row: AdapterRow) -> int:
-    return len((_said(row) or (targets(row.view.target_modules), ""))[0])
+    return len((_short_remark(row) or (targets(row.view.target_modules), ""))[0])
 
 
-def _said(row: AdapterRow) -> TextSpan | None:
-    """The remark without the adapter's own directory in front: a cell has room for a few words."""
+def _short_remark(row: AdapterRow) -> TextSpan | None:
+    """Its remark without the adapter's directory in front, to fit a cell; None where it has
+    none."""
     said = remark(row)
     if said is None:
         return None
@@ -106,7 +107,7 @@ def _said(row: AdapterRow) -> TextSpan | None:
 
 
 def _speed(row: AdapterRow, board: Board, width: int) -> Sequence[TextSpan]:
-    """A bar against the fastest, and the figure."""
+    """A bar relative to the fastest adapter, and the figure."""
     most = max((other.tokens_s for other in board.adapters), default=0.0)
     figure = f"{units.rate(row.tokens_s):>6}"
     filled, rest = plot.gauge(row.tokens_s / most if most else 0.0, width - len(figure))
@@ -122,7 +123,7 @@ class AdapterTablePane(TablePane[AdapterRow]):
     """The base first, then as the router lists them."""
 
     TITLE = "adapters"
-    EMPTY = "the router has not told which adapters it has"
+    EMPTY = "the router has not said which adapters it has"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("l", "ask('load')", "Load", id="load", tooltip="serve another directory by a name"),
         Binding(
@@ -189,7 +190,7 @@ class AdapterTablePane(TablePane[AdapterRow]):
     )
 
     class Asked(Message):
-        """A key asks for something to be done; `row` is the one under the cursor."""
+        """A key asks for `verb` on `row`, the one under the cursor."""
 
         def __init__(self, verb: str, row: AdapterRow | None) -> None:
             super().__init__()
@@ -204,7 +205,7 @@ class AdapterTablePane(TablePane[AdapterRow]):
         return "" if row.is_base else f"{row.name}@{row.view.generation}"
 
     def kin(self, key: str) -> str:
-        """A reloaded adapter stands at the end of the list: the cursor goes there with it."""
+        """The name: a reloaded adapter moves to the end of the list, and the cursor with it."""
         return key.rpartition("@")[0]
 
     def text(self, row: AdapterRow, board: Board) -> str:
@@ -214,7 +215,7 @@ class AdapterTablePane(TablePane[AdapterRow]):
         return f"{what} {targets(view.target_modules)} {view.reason} {view.warning}"
 
     def caption(self, board: Board) -> Sequence[TextSpan]:
-        """How far a load or a verification is, before the number of adapters."""
+        """The progress of a load or a verification, before the number of adapters."""
         spans: list[TextSpan] = []
         for bar in board.progress:
             if bar.stage in STAGES and not bar.done:
@@ -229,7 +230,7 @@ class AdapterTablePane(TablePane[AdapterRow]):
 
 
 class SpeedPane(Pane):
-    """How fast the adapter under the cursor has been."""
+    """Tokens a second of the adapter under the cursor over time."""
 
     PERIOD_S = 0.5
 
@@ -250,7 +251,7 @@ class SpeedPane(Pane):
         return self.origin_of(row.speed, 6) if row else None
 
     def hint(self, board: Board) -> Sequence[TextSpan]:
-        """Why the adapter is as it is: in the table there may be no room for that."""
+        """The remark of the adapter under the cursor, in full."""
         row = self._table.selected
         said = remark(row) if row else None
         if said is None:
@@ -274,7 +275,7 @@ class SpeedPane(Pane):
 
 
 class AdaptersPanel(Panel):
-    """The table, the speed of its selected row, and dialogs for what is done to a row."""
+    """The table, the speed of its selected row, and dialogs for orders."""
 
     NAME: ClassVar[str] = "Adapters"
 
@@ -317,7 +318,7 @@ class AdaptersPanel(Panel):
             self._load(path)
 
     def _order(self, verb: str, row: AdapterRow) -> None:
-        """The orders that need no more than the row."""
+        """Gives the orders that need nothing but the row."""
         name = row.name
         command: AdapterCommand
         match verb:
@@ -338,15 +339,15 @@ class AdaptersPanel(Panel):
         self.post_message(OrderAsked(order, partial(self._show_verdict, row)))
 
     def _show_verdict(self, row: AdapterRow, reply: AdapterReply) -> bool:
-        """As a dialog, where the operator still looks at the adapters: it must not come between
-        somebody and what they are typing elsewhere. The row's details keep it."""
+        """Shows a verification as a dialog if the operator still looks at the adapters: elsewhere
+        it would interrupt typing. The row's details keep it."""
         is_looked_at = self.display and isinstance(self.app.screen, MainScreen)
         if reply.verification is None or not is_looked_at:
             return False
-        verdict = AdapterVerification(reply.at, reply.verification)
+        result = AdapterVerification(reply.at, reply.verification)
         self.app.push_screen(
             LiveDialog(
-                f"verification of {row.name}", lambda _, width: verdict_lines(verdict, width)
+                f"verification of {row.name}", lambda _, width: verification_lines(result, width)
             )
         )
         return True

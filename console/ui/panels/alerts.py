@@ -1,4 +1,4 @@
-"""Alerts: what fires, what was seen, what is over; what each means, and where to look."""
+"""Alerts that fire, that are acknowledged and that are over; what each means, and where to look."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _style(row: Alert) -> str:
 
 
 def _age_column(title: str, width: int, at: Callable[[Alert], float], rank: int) -> Column[Alert]:
-    """How long ago something was, sorted by when it was."""
+    """The age of a time, sorted by that time."""
 
     def cell(row: Alert, board: Board, width: int) -> Sequence[TextSpan]:
         return ((units.age(max(0.0, board.now - at(row))), "dim"),)
@@ -71,7 +71,7 @@ class AlertTable(TablePane[Alert]):
     )
 
     class Acknowledged(Message):
-        """Somebody has seen these."""
+        """An operator has seen these alerts."""
 
         def __init__(self, keys: Sequence[tuple[str, str]]) -> None:
             super().__init__()
@@ -95,7 +95,7 @@ class AlertTable(TablePane[Alert]):
 
 
 class RulePane(Pane):
-    """What the rule of the selected alert means and what to do; without any, all rules."""
+    """What the rule of the selected alert means and what to do; without alerts, all rules."""
 
     TITLE = "rule"
 
@@ -149,12 +149,12 @@ def _way(finding: AlertFinding, board: Board) -> str:
 
 
 class AlertsPanel(Panel):
-    """The list, and what the selected one means."""
+    """The table of alerts, and what the selected one means."""
 
     NAME: ClassVar[str] = "Alerts"
 
     class Traced(Message):
-        """Somebody wants to see the evidence."""
+        """The operator asks for the log line or the screen of an alert."""
 
         def __init__(self, finding: AlertFinding) -> None:
             super().__init__()

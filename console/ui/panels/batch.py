@@ -1,4 +1,4 @@
-"""Batch: every live request, how far it is, how fast it goes, and why it waits."""
+"""Batch: every live request with its progress, its speed and why it waits."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _adapter(row: RequestRow, board: Board, width: int) -> Sequence[TextSpan]:
 
 
 def _output(row: RequestRow, board: Board, width: int) -> Sequence[TextSpan]:
-    """`▇▇▇▇░░░░  37/128`: how much of what it may say."""
+    """`━━━━──── 37/128`: tokens generated, of the most it may generate."""
     view = row.view
     if view.reason:
         return ((view.reason, "warn"),)
@@ -100,7 +100,7 @@ class BatchTable(TablePane[RequestRow]):
         return found
 
     def empty(self, board: Board) -> str:
-        """Where a prompt would be answered, how to send one."""
+        """The text without rows: where requests are answered now, with the key that sends one."""
         is_there = board.condition.word == "READY" and board.server is not None
         return f"{self.EMPTY}; 5 sends one" if is_there and not board.is_past else self.EMPTY
 
@@ -122,7 +122,7 @@ class BatchPanel(Panel):
 
 
 class RequestPane(ScrollPane):
-    """A request's details; one that has ended cannot be aborted."""
+    """Opens a request's details. One that has ended cannot be aborted."""
 
     def hint(self, board: Board) -> Sequence[TextSpan]:
         if self.screen.check_action("abort", ()):
@@ -131,8 +131,7 @@ class RequestPane(ScrollPane):
 
 
 class RequestDialog(LiveDialog):
-    """One request in all its details: what it asks, what it says as it says it, where its time
-    went."""
+    """One request in all its details: its prompt, its output as it comes, where its time went."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("x", "abort", "Abort", id="request-abort", tooltip="end this request"),
@@ -180,7 +179,7 @@ class RequestDetails:
         self._prompt, self._output = WrappedText(), WrappedText()
 
     def text(self, board: Board) -> RequestText | None:
-        """It in words, once they have come."""
+        """Its text, once that has come; None before."""
         opened = board.opened
         return opened if opened and opened.request_id == self._row.view.request_id else None
 
@@ -225,7 +224,7 @@ class RequestDetails:
         return [*found, *self._words(board, width)]
 
     def _output_so_far(self, row: RequestRow) -> Sequence[TextSpan]:
-        """Nobody tells with how many tokens it ended; it was seen with so many."""
+        """Its number of output tokens as last seen: the message of its end has none."""
         view, limit = row.view, f"of at most {row.view.max_tokens}"
         if not self.is_live:
             return ((f"{view.num_output} tokens or more", "text"), (f"  {limit}", "dim"))
@@ -260,8 +259,8 @@ class RequestStage(NamedTuple):
 
 
 def stages(row: RequestRow, color: str) -> list[RequestStage]:
-    """What its time went into, in order. An adapter that was not in the pool comes first: while it
-    is loaded, other things that a request waits for pass by unseen."""
+    """The stages of its time, in order. Loading its adapter comes first: other waits in that time
+    are not measured."""
     view = row.view
     end = view.arrived_at + row.age_s
     loaded = view.adapter_at or view.arrived_at
@@ -277,7 +276,7 @@ def stages(row: RequestRow, color: str) -> list[RequestStage]:
 
 
 def _timeline(row: RequestRow, board: Board, width: int) -> Sequence[TextLine]:
-    """One bar to scale, and below it the parts in words."""
+    """One bar to scale, and its parts in words below it."""
     parts = stages(row, board.color_of(row.view.adapter))
     seconds = [part.seconds for part in parts]
     cells = plot.shares(seconds, sum(seconds), max(0, width - 2))

@@ -1,4 +1,4 @@
-"""Bench: a workload against the running pipeline, and how it compares with those before."""
+"""Bench: runs a workload against the pipeline and compares results."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ COMPARED = (
     *("throughput", "tokens_s", "ttft_ms_p50", "ttft_ms_p90", "ttft_ms_p99"),
     *("inter_token_ms_p50", "inter_token_ms_p99", "slo_attainment", "jain", "errors"),
 )
-"""What two runs are held against each other by."""
+"""The figures by which two runs are compared."""
 BARS = Metric("tokens_s", "tokens/s", True)
 HEAD = 22
 
@@ -48,7 +48,7 @@ def _figures(title: str, width: int, name: str, rank: int) -> Column[Kept]:
 
 
 class ResultTable(TablePane[Kept]):
-    """Runs, the newest first; one may be the baseline that others are held against."""
+    """Runs, the newest first; one may be the baseline that others are compared with."""
 
     TITLE = "results"
     PERIOD_S = 0.5
@@ -61,13 +61,13 @@ class ResultTable(TablePane[Kept]):
     ]
 
     class NewAsked(Message):
-        """A workload is to be chosen and run."""
+        """The operator wants to choose and run a workload."""
 
     class CancelAsked(Message):
-        """The run under way is to end."""
+        """The operator wants to end the run under way."""
 
     class FileAsked(Message):
-        """Another file of results is to be read."""
+        """The operator wants to read another file of results."""
 
     def __init__(self, files: BenchFiles) -> None:
         super().__init__(id="results")
@@ -322,7 +322,7 @@ class BenchPanel(Panel):
         self._files = BenchFiles()
         self._plans = {name: BenchPlan.usual(name) for name in WORKLOADS}
         self._workload = "chat"
-        """What the form shows first: what was run last."""
+        """The form's first values: those of the last run."""
         self._run: BenchRun | None = None
 
     def compose(self) -> ComposeResult:
@@ -390,7 +390,7 @@ class BenchPanel(Panel):
         app = self.query_one(RunPane).painted_app
         server = app.board.server
         if server is None:
-            self.notify("its clients have nobody to ask", title="The server is not there yet")
+            self.notify("its clients have no server to ask", title="The server is not there yet")
             return
         label = app.board.base_model or server.url
         run = BenchRun(plan, server.url, app.api_key, label, self._files.new())
@@ -398,7 +398,7 @@ class BenchPanel(Panel):
         self.run_worker(self._watch(run), name="bench", exit_on_error=True)
 
     async def _watch(self, run: BenchRun) -> None:
-        """Nothing is drawn per line of the child: it wakes the tick."""
+        """Wakes the tick: nothing is drawn per line of the child."""
         await run.run(self.query_one(RunPane).painted_app.wake)
         if not self.is_attached:
             return
@@ -407,7 +407,7 @@ class BenchPanel(Panel):
                 pane.paint()
         is_looked_at = self.display and isinstance(self.app.screen, MainScreen)
         if run.is_refused and is_looked_at:
-            self._ask(run.error)  # what was typed is to be mended
+            self._ask(run.error)  # the operator corrects what was typed
         elif run.error and run.error != CANCELLED:
             self.notify(run.error, title="bench", severity="error", markup=False)
         elif not run.error:

@@ -1,4 +1,4 @@
-"""Latency: where a step's time goes, and above all how long the host waited for the device."""
+"""Latency: where a step's time goes, first of all the host's wait for the device."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ NAMES = {
     "step": "whole step",
 }
 MARKS = {"host": "▒", "copy": "░", "launch": "▓", "busy": "█", "sync": "▚"}
-"""One shade a part: colour alone would not do."""
+"""One shade a part: colours alone cannot tell them apart everywhere."""
 LABEL = 22
 OFF = "off"
-"""What stands where --no-step-times keeps us from knowing."""
+"""Shown in place of what --no-step-times does not measure."""
 STEPS_OF_SPANS = 3
 ASK_SECONDS = 1.0
-"""Between two looks for newer spans."""
+"""Seconds between two questions for newer spans."""
 INKS_OF_DEPTH = ("info", "part-launch", "part-copy", "part-busy")
 BACK_STEP = 10
 """Buckets that an arrow key goes back."""
 BACK_S, HOUR_BACK_S = 550.0, 3300.0
-"""How far it goes, of the minutes and of the hour that are known."""
+"""The furthest that it goes back: of minutes, and of the hour."""
 TAX_SHARE = 0.9
 """Share of the buckets whose LoRA tax lies below the top of the axis."""
 NO_STEP = "no step is known yet"
@@ -56,7 +56,7 @@ class Curve(Struct, frozen=True):
     style: str
     figure: str
     more: tuple[tuple[str, str], ...]
-    """Below it, where there are lines for them: `p99  0.42 ms`."""
+    """Figures below it, where there are lines for them: `p99  0.42 ms`."""
     window: Window
     top: float
 
@@ -77,20 +77,20 @@ class PartsPane(Pane, can_focus=True):
     ]
 
     class Scrubbed(Message):
-        """Another stretch of time is looked at."""
+        """The plots show another stretch of time."""
 
         def __init__(self, back_s: float) -> None:
             super().__init__()
             self.back_s = back_s
 
     class SpansAsked(Message):
-        """The last steps are to be shown as spans, or no longer."""
+        """The operator switches between steps and spans."""
 
     class RecordAsked(Message):
-        """Spans are to be recorded, or no longer."""
+        """The operator starts or stops recording spans."""
 
     class Turned(Message):
-        """The histogram is to show the next part."""
+        """The operator wants the next part in the histogram."""
 
     def __init__(self) -> None:
         super().__init__(id="parts")
@@ -123,7 +123,7 @@ class PartsPane(Pane, can_focus=True):
         return found
 
     def _knows(self, board: Board) -> bool:
-        """A step, or of one that was."""
+        """Whether any step is known, now or in the plots."""
         return bool(board.steps) or any(track.means for track in board.parts.values())
 
     def _window(self, track: Track, board: Board, cells: int) -> Window:
@@ -148,7 +148,7 @@ class PartsPane(Pane, can_focus=True):
         )
 
     def _reads(self, board: Board, cells: int) -> Curve:
-        """Its axis is the copy rate, where nothing surpasses it: the height is the share."""
+        """The read rate; its axis ends at the copy rate, unless a rate exceeds that."""
         window = self._window(board.read_rate, board, cells)
         top = max(board.copy_bytes_s or 1e9, window.highest)
         return Curve(
@@ -181,7 +181,7 @@ class PartsPane(Pane, can_focus=True):
         )
 
     def hint(self, board: Board) -> Sequence[TextSpan]:
-        """What has a pane of its own where there is room for one."""
+        """Figures of reads, where their own pane has no room."""
         if not self.screen.has_class("-short", "-narrow") or not board.decode_statistics.step_bytes:
             return ()
         return (
@@ -234,8 +234,8 @@ def _drawn(curve: Curve, rows: int) -> list[TextLine]:
 
 
 class ReadsPane(Pane):
-    """What a decode step must read, how fast that goes, and what adapters cost. Steps with prompts
-    are bound by arithmetic: of them, tokens a second."""
+    """What a decode step must read, how fast it does, and what adapters cost. Of steps with
+    prompts, which arithmetic bounds, tokens a second."""
 
     TITLE = "a decode step reads"
     PERIOD_S = 0.5
@@ -312,7 +312,7 @@ class FlamePane(Pane):
         super().__init__(id="flame")
         self.back_s = 0.0
         self.tail: SpanTail | None = None
-        """Where spans are shown instead of steps."""
+        """Whether spans are shown instead of steps."""
         self._asked_at = 0.0
 
     def title(self, board: Board) -> Sequence[TextSpan]:
@@ -347,7 +347,7 @@ class FlamePane(Pane):
 
     def _spans(self, board: Board, tail: SpanTail, width: int, height: int) -> Sequence[TextLine]:
         """The last few steps' time, a row a depth: `▏_decode_batch─────────▏_init_batch─`."""
-        if abs(board.now - self._asked_at) >= ASK_SECONDS:  # a recording may begin anew
+        if abs(board.now - self._asked_at) >= ASK_SECONDS:  # a recording may start again
             self._asked_at = board.now
             self.painted_app.ask_spans(tail.stamp)
         if board.spans is not None:
@@ -395,12 +395,12 @@ class FlamePane(Pane):
 
 
 def _lane(step: Step, parts: Sequence[str]) -> int:
-    """Microseconds of some parts together."""
+    """Microseconds of `parts` together."""
     return sum(part_us(step, part) for part in parts)
 
 
 class QuantilePane(Pane):
-    """Percentiles: what clients feel, whole steps by phase, every point where the host waits."""
+    """Percentiles of client latencies, of steps by phase and of every wait for the device."""
 
     TITLE = "percentiles"
     PERIOD_S = 0.5
@@ -441,7 +441,7 @@ class QuantilePane(Pane):
 
 
 class HistogramPane(Pane):
-    """How often which duration: a line a bucket, five buckets a decade."""
+    """A histogram of durations: a line a bucket, five buckets a decade."""
 
     PERIOD_S = 0.5
     KINDS = ("sync", "step", "busy", "launch", "host", "copy")
@@ -545,8 +545,8 @@ class LatencyPanel(Panel):
             self._show_spans(True)
 
     def on_parts_pane_turned(self) -> None:
-        """Where it has no room of its own, it takes that of the percentiles until all parts have
-        been seen."""
+        """Shows the next part. Without room of its own, the histogram takes that of the percentiles
+        until all parts have been shown."""
         self.unzoom()
         histogram = self.query_one(HistogramPane)
         if not histogram.display:

@@ -11,17 +11,17 @@ from ...state.board import Board
 
 
 class LineCommand(NamedTuple):
-    """One name: what follows it, what it does, and who carries it out."""
+    """A name that `:` knows: its arguments, its help, and its function."""
 
     name: str
     usage: str
     help: str
     run: Callable[[Sequence[str]], Awaitable[Any] | Any]
-    """Given the words after the name. Raises `OperatorError` where they are wrong."""
+    """Called with the words after the name. Raises `OperatorError` if they are wrong."""
     words: Callable[[Board, Sequence[str]], Iterable[str]] = lambda board, before: ()
-    """What may come next, after these words."""
+    """Completions of the last of these words."""
     about: Mapping[str, str] = {}
-    """A line of help for such words as have their own."""
+    """The help of single words."""
     is_refused: bool = False
     """A read-only console refuses it; it is not offered then."""
 
@@ -46,7 +46,7 @@ def read_line(text: str, commands: dict[str, LineCommand]) -> tuple[LineCommand,
 
 
 def candidates(text: str, commands: dict[str, LineCommand], board: Board) -> list[tuple[str, str]]:
-    """What the last word of `text` may become, each with a word of help."""
+    """Completions of the last word of `text`, each with its help."""
     head, _, last = text.rpartition(" ")
     if not head.strip():
         return [
@@ -70,7 +70,7 @@ def candidates(text: str, commands: dict[str, LineCommand], board: Board) -> lis
 
 
 def hint(text: str, commands: dict[str, LineCommand]) -> str:
-    """What the command being typed takes; "" before its name is whole."""
+    """Usage and help of the command being typed; "" while its name is not whole."""
     name, blank, _ = text.lstrip().partition(" ")
     command = commands.get(name) if blank else None
     return f"{command.name} {command.usage}  {command.help}" if command else ""

@@ -1,4 +1,4 @@
-"""Processes: what the supervisor keeps alive, what each costs, how it ended last time."""
+"""Processes of the pipeline: state, cost, and how each ended last time."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _state(row: ProcessRow, board: Board, width: int) -> Sequence[TextSpan]:
 
 
 def _why(row: ProcessRow, board: Board, width: int) -> Sequence[TextSpan]:
-    """The most telling thing about it."""
+    """The reason of its state, or what else there is to say of it."""
     if row.is_stale:
         return ((f"last beat {units.duration(row.age_s or 0.0)} ago", "warn"),)
     if row.retry_at is not None:
@@ -59,7 +59,7 @@ def _why(row: ProcessRow, board: Board, width: int) -> Sequence[TextSpan]:
 
 
 def _kernels(row: ProcessRow, board: Board) -> str:
-    """What a worker computes with."""
+    """The kernels of a worker; "" for other processes."""
     return next((w.kernels for w in board.workers if row.name == f"worker-{w.rank}"), "")
 
 
@@ -88,13 +88,13 @@ def _living(
 
 
 def _uptime(row: ProcessRow, board: Board) -> str:
-    """Of the process, whatever state it has come to since."""
+    """Time since the process was started, in any state."""
     at = board.started_at if row.name == SUPERVISOR else row.started_at
     return units.NOTHING if at is None else units.uptime(board.now - at)
 
 
 class ProcessTablePane(TablePane[ProcessRow]):
-    """Start order from top to bottom."""
+    """The processes in start order."""
 
     TITLE = "processes"
     EMPTY = "no supervisor has been heard"
@@ -168,7 +168,7 @@ class ProcessTablePane(TablePane[ProcessRow]):
             self.post_message(OrderAsked(SignalProcess(name, signal), is_agreed=True))
 
     def action_drain(self) -> None:
-        """Nothing new is admitted; where that is so already, it is again."""
+        """Drains the router, or lets it admit requests again."""
         router = self.painted_app.board.process("router")
         is_draining = router is not None and router.state is ProcessState.DRAINING
         self._ask(Resume() if is_draining else Drain())
@@ -177,7 +177,7 @@ class ProcessTablePane(TablePane[ProcessRow]):
         self._ask(StopPipeline(DRAIN_SECONDS))
 
     def _chosen(self) -> ProcessRow | None:
-        """The row under the cursor; None, and it says so, where that takes no orders."""
+        """The row under the cursor; None, with a notice, where that process takes no orders."""
         row = self.selected
         if row is None or row.name in ORDERS_NOT_FOR:
             self.notify("Choose a process of the ring.", severity="warning")
@@ -189,7 +189,7 @@ class ProcessTablePane(TablePane[ProcessRow]):
 
 
 def signal_dialog(row: ProcessRow) -> ChoiceDialog:
-    """Which signal a process is sent; the list says what each does."""
+    """A dialog that asks for a signal; its list says what each does."""
     body = f"{row.name}, pid {row.pid}. The supervisor sends it."
     choices = [
         Choice(signal[0].lower(), signal, f"{signal:<5} {what}") for signal, what in SIGNALS.items()
@@ -198,7 +198,7 @@ def signal_dialog(row: ProcessRow) -> ChoiceDialog:
 
 
 class TailPane(Pane):
-    """The last words of the process under the cursor."""
+    """The last log lines of the process under the cursor."""
 
     TITLE = "last lines"
 
@@ -242,7 +242,7 @@ class ProcessesPanel(Panel):
 
 
 class ProcessDetails:
-    """One process: how it is, what happened to it, what it said last, and all its sockets."""
+    """One process: its state, its history, its last log lines and its sockets."""
 
     EVENTS, WORDS = 6, 4
 
@@ -306,7 +306,7 @@ class ProcessDetails:
         return found
 
     def _last_words(self, board: Board, width: int) -> Sequence[TextLine]:
-        """Its last warnings and errors, a traceback's last lines among them."""
+        """Its last warnings and errors, with the last lines of tracebacks."""
         words = (e for e in reversed(board.logs) if e.source == self._name and _is_ill(e))
         last = list(islice(words, self.WORDS))
         if not last:

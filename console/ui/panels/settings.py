@@ -1,4 +1,4 @@
-"""Settings: what holds, where it comes from, and what is wrong with the file."""
+"""Settings: their values, where each comes from, and what is wrong with the file."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _value(row: SettingRow, board: Board, width: int) -> Sequence[TextSpan]:
 
 
 class SettingTable(TablePane[SettingRow]):
-    """A row a setting; what is not as shipped stands out, and says why."""
+    """A row a setting; values other than the default are highlighted, with their origin."""
 
     TITLE = "settings"
     columns = (
@@ -54,12 +54,12 @@ class SettingTable(TablePane[SettingRow]):
         return f"{row.name} {_shown(row.value)} {row.origin} {row.help}"
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Nothing to open: all there is to say of a setting stands below."""
+        """Disables `open`: the pane below shows the selected setting."""
         return action != "open"
 
 
 class FilePane(Pane):
-    """The selected setting, the file it would be written in, and what is wrong there."""
+    """The selected setting, the settings' file, and what is wrong with it."""
 
     TITLE = "file"
 

@@ -29,6 +29,7 @@ def findings(run: Path) -> dict[str, tuple[str, str]]:
     return {check.name: (check.verdict, check.finding) for check in doctor.examine(run)}
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(torch.cuda.is_available(), reason="says what a machine without a GPU says")
 def test_this_machine_is_described_with_its_kernels_and_why(tmp_path: Path) -> None:
     found = findings(tmp_path / "r")
@@ -37,6 +38,7 @@ def test_this_machine_is_described_with_its_kernels_and_why(tmp_path: Path) -> N
     assert found["kernels"] == ("note", "attention, norms, LoRA: plain PyTorch (no GPU)")
 
 
+@pytest.mark.processes
 def test_the_settings_of_the_run_count(tmp_path: Path) -> None:
     run = make_run_directory(tmp_path / "r")
     Config(run=str(run), device="cpu").save()

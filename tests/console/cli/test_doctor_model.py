@@ -17,6 +17,8 @@ from loraconsole.console.commands.parser import parse
 from loraconsole.pipeline.errors import UsageError
 from loraconsole.pipeline.text.tokenizer import make_byte_tokenizer
 
+pytestmark = pytest.mark.processes
+
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:

@@ -10,6 +10,8 @@ from driver import save_adapter
 from pseudo_terminal import PseudoTerminal
 from ring import Ring, tiny_model
 
+pytestmark = pytest.mark.processes
+
 OPTIONS = ("--dummy", "--dtype", "float32", "--port", "0", "--max-total-tokens", "2048")
 HUB = "nobody-here/no-such-adapter"
 

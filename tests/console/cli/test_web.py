@@ -59,6 +59,7 @@ def served() -> Iterator[tuple[str, str]]:
                 process.terminate()
 
 
+@pytest.mark.processes
 def test_only_who_has_the_key_is_let_in(served: tuple[str, str]) -> None:
     url, key = served
     port = url.rpartition(":")[2]
@@ -77,6 +78,7 @@ def test_only_who_has_the_key_is_let_in(served: tuple[str, str]) -> None:
         assert client.get("/ws", headers={"Origin": "http://evil.example"}).status_code == 403
 
 
+@pytest.mark.processes
 def test_port_0_is_one_that_is_free_and_told(served: tuple[str, str]) -> None:
     assert int(served[0].rpartition(":")[2]) > 0
 
@@ -88,6 +90,7 @@ def test_a_port_that_is_taken_is_said_so() -> None:
             web.make_server("true", port, "key")
 
 
+@pytest.mark.processes
 def test_it_listens_on_loopback_alone(served: tuple[str, str]) -> None:
     port = int(served[0].rpartition(":")[2])
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
@@ -96,6 +99,7 @@ def test_it_listens_on_loopback_alone(served: tuple[str, str]) -> None:
             assert address.startswith("0100007F:")
 
 
+@pytest.mark.processes
 def test_a_visitor_gets_the_console(served: tuple[str, str]) -> None:
     """Over the websocket, as the page's script speaks it."""
     aiohttp = pytest.importorskip("aiohttp")
@@ -124,6 +128,7 @@ def test_no_pipeline_is_said_so(tmp_path: Path) -> None:
         web.web(Config(run=str(tmp_path)), free_port())
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
 def test_a_browser_shows_it_and_takes_keys(served: tuple[str, str]) -> None:
     """Pictures of the page before and after a key; `$LORACONSOLE_PICTURES` keeps them."""

@@ -147,7 +147,7 @@ def test_a_verdict_is_kept_for_who_looks_later(desk: MainScreen) -> None:
     answer = desk.scenario.obey(order)
     assert answer is not None
     desk.orders.answered(answer)
-    verdict = desk.store.board(desk.now).verdicts["haiku"]
+    verdict = desk.store.board(desk.now).verifications["haiku"]
     assert not verdict.verification.is_right and desk.told == [answer]
 
 

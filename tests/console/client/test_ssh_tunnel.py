@@ -53,6 +53,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ring]:
         yield ring
 
 
+@pytest.mark.processes
 def test_a_pipeline_behind_ssh_is_seen_obeys_and_is_found_again(far: Config) -> None:
     heard: list[AdapterReply] = []
 
@@ -98,6 +99,7 @@ def test_a_pipeline_behind_ssh_is_seen_obeys_and_is_found_again(far: Config) -> 
     assert not list(Path(far.run).glob("console-*"))
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(
     torch.cuda.device_count() == 1, reason="each rank takes a GPU where there is one"
 )
@@ -127,6 +129,7 @@ def test_all_ranks_are_seen_and_prompts_bring_the_key(
         asyncio.run(main(tunnel))
 
 
+@pytest.mark.processes
 def test_what_goes_wrong_is_said_before_a_screen_is_opened(far: Config, tmp_path: Path) -> None:
     with pytest.raises(OperatorError, match="Could not resolve"), SshTunnel("nowhere"):
         pass
@@ -151,6 +154,7 @@ def test_a_clock_that_is_wrong_over_there_is_believed() -> None:
     assert seconds_ahead(1090.0, 1000.0) == 90.0 and seconds_ahead(10.0, 1000.0) == -990.0
 
 
+@pytest.mark.processes
 def test_where_says_where_it_is(far: Config) -> None:
     done = subprocess.run(
         [*shlex.split(COMMAND), "where", "--json", "--run", far.run],

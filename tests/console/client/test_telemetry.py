@@ -10,12 +10,14 @@ from pathlib import Path
 
 import pytest
 from hearing import listening, until
+from stage import wait
 
 from loraconsole.console.client.remote import Remote
 from loraconsole.console.client.telemetry import ABORTED, DRAIN_SECONDS
 from loraconsole.console.mock.scenario import Scenario
 from loraconsole.console.mock.server import MockRing
 from loraconsole.console.state.alerts import AlertLimits, findings
+from loraconsole.console.state.board import Board
 from loraconsole.console.supervisor.lock import Lock
 from loraconsole.pipeline.config import Config
 from loraconsole.pipeline.errors import OperatorError
@@ -56,14 +58,20 @@ async def ring(config: Config, scenario: Scenario) -> AsyncIterator[Scenario]:
             await task
 
 
+def last_beat(scenario: Scenario, name: str) -> float:
+    """The Unix time of its newest heartbeat, 0 before the first."""
+    beats = scenario.snapshot().beats
+    return max((beat.at for beat in beats if beat.name == name), default=0.0)
+
+
 def scenario(scenario: str = "busy", **options: float) -> Scenario:
     return Scenario(scenario, start=time.time(), **options)  # type: ignore[arg-type]
 
 
 def test_a_console_that_comes_late_is_told_everything(config: Config) -> None:
     async def main() -> None:
-        async with ring(config, scenario(rows=12)):
-            await asyncio.sleep(1.0)
+        async with ring(config, scenario(rows=12)) as running:
+            await wait(lambda: bool(running.snapshot().logs) and bool(running.snapshot().batch))
             async with listening(config) as (_, store):
                 board = await until(store, lambda b: b.version != "" and bool(b.requests))
                 assert board.condition.word == "READY"
@@ -78,7 +86,7 @@ def test_a_console_that_is_there_first_waits_for_the_pipeline(config: Config) ->
     async def main() -> None:
         shutil.rmtree(config.run)  # not even the run directory exists yet
         async with listening(config) as (_, store):
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(0.3)
             assert store.board(time.time()).condition.word == "CONNECTING"
             async with ring(config, scenario("loading")):
                 board = await until(store, lambda b: b.condition.word == "STARTING")
@@ -95,7 +103,7 @@ def test_a_pipeline_that_goes_and_comes_back_is_asked_again(config: Config) -> N
                 await until(store, lambda b: b.version != "" and b.condition.word == "READY")
             gone = await until(store, lambda b: b.condition.word == "NO SUPERVISOR")
             assert findings(gone, AlertLimits())
-            await asyncio.sleep(2.0)
+            await asyncio.sleep(0.3)
             async with ring(config, scenario(rows=9)):
                 await until(store, lambda b: len(b.requests) == 9 and b.condition.word == "READY")
 
@@ -152,7 +160,7 @@ def test_the_command_line_waits_for_its_own_answer(config: Config) -> None:
             lock = Lock.inherited_or_taken(config.run_path)
             try:
                 async with Remote(config) as remote:
-                    await asyncio.sleep(0.6)
+                    await wait(lambda: bool(told.snapshot().beats))
                     order = VerifyAdapter(order="mine", reply_to=remote.name, name="haiku")
                     other = PinAdapter(
                         order="not mine", reply_to=remote.name, name="sql", pinned=True
@@ -165,7 +173,8 @@ def test_the_command_line_waits_for_its_own_answer(config: Config) -> None:
                     assert any(isinstance(message, Progress) for message in shown)
                     silent = VerifyAdapter(order="lost", reply_to=remote.name, name="silent")
                     waiting = asyncio.create_task(remote.order(silent))
-                    await asyncio.sleep(1.2)
+                    began = time.time()
+                    await wait(lambda: last_beat(told, "router") > began + 0.6)  # one is heard
                     assert not waiting.done()
                     told.restart("router")
                     with pytest.raises(OperatorError, match="restarted before it answered"):
@@ -184,7 +193,21 @@ def test_a_flood_is_read_in_bursts(config: Config) -> None:
         context = make_context()
         beacon = Beacon(context, config.run_path, "supervisor")
         async with listening(config) as (_, store):
-            await asyncio.sleep(0.5)
+            probe = Progress(
+                source="fetch",
+                stage="fetch",
+                label="probe",
+                current=0.0,
+                total=None,
+                unit="B",
+                elapsed_s=0.0,
+            )
+
+            def hears(board: Board) -> bool:
+                beacon.publish(probe)
+                return bool(board.progress)
+
+            await until(store, hears)
             lag = 0.0
             for burst in range(50):
                 lines = tuple(

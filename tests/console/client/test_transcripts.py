@@ -137,6 +137,7 @@ def test_jsonl_has_every_field_of_every_turn() -> None:
     assert rows[0]["params"] == {"temperature": 0.7} and rows[2]["error"] == "429"
 
 
+@pytest.mark.processes
 def test_the_command_line_lists_searches_exports_and_deletes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

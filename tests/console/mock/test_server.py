@@ -187,6 +187,7 @@ def test_it_is_labelled_and_leaves_at_once() -> None:
     asyncio.run(main())
 
 
+@pytest.mark.processes
 def test_it_is_one_small_process_without_torch_and_leaves_nothing() -> None:
     with mock_pipeline(7) as config:
         run = Path(config.run)
@@ -200,6 +201,7 @@ def test_it_is_one_small_process_without_torch_and_leaves_nothing() -> None:
     assert done.stdout.strip() == "False"
 
 
+@pytest.mark.processes
 def test_the_flag_opens_it_and_takes_it_away() -> None:
     command = [sys.executable, "-P", "-m", "loraconsole.console", "--mock=11", "--show-cost"]
     terminal = PseudoTerminal(command)

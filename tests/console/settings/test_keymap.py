@@ -28,8 +28,14 @@ def test_every_binding_has_a_case() -> None:
     assert set(CASES) - ids == set(), "there is no such binding"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("id", "key"), [(binding.id, key) for binding in catalogue() for key in binding.keys]
+    ("id", "key"),
+    [
+        pytest.param(binding.id, key, marks=CASES[binding.id].marks if binding.id in CASES else ())
+        for binding in catalogue()
+        for key in binding.keys
+    ],
 )
 def test_a_key_does_what_it_says(id: str, key: str) -> None:
     async def main() -> None:
@@ -54,6 +60,7 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ring]:
         yield ring
 
 
+@pytest.mark.processes
 def test_a_real_pipeline_does_what_keys_order(real: Ring) -> None:
     """Each step: what is pressed, and what the pipeline then says of itself."""
 

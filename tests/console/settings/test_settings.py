@@ -288,6 +288,7 @@ def test_a_change_of_the_file_holds_at_once(file: Path) -> None:
 # --- the verb -----------------------------------------------------------------------------------
 
 
+@pytest.mark.processes
 def test_the_verb_shows_checks_and_explains(file: Path) -> None:
     file.write_text('theme = "paper"\n')
     shown = cli()

@@ -299,6 +299,7 @@ def test_in_ascii_a_drawing_keeps_its_cells_and_letters_stay() -> None:
     assert cell_len(plain(of_textual)) == cell_len(of_textual)
 
 
+@pytest.mark.slow
 def test_with_ascii_nothing_else_is_on_the_screen(config_home: Path) -> None:
     """Every screen and every dialog, Textual's own boxes, bars and marks among what they show."""
     (config_home.parent / "console.toml").write_text("ascii = true\n")

@@ -236,6 +236,15 @@ def test_what_fires_stands_before_what_is_over_and_old_ones_are_forgotten() -> N
     assert book.alerts == ()
 
 
+def test_rules_run_once_a_board_and_again_where_a_limit_changes() -> None:
+    book, board = AlertBook(), router(waiting=100)
+    found = book.findings(board)
+    assert [finding.rule for finding in found] == ["long queue"]
+    assert book.findings(board) is found
+    book.limits = AlertLimits(queue=1000)
+    assert book.findings(board) == ()
+
+
 # --- on the screen ------------------------------------------------------------------------------
 
 

@@ -16,6 +16,7 @@ from loraconsole.console.state.time_series import (
     Buckets,
     Counter,
     Series,
+    SlidingWindow,
     bucket_percentile,
 )
 from loraconsole.console.supervisor.metrics_history import MetricsHistory
@@ -599,3 +600,15 @@ def test_the_board_holds_what_is_achieved_against_the_copy_rate() -> None:
     assert board.read_share == pytest.approx(0.25)
     assert board.read_rate.means[-1] == pytest.approx(12e9)
     assert board.lora_overhead.means[-1] == pytest.approx(0.25)
+
+
+def test_a_window_keeps_what_is_in_it_and_one_sample_before() -> None:
+    window: SlidingWindow[str] = SlidingWindow(10.0)
+    assert (len(window), window.oldest, window.newest, window.span_s) == (0, None, None, 0.0)
+    for at in (0.0, 4.0, 8.0, 12.0, 16.0):
+        window.add(at, f"at {at:g}")
+    assert (window.oldest, window.newest, window.span_s) == ("at 4", "at 16", 12.0)
+    window.add(100.0, "late")
+    assert (len(window), window.oldest) == (2, "at 16")
+    window.clear()
+    assert len(window) == 0

@@ -10,13 +10,16 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from ring import BASE, Ring
+from waiting import wait_for
+
+pytestmark = pytest.mark.processes
 
 
 @pytest.fixture(scope="module")
@@ -111,13 +114,13 @@ def test_a_killed_server_closes_connections_and_leaves_no_orphan(
     stream.end()
     assert stream.error  # the connection broke
     # A port of 0 is a new one after a restart.
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
+
+    def new_url() -> str:
         snapshot = ring.snapshot()
-        if snapshot["processes"]["state"] == "ready" and snapshot["server"]["url"] != ring.url:
-            break
-        time.sleep(0.2)
-    ring.url = ring.snapshot()["server"]["url"]
+        url: str = snapshot["server"]["url"]
+        return url if snapshot["processes"]["state"] == "ready" and url != ring.url else ""
+
+    ring.url = wait_for(new_url, seconds=60)
     ring.http = httpx.Client(base_url=ring.url, timeout=60, trust_env=False)
     ring.wait_ready()
     ring.wait_idle()
@@ -127,9 +130,7 @@ def test_a_killed_server_closes_connections_and_leaves_no_orphan(
 def test_a_process_that_hangs_is_said_to_be_down(ring: Ring) -> None:
     pid = ring.kill("router", signal.SIGSTOP)
     try:
-        deadline = time.monotonic() + 10
-        while ring.http.get("/health").status_code == 200 and time.monotonic() < deadline:
-            time.sleep(0.2)
+        wait_for(lambda: ring.http.get("/health").status_code != 200, 10)
         response = ring.http.get("/health")
         assert response.status_code == 503
         assert "router has not been heard for" in response.json()["reason"]
@@ -153,13 +154,6 @@ def test_restart_is_asked_for_by_name(ring: Ring) -> None:
     ring.wait_ready()
 
 
-def until(holds: Callable[[], bool], seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, "not in time"
-        time.sleep(0.1)
-
-
 def test_a_stopped_worker_stays_so_and_live_requests_go_on_once_it_is_started(
     ring: Ring, undisturbed: str
 ) -> None:
@@ -174,8 +168,6 @@ def test_a_stopped_worker_stays_so_and_live_requests_go_on_once_it_is_started(
     # Somebody else's restart leaves it so, and does not wait for it for ever.
     done = ring.cli("restart", "detokenizer", "--json")
     assert json.loads(done.stdout)["process"] == "detokenizer"
-    time.sleep(1.5)  # longer than the first backoff
-    assert ring.process("worker-0")["held"]
     status = ring.cli("status", check=False)
     assert status.returncode == 1 and "stopped by an operator" in status.stdout
     assert "INCOMPLETE (worker-0 stopped by an operator)" in status.stdout  # the console's word
@@ -186,6 +178,8 @@ def test_a_stopped_worker_stays_so_and_live_requests_go_on_once_it_is_started(
     found = ring.cli("alerts", "--json", check=False)
     assert found.returncode == 1
     assert "process stopped" in [alert["rule"] for alert in json.loads(found.stdout)]
+    row = ring.process("worker-0")
+    assert row["held"] and time.time() - row["since"] > 1.0  # longer than the first backoff
     assert json.loads(ring.cli("start", "worker-0", "--json").stdout)["state"] == "ready"
     assert (stream.end().error, stream.text) == ("", undisturbed)
     ring.wait_ready()
@@ -200,10 +194,10 @@ def test_any_process_is_stopped_and_started(ring: Ring, name: str) -> None:
         with pytest.raises(httpx.HTTPError):
             ring.http.get("/health")
     else:
-        until(lambda: "is stopped by an operator" in ring.http.get("/health").text)
+        wait_for(lambda: "is stopped by an operator" in ring.http.get("/health").text)
     ring.cli("restart" if name == "router" else "start", name)
     if name == "server":  # a port of 0 is a new one
-        until(lambda: ring.snapshot()["server"]["url"] != ring.url)
+        wait_for(lambda: ring.snapshot()["server"]["url"] != ring.url)
         ring.url = ring.snapshot()["server"]["url"]
         ring.http = httpx.Client(base_url=ring.url, timeout=60, trust_env=False)
     ring.wait_ready()
@@ -212,9 +206,15 @@ def test_any_process_is_stopped_and_started(ring: Ring, name: str) -> None:
 
 def test_what_waits_to_be_tried_again_is_stopped_as_well(ring: Ring) -> None:
     ring.kill("detokenizer")
-    until(lambda: ring.process("detokenizer")["state"] == "backoff")
+
+    def waits() -> dict[str, Any] | None:
+        row = ring.process("detokenizer")
+        return row if row["state"] == "backoff" else None
+
+    row = wait_for(waits)
+    assert row is not None
     ring.cli("stop", "detokenizer")
-    time.sleep(2.5)
+    time.sleep(max(0.0, row["retry_at"] + 0.3 - time.time()))
     assert ring.process("detokenizer")["state"] == "stopped"
     ring.cli("start", "detokenizer")
     ring.wait_ready()
@@ -222,15 +222,15 @@ def test_what_waits_to_be_tried_again_is_stopped_as_well(ring: Ring) -> None:
 
 def test_signals_do_what_their_list_says(ring: Ring) -> None:
     ring.cli("signal", "router", "SIGSTOP")
-    until(lambda: "has not been heard" in ring.http.get("/health").text)
+    wait_for(lambda: "has not been heard" in ring.http.get("/health").text)
     before = ring.process("router")["pid"]
     ring.cli("signal", "router", "cont")
     ring.wait_ready()
     ring.cli("signal", "router", "USR1")
-    until(lambda: "most recent call first" in ring.cli("logs", "router").stdout)
+    wait_for(lambda: "most recent call first" in ring.cli("logs", "router").stdout)
     assert ring.process("router")["pid"] == before
     ring.cli("signal", "detokenizer", "HUP")
-    until(lambda: ring.process("detokenizer")["reason"] == "killed by SIGHUP")
+    wait_for(lambda: ring.process("detokenizer")["reason"] == "killed by SIGHUP")
     ring.wait_ready()
     ring.cli("signal", "router", "STOP")  # it would hear no polite word
     started = time.monotonic()

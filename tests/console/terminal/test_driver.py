@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from session import Session
 
+pytestmark = pytest.mark.processes
+
 
 @pytest.fixture(params=[True, False], ids=["answers", "silent"])
 def session(request: pytest.FixtureRequest) -> Iterator[Session]:

@@ -16,6 +16,8 @@ import pyte
 import pytest
 from pseudo_terminal import UNKNOWN, PseudoTerminal
 
+pytestmark = pytest.mark.processes
+
 PROGRAM = (sys.executable, "-P", "-m", "loraconsole.console")
 MODES = (b"1049", b"1000", b"1003", b"1006", b"1004", b"2004")
 """The other screen, the mouse, focus reports, bracketed paste."""

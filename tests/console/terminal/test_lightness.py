@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,12 @@ import msgspec
 import pytest
 from pseudo_terminal import PseudoTerminal, percentiles
 from stage import KEYS, staged
+from waiting import wait_for
 
 from loraconsole.console.ui.widgets.pane import Pane
 from loraconsole.pipeline.messages import Moment
+
+pytestmark = pytest.mark.processes
 
 PYTHON = [sys.executable, "-P", "-m"]
 ROWS = ("--scenario", "busy", "--rows", "64", "--logs", "200")
@@ -34,8 +37,11 @@ class Pipeline:
 
     @property
     def steps_a_second(self) -> list[int]:
-        lines = Path(self.run, "history", "moments.jsonl").read_bytes().splitlines()
-        return [msgspec.json.decode(line, type=Moment).steps for line in lines]
+        """Of each second so far."""
+        with suppress(FileNotFoundError):
+            lines = Path(self.run, "history", "moments.jsonl").read_bytes().splitlines()
+            return [msgspec.json.decode(line, type=Moment).steps for line in lines]
+        return []
 
     @property
     def consoles(self) -> list[str]:
@@ -53,10 +59,9 @@ def pipeline() -> Iterator[Pipeline]:
         command = [*PYTHON, "loraconsole.console.mock.server", "--run", run, *ROWS]
         with subprocess.Popen(command) as process:
             try:
-                while not Path(run, "config.json").exists():
-                    time.sleep(0.01)
-                time.sleep(1.2)  # a moment is there
-                yield Pipeline(run, process)
+                pipeline = Pipeline(run, process)
+                wait_for(lambda: pipeline.steps_a_second, every=0.01)
+                yield pipeline
             finally:
                 process.kill()
 
@@ -220,13 +225,13 @@ def test_a_console_that_is_stopped_costs_the_pipeline_nothing(pipeline: Pipeline
         terminal.pump(1.0)
         seen, rss, own = len(pipeline.steps_a_second), pipeline.rss_mib(), terminal.rss_mib()
         os.kill(terminal.pid, signal.SIGSTOP)
-        time.sleep(5.0)
+        wait_for(lambda: len(pipeline.steps_a_second) >= seen + 4)
         during = pipeline.steps_a_second[seen:]
         grown = pipeline.rss_mib() - rss
         os.kill(terminal.pid, signal.SIGCONT)
         terminal.pump(2.5)
         print(f"steps a second meanwhile: {during}; the pipeline took {grown:.1f} MiB more")
-        assert len(during) >= 4 and all(24 <= steps <= 36 for steps in during[1:])
+        assert all(24 <= steps <= 36 for steps in during[1:])
         assert grown < 16.0 and terminal.rss_mib() - own < 30.0
         mark = time.monotonic()
         terminal.pump(1.0)
@@ -240,7 +245,7 @@ def test_a_terminal_that_stops_reading_holds_nobody_up(pipeline: Pipeline) -> No
         terminal.send("7")
         terminal.pump(1.0)
         seen = len(pipeline.steps_a_second)
-        time.sleep(3.2)
+        wait_for(lambda: len(pipeline.steps_a_second) >= seen + 3)
         during = pipeline.steps_a_second[seen:]
         assert all(24 <= steps <= 36 for steps in during[1:]), during
         took = terminal.echo_ms("1", "throughput")

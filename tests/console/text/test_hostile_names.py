@@ -16,7 +16,7 @@ from textual.pilot import Pilot
 from loraconsole.console.__main__ import report
 from loraconsole.console.cli.inspect import _log_line
 from loraconsole.console.cli.printing import say
-from loraconsole.console.client.failed_adapters import failure_line
+from loraconsole.console.client.failed_adapters import describe_failure
 from loraconsole.console.mock.scenario import Scenario
 from loraconsole.console.text import units
 from loraconsole.pipeline.errors import OperatorError
@@ -101,4 +101,4 @@ def test_a_reason_is_one_line() -> None:
     class View:
         name, path, reason = HOSTILE, "/a", "one\ntwo"
 
-    assert failure_line(View()) == rf"adapter {SHOWN} failed: one\x0atwo (/a)"  # type: ignore[arg-type]
+    assert describe_failure(View()) == rf"adapter {SHOWN} failed: one\x0atwo (/a)"  # type: ignore[arg-type]

@@ -503,6 +503,7 @@ def test_enter_on_an_event_leads_to_its_log_lines() -> None:
 # --- cost ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.processes
 def test_the_console_never_pays_for_torch() -> None:
     code = (
         "import sys; from loraconsole.console.ui.app import ConsoleApp\n"
@@ -515,6 +516,7 @@ def test_the_console_never_pays_for_torch() -> None:
     assert subprocess.run(run, capture_output=True, text=True, check=True).stdout.strip() == "[]"
 
 
+@pytest.mark.processes
 def test_the_first_frame_does_not_wait_for_the_other_panels() -> None:
     code = (
         "import sys; from loraconsole.console.ui.app import ConsoleApp\n"

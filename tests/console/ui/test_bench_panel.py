@@ -113,6 +113,7 @@ def test_the_form_has_every_workload_of_the_command_line_and_every_flag() -> Non
     assert theirs - {f"--{name.replace('_', '-')}" for name in ours} == flags
 
 
+@pytest.mark.processes
 def test_a_workload_is_run_watched_kept_and_compared(data: Path) -> None:
     async def act(app: ConsoleApp, pilot: Pilot[str]) -> None:
         await pilot.press("escape", "6", "n")
@@ -178,6 +179,7 @@ async def fill(pilot: Pilot[str], workload: str, **fields: str) -> None:
     await pilot.pause()
 
 
+@pytest.mark.processes
 def test_a_script_and_a_trace_run_to_the_end_on_a_real_pipeline(
     ring: Ring, files: dict[str, Path], data: Path
 ) -> None:
@@ -245,6 +247,7 @@ def test_what_is_wrong_in_the_form_is_said_there(
     on_stage(act, panel="Bench", size=(80, 24))
 
 
+@pytest.mark.processes
 def test_a_broken_file_is_told_with_its_line_and_the_form_comes_back(
     files: dict[str, Path], data: Path
 ) -> None:
@@ -266,6 +269,7 @@ def test_a_broken_file_is_told_with_its_line_and_the_form_comes_back(
     with_a_ring(act)
 
 
+@pytest.mark.processes
 def test_a_run_is_cancelled_and_leaves_nothing(data: Path) -> None:
     async def act(app: ConsoleApp, pilot: Pilot[str]) -> None:
         await pilot.press("escape", "6", "n", "enter")
@@ -281,6 +285,7 @@ def test_a_run_is_cancelled_and_leaves_nothing(data: Path) -> None:
     with_a_ring(act, pace=2.0)
 
 
+@pytest.mark.processes
 def test_what_cannot_be_run_says_why() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         await pilot.press("n", "enter")  # the scenario's server is nowhere

@@ -279,6 +279,7 @@ def test_tab_completes_and_up_recalls(tmp_path: Path) -> None:
     on_stage(act, panel="Adapters")
 
 
+@pytest.mark.processes
 def test_a_verb_without_a_screen_of_its_own_shows_what_it_prints() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         await say(pilot, "settings --example")
@@ -317,11 +318,13 @@ def test_a_request_is_found_by_how_its_id_ends() -> None:
 
 TYPED_INTO = (ModalScreen, Input, TextArea, ScrollPane)
 """Where these have the keys, `:` is a letter like others, or closes."""
-BY_NAME = sorted(
-    binding.id
+BY_NAME = {
+    binding.node.__name__: binding.id
     for binding in catalogue()
     if not issubclass(binding.node, TYPED_INTO) and binding.id != "command"  # the line itself
-)
+}
+"""One binding of each pane. What a name runs is the binding's own action on the pane that had the
+keys, so another of the same pane would go the same way."""
 
 
 @pytest.fixture
@@ -337,7 +340,7 @@ async def order(scene: Scene, text: str) -> None:
     await scene.press("enter")
 
 
-@pytest.mark.parametrize("id", BY_NAME)
+@pytest.mark.parametrize("id", BY_NAME.values(), ids=BY_NAME)
 @pytest.mark.usefixtures("alone")
 def test_a_binding_does_by_its_name_what_its_key_does(id: str) -> None:
     async def main() -> None:
@@ -403,6 +406,7 @@ SAID: dict[str, Case] = {
         see=lambda s: len(kept_turns("p")),
         was=3,
         becomes=0,
+        marks=[pytest.mark.processes],
     ),
 }
 """What is said on any screen, and what comes of it. What destroys something asks first."""
@@ -425,7 +429,7 @@ PRINTED = {
 """Verbs without a screen of their own, and what they print of a pipeline that is a mock."""
 
 
-@pytest.mark.parametrize("text", SAID)
+@pytest.mark.parametrize("text", [pytest.param(text, marks=SAID[text].marks) for text in SAID])
 @pytest.mark.usefixtures("alone")
 def test_a_command_has_its_effect(text: str) -> None:
     async def main() -> None:
@@ -437,6 +441,7 @@ def test_a_command_has_its_effect(text: str) -> None:
     asyncio.run(main())
 
 
+@pytest.mark.processes
 def test_what_a_command_prints_is_shown(alone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(alone)
 

@@ -173,6 +173,7 @@ def test_what_wrappers_make_of_a_state_dict_is_read(
     bench.equals(saved, trained)
 
 
+@pytest.mark.processes
 def test_a_model_without_its_head_gives_keys_without_model(bench: Bench, tmp_path: Path) -> None:
     """PEFT over AutoModel, as for embeddings."""
     inner = copy.deepcopy(bench.base)
@@ -190,6 +191,7 @@ TEXT_TARGETS = [
 ]
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("targets", TEXT_TARGETS, ids=str)
 def test_patterns_mean_the_names_of_the_multimodal_model_that_was_trained(
     targets: str | list[str], bench: Bench, tmp_path: Path

@@ -114,6 +114,7 @@ def base():
     return LlamaForCausalLM(config).eval()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_tokens_learned_are_the_tokens_served(name, directory, gguf_tokenizer):
     served = Tokenizer(directory)
@@ -144,9 +145,10 @@ def test_learning_rate_rises_then_falls_to_nothing():
     assert 0 < rates[-1] < 0.001
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_adapter_is_trained_saved_small_and_loads_in_peft(name, base, tokenizer, tmp_path, capsys):
-    given = argparse.Namespace(steps=20, batch_size=4, learning_rate=5e-2, seed=0, out=tmp_path)
+    given = argparse.Namespace(steps=8, batch_size=4, learning_rate=5e-2, seed=0, out=tmp_path)
     before = {key: tensor.clone() for key, tensor in base.state_dict().items()}
     recipe.make(name, base, tokenizer, given)
     assert all(torch.equal(before[key], tensor) for key, tensor in base.state_dict().items())

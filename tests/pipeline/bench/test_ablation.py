@@ -97,6 +97,7 @@ def test_adapters_are_replicated_in_turn_under_names_of_their_own() -> None:
         replicate({}, 5)
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("flags", [LOADED, RESIDENT])
 def test_adapters_make_way_for_each_other_but_where_none_may_be_evicted(flags: Flags) -> None:
     """A real pipeline of each kind: after all have answered, some are in pages, or all."""
@@ -114,6 +115,7 @@ def test_adapters_make_way_for_each_other_but_where_none_may_be_evicted(flags: F
         httpx.get(f"{url}/health", trust_env=False)
 
 
+@pytest.mark.processes
 def test_a_pipeline_that_does_not_start_says_why() -> None:
     with (
         pytest.raises(OperatorError, match=r"did not start: .*/nowhere"),
@@ -122,6 +124,7 @@ def test_a_pipeline_that_does_not_start_says_why() -> None:
         pass
 
 
+@pytest.mark.slow
 def test_the_engine_alone_is_ablated_with_dummy_weights(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

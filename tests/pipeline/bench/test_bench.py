@@ -299,6 +299,7 @@ FIVE_PROMPTS = sum(
 )
 
 
+@pytest.mark.processes
 def test_prompts_go_as_text_where_ids_are_not_taken(takes_text: str) -> None:
     (row,) = bench("--url", takes_text, "--adapters", "1", *FIVE)
     assert row["result"]["completed"] == 5
@@ -306,6 +307,7 @@ def test_prompts_go_as_text_where_ids_are_not_taken(takes_text: str) -> None:
     assert row["result"]["input_tokens"] == row["result"]["output_tokens"] == FIVE_PROMPTS
 
 
+@pytest.mark.processes
 def test_prompts_go_as_chats_where_nothing_else_is_taken(takes_chats: str) -> None:
     (row,) = bench("--url", takes_chats, "--adapters", "1", *FIVE)
     assert row["result"]["completed"] == 5
@@ -313,12 +315,14 @@ def test_prompts_go_as_chats_where_nothing_else_is_taken(takes_chats: str) -> No
     assert row["result"]["output_tokens"] == 5 * 7
 
 
+@pytest.mark.processes
 def test_several_servers_are_measured_in_turns(takes_text: str, takes_chats: str) -> None:
     servers = ("--url", takes_text, "--label", "one", "--url", takes_chats, "--label", "two")
     rows = bench(*servers, *FIVE, "--rounds", "2")
     assert [row["config"]["server"] for row in rows] == ["one", "two"] * 2
 
 
+@pytest.mark.processes
 def test_refusals_aborts_and_broken_streams_are_told_apart(takes_text: str) -> None:
     (row,) = bench(
         *("--url", takes_text, "--workload", "punica", "--popularity", "distinct"),
@@ -335,6 +339,7 @@ def test_refusals_aborts_and_broken_streams_are_told_apart(takes_text: str) -> N
     assert result["slo_attainment"] == 0.25
 
 
+@pytest.mark.processes
 def test_a_server_that_fails_every_request_is_an_error(takes_text: str) -> None:
     command = [sys.executable, "-P", "-m", "loraconsole.pipeline.bench.bench", "--url", takes_text]
     command += ["--workload", "slora", "--requests", "2", "--model", "refuses"]
@@ -411,6 +416,7 @@ def write(path: Path, *rows: ResultRow) -> Path:
     return path
 
 
+@pytest.mark.processes
 def test_two_files_are_compared_by_medians_and_what_only_one_has_is_named(tmp_path: Path) -> None:
     a = write(
         tmp_path / "before.jsonl", *(row(number=i, seconds=s) for i, s in enumerate((2, 4, 9)))
@@ -426,6 +432,7 @@ def test_two_files_are_compared_by_medians_and_what_only_one_has_is_named(tmp_pa
     assert after.count("━") == pytest.approx(4 * before.count("━"), abs=2)
 
 
+@pytest.mark.processes
 def test_a_comparison_is_had_as_json_too(tmp_path: Path) -> None:
     a = write(tmp_path / "before.jsonl", row(seconds=2.0), row(number=1, seconds=4.0))
     b = write(tmp_path / "after.jsonl", row(seconds=1.0))
@@ -435,6 +442,7 @@ def test_a_comparison_is_had_as_json_too(tmp_path: Path) -> None:
     assert document["sides"]["after"]["throughput"] == 1.0
 
 
+@pytest.mark.processes
 def test_servers_of_one_file_are_compared_by_name(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", row("ours"), row("theirs", seconds=4.0))
     done = compare(path, "--all")
@@ -444,6 +452,7 @@ def test_servers_of_one_file_are_compared_by_name(tmp_path: Path) -> None:
     assert head.split() == ["ours", "theirs", "ratio"]
 
 
+@pytest.mark.processes
 def test_files_with_nothing_in_common_are_told_so(tmp_path: Path) -> None:
     a = write(tmp_path / "a.jsonl", row(load=1.0))
     b = write(tmp_path / "b.jsonl", row(load=2.0))
@@ -453,12 +462,14 @@ def test_files_with_nothing_in_common_are_told_so(tmp_path: Path) -> None:
     assert "slora n=4 cv=1" in done.stderr and "slora n=4 cv=2" in done.stderr
 
 
+@pytest.mark.processes
 def test_a_file_that_is_not_there_is_an_operators_error(tmp_path: Path) -> None:
     done = compare(tmp_path / "none.jsonl")
     assert done.returncode == 1
     assert "cannot read" in done.stderr and "Traceback" not in done.stderr
 
 
+@pytest.mark.processes
 def test_what_cannot_be_compared_is_told_in_json_too(tmp_path: Path) -> None:
     done = compare(tmp_path / "none.jsonl", "--json")
     assert done.returncode == 1
@@ -484,18 +495,27 @@ def test_a_run_that_is_watched_tells_of_answers_that_still_come(
     client = Client("http://nowhere")
     client.streamed = 7  # of a run before
     watcher = Watcher("chat 8 at once", 1, 1, 2, client)
+    out = ""
+
+    async def wait_for_rows(count: int) -> None:
+        nonlocal out
+        async with asyncio.timeout(10.0):
+            while out.count("\n") < count:
+                await asyncio.sleep(0.01)
+                out += capsys.readouterr().out
 
     async def watch() -> None:
         telling = asyncio.create_task(watcher.tell_forever())
-        await asyncio.sleep(0.05)
+        await wait_for_rows(1)
         client.streamed += 100
-        await asyncio.sleep(0.4)
+        await wait_for_rows(2)
         telling.cancel()
 
     asyncio.run(watch())
     watcher.ended(Timeline("base", 0.0, [0.2, 0.3], tokens=2))
     watcher.ended(Timeline("base", 0.0, [0.2, 0.3], tokens=2))
-    told = [msgspec.json.decode(row, type=Live) for row in capsys.readouterr().out.splitlines()]
+    out += capsys.readouterr().out
+    told = [msgspec.json.decode(row, type=Live) for row in out.splitlines()]
     assert [(now.done, now.streamed) for now in told] == [(0, 0), (0, 100), (2, 100)]
-    assert told[0].seconds < told[1].seconds < told[2].seconds
+    assert told[0].seconds < told[1].seconds <= told[2].seconds
     assert told[2].tokens == 4 and told[2].ttft_ms[0] == 200.0

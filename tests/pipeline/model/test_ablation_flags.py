@@ -187,6 +187,7 @@ def play(model: Path, adapters: dict[str, str], switches: tuple[str, ...], spans
     return Answers(found[0], loads, evictions, products, waits, layers)
 
 
+@pytest.mark.slow
 def test_every_sensible_combination_answers_as_its_switches_say(
     model: Path, adapters: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

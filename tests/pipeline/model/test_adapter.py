@@ -401,6 +401,7 @@ def said() -> dict[str, str]:
     return {}
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("name", BROKEN)
 @pytest.mark.timeout(20)  # a fifo would wait for ever
 def test_a_broken_adapter_is_refused_with_words_of_its_own(
@@ -435,6 +436,7 @@ def test_a_broken_adapter_beside_a_good_one(model: Path, tmp_path: Path) -> None
         driver.launch({1: 1})
 
 
+@pytest.mark.processes
 def test_a_hostile_pattern_does_not_run_here(
     model: Path, model_config: ModelConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -230,6 +230,7 @@ def test_the_table_of_the_default_model_is_read_in_a_moment(model_directory: str
     np.testing.assert_allclose(blocks.dequantize(), weight, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_default_model_answers_as_transformers_does(
     model_directory: str, tmp_path: Path
 ) -> None:

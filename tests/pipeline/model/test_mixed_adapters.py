@@ -99,6 +99,7 @@ def test_a_mixed_batch_equals_peft_one_by_one(model: Path, adapters: dict[str, P
         assert tokens == expected.argmax(dim=-1).tolist()
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("targets", [r".*\.(q|down)_proj", "all-linear"])
 def test_target_modules_may_be_a_pattern(model: Path, tmp_path: Path, targets: str) -> None:
     modules = ["q_proj", "down_proj"] if targets != "all-linear" else None

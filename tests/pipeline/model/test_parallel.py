@@ -83,6 +83,7 @@ def assert_one_voice(said: list[Said]) -> None:
         assert all(torch.equal(a, b) for a, b in zip(other.logits, said[0].logits, strict=True))
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("family", FAMILIES)
 def test_ranks_say_what_one_says(
     family: str, models: dict[str, Path], ranks: RankProcesses
@@ -101,6 +102,7 @@ def test_ranks_say_what_one_says(
             assert pages == tuple(pages for _, pages, _ in answers[0][1])
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("flags", [{"no_mem_pool": True}, {"bmm": True}, {"dtype": "bfloat16"}])
 def test_ranks_agree_under_every_flag(
     flags: dict[str, Any], models: dict[str, Path], ranks: RankProcesses
@@ -114,6 +116,7 @@ def test_ranks_agree_under_every_flag(
         assert_same(answers[0], expected)
 
 
+@pytest.mark.processes
 def test_adapters_come_and_go_while_ranks_run(
     models: dict[str, Path], ranks: RankProcesses
 ) -> None:
@@ -124,6 +127,7 @@ def test_adapters_come_and_go_while_ranks_run(
     assert_same(found[0], expected)
 
 
+@pytest.mark.processes
 def test_a_merged_adapter_of_ranks_is_the_unmerged_one(
     models: dict[str, Path], ranks: RankProcesses
 ) -> None:
@@ -134,6 +138,7 @@ def test_a_merged_adapter_of_ranks_is_the_unmerged_one(
     assert_same(found[0], expected)
 
 
+@pytest.mark.processes
 def test_ranks_are_verified_against_the_whole_weights(
     models: dict[str, Path], ranks: RankProcesses
 ) -> None:

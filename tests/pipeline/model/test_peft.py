@@ -209,6 +209,7 @@ def compare(
     return chosen
 
 
+@pytest.mark.processes
 @pytest.mark.filterwarnings(
     "ignore:The following .* keys did not match", "ignore:fan_in_fan_out is set to True"
 )

@@ -32,6 +32,8 @@ from loraconsole.pipeline.reference.reference import (
     SideBySide,
 )
 
+pytestmark = pytest.mark.processes
+
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<pad>")
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] | trim }}<|im_end|>\n"

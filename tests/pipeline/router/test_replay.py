@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from pseudo_terminal import SEQUENCES, PseudoTerminal
 from ring import ADAPTERS, Ring, shipped
+from waiting import wait_for
 
 from loraconsole.console.cli.replay import read_head
 from loraconsole.console.state.store import Store
@@ -28,6 +29,8 @@ from loraconsole.pipeline.router.event_log import EventLog
 from loraconsole.pipeline.run_directory import make_run_directory
 from loraconsole.pipeline.runtime.sockets import Watch, make_context
 from loraconsole.pipeline.schedule.pets import LatencyTable
+
+pytestmark = pytest.mark.processes
 
 SECRET = "the word that is in no log"
 
@@ -53,31 +56,29 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
                 else:  # who asks again at once keeps the worker from starting
                     stop.wait(0.3)
 
-        def serve(seconds: float) -> None:
-            """So long, and at least until some are answered: a machine may be busy."""
-            enough, deadline = len(done) + 6, time.monotonic() + 30
-            time.sleep(seconds)
-            while len(done) < enough and time.monotonic() < deadline:
-                time.sleep(0.05)
+        def serve() -> None:
+            """Until six more are answered."""
+            enough = len(done) + 6
+            wait_for(lambda: len(done) >= enough, 60)
 
         with ThreadPoolExecutor(10) as pool:
             asking = [pool.submit(ask, number) for number in range(10)]
             for policy in ("vtc_fair", "merged", "pets", "cluster"):
                 ring.cli("scheduler", policy, "--fair-weight", "pirate=2")
-                serve(1.0)
+                serve()
             ring.cli("scheduler", "credit", "--max-per-adapter", "1")
             ring.cli("adapters", "pin", "again")
             ring.kill("worker-0")
-            time.sleep(1.0)
+            wait_for(lambda: ring.http.get("/health").status_code != 200)
             ring.wait_ready()
             ring.cli("adapters", "reload", "again")
             ring.cli("adapters", "unload", "again")
             ring.cli("scheduler", "abort", "--slo-seconds", "0.8", "--max-wait-tokens", "10")
-            serve(1.5)
+            serve()
             ring.kill("detokenizer")
             ring.wait_ready()
             ring.cli("scheduler", "lifo", "--max-wait-tokens", "0")
-            serve(1.0)
+            serve()
             stop.set()
             for one in asking:
                 one.result()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from loraconsole.console.cli.printing import Bars
@@ -55,13 +53,15 @@ def said(current: float, total: float, elapsed_s: float, unit: str = "layer") ->
 def test_a_finished_bar_stays_as_it_was_and_counts_whole_numbers(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    now = 1000.0
+    monkeypatch.setattr("tqdm.std.time", lambda: now)
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     bars = Bars()
     for done in (10.0, 31.0):
         bars.show(said(done, 31.0, done / 10))
     then = capsys.readouterr().err.rpartition("\r")[2].strip()
     assert "31/31 [00:03<00:00, 10.00 layer/s]" in then
-    time.sleep(1.1)
+    now += 1.1
     bars.close()
     assert capsys.readouterr().err.rpartition("\r")[2].strip() == then
 

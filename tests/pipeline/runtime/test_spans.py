@@ -217,6 +217,7 @@ class Peers:
         self.context.term()
 
 
+@pytest.mark.slow
 def test_ten_thousand_steps_of_the_router_leave_no_span_open(tmp_path: Path) -> None:
     """The real loop, with requests that come, end, are aborted, and fall with steps that fail."""
     run = make_run_directory(tmp_path / "r")

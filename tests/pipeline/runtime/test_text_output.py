@@ -16,6 +16,8 @@ from ring import Ring, tiny_model
 from loraconsole.console.settings.settings import choose
 from loraconsole.pipeline.runtime.ascii_drawing import ASCII_DRAWING
 
+pytestmark = pytest.mark.processes
+
 NAME = "名前"
 VERBS: dict[str, int] = {
     "status": 0,

@@ -14,6 +14,8 @@ from ring import Ring
 
 from loraconsole.pipeline.text.tokenizer import make_byte_tokenizer
 
+pytestmark = pytest.mark.processes
+
 CONFIG = {
     "model_type": "llama",
     "vocab_size": 300,
