@@ -6,7 +6,6 @@ The last three return why a stage that needs a name is left out, ready to be sho
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 import inspect
 from typing import Any
 
@@ -53,6 +52,9 @@ def unused(path: str, *names: str) -> str:
 
 
 def _version(path: str) -> str:
+    # Imported where something is off: it brings email and zipfile, 0.6 MiB of every console.
+    import importlib.metadata
+
     package = path.partition(":")[0].partition(".")[0]
     try:
         return f"{package} {importlib.metadata.version(package)}"
