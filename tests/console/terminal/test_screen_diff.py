@@ -164,6 +164,7 @@ def test_the_switch_turns_it_off(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not screen_diff.is_wanted()
 
 
+@pytest.mark.slow
 def test_the_whole_console_looks_the_same_through_the_stage(tmp_path: Path) -> None:
     """Live panels, a theme change, dialogs, toasts: the diffed terminal against a full repaint."""
     asyncio.run(_drive(tmp_path))
