@@ -2,7 +2,7 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-# The build tool warns whoever installs editable from a folder of the package's own name: known.
+# The build tool warns of an editable install from a folder of the package's own name: known.
 PIP := PYTHONWARNINGS="ignore:Editable installation" \
 	$(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
@@ -34,6 +34,11 @@ test: .venv/.installed-dev  ## every test; eight minutes on two cores
 test-fast: .venv/.installed-dev  ## those that start no process and are quick; one minute
 	@$(PYTEST) -m 'not processes and not slow'
 
+.PHONY: test-versions
+test-versions: .venv/.installed-dev  ## the fast tests with the lowest and the newest dependencies
+	@$(PIP) uv
+	@$(BIN)/python tests/versions.py
+
 bench-gpu: install  ## milliseconds a step on this machine's GPU, dummy 8B weights, random adapters
 	@$(BIN)/python -P -m loraconsole.pipeline.bench.engine $(BENCH)
 
@@ -53,8 +58,9 @@ lint: .venv/.installed-dev
 types: .venv/.installed-dev
 	@$(BIN)/mypy
 
-contracts: .venv/.installed-dev
+contracts: .venv/.installed-dev  ## what may import what; no circles; one name, one meaning
 	@$(BIN)/lint-imports
+	@$(BIN)/python tests/house.py
 
 clean:
 	rm -rf .venv build *.egg-info

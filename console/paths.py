@@ -1,4 +1,5 @@
-"""`paths`: where the console keeps a person's files: settings, themes, what it remembers."""
+"""`paths`: where a person's files are: settings, themes, transcripts, what the console
+remembers."""
 
 from __future__ import annotations
 
@@ -14,18 +15,24 @@ def config_directory() -> Path:
     return _under("XDG_CONFIG_HOME", ".config")
 
 
+def data_directory() -> Path:
+    """`$XDG_DATA_HOME/loraconsole`, by default under `~/.local/share`: transcripts, results of
+    benchmarks, pictures."""
+    return _under("XDG_DATA_HOME", ".local/share")
+
+
 def state_directory() -> Path:
     """`$XDG_STATE_HOME/loraconsole`, by default under `~/.local/state`: what is remembered."""
     return _under("XDG_STATE_HOME", ".local/state")
 
 
 def user_themes() -> Path:
-    """Where people put theme files of their own."""
+    """The directory of the user's theme files."""
     return config_directory() / "themes"
 
 
 def theme_files() -> Iterator[Path]:
-    """The package's, the default first, then a person's own."""
+    """Theme files: the package's, the default first, then a person's own."""
     shipped = SHIPPED_THEMES.glob("*.toml")
     yield from sorted(shipped, key=lambda file: (file.name != "dark.toml", file.name))
     yield from sorted(user_themes().glob("*.toml"))

@@ -311,11 +311,11 @@ CHUNK_BLOCK = 32
 """For a few hundred queries: with 64 every program would be alone on its multiprocessor, and wait
 for every block of keys (250 us a layer at 4 000 keys)."""
 CHUNK_PROGRAMS = 1024
-"""So many, by pieces of the context, where queries are few."""
+"""Programs to make, by pieces of the context, where queries are few."""
 
 
 def chunk_splits(num_blocks: int, num_heads: int) -> int:
-    """Pieces of the context of so many blocks of queries."""
+    """Pieces that the context is cut into for `num_blocks` blocks of queries."""
     return min(8, triton.next_power_of_2(max(1, CHUNK_PROGRAMS // max(1, num_blocks * num_heads))))
 
 
@@ -340,7 +340,7 @@ def attend_prefill_paged(
     sequence -1 where there is no block; sequences:
     first token in q, position of that token, number of tokens, int32 [num_sequences]; `splits`:
     pieces of the context, each attended by programs of its own, where the first `lead` tokens of q
-    are nobody's and the rest consecutive
+    belong to no sequence and the rest are consecutive
     -> out [num_tokens, num_heads head_dim], of which only these sequences' tokens are written.
     """
     num_tokens, num_heads, dim = q.shape

@@ -1,4 +1,4 @@
-"""Each LoRA kernel alone: microseconds, and bytes a second against the card's copy rate, at
+"""Each LoRA kernel alone: microseconds, and bytes a second against the GPU's copy rate, at
 Llama-3.1-8B shapes. `python -m loraconsole.kernels.bench`; a GPU is needed.
 
 Every kernel is launched once for each of several layers inside a graph, so that nothing stays in
@@ -43,7 +43,7 @@ MIXED = (8, 16, 32, 64)
 
 
 class Adapters(NamedTuple):
-    """So many in the pages of a pool, laid out as a worker lays them out."""
+    """Adapters in the pages of a pool, laid out as a worker lays them out."""
 
     pool: Tensor
     """[LAYERS, num_pages, PAGE]"""
@@ -52,7 +52,7 @@ class Adapters(NamedTuple):
 
 
 def make_adapters(ranks: list[int]) -> Adapters:
-    """Random ones; whoever looks for two equal numbers looks in vain."""
+    """Random adapters of these ranks, no two alike."""
     pages, sites, modules = [], [], []
     used = 0
     for rank in ranks:
@@ -81,7 +81,7 @@ def make_adapters(ranks: list[int]) -> Adapters:
 
 
 def make_groups(owners: list[int], rows: int = GROUP_ROWS, most: int = 0) -> Groups:
-    """Groups of at most so many tokens, and places for `most` (or a group a token)."""
+    """Groups of at most `rows` tokens, and places for `most` groups (or one a token)."""
     found: list[tuple[int, int, int]] = []
     tokens: list[int] = []
     order = sorted(range(len(owners)), key=lambda token: owners[token])
@@ -101,7 +101,7 @@ def ints(values: list[int]) -> Tensor:
 
 
 def microseconds(launch: Callable[[int], object]) -> float:
-    """Of one launch, which gets the number of its layer."""
+    """Microseconds of one launch, which gets the number of its layer."""
     for layer in range(LAYERS):
         launch(layer)
     torch.cuda.synchronize()
@@ -122,7 +122,8 @@ def microseconds(launch: Callable[[int], object]) -> float:
 
 
 class Case:
-    """Rows and who owns them; each method times one kernel and says what it must read and write."""
+    """Rows and their adapters; each method times one kernel and returns the bytes that it must read
+    and write as well."""
 
     def __init__(self, adapters: Adapters, owners: list[int]) -> None:
         self.adapters, self.owners = adapters, owners
@@ -193,8 +194,8 @@ class Case:
 
 
 class PromptCase(Case):
-    """So many tokens of a prompt for each of some adapters; with places for more where it is a
-    piece of one beside others that decode."""
+    """Tokens of a prompt for each of some adapters; with places for more where it is a piece of
+    one beside others that decode."""
 
     def __init__(self, adapters: Adapters, tokens: int, most: int = 0) -> None:
         super().__init__(
@@ -220,11 +221,11 @@ def show_prompts(adapters: Adapters, tokens: int, most: int, what: str) -> None:
     case = PromptCase(adapters, tokens, most)
     for name, (in_features, outs) in SITES.items():
         shrink, expand, each = case.time_site(name)
-        figures = {"kernel": f"prompt {name}", "tokens": case.rows, "case": what}
-        figures |= {"shrink_us": round(shrink, 1), "expand_us": round(expand, 1)}
-        figures["shrink_tflops"] = round(each * len(outs) * in_features / shrink / 1e6, 1)
-        figures["expand_tflops"] = round(each * sum(outs) / expand / 1e6, 1)
-        print(json.dumps(figures), flush=True)
+        stats = {"kernel": f"prompt {name}", "tokens": case.rows, "case": what}
+        stats |= {"shrink_us": round(shrink, 1), "expand_us": round(expand, 1)}
+        stats["shrink_tflops"] = round(each * len(outs) * in_features / shrink / 1e6, 1)
+        stats["expand_tflops"] = round(each * sum(outs) / expand / 1e6, 1)
+        print(json.dumps(stats), flush=True)
 
 
 def tune_prompts(adapters: Adapters) -> None:
@@ -240,7 +241,7 @@ def tune_prompts(adapters: Adapters) -> None:
 
 
 def time_attention(rows: int, length: int) -> tuple[float, int]:
-    """Decode attention over so many tokens a row."""
+    """Decode attention over `length` tokens a row."""
     each = -(-length // PAGE_SIZE)
     pool = torch.randn(
         LAYERS, rows * each, 2, KV_HEADS, PAGE_SIZE, DIM, dtype=torch.bfloat16, device="cuda"
@@ -277,9 +278,9 @@ CASES: dict[str, Callable[[int], list[int]]] = {
 
 def print_timing(what: str, rows: int, name: str, took: float, size: int, copy: float) -> None:
     rate = size / took * 1e6
-    figures = {"kernel": name, "rows": rows, "case": what, "us": round(took, 2)}
-    figures |= {"gb_s": round(rate / 1e9), "of_copy": round(rate / copy, 2)}
-    print(json.dumps(figures), flush=True)
+    stats = {"kernel": name, "rows": rows, "case": what, "us": round(took, 2)}
+    stats |= {"gb_s": round(rate / 1e9), "of_copy": round(rate / copy, 2)}
+    print(json.dumps(stats), flush=True)
 
 
 def total(found: dict[str, tuple[float, int]]) -> tuple[float, int]:
@@ -331,13 +332,13 @@ def main() -> None:
             print_timing(what, rows, "all", *total(found), copy)
         for rows in given.rows:
             case = Case(adapters, [0] * rows)
-            for name, figures in (
+            for name, stats in (
                 ("norm", case.time_add_norm("output", lora=False)),
                 ("rotate", case.time_rotate(lora=False)),
                 ("gate", case.time_gate(lora=False)),
                 ("attention, 320 tokens", time_attention(rows, 320)),
             ):
-                print_timing("base", rows, name, *figures, copy)
+                print_timing("base", rows, name, *stats, copy)
         del adapters, case
         mixed = make_adapters([MIXED[index % 4] for index in range(min(most, 128))])
         for rows in given.rows:

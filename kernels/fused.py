@@ -1,4 +1,4 @@
-"""What stands between the matrix products of a layer, each in one pass over its data: the residual
+"""The work between the matrix products of a layer, each in one pass over its data: the residual
 sum with its norm, the rotation with the write of K and V, the gate.
 
 Each also takes what adapters still have to add to its input (`Shrunk`): B is read here, so that no
@@ -18,7 +18,7 @@ from .lora import RANK_BLOCK, Tiles, module_at, token_delta, warps_for
 
 ROTATE_COLUMNS = 256
 GATE = Tiles(256, 512)
-"""Of q, k and v, and of the gate, a program."""
+"""Columns of a program: of q, k and v together, and of the gate."""
 
 
 @triton.jit
@@ -73,18 +73,14 @@ def _add_norm_lora(
     x = tl.load(hidden + row * SIZE + at, mask=inside, other=0.0)
     added = tl.load(delta + row * SIZE + at, mask=inside, other=0.0)
     if slot >= 0:
-        about = modules + slot * 21 + module * 3 + tl.arange(0, 1)
         more = token_delta(
-            partials,
+            (partials, num_tokens, ranks, splits),
+            (pool, pages, modules, max_pages),
             token,
-            num_tokens,
-            ranks,
-            splits,
-            pool,
-            pages + slot * max_pages,
-            tl.load(about),
-            tl.load(about + 1),
-            tl.load(about + 2) + tile * UNIT,
+            slot,
+            module + tl.arange(0, 1),
+            tl.full((1,), True, tl.int1),
+            tile * UNIT,
             tl.full((1,), SIZE, tl.int32),
             is_tile,
             columns,
@@ -149,7 +145,7 @@ def add_norm_(
 
 
 def _sizes(shrunk: Shrunk) -> tuple[int, int, int, int]:
-    """max_pages, num_tokens, ranks, splits"""
+    """(max_pages, num_tokens, ranks, splits)."""
     splits, num_tokens, ranks = shrunk.partials.shape
     return shrunk.tables.pages.shape[1], num_tokens, ranks, splits
 
@@ -210,19 +206,14 @@ def _rotate_write(
         if slot >= 0:
             column = head * DIM
             member, begin, width = module_at(column, Q_HEADS * DIM, KV_HEADS * DIM)
-            about = modules + slot * 21 + member * 3
-            first = tl.load(about + 2, mask=is_head, other=0)
             delta = token_delta(
-                partials,
+                (partials, num_tokens, ranks, splits),
+                (pool, pages, modules, max_pages),
                 token,
-                num_tokens,
-                ranks,
-                splits,
-                pool,
-                pages + slot * max_pages,
-                tl.load(about, mask=is_head, other=0),
-                tl.load(about + 1, mask=is_head, other=0),
-                first + column - begin,
+                slot,
+                member,
+                is_head,
+                column - begin,
                 width,
                 is_head,
                 dim,
@@ -360,18 +351,14 @@ def _silu_mul_lora(
     row = gate_up + token.to(tl.int64) * 2 * SIZE
     states = tl.load(row + at, mask=is_tile[:, None], other=0.0)
     if slot >= 0:
-        about = modules + slot * 21 + (FIRST_MODULE + side) * 3
         more = token_delta(
-            partials,
+            (partials, num_tokens, ranks, splits),
+            (pool, pages, modules, max_pages),
             token,
-            num_tokens,
-            ranks,
-            splits,
-            pool,
-            pages + slot * max_pages,
-            tl.load(about),
-            tl.load(about + 1),
-            tl.load(about + 2) + tile * UNIT,
+            slot,
+            FIRST_MODULE + side,
+            tl.full((1,), True, tl.int1),
+            tile * UNIT,
             tl.full((1,), SIZE, tl.int32),
             is_tile,
             columns,

@@ -1,5 +1,5 @@
-"""Where adapters lie in the pool, and which tokens are whose, as the LoRA kernels want to know it.
-Imports no Triton: who fills these may run without it."""
+"""The places of adapters in the pool, and the adapter of each token, in the form that the LoRA
+kernels read. Imports no Triton: these are filled without it on a CPU."""
 
 from __future__ import annotations
 
@@ -7,9 +7,13 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+NUM_SITES, SITE_FIELDS = 4, 2
+NUM_MODULES, MODULE_FIELDS = 7, 3
+"""Sizes of a slot's entry in `AdapterTables.sites` and `.modules`."""
+
 
 class AdapterTables(NamedTuple):
-    """Where adapters lie, by slot; int32 on the device.
+    """Places of adapters by slot; int32 on the device.
 
     Elements of an adapter are numbered through its pages. Its A matrices of a site lie one below
     the other from `sites[..., 0]` on, [rank, in_features]; B.T of a module from `modules[..., 2]`
@@ -19,9 +23,10 @@ class AdapterTables(NamedTuple):
     pages: Tensor
     """[num_slots, max_pages]"""
     sites: Tensor
-    """[num_slots, 4, 2]: first element of A, ranks of all its modules together"""
+    """[num_slots, NUM_SITES, SITE_FIELDS]: first element of A, ranks of all its modules together"""
     modules: Tensor
-    """[num_slots, 7, 3]: rank, first rank among the site's, first element of B"""
+    """[num_slots, NUM_MODULES, MODULE_FIELDS]: rank, first rank among the site's, first element of
+    B"""
 
 
 class Groups(NamedTuple):
@@ -39,7 +44,7 @@ class Groups(NamedTuple):
 
 
 class Site(NamedTuple):
-    """What is known of a site before any step."""
+    """A site of a layer, as it is known before any step."""
 
     number: int
     first_module: int
@@ -59,7 +64,7 @@ class Shrunk(NamedTuple):
     """int32 [num_tokens]: each token's slot, or -1"""
     site: Site
     unit: int
-    """A power of two that divides every size and where each matrix begins: no tile of so many
+    """A power of two that divides every size and where each matrix begins: no tile of this many
     elements straddles a page."""
 
 

@@ -1,13 +1,13 @@
 """Shrink and expand over many adapters of mixed rank, read where they lie: in the pool's pages.
 
 A *group* is up to `GROUP_ROWS` tokens that share an adapter, and so one read of it and a product by
-tensor cores; prompts come in groups of up to `PROMPT_GROUP_ROWS`. A token that shares with nobody
+tensor cores; prompts come in groups of up to `PROMPT_GROUP_ROWS`. A token alone
 is summed in vectors: all that it reads is on its way before the first of it is used, where a loop
 would wait for every page look-up and every block in turn.
 
 The grids depend on shapes alone, so the kernels can be captured in a graph; groups that are not
-there end at once. That a tile begins at a multiple of 16 elements must be said: the compiler cannot
-see it through the page table and would read two bytes at a time.
+there end at once. `multiple_of` states that a tile begins at a multiple of 16 elements: the
+compiler cannot see it through the page table and would read two bytes at a time.
 """
 
 from __future__ import annotations
@@ -20,13 +20,28 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .layouts import AdapterTables, Groups, Shrunk, Site
+from .layouts import (
+    MODULE_FIELDS,
+    NUM_MODULES,
+    NUM_SITES,
+    SITE_FIELDS,
+    AdapterTables,
+    Groups,
+    Shrunk,
+    Site,
+)
 
 GROUP_ROWS = 16
 """Single tokens that share one read: the fewest that a tensor core multiplies."""
 PROMPT_GROUP_ROWS = 64
 """Tokens of a prompt that share one read of their adapter."""
 RANK_BLOCK = 16
+
+# What the kernels know of the tables' layout.
+_SITE_FIELDS: tl.constexpr = tl.constexpr(SITE_FIELDS)
+_SLOT_SITES: tl.constexpr = tl.constexpr(NUM_SITES * SITE_FIELDS)
+_MODULE_FIELDS: tl.constexpr = tl.constexpr(MODULE_FIELDS)
+_SLOT_MODULES: tl.constexpr = tl.constexpr(NUM_MODULES * MODULE_FIELDS)
 
 
 @triton.jit
@@ -50,17 +65,21 @@ def module_at(column, out_0, out_1):
 
 
 @triton.jit
+def module_entry(modules, slot, module):
+    """Where the tables hold a slot's module: its rank, first rank among the site's and first
+    element of B, one after the other."""
+    return modules + slot * _SLOT_MODULES + module * _MODULE_FIELDS
+
+
+@triton.jit
 def token_delta(
-    partials,
+    shrunk,
+    adapters,
     token,
-    num_tokens,
-    ranks,
-    splits,
-    pool,
-    pages,
-    own,
-    first_rank,
-    first,
+    slot,
+    module,
+    is_module,
+    column,
     width,
     is_tile,
     columns,
@@ -70,11 +89,19 @@ def token_delta(
     UNIT: tl.constexpr,
     BLOCK_R: tl.constexpr,
 ):
-    """What its adapter adds to one token at some tiles: float32 [TILES, UNIT].
+    """What the adapter in `slot` adds to one token at some tiles: float32 [TILES, UNIT].
 
-    Of each tile's module: `own` ranks, of which the site's `first_rank` is the first, `width`
-    outputs [TILES, or 1 where all are alike]; B.T of rank 0 begins at element `first` [TILES].
+    `shrunk` is (partials, num_tokens, ranks, splits), `adapters` (pool, pages, modules, max_pages).
+    Of each tile [TILES]: its first `column` within its module. Of each tile's module [TILES, or 1
+    where all are alike]: its number, looked up where `is_module`, and its `width`, the outputs.
     """
+    partials, num_tokens, ranks, splits = shrunk
+    pool, pages, modules, max_pages = adapters
+    pages += slot * max_pages
+    entry = module_entry(modules, slot, module)
+    own = tl.load(entry, mask=is_module, other=0)
+    first_rank = tl.load(entry + 1, mask=is_module, other=0)
+    first = tl.load(entry + 2, mask=is_module, other=0) + column
     split = tl.arange(0, MOST)
     delta = tl.zeros((TILES, UNIT), dtype=tl.float32)
     for start in range(0, tl.max(own, axis=0), BLOCK_R):
@@ -87,8 +114,8 @@ def token_delta(
         spot = (split * num_tokens + token)[:, None, None] * ranks
         spot = spot + (first_rank[:, None] + rank[None, :])[None, :, :]
         some = (split < splits)[:, None, None] & is_rank[None, :, :]
-        shrunk = tl.sum(tl.load(partials + spot, mask=some, other=0.0), axis=0)
-        delta += tl.sum(b.to(tl.float32) * shrunk[:, :, None], axis=1)
+        summed = tl.sum(tl.load(partials + spot, mask=some, other=0.0), axis=0)
+        delta += tl.sum(b.to(tl.float32) * summed[:, :, None], axis=1)
     return delta
 
 
@@ -198,9 +225,9 @@ def _shrink(
     if slot < 0:
         return
     split = tl.program_id(1)
-    about = sites + slot * 8 + site * 2
-    first = tl.load(about)
-    own = tl.load(about + 1)
+    entry = sites + slot * _SLOT_SITES + site * _SITE_FIELDS
+    first = tl.load(entry)
+    own = tl.load(entry + 1)
     first_rank = tl.program_id(2) * BLOCK_R
     if first_rank >= own:
         return
@@ -297,19 +324,14 @@ def _expand_tokens(
     out = y + token.to(tl.int64) * y_stride + column[:, None] + columns[None, :]
     before = tl.load(out, mask=is_tile[:, None], other=0.0)
     member, begin, width = module_at(column, out_0, out_1)
-    about = modules + slot * 21 + (first_module + member) * 3
-    first = tl.load(about + 2, mask=is_tile, other=0)
     delta = token_delta(
-        partials,
+        (partials, num_tokens, ranks, splits),
+        (pool, pages, modules, max_pages),
         token,
-        num_tokens,
-        ranks,
-        splits,
-        pool,
-        pages + slot * max_pages,
-        tl.load(about, mask=is_tile, other=0),
-        tl.load(about + 1, mask=is_tile, other=0),
-        first + column - begin,
+        slot,
+        first_module + member,
+        is_tile,
+        column - begin,
         width,
         is_tile,
         columns,
@@ -372,10 +394,10 @@ def _expand(
     # All tiles of a program lie in one module.
     first_tile = tl.program_id(1) * TILES
     member, begin, width = module_at(first_tile * UNIT, out_0, out_1)
-    about = modules + slot * 21 + (first_module + member) * 3
-    own = tl.load(about)
-    first_rank = tl.load(about + 1)
-    first = tl.load(about + 2)
+    entry = module_entry(modules, slot, first_module + member)
+    own = tl.load(entry)
+    first_rank = tl.load(entry + 1)
+    first = tl.load(entry + 2)
     # Not pipelined: there is but one block of ranks as a rule, and pages looked up ahead go
     # through shared memory and its barriers.
     for start_rank in tl.range(0, own, BLOCK_R, num_stages=1):
@@ -394,7 +416,7 @@ def _expand(
 
 
 class Tiles(NamedTuple):
-    """How a kernel cuts its columns: tiles of at most `unit`, so many columns a program."""
+    """How a kernel cuts its columns: tiles of at most `unit`, `columns` columns a program."""
 
     unit: int
     columns: int
@@ -407,10 +429,10 @@ class Tiles(NamedTuple):
 
 SHRINK = {"token": Tiles(256, 1024), "chunk": Tiles(128, 512), "prompt": Tiles(64, 4096)}
 EXPAND = {"token": Tiles(256, 512), "chunk": Tiles(128, 256), "prompt": Tiles(128, 1024)}
-"""By what the groups are of. A program of few columns leaves much to the others, one of many looks
-up who and where less often and leaves fewer pieces of K to sum."""
+"""By the kind of the groups. Programs of few columns run side by side; one of many columns looks up
+adapters and pages less often and leaves fewer pieces of K to sum."""
 FEW_GROUPS = 64
-"""Up to so many groups of a prompt are a chunk: too few to keep a GPU busy with long programs."""
+"""Most groups of a prompt that is a chunk: too few to keep a GPU busy with long programs."""
 
 
 def kind_of(groups: Groups, block_m: int) -> str:
@@ -420,13 +442,13 @@ def kind_of(groups: Groups, block_m: int) -> str:
 
 
 def warps_for(tiles: int, unit: int) -> int:
-    """So that a row of the tiles is 16 bytes a thread: each thread then holds all ranks of its
-    columns, and the sum over ranks crosses no thread."""
+    """Warps with which a row of the tiles is 16 bytes a thread: each thread then holds all ranks of
+    its columns, and the sum over ranks crosses no thread."""
     return max(1, min(16, tiles * unit // 256))
 
 
 def precision(x: Tensor) -> str:
-    """Of a tensor-core product: float32 stays float32."""
+    """Precision of a tensor-core product with x: float32 stays float32."""
     return "ieee" if x.dtype.itemsize == 4 else "tf32"
 
 
@@ -483,8 +505,8 @@ def shrink_paged(
 def expand_paged(y: Tensor, shrunk: Shrunk, *, block_m: int = GROUP_ROWS) -> None:
     """y[t] += s[t] @ B.T of t's adapter, for every token t of a group.
 
-    y [num_tokens, sum(out_features)], rows contiguous. Single tokens one by one, as whoever reads
-    them next would add it.
+    y [num_tokens, sum(out_features)], rows contiguous. Single tokens one by one, as the next reader
+    of y would add it.
     """
     partials, pool, tables, groups, owners, site, unit = shrunk
     page, outs = pool.shape[1], site.out_features

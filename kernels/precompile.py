@@ -1,23 +1,40 @@
 """Kernels made side by side before they are needed: a start that finds none of them in Triton's
-cache would wait for one after the other."""
+cache would wait for one after the other. All that reaches into Triton's insides."""
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
-from triton import AsyncCompileMode
 from triton.runtime.jit import JITFunction
+
+try:
+    from triton import AsyncCompileMode
+except ImportError:  # another Triton: kernels are made one after the other, as they are launched
+    AsyncCompileMode = None
 
 MOST_THREADS = 16
 """Most of a compilation runs without the interpreter's lock."""
 
 
+def why_off() -> str:
+    """What the installed Triton has not for making kernels ahead; "" where it has all."""
+    if AsyncCompileMode is None:
+        return "triton has no AsyncCompileMode"
+    try:
+        parameters = list(inspect.signature(JITFunction.run).parameters)
+    except (AttributeError, TypeError, ValueError):
+        parameters = []
+    is_same = parameters == ["self", "args", "grid", "warmup", "kwargs"]
+    return "" if is_same else "triton calls JITFunction.run in another way"
+
+
 class Compilers(ThreadPoolExecutor):
-    """Threads that tell of each kernel when it is begun and when it is made."""
+    """Threads that call `begun` and `made` for each kernel that they compile."""
 
     def __init__(self, begun: Callable[[], object], made: Callable[[], object]) -> None:
         super().__init__(min(MOST_THREADS, os.cpu_count() or 1), "compile")
@@ -32,9 +49,13 @@ class Compilers(ThreadPoolExecutor):
 
 @contextmanager
 def compiled_ahead(begun: Callable[[], object], made: Callable[[], object]) -> Iterator[None]:
-    """Within, a launch only has its kernel made, by another thread, and computes nothing: outputs
-    keep what was in them. At the end all are made. `made` is called from other threads. Raises what
-    a compilation raised."""
+    """A context in which a launch only compiles its kernel, in another thread, and computes
+    nothing: outputs keep what was in them. When it ends, all kernels are made. `made` is called
+    from other threads. If `why_off` has a reason, launches compute and neither is called. Raises
+    what a compilation raised."""
+    if why_off():
+        yield
+        return
     launch = JITFunction.run
 
     def make(kernel: JITFunction[Any], *args: Any, grid: Any, warmup: bool, **options: Any) -> Any:

@@ -6,8 +6,9 @@ import unicodedata
 
 LONGEST_NAME = 200
 SIGNS = "-_./+"
-"""Beside letters and digits of any script. Not among them: `:` (base:adapter is a name in
-requests), `@` (name@generation), `=` (NAME=PATH), `,` and spaces (they part names in lists)."""
+"""Characters of a name beside letters and digits of any script. Not among them: `:` (base:adapter
+is a name in requests), `@` (name@generation), `=` (NAME=PATH), `,` and spaces (they part names in
+lists)."""
 BASE = "base"
 """What metrics and the screen call the base model."""
 ORDERS = ("reload", "pin", "merge", "verify")

@@ -15,7 +15,7 @@ from msgspec import Meta
 
 from .adapter_name import objection
 from .errors import OperatorError, UsageError
-from .messages import POLICY_ALIASES, ClientWeight, SchedulerSettings
+from .messages import POLICY_ALIASES, PROTOCOL, ClientWeight, SchedulerSettings
 from .run_directory import absolute_path, default_run_directory, spell
 
 DEFAULT_BATCH_ADAPTERS = 8
@@ -23,8 +23,8 @@ DEFAULT_BATCH_ADAPTERS = 8
 DEFAULT_MODEL = "SmolLM2-135M-Instruct"
 SHIPPED = Path(__file__).parent / "adapters"
 MEETING = "LORACONSOLE_MEETING"
-"""Environment variable of workers: the file through which the ranks of `--tp` find each other. New
-whenever they start, so that nobody finds those who are gone."""
+"""Environment variable of workers: the file through which the ranks of `--tp` find each other. It
+is a new file at each start, so that no rank finds one of an earlier start."""
 
 
 NO_ADAPTER = "no adapter is loaded"
@@ -33,18 +33,15 @@ CONTRADICTIONS: tuple[tuple[str, str, str], ...] = (
     ("no_lora", "no_lora_swap", f"{NO_ADAPTER}, so there is none to keep on the device"),
     ("no_lora", "no_mem_pool", f"{NO_ADAPTER}, so there is none to keep out of the pool"),
     ("no_lora", "bmm", f"{NO_ADAPTER}, so there is none to pad"),
-    ("no_lora", "prefetch", f"{NO_ADAPTER}, so there is none to load early"),
     ("no_lora", "no_prefetch", f"{NO_ADAPTER}, so there is none to load late"),
     ("no_lora_compute", "bmm", "the products that would be padded are skipped"),
     (
         "no_mem_pool",
         "bmm",
-        "they are two baselines, memory outside of the pool and padding; what each costs cannot "
-        "be told from both",
+        "they are two baselines, memory outside of the pool and padding; both together do not show "
+        "what each costs",
     ),
-    ("no_lora_swap", "prefetch", "every adapter is on the device from the start"),
     ("no_lora_swap", "no_prefetch", "every adapter is on the device from the start"),
-    ("prefetch", "no_prefetch", "one is what the other takes away"),
 )
 """Settings that say nothing together, and why. All others may be combined: `--no-kernel` goes with
 `--bmm` and `--no-mem-pool`, which imply it."""
@@ -136,11 +133,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             "credit",
         ],
         Meta(
-            description="who is admitted first: the oldest (fcfs, S-LoRA's slora), the newest "
+            description="order of admission: the oldest (fcfs, S-LoRA's slora), the newest "
             "(lifo), one adapter at a time, merged (merged, S-LoRA's peft), few adapters at once "
-            "(cluster), who can still meet --slo-seconds (abort), prompts grouped by their "
-            "latencies (pets), who was given least (vtc_fair), or merged while one adapter fills "
-            "the batch (credit)"
+            "(cluster), requests that can still meet --slo-seconds (abort), prompts grouped by "
+            "their latencies (pets), the client that was given least (vtc_fair), or merged while "
+            "one adapter fills the batch (credit)"
         ),
     ] = "fcfs"
     fair_weight: Annotated[
@@ -163,7 +160,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     )
     slo_seconds: Annotated[
         float,
-        Meta(description="under abort, who would get its first token later is ended", gt=0),
+        Meta(
+            description="under abort, a request whose first token would come later is ended", gt=0
+        ),
     ] = 6.0
     max_wait_tokens: Annotated[
         int,
@@ -246,13 +245,6 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     bmm: Annotated[
         bool,
         Meta(description="ablation: adapters padded to the largest rank, one torch.bmm for all"),
-    ] = False
-    prefetch: Annotated[
-        bool,
-        Meta(
-            description="as S-LoRA spells the default: an adapter is loaded as soon as a request "
-            "for it waits"
-        ),
     ] = False
     no_prefetch: Annotated[
         bool,
@@ -350,7 +342,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             model = os.path.abspath(os.path.expanduser(model))
         run = os.path.abspath(os.path.expanduser(self.run))
         table = self.profile_table and os.path.abspath(os.path.expanduser(self.profile_table))
-        self.scheduling()  # a bad weight is told now
+        self.scheduling()  # raises for a bad weight now
         if table and not os.path.isfile(table):
             raise UsageError(f"--profile-table {table} is no file")
         return msgspec.structs.replace(
@@ -362,25 +354,52 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return (self.adapter_root, str(SHIPPED)) if self.adapter_root else ()
 
     def save(self) -> None:
-        """Writes `RUN/config.json`, readable by its owner alone (it may hold an API key)."""
+        """Writes `RUN/config.json`, readable by its owner alone (it may hold an API key), with the
+        protocol of the pipeline that is started by it."""
         path = self.run_path / "config.json"
         temporary = path.with_suffix(".new")
         with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            file.write(msgspec.json.format(msgspec.json.encode(self)))
+            saved = {"protocol": PROTOCOL} | msgspec.to_builtins(self)
+            file.write(msgspec.json.format(msgspec.json.encode(saved)))
         temporary.replace(path)
 
     @classmethod
     def load(cls, run: str | Path) -> Config:
-        """The settings of the pipeline that lives in `run`."""
+        """The settings of the pipeline that lives in `run`. Raises `OperatorError` where there are
+        none, or where it speaks another protocol."""
+        check_protocol(run)
         path = Path(run) / "config.json"
         try:
-            return msgspec.json.decode(path.read_bytes(), type=cls)
+            values = msgspec.json.decode(path.read_bytes(), type=dict[str, object])
+            values.pop("protocol")
+            return msgspec.convert(values, cls)
         except FileNotFoundError:
             raise OperatorError(
                 f"no pipeline has run in {run}", f"start one with: {spell('up', run)}"
             ) from None
         except msgspec.DecodeError as error:
             raise OperatorError(f"{path} is not readable: {error}", "remove it") from error
+
+
+class SavedProtocol(msgspec.Struct, frozen=True):
+    """What is read of `RUN/config.json` before the rest of it is trusted to mean the same here."""
+
+    protocol: int = 1
+    """The first versions did not write it."""
+
+
+def check_protocol(run: str | Path) -> None:
+    """Raises `OperatorError` where the pipeline in `run` speaks another protocol than this
+    loraconsole. A file that is missing or damaged is left to `Config.load`."""
+    try:
+        saved = msgspec.json.decode((Path(run) / "config.json").read_bytes(), type=SavedProtocol)
+    except (FileNotFoundError, msgspec.DecodeError):
+        return
+    if saved.protocol != PROTOCOL:
+        raise OperatorError(
+            f"the pipeline in {run} speaks protocol {saved.protocol}, this loraconsole {PROTOCOL}",
+            f"stop it with: {spell('down', run)}; then start it again with: {spell('up', run)}",
+        )
 
 
 def parse_weight(entry: str) -> tuple[str, float]:

@@ -9,7 +9,7 @@ import argparse
 import os
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -73,7 +73,7 @@ def add_config_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def add_usual_config_flags(parser: argparse.ArgumentParser) -> None:
-    """Those that are used most, a line each: for an overview, where nothing is parsed."""
+    """Adds the flags that are used most, a line each: for an overview, where nothing is parsed."""
     group = parser.add_argument_group("run options", "the usual ones; all: loraconsole up --help")
     for field in config_fields():
         if field.name in USUAL:
@@ -98,15 +98,16 @@ def _add_flag(
     group.add_argument(field.flag, **options)
 
 
-def config_from_flags(given: argparse.Namespace) -> Config:
-    """Defaults, then the TOML file, then the environment, then flags; each checked once."""
+def config_from_flags(given: Mapping[str, Any]) -> Config:
+    """Defaults, then the TOML file, then the environment, then flags; each checked once. `given`
+    has the values of the flags by their fields' names, and the file's as "config"."""
     values: dict[str, Any] = {}
-    if file := getattr(given, "config", None):
+    if file := given.get("config"):
         values |= _read_toml(Path(file))
     for name in ("api_key", "admin_key"):
         if key := os.environ.get(f"LORACONSOLE_{name.upper()}"):
             values.setdefault(name, key)
-    values |= {f.name: getattr(given, f.name) for f in config_fields() if hasattr(given, f.name)}
+    values |= {f.name: given[f.name] for f in config_fields() if f.name in given}
     if "adapter" not in values and values.get("model", DEFAULT_MODEL) == DEFAULT_MODEL:
         values["adapter"] = shipped_adapters()
     try:

@@ -1,6 +1,6 @@
 """Process `detokenizer`: Tokens → TextDelta. Finds stop strings, holds half characters back.
 
-Knows no scheduling: what it forgets in a crash the router tells it again from the first token,
+Knows no scheduling: what it forgets in a crash the router sends again from the first token,
 and the character offset in each delta lets the server drop what it has already sent.
 By hand: `python -m loraconsole.pipeline.detokenizer --run DIR`.
 """
@@ -32,7 +32,7 @@ from .text.tokenizer import HALF_CHARACTER, TextStream, Tokenizer
 
 
 class Detokenizer(Process):
-    """One `OutputStream` a live request."""
+    """Holds an `OutputStream` for each live request."""
 
     accepts = ToDetokenizer
 
@@ -100,7 +100,7 @@ class OutputStream:
         )
         self._seeks_hidden = bool(marked)
         self._has_begun = False
-        """A token of the text has come."""
+        """Takes in a token of the text."""
         self._offset = 0
         self._num_tokens = 0
 
@@ -140,7 +140,7 @@ class OutputStream:
         return delta
 
     def _logprobs(self, token: StreamToken) -> tuple[TokenLogprob, ...]:
-        """Asked for before the token's text is added: its text begins where that of the others
+        """The offset of a token's text, asked for before it is added: where the text of the others
         ends."""
         if not (self._request.logprobs and token.logprobs):
             return ()

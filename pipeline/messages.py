@@ -3,7 +3,7 @@
 All frames are msgpack, one tagged struct a frame; a frame of the wrong type is refused at the
 socket. Rows inside a frame are positional arrays to keep a step's frame small. Times named `_at`
 are unix seconds, durations carry their unit in the name, and counters only grow: rates are made
-by whoever watches.
+where they are shown.
 """
 
 from __future__ import annotations
@@ -14,18 +14,19 @@ from typing import TypeAlias
 
 import msgspec
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Raised whenever a message changes its meaning, so that an old console says so."""
 
 
 class Message(msgspec.Struct, frozen=True, tag=True, gc=False):
-    """Base of every frame: frozen, and tagged with its class name. What is frozen and holds only
-    such cannot be part of a cycle, so the collector need not look for one: hundreds are made a
+    """Base of every frame: frozen, and tagged with its class name. A frozen struct of frozen values
+    cannot be part of a cycle, so the garbage collector need not look for one: hundreds are made a
     step."""
 
 
 class Row(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """Base of what repeats inside a frame: positional, so 64 of them stay near a kilobyte."""
+    """Base of records that repeat inside a frame: positional, so 64 of them stay near a
+    kilobyte."""
 
 
 # --- server -> router ---------------------------------------------------------------------------
@@ -104,7 +105,7 @@ class LoadAdapter(Message, frozen=True, kw_only=True):
     name: str
     path: str
     pinned: bool = False
-    """Never evicted while nobody uses it."""
+    """Never evicted, even while no request uses it."""
 
 
 class ReloadAdapter(Message, frozen=True, kw_only=True):
@@ -126,7 +127,7 @@ class UnloadAdapter(Message, frozen=True, kw_only=True):
 
 
 class PinAdapter(Message, frozen=True, kw_only=True):
-    """Keep an adapter in its pages even while nobody uses it, or no longer."""
+    """Keep an adapter in its pages even while no request uses it, or no longer."""
 
     order: str
     reply_to: str
@@ -135,7 +136,7 @@ class PinAdapter(Message, frozen=True, kw_only=True):
 
 
 class PlanAdapters(Message, frozen=True, kw_only=True):
-    """What it would cost to load these directories, one after the other; nothing is loaded.
+    """Ask what it would cost to load these directories, one after the other; nothing is loaded.
     Answered with `AdapterReply.plans`."""
 
     order: str
@@ -189,11 +190,11 @@ class SchedulerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
 
     policy: str = "fcfs"
     weights: tuple[ClientWeight, ...] = ()
-    """Of `vtc_fair`; who is not named weighs 1."""
+    """Weights of `vtc_fair`; a client that is not named weighs 1."""
     batch_num_adapters: int = 8
-    """Of `cluster`: adapters in a batch from which on those in it are preferred."""
+    """For `cluster`: adapters in a batch from which on those in it are preferred."""
     slo_seconds: float = 6.0
-    """Of `abort`: who could not have its first token by then is ended."""
+    """For `abort`: a request that could not have its first token by then is ended."""
     max_wait_tokens: int = 0
     """Decode steps between two tries to admit beside a running batch; S-LoRA's default is 10."""
     max_per_adapter: int = 0
@@ -215,7 +216,7 @@ class SetScheduler(Message, frozen=True, kw_only=True):
 
 
 class AdapterPlan(Row, frozen=True):
-    """What loading a directory would take, from its headers; `reason` set where it is refused."""
+    """The cost of loading a directory, from its headers; `reason` set where it is refused."""
 
     path: str
     rank: int
@@ -255,7 +256,7 @@ class Comparison(Row, frozen=True):
 
 
 class Verification(Row, frozen=True):
-    """What came of verifying an adapter."""
+    """The result of verifying an adapter."""
 
     key: str
     digest: str
@@ -265,7 +266,7 @@ class Verification(Row, frozen=True):
     seconds: float
 
     @property
-    def words(self) -> str:
+    def verdict(self) -> str:
         """The verdict behind the adapter's name."""
         if self.is_right:
             return "answers as its merged weights do"
@@ -274,8 +275,8 @@ class Verification(Row, frozen=True):
 
 
 class AdapterReply(Message, frozen=True, kw_only=True):
-    """What came of an order, as an HTTP status and a sentence, and the adapter of that name as it
-    is now (none: it is gone): who ordered must not see an older one. An order that is about no
+    """The result of an order, as an HTTP status and a sentence, and the adapter of that name as it
+    is now (none: it is gone), so that its sender sees no older one. An order that is about no
     adapter has the name ""."""
 
     order: str
@@ -307,7 +308,8 @@ class ReadAdapter(Message, frozen=True):
     """router -> workers: read an adapter to the host and check it. `key` is name@generation."""
 
     order: int
-    """Unlike that of any other reading, also of a router or a worker before this one."""
+    """The number of this reading, unlike that of any other, also of a router or a worker before
+    this one."""
     key: str
     path: str
 
@@ -348,7 +350,8 @@ class MergeWeights(Message, frozen=True):
 
 class UseMerged(Message, frozen=True):
     """router -> workers, when all ranks have made it: from the next step on, the merged copy
-    computes steps of nobody else. Ranks must take it into use between the same two steps."""
+    computes the steps of this adapter alone. Ranks must take it into use between the same two
+    steps."""
 
     key: str
 
@@ -356,7 +359,7 @@ class UseMerged(Message, frozen=True):
 class CheckAdapter(Message, frozen=True, kw_only=True):
     """router -> workers: generate with an adapter alone, then beside others, and compare with the
     merged weights. Answered by an `AdapterChecked` of rank 0. All these keys are placed and `pages`
-    are nobody else's until then."""
+    are reserved for it until then."""
 
     epoch: int
     order: str
@@ -377,7 +380,7 @@ class Admission(Row, frozen=True):
     num_prompt: int
     params: SamplingParams
     adapter: str | None
-    """Its key, name@generation."""
+    """The adapter's key, name@generation."""
 
 
 class BatchRow(Row, frozen=True):
@@ -406,7 +409,7 @@ class Batch(Message, frozen=True):
 
 
 class AdapterState(enum.Enum):
-    """Where an adapter is in its life. Changed by the router's registry and nowhere else."""
+    """A stage in the life of an adapter. Changed by the router's registry and nowhere else."""
 
     REGISTERED = "registered"
     FETCHING = "fetching"
@@ -431,9 +434,9 @@ class AdapterInfo(Row, frozen=True):
     rank: int
     target_modules: tuple[str, ...]
     num_bytes: int
-    """As laid out; of one rank's part, as its pages are."""
+    """Size as laid out; of one rank's part, as its pages are."""
     pages: int
-    """Of the pool, where it is placed."""
+    """Pages of the pool that it takes."""
     digest: str
     reason: str = ""
     warning: str = ""
@@ -446,10 +449,16 @@ class WorkerReady(Message, frozen=True, kw_only=True):
     rank: int
     incarnation: int
     device: str
-    """cpu or cuda: the router's limits follow it."""
+    """cpu or cuda."""
     num_pages: int
     page_size: int
     max_model_len: int
+    max_running: int
+    """Requests in a batch: the setting, or where that is 0 the worker's choice by its device."""
+    max_prefill_tokens: int
+    """Prompt tokens in a step, resolved likewise."""
+    chunk_tokens: int
+    """Prompt tokens in a step in which others decode, resolved likewise."""
     vocab_size: int
     eos_token_ids: tuple[int, ...]
 
@@ -572,7 +581,7 @@ class StopFound(Message, frozen=True):
 
 
 class AnswerHeard(Message, frozen=True):
-    """server -> router: all text of this request is here; nobody need tell it again."""
+    """server -> router: all text of this request is here and need not be sent again."""
 
     request_id: str
 
@@ -636,7 +645,7 @@ class Ready(Message, frozen=True):
     incarnation: int
 
 
-# --- telemetry: every process publishes, whoever cares subscribes --------------------------------
+# --- telemetry: every process publishes, any number subscribe -------------------------------------
 
 
 class ProcessState(enum.Enum):
@@ -717,7 +726,7 @@ class RouterStats(Message, frozen=True, kw_only=True):
     schedule_us: int
     """Host time spent in the scheduler since start."""
     scheduling: SchedulerSettings = SchedulerSettings()
-    """By which it decides now."""
+    """The settings by which it decides now."""
 
 
 class WorkerStats(Message, frozen=True, kw_only=True):
@@ -735,13 +744,14 @@ class WorkerStats(Message, frozen=True, kw_only=True):
     kernels: str = ""
     """What computes attention, norms and adapters, and why where it is not the fastest."""
     copy_bytes_s: float = 0.0
-    """Of a copy within the device's memory, read and written bytes; what steps are held against."""
+    """Rate of a copy within the device's memory, read and written bytes: the measure of a step's
+    reads."""
     times_steps: bool = True
     """False with --no-step-times: a step's copy_us, busy_us, bytes and base_us are then 0."""
 
 
 class Step(Message, frozen=True, kw_only=True):
-    """Where the time of one step went, microseconds, measured where it is spent.
+    """The times of one step, microseconds, measured where they are spent.
 
     host: building the step's tensors. launch: issuing the work. busy: the device computing (on
     a GPU between two events, on a CPU the computation itself). sync: the host blocked until the
@@ -815,9 +825,9 @@ class RequestView(Row, frozen=True):
     max_tokens: int
     pages: int
     adapter_at: float | None = None
-    """When its adapter came to be in the pool; None where it was there already, or is not yet."""
+    """Time at which its adapter was in the pool; None where it was there already, or is not yet."""
     admitted_at: float | None = None
-    """When it left the queue for the first time."""
+    """Time at which it left the queue first."""
 
 
 class BatchView(Message, frozen=True):
@@ -857,7 +867,7 @@ class AdapterView(Row, frozen=True):
     service: float | None = None
     """Under `vtc_fair`, its counter: weighted tokens, what it was given by its weight."""
     directory: str = ""
-    """Where its files lie: for a hub id, the hub's cached copy."""
+    """Directory of its files: for a hub id, the hub's cached copy."""
 
 
 class AdapterTable(Message, frozen=True):
@@ -871,7 +881,7 @@ class AdapterTable(Message, frozen=True):
 
 
 class PageOwner(Row, frozen=True):
-    """Whose some pages are."""
+    """The owner of some pages."""
 
     kind: str
     """kv, adapter, or check: scratch of a verification."""
@@ -929,13 +939,13 @@ class ProcessView(Row, frozen=True):
     exit_code: int | None = None
     retry_at: float | None = None
     held: bool = False
-    """Stopped by an operator: it is not started again until somebody says so."""
+    """Stopped by an operator: it is not started again until an operator says so."""
     started_at: float | None = None
-    """When the process that is there, or was last, was started; `since` is of its state."""
+    """Start of the process that is there, or was last; `since` is of its state."""
     falls: int = 0
-    """Ends that nobody had asked for; `restarts` counts those too that somebody did ask for."""
+    """Ends that no operator had asked for; `restarts` counts the others too."""
     fell_at: float | None = None
-    """When it fell last."""
+    """Time of its last fall."""
 
 
 class ProcessTable(Message, frozen=True):
@@ -967,8 +977,8 @@ class LogLines(Message, frozen=True):
 
 
 class AskText(Message, frozen=True, kw_only=True):
-    """console -> server: what was a request asked, and what has it answered from character
-    `offset` on? Answered by a `RequestText` to inbox `reply_to`."""
+    """console -> server: send the prompt of a request, and its answer from character `offset` on.
+    Answered by a `RequestText` to inbox `reply_to`."""
 
     request_id: str
     reply_to: str
@@ -977,11 +987,11 @@ class AskText(Message, frozen=True, kw_only=True):
 
 
 class RequestText(Message, frozen=True, kw_only=True):
-    """A request in words. One that the server does not know (any more) has ended."""
+    """The text of a request. One that the server does not know (any more) has ended."""
 
     request_id: str
     prompt: str = ""
-    """With the chat template's marks, as the model reads it; empty unless asked for."""
+    """The prompt with the chat template's marks, as the model reads it; empty unless asked for."""
     offset: int = 0
     text: str = ""
     ended: bool = False
@@ -1042,10 +1052,10 @@ class Snapshot(Message, frozen=True, kw_only=True):
     moments: tuple[Moment, ...] = ()
     """A second each, oldest first; as many as were asked for."""
     server_before: ServerStats | None = None
-    """The same server's a minute ago: what came since is what the last minute's percentiles are
-    of. None where it is younger than two words."""
+    """The same server's counters a minute ago: percentiles of the last minute are of the
+    difference. None before its second `ServerStats`."""
     steps: tuple[Step, ...] = ()
-    """Of rank 0, oldest first; as many as were asked for and are known."""
+    """Steps of rank 0, oldest first; as many as were asked for and are known."""
 
 
 class RestartProcess(Message, frozen=True):
@@ -1097,9 +1107,11 @@ class DeviceReport(msgspec.Struct, frozen=True, kw_only=True):
     """The version that torch is built for; "" where it is built without."""
     gpus: tuple[Gpu, ...]
     nccl: str
-    """Its version; "" where there is none."""
+    """Version of NCCL; "" where there is none."""
     kernels: str
     is_fastest: bool
+    off: tuple[str, ...] = ()
+    """What is left out, since the installed torch or Triton lacks what it needs."""
 
 
 class Drain(Message, frozen=True):
@@ -1114,8 +1126,8 @@ class Resume(Message, frozen=True):
 
 
 class StartSpans(Message, frozen=True, kw_only=True):
-    """Record named time spans to RUN/spans/`recording`/NAME.jsonl. Whoever records already goes on
-    where it does. Answered by a `SpansReply`."""
+    """Record named time spans to RUN/spans/`recording`/NAME.jsonl. A process that records already
+    goes on where it does. Answered by a `SpansReply`."""
 
     order: str
     reply_to: str
@@ -1134,7 +1146,7 @@ class StopSpans(Message, frozen=True, kw_only=True):
 
 
 class SpansReply(Message, frozen=True, kw_only=True):
-    """Where a process records, or has recorded last, and how much so far."""
+    """The recording of a process, present or last: its file, and the number of spans."""
 
     order: str
     name: str
@@ -1142,7 +1154,7 @@ class SpansReply(Message, frozen=True, kw_only=True):
     path: str = ""
     spans: int = 0
     dropped: int = 0
-    """Those beyond what a file may hold."""
+    """Spans beyond what a file may hold."""
     layers: bool = False
     nvtx: bool = False
     error: str = ""
@@ -1168,7 +1180,7 @@ class SpanEnds(Message, frozen=True):
     """What the files of the last recording end with; without any, `recording` is ""."""
 
     stamp: str
-    """Another one when a file has grown."""
+    """Changes when a file has grown."""
     recording: str
     files: tuple[SpanFile, ...]
 
@@ -1185,7 +1197,7 @@ AdapterOrder: TypeAlias = (
     | MergeAdapter
 )
 Order: TypeAlias = AdapterOrder | SetScheduler
-"""Each is answered once, by an `AdapterReply`."""
+"""Orders that are answered once each, by an `AdapterReply`."""
 SpansOrder: TypeAlias = StartSpans | StopSpans
 ToRouter: TypeAlias = (
     SpansOrder

@@ -1,7 +1,7 @@
 """Process `worker-RANK`: Batch → ModelRunner → Tokens.
 
 Holds weights, adapters and the KV pool, or one rank's part of each; of a request it knows only what
-a batch told it. It decides nothing. By hand:
+batches say. It decides nothing. By hand:
 `python -m loraconsole.pipeline.worker --run DIR --rank 0`.
 """
 
@@ -45,21 +45,23 @@ from .messages import (
 from .runtime.process import Process, run_process
 
 if TYPE_CHECKING:
-    from .model.runner import MergedModel, ModelRunner, PendingStep
     from .model.verification import VerificationRun
+    from .runner.pending_step import PendingStep
+    from .runner.runner import ModelRunner
+    from .runner.step_launcher import MergedModel
 
 T = TypeVar("T")
 
 BESIDE_NICENESS = 10
-"""Linux counts it by the thread. At 10 the steps get nine tenths of a core that both want."""
+"""Niceness of work beside the steps; Linux counts it by the thread. At 10 the steps get nine tenths
+of a core that both want."""
 RESET_SECONDS = 20.0
-"""What was launched ends within this, or waits for a rank that was not given the same steps: a
-router that is killed may have told one rank of a step and not the other."""
+"""Seconds within which launched steps end; else they wait for a rank that was not given the same
+steps: a router that is killed may have sent a step to one rank and not to the other."""
 
 
 def stand_back() -> None:
-    """For a thread that works beside the steps: one core at most, and that only while nobody else
-    wants it."""
+    """Thread initializer for work beside the steps: one intra-op torch thread, nice 10."""
     import torch  # long since imported, by the thread that loaded the model
 
     torch.set_num_threads(1)
@@ -98,7 +100,7 @@ class Worker(Process):
 
     def _load(self) -> tuple[ModelRunner, WorkerReady]:
         # Imported here, seconds late, so that the process beats from its first moment.
-        from .model.runner import ModelRunner
+        from .runner.runner import ModelRunner
 
         directory, publish = self.run / "model", self._publish_from_thread
         with self.spans.span("init_model(rank_id_{})", self.rank):
@@ -129,11 +131,11 @@ class Worker(Process):
                     if self._merged is not None and self._merged.key == key:
                         await self._on_launcher(self.runner.use_merged, self._merged)
                 case CheckAdapter() as order:
-                    self._start_trial(order)
+                    self._start_verification(order)
                 case EvictAdapter(key=key):
-                    await self._on_launcher(self.runner.evict_adapter, key)
+                    await self._on_launcher(self.runner.adapters.evict, key)
                 case DropAdapter(key=key):
-                    await self._on_launcher(self.runner.drop_adapter, key)
+                    await self._on_launcher(self.runner.adapters.drop, key)
                 case Reset(epoch=epoch):
                     await self._reset(epoch)
                 case Introduce():
@@ -154,7 +156,7 @@ class Worker(Process):
         self._waiter.shutdown(wait=False, cancel_futures=True)
 
     def _beside(self, work: Coroutine[Any, Any, None]) -> None:
-        """Does it while the next message is read."""
+        """Starts work that is done while the next messages are read."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -165,22 +167,22 @@ class Worker(Process):
     # -- adapters
 
     async def _read_adapter(self, order: ReadAdapter) -> None:
-        read = self.runner.read_adapter
+        read = self.runner.adapters.read
         with self.spans.span("read_adapter({})", order.key):
             info = await self._loop.run_in_executor(self._reader, read, order.key, order.path)
         self.outbox("router").send(AdapterRead(self.rank, order.order, info))
 
     async def _measure_adapter(self, order: MeasureAdapter) -> None:
-        measure = self.runner.measure_adapter
+        measure = self.runner.adapters.measure
         info = await self._loop.run_in_executor(self._reader, measure, order.path)
         self.outbox("router").send(AdapterMeasured(order.order, info))
 
     async def _merge(self, key: str) -> None:
-        """The merged copy is made beside all steps."""
+        """Makes a merged copy beside all steps."""
         error = ""
         try:
             with self.spans.span("merge_adapter({})", key):
-                merge = self.runner.merge
+                merge = self.runner.adapters.merge
                 self._merged = await self._loop.run_in_executor(self._reader, merge, key)
         except (MemoryError, RuntimeError, KeyError) as raised:  # torch's out of memory is runtime
             self.log.exception("adapter %s was not merged", key, exc_info=raised)
@@ -192,32 +194,38 @@ class Worker(Process):
         await self._on_launcher(self.runner.use_merged, None)
         self.outbox("router").send(WeightsMerged(self.rank, ""))
 
-    def _start_trial(self, order: CheckAdapter) -> None:
-        """A worker alone lets a trial's batches take their turns among all others. Several must
-        launch everything in one order, which turns taken when a rank is free are not: there all are
-        launched here, and running streams wait for some thirty small steps."""
-        trial = self.runner.new_trial(order)
+    def _start_verification(self, order: CheckAdapter) -> None:
+        """A worker alone lets a verification's batches take their turns among all others. Several
+        ranks must launch everything in one order, which turns taken when a rank is free are not:
+        there all are launched here, and running streams wait for some thirty small steps."""
+        verification = self.runner.adapters.new_verification(order)
         launch = functools.partial(self.runner.launch, keep_logits=True)
         steps: Iterable[Awaitable[PendingStep]] = (
             self._loop.run_in_executor(self._launcher, launch, batch)
-            for batch in trial.batches()
-            if order.epoch == self.epoch  # or its pages are somebody else's now
+            for batch in verification.batches()
+            if order.epoch == self.epoch  # or its pages have another owner now
         )
-        self._beside(self._check_adapter(order, trial, [*steps] if self.config.tp > 1 else steps))
+        issued = [*steps] if self.config.tp > 1 else steps
+        self._beside(self._check_adapter(order, verification, issued))
 
     async def _check_adapter(
-        self, order: CheckAdapter, trial: VerificationRun, steps: Iterable[Awaitable[PendingStep]]
+        self,
+        order: CheckAdapter,
+        verification: VerificationRun,
+        steps: Iterable[Awaitable[PendingStep]],
     ) -> None:
         runner, has_run = self.runner, False
         try:
             for step in steps:
                 pending = await step
                 tokens, _ = await self._loop.run_in_executor(self._waiter, pending.wait)
-                trial.take(tokens, pending.logits)
+                verification.take(tokens, pending.logits)
             has_run = True
             if self.rank or order.epoch != self.epoch:
                 return
-            found, is_right = await self._loop.run_in_executor(self._reader, runner.compare, trial)
+            found, is_right = await self._loop.run_in_executor(
+                self._reader, runner.adapters.compare, verification
+            )
             answer = AdapterChecked(order.epoch, order.order, found, runner.dtype, is_right)
         except Exception as raised:  # whatever it is, the router waits for an answer
             self.log.exception("could not verify %s", order.key, exc_info=raised)
@@ -228,10 +236,11 @@ class Worker(Process):
         self.outbox("router").send(answer)
 
     async def _place_adapter(self, order: PlaceAdapter) -> None:
-        """Started in its turn among the steps; the next ones are launched before it is done."""
+        """Starts the copy in its turn among the steps; the next ones are launched before it is
+        done."""
         if order.epoch != self.epoch:
             return
-        placing = await self._on_launcher(self.runner.place_adapter, order.key, order.pages)
+        placing = await self._on_launcher(self.runner.adapters.place, order.key, order.pages)
         self._beside(self._placed(order, placing))
 
     async def _placed(self, order: PlaceAdapter, placing: Future[None]) -> None:
@@ -305,7 +314,7 @@ class Worker(Process):
     # -- telemetry
 
     def _publish_from_thread(self, message: Message) -> None:
-        """For the runner's threads: a socket belongs to the loop's thread."""
+        """Publishes from a thread of the runner: a socket belongs to the loop's thread."""
         self._loop.call_soon_threadsafe(self.beacon.publish, message)
 
     def publish_stats(self) -> None:

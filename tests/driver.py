@@ -26,8 +26,9 @@ from loraconsole.pipeline.messages import (
     SamplingParams,
 )
 from loraconsole.pipeline.model.adapter import module_path, module_shapes
-from loraconsole.pipeline.model.runner import ModelRunner, PendingStep
 from loraconsole.pipeline.model_files.model_config import read_model_config
+from loraconsole.pipeline.runner.pending_step import PendingStep
+from loraconsole.pipeline.runner.runner import ModelRunner
 
 GREEDY = SamplingParams(temperature=0.0)
 
@@ -114,10 +115,10 @@ def start_runner(
     ready = runner.load()
     pages = iter(range(ready.num_pages - 1, 0, -2))
     given = config.adapters() if settings.get("adapter") else {}
-    infos = [runner.read_adapter(name, path) for name, path in given.items()]
+    infos = [runner.adapters.read(name, path) for name, path in given.items()]
     for info in infos:
         if info.num_bytes:
-            runner.place_adapter(info.key, [next(pages) for _ in range(info.pages)]).result()
+            runner.adapters.place(info.key, [next(pages) for _ in range(info.pages)]).result()
     return runner, Started(ready.max_model_len, infos)
 
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
-from loraconsole.console.client.telemetry import Telemetry
+from loraconsole.console.client.telemetry import TelemetryClient
 from loraconsole.console.state.alerts import AlertLimits, findings
 from loraconsole.console.state.board import Board
 from loraconsole.console.state.store import Store
@@ -17,8 +17,8 @@ from loraconsole.pipeline.config import Config
 
 @asynccontextmanager
 async def listening(
-    config: Config, source: Callable[..., Telemetry] = Telemetry, **named: Any
-) -> AsyncIterator[tuple[Telemetry, Store]]:
+    config: Config, source: Callable[..., TelemetryClient] = TelemetryClient, **named: Any
+) -> AsyncIterator[tuple[TelemetryClient, Store]]:
     """`source` makes the ears, and is given what `named` says."""
     store = Store(config.run)
     telemetry = source(config, store, **named)

@@ -32,6 +32,7 @@ MARKED = re.compile(r"\b(whoever|whom|nobody|somebody|told|so many|so long|anew)
 TWINS = {
     "main": "what `python -m` runs",
     "silu_mul": "a kernel and its plain twin",
+    "why_off": "what a reach into a library lacks here: one question of each file that reaches",
 }
 """Public names that several modules may define, and why."""
 PLAIN_TWINS = "kernels.reference"

@@ -27,6 +27,7 @@ from textual.pilot import Pilot
 from textual.widget import Widget
 from textual.widgets import OptionList
 
+from loraconsole.console.client.telemetry import PipelineOrder
 from loraconsole.console.client.transcripts import Turn, open_default
 from loraconsole.console.state.alerts import AlertLimits
 from loraconsole.console.ui.app import ConsoleApp
@@ -49,12 +50,19 @@ from loraconsole.console.ui.widgets.dialogs import ChoiceDialog, LiveDialog, Scr
 from loraconsole.console.ui.widgets.filter_input import FilterInput
 from loraconsole.console.ui.widgets.styles import MainScreen
 from loraconsole.console.ui.widgets.table import TablePane
-from loraconsole.pipeline.messages import ProcessOrder, RestartProcess
+from loraconsole.pipeline.messages import (
+    Abort,
+    AdapterOrder,
+    RestartProcess,
+    SetScheduler,
+    SignalProcess,
+    StartProcess,
+    StopPipeline,
+    StopProcess,
+)
 
 W = TypeVar("W", bound=Widget)
 
-ORDERS = ("abort", "stop", "tell_router", "tell_ring")
-"""What the console tells the pipeline beside orders about adapters, by `Telemetry`'s names."""
 PATIENCE_S = 5.0
 
 
@@ -65,20 +73,24 @@ class Scene:
         self.app, self.pilot = app, pilot
         self.told: list[str] = []
         """Orders, by their names and what they are about."""
-        for name in ORDERS:
-            setattr(app.telemetry, name, self._take(name))
-        setattr(app.telemetry, "order_process", self._order_process)  # noqa: B010
+        self._send = app.telemetry.send_order
+        app.telemetry.send_order = self._take  # type: ignore[method-assign]
 
-    def _order_process(self, order: ProcessOrder) -> None:
-        how = " hard" if isinstance(order, RestartProcess) and order.hard else ""
-        self.told.append(f"{type(order).__name__} {order.name}{how}")
-
-    def _take(self, name: str) -> Callable[..., None]:
-        def take(*about: Any) -> None:
-            said = (str(a) if isinstance(a, str | float) else type(a).__name__ for a in about)
-            self.told.append(" ".join((name, *said)))
-
-        return take
+    def _take(self, order: PipelineOrder) -> None:
+        """An order about adapters goes its way; of any other it is only noted what it says."""
+        match order:
+            case _ if isinstance(order, AdapterOrder | SetScheduler):
+                self._send(order)
+            case Abort(request_id=about) | StopProcess(name=about) | StartProcess(name=about):
+                self.told.append(f"{type(order).__name__} {about}")
+            case RestartProcess(name=name, hard=hard):
+                self.told.append(f"RestartProcess {name}{' hard' if hard else ''}")
+            case SignalProcess(name=name):
+                self.told.append(f"SignalProcess {name}")
+            case StopPipeline(drain_s=drain_s):
+                self.told.append(f"StopPipeline {drain_s:g}")
+            case _:
+                self.told.append(type(order).__name__)
 
     async def press(self, way: str) -> None:
         """Keys with blanks between them; what begins with `=` is typed, letter by letter."""
@@ -124,7 +136,7 @@ class Case:
     asks: str = ""
     """The title of the question that the key leads to. `y` answers it, and only then is it done."""
     seconds: float = 2.0
-    """How long the story has been told."""
+    """How long the scenario has been told."""
     size: tuple[int, int] = (120, 40)
     pace: float = 0.0
     """Tokens a second that come over HTTP, where answers must."""
@@ -223,7 +235,7 @@ def orders(s: Scene) -> list[str]:
 
 
 def aborts_the_first(s: Scene) -> bool:
-    return s.told == [f"abort {s.app.board.requests[0].view.request_id}"]
+    return s.told == [f"Abort {s.app.board.requests[0].view.request_id}"]
 
 
 def scrolled(s: Scene) -> int:
@@ -381,8 +393,8 @@ async def plain_answer(s: Scene) -> None:
 
 def forgets(s: Scene) -> None:
     """Notes when what is on the terminal is forgotten, so that all of it is sent again."""
-    assert s.app._memory is not None
-    s.app._memory.forget = lambda: s.told.append("forget")  # type: ignore[method-assign]
+    assert s.app._diff is not None
+    s.app._diff.forget = lambda: s.told.append("forget")  # type: ignore[method-assign]
 
 
 # --- every binding ------------------------------------------------------------------------------
@@ -543,7 +555,7 @@ CASES: dict[str, Case] = {
     ),
     "histogram": _latency(see=lambda s: s.desk(HistogramPane).kind, was="sync", becomes="step"),
     "spans": _latency(see=lambda s: s.desk(FlamePane).tail is not None),
-    "record": _latency(see=lambda s: s.told, was=[], becomes=["tell_ring StartSpans"]),
+    "record": _latency(see=lambda s: s.told, was=[], becomes=["StartSpans"]),
     # -- pool, events, alerts
     "pool-left": _pool(way="right right", see=cell, was=(0, 2), becomes=(0, 1)),
     "pool-right": _pool(see=cell, was=(0, 0), becomes=(0, 1)),
@@ -584,9 +596,11 @@ CASES: dict[str, Case] = {
         asks="Drain the pipeline?",
         see=orders,
         was=[],
-        becomes=["tell_router Drain"],
+        becomes=["Drain"],
     ),
-    "down": Case(on="Processes", asks="Stop the pipeline?", see=orders, was=[], becomes=["stop"]),
+    "down": Case(
+        on="Processes", asks="Stop the pipeline?", see=orders, was=[], becomes=["StopPipeline 10"]
+    ),
     # -- logs
     "log-up": _logs(see=lines_up, was=0, becomes=1),
     "log-down": _logs(way="up up", see=lines_up, was=2, becomes=1),

@@ -47,7 +47,7 @@ from loraconsole.pipeline.messages import (
 )
 from loraconsole.pipeline.run_directory import make_run_directory
 from loraconsole.pipeline.schedule.adapter_registry import AdapterRegistry
-from loraconsole.pipeline.schedule.scheduler import Limits, Scheduler
+from loraconsole.pipeline.schedule.scheduler import Scheduler, SchedulerLimits
 
 PAGE = 16
 ROUNDS = 5
@@ -95,22 +95,23 @@ def requests(given: argparse.Namespace) -> Iterator[Request]:
 
 
 def make_scheduler(given: argparse.Namespace) -> Scheduler:
-    registry = AdapterRegistry({f"a{i}": f"/a{i}" for i in range(given.adapters)})
+    registry = AdapterRegistry({f"a{i}": f"/a{i}" for i in range(given.adapters)}, now=0.0)
     settings = SchedulerSettings(policy=given.policy, slo_seconds=1e9)
     scheduler = Scheduler(registry, settings=settings)
-    limits = Limits(
+    limits = SchedulerLimits(
         num_pages=given.pages,
         page_size=PAGE,
         max_model_len=4096,
         max_running=given.running,
         max_prefill_tokens=8192,
+        chunk_tokens=192,
     )
-    scheduler.reset(1, limits)
+    scheduler.reset(1, limits, 0.0)
     for adapter in registry:
-        adapter.become(AdapterState.VALIDATING)
-        adapter.read(0, AdapterInfo(adapter.key, "", 8, ("q_proj",), 1, 4, "digest"), 1)
-        scheduler.residency.settle(adapter, 0)
-        adapter.placed(0, 1)
+        adapter.change_state(AdapterState.VALIDATING, 0.0)
+        adapter.note_read(0, AdapterInfo(adapter.key, "", 8, ("q_proj",), 1, 4, "digest"), 1, 0.0)
+        scheduler.residency.settle(adapter, 0, 0.0)
+        adapter.note_placed(0, 1, 0.0)
     scheduler.residency.orders.clear()
     return scheduler
 
@@ -127,20 +128,20 @@ class Alone:
         self.now = 0.0
 
     def steps(self, count: int) -> float:
-        """Seconds that the scheduler took for so many."""
+        """Seconds that the scheduler took for `count` steps."""
         spent = 0.0
         scheduler = self.scheduler
         for _ in range(count):
             started = time.perf_counter()
             while len(scheduler) < self.total:
-                scheduler.add(next(self.coming))
+                scheduler.add_request(next(self.coming), 0.0)
             batch = scheduler.next_batch(self.now)
             spent += time.perf_counter() - started
             for order in scheduler.residency.orders:
                 if isinstance(order, PlaceAdapter):
                     adapter = scheduler.registry.find(order.key)
                     assert adapter is not None
-                    adapter.placed(0, 1)
+                    adapter.note_placed(0, 1, 0.0)
             scheduler.residency.orders.clear()
             if batch is not None:
                 self.flight.append(self.computed.run(batch))
@@ -148,7 +149,7 @@ class Alone:
             if len(self.flight) > (batch is not None):  # none: a batch drains, as under merged
                 tokens = self.flight.popleft()
                 started = time.perf_counter()
-                scheduler.accept(tokens, self.now)
+                scheduler.accept_tokens(tokens, self.now)
                 spent += time.perf_counter() - started
         return spent
 
@@ -162,10 +163,10 @@ def measure_alone(given: argparse.Namespace) -> None:
         pstats.Stats(profile).sort_stats("tottime").print_stats(18)
         return
     rates = [500 / alone.steps(500) for _ in range(ROUNDS)]
-    told("the scheduler alone", rates, alone.scheduler)
+    print_rates("the scheduler alone", rates, alone.scheduler)
 
 
-def told(what: str, rates: list[float], scheduler: Scheduler | None = None) -> None:
+def print_rates(what: str, rates: list[float], scheduler: Scheduler | None = None) -> None:
     low, high = min(rates), max(rates)
     text = f"{what}: {statistics.median(rates):,.0f} steps/s ({low:,.0f} to {high:,.0f})"
     if scheduler:
@@ -183,7 +184,7 @@ def bind(context: zmq.Context[zmq.Socket[bytes]], run: Path, name: str) -> zmq.S
     return socket
 
 
-def be_a_worker(run: Path, pages: int) -> None:
+def be_a_worker(run: Path, pages: int, running: int) -> None:
     """Answers the router's batches in a process of its own."""
     context = zmq.Context()
     inbox = bind(context, run, "worker-0")
@@ -203,6 +204,9 @@ def be_a_worker(run: Path, pages: int) -> None:
                     num_pages=pages,
                     page_size=PAGE,
                     max_model_len=4096,
+                    max_running=running,
+                    max_prefill_tokens=8192,
+                    chunk_tokens=192,
                     vocab_size=100,
                     eos_token_ids=(),
                 )
@@ -219,8 +223,8 @@ def cpu_seconds(pid: int) -> float:
 
 
 def measure_router(given: argparse.Namespace) -> None:
-    """Steps are counted at the detokenizer's inbox, where each sends its tokens; and whoever ends
-    there is followed by another."""
+    """Steps are counted at the detokenizer's inbox, where each sends its tokens. Each request that
+    ends there is followed by another."""
     with tempfile.TemporaryDirectory() as directory:
         run = make_run_directory(Path(directory) / "run")
         adapter = tuple(f"a{i}=/a{i}" for i in range(given.adapters))
@@ -235,7 +239,9 @@ def measure_router(given: argparse.Namespace) -> None:
         config.save()
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         server, detokenizer = bind(context, run, "server"), bind(context, run, "detokenizer")
-        worker = multiprocessing.Process(target=be_a_worker, args=(run, given.pages), daemon=True)
+        worker = multiprocessing.Process(
+            target=be_a_worker, args=(run, given.pages, given.running), daemon=True
+        )
         worker.start()
         module = "loraconsole.pipeline.router.router"
         command = [sys.executable, "-P", "-m", module, "--run", str(run)]
@@ -270,7 +276,7 @@ def measure_router(given: argparse.Namespace) -> None:
                     rates.append(count / elapsed)
                     costs.append((spent - before) / max(1, count) * 1e6)
                     count, started = 0, time.perf_counter()
-            told("the router and a fake worker", rates[1:])
+            print_rates("the router and a fake worker", rates[1:])
             print(f"of the router's processor, {statistics.median(costs[1:]):.0f} us a step")
         finally:
             process.terminate()

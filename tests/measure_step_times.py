@@ -39,7 +39,7 @@ def main() -> None:
 
     def run(rows: int, *, timed: bool) -> float:
         """Microseconds a step."""
-        loop._runner._times_steps = timed  # what the flag sets
+        loop._runner.timer.is_on = timed  # what the flag sets
         speed = loop.decode(rows, given.steps, given.context, mixed=not given.dummy)
         return rows / speed * 1e6
 

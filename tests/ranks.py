@@ -22,7 +22,7 @@ from torch import Tensor
 
 from loraconsole.pipeline.config import MEETING
 from loraconsole.pipeline.messages import CheckAdapter, SamplingParams
-from loraconsole.pipeline.model.runner import ModelRunner
+from loraconsole.pipeline.runner.runner import ModelRunner
 
 PROMPTS = ([*range(4, 20)], [7], [*range(90, 50, -1)], [3, 1, 4, 1, 5], [*range(30, 63)])
 SAMPLED = SamplingParams(temperature=0.9, seed=5)
@@ -125,9 +125,9 @@ def come_and_go(runner: ModelRunner, started: Any, first: str, second: str) -> S
     driver.generate([steady], 3)
     numbers = [steady]
     for path, pages in ((first, range(70, 120)), (second, range(120, 70, -1))):
-        info = runner.read_adapter("it", path)
+        info = runner.adapters.read("it", path)
         assert not info.reason
-        placing = runner.place_adapter("it", [*pages][: info.pages])
+        placing = runner.adapters.place("it", [*pages][: info.pages])
         driver.decode([steady], 2)
         placing.result()
         number = driver.add(PROMPTS[3], adapter="it")
@@ -135,14 +135,14 @@ def come_and_go(runner: ModelRunner, started: Any, first: str, second: str) -> S
         driver.decode([number, steady], 4)
         driver.drop(number)
         driver.decode([steady], 1)
-        runner.drop_adapter("it")
+        runner.adapters.drop("it")
         numbers.append(number)
     return _said(driver, numbers)
 
 
 def merge(runner: ModelRunner, started: Any, name: str) -> Said:
     """Steps of one adapter alone, over its merged weights; then of it beside the base."""
-    runner.use_merged(runner.merge(name))
+    runner.use_merged(runner.adapters.merge(name))
     driver = Driver(runner)
     alone = driver.add(PROMPTS[0], adapter=name)
     driver.generate([alone], 5)
@@ -155,7 +155,7 @@ def merge(runner: ModelRunner, started: Any, name: str) -> Said:
 def verify(runner: ModelRunner, started: Any, key: str, others: tuple[str, ...]) -> Any:
     """As the worker does it for several ranks: all launched at once, beside a sequence."""
     order = CheckAdapter(epoch=1, order="o", key=key, others=others, pages=tuple(range(60, 76)))
-    trial = runner.new_trial(order)
+    trial = runner.adapters.new_verification(order)
     driver = Driver(runner, num_pages=60)
     number = driver.add(PROMPTS[0])
     driver.prefill([number])
@@ -164,4 +164,4 @@ def verify(runner: ModelRunner, started: Any, key: str, others: tuple[str, ...])
     for step in steps:
         tokens, _ = step.wait()
         trial.take(tokens, step.logits)
-    return runner.compare(trial) if runner._rank == 0 else None
+    return runner.adapters.compare(trial) if runner._rank == 0 else None

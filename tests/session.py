@@ -15,7 +15,7 @@ from contextlib import suppress
 import pyte
 
 CODE = (
-    "from loraconsole.console.terminal.splash import raise_curtain; raise_curtain('loraconsole');"
+    "from loraconsole.console.terminal.splash import show_title; show_title('loraconsole');"
     "from loraconsole.console.ui.app import ConsoleApp;"
     "from loraconsole.pipeline.config import Config;"
     "print('answer:', ConsoleApp(Config(run='/run/loraconsole')).run())"

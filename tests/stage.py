@@ -1,4 +1,4 @@
-"""A console on a stage: a story instead of sockets, a clock that stands still, no terminal."""
+"""A console on a stage: a scenario instead of sockets, a clock that stands still, no terminal."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ from textual.css.model import RuleSet
 from textual.css.stylesheet import Stylesheet
 from textual.pilot import Pilot
 
-from loraconsole.console.mock.scenario import Scenario, Story
+from loraconsole.console.client.telemetry import PipelineOrder
+from loraconsole.console.mock.scenario import Scenario, ScenarioKind
 from loraconsole.console.mock.server import MockRing
-from loraconsole.console.state.span_tail import span_ends
+from loraconsole.console.supervisor.span_files import span_ends
 from loraconsole.console.ui.app import ConsoleApp
 from loraconsole.console.ui.screens import PAGES, PANELS
 from loraconsole.pipeline.bench.results import ResultRow, RunConfig
 from loraconsole.pipeline.bench.stats import Timeline, summarise
 from loraconsole.pipeline.config import Config
-from loraconsole.pipeline.messages import AskText, Order
+from loraconsole.pipeline.messages import AdapterOrder, AskText, Order, SetScheduler
 
 START = 1_790_000_000.0
 RUN = "/run/loraconsole"
@@ -85,47 +86,55 @@ Act = Callable[["StagedApp", Pilot[str]], Coroutine[Any, Any, None]]
 
 
 class StagedApp(ConsoleApp):
-    """A console whose clock is set by hand and whose store hears a story."""
+    """A console whose clock is set by hand and whose store hears a scenario."""
 
     def __init__(
-        self, scenario: Scenario | None = "busy", seconds: float = 30.0, theme: str | None = "dark"
+        self,
+        scenario: ScenarioKind | None = "busy",
+        seconds: float = 30.0,
+        theme: str | None = "dark",
     ) -> None:
         os.environ["TZ"] = "UTC"
         time.tzset()
         self.now = START
         super().__init__(Config(run=RUN), theme=theme, clock=lambda: self.now)
-        self.story = Story(scenario, start=START) if scenario else None
+        self.scenario = Scenario(scenario, start=START) if scenario else None
         self.ordered: list[Order] = []
-        """Orders to the router, in the order they were given; the story obeys at once."""
-        self.telemetry.order = self._obey  # type: ignore[method-assign]
+        """Orders to the router, in the order they were given; the scenario obeys at once."""
+        self.told: list[PipelineOrder] = []
+        """Every other order."""
+        self.telemetry.send_order = self._obey  # type: ignore[method-assign]
         self.telemetry.ask_text = self._tell_text  # type: ignore[method-assign]
         self.telemetry.ask_spans = self._tell_spans  # type: ignore[method-assign]
         self.advance(seconds)
         self.store.drain_events()
 
-    def _obey(self, order: Order) -> None:
+    def _obey(self, order: PipelineOrder) -> None:
+        if not isinstance(order, AdapterOrder | SetScheduler):
+            self.told.append(order)
+            return
         self.ordered.append(order)
-        if self.story and (reply := self.story.obey(order)):
+        if self.scenario and (reply := self.scenario.obey(order)):
             self.call_later(self.orders.answered, reply)
 
     def _tell_text(self, request_id: str, offset: int) -> None:
-        if self.story:
+        if self.scenario:
             question = AskText(
                 request_id=request_id, reply_to="", offset=offset, with_prompt=not offset
             )
-            self.store.take_text(self.story.text(question))
+            self.store.fold_text(self.scenario.text(question))
 
     def _tell_spans(self, stamp: str) -> None:
         ends = span_ends(Path(self.store._run))
         if ends.stamp != stamp:
-            self.store.take_spans(ends)
+            self.store.fold_spans(ends)
 
     def advance(self, seconds: float) -> None:
-        """The story goes on; what it tells is heard, and drawn where something is mounted."""
+        """The scenario goes on; what it tells is heard, and drawn where something is mounted."""
         for _ in range(round(seconds * 5)):
             self.now += 0.2
-            for _, message in self.story.advance(self.now) if self.story else ():
-                self.store.take(message, self.now)
+            for _, message in self.scenario.advance(self.now) if self.scenario else ():
+                self.store.fold_message(message, self.now)
         self.board = self.store.board(self.now)
 
     def show(self) -> None:
@@ -135,7 +144,7 @@ class StagedApp(ConsoleApp):
 
 @asynccontextmanager
 async def staged(
-    scenario: Scenario | None = "busy",
+    scenario: ScenarioKind | None = "busy",
     size: tuple[int, int] = (120, 40),
     panel: str = "Overview",
     seconds: float = 10.0,
@@ -169,7 +178,7 @@ async def ringed(
     """A console that talks to a real HTTP server and hears real telemetry, the prompt on top."""
     run = Path(tempfile.mkdtemp(prefix="lc-"))
     config = Config(run=str(run), port=0)
-    ring = MockRing(config, Story("busy", rows=4, start=time.time()), tokens_per_second=pace)
+    ring = MockRing(config, Scenario("busy", rows=4, start=time.time()), tokens_per_second=pace)
     ring.asked = [] if asked is None else asked
     task = asyncio.create_task(ring.main())
     app = ConsoleApp(config, **options)

@@ -1,8 +1,7 @@
-"""`loraconsole adapters …`: what is there, and orders about it. Each returns an exit status."""
+"""`loraconsole adapters …`: the list, and orders about adapters. Each returns an exit status."""
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import enum
 import shlex
@@ -16,27 +15,20 @@ from rich.cells import cell_len
 from ...pipeline.config import Config
 from ...pipeline.errors import OperatorError
 from ...pipeline.messages import (
-    AdapterOrder,
     AdapterPlan,
     AdapterReply,
     AdapterState,
     AdapterTable,
     AdapterView,
-    LoadAdapter,
-    MergeAdapter,
-    PinAdapter,
-    PlanAdapters,
-    ReloadAdapter,
-    UnloadAdapter,
     Verification,
-    VerifyAdapter,
 )
-from ...pipeline.run_directory import absolute_path, spell
-from ..client.pending_orders import order_id
+from ...pipeline.run_directory import spell
+from ..client.ask import take_snapshot
 from ..client.remote import Remote
+from ..commands.adapters import AdapterCommand, ListAdaptersCommand, LoadCommand
 from ..state.board import WHERE
 from ..text import units
-from .pipeline import Bars, print_json, say, take_snapshot
+from .printing import Bars, print_json, say
 
 HEADS = ("adapter", "", "state", "rank", "KiB", "pages", "targets", "requests", "tokens")
 RIGHT = ("rank", "KiB", "pages", "requests", "tokens")
@@ -47,12 +39,12 @@ PLAN_RIGHT = ("rank", "size", "pages", "KV tokens lost")
 # --- looking ------------------------------------------------------------------------------------
 
 
-def list_adapters(config: Config, as_json: bool) -> int:
+def list_adapters(config: Config, command: ListAdaptersCommand) -> int:
     """Every adapter the router knows, and what it has done."""
     found = take_snapshot(config).adapters
     if found is None:
         raise OperatorError("the router has not listed its adapters yet", "try again in a moment")
-    if as_json:
+    if command.json:
         print_json(_document(found))
     else:
         print_table(found)
@@ -60,7 +52,7 @@ def list_adapters(config: Config, as_json: bool) -> int:
 
 
 def print_table(table: AdapterTable) -> None:
-    """A row an adapter, and under them what is to be said of one."""
+    """A row for each adapter; below them reasons and warnings."""
     base = table.base
     work = (str(base.requests), str(base.output_tokens))
     rows: list[Sequence[str]] = [HEADS]
@@ -114,73 +106,41 @@ def _row(view: AdapterView) -> tuple[str, ...]:
 # --- orders -------------------------------------------------------------------------------------
 
 
-def give_order(config: Config, given: argparse.Namespace) -> int:
-    """Any verb but `list`: returns when it is done. Exit status 1 where the answer is no."""
+def give_order(config: Config, command: AdapterCommand) -> int:
+    """Gives the order and returns when it is carried out. Exit status 1 if it is refused."""
 
     async def carry() -> AdapterReply:
         async with Remote(config) as remote:
             bars = Bars()
-            is_watched = sys.stderr.isatty() and not given.json
+            is_watched = sys.stderr.isatty() and not command.json
             show = bars.show if is_watched else lambda _: None
             try:
-                return await remote.order(make_order(given, remote.name), show)
+                return await remote.order(command.order(remote.name), show)
             finally:
                 bars.close()
 
     reply = asyncio.run(carry())
     if reply.plans:
-        return print_plans(reply.plans, given.json)
+        return print_plans(reply.plans, command.json)
     if reply.status != 200:
-        raise OperatorError(reply.text, _hint(config, given, reply))
+        raise OperatorError(reply.text, _hint(config, command, reply))
     if reply.verification is not None:
-        return print_verification(reply.verification, reply.name, given.json)
-    say({"adapter": reply.name, "status": "ok", "message": reply.text}, reply.text, given.json)
+        return print_verification(reply.verification, reply.name, command.json)
+    say({"adapter": reply.name, "status": "ok", "message": reply.text}, reply.text, command.json)
     return 0
 
 
-def _hint(config: Config, given: argparse.Namespace, reply: AdapterReply) -> str:
-    """What mends an order that was refused."""
+def _hint(config: Config, command: AdapterCommand, reply: AdapterReply) -> str:
+    """The hint after a refused order."""
     failed = any(view.state is AdapterState.FAILED for view in reply.adapters)
-    if given.verb != "load" or not failed:
+    if not isinstance(command, LoadCommand) or not failed:
         return f"see: {spell('adapters list', config.run)}"
-    words = shlex.join(["adapters", "load", given.name])
+    words = shlex.join(["adapters", "load", command.name])
     return f"{spell(f'{words} PATH', config.run)} replaces it once that is mended"
 
 
-def make_order(given: argparse.Namespace, inbox: str) -> AdapterOrder:
-    """What the command line asks for, to be answered to `inbox`."""
-    ticket = order_id()
-    match given.verb:
-        case "plan":
-            paths = tuple(absolute_path(path) for path in given.paths)
-            return PlanAdapters(order=ticket, reply_to=inbox, paths=paths)
-        case "unmerge":
-            return MergeAdapter(order=ticket, reply_to=inbox, name="")
-    name = given.name
-    match given.verb:
-        case "load":
-            return LoadAdapter(
-                order=ticket,
-                reply_to=inbox,
-                name=name,
-                path=absolute_path(given.path),
-                pinned=given.pin,
-            )
-        case "reload":
-            return ReloadAdapter(order=ticket, reply_to=inbox, name=name)
-        case "unload":
-            return UnloadAdapter(order=ticket, reply_to=inbox, name=name)
-        case "pin" | "unpin":
-            pinned = given.verb == "pin"
-            return PinAdapter(order=ticket, reply_to=inbox, name=name, pinned=pinned)
-        case "merge":
-            return MergeAdapter(order=ticket, reply_to=inbox, name=name)
-        case _:
-            return VerifyAdapter(order=ticket, reply_to=inbox, name=name)
-
-
 def print_plans(plans: Sequence[AdapterPlan], as_json: bool) -> int:
-    """A row a directory. Exit status 1 where any would be refused."""
+    """A row for each directory. Exit status 1 if one would be refused."""
     code = 1 if any(plan.reason for plan in plans) else 0
     if as_json:
         print_json({"plans": _document(plans)})
@@ -216,7 +176,7 @@ def print_plans(plans: Sequence[AdapterPlan], as_json: bool) -> int:
 
 
 def print_verification(found: Verification, name: str, as_json: bool) -> int:
-    """The comparison and the verdict. Exit status 1 where it is not right."""
+    """Prints a comparison and its verdict. Exit status 1 if the adapter is not right."""
     code = 0 if found.is_right else 1
     if as_json:
         print_json({"adapter": name, "verification": _document(found)})
@@ -224,7 +184,7 @@ def print_verification(found: Verification, name: str, as_json: bool) -> int:
     from rich.table import Table
     from rich.text import Text
 
-    from ...pipeline.runtime.printer import Printer
+    from ...pipeline.runtime.stdout_console import StdoutConsole
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for head in ("place", "adapter", "tokens equal", "largest |Δlogit|", "mean", "range"):
@@ -238,14 +198,14 @@ def print_verification(found: Verification, name: str, as_json: bool) -> int:
             f"{row.mean_logit:.3g}",
             f"{row.range_logit:.4g}",
         )
-    Printer().print(table)
+    StdoutConsole().print(table)
     key = units.visible(found.key)
-    print(f"{key} {found.words} ({found.dtype}, {units.duration(found.seconds)})")
+    print(f"{key} {found.verdict} ({found.dtype}, {units.duration(found.seconds)})")
     return code
 
 
 def _document(value: Any) -> Any:
-    """Rows as objects with names, for whoever reads JSON."""
+    """A message as JSON shows it: rows as objects with names."""
     if isinstance(value, msgspec.Struct):
         return {name: _document(getattr(value, name)) for name in value.__struct_fields__}
     if isinstance(value, list | tuple):

@@ -5,7 +5,6 @@ Imports no torch: the libraries, and our engine, are processes of their own.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import importlib.util
 import json
@@ -29,24 +28,27 @@ from ...pipeline.reference.reference import (
     DtypeName,
     Prompt,
     PromptAnswer,
-    Question,
     ReferenceComparison,
+    ReferenceQuestion,
     SideBySide,
 )
 from ...pipeline.run_directory import absolute_path, is_hub_id, spell
 from ...pipeline.runtime.wording import counted
+from ..client.ask import server_url
 from ..client.http_client import Http, HttpError
 from ..client.remote import Remote
+from ..commands.adapters import VerifyCommand
+from ..commands.inspect import DoctorCommand
 from ..text import units
-from .pipeline import print_json, server_url
+from .printing import print_json
 
 REPORT_SECONDS = 120.0
 HALF_CHARACTER = re.compile(r"bytes:(\\x[0-9a-f]{2})+")
 MARKS = {"good": "ok  ", "note": "note", "bad": "FAIL"}
 
 
-class ModelReport(msgspec.Struct, frozen=True):
-    """What `pipeline.model_report` prints."""
+class ReportedModel(msgspec.Struct, frozen=True):
+    """The report that `pipeline/fetch/model_report.py` prints as JSON."""
 
     model: str
     findings: tuple[Finding, ...]
@@ -60,29 +62,29 @@ class ModelReport(msgspec.Struct, frozen=True):
 # --- before a start -----------------------------------------------------------------------------
 
 
-def report_model(given: argparse.Namespace) -> int:
-    """What `pipeline.model_report` finds in a model, a line each. Exit status 1 where anything
+def print_model_report(model: str, command: DoctorCommand) -> int:
+    """Prints the findings of `pipeline/fetch/model_report.py` in a model. Exit status 1 if one
     keeps it from being served."""
-    command = [sys.executable, "-P", "-m", "loraconsole.pipeline.fetch.model_report", "--json"]
-    command += ["--model", given.model, *(f"--ignore-key={key}" for key in given.ignore_key)]
+    words = [sys.executable, "-P", "-m", "loraconsole.pipeline.fetch.model_report", "--json"]
+    words += ["--model", model, *(f"--ignore-key={key}" for key in command.ignore_key)]
     try:
-        done = subprocess.run(command, capture_output=True, timeout=REPORT_SECONDS)
-        report = msgspec.json.decode(done.stdout, type=ModelReport)
+        done = subprocess.run(words, capture_output=True, timeout=REPORT_SECONDS)
+        report = msgspec.json.decode(done.stdout, type=ReportedModel)
     except subprocess.TimeoutExpired as error:
-        raise OperatorError(f"{given.model} was not read in {REPORT_SECONDS:.0f} s") from error
+        raise OperatorError(f"{model} was not read in {REPORT_SECONDS:.0f} s") from error
     except msgspec.DecodeError as error:
         last = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["it says nothing"]
-        raise OperatorError(f"{given.model} cannot be examined: {last[0]}") from error
-    if given.json:
+        raise OperatorError(f"{model} cannot be examined: {last[0]}") from error
+    if command.json:
         print_json(msgspec.to_builtins(report))
     else:
         _print_report(report)
     return 1 if report.num_bad else 0
 
 
-def _print_report(report: ModelReport) -> None:
-    """A finding a row, and the verdict. On a terminal rows are wrapped in their column; elsewhere
-    each is one line, for grep."""
+def _print_report(report: ReportedModel) -> None:
+    """Prints a row for each finding, and the verdict. On a terminal rows are wrapped in their
+    column; elsewhere each is one line, for grep."""
     columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
     names = [_name(found) for found in report.findings]
     width = min(columns // 2, max(map(len, names), default=0))
@@ -98,26 +100,28 @@ def _print_report(report: ModelReport) -> None:
 
 
 def _name(found: Finding) -> str:
-    """With the file that it stands in."""
+    """The name of a finding, after the file that it is about."""
     is_said = not found.source or found.source == found.name
     return units.clean(found.name if is_said else f"{found.source}: {found.name}")
 
 
-def compare_model(given: argparse.Namespace) -> int:
+def compare_model(model: str, command: DoctorCommand) -> int:
     """`doctor MODEL --against transformers`: our engine beside it. Exit status 1 where anything
     differs."""
-    tokens = _tokens(given)
-    _require_libraries(bool(given.adapter))
-    adapters = tuple(_named_adapter(entry) for entry in given.adapter)
+    tokens = _tokens(command)
+    _require_libraries(bool(command.adapter))
+    adapters = tuple(_named_adapter(entry) for entry in command.adapter)
     from ...pipeline.fetch.fetch import resolve
 
-    model = absolute_path(given.model) if given.model != DEFAULT_MODEL else given.model
-    ignored = tuple(given.ignore_key)
+    model = absolute_path(model) if model != DEFAULT_MODEL else model
+    ignored = tuple(command.ignore_key)
     directory = resolve(Config(model=model, ignore_key=ignored))
-    question = Question(model=_original(model, directory), adapters=adapters, tokens=tokens)
-    with SideBySide(_say(given.json)) as beside:
-        found = beside.compare_engine(question, directory, given.dtype or "float32", ignored)
-    return print_comparison(msgspec.structs.replace(found, model=model), given.json)
+    question = ReferenceQuestion(
+        model=_original(model, directory), adapters=adapters, tokens=tokens
+    )
+    with SideBySide(_say(command.json)) as beside:
+        found = beside.compare_engine(question, directory, command.dtype or "float32", ignored)
+    return print_comparison(msgspec.structs.replace(found, model=model), command.json)
 
 
 def _named_adapter(entry: str) -> tuple[str, str]:
@@ -128,21 +132,21 @@ def _named_adapter(entry: str) -> tuple[str, str]:
     if is_hub_id(path):
         from ...pipeline.fetch.adapter import WANTED
         from ...pipeline.fetch.fetch import snapshot_of_hub
-        from ...pipeline.fetch.model_cache import Report
+        from ...pipeline.fetch.model_cache import FetchReport
 
-        path = str(snapshot_of_hub(path, WANTED, Report()))
+        path = str(snapshot_of_hub(path, WANTED, FetchReport()))
     return name, path
 
 
 def _original(model: str, directory: Path) -> str:
-    """What the library reads: the model as it came, not what we made of it."""
+    """The path or hub id that the library reads: the model as it came, not our conversion of it."""
     return str(directory) if model == DEFAULT_MODEL else model
 
 
-def _tokens(given: argparse.Namespace) -> int:
-    if not 1 <= given.tokens <= 512:
-        raise UsageError(f"--tokens {given.tokens} is not from 1 to 512")
-    return int(given.tokens)
+def _tokens(command: DoctorCommand | VerifyCommand) -> int:
+    if not 1 <= command.tokens <= 512:
+        raise UsageError(f"--tokens {command.tokens} is not from 1 to 512")
+    return command.tokens
 
 
 def _require_libraries(has_adapters: bool) -> None:
@@ -172,18 +176,18 @@ def _say(as_json: bool) -> Callable[[str], None]:
 # --- of a running pipeline ----------------------------------------------------------------------
 
 
-def verify_against(config: Config, given: argparse.Namespace) -> int:
+def verify_against(config: Config, command: VerifyCommand) -> int:
     """`adapters verify NAME --against transformers`: what the pipeline answers over HTTP, base and
     adapter, beside the same files. Exit status 1 where anything differs."""
     if config.dummy:
         raise OperatorError("the pipeline serves random weights (--dummy): no file has them")
-    tokens = _tokens(given)
+    tokens = _tokens(command)
     _require_libraries(True)
     url, table, workers = asyncio.run(_look(config))
-    view = next((view for view in table.adapters if view.name == given.name), None)
+    view = next((view for view in table.adapters if view.name == command.name), None)
     if view is None:
         hint = f"see: {spell('adapters list', config.run)}"
-        raise OperatorError(f"there is no adapter {given.name}", hint)
+        raise OperatorError(f"there is no adapter {command.name}", hint)
     if not Path(view.path).is_dir():
         raise OperatorError(f"{view.path} of adapter {view.name} is no directory of this machine")
     precision = _precision(workers)
@@ -194,15 +198,15 @@ def verify_against(config: Config, given: argparse.Namespace) -> int:
         models = [(config.model, None), (view.name, view.name)]
         return asyncio.run(_ask_all(http, models, prompts, tokens, precision))
 
-    say = _say(given.json)
-    question = Question(
+    say = _say(command.json)
+    question = ReferenceQuestion(
         model=_original(config.model, (config.run_path / "model").resolve()),
         adapters=((view.name, view.path),),
         tokens=tokens,
     )
     with SideBySide(say) as beside:
         found = beside.compare_served(question, serve)
-    return print_comparison(msgspec.structs.replace(found, model=config.model), given.json)
+    return print_comparison(msgspec.structs.replace(found, model=config.model), command.json)
 
 
 async def _look(config: Config) -> tuple[str, AdapterTable, tuple[WorkerStats, ...]]:
@@ -281,7 +285,7 @@ async def _ask(
 
 
 def _plain(piece: str) -> str:
-    """A token as a library decodes it: completions write half a character as its bytes."""
+    """A token as a library decodes it, from one that completions may have written as bytes."""
     if HALF_CHARACTER.fullmatch(piece) is None:
         return piece
     return bytes.fromhex(piece.removeprefix("bytes:").replace("\\x", "")).decode(errors="replace")
@@ -299,7 +303,7 @@ def print_comparison(found: ReferenceComparison, as_json: bool) -> int:
     from rich.table import Table
     from rich.text import Text
 
-    from ...pipeline.runtime.printer import Printer
+    from ...pipeline.runtime.stdout_console import StdoutConsole
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     heads = ("", "model", "prompt", "ids", "tokens equal", "largest |Δ|", "mean", "range")
@@ -312,7 +316,7 @@ def print_comparison(found: ReferenceComparison, as_json: bool) -> int:
         mark = "ok" if row.is_right else "DIFFERS"
         table.add_row(mark, *(Text(units.clean(cell)) for cell in cells), *_numbers(row))
     if table.rows:
-        Printer().print(table)
+        StdoutConsole().print(table)
     for model, prompts, reason in _reasons(found.rows):
         print(f"{units.clean(model)}{prompts}: {units.clean(reason)}")
     for note in found.notes:

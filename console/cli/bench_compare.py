@@ -1,7 +1,7 @@
 """`loraconsole bench compare A.jsonl B.jsonl`: results side by side, as a table and as bars.
 
-Each server of each file is a side; the first is what the others are held against. Medians over
-rounds; loads that a side lacks are named. Reads files, asks nobody.
+Each server of each file is a side; the others are compared with the first. Figures are medians over
+rounds; loads that a side lacks are named. Reads files alone.
 """
 
 from __future__ import annotations
@@ -20,47 +20,14 @@ from rich.text import Text
 from ...pipeline.bench.results import ResultRow, RunConfig, describe_load, read_rows
 from ...pipeline.bench.stats import Result
 from ...pipeline.errors import OperatorError
-from ...pipeline.runtime.printer import Printer
+from ...pipeline.runtime.stdout_console import StdoutConsole
+from ..client.bench_metrics import FIELDS, METRICS, Metric
 from ..text import plot, units
 
 BAR = 48
 """Cells of the longest bar."""
 
 
-class Metric(NamedTuple):
-    """A figure of a `Result` and the way in which it is better; None: neither."""
-
-    field: str
-    label: str
-    more_is_better: bool | None
-
-
-METRICS = (
-    Metric("throughput", "requests/s", True),
-    Metric("strip_throughput", "requests/s, stripped", True),
-    Metric("tokens_s", "tokens/s", True),
-    Metric("decode_tokens_s", "decode tokens/s", True),
-    Metric("latency_s", "latency s", False),
-    Metric("per_token_latency_s", "latency s a token", False),
-    Metric("per_output_token_latency_s", "latency s an output token", False),
-    Metric("ttft_ms", "TTFT ms", False),
-    Metric("ttft_ms_p50", "TTFT ms p50", False),
-    Metric("ttft_ms_p90", "TTFT ms p90", False),
-    Metric("ttft_ms_p99", "TTFT ms p99", False),
-    Metric("inter_token_ms_p50", "inter-token ms p50", False),
-    Metric("inter_token_ms_p99", "inter-token ms p99", False),
-    Metric("slo_attainment", "SLO attainment", True),
-    Metric("satisfaction", "satisfaction", True),
-    Metric("satisfaction_p10", "satisfaction p10", True),
-    Metric("satisfaction_p50", "satisfaction p50", True),
-    Metric("jain", "Jain index", True),
-    Metric("counter_gap", "VTC counter gap", False),
-    Metric("aborted", "aborted", False),
-    Metric("errors", "errors", False),
-    Metric("late_ms_max", "client late ms", False),
-    Metric("requests", "requests", None),
-)
-FIELDS = tuple(metric.field for metric in METRICS)
 SHOWN = ("throughput", "tokens_s", "ttft_ms_p50", "ttft_ms_p99", "inter_token_ms_p50")
 SHOWN_CLOSED = ("decode_tokens_s", "errors")
 SHOWN_OPEN = ("slo_attainment", "satisfaction", "counter_gap", "aborted", "errors")
@@ -93,10 +60,10 @@ def main(flags: list[str]) -> int:
     sides = make_sides(rows)
     configs = {row.config.load_key(): row.config for own in rows.values() for row in own}
     common = [load for load in configs if sum(load in side.results for side in sides) > 1]
-    console = Printer(width=None if sys.stdout.isatty() else 120)
+    console = StdoutConsole(width=None if sys.stdout.isatty() else 120)
     if not common:
-        told = "; ".join(f"{side.name}: {_loads(side, configs)}" for side in sides)
-        raise OperatorError(f"no load was run twice: {told}", "compare runs of the same workload")
+        loads = "; ".join(f"{side.name}: {_loads(side, configs)}" for side in sides)
+        raise OperatorError(f"no load was run twice: {loads}", "compare runs of the same workload")
     is_open = any(configs[load].concurrency is None for load in common)
     usual = SHOWN + (SHOWN_OPEN if is_open else SHOWN_CLOSED)
     wanted = given.metric or (FIELDS if given.all else usual)
@@ -158,8 +125,8 @@ def make_sides(rows: dict[Path, list[ResultRow]]) -> list[Side]:
 
 
 def make_table(sides: list[Side], load: str, fields: tuple[str, ...]) -> Table:
-    """A metric a row; for each side after the first what it has, as a multiple of the first's:
-    green where that is better, red where it is worse."""
+    """A table with a row for each metric. Sides after the first also have their multiple of the
+    first's figure, green if that is better, red if it is worse."""
     table = Table(box=None, pad_edge=False)
     table.add_column("")
     for number, side in enumerate(sides):

@@ -15,13 +15,16 @@ from typing import Literal
 
 import msgspec
 
-from ...pipeline.errors import OperatorError
+from ...pipeline.errors import OperatorError, UsageError
 from ...pipeline.messages import DeviceReport
 from ...pipeline.run_directory import make_run_directory
+from ..commands.inspect import DoctorCommand
 from ..supervisor.lock import is_running
+from ..text import units
+from .printing import print_json
 
 REPORT_SECONDS = 120.0
-"""A first import of torch from a slow disk."""
+"""Patience with the report on devices: a first import of torch from a slow disk."""
 PACKAGES = ("torch", "triton", "textual", "pyzmq", "msgspec", "tokenizers", "gguf", "safetensors")
 
 
@@ -33,8 +36,32 @@ class Check(msgspec.Struct, frozen=True):
     finding: str
 
 
+def doctor(command: DoctorCommand) -> int:
+    """What this machine has and what is missing; of a model, what is found in its files, or what
+    differs from a library's answers. Exit status 1 where something does, or is needed."""
+    if command.model:
+        from . import against
+
+        if command.against:
+            return against.compare_model(command.model, command)
+        for option, is_given in (("--adapter", command.adapter), ("--dtype", command.dtype)):
+            if is_given:
+                raise UsageError(f"{option} goes with --against transformers")
+        return against.print_model_report(command.model, command)
+    if command.against or command.adapter:
+        raise UsageError("--against and --adapter need a MODEL", "loraconsole doctor MODEL …")
+    checks = examine(Path(command.run))
+    if command.json:
+        print_json([msgspec.structs.asdict(check) for check in checks])
+    else:
+        for check in checks:
+            mark = {"good": "ok  ", "note": "note", "bad": "FAIL"}[check.verdict]
+            print(f"{mark}  {check.name:<14} {units.visible(check.finding)}")
+    return 1 if any(check.verdict == "bad" for check in checks) else 0
+
+
 def examine(run: Path) -> list[Check]:
-    """Every check, in the order a start would stumble over them."""
+    """Every check, in the order in which a start would fail by them."""
     return [
         Check("python", "good", f"{platform.python_version()} at {sys.executable}"),
         *(_package(name) for name in PACKAGES),
@@ -43,6 +70,7 @@ def examine(run: Path) -> list[Check]:
         *_device(run),
         _memory(),
         _terminal(),
+        *_switched_off(),
     ]
 
 
@@ -68,12 +96,12 @@ def _pipeline(run: Path) -> str:
 
 
 def _device(run: Path) -> list[Check]:
-    """What torch says of the machine, in a process of its own: it takes seconds to import."""
+    """What torch says of the machine. Asked in a process of its own: it takes seconds to import."""
     module = "loraconsole.pipeline.model.device_report"
     command = [sys.executable, "-P", "-m", module, "--run", str(run)]
     try:
-        told = subprocess.run(command, capture_output=True, timeout=REPORT_SECONDS, check=True)
-        report = msgspec.json.decode(told.stdout, type=DeviceReport)
+        done = subprocess.run(command, capture_output=True, timeout=REPORT_SECONDS, check=True)
+        report = msgspec.json.decode(done.stdout, type=DeviceReport)
     except (OSError, subprocess.SubprocessError, msgspec.DecodeError) as error:
         words = getattr(error, "stderr", b"") or str(error).encode()
         last = words.decode(errors="replace").strip().splitlines()[-1:] or ["it says nothing"]
@@ -94,11 +122,19 @@ def _device(run: Path) -> list[Check]:
             report.nccl or "not there; --tp on GPUs needs it",
         ),
         Check("kernels", "good" if report.is_fastest else "note", report.kernels),
+        *(Check("off", "note", reason) for reason in report.off),
     ]
 
 
+def _switched_off() -> list[Check]:
+    """What the console leaves out with the installed Textual and rich."""
+    from ..terminal.reaches import switched_off
+
+    return [Check("off", "note", f"{stage}: {reason}") for stage, reason in switched_off()]
+
+
 def _unseen() -> str:
-    """A GPU that torch does not see is worth a word."""
+    """Says how many GPUs the driver knows that torch does not see; "" if there are none."""
     devices = Path("/proc/driver/nvidia/gpus")
     count = len(list(devices.iterdir())) if devices.is_dir() else 0
     return f" by torch, though the driver knows {count}" if count else ""

@@ -1,28 +1,26 @@
-"""`stop`, `start`, `restart`, `signal`: one process of the ring, ordered about.
+"""`stop`, `start`, `restart`, `signal`: orders about one process of the ring.
 
-The supervisor answers no order: what came of one stands in its table.
+The supervisor answers no order: whether it was carried out is seen in its table of processes.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 from collections.abc import Callable, Sequence
 
 from ...pipeline.config import Config
 from ...pipeline.errors import OperatorError
 from ...pipeline.messages import (
-    ProcessOrder,
     ProcessState,
     ProcessView,
-    RestartProcess,
     SignalProcess,
     StartProcess,
     StopProcess,
 )
 from ...pipeline.run_directory import spell
 from ..client.remote import Remote
-from .pipeline import say
+from ..commands.processes import ProcessCommand
+from .printing import say
 
 STOP_SECONDS = 15.0
 """The supervisor kills what has not ended after five."""
@@ -30,35 +28,18 @@ STOP_SECONDS = 15.0
 Rows = Sequence[ProcessView]
 
 
-def process_order(given: argparse.Namespace, known: Sequence[str]) -> ProcessOrder:
-    """What the command line says. Raises `OperatorError` where it names no process of `known`."""
-    name = given.process
-    if name not in known:
-        raise OperatorError(f"no process {name!r}", f"there are {', '.join(known)}")
-    if name == "fetch" and given.command != "restart":
-        raise OperatorError("fetch ends by itself", "stop, start and signal are for the others")
-    match given.command:
-        case "stop":
-            return StopProcess(name)
-        case "start":
-            return StartProcess(name)
-        case "signal":
-            return SignalProcess(name, given.signal)
-    return RestartProcess(name, given.hard)
-
-
-def order_process(config: Config, given: argparse.Namespace) -> int:
+def order_process(config: Config, command: ProcessCommand) -> int:
     """Gives the order; returns when it is carried out."""
-    state, told = asyncio.run(_carry_out(config, given))
-    say({"process": given.process, "state": state}, told, given.json)
+    state, text = asyncio.run(_carry_out(config, command))
+    say({"process": command.process, "state": state}, text, command.json)
     return 0
 
 
-async def _carry_out(config: Config, given: argparse.Namespace) -> tuple[str, str]:
-    """A word for scripts and a sentence."""
+async def _carry_out(config: Config, command: ProcessCommand) -> tuple[str, str]:
+    """Carries it out; returns a word for scripts and a sentence."""
     async with Remote(config) as remote:
         rows: Rows = (await remote.snapshot()).processes.processes
-        order = process_order(given, [row.name for row in rows])
+        order = command.order([row.name for row in rows])
         name = order.name
         pid = _row(rows, name).pid
         match order:

@@ -5,10 +5,8 @@ Knows the files that `pipeline/runtime/spans.py` writes, one a process in a dire
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import math
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,24 +14,24 @@ import msgspec
 
 from ...pipeline.config import Config
 from ...pipeline.errors import OperatorError
-from ...pipeline.messages import SpansOrder, SpansReply, StartSpans, StopSpans
+from ...pipeline.messages import SpansReply
 from ...pipeline.run_directory import spell
-from ...pipeline.runtime.spans import recording_name
 from ...pipeline.runtime.wording import counted
-from ..client.pending_orders import order_id
 from ..client.remote import Remote
+from ..commands.inspect import SpansCommand
+from ..commands.pipeline import ProfileCommand
 from ..text import units
-from .pipeline import print_json, say
+from .printing import print_json, say
 
 # --- start, stop --------------------------------------------------------------------------------
 
 
-def profile(config: Config, given: argparse.Namespace) -> int:
+def profile(config: Config, command: ProfileCommand) -> int:
     """Starts or stops the spans of every process. Raises `OperatorError` where one is silent."""
 
     async def order() -> dict[str, SpansReply]:
         async with Remote(config) as remote:
-            return await remote.order_spans(make_order(given, remote.name))
+            return await remote.order_spans(command.order(remote.name))
 
     replies = asyncio.run(order())
     if silent := [name for name in config.process_names() if name not in replies]:
@@ -44,7 +42,7 @@ def profile(config: Config, given: argparse.Namespace) -> int:
     directories = {str(Path(reply.path).parent) for reply in replies.values() if reply.path}
     count = sum(reply.spans for reply in replies.values())
     where = ", ".join(sorted(directories))
-    if given.verb == "start":
+    if command.verb == "start":
         text = f"recording to {where}"
     else:
         text = "nothing recorded"
@@ -57,28 +55,15 @@ def profile(config: Config, given: argparse.Namespace) -> int:
             "processes": [msgspec.to_builtins(replies[name]) for name in config.process_names()],
         },
         text,
-        given.json,
+        command.json,
     )
     return 0
-
-
-def make_order(given: argparse.Namespace, inbox: str) -> SpansOrder:
-    """What the command line asks for, to be answered to `inbox`."""
-    if given.verb == "stop":
-        return StopSpans(order=order_id(), reply_to=inbox)
-    return StartSpans(
-        order=order_id(),
-        reply_to=inbox,
-        recording=recording_name(time.time()),
-        layers=given.layers,
-        nvtx=given.nvtx,
-    )
 
 
 # --- totals -------------------------------------------------------------------------------------
 
 
-class Event(msgspec.Struct):
+class SpanLine(msgspec.Struct):
     """A line of a file of spans: a span (ph X) or a lane's name (ph M). Microseconds."""
 
     ph: str
@@ -87,7 +72,7 @@ class Event(msgspec.Struct):
     dur: float = 0.0
 
 
-class Total(msgspec.Struct, frozen=True):
+class SpanTotal(msgspec.Struct, frozen=True):
     """All spans of one name in one process, milliseconds."""
 
     process: str
@@ -99,13 +84,14 @@ class Total(msgspec.Struct, frozen=True):
     p99_ms: float
 
 
-def spans(config: Config, path: str | None, trace: str | None, as_json: bool) -> int:
-    """Prints totals by name, the largest first; `trace` makes one file of all of them."""
+def spans(config: Config, command: SpansCommand) -> int:
+    """Prints totals by name, the largest first; `--trace` makes one file of all of them."""
+    path, trace = command.path, command.trace
     files = find_files(Path(path) if path else latest_recording(config.run_path))
     found = sorted(totals(files), key=lambda total: -total.total_ms)
     if trace:
         write_trace(files, Path(trace))
-    if as_json:
+    if command.json:
         print_json(found)
     else:
         _print_totals(found)
@@ -130,10 +116,10 @@ def find_files(path: Path) -> list[Path]:
     return files
 
 
-def totals(files: list[Path]) -> Iterator[Total]:
-    """Of each name (with {} for what differs) in each process. Raises `OperatorError` at a line
-    that is no span."""
-    decoder = msgspec.json.Decoder(Event)
+def totals(files: list[Path]) -> Iterator[SpanTotal]:
+    """A total for each name (with {} for its values) in each process. Raises `OperatorError` at a
+    line that is no span."""
+    decoder = msgspec.json.Decoder(SpanLine)
     for file in files:
         taken: dict[str, list[float]] = {}
         for number, line in enumerate(_lines(file), start=1):
@@ -146,7 +132,7 @@ def totals(files: list[Path]) -> Iterator[Total]:
         for name, ms in taken.items():
             ms.sort()
             total = math.fsum(ms)
-            yield Total(
+            yield SpanTotal(
                 file.stem,
                 name,
                 len(ms),
@@ -180,11 +166,11 @@ def write_trace(files: list[Path], to: Path) -> None:
         ) from error
 
 
-def _print_totals(found: list[Total]) -> None:
+def _print_totals(found: list[SpanTotal]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from ...pipeline.runtime.printer import Printer
+    from ...pipeline.runtime.stdout_console import StdoutConsole
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for head in ("process", "span", "count", "total ms", "mean ms", "p50 ms", "p99 ms"):
@@ -198,4 +184,4 @@ def _print_totals(found: list[Total]) -> None:
             f"{row.total_ms:.1f}",
             *(f"{value:.3f}" for value in (row.mean_ms, row.p50_ms, row.p99_ms)),
         )
-    Printer(width=120).print(table)
+    StdoutConsole(width=120).print(table)

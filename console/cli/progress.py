@@ -26,7 +26,8 @@ class StageBar(tqdm):  # type: ignore[type-arg]
 
     @property
     def format_dict(self) -> dict[str, Any]:
-        """Of what is drawn; without a rate tqdm divides what is done by the time that took."""
+        """The values that tqdm draws. Without a rate it divides the work done by the elapsed
+        time."""
         return {**super().format_dict, "elapsed": self._elapsed_s, "rate": None}
 
     def show(self, message: Progress) -> None:

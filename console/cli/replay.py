@@ -1,12 +1,10 @@
 """`loraconsole replay`: an event log decided again, and shown in the console at any speed.
 
-The deciding is done by `pipeline.replay` in a process of its own; the console looks at it as at any
-pipeline, by the clock of the log.
-"""
+`pipeline/router/replay.py` decides, in a process of its own; the console shows it like any
+pipeline, by the clock of the log."""
 
 from __future__ import annotations
 
-import argparse
 import os
 import subprocess
 import sys
@@ -19,52 +17,61 @@ import msgspec
 
 from ...pipeline.config import Config
 from ...pipeline.errors import OperatorError, UsageError
-from ...pipeline.messages import Message
+from ...pipeline.messages import PROTOCOL, Message
 from ...pipeline.run_directory import make_run_directory
 from ...pipeline.runtime.sockets import InboxFull
 from ...pipeline.runtime.text_output import UTF8_OUTPUT
-from ..client.telemetry import Telemetry
+from ..client.telemetry import TelemetryClient
+from ..commands.consoles import ReplayCommand
 from ..terminal import splash
 from ..ui import session
 
 START_SECONDS = 2.5
-"""Until the other process has its sockets, and the screen its first frame."""
+"""Time for the other process to make its sockets, and for the first frame."""
 
 
-class Head(msgspec.Struct, frozen=True):
-    """What the console needs of a log: its first line's, or when there is more to see than a ring
-    that waits."""
+class ReplayHead(msgspec.Struct, frozen=True):
+    """What the console needs of a log: the config in its first line, and the time at which the
+    first request came."""
 
     at: float
     config: Config
 
 
-class At(msgspec.Struct, frozen=True):
-    """Any line's time."""
+class LogStamp(msgspec.Struct, frozen=True):
+    """The fields of a first line that are read before the rest is trusted to mean the same here."""
+
+    protocol: int = 1
+    """Logs of the first versions do not have it."""
+    version: str = ""
+
+
+class LogTime(msgspec.Struct, frozen=True):
+    """The time of any line, unix seconds."""
 
     at: float
 
 
-def replay(given: argparse.Namespace) -> int:
+def run_replay(command: ReplayCommand) -> int:
     """Exit status 0: all decisions are the same; 1: one is not, or the file is no log."""
-    if given.speed is not None and not 0 < given.speed < float("inf"):
-        raise UsageError(f"--speed {given.speed:g} is not above 0", "1 is as it happened")
-    command = [sys.executable, "-P", "-m", "loraconsole.pipeline.router.replay", given.file]
-    if given.console:
-        return show(command, given)
-    flags = [f"--{name}" for name in ("show", "json") if getattr(given, name)]
-    more = ["--speed", str(given.speed)] if given.speed else []
-    return subprocess.run([*command, *more, *flags]).returncode
+    if command.speed is not None and not 0 < command.speed < float("inf"):
+        raise UsageError(f"--speed {command.speed:g} is not above 0", "1 is as it happened")
+    words = [sys.executable, "-P", "-m", "loraconsole.pipeline.router.replay", command.file]
+    if command.console:
+        return show_in_console(words, command)
+    flags = [f"--{name}" for name in ("show", "json") if getattr(command, name)]
+    more = ["--speed", str(command.speed)] if command.speed else []
+    return subprocess.run([*words, *more, *flags]).returncode
 
 
-def show(command: list[str], given: argparse.Namespace) -> int:
-    """The ordinary console on a run directory in which nothing but a replay runs."""
+def show_in_console(words: list[str], command: ReplayCommand) -> int:
+    """The console on a run directory in which a replay runs alone."""
     session.need_terminal("without one: loraconsole replay FILE")
-    session.check_screen_flags(given)
-    speed = given.speed or 1.0
-    head = read_head(Path(given.file))
+    session.check_screen_options(command.screen)
+    speed = command.speed or 1.0
+    head = read_head(Path(command.file))
     with (
-        splash.raised("loraconsole"),
+        splash.title_shown("loraconsole"),
         tempfile.TemporaryDirectory(prefix="lc-") as directory,
     ):
         run = make_run_directory(Path(directory) / "run")
@@ -72,18 +79,20 @@ def show(command: list[str], given: argparse.Namespace) -> int:
         begins_at = time.time() + START_SECONDS
         flags = ["--run", str(run), "--speed", str(speed), "--begins-at", str(begins_at)]
         with subprocess.Popen(
-            [*command, *flags, "--starts-at", str(head.at)],
+            [*words, *flags, "--starts-at", str(head.at)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             encoding="utf-8",
             env={**os.environ, **UTF8_OUTPUT},
         ) as player:
-            clock = Clock(head.at, begins_at, speed, lambda: player.poll() is not None)
+            clock = ReplayClock(head.at, begins_at, speed, lambda: player.poll() is not None)
             while not (run / "supervisor.stats").exists() and time.time() < begins_at:
                 time.sleep(0.02)
             label = "REPLAY" if speed == 1 else f"REPLAY x{speed:g}"
             try:
-                session.show(config, given, label=label, clock=clock, source=Listener)
+                session.run_console(
+                    config, command.screen, label=label, clock=clock, source=ReplayTelemetry
+                )
             except BaseException:
                 player.terminate()
                 raise
@@ -97,16 +106,16 @@ def show(command: list[str], given: argparse.Namespace) -> int:
             return player.returncode
 
 
-class Listener(Telemetry):
-    """What was decided is decided: nobody is there to take an order."""
+class ReplayTelemetry(TelemetryClient):
+    """Telemetry of a replay, which takes no orders."""
 
     def _send(self, name: str, message: Message) -> None:
-        raise InboxFull("this is a replay: nobody takes orders")
+        raise InboxFull("this is a replay: it takes no orders")
 
 
-class Clock:
-    """The time of a log that is played from `begins_at` on, `speed` times as fast; it stands still
-    once that `has_ended`."""
+class ReplayClock:
+    """The time in a log that is played from `begins_at` on, `speed` times as fast. It stands still
+    once the replay `has_ended`."""
 
     def __init__(
         self, start: float, begins_at: float, speed: float, has_ended: Callable[[], bool]
@@ -120,17 +129,24 @@ class Clock:
         return self._now
 
 
-def read_head(file: Path) -> Head:
-    """By what it was decided, and when the first request came. Raises `OperatorError` where the
-    file is no log."""
+def read_head(file: Path) -> ReplayHead:
+    """The config that a log was decided by, and when its first request came. Raises `OperatorError`
+    if the file is no log."""
     try:
         with file.open("rb") as lines:
-            head = msgspec.json.decode(lines.readline(), type=Head)
+            line = lines.readline()
+            stamp = msgspec.json.decode(line, type=LogStamp)
+            if stamp.protocol != PROTOCOL:
+                raise OperatorError(
+                    f"{file} has protocol {stamp.protocol}, this is {PROTOCOL}",
+                    f"replay it with the loraconsole that wrote it (version {stamp.version})",
+                )
+            head = msgspec.json.decode(line, type=ReplayHead)
             asked = (line for line in lines if line.startswith(b'{"event":"asked"'))
             first = next(asked, None)
             if first is None:
                 return head
-            return msgspec.structs.replace(head, at=msgspec.json.decode(first, type=At).at)
+            return msgspec.structs.replace(head, at=msgspec.json.decode(first, type=LogTime).at)
     except OSError as error:
         raise OperatorError(
             f"cannot read {file}: {error.strerror}", "logs of --event-log lie in RUN/events"

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from typing import Any
 
+from ..commands.inspect import SettingsCommand
 from ..settings import settings as records
 from ..settings.toml_document import Problem
-from .pipeline import print_json
+from .printing import print_json
 
 
-def settings(given: argparse.Namespace) -> int:
+def settings(command: SettingsCommand) -> int:
     """Exit status 1 with --check where anything is wrong."""
-    if given.path:
-        return _print({"path": str(records.settings_path())}, str(records.settings_path()), given)
-    if given.example:
+    if command.path:
+        return _print({"path": str(records.settings_path())}, str(records.settings_path()), command)
+    if command.example:
         text = records.example().rstrip("\n")
-        return _print({"example": text}, text, given)
-    if given.keys:
-        return _print_keys(given)
+        return _print({"example": text}, text, command)
+    if command.keys:
+        return _print_keys(command)
     chosen = records.choose()
     if chosen.settings.keys:
         from ..settings.keymap import with_known_keys
@@ -27,12 +27,12 @@ def settings(given: argparse.Namespace) -> int:
 
         chosen = with_known_keys(chosen, catalogue())
     problems = [*chosen.problems, *theme_problems(chosen)]
-    if given.check:
+    if command.check:
         lines = [str(problem) for problem in problems] or ["nothing is wrong"]
         document = {"problems": [problem._asdict() for problem in problems]}
-        _print(document, "\n".join(lines), given)
+        _print(document, "\n".join(lines), command)
         return 1 if problems else 0
-    if given.json:
+    if command.json:
         print_json(
             {
                 "path": str(records.settings_path()),
@@ -51,7 +51,7 @@ def settings(given: argparse.Namespace) -> int:
 
 
 def theme_problems(chosen: records.Chosen) -> list[Problem]:
-    """What is wrong with the theme files, and whether the one that is wanted exists."""
+    """Problems of the theme files, and one if the wanted theme does not exist."""
     from ..settings.theme_files import ThemeShelf
 
     shelf = ThemeShelf()
@@ -59,7 +59,7 @@ def theme_problems(chosen: records.Chosen) -> list[Problem]:
     return [*shelf.problems, *records.missing_theme(chosen, list(shelf.themes))]
 
 
-def _print_keys(given: argparse.Namespace) -> int:
+def _print_keys(command: SettingsCommand) -> int:
     from ..ui.bindings import catalogue
 
     keys = [key for key in catalogue() if key.id]
@@ -79,7 +79,7 @@ def _print_keys(given: argparse.Namespace) -> int:
         rows.append(
             f"  {key.id:<{width}}  {','.join(key.keys):<24} {key.tooltip or key.description}"
         )
-    return _print(document, "\n".join(rows), given)
+    return _print(document, "\n".join(rows), command)
 
 
 def _shown(value: Any) -> str:
@@ -88,8 +88,8 @@ def _shown(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _print(document: dict[str, Any], text: str, given: argparse.Namespace) -> int:
-    if given.json:
+def _print(document: dict[str, Any], text: str, command: SettingsCommand) -> int:
+    if command.json:
         print_json(document)
     else:
         print(text)

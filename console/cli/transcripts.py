@@ -3,7 +3,6 @@ exit status."""
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import sys
 import time
@@ -12,40 +11,41 @@ from pathlib import Path
 
 import msgspec
 
-from ...pipeline.errors import OperatorError, UsageError
+from ...pipeline.errors import OperatorError
 from ...pipeline.runtime.text_output import json_text
 from ...pipeline.runtime.wording import counted
-from ..client.transcripts import VARIABLE, Transcripts, Turn, as_jsonl, as_markdown, open_default
+from ..client.transcripts import Transcripts, Turn, as_jsonl, as_markdown, open_transcripts
+from ..commands.transcripts import (
+    DeleteTranscriptsCommand,
+    ExportTranscriptsCommand,
+    ListTranscriptsCommand,
+    SearchTranscriptsCommand,
+    TranscriptsCommand,
+)
 from ..text import units
-from .pipeline import print_json, say
+from .printing import print_json, say
 
 LONGEST = 60
 
 
-def run(given: argparse.Namespace) -> int:
+def run(command: TranscriptsCommand) -> int:
     """Raises `OperatorError` where none are kept, or none is of that name."""
-    with contextlib.closing(_open()) as kept:
-        match given.verb:
-            case "search":
-                return _search(kept, given)
-            case "export":
-                return _export(kept, given)
-            case "delete":
-                return _delete(kept, given)
-            case _:
-                return _list(kept, given)
+    with contextlib.closing(open_transcripts()) as kept:
+        match command:
+            case ListTranscriptsCommand():
+                return _list(kept, command)
+            case SearchTranscriptsCommand():
+                return _search(kept, command)
+            case ExportTranscriptsCommand():
+                return _export(kept, command)
+            case DeleteTranscriptsCommand():
+                return _delete(kept, command)
+    raise NotImplementedError(command)
 
 
-def _open() -> Transcripts:
-    kept = open_default()
-    if kept is None:
-        raise OperatorError("no transcripts are kept", f"${VARIABLE} is empty")
-    return kept
-
-
-def _list(kept: Transcripts, given: argparse.Namespace) -> int:
-    found = kept.conversations(getattr(given, "limit", 20))
-    if given.json:
+def _list(kept: Transcripts, command: ListTranscriptsCommand) -> int:
+    found = kept.conversations(command.limit)
+    if command.json:
         print_json({"conversations": msgspec.to_builtins(found)})
         return 0
     if not found:
@@ -58,9 +58,9 @@ def _list(kept: Transcripts, given: argparse.Namespace) -> int:
     return 0
 
 
-def _search(kept: Transcripts, given: argparse.Namespace) -> int:
-    found = kept.search(" ".join(given.words), given.limit)
-    if given.json:
+def _search(kept: Transcripts, command: SearchTranscriptsCommand) -> int:
+    found = kept.search(" ".join(command.words), command.limit)
+    if command.json:
         print_json({"turns": msgspec.to_builtins(found)})
         return 0
     for turn in found:
@@ -72,53 +72,39 @@ def _search(kept: Transcripts, given: argparse.Namespace) -> int:
     return 0 if found else 1
 
 
-def _export(kept: Transcripts, given: argparse.Namespace) -> int:
+def _export(kept: Transcripts, command: ExportTranscriptsCommand) -> int:
     turns: Sequence[Turn] = (
-        [turn for name in given.conversations for turn in kept.turns(name)]
-        if given.conversations
+        [turn for name in command.conversations for turn in kept.turns(name)]
+        if command.conversations
         else kept.everything()
     )
-    is_json = given.format == "jsonl"
+    is_json = command.format == "jsonl"
     lines = as_jsonl(turns) if is_json else as_markdown(turns)
-    if given.out is None:
+    if command.out is None:
         for line in lines:
             print(json_text(line.encode()) if is_json else _as_shown(line))
         return 0
     text = "".join(f"{line}\n" for line in lines)
     try:
-        Path(given.out).write_text(text, encoding="utf-8")
+        Path(command.out).write_text(text, encoding="utf-8")
     except OSError as error:
-        raise OperatorError(f"cannot write {given.out}: {error.strerror}") from error
-    document = {"turns": len(turns), "file": given.out}
-    say(document, f"{counted(len(turns), 'turn', 'are')} in {given.out}", given.json)
+        raise OperatorError(f"cannot write {command.out}: {error.strerror}") from error
+    document = {"turns": len(turns), "file": command.out}
+    say(document, f"{counted(len(turns), 'turn', 'are')} in {command.out}", command.json)
     return 0
 
 
-def forgetting(given: argparse.Namespace) -> str:
-    """What `delete` is about to forget: `2 conversations with 9 turns`. Raises `OperatorError`."""
-    with contextlib.closing(_open()) as kept:
-        names = _named(kept, given)
-        turns = sum(len(kept.turns(name)) for name in names)
-    return f"{counted(len(names), 'conversation')} with {counted(turns, 'turn')}"
-
-
-def _named(kept: Transcripts, given: argparse.Namespace) -> list[str]:
-    if given.all == bool(given.conversations):
-        raise UsageError("name conversations, or --all", "see: loraconsole transcripts list")
-    return given.conversations or [each.id for each in kept.conversations(1 << 30)]
-
-
-def _delete(kept: Transcripts, given: argparse.Namespace) -> int:
-    names = _named(kept, given)
+def _delete(kept: Transcripts, command: DeleteTranscriptsCommand) -> int:
+    names = kept.choose(command.conversations, command.all)
+    lost = kept.describe(names)
     turns = sum(kept.delete(name) for name in names)
     document = {"conversations": len(names), "turns": turns}
-    lost = f"{counted(len(names), 'conversation')} with {counted(turns, 'turn')}"
-    say(document, f"forgotten: {lost}", given.json)
+    say(document, f"forgotten: {lost}", command.json)
     return 0
 
 
 def _as_shown(text: str) -> str:
-    """To a terminal nothing that would command it; to a file or a pipe what was said."""
+    """The text without characters that command a terminal if stdout is one, else as it is."""
     if not sys.stdout.isatty():
         return text
     return "\n".join(units.visible(row) for row in text.split("\n"))

@@ -1,8 +1,8 @@
 """`web`: the console in a browser, by textual-serve, on this machine alone.
 
-Whoever reaches the page can do what an operator can, so it listens on loopback, its address holds
-a secret, and pages of other origins are refused. Each visitor gets a console of his own; the
-pipeline is none of its children.
+The page can do what an operator can. So it listens on loopback, its address holds a secret, and
+pages of other origins are refused. Each visitor gets a console of his own; the pipeline is not a
+child of it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 HOST = "127.0.0.1"
 COOKIE = "loraconsole"
 LEAVE_SECONDS = 1.0
-"""What an open page is waited for at the end; aiohttp waits a minute."""
+"""Time that open pages have to close at the end; aiohttp gives a minute."""
 
 
 def web(config: Config, port: int) -> int:
@@ -43,10 +43,10 @@ def web(config: Config, port: int) -> int:
 
 
 def make_server(command: str, port: int, key: str) -> Any:
-    """A textual-serve server for `command` that lets in only who knows `key`.
+    """A textual-serve server for `command` that refuses requests without `key`.
 
     It listens already, so that its port is known. Raises `OperatorError` where textual-serve is
-    not installed, or the port is taken.
+    not installed, is one in which requests cannot be checked, or the port is taken.
     """
     try:
         from aiohttp import web as http
@@ -56,6 +56,11 @@ def make_server(command: str, port: int, key: str) -> Any:
             "the browser needs textual-serve", "pip install 'loraconsole[web]'"
         ) from None
 
+    if not hasattr(Server, "_make_app"):  # without it nothing would be refused
+        raise OperatorError(
+            "this textual-serve has no Server._make_app, where requests are checked",
+            "pip install 'loraconsole[web]'",
+        )
     try:
         listener = socket.create_server((HOST, port))
     except OSError as error:
@@ -72,7 +77,7 @@ def make_server(command: str, port: int, key: str) -> Any:
             self.key = key
 
         def serve(self, debug: bool = False) -> None:
-            """As textual-serve does it, but on our socket."""
+            """Serves as textual-serve does, but on our socket."""
             self.initialize_logging()
             loop = asyncio.new_event_loop()
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -102,7 +107,7 @@ def make_server(command: str, port: int, key: str) -> Any:
                     response.set_cookie(COOKIE, key, httponly=True, samesite="Strict")
                     return response
                 answer: http.StreamResponse = await handler(request)
-                if not answer.prepared:  # the page asks a font of another host: nobody is told
+                if not answer.prepared:  # the page asks a font of another host
                     answer.headers["Content-Security-Policy"] = policy
                 return answer
 

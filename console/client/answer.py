@@ -1,4 +1,5 @@
-"""`Answer`: one streamed answer as it grows: its text, its pace, how it ended. No widget in it."""
+"""`Answer`: one streamed answer while it grows: its text, its rate, how it ended. Knows no
+widget."""
 
 from __future__ import annotations
 
@@ -12,17 +13,17 @@ from .chat import ChatParams, TokenChoice, chat
 from .http_client import Http
 
 CANCELLED = "cancelled"
-"""The error of an answer that nobody wanted any more."""
+"""The error of an answer that the operator has cancelled."""
 
 
 @dataclass
 class Answer:
-    """What one model says to one prompt. Times are of the monotonic clock."""
+    """The answer of one model to one prompt. Times are of the monotonic clock."""
 
     model: str
-    """What the request names: the base model or an adapter."""
+    """The name in the request: of the base model or of an adapter."""
     label: str
-    """What it is called on the screen."""
+    """Its name on the screen."""
     style: str = "text"
     asked_at: float = field(default_factory=time.monotonic)
     first_at: float | None = None
@@ -35,7 +36,7 @@ class Answer:
     prompt: str = ""
     prompt_tokens: int | None = None
     num_tokens: int | None = None
-    """As the server counted them, once it has said so."""
+    """The server's count, which comes at the end."""
     finish_reason: str = ""
     error: str = ""
     _text: list[str] = field(default_factory=list)
@@ -57,7 +58,7 @@ class Answer:
         params: ChatParams,
         on_text: Callable[[], None] = lambda: None,
     ) -> None:
-        """Asks the model and grows until it has said all; a refusal becomes `error`."""
+        """Asks the model and adds its answer piece by piece; a refusal becomes `error`."""
         reason = ""
         try:
             async for part in chat(http, self.model, messages, params):
@@ -76,7 +77,7 @@ class Answer:
 
     @property
     def messages(self) -> list[dict[str, str]]:
-        """What the model is to read: the conversation, and the prompt behind it."""
+        """The messages of the request: the conversation, and the prompt after it."""
         found = []
         for prompt, answer in self.before:
             found.append({"role": "user", "content": prompt})
@@ -112,7 +113,7 @@ class Answer:
 
 
 class WrappedText:
-    """A growing text in lines of a width; only what is new, and the last paragraph, is wrapped."""
+    """Wraps a growing text; only new text and the last paragraph are wrapped again."""
 
     def __init__(self) -> None:
         self._width = 0

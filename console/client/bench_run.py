@@ -1,6 +1,7 @@
-"""`BenchRun`: a benchmark under way, in a process of its own; `BenchFiles`: what earlier ones left.
+"""`BenchRun`: a benchmark under way, in a process of its own; `BenchFiles`: results of earlier
+ones.
 
-The child is `pipeline.bench`, whose HTTP client and arithmetic the console need not carry. Knows no
+The child is `pipeline/bench/bench.py`, so the console need not import its HTTP client. Knows no
 widget.
 """
 
@@ -25,13 +26,13 @@ from ...pipeline.bench.results import ResultRow, read_rows
 from ...pipeline.bench.stats import Live
 from ...pipeline.errors import OperatorError
 from ...pipeline.runtime.text_output import UTF8_OUTPUT
-from .transcripts import data_directory
+from ..paths import data_directory
 
 CANCELLED = "cancelled"
 SAMPLES = 512
-"""Speeds that are kept of a run, for its plot."""
+"""Most rates that are kept of a run, for its plot."""
 LEAST_SECONDS = 0.15
-"""That a speed is taken over."""
+"""Shortest interval that a rate is computed over."""
 Range: TypeAlias = tuple[int, int]
 """Lengths in tokens, the second excluded."""
 SUITES = (
@@ -39,12 +40,12 @@ SUITES = (
     *("a100-80-S4-num-adapter", "a100-80-S4-req-rate", "a100-80-S4-cv", "a100-80-table"),
     *("ablation-no-mem", "ablation-cluster", "ablation-cluster-cv"),
 )
-"""Names of `pipeline.workload`'s, whose numbers the console need not carry."""
+"""Names of the suites of `pipeline/bench/workload.py`."""
 
 
-class Workload(NamedTuple):
-    """What it asks; its flags of `loraconsole bench`; the fields of a plan that it heeds; and those
-    that are not as in other plans before somebody changes them."""
+class WorkloadChoice(NamedTuple):
+    """A workload in the form: what it asks, its flags of `loraconsole bench`, the fields of a plan
+    that it takes, and its defaults where they are not those of other workloads."""
 
     what: str
     flags: tuple[str, ...]
@@ -54,16 +55,16 @@ class Workload(NamedTuple):
 
 _OPEN = ("requests", "at_once", "rate", "cv")
 _ALL = {"requests": None, "at_once": None}
-"""A file or a suite says itself how many come, and when."""
+"""A file or a suite says itself how many requests come, and when."""
 
 
-def _punica(what: str, popularity: str) -> Workload:
+def _punica(what: str, popularity: str) -> WorkloadChoice:
     flags = ("--workload", "punica", "--popularity", popularity)
-    return Workload(what, flags, (*_OPEN, "adapters", "tokens", "slo"))
+    return WorkloadChoice(what, flags, (*_OPEN, "adapters", "tokens", "slo"))
 
 
 WORKLOADS = {
-    "chat": Workload(
+    "chat": WorkloadChoice(
         "questions to an assistant, the models in turn",
         ("--workload", "chat"),
         (*_OPEN, "tokens", "slo"),
@@ -72,18 +73,18 @@ WORKLOADS = {
     "distinct": _punica("Punica's: every request an adapter of its own", "distinct"),
     "skewed": _punica("Punica's: an adapter is asked 1.5 times as often as the next", "skewed"),
     "identical": _punica("Punica's: one adapter for all", "identical"),
-    "slora": Workload(
+    "slora": WorkloadChoice(
         "S-LoRA's generator: adapters drawn with alpha, lengths uniform",
         ("--workload", "slora"),
         (*_OPEN, "alpha", "adapters", "prompt", "tokens", "slo"),
     ),
-    "long-tail": Workload(
+    "long-tail": WorkloadChoice(
         "the same with lengths that are mostly short and sometimes very long",
         ("--workload", "long-tail"),
         (*_OPEN, "alpha", "adapters", "prompt", "tokens", "slo"),
         {"tokens": (8, 512)},
     ),
-    "suite": Workload(
+    "suite": WorkloadChoice(
         "S-LoRA's published settings, a run for each",
         (),
         (
@@ -92,13 +93,13 @@ WORKLOADS = {
         ),
         {**_ALL, "tokens": None},
     ),
-    "script": Workload(
-        "requests that somebody listed: ind, input_lens, output_lens, intervals",
+    "script": WorkloadChoice(
+        "requests listed in a file: ind, input_lens, output_lens, intervals",
         ("--workload", "script"),
         ("file", "speed", "requests", "at_once", "slo"),
         _ALL,
     ),
-    "trace": Workload(
+    "trace": WorkloadChoice(
         "a CSV file of Azure's LLM services or of BurstGPT",
         ("--workload", "trace"),
         ("file", "speed", "seconds", "requests", "at_once", "alpha", "adapters", "slo"),
@@ -124,8 +125,8 @@ FLAGS = {
 
 
 class BenchPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """What is to be run; None leaves it to the workload. With `at_once` None requests come in their
-    time, a generator's at `rate` a second."""
+    """What is to be run; None leaves a field to the workload. With `at_once` None requests come at
+    their own times, a generator's at `rate` a second."""
 
     workload: str = "chat"
     file: str = ""
@@ -145,11 +146,11 @@ class BenchPlan(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def usual(cls, workload: str) -> BenchPlan:
-        """As it stands in the form at first."""
+        """The plan that the form begins with."""
         return cls(workload=workload, **WORKLOADS[workload].usual)
 
     def flags(self) -> list[str]:
-        """Of `loraconsole bench`."""
+        """The options of `loraconsole bench` for this plan."""
         _, flags, takes, _ = WORKLOADS[self.workload]
         found = list(flags)
         is_chat = self.workload == "chat"
@@ -193,7 +194,7 @@ class BenchRun:
 
     @property
     def command(self) -> str:
-        """What a shell would run."""
+        """The command that a shell would run."""
         return shlex.join(["loraconsole", "bench", *self._command[6:]])
 
     @property
@@ -204,19 +205,19 @@ class BenchRun:
 
     @property
     def is_refused(self) -> bool:
-        """It ended before it asked anything: something is wrong with the plan."""
+        """Whether it ended before it asked anything: something is wrong with the plan."""
         return bool(self.error) and self.live is None and not self._cancelled
 
     @property
     def left_s(self) -> float | None:
-        """What its pace so far promises."""
+        """Estimated seconds left at the average rate so far; None if nothing is done yet."""
         live = self.live
         if live is None or not live.done or not self.is_running:
             return None
         return live.seconds / live.done * (live.total - live.done)
 
     async def run(self, on_news: Callable[[], None]) -> None:
-        """Returns when it has ended, whichever way; `error` says so where it did not end well."""
+        """Runs the child and returns when it has ended; if that failed, `error` says why."""
         try:
             self.out.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._child = child = await asyncio.create_subprocess_exec(
@@ -243,8 +244,8 @@ class BenchRun:
             on_news()
 
     def _take(self, line: bytes) -> None:
-        """The last line of a run comes at any time, where a rate would be of next to nothing: it
-        makes the interval before it longer."""
+        """Reads a line of the child. The last line of a run may follow the one before at once: it
+        then prolongs that one's interval, since a rate over next to nothing is no rate."""
         now = msgspec.json.decode(line, type=Live)
         before, self.live = self.live, now
         if before is None or before.run != now.run:
@@ -255,7 +256,7 @@ class BenchRun:
             self._marks.append((now.seconds, now.streamed))
 
     def cancel(self) -> None:
-        """What it has measured so far is lost: a run is kept when it is whole."""
+        """Ends it. What it has measured is lost: only whole runs are kept."""
         self._cancelled, self.error = True, CANCELLED
         self.kill()
 
@@ -266,7 +267,7 @@ class BenchRun:
 
 
 class Kept(msgspec.Struct, frozen=True):
-    """A result, and where it is."""
+    """A result, and its file and line."""
 
     at: float
     path: Path
@@ -276,7 +277,8 @@ class Kept(msgspec.Struct, frozen=True):
 
 
 class BenchFiles:
-    """JSON lines of a directory and of files that were named; read again when they change."""
+    """Results in the files of a directory and in files that were opened; read again when they
+    change."""
 
     def __init__(self, directory: Path | None = None) -> None:
         self.directory = directory or data_directory() / "bench"
@@ -285,7 +287,7 @@ class BenchFiles:
         self.broken: dict[Path, OperatorError] = {}
 
     def new(self) -> Path:
-        """A file for the next run."""
+        """The path of a new file for the next run."""
         stamp = time.strftime("%Y%m%d-%H%M%S")
         return self.directory / f"{stamp}.jsonl"
 

@@ -14,7 +14,7 @@ from .http_client import Http, HttpError
 
 
 class ChatParams(msgspec.Struct, frozen=True, kw_only=True):
-    """What a person may set for an answer; None leaves it to the server."""
+    """Sampling parameters of an answer; None leaves one to the server."""
 
     max_tokens: int | None = None
     temperature: float | None = None
@@ -22,11 +22,11 @@ class ChatParams(msgspec.Struct, frozen=True, kw_only=True):
     top_k: int | None = None
     seed: int | None = None
     logprobs: int | None = None
-    """How many alternatives to tell beside each token; None tells no probabilities."""
+    """Number of alternatives to return beside each token; None returns no probabilities."""
 
     @property
     def body(self) -> dict[str, Any]:
-        """As the server's API names them; what is left to the server is left out."""
+        """The fields of the request; those that are None are left out."""
         given = {k: v for k, v in msgspec.structs.asdict(self).items() if v is not None}
         if (alternatives := given.pop("logprobs", None)) is not None:
             given |= {"logprobs": True, "top_logprobs": alternatives}
@@ -101,14 +101,14 @@ async def chat(
 
 
 def _tokens(choice: dict[str, Any]) -> tuple[TokenChoice, ...]:
-    told = choice.get("logprobs") or {}
+    logprobs = choice.get("logprobs") or {}
     return tuple(
         TokenChoice(
             each["token"],
             each["logprob"],
             tuple((other["token"], other["logprob"]) for other in each.get("top_logprobs", ())),
         )
-        for each in told.get("content") or ()
+        for each in logprobs.get("content") or ()
     )
 
 

@@ -22,7 +22,7 @@ TABLE_SECONDS = 10.0
 
 
 class AdaptersFailed(OperatorError):
-    """A start is refused, since adapters that it was given cannot be loaded."""
+    """The refusal of a start whose adapters cannot be loaded."""
 
     def __init__(self, failed: Iterable[AdapterView], num_given: int, run: str) -> None:
         self.failed = tuple(failed)
@@ -35,13 +35,13 @@ class AdaptersFailed(OperatorError):
 
     @property
     def document(self) -> dict[str, Any]:
-        """What JSON says of it beside the error and the hint."""
+        """The fields of the JSON document beside the error and the hint."""
         return {"failed_adapters": documents(self.failed)}
 
 
 async def failed_at_start(remote: Remote) -> tuple[AdapterView, ...]:
-    """Of the adapters that the pipeline was started with, those that failed, once all have been
-    read. Raises `OperatorError` where the router does not list them."""
+    """The failed ones of the adapters that the pipeline was started with; waits until all have been
+    read. Raises `OperatorError` if the router does not list them."""
     given = remote.config.adapters()
     deadline = time.monotonic() + TABLE_SECONDS
     while given:
@@ -59,16 +59,16 @@ async def failed_at_start(remote: Remote) -> tuple[AdapterView, ...]:
 
 
 def failed_of(views: Iterable[AdapterView]) -> tuple[AdapterView, ...]:
-    """Those that cannot be used."""
+    """The views of adapters that failed."""
     return tuple(view for view in views if view.state is AdapterState.FAILED)
 
 
 def failed_in(table: AdapterTable | None) -> tuple[AdapterView, ...]:
-    """Those of the router's table; none before there is one."""
+    """The failed adapters of the router's table; none while there is no table."""
     return failed_of(table.adapters) if table else ()
 
 
-def line_of(view: AdapterView) -> str:
+def describe_failure(view: AdapterView) -> str:
     """`adapter sql failed: REASON (PATH)`, without the path where the reason names it."""
     reason = view.reason or "see the logs"
     path = "" if view.path in reason else f" ({view.path})"

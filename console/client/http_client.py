@@ -27,7 +27,7 @@ class HttpError(Exception):
 @dataclass(frozen=True)
 class Http:
     """A server at `url`, asked with an `api_key` if there is one. Proxies of the environment are
-    for elsewhere: the pipeline is here."""
+    not used, since the pipeline is on this machine."""
 
     url: str
     api_key: str = ""
@@ -64,7 +64,7 @@ class Http:
 
 
 class HttpResponse:
-    """What the server answers, as it comes."""
+    """The server's answer while it comes."""
 
     def __init__(self, protocol: h11.Connection, reader: asyncio.StreamReader) -> None:
         self._protocol, self._reader = protocol, reader

@@ -1,7 +1,7 @@
-"""`Orders`: orders to the router that are on their way, and who waits for their answers.
+"""`PendingOrders`: orders to the router that have no answer yet, and the listeners for the answers.
 
-Knows no widget and no socket: it is given how to send, and told what was answered. An order always
-ends: with the router's reply, or with one made here that says why there is none.
+Knows no widget and no socket: it is given a function to send with, and called with each answer. An
+order always ends: with the router's reply, or with one made here that says why there is none.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from typing import TypeAlias
-from uuid import uuid4
 
 from msgspec import Struct
 
@@ -29,37 +28,27 @@ from ...pipeline.runtime.sockets import InboxFull
 from ..state.store import Store
 
 QUICK_SECONDS = 20.0
-"""For what the router answers from its books or from a file's header."""
+"""Patience with orders that the router answers from its tables or from a file's header."""
 SLOW_SECONDS = 1800.0
-"""For what waits for files, for running requests or for the device."""
+"""Patience with orders that wait for files, for running requests or for the device."""
 GRACE_SECONDS = 5.0
-"""A router that was restarted may have found the order in its inbox."""
+"""Time that a restarted router has to answer an order it may have found in its inbox."""
 UNANSWERED, NOT_THERE = 504, 503
-READ_ONLY = "This console only looks: it was opened with --read-only"
-CHANGING = frozenset(
-    (
-        *("abort", "request-abort", "record", "send", "retry", "bench-new", "bench-cancel"),
-        *("load", "unload", "reload", "pin", "verify", "merge"),
-        *("restart", "stop", "kill", "signal", "drain", "down"),
-    )
-)
-"""Keys, by their ids, that a console which only looks refuses, and so does not show."""
-
-Listener: TypeAlias = Callable[[AdapterReply], bool]
-"""Told of the answer; True when it has shown it to the operator."""
+ReplyListener: TypeAlias = Callable[[AdapterReply], bool]
+"""Called with the answer; returns whether it has shown it to the operator."""
 
 
-class Pending(Struct, frozen=True):
+class PendingOrder(Struct, frozen=True):
     """An order without an answer yet."""
 
     order: Order
     given_at: float
     router: int | None
     """Incarnation of the router it was given to."""
-    listener: Listener
+    listener: ReplyListener
 
 
-class Orders:
+class PendingOrders:
     """`give` an order; `answered` when its reply is there; `sweep` now and then."""
 
     def __init__(
@@ -74,17 +63,18 @@ class Orders:
         """`inbox` is where answers go. `forget` drops what was sent and not taken; `tell` shows a
         reply that no listener did, with the order that it answers."""
         self.inbox = inbox
-        self._ledger, self._send, self._forget, self._tell = store, send, forget, tell
+        self._store, self._send, self._forget, self._tell = store, send, forget, tell
         self._clock = clock
-        self._pending: dict[str, Pending] = {}
+        self._pending: dict[str, PendingOrder] = {}
         self._restarted_at: float | None = None
 
-    def give(self, order: Order, listener: Listener = lambda _: False) -> None:
-        """Sends it. The listener is told once, at once where the order cannot even be sent."""
+    def give(self, order: Order, listener: ReplyListener = lambda _: False) -> None:
+        """Sends an order. The listener is called once: with its answer, or at once if it cannot be
+        sent."""
         now = self._clock()
-        router = self._ledger.incarnation("router")
-        pending = Pending(order, now, router, listener)
-        if not self._ledger.is_alive("router", now):
+        router = self._store.incarnation("router")
+        pending = PendingOrder(order, now, router, listener)
+        if not self._store.is_alive("router", now):
             self._end(pending, self._refusal(order, NOT_THERE, "the router is not running"))
             return
         try:
@@ -96,20 +86,20 @@ class Orders:
         self._note(order)
 
     def answered(self, reply: AdapterReply) -> None:
-        """The router's answer; one that comes after it was given up is told all the same."""
+        """Takes the router's answer. One to an order that was given up is shown all the same."""
         pending = self._pending.pop(reply.order, None)
         is_gone = pending is not None and isinstance(pending.order, UnloadAdapter)
-        self._ledger.take_reply(reply, is_gone and reply.status == 200)
+        self._store.fold_reply(reply, is_gone and reply.status == 200)
         if pending is None:
             self._tell(None, reply)
         else:
             self._end(pending, reply)
 
     def sweep(self) -> None:
-        """Ends the orders that nobody will answer any more."""
+        """Ends the orders that will not be answered any more."""
         now = self._clock()
-        router = self._ledger.incarnation("router")
-        lost: list[tuple[Pending, str]] = []
+        router = self._store.incarnation("router")
+        lost: list[tuple[PendingOrder, str]] = []
         is_another = False
         for pending in self._pending.values():
             quick = isinstance(pending.order, PlanAdapters | PinAdapter | SetScheduler)
@@ -129,24 +119,24 @@ class Orders:
             self._end(pending, self._refusal(pending.order, UNANSWERED, why))
 
     def is_pending(self, order: str) -> bool:
-        """Is it still without an answer?"""
+        """Whether the order of that id has no answer yet."""
         return order in self._pending
 
     def is_verifying(self, name: str) -> bool:
         orders = (pending.order for pending in self._pending.values())
         return any(isinstance(order, VerifyAdapter) and order.name == name for order in orders)
 
-    def _end(self, pending: Pending, reply: AdapterReply) -> None:
+    def _end(self, pending: PendingOrder, reply: AdapterReply) -> None:
         self._note(pending.order)
         if not pending.listener(reply):
             self._tell(pending.order, reply)
 
     def _note(self, order: Order) -> None:
-        """What is being done to an adapter, in the books."""
+        """Enters in the store what is being done to an adapter."""
         if isinstance(order, PlanAdapters | SetScheduler):
             return
         orders = [p.order for p in self._pending.values() if name_of(p.order) == order.name]
-        self._ledger.take_order(order.name, doing(orders[-1]) if orders else "")
+        self._store.note_order(order.name, doing(orders[-1]) if orders else "")
 
     def _refusal(self, order: Order, status: int, text: str) -> AdapterReply:
         return AdapterReply(
@@ -154,18 +144,13 @@ class Orders:
         )
 
 
-def order_id() -> str:
-    """Unlike every other, of other consoles too."""
-    return uuid4().hex
-
-
 def name_of(order: Order) -> str:
-    """The adapter an order is about; "" where it is about none."""
+    """The name of the adapter that an order is about; "" if it is about none."""
     return "" if isinstance(order, PlanAdapters | SetScheduler) else order.name
 
 
 def doing(order: Order) -> str:
-    """What is going on while it is carried out."""
+    """The word for what goes on while an order is carried out: `loading`."""
     match order:
         case LoadAdapter():
             return "loading"

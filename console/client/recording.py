@@ -1,16 +1,14 @@
-"""Recordings: all telemetry of a pipeline in a file (`record`), and the console on it (`Playback`).
+"""Recordings: all telemetry of a pipeline in a file, and the console on it.
 
 A recording is gzipped JSON lines: a head, a snapshot, then every message with the time at which it
-was heard. One that breaks off (a full disk, a kill) plays as far as it goes.
+came. One that breaks off (a full disk, a kill) plays to where it breaks off.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import gzip
 import os
-import sys
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -22,25 +20,20 @@ import msgspec
 from ... import __version__
 from ...pipeline.config import Config
 from ...pipeline.errors import OperatorError, UsageError
-from ...pipeline.messages import PROTOCOL, Event, Message, Order, Snapshot, Telemetry
+from ...pipeline.messages import PROTOCOL, Event, Message, Snapshot, Telemetry
 from ...pipeline.runtime.sockets import InboxFull
-from ...pipeline.runtime.wording import counted
-from ..state.store import HISTORY_S, Store
-from ..supervisor.lock import is_running
-from ..text import units
-from .remote import Remote
-from .telemetry import Telemetry as Sockets
+from ..state.store import Store
+from .telemetry import TelemetryClient
 
 FLUSH_SECONDS = 1.0
-"""At most so much is lost when a recorder is killed."""
-SILENCE_SECONDS = 5.0
+"""Most that is lost when a recorder is killed."""
 LEVEL = 6
-"""Of gzip: 64 rows at 10 Hz take 6 kB/s of file and under 1 % of a core."""
+"""Level of gzip: 64 rows at 10 Hz take 6 kB/s of file and under 1 % of a core."""
 BURST = 2000
-"""Messages taken at once while a recording is wound on; then the screen has its turn."""
+"""Most messages read at once; then the screen has its turn."""
 
 
-class Head(msgspec.Struct, frozen=True, kw_only=True, tag="Recording"):
+class RecordingHead(msgspec.Struct, frozen=True, kw_only=True, tag="Recording"):
     """The first line."""
 
     protocol: int
@@ -49,8 +42,8 @@ class Head(msgspec.Struct, frozen=True, kw_only=True, tag="Recording"):
     at: float
 
 
-class Heard(msgspec.Struct, frozen=True, array_like=True):
-    """One message and when it came, in unix seconds of the machine that recorded."""
+class RecordedMessage(msgspec.Struct, frozen=True, array_like=True):
+    """A message, and the time at which it came, in unix seconds of the machine that recorded."""
 
     at: float
     message: Telemetry | Snapshot
@@ -74,11 +67,11 @@ class Recorder:
         self._encoder = msgspec.json.Encoder()
         self._flushed_at = at
         self.messages = 0
-        self._write(Head(protocol=PROTOCOL, version=__version__, run=config.run, at=at))
+        self._write(RecordingHead(protocol=PROTOCOL, version=__version__, run=config.run, at=at))
 
     def take(self, at: float, message: Message) -> None:
         """Raises `OSError` on a full disk; what was flushed before is whole."""
-        self._write(Heard(at, message))  # type: ignore[arg-type]  # telemetry or a snapshot
+        self._write(RecordedMessage(at, message))  # type: ignore[arg-type]  # telemetry or a snapshot
         self.messages += 1
         if at - self._flushed_at >= FLUSH_SECONDS:
             self._flushed_at = at
@@ -86,7 +79,7 @@ class Recorder:
 
     @property
     def num_bytes(self) -> int:
-        """In the file, as of the last flush."""
+        """Size of the file after the last flush."""
         return self._raw.tell()
 
     @property
@@ -103,58 +96,8 @@ class Recorder:
         self._file.write(self._encoder.encode(row) + b"\n")
 
 
-def record(config: Config, given: argparse.Namespace) -> int:
-    """Records until Ctrl-C, the pipeline's end, or a limit."""
-    if given.seconds is not None and given.seconds <= 0:
-        raise UsageError("--seconds must be above 0")
-
-    async def listen() -> tuple[Recorder, str]:
-        async with Remote(config) as remote:
-            watch = remote.watch()
-            started = time.time()
-            recorder = Recorder(Path(given.file), config, started, given.max_mib * 2**20)
-            try:
-                snapshot = await remote.snapshot(log_lines=500, history_s=HISTORY_S)
-                recorder.take(time.time(), snapshot)
-                if not given.json:
-                    print(f"recording {config.run}; Ctrl-C ends it", file=sys.stderr)
-                end = started + given.seconds if given.seconds else float("inf")
-                while True:
-                    now = time.time()
-                    if now >= end:
-                        return recorder, "as long as asked"
-                    if recorder.is_full:
-                        return recorder, f"--max-mib {given.max_mib:g} is reached"
-                    try:
-                        async with asyncio.timeout(min(SILENCE_SECONDS, end - now)):
-                            heard = await watch.receive()
-                    except TimeoutError:
-                        if not is_running(config.run_path):
-                            return recorder, "the pipeline has ended"
-                        continue
-                    now = time.time()
-                    for message in heard:
-                        recorder.take(now, message)
-            except asyncio.CancelledError:
-                return recorder, "interrupted"
-            except OSError as error:
-                return recorder, f"the disk takes no more: {error.strerror}"
-            finally:
-                recorder.close()
-
-    recorder, why = asyncio.run(listen())
-    size = Path(given.file).stat().st_size
-    if given.json:
-        document = {"file": given.file, "messages": recorder.messages, "bytes": size, "end": why}
-        print(msgspec.json.encode(document).decode())
-    else:
-        what = f"{counted(recorder.messages, 'message')}, {units.size(size)}"
-        print(f"{given.file}: {what} ({why}). loraconsole play {given.file}")
-    return 1 if why.startswith("the disk") else 0
-
-
-class Tape:
-    """A recording and the place it has been played to; `now` is the time there."""
+class RecordingPlayer:
+    """A recording, and how far it has been played; `now` is the time there."""
 
     def __init__(
         self, path: Path, speed: float = 1.0, clock: Callable[[], float] = time.monotonic
@@ -172,7 +115,7 @@ class Tape:
         self._begun_at = clock()
 
     def now(self) -> float:
-        """The time on the tape; it stands still at the end."""
+        """The time in the recording; it stands still at the end."""
         at = self._start + (self._clock() - self._begun_at) * self._speed
         return min(at, self._last) if self.is_over else at
 
@@ -180,8 +123,8 @@ class Tape:
     def is_over(self) -> bool:
         return self._next is None
 
-    def take(self) -> Iterator[Heard]:
-        """What is due, at most `BURST` messages."""
+    def take(self) -> Iterator[RecordedMessage]:
+        """The messages that are due, at most `BURST`."""
         now = self.now()
         for _ in range(BURST):
             if self._next is None or self._next.at > now:
@@ -190,15 +133,15 @@ class Tape:
             self._last = due.at
             yield due
 
-    def _read(self) -> Iterator[Heard]:
-        decoder = msgspec.json.Decoder(Heard)
+    def _read(self) -> Iterator[RecordedMessage]:
+        decoder = msgspec.json.Decoder(RecordedMessage)
         try:
             with gzip.open(self.path, "rb") as lines:
-                head = msgspec.json.decode(next(lines, b""), type=Head)
+                head = msgspec.json.decode(next(lines, b""), type=RecordingHead)
                 if head.protocol != PROTOCOL:
                     raise OperatorError(
                         f"{self.path} speaks protocol {head.protocol}, this console {PROTOCOL}",
-                        f"play it with version {head.version}",
+                        f"play it with the loraconsole that recorded it (version {head.version})",
                     )
                 for line in lines:
                     yield decoder.decode(line)
@@ -212,10 +155,12 @@ class Tape:
             raise OperatorError(f"{self.path} is no recording: {error}") from error
 
 
-class Playback(Sockets):
-    """What `Telemetry` is to a pipeline, for a tape. Nobody is there to take an order."""
+class RecordingTelemetry(TelemetryClient):
+    """Telemetry of a recording, which takes no orders."""
 
-    def __init__(self, tape: Tape, config: Config, store: Store, *more: Any, **named: Any) -> None:
+    def __init__(
+        self, tape: RecordingPlayer, config: Config, store: Store, *more: Any, **named: Any
+    ) -> None:
         super().__init__(config, store, *more, **named)
         self._tape = tape
         store.is_past = True
@@ -226,22 +171,19 @@ class Playback(Sockets):
             while True:
                 for heard in self._tape.take():
                     if isinstance(heard.message, Snapshot):
-                        self._ledger.take_snapshot(heard.message, heard.at)
+                        self._store.fold_snapshot(heard.message, heard.at)
                     else:
-                        self._ledger.take(heard.message, heard.at)
-                self._ledger.drain_events()  # what happened then is history: the list has it
+                        self._store.fold_message(heard.message, heard.at)
+                self._store.drain_events()  # what happened then is history: the list has it
                 if self._tape.is_over and not said_so:
                     said_so = True
                     now = self._tape.now()
                     end = Event(now, "info", "recording", "the recording ends here")
-                    self._ledger.take(end, now)
+                    self._store.fold_message(end, now)
                 self._on_news()
                 await asyncio.sleep(0.05)
         finally:
             self.close()
 
-    def order(self, order: Order) -> None:
-        raise InboxFull("this is a recording: nobody takes orders")
-
     def _send(self, name: str, message: Message) -> None:
-        raise InboxFull("this is a recording: nobody takes orders")
+        raise InboxFull("this is a recording: it takes no orders")

@@ -1,6 +1,6 @@
-"""`Remote`: a running pipeline as the command line sees it: ask, tell, watch.
+"""`Remote`: a running pipeline as the command line uses it: questions, orders, telemetry.
 
-Knows the supervisor's inbox and the telemetry, no screen.
+Knows sockets, no screen.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable
 from types import TracebackType
 
-from ...pipeline.config import Config
+from ...pipeline.config import Config, check_protocol
 from ...pipeline.errors import OperatorError
 from ...pipeline.messages import (
     Abort,
@@ -40,18 +40,21 @@ class NotRunning(OperatorError):
 
 
 def none_runs(run: str) -> NotRunning:
-    """What is said to whoever asks one."""
+    """The refusal where a pipeline is asked and none runs in `run`."""
     return NotRunning(f"no pipeline runs in {run}", f"start one with: {spell('up', run)}")
 
 
 class Remote:
-    """`async with Remote(config) as remote:`. Raises `NotRunning` on entering where none is.
-    `name` is its inbox, where answers go."""
+    """`async with Remote(config) as remote:`. `name` is its inbox, where answers go."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, *, any_protocol: bool = False) -> None:
+        """Raises `NotRunning` where no pipeline runs, and `OperatorError` where it speaks another
+        protocol; `any_protocol` is for what every version understands."""
         self.config = config
         if not is_running(config.run_path):
             raise none_runs(config.run)
+        if not any_protocol:
+            check_protocol(config.run)
 
     async def __aenter__(self) -> Remote:
         self._context = make_context()
@@ -93,15 +96,15 @@ class Remote:
             ) from None
 
     def tell(self, message: Message) -> None:
-        """To the supervisor."""
+        """Sends a message to the supervisor."""
         self._supervisor.send(message)
 
     def abort(self, request_id: str) -> None:
-        """Tells the router to end a request; that it has ended, the next snapshots tell."""
+        """Asks the router to end a request; the next snapshots show that it has ended."""
         self.tell_router(Abort(request_id, "aborted from the command line"))
 
     def tell_router(self, order: Abort | Drain | Resume) -> None:
-        """What the router does without a word back."""
+        """Sends an order that the router does not answer."""
         with contextlib.closing(Outbox(self._context, self.config.run_path, "router")) as router:
             router.send(order)
 
@@ -110,9 +113,8 @@ class Remote:
     ) -> AdapterReply:
         """An order to the router, and its answer, however long that takes.
 
-        `show` hears what the pipeline says meanwhile. Raises `OperatorError` where the router has
-        ended: nobody will answer then.
-        """
+        `show` is called with the telemetry that comes meanwhile. Raises `OperatorError` if the
+        router ends, since no answer comes then."""
         router = Outbox(self._context, self.config.run_path, "router")
         listening = asyncio.create_task(self._until_the_router_ends(show))
         answering = asyncio.create_task(self._answer_to(order.order))
@@ -128,8 +130,8 @@ class Remote:
             router.close()
 
     async def order_spans(self, order: SpansOrder) -> dict[str, SpansReply]:
-        """An order about spans to every process of the ring; the answers of those that gave one in
-        time. Who is still loading does not hear it."""
+        """Sends an order about spans to every process of the ring. Returns the answers that came in
+        time, by process; one that is still loading does not answer."""
         names = self.config.process_names()
         replies: dict[str, SpansReply] = {}
         outboxes = [Outbox(self._context, self.config.run_path, name) for name in names]
@@ -155,7 +157,7 @@ class Remote:
                 return answer
 
     async def _until_the_router_ends(self, show: Callable[[Telemetry], None]) -> OperatorError:
-        """What is to be said once the router that was there is no more."""
+        """Returns the error to raise, once the router that was there has ended."""
         watch = self.watch()
         incarnation: int | None = None
         while True:

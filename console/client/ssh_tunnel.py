@@ -1,7 +1,7 @@
-"""`Tunnel`: a pipeline behind ssh, brought into a run directory of this machine.
+"""`SshTunnel`: a pipeline on another machine, reached through ssh from a run directory here.
 
-ssh forwards the unix sockets that the console talks to and the server's port, so nothing is to be
-opened over there and nothing listens off loopback. A tunnel that breaks is dug again.
+ssh forwards the unix sockets that the console talks to, and the server's port. Nothing is opened
+there, and nothing listens off loopback. A tunnel that breaks is connected again.
 """
 
 from __future__ import annotations
@@ -24,12 +24,13 @@ import msgspec
 
 from ...pipeline.config import Config
 from ...pipeline.errors import OperatorError
+from ...pipeline.messages import PROTOCOL
 from ...pipeline.run_directory import make_run_directory
 from .remote import NotRunning
 
 if TYPE_CHECKING:
     from ..state.store import Store
-    from .telemetry import Telemetry
+    from .telemetry import TelemetryClient
 
 ANSWER_SECONDS = 30.0
 BACKOFF_SECONDS = (1.0, 2.0, 4.0, 8.0, 15.0)
@@ -46,28 +47,32 @@ OPTIONS = (
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True):
-    """What `loraconsole where --json` says: where a pipeline is."""
+    """Where a pipeline is, as `loraconsole where --json` prints it."""
 
     run: str
     is_running: bool
     model: str
     processes: tuple[str, ...]
     url: str
-    """The server's address over there; "" while it has none."""
+    """The server's address on that machine; "" while it has none."""
     host: str
     """The machine's name."""
     at: float
-    """What its clock says."""
+    """The time there, unix seconds."""
+    protocol: int = 1
+    """Of loraconsole over there; the first versions do not say it."""
 
 
-class Tunnel:
-    """`with Tunnel("gpu-box") as tunnel:`. Raises `OperatorError` where ssh does not get there or
-    loraconsole is not there, `NotRunning` where no pipeline runs. `config` is of the near end."""
+class SshTunnel:
+    """`with SshTunnel("gpu-box") as tunnel:`. `config` is of the run directory here.
+
+    Raises `OperatorError` if ssh does not get there or finds no loraconsole there, `NotRunning` if
+    no pipeline runs there."""
 
     config: Config
 
     def __init__(self, host: str, run: str | None = None, command: str = "loraconsole") -> None:
-        """`host` is what ssh takes; `command` is what loraconsole is called over there."""
+        """`host` is a destination of ssh; `command` starts loraconsole on that machine."""
         self._host, self._run, self._command = host, run, command
         self._inbox = f"console-{os.getpid()}-{secrets.token_hex(4)}"
         self._closing = threading.Event()
@@ -75,8 +80,14 @@ class Tunnel:
         self._port = 0
         self._ahead_s = 0.0
 
-    def __enter__(self) -> Tunnel:
+    def __enter__(self) -> SshTunnel:
         self._place = place = self._ask()
+        if place.protocol != PROTOCOL:
+            raise OperatorError(
+                f"loraconsole on {self._host} speaks protocol {place.protocol}, this console "
+                f"{PROTOCOL}",
+                "use the same version of loraconsole on both machines",
+            )
         if not place.is_running:
             where = f"{place.run} on {self._host}"
             there = f" --run {shlex.quote(self._run)}" if self._run else ""
@@ -87,7 +98,7 @@ class Tunnel:
         run = make_run_directory(Path(self._directory.name) / "run")
         self._near = run
         workers = sum(name.startswith("worker-") for name in place.processes)
-        # The far end's own config is not ours to read: who may prompt there has the key.
+        # The config on the other machine is not read: who may prompt there has the key.
         key = os.environ.get("LORACONSOLE_API_KEY", "")
         self.config = Config(run=str(run), model=place.model, tp=workers, api_key=key)
         try:
@@ -106,24 +117,24 @@ class Tunnel:
         trace: TracebackType | None,
     ) -> None:
         self._closing.set()
-        self._fill_in()
+        self._disconnect()
         self._keeper.join(2.0)
         self._tidy()
         self._directory.cleanup()
 
     def clock(self) -> float:
-        """The time over there: plots and ages are of its clock."""
+        """The other machine's time, which plots and ages go by; unix seconds."""
         return time.time() + self._ahead_s
 
-    def source(self, config: Config, store: Store, *more: Any, **named: Any) -> Telemetry:
-        """What the app listens to: answers come to the far end's inbox of ours, and prompts go
-        through the forwarded port."""
-        from .telemetry import Telemetry
+    def source(self, config: Config, store: Store, *more: Any, **named: Any) -> TelemetryClient:
+        """The telemetry client for the app. Answers come to the inbox that ssh forwards, prompts
+        go through the forwarded port."""
+        from .telemetry import TelemetryClient
 
         if self._port:
             store.local_url = f"http://127.0.0.1:{self._port}"
         named["inbox_name"] = self._inbox
-        return Telemetry(config, store, *more, **named)
+        return TelemetryClient(config, store, *more, **named)
 
     # -- ssh
 
@@ -143,11 +154,11 @@ class Tunnel:
                 "--ssh-command says what loraconsole is called over there, with its path",
             ) from error
 
-        self._ahead_s = ahead(place.at, heard_at)
+        self._ahead_s = seconds_ahead(place.at, heard_at)
         return place
 
     def _say(self, command: str) -> subprocess.CompletedProcess[bytes]:
-        """Runs a command over there. A password is asked for on the terminal, by ssh itself."""
+        """Runs a command on the other machine. ssh itself asks for a password, on the terminal."""
         return subprocess.run(
             ["ssh", "-T", "-oLogLevel=ERROR", self._host, command],
             stdin=subprocess.DEVNULL,
@@ -171,12 +182,12 @@ class Tunnel:
                 said = complaint.read_text(errors="replace").strip().splitlines()
                 raise OperatorError(f"ssh {self._host}: {said[-1] if said else 'it ended'}")
             if time.monotonic() > deadline or self._closing.is_set():
-                self._fill_in()
+                self._disconnect()
                 raise OperatorError(f"ssh {self._host} forwards nothing")
             time.sleep(0.02)
 
     def _forwards(self) -> list[str]:
-        """-L near:far for what we say and hear, -R far:near for answers."""
+        """Options of ssh: -L near:far for orders and telemetry, -R far:near for answers."""
         far, near = self._place.run, self._near
         names = ("supervisor", *self._place.processes)
         ends = [f"{name}.{end}" for end in ("stats", "inbox") for name in names]
@@ -189,7 +200,7 @@ class Tunnel:
         return found
 
     def _keep(self) -> None:
-        """Digs again, ever less often, until it is closed."""
+        """Connects again when the tunnel breaks, with growing pauses, until it is closed."""
         falls = 0
         while not self._closing.wait(0.5):
             assert self._ssh is not None
@@ -209,15 +220,15 @@ class Tunnel:
         with contextlib.suppress(OSError):
             self._say(f"rm -f {shlex.quote(f'{self._place.run}/{self._inbox}.inbox')}")
 
-    def _fill_in(self) -> None:
+    def _disconnect(self) -> None:
         if self._ssh is not None and self._ssh.poll() is None:
             self._ssh.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._ssh.wait(2.0)
 
 
-def find(config: Config, is_running: bool, url: str) -> Place:
-    """This machine's answer."""
+def describe_place(config: Config, is_running: bool, url: str) -> Place:
+    """Where the pipeline of `config` is, seen from this machine; for `loraconsole where`."""
     return Place(
         run=config.run,
         is_running=is_running,
@@ -226,12 +237,13 @@ def find(config: Config, is_running: bool, url: str) -> Place:
         url=url,
         host=socket.gethostname(),
         at=time.time(),
+        protocol=PROTOCOL,
     )
 
 
-def ahead(said: float, heard_at: float) -> float:
-    """Seconds that a clock is ahead of ours, from what it said and when that came; less than a
-    second is the way here."""
+def seconds_ahead(said: float, heard_at: float) -> float:
+    """Seconds that another clock is ahead of ours: `said` is its time, `heard_at` ours when that
+    came. 0 where the difference is under a second, which the way here may take."""
     return 0.0 if abs(said - heard_at) < SAME_CLOCK_SECONDS else said - heard_at
 
 

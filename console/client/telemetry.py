@@ -1,6 +1,6 @@
-"""`Telemetry`: the console's sockets. What comes goes to the `Store`; orders go to their inbox.
+"""`TelemetryClient`: the console's sockets. What comes goes to the `Store`, orders to their inbox.
 
-Knows addresses and when to ask again, not what the messages mean.
+Knows addresses and when to ask again, not the meaning of messages.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeAlias
 
 from ...pipeline.config import Config
 from ...pipeline.messages import (
@@ -26,30 +27,41 @@ from ...pipeline.messages import (
     PlanAdapters,
     ProcessOrder,
     RequestText,
+    RestartProcess,
     Resume,
+    SignalProcess,
     Snapshot,
     SpanEnds,
     SpansOrder,
+    StartProcess,
+    StartSpans,
     StopPipeline,
+    StopProcess,
+    StopSpans,
     ToConsole,
 )
+from ...pipeline.runtime.latest_telemetry import STEPS_KEPT
 from ...pipeline.runtime.sockets import Inbox, InboxFull, Outbox, Watch, make_context
-from ..state.alerts import SYNC_STEPS
+from ..commands.read_only import READ_ONLY
 from ..state.board import SUPERVISOR
 from ..state.store import HISTORY_S, Store
-from .pending_orders import READ_ONLY
 
+PipelineOrder: TypeAlias = Order | ProcessOrder | SpansOrder | Abort | Drain | Resume | StopPipeline
+"""Every order to a pipeline."""
 ASK_SECONDS = 1.0
 SILENCE_SECONDS = 3.0
-"""After so long without the supervisor, what it says may have changed unheard: ask anew."""
+"""After this long without the supervisor, a new snapshot is asked for: messages may be missed."""
 DRAIN_SECONDS = 10.0
+"""Time that running requests have when the pipeline is stopped from the console."""
+ABORTED = "aborted from the console"
+"""The reason that the client of such a request is given."""
 BUSY_SECONDS = 0.05
 IDLE_SECONDS = 0.4
-"""Between two looks at what came, while the picture moves and while it does not: no message wakes
-us, which took an idle console from 0.9 to 0.6 % of a core."""
+"""Time between two looks at what came, while the picture moves and while it does not. Messages wake
+nothing, which took an idle console from 0.9 to 0.6 % of a core."""
 
 
-class Telemetry:
+class TelemetryClient:
     """Subscribes to every process of a run, asks for what was missed, carries orders."""
 
     def __init__(
@@ -62,17 +74,17 @@ class Telemetry:
         inbox_name: str = "",
         is_read_only: bool = False,
     ) -> None:
-        """`on_news` is called after every entry into the books, `on_reply` with each answer to an
-        order about adapters. Where it `is_read_only` no order goes out."""
+        """`on_news` is called after new messages are in the store, `on_reply` with each answer to
+        an order about adapters. If `is_read_only` no order goes out."""
         self._run = config.run_path
         self._names = (SUPERVISOR, "fetch", *config.process_names())
-        self._ledger = store
+        self._store = store
         self._clock = clock
         self._on_news = on_news
         self._on_reply = on_reply
         self._is_read_only = is_read_only
         self.inbox_name = inbox_name or f"console-{os.getpid()}"
-        """Where answers are sent."""
+        """The inbox that answers are sent to."""
         self._context = make_context()
         self._watch: Watch | None = None
         self._inbox: Inbox[ToConsole] | None = None
@@ -82,11 +94,11 @@ class Telemetry:
 
     @property
     def refused(self) -> int:
-        """Frames that were no telemetry."""
+        """Number of frames that were no telemetry."""
         return self._watch.refused if self._watch else 0
 
     async def run(self) -> None:
-        """Works until cancelled; the pipeline may come and go meanwhile."""
+        """Runs until it is cancelled; the pipeline may come and go meanwhile."""
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._listen())
@@ -94,32 +106,28 @@ class Telemetry:
         finally:
             self.close()
 
-    def order_process(self, order: ProcessOrder) -> None:
-        """Raises `InboxFull` where the supervisor does not listen, or nothing may be changed from
-        here; so do all orders."""
-        self._order(SUPERVISOR, order)
+    def send_order(self, order: PipelineOrder) -> None:
+        """To the process that carries it out; an order about spans to every one that serves. An
+        answer to an order about adapters comes to `on_reply`, if its `reply_to` is `inbox_name`.
 
-    def stop(self, drain_s: float = DRAIN_SECONDS) -> None:
-        self._order(SUPERVISOR, StopPipeline(drain_s))
-
-    def abort(self, request_id: str) -> None:
-        self._order("router", Abort(request_id, "aborted from the console"))
-
-    def tell_router(self, order: Drain | Resume) -> None:
-        self._order("router", order)
-
-    def tell_ring(self, order: SpansOrder) -> None:
-        """To every process that serves."""
-        for name in self._names:
-            if name not in (SUPERVISOR, "fetch"):
-                self._order(name, order)
-
-    def order(self, order: Order) -> None:
-        """Its `reply_to` must be `inbox_name`; the answer comes to `on_reply`. A plan only asks."""
-        (self._send if isinstance(order, PlanAdapters) else self._order)("router", order)
+        Raises `InboxFull` where that process does not listen, or nothing may be changed from
+        here. (A plan only asks.)"""
+        if self._is_read_only and not isinstance(order, PlanAdapters):
+            raise InboxFull(READ_ONLY)
+        match order:
+            case StartSpans() | StopSpans():
+                for name in self._names:
+                    if name not in (SUPERVISOR, "fetch"):
+                        self._send(name, order)
+            case RestartProcess() | StopProcess() | StartProcess() | SignalProcess():
+                self._send(SUPERVISOR, order)
+            case StopPipeline():
+                self._send(SUPERVISOR, order)
+            case _:
+                self._send("router", order)
 
     def ask_text(self, request_id: str, offset: int) -> None:
-        """What a request says, from a character on; the answer goes to the books."""
+        """Asks for the text of a request from a character on; the answer goes to the store."""
         question = AskText(
             request_id=request_id,
             reply_to=self.inbox_name,
@@ -130,12 +138,13 @@ class Telemetry:
             self._send("server", question)
 
     def ask_spans(self, stamp: str) -> None:
-        """The newest spans, unless they are those of `stamp`; the answer goes to the books."""
+        """Asks for the newest spans, unless they are those of `stamp`; the answer goes to the
+        store."""
         with contextlib.suppress(InboxFull):  # it is asked again soon
             self._send(SUPERVISOR, AskSpanEnds(self.inbox_name, stamp))
 
     def forget_orders(self) -> None:
-        """What the router has not taken yet it shall not find later, when nobody expects it."""
+        """Drops orders that the router has not taken yet, so that it does not find them later."""
         if outbox := self._outboxes.pop("router", None):
             outbox.close()
 
@@ -151,11 +160,6 @@ class Telemetry:
             self._watch = None
         self._context.term()
 
-    def _order(self, name: str, order: Message) -> None:
-        if self._is_read_only:
-            raise InboxFull(READ_ONLY)
-        self._send(name, order)
-
     def _send(self, name: str, message: Message) -> None:
         if name not in self._outboxes:
             self._outboxes[name] = Outbox(self._context, self._run, name)
@@ -164,17 +168,17 @@ class Telemetry:
     async def _listen(self) -> None:
         self._watch = Watch(self._context, self._run, self._names)
         while True:
-            moves = self._ledger.moves
+            moves = self._store.moves
             now = self._clock()
             for message in self._watch.drain():
-                self._ledger.take(message, now)
+                self._store.fold_message(message, now)
             self._on_news()
-            moved = self._ledger.moves != moves
+            moved = self._store.moves != moves
             await asyncio.sleep(BUSY_SECONDS if moved else IDLE_SECONDS)
 
     async def _keep_snapshot(self) -> None:
-        """Asks until answered, and again whenever another supervisor, or the same after a
-        silence, is heard."""
+        """Asks for a snapshot until it is there, and again when another supervisor is heard, or the
+        same after a silence."""
         receiving: asyncio.Task[None] | None = None
         looked_at = self._clock()
         try:
@@ -202,18 +206,18 @@ class Telemetry:
                 case AdapterReply() as reply:
                     self._on_reply(reply)
                 case RequestText() as text:
-                    self._ledger.take_text(text)
+                    self._store.fold_text(text)
                 case SpanEnds() as ends:
-                    self._ledger.take_spans(ends)
+                    self._store.fold_spans(ends)
                 case Snapshot() as snapshot:
-                    self._ledger.take_snapshot(snapshot, self._clock())
+                    self._store.fold_snapshot(snapshot, self._clock())
                     beats = [beat for beat in snapshot.beats if beat.name == SUPERVISOR]
-                    known = self._ledger.supervisor
+                    known = self._store.supervisor
                     self._answered = beats[0].incarnation if beats else known[0] if known else None
             self._on_news()
 
     def _must_ask(self) -> bool:
-        supervisor = self._ledger.supervisor
+        supervisor = self._store.supervisor
         if supervisor is None:
             return (self._run / f"{SUPERVISOR}.inbox").exists()
         incarnation, heard_at = supervisor
@@ -223,17 +227,16 @@ class Telemetry:
         return self._answered != incarnation
 
     def _ask(self) -> None:
-        """Through a fresh socket each time: an old one may hold a question nobody took, and a
-        supervisor that comes up would answer every one of them."""
+        """Asks through a new socket each time: an old one may hold questions that were not taken,
+        and a supervisor that comes up would answer all of them."""
         if outbox := self._outboxes.pop(SUPERVISOR, None):
             outbox.close()
-        ask = AskSnapshot(self.inbox_name, history_s=HISTORY_S, steps=SYNC_STEPS)
+        ask = AskSnapshot(self.inbox_name, history_s=HISTORY_S, steps=STEPS_KEPT)
         self._send(SUPERVISOR, ask)
 
 
 def remove_dead_inboxes(run: Path) -> None:
-    """Consoles that were killed could not take their inboxes away: where nobody listens any more,
-    we do."""
+    """Removes the inboxes of consoles that were killed: those that refuse a connection."""
     for path in run.glob("console-*.inbox"):
         with socket.socket(socket.AF_UNIX) as caller:
             caller.settimeout(0.2)
@@ -242,4 +245,4 @@ def remove_dead_inboxes(run: Path) -> None:
             except ConnectionRefusedError:
                 path.unlink(missing_ok=True)
             except OSError:
-                continue  # busy, or not ours to judge
+                continue  # busy, or another user's

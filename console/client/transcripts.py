@@ -17,8 +17,9 @@ from typing import Any
 
 import msgspec
 
-from ...pipeline.errors import OperatorError
+from ...pipeline.errors import OperatorError, UsageError
 from ...pipeline.runtime.wording import counted
+from ..paths import data_directory
 
 VARIABLE = "LORACONSOLE_TRANSCRIPTS"
 """Names another file; empty keeps nothing."""
@@ -62,11 +63,11 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Conversation(msgspec.Struct, frozen=True, kw_only=True):
-    """What a list shows of one."""
+    """A conversation as a list shows it."""
 
     id: str
     at: float
-    """Of its first turn."""
+    """The time of its first turn."""
     turns: int
     models: tuple[str, ...]
     title: str
@@ -79,12 +80,6 @@ def default_path() -> Path | None:
     if (named := os.environ.get(VARIABLE)) is not None:
         return Path(named) if named else None
     return data_directory() / "transcripts.db"
-
-
-def data_directory() -> Path:
-    """`$XDG_DATA_HOME/loraconsole`, by default under `~/.local/share`."""
-    home = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
-    return Path(home) / "loraconsole"
 
 
 class Transcripts:
@@ -162,8 +157,8 @@ class Transcripts:
         ]
 
     def turns(self, conversation: str) -> list[Turn]:
-        """A conversation in its order. `conversation` may be the head of its name; raises
-        `OperatorError` where that names none, or several."""
+        """The turns of a conversation in order. `conversation` may be the beginning of its name;
+        raises `OperatorError` if none or several begin so."""
         names = [
             name
             for (name,) in self._all(
@@ -200,11 +195,23 @@ class Transcripts:
         )
 
     def prompts(self, limit: int = 200) -> list[str]:
-        """What was asked, each once, the oldest first."""
+        """The prompts, each once, the oldest first."""
         rows = self._all(
             "SELECT prompt FROM turn GROUP BY prompt ORDER BY max(id) DESC LIMIT ?", (limit,)
         )
         return [prompt for (prompt,) in reversed(rows)]
+
+    def choose(self, conversations: Sequence[str], every: bool) -> list[str]:
+        """Names of the conversations given, or of all if `every`. Raises `UsageError` where that
+        is both or neither."""
+        if every == bool(conversations):
+            raise UsageError("name conversations, or --all", "see: loraconsole transcripts list")
+        return list(conversations) or [each.id for each in self.conversations(1 << 30)]
+
+    def describe(self, conversations: Sequence[str]) -> str:
+        """`2 conversations with 9 turns`. Raises as `turns` does."""
+        turns = sum(len(self.turns(name)) for name in conversations)
+        return f"{counted(len(conversations), 'conversation')} with {counted(turns, 'turn')}"
 
     def delete(self, conversation: str) -> int:
         """Forgets a conversation; how many turns it had. Raises as `turns` does."""
@@ -229,8 +236,17 @@ class Transcripts:
         return found
 
 
+def open_transcripts() -> Transcripts:
+    """The user's. Raises `OperatorError` where none are kept."""
+    kept = open_default()
+    if kept is None:
+        raise OperatorError("no transcripts are kept", f"${VARIABLE} is empty")
+    return kept
+
+
 def open_default() -> Transcripts | None:
-    """Where they are kept; None where they are not to be. Raises `OperatorError`."""
+    """The user's transcripts; None if none are to be kept. Raises `OperatorError` if the file
+    cannot be used."""
     path = default_path()
     return None if path is None else Transcripts(path)
 

@@ -1,7 +1,7 @@
-"""`Shift`: a story with a course, for `--mock`: the pipeline starts, requests come in waves and
-wait for a reason, adapters come and go, now and then a process falls and comes back.
+"""`DemoScenario`: what `--mock` shows: the pipeline starts, requests come in waves and wait for a
+reason, adapters come and go, now and then a process falls and comes back.
 
-The same seed and clock tell the same shift.
+The same seed and clock make the same messages.
 """
 
 from __future__ import annotations
@@ -20,27 +20,28 @@ from ...pipeline.messages import (
     BatchView,
     Event,
     LoadAdapter,
-    Message,
     ProcessState,
     RequestView,
+    Telemetry,
 )
-from .scenario import BASE_MODEL, RING, Story, pages_of
+from .scenario import BASE_MODEL, RING, Scenario, pages_of
 
-Told = tuple[str, Message]
+Sent = tuple[str, Telemetry]
+"""The process that sends a message, and the message."""
 
 MAX_RUNNING = 20
 NUM_PAGES = 1060
 CHUNK_TOKENS = 256
 WAVE_SECONDS = 80.0
 PLACE_SECONDS = 0.7
-"""From the host into pages."""
+"""Time that an adapter takes from the host into pages."""
 DRAIN_SECONDS = 3.0
 RESIDENT = 7
-"""Adapters that have pages at once; the rest waits on the host."""
+"""Most adapters with pages at a time; the others are on the host."""
 
 
 class ScenarioStage(NamedTuple):
-    """One bar of the start."""
+    """A progress bar of the start."""
 
     source: str
     stage: str
@@ -58,7 +59,7 @@ START = (
     ScenarioStage("worker-0", "adapters", "adapters", 6, "adapter", 8.0, 1.0),
 )
 LOADED = ("support-fr", "support-es", "contracts", "triage", "sql-v2", "minutes")
-"""Adapters that an operator loads in the course of the shift, one after the other."""
+"""Adapters that an operator loads while it runs, one after the other."""
 FALLS = (
     ("detokenizer", "killed by SIGSEGV"),
     ("worker-0", "killed by SIGKILL"),
@@ -66,8 +67,8 @@ FALLS = (
 )
 
 
-class Shift(Story):
-    """See the module. `boots=False` leaves the start out."""
+class DemoScenario(Scenario):
+    """The demo. `boots=False` leaves the start out."""
 
     num_pages = NUM_PAGES
 
@@ -95,9 +96,9 @@ class Shift(Story):
         self._due["script"] = start
         self._merged = ""
 
-    # -- what the story does by itself
+    # -- what happens by itself
 
-    def _open(self, rows: int) -> Iterator[Told]:
+    def _open(self, rows: int) -> Iterator[Sent]:
         self._born = self._start
         self._since = dict.fromkeys(RING, self._start)
         self._started = dict.fromkeys(RING, self._start)
@@ -135,11 +136,11 @@ class Shift(Story):
         if len(self.placed) < RESIDENT:
             self._states_of[order.name] = (AdapterState.GPU, "")
 
-    def _tell_script(self, at: float) -> Iterator[Told]:
+    def _tell_script(self, at: float) -> Iterator[Sent]:
         self._due["script"] = at + 0.2
         if self._bars:
             yield from self._boot(at)
-        if self.scenario == "loading" or self._stopping:
+        if self.kind == "loading" or self._stopping:
             return
         while self._till and self._till[0][0] <= at:
             _, name, state = self._till.pop(0)
@@ -153,7 +154,7 @@ class Shift(Story):
 
     # -- the start
 
-    def _boot(self, at: float) -> Iterator[Told]:
+    def _boot(self, at: float) -> Iterator[Sent]:
         elapsed = at - self._start
         if elapsed >= START[1].begins_s - 0.3 and self._fetch is not ProcessState.DONE:
             self._fetch = ProcessState.DONE
@@ -177,15 +178,15 @@ class Shift(Story):
         if not self._bars:
             yield from self._become_ready(at)
 
-    def _become_ready(self, at: float) -> Iterator[Told]:
-        self.scenario = "busy"
+    def _become_ready(self, at: float) -> Iterator[Sent]:
+        self.kind = "busy"
         self._set_all(ProcessState.READY)
         yield "supervisor", Event(at, "info", "supervisor", "the pipeline is ready")
         yield from self._tell_table(at)
 
     # -- adapters
 
-    def _bring_another(self, at: float) -> Iterator[Told]:
+    def _bring_another(self, at: float) -> Iterator[Sent]:
         """An operator loads an adapter; when all are there, the oldest of them goes."""
         name = LOADED[self._loads % len(LOADED)]
         if name in self._adapters:
@@ -207,7 +208,7 @@ class Shift(Story):
         self._till.sort(key=lambda due: due[0])
         yield from self._tell_table(at)
 
-    def _move(self, name: str, state: AdapterState, at: float) -> Iterator[Told]:
+    def _move(self, name: str, state: AdapterState, at: float) -> Iterator[Sent]:
         if name not in self._adapters:
             return
         self._adapter_since[name] = at
@@ -249,7 +250,7 @@ class Shift(Story):
 
     # -- falls
 
-    def _fall(self, at: float) -> Iterator[Told]:
+    def _fall(self, at: float) -> Iterator[Sent]:
         name, why = FALLS[self._random.randrange(len(FALLS))]
         if self._changes:
             return
@@ -265,7 +266,7 @@ class Shift(Story):
             (at + 1.0, name, ProcessState.STARTING),
             (at + 1.0 + takes, name, ProcessState.READY),
         ]
-        if name == "worker-0":  # what ran is computed anew
+        if name == "worker-0":  # what ran is computed again
             self._requests = [
                 view
                 if view.phase == "waiting"
@@ -277,16 +278,16 @@ class Shift(Story):
 
     # -- requests
 
-    def _tell_step(self, at: float) -> Iterator[Told]:
+    def _tell_step(self, at: float) -> Iterator[Sent]:
         can_step = self._states["worker-0"] is ProcessState.READY
         if can_step and any(view.phase != "waiting" for view in self._requests):
             yield from super()._tell_step(at)
         self._due["step"] = at + self._step_s
 
-    def _tell_view(self, at: float) -> Iterator[Told]:
+    def _tell_view(self, at: float) -> Iterator[Sent]:
         period = 1.0 / self._rate
         self._due["view"] = at + period
-        if self.scenario != "busy":
+        if self.kind != "busy":
             return
         self._arrive(at, period)
         if self._states["worker-0"] is ProcessState.READY:
@@ -325,7 +326,8 @@ class Shift(Story):
             )
 
     def _compute(self, at: float, steps: int) -> None:
-        """So many steps for whoever runs; whoever waits is told why, in the order they came."""
+        """Runs a number of steps for the running requests; those that wait get a reason, the oldest
+        first."""
         kept: list[RequestView] = []
         running = sum(view.phase != "waiting" for view in self._requests)
         # At worst: everybody goes on to its limit, and as many adapters as may have pages.

@@ -1,6 +1,5 @@
-"""`Story`: the telemetry of a whole pipeline that is not there, from a seed and a clock, so that a
-picture is the same every time. Knows messages, no socket; `server` tells it over sockets.
-"""
+"""`Scenario`: the telemetry of a pipeline that does not exist, made from a seed and a clock, so
+that a picture is the same every time. Knows messages, no socket; `server.py` sends them."""
 
 from __future__ import annotations
 
@@ -8,7 +7,6 @@ import math
 import random
 import zlib
 from array import array
-from collections import deque
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -16,7 +14,6 @@ import msgspec
 
 from ...pipeline.messages import (
     LATENCY_BUCKETS_MS,
-    PROTOCOL,
     AdapterPlan,
     AdapterReply,
     AdapterState,
@@ -31,7 +28,6 @@ from ...pipeline.messages import (
     LogLine,
     LogLines,
     MergeAdapter,
-    Message,
     PageOwner,
     PinAdapter,
     PlanAdapters,
@@ -51,15 +47,17 @@ from ...pipeline.messages import (
     SocketStats,
     Step,
     SyncPoint,
+    Telemetry,
     UnloadAdapter,
     Verification,
     VerifyAdapter,
     WorkerStats,
 )
-from ..state.alerts import SYNC_STEPS
+from ...pipeline.runtime.health import ring_state
+from ...pipeline.runtime.latest_telemetry import LatestTelemetry
 from ..state.board import MOCK
 
-Scenario = Literal["empty", "loading", "busy", "failed"]
+ScenarioKind = Literal["empty", "loading", "busy", "failed"]
 RING = ("worker-0", "detokenizer", "router", "server")
 PAGES = 4096
 BASE_MODEL = "SmolLM2-135M-Instruct"
@@ -74,7 +72,7 @@ SILENT = (
     ProcessState.FAILED,
     ProcessState.STOPPED,
 )
-"""A process in one of these states does not beat: it is not there."""
+"""States of a process that sends no heartbeat, since it does not run."""
 BLAMES = ("no KV pages", "token budget", "batch is full", "adapter loading")
 LOGS = (
     ("worker-0", "INFO", "step {n} took 31.2 ms"),
@@ -89,13 +87,13 @@ ODD_LOGS = {
     17: ("server", "WARNING", "the client of request {n:08x} left in mid-stream"),
     53: ("server", "ERROR", "refused request {n:08x}: 9 214 prompt tokens, 8 192 are the most"),
 }
-"""Each so many lines."""
+"""Line number to line: every 17th line is the one, every 53rd the other."""
 MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "up_proj")
 PAGES_A_RANK, BYTES_A_RANK = 4, 118_750
 
 
 def rank_of(name: str) -> int:
-    """Of an adapter; its bytes and its pages follow from that."""
+    """The rank of an adapter; its bytes and its pages follow from it."""
     return (8, 16, 8, 32)[len(name) % 4]
 
 
@@ -107,14 +105,15 @@ def bytes_of(name: str) -> int:
     return BYTES_A_RANK * rank_of(name)
 
 
-class Story:
-    """What a pipeline would tell. `advance(now)` gives (process, message) pairs that are due."""
+class Scenario:
+    """The messages of a pipeline. `advance(now)` returns the (process, message) pairs that are
+    due."""
 
     num_pages = PAGES
 
     def __init__(
         self,
-        scenario: Scenario = "busy",
+        kind: ScenarioKind = "busy",
         *,
         rows: int = 24,
         rate: float = 10.0,
@@ -126,7 +125,7 @@ class Story:
         start: float = 1_790_000_000.0,
         url: str = "http://127.0.0.1:8000",
     ) -> None:
-        self.scenario: Scenario = scenario
+        self.kind: ScenarioKind = kind
         self.url = url
         self._random = random.Random(seed)
         self._rate, self._moving, self._logs_per_second = rate, moving, logs_per_second
@@ -169,22 +168,19 @@ class Story:
         self._inter_token = [0] * (len(LATENCY_BUCKETS_MS) + 1)
         self._number = 0
         self._frames = 0
-        self._progress: dict[tuple[str, str], Progress] = {}
+        self._latest = LatestTelemetry()
         self._events: list[Event] = []
         self._logs: list[LogLine] = []
-        self._recent: deque[Step] = deque(maxlen=SYNC_STEPS)
-        self._last: dict[type[Message], Message] = {}
-        self._beats: dict[str, Heartbeat] = {}
         self._opening = list(self._open(rows))
 
     @property
     def is_over(self) -> bool:
-        """Somebody stopped the pipeline, and it has stopped."""
+        """Whether the pipeline was asked to stop and has stopped."""
         return self._stopping and not self._changes
 
     @property
     def placed(self) -> tuple[str, ...]:
-        """Adapters that have pages: at most half of them are adapters'."""
+        """Adapters that have pages; together they take at most half of the pool."""
         return self._adapters[: self.num_pages // (2 * PAGES_A_RANK * 32)]
 
     # -- orders
@@ -222,7 +218,7 @@ class Story:
         return self._adapters
 
     def text(self, question: AskText) -> RequestText:
-        """A request's words, which are of its adapter's voice."""
+        """The words of a request, in the voice of its adapter."""
         view = next((v for v in self._requests if v.request_id == question.request_id), None)
         if view is None:
             return RequestText(
@@ -280,7 +276,7 @@ class Story:
                     text = f"{sum(not plan.reason for plan in plans)} can be loaded"
                 case VerifyAdapter():
                     verification = self._verify(name)
-                    text = f"adapter {name} {verification.words}"
+                    text = f"adapter {name} {verification.verdict}"
         views = tuple(self._adapter_view(known, self._now) for known in self._adapters)
         return AdapterReply(
             order=order.order,
@@ -355,66 +351,46 @@ class Story:
         )
 
     def snapshot(self) -> Snapshot:
-        """What a late console is told."""
-
-        def last(kind: Any) -> Any:
-            return self._last.get(kind)
-
-        return Snapshot(
+        """The snapshot for a console that comes late."""
+        return self._latest.snapshot(
             at=self._now,
-            protocol=PROTOCOL,
             version=MOCK,
             started_at=self._born,
             processes=self._process_table(),
-            beats=tuple(self._beats.values()),
-            server=last(ServerStats),
-            router=last(RouterStats),
-            workers=(last(WorkerStats),) if last(WorkerStats) else (),
-            batch=last(BatchView),
-            adapters=last(AdapterTable),
-            pool=last(PoolMap),
-            progress=tuple(self._progress.values()),
             events=tuple(self._events),
             logs=tuple(self._logs[-500:]),
-            steps=tuple(self._recent),
         )
 
-    # -- the story
+    # -- the messages
 
-    def advance(self, now: float) -> list[tuple[str, Message]]:
+    def advance(self, now: float) -> list[tuple[str, Telemetry]]:
         """All that happened until `now`, in order of time."""
-        told: list[tuple[str, Message]] = []
-        told += self._opening
+        sent: list[tuple[str, Telemetry]] = []
+        sent += self._opening
         self._opening = []
         while True:
             what, at = min(self._due.items(), key=lambda due: due[1])
             if at > now:
                 break
             self._now = at
-            told += getattr(self, f"_tell_{what}")(at)
+            sent += getattr(self, f"_tell_{what}")(at)
         self._now = now
-        for name, message in told:
-            self._remember(name, message)
-        return told
+        for _, message in sent:
+            self._remember(message)
+        return sent
 
-    def _remember(self, name: str, message: Message) -> None:
-        self._last[type(message)] = message
+    def _remember(self, message: Telemetry) -> None:
+        self._latest.fold_message(message)
         match message:
-            case Heartbeat():
-                self._beats[name] = message
-            case Progress():
-                self._progress[message.source, message.stage] = message
             case Event():
                 self._events.append(message)
-            case Step():
-                self._recent.append(message)
             case LogLines():
                 self._logs += message.lines
 
-    def _open(self, rows: int) -> Iterator[tuple[str, Message]]:
+    def _open(self, rows: int) -> Iterator[tuple[str, Telemetry]]:
         now = self._start
         yield "fetch", self._bar("fetch", "fetch", BASE_MODEL, 98_362_432, 98_362_432, "B", 2.1)
-        if self.scenario == "loading":
+        if self.kind == "loading":
             yield "worker-0", self._bar("worker-0", "weights", "tensors", 166, 272, "tensor", 3.4)
             yield "supervisor", Event(now - 3.6, "info", "supervisor", "worker-0 started, pid 4301")
             self._set_all(ProcessState.STARTING, "waits for worker-0")
@@ -424,7 +400,7 @@ class Story:
         yield "worker-0", self._bar("worker-0", "adapters", "adapters", 4, 4, "adapter", 0.4)
         yield "worker-0", self._bar("worker-0", "warm-up", "batch sizes", 6, 6, "size", 1.9)
         yield "supervisor", Event(now - 748.0, "info", "supervisor", "the pipeline is ready")
-        if self.scenario == "failed":
+        if self.kind == "failed":
             why = "out of memory: 1.2 GiB of KV asked for, 0.8 GiB free"
             self._set("worker-0", ProcessState.FAILED, why)
             yield (
@@ -433,7 +409,7 @@ class Story:
             )
             yield "supervisor", Event(now - 20.0, "error", "supervisor", f"worker-0 failed: {why}")
             return
-        if self.scenario == "busy":
+        if self.kind == "busy":
             yield "router", Event(now - 61.0, "info", "router", "adapter haiku is on the device")
             yield "server", Event(now - 12.0, "warning", "server", "a client left in mid-stream")
             for number in range(rows):
@@ -443,7 +419,7 @@ class Story:
             for bucket, share in ((6, 20), (7, 310), (8, 92), (9, 11), (11, 3)):
                 self._inter_token[bucket] = share * 100
 
-    def _tell_beat(self, at: float) -> Iterator[tuple[str, Message]]:
+    def _tell_beat(self, at: float) -> Iterator[tuple[str, Telemetry]]:
         self._due["beat"] = at + 0.5
         while self._changes and self._changes[0][0] <= at:
             _, name, state = self._changes.pop(0)
@@ -458,16 +434,16 @@ class Story:
             if state in SILENT:
                 continue
             yield name, self._beat(name, number, state, at)
-        if self.scenario == "loading":
+        if self.kind == "loading":
             return
         yield "server", self._server_stats(at)
         yield "router", self._router_stats(at)
         if self._states["worker-0"] is ProcessState.READY:
             yield "worker-0", self._worker_stats(at)
 
-    def _tell_view(self, at: float) -> Iterator[tuple[str, Message]]:
+    def _tell_view(self, at: float) -> Iterator[tuple[str, Telemetry]]:
         self._due["view"] = at + 1.0 / self._rate
-        if self.scenario != "busy":
+        if self.kind != "busy":
             return
         for index, view in enumerate(self._requests):
             if self._moving < 1.0 and self._random.random() >= self._moving:
@@ -475,9 +451,9 @@ class Story:
             self._requests[index] = self._moved(view, index, at)
         yield "router", BatchView(at, tuple(self._requests))
 
-    def _tell_step(self, at: float) -> Iterator[tuple[str, Message]]:
+    def _tell_step(self, at: float) -> Iterator[tuple[str, Telemetry]]:
         self._due["step"] = at + self._step_s
-        if self.scenario != "busy":
+        if self.kind != "busy":
             return
         self._steps += 1
         running = sum(view.phase != "waiting" for view in self._requests)
@@ -518,24 +494,24 @@ class Story:
             yield "worker-0", SyncPoint(0, "merge", at, 2400 + chance.randrange(2000))
         self._inter_token[7 if slow == 1.0 else 10] += running
 
-    def _tell_table(self, at: float) -> Iterator[tuple[str, Message]]:
+    def _tell_table(self, at: float) -> Iterator[tuple[str, Telemetry]]:
         self._due["table"] = at + 2.0
-        if self.scenario == "loading":
+        if self.kind == "loading":
             return
         views = tuple(self._adapter_view(name, at) for name in self._adapters)
         yield "router", AdapterTable(at, BASE_MODEL, views, self._adapter_view(None, at))
 
-    def _tell_pool(self, at: float) -> Iterator[tuple[str, Message]]:
+    def _tell_pool(self, at: float) -> Iterator[tuple[str, Telemetry]]:
         self._due["pool"] = at + 1.0
-        if self.scenario == "loading":
+        if self.kind == "loading":
             return
-        new, old = self._pool_map(at), self._last.get(PoolMap)
+        new, old = self._pool_map(at), self._latest.pool
         if not isinstance(old, PoolMap) or new.pages != old.pages:
             yield "router", new
 
     def _pool_map(self, at: float) -> PoolMap:
-        """Pages go to whoever wants them from the lowest free one on, as in the real pool, so that
-        the map frays as requests come and go."""
+        """Gives out pages from the lowest free one on, as the real pool does, so that the map frays
+        while requests come and go."""
         wanted = {
             PageOwner("adapter", f"{name}@{self._generations[name]}", name): pages_of(name)
             for name in self.placed
@@ -556,7 +532,7 @@ class Story:
                 numbers[page] = index
         return PoolMap(at, 16, tuple(self._holdings), numbers.tobytes())
 
-    def _tell_log(self, at: float) -> Iterator[tuple[str, Message]]:
+    def _tell_log(self, at: float) -> Iterator[tuple[str, Telemetry]]:
         pause = max(0.02, 1.0 / self._logs_per_second) if self._logs_per_second else 1e9
         self._due["log"] = at + pause
         lines = []
@@ -603,13 +579,11 @@ class Story:
         )
 
     def _process_table(self) -> ProcessTable:
-        states = set(self._states.values())
-        worst = ProcessState.READY
-        for state in (ProcessState.STOPPED, ProcessState.STARTING, ProcessState.STOPPING):
-            worst = state if state in states else worst
-        if states & {ProcessState.BACKOFF, ProcessState.PENDING}:
-            worst = ProcessState.STARTING
-        worst = ProcessState.FAILED if ProcessState.FAILED in states else worst
+        state = ring_state(
+            tuple(self._states.values()),
+            is_held=self.is_over or bool(self._held),
+            is_stopping=self._stopping and not self.is_over,
+        )
         views = [ProcessView("fetch", self._fetch, 0, 0, self._born + 3.0, "", 0)]
         for name in RING:
             has_failed = self._states[name] is ProcessState.FAILED
@@ -629,11 +603,11 @@ class Story:
                     fell_at=self._fell.get(name),
                 )
             )
-        return ProcessTable(self._now, worst, tuple(views))
+        return ProcessTable(self._now, state, tuple(views))
 
     def _beat(self, name: str, number: int, state: ProcessState, at: float) -> Heartbeat:
         elapsed = at - self._start
-        busy = self.scenario == "busy"
+        busy = self.kind == "busy"
         load = {"worker-0": 0.97, "router": 0.11, "server": 0.08, "detokenizer": 0.05}
         self._frames = int(elapsed * 30) if busy else 0
         inbox = SocketStats(name, self._frames + 40, (self._frames + 40) * 900)

@@ -1,6 +1,6 @@
 """`MockRing`: a pipeline that computes nothing, for demonstrations, pictures and measurements.
 
-Real sockets, real messages and real HTTP; what they tell is a `Story`. One small process without
+Real sockets, real messages and real HTTP; what they tell is a `Scenario`. One small process without
 torch plays all of them: it obeys the console's orders and answers prompts word by word. By hand:
 `python -P -m loraconsole.console.mock.server --run DIR`, then `loraconsole attach --run DIR`.
 """
@@ -62,21 +62,21 @@ from ...pipeline.run_directory import make_run_directory
 from ...pipeline.runtime.process import die_with_parent
 from ...pipeline.runtime.sockets import Beacon, Inbox, Outbox, make_context
 from ...pipeline.runtime.text_output import UTF8_OUTPUT
-from ..state.span_tail import span_ends
 from ..supervisor.lock import Lock
-from ..supervisor.metrics_history import Chronicle
-from .demo_scenario import Shift
-from .scenario import BASE_MODEL, RING, Story, answer
+from ..supervisor.metrics_history import MetricsHistory
+from ..supervisor.span_files import span_ends
+from .demo_scenario import DemoScenario
+from .scenario import BASE_MODEL, RING, Scenario, answer
 from .spans import MockSpans
 
 
 class MockRing:
-    """Tells a story over real sockets, and answers prompts over real HTTP."""
+    """Sends a scenario's messages over real sockets, and answers prompts over real HTTP."""
 
-    def __init__(self, config: Config, story: Story, tokens_per_second: float = 40.0) -> None:
+    def __init__(self, config: Config, story: Scenario, tokens_per_second: float = 40.0) -> None:
         self._run = make_run_directory(config.run)
-        self._story = story
-        self._chronicle = Chronicle(self._run / "history", time.time())
+        self._scenario = story
+        self._history = MetricsHistory(self._run / "history", time.time())
         self._spans = MockSpans(self._run)
         self._context = make_context()
         self._beacons = {
@@ -88,7 +88,7 @@ class MockRing:
         self._tokens_per_second = tokens_per_second
         self._answers: set[asyncio.Task[None]] = set()
         self.asked: list[dict[str, Any]] = []
-        """What came over HTTP."""
+        """The bodies of requests that came over HTTP."""
         self._socket = socket.create_server(("127.0.0.1", config.port))
         story.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
 
@@ -101,12 +101,12 @@ class MockRing:
         tasks = [
             asyncio.create_task(work)
             for work in (
-                *(self._tell(), self._chronicle_forever()),
+                *(self._tell(), self._history_forever()),
                 *(self._hear_supervisor(), self._hear_router(), self._hear_server()),
             )
         ]
         try:
-            while not self._story.is_over:
+            while not self._scenario.is_over:
                 await asyncio.sleep(0.1)
                 for task in tasks:
                     if task.done():
@@ -121,7 +121,7 @@ class MockRing:
                 self.close()
 
     def close(self) -> None:
-        self._chronicle.close()
+        self._history.close()
         for beacon in self._beacons.values():
             beacon.close()
         self._supervisor.close()
@@ -131,25 +131,25 @@ class MockRing:
 
     async def _tell(self) -> None:
         while True:
-            for name, message in self._story.advance(time.time()):
+            for name, message in self._scenario.advance(time.time()):
                 self._beacons[name].publish(message)
-                self._chronicle.take(message)
+                self._history.take(message)
                 if isinstance(message, Step):
                     self._spans.take(message)
             await asyncio.sleep(0.02)
 
-    async def _chronicle_forever(self) -> None:
+    async def _history_forever(self) -> None:
         while True:
             await asyncio.sleep(1.0)
-            self._chronicle.tick(time.time())
+            self._history.tick(time.time())
 
     async def _hear_supervisor(self) -> None:
         while True:
             match await self._supervisor.receive():
                 case AskSnapshot(reply_to=reply_to, history_s=history_s):
-                    moments = self._chronicle.moments(time.time() - history_s)
+                    moments = self._history.moments(time.time() - history_s)
                     outbox = Outbox(self._context, self._run, reply_to)
-                    outbox.send(msgspec.structs.replace(self._story.snapshot(), moments=moments))
+                    outbox.send(msgspec.structs.replace(self._scenario.snapshot(), moments=moments))
                     outbox.close()
                 case AskSpanEnds(reply_to=reply_to, stamp=stamp):
                     ends = span_ends(self._run)
@@ -158,31 +158,31 @@ class MockRing:
                         outbox.send(ends)
                         outbox.close()
                 case RestartProcess(name=name) | StartProcess(name=name):
-                    self._story.restart(name)
+                    self._scenario.restart(name)
                 case StopProcess(name=name):
-                    self._story.hold(name)
+                    self._scenario.hold(name)
                 case SignalProcess(name=name, signal="TERM" | "INT" | "KILL" | "HUP"):
-                    self._story.restart(name)
+                    self._scenario.restart(name)
                 case StopPipeline():
-                    self._story.stop()
+                    self._scenario.stop()
 
     async def _hear_server(self) -> None:
         while True:
             match await self._server.receive():
                 case AskText() as question:
                     outbox = Outbox(self._context, self._run, question.reply_to)
-                    outbox.send(self._story.text(question))
+                    outbox.send(self._scenario.text(question))
                     outbox.close()
 
     async def _hear_router(self) -> None:
         while True:
             match await self._router.receive():
                 case Abort(request_id=request_id):
-                    self._story.abort(request_id)
+                    self._scenario.abort(request_id)
                 case Drain():
-                    self._story.drain(True)
+                    self._scenario.drain(True)
                 case Resume():
-                    self._story.drain(False)
+                    self._scenario.drain(False)
                 case StartSpans(recording=recording):
                     self._spans.start(recording)
                 case StopSpans():
@@ -193,7 +193,7 @@ class MockRing:
                     self._answer(order)
 
     def _answer(self, order: Any) -> None:
-        """A verification takes its time and says how far it is."""
+        """Answers a verification after a while, with its progress meanwhile."""
         task = asyncio.create_task(self._answer_later(order))
         self._answers.add(task)
         task.add_done_callback(self._answers.discard)
@@ -213,7 +213,7 @@ class MockRing:
                     done=part == 4,
                 )
                 self._beacons["worker-0"].publish(bar)
-        if reply := self._story.obey(order):
+        if reply := self._scenario.obey(order):
             outbox = Outbox(self._context, self._run, order.reply_to)
             outbox.send(msgspec.structs.replace(reply, at=time.time()))
             outbox.close()
@@ -227,7 +227,7 @@ class MockRing:
         )
 
     async def _models(self, request: HttpRequest) -> JSONResponse:
-        adapters = [{"id": name, "parent": BASE_MODEL} for name in self._story.adapters]
+        adapters = [{"id": name, "parent": BASE_MODEL} for name in self._scenario.adapters]
         return JSONResponse({"data": [{"id": BASE_MODEL}, *adapters]})
 
     async def _chat(self, request: HttpRequest) -> JSONResponse | StreamingResponse:
@@ -248,8 +248,12 @@ class MockRing:
             choice = {"index": 0, "delta": {"content": word}, "finish_reason": None}
             if body.get("logprobs"):
                 top = [{"token": word, "logprob": -0.1}, {"token": "or", "logprob": -2.5}]
-                told = {"token": word, "logprob": -0.1, "top_logprobs": top[: body["top_logprobs"]]}
-                choice["logprobs"] = {"content": [told]}
+                chosen = {
+                    "token": word,
+                    "logprob": -0.1,
+                    "top_logprobs": top[: body["top_logprobs"]],
+                }
+                choice["logprobs"] = {"content": [chosen]}
             yield f"data: {json.dumps({'choices': [choice]})}\n\n"
             await asyncio.sleep(1.0 / self._tokens_per_second)
         usage = {"prompt_tokens": len(prompt.split()), "completion_tokens": len(words)}
@@ -316,11 +320,11 @@ def main() -> None:
     if lock is None:
         sys.exit(f"a pipeline already runs in {run}")
     config = Config(run=str(run), port=given.port).absolute()
-    story: Story
+    story: Scenario
     if given.scenario == "shift":
-        story = Shift(given.seed, start=time.time(), boots=not given.ready)
+        story = DemoScenario(given.seed, start=time.time(), boots=not given.ready)
     else:
-        story = Story(
+        story = Scenario(
             given.scenario,
             rows=given.rows,
             rate=given.rate,
@@ -335,9 +339,9 @@ def main() -> None:
     asyncio.run(_run(config, story, given.tokens_per_second))
 
 
-async def _run(config: Config, story: Story, tokens_per_second: float) -> None:
+async def _run(config: Config, story: Scenario, tokens_per_second: float) -> None:
     ring = MockRing(config, story, tokens_per_second)
-    config.save()  # whoever waits for us finds the sockets made
+    config.save()  # last: who waits for this file finds the sockets made
     await ring.main()
 
 

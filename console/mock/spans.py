@@ -10,13 +10,14 @@ from typing import NamedTuple
 import msgspec
 
 from ...pipeline.messages import Step
-from ..state.span_tail import SHOWN, SpanEvent
+from ..state.span_tail import SpanEvent
+from ..supervisor.span_files import SHOWN
 
 ROUTER, WORKER = SHOWN
 
 
-class Piece(NamedTuple):
-    """A span: whose, its name, when it ended and how long it took, in microseconds."""
+class MockSpan(NamedTuple):
+    """A span: its process, its name, its end and its length, in microseconds."""
 
     process: str
     name: str
@@ -32,7 +33,7 @@ class MockSpans:
         self._directory: Path | None = None
 
     def start(self, recording: str) -> None:
-        """Whoever records already goes on where it does."""
+        """Starts a recording of that name; one that is under way goes on."""
         if self._directory is None:
             self._directory = self._run / "spans" / recording
             self._directory.mkdir(parents=True, mode=0o700, exist_ok=True)
@@ -44,23 +45,23 @@ class MockSpans:
         if self._directory is None:
             return
         for process in SHOWN:
-            pieces = (piece for piece in pieces_of(step) if piece.process == process)
+            spans = (span for span in mock_spans_of(step) if span.process == process)
             with (self._directory / f"{process}.jsonl").open("ab") as file:
-                file.writelines(msgspec.json.encode(event) + b"\n" for event in map(_event, pieces))
+                file.writelines(msgspec.json.encode(event) + b"\n" for event in map(_event, spans))
 
 
-def pieces_of(step: Step) -> Iterator[Piece]:
-    """What holds others comes first."""
+def mock_spans_of(step: Step) -> Iterator[MockSpan]:
+    """The spans of a step; one that contains others comes before them."""
     end, wait = step.at * 1e6, step.busy_us + step.sync_us
     begun = end - wait - step.launch_us - step.host_us
-    yield Piece(ROUTER, f"next_batch{step.step}", begun + step.host_us, step.host_us)
-    yield Piece(ROUTER, "_init_batch", begun + step.host_us * 0.8, step.host_us * 0.5)
-    yield Piece(ROUTER, "_add_token_id_to_req", end + 300.0, 300.0)
-    yield Piece(WORKER, "launch", end - wait, step.launch_us)
-    yield Piece(WORKER, "forward", end - wait - step.launch_us * 0.1, step.launch_us * 0.8)
-    yield Piece(WORKER, "wait", end, wait)
-    yield Piece(WORKER, "synchronize(step)", end, step.sync_us)
+    yield MockSpan(ROUTER, f"next_batch{step.step}", begun + step.host_us, step.host_us)
+    yield MockSpan(ROUTER, "_init_batch", begun + step.host_us * 0.8, step.host_us * 0.5)
+    yield MockSpan(ROUTER, "_add_token_id_to_req", end + 300.0, 300.0)
+    yield MockSpan(WORKER, "launch", end - wait, step.launch_us)
+    yield MockSpan(WORKER, "forward", end - wait - step.launch_us * 0.1, step.launch_us * 0.8)
+    yield MockSpan(WORKER, "wait", end, wait)
+    yield MockSpan(WORKER, "synchronize(step)", end, step.sync_us)
 
 
-def _event(piece: Piece) -> SpanEvent:
-    return SpanEvent("X", piece.name, round(piece.end - piece.took), round(piece.took), 1)
+def _event(span: MockSpan) -> SpanEvent:
+    return SpanEvent("X", span.name, round(span.end - span.took), round(span.took), 1)

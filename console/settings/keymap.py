@@ -6,6 +6,7 @@ Knows no widget by itself: `ui/bindings.py` lists the bindings that a key map is
 from __future__ import annotations
 
 import string
+import unicodedata
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import NamedTuple
@@ -18,7 +19,6 @@ from textual.keys import (
     ASCII_KEY_NAMES,
     KEY_NAME_REPLACEMENTS,
     Keys,
-    _character_to_key,
     format_key,
 )
 
@@ -75,7 +75,7 @@ def group_of(node: type[DOMNode]) -> str:
 
 
 def declared_by(node: type[DOMNode], action: str) -> type[DOMNode]:
-    """The class that an action's key comes from: a table has those of every table as well."""
+    """The class among `node` and its bases that declares the binding of `action`."""
     for kind in node.__mro__:
         bindings = Binding.make_bindings(kind.__dict__.get("BINDINGS", ()))
         if any(binding.action == action for binding in bindings):
@@ -91,32 +91,42 @@ def _known_names() -> frozenset[str]:
     printable = [c for c in string.printable if c.isprintable()]
     return frozenset(
         {key.value for key in Keys if not key.value.startswith("<")}
-        | {_character_to_key(character) for character in printable}
+        | {character_key(character) for character in printable}
         | set(KEY_NAME_REPLACEMENTS.values())
         | set(ASCII_KEY_NAMES.values())
     )
 
 
+def character_key(character: str) -> str:
+    """Textual's name of the key that writes this character: `question_mark`, `a`. The same as its
+    own function for keys that are bound, which is private."""
+    name = character
+    if not character.isalnum():
+        named = unicodedata.name(character, "").lower().replace("-", "_").replace(" ", "_")
+        name = named or ASCII_KEY_NAMES.get(character, character)
+    return KEY_NAME_REPLACEMENTS.get(name, name)
+
+
 def key_name(key: str) -> str | None:
-    """The name Textual has for what a person wrote (`?`, `ctrl+x`, `F5`); None for no key."""
+    """Textual's name of a key as people write it (`?`, `ctrl+x`, `F5`); None where it is no key."""
     key = key.strip() or key
     if len(key) == 1:
-        return _character_to_key(key)
+        return character_key(key)
     *modifiers, last = key.split("+")
     if len(last) > 1 or modifiers:
         last = last.lower()
     if any(modifier.lower() not in MODIFIERS for modifier in modifiers):
         return None
     if len(last) == 1:
-        last = _character_to_key(last)
+        last = character_key(last)
     name = "+".join((*(m.lower() for m in modifiers), last))
     return name if last in _known_names() or name in _known_names() else None
 
 
 def is_typed(key: str) -> bool:
-    """Does it write a character, so that a line to type in wants it?"""
+    """Whether the key writes a character, so that an input uses it."""
     return "+" not in key and (
-        len(key) == 1 or key in {_character_to_key(c) for c in string.punctuation + " "}
+        len(key) == 1 or key in {character_key(c) for c in string.punctuation + " "}
     )
 
 

@@ -1,7 +1,7 @@
-"""`settings`: what a person has chosen for the console, from one TOML file; never a crash.
+"""`Settings`: what a person has chosen for the console, from one TOML file.
 
-A wrong entry is named with its line and what is allowed, and the default holds. `Settings` is the
-record; `Chosen` says of every value where it comes from.
+A wrong entry is reported with its line and the allowed values, and its default is used. `Chosen`
+says of every value where it comes from.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class SettingRow(NamedTuple):
-    """One value as it holds, and why."""
+    """The value of one setting, and where it comes from."""
 
     name: str
     value: Any
@@ -68,7 +68,7 @@ class Chosen(NamedTuple):
     origins: Mapping[str, str]
     problems: tuple[Problem, ...] = ()
     path: str = ""
-    """Of the file."""
+    """The settings' file; "" where there is none."""
 
     @property
     def table(self) -> tuple[SettingRow, ...]:
@@ -92,7 +92,8 @@ class Chosen(NamedTuple):
         return int(line) if line.isdigit() else None
 
     def with_flag(self, name: str, value: Any, flag: str) -> Chosen:
-        """The command line, or the environment, has the last word."""
+        """With `value` from `flag`, a flag or a variable of the environment; None changes
+        nothing."""
         if value is None:
             return self
         settings = msgspec.structs.replace(self.settings, **{name: value})
@@ -105,7 +106,7 @@ def settings_path() -> Path:
 
 
 def settings_stamp() -> object:
-    """Differs where the settings' file was written to."""
+    """A value that changes when the settings' file is written to; None without the file."""
     try:
         status = settings_path().stat()
     except OSError:
@@ -114,7 +115,7 @@ def settings_stamp() -> object:
 
 
 def read_settings(path: Path | None = None) -> Chosen:
-    """What the file says, as far as it is right. No file: the defaults."""
+    """The settings of the file, with defaults in place of what is wrong or missing."""
     path = path or settings_path()
     if not path.exists():
         return Chosen(Settings(), {})
@@ -133,8 +134,8 @@ def choose(
     low_bandwidth: bool | None = None,
     path: Path | None = None,
 ) -> Chosen:
-    """The file, then the environment, then the flags of the command line. Raises `UsageError` for
-    a flag's value that is not allowed."""
+    """The settings of the file, overridden by the environment, then by the command line's flags.
+    Raises `UsageError` for a flag's value that is not allowed."""
     kind, _, _, allowed = setting_fields()["fps"]
     if fps is not None:
         try:
@@ -160,16 +161,16 @@ def choose(
 
 
 def has_few_colors() -> bool:
-    """Does the terminal say it has sixteen colours? Others mixed down to those are hard to read,
-    its own are not. The rule is rich's, which mixes them."""
+    """Whether the terminal has sixteen colours, by rich's rule. Other colours mixed down to those
+    are hard to read; its own are not."""
     if os.environ.get("COLORTERM", "").lower() in ("truecolor", "24bit"):
         return False
     return os.environ.get("TERM", "").rpartition("-")[2].lower() not in ("256color", "kitty")
 
 
 def encoding_without_drawing() -> str:
-    """The encoding of the terminal, where that has not all of what the console draws with; else "".
-    Textual writes to standard error, but in a browser always UTF-8."""
+    """The terminal's encoding, where it lacks characters that the console draws with; else "".
+    Textual writes to standard error, in a browser always UTF-8."""
     stream = None if os.environ.get(BROWSER) else sys.__stderr__
     encoding = stream.encoding if stream is not None else "utf-8"
     try:
@@ -180,7 +181,7 @@ def encoding_without_drawing() -> str:
 
 
 def missing_theme(chosen: Chosen, known: Sequence[str]) -> list[Problem]:
-    """A theme that is wanted and not there, at the line that wants it."""
+    """The problem of a theme that does not exist, at the line that names it; else nothing."""
     wanted = chosen.settings.theme
     if wanted in known:
         return []
@@ -191,7 +192,7 @@ def missing_theme(chosen: Chosen, known: Sequence[str]) -> list[Problem]:
 
 
 def _chosen(document: Document) -> Chosen:
-    """Each value on its own: one that is wrong leaves the others as they are."""
+    """The settings of a file, checked one by one: a wrong value leaves the others as they are."""
     known = setting_fields()
     values: dict[str, Any] = {}
     problems: list[Problem] = []
@@ -264,7 +265,7 @@ def _key_map(given: Any, complain: Any) -> dict[str, str]:
 
 @cache
 def setting_fields() -> dict[str, tuple[Any, Any, str, str]]:
-    """By dotted name: its type, its default, its line of help, and what is allowed in words."""
+    """By a setting's dotted name: type, default, line of help, and the allowed values in words."""
     found = {}
     for prefix, record in (("", Settings), ("alerts.", AlertLimits)):
         kinds = get_type_hints(record, include_extras=True)
@@ -278,7 +279,7 @@ def setting_fields() -> dict[str, tuple[Any, Any, str, str]]:
 
 
 def allowed_words(name: str) -> str:
-    """What a setting may be."""
+    """The allowed values of a setting in words."""
     if name == "theme":  # by their files: reading them takes what draws them
         return f"one of {', '.join(file.stem for file in theme_files())}"
     return setting_fields()[name][3]

@@ -15,11 +15,11 @@ import msgspec
 from textual.color import Color, ColorParseError
 from textual.theme import Theme
 
+from ...pipeline.runtime.step_statistics import PARTS
 from ..paths import theme_files
 from .toml_document import Document, DocumentError, Problem
 
 HEAT, NUM_COLORS = 5, 8
-PARTS = ("host", "copy", "launch", "busy", "sync")
 LEAST_CONTRAST = 4.5
 """WCAG 2, level AA, for text."""
 TEXTS: Mapping[str, str] = {
@@ -27,17 +27,17 @@ TEXTS: Mapping[str, str] = {
     **{"warn": "warning", "bad": "error", "info": "primary", "dim": "ink-dim", "base": "ink-base"},
     **{f"adapter-{number}": f"ink-adapter-{number}" for number in range(1, NUM_COLORS + 1)},
 }
-"""Inks that text is written in, and the theme's variable that each is."""
+"""Styles of text, and the theme's variable of each."""
 GROUNDS: Mapping[str, str] = {
     "background": "background",
     "cursor": "ink-cursor",
     "bar": "ink-bar",
 }
 BADGES = ("success", "warning", "error", "ink-dim")
-"""Grounds that the background's colour is written on."""
+"""Badges: the background's colour is written on these."""
 TEXT_STYLES = {"none", "bold", "dim", "italic", "reverse", "underline", "not"}
 ANSI_VARIABLES = {"ansi-background", "ansi-foreground"}
-"""Textual's stylesheet asks for them in an ansi theme and gives them no value of its own."""
+"""Variables of Textual's stylesheet that have no value in an ansi theme."""
 
 
 class Colors(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -56,10 +56,10 @@ class Colors(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class InkColors(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The colours of the console's own drawing; what is left out follows from `Colors`."""
+    """The colours of the console's own drawing; those left out are derived from `Colors`."""
 
     dim: str | None = None
-    """Text of second rank."""
+    """Secondary text."""
     border: str | None = None
     cursor: str | None = None
     """The ground of the selected row."""
@@ -71,7 +71,7 @@ class InkColors(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """A step's parts: host, copy, launch, busy, sync."""
     prefill: str | None = None
     rest: str | None = None
-    """What is free or still to come in a bar."""
+    """The free part of a bar."""
     base: str | None = None
     adapters: tuple[str, ...] = ()
     """Eight colours, one an adapter."""
@@ -87,7 +87,7 @@ class ThemeFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Colours are the terminal's own sixteen (`ansi_green`), left to its palette."""
     inks: InkColors = InkColors()
     variables: dict[str, str] = {}
-    """Textual's own variables, for whoever wants to go further."""
+    """Textual's own variables by name."""
 
     def theme(self) -> Theme:
         """Raises `ValueError` naming the colour that cannot be read."""
@@ -171,12 +171,11 @@ class ThemeShelf:
         self.problems: list[Problem] = []
         """What is wrong with the files as they are now."""
         self._known: dict[str, tuple[object, Theme | None, list[Problem]]] = {}
-        """What each file was when it was read, and what came of it."""
+        """By file: its stamp when it was read, and the theme or the problems found."""
 
     def refresh(self) -> bool:
-        """Reads files that are new or were written to; says whether there were any, or one has
-        gone. A file that has become wrong keeps the theme that it was. Twelve files unchanged:
-        some 60 us."""
+        """Reads files that are new or have changed; returns whether there were any, or one is gone.
+        A file that has become wrong keeps its last theme. Twelve unchanged files take 60 us."""
         before, self._known = self._known, {}
         has_changed = False
         for file in theme_files():
@@ -228,7 +227,7 @@ def _misfit(document: Document, said: str) -> Problem:
 
 
 def _at_colour(document: Document, name: str, what: str) -> Problem:
-    """A colour may stand in any of three tables, and be one of a list there."""
+    """The place of a colour that is wrong: in one of three tables, maybe in a list there."""
     bare = name.removeprefix("ink-")
     for key in (bare, f"{bare}s", re.sub(r"-[a-z0-9]+$", "s", bare), bare.partition("-")[0]):
         for table in ("colors", "inks", "variables"):
@@ -240,8 +239,8 @@ def _at_colour(document: Document, name: str, what: str) -> Problem:
 
 
 def faint_texts(theme: Theme) -> list[tuple[str, str, float]]:
-    """Pairs of a text's and a ground's variable whose contrast is under `LEAST_CONTRAST`, with
-    it. What is left to the terminal's own palette cannot be judged."""
+    """Text and ground variables whose contrast is below `LEAST_CONTRAST`, with that contrast.
+    Colours of the terminal's own palette are left out: they are unknown."""
     variables = {
         **{name: value for name, value in vars(theme).items() if isinstance(value, str)},
         **theme.variables,
@@ -275,7 +274,7 @@ def _luminance(color: Color) -> float:
 
 
 def _stamp(file: Path) -> object:
-    """Differs where a file was written to."""
+    """A value that changes when the file is written to."""
     try:
         status = file.stat()
     except OSError:
@@ -293,7 +292,7 @@ def _parse(name: str, value: str) -> Color:
 
 
 def _blend(value: str, towards: str, share: float) -> str:
-    """A colour between two; those of a terminal's own palette cannot be mixed."""
+    """A colour between two; colours of the terminal's palette cannot be mixed."""
     first, second = _parse("colour", value), _parse("colour", towards)
     if first.ansi is not None or second.ansi is not None:
         return value
@@ -301,7 +300,7 @@ def _blend(value: str, towards: str, share: float) -> str:
 
 
 def _dimmed(text: str, grounds: Sequence[str]) -> str:
-    """As dim as text may be on all of these."""
+    """The dimmest colour of text that is readable on all of these grounds."""
     for share in (0.35, 0.3, 0.25, 0.2, 0.15, 0.1, 0.05):
         found = _blend(text, grounds[0], share)
         seen = [(Color.parse(found), Color.parse(ground)) for ground in grounds]

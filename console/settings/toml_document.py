@@ -20,7 +20,7 @@ _SYNTAX = re.compile(r"^(.*) \(at line (\d+), column (\d+)\)$")
 
 
 class Problem(NamedTuple):
-    """Something wrong with a file: where, what, and what would be right."""
+    """A mistake in a file: its place, and what would be right."""
 
     path: str
     line: int | None
@@ -76,7 +76,8 @@ class Document(NamedTuple):
         return cls(path, values, text)
 
     def problem(self, names: Sequence[str], what: str) -> Problem:
-        """Something wrong with a key, or with the nearest table around it that is written."""
+        """The problem `what` at the line of a key, or of the nearest table around it that is
+        written."""
         lines = self.lines
         for end in range(len(names), 0, -1):
             if line := lines.get(tuple(names[:end])):
@@ -99,8 +100,8 @@ def tidy(path: str) -> str:
 
 
 def _keys(text: str, values: dict[str, Any]) -> Iterator[tuple[tuple[str, ...], int]]:
-    """Keys in the order they are written. What only looks like one, inside of a longer string,
-    is no key of `values`."""
+    """The keys of a text with their lines, in the order they are written. Text that looks like a
+    key inside of a longer string may be among them; it is no key of `values`."""
     table: tuple[str, ...] = ()
     for number, row in enumerate(text.splitlines(), 1):
         if found := _TABLE.match(row):

@@ -1,7 +1,6 @@
-"""`UiState`: what a person came to last time and finds again: the theme, and how tables are sorted.
+"""`UiState`: the theme and the sorting of tables of last time.
 
-The settings' file, a flag and the environment say what is to be; this only fills what they leave
-open.
+The settings' file, flags and the environment come first; this fills what they leave open.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from ..paths import state_directory
 
 
 class UiStateFile(Struct):
-    """The file."""
+    """The contents of the file."""
 
     theme: str = ""
     sorts: dict[str, str] = {}
@@ -24,7 +23,7 @@ class UiStateFile(Struct):
 
 
 class UiState:
-    """Written as soon as one changes; without a path only remembered while it runs."""
+    """Saved as soon as a part changes; without a path it is kept in memory only."""
 
     def __init__(self, kept: UiStateFile | None = None, path: Path | None = None) -> None:
         self._kept = kept or UiStateFile()
@@ -32,7 +31,7 @@ class UiState:
 
     @classmethod
     def remembered(cls) -> UiState:
-        """Those of last time; none where the file is missing or broken."""
+        """The state of last time; empty where the file is missing or broken."""
         path = state_directory() / "habits.json"
         kept = None
         with contextlib.suppress(OSError, msgspec.MsgspecError):
@@ -50,7 +49,8 @@ class UiState:
         self._save()
 
     def sort_of(self, table: str) -> tuple[str, bool]:
-        """A column's title, "" for the natural order, and whether it is reversed."""
+        """The title of the column that a table is sorted by, "" for the natural order, and whether
+        that is reversed."""
         kept = self._kept.sorts.get(table, "")
         return kept.removeprefix("-"), kept.startswith("-")
 
@@ -59,7 +59,7 @@ class UiState:
         self._save()
 
     def _save(self) -> None:
-        """A home that cannot be written to is no reason to stop."""
+        """Writes the file; a home that cannot be written to is no error."""
         if self._path is not None:
             with contextlib.suppress(OSError):
                 self._path.parent.mkdir(parents=True, exist_ok=True)

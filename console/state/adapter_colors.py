@@ -23,7 +23,7 @@ REMEMBERED = 5000
 
 
 class AdapterColors:
-    """`give` names in the order they are listed; `of` says which style each has."""
+    """`give` names in the order they are listed; `by_name` says which style each has."""
 
     def __init__(self, known: dict[str, int] | None = None, path: Path | None = None) -> None:
         self._known = known or {}
@@ -33,7 +33,7 @@ class AdapterColors:
 
     @classmethod
     def remembered(cls) -> AdapterColors:
-        """Those of last time; `save` keeps them for the next."""
+        """The colours of last time, read from their file."""
         path = state_directory() / "tints.json"
         known: dict[str, int] = {}
         with contextlib.suppress(OSError, msgspec.DecodeError):
@@ -41,7 +41,7 @@ class AdapterColors:
         return cls({name: color % NUM_COLORS for name, color in known.items()}, path)
 
     def give(self, names: Sequence[str]) -> bool:
-        """Names that are new get a color; says whether there were any."""
+        """Gives a colour to names that are new; returns whether there were any."""
         fresh = [name for name in names if name not in self.by_name]
         if not fresh:
             return False
@@ -63,7 +63,7 @@ class AdapterColors:
         return True
 
     def _save(self) -> None:
-        """The newest; a home that cannot be written to is no reason to stop."""
+        """Keeps the newest; a home that cannot be written to is no error."""
         if self._path is None:
             return
         newest = dict(list(self._known.items())[-REMEMBERED:])
@@ -73,7 +73,8 @@ class AdapterColors:
 
 
 def _choose(name: str, uses: Counter[int], beside: set[int]) -> int:
-    """Its own liking while nobody has that; else what fewest have and no neighbour."""
+    """The colour that the hash of `name` prefers if it is free; else the one that the fewest have
+    and no neighbour in `beside` has."""
     first = zlib.crc32(name.encode()) % NUM_COLORS
     order = [(first + step) % NUM_COLORS for step in range(NUM_COLORS)]
     return min(order, key=lambda color: (color in beside, uses[color], order.index(color)))

@@ -15,16 +15,17 @@ from .alerts import BY_NAME, AlertFinding, AlertLimits, Rule, findings
 from .board import Board
 
 KEPT = 200
-"""Alerts that the book remembers; the oldest that are cleared go first."""
+"""Most alerts that the book remembers; the oldest that are cleared go first."""
 GONE_S = 4 * 3600.0
 CALM_S = 60.0
-"""What comes back sooner had not gone: a queue about its limit is one alert, not twenty."""
+"""An alert that comes back within this time had not ended: a queue that hovers about its limit is
+one alert, not twenty."""
 
 
 class AlertState(Enum):
     FIRING = "firing"
     ACKNOWLEDGED = "acknowledged"
-    """It still fires; somebody has seen it."""
+    """It still fires; an operator has seen it."""
     CLEARED = "cleared"
 
 
@@ -64,8 +65,8 @@ class AlertBook:
 
     @property
     def alerts(self) -> tuple[Alert, ...]:
-        """Those that fire first, then those acknowledged, then what is over; each the newest
-        first."""
+        """Firing alerts first, then acknowledged ones, then those that are over; in each group bad
+        ones first, then the newest."""
         return tuple(
             sorted(
                 self._alerts.values(),
@@ -78,7 +79,7 @@ class AlertBook:
         return tuple(a for a in self.alerts if a.state is AlertState.FIRING)
 
     def update(self, board: Board) -> list[Alert]:
-        """Enters what is wrong now; returns what was not a moment ago."""
+        """Enters what is wrong on `board`; returns the alerts that have begun to fire."""
         fresh = []
         found = {finding.key: finding for finding in self.findings(board)}
         for key, finding in found.items():
@@ -105,7 +106,7 @@ class AlertBook:
         return fresh
 
     def acknowledge(self, key: tuple[str, str]) -> None:
-        """Somebody has seen it; what is over needs no such thing."""
+        """An operator has seen it. An alert that is over stays as it is."""
         alert = self._alerts.get(key)
         if alert is not None and alert.state is AlertState.FIRING:
             state = AlertState.ACKNOWLEDGED

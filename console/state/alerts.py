@@ -8,22 +8,21 @@ from typing import Annotated, Literal, NamedTuple
 from msgspec import Meta, Struct
 
 from ...pipeline.messages import PROTOCOL, AdapterState, ProcessState
+from ...pipeline.runtime.latest_telemetry import STEPS_KEPT
+from ...pipeline.runtime.percentile import percentile
 from ..text import units
 from .board import Board
 from .log_reference import LogReference
 from .signals import how
-from .time_series import percentile
 
 Severity = Literal["bad", "warn"]
 LAG_MS = 250.0
-SYNC_STEPS = 256
-"""Steps that the wait's percentile is taken over."""
 RESTARTED_S = 300.0
-"""So long a fall is worth a word after the process is back: a person may have looked away."""
+"""How long an alert stays after a process that fell is back, for a person who looked away."""
 
 
 class AlertLimits(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """When a rule speaks: `[alerts]` of the settings. 0 turns a rule off."""
+    """Above what an alert fires: `[alerts]` of the settings. 0 turns a rule off."""
 
     no_step_seconds: Annotated[
         float, Meta(ge=0, description="seconds without a step while requests run")
@@ -64,7 +63,7 @@ class AlertFinding(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """What is looked for, what it means, and what to do about it."""
+    """What is looked for, what it means, and what an operator can do about it."""
 
     name: str
     limit: str
@@ -72,8 +71,8 @@ class Rule(NamedTuple):
     meaning: str
     remedy: str
     find: Callable[[Board, AlertLimits], Iterator[AlertFinding]]
-    is_told: bool = False
-    """The pipeline says so itself, as an event: no second toast for it."""
+    is_event: bool = False
+    """Whether the pipeline publishes an event of it: then the alert shows no second toast."""
 
 
 # --- processes ----------------------------------------------------------------------------------
@@ -96,7 +95,7 @@ def _fallen(board: Board, limits: AlertLimits) -> Iterator[AlertFinding]:
 def _held(board: Board, limits: AlertLimits) -> Iterator[AlertFinding]:
     for process in board.processes:
         if process.held:
-            lost = "nobody can connect" if process.name == "server" else "requests are refused"
+            lost = "no client can connect" if process.name == "server" else "requests are refused"
             text = f"{process.name} is stopped by an operator: {lost}"
             yield AlertFinding(
                 "warn", text, "process stopped", process.name, "Processes", process.name
@@ -170,7 +169,7 @@ def _no_step(board: Board, limits: AlertLimits) -> Iterator[AlertFinding]:
 
 def _sync_wait(board: Board, limits: AlertLimits) -> Iterator[AlertFinding]:
 
-    waits = sorted(step.sync_us for step in board.steps[-SYNC_STEPS:])
+    waits = sorted(step.sync_us for step in board.steps[-STEPS_KEPT:])
     p99 = percentile(waits, 0.99)
     if p99 is not None and p99 / 1e3 > limits.sync_wait_p99_ms:
         text = f"p99 of the synchronize wait is {units.milliseconds(p99 / 1e3)}"
@@ -230,7 +229,7 @@ RULES: tuple[Rule, ...] = (
         "after five falls in a minute it gives up.",
         "Its last lines stand under Processes, the rest under Logs. r there starts it again.",
         _fallen,
-        is_told=True,
+        is_event=True,
     ),
     Rule(
         "process stopped",
@@ -239,13 +238,13 @@ RULES: tuple[Rule, ...] = (
         "Processes, or loraconsole stop). Without any one of them nothing is answered.",
         "x or r under Processes starts it, and so does loraconsole start.",
         _held,
-        is_told=True,
+        is_event=True,
     ),
     Rule(
         "process silent",
         "",
-        "A process has not beaten for a while. Each does twice a second: it is blocked, stopped, "
-        "or the machine has no time for it.",
+        "A process has sent no heartbeat for a while. Each sends two a second: it is blocked, "
+        "stopped, or the machine has no time for it.",
         "Look at its CPU: at 100 % it computes, at 0 % it hangs. Logs say what it did last; r "
         "under Processes ends it and starts it again.",
         _silent,
@@ -258,7 +257,7 @@ RULES: tuple[Rule, ...] = (
         "Its log says why it fell. If it was the worker: out of memory? Then --max-total-tokens "
         "wants to be smaller.",
         _restarted,
-        is_told=True,
+        is_event=True,
     ),
     Rule(
         "process late",
@@ -271,8 +270,8 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "frames refused",
         "",
-        "Messages of a wrong type came to an inbox. Somebody of another version, or of another "
-        "program, writes to this run directory.",
+        "Messages of a wrong type came to an inbox. Another version, or another program, writes to "
+        "this run directory.",
         "Stop it, or give this pipeline a run directory of its own (--run).",
         _refused,
     ),
@@ -280,7 +279,7 @@ RULES: tuple[Rule, ...] = (
         "other version",
         "",
         "The pipeline is of another version than this console. Not all will be shown right.",
-        "loraconsole down, then start it anew.",
+        "loraconsole down, then start it again.",
         _protocol,
     ),
     Rule(
@@ -302,15 +301,14 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "first token late",
         "ttft_p99_ms",
-        "First tokens come later than the limit says. So it was for one request in a hundred of "
-        "the last minute.",
+        "First tokens come later than the limit allows. It is the p99 over the last minute.",
         "Batch shows why each waits: pages, the token budget, an adapter that loads, a cap.",
         _ttft,
     ),
     Rule(
         "long queue",
         "queue",
-        "More requests wait than the limit says. They come faster than they are answered.",
+        "More requests wait than the limit allows. They come faster than they are answered.",
         "Batch shows why. Is it one adapter's? Another scheduler shares more fairly.",
         _queue,
     ),
@@ -325,7 +323,7 @@ RULES: tuple[Rule, ...] = (
         "pool full",
         "pool_fraction",
         "Nearly all pages are taken. Soon requests wait for pages, or are computed again.",
-        "The pool's map says whose they are. Unload adapters, or give more --max-total-tokens.",
+        "The pool's map shows whose they are. Unload adapters, or give more --max-total-tokens.",
         _pool,
     ),
     Rule(

@@ -1,7 +1,7 @@
-"""`Board`: the whole machine at one moment, immutable; panels draw it and nothing else.
+"""`Board`: the whole pipeline at one moment, immutable; panels draw it and nothing else.
 
-The `Store` makes one a frame. Raw parts are the ring's own messages; what must be reckoned from
-several of them is a cached property, so a panel that is hidden costs nothing.
+The `Store` makes one a frame. Raw parts are the ring's own messages; what is computed from several
+of them is a cached property, so a panel that is hidden costs nothing.
 """
 
 from __future__ import annotations
@@ -32,22 +32,19 @@ from ...pipeline.messages import (
     Verification,
     WorkerStats,
 )
+from ...pipeline.runtime.health import LATE_SECONDS, is_late
+from ...pipeline.runtime.percentile import percentile
+from ...pipeline.runtime.step_statistics import PARTS, DecodeStatistics, part_us, step_us
 from ..text import units
-from .decode_stats import Reads
-from .progress_bars import is_of_a_start
-from .time_series import EMPTY_TRACK, Track, bucket_percentile, percentile
+from .time_series import EMPTY_TRACK, Track, bucket_percentile
 
 SUPERVISOR = "supervisor"
 MOCK = "mock"
-"""In place of a version, of a pipeline that computes nothing."""
-STALE_S = 1.6
-"""A process beats twice a second: three missed beats are worth a word."""
+"""The version that a pipeline of the mock gives."""
 
 Level = Literal["good", "warn", "bad", "dim"]
 HOST_PARTS = ("host", "launch", "sync")
 DEVICE_PARTS = ("copy", "busy")
-PARTS = ("host", "copy", "launch", "busy", "sync")
-"""The parts of a step (see `messages.Step`). Those of the device run beside the host's wait."""
 STATE_LEVELS: Mapping[ProcessState, Level] = {
     ProcessState.READY: "good",
     ProcessState.DONE: "good",
@@ -60,7 +57,7 @@ STATE_LEVELS: Mapping[ProcessState, Level] = {
     ProcessState.STOPPED: "dim",
 }
 STOPPED = "STOPPED"
-"""The word for a pipeline that somebody stopped."""
+"""The word for a pipeline that an operator has stopped."""
 _WORDS = {
     ProcessState.PENDING: "STARTING",
     ProcessState.BACKOFF: "RECOVERING",
@@ -69,7 +66,7 @@ _WORDS = {
 
 
 WHERE = {AdapterState.GPU: "on device", AdapterState.HOST: "in memory"}
-"""Where an adapter lies, said so that it is true on a CPU as well."""
+"""Where an adapter lies, in words that are true on a CPU as well."""
 
 
 class Condition(Struct, frozen=True):
@@ -99,16 +96,16 @@ class ProcessRow(Struct, frozen=True):
     pid: int = 0
     restarts: int = 0
     since: float | None = None
-    """When it came to be in its state."""
+    """When it entered its state."""
     started_at: float | None = None
-    """When the process was started that has its pid."""
+    """When the process with this pid was started."""
     falls: int = 0
-    """Ends that nobody had asked for."""
+    """How often it has ended without being asked to."""
     fell_at: float | None = None
     exit_code: int | None = None
     retry_at: float | None = None
     held: bool = False
-    """Stopped by an operator, until somebody starts it."""
+    """Whether an operator has stopped it; it stays so until it is started."""
     age_s: float | None = None
     """Seconds since its last beat was heard; None when it never was."""
     cpu_fraction: float = 0.0
@@ -120,14 +117,8 @@ class ProcessRow(Struct, frozen=True):
 
     @property
     def is_stale(self) -> bool:
-        """It should be beating and does not."""
-        alive = self.state in (
-            ProcessState.STARTING,
-            ProcessState.READY,
-            ProcessState.DRAINING,
-            ProcessState.STOPPING,
-        )
-        return alive and self.age_s is not None and self.age_s > STALE_S
+        """Whether it should send heartbeats and has missed some."""
+        return is_late(self.state, self.age_s)
 
     @property
     def level(self) -> Level:
@@ -139,7 +130,7 @@ class ProcessRow(Struct, frozen=True):
 
 
 class RequestRow(Struct, frozen=True):
-    """One live request and how fast it moves."""
+    """One live request and its speed."""
 
     view: RequestView
     age_s: float
@@ -147,7 +138,7 @@ class RequestRow(Struct, frozen=True):
 
 
 class AdapterRow(Struct, frozen=True):
-    """One adapter (or the base) and what it does now."""
+    """One adapter, or the base model, and what it does now."""
 
     view: AdapterView
     name: str
@@ -157,7 +148,7 @@ class AdapterRow(Struct, frozen=True):
     speed: Track
     """Output tokens a second over time."""
     color: str
-    """The style of its name, its own for life."""
+    """The style of its name; it never changes."""
 
     @property
     def has_failed(self) -> bool:
@@ -166,7 +157,7 @@ class AdapterRow(Struct, frozen=True):
 
     @property
     def mark(self) -> str:
-        """Before its name, wherever that stands."""
+        """The mark before its name."""
         return "✗" if self.has_failed else "○" if self.is_base else "●"
 
 
@@ -205,7 +196,7 @@ class Board(Struct, frozen=True, kw_only=True, dict=True):
     now: float
     run: str
     link_age_s: float | None = None
-    """Since anything was heard of anyone; None before the first word."""
+    """Seconds since any message came; None before the first one."""
     version: str = ""
     started_at: float | None = None
     table: ProcessTable | None = None
@@ -230,8 +221,8 @@ class Board(Struct, frozen=True, kw_only=True, dict=True):
     parts: Mapping[str, Track] = {}
     read_rate: Track = EMPTY_TRACK
     """Bytes a second that decode steps read."""
-    tax: Track = EMPTY_TRACK
-    """What adapters cost decode steps, as a share of what they would take without."""
+    lora_overhead: Track = EMPTY_TRACK
+    """How much longer decode steps take with adapters: 0.4 is two fifths."""
     sync_points: tuple[SyncPoint, ...] = ()
     ttft: tuple[int, ...] = ()
     inter_token: tuple[int, ...] = ()
@@ -241,17 +232,17 @@ class Board(Struct, frozen=True, kw_only=True, dict=True):
     adapter_colors: Mapping[str, str] = {}
     pool: PoolMap | None = None
     orders: Mapping[str, str] = {}
-    """What this console has asked for and still waits for, by the adapter's name: "verifying"."""
+    """Orders of this console that are not answered yet, by the adapter's name: "verifying"."""
     opened: RequestText | None = None
-    """The request that somebody looks at, in words, as far as its text is here."""
+    """The text of the request that is open on the screen, as far as it has come."""
     spans: SpanEnds | None = None
-    """The newest of the last recording, once somebody has looked at them."""
-    verdicts: Mapping[str, AdapterVerification] = {}
-    """What came of verifying, by the adapter's name."""
+    """The newest spans of the last recording, once the screen has asked for them."""
+    verifications: Mapping[str, AdapterVerification] = {}
+    """Results of verifications, by the adapter's name."""
     disk_free_bytes: int | None = None
     """On the disk of the run directory; None where that is not this machine's."""
     is_past: bool = False
-    """It is played from a recording: nobody is there to be asked."""
+    """Whether it is played from a recording: no process can be asked."""
 
     # -- the machine as a whole
 
@@ -260,11 +251,11 @@ class Board(Struct, frozen=True, kw_only=True, dict=True):
         """READY as a word appears here and nowhere else."""
         supervisor = self.process(SUPERVISOR)
         if self.table is None or supervisor is None:
-            if self.link_age_s is None or self.link_age_s > STALE_S:
+            if self.link_age_s is None or self.link_age_s > LATE_SECONDS:
                 return Condition("CONNECTING", "warn", f"nothing answers in {self.run}")
-            return Condition("ATTACHING", "warn", "asking the supervisor for its books")
+            return Condition("ATTACHING", "warn", "asking the supervisor for what it knows")
         state = self.table.state
-        if supervisor.age_s is not None and supervisor.age_s > STALE_S:
+        if supervisor.age_s is not None and supervisor.age_s > LATE_SECONDS:
             if state in (ProcessState.STOPPED, ProcessState.STOPPING):
                 return Condition(STOPPED, "dim", "q leaves; loraconsole starts it again")
             return Condition(
@@ -287,16 +278,16 @@ class Board(Struct, frozen=True, kw_only=True, dict=True):
 
     @property
     def is_stopped(self) -> bool:
-        """Somebody stopped all of it: nothing can be asked of it any more."""
+        """Whether the whole pipeline was stopped: nothing can be asked of it any more."""
         return self.condition.word == STOPPED
 
     @cached_property
     def stages(self) -> tuple[Progress, ...]:
-        """Bars of the start."""
-        return tuple(bar for bar in self.progress if is_of_a_start(bar))
+        """Bars of the start: an adapter is verified while everything is up."""
+        return tuple(bar for bar in self.progress if bar.stage != "verify")
 
     def _stage(self) -> str:
-        """What a start is busy with."""
+        """The stage that a start is in, with its progress: `weights 61 %`."""
         for bar in reversed(self.stages):
             if not bar.done:
                 share = f" {units.percent(bar.current / bar.total)}" if bar.total else ""
@@ -305,7 +296,7 @@ class Board(Struct, frozen=True, kw_only=True, dict=True):
 
     @cached_property
     def is_starting(self) -> bool:
-        """A start is under way: the first screen shows its stages."""
+        """Whether a start is under way: the first screen shows its stages."""
         return self.condition.word in ("STARTING", "RECOVERING", "FAILED") or (
             self.router is None and bool(self.stages)
         )
@@ -357,40 +348,30 @@ class Board(Struct, frozen=True, kw_only=True, dict=True):
         }
 
     @cached_property
-    def reads(self) -> Reads:
-        return Reads.of(self.steps)
+    def decode_statistics(self) -> DecodeStatistics:
+        """What the last decode steps read, how fast, and what adapters cost them."""
+        return DecodeStatistics.of(self.steps)
 
     @property
     def copy_bytes_s(self) -> float | None:
-        """What the memory of the first worker does at its best."""
+        """Bytes a second that the first worker's memory does at its best."""
         return self.workers[0].copy_bytes_s or None if self.workers else None
 
     @property
     def read_share(self) -> float | None:
-        """What decode steps achieve, of that."""
-        rate, best = self.reads.bytes_s, self.copy_bytes_s
+        """The share of that which decode steps achieve."""
+        rate, best = self.decode_statistics.bytes_s, self.copy_bytes_s
         return rate / best if rate is not None and best else None
 
     @property
     def times_steps(self) -> bool:
-        """False where an operator turned that off."""
+        """Whether steps are timed; an operator may have turned that off."""
         return not self.workers or self.workers[0].times_steps
 
 
-def part_us(step: Step, part: str) -> int:
-    """Microseconds of one of `PARTS`."""
-    value: int = getattr(step, f"{part}_us")
-    return value
-
-
-def step_us(step: Step) -> int:
-    """From the first work on the host until the tokens were there: while the device copies and
-    computes, the host waits, or already does something else."""
-    return step.host_us + step.launch_us + max(step.sync_us, step.copy_us + step.busy_us)
-
-
 def seconds_left(bar: Progress) -> float | None:
-    """What a bar's pace so far promises; None while that says nothing."""
+    """Estimated seconds left at the average rate so far; None if the total is unknown or nothing is
+    done yet."""
     if bar.total is None or bar.current <= 0 or bar.done:
         return None
     return max(0.0, (bar.total - bar.current) * bar.elapsed_s / bar.current)

@@ -1,4 +1,4 @@
-"""What is lost when processes stop, in a sentence or two: said before it is done."""
+"""What is lost when processes stop, in a sentence or two for the question before it."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def restart_costs(board: Board, name: str, hard: bool = False) -> str:
         ranks = _ranks(board, "restart")
         return f"{how}{loss}{ranks} The weights and {placed} are loaded again."
     if name == "detokenizer":
-        told = "still for a moment; their text is told again. Nothing is lost"
-        return how + _live(board, "stand", told)
+        more = "still for a moment; their text is sent again. Nothing is lost"
+        return how + _live(board, "stand", more)
     if name == "router":
         added = "Adapters that were loaded while it ran are to be loaded again."
         return f"{how}{_live(board, 'END', 'with an error that says so')} {added}"
@@ -35,11 +35,11 @@ def stop_costs(board: Board, name: str) -> str:
         still = _live(board, "stand", "still")
         return f"{still} {refused}; then they are computed again.{_ranks(board, 'stop')}"
     if name == "detokenizer":
-        untold = _live(board, "are", "computed, but the text is not told")
-        return f"{untold} {refused}; then it is."
+        unsent = _live(board, "are", "computed, but their text is not sent")
+        return f"{unsent} {refused}; then it is."
     if name == "router":
         return f"{_live(board, 'END', 'with an error that says so')} {refused}."
-    return f"{_streams(board)} Nobody can connect, not even /health, {until}."
+    return f"{_streams(board)} No client can connect, not even to /health, {until}."
 
 
 def pipeline_costs(board: Board, now: bool = False) -> str:
@@ -58,13 +58,13 @@ def pipeline_costs(board: Board, now: bool = False) -> str:
 
 
 def quit_costs(board: Board) -> str:
-    """When whoever leaves stops everything as well."""
+    """When a person leaves the console and stops the pipeline as well."""
     lost = _live(board, "END", "with an error")
     return "" if lost.startswith(NONE_LIVE) else f"If it is stopped, {lost}"
 
 
 def _live(board: Board, do: str, more: str) -> str:
-    """What live requests do: a sentence, true of none of them as well."""
+    """A sentence on what happens to live requests, also where there are none."""
     number = board.router.running + board.router.waiting if board.router else 0
     return f"{counted(number, 'live request', do)} {more}." if number else f"{NONE_LIVE}."
 

@@ -8,17 +8,17 @@ from typing import NamedTuple
 from ...pipeline.messages import LogLine
 
 SAME_SECONDS = 2.0
-"""Between a state or an event and its line, which is written by the same process just then."""
+"""Most seconds between a state or an event and its log line, which the same process writes."""
 LAST_WORDS_SECONDS = 10.0
-"""What a process said longer before its end had nothing to do with it."""
+"""Lines from longer before a process's end are not about it."""
 SUPERVISOR = "supervisor"
 ENDS = ("{} died ", "{} cannot run", "{} is given up")
 ORDERS = ("restarting {} as asked", "starting {} as asked")
 
 
 class LogReference(NamedTuple):
-    """Whose line, when, and what it says; without words: why process `source`, which was seen to
-    be down or up again at that time, had ended."""
+    """Whose line, when it was written, and words that are in it. Without words it refers to the
+    line that says why process `source` ended, which was down or up again at `at`."""
 
     source: str
     at: float
@@ -26,8 +26,8 @@ class LogReference(NamedTuple):
 
 
 def find_line(reference: LogReference, logs: Sequence[LogLine]) -> LogLine | None:
-    """None where there is no such line, or it is forgotten. Lines come in the order of their
-    numbers; their times may be a little out of it."""
+    """The line among `logs` that `reference` means; None where there is none, or no more. Lines
+    come in the order of their numbers; their times may be a little out of order."""
     return _said(reference, logs) if reference.words else _end_of(reference, logs)
 
 
@@ -45,7 +45,7 @@ def _said(reference: LogReference, logs: Sequence[LogLine]) -> LogLine | None:
 
 
 def _end_of(reference: LogReference, logs: Sequence[LogLine]) -> LogLine | None:
-    """The last line of its traceback; of one that said nothing, what the supervisor said of it."""
+    """The last line of the process's traceback; without one, the supervisor's line on its end."""
     name, until = reference.source, reference.at + SAME_SECONDS
     ends = tuple(f"{SUPERVISOR}: {text.format(name)}" for text in ENDS)
     orders = tuple(f"{SUPERVISOR}: {text.format(name)}" for text in ORDERS)
@@ -64,7 +64,7 @@ def _end_of(reference: LogReference, logs: Sequence[LogLine]) -> LogLine | None:
         if end is None and entry.text.startswith(ends):
             end = entry
         elif entry.text.startswith(f"{SUPERVISOR}: started {name},"):
-            if end or has_started:  # it began its last life: nobody said why that had to end
+            if end or has_started:  # its last life began here, and no line says why it ended
                 return end
             has_started = True
     return end

@@ -1,4 +1,4 @@
-"""`PageMap`: whose the pages of the pool are, a cell of a picture at a time. Pure.
+"""`PageMap`: the owners of the pool's pages, as cells of a picture. Pure.
 
 A pool may have 60 000 pages, and a map of them comes every second: each page becomes a byte that
 stands for its kind and style, so that `bytes` methods count a cell, never a loop over pages.
@@ -20,11 +20,11 @@ from ...pipeline.messages import PageOwner, PoolMap
 FREE = ""
 KV, ADAPTER, CHECK = "kv", "adapter", "check"
 STEPS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 40, 48, 64, 80, 96, 128, 160, 192, 256)
-"""Pages a cell, so that the eye can reckon with it."""
+"""Round numbers of pages a cell."""
 
 
 class Cell(NamedTuple):
-    """What a cell shows: the kind that has the most of its pages, in the style that most of those
+    """What a cell shows: the kind with the most of its pages, in the style that most of those
     have."""
 
     kind: str
@@ -37,7 +37,7 @@ EMPTY = Cell(FREE, "rest")
 
 
 class Share(NamedTuple):
-    """Pages of one owner; None are free."""
+    """Pages of one owner; None is free pages."""
 
     owner: PageOwner | None
     pages: int
@@ -89,7 +89,7 @@ class PageMap:
         return looks[code]
 
     def shares(self, first: int, end: int) -> list[Share]:
-        """Whose the pages from `first` to before `end` are, the largest share first."""
+        """The owners of pages `first` to before `end`, the largest share first."""
         found: Counter[PageOwner | None] = Counter()
         for number, pages in Counter(self._numbers[first:end]).items():
             known = 0 < number <= len(self._owners)
@@ -99,6 +99,6 @@ class PageMap:
 
 
 def pages_a_cell(num_pages: int, num_cells: int) -> int:
-    """The fewest of `STEPS` with which all pages fit; beyond them whatever does."""
+    """The least of `STEPS` with which all pages fit; beyond the last one, the exact number."""
     least = max(1, -(-num_pages // max(1, num_cells)))
     return STEPS[bisect_left(STEPS, least)] if least <= STEPS[-1] else least

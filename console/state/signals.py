@@ -1,5 +1,4 @@
-"""Signals that an operator may send to a process of the ring, what each does here, and how a
-process says that it ended."""
+"""Signals that an operator may send to a process of the ring, and exit statuses in words."""
 
 from __future__ import annotations
 
@@ -14,13 +13,13 @@ SIGNALS: dict[str, str] = {
     "HUP": "ends it at once, as nothing here listens to it",
     "USR1": "its log gets what each of its threads does now",
 }
-"""By its name without SIG."""
+"""By name without SIG: what the signal does here."""
 ENDING = ("TERM", "INT", "KILL", "HUP")
-"""What a process does not outlive."""
+"""Signals that end a process."""
 
 
 def signal_name(text: str) -> str:
-    """As `SIGNALS` has it, of what a person types."""
+    """The name in `SIGNALS` of a signal as a person types it."""
     return text.upper().removeprefix("SIG")
 
 

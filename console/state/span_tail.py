@@ -1,22 +1,15 @@
 """`SpanTail`: the newest spans of a recording that goes on, from the ends of its files.
 
-The files are the supervisor's to read, who is where they are; the console may be elsewhere.
+The supervisor reads the files: a console may run on another machine.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import msgspec
 
-from ...pipeline.messages import SpanEnds, SpanFile
-
-TAIL_BYTES = 48 << 10
-"""Of each file: some hundred spans, a few steps' worth."""
-SHOWN = ("router", "worker-0")
-"""Whose spans make a step."""
+from ...pipeline.messages import SpanEnds
 
 
 class SpanEvent(msgspec.Struct, frozen=True):
@@ -41,38 +34,15 @@ class SpanRow(msgspec.Struct, frozen=True):
     spans: tuple[SpanEvent, ...]
 
 
-def span_ends(run: Path) -> SpanEnds:
-    """The ends of the last recording's files, as they are now."""
-    recordings = sorted(path for path in (run / "spans").glob("*") if path.is_dir())
-    if not recordings:
-        return SpanEnds("none", "", ())
-    stamp, files = recordings[-1].name, []
-    for name in SHOWN:
-        path = recordings[-1] / f"{name}.jsonl"
-        try:
-            with path.open("rb") as file:
-                size = file.seek(0, os.SEEK_END)
-                file.seek(max(0, size - TAIL_BYTES))
-                if size > TAIL_BYTES:
-                    file.readline()  # the rest of one that began before
-                lines = file.read(TAIL_BYTES)
-        except OSError:  # this process does not record
-            continue
-        stamp += f" {name} {size}"
-        files.append(SpanFile(name, lines[: lines.rfind(b"\n") + 1]))
-    return SpanEnds(stamp, recordings[-1].name, tuple(files))
-
-
 class SpanTail:
-    """`take` what the supervisor says; then `rows` are the last spans, `end` when the newest
-    ended."""
+    """`fold_ends` what the supervisor sends; then `rows` are the last spans of each process."""
 
     def __init__(self) -> None:
         self._seen: dict[str, list[SpanEvent]] = {}
         self._decoder = msgspec.json.Decoder(SpanEvent)
         self.stamp = self.recording = ""
 
-    def take(self, ends: SpanEnds) -> None:
+    def fold_ends(self, ends: SpanEnds) -> None:
         if ends.stamp != self.stamp:
             self.stamp, self.recording = ends.stamp, ends.recording
             self._seen = {file.process: list(self._spans_of(file.lines)) for file in ends.files}
@@ -88,15 +58,15 @@ class SpanTail:
 
     @property
     def end(self) -> float:
-        """When the newest span ended of the process that has written last the longest ago: what is
-        shown is of one time, and known of all."""
+        """Latest time for which every process has data: the minimum over processes of their newest
+        span's end, µs."""
         newest = [max(event.end for event in events) for events in self._seen.values() if events]
         return min(newest, default=0.0)
 
     def rows(self, since: float, until: float, most: int) -> list[SpanRow]:
-        """Spans that touch that time, at most `most` rows, shared among the processes. A span
-        stands below the one of its task or thread that holds it; tasks that ran at the same time
-        share rows where there is room."""
+        """Spans between `since` and `until`, µs, in at most `most` rows, shared among the
+        processes. A span is below the one of its task or thread that encloses it; tasks that ran at
+        the same time share rows where there is room."""
         found: list[SpanRow] = []
         for process, events in self._seen.items():
             rows: list[list[SpanEvent]] = []

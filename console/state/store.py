@@ -1,6 +1,6 @@
-"""`Store`: takes every message of the ring, keeps bounded books, makes a `Board` of them.
+"""`Store`: folds every message of the ring into bounded state and makes a `Board` of it.
 
-Knows no socket and no widget, and no clock either: whoever calls says what time it is.
+Knows no socket, no widget and no clock: the time is given.
 """
 
 from __future__ import annotations
@@ -25,9 +25,7 @@ from ...pipeline.messages import (
     ProcessState,
     ProcessTable,
     ProcessView,
-    Progress,
     RequestText,
-    RequestView,
     RouterStats,
     ServerStats,
     Snapshot,
@@ -38,9 +36,11 @@ from ...pipeline.messages import (
     Telemetry,
     WorkerStats,
 )
+from ...pipeline.runtime.health import GONE_SECONDS
+from ...pipeline.runtime.latest_telemetry import LatestTelemetry
+from ...pipeline.runtime.step_statistics import PARTS, part_us
 from .adapter_colors import AdapterColors
 from .board import (
-    PARTS,
     SUPERVISOR,
     AdapterRow,
     AdapterVerification,
@@ -48,9 +48,7 @@ from .board import (
     HopRow,
     ProcessRow,
     RequestRow,
-    part_us,
 )
-from .progress_bars import goes_with
 from .time_series import Buckets, Counter, Series
 
 STEPS = 1024
@@ -62,14 +60,14 @@ HOUR_BUCKETS = 120
 HISTORY_S = 3600.0
 
 GONE = (ProcessState.PENDING, ProcessState.BACKOFF, ProcessState.STOPPED)
-"""What such a process was busy with is over. One that is given up shows where that was."""
+"""Progress bars of a process in one of these states are over; one that has failed keeps them."""
 LOADS = ("decode", "prefill", "running", "waiting")
 
 T = TypeVar("T")
 
 
 class Recent(Generic[T]):
-    """The last so many of something, handed out as a tuple that is made once a change."""
+    """The last `most` items; `all` is a tuple that is made once a change."""
 
     def __init__(self, most: int) -> None:
         self._items: deque[T] = deque(maxlen=most)
@@ -96,7 +94,7 @@ class Recent(Generic[T]):
 
 
 class Pulse:
-    """One process as its beats tell of it: cost and traffic over time."""
+    """What the heartbeats of one process say: its cost and traffic over time."""
 
     def __init__(self) -> None:
         self.beat: Heartbeat | None = None
@@ -104,7 +102,7 @@ class Pulse:
         self._cpu = Counter()
         self._hops: dict[str, tuple[Counter, Counter]] = {}
 
-    def take(self, beat: Heartbeat, heard_at: float) -> None:
+    def fold_heartbeat(self, beat: Heartbeat, heard_at: float) -> None:
         if self.beat and beat.incarnation != self.beat.incarnation:
             self._cpu, self._hops = Counter(), {}
         self.beat, self.heard_at = beat, heard_at
@@ -119,7 +117,7 @@ class Pulse:
         state = view.state if view else beat.state if beat else ProcessState.PENDING
         reason = (view.reason if view else "") or (beat.reason if beat else "")
         if state in (*GONE, ProcessState.FAILED, ProcessState.DONE):
-            beat = None  # of what it was
+            beat = None  # of its last life
         return ProcessRow(
             name=name,
             state=state,
@@ -147,47 +145,41 @@ class Pulse:
 
 
 class Store:
-    """The books. `take` what comes, ask for a `board` when there is something to draw."""
+    """`fold_message` what comes; `board` makes what is drawn."""
 
     def __init__(self, run: str, adapter_colors: AdapterColors | None = None) -> None:
         self._run = run
         self._adapter_colors = adapter_colors or AdapterColors()
         self.moves = 0
-        """Counts what moves the picture: steps, rows, logs, events, states; not what only says
-        that all is as it was."""
+        """Counts messages that change the picture: steps, rows, logs, events, states; not those
+        that repeat what is known."""
         self.local_url = ""
-        """Where the server is reached from here, if not at the address that it gives."""
+        """The server's address as it is reached from here, where that is not the one it gives."""
         self.supervisor: tuple[int, float] | None = None
         """The supervisor's incarnation and when it was last heard."""
         self.taken = self.missed_steps = self.missed_lines = 0
-        """Messages that came; steps and log lines that did not, as gaps in their numbers show."""
+        """Messages that came; steps and log lines that were lost, by the gaps in their numbers."""
         self._step_number = 0
         self._messages = Counter()
         self.disk_free_bytes: int | None = None
-        """Set by whoever can look."""
+        """Of the run directory; set by the app, where that is on this machine."""
         self.is_past = False
-        """Set by whoever plays what was."""
+        """Whether a recording is played; set by its player."""
         self._fresh: list[Event] = []
         self._heard_at: float | None = None
         self._version = ""
         self._started_at: float | None = None
         self._pulses: dict[str, Pulse] = {}
-        self._table: ProcessTable | None = None
-        self._server: ServerStats | None = None
-        self._router: RouterStats | None = None
-        self._workers: dict[int, WorkerStats] = {}
-        self._requests: tuple[RequestView, ...] = ()
+        self._latest = LatestTelemetry()
         self._request_tokens: dict[str, Counter] = {}
-        self._adapters: AdapterTable | None = None
         self._adapter_tokens: dict[str, Counter] = {}
         self._adapter_series: dict[str, Series] = {}
-        self._pool: PoolMap | None = None
         self._orders: dict[str, str] = {}
         self._opened: RequestText | None = None
         self._spans: SpanEnds | None = None
-        self._verdicts: dict[str, AdapterVerification] = {}
+        self._verifications: dict[str, AdapterVerification] = {}
         self._rates = {name: Counter() for name in ("decode", "prefill", "steps", "requests")}
-        plotted = (*LOADS, *PARTS, "read_rate", "tax")
+        plotted = (*LOADS, *PARTS, "read_rate", "lora_overhead")
         self._series = {name: Series() for name in plotted}
         self._hour = {name: Series(HOUR_BUCKET_S, HOUR_BUCKETS) for name in plotted}
         self.shows_hour = False
@@ -199,67 +191,69 @@ class Store:
         self._events: Recent[Event] = Recent(EVENTS)
         self._logs: Recent[LogLine] = Recent(LOG_LINES)
         self._log_number = -1
-        self._progress: dict[tuple[str, str], Progress] = {}
 
     # -- what comes in
 
-    def take(self, message: Telemetry, now: float) -> None:
+    def fold_message(self, message: Telemetry, now: float) -> None:
         """Enters one message, heard at `now`."""
         self._heard_at = now
         self.taken += 1
+        self.moves += self._fold(message, now)
+
+    def _fold(self, message: Telemetry, now: float) -> bool:
+        """Whether the message moves the picture."""
+        latest, moves = self._latest, True
         match message:
             case Step():
-                self._take_step(message)
+                self._fold_step(message)
             case BatchView():
-                self._take_batch(message)
+                self._fold_batch(message)
             case Heartbeat():
-                self._take_beat(message, now)
-                return
+                moves = self._fold_heartbeat(message, now)
             case RouterStats():
-                self._take_router(message)
-                return
+                self._plot_router(latest.router, message)
+                moves = False
             case ServerStats():
-                self._take_server(message)
-                return
+                if self.local_url:
+                    message = msgspec.structs.replace(message, url=self.local_url)
+                self._count_server(message)
+                moves = False
             case WorkerStats():
-                self._workers[message.rank] = message
-                return
+                moves = False
             case AdapterTable():
-                known = self._adapters.adapters if self._adapters else None
-                self._take_adapters(message)
-                if message.adapters == known:
-                    return
+                self._count_adapters(message)
+                moves = latest.adapters is None or message.adapters != latest.adapters.adapters
             case ProcessTable():
-                if self._table and message.processes == self._table.processes:
-                    self._table = message
-                    return
-                self._take_table(message)
+                known = latest.processes
+                moves = known is None or message.processes != known.processes
             case LogLines():
-                self._take_logs(message.lines)
-            case Progress():
-                self._take_progress(message)
+                self._fold_logs(message.lines)
             case PoolMap():
-                if self._pool and _is_same_pool(message, self._pool):
-                    return
-                self._pool = message
+                if latest.pool and _is_same_pool(message, latest.pool):
+                    return False
             case SyncPoint():
                 self._sync_points.add(message)
             case Event():
                 self._events.add(message)
                 self._fresh.append(message)
-        self.moves += 1
+        latest.fold_message(message)
+        if moves and isinstance(message, ProcessTable):
+            self._drop_bars_of_the_gone(message)
+        return moves
 
-    def take_snapshot(self, snapshot: Snapshot, now: float) -> None:
-        """Enters what the supervisor knows; its ages are reckoned on its own clock, so that a
-        console on another machine is not misled."""
+    def fold_snapshot(self, snapshot: Snapshot, now: float) -> None:
+        """Enters what the supervisor knows. Ages are computed on its clock, so that a console on a
+        machine whose clock differs shows them right."""
         self._heard_at = now
         self._version, self._started_at = snapshot.version, snapshot.started_at
-        self._progress = {(bar.source, bar.stage): bar for bar in snapshot.progress}
-        self._take_table(snapshot.processes)
+        self._latest.progress = {(bar.source, bar.stage): bar for bar in snapshot.progress}
+        self._latest.processes = snapshot.processes
+        self._drop_bars_of_the_gone(snapshot.processes)
         for beat in snapshot.beats:
             heard_at = now - max(0.0, snapshot.at - beat.at)
             if heard_at >= self._pulse(beat.name).heard_at:
-                self._take_beat(beat, heard_at)
+                self.moves += self._fold_heartbeat(beat, heard_at)
+                self._latest.fold_message(beat)
         if before := snapshot.server_before:
             self._ttft.add(before.at, before.ttft)
             self._inter_token.add(before.at, before.inter_token)
@@ -267,42 +261,44 @@ class Store:
         state = (snapshot.server, snapshot.router, *snapshot.workers, snapshot.adapters)
         for stats in (*state, snapshot.pool):
             if stats is not None:
-                self.take(stats, now)
+                self.fold_message(stats, now)
         if snapshot.batch is not None:
-            self._take_batch(snapshot.batch)
+            self._fold_batch(snapshot.batch)
+            self._latest.batch = snapshot.batch
         self._events.replace(snapshot.events)
         self._merge_logs(snapshot.logs)
         if snapshot.moments:
-            self._take_moments(snapshot.moments)
+            self._fold_moments(snapshot.moments)
         self.moves += 1
 
     # -- orders about adapters, given by this console
 
-    def take_order(self, name: str, doing: str) -> None:
-        """An adapter is being done something to, until `doing` is ""."""
+    def note_order(self, name: str, doing: str) -> None:
+        """Notes what is being done to an adapter ("verifying"); "" ends it."""
         if doing:
             self._orders[name] = doing
         else:
             self._orders.pop(name, None)
         self.moves += 1
 
-    def take_reply(self, reply: AdapterReply, is_gone: bool = False) -> None:
-        """Who ordered must not see the adapter as it was before: the next table may be two
-        seconds away. With `is_gone` there is none of that name any more."""
+    def fold_reply(self, reply: AdapterReply, is_gone: bool = False) -> None:
+        """Enters how an order left its adapter: the next table may be two seconds away. With
+        `is_gone` there is no adapter of that name any more."""
         if reply.verification is not None:
-            self._verdicts[reply.name] = AdapterVerification(reply.at, reply.verification)
-        table = self._adapters
+            self._verifications[reply.name] = AdapterVerification(reply.at, reply.verification)
+        table = self._latest.adapters
         if table is not None and reply.at >= table.at and (reply.adapters or is_gone):
             names = [view.name for view in table.adapters]
             place = names.index(reply.name) if reply.name in names else len(names)
             others = [view for view in table.adapters if view.name != reply.name]
             others[place:place] = reply.adapters
-            self._take_adapters(msgspec.structs.replace(table, adapters=tuple(others)))
+            self._latest.adapters = msgspec.structs.replace(table, adapters=tuple(others))
+            self._count_adapters(self._latest.adapters)
         self.moves += 1
 
-    def take_text(self, news: RequestText) -> None:
-        """What a request says from where we had read; of another one than the last, all of it.
-        Answers that crossed on the way are passed over."""
+    def fold_text(self, news: RequestText) -> None:
+        """Appends text of the open request; of another request, keeps it from its start. A piece
+        that does not follow what is known is ignored."""
         known = self._opened
         if known is None or known.request_id != news.request_id:
             if news.offset == 0:
@@ -316,12 +312,12 @@ class Store:
             )
         self.moves += 1
 
-    def take_spans(self, ends: SpanEnds) -> None:
+    def fold_spans(self, ends: SpanEnds) -> None:
         self._spans = ends
         self.moves += 1
 
     def link_age_s(self, now: float) -> float | None:
-        """Since anything was heard of anyone; None before the first word."""
+        """Seconds since any message came; None before the first one."""
         return None if self._heard_at is None else now - self._heard_at
 
     @property
@@ -330,22 +326,22 @@ class Store:
         return self._messages.rate
 
     def incarnation(self, name: str) -> int | None:
-        """Which life of a process was heard last."""
+        """The incarnation of a process that was heard last; None where none was."""
         pulse = self._pulses.get(name)
         return pulse.beat.incarnation if pulse and pulse.beat else None
 
     def drain_events(self) -> list[Event]:
-        """Events since the last call, those of snapshots excepted: they are history."""
+        """Events since the last call, without those of snapshots."""
         fresh, self._fresh = self._fresh, []
         return fresh
 
     # -- what goes out
 
     def board(self, now: float) -> Board:
-        """The machine as the books have it."""
+        """The pipeline at `now`."""
         self._messages.add(now, self.taken)
         ready = self.is_alive("router", now)
-        rates = self._rates
+        rates, latest = self._rates, self._latest
         series = self._hour if self.shows_hour else self._series
         return Board(
             now=now,
@@ -353,17 +349,17 @@ class Store:
             link_age_s=self.link_age_s(now),
             version=self._version,
             started_at=self._started_at,
-            table=self._table,
+            table=latest.processes,
             processes=self._process_rows(now),
-            server=self._server,
-            router=self._router,
-            workers=tuple(self._workers[rank] for rank in sorted(self._workers)),
+            server=latest.server,
+            router=latest.router,
+            workers=tuple(latest.workers[rank] for rank in sorted(latest.workers)),
             requests=tuple(
                 RequestRow(view, now - view.arrived_at, self._request_tokens[view.request_id].rate)
-                for view in self._requests
+                for view in (latest.batch.requests if latest.batch else ())
             ),
             adapters=self._adapter_rows(),
-            base_model=self._adapters.base_model if self._adapters else "",
+            base_model=latest.adapters.base_model if latest.adapters else "",
             decode_rate=rates["decode"].rate if ready else 0.0,
             prefill_rate=rates["prefill"].rate if ready else 0.0,
             request_rate=rates["requests"].rate if ready else 0.0,
@@ -375,19 +371,19 @@ class Store:
             steps=self._steps.all,
             parts={part: series[part].track for part in PARTS},
             read_rate=series["read_rate"].track,
-            tax=series["tax"].track,
+            lora_overhead=series["lora_overhead"].track,
             sync_points=self._sync_points.all,
             ttft=self._ttft.counts,
             inter_token=self._inter_token.counts,
-            progress=tuple(self._progress.values()),
+            progress=tuple(latest.progress.values()),
             events=self._events.all,
             logs=self._logs.all,
             adapter_colors=dict(self._adapter_colors.by_name),
-            pool=self._pool,
+            pool=latest.pool,
             orders=dict(self._orders),
             opened=self._opened,
             spans=self._spans,
-            verdicts=dict(self._verdicts),
+            verifications=dict(self._verifications),
             disk_free_bytes=self.disk_free_bytes,
             is_past=self.is_past,
         )
@@ -398,43 +394,31 @@ class Store:
         return self._pulses.setdefault(name, Pulse())
 
     def is_alive(self, name: str, now: float) -> bool:
-        """Was it heard in the last seconds?"""
+        """Whether its last heartbeat is recent."""
         pulse = self._pulses.get(name)
-        return pulse is not None and pulse.beat is not None and now - pulse.heard_at < 3.0
+        return pulse is not None and pulse.beat is not None and now - pulse.heard_at < GONE_SECONDS
 
-    def _take_beat(self, beat: Heartbeat, heard_at: float) -> None:
+    def _fold_heartbeat(self, beat: Heartbeat, heard_at: float) -> bool:
+        """Whether the process is in another state, or another process."""
         pulse = self._pulse(beat.name)
-        if pulse.beat is None or (pulse.beat.state, pulse.beat.pid) != (beat.state, beat.pid):
-            self.moves += 1
-        if pulse.beat and pulse.beat.incarnation != beat.incarnation:
-            self._forget(beat.name)
-        pulse.take(beat, heard_at)
+        before = pulse.beat
+        if before and before.incarnation != beat.incarnation and beat.name == "router":
+            # It was born again: it says itself what it took over.
+            self._latest.batch, self._latest.pool, self._request_tokens = None, None, {}
+        pulse.fold_heartbeat(beat, heard_at)
         if beat.name == SUPERVISOR:
             if self.supervisor and self.supervisor[0] != beat.incarnation:
-                self._logs.replace(())  # another supervisor counts its lines anew
+                self._logs.replace(())  # another supervisor numbers its lines from 0
                 self._log_number = -1
             self.supervisor = (beat.incarnation, heard_at)
+        return before is None or (before.state, before.pid) != (beat.state, beat.pid)
 
-    def _forget(self, name: str) -> None:
-        """A process was born again: what it had in hand is no more."""
-        if name == "router":  # it says itself what it took over
-            self._requests, self._request_tokens, self._pool = (), {}, None
-        self._drop_bars(name)
-
-    def _drop_bars(self, name: str) -> None:
-        """They were of a life that is over."""
-        self._progress = {
-            key: bar for key, bar in self._progress.items() if not goes_with(bar, name)
-        }
-
-    def _take_table(self, table: ProcessTable) -> None:
-        self._table = table
+    def _drop_bars_of_the_gone(self, table: ProcessTable) -> None:
         for view in table.processes:
             if view.state in GONE:
-                self._drop_bars(view.name)
+                self._latest.drop_progress(view.name)
 
-    def _take_router(self, stats: RouterStats) -> None:
-        before, self._router = self._router, stats
+    def _plot_router(self, before: RouterStats | None, stats: RouterStats) -> None:
         self._rates["decode"].add(stats.at, stats.decode_tokens)
         self._rates["prefill"].add(stats.at, stats.prefill_tokens)
         self._rates["steps"].add(stats.at, stats.steps)
@@ -453,15 +437,15 @@ class Store:
             self._series[name].add(at, value)
             self._hour[name].add(at, value)
 
-    def _take_moments(self, moments: tuple[Moment, ...]) -> None:
-        """Seconds that this console has not seen itself; each is two buckets wide."""
+    def _fold_moments(self, moments: tuple[Moment, ...]) -> None:
+        """Fills plots with seconds from before this console listened; each is two buckets wide."""
         fields = {
             "decode_tokens_s": "decode",
             "prefill_tokens_s": "prefill",
             "running": "running",
             "waiting": "waiting",
             "read_bytes_s": "read_rate",
-            "lora_overhead": "tax",
+            "lora_overhead": "lora_overhead",
             **{f"{part}_ms": part for part in PARTS},
         }
         for field, name in fields.items():
@@ -475,16 +459,12 @@ class Store:
             self._series[name].fill(samples)
             self._hour[name].fill(samples)
 
-    def _take_server(self, stats: ServerStats) -> None:
-        if self.local_url:
-            stats = msgspec.structs.replace(stats, url=self.local_url)
-        self._server = stats
+    def _count_server(self, stats: ServerStats) -> None:
         self._rates["requests"].add(stats.at, stats.requests)
         self._ttft.add(stats.at, stats.ttft)
         self._inter_token.add(stats.at, stats.inter_token)
 
-    def _take_adapters(self, table: AdapterTable) -> None:
-        self._adapters = table
+    def _count_adapters(self, table: AdapterTable) -> None:
         for view in (table.base, *table.adapters):
             name = "" if view is table.base else view.name
             # The table comes every two seconds: a shorter window would see one sample.
@@ -494,15 +474,14 @@ class Store:
             series.add(table.at, counter.rate)
         self._adapter_colors.give([view.name for view in table.adapters])
 
-    def _take_batch(self, batch: BatchView) -> None:
-        self._requests = batch.requests
+    def _fold_batch(self, batch: BatchView) -> None:
         before, self._request_tokens = self._request_tokens, {}
         for view in batch.requests:
             counter = before.get(view.request_id) or Counter(window_s=2.0)
             counter.add(batch.at, view.num_output)
             self._request_tokens[view.request_id] = counter
 
-    def _take_step(self, step: Step) -> None:
+    def _fold_step(self, step: Step) -> None:
         if step.rank != 0:  # the ranks work in lockstep; the first speaks for all
             return
         if 0 < self._step_number < step.step:  # a router that is new counts from the start
@@ -512,18 +491,17 @@ class Store:
         self._plot(step.at, **{part: part_us(step, part) / 1e3 for part in PARTS})
         if (rate := step.read_bytes_s) is not None:
             self._plot(step.at, read_rate=rate)
-        if (tax := step.lora_overhead) is not None:
-            self._plot(step.at, tax=tax)
+        if (overhead := step.lora_overhead) is not None:
+            self._plot(step.at, lora_overhead=overhead)
 
     def _merge_steps(self, steps: tuple[Step, ...]) -> None:
-        """A snapshot's steps go before and between those that were heard meanwhile; moments plot
-        them."""
+        """Merges a snapshot's steps with those that came meanwhile, by time. Moments plot them."""
         by_time = {step.at: step for step in (*steps, *self._steps.all)}
         self._steps.replace(tuple(by_time[at] for at in sorted(by_time)))
         if steps and not self._step_number:
             self._step_number = steps[-1].step
 
-    def _take_logs(self, lines: tuple[LogLine, ...]) -> None:
+    def _fold_logs(self, lines: tuple[LogLine, ...]) -> None:
         fresh = tuple(line for line in lines if line.number > self._log_number)
         if fresh:
             if self._log_number >= 0:
@@ -532,32 +510,31 @@ class Store:
             self._logs.extend(tuple(self._shared(line) for line in fresh))
 
     def _shared(self, line: LogLine) -> LogLine:
-        """The same few names and levels in all lines: five thousand of each are half a megabyte."""
+        """The line with interned names: 5 000 copies of the same few strings are half a
+        megabyte."""
         source, level = sys.intern(line.source), sys.intern(line.level)
         return LogLine(line.number, line.at, source, level, line.text)
 
     def _merge_logs(self, lines: tuple[LogLine, ...]) -> None:
-        """A snapshot's lines go before and between those that were heard meanwhile."""
+        """Merges a snapshot's lines with those that came meanwhile, by number."""
         numbered = {line.number: line for line in (*lines, *self._logs.all)}
         if numbered:
             self._logs.replace(tuple(numbered[number] for number in sorted(numbered)))
             self._log_number = max(numbered)
 
-    def _take_progress(self, bar: Progress) -> None:
-        self._progress[bar.source, bar.stage] = bar
-
     def _adapter_rows(self) -> tuple[AdapterRow, ...]:
         """The base first, then as the router lists them."""
-        if self._adapters is None:
+        table = self._latest.adapters
+        if table is None:
             return ()
         views = [
-            ("", self._adapters.base),
-            *((view.name, view) for view in self._adapters.adapters),
+            ("", table.base),
+            *((view.name, view) for view in table.adapters),
         ]
         return tuple(
             AdapterRow(
                 view,
-                name=name or self._adapters.base_model,
+                name=name or table.base_model,
                 is_base=not name,
                 tokens_s=self._adapter_tokens[name].rate,
                 speed=self._adapter_series[name].track,
@@ -567,7 +544,8 @@ class Store:
         )
 
     def _process_rows(self, now: float) -> tuple[ProcessRow, ...]:
-        views = {view.name: view for view in self._table.processes} if self._table else {}
+        table = self._latest.processes
+        views = {view.name: view for view in table.processes} if table else {}
         names = dict.fromkeys((SUPERVISOR, *views, *self._pulses))
         if not views and not self._pulses:
             return ()

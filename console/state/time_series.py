@@ -1,4 +1,5 @@
-"""Numbers over time: `Counter` (to rates), `Series` (to plots), `Buckets` (to percentiles).
+"""Numbers over time: `Counter` (to rates), `Series` (to plots), `Buckets` (to percentiles), and the
+`SlidingWindow` under two of them.
 
 Knows no message and no widget. Times are unix seconds as the sender wrote them.
 """
@@ -9,44 +10,73 @@ import math
 from array import array
 from collections import deque
 from collections.abc import Sequence
+from typing import Generic, TypeVar
 
 from msgspec import Struct
 
+T = TypeVar("T")
+
 NOTHING = float("nan")
-"""What a bucket holds when nothing was seen in its time; a plot leaves it empty."""
+"""The value of a bucket without samples; a plot leaves it empty."""
+
+
+class SlidingWindow(Generic[T]):
+    """Samples of the last `window_s` seconds, and the one before them; at least the last two."""
+
+    def __init__(self, window_s: float) -> None:
+        self._window_s = window_s
+        self._samples: deque[tuple[float, T]] = deque()
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def add(self, at: float, sample: T) -> None:
+        samples = self._samples
+        samples.append((at, sample))
+        while len(samples) > 2 and samples[1][0] <= at - self._window_s:
+            samples.popleft()
+
+    def clear(self) -> None:
+        self._samples.clear()
+
+    @property
+    def oldest(self) -> T | None:
+        return self._samples[0][1] if self._samples else None
+
+    @property
+    def newest(self) -> T | None:
+        return self._samples[-1][1] if self._samples else None
+
+    @property
+    def span_s(self) -> float:
+        """Seconds from the oldest sample to the newest."""
+        return self._samples[-1][0] - self._samples[0][0] if self._samples else 0.0
 
 
 class Counter:
     """A growing count seen now and then; `rate` is its slope over the last `window_s` seconds."""
 
     def __init__(self, window_s: float = 3.0) -> None:
-        self._window_s = window_s
-        self._samples: deque[tuple[float, float]] = deque()
+        self._window: SlidingWindow[float] = SlidingWindow(window_s)
+        self._last_at = -math.inf
+        self.last = 0.0
 
     def add(self, at: float, value: float) -> None:
         """A count that fell means that its process is a new one: what was before is forgotten."""
-        samples = self._samples
-        if samples:
-            last_at, last = samples[-1]
-            if value < last:
-                samples.clear()
-            elif at <= last_at:
-                return
-        samples.append((at, value))
-        while len(samples) > 2 and samples[1][0] <= at - self._window_s:
-            samples.popleft()
-
-    @property
-    def last(self) -> float:
-        return self._samples[-1][1] if self._samples else 0.0
+        if value < self.last:
+            self._window.clear()
+        elif at <= self._last_at:
+            return
+        self._window.add(at, value)
+        self._last_at, self.last = at, value
 
     @property
     def rate(self) -> float:
         """Per second; 0 until two samples are known."""
-        if len(self._samples) < 2:
+        first, last = self._window.oldest, self._window.newest
+        if first is None or last is None or len(self._window) < 2:
             return 0.0
-        (first_at, first), (last_at, last) = self._samples[0], self._samples[-1]
-        return (last - first) / (last_at - first_at)
+        return (last - first) / self._window.span_s
 
 
 class Window(Struct, frozen=True):
@@ -91,12 +121,13 @@ class Track(Struct, frozen=True):
 
 
 def _one_nothing(value: float) -> float:
-    """The one `NOTHING`, by which windows are known again: no NaN equals another."""
+    """`value`, or the one object `NOTHING` for any NaN: no NaN equals another, but windows are
+    compared."""
     return value if value == value else NOTHING
 
 
 def _swept(values: tuple[float, ...], first: int) -> tuple[float, ...]:
-    """Each at its index modulo their number; the oldest two, of one cell, give way to a gap."""
+    """Each value at its index modulo their number; the two oldest, of one cell, become a gap."""
     seam = -first % len(values)
     gapped = (NOTHING, NOTHING, *values[2:])
     return gapped[seam:] + gapped[:seam]
@@ -106,13 +137,13 @@ EMPTY_TRACK = Track(0.5)
 
 
 def is_hour(track: Track) -> bool:
-    """Whether it is of the last hour, not of the last minutes."""
+    """Whether a track is of the last hour, not of the last minutes."""
     return track.bucket_s > EMPTY_TRACK.bucket_s
 
 
 class Series:
-    """Values gathered into buckets of `bucket_s` seconds; the last `length` buckets are kept: as
-    arrays, for as objects ten minutes of all plots are a megabyte and a half."""
+    """Means and peaks of the last `length` buckets of `bucket_s` seconds. They are kept in arrays:
+    as objects, ten minutes of all plots take a megabyte and a half."""
 
     def __init__(self, bucket_s: float = 0.5, length: int = 1200) -> None:
         self._means, self._peaks = array("d"), array("d")
@@ -168,7 +199,7 @@ class Series:
 
     @property
     def track(self) -> Track:
-        """What is known so far, as a value that no longer changes."""
+        """An immutable copy of what is known so far."""
         if self._track is None:
             self._track = Track(self._bucket_s, self._last, self._means[:], self._peaks[:])
         return self._track
@@ -179,26 +210,23 @@ class Buckets:
 
     def __init__(self, bounds: Sequence[float], window_s: float = 60.0) -> None:
         self.bounds = tuple(bounds)
-        self._window_s = window_s
-        self._samples: deque[tuple[float, tuple[int, ...]]] = deque()
+        self._window: SlidingWindow[tuple[int, ...]] = SlidingWindow(window_s)
 
     def add(self, at: float, counts: tuple[int, ...]) -> None:
-        samples = self._samples
-        if samples and sum(counts) < sum(samples[-1][1]):
-            samples.clear()
-        samples.append((at, counts))
-        while len(samples) > 2 and samples[1][0] <= at - self._window_s:
-            samples.popleft()
+        """Counts that fell are another process's: what was before is forgotten."""
+        if sum(counts) < sum(self._window.newest or ()):
+            self._window.clear()
+        self._window.add(at, counts)
 
     @property
     def counts(self) -> tuple[int, ...]:
         """Counts a bucket within the window; one more than `bounds`, the last being open."""
-        if not self._samples:
+        oldest, newest = self._window.oldest, self._window.newest
+        if oldest is None or newest is None:
             return (0,) * (len(self.bounds) + 1)
-        newest = self._samples[-1][1]
-        if len(self._samples) == 1:
+        if len(self._window) == 1:
             return newest  # all we know is the total since that process started
-        return tuple(b - a for a, b in zip(self._samples[0][1], newest, strict=True))
+        return tuple(b - a for a, b in zip(oldest, newest, strict=True))
 
 
 def bucket_percentile(bounds: Sequence[float], counts: Sequence[int], q: float) -> float | None:
@@ -218,10 +246,3 @@ def bucket_percentile(bounds: Sequence[float], counts: Sequence[int], q: float) 
             return low + (bounds[index] - low) * (rank - below) / inside
         below += inside
     return bounds[-1]
-
-
-def percentile(ordered: Sequence[float], q: float) -> float | None:
-    """Nearest rank of an ascending sequence; None where it is empty."""
-    if not ordered:
-        return None
-    return ordered[max(0, math.ceil(q * len(ordered)) - 1)]

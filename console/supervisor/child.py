@@ -1,5 +1,5 @@
-"""`Child`: one process of the ring as its supervisor has it: how to start it, how it is, how often
-it fell. Knows no socket, and does nothing by itself.
+"""`Child`: one process of the ring as its supervisor knows it: its command, its state, its falls.
+Knows no socket, and starts nothing by itself.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ HELD = "stopped by an operator"
 
 
 class Child:
-    """One process of the ring: how to start it, how it is, how often it fell."""
+    """One process of the ring. A fall is an end that was not asked for."""
 
     def __init__(self, name: str, command: list[str], one_shot: bool = False) -> None:
         self.name = name
@@ -38,9 +38,9 @@ class Child:
         """Monotonic time of the last beat, or of the start."""
         self.restart_wanted = False
         self.held = False
-        """An operator has stopped it: it stays so until somebody starts it."""
+        """An operator has stopped it; it stays stopped until an operator starts it."""
         self.falls: deque[float] = deque(maxlen=FALLS_ALLOWED)
-        """Monotonic times of those that may still count against it."""
+        """Monotonic times of the last falls."""
 
     @property
     def is_rank(self) -> bool:
@@ -52,7 +52,7 @@ class Child:
         return self.process.pid if self.process else 0
 
     def become(self, state: ProcessState, reason: str = "") -> bool:
-        """The one place where a child's state changes. True where it did."""
+        """Changes the state, here alone. Returns whether state or reason are others than before."""
         if (state, reason) == (self.state, self.reason):
             return False
         if state is not self.state:
@@ -61,7 +61,7 @@ class Child:
         return True
 
     def fall(self, now: float) -> None:
-        """It ended, and nobody had asked for that; `now` is monotonic."""
+        """Counts an end that was not asked for; `now` is monotonic."""
         self.falls.append(now)
         self.num_falls += 1
         self.fell_at = time.time()
@@ -84,7 +84,7 @@ class Child:
 
 
 def command(module: str, config: Config, *more: str) -> list[str]:
-    # -P: the current directory must not shadow anybody's modules.
+    # -P: modules in the current directory must not be imported by accident.
     return [sys.executable, "-P", "-m", f"loraconsole.{module}", "--run", config.run, *more]
 
 

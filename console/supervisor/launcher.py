@@ -1,5 +1,5 @@
-"""Starting a pipeline: take the lock, write the config, hand both to a supervisor of its own
-session, and return. Whoever started it may go."""
+"""Starting a pipeline: the lock is taken, the config written, and a supervisor in a session of its
+own started with both. The process that started it may end."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .log_tail import put_aside
 
 
 def start(config: Config) -> int:
-    """Starts a supervisor in `config.run`; returns its pid. It is not ready yet.
+    """Starts a supervisor in `config.run` and returns its pid before it is ready.
 
     Raises `OperatorError` where one runs there already or the directory is unsafe.
     """

@@ -1,4 +1,4 @@
-"""`Lock`: who holds `RUN/lock` is the pipeline's supervisor; free means that none runs.
+"""`Lock`: the lock on `RUN/lock`, which the pipeline's supervisor holds; free means that none runs.
 
 An flock belongs to the open file, not to a process: the command line takes it, writes the
 config, and hands it to the supervisor it starts, so two starters cannot both win.
@@ -25,7 +25,7 @@ class Lock:
 
     @classmethod
     def take(cls, run: Path) -> Lock | None:
-        """The lock, or None where somebody holds it."""
+        """The lock; None if another process holds it."""
         descriptor = os.open(run / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -36,7 +36,7 @@ class Lock:
 
     @classmethod
     def inherited_or_taken(cls, run: Path) -> Lock:
-        """For the supervisor. Raises `OperatorError` where another one runs."""
+        """The supervisor's lock. Raises `OperatorError` if another supervisor holds it."""
         if inherited := os.environ.pop(LOCK_VARIABLE, None):
             return cls(int(inherited))
         lock = cls.take(run)
@@ -50,7 +50,7 @@ class Lock:
 
 
 def already_runs(run: Path) -> OperatorError:
-    """What is said to whoever would start a second one."""
+    """The refusal of a second start in `run`."""
     hint = f"{spell('attach', run)}: the console on it; {spell('down', run)}: stop it"
     return OperatorError(f"a pipeline already runs in {run}", hint)
 

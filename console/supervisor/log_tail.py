@@ -1,7 +1,7 @@
-"""`Logbook`: the log files of a run, merged and parsed, as they grow.
+"""`LogTail`: the log files of a run, merged and parsed while they grow.
 
-Every process writes its log to `RUN/logs/NAME.log` itself (stderr, appended), so a dead or
-stopped reader holds nobody up. Knows files and lines, no socket.
+Every process appends its log to `RUN/logs/NAME.log` itself, so a reader that is dead or stopped
+holds none of them up. Knows files and lines, no socket.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _LINE = re.compile(
 )
 
 
-class Logbook:
+class LogTail:
     """Reads new lines of every log in a directory; keeps the last `KEEP_LINES`."""
 
     def __init__(self, directory: Path) -> None:
@@ -51,7 +51,7 @@ class Logbook:
         return fresh
 
     def last_words(self, source: str) -> str:
-        """The last line a process left, which for a crash names the exception."""
+        """The last line that a process has logged; after a crash it names the exception."""
         for line in reversed(self.lines):
             if line.source == source and line.text.strip():
                 return line.text.strip()
@@ -68,8 +68,8 @@ class _File:
         self._last = (time.time(), "INFO")
 
     def read_new(self) -> Iterator[tuple[float, str, str]]:
-        """(at, level, text) of each complete new line. A line without a time of its own takes
-        that of the line before it; a traceback's lines are errors."""
+        """(unix time, level, text) of each complete new line. A line without a time has that of the
+        line before it; the lines of a traceback are errors."""
         try:
             size = os.path.getsize(self._path)
             if size < self._offset:  # truncated, by us or by hand

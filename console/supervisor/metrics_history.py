@@ -1,5 +1,5 @@
-"""`Chronicle`: what happened in a run, for a console that comes late: the last hour as a `Moment` a
-second, the events of a day.
+"""`MetricsHistory`: the last hour of a run as a `Moment` a second, and the events of a day, for a
+console that comes late.
 
 In memory and, as JSON lines, in `RUN/history`, both bounded; a supervisor that starts again reads
 what the one before it wrote. Knows files and messages, no socket and no clock.
@@ -10,27 +10,29 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Generic, TypeVar
 
 import msgspec
 
 from ...pipeline.messages import Event, Message, Moment, RouterStats, ServerStats, Step
+from ...pipeline.runtime.step_statistics import StepMeans
 
 HOUR_SECONDS = 3600
 DAY_SECONDS = 86_400
 EVENTS_KEPT = 1000
 MOMENTS_BYTES = 1 << 20
-"""Of one file; the one before it is kept. A moment takes at most 190 bytes, an hour 0.7 MB."""
+"""Most bytes of one file; the one before it is kept. A moment takes at most 190 bytes, an hour
+0.7 MB."""
 EVENTS_BYTES = 1 << 20
 RETRY_SECONDS = 30.0
-"""A disk that was full is tried again so often."""
+"""Time between two tries to write to a disk that was full."""
 
 T = TypeVar("T")
 
 
-class Journal(Generic[T]):
+class JsonLinesFile(Generic[T]):
     """Rows of one type as JSON lines in a file of bounded size: a full one becomes `NAME.1`, in
     place of the one before it. At most twice `max_bytes` lie on the disk."""
 
@@ -80,7 +82,7 @@ class Journal(Generic[T]):
             self._descriptor = None
 
 
-class Chronicle:
+class MetricsHistory:
     """`take` what is heard, `tick` once a second."""
 
     def __init__(
@@ -89,17 +91,19 @@ class Chronicle:
         now: float,
         tell: Callable[[str, str], None] = lambda level, text: None,
     ) -> None:
-        """Reads what is there. `tell(level, text)` hears of a disk that takes nothing any more."""
+        """Reads the files in `directory`. `tell(level, text)` is called when the disk takes nothing
+        any more, and when it does again."""
         self.events: deque[Event] = deque(maxlen=EVENTS_KEPT)
         self._moments: deque[Moment] = deque(maxlen=HOUR_SECONDS)
-        self._moment_file = Journal(directory / "moments.jsonl", Moment, MOMENTS_BYTES)
-        self._event_file = Journal(directory / "events.jsonl", Event, EVENTS_BYTES)
+        self._moment_file = JsonLinesFile(directory / "moments.jsonl", Moment, MOMENTS_BYTES)
+        self._event_file = JsonLinesFile(directory / "events.jsonl", Event, EVENTS_BYTES)
         self._tell = tell
         self._failed_at: float | None = None
         self._router: RouterStats | None = None
         self._before: RouterStats | None = None
         self._requests = self._requests_before = 0
-        self._second = _Second()
+        self._steps: list[Step] = []
+        """The steps of rank 0 in the current second."""
         for moment in self._moment_file.read():
             if now - HOUR_SECONDS < moment.at <= now:
                 self._moments.append(moment)
@@ -110,7 +114,7 @@ class Chronicle:
     def take(self, message: Message) -> None:
         match message:
             case Step(rank=0):
-                self._second.take(message)
+                self._steps.append(message)
             case RouterStats():
                 self._router = message
             case ServerStats(requests=requests):
@@ -120,9 +124,8 @@ class Chronicle:
                 self._write(self._event_file, message, at)
 
     def tick(self, now: float) -> None:
-        """The second that ends now becomes a moment; one in which the router was not heard is
-        none."""
-        second, self._second = self._second, _Second()
+        """Makes a moment of the second that ends now, unless the router was not heard in it."""
+        steps, self._steps = self._steps, []
         router, before = self._router, self._before
         if router is None or router is before:
             return
@@ -131,7 +134,8 @@ class Chronicle:
         if before is None or router.steps < before.steps or router.at <= before.at:
             return  # a router that is new: what it counted before we looked has no second
         elapsed = router.at - before.at
-        moment = second.moment(
+        moment = _moment(
+            steps,
             at=now,
             running=router.running,
             waiting=router.waiting,
@@ -145,15 +149,16 @@ class Chronicle:
         self._write(self._moment_file, moment, now)
 
     def moments(self, since: float) -> tuple[Moment, ...]:
-        """Those of later than `since`, oldest first."""
+        """The moments after `since`, oldest first."""
         return tuple(moment for moment in self._moments if moment.at > since)
 
     def close(self) -> None:
         self._moment_file.close()
         self._event_file.close()
 
-    def _write(self, file: Journal[T], row: T, now: float) -> None:
-        """What the disk does not take is in memory still; said once, and tried again later."""
+    def _write(self, file: JsonLinesFile[T], row: T, now: float) -> None:
+        """Appends to a file. What the disk does not take stays in memory; `tell` is called once,
+        and writing is tried again later."""
         if self._failed_at is not None and now - self._failed_at < RETRY_SECONDS:
             return
         has_failed, self._failed_at = self._failed_at is not None, now  # `tell` comes back here
@@ -169,40 +174,21 @@ class Chronicle:
             self._tell("info", "history is written to the disk again")
 
 
-class _Second:
-    """Sums over the steps of a second."""
-
-    def __init__(self) -> None:
-        self._sums = [0, 0, 0, 0, 0]
-        self._steps = self._most_sync = 0
-        self._rates: list[float] = []
-        self._taxes: list[float] = []
-
-    def take(self, step: Step) -> None:
-        parts = (step.host_us, step.copy_us, step.launch_us, step.busy_us, step.sync_us)
-        self._sums = [total + part for total, part in zip(self._sums, parts, strict=True)]
-        self._steps += 1
-        self._most_sync = max(self._most_sync, step.sync_us)
-        if (rate := step.read_bytes_s) is not None:
-            self._rates.append(rate)
-        if (tax := step.lora_overhead) is not None:
-            self._taxes.append(tax)
-
-    def moment(self, **counts: float) -> Moment:
-        if not self._steps:
-            return Moment(**counts, steps=0)  # type: ignore[arg-type]  # counts are its own fields
-        host, copy, launch, busy, sync = (
-            round(total / self._steps / 1e3, 3) for total in self._sums
-        )
-        return Moment(
-            **counts,  # type: ignore[arg-type]
-            steps=self._steps,
-            host_ms=host,
-            copy_ms=copy,
-            launch_ms=launch,
-            busy_ms=busy,
-            sync_ms=sync,
-            most_sync_ms=self._most_sync / 1e3,
-            read_bytes_s=round(sum(self._rates) / len(self._rates)) if self._rates else None,
-            lora_overhead=round(sum(self._taxes) / len(self._taxes), 4) if self._taxes else None,
-        )
+def _moment(steps: Sequence[Step], **counts: float) -> Moment:
+    """A second's moment: `counts` are its other fields."""
+    if not steps:
+        return Moment(**counts, steps=0)  # type: ignore[arg-type]
+    means = StepMeans.of(steps)
+    rate, overhead = means.read_bytes_s, means.lora_overhead
+    return Moment(
+        **counts,  # type: ignore[arg-type]
+        steps=means.steps,
+        host_ms=round(means.host_ms, 3),
+        copy_ms=round(means.copy_ms, 3),
+        launch_ms=round(means.launch_ms, 3),
+        busy_ms=round(means.busy_ms, 3),
+        sync_ms=round(means.sync_ms, 3),
+        most_sync_ms=means.most_sync_ms,
+        read_bytes_s=None if rate is None else round(rate),
+        lora_overhead=None if overhead is None else round(overhead, 4),
+    )

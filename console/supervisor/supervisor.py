@@ -1,9 +1,8 @@
 """Process `supervisor`: starts the ring, keeps it alive, and outlives the console.
 
-Its own session leader, so a lost SSH connection kills nothing; its children die with it. It
-keeps what a console that comes late wants to know. No Textual, no torch in it. By hand:
-`python -P -m loraconsole.console.supervisor.supervisor --run DIR`.
-"""
+It leads a session of its own, so that a lost SSH connection kills nothing; its children die with
+it. It keeps what a console that comes late asks for. It imports neither Textual nor torch. By hand:
+`python -P -m loraconsole.console.supervisor.supervisor --run DIR`."""
 
 from __future__ import annotations
 
@@ -34,21 +33,22 @@ from ...pipeline.messages import (
     StopProcess,
     ToSupervisor,
 )
+from ...pipeline.runtime.health import ring_state
 from ...pipeline.runtime.process import OPERATOR_EXIT, REFUSED_LOG, Process, run_process
 from ...pipeline.runtime.sockets import InboxFull, Outbox, Watch
 from ..state.signals import SIGNALS, how
-from ..state.span_tail import span_ends
 from .child import FALLS_ALLOWED, HELD, Child, command_of, environment
 from .lock import Lock
-from .log_tail import Logbook
-from .metrics_history import Chronicle
-from .snapshot_cache import Memory
+from .log_tail import LogTail
+from .metrics_history import MetricsHistory
+from .snapshot_cache import SnapshotCache
+from .span_files import span_ends
 
 BACKOFF_SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0)
 FALL_WINDOW_SECONDS = 60.0
 GRACE_SECONDS = 5.0
 SILENCE_SECONDS = 30.0
-"""A process that lives but has not beaten for this long hangs: it is killed and restarted."""
+"""A process without a heartbeat for this long hangs: it is killed and restarted."""
 LOG_SECONDS = 0.2
 LOG_LINES_A_FRAME = 500
 
@@ -59,7 +59,7 @@ class Supervisor(Process):
     accepts = ToSupervisor
 
     def __init__(self, config: Config, rank: int = 0) -> None:
-        # Held for life; whoever finds it free knows that no pipeline runs here.
+        # Held until the end: a free lock means that no pipeline runs here.
         self._lock = Lock.inherited_or_taken(config.run_path)
         super().__init__(config, "supervisor")
         self.started_at = time.time()
@@ -68,8 +68,10 @@ class Supervisor(Process):
         self.fetch = Child("fetch", command_of("fetch", config), one_shot=True)
         self.ring = [Child(name, command_of(name, config)) for name in names]
         self.children = {child.name: child for child in (self.fetch, *self.ring)}
-        self.memory = Memory(Chronicle(self.run / "history", self.started_at, self.event))
-        self.logbook = Logbook(self.run / "logs")
+        self.snapshots = SnapshotCache(
+            MetricsHistory(self.run / "history", self.started_at, self.event)
+        )
+        self.log_tail = LogTail(self.run / "logs")
         self._meeting = self._new_meeting()
         self._minders: dict[str, asyncio.Task[None]] = {}
         self._stop_asked = asyncio.Event()
@@ -90,7 +92,7 @@ class Supervisor(Process):
                     self._receive_forever(),
                     self._watch_forever(),
                     self._log_forever(),
-                    self._chronicle_forever(),
+                    self._history_forever(),
                     self._kill_the_silent(),
                 )
             ]
@@ -108,11 +110,12 @@ class Supervisor(Process):
         await self._stop_all()
         self._publish_log()
         self._watch.close()
-        self.memory.chronicle.close()
+        self.snapshots.history.close()
         self._lock.release()
 
     async def _start_all(self) -> None:
-        """First the model's files, then the ring, all at once: each waits for whom it needs."""
+        """Fetches the model's files, then starts all processes of the ring; each waits for those
+        that it needs."""
         self._mind(self.fetch)
         await self._minders["fetch"]
         if self.fetch.state is ProcessState.DONE:
@@ -126,7 +129,7 @@ class Supervisor(Process):
     # -- one child's life
 
     async def _keep_alive(self, child: Child) -> None:
-        """Start, await its end, decide: again at once, again later, or never."""
+        """Starts it, waits for its end, and decides: again at once, again later, or never."""
         while not self.stopping:
             await self._start(child)
             assert child.process is not None
@@ -168,12 +171,12 @@ class Supervisor(Process):
         self._become(child, ProcessState.STARTING, "")
         self.log.info("started %s, pid %d", child.name, child.pid)
         if child.is_rank and meeting != self._meeting:
-            # The others fell while this one was being made: it would wait for those who are gone.
+            # The others fell while this one was started: it would wait for ranks that are gone.
             child.restart_wanted = True
             child.process.kill()
 
     async def _after_a_fall(self, child: Child, code: int) -> bool:
-        """Whether to start it again, after the wait that its falls deserve."""
+        """Whether to start it again; returns after a pause that grows with its falls."""
         reason = self._why(child, code)
         now = time.monotonic()
         child.fall(now)
@@ -196,8 +199,8 @@ class Supervisor(Process):
         return True
 
     def _bring_down_its_group(self, child: Child) -> None:
-        """The other ranks of one that fell. They meet elsewhere then, where nobody is who is
-        gone."""
+        """Kills the other ranks of a worker that fell. All ranks then meet at a new place, where
+        none that is gone has left anything."""
         if not child.is_rank:
             return
         self._meeting = self._new_meeting()
@@ -208,22 +211,22 @@ class Supervisor(Process):
                     other.process.kill()
 
     def _group(self, child: Child) -> list[Child]:
-        """Those that start and stop with it."""
+        """The children that start and stop with this one: all ranks, or it alone."""
         return [other for other in self.ring if other.is_rank] if child.is_rank else [child]
 
     def _new_meeting(self) -> Path:
-        """Where ranks that start from now on find each other; see `MEETING`."""
+        """The path by which ranks that start from now on find each other; see `MEETING`."""
         for old in self.run.glob("ranks-*"):
             old.unlink(missing_ok=True)
         return self.run / f"ranks-{time.time_ns()}"
 
     def _why(self, child: Child, code: int) -> str:
-        beat = self.memory.beats.get(child.name)
+        beat = self.snapshots.latest.heartbeats.get(child.name)
         if beat and beat.state is ProcessState.FAILED and beat.reason:
             return beat.reason
         if code <= 0:
             return how(code)
-        words = self.logbook.last_words(child.name)
+        words = self.log_tail.last_words(child.name)
         return words.removeprefix(f"{REFUSED_LOG}: ") or how(code)
 
     def _become(self, child: Child, state: ProcessState, reason: str = "") -> None:
@@ -242,15 +245,17 @@ class Supervisor(Process):
         with contextlib.suppress(InboxFull):
             self.outbox("router").send(Drain())
         deadline = time.monotonic() + seconds
-        await asyncio.sleep(0.6)  # one beat, so that the router's numbers are of after the drain
+        await asyncio.sleep(
+            0.6
+        )  # a heartbeat, so that the router's numbers are newer than the order
         while time.monotonic() < deadline:
-            router = self.memory.router
+            router = self.snapshots.latest.router
             if router is None or router.running + router.waiting == 0:
                 return
             await asyncio.sleep(0.1)
 
     async def _stop_all(self) -> None:
-        """In ring order: nobody is left talking to one who is gone."""
+        """Stops all in ring order, so that no process sends to one that is gone."""
         for child in (self.fetch, *reversed(self.ring)):
             await self._stop(child)
         if self._minders:  # those whose child is gone book its exit; the others wait for a retry
@@ -259,7 +264,7 @@ class Supervisor(Process):
             minder.cancel()
 
     async def _stop(self, child: Child) -> None:
-        """SIGTERM, and SIGKILL after grace. Returns when it is gone."""
+        """Sends SIGTERM, and SIGKILL after `GRACE_SECONDS`. Returns when it is gone."""
         process = child.process
         if process is None:
             return
@@ -311,7 +316,7 @@ class Supervisor(Process):
                 await self._stop(child)
 
     async def _hold(self, child: Child) -> None:
-        """Stops it, and keeps it so."""
+        """Stops it and keeps it stopped."""
         group = self._group(child)
         for each in group:
             each.held = True
@@ -361,8 +366,8 @@ class Supervisor(Process):
         while True:
             match await self.inbox.receive():
                 case AskSnapshot() as ask:
-                    lines, table = self.logbook.lines, self.table()
-                    known = self.memory.snapshot(ask, self.started_at, table, lines)
+                    lines, table = self.log_tail.lines, self.table()
+                    known = self.snapshots.snapshot(ask, self.started_at, table, lines)
                     self._answer(ask.reply_to, known)
                 case AskSpanEnds(reply_to=reply_to, stamp=stamp):
                     ends = span_ends(self.run)
@@ -379,14 +384,14 @@ class Supervisor(Process):
     async def _watch_forever(self) -> None:
         while True:
             for message in await self._watch.receive():
-                self.memory.take(message)
+                self.snapshots.fold_message(message)
                 if isinstance(message, Heartbeat):
                     self._note_beat(message)
 
     def _note_beat(self, beat: Heartbeat) -> None:
         child = self.children[beat.name]
         if beat.pid != child.pid:
-            return  # the last word of one that is gone
+            return  # from a process that has ended
         child.beat_at = time.monotonic()
         if child.state is ProcessState.STOPPING or child.one_shot:
             return
@@ -402,7 +407,7 @@ class Supervisor(Process):
             now = time.monotonic()
             slept, looked_at = now - looked_at > 5.0, now
             for child in self.children.values():
-                if slept:  # the machine was suspended, so was everybody's beat
+                if slept:  # the machine was suspended, and all heartbeats with it
                     child.beat_at = now
                 elif child.process and now - child.beat_at > SILENCE_SECONDS:
                     self.event("error", f"{child.name} has not beaten for {SILENCE_SECONDS:.0f} s")
@@ -413,15 +418,15 @@ class Supervisor(Process):
             self._publish_log()
             await asyncio.sleep(LOG_SECONDS)
 
-    async def _chronicle_forever(self) -> None:
+    async def _history_forever(self) -> None:
         due = time.monotonic()
         while True:
             due = max(due + 1.0, time.monotonic())
             await asyncio.sleep(due - time.monotonic())
-            self.memory.chronicle.tick(time.time())
+            self.snapshots.history.tick(time.time())
 
     def _publish_log(self) -> None:
-        fresh = self.logbook.read_new()
+        fresh = self.log_tail.read_new()
         for start in range(0, len(fresh), LOG_LINES_A_FRAME):
             self.beacon.publish(LogLines(tuple(fresh[start : start + LOG_LINES_A_FRAME])))
 
@@ -429,7 +434,7 @@ class Supervisor(Process):
 
     def event(self, level: str, text: str) -> None:
         super().event(level, text)
-        self.memory.chronicle.take(Event(time.time(), level, self.name, text))
+        self.snapshots.history.take(Event(time.time(), level, self.name, text))
 
     def publish_stats(self) -> None:
         self._publish_table()
@@ -438,26 +443,17 @@ class Supervisor(Process):
         self.beacon.publish(self.table())
 
     def table(self) -> ProcessTable:
-        return ProcessTable(
-            time.time(), self._overall(), tuple(child.view() for child in self.children.values())
+        state = ring_state(
+            [child.state for child in self.ring],
+            self.fetch.state,
+            is_held=any(child.held for child in self.ring),
+            is_stopping=self.stopping,
         )
-
-    def _overall(self) -> ProcessState:
-        states = [child.state for child in self.children.values()]
-        if self.stopping:
-            return ProcessState.STOPPING
-        if ProcessState.FAILED in states:
-            return ProcessState.FAILED
-        if any(child.held for child in self.ring):
-            return ProcessState.STOPPED
-        if all(child.state is ProcessState.READY for child in self.ring):
-            return ProcessState.READY
-        if ProcessState.DRAINING in states:
-            return ProcessState.DRAINING
-        return ProcessState.STARTING
+        views = tuple(child.view() for child in self.children.values())
+        return ProcessTable(time.time(), state, views)
 
     def _answer(self, reply_to: str, message: Snapshot | SpanEnds) -> None:
-        """To an inbox of this run directory only: the name must not leave it."""
+        """Sends an answer to an inbox of this run directory; a name that leaves it is refused."""
         name = os.path.basename(reply_to)
         if name != reply_to or not (self.run / f"{name}.inbox").exists():
             self.log.warning("no inbox %r to send a %s to", reply_to, type(message).__name__)

@@ -1,7 +1,7 @@
-"""`Meter`: what the screen costs: frames, processor time, bytes to the terminal, lateness.
+"""`DrawMeter`: what the screen costs: frames, processor time, bytes to the terminal, lateness.
 
-Knows neither widget nor terminal; who draws and who writes tells it. Rates are over the last
-seconds.
+Knows neither widget nor terminal: it counts what is added to it. Rates are over the last
+`WINDOW_S` seconds.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ WINDOW_S = 4.0
 
 
 class DrawCost(Struct, frozen=True):
-    """What the screen has cost lately."""
+    """What the screen cost over the last seconds."""
 
     frames_s: float
     cpu_fraction: float
-    """Of one core; all of this process, the sockets' threads included."""
+    """Of one core, by all threads of this process."""
     frame_ms: float
-    """Processor time a frame; 0 where none was drawn."""
+    """Processor time a frame, ms; 0 where none was drawn."""
     bytes_s: float
     lag_ms: float
-    """The most that a frame came later than it was due."""
+    """Most milliseconds that a frame came later than it was due."""
     withheld_s: float
     """Frames a second that were not drawn because the terminal had not taken the last."""
 
 
-class Meter:
-    """Counts; `cost` makes figures of the counts."""
+class DrawMeter:
+    """Counts what is drawn and sent; `cost` has the rates."""
 
     def __init__(
         self,
@@ -45,21 +45,23 @@ class Meter:
         names = ("frames", "bytes", "withheld", "cpu")
         self._rates = {name: Counter(WINDOW_S) for name in names}
 
-    def wrote(self, num_bytes: int) -> None:
+    def add_bytes(self, num_bytes: int) -> None:
+        """They were sent to the terminal."""
         self.num_bytes += num_bytes
 
-    def painted(self, late_s: float) -> None:
-        """A frame was drawn, so much later than it was due."""
+    def add_frame(self, late_s: float) -> None:
+        """A frame was drawn, `late_s` after it was due."""
         self.frames += 1
         self._note_lag(late_s)
         self._sample()
 
-    def held_back(self) -> None:
-        """A frame was due, and the terminal was behind."""
+    def add_withheld(self) -> None:
+        """A frame was due, and not drawn because the terminal was behind."""
         self.withheld += 1
 
     @property
     def cost(self) -> DrawCost:
+        """Over the last seconds."""
         self._sample()
         rates = {name: counter.rate for name, counter in self._rates.items()}
         is_recent = self._clock() - self._lag_at < WINDOW_S

@@ -1,4 +1,5 @@
-"""What Textual's driver of the terminal does not do: count, wake up, ask whether a shell waits."""
+"""What Textual's driver of the terminal does not do: count bytes, survive SIGSTOP, say whether a
+shell would take the terminal."""
 
 from __future__ import annotations
 
@@ -8,49 +9,106 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
+from textual.app import App
 from textual.driver import Driver
 
+from ...pipeline.runtime.library import missing, unused
 
-def count_bytes(driver: Driver, wrote: Callable[[int], None]) -> None:
-    """Everything that goes to the terminal passes the driver's `write`."""
+LINUX_DRIVER = "textual.drivers.linux_driver:LinuxDriver"
+"""Textual's driver of a terminal, as `find` takes it."""
+
+
+def why_driver_is_off() -> str:
+    """What the installed Textual has not for `ConsoleDriver`; its own driver is taken then."""
+    methods = ("start_application_mode", "suspend_application_mode", "resume_application_mode")
+    names = (f"{LINUX_DRIVER}.{name}" for name in (*methods, "run_input_thread"))
+    return missing(*names) or unused(f"{LINUX_DRIVER}.__init__", "_file")
+
+
+def why_sleep_is_off() -> str:
+    """What it has not for a thread of keys that sleeps; it looks ten times a second then."""
+    thread = f"{LINUX_DRIVER}.run_input_thread"
+    return unused(thread, "selectors", "SelectSelector", "getincrementaldecoder", "exit_event")
+
+
+def why_suspend_is_off() -> str:
+    """What it has not for suspending the whole job; ctrl+z stops this process alone then."""
+    return unused(f"{LINUX_DRIVER}.__init__", "_must_signal_resume", "_key_thread")
+
+
+def suspend_job(app: App[Any]) -> bool:
+    """Stops the whole job until a shell wakes it; False where this app's driver cannot."""
+    own = driver_of(app)
+    suspend = getattr(own, "suspend_job", None)
+    if own is None or suspend is None or why_suspend_is_off():
+        return False
+    app.app_suspend_signal.publish(app)
+    suspend()
+    return True
+
+
+def driver_of(app: App[Any]) -> Driver | None:
+    """The driver that an app writes to; None before it runs, and where Textual keeps it elsewhere:
+    title, bell by OSC 9 and the count of bytes are then left out."""
+    driver = getattr(app, "_driver", None)
+    return driver if isinstance(driver, Driver) else None
+
+
+def count_bytes(driver: Driver, count: Callable[[int], None]) -> None:
+    """Calls `count` with the size of everything that is sent to the terminal: all of it passes the
+    driver's `write`."""
     write = driver.write
 
     def counted(data: str) -> None:
-        wrote(len(data) if data.isascii() else len(data.encode()))
+        count(len(data) if data.isascii() else len(data.encode()))
         write(data)
 
     driver.write = counted  # type: ignore[method-assign]
 
 
-def queued(driver: Driver | None) -> int:
-    """Writes the terminal has not taken yet."""
+def why_queue_is_off() -> str:
+    """What the installed Textual has not for counting what its thread has still to write."""
+    return unused(f"{LINUX_DRIVER}.__init__", "_writer_thread") or unused(
+        "textual.drivers._writer_thread:WriterThread.write", "_queue"
+    )
+
+
+def queued_writes(driver: Driver | None) -> int:
+    """Writes that the terminal has not taken yet; 0 where Textual has no queue of them."""
     writer = getattr(driver, "_writer_thread", None)
-    queue = getattr(writer, "_queue", None)
-    return 0 if queue is None else int(queue.qsize())
+    size = getattr(getattr(writer, "_queue", None), "qsize", None)
+    return int(size()) if callable(size) else 0
 
 
-def mind_being_stopped(
+def redraw_after_stop(
     driver: Driver, loop: asyncio.AbstractEventLoop, redraw: Callable[[], None]
 ) -> None:
-    """Textual takes every SIGCONT for the end of a suspension of its own (ctrl+z) and starts
-    its threads once more; after a bare SIGSTOP the old ones still run, and it never ends."""
+    """Calls `redraw` after a bare SIGSTOP. Textual takes every SIGCONT for the end of a suspension
+    of its own (ctrl+z) and starts its threads once more; after a bare SIGSTOP the old ones still
+    run, and it would never end."""
     resume = signal.getsignal(signal.SIGCONT)
 
-    def go_on(number: int, frame: FrameType | None) -> None:
-        keys = getattr(driver, "_key_thread", None)
-        if keys is not None and keys.is_alive():
+    def on_continue(number: int, frame: FrameType | None) -> None:
+        if reads_keys(driver):
             loop.call_soon_threadsafe(redraw)
         elif callable(resume):
             resume(number, frame)
 
-    signal.signal(signal.SIGCONT, go_on)
+    signal.signal(signal.SIGCONT, on_continue)
+
+
+def reads_keys(driver: Driver) -> bool:
+    """Whether the driver's thread of keys runs; False where it has none."""
+    is_alive = getattr(getattr(driver, "_key_thread", None), "is_alive", None)
+    return bool(is_alive()) if callable(is_alive) else False
 
 
 def has_job_control() -> bool:
-    """Whether a shell waits for us that would take the terminal: a process of our session outside
-    of our process group. Without one (a container's first process, a window of tmux or ssh with
-    this one command) who sleeps is never woken."""
+    """Whether a shell waits that would take the terminal: a process of our session outside of our
+    process group. Without one (a container's first process, a window of tmux or ssh with this one
+    command) a program that sleeps is never woken."""
     group, session, pid = os.getpgrp(), os.getsid(0), os.getppid()
     try:
         while pid > 0 and os.getsid(pid) == session:

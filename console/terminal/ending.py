@@ -1,7 +1,7 @@
-"""`end_in_order`: a signal that ends the program does so as an exception does.
+"""`exit_on_signals`: a signal that ends the program does so as an exception does.
 
 So what is open is closed: the terminal is given back, a hidden cursor shown, temporary directories
-and children go. The console itself, once its loop runs, is left as by a key (`PatientDriver`).
+and children go. The console itself, once its loop runs, is left as by a key (`ConsoleDriver`).
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 """Those that Python leaves to the system, which ends a program at once; SIGINT is an exception."""
 
 
-def end_in_order() -> None:
-    """At the program's door. A signal that is ignored (SIGHUP under nohup) stays so."""
+def exit_on_signals() -> None:
+    """To be called first. A signal that is ignored (SIGHUP under nohup) stays so."""
     for number in ENDING:
         if not is_ignored(number):
-            signal.signal(number, _end)
+            signal.signal(number, _exit)
 
 
 def is_ignored(number: signal.Signals) -> bool:
-    """Whether who started the program wants it to outlive this signal."""
+    """Whether the program was started in such a way that it outlives this signal."""
     return signal.getsignal(number) is signal.SIG_IGN
 
 
-def _end(number: int, frame: FrameType | None) -> NoReturn:
+def _exit(number: int, frame: FrameType | None) -> NoReturn:
     raise SystemExit(128 + number)

@@ -1,8 +1,8 @@
-"""`TypeAhead`: keys that are typed before what they are meant for is there.
+"""`KeyQueue`: keys that are typed before the form or line they are meant for is there.
 
 On a slow line several keys arrive in one write: `l` and the path that goes into the form it opens.
 A key has done its work when the messages it caused have gone up to the app and the screen that it
-opened has its focus. Those behind it wait for that. Knows no panel and no dialog.
+opened has its focus. The keys behind it wait for that. Knows no panel and no dialog.
 """
 
 from __future__ import annotations
@@ -19,59 +19,60 @@ from textual.timer import Timer
 from textual.widget import Widget
 
 CLOSE_SECONDS = 0.5
-"""A key that comes so soon after another one may be meant for what that opens."""
+"""A key that comes within this time after another one may be meant for what that opens."""
 LONGEST_SECONDS = 3.0
-"""Then it is obeyed wherever the focus is: a dead keyboard would be worse."""
+"""After this wait a key is obeyed wherever the focus is: a dead keyboard would be worse."""
 
 Typed: TypeAlias = events.Key | events.Paste
 
 
-class Follower(Message):
-    """Goes the way that what a key caused has gone, from the widget that had the focus up to the
-    app, and so comes there behind it."""
+class KeyFollower(Message):
+    """Goes from the widget that had the focus up to the app, as the messages that a key caused, and
+    so arrives behind them."""
 
     def __init__(self, begin: Widget, rounds: int) -> None:
         super().__init__()
         self.begin, self.rounds = begin, rounds
 
 
-class TypeAhead:
-    """`holds` says whether a key waits; `arrived` lets go of those that do."""
+class KeyQueue:
+    """`holds` says whether a key waits; `arrived` releases those that do."""
 
     def __init__(self, app: App[str], obey: Callable[[Typed], Awaitable[None]]) -> None:
         self._app, self._obey = app, obey
         self._waiting: deque[Typed] = deque()
         self._given: Widget | None = None
-        """Who got the last key, unless it was a letter in a text."""
+        """The widget that got the last key, unless it was a letter in a text."""
         self._given_at = 0.0
         self._is_following = False
         self._limit: Timer | None = None
 
     def holds(self, event: Typed) -> bool:
-        """It is obeyed later if True."""
+        """True if the key is obeyed later."""
         if not self._is_following:
             begin, age_s = self._given, time.monotonic() - self._given_at
             if begin is None or age_s > CLOSE_SECONDS or not self._follow(begin, 1):
                 self._note(event)
                 return False
-            self._limit = self._app.set_timer(LONGEST_SECONDS, self._let_go)
+            self._limit = self._app.set_timer(LONGEST_SECONDS, self._release)
         self._waiting.append(event)
         return True
 
-    async def arrived(self, follower: Follower) -> None:
-        """One round is for what the key's binding does, one for the message that this sends, and
-        one more for each widget that has got the focus since."""
+    async def arrived(self, follower: KeyFollower) -> None:
+        """Sends the follower once more, or obeys the keys that wait. One round is for what the
+        key's binding does, one for the message that this sends, and one for each widget that has
+        got the focus since."""
         if not self._is_following:
             return  # it took too long
         focus = self._app.focused or self._app.screen
         if follower.rounds and self._follow(follower.begin, follower.rounds - 1):
             return
         if focus is follower.begin or not self._follow(focus, 0):
-            await self._let_go()
+            await self._release()
 
     def _follow(self, begin: Widget, rounds: int) -> bool:
-        """False where the widget is going."""
-        self._is_following = begin.post_message(Follower(begin, rounds))
+        """Sends a follower; False where the widget is being removed."""
+        self._is_following = begin.post_message(KeyFollower(begin, rounds))
         return self._is_following
 
     def _note(self, event: Typed) -> None:
@@ -82,8 +83,8 @@ class TypeAhead:
         self._given = None if is_text else focused or self._app.screen
         self._given_at = time.monotonic()
 
-    async def _let_go(self) -> None:
-        """Up to the next key that others have to wait for."""
+    async def _release(self) -> None:
+        """Obeys the keys that wait, up to the next that others have to wait for."""
         self._is_following = False
         if self._limit is not None:
             self._limit.stop()

@@ -1,55 +1,68 @@
-"""What is kept and not needed: what Rich and Textual remember of texts, places and toasts, and the
-pages that the C library keeps of what was freed.
+"""Memory that is kept and not needed: caches of rich and Textual, places of toasts that are gone,
+and the pages that the C library keeps of what was freed.
 
-Each of the caches keeps up to 4 096 results: what a screen needs is a few hundred, and plots that
-move and dialogs that come and go bring new ones all day.
+Each of the caches keeps up to 4 096 results. A screen needs a few hundred, and plots that move and
+dialogs that come and go bring new ones all day. An hour of the demo, played in a minute on all
+panels, ends at 47.5 MiB; at 48.5 without `trim_caches`, at 48.4 without `give_back_pages`, at 47.7
+with the places of its few toasts, which have no bound (medians of 3, in turns).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from rich.cells import cached_cell_len
-from textual._styles_cache import StylesCache
-from textual.color import Color
-from textual.css.scalar import Scalar
-from textual.geometry import Region
 from textual.screen import Screen
-from textual.widgets._toast import ToastHolder, ToastRack
+
+from ...pipeline.runtime.library import find, missing
 
 MOST = 512
 CACHES = (
-    *(cached_cell_len, Color.parse, Scalar.resolve),
-    *(Region.intersection, Region.union, Region.translate, Region.overlaps, Region.grow),
-    *(Region.shrink, Region.contains_region, Region.__contains__),
+    "rich.cells:cached_cell_len",
+    "textual.color:Color.parse",
+    "textual.css.scalar:Scalar.resolve",
+    *(f"textual.geometry:Region.{name}" for name in ("intersection", "union", "translate")),
+    *(f"textual.geometry:Region.{name}" for name in ("overlaps", "grow", "shrink")),
+    *(f"textual.geometry:Region.{name}" for name in ("contains_region", "__contains__")),
 )
+_RACK, _HOLDER = "textual.widgets._toast:ToastRack", "textual.widgets._toast:ToastHolder"
+_BORDERS = "textual._styles_cache:StylesCache.get_inner_outer"
+"""It draws the borders of widgets, and remembers the last thousand with all their lines."""
 
 
-def trim() -> None:
+def why_off() -> str:
+    """The first name that is missed; each cache that is there is trimmed all the same."""
+    return missing(*CACHES, _RACK, _HOLDER, _BORDERS)
+
+
+def trim_caches() -> None:
     """Empties those that have grown: what is needed is there again with the next frame."""
-    for cache in CACHES:
-        size = getattr(cache, "cache_info", None)  # another Textual may keep nothing there
+    for path in CACHES:
+        cache = find(path)
+        size = getattr(cache, "cache_info", None)
         if size is not None and size().currsize > MOST:
             cache.cache_clear()
 
 
 def forget_toasts(screen: Screen[Any]) -> None:
-    """What Textual keeps of toasts when they are gone, which a day of them would fill.
+    """Removes what Textual keeps of toasts that are gone, which a day of them would fill.
 
-    Of each that was not the newest its place stays, and is laid out with every frame that follows;
-    and what draws the borders of the last thousand widgets holds all their lines: 15 KiB each.
+    The place of each that was not the newest stays, and is laid out with every frame that follows;
+    and the borders of the last thousand widgets hold all their lines, 15 KiB each.
     """
-    for rack in screen.query_children(ToastRack):
-        for holder in rack.query_children(ToastHolder):
-            if holder.is_mounted and not holder.children:
-                holder.remove()
-    forget = getattr(StylesCache.get_inner_outer, "cache_clear", None)
+    rack_type, holder_type = find(_RACK), find(_HOLDER)
+    if rack_type is not None and holder_type is not None:
+        for rack in screen.query_children(rack_type):
+            for holder in rack.query_children(holder_type):
+                if holder.is_mounted and not holder.children:
+                    holder.remove()
+    forget: Callable[[], None] | None = getattr(find(_BORDERS), "cache_clear", None)
     if forget is not None:
         forget()
 
 
-def give_back() -> None:
-    """Unused pages of the C library's heap go back to the system: 1 MiB once all screens have been
+def give_back_pages() -> None:
+    """Returns unused pages of the C library's heap to the system: 1 MiB once all screens have been
     imported. Does nothing where that library is not glibc."""
     import ctypes  # the first frame does not wait for it
 

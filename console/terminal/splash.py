@@ -1,8 +1,8 @@
-"""`splash`: the terminal is taken and given back. Standard library only.
+"""`splash`: takes the terminal with a title on it, and gives it back. Standard library only.
 
-`raised` paints first, before anything heavy is imported: Textual needs some 300 ms for that, and a
+The title is painted before anything heavy is imported: Textual needs some 300 ms for that, and a
 person sees the title after 15. It enters the alternate screen that Textual will enter again. Within
-`raised` and `taken` an exception, that of a signal among them, leaves the terminal as it was.
+`shown` and `taken` an exception, that of a signal among them, leaves the terminal as it was.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 BROWSER = "TEXTUAL_DRIVER"
-"""Textual's own environment variable; set where a browser is the terminal, and standard output a
-pipe to it."""
+"""Textual's environment variable; set where a browser is the terminal, and standard output a pipe
+to it."""
 KEEP_TITLE, RESTORE_TITLE = "\x1b[22;2t", "\x1b[23;2t"
 _ENTER = "\x1b[?1049h\x1b[H\x1b[2J\x1b[?25l"
 _LEAVE = (
@@ -30,8 +30,8 @@ _taken: list[Any] | None = None
 """termios attributes from before; empty where there are none. None while nothing is taken."""
 
 
-def raise_curtain(title: str) -> None:
-    """Shows one title line; does nothing where stderr, Textual's output, is no terminal."""
+def show_title(title: str) -> None:
+    """Shows one title line. Does nothing where stderr, Textual's output, is no terminal."""
     _take()
     if _is_terminal():
         width = shutil.get_terminal_size().columns
@@ -39,29 +39,29 @@ def raise_curtain(title: str) -> None:
 
 
 @contextmanager
-def raised(title: str) -> Iterator[None]:
-    """The curtain, and `taken` around what comes behind it."""
+def title_shown(title: str) -> Iterator[None]:
+    """Shows the title line, and is `taken` around what follows it."""
     with taken():
-        raise_curtain(title)
+        show_title(title)
         yield
 
 
 @contextmanager
 def taken() -> Iterator[None]:
-    """Around what takes the terminal and itself gives it back, unless it ends by an exception."""
+    """Gives the terminal back after an exception; what runs within does so itself otherwise."""
     global _taken
     _take()
     try:
         yield
     except BaseException:
-        lower()
+        give_back()
         raise
     finally:
         _taken = None
 
 
-def lower() -> None:
-    """Gives the terminal back, where that has not been done: for an error message to be read."""
+def give_back() -> None:
+    """Gives the terminal back, where that has not been done, so that an error message is read."""
     global _taken
     attributes, _taken = _taken, None
     if attributes is None or not _is_terminal():
@@ -73,7 +73,7 @@ def lower() -> None:
 
 
 def restore_title() -> None:
-    """The terminal's own from before ours, if it kept it; its window may be gone by now."""
+    """Restores the title from before ours, if the terminal kept it. Its window may be gone."""
     if _is_terminal():
         with suppress(OSError):
             _write(RESTORE_TITLE)

@@ -24,7 +24,7 @@ _STYLES = {
 
 
 def styled_spans(text: str, style: str) -> tuple[TextSpan, ...]:
-    """`style` is that of what has no colour of its own."""
+    """The spans of a text; `style` is that of what has no colour of its own."""
     if "\x1b[" not in text:
         return ((units.clean(text), style),)
     return tuple(_spans(text, style))

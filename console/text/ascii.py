@@ -1,7 +1,7 @@
-"""`ascii`: the console's drawing in ASCII, for terminals and fonts that have no more.
+"""`ascii`: the console's drawing in ASCII, for terminals and fonts that have nothing else.
 
 Borders, bars, marks and plots become characters of ASCII, each one cell; letters of any language
-stay what they are, since they are what somebody wrote.
+stay as they are: a person or a model wrote them.
 """
 
 from __future__ import annotations
@@ -56,12 +56,13 @@ _TABLE = _Table({ord(character): plain for character, plain in ASCII_DRAWING.ite
 
 
 def plain(text: str) -> str:
-    """`text` in as many cells, its drawing in ASCII."""
+    """`text` with its drawing in ASCII, in the same number of cells."""
     return text if text.isascii() else text.translate(_TABLE)
 
 
 def write_cells(stream: TextIO) -> None:
-    """What its encoding lacks is written in as many cells, so that all else keeps its place."""
+    """Makes a stream write what its encoding lacks in as many cells, so that the rest keeps its
+    place."""
     codecs.register_error(_HANDLER, _in_cells)
     if isinstance(stream, io.TextIOWrapper):
         stream.reconfigure(errors=_HANDLER)
@@ -76,15 +77,15 @@ def _in_cells(error: UnicodeError) -> tuple[str, int]:
 
 
 class PlainFilter(LineFilter):
-    """The same for Textual's own widgets: their borders, bars, bullets and marks."""
+    """A filter that does the same for Textual's own widgets."""
 
     def apply(self, segments: list[Segment], background: Color) -> list[Segment]:
         return [segment._replace(text=plain(segment.text)) for segment in segments]
 
 
 class TameFilter(LineFilter):
-    """For Textual's own widgets: what would command the terminal is left out. It has no cells, so
-    that all else keeps its place; panes show it as an escape (`units.visible`)."""
+    """A filter for Textual's own widgets that drops control characters. They take no cells, so the
+    rest keeps its place; panes show them as escapes (`units.visible`)."""
 
     def apply(self, segments: list[Segment], background: Color) -> list[Segment]:
         if all(segment.text.isprintable() for segment in segments):

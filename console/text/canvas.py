@@ -10,7 +10,7 @@ from .lines import TextLine, TextSpan
 
 
 class Canvas:
-    """`put` writes text at a place; what leaves the field is cut off. Later wins."""
+    """`put` writes text at a place, over what is there; text beyond the field is cut off."""
 
     def __init__(self, width: int, height: int) -> None:
         self.width, self.height = width, height
@@ -41,7 +41,7 @@ class Canvas:
 
     @property
     def lines(self) -> list[TextLine]:
-        """Neighbours of one style become one span."""
+        """The lines of the field; neighbours of one style become one span."""
         return [
             TextLine(tuple(_spans(cells, text_styles)))
             for cells, text_styles in zip(self._cells, self._inks, strict=True)

@@ -12,7 +12,7 @@ class Filter:
 
     text: str = ""
     error: str = ""
-    """What is wrong with the expression; it then keeps everything."""
+    """What is wrong with the expression; a wrong one keeps everything."""
     _inverse: bool = field(default=False, repr=False)
     _pattern: re.Pattern[str] | None = field(default=None, repr=False)
 
@@ -33,7 +33,7 @@ class Filter:
         return self._pattern is not None
 
     def hits(self, text: str) -> list[tuple[int, int]]:
-        """Where in a text it matches; nowhere, where it is turned around."""
+        """Ranges of a text that it matches; none where it is inverted."""
         if self._pattern is None or self._inverse:
             return []
         return [hit.span() for hit in self._pattern.finditer(text) if hit.end() > hit.start()]

@@ -33,14 +33,14 @@ def length(spans: Sequence[TextSpan]) -> int:
 def spread(
     left: Sequence[TextSpan], right: Sequence[TextSpan], width: int, ground: str = ""
 ) -> TextLine:
-    """Two groups of spans at the two ends of a line; the left one gives way."""
+    """A line with `left` and `right` at its two ends; `left` is cropped where there is no room."""
     room = width - length(right)
     return TextLine((*crop(left, room, pad=True), *right), ground)
 
 
 def crop(spans: Sequence[TextSpan], width: int, pad: bool = False) -> tuple[TextSpan, ...]:
-    """Spans in at most `width` cells, in exactly `width` if `pad`. All that a pane shows passes
-    here, and nothing of it commands the terminal."""
+    """Spans cropped to at most `width` cells, padded to exactly `width` if `pad`. Everything that a
+    pane shows passes here: control characters become escapes."""
     kept: list[TextSpan] = []
     left = width
     for text, style in spans:
@@ -57,7 +57,7 @@ def crop(spans: Sequence[TextSpan], width: int, pad: bool = False) -> tuple[Text
 
 
 def broken(whole: Sequence[TextSpan], parts: Sequence[str]) -> list[TextLine]:
-    """`parts`, which are the text of `whole` wrapped, as lines, each letter in its style."""
+    """Re-applies the styles of `whole` to its text wrapped into `parts`: one line a part."""
     if len(whole) == 1:
         return [TextLine(((part, whole[0][1]),)) for part in parts]
     letters = ((letter, style) for text, style in whole for letter in text)
@@ -75,8 +75,8 @@ def broken(whole: Sequence[TextSpan], parts: Sequence[str]) -> list[TextLine]:
 
 
 def thumb_of(total: int, shown: int, first: int) -> range | None:
-    """Which of `shown` lines a scroll bar's thumb takes, where the first is the `first` of `total`;
-    none where all are shown."""
+    """The rows of a scroll bar's thumb, where `shown` of `total` lines are seen from line `first`
+    on; None where all are shown."""
     if total <= shown or shown < 1:
         return None
     size = max(1, shown * shown // total)

@@ -18,7 +18,7 @@ from . import units
 from .lines import TextLine, TextSpan, broken, crop, length, line
 
 LEAST = 8
-"""Cells that the innermost of nested blocks still has."""
+"""Fewest cells of the innermost of nested blocks."""
 _TOKENS = {
     **dict.fromkeys(("Keyword", "Operator.Word", "Name.Tag"), "key"),
     **dict.fromkeys(("Name.Function", "Name.Class", "Name.Builtin", "Name.Decorator"), "info"),
@@ -30,8 +30,8 @@ _TOKENS = {
 
 
 def lines(text: str, width: int) -> list[TextLine]:
-    """`text` in at most `width` cells. A line that ends, ends: models break verses and lists
-    without the two spaces that Markdown wants."""
+    """`text` as lines of at most `width` cells. Every line end is kept: models end lines of verses
+    and lists without the two spaces that Markdown wants."""
     clean = "\n".join(units.clean(row) for row in text.split("\n"))
     tree = SyntaxTreeNode(_parser().parse(clean))
     return list(_blocks(tree.children, max(LEAST, width)))
@@ -43,7 +43,7 @@ def _parser() -> MarkdownIt:
 
 
 def _blocks(nodes: Sequence[SyntaxTreeNode], width: int) -> Iterator[TextLine]:
-    """One below the other, with a blank line between; none beside the text of a tight list."""
+    """Blocks below each other, with a blank line between them except in a tight list."""
     for index, node in enumerate(nodes):
         if index and not (node.hidden or nodes[index - 1].hidden):
             yield TextLine()
@@ -97,7 +97,7 @@ def _beside(inside: Iterable[TextLine], first: TextSpan, rest: TextSpan) -> Iter
 
 
 def _code(node: SyntaxTreeNode, width: int) -> Iterator[TextLine]:
-    """Its own lines, cut where the pane ends."""
+    """The lines as they are, cut where the pane ends."""
     language = node.info.split(maxsplit=1)[0] if node.info.strip() else ""
     for row in _rows(_coloured(node.content.rstrip("\n"), language)):
         parts = chop_cells("".join(text for text, _ in row), max(LEAST, width - 2)) or [""]
@@ -105,7 +105,7 @@ def _code(node: SyntaxTreeNode, width: int) -> Iterator[TextLine]:
 
 
 def _coloured(code: str, language: str) -> Iterator[TextSpan]:
-    """Code in text_styles; all in one where nobody knows the language."""
+    """Code in styles; in a single one where Pygments does not know the language."""
     from pygments.lexers import get_lexer_by_name  # 2 MiB: only where there is code
     from pygments.util import ClassNotFound
 
@@ -129,7 +129,7 @@ def _style(kind: Any) -> str:
 
 
 def _table(node: SyntaxTreeNode, width: int) -> Iterator[TextLine]:
-    """Columns as wide as they need to be; the widest give way where there is no room."""
+    """A table with columns as wide as their text; the widest shrink where there is no room."""
     rows = [row.children for part in node.children for row in part.children]
     cells = [
         [tuple(_inline(cell, "text" if y else "title")) for cell in row]

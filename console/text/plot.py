@@ -21,7 +21,7 @@ FULL, REST = "█", "░"
 
 
 def top_of(highest: float) -> float:
-    """The axis for a plot whose highest value is this: 1, 2 or 5 times a power of ten."""
+    """The top of the axis for a plot with this highest value: 1, 2 or 5 times a power of ten."""
     if highest <= 0:
         return 1.0
     power = 10.0 ** math.floor(math.log10(highest))
@@ -105,9 +105,9 @@ def gauge(fraction: float, width: int) -> tuple[str, str]:
 
 
 def shares(parts: Sequence[float], total: float, width: int) -> list[int]:
-    """Cells for each part of `total` on a line of `width`, rounded so that nothing is lost.
+    """Cells for each part of `total` on a line of `width` cells, rounded so that the sum is right.
 
-    A part that is there at all gets a cell where there is one to give.
+    A part above 0 gets a cell where there is one left.
     """
     if total <= 0 or width <= 0:
         return [0] * len(parts)

@@ -1,4 +1,4 @@
-"""`units`: numbers as an operator reads them, short and of steady width; text made fit for cells.
+"""`units`: numbers as an operator reads them, short and of steady width; text fitted to cells.
 
 Knows no widget. Every function takes SI base units named in its arguments.
 """
@@ -14,12 +14,12 @@ from ...pipeline.runtime.text_output import escape
 
 ELLIPSIS = "…"
 NOTHING = "—"
-"""What stands where nothing was measured."""
+"""Shown where nothing was measured."""
 SHORT_ID = 10
 """Cells of a request's id."""
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-_])")
 _COMMANDING = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-"""Control characters, ends of lines, what overrides the order of writing, halves of pairs."""
+"""Control characters, line ends, overrides of the writing direction, lone surrogates."""
 _CONTROLS = {code: None for code in (*range(32), *range(127, 160))} | {9: "    "}
 
 
@@ -72,7 +72,7 @@ def age(seconds: float) -> str:
 
 
 def uptime(seconds: float) -> str:
-    """Minutes at the finest, for what stands on the screen all day: `12 m`, `2 h 05 m`."""
+    """In minutes or longer, for what is on the screen all day: `12 m`, `2 h 05 m`."""
     return f"{max(0, int(seconds)) // 60} m" if seconds < 3600 else age(seconds)
 
 
@@ -98,7 +98,7 @@ def percent(fraction: float) -> str:
 
 
 def share(fraction: float | None) -> str:
-    """`54 %`, `112 %`, `—`: of something that can be surpassed."""
+    """`54 %`, `112 %`, `—`: of something that may be exceeded."""
     return NOTHING if fraction is None else f"{fraction * 100:.0f} %"
 
 

@@ -1,128 +1,137 @@
-"""What the console does to the whole pipeline, or to one request in it: it says what that costs,
-asks where something is lost, and gives the order."""
+"""From an order to the pipeline: what it costs is said, where something is lost it is asked, and
+it is sent. Panels, the `:` line and the palette make the orders.
+"""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ...pipeline.messages import (
+    Abort,
+    AdapterOrder,
     Drain,
-    ProcessState,
+    RestartProcess,
     Resume,
     SetScheduler,
-    SpansOrder,
+    SignalProcess,
     StartSpans,
+    StopPipeline,
+    StopProcess,
     StopSpans,
+    UnloadAdapter,
 )
 from ...pipeline.runtime.sockets import InboxFull
-from ..client.pending_orders import order_id
-from ..state.impact import pipeline_costs
+from ..client.telemetry import PipelineOrder
+from ..state.impact import pipeline_costs, restart_costs, stop_costs
+from ..state.signals import ENDING
+from .screen_app import ScreenApp
 from .widgets.dialogs import Choice, ChoiceDialog
-from .widgets.pane import PaintedApp
 
 if TYPE_CHECKING:
-    from .app import ConsoleApp
+    from ..client.pending_orders import ReplyListener
 
 
-def confirm(app: PaintedApp, title: str, body: str, yes: str, order: Callable[[], None]) -> None:
+class Confirmation(NamedTuple):
+    """A question before something is lost."""
+
+    title: str
+    costs: str
+    yes: str
+
+
+def give(
+    app: ScreenApp,
+    order: PipelineOrder,
+    listener: ReplyListener | None = None,
+    is_agreed: bool = False,
+) -> None:
+    """Sends an order, after a question if it takes something away and is not agreed to."""
+    if _is_stopped(app):
+        return
+    carry_out = partial(_send, app, order, listener)
+    # A console that only looks refuses it when it is sent: there is nothing to ask.
+    question = None if app.is_read_only or is_agreed else confirmation_of(app, order)
+    if question is None:
+        carry_out()
+    else:
+        ask(app, question, carry_out)
+
+
+def ask(app: ScreenApp, question: Confirmation, carry_out: Callable[[], None]) -> None:
     """Asks, and on yes carries out; enter alone means no."""
-    if is_stopped(app):
-        return
-    if app.is_read_only:
-        give(app, order)  # it is refused, and there is nothing to ask
-        return
 
-    def carry_out(answer: str | None) -> None:
+    def answered(answer: str | None) -> None:
         if answer == "yes":
-            give(app, order)
+            carry_out()
 
-    choices = (Choice("y", "yes", yes), Choice("n", "", "No, leave it as it is"))
-    app.push_screen(ChoiceDialog(title, body, choices, begin=1), carry_out)
+    choices = (Choice("y", "yes", question.yes), Choice("n", "", "No, leave it as it is"))
+    app.push_screen(ChoiceDialog(question.title, question.costs, choices, begin=1), answered)
 
 
-def give(app: PaintedApp, order: Callable[[], None]) -> bool:
-    """One that does not get through says so; False then."""
-    if is_stopped(app):
-        return False
+def confirmation_of(app: ScreenApp, order: PipelineOrder) -> Confirmation | None:
+    """The question before an order; None if nothing is lost by it. Costs are those of now, even in
+    a paused view."""
+    board = app.store.board(app.clock())
+    match order:
+        case Abort(request_id=request_id):
+            costs = f"{request_id} ends now; its client gets what was generated so far."
+            return Confirmation("Abort this request?", costs, "Abort it")
+        case Drain():
+            router = app.board.router
+            live = router.running + router.waiting if router else 0
+            costs = (
+                f"New requests are refused (503) until draining is ended; {live} live may finish."
+            )
+            return Confirmation("Drain the pipeline?", costs, "Drain it")
+        case StopPipeline(drain_s=drain_s):
+            costs = pipeline_costs(board, now=not drain_s)
+            return Confirmation("Stop the pipeline?", costs, "Stop it")
+        case RestartProcess(name=name, hard=hard):
+            verb = "Kill and restart" if hard else "Restart"
+            return _about(verb, name, restart_costs(board, name, hard))
+        case StopProcess(name=name):
+            return _about("Stop", name, stop_costs(board, name))
+        case SignalProcess(name=name, signal=signal) if signal in ENDING:
+            return _about(f"Send {signal} to", name, restart_costs(board, name, hard=True))
+        case UnloadAdapter(name=name):
+            from .panels.adapter_details import unload_costs
+
+            rows = [row for row in app.board.adapters if row.name == name and not row.is_base]
+            return _about("Unload", name, unload_costs(rows[0])) if rows else None
+    return None
+
+
+def _about(verb: str, name: str, costs: str) -> Confirmation:
+    return Confirmation(f"{verb} {name}?", costs, f"{verb} {name}")
+
+
+def _send(app: ScreenApp, order: PipelineOrder, listener: ReplyListener | None) -> None:
+    """Sends an order; a toast says so if it does not get through, or what it has changed."""
+    if _is_stopped(app):
+        return
+    if isinstance(order, AdapterOrder | SetScheduler):
+        app.orders.give(order, *((listener,) if listener else ()))
+        return
     try:
-        order()
+        app.telemetry.send_order(order)
     except InboxFull as error:
         app.notify(str(error), title="The order was not taken", severity="error")
-        return False
-    return True
+        return
+    match order:
+        case Drain():
+            app.notify("Nothing new is admitted; d admits again.", title="router")
+        case Resume():
+            app.notify("New requests are admitted again.", title="router")
+        case StartSpans():
+            app.notify("Spans are recorded.")
+        case StopSpans():
+            app.notify("Spans are no longer recorded.")
 
 
-def is_stopped(app: PaintedApp) -> bool:
-    """Of a pipeline that was stopped nothing can be asked any more, and that is said."""
+def _is_stopped(app: ScreenApp) -> bool:
+    """Whether the pipeline was stopped; then a toast says so."""
     if app.board.is_stopped:
         app.notify("q leaves; loraconsole starts it again", title="The pipeline is stopped")
     return app.board.is_stopped
-
-
-def ask_abort(app: ConsoleApp, request_id: str) -> None:
-    confirm(
-        app,
-        "Abort this request?",
-        f"{request_id} ends now; its client gets what was generated so far.",
-        "Abort it",
-        lambda: app.telemetry.abort(request_id),
-    )
-
-
-def drain_or_resume(app: ConsoleApp) -> None:
-    router = app.board.process("router")
-    if router is not None and router.state is ProcessState.DRAINING:
-        resume(app)
-    else:
-        ask_drain(app)
-
-
-def ask_drain(app: ConsoleApp) -> None:
-    """Draining loses nothing that runs, but every new request is refused: it asks first."""
-    live = app.board.router.running + app.board.router.waiting if app.board.router else 0
-    confirm(
-        app,
-        "Drain the pipeline?",
-        f"New requests are refused (503) until somebody ends it; {live} live may finish.",
-        "Drain it",
-        lambda: _tell_router(app, Drain(), "Nothing new is admitted; d admits again."),
-    )
-
-
-def resume(app: ConsoleApp) -> None:
-    _tell_router(app, Resume(), "New requests are admitted again.")
-
-
-def _tell_router(app: ConsoleApp, order: Drain | Resume, told: str) -> None:
-    if give(app, lambda: app.telemetry.tell_router(order)):
-        app.notify(told, title="router")
-
-
-def set_policy(app: ConsoleApp, name: str) -> None:
-    """Who is admitted first from now on; the answer is told."""
-    app.orders.give(SetScheduler(order=order_id(), reply_to=app.orders.inbox, policy=name))
-
-
-def record_spans(app: ConsoleApp, wanted: bool) -> None:
-    """Started and stopped with the orders of `loraconsole profile`."""
-    inbox = app.telemetry.inbox_name
-    order: SpansOrder = StopSpans(order=order_id(), reply_to=inbox)
-    if wanted:
-        name = time.strftime("%Y%m%d-%H%M%S", time.localtime(app.clock()))
-        order = StartSpans(order=order_id(), reply_to=inbox, recording=name)
-    if give(app, lambda: app.telemetry.tell_ring(order)):
-        app.notify("Spans are recorded." if wanted else "Spans are no longer recorded.")
-
-
-def ask_stop(app: ConsoleApp, now: bool = False) -> None:
-    """With `now` requests that run may not finish."""
-    confirm(
-        app,
-        "Stop the pipeline?",
-        pipeline_costs(app.store.board(app.clock()), now),
-        "Stop it",
-        partial(app.telemetry.stop, 0.0) if now else app.telemetry.stop,
-    )

@@ -1,7 +1,7 @@
 """`ConsoleApp`: wires sockets to panels. One store, one tick, one repaint a frame.
 
 Readers only enter messages into the store; the tick makes a `Board` of it and gives it to the
-panel on top. Nothing calls a widget per message, and nothing is drawn that is not to be seen.
+panel on top. Nothing calls a widget per message, and nothing is drawn that is hidden.
 """
 
 from __future__ import annotations
@@ -15,23 +15,20 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from rich.console import RenderableType
-from textual import events, messages
-from textual._compositor import ChopsUpdate, LayoutUpdate
+from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.command import Provider
 from textual.containers import Container
-from textual.driver import Driver
-from textual.screen import Screen
 from textual.widget import Widget
 
 from ...pipeline.config import Config
 from ...pipeline.errors import OperatorError
-from ..client.pending_orders import Orders
-from ..client.telemetry import Telemetry
+from ...pipeline.runtime.health import LATE_SECONDS
+from ..client.pending_orders import PendingOrders
+from ..client.telemetry import TelemetryClient
 from ..settings.settings import Chosen, Settings, choose, missing_theme, settings_stamp
 from ..settings.theme_files import ThemeShelf
 from ..settings.toml_document import Problem
@@ -39,53 +36,51 @@ from ..settings.ui_state import UiState
 from ..state.adapter_colors import AdapterColors
 from ..state.alert_book import AlertBook
 from ..state.alerts import AlertFinding
-from ..state.board import STALE_S, Board
+from ..state.board import Board
 from ..state.impact import quit_costs
 from ..state.store import Store
-from ..terminal import driver, input_driver, memory_trim, screen_diff, strip_cache
-from ..terminal.draw_cost import Meter
-from ..terminal.frame_pacer import QUESTION, FramePacer
-from ..terminal.key_queue import Follower, TypeAhead
+from ..terminal import driver, memory_trim
+from ..terminal.key_queue import KeyFollower, KeyQueue
 from ..text.ascii import PLAIN, TAME
 from ..text.filter import Filter
-from .notifications import Herald
+from .notifications import Notifier
 from .panels.cost import CostPane, diagnostics
 from .panels.events import EventPane
 from .panels.footer import Footer
 from .panels.header import Header
 from .panels.overview import Overview
+from .screen_app import ScreenApp
 from .screens import PAGES, PANELS, make_panel
 from .widgets.dialogs import Choice, ChoiceDialog, LiveDialog, LiveScreen
 from .widgets.filter import FilterPane
-from .widgets.pane import PaintedApp, Panel
+from .widgets.order_asked import OrderAsked
+from .widgets.pane import Panel
 from .widgets.styles import MainScreen
 
 if TYPE_CHECKING:
     from textual.filter import LineFilter
 
     from .panels.alerts import AlertsPanel
-    from .panels.batch import BatchTable
     from .panels.command_line import CommandLine
-    from .panels.processes import ProcessTablePane
 
 QUIET_SECONDS = 4.0
-"""While beats alone come in, the picture is looked over this often: an idle console is to cost
-nothing, and what ages is only the ages."""
+"""Seconds between frames while only heartbeats come, when nothing but ages changes on the
+screen."""
 DEFAULT_THEME = "dark"
 LOOK_SECONDS = 2.0
-"""So often it is looked what is wrong, and whether a theme or the settings were written to: some
-120 us, in the loop that paints (a timer of Textual's would be another 500)."""
+"""Seconds between two looks for alerts and for changed themes and settings: 120 us in the loop that
+paints; a timer of Textual's would cost 500 us more."""
 SELDOM_SECONDS = 10.0
 
 
 def palette() -> type[Provider]:
-    """Imported when it is first opened."""
-    from .commands import ConsoleCommands
+    """The command palette's provider, imported when it is first opened."""
+    from .palette import ConsoleCommands
 
     return ConsoleCommands
 
 
-class ConsoleApp(PaintedApp):
+class ConsoleApp(ScreenApp):
     """The console on one run directory. `run()` returns "leave" or "stop"."""
 
     TITLE = "loraconsole"
@@ -141,13 +136,13 @@ class ConsoleApp(PaintedApp):
         ui_state: UiState | None = None,
         clock: Callable[[], float] = time.time,
         label: str = "",
-        source: Callable[..., Telemetry] = Telemetry,
+        source: Callable[..., TelemetryClient] = TelemetryClient,
         shows_cost: bool = False,
         is_read_only: bool = False,
     ) -> None:
         """`label` names what is shown where that is no pipeline; `source` makes the telemetry
-        client, from the arguments of `Telemetry`. `fps`, `theme`, `ascii` and `low_bandwidth` win
-        over the settings' file. `ui_state` has the theme and the sorting of last time. With
+        client, from the arguments of `TelemetryClient`. `fps`, `theme`, `ascii` and `low_bandwidth`
+        win over the settings' file. `ui_state` has the theme and the sorting of last time. With
         `is_read_only` nothing is asked of the pipeline."""
         has_no_color = os.environ.get("NO_COLOR") is not None
         # Without colours Textual must treat the theme as the terminal's own, or it sends greys.
@@ -162,41 +157,22 @@ class ConsoleApp(PaintedApp):
         self._read = partial(choose, theme, fps, ascii, low_bandwidth=low_bandwidth)
         self.chosen = self._choose()
         settings = self.chosen.settings
-        self.herald = Herald(self)
+        self.notifier = Notifier(self)
         self.store = Store(config.run, adapter_colors)
         self.alert_book = AlertBook(settings.alerts)
         self.is_ascii = settings.ascii
-        self.telemetry = source(
-            config,
-            self.store,
-            clock,
-            on_news=self.wake,
-            on_reply=lambda reply: self.orders.answered(reply),
-            is_read_only=is_read_only,
-        )
-        self.orders = Orders(
-            self.store,
-            self.telemetry.inbox_name,
-            send=lambda order: self.telemetry.order(order),
-            forget=self.telemetry.forget_orders,
-            tell=self.herald.tell_reply,
-            clock=clock,
-        )
+        self._listen(source)
         self.board: Board = self.store.board(clock())
         self.is_paused = False
         self.animation_level = "none"
-        self.type_ahead = TypeAhead(self, self.on_event)
-        self.pace = FramePacer(settings.fps)
-        self.meter = Meter()
+        self.key_queue = KeyQueue(self, self.on_event)
+        self.pace.fps = settings.fps
         self._label = label
         self._drawn = self.store.moves
         self._drawn_at = time.monotonic()
         self._news = asyncio.Event()
-        self._ask_terminal = False
         self._woken_at = 0.0
         """Monotonic time at which `suspend` last came to its end."""
-        strip_cache.let_go()
-        self._memory = screen_diff.ScreenMemory() if screen_diff.is_wanted() else None
         self._settings_stamp = settings_stamp()
         self._looked_at = self._seldom_looked_at = 0.0
         self._wear(settings, Settings(theme=""))
@@ -207,11 +183,27 @@ class ConsoleApp(PaintedApp):
         self._panels: dict[str, Panel] = {"Overview": Overview()}
         self._active = self.header.active = "Overview"
 
-    def get_driver_class(self) -> type[Driver]:
-        return input_driver.patient(super().get_driver_class())
+    def _listen(self, source: Callable[..., TelemetryClient]) -> None:
+        """Makes the telemetry client, and what waits for the answers to orders."""
+        self.telemetry = source(
+            self.config,
+            self.store,
+            self.clock,
+            on_news=self.wake,
+            on_reply=lambda reply: self.orders.answered(reply),
+            is_read_only=self.is_read_only,
+        )
+        self.orders = PendingOrders(
+            self.store,
+            self.telemetry.inbox_name,
+            send=lambda order: self.telemetry.send_order(order),
+            forget=self.telemetry.forget_orders,
+            tell=self.notifier.tell_reply,
+            clock=self.clock,
+        )
 
     def _choose(self) -> Chosen:
-        """What was said to be; the theme of last time where nothing was said of one."""
+        """Reads the settings; last time's theme where nothing sets one."""
         chosen = self._read()
         if chosen.settings.keys:
             from ..settings.keymap import with_known_keys
@@ -223,18 +215,18 @@ class ConsoleApp(PaintedApp):
         return chosen.with_flag("theme", self.ui_state.theme, "last time")
 
     def _take_themes(self) -> bool:
-        """Reads what has changed; a theme on the screen changes with its file."""
+        """Reads theme files that have changed; returns whether there were any."""
         before = self._shelf.themes
         if not self._shelf.refresh():
             return False
         for name, theme in self._shelf.themes.items():
             self.register_theme(theme)
             if name == self.theme and before and before.get(name) != theme:
-                self._watch_theme(name)
+                self.mutate_reactive(ConsoleApp.theme)
         return True
 
     def _wear(self, settings: Settings, before: Settings) -> None:
-        """What can change while it runs: colours, keys, characters, limits, speed."""
+        """Applies settings that can change while the console runs."""
         if settings.theme != before.theme:  # else `t` has the last word
             self.theme = settings.theme if settings.theme in self.themes else DEFAULT_THEME
         if settings.fps != before.fps:
@@ -245,13 +237,13 @@ class ConsoleApp(PaintedApp):
         self.alert_book.limits = settings.alerts
 
     @property
-    def complaints(self) -> list[Problem]:  # type: ignore[override]  # reckoned here
+    def complaints(self) -> list[Problem]:  # type: ignore[override]  # computed here
         """What is wrong with the files of settings and themes."""
         missing = missing_theme(self.chosen, self.themes)
         return [*self.chosen.problems, *self._shelf.problems, *missing]
 
     def _look_around(self) -> None:
-        """What no message tells: files that were written to, alerts, the room on the disk."""
+        """Looks at what no message brings: changed files, alerts, free space on the disk."""
         has_changed = self._take_themes()
         if (stamp := settings_stamp()) != self._settings_stamp:
             self._settings_stamp = stamp
@@ -260,26 +252,26 @@ class ConsoleApp(PaintedApp):
                 self._wear(self.chosen.settings, before.settings)
             has_changed = True
         if has_changed:
-            self.herald.tell_problems(self.complaints)
+            self.notifier.tell_problems(self.complaints)
             self._paint_active()
         memory_trim.forget_toasts(self.screen_stack[0])
-        memory_trim.trim()
+        memory_trim.trim_caches()
         now = self._looked_at = time.monotonic()
         if now - self._seldom_looked_at >= SELDOM_SECONDS:
             self._seldom_looked_at = now
-            memory_trim.give_back()
+            memory_trim.give_back_pages()
             with contextlib.suppress(OSError):  # the run directory is another machine's
                 self.store.disk_free_bytes = shutil.disk_usage(self.config.run).free
         board = self.store.board(self.clock())
         self.watch_alerts(board)
-        self.herald.entitle(board)
+        self.notifier.entitle(board)
         is_counted = self.chosen.settings.low_bandwidth
         self.header.bytes_s = self.meter.cost.bytes_s if is_counted else None
 
     def watch_alerts(self, board: Board) -> None:
-        """Enters what is wrong in the book, and tells what is new."""
+        """Enters what is wrong on `board` in the alert book and notifies of new alerts."""
         fresh = self.alert_book.update(board)
-        self.herald.tell_alerts(fresh, is_seen=self._active == "Alerts")
+        self.notifier.tell_alerts(fresh, is_seen=self._active == "Alerts")
 
     # -- what it is made of
 
@@ -299,17 +291,17 @@ class ConsoleApp(PaintedApp):
         self.call_after_refresh(self._start)
 
     def _start(self) -> None:
-        """After the first frame: what the screen does not need in order to appear."""
-        own = self._driver
+        """Does, after the first frame, what the screen does not need in order to appear."""
+        own = driver.driver_of(self)
         if own is not None:
-            driver.count_bytes(own, self.meter.wrote)
+            driver.count_bytes(own, self.meter.add_bytes)
         if own is not None and not self.is_headless:
             # What was imported stays: looking through it for garbage would take 100 ms each time.
             gc.collect()
             gc.freeze()
             loop = asyncio.get_running_loop()
-            driver.mind_being_stopped(own, loop, self.action_redraw)
-        self.herald.tell_problems(self.complaints)
+            driver.redraw_after_stop(own, loop, self.action_redraw)
+        self.notifier.tell_problems(self.complaints)
         self.run_worker(self.telemetry.run(), name="telemetry", exit_on_error=True)
         self.run_worker(self._paint_forever(), name="paint", exit_on_error=True)
 
@@ -323,18 +315,18 @@ class ConsoleApp(PaintedApp):
         return list(self._shelf.themes)
 
     def get_line_filters(self) -> Sequence[LineFilter]:
-        """What Textual's widgets pass on their way to the screen; panes turn their own text."""
+        """The filters of Textual's widgets' output; panes convert their own text."""
         filters = [*super().get_line_filters(), TAME]
         return [*filters, PLAIN] if self.is_ascii else filters
 
     def get_key_display(self, binding: Binding) -> str:
-        """As Textual has it, but in ASCII `enter` for what else is an arrow."""
+        """Textual's name of a key; in ASCII mode `enter` in place of an arrow."""
         shown = super().get_key_display(binding)
         return binding.key if self.is_ascii and not shown.isascii() else shown
 
     @property
     def screen_names(self) -> list[str]:
-        """What `action_show` takes."""
+        """The names of screens that `action_show` takes."""
         return [name for name, _ in (PANELS | PAGES).values()]
 
     # -- the tick
@@ -365,12 +357,12 @@ class ConsoleApp(PaintedApp):
         )
 
     def _is_silence_due(self, monotonic: float) -> bool:
-        """While nobody is heard, how long that lasts is shown every second."""
+        """Whether a second of silence has passed: its length is shown, second by second."""
         age_s = self.store.link_age_s(self.clock())
-        return age_s is not None and age_s > STALE_S and monotonic - self._drawn_at >= 1.0
+        return age_s is not None and age_s > LATE_SECONDS and monotonic - self._drawn_at >= 1.0
 
     def wake(self) -> None:
-        """Something was heard or done: if it moved the picture, a frame is due."""
+        """Called when something was heard or done: a frame is due if it changed the picture."""
         if self._has_moved:
             self._news.set()
 
@@ -383,18 +375,18 @@ class ConsoleApp(PaintedApp):
         if not self._has_moved and monotonic - self._drawn_at < QUIET_SECONDS:
             return True
         if not self.pace.may_paint(monotonic, self.queued):
-            self.meter.held_back()
+            self.meter.add_withheld()
             return False
         self._drawn, self._drawn_at = self.store.moves, monotonic
         self.pace.painted(monotonic)
-        self._ask_terminal = self.pace.answers
-        self.meter.painted(late_s)
+        self.ask_terminal()
+        self.meter.add_frame(late_s)
         self.paint(self.store.board(self.clock()))
         return True
 
     def paint(self, board: Board) -> None:
-        """Draws a board on whatever is to be seen; a paused view keeps the one it has."""
-        self.herald.tell_events(self.store.drain_events())
+        """Draws the newest board on what is visible; a paused view keeps its board."""
+        self.notifier.tell_events(self.store.drain_events())
         self.orders.sweep()
         if not self.is_paused:
             self.board = board
@@ -409,47 +401,6 @@ class ConsoleApp(PaintedApp):
             if not self.is_paused or self.active_panel.is_live:
                 self.active_panel.paint(self.board)
 
-    # -- the way to the terminal
-
-    @property
-    def is_diffed(self) -> bool:
-        """Whether only what changed is sent."""
-        return self._memory is not None
-
-    @property
-    def queued(self) -> int:
-        """Writes the terminal has not taken yet."""
-        return driver.queued(self._driver)
-
-    def on_terminal_supports_synchronized_output(
-        self, message: messages.TerminalSupportsSynchronizedOutput
-    ) -> None:
-        """Every answer to `QUESTION` arrives here."""
-        self.pace.answered(time.monotonic())
-
-    def on_resize(self, event: events.Resize) -> None:
-        if self._memory is not None:
-            self._memory.forget()
-
-    def _display(self, screen: Screen[Any], renderable: RenderableType | None) -> None:
-        """Textual's own, with the frame reduced to what changed; nothing is sent for nothing."""
-        is_seen = self._running and not self._batch_count and not self.is_headless
-        if is_seen and self._memory is not None:
-            if isinstance(renderable, ChopsUpdate | LayoutUpdate):
-                sequence = self._memory.frame(renderable, self.console, self.size.width)
-                cursor = self.screen.outer_size.clamp_offset(self.cursor_position)
-                if not sequence and cursor == self._previous_cursor_position:
-                    return
-                renderable = screen_diff.Frame(sequence)
-            elif renderable is not None:
-                self._memory.forget()
-        super()._display(screen, renderable)
-        if is_seen and self._ask_terminal and self._driver is not None:
-            self._ask_terminal = False
-            self.pace.asked(time.monotonic())
-            self._driver.write(QUESTION)
-            self._driver.flush()
-
     # -- keys that always work
 
     async def on_event(self, event: events.Event) -> None:
@@ -457,15 +408,15 @@ class ConsoleApp(PaintedApp):
             if event.time < self._woken_at:
                 return  # typed before we slept, and meant for the shell
             is_new = not event.is_forwarded
-            if is_new and self.type_ahead.holds(event):
+            if is_new and self.key_queue.holds(event):
                 return
         await super().on_event(event)
 
-    async def on_follower(self, message: Follower) -> None:
-        await self.type_ahead.arrived(message)
+    async def on_key_follower(self, message: KeyFollower) -> None:
+        await self.key_queue.arrived(message)
 
     async def action_show(self, name: str) -> None:
-        """Brings a panel to the top; it is made when it is first wanted."""
+        """Brings a panel to the top; the first time it is made."""
         if isinstance(self.screen, MainScreen) and name != self._active:
             await self._show(name)
 
@@ -486,7 +437,7 @@ class ConsoleApp(PaintedApp):
         self.call_after_refresh(self._paint_active)
 
     def _paint_active(self) -> None:
-        """A panel that was hidden catches up at once."""
+        """Paints a panel that was hidden."""
         self.active_panel.paint(self.board)
 
     async def on_header_chosen(self, message: Header.Chosen) -> None:
@@ -512,39 +463,38 @@ class ConsoleApp(PaintedApp):
         self.notify(f"theme {self.theme}", timeout=2)
 
     def wear_theme(self, name: str) -> None:
-        """Now, and next time where nothing else is said."""
+        """Changes the theme, and keeps it for next time."""
         self.theme = self.ui_state.theme = name
 
     def action_hasten(self, steps: int) -> None:
-        """The next of the usual rates, for this session."""
-        self.pace.hasten(steps)
+        """Goes to the next of the usual frame rates, for this session."""
+        self.pace.change_rate(steps)
         self.notify(f"{self.pace.fps:g} frames a second while something moves")
 
     def action_redraw(self) -> None:
-        """Sends the whole screen again: something else wrote on the terminal."""
-        if self._memory is not None:
-            self._memory.forget()
+        """Sends the whole screen again, for example after another program wrote on the terminal."""
+        self.forget_screen()
         self.screen.refresh(layout=True)
 
     def action_suspend(self) -> None:
-        """Gives the terminal to the shell until that brings us back. The pipeline goes on."""
-        own = self._driver
-        if not isinstance(own, input_driver.PatientDriver):
+        """Gives the terminal to the shell until `fg`. The pipeline goes on."""
+        own = driver.driver_of(self)
+        if own is None or not own.can_suspend:
             self.notify("a browser has no shell to go back to", severity="warning")
         elif not driver.has_job_control():
-            told = "no shell waits behind this console, so nothing would bring it back"
-            self.notify(f"{told}; q leaves it", title="cannot be suspended", severity="warning")
+            reason = "no shell waits behind this console, so nothing would bring it back"
+            self.notify(f"{reason}; q leaves it", title="cannot be suspended", severity="warning")
         else:
-            self.herald.give_title_back()
-            self._suspend_signal()
-            own.sleep()
+            self.notifier.give_title_back()
+            if not driver.suspend_job(self):
+                self.action_suspend_process()
             self._woken_at = time.monotonic()
 
     def action_toggle_cost(self) -> None:
         self.cost_pane.display = not self.cost_pane.display
 
     def action_toggle_hour(self) -> None:
-        """Load and throughput over the last hour, or over the last minutes again."""
+        """Switches plots between the last minutes and the last hour."""
         self.store.shows_hour = not self.store.shows_hour
         self.board = self.store.board(self.clock())
         for pane in self.active_panel.panes:  # now, whether they are due or not
@@ -552,8 +502,8 @@ class ConsoleApp(PaintedApp):
                 pane.paint(self.board)
 
     def save_picture(self) -> None:
-        """Beside the transcripts: a server has no folder of downloads. In a browser it is one."""
-        from ..client.transcripts import data_directory
+        """The directory of screenshots: beside the transcripts, or a browser's downloads."""
+        from ..paths import data_directory
 
         directory = data_directory() / "pictures"
         with contextlib.suppress(OSError):  # it will be said that it cannot be saved
@@ -571,7 +521,7 @@ class ConsoleApp(PaintedApp):
         self.push_screen(HelpDialog(self.screen.active_bindings, remapped))
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """`:` is nothing in a dialog; where a text is written, `ctrl+z` takes back what was."""
+        """Whether an action works now: `:` does nothing in a dialog, `ctrl+z` is undo in a text."""
         if action == "command":
             return isinstance(self.screen, MainScreen)
         if action == "suspend" and hasattr(self.focused, "action_undo"):
@@ -601,7 +551,7 @@ class ConsoleApp(PaintedApp):
             await command_line.remove()
 
     def action_jump(self) -> None:
-        """A letter on every pane; typing it goes there."""
+        """Shows a letter on every pane; typing it focuses that pane."""
         from .jump import JumpScreen
 
         targets = [widget for widget in self.screen.focus_chain if widget.region]
@@ -647,18 +597,18 @@ class ConsoleApp(PaintedApp):
             self.exit(answer)
 
     async def on_event_pane_traced(self, message: EventPane.Traced) -> None:
-        """From an alert to what it stems from, from an event to its line or what was said then."""
+        """Goes from an alert or an event to its log line, or to the screen that shows it."""
         from . import log_actions
 
         if isinstance(message.source, AlertFinding):
-            await log_actions.show(self, message.source)
+            await log_actions.show_finding(self, message.source)
         else:
             await log_actions.show_event(self, message.source)
 
     async def on_alerts_panel_traced(self, message: AlertsPanel.Traced) -> None:
         from . import log_actions
 
-        await log_actions.show(self, message.finding)
+        await log_actions.show_finding(self, message.finding)
 
     # -- orders
 
@@ -668,27 +618,7 @@ class ConsoleApp(PaintedApp):
     def ask_spans(self, stamp: str) -> None:
         self.telemetry.ask_spans(stamp)
 
-    def record_spans(self, wanted: bool) -> None:
+    def on_order_asked(self, message: OrderAsked) -> None:
         from . import actions
 
-        actions.record_spans(self, wanted)
-
-    def on_batch_table_abort_asked(self, message: BatchTable.AbortAsked) -> None:
-        from . import actions
-
-        actions.ask_abort(self, message.request_id)
-
-    def on_process_table_pane_asked(self, message: ProcessTablePane.Asked) -> None:
-        from . import process_actions
-
-        process_actions.obey(self, message.what, message.name)
-
-    def on_process_table_pane_stop_all_asked(self) -> None:
-        from . import actions
-
-        actions.ask_stop(self)
-
-    def on_process_table_pane_drain_asked(self) -> None:
-        from . import actions
-
-        actions.drain_or_resume(self)
+        actions.give(self, message.order, message.listener, message.is_agreed)

@@ -20,7 +20,7 @@ from . import panels
 @cache
 def catalogue() -> tuple[KeyBinding, ...]:
     """Every binding of the console's own widgets, in the order of their modules. Imports all
-    panels: for whoever has a reason to pay for that."""
+    panels, which takes a moment."""
     ui = panels.__name__.rpartition(".")[0]
     for module in pkgutil.iter_modules(panels.__path__):
         importlib.import_module(f"{panels.__name__}.{module.name}")

@@ -1,9 +1,9 @@
-"""What can be done, by name: the `:` line, and the palette that shows the same.
+"""The names that the `:` line knows, and what each does. The palette lists the same by title.
 
-A name is an action's (as the help has it at the right), a verb's of the command line, or one of
-the few below. Verbs are parsed by the command line's own parser, so that what is right in a shell
-is right here; those that the console has no way of its own for run as a shell would run them, and
-their output is shown.
+A name is an action's id (the right column of the help), a command of the command line, or one of
+the few in `_own`. Commands are read by the command line's parser, so that `:` takes what a shell
+takes. A command that the console has no way of its own for is run as in a shell, and its output is
+shown.
 """
 
 from __future__ import annotations
@@ -14,116 +14,60 @@ import glob
 import os
 import shlex
 import sys
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Iterator, Sequence
+from contextlib import closing
 from functools import cache, partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, TypeAlias
 
 from textual.binding import ActiveBinding
-from textual.command import DiscoveryHit, Hit, Hits, Provider
 
 from ...pipeline.errors import OperatorError
-from ...pipeline.messages import POLICIES, AdapterOrder, SetScheduler, UnloadAdapter
+from ...pipeline.messages import POLICIES, Abort, Drain, Resume, StopPipeline
 from ...pipeline.runtime.text_output import UTF8_OUTPUT
-from ..client.pending_orders import READ_ONLY, order_id
-from ..state.board import SUPERVISOR, Board, ProcessRow
+from ..client.ask import find_request
+from ..client.telemetry import ABORTED, DRAIN_SECONDS
+from ..client.transcripts import open_transcripts
+from ..commands.adapters import AdapterCommand, LoadCommand, VerifyCommand
+from ..commands.argument import arguments_of, usage_of
+from ..commands.base import Command
+from ..commands.consoles import AttachCommand, PlayCommand
+from ..commands.inspect import LogsCommand
+from ..commands.parser import command_parser, parse_with
+from ..commands.pipeline import (
+    AbortCommand,
+    BenchCommand,
+    DownCommand,
+    DrainCommand,
+    SchedulerCommand,
+    UpCommand,
+)
+from ..commands.processes import ProcessCommand
+from ..commands.read_only import READ_ONLY, is_changing_command
+from ..commands.table import COMMANDS, CommandGroup
+from ..commands.transcripts import DeleteTranscriptsCommand
+from ..state.board import SUPERVISOR, Board
 from ..text import units
 from ..text.lines import TextLine, line
 from . import actions
+from .panels.line_command import LineCommand
+from .screen_app import ScreenApp
 from .widgets.dialogs import LiveDialog
 
-if TYPE_CHECKING:
-    from .app import ConsoleApp
-
-WITHOUT_A_SCREEN = ("console", "up", "attach", "play")
-"""Verbs that make no sense on a running console: they bring one of their own."""
-CHANGES = (
-    *("load", "unload", "reload", "pin", "unpin", "merge", "unmerge", "verify"),
-    *("restart", "stop", "start", "signal", "abort", "drain", "down"),
-    *("bench", "profile", "prompt"),
-)
-"""Verbs that a console which only looks refuses, and so does not offer."""
+Known: TypeAlias = type[Command] | CommandGroup
+WITH_A_SCREEN: tuple[Known, ...] = (UpCommand, AttachCommand, PlayCommand)
+"""Commands that `:` does not know, since they open a console or start a pipeline."""
 MOST_OUTPUT = 5000
-ADAPTER_VERBS = (
-    *("load", "unload", "reload", "pin", "unpin", "merge", "unmerge", "verify", "plan"),
-)
-"""`:load` is short for `:adapters load`."""
-
-
-class Command(NamedTuple):
-    """One name: what follows it, what it does, and who carries it out."""
-
-    name: str
-    usage: str
-    help: str
-    run: Callable[[Sequence[str]], Awaitable[Any] | Any]
-    """Given the words after the name. Raises `OperatorError` where they are wrong."""
-    words: Callable[[Board, Sequence[str]], Iterable[str]] = lambda board, before: ()
-    """What may come next, after these words."""
-    about: Mapping[str, str] = {}
-    """A line of help for such words as have their own."""
-    is_refused: bool = False
-    """This console only looks, and says so to whoever types it all the same."""
-
-
-def read(text: str, commands: dict[str, Command]) -> tuple[Command, list[str]]:
-    """Raises `OperatorError` for a name that is not there, or quotes that do not end."""
-    try:
-        words = shlex.split(text)
-    except ValueError as error:
-        raise OperatorError(str(error).lower(), "quotes go in pairs") from error
-    if not words:
-        raise OperatorError("nothing is said", "tab shows what can be")
-    name = words[0]
-    if name not in commands:
-        starts = [known for known in commands if known.startswith(name)]
-        if len(starts) != 1:
-            near = starts or [known for known in commands if name in known]
-            hint = f"is it {', '.join(near[:6])}?" if near else "tab shows what there is"
-            raise OperatorError(f"no command {name!r}", hint)
-        name = starts[0]
-    return commands[name], words[1:]
-
-
-def candidates(text: str, commands: dict[str, Command], board: Board) -> list[tuple[str, str]]:
-    """What the last word of `text` may become, each with a word of help."""
-    head, _, last = text.rpartition(" ")
-    if not head.strip():
-        return [
-            (c.name, f"{c.usage}  {c.help}".strip())
-            for c in commands.values()
-            if c.name.startswith(last) and not c.is_refused
-        ]
-    try:
-        before = shlex.split(head)
-    except ValueError:
-        return []
-    command = commands.get(before[0])
-    if command is None:
-        return []
-    found = dict.fromkeys(command.words(board, [*before[1:], last]))
-    return [
-        (word, command.about.get(word, command.help))
-        for word in found
-        if word.startswith(last) and word != last
-    ]
-
-
-def hint(text: str, commands: dict[str, Command]) -> str:
-    """What the command being typed takes; "" before its name is whole."""
-    name, blank, _ = text.lstrip().partition(" ")
-    command = commands.get(name) if blank else None
-    return f"{command.name} {command.usage}  {command.help}" if command else ""
 
 
 # --- what there is ------------------------------------------------------------------------------
 
 
 def all_commands(
-    app: ConsoleApp, bindings: Iterable[ActiveBinding] | None = None
-) -> dict[str, Command]:
-    """By name, those of the focused pane first. Where an action and a verb share a name, the verb
-    is what takes arguments."""
-    found: dict[str, Command] = {}
+    app: ScreenApp, bindings: Iterable[ActiveBinding] | None = None
+) -> dict[str, LineCommand]:
+    """The commands by name, those of the focused pane first. Where an action and a command share a
+    name, words after it mean the command."""
+    found: dict[str, LineCommand] = {}
     if bindings is None:
         bindings = app.screen.active_bindings.values()
     for active in bindings:
@@ -136,7 +80,7 @@ def all_commands(
     return found
 
 
-def _action(app: ConsoleApp, active: ActiveBinding) -> Command:
+def _action(app: ScreenApp, active: ActiveBinding) -> LineCommand:
     binding = active.binding
     what = active.tooltip or binding.description
 
@@ -146,10 +90,10 @@ def _action(app: ConsoleApp, active: ActiveBinding) -> Command:
         await app.run_action(binding.action, active.node)
 
     refused = app.refuses(binding.id)
-    return Command(binding.id or "", "", what, run, is_refused=refused)
+    return LineCommand(binding.id or "", "", what, run, is_refused=refused)
 
 
-def _either(action: Command, verb: Command) -> Command:
+def _either(action: LineCommand, verb: LineCommand) -> LineCommand:
     async def run(words: Sequence[str]) -> None:
         done = (verb if words else action).run(words)
         if isinstance(done, Awaitable):
@@ -160,7 +104,7 @@ def _either(action: Command, verb: Command) -> Command:
     return verb._replace(usage=usage, run=run, is_refused=refused)
 
 
-def _own(app: ConsoleApp) -> Iterator[Command]:
+def _own(app: ScreenApp) -> Iterator[LineCommand]:
     screens = app.screen_names
 
     async def goto(words: Sequence[str]) -> None:
@@ -179,48 +123,47 @@ def _own(app: ConsoleApp) -> Iterator[Command]:
     def filter(words: Sequence[str]) -> None:
         app.filter_panel(" ".join(words))
 
-    yield Command(
+    yield LineCommand(
         *("goto", "SCREEN", "a screen by its name", goto),
         words=lambda board, before: (name.lower() for name in screens) if len(before) == 1 else (),
     )
-    yield Command(
+    yield LineCommand(
         *("theme", "NAME", "colours", theme),
         words=lambda board, before: app.themes if len(before) == 1 else (),
     )
-    yield Command("filter", "EXPRESSION", "the list on this screen; nothing shows all", filter)
-    yield Command("screenshot", "", "the screen as SVG", lambda _: app.save_picture())
+    yield LineCommand("filter", "EXPRESSION", "the list on this screen; nothing shows all", filter)
+    yield LineCommand("screenshot", "", "the screen as SVG", lambda _: app.save_picture())
 
 
-def _verbs(app: ConsoleApp) -> Iterator[Command]:
-    for name, (parser, help) in cli_verbs().items():
-        if name in WITHOUT_A_SCREEN:
-            continue
-        run = partial(_run_verb, app, name)
-        words, refused = partial(_words, parser, name), app.is_read_only and name in CHANGES
-        yield Command(name, usage_of(parser), help, run, words, _about(parser, name), refused)
-    for name, (parser, help) in _subverbs("adapters").items():
-        if name in ADAPTER_VERBS:
-            run = partial(_run_verb, app, "adapters", name)
-            words, refused = partial(_words, parser, name), app.is_read_only and name in CHANGES
-            yield Command(name, usage_of(parser), help, run, words, _about(parser, name), refused)
+def _verbs(app: ScreenApp) -> Iterator[LineCommand]:
+    for known in COMMANDS:
+        if known not in WITH_A_SCREEN:
+            yield _verb(app, known, known.NAME)
+        if isinstance(known, CommandGroup):
+            for verb in known.verbs:
+                if issubclass(verb, AdapterCommand):
+                    yield _verb(app, verb, known.NAME, verb.NAME)
 
 
-# --- verbs of the command line ------------------------------------------------------------------
+def _verb(app: ScreenApp, known: Known, *typed: str) -> LineCommand:
+    """A command of the command line; `typed` are the words that call it there."""
+    name = typed[-1]
+    return LineCommand(
+        name,
+        usage_of(arguments_of(known)) if not isinstance(known, CommandGroup) else "[VERB …]",
+        known.HELP,
+        partial(_run_verb, app, typed),
+        partial(_words, known),
+        _about(known),
+        app.is_read_only and is_changing_command(name),
+    )
 
 
-def cli_verbs() -> dict[str, tuple[argparse.ArgumentParser, str]]:
-    """The command line's commands, as its own parser has them."""
-    return _choices(_parser())
-
-
-def _subverbs(name: str) -> dict[str, tuple[argparse.ArgumentParser, str]]:
-    return _choices(cli_verbs()[name][0])
+# --- commands of the command line ---------------------------------------------------------------
 
 
 @cache
 def _parser() -> argparse.ArgumentParser:
-    from ..__main__ import command_parser
-
     return command_parser(LineParser)
 
 
@@ -228,85 +171,66 @@ class LineParser(argparse.ArgumentParser):
     """Raises what is wrong instead of ending the process."""
 
     def error(self, message: str) -> Any:
-        raise OperatorError(message, usage_of(self))
+        raise OperatorError(message, self._usage())
 
     def exit(self, status: int = 0, message: str | None = None) -> Any:
-        raise OperatorError((message or "").strip() or self.format_help(), usage_of(self))
+        raise OperatorError((message or "").strip() or self.format_help(), self._usage())
 
     def print_help(self, file: Any = None) -> None:
-        """`--help` is told by `exit`."""
+        """`exit` shows the help."""
+
+    def _usage(self) -> str:
+        record = self.get_default("record")
+        return usage_of(arguments_of(record)) if record else ""
 
 
-def _choices(
-    parser: argparse.ArgumentParser,
-) -> dict[str, tuple[argparse.ArgumentParser, str]]:
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            helps = {choice.dest: choice.help or "" for choice in action._choices_actions}
-            return {name: (found, helps.get(name, "")) for name, found in action.choices.items()}
-    return {}
-
-
-def usage_of(parser: argparse.ArgumentParser) -> str:
-    """`NAME PATH [--pin]`: without what is the same for all."""
-    words = []
-    for action in parser._actions:
-        if set(action.option_strings) & {"--help", "--json", "--run"}:
-            continue
-        if isinstance(action, argparse._SubParsersAction):
-            words.append("[VERB …]")
-        elif action.option_strings:
-            value = f" {action.metavar}" if action.metavar and action.nargs != 0 else ""
-            words.append(f"[{action.option_strings[0]}{value}]")
-        else:
-            name = str(action.metavar or action.dest).upper()
-            name += "…" if action.nargs in ("+", "*") else ""
-            words.append(f"[{name}]" if action.nargs in ("?", "*") else name)
-    return " ".join(words)
-
-
-def _words(
-    parser: argparse.ArgumentParser, name: str, board: Board, before: Sequence[str]
-) -> Iterator[str]:
-    """Flags of the verb, and what its next argument may be."""
-    subverbs = _choices(parser)
-    if subverbs:
+def _words(known: Known, board: Board, before: Sequence[str]) -> Iterator[str]:
+    """Completions of the last word of `before`: verbs, flags, or values of an argument."""
+    if isinstance(known, CommandGroup):
+        verbs = {verb.NAME: verb for verb in known.verbs}
         if len(before) == 1:
-            yield from subverbs
-        elif before[0] in subverbs:
-            yield from _words(subverbs[before[0]][0], before[0], board, before[1:])
+            yield from verbs
+        elif before[0] in verbs:
+            yield from _words(verbs[before[0]], board, before[1:])
         return
     *done, last = before
+    arguments = arguments_of(known)
     if last.startswith("-"):
-        for action in parser._actions:
-            if not set(action.option_strings) & {"--help", "--run"}:
-                yield from (flag for flag in action.option_strings if flag not in done)
+        flags = (flag for each in arguments if each.name != "run" for flag in each.spellings)
+        yield from (flag for flag in flags if flag not in done)
         return
     given = [word for word in done if not word.startswith("-")]
-    wanted = [action for action in parser._actions if not action.option_strings]
+    wanted = [each for each in arguments if each.is_positional]
     if done and done[-1] == "--adapter":
         yield from _adapters(board)
-    elif wanted and (len(given) < len(wanted) or wanted[-1].nargs in ("+", "*")):
-        action = wanted[min(len(given), len(wanted) - 1)]
-        if action.choices:
-            yield from map(str, action.choices)
-        elif action.dest == "policy":
-            yield from POLICIES
-        elif action.dest == "process":
-            yield from (row.name for row in board.processes if row.name != SUPERVISOR)
-        elif action.dest == "name" and name != "load":
-            yield from _adapters(board)
-        elif action.dest == "request":
-            yield from (row.view.request_id for row in board.requests)
-        elif action.dest in ("path", "paths"):
-            yield from _directories(last)
+    elif wanted and (len(given) < len(wanted) or wanted[-1].takes_many):
+        argument = wanted[min(len(given), len(wanted) - 1)]
+        yield from argument.choices or _values(known, argument.name, board, last)
 
 
-def _about(parser: argparse.ArgumentParser, name: str) -> dict[str, str]:
-    """What subverbs, flags and policies are, each in its own words."""
-    about = {verb: help for verb, (_, help) in _choices(parser).items()}
-    about |= {f: a.help for a in parser._actions for f in a.option_strings if a.help}
-    return about | (dict(POLICIES) if name == "scheduler" else {})
+def _values(known: type[Command], name: str, board: Board, begin: str) -> Iterable[str]:
+    """Values for the argument of that name, from the board or the file system."""
+    match name:
+        case "policy":
+            return POLICIES
+        case "process":
+            return [row.name for row in board.processes if row.name != SUPERVISOR]
+        case "name" if known is not LoadCommand:
+            return _adapters(board)
+        case "request":
+            return [row.view.request_id for row in board.requests]
+        case "path" | "paths":
+            return _directories(begin)
+    return ()
+
+
+def _about(known: Known) -> dict[str, str]:
+    """A line of help for each verb, flag and policy."""
+    if isinstance(known, CommandGroup):
+        return {verb.NAME: verb.HELP for verb in known.verbs}
+    arguments = arguments_of(known)
+    about = {flag: each.help for each in arguments for flag in each.spellings if each.help}
+    return about | (dict(POLICIES) if known is SchedulerCommand else {})
 
 
 def _adapters(board: Board) -> Iterator[str]:
@@ -314,86 +238,63 @@ def _adapters(board: Board) -> Iterator[str]:
 
 
 def _directories(begin: str) -> Iterator[str]:
-    """Of this machine, which is the pipeline's unless it is a remote one."""
+    """Directories of this machine that begin so. A remote pipeline has others."""
     at = os.path.expanduser(begin)
     for path in sorted(glob.glob(glob.escape(at) + "*"))[:50]:
         if os.path.isdir(path):
             yield begin + path[len(at) :] + "/"
 
 
-async def _run_verb(app: ConsoleApp, *words: Any) -> None:
-    """`words` are the verb and, last, what was typed after it."""
-    *verb, typed = words
+async def _run_verb(app: ScreenApp, verb: Sequence[str], typed: Sequence[str]) -> None:
+    """Carries out a command in the console's own way if it has one; runs it in a process otherwise,
+    and shows its output."""
     arguments = [*verb, *typed]
     if not typed and (screen := verb[-1].capitalize()) in app.screen_names:
         await app.action_show(screen)  # `:adapters`, `:logs`: the verb's own screen says more
         return
-    given = _parser().parse_args(arguments) if verb != ["bench"] else argparse.Namespace()
-    match verb[0]:
-        case "adapters" if given.verb not in (None, "list"):
-            from ..cli.adapters import make_order
-
-            _give(app, make_order(given, app.orders.inbox))
-        case "restart" | "stop" | "start" | "signal":
-            from ..cli.processes import process_order
-            from .process_actions import ask
-
+    bench = list(verb) == [BenchCommand.NAME]
+    command = BenchCommand() if bench else parse_with(_parser(), arguments)
+    match command:
+        case AdapterCommand() if not (isinstance(command, VerifyCommand) and command.against):
+            actions.give(app, command.order(app.orders.inbox))
+        case ProcessCommand():
             known = [row.name for row in app.board.processes if row.name != SUPERVISOR]
-            ask(app, process_order(given, known))
-        case "abort":
-            from ..cli.pipeline import find_request
-
+            actions.give(app, command.order(known))
+        case AbortCommand(request=request):
             ids = [row.view.request_id for row in app.board.requests]
-            actions.ask_abort(app, find_request(given.request, ids))
-        case "drain":
-            (actions.resume if given.resume else actions.ask_drain)(app)
-        case "scheduler" if typed:
-            from ..cli.scheduler import changes_of
-
-            changes = changes_of(given)
-            if not changes:
+            actions.give(app, Abort(find_request(request, ids), ABORTED))
+        case DrainCommand(resume=resume):
+            actions.give(app, Resume() if resume else Drain())
+        case SchedulerCommand() if typed:
+            if not command.changes:
                 raise OperatorError("nothing is changed", f"there are {', '.join(POLICIES)}")
-            inbox = app.orders.inbox
-            app.orders.give(SetScheduler(order=order_id(), reply_to=inbox, **changes))
-        case "down":
-            actions.ask_stop(app, given.now)
-        case "logs" if given.follow or given.process:
+            actions.give(app, command.order(app.orders.inbox))
+        case DownCommand(now=now):
+            actions.give(app, StopPipeline(0.0 if now else DRAIN_SECONDS))
+        case LogsCommand(process=process) if process or command.follow:
             await app.action_show("Logs")
-            app.filter_panel(f"^{given.process} " if given.process else "")
-        case name if app.is_read_only and name in CHANGES:
+            app.filter_panel(f"^{process} " if process else "")
+        case _ if app.is_read_only and is_changing_command(command.NAME):
             raise OperatorError(READ_ONLY)
-        case "transcripts" if given.verb == "delete":
-            from ..cli.transcripts import forgetting
-
-            actions.confirm(
-                app,
+        case DeleteTranscriptsCommand(conversations=conversations, all=every):
+            with closing(open_transcripts()) as kept:
+                lost = kept.describe(kept.choose(conversations, every))
+            question = actions.Confirmation(
                 "Delete transcripts?",
-                f"{forgetting(given)} will be forgotten; nothing brings them back.",
+                f"{lost} will be forgotten; nothing brings them back.",
                 "Delete them",
-                partial(_show_output, app, arguments),
             )
+            actions.ask(app, question, partial(_show_output, app, arguments))
         case _:
             _show_output(app, arguments)
 
 
-def _give(app: ConsoleApp, order: AdapterOrder) -> None:
-    """What takes an adapter away asks first, as its key does."""
-    give = partial(app.orders.give, order)
-    rows = {row.name: row for row in app.board.adapters if not row.is_base}
-    if not isinstance(order, UnloadAdapter) or (row := rows.get(order.name)) is None:
-        give()
-        return
-    from .panels.adapter_details import unload_costs
-
-    actions.confirm(app, f"Unload {row.name}?", unload_costs(row), f"Unload {row.name}", give)
-
-
-def _show_output(app: ConsoleApp, arguments: Sequence[str]) -> None:
+def _show_output(app: ScreenApp, arguments: Sequence[str]) -> None:
     app.push_screen(OutputDialog(arguments, app.config.run))
 
 
 class OutputDialog(LiveDialog):
-    """What a verb prints, as it comes. Closing it ends the verb."""
+    """The output of a command while it comes. Closing the dialog ends the command."""
 
     def __init__(self, arguments: Sequence[str], run: str) -> None:
         super().__init__(f"loraconsole {' '.join(arguments)}", self._lines)
@@ -436,118 +337,3 @@ class OutputDialog(LiveDialog):
         if self._end:
             found.append(line((self._end, "bad" if self._end.startswith("exit") else "dim")))
         return found
-
-
-# --- the palette --------------------------------------------------------------------------------
-
-
-SCREENS, HERE, ORDERS, APP, MOVING = range(5)
-"""Kinds of entries, in the order in which they are listed."""
-MOVES = (
-    *("move(", "page(", "jump(", "match(", "scroll", "app.focus_", "cursor_"),
-    "command_palette",
-)
-"""Actions that nobody looks up by name: those of the cursor, and what has opened the list. Of the
-same kind is what has no id: how Textual edits a text."""
-
-
-class Entry(NamedTuple):
-    """One line of the palette."""
-
-    title: str
-    help: str
-    run: Callable[[], Awaitable[Any] | Any]
-
-
-class ConsoleCommands(Provider):
-    """Bindings of the panel on top and of the app, themes, and orders to the pipeline."""
-
-    @property
-    def _console(self) -> ConsoleApp:
-        from .app import ConsoleApp
-
-        app = self.app
-        assert isinstance(app, ConsoleApp)
-        return app
-
-    def _entries(self) -> Iterator[Entry]:
-        """As they are wanted: where to go, what can be done here and to the pipeline, then the
-        console's own keys and looks. What a hand does without looking comes last."""
-        by_rank: dict[int, list[Entry]] = {rank: [] for rank in range(5)}
-        bound = list(self._bound())
-        for rank, entry in (*bound, *self._unbound(bound), *self._orders(), *self._themes()):
-            by_rank[rank].append(entry)
-        for entries in by_rank.values():
-            yield from entries
-
-    def _bound(self) -> Iterator[tuple[int, Entry]]:
-        app = self._console
-        seen = set()
-        for active in self.screen.active_bindings.values():
-            binding = active.binding
-            if binding.system or not binding.description or binding.action in seen:
-                continue
-            if app.refuses(binding.id):
-                continue
-            seen.add(binding.action)
-            title, rank = binding.description, APP if active.node is app else HERE
-            if binding.action.startswith("show("):
-                title, rank = f"Go to {title}", SCREENS
-            elif not binding.id or binding.action.startswith(MOVES):
-                rank = MOVING
-            key = f"key {app.get_key_display(binding)}"
-            help = f"{key}: {active.tooltip}" if active.tooltip else key
-            yield rank, Entry(title, help, partial(app.run_action, binding.action, active.node))
-
-    def _unbound(self, bound: Sequence[tuple[int, Entry]]) -> Iterator[tuple[int, Entry]]:
-        """Screens whose keys are typed where the cursor is."""
-        known = {entry.title for _, entry in bound}
-        for name in self._console.screen_names:
-            if f"Go to {name}" not in known:
-                show = partial(self._console.action_show, name)
-                yield SCREENS, Entry(f"Go to {name}", "a screen", show)
-
-    def _themes(self) -> Iterator[tuple[int, Entry]]:
-        app = self._console
-        for name in app.themes:
-            mark = " (now)" if name == app.theme else ""
-            yield APP, Entry(f"Theme {name}{mark}", "colours", partial(app.wear_theme, name))
-        yield APP, Entry("Save a picture", "the screen as SVG", app.save_picture)
-
-    def _orders(self) -> Iterator[tuple[int, Entry]]:
-        app = self._console
-        if app.is_read_only:
-            return
-        for process in app.board.processes:
-            if process.name not in ("supervisor", "fetch"):
-                for entry in self._orders_to(process):
-                    yield ORDERS, entry
-        if router := app.board.router:
-            for name, help in POLICIES.items():
-                mark = " (now)" if name == router.scheduling.policy else ""
-                set_policy = partial(actions.set_policy, app, name)
-                yield ORDERS, Entry(f"Policy {name}{mark}", help, set_policy)
-        stop = partial(actions.ask_stop, app)
-        yield ORDERS, Entry("Stop the pipeline", "every process of the ring", stop)
-
-    def _orders_to(self, process: ProcessRow) -> Iterator[Entry]:
-        from . import process_actions
-
-        app, name = self._console, process.name
-        state = f"now {process.state.value}"
-        yield Entry(f"Restart {name}", state, partial(process_actions.ask_restart, app, name))
-        if process.pid:
-            yield Entry(f"Stop {name}", state, partial(process_actions.ask_stop, app, name))
-            yield Entry(f"Signal {name}", state, partial(process_actions.ask_signal, app, name))
-        else:
-            yield Entry(f"Start {name}", state, partial(process_actions.start, app, name))
-
-    async def discover(self) -> Hits:
-        for entry in self._entries():
-            yield DiscoveryHit(entry.title, entry.run, help=entry.help)
-
-    async def search(self, query: str) -> Hits:
-        matcher = self.matcher(query)
-        for entry in self._entries():
-            if (score := matcher.match(entry.title)) > 0:
-                yield Hit(score, matcher.highlight(entry.title), entry.run, help=entry.help)

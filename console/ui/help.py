@@ -1,4 +1,4 @@
-"""`HelpDialog`: every key that works where the operator was, from the bindings themselves."""
+"""`HelpDialog`: every key that works in the focused pane, from the bindings themselves."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from .widgets.dialogs import LiveDialog
 
 
 class HelpDialog(LiveDialog):
-    """Keys of the focused pane first, then those that always work; where a person has chosen
-    others, those."""
+    """Keys of the focused pane first, then those that always work; keys of a user's key map are
+    marked."""
 
     def __init__(self, bindings: Mapping[str, ActiveBinding], remapped: Mapping[str, str]) -> None:
         super().__init__("keys", self._lines)

@@ -17,8 +17,8 @@ LETTERS = "asdfghjklqwertyuiopzxcvbnm" + string.ascii_uppercase
 
 
 class JumpScreen(ModalScreen[Widget]):
-    """Lies over the screen until a key is pressed; any but a letter shown leaves things as they
-    are."""
+    """Lies over the screen until a key is pressed. A letter that is shown answers with its pane,
+    any other key with None."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,ctrl+o", "dismiss", "Stay", show=False, id="jump-stay"),

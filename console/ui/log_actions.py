@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
 
 from ...pipeline.errors import OperatorError
 from ...pipeline.messages import Event
 from ..state.alerts import AlertFinding
 from ..state.log_reference import LogReference, find_line
 from .panels.logs import LogPane
-
-if TYPE_CHECKING:
-    from .app import ConsoleApp
+from .screen_app import ScreenApp
 
 
-async def show(app: ConsoleApp, finding: AlertFinding) -> None:
+async def show_finding(app: ScreenApp, finding: AlertFinding) -> None:
     """Its line in the log; where it has none, the screen that shows it."""
     if finding.log_reference is not None and await _show_line(app, finding.log_reference):
         return
@@ -25,7 +22,7 @@ async def show(app: ConsoleApp, finding: AlertFinding) -> None:
             app.filter_panel(finding.filter)
 
 
-async def show_event(app: ConsoleApp, event: Event) -> None:
+async def show_event(app: ScreenApp, event: Event) -> None:
     """Its line, or what was said then."""
     log_reference = LogReference(event.source, event.at, event.text.partition("\n")[0])
     if not await _show_line(app, log_reference):
@@ -33,7 +30,7 @@ async def show_event(app: ConsoleApp, event: Event) -> None:
         app.call_after_refresh(log.show_time, event.at)
 
 
-async def _show_line(app: ConsoleApp, log_reference: LogReference) -> bool:
+async def _show_line(app: ScreenApp, log_reference: LogReference) -> bool:
     """False where there is no such line."""
     entry = find_line(log_reference, app.board.logs)
     if entry is not None:
@@ -42,6 +39,6 @@ async def _show_line(app: ConsoleApp, log_reference: LogReference) -> bool:
     return entry is not None
 
 
-async def _log(app: ConsoleApp) -> LogPane:
+async def _log(app: ScreenApp) -> LogPane:
     await app.action_show("Logs")
     return app.active_panel.query_one(LogPane)

@@ -1,6 +1,6 @@
-"""`Herald`: tells whoever looks elsewhere: toasts, the bell, the terminal's title.
+"""`Notifier`: calls an operator who looks elsewhere: toasts, the bell, the terminal's title.
 
-Is told what is new; keeps no list but of what it has said already.
+It is called with what is new, and remembers only which problems it has shown.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from ..client.pending_orders import doing
 from ..settings.toml_document import Problem
 from ..state.alert_book import Alert
 from ..state.board import Board
+from ..terminal.driver import driver_of
 from ..terminal.splash import KEEP_TITLE, RESTORE_TITLE
 from ..text import units
 from .widgets.pane import PaintedApp
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 TOASTS_A_FRAME = 2
 MOST_TOASTS = 3
-"""At once; what is no error is told no more then: all of it stands in the list of events."""
+"""Most toasts at once; beyond that only errors are shown. The list of events has all."""
 SHORT_SECONDS, USUAL_SECONDS = 4.0, 8.0
 GOOD_SECONDS, BAD_SECONDS = 5.0, 30.0
 """How long the toast of a reply stays."""
@@ -36,8 +37,8 @@ SEVERITIES: dict[str, SeverityLevel] = {
 }
 
 
-class Herald:
-    """Of one console."""
+class Notifier:
+    """The notifications of one console."""
 
     def __init__(self, app: PaintedApp) -> None:
         self._app = app
@@ -48,7 +49,7 @@ class Herald:
         """The terminal's, if it has one of ours."""
 
     def tell_problems(self, problems: Sequence[Problem]) -> None:
-        """What is wrong with files of settings and themes, each mistake once."""
+        """Shows what is wrong with the files of settings and themes, each problem once."""
         fresh = [problem for problem in problems if problem not in self._told]
         if fresh:
             more = f"\n… and {len(fresh) - 1} more: , shows them" if len(fresh) > 1 else ""
@@ -57,9 +58,10 @@ class Herald:
         self._told = set(problems)
 
     def tell_alerts(self, fresh: Sequence[Alert], is_seen: bool) -> None:
-        """As toasts, unless somebody looks at the list of them; and as the settings say."""
-        untold = [] if is_seen else [alert for alert in fresh if not alert.rule.is_told]
-        for alert in untold[:TOASTS_A_FRAME]:
+        """Shows new alerts as toasts, unless their list is on the screen, and rings as the settings
+        say."""
+        shown = [] if is_seen else [alert for alert in fresh if not alert.rule.is_event]
+        for alert in shown[:TOASTS_A_FRAME]:
             self._toast(
                 units.visible(alert.finding.text),
                 f"{alert.rule.name} · 9 shows alerts",
@@ -70,8 +72,8 @@ class Herald:
             self._ring(fresh)
 
     def _ring(self, fresh: Sequence[Alert]) -> None:
-        """The terminal's own ways to call somebody who looks elsewhere."""
-        bell, driver = self._app.chosen.settings.bell, self._app._driver
+        """Rings the bell, or sends OSC 9, as the settings say."""
+        bell, driver = self._app.chosen.settings.bell, driver_of(self._app)
         if bell == "bell":
             self._app.bell()
         elif bell == "osc9" and driver is not None:
@@ -79,27 +81,28 @@ class Herald:
             driver.write(f"\x1b]9;loraconsole: {text}\x07")
 
     def entitle(self, board: Board) -> None:
-        """For whoever looks at another window: `(2) loraconsole: READY` where two alerts fire."""
-        app = self._app
-        if app._driver is None or app.is_headless or not app.chosen.settings.title:
+        """Writes the title of the terminal: `(2) loraconsole: READY` if two alerts fire."""
+        app, driver = self._app, driver_of(self._app)
+        if driver is None or app.is_headless or not app.chosen.settings.title:
             return
         firing = len(app.alert_book.firing)
         title = f"{f'({firing}) ' if firing else ''}loraconsole: {board.condition.word}"
         if title != self.title:
             keep = "" if self.title else KEEP_TITLE
-            app._driver.write(f"{keep}\x1b]2;{title}\x07")
+            driver.write(f"{keep}\x1b]2;{title}\x07")
             self.title = title
 
     def give_title_back(self) -> None:
-        """The terminal's own from before ours; the next look writes ours again."""
-        if self.title and self._app._driver is not None:
-            self._app._driver.write(RESTORE_TITLE)
+        """Restores the terminal's title from before; `entitle` writes ours again."""
+        driver = driver_of(self._app)
+        if self.title and driver is not None:
+            driver.write(RESTORE_TITLE)
             self.title = ""
 
     def tell_events(self, events: Sequence[Event]) -> None:
-        """In a flood the newest of the worst are shown; all of them stand in the list of events.
-        What goes as it should is told where nobody reads something else, and of adapters (the
-        router's) not at all: whoever ordered it has an answer."""
+        """Shows events as toasts: of many in a frame the newest of the worst. The list of events
+        has all. An event of level info is shown only if no dialog is open. One of the router is
+        not: the console that gave the order has the answer."""
         is_reading = isinstance(self._app.screen, ModalScreen)
         fresh = [
             event
@@ -114,7 +117,7 @@ class Herald:
             self._toast(event.text, event.source, severity, seconds)
 
     def tell_reply(self, order: Order | None, reply: AdapterReply) -> None:
-        """What came of an order that no dialog shows any more; a failure stays a while."""
+        """Shows the answer to an order that no dialog has shown; a failure stays longer."""
         is_right = reply.verification is None or reply.verification.is_right
         is_good = reply.status == 200 and is_right
         subject = "adapters" if reply.scheduling is None else "scheduler"

@@ -1,4 +1,4 @@
-"""Screens: which there are, the keys that bring them, and how each is made."""
+"""The screens, their keys, and how each is made."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ PANELS: dict[str, tuple[str, str]] = {
 }
 """Key to name and module."""
 PAGES: dict[str, tuple[str, str]] = {"9": ("Alerts", "alerts"), "comma": ("Settings", "settings")}
-"""Screens without a tab: they are looked at when there is a reason."""
+"""Screens without a tab."""
 
 
 def make_panel(name: str) -> Panel:
-    """Panels are imported when they are first shown: the first frame does not wait for them."""
+    """A panel by name. Its module is imported now: the first frame does not wait for it. Raises
+    `KeyError`."""
     match name:
         case "Batch":
             from .panels.batch import BatchPanel

@@ -4,7 +4,6 @@ pipeline behind ssh. Knows how the terminal is taken and given back.
 
 from __future__ import annotations
 
-import argparse
 import os
 import shlex
 import sys
@@ -19,7 +18,9 @@ from ...pipeline.errors import OperatorError
 from ..terminal import splash
 
 if TYPE_CHECKING:
-    from ..client.telemetry import Telemetry
+    from ..client.telemetry import TelemetryClient
+    from ..commands.base import ScreenOptions
+    from ..commands.consoles import AttachCommand, PlayCommand
 
 
 def need_terminal(hint: str) -> None:
@@ -32,27 +33,27 @@ def need_terminal(hint: str) -> None:
         raise OperatorError("the console cannot draw on this terminal: TERM is dumb", hint)
 
 
-def check_screen_flags(given: argparse.Namespace) -> None:
+def check_screen_options(screen: ScreenOptions) -> None:
     """Before anything is started for them. Raises `UsageError`."""
     from ..settings.settings import choose
 
-    choose(given.theme, given.fps, given.ascii, given.no_mouse, given.low_bandwidth)
+    choose(screen.theme, screen.fps, screen.ascii, screen.no_mouse, screen.low_bandwidth)
 
 
-def show(
+def run_console(
     config: Config,
-    given: argparse.Namespace,
+    screen: ScreenOptions,
     *,
+    is_read_only: bool = False,
     label: str = "",
     clock: Callable[[], float] = time.time,
-    source: Callable[..., Telemetry] | None = None,
+    source: Callable[..., TelemetryClient] | None = None,
 ) -> str | None:
     """The console until a person leaves it; "leave" or "stop", or None where it was ended.
 
-    `given` holds what the screen flags say. For the others see `ConsoleApp`. Raises `SystemExit`
-    where the console itself fails.
+    For the keywords see `ConsoleApp`. Raises `SystemExit` where the console itself fails.
     """
-    from ..client.telemetry import Telemetry
+    from ..client.telemetry import TelemetryClient
     from ..settings.ui_state import UiState
     from ..state.adapter_colors import AdapterColors
     from ..text.ascii import write_cells
@@ -60,63 +61,74 @@ def show(
 
     app = ConsoleApp(
         config,
-        fps=given.fps,
-        theme=given.theme,
-        ascii=given.ascii,
-        low_bandwidth=given.low_bandwidth,
+        fps=screen.fps,
+        theme=screen.theme,
+        ascii=screen.ascii,
+        low_bandwidth=screen.low_bandwidth,
         adapter_colors=AdapterColors.remembered(),
         ui_state=UiState.remembered(),
         clock=clock,
         label=label,
-        source=source or Telemetry,
-        shows_cost=given.show_cost,
-        is_read_only=getattr(given, "read_only", False),
+        source=source or TelemetryClient,
+        shows_cost=screen.show_cost,
+        is_read_only=is_read_only,
     )
     if sys.__stderr__ is not None:
         write_cells(sys.__stderr__)
     try:
         with splash.taken():
-            choice = app.run(mouse=app.chosen.settings.mouse and not given.no_mouse)
+            choice = app.run(mouse=app.chosen.settings.mouse and not screen.no_mouse)
     finally:
-        if app.herald.title:
+        if app.notifier.title:
             splash.restore_title()
     if app.return_code:  # Textual has printed what went wrong
         raise SystemExit(app.return_code)
     return choice
 
 
-def mock(given: argparse.Namespace) -> int:
+def mock(seed: int, screen: ScreenOptions, is_read_only: bool) -> int:
     """The console on a pipeline that computes nothing."""
     need_terminal("a mock pipeline without a screen: python -P -m loraconsole.console.mock.server")
     from ..mock.server import mock_pipeline
 
-    with splash.raised("loraconsole"), mock_pipeline(given.mock) as config:
-        show(config, given, label="MOCK")
+    with splash.title_shown("loraconsole"), mock_pipeline(seed) as config:
+        run_console(config, screen, is_read_only=is_read_only, label="MOCK")
     return 0
 
 
-def play(given: argparse.Namespace) -> int:
+def play(command: PlayCommand) -> int:
     """The console on a recording."""
     need_terminal("recordings are gzipped JSON lines: zcat FILE | jq")
-    from ..client.recording import Playback, Tape
+    from ..client.recording import RecordingPlayer, RecordingTelemetry
 
-    tape = Tape(Path(given.file), given.speed)
+    tape = RecordingPlayer(Path(command.file), command.speed)
     config = Config(run=str(tape.path.absolute()))
-    label = "RECORDING" if given.speed == 1 else f"RECORDING x{given.speed:g}"
-    show(config, given, label=label, clock=tape.now, source=partial(Playback, tape))
+    label = "RECORDING" if command.speed == 1 else f"RECORDING x{command.speed:g}"
+    run_console(
+        config,
+        command.screen,
+        label=label,
+        clock=tape.now,
+        source=partial(RecordingTelemetry, tape),
+    )
     return 0
 
 
-def attach_over_ssh(given: argparse.Namespace) -> int:
+def attach_over_ssh(host: str, command: AttachCommand) -> int:
     """The console here on a pipeline there."""
-    need_terminal(f"without one: ssh {given.ssh} loraconsole status")
-    from ..client.ssh_tunnel import Tunnel
+    need_terminal(f"without one: ssh {host} loraconsole status")
+    from ..client.ssh_tunnel import SshTunnel
 
-    with Tunnel(given.ssh, given.run, given.ssh_command) as tunnel:
-        choice = show(
-            tunnel.config, given, label=given.ssh, clock=tunnel.clock, source=tunnel.source
+    with SshTunnel(host, command.run, command.ssh_command) as tunnel:
+        choice = run_console(
+            tunnel.config,
+            command.screen,
+            is_read_only=command.read_only,
+            label=host,
+            clock=tunnel.clock,
+            source=tunnel.source,
         )
     if choice == "leave":
-        there = f" --run {shlex.quote(given.run)}" if given.run else ""
-        print(f"The pipeline on {given.ssh} goes on. loraconsole attach --ssh {given.ssh}{there}")
+        there = f" --run {shlex.quote(command.run)}" if command.run else ""
+        print(f"The pipeline on {host} goes on. loraconsole attach --ssh {host}{there}")
     return 0

@@ -25,7 +25,7 @@ WRAPPERS = {
     "_forward_module": "Lightning",
     "_module": "Opacus",
 }
-"""Parts that a wrapper adds to every name below it, and whose they are."""
+"""Parts that a wrapper adds to every name below it, by wrapper."""
 
 TEXT_MODELS = {"model", "language_model", "text_model"}
 """Parts of the way to the text model in a multimodal one."""

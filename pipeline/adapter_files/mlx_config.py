@@ -37,7 +37,7 @@ class MlxConfig(msgspec.Struct, frozen=True):
     model: str | None = None
 
     def as_peft(self, keys: AdapterKeys) -> PeftConfig:
-        """The same for the modules that the file has tensors of."""
+        """The PEFT config with the same meaning, for the modules that the file has tensors of."""
         parameters = self.lora_parameters
         return PeftConfig(
             r=parameters.rank,

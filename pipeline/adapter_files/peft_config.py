@@ -176,8 +176,8 @@ def parse_config(raw: dict[str, Any], path: Path) -> PeftConfig:
 def check_modules(
     config: PeftConfig, path: Path, modules: Sequence[str], head: str, num_layers: int
 ) -> None:
-    """That the config's names and patterns are sane for a model with these modules, which lie
-    below `head`. Raises `AdapterError`."""
+    """Checks the config's names and patterns against a model with these modules, which lie below
+    `head`. Raises `AdapterError`."""
     embeddings = {*EMBEDDINGS, f"{head}embed_tokens"}
     _check_patterns(config, path, (*modules, *embeddings))
     for layer in config.layers():
@@ -195,7 +195,7 @@ def check_modules(
 
 
 def check_ranks(given: dict[str, int], path: Path) -> None:
-    """Ranks by what names them. Raises `AdapterError`."""
+    """Checks ranks, given by the key that names them. Raises `AdapterError`."""
     for name, rank in given.items():
         if not 1 <= rank <= MOST_RANK:
             shown = rank if abs(rank) < 1e9 else "beyond all bounds"
@@ -203,7 +203,8 @@ def check_ranks(given: dict[str, int], path: Path) -> None:
 
 
 def _check_patterns(config: PeftConfig, path: Path, names: tuple[str, ...]) -> None:
-    """That each compiles and that none takes long: some take years for a name of 40 letters."""
+    """Checks that each pattern compiles and that none takes long: some take years for a name of 40
+    letters."""
     for field in ("target_modules", "exclude_modules", "rank_pattern", "alpha_pattern"):
         given = getattr(config, field)
         if given and not isinstance(given, str) and len(given) > MOST_PATTERNS:

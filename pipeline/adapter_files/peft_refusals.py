@@ -54,7 +54,7 @@ HARMLESS = {
     "runtime_config",
     "task_type",
 }
-"""Fields of PEFT and of trainers built on it that change nothing here. `fan_in_fan_out` speaks of
+"""Fields of PEFT and of trainers built on it that change nothing here. `fan_in_fan_out` is about
 how the base's weights lie; for a linear layer PEFT ignores it. What an `init_lora_weights` is
 configured with is over when the adapter is saved."""
 
@@ -77,7 +77,7 @@ OTHER_INIT = {
     "loftq": "its base is a quantised copy that PEFT makes when it loads the adapter: merge it "
     "there (merge_and_unload) and serve that with --model",
 }
-"""Those that start from a base model which was changed, which is not the one here. Each way but
+"""Ways to initialise that change the base model, so that it is not the one here. Each way but
 loftq's, which needs CUDA, was tried with PEFT 0.21."""
 
 

@@ -50,7 +50,7 @@ class Target(NamedTuple):
     rank: int
     scale: float
     keys: tuple[str, str]
-    """Of A [rank, in_features] and B [out_features, rank] in the files."""
+    """Keys of A [rank, in_features] and B [out_features, rank] in the files."""
 
 
 def match_targets(
@@ -124,8 +124,8 @@ def _shown(names: str | list[str] | None) -> str:
 
 
 def _stranger(key: str, module: str, known: set[str], other_base: str) -> str:
-    """What is wrong with a key that no targeted module has; `module` is its own, if it is A or B
-    of one."""
+    """Says what is wrong with a key that no targeted module has; `module` is its own, if it is A or
+    B of one."""
     if "lora_embedding_" in key or any(f"{name}." in f"model.{key}" for name in EMBEDDINGS):
         return f": embeddings and lm_head are not supported yet; {MERGE}"
     if "lora_magnitude_vector" in key or key.endswith(".m"):

@@ -99,7 +99,7 @@ class WeightFiles:
         return self._owner[key].path if key in self._owner else self.path
 
     def check_layout(self) -> None:
-        """As `TensorFile.check_layout`, each of them."""
+        """Checks each file as `TensorFile.check_layout` does."""
         for file in self._files:
             file.check_layout()
 
@@ -140,8 +140,8 @@ class TensorFile:
         self._file.close()
 
     def check_layout(self) -> None:
-        """That the entries' bytes follow one another, none shared and none unused, to the file's
-        end. Call it once dtypes and shapes are known to be sane."""
+        """Checks that the entries' bytes follow one another, none shared and none unused, to the
+        file's end. Call it once dtypes and shapes are known to be sane."""
         end = 0
         for key, entry in self._in_order():
             start, stop = entry.data_offsets

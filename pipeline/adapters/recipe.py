@@ -1,4 +1,4 @@
-"""How the shipped adapters were trained; run it to make them anew, or others from your own data.
+"""The training of the shipped adapters. It makes them again, or others from your own data.
 
     python -m loraconsole.pipeline.adapters.recipe [NAME ...] [--steps N] [--device D] [--out DIR]
 

@@ -1,9 +1,9 @@
-"""What each part of serving adapters costs: `loraconsole bench --ablate`.
+"""The cost of each part of serving adapters: `loraconsole bench --ablate`.
 
 The same closed loop against pipelines that lack a part each, as S-LoRA's ablations do. Every
 measurement has a pipeline of its own, one at a time; a round measures all sets of flags, in another
 order than the round before, and only differences within a round are taken, so that a noisy machine
-is noisy for all. Knows flags and figures, nothing of how a pipeline works inside.
+is noisy for all. Knows flags and results, nothing of how a pipeline works inside.
 """
 
 from __future__ import annotations
@@ -65,7 +65,8 @@ COSTS = (
     PartCost("load (swap)", FULL, RESIDENT, "loading them when wanted, against all resident"),
     PartCost("prefetch", FULL, LATE, "loading them on arrival, against when there is room to run"),
     PartCost("LoRA kernels", FULL, PLAIN, "our kernels and graphs, against plain PyTorch"),
-    # Both baselines compute by plain PyTorch, on a GPU too; and who is out of the pool stays there.
+    # Both baselines compute by plain PyTorch, on a GPU too; and adapters outside of the pool stay
+    # there.
     PartCost(
         "paging", PLAIN_RESIDENT, OWN_MEMORY, "pages of the pool, against memory of their own"
     ),
@@ -73,11 +74,12 @@ COSTS = (
 )
 
 PROMPT_TOKENS = 112
-"""More than any prompt of the bench takes with its chat template, its last page filled up."""
+"""Tokens that no prompt of the bench exceeds, with its chat template and its last page filled
+up."""
 
 
 def flags_text(flags: Flags) -> str:
-    """A set as the command line would have it."""
+    """A set of flags as the command line has it."""
     return " ".join(map(flag_of, flags)) or "all parts"
 
 
@@ -88,7 +90,8 @@ def stand_ins(idle: Container[str]) -> dict[Flags, Flags]:
 
 
 class Loop(NamedTuple):
-    """What clients do: `requests` chats in all, `concurrency` at a time, the adapters in turn."""
+    """The load of the clients: `requests` chats in all, `concurrency` at a time, the adapters in
+    turn."""
 
     concurrency: int
     requests: int
@@ -96,7 +99,7 @@ class Loop(NamedTuple):
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
-    """One set measured once, as its clients saw it."""
+    """One measurement of one set of flags, as its clients saw it."""
 
     flags: Flags
     round: int
@@ -107,7 +110,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def token_ms(self) -> float:
-        """Of the whole loop, prompts and loads included, by output token."""
+        """Milliseconds of the whole loop, prompts and loads included, for each output token."""
         return 1e3 * self.seconds / max(1, self.output_tokens)
 
 
@@ -115,7 +118,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def replicate(adapters: dict[str, str], count: int) -> tuple[str, ...]:
-    """NAME=PATH of so many adapters, those given in turn: to a pipeline copies are others."""
+    """NAME=PATH of `count` adapters: those given in turn, since to a pipeline a copy is another
+    adapter."""
     given = list(adapters.items())
     if not given:
         raise UsageError("no adapter to measure with", "give --adapter NAME=PATH")
@@ -145,15 +149,15 @@ def adapter_tokens(config: Config) -> int:
 
 
 def pool_tokens(flags: Flags, adapters: int, loop: Loop) -> int:
-    """`--max-total-tokens` of a set whose adapters take the place of so many: room for what runs
-    beside half of them, so that they must make way for each other; with --no-lora-swap, which pins
-    half of a pool at most, for all."""
+    """`--max-total-tokens` for a set of flags under which the adapters take the place of this many:
+    room for what runs beside half of them, so that they must make way for each other; with
+    --no-lora-swap, which pins half of a pool at most, for all."""
     running = loop.concurrency * (PROMPT_TOKENS + loop.max_tokens)
     return running + (2 * adapters if "no_lora_swap" in flags else adapters // 2)
 
 
 def command_line(config: Config) -> list[str]:
-    """The flags that make `config`."""
+    """The command-line flags that make `config`."""
     flags: list[str] = []
     for field in config_fields():
         value = getattr(config, field.name)
@@ -190,7 +194,7 @@ def pipeline(config: Config) -> Iterator[str]:
 
 
 def drive_loop(url: str, config: Config, loop: Loop) -> Result:
-    """What the clients of a closed loop saw."""
+    """The result of a closed loop, as its clients saw it."""
     return asyncio.run(_drive(url, config, loop))
 
 
@@ -198,10 +202,10 @@ async def _drive(url: str, config: Config, loop: Loop) -> Result:
     models = tuple(config.adapters())
     async with Client(url, config.api_key) as client:
         await client.meet(models, None, chat=True)
-        load = chat_workload(
+        workload = chat_workload(
             num_adapters=len(models), count=loop.requests, max_tokens=loop.max_tokens
         )
-        lines, seconds = await client.run(load, loop.concurrency)
+        lines, seconds = await client.run(workload, loop.concurrency)
     return summarise(lines, seconds, concurrency=loop.concurrency)
 
 
@@ -221,7 +225,7 @@ def measure_run(config: Config, flags: Flags, loop: Loop, round: int) -> Run:
 
 
 def measure_all(config: Config, loop: Loop, rounds: int, out: Path | None) -> list[Run]:
-    """All sets that go with what `config` has already, in turns."""
+    """Measures all sets of flags that go with those of `config`, in turns."""
     import torch
 
     has_kernels = config.device != "cpu" and torch.cuda.is_available() and not config.no_kernel
@@ -252,8 +256,8 @@ def measure_all(config: Config, loop: Loop, rounds: int, out: Path | None) -> li
 
 
 class MeasuredCost(msgspec.Struct, frozen=True):
-    """What a part costs a token, milliseconds: median, least and most over the rounds. Below zero:
-    it saves that."""
+    """The cost of a part for each token, milliseconds: median, least and most over the rounds.
+    Below zero: it saves that."""
 
     part: str
     about: str
@@ -261,11 +265,11 @@ class MeasuredCost(msgspec.Struct, frozen=True):
     least: float
     most: float
     share: float
-    """Of what a token takes with all parts."""
+    """The share of what a token takes with all parts."""
 
 
 def differences(runs: list[Run]) -> list[MeasuredCost]:
-    """Of each part whose two sets were measured and differ."""
+    """The cost of each part whose two sets of flags were measured and differ."""
     measured = {(run.flags, run.round): run.token_ms for run in runs}
     rounds = sorted({run.round for run in runs})
     stood_for = stand_ins(() if any("no_kernel" in run.flags for run in runs) else ("no_kernel",))
@@ -301,14 +305,14 @@ def main() -> None:
         type=int,
         default=24,
         metavar="N",
-        help="so many, those given in turn; half of them fit",
+        help="number of adapters, those given in turn; half of them fit",
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="append runs as JSON lines")
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
     add_config_flags(parser)
     given = parser.parse_args()
     try:
-        config = config_from_flags(given)
+        config = config_from_flags(vars(given))
         adapters = replicate(config.adapters(), given.adapters)
         config = msgspec.structs.replace(config, adapter=adapters)
         loop = Loop(given.concurrency, given.requests, given.max_tokens)
@@ -336,8 +340,8 @@ def _table(*heads: str) -> Any:
 
 
 def print_sets(runs: list[Run]) -> None:
-    """Medians over the rounds."""
-    from ..runtime.printer import Printer
+    """Prints the medians over the rounds."""
+    from ..runtime.stdout_console import StdoutConsole
 
     table = _table("lacking", "tok/s", "ms a token", "least", "most", "TTFT ms", "errors")
     for flags in dict.fromkeys(run.flags for run in runs):
@@ -350,12 +354,12 @@ def print_sets(runs: list[Run]) -> None:
             f"{statistics.median(run.ttft_ms_p50 for run in own):.0f}",
             str(sum(run.errors for run in own)),
         )
-    Printer(width=120).print(table)
+    StdoutConsole(width=120).print(table)
 
 
 def print_costs(costs: list[MeasuredCost]) -> None:
-    """A row a part, with the spread of the rounds."""
-    from ..runtime.printer import Printer
+    """Prints a row for each part, with the spread of the rounds."""
+    from ..runtime.stdout_console import StdoutConsole
 
     table = _table("part", "ms a token", "least", "most", "of all", "")
     for cost in costs:
@@ -365,7 +369,7 @@ def print_costs(costs: list[MeasuredCost]) -> None:
             f"{cost.share:+.1%}",
             cost.about,
         )
-    screen = Printer(width=120)
+    screen = StdoutConsole(width=120)
     screen.print()
     screen.print(table)
 

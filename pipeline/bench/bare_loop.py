@@ -25,8 +25,8 @@ from ..config import Config
 from ..messages import Admission, Batch, BatchRow, SamplingParams
 from ..model.adapter import module_path, module_shapes
 from ..model.page_pool import pages_for
-from ..model.runner import ModelRunner
 from ..model_files.model_config import ModelConfig, read_model_config
+from ..runner.runner import ModelRunner
 
 GREEDY = SamplingParams(temperature=0.0)
 
@@ -43,7 +43,7 @@ class BareLoop:
 
     def _read(self, name: str, path: str) -> int:
         """Pages of an adapter, which is on the host then."""
-        info = self._runner.read_adapter(name, path)
+        info = self._runner.adapters.read(name, path)
         if info.reason:
             raise SystemExit(info.reason)
         return info.pages
@@ -54,7 +54,7 @@ class BareLoop:
         first = self._num_pages
         for name, pages in self.adapters.items():
             first -= pages
-            self._runner.place_adapter(name, range(first, first + pages)).result()
+            self._runner.adapters.place(name, range(first, first + pages)).result()
 
     def decode(self, num_rows: int, steps: int, context: int, *, mixed: bool) -> float:
         """Tokens a second of `steps` steps, for rows that begin with `context` tokens."""

@@ -2,7 +2,7 @@
 
 Several `--url` are measured in turns, so that a noisy machine is noisy for all. With `--profile`
 it measures prompts alone and writes the table that the `pets` policy reads. This file is the
-command line; who asks what is `workload`'s, HTTP is `load_client`'s, arithmetic is `stats`'.
+command line; requests come from `workload`, HTTP is in `load_client`, arithmetic in `stats`.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from ..runtime.text_output import json_text
 from ..runtime.wording import counted
 from . import prefill_profile
 from .load_client import Client
-from .load_spec import LoadSpec, above_zero, add_load_flags, is_chat, make_loads, positive
+from .load_spec import LoadSpec, above_zero, add_load_flags, is_chat, make_load_specs, positive
 from .results import ResultFile, ResultRow, RunConfig, describe_load
 from .stats import SLO_SECONDS, Result, Timeline, live, summarise
 
 LIVE_SECONDS = 0.25
-"""At least so long between two lines of --live."""
+"""Shortest time between two lines of --live."""
 
 
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "loraconsole bench",
-        description="Drives OpenAI-compatible servers and tells what their clients saw.",
+        description="Drives OpenAI-compatible servers and reports what their clients saw.",
         epilog="`loraconsole bench compare A.jsonl B.jsonl` compares results; `--offline` runs the "
         "engine alone, on dummy weights.",
     )
@@ -119,7 +119,7 @@ def main() -> None:
 
 async def run_all(given: argparse.Namespace, rows: list[ResultRow]) -> None:
     """Every load on every server, the servers in turns, round by round. Appends to `rows` as runs
-    end. What `--out` has already is taken from there."""
+    end. A run that `--out` holds already is read from there."""
     labels = given.label or given.url
     if len(labels) != len(given.url):
         raise UsageError(f"{len(labels)} --label for {len(given.url)} --url", "one for each")
@@ -131,29 +131,29 @@ async def run_all(given: argparse.Namespace, rows: list[ResultRow]) -> None:
             client = await stack.enter_async_context(Client(url, given.api_key))
             count = None if given.suite else given.adapters
             await client.meet(tuple(given.model or ()), count, chat=is_chat(given))
-            loads = make_loads(given, len(client.models))
-            for load in loads:
-                _check_models(client, load)
-            servers.append((client, label, loads))
+            specs = make_load_specs(given, len(client.models))
+            for spec in specs:
+                _check_models(client, spec)
+            servers.append((client, label, specs))
         # Loads of several servers are alike, but for the number of adapters that each has.
         jobs = [
-            (client, loads[step], _config(given, label, loads[step], number))
+            (client, specs[step], _config(given, label, specs[step], number))
             for number in range(rounds)
             for step in range(len(servers[0][2]))
-            for client, label, loads in servers
+            for client, label, specs in servers
         ]
         known = {} if kept is None or given.again else kept.by_config()
         bar = stack.enter_context(
             tqdm(
                 total=sum(
-                    len(load.workload) for _, load, config in jobs if config.key() not in known
+                    len(spec.workload) for _, spec, config in jobs if config.key() not in known
                 ),
                 unit="request",
                 disable=not sys.stderr.isatty(),
                 leave=False,
             )
         )
-        for client, load, config in jobs:
+        for client, spec, config in jobs:
             if row := known.get(config.key()):
                 rows.append(row)
                 continue
@@ -161,7 +161,7 @@ async def run_all(given: argparse.Namespace, rows: list[ResultRow]) -> None:
                 f"{config.server} {describe_load(config)} {config.round + 1}/{rounds}"
             )
             seen = Watcher(
-                describe_load(config), len(rows) + 1, len(jobs), len(load.workload), client
+                describe_load(config), len(rows) + 1, len(jobs), len(spec.workload), client
             )
 
             def ended(line: Timeline, seen: Watcher = seen) -> None:
@@ -171,7 +171,7 @@ async def run_all(given: argparse.Namespace, rows: list[ResultRow]) -> None:
 
             telling = asyncio.create_task(seen.tell_forever()) if given.live else None
             try:
-                lines, seconds = await client.run(load.workload, load.concurrency, ended)
+                lines, seconds = await client.run(spec.workload, spec.concurrency, ended)
             finally:
                 if telling is not None:
                     telling.cancel()
@@ -179,8 +179,8 @@ async def run_all(given: argparse.Namespace, rows: list[ResultRow]) -> None:
                 lines,
                 seconds,
                 slo_seconds=given.slo_seconds,
-                rate=load.parameters.get("rate") if load.concurrency is None else None,
-                concurrency=load.concurrency,
+                rate=spec.parameters.get("rate") if spec.concurrency is None else None,
+                concurrency=spec.concurrency,
             )
             rows.append(ResultRow(config, result))
             if kept:
@@ -220,25 +220,25 @@ class Watcher:
         print(json_text(msgspec.json.encode(now)), flush=True)
 
 
-def _config(given: argparse.Namespace, label: str, load: LoadSpec, number: int) -> RunConfig:
+def _config(given: argparse.Namespace, label: str, spec: LoadSpec, number: int) -> RunConfig:
     return RunConfig(
         server=label,
-        workload=load.name,
-        parameters=load.parameters,
-        concurrency=load.concurrency,
+        workload=spec.name,
+        parameters=spec.parameters,
+        concurrency=spec.concurrency,
         slo_seconds=given.slo_seconds,
         round=number,
     )
 
 
-def _check_models(client: Client, load: LoadSpec) -> None:
-    if load.workload.num_adapters > len(client.models):
+def _check_models(client: Client, spec: LoadSpec) -> None:
+    if spec.workload.num_adapters > len(client.models):
         raise OperatorError(
-            f"{client.url} has {len(client.models)} adapters, {load.workload.num_adapters} are "
+            f"{client.url} has {len(client.models)} adapters, {spec.workload.num_adapters} are "
             "wanted",
             "load more, or choose a smaller workload",
         )
-    if not load.workload.num_adapters and not client.base:
+    if not spec.workload.num_adapters and not client.base:
         raise OperatorError(f"{client.url} lists no base model", "name one with --model")
 
 
@@ -246,7 +246,7 @@ def print_medians(rows: list[ResultRow]) -> None:
     """Medians over the rounds, a row for each server and load."""
     from rich.table import Table
 
-    from ..runtime.printer import Printer
+    from ..runtime.stdout_console import StdoutConsole
 
     groups: dict[tuple[str, str], list[ResultRow]] = {}
     for row in rows:
@@ -288,7 +288,7 @@ def print_medians(rows: list[ResultRow]) -> None:
             *(median(results, name) for name in columns.values()),
             *(str(sum(getattr(r, name) for r in results)) for name in ("aborted", "errors")),
         )
-    Printer(width=None if sys.stdout.isatty() else 160).print(table)
+    StdoutConsole(width=None if sys.stdout.isatty() else 160).print(table)
     for row in rows:
         if row.result.error:
             failed = counted(row.result.errors, "request")

@@ -1,9 +1,9 @@
 """The engine alone, as fast as it goes: scheduler and worker without sockets or HTTP, with dummy
 weights and random adapters.
 
-`make bench-gpu` runs the shapes of a model on one device: a step of so many requests, each with its
-own adapter, all with one, or with none; prompts; and S-LoRA's own workload. Every figure is printed
-as a line of JSON, the table at the end. Knows no peer but by the figures recorded here.
+`make bench-gpu` runs the shapes of a model on one device: a step of some requests, each with its
+own adapter, all with one, or with none; prompts; and S-LoRA's own workload. Every result is printed
+as a line of JSON, the table at the end. Of peers it knows only the numbers recorded here.
 """
 
 from __future__ import annotations
@@ -43,11 +43,12 @@ from ..messages import (
 )
 from ..model.adapter import SITES, Adapter, Part, module_shapes
 from ..model.page_pool import PAGE_SIZE, page_elements
-from ..model.runner import ModelRunner
 from ..model_files.model_config import ModelConfig, read_model_config
+from ..runner.runner import ModelRunner
+from ..runner.step_limits import CHUNK_TOKENS
 from ..runtime.stdout import ends_with_its_reader
 from ..schedule.adapter_registry import AdapterRegistry
-from ..schedule.scheduler import CHUNK_TOKENS, Limits, Scheduler
+from ..schedule.scheduler import Scheduler, SchedulerLimits
 from .ablation import COSTS, flags_text, stand_ins
 from .kernel_breakdown import measure_kernels
 from .stats import SLO_SECONDS
@@ -108,16 +109,11 @@ class Engine:
         self.runner = ModelRunner(self.config, directory, rank, heard)
         self.ready = self.runner.load()
         prefetch = not self.config.no_prefetch
-        self.scheduler = Scheduler(AdapterRegistry({}), policy="fcfs", prefetch=prefetch)
-        self._limits = Limits(
-            num_pages=self.ready.num_pages,
-            page_size=self.ready.page_size,
-            max_model_len=self.ready.max_model_len,
-            max_running=config["max_running"],
-            max_prefill_tokens=8192,
-            chunk_tokens=config["chunk_tokens"],
+        self.scheduler = Scheduler(
+            AdapterRegistry({}, now=time.time()), policy="fcfs", prefetch=prefetch
         )
-        self.scheduler.reset(1, self._limits)
+        self._limits = SchedulerLimits.of_workers([self.ready])
+        self.scheduler.reset(1, self._limits, time.time())
         self._number = 0
         self._ranks = config["tp"]
         self._loads: deque[tuple[str, Future[None]]] = deque()
@@ -128,9 +124,9 @@ class Engine:
     def add_adapters(
         self, count: int, rank: int, modules: tuple[str, ...], first: int = 0
     ) -> list[str]:
-        """So many, each in pages of its own, with the same random numbers; numbered from `first`
-        on."""
-        model_config = self.runner._model_config  # of one rank's part
+        """Names of `count` adapters, each in pages of its own, with the same random numbers;
+        numbered from `first` on."""
+        model_config = self.runner.loaded.config  # of one rank's part
         shapes, parts, size = module_shapes(model_config), [], 0
         for members in SITES.values():
             own = [member for member in members if member in modules]
@@ -141,38 +137,39 @@ class Engine:
             size = b
         elements = page_elements(model_config)
         pages = -(-size // elements)
-        dtype = self.runner._pool.pages.dtype
+        dtype = self.runner.loaded.pool.pages.dtype
         host = (torch.randn(self.model_config.num_layers, pages * elements) * 0.01).to(dtype)
-        if self.runner._pool.pages.is_cuda:
+        if self.runner.loaded.pool.pages.is_cuda:
             host = host.pin_memory()
         names = [f"r{rank}-{number:04}" for number in range(first, first + count)]
         registry, residency = self.scheduler.registry, self.scheduler.residency
         for name in names:
-            record = registry.add(name, "", pinned=False)
+            record = registry.register_adapter(name, "", time.time())
             num_bytes = size * self.model_config.num_layers * dtype.itemsize
             info = AdapterInfo(record.key, "", rank, modules, num_bytes, pages, "-")
-            info = self.runner._store._as_placed(info)
+            info = self.runner.loaded.store._as_placed(info)
             padded = max(8, 1 << (rank - 1).bit_length())
             if self.config.no_lora:
                 info = AdapterInfo(record.key, "", rank, modules, 0, 0, "-")
             else:
                 adapter = Adapter(info, tuple(parts), padded, host)
-                self.runner._store._adapters[record.key] = adapter
-            record.become(AdapterState.VALIDATING)
-            record.read(0, info, 1)
-            residency.place(record)
+                self.runner.loaded.store._adapters[record.key] = adapter
+            record.change_state(AdapterState.VALIDATING, time.time())
+            record.note_read(0, info, 1, time.time())
+            residency.place(record, time.time())
             self._obey(wait=True)
         return names
 
     def _obey(self, *, wait: bool = False) -> None:
-        """Does what the scheduler decided about adapters, and tells it which have come."""
+        """Carries out what the scheduler decided about adapters, and reports to it which are
+        placed."""
         for order in self.scheduler.residency.orders:
             match order:
                 case PlaceAdapter():
-                    load = self.runner.place_adapter(order.key, order.pages)
+                    load = self.runner.adapters.place(order.key, order.pages)
                     self._loads.append((order.key, load))
                 case EvictAdapter():
-                    self.runner.evict_adapter(order.key)
+                    self.runner.adapters.evict(order.key)
                 case _:
                     raise AssertionError(order)
         self.scheduler.residency.orders.clear()
@@ -183,7 +180,7 @@ class Engine:
             load.result()
             placed = self.scheduler.registry.find(key)
             assert placed is not None
-            placed.placed(0, 1)
+            placed.note_placed(0, 1, time.time())
             wait = wait and self._ranks > 1
 
     def replace_adapters(self, names: list[str]) -> list[Future[None]]:
@@ -191,12 +188,12 @@ class Engine:
         found: list[Future[None]] = []
         for name in names:
             record = self.scheduler.registry.acquire(name)
-            self.runner.evict_adapter(record.key)
-            found.append(self.runner.place_adapter(record.key, record.pages))
+            self.runner.adapters.evict(record.key)
+            found.append(self.runner.adapters.place(record.key, record.pages))
         return found
 
     def ask(self, adapter: str | None, prompt_tokens: int, new_tokens: int) -> None:
-        """One request more."""
+        """Adds one request."""
         self._number += 1
         rng = random.Random(self._number)
         prompt = tuple(rng.randrange(self.model_config.vocab_size) for _ in range(prompt_tokens))
@@ -208,7 +205,7 @@ class Engine:
             params=params,
             arrived_at=float(self._number),
         )
-        self.scheduler.add(request)
+        self.scheduler.add_request(request, time.time())
         self._asked[request.request_id] = time.time()
 
     def run(
@@ -220,7 +217,7 @@ class Engine:
         while True:
             pause = arrive()
             while len(flight) < 2:
-                batch = self.scheduler.next_batch()
+                batch = self.scheduler.next_batch(time.time())
                 self._obey()
                 if batch is None:
                     break
@@ -236,7 +233,7 @@ class Engine:
                 return
             batch, pending = flight.popleft()
             tokens, step = pending.wait()
-            self.scheduler.accept(Tokens(batch.epoch, batch.step, 0, tokens), time.time())
+            self.scheduler.accept_tokens(Tokens(batch.epoch, batch.step, 0, tokens), time.time())
             for sequence in self.scheduler.ended:
                 asked = self._asked.pop(sequence.request.request_id)
                 self.first_token_s.append((sequence.first_token_at or asked) - asked)
@@ -244,7 +241,7 @@ class Engine:
 
 
 def kinds_of(names: list[str]) -> dict[str, Callable[[int], str | None]]:
-    """Which adapter each request has."""
+    """The adapter of each request."""
     return {
         "base": lambda i: None,
         "same": lambda i: names[0],
@@ -276,7 +273,7 @@ def steps_table(
             decode = [(at, step) for at, step in done if step.phase == "decode"]
             gaps = [(b[0] - a[0]) * 1e3 for a, b in itertools.pairwise(decode)]
             steps = [step for _, step in decode[2:]]
-            figures = {
+            stats = {
                 "ms": statistics.median(gaps),
                 "p99_ms": sorted(gaps)[int(len(gaps) * 0.99)],
                 "busy_ms": statistics.median(step.busy_us for step in steps) / 1e3,
@@ -287,21 +284,21 @@ def steps_table(
                 / engine.runner.stats().copy_bytes_s
                 * 1e3,
             }
-            found[kind][count] = figures
-            write_result("steps", adapters=kind, requests=count, **figures)
+            found[kind][count] = stats
+            write_result("steps", adapters=kind, requests=count, **stats)
     return found
 
 
 def interference(engine: Engine, names: list[str], streams: int) -> None:
-    """How running streams feel what happens beside them: a prompt of 4 000 tokens, and 50 adapters
-    being copied into their pages. Milliseconds between a stream's tokens."""
+    """Prints the milliseconds between a stream's tokens while other work runs beside it: a prompt
+    of 4 000 tokens, and 50 adapters being copied into their pages."""
 
     def gaps(count: int) -> list[float]:
-        """Between so many steps of the streams, which go on."""
+        """Milliseconds between `count` steps of the streams, which go on."""
         done = [at for at, _ in itertools.islice(steps, count + 1)]
         return [(b - a) * 1e3 for a, b in itertools.pairwise(done)]
 
-    def told(what: str, found: list[float]) -> None:
+    def report_gaps(what: str, found: list[float]) -> None:
         ordered = sorted(found)
         p99 = ordered[int(len(ordered) * 0.99)]
         write_result(
@@ -315,20 +312,20 @@ def interference(engine: Engine, names: list[str], streams: int) -> None:
         pass
     gaps(SETTLED)
     for _ in range(3):
-        told("undisturbed", gaps(200))
+        report_gaps("undisturbed", gaps(200))
         engine.ask(None, 4000, 1)
         began = time.perf_counter()
         found: list[float] = []
         while not found or any(s.num_scheduled < s.num_prompt for s in engine.scheduler.running):
             found += gaps(1)
-        told("a prompt of 4000 tokens", found)
+        report_gaps("a prompt of 4000 tokens", found)
         write_result("its first token", ms=(time.perf_counter() - began) * 1e3)
         gaps(SETTLED)
         loads = engine.replace_adapters(names[streams : streams + 50])
         found = gaps(1)
         while not all(load.done() for load in loads):
             found += gaps(1)
-        told(f"{len(loads)} adapters load", found)
+        report_gaps(f"{len(loads)} adapters load", found)
         gaps(SETTLED)
     deque(steps, maxlen=0)
 
@@ -336,15 +333,15 @@ def interference(engine: Engine, names: list[str], streams: int) -> None:
 def slora_workload(
     engine: Engine, names: list[str | None], count: int, rate: float = 0.0
 ) -> dict[str, float]:
-    """S-LoRA's generator, its adapters and lengths: so many requests, all at once or so many a
-    second. Its figures: throughput, first tokens, and how many of those came within six seconds."""
+    """Runs S-LoRA's generator with its adapters and lengths: this many requests, all at once or
+    at a rate. Returns throughput, first tokens, and the share that came within six seconds."""
     pace, duration = (rate, count / rate) if rate else (count, 1)
-    load = slora(num_adapters=len(names), alpha=1, rate=pace, cv=1, duration=duration)
-    coming = deque(load.arrivals)
+    workload = slora(num_adapters=len(names), alpha=1, rate=pace, cv=1, duration=duration)
+    coming = deque(workload.arrivals)
     started = time.perf_counter()
 
     def arrive() -> float | None:
-        """Asks what is due; seconds to the next."""
+        """Adds the requests that are due; seconds to the next arrival."""
         while coming:
             wait = coming[0].at - (time.perf_counter() - started) if rate else 0.0
             if wait > 0:
@@ -360,8 +357,8 @@ def slora_workload(
     seconds = time.perf_counter() - started
     waits = engine.first_token_s
     return {
-        "requests_s": len(load) / seconds,
-        "tokens_s": sum(arrival.output_len for arrival in load.arrivals) / seconds,
+        "requests_s": len(workload) / seconds,
+        "tokens_s": sum(arrival.output_len for arrival in workload.arrivals) / seconds,
         "seconds": seconds,
         "first_token_s": statistics.mean(waits),
         "slo_attainment": sum(wait < SLO_SECONDS for wait in waits) / len(waits),
@@ -392,8 +389,8 @@ def ablate(
             loads[flags] = load_ms(engine, names)
         table = steps_table(engine, batches, names, prompt, new, ("distinct",))["distinct"]
         found[flags] = {count: table[count]["ms"] for count in batches}
-        figures = {f"ms_at_{count}": ms for count, ms in found[flags].items()}
-        write_result("ablate", flags=flags_text(flags), load_ms=loads.get(flags, 0.0), **figures)
+        stats = {f"ms_at_{count}": ms for count, ms in found[flags].items()}
+        write_result("ablate", flags=flags_text(flags), load_ms=loads.get(flags, 0.0), **stats)
         del engine
         gc.collect()
         if torch.cuda.is_available():
@@ -411,7 +408,7 @@ def ablate(
 
 
 def pool_for(shape: dict[str, Any], batches: list[int], tokens: int) -> int:
-    """Tokens of a pool that holds the mixture of adapters and so many tokens a request, and no
+    """Tokens of a pool that holds the mixture of adapters and `tokens` for each request, and no
     more: baselines take memory outside of it."""
     with tempfile.TemporaryDirectory() as directory:
         (Path(directory) / "config.json").write_text(json.dumps(shape))
@@ -423,12 +420,13 @@ def pool_for(shape: dict[str, Any], batches: list[int], tokens: int) -> int:
 
 
 def load_ms(engine: Engine, names: list[str]) -> float:
-    """Of one adapter from the host into its pages, the mean of all, copied one behind the other."""
+    """Milliseconds to copy one adapter from the host into its pages: the mean of all, copied one
+    behind the other."""
     for _ in range(2):  # at first, memory may have to be found
         started = time.perf_counter()
         for load in engine.replace_adapters(names):
             load.result()
-        engine.runner._queue.synchronize()
+        engine.runner.queue.synchronize()
         seconds = time.perf_counter() - started
     return seconds / len(names) * 1e3
 
@@ -437,7 +435,9 @@ def account_for(engine: Engine, batches: list[int], names: list[str], prompt: in
     """Prints where the microseconds of a decode step go, for base, same and distinct adapters; and
     those of a step that carries a piece of a prompt beside 32 streams."""
 
-    def told(kind: str, count: int, steps: Iterator[tuple[float, Step]], measured: int) -> None:
+    def report_kernels(
+        kind: str, count: int, steps: Iterator[tuple[float, Step]], measured: int
+    ) -> None:
         found = measure_kernels(itertools.islice(steps, measured), measured)
         deque(steps, maxlen=0)
         write_result(
@@ -457,19 +457,19 @@ def account_for(engine: Engine, batches: list[int], names: list[str], prompt: in
         return steps
 
     for count, kind in itertools.product(batches, kinds_of(names)):
-        told(kind, count, started(kind, count, 24), 12)
+        report_kernels(kind, count, started(kind, count, 24), 12)
     engine.scheduler.limits = replace(engine.scheduler.limits, chunk_tokens=CHUNK_TOKENS)
     for kind, own in (("base", None), ("distinct", None), ("distinct", names[0])):
         steps = started(kind, 32, 40)
         engine.ask(own, engine.ready.max_model_len - 2, 1)
         while next(steps)[1].phase == "decode":
             pass
-        told(f"{kind}, and a prompt of {own or 'the base'}", 32, steps, 5)
+        report_kernels(f"{kind}, and a prompt of {own or 'the base'}", 32, steps, 5)
 
 
-def write_result(kind: str, **figures: Any) -> None:
-    """A line of JSON, to stdout and to `--out`."""
-    shown = {k: round(v, 3) if isinstance(v, float) else v for k, v in figures.items()}
+def write_result(kind: str, **stats: Any) -> None:
+    """Writes a line of JSON, to stdout and to `--out`."""
+    shown = {k: round(v, 3) if isinstance(v, float) else v for k, v in stats.items()}
     line = json.dumps({"figures": kind, **shown})
     print(line, flush=True)
     if OUT:
@@ -478,11 +478,11 @@ def write_result(kind: str, **figures: Any) -> None:
 
 
 OUT: list[Path] = []
-"""Where the lines go too."""
+"""The file that the lines go to as well, if any."""
 
 
 def print_steps(found: dict[str, dict[int, dict[str, float]]]) -> None:
-    """Beside what this card's copy rate allows, and vLLM's figures."""
+    """Prints the steps beside what this GPU's copy rate allows, and vLLM's numbers."""
     print(
         "\nmilliseconds a step   ours                      limit here        vLLM 0.26 on an H200"
     )
@@ -551,6 +551,7 @@ def measure_engine(given: argparse.Namespace, rank: int) -> None:
         "no_kernel": given.no_kernel,
         "tp": given.tp,
         "max_running": given.max_running,
+        "max_prefill_tokens": 8192,
         # A table of steps begins with all prompts computed, as its peers' does.
         "chunk_tokens": given.chunk_tokens if given.workload in ("slora", "interference") else 8192,
     }
@@ -596,8 +597,8 @@ def slora_table(engine: Engine, given: argparse.Namespace) -> None:
     slora_workload(engine, [None], 100)  # libraries may have kernels to choose
     for count in (0, *given.adapters):
         names += engine.add_adapters(count - len(names), 8, ATTENTION, first=len(names))
-        figures = slora_workload(engine, [*names] or [None], given.requests, given.rate)
-        write_result("slora", adapters=count, requests=given.requests, rate=given.rate, **figures)
+        stats = slora_workload(engine, [*names] or [None], given.requests, given.rate)
+        write_result("slora", adapters=count, requests=given.requests, rate=given.rate, **stats)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ class KernelBreakdown:
 
 
 def measure_kernels(run: Iterable[object], steps: int) -> KernelBreakdown:
-    """Exhausts `run`, which does so many steps, under the profiler.
+    """Exhausts `run`, which does `steps` steps, under the profiler.
 
     Kernels on two streams overlap: each microsecond is given to the one that began first.
     """

@@ -1,8 +1,8 @@
 """`Client`: drives one OpenAI-compatible server through a `Workload` and keeps what it saw.
 
 An open loop sends each request when its time has come, however slow the server is; a closed loop
-keeps so many under way. One client measures our pipeline and any other server alike. Knows HTTP and
-clocks, nothing of how a server works inside.
+keeps a fixed number under way. One client measures our pipeline and any other server alike. Knows
+HTTP and clocks, nothing of how a server works inside.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class Client:
                 raise OperatorError(f"{self.url} does not answer: {error}") from error
             if response.status_code == 200:
                 return accepts
-        if response.status_code in (404, 405):  # it speaks chat alone
+        if response.status_code in (404, 405):  # it serves chats alone
             return "chat"
         raise OperatorError(
             f"{self.url} refuses a prompt of one token to {self.base!r}: "

@@ -54,7 +54,7 @@ class LoadSpec:
 
 
 def add_load_flags(group: Any) -> None:
-    """Those that say who asks what, when."""
+    """Adds the flags of the workload: its adapters, prompts and arrivals."""
     group.add_argument(
         "--workload", choices=("chat", *GENERATORS, "script", "trace"), help="default: chat"
     )
@@ -67,7 +67,7 @@ def add_load_flags(group: Any) -> None:
         "--speed", type=positive, metavar="X", help="a file's requests, X times as many a second"
     )
     group.add_argument(
-        "--adapters", type=count_of, metavar="N", help="so many of those listed; default: all"
+        "--adapters", type=count_of, metavar="N", help="the first N of those listed; default: all"
     )
     group.add_argument("--alpha", type=positive, help="1: uniform adapters; less: skewed (1)")
     group.add_argument("--popularity", choices=POPULARITIES, help="of punica (uniform)")
@@ -82,7 +82,7 @@ def add_load_flags(group: Any) -> None:
         type=above_zero,
         nargs="+",
         metavar="N",
-        help="closed loops: so many at a time, arrivals ignored (chat: 1 8 32)",
+        help="closed loops: N requests at a time, arrivals ignored (chat: 1 8 32)",
     )
     group.add_argument(
         "--requests", type=above_zero, metavar="N", help="the first N; chat: default concurrency"
@@ -116,8 +116,8 @@ def is_chat(given: argparse.Namespace) -> bool:
     return not given.suite and given.workload in (None, "chat")
 
 
-def make_loads(given: argparse.Namespace, num_models: int) -> list[LoadSpec]:
-    """The loads that the flags ask for, on a server with so many models to choose among.
+def make_load_specs(given: argparse.Namespace, num_models: int) -> list[LoadSpec]:
+    """The loads that the flags ask for, on a server with `num_models` models to choose among.
 
     Raises `UsageError` where flags do not go together.
     """
@@ -189,11 +189,11 @@ def _of_file(path: Path, speed: float) -> dict[str, Any]:
 
 
 def _chat_loads(given: argparse.Namespace, num_models: int) -> list[LoadSpec]:
-    loads = []
+    specs = []
     max_tokens = given.max_tokens or MAX_TOKENS
     open_loop = given.rate is not None
     if open_loop and given.concurrency:
-        raise UsageError("chats come at a --rate or so many at once (--concurrency), not both")
+        raise UsageError("chats come at a --rate or N at once (--concurrency), not both")
     if not open_loop and (given.cv or given.duration):
         raise UsageError("--cv and --duration are of an open loop", "give a --rate")
     for concurrency in [None] if open_loop else given.concurrency or CHAT_CONCURRENCY:
@@ -212,5 +212,5 @@ def _chat_loads(given: argparse.Namespace, num_models: int) -> list[LoadSpec]:
             seed=given.seed,
             **arrivals,
         )
-        loads.append(LoadSpec("chat", parameters, workload, concurrency))
-    return loads
+        specs.append(LoadSpec("chat", parameters, workload, concurrency))
+    return specs

@@ -72,7 +72,7 @@ async def _models(http: httpx.AsyncClient, url: str) -> tuple[str, dict[int, str
         views = (await http.get("/v1/adapters")).raise_for_status().json()["adapters"]
     except (httpx.HTTPError, ValueError, KeyError) as error:
         raise OperatorError(
-            f"{url} does not tell the ranks of its adapters: {error}", "it is no loraconsole"
+            f"{url} does not show the ranks of its adapters: {error}", "it is no loraconsole"
         ) from error
     base = next(model["id"] for model in models if not model["parent"])
     served = {model["id"] for model in models}

@@ -35,7 +35,7 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.json.encode(self, order="sorted").decode()
 
     def load_key(self) -> str:
-        """Equal where the load was, whoever served it, whichever round."""
+        """Equal for equal loads, whatever the server and the round."""
         return msgspec.structs.replace(self, server="", round=0).key()
 
 

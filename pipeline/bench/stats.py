@@ -19,9 +19,9 @@ from ..runtime.percentile import percentile
 INPUT_WEIGHT, OUTPUT_WEIGHT = 1.0, 2.0
 """What a token costs in the Virtual Token Counter (w_p, w_q)."""
 SLO_SECONDS = 6.0
-"""S-LoRA's: a first token after this long satisfies nobody."""
+"""S-LoRA's: a first token after this long counts as useless."""
 STRIP_SECONDS = 10.0
-"""S-LoRA's: so much at either end of a run is warming up and emptying."""
+"""S-LoRA's: seconds at either end of a run in which the server warms up or runs empty."""
 
 
 class Timeline(msgspec.Struct):
@@ -44,8 +44,8 @@ class Timeline(msgspec.Struct):
         return self.chunks[0] - self.sent if self.chunks and not self.error else math.inf
 
     def service(self) -> Iterator[tuple[float, float]]:
-        """When it was served how much: its prompt with the first chunk, and each chunk's tokens. A
-        chunk may hold several (text held back), so each counts by the request's mean."""
+        """(time, weighted tokens) of its service: the prompt with the first chunk, and each chunk's
+        tokens. A chunk may hold several (text held back), so each counts by the request's mean."""
         each = OUTPUT_WEIGHT * self.tokens / max(1, len(self.chunks))
         for number, at in enumerate(self.chunks):
             yield at, each + (INPUT_WEIGHT * self.input_len if number == 0 else 0.0)
@@ -61,7 +61,8 @@ class AdapterResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """One run; None is what it cannot tell. T is `seconds`, from the first send to the last end.
+    """The result of a run; None where it does not show a value. T is `seconds`, from the first send
+    to the last end.
 
     `throughput` = completed / T in requests/s; `strip_throughput` = (completed - 2 * 10 s * rate) /
     (T - 20 s), for open loops long enough. `decode_tokens_s` counts only while every one of the
@@ -170,8 +171,8 @@ def summarise(
 
 
 class Live(msgspec.Struct, frozen=True, kw_only=True):
-    """How far a run is: what `bench --live` tells whoever watches. Counts are of requests; the
-    percentiles of those that have ended, milliseconds."""
+    """Progress of a run, a line of `bench --live`. Counts are of requests; percentiles are of
+    requests that have ended, milliseconds."""
 
     load: str
     run: int
@@ -264,11 +265,11 @@ def jain_index(values: Sequence[float]) -> float | None:
 
 def counter_gap(lines: Sequence[Timeline]) -> float:
     """The largest difference, at any time, between the Virtual Token Counters of two clients (here:
-    adapters) who were both kept waiting, in weighted tokens.
+    adapters) that were both kept waiting, in weighted tokens.
 
     A client's counter grows with its service: w_p * prompt with the first token, w_q with each. It
     waits while a request of its has no first token. When it begins to, its counter is lifted to the
-    least of those who wait, so that nobody saves service up. VTC bounds this by
+    least of those that wait, so that no client saves service up. VTC bounds this by
     max(w_p * longest prompt, w_q * tokens that fit in a batch); first come, first served does not.
     What the clients see lags behind what the scheduler counted by a step.
     """

@@ -1,4 +1,5 @@
-"""`Workload`: who asks what, when. Made by functions, each with a seed; two calls give the same.
+"""`Workload`: requests by arrival and adapter. Made by functions, each with a seed; two calls give
+the same.
 
 S-LoRA's generator, settings and suites, its fork's long-tail lengths, and Punica's popularities.
 Lists and recorded traces are read in `workload_files.py`. Knows no server and no clock: an
@@ -28,7 +29,8 @@ POPULARITIES: tuple[str, ...] = get_args(Popularity)
 SLORA_LENGTHS: LengthRange = (8, 512)
 LONG_TAIL_LENGTHS: LengthRange = (8, 1024)
 ZIPF = 1.5
-"""Of Punica's skewed popularity: each adapter is asked that many times as often as the next."""
+"""Exponent of Punica's skewed popularity: each adapter is asked that many times as often as the
+next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +57,11 @@ class Workload:
         return len(self.arrivals)
 
     def head(self, count: int) -> Workload:
-        """The first so many requests; all, where there are fewer."""
+        """The first `count` requests; all, where there are fewer."""
         return replace(self, arrivals=self.arrivals[:count])
 
     def until(self, seconds: float) -> Workload:
-        """Those that arrive before then."""
+        """The workload without arrivals from that second on."""
         return replace(self, arrivals=tuple(a for a in self.arrivals if a.at < seconds))
 
     def paced(self, speed: float) -> Workload:
@@ -252,7 +254,7 @@ SETTINGS = {
 
 @dataclass(frozen=True)
 class Suite:
-    """Every combination of these, each a workload of `slora`."""
+    """A grid of workloads: every combination of these values, each a workload of `slora`."""
 
     num_adapters: tuple[int, ...]
     alpha: tuple[float, ...] = (1,)
@@ -306,4 +308,4 @@ GENERATORS: dict[str, Callable[..., Workload]] = {
     "long-tail": long_tail,
     "punica": punica,
 }
-"""Those that take a rate and a duration."""
+"""Generators that take a rate and a duration."""

@@ -1,4 +1,4 @@
-"""Workloads from files: request lists that somebody wrote, and traces that somebody recorded.
+"""Workloads from files: request lists and recorded traces.
 
 A bad file is refused with its line; nothing is guessed but the format, by the header.
 """
@@ -50,8 +50,8 @@ def read_script(path: Path) -> Workload:
         raise UsageError(f"{path}: {error}", hint) from error
     lengths = {name: len(getattr(script, name)) for name in script.__struct_fields__}
     if len(set(lengths.values())) != 1 or not script.ind:
-        told = ", ".join(f"{name} {length}" for name, length in lengths.items())
-        raise UsageError(f"{path}: the lists must be of one length, and not empty: {told}")
+        listed = ", ".join(f"{name} {length}" for name, length in lengths.items())
+        raise UsageError(f"{path}: the lists must be of one length, and not empty: {listed}")
     at = np.cumsum(script.intervals).tolist()
     for row, (who, prompt, answer, gap) in enumerate(
         zip(script.ind, script.input_lens, script.output_lens, script.intervals, strict=True)
@@ -71,7 +71,7 @@ def read_script(path: Path) -> Workload:
 
 
 class Columns(NamedTuple):
-    """Where a format of traces keeps what we need."""
+    """The columns of a trace format that hold what is needed here."""
 
     at: str
     input_len: str
@@ -145,7 +145,7 @@ def _tokens(where: str, column: str, text: str | None) -> int:
 
 
 def _seconds(where: str, column: str, text: str | None) -> float:
-    """Of a number, or of a date with up to seven decimals."""
+    """Seconds of a number, or of a date with up to seven decimals."""
     try:
         if math.isfinite(number := float(text or "")):
             return number

@@ -1,7 +1,7 @@
 """One-shot: fetches an adapter of the hub and prints its directory.
 
-A process of its own, since the hub's library blocks and takes half a second to import; whoever
-serves must not wait for it. `python -m loraconsole.pipeline.fetch.adapter org/name[@revision]`.
+A process of its own, since the hub's library blocks and takes half a second to import, which no
+serving process may wait for. `python -m loraconsole.pipeline.fetch.adapter org/name[@revision]`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import sys
 
 from ..errors import OperatorError
 from .fetch import snapshot_of_hub
-from .model_cache import Report
+from .model_cache import FetchReport
 
 WEIGHTS = [
     "adapter_config.json",
@@ -36,7 +36,7 @@ should say so."""
 
 def main() -> int:
     try:
-        print(snapshot_of_hub(sys.argv[1], WANTED, Report()))
+        print(snapshot_of_hub(sys.argv[1], WANTED, FetchReport()))
     except OperatorError as error:
         print(error, file=sys.stderr)
         return 1

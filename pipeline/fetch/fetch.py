@@ -1,8 +1,8 @@
 """`Fetch`: a one-shot process that makes `config.model` a model directory, linked as RUN/model.
 
 A model directory holds config.json, tokenizer.json, tokenizer_config.json, generation_config.json
-and *.safetensors or model.gguf; whoever reads a model reads only that. Knows where models come
-from; nothing of weights.
+and *.safetensors or model.gguf; no other file of a model is read. Knows where models come from;
+nothing of weights.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from ..runtime.progress import ProgressBar
 from ..text.tokenizer import make_byte_tokenizer
 from ..text.vocabulary_files import NO_TOKENIZER, SAVE, has_tokenizer
 from .embedded_model import EMBEDDED, Unavailable, embedded_model
-from .model_cache import LAYOUT, Report, advance_to, cache_directory, convert, new_directory
+from .model_cache import LAYOUT, FetchReport, advance_to, cache_directory, convert, new_directory
 
 HEAD_BYTES = 64 << 20
 """A GGUF's metadata are at its head: 2 MB for 49 000 tokens, about 8 MB for 128 000."""
@@ -55,12 +55,12 @@ class Interrupted(Exception):
 # --- the four kinds of `--model` ----------------------------------------------------------------
 
 
-def resolve(config: Config, report: Report | None = None) -> Path:
+def resolve(config: Config, report: FetchReport | None = None) -> Path:
     """The model directory of `config.model`, fetched and made where that is needed.
 
     Raises `OperatorError` saying what is missing, or each way tried and why it failed.
     """
-    report = report or Report()
+    report = report or FetchReport()
     path = Path(os.path.expanduser(config.model))
     if config.model == DEFAULT_MODEL:
         directory = default_model(report)
@@ -109,7 +109,8 @@ def _check_is_whole(path: Path) -> None:
 
 
 def lay_link(run: Path, directory: Path) -> None:
-    """Points RUN/model at the model directory; whoever reads it sees the old one or the new."""
+    """Points RUN/model at the model directory, in one move: a reader sees the old one or the
+    new."""
     link, new = run / "model", run / "model.new"
     try:
         new.unlink(missing_ok=True)
@@ -122,7 +123,7 @@ def lay_link(run: Path, directory: Path) -> None:
 # --- where models come from ---------------------------------------------------------------------
 
 
-def default_model(report: Report) -> Path:
+def default_model(report: FetchReport) -> Path:
     """The embedded model's directory; the hub is the last way to it."""
     try:
         return embedded_model(report)
@@ -137,7 +138,7 @@ def default_model(report: Report) -> Path:
             ) from error
 
 
-def model_of_gguf(path: Path, report: Report) -> Path:
+def model_of_gguf(path: Path, report: FetchReport) -> Path:
     """The model directory of a GGUF file, or of all parts of one that any part names; it links
     them, and is made once for each file."""
     path = first_part(path.absolute())
@@ -161,7 +162,7 @@ def model_of_gguf(path: Path, report: Report) -> Path:
     return directory
 
 
-def model_of_hub(model: str, report: Report, weights: bool = True) -> Path:
+def model_of_hub(model: str, report: FetchReport, weights: bool = True) -> Path:
     """The hub's own cached copy of `org/name[@revision]`, completed or updated where it answers.
 
     Only what a model directory holds is fetched. Files are checked, resumed and shared with other
@@ -177,7 +178,7 @@ def model_of_hub(model: str, report: Report, weights: bool = True) -> Path:
     return snapshot_of_hub(model, wanted, report)
 
 
-def snapshot_of_hub(repository: str, wanted: list[str], report: Report) -> Path:
+def snapshot_of_hub(repository: str, wanted: list[str], report: FetchReport) -> Path:
     """The hub's cached copy of the files of `org/name[@revision]` that match. Raises
     `OperatorError`."""
     from huggingface_hub import snapshot_download  # costs 0.6 s, and most starts need no hub
@@ -267,7 +268,7 @@ class Fetch(Process):
             self.set_state(ProcessState.DONE)
 
 
-class PublishedReport(Report):
+class PublishedReport(FetchReport):
     """Bars and words for the console. A fetch runs in a thread, sockets belong to the loop."""
 
     def __init__(self, fetch: Fetch, loop: asyncio.AbstractEventLoop) -> None:

@@ -1,5 +1,5 @@
-"""The cache of model directories: where it is, how one is made whole or not at all, and `Report`,
-whom a fetch tells how far it is. Knows no model and no place to get one from.
+"""The cache of model directories: where it is, how one is made whole or not at all, and
+`FetchReport`, to which a fetch reports its progress. Knows no model and no place to get one from.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ..gguf.header import read_header, write_files
 log = logging.getLogger(__name__)
 
 LAYOUT = 2
-"""Raised whenever the files made from a GGUF change, so that older cached ones are made anew."""
+"""Raised whenever the files made from a GGUF change, so that older cached ones are made again."""
 PARTIAL = ".partial-"
 """How the name of a directory begins while it is made."""
 STALE_SECONDS = 24 * 3600.0
@@ -31,8 +31,8 @@ STALE_SECONDS = 24 * 3600.0
 PIECE_BYTES = 1 << 20
 
 
-class Report:
-    """Hears how far a fetch is. This one draws bars on stderr and logs what is said."""
+class FetchReport:
+    """Gets the progress of a fetch. This one draws bars on stderr and logs messages."""
 
     def bar(self, label: str, total: float | None) -> tqdm[Any]:
         """A bar of bytes; `total` None where the length is unknown."""
@@ -100,7 +100,7 @@ def advance_to(bar: tqdm[Any], count: float) -> None:
     bar.update(max(0, count - bar.n))
 
 
-def convert(gguf: Path, directory: Path, report: Report) -> None:
+def convert(gguf: Path, directory: Path, report: FetchReport) -> None:
     """Writes what a GGUF says of its model as files: seconds, which the cache saves later."""
     with report.bar(f"reading {gguf.name}", None) as bar:
         write_files(read_header(gguf), directory)

@@ -28,7 +28,7 @@ from ..text.tokenizer import Tokenizer
 from ..text.vocabulary_files import NO_TOKENIZER, SAVE, has_tokenizer
 from .embedded_model import embedded_directory
 from .fetch import model_of_gguf
-from .model_cache import Report
+from .model_cache import FetchReport
 
 ORDER: tuple[Verdict, ...] = ("bad", "note", "good")
 
@@ -38,7 +38,7 @@ class ModelReport(msgspec.Struct, frozen=True):
 
     model: str
     directory: str
-    """Where the model lies; empty where there is none."""
+    """The model's directory; empty where there is none."""
     findings: tuple[Finding, ...]
 
     @property
@@ -47,7 +47,7 @@ class ModelReport(msgspec.Struct, frozen=True):
         return all(finding.verdict != "bad" for finding in self.findings)
 
     def lines(self) -> list[str]:
-        """As a terminal shows it: a finding a line, and what to do below."""
+        """The report for a terminal: a finding a line, and what to do below."""
         shown = []
         for finding in self.findings:
             where = f"{finding.source}: " if finding.source else ""
@@ -94,7 +94,7 @@ def _locate(model: str) -> Path:
     if path.is_dir():
         return path.absolute()
     if path.is_file():
-        return model_of_gguf(path, Report())
+        return model_of_gguf(path, FetchReport())
     if not is_hub_id(model):
         raise OperatorError(
             f"there is no model {model}",

@@ -30,8 +30,8 @@ PIECE = re.compile(r"\.part\d+of\d+$|-split-[a-z]$")
 
 @dataclass(frozen=True)
 class GgufTensor:
-    """Where a tensor lies. `shape` as torch has it, slowest dimension first; `kind` is the number
-    of a `GGMLQuantizationType`; `part` is an index into `GgufFile.parts`."""
+    """The place of a tensor's data. `shape` as torch has it, slowest dimension first; `kind` is the
+    number of a `GGMLQuantizationType`; `part` is an index into `GgufFile.parts`."""
 
     shape: tuple[int, ...]
     kind: int
@@ -46,7 +46,7 @@ class GgufFile:
     path: Path
     metadata: dict[str, Any]
     tensors: dict[str, GgufTensor]
-    """By the name that the file has."""
+    """Tensors by their name in the file."""
     parts: tuple[mmap.mmap, ...]
 
     @property
@@ -137,7 +137,7 @@ def first_part(path: Path) -> Path:
 
 
 def part_path(path: Path, number: int, count: int) -> Path:
-    """Where part `number` of `count`, from 1, lies beside another part or its link."""
+    """The path of part `number` of `count`, from 1, beside another part or its link."""
     named = PART.fullmatch(path.name)
     prefix = named["prefix"] if named else path.stem
     return path.with_name(f"{prefix}-{number:05}-of-{count:05}.gguf")

@@ -21,7 +21,7 @@ LONGEST_VALUE = 60
 
 
 class Key(NamedTuple):
-    """What becomes of a key. `why` goes on from its name."""
+    """How a key is treated. `why` goes on from its name."""
 
     use: Literal["read", "harmless", "refused"]
     why: str
@@ -130,7 +130,7 @@ MODEL_KEYS: dict[str, Key] = {
         *("dense_2_feat_in", "dense_2_feat_out", "dense_3_feat_in", "dense_3_feat_out"),
     ),
 }
-"""By their name after `ARCHITECTURE.`"""
+"""Keys by their name after `ARCHITECTURE.`"""
 
 MODEL_PREFIXES: dict[str, Key] = _refused(
     OTHER,
@@ -193,7 +193,7 @@ PREFIXES: dict[str, Key] = {
     "diffusion.": Key("refused", "diffusion is not computed"),
     "xielu.": Key("refused", "silu is the one activation"),
 }
-"""Of keys that stand in no table above, and do not begin with the architecture."""
+"""Prefixes of keys that stand in no table above, and do not begin with the architecture."""
 
 UNKNOWN = Key("refused", "is a key unknown here", ())
 FOREIGN = Key("harmless", "belongs to no part of the model")

@@ -40,7 +40,7 @@ SCALES = {"scale", "input_scale"}
 """`scale` multiplies what a weight yields (NVFP4). `input_scale` is for kernels that quantise
 activations: llama.cpp reads it and computes the same without."""
 ROPE_FACTORS = "rope_freqs.weight"
-"""By which each rotary frequency is divided (Llama 3)."""
+"""The tensor of factors that divide each rotary frequency (Llama 3)."""
 
 BLOCK = re.compile(r"blk\.(?P<block>\d+)\.(?P<module>\w+)\.(?P<kind>\w+)")
 REASONS = {

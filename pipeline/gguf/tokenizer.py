@@ -28,7 +28,7 @@ NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
 """How SentencePiece writes a space."""
 BAR = "\N{FULLWIDTH VERTICAL LINE}"
-"""In DeepSeek's special tokens."""
+"""The bar in DeepSeek's special tokens."""
 SENTENCE_PIECE_IDS = {"unknown": 0, "bos": 1, "eos": 2}
 """Roles in a SentencePiece vocabulary that does not name them."""
 
@@ -108,7 +108,7 @@ CUTS: dict[str, Cut] = {
     "seed-coder": Cut((_QWEN2.replace(r" ?[^\s\p{L}\p{N}]+[\r\n]*", r" ?[^\s\p{L}\p{N}\r\n]+"),)),
     "minicpm5": Cut((r"\p{N}{1,3}", _LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}+")), ignore_merges=True),
 }
-"""By `tokenizer.ggml.pre`."""
+"""How text is cut, by `tokenizer.ggml.pre`."""
 
 
 class GgufVocabulary:

@@ -1,4 +1,4 @@
-"""What computes: torch, no sockets. `runner.ModelRunner` is the only door."""
+"""What computes: torch, no sockets. `runner/` drives it."""
 
 import os
 

@@ -1,7 +1,7 @@
 """`Adapter`: one PEFT directory, checked against the model and laid out for computing.
 
-Everything that headers tell is checked before a weight is read, every weight before the layout is
-allocated. Knows a model's modules and their shapes; not when or for whom the adapter runs.
+Everything in the headers is checked before a weight is read, every weight before the layout is
+allocated. Knows a model's modules and their shapes; not when the adapter runs or for which request.
 """
 
 from __future__ import annotations
@@ -43,10 +43,9 @@ SITES: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Part:
-    """Where a module of an adapter lies in each layer's elements.
-
-    From `a` on A [rank, in_features], from `b` on B.T [rank, out_features], the scale in it. In a
-    layer where the adapter leaves the module alone, or has less rank, the rest is zero.
+    """The place of an adapter's module in each layer's elements. From `a` on A [rank, in_features],
+    from `b` on B.T [rank, out_features], the scale in it. In a layer where the adapter leaves the
+    module alone, or has less rank, the rest is zero.
     """
 
     module: str
@@ -75,7 +74,7 @@ class Adapter:
 
 @dataclass(frozen=True)
 class Measured:
-    """What the headers tell of an adapter that is fit to be read."""
+    """The facts in the headers of an adapter that is fit to be read."""
 
     info: AdapterInfo
     targets: tuple[Target, ...]
@@ -116,7 +115,7 @@ def read_adapter(
     roots: Sequence[str] = (),
     shard: Shard = WHOLE,
 ) -> Adapter:
-    """As `measure_adapter`; then reads, checks and lays out the weights."""
+    """Measures as `measure_adapter` does; then reads, checks and lays out the weights."""
     with _measured(key, directory, model_config, dtype, base, roots, shard) as (measured, files):
         tensors = _read_tensors(measured, files, dtype)
         info = msgspec.structs.replace(measured.info, digest=files.digest)
@@ -154,7 +153,7 @@ def _measured(
     roots: Sequence[str],
     shard: Shard,
 ) -> Iterator[tuple[Measured, WeightFiles]]:
-    """What the headers tell, and the weights, open and not yet read."""
+    """The facts in the headers, and the weights, open and not yet read."""
     with _opened(directory, model_config, roots) as (config, keys, files, is_mlx_lms):
         trained_for = brief(config.base_model_name_or_path or "")
         targets = match_targets(
@@ -215,8 +214,8 @@ def _other_base(trained_for: str, base: str) -> str:
 
 
 def _base_warning(trained_for: str, base: str) -> str:
-    """Where shapes fit but names do not. Names are compared by their end alone: the same model is
-    a hub's id here and a directory there."""
+    """A warning where shapes fit but names do not, else "". Names are compared by their end alone:
+    the same model is a hub's id here and a directory there."""
     ends = {
         name.rstrip("/").rpartition("/")[2].partition("@")[0].lower()
         for name in (trained_for, base)

@@ -11,12 +11,18 @@ from dataclasses import dataclass, field, replace
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from ...kernels import reference
-from ...kernels.layouts import AdapterTables, largest_block
+from ...kernels.layouts import (
+    MODULE_FIELDS,
+    NUM_MODULES,
+    NUM_SITES,
+    SITE_FIELDS,
+    AdapterTables,
+    largest_block,
+)
 from ..adapter_files.peft_config import MOST_RANK
 from ..config import Config
 from ..messages import AdapterInfo
@@ -24,15 +30,13 @@ from ..model_files.model_config import ModelConfig
 from ..runtime.guarded_file import AdapterError
 from .adapter import SITES, Adapter, measure_adapter, module_shapes, read_adapter
 from .compute_queue import sent
-from .page_pool import PagePool, page_elements
+from .page_pool import Ints, PagePool, page_elements
 from .shard import WHOLE, Shard
 
 MOST_RESIDENT = 4096
-"""Adapters in pages at a time, on a GPU."""
+"""Most adapters that lie in pages at a time, on a GPU."""
 MOST_STACKS = 8
 """Stacks kept for batches to come; those used longest ago go first."""
-
-Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -94,12 +98,12 @@ class AdapterStack:
 
 
 def _matrix(content: Tensor, start: int, rows: int, columns: int) -> Tensor:
-    """[num_layers, rows, columns] of what lies in each layer from `start` on."""
+    """The matrix that begins at `start` in each layer, [num_layers, rows, columns]."""
     return content[:, start : start + rows * columns].reshape(-1, rows, columns)
 
 
 def tile_of(model_config: ModelConfig) -> int:
-    """Divides all that kernels take in tiles, and where each matrix begins."""
+    """Elements that divide all sizes that kernels cut into tiles, and the start of each matrix."""
     sizes = [size for shape in module_shapes(model_config).values() for size in shape]
     return largest_block(*sizes, page_elements(model_config), most=256)
 
@@ -129,7 +133,7 @@ class AdapterStore:
         self._adapters: dict[str, Adapter] = {}
         self._pages: dict[str, tuple[int, ...]] = {}
         self._own: dict[str, Tensor] = {}
-        """Those outside of the pool, [num_layers, elements]."""
+        """Contents of adapters outside of the pool, [num_layers, elements]."""
         self._free_slots = list(range(MOST_RESIDENT - 1, -1, -1))
         self._slots: dict[str, int] = {}
         self.unit = tile_of(self._model_config)
@@ -144,7 +148,7 @@ class AdapterStore:
         return hosts + own + sum(stack.nbytes for stack in [*self._stacks.values()])
 
     def __contains__(self, key: str) -> bool:
-        """Whether it is placed."""
+        """Whether the adapter is placed."""
         return key in self._pages
 
     def __getitem__(self, key: str) -> Adapter:
@@ -158,8 +162,8 @@ class AdapterStore:
         return self[key].padded_rank
 
     def read(self, key: str, path: str) -> AdapterInfo:
-        """Reads an adapter to the host; what came of it. Never raises: on failure nothing is held
-        and `reason` says why."""
+        """Reads an adapter to the host; the result. Never raises: on failure nothing is held and
+        `reason` says why."""
         try:
             adapter = read_adapter(
                 key,
@@ -179,7 +183,7 @@ class AdapterStore:
         return adapter.info
 
     def measure(self, path: str) -> AdapterInfo:
-        """What `read` would say, from the headers alone."""
+        """The result that `read` would have, from the headers alone."""
         try:
             info = measure_adapter(
                 "",
@@ -222,19 +226,20 @@ class AdapterStore:
         return self._slots[key]
 
     def make_tables(self, slots: int) -> AdapterTables:
-        """For kernels that read pages; a CPU needs none. Never moved: graphs remember where they
-        are."""
+        """Tables for kernels that read pages; a CPU needs none. Never moved: graphs hold their
+        addresses."""
         device, sizes = self._pool.pages.device, module_shapes(self._model_config).values()
         most_pages = -(-MOST_RANK * sum(map(sum, sizes)) // page_elements(self._model_config))
         return AdapterTables(
             *(
                 torch.zeros((slots, *shape), dtype=torch.int32, device=device)
-                for shape in ((most_pages,), (len(SITES), 2), (len(sizes), 3))
+                for shape in ((most_pages,), (NUM_SITES, SITE_FIELDS), (NUM_MODULES, MODULE_FIELDS))
             )
         )
 
     def _enter(self, key: str, table: Tensor) -> None:
-        """Tells the kernels where it is. Not before nobody uses a slot's former owner."""
+        """Enters an adapter in the kernels' tables. No step still uses the former owner of its
+        slot."""
         slot = self._slots[key] = self._free_slots.pop()
         parts = {part.module: part for part in self._adapters[key].parts}
         sites, modules = [], []
@@ -258,13 +263,14 @@ class AdapterStore:
         return sent(torch.tensor(pages, dtype=torch.int64), self._pool.pages.device)
 
     def _content(self, key: str) -> Tensor:
-        """What was placed, [num_layers, elements]."""
+        """The placed contents of an adapter, [num_layers, elements]."""
         if self._in_pool:
             return self._pool.take(self._table(self._pages[key]))
         return self._own[key]
 
     def evict(self, key: str) -> None:
-        """Its pages may be somebody else's from now on; the host keeps it."""
+        """Gives up an adapter's pages, which may be used for something else from now on; the host
+        keeps it."""
         self._pages.pop(key, None)
         self._own.pop(key, None)
         self._leave(key)
@@ -337,7 +343,7 @@ class AdapterRows:
     places: Tensor
 
     def add(self, y: Tensor, x: Tensor, layer: int, site: str) -> None:
-        """Adds to each token's row of y what its adapter makes of its row of x."""
+        """Adds to each token's row of y the product of its adapter with its row of x."""
         if weights := self.stack.sites.get(site):
             reference.add_lora_rows(
                 y[self.tokens],
@@ -356,7 +362,7 @@ class LoraBatch:
     parts: tuple[AdapterSegment | AdapterRows, ...]
 
     def begin(self, x: Tensor, layer: int, site: str) -> Callable[[Tensor, bool], None]:
-        """Where steps are not captured there is nothing to gain by starting early."""
+        """Does nothing here: where steps are not captured, starting early gains nothing."""
         return lambda y, whole: self.add(y, x, layer, site)
 
     def add(self, y: Tensor, x: Tensor, layer: int, site: str) -> None:
@@ -378,7 +384,7 @@ class TokenRange:
 
 @dataclass
 class LoraPlan:
-    """Which tokens go through which stack: made on the host, before its tensors exist.
+    """The assignment of tokens to stacks: made on the host, before its tensors exist.
 
     `joint` holds (tokens, stack, rows, places) for an `AdapterRows` each.
     """

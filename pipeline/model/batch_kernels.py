@@ -48,7 +48,7 @@ MOST_PROMPTS = 32
 
 
 class Bucket(NamedTuple):
-    """What a captured step has room for: single tokens, tokens of prompts, and the ranks of an
+    """The room of a captured step: single tokens, tokens of prompts, and the ranks of an
     adapter's module (0: no adapters)."""
 
     rows: int
@@ -78,7 +78,7 @@ class Inputs:
 
 
 def largest_rank(rows: Sequence[StepRow], store: AdapterStore) -> int:
-    """Of the adapters of these rows, padded; 0 where there are none."""
+    """The largest rank among the adapters of these rows, padded; 0 where there are none."""
     keys = {row.adapter for row in rows if row.adapter is not None}
     return max((store.padded_rank(key) for key in keys), default=0)
 
@@ -116,8 +116,8 @@ class PagedPlan:
             self._describe_adapters()
 
     def _place_tokens(self, history_width: int) -> None:
-        """Of every token: where it is in the history, its position, its page and place there; and
-        which tokens' successors are wanted."""
+        """Places every token: in the history, its position, its page and its place there; and marks
+        the tokens whose successors are wanted."""
         counts = np.array([row.num_tokens for row in self.rows], dtype=np.int64)
         starts = np.array([row.start for row in self.rows], dtype=np.int64)
         ends = np.cumsum(counts)
@@ -155,7 +155,7 @@ class PagedPlan:
         rest = 0
         if self.bucket:
             rest = self._num_single + bool(self._num_prompt_tokens) * MOST_PROMPTS - len(wanted)
-        # Of single tokens alone all are wanted, in their order, whether somebody asks or not.
+        # Of single tokens alone all are wanted, in their order, asked for or not.
         fill = range(len(wanted), len(wanted) + rest) if not self._num_prompt_tokens else [0] * rest
         inputs["sample_tokens"] = [*last[sampling].tolist(), *fill]
         inputs["sample_history"] = [*wanted, *[-1] * rest]
@@ -235,7 +235,7 @@ class PagedPlan:
 @dataclass(frozen=True)
 class LoraPart:
     """Single tokens, or tokens of prompts: their groups, tokens a group at most, and a stream for
-    what need not wait for the base."""
+    work that need not wait for the base."""
 
     groups: Groups
     rows: int
@@ -248,7 +248,7 @@ class PagedLora:
 
     sites: dict[str, Site]
     rank: int
-    """Of the largest module."""
+    """Padded rank of the largest module."""
     pool: Tensor
     """[num_layers, num_pages, elements]"""
     tables: AdapterTables
@@ -260,9 +260,9 @@ class PagedLora:
     """Sites whose readers add what is left to single tokens."""
 
     def begin(self, x: Tensor, layer: int, site: str) -> Callable[[Tensor, bool], Shrunk | None]:
-        """Notes that x is there; the function returned computes what the adapters make of it,
-        beside the base's product issued meanwhile, and adds it or leaves it to whoever reads y
-        next. x [num_tokens, in], y [num_tokens, out]."""
+        """Notes that x is there; the function returned computes the adapters' products with it,
+        beside the base's product issued meanwhile, and adds it or leaves it to the next
+        reader of y. x [num_tokens, in], y [num_tokens, out]."""
         about = self.sites[site]
         ranks = -(-self.rank * len(about.out_features) // RANK_BLOCK) * RANK_BLOCK
 
@@ -301,7 +301,7 @@ class PagedLora:
 
 
 def lora_sites(model_config: ModelConfig) -> dict[str, Site]:
-    """Each site as the kernels want to know it."""
+    """Each site in the form that the kernels take."""
     shapes, found, first = module_shapes(model_config), {}, 0
     for index, (name, members) in enumerate(SITES.items()):
         found[name] = Site(index, first, tuple(shapes[member][0] for member in members))

@@ -1,7 +1,7 @@
 """`ForwardBatch`: all that one step's forward pass needs, as tensors, handed down whole.
 
-Made in two moves: `StepPlan` is computed on the host from rows and page tables (numpy, no device);
-`StepPlan.to_device` turns it into tensors after one copy. Knows rows and pages; neither weights
+Made in two moves: `TorchPlan` is computed on the host from rows and page tables (numpy, no device);
+`TorchPlan.to_device` turns it into tensors after one copy. Knows rows and pages; neither weights
 nor requests.
 
 Tokens lie flat, ordered so that everything that is computed together is a slice:
@@ -17,7 +17,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -32,9 +31,7 @@ from .adapter_store import (
     plan_lora,
 )
 from .layers import Rotary
-from .page_pool import PAGE_SIZE, PagePool, pages_for
-
-Ints = npt.NDArray[np.int64]
+from .page_pool import PAGE_SIZE, Ints, PagePool, pages_for
 
 WASTED_PAGES = 16
 """Padding pages at which a group of decode rows is split: gathering and multiplying 16 pages costs
@@ -42,7 +39,7 @@ what one more group's four operations do, about 30 µs a layer on two cores."""
 GROUP_BYTES = 8 << 20
 """Keys and values that one group may gather, so that they are still in the cache when used."""
 MASK_ENTRIES = 1 << 22
-"""Of one prompt's mask; a longer prompt is taken in pieces of fewer queries."""
+"""Entries of one prompt's mask; a longer prompt is taken in pieces of fewer queries."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +62,7 @@ class StepRow:
 
     @property
     def samples(self) -> bool:
-        """It reaches the end of what is known, so a token is chosen."""
+        """Whether it reaches the last known token, so that the next one is chosen."""
         return self.stop == self.known
 
 
@@ -104,7 +101,7 @@ class ForwardBatch:
     write_index: Tensor
     """For `write_pages`."""
     attention: tuple[Attention, ...]
-    """In token order, together all tokens."""
+    """Pieces of attention in token order, together all tokens."""
     lora: LoraBatch | None
     sample_tokens: Tensor
     """[num_samples] which tokens' logits are wanted"""
@@ -180,7 +177,7 @@ class _Look:
     window: int
 
 
-class StepPlan:
+class TorchPlan:
     """A step on the host: its rows in token order, and what their page tables make of them."""
 
     def __init__(
@@ -283,7 +280,7 @@ class StepPlan:
         first_pages = [max(0, r.start + 1 - window) // PAGE_SIZE if window else 0 for r in rows]
         tables = [r.pages[p : pages_for(r.stop)] for r, p in zip(rows, first_pages, strict=True)]
         width = max(len(table) for table in tables)
-        # Padding is masked, and of the row's own pages: nobody else's NaN gets in.
+        # Padding is masked, and of the row's own pages: no NaN of another row gets in.
         padded = np.array([t + t[:1] * (width - len(t)) for t in tables], dtype=np.int64)
         ends = [
             row.start + query + 1 - page * PAGE_SIZE
@@ -332,7 +329,7 @@ class StepPlan:
         )
 
     def _view(self, look: _Look, tensors: list[Tensor]) -> View:
-        """With the mask bool [num_queries, length]."""
+        """The view with its mask as bool [num_queries, length]."""
         ends = tensors[look.ends][:, None]
         slots = torch.arange(look.length, device=ends.device)
         seen = slots < ends
@@ -341,7 +338,7 @@ class StepPlan:
         return View(tensors[look.index], seen)
 
     def _for_decode(self, view: View, dtype: torch.dtype) -> View:
-        """The same with the mask as numbers to add, [num_rows num_kv_heads, 1, length]."""
+        """The view with its mask as numbers to add, [num_rows num_kv_heads, 1, length]."""
         mask = torch.zeros(view.mask.shape, dtype=dtype, device=view.mask.device)
         mask.masked_fill_(~view.mask, float("-inf"))
         return View(view.index, mask.repeat_interleave(self._pool.heads, dim=0).unsqueeze(1))

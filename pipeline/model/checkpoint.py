@@ -33,7 +33,7 @@ class Checkpoint(Protocol):
         shapes where it is missing or of another shape."""
 
     def int4(self, name: str, shape: tuple[int, ...]) -> Int4Blocks | None:
-        """The same weight in its 4-bit blocks; None where it is not stored so."""
+        """A weight in its 4-bit blocks; None where it is not stored so."""
 
 
 def check_shape(path: Path, name: str, found: tuple[int, ...], shape: tuple[int, ...]) -> None:
@@ -47,7 +47,7 @@ def check_shape(path: Path, name: str, found: tuple[int, ...], shape: tuple[int,
 
 def missing_tensor(path: Path, name: str) -> OperatorError:
     """What to raise for a tensor that the files do not hold."""
-    return OperatorError(f"{path}: {name} is missing", "fetch the model anew")
+    return OperatorError(f"{path}: {name} is missing", "fetch the model again")
 
 
 class DummyCheckpoint:

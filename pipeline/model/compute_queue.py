@@ -31,7 +31,7 @@ and 187 to 218 tokens/s while other processes took 30 % of a core, one thread 12
 
 
 class ComputeQueue:
-    """Where tensors live and who computes them."""
+    """The device, its streams or threads, and the work submitted to them."""
 
     def __init__(self, device: torch.device, threads: int) -> None:
         self.device, self.threads, self.helpers = device, threads, Helpers(threads)
@@ -43,7 +43,7 @@ class ComputeQueue:
 
     @property
     def stream(self) -> torch.cuda.Stream:
-        """Where a GPU's steps run."""
+        """The stream of a GPU's steps."""
         assert self._stream is not None
         return self._stream
 
@@ -56,13 +56,13 @@ class ComputeQueue:
         try:
             with torch.cuda.stream(self._stream):
                 future.set_result(_without_gradients(work))
-        except Exception as error:  # told to whoever reads the future, as a thread would
+        except Exception as error:  # raised where the future is read, as a thread's would be
             future.set_exception(error)
         return future
 
     def copy(self, work: Callable[[], T]) -> Future[T]:
-        """As `submit`, but nothing submitted later waits for it, and the future is done when the
-        work is. On a CPU it takes its turn among the rest."""
+        """Starts work as `submit` does, but nothing submitted later waits for it, and the future is
+        done when the work is. On a CPU it takes its turn among the rest."""
         if self._stream is None or self._copy_stream is None:
             return self.submit(work)
         behind = self._stream.record_event()  # steps that still use what it overwrites
@@ -114,7 +114,7 @@ class Helpers:
         self._threads = threads
 
     def worth(self, products: float) -> bool:
-        """Whether calling them pays for an operation of so many multiplications."""
+        """Whether calling them pays for an operation of this many multiplications."""
         return self._threads > 1 and products * (self._threads - 1) >= WORTH_HELP
 
     def __enter__(self) -> None:

@@ -28,18 +28,18 @@ from .llama import Llama
 from .page_pool import PAGE_SIZE, PagePool, pages_for
 
 ROWS = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 160, 192, 224, 256)
-"""Of single tokens alone."""
+"""Rows of the graphs of single tokens alone."""
 MIXED_ROWS = (8, 32, 64, 128, 256)
 PROMPT_TOKENS = (64, 192, 256, 512)
-"""Of steps that carry prompts beside them."""
+"""Prompt tokens of the graphs of steps that carry prompts beside single tokens."""
 RANKS = (0, 16, 64)
 LONG_PROMPT = 8192
-"""Enough for the kernels of long prompts."""
+"""Tokens that are enough for the kernels of long prompts."""
 
 
 @dataclass(frozen=True)
 class Captured:
-    """A graph, where its inputs go, and what comes out."""
+    """A graph, the buffers of its inputs, and its outputs."""
 
     graph: torch.cuda.CUDAGraph
     inputs: Tensor
@@ -51,7 +51,7 @@ class Captured:
 
 @dataclass(frozen=True)
 class StepResult:
-    """What a step computed, by sample. A later step of its bucket overwrites it."""
+    """The results of a step, by sample. A later step of its bucket overwrites it."""
 
     logits: Tensor
     """[num_samples, vocab_size]"""
@@ -75,8 +75,8 @@ class PagedSteps:
         *,
         max_pages: int,
     ) -> None:
-        """`history` int32 [num_slots, width] is never moved from here on: graphs remember where it
-        is. `max_pages` bounds a sequence."""
+        """`history` int32 [num_slots, width] is never moved from here on: graphs hold its address.
+        `max_pages` bounds a sequence."""
         self._model_config, self._pool, self._store = model_config, pool, store
         self._rotary, self._history, self._queue = rotary, history, queue
         self._max_pages = max_pages
@@ -88,7 +88,7 @@ class PagedSteps:
     # -- steps
 
     def plan(self, rows: Sequence[StepRow], *, may_replay: bool) -> PagedPlan:
-        """A step on the host, padded where a graph will take it."""
+        """The plan of a step on the host, padded where a graph fits it."""
         return self._plan(rows, self._bucket(rows) if may_replay else None)
 
     def run(self, plan: PagedPlan, model: Llama, *, replay: bool = True) -> StepResult:
@@ -152,7 +152,7 @@ class PagedSteps:
         return bucket if bucket in self._captured else None
 
     def base_rows(self, num_rows: int) -> int:
-        """How many a step of the base with so many rows computes, padding included."""
+        """Rows that a step of the base with `num_rows` rows computes, padding included."""
         rows = _least(ROWS, num_rows)
         return rows if Bucket(rows) in self._captured else num_rows
 
@@ -173,8 +173,8 @@ class PagedSteps:
         begun: Callable[[], object],
         made: Callable[[], object],
     ) -> None:
-        """All that steps of these buckets, and longer prompts, launch: many at a time, found by
-        tracing the smallest and the largest steps of a kind through two layers."""
+        """Makes all kernels that steps of these buckets, and longer prompts, launch: many at a
+        time, found by tracing the smallest and the largest steps of a kind through two layers."""
         part, pages = model.with_layers(model.layers[:2]), self._pool.pages[:2]
         kinds: dict[tuple[int, int], list[Bucket]] = {}
         for bucket in sorted(buckets):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import msgspec
@@ -18,11 +19,13 @@ from ..errors import OperatorError
 from ..messages import DeviceReport, Gpu
 from ..model_files.model_config import read_model_config
 from .adapter_store import tile_of
+from .cpu_kernels import why_not_int4, why_not_packed
 from .kernel_choice import LEAST_TILE, choose_kernels
 
 
 def make_device_report(config: Config) -> DeviceReport:
-    """For these settings; where the run has no model yet, for one whose sizes suit."""
+    """The report for these settings; where the run has no model yet, for one whose sizes suit the
+    kernels."""
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     device = "cuda" if count and config.device != "cpu" else "cpu"
     model = config.run_path / "model"
@@ -35,7 +38,19 @@ def make_device_report(config: Config) -> DeviceReport:
         nccl=_nccl(),
         kernels=f"attention, norms, LoRA: {choice}",
         is_fastest=choice.paged,
+        off=_left_out(device),
     )
+
+
+def _left_out(device: str) -> tuple[str, ...]:
+    """What the installed torch or Triton does not have for computing on this device."""
+    if device == "cpu":
+        return tuple(filter(None, (why_not_packed(), why_not_int4())))
+    if find_spec("triton") is None:
+        return ()
+    from ...kernels import precompile
+
+    return tuple(filter(None, (precompile.why_off(),)))
 
 
 def _gpu(number: int) -> Gpu:

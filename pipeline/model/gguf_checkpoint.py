@@ -14,7 +14,8 @@ from torch import Tensor
 from ..gguf.file import GgufTensor, open_gguf
 from ..gguf.tensors import check_gguf_tensors, hugging_face_name
 from .checkpoint import check_shape, missing_tensor
-from .layers import INT4_GROUP, Int4Blocks
+from .cpu_kernels import INT4_GROUP
+from .layers import Int4Blocks
 
 INT4_KINDS = (GGMLQuantizationType.Q4_0, GGMLQuantizationType.Q4_1)
 

@@ -22,7 +22,9 @@ from ...kernels import reference
 from ...kernels.layouts import Shrunk
 from ..model_files.model_config import ModelConfig
 from ..model_files.rope import RopeScaling
+from . import cpu_kernels
 from .compute_queue import Helpers
+from .cpu_kernels import INT4_GROUP
 
 fused: ModuleType | None = None
 """Kernels for what stands between the matrix products. A GPU without Triton computes as a CPU does,
@@ -30,12 +32,6 @@ and a CPU does not wait for Triton's import unless it is there to interpret it, 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 if (torch.cuda.is_available() or INTERPRETED) and importlib.util.find_spec("triton"):
     fused = importlib.import_module("...kernels.fused", __package__)
-
-PACK_ROWS = 32
-"""Rows oneDNN is told to expect when it packs a weight: what it then makes serves 1 to 512 rows
-within 3 % of the best, where a weight packed for one row takes 1.5 times as long at 16."""
-INT4_GROUP = 32
-"""Weights that share a scale and a minimum, in GGUF's 4-bit blocks and in torch's kernel."""
 
 
 class Product(Protocol):
@@ -55,8 +51,8 @@ class Linear(Product, Protocol):
 
 
 class Output(NamedTuple):
-    """What a linear map made of its input, and what adapters have still to add to it: whoever reads
-    it next adds that in the same pass."""
+    """What a linear map made of its input, and what adapters have still to add to it: its next
+    reader adds that in the same pass."""
 
     y: Tensor
     rest: Shrunk | None = None
@@ -84,15 +80,12 @@ class PackedLinear:
 
     def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
         self._dtype = weight.dtype
-        self._weight = torch.ops.mkldnn._reorder_linear_weight(weight, PACK_ROWS)
+        self._weight = cpu_kernels.pack(weight)
         self._bias = None if bias is None else bias.to(weight.dtype)
         self.num_bytes = weight.nbytes
 
     def __call__(self, x: Tensor) -> Tensor:
-        y: Tensor = torch.ops.mkldnn._linear_pointwise.default(
-            x.to(self._dtype), self._weight, self._bias, "none", [], ""
-        )
-        return y.float()
+        return cpu_kernels.packed_product(x.to(self._dtype), self._weight, self._bias).float()
 
     def plus(self, delta: Tensor) -> Linear:
         weight = self._weight.to_dense()  # bit for bit what was packed
@@ -137,7 +130,7 @@ class Int4Linear:
     """torch's kernel wants out_features in multiples of this."""
 
     def __init__(self, blocks: Int4Blocks, bias: Tensor | None = None) -> None:
-        self._packed = torch._convert_weight_to_int4pack_for_cpu(blocks.q.int(), 1)
+        self._packed = cpu_kernels.pack_int4(blocks.q)
         pairs = torch.stack((blocks.scale.t(), blocks.middle.t()), dim=-1)
         self._scale_and_middle = pairs.bfloat16().contiguous()  # [groups, out_features, 2]
         self._bias = bias
@@ -152,15 +145,13 @@ class Int4Linear:
         return y if self._bias is None else y.add_(self._bias)
 
     def _product(self, x: Tensor) -> Tensor:
-        y: Tensor = torch._weight_int4pack_mm_for_cpu(
-            x.bfloat16(), self._packed, INT4_GROUP, self._scale_and_middle
-        )
-        return y.float()
+        return cpu_kernels.int4_product(x, self._packed, self._scale_and_middle)
 
     def plus(self, delta: Tensor) -> Linear:
-        """Not in 4 bits any more, which would round the delta away."""
+        """The sum, no longer in 4 bits, which would round the delta away."""
         weight = self._product(torch.eye(delta.shape[1])).t()  # what the kernel multiplies by
-        return PackedLinear((weight + delta).contiguous(), self._bias)
+        kind = DenseLinear if cpu_kernels.why_not_packed() else PackedLinear
+        return kind((weight + delta).contiguous(), self._bias)
 
 
 class HelpedLinear:
@@ -194,7 +185,7 @@ class LinearByRows:
         return self.chosen(x.shape[0])(x)
 
     def chosen(self, num_rows: int) -> Linear:
-        """The one that computes so many rows."""
+        """The map that computes this many rows."""
         return self._few if num_rows <= self._limit else self._many
 
     def plus(self, delta: Tensor) -> Linear:
@@ -329,7 +320,8 @@ def _llama3(inverse: Tensor, scaling: RopeScaling) -> Tensor:
 
 
 def _yarn(inverse: Tensor, scaling: RopeScaling, theta: float) -> Tensor:
-    """As llama3, but blended along the index of a pair: from `beta_fast` turns to `beta_slow`."""
+    """Frequencies as llama3 scales them, but blended along the index of a pair: from `beta_fast`
+    turns to `beta_slow`."""
     dim, length = 2 * len(inverse), scaling.original_max_position_embeddings
 
     def index_of(turns: float) -> float:

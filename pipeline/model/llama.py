@@ -104,7 +104,7 @@ class DecoderLayer:
         self, hidden: Tensor, delta: Output | None, batch: StepBatch, pool: Tensor
     ) -> Output:
         """hidden [num_tokens, hidden_size] takes in `delta`, the last branch of the layer before,
-        and this layer's first; the second is returned, for whoever sums and norms next."""
+        and this layer's first; the second is returned, for the next sum and norm."""
         delta = self.attention(self.attention_norm.add_(hidden, delta), batch, pool)
         return self.mlp(self.mlp_norm.add_(hidden, delta), batch)
 
@@ -170,8 +170,8 @@ class AdaptedLinear:
     layer: int
     site: str
     reduce: Callable[[Tensor], Tensor] | None = None
-    """Where ranks hold parts of the input: makes the sum of all of what was the sum of this one's,
-    the adapters' included."""
+    """Where ranks hold parts of the input: replaces this rank's sum, the adapters' included, by the
+    sum over all ranks."""
 
     def __call__(self, x: Tensor, lora: LoraProducts | None, *, whole: bool = False) -> Output:
         """`whole`: with all that adapters add, for readers that cannot add it."""

@@ -18,6 +18,7 @@ from ..model_files.model_config import ModelConfig
 from .adapter import SITES, module_path, module_shapes
 from .checkpoint import Checkpoint
 from .compute_queue import ComputeQueue
+from .cpu_kernels import multiplies_bfloat16, why_not_int4, why_not_packed
 from .layers import (
     DenseLinear,
     HelpedLinear,
@@ -35,9 +36,9 @@ from .parallel import GatheredHead, Ranks
 from .shard import CUT_BY_INPUT
 
 INT4_ROWS = {torch.bfloat16: 8, torch.float32: 12}
-"""Up to so many tokens a step, 4-bit weights are faster than packed ones of that type."""
+"""Tokens of a step up to which 4-bit weights are faster than packed ones of that type."""
 MEMORY_SHARE = 0.7
-"""Of free memory that weights may take on a CPU; KV and activations need the rest."""
+"""Share of the free memory that weights may take on a CPU; KV and activations need the rest."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Precision:
 
     @property
     def name(self) -> str:
-        """As the screen shows it."""
+        """The types as the screen shows them."""
         many = str(self.weights).removeprefix("torch.")
         if self.int4_rows is None:
             return "int4"
@@ -80,6 +81,10 @@ def choose_precision(
         raise OperatorError("--dtype float16 is for cuda", "choose float32 or bfloat16")
     if config.dtype == "int4" and not has_int4:
         raise OperatorError("--dtype int4 needs a GGUF with Q4_0 or Q4_1 tensors", "choose auto")
+    if reason := why_not_int4() if has_int4 else "":
+        if config.dtype == "int4":
+            raise OperatorError(f"--dtype int4 cannot be had: {reason}", "choose auto")
+        has_int4 = False
     wide, narrow, packed = (
         Precision(torch.float32, torch.float32),
         Precision(torch.float32, torch.bfloat16),
@@ -100,13 +105,6 @@ def choose_precision(
         f"{free / 2**30:.1f} GiB are free",
         "choose a smaller model",
     )
-
-
-def multiplies_bfloat16() -> bool:
-    """Whether this processor has instructions for products of bfloat16."""
-    if not torch.backends.mkldnn.is_available():
-        return False
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def weights_bytes(model_config: ModelConfig, precision: Precision) -> int:
@@ -276,7 +274,7 @@ class ModelLoader:
     def _dense(self, weight: Tensor, bias: Tensor | None = None) -> Linear:
         """The format in which this device multiplies many rows fastest."""
         weight = weight.to(self._device, self._precision.weights)
-        if self._device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        if self._device.type != "cpu" or why_not_packed():
             return DenseLinear(weight, bias)
         return HelpedLinear(PackedLinear(weight, bias), weight.numel(), self._helpers)
 

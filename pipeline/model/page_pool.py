@@ -21,11 +21,11 @@ from ..model_files.model_config import ModelConfig
 PAGE_SIZE = 16
 """Tokens a page."""
 CPU_SHARE = 0.25
-"""Of the memory free after the weights, on a machine that others use too."""
+"""The pool's share of the memory free after the weights, on a machine that others use too."""
 CUDA_SHARE = 0.85
-"""Of the memory free after the weights; the rest is for activations."""
+"""The pool's share of the memory free after the weights; the rest is for activations."""
 MOST_SEQUENCES = 8
-"""Of full length; a CPU's pool that is sized from free memory stops there."""
+"""Sequences of full length at which a CPU's pool that is sized from free memory stops."""
 
 Ints = npt.NDArray[np.int64]
 
@@ -141,7 +141,7 @@ def choose_num_pages(
 
 
 def pages_for(num_tokens: int) -> int:
-    """Pages that hold so many tokens."""
+    """Pages that hold this many tokens."""
     return -(-num_tokens // PAGE_SIZE)
 
 

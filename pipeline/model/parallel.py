@@ -94,7 +94,7 @@ def join_ranks(config: Config, rank: int, device: torch.device) -> Ranks:
     if not path:
         raise OperatorError(
             f"rank {rank} of {config.tp} does not know where the others are",
-            f"set ${MEETING} to one file for all of them, which nobody has used before",
+            f"set ${MEETING} to one file for all of them, which was not used before",
         )
     import torch.distributed as group  # here, because a rank alone does without
 

@@ -39,7 +39,7 @@ class SafetensorsCheckpoint:
                 tensor: Tensor = file.get_tensor(stored.name)
         except (OSError, SafetensorError) as error:
             raise OperatorError(
-                f"{stored.file} cannot be read: {name}: {error}", "fetch the model anew"
+                f"{stored.file} cannot be read: {name}: {error}", "fetch the model again"
             ) from error
         return tensor
 

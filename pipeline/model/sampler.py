@@ -58,7 +58,8 @@ class Sampled:
     best_ids: Tensor
 
     def to_host(self) -> Sampled:
-        """The same in pinned memory, once the device has come so far. Does not wait for it."""
+        """A copy in pinned memory, filled once the device has come that far. Does not wait for
+        it."""
 
         def copy(tensor: Tensor) -> Tensor:
             if not tensor.numel():

@@ -66,7 +66,7 @@ WHOLE = Shard()
 
 
 def check_divides(model_config: ModelConfig, size: int) -> None:
-    """Raises `OperatorError` where a model cannot be cut into so many parts."""
+    """Raises `OperatorError` where a model cannot be cut into `size` parts."""
     most = math.gcd(
         model_config.num_heads, model_config.num_kv_heads, model_config.intermediate_size
     )

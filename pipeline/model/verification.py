@@ -29,7 +29,7 @@ from ..messages import (
 from ..model_files.model_config import ModelConfig
 from .adapter import read_pairs
 from .adapter_store import AdapterStore
-from .batch_torch import Staging, StepPlan, StepRow
+from .batch_torch import Staging, StepRow, TorchPlan
 from .checkpoint import Checkpoint
 from .compute_queue import ComputeQueue
 from .layers import Int4Blocks, Rotary, pair_heads
@@ -40,11 +40,12 @@ from .page_pool import PAGE_SIZE, PagePool, pages_for
 PROMPT_LENGTHS = (24, 9, 16, 5, 12, 20)
 NEW_TOKENS = 16
 BASE_FACTOR = 8.0
-"""An adapter's rows may differ from their reference by so many times what the base's rows do, in
+"""An adapter's rows may differ from their reference by this many times what the base's rows do, in
 the mean: both carry the rounding of the served type, which an adapter may amplify. Random adapters
 on random models of bfloat16 reached 4; a single logit's difference varies much more."""
 RANGE_SHARE = 1e-4
-"""And by this share of the logits' range, for types that round nothing away."""
+"""Further difference allowed, as a share of the logits' range, for types that round nothing
+away."""
 
 
 @dataclass
@@ -62,7 +63,7 @@ class Served:
 class VerificationRun:
     """The adapter alone, then twice in one batch with the base and its neighbours.
 
-    Sequences have negative numbers, so that they are nobody else's.
+    Sequences have negative numbers, which no request has.
     """
 
     def __init__(self, order: CheckAdapter, vocab_size: int) -> None:
@@ -81,7 +82,7 @@ class VerificationRun:
         return [self.alone, *self.mixed]
 
     def batches(self) -> Iterator[Batch]:
-        """In this order; none needs the answer to one before."""
+        """The batches to launch, in this order; none needs the answer to one before."""
         yield from self._generate([self.alone], first=0)
         yield from self._generate(self.mixed, first=1)
 
@@ -254,7 +255,7 @@ class Forward:
         self._pool = PagePool(one, count, torch.float32, cpu)
         windows = tuple(sorted(set(layer_windows(model_config))))
         staging = Staging()
-        plan = StepPlan(
+        plan = TorchPlan(
             [StepRow(0, 0, length, length, list(range(count)), None)],
             staging,
             self._pool,
@@ -269,5 +270,5 @@ class Forward:
         )
 
     def run(self, layer: DecoderLayer, hidden: Tensor) -> None:
-        """In place. hidden [num_tokens, hidden_size]."""
+        """Runs a layer in place. hidden [num_tokens, hidden_size]."""
         hidden.add_(layer(hidden, None, self._batch, self._pool.pages[0]).y)

@@ -33,7 +33,7 @@ class CheckpointFiles(msgspec.Struct, frozen=True):
     where: Path
     """The file that says what there is: model.safetensors, the index, model.gguf."""
     tensors: dict[str, StoredTensor]
-    """By the name that the model has for it; the file may have another."""
+    """Tensors by the name that the model has for them; the file may have another."""
     gguf: Path | None
     findings: tuple[Finding, ...] = ()
     """Notes alone: what is wrong raises."""
@@ -95,7 +95,7 @@ def _weight_map(index: Path) -> dict[str, str]:
             raise ValueError("its weight_map names no files")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         what = "it has no weight_map" if isinstance(error, KeyError) else str(error)
-        raise OperatorError(f"{index} is no index: {what}", "fetch the model anew") from error
+        raise OperatorError(f"{index} is no index: {what}", "fetch the model again") from error
     return dict(shards)
 
 
@@ -107,7 +107,7 @@ def _of_index(directory: Path, index: Path) -> CheckpointFiles:
             raise OperatorError(f"{index} names {file}, which lies outside of its directory")
     if missing := [file for file in files if not (directory / file).is_file()]:
         raise OperatorError(
-            f"{directory} lacks {', '.join(missing)}, which {INDEX} names", "fetch it anew"
+            f"{directory} lacks {', '.join(missing)}, which {INDEX} names", "fetch it again"
         )
     tensors: dict[str, StoredTensor] = {}
     for file in files:
@@ -118,7 +118,7 @@ def _of_index(directory: Path, index: Path) -> CheckpointFiles:
         raise OperatorError(
             f"{index} names {lost[0]}, which {shards[lost[0]]} does not hold"
             + (f" ({len(lost)} such)" if len(lost) > 1 else ""),
-            "index and shards are of different saves: fetch the model anew",
+            "index and shards are of different saves: fetch the model again",
         )
     return CheckpointFiles(index, tensors, None)
 

@@ -120,7 +120,7 @@ def checkpoint_findings(
     found += _unused([name for name in unused if name not in harmless], model_config, quantized_by)
     missing = [name for name in needed if name not in tensors]
     if missing:
-        hint = HEADLESS if missing == [HEAD] else "fetch the model anew"
+        hint = HEADLESS if missing == [HEAD] else "fetch the model again"
         found.append(_of_several(missing, "bad", "is missing", hint))
     for name, tensor in used.items():
         if tensor.shape != needed[name]:

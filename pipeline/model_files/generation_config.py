@@ -86,7 +86,7 @@ class GenerationDefaults(msgspec.Struct, frozen=True, kw_only=True):
     min_p. An absent one says nothing, though transformers takes it for false: OpenAI's clients
     expect a temperature of 1."""
     stop_strings: str | list[str] | None = None
-    """They end an answer, beside the request's own."""
+    """Strings that end an answer, beside the request's own."""
     not_honoured: tuple[str, ...] = ()
     """What else the file asks for ("num_beams 4"): the model is served without it."""
 

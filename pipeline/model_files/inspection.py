@@ -1,7 +1,7 @@
 """`inspect_directory`: all findings on a model directory, from config.json and tables of tensors.
 
 What a start refuses and what a report shows come from here, so that they agree. It loads no weight;
-comparing a head with the embedding that it is said to be is all that it reads of them.
+of weights it reads only a head and the embedding, to compare them where they are said to be one.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ LAYER_KINDS = {
 }
 """Kinds in `layer_types`, to whether they use the window."""
 MOST_LAYERS = 4096
-"""More are no model's: what follows keeps a name for each tensor."""
+"""Layers of any model, at most: the checks keep a name for each tensor."""
 
 
 class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):

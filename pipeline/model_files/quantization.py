@@ -1,5 +1,5 @@
 """What a model directory says of quantised weights: by what they were packed, and that such are not
-read here. Knows no tensor; `checkpoint_tensors` sees codes that nothing speaks of.
+read here. Knows no tensor; `checkpoint_tensors` finds codes that no file mentions.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ def quantization_findings(directory: Path, raw: Mapping[str, Any]) -> list[Findi
 
 
 def quantization_name(directory: Path, raw: Mapping[str, Any]) -> str:
-    """By what the weights were quantised, as config.json or a file beside it says; else empty."""
+    """The method by which the weights were quantised, as config.json or a file beside it says; else
+    empty."""
     for key in KEYS:
         if raw.get(key):
             return describe_method(key, raw[key])

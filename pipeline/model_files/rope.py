@@ -39,7 +39,7 @@ OPTIONAL: dict[RopeType, tuple[str, ...]] = {
 COMMON = frozenset({"rope_theta", "rope_type", "type", "partial_rotary_factor", "finetuned"})
 KNOWN = COMMON.union(*REQUIRED.values(), *OPTIONAL.values())
 DEFAULT_THETA = 10000.0
-"""Of the classes of all families."""
+"""The default of the classes of all families."""
 
 
 class RopeScaling(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,7 +60,7 @@ class RopeScaling(msgspec.Struct, frozen=True, kw_only=True):
     """yarn's ramp begins and ends at whole indices."""
     short_factor: tuple[float, ...] = ()
     long_factor: tuple[float, ...] = ()
-    """By which each frequency is divided, in sequences up to the original length and longer."""
+    """Divisors of each frequency, in sequences up to the original length and in longer ones."""
 
     def reach(self, max_positions: int) -> int:
         """Tokens that a sequence may have, for a config.json with these

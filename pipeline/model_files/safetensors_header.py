@@ -26,15 +26,15 @@ TYPE_BITS = {
 
 
 class StoredTensor(msgspec.Struct, frozen=True):
-    """Where a tensor lies, and as what."""
+    """A tensor of a safetensors file: its type, shape and place."""
 
     name: str
     file: Path
     dtype: str
-    """As safetensors spells it: BF16, F32, I8, F8_E4M3."""
+    """The type as safetensors spells it: BF16, F32, I8, F8_E4M3."""
     shape: tuple[int, ...]
     start: int
-    """Of its bytes in the file."""
+    """Offset of its bytes in the file."""
     num_bytes: int
 
 
@@ -48,11 +48,11 @@ def read_tensor_table(path: Path) -> dict[str, StoredTensor]:
             if head.startswith(LFS_POINTER):
                 raise OperatorError(
                     f"{path} is a Git LFS pointer: the weights themselves were not downloaded",
-                    "run git lfs pull, or fetch the model anew",
+                    "run git lfs pull, or fetch the model again",
                 )
             length = int.from_bytes(head[:8], "little")
             if len(head) < 8 or length > MOST_HEADER_BYTES:
-                raise OperatorError(f"{path} is not a safetensors file", "fetch the model anew")
+                raise OperatorError(f"{path} is not a safetensors file", "fetch the model again")
             file.seek(8)
             text = file.read(length)
     except OSError as error:
@@ -64,7 +64,7 @@ def read_tensor_table(path: Path) -> dict[str, StoredTensor]:
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise OperatorError(
             f"{path} is not a safetensors file: its table is not readable ({error!r})",
-            "fetch the model anew",
+            "fetch the model again",
         ) from error
     end = max((entry.start + entry.num_bytes for entry in tensors.values()), default=0)
     if end > size:
@@ -101,5 +101,5 @@ def same_values(one: StoredTensor, other: StoredTensor) -> bool:
 
 def _cut_short(path: Path, size: int, needed: int) -> OperatorError:
     return OperatorError(
-        f"{path} is cut short: it has {size} bytes of {needed}", "fetch the model anew"
+        f"{path} is cut short: it has {size} bytes of {needed}", "fetch the model again"
     )

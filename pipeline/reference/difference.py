@@ -16,17 +16,17 @@ from ..model.verification import find_logits_flaw
 from .reference import AnswerDifference, DtypeName, PromptAnswer
 
 LARGEST_SHARE, MEAN_SHARE = 1e-4, 1e-5
-"""Of the logits' range, what float32 may differ by: forty times what SmolLM2-135M and random models
-of every family did."""
+"""Share of the logits' range by which float32 may differ, at most and in the mean: forty times what
+SmolLM2-135M and random models of every family did."""
 LARGEST_LOGPROB = 1e-3
-"""And a token's logprob, where that is all that is known."""
+"""Difference of a token's logprob that float32 may have, where no logits are known."""
 ROUNDED: dict[DtypeName, tuple[float, float]] = {
     "bfloat16": (0.1, 0.3),
     "float16": (0.05, 0.15),
     "int4": (0.1, 0.3),
 }
-"""Of the logprobs of greedy tokens, in a type that rounds: how far they may differ in the mean, and
-how much less probable than the reference's own choice a token may be. SmolLM2-135M and its adapters
+"""Bounds for the logprobs of greedy tokens in a type that rounds: their mean difference, and how
+much less probable than the reference's own choice a token may be. SmolLM2-135M and its adapters
 reached means of 0.027 (bfloat16) and 0.016 (int4); another rope base or a scale that is left out
 differ by more than 0.5."""
 

@@ -18,7 +18,7 @@ from ..config import Config
 from ..errors import OperatorError
 from ..messages import Admission, Batch, BatchRow, SamplingParams
 from ..model.page_pool import PAGE_SIZE, pages_for
-from ..model.runner import ModelRunner
+from ..runner.runner import ModelRunner
 from ..server.adapter_chat import AdapterChats
 from ..text.chat_template import ChatTemplate
 from ..text.tokenizer import TextError, Tokenizer
@@ -28,7 +28,7 @@ from .reference import Answers, EngineQuestion, Prompt, PromptAnswer
 LEAST = -1e30
 """A logprob of what is not finite: JSON has no other numbers."""
 CHUNK_TOKENS = 512
-"""Of a prompt in one step, so that a long one is computed in pieces as it is when served."""
+"""Tokens of a prompt in one step, so that a long one is computed in pieces as it is when served."""
 
 
 class AnswerEngine:
@@ -61,19 +61,19 @@ class AnswerEngine:
             self._place(name, path)
 
     def _place(self, name: str, path: str) -> None:
-        info = self._runner.read_adapter(name, path)
+        info = self._runner.adapters.read(name, path)
         if not info.reason and info.pages > len(self._free):
             self.refusals[name] = f"its {info.pages} pages do not fit beside the others"
         elif info.reason:
             self.refusals[name] = info.reason
         else:
             pages = [self._free.pop() for _ in range(info.pages)]
-            self._runner.place_adapter(info.key, pages).result()
+            self._runner.adapters.place(info.key, pages).result()
             self._keys[name] = info.key
             self._templates[name] = self._chats.read_directory(name, path).template
 
     def answer(self, prompt: Prompt) -> Iterator[tuple[PromptAnswer, Tensor | None]]:
-        """Of base and adapters, with logits [num_tokens, vocab_size]."""
+        """Answers of base and adapters, with logits [num_tokens, vocab_size]."""
         for name, reason in self.refusals.items():
             yield PromptAnswer(prompt=prompt.name, adapter=name, refusal=reason), None
         names_of: dict[tuple[int, ...], list[str | None]] = {}

@@ -40,7 +40,7 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
     turns: tuple[ChatTurn, ...] = ()
 
 
-class Question(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+class ReferenceQuestion(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """To a reference: what to compare with."""
 
     model: str
@@ -83,18 +83,18 @@ class EngineQuestion(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PromptAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """What we make of a prompt, by the base (`adapter` None) or an adapter."""
+    """Our answer to a prompt, by the base (`adapter` None) or an adapter."""
 
     prompt: str
     adapter: str | None
     prompt_ids: tuple[int, ...] = ()
     prompt_tokens: int = 0
-    """Their number, where HTTP says no more of them."""
+    """Number of prompt tokens, where HTTP gives no more than that."""
     token_ids: tuple[int, ...] = ()
     pieces: tuple[str, ...] = ()
     """Tokens as text, where HTTP says no ids."""
     logprobs: tuple[float, ...] = ()
-    """Of each token, among all of the vocabulary."""
+    """Log probability of each token, among all of the vocabulary."""
     logits: str = ""
     """The name of a tensor [num_tokens, vocab_size] in the file of `Answers`; "" has only
     `logprobs`."""
@@ -103,7 +103,7 @@ class PromptAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Answers(msgspec.Struct, frozen=True, tag=True):
-    """To a reference, from whoever served the prompts."""
+    """To a reference: the answers to its prompts."""
 
     dtype: DtypeName
     rows: tuple[PromptAnswer, ...]
@@ -141,7 +141,7 @@ class Findings(msgspec.Struct, frozen=True, tag=True):
 
 
 class ReferenceComparison(msgspec.Struct, frozen=True, kw_only=True):
-    """What a comparison comes to."""
+    """The result of a comparison."""
 
     model: str
     by: str
@@ -181,7 +181,7 @@ class LineClient:
             self._close(self._process)
 
     def ask(self, question: msgspec.Struct, kind: type[T]) -> T:
-        """Its answer. Raises `OperatorError` where it refuses or ends without one."""
+        """The process's answer. Raises `OperatorError` where it refuses or ends without one."""
         process = self._process or self._start()
         assert process.stdin is not None and process.stdout is not None
         try:
@@ -207,7 +207,7 @@ class LineClient:
         return self._process
 
     def _close(self, process: subprocess.Popen[bytes]) -> None:
-        """Its pipes and its log; the next question starts another process."""
+        """Closes its pipes and its log; the next question starts another process."""
         process.wait()
         self._process = None
         self._log.close()
@@ -254,11 +254,11 @@ class SideBySide:
 
     def compare_engine(
         self,
-        question: Question,
+        question: ReferenceQuestion,
         directory: Path,
         dtype: DtypeName = "float32",
         ignored: tuple[str, ...] = (),
-        reference: Question | None = None,
+        reference: ReferenceQuestion | None = None,
     ) -> ReferenceComparison:
         """Our engine on the CPU, without a pipeline. `directory` is the model directory that a
         pipeline of `question.model` would have, `ignored` are keys of its config.json.
@@ -282,7 +282,7 @@ class SideBySide:
             return self.compare_served(reference or question, serve)
 
     def compare_served(
-        self, question: Question, serve: Callable[[tuple[Prompt, ...]], Answers]
+        self, question: ReferenceQuestion, serve: Callable[[tuple[Prompt, ...]], Answers]
     ) -> ReferenceComparison:
         """What `serve` answers to the reference's prompts. Raises `OperatorError`."""
         self._say("transformers reads the files")

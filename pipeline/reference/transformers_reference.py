@@ -1,5 +1,6 @@
-"""The reference that transformers and peft compute, in float32 on the CPU: a `Question` comes as a
-line of JSON, `Prepared` goes; `Answers` come, `Findings` go.
+"""The reference that transformers and peft compute, in float32 on the CPU.
+
+Lines of JSON: a `ReferenceQuestion` comes, `Prepared` goes; `Answers` come, `Findings` go.
 
 The model's and the adapters' files are read by those libraries alone, nothing of ours: what both
 read wrongly alike would not be found. Prompts are tokenized before the weights are loaded, so that
@@ -34,11 +35,11 @@ from .reference import (
     Prepared,
     Prompt,
     PromptAnswer,
-    Question,
+    ReferenceQuestion,
 )
 
 MOST_FLOP = 4e12
-"""Of a long prompt: half a minute or so on two cores."""
+"""Floating-point operations of a long prompt, at most: half a minute or so on two cores."""
 LEAST_LONG = 128
 """Tokens of the long prompt of a model for which that is too much."""
 MOST_CANDIDATES = 100
@@ -57,7 +58,7 @@ IGNORED_GGUF = (
 class TransformersReference:
     """One model, by transformers."""
 
-    def __init__(self, question: Question) -> None:
+    def __init__(self, question: ReferenceQuestion) -> None:
         """Reads config and tokenizer. Raises `OperatorError`."""
         self._question = question
         transformers = _import("transformers", "'transformers>=5'")
@@ -107,7 +108,7 @@ class TransformersReference:
     # -- prompts
 
     def _choose_prompts(self) -> list[Prompt]:
-        """Those that the model is long enough for."""
+        """The prompts that the model is long enough for."""
         text = self._config.get_text_config()
         limit = int(text.max_position_embeddings)
         scaling = _rope(text)
@@ -137,7 +138,7 @@ class TransformersReference:
 
     @staticmethod
     def _positions(config: Any, scaling: dict[str, Any]) -> Iterator[int]:
-        """Those from which attention or rope are computed otherwise."""
+        """Positions from which attention or rope are computed in another way."""
         window = getattr(config, "sliding_window", None)
         kinds = getattr(config, "layer_types", None) or ["sliding_attention"]
         if window and "sliding_attention" in kinds:
@@ -180,7 +181,7 @@ class TransformersReference:
     # -- logits
 
     def findings(self, answers: Answers) -> Iterator[AnswerDifference]:
-        """Of the base, then of each adapter, one model in memory at a time."""
+        """Findings about the base, then about each adapter, one model in memory at a time."""
         prompts = {prompt.name: prompt for prompt in self.prompts}
         paths = dict(self._question.adapters)
         for adapter in dict.fromkeys(answer.adapter for answer in answers.rows):
@@ -393,9 +394,9 @@ def main() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     server = LineServer()
     reference: TransformersReference | None = None
-    while (asked := server.read(Question | Answers)) is not None:
+    while (asked := server.read(ReferenceQuestion | Answers)) is not None:
         try:
-            if isinstance(asked, Question):
+            if isinstance(asked, ReferenceQuestion):
                 reference = None  # its weights, before there are others
                 reference = TransformersReference(asked)
                 server.write(Prepared(reference.by, reference.prompts))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 class AdapterError(Exception):
-    """These files are no adapter for this model; says which file, key and shape."""
+    """The files are no adapter for this model; names the file, key and shape."""
 
     def __init__(self, text: str) -> None:
         super().__init__(printable(text))
@@ -71,7 +71,7 @@ def open_guarded(path: Path, directory: str, roots: Sequence[str]) -> io.FileIO:
 
 
 def resolve_inside(place: str, roots: Sequence[str]) -> str:
-    """Where a place really is, links followed: in one of `roots`."""
+    """The real path of a place, links followed: in one of `roots`."""
     real = os.path.realpath(place)
     for root in map(os.path.realpath, roots):
         if os.path.commonpath((real, root)) == root:

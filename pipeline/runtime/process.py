@@ -1,4 +1,5 @@
-"""What every process of a run does alike: read its config, log, beat, obey SIGTERM.
+"""`Process`: what all processes of a run do alike: read its config, log, send heartbeats, obey
+SIGTERM.
 
 A process is a subclass with `startup`, `main` and `shutdown`, run by `run_process`. It knows
 nothing of what the others do.
@@ -148,11 +149,11 @@ class Process:
             case StopSpans():
                 self._stop_recording()
         reply = self._spans_reply(order.order, error)
-        with contextlib.suppress(InboxFull):  # whoever asked has long gone
+        with contextlib.suppress(InboxFull):  # its sender has long gone
             self.outbox(order.reply_to).send(reply)
 
     def _record_from_the_start(self) -> None:
-        """With --profile. A process that starts again appends to its file."""
+        """Starts recording with --profile. A process that starts again appends to its file."""
         config = self.config
         wanted = config.profile or config.profile_layers
         if wanted and self.name in config.process_names():

@@ -1,7 +1,7 @@
 """ZeroMQ as the ring uses it: `Inbox` and `Outbox` (PUSH/PULL), `Beacon` and `Watch` (PUB/SUB).
 
-One rule: a process owns one inbox, a bound PULL at `ipc://RUN/NAME.inbox`; whoever wants it to
-do something pushes there. Telemetry is the reverse: a process binds `ipc://RUN/NAME.stats`, any
+One rule: a process owns one inbox, a bound PULL at `ipc://RUN/NAME.inbox`; every order to it
+is pushed there. Telemetry is the reverse: a process binds `ipc://RUN/NAME.stats`, any
 number may subscribe. Knows frames and types, not what they mean.
 """
 
@@ -25,7 +25,8 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 INBOX_FRAMES = 8192
-"""An inbox nobody drains holds this many frames at its sender; then sending raises `InboxFull`."""
+"""Frames that wait at the sender for an inbox that is not drained; then sending raises
+`InboxFull`."""
 TELEMETRY_FRAMES = 2000
 """A slow console loses telemetry beyond this; the pipeline never waits for it."""
 MAX_FRAME_BYTES = 64 << 20
@@ -37,7 +38,7 @@ class InboxFull(Exception):
 
 def make_context() -> zmq.asyncio.Context:
     """One context a process, two I/O threads as S-LoRA has it; sockets close within half a
-    second, so that a last word is said but a dead peer holds nobody up."""
+    second, so that a last message leaves but a dead peer delays no exit."""
     context = zmq.asyncio.Context(2)
     context.linger = 500
     return context
@@ -112,7 +113,7 @@ class Outbox:
         self.send_frame(self._encoder.encode(message))
 
     def send_frame(self, frame: bytes) -> None:
-        """Sends a frame encoded before, for those who tell several ranks the same."""
+        """Sends a frame that was encoded before, to send several ranks the same."""
         try:
             self._socket.send(frame, zmq.DONTWAIT)
         except zmq.Again:
@@ -129,7 +130,7 @@ class Outbox:
 
 
 class Beacon:
-    """The bound PUB of a process: telemetry, dropped where nobody listens."""
+    """The bound PUB of a process: telemetry, dropped without a listener."""
 
     def __init__(self, context: zmq.asyncio.Context, run: Path, name: str) -> None:
         self._socket: zmq.Socket[bytes] = zmq.Context(context).socket(zmq.PUB)
@@ -166,7 +167,7 @@ class Watch:
     async def receive(self) -> list[Telemetry]:
         """Waits for a message, then takes all that are already here: at 5 000 a second one
         wake-up a burst costs a tenth of one wake-up a message."""
-        if self._awaited is None:  # whoever only drains is never woken by a message
+        if self._awaited is None:  # a reader that only drains is never woken by a message
             self._awaited = zmq.asyncio.Socket.from_socket(self._socket)
         frame = await self._awaited.recv()
         return [*self._decode(frame), *self.drain()]

@@ -21,10 +21,10 @@ from typing import Any, BinaryIO, NamedTuple
 import msgspec
 
 MOST_SPANS = 1_000_000
-"""Written to one file, some 200 MB. Those beyond are counted: whoever forgets a profile must not
-find a full disk."""
+"""Written to one file, some 200 MB. Those beyond are counted: a profile that is forgotten must
+not fill the disk."""
 MOST_NAMES = 100_000
-"""Spans of a recording that NVTX is told with their values; later ones by their pattern. Its
+"""Spans of a recording that NVTX gets with their values; later ones by their pattern. Its
 package keeps every text it has seen, 0.6 KiB each, for as long as the process lives."""
 CAPTURED = "LORACONSOLE_PROFILE"
 """An NVTX range from start to stop, for `nsys --capture-range=nvtx`."""
@@ -40,7 +40,8 @@ class Nvtx(NamedTuple):
 
 
 def load_nvtx() -> Nvtx | None:
-    """By the package `nvtx`, where that is installed. Without a profiler its ranges do nothing."""
+    """NVTX by the package `nvtx`, None where that is not installed. Without a profiler its ranges
+    do nothing."""
     try:
         import nvtx
     except ImportError:
@@ -49,12 +50,13 @@ def load_nvtx() -> Nvtx | None:
 
 
 def recording_name(at: float) -> str:
-    """Of one that began at that unix time: a directory of RUN/spans, sorted as they were made."""
+    """Name of a recording that began at that unix time: a directory of RUN/spans, sorted as they
+    were made."""
     return time.strftime("%Y%m%d-%H%M%S", time.localtime(at))
 
 
 def is_profiled() -> bool:
-    """Whether a profiler that hears NVTX has started this process."""
+    """Whether a profiler that reads NVTX has started this process."""
     return any(variable in os.environ for variable in LISTENERS)
 
 
@@ -66,7 +68,7 @@ class Spans:
 
     @property
     def recording(self) -> Recording | None:
-        """None where it is off."""
+        """The present recording; None where it is off."""
         return self._recording
 
     @property
@@ -117,7 +119,7 @@ NOTHING = Nothing()
 
 
 def no_span(name: str, *values: object, **fields: Any) -> AbstractContextManager[object]:
-    """For those who are handed no `Spans.span`."""
+    """A span that does nothing: the default where no `Spans.span` is handed in."""
     return NOTHING
 
 
@@ -196,7 +198,7 @@ class Recording:
         span.started = time.perf_counter_ns()
 
     def end(self, span: Span) -> None:
-        """Once; a span that was cut by `close` has ended already."""
+        """Ends a span, once; one that was cut by `close` has ended already."""
         now = time.perf_counter_ns()
         with self._lock:
             if span not in self._open:

@@ -19,8 +19,8 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 @contextlib.contextmanager
 def ends_with_its_reader() -> Iterator[None]:
-    """Around a program's `main`: it ends well and silently where nobody reads on, and writes what
-    its output can take."""
+    """Around a program's `main`: it ends well and silently when its output is closed, and writes
+    what its output can take."""
     if sys.stdout is None:  # `>&-`
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # as long as the program
     if sys.stderr is None:

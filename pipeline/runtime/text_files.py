@@ -1,7 +1,7 @@
 """`read_text` and `read_json`: a text file of a model as editors and downloads leave it.
 
 A byte order mark and UTF-16 are read, which editors and shells on Windows write. A pointer of Git
-LFS in the file's place is told from a file that is broken.
+LFS in the file's place is reported as one, not as a broken file.
 """
 
 from __future__ import annotations

@@ -19,13 +19,13 @@ from .ascii_drawing import ASCII_DRAWING
 UTF8_OUTPUT: Mapping[str, str] = {"PYTHONIOENCODING": "utf-8"}
 """Environment of a child whose output is read as UTF-8: logs, and what the console shows."""
 _CONTROLS = re.compile(r"[\x7f-\x9f]")
-"""Those that JSON leaves as they are."""
+"""Control characters that JSON leaves as they are."""
 _BEYOND_ASCII = re.compile(r"[^\x00-\x7e]")
 _HANDLER = "loraconsole-text"
 
 
 def write_any_text() -> None:
-    """No print fails any more for a character that standard output or error cannot take."""
+    """Lets standard output and error take any character: what their encoding lacks is replaced."""
     codecs.register_error(_HANDLER, _in_ascii)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -40,8 +40,8 @@ def is_utf8(stream: TextIO) -> bool:
 
 def json_text(encoded: bytes) -> str:
     """A JSON document for standard output: as it is where that is UTF-8, but for what commands a
-    terminal; else in ASCII alone, since who reads JSON takes it for UTF-8 and knows no other
-    escapes than JSON's."""
+    terminal; else in ASCII alone, since readers of JSON take it for UTF-8 and know no other escapes
+    than JSON's."""
     escaped = _CONTROLS if is_utf8(sys.stdout) else _BEYOND_ASCII
     return escaped.sub(_json_escape, encoded.decode())
 

@@ -1,13 +1,13 @@
-"""`AdapterRegistry`: the one truth about each adapter, and each generation of it. Knows neither
-files nor tensors nor the page pool.
+"""`AdapterRegistry`: every adapter by name, each generation of it a record with its state.
 
-Refused at the door (`acquire`) is anything that cannot be answered rightly: an unknown name is
-never answered by the base model, and a request keeps the generation it came for.
+Knows neither files nor tensors nor the page pool, and reads no clock: every change of a state is
+given its time in unix seconds. A request is refused on arrival (`acquire`) where it could not be
+answered rightly: an unknown name is never answered by the base model, and a request keeps the
+generation it arrived for.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 
 from ..adapter_name import objection
@@ -15,10 +15,14 @@ from ..messages import AdapterInfo, AdapterState, AdapterView
 from ..runtime.wording import counted
 
 UNUSABLE = "infinite, NaN or all alike"
+NAMES_SHOWN = 8
+"""Names that the refusal of an unknown one lists."""
+ANSWER_AWAITED = frozenset({AdapterState.FETCHING, AdapterState.VALIDATING, AdapterState.LOADING})
+"""States in which a worker, or the hub, still has to answer for the adapter."""
 
 
 class AdapterRefused(Exception):
-    """A request or an order about an adapter is refused: an HTTP status and the reason."""
+    """A request or an operator's order about an adapter is refused: an HTTP status and a reason."""
 
     def __init__(self, status: int, reason: str) -> None:
         super().__init__(reason)
@@ -27,73 +31,78 @@ class AdapterRefused(Exception):
 
 
 class Tally:
-    """What an adapter has done, whatever its generation."""
+    """Counters of one adapter, shared by its generations."""
 
     def __init__(self) -> None:
         self.requests = 0
         self.prompt_tokens = 0
         self.output_tokens = 0
         self.hits = 0
+        """Requests that found the adapter in the pool when they arrived."""
         self.placements = 0
         self.broken = 0
-        """Requests that ended because nothing could be chosen from their logits."""
+        """Requests that ended because no token could be chosen from their logits."""
 
 
-class Adapter:
-    """One generation of one adapter. `name` "" stands for the base model's own row."""
+class AdapterRecord:
+    """One generation of one adapter. The record named "" stands for the base model."""
 
-    def __init__(self, name: str, path: str, generation: int = 1, *, pinned: bool = False) -> None:
+    def __init__(
+        self, name: str, path: str, now: float, generation: int = 1, *, pinned: bool = False
+    ) -> None:
         self.name = name
         self.path = path
-        """As it was ordered: a directory, or a hub id."""
+        """As ordered: a directory, or a hub id."""
         self.directory = path
         """Where its files lie."""
         self.generation = generation
         self.pinned = pinned
         self.state = AdapterState.REGISTERED
         self.reason = ""
-        self.since = time.time()
+        self.since = now
+        """When it came into its state, unix seconds."""
         self.info: AdapterInfo | None = None
         self.pages: tuple[int, ...] = ()
         self.is_draining = False
         self.used = 0
-        """When it was last wanted, in requests of the registry: for the least recently used."""
+        """The registry's count of requests when it was last requested; evictions go by it."""
         self.running = 0
         self.waiting = 0
         self.held = 0
-        """Verifications that need it where it is."""
+        """Verifications and merges that need it where it is."""
         self.merged = False
         self.chat_warning = ""
-        """What the server says of its chat template and tokenizer files."""
+        """The server's warning about its chat template and tokenizer files."""
         self.tally = Tally()
         self.reading = 0
-        """The order that workers were last told to read it by: answers to others are too old."""
+        """Number of the newest `ReadAdapter` for it; answers to older ones do not count."""
         self._answers: dict[int, AdapterInfo] = {}
         self._placed: set[int] = set()
 
     @property
     def key(self) -> str:
-        """What the workers know it by."""
+        """Its name among the workers: name@generation."""
         return f"{self.name}@{self.generation}"
 
     @property
     def is_wanted(self) -> bool:
         return self.running > 0 or self.waiting > 0 or self.held > 0
 
-    def become(self, state: AdapterState, reason: str = "") -> None:
+    def change_state(self, state: AdapterState, now: float, reason: str = "") -> None:
         """The one place where an adapter's state changes."""
-        self.state, self.reason, self.since = state, reason, time.time()
+        self.state, self.reason, self.since = state, reason, now
 
-    def begin_reading(self, order: int) -> None:
-        """Every rank shall read it, whatever some have answered before."""
-        self.reading = order
+    def begin_reading(self, number: int, now: float) -> None:
+        """Every rank is to read it; answers to earlier readings no longer count."""
+        self.reading = number
         self._answers.clear()
-        self.become(AdapterState.VALIDATING)
+        self.change_state(AdapterState.VALIDATING, now)
 
-    def read(self, rank: int, info: AdapterInfo, num_ranks: int) -> bool:
-        """A rank's word on its files. True once all have answered: HOST then, or FAILED.
+    def note_read(self, rank: int, info: AdapterInfo, num_ranks: int, now: float) -> bool:
+        """Books what a rank found in the files. True once all ranks have answered; the state is
+        then HOST, or FAILED.
 
-        A generation is its content: workers that read it again must find what it was.
+        A generation is its content: workers that read it again must find the same files.
         """
         self._answers[rank] = info
         if self.state is not AdapterState.VALIDATING or len(self._answers) < num_ranks:
@@ -105,28 +114,30 @@ class Adapter:
         if not reasons and before and before.digest != self.info.digest:
             reasons = [f"its files changed since generation {self.generation} was read: reload it"]
         self._answers.clear()
-        self.become(AdapterState.FAILED if reasons else AdapterState.HOST, "".join(reasons[:1]))
+        state = AdapterState.FAILED if reasons else AdapterState.HOST
+        self.change_state(state, now, "".join(reasons[:1]))
         return True
 
-    def placed(self, rank: int, num_ranks: int) -> bool:
-        """A rank has it in its pages. True once all have: GPU then."""
+    def note_placed(self, rank: int, num_ranks: int, now: float) -> bool:
+        """Books that a rank has copied it into its pages. True once all have; the state is then
+        GPU."""
         self._placed.add(rank)
         if self.state is not AdapterState.LOADING or len(self._placed) < num_ranks:
             return False
-        self.become(AdapterState.GPU)
+        self.change_state(AdapterState.GPU, now)
         self.tally.placements += 1
         return True
 
-    def lose_pages(self) -> tuple[int, ...]:
-        """Back to the host; the pages it had."""
+    def lose_pages(self, now: float) -> tuple[int, ...]:
+        """Puts it back on the host and returns the pages it had."""
         pages, self.pages = self.pages, ()
         self._placed.clear()
-        self.become(AdapterState.HOST)
+        self.change_state(AdapterState.HOST, now)
         return pages
 
     @property
     def warning(self) -> str:
-        """What an operator should know of an adapter that is served, "" where there is nothing."""
+        """What an operator should know of an adapter that is served; "" without a warning."""
         words = [self.info.warning] if self.info and self.info.warning else []
         if self.chat_warning:
             words.append(self.chat_warning)
@@ -163,40 +174,43 @@ class Adapter:
 
 
 class AdapterRegistry:
-    """Every adapter by name, those on their way out, and the base model's row beside them."""
+    """Current generations by name, those being read to succeed them, those being unloaded, and the
+    base model's record."""
 
-    def __init__(self, adapters: dict[str, str], base_model: str = "") -> None:
-        """`base_model` is the name that requests have for the base."""
+    def __init__(self, adapters: dict[str, str], base_model: str = "", *, now: float) -> None:
+        """`adapters` are paths by name; `base_model` is the name of the base in requests."""
         self._base_model = base_model
-        self.base = Adapter("", "")
-        self.base.become(AdapterState.GPU)
-        self._current = {name: Adapter(name, path) for name, path in adapters.items()}
-        self._next: dict[str, Adapter] = {}
-        """Generations being read, to take their name over."""
-        self._leaving: list[Adapter] = []
-        self._clock = 0
+        self.base = AdapterRecord("", "", now)
+        self.base.change_state(AdapterState.GPU, now)
+        self._current = {name: AdapterRecord(name, path, now) for name, path in adapters.items()}
+        self._next: dict[str, AdapterRecord] = {}
+        """Generations being read that are to take their name over."""
+        self._leaving: list[AdapterRecord] = []
+        self._num_requests = 0
 
-    def __iter__(self) -> Iterator[Adapter]:
-        """Every generation that the workers may hold, but not the base."""
+    def __iter__(self) -> Iterator[AdapterRecord]:
+        """Every generation that the workers may hold, without the base."""
         yield from self._current.values()
         yield from self._next.values()
         yield from self._leaving
 
-    def find(self, key: str) -> Adapter | None:
+    def find(self, key: str) -> AdapterRecord | None:
         """By name@generation."""
         return next((adapter for adapter in self if adapter.key == key), None)
 
     # -- requests
 
-    def acquire(self, name: str | None) -> Adapter:
-        """The record that a new request counts on. Raises `AdapterRefused` (404 unknown, 409
-        failed); one that is not placed yet is fine: its request waits with that reason."""
+    def acquire(self, name: str | None) -> AdapterRecord:
+        """The record that serves a new request for `name`; None is the base. Raises
+        `AdapterRefused` (404 unknown, 409 failed). The adapter need not be placed yet: its request
+        waits and shows that reason."""
         if name is None:
             return self.base
         adapter = self._current.get(name)
         if adapter is None:
-            known = ", ".join([*self._current][:8]) or "none"
-            more = f" and {len(self._current) - 8} more" if len(self._current) > 8 else ""
+            known = ", ".join([*self._current][:NAMES_SHOWN]) or "none"
+            rest = len(self._current) - NAMES_SHOWN
+            more = f" and {rest} more" if rest > 0 else ""
             base = f"; the base model is {self._base_model!r}" if self._base_model else ""
             raise AdapterRefused(
                 404, f"no adapter {name!r} is registered; known: {known}{more}{base}"
@@ -205,16 +219,16 @@ class AdapterRegistry:
             raise AdapterRefused(409, f"adapter {name!r} failed to load: {adapter.reason}")
         return adapter
 
-    def touch(self, adapter: Adapter) -> None:
-        """It is wanted now."""
-        self._clock += 1
-        adapter.used = self._clock
+    def touch(self, adapter: AdapterRecord) -> None:
+        """Marks it as the most recently requested."""
+        self._num_requests += 1
+        adapter.used = self._num_requests
 
-    def idle(self, *, unwanted: bool = False) -> Iterator[Adapter]:
-        """Adapters in pages that no running sequence has and nobody pinned: those first that nobody
-        waits for (with `unwanted` those alone), the least recently used first; of those that others
-        wait for, the last that was asked for. Nothing is looked through before the first is asked
-        for."""
+    def idle(self, *, unwanted: bool = False) -> Iterator[AdapterRecord]:
+        """Adapters that may be evicted, in the order in which they should go: in pages, not pinned,
+        without a running sequence. First those without waiting requests, least recently used first
+        (with `unwanted` only those); then the others, most recently used first. Nothing is computed
+        before the first is asked for."""
         idle = [
             adapter
             for adapter in self
@@ -224,22 +238,24 @@ class AdapterRegistry:
             and not (unwanted and adapter.waiting)
         ]
 
-        def order(adapter: Adapter) -> tuple[bool, int]:
+        def eviction_rank(adapter: AdapterRecord) -> tuple[bool, int]:
             is_wanted = adapter.waiting > 0
             return is_wanted, -adapter.used if is_wanted else adapter.used
 
-        yield from sorted(idle, key=order)
+        yield from sorted(idle, key=eviction_rank)
 
-    # -- orders
+    # -- what operators order
 
-    def get(self, name: str) -> Adapter:
-        """The one that serves by this name now. Raises `AdapterRefused` (404 unknown)."""
+    def current(self, name: str) -> AdapterRecord:
+        """The generation that serves by this name now. Raises `AdapterRefused` (404 unknown)."""
         if adapter := self._current.get(name):
             return adapter
         raise AdapterRefused(404, f"no adapter {name!r} is registered")
 
-    def add(self, name: str, path: str, *, pinned: bool) -> Adapter:
-        """A new adapter, to be read. Raises `AdapterRefused` (400 no name, 409 taken)."""
+    def register_adapter(
+        self, name: str, path: str, now: float, *, pinned: bool = False
+    ) -> AdapterRecord:
+        """A new adapter, to be read. Raises `AdapterRefused` (400 bad name, 409 name in use)."""
         if reason := objection(name, self._base_model):
             raise AdapterRefused(400, reason)
         known = self._current.get(name)
@@ -248,59 +264,55 @@ class AdapterRegistry:
         if any(adapter.name == name for adapter in self._leaving):
             raise AdapterRefused(409, f"adapter {name!r} is still being unloaded")
         generation = known.generation + 1 if known else 1
-        adapter = self._current[name] = Adapter(name, path, generation, pinned=pinned)
+        adapter = self._current[name] = AdapterRecord(name, path, now, generation, pinned=pinned)
         return adapter
 
-    def renew(self, name: str) -> Adapter:
+    def register_next(self, name: str, now: float) -> AdapterRecord:
         """The next generation of an adapter, from the same path, to be read beside the old one.
-        Raises `AdapterRefused` (404 unknown, 409 while one is on its way)."""
-        old = self.get(name)
+        Raises `AdapterRefused` (404 unknown, 409 while another is being read)."""
+        old = self.current(name)
         if name in self._next:
             raise AdapterRefused(409, f"adapter {name!r} is being reloaded already")
-        new = self._next[name] = Adapter(name, old.path, old.generation + 1, pinned=old.pinned)
+        new = AdapterRecord(name, old.path, now, old.generation + 1, pinned=old.pinned)
         new.tally = old.tally
+        self._next[name] = new
         return new
 
-    def succeed(self, new: Adapter) -> Adapter:
-        """A generation that was read takes its name over; the old one, which drains."""
+    def promote_next(self, new: AdapterRecord) -> AdapterRecord:
+        """Gives the name to a generation that was read. Returns the old one, which drains."""
         del self._next[new.name]
         old, self._current[new.name] = self._current[new.name], new
         self._leave(old)
         return old
 
-    def give_up(self, new: Adapter) -> None:
-        """A generation that could not be read; the old one stays."""
+    def discard_next(self, new: AdapterRecord) -> None:
+        """Forgets a generation that could not be read; the old one serves on."""
         del self._next[new.name]
 
-    def remove(self, name: str) -> Adapter:
-        """From now on nobody gets it; who has it keeps it. Raises `AdapterRefused` (404 unknown,
-        409 while its next generation is on its way)."""
+    def unregister_adapter(self, name: str) -> AdapterRecord:
+        """Refuses new requests for it from now on; those that have it keep it. Raises
+        `AdapterRefused` (404 unknown, 409 while its next generation is being read)."""
         if name in self._next:
             raise AdapterRefused(409, f"adapter {name!r} is being reloaded: unload it then")
-        adapter = self.get(name)
+        adapter = self.current(name)
         del self._current[name]
         self._leave(adapter)
         return adapter
 
-    def _leave(self, adapter: Adapter) -> None:
+    def _leave(self, adapter: AdapterRecord) -> None:
         adapter.is_draining = True
         self._leaving.append(adapter)
 
-    def drained(self) -> list[Adapter]:
-        """Those that nobody has any more; they are forgotten here."""
-        busy = (
-            AdapterState.FETCHING,
-            AdapterState.VALIDATING,
-            AdapterState.LOADING,
-        )  # a worker still answers for it
-        gone = [a for a in self._leaving if not a.is_wanted and a.state not in busy]
+    def forget_drained(self) -> list[AdapterRecord]:
+        """Removes and returns the adapters being unloaded that have no request left."""
+        gone = [a for a in self._leaving if not a.is_wanted and a.state not in ANSWER_AWAITED]
         self._leaving = [adapter for adapter in self._leaving if adapter not in gone]
         return gone
 
-    # -- what others look at
+    # -- views
 
     def views(self) -> tuple[AdapterView, ...]:
-        """The current ones, then those that leave."""
+        """The current generations, then those being unloaded."""
         return tuple(adapter.view() for adapter in (*self._current.values(), *self._leaving))
 
     def views_of(self, name: str) -> tuple[AdapterView, ...]:

@@ -1,8 +1,8 @@
 """Policies that keep a batch to one adapter, so that the workers may compute it with that adapter
 merged into a copy of the weights.
 
-They only say which adapter that should be (`merge_target`). Answers never depend on it: the copy
-is used in steps that it fits, and all others are computed from the pristine weights.
+They only name the adapter (`merge_target`). Answers never depend on it: the copy is used in steps
+that it fits, and all others are computed from the pristine weights.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from ..messages import SchedulerSettings
-from .adapter_registry import Adapter
+from .adapter_registry import AdapterRecord
 from .policies import Policy
 from .sequence import Sequence, SequenceState
 from .waiting_queue import WaitingQueue
@@ -22,20 +22,20 @@ MOST_OVERTAKEN = 30
 class Merged(Policy):
     """One adapter at a time (S-LoRA's `peft`); the base model counts as one.
 
-    The batch's adapter, or where nothing runs that of the oldest request. Others wait until it
-    has drained; it drains when more than 30 of them stand before its own oldest (S-LoRA's rule), or
-    when 30 of its own have overtaken the oldest of all. Without the second rule one lone request
-    would wait for as long as this adapter's keep coming.
+    It is the batch's adapter, or where nothing runs that of the oldest request. Requests of others
+    wait until it has drained. It drains when more than 30 of them stand before its own oldest
+    (S-LoRA's rule), or when 30 of its own have overtaken the oldest of all. Without the second rule
+    a single request would wait as long as requests for this adapter keep arriving.
     """
 
     merges = True
 
     def __init__(self, settings: SchedulerSettings) -> None:
         super().__init__(settings)
-        self._serving: Adapter | None = None
+        self._serving: AdapterRecord | None = None
         self._overtaken = 0
 
-    def order(self, queue: WaitingQueue, running: list[Sequence]) -> Iterator[Sequence]:
+    def candidates(self, queue: WaitingQueue, running: list[Sequence]) -> Iterator[Sequence]:
         serving = running[0].adapter if running else queue.oldest.adapter
         if any(sequence.adapter is not serving for sequence in running):
             self.held_back = "until the batch has one adapter only"  # the policy has just changed
@@ -45,7 +45,7 @@ class Merged(Policy):
         self.merge_target = serving if serving.name else None
         name = serving.name or "the base model"
         self.held_back = f"one adapter at a time: {name} now"
-        own = [s for s in queue.of(serving.name) if s.adapter is serving]
+        own = [s for s in queue.of_client(serving.name) if s.adapter is serving]
         if own and queue.position(own[0]) > MOST_OVERTAKEN:
             self.held_back = f"until {name} has drained: others were before"
             return
@@ -71,7 +71,8 @@ class Credit(Policy):
     is oldest first; merged, only a is admitted. Each admission past older requests of other
     adapters gives each of those a credit of 1 / (0.556 batch), and takes as much from a, down to
     nothing. An adapter with a credit of 1 is served before all others until it has less than half
-    of that or nobody waiting: a merged adapter overtakes nobody by more than 0.556 batches.
+    of that, or no request waiting: a merged adapter overtakes no request by more than 0.556
+    batches.
 
     dLoRA's thresholds adapt to throughput that it estimates; these are the values that it starts
     with.
@@ -86,11 +87,11 @@ class Credit(Policy):
         self.credits: dict[str, float] = {}
         self._forced: str | None = None
 
-    def order(self, queue: WaitingQueue, running: list[Sequence]) -> Iterator[Sequence]:
+    def candidates(self, queue: WaitingQueue, running: list[Sequence]) -> Iterator[Sequence]:
         forced = self._find_forced(queue)
         if forced is not None:
             self.merge_target = None
-            yield from queue.of(forced)
+            yield from queue.of_client(forced)
             yield from (s for s in queue if s.adapter.name != forced)
             return
         merged = self.merge_target = self._find_merged(queue, running)
@@ -98,14 +99,14 @@ class Credit(Policy):
             yield from queue
             return
         self.held_back = f"adapter {merged.name} is merged and fills the batch"
-        for sequence in queue.of(merged.name):
+        for sequence in queue.of_client(merged.name):
             if self._find_forced(queue) is not None:
                 return  # the next pass serves it
             if sequence.adapter is merged:
                 yield sequence
 
     def _find_forced(self, queue: WaitingQueue) -> str | None:
-        """Whom credit puts before all others, if anybody."""
+        """The client that its credit puts before all others, if there is one."""
         if self._forced is not None:
             owed = self.credits.get(self._forced, 0.0)
             if owed >= self.RELEASE and queue.first_of(self._forced):
@@ -114,10 +115,10 @@ class Credit(Policy):
         self._forced = name if owed >= self.FORCE else None
         return self._forced
 
-    def _find_merged(self, queue: WaitingQueue, running: list[Sequence]) -> Adapter | None:
+    def _find_merged(self, queue: WaitingQueue, running: list[Sequence]) -> AdapterRecord | None:
         """The adapter that fills a batch alone, if there is one."""
         fcfs = min(len(queue) + len(running), self.max_running)
-        counts: dict[Adapter, int] = {}
+        counts: dict[AdapterRecord, int] = {}
         for client in queue.clients():
             if client and (first := queue.first_of(client)):
                 counts[first.adapter] = first.adapter.waiting + first.adapter.running
@@ -147,11 +148,11 @@ class Credit(Policy):
             step = 1.0 / max(1, self.max_running)
             self.credits[client] = max(0.0, self.credits.get(client, 0.0) - step)
         if not queue.first_of(client):
-            self.credits.pop(client, None)  # nobody of it waits: nothing is owed, nor by it
+            self.credits.pop(client, None)  # none of it waits: nothing is owed to it, nor by it
 
     @staticmethod
     def _older(sequence: Sequence, queue: WaitingQueue) -> Iterable[str]:
-        """Clients that have somebody older waiting."""
+        """Other clients with an older request waiting."""
         oldest = ((client, queue.first_of(client)) for client in queue.clients())
         name = sequence.adapter.name
         return [c for c, first in oldest if first and c != name and first.age < sequence.age]

@@ -1,4 +1,4 @@
-"""`BlockPool`: which pages are free, which hold KV, which hold adapters. Ids only, no memory."""
+"""`PageAllocator`: which pages are free, hold KV or hold adapters. Ids only, no memory."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ class OutOfPages(Exception):
     """The pool has fewer free pages than asked for; nothing was allocated."""
 
 
-class BlockPool:
+class PageAllocator:
     """Pages 0 … total-1, each free, of a sequence or of an adapter.
 
     The law, checked by `check`: free + kv + adapters == total.

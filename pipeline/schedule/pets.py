@@ -18,8 +18,8 @@ from .waiting_queue import WaitingQueue
 FEWEST = 10
 """S-LoRA groups only where more than these wait."""
 WINDOW = 128
-"""So many of the oldest are grouped at a time: the time to group grows with their square, and who
-is among the oldest cannot be put off by ever more who come."""
+"""Requests grouped at a time, the oldest. The time to group grows with their square, and one of the
+oldest cannot be put off by ever more that arrive."""
 
 T = TypeVar("T")
 
@@ -103,7 +103,7 @@ class Pets(Policy):
     F[j] = min over k <= j of F[k-1] + beta(rank, j-k+1, x_j). All mini-batches by length y_1 <= …
     <= y_m put together to batches that take the least: G[i] = min over j <= i of G[j-1] +
     alpha(prompts in j … i, y_i). The batch with the shortest prompts goes first; when it is
-    admitted, the rest are grouped anew.
+    admitted, the rest are grouped again.
     """
 
     def __init__(self, settings: SchedulerSettings, table: LatencyTable) -> None:
@@ -111,7 +111,7 @@ class Pets(Policy):
         self._table = table
         self._batch: list[Sequence] = []
 
-    def order(self, queue: WaitingQueue, running: list[Sequence]) -> Iterator[Sequence]:
+    def candidates(self, queue: WaitingQueue, running: list[Sequence]) -> Iterator[Sequence]:
         while len(queue) > FEWEST or self._batch:
             self._batch = [s for s in self._batch if s.state is SequenceState.WAITING]
             if not self._batch:

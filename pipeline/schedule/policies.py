@@ -1,4 +1,5 @@
-"""Who is admitted first. A policy orders; whether there is room is the scheduler's to say.
+"""Policies: the order in which waiting requests are tried. Whether there is room is decided by the
+scheduler.
 
 Each is one small class. Those that keep a batch to one adapter are in `merged_policies.py`, the
 one that computes with latencies is in `pets.py`, and `make_policy` finds any by its name.
@@ -12,7 +13,7 @@ from types import MappingProxyType
 from typing import ClassVar
 
 from ..messages import SchedulerSettings
-from .adapter_registry import Adapter
+from .adapter_registry import AdapterRecord
 from .sequence import Sequence, SequenceState
 from .waiting_queue import WaitingQueue
 
@@ -23,21 +24,21 @@ SMOOTHING = 0.7
 
 
 class Policy:
-    """What the scheduler asks and tells. `order` must not change the queue; it is read no further
-    than there is room, so a lazy one costs only what is admitted."""
+    """What the scheduler asks of a policy, and reports to it. `candidates` must not change the
+    queue. It is read only as far as there is room, so a generator costs only what is admitted."""
 
     counts_tokens: ClassVar[bool] = False
     """Whether `on_tokens` is to be called."""
     merges: ClassVar[bool] = False
     """Whether it ever has a `merge_target`."""
     max_running = 1
-    """Set by the scheduler: how many requests a batch holds."""
+    """Requests in a batch at most; set by the scheduler."""
     counters: Mapping[str, float] = MappingProxyType({})
-    """What each client was given, by its adapter's name, where the policy counts that."""
-    merge_target: Adapter | None = None
+    """Service that each client was given, by its adapter's name; empty where it is not counted."""
+    merge_target: AdapterRecord | None = None
     """The adapter that the workers should keep merged into a copy of the weights."""
     held_back = "behind another in the queue"
-    """Why those wait whom the last `order` did not offer."""
+    """Why the sequences wait that the last `candidates` did not offer."""
 
     def __init__(self, settings: SchedulerSettings) -> None:
         self.configure(settings)
@@ -45,48 +46,49 @@ class Policy:
     def configure(self, settings: SchedulerSettings) -> None:
         """New numbers for the same policy; what it has learnt stays."""
 
-    def order(self, queue: WaitingQueue, running: list[Sequence]) -> Iterable[Sequence]:
-        """Whom to try to admit, in turn. A sequence is RUNNING when the next is asked for, or it
-        could not be admitted."""
+    def candidates(self, queue: WaitingQueue, running: list[Sequence]) -> Iterable[Sequence]:
+        """Sequences to be tried for admission, in turn. When the next is asked for, the one before
+        it is RUNNING, or could not be admitted."""
         raise NotImplementedError
 
     def on_arrival(self, sequence: Sequence, queue: WaitingQueue) -> None:
-        """It is about to enter the queue: new, or preempted."""
+        """A sequence is about to enter the queue: new, or preempted."""
 
     def on_leave(self, sequence: Sequence, queue: WaitingQueue) -> None:
-        """It has left the queue: admitted where its state is RUNNING, else ended."""
+        """A sequence has left the queue: admitted where its state is RUNNING, else ended."""
 
     def on_tokens(self, sequences: Iterable[Sequence]) -> None:
-        """Each of these got a token more."""
+        """Each of these sequences got one more token."""
 
     def overdue(self, queue: WaitingQueue, now: float) -> list[tuple[Sequence, str]]:
-        """Those that are to be ended unserved, and the reason for their clients."""
+        """Sequences that are to be ended unserved, with the reason for their clients."""
         return []
 
 
 class FirstComeFirstServed(Policy):
     """Oldest first (S-LoRA's default queue)."""
 
-    def order(self, queue: WaitingQueue, running: list[Sequence]) -> Iterable[Sequence]:
+    def candidates(self, queue: WaitingQueue, running: list[Sequence]) -> Iterable[Sequence]:
         return iter(queue)
 
 
 class LastInFirstOut(Policy):
-    """Newest first: under overload those who just came are still served in time."""
+    """Newest first: under overload the newest requests are still served in time."""
 
-    def order(self, queue: WaitingQueue, running: list[Sequence]) -> Iterable[Sequence]:
+    def candidates(self, queue: WaitingQueue, running: list[Sequence]) -> Iterable[Sequence]:
         return reversed(queue)
 
 
 class Cluster(Policy):
     """S-LoRA's adapter clustering: oldest first until a batch has d different adapters
-    (`batch_num_adapters`); then those whose adapter is in it, oldest first; then the others, oldest
-    first. So d is a preference, not a cap. The base model is no adapter and always in it."""
+    (`batch_num_adapters`); then requests whose adapter is in the batch, oldest first; then the
+    others, oldest first. So d is a preference, not a cap. The base model counts as no adapter and
+    is always in the batch."""
 
     def configure(self, settings: SchedulerSettings) -> None:
         self._most = max(1, settings.batch_num_adapters)
 
-    def order(self, queue: WaitingQueue, running: list[Sequence]) -> Iterator[Sequence]:
+    def candidates(self, queue: WaitingQueue, running: list[Sequence]) -> Iterator[Sequence]:
         inside = {s.adapter.name for s in running if s.adapter.name}
         line = iter(queue)
         while len(inside) < self._most:
@@ -102,9 +104,9 @@ class Cluster(Policy):
 
 
 class EarlyAbort(Policy):
-    """S-LoRA's admission control: who has waited so long that its first token would come after
-    `slo_seconds` is ended, with the reason; when more come than are served, the newest goes first,
-    since the oldest would be late anyway.
+    """S-LoRA's admission control: a request whose first token would come after `slo_seconds` is
+    ended, with the reason. When more arrive than are served, the newest goes first, since the
+    oldest would be late anyway.
 
     With a = arrivals since the last admission, b = requests admitted then, both averaged as
     x' = 0.7 new + 0.3 x, it is newest first while a >= max(b, 1). S-LoRA rounds both down at every
@@ -121,7 +123,7 @@ class EarlyAbort(Policy):
     def configure(self, settings: SchedulerSettings) -> None:
         self._slo = settings.slo_seconds
 
-    def order(self, queue: WaitingQueue, running: list[Sequence]) -> Iterator[Sequence]:
+    def candidates(self, queue: WaitingQueue, running: list[Sequence]) -> Iterator[Sequence]:
         arrivals = SMOOTHING * self._arrived + (1 - SMOOTHING) * self._arrivals
         self._admitted = 0
         yield from reversed(queue) if arrivals >= self._batch else queue
@@ -159,14 +161,14 @@ class VirtualTokenCounter(Policy):
     and the one with the least is admitted next.
 
     Admission of a prompt of n tokens: c_u += w_p n / weight_u, once in a request's life. Each
-    output token: c_u += w_q / weight_u. When u has nobody waiting and one arrives: c_u = max(c_u,
-    min of c_v over clients v that wait), or where nobody waits max(c_u, c of who left the queue
-    last): who was idle saves nothing up.
+    output token: c_u += w_q / weight_u. When a request of u arrives and no other of u waits:
+    c_u = max(c_u, min of c_v over clients v that wait), or with an empty queue max(c_u, c of the
+    client that left the queue last). So a client saves up nothing while it is idle.
 
     Bound (their lemma): the counters of any two clients that wait differ by at most max(w_p L, w_q
-    M) / least weight, with L the longest prompt and M the tokens that the pool holds; so two
-    clients that always wait are given service that differs by at most twice that, however long. It
-    holds while no adapter is in the way: who waits for one lets others pass.
+    M) / least weight, with L the longest prompt and M the tokens that the pool holds. So the
+    service of two clients that always wait differs by at most twice that at any time. The bound
+    holds while no adapter is in the way: a request that waits for its adapter lets others pass.
     """
 
     INPUT_WEIGHT, OUTPUT_WEIGHT = 1.0, 2.0
@@ -181,7 +183,7 @@ class VirtualTokenCounter(Policy):
         self._weights = {weight.name: weight.weight for weight in settings.weights}
         self._costs: dict[str, float] = {}
 
-    def order(self, queue: WaitingQueue, running: list[Sequence]) -> Iterator[Sequence]:
+    def candidates(self, queue: WaitingQueue, running: list[Sequence]) -> Iterator[Sequence]:
         heap = []
         for client in queue.clients():
             if first := queue.first_of(client):

@@ -37,7 +37,7 @@ SIMPLE: dict[str, type[Policy]] = {
 
 
 def make_policy(settings: SchedulerSettings, table: LatencyTable) -> Policy:
-    """Raises `KeyError` on an unknown name: whoever takes one in has checked it."""
+    """Raises `KeyError` on an unknown name; names are checked where they come in."""
     if settings.policy == "pets":
         return Pets(settings, table)
     return SIMPLE[settings.policy](settings)

@@ -1,5 +1,5 @@
-"""`Residency`: which adapters are in the pool's pages, who must go for whom, and what the workers
-are told of it. Knows no request: what sequences may come to need is handed to it in pages.
+"""`Residency`: which adapters are in the pool's pages, which are evicted for others, and what the
+workers must do about it. Knows no request: what sequences may come to need is given as numbers.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from ..messages import (
     EvictAdapter,
     PlaceAdapter,
 )
-from .adapter_registry import Adapter, AdapterRegistry
-from .page_allocator import BlockPool
+from .adapter_registry import AdapterRecord, AdapterRegistry
+from .page_allocator import PageAllocator
 
 WorkerOrder = PlaceAdapter | EvictAdapter | DropAdapter | CheckAdapter
 
-
 TRIAL_NEIGHBOURS = 3
+"""Other adapters beside which one is verified, at most."""
 
 
-class Trial:
-    """An adapter that is being verified: until that is done it and its neighbours stay in their
-    pages, beside scratch pages for what the workers generate with them."""
+class TrialReservation:
+    """What the verification of an adapter holds until it is done: its own pages, those of its
+    neighbours, and scratch pages for the tokens that the workers generate with them."""
 
-    def __init__(self, order: str, adapter: Adapter, num_pages: int) -> None:
-        self.order = order
+    def __init__(self, order_id: str, adapter: AdapterRecord, num_pages: int) -> None:
+        self.order_id = order_id
         self.adapter = adapter
         self.num_pages = num_pages
         self.pages: tuple[int, ...] = ()
@@ -37,54 +37,63 @@ class Trial:
 
 
 class Residency:
-    """Gives adapters their pages and takes them back. The pool is the scheduler's as well."""
+    """Gives adapters their pages and takes them back. The pool is the scheduler's as well. Times
+    are unix seconds."""
 
     def __init__(self, registry: AdapterRegistry) -> None:
         self.registry = registry
-        self.pool = BlockPool(0, 1)
+        self.pool = PageAllocator(0, 1)
         self.epoch = 0
         self.orders: list[WorkerOrder] = []
         """For the workers, to be sent before the next batch."""
-        self.trials: dict[str, Trial] = {}
-        """By the order that asked for them."""
+        self.trials: dict[str, TrialReservation] = {}
+        """By the id of the operator's order."""
 
-    def reset(self, epoch: int, pool: BlockPool) -> None:
-        """New workers with an empty pool: what was placed is on the host again."""
-        for order in list(self.trials):
-            self.end_trial(order)
+    def reset(self, epoch: int, pool: PageAllocator, now: float) -> None:
+        """New workers with an empty pool: placed adapters are on the host again."""
+        for order_id in list(self.trials):
+            self.end_trial(order_id)
         self.epoch, self.pool = epoch, pool
         self.orders.clear()
         for adapter in self.registry:
             if adapter.state in (AdapterState.GPU, AdapterState.LOADING):
-                adapter.lose_pages()
+                adapter.lose_pages(now)
 
-    def pinned_pages(self, but: Adapter | None = None) -> int:
-        """What pinned adapters take, or will take when they are placed."""
+    def pinned_pages(self, but: AdapterRecord | None = None) -> int:
+        """Pages that pinned adapters take, or will take when they are placed."""
         return sum(a.info.pages for a in self.registry if a.pinned and a.info and a is not but)
+
+    def can_ever_hold(self, num_tokens: int, adapter: AdapterRecord) -> bool:
+        """Whether a sequence of `num_tokens` fits if it runs alone, beside its adapter and pinned
+        ones."""
+        own = adapter.info.pages if adapter.info else 0
+        pinned = self.pinned_pages(but=adapter)
+        return self.pool.pages_for(num_tokens) + own + pinned <= self.pool.total
 
     # -- placing
 
-    def settle(self, adapter: Adapter, kv_pages: int) -> None:
-        """An adapter was read. FAILED where it may not have its pages; else placed at once, while
-        adapters take less than half the pool and `kv_pages`, what all that runs may come to need,
-        fit beside them. One that is pinned is placed whatever idles in its way."""
+    def settle(self, adapter: AdapterRecord, kv_pages: int, now: float) -> None:
+        """Decides about an adapter that was just read. FAILED where it may never have its pages.
+        Placed at once where adapters then hold half the pool at most and `kv_pages`, the worst case
+        of all that runs, fit beside them. A pinned one may evict idle adapters for it."""
         assert adapter.info is not None
         if reason := self.objection(adapter.info, adapter.pinned, adapter):
-            adapter.become(AdapterState.FAILED, reason)
+            adapter.change_state(AdapterState.FAILED, now, reason)
             return
         pages = adapter.info.pages
         wanted = self.pool.adapters + pages
         if adapter.pinned:
-            self.wait(adapter, kv_pages, unwanted=True)
+            self.place_or_wait(adapter, kv_pages, now, unwanted=True)
         elif (
             pages <= self.pool.free
             and wanted <= self.pool.total // 2
             and wanted + kv_pages <= self.pool.total
         ):
-            self.place(adapter)
+            self.place(adapter, now)
 
-    def objection(self, info: AdapterInfo, pinned: bool, but: Adapter | None = None) -> str:
-        """Why an adapter may not have its pages, however long it waits; "" where it may."""
+    def objection(self, info: AdapterInfo, pinned: bool, but: AdapterRecord | None = None) -> str:
+        """Why an adapter may never have its pages; "" where it may. `but` is its own record, whose
+        pages do not count twice."""
         own, total = info.pages, self.pool.total
         if own >= total:
             return f"it takes {own} of the pool's {total} pages; see --max-total-tokens"
@@ -96,20 +105,21 @@ class Residency:
             )
         return ""
 
-    def wait(
+    def place_or_wait(
         self,
-        adapter: Adapter,
+        adapter: AdapterRecord,
         kv_pages: int,
+        now: float,
         *,
         unwanted: bool = False,
         shortages: list[tuple[int, int]] | None = None,
     ) -> str:
-        """Why a request must wait for its adapter, "" where it need not. Starts to place it where
-        it fits beside `kv_pages`, what all sequences may come to need with this one; with
-        `unwanted` nobody gives way whom others wait for.
+        """Why a request must wait for its adapter; "" where it need not. Starts to place the
+        adapter where it fits beside `kv_pages`, the worst case of all sequences with this one. With
+        `unwanted` only adapters without waiting requests are evicted for it.
 
-        `shortages` remembers (pages, KV pages) for which there was no room in a pass over many
-        requests, in which room only shrinks: who asks for no less need not look.
+        `shortages` holds the (pages, KV pages) for which one pass over the queue has found no room.
+        Room only shrinks within a pass, so a request that needs no less is not looked into.
         """
         if adapter.state is AdapterState.GPU:
             return ""
@@ -118,73 +128,73 @@ class Residency:
         pages = adapter.info.pages
         known = any(pages >= p and kv_pages >= k for p, k in shortages or ())
         if known or not self.make_room(
-            pages, kv_pages + pages, self.registry.idle(unwanted=unwanted)
+            pages, kv_pages + pages, self.registry.idle(unwanted=unwanted), now
         ):
             if shortages is not None and not known:
                 shortages.append((pages, kv_pages))
             return f"no pages for adapter {adapter.name}: it takes {pages}"
-        self.place(adapter)
+        self.place(adapter, now)
         return f"adapter {adapter.name} is loading" if adapter.info.num_bytes else ""
 
-    def place(self, adapter: Adapter) -> None:
-        """Gives an adapter on the host its pages; the workers copy it there. Raises
+    def place(self, adapter: AdapterRecord, now: float) -> None:
+        """Gives an adapter on the host its pages and has the workers copy it there. Raises
         `OutOfPages`."""
         assert adapter.state is AdapterState.HOST and adapter.info is not None
         if not adapter.info.num_bytes:  # an ablation: there is nothing to compute with
-            adapter.become(AdapterState.GPU)
+            adapter.change_state(AdapterState.GPU, now)
             return
         adapter.pages = self.pool.allocate_adapter(adapter.info.pages)
-        adapter.become(AdapterState.LOADING)
+        adapter.change_state(AdapterState.LOADING, now)
         self.orders.append(PlaceAdapter(self.epoch, adapter.key, adapter.pages))
 
-    def make_room(self, now: int, worst: int, idle: Iterable[Adapter]) -> bool:
-        """Whether `now` pages are free, and `worst` beside the adapters at all; evicts as many of
-        the `idle` adapters, in their order, as make it so."""
+    def make_room(self, pages: int, worst: int, idle: Iterable[AdapterRecord], now: float) -> bool:
+        """Evicts as many of the `idle` adapters, in their order, as it takes until `pages` are free
+        and `worst` pages fit beside the adapters. False, with none evicted, where it cannot be."""
         pool = self.pool
-        leaving = _leaving(now, worst, idle, pool.free, pool.adapters, pool.total)
+        leaving = _leaving(pages, worst, idle, pool.free, pool.adapters, pool.total)
         for adapter in leaving or ():
-            self.evict(adapter)
+            self.evict(adapter, now)
         return leaving is not None
 
     # -- taking back
 
-    def evict(self, adapter: Adapter) -> None:
-        """No step posted later reads its pages: nobody who runs has it."""
-        self.pool.release_adapter(adapter.lose_pages())
+    def evict(self, adapter: AdapterRecord, now: float) -> None:
+        """Frees an adapter's pages. No running sequence has it, so no later step reads them."""
+        self.pool.release_adapter(adapter.lose_pages(now))
         self.orders.append(EvictAdapter(adapter.key))
 
-    def unplaced(self, adapter: Adapter, error: str) -> None:
-        """A worker could not copy it; others may have."""
+    def fail_placement(self, adapter: AdapterRecord, error: str, now: float) -> None:
+        """FAILED: a worker could not copy it into its pages; others may have."""
         if adapter.state in (AdapterState.LOADING, AdapterState.GPU):
-            self.evict(adapter)
-        adapter.become(AdapterState.FAILED, error)
+            self.evict(adapter, now)
+        adapter.change_state(AdapterState.FAILED, now, error)
 
-    def sweep(self) -> list[Adapter]:
-        """Gives back what adapters hold that were unloaded and that nobody has any more."""
-        gone = self.registry.drained()
+    def sweep(self, now: float) -> list[AdapterRecord]:
+        """Takes the pages of unloaded adapters that have no request left. Returns them, GONE."""
+        gone = self.registry.forget_drained()
         for adapter in gone:
             if adapter.state is AdapterState.GPU:
-                self.evict(adapter)
-            adapter.become(AdapterState.GONE)
+                self.evict(adapter, now)
+            adapter.change_state(AdapterState.GONE, now)
             self.orders.append(DropAdapter(adapter.key))
         return gone
 
     # -- trials
 
-    def begin_trial(self, order: str, adapter: Adapter, num_pages: int) -> None:
-        """Verifies an adapter as soon as it is placed and `num_pages` are free. The caller has seen
-        that this can be."""
-        self.trials[order] = Trial(order, adapter, num_pages)
+    def begin_trial(self, order_id: str, adapter: AdapterRecord, num_pages: int) -> None:
+        """Verifies an adapter as soon as it is placed and `num_pages` are free. The caller has
+        checked that the pool can hold both."""
+        self.trials[order_id] = TrialReservation(order_id, adapter, num_pages)
         adapter.held += 1
 
-    def start_trials(self, kv_pages: int) -> None:
-        """Starts those for which there is room beside `kv_pages`, what all sequences may come to
-        need. Their pages count as KV."""
+    def start_trials(self, kv_pages: int, now: float) -> None:
+        """Starts the trials for which there is room beside `kv_pages`, the worst case of all
+        sequences. Their pages count as KV."""
         for trial in self.trials.values():
             worst = kv_pages + trial.num_pages
-            if trial.pages or self.wait(trial.adapter, worst, unwanted=True):
+            if trial.pages or self.place_or_wait(trial.adapter, worst, now, unwanted=True):
                 continue
-            if not self.make_room(trial.num_pages, worst, self.registry.idle(unwanted=True)):
+            if not self.make_room(trial.num_pages, worst, self.registry.idle(unwanted=True), now):
                 continue
             trial.pages = self.pool.allocate(trial.num_pages)
             kv_pages += trial.num_pages
@@ -196,16 +206,16 @@ class Residency:
             self.orders.append(
                 CheckAdapter(
                     epoch=self.epoch,
-                    order=trial.order,
+                    order=trial.order_id,
                     key=trial.adapter.key,
                     others=tuple(adapter.key for adapter in others),
                     pages=trial.pages,
                 )
             )
 
-    def end_trial(self, order: str) -> None:
-        """Its adapters may go, its pages are free."""
-        trial = self.trials.pop(order)
+    def end_trial(self, order_id: str) -> None:
+        """Frees a trial's pages; its adapters may be evicted again."""
+        trial = self.trials.pop(order_id)
         self.pool.release(trial.pages)
         for adapter in trial.held:
             adapter.held -= 1
@@ -214,7 +224,7 @@ class Residency:
     def trial_pages(self) -> int:
         return sum(len(trial.pages) for trial in self.trials.values())
 
-    # -- what would be
+    # -- plans
 
     def plan(self, infos: Iterable[AdapterInfo], kv_pages: int) -> tuple[AdapterPlan, ...]:
         """What loading these would cost, one after the other, beside `kv_pages` of sequences.
@@ -248,13 +258,18 @@ class Residency:
 
 
 def _leaving(
-    now: int, worst: int, idle: Iterable[Adapter], free: int, adapters: int, total: int
-) -> list[Adapter] | None:
-    """Which of the `idle` adapters, in their order, must go so that `now` pages are free and
-    `worst` fit beside the adapters; None where even all of them do not make that room."""
-    leaving: list[Adapter] = []
+    pages: int,
+    worst: int,
+    idle: Iterable[AdapterRecord],
+    free: int,
+    adapters: int,
+    total: int,
+) -> list[AdapterRecord] | None:
+    """The adapters of `idle`, in their order, that must go so that `pages` are free and `worst` fit
+    beside the adapters. None where that room cannot be made."""
+    leaving: list[AdapterRecord] = []
     candidates = iter(idle)
-    while free < now or adapters + worst > total:
+    while free < pages or adapters + worst > total:
         adapter = next(candidates, None)
         if adapter is None:
             return None

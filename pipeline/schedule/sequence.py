@@ -1,11 +1,11 @@
-"""`Sequence`: one request on its way, with all its tokens. Knows no page pool and no policy."""
+"""`Sequence`: one live request with all its tokens. Knows no page pool and no policy."""
 
 from __future__ import annotations
 
 import enum
 
 from ..messages import BatchRow, Request, RequestView
-from .adapter_registry import Adapter
+from .adapter_registry import AdapterRecord
 
 
 class SequenceState(enum.Enum):
@@ -17,13 +17,13 @@ class SequenceState(enum.Enum):
 
 
 class Sequence:
-    """A request, its tokens so far, and how far the workers were told to compute it.
+    """A request, its tokens so far, and how far its computation has been posted to the workers.
 
     `num_scheduled` tokens have been posted for computation; `in_flight` of the sampled tokens
     are not back yet, so the length to plan with is `len(token_ids) + in_flight`.
     """
 
-    def __init__(self, request: Request, number: int, adapter: Adapter) -> None:
+    def __init__(self, request: Request, number: int, adapter: AdapterRecord) -> None:
         self.request = request
         self.adapter = adapter
         self.number = number
@@ -72,8 +72,13 @@ class Sequence:
         """Tokens whose computation has not been posted yet; 1 is an ordinary decode step."""
         return self.length - self.num_scheduled
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """(tokens held, tokens to come), as `Demand` counts them."""
+        return self.length, self.remaining
+
     def restart(self) -> None:
-        """Back to the queue with everything said so far: its pages are gone."""
+        """Back to the queue with all its tokens so far; its pages are gone."""
         self.pages = []
         self.num_scheduled = 0
         self.state = SequenceState.WAITING

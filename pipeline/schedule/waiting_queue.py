@@ -1,6 +1,6 @@
 """`WaitingQueue`: the sequences that wait, by age and by client. Knows no policy.
 
-A client is who shares are counted for: an adapter's name, "" for the base model.
+A client is the unit of fair shares: an adapter's name, "" for the base model.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _age = attrgetter("age")
 
 
 class WaitingQueue:
-    """Oldest first. To go through it is to go through a copy, so it may change meanwhile."""
+    """Oldest first. An iteration goes over a copy, so the queue may change meanwhile."""
 
     def __init__(self) -> None:
         self._all: list[Sequence] = []
@@ -32,14 +32,14 @@ class WaitingQueue:
 
     @property
     def oldest(self) -> Sequence:
-        """Of a queue that is not empty."""
+        """The sequence that arrived first. The queue must not be empty."""
         return self._all[0]
 
-    def add(self, sequence: Sequence) -> None:
+    def add_sequence(self, sequence: Sequence) -> None:
         bisect.insort(self._all, sequence, key=_age)
         bisect.insort(self._of.setdefault(sequence.adapter.name, []), sequence, key=_age)
 
-    def remove(self, sequence: Sequence) -> None:
+    def remove_sequence(self, sequence: Sequence) -> None:
         """Raises `ValueError` where it does not wait."""
         client = sequence.adapter.name
         for line in (self._all, self._of.get(client, [])):
@@ -55,14 +55,14 @@ class WaitingQueue:
         return bisect.bisect_left(self._all, sequence.age, key=_age)
 
     def clients(self) -> Iterable[str]:
-        """Those that have somebody waiting."""
+        """The clients with waiting sequences."""
         return self._of.keys()
 
-    def of(self, client: str) -> list[Sequence]:
-        """A copy of a client's line, oldest first."""
+    def of_client(self, client: str) -> list[Sequence]:
+        """A client's sequences, oldest first."""
         return self._of.get(client, []).copy()
 
     def first_of(self, client: str) -> Sequence | None:
-        """The oldest of a client."""
+        """The oldest sequence of a client, if it has one waiting."""
         line = self._of.get(client)
         return line[0] if line else None

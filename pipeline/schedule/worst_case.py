@@ -25,7 +25,7 @@ class Demand:
         slack = page_size - 1
         self._entries = sorted([(-remaining - slack, held) for held, remaining in entries])
 
-    def add(self, held: int, remaining: int) -> None:
+    def add_sequence(self, held: int, remaining: int) -> None:
         bisect.insort(self._entries, (1 - self._page_size - remaining, held))
 
     def with_candidate(self, held: int, remaining: int) -> int:

@@ -21,9 +21,11 @@ from ..text.stop_tokens import TokenizerHead, ends_of_turn
 from ..text.tokenizer import Tokenizer
 
 MOST_BYTES = 8 << 20
-"""Of a template or a JSON file; tokenizer_config.json takes 300 kB with 1 000 added tokens."""
+"""Bytes of a template or a JSON file, at most; tokenizer_config.json takes 300 kB with 1 000 added
+tokens."""
 MOST_TOKENIZER_BYTES = 64 << 20
-"""Of a tokenizer.json, of which the added tokens alone are kept; 262 000 tokens take 33 MB."""
+"""Bytes of a tokenizer.json, at most, of which the added tokens alone are kept; 262 000 tokens take
+33 MB."""
 READ = (AdapterState.HOST, AdapterState.LOADING, AdapterState.GPU)
 
 
@@ -46,7 +48,7 @@ class AdapterChat(msgspec.Struct, frozen=True):
 
 
 class AdapterChats:
-    """By name and generation; each is read when it is first needed, or by `read_new`."""
+    """Chats by name and generation; each is read when it is first needed, or by `read_new`."""
 
     def __init__(
         self,
@@ -65,14 +67,16 @@ class AdapterChats:
         self._chats: dict[tuple[str, int], AdapterChat] = {}
 
     def of(self, name: str | None, table: AdapterTable | None) -> AdapterChat:
-        """Of the adapter of this name as the table has it; the model's own for any other."""
+        """The chat of the adapter of this name as the table has it; the model's own for any
+        other."""
         for view in table.adapters if table and name else ():
             if view.name == name and view.state in READ:
                 return self.read(view)
         return AdapterChat()
 
     def read(self, view: AdapterView) -> AdapterChat:
-        """Of one generation; its files are read the first time, and an event tells what is odd."""
+        """The chat of one generation; its files are read the first time, and an event reports what
+        is odd."""
         key = view.name, view.generation
         found = self._chats.get(key)
         if found is None:
@@ -160,7 +164,7 @@ class AdapterChats:
     def _template(
         self, files: _Files, config: Mapping[str, Any], variables: Mapping[str, str], origin: str
     ) -> ChatTemplate | None:
-        """Its own chat template; None where it has none, or the model's."""
+        """The adapter's own chat template; None where it has none, or the model's."""
         try:
             found = read_chat_template(files.text, config, variables, origin)
         except (AdapterError, TemplateFileError) as error:

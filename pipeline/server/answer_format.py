@@ -85,7 +85,7 @@ class LogprobQueue:
         self._waiting: list[TokenLogprob] = []
 
     def take(self, delta: TextDelta) -> list[TokenLogprob]:
-        """Those that may go with this delta, their offsets inside the text."""
+        """The logprobs that may go with this delta, their offsets inside the text."""
         self._waiting += delta.logprobs
         end = delta.offset + len(delta.text)
         if delta.finish_reason:
@@ -97,7 +97,7 @@ class LogprobQueue:
 
 
 def within(tokens: list[TokenLogprob], length: int) -> list[TokenLogprob]:
-    """With no offset beyond a text of this many characters."""
+    """The logprobs with no offset beyond a text of this many characters."""
     return [
         token if token.offset <= length else msgspec.structs.replace(token, offset=length)
         for token in tokens

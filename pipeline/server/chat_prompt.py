@@ -11,10 +11,10 @@ from typing import Any
 
 from ..text.chat_template import RESERVED, ChatTemplate, TextError
 from ..text.tokenizer import Tokenizer
-from .request_fields import BadRequest, shown
+from .request_fields import BadRequest, shortened
 
 COMMON_ROLES = ("system", "user", "assistant")
-"""Every chat template knows these; many leave out messages of other roles without a word."""
+"""Roles that every chat template knows; many drop messages of other roles silently."""
 
 
 def conversation(messages: Sequence[Any]) -> list[dict[str, Any]]:
@@ -53,7 +53,7 @@ def _check_content(content: Any, at: str) -> None:
         if kind != "text" or not isinstance(part.get("text"), str):
             place = f"{at}[{index}]"
             raise BadRequest(
-                f"{place} of type {shown(str(kind))!r} is not supported; text is", param=place
+                f"{place} of type {shortened(str(kind))!r} is not supported; text is", param=place
             )
 
 
@@ -147,7 +147,7 @@ def _check_heard(said: list[dict[str, Any]], text: str) -> None:
             at = f"messages[{index}]"
             raise BadRequest(
                 f"the chat template leaves out {at}: it does not know the role "
-                f"{shown(message['role'])!r}; use system, user or assistant",
+                f"{shortened(message['role'])!r}; use system, user or assistant",
                 param=at,
             )
 

@@ -142,7 +142,7 @@ class Gateway:
             stream.refuse(refused)
 
     def fail_all(self, reason: str) -> None:
-        """Every open stream ends with an error rather than with silence."""
+        """Ends every open stream with an error (503), rather than with silence."""
         for request_id, stream in self.streams.items():
             if not stream.ended:
                 self.counters.errors += 1
@@ -213,7 +213,7 @@ class Gateway:
         return found
 
     def _adapter_named(self, model: str) -> str | None:
-        """Of `base`, `adapter` or `base:adapter`."""
+        """The adapter of `base`, `adapter` or `base:adapter`; None is the base."""
         base = self.config.model
         if model in ("", base):
             return None

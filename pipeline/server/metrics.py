@@ -7,7 +7,6 @@ read to place requests near an adapter.
 from __future__ import annotations
 
 import bisect
-import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Sized
 
@@ -20,6 +19,7 @@ from prometheus_client.core import (
 )
 
 from ..messages import LATENCY_BUCKETS_MS, AdapterState
+from ..runtime.step_statistics import DecodeStatistics
 from .pipeline_state import PipelineState
 
 
@@ -171,18 +171,17 @@ class Metrics:
         read = GaugeMetricFamily(
             "loraconsole_step_read_bytes", "bytes a decode step must read, mean", labels=["what"]
         )
-        read.add_metric(["weights"], statistics.fmean(step.weight_bytes for step in steps))
-        read.add_metric(["adapters"], statistics.fmean(step.adapter_bytes for step in steps))
-        read.add_metric(["kv"], statistics.fmean(step.kv_bytes for step in steps))
+        found = DecodeStatistics.of(steps, recent=len(steps))
+        read.add_metric(["weights"], found.weights)
+        read.add_metric(["adapters"], found.adapters)
+        read.add_metric(["kv"], found.kv)
         yield read
-        rates = [rate for step in steps if (rate := step.read_bytes_s) is not None]
-        if rates:
+        if found.bytes_s is not None:
             about = "achieved by decode steps, median"
-            yield _gauge("step_read_bytes_per_second", about, statistics.median(rates))
-        taxes = [tax for step in steps if (tax := step.lora_overhead) is not None]
-        if taxes:
+            yield _gauge("step_read_bytes_per_second", about, found.bytes_s)
+        if found.lora_overhead is not None:
             about = "decode step with adapters / the same without - 1, median"
-            yield _gauge("lora_tax_ratio", about, statistics.median(taxes))
+            yield _gauge("lora_tax_ratio", about, found.lora_overhead)
 
 
 def _gauge(name: str, help: str, value: float) -> Metric:

@@ -15,7 +15,7 @@ import msgspec
 Kind: TypeAlias = Literal["honoured", "harmless", "refused"]
 OFF: tuple[Any, ...] = (False, [], {}, "")
 SHOWN = 80
-"""Characters of a client's own word that a refusal repeats."""
+"""Characters of a client's own text that a refusal repeats."""
 
 
 class BadRequest(Exception):
@@ -372,7 +372,7 @@ def honoured_fields(body: Mapping[str, Any], table: Table, at: str = "") -> dict
             continue
         field = table.get(name)
         if field is None:
-            raise BadRequest(_unknown(name, table, at), param=at + shown(name))
+            raise BadRequest(_unknown(name, table, at), param=at + shortened(name))
         if field.kind == "honoured":
             found[name] = value
         elif field.kind == "refused" and not any(_same(value, off) for off in field.off):
@@ -380,16 +380,16 @@ def honoured_fields(body: Mapping[str, Any], table: Table, at: str = "") -> dict
     return found
 
 
-def shown(word: str) -> str:
-    """A client's word as a refusal repeats it: its beginning."""
+def shortened(word: str) -> str:
+    """The beginning of a client's text, as a refusal repeats it."""
     return word if len(word) <= SHOWN else word[:SHOWN] + "…"
 
 
 def _unknown(name: str, table: Table, at: str) -> str:
     usable = [known for known, field in table.items() if field.kind == "honoured"]
-    near = difflib.get_close_matches(shown(name), usable, n=1, cutoff=0.75)
+    near = difflib.get_close_matches(shortened(name), usable, n=1, cutoff=0.75)
     hint = f"did you mean {near[0]}?" if near else "docs/http.md lists the fields"
-    return f"{at}{shown(name)!r} is not a field of this request: {hint}"
+    return f"{at}{shortened(name)!r} is not a field of this request: {hint}"
 
 
 def _same(value: Any, off: Any) -> bool:

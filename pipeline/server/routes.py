@@ -1,27 +1,25 @@
-"""The HTTP application over a `Gateway`: routes, handlers, and streams as bytes on the wire.
+"""The HTTP application over a `Gateway`: routes and handlers.
 
 Knows no socket of the ring. Everything it refuses has OpenAI's error shape.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import functools
 import itertools
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request as HttpRequest
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
 
 from ..messages import (
     AdapterState,
@@ -40,19 +38,27 @@ from ..messages import (
     SpansReply,
     StartSpans,
     StopSpans,
-    TextDelta,
-    TokenLogprob,
     UnloadAdapter,
     VerifyAdapter,
 )
+from ..order_id import make_order_id
 from ..run_directory import is_hub_id
 from ..runtime.spans import recording_name
 from ..text.tokenizer import TextError
-from .answer_format import Format, LogprobQueue, error_body, usage
+from .answer_format import Format, error_body
 from .chat_prompt import chat_prompt
+from .event_stream import (
+    EventStream,
+    chain,
+    collect_choices,
+    openai_events,
+    slora_events,
+    until_gone,
+    whole_response,
+)
 from .gateway import Gateway
 from .metrics import Metrics
-from .request_fields import BadRequest, shown
+from .request_fields import BadRequest, shortened
 from .schemas import (
     DEFAULT_CHAT_TOKENS,
     DEFAULT_COMPLETION_TOKENS,
@@ -70,8 +76,6 @@ from .schemas import (
     decode_body,
 )
 from .streams import AnswerStreams, Stream
-
-T = TypeVar("T")
 
 MAX_BODY_BYTES = 16 << 20
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -125,7 +129,7 @@ def make_app(gateway: Gateway) -> Starlette:
 async def _no_route(request: HttpRequest, error: Exception) -> Response:
     """An unknown path or a wrong method, in the shape of every other refusal."""
     assert isinstance(error, HTTPException)
-    path = shown(request.url.path)
+    path = shortened(request.url.path)
     if error.status_code == 405:
         allowed = (error.headers or {}).get("Allow", "")
         reason = f"{request.method} {path} is not served; allowed: {allowed}"
@@ -165,7 +169,7 @@ class Api:
         return self._guarded(handler, [config.admin_key] if config.admin_key else [])
 
     def _guarded(self, handler: Handler, keys: list[str]) -> Handler:
-        """With one of `keys`, where there are any."""
+        """The handler behind a check of `keys`: a request must carry one, where there are any."""
 
         async def guarded(request: HttpRequest) -> Response:
             given = request.headers.get("authorization", "").removeprefix("Bearer ").encode()
@@ -287,7 +291,7 @@ class Api:
         return await self._carry(PlanAdapters(**order, paths=tuple(body.paths)))
 
     async def _carry(self, order: Order) -> Response:
-        """To the router; its answer, or `BadRequest`."""
+        """Sends an order to the router; its answer. Raises `BadRequest` where it refuses."""
         reply = await self.gateway.carry_order(order)
         if reply.status != 200:
             raise BadRequest(reply.text, status=reply.status)
@@ -341,7 +345,7 @@ class Api:
         return await self._order_spans(StopSpans(**_ticket()))
 
     async def _order_spans(self, order: SpansOrder) -> Response:
-        """To every process: which file each writes, or has written, and the spans in it."""
+        """Sends an order to every process; the answer names each one's file and the spans in it."""
         gateway = self.gateway
         replies = await gateway.carry_spans_order(order)
         if silent := [name for name in gateway.config.process_names() if name not in replies]:
@@ -369,7 +373,7 @@ class Api:
         self._check_ready()
         gateway = self.gateway
         adapter = gateway.find_adapter(body.model, body.adapters())
-        await _until_gone(request, gateway.await_adapter(adapter))
+        await until_gone(request, gateway.await_adapter(adapter))
         prompt = chat_prompt(
             gateway.tokenizer,
             body.messages,
@@ -397,7 +401,7 @@ class Api:
         self._check_ready()
         gateway = self.gateway
         adapter = gateway.find_adapter(body.model, body.adapters())
-        await _until_gone(request, gateway.await_adapter(adapter))
+        await until_gone(request, gateway.await_adapter(adapter))
         adds = body.add_special_tokens is not False
         prompts = [
             gateway.tokenizer.encode(prompt, adds) if isinstance(prompt, str) else prompt
@@ -441,12 +445,12 @@ class Api:
                     stack.enter_context(opened)
             prompt_tokens = sum(map(len, prompts))
             if not body.stream:
-                return await _until_gone(request, _whole(answer, form, prompt_tokens))
+                return await until_gone(request, whole_response(answer, form, prompt_tokens))
             # The first delta decides the status: a refusal must not come as 200.
             deltas = answer.deltas()
-            first = await _until_gone(request, anext(deltas))
+            first = await until_gone(request, anext(deltas))
             options = body.stream_options or StreamOptions()
-            events = _events(answer, _chain(first, deltas), form, prompt_tokens, options)
+            events = openai_events(answer, chain(first, deltas), form, prompt_tokens, options)
             return EventStream(events, stack.pop_all())
 
     # -- S-LoRA
@@ -457,7 +461,7 @@ class Api:
             raise BadRequest("stream: POST /generate_stream streams", param="stream")
         answer = AnswerStreams()
         with await self._open_generate(request, answer, body) as stream:
-            (text, _, _) = (await _until_gone(request, _collect(answer)))[0]
+            (text, _, _) = (await until_gone(request, collect_choices(answer)))[0]
             return JSONResponse(
                 {"generated_text": [text], "count_output_tokens": stream.num_tokens}
             )
@@ -470,8 +474,8 @@ class Api:
         with contextlib.ExitStack() as stack:
             stack.enter_context(await self._open_generate(request, answer, body))
             deltas = answer.deltas()
-            first = await _until_gone(request, anext(deltas))
-            return EventStream(_generate_events(_chain(first, deltas)), stack.pop_all())
+            first = await until_gone(request, anext(deltas))
+            return EventStream(slora_events(chain(first, deltas)), stack.pop_all())
 
     async def _open_generate(
         self, request: HttpRequest, answer: AnswerStreams, body: GenerateBody
@@ -479,7 +483,7 @@ class Api:
         params = body.parameters.params(self.gateway.defaults)
         self._check_ready()
         adapter = self.gateway.find_adapter("", body.adapters())
-        await _until_gone(request, self.gateway.await_adapter(adapter))
+        await until_gone(request, self.gateway.await_adapter(adapter))
         prompt = self.gateway.tokenizer.encode(body.inputs)
         self._check_ids(prompt, "inputs")
         return self.gateway.open_request(answer, adapter, prompt, params)
@@ -506,7 +510,7 @@ class Api:
             return
         wrong = next(token_id for token_id in ids if not 0 <= token_id < size)
         text = self.gateway.tokenizer.token_text(wrong) if 0 <= wrong < 1 << 31 else ""
-        name = f" ({shown(text)!r})" if text else ""
+        name = f" ({shortened(text)!r})" if text else ""
         raise BadRequest(
             f"{field}: token id {wrong}{name} is not in [0, {size}), the model's vocabulary",
             param=field,
@@ -544,12 +548,12 @@ def spans_body(reply: SpansReply) -> dict[str, Any]:
 
 
 def _ticket() -> dict[str, str]:
-    """The fields that all orders share."""
-    return {"order": f"o-{secrets.token_hex(8)}", "reply_to": "server"}
+    """Fields that all orders share."""
+    return {"order": make_order_id(), "reply_to": "server"}
 
 
 def _order(name: str) -> dict[str, Any]:
-    """And those about an adapter."""
+    """Fields that all orders about an adapter share."""
     return {**_ticket(), "name": name}
 
 
@@ -558,112 +562,3 @@ def _check_path(path: str) -> None:
         raise BadRequest(
             f"{path!r} is neither an absolute path of the server's machine nor a hub id"
         )
-
-
-# --- turning streams into bytes -----------------------------------------------------------------
-
-
-class EventStream(StreamingResponse):
-    """Server-sent events whose requests end with the response, however it ends: even where the
-    client leaves before the first byte and the generator never runs."""
-
-    def __init__(self, events: AsyncIterator[bytes], stack: contextlib.ExitStack) -> None:
-        super().__init__(events, media_type="text/event-stream")
-        self._stack = stack
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with self._stack:
-            await super().__call__(scope, receive, send)
-
-
-async def _until_gone(request: HttpRequest, answer: Awaitable[T]) -> T:
-    """Awaits `answer`, giving up as soon as the client has left (an abort then follows)."""
-
-    async def gone() -> None:
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-
-    answering = asyncio.ensure_future(answer)
-    leaving = asyncio.ensure_future(gone())
-    try:
-        await asyncio.wait({answering, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if not answering.done():
-            raise BadRequest("the client has left", status=499)
-        return answering.result()
-    finally:
-        answering.cancel()
-        leaving.cancel()
-
-
-async def _chain(first: T, rest: AsyncIterator[T]) -> AsyncIterator[T]:
-    yield first
-    async for item in rest:
-        yield item
-
-
-async def _collect(answer: AnswerStreams) -> list[tuple[str, str | None, list[TokenLogprob]]]:
-    """Whole answers: text, finish reason and logprobs of each choice."""
-    texts: list[list[str]] = [[] for _ in answer.streams]
-    logprobs: list[list[TokenLogprob]] = [[] for _ in answer.streams]
-    reasons: list[str | None] = [None for _ in answer.streams]
-    async for index, delta in answer.deltas():
-        texts[index].append(delta.text)
-        logprobs[index].extend(delta.logprobs)
-        reasons[index] = delta.finish_reason
-    return [("".join(t), r, p) for t, r, p in zip(texts, reasons, logprobs, strict=True)]
-
-
-async def _whole(answer: AnswerStreams, form: Format, prompt_tokens: int) -> Response:
-    choices = [form.choice(i, *whole) for i, whole in enumerate(await _collect(answer))]
-    body = form.whole(choices, usage(prompt_tokens, answer.output_tokens))
-    return Response(msgspec.json.encode(body), media_type="application/json")
-
-
-def _event(data: Any) -> bytes:
-    return b"data: " + msgspec.json.encode(data) + b"\n\n"
-
-
-async def _events(
-    answer: AnswerStreams,
-    deltas: AsyncIterator[tuple[int, TextDelta]],
-    form: Format,
-    prompt_tokens: int,
-    options: StreamOptions,
-) -> AsyncIterator[bytes]:
-    """OpenAI's stream: a chunk a delta, the usage where asked for, and [DONE]."""
-    queues: dict[int, LogprobQueue] = {}
-    try:
-        async for index, delta in deltas:
-            first = index not in queues
-            logprobs = queues.setdefault(index, LogprobQueue()).take(delta)
-            # Text held back makes empty deltas; they say nothing that a client wants.
-            if first or delta.text or delta.finish_reason or logprobs:
-                chunk = form.chunk(index, delta, first, logprobs)
-                if options.include_usage:
-                    so_far = usage(prompt_tokens, answer.output_tokens)
-                    chunk["usage"] = so_far if options.continuous_usage_stats else None
-                yield _event(chunk)
-    except BadRequest as error:
-        yield _event(error_body(error.status, error.reason))
-        return
-    if options.include_usage:
-        yield _event(form.last(usage(prompt_tokens, answer.output_tokens)))
-    yield b"data: [DONE]\n\n"
-
-
-async def _generate_events(deltas: AsyncIterator[tuple[int, TextDelta]]) -> AsyncIterator[bytes]:
-    """S-LoRA's stream: one event a token, the whole text never repeated."""
-    try:
-        async for _, delta in deltas:
-            token = {
-                "id": delta.token_ids[-1],
-                "text": delta.text,
-                "logprob": delta.logprobs[0].chosen.logprob if delta.logprobs else None,
-                "special": False,
-            }
-            finished = delta.finish_reason is not None
-            yield _event(
-                {"token": token, "generated_text": None, "finished": finished, "details": None}
-            )
-    except BadRequest as error:
-        yield _event(error_body(error.status, error.reason))

@@ -26,7 +26,8 @@ DEFAULT_COMPLETION_TOKENS = 16  # OpenAI's
 DEFAULT_GENERATE_TOKENS = 16  # S-LoRA's
 MOST_STOPS = 16
 MOST_STOP_CHARACTERS = 4096
-"""Of all stop strings of a request: each token of it is held against them."""
+"""Characters of all stop strings of a request, at most: each of its tokens is compared with
+them."""
 GREEDY_BELOW = 1e-5
 """A temperature below this is zero: dividing by it leaves nothing finite in float32."""
 
@@ -101,14 +102,15 @@ def sampling_params(
 
 
 def make_seed(seed: int | None, choice: int = 0) -> int:
-    """That of choice i of n: a random one where none is given, or -1."""
+    """The seed of choice i of n: a random one where none is given, or -1."""
     if seed is None or seed == -1:
         return random.getrandbits(63)
     return (seed + choice) % (1 << 63)
 
 
 def stop_strings(given: str | list[str] | None, field: str) -> tuple[str, ...]:
-    """As several. Raises `BadRequest` on an empty one, on too many and on too long ones."""
+    """`stop` as several strings. Raises `BadRequest` on an empty one, on too many and on too long
+    ones."""
     stop = (given,) if isinstance(given, str) else tuple(given or ())
     if len(stop) > MOST_STOPS or not all(stop):
         raise BadRequest(
@@ -271,7 +273,7 @@ class GenerateParameters(Body, frozen=True, kw_only=True):
         if not self.do_sample:
             self._check_greedy()
         temperature = self.temperature
-        if temperature is None:  # who samples is not greedy, though the model's author is
+        if temperature is None:  # do_sample is not greedy, though the model's author is
             temperature = 1.0 if defaults.temperature is None else defaults.temperature
         field = "parameters.stop" if self.stop else "parameters.stop_sequences"
         return sampling_params(

@@ -12,7 +12,6 @@ import contextlib
 import errno
 import socket
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import uvicorn
@@ -34,12 +33,13 @@ from ..messages import (
 )
 from ..model_files.generation_config import GenerationDefaults, read_generation_config
 from ..model_files.model_config import read_model_config
+from ..runtime.health import lost_process
 from ..runtime.process import Process, run_process
 from ..runtime.sockets import InboxFull, Watch
 from ..text.tokenizer import Tokenizer
 from .adapter_chat import AdapterChats
 from .gateway import Gateway
-from .pipeline_state import lost_process
+from .quiet_uvicorn import QuietUvicorn, why_signals_are_shared
 from .routes import make_app
 
 
@@ -62,6 +62,8 @@ class Server(Process):
         self.url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         self.set_state(ProcessState.STARTING, "reading the tokenizer")
         self._watch = Watch(self.context, self.run, ("supervisor", *self.config.process_names()))
+        if why := why_signals_are_shared():
+            self.event("warning", why)
         self._http = QuietUvicorn(
             uvicorn.Config(
                 make_app(self._gateway),
@@ -202,14 +204,6 @@ class Server(Process):
                 inter_token=tuple(counters.inter_token.counts),
             )
         )
-
-
-class QuietUvicorn(uvicorn.Server):
-    """uvicorn without its signal handlers: SIGTERM is the process's own business."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
 
 
 if __name__ == "__main__":

@@ -17,5 +17,5 @@ def byte_of_character() -> dict[str, int]:
 
 @functools.cache
 def character_of_byte() -> dict[int, str]:
-    """The other way round."""
+    """Characters by byte: the inverse."""
     return {byte: character for character, byte in byte_of_character().items()}

@@ -65,8 +65,8 @@ class ChatTemplate:
         for name, source in self.sources.items():
             try:
                 tree = _environment().parse(source)
-                self._compiled[name] = _environment().from_string(source)
                 self._takes_parts[name] = _iterates_over_content(tree)
+                self._compiled[name] = _environment().from_string(tree)
             except jinja2.TemplateSyntaxError as error:
                 self._faults[name] = f"line {error.lineno}: {error.message}"
             except (RecursionError, SyntaxError, ValueError, OverflowError) as error:
@@ -259,8 +259,11 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
 
     intercepted_binops = frozenset({"*", "**", "%"})
 
-    def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
-        tree = super()._parse(source, name, filename)
+    def parse(
+        self, source: str, name: str | None = None, filename: str | None = None
+    ) -> nodes.Template:
+        """The tree to make a template of; `from_string` of a text would leave the counters out."""
+        tree = super().parse(source, name, filename)
         for loop in tree.find_all(nodes.For):
             call = nodes.Call(nodes.Name(STEP, "load"), [], [], None, None)
             loop.body.insert(0, nodes.ExprStmt(call).set_lineno(loop.lineno))

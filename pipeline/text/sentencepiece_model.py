@@ -22,7 +22,7 @@ BYTE_PAIRS = 2
 KINDS = {1: "Unigram", 3: "words", 4: "characters"}
 
 
-class Piece(NamedTuple):
+class ScoredPiece(NamedTuple):
     text: str
     score: float
     kind: int
@@ -31,7 +31,7 @@ class Piece(NamedTuple):
 class SentencePieceFile(NamedTuple):
     """What a tokenizer.model says."""
 
-    pieces: list[Piece]
+    pieces: list[ScoredPiece]
     model_type: int
     charsmap: bytes
     byte_fallback: bool
@@ -90,7 +90,7 @@ def read_sentencepiece(path: Path) -> SentencePieceTokenizer:
     )
 
 
-def _merges(pieces: list[Piece], vocab: dict[str, int]) -> list[tuple[str, str]]:
+def _merges(pieces: list[ScoredPiece], vocab: dict[str, int]) -> list[tuple[str, str]]:
     """Every pair of pieces that makes a piece: SentencePiece joins the best-scored pair first."""
     found = []
     for token_id, piece in enumerate(pieces):
@@ -124,7 +124,7 @@ def _parse(path: Path) -> SentencePieceFile:
 
 def _model(content: bytes) -> SentencePieceFile:
     """A ModelProto: 1 pieces, 2 trainer_spec, 3 normalizer_spec."""
-    pieces: list[Piece] = []
+    pieces: list[ScoredPiece] = []
     model_type, suffix, byte_fallback = 1, False, False
     charsmap, dummy_prefix, extra_spaces = b"", True, True
     for number, value in _fields(content):
@@ -153,7 +153,7 @@ def _model(content: bytes) -> SentencePieceFile:
     )
 
 
-def _piece(content: bytes) -> Piece:
+def _piece(content: bytes) -> ScoredPiece:
     """A SentencePiece: 1 piece, 2 score, 3 type."""
     text, score, kind = "", 0.0, 1
     for number, value in _fields(content):
@@ -163,7 +163,7 @@ def _piece(content: bytes) -> Piece:
             (score,) = struct.unpack("<f", value)
         elif number == 3 and isinstance(value, int):
             kind = value
-    return Piece(text, score, kind)
+    return ScoredPiece(text, score, kind)
 
 
 def _fields(content: bytes) -> Iterator[tuple[int, int | bytes]]:

@@ -55,8 +55,8 @@ class ModelEntry(msgspec.Struct, frozen=True):
 
 
 class TokenizerHead(msgspec.Struct, frozen=True):
-    """Of a tokenizer.json: what stop tokens need. Megabytes of vocabulary and merges are passed
-    over."""
+    """The fields of a tokenizer.json that stop tokens need. Megabytes of vocabulary and merges are
+    skipped."""
 
     added_tokens: list[AddedToken] = []
     model: ModelEntry = ModelEntry()
@@ -149,7 +149,7 @@ class _Tokens:
         return found + [vocab[text] for text in rest if text in vocab]
 
     def candidates(self, template: str) -> dict[str, int]:
-        """Added tokens whose text says that they end something and stands in the template."""
+        """Added tokens whose text names an end and stands in the template."""
         return {
             text: token_id
             for text, token_id in self._added.items()
@@ -208,7 +208,7 @@ def _template_texts(directory: Path, config: Mapping[str, Any]) -> str:
 
 
 def _template_ends(directory: Path, variables: Mapping[str, str], candidates: set[str]) -> set[str]:
-    """Of `candidates`, those that the chat template writes right behind the assistant's words."""
+    """The `candidates` that the chat template writes right behind the assistant's words."""
     # Jinja costs a process 0.1 s, and most models name all their stop tokens in a file.
     from .chat_template_files import TemplateFileError, read_model_template
 
@@ -222,8 +222,8 @@ def _template_ends(directory: Path, variables: Mapping[str, str], candidates: se
 
 
 def ends_of_turn(template: ChatTemplate, candidates: Iterable[str]) -> set[str]:
-    """Of `candidates`, those that by their text end something and that the template writes right
-    behind the assistant's words, at each end of a turn and nowhere inside one."""
+    """The `candidates` that by their text end something and that the template writes right behind
+    the assistant's words, at each end of a turn and nowhere inside one."""
     from .chat_template import TextError
 
     candidates = {text for text in candidates if ENDS_A_TURN.search(text)}

@@ -334,7 +334,7 @@ LONGEST_CLEANED = 8
 
 
 def clean_up(text: str) -> str:
-    """Without the spaces that word pieces leave before punctuation, as in transformers."""
+    """The text without the spaces that word pieces leave before punctuation, as in transformers."""
     for ending in (" .", " ?", " !", " ,"):
         text = text.replace(ending, ending[1:])
     text = text.replace(" ' ", "'")

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from loraconsole.console import __main__ as cli
-from loraconsole.pipeline.config import Config, flag_of
+from loraconsole.console.commands.consoles import ConsoleCommand
+from loraconsole.console.commands.parser import parse as parse_command
+from loraconsole.pipeline.config import Config, check_protocol, flag_of
 from loraconsole.pipeline.config_flags import add_config_flags, config_fields, config_from_flags
 from loraconsole.pipeline.errors import OperatorError, UsageError
-from loraconsole.pipeline.messages import ClientWeight, SchedulerSettings
+from loraconsole.pipeline.messages import PROTOCOL, ClientWeight, SchedulerSettings
 from loraconsole.pipeline.run_directory import (
     absolute_path,
     default_run_directory,
@@ -27,7 +28,7 @@ from loraconsole.pipeline.run_directory import (
 def parse(*arguments: str) -> Config:
     parser = argparse.ArgumentParser()
     add_config_flags(parser)
-    return config_from_flags(parser.parse_args(arguments))
+    return config_from_flags(vars(parser.parse_args(arguments)))
 
 
 def test_every_field_has_a_flag_and_a_description() -> None:
@@ -71,13 +72,18 @@ def test_a_bad_flag_is_named(arguments: list[str], message: str) -> None:
         parse(*arguments)
 
 
+def test_a_flag_that_did_nothing_is_no_flag_any_more(capsys: pytest.CaptureFixture[str]) -> None:
+    """Adapters are loaded on arrival unless `--no-prefetch` is given."""
+    with pytest.raises(SystemExit) as ended:
+        parse("--prefetch")
+    assert ended.value.code == 2
+    assert "unrecognized arguments: --prefetch" in capsys.readouterr().err
+
+
 CONTRADICTED = {
-    "no_lora": {
-        *("no_lora_compute", "no_lora_swap", "no_mem_pool", "bmm", "prefetch", "no_prefetch")
-    },
+    "no_lora": {"no_lora_compute", "no_lora_swap", "no_mem_pool", "bmm", "no_prefetch"},
     "bmm": {"no_lora_compute", "no_mem_pool"},
-    "no_lora_swap": {"prefetch", "no_prefetch"},
-    "prefetch": {"no_prefetch"},
+    "no_lora_swap": {"no_prefetch"},
 }
 
 
@@ -122,6 +128,16 @@ def test_config_survives_a_round_trip_and_is_private(tmp_path: Path) -> None:
     assert config.adapters() == {"a": os.path.abspath("rel")}
     assert stat.S_IMODE((tmp_path / "run" / "config.json").stat().st_mode) == 0o600
     assert stat.S_IMODE((tmp_path / "run").stat().st_mode) == 0o700
+
+
+def test_the_settings_of_another_protocol_are_refused_with_what_to_do(tmp_path: Path) -> None:
+    """As the first versions wrote them: no protocol, and a setting that is none any more."""
+    (tmp_path / "config.json").write_text('{"model": "m", "prefetch": false}')
+    for load in (Config.load, check_protocol):
+        with pytest.raises(OperatorError, match=f"speaks protocol 1, this .* {PROTOCOL}") as said:
+            load(tmp_path)
+        assert f"loraconsole down --run {tmp_path}" in said.value.hint
+        assert f"loraconsole up --run {tmp_path}" in said.value.hint
 
 
 def test_an_unsafe_or_impossible_run_directory_is_refused(tmp_path: Path) -> None:
@@ -212,7 +228,7 @@ def test_the_overview_names_what_is_used_most_a_line_each(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     with pytest.raises(SystemExit):
-        cli.parse(["--help"])
+        parse_command(["--help"])
     text = capsys.readouterr().out
     for flag in ("--run", "--model", "--adapter", "--dummy", "--device", "--tp", "--port"):
         assert f"  {flag} " in text
@@ -224,4 +240,5 @@ def test_the_overview_names_what_is_used_most_a_line_each(
 
 
 def test_read_only_is_a_flag_of_the_console_without_a_command_too() -> None:
-    assert cli.parse(["--read-only"]).read_only
+    command = parse_command(["--read-only"])
+    assert isinstance(command, ConsoleCommand) and command.read_only

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from screenshots import PICTURES, draw, key_page
 
+from loraconsole.console.commands.table import COMMANDS
 from loraconsole.console.settings.keymap import with_known_keys
 from loraconsole.console.settings.settings import read_settings
 from loraconsole.console.settings.theme_files import ThemeShelf
 from loraconsole.console.state.alerts import RULES, AlertLimits
 from loraconsole.console.ui.bindings import catalogue
-from loraconsole.console.ui.commands import cli_verbs
 from loraconsole.pipeline.adapter_files.peft_refusals import OTHER_INIT, UNSUPPORTED
 from loraconsole.pipeline.adapter_name import LONGEST_NAME, SIGNS
 from loraconsole.pipeline.model_files.config_keys import FAMILY_REFUSED, HARMLESS, READ, REFUSED
@@ -142,7 +142,7 @@ def test_the_adapters_page_names_all_that_is_refused_and_the_rule_for_names() ->
 def test_every_verb_that_the_documents_use_exists() -> None:
     for page in ALL:
         for verb in re.findall(r"^\s*loraconsole ([a-z]+)", page.read_text(), re.MULTILINE):
-            assert verb in cli_verbs(), f"{page.name}: loraconsole {verb}"
+            assert verb in {known.NAME for known in COMMANDS}, f"{page.name}: loraconsole {verb}"
 
 
 def test_the_page_of_models_names_every_key_and_no_other() -> None:

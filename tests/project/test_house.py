@@ -67,3 +67,8 @@ def test_a_folder_of_27_modules_is_too_large(tmp_path: Path) -> None:
     assert beyond(project(tmp_path, **SOUND, **many)) == {
         "modules in the largest folder": "27 (kernels)"
     }
+
+
+def test_this_project_is_within_all_bounds() -> None:
+    found = [figure for figure in figures(Path(__file__).resolve().parents[2]) if not figure.within]
+    assert not found

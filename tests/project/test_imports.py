@@ -42,7 +42,8 @@ def test_nobody_but_the_model_pays_for_torch(module: str) -> None:
 
 
 def test_the_supervisor_pays_for_no_screen() -> None:
-    assert "textual" not in imported_by("loraconsole.console.supervisor.supervisor")
+    loaded = imported_by("loraconsole.console.supervisor.supervisor")
+    assert not loaded & {"textual", "rich"}
 
 
 def test_the_command_line_parses_before_it_imports() -> None:
@@ -53,7 +54,7 @@ def test_the_command_line_parses_before_it_imports() -> None:
 def test_a_screen_pays_for_no_tls() -> None:
     """The prompt included, which asks the server over plain HTTP."""
     loaded = imported_by(
-        "loraconsole.console.__main__ as main; main.leave_out()"
+        "loraconsole.console.cli.dispatch as cli; cli.leave_out()"
         "; import loraconsole.console.ui.app, loraconsole.console.ui.panels.prompt"
     )
     assert "loraconsole.console.client.http_client" in loaded

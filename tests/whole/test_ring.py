@@ -21,7 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from ring import ADAPTERS, BASE, Ring
 from waiting import wait_for
 
-from loraconsole.console.client.recording import Tape
+from loraconsole.console.client.recording import RecordingPlayer
 from loraconsole.console.client.remote import Remote
 from loraconsole.pipeline.config import Config
 from loraconsole.pipeline.messages import Heartbeat, Moment, RouterStats, Snapshot
@@ -447,7 +447,7 @@ def test_a_run_keeps_its_past_and_can_be_recorded(ring: Ring, tmp_path: Path) ->
     done = json.loads(ring.cli("record", str(path), "--seconds", "2", "--json").stdout)
     assert done["messages"] > 20 and done["bytes"] == path.stat().st_size
     clock = 0.0
-    tape = Tape(path, clock=lambda: clock)
+    tape = RecordingPlayer(path, clock=lambda: clock)
     clock += 60.0
     kinds = {type(heard.message) for heard in tape.take()}
     assert {Snapshot, Heartbeat, RouterStats} <= kinds

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import re
 import signal
@@ -16,22 +15,6 @@ import pytest
 import torch
 from driver import save_adapter
 from ring import Ring, tiny_model
-
-from loraconsole.pipeline.config import Config
-from loraconsole.pipeline.messages import (
-    AdapterInfo,
-    AdapterRead,
-    AdapterState,
-    Event,
-    Message,
-    ReadAdapter,
-    Request,
-    SampledToken,
-    SamplingParams,
-    Tokens,
-    WorkerReady,
-)
-from loraconsole.pipeline.router.router import Router
 
 pytestmark = [
     pytest.mark.processes,
@@ -126,14 +109,6 @@ def test_streams_survive_a_killed_rank(ring: Ring, victim: int) -> None:
     assert len(list(ring.run.glob("ranks-*"))) == 1
 
 
-class Deaf:
-    """An outbox of nobody's."""
-
-    def send(self, message: Message) -> None: ...
-
-    def send_frame(self, frame: bytes) -> None: ...
-
-
 def test_ranks_are_stopped_and_started_together(ring: Ring) -> None:
     before = complete(ring, "one", "ab")
     ring.cli("stop", "worker-1")
@@ -142,95 +117,6 @@ def test_ranks_are_stopped_and_started_together(ring: Ring) -> None:
     ring.cli("start", "worker-0")
     ring.wait_ready()
     assert complete(ring, "one", "ab") == before
-
-
-def introduce(router: Router, incarnation: int) -> None:
-    """Both ranks are ready."""
-    for rank in range(2):
-        router._handle(
-            WorkerReady(
-                rank=rank,
-                incarnation=incarnation,
-                device="cpu",
-                num_pages=64,
-                page_size=16,
-                max_model_len=256,
-                vocab_size=300,
-                eos_token_ids=(),
-            )
-        )
-
-
-def test_ranks_that_disagree_are_an_error_and_are_told_anew(tmp_path: Path) -> None:
-    """Rank 0's token counts; nobody is refused."""
-
-    heard: list[Message] = []
-
-    async def disagree() -> tuple[int, int]:
-        router = Router(Config(run=str(tmp_path), tp=2))
-        router.outbox = lambda name: Deaf()  # type: ignore[method-assign,assignment,return-value]
-        router.beacon.publish = heard.append  # type: ignore[method-assign]
-        introduce(router, 1)
-        router._handle(
-            Request(
-                request_id="a",
-                adapter=None,
-                prompt_ids=(1, 2),
-                params=SamplingParams(max_tokens=9),
-                arrived_at=0.0,
-            )
-        )
-        epoch, batch = router.scheduler.epoch, router.scheduler.next_batch(0.0)
-        assert batch is not None
-        step = asyncio.create_task(router._run_step(batch, decodes=False))
-        await asyncio.sleep(0)
-        for rank, token in enumerate((7, 8)):
-            found = (SampledToken(batch.rows[0].sequence, token),)
-            router._handle(Tokens(epoch, batch.step, rank, found))
-        await step
-        [sequence] = router.scheduler.sequences()
-        router.close()
-        assert router.scheduler.epoch != epoch
-        return sequence.token_ids[-1], len(router.scheduler.running)
-
-    token, running = asyncio.run(disagree())
-    assert (token, running) == (7, 0)
-    [event] = [m for m in heard if isinstance(m, Event) and m.level == "error"]
-    assert "rank 1 chose other tokens than rank 0" in event.text
-
-
-def test_what_a_rank_that_is_gone_has_read_is_read_again(tmp_path: Path) -> None:
-    """Else an adapter is placed on a rank that does not have it yet, and has failed for good."""
-
-    async def main() -> None:
-        router = Router(Config(run=str(tmp_path), tp=2, adapter=(f"one={tmp_path}",)))
-        told: dict[str, list[Message]] = {}
-        router.send = lambda name, message: told.setdefault(name, []).append(message)  # type: ignore[method-assign]
-        router.beacon.publish = lambda message: None  # type: ignore[method-assign]
-        [adapter] = router.registry
-
-        def come(incarnation: int) -> int:
-            """Both ranks are ready; the order to read the adapter."""
-            told.clear()
-            introduce(router, incarnation)
-            [order] = {m.order for m in told["worker-1"] if isinstance(m, ReadAdapter)}
-            return order
-
-        def answer(rank: int, order: int) -> None:
-            info = AdapterInfo(adapter.key, "", 8, ("q_proj",), 1, 2, "digest")
-            router._handle(AdapterRead(rank, order, info))
-
-        first = come(1)
-        answer(1, first)  # and rank 0 dies over it
-        second = come(2)
-        answer(0, first)  # what it said comes late
-        answer(0, second)
-        assert adapter.state is AdapterState.VALIDATING
-        answer(1, second)
-        assert adapter.state is AdapterState.LOADING  # on every host, and on its way
-        router.close()
-
-    asyncio.run(main())
 
 
 def test_a_model_that_cannot_be_cut_does_not_start(tmp_path: Path) -> None:

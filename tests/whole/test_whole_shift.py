@@ -20,7 +20,7 @@ pytestmark = pytest.mark.processes
 ADAPTERS = Path(__file__).parents[2] / "pipeline" / "adapters"
 
 
-class Shift(Session):
+class DemoScenario(Session):
     """`loraconsole …` with its standard flags, 120 by 40."""
 
     def __init__(self, *arguments: str) -> None:
@@ -58,7 +58,7 @@ def ring(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ring]:
 
 
 def test_a_shift_from_the_first_start_to_the_stop(ring: Ring) -> None:
-    console = Shift("--run", str(ring.run), "--port", "0")
+    console = DemoScenario("--run", str(ring.run), "--port", "0")
     try:
         console.wait_for("start-up", 30)
         console.wait_ready(120)
@@ -103,7 +103,7 @@ def test_a_shift_from_the_first_start_to_the_stop(ring: Ring) -> None:
         console.close()
     assert ring.snapshot()["processes"]["state"] == "ready"
 
-    console = Shift("attach", "--run", str(ring.run))
+    console = DemoScenario("attach", "--run", str(ring.run))
     try:
         console.wait_ready(30)
         console.type("8", "j", "j", "\r")  # what happened meanwhile is told of worker-0

@@ -1,4 +1,4 @@
-"""An adapter's looks and all its details: what a row, a plan and a verdict say, as lines."""
+"""An adapter's mark, state and details, its plan and its verification, as lines."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PLACES = {
     AdapterState.GPU: "device",
     AdapterState.DRAINING: "device",
 }
-"""The nearest place to the device where its weights are; elsewhere they are on the disk alone."""
+"""By state, where the weights are, nearest to the device; in other states only on the disk."""
 MODULES = {
     "q_proj": "q",
     "k_proj": "k",
@@ -55,21 +55,22 @@ def place(view: AdapterView) -> str:
 
 
 def state(row: AdapterRow, board: Board) -> TextSpan:
-    """Its state, or what this console is having done to it."""
+    """Its state, or the order of this console that is under way."""
     doing = board.orders.get("" if row.is_base else row.name)
     mark, level = STATES[row.view.state]
-    if doing and level != "warn":  # the router's own word says more, where it has one
+    if doing and level != "warn":  # the router's own word says more
         return (f"▸ {doing}", "warn")
     return (f"{mark} {WHERE.get(row.view.state, row.view.state.value)}", level)
 
 
 def share_of_hits(view: AdapterView) -> str:
-    """Of its requests, those that found it in the pool."""
+    """The share of its requests that found it in the pool."""
     return units.share(view.hits / view.requests if view.requests else None)
 
 
 def remark(row: AdapterRow) -> TextSpan | None:
-    """Why it is as it is, or what an operator should know."""
+    """The reason of its state, or what an operator should know of it; None where there is
+    nothing."""
     if row.view.reason:
         return (units.visible(row.view.reason), STATES[row.view.state][1])
     if row.view.warning:
@@ -84,10 +85,9 @@ class AdapterDetails:
         self._row = row
 
     def lines(self, board: Board, width: int) -> Sequence[TextLine]:
-        found = (
-            r for r in board.adapters if (r.is_base, r.name) == (self._row.is_base, self._row.name)
-        )
-        now = next(found, None)
+        """The details as `board` has them; once the adapter is gone, as they were last."""
+        known = (self._row.is_base, self._row.name)
+        now = next((row for row in board.adapters if (row.is_base, row.name) == known), None)
         self._row = row = now or self._row
         view = row.view
         ago = units.age(max(0.0, board.now - view.since))
@@ -98,57 +98,72 @@ class AdapterDetails:
         if view.warning:
             lines += _wrapped("warning", view.warning, "warn", width)
         if not row.is_base:
-            lines += [
-                line(*field("where"), (_residency(view), "text")),
-                line(*field("pinned"), *_yes(view.pinned, PINNED, "never evicted")),
-                line(*field("merged"), *_yes(view.merged, MERGED, "has a copy of the weights")),
-                line(*field("rank"), (f"{view.rank or units.NOTHING}", "text")),
-                line(*field("changes"), (targets(view.target_modules) or units.NOTHING, "text")),
-                line(*field("generation"), (f"{view.generation}", "text")),
-                line(*field("digest"), (view.digest[:32] or units.NOTHING, "text")),
-            ]
+            lines += _identity(view)
         lines += _wrapped("path", view.path, "text", width)
+        pages = f"  {counted(view.pages, 'page')} of the pool"
         lines += [
-            line(
-                *field("size"),
-                (units.size(view.num_bytes), "text"),
-                (f"  {counted(view.pages, 'page')} of the pool", "dim"),
-            ),
+            line(*field("size"), (units.size(view.num_bytes), "text"), (pages, "dim")),
             TextLine(),
             line(("work", "title")),
-            line(*field("now"), (f"{view.running} running, {view.waiting} waiting", "text")),
-            line(*field("speed"), (f"{units.rate(row.tokens_s)} tok/s", row.color)),
-            line(*field("requests"), (units.count(view.requests), "text")),
-            line(
-                *field("tokens"),
-                (units.count(view.prompt_tokens), "text"),
-                (" in, ", "dim"),
-                (units.count(view.output_tokens), "text"),
-                (" out", "dim"),
-            ),
+            *_work(row),
         ]
-        if not row.is_base:
-            lines.append(
-                line(
-                    *field("hit rate"),
-                    (share_of_hits(view), "text"),
-                    (" of its requests found it in the pool; copied there ", "dim"),
-                    (units.count(view.placements), "text"),
-                    (" times" if view.placements != 1 else " time", "dim"),
-                )
-            )
-        if view.service is not None:
-            lines.append(
-                line(
-                    *field("was given"),
-                    (units.count(view.service), "text"),
-                    (" weighted tokens, by the counter of vtc_fair", "dim"),
-                )
-            )
-        verdict = None if row.is_base else board.verdicts.get(row.name)
-        if verdict is not None:
-            lines += [TextLine(), line(("verification", "title")), *verdict_lines(verdict, width)]
+        result = None if row.is_base else board.verifications.get(row.name)
+        if result is not None:
+            lines += [
+                TextLine(),
+                line(("verification", "title")),
+                *verification_lines(result, width),
+            ]
         return lines
+
+
+def _identity(view: AdapterView) -> list[TextLine]:
+    """Where an adapter is and what it changes."""
+    return [
+        line(*field("where"), (_residency(view), "text")),
+        line(*field("pinned"), *_yes(view.pinned, PINNED, "never evicted")),
+        line(*field("merged"), *_yes(view.merged, MERGED, "has a copy of the weights")),
+        line(*field("rank"), (f"{view.rank or units.NOTHING}", "text")),
+        line(*field("changes"), (targets(view.target_modules) or units.NOTHING, "text")),
+        line(*field("generation"), (f"{view.generation}", "text")),
+        line(*field("digest"), (view.digest[:32] or units.NOTHING, "text")),
+    ]
+
+
+def _work(row: AdapterRow) -> list[TextLine]:
+    """Requests and tokens of an adapter."""
+    view = row.view
+    lines = [
+        line(*field("now"), (f"{view.running} running, {view.waiting} waiting", "text")),
+        line(*field("speed"), (f"{units.rate(row.tokens_s)} tok/s", row.color)),
+        line(*field("requests"), (units.count(view.requests), "text")),
+        line(
+            *field("tokens"),
+            (units.count(view.prompt_tokens), "text"),
+            (" in, ", "dim"),
+            (units.count(view.output_tokens), "text"),
+            (" out", "dim"),
+        ),
+    ]
+    if not row.is_base:
+        lines.append(
+            line(
+                *field("hit rate"),
+                (share_of_hits(view), "text"),
+                (" of its requests found it in the pool; copied there ", "dim"),
+                (units.count(view.placements), "text"),
+                (" times" if view.placements != 1 else " time", "dim"),
+            )
+        )
+    if view.service is not None:
+        lines.append(
+            line(
+                *field("was given"),
+                (units.count(view.service), "text"),
+                (" weighted tokens, by the counter of vtc_fair", "dim"),
+            )
+        )
+    return lines
 
 
 def _wrapped(name: str, text: str, style: str, width: int) -> list[TextLine]:
@@ -158,7 +173,7 @@ def _wrapped(name: str, text: str, style: str, width: int) -> list[TextLine]:
 
 
 def _residency(view: AdapterView) -> str:
-    """Everywhere that its weights are."""
+    """All places where its weights are."""
     reached = ("disk", "host", "device")
     return ", ".join(reached[: reached.index(place(view)) + 1])
 
@@ -167,12 +182,12 @@ def _yes(is_so: bool, mark: str, meaning: str) -> tuple[TextSpan, ...]:
     return ((f"{mark} ", "key"), (meaning, "text")) if is_so else (("no", "dim"),)
 
 
-# --- verdicts and plans -------------------------------------------------------------------------
+# --- verifications and plans --------------------------------------------------------------------
 
 
-def verdict_lines(verdict: AdapterVerification, width: int) -> list[TextLine]:
-    """The comparison as a table, and the verdict below it."""
-    found = verdict.verification
+def verification_lines(result: AdapterVerification, width: int) -> list[TextLine]:
+    """The comparison as a table, and the result below it."""
+    found = result.verification
     name_width = max(8, min(22, width - 50))
     head = f"{'':<6} {'adapter':<{name_width}}{'equal':>10}{'largest':>11}{'mean':>10}{'range':>9}"
     lines = [line((head, "dim"))]
@@ -181,7 +196,7 @@ def verdict_lines(verdict: AdapterVerification, width: int) -> list[TextLine]:
     what = f"  {units.visible(found.key)} in {found.dtype}, {units.duration(found.seconds)}"
     lines += [
         TextLine(),
-        line(word, (what, "text"), (f", at {units.clock(verdict.at)}", "dim")),
+        line(word, (what, "text"), (f", at {units.clock(result.at)}", "dim")),
         line(("against the weights merged in float32: equal greedy tokens, |Δ| of logits", "dim")),
     ]
     flaws = dict.fromkeys(row.flaw for row in found.comparisons if row.flaw)
@@ -202,7 +217,7 @@ def _comparison(row: Comparison, name_width: int) -> TextLine:
 
 
 def unload_costs(row: AdapterRow) -> str:
-    """What becomes of an adapter that is unloaded, and of who uses it."""
+    """What happens to an adapter that is unloaded, and to requests that use it."""
     view = row.view
     left = f"{view.pages} pages ({units.size(view.num_bytes)})" if view.pages else "memory"
     if view.running or view.waiting:
@@ -216,15 +231,15 @@ def unload_costs(row: AdapterRow) -> str:
 
 
 def plan_lines(plan: AdapterPlan, width: int) -> list[TextLine]:
-    """What loading a directory would take, the verdict first."""
+    """What loading a directory would take; whether it fits comes first."""
     if plan.reason:
         return _wrapped("✗ refused", plan.reason, "bad", width)
     if plan.fits:
-        verdict: TextSpan = ("✓ fits now", "good")
+        room: TextSpan = ("✓ fits now", "good")
     else:
-        verdict = ("◌ no room now: it waits in memory until there is", "warn")
+        room = ("◌ no room now: it waits in memory until there is", "warn")
     lines = [
-        line(*field("room"), verdict),
+        line(*field("room"), room),
         line(
             *field("size"),
             (units.size(plan.num_bytes), "text"),

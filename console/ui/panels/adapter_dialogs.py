@@ -13,9 +13,10 @@ from textual.containers import Horizontal, VerticalScroll
 from textual.widget import Widget
 from textual.widgets import Button, Checkbox, Input, Label
 
-from ....pipeline.messages import AdapterPlan, AdapterReply, LoadAdapter, PlanAdapters
+from ....pipeline.messages import AdapterPlan, AdapterReply
 from ....pipeline.run_directory import absolute_path
-from ...client.pending_orders import Orders, order_id
+from ...client.pending_orders import PendingOrders
+from ...commands.adapters import LoadCommand, PlanCommand
 from ...state.board import Board
 from ...text import plot, units
 from ...text.lines import TextLine, TextSpan, line
@@ -29,7 +30,7 @@ STAGES = ("fetch", "adapters")
 
 
 class NotePane(Pane):
-    """The lines under a form: a plan, how far a load is, why it was refused."""
+    """The lines under a form: a plan, the progress of a load, or why it was refused."""
 
     FRAMED: ClassVar[bool] = False
 
@@ -71,7 +72,7 @@ class NotePane(Pane):
 
 
 class MarkBox(Checkbox):
-    """Where it is off its mark is gone, not only dim: there may be no colours."""
+    """A checkbox without a mark where it is off: dim alone would not show without colours."""
 
     BUTTON_INNER = " "
 
@@ -86,8 +87,8 @@ class MarkBox(Checkbox):
 
 
 class AdapterForm(LiveScreen[str]):
-    """What both dialogs have: a path, a plan of it, buttons. Escape leaves it at any time; an
-    answer that comes later is told as a toast."""
+    """The base of both dialogs: a path, a plan of it, buttons. Escape closes it at any time; an
+    answer that comes later is shown as a toast."""
 
     TITLE: ClassVar[str] = ""
     SUBTITLE: ClassVar[str] = ""
@@ -96,12 +97,12 @@ class AdapterForm(LiveScreen[str]):
         Binding("ctrl+n", "plan", "Plan", id="form-plan"),
     ]
 
-    def __init__(self, orders: Orders, path: str = "") -> None:
+    def __init__(self, orders: PendingOrders, path: str = "") -> None:
         super().__init__()
         self._orders = orders
         self._path = path
         self._waits_for = ""
-        """The plan that was asked for last; an older one's answer is passed over."""
+        """The order of the newest plan; answers of older ones are ignored."""
         self._note = NotePane()
 
     def compose(self) -> ComposeResult:
@@ -127,12 +128,12 @@ class AdapterForm(LiveScreen[str]):
         return self.query_one("#path", Input).value.strip()
 
     def paint(self, board: Board) -> None:
-        """Nothing here moves by itself."""
+        """Draws nothing: no part of it changes with the board."""
 
     # -- plan
 
     def on_input_changed(self, event: Input.Changed) -> None:
-        """Another path: the plan shown is not its own."""
+        """Forgets the plan that is shown: the path has changed."""
         if event.input.id == "path" and event.value != self._path:
             self._path, self._waits_for = event.value, ""
             self._note.show_plans(())
@@ -143,19 +144,17 @@ class AdapterForm(LiveScreen[str]):
             self._note.show_word("Type the directory of the adapter first.", "warn")
             self.query_one("#path").focus()
             return
-        ticket = self._waits_for = order_id()
+        order = PlanCommand(paths=paths).order(self._orders.inbox)
+        self._waits_for = order.order
         self._note.show_word("reading its headers …", "dim")
-        self._orders.give(
-            PlanAdapters(order=ticket, reply_to=self._orders.inbox, paths=paths),
-            self._show_plan,
-        )
+        self._orders.give(order, self._show_plan)
 
     def paths(self) -> tuple[str, ...]:
         return (absolute_path(self.path),) if self.path else ()
 
     def _show_plan(self, reply: AdapterReply) -> bool:
         if not self.is_attached or reply.order != self._waits_for:
-            return True  # nobody waits for a plan of what was typed before
+            return True  # the path has changed since this was asked
         self._waits_for = ""
         if reply.plans:
             self._note.show_plans(reply.plans)
@@ -165,16 +164,16 @@ class AdapterForm(LiveScreen[str]):
         return True
 
     def planned(self, plans: Sequence[AdapterPlan]) -> None:
-        """A plan is shown."""
+        """Called when a plan is shown."""
 
     def action_leave(self) -> None:
         self.dismiss("")
 
 
 def _field(name: str, value: str, hint: str) -> Widget:
-    """A line to type in behind its name."""
+    """A name and an input behind it."""
     given = Input(value=value, placeholder=hint, compact=True, id=name)
-    given.cursor_blink = False  # an open dialog costs nothing
+    given.cursor_blink = False  # a blinking cursor would cost CPU
     return Horizontal(Label(name), given, classes="field")
 
 
@@ -184,7 +183,7 @@ class LoadDialog(AdapterForm):
     TITLE = "Load an adapter"
     SUBTITLE = "enter loads · ctrl+n plans · esc cancels"
 
-    def __init__(self, orders: Orders, path: str = "") -> None:
+    def __init__(self, orders: PendingOrders, path: str = "") -> None:
         super().__init__(orders, path)
         self._loading = ""
 
@@ -227,20 +226,15 @@ class LoadDialog(AdapterForm):
             return  # one enter is enough
         path = absolute_path(self.path)
         name = self.query_one("#name", Input).value.strip() or PurePath(path).name
-        self._loading = order_id()
+        is_pinned = self.query_one("#pin", Checkbox).value
+        order = LoadCommand(name=name, path=path, pin=is_pinned).order(self._orders.inbox)
+        self._loading = order.order
         self._waits_for = ""
         self._note.show_word(f"loading {name} …", "dim")
-        order = LoadAdapter(
-            order=self._loading,
-            reply_to=self._orders.inbox,
-            name=name,
-            path=path,
-            pinned=self.query_one("#pin", Checkbox).value,
-        )
         self._orders.give(order, self._loaded)
 
     def _loaded(self, reply: AdapterReply) -> bool:
-        """Refused: it says so and keeps what was typed."""
+        """Shows why the order was refused; what was typed stays."""
         if not self.is_attached:
             return False
         if reply.status == 200:
@@ -250,7 +244,7 @@ class LoadDialog(AdapterForm):
         return True
 
     def paint(self, board: Board) -> None:
-        """How far the load is."""
+        """Shows the progress of the load."""
         bars = [bar for bar in board.progress if bar.stage in STAGES and not bar.done]
         if not bars or not self._orders.is_pending(self._loading):
             return
@@ -264,7 +258,7 @@ class LoadDialog(AdapterForm):
 
 
 class PlanDialog(AdapterForm):
-    """Paths, and what it would take to load them one after the other. Answers with the one to
+    """Paths, and what loading them one after the other would take. Its answer is the path to
     load."""
 
     TITLE = "Plan adapters"

@@ -11,24 +11,27 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.message import Message
 
-from ....pipeline.messages import (
-    AdapterOrder,
-    AdapterReply,
-    MergeAdapter,
-    PinAdapter,
-    ReloadAdapter,
-    UnloadAdapter,
-    VerifyAdapter,
+from ....pipeline.messages import AdapterReply
+from ...client.pending_orders import PendingOrders
+from ...commands.adapters import (
+    AdapterCommand,
+    MergeCommand,
+    PinCommand,
+    ReloadCommand,
+    UnloadCommand,
+    UnmergeCommand,
+    UnpinCommand,
+    VerifyCommand,
 )
-from ...client.pending_orders import READ_ONLY, Orders, order_id
+from ...commands.read_only import READ_ONLY
 from ...state.board import AdapterRow, AdapterVerification, Board
 from ...text import plot, units
 from ...text.lines import TextLine, TextSpan, line
-from ..actions import confirm
 from ..widgets.dialogs import LiveDialog
+from ..widgets.order_asked import OrderAsked
 from ..widgets.pane import Pane, Panel
 from ..widgets.styles import MainScreen
-from ..widgets.table import Column, TablePane
+from ..widgets.table import Column, TablePane, number_column
 from .adapter_details import (
     MERGED,
     PINNED,
@@ -38,8 +41,7 @@ from .adapter_details import (
     share_of_hits,
     state,
     targets,
-    unload_costs,
-    verdict_lines,
+    verification_lines,
 )
 from .adapter_dialogs import LoadDialog, PlanDialog
 
@@ -72,7 +74,7 @@ def _marks(row: AdapterRow) -> str:
 
 
 def _wanted(row: AdapterRow) -> int:
-    """Cells of its name."""
+    """Cells that its name needs."""
     if row.is_base:
         return 2 + len(BASE) + len(row.name)
     marks = _marks(row)
@@ -80,22 +82,23 @@ def _wanted(row: AdapterRow) -> int:
 
 
 def _since(row: AdapterRow, board: Board, width: int) -> Sequence[TextSpan]:
-    """Seconds while they tell something, then minutes: what stands still is not drawn again."""
+    """Seconds in the first minute, then minutes: a text that does not change is not drawn again."""
     seconds = max(0.0, board.now - row.view.since)
     return ((units.age(seconds) if seconds < 60 else units.uptime(seconds), "dim"),)
 
 
 def _changes(row: AdapterRow, board: Board, width: int) -> Sequence[TextSpan]:
-    """The modules it changes, unless there is something to be said."""
-    return (_said(row) or (targets(row.view.target_modules), "dim"),)
+    """Its remark where there is one, else the modules it changes."""
+    return (_short_remark(row) or (targets(row.view.target_modules), "dim"),)
 
 
 def _changed(row: AdapterRow) -> int:
-    return len((_said(row) or (targets(row.view.target_modules), ""))[0])
+    return len((_short_remark(row) or (targets(row.view.target_modules), ""))[0])
 
 
-def _said(row: AdapterRow) -> TextSpan | None:
-    """The remark without the adapter's own directory in front: a cell has room for a few words."""
+def _short_remark(row: AdapterRow) -> TextSpan | None:
+    """Its remark without the adapter's directory in front, to fit a cell; None where it has
+    none."""
     said = remark(row)
     if said is None:
         return None
@@ -104,18 +107,23 @@ def _said(row: AdapterRow) -> TextSpan | None:
 
 
 def _speed(row: AdapterRow, board: Board, width: int) -> Sequence[TextSpan]:
-    """A bar against the fastest, and the figure."""
+    """A bar relative to the fastest adapter, and the figure."""
     most = max((other.tokens_s for other in board.adapters), default=0.0)
     figure = f"{units.rate(row.tokens_s):>6}"
     filled, rest = plot.gauge(row.tokens_s / most if most else 0.0, width - len(figure))
     return ((filled, row.color), (rest, "rest"), (figure, "number"))
 
 
+def _lit(number: int, style: str = "number") -> str:
+    """The style of a figure that matters unless it is 0."""
+    return style if number else "dim"
+
+
 class AdapterTablePane(TablePane[AdapterRow]):
     """The base first, then as the router lists them."""
 
     TITLE = "adapters"
-    EMPTY = "the router has not told which adapters it has"
+    EMPTY = "the router has not said which adapters it has"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("l", "ask('load')", "Load", id="load", tooltip="serve another directory by a name"),
         Binding(
@@ -150,72 +158,24 @@ class AdapterTablePane(TablePane[AdapterRow]):
             order=lambda r: place(r.view),
             rank=9,
         ),
-        Column(
-            "rank",
-            4,
-            lambda r, b, w: ((f"{r.view.rank or units.NOTHING}", "number"),),
-            order=lambda r: r.view.rank,
-            right=True,
-            rank=5,
-            descends=True,
-        ),
+        number_column("rank", 4, lambda r: r.view.rank, zero=units.NOTHING, rank=5),
         Column("changes", 20, _changes, grows=True, rank=8, wants=_changed, least=16),
-        Column(
-            "size",
-            8,
-            lambda r, b, w: (
-                (units.size(r.view.num_bytes) if r.view.num_bytes else units.NOTHING, "number"),
-            ),
-            order=lambda r: r.view.num_bytes,
-            right=True,
-            rank=6,
-            descends=True,
+        number_column(
+            "size", 8, lambda r: r.view.num_bytes, units.size, zero=units.NOTHING, rank=6
         ),
-        Column(
-            "pages",
-            5,
-            lambda r, b, w: ((f"{r.view.pages or units.NOTHING}", "number"),),
-            order=lambda r: r.view.pages,
-            right=True,
-            rank=7,
-            descends=True,
+        number_column("pages", 5, lambda r: r.view.pages, zero=units.NOTHING, rank=7),
+        number_column(
+            "run", 4, lambda r: r.view.running, style=lambda r: _lit(r.view.running), rank=1
         ),
-        Column(
-            "run",
-            4,
-            lambda r, b, w: ((f"{r.view.running}", "number" if r.view.running else "dim"),),
-            order=lambda r: r.view.running,
-            right=True,
-            rank=1,
-            descends=True,
-        ),
-        Column(
+        number_column(
             "wait",
             4,
-            lambda r, b, w: ((f"{r.view.waiting}", "warn" if r.view.waiting else "dim"),),
-            order=lambda r: r.view.waiting,
-            right=True,
+            lambda r: r.view.waiting,
+            style=lambda r: _lit(r.view.waiting, "warn"),
             rank=1,
-            descends=True,
         ),
-        Column(
-            "requests",
-            8,
-            lambda r, b, w: ((units.count(r.view.requests), "number"),),
-            order=lambda r: r.view.requests,
-            right=True,
-            rank=6,
-            descends=True,
-        ),
-        Column(
-            "tokens",
-            6,
-            lambda r, b, w: ((units.count(r.view.output_tokens), "number"),),
-            order=lambda r: r.view.output_tokens,
-            right=True,
-            rank=3,
-            descends=True,
-        ),
+        number_column("requests", 8, lambda r: r.view.requests, units.count, rank=6),
+        number_column("tokens", 6, lambda r: r.view.output_tokens, units.count, rank=3),
         Column(
             "hits",
             5,
@@ -225,25 +185,12 @@ class AdapterTablePane(TablePane[AdapterRow]):
             rank=10,
             descends=True,
         ),
-        Column(
-            "given",
-            6,
-            lambda r, b, w: (
-                (
-                    units.NOTHING if r.view.service is None else units.count(r.view.service),
-                    "number",
-                ),
-            ),
-            order=lambda r: r.view.service or 0.0,
-            right=True,
-            rank=11,
-            descends=True,
-        ),
+        number_column("given", 6, lambda r: r.view.service, units.count, rank=11),
         Column("  tok/s", 10, _speed, order=lambda r: r.tokens_s, rank=2, descends=True),
     )
 
     class Asked(Message):
-        """A key asks for something to be done; `row` is the one under the cursor."""
+        """A key asks for `verb` on `row`, the one under the cursor."""
 
         def __init__(self, verb: str, row: AdapterRow | None) -> None:
             super().__init__()
@@ -258,7 +205,7 @@ class AdapterTablePane(TablePane[AdapterRow]):
         return "" if row.is_base else f"{row.name}@{row.view.generation}"
 
     def kin(self, key: str) -> str:
-        """A reloaded adapter stands at the end of the list: the cursor goes there with it."""
+        """The name: a reloaded adapter moves to the end of the list, and the cursor with it."""
         return key.rpartition("@")[0]
 
     def text(self, row: AdapterRow, board: Board) -> str:
@@ -268,7 +215,7 @@ class AdapterTablePane(TablePane[AdapterRow]):
         return f"{what} {targets(view.target_modules)} {view.reason} {view.warning}"
 
     def caption(self, board: Board) -> Sequence[TextSpan]:
-        """How far a load or a verification is, before the number of adapters."""
+        """The progress of a load or a verification, before the number of adapters."""
         spans: list[TextSpan] = []
         for bar in board.progress:
             if bar.stage in STAGES and not bar.done:
@@ -283,7 +230,7 @@ class AdapterTablePane(TablePane[AdapterRow]):
 
 
 class SpeedPane(Pane):
-    """How fast the adapter under the cursor has been."""
+    """Tokens a second of the adapter under the cursor over time."""
 
     PERIOD_S = 0.5
 
@@ -304,7 +251,7 @@ class SpeedPane(Pane):
         return self.origin_of(row.speed, 6) if row else None
 
     def hint(self, board: Board) -> Sequence[TextSpan]:
-        """Why the adapter is as it is: in the table there may be no room for that."""
+        """The remark of the adapter under the cursor, in full."""
         row = self._table.selected
         said = remark(row) if row else None
         if said is None:
@@ -328,7 +275,7 @@ class SpeedPane(Pane):
 
 
 class AdaptersPanel(Panel):
-    """The table, the speed of its selected row, and dialogs for what is done to a row."""
+    """The table, the speed of its selected row, and dialogs for orders."""
 
     NAME: ClassVar[str] = "Adapters"
 
@@ -338,7 +285,7 @@ class AdaptersPanel(Panel):
         yield SpeedPane(table)
 
     @property
-    def _orders(self) -> Orders:
+    def _orders(self) -> PendingOrders:
         return self.query_one(AdapterTablePane).painted_app.orders
 
     def on_table_pane_moved(self) -> None:
@@ -360,8 +307,6 @@ class AdaptersPanel(Panel):
             self.notify("There is no adapter yet; l loads one.", severity="warning")
         elif row.is_base:
             self.notify(NOT_FOR_THE_BASE[message.verb], severity="warning")
-        elif message.verb == "unload":
-            self._ask_unload(row)
         else:
             self._order(message.verb, row)
 
@@ -372,43 +317,37 @@ class AdaptersPanel(Panel):
         if path:
             self._load(path)
 
-    def _ask_unload(self, row: AdapterRow) -> None:
-        app = self.query_one(AdapterTablePane).painted_app
-        title, yes = f"Unload {row.name}?", f"Unload {row.name}"
-        confirm(app, title, unload_costs(row), yes, lambda: self._order("unload", row))
-
     def _order(self, verb: str, row: AdapterRow) -> None:
-        """The orders that need no more than the row."""
-        ticket, inbox, name = order_id(), self._orders.inbox, row.name
-        order: AdapterOrder
+        """Gives the orders that need nothing but the row."""
+        name = row.name
+        command: AdapterCommand
         match verb:
             case "unload":
-                order = UnloadAdapter(order=ticket, reply_to=inbox, name=name)
+                command = UnloadCommand(name=name)
             case "reload":
-                order = ReloadAdapter(order=ticket, reply_to=inbox, name=name)
+                command = ReloadCommand(name=name)
             case "pin":
-                pinned = not row.view.pinned
-                order = PinAdapter(order=ticket, reply_to=inbox, name=name, pinned=pinned)
+                command = UnpinCommand(name=name) if row.view.pinned else PinCommand(name=name)
             case "merge":
-                name = "" if row.view.merged else name
-                order = MergeAdapter(order=ticket, reply_to=inbox, name=name)
+                command = UnmergeCommand() if row.view.merged else MergeCommand(name=name)
             case _:
                 if self._orders.is_verifying(name):
                     self.notify(f"{name} is being verified already.", severity="warning")
                     return
-                order = VerifyAdapter(order=ticket, reply_to=inbox, name=name)
-        self._orders.give(order, partial(self._show_verdict, row))
+                command = VerifyCommand(name=name)
+        order = command.order(self._orders.inbox)
+        self.post_message(OrderAsked(order, partial(self._show_verdict, row)))
 
     def _show_verdict(self, row: AdapterRow, reply: AdapterReply) -> bool:
-        """As a dialog, where the operator still looks at the adapters: it must not come between
-        somebody and what they are typing elsewhere. The row's details keep it."""
+        """Shows a verification as a dialog if the operator still looks at the adapters: elsewhere
+        it would interrupt typing. The row's details keep it."""
         is_looked_at = self.display and isinstance(self.app.screen, MainScreen)
         if reply.verification is None or not is_looked_at:
             return False
-        verdict = AdapterVerification(reply.at, reply.verification)
+        result = AdapterVerification(reply.at, reply.verification)
         self.app.push_screen(
             LiveDialog(
-                f"verification of {row.name}", lambda _, width: verdict_lines(verdict, width)
+                f"verification of {row.name}", lambda _, width: verification_lines(result, width)
             )
         )
         return True

@@ -1,8 +1,8 @@
-"""Alerts: what fires, what was seen, what is over; what each means, and where to look."""
+"""Alerts that fire, that are acknowledged and that are over; what each means, and where to look."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 from textual.app import ComposeResult
@@ -16,7 +16,7 @@ from ...state.log_reference import find_line
 from ...text import units
 from ...text.lines import TextLine, TextSpan, line
 from ..widgets.pane import Pane, Panel, field
-from ..widgets.table import Column, TablePane
+from ..widgets.table import Column, TablePane, number_column, text_column
 
 STATES = {
     AlertState.FIRING: "▲",
@@ -35,8 +35,13 @@ def _style(row: Alert) -> str:
     return row.finding.level if row.state is AlertState.FIRING else "text"
 
 
-def _age(at: float, board: Board) -> str:
-    return f"{units.age(max(0.0, board.now - at))}"
+def _age_column(title: str, width: int, at: Callable[[Alert], float], rank: int) -> Column[Alert]:
+    """The age of a time, sorted by that time."""
+
+    def cell(row: Alert, board: Board, width: int) -> Sequence[TextSpan]:
+        return ((units.age(max(0.0, board.now - at(row))), "dim"),)
+
+    return Column(title, width, cell, at, right=True, rank=rank)
 
 
 class AlertTable(TablePane[Alert]):
@@ -51,49 +56,22 @@ class AlertTable(TablePane[Alert]):
     ]
     columns = (
         Column("state", 14, _state, order=lambda r: r.state.value),
-        Column(
-            "rule", 17, lambda r, b, w: ((r.finding.rule, "text"),), order=lambda r: r.finding.rule
-        ),
-        Column(
+        text_column("rule", 17, lambda r: r.finding.rule),
+        text_column(
             "what",
             24,
-            lambda r, b, w: (
-                (
-                    units.visible(r.finding.text),
-                    _style(r) if r.state is AlertState.FIRING else "dim",
-                ),
-            ),
+            lambda r: units.visible(r.finding.text),
+            lambda r: _style(r) if r.state is AlertState.FIRING else "dim",
+            sorts=False,
             grows=True,
         ),
-        Column(
-            "first seen",
-            10,
-            lambda r, b, w: ((_age(r.first_seen, b), "dim"),),
-            order=lambda r: r.first_seen,
-            right=True,
-            rank=3,
-        ),
-        Column(
-            "last seen",
-            9,
-            lambda r, b, w: ((_age(r.last_seen, b), "dim"),),
-            order=lambda r: r.last_seen,
-            right=True,
-            rank=2,
-        ),
-        Column(
-            "times",
-            5,
-            lambda r, b, w: ((f"{r.times}", "number"),),
-            order=lambda r: r.times,
-            right=True,
-            rank=4,
-            descends=True,
-        ),
+        _age_column("first seen", 10, lambda r: r.first_seen, rank=3),
+        _age_column("last seen", 9, lambda r: r.last_seen, rank=2),
+        number_column("times", 5, lambda r: r.times, rank=4),
     )
 
     class Acknowledged(Message):
-        """Somebody has seen these."""
+        """An operator has seen these alerts."""
 
         def __init__(self, keys: Sequence[tuple[str, str]]) -> None:
             super().__init__()
@@ -117,7 +95,7 @@ class AlertTable(TablePane[Alert]):
 
 
 class RulePane(Pane):
-    """What the rule of the selected alert means and what to do; without any, all rules."""
+    """What the rule of the selected alert means and what to do; without alerts, all rules."""
 
     TITLE = "rule"
 
@@ -171,12 +149,12 @@ def _way(finding: AlertFinding, board: Board) -> str:
 
 
 class AlertsPanel(Panel):
-    """The list, and what the selected one means."""
+    """The table of alerts, and what the selected one means."""
 
     NAME: ClassVar[str] = "Alerts"
 
     class Traced(Message):
-        """Somebody wants to see the evidence."""
+        """The operator asks for the log line or the screen of an alert."""
 
         def __init__(self, finding: AlertFinding) -> None:
             super().__init__()

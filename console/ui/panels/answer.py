@@ -23,7 +23,7 @@ SHOWN = 8
 
 
 class AnswerPane(Pane, can_focus=True):
-    """The conversation and its newest answer; it follows the end until somebody scrolls."""
+    """The conversation and its newest answer; it follows the end until the operator scrolls."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("up,k", "move(-1)", "Up", show=False, id="answer-up"),
@@ -39,9 +39,9 @@ class AnswerPane(Pane, can_focus=True):
         super().__init__()
         self.answer = answer
         self.is_plain = False
-        """As it was written, though it is whole."""
+        """Whether a whole answer is shown as it was written, not as Markdown."""
         self.shows_choices = False
-        """Its tokens and how likely they were, instead of its text."""
+        """Whether its tokens and their probabilities are shown instead of its text."""
         self._wrapped = WrappedText()
         self._settled: tuple[TextLine, ...] = ()
         self._settled_for: tuple[int, bool, bool] | None = None
@@ -67,7 +67,7 @@ class AnswerPane(Pane, can_focus=True):
 
     @property
     def is_rendered(self) -> bool:
-        """Is its text shown as Markdown?"""
+        """Whether its text is shown as Markdown."""
         return not (self.is_plain or self.answer.is_streaming or self.answer.error)
 
     def _choices(self, width: int) -> Sequence[TextLine]:
@@ -93,7 +93,8 @@ class AnswerPane(Pane, can_focus=True):
         return found
 
     def _settle(self, width: int) -> Iterator[TextLine]:
-        """What changes no more: earlier turns, the question, and the answer once it is whole."""
+        """Lines that no longer change: earlier turns, the question, and the answer once it is
+        whole."""
         for prompt, text in self.answer.before[-SHOWN:]:
             yield from _question(prompt, width)
             yield from self._said(text, width)
@@ -123,7 +124,7 @@ class AnswerPane(Pane, can_focus=True):
         self.paint()
 
     def action_choices(self) -> None:
-        """Its tokens from the first one on, or its text again."""
+        """Switches between its tokens, from the first one on, and its text."""
         self.shows_choices = not self.shows_choices
         self._above = 1 << 20 if self.shows_choices else 0
         self.paint()
@@ -146,7 +147,7 @@ def _question(prompt: str, width: int) -> Iterator[TextLine]:
 
 
 def choice_line(choice: TokenChoice, width: int) -> TextLine:
-    """`  97.2 %  " Paris"    " Lyon" 1.2 %`: likely tokens look calm, unlikely ones stand out."""
+    """`  97.2 %  " Paris"    " Lyon" 1.2 %`; unlikely tokens are coloured."""
     chance = math.exp(choice.logprob)
     style = "good" if chance >= 0.9 else "text" if chance >= 0.4 else "warn"
     spans: list[TextSpan] = [
@@ -161,7 +162,7 @@ def choice_line(choice: TokenChoice, width: int) -> TextLine:
 
 
 def answer_caption(answer: Answer, room: int) -> tuple[TextSpan, ...]:
-    """Speed, time to the first token, length, how it ended: as much as there is room for."""
+    """Speed, time to the first token, length and finish reason, as far as there is room."""
     if answer.error:
         return (("cancelled" if answer.error == CANCELLED else "failed", "bad"),)
     if answer.first_at is None:

@@ -1,4 +1,4 @@
-"""Batch: every live request, how far it is, how fast it goes, and why it waits."""
+"""Batch: every live request with its progress, its speed and why it waits."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from typing import ClassVar, NamedTuple
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.message import Message
 
-from ....pipeline.messages import RequestText
+from ....pipeline.messages import Abort, RequestText
 from ...client.answer import WrappedText
+from ...client.telemetry import ABORTED
 from ...state.board import Board, RequestRow
 from ...text import plot, units
 from ...text.lines import TextLine, TextSpan, line
 from ..widgets.dialogs import LiveDialog, ScrollPane
+from ..widgets.order_asked import OrderAsked
 from ..widgets.pane import Panel, field
-from ..widgets.table import Column, TablePane
+from ..widgets.table import Column, TablePane, number_column, text_column
 
 PHASES = {"waiting": ("◌", "warn"), "prefill": ("▸", "prefill"), "decode": ("●", "good")}
 
@@ -33,7 +34,7 @@ def _adapter(row: RequestRow, board: Board, width: int) -> Sequence[TextSpan]:
 
 
 def _output(row: RequestRow, board: Board, width: int) -> Sequence[TextSpan]:
-    """`▇▇▇▇░░░░  37/128`: how much of what it may say."""
+    """`━━━━──── 37/128`: tokens generated, of the most it may generate."""
     view = row.view
     if view.reason:
         return ((view.reason, "warn"),)
@@ -56,29 +57,17 @@ class BatchTable(TablePane[RequestRow]):
         Binding("x", "abort", "Abort", id="abort", tooltip="end the selected request"),
     ]
     columns = (
-        Column(
-            "request", units.SHORT_ID, lambda r, b, w: ((units.short_id(r.view.request_id), "dim"),)
+        text_column(
+            "request",
+            units.SHORT_ID,
+            lambda r: units.short_id(r.view.request_id),
+            "dim",
+            sorts=False,
         ),
         Column("phase", 9, _phase, order=lambda r: r.view.phase, rank=1),
         Column("adapter", 12, _adapter, order=lambda r: r.view.adapter or "", grows=True),
-        Column(
-            "age",
-            9,
-            lambda r, b, w: ((units.age(r.age_s), "text"),),
-            order=lambda r: r.age_s,
-            right=True,
-            rank=3,
-            descends=True,
-        ),
-        Column(
-            "prompt",
-            6,
-            lambda r, b, w: ((f"{r.view.num_prompt}", "number"),),
-            order=lambda r: r.view.num_prompt,
-            right=True,
-            rank=5,
-            descends=True,
-        ),
+        number_column("age", 9, lambda r: r.age_s, units.age, "text", rank=3),
+        number_column("prompt", 6, lambda r: r.view.num_prompt, rank=5),
         Column(
             "  output / why it waits",
             24,
@@ -87,32 +76,9 @@ class BatchTable(TablePane[RequestRow]):
             grows=True,
             descends=True,
         ),
-        Column(
-            "pages",
-            5,
-            lambda r, b, w: ((f"{r.view.pages}", "number"),),
-            order=lambda r: r.view.pages,
-            right=True,
-            rank=6,
-            descends=True,
-        ),
-        Column(
-            "tok/s",
-            6,
-            lambda r, b, w: ((units.rate(r.tokens_s) if r.tokens_s else units.NOTHING, "number"),),
-            order=lambda r: r.tokens_s,
-            right=True,
-            rank=2,
-            descends=True,
-        ),
+        number_column("pages", 5, lambda r: r.view.pages, rank=6),
+        number_column("tok/s", 6, lambda r: r.tokens_s, units.rate, zero=units.NOTHING, rank=2),
     )
-
-    class AbortAsked(Message):
-        """Somebody wants a request to end."""
-
-        def __init__(self, request_id: str) -> None:
-            super().__init__()
-            self.request_id = request_id
 
     def rows(self, board: Board) -> Sequence[RequestRow]:
         return board.requests
@@ -134,13 +100,13 @@ class BatchTable(TablePane[RequestRow]):
         return found
 
     def empty(self, board: Board) -> str:
-        """Where a prompt would be answered, how to send one."""
+        """The text without rows: where requests are answered now, with the key that sends one."""
         is_there = board.condition.word == "READY" and board.server is not None
         return f"{self.EMPTY}; 5 sends one" if is_there and not board.is_past else self.EMPTY
 
     def action_abort(self) -> None:
         if (row := self.selected) is not None:
-            self.post_message(self.AbortAsked(row.view.request_id))
+            self.post_message(OrderAsked(Abort(row.view.request_id, ABORTED)))
 
 
 class BatchPanel(Panel):
@@ -156,7 +122,7 @@ class BatchPanel(Panel):
 
 
 class RequestPane(ScrollPane):
-    """A request's details; one that has ended cannot be aborted."""
+    """Opens a request's details. One that has ended cannot be aborted."""
 
     def hint(self, board: Board) -> Sequence[TextSpan]:
         if self.screen.check_action("abort", ()):
@@ -165,8 +131,7 @@ class RequestPane(ScrollPane):
 
 
 class RequestDialog(LiveDialog):
-    """One request in all its details: what it asks, what it says as it says it, where its time
-    went."""
+    """One request in all its details: its prompt, its output as it comes, where its time went."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("x", "abort", "Abort", id="request-abort", tooltip="end this request"),
@@ -197,7 +162,7 @@ class RequestDialog(LiveDialog):
         return self._details.is_live if action == "abort" else True
 
     def action_abort(self) -> None:
-        self.post_message(BatchTable.AbortAsked(self._request_id))
+        self.post_message(OrderAsked(Abort(self._request_id, ABORTED)))
 
     def action_copy(self) -> None:
         if text := self._details.text(self.painted_app.board):
@@ -214,7 +179,7 @@ class RequestDetails:
         self._prompt, self._output = WrappedText(), WrappedText()
 
     def text(self, board: Board) -> RequestText | None:
-        """It in words, once they have come."""
+        """Its text, once that has come; None before."""
         opened = board.opened
         return opened if opened and opened.request_id == self._row.view.request_id else None
 
@@ -259,7 +224,7 @@ class RequestDetails:
         return [*found, *self._words(board, width)]
 
     def _output_so_far(self, row: RequestRow) -> Sequence[TextSpan]:
-        """Nobody tells with how many tokens it ended; it was seen with so many."""
+        """Its number of output tokens as last seen: the message of its end has none."""
         view, limit = row.view, f"of at most {row.view.max_tokens}"
         if not self.is_live:
             return ((f"{view.num_output} tokens or more", "text"), (f"  {limit}", "dim"))
@@ -294,8 +259,8 @@ class RequestStage(NamedTuple):
 
 
 def stages(row: RequestRow, color: str) -> list[RequestStage]:
-    """What its time went into, in order. An adapter that was not in the pool comes first: while it
-    is loaded, other things that a request waits for pass by unseen."""
+    """The stages of its time, in order. Loading its adapter comes first: other waits in that time
+    are not measured."""
     view = row.view
     end = view.arrived_at + row.age_s
     loaded = view.adapter_at or view.arrived_at
@@ -311,7 +276,7 @@ def stages(row: RequestRow, color: str) -> list[RequestStage]:
 
 
 def _timeline(row: RequestRow, board: Board, width: int) -> Sequence[TextLine]:
-    """One bar to scale, and below it the parts in words."""
+    """One bar to scale, and its parts in words below it."""
     parts = stages(row, board.color_of(row.view.adapter))
     seconds = [part.seconds for part in parts]
     cells = plot.shares(seconds, sum(seconds), max(0, width - 2))

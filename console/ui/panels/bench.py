@@ -1,4 +1,4 @@
-"""Bench: a workload against the running pipeline, and how it compares with those before."""
+"""Bench: runs a workload against the pipeline and compares results."""
 
 from __future__ import annotations
 
@@ -13,29 +13,25 @@ from textual.message import Message
 
 from ....pipeline.bench.results import describe_load
 from ....pipeline.errors import OperatorError
-from ...cli.bench_compare import METRICS, Metric
+from ...client.bench_metrics import METRICS, Metric
 from ...client.bench_run import CANCELLED, WORKLOADS, BenchFiles, BenchPlan, BenchRun, Kept
-from ...client.pending_orders import READ_ONLY
+from ...commands.read_only import READ_ONLY
 from ...state.board import Board
 from ...text import plot, units
 from ...text.lines import TextLine, TextSpan, line, spread
 from ..widgets.dialogs import LiveDialog
 from ..widgets.pane import Pane, Panel, field
 from ..widgets.styles import MainScreen
-from ..widgets.table import Column, TablePane
+from ..widgets.table import Column, TablePane, number_column, text_column
 from .bench_dialog import BenchDialog, FileDialog
 
 COMPARED = (
     *("throughput", "tokens_s", "ttft_ms_p50", "ttft_ms_p90", "ttft_ms_p99"),
     *("inter_token_ms_p50", "inter_token_ms_p99", "slo_attainment", "jain", "errors"),
 )
-"""What two runs are held against each other by."""
+"""The figures by which two runs are compared."""
 BARS = Metric("tokens_s", "tokens/s", True)
 HEAD = 22
-
-
-def _figure(kept: Kept, name: str) -> str:
-    return number(getattr(kept.row.result, name))
 
 
 def number(value: float | None) -> str:
@@ -48,19 +44,11 @@ def number(value: float | None) -> str:
 
 
 def _figures(title: str, width: int, name: str, rank: int) -> Column[Kept]:
-    return Column(
-        title,
-        width,
-        lambda r, b, w: ((_figure(r, name), "number"),),
-        order=lambda r: getattr(r.row.result, name) or 0.0,
-        right=True,
-        rank=rank,
-        descends=True,
-    )
+    return number_column(title, width, lambda r: getattr(r.row.result, name), number, rank=rank)
 
 
 class ResultTable(TablePane[Kept]):
-    """Runs, the newest first; one may be the baseline that others are held against."""
+    """Runs, the newest first; one may be the baseline that others are compared with."""
 
     TITLE = "results"
     PERIOD_S = 0.5
@@ -73,13 +61,13 @@ class ResultTable(TablePane[Kept]):
     ]
 
     class NewAsked(Message):
-        """A workload is to be chosen and run."""
+        """The operator wants to choose and run a workload."""
 
     class CancelAsked(Message):
-        """The run under way is to end."""
+        """The operator wants to end the run under way."""
 
     class FileAsked(Message):
-        """Another file of results is to be read."""
+        """The operator wants to read another file of results."""
 
     def __init__(self, files: BenchFiles) -> None:
         super().__init__(id="results")
@@ -88,19 +76,20 @@ class ResultTable(TablePane[Kept]):
         self.columns = (
             Column("", 1, lambda r, b, w: ((self._mark(r), "key"),)),
             Column("when", 14, lambda r, b, w: ((_when(r.at), "dim"),), order=lambda r: r.at),
-            Column(
+            text_column(
                 "workload",
                 18,
-                lambda r, b, w: ((describe_load(r.row.config), "text"),),
-                order=lambda r: describe_load(r.row.config),
+                lambda r: describe_load(r.row.config),
                 grows=True,
                 wants=lambda r: len(describe_load(r.row.config)),
                 least=12,
             ),
-            Column(
+            text_column(
                 "server",
                 14,
-                lambda r, b, w: ((units.visible(r.row.config.server), "dim"),),
+                lambda r: units.visible(r.row.config.server),
+                "dim",
+                sorts=False,
                 rank=9,
                 grows=True,
                 wants=lambda r: len(r.row.config.server),
@@ -333,7 +322,7 @@ class BenchPanel(Panel):
         self._files = BenchFiles()
         self._plans = {name: BenchPlan.usual(name) for name in WORKLOADS}
         self._workload = "chat"
-        """What the form shows first: what was run last."""
+        """The form's first values: those of the last run."""
         self._run: BenchRun | None = None
 
     def compose(self) -> ComposeResult:
@@ -364,7 +353,7 @@ class BenchPanel(Panel):
         )
 
     def on_result_table_new_asked(self) -> None:
-        if self.query_one(RunPane).painted_app.is_read_only:
+        if self.query_one(RunPane).painted_app.refuses("bench-new"):
             self.notify(READ_ONLY, severity="error")
             return
         if self.is_live:
@@ -401,7 +390,7 @@ class BenchPanel(Panel):
         app = self.query_one(RunPane).painted_app
         server = app.board.server
         if server is None:
-            self.notify("its clients have nobody to ask", title="The server is not there yet")
+            self.notify("its clients have no server to ask", title="The server is not there yet")
             return
         label = app.board.base_model or server.url
         run = BenchRun(plan, server.url, app.api_key, label, self._files.new())
@@ -409,7 +398,7 @@ class BenchPanel(Panel):
         self.run_worker(self._watch(run), name="bench", exit_on_error=True)
 
     async def _watch(self, run: BenchRun) -> None:
-        """Nothing is drawn per line of the child: it wakes the tick."""
+        """Wakes the tick: nothing is drawn per line of the child."""
         await run.run(self.query_one(RunPane).painted_app.wake)
         if not self.is_attached:
             return
@@ -418,7 +407,7 @@ class BenchPanel(Panel):
                 pane.paint()
         is_looked_at = self.display and isinstance(self.app.screen, MainScreen)
         if run.is_refused and is_looked_at:
-            self._ask(run.error)  # what was typed is to be mended
+            self._ask(run.error)  # the operator corrects what was typed
         elif run.error and run.error != CANCELLED:
             self.notify(run.error, title="bench", severity="error", markup=False)
         elif not run.error:

@@ -1,4 +1,4 @@
-"""`BenchDialog`: which workload, how much of it; `FileDialog`: which file of results."""
+"""`BenchDialog` asks for a workload and its parameters, `FileDialog` for a file of results."""
 
 from __future__ import annotations
 
@@ -73,13 +73,13 @@ def _suite(text: str) -> str:
 
 
 class WorkloadField(NamedTuple):
-    """A line of the form."""
+    """One line of the form."""
 
     label: str
     hint: str
     read: Callable[[str], Any]
     may_be_empty: bool = False
-    """Then it is left to the workload."""
+    """Whether it may be empty, which leaves it to the workload."""
     typed: str = r"[0-9.]*"
 
 
@@ -102,12 +102,12 @@ FIELDS = {
     "slo": WorkloadField("SLO", "seconds to the first token", _above_zero),
 }
 MUST_BE = ("requests", "tokens")
-"""Not empty where they are not so at first: a generator would go on for ever."""
+"""Whether it may not be emptied: a generator without a bound would never end."""
 WIDE = ("file", "suite")
 
 
 def _shown(value: Any) -> str:
-    """As it is typed."""
+    """Its value as it is typed."""
     match value:
         case None:
             return ""
@@ -119,7 +119,7 @@ def _shown(value: Any) -> str:
 
 
 class BenchDialog(ModalScreen[BenchPlan | None]):
-    """Answers with what is to be run. Each workload shows the fields that it heeds, and keeps what
+    """Its answer is the plan of a run. Each workload shows the fields that it uses, and keeps what
     was typed in them."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -178,7 +178,7 @@ class BenchDialog(ModalScreen[BenchPlan | None]):
         self._show(self._workload)
 
     def on_option_list_option_highlighted(self, event: OptionList.OptionHighlighted) -> None:
-        """Unless it is another one already: the list begins with its first."""
+        """Shows the fields of a workload, unless they are shown already."""
         name = event.option.id
         if name and name != self._workload and event.option_index == event.option_list.highlighted:
             self._typed[self._workload] = self._read()
@@ -186,7 +186,7 @@ class BenchDialog(ModalScreen[BenchPlan | None]):
             self.query_one("#wrong", Static).update("")
 
     def _read(self) -> dict[str, str]:
-        """What stands in the workload's fields."""
+        """The texts of the workload's fields."""
         takes = WORKLOADS[self._workload].takes
         return {name: self.query_one(f"#{name}", Input).value.strip() for name in takes}
 
@@ -213,7 +213,7 @@ class BenchDialog(ModalScreen[BenchPlan | None]):
             self.action_leave()
 
     def _run(self) -> None:
-        """Goes to the field at fault, where one is."""
+        """Shows what is wrong and focuses its field, where it is one field's."""
         usual = BenchPlan.usual(self._workload)
         values: dict[str, Any] = {}
         for name, text in self._read().items():
@@ -233,7 +233,7 @@ class BenchDialog(ModalScreen[BenchPlan | None]):
 
 
 class FileDialog(ModalScreen[str]):
-    """Answers with a path."""
+    """Its answer is a path."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "leave", "Cancel", key_display="esc", id="file-leave"),

@@ -20,16 +20,16 @@ from ...paths import state_directory
 from ...state.board import Board
 from ...text import units
 from ...text.lines import TextLine, line
-from ..commands import Command, candidates, hint, read
 from ..widgets.filter_input import LineInput
 from ..widgets.pane import Pane
+from .line_command import LineCommand, candidates, hint, read_line
 
 SHOWN = 6
 REMEMBERED = 200
 
 
 class CandidatePane(Pane):
-    """What the word being typed may become; or what was wrong with what was typed."""
+    """Completions of the word being typed, or the error in the line."""
 
     FRAMED: ClassVar[bool] = False
 
@@ -38,7 +38,7 @@ class CandidatePane(Pane):
         self.found: list[tuple[str, str]] = []
         self.chosen = -1
         self.takes = ""
-        """What the command takes, where there is nothing to choose from."""
+        """The usage of the command, shown while there are no completions."""
         self.error: OperatorError | None = None
 
     def show(self) -> None:
@@ -98,23 +98,25 @@ class CommandInput(LineInput):
 
 
 class CommandLine(Vertical):
-    """Lies at the foot of the panels until it is done. `back` gets the keys then."""
+    """The line at the foot of the panels, until it is carried out. `back` gets the focus then."""
 
     class Said(Message):
-        """To be carried out by the app: the answer to a question that it asks would come to us
-        when we are gone."""
+        """A line to be carried out. The app does it, since the answer to a question that it asks
+        may come after this widget is gone."""
 
         def __init__(self, line: CommandLine, text: str) -> None:
             super().__init__()
             self.line, self.text = line, text
 
-    def __init__(self, commands: dict[str, Command], back: Widget | None, text: str = "") -> None:
+    def __init__(
+        self, commands: dict[str, LineCommand], back: Widget | None, text: str = ""
+    ) -> None:
         super().__init__(id="command-line")
         self.commands, self.back = commands, back
         self._history = read_history()
         self._at = len(self._history)
         self._stem: str | None = None
-        """What was typed before tab was pressed."""
+        """The text before tab was pressed."""
         self._pane = CandidatePane()
         self.input = CommandInput(
             value=text,
@@ -171,7 +173,7 @@ class CommandLine(Vertical):
         return head + blank + self._pane.found[self._pane.chosen][0] if self._pane.found else head
 
     def recall(self, step: int) -> None:
-        """What was said before, the newest first."""
+        """Shows the next older or newer line of the history."""
         self._at = max(0, min(len(self._history), self._at + step))
         text = self._history[self._at] if self._at < len(self._history) else ""
         self.input.value = text
@@ -182,10 +184,10 @@ class CommandLine(Vertical):
         self.post_message(self.Said(self, event.value.strip()))
 
     async def carry_out(self, text: str) -> None:
-        """With the keys where they were: a command is about what is there."""
+        """Carries out a line, with the focus back where it was: a command is about that pane."""
         try:
             if text:
-                command, words = read(text, self.commands)
+                command, words = read_line(text, self.commands)
                 self.release_focus()
                 done = command.run(words)
                 if isinstance(done, Awaitable):
@@ -199,13 +201,13 @@ class CommandLine(Vertical):
             await self.run_action("app.close_command")
 
     def _fail(self, error: OperatorError) -> None:
-        """What was typed stays, to be mended."""
+        """Shows an error; the line stays, to be corrected."""
         self._pane.error = error
         self._pane.show()
         self.input.focus()
 
     def release_focus(self) -> None:
-        """Gives the keys back, if they are still here."""
+        """Gives the focus back, if it is still here."""
         if self.screen.focused is self.input:  # what `has_focus` says of it comes a message later
             back = self.back if self.back is not None and self.back.is_attached else None
             self.screen.set_focus(back, scroll_visible=False)
@@ -219,7 +221,7 @@ def history_path() -> Path:
 
 
 def read_history() -> list[str]:
-    """The oldest first; nothing where there is none, or none may be read."""
+    """The lines of the history, the oldest first; none if it cannot be read."""
     try:
         return history_path().read_text(encoding="utf-8").splitlines()[-REMEMBERED:]
     except (OSError, UnicodeDecodeError):
@@ -227,7 +229,8 @@ def read_history() -> list[str]:
 
 
 def remember(text: str, known: Sequence[str]) -> None:
-    """Once, as the newest. A home that cannot be written to is no reason to stop."""
+    """Writes a line to the history, once, as the newest. A home that cannot be written to is passed
+    over."""
     if not text or "\n" in text:
         return
     rows = [*(row for row in known if row != text), text][-REMEMBERED:]

@@ -1,4 +1,4 @@
-"""What the console itself costs: one line above the footer, and a page with everything."""
+"""What the console itself costs: one line above the footer, and a page of diagnostics."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from ...state.board import Board
+from ...terminal.reaches import switched_off
 from ...text import units
 from ...text.lines import TextLine, TextSpan, length, line
 from ..widgets.pane import PaintedApp, Pane, field
@@ -44,45 +45,72 @@ class CostPane(Pane):
 
 
 def diagnostics(app: PaintedApp, board: Board) -> list[TextLine]:
-    """Everything an operator can send with "the screen is slow here"."""
-    cost, pace, store = app.meter.cost, app.pace, app.store
-    found = [_head("drawing")]
-    found += _rows(
-        (
-            "frames",
-            f"{cost.frames_s:.1f}/s of {app.pace.fps:g}, {units.count(app.meter.frames)} drawn",
-        ),
+    """The diagnostics: drawing, terminal, telemetry, sockets and event loops."""
+    parts = [("drawing", _drawing(app)), ("terminal", _terminal(app))]
+    if off := _switched_off(app):
+        parts.append(("off, since the installed libraries differ", off))
+    parts += [
+        ("telemetry", _telemetry(app, board)),
+        ("sockets: frames/s, in all, refused", _sockets(board)),
+        ("loops: how much later than asked they come round", _loops(board)),
+    ]
+    found: list[TextLine] = []
+    for title, lines in parts:
+        found += [TextLine(), line((title, "title")), *lines]
+    return found[1:]
+
+
+def _drawing(app: PaintedApp) -> list[TextLine]:
+    cost, meter = app.meter.cost, app.meter
+    sends = "only the cells that changed" if app.is_diffed else "whole lines, as Textual does"
+    return _rows(
+        ("frames", f"{cost.frames_s:.1f}/s of {app.pace.fps:g}, {units.count(meter.frames)} drawn"),
         ("processor", f"{cost.cpu_fraction * 100:.1f} % of a core, {cost.frame_ms:.2f} ms a frame"),
-        ("output", f"{units.size(cost.bytes_s)}/s, {units.size(app.meter.num_bytes)} in all"),
-        (
-            "sends",
-            "only the cells that changed" if app.is_diffed else "whole lines, as Textual does",
-        ),
+        ("output", f"{units.size(cost.bytes_s)}/s, {units.size(meter.num_bytes)} in all"),
+        ("sends", sends),
         ("late", f"{cost.lag_ms:.0f} ms at most, these last seconds"),
     )
-    found += [TextLine(), _head("terminal")]
+
+
+def _terminal(app: PaintedApp) -> list[TextLine]:
+    pace, meter = app.pace, app.meter
     answers = "none: at most 4 frames/s"
     if pace.answers:
         answers = f"the last after {units.milliseconds(pace.round_trip_s * 1e3)}"
     system = app.console.color_system or "none"
     client = os.environ.get("SSH_CONNECTION", "").split(" ")[0]
-    found += _rows(
+    withheld_s = meter.cost.withheld_s
+    return _rows(
         ("kind", f"{os.environ.get('TERM', 'unknown')}, {app.size.width}x{app.size.height}"),
         ("colours", f"{system}, theme {app.theme}"),
         ("link", f"ssh from {client}" if client else "this machine"),
         ("answers", answers),
         ("queue", f"{app.queued} writes that it has not taken"),
-        ("withheld", f"{units.count(app.meter.withheld)} frames, {cost.withheld_s:.1f}/s now"),
+        ("withheld", f"{units.count(meter.withheld)} frames, {withheld_s:.1f}/s now"),
     )
-    found += [TextLine(), _head("telemetry")]
+
+
+def _switched_off(app: PaintedApp) -> list[TextLine]:
+    """Stages that are off, and why; usually there are none."""
+    off = [(stage, reason) for stage, reason in switched_off()]
+    if app.diff_failure:
+        off.append(("sending only changed cells", app.diff_failure))
+    return [line((f"  {stage}: {reason}", "warn")) for stage, reason in off]
+
+
+def _telemetry(app: PaintedApp, board: Board) -> list[TextLine]:
+    store = app.store
     age = "nothing heard" if board.link_age_s is None else f"{units.duration(board.link_age_s)} ago"
-    found += _rows(
+    return _rows(
         ("messages", f"{store.message_rate:.0f}/s, {units.count(store.taken)} in all"),
         ("last heard", age),
         ("not heard", f"{store.missed_steps} steps, {store.missed_lines} log lines"),
         ("refused", f"{app.telemetry.refused} frames of another kind"),
     )
-    found += [TextLine(), _head("sockets: frames/s, in all, refused")]
+
+
+def _sockets(board: Board) -> list[TextLine]:
+    found = []
     for process in board.processes:
         for hop in process.hops:
             is_own = hop.peer == process.name
@@ -95,20 +123,18 @@ def diagnostics(app: PaintedApp, board: Board) -> list[TextLine]:
                     (f"{hop.refused:>8}", "bad" if hop.refused else "number"),
                 )
             )
-    found += [TextLine(), _head("loops: how much later than asked they come round")]
-    for process in board.processes:
-        found.append(
-            line(
-                (f"  {units.fit(process.name, 28)}", "dim"),
-                (f"{process.loop_lag_ms:>8.1f}", _style(process.loop_lag_ms > LATE_MS)),
-                (" ms", "dim"),
-            )
-        )
     return found
 
 
-def _head(text: str) -> TextLine:
-    return line((text, "title"))
+def _loops(board: Board) -> list[TextLine]:
+    return [
+        line(
+            (f"  {units.fit(process.name, 28)}", "dim"),
+            (f"{process.loop_lag_ms:>8.1f}", _style(process.loop_lag_ms > LATE_MS)),
+            (" ms", "dim"),
+        )
+        for process in board.processes
+    ]
 
 
 def _rows(*rows: tuple[str, str]) -> list[TextLine]:

@@ -1,4 +1,4 @@
-"""`PromptEditor` and `ParameterInput`: where the question and its parameters are typed."""
+"""`PromptEditor` and `ParameterInput`: inputs for the prompt and its parameters."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from textual.widgets import Input, TextArea
 
 
 class WriteAsked(Message):
-    """The keys are to go back to the prompt."""
+    """Enter in a parameter: the focus goes back to the prompt."""
 
 
 class Left(Message):
@@ -32,7 +32,7 @@ class PromptEditor(TextArea):
     ]
 
     class RecallAsked(Message):
-        """What was asked before is to be searched."""
+        """The operator wants to search earlier prompts."""
 
     class Sent(Message):
         """Enter was pressed on a text."""
@@ -53,20 +53,18 @@ class PromptEditor(TextArea):
         self.border_title = "prompt"
         self._history: list[str] = []
         self._recalled = 0
-        """How far back in the history; 0 is what is being typed."""
+        """Steps back in the history; 0 is the text being typed."""
 
-    async def _on_key(self, event: events.Key) -> None:
-        """Enter in its turn: a priority binding would be run before the letters typed with it, and
-        on a slow link a line arrives in one piece."""
+    def on_key(self, event: events.Key) -> None:
+        """Handles enter after the letters typed before it; other keys go on to Textual's editor. A
+        priority binding would run first, and on a slow link a whole line arrives in one piece."""
         if event.key == "enter":
             event.stop()
             event.prevent_default()
             self.action_send()
-        else:
-            await super()._on_key(event)
 
     def action_send(self) -> None:
-        """The question is on its way: an empty line, and one more to recall."""
+        """Empties the editor and adds the prompt to the history."""
         if not (text := self.text.strip()):
             return
         if text not in self._history[-1:]:
@@ -86,18 +84,17 @@ class PromptEditor(TextArea):
         self.post_message(self.RecallAsked())
 
     def remember(self, prompts: Sequence[str]) -> None:
-        """What was asked before this console was started, the oldest first."""
+        """Prepends prompts from before this console was started, the oldest first."""
         self._history[:0] = prompts
 
     def put(self, text: str) -> None:
-        """Writes it, whatever stood there; down gives that back."""
+        """Replaces the text with `text`; down brings the replaced text back."""
         if self.text.strip() and self.text != text:
             self._history.append(self.text)
         self._put(text)
 
     def restore(self, text: str) -> None:
-        """Nobody was asked, or nobody answered: the question comes back, unless another one is
-        being typed."""
+        """Brings a prompt back that no model has answered, unless another one is being typed."""
         if not self.text.strip():
             self._put(text)
 
@@ -121,7 +118,7 @@ class PromptEditor(TextArea):
 
 
 class ParameterInput(Input):
-    """A number that goes with the prompt; empty leaves it to the server."""
+    """A sampling parameter; empty leaves it to the server."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "submit", "Write", id="parameter-write"),

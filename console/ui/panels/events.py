@@ -1,4 +1,4 @@
-"""`EventPane`: what is wrong now, then what happened; enter leads to where it came from."""
+"""`EventPane`: alerts that fire, then events; enter goes to the log line."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..widgets.styles import LEVEL_STYLES
 
 
 class EventPane(FilterPane):
-    """What is wrong now, then what happened, the newest on top."""
+    """Alerts that fire, then events, the newest first."""
 
     TITLE = "alerts and events"
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -28,7 +28,7 @@ class EventPane(FilterPane):
     ]
 
     class Traced(Message):
-        """Enter on an event, or on what is wrong."""
+        """Enter was pressed on an event or an alert."""
 
         def __init__(self, source: Event | AlertFinding) -> None:
             super().__init__()
@@ -38,7 +38,7 @@ class EventPane(FilterPane):
         super().__init__(id="events")
         self._cursor = 0
         self._sources: list[Event | AlertFinding] = []
-        """What each line is of."""
+        """The event or alert of each line."""
         self._texts: list[str] = []
 
     def caption(self, board: Board) -> Sequence[TextSpan]:

@@ -14,9 +14,9 @@ from ...text.lines import TextLine, TextSpan, length
 from ..widgets.pane import Pane
 
 KEPT = ("help", "quit")
-"""Keys that are shown however narrow it is: the one explains the others, the other leads out."""
+"""Keys that are shown in any width: help and quit."""
 LESSER = ("next-theme", "pause", "sort", "open", "filter")
-"""Keys that leave first: they are the same everywhere."""
+"""Keys that are left out first where it is narrow: they are the same everywhere."""
 
 
 class Footer(Pane):

@@ -8,13 +8,14 @@ from typing import ClassVar
 from textual import events
 from textual.message import Message
 
-from ...state.board import MOCK, STALE_S, Board
+from ....pipeline.runtime.health import LATE_SECONDS
+from ...state.board import MOCK, Board
 from ...text import units
 from ...text.lines import TextLine, TextSpan, length, line, spread
 from ..widgets.pane import Pane
 
 SLOW_S = 0.25
-"""A terminal that answers later than this is at the end of a slow link."""
+"""A terminal whose answers take longer than this is behind a slow link."""
 
 
 def _types(dtype: str) -> str:
@@ -23,7 +24,7 @@ def _types(dtype: str) -> str:
 
 
 class Header(Pane):
-    """Model, device, state, speed, load and link on one line; below, where one can go."""
+    """Model, device, state, speed, load and link on one line; the tabs below."""
 
     FRAMED: ClassVar[bool] = False
 
@@ -35,15 +36,15 @@ class Header(Pane):
             self.key = key
 
     def __init__(self, tabs: dict[str, str], label: str = "") -> None:
-        """`label` is what is looked at, where that is no pipeline: MOCK."""
+        """`label` names what is shown where that is no pipeline: MOCK."""
         super().__init__()
         self._tabs = tabs
         self._label = label
         self.active = ""
         self.round_trip_s = 0.0
-        """How long the terminal's last answer took."""
+        """Seconds that the terminal's last answer took."""
         self.bytes_s: float | None = None
-        """What goes to the terminal, where that is watched."""
+        """Bytes a second to the terminal; None where they are not shown."""
         self.is_paused = False
         self._ends: list[tuple[int, str]] = []
         """Where each tab's text ends, and its key: for the mouse."""
@@ -82,15 +83,15 @@ class Header(Pane):
         return spread(left, right, width, "bar")
 
     def _badge(self, board: Board) -> str:
-        """What is looked at, and that it is a mock, whoever started that."""
-        is_told = board.version != MOCK or MOCK.upper() in self._label
-        return self._label if is_told else f"{MOCK.upper()} {self._label}".rstrip()
+        """The badges: the console's label, and MOCK for any pipeline of the mock."""
+        is_named = board.version != MOCK or MOCK.upper() in self._label
+        return self._label if is_named else f"{MOCK.upper()} {self._label}".rstrip()
 
     def _link(self, board: Board) -> TextSpan:
         age_s = board.link_age_s
         if age_s is None:
             return ("no link", "warn")
-        if age_s > STALE_S:
+        if age_s > LATE_SECONDS:
             return (f"stale {units.duration(age_s)}", "warn")
         if self.round_trip_s > SLOW_S:
             return (f"● slow {self.round_trip_s:.1f} s", "warn")
@@ -118,7 +119,7 @@ class Header(Pane):
         return spread(spans, tail, width) if tail else line(*spans)
 
     def _tail(self) -> tuple[TextSpan, ...]:
-        """A screen without a tab; and how many alerts fire, wherever one is."""
+        """The name of a screen without a tab, and the number of firing alerts."""
         tail: tuple[TextSpan, ...] = ()
         if self.active and self.active not in self._tabs.values():
             tail = ((f" {self.active} ", "badge-tab"),)

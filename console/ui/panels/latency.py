@@ -1,4 +1,4 @@
-"""Latency: where a step's time goes, and above all how long the host waited for the device."""
+"""Latency: where a step's time goes, first of all the host's wait for the device."""
 
 from __future__ import annotations
 
@@ -11,11 +11,15 @@ from textual.binding import Binding, BindingType
 from textual.message import Message
 
 from ....pipeline.messages import Step
-from ...state.board import DEVICE_PARTS, HOST_PARTS, PARTS, Board, Quantiles, part_us, step_us
+from ....pipeline.runtime.percentile import percentile
+from ....pipeline.runtime.step_statistics import PARTS, part_us, step_us
+from ...commands.pipeline import ProfileCommand
+from ...state.board import DEVICE_PARTS, HOST_PARTS, Board, Quantiles
 from ...state.span_tail import SpanTail
-from ...state.time_series import Track, Window, is_hour, percentile
+from ...state.time_series import Track, Window, is_hour
 from ...text import plot, units
 from ...text.lines import TextLine, TextSpan, crop, length, line
+from ..widgets.order_asked import OrderAsked
 from ..widgets.pane import Pane, Panel, over_time
 
 NAMES = {
@@ -27,20 +31,20 @@ NAMES = {
     "step": "whole step",
 }
 MARKS = {"host": "▒", "copy": "░", "launch": "▓", "busy": "█", "sync": "▚"}
-"""One shade a part: colour alone would not do."""
+"""One shade a part: colours alone cannot tell them apart everywhere."""
 LABEL = 22
 OFF = "off"
-"""What stands where --no-step-times keeps us from knowing."""
+"""Shown in place of what --no-step-times does not measure."""
 STEPS_OF_SPANS = 3
 ASK_SECONDS = 1.0
-"""Between two looks for newer spans."""
+"""Seconds between two questions for newer spans."""
 INKS_OF_DEPTH = ("info", "part-launch", "part-copy", "part-busy")
 BACK_STEP = 10
 """Buckets that an arrow key goes back."""
 BACK_S, HOUR_BACK_S = 550.0, 3300.0
-"""How far it goes, of the minutes and of the hour that are known."""
+"""The furthest that it goes back: of minutes, and of the hour."""
 TAX_SHARE = 0.9
-"""Of the buckets with a tax, so many fit below the top of its axis."""
+"""Share of the buckets whose LoRA tax lies below the top of the axis."""
 NO_STEP = "no step is known yet"
 
 
@@ -52,7 +56,7 @@ class Curve(Struct, frozen=True):
     style: str
     figure: str
     more: tuple[tuple[str, str], ...]
-    """Below it, where there are lines for them: `p99  0.42 ms`."""
+    """Figures below it, where there are lines for them: `p99  0.42 ms`."""
     window: Window
     top: float
 
@@ -73,20 +77,20 @@ class PartsPane(Pane, can_focus=True):
     ]
 
     class Scrubbed(Message):
-        """Another stretch of time is looked at."""
+        """The plots show another stretch of time."""
 
         def __init__(self, back_s: float) -> None:
             super().__init__()
             self.back_s = back_s
 
     class SpansAsked(Message):
-        """The last steps are to be shown as spans, or no longer."""
+        """The operator switches between steps and spans."""
 
     class RecordAsked(Message):
-        """Spans are to be recorded, or no longer."""
+        """The operator starts or stops recording spans."""
 
     class Turned(Message):
-        """The histogram is to show the next part."""
+        """The operator wants the next part in the histogram."""
 
     def __init__(self) -> None:
         super().__init__(id="parts")
@@ -119,7 +123,7 @@ class PartsPane(Pane, can_focus=True):
         return found
 
     def _knows(self, board: Board) -> bool:
-        """A step, or of one that was."""
+        """Whether any step is known, now or in the plots."""
         return bool(board.steps) or any(track.means for track in board.parts.values())
 
     def _window(self, track: Track, board: Board, cells: int) -> Window:
@@ -144,21 +148,21 @@ class PartsPane(Pane, can_focus=True):
         )
 
     def _reads(self, board: Board, cells: int) -> Curve:
-        """Its axis is the copy rate, where nothing surpasses it: the height is the share."""
+        """The read rate; its axis ends at the copy rate, unless a rate exceeds that."""
         window = self._window(board.read_rate, board, cells)
         top = max(board.copy_bytes_s or 1e9, window.highest)
         return Curve(
             "≡",
             "reads",
             "info",
-            units.speed(board.reads.bytes_s) if board.times_steps else OFF,
+            units.speed(board.decode_statistics.bytes_s) if board.times_steps else OFF,
             (("of copy", units.share(board.read_share)), ("axis", units.speed(top))),
             window,
             top,
         )
 
     def _tax(self, board: Board, cells: int) -> Curve:
-        window = self._window(board.tax, board, cells)
+        window = self._window(board.lora_overhead, board, cells)
         # One slow step would leave no height for the others: it is cut off, and the axis says so.
         means = sorted(mean for mean in window.means if mean == mean)
         top = plot.top_of(percentile(means, TAX_SHARE) or 0.0)
@@ -167,21 +171,24 @@ class PartsPane(Pane, can_focus=True):
             "+",
             "LoRA tax",
             "pool-adapters",
-            units.change(board.reads.tax) if board.times_steps else OFF,
-            (("median", units.change(board.reads.tax_median)), ("axis", axis)),
+            units.change(board.decode_statistics.lora_overhead) if board.times_steps else OFF,
+            (
+                ("median", units.change(board.decode_statistics.lora_overhead_of_all)),
+                ("axis", axis),
+            ),
             window,
             top,
         )
 
     def hint(self, board: Board) -> Sequence[TextSpan]:
-        """What has a pane of its own where there is room for one."""
-        if not self.screen.has_class("-short", "-narrow") or not board.reads.step_bytes:
+        """Figures of reads, where their own pane has no room."""
+        if not self.screen.has_class("-short", "-narrow") or not board.decode_statistics.step_bytes:
             return ()
         return (
             ("adapters ", "dim"),
-            (units.size(board.reads.adapters), "number"),
+            (units.size(board.decode_statistics.adapters), "number"),
             (" of ", "dim"),
-            (units.size(board.reads.step_bytes), "number"),
+            (units.size(board.decode_statistics.step_bytes), "number"),
             (" a decode step", "dim"),
         )
 
@@ -227,8 +234,8 @@ def _drawn(curve: Curve, rows: int) -> list[TextLine]:
 
 
 class ReadsPane(Pane):
-    """What a decode step must read, how fast that goes, and what adapters cost. Steps with prompts
-    are bound by arithmetic: of them, tokens a second."""
+    """What a decode step must read, how fast it does, and what adapters cost. Of steps with
+    prompts, which arithmetic bounds, tokens a second."""
 
     TITLE = "a decode step reads"
     PERIOD_S = 0.5
@@ -242,7 +249,7 @@ class ReadsPane(Pane):
         return (("copy rate ", "dim"), (units.speed(board.copy_bytes_s), "number"))
 
     def lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
-        reads = board.reads
+        reads = board.decode_statistics
         if not board.times_steps:
             return [line(("off: --no-step-times", "dim"))]
         if not reads.step_bytes:
@@ -276,9 +283,9 @@ class ReadsPane(Pane):
         found.append(
             line(
                 (f"{'LoRA tax':<10}", "text"),
-                (f"{units.change(reads.tax):>9}", "number"),
+                (f"{units.change(reads.lora_overhead):>9}", "number"),
                 (" now, " if is_wide else "  ", "dim"),
-                (units.change(reads.tax_median), "number"),
+                (units.change(reads.lora_overhead_of_all), "number"),
                 (" median", "dim"),
                 *(base if width >= 60 else ()),
             )
@@ -305,7 +312,7 @@ class FlamePane(Pane):
         super().__init__(id="flame")
         self.back_s = 0.0
         self.tail: SpanTail | None = None
-        """Where spans are shown instead of steps."""
+        """Whether spans are shown instead of steps."""
         self._asked_at = 0.0
 
     def title(self, board: Board) -> Sequence[TextSpan]:
@@ -340,11 +347,11 @@ class FlamePane(Pane):
 
     def _spans(self, board: Board, tail: SpanTail, width: int, height: int) -> Sequence[TextLine]:
         """The last few steps' time, a row a depth: `▏_decode_batch─────────▏_init_batch─`."""
-        if abs(board.now - self._asked_at) >= ASK_SECONDS:  # a recording may begin anew
+        if abs(board.now - self._asked_at) >= ASK_SECONDS:  # a recording may start again
             self._asked_at = board.now
             self.painted_app.ask_spans(tail.stamp)
         if board.spans is not None:
-            tail.take(board.spans)
+            tail.fold_ends(board.spans)
         if not tail.end:
             return [
                 line(("r", "key"), (" records spans of every process; they come here", "dim")),
@@ -388,12 +395,12 @@ class FlamePane(Pane):
 
 
 def _lane(step: Step, parts: Sequence[str]) -> int:
-    """Microseconds of some parts together."""
+    """Microseconds of `parts` together."""
     return sum(part_us(step, part) for part in parts)
 
 
 class QuantilePane(Pane):
-    """Percentiles: what clients feel, whole steps by phase, every point where the host waits."""
+    """Percentiles of client latencies, of steps by phase and of every wait for the device."""
 
     TITLE = "percentiles"
     PERIOD_S = 0.5
@@ -434,7 +441,7 @@ class QuantilePane(Pane):
 
 
 class HistogramPane(Pane):
-    """How often which duration: a line a bucket, five buckets a decade."""
+    """A histogram of durations: a line a bucket, five buckets a decade."""
 
     PERIOD_S = 0.5
     KINDS = ("sync", "step", "busy", "launch", "host", "copy")
@@ -531,13 +538,15 @@ class LatencyPanel(Panel):
 
     def on_parts_pane_record_asked(self) -> None:
         self._records = not self._records
-        self.query_one(FlamePane).painted_app.record_spans(self._records)
+        app = self.query_one(FlamePane).painted_app
+        command = ProfileCommand(verb="start" if self._records else "stop")
+        self.post_message(OrderAsked(command.order(app.orders.inbox, app.clock())))
         if self._records:
             self._show_spans(True)
 
     def on_parts_pane_turned(self) -> None:
-        """Where it has no room of its own, it takes that of the percentiles until all parts have
-        been seen."""
+        """Shows the next part. Without room of its own, the histogram takes that of the percentiles
+        until all parts have been shown."""
         self.unzoom()
         histogram = self.query_one(HistogramPane)
         if not histogram.display:

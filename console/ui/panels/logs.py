@@ -13,11 +13,11 @@ from textual.binding import Binding, BindingType
 from textual.widgets import Input
 
 from ....pipeline.messages import LogLine
-from ...client.transcripts import data_directory
+from ...paths import data_directory
 from ...state.board import Board
 from ...text import ansi, units
 from ...text.filter import Filter
-from ...text.lines import TextLine, TextSpan, broken, length, line
+from ...text.lines import TextLine, TextSpan, broken, length, line, thumb_of
 from ..widgets.dialogs import LiveDialog
 from ..widgets.filter import FilterPane
 from ..widgets.filter_input import FilterInput
@@ -26,7 +26,7 @@ from ..widgets.styles import LEVEL_STYLES
 
 RATE_SECONDS = 5.0
 HEAD = 3
-"""Spans of a line before what it says: when, how bad, who."""
+"""Spans of a line before its text: time, level, process."""
 LEVELS = ("debug", "info", "warning", "error")
 ORDER = {"debug": 0, "info": 1, "warning": 2, "error": 3, "critical": 4}
 SHORT = {
@@ -59,7 +59,7 @@ def _style(level: str) -> str:
 
 
 def wrapped_line(entry: LogLine, width: int) -> list[TextLine]:
-    """The same in as many lines as its text takes."""
+    """The same, in as many lines as its text needs."""
     whole = log_line(entry, width).spans
     head, text = whole[:HEAD], whole[HEAD:]
     indent = length(head) + 1
@@ -80,13 +80,13 @@ def plain_line(entry: LogLine) -> str:
 
 
 def _text(entry: LogLine) -> str:
-    """What filter and search are tried on."""
+    """The text that filter and search are matched against."""
     text = units.clean(entry.text) if "\x1b" in entry.text else entry.text
     return f"{entry.source} {entry.level} {text}"
 
 
 def _set_out(text: str) -> str:
-    """A line that ends in JSON, with that over several lines."""
+    """The text of a line; JSON at its end is laid out over several lines."""
     head, brace, tail = text.partition("{")
     try:
         return f"{head}\n{json.dumps(json.loads(brace + tail), indent=2, ensure_ascii=False)}"
@@ -95,7 +95,7 @@ def _set_out(text: str) -> str:
 
 
 class LogPane(FilterPane):
-    """Follows the end until somebody scrolls up; then it stands still and counts what comes."""
+    """Follows the end until the operator scrolls up; then it stands still and counts new lines."""
 
     TITLE = "logs"
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -129,18 +129,18 @@ class LogPane(FilterPane):
         super().__init__()
         self.level = LEVELS[0]
         self.process = ""
-        """Whose lines alone are shown; "" is everybody's."""
+        """The process whose lines are shown; "" shows all."""
         self.search = Filter()
         self.wraps = False
         self._counted: tuple[tuple[str, int, int], int] = (("", 0, -1), 0)
         self._hit: int | None = None
-        """Number of the line that a search, or the way from an alert, has found."""
+        """Number of the line that a search has hit, or that an alert refers to."""
         self._floor = -1
-        """Number of the last line that was cleared away."""
+        """Number of the last line that was cleared."""
         self._kept: list[LogLine] = []
-        """What passes level and filter, oldest first."""
+        """Lines that pass level and filter, oldest first."""
         self._source: tuple[LogLine, ...] = ()
-        """What `_kept` was made from."""
+        """The inputs that `_kept` was made from."""
         self._bottom: int | None = None
         """Number of the last line to show; None follows the newest."""
         self._page = 1
@@ -190,7 +190,7 @@ class LogPane(FilterPane):
         return not (self.filter or self.process) and self.level == LEVELS[0]
 
     def _marked(self, drawn: TextLine) -> TextLine:
-        """The parts that the search has hit, in an style of their own."""
+        """The spans of a line with search hits in a style of their own."""
         spans: list[TextSpan] = []
         for text, style in drawn.spans:
             end = 0
@@ -210,7 +210,8 @@ class LogPane(FilterPane):
         return found
 
     def _count_hits(self) -> int:
-        """Ten thousand lines take five milliseconds: counted again only where they are others."""
+        """Hits among the kept lines, counted again only when these change: 10 000 lines take 5
+        ms."""
         kept = self._kept
         what = (self.search.text, len(kept), kept[-1].number if kept else -1)
         if self._counted[0] != what:
@@ -218,15 +219,11 @@ class LogPane(FilterPane):
         return self._counted[1]
 
     def thumb(self, height: int) -> range | None:
-        total = len(self._kept)
-        if total <= height or not height:
-            return None
-        size = max(1, height * height // total)
-        top = (height - size) * (max(height, self._end()) - height) // (total - height)
-        return range(top, top + size)
+        return thumb_of(len(self._kept), height, max(0, self._end() - height))
 
     def release(self) -> None:
-        """Hidden, it would keep five thousand lines that the books forget meanwhile: a megabyte."""
+        """Drops its lines while it is hidden: 5 000 lines that the store has forgotten are a
+        megabyte."""
         super().release()
         self._kept, self._source = [], ()
 
@@ -235,8 +232,8 @@ class LogPane(FilterPane):
         super().set_filter(text, marks)
 
     def action_match(self, step: int) -> None:
-        """Of a search, which goes back in time, from hit to hit. Of a filter that only marks: the
-        match becomes the last line shown, where there are lines enough above it."""
+        """Goes to the next hit of a search, back in time. With a filter that marks, the match
+        becomes the last line shown, where there are enough lines above it."""
         if self.search:
             self._next_hit(-step)
             return
@@ -248,7 +245,7 @@ class LogPane(FilterPane):
                 return
 
     def set_search(self, text: str) -> None:
-        """The newest hit at or above the last line shown, while one types."""
+        """Goes to the newest hit at or above the last line shown, while the operator types."""
         self.search = Filter.parse(text)
         self._hit = None
         if self.search:
@@ -256,7 +253,7 @@ class LogPane(FilterPane):
         self.paint()
 
     def _find(self, index: int, step: int) -> bool:
-        """From `index` on in steps of one; scrolls so that the hit is to be seen."""
+        """Goes to the first hit from `index` on, in steps of `step`, and scrolls it into view."""
         while 0 <= index < len(self._kept):
             entry = self._kept[index]
             if self.search.keeps(_text(entry)):
@@ -269,7 +266,7 @@ class LogPane(FilterPane):
         return False
 
     def show_line(self, entry: LogLine) -> None:
-        """Marks a line and stands still with it at half height. What hides it is put aside."""
+        """Marks a line and stops with it at half height; filters that hide it are removed."""
         self._gather(self.painted_app.board.logs)
         if entry not in self._kept:
             self.level, self.process, self._floor = LEVELS[0], "", -1
@@ -282,14 +279,14 @@ class LogPane(FilterPane):
         self.paint()
 
     def show_time(self, at: float) -> None:
-        """Scrolls to what was said at a time."""
+        """Scrolls to the lines of a time."""
         index = bisect_right(self._kept, at, key=lambda entry: entry.at)
         if index < len(self._kept):
             self._bottom = self._kept[max(0, index - 1)].number
             self.paint()
 
     def _gather(self, logs: tuple[LogLine, ...]) -> None:
-        """Only lines that came since the last frame are looked at, whatever their number."""
+        """Updates `_kept`; only lines that came since the last frame are examined."""
         if logs is self._source:
             return
         is_older = logs and self._source and logs[0].number < self._source[0].number
@@ -311,7 +308,7 @@ class LogPane(FilterPane):
             and shows(_text(entry))
         ]
         first = logs[0].number if logs else 0
-        if self._kept and self._kept[0].number < first:  # the books forgot these
+        if self._kept and self._kept[0].number < first:  # the store has forgotten these
             del self._kept[: bisect_right(self._kept, first - 1, key=lambda entry: entry.number)]
         self._source = logs
 
@@ -348,7 +345,7 @@ class LogPane(FilterPane):
         self.paint()
 
     def action_process(self) -> None:
-        """The next process's lines alone; after the last one, everybody's."""
+        """Shows the next process's lines alone; after the last one, all lines."""
         names = ["", *dict.fromkeys(row.name for row in self.painted_app.board.processes)]
         at = names.index(self.process) if self.process in names else 0
         self.process = names[(at + 1) % len(names)]
@@ -366,7 +363,7 @@ class LogPane(FilterPane):
         self.paint()
 
     def action_leap(self, seconds: int) -> None:
-        """So long before or after the last line shown."""
+        """Scrolls by a time before or after the last line shown."""
         if self._kept:
             at = self._kept[self._end() - 1].at + seconds
             self._go(max(self._page, bisect_right(self._kept, at, key=lambda entry: entry.at)))
@@ -376,13 +373,13 @@ class LogPane(FilterPane):
         self.paint()
 
     def action_clear(self) -> None:
-        """Hides what is there; once more, with nothing there, shows it again."""
+        """Hides the lines that are there; with none, shows them again."""
         last = self._kept[-1].number if self._kept else -1
         self._floor, self._bottom, self._source = last, None, ()
         self.paint()
 
     def action_export(self) -> None:
-        """What passes level, process and filter, as text."""
+        """The lines that pass level, process and filter, as text."""
         path = data_directory() / "logs" / time.strftime("%Y%m%d-%H%M%S.log")
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -395,7 +392,7 @@ class LogPane(FilterPane):
 
     @property
     def _current(self) -> LogLine | None:
-        """The hit, where it is to be seen; else the last line shown."""
+        """The hit, if it is in view; else the last line shown."""
         end = self._end()
         shown = self._kept[max(0, end - self._page) : end]
         return next((e for e in shown if e.number == self._hit), shown[-1] if shown else None)
@@ -406,7 +403,7 @@ class LogPane(FilterPane):
             self.notify("The line is in the clipboard.")
 
     def action_open(self) -> None:
-        """A dialog with the hit or the last line shown, wrapped; JSON in it is set out."""
+        """Opens a dialog with the hit or the last line shown, wrapped, and JSON in it laid out."""
         entry = self._current
         if entry is None:
             return
@@ -450,7 +447,7 @@ class SearchInput(FilterInput):
 
 
 class LogsPanel(Panel):
-    """One stream."""
+    """The panel of the log."""
 
     NAME: ClassVar[str] = "Logs"
 

@@ -1,4 +1,4 @@
-"""`ModelsPane`: who is to answer, each with a mark."""
+"""`ModelsPane`: the models to ask, each with a mark."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .editor import WriteAsked
 
 
 class ModelsPane(Pane, can_focus=True):
-    """Who is to answer: the base and the adapters, each with a mark."""
+    """The base and the adapters; those with a mark are asked."""
 
     TITLE = "ask"
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -31,13 +31,13 @@ class ModelsPane(Pane, can_focus=True):
         self.chosen: set[str] = set()
         self._known: tuple[str, ...] = ()
         self._usable: tuple[str, ...] = ()
-        """Those that could answer: all but the failed."""
+        """Names of models that can answer: all but failed ones."""
         self._cursor = 0
         self._places: list[tuple[int, int, int]] = []
-        """TextLine, first and last cell of each chip: for the mouse."""
+        """Line, first and last cell of each name: for the mouse."""
 
     def take(self, board: Board) -> None:
-        """New adapters appear; at first the base and one adapter are asked."""
+        """Takes the models from `board`; the first time it marks the base and one adapter."""
         names = tuple(row.name for row in board.adapters)
         self._usable = tuple(row.name for row in board.adapters if not row.has_failed)
         if names and not self._known:
@@ -47,7 +47,7 @@ class ModelsPane(Pane, can_focus=True):
 
     @property
     def num_lines(self) -> int:
-        """Lines the chips take in this width."""
+        """Lines that the names take in this width."""
         return self._places[-1][0] + 1 if self._places else 1
 
     def asked(self, board: Board) -> list[AdapterRow]:

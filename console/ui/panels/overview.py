@@ -1,4 +1,4 @@
-"""Overview: is it up, is it fast, what is it doing, what is wrong. Ten seconds for all of it."""
+"""Overview: whether the pipeline is up, how fast it is, what it does and what is wrong."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ class ThroughputPane(Pane):
         return self.origin_of(board.decode, AXIS)
 
     def hint(self, board: Board) -> Sequence[TextSpan]:
-        """How near to the memory's best it decodes, and what adapters cost it."""
-        reads = board.reads
+        """Read rate relative to the memory's best, and what adapters cost."""
+        reads = board.decode_statistics
         if not board.decode_rate or reads.bytes_s is None:
             return ()
         found = [
             ("LoRA tax ", "dim"),
-            (units.change(reads.tax), "number"),
+            (units.change(reads.lora_overhead), "number"),
             ("  reads ", "dim"),
             (units.speed(reads.bytes_s), "number"),
         ]
@@ -87,7 +87,7 @@ def _heat_rows(window: Window, height: int, top: float, width: int) -> list[Text
 
 
 class LatencyPane(Pane):
-    """What clients feel and what steps cost, as percentiles."""
+    """Percentiles of client latencies and of steps."""
 
     TITLE = "latency"
     PERIOD_S = 0.5
@@ -119,7 +119,7 @@ class LatencyPane(Pane):
 
 
 class AdapterPane(Pane):
-    """Who does the work: adapters by speed."""
+    """Adapters by speed."""
 
     TITLE = "adapters"
     PERIOD_S = 0.5
@@ -129,7 +129,7 @@ class AdapterPane(Pane):
 
     def lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
         if not board.adapters:
-            return [line(("the router has not told yet", "dim"))]
+            return [line(("no word from the router yet", "dim"))]
         rows = sorted(
             board.adapters, key=lambda row: (-row.tokens_s, -row.view.running, not row.is_base)
         )
@@ -221,5 +221,5 @@ class Overview(Panel):
         super().paint(board)
 
     def focus_first(self) -> None:
-        """Nothing: the overview is looked at; tab leads to the pool and to the events."""
+        """Focuses nothing; tab goes to the pool and to the events."""
         self.screen.set_focus(None)

@@ -1,4 +1,4 @@
-"""The page pool: how it is split, and a map of whose every page is, under a cursor or the mouse."""
+"""The page pool: its split, and a map of the owners of pages with a cursor."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from ..widgets.pane import Pane
 
 GLYPHS = {FREE: "·", KV: plot.FULL, ADAPTER: "▓", CHECK: "◇"}
 SPARSE = {KV: "▄", ADAPTER: "▒", CHECK: "◇"}
-"""Where more than half of a cell is free."""
+"""The mark of a cell that is more than half free."""
 CURSOR = ("◆", "badge-tab")
 WHOLE_FROM = 5
-"""With fewer lines there is room for the bar alone; the map comes in its place with the focus."""
+"""With fewer lines the bar is shown alone; with the focus, the map in its place."""
 
 
 class PoolPane(Pane, can_focus=True):
-    """One pool of pages for KV and adapters: how it is split now, and a cell for so many pages."""
+    """One pool of pages for KV and adapters: its split, and a map of it, several pages a cell."""
 
     TITLE = "page pool"
     PERIOD_S = 0.5
@@ -49,7 +49,7 @@ class PoolPane(Pane, can_focus=True):
         self._rows: list[TextLine] = []
         self._cell_pages = self._width = 1
         self._top = 0
-        """The pane's line where the map begins."""
+        """The line of the pane in which the map begins."""
         self._is_shown = False
 
     def caption(self, board: Board) -> Sequence[TextSpan]:
@@ -111,7 +111,7 @@ class PoolPane(Pane, can_focus=True):
         return TextLine(crop(legend, width))
 
     def _draw(self, board: Board, width: int, height: int) -> list[TextLine]:
-        """The map in `height` lines; made anew only for another map or another size."""
+        """The map in `height` lines; made again only for another map or another size."""
         assert board.pool is not None
         of = (board.pool, len(board.adapter_colors))
         if self._page_map is None or self._made_of[:1] != (of,):
@@ -129,7 +129,8 @@ class PoolPane(Pane, can_focus=True):
 
     @property
     def _pointed(self) -> int | None:
-        """The cell to tell about: under the mouse, else under the cursor where it has the keys."""
+        """The cell to describe: under the mouse, else under the cursor of a focused pane; or
+        None."""
         if self._hovered is not None and self._hovered < len(self._cells):
             return self._hovered
         return self._cursor if self.has_focus else None
@@ -178,7 +179,7 @@ class PoolPane(Pane, can_focus=True):
         self._go(cell if cell >= 0 else len(self._cells) - 1)
 
     def action_next_part(self) -> None:
-        """To the next cell that looks different; from the last one to the first."""
+        """Moves to the next cell that looks different; from the last one to the first."""
         if not self._cells:
             return
         here, start = self._cells[self._cursor], self._cursor
@@ -192,7 +193,7 @@ class PoolPane(Pane, can_focus=True):
             self.paint()
 
     def _cell_at(self, x: int, y: int) -> int | None:
-        """The cell under the mouse, the frame reckoned in."""
+        """The cell under the mouse; None outside of the map."""
         row, column = y - 1 - self._top, x - 2
         is_inside = 0 <= row < len(self._rows) and 0 <= column < self._width
         if not (self._is_shown and is_inside):
@@ -218,7 +219,7 @@ class PoolPane(Pane, can_focus=True):
 
 
 def _runs(cells: Sequence[Cell]) -> list[TextSpan]:
-    """Neighbours that look alike become one span."""
+    """The cells as spans, one for neighbours that look alike."""
     return [
         ((SPARSE if look.is_sparse else GLYPHS).get(look.kind, "?") * len(list(same)), look.style)
         for look, same in groupby(cells)
@@ -226,7 +227,7 @@ def _runs(cells: Sequence[Cell]) -> list[TextSpan]:
 
 
 def _with_cursor(row: TextLine, x: int) -> TextLine:
-    """A line of cells with a cross on one of them."""
+    """A line of cells with a cross on cell `at`."""
     spans: list[TextSpan] = []
     for text, style in row.spans:
         if 0 <= x < len(text):

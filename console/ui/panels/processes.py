@@ -1,28 +1,40 @@
-"""Processes: what the supervisor keeps alive, what each costs, how it ended last time."""
+"""Processes of the pipeline: state, cost, and how each ended last time."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import islice
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.message import Message
 
-from ....pipeline.messages import LogLine
+from ....pipeline.messages import (
+    Drain,
+    LogLine,
+    ProcessState,
+    RestartProcess,
+    Resume,
+    SignalProcess,
+    StartProcess,
+    StopPipeline,
+    StopProcess,
+)
+from ...client.telemetry import DRAIN_SECONDS, PipelineOrder
+from ...commands.read_only import READ_ONLY
 from ...state.board import SUPERVISOR, Board, ProcessRow
-from ...state.signals import how
+from ...state.signals import SIGNALS, how
 from ...text import units
 from ...text.lines import TextLine, TextSpan, line
-from ..widgets.dialogs import LiveDialog
+from ..widgets.dialogs import Choice, ChoiceDialog, LiveDialog
+from ..widgets.order_asked import OrderAsked
 from ..widgets.pane import Pane, Panel, field
 from ..widgets.styles import LEVEL_STYLES
-from ..widgets.table import Column, TablePane
+from ..widgets.table import Column, TablePane, number_column, text_column
 from .logs import log_line
 
 ORDERS_NOT_FOR = (SUPERVISOR, "fetch")
-Wish = Literal["restart", "kill", "stop", "start", "signal"]
 
 
 def _state(row: ProcessRow, board: Board, width: int) -> Sequence[TextSpan]:
@@ -31,7 +43,7 @@ def _state(row: ProcessRow, board: Board, width: int) -> Sequence[TextSpan]:
 
 
 def _why(row: ProcessRow, board: Board, width: int) -> Sequence[TextSpan]:
-    """The most telling thing about it."""
+    """The reason of its state, or what else there is to say of it."""
     if row.is_stale:
         return ((f"last beat {units.duration(row.age_s or 0.0)} ago", "warn"),)
     if row.retry_at is not None:
@@ -47,7 +59,7 @@ def _why(row: ProcessRow, board: Board, width: int) -> Sequence[TextSpan]:
 
 
 def _kernels(row: ProcessRow, board: Board) -> str:
-    """What a worker computes with."""
+    """The kernels of a worker; "" for other processes."""
     return next((w.kernels for w in board.workers if row.name == f"worker-{w.rank}"), "")
 
 
@@ -56,14 +68,33 @@ def _alive(row: ProcessRow, text: str) -> Sequence[TextSpan]:
     return ((text, "number"),) if row.age_s is not None and row.pid else ((units.NOTHING, "dim"),)
 
 
+def _living(
+    title: str,
+    width: int,
+    value: Callable[[ProcessRow], float],
+    show: Callable[[float], str],
+    rank: int,
+) -> Column[ProcessRow]:
+    """A figure of living processes, sorted by itself, the largest first."""
+    return Column(
+        title,
+        width,
+        lambda row, board, cells: _alive(row, show(value(row))),
+        order=value,
+        right=True,
+        rank=rank,
+        descends=True,
+    )
+
+
 def _uptime(row: ProcessRow, board: Board) -> str:
-    """Of the process, whatever state it has come to since."""
+    """Time since the process was started, in any state."""
     at = board.started_at if row.name == SUPERVISOR else row.started_at
     return units.NOTHING if at is None else units.uptime(board.now - at)
 
 
 class ProcessTablePane(TablePane[ProcessRow]):
-    """Start order from top to bottom."""
+    """The processes in start order."""
 
     TITLE = "processes"
     EMPTY = "no supervisor has been heard"
@@ -78,79 +109,21 @@ class ProcessTablePane(TablePane[ProcessRow]):
         Binding("X", "stop_all", "Stop all", id="down", tooltip="end the whole pipeline"),
     ]
     columns = (
-        Column("process", 12, lambda r, b, w: ((r.name, "text"),), order=lambda r: r.name),
+        text_column("process", 12, lambda r: r.name),
         Column("state", 10, _state, order=lambda r: r.state.value),
         Column(
             "pid", 7, lambda r, b, w: ((f"{r.pid or units.NOTHING}", "dim"),), right=True, rank=6
         ),
-        Column(
-            "up",
-            8,
-            lambda r, b, w: _alive(r, _uptime(r, b)),
-            right=True,
-            rank=5,
-        ),
-        Column(
-            "cpu",
-            5,
-            lambda r, b, w: _alive(r, f"{r.cpu_fraction * 100:.0f} %"),
-            order=lambda r: r.cpu_fraction,
-            right=True,
-            rank=1,
-            descends=True,
-        ),
-        Column(
-            "memory",
-            9,
-            lambda r, b, w: _alive(r, units.size(r.rss_bytes)),
-            order=lambda r: r.rss_bytes,
-            right=True,
-            rank=1,
-            descends=True,
-        ),
-        Column(
-            "lag",
-            7,
-            lambda r, b, w: _alive(r, f"{r.loop_lag_ms:.0f} ms"),
-            order=lambda r: r.loop_lag_ms,
-            right=True,
-            rank=4,
-            descends=True,
-        ),
-        Column(
-            "msg/s",
-            6,
-            lambda r, b, w: _alive(r, units.rate(sum(h.frames_s for h in r.hops))),
-            order=lambda r: sum(h.frames_s for h in r.hops),
-            right=True,
-            rank=3,
-            descends=True,
-        ),
-        Column(
-            "falls",
-            5,
-            lambda r, b, w: ((f"{r.falls}", "warn" if r.falls else "dim"),),
-            order=lambda r: r.falls,
-            right=True,
-            rank=2,
-            descends=True,
+        Column("up", 8, lambda r, b, w: _alive(r, _uptime(r, b)), right=True, rank=5),
+        _living("cpu", 5, lambda r: r.cpu_fraction, lambda share: f"{share * 100:.0f} %", 1),
+        _living("memory", 9, lambda r: r.rss_bytes, units.size, 1),
+        _living("lag", 7, lambda r: r.loop_lag_ms, lambda ms: f"{ms:.0f} ms", 4),
+        _living("msg/s", 6, lambda r: sum(hop.frames_s for hop in r.hops), units.rate, 3),
+        number_column(
+            "falls", 5, lambda r: r.falls, style=lambda r: "warn" if r.falls else "dim", rank=2
         ),
         Column(" why", 10, _why, grows=True, rank=1),
     )
-
-    class Asked(Message):
-        """Somebody wants something done to a process of the ring."""
-
-        def __init__(self, what: Wish, name: str) -> None:
-            super().__init__()
-            self.what = what
-            self.name = name
-
-    class StopAllAsked(Message):
-        """Somebody wants the whole pipeline to end."""
-
-    class DrainAsked(Message):
-        """Somebody wants nothing new to be admitted, or, where that is so, wants it to end."""
 
     def rows(self, board: Board) -> Sequence[ProcessRow]:
         return board.processes
@@ -167,40 +140,65 @@ class ProcessTablePane(TablePane[ProcessRow]):
         return (("loraconsole ", "dim"), (board.version, "text"))
 
     def action_restart(self) -> None:
-        row = self.selected
-        self._ask("start" if row is not None and row.held else "restart")
+        if row := self._chosen():
+            self._ask(StartProcess(row.name) if row.held else RestartProcess(row.name))
 
     def action_kill(self) -> None:
-        self._ask("kill")
+        if row := self._chosen():
+            self._ask(RestartProcess(row.name, hard=True))
 
     def action_stop(self) -> None:
         """Stops it, or starts what an operator has stopped."""
-        row = self.selected
-        self._ask("start" if row is not None and row.held else "stop")
+        if row := self._chosen():
+            self._ask(StartProcess(row.name) if row.held else StopProcess(row.name))
 
     def action_signal(self) -> None:
-        row = self.selected
-        if row is not None and row.name not in ORDERS_NOT_FOR and not row.pid:
+        row = self._chosen()
+        if row is None:
+            return
+        if self.painted_app.refuses("signal"):
+            self.notify(READ_ONLY, severity="error")
+        elif not row.pid:
             self.notify(f"{row.name} does not run.", severity="warning")
         else:
-            self._ask("signal")
+            self.app.push_screen(signal_dialog(row), partial(self._send_signal, row.name))
 
-    def _ask(self, what: Wish) -> None:
-        row = self.selected
-        if row is not None and row.name not in ORDERS_NOT_FOR:
-            self.post_message(self.Asked(what, row.name))
-        else:
-            self.notify("Choose a process of the ring.", severity="warning")
+    def _send_signal(self, name: str, signal: str | None) -> None:
+        if signal:
+            self.post_message(OrderAsked(SignalProcess(name, signal), is_agreed=True))
 
     def action_drain(self) -> None:
-        self.post_message(self.DrainAsked())
+        """Drains the router, or lets it admit requests again."""
+        router = self.painted_app.board.process("router")
+        is_draining = router is not None and router.state is ProcessState.DRAINING
+        self._ask(Resume() if is_draining else Drain())
 
     def action_stop_all(self) -> None:
-        self.post_message(self.StopAllAsked())
+        self._ask(StopPipeline(DRAIN_SECONDS))
+
+    def _chosen(self) -> ProcessRow | None:
+        """The row under the cursor; None, with a notice, where that process takes no orders."""
+        row = self.selected
+        if row is None or row.name in ORDERS_NOT_FOR:
+            self.notify("Choose a process of the ring.", severity="warning")
+            return None
+        return row
+
+    def _ask(self, order: PipelineOrder) -> None:
+        self.post_message(OrderAsked(order))
+
+
+def signal_dialog(row: ProcessRow) -> ChoiceDialog:
+    """A dialog that asks for a signal; its list says what each does."""
+    body = f"{row.name}, pid {row.pid}. The supervisor sends it."
+    choices = [
+        Choice(signal[0].lower(), signal, f"{signal:<5} {what}") for signal, what in SIGNALS.items()
+    ]
+    return ChoiceDialog(f"Signal {row.name}", body, choices)
 
 
 class TailPane(Pane):
-    """The last words of the process under the cursor."""
+    """The last log lines of the process under the cursor."""
 
     TITLE = "last lines"
 
@@ -244,7 +242,7 @@ class ProcessesPanel(Panel):
 
 
 class ProcessDetails:
-    """One process: how it is, what happened to it, what it said last, and all its sockets."""
+    """One process: its state, its history, its last log lines and its sockets."""
 
     EVENTS, WORDS = 6, 4
 
@@ -308,7 +306,7 @@ class ProcessDetails:
         return found
 
     def _last_words(self, board: Board, width: int) -> Sequence[TextLine]:
-        """Its last warnings and errors, a traceback's last lines among them."""
+        """Its last warnings and errors, with the last lines of tracebacks."""
         words = (e for e in reversed(board.logs) if e.source == self._name and _is_ill(e))
         last = list(islice(words, self.WORDS))
         if not last:

@@ -20,8 +20,8 @@ from ....pipeline.errors import OperatorError
 from ...client.answer import CANCELLED, Answer
 from ...client.chat import ChatParams
 from ...client.http_client import Http
-from ...client.pending_orders import READ_ONLY
 from ...client.transcripts import Transcripts, Turn, open_default
+from ...commands.read_only import READ_ONLY
 from ...state.board import AdapterRow, Board
 from ...text.lines import TextLine, line
 from ..widgets.pane import Pane, Panel
@@ -31,7 +31,7 @@ from .models import ModelsPane
 from .recall import RecallDialog
 
 ANSWER_WIDTH = 38
-"""Answers stand side by side as long as each has so many cells."""
+"""Fewest cells of an answer beside others."""
 PARAMETERS = {
     "temperature": ("temp", "0.7"),
     "max_tokens": ("max", "128"),
@@ -40,16 +40,16 @@ PARAMETERS = {
     "seed": ("seed", ""),
     "logprobs": ("logprobs", ""),
 }
-"""Each with its label, and what stands there at first; empty leaves it to the server."""
+"""Sampling parameters: label and first value; empty leaves it to the server."""
 
 
 class PromptPanel(Panel):
-    """Whom to ask, what to ask, and what they say: a conversation, each model with its own
+    """Models to ask, the prompt and the answers: a conversation in which each model has its own
     answers."""
 
     NAME: ClassVar[str] = "Prompt"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("ctrl+n", "new", "New", id="new-conversation", tooltip="begin anew"),
+        Binding("ctrl+n", "new", "New", id="new-conversation", tooltip="start again"),
         Binding("ctrl+t", "retry", "Retry", id="retry", tooltip="ask the last prompt again"),
     ]
 
@@ -77,7 +77,7 @@ class PromptPanel(Panel):
 
     @property
     def is_live(self) -> bool:
-        """Text streams in whether or not the pipeline tells anything."""
+        """Whether answers stream in; they come without telemetry."""
         return any(answer.is_streaming for answer in self._answers)
 
     def focus_first(self) -> None:
@@ -96,7 +96,7 @@ class PromptPanel(Panel):
         self.run_worker(self._open_transcripts(), name="transcripts", exit_on_error=True)
 
     async def _open_transcripts(self) -> None:
-        """Beside the loop: the file may lie on a slow disk."""
+        """Reads earlier prompts in a thread: the file may be on a slow disk."""
         try:
             self._kept = await asyncio.to_thread(open_default)
             prompts = await asyncio.to_thread(self._kept.prompts) if self._kept else []
@@ -110,7 +110,7 @@ class PromptPanel(Panel):
         self.notify(error.hint, title=error.what, severity="warning", markup=False)
 
     def _keep(self, answers: Sequence[Answer], params: ChatParams) -> None:
-        """What was said goes to the transcripts; what was not asked does not."""
+        """Keeps answers in the transcripts; a prompt that was not sent is not kept."""
         for answer in answers:
             if self._kept is None or not (answer.text or answer.error):
                 continue
@@ -143,7 +143,7 @@ class PromptPanel(Panel):
         )
 
     async def action_new(self) -> None:
-        """Another conversation: nobody remembers what was said."""
+        """Starts another conversation, without earlier turns."""
         if self.is_live:
             self.notify("escape cancels the answers", title="Answers are still coming")
             return
@@ -155,7 +155,7 @@ class PromptPanel(Panel):
         self.focus_first()
 
     def action_retry(self) -> None:
-        """The last prompt once more, to those who were asked; what they said is forgotten."""
+        """Sends the last prompt again to the same models, in place of their answers."""
         if self.is_live or not self._answers:
             return
         for answer in self._answers:
@@ -168,7 +168,7 @@ class PromptPanel(Panel):
         self._send(message.text)
 
     def _send(self, prompt: str, names: Sequence[str] | None = None) -> None:
-        """To the models that are marked, or to those of these names."""
+        """Sends a prompt to the marked models, or to those named."""
         try:
             params, http, asked = self._parameters(), self._server(), self._asked(names)
         except OperatorError as error:
@@ -202,7 +202,7 @@ class PromptPanel(Panel):
         if self.is_live:
             raise OperatorError("Answers are still coming", "escape cancels them")
         models = self.query_one(ModelsPane)
-        if models.painted_app.is_read_only:
+        if models.painted_app.refuses("send"):
             raise OperatorError(READ_ONLY, "the prompt stays")
         board = models.painted_app.board
         if not board.adapters:
@@ -214,7 +214,7 @@ class PromptPanel(Panel):
             else [row for row in board.adapters if row.name in names]
         )
         if not asked:
-            raise OperatorError("Nobody is asked", "choose a model: shift+tab, then space")
+            raise OperatorError("No model is asked", "choose a model: shift+tab, then space")
         return asked
 
     def _server(self) -> Http:
@@ -224,7 +224,8 @@ class PromptPanel(Panel):
         return Http(app.board.server.url, app.api_key)
 
     def _parameters(self) -> ChatParams:
-        """What stands in the fields. Raises `OperatorError` and goes to the field at fault."""
+        """The parameters in the fields. Focuses a field that is wrong and raises
+        `OperatorError`."""
 
         def value(name: str) -> float | None:
             field = self.query_one(f"#{name}", Input)
@@ -254,7 +255,7 @@ class PromptPanel(Panel):
         )
 
     async def _ask(self, http: Http, prompt: str, params: ChatParams) -> None:
-        """All answers at once: the ring puts them in one mixed batch."""
+        """Streams all answers at once: the ring puts them in one mixed batch."""
         answers = self._answers
         panes = [AnswerPane(answer) for answer in answers]
         space = self.query_one("#answers", Container)
@@ -303,7 +304,7 @@ class PromptPanel(Panel):
 
 
 class EmptyPane(Pane):
-    """Before the first question."""
+    """Shown before the first prompt."""
 
     TITLE = "answers"
 

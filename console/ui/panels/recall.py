@@ -1,4 +1,4 @@
-"""`RecallDialog`: what was asked and answered before, searched as one types."""
+"""`RecallDialog`: earlier prompts and answers, searched while typing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ...text import units
 
 
 class RecallDialog(ModalScreen[str]):
-    """Answers with the prompt that was chosen; "" where none was."""
+    """Its answer is the prompt that was chosen; "" where none was."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "answer", "Cancel", key_display="esc", id="recall-leave"),

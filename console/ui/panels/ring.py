@@ -117,7 +117,7 @@ class RingPane(Pane):
         canvas.put(x + width - 2 - len(size), y + 2, size, "text")
 
     def _note(self, canvas: Canvas, x: int, board: Board) -> None:
-        """Who keeps them alive, and where to send requests."""
+        """The supervisor, and the address for requests."""
         supervisor = board.process(SUPERVISOR)
         if supervisor is not None:
             canvas.put(x, BOX_HEIGHT + 1, "supervisor", "dim")
@@ -140,7 +140,7 @@ def _workers_name(workers: Sequence[ProcessRow]) -> str:
 
 
 def _gather(workers: Sequence[ProcessRow]) -> ProcessRow | None:
-    """The ranks as one box: the worst of them speaks."""
+    """The ranks as one box, in the state of the worst."""
     if not workers:
         return None
     order = ("good", "dim", "warn", "bad")
@@ -148,7 +148,7 @@ def _gather(workers: Sequence[ProcessRow]) -> ProcessRow | None:
 
 
 def _age(seconds: float) -> str:
-    """Of a beat: below a second it is as it should be, and stands still."""
+    """The age of a heartbeat; below a second it does not change."""
     return "<1 s" if seconds < 1 else units.age(seconds)
 
 

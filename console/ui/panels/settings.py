@@ -1,4 +1,4 @@
-"""Settings: what holds, where it comes from, and what is wrong with the file."""
+"""Settings: their values, where each comes from, and what is wrong with the file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ...state.board import Board
 from ...text import units
 from ...text.lines import TextLine, TextSpan, line
 from ..widgets.pane import Pane, Panel, field
-from ..widgets.table import Column, TablePane
+from ..widgets.table import Column, TablePane, text_column
 
 
 def _shown(value: object) -> str:
@@ -28,19 +28,16 @@ def _value(row: SettingRow, board: Board, width: int) -> Sequence[TextSpan]:
 
 
 class SettingTable(TablePane[SettingRow]):
-    """A row a setting; what is not as shipped stands out, and says why."""
+    """A row a setting; values other than the default are highlighted, with their origin."""
 
     TITLE = "settings"
     columns = (
-        Column("setting", 24, lambda r, b, w: ((r.name, "text"),), order=lambda r: r.name),
+        text_column("setting", 24, lambda r: r.name),
         Column("value", 12, _value),
-        Column(
-            "from",
-            16,
-            lambda r, b, w: ((r.origin, "dim" if r.origin == "default" else "info"),),
-            order=lambda r: r.origin,
+        text_column(
+            "from", 16, lambda r: r.origin, lambda r: "dim" if r.origin == "default" else "info"
         ),
-        Column("what it is", 20, lambda r, b, w: ((r.help, "dim"),), grows=True),
+        text_column("what it is", 20, lambda r: r.help, "dim", sorts=False, grows=True),
     )
 
     @property
@@ -57,12 +54,12 @@ class SettingTable(TablePane[SettingRow]):
         return f"{row.name} {_shown(row.value)} {row.origin} {row.help}"
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Nothing to open: all there is to say of a setting stands below."""
+        """Disables `open`: the pane below shows the selected setting."""
         return action != "open"
 
 
 class FilePane(Pane):
-    """The selected setting, the file it would be written in, and what is wrong there."""
+    """The selected setting, the settings' file, and what is wrong with it."""
 
     TITLE = "file"
 

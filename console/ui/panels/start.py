@@ -12,7 +12,7 @@ from ..widgets.pane import Pane
 
 
 class StartPane(Pane):
-    """One bar a stage while the pipeline comes up: what it does, how far, how long still."""
+    """One bar a stage while the pipeline starts: its name, progress and time left."""
 
     TITLE = "start-up"
 

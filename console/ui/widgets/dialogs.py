@@ -1,10 +1,11 @@
-"""Dialogs: a choice to make, help to read, one thing in all its details."""
+"""Dialogs: `ChoiceDialog` asks a question; `LiveDialog` shows lines that follow the board."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import ClassVar, NamedTuple, TypeAlias, TypeVar
 
+from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
@@ -13,15 +14,16 @@ from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
 from ...state.board import Board
+from ...terminal.own_bindings import bind_key
 from ...text.lines import TextLine, TextSpan, thumb_of
 from .pane import PaintedApp, Pane
 
 LineSource: TypeAlias = Callable[[Board, int], Sequence[TextLine]]
-"""What a dialog shows of a board in a width."""
+"""The lines that a dialog shows of a board in a width."""
 
 
 class Choice(NamedTuple):
-    """One way to go on: its key, what it answers, and what it says."""
+    """One answer of a `ChoiceDialog`: its key, the answer, and its text."""
 
     key: str
     answer: str
@@ -29,21 +31,24 @@ class Choice(NamedTuple):
 
 
 class ChoiceDialog(ModalScreen[str]):
-    """Asks a question; escape answers nothing."""
+    """Asks a question; the answer is that of the choice, or "" after escape."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,q", "answer('')", "Cancel", key_display="esc", id="cancel"),
     ]
 
     def __init__(self, title: str, body: str, choices: Sequence[Choice], begin: int = 0) -> None:
-        """`begin` is the choice that enter makes at first: not one that something is lost by."""
+        """`begin` is the choice that enter makes at first: one by which nothing is lost."""
         super().__init__()
         self._begin = begin
         self._title, self._body, self._choices = title, body, choices
-        # Bindings are looked up here as soon as this is on the stack; `on_key` would hear only
-        # what is typed once it is up, and the `l` of `ql` comes before that.
-        for choice in choices:
-            self._bindings.bind(choice.key, f"answer({choice.answer!r})", choice.text, show=False)
+        # Textual looks bindings up as soon as this is on the stack, but calls `on_key` only once it
+        # is mounted: the `l` of a quick `ql` comes before that.
+        self._unbound = {
+            choice.key: choice.answer
+            for choice in choices
+            if not bind_key(self, choice.key, f"answer({choice.answer!r})", choice.text)
+        }
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog") as box:
@@ -60,6 +65,12 @@ class ChoiceDialog(ModalScreen[str]):
 
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
         self.dismiss(self._choices[event.option_index].answer)
+
+    def on_key(self, event: events.Key) -> None:
+        """Obeys the keys that could not be bound."""
+        if event.key in self._unbound:
+            event.stop()
+            self.dismiss(self._unbound[event.key])
 
     def action_answer(self, answer: str) -> None:
         self.dismiss(answer)
@@ -133,7 +144,7 @@ class LiveScreen(ModalScreen[T]):
 
 
 class LiveDialog(LiveScreen[None]):
-    """One thing in all its details, drawn anew with every frame."""
+    """One thing in all its details, drawn with every frame."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,q,enter", "dismiss", "Close", key_display="esc", id="close"),

@@ -33,7 +33,7 @@ class FilterPane(Pane, can_focus=True):
         super().__init__(id=id, classes=classes)
         self.filter = Filter()
         self.marks = False
-        """Rows that do not match stay."""
+        """Whether rows that do not match stay, dimmed."""
 
     def set_filter(self, text: str, marks: bool | None = None) -> None:
         self.filter = Filter.parse(text)
@@ -42,11 +42,11 @@ class FilterPane(Pane, can_focus=True):
         self.paint()
 
     def shows(self, text: str) -> bool:
-        """Is a row of this text to be seen at all?"""
+        """Whether a row of this text is shown."""
         return self.marks or self.filter.keeps(text)
 
     def is_dimmed(self, text: str) -> bool:
-        """Is it only there for its neighbours?"""
+        """Whether a row of this text is shown dimmed."""
         return self.marks and not self.filter.keeps(text)
 
     def action_match(self, step: int) -> None:
@@ -60,7 +60,7 @@ class FilterPane(Pane, can_focus=True):
         await self.open_line("/", FilterInput(self))
 
     async def open_line(self, mark: str, given: Input) -> None:
-        """Unless one is open already."""
+        """Opens `given` behind `mark` at the foot of the panel, unless a line is open there."""
         from textual.containers import Horizontal
         from textual.widgets import Label
 

@@ -23,8 +23,8 @@ class Filtered(Protocol):
 
 
 class LineInput(Input):
-    """It comes and goes on a screen that stays, which would keep it: Textual's tells the screen
-    what it wants to hear, and never takes it back."""
+    """An input that may be removed from a screen that stays. Textual's own subscribes to a signal
+    of the screen and never unsubscribes, so the screen would keep it."""
 
     def on_unmount(self) -> None:
         self.screen.text_selection_started_signal.unsubscribe(self)

@@ -1,6 +1,6 @@
 """`Pane`: a box that draws itself line by line from a `Board`, and only the lines that changed.
 
-A pane's `lines` are plain values (texts with the names of text_styles), so two frames are compared
+A pane's `lines` are plain values (texts with the names of styles), so two frames are compared
 before anything is rendered. It overrides `render_lines`, which leaves Textual's style cache out:
 8 ms a frame instead of 17 for a busy screen. Frame and title are drawn here as well.
 """
@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, ClassVar
 
 from rich.segment import Segment
 from textual import events
-from textual.app import App
 from textual.geometry import Region
 from textual.strip import Strip
 from textual.widget import Widget
 
-from ...client.pending_orders import CHANGING
+from ...commands.read_only import is_changing_key
 from ...state.board import Board
 from ...state.time_series import Track, Window, is_hour
+from ...terminal.terminal_app import TerminalApp
 from ...text import units
 from ...text.ascii import plain
 from ...text.lines import TextLine, TextSpan, crop, length, line
@@ -28,19 +28,17 @@ from .styles import TextStyles
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ...client.pending_orders import Orders
-    from ...client.telemetry import Telemetry
+    from ...client.pending_orders import PendingOrders
+    from ...client.telemetry import TelemetryClient
     from ...settings.settings import Chosen
     from ...settings.toml_document import Problem
     from ...settings.ui_state import UiState
     from ...state.alert_book import AlertBook
     from ...state.store import Store
-    from ...terminal.draw_cost import Meter
-    from ...terminal.frame_pacer import FramePacer
 
 
 def over_time(title: str, board: Board) -> tuple[TextSpan, ...]:
-    """A plot's title, with its span where that is the long one."""
+    """A plot's title; "last hour" follows where the plot shows the hour."""
     long: tuple[TextSpan, ...] = ((" last hour", "info"),) if is_hour(board.decode) else ()
     return ((title, "title"), *long)
 
@@ -50,12 +48,12 @@ def field(name: str) -> tuple[TextSpan, ...]:
     return ((f"{name:<12}", "dim"),)
 
 
-class PaintedApp(App[str]):
+class PaintedApp(TerminalApp):
     """What panes need of the app: the board to draw, styles, what gives orders."""
 
     board: Board
     text_styles: TextStyles
-    orders: Orders
+    orders: PendingOrders
     api_key: str
     alert_book: AlertBook
     ui_state: UiState
@@ -63,44 +61,28 @@ class PaintedApp(App[str]):
     complaints: Sequence[Problem]
     """What is wrong with the files of settings and themes."""
     is_read_only: bool = False
-    """Nothing is asked of the pipeline, nothing changed in it."""
+    """Whether this console changes nothing in the pipeline."""
     is_ascii: bool = False
-    """Borders, bars and plots in plain ASCII."""
-    telemetry: Telemetry
+    """Whether borders, bars and plots are drawn in plain ASCII."""
+    telemetry: TelemetryClient
     store: Store
     clock: Callable[[], float]
-    meter: Meter
-    pace: FramePacer
-
-    @property
-    def is_diffed(self) -> bool:
-        """Whether only the cells that changed are sent to the terminal."""
-        raise NotImplementedError
-
-    @property
-    def queued(self) -> int:
-        """Writes that the terminal has not taken yet."""
-        raise NotImplementedError
 
     def refuses(self, id: str | None) -> bool:
-        """Is the key of that id one that this console does not obey?"""
-        return self.is_read_only and id in CHANGING
+        """Whether this console is read-only and the key of that id would change something."""
+        return self.is_read_only and is_changing_key(id)
 
     def ask_text(self, request_id: str, offset: int) -> None:
-        """A request's words from a character on are to come to `Board.opened`."""
+        """Asks for a request's text from character `offset` on; it comes to `Board.opened`."""
         raise NotImplementedError
 
     def ask_spans(self, stamp: str) -> None:
-        """The newest spans, if they are others than those of `stamp`, are to come to
+        """Asks for the newest spans if they differ from those of `stamp`; they come to
         `Board.spans`."""
         raise NotImplementedError
 
-    def record_spans(self, wanted: bool) -> None:
-        """Every process is to record spans, or no longer."""
-        raise NotImplementedError
-
     def wake(self) -> None:
-        """A frame may be due: something moves by itself."""
+        """Says that something moves by itself, so that a frame may be due."""
 
 
 class Pane(Widget):
@@ -110,7 +92,7 @@ class Pane(Widget):
     TITLE: ClassVar[str] = ""
     FRAMED: ClassVar[bool] = True
     PERIOD_S: ClassVar[float] = 0.0
-    """At least so long between two frames: what is read, not watched, may stand still a while."""
+    """Least seconds between two frames of the pane; 0 draws it in every frame."""
 
     def __init__(self, id: str | None = None, classes: str | None = None) -> None:
         super().__init__(id=id, classes=classes)
@@ -119,7 +101,7 @@ class Pane(Widget):
         self._drawn_size = (0, 0)
         self._period = -1
         self.frames = 0
-        """How often lines were made: a hidden pane makes none."""
+        """How often lines were made; a hidden pane makes none."""
 
     # -- what a subclass fills in
 
@@ -128,37 +110,37 @@ class Pane(Widget):
         raise NotImplementedError
 
     def title(self, board: Board) -> Sequence[TextSpan]:
-        """What stands in the frame at the upper left."""
+        """The text in the frame at the upper left."""
         return ((self.TITLE, "title"),)
 
     def caption(self, board: Board) -> Sequence[TextSpan]:
-        """What stands in the frame at the upper right."""
+        """The text in the frame at the upper right."""
         return ()
 
     def hint(self, board: Board) -> Sequence[TextSpan]:
-        """What stands in the frame at the lower right."""
+        """The text in the frame at the lower right."""
         return ()
 
     def origin(self, board: Board) -> tuple[int, float] | None:
-        """Of a plot over time: the cells before it, and the age of what stands at its left edge.
-        That stands in the frame below it."""
+        """Of a plot over time: the cells left of it, and the age of its left edge in seconds, which
+        the frame below shows. None where the pane has no such plot."""
         return None
 
     def thumb(self, height: int) -> range | None:
-        """Lines of the right edge to draw as a scroll bar's thumb."""
+        """The lines of the right edge to draw as a scroll bar's thumb; None for no bar."""
         return None
 
     def window(self, track: Track, board: Board, cells: int, back: int = 0) -> Window:
-        """What a plot of so many cells shows of a track, as the line is thin or not."""
+        """The stretch of `track` that a plot of `cells` cells shows, `back` buckets before now."""
         return track.window(board.now, 2 * cells, back, self._sweeps)
 
     def origin_of(self, track: Track, before: int, back_s: float = 0.0) -> tuple[int, float]:
-        """`origin` where a plot takes all cells that `before` leaves."""
+        """`origin` of a plot that takes all cells but `before`, and ends `back_s` seconds ago."""
         return before, back_s + 2 * max(0, self.size.width - 4 - before) * track.bucket_s
 
     @property
     def _sweeps(self) -> bool:
-        """On a thin line no cell of a plot moves: its left edge is of any time."""
+        """Whether plots sweep: with low bandwidth no cell of a plot moves."""
         return self.painted_app.chosen.settings.low_bandwidth
 
     # -- painting
@@ -169,8 +151,7 @@ class Pane(Widget):
         return self.app
 
     def paint(self, board: Board | None = None) -> None:
-        """Draws `board` (the app's, if none is given) and asks for a refresh of the lines that
-        are not as before."""
+        """Draws `board`, by default the app's, and refreshes the lines that have changed."""
         if not self.is_attached or not self.size:
             return
         self.frames += 1
@@ -198,7 +179,8 @@ class Pane(Widget):
         self.paint(board)
 
     def release(self) -> None:
-        """It is hidden now: its strips, a kilobyte each, are made anew when it is seen again."""
+        """Drops the strips, a kilobyte each, of a pane that is hidden; they are made again when it
+        is shown."""
         self._strips = [None] * len(self._strips)
 
     def _compose_lines(self, board: Board, width: int, height: int) -> list[TextLine]:
@@ -237,7 +219,7 @@ class Pane(Widget):
         return (("╰" + "─" * room, edge),)
 
     def _edge(self, board: Board, width: int, edge: str) -> TextLine:
-        """`╭─ title ────── caption ─╮`; the caption goes where there is no room for it."""
+        """`╭─ title ────── caption ─╮`, without the caption where there is no room for it."""
         title = crop(self.title(board), max(0, width - 6))
         left: tuple[TextSpan, ...] = (("╭─", edge),)
         if title and title[0][0]:
@@ -289,7 +271,7 @@ class Pane(Widget):
         self.paint()
 
     def watch_has_focus(self, has_focus: bool) -> None:
-        """Not `on_focus`, which comes before it is so."""
+        """Repaints the frame. `on_focus` would come before `has_focus` is set."""
         super().watch_has_focus(has_focus)
         self.paint()
 
@@ -317,12 +299,12 @@ class Panel(Widget):
 
     @property
     def is_live(self) -> bool:
-        """Does it move by itself, whatever the pipeline says?"""
+        """Whether it moves by itself, without messages of the pipeline."""
         return False
 
     def zoom(self) -> None:
-        """Gives the whole panel to the pane that has the keyboard, then to one after the other;
-        behind the last all are back."""
+        """Gives the whole panel to the focused pane, at the next call to the pane after it; after
+        the last one all are back."""
         if self.zoomed is None:
             children = (child for child in self.children if isinstance(child, Pane))
             self._zoomable = [pane for pane in children if pane.display]
@@ -337,7 +319,7 @@ class Panel(Widget):
             self._zoom(None)
 
     def _zoom(self, pane: Pane | None) -> None:
-        """What the stylesheet says of the children is set aside, and comes back."""
+        """Shows `pane` alone, or all panes for None, by setting the stylesheet's rules aside."""
         if self.zoomed is not None:
             self.zoomed.styles.clear_rule("width")
             self.zoomed.styles.clear_rule("height")
@@ -354,7 +336,7 @@ class Panel(Widget):
             pane.styles.width, pane.styles.height = "100%", "100%"
             if pane.can_focus:
                 pane.focus(scroll_visible=False)
-        self.children[0].refresh(layout=True)  # a child's, so that we arrange all of them anew
+        self.children[0].refresh(layout=True)  # a child's: all of them are arranged again
         self.call_after_refresh(self._paint_all)
 
     def _paint_all(self) -> None:
@@ -363,7 +345,7 @@ class Panel(Widget):
                 pane.paint()
 
     def focus_first(self) -> None:
-        """Gives the keyboard to the pane that has keys."""
+        """Focuses the first pane that takes keys."""
         for pane in self.panes:
             if pane.can_focus and pane.display:
                 pane.focus(scroll_visible=False)

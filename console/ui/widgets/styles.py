@@ -67,14 +67,14 @@ class MainScreen(Screen[None], inherit_bindings=False):
 
 
 class TextStyles:
-    """Resolves the name of a style and of a ground to a Rich style, once a theme."""
+    """Resolves a style's name on a ground to a Rich style, once a theme."""
 
     def __init__(self, screen: MainScreen) -> None:
         self._screen = screen
         self._styles: dict[tuple[str, str], Style] = {}
 
     def clear(self) -> None:
-        """The theme changed."""
+        """Forgets resolved styles: the theme has changed."""
         self._styles.clear()
 
     def style(self, name: str, ground: str = "") -> Style:
@@ -88,7 +88,7 @@ class TextStyles:
         style = self._screen.get_component_rich_style(f"style--{name}")
         if ground:
             beneath = self._screen.get_component_rich_style(f"ground--{ground}")
-            if beneath.reverse:  # turned around, every style would be a ground of its own
+            if beneath.reverse:  # reversed, every style would be a ground of its own
                 style = self._screen.get_component_rich_style("style--text") + Style(reverse=True)
             elif not name.startswith("badge"):  # a badge brings its own ground
                 style += Style(bgcolor=beneath.bgcolor)

@@ -34,16 +34,63 @@ class Column(Generic[R]):
     """What the column is sorted by; None where sorting makes no sense."""
     right: bool = False
     grows: bool = False
-    """Takes the cells that are left over."""
+    """Whether it takes cells that are left over."""
     wants: Callable[[R], int] | None = None
-    """Cells for a row's text: what is left over goes first to those that grow and want it, from
-    left to right, and only then in equal parts to all that grow."""
+    """Cells that a row's text needs. Left-over cells go first to growing columns that want them,
+    from left to right, then in equal parts to all that grow."""
     least: int = 0
-    """What it can do with where others want cells; 0 is its width."""
+    """The fewest cells where other columns want some; 0 means `width`."""
     rank: int = 0
-    """Where there is no room, columns of a higher rank leave first."""
+    """Columns of a higher rank are left out first where there is no room."""
     descends: bool = False
-    """The first sort shows the largest on top."""
+    """Whether the first sort shows the largest on top."""
+
+
+def text_column(
+    title: str,
+    width: int,
+    text: Callable[[R], str],
+    style: str | Callable[[R], str] = "text",
+    *,
+    sorts: bool = True,
+    grows: bool = False,
+    wants: Callable[[R], int] | None = None,
+    least: int = 0,
+    rank: int = 0,
+) -> Column[R]:
+    """A text in one style; if it `sorts`, sorted by that text."""
+
+    def cell(row: R, board: Board, width: int) -> Sequence[TextSpan]:
+        return ((text(row), style if isinstance(style, str) else style(row)),)
+
+    order = text if sorts else None
+    return Column(title, width, cell, order, grows=grows, wants=wants, least=least, rank=rank)
+
+
+def number_column(
+    title: str,
+    width: int,
+    value: Callable[[R], float | None],
+    show: Callable[[Any], str] = str,
+    style: str | Callable[[R], str] = "number",
+    *,
+    zero: str | None = None,
+    rank: int = 0,
+) -> Column[R]:
+    """A figure at the right of its cells, sorted by itself, the largest first. None is shown as a
+    dash, 0 as `zero` where that is given."""
+
+    def cell(row: R, board: Board, width: int) -> Sequence[TextSpan]:
+        figure = value(row)
+        text = units.NOTHING if figure is None else show(figure)
+        if figure == 0 and zero is not None:
+            text = zero
+        return ((text, style if isinstance(style, str) else style(row)),)
+
+    def order(row: R) -> float:
+        return value(row) or 0.0
+
+    return Column(title, width, cell, order, right=True, rank=rank, descends=True)
 
 
 class TablePane(FilterPane, Generic[R], can_focus=True):
@@ -62,7 +109,7 @@ class TablePane(FilterPane, Generic[R], can_focus=True):
     ]
 
     EMPTY: ClassVar[str] = "nothing here"
-    """See `empty`."""
+    """The text of a table without rows."""
     columns: Sequence[Column[R]] = ()
 
     class Opened(Message):
@@ -98,19 +145,19 @@ class TablePane(FilterPane, Generic[R], can_focus=True):
         raise NotImplementedError
 
     def key(self, row: R) -> str:
-        """What makes a row the same row in the next frame."""
+        """Identifies a row in the next frame."""
         raise NotImplementedError
 
     def kin(self, key: str) -> str:
-        """What the key of a row shares with that of the row that takes its place."""
+        """The part of a row's key that the row taking its place has as well."""
         return key
 
     def text(self, row: R, board: Board) -> str:
-        """What the filter is tried on."""
+        """The text that the filter is matched against."""
         raise NotImplementedError
 
     def empty(self, board: Board) -> str:
-        """What stands there without any row."""
+        """The text that is shown without any row."""
         return self.EMPTY
 
     # -- what it shows
@@ -146,7 +193,7 @@ class TablePane(FilterPane, Generic[R], can_focus=True):
         return [head, *body]
 
     def _gather(self, board: Board) -> Sequence[R]:
-        """Keeps those that the filter keeps, in their order. All of them."""
+        """Filters and sorts the rows into `_rows`; returns all rows."""
         rows = self.rows(board)
         self._total = len(rows)
         self._rows = [row for row in rows if self.filter.keeps(self.text(row, board))]
@@ -162,7 +209,7 @@ class TablePane(FilterPane, Generic[R], can_focus=True):
         return found and range(found.start + 1, found.stop + 1)  # below the head
 
     def _fitting(self, width: int, rows: Sequence[R]) -> list[tuple[Column[R], int]]:
-        """Columns that fit, with their cells; what is left over goes to those that grow."""
+        """The columns that fit, each with its cells; left-over cells go to those that grow."""
         kept = sorted(self.columns, key=lambda column: column.rank)
         while len(kept) > 1 and sum(c.width + 1 for c in kept) - 1 > width:
             kept.pop()
@@ -212,7 +259,8 @@ class TablePane(FilterPane, Generic[R], can_focus=True):
         return TextLine(tuple(spans), "cursor" if is_cursor else "")
 
     def _index(self) -> int:
-        """Where the cursor is: on its row, on its kin when that is gone, or where it was."""
+        """The cursor's index: that of its row, of a row of its kin where it is gone, or as
+        before."""
         rows = enumerate(self._rows)
         index = next((at for at, row in rows if self.key(row) == self._key), None)
         if index is None and self._key is not None:
@@ -245,7 +293,7 @@ class TablePane(FilterPane, Generic[R], can_focus=True):
                 return
 
     def action_sort(self) -> None:
-        """The next column that can be sorted by; after the last one, the natural order."""
+        """Sorts by the next column that can be sorted by; after the last one, in natural order."""
         choices: list[Column[R] | None] = [None, *(c for c in self.columns if c.order)]
         self.sort_column = choices[(choices.index(self.sort_column) + 1) % len(choices)]
         self._sorted(bool(self.sort_column and self.sort_column.descends))

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from driver import save_model
 
-from loraconsole.console.__main__ import command_parser
-from loraconsole.console.cli.pipeline import doctor
+from loraconsole.console.cli.doctor import doctor
+from loraconsole.console.commands.inspect import DoctorCommand
+from loraconsole.console.commands.parser import parse
 from loraconsole.pipeline.errors import UsageError
 from loraconsole.pipeline.text.tokenizer import make_byte_tokenizer
 
@@ -32,7 +33,9 @@ def change(model: Path, **fields: Any) -> None:
 
 
 def ask(*arguments: str | Path) -> int:
-    return doctor(command_parser().parse_args(["doctor", *map(str, arguments)]))
+    command = parse(["doctor", *map(str, arguments)])
+    assert isinstance(command, DoctorCommand)
+    return doctor(command)
 
 
 def test_a_model_that_is_served_is_reported_a_line_a_finding(

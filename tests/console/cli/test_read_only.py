@@ -6,11 +6,13 @@ import pytest
 from stage import screen_text, wait, with_a_ring
 from textual.pilot import Pilot
 
-from loraconsole.console.client.pending_orders import CHANGING, READ_ONLY
+from loraconsole.console.commands.read_only import CHANGES, CHANGING_KEYS, READ_ONLY
 from loraconsole.console.ui.app import ConsoleApp
 from loraconsole.console.ui.bindings import catalogue
-from loraconsole.console.ui.commands import CHANGES, all_commands, candidates
+from loraconsole.console.ui.commands import all_commands
 from loraconsole.console.ui.help import HelpDialog
+from loraconsole.console.ui.panels.line_command import candidates
+from loraconsole.console.ui.widgets.dialogs import ChoiceDialog
 from loraconsole.console.ui.widgets.styles import MainScreen
 from loraconsole.pipeline.messages import AskSnapshot, AskSpanEnds, AskText, Message, PlanAdapters
 
@@ -82,9 +84,9 @@ def test_what_it_refuses_is_not_offered() -> None:
             assert isinstance(app.screen, HelpDialog)
             rows = app.screen._lines(app.board, 100)
             keys = {row.spans[-1][0].strip() for row in rows if row.spans}
-            assert "help" in keys and not keys & CHANGING
+            assert "help" in keys and not keys & CHANGING_KEYS
             await pilot.press("escape")
-        assert not offered & (set(CHANGES) | CHANGING - {"record"})
+        assert not offered & (set(CHANGES) | CHANGING_KEYS - {"record"})
         assert {"plan", "adapters", "scheduler", "logs", "record"} <= offered
 
     with_a_ring(act, is_read_only=True)
@@ -92,9 +94,9 @@ def test_what_it_refuses_is_not_offered() -> None:
 
 def test_every_key_that_gives_an_order_is_among_those_it_refuses() -> None:
     for key in catalogue():
-        if key.node.__name__ in ("AdapterTablePane", "ProcessTablePane"):
-            assert (key.id in CHANGING) is (key.id != "plan")
-    assert {key.id for key in catalogue()} >= CHANGING
+        if key.node.__name__ in ("AdapterTable", "ProcessTable"):
+            assert (key.id in CHANGING_KEYS) is (key.id != "plan")
+    assert {key.id for key in catalogue()} >= CHANGING_KEYS
 
 
 def test_no_form_opens_whose_answer_would_be_refused() -> None:
@@ -104,5 +106,16 @@ def test_no_form_opens_whose_answer_would_be_refused() -> None:
             await pilot.press(*keys.split())
             await pilot.pause()
             assert isinstance(app.screen, MainScreen)
+
+    with_a_ring(act, is_read_only=True)
+
+
+def test_what_is_the_operators_own_is_still_asked_for_before_it_is_deleted() -> None:
+    async def act(app: ConsoleApp, pilot: Pilot[str]) -> None:
+        await app.action_command("transcripts delete --all")
+        await pilot.press("enter")
+        await wait(lambda: isinstance(app.screen, ChoiceDialog))
+        assert "will be forgotten" in screen_text(app)
+        await pilot.press("n")
 
     with_a_ring(act, is_read_only=True)

@@ -205,3 +205,13 @@ async def _browse(address: str, profile: Path) -> list[bytes]:
     finally:
         browser.kill()
         await browser.wait()
+
+
+def test_a_textual_serve_in_which_nothing_could_be_refused_is_not_started(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from textual_serve.server import Server
+
+    monkeypatch.delattr(Server, "_make_app")
+    with pytest.raises(OperatorError, match=r"no Server\._make_app, where requests are checked"):
+        web.make_server("true", 0, "key")

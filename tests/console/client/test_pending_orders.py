@@ -1,6 +1,5 @@
 """Orders about adapters: who is told what came of them, and what the command line makes of them."""
 
-import argparse
 import json
 from pathlib import Path
 from typing import Any
@@ -9,15 +8,16 @@ import msgspec
 import pytest
 from stage import START
 
-from loraconsole.console.__main__ import parse
 from loraconsole.console.cli import adapters
 from loraconsole.console.client.pending_orders import (
     GRACE_SECONDS,
     QUICK_SECONDS,
     SLOW_SECONDS,
-    Orders,
+    PendingOrders,
 )
-from loraconsole.console.mock.scenario import Story
+from loraconsole.console.commands.adapters import AdapterCommand, VerifyCommand
+from loraconsole.console.commands.parser import parse
+from loraconsole.console.mock.scenario import Scenario
 from loraconsole.console.state.store import Store
 from loraconsole.pipeline.messages import (
     AdapterOrder,
@@ -35,17 +35,17 @@ from loraconsole.pipeline.runtime.sockets import InboxFull
 
 
 class MainScreen:
-    """Orders on a store that has heard a ring, a clock set by hand, and what was sent and told."""
+    """`PendingOrders` with a store that has heard a ring, and a clock set by hand."""
 
     def __init__(self) -> None:
         self.now = START + 3
-        self.story = Story("busy", start=START)
+        self.scenario = Scenario("busy", start=START)
         self.store = Store("/run/here")
         self.hear()
         self.sent: list[AdapterOrder] = []
         self.told: list[AdapterReply] = []
         self.is_forgotten = False
-        self.orders = Orders(
+        self.orders = PendingOrders(
             self.store,
             "console-1",
             send=self.sent.append,
@@ -58,8 +58,8 @@ class MainScreen:
         self.is_forgotten = True
 
     def hear(self) -> None:
-        for _, message in self.story.advance(self.now):
-            self.store.take(message, self.now)
+        for _, message in self.scenario.advance(self.now):
+            self.store.fold_message(message, self.now)
 
     def give(self, kind: Any, number: str = "1", **fields: Any) -> AdapterOrder:
         order: AdapterOrder = kind(order=number, reply_to=self.orders.inbox, **fields)
@@ -144,10 +144,10 @@ def test_a_newer_table_is_not_undone_by_an_older_answer(desk: MainScreen) -> Non
 
 def test_a_verdict_is_kept_for_who_looks_later(desk: MainScreen) -> None:
     order = desk.give(VerifyAdapter, name="haiku")
-    answer = desk.story.obey(order)
+    answer = desk.scenario.obey(order)
     assert answer is not None
     desk.orders.answered(answer)
-    verdict = desk.store.board(desk.now).verdicts["haiku"]
+    verdict = desk.store.board(desk.now).verifications["haiku"]
     assert not verdict.verification.is_right and desk.told == [answer]
 
 
@@ -174,7 +174,7 @@ def test_a_router_that_was_restarted_answers_no_more(desk: MainScreen) -> None:
     order = desk.give(VerifyAdapter, name="pirate")
     desk.pass_time(3.0)
     assert desk.told == []
-    desk.story.restart("router")
+    desk.scenario.restart("router")
     desk.pass_time(3.0)
     assert desk.told == []  # it may have found the order in its inbox
     desk.pass_time(GRACE_SECONDS + 0.1)
@@ -210,7 +210,9 @@ def test_an_order_ends_after_a_time(
 
 
 def made(*arguments: str) -> AdapterOrder:
-    return adapters.make_order(parse(["adapters", *arguments]), "console-7")
+    command = parse(["adapters", *arguments])
+    assert isinstance(command, AdapterCommand)
+    return command.order("console-7")
 
 
 def test_every_verb_makes_its_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -247,13 +249,13 @@ def test_wrong_usage_is_status_2(arguments: list[str]) -> None:
 
 
 def test_json_is_asked_for_on_either_side_of_the_verb() -> None:
-    assert parse(["adapters", "plan", "x", "--json"]).json
-    assert parse(["adapters", "--json", "plan", "x"]).json
+    assert parse(["adapters", "plan", "x", "--json"]).as_json
+    assert parse(["adapters", "--json", "plan", "x"]).as_json
 
 
 def table(adapters: int) -> AdapterTable:
-    story = Story("busy", start=START, adapters=adapters)
-    told = [message for _, message in story.advance(START + 3)]
+    scenario = Scenario("busy", start=START, adapters=adapters)
+    told = [message for _, message in scenario.advance(START + 3)]
     return [message for message in told if isinstance(message, AdapterTable)][-1]
 
 
@@ -279,7 +281,7 @@ def test_plans_are_printed_and_a_refused_one_is_status_1(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "120")
     order = PlanAdapters(order="1", reply_to="", paths=("/good", "/large", "/missing[x]"))
-    answer = Story("busy", start=START).obey(order)
+    answer = Scenario("busy", start=START).obey(order)
     assert answer is not None
     assert adapters.print_plans(answer.plans[:2], False) == 0
     text = capsys.readouterr().out
@@ -297,7 +299,7 @@ def test_a_verdict_is_printed_and_is_the_status(
     name: str, code: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     order = VerifyAdapter(order="1", reply_to="", name=name)
-    answer = Story("busy", start=START).obey(order)
+    answer = Scenario("busy", start=START).obey(order)
     assert answer is not None and answer.verification is not None
     assert adapters.print_verification(answer.verification, name, False) == code
     text = capsys.readouterr().out
@@ -309,7 +311,6 @@ def test_a_verdict_is_printed_and_is_the_status(
     assert found["verification"]["comparisons"][0]["tokens"] == 64
 
 
-def test_an_order_is_given_to_whoever_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    given = argparse.Namespace(verb="verify", name="sql")
-    order = adapters.make_order(given, "console-7")
-    assert order.order != adapters.make_order(given, "console-7").order
+def test_each_order_has_an_id_of_its_own() -> None:
+    command = VerifyCommand(name="sql")
+    assert command.order("console-7").order != command.order("console-7").order

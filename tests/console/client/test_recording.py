@@ -1,6 +1,5 @@
 """A recording is what was heard: written bounded, played at any speed, read as far as it goes."""
 
-import argparse
 import asyncio
 import gzip
 import json
@@ -14,17 +13,19 @@ from pathlib import Path
 import pytest
 from stage import START
 
-from loraconsole.console.__main__ import parse
-from loraconsole.console.client import recording
-from loraconsole.console.client.recording import Playback, Recorder, Tape
+from loraconsole.console.cli.record import record
+from loraconsole.console.client.recording import Recorder, RecordingPlayer, RecordingTelemetry
 from loraconsole.console.client.remote import NotRunning
-from loraconsole.console.mock.demo_scenario import Shift
-from loraconsole.console.mock.scenario import Story
+from loraconsole.console.commands.consoles import RecordCommand
+from loraconsole.console.commands.parser import parse
+from loraconsole.console.mock.demo_scenario import DemoScenario
+from loraconsole.console.mock.scenario import Scenario
 from loraconsole.console.mock.server import MockRing
 from loraconsole.console.state.store import Store
 from loraconsole.console.supervisor.lock import Lock
 from loraconsole.pipeline.config import Config
 from loraconsole.pipeline.errors import OperatorError, UsageError
+from loraconsole.pipeline.messages import PROTOCOL, StopPipeline
 from loraconsole.pipeline.runtime.sockets import InboxFull
 
 
@@ -37,20 +38,20 @@ def config() -> Iterator[Config]:
 
 def recorded(path: Path, seconds: int = 20) -> Path:
     """A shift of so many seconds, without a clock."""
-    story = Shift(3, start=START, boots=False)
+    scenario = DemoScenario(3, start=START, boots=False)
     recorder = Recorder(path, Config(run="/run/here"), START, 1 << 30)
     for tenth in range(seconds * 10):
-        for _, message in story.advance(START + tenth / 10):
+        for _, message in scenario.advance(START + tenth / 10):
             recorder.take(START + tenth / 10, message)
         if not tenth:
-            recorder.take(START, story.snapshot())
+            recorder.take(START, scenario.snapshot())
     recorder.close()
     return path
 
 
 def test_a_tape_gives_everything_in_time_and_stands_still_at_its_end(tmp_path: Path) -> None:
     clock = 100.0
-    tape = Tape(recorded(tmp_path / "tape"), speed=10.0, clock=lambda: clock)
+    tape = RecordingPlayer(recorded(tmp_path / "tape"), speed=10.0, clock=lambda: clock)
     assert tape.now() == START
     early = list(tape.take())
     clock += 1.0
@@ -66,9 +67,9 @@ def test_a_tape_gives_everything_in_time_and_stands_still_at_its_end(tmp_path: P
 
 def test_a_console_on_a_tape_shows_what_was_and_takes_no_orders(tmp_path: Path) -> None:
     async def main() -> None:
-        tape = Tape(recorded(tmp_path / "tape"), speed=1000.0)
+        tape = RecordingPlayer(recorded(tmp_path / "tape"), speed=1000.0)
         store = Store("tape")
-        player = Playback(tape, Config(run=str(tmp_path)), store)
+        player = RecordingTelemetry(tape, Config(run=str(tmp_path)), store)
         playing = asyncio.create_task(player.run())
         while not tape.is_over:
             await asyncio.sleep(0.02)
@@ -77,7 +78,7 @@ def test_a_console_on_a_tape_shows_what_was_and_takes_no_orders(tmp_path: Path) 
         assert board.condition.word == "READY" and board.requests and board.decode_rate > 0
         assert board.events[-1].text == "the recording ends here"
         with pytest.raises(InboxFull, match="this is a recording"):
-            player.stop()
+            player.send_order(StopPipeline(0.0))
         playing.cancel()
         with suppress(asyncio.CancelledError):
             await playing
@@ -91,7 +92,7 @@ def test_a_tape_that_breaks_off_plays_as_far_as_it_goes(tmp_path: Path, missing:
     cut = tmp_path / "cut"
     cut.write_bytes(whole.read_bytes()[:-missing])
     clock = 0.0
-    tape = Tape(cut, clock=lambda: clock)
+    tape = RecordingPlayer(cut, clock=lambda: clock)
     clock += 60.0
     heard = [message for _ in range(100) for message in tape.take()]
     assert len(heard) > 100 and tape.is_over
@@ -105,20 +106,23 @@ def test_what_is_no_recording_is_refused_with_a_word(tmp_path: Path) -> None:
             file.write(content)
     for name in ("text", "empty", "other", "bare"):
         with pytest.raises(OperatorError, match=r"is no recording|holds no telemetry"):
-            Tape(tmp_path / name)
+            RecordingPlayer(tmp_path / name)
     with pytest.raises(OperatorError, match="cannot read"):
-        Tape(tmp_path / "missing")
+        RecordingPlayer(tmp_path / "missing")
     with pytest.raises(UsageError, match="not above 0"):
-        Tape(recorded(tmp_path / "tape", 1), speed=0.0)
+        RecordingPlayer(recorded(tmp_path / "tape", 1), speed=0.0)
     with gzip.open(tmp_path / "newer", "wb") as file:
         head = {"type": "Recording", "protocol": 99, "version": "9.0", "run": "", "at": 0.0}
         file.write(json.dumps(head).encode() + b"\n")
-    with pytest.raises(OperatorError, match="protocol 99"):
-        Tape(tmp_path / "newer")
+    with pytest.raises(OperatorError, match=f"protocol 99, this console {PROTOCOL}") as refused:
+        RecordingPlayer(tmp_path / "newer")
+    assert refused.value.hint == "play it with the loraconsole that recorded it (version 9.0)"
 
 
-def flags(path: Path, *more: str) -> argparse.Namespace:
-    return parse(["record", str(path), *more])
+def flags(path: Path, *more: str) -> RecordCommand:
+    command = parse(["record", str(path), *more])
+    assert isinstance(command, RecordCommand)
+    return command
 
 
 def test_record_writes_what_a_pipeline_says_and_never_over_a_file(
@@ -127,22 +131,20 @@ def test_record_writes_what_a_pipeline_says_and_never_over_a_file(
     """On real sockets: the ring in this loop, the verb in a thread."""
     path = tmp_path / "tape"
     with pytest.raises(NotRunning):
-        recording.record(config, flags(path))
+        record(config, flags(path))
 
     async def main() -> int:
         lock = Lock.take(Path(config.run))
         assert lock is not None
-        story = Story("busy", rows=6, start=time.time())
-        ring = asyncio.create_task(MockRing(config, story).main())
+        scenario = Scenario("busy", rows=6, start=time.time())
+        ring = asyncio.create_task(MockRing(config, scenario).main())
         await asyncio.sleep(0.3)
         try:
-            code = await asyncio.to_thread(
-                recording.record, config, flags(path, "--seconds", "2", "--json")
-            )
+            code = await asyncio.to_thread(record, config, flags(path, "--seconds", "2", "--json"))
             with pytest.raises(OperatorError, match="exists"):
-                await asyncio.to_thread(recording.record, config, flags(path))
+                await asyncio.to_thread(record, config, flags(path))
             small = flags(tmp_path / "small", "--max-mib", "0.001", "--json")
-            assert await asyncio.to_thread(recording.record, config, small) == 0
+            assert await asyncio.to_thread(record, config, small) == 0
             return code
         finally:
             ring.cancel()
@@ -155,13 +157,13 @@ def test_record_writes_what_a_pipeline_says_and_never_over_a_file(
     assert first["end"] == "as long as asked" and first["messages"] > 50
     assert "--max-mib" in second["end"]
     clock = 0.0
-    tape = Tape(path, clock=lambda: clock)
+    tape = RecordingPlayer(path, clock=lambda: clock)
     clock += 100.0
     store = Store("tape")
     while not tape.is_over:
         for heard in tape.take():
             if type(heard.message).__name__ == "Snapshot":
-                store.take_snapshot(heard.message, heard.at)  # type: ignore[arg-type]
+                store.fold_snapshot(heard.message, heard.at)  # type: ignore[arg-type]
             else:
-                store.take(heard.message, heard.at)  # type: ignore[arg-type]
+                store.fold_message(heard.message, heard.at)  # type: ignore[arg-type]
     assert len(store.board(tape.now()).requests) == 6

@@ -18,7 +18,7 @@ from ring import Ring, tiny_model
 from stage import screen_text, wait
 
 from loraconsole.console.client.remote import NotRunning
-from loraconsole.console.client.ssh_tunnel import Tunnel, ahead
+from loraconsole.console.client.ssh_tunnel import SshTunnel, seconds_ahead
 from loraconsole.console.mock.server import mock_pipeline
 from loraconsole.console.ui.app import ConsoleApp
 from loraconsole.pipeline.config import Config
@@ -57,7 +57,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ring]:
 def test_a_pipeline_behind_ssh_is_seen_obeys_and_is_found_again(far: Config) -> None:
     heard: list[AdapterReply] = []
 
-    async def main(tunnel: Tunnel) -> None:
+    async def main(tunnel: SshTunnel) -> None:
         async with listening(tunnel.config, tunnel.source, on_reply=heard.append) as (
             telemetry,
             store,
@@ -68,7 +68,7 @@ def test_a_pipeline_behind_ssh_is_seen_obeys_and_is_found_again(far: Config) -> 
                 body = {"model": "pirate", "messages": [{"role": "user", "content": "refuse"}]}
                 answer = await client.post("/v1/chat/completions", json=body)
             assert answer.status_code == 429  # the mock's own refusal, from over there
-            telemetry.order(
+            telemetry.send_order(
                 PinAdapter(order="1", reply_to=telemetry.inbox_name, name="sql", pinned=True)
             )
             await until(store, lambda _: bool(heard))
@@ -89,7 +89,7 @@ def test_a_pipeline_behind_ssh_is_seen_obeys_and_is_found_again(far: Config) -> 
             taken = store.taken
             await until(store, lambda _: store.taken > taken + 50)
 
-    with Tunnel("there", far.run, COMMAND) as tunnel:
+    with SshTunnel("there", far.run, COMMAND) as tunnel:
         near = Path(tunnel.config.run)
         assert near.stat().st_mode & 0o777 == 0o700
         asyncio.run(main(tunnel))
@@ -111,7 +111,7 @@ def test_all_ranks_are_seen_and_prompts_bring_the_key(
     """A real pipeline of two ranks, which lets nobody ask without the key."""
     monkeypatch.setenv("LORACONSOLE_API_KEY", key)
 
-    async def main(tunnel: Tunnel) -> None:
+    async def main(tunnel: SshTunnel) -> None:
         app = ConsoleApp(tunnel.config, label="there", clock=tunnel.clock, source=tunnel.source)
         async with app.run_test(size=(120, 40), notifications=True) as pilot:
             await wait(lambda: len(app.board.workers) == 2 and app.board.server is not None)
@@ -125,24 +125,33 @@ def test_all_ranks_are_seen_and_prompts_bring_the_key(
             said = "tok/s  first" if key else "wrong or missing API key"
             await wait(lambda: said in screen_text(app), 30.0)
 
-    with Tunnel("there", str(guarded.run), COMMAND) as tunnel:
+    with SshTunnel("there", str(guarded.run), COMMAND) as tunnel:
         asyncio.run(main(tunnel))
 
 
 @pytest.mark.processes
 def test_what_goes_wrong_is_said_before_a_screen_is_opened(far: Config, tmp_path: Path) -> None:
-    with pytest.raises(OperatorError, match="Could not resolve"), Tunnel("nowhere"):
+    with pytest.raises(OperatorError, match="Could not resolve"), SshTunnel("nowhere"):
         pass
     with pytest.raises(OperatorError, match="did not answer") as raised:
-        Tunnel("there", None, "no-such-command").__enter__()
+        SshTunnel("there", None, "no-such-command").__enter__()
     assert "--ssh-command" in (raised.value.hint or "")
     with pytest.raises(NotRunning, match="on there"):
-        Tunnel("there", str(tmp_path / "empty"), COMMAND).__enter__()
+        SshTunnel("there", str(tmp_path / "empty"), COMMAND).__enter__()
+
+
+def test_another_protocol_over_there_is_refused_with_what_to_do(
+    far: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("loraconsole.console.client.ssh_tunnel.PROTOCOL", 99)
+    with pytest.raises(OperatorError, match=r"there speaks protocol \d+, this console 99") as said:
+        SshTunnel("there", None, COMMAND).__enter__()
+    assert "the same version" in said.value.hint
 
 
 def test_a_clock_that_is_wrong_over_there_is_believed() -> None:
-    assert ahead(1000.3, 1000.0) == ahead(999.2, 1000.0) == 0.0
-    assert ahead(1090.0, 1000.0) == 90.0 and ahead(10.0, 1000.0) == -990.0
+    assert seconds_ahead(1000.3, 1000.0) == seconds_ahead(999.2, 1000.0) == 0.0
+    assert seconds_ahead(1090.0, 1000.0) == 90.0 and seconds_ahead(10.0, 1000.0) == -990.0
 
 
 @pytest.mark.processes

@@ -13,7 +13,8 @@ from hearing import listening, until
 from stage import wait
 
 from loraconsole.console.client.remote import Remote
-from loraconsole.console.mock.scenario import Story
+from loraconsole.console.client.telemetry import ABORTED, DRAIN_SECONDS
+from loraconsole.console.mock.scenario import Scenario
 from loraconsole.console.mock.server import MockRing
 from loraconsole.console.state.alerts import AlertLimits, findings
 from loraconsole.console.state.board import Board
@@ -21,6 +22,7 @@ from loraconsole.console.supervisor.lock import Lock
 from loraconsole.pipeline.config import Config
 from loraconsole.pipeline.errors import OperatorError
 from loraconsole.pipeline.messages import (
+    Abort,
     AdapterReply,
     LogLine,
     LogLines,
@@ -30,6 +32,7 @@ from loraconsole.pipeline.messages import (
     ReloadAdapter,
     RestartProcess,
     StartProcess,
+    StopPipeline,
     StopProcess,
     VerifyAdapter,
 )
@@ -45,29 +48,30 @@ def config() -> Iterator[Config]:
 
 
 @asynccontextmanager
-async def ring(config: Config, story: Story) -> AsyncIterator[Story]:
-    task = asyncio.create_task(MockRing(config, story).main())
+async def ring(config: Config, scenario: Scenario) -> AsyncIterator[Scenario]:
+    task = asyncio.create_task(MockRing(config, scenario).main())
     try:
-        yield story
+        yield scenario
     finally:
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
 
 
-def last_beat(story: Story, name: str) -> float:
-    """The Unix time of its newest beat, 0 before the first."""
-    return max((beat.at for beat in story.snapshot().beats if beat.name == name), default=0.0)
+def last_beat(scenario: Scenario, name: str) -> float:
+    """The Unix time of its newest heartbeat, 0 before the first."""
+    beats = scenario.snapshot().beats
+    return max((beat.at for beat in beats if beat.name == name), default=0.0)
 
 
-def story(scenario: str = "busy", **options: float) -> Story:
-    return Story(scenario, start=time.time(), **options)  # type: ignore[arg-type]
+def scenario(scenario: str = "busy", **options: float) -> Scenario:
+    return Scenario(scenario, start=time.time(), **options)  # type: ignore[arg-type]
 
 
 def test_a_console_that_comes_late_is_told_everything(config: Config) -> None:
     async def main() -> None:
-        async with ring(config, story(rows=12)) as told:
-            await wait(lambda: bool(told.snapshot().logs) and bool(told.snapshot().batch))
+        async with ring(config, scenario(rows=12)) as running:
+            await wait(lambda: bool(running.snapshot().logs) and bool(running.snapshot().batch))
             async with listening(config) as (_, store):
                 board = await until(store, lambda b: b.version != "" and bool(b.requests))
                 assert board.condition.word == "READY"
@@ -84,7 +88,7 @@ def test_a_console_that_is_there_first_waits_for_the_pipeline(config: Config) ->
         async with listening(config) as (_, store):
             await asyncio.sleep(0.3)
             assert store.board(time.time()).condition.word == "CONNECTING"
-            async with ring(config, story("loading")):
+            async with ring(config, scenario("loading")):
                 board = await until(store, lambda b: b.condition.word == "STARTING")
                 await until(store, lambda b: b.version != "")
                 assert "weights" in board.condition.detail or board.progress == ()
@@ -95,12 +99,12 @@ def test_a_console_that_is_there_first_waits_for_the_pipeline(config: Config) ->
 def test_a_pipeline_that_goes_and_comes_back_is_asked_again(config: Config) -> None:
     async def main() -> None:
         async with listening(config) as (_, store):
-            async with ring(config, story(rows=4)):
+            async with ring(config, scenario(rows=4)):
                 await until(store, lambda b: b.version != "" and b.condition.word == "READY")
             gone = await until(store, lambda b: b.condition.word == "NO SUPERVISOR")
             assert findings(gone, AlertLimits())
             await asyncio.sleep(0.3)
-            async with ring(config, story(rows=9)):
+            async with ring(config, scenario(rows=9)):
                 await until(store, lambda b: len(b.requests) == 9 and b.condition.word == "READY")
 
     asyncio.run(main())
@@ -108,18 +112,18 @@ def test_a_pipeline_that_goes_and_comes_back_is_asked_again(config: Config) -> N
 
 def test_orders_reach_their_inboxes(config: Config) -> None:
     async def main() -> None:
-        async with ring(config, story(rows=6)), listening(config) as (telemetry, store):
+        async with ring(config, scenario(rows=6)), listening(config) as (telemetry, store):
             board = await until(store, lambda b: len(b.requests) == 6)
             victim = board.requests[0].view.request_id
-            telemetry.abort(victim)
+            telemetry.send_order(Abort(victim, ABORTED))
             await until(store, lambda b: victim not in [r.view.request_id for r in b.requests])
-            telemetry.order_process(RestartProcess("worker-0"))
+            telemetry.send_order(RestartProcess("worker-0"))
             await until(store, lambda b: b.process("worker-0").restarts == 1)  # type: ignore[union-attr]
-            telemetry.order_process(StopProcess("router"))
+            telemetry.send_order(StopProcess("router"))
             await until(store, lambda b: b.condition.word == "INCOMPLETE")
-            telemetry.order_process(StartProcess("router"))
+            telemetry.send_order(StartProcess("router"))
             await until(store, lambda b: b.condition.word == "READY")
-            telemetry.stop()
+            telemetry.send_order(StopPipeline(DRAIN_SECONDS))
             await until(
                 store, lambda b: b.table is not None and b.table.state is ProcessState.STOPPED
             )
@@ -130,20 +134,20 @@ def test_orders_reach_their_inboxes(config: Config) -> None:
 def test_orders_about_adapters_are_answered_each_to_its_own(config: Config) -> None:
     async def main() -> None:
         heard: dict[str, AdapterReply] = {}
-        async with ring(config, story(rows=2)), listening(config) as (telemetry, store):
+        async with ring(config, scenario(rows=2)), listening(config) as (telemetry, store):
             telemetry._on_reply = lambda reply: heard.__setitem__(reply.order, reply)
             await until(store, lambda b: bool(b.adapters) and b.pool is not None)
             inbox = telemetry.inbox_name
-            telemetry.order(VerifyAdapter(order="slow", reply_to=inbox, name="pirate"))
-            telemetry.order(PinAdapter(order="quick", reply_to=inbox, name="sql", pinned=True))
-            telemetry.order(ReloadAdapter(order="none", reply_to=inbox, name="silent"))
+            telemetry.send_order(VerifyAdapter(order="slow", reply_to=inbox, name="pirate"))
+            telemetry.send_order(PinAdapter(order="quick", reply_to=inbox, name="sql", pinned=True))
+            telemetry.send_order(ReloadAdapter(order="none", reply_to=inbox, name="silent"))
             await until(store, lambda b: "quick" in heard)
             assert "slow" not in heard
             await until(store, lambda b: "slow" in heard)
             assert heard["slow"].verification is not None and heard["slow"].name == "pirate"
             assert any(bar.stage == "verify" for bar in store.board(time.time()).progress)
             telemetry.forget_orders()
-            telemetry.order(PinAdapter(order="next", reply_to=inbox, name="sql", pinned=False))
+            telemetry.send_order(PinAdapter(order="next", reply_to=inbox, name="sql", pinned=False))
             await until(store, lambda b: "next" in heard)
             assert sorted(heard) == ["next", "quick", "slow"]
 
@@ -152,7 +156,7 @@ def test_orders_about_adapters_are_answered_each_to_its_own(config: Config) -> N
 
 def test_the_command_line_waits_for_its_own_answer(config: Config) -> None:
     async def main() -> None:
-        async with ring(config, story(rows=2)) as told:
+        async with ring(config, scenario(rows=2)) as told:
             lock = Lock.inherited_or_taken(config.run_path)
             try:
                 async with Remote(config) as remote:

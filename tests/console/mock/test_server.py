@@ -11,12 +11,13 @@ import pytest
 from pseudo_terminal import PseudoTerminal
 from stage import START, screen_text
 
-from loraconsole.console.mock.demo_scenario import MAX_RUNNING, Shift
-from loraconsole.console.mock.scenario import Story
+from loraconsole.console.mock.demo_scenario import MAX_RUNNING, DemoScenario
+from loraconsole.console.mock.scenario import Scenario
 from loraconsole.console.mock.server import mock_pipeline
 from loraconsole.console.mock.spans import MockSpans
-from loraconsole.console.state.span_tail import SpanTail, span_ends
+from loraconsole.console.state.span_tail import SpanTail
 from loraconsole.console.state.store import Store
+from loraconsole.console.supervisor.span_files import span_ends
 from loraconsole.console.ui.app import ConsoleApp
 from loraconsole.pipeline.config import Config
 from loraconsole.pipeline.messages import (
@@ -35,8 +36,8 @@ from loraconsole.pipeline.messages import (
 
 
 def told(seed: int, seconds: int, boots: bool = True) -> list[tuple[str, Message]]:
-    story = Shift(seed, start=START, boots=boots)
-    return [pair for tenth in range(seconds * 10) for pair in story.advance(START + tenth / 10)]
+    scenario = DemoScenario(seed, start=START, boots=boots)
+    return [pair for tenth in range(seconds * 10) for pair in scenario.advance(START + tenth / 10)]
 
 
 def test_a_seed_is_a_shift() -> None:
@@ -45,12 +46,12 @@ def test_a_seed_is_a_shift() -> None:
 
 
 def test_a_start_goes_through_its_stages_to_ready() -> None:
-    store, story = Store("/run"), Shift(5, start=START)
+    store, scenario = Store("/run"), DemoScenario(5, start=START)
     words, stages = [], []
     for tenth in range(150):
         now = START + tenth / 10
-        for _, message in story.advance(now):
-            store.take(message, now)
+        for _, message in scenario.advance(now):
+            store.fold_message(message, now)
         board = store.board(now)
         words.append(board.condition.word)
         stages += [bar.stage for bar in board.progress if not bar.done]
@@ -93,8 +94,8 @@ def test_ten_minutes_could_be_true(seed: int) -> None:
 
 
 def test_figures_of_adapters_follow_from_their_rank_and_add_up() -> None:
-    story = Story("busy", start=START)
-    last = {type(message): message for _, message in story.advance(START + 5)}
+    scenario = Scenario("busy", start=START)
+    last = {type(message): message for _, message in scenario.advance(START + 5)}
     table, stats, pool = last[AdapterTable], last[RouterStats], last[PoolMap]
     assert isinstance(table, AdapterTable) and isinstance(stats, RouterStats)
     assert isinstance(pool, PoolMap)
@@ -104,14 +105,14 @@ def test_figures_of_adapters_follow_from_their_rank_and_add_up() -> None:
     }
     assert stats.pages_adapters == sum(view.pages for view in table.adapters)
     order = PlanAdapters(order="1", reply_to="", paths=("/mine/tax", "/large/tax"))
-    answer = story.obey(order)
+    answer = scenario.obey(order)
     assert answer is not None
     free = stats.pages_total - stats.pages_kv - stats.pages_adapters
     assert {plan.free_pages for plan in answer.plans} == {free}
     assert [plan.fits for plan in answer.plans] == [True, False]
     for plan in answer.plans:
         assert plan.fits == (plan.pages <= free) and 4 * plan.num_bytes == plan.pages * 118_750
-    verdict = story.obey(VerifyAdapter(order="2", reply_to="", name="sql"))
+    verdict = scenario.obey(VerifyAdapter(order="2", reply_to="", name="sql"))
     assert verdict is not None and verdict.verification is not None
     names = {row.adapter for row in verdict.verification.comparisons}
     assert names == {"sql", None, "pirate"}
@@ -129,10 +130,10 @@ def test_its_log_says_what_fits_its_source_and_its_level() -> None:
 
 
 def test_the_server_tells_the_router_of_every_request() -> None:
-    store, story = Store("/run"), Shift(7, start=START, boots=False)
+    store, scenario = Store("/run"), DemoScenario(7, start=START, boots=False)
     for tenth in range(300):
-        for _, message in story.advance(START + tenth / 10):
-            store.take(message, START + tenth / 10)
+        for _, message in scenario.advance(START + tenth / 10):
+            store.fold_message(message, START + tenth / 10)
     board = store.board(START + 29.9)
     server = board.process("server")
     assert server and board.request_rate > 1.0
@@ -140,17 +141,17 @@ def test_the_server_tells_the_router_of_every_request() -> None:
 
 
 def test_it_records_spans_while_that_is_asked_for(tmp_path: Path) -> None:
-    spans, story = MockSpans(tmp_path), Story("busy", start=START)
+    spans, scenario = MockSpans(tmp_path), Scenario("busy", start=START)
     for second in range(1, 5):
         if second == 2:
             spans.start("20261129-120000")
         if second == 4:
             spans.stop()
-        for _, message in story.advance(START + second):
+        for _, message in scenario.advance(START + second):
             if isinstance(message, Step):
                 spans.take(message)
     tail = SpanTail()
-    tail.take(span_ends(tmp_path))
+    tail.fold_ends(span_ends(tmp_path))
     assert tail.recording == "20261129-120000"
     assert START + 2.9 < tail.end / 1e6 <= START + 3.01
     rows = tail.rows(tail.end - 80_000, tail.end, 8)
@@ -165,7 +166,7 @@ def test_a_console_that_attaches_to_a_mock_says_so() -> None:
             async with app.run_test(size=(80, 24)) as pilot:
                 await pilot.pause()
                 assert "MOCK" not in screen_text(app)
-                app.store.take_snapshot(Story("busy", start=START).snapshot(), time.time())
+                app.store.fold_snapshot(Scenario("busy", start=START).snapshot(), time.time())
                 app.paint(app.store.board(time.time()))
                 await pilot.pause()
                 assert shown in screen_text(app).splitlines()[0]

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from stage import START, StagedApp, screen_text, staged
 
-from loraconsole.console.mock.scenario import Story
+from loraconsole.console.mock.scenario import Scenario
 from loraconsole.console.settings.settings import settings_path
 from loraconsole.console.state.alert_book import AlertBook, AlertState
 from loraconsole.console.state.alerts import RULES, AlertLimits, findings
@@ -21,12 +21,12 @@ from loraconsole.pipeline.messages import AdapterState, ProcessState
 
 
 def busy() -> Board:
-    store, story = Store("/run/here"), Story("busy", start=START)
+    store, scenario = Store("/run/here"), Scenario("busy", start=START)
     now = START
     for _ in range(100):
         now += 0.2
-        for _, message in story.advance(now):
-            store.take(message, now)
+        for _, message in scenario.advance(now):
+            store.fold_message(message, now)
     return store.board(now)
 
 
@@ -234,6 +234,15 @@ def test_what_fires_stands_before_what_is_over_and_old_ones_are_forgotten() -> N
     book.update(msgspec.structs.replace(BUSY, now=now + 2))
     book.update(msgspec.structs.replace(router(running=0), now=now + 5 * 3600))
     assert book.alerts == ()
+
+
+def test_rules_run_once_a_board_and_again_where_a_limit_changes() -> None:
+    book, board = AlertBook(), router(waiting=100)
+    found = book.findings(board)
+    assert [finding.rule for finding in found] == ["long queue"]
+    assert book.findings(board) is found
+    book.limits = AlertLimits(queue=1000)
+    assert book.findings(board) == ()
 
 
 # --- on the screen ------------------------------------------------------------------------------

@@ -8,23 +8,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loraconsole.console.mock.scenario import ADAPTERS, Scenario, Story
+from loraconsole.console.mock.scenario import ADAPTERS, Scenario, ScenarioKind
 from loraconsole.console.state.alerts import AlertLimits, findings
-from loraconsole.console.state.board import PARTS, Board, Quantiles, seconds_left, step_us
+from loraconsole.console.state.board import Board, Quantiles, seconds_left
 from loraconsole.console.state.store import LOG_LINES, STEPS, Store
 from loraconsole.console.state.time_series import (
     Buckets,
     Counter,
     Series,
+    SlidingWindow,
     bucket_percentile,
-    percentile,
 )
-from loraconsole.console.supervisor.metrics_history import Chronicle
-from loraconsole.console.supervisor.snapshot_cache import LastMinute, Memory
+from loraconsole.console.supervisor.metrics_history import MetricsHistory
+from loraconsole.console.supervisor.snapshot_cache import SnapshotCache
 from loraconsole.console.text import plot, units
 from loraconsole.console.text.filter import Filter
 from loraconsole.pipeline.messages import (
     LATENCY_BUCKETS_MS,
+    PROTOCOL,
     AskSnapshot,
     Event,
     Heartbeat,
@@ -34,18 +35,25 @@ from loraconsole.pipeline.messages import (
     Progress,
     RequestText,
     ServerStats,
+    Snapshot,
+    Step,
+    WorkerStats,
 )
+from loraconsole.pipeline.runtime.percentile import percentile
+from loraconsole.pipeline.runtime.step_statistics import PARTS, step_us
 
 START = 1_790_000_000.0
 
 
-def told(scenario: Scenario = "busy", seconds: float = 10.0, **options: int) -> tuple[Store, Board]:
-    """A store that has heard a story, and its board at the end."""
-    story, store = Story(scenario, start=START, **options), Store("/run/here")
+def told(
+    scenario: ScenarioKind = "busy", seconds: float = 10.0, **options: int
+) -> tuple[Store, Board]:
+    """A store that has heard a scenario, and its board at the end."""
+    scenario, store = Scenario(scenario, start=START, **options), Store("/run/here")
     for tick in range(round(seconds * 5) + 1):
         now = START + tick / 5
-        for _, message in story.advance(now):
-            store.take(message, now)
+        for _, message in scenario.advance(now):
+            store.fold_message(message, now)
     return store, store.board(START + seconds)
 
 
@@ -174,7 +182,7 @@ def test_books_are_bounded() -> None:
     store, _ = told("empty")
     for number in range(0, 3 * LOG_LINES, 100):
         lines = tuple(LogLine(n, START, "router", "INFO", "x") for n in range(number, number + 100))
-        store.take(LogLines(lines), START)
+        store.fold_message(LogLines(lines), START)
     _, busy = told("busy", seconds=60.0)
     assert len(store.board(START).logs) == LOG_LINES
     assert len(busy.steps) == STEPS
@@ -183,29 +191,29 @@ def test_books_are_bounded() -> None:
 def test_log_lines_known_already_are_passed_over() -> None:
     store = Store("/run/here")
     lines = tuple(LogLine(n, START + n, "router", "INFO", "x") for n in range(5))
-    store.take(LogLines(lines), START)
-    store.take(LogLines(lines[3:]), START)
+    store.fold_message(LogLines(lines), START)
+    store.fold_message(LogLines(lines[3:]), START)
     assert [line.number for line in store.board(START).logs] == [0, 1, 2, 3, 4]
 
 
 def test_a_snapshots_older_lines_go_before_those_that_were_heard_meanwhile() -> None:
-    story = Story("busy", start=START, logs_per_second=20)
+    scenario = Scenario("busy", start=START, logs_per_second=20)
     late = Store("/run/here")
-    story.advance(START + 5)
-    for _, message in story.advance(START + 6):
-        late.take(message, START + 6)
+    scenario.advance(START + 5)
+    for _, message in scenario.advance(START + 6):
+        late.fold_message(message, START + 6)
     heard = len(late.board(START + 6).logs)
-    late.take_snapshot(story.snapshot(), START + 6)
+    late.fold_snapshot(scenario.snapshot(), START + 6)
     numbers = [line.number for line in late.board(START + 6).logs]
     assert 0 < heard < len(numbers)
     assert numbers == list(range(1, len(numbers) + 1))
 
 
 def test_a_snapshot_tells_a_late_console_everything_that_still_holds() -> None:
-    story = Story("busy", rows=16, start=START)
-    story.advance(START + 5)
+    scenario = Scenario("busy", rows=16, start=START)
+    scenario.advance(START + 5)
     late = Store("/run/here")
-    late.take_snapshot(story.snapshot(), START + 5)
+    late.fold_snapshot(scenario.snapshot(), START + 5)
     board = late.board(START + 5)
     assert board.condition.word == "READY"
     assert len(board.requests) == 16
@@ -222,31 +230,35 @@ def test_a_late_console_judges_the_last_minute_and_not_all_since_the_server_bega
         known = {"open_streams": 0, "errors": 0, "prompt_tokens": 0, "output_tokens": 0}
         return ServerStats(at=at, url="", requests=requests, ttft=ttft, inter_token=zeros, **known)
 
-    minute = LastMinute()
+    cache = SnapshotCache(MetricsHistory(Path("/dev/null/none"), START))
+    scenario = Scenario("busy", start=START)
+    scenario.advance(START + 200)
+
+    def known() -> Snapshot:
+        return cache.snapshot(AskSnapshot("console-1"), START, scenario._process_table(), ())
+
     for second in range(200):
-        minute.take(stats(START + second, 500, slow))
-    minute.take(stats(START + 200, 501, (1, *slow[1:])))
-    assert minute.oldest is not None and minute.oldest.at == START + 140
-    story = Story("busy", start=START)
-    story.advance(START + 200)
-    known = {"server": minute.newest, "server_before": minute.oldest}
-    snapshot = msgspec.structs.replace(story.snapshot(), **known)
+        cache.fold_message(stats(START + second, 500, slow))
+    cache.fold_message(stats(START + 200, 501, (1, *slow[1:])))
+    newest, before = known().server, known().server_before
+    assert newest is not None and before is not None and before.at == START + 140
+    snapshot = msgspec.structs.replace(scenario.snapshot(), server=newest, server_before=before)
     for heard_before in (False, True):  # a console that listened before it asked
         late = Store("/run/here")
-        if heard_before and minute.newest:
-            late.take(minute.newest, START + 200)
-        late.take_snapshot(snapshot, START + 200)
+        if heard_before:
+            late.fold_message(newest, START + 200)
+        late.fold_snapshot(snapshot, START + 200)
         assert late.board(START + 200).ttft == (1, *zeros[1:])
-    minute.take(stats(START + 201, 0, zeros))  # another server
-    assert minute.oldest is None and minute.newest is not None
+    cache.fold_message(stats(START + 201, 0, zeros))  # another server
+    assert known().server_before is None and known().server is not None
 
 
 def test_a_snapshots_ages_are_reckoned_on_the_pipelines_own_clock() -> None:
-    story = Story("busy", start=START)
-    story.advance(START + 5)
+    scenario = Scenario("busy", start=START)
+    scenario.advance(START + 5)
     elsewhere = Store("/run/here")
     now = START + 9_000.0  # this machine's clock is hours ahead
-    elsewhere.take_snapshot(story.snapshot(), now)
+    elsewhere.fold_snapshot(scenario.snapshot(), now)
     board = elsewhere.board(now)
     assert board.condition.word == "READY"
     assert all(row.age_s is None or row.age_s < 1.0 for row in board.processes)
@@ -254,7 +266,7 @@ def test_a_snapshots_ages_are_reckoned_on_the_pipelines_own_clock() -> None:
 
 def test_events_are_news_once() -> None:
     store = Store("/run/here")
-    store.take(Event(START, "info", "router", "adapter loaded"), START)
+    store.fold_message(Event(START, "info", "router", "adapter loaded"), START)
     assert [event.text for event in store.drain_events()] == ["adapter loaded"]
     assert store.drain_events() == []
     assert len(store.board(START).events) == 1
@@ -263,10 +275,10 @@ def test_events_are_news_once() -> None:
 def test_beats_alone_do_not_move_the_picture() -> None:
     store, _ = told("empty", seconds=2.0)
     before = store.moves
-    story = Story("empty", start=START, logs_per_second=0)
-    for _, message in story.advance(START + 8):
+    scenario = Scenario("empty", start=START, logs_per_second=0)
+    for _, message in scenario.advance(START + 8):
         if not isinstance(message, Event | Progress | LogLines):
-            store.take(message, START + 8)
+            store.fold_message(message, START + 8)
     assert store.moves == before
 
 
@@ -294,7 +306,7 @@ def test_a_new_router_empties_the_batch_until_it_speaks() -> None:
         loop_lag_ms=0.0,
         hops=(),
     )
-    store.take(reborn, board.now)
+    store.fold_message(reborn, board.now)
     assert store.board(board.now).requests == ()
 
 
@@ -317,36 +329,38 @@ def test_nothing_heard_is_connecting() -> None:
         ("failed", "FAILED", "bad"),
     ],
 )
-def test_the_condition_is_the_supervisors_word(scenario: Scenario, word: str, level: str) -> None:
+def test_the_condition_is_the_supervisors_word(
+    scenario: ScenarioKind, word: str, level: str
+) -> None:
     _, board = told(scenario)
     assert (board.condition.word, board.condition.level) == (word, level)
 
 
 def test_bars_of_a_life_that_is_over_are_not_shown_as_if_they_were_of_this_one() -> None:
-    story, store = Story("busy", start=START), Store("/run/here")
-    memory = Memory(Chronicle(Path("/dev/null/none"), START))
+    scenario, store = Scenario("busy", start=START), Store("/run/here")
+    cache = SnapshotCache(MetricsHistory(Path("/dev/null/none"), START))
 
     def hear(now: float) -> list[str]:
-        for _, message in story.advance(now):
-            store.take(message, now)
-            memory.take(message)
+        for _, message in scenario.advance(now):
+            store.fold_message(message, now)
+            cache.fold_message(message)
         late = Store("/run/here")
-        asked = memory.snapshot(AskSnapshot("console-1"), START, story._process_table(), ())
-        late.take_snapshot(asked, now)
+        asked = cache.snapshot(AskSnapshot("console-1"), START, scenario._process_table(), ())
+        late.fold_snapshot(asked, now)
         stages = [bar.stage for bar in store.board(now).stages]
         assert stages == [bar.stage for bar in late.board(now).stages]
         return stages
 
-    verify = story._bar("worker-0", "verify", "verify sql", 30, 30, "layer", 12.2)
-    store.take(verify, START)
-    memory.take(verify)
+    verify = scenario._bar("worker-0", "verify", "verify sql", 30, 30, "layer", 12.2)
+    store.fold_message(verify, START)
+    cache.fold_message(verify)
     assert hear(START + 1) == ["fetch", "weights", "adapters", "warm-up"]
-    story._set("worker-0", ProcessState.BACKOFF, "killed by SIGKILL")
+    scenario._set("worker-0", ProcessState.BACKOFF, "killed by SIGKILL")
     assert hear(START + 2) == ["fetch"]
     assert all(bar.stage != "verify" for bar in store.board(START + 2).progress)
-    story._set("worker-0", ProcessState.READY)
-    story._incarnations["worker-0"] += 1
-    store.take(verify, START + 2.1)
+    scenario._set("worker-0", ProcessState.READY)
+    scenario._incarnations["worker-0"] += 1
+    store.fold_message(verify, START + 2.1)
     assert hear(START + 3) == ["fetch"]
     assert store.board(START + 3).progress == store.board(START + 3).stages
 
@@ -371,7 +385,9 @@ def test_silence_is_told_apart_by_who_is_silent() -> None:
     late = store.board(board.now + 4.2)
     assert late.condition.word == "NO SUPERVISOR"
     assert late.process("router").is_stale  # type: ignore[union-attr]
-    store.take(msgspec.structs.replace(_beat(store, "supervisor"), at=board.now + 4), board.now + 4)
+    store.fold_message(
+        msgspec.structs.replace(_beat(store, "supervisor"), at=board.now + 4), board.now + 4
+    )
     late = store.board(board.now + 4.2)
     assert late.condition.word == "STALLED"
     assert "router silent for 4 s" in [alert.text for alert in findings(late, AlertLimits())]
@@ -387,7 +403,7 @@ def test_refused_frames_and_a_late_loop_are_alerts() -> None:
     store, board = told("busy")
     hops = (msgspec.structs.replace(_beat(store, "router").hops[0], refused=3),)
     beat = msgspec.structs.replace(_beat(store, "router"), hops=hops, loop_lag_ms=800.0)
-    store.take(beat, board.now)
+    store.fold_message(beat, board.now)
     texts = [alert.text for alert in findings(store.board(board.now), AlertLimits())]
     assert "router had 3 frames refused" in texts
     assert "router is late by 800 ms" in texts
@@ -395,9 +411,9 @@ def test_refused_frames_and_a_late_loop_are_alerts() -> None:
 
 def test_another_protocol_is_an_alert() -> None:
     store, board = told("busy")
-    store.take(msgspec.structs.replace(_beat(store, "router"), protocol=99), board.now)
+    store.fold_message(msgspec.structs.replace(_beat(store, "router"), protocol=99), board.now)
     said = [alert[:2] for alert in findings(store.board(board.now), AlertLimits())]
-    assert ("bad", "router speaks protocol 99, this console 1") in said
+    assert ("bad", f"router speaks protocol 99, this console {PROTOCOL}") in said
 
 
 # --- latency ------------------------------------------------------------------------------------
@@ -529,13 +545,70 @@ def test_an_axis_is_a_round_number() -> None:
 
 def test_a_requests_words_grow_and_answers_that_crossed_are_passed_over() -> None:
     store = Store("/run/here")
-    store.take_text(RequestText(request_id="a", prompt="why?", text="Because"))
-    store.take_text(RequestText(request_id="a", offset=7, text=" so"))
-    store.take_text(RequestText(request_id="a", offset=7, text=" so it"))  # asked before " so"
-    store.take_text(RequestText(request_id="a", offset=10, ended=True))
+    store.fold_text(RequestText(request_id="a", prompt="why?", text="Because"))
+    store.fold_text(RequestText(request_id="a", offset=7, text=" so"))
+    store.fold_text(RequestText(request_id="a", offset=7, text=" so it"))  # asked before " so"
+    store.fold_text(RequestText(request_id="a", offset=10, ended=True))
     opened = store.board(START).opened
     assert opened == RequestText(request_id="a", prompt="why?", text="Because so", ended=True)
-    store.take_text(RequestText(request_id="b", offset=3, text="late"))  # its head is missing
+    store.fold_text(RequestText(request_id="b", offset=3, text="late"))  # its head is missing
     assert store.board(START).opened == opened
-    store.take_text(RequestText(request_id="b", prompt="who?", text="Me"))
+    store.fold_text(RequestText(request_id="b", prompt="who?", text="Me"))
     assert store.board(START).opened == RequestText(request_id="b", prompt="who?", text="Me")
+
+
+def decode_step(number: int) -> Step:
+    """120 MB read in 10 ms; 8 ms without its adapters."""
+    return Step(
+        rank=0,
+        step=number,
+        at=1000.0 + number / 100,
+        phase="decode",
+        rows=8,
+        tokens=8,
+        adapters=2,
+        host_us=1,
+        copy_us=1,
+        launch_us=1,
+        busy_us=10_000,
+        sync_us=1,
+        weight_bytes=100_000_000,
+        adapter_bytes=4_000_000,
+        kv_bytes=16_000_000,
+        base_us=8_000,
+    )
+
+
+def test_the_board_holds_what_is_achieved_against_the_copy_rate() -> None:
+    store = Store("/run")
+    stats = WorkerStats(
+        at=1000.0,
+        rank=0,
+        device="cpu",
+        dtype="int4",
+        model="m",
+        threads=2,
+        weights_bytes=1,
+        pool_bytes=1,
+        adapter_bytes=1,
+        copy_bytes_s=48e9,
+    )
+    store.fold_message(stats, 1000.0)
+    for number in range(10):
+        store.fold_message(decode_step(number), 1000.0)
+    board = store.board(1000.1)
+    assert board.read_share == pytest.approx(0.25)
+    assert board.read_rate.means[-1] == pytest.approx(12e9)
+    assert board.lora_overhead.means[-1] == pytest.approx(0.25)
+
+
+def test_a_window_keeps_what_is_in_it_and_one_sample_before() -> None:
+    window: SlidingWindow[str] = SlidingWindow(10.0)
+    assert (len(window), window.oldest, window.newest, window.span_s) == (0, None, None, 0.0)
+    for at in (0.0, 4.0, 8.0, 12.0, 16.0):
+        window.add(at, f"at {at:g}")
+    assert (window.oldest, window.newest, window.span_s) == ("at 4", "at 16", 12.0)
+    window.add(100.0, "late")
+    assert (len(window), window.oldest) == (2, "at 16")
+    window.clear()
+    assert len(window) == 0

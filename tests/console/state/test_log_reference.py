@@ -84,12 +84,12 @@ def crash(app: StagedApp) -> None:
         msgspec.structs.replace(line, number=first + line.number, at=app.now + line.number / 1e3)
         for line in logs(*said)
     ]
-    app.store.take(LogLines(tuple(lines)), app.now)
+    app.store.fold_message(LogLines(tuple(lines)), app.now)
     assert app.board.table is not None
     view = ProcessView("worker-0", ProcessState.BACKOFF, 0, 1, app.now, "exit status 1", 1)
     rest = [row for row in app.board.table.processes if row.name != "worker-0"]
     table = ProcessTable(app.now, ProcessState.STARTING, (*rest, view))
-    app.store.take(table, app.now)
+    app.store.fold_message(table, app.now)
     app.watch_alerts(app.store.board(app.now))
     app.show()
 
@@ -140,8 +140,8 @@ def test_enter_on_an_event_marks_its_line() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         number = app.board.logs[-1].number + 1
         line = LogLine(number, app.now, "router", "INFO", "router: a thing of note")
-        app.store.take(LogLines((line,)), app.now)
-        app.store.take(Event(app.now, "info", "router", "a thing of note"), app.now)
+        app.store.fold_message(LogLines((line,)), app.now)
+        app.store.fold_message(Event(app.now, "info", "router", "a thing of note"), app.now)
         app.show()
         await pilot.press("tab", "tab", "enter")
         await pilot.pause()

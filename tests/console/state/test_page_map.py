@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from stage import START, StagedApp, screen_text, staged
 from textual.pilot import Pilot
 
-from loraconsole.console.mock.scenario import Story
+from loraconsole.console.mock.scenario import Scenario
 from loraconsole.console.state.page_map import ADAPTER, FREE, KV, Cell, PageMap, Share, pages_a_cell
 from loraconsole.console.state.store import Store
-from loraconsole.console.supervisor.metrics_history import Chronicle
-from loraconsole.console.supervisor.snapshot_cache import Memory
+from loraconsole.console.supervisor.metrics_history import MetricsHistory
+from loraconsole.console.supervisor.snapshot_cache import SnapshotCache
 from loraconsole.console.ui.panels.pool import PoolPane
 from loraconsole.pipeline.messages import PageOwner, PoolMap
 
@@ -122,28 +122,28 @@ def test_a_map_of_60_000_pages_costs_milliseconds() -> None:
 
 
 def test_the_same_map_again_moves_nothing_and_a_new_router_has_none() -> None:
-    story, store = Story("busy", start=START), Store("/run/here")
-    for _, message in story.advance(START + 3):
-        store.take(message, START + 3)
+    scenario, store = Scenario("busy", start=START), Store("/run/here")
+    for _, message in scenario.advance(START + 3):
+        store.fold_message(message, START + 3)
     first = store.board(START + 3).pool
     assert first is not None and sum(1 for page in first.pages[::2] if page) > 200
     moves = store.moves
-    store.take(msgspec.structs.replace(first, at=START + 4), START + 4)
+    store.fold_message(msgspec.structs.replace(first, at=START + 4), START + 4)
     assert store.moves == moves and store.board(START + 4).pool is first
     beat = store._pulses["router"].beat
     assert beat is not None
-    store.take(msgspec.structs.replace(beat, incarnation=beat.incarnation + 1), START + 4)
+    store.fold_message(msgspec.structs.replace(beat, incarnation=beat.incarnation + 1), START + 4)
     assert store.board(START + 4).pool is None
 
 
 def test_a_late_console_is_told_the_map_by_the_supervisor(tmp_path: Path) -> None:
-    story, memory = Story("busy", start=START), Memory(Chronicle(tmp_path, START))
-    for _, message in story.advance(START + 3):
-        memory.take(message)  # type: ignore[arg-type]
-    assert memory.pool is not None
+    scenario, cache = Scenario("busy", start=START), SnapshotCache(MetricsHistory(tmp_path, START))
+    for _, message in scenario.advance(START + 3):
+        cache.fold_message(message)
+    assert cache.latest.pool is not None
     late = Store("/run/here")
-    late.take_snapshot(story.snapshot(), START + 3)
-    assert late.board(START + 3).pool == memory.pool
+    late.fold_snapshot(scenario.snapshot(), START + 3)
+    assert late.board(START + 3).pool == cache.latest.pool
 
 
 # --- the pane -----------------------------------------------------------------------------------
@@ -231,7 +231,7 @@ def test_a_map_is_made_once_a_map_and_once_a_size() -> None:
 
 def test_without_a_map_the_pool_is_a_bar() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
-        app.store._pool = None
+        app.store._latest.pool = None
         app.show()
         pane = app.active_panel.query_one(PoolPane)
         lines = pane.lines(msgspec.structs.replace(app.board, pool=None), 40, 8)

@@ -7,7 +7,8 @@ from pathlib import Path
 from stage import StagedApp, on_stage, screen_text
 from textual.pilot import Pilot
 
-from loraconsole.console.state.span_tail import TAIL_BYTES, SpanTail, span_ends
+from loraconsole.console.state.span_tail import SpanTail
+from loraconsole.console.supervisor.span_files import TAIL_BYTES, span_ends
 from loraconsole.console.ui.panels.latency import FlamePane
 from loraconsole.pipeline.messages import StartSpans, StopSpans
 from loraconsole.pipeline.runtime.spans import Spans
@@ -28,7 +29,7 @@ def record(run: Path, recording: str, steps: int, name: str = "router") -> None:
 
 def read(run: Path) -> SpanTail:
     tail = SpanTail()
-    tail.take(span_ends(run))
+    tail.fold_ends(span_ends(run))
     return tail
 
 
@@ -68,15 +69,14 @@ def test_only_the_end_of_a_long_file_is_read(tmp_path: Path) -> None:
     assert 0 < len(events) * 100 < TAIL_BYTES
     stamp = tail.stamp
     path.unlink()  # its process has gone and taken it away
-    tail.take(span_ends(tmp_path))
+    tail.fold_ends(span_ends(tmp_path))
     assert tail.stamp != stamp
     assert tail.rows(0.0, 1e18, 10) == [] and tail.end == 0.0
 
 
 def test_r_records_and_f_shows_spans_instead_of_steps(tmp_path: Path) -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
-        given: list[StartSpans | StopSpans] = []
-        app.telemetry.tell_ring = given.append  # type: ignore[method-assign]
+        given = app.told
         app.store._run = str(tmp_path)
         app.show()
         assert "last steps" in screen_text(app)

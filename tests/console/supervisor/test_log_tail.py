@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from loraconsole.console.supervisor import log_tail
-from loraconsole.console.supervisor.log_tail import Logbook, put_aside
+from loraconsole.console.supervisor.log_tail import LogTail, put_aside
 from loraconsole.pipeline.runtime.process import LOG_FORMAT, LOG_TIME
 
 
@@ -23,7 +23,7 @@ def test_lines_are_merged_by_time_and_numbered(tmp_path: Path) -> None:
         "2026-01-01T00:00:01.000 INFO a: first\n2026-01-01T00:00:03.000 INFO a: third\n",
     )
     write(tmp_path / "b.log", "2026-01-01T00:00:02.500 WARNING b: second\n")
-    book = Logbook(tmp_path)
+    book = LogTail(tmp_path)
     lines = book.read_new()
     assert [(line.number, line.source, line.level, line.text) for line in lines] == [
         (1, "a", "INFO", "a: first"),
@@ -34,7 +34,7 @@ def test_lines_are_merged_by_time_and_numbered(tmp_path: Path) -> None:
 
 
 def test_a_line_that_is_still_being_written_waits(tmp_path: Path) -> None:
-    book = Logbook(tmp_path)
+    book = LogTail(tmp_path)
     write(tmp_path / "a.log", "2026-01-01T00:00:01.000 INFO half")
     assert book.read_new() == []
     write(tmp_path / "a.log", " and half\n")
@@ -47,7 +47,7 @@ def test_a_traceback_is_an_error_and_its_end_the_last_words(tmp_path: Path) -> N
         "2026-01-01T00:00:01.000 INFO fine\n"
         "Traceback (most recent call last):\n  File x\nValueError: broken\n",
     )
-    book = Logbook(tmp_path)
+    book = LogTail(tmp_path)
     assert [line.level for line in book.read_new()] == ["INFO", "ERROR", "ERROR", "ERROR"]
     assert book.last_words("a") == "ValueError: broken"
     assert book.last_words("nobody") == ""
@@ -59,21 +59,21 @@ def test_the_format_the_processes_write_is_the_one_we_read(tmp_path: Path) -> No
     record = logging.LogRecord("router", logging.WARNING, "", 0, "look %d", (3,), None)
     handler.emit(record)
     handler.close()
-    (line,) = Logbook(tmp_path).read_new()
+    (line,) = LogTail(tmp_path).read_new()
     assert (line.level, line.text) == ("WARNING", "router: look 3")
     assert abs(line.at - record.created) < 0.002
 
 
 def test_bytes_that_are_no_text_do_not_stop_the_reading(tmp_path: Path) -> None:
     (tmp_path / "a.log").write_bytes(b"\xff\xfe\x00 garbage\nplain\n")
-    assert [line.text for line in Logbook(tmp_path).read_new()][1] == "plain"
+    assert [line.text for line in LogTail(tmp_path).read_new()][1] == "plain"
 
 
 def test_a_file_that_grows_too_large_is_cut_without_losing_a_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(log_tail, "MAX_FILE_BYTES", 1000)
-    book = Logbook(tmp_path)
+    book = LogTail(tmp_path)
     seen = []
     for n in range(100):
         write(tmp_path / "a.log", f"line {n} {'x' * 40}\n")
@@ -85,5 +85,5 @@ def test_a_file_that_grows_too_large_is_cut_without_losing_a_line(
 def test_a_new_run_puts_old_logs_aside(tmp_path: Path) -> None:
     write(tmp_path / "a.log", "old\n")
     put_aside(tmp_path)
-    assert Logbook(tmp_path).read_new() == []
+    assert LogTail(tmp_path).read_new() == []
     assert (tmp_path / "a.log.1").read_text() == "old\n"

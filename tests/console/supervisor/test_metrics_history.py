@@ -10,30 +10,30 @@ import msgspec
 import pytest
 from stage import START
 
-from loraconsole.console.mock.scenario import Story
+from loraconsole.console.mock.scenario import Scenario
 from loraconsole.console.state.store import Store
 from loraconsole.console.state.time_series import Series
 from loraconsole.console.supervisor import metrics_history
-from loraconsole.console.supervisor.metrics_history import Chronicle, Journal
+from loraconsole.console.supervisor.metrics_history import JsonLinesFile, MetricsHistory
 from loraconsole.pipeline.messages import Event, Moment, Telemetry
 
 
-def told(story: Story, until: float) -> list[Telemetry]:
-    return [message for _, message in story.advance(until)]  # type: ignore[misc]
+def told(scenario: Scenario, until: float) -> list[Telemetry]:
+    return [message for _, message in scenario.advance(until)]  # type: ignore[misc]
 
 
-def live(book: Chronicle, seconds: int, start: float = START) -> float:
+def live(book: MetricsHistory, seconds: int, start: float = START) -> float:
     """A busy pipeline, heard for so many seconds; the time it is then."""
-    story = Story("busy", rows=8, start=start)
+    scenario = Scenario("busy", rows=8, start=start)
     for second in range(1, seconds + 1):
-        for message in told(story, start + second):
+        for message in told(scenario, start + second):
             book.take(message)
         book.tick(start + second)
     return start + seconds
 
 
 def test_a_second_says_what_its_steps_and_counters_did(tmp_path: Path) -> None:
-    book = Chronicle(tmp_path / "history", START)
+    book = MetricsHistory(tmp_path / "history", START)
     now = live(book, 10)
     moments = book.moments(0.0)
     assert [moment.at for moment in moments] == [START + second for second in range(2, 11)]
@@ -47,33 +47,33 @@ def test_a_second_says_what_its_steps_and_counters_did(tmp_path: Path) -> None:
 
 
 def test_a_supervisor_that_starts_again_knows_the_past(tmp_path: Path) -> None:
-    first = Chronicle(tmp_path / "history", START)
+    first = MetricsHistory(tmp_path / "history", START)
     now = live(first, 5)
     first.close()
-    again = Chronicle(tmp_path / "history", now + 60.0)
+    again = MetricsHistory(tmp_path / "history", now + 60.0)
     assert again.moments(0.0) == first.moments(0.0)
     assert list(again.events) == list(first.events)
-    late = Chronicle(tmp_path / "history", now + 7200.0)
+    late = MetricsHistory(tmp_path / "history", now + 7200.0)
     assert late.moments(0.0) == () and len(late.events) == len(first.events)
-    assert not Chronicle(tmp_path / "history", now + 2 * 86_400.0).events
+    assert not MetricsHistory(tmp_path / "history", now + 2 * 86_400.0).events
 
 
 def test_a_torn_tail_costs_one_line(tmp_path: Path) -> None:
     directory = tmp_path / "history"
-    book = Chronicle(directory, START)
+    book = MetricsHistory(directory, START)
     now = live(book, 5)
     book.close()
     path = directory / "moments.jsonl"
     os.truncate(path, path.stat().st_size - 7)
-    again = Chronicle(directory, now)
+    again = MetricsHistory(directory, now)
     assert again.moments(0.0) == book.moments(0.0)[:-1]
     now = live(again, 5, now)  # what is written behind the torn line can be read
     again.close()
-    assert Chronicle(directory, now).moments(0.0) == again.moments(0.0)
+    assert MetricsHistory(directory, now).moments(0.0) == again.moments(0.0)
 
 
 def test_an_hour_and_a_day_are_bounded_on_disk_and_in_memory(tmp_path: Path) -> None:
-    journal = Journal(tmp_path / "events.jsonl", Event, 4096)
+    journal = JsonLinesFile(tmp_path / "events.jsonl", Event, 4096)
     for number in range(1000):
         journal.append(Event(START + number, "info", "router", f"event {number:05}"))
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 2 * 4096
@@ -89,7 +89,9 @@ def test_an_hour_and_a_day_are_bounded_on_disk_and_in_memory(tmp_path: Path) -> 
 def test_a_full_disk_is_told_once_and_costs_no_moment(tmp_path: Path) -> None:
     """The limit on a file's size stands for a disk that is full: a write comes back short."""
     said: list[tuple[str, str]] = []
-    book = Chronicle(tmp_path / "history", START, lambda level, text: said.append((level, text)))
+    book = MetricsHistory(
+        tmp_path / "history", START, lambda level, text: said.append((level, text))
+    )
     now = live(book, 3)
     path = tmp_path / "history" / "moments.jsonl"
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -110,24 +112,24 @@ def test_a_full_disk_is_told_once_and_costs_no_moment(tmp_path: Path) -> None:
 
 
 def test_plots_of_a_console_that_comes_late_are_filled(tmp_path: Path) -> None:
-    book = Chronicle(tmp_path / "history", START)
-    story = Story("busy", rows=8, start=START)
+    book = MetricsHistory(tmp_path / "history", START)
+    scenario = Scenario("busy", rows=8, start=START)
     store = Store("/run")
     for tenth in range(1, 601):
         now = START + tenth / 10
-        heard = told(story, now)
+        heard = told(scenario, now)
         for message in heard:
             book.take(message)
             if tenth > 550:  # the console is there for the last five seconds
-                store.take(message, now)
+                store.fold_message(message, now)
         if tenth % 10 == 0:
             book.tick(now)
     seen = store.board(now).decode.window(now, 120)
     assert sum(not math.isnan(value) for value in seen.means) < 14
-    snapshot = msgspec.structs.replace(story.snapshot(), moments=book.moments(0.0))
-    store.take_snapshot(snapshot, now)
+    snapshot = msgspec.structs.replace(scenario.snapshot(), moments=book.moments(0.0))
+    store.fold_snapshot(snapshot, now)
     board = store.board(now)
-    for track in (board.decode, board.running, board.parts["busy"], board.tax):
+    for track in (board.decode, board.running, board.parts["busy"], board.lora_overhead):
         means = track.window(now - 1.0, 110).means
         assert not any(math.isnan(value) for value in means)
     assert board.decode.window(now, 8).means == seen.means[-8:]  # what was seen stays

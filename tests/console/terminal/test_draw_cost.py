@@ -10,34 +10,35 @@ from textual._styles_cache import StylesCache
 from textual.widgets import Input
 from textual.widgets._toast import Toast, ToastHolder
 
-from loraconsole.console.__main__ import parse
+from loraconsole.console.commands.consoles import AttachCommand, ConsoleCommand, PlayCommand
+from loraconsole.console.commands.parser import parse
 from loraconsole.console.settings.settings import choose
-from loraconsole.console.terminal.draw_cost import Meter
+from loraconsole.console.terminal.draw_cost import DrawMeter
 from loraconsole.console.terminal.frame_pacer import FPS, THIN_FPS, FramePacer
 
 
 def test_the_meter_reckons_over_the_last_seconds() -> None:
     now, cpu = 100.0, 5.0
-    meter = Meter(clock=lambda: now, cpu=lambda: cpu)
+    meter = DrawMeter(clock=lambda: now, cpu=lambda: cpu)
     assert meter.cost.frames_s == 0.0
     for _ in range(40):
         now += 0.2
         cpu += 0.01
-        meter.wrote(1000)
-        meter.painted(0.003)
+        meter.add_bytes(1000)
+        meter.add_frame(0.003)
     cost = meter.cost
     assert cost.frames_s == pytest.approx(5.0, rel=0.05)
     assert cost.bytes_s == pytest.approx(5000.0, rel=0.05)
     assert cost.cpu_fraction == pytest.approx(0.05, rel=0.05)
     assert cost.frame_ms == pytest.approx(10.0, rel=0.05)
     assert cost.lag_ms == pytest.approx(3.0)
-    meter.painted(0.4)
+    meter.add_frame(0.4)
     assert meter.cost.lag_ms == pytest.approx(400.0)
     for _ in range(30):  # it rests
         now += 1.0
         _ = meter.cost
     assert meter.cost.frames_s == 0.0 and meter.cost.lag_ms == 0.0
-    meter.held_back()
+    meter.add_withheld()
     now += 1.0
     assert meter.cost.withheld_s > 0
 
@@ -68,9 +69,14 @@ def test_a_link_gets_the_frames_that_suit_it(
 
 @pytest.mark.parametrize("command", [["attach"], ["play", "file"], []], ids=["attach", "play", ""])
 def test_the_command_line_says_yes_no_or_nothing_of_a_thin_line(command: list[str]) -> None:
-    assert parse(command).low_bandwidth is None
-    assert parse([*command, "--low-bandwidth"]).low_bandwidth is True
-    assert parse([*command, "--no-low-bandwidth"]).low_bandwidth is False
+    for more, wanted in (
+        ([], None),
+        (["--low-bandwidth"], True),
+        (["--no-low-bandwidth"], False),
+    ):
+        record = parse([*command, *more])
+        assert isinstance(record, AttachCommand | ConsoleCommand | PlayCommand)
+        assert record.screen.low_bandwidth is wanted
 
 
 def test_on_a_thin_line_the_rate_stands_in_the_status_line_and_plots_stand_still(
@@ -93,7 +99,7 @@ def test_on_a_thin_line_the_rate_stands_in_the_status_line_and_plots_stand_still
             app.show()
             await pilot.pause()
             assert " 0.0 kB/s  ● live" in screen_text(app).splitlines()[0]
-            app.meter.wrote(9_000)
+            app.meter.add_bytes(9_000)
             widths = []
             for _ in range(12):
                 before = plot(app)
@@ -145,7 +151,7 @@ def test_the_cost_stands_in_a_line_when_asked() -> None:
 def test_diagnostics_tell_all_that_is_known() -> None:
     async def main() -> None:
         async with staged("busy") as (app, pilot):
-            app.store.take(app.board.steps[-1], app.now)
+            app.store.fold_message(app.board.steps[-1], app.now)
             await pilot.press("D")
             app.show()
             await pilot.pause()
@@ -175,8 +181,8 @@ def test_messages_that_are_lost_are_counted() -> None:
     async def main() -> None:
         async with staged("busy") as (app, _):
             assert app.store.missed_steps == app.store.missed_lines == 0
-            assert app.story is not None
-            app.story.advance(app.now + 3.0)  # the console was too slow for these
+            assert app.scenario is not None
+            app.scenario.advance(app.now + 3.0)  # the console was too slow for these
             app.now += 3.0
             app.advance(1.0)
             assert app.store.missed_steps > 60 and app.store.missed_lines > 15

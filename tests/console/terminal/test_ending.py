@@ -79,7 +79,7 @@ def test_a_signal_gives_the_terminal_back(start: Start, number: signal.Signals) 
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
-@pytest.mark.parametrize("mode", [b"1049", b"2004"], ids=["behind the curtain", "at first"])
+@pytest.mark.parametrize("mode", [b"1049", b"2004"], ids=["behind the splash", "at first"])
 def test_before_the_first_frame_too(start: Start, number: signal.Signals, mode: bytes) -> None:
     terminal = start(*PROGRAM, "--mock")
     until(terminal, lambda raw: is_on(raw, mode))
@@ -233,7 +233,7 @@ def test_a_job_with_others_before_it_sleeps_whole(start: Start, tmp_path: Path) 
 
 def test_a_verb_with_a_hidden_cursor_shows_it_again(start: Start) -> None:
     code = (
-        "from loraconsole.console.terminal.ending import end_in_order; end_in_order()\n"
+        "from loraconsole.console.terminal.ending import exit_on_signals; exit_on_signals()\n"
         "import time; from rich.live import Live\n"
         "with Live('answers'): time.sleep(20)"
     )
@@ -246,7 +246,7 @@ def test_a_verb_with_a_hidden_cursor_shows_it_again(start: Start) -> None:
 
 def test_a_signal_that_is_ignored_stays_so() -> None:
     code = (
-        "from loraconsole.console.terminal.ending import end_in_order; end_in_order()\n"
+        "from loraconsole.console.terminal.ending import exit_on_signals; exit_on_signals()\n"
         "import os, signal; os.kill(os.getpid(), signal.SIGHUP); print('goes on')"
     )
     command = ["env", "--ignore-signal=HUP", sys.executable, "-P", "-c", code]

@@ -18,10 +18,10 @@ from textual.pilot import Pilot
 from textual.strip import Strip
 
 from loraconsole.console.client.answer import Answer
-from loraconsole.console.mock.scenario import Story
-from loraconsole.console.terminal import screen_diff
+from loraconsole.console.mock.scenario import Scenario
 from loraconsole.console.terminal.frame_pacer import LOST_SECONDS, FramePacer
-from loraconsole.console.terminal.screen_diff import ScreenMemory
+from loraconsole.console.terminal.screen_diff import ScreenDiff
+from loraconsole.console.terminal.terminal_app import RAW_OUTPUT
 from loraconsole.console.ui.app import ConsoleApp
 from loraconsole.console.ui.panels.answer import AnswerPane
 from loraconsole.pipeline.config import Config
@@ -79,7 +79,7 @@ def chops_of(lines: dict[int, dict[int, Strip | None]], ends: list[int]) -> Chop
 def test_a_thousand_updates_show_what_whole_repaints_show(seed: int, texts: list[str]) -> None:
     """The memory's frames on one terminal, the same lines written whole on another."""
     chance = random.Random(seed)
-    memory, lean, whole = ScreenMemory(), Terminal(), Terminal()
+    memory, lean, whole = ScreenDiff(), Terminal(), Terminal()
     middle = 20
     for _ in range(50):
         if chance.random() < 0.1:
@@ -102,7 +102,7 @@ def test_a_thousand_updates_show_what_whole_repaints_show(seed: int, texts: list
 
 
 def test_an_unchanged_frame_is_no_byte() -> None:
-    memory = ScreenMemory()
+    memory = ScreenDiff()
     strip = Strip([Segment("hello", STYLES[0])], 5)
     update = LayoutUpdate([[strip]], Region(0, 0, 5, 1))
     assert memory.frame(update, CONSOLE, 5) != ""
@@ -113,7 +113,7 @@ def test_an_unchanged_frame_is_no_byte() -> None:
 
 
 def test_one_changed_figure_costs_a_few_bytes() -> None:
-    memory = ScreenMemory()
+    memory = ScreenDiff()
 
     def frame(text: str) -> str:
         return memory.frame(
@@ -137,7 +137,7 @@ def test_lines_that_move_name_a_colour_once_and_a_whole_screen_is_in_reading_ord
             Strip([Segment(stamp, STYLES[3]), Segment(text, STYLES[5])], 20) for _ in range(HEIGHT)
         ]
 
-    memory, lean = ScreenMemory(), Terminal()
+    memory, lean = ScreenDiff(), Terminal()
     whole = LayoutUpdate([[strip] for strip in strips(1)], Region(0, 0, 20, HEIGHT))
     first = memory.frame(whole, CONSOLE, WIDTH)
     assert "12:00:01 admitted 1" in re.sub(r"\x1b\[[0-9;]*m", "", first)
@@ -151,17 +151,13 @@ def test_lines_that_move_name_a_colour_once_and_a_whole_screen_is_in_reading_ord
 def test_a_terminal_without_colours_gets_none() -> None:
     plain = Console(force_terminal=True, color_system=None)
     update = LayoutUpdate([[Strip([Segment("x", STYLES[1])], 1)]], Region(0, 0, 1, 1))
-    assert "38" not in ScreenMemory().frame(update, plain, 1)
+    assert "38" not in ScreenDiff().frame(update, plain, 1)
 
 
-def test_this_textual_has_what_the_stage_builds_on() -> None:
-    assert screen_diff.is_supported()
-
-
-def test_the_switch_turns_it_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert screen_diff.is_wanted()
-    monkeypatch.setenv(screen_diff.RAW_OUTPUT, "1")
-    assert not screen_diff.is_wanted()
+def test_the_switch_turns_it_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ConsoleApp(Config(run=str(tmp_path))).is_diffed
+    monkeypatch.setenv(RAW_OUTPUT, "1")
+    assert not ConsoleApp(Config(run=str(tmp_path))).is_diffed
 
 
 @pytest.mark.slow
@@ -171,10 +167,10 @@ def test_the_whole_console_looks_the_same_through_the_stage(tmp_path: Path) -> N
 
 
 async def _drive(tmp_path: Path) -> None:
-    story = Story("busy", rows=20)
-    now = story._start
+    scenario = Scenario("busy", rows=20)
+    now = scenario._start
     app = ConsoleApp(Config(run=str(tmp_path)), clock=lambda: now)
-    memory, terminal = ScreenMemory(), Terminal(120, 40)
+    memory, terminal = ScreenDiff(), Terminal(120, 40)
     plain: Callable[..., None] = app._display
 
     def display(screen: Any, renderable: Any) -> None:
@@ -217,8 +213,8 @@ async def _drive(tmp_path: Path) -> None:
         ):
             await pilot.press(keys)
             now += 0.4
-            for _, message in story.advance(now):
-                app.store.take(message, now)
+            for _, message in scenario.advance(now):
+                app.store.fold_message(message, now)
             app.paint(app.store.board(now))
             await check(pilot)
         app.notify("worker-0 is back", title="supervisor")

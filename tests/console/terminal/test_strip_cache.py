@@ -15,7 +15,7 @@ from loraconsole.console.terminal import strip_cache
 @pytest.fixture(autouse=True)
 def lets_go(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(textual_strip, "FIFOCache", FIFOCache)  # is put back
-    strip_cache.let_go()
+    strip_cache.turn_off()
 
 
 def test_a_strip_is_cut_and_styled_as_ever() -> None:

@@ -50,7 +50,7 @@ def test_they_are_seen_and_searched_as_what_they_say() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         number = app.board.logs[-1].number + 1
         line = LogLine(number, app.now, "router", "INFO", "all \x1b[31mis\x1b[0m lost\x1b[2J")
-        app.store.take(LogLines((line,)), app.now)
+        app.store.fold_message(LogLines((line,)), app.now)
         app.show()
         await pilot.pause()
         assert "all is lost" in screen_text(app)

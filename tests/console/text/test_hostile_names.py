@@ -14,9 +14,10 @@ from stage import StagedApp, on_stage, screen_text
 from textual.pilot import Pilot
 
 from loraconsole.console.__main__ import report
-from loraconsole.console.cli.pipeline import _log_line, say
-from loraconsole.console.client.failed_adapters import line_of
-from loraconsole.console.mock.scenario import Story
+from loraconsole.console.cli.inspect import _log_line
+from loraconsole.console.cli.printing import say
+from loraconsole.console.client.failed_adapters import describe_failure
+from loraconsole.console.mock.scenario import Scenario
 from loraconsole.console.text import units
 from loraconsole.pipeline.errors import OperatorError
 from loraconsole.pipeline.messages import LogLine
@@ -51,8 +52,8 @@ def test_json_says_it_in_escapes_of_its_own(monkeypatch: pytest.MonkeyPatch) -> 
         assert not COMMANDS & set(text) - {"\u202e"}
 
 
-class HostileStory(Story):
-    """A story in which an adapter has that name."""
+class HostileStory(Scenario):
+    """A scenario in which an adapter has that name."""
 
     def advance(self, now: float) -> Any:
         for at, message in super().advance(now):
@@ -81,7 +82,7 @@ def drawn(app: StagedApp) -> Iterator[str]:
     ids=" ".join,
 )
 def test_no_screen_sends_it_as_it_is(keys: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stage.Story", HostileStory)
+    monkeypatch.setattr("stage.Scenario", HostileStory)
 
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         app.notify(f"adapter {HOSTILE} failed", markup=False)
@@ -101,4 +102,4 @@ def test_a_reason_is_one_line() -> None:
     class View:
         name, path, reason = HOSTILE, "/a", "one\ntwo"
 
-    assert line_of(View()) == rf"adapter {SHOWN} failed: one\x0atwo (/a)"  # type: ignore[arg-type]
+    assert describe_failure(View()) == rf"adapter {SHOWN} failed: one\x0atwo (/a)"  # type: ignore[arg-type]

@@ -13,8 +13,9 @@ from textual.command import CommandPalette
 from textual.pilot import Pilot
 from textual.widgets import OptionList
 
+from loraconsole.console.client.telemetry import ABORTED, DRAIN_SECONDS
 from loraconsole.console.state.board import SUPERVISOR
-from loraconsole.console.terminal.key_queue import Follower
+from loraconsole.console.terminal.key_queue import KeyFollower
 from loraconsole.console.ui.app import QUIET_SECONDS, ConsoleApp
 from loraconsole.console.ui.help import HelpDialog
 from loraconsole.console.ui.notifications import MOST_TOASTS
@@ -25,6 +26,7 @@ from loraconsole.console.ui.widgets.pane import Pane
 from loraconsole.console.ui.widgets.styles import MainScreen
 from loraconsole.pipeline.config import Config
 from loraconsole.pipeline.messages import (
+    Abort,
     Drain,
     Event,
     ProcessState,
@@ -32,6 +34,7 @@ from loraconsole.pipeline.messages import (
     Resume,
     SignalProcess,
     StartProcess,
+    StopPipeline,
     StopProcess,
 )
 
@@ -46,18 +49,6 @@ def on_stage(act: Act, **options: Any) -> None:
             await act(app, pilot)
 
     asyncio.run(main())
-
-
-class Orders:
-    """What the console told the pipeline."""
-
-    def __init__(self, app: ConsoleApp, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.given: list[tuple[Any, ...]] = []
-        for name in ("order_process", "abort", "stop", "tell_router"):
-            monkeypatch.setattr(app.telemetry, name, self._take(name))
-
-    def _take(self, name: str) -> Callable[..., None]:
-        return lambda *arguments: self.given.append((name, *arguments))
 
 
 # --- panels -------------------------------------------------------------------------------------
@@ -140,7 +131,7 @@ def test_a_frame_is_due_only_when_something_moved_or_after_a_while() -> None:
         app.tick()
         assert app.header.frames == frames + 1
         app.pace.answered(0.0)
-        app.store.take(Event(app.now, "info", "router", "moved"), app.now)
+        app.store.fold_message(Event(app.now, "info", "router", "moved"), app.now)
         app.tick()
         assert app.header.frames == frames + 2
 
@@ -362,7 +353,7 @@ def test_q_asks_what_is_to_become_of_the_pipeline(keys: str, answer: str | None)
     on_stage(act)
 
 
-def test_escape_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_escape_stays() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         for key in ("q", "ctrl+q", "ctrl+c"):
             await pilot.press(key)
@@ -375,41 +366,36 @@ def test_escape_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     on_stage(act)
 
 
-def test_a_request_is_aborted_after_a_yes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_is_aborted_after_a_yes() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
-        orders = Orders(app, monkeypatch)
         await pilot.press("down", "x", "n")
-        assert orders.given == []
+        assert app.told == []
         await pilot.press("x", "y")
         await pilot.pause()
-        assert orders.given == [("abort", app.board.requests[1].view.request_id)]
+        assert app.told == [Abort(app.board.requests[1].view.request_id, ABORTED)]
 
     on_stage(act, panel="Batch")
 
 
-def test_a_process_is_restarted_after_a_yes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_is_restarted_after_a_yes() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
-        orders = Orders(app, monkeypatch)
         await pilot.press("r")  # the supervisor itself is not its own to restart
         assert isinstance(app.screen, MainScreen)
         assert app.board.processes[0].name == SUPERVISOR
         await pilot.press("down", "down", "r", "y")
         await pilot.pause()
-        assert orders.given == [("order_process", RestartProcess("worker-0"))]
+        assert app.told == [RestartProcess("worker-0")]
         await pilot.press("X", "enter")  # which is no
-        assert orders.given[1:] == []
+        assert app.told[1:] == []
         await pilot.press("X", "y")
         await pilot.pause()
-        assert orders.given[1:] == [("stop",)]
+        assert app.told[1:] == [StopPipeline(DRAIN_SECONDS)]
 
     on_stage(act, panel="Processes")
 
 
-def test_a_process_is_stopped_killed_and_signalled_after_a_yes_and_started_without(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_process_is_stopped_killed_and_signalled_after_a_yes_and_started_without() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
-        orders = Orders(app, monkeypatch)
         await pilot.press("x")
         assert isinstance(app.screen, MainScreen)  # not the supervisor
         await pilot.press("down", "down", "x")
@@ -424,7 +410,7 @@ def test_a_process_is_stopped_killed_and_signalled_after_a_yes_and_started_witho
         assert "USR1" in screen_text(app) and "holds it still" in screen_text(app)
         await pilot.press("s")
         await pilot.pause()
-        app.story.hold("worker-0")  # type: ignore[union-attr]
+        app.scenario.hold("worker-0")  # type: ignore[union-attr]
         app.advance(1.0)
         app.show()
         await pilot.pause()
@@ -433,7 +419,7 @@ def test_a_process_is_stopped_killed_and_signalled_after_a_yes_and_started_witho
         await pilot.press("K", "x")
         await pilot.pause()
         assert isinstance(app.screen, MainScreen)  # it has no pid; and a start costs nothing
-        assert [order for _, order in orders.given] == [
+        assert app.told == [
             StopProcess("worker-0"),
             SignalProcess("worker-0", "STOP"),
             StartProcess("worker-0"),
@@ -446,7 +432,7 @@ def test_a_process_is_stopped_killed_and_signalled_after_a_yes_and_started_witho
     ("downs", "loss"),
     [
         (2, "24 live requests wait meanwhile"),
-        (3, "their text is told again. Nothing is lost"),
+        (3, "their text is sent again. Nothing is lost"),
         (4, "24 live requests END with an error"),
         (5, "24 open streams BREAK"),
     ],
@@ -461,17 +447,16 @@ def test_what_a_restart_costs_is_said_before_it(downs: int, loss: str) -> None:
     on_stage(act, panel="Processes")
 
 
-def test_draining_is_asked_for_and_undone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_draining_is_asked_for_and_undone() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
-        orders = Orders(app, monkeypatch)
         await pilot.press("d", "y")
         await pilot.pause()
-        app.story._set("router", ProcessState.DRAINING, "admitting nothing new")  # type: ignore[union-attr]
+        app.scenario._set("router", ProcessState.DRAINING, "admitting nothing new")  # type: ignore[union-attr]
         app.advance(1.0)
         app.show()
         await pilot.press("d")
         await pilot.pause()
-        assert orders.given == [("tell_router", Drain()), ("tell_router", Resume())]
+        assert app.told == [Drain(), Resume()]
 
     on_stage(act, panel="Processes")
 
@@ -482,19 +467,23 @@ def test_draining_is_asked_for_and_undone(monkeypatch: pytest.MonkeyPatch) -> No
 def test_events_show_as_toasts_the_worst_first_and_never_a_flood() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         for number in range(50):
-            app.store.take(Event(app.now, "info", "supervisor", f"note {number}"), app.now)
-        app.store.take(Event(app.now, "info", "router", "adapter x is on the device"), app.now)
-        app.store.take(Event(app.now, "error", "worker-0", "[b]it[/b] fell"), app.now)
+            app.store.fold_message(Event(app.now, "info", "supervisor", f"note {number}"), app.now)
+        app.store.fold_message(
+            Event(app.now, "info", "router", "adapter x is on the device"), app.now
+        )
+        app.store.fold_message(Event(app.now, "error", "worker-0", "[b]it[/b] fell"), app.now)
         app.show()
         await pilot.pause()
         shown = [notification.message for notification in app._notifications]
         assert shown == ["note 49", "[b]it[/b] fell"]
         for number in range(9):
-            app.store.take(Event(app.now, "warning", "router", f"warning {number}"), app.now)
+            app.store.fold_message(
+                Event(app.now, "warning", "router", f"warning {number}"), app.now
+            )
             app.show()
         await pilot.pause()
         assert len(app._notifications) == MOST_TOASTS
-        app.store.take(Event(app.now, "error", "router", "worse"), app.now)
+        app.store.fold_message(Event(app.now, "error", "router", "worse"), app.now)
         app.show()
         await pilot.pause()
         assert len(app._notifications) == MOST_TOASTS + 1
@@ -551,14 +540,14 @@ def test_an_unknown_theme_falls_back_and_says_so() -> None:
 
 def test_keys_in_one_write_are_obeyed_in_turn_and_each_waits_but_once() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
-        arrived, rounds = app.type_ahead.arrived, 0
+        arrived, rounds = app.key_queue.arrived, 0
 
-        async def count(follower: Follower) -> None:
+        async def count(follower: KeyFollower) -> None:
             nonlocal rounds
             rounds += 1
             await arrived(follower)
 
-        app.type_ahead.arrived = count  # type: ignore[method-assign]
+        app.key_queue.arrived = count  # type: ignore[method-assign]
         table = app.active_panel.query_one(BatchTable)
         for key in "jjjjkj":
             app.post_message(events.Key(key, key))
@@ -589,8 +578,8 @@ def test_under_a_dialog_the_header_goes_on_and_the_footer_has_no_keys() -> None:
 def test_of_a_pipeline_that_was_stopped_nothing_is_asked_and_nothing_claimed() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         await pilot.press("8")
-        assert app.story is not None
-        app.story.stop()
+        assert app.scenario is not None
+        app.scenario.stop()
         app.advance(20.0)
         app.show()
         assert app.board.is_stopped

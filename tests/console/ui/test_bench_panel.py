@@ -26,7 +26,7 @@ from loraconsole.console.ui.panels.bench_dialog import BenchDialog
 from loraconsole.console.ui.widgets.dialogs import LiveDialog
 from loraconsole.pipeline.bench import workload as workloads
 from loraconsole.pipeline.bench.bench import make_parser
-from loraconsole.pipeline.bench.load_spec import TAKEN_BY, LoadSpec, make_loads
+from loraconsole.pipeline.bench.load_spec import TAKEN_BY, LoadSpec, make_load_specs
 from loraconsole.pipeline.bench.stats import Live
 from loraconsole.pipeline.bench.workload import suite_named
 from loraconsole.pipeline.config import Config
@@ -77,7 +77,7 @@ def test_every_generators_plan_is_what_the_bench_takes(name: str, at_once: int |
 def loads_of(plan: BenchPlan) -> list[LoadSpec]:
     given = make_parser().parse_args(["--url", "http://x", *plan.flags()])
     assert given.slo_seconds == plan.slo
-    return make_loads(given, num_models=4)
+    return make_load_specs(given, num_models=4)
 
 
 def test_plans_of_files_and_suites_are_what_the_bench_takes(files: dict[str, Path]) -> None:
@@ -288,7 +288,7 @@ def test_a_run_is_cancelled_and_leaves_nothing(data: Path) -> None:
 @pytest.mark.processes
 def test_what_cannot_be_run_says_why() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
-        await pilot.press("n", "enter")  # the story's server is nowhere
+        await pilot.press("n", "enter")  # the scenario's server is nowhere
         panel = app.active_panel
         assert isinstance(panel, BenchPanel)
         await wait(lambda: panel._run is not None and not panel._run.is_running, 60)

@@ -1,6 +1,5 @@
 """The `:` line: every action and every verb by its name, completed, with errors in place."""
 
-import argparse
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
@@ -13,23 +12,22 @@ from textual.pilot import Pilot
 from textual.screen import ModalScreen
 from textual.widgets import Input, TextArea
 
-from loraconsole.console.__main__ import command_parser
-from loraconsole.console.cli.pipeline import find_request
+from loraconsole.console.client.ask import find_request
+from loraconsole.console.client.telemetry import ABORTED
+from loraconsole.console.commands.argument import arguments_of, usage_of
+from loraconsole.console.commands.table import COMMANDS, CommandGroup
 from loraconsole.console.mock.server import mock_pipeline
 from loraconsole.console.ui.app import ConsoleApp
 from loraconsole.console.ui.bindings import catalogue
 from loraconsole.console.ui.commands import (
-    WITHOUT_A_SCREEN,
-    ConsoleCommands,
-    Entry,
+    WITH_A_SCREEN,
     OutputDialog,
     all_commands,
-    candidates,
-    cli_verbs,
-    usage_of,
 )
 from loraconsole.console.ui.jump import JumpScreen
+from loraconsole.console.ui.palette import ConsoleCommands, Entry
 from loraconsole.console.ui.panels.command_line import CommandLine, read_history
+from loraconsole.console.ui.panels.line_command import candidates
 from loraconsole.console.ui.screens import PAGES, PANELS
 from loraconsole.console.ui.widgets.dialogs import ChoiceDialog, ScrollPane
 from loraconsole.console.ui.widgets.filter import FilterPane
@@ -37,10 +35,10 @@ from loraconsole.console.ui.widgets.styles import MainScreen
 from loraconsole.pipeline.config import Config
 from loraconsole.pipeline.errors import OperatorError
 from loraconsole.pipeline.messages import (
+    Abort,
     LoadAdapter,
     PinAdapter,
     PlanAdapters,
-    ProcessOrder,
     SetScheduler,
     SignalProcess,
     StartProcess,
@@ -49,6 +47,10 @@ from loraconsole.pipeline.messages import (
 
 Act = Callable[[StagedApp, Pilot[str]], Coroutine[Any, Any, None]]
 
+VERBS = {known.NAME for known in COMMANDS}
+(_ADAPTERS,) = (known for known in COMMANDS if known.NAME == "adapters")
+assert isinstance(_ADAPTERS, CommandGroup)
+ADAPTER_VERBS = {verb.NAME for verb in _ADAPTERS.verbs}
 ONLY_HERE = {
     # What is about a screen has no meaning without one.
     *(
@@ -107,31 +109,23 @@ async def say(pilot: Pilot[str], text: str) -> None:
 def test_every_verb_of_the_command_line_is_a_command_of_the_console() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         commands = all_commands(app)
-        missing = set(cli_verbs()) - set(commands) - set(WITHOUT_A_SCREEN)
-        assert missing == set()
-        for name, (parser, _) in cli_verbs().items():
-            if name not in WITHOUT_A_SCREEN:
-                assert usage_of(parser) in (commands[name].usage, commands[name].usage[1:-1])
+        for known in COMMANDS:
+            if known not in WITH_A_SCREEN:
+                usage = commands[known.NAME].usage
+                if isinstance(known, CommandGroup):
+                    assert usage == "[VERB …]"
+                else:
+                    assert usage_of(arguments_of(known)) in (usage, usage[1:-1])
 
     on_stage(act)
 
 
 def test_every_action_of_adapters_requests_and_processes_is_a_verb() -> None:
     """Whoever can do it with a key can do it from a script, by the same name."""
-    verbs = set(cli_verbs())
-    for action in command_parser()._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            verbs |= set(_subverbs(action.choices["adapters"]))
+    verbs = VERBS | ADAPTER_VERBS
     for key in catalogue():
         if key.node.__name__ in ("AdapterTablePane", "BatchTable", "ProcessTablePane"):
             assert SAME_THING.get(key.id, key.id) in verbs, f"{key.id} has no verb"
-
-
-def _subverbs(parser: argparse.ArgumentParser) -> list[str]:
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            return list(action.choices)
-    return []
 
 
 @pytest.mark.parametrize("panel", ["Overview", "Batch", "Adapters", "Logs", "Processes"])
@@ -143,8 +137,8 @@ def test_every_action_of_a_screen_is_a_command(panel: str) -> None:
             if not binding.system:
                 assert binding.id in commands, f"{binding.action} has no name"
                 assert commands[binding.id].help
-        for name in set(commands) - set(cli_verbs()) - ONLY_HERE:
-            adapter = name in _subverbs(cli_verbs()["adapters"][0])
+        for name in set(commands) - VERBS - ONLY_HERE:
+            adapter = name in ADAPTER_VERBS
             known = adapter or name in SAME_THING or name.startswith(MOVES)
             known = known or name in ("next-pane", "previous-pane")
             assert known, f"{name} is neither a verb nor said to be of the screen alone"
@@ -206,32 +200,27 @@ def test_orders_about_adapters_are_read_as_in_a_shell() -> None:
     on_stage(act, panel="Adapters")
 
 
-def test_a_name_alone_is_the_keys_own_action_with_words_it_is_the_verb(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_name_alone_is_the_keys_own_action_with_words_it_is_the_verb() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
-        given: list[str] = []
-        monkeypatch.setattr(app.telemetry, "abort", given.append)
         await say(pilot, "abort")
         assert isinstance(app.screen, ChoiceDialog)  # the row under the cursor, after a yes
         await pilot.press("escape")
         request = app.board.requests[3].view.request_id
         await say(pilot, f"abort {request[-10:]}")
-        assert given == []  # a name is no yes either
+        assert app.told == []  # a name is no yes either
         await pilot.press("y")
-        assert given == [request]
+        assert app.told == [Abort(request, ABORTED)]
+        app.told.clear()
         await say(pilot, "restart worker-9")
         assert "no process 'worker-9'" in screen_text(app)
         await pilot.press("escape")
-        orders: list[ProcessOrder] = []
-        monkeypatch.setattr(app.telemetry, "order_process", orders.append)
         await say(pilot, "signal router sigstop")
         await say(pilot, "start worker-0")
         for ends in ("restart router --hard", "stop worker-0", "signal router KILL"):
             await say(pilot, ends)
-            assert len(orders) == 2
+            assert len(app.told) == 2
             await pilot.press("n")
-        assert orders == [SignalProcess("router", "STOP"), StartProcess("worker-0")]
+        assert app.told == [SignalProcess("router", "STOP"), StartProcess("worker-0")]
         await say(pilot, "stop fetch")
         assert "fetch ends by itself" in screen_text(app)
 
@@ -405,10 +394,10 @@ SAID: dict[str, Case] = {
     "stop worker-0": _ordered("StopProcess worker-0", asks="Stop worker-0?"),
     "start worker-0": _ordered("StartProcess worker-0"),
     "signal router KILL": _ordered("SignalProcess router", asks="Send KILL to router?"),
-    "drain": _ordered("tell_router Drain", asks="Drain the pipeline?"),
-    "drain --resume": _ordered("tell_router Resume"),
-    "down": _ordered("stop", asks="Stop the pipeline?"),
-    "down --now": _ordered("stop 0.0", asks="Stop the pipeline?"),
+    "drain": _ordered("Drain", asks="Drain the pipeline?"),
+    "drain --resume": _ordered("Resume"),
+    "down": _ordered("StopPipeline 10", asks="Stop the pipeline?"),
+    "down --now": _ordered("StopPipeline 0", asks="Stop the pipeline?"),
     "abort d23f128b2f33": Case(
         see=lambda s: len(s.told) == 1 and s.told[0].endswith("d23f128b2f33"),
         asks="Abort this request?",

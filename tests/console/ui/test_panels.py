@@ -11,11 +11,12 @@ from textual.pilot import Pilot
 from textual.widgets import Button, Input
 
 from loraconsole.console.client.answer import Answer, WrappedText
+from loraconsole.console.client.telemetry import ABORTED
 from loraconsole.console.client.transcripts import open_default
-from loraconsole.console.mock.scenario import Scenario, Story
+from loraconsole.console.mock.scenario import Scenario, ScenarioKind
 from loraconsole.console.state.board import Board, RequestRow
 from loraconsole.console.state.store import Store
-from loraconsole.console.supervisor.metrics_history import Chronicle
+from loraconsole.console.supervisor.metrics_history import MetricsHistory
 from loraconsole.console.text import units
 from loraconsole.console.text.lines import TextLine, crop, length
 from loraconsole.console.ui.app import ConsoleApp
@@ -32,6 +33,7 @@ from loraconsole.console.ui.widgets.filter_input import FilterInput
 from loraconsole.console.ui.widgets.pane import Pane
 from loraconsole.console.ui.widgets.styles import STYLE_NAMES, MainScreen
 from loraconsole.pipeline.messages import (
+    Abort,
     AdapterState,
     AdapterTable,
     LoadAdapter,
@@ -49,7 +51,7 @@ from loraconsole.pipeline.messages import (
 )
 
 SIZES = [(80, 24), (120, 40), (200, 60), (40, 10)]
-STATES: list[Scenario | None] = ["empty", "loading", "failed", None]
+STATES: list[ScenarioKind | None] = ["empty", "loading", "failed", None]
 
 
 # --- all of them --------------------------------------------------------------------------------
@@ -117,7 +119,7 @@ def test_an_empty_batch_says_how_to_send_one_only_where_somebody_would_answer() 
         app.store.is_past = True
         assert "no request is live" in (shown := await text()) and "5 sends one" not in shown
         app.store.is_past = False
-        app.story.hold("worker-0")  # type: ignore[union-attr]
+        app.scenario.hold("worker-0")  # type: ignore[union-attr]
         app.advance(1.0)
         assert "no request is live" in (shown := await text()) and "5 sends one" not in shown
 
@@ -200,7 +202,7 @@ def test_a_request_opens_with_all_its_details_and_goes_on_living() -> None:
         app.advance(1.0)
         app.screen._ask()  # type: ignore[attr-defined]  # its timer's turn
         assert len(app.store.board(app.now).opened.text) > before  # type: ignore[union-attr]
-        app.story.abort(view.request_id)  # type: ignore[union-attr]
+        app.scenario.abort(view.request_id)  # type: ignore[union-attr]
         app.advance(1.0)
         app.show()
         await pilot.pause()
@@ -209,10 +211,8 @@ def test_a_request_opens_with_all_its_details_and_goes_on_living() -> None:
         # How many tokens it ended with nobody tells, and there is nothing to abort.
         assert f"tokens or more  of at most {view.max_tokens}" in text and "given back" in text
         assert "y copy" in text and "x abort" not in text
-        given: list[str] = []
-        app.telemetry.abort = given.append  # type: ignore[method-assign]
         await pilot.press("x")
-        assert given == [] and isinstance(app.screen, LiveDialog)
+        assert app.told == [] and isinstance(app.screen, LiveDialog)
         await pilot.press("escape")
         assert isinstance(app.screen, MainScreen)
 
@@ -221,8 +221,6 @@ def test_a_request_opens_with_all_its_details_and_goes_on_living() -> None:
 
 def test_an_open_request_is_copied_and_aborted_from_its_dialog() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
-        given: list[str] = []
-        app.telemetry.abort = given.append  # type: ignore[method-assign]
         await pilot.press("enter")
         await pilot.pause()
         app.show()
@@ -230,7 +228,7 @@ def test_an_open_request_is_copied_and_aborted_from_its_dialog() -> None:
         assert app.clipboard == app.board.opened.text != ""  # type: ignore[union-attr]
         await pilot.press("x", "y")
         await pilot.pause()
-        assert given == [app.board.requests[0].view.request_id]
+        assert app.told == [Abort(app.board.requests[0].view.request_id, ABORTED)]
         assert isinstance(app.screen, LiveDialog)
 
     on_stage(act, panel="Batch", seconds=2.0)
@@ -271,12 +269,12 @@ def test_latency_shows_parts_percentiles_and_synchronize_points() -> None:
 @pytest.mark.parametrize("size", [(80, 24), (120, 40), (200, 60)])
 def test_latency_shows_what_a_step_reads_and_what_adapters_cost(size: tuple[int, int]) -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
-        text, reads = screen_text(app), app.board.reads
+        text, reads = screen_text(app), app.board.decode_statistics
         for wanted in (
             *("reads", "GB/s", "of copy", "LoRA tax", "median", "7.2 MiB"),
             units.speed(reads.bytes_s),
-            units.change(reads.tax),
-            units.change(reads.tax_median),
+            units.change(reads.lora_overhead),
+            units.change(reads.lora_overhead_of_all),
         ):
             assert wanted in text
 
@@ -287,7 +285,7 @@ def test_latency_shows_what_a_step_reads_and_what_adapters_cost(size: tuple[int,
 def test_what_is_not_timed_says_that_it_is_off(size: tuple[int, int]) -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         told = msgspec.structs.replace(app.board.workers[0], times_steps=False, copy_bytes_s=0.0)
-        app.store.take(told, app.now)
+        app.store.fold_message(told, app.now)
         app.now += 0.5  # the next frame
         app.show()
         await pilot.pause()
@@ -301,7 +299,10 @@ def test_what_is_not_timed_says_that_it_is_off(size: tuple[int, int]) -> None:
 @pytest.mark.parametrize("size", [(80, 24), (120, 40), (200, 60)])
 def test_the_overview_names_the_tax_and_the_rate_while_it_decodes(size: tuple[int, int]) -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
-        tax, rate = units.change(app.board.reads.tax), units.speed(app.board.reads.bytes_s)
+        tax, rate = (
+            units.change(app.board.decode_statistics.lora_overhead),
+            units.speed(app.board.decode_statistics.bytes_s),
+        )
         assert f"LoRA tax {tax}  reads {rate}" in screen_text(app)
 
     on_stage(act, seconds=20.0, size=size)
@@ -329,7 +330,7 @@ def test_one_slow_step_does_not_flatten_the_tax_of_all_others() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         parts = app.active_panel.query_one(PartsPane)
         usual = parts._tax(app.board, 30)
-        app.store._plot(app.now + 0.5, tax=4.7)
+        app.store._plot(app.now + 0.5, lora_overhead=4.7)
         app.now += 1.0
         curve = parts._tax(app.store.board(app.now), 30)
         assert curve.top == usual.top < 1.0
@@ -359,18 +360,18 @@ def test_a_console_that_comes_late_to_an_idle_pipeline_sees_what_was(
     tmp_path: Path, key: str, has_steps: bool
 ) -> None:
     """Also where the supervisor knows no step any more, only moments."""
-    book, story = Chronicle(tmp_path / "history", START), Story("busy", start=START)
+    book, scenario = MetricsHistory(tmp_path / "history", START), Scenario("busy", start=START)
     for second in range(1, 31):
-        for _, message in story.advance(START + second):
+        for _, message in scenario.advance(START + second):
             book.take(message)
         book.tick(START + second)
-    snapshot = msgspec.structs.replace(story.snapshot(), moments=book.moments(0.0))
+    snapshot = msgspec.structs.replace(scenario.snapshot(), moments=book.moments(0.0))
     book.close()
 
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         known = snapshot if has_steps else msgspec.structs.replace(snapshot, steps=())
         app.now = START + 40
-        app.store.take_snapshot(known, app.now)
+        app.store.fold_snapshot(known, app.now)
         await pilot.press(key)
         app.show()
         await pilot.pause()
@@ -379,7 +380,7 @@ def test_a_console_that_comes_late_to_an_idle_pipeline_sees_what_was(
         assert any("⣿" in text for line in lines for text, ink in line.spans if ink == "part-busy")
         assert any(text.endswith("ms ") for text, _ in busy.spans) == has_steps
         assert ("no step is known" in screen_text(app)) != has_steps  # the histogram, of steps
-        app.store.take_snapshot(known, app.now)  # asked again: nothing is entered twice
+        app.store.fold_snapshot(known, app.now)  # asked again: nothing is entered twice
         assert len(app.store.board(app.now).steps) == len(known.steps)
         await pilot.press("left", "left")
         assert ("10 m 00 s ago" if key == "H" else "10 s ago") in screen_text(app)
@@ -478,7 +479,7 @@ def test_the_head_names_the_types_and_not_where_each_is_used() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         stats = app.board.workers[0]
         dtype = "int4 to 8 tokens, bfloat16 above"
-        app.store.take(msgspec.structs.replace(stats, dtype=dtype), app.now)
+        app.store.fold_message(msgspec.structs.replace(stats, dtype=dtype), app.now)
         app.show()
         await pilot.pause()
         assert "cpu int4/bfloat16  " in screen_text(app).splitlines()[0]
@@ -488,13 +489,13 @@ def test_the_head_names_the_types_and_not_where_each_is_used() -> None:
 
 def test_a_failed_adapter_is_told_from_the_others_without_a_colour_and_not_marked_by_a() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
-        table = app.store._adapters
+        table = app.store._latest.adapters
         assert table is not None
         failed = msgspec.structs.replace(
             table.adapters[0], state=AdapterState.FAILED, reason="no adapter_config.json"
         )
         rest = table.adapters[1:]
-        app.store.take(msgspec.structs.replace(table, adapters=(failed, *rest)), app.now)
+        app.store.fold_message(msgspec.structs.replace(table, adapters=(failed, *rest)), app.now)
         app.now += 1.0
         app.show()
         await pilot.pause()
@@ -519,7 +520,7 @@ def test_two_generations_of_an_adapter_are_two_rows() -> None:
         new = msgspec.structs.replace(rows[0].view, generation=2, state=AdapterState.LOADING)
         views = (new, *(row.view for row in rows))
         table = AdapterTable(app.now, "base", views, app.board.adapters[0].view)
-        app.store.take(table, app.now)
+        app.store.fold_message(table, app.now)
         app.show()
         pane = app.active_panel.query_one(AdapterTablePane)
         seen = []
@@ -531,7 +532,7 @@ def test_two_generations_of_an_adapter_are_two_rows() -> None:
         # The new one has taken over, at the end of the list: what `u` would mean has not changed.
         await pilot.press("g", "down", "down")
         table = AdapterTable(app.now, "base", (*views[2:], new), app.board.adapters[0].view)
-        app.store.take(table, app.now)
+        app.store.fold_message(table, app.now)
         app.show()
         assert (pane.selected.name, pane.selected.view.generation) == ("pirate", 2)
 
@@ -631,7 +632,7 @@ def test_a_verdict_is_shown_as_a_table_and_stays_in_the_details() -> None:
 
 def test_a_verdict_does_not_come_between_somebody_and_what_they_type() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
-        app.telemetry.order = app.ordered.append  # type: ignore[method-assign]
+        app.telemetry.send_order = app.ordered.append  # type: ignore[method-assign]
         await pilot.press("down", "v", "v")
         await pilot.pause()
         assert len(app.ordered) == 1  # it is being verified already
@@ -639,7 +640,7 @@ def test_a_verdict_does_not_come_between_somebody_and_what_they_type() -> None:
         await pilot.pause()
         assert "▸ verifying" in screen_text(app)
         await pilot.press("5", *"Ahoy")
-        reply = app.story.obey(app.ordered[0])  # type: ignore[union-attr]
+        reply = app.scenario.obey(app.ordered[0])  # type: ignore[union-attr]
         assert reply is not None
         app.orders.answered(reply)
         await pilot.pause()
@@ -661,11 +662,11 @@ def test_a_verification_shows_how_far_it_is_and_a_worker_that_fell_does_not() ->
             unit="sequence",
             elapsed_s=1.0,
         )
-        app.store.take(bar, app.now)
+        app.store.fold_message(bar, app.now)
         app.show()
         await pilot.pause()
         assert "verify pirate ━━━" in screen_text(app) and "3/8" in screen_text(app)
-        app.story.restart("worker-0")  # type: ignore[union-attr]
+        app.scenario.restart("worker-0")  # type: ignore[union-attr]
         app.advance(3.0)
         app.show()
         await pilot.pause()
@@ -726,7 +727,7 @@ def test_a_load_that_is_never_answered_holds_nobody() -> None:
         await pilot.pause()
         assert len(app.ordered) == 1  # one enter is enough
         assert "loading silent …" in screen_text(app)
-        app.story.restart("router")  # type: ignore[union-attr]
+        app.scenario.restart("router")  # type: ignore[union-attr]
         for _ in range(10):
             app.advance(1.0)
             app.show()
@@ -749,11 +750,11 @@ def test_a_load_that_is_never_answered_holds_nobody() -> None:
 
 def test_an_answer_whose_dialog_was_closed_is_told_as_a_toast() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
-        app.telemetry.order = app.ordered.append  # type: ignore[method-assign]
+        app.telemetry.send_order = app.ordered.append  # type: ignore[method-assign]
         await pilot.press("l", *"a", "enter", *"/missing", "enter", "escape")
         await pilot.press("w", *"/a", "enter", "escape")
         for order in app.ordered:
-            reply = app.story.obey(order)  # type: ignore[union-attr]
+            reply = app.scenario.obey(order)  # type: ignore[union-attr]
             assert reply is not None
             app.orders.answered(reply)
         await pilot.pause()
@@ -807,9 +808,9 @@ def test_processes_show_how_they_are_and_what_they_said_last() -> None:
 
 def test_a_process_is_up_since_its_start_and_falls_are_what_nobody_ordered() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
-        app.store.take_snapshot(app.story.snapshot(), app.now)  # type: ignore[union-attr]
-        app.story.restart("worker-0")  # type: ignore[union-attr]
-        app.story._set("router", ProcessState.READY)  # type: ignore[union-attr]
+        app.store.fold_snapshot(app.scenario.snapshot(), app.now)  # type: ignore[union-attr]
+        app.scenario.restart("worker-0")  # type: ignore[union-attr]
+        app.scenario._set("router", ProcessState.READY)  # type: ignore[union-attr]
         app.advance(3.0)
         app.show()
         await pilot.pause()
@@ -887,7 +888,7 @@ def test_lines_that_were_never_heard_leave_a_mark() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         last = app.board.logs[-1]
         line = LogLine(last.number + 1205, app.now, "router", "INFO", "back again")
-        app.store.take(LogLines((line,)), app.now)
+        app.store.fold_message(LogLines((line,)), app.now)
         app.show()
         await pilot.pause()
         assert "1 204 lines were not heard" in screen_text(app)
@@ -953,7 +954,7 @@ def test_logs_are_wrapped_cleared_and_exported(
         pane = app.active_panel.query_one(LogPane)
         text = " ".join(f"word{n}" for n in range(30))
         line = LogLine(app.board.logs[-1].number + 1, app.now, "router", "WARNING", text)
-        app.store.take(LogLines((line,)), app.now)
+        app.store.fold_message(LogLines((line,)), app.now)
         app.show()
         assert "word29" not in screen_text(app)
         await pilot.press("w")
@@ -975,7 +976,7 @@ def test_json_in_a_line_is_set_out_when_it_is_opened() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         number = app.board.logs[-1].number + 1
         line = LogLine(number, app.now, "router", "INFO", 'decided {"free": 3, "why": "no room"}')
-        app.store.take(LogLines((line,)), app.now)
+        app.store.fold_message(LogLines((line,)), app.now)
         app.show()
         await pilot.press("enter")
         await pilot.pause()
@@ -989,7 +990,7 @@ def test_a_log_line_cannot_command_the_terminal() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         text = "\x1b]0;owned\x07\x1b[2J\x1b[31mred\r\n"
         line = LogLine(app.board.logs[-1].number + 1, app.now, "router", "INFO", text)
-        app.store.take(LogLines((line,)), app.now)
+        app.store.fold_message(LogLines((line,)), app.now)
         app.show()
         await pilot.pause()
         shown = screen_text(app)
@@ -1003,7 +1004,7 @@ def test_the_logs_keep_what_the_books_keep() -> None:
     pane = LogPane()
     for start in range(0, 12_000, 500):
         lines = tuple(LogLine(n, START, "router", "INFO", "x") for n in range(start, start + 500))
-        store.take(LogLines(lines), START)
+        store.fold_message(LogLines(lines), START)
         pane._gather(store.board(START).logs)
     assert pane._kept == list(store.board(START).logs)
 
@@ -1012,7 +1013,7 @@ def test_enter_shows_a_long_line_whole() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         text = " ".join(f"word{n}" for n in range(60))
         line = LogLine(app.board.logs[-1].number + 1, app.now, "router", "ERROR", text)
-        app.store.take(LogLines((line,)), app.now)
+        app.store.fold_message(LogLines((line,)), app.now)
         app.show()
         await pilot.press("enter")
         await pilot.pause()

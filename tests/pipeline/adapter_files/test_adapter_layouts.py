@@ -17,8 +17,8 @@ from torch import Tensor
 
 from loraconsole.pipeline.messages import AdapterInfo
 from loraconsole.pipeline.model.adapter import AdapterError, measure_adapter, read_pairs
-from loraconsole.pipeline.model.runner import ModelRunner
 from loraconsole.pipeline.model_files.model_config import read_model_config
+from loraconsole.pipeline.runner.runner import ModelRunner
 
 PROMPT = [*range(3, 20)]
 TARGETS = ["q_proj", "v_proj", "down_proj"]
@@ -48,9 +48,9 @@ class Bench:
         """Of the adapter, the logits of `count` tokens behind `PROMPT`, and those tokens."""
         self._count += 1
         key = f"it@{self._count}"
-        info = self.runner.read_adapter(key, str(path))
+        info = self.runner.adapters.read(key, str(path))
         assert not info.reason
-        self.runner.place_adapter(key, [*range(1000, 1000 + info.pages)]).result()
+        self.runner.adapters.place(key, [*range(1000, 1000 + info.pages)]).result()
         driver = Driver(self.runner)
         number = driver.add(PROMPT, adapter=key)
         driver.generate([number], count)

@@ -87,7 +87,7 @@ def test_the_command_line_makes_the_same_settings_again() -> None:
     ).absolute()
     parser = argparse.ArgumentParser()
     add_config_flags(parser)
-    assert config_from_flags(parser.parse_args(command_line(config))) == config
+    assert config_from_flags(vars(parser.parse_args(command_line(config)))) == config
 
 
 def test_adapters_are_replicated_in_turn_under_names_of_their_own() -> None:

@@ -36,7 +36,7 @@ from loraconsole.pipeline.errors import OperatorError
 from loraconsole.pipeline.fetch import embedded_model, fetch, model_cache
 from loraconsole.pipeline.fetch.embedded_model import EmbeddedModel
 from loraconsole.pipeline.fetch.fetch import check_model_directory, lay_link, resolve
-from loraconsole.pipeline.fetch.model_cache import Report, new_directory, require_space
+from loraconsole.pipeline.fetch.model_cache import FetchReport, new_directory, require_space
 from loraconsole.pipeline.messages import Heartbeat, ProcessState, Progress, Telemetry
 from loraconsole.pipeline.model_files.model_config import read_model_config
 from loraconsole.pipeline.runtime.sockets import Watch, make_context
@@ -57,7 +57,7 @@ TEXTS = [
 ]
 
 
-class Witness(Report):
+class Witness(FetchReport):
     """Keeps what is said and which bars were drawn."""
 
     def __init__(self) -> None:
@@ -519,7 +519,7 @@ def test_corrupt_cache_is_said_removed_and_fetched_anew(embedded, damage):
     assert resolve(Config(), witness) == directory
     assert (directory / "model.gguf").read_bytes() == whole
     assert len(witness.said) == 1
-    assert "fetched anew" in witness.said[0]
+    assert "fetched again" in witness.said[0]
 
 
 @pytest.mark.processes

@@ -15,12 +15,12 @@ from safetensors.torch import load_file, save_file
 from loraconsole.pipeline.config import Config
 from loraconsole.pipeline.errors import OperatorError
 from loraconsole.pipeline.fetch.fetch import PLAIN_CHAT_TEMPLATE, resolve
-from loraconsole.pipeline.fetch.model_cache import Report
+from loraconsole.pipeline.fetch.model_cache import FetchReport
 from loraconsole.pipeline.fetch.model_report import ModelReport, report_model
 from loraconsole.pipeline.text.tokenizer import make_byte_tokenizer
 
 
-class Listener(Report):
+class Listener(FetchReport):
     """Keeps what is said."""
 
     def __init__(self) -> None:

@@ -24,10 +24,10 @@ from loraconsole.pipeline.messages import (
     SyncPoint,
     Tokens,
 )
-from loraconsole.pipeline.model.runner import ModelRunner
+from loraconsole.pipeline.runner.runner import ModelRunner
 from loraconsole.pipeline.runtime.spans import Spans
 from loraconsole.pipeline.schedule.adapter_registry import AdapterRegistry
-from loraconsole.pipeline.schedule.scheduler import Limits, Scheduler
+from loraconsole.pipeline.schedule.scheduler import Scheduler, SchedulerLimits
 
 
 def ask(name: str, adapter: str | None, tokens: int = 6) -> Request:
@@ -39,20 +39,22 @@ def ask(name: str, adapter: str | None, tokens: int = 6) -> Request:
 
 @pytest.mark.parametrize("prefetch", [True, False])
 def test_an_adapter_is_loaded_on_arrival_or_when_there_is_room_to_run(prefetch: bool) -> None:
-    registry = AdapterRegistry({"sql": "/adapters/sql"})
+    registry = AdapterRegistry({"sql": "/adapters/sql"}, now=0.0)
     scheduler = Scheduler(registry, policy="fcfs", prefetch=prefetch)
-    scheduler.reset(1, Limits(num_pages=20, max_model_len=64, max_running=1, max_prefill_tokens=8))
-    adapter = registry.get("sql")
-    adapter.become(AdapterState.VALIDATING)
-    adapter.read(0, AdapterInfo(adapter.key, "", 8, ("q_proj",), 1, 2, "-"), 1)
-    scheduler.add(ask("first", None))
-    assert scheduler.next_batch() is not None
-    scheduler.add(ask("second", "sql"))
-    scheduler.next_batch()
+    scheduler.reset(
+        1, SchedulerLimits(num_pages=20, max_model_len=64, max_running=1, max_prefill_tokens=8), 0.0
+    )
+    adapter = registry.current("sql")
+    adapter.change_state(AdapterState.VALIDATING, 0.0)
+    adapter.note_read(0, AdapterInfo(adapter.key, "", 8, ("q_proj",), 1, 2, "-"), 1, 0.0)
+    scheduler.add_request(ask("first", None), 0.0)
+    assert scheduler.next_batch(0.0) is not None
+    scheduler.add_request(ask("second", "sql"), 0.0)
+    scheduler.next_batch(0.0)
     placed = [isinstance(order, PlaceAdapter) for order in scheduler.residency.orders]
     assert placed == ([True] if prefetch else [])
     scheduler.finish("first")
-    scheduler.next_batch()
+    scheduler.next_batch(0.0)
     assert adapter.state is AdapterState.LOADING
 
 
@@ -65,7 +67,6 @@ MODEL_SWITCHES = (
     "no_kernel",
     "no_mem_pool",
     "bmm",
-    "prefetch",
     "no_prefetch",
     "no_step_times",
     "sync_points",
@@ -131,50 +132,52 @@ def play(model: Path, adapters: dict[str, str], switches: Set[str], spans: Path)
         recording.start(spans, layers=True)
     runner = ModelRunner(config, model, 0, heard.append, recording)
     ready = runner.load()
-    registry = AdapterRegistry(adapters)
+    registry = AdapterRegistry(adapters, now=0.0)
     scheduler = Scheduler(
         registry, policy=config.scheduler, prefetch=not config.no_prefetch, span=recording.span
     )
     scheduler.reset(
         1,
-        Limits(
+        SchedulerLimits(
             num_pages=ready.num_pages,
             max_model_len=ready.max_model_len,
             max_running=4,
             max_prefill_tokens=64,
+            chunk_tokens=64,
         ),
+        0.0,
     )
     for adapter in registry:
-        adapter.become(AdapterState.VALIDATING)
+        adapter.change_state(AdapterState.VALIDATING, 0.0)
         adapter.pinned = config.no_lora_swap
-        adapter.read(0, runner.read_adapter(adapter.key, adapter.path), 1)
+        adapter.note_read(0, runner.adapters.read(adapter.key, adapter.path), 1, 0.0)
         assert adapter.state is AdapterState.HOST, adapter.reason
-        scheduler.residency.settle(adapter, scheduler.kv_pages_at_worst())
+        scheduler.residency.settle(adapter, scheduler.kv_pages_at_worst(), 0.0)
         assert adapter.state is not AdapterState.FAILED, adapter.reason
     found: list[dict[str | None, list[int]]] = []
     loads = evictions = products = 0
     for _ in range(2):
         said = {f"{name}": list[int]() for name in NAMES}
         for name in NAMES:
-            scheduler.add(ask(f"{name}", name))
+            scheduler.add_request(ask(f"{name}", name), 0.0)
         while len(scheduler):
-            batch = scheduler.next_batch()
+            batch = scheduler.next_batch(0.0)
             for order in scheduler.residency.orders:
                 match order:
                     case PlaceAdapter():
-                        runner.place_adapter(order.key, order.pages).result()
+                        runner.adapters.place(order.key, order.pages).result()
                         placed = registry.find(order.key)
-                        assert placed and placed.placed(0, 1)
+                        assert placed and placed.note_placed(0, 1, 0.0)
                         loads += 1
                     case EvictAdapter():
-                        runner.evict_adapter(order.key)
+                        runner.adapters.evict(order.key)
                         evictions += 1
             scheduler.residency.orders.clear()
             if batch is None:
                 continue
             sampled, step = runner.launch(batch).wait()
             products += step.adapter_bytes
-            for token in scheduler.accept(Tokens(1, batch.step, 0, sampled), 0.0):
+            for token in scheduler.accept_tokens(Tokens(1, batch.step, 0, sampled), 0.0):
                 said[token.request_id].append(token.token_id)
         found.append({name: said[f"{name}"] for name in NAMES})
     scheduler.check()
@@ -192,7 +195,7 @@ def test_every_combination_answers_as_its_switches_say(
     """The tokens are those of the base where adapters are not computed, else each adapter's own,
     whatever else is switched; and each switch takes away what it names."""
     # A tenth of a second each time, and it changes nothing here.
-    monkeypatch.setattr("loraconsole.pipeline.model.runner.measure_copy_rate", lambda queue: 1e9)
+    monkeypatch.setattr("loraconsole.pipeline.runner.runner.measure_copy_rate", lambda queue: 1e9)
     expected = {
         is_dummy: play(model, adapters, {"dummy"} if is_dummy else set(), tmp_path / "none").tokens
         for is_dummy in (False, True)

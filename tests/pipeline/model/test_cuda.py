@@ -55,9 +55,9 @@ def test_layers_are_spans_for_as_long_as_they_are_wanted_and_nothing_else_change
     runner, _ = start_runner(model, adapter=entries, device="cuda")
     driver = Driver(runner)
     by_graphs = generate(driver)
-    runner._spans.start(tmp_path / "spans.jsonl", layers=True)
+    runner.spans.start(tmp_path / "spans.jsonl", layers=True)
     by_layers = generate(driver)
-    recording = runner._spans.stop()
+    recording = runner.spans.stop()
     again = generate(driver)
     for expected, layered, found in zip(by_graphs, by_layers, again, strict=True):
         torch.testing.assert_close(layered, expected, rtol=1e-3, atol=1e-3)
@@ -84,21 +84,21 @@ def test_adapters_copied_beside_steps_disturb_nobody(model: Path, entries: tuple
     """Into pages that steps just launched still write and read: the router frees them as soon as
     the last step of their sequence is posted."""
     runner, _ = start_runner(model, adapter=entries, device="cuda")
-    adapter = runner._store["a33"]
+    adapter = runner.loaded.store["a33"]
     expected: torch.Tensor | None = None
     for _ in range(50):
         driver = Driver(runner)
         number = driver.add(range(4, 20))
         steps = [driver.launch({number: 16}), *(driver.launch({number: 1}) for _ in range(23))]
         pages = [*driver.pages[number], *range(200, 400)][: adapter.info.pages]
-        runner.evict_adapter("a33")
-        placing = runner.place_adapter("a33", pages)
+        runner.adapters.evict("a33")
+        placing = runner.adapters.place("a33", pages)
         for step in steps:
             driver.read(step)
         logits = torch.stack(driver.logits[number])
         expected = logits if expected is None else expected
         assert torch.equal(logits, expected), "a step read what was copied into its pages"
         placing.result()
-        assert torch.equal(runner._store._content("a33").cpu(), adapter.host)
+        assert torch.equal(runner.loaded.store._content("a33").cpu(), adapter.host)
         driver.drop(number)
         driver.launch({}).wait()

@@ -31,19 +31,19 @@ def run(
     """Prompts whole and in pieces, decode rows beside them, adapters and base, one that ends."""
     runner = start_runner(model)[0]
     if spans:
-        runner._spans.start(spans, layers=True)
+        runner.spans.start(spans, layers=True)
     if not torch.cuda.is_available() and paged:
-        runner._store.tables = runner._store.make_tables(8)
-        runner._paged = runner._make_paged()
-        assert runner._paged is not None
+        runner.loaded.store.tables = runner.loaded.store.make_tables(8)
+        runner.compute.paged = runner.compute.make_paged()
+        assert runner.compute.paged is not None
         if padded:
-            buckets = runner._paged.to_capture(8, with_adapters=True)
-            runner._paged._captured = dict.fromkeys(buckets)
+            buckets = runner.compute.paged.to_capture(8, with_adapters=True)
+            runner.compute.paged._captured = dict.fromkeys(buckets)
     pages = iter(random.Random(3).sample(range(70, 128), 58))
     for name, path in adapters.items():
-        info = runner.read_adapter(name, str(path))
+        info = runner.adapters.read(name, str(path))
         assert not info.reason
-        runner.place_adapter(name, [next(pages) for _ in range(info.pages)]).result()
+        runner.adapters.place(name, [next(pages) for _ in range(info.pages)]).result()
     driver = Driver(runner, num_pages=70)
     rng = random.Random(4)
     numbers = [

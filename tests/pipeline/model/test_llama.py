@@ -180,7 +180,7 @@ def test_pages_that_another_left_full_of_nan_do_no_harm(tmp_path: Path) -> None:
     clean = tokens_of_a_run()
     runner.reset()
     with torch.inference_mode():
-        runner._pool.pages.fill_(float("nan"))
+        runner.loaded.pool.pages.fill_(float("nan"))
     assert tokens_of_a_run() == clean
 
 

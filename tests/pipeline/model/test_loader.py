@@ -3,6 +3,7 @@
 import json
 import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from safetensors.torch import load_file, save_file
 from tiny_gguf import tensors_of
 
 from loraconsole.pipeline.errors import OperatorError
+from loraconsole.pipeline.model import cpu_kernels
+from loraconsole.pipeline.model.cpu_kernels import why_not_int4, why_not_packed
 from loraconsole.pipeline.model.gguf_checkpoint import GgufCheckpoint
 from loraconsole.pipeline.model.open_checkpoint import open_checkpoint
 
@@ -114,7 +117,8 @@ def test_dummy_weights_need_only_a_config_and_are_always_the_same(tmp_path: Path
 def test_a_missing_or_misshapen_tensor_is_named_with_its_file_and_shapes(tmp_path: Path) -> None:
     save_model(tmp_path, "llama")
     path = tmp_path / "model.safetensors"
-    tensors = load_file(path)
+    # Copies: `load_file` may map the file that is written below.
+    tensors = {name: tensor.clone() for name, tensor in load_file(path).items()}
     name = "model.layers.1.mlp.up_proj.weight"
     save_file({k: v for k, v in tensors.items() if k != name}, path)
     with pytest.raises(OperatorError, match=rf"{tmp_path}.*{name} is missing"):
@@ -149,6 +153,59 @@ def test_a_broken_gguf_is_told_apart_from_a_missing_tensor(tmp_path: Path) -> No
     (tmp_path / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 4}))
     with pytest.raises(OperatorError, match=r"model.layers.3\.\S+ is missing"):
         start_runner(tmp_path)
+
+
+@pytest.fixture
+def tried_again() -> Iterator[None]:
+    """What was found out of the installed torch holds for this test alone."""
+    for why in (why_not_packed, why_not_int4):
+        why.cache_clear()
+    yield
+    for why in (why_not_packed, why_not_int4):
+        why.cache_clear()
+
+
+@pytest.mark.parametrize("name", ["_reorder_linear_weight", "_linear_pointwise"])
+@pytest.mark.usefixtures("tried_again")
+def test_without_packed_weights_a_model_answers_the_same(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_model(tmp_path, "llama")
+    packed = logits_of(tmp_path)
+    why_not_packed.cache_clear()
+
+    class Lacking:
+        def __getattr__(self, wanted: str) -> object:
+            if wanted == name:
+                raise AttributeError(f"mkldnn has no {name}")
+            return getattr(torch.ops.mkldnn, wanted)
+
+    monkeypatch.setattr(cpu_kernels, "_onednn", Lacking)
+    assert f"has no {name}" in why_not_packed()
+    assert torch.allclose(logits_of(tmp_path), packed, atol=1e-4)
+
+
+@pytest.mark.usefixtures("tried_again")
+def test_without_4_bit_products_auto_takes_another_precision(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_model(
+        tmp_path,
+        "llama",
+        hidden_size=64,
+        intermediate_size=64,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+    )
+    write_gguf(tmp_path, gguf.GGMLQuantizationType.Q4_0)
+    (tmp_path / "model.safetensors").unlink(missing_ok=True)
+    assert "int4" in start_runner(tmp_path, dtype="auto")[0].dtype
+    why_not_int4.cache_clear()
+    monkeypatch.delattr(torch, "_weight_int4pack_mm_for_cpu")
+    assert "4-bit product" in why_not_int4()
+    assert "int4" not in start_runner(tmp_path, dtype="auto")[0].dtype
+    with pytest.raises(OperatorError, match="--dtype int4 cannot be had"):
+        start_runner(tmp_path, dtype="int4")
 
 
 def test_types_that_a_device_cannot_compute_are_refused(tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ from driver import Driver, save_model, start_runner
 from torch import Tensor
 
 from loraconsole.pipeline.model.adapter import module_path, module_shapes
-from loraconsole.pipeline.model.runner import ModelRunner
 from loraconsole.pipeline.model_files.model_config import read_model_config
+from loraconsole.pipeline.runner.runner import ModelRunner
 
 MODELS: dict[str, dict[str, Any]] = {
     "llama": {"attention_bias": True},
@@ -169,11 +169,11 @@ def serve(
 ) -> Iterable[tuple[str | None, list[int], list[int], Tensor]]:
     """Adapters and two rows of the base in one batch, prompts of different length, some of them
     computed in pieces while others decode: (adapter, prompt, tokens, their logits) of each."""
-    free = iter(range(runner._pool.num_pages - 1, 0, -1))
+    free = iter(range(runner.loaded.pool.num_pages - 1, 0, -1))
     for name, directory in directories.items():
-        info = runner.read_adapter(name, str(directory))
+        info = runner.adapters.read(name, str(directory))
         assert info.reason == ""
-        runner.place_adapter(name, [next(free) for _ in range(info.pages)]).result()
+        runner.adapters.place(name, [next(free) for _ in range(info.pages)]).result()
     driver = Driver(runner)
     names: list[str | None] = [*directories, None, None]
     choose.shuffle(names)

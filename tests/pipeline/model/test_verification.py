@@ -19,7 +19,7 @@ from loraconsole.pipeline.model.layers import (
     LinearByRows,
     PackedLinear,
 )
-from loraconsole.pipeline.model.runner import ModelRunner
+from loraconsole.pipeline.runner.runner import ModelRunner
 
 pytestmark = pytest.mark.slow
 
@@ -61,7 +61,7 @@ def verify(runner: ModelRunner, key: str) -> tuple[tuple[Comparison, ...], bool]
     """As the worker does it, between the steps of a sequence that runs anyhow."""
     others = tuple(name for name in ADAPTERS if name != key)
     order = CheckAdapter(epoch=1, order="o", key=key, others=others, pages=tuple(range(60, 76)))
-    trial = runner.new_trial(order)
+    trial = runner.adapters.new_verification(order)
     driver = Driver(runner, num_pages=60)
     number = driver.add(range(5), adapter="all")
     driver.prefill([number])
@@ -72,7 +72,7 @@ def verify(runner: ModelRunner, key: str) -> tuple[tuple[Comparison, ...], bool]
         trial.take(tokens, pending.logits)
     driver.drop(number)
     driver.launch({}).wait()
-    return runner.compare(trial)
+    return runner.adapters.compare(trial)
 
 
 def test_a_good_adapter_is_verified_alone_and_in_a_mixed_batch(
@@ -95,7 +95,7 @@ def test_an_adapter_that_is_served_otherwise_than_its_files_say_is_found_out(
 ) -> None:
     """Its pages hold something else: nothing, or it with another scale."""
     runner = start(model, adapters)
-    store = runner._store
+    store = runner.loaded.store
     with torch.inference_mode():
         wrong = (store["all"].host * factor).to(store._pool.pages.device)
         store._pool.put(store._table(store._pages["all"]), wrong)
@@ -176,7 +176,7 @@ def test_merged_weights_answer_as_the_adapter_and_only_in_steps_of_its_own(
     runner, _ = start_runner(model, heard, adapter=entries)
     (apart,) = generate(runner, "all")
     mixed = generate(runner, "all", None, "mlp")
-    runner.use_merged(runner.merge("all"))
+    runner.use_merged(runner.adapters.merge("all"))
     waits = [message.name for message in heard if isinstance(message, SyncPoint)]
     assert waits[-2:] == ["merge: before", "merge: after"]
     (merged,) = generate(runner, "all")
@@ -195,7 +195,7 @@ def test_a_thousand_merges_leave_the_base_bit_for_bit(tmp_path: Path) -> None:
     runner = start(model, paths)
     (before,) = generate(runner, None)
     for cycle in range(1000):
-        runner.use_merged(runner.merge([*ADAPTERS][cycle % len(ADAPTERS)]))
+        runner.use_merged(runner.adapters.merge([*ADAPTERS][cycle % len(ADAPTERS)]))
         if cycle % 100 == 0:
             generate(runner, [*ADAPTERS][cycle % len(ADAPTERS)])
         runner.use_merged(None)
@@ -235,5 +235,5 @@ def test_a_baseline_gives_the_same_answers(
 
 def test_without_the_pool_adapters_take_no_page(model: Path, adapters: dict[str, Path]) -> None:
     runner = start(model, adapters, no_mem_pool=True)
-    assert all(runner._store[name].info.pages == 0 for name in ADAPTERS)
-    assert not runner._pool.pages[:, 200:].any()
+    assert all(runner.loaded.store[name].info.pages == 0 for name in ADAPTERS)
+    assert not runner.loaded.pool.pages[:, 200:].any()

@@ -19,16 +19,16 @@ from safetensors.torch import load_file, save_file
 from tiny_gguf import NAMES
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from loraconsole.console.__main__ import command_parser
 from loraconsole.console.cli import against
+from loraconsole.console.commands.inspect import DoctorCommand
 from loraconsole.pipeline.config import Config
 from loraconsole.pipeline.errors import OperatorError
 from loraconsole.pipeline.fetch.fetch import resolve
 from loraconsole.pipeline.reference.reference import (
     LineClient,
     Prepared,
-    Question,
     ReferenceComparison,
+    ReferenceQuestion,
     SideBySide,
 )
 
@@ -225,7 +225,7 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def compare(beside: SideBySide, model: Path, *names: str, **more: Any) -> ReferenceComparison:
     """`model` with adapters that lie beside it."""
     adapters = tuple((name, str(model.parent / name)) for name in names)
-    question = Question(model=str(model), adapters=adapters, tokens=8)
+    question = ReferenceQuestion(model=str(model), adapters=adapters, tokens=8)
     return beside.compare_engine(question, resolve(Config(model=str(model))), **more)
 
 
@@ -273,14 +273,16 @@ def test_an_adapters_own_template_writes_its_chats(
     if has_tokenizer:
         for name in ("tokenizer.json", "tokenizer_config.json"):
             shutil.copy(llama / name, tmp_path / "plain")
-    question = Question(model=str(llama), adapters=(("plain", str(tmp_path / "plain")),), tokens=4)
+    question = ReferenceQuestion(
+        model=str(llama), adapters=(("plain", str(tmp_path / "plain")),), tokens=4
+    )
     found = beside.compare_engine(question, llama)
     assert not wrong(found)
     chats = {row.adapter: row.prompt_tokens for row in found.rows if row.prompt == "chat"}
     assert chats["plain"] == chats[None] + 1
     adapters = (("plain", str(llama.parent / "plain")),)
     other = beside.compare_engine(
-        question, llama, reference=Question(model=str(llama), adapters=adapters)
+        question, llama, reference=ReferenceQuestion(model=str(llama), adapters=adapters)
     )
     assert {*wrong(other)} == {("chat", "plain"), ("system chat", "plain")}
 
@@ -365,7 +367,7 @@ def of_other_copy(
     misread the model."""
     shutil.copytree(llama, root / "other")
     change(root / "other")
-    reference = Question(model=str(root / "other"))
+    reference = ReferenceQuestion(model=str(root / "other"))
     found = compare(beside, llama, reference=reference, dtype=dtype)
     return {prompt: reason for (prompt, _), reason in wrong(found).items()}
 
@@ -400,7 +402,7 @@ def test_an_adapter_that_is_read_otherwise_is_found_and_the_base_stays_right(
     shutil.copytree(llama.parent / "plain", tmp_path / "other")
     edit(tmp_path / "other" / "adapter_config.json", lambda c: c.update(lora_alpha=16.5))
     adapters = (("plain", str(tmp_path / "other")), ("rslora", str(llama.parent / "rslora")))
-    reference = Question(model=str(llama), adapters=adapters)
+    reference = ReferenceQuestion(model=str(llama), adapters=adapters)
     found = compare(beside, llama, "plain", "rslora", reference=reference)
     assert {adapter for _, adapter in wrong(found)} == {"plain"}
 
@@ -427,10 +429,12 @@ def test_a_refused_adapter_and_one_that_peft_does_not_read_are_named(
     shutil.copytree(llama.parent, tmp_path / "all")
     root = tmp_path / "all"
     edit(root / "plain" / "adapter_config.json", lambda c: c.update(use_dora=True))
-    question = Question(model=str(root / "model"), adapters=(("plain", str(root / "plain")),))
+    question = ReferenceQuestion(
+        model=str(root / "model"), adapters=(("plain", str(root / "plain")),)
+    )
     shutil.copytree(root / "rslora", tmp_path / "broken")
     (tmp_path / "broken" / "adapter_model.safetensors").unlink()
-    reference = Question(
+    reference = ReferenceQuestion(
         model=question.model, adapters=(*question.adapters, ("rslora", str(tmp_path / "broken")))
     )
     found = compare(beside, root / "model", "plain", "rslora", reference=reference)
@@ -457,7 +461,7 @@ def test_a_model_that_memory_cannot_hold_says_what_it_needs(
     shutil.copytree(llama, tmp_path / "model")
     sizes = {"hidden_size": 1 << 17, "intermediate_size": 1 << 19, "num_hidden_layers": 8}
     edit(tmp_path / "model" / "config.json", lambda c: c.update(sizes))
-    reference = Question(model=str(tmp_path / "model"))
+    reference = ReferenceQuestion(model=str(tmp_path / "model"))
     with pytest.raises(OperatorError, match=r"takes \d{4,}\.\d GiB in float32, and .* are free"):
         compare(beside, llama, reference=reference)
 
@@ -470,7 +474,7 @@ def test_what_transformers_would_make_at_random_is_no_reference(
     tensors = load_file(path)
     del tensors["model.layers.1.mlp.up_proj.weight"]
     save_file(tensors, path, {"format": "pt"})
-    reference = Question(model=str(tmp_path / "model"))
+    reference = ReferenceQuestion(model=str(tmp_path / "model"))
     with pytest.raises(OperatorError, match=r"finds no model\.layers\.1\.mlp\.up_proj\.weight"):
         compare(beside, llama, reference=reference)
 
@@ -483,7 +487,7 @@ def test_a_library_that_is_absent_is_named_with_how_to_install_it(
     (tmp_path / f"{library}.py").write_text(words)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with LineClient("transformers_reference") as reference:
-        question = Question(model=str(tmp_path), adapters=(("a", str(tmp_path)),))
+        question = ReferenceQuestion(model=str(tmp_path), adapters=(("a", str(tmp_path)),))
         with pytest.raises(OperatorError, match=f"{library} cannot be imported") as caught:
             reference.ask(question, Prepared)
     assert caught.value.hint.startswith(f"pip install '{library}>=")
@@ -528,7 +532,9 @@ def test_an_adapter_that_is_refused_is_said_once_and_is_no_difference(
 ) -> None:
     shutil.copytree(llama.parent / "rslora", tmp_path / "dora")
     edit(tmp_path / "dora" / "adapter_config.json", lambda c: c.update(use_dora=True))
-    question = Question(model=str(llama), adapters=(("dora", str(tmp_path / "dora")),), tokens=4)
+    question = ReferenceQuestion(
+        model=str(llama), adapters=(("dora", str(tmp_path / "dora")),), tokens=4
+    )
     found = beside.compare_engine(question, llama)
     assert against.print_comparison(found, False) == 1
     said = capsys.readouterr().out
@@ -540,9 +546,7 @@ def test_libraries_that_are_not_installed_are_named_before_any_work(
     llama: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    given = command_parser().parse_args(
-        ["doctor", str(llama), "--adapter", "a=b", "--against", "transformers"]
-    )
+    command = DoctorCommand(adapter=("a=b",), against="transformers")
     with pytest.raises(OperatorError, match="transformers peft") as caught:
-        against.compare_model(given)
+        against.compare_model(str(llama), command)
     assert "pip install 'transformers>=5' 'peft>=0.18'" in caught.value.hint

@@ -1,65 +1,192 @@
-"""What the router tells workers of adapters that failed."""
+"""What workers and operators hear of adapters that load, fail, merge and are placed, by the core
+alone: no process, no socket, no clock."""
 
 from __future__ import annotations
 
-import asyncio
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
 from loraconsole.pipeline.config import Config
 from loraconsole.pipeline.messages import (
     AdapterInfo,
+    AdapterPlaced,
     AdapterRead,
     AdapterReply,
     AdapterState,
     DropAdapter,
     LoadAdapter,
+    MergeAdapter,
+    MergeWeights,
     Message,
+    ReadAdapter,
+    Request,
+    SamplingParams,
+    WeightsMerged,
     WorkerReady,
 )
-from loraconsole.pipeline.router.router import Router
+from loraconsole.pipeline.router.core import RouterCore
+from loraconsole.pipeline.router.effects import AdapterFetched, FetchAdapter, Send
 
-READY = WorkerReady(
-    rank=0,
-    incarnation=1,
-    device="cpu",
-    num_pages=64,
-    page_size=16,
-    max_model_len=256,
-    vocab_size=300,
-    eos_token_ids=(),
-)
+NOW = 1000.0
+
+
+def worker_ready(incarnation: int = 1, rank: int = 0) -> WorkerReady:
+    return WorkerReady(
+        rank=rank,
+        incarnation=incarnation,
+        device="cpu",
+        num_pages=64,
+        page_size=16,
+        max_model_len=256,
+        max_running=64,
+        max_prefill_tokens=256,
+        chunk_tokens=192,
+        vocab_size=300,
+        eos_token_ids=(),
+    )
+
+
+def sent(core: RouterCore) -> list[Message]:
+    """The messages that have come out since the last call."""
+    return [e.message for e in core.effects.take_pending() if isinstance(e, Send)]
+
+
+def info_of(key: str, pages: int = 2, reason: str = "") -> AdapterInfo:
+    return AdapterInfo(key, "", 8, ("q_proj",), 1, pages, "digest", reason)
+
+
+@pytest.fixture
+def make_core() -> Callable[..., RouterCore]:
+    def make(*adapters: str, **settings: int) -> RouterCore:
+        config = Config(run="/nowhere", adapter=adapters, **settings)  # type: ignore[arg-type]
+        return RouterCore(config, incarnation=7_000, now=NOW)
+
+    return make
 
 
 @pytest.mark.parametrize("reason", ["", "it is no adapter"])
-def test_workers_forget_an_adapter_that_failed(reason: str, tmp_path: Path) -> None:
+def test_workers_forget_an_adapter_that_failed(
+    reason: str, make_core: Callable[..., RouterCore]
+) -> None:
     """One of too many pages lies in their memory already, and its next load has another key."""
+    core = make_core()
+    core.handle_message(worker_ready(), NOW)
+    order = LoadAdapter(order="1", reply_to="me", name="large", path="/large")
+    core.handle_message(order, NOW)
+    [adapter] = core.registry
+    sent(core)
+    core.handle_message(AdapterRead(0, adapter.reading, info_of(adapter.key, 100, reason)), NOW)
+    assert adapter.state is AdapterState.FAILED and not adapter.pages
+    messages = sent(core)
+    assert DropAdapter("large@1") in messages
+    [reply] = [message for message in messages if isinstance(message, AdapterReply)]
+    assert reply.status == 400 and (reason or "takes 100 of the pool's 64 pages") in reply.text
+    core.handle_message(order, NOW)  # once more, mended
+    [adapter] = core.registry
+    assert adapter.key == "large@2" and adapter.state is AdapterState.VALIDATING
+    core.handle_message(AdapterRead(0, adapter.reading, info_of(adapter.key)), NOW)
+    core.handle_message(order, NOW)
+    replies = [message for message in sent(core) if isinstance(message, AdapterReply)]
+    assert [reply.status for reply in replies] == [200, 409]
+    assert "'large' is loaded already" in replies[-1].text
 
-    async def main() -> None:
-        router = Router(Config(run=str(tmp_path)))
-        told: list[Message] = []
-        router.send = lambda name, message: told.append(message)  # type: ignore[method-assign]
-        router.beacon.publish = lambda message: None  # type: ignore[method-assign]
-        router._handle(READY)
-        order = LoadAdapter(order="1", reply_to="me", name="large", path=str(tmp_path))
-        router.desk.order(order)
-        [adapter] = router.registry
-        info = AdapterInfo(adapter.key, "", 8, ("q_proj",), 1, 100, "digest", reason)
-        router._handle(AdapterRead(0, adapter.reading, info))
-        assert adapter.state is AdapterState.FAILED and not adapter.pages
-        assert DropAdapter("large@1") in told
-        [reply] = [message for message in told if isinstance(message, AdapterReply)]
-        assert reply.status == 400 and (reason or "takes 100 of the pool's 64 pages") in reply.text
-        router.desk.order(order)  # once more, mended
-        [adapter] = router.registry
-        assert adapter.key == "large@2" and adapter.state is AdapterState.VALIDATING
-        fine = AdapterInfo(adapter.key, "", 8, ("q_proj",), 1, 2, "digest")
-        router._handle(AdapterRead(0, adapter.reading, fine))
-        router.desk.order(order)
-        replies = [message for message in told if isinstance(message, AdapterReply)]
-        assert [reply.status for reply in replies] == [400, 200, 409]
-        assert "'large' is loaded already" in replies[-1].text
-        router.close()
 
-    asyncio.run(main())
+def test_what_a_rank_that_is_gone_has_read_is_read_again(
+    make_core: Callable[..., RouterCore],
+) -> None:
+    """Else an adapter is placed on a rank that does not have it yet, and has failed for good."""
+    core = make_core("one=/one", tp=2)
+    [adapter] = core.registry
+
+    def come(incarnation: int) -> int:
+        """Both ranks are ready; the number of the reading that they are given."""
+        sent(core)
+        for rank in range(2):
+            core.handle_message(worker_ready(incarnation, rank), NOW)
+        [number] = {m.order for m in sent(core) if isinstance(m, ReadAdapter)}
+        return number
+
+    def answer(rank: int, number: int) -> None:
+        core.handle_message(AdapterRead(rank, number, info_of(adapter.key)), NOW)
+
+    first = come(1)
+    answer(1, first)  # and rank 0 dies over it
+    second = come(2)
+    answer(0, first)  # what it said comes late
+    answer(0, second)
+    assert adapter.state is AdapterState.VALIDATING
+    answer(1, second)
+    assert adapter.state is AdapterState.LOADING  # on every host, and on its way
+
+
+def test_a_hub_adapter_is_fetched_before_it_is_read(make_core: Callable[..., RouterCore]) -> None:
+    core = make_core("far=org/adapter")
+    core.handle_message(worker_ready(), NOW)
+    effects = core.effects.take_pending()
+    assert FetchAdapter("far@1", "org/adapter") in effects
+    assert not [e for e in effects if isinstance(e, Send) and isinstance(e.message, ReadAdapter)]
+    core.handle_message(AdapterFetched("far@1", "/cache/adapter"), NOW)
+    [read] = [message for message in sent(core) if isinstance(message, ReadAdapter)]
+    assert (read.key, read.path) == ("far@1", "/cache/adapter")
+
+
+def test_a_hub_adapter_that_cannot_be_fetched_fails_with_the_reason(
+    make_core: Callable[..., RouterCore],
+) -> None:
+    core = make_core("far=org/adapter")
+    core.handle_message(worker_ready(), NOW)
+    core.handle_message(AdapterFetched("far@1", "", "no network"), NOW + 5)
+    [adapter] = core.registry
+    assert (adapter.state, adapter.reason) == (AdapterState.FAILED, "no network")
+    assert adapter.since == NOW + 5
+
+
+def place(core: RouterCore, now: float) -> None:
+    """The one adapter is read and placed, as a worker answers."""
+    [adapter] = core.registry
+    core.handle_message(AdapterRead(0, adapter.reading, info_of(adapter.key)), now)
+    core.handle_message(AdapterPlaced(0, core.scheduler.epoch, adapter.key), now)
+    assert adapter.state is AdapterState.GPU
+
+
+def test_a_hit_is_a_request_that_finds_its_adapter_placed_by_the_time_handed_in(
+    make_core: Callable[..., RouterCore],
+) -> None:
+    """Long after these times, as a replay is: the machine's clock does not count."""
+    core = make_core("one=/one")
+    core.handle_message(worker_ready(), NOW)
+
+    def ask(name: str, at: float) -> None:
+        request = Request(
+            request_id=name,
+            adapter="one",
+            prompt_ids=(1, 2),
+            params=SamplingParams(max_tokens=4),
+            arrived_at=at,
+        )
+        core.handle_message(request, at)
+
+    ask("early", NOW + 1)
+    place(core, NOW + 2)
+    ask("late", NOW + 3)
+    assert core.plan_step(NOW + 4) is not None
+    [view] = core.adapter_table(NOW + 4).adapters
+    assert (view.requests, view.hits, view.since) == (2, 1, NOW + 2)
+
+
+def test_a_merge_of_workers_that_are_gone_holds_its_adapter_no_longer(
+    make_core: Callable[..., RouterCore],
+) -> None:
+    core = make_core("one=/one")
+    core.handle_message(worker_ready(), NOW)
+    place(core, NOW)
+    [adapter] = core.registry
+    core.handle_message(MergeAdapter(order="m", reply_to="me", name="one"), NOW)
+    assert adapter.held == 1 and MergeWeights("one@1") in sent(core)
+    core.handle_message(worker_ready(incarnation=2), NOW)
+    [reply] = [message for message in sent(core) if isinstance(message, AdapterReply)]
+    assert (reply.order, reply.status) == ("m", 503)
+    assert adapter.held == 0
+    core.handle_message(WeightsMerged(0, "one@1"), NOW)  # what the old worker said comes late
+    assert not adapter.merged and adapter.held == 0

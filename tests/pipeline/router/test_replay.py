@@ -1,4 +1,4 @@
-"""Event logs of a real ring, decided again: the same, or told where not."""
+"""Event logs of a real ring, decided again: the same, or the line that differs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ from waiting import wait_for
 from loraconsole.console.cli.replay import read_head
 from loraconsole.console.state.store import Store
 from loraconsole.pipeline.config import Config
-from loraconsole.pipeline.messages import Abort, BatchView
+from loraconsole.pipeline.errors import OperatorError
+from loraconsole.pipeline.messages import PROTOCOL, Abort, BatchView
+from loraconsole.pipeline.router.event_lines import Got
 from loraconsole.pipeline.router.event_log import EventLog
 from loraconsole.pipeline.run_directory import make_run_directory
 from loraconsole.pipeline.runtime.sockets import Watch, make_context
@@ -55,7 +57,7 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
                     stop.wait(0.3)
 
         def serve() -> None:
-            """Until six more are answered."""
+            """Until six more requests are answered."""
             enough = len(done) + 6
             wait_for(lambda: len(done) >= enough, 60)
 
@@ -85,6 +87,7 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         [path] = (ring.run / "events").iterdir()
         kept = tmp_path_factory.mktemp("logs") / path.name
         kept.write_bytes(path.read_bytes())
+        kept.with_name("adapters.json").write_text(ring.cli("adapters", "list", "--json").stdout)
         assert path.stat().st_mode & 0o077 == 0, "readable by others"
     yield kept
 
@@ -106,7 +109,9 @@ def test_a_log_of_a_ring_is_decided_again_alike(log: Path) -> None:
     assert document["same"] and document["lines"] == len(lines_of(log))
     decisions = [d for line in lines_of(log) for d in line.get("decisions", ())]
     assert sum(d["is_admitted"] for d in decisions) > 30
-    assert any(d.get("reason") for d in decisions), "nobody had to wait, or it is not told why"
+    assert any(d.get("reason") for d in decisions), (
+        "no request had to wait, or the reason is missing"
+    )
 
 
 def test_a_log_tells_the_arithmetic_and_no_secret(log: Path) -> None:
@@ -137,7 +142,7 @@ def test_a_changed_decision_is_found_by_its_line(log: Path, tmp_path: Path) -> N
     changed.write_text("".join([*lines[:gone], *lines[gone + 1 :]]))
     done = replay(changed)
     found = re.search(r"line (\d+)", done.stdout)
-    # Wherever the request that nobody asked for is missed first.
+    # Wherever the request that is missing in the log is missed first.
     assert done.returncode == 1 and found and int(found[1]) > gone, done.stdout
 
 
@@ -148,7 +153,20 @@ def test_a_changed_decision_is_found_by_its_line(log: Path, tmp_path: Path) -> N
         (lambda lines: [*lines[:5], "{}\n"], "line 6 of .* is no event: .*event"),
         (lambda lines: [*lines[:5], "rubbish\n"], "line 6 of .* is no event"),
         (lambda lines: lines[1:], "does not begin with the router's start"),
-        (lambda lines: [lines[0].replace('"format":1', '"format":99')], "has format 99, this is 1"),
+        (
+            lambda lines: [lines[0].replace('"format":2', '"format":99'), *lines[1:]],
+            "has format 99, this is 2\n  replay it with the loraconsole that wrote it",
+        ),
+        (
+            # As versions before wrote it, with a setting that is none any more.
+            lambda lines: [
+                lines[0]
+                .replace(f'"protocol":{PROTOCOL},', "")
+                .replace('"no_prefetch"', '"prefetch":false,"no_prefetch"'),
+                *lines[1:],
+            ],
+            f"has protocol 1, this is {PROTOCOL}\n  replay it with the loraconsole that wrote it",
+        ),
         (lambda lines: [], "is empty"),
     ],
 )
@@ -167,12 +185,13 @@ def test_a_damaged_log_is_refused_with_its_line(
 
 def test_a_log_ends_at_its_size_and_says_so_and_few_are_kept(tmp_path: Path) -> None:
     for incarnation in range(6):
-        log = EventLog(lambda: 1.0)
+        log = EventLog()
         config = Config(run=str(tmp_path), api_key="hidden")
-        log.open(tmp_path, incarnation, config, LatencyTable(), max_bytes=3000)
+        log.open(tmp_path, incarnation, config, LatencyTable(), 1.0, max_bytes=3000)
+        line = Got(at=1.0, message=Abort("r-1", "client gone"))
         while log.is_open:
-            log.got(Abort("r-1", "client gone"))
-        log.got(Abort("r-1", "client gone"))
+            log.write_line(line)
+        log.write_line(line)
     files = sorted(tmp_path.iterdir())
     assert [path.name for path in files] == [f"router-{n}.jsonl" for n in range(2, 6)]
     assert all(path.stat().st_size < 3100 for path in files)
@@ -200,7 +219,7 @@ def test_a_replay_is_shown_in_the_console_as_the_ring_was(log: Path, tmp_path: P
         while player.poll() is None:
             for message in watch.drain():
                 now = head["at"] + max(0.0, time.time() - begins_at) * speed
-                store.take(message, now)
+                store.fold_message(message, now)
                 heard_at = now
                 if isinstance(message, BatchView):
                     views.append(message)
@@ -222,6 +241,10 @@ def test_a_replay_is_shown_in_the_console_as_the_ring_was(log: Path, tmp_path: P
     assert board.events[-1].text == "the log ends here: all the same"
     assert board.router is not None and board.router.steps > 100
     assert {row.view.name for row in board.adapters} >= set(ADAPTERS)
+    said = json.loads(log.with_name("adapters.json").read_text())["adapters"]
+    hits = {row.view.name: row.view.hits for row in board.adapters if row.view.name in ADAPTERS}
+    assert hits == {row["name"]: row["hits"] for row in said if row["name"] in ADAPTERS}
+    assert any(hits.values()), "no request found its adapter in the pool"
     assert any(view.phase == "decode" for shown in views for view in shown.requests)
     assert max(len(shown.requests) for shown in views) >= 5
     assert all(0 <= shown.at - v.arrived_at < 60 for shown in views for v in shown.requests)
@@ -241,7 +264,8 @@ def test_the_console_says_that_it_shows_a_replay_and_begins_with_the_first_reque
     command = [sys.executable, "-P", "-m", "loraconsole.console", "replay", str(log), "--console"]
     terminal = PseudoTerminal([*command, "--speed", "50"])
     try:
-        terminal.wait_for("the log ends here")
+        # Without its first word: that may stand there already, of the event before.
+        terminal.wait_for("log ends here")
         seen = SEQUENCES.sub(b"", b"".join(data for _, data in terminal.chunks)).decode()
         assert " REPLAY x50 " in seen and " run" in seen
         terminal.send("q")
@@ -253,3 +277,18 @@ def test_the_console_says_that_it_shows_a_replay_and_begins_with_the_first_reque
 def test_what_was_before_the_first_request_is_not_waited_for(log: Path) -> None:
     asked = [line["at"] for line in lines_of(log) if line["event"] == "asked"]
     assert read_head(log).at == asked[0] > lines_of(log)[0]["at"]
+
+
+def test_the_console_refuses_a_log_of_another_protocol_with_what_to_do(
+    log: Path, tmp_path: Path
+) -> None:
+    """As the first versions wrote it: without its protocol, and with other settings."""
+    head, *lines = log.read_text().splitlines(keepends=True)
+    started = json.loads(head)
+    del started["protocol"]
+    started["config"]["prefetch"] = False
+    old = tmp_path / "old.jsonl"
+    old.write_text("".join([json.dumps(started) + "\n", *lines]))
+    with pytest.raises(OperatorError, match=f"has protocol 1, this is {PROTOCOL}") as refused:
+        read_head(old)
+    assert "replay it with the loraconsole that wrote it" in refused.value.hint

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from loraconsole.console.cli.pipeline import Bars
+from loraconsole.console.cli.printing import Bars
 from loraconsole.pipeline.messages import Progress
 from loraconsole.pipeline.runtime.progress import ProgressBar
 

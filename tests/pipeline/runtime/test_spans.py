@@ -162,6 +162,9 @@ class Peers:
             num_pages=40,
             page_size=16,
             max_model_len=256,
+            max_running=8,
+            max_prefill_tokens=256,
+            chunk_tokens=192,
             vocab_size=100,
             eos_token_ids=(2,),
         )
@@ -185,8 +188,8 @@ class Peers:
     async def ask(self, router: Router) -> None:
         """Requests of all sizes, more than run at once now and then, a third of them aborted."""
         number = 0
-        while router.scheduler.step < STEPS:
-            while len(router.scheduler) < self.chance.choice((0, 3, 12)):
+        while router.core.scheduler.step < STEPS:
+            while len(router.core.scheduler) < self.chance.choice((0, 3, 12)):
                 name = f"r{number}"
                 number += 1
                 prompt = tuple(self.chance.choices(range(100), k=self.chance.randint(1, 60)))
@@ -227,10 +230,10 @@ def test_ten_thousand_steps_of_the_router_leave_no_span_open(tmp_path: Path) -> 
         tasks = [asyncio.create_task(peers.listen(name)) for name in peers.inboxes]
         life = asyncio.create_task(router._live())
         try:
-            while not router.scheduler.epoch:
+            while not router.core.scheduler.epoch:
                 await asyncio.sleep(0.01)
             await peers.ask(router)
-            while len(router.scheduler):
+            while len(router.core.scheduler):
                 await asyncio.sleep(0.01)
             await asyncio.sleep(0.03)  # until the last abort has been sent
             recording = router.spans.recording
@@ -246,7 +249,7 @@ def test_ten_thousand_steps_of_the_router_leave_no_span_open(tmp_path: Path) -> 
         return router, peers
 
     router, peers = asyncio.run(live())
-    assert peers.num_steps >= STEPS * 0.9 and peers.failures > 20 and router._aborts > 100
+    assert peers.num_steps >= STEPS * 0.9 and peers.failures > 20 and router.core.aborts > 100
     recording = router._recorded
     assert recording and recording.num_open == recording.dropped == 0
     events = read(run / "spans.jsonl")

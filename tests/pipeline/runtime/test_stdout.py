@@ -12,7 +12,8 @@ pytestmark = pytest.mark.processes
 
 PRINT = "print('x\\n' * 100_000)"
 TABLE = (
-    "from loraconsole.pipeline.runtime.printer import Printer; Printer().print('x\\n' * 100_000)"
+    "from loraconsole.pipeline.runtime.stdout_console import StdoutConsole;"
+    "StdoutConsole().print('x\\n' * 100_000)"
 )
 
 

@@ -1,5 +1,5 @@
 """Policies against a second scheduler, written from their formulas alone: slow, plain, with lists
-that are sorted anew at every turn and a worst case that is simulated instead of computed."""
+that are sorted at every turn and a worst case that is simulated instead of computed."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from loraconsole.pipeline.schedule.adapter_registry import AdapterRegistry
 from loraconsole.pipeline.schedule.pets import LatencyTable, cut, shortest_batch
 from loraconsole.pipeline.schedule.policies import VirtualTokenCounter
 from loraconsole.pipeline.schedule.policy_factory import changed_settings
-from loraconsole.pipeline.schedule.scheduler import Limits, Scheduler
+from loraconsole.pipeline.schedule.scheduler import Scheduler, SchedulerLimits
 from loraconsole.pipeline.schedule.worst_case import Demand
 
 NAMES = ("a", "b", "c")
@@ -82,7 +82,7 @@ History = list[tuple[int, str, str]]
 
 def make_scheduler(world: World, policy: str, table: LatencyTable | None = None) -> Scheduler:
     """With pages of one token, and adapters that take none and are there at once."""
-    registry = AdapterRegistry({name: f"/{name}" for name in NAMES})
+    registry = AdapterRegistry({name: f"/{name}" for name in NAMES}, now=0.0)
     numbers = SchedulerSettings(
         policy=policy,
         weights=world.numbers.weights,
@@ -92,7 +92,7 @@ def make_scheduler(world: World, policy: str, table: LatencyTable | None = None)
         max_per_adapter=world.numbers.max_per_adapter,
     )
     scheduler = Scheduler(registry, settings=numbers, table=table)
-    limits = Limits(
+    limits = SchedulerLimits(
         num_pages=world.pool,
         page_size=1,
         max_model_len=1000,
@@ -100,11 +100,11 @@ def make_scheduler(world: World, policy: str, table: LatencyTable | None = None)
         max_prefill_tokens=10_000,
         chunk_tokens=10_000,
     )
-    scheduler.reset(1, limits)
+    scheduler.reset(1, limits, 0.0)
     for adapter in registry:
-        adapter.become(AdapterState.VALIDATING)
-        adapter.read(0, AdapterInfo(adapter.key, "", 8, ("q_proj",), 0, 0, "digest"), 1)
-        scheduler.residency.settle(adapter, 0)
+        adapter.change_state(AdapterState.VALIDATING, 0.0)
+        adapter.note_read(0, AdapterInfo(adapter.key, "", 8, ("q_proj",), 0, 0, "digest"), 1, 0.0)
+        scheduler.residency.settle(adapter, 0, 0.0)
         assert adapter.state is AdapterState.GPU
     return scheduler
 
@@ -126,7 +126,7 @@ def answer(scheduler: Scheduler, now: float) -> list[str]:
         return []
     by_number = {s.number: s.request.request_id for s in scheduler.sequences()}
     tokens = tuple(SampledToken(row.sequence, 1) for row in batch.rows)
-    scheduler.accept(Tokens(batch.epoch, batch.step, 0, tokens), now)
+    scheduler.accept_tokens(Tokens(batch.epoch, batch.step, 0, tokens), now)
     scheduler.check()
     return [by_number[admission.sequence] for admission in batch.admit]
 
@@ -138,7 +138,7 @@ def run_real(
     coming, history = world.copy(), []
     for step in itertools.count():
         while coming and coming[0].at <= step:
-            scheduler.add(to_request(coming.pop(0)))
+            scheduler.add_request(to_request(coming.pop(0)), 0.0)
         admitted = answer(scheduler, float(step))
         history += [(step, "ended", s.request.request_id) for s, _ in scheduler.refused]
         scheduler.refused.clear()
@@ -147,7 +147,7 @@ def run_real(
             watch(scheduler)
         if not coming and not len(scheduler):
             return history
-        assert step < 5000, "somebody never ran"
+        assert step < 5000, "a request never ran"
     raise AssertionError
 
 
@@ -162,8 +162,8 @@ def worst_case(running: list[Asked]) -> int:
 
 @dataclass
 class Plain:
-    """One turn is: end who is late, plan a token for each that runs, choose whom to admit until one
-    does not fit, plan a token for those; then who has all is gone."""
+    """One turn: end late requests, plan a token for each that runs, admit others until one does not
+    fit, plan a token for those, and remove the requests that have all their tokens."""
 
     world: World
     waiting: list[Asked] = field(default_factory=list)
@@ -335,7 +335,7 @@ class PlainCredit(Plain):
         self.merged: str | None = None
 
     def owed(self) -> str | None:
-        """Whom credit puts first."""
+        """The client that credit puts first."""
         waits = {r.adapter for r in self.waiting}
         if self.forced in waits and self.credit.get(self.forced, 0.0) >= 0.5:
             return self.forced
@@ -540,7 +540,7 @@ def test_an_adapter_at_its_cap_lets_others_pass_and_says_so() -> None:
     world = World(asked, places=8, numbers=SchedulerSettings(max_per_adapter=2))
     scheduler = make_scheduler(world, "fcfs")
     for request in asked:
-        scheduler.add(to_request(request))
+        scheduler.add_request(to_request(request), 0.0)
     assert answer(scheduler, 0.0) == ["a0", "a1", "b"]
     reasons = {r.request_id: r.reason for r in scheduler.view(0.0).requests if r.reason}
     assert reasons == dict.fromkeys(("a2", "a3"), "adapter a runs 2, --max-per-adapter")
@@ -559,12 +559,13 @@ def test_a_full_batch_is_not_held_against_the_queue_until_one_has_ended() -> Non
     asked = [Asked(f"r{i}", "", 0, 2, 50) for i in range(10)]
     scheduler = make_scheduler(World(asked, pool=500, places=4), "fcfs")
     for request in asked:
-        scheduler.add(to_request(request))
+        scheduler.add_request(to_request(request), 0.0)
     answer(scheduler, 0.0)
-    with patch.object(scheduler.policy, "order", side_effect=scheduler.policy.order) as order:
+    policy = scheduler.policy
+    with patch.object(policy, "candidates", side_effect=policy.candidates) as passes:
         for step in range(1, 20):
             answer(scheduler, float(step))
-        assert order.call_count <= 1, "the first step of all is one of prompts"
+        assert passes.call_count <= 1, "the first step of all is one of prompts"
         scheduler.finish("r0")
         assert answer(scheduler, 20.0) == ["r4"]
 
@@ -574,7 +575,7 @@ def test_abort_tells_how_late_it_would_have_been() -> None:
     world = World(asked, places=1, numbers=SchedulerSettings(slo_seconds=6.0))
     scheduler = make_scheduler(world, "abort")
     for request in asked:
-        scheduler.add(to_request(request))
+        scheduler.add_request(to_request(request), 0.0)
     for step in range(8):
         answer(scheduler, float(step))
     [(sequence, reason)] = scheduler.refused
@@ -595,14 +596,14 @@ def test_a_policy_may_change_while_requests_run_and_none_is_lost(
     coming, admitted = world.copy(), []
     for step in itertools.count():
         while coming and coming[0].at <= step:
-            scheduler.add(to_request(coming.pop(0)))
+            scheduler.add_request(to_request(coming.pop(0)), 0.0)
         if step == 4:
             order = SetScheduler(order="", reply_to="", policy=after)
             scheduler.set_policy(changed_settings(scheduler.settings, order, "base"))
         admitted += answer(scheduler, float(step))
         if not coming and not len(scheduler):
             break
-        assert step < 5000, "somebody never ran"
+        assert step < 5000, "a request never ran"
     assert sorted(admitted) == sorted(a.name for a in world.asked)
 
 
@@ -674,7 +675,7 @@ def test_pets_finds_the_batch_that_a_search_of_all_finds(
     asked = [Asked(f"r{i}", name, 0, length, 2) for i, (name, length) in enumerate(rows)]
     scheduler = make_scheduler(World(asked, pool=2000), "fcfs")
     for request in asked:
-        scheduler.add(to_request(request))
+        scheduler.add_request(to_request(request), 0.0)
     found = shortest_batch(list(scheduler.waiting), LatencyTable(base=base, rank={8: added}))
 
     pieces: list[list[Asked]] = []
@@ -712,7 +713,7 @@ def test_pets_keeps_apart_what_padding_would_slow_down_and_joins_what_launches_w
     asked = [Asked(f"r{i}", "", 0, 10 if i < 6 else 100, 2) for i in range(12)]
     scheduler = make_scheduler(World(asked, pool=2000), "fcfs")
     for request in asked:
-        scheduler.add(to_request(request))
+        scheduler.add_request(to_request(request), 0.0)
     sequences = list(scheduler.waiting)
 
     def names(table: LatencyTable) -> list[str]:
@@ -726,7 +727,7 @@ def test_pets_keeps_apart_what_padding_would_slow_down_and_joins_what_launches_w
     mixed = [Asked(f"r{i}", "a" if i < 6 else "b", 0, 10 if i < 6 else 100, 2) for i in range(12)]
     scheduler = make_scheduler(World(mixed, pool=2000), "fcfs")
     for request in mixed:
-        scheduler.add(to_request(request))
+        scheduler.add_request(to_request(request), 0.0)
     sequences = list(scheduler.waiting)
     assert set(names(padded)) <= {f"r{i}" for i in range(6)}
     assert names(by_launch) == [a.name for a in mixed]
@@ -770,7 +771,7 @@ def test_demand_is_s_loras_formula_in_its_worked_examples(
 ) -> None:
     demand = Demand(1)
     for held, remaining in entries[:-1]:
-        demand.add(held, remaining)
+        demand.add_sequence(held, remaining)
     assert demand.with_candidate(*entries[-1]) == need
     assert Demand(1, entries).pages == need
 

@@ -1,4 +1,4 @@
-"""The scheduler against a worker that really keeps KV in the pages it was told to use."""
+"""The scheduler against a worker that really keeps KV in the pages that batches name."""
 
 from __future__ import annotations
 
@@ -26,9 +26,13 @@ from loraconsole.pipeline.messages import (
     StreamToken,
     Tokens,
 )
-from loraconsole.pipeline.schedule.adapter_registry import Adapter, AdapterRefused, AdapterRegistry
-from loraconsole.pipeline.schedule.page_allocator import BlockPool, OutOfPages
-from loraconsole.pipeline.schedule.scheduler import Demand, Limits, Overlong, Scheduler
+from loraconsole.pipeline.schedule.adapter_registry import (
+    AdapterRecord,
+    AdapterRefused,
+    AdapterRegistry,
+)
+from loraconsole.pipeline.schedule.page_allocator import OutOfPages, PageAllocator
+from loraconsole.pipeline.schedule.scheduler import Demand, Overlong, Scheduler, SchedulerLimits
 
 PAGE = 4
 EOS = 7
@@ -82,13 +86,13 @@ class FakeWorker:
             self.check_adapter(key)
         for page in trial.pages:
             held = self.slots[page * PAGE : (page + 1) * PAGE]
-            assert held == [(name, page)] * PAGE, "somebody wrote into a verification's pages"
+            assert held == [(name, page)] * PAGE, "a verification's pages were written to"
 
     def check_adapter(self, key: str) -> None:
-        """It is placed, and nobody wrote into its pages."""
+        """It is placed, and its pages are as they were."""
         for page in self.placed[key]:
             held = self.slots[page * PAGE : (page + 1) * PAGE]
-            assert held == [(key, page)] * PAGE, f"somebody wrote into a page of {key}"
+            assert held == [(key, page)] * PAGE, f"a page of {key} was written to"
 
     def run(self, batch: Batch) -> Tokens:
         for number in batch.release:
@@ -123,8 +127,8 @@ class FakeWorker:
 
 def post(scheduler: Scheduler) -> Posted | None:
     """What the router would send now; None where there is nothing to do."""
-    batch = scheduler.next_batch()
-    scheduler.residency.sweep()
+    batch = scheduler.next_batch(0.0)
+    scheduler.residency.sweep(0.0)
     orders = scheduler.residency.orders[:]
     scheduler.residency.orders.clear()
     return (orders, batch) if orders or batch else None
@@ -140,36 +144,37 @@ def take(scheduler: Scheduler, worker: FakeWorker, posted: Posted) -> list[Strea
             and order.epoch == scheduler.epoch
             and (adapter := scheduler.registry.find(order.key))
         ):
-            adapter.placed(0, 1)
-    return scheduler.accept(worker.run(batch), now=1.0) if batch else []
+            adapter.note_placed(0, 1, 0.0)
+    return scheduler.accept_tokens(worker.run(batch), now=1.0) if batch else []
 
 
 def make_scheduler(
     num_pages: int, max_running: int = 8, budget: int = 8, policy: str = "fcfs"
 ) -> Scheduler:
-    registry = AdapterRegistry({name: f"/adapters/{name}" for name in ADAPTERS})
+    registry = AdapterRegistry({name: f"/adapters/{name}" for name in ADAPTERS}, now=0.0)
     scheduler = Scheduler(registry, policy=policy)
-    scheduler.reset(1, limits(num_pages, max_running, budget))
+    scheduler.reset(1, limits(num_pages, max_running, budget), 0.0)
     for adapter in registry:
         read(adapter)
     return scheduler
 
 
-def read(adapter: Adapter) -> None:
+def read(adapter: AdapterRecord) -> None:
     """The workers found it good."""
-    adapter.become(AdapterState.VALIDATING)
+    adapter.change_state(AdapterState.VALIDATING, 0.0)
     pages = ADAPTERS[adapter.name]
     info = AdapterInfo(adapter.key, adapter.path, 8, ("q_proj",), 1, pages, "digest")
-    assert adapter.read(0, info, 1) and adapter.state is AdapterState.HOST
+    assert adapter.note_read(0, info, 1, 0.0) and adapter.state is AdapterState.HOST
 
 
-def limits(num_pages: int, max_running: int = 8, budget: int = 8) -> Limits:
-    return Limits(
+def limits(num_pages: int, max_running: int = 8, budget: int = 8) -> SchedulerLimits:
+    return SchedulerLimits(
         num_pages=num_pages,
         page_size=PAGE,
         max_model_len=64,
         max_running=max_running,
         max_prefill_tokens=budget,
+        chunk_tokens=192,
         eos_token_ids=frozenset({EOS}),
     )
 
@@ -213,7 +218,7 @@ def drive(
                 assert token.index == first_index + len(outputs[token.request_id])
             outputs[token.request_id].append(token.token_id)
     scheduler.check()
-    assert len(scheduler) == 0, "somebody never ran"
+    assert len(scheduler) == 0, "a request never ran"
     placed = {adapter.key for adapter in scheduler.registry if adapter.pages}
     assert set(worker.placed) == placed, "workers and registry differ on what is placed"
     assert scheduler.pool.free + scheduler.pool.adapters == scheduler.pool.total
@@ -237,7 +242,7 @@ def test_every_request_gets_the_answer_it_gets_alone(depth: int, policy: str) ->
     ]
     for request in requests:
         scheduler.check_length(request)
-        scheduler.add(request)
+        scheduler.add_request(request, 0.0)
     outputs = drive(scheduler, FakeWorker(24), depth)
     assert outputs == {request.request_id: alone(request) for request in requests}
 
@@ -276,7 +281,7 @@ def test_law_and_answers_hold_under_random_operations(seed: int) -> None:
             except (AdapterRefused, Overlong):
                 continue
             requests[request.request_id] = request
-            scheduler.add(request)
+            scheduler.add_request(request, 0.0)
         elif action == "post" and len(flight) < 3:
             if posted := post(scheduler):
                 flight.append(posted)
@@ -292,15 +297,15 @@ def test_law_and_answers_hold_under_random_operations(seed: int) -> None:
         elif action in ("unload", "reload", "load"):
             with contextlib.suppress(AdapterRefused):
                 if action == "unload":
-                    registry.remove(name)
+                    registry.unregister_adapter(name)
                 elif action == "load":
-                    read(registry.add(name, "/again", pinned=rng.random() < 0.2))
+                    read(registry.register_adapter(name, "/again", 0.0, pinned=rng.random() < 0.2))
                 else:
-                    read(new := registry.renew(name))
-                    registry.succeed(new)
+                    read(new := registry.register_next(name, 0.0))
+                    registry.promote_next(new)
         elif action == "pin":
             with contextlib.suppress(AdapterRefused):
-                registry.get(name).pinned = rng.random() < 0.3
+                registry.current(name).pinned = rng.random() < 0.3
         elif action == "policy":
             cap, wait = rng.choice([0, 0, 1]), rng.choice([0, 0, 3])
             scheduler.set_policy(
@@ -310,14 +315,16 @@ def test_law_and_answers_hold_under_random_operations(seed: int) -> None:
             )
         elif action == "verify" and not scheduler.residency.trials:
             with contextlib.suppress(AdapterRefused):
-                scheduler.residency.begin_trial(f"t{turn}", registry.get(name), rng.randint(1, 4))
+                scheduler.residency.begin_trial(
+                    f"t{turn}", registry.current(name), rng.randint(1, 4)
+                )
         elif action == "verified":
             end_trials(scheduler, worker)
         elif action == "reset":
             flight.clear()
             worker = FakeWorker(num_pages)
             give_back(scheduler)
-            scheduler.reset(turn + 2, limits(num_pages, 5, budget))
+            scheduler.reset(turn + 2, limits(num_pages, 5, budget), 0.0)
         scheduler.check()
     give_back(scheduler)
     while flight:
@@ -335,7 +342,7 @@ def test_law_and_answers_hold_under_random_operations(seed: int) -> None:
 
 
 def end_trials(scheduler: Scheduler, worker: FakeWorker) -> None:
-    """The worker answers for those that it was told of."""
+    """The worker answers for sequences that batches have admitted."""
     for name in list(worker.trials):
         worker.end_trial(name)
         scheduler.residency.end_trial(name)
@@ -348,16 +355,16 @@ def test_pages_lost_to_others_make_the_youngest_give_way() -> None:
         next(r for n in range(50) if len(alone(r := make_request(name, [n] * 8, 16, at=at))) == 16)
         for name, at in (("old", 0), ("young", 1))
     )
-    scheduler.add(old)
-    scheduler.add(young)
-    batch = scheduler.next_batch()
+    scheduler.add_request(old, 0.0)
+    scheduler.add_request(young, 0.0)
+    batch = scheduler.next_batch(0.0)
     assert batch
-    scheduler.accept(worker.run(batch), 0.0)
+    scheduler.accept_tokens(worker.run(batch), 0.0)
     steal(scheduler, 16)
     while scheduler.preemptions == 0:
-        batch = scheduler.next_batch()
+        batch = scheduler.next_batch(0.0)
         assert batch
-        scheduler.accept(worker.run(batch), 0.0)
+        scheduler.accept_tokens(worker.run(batch), 0.0)
     phases = {r.request_id: (r.phase, r.reason) for r in scheduler.view(0.0).requests}
     assert phases["old"][0] == "decode"
     assert phases["young"][0] == "waiting" and phases["young"][1].startswith("no KV pages")
@@ -368,23 +375,23 @@ def test_pages_lost_to_others_make_the_youngest_give_way() -> None:
 
 
 def steal(scheduler: Scheduler, count: int) -> None:
-    """Pages taken by an adapter that nobody asked for and nobody may evict."""
-    thief = Adapter("thief", "", pinned=True)
+    """Pages taken by an adapter without requests that may not be evicted."""
+    thief = AdapterRecord("thief", "", 0.0, pinned=True)
     scheduler.registry._current["thief"] = thief
     thief.pages = scheduler.pool.allocate_adapter(min(count, scheduler.pool.free))
 
 
 def give_back(scheduler: Scheduler) -> None:
     if thief := scheduler.registry._current.pop("thief", None):
-        scheduler.pool.release_adapter(thief.lose_pages())
+        scheduler.pool.release_adapter(thief.lose_pages(0.0))
 
 
 def test_who_does_not_fit_waits_with_the_reason() -> None:
     scheduler = make_scheduler(num_pages=10, max_running=8, budget=100)
-    scheduler.add(make_request("big", [1] * 20, 16, at=0))
-    scheduler.add(make_request("second", [1] * 20, 16, at=1))
-    scheduler.add(make_request("third", [1], 1, at=2))
-    assert scheduler.next_batch() is not None
+    scheduler.add_request(make_request("big", [1] * 20, 16, at=0), 0.0)
+    scheduler.add_request(make_request("second", [1] * 20, 16, at=1), 0.0)
+    scheduler.add_request(make_request("third", [1], 1, at=2), 0.0)
+    assert scheduler.next_batch(0.0) is not None
     big, second, third = scheduler.view(0.0).requests
     assert (big.phase, big.reason) == ("decode", "")
     assert second.phase == "waiting" and second.reason.startswith("no KV pages")
@@ -392,13 +399,13 @@ def test_who_does_not_fit_waits_with_the_reason() -> None:
 
 
 def test_a_loading_adapter_lets_others_pass() -> None:
-    registry = AdapterRegistry({"late": "/late"})
+    registry = AdapterRegistry({"late": "/late"}, now=0.0)
     scheduler = Scheduler(registry, policy="fcfs")
-    scheduler.reset(1, limits(16))
-    next(iter(registry)).become(AdapterState.LOADING)
-    scheduler.add(make_request("one", [1, 2], 3, "late", at=0))
-    scheduler.add(make_request("two", [1, 2], 3, None, at=1))
-    batch = scheduler.next_batch()
+    scheduler.reset(1, limits(16), 0.0)
+    next(iter(registry)).change_state(AdapterState.LOADING, 0.0)
+    scheduler.add_request(make_request("one", [1, 2], 3, "late", at=0), 0.0)
+    scheduler.add_request(make_request("two", [1, 2], 3, None, at=1), 0.0)
+    batch = scheduler.next_batch(0.0)
     assert batch and len(batch.rows) == 1
     waiting = [r for r in scheduler.view(0.0).requests if r.phase == "waiting"]
     assert [(r.request_id, r.reason) for r in waiting] == [("one", "adapter late is loading")]
@@ -414,12 +421,12 @@ def test_a_request_whose_adapter_finds_no_room_is_passed_for_a_while_only() -> N
         scheduler.residency.orders.clear()
         take(scheduler, worker, posted)
 
-    scheduler.add(make_request("first", [1] * 12, 4, at=0.0))
-    scheduler.add(make_request("second", [2] * 12, 8, at=0.0))
+    scheduler.add_request(make_request("first", [1] * 12, 4, at=0.0), 0.0)
+    scheduler.add_request(make_request("second", [2] * 12, 8, at=0.0), 0.0)
     step(0.0)
-    scheduler.add(make_request("patient", [3] * 4, 4, "wide", at=0.0))
-    for turn in range(60):  # without an end, somebody younger comes who would fit
-        scheduler.add(make_request(f"young-{turn}", [4] * 12, 8, at=0.1 + turn / 10))
+    scheduler.add_request(make_request("patient", [3] * 4, 4, "wide", at=0.0), 0.0)
+    for turn in range(60):  # without an end, younger requests come that would fit
+        scheduler.add_request(make_request(f"young-{turn}", [4] * 12, 8, at=0.1 + turn / 10), 0.0)
         step(turn / 10)
         if turn == 10:
             reasons = {r.request_id: r.reason for r in scheduler.view(0.0).requests}
@@ -435,10 +442,10 @@ def test_an_adapter_is_evicted_when_its_room_is_needed_the_least_recently_used_f
     worker = FakeWorker(12)
     states = {adapter.name: adapter for adapter in scheduler.registry}
     for name in ("chat", "sql", "chat"):
-        scheduler.add(make_request(name, [1, 2], 2, name))
+        scheduler.add_request(make_request(name, [1, 2], 2, name), 0.0)
         drive(scheduler, worker, first_index=None)
     assert (states["chat"].state, states["sql"].state) == (AdapterState.GPU, AdapterState.GPU)
-    scheduler.add(make_request("wide", [1] * 16, 8, "wide"))
+    scheduler.add_request(make_request("wide", [1] * 16, 8, "wide"), 0.0)
     drive(scheduler, worker, first_index=None)
     assert states["wide"].state is AdapterState.GPU
     assert states["sql"].state is AdapterState.HOST
@@ -448,63 +455,65 @@ def test_an_adapter_is_evicted_when_its_room_is_needed_the_least_recently_used_f
 def test_what_pinned_adapters_leave_no_room_for_is_refused_or_passed() -> None:
     scheduler = make_scheduler(num_pages=12, budget=100)
     registry, worker = scheduler.registry, FakeWorker(12)
-    scheduler.add(make_request("early", [1] * 20, 16, at=0.0))  # nine pages
-    registry.remove("wide")
-    scheduler.residency.sweep()
+    scheduler.add_request(make_request("early", [1] * 20, 16, at=0.0), 0.0)  # nine pages
+    registry.unregister_adapter("wide")
+    scheduler.residency.sweep(0.0)
     scheduler.residency.orders.clear()
-    pinned = registry.add("wide", "/wide", pinned=True)
+    pinned = registry.register_adapter("wide", "/wide", 0.0, pinned=True)
     read(pinned)
-    scheduler.residency.settle(pinned, 0)
+    scheduler.residency.settle(pinned, 0, 0.0)
     assert pinned.state is AdapterState.LOADING
     take(scheduler, worker, (scheduler.residency.orders[:], None))
     scheduler.residency.orders.clear()
     with pytest.raises(Overlong, match="exceed the pool of 48"):
         scheduler.check_length(make_request("late", [1] * 20, 16, "sql"))
-    scheduler.add(make_request("small", [1, 2], 3, at=1.0))
-    assert scheduler.next_batch(100.0) is not None, "whoever can run passes who never can"
+    scheduler.add_request(make_request("small", [1, 2], 3, at=1.0), 0.0)
+    assert scheduler.next_batch(100.0) is not None, (
+        "a request that can run passes one that never can"
+    )
     phases = {view.request_id: view.phase for view in scheduler.view(0.0).requests}
     assert phases == {"early": "waiting", "small": "decode"}
-    more = registry.add("chat2", "/chat", pinned=True)
+    more = registry.register_adapter("chat2", "/chat", 0.0, pinned=True)
     ADAPTERS["chat2"] = 3
     read(more)
     del ADAPTERS["chat2"]
-    scheduler.residency.settle(more, 0)
+    scheduler.residency.settle(more, 0, 0.0)
     assert more.state is AdapterState.FAILED
     assert more.reason.startswith("pinned adapters would take 8 of the pool's 12 pages")
 
 
 def test_a_generation_that_is_read_again_must_be_what_it_was() -> None:
-    adapter = Adapter("sql", "/sql")
+    adapter = AdapterRecord("sql", "/sql", 0.0)
     for digests, reason in (
         (("a", "a"), ""),
         (("a", "a"), ""),
         (("a", "b"), "the ranks hold different ones"),
         (("b", "b"), "its files changed since generation 1 was read: reload it"),
     ):
-        adapter.become(AdapterState.VALIDATING)
+        adapter.change_state(AdapterState.VALIDATING, 0.0)
         for rank, digest in enumerate(digests):
             info = AdapterInfo(adapter.key, "/sql", 8, ("q_proj",), 1, 1, digest)
-            assert adapter.read(rank, info, 2) == (rank == 1)
+            assert adapter.note_read(rank, info, 2, 0.0) == (rank == 1)
         assert reason in adapter.reason and (adapter.state is AdapterState.HOST) == (not reason)
 
 
 def test_an_adapter_that_no_worker_could_place_gives_its_pages_back_and_fails() -> None:
     scheduler = make_scheduler(num_pages=20)
     wide = next(adapter for adapter in scheduler.registry if adapter.name == "wide")
-    scheduler.add(make_request("x", [1], 2, "wide"))
+    scheduler.add_request(make_request("x", [1], 2, "wide"), 0.0)
     assert wide.state is AdapterState.LOADING and scheduler.pool.adapters == 5
     for _ in range(2):  # two ranks say so
-        scheduler.residency.unplaced(wide, "no memory")
+        scheduler.residency.fail_placement(wide, "no memory", 0.0)
     assert (wide.state, wide.reason) == (AdapterState.FAILED, "no memory")
     assert [type(order) for order in scheduler.residency.orders] == [PlaceAdapter, EvictAdapter]
-    assert scheduler.next_batch() is None
+    assert scheduler.next_batch(0.0) is None
     scheduler.check()
 
 
 def test_an_adapter_larger_than_the_pool_fails() -> None:
     scheduler = make_scheduler(num_pages=5)
     wide = next(adapter for adapter in scheduler.registry if adapter.name == "wide")
-    scheduler.residency.settle(wide, 0)
+    scheduler.residency.settle(wide, 0, 0.0)
     assert wide.state is AdapterState.FAILED
     assert wide.reason == "it takes 5 of the pool's 5 pages; see --max-total-tokens"
     with pytest.raises(AdapterRefused, match="failed to load: it takes 5"):
@@ -514,19 +523,19 @@ def test_an_adapter_larger_than_the_pool_fails() -> None:
 def test_a_reloaded_adapter_serves_who_came_before_from_the_old_one() -> None:
     scheduler = make_scheduler(num_pages=20, budget=100)
     registry, worker = scheduler.registry, FakeWorker(20)
-    scheduler.add(make_request("old", [1, 2], 20, "sql"))
+    scheduler.add_request(make_request("old", [1, 2], 20, "sql"), 0.0)
     for _ in range(2):
         posted = post(scheduler)
         assert posted
         take(scheduler, worker, posted)
-    new = registry.renew("sql")
+    new = registry.register_next("sql", 0.0)
     with pytest.raises(AdapterRefused, match="being reloaded already"):
-        registry.renew("sql")
+        registry.register_next("sql", 0.0)
     with pytest.raises(AdapterRefused, match="being reloaded: unload it then"):
-        registry.remove("sql")
+        registry.unregister_adapter("sql")
     read(new)
-    registry.succeed(new)
-    scheduler.add(make_request("new", [1, 2], 20, "sql"))
+    registry.promote_next(new)
+    scheduler.add_request(make_request("new", [1, 2], 20, "sql"), 0.0)
     posted = post(scheduler)
     assert posted and [order.key for order in posted[0]] == ["sql@2"]
     assert [view.state for view in registry.views() if view.name == "sql"] == [
@@ -542,31 +551,31 @@ def test_a_reloaded_adapter_serves_who_came_before_from_the_old_one() -> None:
 def test_an_unloaded_adapter_is_refused_at_once_and_leaves_when_nobody_has_it() -> None:
     scheduler = make_scheduler(num_pages=20, budget=100)
     registry, worker = scheduler.registry, FakeWorker(20)
-    scheduler.add(request := make_request("last", [1, 2], 5, "chat"))
+    scheduler.add_request(request := make_request("last", [1, 2], 5, "chat"), 0.0)
     posted = post(scheduler)
     assert posted
     take(scheduler, worker, posted)
-    gone = registry.remove("chat")
+    gone = registry.unregister_adapter("chat")
     with pytest.raises(AdapterRefused, match="no adapter 'chat' is registered"):
-        scheduler.add(make_request("late", [1, 2], 5, "chat"))
+        scheduler.add_request(make_request("late", [1, 2], 5, "chat"), 0.0)
     with pytest.raises(AdapterRefused, match="still being unloaded"):
-        registry.add("chat", "/other", pinned=False)
+        registry.register_adapter("chat", "/other", 0.0)
     assert drive(scheduler, worker) == {"last": alone(request)}
     assert gone.state is AdapterState.GONE and not gone.pages
     assert scheduler.pool.free == scheduler.pool.total
-    registry.add("chat", "/other", pinned=False)
+    registry.register_adapter("chat", "/other", 0.0)
 
 
 def test_long_prompts_are_cut_to_the_budget_and_decoding_goes_on() -> None:
     scheduler = make_scheduler(num_pages=40, budget=8)
     worker = FakeWorker(40)
-    scheduler.add(make_request("short", [1, 2], 20, at=0))
-    scheduler.accept(worker.run(scheduler.next_batch() or pytest.fail("no step")), 0.0)
-    scheduler.add(make_request("long", [3] * 30, 4, at=1))
+    scheduler.add_request(make_request("short", [1, 2], 20, at=0), 0.0)
+    scheduler.accept_tokens(worker.run(scheduler.next_batch(0.0) or pytest.fail("no step")), 0.0)
+    scheduler.add_request(make_request("long", [3] * 30, 4, at=1), 0.0)
     for chunk in (8, 8, 8, 6):
-        batch = scheduler.next_batch()
+        batch = scheduler.next_batch(0.0)
         assert batch and sorted(row.num_tokens for row in batch.rows) == sorted((1, chunk))
-        scheduler.accept(worker.run(batch), 0.0)
+        scheduler.accept_tokens(worker.run(batch), 0.0)
 
 
 def test_overlong_requests_are_told_the_numbers() -> None:
@@ -587,7 +596,7 @@ def test_demand_covers_every_moment_of_a_lockstep_run(
     """Simulated: at time t every sequence that is not finished holds h + t tokens."""
     demand = Demand(page)
     for held, remaining in entries[:-1]:
-        demand.add(held, remaining)
+        demand.add_sequence(held, remaining)
     need = demand.with_candidate(*entries[-1])
     for t in range(max(remaining for _, remaining in entries) + 1):
         pages = sum(-(-(held + t) // page) for held, remaining in entries if t <= remaining)
@@ -598,12 +607,12 @@ def test_demand_is_exact_for_pages_of_one_token() -> None:
     """The worked example of S-LoRA's formula: three long requests and three short ones."""
     demand = Demand(1)
     for held, remaining in [(2047, 2047)] * 3 + [(9, 7)] * 2:
-        demand.add(held, remaining)
+        demand.add_sequence(held, remaining)
     assert demand.with_candidate(9, 7) == 12282
 
 
 def test_pool_refuses_more_than_it_has_and_keeps_its_law() -> None:
-    pool = BlockPool(4, PAGE)
+    pool = PageAllocator(4, PAGE)
     pages = pool.allocate(3)
     with pytest.raises(OutOfPages, match="2 pages wanted, 1 free of 4"):
         pool.allocate(2)
@@ -614,18 +623,18 @@ def test_pool_refuses_more_than_it_has_and_keeps_its_law() -> None:
 
 
 def test_a_long_prompt_comes_in_small_pieces_only_while_others_decode() -> None:
-    scheduler = Scheduler(AdapterRegistry({}), policy="fcfs")
-    scheduler.reset(1, replace(limits(64, budget=24), chunk_tokens=4))
+    scheduler = Scheduler(AdapterRegistry({}, now=0.0), policy="fcfs")
+    scheduler.reset(1, replace(limits(64, budget=24), chunk_tokens=4), 0.0)
 
     def tokens_of(name: str) -> int:
-        batch = scheduler.next_batch()
+        batch = scheduler.next_batch(0.0)
         assert batch is not None
         number = scheduler._by_request[name].number
         return next(row.num_tokens for row in batch.rows if row.sequence == number)
 
-    scheduler.add(make_request("alone", list(range(10, 40)), 4))
+    scheduler.add_request(make_request("alone", list(range(10, 40)), 4), 0.0)
     assert [tokens_of("alone"), tokens_of("alone")] == [24, 6]
-    scheduler.add(make_request("beside", list(range(10, 40)), 4))
+    scheduler.add_request(make_request("beside", list(range(10, 40)), 4), 0.0)
     assert tokens_of("beside") == 4, "the first decodes now"
     scheduler.limits = replace(scheduler.limits, chunk_tokens=1)
     assert tokens_of("beside") == 2, "twice as many as decode"
@@ -637,13 +646,15 @@ def test_waiting_requests_do_not_take_their_adapters_pages_from_each_other() -> 
     """Sixty requests, each for its own adapter, whose KV leaves room for a part of them: each is
     copied once or twice, not once a step."""
     names = [f"a{number}" for number in range(60)]
-    scheduler = Scheduler(AdapterRegistry({name: f"/{name}" for name in names}), policy="fcfs")
-    scheduler.reset(1, limits(140, max_running=64, budget=16))
+    scheduler = Scheduler(
+        AdapterRegistry({name: f"/{name}" for name in names}, now=0.0), policy="fcfs"
+    )
+    scheduler.reset(1, limits(140, max_running=64, budget=16), 0.0)
     for adapter in scheduler.registry:
-        adapter.become(AdapterState.VALIDATING)
-        adapter.read(0, AdapterInfo(adapter.key, "", 8, ("q_proj",), 1, 2, "digest"), 1)
+        adapter.change_state(AdapterState.VALIDATING, 0.0)
+        adapter.note_read(0, AdapterInfo(adapter.key, "", 8, ("q_proj",), 1, 2, "digest"), 1, 0.0)
     for number, name in enumerate(names):
-        scheduler.add(make_request(name, [1] * 10, 40, name, at=float(number)))
+        scheduler.add_request(make_request(name, [1] * 10, 40, name, at=float(number)), 0.0)
     worker, places = FakeWorker(140), 0
     while posted := post(scheduler):
         places += sum(isinstance(order, PlaceAdapter) for order in posted[0])

@@ -1,0 +1,172 @@
+"""`status`, `alerts`, `where`, `logs`: commands that look at a pipeline and change nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import sys
+import time
+
+import msgspec
+
+from ...pipeline.config import Config
+from ...pipeline.errors import OperatorError
+from ...pipeline.messages import LogLine, ProcessState, Snapshot
+from ...pipeline.run_directory import spell
+from ...pipeline.runtime.text_output import json_text
+from ..client.ask import take_snapshot
+from ..client.failed_adapters import describe_failure, failed_in
+from ..client.remote import NotRunning
+from ..commands.inspect import AlertsCommand, LogsCommand, StatusCommand, WhereCommand
+from ..supervisor.lock import is_running
+from ..supervisor.log_tail import LogTail
+from ..text import units
+from .printing import print_json
+
+
+def status(config: Config, command: StatusCommand) -> int:
+    """Prints the processes and their state. Exit status 1 if the pipeline is not READY."""
+    snapshot = take_snapshot(config)
+    if command.json:  # a map of 60 000 pages is for a picture
+        print_json(msgspec.structs.replace(snapshot, pool=None))
+    else:
+        _print_status(config, snapshot)
+    return 0 if snapshot.processes.state is ProcessState.READY else 1
+
+
+def alerts(config: Config, command: AlertsCommand) -> int:
+    """What the rules of the console find in what the supervisor knows, which is as much as a
+    console does: first tokens of the last minute, the last steps. Exit status 1 where that is
+    anything."""
+    from ...pipeline.runtime.latest_telemetry import STEPS_KEPT
+    from ..settings.settings import read_settings
+    from ..state.alerts import findings
+    from ..state.store import Store
+
+    snapshot, now = take_snapshot(config, STEPS_KEPT), time.time()
+    store = Store(config.run)
+    store.disk_free_bytes = shutil.disk_usage(config.run).free
+    store.fold_snapshot(snapshot, now)
+    found = findings(store.board(now), read_settings().settings.alerts)
+    if command.json:
+        names = ("level", "text", "rule", "subject")
+        print_json([{name: getattr(alert, name) for name in names} for alert in found])
+    else:
+        for alert in found:
+            print(f"{alert.level:<4}  {alert.rule:<17}  {units.visible(alert.text)}")
+        if not found:
+            print("nothing is wrong")
+    return 1 if found else 0
+
+
+def _print_status(config: Config, snapshot: Snapshot) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from ...pipeline.runtime.stdout_console import StdoutConsole
+    from ..state.store import Store
+
+    beats = {beat.name: beat for beat in snapshot.beats}
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("process", "state", "pid", "restarts", "cpu s", "MiB", ""):
+        right = name in ("pid", "restarts", "cpu s", "MiB")
+        table.add_column(name, justify="right" if right else "left")
+    for process in snapshot.processes.processes:
+        beat = beats.get(process.name)
+        alive = beat is not None and process.pid == beat.pid
+        table.add_row(
+            process.name,
+            process.state.value,
+            str(process.pid or ""),
+            str(process.restarts),
+            f"{beat.cpu_seconds:.1f}" if beat and alive else "",
+            f"{beat.rss_bytes / 2**20:.0f}" if beat and alive else "",
+            Text(units.visible(process.reason)),
+        )
+    console = StdoutConsole()
+    url = snapshot.server.url if snapshot.server else "no address yet"
+    now = time.time()
+    store = Store(config.run)
+    store.fold_snapshot(snapshot, now)
+    condition = store.board(now).condition
+    why = f" ({condition.detail})" if condition.detail else ""
+    line = units.visible(f"{config.model} · {condition.word}{why} · {url}")
+    console.print(line, soft_wrap=True, markup=False)
+    if router := snapshot.router:
+        used = router.pages_kv + router.pages_adapters
+        console.print(
+            f"{router.running} running, {router.waiting} waiting; "
+            f"{used} of {router.pages_total} pages used; run directory {config.run}"
+        )
+    console.print(table)
+    for view in failed_in(snapshot.adapters):
+        print(describe_failure(view))
+
+
+def where(config: Config, command: WhereCommand) -> int:
+    """Prints where the pipeline is and how it is reached; one need not run."""
+    from ..client.ssh_tunnel import describe_place
+
+    is_there = is_running(config.run_path)
+    url = ""
+    if is_there:
+        with contextlib.suppress(OperatorError):
+            snapshot = take_snapshot(config)
+            url = snapshot.server.url if snapshot.server else ""
+    place = describe_place(config, is_there, url)
+    if command.json:
+        print_json(msgspec.structs.asdict(place))
+        return 0
+    rows = {
+        "run directory": place.run,
+        "pipeline": "runs" if place.is_running else "does not run",
+        "model": place.model,
+        "address": place.url or "none now",
+        "logs": f"{place.run}/logs",
+        "history": f"{place.run}/history",
+        "from elsewhere": spell(f"attach --ssh {place.host}", place.run),
+    }
+    for name, value in rows.items():
+        print(f"{name:<15} {units.visible(value)}")
+    return 0
+
+
+def logs(config: Config, command: LogsCommand) -> int:
+    """Prints log lines from the files, so the pipeline need not run."""
+    process = command.process
+    directory = config.run_path / "logs"
+    if not directory.is_dir():
+        hint = f"start one with: {spell('up', config.run)}"
+        raise NotRunning(f"no pipeline has run in {config.run}", hint)
+    book = LogTail(directory)
+
+    def chosen(found: list[LogLine]) -> list[LogLine]:
+        return [line for line in found if process in (None, line.source)]
+
+    known = sorted(path.stem for path in directory.glob("*.log"))
+    if process is not None and process not in known:
+        raise OperatorError(f"no log of {process!r}", f"there are {', '.join(known)}")
+    book.read_new()
+    last = chosen(list(book.lines))[-command.lines :]
+    if command.json and not command.follow:
+        print_json([msgspec.structs.asdict(line) for line in last])
+        return 0
+    write = _json_line if command.json else _log_line
+    for line in last:
+        write(line)
+    while command.follow:
+        time.sleep(0.2)
+        for line in chosen(book.read_new()):
+            write(line)
+        sys.stdout.flush()
+    return 0
+
+
+def _log_line(line: LogLine) -> None:
+    at = time.strftime("%H:%M:%S", time.localtime(line.at))
+    text = units.visible(line.text.removeprefix(f"{line.source}: "))
+    print(f"{at}.{int(line.at % 1 * 1000):03d} {line.level:<7} {line.source:<11} {text}")
+
+
+def _json_line(line: LogLine) -> None:
+    print(json_text(msgspec.json.encode(msgspec.structs.asdict(line))))

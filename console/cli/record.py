@@ -1,0 +1,73 @@
+"""`loraconsole record`: all telemetry of a running pipeline, written to a file for `play`."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+
+from ...pipeline.config import Config
+from ...pipeline.errors import UsageError
+from ...pipeline.runtime.wording import counted
+from ..client.recording import Recorder
+from ..client.remote import Remote
+from ..commands.consoles import RecordCommand
+from ..state.store import HISTORY_S
+from ..supervisor.lock import is_running
+from ..text import units
+
+SILENCE_SECONDS = 5.0
+"""After this long without a message it is checked whether the pipeline still runs."""
+
+
+def record(config: Config, command: RecordCommand) -> int:
+    """Records until Ctrl-C, the pipeline's end, or a limit."""
+    if command.seconds is not None and command.seconds <= 0:
+        raise UsageError("--seconds must be above 0")
+
+    async def listen() -> tuple[Recorder, str]:
+        async with Remote(config) as remote:
+            watch = remote.watch()
+            started = time.time()
+            recorder = Recorder(Path(command.file), config, started, command.max_mib * 2**20)
+            try:
+                snapshot = await remote.snapshot(log_lines=500, history_s=HISTORY_S)
+                recorder.take(time.time(), snapshot)
+                if not command.json:
+                    print(f"recording {config.run}; Ctrl-C ends it", file=sys.stderr)
+                end = started + command.seconds if command.seconds else float("inf")
+                while True:
+                    now = time.time()
+                    if now >= end:
+                        return recorder, "as long as asked"
+                    if recorder.is_full:
+                        return recorder, f"--max-mib {command.max_mib:g} is reached"
+                    try:
+                        async with asyncio.timeout(min(SILENCE_SECONDS, end - now)):
+                            heard = await watch.receive()
+                    except TimeoutError:
+                        if not is_running(config.run_path):
+                            return recorder, "the pipeline has ended"
+                        continue
+                    now = time.time()
+                    for message in heard:
+                        recorder.take(now, message)
+            except asyncio.CancelledError:
+                return recorder, "interrupted"
+            except OSError as error:
+                return recorder, f"the disk takes no more: {error.strerror}"
+            finally:
+                recorder.close()
+
+    recorder, why = asyncio.run(listen())
+    size = Path(command.file).stat().st_size
+    if command.json:
+        document = {"file": command.file, "messages": recorder.messages, "bytes": size, "end": why}
+        print(msgspec.json.encode(document).decode())
+    else:
+        what = f"{counted(recorder.messages, 'message')}, {units.size(size)}"
+        print(f"{command.file}: {what} ({why}). loraconsole play {command.file}")
+    return 1 if why.startswith("the disk") else 0

@@ -1,0 +1,1 @@
+"""The commands: a frozen record each, from which the command line, `:` and keys are made."""

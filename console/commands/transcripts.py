@@ -1,0 +1,42 @@
+"""Commands about what was asked and answered in the console."""
+
+# No future import of annotations: as objects they need not be evaluated for the parser.
+
+from typing import Annotated, Literal
+
+from .argument import Argument
+from .base import Command, Json
+
+
+class TranscriptsCommand(Command, frozen=True, kw_only=True):
+    """Base of those about what was asked and answered."""
+
+    json: Json = False
+
+
+class ListTranscriptsCommand(TranscriptsCommand, frozen=True, kw_only=True):
+    NAME = "list"
+    HELP = "conversations, the newest first (the default)"
+    limit: Annotated[int, Argument(metavar="N")] = 20
+
+
+class SearchTranscriptsCommand(TranscriptsCommand, frozen=True, kw_only=True):
+    NAME = "search"
+    HELP = "turns that have all these words; 1 if there is none"
+    words: Annotated[tuple[str, ...], Argument(metavar="WORD", is_positional=True)]
+    limit: Annotated[int, Argument(metavar="N")] = 20
+
+
+class ExportTranscriptsCommand(TranscriptsCommand, frozen=True, kw_only=True):
+    NAME = "export"
+    HELP = "conversations in full; all of them where none is named"
+    conversations: Annotated[tuple[str, ...], Argument(metavar="ID", is_positional=True)] = ()
+    format: Annotated[Literal["markdown", "jsonl"], Argument()] = "markdown"
+    out: Annotated[str | None, Argument("default: standard output", metavar="FILE")] = None
+
+
+class DeleteTranscriptsCommand(TranscriptsCommand, frozen=True, kw_only=True):
+    NAME = "delete"
+    HELP = "forget conversations"
+    conversations: Annotated[tuple[str, ...], Argument(metavar="ID", is_positional=True)] = ()
+    all: Annotated[bool, Argument("every one")] = False

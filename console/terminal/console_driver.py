@@ -1,0 +1,105 @@
+"""`ConsoleDriver`: Textual's driver, whose thread of keys sleeps until there is one.
+
+It also leaves the console on a signal as a key does, suspends the whole job, and outlives a
+terminal that has gone and keys that are not UTF-8. To be imported only where
+`driver.why_driver_is_off` has no reason.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import codecs
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, TextIO
+
+from textual import constants
+from textual.app import App
+from textual.drivers import linux_driver
+
+from .driver import reads_keys, why_sleep_is_off
+from .ending import ENDING, is_ignored
+from .key_selector import Alarm, SelectorsModule
+
+
+class ConsoleDriver(linux_driver.LinuxDriver):
+    """Where another Textual waits in another way, it does as that one does."""
+
+    def __init__(self, app: App[Any], **options: Any) -> None:
+        super().__init__(app, **options)
+        self._console, self._own_loop = app, asyncio.get_running_loop()
+        self._alarm = Alarm()
+        if not why_sleep_is_off():
+            self.exit_event = self._alarm
+        self._file = LastingFile(sys.__stderr__)  # type: ignore[assignment, arg-type]
+
+    def start_application_mode(self) -> None:
+        """From now on a signal that ends the program leaves the console as a key does."""
+        for number in (*ENDING, signal.SIGINT):
+            if not is_ignored(number):
+                self._own_loop.add_signal_handler(number, self._console.exit, "leave")
+        super().start_application_mode()  # type: ignore[no-untyped-call]
+
+    def suspend_job(self) -> None:
+        """Gives the terminal to the shell, as ctrl+z does with any program; returns when the shell
+        wakes us (`fg`).
+
+        The whole job is stopped: where `make` or a script started us, the shell waits for that. The
+        terminal is given back before, since the shell takes it once the first process of the job
+        has stopped, and a process that sets it later is stopped half-way.
+        """
+        self.suspend_application_mode()
+        self._must_signal_resume = True
+        usual = signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+        os.kill(0, signal.SIGTSTP)  # here we sleep; the handler of SIGCONT takes the terminal again
+        signal.signal(signal.SIGTSTP, usual)
+        if not reads_keys(self):
+            self.resume_application_mode()  # nothing has stopped us
+
+    def run_input_thread(self) -> None:
+        if not why_sleep_is_off():
+            modules = SelectorsModule(self._alarm, constants.ESCAPE_DELAY, self._leave)
+            linux_driver.selectors = modules  # type: ignore[assignment, attr-defined]
+            linux_driver.getincrementaldecoder = _decoder  # type: ignore[assignment, attr-defined]
+        super().run_input_thread()
+
+    def _leave(self) -> None:
+        """The terminal has gone, and no signal has said so (nohup, a shell that disowned us)."""
+        self._own_loop.call_soon_threadsafe(self._console.exit, "leave")
+
+
+def _decoder(_: str) -> Callable[[], codecs.IncrementalDecoder]:
+    """Keys as the terminal encodes them. Textual takes all for UTF-8, and ends where a letter of
+    another encoding comes."""
+    encoding = sys.__stdin__.encoding if sys.__stdin__ is not None else "utf-8"
+    return partial(codecs.getincrementaldecoder(encoding), "replace")
+
+
+class LastingFile:
+    """A terminal's file to write to. Once the terminal has gone it takes everything, and the thread
+    that writes does not die of it: the end of the program waits for that thread."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+        self.fileno = file.fileno
+
+    def write(self, text: str) -> None:
+        with self._replaced_if_gone():
+            self._file.write(text)
+
+    def flush(self) -> None:
+        with self._replaced_if_gone():
+            self._file.flush()
+
+    @contextmanager
+    def _replaced_if_gone(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self.fileno())
+            os.close(nowhere)

@@ -1,0 +1,36 @@
+"""`switched_off`: which stages of this folder are left out with the installed Textual and rich.
+
+A stage relies on names that those libraries do not promise. It looks at them itself (`why_off`),
+and is left out where one is missing or different: the console then works as Textual alone does.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from . import driver, memory_trim, own_bindings, strip_cache, terminal_app
+
+STAGES = (
+    ("sending only changed cells", terminal_app.why_diff_is_off),
+    ("waiting for the terminal's answers", terminal_app.why_pacing_is_off),
+    ("counting the writer's queue", driver.why_queue_is_off),
+    ("strips without caches", strip_cache.why_off),
+    ("memory trim", memory_trim.why_off),
+    ("terminal driver", driver.why_driver_is_off),
+    ("input thread that sleeps", driver.why_sleep_is_off),
+    ("keys of a dialog that is not up yet", own_bindings.why_off),
+    ("suspending the whole job", driver.why_suspend_is_off),
+)
+"""What a stage does, and what says why it does not."""
+
+
+class SwitchedOff(NamedTuple):
+    """A stage that is left out, and why: `textual 8.9.0 has no textual.strip.FIFOCache`."""
+
+    stage: str
+    reason: str
+
+
+def switched_off() -> list[SwitchedOff]:
+    """Every stage that is left out; usually none."""
+    return [SwitchedOff(stage, reason) for stage, why in STAGES if (reason := why())]

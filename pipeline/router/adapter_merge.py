@@ -1,0 +1,141 @@
+"""`AdapterMerge`: the copy of the weights that the workers keep with one adapter merged into it, as
+an operator orders it or as the scheduler's policy wants it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ..config import Config
+from ..messages import MergeAdapter, MergeWeights, UseMerged, WeightsMerged
+from ..schedule.adapter_registry import AdapterRecord, AdapterRefused, AdapterRegistry
+from ..schedule.policies import Policy
+from .effects import Effects
+from .order_replies import OrderReplies
+
+
+@dataclass
+class MergeUnderWay:
+    """A merge, and the ranks' answers so far. Without `adapter` the ranks give up their copy."""
+
+    order: MergeAdapter | None
+    """None: the scheduler's policy wants it."""
+    adapter: AdapterRecord | None
+    errors: dict[int, str] = field(default_factory=dict)
+    """By rank; "" where it could."""
+
+    @property
+    def name(self) -> str:
+        return self.adapter.name if self.adapter else ""
+
+
+class AdapterMerge:
+    """At most one merge is under way. The workers take a merged copy into use between the same two
+    steps, once all ranks have made it."""
+
+    def __init__(
+        self,
+        config: Config,
+        registry: AdapterRegistry,
+        effects: Effects,
+        replies: OrderReplies,
+    ) -> None:
+        self._can_merge = not (config.no_lora or config.no_lora_compute)
+        self._registry, self._effects, self._replies = registry, effects, replies
+        self._under_way: MergeUnderWay | None = None
+        self._target: AdapterRecord | None = None
+        """The adapter that the policy wanted merged last, and for which that was tried."""
+        self._followed: AdapterRecord | None = None
+        """The adapter that is merged because the policy wanted it."""
+
+    def start(self, order: MergeAdapter) -> None:
+        """Answered when it is done. Raises `AdapterRefused` where it cannot be begun."""
+        if self._under_way:
+            raise AdapterRefused(409, f"{self._under_way.name or 'an unmerge'} is under way")
+        adapter = self._registry.acquire(order.name) if order.name else None
+        if adapter is not None and adapter.info is None:
+            raise AdapterRefused(409, f"adapter {order.name} is {adapter.state.value}")
+        if not self._can_merge:
+            raise AdapterRefused(409, "an ablation flag keeps adapters from being computed")
+        self._begin(order, adapter)
+
+    def follow_policy(self, policy: Policy) -> None:
+        """Has the workers merge the adapter that the scheduler's policy wants merged.
+
+        Where the policy wants none for now, the merged copy stays: it costs no step anything. Where
+        the policy never merges, a copy that was made for a policy before it is given up. An adapter
+        that could not be merged is tried again only after the policy has wanted another.
+        """
+        if self._under_way:
+            return
+        target = policy.merge_target
+        if not policy.merges:
+            if self._followed is not None and self._followed.merged:
+                self._begin(None, None)
+            self._followed = self._target = None
+        elif target is self._target:
+            return
+        elif target is None or target.merged or not self._can_merge:
+            self._target = target
+        elif target.info is not None:
+            self._target = target
+            self._begin(None, target)
+
+    def note_answer(self, answer: WeightsMerged, now: float) -> bool:
+        """A rank's answer to `MergeWeights`. True where it was the last one awaited."""
+        merge = self._under_way
+        if merge is None or answer.key != (merge.adapter.key if merge.adapter else ""):
+            return False
+        merge.errors[answer.rank] = answer.error
+        if len(merge.errors) < len(self._effects.workers):
+            return False
+        self._under_way = None
+        if merge.adapter is not None:
+            merge.adapter.held -= 1
+        errors = [error for error in merge.errors.values() if error]
+        for adapter in self._registry:
+            adapter.merged = adapter is merge.adapter and not errors
+        if errors:
+            self._report_failure(merge, errors[0], now)
+        elif merge.adapter is None:
+            self._reply(merge, 200, "the merged copy of the weights is given up", now)
+        else:
+            self._followed = merge.adapter if merge.order is None else None
+            self._effects.send_workers(UseMerged(merge.adapter.key))
+            self._effects.report("info", f"adapter {merge.adapter.name} is merged")
+            word = "is merged: steps of it alone use that copy of the weights"
+            self._reply(merge, 200, f"adapter {merge.adapter.name} {word}", now)
+        return True
+
+    def give_up(self, adapter: AdapterRecord) -> None:
+        """An unloaded adapter has its merged copy given up."""
+        if adapter.merged:
+            self._effects.send_workers(MergeWeights(""))
+
+    def forget_workers(self, reason: str, now: float) -> None:
+        """New workers have no merged copy; a merge under way is refused with the reason."""
+        if self._under_way:
+            self._reply(self._under_way, 503, reason, now)
+            if adapter := self._under_way.adapter:
+                adapter.held -= 1
+            self._under_way = None
+        self._target = self._followed = None
+        for record in self._registry:
+            record.merged = False
+
+    def _begin(self, order: MergeAdapter | None, adapter: AdapterRecord | None) -> None:
+        self._under_way = MergeUnderWay(order, adapter)
+        if adapter is not None:
+            adapter.held += 1  # its host copy is read until all ranks have answered
+        self._effects.send_workers(MergeWeights(adapter.key if adapter else ""))
+
+    def _report_failure(self, merge: MergeUnderWay, error: str, now: float) -> None:
+        self._effects.send_workers(MergeWeights(""))  # on the ranks that could
+        self._reply(merge, 507, f"not merged: {error}", now)
+        if merge.order is None:
+            text = f"{merge.name} was not merged, its steps add it: {error}"
+            self._effects.report("warning", text)
+
+    def _reply(self, merge: MergeUnderWay, status: int, text: str, now: float) -> None:
+        """To the operator who ordered it; a policy gets no answer."""
+        if merge.order is not None:
+            self._replies.send(merge.order, status, text, now)

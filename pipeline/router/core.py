@@ -1,0 +1,537 @@
+"""`RouterCore`: the authority on every request, as pure decisions. Messages and a time go in;
+effects come out.
+
+It opens no socket, reads no clock and no file, so a test drives it by hand and `replay` drives it
+by a log. It holds every live request with all its tokens, so workers and detokenizer may die and be
+given everything again. It knows no text and no tensor. Times are unix seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+
+import msgspec
+
+from ..config import Config
+from ..messages import (
+    Abort,
+    AdapterOrder,
+    AdapterReply,
+    AdapterState,
+    AdapterTable,
+    AdapterView,
+    AnswerHeard,
+    Batch,
+    ChatWarning,
+    Drain,
+    Message,
+    ProcessState,
+    Ready,
+    Refused,
+    Request,
+    Reset,
+    Resume,
+    RouterStats,
+    SetScheduler,
+    StopFound,
+    StreamToken,
+    StreamTokens,
+    Tokens,
+    WorkerReady,
+)
+from ..runtime.spans import no_span
+from ..runtime.wording import counted
+from ..schedule.adapter_registry import UNUSABLE, AdapterRecord, AdapterRefused, AdapterRegistry
+from ..schedule.pets import LatencyTable
+from ..schedule.policy_factory import changed_settings
+from ..schedule.scheduler import Overlong, Scheduler, SchedulerLimits
+from ..schedule.sequence import Sequence
+from .adapter_lifecycle import AdapterLifecycle, WorkerAnswer
+from .detokenizer_streams import DetokenizerStreams
+from .effects import (
+    AdapterFetched,
+    DropSteps,
+    Effects,
+    EnterState,
+    ShowStats,
+    StepAnswered,
+)
+from .event_lines import Answered, Decided, Got, RanksDiffered, StepFailed, line_of_message
+
+CLIENT_GONE = "client gone"
+"""Reason of an `Abort` that needs no answer: there is no client to read it."""
+
+
+@dataclass
+class StepInFlight:
+    """A step that was posted, and the answers of the ranks so far."""
+
+    batch: Batch
+    answers: dict[int, Tokens] = field(default_factory=dict)
+
+
+class RouterCore:
+    """See the module. After each call the process carries out `effects`.
+
+    A step is planned by `plan_step` and posted to the workers; `handle_message` collects the ranks'
+    answers; once `StepAnswered` comes out, `finish_step` accepts its tokens.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        incarnation: int,
+        now: float,
+        table: LatencyTable | None = None,
+        span: Callable[..., AbstractContextManager[object]] = no_span,
+    ) -> None:
+        """`incarnation` tells this life of the router from those before it; `table` has the
+        latencies of `--profile-table`. Raises `OperatorError` on settings that cannot be used."""
+        self.config = config
+        self.registry = AdapterRegistry(config.adapters(), config.model, now=now)
+        self.scheduler = Scheduler(
+            self.registry,
+            settings=config.scheduling(),
+            table=table,
+            prefetch=not config.no_prefetch,
+            span=span,
+        )
+        self.effects = Effects(tuple(f"worker-{rank}" for rank in range(config.tp)))
+        self.lifecycle = AdapterLifecycle(config, self.scheduler, self.effects, incarnation)
+        self.steps: dict[int, StepInFlight] = {}
+        """Steps under way, by number."""
+        self.aborts = 0
+        self.is_draining = False
+        self._incarnation = incarnation
+        self._span = span
+        self._workers: dict[int, WorkerReady] = {}  # by rank
+        self._workers_restarted = False
+        self._peers: dict[str, int] = {}  # name -> incarnation, of server and detokenizer
+        self._streams = DetokenizerStreams(self.effects)
+        self._resets = 0
+
+    @property
+    def num_workers(self) -> int:
+        return len(self.effects.workers)
+
+    def record_lines(self) -> None:
+        """Has every input and decision noted in `effects.lines` from now on."""
+        self.effects.lines = []
+        self.scheduler.decisions = []
+
+    # -- messages
+
+    def handle_message(self, message: Message | AdapterFetched, now: float) -> None:
+        """Any message of the router's inbox, or the answer to a `FetchAdapter`."""
+        if self.effects.lines is not None and (line := line_of_message(message, now)):
+            self.effects.lines.append(line)
+        match message:
+            case Tokens():
+                self._add_answer(message)
+            case Request():
+                self._add_request(message, now)
+            case Abort():
+                with self._span("abort_req"):
+                    self._abort(message.request_id, message.reason)
+            case StopFound():
+                if sequence := self._finish(message.request_id):
+                    self._streams.keep_ended(sequence, None)
+            case AnswerHeard():
+                self._streams.forget_ended(message.request_id)
+            case WorkerReady():
+                self._worker_is_ready(message, now)
+            case Ready():
+                self._peer_is_ready(message)
+            case Drain():
+                self.is_draining = True
+                state = EnterState(ProcessState.DRAINING, "admitting nothing new")
+                self.effects.pending.append(state)
+            case Resume():
+                self.is_draining = False
+                self._say_ready()
+            case SetScheduler():
+                self._set_scheduler(message, now)
+            case ChatWarning():
+                self._note_chat_warning(message)
+            case AdapterFetched():
+                self.lifecycle.end_fetch(message, now)
+                self._follow_adapters()
+            case _:
+                self._handle_adapter_message(message, now)
+
+    def _handle_adapter_message(self, message: Message, now: float) -> None:
+        if isinstance(message, WorkerAnswer):
+            self.lifecycle.handle_answer(message, now)
+        else:
+            assert isinstance(message, AdapterOrder), message
+            self.lifecycle.handle_order(message, now)
+        self._follow_adapters()
+
+    # -- requests
+
+    def _add_request(self, request: Request, now: float) -> None:
+        """Queues a request, or refuses it with the reason; never neither."""
+        prompt_len, req_id = len(request.prompt_ids), request.request_id
+        with self._span("add_req(prompt_len_{}_req_id_{})", prompt_len, req_id):
+            status, reason = self._objection(request)
+            if reason:
+                self._send_refusal(request.request_id, status, reason)
+                return
+            self.scheduler.add_request(request, now)
+            self._streams.open_stream(request)
+            self._batch_may_grow()
+
+    def _objection(self, request: Request) -> tuple[int, str]:
+        """Status and reason to refuse a request on arrival, or (0, "")."""
+        if self.is_draining:
+            return 503, "the pipeline is draining; it admits nothing new"
+        if not self.scheduler.epoch:
+            return 503, "the model is still loading"
+        if request.request_id in self.scheduler:
+            return 409, f"request id {request.request_id!r} is already running"
+        if not request.prompt_ids:
+            return 400, "the prompt is empty"
+        if len(self.scheduler.waiting) >= self.config.max_waiting:
+            return 429, f"{self.config.max_waiting} requests are waiting already"
+        try:
+            self.scheduler.check_length(request)
+        except AdapterRefused as refusal:
+            return refusal.status, refusal.reason
+        except Overlong as error:
+            return 400, str(error)
+        return 0, ""
+
+    def _batch_may_grow(self) -> None:
+        self.effects.batch_changed = self.effects.step_wanted = True
+
+    def _abort(self, request_id: str, reason: str) -> None:
+        self._streams.forget_ended(request_id)
+        with self._span("abort(request_id_{})", request_id):
+            if self._finish(request_id):
+                self.aborts += 1
+                self._streams.close_stream(request_id)
+                if reason != CLIENT_GONE:
+                    self._send_refusal(request_id, 499, reason)
+
+    def _finish(self, request_id: str) -> Sequence | None:
+        sequence = self.scheduler.finish(request_id)
+        if sequence:
+            self._batch_may_grow()
+        return sequence
+
+    def _refuse(self, request_id: str, status: int, reason: str) -> None:
+        """Ends a live request without its full answer; its client gets the reason."""
+        self._finish(request_id)
+        self._streams.forget_ended(request_id)
+        self._streams.close_stream(request_id)
+        self._send_refusal(request_id, status, reason)
+
+    def _send_refusal(self, request_id: str, status: int, reason: str) -> None:
+        self.effects.send("server", Refused(request_id, status, reason))
+
+    def _refuse_hopeless(self, adapter: AdapterRecord) -> None:
+        """Refuses the requests that an adapter which failed, or was read or pinned since they
+        arrived, keeps from ever being served."""
+        for sequence in list(self.scheduler.sequences()):
+            if sequence.adapter is not adapter and not adapter.pinned:
+                continue
+            request_id, total = sequence.request.request_id, sum(sequence.size)
+            if sequence.adapter.state is AdapterState.FAILED:
+                word = f"adapter {adapter.name} failed to load: {adapter.reason}"
+                self._refuse(request_id, 409, word)
+            elif not self.scheduler.can_ever_fit(total, sequence.adapter):
+                whose = "its adapter and those pinned"
+                self._refuse(request_id, 400, f"{total} tokens have no room beside {whose}")
+
+    def stop(self) -> None:
+        """Refuses every live request: the router is about to end."""
+        for sequence in list(self.scheduler.sequences()):
+            self._refuse(sequence.request.request_id, 503, "the router is stopping")
+
+    # -- workers
+
+    def _worker_is_ready(self, ready: WorkerReady, now: float) -> None:
+        known = self._workers.get(ready.rank)
+        if known and known.incarnation != ready.incarnation:
+            self._workers.clear()  # all ranks restart together; wait for each
+            self._workers_restarted = True
+        self._workers[ready.rank] = ready
+        if len(self._workers) < self.num_workers:
+            return
+        self.reset_workers(now)
+        self.lifecycle.read_all(now)
+        self._follow_adapters()
+        if self._workers_restarted:
+            self._workers_restarted = False
+            live = counted(len(self.scheduler), "request", "continue")
+            self.effects.report("warning", f"workers are back; {live} by recompute")
+        self._say_ready()
+
+    def reset_workers(self, now: float) -> None:
+        """Begins a new epoch: empty pools in the workers, all requests waiting here, and no step
+        under way."""
+        self.steps.clear()
+        self.effects.pending.append(DropSteps())
+        self._resets += 1
+        epoch = self._incarnation + self._resets  # unlike those of a router before this one
+        workers = [self._workers[rank] for rank in sorted(self._workers)]
+        self.scheduler.reset(epoch, SchedulerLimits.of_workers(workers), now)
+        self.lifecycle.drop_trials(now)
+        self.effects.send_workers(Reset(epoch))
+        self._adapters_changed()
+
+    # -- adapters
+
+    def _follow_adapters(self) -> None:
+        """Does what changes of adapters mean for requests and for the router's own state."""
+        for adapter in self.lifecycle.settled:
+            self._refuse_hopeless(adapter)
+        self.lifecycle.settled.clear()
+        if self.lifecycle.has_just_read_all:
+            self.lifecycle.has_just_read_all = False
+            self._say_ready()
+        if self.lifecycle.has_changed:
+            self.lifecycle.has_changed = False
+            self._adapters_changed()
+
+    def _adapters_changed(self) -> None:
+        """Adapters look different, and requests may run that could not."""
+        self.effects.adapters_changed = True
+        self.scheduler.reconsider()
+        self._batch_may_grow()
+
+    def _note_chat_warning(self, warning: ChatWarning) -> None:
+        """The server has read an adapter's chat files."""
+        adapter = self.registry.find(f"{warning.name}@{warning.generation}")
+        if adapter is not None:
+            adapter.chat_warning = warning.text
+            self.effects.adapters_changed = True
+
+    def send_adapter_orders(self) -> None:
+        """Sends the workers what was decided about adapters, before the batch that relies on it."""
+        orders = self.scheduler.residency.orders
+        if orders:
+            self._adapters_changed()
+        for order in orders:
+            self.effects.send_workers(order)
+        orders.clear()
+
+    # -- the policy
+
+    def _set_scheduler(self, order: SetScheduler, now: float) -> None:
+        """Changes the settings that an order names, and answers it."""
+        try:
+            settings = changed_settings(self.scheduler.settings, order, self.config.model)
+        except ValueError as error:
+            status, text = 400, str(error)
+        else:
+            self.scheduler.set_policy(settings)
+            status, text = 200, f"the scheduler's policy is {settings.policy}"
+            self.effects.report("info", text)
+            self._batch_may_grow()
+            self.effects.pending.append(ShowStats())  # the next who asks must see the change
+        reply = AdapterReply(
+            order=order.order,
+            status=status,
+            text=text,
+            at=now,
+            name="",
+            scheduling=self.scheduler.settings,
+        )
+        self.effects.send(order.reply_to, reply)
+
+    def _refuse_given_up(self) -> None:
+        """Tells clients why the policy has ended their requests."""
+        for sequence, reason in self.scheduler.refused:
+            self.aborts += 1
+            self._refuse(sequence.request.request_id, 503, reason)
+            self.effects.batch_changed = True
+        self.scheduler.refused.clear()
+
+    # -- server and detokenizer
+
+    def _peer_is_ready(self, ready: Ready) -> None:
+        """A server or detokenizer with nothing in memory. A server's clients are gone; a
+        detokenizer is given every stream again from its first token."""
+        restarted = self._peers.get(ready.name) not in (None, ready.incarnation)
+        self._peers[ready.name] = ready.incarnation
+        if restarted and ready.name == "server":
+            self._streams.forget_all_ended()
+            orphans = [s.request.request_id for s in self.scheduler.sequences()]
+            for request_id in orphans:
+                self._abort(request_id, CLIENT_GONE)
+            if orphans:
+                lost = counted(len(orphans), "request")
+                self.effects.report("warning", f"server restarted; {lost} lost clients")
+        if restarted and ready.name == "detokenizer":
+            self._send_streams_again()
+        self._say_ready()
+
+    def _send_streams_again(self) -> None:
+        if count := self._streams.send_all_again(self.scheduler.sequences()):
+            self.effects.report("warning", f"detokenizer restarted; {count} replayed")
+
+    def _say_ready(self) -> None:
+        """READY, or what is still missing; DRAINING stays."""
+        if self.is_draining:
+            return
+        missing = [
+            *(name for rank, name in enumerate(self.effects.workers) if rank not in self._workers),
+            *(name for name in ("detokenizer", "server") if name not in self._peers),
+        ]
+        if unread := self.lifecycle.num_unread:
+            missing.append(counted(unread, "adapter"))
+        if missing:
+            state = EnterState(ProcessState.STARTING, f"waiting for {', '.join(missing)}")
+        else:
+            state = EnterState(ProcessState.READY, "")
+        self.effects.pending.append(state)
+
+    # -- steps
+
+    def plan_step(self, now: float) -> Batch | None:
+        """The next step, under way from here on; None where nothing can be computed now. Its batch
+        goes to every worker after the effects."""
+        self.lifecycle.sweep(now)
+        self._follow_adapters()
+        batch = self.scheduler.next_batch(now)
+        if self.effects.lines is not None:
+            self.effects.lines.append(Decided.of(now, self.scheduler, batch))
+        if self.scheduler.refused:
+            self._refuse_given_up()
+        self.lifecycle.follow_policy(self.scheduler.policy)
+        self.send_adapter_orders()
+        if batch is not None:
+            self.effects.batch_changed = True
+            self.steps[batch.step] = StepInFlight(batch)
+        return batch
+
+    def _add_answer(self, tokens: Tokens) -> None:
+        """One rank's answer to a step. Where it failed, the others may never answer: it counts as
+        theirs."""
+        if tokens.epoch != self.scheduler.epoch:
+            return
+        step = self.steps.get(tokens.step)
+        if step is None or len(step.answers) == self.num_workers:
+            return
+        for rank in range(self.num_workers) if tokens.error else (tokens.rank,):
+            step.answers.setdefault(rank, tokens)
+        if len(step.answers) == self.num_workers:
+            self.effects.pending.append(StepAnswered(tokens.step))
+
+    def finish_step(self, step: int, now: float) -> StreamTokens | None:
+        """Accepts the tokens of a step that all ranks have answered. Returns those for the
+        detokenizer, to be sent after the effects; None where there are none."""
+        done = self.steps.pop(step)
+        self._batch_may_grow()
+        results = [done.answers[rank] for rank in range(self.num_workers)]
+        if errors := [result.error for result in results if result.error]:
+            self.fail_step(done.batch, errors[0], now)
+            return None
+        accepted = self.accept_tokens(results[0], now)
+        if len(results) > 1:
+            self._check_ranks(step, results, now)
+        return StreamTokens(tuple(accepted)) if accepted else None
+
+    def accept_tokens(self, tokens: Tokens, now: float) -> list[StreamToken]:
+        """Books the tokens of rank 0."""
+        with self._span("_add_token_id_to_req"):
+            accepted = self.scheduler.accept_tokens(tokens, now)
+        if self.effects.lines is not None:
+            stopped = tuple(t.request_id for t in accepted if t.finish_reason == "stop")
+            self.effects.lines.append(Answered(at=now, step=tokens.step, stopped=stopped))
+        for sequence in list(self.scheduler.broken):
+            self._end_broken(sequence, now)
+        if self.scheduler.ended:
+            with self._span("_handle_finish_req"):
+                self._keep_ended({token.request_id: token.finish_reason for token in accepted})
+        return accepted
+
+    def refuse_undelivered(self, tokens: StreamTokens, reason: str, now: float) -> None:
+        """The detokenizer takes no more: the requests whose tokens it would miss are refused."""
+        for token in tokens.tokens:
+            self.effects.write_line(Got(at=now, message=Abort(token.request_id, reason)))
+            self._refuse(token.request_id, 503, reason)
+
+    def _end_broken(self, sequence: Sequence, now: float) -> None:
+        """Ends a request from whose logits no token can be chosen. Its neighbours go on, and the
+        adapter's row keeps the count."""
+        name, request_id = sequence.adapter.name, sequence.request.request_id
+        whose = f"adapter {name}" if name else "the base model"
+        word = f"the logits of {whose} are {UNUSABLE}: no token can be chosen"
+        hint = f"; adapters verify {name} compares it with its merged weights" if name else ""
+        self.effects.report("error", f"{word}: request {request_id} ends{hint}")
+        self.effects.write_line(Got(at=now, message=Abort(request_id, word)))
+        self._refuse(request_id, 500, word)
+        self._adapters_changed()
+
+    def _keep_ended(self, reasons: dict[str, str | None]) -> None:
+        """Keeps the requests that have ended until the server has their text. The workers drop them
+        with the next step."""
+        scheduler = self.scheduler
+        with self._span("_filter_batch" if scheduler.running else "_remove_batch"):
+            for sequence in scheduler.ended:
+                self._streams.keep_ended(sequence, reasons[sequence.request.request_id])
+
+    def fail_step(self, batch: Batch, error: str, now: float) -> None:
+        """A step raised in a worker: its requests are refused with the error, the rest go on."""
+        self.effects.write_line(StepFailed(at=now, step=batch.step, error=error))
+        numbers = {row.sequence for row in batch.rows}
+        failed = [s for s in self.scheduler.sequences() if s.number in numbers]
+        ends = counted(len(failed), "request", "end")
+        self.effects.report("error", f"step {batch.step} failed: {error}; {ends}")
+        for sequence in failed:
+            self._refuse(sequence.request.request_id, 500, f"the step failed: {error}")
+        self.reset_workers(now)
+
+    def _check_ranks(self, step: int, results: list[Tokens], now: float) -> None:
+        """All ranks choose from the same logits. A rank that chose otherwise goes on from a token
+        that no client was given, so all workers are reset."""
+        first, *others = (
+            [(token.sequence, token.token_id) for token in result.tokens] for result in results
+        )
+        odd = [rank for rank, tokens in enumerate(others, start=1) if tokens != first]
+        if odd:
+            ranks = ", ".join(f"rank {rank}" for rank in odd)
+            self.effects.report(
+                "error",
+                f"{ranks} chose other tokens than rank 0 in step {step}; rank 0's count, and "
+                f"{counted(len(self.scheduler), 'request', 'continue')} by recompute",
+            )
+            self.effects.write_line(RanksDiffered(at=now))
+            self.reset_workers(now)
+
+    # -- views
+
+    def adapter_table(self, now: float) -> AdapterTable:
+        registry, counters = self.registry, self.scheduler.policy.counters
+
+        def with_service(view: AdapterView) -> AdapterView:
+            service = counters.get(view.name)
+            return view if service is None else msgspec.structs.replace(view, service=service)
+
+        views = tuple(map(with_service, registry.views())) if counters else registry.views()
+        base = with_service(registry.base.view())
+        return AdapterTable(now, self.config.model, views, base)
+
+    def stats(self, now: float, schedule_us: int) -> RouterStats:
+        """`schedule_us` is the time spent in `plan_step` so far, which the process measures."""
+        scheduler = self.scheduler
+        return RouterStats(
+            at=now,
+            waiting=len(scheduler.waiting),
+            running=len(scheduler.running),
+            pages_total=scheduler.pool.total,
+            pages_kv=scheduler.pool.kv,
+            pages_adapters=scheduler.pool.adapters,
+            page_size=scheduler.pool.page_size,
+            steps=scheduler.step,
+            prefill_tokens=scheduler.prefill_tokens,
+            decode_tokens=scheduler.decode_tokens,
+            preemptions=scheduler.preemptions,
+            aborts=self.aborts,
+            schedule_us=schedule_us,
+            scheduling=scheduler.settings,
+        )

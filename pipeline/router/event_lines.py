@@ -1,0 +1,203 @@
+"""Lines of an event log: everything that the router's decisions depend on, and each decision with
+its arithmetic. `RouterCore` makes them, `EventLog` writes them, `replay` decides again from them.
+
+Knows no text, and of tokens only their number: a log holds no prompt, no answer and no key.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias, get_args
+
+import msgspec
+
+from ..config import Config
+from ..messages import (
+    Abort,
+    AdapterChecked,
+    AdapterPlaced,
+    AdapterRead,
+    Batch,
+    Drain,
+    LoadAdapter,
+    MergeAdapter,
+    PinAdapter,
+    PlanAdapters,
+    Ready,
+    ReloadAdapter,
+    Request,
+    Resume,
+    SamplingParams,
+    SetScheduler,
+    StopFound,
+    UnloadAdapter,
+    VerifyAdapter,
+    WeightsMerged,
+    WorkerReady,
+)
+from ..schedule.admission import Decision
+from ..schedule.pets import LatencyTable
+from ..schedule.scheduler import Scheduler
+
+FORMAT = 2
+"""Raised whenever a line changes its meaning, or a decision is made otherwise."""
+STOP_TOKEN = 1
+"""The last token of replayed answers that end before their length."""
+
+Logged: TypeAlias = (
+    Abort
+    | StopFound
+    | Ready
+    | WorkerReady
+    | AdapterRead
+    | AdapterPlaced
+    | AdapterChecked
+    | WeightsMerged
+    | LoadAdapter
+    | ReloadAdapter
+    | UnloadAdapter
+    | PinAdapter
+    | PlanAdapters
+    | VerifyAdapter
+    | MergeAdapter
+    | SetScheduler
+    | Drain
+    | Resume
+)
+"""Messages that are written as they are."""
+WRITTEN = get_args(Logged)
+
+
+class EventLine(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", gc=False):
+    """One line. `at` is the router's clock, unix seconds."""
+
+    at: float
+
+
+class Started(EventLine, frozen=True, kw_only=True, tag="started"):
+    """The first line: the settings by which the router decides."""
+
+    format: int
+    protocol: int
+    """Of the messages in it."""
+    version: str
+    incarnation: int
+    config: Config
+    """Without its keys."""
+    table: LatencyTable
+
+
+class Got(EventLine, frozen=True, kw_only=True, tag="got"):
+    """A message that is written as it is."""
+
+    message: Logged
+
+
+class Asked(EventLine, frozen=True, kw_only=True, tag="asked"):
+    """A request, without its tokens."""
+
+    request: str
+    adapter: str | None
+    num_prompt: int
+    max_tokens: int
+    arrived_at: float
+
+    def to_request(self) -> Request:
+        """A request about which the router decides alike."""
+        params = SamplingParams(
+            max_tokens=self.max_tokens, stop_token_ids=(STOP_TOKEN,), ignore_eos=True
+        )
+        return Request(
+            request_id=self.request,
+            adapter=self.adapter,
+            prompt_ids=(0,) * self.num_prompt,
+            params=params,
+            arrived_at=self.arrived_at,
+        )
+
+
+class Answered(EventLine, frozen=True, kw_only=True, tag="answered"):
+    """The tokens of a step are back. The answers of the `stopped` requests ended with theirs."""
+
+    step: int
+    stopped: tuple[str, ...] = ()
+
+
+class StepFailed(EventLine, frozen=True, kw_only=True, tag="failed"):
+    """A step raised in a worker."""
+
+    step: int
+    error: str
+
+
+class RanksDiffered(EventLine, frozen=True, kw_only=True, tag="differed"):
+    """The ranks chose other tokens, and the workers were reset."""
+
+
+class Fetched(EventLine, frozen=True, kw_only=True, tag="fetched"):
+    """An adapter came from the hub, or could not be fetched (`error`)."""
+
+    key: str
+    directory: str
+    error: str = ""
+
+
+class Decided(EventLine, frozen=True, kw_only=True, tag="decided"):
+    """One planned step: what was decided about the queue, and how that left the pool."""
+
+    step: int | None
+    """None where there was nothing to compute."""
+    rows: int
+    running: int
+    waiting: int
+    free: int
+    kv: int
+    adapters: int
+    preemptions: int
+    decisions: tuple[Decision, ...] = ()
+    given_up: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, at: float, scheduler: Scheduler, batch: Batch | None) -> Decided:
+        """What the last `next_batch` decided. The scheduler's list of decisions is cleared."""
+        decisions = tuple(scheduler.decisions or ())
+        if scheduler.decisions:
+            scheduler.decisions.clear()
+        return cls(
+            at=at,
+            step=None if batch is None else batch.step,
+            rows=0 if batch is None else len(batch.rows),
+            running=len(scheduler.running),
+            waiting=len(scheduler.waiting),
+            free=scheduler.pool.free,
+            kv=scheduler.pool.kv,
+            adapters=scheduler.pool.adapters,
+            preemptions=scheduler.preemptions,
+            decisions=decisions,
+            given_up=tuple(sequence.request.request_id for sequence, _ in scheduler.refused),
+        )
+
+
+class Full(EventLine, frozen=True, kw_only=True, tag="full"):
+    """The file has reached its size: nothing follows, though the router went on."""
+
+
+AnyLine: TypeAlias = (
+    Started | Got | Asked | Answered | StepFailed | RanksDiffered | Fetched | Decided | Full
+)
+
+
+def line_of_message(message: object, at: float) -> AnyLine | None:
+    """The line of a message to the router; None where decisions do not depend on it, or where its
+    effect has a line of its own."""
+    if isinstance(message, Request):
+        return Asked(
+            at=at,
+            request=message.request_id,
+            adapter=message.adapter,
+            num_prompt=len(message.prompt_ids),
+            max_tokens=message.params.max_tokens,
+            arrived_at=message.arrived_at,
+        )
+    if isinstance(message, WRITTEN):
+        return Got(at=at, message=message)
+    return None

@@ -1,0 +1,109 @@
+"""`LoadedModel`: the weights on their device, and the pool, the adapters and the limits made for
+them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..config import Config
+from ..errors import OperatorError
+from ..model.adapter_store import AdapterStore
+from ..model.compute_queue import ComputeQueue
+from ..model.kernel_choice import KernelChoice, choose_kernels
+from ..model.layers import Rotary
+from ..model.llama import Llama, layer_windows
+from ..model.loader import ModelLoader, Precision, choose_precision
+from ..model.open_checkpoint import open_checkpoint
+from ..model.page_pool import PAGE_SIZE, PagePool, choose_num_pages, free_bytes
+from ..model.parallel import join_ranks
+from ..model.shard import check_divides
+from ..model_files.model_config import ModelConfig, read_model_config
+from ..runtime.progress import ProgressBar
+from .step_bytes import StepBytes
+
+MakeBar = Callable[[str, int, str], ProgressBar]
+"""(stage, total, unit) to a progress bar of the worker."""
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """One rank's part of a model, ready to compute."""
+
+    whole: ModelConfig
+    """Config of the model that all ranks share."""
+    config: ModelConfig
+    """Config of this rank's part."""
+    model: Llama
+    precision: Precision
+    weights_bytes: int
+    pool: PagePool
+    store: AdapterStore
+    rotary: Rotary
+    windows: tuple[int, ...]
+    """Attention windows of its layers, each once."""
+    num_bytes: StepBytes
+    kernels: KernelChoice
+    max_model_len: int
+    """Tokens of a sequence, at most: the model's or the operator's limit, or the pool's."""
+
+    def step_bytes(self, model: Llama) -> StepBytes:
+        """Step bytes of a model of the same shape over the same pool."""
+        return StepBytes(model, self.pool, layer_windows(self.config))
+
+
+def load_model(
+    config: Config, directory: Path, rank: int, queue: ComputeQueue, make_bar: MakeBar
+) -> LoadedModel:
+    """Reads the weights and makes the pool; runs in the queue. Raises `OperatorError`."""
+    device = queue.device
+    whole = read_model_config(directory, config.ignore_key)
+    check_divides(whole, config.tp)
+    ranks = join_ranks(config, rank, device)
+    part = ranks.shard.model_config(whole)
+    checkpoint = open_checkpoint(directory, dummy=config.dummy, device=device, model_config=whole)
+    # Ranks must decide alike, and what is free is not so by itself.
+    free = ranks.least(rank_free_bytes(config, queue), device)
+    precision = choose_precision(config, part, device, checkpoint.has_int4, free)
+    with make_bar("weights", part.num_layers + 1, "layer") as bar:
+        loader = ModelLoader(whole, checkpoint, precision, queue, bar.update, ranks)
+        model = loader.load()
+    rotary = Rotary(part, device)
+    longest = choose_max_model_len(config, part)
+    free = ranks.least(rank_free_bytes(config, queue), device)
+    num_pages = choose_num_pages(config, part, longest, precision.activations, device, free)
+    pool = PagePool(part, num_pages, precision.activations, device)
+    store = AdapterStore(whole, precision.activations, pool, config, ranks.shard)
+    return LoadedModel(
+        whole=whole,
+        config=part,
+        model=model,
+        precision=precision,
+        weights_bytes=loader.num_bytes,
+        pool=pool,
+        store=store,
+        rotary=rotary,
+        windows=tuple(sorted(set(layer_windows(part)))),
+        num_bytes=StepBytes(model, pool, layer_windows(part)),
+        kernels=choose_kernels(config, device.type, store.unit),
+        max_model_len=min(longest, num_pages * PAGE_SIZE),
+    )
+
+
+def rank_free_bytes(config: Config, queue: ComputeQueue) -> int:
+    """Memory that this rank may take; those of a CPU share it."""
+    device = queue.device
+    return free_bytes(device) // (1 if device.type == "cuda" else config.tp)
+
+
+def choose_max_model_len(config: Config, model_config: ModelConfig) -> int:
+    """`config.max_model_len`, or the model's own limit. Raises `OperatorError` where the model was
+    made for fewer tokens."""
+    longest = model_config.max_model_len
+    if config.max_model_len > longest:
+        raise OperatorError(
+            f"--max-model-len {config.max_model_len} is more than the model's {longest}",
+            "lower it",
+        )
+    return config.max_model_len or longest

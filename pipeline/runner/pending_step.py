@@ -1,0 +1,90 @@
+"""`PendingStep`: a launched step, whose tokens are read once it is done."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+import msgspec
+import torch
+from torch import Tensor
+
+from ..messages import Logprob, SampledToken, Step
+from ..model.sampler import Sampled
+
+
+@dataclass(frozen=True)
+class IssuedStep:
+    """A step as the device got it: its tokens on their way to the host, and what it took."""
+
+    sampled: Sampled
+    copy_us: int = 0
+    busy_us: int = 0
+    events: tuple[torch.cuda.Event, ...] = ()
+    """On a GPU: before the inputs' copy, after it, and behind the tokens' copy to the host; the
+    last alone with --no-step-times."""
+    logits: Tensor | None = None
+    """[num_samples, vocab_size], where they were asked for."""
+
+
+class PendingStep:
+    """A launched step, to be read once, from any thread."""
+
+    def __init__(
+        self,
+        issued: Future[IssuedStep],
+        sequences: list[int],
+        step: Step,
+        base_us: Callable[[Step], int] | None,
+    ) -> None:
+        """`base_us` gets the step as it was measured; None where that would teach nothing."""
+        self._issued, self._sequences, self._step = issued, sequences, step
+        self._base_us = base_us
+
+    @property
+    def logits(self) -> Tensor | None:
+        """After `wait`, what the tokens were chosen from, where that was asked for."""
+        return self._issued.result().logits
+
+    def wait(self) -> tuple[tuple[SampledToken, ...], Step]:
+        """Blocks until the tokens are on the host. Raises what the step raised."""
+        started = time.perf_counter()
+        issued = self._issued.result()
+        copy_us, busy_us = issued.copy_us, issued.busy_us
+        if issued.events:
+            issued.events[-1].synchronize()
+        if len(issued.events) == 3:
+            begun, copied, done = issued.events
+            copy_us = int(begun.elapsed_time(copied) * 1e3)
+            busy_us = int(copied.elapsed_time(done) * 1e3)
+        sync_us = microseconds_since(started)
+        step = msgspec.structs.replace(
+            self._step, at=time.time(), copy_us=copy_us, busy_us=busy_us, sync_us=sync_us
+        )
+        if self._base_us is not None:
+            step = msgspec.structs.replace(step, base_us=self._base_us(step))
+        return tuple(_tokens(issued.sampled, self._sequences)), step
+
+
+def _tokens(sampled: Sampled, sequences: Sequence[int]) -> Iterator[SampledToken]:
+    """A step's tokens, from tensors on the host."""
+    logprobs: dict[int, tuple[Logprob, ...]] = {}
+    token_ids: list[int] = sampled.token_ids.tolist()
+    for place, row in enumerate(sampled.logprob_rows):
+        wanted = sampled.logprob_counts[place]
+        best = zip(
+            sampled.best_ids[place, :wanted].tolist(),
+            sampled.best_logprobs[place, :wanted].tolist(),
+            strict=True,
+        )
+        chosen = Logprob(token_ids[row], float(sampled.chosen_logprobs[place]))
+        logprobs[row] = (chosen, *(Logprob(token, value) for token, value in best))
+    for row, (sequence, token) in enumerate(zip(sequences, token_ids, strict=True)):
+        yield SampledToken(sequence, token, logprobs.get(row, ()))
+
+
+def microseconds_since(started: float) -> int:
+    """`started` as of `time.perf_counter`."""
+    return int((time.perf_counter() - started) * 1e6)

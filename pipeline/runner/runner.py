@@ -1,0 +1,161 @@
+"""`ModelRunner`: the one door to the model. A `Batch` goes in, its tokens come out.
+
+Knows neither sockets nor requests. What it is made of lies beside it: `load_model`, `WarmUp`,
+`StepLauncher`, `AdapterHost`.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from ..config import Config
+from ..messages import Batch, Message, WorkerReady, WorkerStats
+from ..model.compute_queue import choose_queue
+from ..model.page_pool import PAGE_SIZE
+from ..runtime.progress import ProgressBar
+from ..runtime.spans import Spans
+from .adapter_host import AdapterHost
+from .copy_rate import measure_copy_rate
+from .loaded_model import LoadedModel, load_model
+from .pending_step import PendingStep
+from .step_compute import StepCompute
+from .step_launcher import MergedModel, StepLauncher
+from .step_limits import choose_step_limits
+from .step_timer import StepTimer
+from .warm_up import WarmUp
+
+SWITCH_SECONDS = 0.0005
+"""A CPU step takes the interpreter's lock back after each of some 600 operations; Python's own
+5 ms would let the process's other threads keep it for that long each time."""
+
+
+class ModelRunner:
+    """Weights, adapters, KV pool and live sequences of one worker, or its shard of them where
+    several ranks share a model; all of those must be given the same steps in the same order.
+
+    `load`, `reset` and `launch` belong to one thread.
+    """
+
+    adapters: AdapterHost
+    """Set by `load`; so are the next two."""
+    loaded: LoadedModel
+    timer: StepTimer
+
+    def __init__(
+        self,
+        config: Config,
+        directory: Path,
+        rank: int,
+        publish: Callable[[Message], None],
+        spans: Spans | None = None,
+    ) -> None:
+        self._config, self._directory, self._rank, self._publish = config, directory, rank, publish
+        self.spans = spans or Spans()
+        self.queue = choose_queue(config, rank)
+
+    def load(self) -> WorkerReady:
+        """Reads the weights, makes the pool, warms up. Raises `OperatorError`."""
+        sys.setswitchinterval(SWITCH_SECONDS)
+        config, queue = self._config, self.queue
+        limits = choose_step_limits(config, queue.device.type)
+        self.compute = queue.submit(lambda: self._load(limits.max_running)).result()
+        self.adapters = AdapterHost(config, self._directory, self.loaded, queue, self._make_bar)
+        self._launcher = StepLauncher(
+            config,
+            self._rank,
+            self.loaded,
+            self.compute,
+            queue,
+            self.timer,
+            self.spans,
+            self._publish,
+        )
+        self.reset()
+        WarmUp(
+            self.loaded,
+            self._launcher,
+            self.compute.paged,
+            queue,
+            self.timer,
+            self._make_bar,
+            max_rows=limits.max_running,
+            with_adapters=not (config.no_lora or config.no_lora_compute),
+        ).run()
+        return WorkerReady(
+            rank=self._rank,
+            incarnation=time.time_ns(),
+            device=queue.device.type,
+            num_pages=self.loaded.pool.num_pages,
+            page_size=PAGE_SIZE,
+            max_model_len=self.loaded.max_model_len,
+            max_running=limits.max_running,
+            max_prefill_tokens=limits.max_prefill_tokens,
+            chunk_tokens=limits.chunk_tokens,
+            vocab_size=self.loaded.config.vocab_size,
+            eos_token_ids=self.loaded.config.eos_token_ids,
+        )
+
+    def _load(self, max_rows: int) -> StepCompute:
+        """Loads in the queue, whose thread makes all tensors."""
+        is_on = not self._config.no_step_times
+        self.timer = StepTimer(measure_copy_rate(self.queue) if is_on else 0.0, is_on=is_on)
+        self.loaded = load_model(
+            self._config, self._directory, self._rank, self.queue, self._make_bar
+        )
+        return StepCompute(self.loaded, self.queue, self.spans, max_rows)
+
+    def _make_bar(self, stage: str, total: int, unit: str) -> ProgressBar:
+        return ProgressBar(
+            publish=self._publish,
+            source=f"worker-{self._rank}",
+            stage=stage,
+            total=total,
+            unit=unit,
+        )
+
+    def reset(self) -> None:
+        """Waits for what was launched, then forgets every sequence and empties every page; the
+        host keeps its adapters."""
+        self._launcher.reset()
+
+    def launch(self, batch: Batch, *, keep_logits: bool = False) -> PendingStep:
+        """Issues a step. Does not wait for the device, except before prompts with --sync-points."""
+        return self._launcher.launch(batch, keep_logits=keep_logits)
+
+    def use_merged(self, merged: MergedModel | None) -> None:
+        """Computes steps of that adapter alone with its merged copy from the next step on; None
+        gives the copy up."""
+        self._launcher.use_merged(merged)
+
+    def drop_adapters(self) -> None:
+        """Forgets all adapters, and the merged copy."""
+        self._launcher.use_merged(None)
+        self.adapters.drop_all()
+
+    @property
+    def dtype(self) -> str:
+        """The types it computes in, as the screen shows them."""
+        return self.loaded.precision.name
+
+    def stats(self) -> WorkerStats:
+        """What it runs on and the memory it takes."""
+        device, loaded = self.queue.device, self.loaded
+        return WorkerStats(
+            at=time.time(),
+            rank=self._rank,
+            device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+            dtype=self.dtype,
+            model=Path(self._config.model).name,
+            threads=self.queue.threads,
+            weights_bytes=loaded.weights_bytes,
+            pool_bytes=loaded.pool.nbytes,
+            adapter_bytes=loaded.store.nbytes,
+            kernels=str(loaded.kernels),
+            copy_bytes_s=self.timer.copy_bytes_s,
+            times_steps=self.timer.is_on,
+        )

@@ -1,0 +1,79 @@
+"""`StepTimer`: what a step must read, and what it would take without adapters.
+
+Switched off by --no-step-times: steps then carry no times of the device and no bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from ..messages import Batch, Step
+from ..model.adapter_store import AdapterStore
+from ..model.batch_torch import StepRow
+from .live_sequences import LiveSequence
+from .lora_overhead import BaseTimes
+from .step_bytes import StepBytes
+
+
+class StepTimer:
+    """Bytes and base times of one rank's steps."""
+
+    def __init__(self, copy_bytes_s: float, *, is_on: bool) -> None:
+        """`copy_bytes_s`: a copy within the device's memory, read and written bytes."""
+        self.copy_bytes_s, self.is_on = copy_bytes_s, is_on
+        self._base_times = BaseTimes(copy_bytes_s)
+
+    def forget(self) -> None:
+        """Drops what was learnt of steps: from now on they are computed in another way."""
+        self._base_times = BaseTimes(self.copy_bytes_s)
+
+    def learn_kv(self, count: int) -> None:
+        """From steps of `count` rows, half of them with little KV and half with much."""
+        self._base_times.learn_kv(count)
+
+    def count_bytes(
+        self, step: Step, rows: Sequence[StepRow], num_bytes: StepBytes, store: AdapterStore
+    ) -> Step:
+        """The step with what it must read of weights, adapters and KV."""
+        keys = {row.adapter for row in rows if row.adapter is not None}
+        return msgspec.structs.replace(
+            step,
+            weight_bytes=num_bytes.weights(step.tokens) if rows else 0,
+            adapter_bytes=sum(store[key].nbytes for key in keys),
+            kv_bytes=num_bytes.kv(rows),
+        )
+
+    def base_us(self, count: int, *, has_adapters: bool) -> Callable[[Step], int]:
+        """A function of a measured decode step that computed `count` rows. Without adapters it
+        learns from the step and returns 0; with adapters it returns the microseconds that the step
+        would have taken without them, 0 where that is not known yet."""
+
+        def take(step: Step) -> int:
+            return self._base_times.take(
+                count, step.busy_us, step.kv_bytes, has_adapters=has_adapters
+            )
+
+        return take
+
+
+def new_step(rank: int, batch: Batch, sequences: Sequence[LiveSequence]) -> Step:
+    """What is known of a step before it runs."""
+    admitted = [sequence.computed < sequence.admitted for sequence in sequences]
+    names = {sequence.adapter for sequence in sequences if sequence.adapter}
+    return Step(
+        rank=rank,
+        step=batch.step,
+        at=0.0,
+        phase="mixed" if len(set(admitted)) == 2 else "prefill" if any(admitted) else "decode",
+        rows=len(sequences),
+        tokens=sum(row.num_tokens for row in batch.rows),
+        adapters=len(names),
+        adapter_bytes=0,
+        host_us=0,
+        copy_us=0,
+        launch_us=0,
+        busy_us=0,
+        sync_us=0,
+    )

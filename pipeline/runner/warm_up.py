@@ -1,0 +1,156 @@
+"""`WarmUp`: representative steps before the first request, so that it finds every kernel made and
+every graph captured, and so that the cost of a step without adapters is known."""
+
+from __future__ import annotations
+
+import functools
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from ..messages import Admission, Batch, BatchRow, SamplingParams
+from ..model.compute_queue import ComputeQueue
+from ..model.page_pool import PAGE_SIZE, pages_for
+from .loaded_model import LoadedModel, MakeBar
+from .pending_step import PendingStep
+from .step_launcher import StepLauncher
+from .step_timer import StepTimer
+
+if TYPE_CHECKING:  # they need Triton
+    from ..model.batch_kernels import Bucket
+    from ..model.cuda_graphs import PagedSteps
+
+WARM_UP_ROWS = (1, 2, 4, 8, 16, 32)
+WARM_UP_PROMPTS = (8, 64, 256)
+WARM_UP_DECODES = 3
+"""Steps of each number of rows: the first is slow, and what a base step takes is their median."""
+LONG_ROWS = {"cpu": (4, 256), "cuda": (64, 512)}
+"""Rows, at most, and tokens of each that tell, beside short ones, what KV costs: a third of such a
+step on two cores, by its bytes a millisecond on an H200 (8B)."""
+
+
+class WarmUp:
+    """Runs once, behind loading, before any adapter is there."""
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        launcher: StepLauncher,
+        paged: PagedSteps | None,
+        queue: ComputeQueue,
+        timer: StepTimer,
+        make_bar: MakeBar,
+        *,
+        max_rows: int,
+        with_adapters: bool,
+    ) -> None:
+        """`max_rows`: rows of the largest graph. `with_adapters`: whether graphs of steps with
+        adapters are wanted."""
+        self._loaded, self._launcher, self._paged = loaded, launcher, paged
+        self._queue, self._timer, self._make_bar = queue, timer, make_bar
+        self._max_rows, self._with_adapters = max_rows, with_adapters
+
+    def run(self) -> None:
+        if self._paged is not None:
+            self._make_kernels(self._paged)
+        steps = [*self._steps()]
+        with self._make_bar("warm-up", len(steps), "step") as bar:
+            for step in steps:
+                pending = self._launcher.launch(step)
+                self._launcher.synchronize("warm-up")
+                pending.wait()
+                bar.update()
+        self._launcher.reset()
+        counts: Sequence[int] = WARM_UP_ROWS
+        if self._paged is not None:
+            counts = self._capture(self._paged)
+        if self._timer.is_on:
+            most, length = LONG_ROWS[self._queue.device.type]
+            self._time_kv(max(count for count in counts if count <= most), length)
+
+    def _buckets(self, paged: PagedSteps) -> list[Bucket]:
+        return paged.to_capture(self._max_rows, with_adapters=self._with_adapters)
+
+    def _make_kernels(self, paged: PagedSteps) -> None:
+        with self._make_bar("kernels", 0, "kernel") as bar:
+
+            def begun() -> None:
+                bar.total = (bar.total or 0) + 1
+
+            work = functools.partial(
+                paged.make_kernels, self._loaded.model, self._buckets(paged), begun, bar.update
+            )
+            self._queue.submit(work).result()
+
+    def _capture(self, paged: PagedSteps) -> Sequence[int]:
+        """The numbers of rows that there are graphs of."""
+        buckets = self._buckets(paged)
+        with self._make_bar("graphs", len(buckets), "graph") as bar:
+            work = functools.partial(paged.capture, self._loaded.model, buckets, bar.update)
+            self._queue.submit(work).result()
+            self._queue.synchronize()
+        counts = sorted({bucket.rows for bucket in buckets if not bucket.prompt_tokens})
+        self._timer.forget()  # steps without graphs took longer
+        if self._timer.is_on:
+            self._run_ahead(self._decode_steps(counts))
+        return counts
+
+    def _time_kv(self, count: int, length: int) -> None:
+        """What KV costs: by long sequences, beside the short ones that were timed already. They are
+        taken as computed, over zeros: prompts would take seconds on a CPU."""
+        loaded, size = self._loaded, pages_for(length + 1 + WARM_UP_DECODES)
+        if count * size > loaded.pool.num_pages or size * PAGE_SIZE > loaded.max_model_len:
+            return
+        device = self._queue.device  # zeros that were written are memory, on a CPU too
+        self._queue.submit(lambda: loaded.pool.clean(torch.arange(count * size, device=device)))
+        greedy, prompt = SamplingParams(temperature=0.0), (0,) * length
+        admit = tuple(Admission(row, prompt, length, greedy, None) for row in range(count))
+        self._launcher.launch(Batch(0, 0, (), admit, ())).wait()
+        for row in range(count):
+            sequence = self._launcher.sequences[row]
+            sequence.pages.extend(range(row * size, row * size + size))
+            sequence.computed, sequence.known = length, length + 1
+        rows = tuple(BatchRow(row, 1) for row in range(count))
+        self._run_ahead(Batch(0, 0, (), (), rows) for _ in range(WARM_UP_DECODES))
+        self._timer.learn_kv(count)
+
+    def _run_ahead(self, steps: Iterable[Batch]) -> None:
+        """Runs steps with two in flight, as when serving: else the device would wait for the
+        host."""
+        flight: deque[PendingStep] = deque()
+        for step in steps:
+            flight.append(self._launcher.launch(step))
+            if len(flight) > 2:
+                flight.popleft().wait()
+        for pending in flight:
+            pending.wait()
+        self._launcher.reset()
+
+    def _steps(self) -> Iterator[Batch]:
+        """One prompt of each length, then rows that decode, as far as the pool has room."""
+        greedy = SamplingParams(temperature=0.0)
+        for length in WARM_UP_PROMPTS:
+            if length < self._loaded.max_model_len:
+                pages = tuple(range(pages_for(length)))
+                admission = Admission(0, (0,) * length, length, greedy, None)
+                yield Batch(0, 0, (), (admission,), (BatchRow(0, length, pages),))
+                yield Batch(0, 0, (0,), (), ())
+        yield from self._decode_steps(WARM_UP_ROWS)
+
+    def _decode_steps(self, counts: Sequence[int]) -> Iterator[Batch]:
+        """Steps of each of these numbers of rows of the base, as far as the pool has room."""
+        greedy = SamplingParams(temperature=0.0)
+        for count in counts:
+            if count <= self._loaded.pool.num_pages:
+                yield Batch(
+                    0,
+                    0,
+                    (),
+                    tuple(Admission(row, (0, 0), 2, greedy, None) for row in range(count)),
+                    tuple(BatchRow(row, 2, (row,)) for row in range(count)),
+                )
+                for _ in range(WARM_UP_DECODES):
+                    yield Batch(0, 0, (), (), tuple(BatchRow(row, 1) for row in range(count)))
+                yield Batch(0, 0, tuple(range(count)), (), ())

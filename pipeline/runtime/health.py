@@ -1,0 +1,100 @@
+"""Health of a ring: the rules by which `/health`, the supervisor, `status` and the console's
+header and alerts call it well. Knows no clock: ages are given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from ..messages import Heartbeat, ProcessState, ProcessTable, ProcessView
+
+LATE_SECONDS = 1.6
+"""A process sends two heartbeats a second: after three missed ones an operator is warned."""
+GONE_SECONDS = 3.0
+"""A process whose last heartbeat is older than this counts as gone."""
+BEATING = frozenset(
+    {
+        ProcessState.STARTING,
+        ProcessState.READY,
+        ProcessState.DRAINING,
+        ProcessState.STOPPING,
+    }
+)
+"""States in which a process sends heartbeats."""
+
+
+def ring_state(
+    ring: Sequence[ProcessState],
+    fetch: ProcessState = ProcessState.DONE,
+    is_held: bool = False,
+    is_stopping: bool = False,
+) -> ProcessState:
+    """The state of a whole pipeline: of its `ring` of processes and of the `fetch` before them.
+    `is_held`: an operator keeps one of them stopped."""
+    if is_stopping:
+        return ProcessState.STOPPING
+    if ProcessState.FAILED in (fetch, *ring):
+        return ProcessState.FAILED
+    if is_held:
+        return ProcessState.STOPPED
+    if all(state is ProcessState.READY for state in ring):
+        return ProcessState.READY
+    if ProcessState.DRAINING in ring:
+        return ProcessState.DRAINING
+    return ProcessState.STARTING
+
+
+def is_late(state: ProcessState, age_s: float | None) -> bool:
+    """Whether a process that should send heartbeats has missed some; `age_s` is that of the last
+    one, None where none has been heard."""
+    return state in BEATING and age_s is not None and age_s > LATE_SECONDS
+
+
+def describe_process(process: ProcessView) -> str:
+    """`worker-0 is starting: reading weights`, `worker-0 is stopped by an operator`."""
+    if process.held and process.state is ProcessState.STOPPED:
+        return f"{process.name} is {process.reason}"
+    return f"{process.name} is {process.state.value}: {process.reason}".rstrip(": ")
+
+
+def find_fault(
+    names: Iterable[str],
+    table: ProcessTable | None,
+    heartbeats: Mapping[str, Heartbeat],
+    now: float,
+) -> str:
+    """Why the processes `names` cannot take a request at `now`, unix seconds; "" where they can.
+
+    `table` is the supervisor's, `heartbeats` are the newest by process.
+    """
+    names = tuple(names)
+    for process in table.processes if table else ():
+        if process.name in names and process.state not in (
+            ProcessState.READY,
+            ProcessState.DRAINING,
+        ):
+            return describe_process(process)
+    for name in names:
+        heartbeat = heartbeats.get(name)
+        if heartbeat is None:
+            return f"{name} has not been heard yet"
+        if now - heartbeat.at > GONE_SECONDS:
+            return f"{name} has not been heard for {now - heartbeat.at:.0f} s"
+        if heartbeat.state is not ProcessState.READY:
+            return f"{name} is {heartbeat.state.value}: {heartbeat.reason}".rstrip(": ")
+    return ""
+
+
+def lost_process(table: ProcessTable) -> str:
+    """Why open requests cannot go on; "" where they can.
+
+    A router that is gone has forgotten every request; a process that is given up brings no
+    further token.
+    """
+    for process in table.processes:
+        given_up = process.state is ProcessState.FAILED
+        dead = process.state in (ProcessState.BACKOFF, ProcessState.STOPPED)
+        if given_up or (process.name == "router" and dead):
+            died = f"{process.name} died: {process.reason or 'see its log'}"
+            return describe_process(process) if process.held else died
+    return ""

@@ -1,0 +1,223 @@
+"""`AdmissionPass`: one pass over the waiting queue. It starts the sequences that fit into a step.
+`Decision`: what it found about one of them.
+
+Knows neither tokens nor the policy's reasons. What a started sequence computes is the scheduler's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import msgspec
+
+from ..messages import AdapterState, SchedulerSettings
+from .policies import Policy
+from .residency import Residency
+from .sequence import Sequence
+from .step_draft import StepDraft
+from .waiting_queue import WaitingQueue
+from .worst_case import Demand
+
+MOST_PASSED = 256
+"""Most requests a pass may skip because their adapter is not resident. The rest of the queue is not
+examined in that pass."""
+PATIENCE_SECONDS = 2.0
+"""After waiting this long for its adapter, a request blocks newer ones, so that running requests
+finish and free the pages it needs."""
+
+
+class Decision(msgspec.Struct, frozen=True, kw_only=True):
+    """One admission decision with its arithmetic, in tokens and pages.
+
+    Admitted where `need` + `adapters` + `adapter_pages` <= `total` after idle adapters have gone, a
+    place in the batch is free (`running`), prompt tokens of the step are left (`budget`), and its
+    adapter is in its pages.
+    """
+
+    request: str
+    is_admitted: bool
+    held: int
+    remaining: int
+    need: int
+    """Worst-case pages of all that run, with this one; 0 where it was not computed."""
+    free: int
+    kv: int
+    adapters: int
+    """Pages that adapters hold."""
+    adapter_pages: int
+    """Pages that its own adapter would still take."""
+    total: int
+    budget: int
+    running: int
+    reason: str = ""
+
+
+@dataclass
+class QueueState:
+    """What the passes over the queue leave behind for each other."""
+
+    passes: int = 0
+    """Passes so far: the number of the newest."""
+    behind: str = ""
+    """Reason of the sequences that the newest pass did not examine; "" is the policy's."""
+    may_differ: bool = True
+    """Whether another pass may find what the newest did not."""
+
+
+@dataclass
+class AdmissionPass:
+    """Starts waiting sequences in the policy's order until one does not fit.
+
+    The worst case over the whole life of all running sequences must fit beside the adapters, so
+    that preemption stays the exception: it is needed only because a sequence that is still in its
+    prompt does not advance in step with the others, which the formula assumes.
+
+    A pass ends with the first sequence that does not fit; those behind it are not examined.
+    Sequences that wait for an adapter are passed by, since others do not need what they wait for.
+    """
+
+    plan: StepDraft
+    queue_state: QueueState
+    waiting: WaitingQueue
+    running: list[Sequence]
+    policy: Policy
+    settings: SchedulerSettings
+    max_running: int
+    residency: Residency
+    worst_case: Callable[[], Demand]
+    """What all running sequences may come to need."""
+    start: Callable[[Sequence, StepDraft], None]
+    """Moves a sequence from the queue to the batch."""
+    decisions: list[Decision] | None
+    """Where decisions are noted; None: nowhere."""
+    span: Callable[..., AbstractContextManager[object]]
+
+    def run(self) -> None:
+        self._passed_by = 0
+        self._all_placed = True
+        self._shortages: list[tuple[int, int]] = []
+        if self._is_full:
+            self._note_full()
+            return
+        self._demand = self.worst_case()
+        state = self.queue_state
+        for sequence in self.policy.candidates(self.waiting, self.running):
+            sequence.examined = state.passes
+            if self._try_sequence(sequence):
+                if self._is_full:
+                    break
+                continue
+            if self._passed_by >= MOST_PASSED:
+                state.behind = f"behind {self._passed_by} that wait for their adapters"
+            if state.behind:
+                break
+        if self.waiting and self._is_full:
+            self._note_full()
+
+    @property
+    def _is_full(self) -> bool:
+        return len(self.running) >= self.max_running
+
+    def _try_sequence(self, sequence: Sequence) -> bool:
+        """Starts a sequence, or notes why it waits. False where it waits."""
+        plan, state, adapter = self.plan, self.queue_state, sequence.adapter
+        if sequence.in_flight:
+            return self._hold_back(sequence, "its last step is still out")
+        if plan.budget <= 0:
+            state.behind = "prompt tokens of this step are spent"
+            state.may_differ = True
+            return self._hold_back(sequence, state.behind)
+        cap = self.settings.max_per_adapter
+        if cap and adapter.running >= cap and adapter.name:
+            self._passed_by += 1
+            return self._hold_back(
+                sequence, f"adapter {adapter.name} runs {cap}, --max-per-adapter"
+            )
+        need = self._demand.with_candidate(*sequence.size)
+        if reason := self._lack_of_adapter(sequence, need):
+            return self._hold_back(sequence, reason, need)
+        if reason := self._lack_of_pages(sequence, need):
+            return self._hold_back(sequence, reason, need)
+        self._demand.add_sequence(*sequence.size)
+        self._note_decision(sequence, need, is_admitted=True)
+        with self.span("_merge_batch"):
+            self.start(sequence, plan)
+        return True
+
+    def _lack_of_adapter(self, sequence: Sequence, need: int) -> str:
+        """Why a sequence waits for its adapter; "" where that is placed. The first in a pass that
+        lacks its adapter may take the pages of one that others wait for; if all might, a thousand
+        waiting requests would take them from each other."""
+        adapter, state = sequence.adapter, self.queue_state
+        reason = self.residency.place_or_wait(
+            adapter,
+            need,
+            self.plan.now,
+            unwanted=not self._all_placed,
+            shortages=self._shortages,
+        )
+        self._all_placed = self._all_placed and adapter.state is AdapterState.GPU
+        if reason:
+            state.may_differ = True
+            self._passed_by += 1
+            is_old = self.plan.now - sequence.request.arrived_at > PATIENCE_SECONDS
+            if is_old and adapter.state is AdapterState.HOST and self._can_ever_fit(sequence):
+                state.behind = f"behind an older request: {reason}"
+        return reason
+
+    def _lack_of_pages(self, sequence: Sequence, need: int) -> str:
+        """Why a sequence waits for KV pages; "" where they are free, idle adapters evicted for
+        them."""
+        pool, state = self.residency.pool, self.queue_state
+        soon = pool.pages_for(min(sequence.length, self.plan.budget))
+        idle = (a for a in self.residency.registry.idle() if a is not sequence.adapter)
+        with self.span("can add new req, need_max_token_num_{}", need * pool.page_size):
+            if self.residency.make_room(soon, need, idle, self.plan.now):
+                return ""
+        state.behind = "behind another: no KV pages" if self._can_ever_fit(sequence) else ""
+        state.may_differ = True  # with every token of the others it needs less
+        return f"no KV pages: {need} at worst, {pool.total - pool.adapters} in all"
+
+    def _can_ever_fit(self, sequence: Sequence) -> bool:
+        """False where adapters that were pinned since it arrived keep it out: then it blocks no
+        other sequence."""
+        return self.residency.can_ever_hold(sum(sequence.size), sequence.adapter)
+
+    def _hold_back(self, sequence: Sequence, reason: str, need: int = 0) -> bool:
+        sequence.reason = reason
+        self._note_decision(sequence, need, is_admitted=False)
+        return False
+
+    def _note_full(self) -> None:
+        """The reason of all that wait: a full batch is not held against the policy's order."""
+        oldest = self.waiting.oldest
+        oldest.examined = self.queue_state.passes
+        self.queue_state.behind = "behind another: batch is full"
+        self._hold_back(oldest, f"batch is full: {self.max_running} requests run")
+
+    def _note_decision(self, sequence: Sequence, need: int, *, is_admitted: bool) -> None:
+        """Notes a decision where decisions are wanted and it differs from the sequence's last."""
+        if self.decisions is None or (not is_admitted and sequence.noted == sequence.reason):
+            return
+        sequence.noted = sequence.reason
+        adapter, pool = sequence.adapter, self.residency.pool
+        own = 0 if adapter.info is None or adapter.pages else adapter.info.pages
+        self.decisions.append(
+            Decision(
+                request=sequence.request.request_id,
+                is_admitted=is_admitted,
+                held=sequence.length,
+                remaining=sequence.remaining,
+                need=need,
+                free=pool.free,
+                kv=pool.kv,
+                adapters=pool.adapters,
+                adapter_pages=own,
+                total=pool.total,
+                budget=self.plan.budget,
+                running=len(self.running),
+                reason="" if is_admitted else sequence.reason,
+            )
+        )

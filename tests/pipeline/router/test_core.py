@@ -1,0 +1,364 @@
+"""The router's decisions by its core alone: messages and times in, effects out."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from loraconsole.pipeline.config import Config
+from loraconsole.pipeline.messages import (
+    Abort,
+    AdapterInfo,
+    AdapterPlaced,
+    AdapterRead,
+    AdapterReply,
+    AnswerHeard,
+    Batch,
+    ChatWarning,
+    CloseStream,
+    Message,
+    OpenStream,
+    PlaceAdapter,
+    ProcessState,
+    ReadAdapter,
+    Ready,
+    Refused,
+    Request,
+    Reset,
+    SampledToken,
+    SamplingParams,
+    SetScheduler,
+    StopFound,
+    StreamTokens,
+    Tokens,
+    WorkerReady,
+)
+from loraconsole.pipeline.router.core import RouterCore
+from loraconsole.pipeline.router.effects import (
+    Announcement,
+    DropSteps,
+    EnterState,
+    Send,
+    ShowStats,
+    StepAnswered,
+)
+from loraconsole.pipeline.router.event_log import EventLog
+from loraconsole.pipeline.router.replay import Replay
+from loraconsole.pipeline.schedule.pets import LatencyTable
+
+NOW = 1_000_000.0
+"""Long before this test runs: what reads the machine's clock shows."""
+
+
+def worker_ready(rank: int = 0, incarnation: int = 1, **limits: int) -> WorkerReady:
+    usual = {"max_running": 8, "max_prefill_tokens": 64, "chunk_tokens": 32, "num_pages": 64}
+    return WorkerReady(
+        rank=rank,
+        incarnation=incarnation,
+        device="cpu",
+        page_size=4,
+        max_model_len=128,
+        vocab_size=300,
+        eos_token_ids=(),
+        **(usual | limits),
+    )
+
+
+def make_core(*, tp: int = 1, adapter: tuple[str, ...] = ()) -> RouterCore:
+    """A core whose workers, server and detokenizer are there."""
+    core = RouterCore(Config(run="/nowhere", tp=tp, adapter=adapter), 7_000, NOW)
+    for rank in range(tp):
+        core.handle_message(worker_ready(rank), NOW)
+    for name in ("server", "detokenizer"):
+        core.handle_message(Ready(name, 1), NOW)
+    core.effects.take_pending()
+    return core
+
+
+def ask(name: str, *, adapter: str | None = None, at: float = NOW, tokens: int = 9) -> Request:
+    return Request(
+        request_id=name,
+        adapter=adapter,
+        prompt_ids=(1, 2),
+        params=SamplingParams(max_tokens=tokens),
+        arrived_at=at,
+    )
+
+
+def sent(core: RouterCore, to: str = "") -> list[Message]:
+    """Messages since the last call, to one process or to all."""
+    effects = [e for e in core.effects.take_pending() if isinstance(e, Send)]
+    return [e.message for e in effects if not to or e.to == to]
+
+
+def answer(core: RouterCore, batch: Batch, token: int = 7, rank: int = 0) -> None:
+    """A rank's tokens of a step; each row samples one."""
+    tokens = tuple(SampledToken(row.sequence, token) for row in batch.rows)
+    core.handle_message(Tokens(batch.epoch, batch.step, rank, tokens), NOW)
+
+
+def test_a_step_is_finished_when_all_ranks_have_answered() -> None:
+    core = make_core(tp=2)
+    core.handle_message(ask("a"), NOW)
+    batch = core.plan_step(NOW)
+    assert batch is not None and list(core.steps) == [batch.step]
+    core.effects.take_pending()
+    answer(core, batch, rank=1)
+    answer(core, batch, rank=1)  # said twice counts once
+    assert StepAnswered(batch.step) not in core.effects.take_pending()
+    answer(core, batch, rank=0)
+    assert core.effects.take_pending() == [StepAnswered(batch.step)]
+    tokens = core.finish_step(batch.step, NOW)
+    assert tokens is not None and [t.token_id for t in tokens.tokens] == [7]
+    assert not core.steps
+
+
+def test_ranks_that_disagree_are_an_error_and_are_reset() -> None:
+    """Rank 0's token counts; no request is refused."""
+    core = make_core(tp=2)
+    core.handle_message(ask("a"), NOW)
+    epoch, batch = core.scheduler.epoch, core.plan_step(NOW)
+    assert batch is not None
+    for rank, token in enumerate((7, 8)):
+        answer(core, batch, token, rank)
+    core.finish_step(batch.step, NOW)
+    effects = core.effects.take_pending()
+    [report] = [e for e in effects if isinstance(e, Announcement)]
+    assert report.level == "error" and "rank 1 chose other tokens than rank 0" in report.text
+    assert DropSteps() in effects and Send("worker-1", Reset(core.scheduler.epoch)) in effects
+    assert not [e for e in effects if isinstance(e, Send) and isinstance(e.message, Refused)]
+    [sequence] = core.scheduler.sequences()
+    assert core.scheduler.epoch != epoch
+    assert (sequence.token_ids[-1], core.scheduler.running) == (7, [])
+
+
+def test_a_failed_rank_answers_for_the_others_and_its_requests_end() -> None:
+    """The others may wait for it for ever."""
+    core = make_core(tp=2)
+    core.handle_message(ask("a"), NOW)
+    batch = core.plan_step(NOW)
+    assert batch is not None
+    core.handle_message(ask("b"), NOW)  # not in the step: it goes on
+    core.effects.take_pending()
+    core.handle_message(Tokens(batch.epoch, batch.step, 1, (), "RuntimeError: no"), NOW)
+    assert core.effects.take_pending() == [StepAnswered(batch.step)]
+    assert core.finish_step(batch.step, NOW) is None
+    messages = sent(core, "server")
+    assert messages == [Refused("a", 500, "the step failed: RuntimeError: no")]
+    assert "b" in core.scheduler and "a" not in core.scheduler
+
+
+def test_answers_of_workers_that_are_gone_are_not_heard() -> None:
+    core = make_core()
+    core.handle_message(ask("a"), NOW)
+    batch = core.plan_step(NOW)
+    assert batch is not None
+    core.handle_message(worker_ready(incarnation=2), NOW)
+    assert DropSteps() in core.effects.take_pending() and not core.steps
+    answer(core, batch)
+    assert not [e for e in core.effects.take_pending() if isinstance(e, StepAnswered)]
+    again = core.plan_step(NOW)
+    assert again is not None and again.admit[0].token_ids == (1, 2)
+
+
+@pytest.mark.parametrize("name", ["max_running", "max_prefill_tokens", "chunk_tokens"])
+def test_the_limits_of_a_step_are_those_that_the_worker_reports(name: str) -> None:
+    """Also where they differ from the router's own settings, which only the worker resolves."""
+    core = RouterCore(Config(run="/nowhere", **{name: 5}), 7_000, NOW)
+    core.handle_message(worker_ready(**{name: 3}), NOW)
+    assert getattr(core.scheduler.limits, name) == 3
+
+
+def test_a_detokenizer_that_comes_back_is_given_every_stream_from_its_first_token() -> None:
+    """Those that have ended as well, until the server has their text."""
+    core = make_core()
+    core.handle_message(ask("short", tokens=1), NOW)
+    core.handle_message(ask("long"), NOW)
+    batch = core.plan_step(NOW)
+    assert batch is not None
+    answer(core, batch)
+    core.finish_step(batch.step, NOW)
+    sent(core)
+    core.handle_message(Ready("detokenizer", 2), NOW)
+    messages = sent(core, "detokenizer")
+    assert [m.request_id for m in messages if isinstance(m, OpenStream)] == ["long", "short"]
+    streams = [m.tokens[-1] for m in messages if isinstance(m, StreamTokens)]
+    assert [(t.request_id, t.finish_reason) for t in streams] == [
+        ("long", None),
+        ("short", "length"),
+    ]
+    core.handle_message(AnswerHeard("short"), NOW)
+    core.handle_message(Ready("detokenizer", 3), NOW)
+    messages = sent(core, "detokenizer")
+    assert [m.request_id for m in messages if isinstance(m, OpenStream)] == ["long"]
+
+
+def test_a_server_that_comes_back_has_no_clients_any_more() -> None:
+    core = make_core()
+    core.handle_message(ask("a"), NOW)
+    sent(core)
+    core.handle_message(Ready("server", 2), NOW)
+    effects = core.effects.take_pending()
+    assert Send("detokenizer", CloseStream("a")) in effects
+    assert not [e for e in effects if isinstance(e, Send) and e.to == "server"]
+    assert Announcement("warning", "server restarted; 1 request lost clients") in effects
+    assert not len(core.scheduler) and core.aborts == 1
+
+
+def test_requests_whose_tokens_cannot_be_delivered_are_refused() -> None:
+    core = make_core()
+    core.handle_message(ask("a"), NOW)
+    batch = core.plan_step(NOW)
+    assert batch is not None
+    answer(core, batch)
+    tokens = core.finish_step(batch.step, NOW)
+    assert tokens is not None
+    sent(core)
+    core.refuse_undelivered(tokens, "detokenizer has not drained its inbox", NOW)
+    assert sent(core, "server") == [Refused("a", 503, "detokenizer has not drained its inbox")]
+    assert "a" not in core.scheduler
+
+
+def test_new_settings_are_published_before_they_are_answered() -> None:
+    core = make_core()
+    core.handle_message(SetScheduler(order="1", reply_to="me", policy="lifo"), NOW + 3)
+    effects = core.effects.take_pending()
+    [reply] = [e.message for e in effects if isinstance(e, Send)]
+    assert isinstance(reply, AdapterReply) and (reply.status, reply.at) == (200, NOW + 3)
+    assert effects.index(ShowStats()) < effects.index(Send("me", reply))
+
+
+def test_a_warning_about_chat_files_changes_the_table_and_no_decision() -> None:
+    core = make_core(adapter=("one=/one",))
+    core.plan_step(NOW)
+    core.effects.adapters_changed = core.effects.step_wanted = False
+    core.handle_message(ChatWarning("one", 1, "its template is broken"), NOW)
+    assert core.effects.adapters_changed and not core.effects.step_wanted
+    assert core.adapter_table(NOW).adapters[0].warning == "its template is broken"
+
+
+def test_the_state_says_what_is_still_missing() -> None:
+    core = RouterCore(Config(run="/nowhere", adapter=("one=/one",)), 7_000, NOW)
+    core.handle_message(Ready("server", 1), NOW)
+    core.handle_message(worker_ready(), NOW)
+    core.handle_message(Ready("detokenizer", 1), NOW)
+    [adapter] = core.registry
+    info = AdapterInfo(adapter.key, "", 8, ("q_proj",), 1, 2, "digest")
+    core.handle_message(AdapterRead(0, adapter.reading, info), NOW)
+    states = [e for e in core.effects.take_pending() if isinstance(e, EnterState)]
+    assert states == [
+        EnterState(ProcessState.STARTING, "waiting for worker-0, detokenizer"),
+        EnterState(ProcessState.STARTING, "waiting for detokenizer, 1 adapter"),
+        EnterState(ProcessState.STARTING, "waiting for 1 adapter"),
+        EnterState(ProcessState.READY, ""),
+    ]
+
+
+class Shift:
+    """A core that is given everything by chance, with a worker that computes nothing; each input
+    comes a moment after the one before. Its lines go to a log."""
+
+    def __init__(self, seed: int, directory: Path) -> None:
+        self.rng, self.now, self.number = random.Random(seed), NOW, 0
+        names = ("one", "two", "three")
+        self.names = (None, *names)
+        config = Config(run=str(directory), adapter=tuple(f"{name}=/{name}" for name in names))
+        self.core = RouterCore(config, 7_000, NOW)
+        self.core.record_lines()
+        self.log = EventLog()
+        self.log.open(directory, 7_000, config, LatencyTable(), NOW)
+        self.computed: dict[int, int] = {}
+        self.give(worker_ready(num_pages=32))
+        for name in ("server", "detokenizer"):
+            self.give(Ready(name, 1))
+
+    def give(self, message: Message) -> None:
+        self.now += self.rng.random()
+        self.core.handle_message(message, self.now)
+        self.carry_out()
+
+    def carry_out(self) -> None:
+        for effect in self.core.effects.take_pending():
+            match effect:
+                case Send(message=ReadAdapter() as read):
+                    info = AdapterInfo(read.key, read.path, 8, ("q_proj",), 1, 6, "digest")
+                    self.give(AdapterRead(0, read.order, info))
+                case Send(message=PlaceAdapter() as place):
+                    self.give(AdapterPlaced(0, place.epoch, place.key))
+                case StepAnswered(step=step):
+                    self.now += self.rng.random()
+                    self.core.finish_step(step, self.now)
+                    self.carry_out()
+        assert self.core.effects.lines is not None
+        for line in self.core.effects.lines:
+            self.log.write_line(line)
+        self.core.effects.lines.clear()
+
+    def post_step(self) -> None:
+        self.now += self.rng.random()
+        batch = self.core.plan_step(self.now)
+        self.carry_out()
+        if batch is not None:
+            self.give(self.compute(batch))
+
+    def compute(self, batch: Batch) -> Tokens:
+        for admission in batch.admit:
+            self.computed[admission.sequence] = len(admission.token_ids)
+        sampled = []
+        for row in batch.rows:
+            self.computed[row.sequence] -= row.num_tokens
+            if not self.computed[row.sequence]:
+                self.computed[row.sequence] = 1
+                sampled.append(SampledToken(row.sequence, self.rng.randrange(2, 12)))
+        error = "RuntimeError: by chance" if self.rng.random() < 0.02 else ""
+        return Tokens(batch.epoch, batch.step, 0, () if error else tuple(sampled), error)
+
+    def ask(self) -> None:
+        self.number += 1
+        params = SamplingParams(max_tokens=self.rng.randint(1, 20), stop_token_ids=(11,))
+        self.give(
+            Request(
+                request_id=f"r{self.number}",
+                adapter=self.rng.choice(self.names),
+                prompt_ids=(1,) * self.rng.randint(1, 20),
+                params=params,
+                arrived_at=self.now,
+            )
+        )
+
+    def work(self, turns: int) -> None:
+        for turn in range(turns):
+            match self.rng.randrange(12):
+                case 0 | 1 | 2:
+                    self.ask()
+                case 3:
+                    self.give(Abort(f"r{self.rng.randint(1, self.number + 1)}", "by chance"))
+                case 4:
+                    self.give(StopFound(f"r{self.rng.randint(1, self.number + 1)}"))
+                case 5 if turn % 50 == 5:
+                    self.give(worker_ready(num_pages=32, incarnation=turn + 2))
+                    self.computed.clear()
+                case 6 if turn % 10 == 6:
+                    policy = self.rng.choice(("fcfs", "lifo", "vtc_fair", "merged"))
+                    self.give(SetScheduler(order="s", reply_to="me", policy=policy))
+                case _:
+                    self.post_step()
+        self.log.close()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_log_is_decided_again_with_the_same_counts_of_every_adapter(
+    seed: int, tmp_path: Path
+) -> None:
+    """Hits among them, which depend on times that only the log has."""
+    shift = Shift(seed, tmp_path)
+    shift.work(600)
+    assert shift.log.path is not None
+    replay = Replay(shift.log.path)
+    assert replay.play() == ""
+    assert replay.player is not None and replay.player.admitted > 50
+    before, after = (core.adapter_table(NOW) for core in (shift.core, replay.player.core))
+    assert after == before
+    assert sum(view.hits for view in after.adapters) > 5
