@@ -38,6 +38,7 @@ WORDS = ("Abort", "Record", "Load", "Unload", "Pin", "Verify", "Merge", "Send", 
 """As the footer shows such keys."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keys", KEYS.values(), ids=KEYS)
 def test_nothing_is_changed_and_it_says_why(keys: str, monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[Message] = []

@@ -160,6 +160,7 @@ def test_the_switch_turns_it_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert not ConsoleApp(Config(run=str(tmp_path))).is_diffed
 
 
+@pytest.mark.slow
 def test_the_whole_console_looks_the_same_through_the_stage(tmp_path: Path) -> None:
     """Live panels, a theme change, dialogs, toasts: the diffed terminal against a full repaint."""
     asyncio.run(_drive(tmp_path))
