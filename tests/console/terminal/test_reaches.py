@@ -4,6 +4,7 @@ Another version is made of the installed one: private names in its sources are r
 imported, in all of its modules alike, so that it works as before and is called otherwise.
 """
 
+import subprocess
 import sys
 
 import pytest
@@ -41,6 +42,24 @@ SLEEPS, SUSPENDS = "input thread that sleeps", "suspending the whole job"
 
 def test_of_the_installed_versions_nothing_is_missed() -> None:
     assert switched_off() == []
+
+
+STARTED = """
+import asyncio, sys
+from loraconsole.console.ui.app import ConsoleApp
+from loraconsole.pipeline.config import Config
+async def main():
+    ConsoleApp(Config(run="/run/loraconsole"))
+asyncio.run(main())
+print("importlib.metadata" in sys.modules)
+"""
+
+
+@pytest.mark.processes
+def test_while_nothing_is_missed_no_version_is_looked_up() -> None:
+    """What reads versions takes 2 MiB."""
+    run = [sys.executable, "-P", "-c", STARTED]
+    assert subprocess.run(run, capture_output=True, text=True, check=True).stdout == "False\n"
 
 
 @pytest.mark.processes
