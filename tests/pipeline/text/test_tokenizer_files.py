@@ -176,6 +176,7 @@ def compare(directory: Path, texts: list[str]) -> Tokenizer:
     return ours
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_ids_and_texts_are_those_of_transformers(made, tmp_path, kind, case):
