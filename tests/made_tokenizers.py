@@ -4,9 +4,17 @@ import io
 import json
 from pathlib import Path
 
+import pytest
 import sentencepiece
 import tokenizers
+import transformers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+newest_reference = pytest.mark.skipif(
+    tuple(map(int, transformers.__version__.split(".")[:2])) < (5, 23),
+    reason="transformers before 5.23 reads some tokenizers in another way",
+)
+"""For tests that compare with transformers' tokenizers."""
 
 CORPUS = [
     "The quick brown fox jumps over the lazy dog. It's a dog's life, they'd say; don't!",

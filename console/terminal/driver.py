@@ -49,9 +49,13 @@ def suspend_job(app: App[Any]) -> bool:
     return True
 
 
+def why_driver_is_hidden() -> str:
+    """What it has not for `driver_of`, and so for title, bell by OSC 9, and the count of bytes."""
+    return unused("textual.app:App.__init__", "_driver")
+
+
 def driver_of(app: App[Any]) -> Driver | None:
-    """The driver that an app writes to; None before it runs, and where Textual keeps it elsewhere:
-    title, bell by OSC 9 and the count of bytes are then left out."""
+    """The driver that an app writes to; None before it runs, and where Textual hides it."""
     driver = getattr(app, "_driver", None)
     return driver if isinstance(driver, Driver) else None
 

@@ -13,6 +13,7 @@ from . import driver, memory_trim, own_bindings, strip_cache, terminal_app
 STAGES = (
     ("sending only changed cells", terminal_app.why_diff_is_off),
     ("waiting for the terminal's answers", terminal_app.why_pacing_is_off),
+    ("title, OSC 9 and count of bytes", driver.why_driver_is_hidden),
     ("counting the writer's queue", driver.why_queue_is_off),
     ("strips without caches", strip_cache.why_off),
     ("memory trim", memory_trim.why_off),

@@ -32,7 +32,7 @@ _DISPLAY = "textual.app:App._display"
 
 def why_pacing_is_off() -> str:
     """What the installed Textual has not for a question behind each frame."""
-    return changed(_DISPLAY, "self", "screen", "renderable")
+    return changed(_DISPLAY, "self", "screen", "renderable") or driver.why_driver_is_hidden()
 
 
 def why_diff_is_off() -> str:

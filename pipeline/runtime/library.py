@@ -6,7 +6,6 @@ The last three return why a stage that needs a name is left out, ready to be sho
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 import inspect
 from typing import Any
 
@@ -53,10 +52,12 @@ def unused(path: str, *names: str) -> str:
 
 
 def _version(path: str) -> str:
+    from importlib import metadata  # 2 MiB, and usually nothing is missing
+
     package = path.partition(":")[0].partition(".")[0]
     try:
-        return f"{package} {importlib.metadata.version(package)}"
-    except importlib.metadata.PackageNotFoundError:
+        return f"{package} {metadata.version(package)}"
+    except metadata.PackageNotFoundError:
         return package
 
 

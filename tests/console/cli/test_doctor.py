@@ -57,6 +57,22 @@ def test_every_gpu_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert found["kernels"][0] == "good"
 
 
+def test_what_the_installed_libraries_lack_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = msgspec.structs.replace(H200, off=("triton has no AsyncCompileMode",))
+    done = subprocess.CompletedProcess((), 0, msgspec.json.encode(report), b"")
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: done)
+    assert [check for check in doctor.examine(tmp_path / "r") if check.name == "off"] == [
+        doctor.Check("off", "note", "triton has no AsyncCompileMode")
+    ]
+    monkeypatch.delattr("textual.strip.FIFOCache")
+    lacks = [check.finding for check in doctor.examine(tmp_path / "r") if check.name == "off"]
+    assert lacks[0] == "triton has no AsyncCompileMode"
+    assert lacks[1].startswith("strips without caches: textual ")
+    assert lacks[1].endswith(" has no textual.strip.FIFOCache") and len(lacks) == 2
+
+
 def test_a_torch_that_cannot_be_imported_is_told_with_its_last_words(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

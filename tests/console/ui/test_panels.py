@@ -74,7 +74,7 @@ def test_every_pane_draws_lines_that_fit(scenario: Any, size: tuple[int, int]) -
                 width, height = pane.size.width - 4, pane.size.height - 2
                 if not pane.display or width < 1 or height < 1:
                     continue
-                for line in pane.lines(app.board, width, height):
+                for line in pane.draw_lines(app.board, width, height):
                     assert isinstance(line, TextLine)
                     assert all(ink in STYLE_NAMES for _, ink in line.spans)
                 for spans, _ in pane._drawn:

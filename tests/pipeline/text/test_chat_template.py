@@ -1,7 +1,7 @@
 """Chats as text: what transformers renders, for every dialect of template that it knows."""
 
 import pytest
-from made_tokenizers import byte_level, write
+from made_tokenizers import byte_level, newest_reference, write
 from transformers import AutoTokenizer
 
 from loraconsole.pipeline.text import chat_template
@@ -74,6 +74,7 @@ def directory(tmp_path):
 
 @pytest.mark.parametrize("name", TEMPLATES)
 @pytest.mark.parametrize("given", [{}, {"tools": TOOLS, "documents": DOCUMENTS}])
+@newest_reference
 def test_text_and_ids_are_those_of_transformers(directory, name, given):
     (directory / "chat_template.jinja").write_text(TEMPLATES[name])
     ours, reference = Tokenizer(directory), AutoTokenizer.from_pretrained(directory)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import sentencepiece
-from made_tokenizers import MADE, byte_level, sentencepiece_model, write
+from made_tokenizers import MADE, byte_level, newest_reference, sentencepiece_model, write
 from transformers import AutoTokenizer
 
 from loraconsole.pipeline.errors import OperatorError
@@ -179,6 +179,7 @@ def compare(directory: Path, texts: list[str]) -> Tokenizer:
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("kind", KINDS)
+@newest_reference
 def test_ids_and_texts_are_those_of_transformers(made, tmp_path, kind, case):
     config, files = CASES[case]
     for class_name, model_type in KINDS[kind]:
@@ -256,6 +257,7 @@ LINES = ["".join(RANDOM.choices(LETTERS, k=RANDOM.randint(1, 40))) for _ in rang
         {},
     ],
 )
+@newest_reference
 def test_sentencepiece_model_alone_is_read_as_transformers_reads_it(tmp_path, config):
     (tmp_path / "tokenizer.model").write_bytes(sentencepiece_model())
     write(tmp_path, "llama", {"tokenizer_class": "LlamaTokenizer", **config})
@@ -349,6 +351,7 @@ def tekken() -> dict:
     }
 
 
+@newest_reference
 def test_tekken_alone_is_read_with_its_bos(tmp_path):
     (tmp_path / "tekken.json").write_text(json.dumps(tekken()))
     write(tmp_path, "mistral", {"bos_token": "<s>"})
