@@ -166,6 +166,7 @@ def test_lora_is_added_from_pages(
     assert_base_rows_untouched(y, before, owners)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("owners", OWNERS.values(), ids=OWNERS)
 @pytest.mark.parametrize("size", [48, 80])
 def test_the_sum_and_its_norm_with_adapters(owners: list[int], size: int) -> None:

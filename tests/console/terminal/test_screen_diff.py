@@ -74,6 +74,7 @@ def chops_of(lines: dict[int, dict[int, Strip | None]], ends: list[int]) -> Chop
     return ChopsUpdate(chops, [(y, 0, WIDTH) for y in sorted(lines)], [ends] * HEIGHT)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(20))
 @pytest.mark.parametrize("texts", [TEXTS[:3], TEXTS[:4]], ids=["narrow", "wide"])
 def test_a_thousand_updates_show_what_whole_repaints_show(seed: int, texts: list[str]) -> None:

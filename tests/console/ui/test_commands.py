@@ -200,6 +200,7 @@ def test_orders_about_adapters_are_read_as_in_a_shell() -> None:
     on_stage(act, panel="Adapters")
 
 
+@pytest.mark.slow
 def test_a_name_alone_is_the_keys_own_action_with_words_it_is_the_verb() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         await say(pilot, "abort")
@@ -511,6 +512,7 @@ PALETTE: dict[str, Case] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("title", PALETTE)
 @pytest.mark.usefixtures("alone")
 def test_an_entry_of_the_palette_has_its_effect(title: str) -> None:
@@ -531,6 +533,7 @@ def _entries(scene: Scene) -> list[Entry]:
     return list(ConsoleCommands(scene.app.screen)._entries())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("alone")
 def test_every_entry_of_the_palette_is_a_binding_or_of_a_kind_that_is_tested() -> None:
     kinds = tuple(title.partition(" ")[0] for title in PALETTE)

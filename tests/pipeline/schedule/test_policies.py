@@ -428,6 +428,7 @@ def worlds(draw: st.DrawFn) -> World:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", PLAIN)
 @settings(max_examples=120, deadline=None)
 @given(world=worlds())
