@@ -70,6 +70,13 @@ def add_config_flags(parser: argparse.ArgumentParser) -> None:
     ablations = parser.add_argument_group("ablations", "what the parts cost, by leaving them out")
     for field in config_fields():
         _add_flag(ablations if field.help.startswith(ABLATION) else group, field)
+    ablations.add_argument(
+        "--prefetch",
+        dest="no_prefetch",
+        action="store_false",
+        default=argparse.SUPPRESS,
+        help="the default: undoes no-prefetch of a --config file",
+    )
 
 
 def add_usual_config_flags(parser: argparse.ArgumentParser) -> None:

@@ -384,7 +384,7 @@ async def _whole(s: Scene) -> None:
 
 async def plain_answer(s: Scene) -> None:
     """A conversation longer than the screen, as plain text."""
-    s.desk(PromptEditor).put("Ahoy" + "\n" * 60 + "!")
+    s.desk(PromptEditor).replace_text("Ahoy" + "\n" * 60 + "!")
     await s.press("enter")
     await _whole(s)
     await answer_focused(s)

@@ -128,7 +128,7 @@ class Alone:
         self.now = 0.0
 
     def steps(self, count: int) -> float:
-        """Seconds that the scheduler took for so many."""
+        """Seconds that the scheduler took for `count` steps."""
         spent = 0.0
         scheduler = self.scheduler
         for _ in range(count):
@@ -163,10 +163,10 @@ def measure_alone(given: argparse.Namespace) -> None:
         pstats.Stats(profile).sort_stats("tottime").print_stats(18)
         return
     rates = [500 / alone.steps(500) for _ in range(ROUNDS)]
-    told("the scheduler alone", rates, alone.scheduler)
+    print_rates("the scheduler alone", rates, alone.scheduler)
 
 
-def told(what: str, rates: list[float], scheduler: Scheduler | None = None) -> None:
+def print_rates(what: str, rates: list[float], scheduler: Scheduler | None = None) -> None:
     low, high = min(rates), max(rates)
     text = f"{what}: {statistics.median(rates):,.0f} steps/s ({low:,.0f} to {high:,.0f})"
     if scheduler:
@@ -223,8 +223,8 @@ def cpu_seconds(pid: int) -> float:
 
 
 def measure_router(given: argparse.Namespace) -> None:
-    """Steps are counted at the detokenizer's inbox, where each sends its tokens; and whoever ends
-    there is followed by another."""
+    """Steps are counted at the detokenizer's inbox, where each sends its tokens. Each request that
+    ends there is followed by another."""
     with tempfile.TemporaryDirectory() as directory:
         run = make_run_directory(Path(directory) / "run")
         adapter = tuple(f"a{i}=/a{i}" for i in range(given.adapters))
@@ -276,7 +276,7 @@ def measure_router(given: argparse.Namespace) -> None:
                     rates.append(count / elapsed)
                     costs.append((spent - before) / max(1, count) * 1e6)
                     count, started = 0, time.perf_counter()
-            told("the router and a fake worker", rates[1:])
+            print_rates("the router and a fake worker", rates[1:])
             print(f"of the router's processor, {statistics.median(costs[1:]):.0f} us a step")
         finally:
             process.terminate()

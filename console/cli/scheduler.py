@@ -9,7 +9,8 @@ from ...pipeline.errors import OperatorError
 from ...pipeline.messages import SchedulerSettings
 from ..client.remote import Remote
 from ..commands.pipeline import NUMBERS, SchedulerCommand
-from .printing import say
+from ..text import units
+from .printing import print_json
 
 
 def scheduler(config: Config, command: SchedulerCommand) -> int:
@@ -32,5 +33,8 @@ def scheduler(config: Config, command: SchedulerCommand) -> int:
     numbers = {name: getattr(settings, name) for name in NUMBERS}
     lines = [f"policy {settings.policy}", *(f"  {n} {value:g}" for n, value in numbers.items())]
     lines += [f"  weight of {name} {weight:g}" for name, weight in weights.items()]
-    say({"policy": settings.policy, "weights": weights, **numbers}, "\n".join(lines), command.json)
+    if command.json:
+        print_json({"policy": settings.policy, "weights": weights, **numbers})
+    else:
+        print(*map(units.visible, lines), sep="\n")
     return 0

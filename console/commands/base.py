@@ -25,7 +25,8 @@ AgainstTokens: TypeAlias = Annotated[int, Argument("greedy tokens of each answer
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True):
-    """Base of all."""
+    """A command: its annotated fields are its arguments, `NAME` and `HELP` its line in the list of
+    commands. `HELP` is what there is to say of a command; few have a docstring beside it."""
 
     NAME: ClassVar[str] = ""
     HELP: ClassVar[str] = ""
@@ -40,7 +41,7 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PipelineCommand(Command, frozen=True, kw_only=True):
-    """Base of those that are about the pipeline in a run directory."""
+    """Base of the commands about the pipeline in a run directory."""
 
     json: Json = False
     run: RunDirectory = msgspec.field(default_factory=default_run_directory)

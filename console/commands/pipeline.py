@@ -67,7 +67,7 @@ class SchedulerCommand(PipelineCommand, frozen=True, kw_only=True):
         return any(getattr(self, name) is not None for name in ("policy", "fair_weight", *NUMBERS))
 
     def order(self, reply_to: str) -> SetScheduler:
-        """Raises `UsageError` where a weight is none."""
+        """The message for the router. Raises `UsageError` if a weight is not NAME=W."""
         weights = None
         if self.fair_weight is not None:
             pairs = [parse_weight(entry) for entry in self.fair_weight]
@@ -89,7 +89,8 @@ class ProfileCommand(PipelineCommand, frozen=True, kw_only=True):
     nvtx: Annotated[bool, Argument("NVTX ranges too (nsys gets them anyway)")] = False
 
     def order(self, reply_to: str, at: float | None = None) -> SpansOrder:
-        """`at` is the time that names the recording, unix seconds; None: now."""
+        """The message for every process. `at` is the time that names the recording, unix seconds;
+        None: now."""
         if self.verb == "stop":
             return StopSpans(order=make_order_id(), reply_to=reply_to)
         from ...pipeline.runtime.spans import recording_name  # it imports asyncio
@@ -119,7 +120,7 @@ class PromptCommand(PipelineCommand, frozen=True, kw_only=True):
 
 
 class BenchCommand(Command, frozen=True, kw_only=True):
-    """Its flags are the benchmark's own, and it is given them untouched."""
+    """The flags are the benchmark's own, and are handed to it as they are."""
 
     NAME = "bench"
     HELP = "measure the pipeline, or any OpenAI-compatible --url"

@@ -19,7 +19,7 @@ from .base import PipelineCommand
 
 
 class ProcessCommand(PipelineCommand, frozen=True, kw_only=True):
-    """Base of the orders about one process; `order` makes the message."""
+    """Base of the commands about one process; `order` makes the message."""
 
     process: Annotated[str, Argument("worker-0, detokenizer, router, server", is_positional=True)]
 

@@ -18,7 +18,8 @@ CHANGES: dict[str, tuple[str, ...]] = {
     "profile": ("record",),
 }
 """Each command that changes something in a pipeline or asks something of it, and the keys, by their
-ids, that do the same. Such a key is not shown, such a command not offered."""
+ids, that do the same. Such a key is not shown, such a command not offered. `scheduler` is not among
+them, since it also shows the settings: its order is refused when it is sent."""
 CHANGING_KEYS = frozenset(key for keys in CHANGES.values() for key in keys)
 
 

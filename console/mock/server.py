@@ -45,6 +45,7 @@ from ...pipeline.messages import (
     ReloadAdapter,
     RestartProcess,
     Resume,
+    SetScheduler,
     SignalProcess,
     StartProcess,
     StartSpans,
@@ -189,7 +190,13 @@ class MockRing:
                     self._spans.stop()
                 case LoadAdapter() | ReloadAdapter() | UnloadAdapter() as order:
                     self._answer(order)
-                case PinAdapter() | PlanAdapters() | VerifyAdapter() | MergeAdapter() as order:
+                case (
+                    PinAdapter()
+                    | PlanAdapters()
+                    | VerifyAdapter()
+                    | MergeAdapter()
+                    | SetScheduler()
+                ) as order:
                     self._answer(order)
 
     def _answer(self, order: Any) -> None:

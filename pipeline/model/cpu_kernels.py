@@ -16,7 +16,7 @@ from torch import Tensor
 INT4_GROUP = 32
 """Weights that share a scale and a minimum, in GGUF's 4-bit blocks and in torch's kernel."""
 PACK_ROWS = 32
-"""Rows oneDNN is told to expect when it packs a weight: what it then makes serves 1 to 512 rows
+"""Rows that oneDNN is to expect when it packs a weight: what it then makes serves 1 to 512 rows
 within 3 % of the best, where a weight packed for one row takes 1.5 times as long at 16."""
 _CLOSE = 0.05
 """Largest difference of a trial product from torch's usual one: bfloat16 rounds by 0.4 %."""

@@ -25,10 +25,8 @@ from ..messages import (
     AnswerHeard,
     Batch,
     ChatWarning,
-    CloseStream,
     Drain,
     Message,
-    OpenStream,
     ProcessState,
     Ready,
     Refused,
@@ -51,6 +49,7 @@ from ..schedule.policy_factory import changed_settings
 from ..schedule.scheduler import Overlong, Scheduler, SchedulerLimits
 from ..schedule.sequence import Sequence
 from .adapter_lifecycle import AdapterLifecycle, WorkerAnswer
+from .detokenizer_streams import DetokenizerStreams
 from .effects import (
     AdapterFetched,
     DropSteps,
@@ -110,9 +109,7 @@ class RouterCore:
         self._workers: dict[int, WorkerReady] = {}  # by rank
         self._workers_restarted = False
         self._peers: dict[str, int] = {}  # name -> incarnation, of server and detokenizer
-        self._unheard: dict[str, tuple[Sequence, str | None]] = {}
-        """Requests that have ended, and their finish reasons, until the server has all their text:
-        a detokenizer that dies before that is given them again."""
+        self._streams = DetokenizerStreams(self.effects)
         self._resets = 0
 
     @property
@@ -140,9 +137,9 @@ class RouterCore:
                     self._abort(message.request_id, message.reason)
             case StopFound():
                 if sequence := self._finish(message.request_id):
-                    self._unheard[message.request_id] = (sequence, None)  # it will be found again
+                    self._streams.keep_ended(sequence, None)
             case AnswerHeard():
-                self._unheard.pop(message.request_id, None)
+                self._streams.forget_ended(message.request_id)
             case WorkerReady():
                 self._worker_is_ready(message, now)
             case Ready():
@@ -183,7 +180,7 @@ class RouterCore:
                 self._send_refusal(request.request_id, status, reason)
                 return
             self.scheduler.add_request(request, now)
-            self._open_stream(request)
+            self._streams.open_stream(request)
             self._batch_may_grow()
 
     def _objection(self, request: Request) -> tuple[int, str]:
@@ -210,11 +207,11 @@ class RouterCore:
         self.effects.batch_changed = self.effects.step_wanted = True
 
     def _abort(self, request_id: str, reason: str) -> None:
-        self._unheard.pop(request_id, None)
+        self._streams.forget_ended(request_id)
         with self._span("abort(request_id_{})", request_id):
             if self._finish(request_id):
                 self.aborts += 1
-                self.effects.send("detokenizer", CloseStream(request_id))
+                self._streams.close_stream(request_id)
                 if reason != CLIENT_GONE:
                     self._send_refusal(request_id, 499, reason)
 
@@ -227,8 +224,8 @@ class RouterCore:
     def _refuse(self, request_id: str, status: int, reason: str) -> None:
         """Ends a live request without its full answer; its client gets the reason."""
         self._finish(request_id)
-        self._unheard.pop(request_id, None)
-        self.effects.send("detokenizer", CloseStream(request_id))
+        self._streams.forget_ended(request_id)
+        self._streams.close_stream(request_id)
         self._send_refusal(request_id, status, reason)
 
     def _send_refusal(self, request_id: str, status: int, reason: str) -> None:
@@ -361,7 +358,7 @@ class RouterCore:
         restarted = self._peers.get(ready.name) not in (None, ready.incarnation)
         self._peers[ready.name] = ready.incarnation
         if restarted and ready.name == "server":
-            self._unheard.clear()
+            self._streams.forget_all_ended()
             orphans = [s.request.request_id for s in self.scheduler.sequences()]
             for request_id in orphans:
                 self._abort(request_id, CLIENT_GONE)
@@ -369,37 +366,12 @@ class RouterCore:
                 lost = counted(len(orphans), "request")
                 self.effects.report("warning", f"server restarted; {lost} lost clients")
         if restarted and ready.name == "detokenizer":
-            streams: list[tuple[Sequence, str | None]] = [
-                (sequence, None) for sequence in self.scheduler.sequences()
-            ]
-            streams += self._unheard.values()
-            for sequence, finish_reason in streams:
-                self._send_stream_again(sequence, finish_reason)
-            if streams:
-                text = f"detokenizer restarted; {len(streams)} replayed"
-                self.effects.report("warning", text)
+            self._send_streams_again()
         self._say_ready()
 
-    def _send_stream_again(self, sequence: Sequence, finish_reason: str | None) -> None:
-        request = sequence.request
-        self._open_stream(request)
-        outputs = sequence.token_ids[sequence.num_prompt :]
-        tokens = [StreamToken(request.request_id, i, t) for i, t in enumerate(outputs)]
-        if finish_reason:
-            tokens[-1] = msgspec.structs.replace(tokens[-1], finish_reason=finish_reason)
-        self.effects.send("detokenizer", StreamTokens(tuple(tokens)))
-
-    def _open_stream(self, request: Request) -> None:
-        self.effects.send(
-            "detokenizer",
-            OpenStream(
-                request_id=request.request_id,
-                stop=request.params.stop,
-                logprobs=request.params.logprobs is not None,
-                skip_special_tokens=request.params.skip_special_tokens,
-                include_stop_str_in_output=request.params.include_stop_str_in_output,
-            ),
-        )
+    def _send_streams_again(self) -> None:
+        if count := self._streams.send_all_again(self.scheduler.sequences()):
+            self.effects.report("warning", f"detokenizer restarted; {count} replayed")
 
     def _say_ready(self) -> None:
         """READY, or what is still missing; DRAINING stays."""
@@ -501,8 +473,7 @@ class RouterCore:
         scheduler = self.scheduler
         with self._span("_filter_batch" if scheduler.running else "_remove_batch"):
             for sequence in scheduler.ended:
-                request_id = sequence.request.request_id
-                self._unheard[request_id] = (sequence, reasons[request_id])
+                self._streams.keep_ended(sequence, reasons[sequence.request.request_id])
 
     def fail_step(self, batch: Batch, error: str, now: float) -> None:
         """A step raised in a worker: its requests are refused with the error, the rest go on."""

@@ -9,125 +9,21 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
-
-import msgspec
 
 from ..errors import OperatorError
-from ..messages import (
-    Batch,
-    Event,
-    ProcessState,
-    ProcessTable,
-    ProcessView,
-    SampledToken,
-    Tokens,
-)
 from ..run_directory import make_run_directory
-from ..runtime.process import Process, set_up_log
-from ..runtime.sockets import Beacon
+from ..runtime.process import set_up_log
 from ..runtime.stdout import ends_with_its_reader
 from ..runtime.wording import counted
-from .core import RouterCore
-from .effects import AdapterFetched, Announcement, Effect, EnterState, ShowReading
-from .event_lines import (
-    STOP_TOKEN,
-    Answered,
-    AnyLine,
-    Asked,
-    Decided,
-    Fetched,
-    Full,
-    Got,
-    RanksDiffered,
-    Started,
-    StepFailed,
-)
+from .event_lines import AnyLine, Decided, Full, Started
 from .event_log import read_log
-from .router import MAP_SECONDS, VIEW_SECONDS, ReadingBar
-
-HEARTBEAT_SECONDS = 0.5
-"""Of the log's time, so that a console finds the router alive."""
-LEAST_HEARTBEAT_SECONDS = 0.02
-"""Of real time: no console draws more often."""
-
-
-class Differs(Exception):
-    """A decision is not the one that was made."""
-
-
-class Player:
-    """A `RouterCore` without workers or clients, driven by the lines of a log."""
-
-    def __init__(self, start: Started) -> None:
-        self.start = start
-        self.core = RouterCore(start.config, start.incarnation, start.at, start.table)
-        self.core.record_lines()
-        self.now = start.at
-        self.decided = self.admitted = 0
-        self._left: dict[int, int] = {}
-        """Tokens that a worker would compute of each sequence before it samples."""
-
-    def play_line(self, line: AnyLine) -> Decided | None:
-        """Does what the line says. Returns what is decided now where the line is a decision. Raises
-        `Differs`."""
-        core, now = self.core, line.at
-        self.now = now
-        match line:
-            case Got(message=message):
-                core.handle_message(message, now)
-            case Asked():
-                core.handle_message(line.to_request(), now)
-            case Answered(step=step, stopped=stopped):
-                self._answer_step(self._end_step(step), stopped)
-            case StepFailed(step=step, error=error):
-                core.fail_step(self._end_step(step), error, now)
-            case RanksDiffered():
-                core.reset_workers(now)
-            case Fetched(key=key, directory=directory, error=error):
-                core.handle_message(AdapterFetched(key, directory, error), now)
-            case Decided():
-                return self._decide_again()
-        return None
-
-    def _end_step(self, step: int) -> Batch:
-        if (posted := self.core.steps.pop(step, None)) is None:
-            raise Differs(f"step {step} was answered, but is not posted now")
-        return posted.batch
-
-    def _decide_again(self) -> Decided:
-        assert self.core.effects.lines is not None
-        self.core.effects.lines.clear()
-        self.core.plan_step(self.now)
-        [decided] = (line for line in self.core.effects.lines if isinstance(line, Decided))
-        self.decided += 1
-        self.admitted += sum(decision.is_admitted for decision in decided.decisions)
-        return decided
-
-    def _answer_step(self, batch: Batch, stopped: tuple[str, ...]) -> None:
-        """Tokens as a worker would sample them, of which only the ends matter."""
-        left, sampled, scheduler = self._left, [], self.core.scheduler
-        for number in batch.release:
-            left.pop(number, None)
-        for admission in batch.admit:
-            left[admission.sequence] = len(admission.token_ids)
-        ends = {s.number for s in scheduler.sequences() if s.request.request_id in stopped}
-        for row in batch.rows:
-            number = row.sequence
-            left[number] -= row.num_tokens
-            if not left[number]:
-                left[number] = 1
-                sampled.append(SampledToken(number, STOP_TOKEN if number in ends else 0))
-        tokens = Tokens(batch.epoch, batch.step, 0, tuple(sampled))
-        self.core.accept_tokens(tokens, self.now)
-        if going_on := [number for number in ends if scheduler.is_live(number)]:
-            raise Differs(f"answers that ended in step {batch.step} go on now: {going_on}")
+from .player import Differs, Player
+from .replay_publisher import ReplayPace, ReplayPublisher
 
 
 def first_difference(then: Decided, now: Decided) -> str:
@@ -182,107 +78,6 @@ class Replay:
                 return f"line {self.number}: {first_difference(line, now)}"
             self.watch(line)
         return ""
-
-
-class ReplayPace(NamedTuple):
-    """How fast a log is played, and from when; a `speed` of 0 is as fast as it goes."""
-
-    speed: float
-    starts_at: float
-    """In the log; 0 is its first line."""
-    begins_at: float
-    """Here; both in unix seconds."""
-
-
-class ReplayPublisher:
-    """Publishes what a player does, as the router and the supervisor of a run would."""
-
-    def __init__(self, run: Path, pace: ReplayPace) -> None:
-        """`run` is the run directory of the console that watches."""
-        self._run = run
-        self._speed, self._start, self._begins_at = pace
-        self._player: Player | None = None
-        self._viewed_at = self._heartbeat_at = self._mapped_at = 0.0
-
-    def open(self, player: Player) -> None:
-        """Opens the sockets of a router and a supervisor that only publish, by the clock of the
-        log."""
-        config = msgspec.structs.replace(player.start.config, run=str(self._run))
-        self._router = Process(config, "router")
-        self._router.log.disabled = True  # all was logged when it happened
-        self._router.incarnation = player.start.incarnation
-        self._router.clock = lambda: player.now
-        self._supervisor = Beacon(self._router.context, self._run, "supervisor")
-        self._bar = ReadingBar(self._router.beacon.publish)
-        self._player = player
-
-    def wait_until(self, at: float) -> None:
-        """Publishes until it is this time of the log."""
-        due = self._begins_at + (at - self._start) / self._speed
-        while True:
-            now = time.time()
-            self._publish_what_is_due(now)
-            if now >= due:
-                return
-            time.sleep(min(due - now, VIEW_SECONDS / 2))
-
-    def show_effects(self, effects: list[Effect]) -> None:
-        """What a console sees of them; what would be sent to other processes is dropped."""
-        for effect in effects:
-            match effect:
-                case Announcement(level=level, text=text):
-                    self._router.event(level, text)
-                case EnterState(state=state, reason=reason):
-                    self._router.set_state(state, reason)
-                case ShowReading():
-                    self._bar.show(effect)
-
-    def _publish_what_is_due(self, now: float) -> None:
-        """`now` is real time, unix seconds."""
-        player, publish = self._player, self._router.beacon.publish
-        assert player is not None
-        player.now = self._start + max(0.0, now - self._begins_at) * self._speed
-        core = player.core
-        if now - self._viewed_at >= VIEW_SECONDS:
-            self._viewed_at = now
-            publish(core.scheduler.view(player.now))
-        if now - self._mapped_at >= MAP_SECONDS and core.scheduler.epoch:
-            self._mapped_at = now
-            publish(core.scheduler.pool_map(player.now))
-        interval = max(LEAST_HEARTBEAT_SECONDS, HEARTBEAT_SECONDS / self._speed)
-        if now - self._heartbeat_at >= interval:
-            self._heartbeat_at = now
-            self._router.beat()
-            publish(core.stats(player.now, 0))
-            publish(core.adapter_table(player.now))
-            self._publish_processes(player.now)
-
-    def _publish_processes(self, now: float) -> None:
-        """The replay waits for no workers: those of the log have answered."""
-        drains = self._router.state is ProcessState.DRAINING
-        state = ProcessState.DRAINING if drains else ProcessState.READY
-        here = {"supervisor": ProcessState.READY, "router": state}
-        views = tuple(
-            ProcessView(name, here[name], os.getpid(), 0, self._start, "a replay")
-            if name in here
-            else ProcessView(name, ProcessState.STOPPED, 0, 0, self._start, "not in a replay")
-            for name in ("supervisor", *self._router.config.process_names())
-        )
-        self._supervisor.publish(ProcessTable(now, ProcessState.READY, views))
-
-    def close(self, result: str) -> None:
-        """Publishes how it stands at the end, the result as the last event, and closes the
-        sockets."""
-        if self._player is None:
-            return
-        now, core, publish = self._player.now, self._player.core, self._router.beacon.publish
-        publish(core.scheduler.view(now))
-        publish(core.stats(now, 0))
-        publish(core.adapter_table(now))
-        text = f"the log ends here: {result}"
-        self._supervisor.publish(Event(now, "info", "replay", text))
-        self._supervisor.close()
-        self._router.close()
 
 
 def print_decisions(line: AnyLine, start: float) -> None:

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import sys
 import time
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -23,13 +22,11 @@ from ..messages import (
     Introduce,
     Message,
     ProcessState,
-    Progress,
     Refused,
     StreamTokens,
     ToRouter,
 )
 from ..runtime.process import Process, run_process
-from ..runtime.progress import ProgressBar
 from ..runtime.sockets import InboxFull
 from ..schedule.pets import LatencyTable
 from .core import RouterCore
@@ -46,6 +43,7 @@ from .effects import (
     StepAnswered,
 )
 from .event_log import EventLog
+from .reading_bar import ReadingBar
 
 STEPS_IN_FLIGHT = 2
 """Step n+1 is posted before step n's tokens are back, so the workers never wait for the router."""
@@ -213,6 +211,9 @@ class Router(Process):
                 with self._branch_span():
                     if not self._post_step():
                         break
+                # The step's task sends its batch now: what the next plan has the workers place or
+                # evict must come behind it, for it may take the pages that this batch still uses.
+                await asyncio.sleep(0)
             await self._wake.wait()
 
     def _branch_span(self) -> AbstractContextManager[object]:
@@ -309,37 +310,6 @@ class Router(Process):
 
     def publish_stats(self) -> None:
         self.beacon.publish(self.core.stats(self.clock(), self._schedule_us))
-
-
-class ReadingBar:
-    """The progress bar of a start: adapters that the workers have read, of all."""
-
-    def __init__(self, publish: Callable[[Progress], None]) -> None:
-        self._publish = publish
-        self._bar: ProgressBar | None = None
-
-    def show(self, reading: ShowReading) -> None:
-        """Begins a bar where nothing is read yet, else moves it on; all read ends it."""
-        if reading.left == reading.total:
-            self.abandon()
-            self._bar = ProgressBar(
-                publish=self._publish,
-                source="router",
-                stage="adapters",
-                total=reading.total,
-                unit="adapter",
-            )
-        elif self._bar is not None:
-            self._bar.update()
-        if self._bar is not None and not reading.left:
-            self._bar.close()
-            self._bar = None
-
-    def abandon(self) -> None:
-        """A bar that has not ended says nothing more."""
-        if self._bar is not None:
-            self._bar.disable = True
-            self._bar = None
 
 
 def read_latencies(path: str) -> LatencyTable:

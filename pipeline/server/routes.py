@@ -41,6 +41,7 @@ from ..messages import (
     UnloadAdapter,
     VerifyAdapter,
 )
+from ..order_id import make_order_id
 from ..run_directory import is_hub_id
 from ..runtime.spans import recording_name
 from ..text.tokenizer import TextError
@@ -548,7 +549,7 @@ def spans_body(reply: SpansReply) -> dict[str, Any]:
 
 def _ticket() -> dict[str, str]:
     """Fields that all orders share."""
-    return {"order": f"o-{secrets.token_hex(8)}", "reply_to": "server"}
+    return {"order": make_order_id(), "reply_to": "server"}
 
 
 def _order(name: str) -> dict[str, Any]:

@@ -166,6 +166,7 @@ def test_lora_is_added_from_pages(
     assert_base_rows_untouched(y, before, owners)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("owners", OWNERS.values(), ids=OWNERS)
 @pytest.mark.parametrize("size", [48, 80])
 def test_the_sum_and_its_norm_with_adapters(owners: list[int], size: int) -> None:
@@ -183,6 +184,7 @@ def test_the_sum_and_its_norm_with_adapters(owners: list[int], size: int) -> Non
         assert owner >= 0 or torch.allclose(out[token], base[token], rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("owners", OWNERS.values(), ids=OWNERS)
 @pytest.mark.parametrize("columns", [16, 32, 1024])
 def test_the_gate_with_adapters(

@@ -72,12 +72,13 @@ def test_a_bad_flag_is_named(arguments: list[str], message: str) -> None:
         parse(*arguments)
 
 
-def test_a_flag_that_did_nothing_is_no_flag_any_more(capsys: pytest.CaptureFixture[str]) -> None:
-    """Adapters are loaded on arrival unless `--no-prefetch` is given."""
-    with pytest.raises(SystemExit) as ended:
-        parse("--prefetch")
-    assert ended.value.code == 2
-    assert "unrecognized arguments: --prefetch" in capsys.readouterr().err
+def test_prefetch_undoes_what_a_file_says(tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_text("no-prefetch = true\n")
+    file = ("--config", str(tmp_path / "c.toml"))
+    assert parse(*file).no_prefetch
+    assert not parse(*file, "--prefetch").no_prefetch
+    assert not parse().no_prefetch
+    assert parse("--no-prefetch").no_prefetch
 
 
 CONTRADICTED = {

@@ -95,6 +95,7 @@ def test_every_picture_is_shown_and_small() -> None:
         assert file.stat().st_size < 40_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "wanted"),
     [("alerts", ["long queue"]), ("prompt", ["pirate", "haiku", "37.4", "Soft as a feather"])],

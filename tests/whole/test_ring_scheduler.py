@@ -73,7 +73,7 @@ def test_a_policy_changes_under_load_and_no_request_is_lost(ring: Ring) -> None:
     for thread in threads:
         thread.start()
     for policy in ("merged", "vtc_fair", "cluster", "pets", "credit", "lifo", "abort", "fcfs"):
-        # Of abort only the order: nobody is late yet.
+        # Of abort only the order: no request is late yet.
         ring.http.put("/v1/scheduler", json={"policy": policy, "slo_seconds": 600})
         time.sleep(0.3)
     for thread in threads:
@@ -98,7 +98,7 @@ def test_merged_has_the_workers_merge_whom_it_serves(ring: Ring) -> None:
     ring.http.put("/v1/scheduler", json={"policy": "fcfs"})
     deadline = time.monotonic() + 10
     while any(v["merged"] for v in ring.http.get("/v1/adapters").json()["adapters"]):
-        assert time.monotonic() < deadline, "the copy that nobody wants is kept"
+        assert time.monotonic() < deadline, "the copy that no policy wants is kept"
         time.sleep(0.1)
 
 

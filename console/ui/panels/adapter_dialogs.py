@@ -53,7 +53,7 @@ class NotePane(Pane):
         self._bar = bar
         self.paint()
 
-    def lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
+    def draw_lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
         found: list[TextLine] = []
         for plan in self._plans:
             if len(self._plans) > 1:

@@ -200,7 +200,7 @@ class AdapterTablePane(TablePane[AdapterRow]):
     def rows(self, board: Board) -> Sequence[AdapterRow]:
         return board.adapters
 
-    def key(self, row: AdapterRow) -> str:
+    def row_key(self, row: AdapterRow) -> str:
         # While one is reloaded, its two generations have a row each.
         return "" if row.is_base else f"{row.name}@{row.view.generation}"
 
@@ -208,7 +208,7 @@ class AdapterTablePane(TablePane[AdapterRow]):
         """The name: a reloaded adapter moves to the end of the list, and the cursor with it."""
         return key.rpartition("@")[0]
 
-    def text(self, row: AdapterRow, board: Board) -> str:
+    def filter_text(self, row: AdapterRow, board: Board) -> str:
         view = row.view
         marks = ("pinned " if view.pinned else "") + ("merged " if view.merged else "")
         what = f"{row.name} {state(row, board)[0]} {marks}r{view.rank}"
@@ -259,7 +259,7 @@ class SpeedPane(Pane):
         text, style = said
         return ((units.fit(text, self.size.width - 6).rstrip(), style),)
 
-    def lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
+    def draw_lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
         row = self._table.selected
         if row is None:
             return []

@@ -80,10 +80,10 @@ class AlertTable(TablePane[Alert]):
     def rows(self, board: Board) -> Sequence[Alert]:
         return self.painted_app.alert_book.alerts
 
-    def key(self, row: Alert) -> str:
+    def row_key(self, row: Alert) -> str:
         return "/".join(row.finding.key)
 
-    def text(self, row: Alert, board: Board) -> str:
+    def filter_text(self, row: Alert, board: Board) -> str:
         return f"{row.state.value} {row.finding.rule} {row.finding.text}"
 
     def action_acknowledge(self) -> None:
@@ -107,7 +107,7 @@ class RulePane(Pane):
         row = self._table.selected
         return ((row.finding.rule if row else "what is watched", "title"),)
 
-    def lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
+    def draw_lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
         row = self._table.selected
         if row is None:
             return self._all_rules(board, width)

@@ -55,7 +55,7 @@ class AnswerPane(Pane, can_focus=True):
     def caption(self, board: Board) -> Sequence[TextSpan]:
         return answer_caption(self.answer, self.size.width - cell_len(self.answer.label) - 12)
 
-    def lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
+    def draw_lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
         found = self._choices(width) if self.shows_choices else self._text(width)
         self._total = len(found)
         self._above = max(0, min(self._above, self._total - height))

@@ -83,10 +83,10 @@ class BatchTable(TablePane[RequestRow]):
     def rows(self, board: Board) -> Sequence[RequestRow]:
         return board.requests
 
-    def key(self, row: RequestRow) -> str:
+    def row_key(self, row: RequestRow) -> str:
         return row.view.request_id
 
-    def text(self, row: RequestRow, board: Board) -> str:
+    def filter_text(self, row: RequestRow, board: Board) -> str:
         view = row.view
         return f"{view.request_id} {view.phase} {board.name_of(view.adapter)} {view.reason}"
 
@@ -152,7 +152,7 @@ class RequestDialog(LiveDialog):
         self._timer = self.set_interval(self.ASK_SECONDS, self._ask)
 
     def _ask(self) -> None:
-        text = self._details.text(self.painted_app.board)
+        text = self._details.request_text(self.painted_app.board)
         if text is not None and text.ended:
             self._timer.stop()
             return
@@ -165,7 +165,7 @@ class RequestDialog(LiveDialog):
         self.post_message(OrderAsked(Abort(self._request_id, ABORTED)))
 
     def action_copy(self) -> None:
-        if text := self._details.text(self.painted_app.board):
+        if text := self._details.request_text(self.painted_app.board):
             self.app.copy_to_clipboard(text.text)
             self.notify(f"{units.count(len(text.text))} characters are in the clipboard")
 
@@ -178,7 +178,7 @@ class RequestDetails:
         self.is_live = True
         self._prompt, self._output = WrappedText(), WrappedText()
 
-    def text(self, board: Board) -> RequestText | None:
+    def request_text(self, board: Board) -> RequestText | None:
         """Its text, once that has come; None before."""
         opened = board.opened
         return opened if opened and opened.request_id == self._row.view.request_id else None
@@ -234,7 +234,7 @@ class RequestDetails:
         )
 
     def _words(self, board: Board, width: int) -> Sequence[TextLine]:
-        text = self.text(board)
+        text = self.request_text(board)
         if text is None:
             return [TextLine(), line(("asking the server for its words", "dim"))]
         output = self._output.lines(text.text, width) if text.text else ["nothing yet"]

@@ -104,15 +104,15 @@ class ResultTable(TablePane[Kept]):
         )
 
     def _mark(self, row: Kept) -> str:
-        return "◆" if self.key(row) == self.baseline else " "
+        return "◆" if self.row_key(row) == self.baseline else " "
 
     def rows(self, board: Board) -> Sequence[Kept]:
         return self._files.rows()
 
-    def key(self, row: Kept) -> str:
+    def row_key(self, row: Kept) -> str:
         return f"{row.path}:{row.number}"
 
-    def text(self, row: Kept, board: Board) -> str:
+    def filter_text(self, row: Kept, board: Board) -> str:
         config = row.row.config
         return f"{_when(row.at)} {describe_load(config)} {config.server} {row.path.name}"
 
@@ -120,7 +120,7 @@ class ResultTable(TablePane[Kept]):
         """The baseline; where none is chosen, the run before the selected one of the same load."""
         rows, selected = self._files.rows(), self.selected
         for row in rows:
-            if self.key(row) == self.baseline:
+            if self.row_key(row) == self.baseline:
                 return row
         if selected is None:
             return None
@@ -140,7 +140,7 @@ class ResultTable(TablePane[Kept]):
     def action_baseline(self) -> None:
         """Marks the selected run, or takes its mark away."""
         if (row := self.selected) is not None:
-            self.baseline = "" if self.key(row) == self.baseline else self.key(row)
+            self.baseline = "" if self.row_key(row) == self.baseline else self.row_key(row)
             self.paint()
             self.post_message(self.Moved())
 
@@ -166,7 +166,7 @@ class RunPane(Pane):
             return (("running", "good"),)
         return ((units.visible(run.error), "warn"),) if run.error else (("finished", "good"),)
 
-    def lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
+    def draw_lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
         run = self.run
         if run is None:
             return [
@@ -251,12 +251,12 @@ class ComparePane(Pane):
         row = self._table.selected
         return (("comparison of ", "dim"), (describe_load(row.row.config), "title")) if row else ()
 
-    def lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
+    def draw_lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
         row = self._table.selected
         if row is None:
             return [line(("nothing to compare yet", "dim"))]
         base = self._table.held_against()
-        if base is not None and self._table.key(base) == self._table.key(row):
+        if base is not None and self._table.row_key(base) == self._table.row_key(row):
             base = None
         against = f"{'against':>12}  {_when(base.at)}" if base else "  b marks what to compare with"
         found = [
@@ -280,7 +280,7 @@ class ComparePane(Pane):
         for each in same:
             value = getattr(each.row.result, BARS.field)
             filled, rest = plot.gauge(value / most if most else 0.0, max(4, width - 26))
-            is_this = self._table.key(each) == self._table.key(row)
+            is_this = self._table.row_key(each) == self._table.row_key(row)
             found.append(
                 line(
                     (f"{'▸' if is_this else ' '}{_when(each.at):<15}", "key" if is_this else "dim"),
@@ -348,7 +348,7 @@ class BenchPanel(Panel):
         self.app.push_screen(
             LiveDialog(
                 describe_load(kept.row.config),
-                lambda board, width: [*compared.lines(board, width, 11), TextLine(), *details],
+                lambda board, width: [*compared.draw_lines(board, width, 11), TextLine(), *details],
             )
         )
 

@@ -55,7 +55,7 @@ class CandidatePane(Pane):
         lines = [(row, "bad") for row in self.error.what.splitlines()[:12]]
         return [*lines, *((row, "dim") for row in self.error.hint.splitlines()[:2])]
 
-    def lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
+    def draw_lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
         if self.error:
             return [
                 line((f"  {units.clean(row)}", style), ground="bar")

@@ -21,7 +21,7 @@ class CostPane(Pane):
 
     FRAMED: ClassVar[bool] = False
 
-    def lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
+    def draw_lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
         app = self.painted_app
         cost, pace = app.meter.cost, app.pace
         parts: list[tuple[TextSpan, ...]] = [

@@ -87,7 +87,7 @@ class PromptEditor(TextArea):
         """Prepends prompts from before this console was started, the oldest first."""
         self._history[:0] = prompts
 
-    def put(self, text: str) -> None:
+    def replace_text(self, text: str) -> None:
         """Replaces the text with `text`; down brings the replaced text back."""
         if self.text.strip() and self.text != text:
             self._history.append(self.text)

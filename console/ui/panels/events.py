@@ -48,7 +48,7 @@ class EventPane(FilterPane):
             return (("no alerts", "good"),)
         return ((f"{number} alert{'s' if number > 1 else ''}", alerts[0].level),)
 
-    def lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
+    def draw_lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
         found: list[TextLine] = []
         self._sources, self._texts = [], []
 

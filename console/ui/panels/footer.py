@@ -36,7 +36,7 @@ class Footer(Pane):
     def _keys_changed(self, _screen: Screen[object]) -> None:
         self.paint()
 
-    def lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
+    def draw_lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
         self._places = []
         if self.app.screen is not self.screen:
             return [TextLine((), "bar")]  # a dialog has the keys

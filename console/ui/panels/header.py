@@ -49,7 +49,7 @@ class Header(Pane):
         self._ends: list[tuple[int, str]] = []
         """Where each tab's text ends, and its key: for the mouse."""
 
-    def lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
+    def draw_lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
         return [self._status(board, width), self._tab_line(board, width)]
 
     def _status(self, board: Board, width: int) -> TextLine:

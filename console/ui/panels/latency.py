@@ -109,7 +109,7 @@ class PartsPane(Pane, can_focus=True):
             return None
         return self.origin_of(board.read_rate, LABEL, self._back_s)
 
-    def lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
+    def draw_lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
         if not self._knows(board):
             return [line((NO_STEP, "dim"))]
         found: list[TextLine] = []
@@ -248,7 +248,7 @@ class ReadsPane(Pane):
             return ()
         return (("copy rate ", "dim"), (units.speed(board.copy_bytes_s), "number"))
 
-    def lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
+    def draw_lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
         reads = board.decode_statistics
         if not board.times_steps:
             return [line(("off: --no-step-times", "dim"))]
@@ -329,7 +329,7 @@ class FlamePane(Pane):
             spans += [(f" {MARKS[part]} ", f"part-{part}"), (part, "dim")]
         return spans if length(spans) < self.size.width - 20 else ()
 
-    def lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
+    def draw_lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
         if self.tail is not None:
             return self._spans(board, self.tail, width, height)
         until = board.now - self.back_s
@@ -408,7 +408,7 @@ class QuantilePane(Pane):
     def __init__(self) -> None:
         super().__init__(id="percentiles")
 
-    def lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
+    def draw_lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
         has_most = width >= 52
         cell = 9
         names = ("p50", "p90", "p99", "max") if has_most else ("p50", "p90", "p99")
@@ -468,7 +468,7 @@ class HistogramPane(Pane):
     def caption(self, board: Board) -> Sequence[TextSpan]:
         return ((units.count(len(board.steps)), "number"), (" steps", "dim"))
 
-    def lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
+    def draw_lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
         if not board.steps:
             return [line((NO_STEP, "dim"))]
         kind = self.kind

@@ -161,7 +161,7 @@ class LogPane(FilterPane):
             found += [(f"  +{units.count(new)} new", "warn" if new else "dim")]
         return found
 
-    def lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
+    def draw_lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
         self._gather(board.logs)
         self._page = height
         if not self._kept:

@@ -36,7 +36,7 @@ class ModelsPane(Pane, can_focus=True):
         self._places: list[tuple[int, int, int]] = []
         """Line, first and last cell of each name: for the mouse."""
 
-    def take(self, board: Board) -> None:
+    def update_models(self, board: Board) -> None:
         """Takes the models from `board`; the first time it marks the base and one adapter."""
         names = tuple(row.name for row in board.adapters)
         self._usable = tuple(row.name for row in board.adapters if not row.has_failed)
@@ -56,8 +56,8 @@ class ModelsPane(Pane, can_focus=True):
     def caption(self, board: Board) -> Sequence[TextSpan]:
         return ((f"{len(self.chosen)}", "number"), (f" of {len(self._known)}", "dim"))
 
-    def lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
-        self.take(board)
+    def draw_lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
+        self.update_models(board)
         if not board.adapters:
             return [line(("no model answers yet", "dim"))]
         rows: list[list[TextSpan]] = [[]]

@@ -58,7 +58,7 @@ class ThroughputPane(Pane):
             found += [(", ", "dim"), share, (" of the copy rate", "dim")]
         return found
 
-    def lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
+    def draw_lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
         plot_width = width - AXIS
         below = height // 3 if height >= 6 else 0
         above = height - below
@@ -95,7 +95,7 @@ class LatencyPane(Pane):
     def caption(self, board: Board) -> Sequence[TextSpan]:
         return (("last 60 s", "dim"),)
 
-    def lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
+    def draw_lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
         steps = [q for q in board.phase_quantiles if q.name == "decode"]
         syncs = [q for q in board.sync_quantiles if q.name == "step"]
         rows = [board.ttft_quantiles, board.inter_token_quantiles]
@@ -127,7 +127,7 @@ class AdapterPane(Pane):
     def caption(self, board: Board) -> Sequence[TextSpan]:
         return ((f"{max(0, len(board.adapters) - 1)}", "number"), (" + base", "dim"))
 
-    def lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
+    def draw_lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
         if not board.adapters:
             return [line(("no word from the router yet", "dim"))]
         rows = sorted(
@@ -184,7 +184,7 @@ class LoadPane(Pane):
             (" waiting", "dim"),
         )
 
-    def lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
+    def draw_lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
         plot_width = width - AXIS
         running = self.window(board.running, board, plot_width)
         waiting = self.window(board.waiting, board, plot_width)

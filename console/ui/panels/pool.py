@@ -58,7 +58,7 @@ class PoolPane(Pane, can_focus=True):
         taken = board.router.pages_kv + board.router.pages_adapters
         return ((units.percent(taken / board.router.pages_total), "number"), (" taken", "dim"))
 
-    def lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
+    def draw_lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
         if board.router is None or not board.router.pages_total:
             self._is_shown = False
             return [line(("no pool yet", "dim"))]

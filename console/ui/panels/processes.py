@@ -128,10 +128,10 @@ class ProcessTablePane(TablePane[ProcessRow]):
     def rows(self, board: Board) -> Sequence[ProcessRow]:
         return board.processes
 
-    def key(self, row: ProcessRow) -> str:
+    def row_key(self, row: ProcessRow) -> str:
         return row.name
 
-    def text(self, row: ProcessRow, board: Board) -> str:
+    def filter_text(self, row: ProcessRow, board: Board) -> str:
         return f"{row.name} {row.state.value} {row.reason}"
 
     def caption(self, board: Board) -> Sequence[TextSpan]:
@@ -210,7 +210,7 @@ class TailPane(Pane):
         row = self._table.selected
         return (("last lines of ", "dim"), (row.name if row else "nothing", "title"))
 
-    def lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
+    def draw_lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
         row = self._table.selected
         if row is None:
             return []

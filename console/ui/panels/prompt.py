@@ -139,7 +139,8 @@ class PromptPanel(Panel):
             return
         editor = self.query_one(PromptEditor)
         self.app.push_screen(
-            RecallDialog(self._kept.search), lambda text: editor.put(text) if text else None
+            RecallDialog(self._kept.search),
+            lambda text: editor.replace_text(text) if text else None,
         )
 
     async def action_new(self) -> None:
@@ -207,7 +208,7 @@ class PromptPanel(Panel):
         board = models.painted_app.board
         if not board.adapters:
             raise OperatorError("No model answers yet", "the prompt stays: try again later")
-        models.take(board)
+        models.update_models(board)
         asked = (
             models.asked(board)
             if names is None
@@ -308,7 +309,7 @@ class EmptyPane(Pane):
 
     TITLE = "answers"
 
-    def lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
+    def draw_lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
         hints = (
             ("enter", "sends the prompt to every model that is marked"),
             ("shift+tab", "goes to the parameters and to the models; space marks one"),

@@ -25,7 +25,7 @@ class RingPane(Pane):
             return ()
         return (("up ", "dim"), (units.uptime(board.now - board.started_at), "text"))
 
-    def lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
+    def draw_lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
         if not board.processes:
             return self._absent(board, height)
         canvas = Canvas(width, height)

@@ -47,10 +47,10 @@ class SettingTable(TablePane[SettingRow]):
     def rows(self, board: Board) -> Sequence[SettingRow]:
         return self.chosen.table
 
-    def key(self, row: SettingRow) -> str:
+    def row_key(self, row: SettingRow) -> str:
         return row.name
 
-    def text(self, row: SettingRow, board: Board) -> str:
+    def filter_text(self, row: SettingRow, board: Board) -> str:
         return f"{row.name} {_shown(row.value)} {row.origin} {row.help}"
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
@@ -73,7 +73,7 @@ class FilePane(Pane):
             return ((f"{number} mistake{'s' if number > 1 else ''}", "warn"),)
         return (("nothing wrong", "good"),)
 
-    def lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
+    def draw_lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
         found = [line(("△ ", "warn"), (text, "warn")) for text in self._problems(width)]
         path = settings_path()
         if row := self._table.selected:

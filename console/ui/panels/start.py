@@ -16,7 +16,7 @@ class StartPane(Pane):
 
     TITLE = "start-up"
 
-    def lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
+    def draw_lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
         found: list[TextLine] = []
         for bar in board.stages:
             found.append(self._stage(bar, width))

@@ -105,7 +105,7 @@ class ScrollPane(Pane, can_focus=True):
                 found += [(binding.key, "key"), (f" {binding.description.lower()}  ", "dim")]
         return (*found, ("esc", "key"), (" closes", "dim"))
 
-    def lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
+    def draw_lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
         found = self._source(board, width)
         self._total, self._page = len(found), height
         wanted = min(len(found) + 2, self.screen.size.height * 9 // 10)

@@ -144,7 +144,7 @@ class TablePane(FilterPane, Generic[R], can_focus=True):
         """All rows, in their natural order."""
         raise NotImplementedError
 
-    def key(self, row: R) -> str:
+    def row_key(self, row: R) -> str:
         """Identifies a row in the next frame."""
         raise NotImplementedError
 
@@ -152,7 +152,7 @@ class TablePane(FilterPane, Generic[R], can_focus=True):
         """The part of a row's key that the row taking its place has as well."""
         return key
 
-    def text(self, row: R, board: Board) -> str:
+    def filter_text(self, row: R, board: Board) -> str:
         """The text that the filter is matched against."""
         raise NotImplementedError
 
@@ -174,7 +174,7 @@ class TablePane(FilterPane, Generic[R], can_focus=True):
         number = f"{self._matches} of {self._total}" if self.filter else f"{self._total}"
         return ((number, "number"),)
 
-    def lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
+    def draw_lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
         columns = self._fitting(width, self._gather(board))
         head = self._head(columns)
         self._page = max(1, height - 1)
@@ -182,7 +182,7 @@ class TablePane(FilterPane, Generic[R], can_focus=True):
             word = "nothing matches the filter" if self.filter else self.empty(board)
             return [head, line((word, "dim"))]
         index = self._index()
-        self._key = self.key(self._rows[index])
+        self._key = self.row_key(self._rows[index])
         low = max(0, len(self._rows) - self._page)
         self._offset = min(max(self._offset, index - self._page + 1), index, low)
         shown = self._rows[self._offset : self._offset + self._page]
@@ -196,7 +196,7 @@ class TablePane(FilterPane, Generic[R], can_focus=True):
         """Filters and sorts the rows into `_rows`; returns all rows."""
         rows = self.rows(board)
         self._total = len(rows)
-        self._rows = [row for row in rows if self.filter.keeps(self.text(row, board))]
+        self._rows = [row for row in rows if self.filter.keeps(self.filter_text(row, board))]
         self._matches = len(self._rows)
         if self.marks:
             self._rows = list(rows)
@@ -241,7 +241,7 @@ class TablePane(FilterPane, Generic[R], can_focus=True):
         self, row: R, board: Board, columns: Sequence[tuple[Column[R], int]], is_cursor: bool
     ) -> TextLine:
         found = self._cells(row, board, columns, is_cursor)
-        if self.marks and self.is_dimmed(self.text(row, board)):
+        if self.marks and self.is_dimmed(self.filter_text(row, board)):
             return found._replace(spans=tuple((text, "dim") for text, _ in found.spans))
         return found
 
@@ -262,10 +262,10 @@ class TablePane(FilterPane, Generic[R], can_focus=True):
         """The cursor's index: that of its row, of a row of its kin where it is gone, or as
         before."""
         rows = enumerate(self._rows)
-        index = next((at for at, row in rows if self.key(row) == self._key), None)
+        index = next((at for at, row in rows if self.row_key(row) == self._key), None)
         if index is None and self._key is not None:
             kin, rows = self.kin(self._key), enumerate(self._rows)
-            index = next((at for at, row in rows if self.kin(self.key(row)) == kin), None)
+            index = next((at for at, row in rows if self.kin(self.row_key(row)) == kin), None)
         if index is None:
             index = max(0, min(self._last_index, len(self._rows) - 1))
         self._last_index = index
@@ -288,7 +288,7 @@ class TablePane(FilterPane, Generic[R], can_focus=True):
         board, index, number = self.painted_app.board, self._index(), len(self._rows)
         for away in range(1, number + 1):
             at = (index + step * away) % number
-            if self.filter.keeps(self.text(self._rows[at], board)):
+            if self.filter.keeps(self.filter_text(self._rows[at], board)):
                 self._select(at)
                 return
 
@@ -313,7 +313,7 @@ class TablePane(FilterPane, Generic[R], can_focus=True):
 
     def _select(self, index: int) -> None:
         if self._rows:
-            self._key = self.key(self._rows[max(0, min(index, len(self._rows) - 1))])
+            self._key = self.row_key(self._rows[max(0, min(index, len(self._rows) - 1))])
             self.paint()
             self.post_message(self.Moved())
 

@@ -12,6 +12,7 @@ from loraconsole.console.ui.bindings import catalogue
 from loraconsole.console.ui.commands import all_commands
 from loraconsole.console.ui.help import HelpDialog
 from loraconsole.console.ui.panels.line_command import candidates
+from loraconsole.console.ui.widgets.dialogs import ChoiceDialog
 from loraconsole.console.ui.widgets.styles import MainScreen
 from loraconsole.pipeline.messages import AskSnapshot, AskSpanEnds, AskText, Message, PlanAdapters
 
@@ -37,6 +38,7 @@ WORDS = ("Abort", "Record", "Load", "Unload", "Pin", "Verify", "Merge", "Send", 
 """As the footer shows such keys."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keys", KEYS.values(), ids=KEYS)
 def test_nothing_is_changed_and_it_says_why(keys: str, monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[Message] = []
@@ -104,5 +106,16 @@ def test_no_form_opens_whose_answer_would_be_refused() -> None:
             await pilot.press(*keys.split())
             await pilot.pause()
             assert isinstance(app.screen, MainScreen)
+
+    with_a_ring(act, is_read_only=True)
+
+
+def test_what_is_the_operators_own_is_still_asked_for_before_it_is_deleted() -> None:
+    async def act(app: ConsoleApp, pilot: Pilot[str]) -> None:
+        await app.action_command("transcripts delete --all")
+        await pilot.press("enter")
+        await wait(lambda: isinstance(app.screen, ChoiceDialog))
+        assert "will be forgotten" in screen_text(app)
+        await pilot.press("n")
 
     with_a_ring(act, is_read_only=True)

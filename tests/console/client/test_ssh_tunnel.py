@@ -140,6 +140,7 @@ def test_what_goes_wrong_is_said_before_a_screen_is_opened(far: Config, tmp_path
         SshTunnel("there", str(tmp_path / "empty"), COMMAND).__enter__()
 
 
+@pytest.mark.processes
 def test_another_protocol_over_there_is_refused_with_what_to_do(
     far: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -95,6 +95,7 @@ SCENES = (
 """Keys that lead from screen to screen and dialog to dialog."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("theme", [name for name in SHIPPED if name != "terminal"])
 def test_every_letter_on_every_screen_can_be_read(theme: str) -> None:
     """Whatever drew it, the console or a widget of Textual's."""
@@ -267,6 +268,7 @@ def test_states_and_adapters_differ_for_every_kind_of_colour_vision(theme: str, 
         assert min(math.dist(a, b) for a, b in itertools.combinations(seen, 2)) > least
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("theme", ["dark", "terminal"])
 @pytest.mark.parametrize("keys", [("q",), ("question_mark",), ("ctrl+p",), ("ctrl+o",)])
 def test_what_is_behind_a_dialog_stays_to_be_seen(theme: str, keys: tuple[str, ...]) -> None:

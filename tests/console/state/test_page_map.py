@@ -234,7 +234,7 @@ def test_without_a_map_the_pool_is_a_bar() -> None:
         app.store._latest.pool = None
         app.show()
         pane = app.active_panel.query_one(PoolPane)
-        lines = pane.lines(msgspec.structs.replace(app.board, pool=None), 40, 8)
+        lines = pane.draw_lines(msgspec.structs.replace(app.board, pool=None), 40, 8)
         assert len(lines) == 3
         await pilot.press("tab", "right", "n", "end")  # nothing to move over
 

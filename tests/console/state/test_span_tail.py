@@ -77,7 +77,7 @@ def test_only_the_end_of_a_long_file_is_read(tmp_path: Path) -> None:
 def test_r_records_and_f_shows_spans_instead_of_steps(tmp_path: Path) -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         given = app.told
-        app.ledger._run = str(tmp_path)
+        app.store._run = str(tmp_path)
         app.show()
         assert "last steps" in screen_text(app)
         await pilot.press("f")

@@ -204,6 +204,7 @@ def test_silence_is_counted_on_screen_every_second() -> None:
     asyncio.run(main())
 
 
+@pytest.mark.slow
 def test_toasts_that_are_gone_leave_nothing() -> None:
     """Textual alone keeps the drawn lines of every toast, and the places of most."""
 
@@ -227,6 +228,7 @@ def test_toasts_that_are_gone_leave_nothing() -> None:
     asyncio.run(main())
 
 
+@pytest.mark.slow
 def test_a_line_that_is_closed_leaves_nothing() -> None:
     """Textual alone keeps every input that was ever opened on a screen."""
 

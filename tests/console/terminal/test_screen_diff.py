@@ -74,6 +74,7 @@ def chops_of(lines: dict[int, dict[int, Strip | None]], ends: list[int]) -> Chop
     return ChopsUpdate(chops, [(y, 0, WIDTH) for y in sorted(lines)], [ends] * HEIGHT)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(20))
 @pytest.mark.parametrize("texts", [TEXTS[:3], TEXTS[:4]], ids=["narrow", "wide"])
 def test_a_thousand_updates_show_what_whole_repaints_show(seed: int, texts: list[str]) -> None:
@@ -160,6 +161,7 @@ def test_the_switch_turns_it_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert not ConsoleApp(Config(run=str(tmp_path))).is_diffed
 
 
+@pytest.mark.slow
 def test_the_whole_console_looks_the_same_through_the_stage(tmp_path: Path) -> None:
     """Live panels, a theme change, dialogs, toasts: the diffed terminal against a full repaint."""
     asyncio.run(_drive(tmp_path))

@@ -70,6 +70,7 @@ def drawn(app: StagedApp) -> Iterator[str]:
             yield from (segment.text for segment in strip if not segment.control)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "keys",
     [

@@ -549,7 +549,7 @@ def test_keys_in_one_write_are_obeyed_in_turn_and_each_waits_but_once() -> None:
 
         app.key_queue.arrived = count  # type: ignore[method-assign]
         table = app.active_panel.query_one(BatchTable)
-        for key in "jjjjkj":
+        for key in "jjjkjj":  # row 4 is reached by the last
             app.post_message(events.Key(key, key))
         await wait(lambda: table.selected is table._rows[4])
         assert rounds <= 3 * 5

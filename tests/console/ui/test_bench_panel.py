@@ -204,6 +204,7 @@ def test_a_script_and_a_trace_run_to_the_end_on_a_real_pipeline(
     asyncio.run(main())
 
 
+@pytest.mark.slow
 def test_each_workload_shows_its_own_fields_and_keeps_what_was_typed() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         await pilot.press("n")
@@ -223,6 +224,7 @@ def test_each_workload_shows_its_own_fields_and_keeps_what_was_typed() -> None:
     on_stage(act, panel="Bench", size=(80, 24))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("workload", "fields", "what"),
     [
@@ -298,6 +300,7 @@ def test_what_cannot_be_run_says_why() -> None:
     on_stage(act, panel="Bench")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("field", "text"), [("requests", ""), ("at_once", "0"), ("rate", "1.2.3")])
 def test_a_field_that_is_no_number_is_gone_to(field: str, text: str) -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:

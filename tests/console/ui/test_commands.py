@@ -149,6 +149,7 @@ def test_every_action_of_a_screen_is_a_command(panel: str) -> None:
 # --- saying it ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_goto_theme_and_actions_by_name() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         for name, _ in (PANELS | PAGES).values():
@@ -199,6 +200,7 @@ def test_orders_about_adapters_are_read_as_in_a_shell() -> None:
     on_stage(act, panel="Adapters")
 
 
+@pytest.mark.slow
 def test_a_name_alone_is_the_keys_own_action_with_words_it_is_the_verb() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         await say(pilot, "abort")
@@ -340,6 +342,7 @@ async def order(scene: Scene, text: str) -> None:
     await scene.press("enter")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("id", BY_NAME.values(), ids=BY_NAME)
 @pytest.mark.usefixtures("alone")
 def test_a_binding_does_by_its_name_what_its_key_does(id: str) -> None:
@@ -429,6 +432,7 @@ PRINTED = {
 """Verbs without a screen of their own, and what they print of a pipeline that is a mock."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", [pytest.param(text, marks=SAID[text].marks) for text in SAID])
 @pytest.mark.usefixtures("alone")
 def test_a_command_has_its_effect(text: str) -> None:
@@ -469,6 +473,7 @@ def test_every_command_has_an_effect_that_is_tested() -> None:
     on_stage(act)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "loss"),
     [
@@ -507,6 +512,7 @@ PALETTE: dict[str, Case] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("title", PALETTE)
 @pytest.mark.usefixtures("alone")
 def test_an_entry_of_the_palette_has_its_effect(title: str) -> None:
@@ -527,6 +533,7 @@ def _entries(scene: Scene) -> list[Entry]:
     return list(ConsoleCommands(scene.app.screen)._entries())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("alone")
 def test_every_entry_of_the_palette_is_a_binding_or_of_a_kind_that_is_tested() -> None:
     kinds = tuple(title.partition(" ")[0] for title in PALETTE)
@@ -575,6 +582,7 @@ def test_each_policy_and_each_flag_has_a_line_of_its_own() -> None:
 # --- filter and jump ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("panel", "text"),
     [

@@ -74,7 +74,7 @@ def test_every_pane_draws_lines_that_fit(scenario: Any, size: tuple[int, int]) -
                 width, height = pane.size.width - 4, pane.size.height - 2
                 if not pane.display or width < 1 or height < 1:
                     continue
-                for line in pane.lines(app.board, width, height):
+                for line in pane.draw_lines(app.board, width, height):
                     assert isinstance(line, TextLine)
                     assert all(ink in STYLE_NAMES for _, ink in line.spans)
                 for spans, _ in pane._drawn:
@@ -1025,6 +1025,7 @@ def test_enter_shows_a_long_line_whole() -> None:
 # --- prompt -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_several_models_answer_side_by_side_and_become_markdown() -> None:
     async def act(app: ConsoleApp, pilot: Pilot[str]) -> None:
         models = app.active_panel.query_one(ModelsPane)
@@ -1052,6 +1053,7 @@ def test_several_models_answer_side_by_side_and_become_markdown() -> None:
     with_a_ring(act, pace=15.0)
 
 
+@pytest.mark.slow
 def test_a_conversation_goes_on_is_retried_kept_recalled_and_begun_anew() -> None:
     asked: list[dict[str, Any]] = []
 

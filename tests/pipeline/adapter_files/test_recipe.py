@@ -179,6 +179,7 @@ def check_config(config: dict, name: str) -> None:
     assert "/tmp" not in json.dumps(config)
 
 
+@pytest.mark.slow
 def test_seed_makes_the_same_adapter_again(base, tokenizer, tmp_path):
     made = []
     for run in ("one", "two"):

@@ -168,6 +168,7 @@ def config_of(directory: Path) -> dict:
     return json.loads((directory / "config.json").read_text())
 
 
+@pytest.mark.slow
 def test_default_models_config_is_what_transformers_reads(default_directory):
     ours = config_of(default_directory)
     theirs = AutoConfig.from_pretrained(default_directory, gguf_file="model.gguf").to_dict()

@@ -59,6 +59,7 @@ def run(
     return {number: torch.stack(driver.logits[number]) for number in numbers}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["qwen3", "mistral"])
 def test_kernels_that_read_pages_say_what_the_plain_path_says(family: str, tmp_path: Path) -> None:
     model = tmp_path / "model"

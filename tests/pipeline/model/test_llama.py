@@ -65,6 +65,7 @@ LENGTHS = (1, 5, 16, 33, 70)
 STEPS = 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_logits_equal_transformers(name: str, tmp_path: Path) -> None:
     """Ragged prompts in one batch, computed whole and in chunks, then decode steps."""

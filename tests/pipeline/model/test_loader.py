@@ -56,6 +56,7 @@ WIDE = {"hidden_size": 64, "intermediate_size": 96, "head_dim": 16, "num_attenti
 """Matrices whose rows are whole blocks of 32."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["llama", "qwen3"])
 @pytest.mark.parametrize("kind", ["F32", "F16", "Q8_0", "Q4_0", "Q4_1", "Q5_1"])
 def test_a_gguf_equals_the_weights_it_was_made_from(kind: str, family: str, tmp_path: Path) -> None:
@@ -78,6 +79,7 @@ def test_a_gguf_equals_the_weights_it_was_made_from(kind: str, family: str, tmp_
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["int4", "auto", "bfloat16"])
 @pytest.mark.parametrize("kind", ["Q4_0", "Q4_1"])
 def test_narrow_types_stay_near_float32(kind: str, dtype: str, tmp_path: Path) -> None:

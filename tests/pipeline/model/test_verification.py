@@ -21,6 +21,8 @@ from loraconsole.pipeline.model.layers import (
 )
 from loraconsole.pipeline.runner.runner import ModelRunner
 
+pytestmark = pytest.mark.slow
+
 FAMILIES = {
     "llama": {},
     "qwen2": {},
@@ -73,7 +75,6 @@ def verify(runner: ModelRunner, key: str) -> tuple[tuple[Comparison, ...], bool]
     return runner.adapters.compare(trial)
 
 
-@pytest.mark.slow
 def test_a_good_adapter_is_verified_alone_and_in_a_mixed_batch(
     model: Path, adapters: dict[str, Path]
 ) -> None:
@@ -187,7 +188,6 @@ def test_merged_weights_answer_as_the_adapter_and_only_in_steps_of_its_own(
     assert torch.equal(apart, *generate(runner, "all"))
 
 
-@pytest.mark.slow
 def test_a_thousand_merges_leave_the_base_bit_for_bit(tmp_path: Path) -> None:
     model = tmp_path / "model"
     save_model(model, "llama")

@@ -37,9 +37,11 @@ from loraconsole.pipeline.messages import (
 )
 from loraconsole.pipeline.router.core import RouterCore
 from loraconsole.pipeline.router.effects import (
+    AdapterFetched,
     Announcement,
     DropSteps,
     EnterState,
+    FetchAdapter,
     Send,
     ShowStats,
     StepAnswered,
@@ -262,9 +264,10 @@ class Shift:
 
     def __init__(self, seed: int, directory: Path) -> None:
         self.rng, self.now, self.number = random.Random(seed), NOW, 0
-        names = ("one", "two", "three")
-        self.names = (None, *names)
-        config = Config(run=str(directory), adapter=tuple(f"{name}=/{name}" for name in names))
+        paths = {"one": "/one", "two": "/two", "far": "org/adapter"}
+        self.names = (None, *paths)
+        adapter = tuple(f"{name}={path}" for name, path in paths.items())
+        config = Config(run=str(directory), adapter=adapter)
         self.core = RouterCore(config, 7_000, NOW)
         self.core.record_lines()
         self.log = EventLog()
@@ -274,7 +277,7 @@ class Shift:
         for name in ("server", "detokenizer"):
             self.give(Ready(name, 1))
 
-    def give(self, message: Message) -> None:
+    def give(self, message: Message | AdapterFetched) -> None:
         self.now += self.rng.random()
         self.core.handle_message(message, self.now)
         self.carry_out()
@@ -285,6 +288,8 @@ class Shift:
                 case Send(message=ReadAdapter() as read):
                     info = AdapterInfo(read.key, read.path, 8, ("q_proj",), 1, 6, "digest")
                     self.give(AdapterRead(0, read.order, info))
+                case FetchAdapter(key=key):
+                    self.give(AdapterFetched(key, "/cache/adapter"))
                 case Send(message=PlaceAdapter() as place):
                     self.give(AdapterPlaced(0, place.epoch, place.key))
                 case StepAnswered(step=step):

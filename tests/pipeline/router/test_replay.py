@@ -1,4 +1,4 @@
-"""Event logs of a real ring, decided again: the same, or told where not."""
+"""Event logs of a real ring, decided again: the same, or the line that differs."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
                     stop.wait(0.3)
 
         def serve() -> None:
-            """Until six more are answered."""
+            """Until six more requests are answered."""
             enough = len(done) + 6
             wait_for(lambda: len(done) >= enough, 60)
 
@@ -109,7 +109,9 @@ def test_a_log_of_a_ring_is_decided_again_alike(log: Path) -> None:
     assert document["same"] and document["lines"] == len(lines_of(log))
     decisions = [d for line in lines_of(log) for d in line.get("decisions", ())]
     assert sum(d["is_admitted"] for d in decisions) > 30
-    assert any(d.get("reason") for d in decisions), "nobody had to wait, or it is not told why"
+    assert any(d.get("reason") for d in decisions), (
+        "no request had to wait, or the reason is missing"
+    )
 
 
 def test_a_log_tells_the_arithmetic_and_no_secret(log: Path) -> None:
@@ -140,7 +142,7 @@ def test_a_changed_decision_is_found_by_its_line(log: Path, tmp_path: Path) -> N
     changed.write_text("".join([*lines[:gone], *lines[gone + 1 :]]))
     done = replay(changed)
     found = re.search(r"line (\d+)", done.stdout)
-    # Wherever the request that nobody asked for is missed first.
+    # Wherever the request that is missing in the log is missed first.
     assert done.returncode == 1 and found and int(found[1]) > gone, done.stdout
 
 

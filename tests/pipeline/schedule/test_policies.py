@@ -1,5 +1,5 @@
 """Policies against a second scheduler, written from their formulas alone: slow, plain, with lists
-that are sorted anew at every turn and a worst case that is simulated instead of computed."""
+that are sorted at every turn and a worst case that is simulated instead of computed."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def run_real(
             watch(scheduler)
         if not coming and not len(scheduler):
             return history
-        assert step < 5000, "somebody never ran"
+        assert step < 5000, "a request never ran"
     raise AssertionError
 
 
@@ -162,8 +162,8 @@ def worst_case(running: list[Asked]) -> int:
 
 @dataclass
 class Plain:
-    """One turn is: end who is late, plan a token for each that runs, choose whom to admit until one
-    does not fit, plan a token for those; then who has all is gone."""
+    """One turn: end late requests, plan a token for each that runs, admit others until one does not
+    fit, plan a token for those, and remove the requests that have all their tokens."""
 
     world: World
     waiting: list[Asked] = field(default_factory=list)
@@ -335,7 +335,7 @@ class PlainCredit(Plain):
         self.merged: str | None = None
 
     def owed(self) -> str | None:
-        """Whom credit puts first."""
+        """The client that credit puts first."""
         waits = {r.adapter for r in self.waiting}
         if self.forced in waits and self.credit.get(self.forced, 0.0) >= 0.5:
             return self.forced
@@ -428,6 +428,7 @@ def worlds(draw: st.DrawFn) -> World:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", PLAIN)
 @settings(max_examples=120, deadline=None)
 @given(world=worlds())
@@ -603,7 +604,7 @@ def test_a_policy_may_change_while_requests_run_and_none_is_lost(
         admitted += answer(scheduler, float(step))
         if not coming and not len(scheduler):
             break
-        assert step < 5000, "somebody never ran"
+        assert step < 5000, "a request never ran"
     assert sorted(admitted) == sorted(a.name for a in world.asked)
 
 

@@ -1,4 +1,4 @@
-"""The scheduler against a worker that really keeps KV in the pages it was told to use."""
+"""The scheduler against a worker that really keeps KV in the pages that batches name."""
 
 from __future__ import annotations
 
@@ -86,13 +86,13 @@ class FakeWorker:
             self.check_adapter(key)
         for page in trial.pages:
             held = self.slots[page * PAGE : (page + 1) * PAGE]
-            assert held == [(name, page)] * PAGE, "somebody wrote into a verification's pages"
+            assert held == [(name, page)] * PAGE, "a verification's pages were written to"
 
     def check_adapter(self, key: str) -> None:
-        """It is placed, and nobody wrote into its pages."""
+        """It is placed, and its pages are as they were."""
         for page in self.placed[key]:
             held = self.slots[page * PAGE : (page + 1) * PAGE]
-            assert held == [(key, page)] * PAGE, f"somebody wrote into a page of {key}"
+            assert held == [(key, page)] * PAGE, f"a page of {key} was written to"
 
     def run(self, batch: Batch) -> Tokens:
         for number in batch.release:
@@ -218,7 +218,7 @@ def drive(
                 assert token.index == first_index + len(outputs[token.request_id])
             outputs[token.request_id].append(token.token_id)
     scheduler.check()
-    assert len(scheduler) == 0, "somebody never ran"
+    assert len(scheduler) == 0, "a request never ran"
     placed = {adapter.key for adapter in scheduler.registry if adapter.pages}
     assert set(worker.placed) == placed, "workers and registry differ on what is placed"
     assert scheduler.pool.free + scheduler.pool.adapters == scheduler.pool.total
@@ -342,7 +342,7 @@ def test_law_and_answers_hold_under_random_operations(seed: int) -> None:
 
 
 def end_trials(scheduler: Scheduler, worker: FakeWorker) -> None:
-    """The worker answers for those that it was told of."""
+    """The worker answers for sequences that batches have admitted."""
     for name in list(worker.trials):
         worker.end_trial(name)
         scheduler.residency.end_trial(name)
@@ -375,7 +375,7 @@ def test_pages_lost_to_others_make_the_youngest_give_way() -> None:
 
 
 def steal(scheduler: Scheduler, count: int) -> None:
-    """Pages taken by an adapter that nobody asked for and nobody may evict."""
+    """Pages taken by an adapter without requests that may not be evicted."""
     thief = AdapterRecord("thief", "", 0.0, pinned=True)
     scheduler.registry._current["thief"] = thief
     thief.pages = scheduler.pool.allocate_adapter(min(count, scheduler.pool.free))
@@ -425,7 +425,7 @@ def test_a_request_whose_adapter_finds_no_room_is_passed_for_a_while_only() -> N
     scheduler.add_request(make_request("second", [2] * 12, 8, at=0.0), 0.0)
     step(0.0)
     scheduler.add_request(make_request("patient", [3] * 4, 4, "wide", at=0.0), 0.0)
-    for turn in range(60):  # without an end, somebody younger comes who would fit
+    for turn in range(60):  # without an end, younger requests come that would fit
         scheduler.add_request(make_request(f"young-{turn}", [4] * 12, 8, at=0.1 + turn / 10), 0.0)
         step(turn / 10)
         if turn == 10:
@@ -468,7 +468,9 @@ def test_what_pinned_adapters_leave_no_room_for_is_refused_or_passed() -> None:
     with pytest.raises(Overlong, match="exceed the pool of 48"):
         scheduler.check_length(make_request("late", [1] * 20, 16, "sql"))
     scheduler.add_request(make_request("small", [1, 2], 3, at=1.0), 0.0)
-    assert scheduler.next_batch(100.0) is not None, "whoever can run passes who never can"
+    assert scheduler.next_batch(100.0) is not None, (
+        "a request that can run passes one that never can"
+    )
     phases = {view.request_id: view.phase for view in scheduler.view(0.0).requests}
     assert phases == {"early": "waiting", "small": "decode"}
     more = registry.register_adapter("chat2", "/chat", 0.0, pinned=True)

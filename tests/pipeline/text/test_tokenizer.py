@@ -77,6 +77,7 @@ def exact_reference(reference):
 # --- text to ids
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", TEXTS)
 def test_default_model_encodes_as_transformers_does(tokenizer, reference, text):
     ids = tokenizer.encode(text)
@@ -116,6 +117,7 @@ def test_tokens_have_texts_even_half_characters(tokenizer):
 # --- chats
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("messages", CHATS)
 @pytest.mark.parametrize("prompt", [True, False])
 def test_chat_is_encoded_as_transformers_does(tokenizer, directory, messages, prompt):

@@ -176,6 +176,7 @@ def compare(directory: Path, texts: list[str]) -> Tokenizer:
     return ours
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("kind", KINDS)
 @newest_reference

@@ -1,0 +1,66 @@
+"""`DetokenizerStreams`: the streams of tokens that the detokenizer turns into text. One that comes
+back with nothing in memory is given them again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from ..messages import CloseStream, OpenStream, Request, StreamToken, StreamTokens
+from ..schedule.sequence import Sequence
+from .effects import Effects
+
+
+class DetokenizerStreams:
+    """Streams of live requests are made from the scheduler's sequences. Those of requests that have
+    ended are kept here until the server has all their text."""
+
+    def __init__(self, effects: Effects) -> None:
+        self._effects = effects
+        self._ended: dict[str, tuple[Sequence, str | None]] = {}
+        """Sequences and finish reasons, by request."""
+
+    def open_stream(self, request: Request) -> None:
+        self._effects.send(
+            "detokenizer",
+            OpenStream(
+                request_id=request.request_id,
+                stop=request.params.stop,
+                logprobs=request.params.logprobs is not None,
+                skip_special_tokens=request.params.skip_special_tokens,
+                include_stop_str_in_output=request.params.include_stop_str_in_output,
+            ),
+        )
+
+    def close_stream(self, request_id: str) -> None:
+        """Of a request that ends without its full answer."""
+        self._effects.send("detokenizer", CloseStream(request_id))
+
+    def keep_ended(self, sequence: Sequence, finish_reason: str | None) -> None:
+        """The request has ended. None: by a stop string, which the detokenizer finds again."""
+        self._ended[sequence.request.request_id] = (sequence, finish_reason)
+
+    def forget_ended(self, request_id: str) -> None:
+        """The server has all text of it, or no client wants it any more."""
+        self._ended.pop(request_id, None)
+
+    def forget_all_ended(self) -> None:
+        self._ended.clear()
+
+    def send_all_again(self, live: Iterable[Sequence]) -> int:
+        """Gives a new detokenizer every stream from its first token. Returns their number."""
+        streams: list[tuple[Sequence, str | None]] = [(sequence, None) for sequence in live]
+        streams += self._ended.values()
+        for sequence, finish_reason in streams:
+            self._send_again(sequence, finish_reason)
+        return len(streams)
+
+    def _send_again(self, sequence: Sequence, finish_reason: str | None) -> None:
+        request = sequence.request
+        self.open_stream(request)
+        outputs = sequence.token_ids[sequence.num_prompt :]
+        tokens = [StreamToken(request.request_id, i, t) for i, t in enumerate(outputs)]
+        if finish_reason:
+            tokens[-1] = msgspec.structs.replace(tokens[-1], finish_reason=finish_reason)
+        self._effects.send("detokenizer", StreamTokens(tuple(tokens)))
