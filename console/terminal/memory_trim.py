@@ -3,8 +3,8 @@ and the pages that the C library keeps of what was freed.
 
 Each of the caches keeps up to 4 096 results. A screen needs a few hundred, and plots that move and
 dialogs that come and go bring new ones all day. An hour of the demo, played in a minute on all
-panels, ends at 47.5 MiB; at 48.5 without `trim_caches`, at 48.4 without `give_back_pages`, at 47.7
-with the places of its few toasts, which have no bound (medians of 3, in turns).
+panels, ends at 47.4 MiB; at 48.6 without `trim_caches`, at 48.5 without `give_back_pages`, at 47.7
+with the places of its few toasts, which have no bound (medians of 4, in turns).
 """
 
 from __future__ import annotations
