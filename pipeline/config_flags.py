@@ -100,7 +100,7 @@ def _add_flag(
 
 def config_from_flags(given: Mapping[str, Any]) -> Config:
     """The `Config` of the flags `given`, by field name; the TOML file is "config". Flags win over
-    the environment's keys, those over the file, and the file over the defaults."""
+    the file, the file over the environment's keys, and those over the defaults."""
     values: dict[str, Any] = {}
     if file := given.get("config"):
         values |= _read_toml(Path(file))

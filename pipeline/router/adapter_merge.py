@@ -133,7 +133,7 @@ class AdapterMerge:
         self._effects.send_workers(MergeWeights(""))  # for the ranks that succeeded
         self._reply(merge, 507, f"not merged: {error}", now)
         if merge.order is None:
-            text = f"{merge.name} was not merged, its steps stay slower: {error}"
+            text = f"{merge.name} was not merged, its steps compute it unmerged: {error}"
             self._effects.report("warning", text)
 
     def _reply(self, merge: MergeUnderWay, status: int, text: str, now: float) -> None:

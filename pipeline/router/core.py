@@ -232,8 +232,8 @@ class RouterCore:
         self.effects.send("server", Refused(request_id, status, reason))
 
     def _refuse_hopeless(self, adapter: AdapterRecord) -> None:
-        """Refuses requests that can no longer be served, because this adapter has failed, or since
-        it was read or pinned."""
+        """Refuses requests that can never be served now that `adapter` was read, was pinned or has
+        failed."""
         for sequence in list(self.scheduler.sequences()):
             if sequence.adapter is not adapter and not adapter.pinned:
                 continue
@@ -364,7 +364,7 @@ class RouterCore:
                 self._abort(request_id, CLIENT_GONE)
             if orphans:
                 lost = counted(len(orphans), "request")
-                self.effects.report("warning", f"server restarted; {lost} aborted: clients lost")
+                self.effects.report("warning", f"server restarted; {lost} aborted (client gone)")
         if restarted and ready.name == "detokenizer":
             self._send_streams_again()
         self._say_ready()

@@ -314,8 +314,9 @@ class Scheduler:
         return num_decoding
 
     def _prompt_budget(self, decoding: int) -> int:
-        """Prompt tokens that the next step may compute. While sequences decode it is the larger of
-        `chunk_tokens` and twice their number, since a step with many rows is long anyway."""
+        """Prompt tokens that the next step may compute: `max_prefill_tokens`, or while others
+        decode, at most `chunk_tokens` or twice their number, whichever is more: a step with many
+        rows is long anyway."""
         most = self.limits.max_prefill_tokens
         return min(most, max(self.limits.chunk_tokens, 2 * decoding)) if decoding else most
 
