@@ -61,7 +61,7 @@ def test_flags_win_over_toml_which_wins_over_defaults(tmp_path: Path) -> None:
         (["--tp", "0"], "--tp: expected `int` >= 1"),
         (["--port", "70000"], "--port: expected `int` <= 65535"),
         (["--adapter", "nopath"], "--adapter 'nopath' is not NAME=PATH"),
-        (["--adapter", "a b=/x"], "'a b' is no name for an adapter: a name is letters, digits"),
+        (["--adapter", "a b=/x"], "'a b' cannot name an adapter: a name is letters, digits"),
         (["--model", "org/m", "--adapter", "org/m=/x"], "it means the base model"),
         (["--adapter", "a=/x", "--adapter", "a=/y"], "given twice"),
         (["--config", "/nowhere.toml"], "cannot read /nowhere.toml"),
@@ -207,7 +207,7 @@ def test_weights_name_adapters_and_the_base_model_by_its_name() -> None:
     for bad in ("sql", "sql=0", "sql=-1", "=2", "sql=x", "sql=inf", "sql=nan"):
         with pytest.raises(UsageError, match="is not NAME=W with a W above 0"):
             parse("--fair-weight", bad)
-    with pytest.raises(UsageError, match="is no file"):
+    with pytest.raises(UsageError, match="is not a file"):
         parse("--profile-table", "/nowhere/none.json")
     with pytest.raises(UsageError, match="--slo-seconds"):
         parse("--slo-seconds", "0")
