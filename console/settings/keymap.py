@@ -1,6 +1,6 @@
-"""`KeyBinding`: one key of the console; names of keys, groups of bindings, and a user's key map.
+"""`KeyBinding`: one key binding; also names of keys, groups of bindings, and a user's key map.
 
-Knows no widget by itself: `ui/bindings.py` lists the bindings that a key map is checked against.
+Imports no widget: `ui/bindings.py` lists the bindings that a key map is checked against.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ MODIFIERS = ("ctrl", "alt", "shift", "super", "hyper", "meta")
 
 
 class KeyBinding(NamedTuple):
-    """One binding: its id, the keys it has by default, and where it works."""
+    """One binding: its id, its default keys, and the widget where it works."""
 
     id: str
     keys: tuple[str, ...]
@@ -61,7 +61,7 @@ class KeyBinding(NamedTuple):
 
 
 def group_of(node: type[DOMNode]) -> str:
-    """`in live batch`, `everywhere`: the heading that a widget's keys stand under."""
+    """`in live batch`, `everywhere`: the heading above a widget's keys."""
     if issubclass(node, App):
         return "everywhere"
     if node.__name__ in GROUPS:
@@ -98,8 +98,8 @@ def _known_names() -> frozenset[str]:
 
 
 def character_key(character: str) -> str:
-    """Textual's name of the key that writes this character: `question_mark`, `a`. The same as its
-    own function for keys that are bound, which is private."""
+    """Textual's name of the key that types this character: `question_mark`, `a`. Equals Textual's
+    own function for bound keys, which is private."""
     name = character
     if not character.isalnum():
         named = unicodedata.name(character, "").lower().replace("-", "_").replace(" ", "_")
@@ -108,7 +108,7 @@ def character_key(character: str) -> str:
 
 
 def key_name(key: str) -> str | None:
-    """Textual's name of a key as people write it (`?`, `ctrl+x`, `F5`); None where it is no key."""
+    """Textual's name of a key as people write it (`?`, `ctrl+x`, `F5`); None if it is not a key."""
     key = key.strip() or key
     if len(key) == 1:
         return character_key(key)
@@ -124,7 +124,7 @@ def key_name(key: str) -> str | None:
 
 
 def is_typed(key: str) -> bool:
-    """Whether the key writes a character, so that an input uses it."""
+    """Whether the key types a character, so that an input consumes it."""
     return "+" not in key and (
         len(key) == 1 or key in {character_key(c) for c in string.punctuation + " "}
     )
@@ -143,8 +143,8 @@ def show_key(key: str) -> str:
 
 
 def with_known_keys(chosen: Chosen, bindings: Sequence[KeyBinding]) -> Chosen:
-    """`chosen` with only those entries of its key map that `bindings` can follow; the others are
-    among its problems, and their default keys hold."""
+    """`chosen` with the valid entries of its key map only; invalid ones are added to its problems,
+    and those bindings keep their default keys."""
     if not chosen.settings.keys:
         return chosen
     good, wrong = check_key_map(chosen.settings.keys, bindings)
@@ -163,8 +163,7 @@ def with_known_keys(chosen: Chosen, bindings: Sequence[KeyBinding]) -> Chosen:
 def check_key_map(
     wanted: Mapping[str, str], bindings: Sequence[KeyBinding]
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """Keys by binding id that can be used, under Textual's names; and for the other ids, what is
-    wrong with theirs."""
+    """Valid entries, as Textual's key names by binding id; and for every other id the problem."""
     known: dict[str, list[KeyBinding]] = {}
     for key in bindings:
         if key.id:
@@ -204,8 +203,8 @@ def _taken(
     map: Mapping[str, str],
     bindings: Sequence[KeyBinding],
 ) -> str | None:
-    """The id of another binding of the same widget that has one of `keys`; None where there is
-    none. A pane's key may hide one that works everywhere."""
+    """The id of another binding of the same widget that uses one of `keys`, else None. A pane's key
+    may hide one that works everywhere."""
     for mine in known[id]:
         for key in bindings:
             if not key.id or key.id == id:

@@ -1,7 +1,7 @@
-"""`Settings`: what a person has chosen for the console, from one TOML file.
+"""`Settings`: the user's settings for the console, from one TOML file.
 
-A wrong entry is reported with its line and the allowed values, and its default is used. `Chosen`
-says of every value where it comes from.
+An invalid entry is reported with its line and the allowed values, and its default is used. `Chosen`
+has the origin of every value.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = "off"
     title: Annotated[bool, Meta(description="the terminal's title says how the pipeline is")] = True
     keys: dict[str, str] = {}
-    """A binding's id and its keys, as the file has them; `keymap.with_known_keys` checks them."""
+    """Keys by binding id, as in the file; `keymap.with_known_keys` checks them."""
     alerts: AlertLimits = AlertLimits()
 
 
 class SettingRow(NamedTuple):
-    """The value of one setting, and where it comes from."""
+    """One setting with its value and origin."""
 
     name: str
     value: Any
@@ -62,17 +62,17 @@ class SettingRow(NamedTuple):
 
 
 class Chosen(NamedTuple):
-    """Settings, where each comes from, and what was wrong with the file."""
+    """Settings, their origins, and the problems found in the file."""
 
     settings: Settings
     origins: Mapping[str, str]
     problems: tuple[Problem, ...] = ()
     path: str = ""
-    """The settings' file; "" where there is none."""
+    """The settings file; "" if there is none."""
 
     @property
     def table(self) -> tuple[SettingRow, ...]:
-        """Every setting, alerts and remapped keys among them, in the order of the record."""
+        """Every setting, including alerts and remapped keys, in the order of the record."""
         rows = []
         for name, (_, default, help, _) in setting_fields().items():
             value: Any = self.settings
@@ -87,12 +87,12 @@ class Chosen(NamedTuple):
         return tuple(rows)
 
     def line_of(self, name: str) -> int | None:
-        """The line of the settings' file that sets `name`; None where something else does."""
+        """The line of the settings file that sets `name`; None if the file does not set it."""
         _, _, line = self.origins.get(name, "").partition(":")
         return int(line) if line.isdigit() else None
 
     def with_flag(self, name: str, value: Any, flag: str) -> Chosen:
-        """With `value` from `flag`, a flag or a variable of the environment; None changes
+        """A copy with `value` from `flag`, a flag or an environment variable; None changes
         nothing."""
         if value is None:
             return self
@@ -106,7 +106,7 @@ def settings_path() -> Path:
 
 
 def settings_stamp() -> object:
-    """A value that changes when the settings' file is written to; None without the file."""
+    """A value that changes when the settings file is written; None without the file."""
     try:
         status = settings_path().stat()
     except OSError:
@@ -115,7 +115,7 @@ def settings_stamp() -> object:
 
 
 def read_settings(path: Path | None = None) -> Chosen:
-    """The settings of the file, with defaults in place of what is wrong or missing."""
+    """The settings of the file, with defaults for invalid or missing ones."""
     path = path or settings_path()
     if not path.exists():
         return Chosen(Settings(), {})
@@ -134,8 +134,8 @@ def choose(
     low_bandwidth: bool | None = None,
     path: Path | None = None,
 ) -> Chosen:
-    """The settings of the file, overridden by the environment, then by the command line's flags.
-    Raises `UsageError` for a flag's value that is not allowed."""
+    """Settings from flags, the environment and the file, in this order of precedence; but `TERM`,
+    `SSH_CONNECTION` and the encoding only replace defaults. Raises `UsageError` for a bad flag."""
     kind, _, _, allowed = setting_fields()["fps"]
     if fps is not None:
         try:
@@ -161,16 +161,16 @@ def choose(
 
 
 def has_few_colors() -> bool:
-    """Whether the terminal has sixteen colours, by rich's rule. Other colours mixed down to those
-    are hard to read; its own are not."""
+    """Whether the terminal has only sixteen colours, by rich's rule. Other colours reduced to these
+    are hard to read; the terminal's own are not."""
     if os.environ.get("COLORTERM", "").lower() in ("truecolor", "24bit"):
         return False
     return os.environ.get("TERM", "").rpartition("-")[2].lower() not in ("256color", "kitty")
 
 
 def encoding_without_drawing() -> str:
-    """The terminal's encoding, where it lacks characters that the console draws with; else "".
-    Textual writes to standard error, in a browser always UTF-8."""
+    """The terminal's encoding if it lacks characters that the console draws with; else "".
+    Textual writes to standard error; in a browser always UTF-8."""
     stream = None if os.environ.get(BROWSER) else sys.__stderr__
     encoding = stream.encoding if stream is not None else "utf-8"
     try:
@@ -181,7 +181,8 @@ def encoding_without_drawing() -> str:
 
 
 def missing_theme(chosen: Chosen, known: Sequence[str]) -> list[Problem]:
-    """The problem of a theme that does not exist, at the line that names it; else nothing."""
+    """The problem of a theme that does not exist, at the line that names it; empty if it
+    exists."""
     wanted = chosen.settings.theme
     if wanted in known:
         return []
@@ -192,7 +193,7 @@ def missing_theme(chosen: Chosen, known: Sequence[str]) -> list[Problem]:
 
 
 def _chosen(document: Document) -> Chosen:
-    """The settings of a file, checked one by one: a wrong value leaves the others as they are."""
+    """The settings of a file, checked one by one: an invalid value does not affect the others."""
     known = setting_fields()
     values: dict[str, Any] = {}
     problems: list[Problem] = []
@@ -271,7 +272,7 @@ def setting_fields() -> dict[str, tuple[Any, Any, str, str]]:
         kinds = get_type_hints(record, include_extras=True)
         for field in msgspec.structs.fields(record):
             kind = kinds[field.name]
-            if get_origin(kind) is Annotated:  # the tables have rows of their own
+            if get_origin(kind) is Annotated:  # not so the tables `keys` and `alerts`
                 (meta,) = kind.__metadata__
                 help = meta.description or ""
                 found[prefix + field.name] = (kind, field.default, help, _words(kind, meta))
@@ -280,7 +281,7 @@ def setting_fields() -> dict[str, tuple[Any, Any, str, str]]:
 
 def allowed_words(name: str) -> str:
     """The allowed values of a setting in words."""
-    if name == "theme":  # by their files: reading them takes what draws them
+    if name == "theme":  # from file names: parsing the files would import Textual
         return f"one of {', '.join(file.stem for file in theme_files())}"
     return setting_fields()[name][3]
 
@@ -295,10 +296,10 @@ def _words(kind: Any, meta: Meta) -> str:
 
 
 def example() -> str:
-    """A settings file with every setting at its default, each with what it means."""
+    """A settings file with every setting at its default, each explained in a comment."""
     rows = [
-        "# What you have chosen for the console. Copy what you change to",
-        "# ~/.config/loraconsole/console.toml; `loraconsole settings --check` reads it for you.",
+        "# Settings of the console and their defaults. Copy the lines you change to",
+        "# ~/.config/loraconsole/console.toml; `loraconsole settings --check` checks them.",
         "",
     ]
     table = ""

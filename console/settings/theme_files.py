@@ -1,8 +1,8 @@
 """`theme_files`: TOML files made into Textual themes. Colours are data; this file holds none.
 
-A file names its own colours and may leave most out: what is missing is derived from the three
-that it must have. A `ThemeShelf` holds those of the package and of `$XDG_CONFIG_HOME`, reads again
-what has changed, and points at the line of what is wrong.
+A theme file must give three colours; missing ones are derived from them. A `ThemeShelf` holds the
+themes of the package and of `$XDG_CONFIG_HOME`, rereads changed files, and reports mistakes by
+line.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ TEXTS: Mapping[str, str] = {
     **{"warn": "warning", "bad": "error", "info": "primary", "dim": "ink-dim", "base": "ink-base"},
     **{f"adapter-{number}": f"ink-adapter-{number}" for number in range(1, NUM_COLORS + 1)},
 }
-"""Styles of text, and the theme's variable of each."""
+"""The theme variable of each text style."""
 GROUNDS: Mapping[str, str] = {
     "background": "background",
     "cursor": "ink-cursor",
     "bar": "ink-bar",
 }
 BADGES = ("success", "warning", "error", "ink-dim")
-"""Badges: the background's colour is written on these."""
+"""Grounds of badges, whose text is in the background's colour."""
 TEXT_STYLES = {"none", "bold", "dim", "italic", "reverse", "underline", "not"}
 ANSI_VARIABLES = {"ansi-background", "ansi-foreground"}
-"""Variables of Textual's stylesheet that have no value in an ansi theme."""
+"""Variables of Textual's stylesheet that an ansi theme must set itself."""
 
 
 class Colors(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The colours every Textual widget knows."""
+    """The colours of Textual's own widgets."""
 
     foreground: str
     background: str
@@ -78,19 +78,19 @@ class InkColors(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class ThemeFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A theme as it is written."""
+    """The contents of a theme file."""
 
     name: str
     colors: Colors
     dark: bool = True
     ansi: bool = False
-    """Colours are the terminal's own sixteen (`ansi_green`), left to its palette."""
+    """Whether the colours are the terminal's own sixteen (`ansi_green`), from its palette."""
     inks: InkColors = InkColors()
     variables: dict[str, str] = {}
     """Textual's own variables by name."""
 
     def theme(self) -> Theme:
-        """Raises `ValueError` naming the colour that cannot be read."""
+        """The Textual theme. Raises `ValueError` naming the colour that cannot be parsed."""
         colors = {
             name: value
             for name, value in msgspec.structs.asdict(self.colors).items()
@@ -155,7 +155,7 @@ class ThemeFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class ColourError(ValueError):
-    """A colour, or a list of them, that cannot be used."""
+    """A colour, or a list of colours, is invalid."""
 
     def __init__(self, name: str, why: str) -> None:
         super().__init__(f"{name}: {why}")
@@ -163,19 +163,19 @@ class ColourError(ValueError):
 
 
 class ThemeShelf:
-    """Every theme that can be read, by name: the package's first, dark before the others; a
-    user's file of the same name wins."""
+    """Every valid theme by name: the package's first, `dark` before the others; a user's file of
+    the same name takes precedence."""
 
     def __init__(self) -> None:
         self.themes: dict[str, Theme] = {}
         self.problems: list[Problem] = []
-        """What is wrong with the files as they are now."""
+        """Mistakes in the current files."""
         self._known: dict[str, tuple[object, Theme | None, list[Problem]]] = {}
-        """By file: its stamp when it was read, and the theme or the problems found."""
+        """By file: its stamp when read, its last valid theme, and its problems."""
 
     def refresh(self) -> bool:
-        """Reads files that are new or have changed; returns whether there were any, or one is gone.
-        A file that has become wrong keeps its last theme. Twelve unchanged files take 60 us."""
+        """Reads new and changed files; returns whether any was new, changed or deleted. A file that
+        has become invalid keeps its last theme. Twelve unchanged files take 60 us."""
         before, self._known = self._known, {}
         has_changed = False
         for file in theme_files():
@@ -215,9 +215,9 @@ def _read(file: Path) -> tuple[Theme | None, list[Problem]]:
     return theme, [_at_colour(document, name, f"{what} {LEAST_CONTRAST}{more}")]
 
 
-def _misfit(document: Document, said: str) -> Problem:
-    """``Expected `str`, got `int` - at `$.colors.primary` `` becomes a line and its colour."""
-    what, _, where = said.partition(" - at ")
+def _misfit(document: Document, message: str) -> Problem:
+    """The problem of msgspec's ``Expected `str`, got `int` - at `$.colors.primary` ``."""
+    what, _, where = message.partition(" - at ")
     names = re.findall(r"[\w-]+", where)
     unknown = re.search(r"unknown field `([^`]+)`", what)
     if unknown:
@@ -227,7 +227,7 @@ def _misfit(document: Document, said: str) -> Problem:
 
 
 def _at_colour(document: Document, name: str, what: str) -> Problem:
-    """The place of a colour that is wrong: in one of three tables, maybe in a list there."""
+    """The problem of an invalid colour, at its line in one of three tables, maybe in a list."""
     bare = name.removeprefix("ink-")
     for key in (bare, f"{bare}s", re.sub(r"-[a-z0-9]+$", "s", bare), bare.partition("-")[0]):
         for table in ("colors", "inks", "variables"):
@@ -274,7 +274,7 @@ def _luminance(color: Color) -> float:
 
 
 def _stamp(file: Path) -> object:
-    """A value that changes when the file is written to."""
+    """A value that changes when the file is written; None without the file."""
     try:
         status = file.stat()
     except OSError:
@@ -292,7 +292,7 @@ def _parse(name: str, value: str) -> Color:
 
 
 def _blend(value: str, towards: str, share: float) -> str:
-    """A colour between two; colours of the terminal's palette cannot be mixed."""
+    """A mix of two colours; `value` unchanged if either is of the terminal's palette."""
     first, second = _parse("colour", value), _parse("colour", towards)
     if first.ansi is not None or second.ansi is not None:
         return value
@@ -300,7 +300,7 @@ def _blend(value: str, towards: str, share: float) -> str:
 
 
 def _dimmed(text: str, grounds: Sequence[str]) -> str:
-    """The dimmest colour of text that is readable on all of these grounds."""
+    """The dimmest variant of `text` that is readable on all of `grounds`."""
     for share in (0.35, 0.3, 0.25, 0.2, 0.15, 0.1, 0.05):
         found = _blend(text, grounds[0], share)
         seen = [(Color.parse(found), Color.parse(ground)) for ground in grounds]

@@ -1,6 +1,6 @@
-"""`Document`: a TOML file whose every key knows its line, so that a mistake can be pointed at.
+"""`Document`: a TOML file with the line of every key, to report mistakes by line (`Problem`).
 
-Knows nothing of what the keys mean. `Problem` is what is found wrong with such a file.
+Knows nothing of the keys' meaning.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ _SYNTAX = re.compile(r"^(.*) \(at line (\d+), column (\d+)\)$")
 
 
 class Problem(NamedTuple):
-    """A mistake in a file: its place, and what would be right."""
+    """A mistake in a file: its path, line and description."""
 
     path: str
     line: int | None
     what: str
 
     def __str__(self) -> str:
-        """`console.toml:3: fps: …`, as editors and compilers have it."""
+        """`console.toml:3: fps: …`, the format of compilers and editors."""
         return f"{self.path}:{self.line}: {self.what}" if self.line else f"{self.path}: {self.what}"
 
 
@@ -38,7 +38,7 @@ class Readable(Protocol):
 
 
 class Document(NamedTuple):
-    """A file's values, and its text to find their lines in."""
+    """A file's values, and its text, from which their lines are found."""
 
     path: str
     values: dict[str, Any]
@@ -46,12 +46,12 @@ class Document(NamedTuple):
 
     @property
     def lines(self) -> dict[tuple[str, ...], int]:
-        """The line of every key that is written, by its path of names."""
+        """The line of every key in the file, by its path of names."""
         return dict(_keys(self.text, self.values))
 
     @classmethod
     def read(cls, file: Readable) -> Document:
-        """Raises `DocumentError` where there is no such file, or it is not TOML."""
+        """Raises `DocumentError` if the file cannot be read or is not TOML."""
         path = tidy(str(file))
         try:
             text = file.read_text(encoding="utf-8")
@@ -63,21 +63,21 @@ class Document(NamedTuple):
 
     @classmethod
     def parse(cls, text: str, path: str) -> Document:
-        """Raises `DocumentError` where `text` is not TOML."""
+        """Raises `DocumentError` if `text` is not TOML."""
         try:
             values = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
-            said = str(error)
-            found = _SYNTAX.match(said)
+            message = str(error)
+            found = _SYNTAX.match(message)
             if found is None:  # "at end of document"
-                raise DocumentError(Problem(path, text.count("\n") + 1, said)) from error
+                raise DocumentError(Problem(path, text.count("\n") + 1, message)) from error
             what = f"{found[1]}, at column {found[3]}"
             raise DocumentError(Problem(path, int(found[2]), what)) from error
         return cls(path, values, text)
 
     def problem(self, names: Sequence[str], what: str) -> Problem:
-        """The problem `what` at the line of a key, or of the nearest table around it that is
-        written."""
+        """The problem `what` at the line of a key, or of the nearest enclosing table in the
+        file."""
         lines = self.lines
         for end in range(len(names), 0, -1):
             if line := lines.get(tuple(names[:end])):
@@ -86,7 +86,7 @@ class Document(NamedTuple):
 
 
 class DocumentError(ValueError):
-    """A file that cannot be read at all."""
+    """The file cannot be read or parsed."""
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(str(problem))
@@ -94,14 +94,14 @@ class DocumentError(ValueError):
 
 
 def tidy(path: str) -> str:
-    """`~` for the home directory: a line has 80 cells."""
+    """`path` with `~` for the home directory, as a line has 80 cells."""
     home = str(Path.home())
     return f"~{path[len(home) :]}" if path.startswith(home + "/") else path
 
 
 def _keys(text: str, values: dict[str, Any]) -> Iterator[tuple[tuple[str, ...], int]]:
-    """The keys of a text with their lines, in the order they are written. Text that looks like a
-    key inside of a longer string may be among them; it is no key of `values`."""
+    """The keys of `text` with their lines, in order. Text that looks like a key, e.g. within a
+    string, is skipped unless `values` has that key."""
     table: tuple[str, ...] = ()
     for number, row in enumerate(text.splitlines(), 1):
         if found := _TABLE.match(row):

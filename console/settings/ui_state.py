@@ -1,6 +1,6 @@
-"""`UiState`: the theme and the sorting of tables of last time.
+"""`UiState`: the theme and the sorting of tables, saved across runs.
 
-The settings' file, flags and the environment come first; this fills what they leave open.
+The settings file, flags and the environment take precedence.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ class UiStateFile(Struct):
 
     theme: str = ""
     sorts: dict[str, str] = {}
-    """By the title of a table: the column's, with - in front where the order is reversed."""
+    """Title of the sort column by title of the table; a leading - reverses the order."""
 
 
 class UiState:
-    """Saved as soon as a part changes; without a path it is kept in memory only."""
+    """The saved state, written at every change; without a path it is kept in memory only."""
 
     def __init__(self, kept: UiStateFile | None = None, path: Path | None = None) -> None:
         self._kept = kept or UiStateFile()
@@ -31,7 +31,7 @@ class UiState:
 
     @classmethod
     def remembered(cls) -> UiState:
-        """The state of last time; empty where the file is missing or broken."""
+        """Reads the saved state; empty if the file is missing or invalid."""
         path = state_directory() / "habits.json"
         kept = None
         with contextlib.suppress(OSError, msgspec.MsgspecError):
@@ -40,7 +40,7 @@ class UiState:
 
     @property
     def theme(self) -> str:
-        """ "" where none was ever chosen."""
+        """The last chosen theme; "" if none was."""
         return self._kept.theme
 
     @theme.setter
@@ -49,8 +49,8 @@ class UiState:
         self._save()
 
     def sort_of(self, table: str) -> tuple[str, bool]:
-        """The title of the column that a table is sorted by, "" for the natural order, and whether
-        that is reversed."""
+        """The title of a table's sort column, "" for the natural order; and whether the order is
+        reversed."""
         kept = self._kept.sorts.get(table, "")
         return kept.removeprefix("-"), kept.startswith("-")
 
@@ -59,7 +59,7 @@ class UiState:
         self._save()
 
     def _save(self) -> None:
-        """Writes the file; a home that cannot be written to is no error."""
+        """Writes the file; an unwritable home directory is not an error."""
         if self._path is not None:
             with contextlib.suppress(OSError):
                 self._path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,1 +1,1 @@
-"""What is known of a pipeline: folded messages, alerts, series. Draws nothing."""
+"""The pipeline's state as the console knows it: folded messages, alerts, series. Draws nothing."""

@@ -1,8 +1,8 @@
-"""`AdapterColors`: the number of an adapter's colour, the same for life; a theme says which it is.
+"""`AdapterColors`: a fixed colour number for each adapter's name; the theme maps it to a colour.
 
-A name prefers the colour that its hash names. Where a neighbour in the list has that already, it
-takes the colour that the fewest have. A file keeps what was given, so that an adapter has its
-colour tomorrow too, whichever adapters were loaded before it.
+A new name gets the colour that its hash selects, unless a neighbour in the list has that one; then
+the least used colour. The numbers are saved in a file, so an adapter keeps its colour across
+restarts, whichever adapters are loaded before it.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ REMEMBERED = 5000
 
 
 class AdapterColors:
-    """`give` names in the order they are listed; `by_name` says which style each has."""
+    """`give` assigns colours to names, in the order they are listed; `by_name` has their styles."""
 
     def __init__(self, known: dict[str, int] | None = None, path: Path | None = None) -> None:
         self._known = known or {}
         self._path = path
         self.by_name: dict[str, str] = {}
-        """The style of every name that was listed."""
+        """The style of every name passed to `give`."""
 
     @classmethod
     def remembered(cls) -> AdapterColors:
-        """The colours of last time, read from their file."""
+        """Reads the saved colours from their file."""
         path = state_directory() / "tints.json"
         known: dict[str, int] = {}
         with contextlib.suppress(OSError, msgspec.DecodeError):
@@ -41,7 +41,7 @@ class AdapterColors:
         return cls({name: color % NUM_COLORS for name, color in known.items()}, path)
 
     def give(self, names: Sequence[str]) -> bool:
-        """Gives a colour to names that are new; returns whether there were any."""
+        """Adds the styles of `names` to `by_name`; returns whether any was new."""
         fresh = [name for name in names if name not in self.by_name]
         if not fresh:
             return False
@@ -63,7 +63,7 @@ class AdapterColors:
         return True
 
     def _save(self) -> None:
-        """Keeps the newest; a home that cannot be written to is no error."""
+        """Saves the newest names; an unwritable home directory is not an error."""
         if self._path is None:
             return
         newest = dict(list(self._known.items())[-REMEMBERED:])
@@ -73,8 +73,8 @@ class AdapterColors:
 
 
 def _choose(name: str, uses: Counter[int], beside: set[int]) -> int:
-    """The colour that the hash of `name` prefers if it is free; else the one that the fewest have
-    and no neighbour in `beside` has."""
+    """The least used colour that is not in `beside`, the neighbours' colours; in a tie the first at
+    or after the one that the hash of `name` selects."""
     first = zlib.crc32(name.encode()) % NUM_COLORS
     order = [(first + step) % NUM_COLORS for step in range(NUM_COLORS)]
     return min(order, key=lambda color: (color in beside, uses[color], order.index(color)))

@@ -1,7 +1,7 @@
-"""`AlertBook`: what the rules of `alerts` found over time. Pure: no clock, no widget.
+"""`AlertBook`: the findings of the rules in `alerts` over time. Pure: no clock, no widget.
 
-An alert fires, may be acknowledged, and is cleared when its rule no longer finds it. So a person
-who looks away for an hour sees what was, and for how long.
+An alert fires, may be acknowledged, and is cleared when its rule no longer finds it. Cleared alerts
+are kept, so an operator who was away for an hour sees what fired, and for how long.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from .alerts import BY_NAME, AlertFinding, AlertLimits, Rule, findings
 from .board import Board
 
 KEPT = 200
-"""Most alerts that the book remembers; the oldest that are cleared go first."""
+"""Most alerts kept; the oldest cleared ones are dropped first."""
 GONE_S = 4 * 3600.0
 CALM_S = 60.0
-"""An alert that comes back within this time had not ended: a queue that hovers about its limit is
-one alert, not twenty."""
+"""An alert that fires again within this time is the same occurrence: a queue that hovers around its
+limit is one alert, not twenty."""
 
 
 class AlertState(Enum):
     FIRING = "firing"
     ACKNOWLEDGED = "acknowledged"
-    """It still fires; an operator has seen it."""
+    """Still firing, but an operator has seen it."""
     CLEARED = "cleared"
 
 
 class Alert(Struct, frozen=True):
-    """One finding over time. `at` is when it fired last."""
+    """One finding over time. `last_seen` is the newest board that had it."""
 
     finding: AlertFinding
     state: AlertState
@@ -48,16 +48,17 @@ _ORDER = {AlertState.FIRING: 0, AlertState.ACKNOWLEDGED: 1, AlertState.CLEARED: 
 
 
 class AlertBook:
-    """`update` with every board that is looked at; `acknowledge` what has been seen."""
+    """Call `update` with every new board, and `acknowledge` for an alert that an operator has
+    seen."""
 
     def __init__(self, limits: AlertLimits | None = None) -> None:
         self.limits = limits or AlertLimits()
-        """When alerts fire."""
+        """Thresholds of the rules."""
         self._alerts: dict[tuple[str, str], Alert] = {}
         self._found: tuple[Board, AlertLimits, tuple[AlertFinding, ...]] | None = None
 
     def findings(self, board: Board) -> tuple[AlertFinding, ...]:
-        """What is wrong on `board`, the worst first; the rules run once a board."""
+        """The findings on `board`, worst first; the rules run once per board."""
         known = self._found
         if known is None or known[0] is not board or known[1] is not self.limits:
             known = self._found = board, self.limits, findings(board, self.limits)
@@ -65,8 +66,8 @@ class AlertBook:
 
     @property
     def alerts(self) -> tuple[Alert, ...]:
-        """Firing alerts first, then acknowledged ones, then those that are over; in each group bad
-        ones first, then the newest."""
+        """Firing alerts, then acknowledged, then cleared ones; in each group bad ones first, then
+        the newest."""
         return tuple(
             sorted(
                 self._alerts.values(),
@@ -79,7 +80,7 @@ class AlertBook:
         return tuple(a for a in self.alerts if a.state is AlertState.FIRING)
 
     def update(self, board: Board) -> list[Alert]:
-        """Enters what is wrong on `board`; returns the alerts that have begun to fire."""
+        """Records the findings on `board`; returns the alerts that have begun to fire."""
         fresh = []
         found = {finding.key: finding for finding in self.findings(board)}
         for key, finding in found.items():
@@ -106,7 +107,7 @@ class AlertBook:
         return fresh
 
     def acknowledge(self, key: tuple[str, str]) -> None:
-        """An operator has seen it. An alert that is over stays as it is."""
+        """Marks a firing alert as seen by an operator; others are unchanged."""
         alert = self._alerts.get(key)
         if alert is not None and alert.state is AlertState.FIRING:
             state = AlertState.ACKNOWLEDGED

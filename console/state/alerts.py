@@ -1,4 +1,4 @@
-"""`findings`: rules over a `Board` that say what is wrong now. Pure: no clock, no widget."""
+"""`findings`: applies the alert rules to a `Board`. Pure: no clock, no widget."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from .signals import how
 Severity = Literal["bad", "warn"]
 LAG_MS = 250.0
 RESTARTED_S = 300.0
-"""How long an alert stays after a process that fell is back, for a person who looked away."""
+"""How long the alert on a crash lasts after it, for an operator who was away."""
 
 
 class AlertLimits(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Above what an alert fires: `[alerts]` of the settings. 0 turns a rule off."""
+    """Thresholds of alerts: `[alerts]` of the settings. 0 turns a rule off."""
 
     no_step_seconds: Annotated[
         float, Meta(ge=0, description="seconds without a step while requests run")
@@ -43,36 +43,36 @@ class AlertLimits(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
 
 
 class AlertFinding(NamedTuple):
-    """One thing that is wrong on a board, and where to look."""
+    """One problem on a board, and the screen to open for it."""
 
     level: Severity
     text: str
     rule: str = ""
     subject: str = ""
-    """Which process or adapter, where a rule is about one of several."""
+    """The process or adapter, if the rule is about one of several."""
     screen: str = ""
     filter: str = ""
-    """What to filter that screen by."""
+    """Filter to set on that screen."""
     log_reference: LogReference | None = None
-    """To its line in the log, where it has one: that shows more than the screen."""
+    """Its log line, if it has one; preferred to the screen, as it shows more."""
 
     @property
     def key(self) -> tuple[str, str]:
-        """What makes it the same alert in the next board."""
+        """Identifies the alert from board to board."""
         return (self.rule, self.subject)
 
 
 class Rule(NamedTuple):
-    """What is looked for, what it means, and what an operator can do about it."""
+    """A rule: the function that finds it, its meaning, and what an operator can do about it."""
 
     name: str
     limit: str
-    """Its field of `AlertLimits`; "" where there is none to set."""
+    """Its field of `AlertLimits`; "" if it has no threshold."""
     meaning: str
     remedy: str
     find: Callable[[Board, AlertLimits], Iterator[AlertFinding]]
     is_event: bool = False
-    """Whether the pipeline publishes an event of it: then the alert shows no second toast."""
+    """Whether the pipeline publishes an event for it; then the alert shows no second toast."""
 
 
 # --- processes ----------------------------------------------------------------------------------
@@ -158,7 +158,7 @@ def _no_step(board: Board, limits: AlertLimits) -> Iterator[AlertFinding]:
     if router is None or not router.running or worker is None:
         return
     if worker.state is not ProcessState.READY or not board.steps:
-        return  # a worker that is not there has an alert of its own
+        return  # a worker that is down has an alert of its own
     runs = [row.view.admitted_at or 0.0 for row in board.requests if row.view.phase != "waiting"]
     still = board.now - max(board.steps[-1].at, worker.since or 0.0, min(runs, default=0.0))
     if still > limits.no_step_seconds:
@@ -227,15 +227,15 @@ RULES: tuple[Rule, ...] = (
         "",
         "A process of the ring has ended. The supervisor starts it again after 1, 2, 4 … seconds; "
         "after five falls in a minute it gives up.",
-        "Its last lines stand under Processes, the rest under Logs. r there starts it again.",
+        "Its last lines are under Processes, the rest under Logs. r there starts it again.",
         _fallen,
         is_event=True,
     ),
     Rule(
         "process stopped",
         "",
-        "An operator has stopped a process of the ring. The supervisor leaves it so (x under "
-        "Processes, or loraconsole stop). Without any one of them nothing is answered.",
+        "An operator has stopped a process of the ring (x under Processes, or loraconsole stop). "
+        "The supervisor does not restart it. Without it no request is answered.",
         "x or r under Processes starts it, and so does loraconsole start.",
         _held,
         is_event=True,
@@ -243,10 +243,10 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "process silent",
         "",
-        "A process has sent no heartbeat for a while. Each sends two a second: it is blocked, "
-        "stopped, or the machine has no time for it.",
-        "Look at its CPU: at 100 % it computes, at 0 % it hangs. Logs say what it did last; r "
-        "under Processes ends it and starts it again.",
+        "A process has sent no heartbeat for a while; each sends two a second. It is blocked or "
+        "stopped, or the machine is overloaded.",
+        "Look at its CPU: at 100 % it computes, at 0 % it hangs. Logs show what it did last; r "
+        "under Processes restarts it.",
         _silent,
     ),
     Rule(
@@ -254,31 +254,31 @@ RULES: tuple[Rule, ...] = (
         "",
         "A process fell and is back. Requests that ran were computed again, or ended with an "
         "error.",
-        "Its log says why it fell. If it was the worker: out of memory? Then --max-total-tokens "
-        "wants to be smaller.",
+        "Its log says why it fell. If the worker ran out of memory, set a smaller "
+        "--max-total-tokens.",
         _restarted,
         is_event=True,
     ),
     Rule(
         "process late",
         "",
-        f"The event loop of a process is {LAG_MS:.0f} ms or more behind. Everything that it passes "
-        "on is late.",
-        "Too many clients for the server, or other programs take the CPU. Processes shows who.",
+        f"The event loop of a process is more than {LAG_MS:.0f} ms behind. Everything it passes on "
+        "is late.",
+        "The server has too many clients, or other programs take the CPU: see CPU under Processes.",
         _late,
     ),
     Rule(
         "frames refused",
         "",
-        "Messages of a wrong type came to an inbox. Another version, or another program, writes to "
-        "this run directory.",
-        "Stop it, or give this pipeline a run directory of its own (--run).",
+        "Messages of a wrong type arrived at an inbox. Another version or another program writes "
+        "to this run directory.",
+        "Stop that program, or give this pipeline a run directory of its own (--run).",
         _refused,
     ),
     Rule(
         "other version",
         "",
-        "The pipeline is of another version than this console. Not all will be shown right.",
+        "The pipeline and this console are of different versions. Some values may be wrong.",
         "loraconsole down, then start it again.",
         _protocol,
     ),
@@ -287,50 +287,50 @@ RULES: tuple[Rule, ...] = (
         "no_step_seconds",
         "Requests run, but no step has ended for a while. The device hangs, a kernel is being "
         "compiled, or ranks wait for each other.",
-        "Logs of the worker. If it does not come back: restart worker-0; accepted streams go on.",
+        "See the worker's log. If steps do not resume, restart worker-0; accepted streams go on.",
         _no_step,
     ),
     Rule(
         "synchronize wait",
         "sync_wait_p99_ms",
-        "The host's wait for the device is above its limit. It is the p99 over the last steps.",
-        "Latency shows in which phase and at which point. Long prompts in a step: smaller "
+        "The host's wait for the device, p99 over the last steps, is above its limit.",
+        "Latency shows the phase and the sync point. If steps hold long prompts, set a smaller "
         "--chunk-tokens.",
         _sync_wait,
     ),
     Rule(
         "first token late",
         "ttft_p99_ms",
-        "First tokens come later than the limit allows. It is the p99 over the last minute.",
+        "The time to the first token, p99 over the last minute, is above its limit.",
         "Batch shows why each waits: pages, the token budget, an adapter that loads, a cap.",
         _ttft,
     ),
     Rule(
         "long queue",
         "queue",
-        "More requests wait than the limit allows. They come faster than they are answered.",
-        "Batch shows why. Is it one adapter's? Another scheduler shares more fairly.",
+        "More requests wait than the limit allows. They arrive faster than they are answered.",
+        "Batch shows why. If most are for one adapter, another scheduler may share more fairly.",
         _queue,
     ),
     Rule(
         "adapter failed",
         "",
         "An adapter could not be loaded. Requests for it are refused with this reason.",
-        "Mend its files, then r under Adapters; or unload it.",
+        "Repair its files and press r under Adapters; or unload it.",
         _adapter_failed,
     ),
     Rule(
         "pool full",
         "pool_fraction",
-        "Nearly all pages are taken. Soon requests wait for pages, or are computed again.",
-        "The pool's map shows whose they are. Unload adapters, or give more --max-total-tokens.",
+        "Nearly all pages are taken. Requests will wait for pages, or be computed again.",
+        "The pool's map shows their owners. Unload adapters, or raise --max-total-tokens.",
         _pool,
     ),
     Rule(
         "disk low",
         "disk_gib",
         "The disk of the run directory is nearly full. Logs and spans are written there.",
-        "loraconsole doctor says which; delete old run directories and models.",
+        "loraconsole doctor names the disk; delete old run directories and models.",
         _disk,
     ),
 )
@@ -338,7 +338,7 @@ BY_NAME = {rule.name: rule for rule in RULES}
 
 
 def findings(board: Board, limits: AlertLimits) -> tuple[AlertFinding, ...]:
-    """What is wrong on this board, the worst first."""
+    """The findings of all enabled rules on this board, worst first."""
     found = [
         finding
         for rule in RULES

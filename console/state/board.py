@@ -1,7 +1,7 @@
-"""`Board`: the whole pipeline at one moment, immutable; panels draw it and nothing else.
+"""`Board`: an immutable snapshot of the whole pipeline, the only thing that panels draw.
 
-The `Store` makes one a frame. Raw parts are the ring's own messages; what is computed from several
-of them is a cached property, so a panel that is hidden costs nothing.
+The `Store` makes one per frame. Its fields are the ring's own messages; values computed from
+several of them are cached properties, so a hidden panel costs nothing.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from .time_series import EMPTY_TRACK, Track, bucket_percentile
 
 SUPERVISOR = "supervisor"
 MOCK = "mock"
-"""The version that a pipeline of the mock gives."""
+"""The version that a mock pipeline reports."""
 
 Level = Literal["good", "warn", "bad", "dim"]
 HOST_PARTS = ("host", "launch", "sync")
@@ -57,7 +57,7 @@ STATE_LEVELS: Mapping[ProcessState, Level] = {
     ProcessState.STOPPED: "dim",
 }
 STOPPED = "STOPPED"
-"""The word for a pipeline that an operator has stopped."""
+"""`Condition.word` of a pipeline that an operator has stopped."""
 _WORDS = {
     ProcessState.PENDING: "STARTING",
     ProcessState.BACKOFF: "RECOVERING",
@@ -66,11 +66,11 @@ _WORDS = {
 
 
 WHERE = {AdapterState.GPU: "on device", AdapterState.HOST: "in memory"}
-"""Where an adapter lies, in words that are true on a CPU as well."""
+"""Where an adapter's weights are, in words that are true on a CPU as well."""
 
 
 class Condition(Struct, frozen=True):
-    """The pipeline's state in a word, how good that is, and what is behind it."""
+    """The pipeline's state in a word, its severity, and the reason."""
 
     word: str
     level: Level
@@ -78,7 +78,7 @@ class Condition(Struct, frozen=True):
 
 
 class HopRow(Struct, frozen=True):
-    """Traffic of one socket of a process. `peer` is the inbox written to, or its own name."""
+    """Traffic of one socket of a process. `peer` is the inbox it writes to, or its own name."""
 
     peer: str
     frames_s: float
@@ -88,7 +88,7 @@ class HopRow(Struct, frozen=True):
 
 
 class ProcessRow(Struct, frozen=True):
-    """One process: what the supervisor says of it and what it says of itself."""
+    """One process, as reported by the supervisor and by its own heartbeats."""
 
     name: str
     state: ProcessState
@@ -96,7 +96,7 @@ class ProcessRow(Struct, frozen=True):
     pid: int = 0
     restarts: int = 0
     since: float | None = None
-    """When it entered its state."""
+    """When it entered its current state."""
     started_at: float | None = None
     """When the process with this pid was started."""
     falls: int = 0
@@ -105,9 +105,9 @@ class ProcessRow(Struct, frozen=True):
     exit_code: int | None = None
     retry_at: float | None = None
     held: bool = False
-    """Whether an operator has stopped it; it stays so until it is started."""
+    """Whether an operator has stopped it; only an operator starts it again."""
     age_s: float | None = None
-    """Seconds since its last beat was heard; None when it never was."""
+    """Seconds since its last heartbeat; None if none has arrived."""
     cpu_fraction: float = 0.0
     """Of one core, over the last seconds."""
     rss_bytes: int = 0
@@ -117,7 +117,7 @@ class ProcessRow(Struct, frozen=True):
 
     @property
     def is_stale(self) -> bool:
-        """Whether it should send heartbeats and has missed some."""
+        """Whether expected heartbeats are missing."""
         return is_late(self.state, self.age_s)
 
     @property
@@ -138,11 +138,11 @@ class RequestRow(Struct, frozen=True):
 
 
 class AdapterRow(Struct, frozen=True):
-    """One adapter, or the base model, and what it does now."""
+    """One adapter, or the base model, and its speed."""
 
     view: AdapterView
     name: str
-    """What requests call it; the base goes by its model's name."""
+    """Its name in requests; for the base, the model's name."""
     is_base: bool
     tokens_s: float
     speed: Track
@@ -152,7 +152,7 @@ class AdapterRow(Struct, frozen=True):
 
     @property
     def has_failed(self) -> bool:
-        """Requests for it are refused."""
+        """Whether loading failed; requests for it are then refused."""
         return self.view.state is AdapterState.FAILED
 
     @property
@@ -162,14 +162,14 @@ class AdapterRow(Struct, frozen=True):
 
 
 class AdapterVerification(Struct, frozen=True):
-    """What an adapter's last verification found, and when."""
+    """The result of an adapter's last verification, and its time."""
 
     at: float
     verification: Verification
 
 
 class Quantiles(Struct, frozen=True):
-    """Milliseconds; None where nothing was measured."""
+    """Percentiles in milliseconds; None if nothing was measured."""
 
     name: str
     count: int = 0
@@ -191,12 +191,12 @@ class Quantiles(Struct, frozen=True):
 
 
 class Board(Struct, frozen=True, kw_only=True, dict=True):
-    """Everything the console knows. Ages are seconds before `now`."""
+    """Everything the console knows at `now`. Ages are seconds before `now`."""
 
     now: float
     run: str
     link_age_s: float | None = None
-    """Seconds since any message came; None before the first one."""
+    """Seconds since the last message; None before the first one."""
     version: str = ""
     started_at: float | None = None
     table: ProcessTable | None = None
@@ -207,7 +207,7 @@ class Board(Struct, frozen=True, kw_only=True, dict=True):
     workers: tuple[WorkerStats, ...] = ()
     requests: tuple[RequestRow, ...] = ()
     adapters: tuple[AdapterRow, ...] = ()
-    """The base first, then as the router lists them."""
+    """The base first, then the adapters in the router's order."""
     base_model: str = ""
     decode_rate: float = 0.0
     prefill_rate: float = 0.0
@@ -222,7 +222,7 @@ class Board(Struct, frozen=True, kw_only=True, dict=True):
     read_rate: Track = EMPTY_TRACK
     """Bytes a second that decode steps read."""
     lora_overhead: Track = EMPTY_TRACK
-    """How much longer decode steps take with adapters: 0.4 is two fifths."""
+    """Extra time of decode steps due to adapters, as a fraction: 0.4 is 40 % longer."""
     sync_points: tuple[SyncPoint, ...] = ()
     ttft: tuple[int, ...] = ()
     inter_token: tuple[int, ...] = ()
@@ -232,23 +232,23 @@ class Board(Struct, frozen=True, kw_only=True, dict=True):
     adapter_colors: Mapping[str, str] = {}
     pool: PoolMap | None = None
     orders: Mapping[str, str] = {}
-    """Orders of this console that are not answered yet, by the adapter's name: "verifying"."""
+    """This console's orders that are not answered yet, by the adapter's name: "verifying"."""
     opened: RequestText | None = None
-    """The text of the request that is open on the screen, as far as it has come."""
+    """The text so far of the request that is open on the screen."""
     spans: SpanEnds | None = None
     """The newest spans of the last recording, once the screen has asked for them."""
     verifications: Mapping[str, AdapterVerification] = {}
     """Results of verifications, by the adapter's name."""
     disk_free_bytes: int | None = None
-    """On the disk of the run directory; None where that is not this machine's."""
+    """On the disk of the run directory; None if that is on another machine."""
     is_past: bool = False
-    """Whether it is played from a recording: no process can be asked."""
+    """Whether it is replayed from a recording; no process can be queried."""
 
     # -- the machine as a whole
 
     @cached_property
     def condition(self) -> Condition:
-        """READY as a word appears here and nowhere else."""
+        """The pipeline's state for the header; the word READY comes only from here."""
         supervisor = self.process(SUPERVISOR)
         if self.table is None or supervisor is None:
             if self.link_age_s is None or self.link_age_s > LATE_SECONDS:
@@ -278,16 +278,16 @@ class Board(Struct, frozen=True, kw_only=True, dict=True):
 
     @property
     def is_stopped(self) -> bool:
-        """Whether the whole pipeline was stopped: nothing can be asked of it any more."""
+        """Whether the whole pipeline was stopped, so that nothing can answer."""
         return self.condition.word == STOPPED
 
     @cached_property
     def stages(self) -> tuple[Progress, ...]:
-        """Bars of the start: an adapter is verified while everything is up."""
+        """Progress bars of the start-up; `verify` is not one, since it runs on a ready pipeline."""
         return tuple(bar for bar in self.progress if bar.stage != "verify")
 
     def _stage(self) -> str:
-        """The stage that a start is in, with its progress: `weights 61 %`."""
+        """The current stage of the start-up and its progress: `weights 61 %`."""
         for bar in reversed(self.stages):
             if not bar.done:
                 share = f" {units.percent(bar.current / bar.total)}" if bar.total else ""
@@ -296,7 +296,7 @@ class Board(Struct, frozen=True, kw_only=True, dict=True):
 
     @cached_property
     def is_starting(self) -> bool:
-        """Whether a start is under way: the first screen shows its stages."""
+        """Whether a start-up is in progress; the first screen then shows its stages."""
         return self.condition.word in ("STARTING", "RECOVERING", "FAILED") or (
             self.router is None and bool(self.stages)
         )
@@ -325,7 +325,7 @@ class Board(Struct, frozen=True, kw_only=True, dict=True):
 
     @cached_property
     def sync_quantiles(self) -> tuple[Quantiles, ...]:
-        """The host's waits for the device: behind every step, and at each explicit point."""
+        """The host's waits for the device: after every step, and at each named sync point."""
         waits: dict[str, list[int]] = {"step": [step.sync_us for step in self.steps]}
         for point in self.sync_points:
             waits.setdefault(point.name, []).append(point.wait_us)
@@ -333,7 +333,7 @@ class Board(Struct, frozen=True, kw_only=True, dict=True):
 
     @cached_property
     def phase_quantiles(self) -> tuple[Quantiles, ...]:
-        """Whole steps by phase."""
+        """Durations of whole steps, by phase."""
         phases: dict[str, list[int]] = {"decode": [], "prefill": [], "mixed": []}
         for step in self.steps:
             phases.setdefault(step.phase, []).append(step_us(step))
@@ -341,7 +341,7 @@ class Board(Struct, frozen=True, kw_only=True, dict=True):
 
     @cached_property
     def part_quantiles(self) -> Mapping[str, Quantiles]:
-        """Parts of a step over all phases."""
+        """Durations of each part of a step, over all phases."""
         return {
             part: Quantiles.of_microseconds(part, (part_us(step, part) for step in self.steps))
             for part in PARTS
@@ -349,17 +349,17 @@ class Board(Struct, frozen=True, kw_only=True, dict=True):
 
     @cached_property
     def decode_statistics(self) -> DecodeStatistics:
-        """What the last decode steps read, how fast, and what adapters cost them."""
+        """Bytes read by the last decode steps, their speed, and the cost of adapters."""
         return DecodeStatistics.of(self.steps)
 
     @property
     def copy_bytes_s(self) -> float | None:
-        """Bytes a second that the first worker's memory does at its best."""
+        """Measured rate of a copy within the first worker's device memory, bytes a second."""
         return self.workers[0].copy_bytes_s or None if self.workers else None
 
     @property
     def read_share(self) -> float | None:
-        """The share of that which decode steps achieve."""
+        """The share of `copy_bytes_s` that decode steps reach."""
         rate, best = self.decode_statistics.bytes_s, self.copy_bytes_s
         return rate / best if rate is not None and best else None
 

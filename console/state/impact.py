@@ -1,4 +1,4 @@
-"""What is lost when processes stop, in a sentence or two for the question before it."""
+"""Costs of stopping or restarting processes, in a sentence or two for the confirmation dialog."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ NONE_LIVE = "No request is live"
 
 
 def restart_costs(board: Board, name: str, hard: bool = False) -> str:
-    """When a process of the ring is restarted."""
+    """Costs of restarting a process of the ring."""
     how = "It is killed at once and started again. " if hard else ""
     if name.startswith("worker-"):
         placed = counted(sum(row.view.pages > 0 for row in board.adapters), "adapter")
@@ -28,7 +28,7 @@ def restart_costs(board: Board, name: str, hard: bool = False) -> str:
 
 
 def stop_costs(board: Board, name: str) -> str:
-    """When a process of the ring is stopped and stays so."""
+    """Costs of stopping a process of the ring until it is started again."""
     until = "until it is started again"
     refused = f"New ones are refused (503) {until}"
     if name.startswith("worker-"):
@@ -43,7 +43,7 @@ def stop_costs(board: Board, name: str) -> str:
 
 
 def pipeline_costs(board: Board, now: bool = False) -> str:
-    """When everything stops; with `now` requests that run may not finish."""
+    """Costs of stopping the pipeline; with `now`, running requests are not allowed to finish."""
     router = board.router
     if router is None or not router.running + router.waiting:
         lost = NONE_LIVE
@@ -58,13 +58,13 @@ def pipeline_costs(board: Board, now: bool = False) -> str:
 
 
 def quit_costs(board: Board) -> str:
-    """When a person leaves the console and stops the pipeline as well."""
+    """Costs of leaving the console and stopping the pipeline too; "" if no request is live."""
     lost = _live(board, "END", "with an error")
     return "" if lost.startswith(NONE_LIVE) else f"If it is stopped, {lost}"
 
 
 def _live(board: Board, do: str, more: str) -> str:
-    """A sentence on what happens to live requests, also where there are none."""
+    """A sentence on what happens to live requests, or that there are none."""
     number = board.router.running + board.router.waiting if board.router else 0
     return f"{counted(number, 'live request', do)} {more}." if number else f"{NONE_LIVE}."
 

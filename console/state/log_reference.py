@@ -1,4 +1,4 @@
-"""`LogReference`: which log line an alert or an event stems from; `find_line` finds it."""
+"""`LogReference`: the log line behind an alert or an event; `find_line` finds it."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import NamedTuple
 from ...pipeline.messages import LogLine
 
 SAME_SECONDS = 2.0
-"""Most seconds between a state or an event and its log line, which the same process writes."""
+"""Most seconds between a state or an event and the log line that the same process wrote of it."""
 LAST_WORDS_SECONDS = 10.0
-"""Lines from longer before a process's end are not about it."""
+"""Lines written longer than this before a process's end are not about its end."""
 SUPERVISOR = "supervisor"
 ENDS = ("{} died ", "{} cannot run", "{} is given up")
 ORDERS = ("restarting {} as asked", "starting {} as asked")
 
 
 class LogReference(NamedTuple):
-    """Whose line, when it was written, and words that are in it. Without words it refers to the
+    """The process that wrote the line, about when, and words in it. Without words it refers to the
     line that says why process `source` ended, which was down or up again at `at`."""
 
     source: str
@@ -26,8 +26,8 @@ class LogReference(NamedTuple):
 
 
 def find_line(reference: LogReference, logs: Sequence[LogLine]) -> LogLine | None:
-    """The line among `logs` that `reference` means; None where there is none, or no more. Lines
-    come in the order of their numbers; their times may be a little out of order."""
+    """The line in `logs` that `reference` refers to; None if there is none, or it was dropped.
+    Lines are in the order of their numbers; their times may be slightly out of order."""
     return _said(reference, logs) if reference.words else _end_of(reference, logs)
 
 
@@ -45,7 +45,8 @@ def _said(reference: LogReference, logs: Sequence[LogLine]) -> LogLine | None:
 
 
 def _end_of(reference: LogReference, logs: Sequence[LogLine]) -> LogLine | None:
-    """The last line of the process's traceback; without one, the supervisor's line on its end."""
+    """The last line of the process's traceback; without one, the supervisor's line about its
+    end."""
     name, until = reference.source, reference.at + SAME_SECONDS
     ends = tuple(f"{SUPERVISOR}: {text.format(name)}" for text in ENDS)
     orders = tuple(f"{SUPERVISOR}: {text.format(name)}" for text in ORDERS)
@@ -64,7 +65,7 @@ def _end_of(reference: LogReference, logs: Sequence[LogLine]) -> LogLine | None:
         if end is None and entry.text.startswith(ends):
             end = entry
         elif entry.text.startswith(f"{SUPERVISOR}: started {name},"):
-            if end or has_started:  # its last life began here, and no line says why it ended
+            if end or has_started:  # its previous run began here, and no line says why it ended
                 return end
             has_started = True
     return end

@@ -1,9 +1,9 @@
 """`PageMap`: the owners of the pool's pages, as cells of a picture. Pure.
 
-A pool may have 60 000 pages, and a map of them comes every second: each page becomes a byte that
-stands for its kind and style, so that `bytes` methods count a cell, never a loop over pages.
-60 000 pages in 750 cells take 4 ms in runs, 6 ms where no neighbours share an owner, and less than
-half of that with fewer than 256 owners.
+A pool may have 60 000 pages, and a map of them arrives every second. Each page is encoded as a byte
+for its kind and style, so `bytes` methods count a cell's pages without a loop in Python.
+60 000 pages in 750 cells take 4 ms if owners come in runs, 6 ms if no neighbours share an owner,
+and less than half of that with fewer than 256 owners.
 """
 
 from __future__ import annotations
@@ -20,31 +20,30 @@ from ...pipeline.messages import PageOwner, PoolMap
 FREE = ""
 KV, ADAPTER, CHECK = "kv", "adapter", "check"
 STEPS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 40, 48, 64, 80, 96, 128, 160, 192, 256)
-"""Round numbers of pages a cell."""
+"""Round numbers of pages per cell."""
 
 
 class Cell(NamedTuple):
-    """What a cell shows: the kind with the most of its pages, in the style that most of those
-    have."""
+    """A cell of the map: the kind that has most of its pages, in the commonest style of those."""
 
     kind: str
     style: str
     is_sparse: bool = False
-    """More than half of its pages are free."""
+    """Whether more than half of its pages are free."""
 
 
 EMPTY = Cell(FREE, "rest")
 
 
 class Share(NamedTuple):
-    """Pages of one owner; None is free pages."""
+    """Number of pages of one owner; `owner` None for free pages."""
 
     owner: PageOwner | None
     pages: int
 
 
 class PageMap:
-    """One `PoolMap`, to be cut into cells. `style_of` gives the style of an adapter's name."""
+    """Divides a `PoolMap` into cells. `style_of` returns the style of an adapter's name."""
 
     def __init__(self, pool: PoolMap, style_of: Callable[[str | None], str]) -> None:
         self._owners = pool.owners
@@ -53,7 +52,7 @@ class PageMap:
         if sys.byteorder == "big":
             self._numbers.byteswap()
         self._looks = [EMPTY]
-        """What a page of each code looks like; 0 is free."""
+        """The cell of each page code; code 0 is free."""
         codes: dict[Cell, int] = {EMPTY: 0}
         code_of = bytearray(1 << 16)
         for number, owner in enumerate(pool.owners[: (1 << 16) - 1], 1):
@@ -62,7 +61,7 @@ class PageMap:
                 codes[look] = len(self._looks)
                 self._looks.append(look)
             code_of[number] = codes[look]
-        if len(pool.owners) < 256:  # then the low byte says it all
+        if len(pool.owners) < 256:  # then the low byte is enough
             self._codes = pool.pages[: 2 * self.num_pages : 2].translate(bytes(code_of[:256]))
         else:
             self._codes = bytes(map(code_of.__getitem__, self._numbers))
@@ -74,7 +73,7 @@ class PageMap:
         }
 
     def cells(self, size: int) -> tuple[Cell, ...]:
-        """Every `size` pages a cell; the last one may be short."""
+        """One cell per `size` pages; the last may have fewer."""
         codes = self._codes
         return tuple(
             self._cell(codes[first : first + size]) for first in range(0, len(codes), size)
@@ -89,7 +88,7 @@ class PageMap:
         return looks[code]
 
     def shares(self, first: int, end: int) -> list[Share]:
-        """The owners of pages `first` to before `end`, the largest share first."""
+        """The owners of pages `first` to `end` - 1, largest share first; free pages come last."""
         found: Counter[PageOwner | None] = Counter()
         for number, pages in Counter(self._numbers[first:end]).items():
             known = 0 < number <= len(self._owners)
@@ -99,6 +98,7 @@ class PageMap:
 
 
 def pages_a_cell(num_pages: int, num_cells: int) -> int:
-    """The least of `STEPS` with which all pages fit; beyond the last one, the exact number."""
+    """Pages per cell: the smallest of `STEPS` with which all pages fit; the exact number if even
+    the last step is too small."""
     least = max(1, -(-num_pages // max(1, num_cells)))
     return STEPS[bisect_left(STEPS, least)] if least <= STEPS[-1] else least

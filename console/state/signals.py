@@ -8,18 +8,18 @@ SIGNALS: dict[str, str] = {
     "TERM": "asks it to end; it is started again in a second",
     "INT": "the same, as ctrl+c in a terminal does",
     "KILL": "ends it at once; it is started again",
-    "STOP": "holds it still; silent for 30 s, it is killed",
-    "CONT": "lets it go on after STOP",
-    "HUP": "ends it at once, as nothing here listens to it",
-    "USR1": "its log gets what each of its threads does now",
+    "STOP": "suspends it; after 30 s of silence it is killed",
+    "CONT": "resumes it after STOP",
+    "HUP": "ends it at once: no process here handles it",
+    "USR1": "writes the stack of each of its threads to its log",
 }
-"""By name without SIG: what the signal does here."""
+"""What each signal does here, by its name without SIG."""
 ENDING = ("TERM", "INT", "KILL", "HUP")
 """Signals that end a process."""
 
 
 def signal_name(text: str) -> str:
-    """The name in `SIGNALS` of a signal as a person types it."""
+    """`text`, e.g. "sigterm" or "term", as a name in `SIGNALS`."""
     return text.upper().removeprefix("SIG")
 
 

@@ -1,6 +1,6 @@
-"""`SpanTail`: the newest spans of a recording that goes on, from the ends of its files.
+"""`SpanTail`: the newest spans of a recording in progress, from the ends of its files.
 
-The supervisor reads the files: a console may run on another machine.
+The supervisor reads the files, because the console may run on another machine.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from ...pipeline.messages import SpanEnds
 
 
 class SpanEvent(msgspec.Struct, frozen=True):
-    """A line of a file of spans, as `pipeline/runtime/spans.py` writes it. Microseconds."""
+    """A line of a span file, as `pipeline/runtime/spans.py` writes it. Times in microseconds."""
 
     ph: str
     name: str
@@ -27,7 +27,7 @@ class SpanEvent(msgspec.Struct, frozen=True):
 
 
 class SpanRow(msgspec.Struct, frozen=True):
-    """Spans of one process that do not overlap; `depth` 0 holds those of depth 1, and so on."""
+    """Spans of one process that do not overlap; spans of depth 1 lie within those of depth 0."""
 
     process: str
     depth: int
@@ -35,7 +35,8 @@ class SpanRow(msgspec.Struct, frozen=True):
 
 
 class SpanTail:
-    """`fold_ends` what the supervisor sends; then `rows` are the last spans of each process."""
+    """`fold_ends` stores the span files' ends as the supervisor sends them; `rows` lays out the
+    last spans of each process."""
 
     def __init__(self) -> None:
         self._seen: dict[str, list[SpanEvent]] = {}
@@ -52,7 +53,7 @@ class SpanTail:
             try:
                 event = self._decoder.decode(line)
             except msgspec.DecodeError:
-                continue  # loraconsole spans names it
+                continue  # `loraconsole spans` reports it
             if event.ph == "X":
                 yield event
 
@@ -64,9 +65,9 @@ class SpanTail:
         return min(newest, default=0.0)
 
     def rows(self, since: float, until: float, most: int) -> list[SpanRow]:
-        """Spans between `since` and `until`, µs, in at most `most` rows, shared among the
-        processes. A span is below the one of its task or thread that encloses it; tasks that ran at
-        the same time share rows where there is room."""
+        """Spans between `since` and `until`, µs, in at most `most` rows, divided equally among the
+        processes. A span lies below the one of its task or thread that encloses it; concurrent
+        tasks share a row if their spans do not overlap."""
         found: list[SpanRow] = []
         for process, events in self._seen.items():
             rows: list[list[SpanEvent]] = []

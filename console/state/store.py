@@ -1,6 +1,6 @@
-"""`Store`: folds every message of the ring into bounded state and makes a `Board` of it.
+"""`Store`: folds every message of the ring into bounded state and makes a `Board` from it.
 
-Knows no socket, no widget and no clock: the time is given.
+Knows no socket, no widget and no clock: callers pass the time.
 """
 
 from __future__ import annotations
@@ -60,14 +60,14 @@ HOUR_BUCKETS = 120
 HISTORY_S = 3600.0
 
 GONE = (ProcessState.PENDING, ProcessState.BACKOFF, ProcessState.STOPPED)
-"""Progress bars of a process in one of these states are over; one that has failed keeps them."""
+"""Progress bars of a process in one of these states are dropped; a failed process keeps them."""
 LOADS = ("decode", "prefill", "running", "waiting")
 
 T = TypeVar("T")
 
 
 class Recent(Generic[T]):
-    """The last `most` items; `all` is a tuple that is made once a change."""
+    """The last `most` items; `all` is a tuple, rebuilt only after a change."""
 
     def __init__(self, most: int) -> None:
         self._items: deque[T] = deque(maxlen=most)
@@ -94,7 +94,7 @@ class Recent(Generic[T]):
 
 
 class Pulse:
-    """What the heartbeats of one process say: its cost and traffic over time."""
+    """CPU, memory and traffic of one process over time, from its heartbeats."""
 
     def __init__(self) -> None:
         self.beat: Heartbeat | None = None
@@ -117,7 +117,7 @@ class Pulse:
         state = view.state if view else beat.state if beat else ProcessState.PENDING
         reason = (view.reason if view else "") or (beat.reason if beat else "")
         if state in (*GONE, ProcessState.FAILED, ProcessState.DONE):
-            beat = None  # of its last life
+            beat = None  # it is from before the process ended
         return ProcessRow(
             name=name,
             state=state,
@@ -145,26 +145,26 @@ class Pulse:
 
 
 class Store:
-    """`fold_message` what comes; `board` makes what is drawn."""
+    """`fold_message` takes each message as it arrives; `board` returns the snapshot to draw."""
 
     def __init__(self, run: str, adapter_colors: AdapterColors | None = None) -> None:
         self._run = run
         self._adapter_colors = adapter_colors or AdapterColors()
         self.moves = 0
-        """Counts messages that change the picture: steps, rows, logs, events, states; not those
-        that repeat what is known."""
+        """Number of messages that change the display: steps, rows, logs, events, states; repeated
+        values do not count."""
         self.local_url = ""
-        """The server's address as it is reached from here, where that is not the one it gives."""
+        """The server's address as seen from this machine, if it differs from the one it reports."""
         self.supervisor: tuple[int, float] | None = None
-        """The supervisor's incarnation and when it was last heard."""
+        """The supervisor's incarnation and the time of its last heartbeat."""
         self.taken = self.missed_steps = self.missed_lines = 0
-        """Messages that came; steps and log lines that were lost, by the gaps in their numbers."""
+        """Messages received; steps and log lines lost, counted by gaps in their numbers."""
         self._step_number = 0
         self._messages = Counter()
         self.disk_free_bytes: int | None = None
-        """Of the run directory; set by the app, where that is on this machine."""
+        """Free space on the run directory's disk; set by the app if that is on this machine."""
         self.is_past = False
-        """Whether a recording is played; set by its player."""
+        """Whether a recording is replayed; set by its player."""
         self._fresh: list[Event] = []
         self._heard_at: float | None = None
         self._version = ""
@@ -183,7 +183,7 @@ class Store:
         self._series = {name: Series() for name in plotted}
         self._hour = {name: Series(HOUR_BUCKET_S, HOUR_BUCKETS) for name in plotted}
         self.shows_hour = False
-        """Whether boards carry the last hour in place of the last minutes."""
+        """Whether boards carry the last hour instead of the last minutes."""
         self._ttft = Buckets(LATENCY_BUCKETS_MS)
         self._inter_token = Buckets(LATENCY_BUCKETS_MS)
         self._steps: Recent[Step] = Recent(STEPS)
@@ -192,16 +192,16 @@ class Store:
         self._logs: Recent[LogLine] = Recent(LOG_LINES)
         self._log_number = -1
 
-    # -- what comes in
+    # -- input
 
     def fold_message(self, message: Telemetry, now: float) -> None:
-        """Enters one message, heard at `now`."""
+        """Folds one message received at `now`."""
         self._heard_at = now
         self.taken += 1
         self.moves += self._fold(message, now)
 
     def _fold(self, message: Telemetry, now: float) -> bool:
-        """Whether the message moves the picture."""
+        """Returns whether the message changes the display."""
         latest, moves = self._latest, True
         match message:
             case Step():
@@ -242,8 +242,8 @@ class Store:
         return moves
 
     def fold_snapshot(self, snapshot: Snapshot, now: float) -> None:
-        """Enters what the supervisor knows. Ages are computed on its clock, so that a console on a
-        machine whose clock differs shows them right."""
+        """Folds the supervisor's state. Ages are computed on its clock, so they are right even if
+        this machine's clock differs."""
         self._heard_at = now
         self._version, self._started_at = snapshot.version, snapshot.started_at
         self._latest.progress = {(bar.source, bar.stage): bar for bar in snapshot.progress}
@@ -274,7 +274,7 @@ class Store:
     # -- orders about adapters, given by this console
 
     def note_order(self, name: str, doing: str) -> None:
-        """Notes what is being done to an adapter ("verifying"); "" ends it."""
+        """Records an order in progress for an adapter ("verifying"); "" removes it."""
         if doing:
             self._orders[name] = doing
         else:
@@ -282,8 +282,8 @@ class Store:
         self.moves += 1
 
     def fold_reply(self, reply: AdapterReply, is_gone: bool = False) -> None:
-        """Enters how an order left its adapter: the next table may be two seconds away. With
-        `is_gone` there is no adapter of that name any more."""
+        """Folds the adapter's new state from a reply, since the next table may be two seconds away.
+        `is_gone`: the adapter no longer exists."""
         if reply.verification is not None:
             self._verifications[reply.name] = AdapterVerification(reply.at, reply.verification)
         table = self._latest.adapters
@@ -297,8 +297,8 @@ class Store:
         self.moves += 1
 
     def fold_text(self, news: RequestText) -> None:
-        """Appends text of the open request; of another request, keeps it from its start. A piece
-        that does not follow what is known is ignored."""
+        """Appends to the text of the open request, or replaces it with the start of another
+        request's. A piece that does not continue the known text is ignored."""
         known = self._opened
         if known is None or known.request_id != news.request_id:
             if news.offset == 0:
@@ -317,7 +317,7 @@ class Store:
         self.moves += 1
 
     def link_age_s(self, now: float) -> float | None:
-        """Seconds since any message came; None before the first one."""
+        """Seconds since the last message; None before the first one."""
         return None if self._heard_at is None else now - self._heard_at
 
     @property
@@ -326,16 +326,16 @@ class Store:
         return self._messages.rate
 
     def incarnation(self, name: str) -> int | None:
-        """The incarnation of a process that was heard last; None where none was."""
+        """The incarnation in the last heartbeat of process `name`; None if none arrived."""
         pulse = self._pulses.get(name)
         return pulse.beat.incarnation if pulse and pulse.beat else None
 
     def drain_events(self) -> list[Event]:
-        """Events since the last call, without those of snapshots."""
+        """Events received since the last call, without those in snapshots."""
         fresh, self._fresh = self._fresh, []
         return fresh
 
-    # -- what goes out
+    # -- output
 
     def board(self, now: float) -> Board:
         """The pipeline at `now`."""
@@ -388,22 +388,22 @@ class Store:
             is_past=self.is_past,
         )
 
-    # -- one kind of message each
+    # -- one method per kind of message
 
     def _pulse(self, name: str) -> Pulse:
         return self._pulses.setdefault(name, Pulse())
 
     def is_alive(self, name: str, now: float) -> bool:
-        """Whether its last heartbeat is recent."""
+        """Whether the last heartbeat of process `name` is recent."""
         pulse = self._pulses.get(name)
         return pulse is not None and pulse.beat is not None and now - pulse.heard_at < GONE_SECONDS
 
     def _fold_heartbeat(self, beat: Heartbeat, heard_at: float) -> bool:
-        """Whether the process is in another state, or another process."""
+        """Returns whether the process's state or pid has changed."""
         pulse = self._pulse(beat.name)
         before = pulse.beat
         if before and before.incarnation != beat.incarnation and beat.name == "router":
-            # It was born again: it says itself what it took over.
+            # The router was restarted; it will report the requests it has taken over.
             self._latest.batch, self._latest.pool, self._request_tokens = None, None, {}
         pulse.fold_heartbeat(beat, heard_at)
         if beat.name == SUPERVISOR:
@@ -438,7 +438,7 @@ class Store:
             self._hour[name].add(at, value)
 
     def _fold_moments(self, moments: tuple[Moment, ...]) -> None:
-        """Fills plots with seconds from before this console listened; each is two buckets wide."""
+        """Fills plots with the seconds before this console connected; each spans two buckets."""
         fields = {
             "decode_tokens_s": "decode",
             "prefill_tokens_s": "prefill",
@@ -467,7 +467,7 @@ class Store:
     def _count_adapters(self, table: AdapterTable) -> None:
         for view in (table.base, *table.adapters):
             name = "" if view is table.base else view.name
-            # The table comes every two seconds: a shorter window would see one sample.
+            # The table arrives every two seconds: a shorter window would hold one sample.
             counter = self._adapter_tokens.setdefault(name, Counter(window_s=5.0))
             counter.add(table.at, view.output_tokens)
             series = self._adapter_series.setdefault(name, Series(bucket_s=2.0, length=600))
@@ -482,9 +482,9 @@ class Store:
             self._request_tokens[view.request_id] = counter
 
     def _fold_step(self, step: Step) -> None:
-        if step.rank != 0:  # the ranks work in lockstep; the first speaks for all
+        if step.rank != 0:  # the ranks work in lockstep, so rank 0 is enough
             return
-        if 0 < self._step_number < step.step:  # a router that is new counts from the start
+        if 0 < self._step_number < step.step:  # a restarted router counts from 1 again
             self.missed_steps += step.step - self._step_number - 1
         self._step_number = step.step
         self._steps.add(step)
@@ -495,7 +495,8 @@ class Store:
             self._plot(step.at, lora_overhead=overhead)
 
     def _merge_steps(self, steps: tuple[Step, ...]) -> None:
-        """Merges a snapshot's steps with those that came meanwhile, by time. Moments plot them."""
+        """Merges a snapshot's steps with those received since, by time. `_fold_moments` plots
+        them."""
         by_time = {step.at: step for step in (*steps, *self._steps.all)}
         self._steps.replace(tuple(by_time[at] for at in sorted(by_time)))
         if steps and not self._step_number:
@@ -510,20 +511,19 @@ class Store:
             self._logs.extend(tuple(self._shared(line) for line in fresh))
 
     def _shared(self, line: LogLine) -> LogLine:
-        """The line with interned names: 5 000 copies of the same few strings are half a
-        megabyte."""
+        """The line with its names interned: 5 000 copies of a few strings take half a megabyte."""
         source, level = sys.intern(line.source), sys.intern(line.level)
         return LogLine(line.number, line.at, source, level, line.text)
 
     def _merge_logs(self, lines: tuple[LogLine, ...]) -> None:
-        """Merges a snapshot's lines with those that came meanwhile, by number."""
+        """Merges a snapshot's lines with those received since, by number."""
         numbered = {line.number: line for line in (*lines, *self._logs.all)}
         if numbered:
             self._logs.replace(tuple(numbered[number] for number in sorted(numbered)))
             self._log_number = max(numbered)
 
     def _adapter_rows(self) -> tuple[AdapterRow, ...]:
-        """The base first, then as the router lists them."""
+        """The base first, then the adapters in the router's order."""
         table = self._latest.adapters
         if table is None:
             return ()

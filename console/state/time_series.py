@@ -1,7 +1,7 @@
-"""Numbers over time: `Counter` (to rates), `Series` (to plots), `Buckets` (to percentiles), and the
-`SlidingWindow` under two of them.
+"""Numbers over time: `Counter` for rates, `Series` for plots, `Buckets` for percentiles; and
+`SlidingWindow`, used by `Counter` and `Buckets`.
 
-Knows no message and no widget. Times are unix seconds as the sender wrote them.
+Knows no message and no widget. Times are the sender's, in unix seconds.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ NOTHING = float("nan")
 
 
 class SlidingWindow(Generic[T]):
-    """Samples of the last `window_s` seconds, and the one before them; at least the last two."""
+    """The samples of the last `window_s` seconds and the one before them; at least two are kept."""
 
     def __init__(self, window_s: float) -> None:
         self._window_s = window_s
@@ -54,7 +54,7 @@ class SlidingWindow(Generic[T]):
 
 
 class Counter:
-    """A growing count seen now and then; `rate` is its slope over the last `window_s` seconds."""
+    """Samples of a growing count; `rate` is its slope over the last `window_s` seconds."""
 
     def __init__(self, window_s: float = 3.0) -> None:
         self._window: SlidingWindow[float] = SlidingWindow(window_s)
@@ -62,7 +62,7 @@ class Counter:
         self.last = 0.0
 
     def add(self, at: float, value: float) -> None:
-        """A count that fell means that its process is a new one: what was before is forgotten."""
+        """A smaller count comes from a restarted process, so earlier samples are dropped."""
         if value < self.last:
             self._window.clear()
         elif at <= self._last_at:
@@ -72,7 +72,7 @@ class Counter:
 
     @property
     def rate(self) -> float:
-        """Per second; 0 until two samples are known."""
+        """Growth per second; 0 with fewer than two samples."""
         first, last = self._window.oldest, self._window.newest
         if first is None or last is None or len(self._window) < 2:
             return 0.0
@@ -80,7 +80,7 @@ class Counter:
 
 
 class Window(Struct, frozen=True):
-    """A stretch of a `Track` for a plot: mean and peak a bucket, oldest first."""
+    """A part of a `Track` for a plot: mean and peak of each bucket, oldest first."""
 
     means: tuple[float, ...]
     peaks: tuple[float, ...]
@@ -91,8 +91,8 @@ class Window(Struct, frozen=True):
 
 
 class Track(Struct, frozen=True):
-    """A `Series` as it was at a moment. `last` is the index of its newest bucket, in buckets
-    since the epoch."""
+    """An immutable copy of a `Series`. `last` is the index of its newest bucket, counted from the
+    epoch."""
 
     bucket_s: float
     last: int = 0
@@ -100,11 +100,11 @@ class Track(Struct, frozen=True):
     peaks: Sequence[float] = ()
 
     def window(self, now: float, count: int, back: int = 0, sweeps: bool = False) -> Window:
-        """The `count` buckets that end `back` buckets before the one of `now`.
+        """The `count` buckets that end `back` buckets before that of `now`.
 
-        `count` is even, and so is the index of the first bucket: a braille cell holds two, so a
-        cell once drawn never changes while it moves to the left. If it `sweeps`, no cell moves: a
-        bucket keeps its place, and an empty cell behind the newest runs over the oldest.
+        `count` is even, and so is the index of the first bucket: a braille cell holds two buckets,
+        so a cell, once drawn, only moves to the left. With `sweeps` cells do not move: each bucket
+        keeps its place, and an empty cell after the newest overwrites the oldest.
         """
         end = int(now / self.bucket_s) - back
         end += 1 - end % 2
@@ -121,13 +121,14 @@ class Track(Struct, frozen=True):
 
 
 def _one_nothing(value: float) -> float:
-    """`value`, or the one object `NOTHING` for any NaN: no NaN equals another, but windows are
-    compared."""
+    """`value`, or `NOTHING` for any NaN: windows are compared, and tuples hold two NaNs equal only
+    if they are one object."""
     return value if value == value else NOTHING
 
 
 def _swept(values: tuple[float, ...], first: int) -> tuple[float, ...]:
-    """Each value at its index modulo their number; the two oldest, of one cell, become a gap."""
+    """Each value at its index modulo their count; the two oldest, which share a cell, become a
+    gap."""
     seam = -first % len(values)
     gapped = (NOTHING, NOTHING, *values[2:])
     return gapped[seam:] + gapped[:seam]
@@ -137,13 +138,13 @@ EMPTY_TRACK = Track(0.5)
 
 
 def is_hour(track: Track) -> bool:
-    """Whether a track is of the last hour, not of the last minutes."""
+    """Whether a track covers the last hour rather than the last minutes."""
     return track.bucket_s > EMPTY_TRACK.bucket_s
 
 
 class Series:
-    """Means and peaks of the last `length` buckets of `bucket_s` seconds. They are kept in arrays:
-    as objects, ten minutes of all plots take a megabyte and a half."""
+    """Means and peaks of the last `length` buckets of `bucket_s` seconds. Arrays hold them: as
+    objects, ten minutes of all plots take 1.5 MB."""
 
     def __init__(self, bucket_s: float = 0.5, length: int = 1200) -> None:
         self._means, self._peaks = array("d"), array("d")
@@ -154,7 +155,7 @@ class Series:
         self._track: Track | None = Track(bucket_s)
 
     def add(self, at: float, value: float) -> None:
-        """A value that comes late counts for the newest bucket: it was seen now."""
+        """A late value counts in the newest bucket."""
         self._track = None
         index = int(at / self._bucket_s)
         if not self._means or index > self._last:
@@ -172,8 +173,8 @@ class Series:
         self._peaks[-1] = max(self._peaks[-1], value)
 
     def fill(self, samples: Sequence[tuple[float, float]]) -> None:
-        """Values for buckets in which nothing was seen, before the first one too; what was seen
-        stays. Samples come in order of time."""
+        """Fills buckets without samples, also before the first one; other buckets are unchanged.
+        `samples` are in order of time."""
         if not samples:
             return
         other = Series(self._bucket_s, self._length)
@@ -192,47 +193,47 @@ class Series:
         self._track = None
 
     def _by_index(self) -> dict[int, tuple[float, float]]:
-        """Mean and peak of the buckets in which something was seen."""
+        """Mean and peak of each bucket that has samples, by index."""
         first = self._last - len(self._means) + 1
         pairs = zip(self._means, self._peaks, strict=True)
         return {first + at: pair for at, pair in enumerate(pairs) if pair[0] == pair[0]}
 
     @property
     def track(self) -> Track:
-        """An immutable copy of what is known so far."""
+        """An immutable copy of the series."""
         if self._track is None:
             self._track = Track(self._bucket_s, self._last, self._means[:], self._peaks[:])
         return self._track
 
 
 class Buckets:
-    """A growing histogram seen now and then: what fell into it in the last `window_s` seconds."""
+    """Samples of a growing histogram; `counts` is its growth over the last `window_s` seconds."""
 
     def __init__(self, bounds: Sequence[float], window_s: float = 60.0) -> None:
         self.bounds = tuple(bounds)
         self._window: SlidingWindow[tuple[int, ...]] = SlidingWindow(window_s)
 
     def add(self, at: float, counts: tuple[int, ...]) -> None:
-        """Counts that fell are another process's: what was before is forgotten."""
+        """A smaller total comes from a restarted process, so earlier samples are dropped."""
         if sum(counts) < sum(self._window.newest or ()):
             self._window.clear()
         self._window.add(at, counts)
 
     @property
     def counts(self) -> tuple[int, ...]:
-        """Counts a bucket within the window; one more than `bounds`, the last being open."""
+        """Counts per bucket within the window, one more than `bounds`: the last has no bound."""
         oldest, newest = self._window.oldest, self._window.newest
         if oldest is None or newest is None:
             return (0,) * (len(self.bounds) + 1)
         if len(self._window) == 1:
-            return newest  # all we know is the total since that process started
+            return newest  # only the total since that process started is known
         return tuple(b - a for a, b in zip(oldest, newest, strict=True))
 
 
 def bucket_percentile(bounds: Sequence[float], counts: Sequence[int], q: float) -> float | None:
-    """The value below which a share `q` of a histogram lies, linear within its bucket.
+    """The value below which a share `q` of a histogram lies, interpolated within its bucket.
 
-    The open bucket counts as its lower bound: no more is known. None where it is empty.
+    In the open bucket it is the lower bound, as no more is known. None for an empty histogram.
     """
     total = sum(counts)
     if not total:

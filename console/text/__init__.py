@@ -1,1 +1,1 @@
-"""Text of a terminal: units, ASCII, Markdown, plots. Knows no widget."""
+"""Text for a terminal: units, ASCII, Markdown, plots. Knows no widget."""

@@ -1,7 +1,6 @@
-"""`styled_spans`: colours that a process gave its own output, as spans in styles of the theme.
+"""`styled_spans`: the ANSI colours in a process's output, as spans in styles of the theme.
 
-Nothing else of an escape sequence is kept: what a log line says never reaches the terminal as a
-command.
+All other escape sequences are removed, so a log line cannot send commands to the terminal.
 """
 
 from __future__ import annotations
@@ -20,11 +19,12 @@ _STYLES = {
     **dict.fromkeys((34, 35, 36, 94, 95, 96), "info"),
     **dict.fromkeys((2, 30, 90), "dim"),
 }
-"""By the number of a foreground colour. A theme without colours tells these apart otherwise."""
+"""The style of each SGR code: foreground colours and faint. A theme without colours may still
+distinguish them."""
 
 
 def styled_spans(text: str, style: str) -> tuple[TextSpan, ...]:
-    """The spans of a text; `style` is that of what has no colour of its own."""
+    """`text` as spans; text without a colour of its own gets `style`."""
     if "\x1b[" not in text:
         return ((units.clean(text), style),)
     return tuple(_spans(text, style))
@@ -40,10 +40,10 @@ def _spans(text: str, style: str) -> Iterator[TextSpan]:
 
 
 def _after(codes: str, now: str, style: str) -> str:
-    """The style after a sequence of codes."""
+    """The style after the SGR `codes`, when it was `now`; reset gives `style`."""
     for code in codes.split(";"):
         number = int(code or 0)
-        if number in (38, 48):  # one of 256, or of 16 million: what follows are no codes
+        if number in (38, 48):  # 256 or true colour: the next numbers are its arguments
             return now
         if number in (0, 22, 39):
             now = style

@@ -1,7 +1,7 @@
-"""`ascii`: the console's drawing in ASCII, for terminals and fonts that have nothing else.
+"""`ascii`: the console's drawing in ASCII, for terminals and fonts that lack its characters.
 
-Borders, bars, marks and plots become characters of ASCII, each one cell; letters of any language
-stay as they are: a person or a model wrote them.
+Borders, bars, marks and plots become ASCII characters, each one cell wide. Letters of any language
+are kept: a person or a model wrote them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _UPPER = 0b00_011_011
 
 
 def _dots(bits: int) -> str:
-    """A cell of a plot by how many dots it has, and where those are."""
+    """The ASCII character of a braille cell, by the number of its dots and their half."""
     number = bits.bit_count()
     if number == 0:
         return " "
@@ -38,7 +38,7 @@ def _dots(bits: int) -> str:
 
 
 class _Table(dict[int, str]):
-    """For `str.translate`: made as characters are met."""
+    """A table for `str.translate`, filled on demand."""
 
     def __missing__(self, code: int) -> str:
         character = chr(code)
@@ -61,15 +61,15 @@ def plain(text: str) -> str:
 
 
 def write_cells(stream: TextIO) -> None:
-    """Makes a stream write what its encoding lacks in as many cells, so that the rest keeps its
-    place."""
+    """Makes a stream replace characters that its encoding lacks by as many cells, so that columns
+    stay aligned."""
     codecs.register_error(_HANDLER, _in_cells)
     if isinstance(stream, io.TextIOWrapper):
         stream.reconfigure(errors=_HANDLER)
 
 
 def _in_cells(error: UnicodeError) -> tuple[str, int]:
-    """For `codecs.register_error`: drawing in ASCII, a question mark for any other cell."""
+    """A handler for `codecs.register_error`: ASCII for drawing, `?` for each other cell."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     drawn = ((plain(c), cell_len(c)) for c in error.object[error.start : error.end])
@@ -77,15 +77,15 @@ def _in_cells(error: UnicodeError) -> tuple[str, int]:
 
 
 class PlainFilter(LineFilter):
-    """A filter that does the same for Textual's own widgets."""
+    """Applies `plain` to Textual's own widgets."""
 
     def apply(self, segments: list[Segment], background: Color) -> list[Segment]:
         return [segment._replace(text=plain(segment.text)) for segment in segments]
 
 
 class TameFilter(LineFilter):
-    """A filter for Textual's own widgets that drops control characters. They take no cells, so the
-    rest keeps its place; panes show them as escapes (`units.visible`)."""
+    """Drops control characters from Textual's own widgets. They take no cells, so columns stay
+    aligned; panes show them as escapes (`units.visible`)."""
 
     def apply(self, segments: list[Segment], background: Color) -> list[Segment]:
         if all(segment.text.isprintable() for segment in segments):

@@ -1,4 +1,4 @@
-"""`Canvas`: a small field of cells to draw boxes and arrows on, read back as lines of spans."""
+"""`Canvas`: a small grid of cells to draw boxes and arrows on, read back as lines of spans."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .lines import TextLine, TextSpan
 
 
 class Canvas:
-    """`put` writes text at a place, over what is there; text beyond the field is cut off."""
+    """`put` writes text at a position, over earlier text; text outside the grid is cut off."""
 
     def __init__(self, width: int, height: int) -> None:
         self.width, self.height = width, height
@@ -18,7 +18,8 @@ class Canvas:
         self._inks = [["text"] * width for _ in range(height)]
 
     def put(self, x: int, y: int, text: str, style: str) -> None:
-        """Characters of one cell each: a canvas holds labels, not what users wrote."""
+        """Writes text; wide characters become `?`, since a canvas holds only the console's own
+        labels."""
         if not 0 <= y < self.height or x >= self.width:
             return
         if cell_len(text) != len(text):
@@ -41,7 +42,7 @@ class Canvas:
 
     @property
     def lines(self) -> list[TextLine]:
-        """The lines of the field; neighbours of one style become one span."""
+        """The rows of the grid; adjacent cells of one style form one span."""
         return [
             TextLine(tuple(_spans(cells, text_styles)))
             for cells, text_styles in zip(self._cells, self._inks, strict=True)

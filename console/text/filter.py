@@ -1,4 +1,4 @@
-"""`Filter`: what an operator types after `/`: a regular expression, `!` in front inverts it."""
+"""`Filter`: the text typed after `/`, a regular expression; a leading `!` inverts it."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Filter:
-    """Keeps the rows whose text it matches. Lower case letters match both cases."""
+    """Keeps rows that match. An expression in lower case ignores case."""
 
     text: str = ""
     error: str = ""
-    """What is wrong with the expression; a wrong one keeps everything."""
+    """Why the expression is invalid; an invalid one keeps every row."""
     _inverse: bool = field(default=False, repr=False)
     _pattern: re.Pattern[str] | None = field(default=None, repr=False)
 
     @classmethod
     def parse(cls, text: str) -> Filter:
-        """Never raises: a broken expression says so in `error`."""
+        """Never raises: an invalid expression sets `error`."""
         inverse = text.startswith("!")
         body = text[1:] if inverse else text
         if not body:
@@ -33,7 +33,7 @@ class Filter:
         return self._pattern is not None
 
     def hits(self, text: str) -> list[tuple[int, int]]:
-        """Ranges of a text that it matches; none where it is inverted."""
+        """The matching ranges of a text; none if the filter is inverted."""
         if self._pattern is None or self._inverse:
             return []
         return [hit.span() for hit in self._pattern.finditer(text) if hit.end() > hit.start()]

@@ -1,4 +1,4 @@
-"""`TextLine`: text with names of styles, one line of a pane; and what fits, crops and wraps it."""
+"""`TextLine`: one line of a pane, text with names of styles; functions that crop and wrap it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TextSpan: TypeAlias = tuple[str, str]
 
 
 class TextLine(NamedTuple):
-    """One line of a pane: spans from left to right on a ground."""
+    """One line of a pane: spans from left to right; `ground` is the style of the background."""
 
     spans: tuple[TextSpan, ...] = ()
     ground: str = ""
@@ -26,21 +26,21 @@ def line(*spans: TextSpan, ground: str = "") -> TextLine:
 
 
 def length(spans: Sequence[TextSpan]) -> int:
-    """Cells that spans take."""
+    """Width of the spans in cells."""
     return sum(len(text) if text.isascii() else cell_len(text) for text, _ in spans)
 
 
 def spread(
     left: Sequence[TextSpan], right: Sequence[TextSpan], width: int, ground: str = ""
 ) -> TextLine:
-    """A line with `left` and `right` at its two ends; `left` is cropped where there is no room."""
+    """A line with `left` and `right` at its two ends; `left` is cropped if there is no room."""
     room = width - length(right)
     return TextLine((*crop(left, room, pad=True), *right), ground)
 
 
 def crop(spans: Sequence[TextSpan], width: int, pad: bool = False) -> tuple[TextSpan, ...]:
-    """Spans cropped to at most `width` cells, padded to exactly `width` if `pad`. Everything that a
-    pane shows passes here: control characters become escapes."""
+    """Spans cropped to at most `width` cells, padded to exactly `width` if `pad`. All text of panes
+    passes through here, so control characters become escapes."""
     kept: list[TextSpan] = []
     left = width
     for text, style in spans:
@@ -57,14 +57,14 @@ def crop(spans: Sequence[TextSpan], width: int, pad: bool = False) -> tuple[Text
 
 
 def broken(whole: Sequence[TextSpan], parts: Sequence[str]) -> list[TextLine]:
-    """Re-applies the styles of `whole` to its text wrapped into `parts`: one line a part."""
+    """Re-applies the styles of `whole` to its text wrapped into `parts`: one line per part."""
     if len(whole) == 1:
         return [TextLine(((part, whole[0][1]),)) for part in parts]
     letters = ((letter, style) for text, style in whole for letter in text)
     lines = []
     for part in parts:
         found: list[TextSpan] = []
-        for wanted in part:  # wrapping leaves blanks out, and adds nothing
+        for wanted in part:  # wrapping drops blanks and adds nothing
             style = next((style for letter, style in letters if letter == wanted), "text")
             if found and found[-1][1] == style:
                 found[-1] = (found[-1][0] + wanted, style)
@@ -75,8 +75,8 @@ def broken(whole: Sequence[TextSpan], parts: Sequence[str]) -> list[TextLine]:
 
 
 def thumb_of(total: int, shown: int, first: int) -> range | None:
-    """The rows of a scroll bar's thumb, where `shown` of `total` lines are seen from line `first`
-    on; None where all are shown."""
+    """The rows of a scroll bar's thumb when `shown` of `total` lines are visible from line `first`
+    on; None if all are visible."""
     if total <= shown or shown < 1:
         return None
     size = max(1, shown * shown // total)

@@ -1,7 +1,7 @@
 """Markdown as lines of a pane.
 
-markdown-it-py reads it (CommonMark, tables, strikethrough), Pygments colours code in styles of the
-theme. Textual's own widget has a widget for each paragraph: 60 ms and 4 MiB for two answers.
+markdown-it-py parses it (CommonMark, tables, strikethrough), Pygments colours code in styles of the
+theme. Textual's own widget makes a widget per paragraph: 60 ms and 4 MiB for two answers.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ _TOKENS = {
     **dict.fromkeys(("Name.Attribute", "Literal.Number"), "warn"),
     **{"Comment": "dim", "Generic.Deleted": "bad", "Error": "bad"},
 }
-"""The style of a kind of token, as Pygments names it, and of those beneath it."""
+"""The style of a Pygments token type and of its subtypes."""
 
 
 def lines(text: str, width: int) -> list[TextLine]:
-    """`text` as lines of at most `width` cells. Every line end is kept: models end lines of verses
-    and lists without the two spaces that Markdown wants."""
+    """`text` as lines of at most `width` cells. Every line break is kept: models break lines of
+    verses and lists without the two spaces that Markdown requires."""
     clean = "\n".join(units.clean(row) for row in text.split("\n"))
     tree = SyntaxTreeNode(_parser().parse(clean))
     return list(_blocks(tree.children, max(LEAST, width)))
@@ -91,13 +91,13 @@ def _list(node: SyntaxTreeNode, width: int) -> Iterator[TextLine]:
 
 
 def _beside(inside: Iterable[TextLine], first: TextSpan, rest: TextSpan) -> Iterator[TextLine]:
-    """Lines with something on their left."""
+    """Prefixes the first line with `first` and the others with `rest`."""
     for index, row in enumerate(inside):
         yield TextLine((rest if index else first, *row.spans))
 
 
 def _code(node: SyntaxTreeNode, width: int) -> Iterator[TextLine]:
-    """The lines as they are, cut where the pane ends."""
+    """Code lines unchanged, broken at the pane's edge."""
     language = node.info.split(maxsplit=1)[0] if node.info.strip() else ""
     for row in _rows(_coloured(node.content.rstrip("\n"), language)):
         parts = chop_cells("".join(text for text, _ in row), max(LEAST, width - 2)) or [""]
@@ -105,8 +105,8 @@ def _code(node: SyntaxTreeNode, width: int) -> Iterator[TextLine]:
 
 
 def _coloured(code: str, language: str) -> Iterator[TextSpan]:
-    """Code in styles; in a single one where Pygments does not know the language."""
-    from pygments.lexers import get_lexer_by_name  # 2 MiB: only where there is code
+    """Code in the styles of its tokens; in one style if Pygments does not know the language."""
+    from pygments.lexers import get_lexer_by_name  # 2 MiB: only if there is code
     from pygments.util import ClassNotFound
 
     try:
@@ -129,7 +129,7 @@ def _style(kind: Any) -> str:
 
 
 def _table(node: SyntaxTreeNode, width: int) -> Iterator[TextLine]:
-    """A table with columns as wide as their text; the widest shrink where there is no room."""
+    """A table with columns as wide as their text; the widest shrink if there is no room."""
     rows = [row.children for part in node.children for row in part.children]
     cells = [
         [tuple(_inline(cell, "text" if y else "title")) for cell in row]
@@ -154,7 +154,7 @@ def _table(node: SyntaxTreeNode, width: int) -> Iterator[TextLine]:
 
 
 def _inline(node: SyntaxTreeNode, style: str) -> Iterator[TextSpan]:
-    """The words within a block; a line's end is a "\\n"."""
+    """The spans within a block; a line break is a "\\n"."""
     for child in node.children:
         match child.type:
             case "inline":
@@ -184,7 +184,7 @@ def _inline(node: SyntaxTreeNode, style: str) -> Iterator[TextSpan]:
 
 
 def _set(spans: Iterable[TextSpan], width: int) -> list[TextLine]:
-    """Words in lines of at most `width` cells."""
+    """Spans wrapped into lines of at most `width` cells."""
     found: list[TextLine] = []
     for row in _rows(spans):
         found += broken(row, units.wrap("".join(text for text, _ in row), width))
@@ -192,7 +192,7 @@ def _set(spans: Iterable[TextSpan], width: int) -> list[TextLine]:
 
 
 def _rows(spans: Iterable[TextSpan]) -> list[list[TextSpan]]:
-    """What stands between the ends of lines."""
+    """Spans split at line breaks, one list per line."""
     rows: list[list[TextSpan]] = [[]]
     for text, style in spans:
         head, *tails = text.split("\n")

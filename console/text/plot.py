@@ -21,7 +21,7 @@ FULL, REST = "█", "░"
 
 
 def top_of(highest: float) -> float:
-    """The top of the axis for a plot with this highest value: 1, 2 or 5 times a power of ten."""
+    """The axis limit for a plot with this highest value: 1, 2 or 5 times a power of ten."""
     if highest <= 0:
         return 1.0
     power = 10.0 ** math.floor(math.log10(highest))
@@ -38,9 +38,9 @@ def area(
 ) -> tuple[str, ...]:
     """A filled area in braille, `height` rows of len(values) / 2 cells, the top row first.
 
-    `dots` (as many as `values`) are drawn above it as single dots; `down` hangs the area from
-    the top edge. What stands on the ground shows at least one dot everywhere, NaN (nothing known)
-    too: that is the axis. Asserts that the number of values is even.
+    `dots` (as many as `values`) are drawn above it as single dots; with `down` the area hangs from
+    the top edge. Otherwise every value, also NaN (unknown), shows at least one dot: the axis.
+    Asserts that the number of values is even.
     """
     assert len(values) % 2 == 0 and len(dots) in (0, len(values))
     most = height * 4
@@ -58,12 +58,12 @@ def _level(value: float, scale: float, least: int, most: int) -> int:
     return max(least, min(most, round(value * scale))) if value == value else least
 
 
-@lru_cache(maxsize=16)  # a plot moves twice a second at most, and not at all while nothing runs
+@lru_cache(maxsize=16)  # a plot changes at most twice a second, and not while nothing runs
 def _draw(
     levels: tuple[int, ...], dots: tuple[int, ...], height: int, down: bool
 ) -> tuple[str, ...]:
-    """`area` with everything in dots. A row looks its cells up in a table of its own: the bits
-    of a column that rises `level` dots above the ground."""
+    """`area` with all values in dots. Each row uses a slice of a table that maps a column's height
+    above the axis, in dots, to the bits of its cell in that row."""
     most = height * 4
     below, above = [0] * most, most + 1
     fill_left, fill_right = (_LEFT_DOWN, _RIGHT_DOWN) if down else (_LEFT, _RIGHT)
@@ -95,9 +95,9 @@ def bar(fraction: float, width: int) -> tuple[str, str]:
 
 
 def gauge(fraction: float, width: int) -> tuple[str, str]:
-    """A thin bar in steps of half a cell, and the track that is left: `━━━━╸───`.
+    """A thin bar in steps of half a cell, and the rest of its track: `━━━━╸───`.
 
-    Rows of full blocks run into each other; these stay apart.
+    Full blocks in adjacent rows run together; these lines stay separate.
     """
     halves = round(max(0.0, min(1.0, fraction)) * width * 2)
     filled = "━" * (halves // 2) + ("╸" if halves % 2 else "")
@@ -107,7 +107,7 @@ def gauge(fraction: float, width: int) -> tuple[str, str]:
 def shares(parts: Sequence[float], total: float, width: int) -> list[int]:
     """Cells for each part of `total` on a line of `width` cells, rounded so that the sum is right.
 
-    A part above 0 gets a cell where there is one left.
+    A part above 0 gets at least one cell if one is left.
     """
     if total <= 0 or width <= 0:
         return [0] * len(parts)

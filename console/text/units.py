@@ -1,6 +1,6 @@
-"""`units`: numbers as an operator reads them, short and of steady width; text fitted to cells.
+"""`units`: numbers formatted for an operator, short and of steady width; text fitted to cells.
 
-Knows no widget. Every function takes SI base units named in its arguments.
+Knows no widget. Argument names give the units.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from ...pipeline.runtime.text_output import escape
 
 ELLIPSIS = "…"
 NOTHING = "—"
-"""Shown where nothing was measured."""
+"""Shown for a value that was not measured."""
 SHORT_ID = 10
-"""Cells of a request's id."""
+"""Characters shown of a request's id."""
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-_])")
 _COMMANDING = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """Control characters, line ends, overrides of the writing direction, lone surrogates."""
@@ -33,7 +33,7 @@ def count(number: float) -> str:
 
 
 def rate(per_second: float) -> str:
-    """`0`, `2.1`, `128`, `1 204`, `12.3k`: a decimal only where it tells something."""
+    """`0`, `2.1`, `128`, `1 204`, `12.3k`: a decimal only below 100."""
     if per_second < 0.05:
         return "0"
     return f"{per_second:.1f}" if per_second < 99.95 else count(per_second)
@@ -77,7 +77,7 @@ def uptime(seconds: float) -> str:
 
 
 def milliseconds(ms: float | None) -> str:
-    """`0.42 ms`, `31.2 ms`, `340 ms`, `1.24 s`, `—` where nothing was measured."""
+    """`0.42 ms`, `31.2 ms`, `340 ms`, `1.24 s`, `—` for None."""
     if ms is None:
         return NOTHING
     if ms < 10:
@@ -93,22 +93,22 @@ def clock(at: float) -> str:
 
 
 def percent(fraction: float) -> str:
-    """`0 %` to `100 %`; never 100 before it is whole."""
+    """`0 %` to `100 %`, rounded down: 100 only when complete."""
     return f"{min(int(fraction * 100), 99) if fraction < 1 else 100} %"
 
 
 def share(fraction: float | None) -> str:
-    """`54 %`, `112 %`, `—`: of something that may be exceeded."""
+    """`54 %`, `112 %`, `—`: a fraction that may exceed 1."""
     return NOTHING if fraction is None else f"{fraction * 100:.0f} %"
 
 
 def change(fraction: float | None) -> str:
-    """`+41 %`, `-2 %`, `—`: more or less than before."""
+    """`+41 %`, `-2 %`, `—`: a relative change."""
     return NOTHING if fraction is None else f"{fraction * 100:+.0f} %"
 
 
 def speed(bytes_s: float | None) -> str:
-    """`5.32 GB/s`, `39.3 GB/s`, `871 GB/s`, `3.91 TB/s`, `—`: in thousands, as memory is sold."""
+    """`5.32 GB/s`, `39.3 GB/s`, `871 GB/s`, `3.91 TB/s`, `—`: decimal units, as on data sheets."""
     if bytes_s is None:
         return NOTHING
     value, unit = (bytes_s / 1e9, "GB/s") if bytes_s < 999.5e9 else (bytes_s / 1e12, "TB/s")
@@ -118,7 +118,7 @@ def speed(bytes_s: float | None) -> str:
 def clean(text: str) -> str:
     """Printable text: escape sequences and control characters removed, tabs widened.
 
-    What a log line or a model's answer holds must never reach the terminal as a command.
+    So log lines and model answers cannot send commands to the terminal.
     """
     if text.isascii() and text.isprintable():
         return text
@@ -126,20 +126,20 @@ def clean(text: str) -> str:
 
 
 def visible(text: str) -> str:
-    r"""Names, paths and reasons: what would command a terminal, or turn the order of what is read,
-    is shown as an escape (`\x1b`), so that no two look alike. Tabs are widened."""
+    r"""For names, paths and reasons: characters that control a terminal or the writing direction
+    become escapes (`\x1b`), so different texts look different. Tabs are widened."""
     if text.isprintable():
         return text
     return _COMMANDING.sub(lambda found: escape(found[0]), text.replace("\t", "    "))
 
 
 def tame(text: str) -> str:
-    """The same left out, where there is no room for an escape."""
+    """`text` without those characters, for places with no room for an escape."""
     return _COMMANDING.sub("", text)
 
 
 def short_id(request_id: str) -> str:
-    """The end of a request's id: what tells requests apart."""
+    """The end of a request's id, which distinguishes requests."""
     return request_id.removeprefix("chatcmpl-").removeprefix("cmpl-")[-SHORT_ID:]
 
 
@@ -156,7 +156,7 @@ def fit(text: str, width: int, right: bool = False) -> str:
 
 
 def wrap(text: str, width: int) -> list[str]:
-    """Lines of at most `width` cells, broken at spaces where there are any."""
+    """Lines of at most `width` cells, broken at spaces if possible."""
     lines: list[str] = []
     for paragraph in text.split("\n"):
         line, length = "", 0
@@ -165,7 +165,7 @@ def wrap(text: str, width: int) -> list[str]:
             if length and length + word_length > width:
                 lines.append(line.rstrip())
                 line, length = "", 0
-            while word_length > width:  # a word longer than a line is cut where the line ends
+            while word_length > width:  # a word longer than a line is cut at its end
                 head = set_cell_size(word, width).rstrip() or word[:1]
                 lines.append(head)
                 word = word[len(head) :]

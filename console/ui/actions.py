@@ -1,5 +1,5 @@
-"""From an order to the pipeline: what it costs is said, where something is lost it is asked, and
-it is sent. Panels, the `:` line and the palette make the orders.
+"""Sends orders to the pipeline, after a confirmation that states the costs if something is lost.
+Panels, the `:` line and the palette make the orders.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 class Confirmation(NamedTuple):
-    """A question before something is lost."""
+    """The text of a confirmation dialog."""
 
     title: str
     costs: str
@@ -47,11 +47,11 @@ def give(
     listener: ReplyListener | None = None,
     is_agreed: bool = False,
 ) -> None:
-    """Sends an order, after a question if it takes something away and is not agreed to."""
+    """Sends an order, after a confirmation if something is lost by it; not if `is_agreed`."""
     if _is_stopped(app):
         return
     carry_out = partial(_send, app, order, listener)
-    # A console that only looks refuses it when it is sent: there is nothing to ask.
+    # A read-only console refuses the order when it is sent, so no confirmation is needed.
     question = None if app.is_read_only or is_agreed else confirmation_of(app, order)
     if question is None:
         carry_out()
@@ -60,7 +60,7 @@ def give(
 
 
 def ask(app: ScreenApp, question: Confirmation, carry_out: Callable[[], None]) -> None:
-    """Asks, and on yes carries out; enter alone means no."""
+    """Asks `question` and calls `carry_out` on yes; enter alone means no."""
 
     def answered(answer: str | None) -> None:
         if answer == "yes":
@@ -71,8 +71,8 @@ def ask(app: ScreenApp, question: Confirmation, carry_out: Callable[[], None]) -
 
 
 def confirmation_of(app: ScreenApp, order: PipelineOrder) -> Confirmation | None:
-    """The question before an order; None if nothing is lost by it. Costs are those of now, even in
-    a paused view."""
+    """The confirmation for an order; None if nothing is lost by it. Costs are current even in a
+    paused view."""
     board = app.store.board(app.clock())
     match order:
         case Abort(request_id=request_id):
@@ -108,7 +108,7 @@ def _about(verb: str, name: str, costs: str) -> Confirmation:
 
 
 def _send(app: ScreenApp, order: PipelineOrder, listener: ReplyListener | None) -> None:
-    """Sends an order; a toast says so if it does not get through, or what it has changed."""
+    """Sends an order; a toast shows a failure, and for drain and spans the new state."""
     if _is_stopped(app):
         return
     if isinstance(order, AdapterOrder | SetScheduler):
@@ -131,7 +131,7 @@ def _send(app: ScreenApp, order: PipelineOrder, listener: ReplyListener | None) 
 
 
 def _is_stopped(app: ScreenApp) -> bool:
-    """Whether the pipeline was stopped; then a toast says so."""
+    """Whether the pipeline was stopped; if so, shows a toast."""
     if app.board.is_stopped:
         app.notify("q leaves; loraconsole starts it again", title="The pipeline is stopped")
     return app.board.is_stopped

@@ -1,7 +1,7 @@
-"""`ConsoleApp`: wires sockets to panels. One store, one tick, one repaint a frame.
+"""`ConsoleApp`: wires sockets to panels. One store, one tick, one repaint per frame.
 
-Readers only enter messages into the store; the tick makes a `Board` of it and gives it to the
-panel on top. Nothing calls a widget per message, and nothing is drawn that is hidden.
+Readers only fold messages into the store; the tick makes a `Board` from it and gives it to the
+active panel. No message calls a widget, and hidden panels are not drawn.
 """
 
 from __future__ import annotations
@@ -64,12 +64,11 @@ if TYPE_CHECKING:
     from .panels.command_line import CommandLine
 
 QUIET_SECONDS = 4.0
-"""Seconds between frames while only heartbeats come, when nothing but ages changes on the
-screen."""
+"""Seconds between frames while only heartbeats arrive, so that only ages change on the screen."""
 DEFAULT_THEME = "dark"
 LOOK_SECONDS = 2.0
-"""Seconds between two looks for alerts and for changed themes and settings: 120 us in the loop that
-paints; a timer of Textual's would cost 500 us more."""
+"""Seconds between two checks of alerts, themes and settings: 120 us each in the paint loop; a
+Textual timer would cost 500 us more."""
 SELDOM_SECONDS = 10.0
 
 
@@ -140,10 +139,10 @@ class ConsoleApp(ScreenApp):
         shows_cost: bool = False,
         is_read_only: bool = False,
     ) -> None:
-        """`label` names what is shown where that is no pipeline; `source` makes the telemetry
-        client, from the arguments of `TelemetryClient`. `fps`, `theme`, `ascii` and `low_bandwidth`
-        win over the settings' file. `ui_state` has the theme and the sorting of last time. With
-        `is_read_only` nothing is asked of the pipeline."""
+        """`label` is a badge in the header (MOCK, an ssh host): quitting then offers no stop of
+        the pipeline. `source` makes the telemetry client, from the arguments of `TelemetryClient`.
+        `fps`, `theme`, `ascii` and `low_bandwidth` override the settings file. `ui_state` has the
+        saved theme and sorting. With `is_read_only` the console changes nothing."""
         has_no_color = os.environ.get("NO_COLOR") is not None
         # Without colours Textual must treat the theme as the terminal's own, or it sends greys.
         super().__init__(ansi_color=True if has_no_color else None)
@@ -172,7 +171,7 @@ class ConsoleApp(ScreenApp):
         self._drawn_at = time.monotonic()
         self._news = asyncio.Event()
         self._woken_at = 0.0
-        """Monotonic time at which `suspend` last came to its end."""
+        """Monotonic time at which `suspend` last returned."""
         self._settings_stamp = settings_stamp()
         self._looked_at = self._seldom_looked_at = 0.0
         self._wear(settings, Settings(theme=""))
@@ -184,7 +183,7 @@ class ConsoleApp(ScreenApp):
         self._active = self.header.active = "Overview"
 
     def _listen(self, source: Callable[..., TelemetryClient]) -> None:
-        """Makes the telemetry client, and what waits for the answers to orders."""
+        """Makes the telemetry client, and the `PendingOrders` that receive replies to orders."""
         self.telemetry = source(
             self.config,
             self.store,
@@ -203,7 +202,7 @@ class ConsoleApp(ScreenApp):
         )
 
     def _choose(self) -> Chosen:
-        """Reads the settings; last time's theme where nothing sets one."""
+        """Reads the settings; if none sets a theme, uses the saved one."""
         chosen = self._read()
         if chosen.settings.keys:
             from ..settings.keymap import with_known_keys
@@ -215,7 +214,7 @@ class ConsoleApp(ScreenApp):
         return chosen.with_flag("theme", self.ui_state.theme, "last time")
 
     def _take_themes(self) -> bool:
-        """Reads theme files that have changed; returns whether there were any."""
+        """Reads changed theme files; returns whether there were any."""
         before = self._shelf.themes
         if not self._shelf.refresh():
             return False
@@ -227,7 +226,7 @@ class ConsoleApp(ScreenApp):
 
     def _wear(self, settings: Settings, before: Settings) -> None:
         """Applies settings that can change while the console runs."""
-        if settings.theme != before.theme:  # else `t` has the last word
+        if settings.theme != before.theme:  # else the theme chosen with `t` stays
             self.theme = settings.theme if settings.theme in self.themes else DEFAULT_THEME
         if settings.fps != before.fps:
             self.pace.fps = settings.fps
@@ -238,12 +237,12 @@ class ConsoleApp(ScreenApp):
 
     @property
     def complaints(self) -> list[Problem]:  # type: ignore[override]  # computed here
-        """What is wrong with the files of settings and themes."""
+        """Problems in the settings and theme files."""
         missing = missing_theme(self.chosen, self.themes)
         return [*self.chosen.problems, *self._shelf.problems, *missing]
 
     def _look_around(self) -> None:
-        """Looks at what no message brings: changed files, alerts, free space on the disk."""
+        """Checks state that no message reports: changed files, alerts, free disk space."""
         has_changed = self._take_themes()
         if (stamp := settings_stamp()) != self._settings_stamp:
             self._settings_stamp = stamp
@@ -260,7 +259,7 @@ class ConsoleApp(ScreenApp):
         if now - self._seldom_looked_at >= SELDOM_SECONDS:
             self._seldom_looked_at = now
             memory_trim.give_back_pages()
-            with contextlib.suppress(OSError):  # the run directory is another machine's
+            with contextlib.suppress(OSError):  # the run directory is on another machine
                 self.store.disk_free_bytes = shutil.disk_usage(self.config.run).free
         board = self.store.board(self.clock())
         self.watch_alerts(board)
@@ -269,11 +268,11 @@ class ConsoleApp(ScreenApp):
         self.header.bytes_s = self.meter.cost.bytes_s if is_counted else None
 
     def watch_alerts(self, board: Board) -> None:
-        """Enters what is wrong on `board` in the alert book and notifies of new alerts."""
+        """Updates the alert book from `board` and notifies of new alerts."""
         fresh = self.alert_book.update(board)
         self.notifier.tell_alerts(fresh, is_seen=self._active == "Alerts")
 
-    # -- what it is made of
+    # -- start
 
     def get_default_screen(self) -> MainScreen:
         screen = MainScreen()
@@ -291,12 +290,12 @@ class ConsoleApp(ScreenApp):
         self.call_after_refresh(self._start)
 
     def _start(self) -> None:
-        """Does, after the first frame, what the screen does not need in order to appear."""
+        """Starts, after the first frame, everything which that frame does not need."""
         own = driver.driver_of(self)
         if own is not None:
             driver.count_bytes(own, self.meter.add_bytes)
         if own is not None and not self.is_headless:
-            # What was imported stays: looking through it for garbage would take 100 ms each time.
+            # Imported modules stay: scanning them for garbage would take 100 ms each time.
             gc.collect()
             gc.freeze()
             loop = asyncio.get_running_loop()
@@ -311,28 +310,28 @@ class ConsoleApp(ScreenApp):
 
     @property
     def themes(self) -> list[str]:
-        """Names of the themes that could be read."""
+        """Names of all valid themes."""
         return list(self._shelf.themes)
 
     def get_line_filters(self) -> Sequence[LineFilter]:
-        """The filters of Textual's widgets' output; panes convert their own text."""
+        """Filters for the output of Textual's own widgets; panes convert their own text."""
         filters = [*super().get_line_filters(), TAME]
         return [*filters, PLAIN] if self.is_ascii else filters
 
     def get_key_display(self, binding: Binding) -> str:
-        """Textual's name of a key; in ASCII mode `enter` in place of an arrow."""
+        """Textual's display of a key; in ASCII mode its name if that display is not ASCII."""
         shown = super().get_key_display(binding)
         return binding.key if self.is_ascii and not shown.isascii() else shown
 
     @property
     def screen_names(self) -> list[str]:
-        """The names of screens that `action_show` takes."""
+        """The screen names that `action_show` accepts."""
         return [name for name, _ in (PANELS | PAGES).values()]
 
     # -- the tick
 
     async def _paint_forever(self) -> None:
-        """Frames at their rate while something moves; else sleeps until there is news."""
+        """Draws frames at their rate while something changes; otherwise sleeps until woken."""
         due, is_done = time.monotonic(), True
         while True:
             if is_done and not self._has_moved:
@@ -340,7 +339,7 @@ class ConsoleApp(ScreenApp):
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._news.wait(), LOOK_SECONDS)
                 due = time.monotonic()
-            if not self.is_running:  # it is closing, and its widgets go one after the other
+            if not self.is_running:  # it is closing, and its widgets are being removed
                 return
             is_done = self.tick(time.monotonic() - due)
             if time.monotonic() - self._looked_at >= LOOK_SECONDS:
@@ -357,19 +356,18 @@ class ConsoleApp(ScreenApp):
         )
 
     def _is_silence_due(self, monotonic: float) -> bool:
-        """Whether a second of silence has passed: its length is shown, second by second."""
+        """Whether the displayed length of a silence needs an update, once a second."""
         age_s = self.store.link_age_s(self.clock())
         return age_s is not None and age_s > LATE_SECONDS and monotonic - self._drawn_at >= 1.0
 
     def wake(self) -> None:
-        """Called when something was heard or done: a frame is due if it changed the picture."""
+        """Called after a message or an action; wakes the paint loop if the display changes."""
         if self._has_moved:
             self._news.set()
 
     def tick(self, late_s: float = 0.0) -> bool:
-        """One frame, where there is something to draw and the terminal has taken the last.
-
-        False while the terminal is behind: the frame is still due.
+        """Draws a frame if there is something to draw. Returns False if the frame is still due
+        because the terminal has not consumed the last one.
         """
         monotonic = time.monotonic()
         if not self._has_moved and monotonic - self._drawn_at < QUIET_SECONDS:
@@ -385,13 +383,13 @@ class ConsoleApp(ScreenApp):
         return True
 
     def paint(self, board: Board) -> None:
-        """Draws the newest board on what is visible; a paused view keeps its board."""
+        """Draws `board` on the visible widgets; a paused view keeps its board."""
         self.notifier.tell_events(self.store.drain_events())
         self.orders.sweep()
         if not self.is_paused:
             self.board = board
         self.header.round_trip_s = self.pace.round_trip_s
-        self.header.paint(board)  # under a dialog too: there it is still to be seen
+        self.header.paint(board)  # under a dialog too, where it is still visible
         screen = self.screen
         if isinstance(screen, LiveScreen):
             screen.paint(self.board)
@@ -406,7 +404,7 @@ class ConsoleApp(ScreenApp):
     async def on_event(self, event: events.Event) -> None:
         if isinstance(event, events.Key | events.Paste):
             if event.time < self._woken_at:
-                return  # typed before we slept, and meant for the shell
+                return  # typed while suspended, and meant for the shell
             is_new = not event.is_forwarded
             if is_new and self.key_queue.holds(event):
                 return
@@ -416,7 +414,7 @@ class ConsoleApp(ScreenApp):
         await self.key_queue.arrived(message)
 
     async def action_show(self, name: str) -> None:
-        """Brings a panel to the top; the first time it is made."""
+        """Shows a panel, made at its first use."""
         if isinstance(self.screen, MainScreen) and name != self._active:
             await self._show(name)
 
@@ -437,7 +435,7 @@ class ConsoleApp(ScreenApp):
         self.call_after_refresh(self._paint_active)
 
     def _paint_active(self) -> None:
-        """Paints a panel that was hidden."""
+        """Paints the active panel, e.g. one that was hidden."""
         self.active_panel.paint(self.board)
 
     async def on_header_chosen(self, message: Header.Chosen) -> None:
@@ -463,16 +461,16 @@ class ConsoleApp(ScreenApp):
         self.notify(f"theme {self.theme}", timeout=2)
 
     def wear_theme(self, name: str) -> None:
-        """Changes the theme, and keeps it for next time."""
+        """Changes the theme and saves the choice for later runs."""
         self.theme = self.ui_state.theme = name
 
     def action_hasten(self, steps: int) -> None:
-        """Goes to the next of the usual frame rates, for this session."""
+        """Moves by `steps` in the list of usual frame rates, for this session."""
         self.pace.change_rate(steps)
         self.notify(f"{self.pace.fps:g} frames a second while something moves")
 
     def action_redraw(self) -> None:
-        """Sends the whole screen again, for example after another program wrote on the terminal."""
+        """Redraws the whole screen, e.g. after another program wrote to the terminal."""
         self.forget_screen()
         self.screen.refresh(layout=True)
 
@@ -502,11 +500,11 @@ class ConsoleApp(ScreenApp):
                 pane.paint(self.board)
 
     def save_picture(self) -> None:
-        """The directory of screenshots: beside the transcripts, or a browser's downloads."""
+        """Saves the screen as SVG, beside the transcripts or in a browser's downloads."""
         from ..paths import data_directory
 
         directory = data_directory() / "pictures"
-        with contextlib.suppress(OSError):  # it will be said that it cannot be saved
+        with contextlib.suppress(OSError):  # `deliver_screenshot` reports that it cannot save
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.deliver_screenshot(path=str(directory))
 
@@ -521,7 +519,7 @@ class ConsoleApp(ScreenApp):
         self.push_screen(HelpDialog(self.screen.active_bindings, remapped))
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Whether an action works now: `:` does nothing in a dialog, `ctrl+z` is undo in a text."""
+        """Whether an action is available now: `:` not in a dialog; in a text `ctrl+z` is undo."""
         if action == "command":
             return isinstance(self.screen, MainScreen)
         if action == "suspend" and hasattr(self.focused, "action_undo"):
@@ -529,7 +527,7 @@ class ConsoleApp(ScreenApp):
         return super().check_action(action, parameters)
 
     async def action_command(self, text: str = "") -> None:
-        """Opens the line to type a command in, at the foot of the panels."""
+        """Opens the command line below the panels."""
         from .commands import all_commands
         from .panels.command_line import CommandLine
 
@@ -562,7 +560,8 @@ class ConsoleApp(ScreenApp):
             target.focus(scroll_visible=False)
 
     def filter_panel(self, text: str) -> None:
-        """Filters what the screen on top lists. Raises `OperatorError` where it lists nothing."""
+        """Filters the active screen's list. Raises `OperatorError` if it has none, or for an
+        invalid expression."""
         if error := Filter.parse(text).error:
             raise OperatorError(f"/{text}: {error}", "a regular expression; ! in front inverts it")
         panes = list(self.active_panel.query(FilterPane))
@@ -575,7 +574,7 @@ class ConsoleApp(ScreenApp):
         if any(isinstance(screen, ChoiceDialog) for screen in self.screen_stack):
             return
         has_nothing = self._label or self.board.is_stopped
-        if has_nothing or self.is_read_only:  # nothing to stop, or it must not be
+        if has_nothing or self.is_read_only:  # nothing to stop, or stopping is not allowed
             self.exit("leave")
             return
         self.push_screen(
@@ -597,7 +596,7 @@ class ConsoleApp(ScreenApp):
             self.exit(answer)
 
     async def on_event_pane_traced(self, message: EventPane.Traced) -> None:
-        """Goes from an alert or an event to its log line, or to the screen that shows it."""
+        """Shows the log line of an alert or an event, or else the screen that shows it."""
         from . import log_actions
 
         if isinstance(message.source, AlertFinding):

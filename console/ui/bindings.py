@@ -1,6 +1,6 @@
-"""`catalogue`: every key of the console, read off the bindings themselves.
+"""`catalogue`: every key of the console, from the bindings of its widgets.
 
-The help, `docs/keys.md` and the check of a user's key map are made from it.
+`docs/keys.md` and the check of a user's key map are made from it.
 """
 
 from __future__ import annotations

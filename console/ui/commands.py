@@ -1,9 +1,8 @@
-"""The names that the `:` line knows, and what each does. The palette lists the same by title.
+"""The commands of the `:` line, by name. The palette lists actions by title.
 
 A name is an action's id (the right column of the help), a command of the command line, or one of
-the few in `_own`. Commands are read by the command line's parser, so that `:` takes what a shell
-takes. A command that the console has no way of its own for is run as in a shell, and its output is
-shown.
+the few in `_own`. The command line's parser parses commands, so `:` accepts the same arguments as a
+shell. A command without a console action of its own runs in a process, and its output is shown.
 """
 
 from __future__ import annotations
@@ -59,14 +58,14 @@ WITH_A_SCREEN: tuple[Known, ...] = (UpCommand, AttachCommand, PlayCommand)
 MOST_OUTPUT = 5000
 
 
-# --- what there is ------------------------------------------------------------------------------
+# --- the commands -------------------------------------------------------------------------------
 
 
 def all_commands(
     app: ScreenApp, bindings: Iterable[ActiveBinding] | None = None
 ) -> dict[str, LineCommand]:
-    """The commands by name, those of the focused pane first. Where an action and a command share a
-    name, words after it mean the command."""
+    """The commands by name, those of the focused pane first. If an action and a command share a
+    name, arguments select the command."""
     found: dict[str, LineCommand] = {}
     if bindings is None:
         bindings = app.screen.active_bindings.values()
@@ -146,7 +145,7 @@ def _verbs(app: ScreenApp) -> Iterator[LineCommand]:
 
 
 def _verb(app: ScreenApp, known: Known, *typed: str) -> LineCommand:
-    """A command of the command line; `typed` are the words that call it there."""
+    """A command of the command line; `typed` are the words that invoke it there."""
     name = typed[-1]
     return LineCommand(
         name,
@@ -168,7 +167,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 class LineParser(argparse.ArgumentParser):
-    """Raises what is wrong instead of ending the process."""
+    """Raises `OperatorError` instead of exiting the process."""
 
     def error(self, message: str) -> Any:
         raise OperatorError(message, self._usage())
@@ -177,7 +176,7 @@ class LineParser(argparse.ArgumentParser):
         raise OperatorError((message or "").strip() or self.format_help(), self._usage())
 
     def print_help(self, file: Any = None) -> None:
-        """`exit` shows the help."""
+        """Prints nothing, since `exit` raises the help as an error."""
 
     def _usage(self) -> str:
         record = self.get_default("record")
@@ -209,7 +208,7 @@ def _words(known: Known, board: Board, before: Sequence[str]) -> Iterator[str]:
 
 
 def _values(known: type[Command], name: str, board: Board, begin: str) -> Iterable[str]:
-    """Values for the argument of that name, from the board or the file system."""
+    """Completions for the argument `name`, from the board or the file system."""
     match name:
         case "policy":
             return POLICIES
@@ -225,7 +224,7 @@ def _values(known: type[Command], name: str, board: Board, begin: str) -> Iterab
 
 
 def _about(known: Known) -> dict[str, str]:
-    """A line of help for each verb, flag and policy."""
+    """The help text of each verb, flag and policy."""
     if isinstance(known, CommandGroup):
         return {verb.NAME: verb.HELP for verb in known.verbs}
     arguments = arguments_of(known)
@@ -238,7 +237,7 @@ def _adapters(board: Board) -> Iterator[str]:
 
 
 def _directories(begin: str) -> Iterator[str]:
-    """Directories of this machine that begin so. A remote pipeline has others."""
+    """Directories of this machine whose path starts with `begin`; a remote pipeline has others."""
     at = os.path.expanduser(begin)
     for path in sorted(glob.glob(glob.escape(at) + "*"))[:50]:
         if os.path.isdir(path):
@@ -246,11 +245,11 @@ def _directories(begin: str) -> Iterator[str]:
 
 
 async def _run_verb(app: ScreenApp, verb: Sequence[str], typed: Sequence[str]) -> None:
-    """Carries out a command in the console's own way if it has one; runs it in a process otherwise,
-    and shows its output."""
+    """Carries out a command by a console action if there is one; otherwise runs it in a process and
+    shows its output."""
     arguments = [*verb, *typed]
     if not typed and (screen := verb[-1].capitalize()) in app.screen_names:
-        await app.action_show(screen)  # `:adapters`, `:logs`: the verb's own screen says more
+        await app.action_show(screen)  # `:adapters`, `:logs`: the screen shows more than the output
         return
     bench = list(verb) == [BenchCommand.NAME]
     command = BenchCommand() if bench else parse_with(_parser(), arguments)
@@ -294,7 +293,7 @@ def _show_output(app: ScreenApp, arguments: Sequence[str]) -> None:
 
 
 class OutputDialog(LiveDialog):
-    """The output of a command while it comes. Closing the dialog ends the command."""
+    """Shows a command's output as it arrives. Closing the dialog terminates the command."""
 
     def __init__(self, arguments: Sequence[str], run: str) -> None:
         super().__init__(f"loraconsole {' '.join(arguments)}", self._lines)

@@ -1,4 +1,4 @@
-"""`HelpDialog`: every key that works in the focused pane, from the bindings themselves."""
+"""`HelpDialog`: every key that works in the focused pane, from the active bindings."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from .widgets.dialogs import LiveDialog
 
 
 class HelpDialog(LiveDialog):
-    """Keys of the focused pane first, then those that always work; keys of a user's key map are
-    marked."""
+    """Keys of the focused pane first, then general ones; keys of a user's key map are marked."""
 
     def __init__(self, bindings: Mapping[str, ActiveBinding], remapped: Mapping[str, str]) -> None:
         super().__init__("keys", self._lines)
@@ -53,6 +52,6 @@ class HelpDialog(LiveDialog):
         text = f"{binding.description}  {what}" if what else binding.description
         id = binding.id or ""
         room = max(8, width - 18 - 2 - len(id) - 1)
-        said = units.fit(text, room)
-        title, rest = said[: len(binding.description)], said[len(binding.description) :]
+        fitted = units.fit(text, room)
+        title, rest = fitted[: len(binding.description)], fitted[len(binding.description) :]
         return line((shown, "key"), mark, (title, "text"), (rest, "dim"), (f" {id}", "dim"))

@@ -1,4 +1,4 @@
-"""`JumpScreen`: a letter on every pane that takes keys; typing it moves the focus there."""
+"""`JumpScreen`: shows a letter on every focusable pane; typing it focuses that pane."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ LETTERS = "asdfghjklqwertyuiopzxcvbnm" + string.ascii_uppercase
 
 
 class JumpScreen(ModalScreen[Widget]):
-    """Lies over the screen until a key is pressed. A letter that is shown answers with its pane,
-    any other key with None."""
+    """Covers the screen until a key is pressed. Returns the pane of the typed letter; None for any
+    other key."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,ctrl+o", "dismiss", "Stay", show=False, id="jump-stay"),

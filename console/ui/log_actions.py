@@ -1,4 +1,4 @@
-"""Evidence: from an alert or an event to the line of the log, or the screen, that shows it."""
+"""Opens the log line, or the screen, that an alert or an event refers to."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .screen_app import ScreenApp
 
 
 async def show_finding(app: ScreenApp, finding: AlertFinding) -> None:
-    """Its line in the log; where it has none, the screen that shows it."""
+    """Shows the finding's log line; if it has none, its screen, filtered."""
     if finding.log_reference is not None and await _show_line(app, finding.log_reference):
         return
     await app.action_show(finding.screen)
@@ -23,7 +23,7 @@ async def show_finding(app: ScreenApp, finding: AlertFinding) -> None:
 
 
 async def show_event(app: ScreenApp, event: Event) -> None:
-    """Its line, or what was said then."""
+    """Shows the event's log line; if it has none, the log at that time."""
     log_reference = LogReference(event.source, event.at, event.text.partition("\n")[0])
     if not await _show_line(app, log_reference):
         log = await _log(app)
@@ -31,7 +31,7 @@ async def show_event(app: ScreenApp, event: Event) -> None:
 
 
 async def _show_line(app: ScreenApp, log_reference: LogReference) -> bool:
-    """False where there is no such line."""
+    """Shows the line; returns False if there is none."""
     entry = find_line(log_reference, app.board.logs)
     if entry is not None:
         log = await _log(app)

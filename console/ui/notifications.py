@@ -1,6 +1,6 @@
-"""`Notifier`: calls an operator who looks elsewhere: toasts, the bell, the terminal's title.
+"""`Notifier`: notifies the operator by toasts, the bell and the terminal's title.
 
-It is called with what is new, and remembers only which problems it has shown.
+Callers pass what is new; it remembers only the problems and the toasts that it has shown.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
 TOASTS_A_FRAME = 2
 MOST_TOASTS = 3
-"""Most toasts at once; beyond that only errors are shown. The list of events has all."""
+"""Most toasts at once; beyond that only errors are shown. The list of events has all events."""
 SHORT_SECONDS, USUAL_SECONDS = 4.0, 8.0
 GOOD_SECONDS, BAD_SECONDS = 5.0, 30.0
-"""How long the toast of a reply stays."""
+"""How long the toast of a good or a bad reply stays."""
 SEVERITIES: dict[str, SeverityLevel] = {
     "warning": "warning",
     "error": "error",
@@ -42,24 +42,24 @@ class Notifier:
 
     def __init__(self, app: PaintedApp) -> None:
         self._app = app
-        self._told: set[Problem] = set()
+        self._shown: set[Problem] = set()
         self._until: list[float] = []
-        """When the toasts that are shown will be gone."""
+        """Monotonic times at which the visible toasts expire."""
         self.title = ""
-        """The terminal's, if it has one of ours."""
+        """The terminal title last written; "" if the terminal has its original one."""
 
     def tell_problems(self, problems: Sequence[Problem]) -> None:
-        """Shows what is wrong with the files of settings and themes, each problem once."""
-        fresh = [problem for problem in problems if problem not in self._told]
+        """Shows problems in the settings and theme files, each problem once."""
+        fresh = [problem for problem in problems if problem not in self._shown]
         if fresh:
             more = f"\n… and {len(fresh) - 1} more: , shows them" if len(fresh) > 1 else ""
             title = "Not used, as it is written"
             self._toast(f"{fresh[0]}{more}", title, "warning", USUAL_SECONDS)
-        self._told = set(problems)
+        self._shown = set(problems)
 
     def tell_alerts(self, fresh: Sequence[Alert], is_seen: bool) -> None:
-        """Shows new alerts as toasts, unless their list is on the screen, and rings as the settings
-        say."""
+        """Shows new alerts as toasts, unless `is_seen`: the list of alerts is on the screen. Rings
+        in both cases."""
         shown = [] if is_seen else [alert for alert in fresh if not alert.rule.is_event]
         for alert in shown[:TOASTS_A_FRAME]:
             self._toast(
@@ -72,7 +72,7 @@ class Notifier:
             self._ring(fresh)
 
     def _ring(self, fresh: Sequence[Alert]) -> None:
-        """Rings the bell, or sends OSC 9, as the settings say."""
+        """Rings the bell or sends OSC 9, depending on the settings."""
         bell, driver = self._app.chosen.settings.bell, driver_of(self._app)
         if bell == "bell":
             self._app.bell()
@@ -81,7 +81,7 @@ class Notifier:
             driver.write(f"\x1b]9;loraconsole: {text}\x07")
 
     def entitle(self, board: Board) -> None:
-        """Writes the title of the terminal: `(2) loraconsole: READY` if two alerts fire."""
+        """Sets the terminal's title: `(2) loraconsole: READY` if two alerts fire."""
         app, driver = self._app, driver_of(self._app)
         if driver is None or app.is_headless or not app.chosen.settings.title:
             return
@@ -93,16 +93,16 @@ class Notifier:
             self.title = title
 
     def give_title_back(self) -> None:
-        """Restores the terminal's title from before; `entitle` writes ours again."""
+        """Restores the terminal's original title; `entitle` sets the console's again."""
         driver = driver_of(self._app)
         if self.title and driver is not None:
             driver.write(RESTORE_TITLE)
             self.title = ""
 
     def tell_events(self, events: Sequence[Event]) -> None:
-        """Shows events as toasts: of many in a frame the newest of the worst. The list of events
-        has all. An event of level info is shown only if no dialog is open. One of the router is
-        not: the console that gave the order has the answer."""
+        """Shows events as toasts; of many in a frame, the newest and worst. The list of events has
+        all. Events of level info are hidden while a dialog is open, and the router's always: the
+        console that gave the order shows the reply."""
         is_reading = isinstance(self._app.screen, ModalScreen)
         fresh = [
             event
@@ -117,7 +117,7 @@ class Notifier:
             self._toast(event.text, event.source, severity, seconds)
 
     def tell_reply(self, order: Order | None, reply: AdapterReply) -> None:
-        """Shows the answer to an order that no dialog has shown; a failure stays longer."""
+        """Shows the reply to an order if no dialog has shown it; a failure stays longer."""
         is_right = reply.verification is None or reply.verification.is_right
         is_good = reply.status == 200 and is_right
         subject = "adapters" if reply.scheduling is None else "scheduler"

@@ -1,4 +1,4 @@
-"""The palette: a list of what can be done here, searched by title; `ctrl+p` opens it."""
+"""The palette: a list of the actions available here, searched by title; `ctrl+p` opens it."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ MOVES = (
     *("move(", "page(", "jump(", "match(", "scroll", "app.focus_", "cursor_"),
     "command_palette",
 )
-"""Actions that are not looked up by name: those of the cursor, and the one that opens the palette.
-Of the same kind are actions without an id: how Textual edits a text."""
+"""Prefixes of actions listed last: cursor moves, and opening the palette. Actions without an id are
+also listed last: Textual's text editing."""
 
 
 class Entry(NamedTuple):
@@ -41,7 +41,7 @@ class Entry(NamedTuple):
 
 
 class ConsoleCommands(Provider):
-    """Bindings of the panel on top and of the app, themes, and orders to the pipeline."""
+    """Bindings of the active panel and of the app, themes, and orders to the pipeline."""
 
     @property
     def _console(self) -> ScreenApp:
@@ -50,8 +50,8 @@ class ConsoleCommands(Provider):
         return app
 
     def _entries(self) -> Iterator[Entry]:
-        """The entries in their order: screens, actions of the panel, orders to the pipeline, the
-        console's own keys and themes, and last the moves of the cursor."""
+        """The entries in order: screens, actions of the panel, orders to the pipeline, the app's
+        keys and themes, cursor moves."""
         by_rank: dict[int, list[Entry]] = {rank: [] for rank in range(5)}
         bound = list(self._bound())
         for rank, entry in (*bound, *self._unbound(bound), *self._orders(), *self._themes()):
@@ -79,7 +79,7 @@ class ConsoleCommands(Provider):
             yield rank, Entry(title, help, partial(app.run_action, binding.action, active.node))
 
     def _unbound(self, bound: Sequence[tuple[int, Entry]]) -> Iterator[tuple[int, Entry]]:
-        """Screens whose keys are typed where the cursor is."""
+        """Screens whose keys are not active, because the focused widget takes them as text."""
         known = {entry.title for _, entry in bound}
         for name in self._console.screen_names:
             if f"Go to {name}" not in known:

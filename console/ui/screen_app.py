@@ -1,4 +1,5 @@
-"""`ScreenApp`: what the `:` line, the palette and the actions need of the app. `app.py` is one."""
+"""`ScreenApp`: the app's interface for the `:` line, the palette and the actions; `ConsoleApp`
+implements it."""
 
 from __future__ import annotations
 
@@ -7,35 +8,36 @@ from .widgets.pane import PaintedApp, Panel
 
 
 class ScreenApp(PaintedApp):
-    """An app of screens, themes and lists that can be filtered."""
+    """An app with screens, themes and lists that can be filtered."""
 
     config: Config
 
     @property
     def screen_names(self) -> list[str]:
-        """Names of screens, as `action_show` takes them."""
+        """The screen names that `action_show` accepts."""
         raise NotImplementedError
 
     @property
     def active_panel(self) -> Panel:
-        """The screen on top."""
+        """The visible screen."""
         raise NotImplementedError
 
     @property
     def themes(self) -> list[str]:
-        """Names of the themes that could be read."""
+        """Names of all valid themes."""
         raise NotImplementedError
 
     async def action_show(self, name: str) -> None:
-        """Brings a screen to the top."""
+        """Shows a screen."""
         raise NotImplementedError
 
     def wear_theme(self, name: str) -> None:
-        """Changes the colours, now and for the next time."""
+        """Changes the theme and saves the choice for later runs."""
         raise NotImplementedError
 
     def filter_panel(self, text: str) -> None:
-        """Filters what the screen on top lists. Raises `OperatorError` where it lists nothing."""
+        """Filters the active screen's list. Raises `OperatorError` if it has none, or for an
+        invalid expression."""
         raise NotImplementedError
 
     def save_picture(self) -> None:

@@ -1,4 +1,4 @@
-"""The screens, their keys, and how each is made."""
+"""The screens, their keys, and `make_panel`, which creates them."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ PAGES: dict[str, tuple[str, str]] = {"9": ("Alerts", "alerts"), "comma": ("Setti
 
 
 def make_panel(name: str) -> Panel:
-    """A panel by name. Its module is imported now: the first frame does not wait for it. Raises
-    `KeyError`."""
+    """A panel by name. Its module is imported only here, so that it does not delay the first frame.
+    Raises `KeyError`."""
     match name:
         case "Batch":
             from .panels.batch import BatchPanel

@@ -1,5 +1,5 @@
-"""`session`: a person, a terminal, and what is looked at on it: a pipeline, a mock, a recording, a
-pipeline behind ssh. Knows how the terminal is taken and given back.
+"""`session`: runs the console on this terminal for a pipeline, a mock, a recording, or a pipeline
+over ssh. Takes over the terminal and restores it.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ if TYPE_CHECKING:
 
 
 def need_terminal(hint: str) -> None:
-    """Raises `OperatorError` where there is no terminal, or one that only takes lines."""
+    """Raises `OperatorError` if there is no terminal, or only one without cursor control."""
     if os.environ.get(splash.BROWSER):
         return
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise OperatorError("the console needs a terminal", hint)
-    if os.environ.get("TERM") == "dumb":  # an editor's shell, a serial line: it shows all as text
+    if os.environ.get("TERM") == "dumb":  # an editor's shell, a serial line: no escape sequences
         raise OperatorError("the console cannot draw on this terminal: TERM is dumb", hint)
 
 
 def check_screen_options(screen: ScreenOptions) -> None:
-    """Before anything is started for them. Raises `UsageError`."""
+    """Checks the options before anything is started. Raises `UsageError`."""
     from ..settings.settings import choose
 
     choose(screen.theme, screen.fps, screen.ascii, screen.no_mouse, screen.low_bandwidth)
@@ -49,9 +49,9 @@ def run_console(
     clock: Callable[[], float] = time.time,
     source: Callable[..., TelemetryClient] | None = None,
 ) -> str | None:
-    """The console until a person leaves it; "leave" or "stop", or None where it was ended.
+    """Runs the console until the user leaves. Returns "leave" or "stop", or None if it was ended.
 
-    For the keywords see `ConsoleApp`. Raises `SystemExit` where the console itself fails.
+    For the keywords see `ConsoleApp`. Raises `SystemExit` if the console itself fails.
     """
     from ..client.telemetry import TelemetryClient
     from ..settings.ui_state import UiState
@@ -87,7 +87,7 @@ def run_console(
 
 
 def mock(seed: int, screen: ScreenOptions, is_read_only: bool) -> int:
-    """The console on a pipeline that computes nothing."""
+    """Runs the console on a mock pipeline, which computes nothing."""
     need_terminal("a mock pipeline without a screen: python -P -m loraconsole.console.mock.server")
     from ..mock.server import mock_pipeline
 
@@ -97,7 +97,7 @@ def mock(seed: int, screen: ScreenOptions, is_read_only: bool) -> int:
 
 
 def play(command: PlayCommand) -> int:
-    """The console on a recording."""
+    """Runs the console on a recording."""
     need_terminal("recordings are gzipped JSON lines: zcat FILE | jq")
     from ..client.recording import RecordingPlayer, RecordingTelemetry
 
@@ -115,7 +115,7 @@ def play(command: PlayCommand) -> int:
 
 
 def attach_over_ssh(host: str, command: AttachCommand) -> int:
-    """The console here on a pipeline there."""
+    """Runs the console here on a pipeline on `host`."""
     need_terminal(f"without one: ssh {host} loraconsole status")
     from ..client.ssh_tunnel import SshTunnel
 

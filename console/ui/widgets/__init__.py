@@ -1,1 +1,1 @@
-"""What panels and the app are built of: panes, tables, filters, dialogs, styles."""
+"""The widgets of panels and the app: panes, tables, filters, dialogs, styles."""

@@ -19,11 +19,11 @@ from ...text.lines import TextLine, TextSpan, thumb_of
 from .pane import PaintedApp, Pane
 
 LineSource: TypeAlias = Callable[[Board, int], Sequence[TextLine]]
-"""The lines that a dialog shows of a board in a width."""
+"""A function that returns a dialog's lines for a board and a width."""
 
 
 class Choice(NamedTuple):
-    """One answer of a `ChoiceDialog`: its key, the answer, and its text."""
+    """One choice of a `ChoiceDialog`: its key, the answer it returns, and its text."""
 
     key: str
     answer: str
@@ -31,19 +31,19 @@ class Choice(NamedTuple):
 
 
 class ChoiceDialog(ModalScreen[str]):
-    """Asks a question; the answer is that of the choice, or "" after escape."""
+    """Asks a question; returns the answer of the choice, or "" after escape."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,q", "answer('')", "Cancel", key_display="esc", id="cancel"),
     ]
 
     def __init__(self, title: str, body: str, choices: Sequence[Choice], begin: int = 0) -> None:
-        """`begin` is the choice that enter makes at first: one by which nothing is lost."""
+        """`begin` is the index of the initial choice, one by which nothing is lost."""
         super().__init__()
         self._begin = begin
         self._title, self._body, self._choices = title, body, choices
-        # Textual looks bindings up as soon as this is on the stack, but calls `on_key` only once it
-        # is mounted: the `l` of a quick `ql` comes before that.
+        # Textual uses bindings as soon as the dialog is on the stack, but calls `on_key` only once
+        # it is mounted: the `l` of a quick `ql` arrives before that.
         self._unbound = {
             choice.key: choice.answer
             for choice in choices
@@ -67,7 +67,7 @@ class ChoiceDialog(ModalScreen[str]):
         self.dismiss(self._choices[event.option_index].answer)
 
     def on_key(self, event: events.Key) -> None:
-        """Obeys the keys that could not be bound."""
+        """Handles the keys that could not be bound."""
         if event.key in self._unbound:
             event.stop()
             self.dismiss(self._unbound[event.key])
@@ -77,7 +77,7 @@ class ChoiceDialog(ModalScreen[str]):
 
 
 class ScrollPane(Pane, can_focus=True):
-    """Lines from a source, as many as fit, and keys to move through them."""
+    """Scrollable lines from a source."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("up,k", "move(-1)", "Up", show=False, id="text-up"),
@@ -132,7 +132,7 @@ T = TypeVar("T")
 
 
 class LiveScreen(ModalScreen[T]):
-    """A dialog that is given every frame's board."""
+    """A dialog that is painted with every frame's board."""
 
     def paint(self, board: Board) -> None:
         raise NotImplementedError
@@ -144,7 +144,7 @@ class LiveScreen(ModalScreen[T]):
 
 
 class LiveDialog(LiveScreen[None]):
-    """One thing in all its details, drawn with every frame."""
+    """A dialog of scrollable lines, updated with every frame."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,q,enter", "dismiss", "Close", key_display="esc", id="close"),

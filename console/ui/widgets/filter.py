@@ -1,4 +1,4 @@
-"""`FilterPane`: a pane whose rows are filtered by the expression that a person types after `/`."""
+"""`FilterPane`: a pane whose rows are filtered by an expression typed after `/`."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 class FilterPane(Pane, can_focus=True):
     """A pane whose rows can be filtered by an expression typed after `/`.
 
-    What does not match is hidden, or, with `marks`, stays and is dimmed, so that a match is read
-    among its neighbours. `n` and `N` go from match to match.
+    Rows that do not match are hidden or, with `marks`, dimmed, so that matches are seen among their
+    neighbours. `n` and `N` go from match to match.
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -33,7 +33,7 @@ class FilterPane(Pane, can_focus=True):
         super().__init__(id=id, classes=classes)
         self.filter = Filter()
         self.marks = False
-        """Whether rows that do not match stay, dimmed."""
+        """Whether rows that do not match are dimmed instead of hidden."""
 
     def set_filter(self, text: str, marks: bool | None = None) -> None:
         self.filter = Filter.parse(text)
@@ -50,17 +50,18 @@ class FilterPane(Pane, can_focus=True):
         return self.marks and not self.filter.keeps(text)
 
     def action_match(self, step: int) -> None:
-        """Goes to the next row that matches, or with -1 to the one before."""
+        """Goes to the next matching row, or with -1 to the previous one."""
         raise NotImplementedError
 
     async def action_filter(self) -> None:
-        """Opens the line to type in, at the foot of the panel."""
-        from .filter_input import FilterInput  # the first frame does not wait for it
+        """Opens the filter's input line at the bottom of the panel."""
+        from .filter_input import FilterInput  # here, so that it does not delay the first frame
 
         await self.open_line("/", FilterInput(self))
 
     async def open_line(self, mark: str, given: Input) -> None:
-        """Opens `given` behind `mark` at the foot of the panel, unless a line is open there."""
+        """Opens the input `given`, with the label `mark`, at the bottom of the panel; if a line is
+        open there already, focuses that."""
         from textual.containers import Horizontal
         from textual.widgets import Label
 

@@ -1,4 +1,4 @@
-"""`FilterInput`: the line that `/` opens, at the foot of a panel; `LineInput`: any such line."""
+"""`FilterInput`: the input line that `/` opens at the bottom of a panel; `LineInput`: its base."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ...text.filter import Filter
 
 
 class Filtered(Protocol):
-    """What a `FilterInput` needs of the pane that it filters."""
+    """The interface of a pane for `FilterInput`."""
 
     filter: Filter
     marks: bool
@@ -23,8 +23,8 @@ class Filtered(Protocol):
 
 
 class LineInput(Input):
-    """An input that may be removed from a screen that stays. Textual's own subscribes to a signal
-    of the screen and never unsubscribes, so the screen would keep it."""
+    """An input that can be removed from a screen without a leak: Textual's own subscribes to a
+    signal of the screen and never unsubscribes, so the screen would keep it."""
 
     def on_unmount(self) -> None:
         self.screen.text_selection_started_signal.unsubscribe(self)
@@ -42,7 +42,7 @@ class FilterInput(LineInput):
     def __init__(self, pane: Filtered) -> None:
         super().__init__(
             value=pane.filter.text,
-            placeholder="regular expression, ! in front turns it around; tab hides or marks",
+            placeholder="regular expression, ! in front inverts it; tab hides or marks",
             compact=True,
             select_on_focus=False,
         )

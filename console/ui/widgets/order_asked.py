@@ -1,4 +1,4 @@
-"""`OrderAsked`: a panel asks the app to send an order to the pipeline."""
+"""`OrderAsked`: a panel's request that the app send an order to the pipeline."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from ...client.telemetry import PipelineOrder
 
 
 class OrderAsked(Message):
-    """A key asks for `order`. What it costs is said, and agreed to, before it is sent.
+    """Requests that `order` be sent, after a confirmation if something is lost by it.
 
-    `listener` hears the answer of an order about adapters. Where `is_agreed`, the operator has
-    chosen it from a list that says what it does, and is not asked again.
+    `listener` receives the reply to an adapter order. With `is_agreed` the operator is not asked,
+    having chosen the order from a list that describes it.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
 """`Pane`: a box that draws itself line by line from a `Board`, and only the lines that changed.
 
-`draw_lines` returns plain values, texts with the names of styles, so that two frames are compared
-before anything is rendered. A pane overrides `render_lines`, without Textual's style cache:
-8 ms a frame instead of 17 for a busy screen. Frame and title are drawn here as well.
+`draw_lines` returns plain values, texts with names of styles, so that frames are compared before
+anything is rendered. `render_lines` is overridden to bypass Textual's style cache: 8 ms a frame
+instead of 17 for a busy screen. Frame and title are drawn here as well.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ if TYPE_CHECKING:
 
 
 def over_time(title: str, board: Board) -> tuple[TextSpan, ...]:
-    """A plot's title; "last hour" follows where the plot shows the hour."""
+    """A plot's title, followed by "last hour" if the plot shows that."""
     long: tuple[TextSpan, ...] = ((" last hour", "info"),) if is_hour(board.decode) else ()
     return ((title, "title"), *long)
 
 
 def field(name: str) -> tuple[TextSpan, ...]:
-    """The left column of a list of details."""
+    """A name in the left column of a list of details."""
     return ((f"{name:<12}", "dim"),)
 
 
 class PaintedApp(TerminalApp):
-    """What panes need of the app: the board to draw, styles, what gives orders."""
+    """The app's interface for panes: the board to draw, styles, settings, orders."""
 
     board: Board
     text_styles: TextStyles
@@ -59,9 +59,9 @@ class PaintedApp(TerminalApp):
     ui_state: UiState
     chosen: Chosen
     complaints: Sequence[Problem]
-    """What is wrong with the files of settings and themes."""
+    """Problems in the settings and theme files."""
     is_read_only: bool = False
-    """Whether this console changes nothing in the pipeline."""
+    """Whether this console must not change the pipeline."""
     is_ascii: bool = False
     """Whether borders, bars and plots are drawn in plain ASCII."""
     telemetry: TelemetryClient
@@ -69,20 +69,20 @@ class PaintedApp(TerminalApp):
     clock: Callable[[], float]
 
     def refuses(self, id: str | None) -> bool:
-        """Whether this console is read-only and the key of that id would change something."""
+        """Whether the console is read-only and the binding `id` would change the pipeline."""
         return self.is_read_only and is_changing_key(id)
 
     def ask_text(self, request_id: str, offset: int) -> None:
-        """Asks for a request's text from character `offset` on; it comes to `Board.opened`."""
+        """Requests a request's text from character `offset` on; it arrives in `Board.opened`."""
         raise NotImplementedError
 
     def ask_spans(self, stamp: str) -> None:
-        """Asks for the newest spans if they differ from those of `stamp`; they come to
+        """Requests the newest spans if they differ from those of `stamp`; they arrive in
         `Board.spans`."""
         raise NotImplementedError
 
     def wake(self) -> None:
-        """Says that something moves by itself, so that a frame may be due."""
+        """Requests a frame for a change that no message of the pipeline caused."""
 
 
 class Pane(Widget):
@@ -92,7 +92,7 @@ class Pane(Widget):
     TITLE: ClassVar[str] = ""
     FRAMED: ClassVar[bool] = True
     PERIOD_S: ClassVar[float] = 0.0
-    """Least seconds between two frames of the pane; 0 draws it in every frame."""
+    """Minimum seconds between two draws of the pane; 0 draws it in every frame."""
 
     def __init__(self, id: str | None = None, classes: str | None = None) -> None:
         super().__init__(id=id, classes=classes)
@@ -101,9 +101,9 @@ class Pane(Widget):
         self._drawn_size = (0, 0)
         self._period = -1
         self.frames = 0
-        """How often lines were made; a hidden pane makes none."""
+        """How often lines were drawn; a hidden pane draws none."""
 
-    # -- what a subclass fills in
+    # -- for subclasses to override
 
     def draw_lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
         """The pane's content in at most `height` lines of `width` cells."""
@@ -122,25 +122,26 @@ class Pane(Widget):
         return ()
 
     def origin(self, board: Board) -> tuple[int, float] | None:
-        """Of a plot over time: the cells left of it, and the age of its left edge in seconds, which
-        the frame below shows. None where the pane has no such plot."""
+        """For a plot over time: the cells left of it, and the age of its left edge in seconds,
+        which the lower frame shows. None without such a plot."""
         return None
 
     def thumb(self, height: int) -> range | None:
-        """The lines of the right edge to draw as a scroll bar's thumb; None for no bar."""
+        """The rows of the scroll bar's thumb on the right edge; None for no scroll bar."""
         return None
 
     def window(self, track: Track, board: Board, cells: int, back: int = 0) -> Window:
-        """The stretch of `track` that a plot of `cells` cells shows, `back` buckets before now."""
+        """The part of `track` for a plot of `cells` cells that ends `back` buckets before now."""
         return track.window(board.now, 2 * cells, back, self._sweeps)
 
     def origin_of(self, track: Track, before: int, back_s: float = 0.0) -> tuple[int, float]:
-        """`origin` of a plot that takes all cells but `before`, and ends `back_s` seconds ago."""
+        """`origin` of a plot that fills all cells but the first `before`, and ends `back_s` seconds
+        ago."""
         return before, back_s + 2 * max(0, self.size.width - 4 - before) * track.bucket_s
 
     @property
     def _sweeps(self) -> bool:
-        """Whether plots sweep: with low bandwidth no cell of a plot moves."""
+        """Whether plots sweep instead of scroll, so that few cells change: with low bandwidth."""
         return self.painted_app.chosen.settings.low_bandwidth
 
     # -- painting
@@ -170,7 +171,7 @@ class Pane(Widget):
             self.refresh(*(Region(0, y, size[0], 1) for y in changed))
 
     def paint_if_due(self, board: Board) -> None:
-        """Draws `board`, unless the last frame is younger than `PERIOD_S`."""
+        """Draws `board`, at most once in each period of `PERIOD_S` seconds."""
         if self.PERIOD_S:
             period = int(board.now / self.PERIOD_S)
             if period == self._period:
@@ -179,8 +180,8 @@ class Pane(Widget):
         self.paint(board)
 
     def release(self) -> None:
-        """Drops the strips, a kilobyte each, of a pane that is hidden; they are made again when it
-        is shown."""
+        """Drops the strips of a hidden pane, a kilobyte each; they are made again when it is
+        shown."""
         self._strips = [None] * len(self._strips)
 
     def _compose_lines(self, board: Board, width: int, height: int) -> list[TextLine]:
@@ -219,7 +220,7 @@ class Pane(Widget):
         return (("╰" + "─" * room, edge),)
 
     def _edge(self, board: Board, width: int, edge: str) -> TextLine:
-        """`╭─ title ────── caption ─╮`, without the caption where there is no room for it."""
+        """`╭─ title ────── caption ─╮`, without the caption if there is no room for it."""
         title = crop(self.title(board), max(0, width - 6))
         left: tuple[TextSpan, ...] = (("╭─", edge),)
         if title and title[0][0]:
@@ -233,7 +234,7 @@ class Pane(Widget):
         return TextLine((*left, ("─" * rule, edge), *right))
 
     def render_lines(self, crop: Region) -> list[Strip]:
-        """Strips for the compositor, made for lines that have none."""
+        """Strips for the compositor; missing ones are made."""
         if self._drawn_size != (self.size.width, self.size.height):
             self.paint()
         strips = [self._strip(y) for y in range(crop.y, crop.bottom)]
@@ -255,7 +256,7 @@ class Pane(Widget):
         resolve = app.text_styles.style
         segments = []
         for text, style in crop(spans, width, pad=True):
-            # The ground is behind what the frame holds, not behind the frame.
+            # The ground is behind the content, not behind the frame.
             beneath = "" if style.startswith("border") else ground
             shown = plain(text) if app.is_ascii else text
             segments.append(Segment(shown, resolve(style, beneath)))
@@ -271,24 +272,24 @@ class Pane(Widget):
         self.paint()
 
     def watch_has_focus(self, has_focus: bool) -> None:
-        """Repaints the frame. `on_focus` would come before `has_focus` is set."""
+        """Repaints the frame. `on_focus` would be called before `has_focus` is set."""
         super().watch_has_focus(has_focus)
         self.paint()
 
 
 class Panel(Widget):
-    """One screenful of panes, reached by a key. Only the panel on top is painted."""
+    """A screen of panes, shown by a key. Only the active panel is painted."""
 
     NAME: ClassVar[str] = ""
 
     def __init__(self) -> None:
         super().__init__(id=self.NAME.lower(), classes="panel")
         self.zoomed: Pane | None = None
-        """The pane that has the panel to itself."""
+        """The pane that fills the panel; None if all panes are shown."""
         self._zoomable: list[Pane] = []
 
     def paint(self, board: Board) -> None:
-        """Paints the panes that are on the screen."""
+        """Paints the visible panes that are due."""
         for pane in self.panes:
             if pane.display:
                 pane.paint_if_due(board)
@@ -299,12 +300,12 @@ class Panel(Widget):
 
     @property
     def is_live(self) -> bool:
-        """Whether it moves by itself, without messages of the pipeline."""
+        """Whether it changes without messages from the pipeline."""
         return False
 
     def zoom(self) -> None:
-        """Gives the whole panel to the focused pane, at the next call to the pane after it; after
-        the last one all are back."""
+        """Shows the focused pane alone; each further call shows the next pane, and after the last
+        one all panes again."""
         if self.zoomed is None:
             children = (child for child in self.children if isinstance(child, Pane))
             self._zoomable = [pane for pane in children if pane.display]
@@ -319,7 +320,7 @@ class Panel(Widget):
             self._zoom(None)
 
     def _zoom(self, pane: Pane | None) -> None:
-        """Shows `pane` alone, or all panes for None, by setting the stylesheet's rules aside."""
+        """Shows `pane` alone, or all panes for None, by overriding rules of the stylesheet."""
         if self.zoomed is not None:
             self.zoomed.styles.clear_rule("width")
             self.zoomed.styles.clear_rule("height")
@@ -336,7 +337,7 @@ class Panel(Widget):
             pane.styles.width, pane.styles.height = "100%", "100%"
             if pane.can_focus:
                 pane.focus(scroll_visible=False)
-        self.children[0].refresh(layout=True)  # a child's: all of them are arranged again
+        self.children[0].refresh(layout=True)  # on a child, so that all children are laid out again
         self.call_after_refresh(self._paint_all)
 
     def _paint_all(self) -> None:

@@ -1,6 +1,6 @@
-"""`TextStyles`: styles by name. A panel says `"good"`; the stylesheet and the theme define it.
+"""`TextStyles`: styles by name. A panel uses `"good"`; the stylesheet and the theme define it.
 
-Python holds no colour. All names are component classes of one node, the main screen, because
+No colours are in Python. All names are component classes of one node, the main screen, because
 Textual resolves component classes for every widget that declares them: 30 ms at start.
 """
 
@@ -43,7 +43,7 @@ GROUNDS = ("cursor", "bar")
 
 
 class MainScreen(Screen[None], inherit_bindings=False):
-    """The screen that everything lies on; its component classes are the styles."""
+    """The app's base screen; its component classes are the styles."""
 
     AUTO_FOCUS = ""
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-medium"), (160, "-wide")]  # noqa: RUF012
@@ -67,18 +67,18 @@ class MainScreen(Screen[None], inherit_bindings=False):
 
 
 class TextStyles:
-    """Resolves a style's name on a ground to a Rich style, once a theme."""
+    """Resolves a style's name on a ground to a Rich style, once per theme."""
 
     def __init__(self, screen: MainScreen) -> None:
         self._screen = screen
         self._styles: dict[tuple[str, str], Style] = {}
 
     def clear(self) -> None:
-        """Forgets resolved styles: the theme has changed."""
+        """Drops the resolved styles after a change of the theme."""
         self._styles.clear()
 
     def style(self, name: str, ground: str = "") -> Style:
-        """Raises `KeyError` for a name that is not in `STYLE_NAMES`, or not in `GROUNDS`."""
+        """The Rich style. Raises `KeyError` for names not in `STYLE_NAMES` or `GROUNDS`."""
         style = self._styles.get((name, ground))
         if style is None:
             style = self._styles[name, ground] = self._resolve(name, ground)

@@ -1,7 +1,6 @@
-"""`TablePane`: rows that move, with a cursor that stays on its row, sorting, and a filter.
+"""`TablePane`: a live table with sorting, a filter, and a cursor that stays on its row.
 
-Only rows on the screen are made into lines. Columns leave, the least important first, where the
-pane is narrow.
+Only visible rows are made into lines. A narrow pane drops columns, the least important first.
 """
 
 from __future__ import annotations
@@ -24,24 +23,24 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class Column(Generic[R]):
-    """One column. `cell(row, board, width)` gives spans that are fitted to `width` cells."""
+    """One column. `cell(row, board, width)` returns spans, which are fitted to `width` cells."""
 
     title: str
     width: int
-    """Cells; with `grows`, the fewest."""
+    """Width in cells; with `grows`, the minimum."""
     cell: Callable[[R, Board, int], Sequence[TextSpan]]
     order: Callable[[R], Any] | None = None
-    """What the column is sorted by; None where sorting makes no sense."""
+    """The sort key; None if sorting makes no sense."""
     right: bool = False
     grows: bool = False
-    """Whether it takes cells that are left over."""
+    """Whether it takes left-over cells."""
     wants: Callable[[R], int] | None = None
-    """Cells that a row's text needs. Left-over cells go first to growing columns that want them,
-    from left to right, then in equal parts to all that grow."""
+    """Cells that a row's text needs. Left-over cells go first to growing columns with `wants`, from
+    left to right, then in equal parts to all that grow."""
     least: int = 0
-    """The fewest cells where other columns want some; 0 means `width`."""
+    """Width before left-over cells are distributed; 0 means `width`."""
     rank: int = 0
-    """Columns of a higher rank are left out first where there is no room."""
+    """Columns of a higher rank are dropped first if there is no room."""
     descends: bool = False
     """Whether the first sort shows the largest on top."""
 
@@ -58,7 +57,7 @@ def text_column(
     least: int = 0,
     rank: int = 0,
 ) -> Column[R]:
-    """A text in one style; if it `sorts`, sorted by that text."""
+    """A column of text in one style; with `sorts`, its sort key is the text."""
 
     def cell(row: R, board: Board, width: int) -> Sequence[TextSpan]:
         return ((text(row), style if isinstance(style, str) else style(row)),)
@@ -77,8 +76,8 @@ def number_column(
     zero: str | None = None,
     rank: int = 0,
 ) -> Column[R]:
-    """A figure at the right of its cells, sorted by itself, the largest first. None is shown as a
-    dash, 0 as `zero` where that is given."""
+    """A right-aligned column of numbers, sorted largest first. None is shown as a dash, 0 as
+    `zero` if that is given."""
 
     def cell(row: R, board: Board, width: int) -> Sequence[TextSpan]:
         figure = value(row)
@@ -121,7 +120,7 @@ class TablePane(FilterPane, Generic[R], can_focus=True):
             self.row = row
 
     class Moved(Message):
-        """The cursor stands on another row."""
+        """The cursor was moved."""
 
     def __init__(self, id: str | None = None, classes: str | None = None) -> None:
         super().__init__(id=id, classes=classes)
@@ -138,18 +137,18 @@ class TablePane(FilterPane, Generic[R], can_focus=True):
         known = (column for column in self.columns if column.order and column.title == title)
         self.sort_column = next(known, None)
 
-    # -- what a subclass fills in
+    # -- for subclasses to override
 
     def rows(self, board: Board) -> Sequence[R]:
         """All rows, in their natural order."""
         raise NotImplementedError
 
     def row_key(self, row: R) -> str:
-        """Identifies a row in the next frame."""
+        """Identifies a row from frame to frame."""
         raise NotImplementedError
 
     def kin(self, key: str) -> str:
-        """The part of a row's key that the row taking its place has as well."""
+        """The part of a row's key that a row replacing it shares."""
         return key
 
     def filter_text(self, row: R, board: Board) -> str:
@@ -157,15 +156,15 @@ class TablePane(FilterPane, Generic[R], can_focus=True):
         raise NotImplementedError
 
     def empty(self, board: Board) -> str:
-        """The text that is shown without any row."""
+        """The text of a table without rows."""
         return self.EMPTY
 
-    # -- what it shows
+    # -- content
 
     @property
     def selected(self) -> R | None:
         """The row under the cursor."""
-        if not self._rows:  # a key may come before the first frame
+        if not self._rows:  # a key may be pressed before the first frame
             self._gather(self.painted_app.board)
         index = self._index()
         return self._rows[index] if self._rows else None
@@ -209,7 +208,7 @@ class TablePane(FilterPane, Generic[R], can_focus=True):
         return found and range(found.start + 1, found.stop + 1)  # below the head
 
     def _fitting(self, width: int, rows: Sequence[R]) -> list[tuple[Column[R], int]]:
-        """The columns that fit, each with its cells; left-over cells go to those that grow."""
+        """The columns that fit, with their widths; left-over cells go to those that grow."""
         kept = sorted(self.columns, key=lambda column: column.rank)
         while len(kept) > 1 and sum(c.width + 1 for c in kept) - 1 > width:
             kept.pop()
@@ -259,8 +258,8 @@ class TablePane(FilterPane, Generic[R], can_focus=True):
         return TextLine(tuple(spans), "cursor" if is_cursor else "")
 
     def _index(self) -> int:
-        """The cursor's index: that of its row, of a row of its kin where it is gone, or as
-        before."""
+        """The cursor's index: that of its row; if that is gone, of a row of the same `kin`; else
+        the last index."""
         rows = enumerate(self._rows)
         index = next((at for at, row in rows if self.row_key(row) == self._key), None)
         if index is None and self._key is not None:
@@ -293,7 +292,7 @@ class TablePane(FilterPane, Generic[R], can_focus=True):
                 return
 
     def action_sort(self) -> None:
-        """Sorts by the next column that can be sorted by; after the last one, in natural order."""
+        """Sorts by the next sortable column; after the last one, in natural order."""
         choices: list[Column[R] | None] = [None, *(c for c in self.columns if c.order)]
         self.sort_column = choices[(choices.index(self.sort_column) + 1) % len(choices)]
         self._sorted(bool(self.sort_column and self.sort_column.descends))
