@@ -122,7 +122,7 @@ main()
     [
         ("ui", "app", "ConsoleApp.__init__"),
         ("ui", "app", "ConsoleApp.compose"),
-        ("client", "telemetry", "Telemetry.run"),
+        ("client", "telemetry", "TelemetryClient.run"),
     ],
 )
 def test_an_error_of_the_console_is_read_on_the_terminal_as_it_was(
