@@ -83,7 +83,8 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             for one in asking:
                 one.result()
         ring.wait_idle()
-        time.sleep(0.5)
+        idle_at = time.time()
+        wait_for(lambda: ring.snapshot()["adapters"]["at"] > idle_at)  # all hits are in the list
         [path] = (ring.run / "events").iterdir()
         kept = tmp_path_factory.mktemp("logs") / path.name
         kept.write_bytes(path.read_bytes())
