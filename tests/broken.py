@@ -286,7 +286,7 @@ CONFIGS: dict[str, Broken] = {
     ),
     "IA3": Broken(config_with(peft_type="IA3"), r"peft_type IA3 is not supported"),
     "a field of tomorrow": Broken(
-        config_with(use_wonder=True), r"use_wonder is a field unknown here; take it out if"
+        config_with(use_wonder=True), r"use_wonder is an unknown field; remove it if"
     ),
     "two of them": Broken(
         config_with(use_dora=True, modules_to_save=["x"]),

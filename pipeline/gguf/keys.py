@@ -1,8 +1,8 @@
 """Which metadata keys of a GGUF are read, which change nothing, and which are refused by name.
 
-Written beside llama.cpp's llama-arch.cpp: a key that would change the answer and is not computed
-here is refused unless its value says nothing; so is a key of the model or of the tokenizer that is
-unknown. docs/gguf.md lists all of them.
+Follows llama.cpp's llama-arch.cpp. A key that would change the answer and is not computed here is
+refused unless its value has no effect; an unknown key of the model or the tokenizer is refused.
+docs/gguf.md lists all of them.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from ..model_files.findings import Finding, Verdict
 from .file import GgufFile
 
 NOTHING: tuple[Any, ...] = (0, -1, 0xFFFFFFFF, "", float("-inf"))
-"""Values that llama.cpp writes for what a model does not have; 0 is False too."""
+"""Values that llama.cpp writes for features a model does not have; 0 equals False."""
 NO_SCALE: tuple[Any, ...] = (0, 1)
 LONGEST_VALUE = 60
 """Characters of a value in a finding."""
 
 
 class Key(NamedTuple):
-    """How a key is treated. `why` goes on from its name."""
+    """How a key is treated. `why` completes a sentence that begins with the key's name."""
 
     use: Literal["read", "harmless", "refused"]
     why: str
     nothing: tuple[Any, ...] = NOTHING
-    """For a refused key: the values that say nothing. An array says nothing if each item does."""
+    """For a refused key: the values without effect. An array has none if no item does."""
 
 
 def _read(*names: str) -> dict[str, Key]:
@@ -72,7 +72,7 @@ MODEL_KEYS: dict[str, Key] = {
         "rope.freq_base_swa",
     ),
     **_harmless(
-        "says nothing without experts, which are refused",
+        "has no effect without experts, which are refused",
         *("expert_weights_scale", "expert_weights_norm", "expert_gating_func"),
     ),
     **_refused(
@@ -193,14 +193,14 @@ PREFIXES: dict[str, Key] = {
     "diffusion.": Key("refused", "diffusion is not computed"),
     "xielu.": Key("refused", "silu is the one activation"),
 }
-"""Prefixes of keys that stand in no table above, and do not begin with the architecture."""
+"""Keys in no table above that do not begin with the architecture, by prefix."""
 
-UNKNOWN = Key("refused", "is a key unknown here", ())
+UNKNOWN = Key("refused", "is an unknown key", ())
 FOREIGN = Key("harmless", "belongs to no part of the model")
 
 
 def key_of(name: str, architecture: str) -> Key:
-    """What becomes of a key in a file of that architecture."""
+    """How a key is treated in a file of that architecture."""
     for table in (GENERAL_KEYS, TOKENIZER_KEYS):
         if name in table:
             return table[name]
@@ -226,11 +226,11 @@ def _finding(name: str, value: Any, file: GgufFile) -> Finding:
     if key.use != "refused":
         text = f"is {_brief(value)}: {key.why}" if key.use == "harmless" else f"is {_brief(value)}"
     elif _says_nothing(value, key.nothing):
-        text = f"is {_brief(value)}, which says nothing"
+        text = f"is {_brief(value)}, which has no effect"
     else:
         verdict, text = "bad", f"is {_brief(value)}: {key.why}"
         if key is UNKNOWN:
-            text = f"is {_brief(value)}, and is a key unknown here"
+            text = f"is {_brief(value)}, and is an unknown key"
     hint = "use a model without it" if verdict == "bad" else ""
     return Finding(name, verdict, text, hint, file.path.name)
 

@@ -92,8 +92,8 @@ class ComputeQueue:
         return result
 
     def issuing(self) -> AbstractContextManager[object]:
-        """A context for tensor work outside `submit`. On a GPU the work is queued in the stream.
-        On a CPU it runs concurrently with steps, so it may only touch memory that no step writes."""
+        """A context for tensor work outside `submit`. On a GPU it is queued in the stream.
+        On a CPU it runs concurrently with steps, so it may only touch what no step writes."""
         return nullcontext() if self._stream is None else torch.cuda.stream(self._stream)
 
     def synchronize(self) -> None:

@@ -167,7 +167,7 @@ def find_logits_flaw(whose: str, logits: Tensor) -> str:
     return ""
 
 
-# --- the reference --------------------------------------------------------------------------------
+# --- the reference ------------------------------------------------------------------------------
 
 
 class MergedCheckpoint:

@@ -205,7 +205,7 @@ def test_another_type_of_peft_is_refused_by_its_name(
     """Though most have no field `r`."""
     path = save_small_adapter(tmp_path / "it", model)
     (path / "adapter_config.json").write_text(json.dumps({"peft_type": kind}))
-    assert f"peft_type {kind} is not supported, LORA alone is" in refusal(path, model_config)
+    assert f"peft_type {kind} is not supported, only LORA is" in refusal(path, model_config)
 
 
 def test_every_type_that_peft_writes_is_refused_by_its_name(

@@ -27,14 +27,18 @@ VECTOR = np.ones(16, np.float32)
 @pytest.mark.parametrize(
     ("architecture", "tensors", "words"),
     [
-        ("llama", {"blk.0.attn_q_norm.weight": VECTOR}, "attn_q_norm.weight: nothing in a llama"),
+        (
+            "llama",
+            {"blk.0.attn_q_norm.weight": VECTOR},
+            "attn_q_norm.weight: it is not part of a llama model",
+        ),
         ("llama", {"blk.0.ffn_gate_inp.weight": VECTOR}, "mixtures of experts"),
         ("llama", {"blk.0.ffn_up_exps.weight": VECTOR}, "mixtures of experts"),
         ("llama", {"blk.0.attn_qkv.weight": VECTOR}, "share one tensor"),
         ("llama", {"blk.0.attn_norm.bias": VECTOR}, "blk.0.attn_norm.bias: nothing"),
         ("llama", {"blk.0.attn_q.lora_a": VECTOR}, "it is an adapter"),
         ("llama", {"token_embd.scale": VECTOR[:1]}, "token_embd.scale: nothing"),
-        ("llama", {"output.scale": VECTOR[:1], "output.weight": None}, "and no output.weight"),
+        ("llama", {"output.scale": VECTOR[:1], "output.weight": None}, "but no output.weight"),
         ("llama", {"rope_factors_long.weight": VECTOR}, "longrope"),
         ("llama", {"rope_freqs.weight": VECTOR[:7]}, "has no 8 factors"),
         ("llama", {"position_embd.weight": VECTOR}, "position_embd.weight: nothing"),
@@ -42,7 +46,11 @@ VECTOR = np.ones(16, np.float32)
         ("llama", {"blk.2.attn_norm.weight": np.ones(64, np.float32)}, "is missing, which other"),
         ("llama", {"blk.1.ffn_up.weight": None}, "blk.1.ffn_up.weight is missing"),
         ("llama", {"output_norm.weight": None}, "output_norm.weight is missing"),
-        ("qwen2", {"output.bias": np.ones(270, np.float32)}, "output.bias: nothing in a qwen2"),
+        (
+            "qwen2",
+            {"output.bias": np.ones(270, np.float32)},
+            "output.bias: it is not part of a qwen2 model",
+        ),
         ("qwen2", {"blk.0.ffn_up.bias": np.ones(96, np.float32)}, "ffn_up.bias: nothing"),
         ("qwen3", {f"blk.{i}.attn_q_norm.weight": None for i in (0, 1)}, "attn_q_norm.weight is m"),
         ("llama", {"blk.0.attn_norm.weight": np.ones(64)}, "of type F64, which cannot be read"),

@@ -130,7 +130,7 @@ REFUSALS: list[tuple[str, dict[str, Any], str]] = [
     ("llama", {"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
     ("llama", {"rope_interleaved": True}, "rope_interleaved"),
     ("llama", {"logits_scaling": 8.0}, "logits_scaling"),
-    ("llama", {"a_new_key": 3}, "a_new_key 3: a key unknown here"),
+    ("llama", {"a_new_key": 3}, "a_new_key 3: an unknown key"),
     ("llama", {"sliding_window": 64}, "sliding_window"),
     ("mistral", {"use_sliding_window": False, "sliding_window": 64}, "use_sliding_window"),
     ("mistral", {"attention_bias": True}, "attention_bias"),
