@@ -475,7 +475,9 @@ def test_what_transformers_would_make_at_random_is_no_reference(
     del tensors["model.layers.1.mlp.up_proj.weight"]
     save_file(tensors, path, {"format": "pt"})
     reference = ReferenceQuestion(model=str(tmp_path / "model"))
-    with pytest.raises(OperatorError, match=r"does not find model\.layers\.1\.mlp\.up_proj\.weight"):
+    with pytest.raises(
+        OperatorError, match=r"does not find model\.layers\.1\.mlp\.up_proj\.weight"
+    ):
         compare(beside, llama, reference=reference)
 
 
