@@ -494,7 +494,7 @@ TENSORS: dict[str, Broken] = {
     ),
     "DoRA without a word": Broken(
         extra(LAYER + "self_attn.q_proj.lora_magnitude_vector"),
-        r"q_proj.lora_magnitude_vector is of DoRA, which is not supported \(adapter_config.json lacks",
+        r"q_proj.lora_magnitude_vector is of DoRA, which is not supported \(adapter_config",
     ),
     "a bias without a word": Broken(
         extra(LAYER + "self_attn.q_proj.lora_B.bias"),

@@ -111,7 +111,7 @@ def test_an_index_is_followed_into_folders_and_past_a_wrong_assignment(tmp_path:
         ('{"metadata": {}}', "it has no weight_map"),
         ('{"weight_map": {}}', "names no files"),
         ('{"weight_map": {"a": 3}}', "names no files"),
-        ('{"weight_map": {"a": "../other.safetensors"}}', "lies outside"),
+        ('{"weight_map": {"a": "../other.safetensors"}}', "is outside"),
         ('{"weight_map": {"a": "gone-1.safetensors", "b": "gone-2.safetensors"}}', "gone-1"),
         ('{"weight_map": {"a": "part.safetensors"}}', "which part.safetensors does not hold"),
     ],

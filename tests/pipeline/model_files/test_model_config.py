@@ -292,7 +292,7 @@ def test_what_is_ignored_as_by_transformers_is_said(tmp_path: Path) -> None:
     for name in (
         "architectures",
         "auto_map",
-        "rope_scaling stands beside",
+        "rope_scaling is set beside",
         "rope_scaling.beta_fast",
     ):
         assert name in said
