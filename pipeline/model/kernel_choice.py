@@ -40,7 +40,7 @@ def choose_kernels(
         "--no-kernel": config.no_kernel,
         "--no-mem-pool": config.no_mem_pool,
         "--bmm": config.bmm,
-        f"a size of this model is no multiple of {LEAST_TILE}": tile < LEAST_TILE,
+        f"a size of this model is not a multiple of {LEAST_TILE}": tile < LEAST_TILE,
     }
     for why, holds in reasons.items():
         if holds:

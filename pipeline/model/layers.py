@@ -257,9 +257,9 @@ class Rotary:
         return torch.polar(self._scale.expand_as(angle), angle)
 
     def _dynamic(self, lengths: Tensor) -> Tensor:
-        """NTK-aware scaling: the base grows with what a sequence has beyond the trained length.
+        """NTK-aware scaling: the base grows as a sequence exceeds the trained length.
 
-        Taken from the sequence, not from the batch, so that neighbours change nothing.
+        Computed per sequence, not per batch, so that other sequences have no influence.
         lengths [num_tokens] -> [num_tokens, 1, head_dim / 2].
         """
         model_config, factor = self._model_config, self._model_config.rope_scaling.factor

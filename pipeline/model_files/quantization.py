@@ -34,7 +34,7 @@ def quantization_findings(directory: Path, raw: Mapping[str, Any]) -> list[Findi
     found = []
     for key in KEYS:
         if raw.get(key):
-            what = f"says: quantised by {describe_method(key, raw[key])}, which is not read yet"
+            what = f"means quantised by {describe_method(key, raw[key])}, which is not read yet"
             found.append(Finding(key, "bad", what, HINT.format(key), CONFIG))
             break  # mlx writes the same table twice
     return found
