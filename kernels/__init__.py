@@ -1,1 +1,2 @@
-"""Tensors in, tensors out. Imports nothing of ours."""
+"""GPU kernels and their plain PyTorch twins: tensors in, tensors out. Imports no other package of
+ours."""

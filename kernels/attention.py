@@ -1,4 +1,4 @@
-"""Attention over paged KV: one token a row (decode), or consecutive tokens of a prompt.
+"""Attention over paged KV: one token per row (decode), or consecutive tokens of a prompt.
 
 The pool of one layer is [num_pages, 2, num_kv_heads, page_size, head_dim], keys before values.
 Query heads that share a KV head share its read. Rows of length 0 are padding: their output is zero.
@@ -141,7 +141,7 @@ MOST_SPLITS = 16
 
 
 def decode_splits(num_rows: int, num_kv_heads: int) -> int:
-    """Pieces of the context: about 512 programs in all."""
+    """Pieces to cut the context into, for about 512 programs in all."""
     return min(MOST_SPLITS, triton.next_power_of_2(max(1, 512 // (num_rows * num_kv_heads))))
 
 
@@ -155,10 +155,10 @@ def attend_decode_paged(
     scale: float,
     window: int,
 ) -> Tensor:
-    """Attention of one token a row over the row's own pages.
+    """Attention of one token per row over the row's own pages.
 
     q [num_rows, num_heads, head_dim], heads contiguous; tables int32 [num_rows, max_pages];
-    lengths int32 [num_rows], the row's own token included; `window` 0 looks at everything
+    lengths int32 [num_rows], the row's own token included; `window` 0: full attention
     -> out [num_rows, num_heads head_dim].
     """
     num_rows, num_heads, dim = q.shape
@@ -306,12 +306,12 @@ def _prefill(
 
 
 PREFILL_BLOCK = 64
-"""Queries a program."""
+"""Queries per program."""
 CHUNK_BLOCK = 32
-"""For a few hundred queries: with 64 every program would be alone on its multiprocessor, and wait
-for every block of keys (250 us a layer at 4 000 keys)."""
+"""Queries per program if there are a few hundred: with 64 every program would be alone on its
+multiprocessor and wait for every block of keys (250 us a layer at 4 000 keys)."""
 CHUNK_PROGRAMS = 1024
-"""Programs to make, by pieces of the context, where queries are few."""
+"""Target number of programs if queries are few, reached by cutting the context into pieces."""
 
 
 def chunk_splits(num_blocks: int, num_heads: int) -> int:
@@ -333,14 +333,13 @@ def attend_prefill_paged(
     splits: int = 1,
     lead: int = 0,
 ) -> Tensor:
-    """Attention of consecutive tokens of several sequences, each over its own pages, looking back.
+    """Causal attention of consecutive tokens of several sequences, each over its own pages.
 
-    q [num_tokens, num_heads, head_dim]; tables int32 [num_sequences, max_pages]; blocks: of every
-    `block` queries the sequence and the first query within it, int32 [num_blocks], the
-    sequence -1 where there is no block; sequences:
-    first token in q, position of that token, number of tokens, int32 [num_sequences]; `splits`:
-    pieces of the context, each attended by programs of its own, where the first `lead` tokens of q
-    belong to no sequence and the rest are consecutive
+    q [num_tokens, num_heads, head_dim]; tables int32 [num_sequences, max_pages]; blocks: for each
+    block of `block` queries, its sequence (-1: unused) and its first query within the sequence,
+    int32 [num_blocks]; sequences: first token in q, position of that token, number of tokens,
+    int32 [num_sequences]; `splits`: pieces of the context, each computed by its own programs. With
+    splits, the first `lead` tokens of q belong to no sequence and the rest are consecutive
     -> out [num_tokens, num_heads head_dim], of which only these sequences' tokens are written.
     """
     num_tokens, num_heads, dim = q.shape

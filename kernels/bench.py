@@ -1,8 +1,8 @@
-"""Each LoRA kernel alone: microseconds, and bytes a second against the GPU's copy rate, at
-Llama-3.1-8B shapes. `python -m loraconsole.kernels.bench`; a GPU is needed.
+"""Each LoRA kernel alone: microseconds, and bytes per second against the GPU's copy rate, at
+Llama-3.1-8B shapes. `python -m loraconsole.kernels.bench`; needs a GPU.
 
-Every kernel is launched once for each of several layers inside a graph, so that nothing stays in
-the L2 and no launch is waited for; then the graph is replayed.
+A graph launches the kernel for each of several layers, so that no data stays in the L2 and no time
+is spent on launches; then the graph is replayed.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ MIXED = (8, 16, 32, 64)
 
 
 class Adapters(NamedTuple):
-    """Adapters in the pages of a pool, laid out as a worker lays them out."""
+    """Adapters in the pages of a pool, in a worker's layout."""
 
     pool: Tensor
     """[LAYERS, num_pages, PAGE]"""
@@ -52,7 +52,7 @@ class Adapters(NamedTuple):
 
 
 def make_adapters(ranks: list[int]) -> Adapters:
-    """Random adapters of these ranks, no two alike."""
+    """Random adapters of these ranks, all different."""
     pages, sites, modules = [], [], []
     used = 0
     for rank in ranks:
@@ -81,7 +81,7 @@ def make_adapters(ranks: list[int]) -> Adapters:
 
 
 def make_groups(owners: list[int], rows: int = GROUP_ROWS, most: int = 0) -> Groups:
-    """Groups of at most `rows` tokens, and places for `most` groups (or one a token)."""
+    """Groups of at most `rows` tokens, padded to `most` groups (default: one per token)."""
     found: list[tuple[int, int, int]] = []
     tokens: list[int] = []
     order = sorted(range(len(owners)), key=lambda token: owners[token])
@@ -101,7 +101,7 @@ def ints(values: list[int]) -> Tensor:
 
 
 def microseconds(launch: Callable[[int], object]) -> float:
-    """Microseconds of one launch, which gets the number of its layer."""
+    """Median microseconds of one `launch`, which is called with the layer's number."""
     for layer in range(LAYERS):
         launch(layer)
     torch.cuda.synchronize()
@@ -122,8 +122,8 @@ def microseconds(launch: Callable[[int], object]) -> float:
 
 
 class Case:
-    """Rows and their adapters; each method times one kernel and returns the bytes that it must read
-    and write as well."""
+    """Rows and their adapters. Each `time_` method times one kernel and returns (microseconds,
+    bytes that it must read and write)."""
 
     def __init__(self, adapters: Adapters, owners: list[int]) -> None:
         self.adapters, self.owners = adapters, owners
@@ -194,8 +194,8 @@ class Case:
 
 
 class PromptCase(Case):
-    """Tokens of a prompt for each of some adapters; with places for more where it is a piece of
-    one beside others that decode."""
+    """A prompt's tokens for each adapter. `most` pads the groups, as for a piece of a prompt in a
+    step that also decodes."""
 
     def __init__(self, adapters: Adapters, tokens: int, most: int = 0) -> None:
         super().__init__(
@@ -205,7 +205,7 @@ class PromptCase(Case):
         self.groups = make_groups(self.owners, PROMPT_GROUP_ROWS, most or count)
 
     def time_site(self, name: str) -> tuple[float, float, float]:
-        """Microseconds of shrink and of expand, and operations of each."""
+        """Microseconds of shrink and of expand, and operations per feature."""
         in_features, outs = SITES[name]
         x, y = self.randn(in_features), self.randn(sum(outs))
         pieces = [self.shrink(name, layer, x, PROMPT_GROUP_ROWS) for layer in range(LAYERS)]
@@ -257,7 +257,7 @@ def time_attention(rows: int, length: int) -> tuple[float, int]:
 
 
 def copy_rate() -> float:
-    """Bytes a second, read and written."""
+    """Bytes per second of a copy, read plus written."""
     source = torch.empty(1 << 30, dtype=torch.int8, device="cuda")
     target = torch.empty_like(source)
     begun, done = (torch.cuda.Event(enable_timing=True) for _ in range(2))
@@ -288,7 +288,7 @@ def total(found: dict[str, tuple[float, int]]) -> tuple[float, int]:
 
 
 def tune(case: Case, what: str, copy: float) -> None:
-    """Other cuts of the work than those in use."""
+    """Times other tile sizes than those in use."""
     shrink, gate, rotate = lora.SHRINK["token"], fused.GATE, fused.ROTATE_COLUMNS
     for columns in (512, 1024, 2048):
         lora.SHRINK["token"] = Tiles(256, columns)
@@ -308,7 +308,7 @@ def tune(case: Case, what: str, copy: float) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, nargs="+", default=[1, 8, 32, 64, 128, 256])
-    parser.add_argument("--tune", action="store_true", help="try other cuts of the work")
+    parser.add_argument("--tune", action="store_true", help="try other tile sizes")
     given = parser.parse_args()
     copy = copy_rate()
     print(json.dumps({"device": torch.cuda.get_device_name(), "copy_gb_s": round(copy / 1e9)}))

@@ -1,9 +1,9 @@
 """The work between the matrix products of a layer, each in one pass over its data: the residual
 sum with its norm, the rotation with the write of K and V, the gate.
 
-Each also takes what adapters still have to add to its input (`Shrunk`): B is read here, so that no
-launch and no pass over the activations is spent on adding alone. Token by token, even where several
-share an adapter: its B then comes from the L2, and that is faster than tensor cores, which wait
+Each also adds the remaining adapter part of its input (`Shrunk`): B is read here, so that adding
+needs no launch and no pass over the activations of its own. This is done token by token, even if
+several share an adapter: B is then read from the L2, which is faster than tensor cores, which wait
 12 us for a tile.
 """
 
@@ -18,7 +18,7 @@ from .lora import RANK_BLOCK, Tiles, module_at, token_delta, warps_for
 
 ROTATE_COLUMNS = 256
 GATE = Tiles(256, 512)
-"""Columns of a program: of q, k and v together, and of the gate."""
+"""Columns per program: of q, k and v together, and of the gate."""
 
 
 @triton.jit
@@ -233,7 +233,7 @@ def _rotate_write(
     rotated = tl.reshape(turned, (HEADS, BLOCK)).to(states.dtype)
     states = tl.where((head < Q_HEADS + KV_HEADS)[:, None], rotated, states)
     tl.store(at, states, mask=inside)
-    # Of padding no head is kept.
+    # Padding stores no K or V.
     first_kept = tl.where(page >= 0, Q_HEADS, Q_HEADS + 2 * KV_HEADS)
     row = (page * (2 * KV_HEADS) + head - Q_HEADS) * PAGE_SIZE + place
     tl.store(
@@ -252,12 +252,12 @@ def rotate_write(
     num_heads: int,
     shrunk: Shrunk | None = None,
 ) -> None:
-    """Adds what adapters add (see `can_rotate`), rotates q and k in place, each pair (a, b) as
+    """Adds the adapters' products (see `can_rotate`), rotates q and k in place, each pair (a, b) as
     a + ib, and stores k and v in their pages.
 
     heads [num_tokens, num_heads + 2 num_kv_heads, head_dim]; rotation float32
-    [num_tokens, head_dim / 2, 2], real and imaginary; pages and places int32 [num_tokens]: the page
-    of each token, or -1 where it is padding, and its place in it.
+    [num_tokens, head_dim / 2, 2], real and imaginary; pages and places int32 [num_tokens]: each
+    token's page (-1 for padding) and its place in the page.
     """
     num_tokens, count, dim = heads.shape
     _, _, num_kv_heads, page_size, _ = pool.shape
@@ -299,7 +299,7 @@ def rotate_write(
 
 
 def can_rotate(unit: int, head_dim: int) -> bool:
-    """Whether `rotate_write` can add: no head may straddle a page."""
+    """Whether `rotate_write` can add adapter products: no head may straddle a page."""
     return unit % head_dim == 0
 
 
@@ -342,7 +342,7 @@ def _silu_mul_lora(
     block = tl.program_id(1)
     slot = tl.load(owners + token)
     columns = tl.arange(0, UNIT)
-    # Tiles of the gate, then those of up at the same columns.
+    # Tiles of gate, then tiles of up at the same columns.
     index = tl.arange(0, 2 * TILES)
     side = index // TILES
     tile = block * TILES + index % TILES
@@ -381,8 +381,8 @@ def _silu_mul_lora(
 
 
 def silu_mul(gate_up: Tensor, out: Tensor, shrunk: Shrunk | None = None) -> Tensor:
-    """silu(gate) * up, each with what adapters add. gate_up [num_tokens, 2 n], gate first
-    -> out [num_tokens, n]."""
+    """silu(gate) * up, after adding the adapters' products to both. gate_up [num_tokens, 2 n], gate
+    first -> out [num_tokens, n]."""
     num_tokens, size = out.shape
     if shrunk is None:
         block = min(1024, triton.next_power_of_2(size))

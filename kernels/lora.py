@@ -1,13 +1,13 @@
-"""Shrink and expand over many adapters of mixed rank, read where they lie: in the pool's pages.
+"""Shrink and expand over many adapters of mixed rank, read directly from the pool's pages.
 
-A *group* is up to `GROUP_ROWS` tokens that share an adapter, and so one read of it and a product by
-tensor cores; prompts come in groups of up to `PROMPT_GROUP_ROWS`. A token alone
-is summed in vectors: all that it reads is on its way before the first of it is used, where a loop
-would wait for every page look-up and every block in turn.
+A *group* is up to `GROUP_ROWS` tokens (`PROMPT_GROUP_ROWS` for prompts) with the same adapter. They
+share one read of it and a tensor-core product. A single token is summed in vectors: all its loads
+are issued before the first value is used, while a loop would wait for every page look-up and every
+block in turn.
 
-The grids depend on shapes alone, so the kernels can be captured in a graph; groups that are not
-there end at once. `multiple_of` states that a tile begins at a multiple of 16 elements: the
-compiler cannot see it through the page table and would read two bytes at a time.
+The grids depend on shapes alone, so the kernels can be captured in a graph; unused groups return at
+once. `multiple_of` states that a tile begins at a multiple of 16 elements, which the compiler
+cannot see through the page table: without it, loads are two bytes wide.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from .layouts import (
 )
 
 GROUP_ROWS = 16
-"""Single tokens that share one read: the fewest that a tensor core multiplies."""
+"""Single tokens that share one read: the fewest rows of a tensor-core product."""
 PROMPT_GROUP_ROWS = 64
 """Tokens of a prompt that share one read of their adapter."""
 RANK_BLOCK = 16
 
-# What the kernels know of the tables' layout.
+# The tables' layout, as constants for the kernels.
 _SITE_FIELDS: tl.constexpr = tl.constexpr(SITE_FIELDS)
 _SLOT_SITES: tl.constexpr = tl.constexpr(NUM_SITES * SITE_FIELDS)
 _MODULE_FIELDS: tl.constexpr = tl.constexpr(MODULE_FIELDS)
@@ -46,7 +46,7 @@ _SLOT_MODULES: tl.constexpr = tl.constexpr(NUM_MODULES * MODULE_FIELDS)
 
 @triton.jit
 def page_tiles(pool, pages, at, inside, columns, PAGE: tl.constexpr):
-    """Tiles that begin at the elements at[i, j] -> [i, j, unit]; 0 where not inside."""
+    """Loads the tiles that begin at elements at[i, j] -> [i, j, unit]; 0 where not inside."""
     page = tl.load(pages + at // PAGE, mask=inside, other=0)
     place = tl.multiple_of(page.to(tl.int64) * PAGE + at % PAGE, [16, 16])
     return tl.load(
@@ -56,8 +56,8 @@ def page_tiles(pool, pages, at, inside, columns, PAGE: tl.constexpr):
 
 @triton.jit
 def module_at(column, out_0, out_1):
-    """Which of a site's modules, one to three side by side, a column belongs to: its number, its
-    first column and its width. The second and the third are alike."""
+    """The module that a column of a site belongs to: its number, first column and width. A site has
+    one to three modules side by side; the second and third have the same width."""
     is_second = (column >= out_0).to(tl.int32)
     is_third = (column >= out_0 + out_1).to(tl.int32)
     begin = is_second * out_0 + is_third * out_1
@@ -66,8 +66,8 @@ def module_at(column, out_0, out_1):
 
 @triton.jit
 def module_entry(modules, slot, module):
-    """Where the tables hold a slot's module: its rank, first rank among the site's and first
-    element of B, one after the other."""
+    """Pointer to a slot's entry for a module: rank, first rank among the site's, first element of
+    B."""
     return modules + slot * _SLOT_MODULES + module * _MODULE_FIELDS
 
 
@@ -89,11 +89,11 @@ def token_delta(
     UNIT: tl.constexpr,
     BLOCK_R: tl.constexpr,
 ):
-    """What the adapter in `slot` adds to one token at some tiles: float32 [TILES, UNIT].
+    """The product that `slot`'s adapter adds to one token at some tiles: float32 [TILES, UNIT].
 
     `shrunk` is (partials, num_tokens, ranks, splits), `adapters` (pool, pages, modules, max_pages).
-    Of each tile [TILES]: its first `column` within its module. Of each tile's module [TILES, or 1
-    where all are alike]: its number, looked up where `is_module`, and its `width`, the outputs.
+    `column` [TILES]: each tile's first column within its module. `module` and `width` [TILES, or 1
+    if equal for all]: the module's number, looked up where `is_module`, and its outputs.
     """
     partials, num_tokens, ranks, splits = shrunk
     pool, pages, modules, max_pages = adapters
@@ -130,7 +130,7 @@ def group_shrunk(
     is_rank,
     SPLITS: tl.constexpr,
 ):
-    """x @ A.T at `rank` for tokens of a group, its pieces summed. float32 [tokens, ranks]"""
+    """x @ A.T at `rank` for tokens of a group, summed over splits. float32 [tokens, ranks]"""
     at = token[:, None] * ranks + rank[None, :]
     inside = is_row[:, None] & is_rank[None, :]
     found = tl.load(partials + at, mask=inside, other=0.0)
@@ -141,7 +141,7 @@ def group_shrunk(
 
 @triton.jit
 def rank_block(pool, pages, first, stride, rank, is_rank, column, columns, PAGE: tl.constexpr):
-    """One tile of rows `rank` of a matrix from element `first` on: [ranks, unit]."""
+    """One tile of the rows `rank` of the matrix that begins at element `first`: [ranks, unit]."""
     at = first + rank * stride + column
     page = tl.load(pages + at // PAGE, mask=is_rank, other=0)
     place = tl.multiple_of(page.to(tl.int64) * PAGE + at % PAGE, [16])
@@ -398,7 +398,7 @@ def _expand(
     own = tl.load(entry)
     first_rank = tl.load(entry + 1)
     first = tl.load(entry + 2)
-    # Not pipelined: there is but one block of ranks as a rule, and pages looked up ahead go
+    # Not pipelined: there is usually only one block of ranks, and prefetched page look-ups would go
     # through shared memory and its barriers.
     for start_rank in tl.range(0, own, BLOCK_R, num_stages=1):
         rank = start_rank + tl.arange(0, BLOCK_R)
@@ -416,23 +416,23 @@ def _expand(
 
 
 class Tiles(NamedTuple):
-    """How a kernel cuts its columns: tiles of at most `unit`, `columns` columns a program."""
+    """How a kernel splits its columns: tiles of at most `unit`, `columns` columns per program."""
 
     unit: int
     columns: int
 
     def cut(self, unit: int) -> tuple[int, int]:
-        """(unit, tiles a program) where pages allow tiles of `unit`. Powers of two."""
+        """(unit, tiles per program) if pages allow tiles of up to `unit`. Powers of two."""
         own = min(unit, self.unit)
         return own, max(1, self.columns // own)
 
 
 SHRINK = {"token": Tiles(256, 1024), "chunk": Tiles(128, 512), "prompt": Tiles(64, 4096)}
 EXPAND = {"token": Tiles(256, 512), "chunk": Tiles(128, 256), "prompt": Tiles(128, 1024)}
-"""By the kind of the groups. Programs of few columns run side by side; one of many columns looks up
-adapters and pages less often and leaves fewer pieces of K to sum."""
+"""By kind of group. Programs of few columns give more parallelism; programs of many columns look up
+adapters and pages less often and leave fewer pieces of K to sum."""
 FEW_GROUPS = 64
-"""Most groups of a prompt that is a chunk: too few to keep a GPU busy with long programs."""
+"""Up to this many prompt groups count as a chunk: too few to fill a GPU with long programs."""
 
 
 def kind_of(groups: Groups, block_m: int) -> str:
@@ -442,13 +442,13 @@ def kind_of(groups: Groups, block_m: int) -> str:
 
 
 def warps_for(tiles: int, unit: int) -> int:
-    """Warps with which a row of the tiles is 16 bytes a thread: each thread then holds all ranks of
-    its columns, and the sum over ranks crosses no thread."""
+    """Warps for which a row of the tiles is 16 bytes per thread: each thread then holds all ranks
+    of its columns, and the sum over ranks stays within it."""
     return max(1, min(16, tiles * unit // 256))
 
 
 def precision(x: Tensor) -> str:
-    """Precision of a tensor-core product with x: float32 stays float32."""
+    """`input_precision` of a tensor-core product with x: float32 is not rounded to tf32."""
     return "ieee" if x.dtype.itemsize == 4 else "tf32"
 
 
@@ -464,11 +464,11 @@ def shrink_paged(
     unit: int,
     block_m: int = GROUP_ROWS,
 ) -> Shrunk:
-    """x[t] @ A.T of t's adapter, for every token t of a group, in pieces of K.
+    """x[t] @ A.T with t's adapter, for every token t of a group, in pieces of K.
 
     x [num_tokens, in_features], rows contiguous; pool [num_pages, elements] of one layer;
-    `max_ranks`, a multiple of RANK_BLOCK, bounds the ranks of the site's modules together; groups
-    have at most `block_m` tokens. `unit`: see `Shrunk`, at least 16.
+    `max_ranks`, a multiple of RANK_BLOCK: upper bound of the sum of the site's ranks; groups have
+    at most `block_m` tokens; `unit`: see `Shrunk`, at least 16.
     """
     num_tokens, in_features = x.shape
     page = pool.shape[1]
@@ -503,10 +503,10 @@ def shrink_paged(
 
 
 def expand_paged(y: Tensor, shrunk: Shrunk, *, block_m: int = GROUP_ROWS) -> None:
-    """y[t] += s[t] @ B.T of t's adapter, for every token t of a group.
+    """y[t] += s[t] @ B.T with t's adapter, for every token t of a group.
 
-    y [num_tokens, sum(out_features)], rows contiguous. Single tokens one by one, as the next reader
-    of y would add it.
+    y [num_tokens, sum(out_features)], rows contiguous. Single tokens are computed one by one, in
+    the same way as by the next reader of y.
     """
     partials, pool, tables, groups, owners, site, unit = shrunk
     page, outs = pool.shape[1], site.out_features

@@ -1,5 +1,5 @@
-"""Kernels made side by side before they are needed: a start that finds none of them in Triton's
-cache would wait for one after the other. All that reaches into Triton's insides."""
+"""Compiles kernels in parallel before they are needed: with an empty Triton cache, a start would
+otherwise compile them one by one. The only place that uses Triton internals."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from triton.runtime.jit import JITFunction
 
 try:
     from triton import AsyncCompileMode
-except ImportError:  # another Triton: kernels are made one after the other, as they are launched
+except ImportError:  # another Triton version: kernels are compiled one by one, when launched
     AsyncCompileMode = None
 
 MOST_THREADS = 16
-"""Most of a compilation runs without the interpreter's lock."""
+"""Threads that compile; most of a compilation runs without the interpreter's lock."""
 
 
 def why_off() -> str:
-    """What the installed Triton has not for making kernels ahead; "" where it has all."""
+    """Why the installed Triton cannot compile kernels ahead; "" if it can."""
     if AsyncCompileMode is None:
         return "triton has no AsyncCompileMode"
     try:
@@ -50,9 +50,9 @@ class Compilers(ThreadPoolExecutor):
 @contextmanager
 def compiled_ahead(begun: Callable[[], object], made: Callable[[], object]) -> Iterator[None]:
     """A context in which a launch only compiles its kernel, in another thread, and computes
-    nothing: outputs keep what was in them. When it ends, all kernels are made. `made` is called
-    from other threads. If `why_off` has a reason, launches compute and neither is called. Raises
-    what a compilation raised."""
+    nothing: outputs are not written. At its exit all kernels are compiled. `begun` and `made` are
+    called per kernel, `made` from other threads. If `why_off` has a reason, launches compute as
+    usual and neither is called. Re-raises a compilation's exception."""
     if why_off():
         yield
         return

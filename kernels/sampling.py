@@ -1,5 +1,5 @@
-"""The most probable token of each row, found and written into the history without leaving the
-device or its graph."""
+"""Finds the most probable token of each row and writes it into the history, on the device and
+inside a graph."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import triton.language as tl
 from torch import Tensor
 
 NO_TOKEN = -1
-"""Instead of a token, where nothing can be chosen: a logit is NaN, the largest is infinite, or all
-are alike."""
+"""Replaces a token if none can be chosen: a logit is NaN, the largest is infinite, or all are
+equal."""
 BLOCK = 4096
-"""Logits a program: 32 programs a row for a vocabulary of 128 256."""
+"""Logits per program: 32 programs a row for a vocabulary of 128 256."""
 
 
 @triton.jit
@@ -23,7 +23,7 @@ def _best_of_block(logits, stride, values, least, token_ids, size, BLOCK: tl.con
     inside = at < size
     some = tl.load(logits + row.to(tl.int64) * stride + at, mask=inside, other=float("-inf"))
     some = some.to(tl.float32)
-    # The maximum of a NaN is not defined: it counts as infinite, and its row has no token.
+    # tl.max of NaN is undefined: replace NaN by infinity, so that its row gets no token.
     some = tl.where(some == some, some, float("inf"))
     value, place = tl.max(some, axis=0, return_indices=True)
     spot = row * tl.num_programs(1) + block
@@ -46,14 +46,14 @@ def _best_of_row(
     is_usable = (tl.abs(value) != float("inf")) & (tl.min(lows, axis=0) < value)
     tl.store(chosen + row, tl.where(is_usable, token, -1))
     place = tl.load(places + row)
-    if place >= 0:  # the next step may be launched already: it must find a token that there is
+    if place >= 0:  # the next step may be launched already: it must find a valid token id
         tl.store(history + place, tl.where(is_usable, token, 0))
 
 
 def best_tokens(logits: Tensor, places: Tensor, history: Tensor) -> Tensor:
-    """argmax over each row, the lowest token where several are best; written to
-    history[places[row]] too, where that is not negative. A row from which nothing can be chosen
-    gets `NO_TOKEN`, and 0 in the history.
+    """argmax over each row, the lowest token if several are best; also written to
+    history[places[row]] unless that place is negative. A row with unusable logits gets `NO_TOKEN`,
+    and 0 in the history.
 
     logits [num_rows, vocab_size], rows contiguous; places int32 [num_rows]; history int32, flat
     -> int32 [num_rows].

@@ -177,7 +177,7 @@ CONFIGS: dict[str, Broken] = {
     ),
     "no config": Broken(
         instead(0, nothing),
-        r"has no adapter_config.json, which says the rank and the scale of its weights: copy it",
+        r"has no adapter_config.json, which has the rank and the scale of its weights: copy it",
     ),
     "config is a directory": Broken(
         instead(0, Path.mkdir), r"adapter_config.json is a directory, not a file"
@@ -249,20 +249,23 @@ CONFIGS: dict[str, Broken] = {
         r"names lm_head: adapters of embeddings and lm_head are not supported yet",
     ),
     "targets are no pattern": Broken(
-        config_with(target_modules="*q_proj"), r"'\*q_proj' is no pattern: nothing to repeat"
+        config_with(target_modules="*q_proj"),
+        r"'\*q_proj' is not a valid pattern: nothing to repeat",
     ),
     "exclusion is no pattern": Broken(
-        config_with(exclude_modules="[q"), r"'\[q' is no pattern: unterminated character set"
+        config_with(exclude_modules="[q"),
+        r"'\[q' is not a valid pattern: unterminated character set",
     ),
     "rank for no pattern": Broken(
-        config_with(rank_pattern={"(": 4}), r"'\(' is no pattern: missing \)"
+        config_with(rank_pattern={"(": 4}), r"'\(' is not a valid pattern: missing \)"
     ),
     "alpha for no pattern": Broken(
-        config_with(alpha_pattern={"q{9999999999999}": 4}), r"is no pattern: the repetition number"
+        config_with(alpha_pattern={"q{9999999999999}": 4}),
+        r"is not a valid pattern: the repetition number",
     ),
     "layers for no pattern": Broken(
         config_with(layers_pattern=["layers", "h[4"], layers_to_transform=[0]),
-        r"'h\[4' is no pattern: unterminated character set",
+        r"'h\[4' is not a valid pattern: unterminated character set",
     ),
     "a pattern that takes for ever": Broken(
         config_with(target_modules=r"(\w|\.|[a-z])*(\w+\.?)+!"), r"\)\+! takes too long to match"
@@ -286,7 +289,7 @@ CONFIGS: dict[str, Broken] = {
     ),
     "IA3": Broken(config_with(peft_type="IA3"), r"peft_type IA3 is not supported"),
     "a field of tomorrow": Broken(
-        config_with(use_wonder=True), r"use_wonder is a field unknown here; take it out if"
+        config_with(use_wonder=True), r"use_wonder is an unknown field; remove it if"
     ),
     "two of them": Broken(
         config_with(use_dora=True, modules_to_save=["x"]),
@@ -327,7 +330,8 @@ FILES: dict[str, Broken] = {
         r"has no adapter_model.safetensors; it holds adapter_config.json; an adapter is",
     ),
     "a pickle": Broken(
-        instead(1, pickled), r"holds adapter_model.bin, a pickle, which may run code when read"
+        instead(1, pickled),
+        r"holds adapter_model.bin, a pickle, which may run code when it is read",
     ),
     "weights are a directory": Broken(
         instead(1, Path.mkdir), r"adapter_model.safetensors is a directory, not a file"
@@ -343,8 +347,8 @@ FILES: dict[str, Broken] = {
         weights_of(lambda _: b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n"),
         r"adapter_model.safetensors is a Git LFS pointer",
     ),
-    "empty weights": Broken(weights_of(lambda _: b""), r"no safetensors file: it has 0 bytes"),
-    "seven bytes": Broken(weights_of(lambda c: c[:7]), r"no safetensors file: it has 7 bytes"),
+    "empty weights": Broken(weights_of(lambda _: b""), r"not a safetensors file: it has 0 bytes"),
+    "seven bytes": Broken(weights_of(lambda c: c[:7]), r"not a safetensors file: it has 7 bytes"),
     "a pickle's name changed": Broken(
         weights_of(lambda _: b"PK\3\4\0\0\10\10" + bytes(80)),
         r"its first 8 bytes announce a header of 578712552184433488 bytes, more than 16777216",
@@ -392,7 +396,7 @@ FILES: dict[str, Broken] = {
         offsets_moved(-16, -16), r"lora_[AB].weight overlaps the tensor before"
     ),
     "offsets apart": Broken(
-        offsets_moved(16, 16), r"the bytes from \d+ to \d+, before \S+weight, are no tensor's"
+        offsets_moved(16, 16), r"the bytes from \d+ to \d+, before \S+weight, are of no tensor"
     ),
     "offsets too few": Broken(
         offsets_moved(0, -4), r"lora_[AB].weight \[\d+, \d+\] of F32 needs \d+ bytes, its offsets"
@@ -482,15 +486,15 @@ TENSORS: dict[str, Broken] = {
     ),
     "a layer too many": Broken(
         extra(LAYER.replace("1", "777") + "self_attn.q_proj.lora_A.weight"),
-        r"model.layers.777.self_attn.q_proj is no module that can be adapted in this model",
+        r"model.layers.777.self_attn.q_proj cannot be adapted in this model",
     ),
     "an expert": Broken(
         extra(LAYER + "mlp.experts.0.up_proj.lora_A.weight"),
-        r"mlp.experts.0.up_proj is no module that can be adapted in this model",
+        r"mlp.experts.0.up_proj cannot be adapted in this model",
     ),
     "DoRA without a word": Broken(
         extra(LAYER + "self_attn.q_proj.lora_magnitude_vector"),
-        r"q_proj.lora_magnitude_vector is of DoRA, which is not supported, and adapter_config.json",
+        r"q_proj.lora_magnitude_vector is of DoRA, which is not supported \(adapter_config",
     ),
     "a bias without a word": Broken(
         extra(LAYER + "self_attn.q_proj.lora_B.bias"),
@@ -509,17 +513,17 @@ TENSORS: dict[str, Broken] = {
         r"embed_tokens.weight: embeddings and lm_head are not supported yet",
     ),
     "a norm": Broken(
-        extra(LAYER + "input_layernorm.weight"), r"layernorm.weight is no key of a LoRA adapter"
+        extra(LAYER + "input_layernorm.weight"), r"layernorm.weight is not a key of a LoRA adapter"
     ),
     "a key with an adapter's name": Broken(
         extra(A.replace(".weight", ".default.weight")),
-        r"one tensor under two keys, \S+lora_A\S+weight and \S+lora_A\S+weight: take one",
+        r"one tensor under two keys, \S+lora_A\S+weight and \S+lora_A\S+weight: remove one",
     ),
     "a key that clears the screen": Broken(
-        extra("\x1b[2J\x07"), r"safetensors: \\x1b\[2J\\x07 is no key of a LoRA adapter"
+        extra("\x1b[2J\x07"), r"safetensors: \\x1b\[2J\\x07 is not a key of a LoRA adapter"
     ),
     "a key as long as a book": Broken(
-        extra("k" * 500_000), r"safetensors: k{120}…k{60} is no key of a LoRA adapter$"
+        extra("k" * 500_000), r"safetensors: k{120}…k{60} is not a key of a LoRA adapter$"
     ),
     "NaN": Broken(
         tensors_with({A: lambda a: a.index_fill(1, torch.tensor([3]), float("nan"))}),

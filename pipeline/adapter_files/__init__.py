@@ -1,1 +1,1 @@
-"""What an adapter's files are and say; they are believed in nothing."""
+"""Reads and checks an adapter's files, which are untrusted."""

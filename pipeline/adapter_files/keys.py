@@ -1,8 +1,8 @@
-"""`AdapterKeys`: which tensor of an adapter's file is A or B of which module of the model.
+"""`AdapterKeys`: maps the tensors of an adapter's file to A and B of the model's modules.
 
 PEFT writes base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight. Trainers and wrappers
-leave other spellings of that name. A spelling is read where it is one to one, and what differs is
-noted. Knows names; no shape and no tensor.
+leave other spellings of that name. A spelling is accepted if it is one to one, with a note of the
+difference. Knows names; no shape and no tensor.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ WRAPPERS = {
     "_forward_module": "Lightning",
     "_module": "Opacus",
 }
-"""Parts that a wrapper adds to every name below it, by wrapper."""
+"""Name parts that wrappers add to every name below them, to the wrapper."""
 
 TEXT_MODELS = {"model", "language_model", "text_model"}
-"""Parts of the way to the text model in a multimodal one."""
+"""Name parts on the path to the text model in a multimodal one."""
 
 PEFT_SPELLING = re.compile(r"(?P<module>.+)\.lora_(?P<side>[AB])(?:\.(?P<name>[^.]+))?\.weight")
 MLX_SPELLING = re.compile(r"(?P<module>.+)\.lora_(?P<side>[ab])(?P<name>)")
@@ -36,24 +36,24 @@ MODULE = re.compile(r"(?P<head>.*?)\b(?P<tail>layers\.\d+\..+)")
 
 
 def peft_key(module: str, side: str) -> str:
-    """PEFT's name of A or B of a module of this model."""
+    """PEFT's key for A or B of a module of this model."""
     return f"{PEFT}{module}.lora_{side}.weight"
 
 
 @dataclass
 class AdapterKeys:
-    """The A and B of a file."""
+    """The keys of A and B in a file."""
 
     in_file: dict[str, str] = field(default_factory=dict)
-    """Keys in the file by PEFT's name of the tensor."""
+    """Keys in the file, by PEFT's key."""
     modules: dict[str, str] = field(default_factory=dict)
-    """Modules of this model by keys in the file."""
+    """Modules of this model, by key in the file."""
     head: str = "model."
-    """What stood before `layers.` in the model that was trained: the config's patterns are written
-    for its names."""
+    """The prefix before `layers.` in the model that was trained; the config's patterns match its
+    names."""
     spelling: re.Pattern[str] = PEFT_SPELLING
     notes: tuple[str, ...] = ()
-    """How the keys are read, where they are not spelled as PEFT does."""
+    """How the keys differ from PEFT's spelling."""
     _before: str = f"{PEFT}model."
     _after: str = ""
 
@@ -62,7 +62,7 @@ class AdapterKeys:
         return self.head + module.removeprefix("model.")
 
     def key(self, module: str, side: str) -> str:
-        """The key of a tensor; of one that the file lacks, as its other keys are spelled."""
+        """The key of a tensor; if the file lacks it, in the spelling of its other keys."""
         if key := self.in_file.get(peft_key(module, side)):
             return key
         end = f"{side}{self._after}.weight" if self.spelling is PEFT_SPELLING else side.lower()
@@ -72,12 +72,13 @@ class AdapterKeys:
 def read_keys(
     keys: Iterable[str], path: Path, spelling: re.Pattern[str] = PEFT_SPELLING
 ) -> AdapterKeys:
-    """Keys that are no A or B, or of no layer of a text model, are left out. Raises `AdapterError`
-    where two keys mean one tensor, or where those of two adapters or two models are mixed."""
+    """Reads the keys of A and B in a text model's layers; others are left out. Raises
+    `AdapterError` if two keys mean one tensor, or if keys of two adapters or two models are
+    mixed."""
     found = AdapterKeys(spelling=spelling)
     notes: dict[str, None] = {}
     spellings: dict[tuple[str, str, str], str] = {}
-    """One key of each outer name, trained model and adapter's name."""
+    """One key for each (outer name, trained model's prefix, adapter's name)."""
     for key in keys:
         parts = [part for part in key.split(".") if part not in WRAPPERS]
         match = spelling.fullmatch(".".join(parts))
@@ -92,8 +93,8 @@ def read_keys(
         tensor = peft_key(module, side)
         if other := found.in_file.get(tensor):
             raise AdapterError(
-                f"{path} has one tensor under two keys, {brief(other)} and {brief(key)}: take one "
-                "of them out"
+                f"{path} has one tensor under two keys, {brief(other)} and {brief(key)}: remove "
+                "one of them"
             )
         if not found.in_file:
             found._before = key[: key.index("layers.")]
@@ -123,6 +124,7 @@ def read_keys(
 
 
 def _trained_head(key: str, head: str) -> str:
-    """A model that was compiled before PEFT wrapped it had the wrapper's part in its names."""
+    """The prefix before `layers.` when the adapter was trained: with `_orig_mod.` if the model was
+    compiled before PEFT wrapped it."""
     _, peft, inner = key.partition(PEFT)
     return f"_orig_mod.{head}" if peft and inner.startswith("_orig_mod.") else head

@@ -1,7 +1,7 @@
-"""mlx-lm's adapters: adapter_config.json of another shape, and adapters.safetensors.
+"""mlx-lm's adapters: a different adapter_config.json, and adapters.safetensors.
 
-mlx-lm computes y + scale (x A) B with A [in_features, rank] and B [rank, out_features]. A and B of
-a module are the transposes of PEFT's; a module without them in the file is not changed.
+mlx-lm computes y + scale (x A) B with A [in_features, rank] and B [rank, out_features], the
+transposes of PEFT's A and B. A module without them in the file is not changed.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from .keys import AdapterKeys
 from .peft_config import PeftConfig, check_ranks
 
 MLX_FIELDS = ("fine_tune_type", "lora_parameters", "lora_layers")
-"""Any of them, and no peft_type, is mlx-lm's config; `lora_layers` is of old versions."""
+"""A config with any of these and no peft_type is mlx-lm's; `lora_layers` is from old versions."""
 
 
 class LoraParameters(msgspec.Struct, frozen=True):
-    """`lora_parameters` of the config; `keys` names modules, which the file's tensors do too."""
+    """`lora_parameters` of the config; `keys` names modules, as the file's tensors also do."""
 
     rank: int
     scale: float
@@ -29,15 +29,15 @@ class LoraParameters(msgspec.Struct, frozen=True):
 
 
 class MlxConfig(msgspec.Struct, frozen=True):
-    """What mlx-lm's adapter_config.json says of the arithmetic. All else in it is of the training
-    run."""
+    """The fields of mlx-lm's adapter_config.json that affect the arithmetic; the others are about
+    the training run."""
 
     lora_parameters: LoraParameters
     fine_tune_type: str = "lora"
     model: str | None = None
 
     def as_peft(self, keys: AdapterKeys) -> PeftConfig:
-        """The PEFT config with the same meaning, for the modules that the file has tensors of."""
+        """The equivalent PEFT config, for the modules with tensors in the file."""
         parameters = self.lora_parameters
         return PeftConfig(
             r=parameters.rank,
@@ -56,7 +56,7 @@ def parse_mlx_config(raw: dict[str, Any], path: Path) -> MlxConfig:
     kind = raw.get("fine_tune_type", "lora")
     if kind == "full":
         raise AdapterError(
-            f"{path}: mlx-lm's fine_tune_type full trains the whole model, which is no adapter: "
+            f"{path}: mlx-lm's fine_tune_type full trains the whole model, not an adapter: "
             "serve the model (mlx_lm.fuse) with --model"
         )
     if kind != "lora":

@@ -1,7 +1,7 @@
-"""`PeftConfig`: what adapter_config.json says of the arithmetic, read as PEFT reads it.
+"""`PeftConfig`: the fields of adapter_config.json that affect the arithmetic, read as PEFT does.
 
-What would change the result and is not computed here is refused by name: an adapter that is served
-is served right. Knows names of modules; no shape and no tensor.
+Fields that would change the result but are not computed here are refused by name, so that no
+adapter is served wrongly. Knows names of modules; no shape and no tensor.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from .peft_refusals import MERGE, check_fields
 
 MOST_RANK = 512
 MOST_PATTERNS = 4096
-"""Names and patterns of a kind; the largest models have a thousand modules."""
+"""Names or patterns in a field; the largest models have a thousand modules."""
 LONGEST_PATTERN = 1000
 MOST_PATTERN_S = 1.0
-"""Processor time to try all patterns on all modules; honest ones take a hundredth of it."""
+"""CPU seconds to match all patterns with all modules; legitimate ones take a hundredth of it."""
 
 EMBEDDINGS = ("model.embed_tokens", "lm_head")
 
 PLAIN = re.compile(r"\^?(?:[\w-]|\\?\.)*\$?")
-"""A pattern that cannot take long."""
+"""A pattern that always matches fast."""
 
 TRIAL = """
 import json, re, signal, sys
@@ -47,7 +47,7 @@ for pattern in patterns:
 
 
 class PeftConfig(msgspec.Struct, frozen=True):
-    """What adapter_config.json says of the arithmetic."""
+    """The fields of adapter_config.json that affect the arithmetic."""
 
     r: int
     target_modules: str | list[str] | None = None
@@ -75,12 +75,12 @@ class PeftConfig(msgspec.Struct, frozen=True):
                 return module not in EMBEDDINGS
             return _names(targets, module)
         if module in targets or not _names(targets, module):
-            return module in targets  # a whole name is taken whatever its layer
+            return module in targets  # a full name matches regardless of the layer
         layers = self.layers()
         return not layers or self._layer(module) in layers
 
     def layers(self) -> list[int]:
-        """The layers it keeps to; empty: all."""
+        """The layers that the adapter is restricted to; empty: all."""
         layers = self.layers_to_transform
         return [layers] if isinstance(layers, int) else layers or []
 
@@ -96,13 +96,13 @@ class PeftConfig(msgspec.Struct, frozen=True):
         return int(_by_pattern(self.rank_pattern, module, self.r))
 
     def scale(self, module: str) -> float:
-        """What B A is multiplied by."""
+        """The factor of B A."""
         rank = self.rank(module)
         alpha = float(_by_pattern(self.alpha_pattern, module, self.lora_alpha))
         return alpha / math.sqrt(rank) if self.use_rslora else alpha / rank
 
     def patterns(self) -> Iterator[tuple[str, str]]:
-        """Each pattern that the file gives, and the expression that is made of it."""
+        """Each pattern in the config, and the regular expression made from it."""
         for names in (self.target_modules, self.exclude_modules):
             if isinstance(names, str):
                 yield names, names
@@ -146,7 +146,7 @@ def _compiled(expression: str) -> re.Pattern[str]:
 
 
 def decode_config(text: bytes, path: Path) -> dict[str, Any]:
-    """adapter_config.json's object. A byte order mark and UTF-16 are read, which editors and shells
+    """adapter_config.json's object. Accepts a byte order mark and UTF-16, which editors and shells
     on Windows write. Raises `AdapterError`."""
     try:
         if text.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
@@ -169,15 +169,15 @@ def parse_config(raw: dict[str, Any], path: Path) -> PeftConfig:
     ranks = {f"rank_pattern's {brief(p)!r}": r for p, r in (config.rank_pattern or {}).items()}
     check_ranks(ranks, path)
     if not config.target_modules:
-        raise AdapterError(f"{path}: target_modules is missing: it must name what is adapted")
+        raise AdapterError(f"{path}: target_modules is missing: it must name the adapted modules")
     return config
 
 
 def check_modules(
     config: PeftConfig, path: Path, modules: Sequence[str], head: str, num_layers: int
 ) -> None:
-    """Checks the config's names and patterns against a model with these modules, which lie below
-    `head`. Raises `AdapterError`."""
+    """Checks the config's names and patterns against a model with these modules, named below the
+    prefix `head`. Raises `AdapterError`."""
     embeddings = {*EMBEDDINGS, f"{head}embed_tokens"}
     _check_patterns(config, path, (*modules, *embeddings))
     for layer in config.layers():
@@ -198,12 +198,12 @@ def check_ranks(given: dict[str, int], path: Path) -> None:
     """Checks ranks, given by the key that names them. Raises `AdapterError`."""
     for name, rank in given.items():
         if not 1 <= rank <= MOST_RANK:
-            shown = rank if abs(rank) < 1e9 else "beyond all bounds"
+            shown = rank if abs(rank) < 1e9 else "out of range"
             raise AdapterError(f"{path}: {name} is {shown}; ranks are 1 to {MOST_RANK}")
 
 
 def _check_patterns(config: PeftConfig, path: Path, names: tuple[str, ...]) -> None:
-    """Checks that each pattern compiles and that none takes long: some take years for a name of 40
+    """Checks that each pattern compiles and matches fast: some take years for a name of 40
     letters."""
     for field in ("target_modules", "exclude_modules", "rank_pattern", "alpha_pattern"):
         given = getattr(config, field)
@@ -219,7 +219,9 @@ def _check_patterns(config: PeftConfig, path: Path, names: tuple[str, ...]) -> N
         try:
             _compiled(expression)
         except (re.error, OverflowError, RecursionError) as error:
-            raise AdapterError(f"{path}: {brief(pattern)!r} is no pattern: {error}") from error
+            raise AdapterError(
+                f"{path}: {brief(pattern)!r} is not a valid pattern: {error}"
+            ) from error
         if not PLAIN.fullmatch(pattern):
             slow.append(expression)
     if slow:
@@ -227,8 +229,8 @@ def _check_patterns(config: PeftConfig, path: Path, names: tuple[str, ...]) -> N
 
 
 def _try_patterns(expressions: list[str], names: tuple[str, ...], path: Path) -> None:
-    """Matches in a process of its own, for nothing else stops a match once it runs: it would hold
-    the interpreter, and with it every request."""
+    """Tries the matches in a separate process, the only way to stop a running match: here it would
+    block the interpreter, and so every request."""
     try:
         trial = subprocess.run(
             [sys.executable, "-I", "-S", "-c", TRIAL],

@@ -1,4 +1,5 @@
-"""What adapter_config.json may say that is not computed here: each by its name, with what to do.
+"""Fields of adapter_config.json that are refused because they are not computed here, with what to
+do.
 
 A field that PEFT or a trainer writes is honoured (`PeftConfig` has it), harmless, or refused.
 """
@@ -31,7 +32,7 @@ UNSUPPORTED = {
     "megatron_config": ("layers of Megatron", "convert it to PEFT's names"),
     "enable_lora": ("parts of a fused projection, of PEFT 0.2", "train it with a newer PEFT"),
 }
-"""Fields that change the arithmetic: refused where they are set. What each is, and what to do."""
+"""Fields that change the arithmetic, refused if set: what each is, and what to do."""
 
 HARMLESS = {
     "auto_mapping",
@@ -54,19 +55,19 @@ HARMLESS = {
     "runtime_config",
     "task_type",
 }
-"""Fields of PEFT and of trainers built on it that change nothing here. `fan_in_fan_out` is about
-how the base's weights lie; for a linear layer PEFT ignores it. What an `init_lora_weights` is
-configured with is over when the adapter is saved."""
+"""Fields of PEFT and of trainers built on it that change nothing here. `fan_in_fan_out` describes
+the layout of the base's weights; PEFT ignores it for a linear layer. The settings of an
+`init_lora_weights` have no effect after the adapter is saved."""
 
 BIASES = ("none", "all", "lora_only")
-"""Values of `bias`: which biases were trained. Those are in the file, if the model has any."""
+"""Values of `bias`: which biases were trained. If the model has any, they are in the file."""
 
 SOUND_INIT = ("true", "false", "none", "gaussian", "eva", "orthogonal", "mica")
-"""Values of `init_lora_weights` that leave the base model as it is."""
+"""Values of `init_lora_weights` that do not change the base model."""
 
 CONVERT = (
     "convert it with PEFT: save_pretrained(path, path_initial_model_for_weight_conversion=start), "
-    "where start is the adapter as it was saved before training"
+    "with start the adapter as saved before training"
 )
 OTHER_INIT = {
     "pissa": f"{CONVERT}; without it, {MERGE}",
@@ -77,19 +78,19 @@ OTHER_INIT = {
     "loftq": "its base is a quantised copy that PEFT makes when it loads the adapter: merge it "
     "there (merge_and_unload) and serve that with --model",
 }
-"""Ways to initialise that change the base model, so that it is not the one here. Each way but
-loftq's, which needs CUDA, was tried with PEFT 0.21."""
+"""Initialisations that change the base model, so that it differs from ours, and what to do. Each
+hint but loftq's, which needs CUDA, was tried with PEFT 0.21."""
 
 
 def check_fields(raw: dict[str, Any], honoured: Iterable[str], path: Path) -> None:
-    """Raises `AdapterError` where the config says what is not computed here."""
+    """Raises `AdapterError` if the config asks for something that is not computed here."""
     kind = raw.get("peft_type", "LORA")
     if kind != "LORA":
         raise AdapterError(
-            f"{path}: peft_type {brief(str(kind))} is not supported, LORA alone is; {MERGE}, if "
+            f"{path}: peft_type {brief(str(kind))} is not supported, only LORA is; {MERGE}, if "
             "PEFT can merge that type"
         )
-    # An empty object sets most of these: PEFT fills it with defaults.
+    # An empty object counts as set for most of these: PEFT fills it with defaults.
     refused = [name for name in UNSUPPORTED if raw.get(name) not in (None, False, [])]
     if refused:
         ways = {name: UNSUPPORTED[name] for name in refused}
@@ -107,6 +108,6 @@ def check_fields(raw: dict[str, Any], honoured: Iterable[str], path: Path) -> No
     for field in raw.keys() - known:
         if raw[field] not in (None, False, [], {}, ""):
             raise AdapterError(
-                f"{path}: {brief(field)} is a field unknown here; take it out if it changes "
-                "nothing of what the adapter computes"
+                f"{path}: {brief(field)} is an unknown field; remove it if it does not change what "
+                "the adapter computes"
             )

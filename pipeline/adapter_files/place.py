@@ -1,7 +1,7 @@
-"""`check_place` and `weight_files`: what a path that was given as an adapter holds.
+"""`check_place` and `weight_files`: find an adapter's files at a path given by an operator.
 
-People point at files, at parents of checkpoints and at formats of other programs. Each is named,
-with what to do. Knows names of files and a few first bytes; nothing of configs and tensors.
+Operators also give files, parents of checkpoints and formats of other programs; the refusal names
+each, with what to do. Knows file names and a file's first bytes; nothing of configs and tensors.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ MLX_WEIGHTS = "adapters.safetensors"
 MOST_INDEX_BYTES = 16 << 20
 MOST_SHARDS = 1000
 MOST_NAMES = 2000
-"""Entries of a directory that are looked at to say what it is."""
+"""Most entries of a directory that are examined."""
 MOST_SHOWN = 4
 HEAD_BYTES = 1 << 16
 
 NEEDED = f"an adapter is a directory with {CONFIG} and {WEIGHTS}"
 NOT_GGUF = (
-    "a GGUF adapter (llama.cpp's), which is not read: give the PEFT directory that it was made from"
+    "a GGUF adapter (llama.cpp's), which is not read: give the PEFT directory it was made from"
 )
 WHOLE_MODEL = (
     "a whole model, not an adapter: serve it with --model, or extract an adapter from it first"
@@ -48,7 +48,7 @@ OTHER_PROGRAMS = {
     re.compile(r"pytorch_model_fsdp.*|.*\.distcp|global_step\d+|.*_optim_states\.pt"): "a "
     "trainer's state in shards: save the adapter from it with PEFT's save_pretrained",
 }
-"""What other programs leave, by the name of a file."""
+"""Files of other programs: what they are, by a pattern of their name."""
 
 WHOLE = re.compile(r"(model|pytorch_model)([-.].*)?\.(safetensors|bin)|config\.json")
 """Files of a whole model."""
@@ -57,7 +57,7 @@ FOREIGN_KEYS = re.compile(rb'"(lora_(unet|te\d?)_|[^"]*\.(lora_down|lora\.down)\
 
 
 def check_place(path: str, roots: Sequence[str] = ()) -> None:
-    """Raises `AdapterError` where no adapter_config.json lies in the directory, naming what lies
+    """Raises `AdapterError` if the path is not a directory with adapter_config.json, naming what is
     there instead."""
     try:
         real = resolve_inside(path, roots) if roots else path
@@ -72,8 +72,8 @@ def check_place(path: str, roots: Sequence[str] = ()) -> None:
 
 
 def weight_files(directory: str, roots: Sequence[str] = ()) -> tuple[Path, ...]:
-    """The files of PEFT's weights: one, or every shard. Raises `AdapterError` where they are not
-    there, naming what is."""
+    """The files of PEFT's weights: one, or every shard. Raises `AdapterError` if they are missing,
+    naming what is there instead."""
     real = Path(resolve_inside(directory, roots) if roots else directory)
     names = _names(real)
     if WEIGHTS in names:
@@ -86,7 +86,7 @@ def weight_files(directory: str, roots: Sequence[str] = ()) -> tuple[Path, ...]:
         return _all_there(directory, wanted[: MOST_SHARDS + 1], names)
     if PICKLE in names:
         raise AdapterError(
-            f"{directory} holds {PICKLE}, a pickle, which may run code when read: save it as "
+            f"{directory} holds {PICKLE}, a pickle, which may run code when it is read: save it as "
             f"safetensors, {WEIGHTS}"
         )
     raise AdapterError(f"{directory} has no {WEIGHTS}{_what_lies_in(Path(directory), real, roots)}")
@@ -107,7 +107,7 @@ def _shards_of_index(
     wanted = sorted(set(shards))
     for name in wanted:
         if os.path.basename(name) != name or not name.endswith(".safetensors"):
-            raise AdapterError(f"{path}: {brief(name)} is no safetensors file beside it")
+            raise AdapterError(f"{path}: {brief(name)} is not a safetensors file beside it")
     return _all_there(directory, wanted, names)
 
 
@@ -123,7 +123,7 @@ def _all_there(directory: str, wanted: Sequence[str], names: Sequence[str]) -> t
 
 
 def _what_file(path: Path, roots: Sequence[str]) -> str:
-    """What a file is that was given for a directory."""
+    """What a file is that was given instead of a directory."""
     head = _head(path, str(path), roots)
     if head.startswith(b"GGUF"):
         return f"is {NOT_GGUF}"
@@ -133,20 +133,20 @@ def _what_file(path: Path, roots: Sequence[str]) -> str:
     if FOREIGN_KEYS.search(head):
         return "is a LoRA for an image model (kohya's or diffusers'), which is not served here"
     if path.name in (WEIGHTS, CONFIG, PICKLE, INDEX, MLX_WEIGHTS) or SHARD.fullmatch(path.name):
-        return f"is a file: give the directory of it, {path.parent}"
+        return f"is a file: give its directory, {path.parent}"
     if WHOLE.fullmatch(path.name):
         return f"is a file of {WHOLE_MODEL}"
     return f"is a file: {NEEDED}"
 
 
 def _what_lies_in(path: Path, real: Path, roots: Sequence[str]) -> str:
-    """What a directory holds that lacks a file of an adapter."""
+    """The end of a refusal: what a directory holds that lacks an adapter's file, and what to do."""
     names = _names(real)
     if CONFIG not in names and any(
         name in (WEIGHTS, PICKLE) or SHARD.fullmatch(name) for name in names
     ):
         return (
-            ", which says the rank and the scale of its weights: copy it from where the adapter "
+            ", which has the rank and the scale of its weights: copy it from where the adapter "
             "was trained"
         )
     if inner := _adapters_below(real):
@@ -158,7 +158,7 @@ def _what_lies_in(path: Path, real: Path, roots: Sequence[str]) -> str:
             if pattern.fullmatch(name):
                 return f"; it holds {brief(name)}: {words}"
     if MLX_WEIGHTS in names:
-        return f"; it holds {MLX_WEIGHTS}, of mlx-lm: put the {CONFIG} of that training beside it"
+        return f"; it holds {MLX_WEIGHTS}, of mlx-lm: copy that training's {CONFIG} beside it"
     for name in names:
         if name.endswith(".safetensors"):
             head = _head(path / name, str(path), roots)
@@ -171,7 +171,7 @@ def _what_lies_in(path: Path, real: Path, roots: Sequence[str]) -> str:
 
 
 def _adapters_below(real: Path) -> list[str]:
-    """Directories with an adapter, one or two steps below, the newest checkpoint last."""
+    """Directories with an adapter, one or two levels below, the newest checkpoint last."""
     found = [name for name in _names(real) if os.path.isfile(real / name / CONFIG)]
     if not found:
         found = [
@@ -204,7 +204,7 @@ def _list(names: Sequence[str]) -> str:
 
 
 def _head(path: Path, directory: str, roots: Sequence[str]) -> bytes:
-    """A file's first bytes; none where it cannot be read."""
+    """A file's first bytes; empty if it cannot be read."""
     try:
         with open_guarded(path, directory, roots) as file:
             return file.read(HEAD_BYTES) or b""

@@ -1,6 +1,6 @@
 """`match_targets`: the modules of the model that an adapter changes, each with its A and B.
 
-What a file has beyond that is refused by its name. Knows shapes and names; reads no tensor.
+Any other tensor in the file is refused by name. Knows shapes and names; reads no tensor.
 """
 
 from __future__ import annotations
@@ -61,7 +61,8 @@ def match_targets(
     other_base: str,
     is_transposed: bool,
 ) -> tuple[Target, ...]:
-    """The modules that the adapter targets, each with both its matrices, and nothing else."""
+    """The modules that the adapter targets, each with both its matrices. Raises `AdapterError` if
+    one is missing or wrong, or if the files hold anything else."""
     targets: list[Target] = []
     rest, known = dict(files.entries), set()
     for layer in range(model_config.num_layers):
@@ -96,7 +97,7 @@ def match_targets(
                         f"{_not_gathered(entry.shape) or other_base}"
                     )
             targets.append(Target(layer, module, rank, config.scale(trained), pair))
-    # A state_dict of all has base weights among the LoRA ones, which say more than its head does.
+    # Base weights first: they identify a full state_dict, which its head alone would not.
     for key in sorted(rest, key=lambda key: ".base_layer." not in key) if targets else ():
         module = keys.modules.get(key, "")
         raise AdapterError(
@@ -105,7 +106,7 @@ def match_targets(
     if not targets:
         raise AdapterError(
             f"{files.path.parent / CONFIG}: target_modules names no module of this model, which "
-            f"has {', '.join(module_shapes(model_config))}; it says {_shown(config.target_modules)}"
+            f"has {', '.join(module_shapes(model_config))}; it is {_shown(config.target_modules)}"
             + (f", without {_shown(out)}" if (out := config.exclude_modules) else "")
             + other_base
         )
@@ -113,7 +114,7 @@ def match_targets(
 
 
 def _not_gathered(shape: tuple[int, ...]) -> str:
-    """What a refusal says of a shape that a trainer's sharding leaves."""
+    """The end of a refusal of a shape that a trainer's sharding leaves, else ""."""
     if len(shape) == 1 or 0 in shape:
         return "; DeepSpeed ZeRO-3 and FSDP leave such tensors: gather them before saving"
     return ""
@@ -124,17 +125,17 @@ def _shown(names: str | list[str] | None) -> str:
 
 
 def _stranger(key: str, module: str, known: set[str], other_base: str) -> str:
-    """Says what is wrong with a key that no targeted module has; `module` is its own, if it is A or
-    B of one."""
+    """Why a key that belongs to no targeted module is refused. `module`: the module that it is A or
+    B of, if any."""
     if "lora_embedding_" in key or any(f"{name}." in f"model.{key}" for name in EMBEDDINGS):
         return f": embeddings and lm_head are not supported yet; {MERGE}"
     if "lora_magnitude_vector" in key or key.endswith(".m"):
-        return f" is of DoRA, which is not supported, and {CONFIG} does not say use_dora; {MERGE}"
+        return f" is of DoRA, which is not supported ({CONFIG} lacks use_dora); {MERGE}"
     if key.endswith(".bias"):
         return f" is a trained bias, which is not supported; {MERGE}"
     if ".base_layer." in key:
         return (
-            " is a weight of the base model: the file is a state_dict of all; save the adapter "
+            " is a weight of the base model: the file is a full state_dict; save the adapter "
             "with PEFT's save_pretrained"
         )
     if "lora_E" in key or "ranknum" in key:
@@ -143,5 +144,5 @@ def _stranger(key: str, module: str, known: set[str], other_base: str) -> str:
         return f": {module} is not among its target_modules"
     if match := LORA_KEY.fullmatch(key):
         where = module or match["module"]
-        return f": {brief(where)} is no module that can be adapted in this model{other_base}"
-    return " is no key of a LoRA adapter"
+        return f": {brief(where)} cannot be adapted in this model{other_base}"
+    return " is not a key of a LoRA adapter"

@@ -1,8 +1,7 @@
-"""`WeightFiles` and `read_config_file`: an adapter's files, believed in nothing before it is
-checked.
+"""`WeightFiles` and `read_config_file`: read an adapter's untrusted files.
 
-They may come from anywhere, so nothing here follows a length, an offset or a link out of a file
-unseen. Knows file systems and the safetensors format; not what a tensor means.
+Every length, offset and link in a file is checked before use. Knows file systems and the
+safetensors format; not what a tensor means.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ CONFIG = "adapter_config.json"
 
 MOST_CONFIG_BYTES = 1 << 20
 MOST_HEADER_BYTES = 16 << 20
-"""A header takes 150 bytes a tensor; 80 layers with seven modules are 170 kB."""
+"""A header takes 150 bytes per tensor, so 170 kB for 80 layers with seven modules."""
 
 DTYPES = {
     "F16": torch.float16,
@@ -42,7 +41,7 @@ def read_config_file(directory: str, roots: Sequence[str] = ()) -> bytes:
 
 
 class TensorEntry(msgspec.Struct, frozen=True):
-    """A tensor as the header has it. Offsets count from the header's end."""
+    """A tensor's entry in the header. Offsets count from the header's end."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -50,10 +49,8 @@ class TensorEntry(msgspec.Struct, frozen=True):
 
 
 class WeightFiles:
-    """An adapter's safetensors files, open, their headers read: `entries` by key.
-
-    One file, or the shards of one adapter.
-    """
+    """An adapter's open safetensors files (one, or its shards) with their headers read: `entries`
+    by key."""
 
     def __init__(
         self, paths: Sequence[Path], directory: str, config_text: bytes, roots: Sequence[str] = ()
@@ -95,7 +92,7 @@ class WeightFiles:
             file.close()
 
     def path_of(self, key: str) -> Path:
-        """The file that has a key; of a key that none has, the first."""
+        """The file with this key; the first file if no file has it."""
         return self._owner[key].path if key in self._owner else self.path
 
     def check_layout(self) -> None:
@@ -104,28 +101,28 @@ class WeightFiles:
             file.check_layout()
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """Every tensor, file by file, read one by one. Only after `check_layout`; behind the last,
-        `digest` is that of the whole files."""
+        """Reads every tensor, file by file. Call `check_layout` first. After the last tensor,
+        `digest` covers the whole files."""
         for file in self._files:
             yield from file.tensors()
 
     @property
     def digest(self) -> str:
-        """sha256 of the config's bytes and the weights', as they were read."""
+        """sha256 of the config's bytes and the weights' bytes read so far."""
         return self._digest.hexdigest()
 
 
 class TensorFile:
-    """A safetensors file, open, its header read: `entries` by key.
+    """An open safetensors file with its header read: `entries` by key.
 
-    The file is read, not mapped: one that is cut short while it is read raises an error here, where
-    a mapped one would end the process with a SIGBUS.
+    The file is read, not mapped: if it is truncated meanwhile, a read raises an error, while a
+    mapping would kill the process with SIGBUS.
     """
 
     def __init__(
         self, path: Path, directory: str, roots: Sequence[str], digest: hashlib._Hash
     ) -> None:
-        """Opens the file and reads its header; all that is read updates `digest`. Raises
+        """Opens the file and reads its header; every read updates `digest`. Raises
         `AdapterError`."""
         self.path = path
         self._digest = digest
@@ -140,8 +137,8 @@ class TensorFile:
         self._file.close()
 
     def check_layout(self) -> None:
-        """Checks that the entries' bytes follow one another, none shared and none unused, to the
-        file's end. Call it once dtypes and shapes are known to be sane."""
+        """Checks that the tensors are contiguous up to the file's end, without overlaps or gaps.
+        Call it after dtypes and shapes have been checked."""
         end = 0
         for key, entry in self._in_order():
             start, stop = entry.data_offsets
@@ -155,7 +152,7 @@ class TensorFile:
                 raise AdapterError(f"{self.path}: {key} overlaps the tensor before it")
             if start > end:
                 raise AdapterError(
-                    f"{self.path}: the bytes from {end} to {start}, before {key}, are no tensor's"
+                    f"{self.path}: the bytes from {end} to {start}, before {key}, are of no tensor"
                 )
             end = stop
         data = file_size(self._file) - self._start
@@ -168,7 +165,7 @@ class TensorFile:
             raise AdapterError(f"{self.path} goes on for {data - end} bytes after its last tensor")
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """Every tensor in the file's order, read one by one. Only after `check_layout`."""
+        """Reads every tensor, in the file's order. Call `check_layout` first."""
         for key, entry in self._in_order():
             tensor = torch.empty(entry.shape, dtype=DTYPES[entry.dtype])
             content = tensor.view(-1).view(torch.uint8).numpy().data
@@ -182,7 +179,7 @@ class TensorFile:
     def _read_header(self) -> dict[str, TensorEntry]:
         size = file_size(self._file)
         if size < 8:
-            raise AdapterError(f"{self.path} is no safetensors file: it has {size} bytes")
+            raise AdapterError(f"{self.path} is not a safetensors file: it has {size} bytes")
         first = self._read(8)
         if first == b"version ":
             raise AdapterError(
@@ -191,7 +188,7 @@ class TensorFile:
         length = int.from_bytes(first, "little")
         if length > MOST_HEADER_BYTES:
             raise AdapterError(
-                f"{self.path} is no safetensors file: its first 8 bytes announce a header of "
+                f"{self.path} is not a safetensors file: its first 8 bytes announce a header of "
                 f"{length} bytes, more than {MOST_HEADER_BYTES}"
             )
         if length > size - 8:
@@ -202,7 +199,7 @@ class TensorFile:
         entries = {}
         key = "its header"
         try:
-            # Raw: what an entry holds is not built before its type is known.
+            # Raw, so that an entry is decoded only as a `TensorEntry`.
             for key, raw in msgspec.json.decode(
                 self._read(length), type=dict[str, msgspec.Raw]
             ).items():

@@ -1,10 +1,10 @@
-"""The training of the shipped adapters. It makes them again, or others from your own data.
+"""Trains the shipped adapters again, or others from your own data.
 
     python -m loraconsole.pipeline.adapters.recipe [NAME ...] [--steps N] [--device D] [--out DIR]
 
-Needs transformers and peft (the `dev` extra). `data/NAME.jsonl` holds an example a line: `prompt`,
-`answer`, and `held_out` for those that only measure. With `--gguf` the file runs by itself, without
-the rest of the package, so that it can be copied to a machine that has a GPU and little else.
+Needs transformers and peft (the `dev` extra). `data/NAME.jsonl` holds one example per line:
+`prompt`, `answer`, and `held_out` for evaluation examples. With `--gguf` this file runs without the
+rest of the package, so that it can be copied to a machine with a GPU and little else.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ RANK = 8
 ALPHA = 16
 DROPOUT = 0.05
 IGNORED = -100
-"""The label of a token that the loss leaves out."""
+"""The label of a token that the loss ignores."""
 
 
 class Recipe(NamedTuple):
-    """What an adapter touches and how long it learns. `steps` lie where the held-out loss of a
-    run of 300 was least: the small styles (haiku, pirate) learn their examples by heart soon."""
+    """An adapter's modules and training steps. `steps` is where the held-out loss of a run of 300
+    was lowest: the small styles (haiku, pirate) overfit early."""
 
     modules: tuple[str, ...]
     steps: int
 
 
-# Each adapter touches other modules, so that a batch of all of them exercises the server.
+# Each adapter changes different modules, so that a batch of all of them exercises the server.
 RECIPES = {
     "pirate": Recipe(("q_proj", "v_proj"), 90),
     "sql": Recipe(("q_proj", "k_proj", "v_proj", "o_proj"), 60),
@@ -50,7 +50,7 @@ RECIPES = {
 
 
 class Example(NamedTuple):
-    """A conversation of one turn as token ids, and how many of them are the prompt."""
+    """A conversation of one turn as token ids, and how many of these are the prompt."""
 
     token_ids: list[int]
     num_prompt: int
@@ -65,7 +65,7 @@ class ExampleBatch(NamedTuple):
 
 
 def read_data(name: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The examples of `data/NAME.jsonl`: those to learn, and those held out."""
+    """The examples of `data/NAME.jsonl`: for training, and held out."""
     text = (HERE / "data" / f"{name}.jsonl").read_text(encoding="utf-8")
     rows = [json.loads(line) for line in text.splitlines()]
     held_out = [row for row in rows if row.get("held_out")]
@@ -84,8 +84,8 @@ def load_base(gguf: Path, device: str) -> Any:
 
 
 def load_tokenizer(gguf: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of the GGUF. Beside a config.json, transformers forgets the chat template and
-    the end of turn that stand in the file, so they are read from it here."""
+    """The tokenizer of the GGUF. If a config.json is beside the file, transformers ignores the
+    file's chat template and end-of-turn token, so they are read from it here."""
     from gguf import GGUFReader
 
     reader = GGUFReader(gguf)
@@ -103,7 +103,7 @@ def load_tokenizer(gguf: Path) -> PreTrainedTokenizerBase:
 
 
 def find_gguf() -> Path:
-    """The embedded default's GGUF, fetched where it is missing."""
+    """The embedded default's GGUF, fetched if it is missing."""
     from ..config import Config
     from ..fetch.fetch import resolve
 
@@ -129,7 +129,7 @@ def encode_prompt(prompt: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
 
 
 def collate(examples: list[Example], device: str) -> ExampleBatch:
-    """Pads on the right; a causal model never sees what stands there."""
+    """Pads on the right, which a causal model never sees."""
     length = max(len(example.token_ids) for example in examples)
     token_ids = torch.zeros(len(examples), length, dtype=torch.long)
     mask = torch.zeros_like(token_ids)
@@ -142,7 +142,7 @@ def collate(examples: list[Example], device: str) -> ExampleBatch:
 
 
 def shuffled_forever(examples: list[Example], batch_size: int) -> Iterator[list[Example]]:
-    """Batches of whole passes over the examples, each pass in a new order."""
+    """Endless batches of complete passes over the examples, each pass in a new order."""
     waiting: list[Example] = []
     while True:
         while len(waiting) < batch_size:
@@ -177,7 +177,7 @@ def train(
     batch_size: int,
     learning_rate: float,
 ) -> None:
-    """AdamW on the adapter's weights; prints both losses ten times on the way."""
+    """AdamW on the adapter's weights; prints both losses about ten times."""
     device = str(model.device)
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=learning_rate, weight_decay=0.01)
@@ -206,7 +206,7 @@ def train(
 
 
 def generate_answer(model: PeftModel, tokenizer: PreTrainedTokenizerBase, prompt: str) -> str:
-    """The greedy answer, at most 64 tokens of it."""
+    """The greedy answer, at most 64 tokens."""
     ids = torch.tensor([encode_prompt(prompt, tokenizer)], device=model.device)
     output = model.generate(  # type: ignore[no-untyped-call]  # peft leaves it untyped
         input_ids=ids,
@@ -231,7 +231,7 @@ def save(model: PeftModel, folder: Path) -> None:
     path = folder / "adapter_config.json"
     config = json.loads(path.read_text())
     config["base_model_name_or_path"] = BASE
-    config["target_modules"] = sorted(config["target_modules"])  # a set: else in any order
+    config["target_modules"] = sorted(config["target_modules"])  # from a set, in any order
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
@@ -272,14 +272,16 @@ def make(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="train the shipped adapters")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(RECIPES)}")
-    parser.add_argument("--steps", type=int, help="instead of each recipe's own")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"any of {', '.join(RECIPES)}")
+    parser.add_argument("--steps", type=int, help="training steps, instead of each recipe's")
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument("--gguf", type=Path, help="the base's file; by default it is fetched")
-    parser.add_argument("--out", type=Path, default=HERE, help="where the adapters' folders go")
+    parser.add_argument("--gguf", type=Path, help="the base model's file; by default it is fetched")
+    parser.add_argument(
+        "--out", type=Path, default=HERE, help="parent of the adapters' directories"
+    )
     given = parser.parse_args()
     if unknown := set(given.names) - set(RECIPES):
         parser.error(f"no such adapter: {', '.join(sorted(unknown))}")

@@ -1,1 +1,1 @@
-"""Measuring: workloads, their driver, the engine alone, and what came out."""
+"""Benchmarks: workloads, the load client, the engine alone, and results."""

@@ -1,9 +1,9 @@
 """The cost of each part of serving adapters: `loraconsole bench --ablate`.
 
-The same closed loop against pipelines that lack a part each, as S-LoRA's ablations do. Every
-measurement has a pipeline of its own, one at a time; a round measures all sets of flags, in another
-order than the round before, and only differences within a round are taken, so that a noisy machine
-is noisy for all. Knows flags and results, nothing of how a pipeline works inside.
+Runs the same closed loop against pipelines that each lack one part, as in S-LoRA's ablations. Every
+measurement starts its own pipeline, one at a time. A round measures all sets of flags, in another
+order than the round before, and only differences within a round are used, so that noise on the
+machine affects all sets alike. Knows flags and results, nothing of how a pipeline works inside.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ SETS = (FULL, RESIDENT, LATE, PLAIN, PLAIN_RESIDENT, OWN_MEMORY, PADDED, LOADED,
 
 
 class PartCost(NamedTuple):
-    """A part's cost is what a token takes with it less what it takes without."""
+    """A part's cost: the time per token with it (`having`) minus that without it (`lacking`)."""
 
     part: str
     having: Flags
@@ -60,38 +60,34 @@ class PartCost(NamedTuple):
 
 COSTS = (
     PartCost("LoRA in all", FULL, BASE, "adapters, against the base model alone"),
-    PartCost("LoRA compute", FULL, LOADED, "their products"),
-    PartCost("LoRA rest", LOADED, BASE, "scheduling and loading them, without their products"),
-    PartCost("load (swap)", FULL, RESIDENT, "loading them when wanted, against all resident"),
-    PartCost("prefetch", FULL, LATE, "loading them on arrival, against when there is room to run"),
+    PartCost("LoRA compute", FULL, LOADED, "the adapters' products"),
+    PartCost("LoRA rest", LOADED, BASE, "scheduling and loading adapters, without their products"),
+    PartCost("load (swap)", FULL, RESIDENT, "loading adapters on demand, against all resident"),
+    PartCost("prefetch", FULL, LATE, "loading on arrival, against loading when there is room"),
     PartCost("LoRA kernels", FULL, PLAIN, "our kernels and graphs, against plain PyTorch"),
-    # Both baselines compute by plain PyTorch, on a GPU too; and adapters outside of the pool stay
-    # there.
-    PartCost(
-        "paging", PLAIN_RESIDENT, OWN_MEMORY, "pages of the pool, against memory of their own"
-    ),
+    # Both sides compute in plain PyTorch, on a GPU too, and adapters outside the pool stay
+    # resident.
+    PartCost("paging", PLAIN_RESIDENT, OWN_MEMORY, "pages of the pool, against separate memory"),
     PartCost("own ranks", PLAIN, PADDED, "each at its rank, against padding to the largest"),
 )
 
 PROMPT_TOKENS = 112
-"""Tokens that no prompt of the bench exceeds, with its chat template and its last page filled
-up."""
+"""Upper limit of the benchmark's prompts, including chat template and padding to whole pages."""
 
 
 def flags_text(flags: Flags) -> str:
-    """A set of flags as the command line has it."""
+    """A set of flags as on the command line."""
     return " ".join(map(flag_of, flags)) or "all parts"
 
 
 def stand_ins(idle: Container[str]) -> dict[Flags, Flags]:
-    """Each set, and the one that stands for it where the `idle` flags take nothing away, as
-    --no-kernel does where there are no kernels of ours."""
+    """Each set of flags, to the equivalent set without the `idle` flags, which have no effect here,
+    e.g. --no-kernel on a machine without our kernels."""
     return {flags: tuple(flag for flag in flags if flag not in idle) for flags in SETS}
 
 
 class Loop(NamedTuple):
-    """The load of the clients: `requests` chats in all, `concurrency` at a time, the adapters in
-    turn."""
+    """A closed loop: `requests` chats in all, `concurrency` at a time, adapters in turn."""
 
     concurrency: int
     requests: int
@@ -99,7 +95,7 @@ class Loop(NamedTuple):
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
-    """One measurement of one set of flags, as its clients saw it."""
+    """One measurement of one set of flags, from the clients' side."""
 
     flags: Flags
     round: int
@@ -110,7 +106,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def token_ms(self) -> float:
-        """Milliseconds of the whole loop, prompts and loads included, for each output token."""
+        """Milliseconds per output token, over the whole loop, prompts and loads included."""
         return 1e3 * self.seconds / max(1, self.output_tokens)
 
 
@@ -118,8 +114,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def replicate(adapters: dict[str, str], count: int) -> tuple[str, ...]:
-    """NAME=PATH of `count` adapters: those given in turn, since to a pipeline a copy is another
-    adapter."""
+    """NAME=PATH of `count` adapters: copies of the given ones in turn, which are different adapters
+    to a pipeline."""
     given = list(adapters.items())
     if not given:
         raise UsageError("no adapter to measure with", "give --adapter NAME=PATH")
@@ -128,7 +124,7 @@ def replicate(adapters: dict[str, str], count: int) -> tuple[str, ...]:
 
 
 def adapter_tokens(config: Config) -> int:
-    """Tokens of KV whose place all adapters of `config` would take. Raises `OperatorError`."""
+    """The space of all adapters of `config`, in tokens of KV. Raises `OperatorError`."""
     import torch
 
     from ..fetch.fetch import resolve
@@ -149,9 +145,9 @@ def adapter_tokens(config: Config) -> int:
 
 
 def pool_tokens(flags: Flags, adapters: int, loop: Loop) -> int:
-    """`--max-total-tokens` for a set of flags under which the adapters take the place of this many:
-    room for what runs beside half of them, so that they must make way for each other; with
-    --no-lora-swap, which pins half of a pool at most, for all."""
+    """`--max-total-tokens` for `flags`: space for the running requests plus half of the adapters
+    (which take `adapters` tokens), so that they evict each other. With --no-lora-swap, which pins
+    at most half of a pool, twice the adapters' space."""
     running = loop.concurrency * (PROMPT_TOKENS + loop.max_tokens)
     return running + (2 * adapters if "no_lora_swap" in flags else adapters // 2)
 
@@ -173,8 +169,8 @@ def command_line(config: Config) -> list[str]:
 
 @contextlib.contextmanager
 def pipeline(config: Config) -> Iterator[str]:
-    """The address of a pipeline that is ready, in a run directory of its own; gone at the end.
-    Raises `OperatorError` where it does not start."""
+    """Starts a pipeline in its own run directory, yields its address when it is ready, and stops it
+    at the end. Raises `OperatorError` if it does not start."""
     with tempfile.TemporaryDirectory(prefix="ablate-") as run:
         config = msgspec.structs.replace(config, run=run, port=0)
         command = [sys.executable, "-P", "-m", "loraconsole.console"]
@@ -194,7 +190,7 @@ def pipeline(config: Config) -> Iterator[str]:
 
 
 def drive_loop(url: str, config: Config, loop: Loop) -> Result:
-    """The result of a closed loop, as its clients saw it."""
+    """Runs a closed loop; the result from the clients' side."""
     return asyncio.run(_drive(url, config, loop))
 
 
@@ -210,7 +206,7 @@ async def _drive(url: str, config: Config, loop: Loop) -> Result:
 
 
 def measure_run(config: Config, flags: Flags, loop: Loop, round: int) -> Run:
-    """Starts a pipeline that lacks `flags`, lets every adapter answer once, then measures."""
+    """Starts a pipeline with `flags`, warms up with a request per adapter, then measures."""
     with pipeline(config) as url:
         drive_loop(url, config, loop._replace(requests=len(config.adapter), max_tokens=2))
         result = drive_loop(url, config, loop)
@@ -225,7 +221,7 @@ def measure_run(config: Config, flags: Flags, loop: Loop, round: int) -> Run:
 
 
 def measure_all(config: Config, loop: Loop, rounds: int, out: Path | None) -> list[Run]:
-    """Measures all sets of flags that go with those of `config`, in turns."""
+    """Measures all sets of flags that are valid with `config`, round by round."""
     import torch
 
     has_kernels = config.device != "cpu" and torch.cuda.is_available() and not config.no_kernel
@@ -256,8 +252,8 @@ def measure_all(config: Config, loop: Loop, rounds: int, out: Path | None) -> li
 
 
 class MeasuredCost(msgspec.Struct, frozen=True):
-    """The cost of a part for each token, milliseconds: median, least and most over the rounds.
-    Below zero: it saves that."""
+    """A part's cost in milliseconds per token: median, least and most over the rounds. A negative
+    cost is a saving."""
 
     part: str
     about: str
@@ -265,7 +261,7 @@ class MeasuredCost(msgspec.Struct, frozen=True):
     least: float
     most: float
     share: float
-    """The share of what a token takes with all parts."""
+    """`ms` as a share of the time per token with all parts."""
 
 
 def differences(runs: list[Run]) -> list[MeasuredCost]:
@@ -292,20 +288,20 @@ def differences(runs: list[Run]) -> list[MeasuredCost]:
 
 @ends_with_its_reader()
 def main() -> None:
-    """Prints what each set does and what each part costs; `--out` keeps every run as JSONL."""
+    """Prints the result of each set and the cost of each part; `--out` appends runs as JSONL."""
     parser = argparse.ArgumentParser(
         "loraconsole bench --ablate", description=__doc__.split("\n\n")[0]
     )
-    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="interleaved")
+    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="rounds over all sets")
     parser.add_argument("--concurrency", type=int, default=8, metavar="N")
-    parser.add_argument("--requests", type=int, default=48, metavar="N", help="in all, a run")
-    parser.add_argument("--max-tokens", type=int, default=32, metavar="N", help="of an answer")
+    parser.add_argument("--requests", type=int, default=48, metavar="N", help="requests per run")
+    parser.add_argument("--max-tokens", type=int, default=32, metavar="N", help="tokens per answer")
     parser.add_argument(
         "--adapters",
         type=int,
         default=24,
         metavar="N",
-        help="number of adapters, those given in turn; half of them fit",
+        help="number of adapters, copied from those given; half of them fit in the pool",
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="append runs as JSON lines")
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
@@ -340,7 +336,7 @@ def _table(*heads: str) -> Any:
 
 
 def print_sets(runs: list[Run]) -> None:
-    """Prints the medians over the rounds."""
+    """Prints a row for each set of flags: medians over the rounds."""
     from ..runtime.stdout_console import StdoutConsole
 
     table = _table("lacking", "tok/s", "ms a token", "least", "most", "TTFT ms", "errors")

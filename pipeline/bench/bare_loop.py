@@ -1,11 +1,11 @@
-"""The bare loop: the model without scheduler, sockets or HTTP, as the measure of all that.
+"""The bare loop: the model without scheduler, sockets or HTTP, as a baseline for their cost.
 
     python -m loraconsole.pipeline.bench.bare_loop MODEL_DIRECTORY --dtype float32 auto
 
-Prints tokens a second of decoding alone, for each type and number of rows: all rows the base model
-("base"), or the rows in turn the base and each adapter ("mixed"). Steps are launched as the worker
-does it, one ahead of its tokens. Configurations take turns, and medians are printed, since other
-work on a machine disturbs them all alike.
+Prints decode tokens per second for each type and number of rows: all rows on the base model
+("base"), or rows alternating between the base and each adapter ("mixed"). Steps are launched as in
+the worker, one step ahead. Configurations alternate and medians are printed, so that other work on
+the machine affects all alike.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ GREEDY = SamplingParams(temperature=0.0)
 
 
 class BareLoop:
-    """One loaded model, and the two things measured on it."""
+    """One loaded model, and its decode and prefill measurements."""
 
     def __init__(self, config: Config, directory: Path) -> None:
         self._runner = ModelRunner(config, directory, 0, lambda message: None)
@@ -42,14 +42,15 @@ class BareLoop:
         self.name = self._runner.stats().dtype
 
     def _read(self, name: str, path: str) -> int:
-        """Pages of an adapter, which is on the host then."""
+        """Reads an adapter to the host; returns its number of pages."""
         info = self._runner.adapters.read(name, path)
         if info.reason:
             raise SystemExit(info.reason)
         return info.pages
 
     def _start_over(self) -> None:
-        """Empty pages but for the adapters at the end, where no sequence comes."""
+        """Drops all sequences and places the adapters in the last pages, which sequences do not
+        reach."""
         self._runner.reset()
         first = self._num_pages
         for name, pages in self.adapters.items():
@@ -57,7 +58,7 @@ class BareLoop:
             self._runner.adapters.place(name, range(first, first + pages)).result()
 
     def decode(self, num_rows: int, steps: int, context: int, *, mixed: bool) -> float:
-        """Tokens a second of `steps` steps, for rows that begin with `context` tokens."""
+        """Tokens per second over `steps` steps, for rows that begin with `context` tokens."""
         names = [None, *self.adapters] if mixed else [None]
         size = pages_for(context + steps + 1)
         admissions, rows = [], []
@@ -81,7 +82,7 @@ class BareLoop:
         return (steps - 1) * num_rows / (time.perf_counter() - started)
 
     def prefill(self, num_tokens: int) -> float:
-        """Tokens a second of one prompt."""
+        """Tokens per second of one prompt."""
         prompt = tuple(place % 1000 for place in range(num_tokens))
         admission = Admission(0, prompt, num_tokens, GREEDY, None)
         row = BatchRow(0, num_tokens, tuple(range(pages_for(num_tokens))))
@@ -114,13 +115,13 @@ def write_random_adapter(directory: Path, model_config: ModelConfig, rank: int, 
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measures and prints."""
+    """Measures all configurations and prints the medians."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("directory", type=Path, help="config.json with weights beside it")
+    parser.add_argument("directory", type=Path, help="model directory: config.json and weights")
     parser.add_argument("--dtype", nargs="+", default=["float32", "auto"])
     parser.add_argument("--rows", nargs="+", type=int, default=[1, 8, 32])
-    parser.add_argument("--steps", type=int, default=32, help="decode steps of one measurement")
-    parser.add_argument("--context", type=int, default=64, help="prompt tokens of each row")
+    parser.add_argument("--steps", type=int, default=32, help="decode steps per measurement")
+    parser.add_argument("--context", type=int, default=64, help="prompt tokens per row")
     parser.add_argument("--prompt", type=int, default=512, help="tokens of the measured prompt")
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--adapters", type=int, default=4, help="random adapters beside the base")

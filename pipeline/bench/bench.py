@@ -1,8 +1,8 @@
-"""`loraconsole bench`: drives OpenAI-compatible servers through workloads; prints, keeps figures.
+"""`loraconsole bench`: runs workloads on OpenAI-compatible servers; prints and saves results.
 
-Several `--url` are measured in turns, so that a noisy machine is noisy for all. With `--profile`
-it measures prompts alone and writes the table that the `pets` policy reads. This file is the
-command line; requests come from `workload`, HTTP is in `load_client`, arithmetic in `stats`.
+Several `--url` are measured alternately, so that noise on the machine affects all alike. With
+`--profile` it measures prompts alone and writes the table that the `pets` policy reads. This file
+is the command line; requests come from `workload`, HTTP is in `load_client`, arithmetic in `stats`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from .results import ResultFile, ResultRow, RunConfig, describe_load
 from .stats import SLO_SECONDS, Result, Timeline, live, summarise
 
 LIVE_SECONDS = 0.25
-"""Shortest time between two lines of --live."""
+"""Interval between two lines of --live."""
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -48,41 +48,46 @@ def make_parser() -> argparse.ArgumentParser:
         action="append",
         required=True,
         metavar="URL",
-        help="repeat to compare servers; default: that of the running pipeline (--run DIR)",
+        help="server; repeat to compare several; default: the running pipeline's (--run DIR)",
     )
     server.add_argument(
-        "--label", action="append", metavar="NAME", help="what results call it; one for each --url"
+        "--label", action="append", metavar="NAME", help="name in the results, one per --url"
     )
     server.add_argument(
         "--api-key",
-        # Not the server's own variable: a key must not go to whatever --url names unasked.
+        # Not the server's own variable: its key must not be sent to any --url by default.
         default=os.environ.get("LORACONSOLE_BENCH_API_KEY", ""),
         help="bearer token (also $LORACONSOLE_BENCH_API_KEY)",
     )
     server.add_argument(
-        "--model", action="append", metavar="NAME", help="models in turn; repeat for a mixture"
+        "--model",
+        action="append",
+        metavar="NAME",
+        help="model to ask; repeat to ask several in turn",
     )
 
     add_load_flags(parser.add_argument_group("workload"))
 
     out = parser.add_argument_group("results")
     out.add_argument(
-        "--rounds", type=above_zero, metavar="N", help="servers in turns (chat: 3, else 1)"
+        "--rounds", type=above_zero, metavar="N", help="rounds over all servers (chat: 3, else 1)"
     )
     out.add_argument(
-        "--slo-seconds", type=positive, default=SLO_SECONDS, help="to the first token (6)"
+        "--slo-seconds", type=positive, default=SLO_SECONDS, help="limit for the first token (6)"
     )
     out.add_argument(
         "--out",
         type=Path,
         metavar="FILE",
-        help="append results as JSON lines; runs that are there are not run again",
+        help="append results as JSON lines; runs already in the file are skipped",
     )
-    out.add_argument("--append", action="store_true", help="what --out does anyway (S-LoRA's flag)")
-    out.add_argument("--again", action="store_true", help="run what is there once more")
+    out.add_argument(
+        "--append", action="store_true", help="no effect: --out appends (S-LoRA's flag)"
+    )
+    out.add_argument("--again", action="store_true", help="repeat runs that are already in --out")
     out.add_argument("--json", action="store_true", help="one JSON document on stdout")
     out.add_argument(
-        "--live", action="store_true", help="how far it is, as lines of JSON on stdout; no table"
+        "--live", action="store_true", help="progress as JSON lines on stdout, and no table"
     )
     prefill_profile.add_profile_flags(parser.add_argument_group("profile"))
     return parser
@@ -90,8 +95,8 @@ def make_parser() -> argparse.ArgumentParser:
 
 @ends_with_its_reader()
 def main() -> None:
-    """Exit status 0; 1 where nothing could be measured; 2 for wrong usage; 130 after Ctrl-C, with
-    the table of what was finished."""
+    """Exit status 0; 1 if a measurement failed; 2 for wrong usage; 130 after Ctrl-C, with the table
+    of finished runs."""
     given = make_parser().parse_args()
     rows: list[ResultRow] = []
     code = 0
@@ -118,8 +123,8 @@ def main() -> None:
 
 
 async def run_all(given: argparse.Namespace, rows: list[ResultRow]) -> None:
-    """Every load on every server, the servers in turns, round by round. Appends to `rows` as runs
-    end. A run that `--out` holds already is read from there."""
+    """Runs every load on every server, alternating servers, round by round. Appends to `rows` as
+    runs end. A run that is already in `--out` is read from there."""
     labels = given.label or given.url
     if len(labels) != len(given.url):
         raise UsageError(f"{len(labels)} --label for {len(given.url)} --url", "one for each")
@@ -135,7 +140,7 @@ async def run_all(given: argparse.Namespace, rows: list[ResultRow]) -> None:
             for spec in specs:
                 _check_models(client, spec)
             servers.append((client, label, specs))
-        # Loads of several servers are alike, but for the number of adapters that each has.
+        # All servers have the same loads, except for their numbers of adapters.
         jobs = [
             (client, specs[step], _config(given, label, specs[step], number))
             for number in range(rounds)
@@ -188,7 +193,7 @@ async def run_all(given: argparse.Namespace, rows: list[ResultRow]) -> None:
 
 
 class Watcher:
-    """Tells how far a run is, a `Live` as a line of JSON on stdout: for a program that watches."""
+    """Prints a run's progress for another program: a `Live` per line of JSON on stdout."""
 
     def __init__(self, load: str, run: int, runs: int, total: int, client: Client) -> None:
         self._client, self._streamed_before = client, client.streamed
@@ -204,13 +209,13 @@ class Watcher:
             self.tell()
 
     async def tell_forever(self) -> None:
-        """Also while none ends: time goes on, and so do answers."""
+        """Prints also while no request ends, since time and streamed text advance."""
         while True:
             self.tell()
             await asyncio.sleep(LIVE_SECONDS)
 
     def tell(self) -> None:
-        if len(self._lines) != self._told.done:  # percentiles of many requests are not free
+        if len(self._lines) != self._told.done:  # percentiles of many requests are expensive
             self._told = self._of(self._lines)
         now = msgspec.structs.replace(
             self._told,
@@ -235,7 +240,7 @@ def _check_models(client: Client, spec: LoadSpec) -> None:
     if spec.workload.num_adapters > len(client.models):
         raise OperatorError(
             f"{client.url} has {len(client.models)} adapters, {spec.workload.num_adapters} are "
-            "wanted",
+            "needed",
             "load more, or choose a smaller workload",
         )
     if not spec.workload.num_adapters and not client.base:
@@ -243,7 +248,7 @@ def _check_models(client: Client, spec: LoadSpec) -> None:
 
 
 def print_medians(rows: list[ResultRow]) -> None:
-    """Medians over the rounds, a row for each server and load."""
+    """Prints a row for each server and load: medians over the rounds."""
     from rich.table import Table
 
     from ..runtime.stdout_console import StdoutConsole

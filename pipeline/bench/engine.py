@@ -1,9 +1,9 @@
 """The engine alone, as fast as it goes: scheduler and worker without sockets or HTTP, with dummy
 weights and random adapters.
 
-`make bench-gpu` runs the shapes of a model on one device: a step of some requests, each with its
-own adapter, all with one, or with none; prompts; and S-LoRA's own workload. Every result is printed
-as a line of JSON, the table at the end. Of peers it knows only the numbers recorded here.
+`make bench-gpu` runs a model's shapes on one device: steps of requests with distinct adapters, one
+adapter or none; prompts; and S-LoRA's own workload. Every result is printed as a line of JSON, a
+table at the end. Numbers of other engines are only those recorded here.
 """
 
 from __future__ import annotations
@@ -82,16 +82,16 @@ VLLM_8B: dict[str, dict[int, float]] = {
     "same": {1: 9.41, 8: 9.91, 32: 10.59, 64: 12.67, 128: 15.66, 256: 24.5},
     "distinct": {1: 9.40, 8: 12.34, 32: 22.80, 64: 38.02, 128: 58.19, 256: 128.0},
 }
-"""Milliseconds a step of vLLM 0.26.0 on one H200: rank 16 on all linear modules, 256 tokens in,
+"""Milliseconds per step of vLLM 0.26.0 on one H200: rank 16 on all linear modules, 256 tokens in,
 128 out, dummy weights, `max_loras=128`."""
 
 
 SETTLED = 4
-"""Steps after which what was planned before them no longer shows."""
+"""Steps after which earlier planning no longer affects the timing."""
 
 
 class Engine:
-    """One runner and its scheduler, with adapters that are placed."""
+    """One runner and its scheduler, with placed adapters."""
 
     def __init__(
         self,
@@ -100,7 +100,7 @@ class Engine:
         heard: Callable[..., None],
         rank: int = 0,
     ) -> None:
-        """`config` are settings of `Config`, among them all that the scheduler's limits need."""
+        """`config`: settings of `Config`, including `tp`."""
         self._directory = tempfile.TemporaryDirectory()
         directory = Path(self._directory.name)
         (directory / "config.json").write_text(json.dumps(shape))
@@ -119,14 +119,14 @@ class Engine:
         self._loads: deque[tuple[str, Future[None]]] = deque()
         self._asked: dict[str, float] = {}
         self.first_token_s: list[float] = []
-        """Seconds from asking to the first token, of requests that have ended."""
+        """Seconds from `ask` to the first token, for each ended request."""
 
     def add_adapters(
         self, count: int, rank: int, modules: tuple[str, ...], first: int = 0
     ) -> list[str]:
-        """Names of `count` adapters, each in pages of its own, with the same random numbers;
-        numbered from `first` on."""
-        model_config = self.runner.loaded.config  # of one rank's part
+        """Places `count` adapters with the same random weights, each in its own pages, numbered
+        from `first` on; returns their names."""
+        model_config = self.runner.loaded.config  # the part of one rank
         shapes, parts, size = module_shapes(model_config), [], 0
         for members in SITES.values():
             own = [member for member in members if member in modules]
@@ -161,8 +161,8 @@ class Engine:
         return names
 
     def _obey(self, *, wait: bool = False) -> None:
-        """Carries out what the scheduler decided about adapters, and reports to it which are
-        placed."""
+        """Executes the scheduler's orders about adapters, and reports finished placements to
+        it."""
         for order in self.scheduler.residency.orders:
             match order:
                 case PlaceAdapter():
@@ -173,7 +173,7 @@ class Engine:
                 case _:
                     raise AssertionError(order)
         self.scheduler.residency.orders.clear()
-        # Ranks decide alike only where none of them looks at a clock.
+        # Ranks stay in step only if no decision depends on timing, so several ranks always wait.
         wait = wait or self._ranks > 1
         while self._loads and (wait or self._loads[0][1].done()):
             key, load = self._loads.popleft()
@@ -184,7 +184,7 @@ class Engine:
             wait = wait and self._ranks > 1
 
     def replace_adapters(self, names: list[str]) -> list[Future[None]]:
-        """Copies adapters into their pages once more, beside the steps."""
+        """Copies adapters into their pages again, concurrently with steps."""
         found: list[Future[None]] = []
         for name in names:
             record = self.scheduler.registry.acquire(name)
@@ -211,8 +211,9 @@ class Engine:
     def run(
         self, arrive: Callable[[], float | None] = lambda: None
     ) -> Iterator[tuple[float, Step]]:
-        """All requests to their end, two steps in flight: when each step was done, and what it was.
-        `arrive` may ask for more, and says in how many seconds it will, or None for never."""
+        """Runs all requests to their end with two steps in flight; yields each step and the time it
+        was done. `arrive` may add requests; it returns the seconds to its next one, None if there
+        is none."""
         flight: deque[Any] = deque()
         while True:
             pause = arrive()
@@ -229,7 +230,7 @@ class Engine:
                 time.sleep(pause)
                 continue
             if not flight:
-                assert not len(self.scheduler), "requests are left that nothing moves"
+                assert not len(self.scheduler), "requests are left that cannot progress"
                 return
             batch, pending = flight.popleft()
             tokens, step = pending.wait()
@@ -241,7 +242,7 @@ class Engine:
 
 
 def kinds_of(names: list[str]) -> dict[str, Callable[[int], str | None]]:
-    """The adapter of each request."""
+    """For each kind of load, a function from request number to adapter."""
     return {
         "base": lambda i: None,
         "same": lambda i: names[0],
@@ -257,12 +258,12 @@ def steps_table(
     new: int,
     wanted: tuple[str, ...] = ("base", "same", "distinct"),
 ) -> dict[str, dict[int, dict[str, float]]]:
-    """Milliseconds a step for base, same and distinct adapters at each number of requests."""
+    """Times per step for base, same and distinct adapters at each number of requests."""
     kinds = {kind: adapter for kind, adapter in kinds_of(names).items() if kind in wanted}
     found: dict[str, dict[int, dict[str, float]]] = {kind: {} for kind in kinds}
     for count in batches:
         for kind, adapter in kinds.items():
-            for tokens in (2, new):  # at first, kernels for these sizes may have to be made
+            for tokens in (2, new):  # the first pass may compile kernels for these sizes
                 for number in range(count):
                     engine.ask(adapter(number), prompt, tokens)
                 if tokens < new:
@@ -279,7 +280,7 @@ def steps_table(
                 "busy_ms": statistics.median(step.busy_us for step in steps) / 1e3,
                 "host_ms": statistics.median(s.host_us + s.launch_us for s in steps) / 1e3,
                 "prefill_s": (prefill[-1] if prefill else started) - started,
-                # Everything that must be read, at the rate at which this card copies.
+                # All bytes that must be read, at this GPU's copy rate.
                 "limit_ms": statistics.median(step.read_bytes for step in steps)
                 / engine.runner.stats().copy_bytes_s
                 * 1e3,
@@ -290,11 +291,11 @@ def steps_table(
 
 
 def interference(engine: Engine, names: list[str], streams: int) -> None:
-    """Prints the milliseconds between a stream's tokens while other work runs beside it: a prompt
-    of 4 000 tokens, and 50 adapters being copied into their pages."""
+    """Prints the milliseconds between a stream's tokens while other work runs: a prompt of 4 000
+    tokens, and 50 adapters being copied into their pages."""
 
     def gaps(count: int) -> list[float]:
-        """Milliseconds between `count` steps of the streams, which go on."""
+        """Runs `count` + 1 steps of the streams; the milliseconds between them."""
         done = [at for at, _ in itertools.islice(steps, count + 1)]
         return [(b - a) * 1e3 for a, b in itertools.pairwise(done)]
 
@@ -333,8 +334,8 @@ def interference(engine: Engine, names: list[str], streams: int) -> None:
 def slora_workload(
     engine: Engine, names: list[str | None], count: int, rate: float = 0.0
 ) -> dict[str, float]:
-    """Runs S-LoRA's generator with its adapters and lengths: this many requests, all at once or
-    at a rate. Returns throughput, first tokens, and the share that came within six seconds."""
+    """Runs `count` requests of S-LoRA's generator, with its adapters and lengths, all at once or at
+    a rate. Returns throughput, mean time to first token, and the share within six seconds."""
     pace, duration = (rate, count / rate) if rate else (count, 1)
     workload = slora(num_adapters=len(names), alpha=1, rate=pace, cv=1, duration=duration)
     coming = deque(workload.arrivals)
@@ -373,9 +374,10 @@ def ablate(
     *,
     has_kernels: bool,
 ) -> None:
-    """Milliseconds a step with each request's own adapter, and a load, for each set of ablation
-    flags, one engine at a time; then what each part costs. A quarter of the adapters each of ranks
-    8, 16, 32 and 64 on attention, S-LoRA's mixture; all fit, so nothing is swapped or fetched."""
+    """Prints milliseconds per step with distinct adapters, and per adapter load, for each set of
+    ablation flags, one engine at a time; then the cost of each part. A quarter of the adapters each
+    has rank 8, 16, 32 and 64 on attention, S-LoRA's mixture; all fit, so none is swapped or
+    prefetched."""
     found: dict[tuple[str, ...], dict[int, float]] = {}
     loads: dict[tuple[str, ...], float] = {}
     idle = {"no_lora_swap", "no_prefetch"} | (set() if has_kernels else {"no_kernel"})
@@ -408,8 +410,8 @@ def ablate(
 
 
 def pool_for(shape: dict[str, Any], batches: list[int], tokens: int) -> int:
-    """Tokens of a pool that holds the mixture of adapters and `tokens` for each request, and no
-    more: baselines take memory outside of it."""
+    """Size in tokens of a pool that just holds the mixture of adapters and `tokens` for each
+    request: some baselines need memory outside the pool."""
     with tempfile.TemporaryDirectory() as directory:
         (Path(directory) / "config.json").write_text(json.dumps(shape))
         model_config = read_model_config(Path(directory))
@@ -420,9 +422,8 @@ def pool_for(shape: dict[str, Any], batches: list[int], tokens: int) -> int:
 
 
 def load_ms(engine: Engine, names: list[str]) -> float:
-    """Milliseconds to copy one adapter from the host into its pages: the mean of all, copied one
-    behind the other."""
-    for _ in range(2):  # at first, memory may have to be found
+    """Mean milliseconds to copy an adapter from the host into its pages, all copied in sequence."""
+    for _ in range(2):  # the first pass may allocate memory
         started = time.perf_counter()
         for load in engine.replace_adapters(names):
             load.result()
@@ -432,8 +433,8 @@ def load_ms(engine: Engine, names: list[str]) -> float:
 
 
 def account_for(engine: Engine, batches: list[int], names: list[str], prompt: int) -> None:
-    """Prints where the microseconds of a decode step go, for base, same and distinct adapters; and
-    those of a step that carries a piece of a prompt beside 32 streams."""
+    """Prints the kernel breakdown of a decode step for base, same and distinct adapters, and of a
+    step with a piece of a prompt beside 32 streams."""
 
     def report_kernels(
         kind: str, count: int, steps: Iterator[tuple[float, Step]], measured: int
@@ -468,7 +469,7 @@ def account_for(engine: Engine, batches: list[int], names: list[str], prompt: in
 
 
 def write_result(kind: str, **stats: Any) -> None:
-    """Writes a line of JSON, to stdout and to `--out`."""
+    """Writes a result as a line of JSON to stdout and, if given, to `--out`."""
     shown = {k: round(v, 3) if isinstance(v, float) else v for k, v in stats.items()}
     line = json.dumps({"figures": kind, **shown})
     print(line, flush=True)
@@ -478,13 +479,13 @@ def write_result(kind: str, **stats: Any) -> None:
 
 
 OUT: list[Path] = []
-"""The file that the lines go to as well, if any."""
+"""Empty, or the file of `--out`."""
 
 
 def print_steps(found: dict[str, dict[int, dict[str, float]]]) -> None:
-    """Prints the steps beside what this GPU's copy rate allows, and vLLM's numbers."""
+    """Prints our steps, the limit by this GPU's copy rate, and vLLM's numbers."""
     print(
-        "\nmilliseconds a step   ours                      limit here        vLLM 0.26 on an H200"
+        "\nms per step           ours                      limit here        vLLM 0.26 on an H200"
     )
     print(
         "requests      base      same  distinct      base  distinct      base      same  distinct"
@@ -520,16 +521,16 @@ def main() -> None:
     about = parser.add_argument_group("slora")
     about.add_argument("--adapters", type=int, nargs="+", default=[1000], metavar="N")
     about.add_argument("--requests", type=int, default=1000, metavar="N")
-    about.add_argument("--rate", type=float, default=0.0, help="a second; 0: all at once")
-    parser.add_argument("--out", type=Path, help="append every figure as a line of JSON")
+    about.add_argument("--rate", type=float, default=0.0, help="requests/s; 0: all at once")
+    parser.add_argument("--out", type=Path, help="append every result as a line of JSON")
     given = parser.parse_args()
     if given.workload == "ablate" and given.tp > 1:
         parser.error("--workload ablate measures one rank: leave --tp out")
     if given.out:
         OUT.append(given.out)
     with tempfile.TemporaryDirectory() as meeting:
-        # Every rank has a scheduler of its own. All are asked the same and sample the same tokens,
-        # so all decide alike.
+        # Every rank has its own scheduler. All get the same requests and sample the same tokens, so
+        # all decide alike.
         os.environ[MEETING] = str(Path(meeting) / "ranks")
         context = multiprocessing.get_context("spawn")
         for rank in range(1, given.tp):
@@ -538,7 +539,7 @@ def main() -> None:
 
 
 def measure_silently(given: argparse.Namespace, rank: int) -> None:
-    """Rank 0 says it for all."""
+    """Measures without output: only rank 0 prints."""
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
         measure_engine(given, rank)
 
@@ -552,7 +553,7 @@ def measure_engine(given: argparse.Namespace, rank: int) -> None:
         "tp": given.tp,
         "max_running": given.max_running,
         "max_prefill_tokens": 8192,
-        # A table of steps begins with all prompts computed, as its peers' does.
+        # In a table of steps, all prompts are computed before decoding, as in vLLM's numbers.
         "chunk_tokens": given.chunk_tokens if given.workload in ("slora", "interference") else 8192,
     }
     started = time.perf_counter()
@@ -592,9 +593,9 @@ def measure_engine(given: argparse.Namespace, rank: int) -> None:
 
 
 def slora_table(engine: Engine, given: argparse.Namespace) -> None:
-    """Without adapters, and with each number of them."""
+    """Runs S-LoRA's workload without adapters, then with each number of adapters."""
     names: list[str] = []
-    slora_workload(engine, [None], 100)  # libraries may have kernels to choose
+    slora_workload(engine, [None], 100)  # warm-up: libraries may have to choose kernels
     for count in (0, *given.adapters):
         names += engine.add_adapters(count - len(names), 8, ATTENTION, first=len(names))
         stats = slora_workload(engine, [*names] or [None], given.requests, given.rate)

@@ -1,5 +1,5 @@
-"""Where each microsecond of a step goes: kernels by name and what lies between them, until the sum
-is the step. Read from the device's own trace (torch.profiler), so it works for replayed graphs.
+"""Breaks a step's time down into kernels by name and the gaps between them; they sum to the step.
+Read from the device's own trace (torch.profiler), so it works for replayed graphs.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ import torch
 
 @dataclass(frozen=True)
 class KernelBreakdown:
-    """Microseconds a step on average."""
+    """Mean microseconds per step."""
 
     kernels: dict[str, tuple[float, float]]
-    """By name: launches a step, and microseconds in which no kernel listed before ran too."""
+    """By name: launches per step, and microseconds without overlap with kernels begun earlier."""
     idle_us: float
-    """No kernel ran."""
+    """Microseconds in which no kernel ran."""
     step_us: float
 
 
 def measure_kernels(run: Iterable[object], steps: int) -> KernelBreakdown:
     """Exhausts `run`, which does `steps` steps, under the profiler.
 
-    Kernels on two streams overlap: each microsecond is given to the one that began first.
+    Kernels on two streams overlap: each microsecond counts for the one that began first.
     """
     activities = [torch.profiler.ProfilerActivity.CUDA]
     with torch.profiler.profile(activities=activities) as profile:

@@ -1,7 +1,7 @@
-"""`Client`: drives one OpenAI-compatible server through a `Workload` and keeps what it saw.
+"""`Client`: runs a `Workload` on one OpenAI-compatible server and records a timeline per request.
 
-An open loop sends each request when its time has come, however slow the server is; a closed loop
-keeps a fixed number under way. One client measures our pipeline and any other server alike. Knows
+An open loop sends each request at its due time, however slow the server is; a closed loop keeps a
+fixed number of requests running. The same client measures our pipeline and any other server. Knows
 HTTP and clocks, nothing of how a server works inside.
 """
 
@@ -35,25 +35,25 @@ PROMPTS = (
 
 Accepts: TypeAlias = Literal["ids", "text", "chat"]
 PLAIN_IDS = (32, 256)
-"""Token ids that every vocabulary has and that are ordinary text in those we know."""
+"""Range of token ids that every vocabulary has; ordinary text in all those we know."""
 GAVE_UP = re.compile(r"\babort", re.IGNORECASE)
 CLIENT_CLOSED = 499
-"""The status with which S-LoRA's abort policy answers."""
+"""The status of a request aborted by S-LoRA's abort policy."""
 
 
 class Client:
-    """A context manager over one server. `models[i]` answers requests of adapter i, `base` those
-    without one."""
+    """A context manager for one server. `models[i]` answers requests to adapter i, `base` those
+    without an adapter."""
 
     def __init__(self, url: str, api_key: str = "") -> None:
         self.url = url
         self.base = ""
         self.models: tuple[str, ...] = ()
         self.streamed = 0
-        """Pieces of text that have come."""
+        """Chunks of text received."""
         self.accepts: Accepts = "ids"
-        """How prompts are given: token ids of an exact number; "Hello " repeated, as S-LoRA's
-        client does; or that as a chat."""
+        """How prompts are sent: an exact number of token ids; "Hello " repeated, as S-LoRA's client
+        does; or that text as a chat."""
         self._http = httpx.AsyncClient(
             base_url=url,
             headers={"authorization": f"Bearer {api_key}"} if api_key else {},
@@ -74,10 +74,10 @@ class Client:
         await self._http.aclose()
 
     async def meet(self, wanted: tuple[str, ...], count: int | None, *, chat: bool) -> None:
-        """Chooses the models: `wanted`, else all that are listed for chats, else the adapters
-        among them, `count` of them where it is given. And tries how prompts are taken.
+        """Chooses the models: `wanted`, else all listed ones for chats, else the listed adapters;
+        the first `count` if given. Also tests which form of prompt the server accepts.
 
-        Raises `OperatorError` where the server does not answer, or lists fewer.
+        Raises `OperatorError` if the server does not answer, or lists fewer than `count`.
         """
         try:
             listed = (await self._http.get("/v1/models")).raise_for_status().json()["data"]
@@ -85,7 +85,7 @@ class Client:
         except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
             raise OperatorError(
                 f"{self.url} does not list its models: {error or type(error).__name__}",
-                "--url is an OpenAI-compatible server's, without /v1",
+                "--url must be an OpenAI-compatible server's, without /v1",
             ) from error
         adapters = [str(model["id"]) for model in listed if model.get("parent")]
         bases = [name for name in names if name not in adapters]
@@ -94,7 +94,7 @@ class Client:
         if count is not None:
             if len(self.models) < count:
                 raise OperatorError(
-                    f"{self.url} has {len(self.models)} adapters, {count} are wanted",
+                    f"{self.url} has {len(self.models)} adapters, {count} are needed",
                     "load more, name them with --model, or take fewer with --adapters",
                 )
             self.models = self.models[:count]
@@ -104,7 +104,7 @@ class Client:
             self.accepts = await self._try_prompts()
 
     async def _try_prompts(self) -> Accepts:
-        """What /v1/completions takes, by asking for one token each way."""
+        """The form of prompt that /v1/completions accepts, found by trying each."""
         ways: tuple[tuple[Accepts, Any], ...] = (("ids", [40, 41]), ("text", "Hello "))
         for accepts, prompt in ways:
             body = {"model": self.base, "prompt": prompt, "max_tokens": 1}
@@ -114,7 +114,7 @@ class Client:
                 raise OperatorError(f"{self.url} does not answer: {error}") from error
             if response.status_code == 200:
                 return accepts
-        if response.status_code in (404, 405):  # it serves chats alone
+        if response.status_code in (404, 405):  # the server has only chats
             return "chat"
         raise OperatorError(
             f"{self.url} refuses a prompt of one token to {self.base!r}: "
@@ -127,8 +127,8 @@ class Client:
         concurrency: int | None,
         done: Callable[[Timeline], object] = lambda _: None,
     ) -> tuple[list[Timeline], float]:
-        """Every request's timeline and the seconds that all took; an open loop where `concurrency`
-        is None. `done` is called with each as it ends. Raises `OperatorError` where every
+        """Every request's timeline, and the seconds for all; an open loop if `concurrency` is None.
+        `done` is called with each timeline as its request ends. Raises `OperatorError` if every
         request fails."""
         lines: list[Timeline] = []
         started = time.perf_counter()
@@ -159,8 +159,8 @@ class Client:
         return lines, seconds
 
     def _body(self, number: int, arrival: Arrival, *, chat: bool) -> tuple[str, dict[str, Any]]:
-        """Path and body of a request. Ids differ between requests, so that a server that caches
-        prefixes has to compute each prompt."""
+        """Path and body of a request. Prompt ids differ between requests, so that a server's prefix
+        cache cannot help."""
         model = self.base if arrival.adapter is None else self.models[arrival.adapter]
         body: dict[str, Any] = {
             "model": model,
@@ -180,7 +180,7 @@ class Client:
         return "/v1/completions", body | {"prompt": ids.tolist()}
 
     async def _ask(self, number: int, arrival: Arrival, due: float, *, chat: bool) -> Timeline:
-        """One streamed request; an error is part of the result."""
+        """Sends one streamed request; errors are recorded in its timeline."""
         path, body = self._body(number, arrival, chat=chat)
         now = time.perf_counter()
         prompt = 0 if chat else arrival.input_len
@@ -207,7 +207,7 @@ class Client:
 
 
 def _reason(body: str) -> str:
-    """OpenAI's error in words; of another server's what it says."""
+    """The message of an OpenAI-style error, else the body."""
     try:
         return str(json.loads(body)["error"]["message"])
     except (ValueError, KeyError, TypeError):
@@ -215,7 +215,7 @@ def _reason(body: str) -> str:
 
 
 def _read_event(line: Timeline, event: dict[str, Any]) -> None:
-    """Takes one server-sent event into the timeline."""
+    """Records one server-sent event in the timeline."""
     if "error" in event:
         line.error = str(event["error"])[:200]
         line.aborted = GAVE_UP.search(line.error) is not None

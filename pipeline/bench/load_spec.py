@@ -1,6 +1,6 @@
 """`LoadSpec`: a workload and how it is driven, made from the flags of `loraconsole bench`.
 
-Refuses flags that mean nothing to the workload they are given with. Knows no server.
+Refuses flags that do not apply to the chosen workload. Knows no server.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ TAKEN_BY = {
     "output_range": {"suite", *GENERATED},
     "max_tokens": {"chat"},
 }
-"""Flags that mean nothing to the other workloads, and are refused there."""
+"""Flags, to the workloads they apply to; others refuse them."""
 
 
 @dataclass(frozen=True)
@@ -59,20 +59,25 @@ def add_load_flags(group: Any) -> None:
         "--workload", choices=("chat", *GENERATORS, "script", "trace"), help="default: chat"
     )
     group.add_argument(
-        "--suite", metavar="NAME", help=f"one of S-LoRA's: {', '.join(SUITES)} (a10g- may be left)"
+        "--suite", metavar="NAME", help=f"one of S-LoRA's: {', '.join(SUITES)} (a10g- is optional)"
     )
-    group.add_argument("--scale", type=positive, metavar="X", help="requests/s of a suite, times X")
-    group.add_argument("--file", type=Path, metavar="FILE", help="of --workload script or trace")
+    group.add_argument("--scale", type=positive, metavar="X", help="multiply a suite's rate by X")
     group.add_argument(
-        "--speed", type=positive, metavar="X", help="a file's requests, X times as many a second"
+        "--file",
+        type=Path,
+        metavar="FILE",
+        help="the script or trace of --workload script or trace",
     )
+    group.add_argument("--speed", type=positive, metavar="X", help="multiply a file's rate by X")
     group.add_argument(
-        "--adapters", type=count_of, metavar="N", help="the first N of those listed; default: all"
+        "--adapters", type=count_of, metavar="N", help="the first N listed adapters; default: all"
     )
     group.add_argument("--alpha", type=positive, help="1: uniform adapters; less: skewed (1)")
-    group.add_argument("--popularity", choices=POPULARITIES, help="of punica (uniform)")
+    group.add_argument("--popularity", choices=POPULARITIES, help="punica's distribution (uniform)")
     group.add_argument("--rate", type=positive, help="requests/s of the open loop (2)")
-    group.add_argument("--cv", type=positive, help="of the gaps; 1: Poisson (1)")
+    group.add_argument(
+        "--cv", type=positive, help="coefficient of variation of the gaps; 1: Poisson (1)"
+    )
     group.add_argument("--duration", type=positive, metavar="SECONDS", help="of arrivals (60)")
     group.add_argument("--input-range", type=count_of, nargs=2, metavar=("LOW", "HIGH"))
     group.add_argument("--output-range", type=count_of, nargs=2, metavar=("LOW", "HIGH"))
@@ -85,9 +90,14 @@ def add_load_flags(group: Any) -> None:
         help="closed loops: N requests at a time, arrivals ignored (chat: 1 8 32)",
     )
     group.add_argument(
-        "--requests", type=above_zero, metavar="N", help="the first N; chat: default concurrency"
+        "--requests",
+        type=above_zero,
+        metavar="N",
+        help="only the first N requests; chat: number of requests (as many as at a time)",
     )
-    group.add_argument("--max-tokens", type=above_zero, metavar="N", help="of a chat's answer (64)")
+    group.add_argument(
+        "--max-tokens", type=above_zero, metavar="N", help="tokens of a chat's answer (64)"
+    )
 
 
 # Types of flags.
@@ -112,24 +122,24 @@ def above_zero(text: str) -> int:
 
 
 def is_chat(given: argparse.Namespace) -> bool:
-    """Whether the flags ask for questions to an assistant."""
+    """Whether the flags choose the chat workload."""
     return not given.suite and given.workload in (None, "chat")
 
 
 def make_load_specs(given: argparse.Namespace, num_models: int) -> list[LoadSpec]:
-    """The loads that the flags ask for, on a server with `num_models` models to choose among.
+    """The loads that the flags describe, for a server with `num_models` models.
 
-    Raises `UsageError` where flags do not go together.
+    Raises `UsageError` if flags conflict.
     """
     if given.suite and given.workload not in (None, "slora"):
-        raise UsageError(f"--suite is of --workload slora, not {given.workload}")
+        raise UsageError(f"--suite is for --workload slora, not {given.workload}")
     kind = "suite" if given.suite else given.workload or "chat"
     for name, kinds in TAKEN_BY.items():
         if kind not in kinds and getattr(given, name) is not None:
             flag = name.replace("_", "-")
-            raise UsageError(f"--{flag} is not of {kind}", f"it is of {', '.join(sorted(kinds))}")
+            raise UsageError(f"--{flag} is not for {kind}", f"it is for {', '.join(sorted(kinds))}")
     if kind in TAKEN_BY["file"] and given.file is None:
-        raise UsageError(f"--workload {kind} needs --file", "the list, or the trace")
+        raise UsageError(f"--workload {kind} needs --file", f"give the {kind}'s file")
     if kind == "chat":
         return _chat_loads(given, num_models)
     ranges = {
@@ -143,7 +153,7 @@ def make_load_specs(given: argparse.Namespace, num_models: int) -> list[LoadSpec
     if given.suite:
         suite = suite_named(given.suite)
         if given.adapters is not None:
-            # A suite over fewer adapters than S-LoRA's cards hold: as many as there may be.
+            # A suite with fewer adapters than S-LoRA's GPUs hold: cap each count.
             counts = dict.fromkeys(min(n, given.adapters) for n in suite.num_adapters)
             suite = replace(suite, num_adapters=tuple(counts))
         for point in suite.points():
@@ -183,7 +193,7 @@ def make_load_specs(given: argparse.Namespace, num_models: int) -> list[LoadSpec
 
 
 def _of_file(path: Path, speed: float) -> dict[str, Any]:
-    """A file is what is in it: another one of the same name is another load."""
+    """A file's parameters; the digest makes another file of the same name another load."""
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
     return {"file": path.name, "digest": digest, "speed": speed}
 
@@ -193,9 +203,9 @@ def _chat_loads(given: argparse.Namespace, num_models: int) -> list[LoadSpec]:
     max_tokens = given.max_tokens or MAX_TOKENS
     open_loop = given.rate is not None
     if open_loop and given.concurrency:
-        raise UsageError("chats come at a --rate or N at once (--concurrency), not both")
+        raise UsageError("give --rate (open loop) or --concurrency (closed loop), not both")
     if not open_loop and (given.cv or given.duration):
-        raise UsageError("--cv and --duration are of an open loop", "give a --rate")
+        raise UsageError("--cv and --duration are for an open loop", "give a --rate")
     for concurrency in [None] if open_loop else given.concurrency or CHAT_CONCURRENCY:
         parameters: dict[str, Any] = {"num_models": num_models, "max_tokens": max_tokens}
         arrivals: dict[str, Any] = {}

@@ -1,9 +1,9 @@
 """`loraconsole bench --profile FILE`: how long prompts take, by batch size, length and rank.
 
-The table that the `pets` policy plans with (S-LoRA's `--profile`), measured on a running pipeline
-from outside: a request of `batch` prompts for one token each, from sending to the answer. What HTTP
-and the ring add is in every figure alike, so it cancels where the policy takes the difference
-between an adapter and the base model.
+Makes the table that the `pets` policy plans with (S-LoRA's `--profile`). Measures a running
+pipeline from outside: the time to answer a request of `batch` prompts for one token each. HTTP and
+the pipeline's processes add the same to every figure, so this cancels when the policy subtracts the
+base model's time from an adapter's.
 """
 
 from __future__ import annotations
@@ -33,16 +33,18 @@ Cells: TypeAlias = dict[int, dict[int, float]]
 
 def add_profile_flags(group: Any) -> None:
     group.add_argument(
-        "--profile", type=Path, metavar="FILE", help="write the table of --scheduler pets, and stop"
+        "--profile", type=Path, metavar="FILE", help="only write the table for --scheduler pets"
     )
     group.add_argument("--profile-batches", type=int, nargs="+", metavar="N", default=BATCHES)
     group.add_argument("--profile-lengths", type=int, nargs="+", metavar="N", default=LENGTHS)
-    group.add_argument("--profile-rounds", type=int, default=3, metavar="N", help="medians of")
+    group.add_argument(
+        "--profile-rounds", type=int, default=3, metavar="N", help="rounds for medians"
+    )
 
 
 async def write(given: argparse.Namespace) -> None:
-    """Measures the one `--url` and writes the table. Raises `OperatorError` where it is none of our
-    pipelines, refuses a prompt, or the file cannot be written."""
+    """Measures the one `--url` and writes the table. Raises `OperatorError` if it is not a
+    loraconsole pipeline, it refuses a prompt, or the file cannot be written."""
     if len(given.url) != 1:
         raise OperatorError("--profile measures one server", "give one --url")
     try:
@@ -66,13 +68,14 @@ async def write(given: argparse.Namespace) -> None:
 
 
 async def _models(http: httpx.AsyncClient, url: str) -> tuple[str, dict[int, str]]:
-    """The base model, and one adapter of each rank."""
+    """The base model's name, and one adapter for each rank."""
     try:
         models = (await http.get("/v1/models")).raise_for_status().json()["data"]
         views = (await http.get("/v1/adapters")).raise_for_status().json()["adapters"]
     except (httpx.HTTPError, ValueError, KeyError) as error:
         raise OperatorError(
-            f"{url} does not show the ranks of its adapters: {error}", "it is no loraconsole"
+            f"{url} does not show the ranks of its adapters: {error}",
+            "it is not a loraconsole pipeline",
         ) from error
     base = next(model["id"] for model in models if not model["parent"])
     served = {model["id"] for model in models}
@@ -88,12 +91,13 @@ async def measure(
     lengths: list[int],
     rounds: int,
 ) -> LatencyTable:
-    """Medians over `rounds`; every round takes all cells in an order of its own, so that a machine
-    that slows down slows them alike. One cell more comes first, unmeasured: it loads adapters."""
+    """Medians over `rounds`. Every round measures all cells in another order, so that a machine
+    that slows down affects them alike. An unmeasured request per model comes first, to load the
+    adapters."""
     models = [base, *by_rank.values()]
     cells = list(itertools.product(models, batches, lengths))
     found: dict[tuple[str, int, int], list[float]] = {cell: [] for cell in cells}
-    rng = np.random.default_rng(0)  # prompts all differ: no cache of prefixes helps
+    rng = np.random.default_rng(0)  # all prompts differ, so that no prefix cache helps
     for model in models:
         await _prefill_ms(http, model, rng.integers(*PLAIN_IDS, (1, min(lengths))).tolist())
     todo = [cell for n in range(rounds) for cell in random.Random(n).sample(cells, len(cells))]

@@ -1,7 +1,7 @@
-"""`ResultFile`: the JSON lines that benchmarks leave, a `ResultRow` a run; read, resumed, compared.
+"""`ResultFile`: benchmark results as JSON lines, one `ResultRow` per run; read, resumed, compared.
 
-A run that was cut short leaves at most a torn last line, which is cut off when the file is opened
-again. Knows nothing of what the figures mean.
+An interrupted run leaves at most an incomplete last line, which is removed when the file is next
+opened. Knows nothing of what the figures mean.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from ..errors import OperatorError
 from .stats import Result
 
 ROOM = 1 << 18
-"""Bytes that are tried before a run; a row with a thousand adapters takes half of it."""
+"""Bytes written as a test before a run; a row with a thousand adapters takes half of it."""
 
 
 class RunConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """What was run, and where; two runs of one config differ by chance alone. `server` is its label
+    """What was run, and where; runs of equal configs differ only by chance. `server` is its label
     or URL. `concurrency` None is an open loop."""
 
     server: str
@@ -31,11 +31,11 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True):
     round: int
 
     def key(self) -> str:
-        """Equal for equal configs."""
+        """A string that is equal for equal configs."""
         return msgspec.json.encode(self, order="sorted").decode()
 
     def load_key(self) -> str:
-        """Equal for equal loads, whatever the server and the round."""
+        """A string that is equal for equal loads, regardless of server and round."""
         return msgspec.structs.replace(self, server="", round=0).key()
 
 
@@ -47,7 +47,8 @@ class ResultRow(msgspec.Struct, frozen=True):
 
 
 def describe_load(config: RunConfig) -> str:
-    """A load in few words: how it is driven, and what differs between points of a suite."""
+    """A short description of a load: how it is driven, and what differs between points of a
+    suite."""
     found = config.parameters
     words = [config.workload]
     if "popularity" in found:
@@ -63,7 +64,7 @@ def describe_load(config: RunConfig) -> str:
 
 
 def read_rows(path: Path) -> list[ResultRow]:
-    """All rows; a torn last line is passed over. Raises `OperatorError` naming file and line."""
+    """All rows; an incomplete last line is skipped. Raises `OperatorError` naming file and line."""
     try:
         lines = path.read_bytes().split(b"\n")
     except OSError as error:
@@ -76,15 +77,16 @@ def read_rows(path: Path) -> list[ResultRow]:
         except msgspec.DecodeError as error:
             torn = number == len(lines) and not isinstance(error, msgspec.ValidationError)
             if not torn:
-                what = f"{path}, line {number}: no result of loraconsole bench: {error}"
+                what = f"{path}, line {number}: not a result of loraconsole bench: {error}"
                 raise OperatorError(what, "remove the line, or name another file") from error
     return rows
 
 
 class ResultFile:
-    """Rows that are there, and room for more: proved by writing, before anything is measured.
+    """The existing rows of a file, and appending to it. Opening it tests by writing that there is
+    space for more, before anything is measured.
 
-    Raises `OperatorError` where the file cannot be read or written.
+    Raises `OperatorError` if the file cannot be read or written.
     """
 
     def __init__(self, path: Path) -> None:
@@ -106,7 +108,7 @@ class ResultFile:
 
     @staticmethod
     def _mend(file: int, content: bytes) -> int:
-        """Ends the last line, or cuts it off where it is torn; where the file ends then."""
+        """Ends the last line, or removes it if it is incomplete; returns the file's new length."""
         whole = content.rfind(b"\n") + 1
         try:
             msgspec.json.decode(content[whole:], type=ResultRow)
@@ -117,7 +119,7 @@ class ResultFile:
         return len(content) + 1
 
     def by_config(self) -> dict[str, ResultRow]:
-        """What was measured before, by `RunConfig.key`; the newest."""
+        """The newest existing row for each `RunConfig.key`."""
         return {row.config.key(): row for row in self.rows}
 
     def append(self, row: ResultRow) -> None:
@@ -130,5 +132,5 @@ class ResultFile:
 
     def _unwritable(self, error: OSError) -> OperatorError:
         return OperatorError(
-            f"cannot write {self.path}: {error.strerror}", "make room, or name another --out"
+            f"cannot write {self.path}: {error.strerror}", "free space, or name another --out"
         )

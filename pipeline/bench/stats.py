@@ -1,4 +1,4 @@
-"""From what clients saw to figures: `Timeline` of each request in, one `Result` of the run out.
+"""Statistics of a run as clients saw it: each request's `Timeline` in, one `Result` out.
 
 Throughput, latency and satisfaction are defined as in S-LoRA's benchmark, the counter gap as in the
 Virtual Token Counter's. Pure arithmetic: knows no server and reads no clock.
@@ -17,17 +17,18 @@ import msgspec
 from ..runtime.percentile import percentile
 
 INPUT_WEIGHT, OUTPUT_WEIGHT = 1.0, 2.0
-"""What a token costs in the Virtual Token Counter (w_p, w_q)."""
+"""Weights of prompt and output tokens in the Virtual Token Counter (w_p, w_q)."""
 SLO_SECONDS = 6.0
-"""S-LoRA's: a first token after this long counts as useless."""
+"""S-LoRA's limit: a first token after this long counts as useless."""
 STRIP_SECONDS = 10.0
-"""S-LoRA's: seconds at either end of a run in which the server warms up or runs empty."""
+"""S-LoRA's seconds at each end of a run in which the server warms up or runs empty."""
 
 
 class Timeline(msgspec.Struct):
-    """One request: when it was sent and its text came, seconds of one clock; `tokens` as the server
-    counts them, else one a chunk. `late` is how long after its time the client sent it. `aborted`:
-    the server said that it gave it up; any other `error` is a failure."""
+    """One request: the times in seconds at which it was sent and its chunks of text arrived.
+    `tokens`: the server's count, else one per chunk. `late`: how long after its due time it was
+    sent. `aborted`: the server reported that it aborted the request; any other `error` is a
+    failure."""
 
     model: str
     sent: float
@@ -40,19 +41,20 @@ class Timeline(msgspec.Struct):
 
     @property
     def ttft(self) -> float:
-        """Seconds to the first token; infinite where none came or the request failed."""
+        """Seconds to the first token; infinite if none arrived or the request failed."""
         return self.chunks[0] - self.sent if self.chunks and not self.error else math.inf
 
     def service(self) -> Iterator[tuple[float, float]]:
         """(time, weighted tokens) of its service: the prompt with the first chunk, and each chunk's
-        tokens. A chunk may hold several (text held back), so each counts by the request's mean."""
+        tokens. A chunk may hold several tokens (text held back), so each chunk counts as the
+        request's mean."""
         each = OUTPUT_WEIGHT * self.tokens / max(1, len(self.chunks))
         for number, at in enumerate(self.chunks):
             yield at, each + (INPUT_WEIGHT * self.input_len if number == 0 else 0.0)
 
 
 class AdapterResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What one adapter's clients got. `service` in tokens, weighted, while requests still came."""
+    """One adapter's result. `service`: weighted tokens, until the last request was sent."""
 
     requests: int
     completed: int
@@ -61,16 +63,16 @@ class AdapterResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """The result of a run; None where it does not show a value. T is `seconds`, from the first send
-    to the last end.
+    """The result of a run; None for a value that the run cannot show. T is `seconds`, from the
+    first send to the last end.
 
     `throughput` = completed / T in requests/s; `strip_throughput` = (completed - 2 * 10 s * rate) /
-    (T - 20 s), for open loops long enough. `decode_tokens_s` counts only while every one of the
-    concurrent streams decodes, between the last first token and the first last one.
-    `satisfaction` = 1 - (TTFT / slo)^2, 0 from the SLO on; `slo_attainment` the share below it;
-    what was aborted or failed counts 0 in both. `jain` = (sum x)^2 / (n sum x^2) over the service x
-    of each adapter while requests still came: 1 where all got as much, 1/n where one got all, None
-    where all requests came at once.
+    (T - 20 s), for open loops long enough. `decode_tokens_s` covers only the time in which all
+    concurrent streams decode, from the latest first token to the earliest last token.
+    `satisfaction` = 1 - (TTFT / slo)^2, 0 from the SLO on; `slo_attainment`: share of requests
+    below it; aborted and failed requests count 0 in both. `jain` = (sum x)^2 / (n sum x^2) over
+    each adapter's service x until the last request was sent: 1 if all got the same, 1/n if one got
+    all, None if all requests were sent at once.
     `counter_gap`: see the function.
     """
 
@@ -101,11 +103,11 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     jain: float | None
     counter_gap: float
     late_ms_max: float
-    """How far behind its arrivals the client itself fell: where this is large, the figures are the
-    client's."""
+    """The largest delay of the client itself in sending: if this is large, the figures reflect the
+    client, not the server."""
     adapters: dict[str, AdapterResult]
     error: str = ""
-    """The most frequent one."""
+    """The most frequent error."""
 
 
 def summarise(
@@ -116,8 +118,8 @@ def summarise(
     rate: float | None = None,
     concurrency: int | None = None,
 ) -> Result:
-    """Figures of a run of at least one request. `rate` where it was an open loop of that many
-    requests/s, `concurrency` where it was a closed one."""
+    """The result of a run of at least one request. `rate`: requests/s of an open loop;
+    `concurrency`: that of a closed loop."""
     good = [line for line in lines if not line.error]
     ends = [(line, line.chunks[-1] - line.sent) for line in good if line.chunks]
     ttft = [line.ttft * 1e3 for line, _ in ends]
@@ -171,12 +173,12 @@ def summarise(
 
 
 class Live(msgspec.Struct, frozen=True, kw_only=True):
-    """Progress of a run, a line of `bench --live`. Counts are of requests; percentiles are of
-    requests that have ended, milliseconds."""
+    """Progress of a run, one line of `bench --live`. Counts are of requests; percentiles are over
+    ended requests, in milliseconds."""
 
     load: str
     run: int
-    """From 1."""
+    """Number of this run, from 1."""
     runs: int
     done: int
     total: int
@@ -184,16 +186,16 @@ class Live(msgspec.Struct, frozen=True, kw_only=True):
     errors: int = 0
     tokens: int = 0
     streamed: int = 0
-    """Pieces of text that have come, of requests that still run too: about a token each."""
+    """Chunks of text received, about one token each, including those of running requests."""
     ttft_ms: tuple[float | None, float | None, float | None] = (None, None, None)
-    """50th, 90th, 99th; so are the next."""
+    """50th, 90th and 99th percentile, as in `inter_token_ms`."""
     inter_token_ms: tuple[float | None, float | None, float | None] = (None, None, None)
 
 
 def live(
     lines: Sequence[Timeline], *, load: str, run: int, runs: int, total: int, seconds: float
 ) -> Live:
-    """From the requests of a run that have ended so far."""
+    """The progress of a run from its ended requests."""
     good = [line for line in lines if not line.error]
     ttft = [line.ttft * 1e3 for line in good if line.chunks]
     gaps = [(b - a) * 1e3 for line in good for a, b in itertools.pairwise(line.chunks)]
@@ -229,21 +231,21 @@ def _adapter(lines: list[Timeline], until: float) -> AdapterResult:
 
 
 def satisfaction(ttft: float, slo_seconds: float = SLO_SECONDS) -> float:
-    """S-LoRA's reward of a first token after `ttft` seconds: 1 - (ttft / slo)^2, never below 0."""
+    """S-LoRA's reward for a first token after `ttft` seconds: 1 - (ttft / slo)^2, at least 0."""
     return 1 - (ttft / slo_seconds) ** 2 if ttft < slo_seconds else 0.0
 
 
 def strip_throughput(completed: int, seconds: float, rate: float) -> float | None:
-    """Requests/s without what came in the first and the last 10 s of arrivals, over a time that is
-    20 s shorter (S-LoRA). None where nothing is left."""
+    """Requests/s without the arrivals of the first and last 10 s, over a time that is 20 s shorter
+    (S-LoRA). None if nothing is left."""
     count = completed - 2 * int(STRIP_SECONDS * rate)
     time = seconds - 2 * STRIP_SECONDS
     return round(count / time, 4) if count > 0 and time > 0 else None
 
 
 def decode_rate(lines: Sequence[Timeline], concurrency: int | None) -> float | None:
-    """Tokens/s while all of `concurrency` streams decode: prompts and stragglers left out. None
-    where a request failed, or they never all did."""
+    """Tokens/s while all `concurrency` streams decode, without prompts and stragglers. None if a
+    request failed, or if they never all decode at once."""
     if len(lines) != concurrency or not all(line.chunks for line in lines):
         return None
     begin = max(line.chunks[0] for line in lines)
@@ -258,25 +260,25 @@ def decode_rate(lines: Sequence[Timeline], concurrency: int | None) -> float | N
 
 
 def jain_index(values: Sequence[float]) -> float | None:
-    """Jain's fairness index: (sum x)^2 / (n sum x^2), from 1/n to 1; None of nothing or zeros."""
+    """Jain's fairness index: (sum x)^2 / (n sum x^2), from 1/n to 1; None if all values are 0."""
     squares = sum(value * value for value in values)
     return round(sum(values) ** 2 / (len(values) * squares), 4) if squares else None
 
 
 def counter_gap(lines: Sequence[Timeline]) -> float:
     """The largest difference, at any time, between the Virtual Token Counters of two clients (here:
-    adapters) that were both kept waiting, in weighted tokens.
+    adapters) that were both waiting, in weighted tokens.
 
-    A client's counter grows with its service: w_p * prompt with the first token, w_q with each. It
-    waits while a request of its has no first token. When it begins to, its counter is lifted to the
-    least of those that wait, so that no client saves service up. VTC bounds this by
-    max(w_p * longest prompt, w_q * tokens that fit in a batch); first come, first served does not.
-    What the clients see lags behind what the scheduler counted by a step.
+    A client's counter grows with its service: w_p * prompt with the first token, w_q with each
+    token. A client waits while one of its requests has no first token. When it starts to wait, its
+    counter is raised to the smallest of the waiting clients, so that no client accumulates credit.
+    VTC bounds the gap by max(w_p * longest prompt, w_q * tokens that fit in a batch); first come,
+    first served does not. The clients' view lags the scheduler's counters by a step.
     """
     events: list[tuple[float, int, str, float]] = []
     for line in lines:
         if line.error and not line.chunks:
-            continue  # when it ceased to wait is not known
+            continue  # the time at which it stopped waiting is unknown
         events.append((line.sent, 0, line.model, 0.0))
         for number, (at, amount) in enumerate(line.service()):
             events.append((at, 1 if number == 0 else 2, line.model, amount))
@@ -302,7 +304,7 @@ def counter_gap(lines: Sequence[Timeline]) -> float:
 
 
 def _percentiles(values: Sequence[float], *shares: float) -> list[float | None]:
-    """The percentile of each share, rounded to 4 places; None where there are no values."""
+    """The percentile of each share, rounded to 4 places; None if there are no values."""
     ordered = sorted(values)
     found = [percentile(ordered, share) for share in shares]
     return [None if value is None else round(value, 4) for value in found]

@@ -1,9 +1,9 @@
-"""`Workload`: requests by arrival and adapter. Made by functions, each with a seed; two calls give
-the same.
+"""`Workload`: requests by arrival and adapter, made by seeded functions: the same arguments give
+the same workload.
 
-S-LoRA's generator, settings and suites, its fork's long-tail lengths, and Punica's popularities.
-Lists and recorded traces are read in `workload_files.py`. Knows no server and no clock: an
-arrival's time counts from the start, and a driver may ignore it.
+Has S-LoRA's generator, settings and suites, its fork's long-tail lengths, and Punica's
+popularities. Lists and recorded traces are read in `workload_files.py`. Knows no server and no
+clock: an arrival's time counts from the start, and a closed loop ignores it.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from numpy.typing import NDArray
 from ..errors import UsageError
 
 SEED = 42
-"""S-LoRA's. Only with it are its published results about the same requests."""
+"""S-LoRA's seed; only with it are the requests those of its published results."""
 
 LengthRange: TypeAlias = tuple[int, int]
-"""Lengths in tokens, the second excluded."""
+"""Lengths in tokens, [low, high)."""
 Ints: TypeAlias = NDArray[np.int64]
 Popularity: TypeAlias = Literal["distinct", "uniform", "skewed", "identical"]
 POPULARITIES: tuple[str, ...] = get_args(Popularity)
 SLORA_LENGTHS: LengthRange = (8, 512)
 LONG_TAIL_LENGTHS: LengthRange = (8, 1024)
 ZIPF = 1.5
-"""Exponent of Punica's skewed popularity: each adapter is asked that many times as often as the
+"""Factor of Punica's skewed popularity: each adapter gets this many times as many requests as the
 next."""
 
 
@@ -46,8 +46,8 @@ class Arrival:
 
 @dataclass(frozen=True)
 class Workload:
-    """Requests by arrival, over the adapters 0 … `num_adapters` - 1. With `chat` they carry
-    questions to an assistant, and `input_len` says nothing."""
+    """Requests by arrival, over the adapters 0 … `num_adapters` - 1. With `chat` their prompts are
+    questions to an assistant, and `input_len` is not used."""
 
     num_adapters: int
     arrivals: tuple[Arrival, ...]
@@ -57,15 +57,15 @@ class Workload:
         return len(self.arrivals)
 
     def head(self, count: int) -> Workload:
-        """The first `count` requests; all, where there are fewer."""
+        """The first `count` requests, or all if there are fewer."""
         return replace(self, arrivals=self.arrivals[:count])
 
     def until(self, seconds: float) -> Workload:
-        """The workload without arrivals from that second on."""
+        """The requests that arrive before `seconds`."""
         return replace(self, arrivals=tuple(a for a in self.arrivals if a.at < seconds))
 
     def paced(self, speed: float) -> Workload:
-        """The same requests, `speed` times as many a second."""
+        """The same requests at `speed` times the rate."""
         arrivals = tuple(replace(arrival, at=arrival.at / speed) for arrival in self.arrivals)
         return replace(self, arrivals=arrivals)
 
@@ -81,13 +81,14 @@ def slora(
     output_range: LengthRange = SLORA_LENGTHS,
     seed: int = SEED,
 ) -> Workload:
-    """S-LoRA's generator (benchmarks/trace.py), bit for bit; numpy's older random numbers, in this
-    order, are part of it.
+    """S-LoRA's generator (benchmarks/trace.py), bit for bit, which requires numpy's legacy random
+    numbers in this order.
 
     N = int(rate * duration) requests; adapter = int(X * num_adapters) with X of density
-    alpha * x^(alpha - 1) on [0, 1), so the hottest has a share of (1 / num_adapters)^alpha and
-    alpha 1 is uniform; lengths uniform in their ranges; gaps gamma of shape 1 / cv^2 and mean
-    1 / rate seconds, Poisson arrivals for cv 1. Raises `UsageError` on parameters out of range.
+    alpha * x^(alpha - 1) on [0, 1), so the most popular adapter has a share of
+    (1 / num_adapters)^alpha and alpha 1 is uniform; lengths uniform in their ranges; gaps gamma of
+    shape 1 / cv^2 and mean 1 / rate seconds, Poisson arrivals for cv 1. Raises `UsageError` on
+    parameters out of range.
     """
     rng = np.random.RandomState(seed)
     count = _count(rate, duration)
@@ -132,14 +133,14 @@ def punica(
     output_range: LengthRange = SLORA_LENGTHS,
     seed: int = SEED,
 ) -> Workload:
-    """Punica's popularities over N = int(rate * duration) requests, shuffled: `distinct` gives each
-    request an adapter of its own, `uniform` shares them among ceil(sqrt(N)), with `skewed` (Zipf
-    1.5) an adapter is asked 1.5 times as often as the next, `identical` is one for all. Prompts are
-    log-normal (shape 0.8, location -1, scale 18: the lengths Punica took from chats), two tokens at
-    least. Gaps as in `slora`.
+    """Punica's popularities over N = int(rate * duration) requests, shuffled. `distinct`: each
+    request has its own adapter; `uniform`: ceil(sqrt(N)) adapters, equally often; `skewed` (Zipf
+    1.5): an adapter gets 1.5 times as many requests as the next; `identical`: one adapter for all.
+    Prompt lengths are log-normal (shape 0.8, location -1, scale 18: Punica's fit to chats), at
+    least two tokens. Gaps as in `slora`.
 
-    Where it wants more adapters than `num_adapters`, they are used again in turn. No adapters at
-    all: the base model.
+    If more than `num_adapters` adapters are needed, they are reused in turn. With no adapters, all
+    requests go to the base model.
     """
     rng = np.random.RandomState(seed)
     count = _count(rate, duration)
@@ -153,7 +154,7 @@ def punica(
 
 
 def popularity_shares(popularity: Popularity, count: int) -> list[int]:
-    """How many of `count` requests each adapter gets, the most popular first; they add up."""
+    """Number of requests for each adapter, the most popular first; the sum is `count`."""
     match popularity:
         case "distinct":
             return [1] * count
@@ -179,7 +180,8 @@ def chat_workload(
     cv: float = 1.0,
     seed: int = SEED,
 ) -> Workload:
-    """Questions to an assistant, the models in turn; all at time 0, or with gaps as in `slora`."""
+    """Questions to an assistant, to the models in turn; all at time 0, or with gaps as in
+    `slora`."""
     rng = np.random.RandomState(seed)
     gaps = np.zeros(count) if rate is None else _gamma(rng, rate, cv, count)
     adapters = np.arange(count) % num_adapters if num_adapters else None
@@ -191,19 +193,19 @@ def _count(rate: float, duration: float) -> int:
     if rate <= 0 or duration <= 0:
         raise UsageError(f"rate {rate:g} and duration {duration:g} must be above 0")
     if (count := int(rate * duration)) < 1:
-        raise UsageError(f"{rate:g} requests/s for {duration:g} s is no request", "raise one")
+        raise UsageError(f"{rate:g} requests/s for {duration:g} s give no request", "raise one")
     return count
 
 
 def _checked(lengths: LengthRange) -> LengthRange:
     low, high = lengths
     if not 1 <= low < high:
-        raise UsageError(f"lengths from {low} to {high} (excluded) are none", "e.g. 8 512")
+        raise UsageError(f"the range of lengths [{low}, {high}) is not valid", "e.g. 8 512")
     return lengths
 
 
 def _adapters(rng: np.random.RandomState, number: int, alpha: float, count: int) -> Ints | None:
-    """Drawn even where there are none, so that the lengths after them are the same."""
+    """Each request's adapter. Drawn even without adapters, so that later draws do not change."""
     if alpha <= 0:
         raise UsageError(f"alpha {alpha:g} must be above 0", "1 is uniform, less is skewed")
     drawn: Ints = (rng.power(alpha, count) * number).astype(np.int64)
@@ -235,7 +237,8 @@ def _workload(
 
 @dataclass(frozen=True)
 class ModelSetting:
-    """A base model's size and the ranks of its adapters, in turn; q, k, v and o of every layer."""
+    """A base model's size and the ranks of its adapters, used in turn; adapters change q, k, v and
+    o of every layer."""
 
     base: str
     hidden_size: int
@@ -254,7 +257,7 @@ SETTINGS = {
 
 @dataclass(frozen=True)
 class Suite:
-    """A grid of workloads: every combination of these values, each a workload of `slora`."""
+    """A grid of `slora` workloads: every combination of these values."""
 
     num_adapters: tuple[int, ...]
     alpha: tuple[float, ...] = (1,)
@@ -289,18 +292,18 @@ SUITES = {
     "a100-80-S4-cv": Suite((400,), rate=(6,), cv=(1, 2, 4, 6, 8)),
     "a100-80-table": Suite((2, 5, 100, 1000, 2000), rate=(10,), duration=120),
     "ablation-no-mem": Suite((1, 10, 25, 50, 100, 200), rate=(2.5,)),
-    # Published code has the lists of alpha and cv exchanged here; its published results do not.
+    # S-LoRA's published code swaps the lists of alpha and cv here; its published results do not.
     "ablation-cluster": Suite((32,), alpha=(0.1, 0.3, 0.6, 1), duration=120),
     "ablation-cluster-cv": Suite((32,), cv=(1, 2, 4, 6, 8), duration=120),
 }
-"""S-LoRA's, by its names; `suite_named` knows the first four without the card's name too."""
+"""S-LoRA's suites, by its names; `suite_named` also finds the first four without their `a10g-`."""
 
 
 def suite_named(name: str) -> Suite:
-    """Raises `UsageError` naming those there are."""
+    """The suite with this name. Raises `UsageError` listing all names."""
     if suite := SUITES.get(name) or SUITES.get(f"a10g-{name}"):
         return suite
-    raise UsageError(f"no suite {name!r}", f"there are {', '.join(SUITES)}")
+    raise UsageError(f"no suite {name!r}", f"suites are {', '.join(SUITES)}")
 
 
 GENERATORS: dict[str, Callable[..., Workload]] = {

@@ -1,6 +1,6 @@
 """Workloads from files: request lists and recorded traces.
 
-A bad file is refused with its line; nothing is guessed but the format, by the header.
+A bad file is refused, naming the line; only a trace's format is inferred, from its header.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from .workload import SEED, Arrival, Workload
 
 
 class Script(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A list of requests, a place in each list a request: the adapter's number, tokens of prompt
-    and answer, and seconds since the request before. What S-LoRA's profiled fork provokes
-    head-of-line blocking with: long requests first, short ones right behind them."""
+    """Requests as parallel lists: the adapter's number, tokens of prompt and answer, and seconds
+    since the previous request. S-LoRA's profiled fork uses them to provoke head-of-line blocking:
+    long requests first, short ones right after."""
 
     ind: list[int]
     input_lens: list[int]
@@ -33,9 +33,9 @@ class Script(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def read_script(path: Path) -> Workload:
-    """A JSON file or a TOML file of a `Script`. An adapter of -1 is the base model.
+    """Reads a `Script` from a JSON or TOML file. An adapter of -1 is the base model.
 
-    Raises `UsageError` naming what is wrong."""
+    Raises `UsageError` naming the error."""
     try:
         text = path.read_text()
         values = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
@@ -51,7 +51,7 @@ def read_script(path: Path) -> Workload:
     lengths = {name: len(getattr(script, name)) for name in script.__struct_fields__}
     if len(set(lengths.values())) != 1 or not script.ind:
         listed = ", ".join(f"{name} {length}" for name, length in lengths.items())
-        raise UsageError(f"{path}: the lists must be of one length, and not empty: {listed}")
+        raise UsageError(f"{path}: the lists must have equal lengths and not be empty: {listed}")
     at = np.cumsum(script.intervals).tolist()
     for row, (who, prompt, answer, gap) in enumerate(
         zip(script.ind, script.input_lens, script.output_lens, script.intervals, strict=True)
@@ -71,7 +71,7 @@ def read_script(path: Path) -> Workload:
 
 
 class Columns(NamedTuple):
-    """The columns of a trace format that hold what is needed here."""
+    """The names of the needed columns in a trace format."""
 
     at: str
     input_len: str
@@ -86,12 +86,12 @@ FORMATS = {
 
 
 def read_trace(path: Path, *, num_adapters: int, alpha: float = 1.0, seed: int = SEED) -> Workload:
-    """A CSV trace of Azure's LLM services (times as dates) or of BurstGPT (times in seconds).
+    """Reads a CSV trace of Azure's LLM services (times as dates) or of BurstGPT (times in seconds).
 
-    Azure's names no model: the adapter is drawn as in `workload.slora`. BurstGPT's models take
-    adapters in the order in which they appear, in turn where there are more of them. Rows without
-    a prompt or an answer (requests that failed) are left out; times start at 0. Raises `UsageError`
-    with the line of what cannot be read.
+    Azure's traces name no model: the adapter is drawn as in `workload.slora`. BurstGPT's models get
+    adapters in order of appearance, reused in turn if there are more models. Rows without a prompt
+    or an answer (failed requests) are left out; times start at 0. Raises `UsageError` naming the
+    line that cannot be read.
     """
     rows = list(_rows(path))
     if not rows:
@@ -108,7 +108,7 @@ def read_trace(path: Path, *, num_adapters: int, alpha: float = 1.0, seed: int =
 
 
 def _rows(path: Path) -> Iterator[tuple[float, int, int, str]]:
-    """Seconds, tokens in, tokens out, model."""
+    """(seconds, prompt tokens, answer tokens, model) of each row with both."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
@@ -132,7 +132,7 @@ def _columns(path: Path, header: object) -> Columns:
         if {column for column in columns if column} <= names:
             return columns
     known = "; ".join(f"{name}: {', '.join(filter(None, c))}" for name, c in FORMATS.items())
-    raise UsageError(f"{path}, line 1: the columns {sorted(names)} are of no trace", known)
+    raise UsageError(f"{path}, line 1: columns {sorted(names)} match no trace format", known)
 
 
 def _tokens(where: str, column: str, text: str | None) -> int:
@@ -141,11 +141,11 @@ def _tokens(where: str, column: str, text: str | None) -> int:
             return number
     except ValueError:
         pass
-    raise UsageError(f"{where}: {column} {text!r} is no number of tokens")
+    raise UsageError(f"{where}: {column} {text!r} is not a number of tokens")
 
 
 def _seconds(where: str, column: str, text: str | None) -> float:
-    """Seconds of a number, or of a date with up to seven decimals."""
+    """Seconds, from a number or a date with up to seven decimals."""
     try:
         if math.isfinite(number := float(text or "")):
             return number

@@ -1,1 +1,1 @@
-"""What a GGUF file says of its model: keys, tensors, tokenizer. Holds no weight."""
+"""Reads a GGUF file's description of its model: keys, tensors, tokenizer. Holds no weights."""

@@ -1,7 +1,7 @@
-"""`GgufFile`: what a llama.cpp file holds, in one part or several: metadata by key, and where each
-tensor lies.
+"""`GgufFile`: the header of a GGUF file in one or several parts: metadata by key, and the place of
+each tensor.
 
-Knows the container alone: no architecture, no tokenizer, no weights.
+Knows the container only: no architecture, no tokenizer, no weights.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ SCALARS = "BbHhIif?__Qqd"
 STRING, ARRAY = 8, 9
 PART = re.compile(r"(?P<prefix>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
 PIECE = re.compile(r"\.part\d+of\d+$|-split-[a-z]$")
-"""Names of files cut by bytes, for `cat` to put together; they are not GGUF parts."""
+"""Names of byte-split files, to be joined with `cat`; they are not GGUF parts."""
 
 
 @dataclass(frozen=True)
 class GgufTensor:
-    """The place of a tensor's data. `shape` as torch has it, slowest dimension first; `kind` is the
-    number of a `GGMLQuantizationType`; `part` is an index into `GgufFile.parts`."""
+    """The place of a tensor's data. `shape` as in torch, slowest dimension first; `kind`: a
+    `GGMLQuantizationType` as a number; `part`: an index into `GgufFile.parts`."""
 
     shape: tuple[int, ...]
     kind: int
@@ -41,7 +41,7 @@ class GgufTensor:
 
 @dataclass(frozen=True)
 class GgufFile:
-    """One model. The metadata are those of the first part, the tensors those of all parts."""
+    """One model: the metadata of the first part, the tensors of all parts."""
 
     path: Path
     metadata: dict[str, Any]
@@ -51,35 +51,35 @@ class GgufFile:
 
     @property
     def architecture(self) -> str:
-        """`general.architecture`; empty where the file does not say."""
+        """`general.architecture`; empty if the file has none."""
         return str(self.metadata.get("general.architecture", ""))
 
     def require(self, key: str) -> Any:
-        """The value of `key`. Raises `OperatorError` naming it where it is missing."""
+        """The value of `key`. Raises `OperatorError` naming it if it is missing."""
         if key not in self.metadata:
             raise OperatorError(f"{self.path} has no {key}", "the file is incomplete")
         return self.metadata[key]
 
     def integer(self, key: str, default: int) -> int:
-        """A whole number, or the default. Raises `OperatorError` where it is something else."""
+        """A whole number, or the default. Raises `OperatorError` for any other value."""
         value = self.metadata.get(key, default)
         if not isinstance(value, int):
             raise self.refusal(f"{key} is {value!r}, not a whole number")
         return value
 
     def texts(self, key: str) -> list[str]:
-        """An array of texts. Raises `OperatorError` where it is missing or something else."""
+        """An array of texts. Raises `OperatorError` if it is missing or something else."""
         return self._array(key, str)
 
     def numbers(self, key: str) -> list[Any]:
-        """An array of numbers. Raises `OperatorError` where it is missing or something else."""
+        """An array of numbers. Raises `OperatorError` if it is missing or something else."""
         return self._array(key, (int, float))
 
     def _array(self, key: str, kind: type | tuple[type, ...]) -> list[Any]:
         value = self.require(key)
         if not isinstance(value, list) or not all(isinstance(item, kind) for item in value):
             what = "texts" if kind is str else "numbers"
-            raise self.refusal(f"{key} is no array of {what}", "convert the model again")
+            raise self.refusal(f"{key} is not an array of {what}", "convert the model again")
         return value
 
     def of_model(self, name: str, default: Any = None) -> Any:
@@ -87,34 +87,34 @@ class GgufFile:
         return self.metadata.get(f"{self.architecture}.{name}", default)
 
     def number(self, name: str, default: Any = None) -> Any:
-        """`ARCHITECTURE.name`, or the default; an array of equal numbers, one a layer, is one.
-        Raises `OperatorError` where it is missing or something else."""
+        """The number `ARCHITECTURE.name`, or the default; an array of equal numbers, one per layer,
+        counts as one. Raises `OperatorError` if it is missing or something else."""
         key = f"{self.architecture}.{name}"
         value = self.metadata.get(key, default) if default is not None else self.require(key)
         if isinstance(value, list) and value and all(item == value[0] for item in value):
             value = value[0]
         if not isinstance(value, int | float) or isinstance(value, bool):
-            raise self.refusal(f"{key} differs by layer or is no number, which is not supported")
+            raise self.refusal(f"{key} differs by layer or is not a number, which is not supported")
         return value
 
     def count(self, name: str, default: int | None = None) -> int:
-        """`number`, which is whole and from 1 up."""
+        """Like `number`, but whole and at least 1."""
         value = self.number(name, default)
         if not isinstance(value, int) or value < 1:
             raise self.refusal(f"{self.architecture}.{name} is {value}, not a number from 1 up")
         return value
 
     def refusal(self, what: str, hint: str = "") -> OperatorError:
-        """What to raise for something that this file says."""
+        """The error to raise for something wrong in this file."""
         return OperatorError(f"{self.path}: {what}", hint)
 
 
 def open_gguf(path: Path, *, arrays: bool = True) -> GgufFile:
-    """Reads the header of a file and of the parts beside it; the first part is `path`. Without
-    `arrays`, values that are arrays (tokens, merges) are skipped: 0.015 s for 49 000 tokens.
+    """Reads the header of a file, and of its other parts if `path` is the first of several. Without
+    `arrays`, array values (tokens, merges) are skipped: 0.015 s for 49 000 tokens.
 
-    Raises `OperatorError` for a file that is no GGUF or is cut off in its header, and for parts
-    that are missing or do not belong together.
+    Raises `OperatorError` if the file is not a GGUF or its header is truncated, and for parts that
+    are missing or do not belong together.
     """
     first = _read(path, 0, arrays)
     count = first.integer("split.count", 0)
@@ -122,7 +122,7 @@ def open_gguf(path: Path, *, arrays: bool = True) -> GgufFile:
 
 
 def first_part(path: Path) -> Path:
-    """The first part of the model that `path` is a part of; `path` itself where it has one."""
+    """The first part of the model that `path` is a part of; `path` itself if there is only one."""
     named = PART.fullmatch(path.name)
     if named is None or int(named["number"]) == 1:
         return path
@@ -144,7 +144,7 @@ def part_path(path: Path, number: int, count: int) -> Path:
 
 
 def other_parts(path: Path) -> list[tuple[int, int, Path]]:
-    """(number, count, path) of the parts beside the first part `path` that are there, by name."""
+    """(number, count, path) of the existing other parts, by name, of the first part `path`."""
     named = PART.fullmatch(path.name)
     if named is None:
         return []
@@ -154,8 +154,8 @@ def other_parts(path: Path) -> list[tuple[int, int, Path]]:
 
 
 def _join(first: GgufFile, count: int, arrays: bool) -> GgufFile:
-    """The model of all parts. `split.tensors.count` says whether they are complete; a first part
-    that holds every tensor needs no other."""
+    """Joins all parts. `split.tensors.count` tells whether they are complete; if the first part
+    holds every tensor, no other part is needed."""
     number = first.integer("split.no", 0)
     if number != 0:
         raise first.refusal(
@@ -194,7 +194,7 @@ def _join(first: GgufFile, count: int, arrays: bool) -> GgufFile:
 
 
 def _read(path: Path, part: int, arrays: bool) -> GgufFile:
-    """One file, whose tensors are put under the index `part`."""
+    """Reads one file; its tensors get the part index `part`."""
     try:
         with ExitStack() as stack:
             file = stack.enter_context(path.open("rb"))
@@ -205,7 +205,7 @@ def _read(path: Path, part: int, arrays: bool) -> GgufFile:
     except (struct.error, ValueError, OverflowError, IndexError) as error:
         hint = "fetch it again"
         if (path.parent / "config.json").exists() and path.suffix != ".gguf":
-            hint = f"a file of a model directory: give that, {path.parent}"
+            hint = f"it is a file of a model directory: give the directory, {path.parent}"
         if PIECE.search(path.name):
             hint = "it is a piece of a file: put all pieces together, in order, with cat"
         raise OperatorError(f"{path} is not a whole GGUF file: {error}", hint) from error
@@ -215,12 +215,12 @@ def _read(path: Path, part: int, arrays: bool) -> GgufFile:
 def _read_header(
     data: mmap.mmap, part: int, arrays: bool
 ) -> tuple[dict[str, Any], dict[str, GgufTensor]]:
-    """Raises ValueError, OverflowError or struct.error where it is no GGUF or ends early."""
+    """Raises ValueError, OverflowError or struct.error if it is not a GGUF or is truncated."""
     reader = _Cursor(data)
     if data[: len(LFS_POINTER)] == LFS_POINTER:
         raise ValueError("it is a Git LFS pointer, whose file was not downloaded (git lfs)")
     if data[:4] != MAGIC:
-        raise ValueError("it does not begin as one")
+        raise ValueError("it does not begin with GGUF's magic bytes")
     _, version = reader.unpack("<II")
     if version not in VERSIONS:
         swapped = version.to_bytes(4, "little") in {v.to_bytes(4, "big") for v in VERSIONS}
@@ -230,7 +230,7 @@ def _read_header(
     for _ in range(num_fields):
         key, (kind,) = reader.string(), reader.unpack("<I")
         if key in metadata:
-            raise ValueError(f"{key} stands twice in it")
+            raise ValueError(f"it has {key} twice")
         if kind != ARRAY:
             metadata[key] = reader.scalar(kind)
         elif arrays:
@@ -243,7 +243,7 @@ def _read_header(
         (dimensions,) = reader.unpack("<I")
         shape = reader.unpack(f"<{dimensions}Q")[::-1]
         if name in entries:
-            raise ValueError(f"{name} stands twice in it")
+            raise ValueError(f"it has {name} twice")
         entries[name] = shape, *reader.unpack("<IQ")
     alignment = metadata.get("general.alignment", 32)
     if not isinstance(alignment, int) or alignment <= 0:
@@ -298,7 +298,8 @@ class _Cursor:
         self.at += size
 
     def _require(self, num_bytes: int) -> None:
-        """A count that a file makes up must not become an allocation."""
+        """Checks that `num_bytes` are left, so that an invented count cannot force an
+        allocation."""
         if self.at + num_bytes > len(self._data):
             raise ValueError("it ends in its header")
 

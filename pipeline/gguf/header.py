@@ -1,8 +1,8 @@
-"""What a GGUF says of its model, written as the files of a Hugging Face directory, so that
-everything else reads one kind of model directory.
+"""Writes a GGUF's metadata as the files of a Hugging Face directory, so that all other code reads
+one kind of model directory.
 
-Knows config.json and generation_config.json; tokenizer and chat template are gguf_tokenizer.py's,
-and the weights stay in the GGUF, for the loader to read.
+Makes config.json and generation_config.json; gguf/tokenizer.py makes tokenizer and chat template.
+The weights stay in the GGUF, for the loader to read.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ OTHER_FILES = {
     "imatrix": ("a matrix for quantising", "give the file of the model"),
     "controlvector": ("a control vector", "give the file of the model"),
 }
-"""What a file is by `general.type` or `general.architecture`, where it is no model."""
+"""Files that are not models, by `general.type` or `general.architecture`: what each is, and what to
+do."""
 SAMPLING = {
     "temp": "temperature",
     "top_k": "top_k",
@@ -44,14 +45,14 @@ SAMPLING = {
     "min_p": "min_p",
     "penalty_repeat": "repetition_penalty",
 }
-"""`general.sampling` to generation_config.json."""
+"""Names in `general.sampling`, to those in generation_config.json."""
 
 
 def read_header(path: Path) -> GgufFile:
-    """The file and its parts, checked: 0.2 s for 49 000 tokens.
+    """Reads and checks the file and its parts: 0.2 s for 49 000 tokens.
 
-    Raises `OperatorError` for what is no GGUF or no model, for parts that are missing, and for
-    each key or tensor that would change the answer and is not computed.
+    Raises `OperatorError` if it is not a GGUF or not a model, if parts are missing, and for keys or
+    tensors that would change the answer and are not computed.
     """
     file = open_gguf(first_part(path))
     _check_kind(file)
@@ -67,7 +68,7 @@ def read_header(path: Path) -> GgufFile:
 def write_files(file: GgufFile, directory: Path) -> None:
     """Writes config.json, generation_config.json, tokenizer.json and tokenizer_config.json.
 
-    Raises `OperatorError` naming the key or the tokenizer that is not supported.
+    Raises `OperatorError` naming an unsupported key or tokenizer.
     """
     for name, content in (
         ("config.json", make_config(file)),
@@ -80,8 +81,8 @@ def write_files(file: GgufFile, directory: Path) -> None:
 
 
 def gguf_findings(path: Path) -> list[Finding]:
-    """All that is known of a GGUF before a start: each key, each kind of tensor, and whether
-    config and tokenizer can be made of them. Raises nothing."""
+    """All findings on a GGUF before a start: each key, each kind of tensor, and whether config and
+    tokenizer can be made from them. Never raises."""
     try:
         file = open_gguf(first_part(path))
     except OperatorError as error:
@@ -104,7 +105,7 @@ def _bad(path: Path, error: OperatorError) -> Finding:
 
 
 def _check_kind(file: GgufFile) -> None:
-    """Raises `OperatorError` for a file that is no model, or of an unknown architecture."""
+    """Raises `OperatorError` if the file is not a model, or of an unknown architecture."""
     architecture = file.require("general.architecture")
     for kind in (file.metadata.get("general.type", "model"), architecture):
         if str(kind) in OTHER_FILES:
@@ -121,8 +122,8 @@ def _check_kind(file: GgufFile) -> None:
 
 
 def make_config(file: GgufFile) -> dict[str, Any]:
-    """config.json in Hugging Face's words. Raises `OperatorError` naming the key that is missing
-    or not computed."""
+    """config.json with Hugging Face's keys. Raises `OperatorError` naming a key that is missing or
+    not computed."""
     _check_kind(file)
     heads, hidden = file.count("attention.head_count"), file.count("embedding_length")
     head_dim = _head_dim(file, hidden // heads)
@@ -152,7 +153,7 @@ def make_config(file: GgufFile) -> dict[str, Any]:
 
 
 def _num_rows(file: GgufFile) -> int:
-    """Tokens that the model knows, by the rows of its embedding."""
+    """The vocabulary size, by the rows of the embedding."""
     embedding = file.tensors.get("token_embd.weight")
     if embedding is None:
         raise file.refusal("token_embd.weight is missing", "fetch the model again")
@@ -160,7 +161,7 @@ def _num_rows(file: GgufFile) -> int:
 
 
 def _head_dim(file: GgufFile, default: int) -> int:
-    """The size of a head, which is rotated whole."""
+    """The size of a head. Raises `OperatorError` for other scales and for partial rotation."""
     key = file.number("attention.key_length", default)
     value = file.number("attention.value_length", key)
     rotated = file.number("rope.dimension_count", key)
@@ -189,8 +190,8 @@ def _head_dim(file: GgufFile, default: int) -> int:
 
 
 def _window(file: GgufFile, biased: bool) -> dict[str, Any]:
-    """A sliding window that some sequence fills. Of llama files it is Mistral's; Qwen's window is
-    for some layers, and files do not say which."""
+    """Config keys of a sliding window shorter than the context. In llama files it is Mistral's;
+    Qwen's applies to some layers only, and files do not say which, so it is refused."""
     window = file.number("attention.sliding_window", 0)
     if not 0 < window < file.number("context_length"):
         return {}
@@ -203,8 +204,8 @@ def _window(file: GgufFile, biased: bool) -> dict[str, Any]:
 
 
 def make_generation_config(file: GgufFile) -> dict[str, Any]:
-    """generation_config.json: every token that ends an answer (of text, turn or message), and the
-    sampling that the file recommends."""
+    """generation_config.json: every token that ends an answer (end of text, turn or message), and
+    the sampling that the file recommends."""
     vocabulary = GgufVocabulary(file)
     config: dict[str, Any] = {
         "bos_token_id": vocabulary.role_id("bos"),

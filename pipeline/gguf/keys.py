@@ -1,8 +1,8 @@
 """Which metadata keys of a GGUF are read, which change nothing, and which are refused by name.
 
-Written beside llama.cpp's llama-arch.cpp: a key that would change the answer and is not computed
-here is refused unless its value says nothing; so is a key of the model or of the tokenizer that is
-unknown. docs/gguf.md lists all of them.
+Follows llama.cpp's llama-arch.cpp. A key that would change the answer and is not computed here is
+refused unless its value has no effect; an unknown key of the model or the tokenizer is refused.
+docs/gguf.md lists all of them.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from ..model_files.findings import Finding, Verdict
 from .file import GgufFile
 
 NOTHING: tuple[Any, ...] = (0, -1, 0xFFFFFFFF, "", float("-inf"))
-"""Values that llama.cpp writes for what a model does not have; 0 is False too."""
+"""Values that llama.cpp writes for features a model does not have; 0 equals False."""
 NO_SCALE: tuple[Any, ...] = (0, 1)
 LONGEST_VALUE = 60
 """Characters of a value in a finding."""
 
 
 class Key(NamedTuple):
-    """How a key is treated. `why` goes on from its name."""
+    """How a key is treated. `why` completes a sentence that begins with the key's name."""
 
     use: Literal["read", "harmless", "refused"]
     why: str
     nothing: tuple[Any, ...] = NOTHING
-    """For a refused key: the values that say nothing. An array says nothing if each item does."""
+    """For a refused key: the values without effect. An array has none if no item does."""
 
 
 def _read(*names: str) -> dict[str, Key]:
@@ -57,22 +57,22 @@ MODEL_KEYS: dict[str, Key] = {
         *("rope.scaling.yarn_attn_factor", "rope.scaling.yarn_beta_fast"),
         "rope.scaling.yarn_beta_slow",
     ),
-    **_harmless("the rows of token_embd.weight say it", "vocab_size"),
-    **_harmless("how it came about changes nothing", "rope.scaling.finetuned"),
-    **_harmless("says how the weights were laid by the converter", "tensor_data_layout"),
+    **_harmless("the rows of token_embd.weight give it", "vocab_size"),
+    **_harmless("its origin changes nothing", "rope.scaling.finetuned"),
+    **_harmless("describes the converter's weight layout", "tensor_data_layout"),
     **_harmless("embeddings are not served", "pooling_type"),
     **_harmless(
-        "these models have RMS norms alone",
+        "these models have only RMS norms",
         *("attention.layer_norm_epsilon", "attention.group_norm_epsilon"),
         "attention.group_norm_groups",
     ),
     **_harmless(
-        "holds for layers of a window pattern, which is refused",
+        "applies to a window pattern, which is refused",
         *("attention.key_length_swa", "attention.value_length_swa", "rope.dimension_count_swa"),
         "rope.freq_base_swa",
     ),
     **_harmless(
-        "says nothing without experts, which are refused",
+        "has no effect without experts, which are refused",
         *("expert_weights_scale", "expert_weights_norm", "expert_gating_func"),
     ),
     **_refused(
@@ -114,7 +114,7 @@ MODEL_KEYS: dict[str, Key] = {
     **_refused("layers that predict further tokens are not computed", "nextn_predict_layers"),
     **_refused("parallel residuals are not computed", "use_parallel_residual"),
     **_refused("it is a classifier", "classifier.output_labels"),
-    **_refused("silu is the one activation", "hidden_activation", nothing=("silu", "")),
+    **_refused("silu is the only activation", "hidden_activation", nothing=("silu", "")),
     **_refused(
         OTHER,
         *("features_length", "embedding_length_per_layer_input", "n_deepstack_layers"),
@@ -152,7 +152,7 @@ TOKENIZER_KEYS: dict[str, Key] = {
         "tokenizer.chat_templates",
     ),
     **_harmless(
-        "no text is given that role",
+        "this role is not used",
         *("tokenizer.ggml.seperator_token_id", "tokenizer.ggml.separator_token_id"),
         *("tokenizer.ggml.cls_token_id", "tokenizer.ggml.mask_token_id"),
         *("tokenizer.ggml.fim_pre_token_id", "tokenizer.ggml.fim_suf_token_id"),
@@ -162,11 +162,11 @@ TOKENIZER_KEYS: dict[str, Key] = {
         *("tokenizer.ggml.add_cls_token", "tokenizer.ggml.add_mask_token"),
     ),
     **_harmless("these models have one kind of tokens", "tokenizer.ggml.token_type_count"),
-    **_harmless("the keys of tokenizer.ggml say the same", "tokenizer.huggingface.json"),
+    **_harmless("the keys of tokenizer.ggml have the same content", "tokenizer.huggingface.json"),
     **_refused("spaces are kept as they are", "tokenizer.ggml.remove_extra_whitespaces"),
-    **_refused("texts are not normalised by it", "tokenizer.ggml.precompiled_charsmap"),
-    **_refused("texts are not normalised by it", "tokenizer.ggml.normalizer.lowercase"),
-    **_refused("texts are not normalised by it", "tokenizer.ggml.normalizer.strip_accents"),
+    **_refused("texts are not normalised", "tokenizer.ggml.precompiled_charsmap"),
+    **_refused("texts are not normalised", "tokenizer.ggml.normalizer.lowercase"),
+    **_refused("texts are not normalised", "tokenizer.ggml.normalizer.strip_accents"),
     **_refused("no separator is added to texts", "tokenizer.ggml.add_sep_token"),
     **_refused("no separator is added to texts", "tokenizer.ggml.add_seperator_token"),
     **_refused("no token is kept from answers", "tokenizer.ggml.suppress_tokens", nothing=()),
@@ -184,23 +184,23 @@ GENERAL_KEYS: dict[str, Key] = {
 
 PREFIXES: dict[str, Key] = {
     "tokenizer.chat_template.": Key("read", "is read"),
-    "general.": Key("harmless", "says where the model comes from"),
-    "quantize.": Key("harmless", "says how the model was quantised"),
+    "general.": Key("harmless", "describes the model's origin"),
+    "quantize.": Key("harmless", "describes how the model was quantised"),
     "adapter.": Key("refused", "it is an adapter, not a model", ()),
     "clip.": Key("refused", "it is a projector of images or sound, not a model", ()),
     "imatrix.": Key("refused", "it is a matrix for quantising, not a model", ()),
     "controlvector.": Key("refused", "it is a control vector, not a model", ()),
     "diffusion.": Key("refused", "diffusion is not computed"),
-    "xielu.": Key("refused", "silu is the one activation"),
+    "xielu.": Key("refused", "silu is the only activation"),
 }
-"""Prefixes of keys that stand in no table above, and do not begin with the architecture."""
+"""Keys in no table above that do not begin with the architecture, by prefix."""
 
-UNKNOWN = Key("refused", "is a key unknown here", ())
+UNKNOWN = Key("refused", "is an unknown key", ())
 FOREIGN = Key("harmless", "belongs to no part of the model")
 
 
 def key_of(name: str, architecture: str) -> Key:
-    """What becomes of a key in a file of that architecture."""
+    """How a key is treated in a file of that architecture."""
     for table in (GENERAL_KEYS, TOKENIZER_KEYS):
         if name in table:
             return table[name]
@@ -226,11 +226,11 @@ def _finding(name: str, value: Any, file: GgufFile) -> Finding:
     if key.use != "refused":
         text = f"is {_brief(value)}: {key.why}" if key.use == "harmless" else f"is {_brief(value)}"
     elif _says_nothing(value, key.nothing):
-        text = f"is {_brief(value)}, which says nothing"
+        text = f"is {_brief(value)}, which has no effect"
     else:
         verdict, text = "bad", f"is {_brief(value)}: {key.why}"
         if key is UNKNOWN:
-            text = f"is {_brief(value)}, and is a key unknown here"
+            text = f"is {_brief(value)}, and is an unknown key"
     hint = "use a model without it" if verdict == "bad" else ""
     return Finding(name, verdict, text, hint, file.path.name)
 

@@ -1,7 +1,7 @@
-"""How a GGUF stretches rotary frequencies, as Hugging Face's `rope_scaling`.
+"""Converts the rope scaling of a GGUF to Hugging Face's `rope_scaling`.
 
-As llama.cpp does it; what is written in a file and ignored by llama.cpp is honoured where the model
-it was converted from had it (`yarn_beta_fast`), or refused.
+Follows llama.cpp. Keys that llama.cpp ignores are honoured if the model that the file was converted
+from had them (`yarn_beta_fast`), otherwise refused.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from .file import GgufFile
 from .tensors import ROPE_FACTORS
 
 LLAMA3_CONTEXT = 8192
-"""Tokens that Llama 3 was first trained for: the length in which its rotary factors turn."""
+"""Context that Llama 3 was first trained for: the length over which its rotary factors count
+turns."""
 
 
 def rope_scaling(file: GgufFile, head_dim: int) -> dict[str, Any] | None:
-    """Hugging Face's `rope_scaling`, from the keys or, for Llama 3, from its factors.
+    """Hugging Face's `rope_scaling`, from the keys or, for Llama 3, from the tensor of factors.
 
-    As in llama.cpp: without a type the factor is linear, and `scale_linear` is the factor's name
-    of 2023.
+    As in llama.cpp: without a type the factor is linear, and `scale_linear` is its old name (2023).
     """
     kind = str(file.of_model("rope.scaling.type", "linear"))
     if kind not in ("none", "linear", "yarn"):
@@ -32,7 +32,7 @@ def rope_scaling(file: GgufFile, head_dim: int) -> dict[str, Any] | None:
     if ROPE_FACTORS in file.tensors:
         if factor != 1:
             raise file.refusal(
-                f"it has {ROPE_FACTORS} and a rope factor of {factor:g}: one of both"
+                f"it has both {ROPE_FACTORS} and a rope factor of {factor:g}; only one is supported"
             )
         return _llama3_scaling(file, head_dim)
     if kind == "yarn":
@@ -44,8 +44,8 @@ def rope_scaling(file: GgufFile, head_dim: int) -> dict[str, Any] | None:
 
 
 def _yarn(file: GgufFile, factor: float) -> dict[str, Any]:
-    """Cosine and sine are multiplied by 1 + ln(factor) / 10 or by `yarn_attn_factor`, and that by
-    `attn_factor`."""
+    """YaRN's table. Cosine and sine are multiplied by 1 + ln(factor) / 10, or by `yarn_attn_factor`
+    if given, and also by `attn_factor`."""
     _require_nothing(file, "rope.scaling.yarn_ext_factor", (-1, 1), "yarn")
     scaling: dict[str, Any] = {
         "rope_type": "yarn",
@@ -66,7 +66,8 @@ def _yarn(file: GgufFile, factor: float) -> dict[str, Any]:
 
 
 def _require_nothing(file: GgufFile, name: str, nothing: Iterable[float], beside: str) -> None:
-    """Raises `OperatorError` where a key says something that is not computed beside another."""
+    """Raises `OperatorError` unless the key has one of the `nothing` values, which change nothing;
+    others are not computed together with `beside`."""
     nothing = tuple(nothing)
     value = file.number(name, nothing[-1])
     if value not in nothing:
@@ -74,15 +75,15 @@ def _require_nothing(file: GgufFile, name: str, nothing: Iterable[float], beside
 
 
 def _llama3_scaling(file: GgufFile, head_dim: int) -> dict[str, Any]:
-    """The scaling that gives the file's factors; it holds these alone, not how they came about.
+    """The llama3 scaling that gives the file's factors; the file has no parameters, only factors.
 
-    Between the factors that are 1 and the largest one, 1 / factor grows with the frequency in a
-    straight line, whose ends are the low and the high factor. Computed back and compared, so that
-    factors of another kind are refused, not run wrongly.
+    Between the largest factor and 1, 1 / factor is linear in the frequency; the ends of that line
+    are the low and the high factor. The result is recomputed and compared, so that factors of
+    another kind are refused, not run wrongly.
     """
     factors = _rope_factors(file)
     if len(factors) != head_dim // 2 or not all(f > 0.999 for f in factors):  # rounded
-        raise file.refusal(f"{ROPE_FACTORS} has no {head_dim // 2} factors from 1 up")
+        raise file.refusal(f"{ROPE_FACTORS} does not have {head_dim // 2} factors of at least 1")
     theta, factor = file.number("rope.freq_base", 10000.0), max(factors)
     turns = [
         LLAMA3_CONTEXT / (2 * math.pi * theta ** (2 * index / head_dim))
@@ -105,8 +106,8 @@ def _llama3_scaling(file: GgufFile, head_dim: int) -> dict[str, Any]:
 
 
 def _fit(turns: list[float], factors: list[float], factor: float) -> tuple[float, float]:
-    """(low, high): the turns at which the line through the factors between reaches 0 and 1. Where
-    these are fewer than two, any line will do that leaves the others at the ends."""
+    """(low, high): the turns at which the line through the intermediate factors reaches 0 and 1.
+    With fewer than two of them, any line will do that leaves the others at its ends."""
     points = [
         (turn, (1 / f - 1 / factor) / (1 - 1 / factor))
         for turn, f in zip(turns, factors, strict=True)
@@ -131,6 +132,6 @@ def _rope_factors(file: GgufFile) -> list[float]:
 
     tensor = file.tensors[ROPE_FACTORS]
     if tensor.kind != GGMLQuantizationType.F32 or len(tensor.shape) != 1:
-        raise file.refusal(f"{ROPE_FACTORS} is no row of F32")
+        raise file.refusal(f"{ROPE_FACTORS} is not a one-dimensional F32 tensor")
     data = file.parts[tensor.part]
     return [float(f) for f in np.frombuffer(data, "<f4", tensor.shape[0], tensor.offset)]

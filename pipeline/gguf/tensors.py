@@ -1,6 +1,6 @@
 """The tensors of a GGUF: what each is for, and which are refused by name.
 
-Knows names, shapes and types; the bytes are model/gguf_checkpoint.py's.
+Knows names, shapes and types; model/gguf_checkpoint.py reads the data.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ BLOCK_MODULES = {
     "ffn_up": "mlp.up_proj",
     "ffn_down": "mlp.down_proj",
 }
-"""Modules of a block, and their names in Hugging Face's layers."""
+"""Modules of a block, and their names in a Hugging Face layer."""
 TOP_MODULES = {
     "token_embd": "model.embed_tokens",
     "output_norm": "model.norm",
@@ -37,8 +37,8 @@ HEAD_NORMS = {"attn_q_norm", "attn_k_norm"}
 QKV = {"attn_q", "attn_k", "attn_v"}
 MLP = {"ffn_gate", "ffn_up", "ffn_down"}
 SCALES = {"scale", "input_scale"}
-"""`scale` multiplies what a weight yields (NVFP4). `input_scale` is for kernels that quantise
-activations: llama.cpp reads it and computes the same without."""
+"""`scale` multiplies a weight's products (NVFP4). `input_scale` is for kernels that quantise
+activations: llama.cpp reads it, but its results do not depend on it."""
 ROPE_FACTORS = "rope_freqs.weight"
 """The tensor of factors that divide each rotary frequency (Llama 3)."""
 
@@ -58,11 +58,11 @@ LOST_TYPES = {
     **{4: "Q4_2", 5: "Q4_3", 31: "Q4_0_4_4", 32: "Q4_0_4_8", 33: "Q4_0_8_8"},
     **{36: "IQ4_NL_4_4", 37: "IQ4_NL_4_8", 38: "IQ4_NL_8_8"},
 }
-"""Types that llama.cpp took out again."""
+"""Types that llama.cpp removed."""
 
 
 def hugging_face_name(name: str) -> str:
-    """The name that a tensor has in a Hugging Face checkpoint; its own where it has none."""
+    """The tensor's name in a Hugging Face checkpoint; unchanged if it has none there."""
     if found := BLOCK.fullmatch(name):
         module = BLOCK_MODULES.get(found["module"], found["module"])
         return f"model.layers.{found['block']}.{module}.{found['kind']}"
@@ -71,8 +71,8 @@ def hugging_face_name(name: str) -> str:
 
 
 def check_gguf_tensors(file: GgufFile) -> None:
-    """Raises `OperatorError` naming a tensor that nothing uses, is of a type that cannot be read,
-    is cut off, or is in some blocks alone. Needs no metadata."""
+    """Raises `OperatorError` naming a tensor that is unused, of an unreadable type, truncated, or
+    missing from some blocks. Needs no metadata."""
     _check_names(file)
     _check_blocks(file)
     _check_data(file)
@@ -85,7 +85,7 @@ def check_complete(file: GgufFile) -> None:
     file.require(f"{file.architecture}.block_count")
     count = file.integer(f"{file.architecture}.block_count", 0)
     if beyond := sorted(index for index in blocks if index >= count):
-        raise file.refusal(f"blk.{beyond[0]} stands in it, block_count is {count}")
+        raise file.refusal(f"it has blk.{beyond[0]}, but block_count is {count}")
     missing = [f"{name}.weight" for name in ("token_embd", "output_norm")]
     for module in sorted(BLOCK_MODULES.keys() - HEAD_NORMS):
         missing += [f"blk.{index}.{module}.weight" for index in range(count)]
@@ -96,7 +96,7 @@ def check_complete(file: GgufFile) -> None:
 
 
 def _required(file: GgufFile) -> list[tuple[set[str], str]]:
-    """(modules, kind) that the family's class has beside the weights of all."""
+    """(modules, kind) that the family requires beside the weights of every family."""
     biased = biased_modules(file)
     required = []
     if file.architecture == "qwen3":
@@ -116,8 +116,7 @@ def biased_modules(file: GgufFile) -> set[str]:
 
 
 def tensor_findings(file: GgufFile) -> list[Finding]:
-    """A finding for each kind of tensor, blocks taken together: how many there are, and of which
-    types."""
+    """A finding for each kind of tensor over all blocks: how many of each type."""
     groups: dict[str, Counter[str]] = {}
     for name, tensor in file.tensors.items():
         group = re.sub(r"^blk\.\d+\.", "blk.*.", name)
@@ -132,7 +131,7 @@ def tensor_findings(file: GgufFile) -> list[Finding]:
 
 
 def type_name(kind: int) -> str:
-    """The name of a tensor's type, or its number where it has none."""
+    """The name of a tensor's type, or its number if it has no name."""
     from gguf.constants import GGMLQuantizationType
 
     try:
@@ -148,11 +147,11 @@ def _check_names(file: GgufFile) -> None:
     if "output.weight" not in file.tensors:
         for kind in sorted(SCALES):
             if f"output.{kind}" in file.tensors:
-                raise file.refusal(f"it has output.{kind} and no output.weight")
+                raise file.refusal(f"it has output.{kind} but no output.weight")
 
 
 def _refusal(name: str, architecture: str) -> str:
-    """Why a tensor is refused; empty for one that has a use."""
+    """Why a tensor is refused; empty if it is used."""
     if name == ROPE_FACTORS:
         return ""
     block = BLOCK.fullmatch(name)
@@ -168,11 +167,11 @@ def _refusal(name: str, architecture: str) -> str:
     for pattern, reason in REASONS.items():
         if re.search(pattern, name):
             return reason
-    return f"nothing in a {architecture or 'model'} uses it"
+    return f"it is not part of a {architecture or 'known'} model"
 
 
 def _biasable(architecture: str) -> set[str]:
-    """Modules whose bias the family's class has."""
+    """Modules that may have a bias in this family."""
     return {
         "llama": QKV | MLP | {"attn_output"},
         "qwen2": QKV,
@@ -181,7 +180,8 @@ def _biasable(architecture: str) -> set[str]:
 
 
 def _check_blocks(file: GgufFile) -> None:
-    """All blocks hold the same tensors; scales are left out where they are 1."""
+    """Checks that all blocks hold the same tensors, except scales, which files omit if they are
+    1."""
     held: dict[int, set[tuple[str, str]]] = {}
     for index, tensor in _blocks(file):
         held.setdefault(index, set()).add(tensor)
@@ -203,7 +203,7 @@ def _blocks(file: GgufFile) -> Iterable[tuple[int, tuple[str, str]]]:
 
 
 def _check_data(file: GgufFile) -> None:
-    """Each tensor can be read, and lies in the file whole."""
+    """Checks that each tensor is of a readable type and complete in the file."""
     from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 
     for kind in {tensor.kind for tensor in file.tensors.values()}:
@@ -224,7 +224,7 @@ def _check_data(file: GgufFile) -> None:
 
 
 def num_values(tensor: GgufTensor) -> int:
-    """How many numbers a tensor has; of any size, since a file may say anything."""
+    """How many numbers a tensor has; unbounded, since a file may claim any shape."""
     count = 1
     for size in tensor.shape:
         count *= size

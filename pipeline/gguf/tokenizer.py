@@ -1,8 +1,8 @@
-"""The tokenizer of a GGUF, as tokenizer.json and tokenizer_config.json: tokens, how text is cut,
+"""The tokenizer of a GGUF, as tokenizer.json and tokenizer_config.json: tokens, how text is split,
 the tokens that end an answer, chat templates.
 
-As llama.cpp reads the same keys; where its regular expressions only come near to those of a model's
-own tokenizer.json (letters by case, normal forms), these are taken.
+Reads the keys as llama.cpp does. Where its regular expressions only approximate those of a model's
+own tokenizer.json (letters by case, normal forms), the latter are used.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from .file import GgufFile
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 """The values of `tokenizer.ggml.token_type`."""
 SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
-"""How SentencePiece writes a space."""
+"""SentencePiece's character for a space."""
 BAR = "\N{FULLWIDTH VERTICAL LINE}"
 """The bar in DeepSeek's special tokens."""
 SENTENCE_PIECE_IDS = {"unknown": 0, "bos": 1, "eos": 2}
-"""Roles in a SentencePiece vocabulary that does not name them."""
+"""Default ids of roles that a SentencePiece vocabulary does not name."""
 
 ENDS = frozenset(
     {
@@ -42,7 +42,7 @@ ENDS = frozenset(
 )
 """Texts of tokens that end a text, a turn or a message, as in llama.cpp."""
 END_ROLES = ("eos", "eot", "eom", "fim_pad", "fim_rep", "fim_sep")
-"""Roles whose tokens end an answer; those of code models only where the file names them."""
+"""Roles whose tokens end an answer; fim_* only if the file names them (code models)."""
 
 _GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 _LLAMA3 = (
@@ -70,22 +70,22 @@ _DIGIT = r"\p{N}"
 
 
 class Cut(NamedTuple):
-    """How text is cut before byte-pair encoding: by each pattern in turn, matches and what lies
-    between them apart."""
+    """How text is split before byte-pair encoding: by each pattern in turn, into its matches and
+    the text between them."""
 
     patterns: tuple[str, ...]
     ignore_merges: bool = False
-    """A piece that is a token is one, whatever the merges say."""
+    """A piece that is a token stays whole, regardless of merges."""
     adds_bos: bool = False
-    """Texts begin with BOS where the file does not say."""
+    """Texts begin with BOS unless the file says otherwise."""
     composes: bool = False
-    """Text is brought to NFC first."""
+    """Text is normalised to NFC first."""
 
 
 _DIGITS = Cut((_DIGIT, _GPT2))
 _PLAIN = Cut((_GPT2,))
 CUTS: dict[str, Cut] = {
-    # What llama.cpp does where the converter did not know the tokenizer.
+    # llama.cpp's choice if the converter did not know the tokenizer.
     "default": Cut((r"[\p{P}\$\+<=>\^~\|]+", _GPT2, r"\p{N}+", r"[0-9][0-9][0-9]")),
     **dict.fromkeys(("gpt-2", "phi-2", "mpt", "olmo", "jais", "exaone4", "trillion"), _PLAIN),
     **dict.fromkeys(("a.x-4.0", "gigachat", "mellum", "granite-docling"), _PLAIN),
@@ -108,16 +108,16 @@ CUTS: dict[str, Cut] = {
     "seed-coder": Cut((_QWEN2.replace(r" ?[^\s\p{L}\p{N}]+[\r\n]*", r" ?[^\s\p{L}\p{N}\r\n]+"),)),
     "minicpm5": Cut((r"\p{N}{1,3}", _LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}+")), ignore_merges=True),
 }
-"""How text is cut, by `tokenizer.ggml.pre`."""
+"""How text is split, by `tokenizer.ggml.pre`."""
 
 
 class GgufVocabulary:
-    """The tokens of a file by id: their texts, their types, and the roles that some have."""
+    """The tokens of a file by id: their texts, types and roles."""
 
     def __init__(self, file: GgufFile) -> None:
-        """Raises `OperatorError` naming the key that is missing or wrong."""
+        """Raises `OperatorError` naming a key that is missing or wrong."""
         self._file = file
-        # A token without text gets one that no text has, as in llama.cpp.
+        # A token with empty text gets a unique placeholder, as in llama.cpp.
         texts = enumerate(file.texts("tokenizer.ggml.tokens"))
         self.tokens = [token or f"[EMPTY_{index}]" for index, token in texts]
         if len(set(self.tokens)) != len(self.tokens):
@@ -140,22 +140,22 @@ class GgufVocabulary:
         return values[: len(self.tokens)]
 
     def role_id(self, role: str) -> int | None:
-        """The id of the token in a role; None where there is none, or one beyond the vocabulary,
-        as in llama.cpp."""
+        """The id of the token with a role; None if there is none or the id is beyond the
+        vocabulary, as in llama.cpp."""
         metadata = self._file.metadata
         usual = SENTENCE_PIECE_IDS if metadata.get("tokenizer.ggml.model") == "llama" else {}
         found = metadata.get(f"tokenizer.ggml.{role}_token_id", usual.get(role))
         return found if isinstance(found, int) and 0 <= found < len(self.tokens) else None
 
     def token(self, role: str) -> str | None:
-        """The text of the token in a role."""
+        """The text of the token with a role, if there is one."""
         index = self.role_id(role)
         return None if index is None else self.tokens[index]
 
     def ends(self) -> list[int]:
-        """Ids of the tokens that end an answer: those that the file names, then those whose text
-        ends a text, a turn or a message. A token that is ordinary by its type is one only if it is
-        written as no word is (`<|im_end|>`): `</s>` may be a piece of HTML."""
+        """Ids of the tokens that end an answer: those named by the file, then those with a text in
+        `ENDS`. A token of ordinary type counts only if its text begins with `<|`, as no word does:
+        `</s>` may be a piece of HTML."""
         named = [self.role_id(role) for role in END_ROLES]
         if "tokenizer.ggml.eos_token_ids" in self._file.metadata:
             named += self._file.numbers("tokenizer.ggml.eos_token_ids")
@@ -169,7 +169,7 @@ class GgufVocabulary:
 
 
 def make_tokenizer_config(file: GgufFile) -> dict[str, Any]:
-    """tokenizer_config.json: special tokens by name, and the chat template, or several by name."""
+    """tokenizer_config.json: special tokens by name, and the chat template or named templates."""
     vocabulary = GgufVocabulary(file)
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
@@ -184,8 +184,8 @@ def make_tokenizer_config(file: GgufFile) -> dict[str, Any]:
 
 
 def make_tokenizer(file: GgufFile) -> Tokenizer:
-    """The tokenizer that the metadata describe. Raises `OperatorError` naming the key that is
-    missing or not supported."""
+    """The tokenizer described by the metadata. Raises `OperatorError` naming a key that is missing
+    or not supported."""
     kind = file.require("tokenizer.ggml.model")
     if kind not in ("gpt2", "llama"):
         raise file.refusal(f"tokenizer {kind!r} is not supported", "supported are gpt2 and llama")
@@ -206,7 +206,7 @@ def make_tokenizer(file: GgufFile) -> Tokenizer:
 
 
 def _chat_template(file: GgufFile) -> str | list[dict[str, str]] | None:
-    """The one template, or where there are others a list of all, as Hugging Face writes it."""
+    """The template if it is the only one, else a list of all by name, as Hugging Face writes it."""
     plain, prefix = file.metadata.get("tokenizer.chat_template"), "tokenizer.chat_template."
     named = {
         key.removeprefix(prefix): value
@@ -217,14 +217,15 @@ def _chat_template(file: GgufFile) -> str | list[dict[str, str]] | None:
         named = {"default": plain} | named
     for name, template in named.items():
         if not isinstance(template, str):
-            raise file.refusal(f"its chat template {name!r} is no text")
+            raise file.refusal(f"its chat template {name!r} is not a text")
     if len(named) == 1 and plain is not None:
         return str(plain)
     return [{"name": name, "template": text} for name, text in named.items()] or None
 
 
 def _add_around(file: GgufFile, vocabulary: GgufVocabulary, tokenizer: Tokenizer) -> None:
-    """Puts BOS before and EOS after texts, as the file says or llama.cpp is used to."""
+    """Makes the tokenizer put BOS before and EOS after texts, by the file's keys or llama.cpp's
+    defaults."""
     cut = CUTS.get(str(file.metadata.get("tokenizer.ggml.pre", "")))
     usual = file.metadata.get("tokenizer.ggml.model") == "llama" or bool(cut and cut.adds_bos)
     around: dict[str, tuple[str, int]] = {}
@@ -235,7 +236,7 @@ def _add_around(file: GgufFile, vocabulary: GgufVocabulary, tokenizer: Tokenizer
             around[role] = token, index
         elif says and index is None:
             raise file.refusal(
-                f"tokenizer.ggml.add_{role}_token is true, and there is no {role}_token_id"
+                f"tokenizer.ggml.add_{role}_token is true, but there is no {role}_token_id"
             )
     if not around:
         return
@@ -252,10 +253,10 @@ def _add_around(file: GgufFile, vocabulary: GgufVocabulary, tokenizer: Tokenizer
 
 
 def _byte_level(file: GgufFile, vocabulary: GgufVocabulary) -> Tokenizer:
-    """Byte-level BPE, with the cut that `tokenizer.ggml.pre` names.
+    """Byte-level BPE, with the pre-tokenizer that `tokenizer.ggml.pre` names.
 
-    SmolLM's cut isolates every digit first, as in the model's own tokenizer.json and in llama.cpp
-    (transformers leaves that out when it reads a GGUF: two spaces before a digit then differ).
+    SmolLM's isolates every digit first, as in the model's own tokenizer.json and in llama.cpp
+    (transformers omits this step for a GGUF: two spaces before a digit then differ).
     """
     name = str(file.metadata.get("tokenizer.ggml.pre") or "default")
     if name not in CUTS:
@@ -268,14 +269,14 @@ def _byte_level(file: GgufFile, vocabulary: GgufVocabulary) -> Tokenizer:
     for left, right in merges:
         if not (left in vocab and right in vocab and left + right in vocab):
             raise file.refusal(
-                f"tokenizer.ggml.merges makes {left + right!r} of {left!r} and {right!r}, not all "
-                "of which are tokens",
+                f"tokenizer.ggml.merges joins {left!r} and {right!r} to {left + right!r}; not all "
+                "of these are tokens",
                 "convert the model again",
             )
     tokenizer = Tokenizer(models.BPE(vocab, merges, ignore_merges=cut.ignore_merges))
     *before, last = cut.patterns
     steps: list[Any] = [_split(pattern) for pattern in before]
-    if last != _GPT2:  # which the step to bytes knows by itself
+    if last != _GPT2:  # ByteLevel has this pattern built in
         steps.append(_split(last))
     steps.append(pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=last == _GPT2))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(steps) if len(steps) > 1 else steps[0]
@@ -292,16 +293,16 @@ def _split(pattern: str) -> Any:
 
 
 def _pair(file: GgufFile, merge: str) -> tuple[str, str]:
-    """Both parts of a merge; the first one may begin with a space."""
+    """The two parts of a merge; the first may begin with a space."""
     left, space, right = merge[1:].partition(" ")
     if not space:
-        raise file.refusal(f"tokenizer.ggml.merges has {merge!r}, which is no pair")
+        raise file.refusal(f"tokenizer.ggml.merges has {merge!r}, which is not a pair")
     return merge[:1] + left, right
 
 
 def _sentence_piece(file: GgufFile, vocabulary: GgufVocabulary) -> Tokenizer:
-    """SentencePiece's BPE: the pair that makes the best-scored token is merged first, and what
-    is not in the vocabulary falls back to bytes."""
+    """SentencePiece's BPE: the pair that forms the best-scored token is merged first, and text
+    outside the vocabulary falls back to bytes."""
     tokens, scores = vocabulary.tokens, vocabulary.numbers("scores")
     words = {
         token: score

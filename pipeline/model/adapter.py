@@ -1,7 +1,7 @@
-"""`Adapter`: one PEFT directory, checked against the model and laid out for computing.
+"""`Adapter`: one adapter directory, checked against the model and laid out for computing.
 
-Everything in the headers is checked before a weight is read, every weight before the layout is
-allocated. Knows a model's modules and their shapes; not when the adapter runs or for which request.
+All headers are checked before a weight is read, every weight before the layout is allocated. Knows
+a model's modules and their shapes; not when the adapter runs or for which request.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ SITES: dict[str, tuple[str, ...]] = {
     "gate_up": ("gate_proj", "up_proj"),
     "down": ("down_proj",),
 }
-"""The four fused linear maps of a layer, and the modules of an adapter that meet in each."""
+"""The four fused linear maps of a layer, and the modules that each combines."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """The place of an adapter's module in each layer's elements. From `a` on A [rank, in_features],
-    from `b` on B.T [rank, out_features], the scale in it. In a layer where the adapter leaves the
-    module alone, or has less rank, the rest is zero.
+    """The place of an adapter's module in each layer's elements: A [rank, in_features] from element
+    `a` on, B.T [rank, out_features] times the scale from `b` on. In a layer in which the adapter
+    does not change the module, or has a smaller rank, the rest is zero.
     """
 
     module: str
@@ -56,7 +56,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Adapter:
-    """A checked adapter at its true ranks, as the host keeps it: one copy makes it resident.
+    """A checked adapter at its true ranks, in host memory; one copy to a device makes it resident.
 
     `host` [num_layers, whole pages of elements]; `padded_rank` is its largest rank, rounded up to
     a power of two.
@@ -74,7 +74,7 @@ class Adapter:
 
 @dataclass(frozen=True)
 class Measured:
-    """The facts in the headers of an adapter that is fit to be read."""
+    """Everything known of a valid adapter from its headers."""
 
     info: AdapterInfo
     targets: tuple[Target, ...]
@@ -82,7 +82,7 @@ class Measured:
     size: int
     """Elements of each layer, whole pages."""
     is_transposed: bool
-    """The files have A.T and B.T."""
+    """Whether the files hold A.T and B.T."""
 
 
 def measure_adapter(
@@ -95,11 +95,11 @@ def measure_adapter(
     roots: Sequence[str] = (),
     shard: Shard = WHOLE,
 ) -> AdapterInfo:
-    """What an adapter would be, by its headers: no weight is read, so `digest` is empty.
+    """An adapter's info from its headers alone: no weight is read, so `digest` is empty.
 
-    `base` names the model that it would run on; its files must lie in one of `roots`, if there
-    are any. They are checked against the whole `model_config`; sizes are of what a `shard` holds.
-    Raises `AdapterError`.
+    `base` names the model that it would run on. Its files must be inside one of `roots`, if given.
+    They are checked against the whole `model_config`; sizes are those of the `shard`. Raises
+    `AdapterError`.
     """
     with _measured(key, directory, model_config, dtype, base, roots, shard) as (measured, _):
         return measured.info
@@ -115,7 +115,7 @@ def read_adapter(
     roots: Sequence[str] = (),
     shard: Shard = WHOLE,
 ) -> Adapter:
-    """Measures as `measure_adapter` does; then reads, checks and lays out the weights."""
+    """Checks the headers as `measure_adapter` does, then reads, checks and lays out the weights."""
     with _measured(key, directory, model_config, dtype, base, roots, shard) as (measured, files):
         tensors = _read_tensors(measured, files, dtype)
         info = msgspec.structs.replace(measured.info, digest=files.digest)
@@ -124,7 +124,7 @@ def read_adapter(
 
 
 class Pair(NamedTuple):
-    """A and B of a module as the files have them, in float32."""
+    """A and B of a module as PEFT orders them, in float32, without the scale."""
 
     a: Tensor
     """[rank, in_features]"""
@@ -134,7 +134,7 @@ class Pair(NamedTuple):
 
 
 def read_pairs(directory: str, model_config: ModelConfig) -> dict[str, Pair]:
-    """What an adapter adds, scale B A, by the module's name in the model. Raises `AdapterError`."""
+    """An adapter's A, B and scale by the module's name in the model. Raises `AdapterError`."""
     with _measured("", directory, model_config, torch.float32, "", (), WHOLE) as (measured, files):
         tensors = _read_tensors(measured, files, torch.float32)
     return {
@@ -153,7 +153,7 @@ def _measured(
     roots: Sequence[str],
     shard: Shard,
 ) -> Iterator[tuple[Measured, WeightFiles]]:
-    """The facts in the headers, and the weights, open and not yet read."""
+    """The checked headers, and the weight files, open but not yet read."""
     with _opened(directory, model_config, roots) as (config, keys, files, is_mlx_lms):
         trained_for = brief(config.base_model_name_or_path or "")
         targets = match_targets(
@@ -183,7 +183,7 @@ def _measured(
 def _opened(
     directory: str, model_config: ModelConfig, roots: Sequence[str]
 ) -> Iterator[tuple[PeftConfig, AdapterKeys, WeightFiles, bool]]:
-    """The config, the keys and the weights of a directory, and whether they are mlx-lm's."""
+    """The config, the keys and the weight files of a directory, and whether they are mlx-lm's."""
     check_place(directory, roots)
     path = Path(directory) / CONFIG
     text = read_config_file(directory, roots)
@@ -207,15 +207,15 @@ def _opened(
 
 
 def _other_base(trained_for: str, base: str) -> str:
-    """What a refusal of shapes says at its end of the models' names."""
+    """The end of a shape refusal, naming the adapter's base model if it is another; else ""."""
     if not trained_for or trained_for == base:
         return ""
     return f"; it was trained for {trained_for}" + (f", this is {base}" if base else "")
 
 
 def _base_warning(trained_for: str, base: str) -> str:
-    """A warning where shapes fit but names do not, else "". Names are compared by their end alone:
-    the same model is a hub's id here and a directory there."""
+    """A warning if the base model's name is not `base`, else "". Only the last parts of the names
+    are compared: the same model may be given as a hub id or as a directory."""
     ends = {
         name.rstrip("/").rpartition("/")[2].partition("@")[0].lower()
         for name in (trained_for, base)
@@ -228,10 +228,11 @@ def _base_warning(trained_for: str, base: str) -> str:
 
 
 def _plan(targets: Sequence[Target], model_config: ModelConfig) -> tuple[tuple[Part, ...], int]:
-    """Each module at the largest rank it has in any layer, so that all layers are laid out alike
-    and a page id is valid in each; and the elements of a layer, filled up to whole pages.
+    """(parts, elements per layer, rounded up to whole pages). Each module gets the largest rank it
+    has in any layer, so that all layers have the same layout and a page id is valid in each.
 
-    The A of a site's modules lie one below the other, then their B: one read serves them all.
+    The A matrices of a site's modules are adjacent, followed by their B, so one read serves them
+    all.
     """
     parts, size, shapes = [], 0, module_shapes(model_config)
     for members in SITES.values():
@@ -250,7 +251,8 @@ def _plan(targets: Sequence[Target], model_config: ModelConfig) -> tuple[tuple[P
 
 
 def _read_tensors(measured: Measured, files: WeightFiles, dtype: torch.dtype) -> dict[str, Tensor]:
-    """All of them by key, each finite, and in `dtype` too once its scale is in it."""
+    """All tensors by key. Raises `AdapterError` unless all values are finite, and still finite in
+    `dtype` after multiplication by the scale."""
     scales = {target.keys[1]: target.scale for target in measured.targets}
     tensors = {}
     for key, tensor in files.tensors():
@@ -276,8 +278,8 @@ def _lay_out(
     dtype: torch.dtype,
     shard: Shard,
 ) -> Tensor:
-    """The host's copy of a shard [num_layers, size], scales in it; it empties `tensors` as it
-    goes."""
+    """The host copy of a shard [num_layers, size], scales included; removes from `tensors` what it
+    has copied."""
     part_config = shard.model_config(model_config)
     num_heads = {"q_proj": part_config.num_heads, "k_proj": part_config.num_kv_heads}
     parts = {part.module: part for part in measured.parts}
@@ -293,5 +295,5 @@ def _lay_out(
 
 
 def _matrix(host: Tensor, layer: int, start: int, rows: int, columns: int) -> Tensor:
-    """[rows, columns] of a layer's elements from `start` on."""
+    """The matrix [rows, columns] from element `start` of a layer."""
     return host[layer, start : start + rows * columns].view(rows, columns)

@@ -1,7 +1,7 @@
-"""`AdapterStore`: the adapters a worker holds; `LoraBatch`: what they add to one step.
+"""`AdapterStore`: the adapters a worker holds; `LoraBatch`: the LoRA products of one step.
 
-Rows of a batch name different adapters or none. Rows without one are never touched: they are bit
-for bit what they would be alone. Knows tokens and adapters, not requests.
+Rows of a batch name different adapters or none. Rows without an adapter are never touched: their
+results are bit for bit those of a batch without adapters. Knows tokens and adapters, not requests.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from .page_pool import Ints, PagePool, page_elements
 from .shard import WHOLE, Shard
 
 MOST_RESIDENT = 4096
-"""Most adapters that lie in pages at a time, on a GPU."""
+"""Maximum adapters in pages at a time, on a GPU."""
 MOST_STACKS = 8
-"""Stacks kept for batches to come; those used longest ago go first."""
+"""Stacks cached for later batches; the least recently used is evicted first."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class SiteWeights:
     """Adapters at one site, all layers: y += (x @ a.T) @ b.
 
     a [num_layers, num_adapters, width, in_features], b [… width, out_features]; width is the
-    padded rank times the modules of the site, and b is zero but for each module's own outputs.
+    padded rank times the modules of the site, and b is zero except at each module's own outputs.
     """
 
     a: Tensor
@@ -52,10 +52,10 @@ class SiteWeights:
 
 
 class AdapterStack:
-    """Adapters of one padded rank side by side, so that one batched product serves all: what the
-    pool's pages hold, gathered once for a mixture of adapters and not in each step.
+    """Adapters of one padded rank side by side, so that one batched product serves all. Gathered
+    from the pool's pages once per mixture of adapters, not in each step.
 
-    A site that none of them changes is missing from `sites`.
+    A site that no adapter changes is missing from `sites`.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class AdapterStack:
         model_config: ModelConfig,
         padded: int,
     ) -> None:
-        """weights: of each adapter what its pages hold, [num_layers, elements]."""
+        """weights: each adapter's page contents, [num_layers, elements]."""
         self.position = {adapter.info.key: index for index, adapter in enumerate(adapters)}
         self.sites: dict[str, SiteWeights] = {}
         shapes = module_shapes(model_config)
@@ -98,23 +98,24 @@ class AdapterStack:
 
 
 def _matrix(content: Tensor, start: int, rows: int, columns: int) -> Tensor:
-    """The matrix that begins at `start` in each layer, [num_layers, rows, columns]."""
+    """The matrix from element `start` of each layer, [num_layers, rows, columns]."""
     return content[:, start : start + rows * columns].reshape(-1, rows, columns)
 
 
 def tile_of(model_config: ModelConfig) -> int:
-    """Elements that divide all sizes that kernels cut into tiles, and the start of each matrix."""
+    """The largest tile, up to 256 elements, that divides every size the kernels tile and the start
+    of each matrix."""
     sizes = [size for shape in module_shapes(model_config).values() for size in shape]
     return largest_block(*sizes, page_elements(model_config), most=256)
 
 
 class AdapterStore:
-    """Adapters by key: on the host, and those that the router placed in the pool's pages.
+    """Adapters by key: host copies, and those that the router placed in the pool's pages.
 
-    `read` and `measure` may be called from any thread; all else belongs to the thread that launches
-    steps. The ablations of `config` change where adapters lie and how they are padded, never what
-    comes out. `model_config` is the whole model's; what is held, and how large it is, is one
-    shard's.
+    `read` and `measure` may be called from any thread, all other methods only from the thread that
+    launches steps. The ablation flags of `config` change where adapters are stored and how they are
+    padded, never the results. `model_config` is the whole model's; contents and sizes are those of
+    one shard.
     """
 
     def __init__(
@@ -133,7 +134,7 @@ class AdapterStore:
         self._adapters: dict[str, Adapter] = {}
         self._pages: dict[str, tuple[int, ...]] = {}
         self._own: dict[str, Tensor] = {}
-        """Contents of adapters outside of the pool, [num_layers, elements]."""
+        """Contents of adapters outside the pool, [num_layers, elements]."""
         self._free_slots = list(range(MOST_RESIDENT - 1, -1, -1))
         self._slots: dict[str, int] = {}
         self.unit = tile_of(self._model_config)
@@ -142,7 +143,7 @@ class AdapterStore:
 
     @property
     def nbytes(self) -> int:
-        """Memory taken beside the pool: host copies, stacks, and adapters outside of the pool."""
+        """Bytes outside the pool: host copies, stacks, and adapters placed in their own memory."""
         hosts = sum(adapter.host.nbytes for adapter in [*self._adapters.values()])
         own = sum(tensor.nbytes for tensor in [*self._own.values()])
         return hosts + own + sum(stack.nbytes for stack in [*self._stacks.values()])
@@ -155,15 +156,15 @@ class AdapterStore:
         return self._adapters[key]
 
     def padded_rank(self, key: str) -> int:
-        """Adapters of one padded rank share a stack: their own, rounded up to a power of two, or
-        with `--bmm` the largest there is."""
+        """The adapter's rank rounded up to a power of two (at least 8), or with `--bmm` the largest
+        of all adapters. Adapters of one padded rank share a stack."""
         if self._all_alike:
             return max(adapter.padded_rank for adapter in [*self._adapters.values()])
         return self[key].padded_rank
 
     def read(self, key: str, path: str) -> AdapterInfo:
-        """Reads an adapter to the host; the result. Never raises: on failure nothing is held and
-        `reason` says why."""
+        """Reads an adapter into host memory. Never raises: on failure nothing is held and the
+        result's `reason` says why."""
         try:
             adapter = read_adapter(
                 key,
@@ -183,7 +184,7 @@ class AdapterStore:
         return adapter.info
 
     def measure(self, path: str) -> AdapterInfo:
-        """The result that `read` would have, from the headers alone."""
+        """The result that `read` would return, from the headers alone. Never raises."""
         try:
             info = measure_adapter(
                 "",
@@ -199,7 +200,7 @@ class AdapterStore:
         return self._as_placed(info)
 
     def check_digest(self, known: AdapterInfo) -> None:
-        """Raises `AdapterError` where an adapter's files are not what they were."""
+        """Raises `AdapterError` if an adapter's files changed since they were read."""
         found = read_adapter(known.key, known.path, self._whole, self._dtype, roots=self._roots)
         if found.info.digest != known.digest:
             raise AdapterError(f"the files of {known.key} changed since they were read: reload it")
@@ -208,7 +209,7 @@ class AdapterStore:
         return info if self._in_pool else msgspec.structs.replace(info, pages=0)
 
     def place(self, key: str, pages: Sequence[int]) -> None:
-        """Copies an adapter into pages of the pool. Raises `ValueError` where it does not fit."""
+        """Copies an adapter into pages. Raises `ValueError` if their number is wrong."""
         adapter, device = self._adapters[key], self._pool.pages.device
         if len(pages) != adapter.info.pages:
             raise ValueError(f"adapter {key} has {adapter.info.pages} pages, not {len(pages)}")
@@ -222,11 +223,11 @@ class AdapterStore:
         self._pages[key] = tuple(pages)
 
     def slot(self, key: str) -> int:
-        """The row of `tables` of an adapter that is placed."""
+        """A placed adapter's row in `tables`."""
         return self._slots[key]
 
     def make_tables(self, slots: int) -> AdapterTables:
-        """Tables for kernels that read pages; a CPU needs none. Never moved: graphs hold their
+        """Tables for kernels that read pages; none on a CPU. Never reallocated: graphs hold their
         addresses."""
         device, sizes = self._pool.pages.device, module_shapes(self._model_config).values()
         most_pages = -(-MOST_RANK * sum(map(sum, sizes)) // page_elements(self._model_config))
@@ -238,8 +239,7 @@ class AdapterStore:
         )
 
     def _enter(self, key: str, table: Tensor) -> None:
-        """Enters an adapter in the kernels' tables. No step still uses the former owner of its
-        slot."""
+        """Adds an adapter to the kernels' tables. No step still uses the slot's previous owner."""
         slot = self._slots[key] = self._free_slots.pop()
         parts = {part.module: part for part in self._adapters[key].parts}
         sites, modules = [], []
@@ -263,14 +263,13 @@ class AdapterStore:
         return sent(torch.tensor(pages, dtype=torch.int64), self._pool.pages.device)
 
     def _content(self, key: str) -> Tensor:
-        """The placed contents of an adapter, [num_layers, elements]."""
+        """The contents of a placed adapter, [num_layers, elements]."""
         if self._in_pool:
             return self._pool.take(self._table(self._pages[key]))
         return self._own[key]
 
     def evict(self, key: str) -> None:
-        """Gives up an adapter's pages, which may be used for something else from now on; the host
-        keeps it."""
+        """Releases an adapter's pages, which may be reused at once; the host copy is kept."""
         self._pages.pop(key, None)
         self._own.pop(key, None)
         self._leave(key)
@@ -288,15 +287,15 @@ class AdapterStore:
         self._adapters.clear()
 
     def drop(self, key: str) -> None:
-        """Forgets an adapter altogether."""
+        """Drops an adapter, including its host copy."""
         self.evict(key)
         self._adapters.pop(key, None)
 
     def stack(self, names: set[str]) -> AdapterStack:
         """A stack that holds these adapters, all of one padded rank, and few others.
 
-        One made before is taken while at least half of it is of use: adapters come and go with
-        requests, and each copy costs a pass over their weights.
+        An existing stack is reused while about half of it is needed: adapters come and go with
+        requests, and each rebuild costs a pass over their weights.
         """
         most = 2 * len(names) + 2
         for key in reversed(self._stacks):
@@ -335,7 +334,7 @@ class AdapterSegment:
 
 @dataclass(frozen=True)
 class AdapterRows:
-    """Consecutive tokens of several adapters in any order, none of them many."""
+    """Consecutive tokens of several adapters in any order, few of each."""
 
     tokens: slice
     stack: AdapterStack
@@ -362,19 +361,19 @@ class LoraBatch:
     parts: tuple[AdapterSegment | AdapterRows, ...]
 
     def begin(self, x: Tensor, layer: int, site: str) -> Callable[[Tensor, bool], None]:
-        """Does nothing here: where steps are not captured, starting early gains nothing."""
+        """Starts nothing: without captured steps, starting early gains nothing."""
         return lambda y, whole: self.add(y, x, layer, site)
 
     def add(self, y: Tensor, x: Tensor, layer: int, site: str) -> None:
-        """y += what the adapters make of x; y [num_tokens, out], x [num_tokens, in]."""
+        """y += LoRA products of x; y [num_tokens, out], x [num_tokens, in]."""
         for part in self.parts:
             part.add(y, x, layer, site)
 
 
 @dataclass(frozen=True)
 class TokenRange:
-    """Consecutive tokens of a step that share an adapter: a piece of a prompt, which gets its own
-    product, or a single token, which is `joint` with its neighbours."""
+    """Consecutive tokens of a step with one adapter: a piece of a prompt, which gets its own
+    product, or (`joint`) a single token, which shares a product with its neighbours."""
 
     start: int
     stop: int
@@ -384,9 +383,9 @@ class TokenRange:
 
 @dataclass
 class LoraPlan:
-    """The assignment of tokens to stacks: made on the host, before its tensors exist.
+    """The assignment of tokens to stacks, made on the host before the tensors exist.
 
-    `joint` holds (tokens, stack, rows, places) for an `AdapterRows` each.
+    `joint` holds (tokens, stack, rows, places), one for each `AdapterRows`.
     """
 
     segments: list[AdapterSegment] = field(default_factory=list)

@@ -1,8 +1,8 @@
 """`PagedBatch`: one step for kernels that read pages themselves.
 
-Made in two moves like `ForwardBatch`, and in the same terms to a model. All its integers travel in
-one copy; padded to a `Bucket` they have the same places in every step, so that the step can be
-captured in a graph. Tokens lie flat: single tokens first, then prompts.
+Made in two stages like `ForwardBatch`, with the same interface to a model. All its integers are
+sent in one copy. Padded to a `Bucket`, they have the same layout in every step, so that the step
+can be captured in a graph. Tokens are concatenated: single tokens first, then prompts.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ from .page_pool import PAGE_SIZE
 Int32s = npt.NDArray[np.int32]
 
 MOST_PROMPTS = 32
-"""Prompts, or pieces of prompts, in a step that has a bucket."""
+"""Most prompts, or pieces of prompts, in a step that has a bucket."""
 
 
 class Bucket(NamedTuple):
-    """The room of a captured step: single tokens, tokens of prompts, and the ranks of an
+    """The capacity of a captured step: single tokens, tokens of prompts, and the largest rank of an
     adapter's module (0: no adapters)."""
 
     rows: int
@@ -57,7 +57,7 @@ class Bucket(NamedTuple):
 
 
 class Inputs:
-    """Named int32 arrays that travel as one."""
+    """Named int32 arrays that are sent as one."""
 
     def __init__(self) -> None:
         self._arrays: dict[str, Int32s] = {}
@@ -69,7 +69,7 @@ class Inputs:
         return np.concatenate([array.reshape(-1) for array in self._arrays.values()])
 
     def views(self, flat: Tensor) -> dict[str, Tensor]:
-        """The arrays as parts of a tensor that holds what `pack` gave."""
+        """The arrays as views of `flat`, a tensor with the contents of `pack`."""
         found, first = {}, 0
         for name, array in self._arrays.items():
             found[name] = flat[first : first + array.size].view(array.shape)
@@ -78,13 +78,13 @@ class Inputs:
 
 
 def largest_rank(rows: Sequence[StepRow], store: AdapterStore) -> int:
-    """The largest rank among the adapters of these rows, padded; 0 where there are none."""
+    """The largest padded rank among the adapters of these rows; 0 if there are none."""
     keys = {row.adapter for row in rows if row.adapter is not None}
     return max((store.padded_rank(key) for key in keys), default=0)
 
 
 class PagedPlan:
-    """A step on the host, padded to a bucket that has room for it, or not at all."""
+    """A step on the host, padded to `bucket` if one is given."""
 
     def __init__(
         self,
@@ -116,8 +116,8 @@ class PagedPlan:
             self._describe_adapters()
 
     def _place_tokens(self, history_width: int) -> None:
-        """Places every token: in the history, its position, its page and its place there; and marks
-        the tokens whose successors are wanted."""
+        """Sets each token's place in the history, position, page and place in the page, and the
+        tokens whose successors are wanted."""
         counts = np.array([row.num_tokens for row in self.rows], dtype=np.int64)
         starts = np.array([row.start for row in self.rows], dtype=np.int64)
         ends = np.cumsum(counts)
@@ -155,7 +155,7 @@ class PagedPlan:
         rest = 0
         if self.bucket:
             rest = self._num_single + bool(self._num_prompt_tokens) * MOST_PROMPTS - len(wanted)
-        # Of single tokens alone all are wanted, in their order, asked for or not.
+        # Without prompts, `sample_tokens` lists every single token in order, padding included.
         fill = range(len(wanted), len(wanted) + rest) if not self._num_prompt_tokens else [0] * rest
         inputs["sample_tokens"] = [*last[sampling].tolist(), *fill]
         inputs["sample_history"] = [*wanted, *[-1] * rest]
@@ -190,7 +190,7 @@ class PagedPlan:
     # -- adapters
 
     def _describe_adapters(self) -> None:
-        """Tokens of one adapter become neighbours, in groups that share its read."""
+        """Sorts tokens by adapter into groups that read it once."""
         owners = np.full(self._num_single + self._num_prompt_tokens, -1, dtype=np.int32)
         for index, row in enumerate(self._single):
             if row.adapter is not None:
@@ -216,7 +216,7 @@ class PagedPlan:
     def _group(
         self, name: str, spans: Iterable[tuple[int, list[int]]], rows: int, most: int
     ) -> None:
-        """Pieces of at most `rows` tokens of one adapter; with a bucket, places for `most`."""
+        """Adds groups of at most `rows` tokens of one adapter; a bucket pads them to `most`."""
         found: list[tuple[int, int, int]] = []
         tokens: list[int] = []
         for slot, own in spans:
@@ -234,8 +234,8 @@ class PagedPlan:
 
 @dataclass(frozen=True)
 class LoraPart:
-    """Single tokens, or tokens of prompts: their groups, tokens a group at most, and a stream for
-    work that need not wait for the base."""
+    """The single tokens, or the prompts' tokens: their groups, most tokens per group, and a side
+    stream for work that need not wait for the base's product."""
 
     groups: Groups
     rows: int
@@ -244,7 +244,7 @@ class LoraPart:
 
 @dataclass(frozen=True)
 class PagedLora:
-    """All LoRA products of a step, from the pages of the pool."""
+    """All LoRA products of a step, read from the pool's pages."""
 
     sites: dict[str, Site]
     rank: int
@@ -253,16 +253,16 @@ class PagedLora:
     """[num_layers, num_pages, elements]"""
     tables: AdapterTables
     owners: Tensor
-    """int32 [num_tokens], of single tokens; -1 for all others"""
+    """int32 [num_tokens], adapter slots of single tokens; -1 for all other tokens"""
     parts: tuple[LoraPart, ...]
     unit: int
     readers: frozenset[str]
-    """Sites whose readers add what is left to single tokens."""
+    """Sites whose next reader adds the remaining part for single tokens."""
 
     def begin(self, x: Tensor, layer: int, site: str) -> Callable[[Tensor, bool], Shrunk | None]:
-        """Notes that x is there; the function returned computes the adapters' products with it,
-        beside the base's product issued meanwhile, and adds it or leaves it to the next
-        reader of y. x [num_tokens, in], y [num_tokens, out]."""
+        """Records that x is ready. The returned function computes the adapters' products of x,
+        concurrently with the base's product issued in between, and adds them to y or leaves them
+        to y's next reader. x [num_tokens, in], y [num_tokens, out]."""
         about = self.sites[site]
         ranks = -(-self.rank * len(about.out_features) // RANK_BLOCK) * RANK_BLOCK
 
@@ -285,8 +285,8 @@ class PagedLora:
                 part.side.wait_stream(torch.cuda.current_stream())
 
         def finish(y: Tensor, whole: bool) -> Shrunk | None:
-            # Issued behind the base's product, beside which they run: issued before it they took
-            # the places of its programs, which wait for each other (3 % of a step).
+            # Issued after the base's product, with which they overlap: issued before it, they
+            # occupied the slots of its programs, which wait for each other (3 % of a step).
             rest = None
             for shrunk, part in [(shrink(part), part) for part in self.parts]:
                 if part.side is not None:
@@ -301,7 +301,7 @@ class PagedLora:
 
 
 def lora_sites(model_config: ModelConfig) -> dict[str, Site]:
-    """Each site in the form that the kernels take."""
+    """Each site in the form that the kernels need."""
     shapes, found, first = module_shapes(model_config), {}, 0
     for index, (name, members) in enumerate(SITES.items()):
         found[name] = Site(index, first, tuple(shapes[member][0] for member in members))
@@ -310,7 +310,7 @@ def lora_sites(model_config: ModelConfig) -> dict[str, Site]:
 
 
 class PagedBatch:
-    """One step on the device, to a `Llama` what a `ForwardBatch` is."""
+    """One step on the device, with the same interface to a `Llama` as `ForwardBatch`."""
 
     def __init__(
         self,
@@ -323,7 +323,7 @@ class PagedBatch:
         store: AdapterStore,
         side: torch.cuda.Stream | None = None,
     ) -> None:
-        """`flat` holds what `plan.inputs` packed. pool [num_layers, num_pages, …]."""
+        """`flat`: the packed `plan.inputs`. pool [num_layers, num_pages, …]."""
         views = plan.inputs.views(flat)
         self._views, self._block = views, plan.block
         self.token_ids = history.view(-1).index_select(0, views["history"])
@@ -393,5 +393,5 @@ def _parts(views: dict[str, Tensor], side: torch.cuda.Stream | None) -> Iterable
         if name in views:
             slots, starts, counts = views[name]
             groups = Groups(slots, starts, counts, views[f"{name}_tokens"])
-            # A prompt's product leaves no room for another beside it.
+            # A prompt's product fills the GPU, so overlapping it gains nothing.
             yield LoraPart(groups, rows, side if rows == GROUP_ROWS else None)

@@ -1,14 +1,15 @@
-"""`ForwardBatch`: all that one step's forward pass needs, as tensors, handed down whole.
+"""`ForwardBatch`: all tensors that one step's forward pass needs.
 
-Made in two moves: `TorchPlan` is computed on the host from rows and page tables (numpy, no device);
-`TorchPlan.to_device` turns it into tensors after one copy. Knows rows and pages; neither weights
-nor requests.
+Made in two stages: `TorchPlan` is computed on the host from rows and page tables (numpy, no
+device); `TorchPlan.to_device` turns it into tensors after one copy. Knows rows and pages; neither
+weights nor requests.
 
-Tokens lie flat, ordered so that everything that is computed together is a slice:
+The tokens of all rows are concatenated, ordered so that what is computed together is a slice:
 
-    prompts of the base | single tokens of the base | single tokens with adapters | prompts with
+    base prompts | base single tokens | single tokens with adapters | prompts with adapters
 
-Single tokens (decode rows) are sorted by length, so that rows of like length share one attention.
+Single tokens (decode rows) are sorted by length, so that rows of similar length share one
+attention product.
 """
 
 from __future__ import annotations
@@ -34,17 +35,17 @@ from .layers import Rotary
 from .page_pool import PAGE_SIZE, Ints, PagePool, pages_for
 
 WASTED_PAGES = 16
-"""Padding pages at which a group of decode rows is split: gathering and multiplying 16 pages costs
-what one more group's four operations do, about 30 µs a layer on two cores."""
+"""Most padding pages in a group of decode rows: gathering and multiplying 16 pages costs as much as
+the four operations of one more group, about 30 µs a layer on two cores."""
 GROUP_BYTES = 8 << 20
 """Keys and values that one group may gather, so that they are still in the cache when used."""
 MASK_ENTRIES = 1 << 22
-"""Entries of one prompt's mask; a longer prompt is taken in pieces of fewer queries."""
+"""Most entries of a prompt's mask; a longer prompt is split into pieces of fewer queries."""
 
 
 @dataclass(frozen=True)
 class StepRow:
-    """One sequence's part of a step: tokens `start` to `start + num_tokens` of the `known` ones.
+    """One sequence's part of a step: tokens `start` to `start + num_tokens` of its `known` tokens.
 
     `slot` is its row in the token history, `pages` its page table.
     """
@@ -62,16 +63,16 @@ class StepRow:
 
     @property
     def samples(self) -> bool:
-        """Whether it reaches the last known token, so that the next one is chosen."""
+        """Whether the row includes the last known token, so that the next one is sampled."""
         return self.stop == self.known
 
 
 @dataclass(frozen=True)
 class View:
-    """The pages that some tokens look at, and which of their slots each token sees."""
+    """The pages that some tokens attend to, and the token slots in them that each token sees."""
 
     index: Tensor
-    """For `gather_pages`."""
+    """The index for `gather_pages`."""
     mask: Tensor
     """For decode rows [num_rows num_kv_heads, 1, length], 0 or -inf; for a prompt bool
     [num_tokens, length]."""
@@ -79,10 +80,10 @@ class View:
 
 @dataclass(frozen=True)
 class Attention:
-    """Tokens whose attention is computed at once: decode rows of like length, or one prompt.
+    """Tokens whose attention is computed together: decode rows of similar length, or one prompt.
 
-    `views` has one for each window that a layer of the model has (0: none). For a prompt it may
-    be None: its own tokens are all there is to look at, and no page need be read.
+    `views` has one view per attention window of the model's layers (0: no window). For a prompt it
+    may be None: it attends to its own tokens only, and no page is read.
     """
 
     tokens: slice
@@ -99,20 +100,20 @@ class ForwardBatch:
     rotation: Tensor
     """complex64 [num_tokens, 1, head_dim / 2]"""
     write_index: Tensor
-    """For `write_pages`."""
+    """The index for `write_pages`."""
     attention: tuple[Attention, ...]
-    """Pieces of attention in token order, together all tokens."""
+    """Parts of the attention in token order; together they cover all tokens."""
     lora: LoraBatch | None
     sample_tokens: Tensor
-    """[num_samples] which tokens' logits are wanted"""
+    """[num_samples], indices of the tokens whose logits are wanted"""
     sample_history: Tensor
-    """[num_samples] where in the flat history their next tokens are kept"""
+    """[num_samples], places of their next tokens in the flat history"""
 
     def rotate_write(
         self, heads: Tensor, num_heads: int, pool: Tensor, rest: Shrunk | None
     ) -> None:
         """Rotates q and k in place and stores k and v in their pages."""
-        assert rest is None, "adapters have added all"
+        assert rest is None, "adapter products are already added here"
         num_kv_heads = (heads.shape[1] - num_heads) // 2
         reference.rotate_(heads[:, : num_heads + num_kv_heads], self.rotation)
         reference.write_pages(pool, heads[:, num_heads:], self.write_index)
@@ -145,13 +146,13 @@ def _attend(
 
 
 class Staging:
-    """Integer arrays on their way to the device: many in, one copy, as many tensors out."""
+    """Collects integer arrays and copies them to the device in one transfer."""
 
     def __init__(self) -> None:
         self._arrays: list[Ints] = []
 
     def add(self, values: Ints | Sequence[int]) -> int:
-        """Takes an array; returns the ticket of its tensor."""
+        """Adds an array; returns the ticket (index) of its tensor."""
         self._arrays.append(np.ascontiguousarray(values, dtype=np.int64))
         return len(self._arrays) - 1
 
@@ -161,15 +162,15 @@ class Staging:
             return [torch.from_numpy(array) for array in self._arrays]
         if not self._arrays:  # a step that only releases
             return []
-        # Pinned memory comes from torch's cache, which holds it until the copy is done.
+        # torch's pinned-memory cache keeps the buffer until the copy is done.
         flat = torch.from_numpy(np.concatenate(self._arrays)).pin_memory()
         return [*flat.to(device, non_blocking=True).split([len(a) for a in self._arrays])]
 
 
 @dataclass(frozen=True)
 class _Look:
-    """A `View` on the host: tickets of the page index and of `ends`, the first slot that each
-    query no longer sees; it sees `window` slots before that, or all."""
+    """A `View` on the host. `index` and `ends` are tickets; `ends` holds the first slot that each
+    query does not see: it sees the `window` slots before it, or all of them if `window` is 0."""
 
     index: int
     ends: int
@@ -178,7 +179,7 @@ class _Look:
 
 
 class TorchPlan:
-    """A step on the host: its rows in token order, and what their page tables make of them."""
+    """A step on the host: its rows in token order, and the index arrays made of their pages."""
 
     def __init__(
         self,
@@ -190,7 +191,7 @@ class TorchPlan:
         windows: tuple[int, ...],
         history_width: int,
     ) -> None:
-        """`windows`: the attention windows that layers have, 0 for none."""
+        """`windows`: the attention windows of the layers, 0 for none."""
         self._staging, self._pool, self._windows = staging, pool, windows
         self.rows = _in_token_order(rows, store)
         starts = np.array([row.start for row in self.rows])
@@ -217,7 +218,7 @@ class TorchPlan:
     # -- on the host
 
     def _pages_of(self, counts: Ints, positions: Ints) -> Ints:
-        """The page of every token. counts [num_rows], positions [num_tokens] -> [num_tokens]."""
+        """Each token's page. counts [num_rows], positions [num_tokens] -> [num_tokens]."""
         tables = [
             np.asarray(row.pages[row.start // PAGE_SIZE : pages_for(row.stop)], dtype=np.int64)
             for row in self.rows
@@ -229,7 +230,7 @@ class TorchPlan:
         return pages
 
     def _plan_attention(self) -> Iterator[tuple[slice, bool, list[_Look | None]]]:
-        """(tokens, decode, a look for each window) of everything computed at once."""
+        """(tokens, decode, one `_Look` per window) of each `Attention`."""
         index = 0
         while index < len(self.rows):
             first, row = self._first[index], self.rows[index]
@@ -252,8 +253,8 @@ class TorchPlan:
             index += 1
 
     def _group_from(self, index: int) -> list[StepRow]:
-        """Decode rows from `index` on that share one attention: little padding, and all of their
-        keys and values within the cache."""
+        """Decode rows from `index` on that share one attention: limited in padding and in the bytes
+        of their keys and values."""
         page_bytes = self._pool.nbytes // self._pool.num_pages // len(self._pool.pages)
         group: list[StepRow] = []
         longest = used = 0
@@ -268,7 +269,7 @@ class TorchPlan:
         return group
 
     def _pieces(self, row: StepRow) -> Iterator[StepRow]:
-        """A prompt as it is, or cut where its mask would be too large."""
+        """A prompt, split into pieces if its mask would be too large."""
         step = row.num_tokens
         if any(_is_masked(row, window) for window in self._windows):
             step = max(1, MASK_ENTRIES // row.stop)
@@ -276,11 +277,11 @@ class TorchPlan:
             yield replace(row, start=start, num_tokens=min(step, row.stop - start))
 
     def _look(self, rows: Sequence[StepRow], window: int) -> _Look:
-        """What decode rows, or one prompt, see: whole pages, from the first query's first on."""
+        """The whole pages that decode rows, or one prompt, see, from the first query's first."""
         first_pages = [max(0, r.start + 1 - window) // PAGE_SIZE if window else 0 for r in rows]
         tables = [r.pages[p : pages_for(r.stop)] for r, p in zip(rows, first_pages, strict=True)]
         width = max(len(table) for table in tables)
-        # Padding is masked, and of the row's own pages: no NaN of another row gets in.
+        # Padding is masked, and repeats the row's own pages, so that no NaN of another row leaks.
         padded = np.array([t + t[:1] * (width - len(t)) for t in tables], dtype=np.int64)
         ends = [
             row.start + query + 1 - page * PAGE_SIZE
@@ -300,7 +301,7 @@ class TorchPlan:
     def to_device(
         self, tensors: list[Tensor], history: Tensor, rotary: Rotary, dtype: torch.dtype
     ) -> ForwardBatch:
-        """The batch, of what the staging shipped; masks and rotations are computed there.
+        """The batch, made of the shipped tensors; masks and rotations are computed on the device.
 
         history int32 [num_slots, history_width] holds every sequence's known tokens.
         """
@@ -345,7 +346,8 @@ class TorchPlan:
 
 
 def _is_masked(row: StepRow, window: int) -> bool:
-    """Whether a prompt looks at more, or at less, than all of its own tokens so far."""
+    """Whether plain causal attention over the prompt's own tokens is not enough: it has earlier
+    tokens, or a window hides some."""
     return row.start > 0 or 0 < window < row.stop
 
 

@@ -1,6 +1,5 @@
-"""`ComputeQueue`: the device as the runner sees it. Work goes in, is done in order, and the caller
-does not wait. A GPU has a stream for that; a CPU gets one thread, which calls others to help only
-where that pays (`helpers`).
+"""`ComputeQueue`: an ordered queue of device work; the caller does not wait. On a GPU it is a
+stream, on a CPU one thread, which uses other threads only for work large enough (`helpers`).
 """
 
 from __future__ import annotations
@@ -23,11 +22,11 @@ T = TypeVar("T")
 MOST_THREADS = 16
 """Decoding is bound by memory, which a few cores saturate."""
 WORTH_HELP = 64e6
-"""Products (multiplications of a matrix product) from which a second thread helps: about a
-millisecond's work. Calling it costs 50 µs where it sleeps, and milliseconds where anything else
-wants its core: at 8 and 32 mixed rows on two cores, two threads for every operation gave 85 to 96
-and 187 to 218 tokens/s while other processes took 30 % of a core, one thread 126 to 146 and 182 to
-278. Idle, it was 128 and 283 against 169 and 300. More helpers are worth it sooner."""
+"""Multiplications from which one more thread helps: about a millisecond's work. Waking it costs
+50 µs if it sleeps, and milliseconds if another process wants its core. At 8 and 32 mixed rows on
+two cores, with other processes taking 30 % of a core, two threads for every operation gave 85 to 96
+and 187 to 218 tokens/s, one thread 126 to 146 and 182 to 278; on an idle machine 128 and 283
+against 169 and 300. With more helpers the threshold is lower."""
 
 
 class ComputeQueue:
@@ -38,7 +37,7 @@ class ComputeQueue:
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._copy_stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._copies = ThreadPoolExecutor(1, "copy")
-        # OpenMP keeps a team of threads for every thread that computes: so one alone does.
+        # OpenMP keeps a thread team for every computing thread, so only one thread computes.
         self._thread = ThreadPoolExecutor(1, "compute", torch.set_num_threads, (1,))
 
     @property
@@ -48,24 +47,24 @@ class ComputeQueue:
         return self._stream
 
     def submit(self, work: Callable[[], T]) -> Future[T]:
-        """Starts work behind what was submitted before. On a GPU the future is done at once: it
-        holds what was issued, not what was computed."""
+        """Runs work after all work submitted before. On a GPU the future is done as soon as the
+        work is issued, before it is computed."""
         if self._stream is None:
             return self._thread.submit(_without_gradients, work)
         future: Future[T] = Future()
         try:
             with torch.cuda.stream(self._stream):
                 future.set_result(_without_gradients(work))
-        except Exception as error:  # raised where the future is read, as a thread's would be
+        except Exception as error:  # re-raised by future.result(), as on the CPU
             future.set_exception(error)
         return future
 
     def copy(self, work: Callable[[], T]) -> Future[T]:
-        """Starts work as `submit` does, but nothing submitted later waits for it, and the future is
-        done when the work is. On a CPU it takes its turn among the rest."""
+        """Like `submit`, but later work does not wait for it, and the future is done only when the
+        work is. On a CPU it is the same as `submit`."""
         if self._stream is None or self._copy_stream is None:
             return self.submit(work)
-        behind = self._stream.record_event()  # steps that still use what it overwrites
+        behind = self._stream.record_event()  # earlier steps may read what this overwrites
         try:
             with torch.cuda.stream(self._copy_stream):
                 self._copy_stream.wait_event(behind)
@@ -83,8 +82,8 @@ class ComputeQueue:
         return self._copies.submit(wait)
 
     def beside(self, work: Callable[[], T]) -> T:
-        """Does work that touches only what no step writes, in the caller's thread; returns when it
-        is done."""
+        """Does work in the caller's thread, concurrently with steps, and returns when it is done.
+        It may only touch memory that no step writes."""
         if self._copy_stream is None:
             return _without_gradients(work)
         with torch.cuda.stream(self._copy_stream):
@@ -93,12 +92,12 @@ class ComputeQueue:
         return result
 
     def issuing(self) -> AbstractContextManager[object]:
-        """For work on tensors outside of `submit`: on a GPU it takes its turn in the stream; on a
-        CPU it is done beside what computes, so it may touch only what no step writes."""
+        """A context for tensor work outside `submit`. On a GPU it is queued in the stream.
+        On a CPU it runs concurrently with steps, so it may only touch what no step writes."""
         return nullcontext() if self._stream is None else torch.cuda.stream(self._stream)
 
     def synchronize(self) -> None:
-        """Waits until all that was submitted is done."""
+        """Waits until all submitted work is done."""
         if self._stream is None:
             self._thread.submit(lambda: None).result()
         else:
@@ -108,24 +107,24 @@ class ComputeQueue:
 
 
 class Helpers:
-    """`with helpers:` computes with all threads; elsewhere the computing thread is alone."""
+    """`with helpers:` computes with all threads; outside it only one thread computes."""
 
     def __init__(self, threads: int) -> None:
         self._threads = threads
 
     def worth(self, products: float) -> bool:
-        """Whether calling them pays for an operation of this many multiplications."""
+        """Whether an operation of this many multiplications is faster with all threads."""
         return self._threads > 1 and products * (self._threads - 1) >= WORTH_HELP
 
     def __enter__(self) -> None:
-        torch.set_num_threads(self._threads)  # a tenth of a microsecond
+        torch.set_num_threads(self._threads)  # takes 0.1 µs
 
     def __exit__(self, *raised: object) -> None:
         torch.set_num_threads(1)
 
 
 def sent(tensor: Tensor, device: torch.device) -> Tensor:
-    """A small tensor of the host on a device, without waiting for what is queued there."""
+    """Copies a small host tensor to a device, without waiting for work queued there."""
     if device.type != "cuda":
         return tensor
     return tensor.pin_memory().to(device, non_blocking=True)
@@ -137,7 +136,8 @@ def _without_gradients(work: Callable[[], T]) -> T:
 
 
 def choose_queue(config: Config, rank: int) -> ComputeQueue:
-    """The device that `config` asks for, or the best there is. Raises `OperatorError`."""
+    """The queue of the device that `config` asks for, or of the best available. Raises
+    `OperatorError`."""
     there = torch.cuda.is_available()
     if config.device == "cuda" and not there:
         raise OperatorError(
@@ -154,7 +154,7 @@ def choose_queue(config: Config, rank: int) -> ComputeQueue:
 
 
 def usable_cores() -> int:
-    """Cores this process may keep busy: by its affinity, its control group, and good sense."""
+    """Cores this process may use: limited by its affinity, its cgroup and `MOST_THREADS`."""
     cores = min(len(os.sched_getaffinity(0)), torch.get_num_threads(), MOST_THREADS)
     quota = Path("/sys/fs/cgroup/cpu.max")
     if quota.exists():

@@ -1,7 +1,7 @@
 """torch's own products of packed weights on a CPU, and which of them the installed torch has.
 
-All that reaches into torch's insides: their names are private, and another torch may lack them.
-Where `why_not_packed` or `why_not_int4` has a reason, weights stay as they are.
+The only place that uses torch internals: their names are private, and another torch version may
+lack them. If `why_not_packed` or `why_not_int4` gives a reason, weights are not packed.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from torch import Tensor
 INT4_GROUP = 32
 """Weights that share a scale and a minimum, in GGUF's 4-bit blocks and in torch's kernel."""
 PACK_ROWS = 32
-"""Rows that oneDNN is to expect when it packs a weight: what it then makes serves 1 to 512 rows
-within 3 % of the best, where a weight packed for one row takes 1.5 times as long at 16."""
+"""Rows that oneDNN packs a weight for: this packing serves 1 to 512 rows within 3 % of the best,
+while one for a single row takes 1.5 times as long at 16."""
 _CLOSE = 0.05
-"""Largest difference of a trial product from torch's usual one: bfloat16 rounds by 0.4 %."""
+"""Allowed difference of a trial product from torch's usual one: bfloat16 rounds by 0.4 %."""
 
 
 @functools.cache
 def why_not_packed() -> str:
-    """Why oneDNN's packed weights are not used: "" where a trial comes out right."""
+    """Why oneDNN's packed weights are not used; "" if a trial product is right."""
     if not torch.backends.mkldnn.is_available():
         return f"torch {torch.__version__} is built without oneDNN"
     try:
@@ -37,9 +37,9 @@ def why_not_packed() -> str:
 
 @functools.cache
 def why_not_int4() -> str:
-    """Why weights in 4 bits are not used: "" where a trial comes out right."""
+    """Why 4-bit weights are not used; "" if a trial product is right."""
     try:
-        weight, x = _trial(out_features=16)  # of numbers that 4 bits hold
+        weight, x = _trial(out_features=16)  # values that fit in 4 bits
         scale = torch.full((1, 16, 2), 0.0, dtype=torch.bfloat16)
         scale[..., 0] = 1.0
         packed = pack_int4((weight + 8).to(torch.uint8))
@@ -49,7 +49,7 @@ def why_not_int4() -> str:
 
 
 def multiplies_bfloat16() -> bool:
-    """Whether this processor has instructions for products of bfloat16, as far as torch says."""
+    """Whether torch reports that this processor has bfloat16 multiply instructions."""
     if not torch.backends.mkldnn.is_available():
         return False
     names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
@@ -57,13 +57,13 @@ def multiplies_bfloat16() -> bool:
 
 
 def pack(weight: Tensor) -> Tensor:
-    """`weight` [out_features, in_features] in oneDNN's own layout, in the type it has."""
+    """`weight` [out_features, in_features] in oneDNN's own layout, its type unchanged."""
     packed: Tensor = _onednn()._reorder_linear_weight(weight, PACK_ROWS)
     return packed
 
 
 def packed_product(x: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
-    """y = x @ W.T + bias; x [num_tokens, in_features] has the packed weight's type, so has y."""
+    """y = x @ W.T + bias; x [num_tokens, in_features] and y have the packed weight's type."""
     y: Tensor = _onednn()._linear_pointwise.default(x, packed, bias, "none", [], "")
     return y
 

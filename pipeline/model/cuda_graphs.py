@@ -1,8 +1,8 @@
-"""`PagedSteps`: steps by our own kernels. Those that fit a `Bucket` are captured once and replayed,
-one launch instead of six hundred; all others (long prompts, larger ranks) are launched kernel by
+"""`PagedSteps`: steps by our own kernels. Steps that fit a captured `Bucket` replay its graph, one
+launch instead of six hundred; all others (long prompts, larger ranks) are launched kernel by
 kernel.
 
-A step without adapters has graphs of its own, without any LoRA kernel.
+Steps without adapters have their own graphs, without LoRA kernels.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from .llama import Llama
 from .page_pool import PAGE_SIZE, PagePool, pages_for
 
 ROWS = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 160, 192, 224, 256)
-"""Rows of the graphs of single tokens alone."""
+"""Rows of the graphs for single tokens only."""
 MIXED_ROWS = (8, 32, 64, 128, 256)
 PROMPT_TOKENS = (64, 192, 256, 512)
-"""Prompt tokens of the graphs of steps that carry prompts beside single tokens."""
+"""Prompt tokens of the graphs for prompts beside single tokens."""
 RANKS = (0, 16, 64)
 LONG_PROMPT = 8192
-"""Tokens that are enough for the kernels of long prompts."""
+"""A prompt length that uses the kernels of long prompts."""
 
 
 @dataclass(frozen=True)
 class Captured:
-    """A graph, the buffers of its inputs, and its outputs."""
+    """A graph, its input buffer and its outputs."""
 
     graph: torch.cuda.CUDAGraph
     inputs: Tensor
@@ -51,18 +51,18 @@ class Captured:
 
 @dataclass(frozen=True)
 class StepResult:
-    """The results of a step, by sample. A later step of its bucket overwrites it."""
+    """The results of a step, by sample. The next step of the same bucket overwrites them."""
 
     logits: Tensor
     """[num_samples, vocab_size]"""
     places: Tensor
-    """int32 [num_samples], where in the flat history their next tokens are kept"""
+    """int32 [num_samples], places of their next tokens in the flat history"""
     best: Tensor
-    """int32 [num_samples], the most probable tokens; they stand in the history already"""
+    """int32 [num_samples], the most probable tokens, already written to the history"""
 
 
 class PagedSteps:
-    """Plans steps for the kernels and runs them, through a graph where one fits."""
+    """Plans steps for the kernels and runs them, through a graph if one fits."""
 
     def __init__(
         self,
@@ -75,25 +75,25 @@ class PagedSteps:
         *,
         max_pages: int,
     ) -> None:
-        """`history` int32 [num_slots, width] is never moved from here on: graphs hold its address.
-        `max_pages` bounds a sequence."""
+        """`history` int32 [num_slots, width] must never be reallocated: graphs hold its address.
+        `max_pages`: most pages of a sequence."""
         self._model_config, self._pool, self._store = model_config, pool, store
         self._rotary, self._history, self._queue = rotary, history, queue
         self._max_pages = max_pages
         self._captured: dict[Bucket, Captured | None] = {}
-        """None: steps are padded to it, and launched."""
+        """None: steps are padded to the bucket but launched kernel by kernel."""
         on_gpu = queue.device.type == "cuda"
         self._side = torch.cuda.Stream(queue.device) if on_gpu else None
 
     # -- steps
 
     def plan(self, rows: Sequence[StepRow], *, may_replay: bool) -> PagedPlan:
-        """The plan of a step on the host, padded where a graph fits it."""
+        """The plan of a step on the host, padded if a graph fits it."""
         return self._plan(rows, self._bucket(rows) if may_replay else None)
 
     def run(self, plan: PagedPlan, model: Llama, *, replay: bool = True) -> StepResult:
-        """Computes a step, or replays it where it was padded and `replay` says so: a graph is of
-        the model that it was captured from."""
+        """Computes a step; replays its graph if it was padded and `replay` is true. `replay` must
+        be false unless `model` is the one that the graphs were captured from."""
         inputs = torch.from_numpy(plan.inputs.pack())
         captured = self._captured[plan.bucket] if plan.bucket and replay else None
         if captured is None:
@@ -133,11 +133,11 @@ class PagedSteps:
         )
 
     def _example(self, bucket: Bucket) -> PagedPlan:
-        """One token of the base, padded."""
+        """A plan of one base-model token, padded to `bucket`."""
         return self._plan([StepRow(0, 0, 1, 1, [0], None)], bucket)
 
     def _bucket(self, rows: Sequence[StepRow]) -> Bucket | None:
-        """The smallest captured step that takes these rows."""
+        """The smallest captured bucket that holds these rows, if any."""
         counts = [row.num_tokens for row in rows if row.num_tokens > 1]
         single, tokens = len(rows) - len(counts), sum(counts)
         if len(counts) > MOST_PROMPTS:
@@ -152,14 +152,14 @@ class PagedSteps:
         return bucket if bucket in self._captured else None
 
     def base_rows(self, num_rows: int) -> int:
-        """Rows that a step of the base with `num_rows` rows computes, padding included."""
+        """Rows computed by a base-model step of `num_rows` rows, padding included."""
         rows = _least(ROWS, num_rows)
         return rows if Bucket(rows) in self._captured else num_rows
 
     # -- graphs
 
     def to_capture(self, most_rows: int, *, with_adapters: bool) -> list[Bucket]:
-        """The graphs to make: the largest first, the others fit in their memory."""
+        """The graphs to capture, the largest first, so that the others fit in its memory."""
         ranks = RANKS if with_adapters else (0,)
         alone = product(ROWS, (0,), ranks)
         mixed = product(MIXED_ROWS, PROMPT_TOKENS, ranks[:2])
@@ -173,8 +173,8 @@ class PagedSteps:
         begun: Callable[[], object],
         made: Callable[[], object],
     ) -> None:
-        """Makes all kernels that steps of these buckets, and longer prompts, launch: many at a
-        time, found by tracing the smallest and the largest steps of a kind through two layers."""
+        """Compiles in parallel all kernels that steps of these buckets, and longer prompts, launch.
+        They are found by tracing the smallest and largest step of each kind through two layers."""
         part, pages = model.with_layers(model.layers[:2]), self._pool.pages[:2]
         kinds: dict[tuple[int, int], list[Bucket]] = {}
         for bucket in sorted(buckets):
@@ -196,7 +196,7 @@ class PagedSteps:
                 )
 
     def capture(self, model: Llama, buckets: list[Bucket], bar: Callable[[], object]) -> None:
-        """Runs a step of each bucket once, so that every kernel is made, and once more into a
+        """Runs a step of each bucket once, so that all kernels are compiled, then captures it in a
         graph; `bar` is called after each."""
         memory = torch.cuda.graph_pool_handle()
         for bucket in buckets:
@@ -220,5 +220,5 @@ class PagedSteps:
 
 
 def _least(sizes: Sequence[int], needed: int) -> int:
-    """The smallest size that suffices, or -1."""
+    """The smallest size that is at least `needed`, or -1."""
     return next((size for size in sizes if size >= needed), -1)

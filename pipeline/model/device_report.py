@@ -1,5 +1,5 @@
-"""What torch finds on this machine, and which kernels a worker would choose on it: a `DeviceReport`
-as JSON. For `loraconsole doctor`, which does not import torch itself.
+"""Prints a `DeviceReport` as JSON: the devices that torch finds here, and the kernels that a worker
+would choose. For `loraconsole doctor`, which does not import torch itself.
 
     python -P -m loraconsole.pipeline.model.device_report --run DIR
 """
@@ -24,8 +24,8 @@ from .kernel_choice import LEAST_TILE, choose_kernels
 
 
 def make_device_report(config: Config) -> DeviceReport:
-    """The report for these settings; where the run has no model yet, for one whose sizes suit the
-    kernels."""
+    """The report for these settings. If the run has no model yet, sizes that suit the kernels are
+    assumed."""
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     device = "cuda" if count and config.device != "cpu" else "cpu"
     model = config.run_path / "model"
@@ -43,7 +43,7 @@ def make_device_report(config: Config) -> DeviceReport:
 
 
 def _left_out(device: str) -> tuple[str, ...]:
-    """What the installed torch or Triton does not have for computing on this device."""
+    """Why fast paths are off on this device: features the installed torch or Triton lacks."""
     if device == "cpu":
         return tuple(filter(None, (why_not_packed(), why_not_int4())))
     if find_spec("triton") is None:
@@ -66,11 +66,13 @@ def _nccl() -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--run", type=Path, required=True, help="its settings, where there are any")
+    parser.add_argument(
+        "--run", type=Path, required=True, help="run directory whose settings to use, if any"
+    )
     run: Path = parser.parse_args().run
     try:
         config = Config.load(run)
-    except OperatorError:  # nothing has run there yet
+    except OperatorError:  # the directory has no settings yet
         config = Config(run=str(run))
     sys.stdout.buffer.write(msgspec.json.encode(make_device_report(config)))
 

@@ -21,16 +21,16 @@ INT4_KINDS = (GGMLQuantizationType.Q4_0, GGMLQuantizationType.Q4_1)
 
 
 class GgufCheckpoint:
-    """llama.cpp's file, or all parts of one, mapped into memory."""
+    """A GGUF file, or all its parts, mapped into memory."""
 
     def __init__(self, path: Path) -> None:
-        """Raises `OperatorError` naming a tensor that cannot be read, or that nothing uses."""
+        """Raises `OperatorError` naming a tensor that is unreadable or unused."""
         self._path = path
         file = open_gguf(path, arrays=False)
         check_gguf_tensors(file)
         self._parts = file.parts
         self._tensors = {hugging_face_name(name): found for name, found in file.tensors.items()}
-        # llama.cpp permutes q and k of this architecture alone, for its own rotary kernel.
+        # llama.cpp permutes q and k for its own rotary kernel, in this architecture only.
         self.paired_heads = file.architecture == "llama"
         self.has_int4 = any(tensor.kind in INT4_KINDS for tensor in self._tensors.values())
 
@@ -70,7 +70,7 @@ class GgufCheckpoint:
         return found
 
     def _scale(self, name: str) -> float:
-        """What the products of a weight are multiplied by."""
+        """The factor of a weight, from its `.scale` tensor; 1 if it has none."""
         found = self._tensors.get(f"{name.removesuffix('weight')}scale")
         if found is None or not name.endswith("weight"):
             return 1.0

@@ -1,4 +1,4 @@
-"""Which kernels serve attention, norms and adapters, and why. Chosen here and nowhere else."""
+"""Chooses the kernels for attention, norms and adapters, with the reason. The only such place."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from dataclasses import dataclass
 from ..config import Config
 
 LEAST_TILE = 16
-"""Numbers that our kernels take at once, at least; all sizes of a model must be multiples."""
+"""Smallest tile of our kernels, in elements; all sizes of a model must be multiples of it."""
 
 
 @dataclass(frozen=True)
 class KernelChoice:
-    """`paged`: kernels of ours that read pages, and graphs of them."""
+    """The chosen kernels. `paged`: our own kernels, which read pages, captured in graphs."""
 
     paged: bool
     what: str
     why: str = ""
-    """Why they are not the fastest there are; empty where they are."""
+    """Why the fastest kernels were not chosen; empty if they were."""
 
     def __str__(self) -> str:
         return f"{self.what} ({self.why})" if self.why else self.what
@@ -27,7 +27,8 @@ class KernelChoice:
 def choose_kernels(
     config: Config, device: str, tile: int, has_triton: bool | None = None
 ) -> KernelChoice:
-    """For a device, cpu or cuda, and the largest `tile` that divides all sizes of the model."""
+    """The kernels for `device` (cpu or cuda). `tile`: the largest tile that divides all sizes of
+    the model."""
     if has_triton is None:
         has_triton = importlib.util.find_spec("triton") is not None
     if device == "cpu":
@@ -39,7 +40,7 @@ def choose_kernels(
         "--no-kernel": config.no_kernel,
         "--no-mem-pool": config.no_mem_pool,
         "--bmm": config.bmm,
-        f"a size of this model is no multiple of {LEAST_TILE}": tile < LEAST_TILE,
+        f"a size of this model is not a multiple of {LEAST_TILE}": tile < LEAST_TILE,
     }
     for why, holds in reasons.items():
         if holds:

@@ -1,7 +1,7 @@
-"""What a decoder is made of: linear maps in several weight formats, norm, rotary embedding.
+"""The parts of a decoder: linear maps in several weight formats, norm, rotary embedding.
 
 Each is a callable over tensors [num_tokens, …] and knows nothing of batches or models. On a CPU
-activations are float32 whatever the weights are; on a GPU both have the model's type.
+activations are float32 whatever type the weights have; on a GPU both have the model's type.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from .compute_queue import Helpers
 from .cpu_kernels import INT4_GROUP
 
 fused: ModuleType | None = None
-"""Kernels for what stands between the matrix products. A GPU without Triton computes as a CPU does,
-and a CPU does not wait for Triton's import unless it is there to interpret it, in tests."""
+"""Kernels for the work between the matrix products; None without Triton: plain torch is used. On a
+CPU Triton is imported only to interpret kernels in tests, since its import is slow."""
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 if (torch.cuda.is_available() or INTERPRETED) and importlib.util.find_spec("triton"):
     fused = importlib.import_module("...kernels.fused", __package__)
@@ -43,23 +43,23 @@ class Product(Protocol):
 
 
 class Linear(Product, Protocol):
-    """A product whose weight others may be added to."""
+    """A product to whose weight a delta can be added."""
 
     def plus(self, delta: Tensor) -> Linear:
-        """The map of weight + delta, added in float32, in a format for any number of rows; this
-        one stays as it is. delta float32 [out_features, in_features], on the CPU."""
+        """A new map with weight + delta, added in float32, in a format for any number of rows.
+        delta float32 [out_features, in_features], on the CPU."""
 
 
 class Output(NamedTuple):
-    """What a linear map made of its input, and what adapters have still to add to it: its next
-    reader adds that in the same pass."""
+    """A linear map's output, and the adapter part still to be added to it; the next reader of `y`
+    adds `rest` in its own pass."""
 
     y: Tensor
     rest: Shrunk | None = None
 
 
 class DenseLinear:
-    """The weight as it is, for devices whose matrix product needs no help."""
+    """The weight as stored, multiplied by torch's own matrix product."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
         self._weight = weight
@@ -75,8 +75,8 @@ class DenseLinear:
 
 
 class PackedLinear:
-    """The weight in oneDNN's own layout, in the type it has; computes 2 to 3 times as fast as
-    `F.linear` for 2 to 64 rows. x and y are float32."""
+    """The weight in oneDNN's layout, its type unchanged; 2 to 3 times as fast as `F.linear` for 2
+    to 64 rows. x and y are float32."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
         self._dtype = weight.dtype
@@ -127,7 +127,7 @@ class Int4Linear:
     """A weight kept in 4 bits; the product is bfloat16 inside. x and y are float32."""
 
     ROWS = 16
-    """torch's kernel wants out_features in multiples of this."""
+    """torch's kernel needs out_features to be a multiple of this."""
 
     def __init__(self, blocks: Int4Blocks, bias: Tensor | None = None) -> None:
         self._packed = cpu_kernels.pack_int4(blocks.q)
@@ -148,17 +148,17 @@ class Int4Linear:
         return cpu_kernels.int4_product(x, self._packed, self._scale_and_middle)
 
     def plus(self, delta: Tensor) -> Linear:
-        """The sum, no longer in 4 bits, which would round the delta away."""
-        weight = self._product(torch.eye(delta.shape[1])).t()  # what the kernel multiplies by
+        """The sum, not kept in 4 bits, which would round the delta away."""
+        weight = self._product(torch.eye(delta.shape[1])).t()  # the weight as the kernel rounds it
         kind = DenseLinear if cpu_kernels.why_not_packed() else PackedLinear
         return kind((weight + delta).contiguous(), self._bias)
 
 
 class HelpedLinear:
-    """A linear map that calls other threads to help where its rows are worth it."""
+    """A linear map that uses other threads if the work is large enough."""
 
     READ_ROWS = 8
-    """For fewer rows than this, reading the weight takes the time, and so it counts as many."""
+    """Fewer rows count as this many, because reading the weight then dominates."""
 
     def __init__(self, linear: Linear, num_weights: int, helpers: Helpers) -> None:
         self._linear, self._num_weights, self._helpers = linear, num_weights, helpers
@@ -201,7 +201,7 @@ class RMSNorm:
         self._floor = torch.tensor(math.sqrt(len(weight) * eps), device=weight.device)
 
     def __call__(self, x: Tensor) -> Tensor:
-        if x.is_cuda:  # one kernel there
+        if x.is_cuda:  # one kernel on a GPU
             return F.rms_norm(x, self._weight.shape, self._weight, self._eps)
         return reference.rms_norm(x, self._gain, self._floor)
 
@@ -257,9 +257,9 @@ class Rotary:
         return torch.polar(self._scale.expand_as(angle), angle)
 
     def _dynamic(self, lengths: Tensor) -> Tensor:
-        """NTK-aware scaling: the base grows with what a sequence has beyond the trained length.
+        """NTK-aware scaling: the base grows as a sequence exceeds the trained length.
 
-        Taken from the sequence, not from the batch, so that neighbours change nothing.
+        Computed per sequence, not per batch, so that other sequences have no influence.
         lengths [num_tokens] -> [num_tokens, 1, head_dim / 2].
         """
         model_config, factor = self._model_config, self._model_config.rope_scaling.factor
@@ -290,7 +290,7 @@ def rotary_frequencies(model_config: ModelConfig) -> tuple[Tensor, float]:
 
 
 def _yarn_scale(scaling: RopeScaling) -> float:
-    """What cosine and sine are multiplied by, from the factor where the file does not say."""
+    """The factor of cosine and sine; derived from the scaling factor unless the file gives it."""
     if scaling.attention_factor is not None:
         return scaling.attention_factor
 
@@ -312,7 +312,7 @@ def _longrope_scale(scaling: RopeScaling) -> float:
 
 
 def _llama3(inverse: Tensor, scaling: RopeScaling) -> Tensor:
-    """Long waves are stretched by the factor, short ones kept, those between blended."""
+    """Long wavelengths are stretched by the factor, short ones kept, those between blended."""
     turns = scaling.original_max_position_embeddings * inverse / (2 * math.pi)
     low, high = scaling.low_freq_factor, scaling.high_freq_factor
     keep = ((turns - low) / (high - low)).clamp(0, 1)
@@ -337,7 +337,7 @@ def _yarn(inverse: Tensor, scaling: RopeScaling, theta: float) -> Tensor:
 
 
 def pair_heads(rows: Tensor, num_heads: int) -> Tensor:
-    """From Hugging Face's order of a head's outputs (first numbers of all pairs, then the second)
-    to ours (pair by pair), for what multiplies q or k. rows [num_heads head_dim, …]."""
+    """Reorders the outputs of heads from Hugging Face's order (first numbers of all pairs, then the
+    second) to ours (pair by pair), for weights that yield q or k. rows [num_heads head_dim, …]."""
     halves = rows.reshape(num_heads, 2, -1, *rows.shape[1:])
     return halves.transpose(1, 2).reshape(rows.shape)

@@ -1,7 +1,7 @@
 """`Llama`: the decoder of Llama 2/3, Mistral, Qwen2/2.5/3 and SmolLM2, driven by a `ModelConfig`.
 
-Reads like the paper, top down. Paging is in the batch, LoRA and weight formats are in the layers;
-where weights come from is the loader's.
+Reads like the paper, top down. Paging is in the batch, LoRA and weight formats are in the layers,
+reading weights in the loader.
 """
 
 from __future__ import annotations
@@ -20,21 +20,22 @@ from .layers import Linear, Output, Product, RMSNorm, silu_gate_up
 
 
 class LoraProducts(Protocol):
-    """What a step's adapters add."""
+    """The LoRA products of a step's adapters."""
 
     def begin(self, x: Tensor, layer: int, site: str) -> Callable[[Tensor, bool], Shrunk | None]:
-        """Starts on what the adapters make of x; the function returned adds it to y, or returns
-        what is left to add. True: y must be whole. x [num_tokens, in], y [num_tokens, out]."""
+        """Starts the adapters' products of x. The returned function (y, whole) adds them to y, or
+        returns the part still to be added; with `whole` it adds everything. x [num_tokens, in],
+        y [num_tokens, out]."""
 
 
 class StepBatch(Protocol):
-    """What a model asks of a step; all tokens lie flat, whatever they belong to."""
+    """A step as the model sees it; the tokens of all sequences are concatenated."""
 
     @property
     def token_ids(self) -> Tensor: ...
     @property
     def sample_tokens(self) -> Tensor:
-        """Which tokens' logits are wanted."""
+        """Indices of the tokens whose logits are wanted."""
 
     @property
     def lora(self) -> LoraProducts | None: ...
@@ -42,7 +43,7 @@ class StepBatch(Protocol):
     def rotate_write(
         self, heads: Tensor, num_heads: int, pool: Tensor, rest: Shrunk | None
     ) -> None:
-        """Adds what adapters have still to add, rotates q and k in place and stores k and v in
+        """Adds `rest`, the remaining adapter part, rotates q and k in place and stores k and v in
         their pages. heads [num_tokens, num_heads + 2 num_kv_heads, head_dim]; one layer's pool."""
 
     def attend(
@@ -52,7 +53,7 @@ class StepBatch(Protocol):
 
 
 class Llama:
-    """Embedding, layers, norm, head. All tokens of a step at once, whatever they belong to."""
+    """Embedding, layers, norm, head; computes the tokens of all sequences of a step at once."""
 
     def __init__(
         self,
@@ -79,7 +80,7 @@ class Llama:
         return self._head(normed if len(normed) == len(wanted) else normed.index_select(0, wanted))
 
     def matrices(self) -> list[Product]:
-        """All that a step multiplies by."""
+        """All matrices that a step multiplies by."""
         found = [self._head]
         for layer in self.layers:
             maps = (layer.attention.qkv, layer.attention.output, layer.mlp.gate_up, layer.mlp.down)
@@ -103,8 +104,8 @@ class DecoderLayer:
     def __call__(
         self, hidden: Tensor, delta: Output | None, batch: StepBatch, pool: Tensor
     ) -> Output:
-        """hidden [num_tokens, hidden_size] takes in `delta`, the last branch of the layer before,
-        and this layer's first; the second is returned, for the next sum and norm."""
+        """Adds to hidden [num_tokens, hidden_size] `delta`, the second branch of the layer before,
+        and this layer's first branch; returns the second, for the next sum and norm."""
         delta = self.attention(self.attention_norm.add_(hidden, delta), batch, pool)
         return self.mlp(self.mlp_norm.add_(hidden, delta), batch)
 
@@ -170,11 +171,11 @@ class AdaptedLinear:
     layer: int
     site: str
     reduce: Callable[[Tensor], Tensor] | None = None
-    """Where ranks hold parts of the input: replaces this rank's sum, the adapters' included, by the
-    sum over all ranks."""
+    """Set if ranks hold parts of the input: replaces this rank's partial sum, adapters included, by
+    the sum over all ranks."""
 
     def __call__(self, x: Tensor, lora: LoraProducts | None, *, whole: bool = False) -> Output:
-        """`whole`: with all that adapters add, for readers that cannot add it."""
+        """`whole`: y includes all adapter products, for readers that cannot add the rest."""
         if lora is None:
             y, rest = self.base(x), None
         else:
@@ -185,6 +186,6 @@ class AdaptedLinear:
 
 
 def layer_windows(model_config: ModelConfig) -> tuple[int, ...]:
-    """Each layer's attention window, 0 where it looks at everything."""
+    """Each layer's attention window, 0 for full attention."""
     windowed = model_config.windowed_layers or (True,) * model_config.num_layers
     return tuple(model_config.sliding_window if own else 0 for own in windowed)

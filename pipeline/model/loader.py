@@ -1,6 +1,6 @@
-"""`load_model`: from a checkpoint and a `ModelConfig` to a `Llama` on its device.
+"""`ModelLoader`: from a checkpoint and a `ModelConfig` to a `Llama` on its device.
 
-Fuses q, k, v and gate, up; lays heads pair by pair; picks each weight's format. Knows no file.
+Fuses q, k, v and gate, up; orders heads pair by pair; picks each weight's format. Knows no file.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ from .parallel import GatheredHead, Ranks
 from .shard import CUT_BY_INPUT
 
 INT4_ROWS = {torch.bfloat16: 8, torch.float32: 12}
-"""Tokens of a step up to which 4-bit weights are faster than packed ones of that type."""
+"""Tokens in a step up to which 4-bit weights are faster than packed ones of that type."""
 MEMORY_SHARE = 0.7
-"""Share of the free memory that weights may take on a CPU; KV and activations need the rest."""
+"""Share of free memory that weights may take on a CPU; KV and activations need the rest."""
 
 
 @dataclass(frozen=True)
 class Precision:
     """The types a model computes in.
 
-    `weights` is what linear maps hold; on a CPU activations and KV are float32 whatever the
-    weights are. 4-bit weights stay so for steps of at most `int4_rows` tokens (None: for all).
+    `weights` is the type of linear maps; on a CPU activations and KV are float32 whatever that is.
+    4-bit weights are used as such in steps of at most `int4_rows` tokens (None: in all steps).
     """
 
     activations: torch.dtype
@@ -55,7 +55,7 @@ class Precision:
 
     @property
     def name(self) -> str:
-        """The types as the screen shows them."""
+        """Names of the types, as the screen shows them."""
         many = str(self.weights).removeprefix("torch.")
         if self.int4_rows is None:
             return "int4"
@@ -65,12 +65,12 @@ class Precision:
 def choose_precision(
     config: Config, model_config: ModelConfig, device: torch.device, has_int4: bool, free: int
 ) -> Precision:
-    """`config.dtype` on this device, for a checkpoint with or without 4-bit weights; `free` bytes
-    of memory are there.
+    """The types for `config.dtype` on this device, for a checkpoint with or without 4-bit weights
+    and `free` bytes of memory.
 
-    On a CPU "auto" is what is fastest there and close to float32: over 1000 tokens of text, 4-bit
-    weights and bfloat16 differ from it by 0.0007 nats a token, and name the same best token for
-    98.9 %. Raises `OperatorError` for what the device cannot do or memory cannot hold.
+    On a CPU "auto" means the fastest types close to float32: over 1000 tokens of text, 4-bit
+    weights and bfloat16 differ from it by 0.0007 nats a token and choose the same best token for
+    98.9 %. Raises `OperatorError` for types the device does not support or memory cannot hold.
     """
     if device.type == "cuda":
         if config.dtype == "int4":
@@ -83,7 +83,7 @@ def choose_precision(
         raise OperatorError("--dtype int4 needs a GGUF with Q4_0 or Q4_1 tensors", "choose auto")
     if reason := why_not_int4() if has_int4 else "":
         if config.dtype == "int4":
-            raise OperatorError(f"--dtype int4 cannot be had: {reason}", "choose auto")
+            raise OperatorError(f"--dtype int4 is not available: {reason}", "choose auto")
         has_int4 = False
     wide, narrow, packed = (
         Precision(torch.float32, torch.float32),
@@ -108,7 +108,7 @@ def choose_precision(
 
 
 def weights_bytes(model_config: ModelConfig, precision: Precision) -> int:
-    """About what the weights of a model take in memory on a CPU."""
+    """Approximate bytes of a model's weights in memory on a CPU."""
     layer = sum(rows * columns for rows, columns in module_shapes(model_config).values())
     table = model_config.vocab_size * model_config.hidden_size
     dense, packed = layer * model_config.num_layers * precision.weights.itemsize, 0
@@ -121,8 +121,8 @@ def weights_bytes(model_config: ModelConfig, precision: Precision) -> int:
 
 
 class ModelLoader:
-    """Builds one model, or one rank's part of it; `advance` is called once for each layer, and for
-    embedding and head. `model_config` is the whole model's."""
+    """Builds one model, or one rank's part of it. `advance` is called once per layer, and once for
+    embedding and head together. `model_config` is the whole model's."""
 
     def __init__(
         self,
@@ -141,7 +141,7 @@ class ModelLoader:
         self.num_bytes = 0
 
     def load(self) -> Llama:
-        """All weights, read and laid out. Raises `OperatorError` for a wrong or missing one."""
+        """Reads and lays out all weights. Raises `OperatorError` for a wrong or missing one."""
         table = self.table()
         head: Product
         head = part = self.head(table)
@@ -155,22 +155,23 @@ class ModelLoader:
         return Llama(embedding, layers, norm, head)
 
     def table(self) -> Tensor:
-        """The embedding as it is stored, [vocab_size, hidden_size]; the head, where that is tied to
-        it and the only one stored."""
+        """The embedding as stored, [vocab_size, hidden_size]. If the two are tied and only the head
+        is stored, the head."""
         name = EMBEDDING
         if self._model_config.tie_word_embeddings and not self._checkpoint.has(EMBEDDING):
             name = HEAD
         return self._checkpoint.tensor(name, self._table_shape)
 
     def head(self, table: Tensor) -> Linear:
-        """From hidden states to this rank's logits; `table` is the embedding, which may serve as
-        it. A checkpoint's own head is used though config.json ties them, as in transformers 5."""
+        """The map from hidden states to this rank's logits. `table` is the embedding, used unless
+        the checkpoint has its own head: that one is used even if config.json ties them, as in
+        transformers 5."""
         if not self._model_config.tie_word_embeddings or self._checkpoint.has(HEAD):
             table = self._checkpoint.tensor(HEAD, self._table_shape)
         return self._dense(GatheredHead.rows(table, self._shard) if self._shard.size > 1 else table)
 
     def norm(self) -> RMSNorm:
-        """The one before the head."""
+        """The norm before the head."""
         return self._norm("model.norm", self._model_config.hidden_size)
 
     @property
@@ -178,7 +179,7 @@ class ModelLoader:
         return self._model_config.vocab_size, self._model_config.hidden_size
 
     def layer(self, index: int) -> DecoderLayer:
-        """One layer, read and laid out."""
+        """Reads and lays out one layer."""
         model_config, prefix = self._model_config, f"model.layers.{index}"
         q_norm = k_norm = None
         if model_config.qk_norm:
@@ -195,7 +196,7 @@ class ModelLoader:
 
     def _norm(self, name: str, size: int, *, paired: bool = False) -> RMSNorm:
         weight = self._checkpoint.tensor(f"{name}.weight", (size,))
-        if paired:  # of one head, and so laid like its outputs
+        if paired:  # a norm over one head, so in the order of that head's outputs
             weight = pair_heads(weight, 1)
         weight = weight.to(self._device, self._precision.activations)
         self.num_bytes += weight.nbytes
@@ -228,7 +229,7 @@ class ModelLoader:
         return torch.cat(weights)
 
     def _bias(self, layer: int, site: str) -> Tensor | None:
-        """[out_features of all modules], or None where the model has none there."""
+        """[out_features of all modules], or None if the model has no bias there."""
         model_config = self._model_config
         has = {"qkv": model_config.attention_bias, "output": model_config.output_bias}.get(
             site, model_config.mlp_bias
@@ -247,8 +248,8 @@ class ModelLoader:
         return torch.cat(biases).to(self._device, self._precision.activations)
 
     def _blocks(self, layer: int, site: str) -> Int4Blocks | None:
-        """The 4-bit blocks of `_weight`; None unless all its modules have them, and each whole on
-        one rank."""
+        """The 4-bit blocks of `_weight`; None unless all its modules have them and every block is
+        whole on one rank."""
         shapes = module_shapes(self._whole)
         parts = []
         for module in SITES[site]:
@@ -265,7 +266,7 @@ class ModelLoader:
         return blocks if Int4Linear.supports(blocks) else None
 
     def _in_pairs(self, rows: Tensor, module: str) -> Tensor:
-        """What yields q or k, with heads laid pair by pair."""
+        """`rows` with heads reordered pair by pair if they yield q or k; else unchanged."""
         heads = {"q_proj": self._model_config.num_heads, "k_proj": self._model_config.num_kv_heads}
         if module in heads and not self._checkpoint.paired_heads:
             return pair_heads(rows, heads[module])

@@ -1,7 +1,7 @@
-"""Merged weights: the same model with one adapter added into its linear maps.
+"""Merged weights: a copy of the model with one adapter added into its linear maps.
 
-The pristine model stays what it is, so nothing drifts: giving a merged model up is forgetting it.
-What is not changed (norms, embedding, head, sites the adapter leaves alone) is shared.
+The base model is not modified, so no rounding error accumulates; to unmerge, drop the copy.
+Unchanged weights (norms, embedding, head, sites without the adapter) are shared.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from .llama import AdaptedLinear, DecoderLayer, Llama
 
 
 def merge(model: Llama, adapter: Adapter, model_config: ModelConfig) -> Llama:
-    """A model whose maps are W + scale B A, added in float32 and rounded to W's type once."""
+    """A model with maps W + scale B A, added in float32 and rounded to W's type once."""
     return model.with_layers(
         [_merged_layer(layer, adapter, model_config) for layer in model.layers]
     )
 
 
 def merged_bytes(adapter: Adapter, model_config: ModelConfig, dtype: torch.dtype) -> int:
-    """Memory that `merge` takes: the sites it changes once more."""
+    """Bytes that `merge` allocates: one more copy of each changed site."""
     shapes = module_shapes(model_config)
     changed = {part.module for part in adapter.parts}
     weights = sum(
@@ -50,8 +50,8 @@ def _merged_layer(layer: DecoderLayer, adapter: Adapter, model_config: ModelConf
 
 
 def site_delta(adapter: Adapter, model_config: ModelConfig, layer: int, site: str) -> Tensor | None:
-    """What the adapter adds to the weights of a site, float32 [out_features of all its modules,
-    in_features]; None where it adds nothing there."""
+    """The adapter's change to a site's weights, float32 [out_features of all its modules,
+    in_features]; None if it does not change the site."""
     shapes, members = module_shapes(model_config), SITES[site]
     parts = [part for part in adapter.parts if part.module in members]
     if not parts:

@@ -1,4 +1,4 @@
-"""`open_checkpoint`: the weights of a model directory, of whichever kind they are."""
+"""`open_checkpoint`: opens a model directory's weights in any supported format."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def open_checkpoint(
     device: torch.device | None = None,
     model_config: ModelConfig | None = None,
 ) -> Checkpoint:
-    """The weights of a model directory; dummy ones are made on `device`. Raises `OperatorError`
-    where there are none, and, with a model config, where they are not those of its model alone."""
+    """The weights of a model directory; dummy ones are made on `device`. Raises `OperatorError` if
+    there are none or, with a model config, if they do not match it exactly."""
     if dummy:
         return DummyCheckpoint(device)
     files = find_checkpoint(directory)

@@ -1,7 +1,8 @@
 """`PagePool`: the one tensor that holds the KV of every sequence and the weights of every resident
 adapter, in pages valid in every layer (S-LoRA's unified paging).
 
-Knows where a token's keys and values lie, not whose they are: page ids come from the router.
+Knows where a token's keys and values are, not which request owns them: page ids come from the
+router.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ from ..errors import OperatorError
 from ..model_files.model_config import ModelConfig
 
 PAGE_SIZE = 16
-"""Tokens a page."""
+"""Tokens per page."""
 CPU_SHARE = 0.25
-"""The pool's share of the memory free after the weights, on a machine that others use too."""
+"""The pool's share of the memory free after the weights, on a machine shared with other work."""
 CUDA_SHARE = 0.85
 """The pool's share of the memory free after the weights; the rest is for activations."""
 MOST_SEQUENCES = 8
-"""Sequences of full length at which a CPU's pool that is sized from free memory stops."""
+"""Upper limit of a CPU pool sized from free memory, in sequences of full length."""
 
 Ints = npt.NDArray[np.int64]
 
@@ -33,8 +34,8 @@ Ints = npt.NDArray[np.int64]
 class PagePool:
     """`pages[layer]` is one layer's pool, [num_pages, 2, num_kv_heads, PAGE_SIZE, head_dim].
 
-    A page's 16 tokens lie head by head, keys before values. Zeros at birth, and on the CPU not
-    backed by memory before they are written.
+    A page stores its 16 tokens head by head, keys before values. Initially zero; on the CPU pages
+    take no memory until they are written.
     """
 
     def __init__(
@@ -52,7 +53,7 @@ class PagePool:
         )
         self.pages: Tensor
         if device.type == "cpu":
-            # numpy's zeros are the kernel's: untouched pages cost nothing. torch would write them.
+            # numpy's zeros are the OS's zero pages, free until written. torch would write them.
             bits = {2: np.int16, 4: np.int32}[dtype.itemsize]
             self.pages = torch.from_numpy(np.zeros(shape, dtype=bits)).view(dtype)
         else:
@@ -69,28 +70,29 @@ class PagePool:
         """Fills pages of every layer. content [num_layers, len(pages) page_elements]."""
         rows = self.pages.view(len(self.pages), self.num_pages, -1)
         content = content.view(len(rows), len(pages), -1)
-        if content.is_cuda:  # copied 16 bytes at a time: nearly twice as fast as bfloat16 by itself
+        if content.is_cuda:  # copying 16 bytes at a time is nearly twice as fast as as bfloat16
             rows, content = rows.view(torch.complex128), content.view(torch.complex128)
         rows.index_copy_(1, pages, content)
 
     def take(self, pages: Tensor) -> Tensor:
-        """What `put` filled: a copy, [num_layers, len(pages) page_elements]."""
+        """A copy of the contents of pages, [num_layers, len(pages) page_elements]."""
         rows = self.pages.view(len(self.pages), self.num_pages, -1)
         return rows.index_select(1, pages).flatten(1)
 
     def clean(self, pages: Tensor) -> None:
-        """Zeros pages before a sequence that does not fill them at once gets them: what another
-        left there is masked, but a NaN would survive the mask."""
+        """Zeros pages that a sequence receives but does not fill at once. Old contents are masked,
+        but a NaN would survive the mask."""
         self.pages.index_fill_(1, pages, 0)
 
     def write_index(self, pages: Ints, positions: Ints) -> Ints:
-        """For `write_pages`: the page of each token and its position in its sequence, both
-        [num_tokens] -> [num_tokens 2 num_kv_heads]."""
+        """The index for `write_pages`, from each token's page and its position in its sequence,
+        both [num_tokens] -> [num_tokens 2 num_kv_heads]."""
         first = pages * (2 * self.heads * PAGE_SIZE) + positions % PAGE_SIZE
         return (first[:, None] + self._first_rows).reshape(-1)
 
     def gather_index(self, table: Ints) -> Ints:
-        """For `gather_pages`: table [num_rows, pages_a_row] -> [2 num_rows heads pages_a_row]."""
+        """The index for `gather_pages`, from page tables [num_rows, pages_a_row]
+        -> [2 num_rows heads pages_a_row]."""
         return (table[None, :, None, :] * (2 * self.heads) + self._blocks).reshape(-1)
 
 
@@ -112,10 +114,11 @@ def choose_num_pages(
     device: torch.device,
     free: int,
 ) -> int:
-    """Pages for `config.max_total_tokens`, or as many as `free` bytes of memory well allow.
+    """Pages for `config.max_total_tokens`; if that is 0, a number sized from `free` bytes of
+    memory.
 
-    From free memory the pool takes a share that leaves the machine usable; more, up to half, only
-    where one sequence of full length needs it. Raises `OperatorError` where the memory is missing.
+    The pool takes a share of free memory that leaves the machine usable. It takes more, up to half,
+    only if one sequence of full length needs it. Raises `OperatorError` if memory is short.
     """
     each = page_bytes(model_config, dtype)
     if config.max_total_tokens:
@@ -146,8 +149,8 @@ def pages_for(num_tokens: int) -> int:
 
 
 def free_bytes(device: torch.device) -> int:
-    """Memory that can be taken without harm: the GPU's free memory, or what the kernel calls
-    available, within the limit of our control group."""
+    """Memory that can be allocated safely: the GPU's free memory, or what Linux reports as
+    available, within our cgroup's limit."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     available = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -157,7 +160,7 @@ def free_bytes(device: torch.device) -> int:
         available = int(fields["MemAvailable"].split()[0]) * 1024
     limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
     if limit.exists() and used.exists() and (text := limit.read_text().strip()) != "max":
-        # Pages of files count as used there, though the kernel gives them up when asked.
+        # The cgroup counts inactive file pages as used, though Linux reclaims them on demand.
         files = _inactive_file_bytes()
         available = min(available, int(text) - int(used.read_text()) + files)
     return max(available, 0)

@@ -1,6 +1,6 @@
-"""`Ranks`: the processes that compute one model together, as one of them sees them.
+"""`Ranks`: collectives over the processes that compute one model together.
 
-A rank alone has no group and pays for none. Knows tensors and processes, not what is computed.
+A single rank creates no process group. Knows tensors and processes, not the model.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ from .layers import Linear
 from .shard import WHOLE, Shard
 
 PATIENCE = timedelta(minutes=30)
-"""For a rank that loads from a slow disk. One that died is known at once, by the supervisor."""
+"""Enough for a rank that loads from a slow disk. The supervisor detects a dead rank at once."""
 
 
 class RankLost(Exception):
-    """Another rank did not take part in what all do together."""
+    """Another rank did not take part in a collective operation."""
 
 
 class Ranks:
-    """Sums and gathers over all ranks. Each must call the same in the same order, from the one
-    thread that computes."""
+    """Sums and gathers over all ranks. Every rank must make the same calls in the same order, from
+    its compute thread."""
 
     def __init__(self, shard: Shard = WHOLE, group: Any = None) -> None:
-        """`group` is `torch.distributed`, set up; None for one rank."""
+        """`group` is `torch.distributed`, initialised; None for one rank."""
         self.shard, self._group = shard, group
 
     @property
     def reduce(self) -> Callable[[Tensor], Tensor] | None:
-        """For partial sums; None where there is nothing to add."""
+        """The function that sums partial results over all ranks; None for one rank."""
         return self.all_reduce if self.shard.size > 1 else None
 
     def all_reduce(self, partial: Tensor) -> Tensor:
@@ -49,7 +49,7 @@ class Ranks:
         return partial
 
     def all_gather(self, own: Tensor) -> list[Tensor]:
-        """What each rank has, by rank."""
+        """Each rank's tensor, by rank."""
         parts = [torch.empty_like(own) for _ in range(self.shard.size)]
         try:
             self._group.all_gather(parts, own)
@@ -58,15 +58,15 @@ class Ranks:
         return parts
 
     def least(self, number: int, device: torch.device) -> int:
-        """The smallest that any rank has."""
+        """The smallest `number` of any rank."""
         if self.shard.size == 1:
             return number
         return min(int(part) for part in self.all_gather(torch.tensor([number], device=device)))
 
 
 class GatheredHead:
-    """The head cut by the vocabulary: each rank makes its part of the logits, all get them whole,
-    and so choose the same tokens."""
+    """The head, cut by the vocabulary: each rank computes its part of the logits, all ranks gather
+    the whole, and so choose the same tokens."""
 
     def __init__(self, part: Linear, vocab_size: int, ranks: Ranks) -> None:
         self._part, self._vocab_size, self._ranks = part, vocab_size, ranks
@@ -79,29 +79,29 @@ class GatheredHead:
 
     @staticmethod
     def rows(table: Tensor, shard: Shard) -> Tensor:
-        """A rank's rows of the head's weight; zeros behind the last, so that all have as many."""
+        """A rank's rows of the head's weight, padded with zeros so that all ranks have as many."""
         length = -(-len(table) // shard.size)
         own = table[shard.rank * length : (shard.rank + 1) * length]
         return F.pad(own, (0, 0, 0, length - len(own)))
 
 
 def join_ranks(config: Config, rank: int, device: torch.device) -> Ranks:
-    """Waits for all ranks. They find each other through a file in a directory of ours, and talk
-    over loopback on a CPU, over NCCL's ways between GPUs."""
+    """Waits for all ranks. They find each other through a rendezvous file named in the environment,
+    and communicate by gloo over loopback on a CPU, by NCCL between GPUs."""
     if config.tp == 1:
         return Ranks()
     path = os.environ.get(MEETING)
     if not path:
         raise OperatorError(
-            f"rank {rank} of {config.tp} does not know where the others are",
-            f"set ${MEETING} to one file for all of them, which was not used before",
+            f"rank {rank} of {config.tp} has no rendezvous file to find the others",
+            f"set ${MEETING} to the same file for all ranks, one that was not used before",
         )
-    import torch.distributed as group  # here, because a rank alone does without
+    import torch.distributed as group  # here, because a single rank does not need it
 
-    # Both would take the first interface that leads out of the machine.
+    # By default both would choose the first interface that leads out of the machine.
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     os.environ.setdefault("NCCL_SOCKET_IFNAME", "lo")
-    store = group.FileStore(path, config.tp)  # type: ignore[attr-defined]  # public all the same
+    store = group.FileStore(path, config.tp)  # type: ignore[attr-defined]  # public, though not exported
     store.set_timeout(PATIENCE)
     on_gpu = device.type == "cuda"
     group.init_process_group(

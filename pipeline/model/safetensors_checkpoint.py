@@ -13,7 +13,7 @@ from .layers import Int4Blocks
 
 
 class SafetensorsCheckpoint:
-    """The tensors that `find_checkpoint` found, read one by one."""
+    """The tensors listed by `find_checkpoint`, read one by one."""
 
     paired_heads = False
     has_int4 = False

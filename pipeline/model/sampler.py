@@ -1,9 +1,9 @@
-"""`Sampler`: from logits to tokens, as `SamplingParams` say.
+"""`sample`: from logits to tokens, according to `SamplingParams`.
 
 A token is a pure function of its logits, its parameters and (seed, position): one uniform number
-a token, from a hash, then the inverse of the distribution. So a request gets the same tokens in any
-batch, and a resumed one goes on as it would have. Rows that need nothing pay nothing, and nothing
-waits for the device.
+per token, from a hash, then the inverse of the distribution. So a request gets the same tokens in
+any batch, also after it was preempted and resumed. Rows without an option do not pay for it, and
+nothing waits for a GPU.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from .compute_queue import sent
 
 MASK_64 = (1 << 64) - 1
 BLOCK = 128
-"""Tokens whose probabilities are summed at first: the number is then sought among a few hundred
-sums and within one block, instead of along the whole vocabulary."""
+"""Tokens per block of summed probabilities: the drawn number is searched among a few hundred sums
+and then within one block, instead of the whole vocabulary."""
 FEW = 256
-"""Most probable tokens looked at for top-p before all are sorted: 0.2 ms a row instead of 4."""
+"""Most probable tokens tried for top-p before sorting all: 0.2 ms a row instead of 4."""
 
 
 @dataclass(frozen=True)
 class SampleRow:
-    """What one row of logits needs: its parameters, where its tokens are kept, which comes next."""
+    """How to sample one row of logits: parameters, history slot, and number of known tokens."""
 
     params: SamplingParams
     slot: int
@@ -37,20 +37,21 @@ class SampleRow:
 
     @property
     def takes_best(self) -> bool:
-        """Nothing is asked for but the most probable token."""
+        """Whether only the most probable token is needed."""
         params = self.params
         return params.temperature == 0 and params.logprobs is None and not params.penalizes
 
 
 @dataclass(frozen=True)
 class Sampled:
-    """Chosen tokens, and for the rows that asked the log probabilities of theirs and the best."""
+    """Chosen tokens; for rows that asked, log probabilities of the chosen and the best tokens."""
 
     token_ids: Tensor
-    """Integers [num_rows]; `NO_TOKEN` where nothing could be chosen."""
+    """Integers [num_rows]; `NO_TOKEN` if no token could be chosen."""
     logprob_rows: tuple[int, ...]
-    """The rows that asked for log probabilities, and for how many beside their own."""
+    """The rows that asked for log probabilities."""
     logprob_counts: tuple[int, ...]
+    """How many best tokens each of them asked for."""
     chosen_logprobs: Tensor
     """[len(logprob_rows)]"""
     best_logprobs: Tensor
@@ -58,8 +59,7 @@ class Sampled:
     best_ids: Tensor
 
     def to_host(self) -> Sampled:
-        """A copy in pinned memory, filled once the device has come that far. Does not wait for
-        it."""
+        """A copy in pinned memory, filled when the device reaches this point. Does not wait."""
 
         def copy(tensor: Tensor) -> Tensor:
             if not tensor.numel():
@@ -84,11 +84,10 @@ def sample(logits: Tensor, rows: Sequence[SampleRow], history: Tensor) -> Sample
     """One token a row.
 
     logits float32 [num_rows, vocab_size], overwritten; history int32 [num_slots, width] holds the
-    known tokens of each slot. Log probabilities are natural and of the distribution as the model
-    gave it, before penalties, temperature and truncation. A row from which nothing can be chosen
-    gets `NO_TOKEN`.
+    known tokens of each slot. Log probabilities are natural and of the model's own distribution,
+    before penalties, temperature and truncation. A row with unusable logits gets `NO_TOKEN`.
     """
-    least, largest = logits.aminmax(dim=-1)  # both NaN where any logit is
+    least, largest = logits.aminmax(dim=-1)  # both NaN if any logit is
     is_usable = largest.isfinite() & (least < largest)
     asking = [i for i, row in enumerate(rows) if row.params.logprobs is not None]
     index = _on(logits.device, asking)
@@ -104,7 +103,7 @@ def sample(logits: Tensor, rows: Sequence[SampleRow], history: Tensor) -> Sample
 
 
 def _choose(logits: Tensor, rows: Sequence[SampleRow]) -> Tensor:
-    """The best token where the temperature is zero, a random one elsewhere. int64 [num_rows]."""
+    """The best token if the temperature is zero, else a random one. int64 [num_rows]."""
     random = [i for i, row in enumerate(rows) if row.params.temperature > 0]
     if len(random) == len(rows):
         return _draw(logits, rows)
@@ -131,8 +130,8 @@ def _on(
 
 
 def _penalize(logits: Tensor, rows: Sequence[SampleRow], history: Tensor) -> None:
-    """Repetition as in transformers: over prompt and output, dividing what is positive and
-    multiplying what is not. Presence and frequency as OpenAI's: over the output alone."""
+    """Repetition penalty as in transformers: over prompt and output; positive logits are divided,
+    others multiplied. Presence and frequency penalties as OpenAI's: over the output only."""
     needing = [index for index, row in enumerate(rows) if row.params.penalizes]
     if not needing:
         return
@@ -144,7 +143,7 @@ def _penalize(logits: Tensor, rows: Sequence[SampleRow], history: Tensor) -> Non
     output = known & (place >= _on(device, [row.num_prompt for row in chosen])[:, None])
     index = _on(device, needing)
     penalized = logits[index]
-    # What lies beyond the known tokens may be anything; its weight is zero, wherever it points.
+    # Entries after the known tokens are arbitrary; point them at token 0 with weight zero.
     tokens = tokens.masked_fill_(~known, 0)
     seen = torch.zeros_like(penalized).scatter_add_(1, tokens, known.float()) > 0
     count = torch.zeros_like(penalized).scatter_add_(1, tokens, output.float())
@@ -161,13 +160,13 @@ def _penalize(logits: Tensor, rows: Sequence[SampleRow], history: Tensor) -> Non
 
 
 def _draw(logits: Tensor, rows: Sequence[SampleRow]) -> Tensor:
-    """Temperature, top-k, top-p, min-p, in this order; then one token of what is left.
+    """Temperature, top-k, top-p, min-p, in this order; then draws one of the remaining tokens.
 
     logits [num_rows, vocab_size] -> int64 [num_rows].
     """
     device, params = logits.device, [row.params for row in rows]
     temperature = _on(device, [p.temperature for p in params], torch.float)[:, None]
-    # The best is zero before the division, so that the smallest temperature cannot overflow.
+    # Shift the best to zero before the division, so that a tiny temperature cannot overflow.
     scores = (logits - logits.amax(dim=-1, keepdim=True)).div_(temperature)
     _keep_top_k(scores, [p.top_k for p in params])
     _keep_top_p(scores, [p.top_p for p in params])
@@ -179,7 +178,7 @@ def _draw(logits: Tensor, rows: Sequence[SampleRow]) -> Tensor:
 
 
 def _keep_top_k(scores: Tensor, top_k: list[int]) -> None:
-    """Masks what is below the k-th best of each row; 0 keeps all. In place."""
+    """Masks scores below the k-th best of each row; 0 keeps all. In place."""
     vocab_size = scores.shape[-1]
     rows = [i for i, k in enumerate(top_k) if 0 < k < vocab_size]
     if not rows:
@@ -201,17 +200,17 @@ def _keep_top_p(scores: Tensor, top_p: list[float]) -> None:
     probabilities = some.softmax(dim=-1)
     wanted = _on(scores.device, [top_p[i] for i in rows], torch.float)[:, None]
     best = probabilities.topk(min(FEW, probabilities.shape[-1]), dim=-1).values
-    # A CPU may look at the sums; on a GPU that would wait, and sorting is cheap there.
+    # A CPU may test the sums; on a GPU the test would wait for the device, and sorting is cheap.
     if scores.is_cuda or bool((best.sum(dim=-1, keepdim=True) < wanted).any()):
         best = probabilities.sort(dim=-1, descending=True).values
-    needed = best.cumsum(dim=-1) - best < wanted  # what comes before does not reach p
+    needed = best.cumsum(dim=-1) - best < wanted  # the sum of all better tokens is below p
     count = needed.sum(dim=-1, keepdim=True).clamp_(min=1)
     least = best.gather(1, count - 1)
     scores[index] = some.masked_fill(probabilities < least, float("-inf"))
 
 
 def _invert(probabilities: Tensor, numbers: Tensor) -> Tensor:
-    """The token at which the sum of probabilities passes each number of its total.
+    """The token at which the cumulative probability passes each number times the total.
 
     probabilities [num_rows, vocab_size], numbers float64 [num_rows] in [0, 1) -> int64 [num_rows].
     Never a token of probability zero.
@@ -228,6 +227,7 @@ def _invert(probabilities: Tensor, numbers: Tensor) -> Tensor:
 
 
 def _first_above(sums: Tensor, target: Tensor) -> Tensor:
-    """Index of the first of the growing sums that exceeds the target, at most of the first that
-    is the last sum: what follows it adds nothing. sums [num_rows, n], target [num_rows, 1]."""
+    """Index of the first of the growing sums that exceeds the target, capped at the first that
+    equals the last sum: later entries have probability zero. sums [num_rows, n], target
+    [num_rows, 1]."""
     return torch.minimum((sums <= target).sum(-1, True), (sums < sums[:, -1:]).sum(-1, True))

@@ -1,14 +1,14 @@
-"""`Shard`: which part of a model and of its adapters one of several ranks holds.
+"""`Shard`: the part of a model and of its adapters that one of several ranks holds.
 
-q, k, v, gate and up are cut by their outputs, o and down by their inputs, so that each layer's two
-branches end in a sum over the ranks and need nothing else. Heads stay whole: what a rank computes
-is a model of fewer heads and a narrower MLP, and `model_config` describes it. Norms and the
-embedding are whole on every rank. Knows no device and no process.
+q, k, v, gate and up are cut by their outputs, o and down by their inputs, so each of a layer's two
+branches needs only one sum over the ranks, at its end. Heads stay whole: a rank computes a model of
+fewer heads and a narrower MLP, described by `model_config`. Norms and the embedding are whole on
+every rank. Knows no device and no process.
 
-An adapter's A stays whole where the map is cut by outputs, its B where it is cut by inputs; the
-product of the latter is a partial sum like the base's own and is added to it before the one sum
-over the ranks. S-LoRA cuts A by its rank too and gathers: less to hold and to read, and five
-collectives more a layer, of a few kilobytes each, which cost their latency whatever they carry.
+An adapter's A stays whole if the map is cut by outputs, its B if it is cut by inputs. In the latter
+case its product is a partial sum like the base's, and is added to it before the one sum over the
+ranks. S-LoRA also cuts A by its rank and gathers: less memory to hold and to read, but five more
+collectives per layer, of a few kilobytes each, which cost their latency whatever their size.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ CUT_BY_INPUT = ("o_proj", "down_proj")
 
 @dataclass(frozen=True)
 class Shard:
-    """One rank of `size`; by itself it holds everything."""
+    """One rank of `size`; the default holds everything."""
 
     rank: int = 0
     size: int = 1
 
     def model_config(self, model_config: ModelConfig) -> ModelConfig:
-        """What this rank computes, as a model."""
+        """The config of the smaller model that this rank computes."""
         return msgspec.structs.replace(
             model_config,
             num_heads=model_config.num_heads // self.size,
@@ -42,17 +42,19 @@ class Shard:
         )
 
     def weight(self, weight: Tensor, module: str) -> Tensor:
-        """A module's weight [out_features, in_features], or what lies like it."""
+        """This rank's part of a module's weight [out_features, in_features], or of a tensor of the
+        same layout."""
         return self._part(weight, 1 if module in CUT_BY_INPUT else 0)
 
     def bias(self, bias: Tensor, module: str) -> Tensor | None:
-        """A module's bias [out_features]. One that is added to a sum over the ranks is rank 0's."""
+        """This rank's part of a module's bias [out_features]. A bias added to a sum over the ranks
+        is held by rank 0 only."""
         if module in CUT_BY_INPUT:
             return None if self.rank else bias
         return self._part(bias, 0)
 
     def adapter(self, a: Tensor, b: Tensor, module: str) -> tuple[Tensor, Tensor]:
-        """An adapter's A [rank, in_features] and B [out_features, rank]."""
+        """This rank's part of an adapter's A [rank, in_features] and B [out_features, rank]."""
         if module in CUT_BY_INPUT:
             return self._part(a, 1), b
         return a, self._part(b, 0)
@@ -66,7 +68,7 @@ WHOLE = Shard()
 
 
 def check_divides(model_config: ModelConfig, size: int) -> None:
-    """Raises `OperatorError` where a model cannot be cut into `size` parts."""
+    """Raises `OperatorError` if the model cannot be cut into `size` parts."""
     most = math.gcd(
         model_config.num_heads, model_config.num_kv_heads, model_config.intermediate_size
     )

@@ -1,8 +1,8 @@
-"""Verification: what adapters are served as, against their weights merged in float32.
+"""Verification: compares adapters as served with their weights merged in float32.
 
-`VerificationRun` makes the batches, which run among all others through the very path that requests
-take; `reference_logits` is the other side: W + scale B A from the adapter's files, layer by layer,
-so that a model of any size needs the memory of one layer. Knows no router and no socket.
+`VerificationRun` makes the batches, which take the same path as requests, among their steps.
+`reference_logits` computes the reference with W + scale B A from the adapter's files, layer by
+layer, so that a model of any size needs the memory of one layer. Knows no router and no socket.
 """
 
 from __future__ import annotations
@@ -40,17 +40,16 @@ from .page_pool import PAGE_SIZE, PagePool, pages_for
 PROMPT_LENGTHS = (24, 9, 16, 5, 12, 20)
 NEW_TOKENS = 16
 BASE_FACTOR = 8.0
-"""An adapter's rows may differ from their reference by this many times what the base's rows do, in
-the mean: both carry the rounding of the served type, which an adapter may amplify. Random adapters
-on random models of bfloat16 reached 4; a single logit's difference varies much more."""
+"""Allowed ratio of an adapter rows' mean difference from their reference to the base row's. Both
+contain the rounding of the served type, which an adapter may amplify. Random adapters on random
+bfloat16 models reached 4; a single logit's difference varies much more."""
 RANGE_SHARE = 1e-4
-"""Further difference allowed, as a share of the logits' range, for types that round nothing
-away."""
+"""Allowed additional difference, as a share of the logits' range, for types without rounding."""
 
 
 @dataclass
 class Served:
-    """One sequence of a trial, as it was generated."""
+    """One generated sequence of a verification."""
 
     place: str
     key: str | None
@@ -61,9 +60,9 @@ class Served:
 
 
 class VerificationRun:
-    """The adapter alone, then twice in one batch with the base and its neighbours.
+    """The adapter alone, then twice in one batch with the base and other adapters.
 
-    Sequences have negative numbers, which no request has.
+    Its sequences have negative numbers, which requests never have.
     """
 
     def __init__(self, order: CheckAdapter, vocab_size: int) -> None:
@@ -82,7 +81,7 @@ class VerificationRun:
         return [self.alone, *self.mixed]
 
     def batches(self) -> Iterator[Batch]:
-        """The batches to launch, in this order; none needs the answer to one before."""
+        """The batches to launch, in this order; none depends on the tokens of an earlier one."""
         yield from self._generate([self.alone], first=0)
         yield from self._generate(self.mixed, first=1)
 
@@ -108,10 +107,10 @@ class VerificationRun:
         yield Batch(self._order.epoch, 0, tuple(numbers), (), ())
 
     def take(self, tokens: Sequence[SampledToken], logits: Tensor | None) -> None:
-        """What a batch brought; logits [num_rows, vocab_size] in the order of `tokens`."""
+        """Records a batch's results; logits [num_rows, vocab_size] in the order of `tokens`."""
         for row, token in enumerate(tokens):
             served = self.sequences[-1 - token.sequence]
-            served.token_ids.append(max(0, token.token_id))  # of NO_TOKEN 0 is in the history
+            served.token_ids.append(max(0, token.token_id))  # the history has 0 for NO_TOKEN
             assert logits is not None
             served.logits.append(logits[row].float().cpu())
 
@@ -119,11 +118,11 @@ class VerificationRun:
 def compare(
     trial: VerificationRun, references: list[Tensor]
 ) -> tuple[tuple[Comparison, ...], bool]:
-    """Each sequence against its reference, [NEW_TOKENS, vocab_size]; whether all is right.
+    """Compares each sequence with its reference, [NEW_TOKENS, vocab_size]; also whether all pass.
 
-    Right is: no row's logits differ in the mean by more than `BASE_FACTOR` times what the base
-    row's do, plus `RANGE_SHARE` of their range. Logits that say nothing, see
-    `find_logits_flaw`, are never right, however equal both sides are.
+    A row passes if its logits' mean difference is at most `BASE_FACTOR` times the base row's, plus
+    `RANGE_SHARE` of their range. Unusable logits (`find_logits_flaw`) never pass, even if both
+    sides are equal.
     """
     pairs = [*zip(trial.sequences, references, strict=True)]
     found = tuple(_comparison(served, expected) for served, expected in pairs)
@@ -147,7 +146,7 @@ def _comparison(served: Served, expected: Tensor) -> Comparison:
         adapter=served.key,
         tokens=len(tokens),
         equal_tokens=int((expected.argmax(dim=-1) == tokens).sum()),
-        # Finite whatever came: JSON has no other numbers.
+        # Always finite: JSON has no other numbers.
         largest_logit=float(difference.max()) if len(difference) else 0.0,
         mean_logit=float(difference.mean()) if len(difference) else 0.0,
         range_logit=float(reference.max() - reference.min()) if len(reference) else 0.0,
@@ -156,10 +155,10 @@ def _comparison(served: Served, expected: Tensor) -> Comparison:
 
 
 def find_logits_flaw(whose: str, logits: Tensor) -> str:
-    """Why logits [num_tokens, vocab_size] choose no token; "" where they do.
+    """Why logits [num_tokens, vocab_size] cannot choose a token; "" if they can.
 
-    A norm turns a state that overflowed when squared into zeros, so that logits which are all
-    alike come from weights that are too large as much as those that are not finite do.
+    A norm turns a state whose square overflowed into zeros. So logits that are all alike, like
+    those that are not finite, can come from weights that are too large.
     """
     if not logits.isfinite().all():
         return f"the {whose} logits are not finite (its weights overflow)"
@@ -168,7 +167,7 @@ def find_logits_flaw(whose: str, logits: Tensor) -> str:
     return ""
 
 
-# --- the other side -----------------------------------------------------------------------------
+# --- the reference ------------------------------------------------------------------------------
 
 
 class MergedCheckpoint:
@@ -208,10 +207,10 @@ def reference_logits(
     directories: dict[str, str],
     advance: Callable[[], object],
 ) -> list[Tensor]:
-    """For each sequence, what the merged weights make of all its tokens at once: the logits from
-    which each generated token should have been chosen, [num_generated, vocab_size].
+    """The merged weights' logits for each sequence, all its tokens at once: those from which each
+    generated token should have been chosen, [num_generated, vocab_size].
 
-    `directories` has each adapter's files by its key; `advance` is called once a layer.
+    `directories` maps an adapter's key to its directory; `advance` is called once per layer.
     """
     queue = ComputeQueue(torch.device("cpu"), 1)
     wide = Precision(torch.float32, torch.float32)
@@ -245,7 +244,7 @@ def reference_logits(
 
 
 class Forward:
-    """One sequence through single layers, over a scratch pool of one layer."""
+    """Runs one sequence through one layer at a time, over a scratch pool of one layer."""
 
     def __init__(self, model_config: ModelConfig, sequence: Served) -> None:
         length = len(sequence.token_ids) - 1

@@ -1,1 +1,1 @@
-"""What a model's files say: config.json, tables of tensors, sampling. Holds no tensor."""
+"""Reads a model's files: config.json, tables of tensors, sampling defaults. Holds no tensor."""

@@ -1,5 +1,5 @@
-"""`find_checkpoint`: which files of a directory are the model's weights, chosen as transformers
-chooses: model.safetensors, else what the index names, else what is there and cannot be mistaken.
+"""`find_checkpoint`: chooses the files of a directory that hold the model's weights, as
+transformers does: model.safetensors, else the index's shards, else any files that are unambiguous.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 GGUF = "model.gguf"
 NOT_WEIGHTS = ("adapter_", "consolidated")
-"""How names of safetensors files begin that are no Hugging Face model: adapters and Mistral's own
+"""Name prefixes of safetensors files that are not a Hugging Face model: adapters and Mistral's own
 format."""
 OTHER_FORMATS = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack", "*.onnx")
 CONVERT = (
@@ -31,18 +31,19 @@ class CheckpointFiles(msgspec.Struct, frozen=True):
     """The weights of a model directory: a GGUF, or tensors of safetensors files by name."""
 
     where: Path
-    """The file that says what there is: model.safetensors, the index, model.gguf."""
+    """The file that lists the tensors (model.safetensors, the index, model.gguf), or the
+    directory."""
     tensors: dict[str, StoredTensor]
-    """Tensors by the name that the model has for them; the file may have another."""
+    """Tensors by their name in the model, which may differ from that in the file."""
     gguf: Path | None
     findings: tuple[Finding, ...] = ()
-    """Notes alone: what is wrong raises."""
+    """Notes only; errors are raised."""
 
 
 def find_checkpoint(directory: Path) -> CheckpointFiles:
-    """The files and what is noted of them; reads tables of tensors, no weights.
+    """The files, with notes; reads tables of tensors, no weights.
 
-    Raises `OperatorError` where there are none, one is not whole, or several could be meant.
+    Raises `OperatorError` if there are none, one is truncated, or the choice is ambiguous.
     """
     whole, index = directory / SINGLE, directory / INDEX
     if whole.is_file():
@@ -63,8 +64,8 @@ def find_checkpoint(directory: Path) -> CheckpointFiles:
 
 
 def _with_prefix(tensors: dict[str, StoredTensor]) -> dict[str, StoredTensor]:
-    """Under the names of a language model, where a model without head was saved, whose names lack
-    `model.`; transformers puts it before them too."""
+    """Adds the prefix `model.` to tensors of a model saved without its head, as transformers
+    does."""
     if not any(name.startswith("layers.") for name in tensors):
         return tensors
     return {
@@ -82,12 +83,12 @@ def _stale(whole: Path, index: Path) -> tuple[Finding, ...]:
         named = set()
     if named == {SINGLE}:
         return ()
-    what = f"is stale: {SINGLE} beside it is what is read"
+    what = f"is stale: {SINGLE} beside it is read instead"
     return (Finding(INDEX, "note", what, "remove the index", INDEX),)
 
 
 def _weight_map(index: Path) -> dict[str, str]:
-    """Tensor to file. Raises `OperatorError` where the index is none."""
+    """Tensor name to file name. Raises `OperatorError` if the index is invalid."""
     try:
         table: Any = read_json(index)
         shards = table["weight_map"]
@@ -95,7 +96,7 @@ def _weight_map(index: Path) -> dict[str, str]:
             raise ValueError("its weight_map names no files")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         what = "it has no weight_map" if isinstance(error, KeyError) else str(error)
-        raise OperatorError(f"{index} is no index: {what}", "fetch the model again") from error
+        raise OperatorError(f"{index} is not an index: {what}", "fetch the model again") from error
     return dict(shards)
 
 
@@ -104,7 +105,7 @@ def _of_index(directory: Path, index: Path) -> CheckpointFiles:
     files = sorted(set(shards.values()))
     for file in files:
         if Path(file).is_absolute() or ".." in Path(file).parts:
-            raise OperatorError(f"{index} names {file}, which lies outside of its directory")
+            raise OperatorError(f"{index} names {file}, which is outside its directory")
     if missing := [file for file in files if not (directory / file).is_file()]:
         raise OperatorError(
             f"{directory} lacks {', '.join(missing)}, which {INDEX} names", "fetch it again"
@@ -130,13 +131,13 @@ def _candidates(directory: Path) -> list[Path]:
 
 
 def _of_files(directory: Path, files: list[Path]) -> CheckpointFiles:
-    """Files of other names: one, or several that hold no tensor twice."""
+    """The checkpoint of files with other names: one, or several without duplicate tensors."""
     tensors: dict[str, StoredTensor] = {}
     for path in files:
         for name, tensor in read_tensor_table(path).items():
             if name in tensors:
                 raise OperatorError(
-                    f"{directory}: it is ambiguous which weights are meant: "
+                    f"{directory}: the choice of weights is ambiguous: "
                     f"{tensors[name].file.name} and {path.name} both hold {name}",
                     f"name the right one {SINGLE}, or write {INDEX}",
                 )
@@ -148,7 +149,7 @@ def _of_files(directory: Path, files: list[Path]) -> CheckpointFiles:
 
 
 def _beside(directory: Path, found: CheckpointFiles) -> list[Finding]:
-    """Other weights in the directory, which are not read."""
+    """Notes on other weights in the directory, which are not read."""
     used = {tensor.file for tensor in found.tensors.values()}
     others = sorted(
         path.name
@@ -189,5 +190,5 @@ def _none(directory: Path) -> OperatorError:
         return OperatorError(what, f"there are weights in {below[0]}: give that directory")
     return OperatorError(
         what,
-        "of a hub repository pickles and GGUF files are not fetched; --dummy makes random weights",
+        "pickles and GGUF files of a hub repository are not fetched; --dummy makes random weights",
     )

@@ -1,5 +1,5 @@
-"""`checkpoint_findings`: whether a checkpoint holds what its config.json needs, as plain weights,
-and no tensor else that would change the answer. Looks at names, types and shapes.
+"""`checkpoint_findings`: checks that a checkpoint has all tensors its config.json needs, as plain
+weights, and no other tensor that would change the answer. Looks at names, types and shapes.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from .safetensors_header import StoredTensor, same_values
 
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 PLAIN = frozenset({"F16", "BF16", "F32", "F64"})
-"""Types whose numbers are weights. Others are codes, which need their scales."""
+"""Types that hold the weights themselves. Other types hold codes, which need scales."""
 
 HARMLESS = re.compile(
     r".*\brotary_emb\.inv_freq|.*\bmasked_bias|v_head\..*|.*\.[kv]_scale|.*\b_extra_state"
 )
-"""Buffers that older versions saved and that follow from config.json, value heads of reinforcement
-learning, scales of a KV cache in 8 bits, states of accelerators."""
+"""Unused tensors that change nothing: buffers saved by older versions that follow from config.json,
+value heads of reinforcement learning, scales of an 8-bit KV cache, accelerator state."""
 
 PREFIXES = (
     *("language_model.", "model.language_model.", "transformer.", "_orig_mod.", "module."),
@@ -34,8 +34,8 @@ DEQUANTISE = (
 )
 OTHER_MODEL = "config.json and weights are of different models"
 HEADLESS = (
-    "a base model was saved without its head: save the one for causal language models; "
-    "where the embedding is the head: set tie_word_embeddings to true"
+    "a base model was saved without its head: save the causal language model; "
+    "if the embedding is the head: set tie_word_embeddings to true"
 )
 QUANTISED, NOT_READ = "is of weights quantised by ", ", which is not read yet"
 REASONS: tuple[tuple[str, str, str], ...] = (
@@ -61,16 +61,16 @@ REASONS: tuple[tuple[str, str, str], ...] = (
         f"{QUANTISED}compressed-tensors, fp8, modelopt or mxfp4{NOT_READ}",
         DEQUANTISE,
     ),
-    (r"\.bias$", "is a bias that config.json does not speak of", OTHER_MODEL),
+    (r"\.bias$", "is a bias that config.json does not mention", OTHER_MODEL),
     (r"\.[qk]_norm\.", "is a norm that this family does not have", OTHER_MODEL),
     (r"\.(experts|block_sparse_moe|shared_expert)", "is of a mixture of experts", OTHER_MODEL),
 )
-"""What a tensor that nothing uses is for, by its name, and what to do. An adapter's come first:
-they have a prefix too."""
+"""(name pattern, what an unused tensor is, what to do). The adapter's pattern is first, because its
+tensors also have a prefix."""
 
 
 def needed_tensors(model_config: ModelConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """(name, shape) of each weight; the head too where it is the embedding's."""
+    """(name, shape) of each weight, including the head even if it is tied to the embedding."""
     hidden, middle, dim = (
         model_config.hidden_size,
         model_config.intermediate_size,
@@ -108,11 +108,12 @@ def checkpoint_findings(
     where: Path,
     quantized_by: str = "",
 ) -> list[Finding]:
-    """A finding for each kind of tensor that is a code, unused, missing or misshapen, and one that
-    counts the others. `quantized_by`: what the directory says packed its weights."""
+    """A finding for each kind of tensor that is a code, unused, missing or misshapen; if none is
+    bad, one that counts the tensors. `quantized_by`: the quantisation method that the directory
+    names."""
     needed = dict(needed_tensors(model_config))
     if model_config.tie_word_embeddings and (HEAD in tensors) != (EMBEDDING in tensors):
-        del needed[EMBEDDING if HEAD in tensors else HEAD]  # the one that is there is both
+        del needed[EMBEDDING if HEAD in tensors else HEAD]  # the stored one serves as both
     used = {name: tensors[name] for name in needed if name in tensors}
     unused = [name for name in tensors if name not in needed]
     harmless = [name for name in unused if HARMLESS.fullmatch(name)]
@@ -133,7 +134,7 @@ def checkpoint_findings(
         types = ", ".join(sorted({tensor.dtype for tensor in used.values()}))
         what = f"{len(used)} tensors of {types}"
         if harmless:
-            what += f"; {len(harmless)} that change nothing, as {harmless[0]}"
+            what += f"; {len(harmless)} that change nothing, e.g. {harmless[0]}"
         found.append(Finding(where.name, "good", what))
     return [msgspec.structs.replace(finding, source=where.name) for finding in found]
 
@@ -148,34 +149,34 @@ def _codes(used: Mapping[str, StoredTensor], quantized_by: str) -> list[Finding]
 
 
 def _unused(names: list[str], model_config: ModelConfig, quantized_by: str) -> list[Finding]:
-    """One for each reason, of all tensors that it is the reason of."""
+    """One finding per reason, for all unused tensors with that reason."""
     groups: dict[tuple[str, str], list[str]] = {}
     for name in names:
         what, hint = _reason(name, model_config)
-        if quantized_by and what.startswith(QUANTISED):  # a file knows, a name only suggests
+        if quantized_by and what.startswith(QUANTISED):  # more reliable than the tensor's name
             what = f"{QUANTISED}{quantized_by}{NOT_READ}"
         groups.setdefault((what, hint), []).append(name)
     return [_of_several(group, "bad", what, hint) for (what, hint), group in groups.items()]
 
 
 def _reason(name: str, model_config: ModelConfig) -> tuple[str, str]:
-    """(what a tensor that is not used is, what to do)."""
+    """(what an unused tensor is, what to do)."""
     prefix = next((prefix for prefix in PREFIXES if name.startswith(prefix)), "")
     for pattern, what, hint in REASONS[:1] if prefix else REASONS:
         if re.search(pattern, name):
             return what, hint
     if prefix:
-        hint = f"the model's are named as {EMBEDDING}: save it without the prefix"
+        hint = f"names must be like {EMBEDDING}: save the model without the prefix"
         return f"carries the prefix {prefix!r}", hint
     layer = re.match(r"model\.layers\.(\d+)\.", name)
     if layer and int(layer[1]) >= model_config.num_layers:
         what = f"is of a layer beyond the {model_config.num_layers} of num_hidden_layers"
         return what, OTHER_MODEL
-    return "is used by nothing here and may change the answer", OTHER_MODEL
+    return "is not used here and may change the answer", OTHER_MODEL
 
 
 def _own_head(tensors: Mapping[str, StoredTensor]) -> list[Finding]:
-    """transformers 5 ties two tensors of a file only where they are equal."""
+    """A note if the head differs from the embedding: transformers 5 ties them only if equal."""
     if same_values(tensors[HEAD], tensors[EMBEDDING]):
         return []
     what = (

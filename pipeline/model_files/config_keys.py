@@ -1,8 +1,8 @@
 """Which keys of config.json are read, which change nothing, and which are refused by name.
 
-Written beside the classes of transformers 5.24: a key that they ignore and that changes no logit is
-harmless, one that would change the answer and is not computed here is refused where it is set, and
-so is one that is unknown. docs/models.md lists all of them.
+Follows the classes of transformers 5.24. A key that they ignore and that changes no logit is
+harmless. A key that would change the answer and is not computed here is refused if it is set, and
+so is an unknown one. docs/models.md lists all of them.
 """
 
 from __future__ import annotations
@@ -63,11 +63,11 @@ DEFAULTS: dict[Family, dict[str, Any]] = {
     "qwen2": _QWEN,
     "qwen3": _QWEN | {"head_dim": 128, "attention_bias": False},
 }
-"""What the family's class in transformers takes for a key that is absent."""
+"""Defaults for absent keys, from the family's class in transformers."""
 
 NULLABLE = frozenset({"num_key_value_heads", "head_dim", "sliding_window", "layer_types"})
-"""Keys whose null has a meaning of its own: as many as there are heads, hidden_size by heads, no
-window, by the other keys."""
+"""Keys for which null has a meaning: in this order, as many as heads, hidden_size / heads, no
+window, decided by other keys."""
 
 READ = frozenset(
     {
@@ -77,7 +77,7 @@ READ = frozenset(
         *("quantization_config", "quantization", "compression_config", "auto_map"),
     }
 )
-"""Keys that are read, in each family or in some."""
+"""Keys that are read in at least one family."""
 
 HARMLESS = frozenset(
     {
@@ -94,14 +94,14 @@ HARMLESS = frozenset(
         *("id2label", "label2id", "num_labels", "tokenizer_class", "prefix"),
         *("pad_token_id", "sep_token_id", "cls_token_id", "mask_token_id", "unk_token_id"),
         *("decoder_start_token_id", "task_specific_params"),
-        # How the class was trained or first filled.
+        # Training and initialisation.
         *("initializer_range", "initializer_factor", "attention_dropout", "attn_dropout"),
         *("attn_pdrop", "embd_pdrop", "resid_pdrop", "hidden_dropout", "hidden_dropout_prob"),
         *("attention_probs_dropout_prob", "classifier_dropout", "mlp_dropout", "dropout"),
         *("embedding_dropout", "resid_dropout", "router_aux_loss_coef", "output_router_logits"),
-        # Rounds the products of a weight that is cut in parts otherwise, and nothing else.
+        # Only changes rounding, by computing products of a weight in parts.
         "pretraining_tp",
-        # Of generation, from before generation_config.json; transformers 5 drops them as well.
+        # Generation settings from before generation_config.json; transformers 5 drops them too.
         *("max_length", "min_length", "max_new_tokens", "min_new_tokens", "do_sample"),
         *("early_stopping", "num_beams", "num_beam_groups", "diversity_penalty", "temperature"),
         *("top_k", "top_p", "min_p", "typical_p", "repetition_penalty", "length_penalty"),
@@ -112,7 +112,7 @@ HARMLESS = frozenset(
         *("epsilon_cutoff", "eta_cutoff", "guidance_scale", "renormalize_logits", "penalty_alpha"),
         *("encoder_repetition_penalty", "max_time", "stop_strings", "cache_implementation"),
         *("output_logits", "generation_config", "is_assistant", "num_assistant_tokens"),
-        # What trainers and converters leave.
+        # Left by trainers and converters.
         *("neftune_noise_alpha", "transformers.js_config", "is_llama_config", "model_name"),
         *("max_sequence_length", "max_seq_length", "model_max_length", "seq_length"),
         *("tokenizer_model_max_length", "tokenizer_padding_side", "padding_side", "license"),
@@ -124,17 +124,17 @@ HARMLESS = frozenset(
         *("freeze_trainable_layers", "use_liger_kernel", "merge_method", "mergekit_config"),
     }
 )
-"""Keys that change no logit of these families, whatever they say."""
+"""Keys that change no logit of these families, whatever their value."""
 
 HARMLESS_PREFIXES = ("unsloth_",)
 
 
 NEUTRAL: tuple[Any, ...] = (None, False, [], {}, "")
-"""Values with which most keys say nothing; 0 equals False."""
+"""Values with which most keys have no effect; 0 equals False."""
 
 
 class RefusedKey(msgspec.Struct, frozen=True):
-    """A key that would change the answer: what it means, and the values that say nothing."""
+    """A key that would change the answer: why it is refused, and its values without effect."""
 
     why: str
     neutral: tuple[Any, ...] = NEUTRAL
@@ -190,7 +190,8 @@ REFUSED: dict[str, RefusedKey] = {
     "text_config": RefusedKey("a model of several parts is not computed"),
     "mm_vision_tower": RefusedKey("images are not computed"),
 }
-"""Keys that these families' classes ignore or compute with, and that are not computed here."""
+"""Keys that change what other models compute, or these families' classes, and are not computed
+here."""
 
 FAMILY_REFUSED: dict[Family, dict[str, RefusedKey]] = {
     "llama": {},
@@ -201,13 +202,13 @@ FAMILY_REFUSED: dict[Family, dict[str, RefusedKey]] = {
     "qwen2": {"mlp_bias": RefusedKey("qwen2 has no biases in its MLP")},
     "qwen3": {"mlp_bias": RefusedKey("qwen3 has no biases in its MLP")},
 }
-"""Keys that other families read and this one's class ignores."""
+"""Keys that other families read but this family's class ignores."""
 
-IGNORE = "if it changes nothing of what the model computes: --ignore-key {}"
+IGNORE = "if it does not change what the model computes: --ignore-key {}"
 
 
 def check_keys(family: Family, raw: Mapping[str, Any]) -> list[Finding]:
-    """A finding for each key that is refused or unknown, and one for all that are read and for all
+    """A finding for each refused or unknown key, one for all keys that are read, and one for all
     that change nothing."""
     found: list[Finding] = []
     harmless: list[str] = []
@@ -220,7 +221,7 @@ def check_keys(family: Family, raw: Mapping[str, Any]) -> list[Finding]:
         elif key in HARMLESS or key.startswith(HARMLESS_PREFIXES):
             harmless.append(key)
         elif key not in READ and value not in NEUTRAL:
-            what = f"{brief_json(value)}: a key unknown here"
+            what = f"{brief_json(value)}: an unknown key"
             found.append(Finding(key, "bad", what, IGNORE.format(key), CONFIG))
     read = sorted(READ.intersection(raw))
     for name, keys in (("read:", read), ("change nothing:", sorted(harmless))):
@@ -230,7 +231,7 @@ def check_keys(family: Family, raw: Mapping[str, Any]) -> list[Finding]:
 
 
 def without(raw: Mapping[str, Any], ignored: Collection[str]) -> dict[str, Any]:
-    """The object as if it did not have the ignored keys; `a.b` is key b of table a."""
+    """A copy of the object without the ignored keys; `a.b` is key b of table a."""
     kept = {key: value for key, value in raw.items() if key not in ignored}
     for name in ignored:
         table, _, key = name.partition(".")

@@ -1,7 +1,7 @@
-"""`Finding`: one thing that is known of a model before it is loaded, and whether it is served.
+"""`Finding`: one fact about a model that is known before loading, with its verdict.
 
-The checks of config.json, of files and of tensors all give findings: a start refuses the bad ones
-and says the notes, a report lists all.
+All checks of config.json, files and tensors return findings. A start refuses bad ones and prints
+the notes; a report lists all.
 """
 
 from __future__ import annotations
@@ -16,28 +16,28 @@ from ..errors import OperatorError
 
 Verdict = Literal["good", "note", "bad"]
 SHOWN = 3
-"""Bad findings that a refusal spells out; the report has all of them."""
+"""Most bad findings listed in a refusal; the report has all of them."""
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """`name` is what was looked at (a key, a file, a tensor); `finding` goes on from the name."""
+    """`name`: a key, a file or a tensor; `finding` completes the sentence that begins with it."""
 
     name: str
     verdict: Verdict
     finding: str
     hint: str = ""
-    """What to do about it; empty for what is good."""
+    """What to do about it; empty for a good finding."""
     source: str = ""
-    """The file it stands in, relative to the model directory."""
+    """The file it is about, relative to the model directory."""
 
     @property
     def text(self) -> str:
-        """Name and finding, as in a sentence."""
+        """Name and finding as one sentence."""
         return f"{self.name} {self.finding}" if self.name != self.source else self.finding
 
 
 def require_good(findings: Iterable[Finding], directory: Path) -> None:
-    """Raises `OperatorError` with the bad findings: where they stand, and the first hint."""
+    """Raises `OperatorError` with the bad findings, their files, and the first hint."""
     bad = [finding for finding in findings if finding.verdict == "bad"]
     if not bad:
         return
@@ -54,7 +54,7 @@ def require_good(findings: Iterable[Finding], directory: Path) -> None:
 
 
 def notes(findings: Iterable[Finding]) -> list[str]:
-    """What an operator should know though the model is served, a line each."""
+    """The notes, one line each: what an operator should know although the model is served."""
     return [
         f"{finding.source}: {finding.text}" if finding.source else finding.text
         for finding in findings

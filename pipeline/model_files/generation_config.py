@@ -1,6 +1,6 @@
-"""`GenerationDefaults`: what a model's generation_config.json says of sampling.
+"""`GenerationDefaults`: sampling defaults from a model's generation_config.json.
 
-They hold where a request names none. A key is read, changes nothing here, or is named as not
+Used for parameters that a request does not set. A key is read, harmless, or reported as not
 honoured. Stop tokens (eos_token_id) are read elsewhere. Knows no request.
 """
 
@@ -17,23 +17,23 @@ from ..errors import OperatorError
 from ..runtime.text_files import read_json
 
 FILE = "generation_config.json"
-HINT = "mend the file, or start with --generation-config none, which reads no defaults"
+HINT = "fix the file, or start with --generation-config none, which reads no defaults"
 
 HARMLESS = frozenset(
     {
-        # Ids and stop tokens: of padding and of other files, and eos_token_id's reader.
+        # Token ids: not used here, or (eos_token_id) read elsewhere.
         *("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id"),
-        # The answer's length is the request's: max_length counts the prompt as well.
+        # The request decides the answer's length; max_length counts the prompt as well.
         *("max_length", "num_return_sequences"),
-        # How transformers computes and what it returns; no other tokens come of it.
+        # How transformers computes and what it returns; tokens do not change.
         *("use_cache", "cache_implementation", "cache_config", "max_cache_len"),
         *("return_legacy_cache", "compile_config", "disable_compile", "prefill_chunk_size"),
         *("continuous_batching_config", "low_memory", "output_attentions"),
         *("output_hidden_states", "output_scores", "output_logits", "return_dict_in_generate"),
         *("remove_invalid_values", "renormalize_logits"),
-        # Of beam search, which num_beams alone asks for.
+        # Beam search, which only num_beams turns on.
         *("early_stopping", "length_penalty", "num_beam_groups", "diversity_penalty"),
-        # Of speculation, which draws from the same distribution.
+        # Speculative decoding, which draws from the same distribution.
         *("is_assistant", "num_assistant_tokens", "num_assistant_tokens_schedule"),
         *("assistant_confidence_threshold", "assistant_early_exit", "assistant_lookbehind"),
         *("target_lookbehind", "assistant_ensemble_weight", "speculation_type"),
@@ -68,12 +68,12 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "max_time": (),
     "token_healing": (False,),
 }
-"""Keys that are not honoured, and the values with which they ask for nothing."""
+"""Keys that are not honoured, and their values without effect."""
 
 
 class GenerationDefaults(msgspec.Struct, frozen=True, kw_only=True):
-    """Defaults of a model's author; None where the file does not say. As in vLLM, a temperature
-    holds without `do_sample: true`, and transformers' own default of top_k 50 does not hold."""
+    """Defaults of a model's author; None if the file does not set them. As in vLLM, a temperature
+    applies without `do_sample: true`, and transformers' own default top_k of 50 does not apply."""
 
     temperature: Annotated[float, Meta(ge=0.0, le=100.0)] | None = None
     top_k: Annotated[int, Meta(ge=-1, le=(1 << 31) - 1)] | None = None
@@ -82,23 +82,23 @@ class GenerationDefaults(msgspec.Struct, frozen=True, kw_only=True):
     repetition_penalty: Annotated[float, Meta(gt=0.0, le=10.0)] | None = None
     max_new_tokens: Annotated[int, Meta(ge=1, le=(1 << 31) - 1)] | None = None
     do_sample: bool | None = None
-    """False: the most probable token, for a request that names no temperature, top_k, top_p or
-    min_p. An absent one says nothing, though transformers takes it for false: OpenAI's clients
+    """False: a request that sets no temperature, top_k, top_p or min_p gets the most probable
+    token. If absent it has no effect, although transformers treats that as false: OpenAI clients
     expect a temperature of 1."""
     stop_strings: str | list[str] | None = None
-    """Strings that end an answer, beside the request's own."""
+    """Strings that end an answer, in addition to the request's own."""
     not_honoured: tuple[str, ...] = ()
-    """What else the file asks for ("num_beams 4"): the model is served without it."""
+    """Settings in the file that are not honoured, e.g. "num_beams 4"."""
 
     @property
     def stop(self) -> tuple[str, ...]:
-        """`stop_strings` as several, none of them empty."""
+        """`stop_strings` as a tuple, without empty ones."""
         given = [self.stop_strings] if isinstance(self.stop_strings, str) else self.stop_strings
         return tuple(filter(None, given or ()))
 
     @property
     def named(self) -> dict[str, Any]:
-        """What the file says, by its own names."""
+        """The file's settings, by its own names."""
         values = {name: getattr(self, name) for name in READ}
         return {name: value for name, value in values.items() if value is not None}
 
@@ -109,7 +109,7 @@ NO_DEFAULTS = GenerationDefaults()
 
 
 def read_generation_config(directory: str | Path) -> GenerationDefaults:
-    """The defaults in a model directory; none where it has no such file.
+    """The defaults in a model directory; `NO_DEFAULTS` if it has no such file.
 
     Raises `OperatorError` naming file and key.
     """

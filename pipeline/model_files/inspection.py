@@ -1,7 +1,7 @@
 """`inspect_directory`: all findings on a model directory, from config.json and tables of tensors.
 
-What a start refuses and what a report shows come from here, so that they agree. It loads no weight;
-of weights it reads only a head and the embedding, to compare them where they are said to be one.
+The refusals of a start and the lines of a report both come from here, so they agree. No weights are
+loaded; only a head and the embedding are read, to compare them if config.json ties them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .quantization import quantization_name
 def inspect_directory(
     directory: Path, weights: bool = True, ignored: Collection[str] = ()
 ) -> list[Finding]:
-    """Findings on the config and, unless `weights` are to be made at random, on the files and
+    """Findings on the config and, unless `weights` is false (random weights), on the files and
     tensors."""
     model_config, findings = inspect_config(directory, ignored)
     if model_config is not None:

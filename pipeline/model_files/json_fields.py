@@ -1,5 +1,5 @@
-"""`JsonFields`: a JSON object read by name and type. What has the wrong type becomes a finding that
-names the key, and reading goes on, so that one look finds all.
+"""`JsonFields`: a JSON object read by name and type. A value of the wrong type becomes a finding
+that names the key, and reading continues, so that one pass finds all errors.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from .findings import Finding
 
 
 class JsonFields:
-    """`defaults` hold where a key is absent. A null stands for the default where that is null too
-    and is wrong elsewhere, as for the dataclasses of transformers. `prefix` goes before names."""
+    """Typed access to `values`. `defaults` are used for absent keys. A null is wrong unless the
+    default is null too, as in the dataclasses of transformers. `prefix` is put before names in
+    findings."""
 
     def __init__(
         self,
@@ -33,16 +34,16 @@ class JsonFields:
         self._findings.append(Finding(self._prefix + name, "note", finding, source=self._source))
 
     def get(self, name: str) -> Any:
-        """The value, or the default, or None."""
+        """The value, else the default, else None."""
         return self._values.get(name, self._defaults.get(name))
 
     def has_refused(self, name: str) -> bool:
-        """Whether its value is wrong, so that nothing follows from it."""
+        """Whether a bad finding names this key, so that its value must not be used."""
         name = self._prefix + name
         return any(found.name == name and found.verdict == "bad" for found in self._findings)
 
     def integer(self, name: str, least: int = 1, most: int | None = None) -> int:
-        """`least` where it is wrong."""
+        """An integer from `least` to `most`; `least` if it is wrong."""
         value = self.get(name)
         if isinstance(value, bool) or not isinstance(value, int):
             self._wrong(name, value, "an integer")
@@ -56,7 +57,7 @@ class JsonFields:
         return value
 
     def number(self, name: str, *, positive: bool = True) -> float:
-        """A finite number; 1 where it is wrong."""
+        """A finite number; 1 if it is wrong."""
         value = self.get(name)
         if isinstance(value, bool) or not isinstance(value, int | float):
             self._wrong(name, value, "a number")
@@ -71,7 +72,7 @@ class JsonFields:
         return number
 
     def flag(self, name: str) -> bool:
-        """False where it is wrong."""
+        """A boolean; False if it is wrong."""
         value = self.get(name)
         if not isinstance(value, bool):
             self._wrong(name, value, "true or false")
@@ -79,7 +80,7 @@ class JsonFields:
         return value
 
     def numbers(self, name: str) -> tuple[float, ...]:
-        """A list of positive numbers; empty where it is wrong."""
+        """A list of positive numbers; empty if it is wrong."""
         value = self.get(name)
         if not isinstance(value, list) or not all(
             isinstance(entry, int | float) and not isinstance(entry, bool) and 0 < entry < 1e300
@@ -97,6 +98,6 @@ class JsonFields:
 
 
 def brief_json(value: Any) -> str:
-    """A value as a refusal shows it."""
+    """A value as shown in a refusal, shortened to 60 characters."""
     text = "null" if value is None else repr(value)
     return text if len(text) <= 60 else text[:57] + "..."

@@ -1,7 +1,7 @@
-"""`ModelConfig`: what a model's config.json says, read once, with one name for each thing.
+"""`ModelConfig`: a model's config.json, read once, with one name for each value.
 
-Every process may read it (it holds no tensor). `RUN/model` is the model's directory, laid by
-`fetch`: config.json, tokenizer.json, tokenizer_config.json and *.safetensors or model.gguf.
+Every process may read it (it holds no tensor). `fetch` fills the model's directory `RUN/model`:
+config.json, tokenizer.json, tokenizer_config.json and *.safetensors or model.gguf.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ LAYER_KINDS = {
     "attention": False,
     "sliding_attention": True,
 }
-"""Kinds in `layer_types`, to whether they use the window."""
+"""Values in `layer_types`, to whether the layer uses the window."""
 MOST_LAYERS = 4096
-"""Layers of any model, at most: the checks keep a name for each tensor."""
+"""Most layers accepted: the checks keep a name for each tensor."""
 
 
 class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,43 +53,42 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):
     max_position_embeddings: int
     """The length from which dynamic scaling stretches."""
     max_model_len: int
-    """Tokens that a sequence may have, with what its rope scaling adds."""
+    """Longest sequence in tokens, including the extension by rope scaling."""
     rms_norm_eps: float
     rope_theta: float
     rope_scaling: RopeScaling = RopeScaling()
     tie_word_embeddings: bool = False
-    """The embedding is the head too, unless the checkpoint has one of its own."""
+    """The embedding is also the head, unless the checkpoint has its own head."""
     attention_bias: bool = False
-    """q, k and v carry a bias (Qwen2, and Llama variants that say so)."""
+    """q, k and v have a bias (Qwen2; Llama and Qwen3 with attention_bias)."""
     output_bias: bool = False
-    """The attention's output projection carries a bias (Llama variants that say so)."""
+    """The attention's output projection has a bias (Llama and Qwen3 with attention_bias)."""
     mlp_bias: bool = False
     qk_norm: bool = False
     """An RMSNorm over each head of q and k (Qwen3)."""
     sliding_window: int = 0
     """0: full attention. Otherwise a token sees itself and the `sliding_window - 1` before."""
     windowed_layers: tuple[bool, ...] = ()
-    """Which layers use the window; empty means all or none, by `sliding_window`."""
+    """Which layers use the window; empty: all, if there is a window."""
     bos_token_id: int | None = None
     eos_token_ids: tuple[int, ...] = ()
 
 
 def read_model_config(directory: str | Path, ignored: Collection[str] = ()) -> ModelConfig:
-    """Reads config.json (and generation_config.json's stop tokens), as if it did not have the
-    keys of `ignored`.
+    """Reads config.json (and generation_config.json's stop tokens), without the keys in `ignored`.
 
-    Raises `OperatorError` naming the file and each key for which the model is not one of ours.
+    Raises `OperatorError` naming the file and each key that makes the model unsupported.
     """
     model_config, findings = inspect_config(Path(directory), ignored)
     require_good(findings, Path(directory))
-    assert model_config is not None, "without a config something was bad"
+    assert model_config is not None, "no config, but no bad finding either"
     return model_config
 
 
 def inspect_config(
     directory: Path, ignored: Collection[str] = ()
 ) -> tuple[ModelConfig | None, list[Finding]]:
-    """The model's config where nothing was bad, else None; and all that was found on the way."""
+    """The model's config, or None if a finding is bad; and all findings."""
     findings: list[Finding] = []
     raw = _read_json(directory, findings)
     if raw is None:
@@ -123,7 +122,7 @@ def _read_json(directory: Path, findings: list[Finding]) -> dict[str, Any] | Non
 
 
 def _whereabouts(directory: Path) -> str:
-    """What a directory without config.json may be instead."""
+    """A hint at what a directory without config.json may be instead."""
     if (directory / "adapter_config.json").exists():
         return f"this is an adapter: give it as --adapter NAME={directory}, and its base as --model"
     if below := sorted(path.parent.name for path in directory.glob("*/config.json")):
@@ -146,7 +145,8 @@ def _family(raw: Mapping[str, Any], findings: list[Finding]) -> Family | None:
 
 
 def _check_architecture(family: Family, raw: Mapping[str, Any], fields: JsonFields) -> None:
-    """transformers goes by model_type alone; a head that is no language model's is refused."""
+    """Checks keys that name a class. transformers chooses the family by model_type only; classes
+    that are not language models of these families are refused."""
     names = raw.get("architectures") or []
     if not isinstance(names, list):
         fields.refuse("architectures", f"is {brief_json(names)}, not a list")
@@ -161,12 +161,12 @@ def _check_architecture(family: Family, raw: Mapping[str, Any], fields: JsonFiel
             )
         elif not str(name).lower().startswith(family):
             fields.note(
-                "architectures", f"{name!r} differs from model_type {family!r}, which holds"
+                "architectures", f"{name!r} differs from model_type {family!r}, which is used"
             )
     if raw.get("auto_map"):
-        fields.note("auto_map", "names code of its own, which is not run: model_type holds")
+        fields.note("auto_map", "names custom code, which is not run: model_type decides")
     if raw.get("transformers_weights") not in (None, "model.safetensors"):
-        fields.refuse("transformers_weights", "names other files, which is not read")
+        fields.refuse("transformers_weights", "names other files, which are not read")
 
 
 def _model_config(
@@ -178,7 +178,7 @@ def _model_config(
 ) -> ModelConfig:
     for key in DEFAULTS[family].keys() - NULLABLE - {"bos_token_id"}:
         if key in raw and raw[key] is None:
-            fields.refuse(key, "is null", "give a value, or take it out for the family's own")
+            fields.refuse(key, "is null", "give a value, or remove it for the family's default")
     if (activation := fields.get("hidden_act")) not in ("silu", "swish", None):
         fields.refuse("hidden_act", f"{activation!r} is not supported", "silu is")
     heads, hidden = fields.integer("num_attention_heads"), fields.integer("hidden_size")
@@ -229,8 +229,8 @@ def _model_config(
 def _window(
     family: Family, raw: Mapping[str, Any], fields: JsonFields, layers: int, longest: int
 ) -> tuple[int, tuple[bool, ...]]:
-    """The sliding window in tokens (0: none) and the layers it applies to. A window that no
-    sequence fills is none."""
+    """The sliding window in tokens (0: none) and the layers it applies to. A window as long as the
+    longest sequence counts as none."""
     kinds = _layer_kinds(raw, fields, layers)
     has_window = fields.get("sliding_window") is not None
     if family in ("qwen2", "qwen3"):
@@ -247,11 +247,11 @@ def _window(
     if family == "mistral" and window and not kinds and raw.get("use_sliding_window") is False:
         fields.refuse(
             "use_sliding_window",
-            f"is false, and sliding_window {window}: mistral uses a window that is set",
-            "set sliding_window to null, or take use_sliding_window out",
+            f"is false, but sliding_window is {window}: mistral always uses a window that is set",
+            "set sliding_window to null, or remove use_sliding_window",
         )
     if any(kinds) and not window:
-        fields.refuse("layer_types", "names sliding_attention, and there is no window")
+        fields.refuse("layer_types", "names sliding_attention, but there is no window")
     if not window:
         return 0, ()
     if kinds:
@@ -264,7 +264,7 @@ def _window(
 
 
 def _layer_kinds(raw: Mapping[str, Any], fields: JsonFields, layers: int) -> tuple[bool, ...]:
-    """Which layers `layer_types` gives a window; empty where it does not say."""
+    """Which layers have a window by `layer_types`; empty if it is absent or refused."""
     given = raw.get("layer_types")
     if given is None:
         return ()

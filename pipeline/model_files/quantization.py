@@ -1,5 +1,5 @@
-"""What a model directory says of quantised weights: by what they were packed, and that such are not
-read here. Knows no tensor; `checkpoint_tensors` finds codes that no file mentions.
+"""Detects quantised weights from a model directory's JSON files; they are not read here. Knows no
+tensor; `checkpoint_tensors` finds codes that no file mentions.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from .config_keys import CONFIG
 from .findings import Finding
 
 KEYS = ("quantization_config", "quantization", "compression_config")
-"""Keys of config.json: of transformers, of mlx, and of compressed-tensors before it had a name."""
+"""Keys of config.json: of transformers, of mlx, and of early versions of compressed-tensors."""
 FILES = (
     "hf_quant_config.json",
     "quantize_config.json",
@@ -24,25 +24,24 @@ FILES = (
 """Files that modelopt, AutoGPTQ, AutoAWQ and optimum-quanto write beside the weights."""
 HINT = (
     "take a revision that is not quantised, or dequantise it with the library that wrote it; "
-    "where the stored weights are plain: --ignore-key {}"
+    "if the stored weights are plain: --ignore-key {}"
 )
 DETAILS = ("format", "fmt", "load_in_8bit", "load_in_4bit", "bits", "quant_algo", "mode", "version")
 
 
 def quantization_findings(directory: Path, raw: Mapping[str, Any]) -> list[Finding]:
-    """A bad finding for each key that says the weights are quantised."""
+    """A bad finding if a key says that the weights are quantised."""
     found = []
     for key in KEYS:
         if raw.get(key):
-            what = f"says: quantised by {describe_method(key, raw[key])}, which is not read yet"
+            what = f"means quantised by {describe_method(key, raw[key])}, which is not read yet"
             found.append(Finding(key, "bad", what, HINT.format(key), CONFIG))
             break  # mlx writes the same table twice
     return found
 
 
 def quantization_name(directory: Path, raw: Mapping[str, Any]) -> str:
-    """The method by which the weights were quantised, as config.json or a file beside it says; else
-    empty."""
+    """The quantisation method named by config.json or a file beside it; "" if none."""
     for key in KEYS:
         if raw.get(key):
             return describe_method(key, raw[key])

@@ -1,7 +1,7 @@
-"""`RopeScaling`: how rotary frequencies are stretched, read as transformers reads it.
+"""`RopeScaling`: how rotary frequencies are stretched, read as transformers does.
 
-Newer files have `rope_parameters`, older ones `rope_theta` and `rope_scaling` apart; where both
-stand, `rope_scaling` is the whole of it. Knows no tensor: model/layers.py computes.
+Newer files have `rope_parameters`, older ones separate `rope_theta` and `rope_scaling`; if both
+exist, `rope_scaling` replaces `rope_parameters` whole. Knows no tensor: model/layers.py computes.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ OPTIONAL: dict[RopeType, tuple[str, ...]] = {
     ),
     "longrope": ("original_max_position_embeddings", "attention_factor", "factor"),
 }
-"""Keys of the table by `rope_type`. What belongs to another type is ignored, and noted."""
+"""Keys of the table by `rope_type`. Keys of another type are ignored, with a note."""
 COMMON = frozenset({"rope_theta", "rope_type", "type", "partial_rotary_factor", "finetuned"})
 KNOWN = COMMON.union(*REQUIRED.values(), *OPTIONAL.values())
 DEFAULT_THETA = 10000.0
@@ -51,23 +51,24 @@ class RopeScaling(msgspec.Struct, frozen=True, kw_only=True):
     high_freq_factor: float = 4.0
     original_max_position_embeddings: int = 0
     attention_factor: float | None = None
-    """What cosine and sine are multiplied by; None: by `factor`, and by mscale where both are."""
+    """Multiplier of cosine and sine; None: derived from `factor`, and from both mscales if set."""
     beta_fast: float = 32.0
     beta_slow: float = 1.0
     mscale: float = 0.0
     mscale_all_dim: float = 0.0
     truncate: bool = True
-    """yarn's ramp begins and ends at whole indices."""
+    """Whether yarn's ramp begins and ends at whole indices."""
     short_factor: tuple[float, ...] = ()
     long_factor: tuple[float, ...] = ()
-    """Divisors of each frequency, in sequences up to the original length and in longer ones."""
+    """Divisors of the frequencies: `short_factor` for sequences up to the original length,
+    `long_factor` for longer ones."""
 
     def reach(self, max_positions: int) -> int:
-        """Tokens that a sequence may have, for a config.json with these
-        `max_position_embeddings`.
+        """The longest sequence in tokens for this `max_position_embeddings` of config.json.
 
-        As vLLM derives it: linear and dynamic stretch them by the factor, yarn its original length
-        (and never below them), while llama3 and longrope state the stretched length already.
+        As in vLLM: linear and dynamic multiply it by the factor; yarn multiplies its original
+        length (result at least `max_positions`); llama3 and longrope already give the stretched
+        length.
         """
         if self.rope_type in ("linear", "dynamic"):
             return int(max_positions * self.factor)
@@ -79,11 +80,11 @@ class RopeScaling(msgspec.Struct, frozen=True, kw_only=True):
 def read_rope(
     raw: Mapping[str, Any], max_positions: int, head_dim: int, findings: list[Finding]
 ) -> tuple[float, RopeScaling]:
-    """(rope_theta, scaling) of a config.json; what is wrong or ignored goes into `findings`."""
+    """(rope_theta, scaling) of a config.json; wrong or ignored keys are added to `findings`."""
     name, table = _table(raw, findings)
     theta_default = raw.get("rope_theta", DEFAULT_THETA)
     defaults = {"rope_theta": theta_default, "original_max_position_embeddings": max_positions}
-    if raw.get("original_max_position_embeddings") is not None:  # this one wins over the table's
+    if raw.get("original_max_position_embeddings") is not None:  # overrides the table's
         table["original_max_position_embeddings"] = raw["original_max_position_embeddings"]
     prefix = f"{name}." if name and "rope_theta" in table else ""
     theta = JsonFields(table, defaults, findings, CONFIG, prefix).number("rope_theta")
@@ -100,7 +101,7 @@ def read_rope(
 
 
 def _table(raw: Mapping[str, Any], findings: list[Finding]) -> tuple[str, dict[str, Any]]:
-    """(the key that holds, a copy of its table)."""
+    """(the key that is used, a copy of its table)."""
     given = {key: raw[key] for key in ("rope_scaling", "rope_parameters") if raw.get(key)}
     for key, value in given.items():
         if not isinstance(value, dict):
@@ -108,9 +109,9 @@ def _table(raw: Mapping[str, Any], findings: list[Finding]) -> tuple[str, dict[s
             findings.append(Finding(key, "bad", what, source=CONFIG))
             return key, {}
     if len(given) == 2 and given["rope_scaling"] != given["rope_parameters"]:
-        what = "stands beside rope_parameters, which it replaces whole, as in transformers"
+        what = "is set beside rope_parameters, which it replaces whole, as in transformers"
         findings.append(
-            Finding("rope_scaling", "note", what, "take out the one that is not meant", CONFIG)
+            Finding("rope_scaling", "note", what, "remove the one that is not meant", CONFIG)
         )
     name = next(iter(given), "rope_parameters")
     return name, dict(given.get(name, {}))
@@ -144,7 +145,8 @@ def _check_keys(
     fields: JsonFields,
     findings: list[Finding],
 ) -> None:
-    """Unknown keys are refused, those of another type noted; scaling without a type is neither."""
+    """Refuses unknown keys and notes those of another type; scaling keys without a rope_type are
+    refused."""
     own = COMMON.union(REQUIRED[rope_type], OPTIONAL[rope_type])
     for key, value in table.items():
         if key in own or value in NEUTRAL:
@@ -153,14 +155,14 @@ def _check_keys(
             fields.refuse(key, "is a table of its own: rotation that differs by layer is not read")
         elif key not in KNOWN:
             hint = IGNORE.format(f"{name}.{key}")
-            fields.refuse(key, f"{brief_json(value)}: a key unknown here", hint)
+            fields.refuse(key, f"{brief_json(value)}: an unknown key", hint)
         elif rope_type != "default":
-            fields.note(key, f"says nothing with rope_type {rope_type}, as in transformers")
+            fields.note(key, f"has no effect with rope_type {rope_type}, as in transformers")
         elif key not in ("factor", "original_max_position_embeddings") or (
             key == "factor" and value != 1
         ):
             fields.refuse(
-                key, "is set with rope_type default", "name the rope_type, or take it out"
+                key, "is set with rope_type default", "name the rope_type, or remove the key"
             )
     if table.get("partial_rotary_factor", 1) not in (None, 1):
         fields.refuse("partial_rotary_factor", "is not 1: rotation of a part of a head")
@@ -195,7 +197,7 @@ def _scaling(
         common["attention_factor"] = fields.number("attention_factor", positive=False)
     if rope_type == "yarn":
         for key in ("beta_fast", "beta_slow", "mscale", "mscale_all_dim"):
-            if table.get(key):  # null and 0 stand for the default
+            if table.get(key):  # null and 0 mean the default
                 common[key] = fields.number(key, positive=False)
         common["truncate"] = bool(table.get("truncate", True))
     if rope_type == "longrope":

@@ -1,5 +1,5 @@
-"""`read_tensor_table`: the names, types and shapes that a safetensors file holds, from its head
-alone. Knows no torch and reads no weight.
+"""`read_tensor_table`: the names, types and shapes in a safetensors file, from its header alone.
+Knows no torch and reads no weight.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class StoredTensor(msgspec.Struct, frozen=True):
 
 
 def read_tensor_table(path: Path) -> dict[str, StoredTensor]:
-    """The tensors of one file, by name. Raises `OperatorError` where it is cut short, is a pointer
-    to a file that was not downloaded, or is no safetensors file."""
+    """The tensors of one file, by name. Raises `OperatorError` if it is truncated, a Git LFS
+    pointer, or not a safetensors file."""
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
@@ -85,7 +85,7 @@ def _entries(path: Path, table: Any, data: int) -> Iterator[tuple[str, StoredTen
 
 
 def same_values(one: StoredTensor, other: StoredTensor) -> bool:
-    """Whether two tensors hold the same bytes; stops reading at the first that differs."""
+    """Whether two tensors hold the same bytes; stops reading at the first difference."""
     if (one.dtype, one.shape) != (other.dtype, other.shape):
         return False
     piece = 1 << 20

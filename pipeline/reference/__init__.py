@@ -1,1 +1,1 @@
-"""The comparison with transformers and peft, which read the same files by themselves."""
+"""Compares our answers with those of transformers and peft, which read the same files."""

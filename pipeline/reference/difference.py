@@ -1,7 +1,7 @@
-"""`judge_answer`: one answer of ours beside a reference's logits, and whether it is right.
+"""`judge_answer`: compares one of our answers with a reference's logits; right or wrong.
 
-Exact where we compute in float32: the bounds are what another order of sums rounds. In other types
-tokens and logprobs may differ by what the type rounds away. Knows no library and no file.
+In float32 the bounds allow only for another order of summation. In other types tokens and logprobs
+may differ by the type's rounding. Knows no library and no file.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ from ..model.verification import find_logits_flaw
 from .reference import AnswerDifference, DtypeName, PromptAnswer
 
 LARGEST_SHARE, MEAN_SHARE = 1e-4, 1e-5
-"""Share of the logits' range by which float32 may differ, at most and in the mean: forty times what
-SmolLM2-135M and random models of every family did."""
+"""Allowed difference in float32, as a share of the logits' range, at most and in the mean: forty
+times that of SmolLM2-135M and of random models of every family."""
 LARGEST_LOGPROB = 1e-3
-"""Difference of a token's logprob that float32 may have, where no logits are known."""
+"""Allowed difference of a token's logprob in float32, if logits are unknown."""
 ROUNDED: dict[DtypeName, tuple[float, float]] = {
     "bfloat16": (0.1, 0.3),
     "float16": (0.05, 0.15),
     "int4": (0.1, 0.3),
 }
-"""Bounds for the logprobs of greedy tokens in a type that rounds: their mean difference, and how
-much less probable than the reference's own choice a token may be. SmolLM2-135M and its adapters
-reached means of 0.027 (bfloat16) and 0.016 (int4); another rope base or a scale that is left out
-differ by more than 0.5."""
+"""Bounds for the logprobs of greedy tokens in types that round: their mean difference, and how much
+less probable than the reference's own choice a token may be. SmolLM2-135M and its adapters reached
+means of 0.027 (bfloat16) and 0.016 (int4); a wrong rope base or an omitted scale gives more than
+0.5."""
 
 
 def judge_answer(
     answer: PromptAnswer, ours: Tensor | None, ids: list[int], theirs: Tensor, dtype: DtypeName
 ) -> AnswerDifference:
-    """Logits `ours` and `theirs` [num_tokens, vocab_size], the latter behind the prompt as the
-    reference reads it, `ids`, and our tokens."""
+    """Logits `ours` and `theirs` [num_tokens, vocab_size]; `theirs` are computed for our tokens
+    after the reference's own prompt `ids`."""
     tokens = torch.tensor(answer.token_ids)
     chosen = theirs.argmax(dim=-1)
     unit_is_logits = ours is not None and dtype == "float32"
@@ -69,7 +69,7 @@ def judge_answer(
 
 
 def _of_prompt(answer: PromptAnswer, theirs: list[int]) -> str:
-    """The first place at which the prompt's ids differ, or their numbers."""
+    """The first place at which the prompt's ids differ, or their count; "" if they are equal."""
     for place, (a, b) in enumerate(zip(answer.prompt_ids, theirs, strict=False)):
         if a != b:
             return f"prompt id {place} is {a}, the reference's {b}"
@@ -84,7 +84,7 @@ def _of_logprobs(logprobs: tuple[float, ...]) -> str:
 
 
 def _of_bounds(found: AnswerDifference, theirs: Tensor, tokens: Tensor, dtype: DtypeName) -> str:
-    """What exceeds the bounds of the type."""
+    """What exceeds the bounds of the type; "" if nothing does."""
     logprobs = theirs.log_softmax(dim=-1)
     lost = logprobs.amax(dim=-1) - logprobs.gather(1, tokens[:, None])[:, 0]
     worst = int(lost.argmax())
@@ -99,7 +99,7 @@ def _of_bounds(found: AnswerDifference, theirs: Tensor, tokens: Tensor, dtype: D
         best = int(theirs[worst].argmax())
         return f"token {worst} is {int(tokens[worst])}, the reference's {best}"
     if found.largest > largest:
-        return f"{found.unit} differ by up to {found.largest:.2g}; right is {largest:.2g}"
+        return f"{found.unit} differ by up to {found.largest:.2g}; the limit is {largest:.2g}"
     if found.mean > mean:
-        return f"{found.unit} differ by {found.mean:.2g} in the mean; right is {mean:.2g}"
+        return f"{found.unit} differ by {found.mean:.2g} in the mean; the limit is {mean:.2g}"
     return ""

@@ -1,8 +1,8 @@
-"""Our engine's answers to prompts, without a pipeline: an `EngineQuestion` comes as a line of JSON,
-`Answers` go as another. `loraconsole doctor MODEL --against transformers` starts it.
+"""Our engine's answers to prompts, without a pipeline: reads `EngineQuestion`s and writes
+`Answers`, as lines of JSON. `loraconsole doctor MODEL --against transformers` starts it.
 
-Tokenizer, adapters and steps are those of the pipeline's processes; base and adapters share each
-step as requests do. Knows nothing of what it is compared with.
+Uses the tokenizer, adapters and steps of the pipeline's processes; base and adapters share each
+step as requests do. Knows nothing of the reference.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from .line_server import LineServer
 from .reference import Answers, EngineQuestion, Prompt, PromptAnswer
 
 LEAST = -1e30
-"""A logprob of what is not finite: JSON has no other numbers."""
+"""Replaces a logprob that is not finite, which JSON cannot represent."""
 CHUNK_TOKENS = 512
-"""Tokens of a prompt in one step, so that a long one is computed in pieces as it is when served."""
+"""Prompt tokens per step, so that a long prompt is computed in pieces as in serving."""
 
 
 class AnswerEngine:
-    """One model on the CPU, its adapters placed."""
+    """One model on the CPU with its adapters placed."""
 
     def __init__(self, question: EngineQuestion) -> None:
-        """Raises `OperatorError` where the model is not taken."""
+        """Raises `OperatorError` if the model is refused."""
         self._question = question
         config = Config(
             model=question.directory,
@@ -54,7 +54,7 @@ class AnswerEngine:
             self._tokenizer, ready.vocab_size, ready.eos_token_ids, (), lambda *_: None
         )
         self.refusals: dict[str, str] = {}
-        """Adapters that are not taken, and why."""
+        """Refused adapters, and why."""
         self._keys: dict[str | None, str | None] = {None: None}
         self._templates: dict[str | None, ChatTemplate | None] = {None: None}
         for name, path in question.adapters:
@@ -63,7 +63,7 @@ class AnswerEngine:
     def _place(self, name: str, path: str) -> None:
         info = self._runner.adapters.read(name, path)
         if not info.reason and info.pages > len(self._free):
-            self.refusals[name] = f"its {info.pages} pages do not fit beside the others"
+            self.refusals[name] = f"its {info.pages} pages do not fit beside the other adapters"
         elif info.reason:
             self.refusals[name] = info.reason
         else:
@@ -102,7 +102,7 @@ class AnswerEngine:
     def _generate(
         self, prompt: Prompt, ids: tuple[int, ...], names: list[str | None], each: int
     ) -> Iterator[tuple[PromptAnswer, Tensor]]:
-        """Greedily, all in one batch, with `each` pages."""
+        """Greedy answers of base and adapters in one batch, with `each` pages per sequence."""
         greedy = SamplingParams(temperature=0.0, ignore_eos=True)
         tables = [tuple(self._free[row * each : (row + 1) * each]) for row in range(len(names))]
         admit = tuple(
@@ -123,7 +123,7 @@ class AnswerEngine:
             sampled, _ = pending.wait()
             for place, token in enumerate(sampled):
                 assert pending.logits is not None
-                tokens[token.sequence].append(max(0, token.token_id))  # of NO_TOKEN, 0 goes on
+                tokens[token.sequence].append(max(0, token.token_id))  # NO_TOKEN continues as 0
                 logits[token.sequence].append(pending.logits[place].cpu())
         self._runner.launch(Batch(1, 1, tuple(range(len(names))), (), ())).wait()
         for row, name in enumerate(names):
@@ -141,7 +141,7 @@ class AnswerEngine:
 
 
 def answer_question(question: EngineQuestion) -> Answers:
-    """All prompts; their logits lie in the question's file. Raises `OperatorError`."""
+    """Answers all prompts and writes the logits to the question's file. Raises `OperatorError`."""
     engine = AnswerEngine(question)
     found = [pair for prompt in question.prompts for pair in engine.answer(prompt)]
     kept = {answer.logits: logits for answer, logits in found if logits is not None}

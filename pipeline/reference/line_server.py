@@ -1,6 +1,6 @@
-"""`LineServer`: the other end of a `Conversation`: lines of JSON on stdin and stdout.
+"""`LineServer`: the process's end of a `LineClient`: lines of JSON on stdin and stdout.
 
-What libraries print goes to stderr, so that stdout has answers alone.
+Output of libraries is redirected to stderr, so that stdout carries only answers.
 """
 
 from __future__ import annotations
@@ -21,8 +21,7 @@ class LineServer:
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 
     def read(self, kind: Any) -> Any:
-        """The next question, a struct of `kind` or of one of its types; None where the asker is
-        gone."""
+        """The next question, a struct of `kind` or of one of its types; None at end of input."""
         line = sys.stdin.buffer.readline()
         return msgspec.json.decode(line, type=kind) if line else None
 

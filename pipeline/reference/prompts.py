@@ -1,6 +1,7 @@
-"""The prompts of a comparison with a reference: what tokenizers, templates and positions differ in.
+"""The prompts of a comparison with a reference, chosen to expose differences in tokenizers,
+templates and positions.
 
-Knows no library: what a prompt's length is, its caller says.
+Knows no library: the caller measures a prompt's length.
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ SYSTEM_CHAT = (
 SENTENCE = "On day {} the ship was {} miles from {}. "
 PLACES = ("Oslo", "Lima", "Porto", "Kobe", "Accra")
 BEYOND = 40
-"""Tokens that a long prompt goes beyond the position from which the arithmetic is another."""
+"""Tokens by which the long prompt exceeds the position at which the arithmetic changes."""
 USUAL_LONG = 300
-"""Tokens of the long prompt of a model that has no such position: several pages of KV."""
+"""Tokens of the long prompt if a model has no such position: several pages of KV."""
 MOST_SPECIAL = 24
 
 
@@ -48,13 +49,13 @@ def fixed_prompts(special_tokens: Sequence[str]) -> Iterator[Prompt]:
 
 
 def long_prompt(length: int, count: Callable[[str], int]) -> Prompt:
-    """A text of at most `length` tokens and hardly fewer; `count` says how many one has."""
+    """A text of `length` tokens or slightly fewer; `count` returns a text's number of tokens."""
     each = max(1, count("".join(_sentences(8))) // 8)
     size = length // each + 1
     while count("".join(_sentences(size))) < length:
         size += max(1, size // 8)
     text = "".join(_sentences(size))
-    # Characters and tokens are nearly in proportion: a few steps find the longest that fits.
+    # Binary search for the longest prefix that fits.
     low, high = 0, len(text)
     while high - low > 1:
         middle = (low + high) // 2
@@ -68,9 +69,9 @@ def _sentences(size: int) -> Iterator[str]:
 
 
 def long_length(positions: Sequence[int], most: int) -> tuple[int, str]:
-    """Tokens of the long prompt, at most `most`: beyond all `positions` from which the arithmetic
-    is another (a window's end, the length before rope was scaled), and what to say where that is
-    too long."""
+    """(tokens of the long prompt, a note if it is too short). It goes beyond all `positions` at
+    which the arithmetic changes (a window's end, the length before rope scaling), as far as `most`
+    tokens allow."""
     reached = [at for at in positions if at + BEYOND <= most]
     missed = [at for at in positions if at + BEYOND > most]
     length = max([at + BEYOND for at in reached], default=min(USUAL_LONG, most))

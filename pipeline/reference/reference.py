@@ -1,7 +1,7 @@
-"""`Reference`: a process that computes a model by another library, and judges our answers by it.
+"""`SideBySide`: compares our answers with those of another library, run as a process.
 
-The structs here are all that crosses. The process (`model/transformers_reference.py`) reads the
-model's and the adapters' own files by that library alone, so that it finds a file that we misread.
+The structs here are the whole protocol. The process (`reference/transformers_reference.py`) reads
+the model's and the adapters' files with that library only, so it detects files that we misread.
 Knows no torch: the console may import it.
 """
 
@@ -33,7 +33,7 @@ class ChatTurn(msgspec.Struct, frozen=True):
 
 
 class Prompt(msgspec.Struct, frozen=True, kw_only=True):
-    """A text, or a chat where it has turns."""
+    """A text, or a chat if it has turns."""
 
     name: str
     text: str = ""
@@ -41,28 +41,28 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ReferenceQuestion(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """To a reference: what to compare with."""
+    """To a reference: the model and adapters to compute."""
 
     model: str
     """A directory, a .gguf file, or org/name[@revision]."""
     adapters: tuple[tuple[str, str], ...] = ()
     """(name, directory) of each."""
     tokens: int = 16
-    """Greedy tokens of each answer."""
+    """Greedy tokens per answer."""
     scratch: str = ""
-    """A directory of its own, for links."""
+    """A temporary directory, for links."""
 
 
 class Prepared(msgspec.Struct, frozen=True, tag=True):
-    """From a reference that has read everything but the weights."""
+    """From a reference that has read everything except the weights."""
 
     by: str
-    """The libraries and their versions."""
+    """The libraries with their versions."""
     prompts: tuple[Prompt, ...]
 
 
 class ReferenceRefusal(msgspec.Struct, frozen=True, tag=True):
-    """From a reference that cannot be one, and from an engine that does not take the model."""
+    """From a reference or an engine that cannot load the model."""
 
     what: str
     hint: str = ""
@@ -77,26 +77,26 @@ class EngineQuestion(msgspec.Struct, frozen=True, kw_only=True):
     tokens: int
     dtype: DtypeName
     ignored: tuple[str, ...]
-    """Keys of config.json that are taken as absent, as by `--ignore-key`."""
+    """Keys of config.json treated as absent, as with `--ignore-key`."""
     logits: str
-    """The file to write them to."""
+    """The file to write the logits to."""
 
 
 class PromptAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """Our answer to a prompt, by the base (`adapter` None) or an adapter."""
+    """Our answer to a prompt, from the base (`adapter` None) or an adapter."""
 
     prompt: str
     adapter: str | None
     prompt_ids: tuple[int, ...] = ()
     prompt_tokens: int = 0
-    """Number of prompt tokens, where HTTP gives no more than that."""
+    """Number of prompt tokens, for answers over HTTP, which have no `prompt_ids`."""
     token_ids: tuple[int, ...] = ()
     pieces: tuple[str, ...] = ()
-    """Tokens as text, where HTTP says no ids."""
+    """Tokens as text, for answers over HTTP, which have no `token_ids`."""
     logprobs: tuple[float, ...] = ()
-    """Log probability of each token, among all of the vocabulary."""
+    """Log probability of each token, over the whole vocabulary."""
     logits: str = ""
-    """The name of a tensor [num_tokens, vocab_size] in the file of `Answers`; "" has only
+    """The name of a tensor [num_tokens, vocab_size] in the file of `Answers`; "" if there are only
     `logprobs`."""
     refusal: str = ""
     """Why there is no answer."""
@@ -112,29 +112,29 @@ class Answers(msgspec.Struct, frozen=True, tag=True):
 
 
 class AnswerDifference(msgspec.Struct, frozen=True, kw_only=True):
-    """One answer beside the reference's."""
+    """One answer compared with the reference's."""
 
     prompt: str
     adapter: str | None
     is_right: bool
     is_refused: bool = False
-    """Whether we gave no answer, though the reference does."""
+    """Whether we gave no answer although the reference does."""
     prompt_tokens: int = 0
     tokens: int = 0
     equal_tokens: int = 0
-    """Of the greedy tokens, those that the reference chooses as well."""
+    """Number of greedy tokens that the reference also chooses."""
     largest: float = 0.0
-    """The largest difference of any logit, or, where `unit` says so, of a token's logprob."""
+    """The largest difference of any logit or, by `unit`, of any token's logprob."""
     mean: float = 0.0
     range: float = 0.0
     """From the reference's smallest logit to its largest."""
     unit: Literal["logits", "logprobs"] = "logits"
     reason: str = ""
-    """What differs, in words; or what both refuse."""
+    """What differs, or the refusal that both gave."""
 
 
 class Findings(msgspec.Struct, frozen=True, tag=True):
-    """From a reference: its judgement of all answers."""
+    """From a reference: its verdicts on all answers."""
 
     rows: tuple[AnswerDifference, ...]
     notes: tuple[str, ...] = ()
@@ -158,9 +158,9 @@ class ReferenceComparison(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LineClient:
-    """A module run as a process that answers each line of JSON with another.
+    """Runs a module as a process that answers each line of JSON with another.
 
-    A context manager: leaving it ends the process.
+    A context manager; its exit kills the process.
     """
 
     def __init__(self, module: str) -> None:
@@ -181,7 +181,7 @@ class LineClient:
             self._close(self._process)
 
     def ask(self, question: msgspec.Struct, kind: type[T]) -> T:
-        """The process's answer. Raises `OperatorError` where it refuses or ends without one."""
+        """The process's answer. Raises `OperatorError` if it refuses or exits without one."""
         process = self._process or self._start()
         assert process.stdin is not None and process.stdout is not None
         try:
@@ -207,7 +207,7 @@ class LineClient:
         return self._process
 
     def _close(self, process: subprocess.Popen[bytes]) -> None:
-        """Closes its pipes and its log; the next question starts another process."""
+        """Closes the pipes and the log; the next question starts another process."""
         process.wait()
         self._process = None
         self._log.close()
@@ -222,20 +222,20 @@ class LineClient:
         lines = self._log.read().decode(errors="replace").strip().splitlines()
         self._close(process)
         if code == -signal.SIGKILL:
-            hint = "the kernel kills what takes more memory than there is; free some"
+            hint = "the OS kills processes when memory runs out; free some memory"
             return OperatorError(f"{self._module} was killed", hint)
-        last = lines[-1] if lines else "it says nothing"
-        return OperatorError(f"{self._module} ended with status {code}: {last}")
+        last = lines[-1] if lines else "no error message"
+        return OperatorError(f"{self._module} exited with status {code}: {last}")
 
 
 class SideBySide:
-    """Compares what we compute with transformers, any number of models one after the other.
+    """Compares our answers with transformers', for any number of models in turn.
 
-    A context manager: the two processes start when they are needed and end with it.
+    A context manager: the two processes start when first needed and end at its exit.
     """
 
     def __init__(self, say: Callable[[str], None] = lambda _: None) -> None:
-        """`say` hears what is done, since it takes minutes."""
+        """`say` is called with each stage, since a comparison takes minutes."""
         self._say = say
         self._reference = LineClient("transformers_reference")
         self._engine = LineClient("engine_answers")
@@ -260,10 +260,10 @@ class SideBySide:
         ignored: tuple[str, ...] = (),
         reference: ReferenceQuestion | None = None,
     ) -> ReferenceComparison:
-        """Our engine on the CPU, without a pipeline. `directory` is the model directory that a
-        pipeline of `question.model` would have, `ignored` are keys of its config.json.
-        transformers reads what `reference` names, which is the same unless something is to differ.
-        Raises `OperatorError` where either cannot read it."""
+        """Compares our engine on the CPU, without a pipeline. `directory` is the model directory
+        that a pipeline of `question.model` would have, `ignored` are keys of its config.json.
+        transformers reads the model of `reference`, by default that of `question`. Raises
+        `OperatorError` if either cannot read it."""
         with tempfile.TemporaryDirectory() as scratch:
 
             def serve(prompts: tuple[Prompt, ...]) -> Answers:
@@ -284,7 +284,7 @@ class SideBySide:
     def compare_served(
         self, question: ReferenceQuestion, serve: Callable[[tuple[Prompt, ...]], Answers]
     ) -> ReferenceComparison:
-        """What `serve` answers to the reference's prompts. Raises `OperatorError`."""
+        """Compares `serve`'s answers to the reference's prompts. Raises `OperatorError`."""
         self._say("transformers reads the files")
         with tempfile.TemporaryDirectory() as scratch:
             asked = msgspec.structs.replace(question, scratch=scratch)

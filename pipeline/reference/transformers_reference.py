@@ -1,10 +1,11 @@
-"""The reference that transformers and peft compute, in float32 on the CPU.
+"""The reference computed by transformers and peft, in float32 on the CPU.
 
-Lines of JSON: a `ReferenceQuestion` comes, `Prepared` goes; `Answers` come, `Findings` go.
+Lines of JSON: reads a `ReferenceQuestion` and writes `Prepared`; reads `Answers` and writes
+`Findings`.
 
-The model's and the adapters' files are read by those libraries alone, nothing of ours: what both
-read wrongly alike would not be found. Prompts are tokenized before the weights are loaded, so that
-what is missing or too large is said at once.
+Only those libraries read the model's and the adapters' files: with our own readers, an error in
+them would affect both sides and stay hidden. Prompts are tokenized before the weights are loaded,
+so that missing or too large models are reported early.
 """
 
 from __future__ import annotations
@@ -39,24 +40,24 @@ from .reference import (
 )
 
 MOST_FLOP = 4e12
-"""Floating-point operations of a long prompt, at most: half a minute or so on two cores."""
+"""Most floating-point operations of the long prompt: about half a minute on two cores."""
 LEAST_LONG = 128
-"""Tokens of the long prompt of a model for which that is too much."""
+"""Fewest tokens of the long prompt, even if they take more operations."""
 MOST_CANDIDATES = 100
-"""Tokens, by probability, among which a piece of text is looked for."""
+"""Most probable tokens among which a piece of text is searched."""
 LOAD_FACTOR = 1.2
-"""Memory that loading takes beside the weights in float32."""
+"""Memory for loading, as a multiple of the weights in float32."""
 IGNORED_GGUF = (
     "rope.scaling.",
     "rope_freqs.weight",
     "attention.sliding_window",
     "rope.scale_linear",
 )
-"""What a GGUF may say of attention that transformers does not read."""
+"""Key and tensor names of a GGUF about attention that transformers does not read."""
 
 
 class TransformersReference:
-    """One model, by transformers."""
+    """One model, computed by transformers."""
 
     def __init__(self, question: ReferenceQuestion) -> None:
         """Reads config and tokenizer. Raises `OperatorError`."""
@@ -87,19 +88,19 @@ class TransformersReference:
         except Exception as error:  # libraries raise what they like, ImportError among them
             word = f"{type(error).__name__}: {_first_line(error)}"
             raise OperatorError(
-                f"transformers does not read the {what} of {self._question.model}: {word}",
-                "what it does not read it is no reference for",
+                f"transformers cannot read the {what} of {self._question.model}: {word}",
+                "without it there is no reference to compare with",
             ) from error
 
     def _check_memory(self) -> int:
-        """The number of parameters. Raises `OperatorError` where they do not fit in float32."""
+        """The number of parameters. Raises `OperatorError` if they do not fit in float32."""
         with self._reading("shapes"), torch.device("meta"):
             model = self._transformers.AutoModelForCausalLM.from_config(self._config)
         count: int = sum(parameter.numel() for parameter in model.parameters())
         needed, free = int(4 * count * LOAD_FACTOR), free_bytes(torch.device("cpu"))
         if needed > free:
             raise OperatorError(
-                f"{self._question.model} takes {needed / 2**30:.1f} GiB in float32, and "
+                f"{self._question.model} takes {needed / 2**30:.1f} GiB in float32, but "
                 f"{free / 2**30:.1f} GiB are free",
                 "compare on a machine with more memory, or a smaller model of the family",
             )
@@ -108,7 +109,7 @@ class TransformersReference:
     # -- prompts
 
     def _choose_prompts(self) -> list[Prompt]:
-        """The prompts that the model is long enough for."""
+        """The prompts that fit in the model's context."""
         text = self._config.get_text_config()
         limit = int(text.max_position_embeddings)
         scaling = _rope(text)
@@ -126,7 +127,7 @@ class TransformersReference:
         return found
 
     def _special_tokens(self, vocab_size: int) -> list[str]:
-        """Tokens added to the vocabulary, with an embedding, by id."""
+        """Tokens added to the vocabulary that have an embedding, ordered by id."""
         added = sorted(self._tokenizer.get_added_vocab().items(), key=lambda pair: pair[1])
         return [token for token, token_id in added if token_id < vocab_size]
 
@@ -134,11 +135,11 @@ class TransformersReference:
         try:
             return len(self._encode(prompt, None))
         except _Unreadable:
-            return 0  # it is asked all the same: both should refuse
+            return 0  # keep the prompt: both sides should refuse it
 
     @staticmethod
     def _positions(config: Any, scaling: dict[str, Any]) -> Iterator[int]:
-        """Positions from which attention or rope are computed in another way."""
+        """Positions at which the computation of attention or rope changes."""
         window = getattr(config, "sliding_window", None)
         kinds = getattr(config, "layer_types", None) or ["sliding_attention"]
         if window and "sliding_attention" in kinds:
@@ -149,7 +150,7 @@ class TransformersReference:
             yield int(config.max_position_embeddings)
 
     def _encode(self, prompt: Prompt, adapter: str | None) -> list[int]:
-        """Token ids. Raises `_Unreadable` where template or tokenizer refuse it."""
+        """Token ids. Raises `_Unreadable` if template or tokenizer refuse the prompt."""
         try:
             if not prompt.turns:
                 ids: list[int] = self._tokenizer(prompt.text).input_ids
@@ -164,8 +165,8 @@ class TransformersReference:
             raise _Unreadable(_first_line(error)) from error
 
     def _of_chats(self, adapter: str | None) -> tuple[Any, dict[str, str]]:
-        """The tokenizer that writes an adapter's chats, and a template that lies alone: what
-        a trainer saved beside the adapter, else the model's."""
+        """The tokenizer for an adapter's chats and, in the options, a template saved without one:
+        those saved with the adapter, else the model's."""
         directory = dict(self._question.adapters).get(adapter or "")
         if directory is None:
             return self._tokenizer, {}
@@ -181,7 +182,7 @@ class TransformersReference:
     # -- logits
 
     def findings(self, answers: Answers) -> Iterator[AnswerDifference]:
-        """Findings about the base, then about each adapter, one model in memory at a time."""
+        """Verdicts on all answers, grouped by adapter, with one model in memory at a time."""
         prompts = {prompt.name: prompt for prompt in self.prompts}
         paths = dict(self._question.adapters)
         for adapter in dict.fromkeys(answer.adapter for answer in answers.rows):
@@ -200,7 +201,7 @@ class TransformersReference:
                 yield from (_without(row, str(error)) for row in rows)
 
     def _refused(self, answer: PromptAnswer, prompt: Prompt) -> AnswerDifference:
-        """Right where the reference refuses the prompt as well."""
+        """The verdict on an answer we refused: right if the reference refuses the prompt too."""
         try:
             self._encode(prompt, answer.adapter)
         except _Unreadable as error:
@@ -210,7 +211,7 @@ class TransformersReference:
         return msgspec.structs.replace(refused, is_refused=True)
 
     def _load_base(self) -> Any:
-        """The model in float32, kept for those that follow. Raises `OperatorError`."""
+        """The model in float32, kept for later answers. Raises `OperatorError`."""
         if self._base is not None:
             return self._base
         with self._reading("weights"):
@@ -219,19 +220,19 @@ class TransformersReference:
             )
         if missing := sorted(about["missing_keys"]):
             raise OperatorError(
-                f"transformers finds no {missing[0]} ({len(missing)} such) in the checkpoint and "
-                "would make it at random",
-                "it is no reference for this checkpoint",
+                f"transformers does not find {missing[0]} ({len(missing)} such) in the checkpoint "
+                "and would make it at random",
+                "it cannot be the reference for this checkpoint",
             )
         if unused := sorted(about["unexpected_keys"]):
-            self._note(f"transformers uses no {unused[0]} ({len(unused)} such) of the checkpoint")
+            self._note(f"transformers does not use {unused[0]} ({len(unused)} such)")
         self._base = model.eval()
         return self._base
 
     @contextlib.contextmanager
     def _loaded(self, adapter: str | None) -> Iterator[Any]:
-        """The model in float32, with an adapter's directory. Raises `OperatorError` where the model
-        is not read, `_Unreadable` where the adapter is not."""
+        """The model in float32, with the adapter of a directory if given. Raises `OperatorError` if
+        the model cannot be read, `_Unreadable` if the adapter cannot."""
         base = self._load_base()
         if adapter is None:
             yield base
@@ -242,19 +243,20 @@ class TransformersReference:
             try:
                 model = peft.PeftModel.from_pretrained(base, adapter).eval().float()
             except Exception as error:
-                self._base = None  # it may be wrapped in part
+                self._base = None  # it may be partly wrapped
                 word = f"{type(error).__name__}: {_first_line(error)}"
-                raise _Unreadable(f"peft does not read it: {word}") from error
+                raise _Unreadable(f"peft cannot read it: {word}") from error
         for warning in heard:
             if "keys" in str(warning.message):
-                self._note(f"peft, of {adapter}: {_first_line(warning.message)}")
+                self._note(f"peft, on {adapter}: {_first_line(warning.message)}")
         yield model
         config = model.peft_config["default"]
         is_whole = getattr(config, "bias", "none") == "none" and not (
             getattr(config, "modules_to_save", None)
             or getattr(config, "trainable_token_indices", None)
         )
-        # Loading takes longer than the answers; but what is not of low rank stays behind.
+        # Keep the base, since loading is slow, unless the adapter has whole weights: unload() would
+        # leave those in it.
         self._base = model.unload() if is_whole else None
 
     def _note(self, note: str) -> None:
@@ -285,9 +287,10 @@ class TransformersReference:
         self, model: Any, prompt: list[int], answer: PromptAnswer
     ) -> tuple[list[int], Tensor]:
         """Our tokens, and the logits [num_tokens, vocab_size] from which `generate` would choose
-        each, had it chosen those before. Fewer tokens than logits where one has no id.
+        each, given our tokens before it. One token fewer than logits if the last has no id.
 
-        Step by step over a cache, as it does: some rope kinds depend on the length so far.
+        Computed step by step over a cache, like `generate`: some rope types depend on the length so
+        far.
         """
         count = len(answer.token_ids) or len(answer.pieces)
         rows: list[Tensor] = []
@@ -310,8 +313,9 @@ class TransformersReference:
         return tokens, torch.stack(rows)
 
     def _next_token(self, answer: PromptAnswer, tokens: list[int], logits: Tensor) -> int | None:
-        """Our id at this place. A piece of text may be that of several, as half a character is: of
-        the probable ones that write it, that whose logprob is nearest to ours."""
+        """Our token id at this place. If we know only its text, which several tokens may share
+        (e.g. half a character): the probable token of that text with the logprob nearest to
+        ours."""
         place = len(tokens)
         if answer.token_ids:
             return answer.token_ids[place]
@@ -326,7 +330,7 @@ class TransformersReference:
 
 
 def _import(name: str, distribution: str) -> Any:
-    """The library. Raises `OperatorError` where it is not there."""
+    """The library. Raises `OperatorError` if it cannot be imported."""
     try:
         return importlib.import_module(name)
     except ImportError as error:
@@ -336,7 +340,7 @@ def _import(name: str, distribution: str) -> Any:
 
 
 class _Unreadable(Exception):
-    """A prompt or an adapter that the reference refuses, and why."""
+    """The reference refuses a prompt or an adapter; the message says why."""
 
 
 def _without(answer: PromptAnswer, reason: str, *, is_right: bool = False) -> AnswerDifference:
@@ -354,7 +358,7 @@ def _first_line(error: object) -> str:
 
 
 def _rope(config: Any) -> dict[str, Any]:
-    """The rope parameters; of the first kind of layer where each has its own."""
+    """The rope parameters; those of the first layer type if they differ by type."""
     found = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
     if found and all(isinstance(value, dict) for value in found.values()):
         found = next(iter(found.values()))
@@ -362,12 +366,12 @@ def _rope(config: Any) -> dict[str, Any]:
 
 
 def _locate(model: str, scratch: Path) -> tuple[str, dict[str, Any], list[str]]:
-    """What `from_pretrained` takes for a model, and what is to be known of it."""
+    """`from_pretrained`'s name and options for a model, and notes about it."""
     path = Path(os.path.expanduser(model))
     if path.is_dir() and not any(path.glob("*.safetensors")) and (path / "model.gguf").exists():
-        path = path / "model.gguf"  # a model directory that was made for it
+        path = path / "model.gguf"  # a model directory made from a GGUF
     if path.is_file():
-        # Alone in a directory: beside others transformers would read those in its place.
+        # Alone in a directory: transformers would prefer other files beside it.
         (scratch / "model.gguf").symlink_to(path.resolve())
         return str(scratch), {"gguf_file": "model.gguf"}, _notes_of_gguf(path)
     if path.is_dir() or not is_hub_id(model):
@@ -377,7 +381,7 @@ def _locate(model: str, scratch: Path) -> tuple[str, dict[str, Any], list[str]]:
 
 
 def _notes_of_gguf(path: Path) -> list[str]:
-    """Names in the file that transformers does not read."""
+    """A note on names in the file that transformers does not read, if any."""
     from gguf import GGUFReader
 
     reader = GGUFReader(path)
@@ -386,7 +390,7 @@ def _notes_of_gguf(path: Path) -> list[str]:
     if not ignored:
         return []
     return [
-        f"transformers does not read {', '.join(ignored)} of a GGUF: a difference may be its own"
+        f"transformers does not read {', '.join(ignored)} of a GGUF: this may explain a difference"
     ]
 
 
@@ -397,7 +401,7 @@ def main() -> None:
     while (asked := server.read(ReferenceQuestion | Answers)) is not None:
         try:
             if isinstance(asked, ReferenceQuestion):
-                reference = None  # its weights, before there are others
+                reference = None  # free its weights before loading others
                 reference = TransformersReference(asked)
                 server.write(Prepared(reference.by, reference.prompts))
             else:

@@ -1,5 +1,4 @@
-"""`AdapterHost`: the adapters of one worker, from files to the host's memory, to pages and into
-weights."""
+"""`AdapterHost`: one worker's adapters: read to host memory, placed in pages, merged, verified."""
 
 from __future__ import annotations
 
@@ -21,8 +20,8 @@ from .step_launcher import MergedModel
 
 
 class AdapterHost:
-    """`read`, `measure`, `merge` and `compare` may be called from any thread; the others belong to
-    the thread that launches steps."""
+    """Reads, places, merges and verifies adapters. `read`, `measure`, `merge` and `compare` may be
+    called from any thread, the other methods only from the thread that launches steps."""
 
     def __init__(
         self,
@@ -36,39 +35,39 @@ class AdapterHost:
         self._queue, self._make_bar, self._store = queue, make_bar, loaded.store
 
     def read(self, key: str, path: str) -> AdapterInfo:
-        """An adapter's files to the host, checked. Never raises."""
+        """Reads and checks an adapter's files into host memory. Never raises."""
         info = self._store.read(key, path)
-        if self._config.no_lora and not info.reason:  # checked, and its name is still answered
+        if self._config.no_lora and not info.reason:  # requests may still name it
             self._store.drop(key)
             info = msgspec.structs.replace(info, num_bytes=0, pages=0)
         return info
 
     def measure(self, path: str) -> AdapterInfo:
-        """What `read` would say, from the headers alone. Never raises."""
+        """The result that `read` would return, from the headers alone. Never raises."""
         return self._store.measure(path)
 
     def place(self, key: str, pages: Sequence[int]) -> Future[None]:
-        """Starts copying an adapter into pages, behind the steps launched before; those launched
-        after do not wait for it."""
-        # Memory of its own is given out by the stream that will use it.
+        """Starts copying an adapter into pages, after the steps launched so far; later steps do
+        not wait for it."""
+        # Without the pool, its memory must be allocated on the stream that will use it.
         start = self._queue.submit if self._config.no_mem_pool else self._queue.copy
         return start(lambda: self._store.place(key, pages))
 
     def evict(self, key: str) -> None:
-        """Gives up an adapter's pages; no step launched later names it."""
+        """Releases an adapter's pages; no later step may name it."""
         self._store.evict(key)
 
     def drop(self, key: str) -> None:
-        """Forgets an adapter, on the host too."""
+        """Drops an adapter, including its host copy."""
         self._store.drop(key)
 
     def drop_all(self) -> None:
-        """Forgets all adapters."""
+        """Drops all adapters, including their host copies."""
         self._store.drop_all()
 
     def merge(self, key: str) -> MergedModel:
-        """A second model with an adapter in its weights, beside all steps. Raises `MemoryError`
-        where there is no room for it."""
+        """A second model with an adapter merged into its weights, built while steps run. Raises
+        `MemoryError` if it does not fit."""
         loaded, adapter = self._loaded, self._store[key]
         needed = merged_bytes(adapter, loaded.config, loaded.precision.weights)
         if needed > (free := rank_free_bytes(self._config, self._queue)):
@@ -79,12 +78,12 @@ class AdapterHost:
         return MergedModel(key, model, loaded.step_bytes(model))
 
     def new_verification(self, order: CheckAdapter) -> VerificationRun:
-        """The batches of a verification, to be launched among all others."""
+        """The batches of a verification, to be launched among all other steps."""
         return VerificationRun(order, self._loaded.config.vocab_size)
 
     def compare(self, run: VerificationRun) -> tuple[tuple[Comparison, ...], bool]:
-        """What was generated against the merged weights, and whether all is right. Raises
-        `AdapterError` where an adapter's files are not those that were read."""
+        """Compares the generated tokens and logits with merged weights; also returns whether all
+        pass. Raises `AdapterError` if an adapter's files changed since they were read."""
         directories = {}
         for key in {s.key for s in run.sequences if s.key}:
             known = self._store[key].info

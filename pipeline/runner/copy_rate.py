@@ -1,6 +1,6 @@
-"""How fast a device's memory is: the rate of a copy within it, what steps are held against.
+"""Measures a device's copy rate, the memory bandwidth that steps are compared with.
 
-A copy is what a memory does at its best; read and written bytes count, as both pass.
+A copy is the best case for memory; bytes read and bytes written both count.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ from ..model.compute_queue import ComputeQueue
 CUDA_BYTES = 256 << 20
 """Five times an H200's cache."""
 CPU_BYTES = 64 << 20
-"""Read and written: four times the last cache of a chiplet; first touching them takes as long as
-all copies together."""
+"""Source and target together are four times a chiplet's last-level cache. First touching them takes
+as long as all copies together."""
 COPIES = 7
 ENOUGH_SECONDS = 0.08
-"""Seconds of copying after which fewer copies are enough, on a slow machine."""
+"""Copying stops early after this many seconds, on a slow machine."""
 
 
 def measure_copy_rate(queue: ComputeQueue) -> float:
-    """Bytes a second, read and written ones; 0 where there is no memory to try it in. Takes less
-    than 0.2 s; to be called within the queue's own work."""
+    """Bytes per second, read plus written; 0 if there is no memory for the test. Takes less than
+    0.2 s; call it from work submitted to the queue."""
     num_bytes = CPU_BYTES
     if queue.device.type == "cuda":
         num_bytes = min(CUDA_BYTES, torch.cuda.mem_get_info(queue.device)[0] // 8)
     try:
         source = torch.zeros(num_bytes, dtype=torch.uint8, device=queue.device)
         target = torch.zeros_like(source)
-    except (MemoryError, RuntimeError):  # torch's out of memory is runtime
+    except (MemoryError, RuntimeError):  # torch's out-of-memory error is a RuntimeError
         return 0.0
     on_gpu = queue.device.type == "cuda"
     times = [*(_on_gpu if on_gpu else _on_cpu)(queue, source, target)]
     if on_gpu:
         del source, target
-        torch.cuda.empty_cache()  # the pool is sized from what is free
+        torch.cuda.empty_cache()  # the pool is sized from free memory
     return 2 * num_bytes / statistics.median(times)
 
 
@@ -56,7 +56,7 @@ def _on_gpu(queue: ComputeQueue, source: torch.Tensor, target: torch.Tensor) -> 
 
 
 def _on_cpu(queue: ComputeQueue, source: torch.Tensor, target: torch.Tensor) -> Iterator[float]:
-    """Seconds of each copy, by all threads that compute."""
+    """Seconds of each copy, using all compute threads."""
     begun = time.perf_counter()
     with queue.helpers:
         for _ in range(COPIES):

@@ -1,6 +1,6 @@
-"""A model whose layers are spans, which show how long each of them takes.
+"""A model with a span around each layer, showing how long each takes.
 
-Each is launched from the host by itself, so a step of such a model cannot be replayed from a graph.
+Each layer is launched from the host, so a step of such a model cannot be replayed from a graph.
 """
 
 from __future__ import annotations
@@ -17,13 +17,12 @@ from ..runtime.spans import Spans
 
 @dataclass(frozen=True)
 class SpannedLayer(DecoderLayer):
-    """Computes what its layer does, in the same order."""
+    """A decoder layer with the same computation, inside spans."""
 
     number: int
     spans: Spans
     settle: Callable[[], object]
-    """Waits for the device, where the spans shall hold what it took and not only what launching
-    did."""
+    """Waits for the device if spans must include device time, not only launch time."""
 
     def __call__(
         self, hidden: Tensor, delta: Output | None, batch: StepBatch, pool: Tensor

@@ -14,7 +14,7 @@ from ..model.page_pool import PAGE_SIZE
 
 @dataclass
 class LiveSequence:
-    """What the runner holds of a sequence: where its tokens and pages are, and how far it is."""
+    """The runner's record of a sequence: its slot, its pages, and how far it is computed."""
 
     number: int
     slot: int
@@ -22,15 +22,15 @@ class LiveSequence:
     adapter: str | None
     num_prompt: int
     admitted: int
-    """Tokens it came with; those after were sampled here."""
+    """Tokens it was admitted with; later ones were sampled here."""
     known: int
-    """Tokens in the history, the one still being sampled included."""
+    """Tokens in the history, including the one being sampled."""
     computed: int = 0
     pages: list[int] = field(default_factory=list)
 
     def advance(self, row: BatchRow, adapter: str | None, unclean: list[int]) -> StepRow:
-        """Moves on by one row, which is computed with `adapter`; new pages that the row does not
-        fill go to `unclean`."""
+        """Advances by one row, computed with `adapter`; new pages that the row does not fill are
+        added to `unclean`."""
         start, stop = self.computed, self.computed + row.num_tokens
         assert row.num_tokens > 0 and stop <= self.known, (
             f"sequence {self.number}: tokens {start} to {stop} of {self.known} known"
@@ -46,19 +46,19 @@ class LiveSequence:
 
 
 class LiveSequences:
-    """Sequences by number. A slot that was released is given out again before a new one."""
+    """Sequences by number. A released slot is reused before a new one is created."""
 
     def __init__(self) -> None:
         self._live: dict[int, LiveSequence] = {}
         self._free_slots: list[int] = []
         self.num_slots = 0
-        """Slots that were ever in use since `clear`."""
+        """Slots created since `clear`."""
 
     def __getitem__(self, number: int) -> LiveSequence:
         return self._live[number]
 
     def admit(self, admission: Admission, adapter: str | None) -> LiveSequence:
-        """Takes a sequence in and gives it a slot."""
+        """Adds a sequence and assigns it a slot."""
         assert admission.sequence not in self._live, f"{admission.sequence} is already here"
         if self._free_slots:
             slot = self._free_slots.pop()
@@ -78,11 +78,11 @@ class LiveSequences:
         return sequence
 
     def release(self, number: int) -> None:
-        """Forgets a sequence; its slot is free."""
+        """Removes a sequence and frees its slot."""
         self._free_slots.append(self._live.pop(number).slot)
 
     def clear(self) -> None:
-        """Forgets all of them, and every slot."""
+        """Removes all sequences and slots."""
         self._live.clear()
         self._free_slots.clear()
         self.num_slots = 0

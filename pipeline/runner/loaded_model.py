@@ -1,5 +1,4 @@
-"""`LoadedModel`: the weights on their device, and the pool, the adapters and the limits made for
-them."""
+"""`LoadedModel`: the weights on their device, with their page pool, adapter store and limits."""
 
 from __future__ import annotations
 
@@ -24,7 +23,7 @@ from ..runtime.progress import ProgressBar
 from .step_bytes import StepBytes
 
 MakeBar = Callable[[str, int, str], ProgressBar]
-"""(stage, total, unit) to a progress bar of the worker."""
+"""(stage, total, unit) -> progress bar of the worker."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +41,11 @@ class LoadedModel:
     store: AdapterStore
     rotary: Rotary
     windows: tuple[int, ...]
-    """Attention windows of its layers, each once."""
+    """The distinct attention windows of its layers, ascending."""
     num_bytes: StepBytes
     kernels: KernelChoice
     max_model_len: int
-    """Tokens of a sequence, at most: the model's or the operator's limit, or the pool's."""
+    """Longest sequence in tokens: the model's or the operator's limit, or the pool's."""
 
     def step_bytes(self, model: Llama) -> StepBytes:
         """Step bytes of a model of the same shape over the same pool."""
@@ -63,7 +62,7 @@ def load_model(
     ranks = join_ranks(config, rank, device)
     part = ranks.shard.model_config(whole)
     checkpoint = open_checkpoint(directory, dummy=config.dummy, device=device, model_config=whole)
-    # Ranks must decide alike, and what is free is not so by itself.
+    # All ranks must decide alike, but their free memory may differ: take the smallest.
     free = ranks.least(rank_free_bytes(config, queue), device)
     precision = choose_precision(config, part, device, checkpoint.has_int4, free)
     with make_bar("weights", part.num_layers + 1, "layer") as bar:
@@ -92,14 +91,14 @@ def load_model(
 
 
 def rank_free_bytes(config: Config, queue: ComputeQueue) -> int:
-    """Memory that this rank may take; those of a CPU share it."""
+    """Free memory for this rank; ranks on a CPU share the machine's equally."""
     device = queue.device
     return free_bytes(device) // (1 if device.type == "cuda" else config.tp)
 
 
 def choose_max_model_len(config: Config, model_config: ModelConfig) -> int:
-    """`config.max_model_len`, or the model's own limit. Raises `OperatorError` where the model was
-    made for fewer tokens."""
+    """`config.max_model_len`, or the model's own limit if it is 0. Raises `OperatorError` if it
+    exceeds that limit."""
     longest = model_config.max_model_len
     if config.max_model_len > longest:
         raise OperatorError(

@@ -1,7 +1,7 @@
-"""`BaseTimes`: what a decode step would take without adapters, learnt from those that have none.
+"""`BaseTimes`: estimates a decode step's time without adapters from steps that have none.
 
-Of each number of rows computed (padding included) the last steps are kept. Sequences grow, so no
-two steps read the same KV: what that costs a byte is learnt too. Knows no device.
+The last steps of each row count (padding included) are kept. Sequences grow, so no two steps read
+the same amount of KV: its cost per byte is learned too. Knows no device.
 """
 
 from __future__ import annotations
@@ -11,24 +11,24 @@ import statistics
 from collections import deque
 
 RECENT = 31
-"""Steps whose median is taken: a second of serving, so that it follows a machine that others use,
-and one slow step does not show."""
+"""Steps whose median is taken: about a second of serving, so that the estimate follows changing
+load on the machine while one slow step has no effect."""
 
 
 class BaseTimes:
-    """`take` every decode step in turn. One thread."""
+    """Base-model decode times by row count; `take` gets every decode step. Used from one thread."""
 
     def __init__(self, copy_bytes_s: float) -> None:
-        """KV is read at `copy_bytes_s` until `learn_kv` knows better; 0: it costs nothing."""
+        """KV is assumed to be read at `copy_bytes_s` until `learn_kv`; 0: KV costs nothing."""
         self._copy_bytes_s = self.kv_bytes_s = copy_bytes_s
         self._recent: dict[int, deque[tuple[int, int]]] = {}
-        """(kv_bytes, busy_us)"""
+        """Row count to (kv_bytes, busy_us) of recent steps."""
         self._counts: list[int] = []
-        """The numbers of rows of `_recent`, ascending."""
+        """The row counts in `_recent`, ascending."""
 
     def take(self, rows: int, busy_us: int, kv_bytes: int, *, has_adapters: bool) -> int:
-        """Learns from a step without adapters. For one with adapters the microseconds that it
-        would have taken without; 0 where that is not known (yet)."""
+        """Records a step without adapters and returns 0. For a step with adapters, returns the
+        estimated microseconds without them; 0 if unknown."""
         if has_adapters:
             base = self._base_us(rows)
             return 0 if base is None else max(0, round(base + self._kv_us(kv_bytes)))
@@ -39,9 +39,9 @@ class BaseTimes:
         return 0
 
     def learn_kv(self, rows: int) -> None:
-        """Learns from steps of `rows` rows, half of them with little KV and half with much. Never
-        faster than a copy. On two cores attention reads at a fourth of that, and the tax of long
-        sequences was shown three times too high."""
+        """Sets the KV read rate from recorded steps of `rows` rows, half with little KV and half
+        with much; capped at the copy rate. On two cores attention reads at a fourth of that rate;
+        assuming the copy rate showed the tax of long sequences three times too high."""
         seen = sorted(self._recent.get(rows, ()))
         half = len(seen) // 2
         if not half:
@@ -49,12 +49,12 @@ class BaseTimes:
         (low, fast), (high, slow) = (
             map(statistics.median, zip(*part, strict=True)) for part in (seen[:half], seen[-half:])
         )
-        if slow > fast and high > 4 * low:  # else it is noise
+        if slow > fast and high > 4 * low:  # otherwise the difference is noise
             self.kv_bytes_s = min(self._copy_bytes_s, (high - low) / (slow - fast) * 1e6)
 
     def _base_us(self, rows: int) -> float | None:
-        """Without KV. Between two numbers of rows that were seen, on the line between them; beyond
-        them nothing is known."""
+        """Base time without KV. Interpolated linearly between two recorded row counts; None
+        outside their range."""
         if rows in self._recent:
             return statistics.median(
                 busy_us - self._kv_us(kv_bytes) for kv_bytes, busy_us in self._recent[rows]

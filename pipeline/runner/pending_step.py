@@ -1,4 +1,4 @@
-"""`PendingStep`: a launched step, whose tokens are read once it is done."""
+"""`PendingStep`: a launched step; its tokens are read when it is done."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from ..model.sampler import Sampled
 
 @dataclass(frozen=True)
 class IssuedStep:
-    """A step as the device got it: its tokens on their way to the host, and what it took."""
+    """A step issued to the device: its tokens, being copied to the host, and its times."""
 
     sampled: Sampled
     copy_us: int = 0
     busy_us: int = 0
     events: tuple[torch.cuda.Event, ...] = ()
-    """On a GPU: before the inputs' copy, after it, and behind the tokens' copy to the host; the
-    last alone with --no-step-times."""
+    """On a GPU: before the inputs' copy, after it, and after the tokens' copy to the host; only
+    the last with --no-step-times."""
     logits: Tensor | None = None
-    """[num_samples, vocab_size], where they were asked for."""
+    """[num_samples, vocab_size]; None unless requested."""
 
 
 class PendingStep:
-    """A launched step, to be read once, from any thread."""
+    """A launched step. `wait` is called once, from any thread."""
 
     def __init__(
         self,
@@ -39,17 +39,18 @@ class PendingStep:
         step: Step,
         base_us: Callable[[Step], int] | None,
     ) -> None:
-        """`base_us` gets the step as it was measured; None where that would teach nothing."""
+        """`base_us` maps the measured step to its time without adapters; None if that is not
+        estimated for this step."""
         self._issued, self._sequences, self._step = issued, sequences, step
         self._base_us = base_us
 
     @property
     def logits(self) -> Tensor | None:
-        """After `wait`, what the tokens were chosen from, where that was asked for."""
+        """After `wait`: the logits the tokens were chosen from; None unless requested."""
         return self._issued.result().logits
 
     def wait(self) -> tuple[tuple[SampledToken, ...], Step]:
-        """Blocks until the tokens are on the host. Raises what the step raised."""
+        """Blocks until the tokens are on the host. Re-raises an exception of the step."""
         started = time.perf_counter()
         issued = self._issued.result()
         copy_us, busy_us = issued.copy_us, issued.busy_us
@@ -86,5 +87,5 @@ def _tokens(sampled: Sampled, sequences: Sequence[int]) -> Iterator[SampledToken
 
 
 def microseconds_since(started: float) -> int:
-    """`started` as of `time.perf_counter`."""
+    """Microseconds since `started`, a value of `time.perf_counter`."""
     return int((time.perf_counter() - started) * 1e6)

@@ -1,6 +1,6 @@
-"""`ModelRunner`: the one door to the model. A `Batch` goes in, its tokens come out.
+"""`ModelRunner`: the interface to the model. A `Batch` goes in, its tokens come out.
 
-Knows neither sockets nor requests. What it is made of lies beside it: `load_model`, `WarmUp`,
+Knows neither sockets nor requests. Its parts are modules of this package: `load_model`, `WarmUp`,
 `StepLauncher`, `AdapterHost`.
 """
 
@@ -30,19 +30,19 @@ from .step_timer import StepTimer
 from .warm_up import WarmUp
 
 SWITCH_SECONDS = 0.0005
-"""A CPU step takes the interpreter's lock back after each of some 600 operations; Python's own
-5 ms would let the process's other threads keep it for that long each time."""
+"""Interpreter switch interval. A CPU step reacquires the interpreter's lock after each of its
+roughly 600 operations; Python's default lets another thread hold it for 5 ms each time."""
 
 
 class ModelRunner:
-    """Weights, adapters, KV pool and live sequences of one worker, or its shard of them where
-    several ranks share a model; all of those must be given the same steps in the same order.
+    """Weights, adapters, KV pool and live sequences of one worker, or its shard of them if several
+    ranks share a model. All ranks must be given the same steps in the same order.
 
-    `load`, `reset` and `launch` belong to one thread.
+    `load`, `reset` and `launch` must be called from one thread.
     """
 
     adapters: AdapterHost
-    """Set by `load`; so are the next two."""
+    """Set by `load`, like `loaded` and `timer`."""
     loaded: LoadedModel
     timer: StepTimer
 
@@ -101,7 +101,7 @@ class ModelRunner:
         )
 
     def _load(self, max_rows: int) -> StepCompute:
-        """Loads in the queue, whose thread makes all tensors."""
+        """Runs in the queue, whose thread creates all tensors."""
         is_on = not self._config.no_step_times
         self.timer = StepTimer(measure_copy_rate(self.queue) if is_on else 0.0, is_on=is_on)
         self.loaded = load_model(
@@ -119,8 +119,8 @@ class ModelRunner:
         )
 
     def reset(self) -> None:
-        """Waits for what was launched, then forgets every sequence and empties every page; the
-        host keeps its adapters."""
+        """Waits for all launched steps, then drops every sequence and evicts every adapter; the
+        host copies of the adapters are kept."""
         self._launcher.reset()
 
     def launch(self, batch: Batch, *, keep_logits: bool = False) -> PendingStep:
@@ -128,22 +128,22 @@ class ModelRunner:
         return self._launcher.launch(batch, keep_logits=keep_logits)
 
     def use_merged(self, merged: MergedModel | None) -> None:
-        """Computes steps of that adapter alone with its merged copy from the next step on; None
-        gives the copy up."""
+        """From the next step on, uses the merged copy for steps in which every row has its
+        adapter; None drops the copy."""
         self._launcher.use_merged(merged)
 
     def drop_adapters(self) -> None:
-        """Forgets all adapters, and the merged copy."""
+        """Drops all adapters and the merged copy."""
         self._launcher.use_merged(None)
         self.adapters.drop_all()
 
     @property
     def dtype(self) -> str:
-        """The types it computes in, as the screen shows them."""
+        """Names of the types it computes in, as the screen shows them."""
         return self.loaded.precision.name
 
     def stats(self) -> WorkerStats:
-        """What it runs on and the memory it takes."""
+        """Its device, kernels and memory use."""
         device, loaded = self.queue.device, self.loaded
         return WorkerStats(
             at=time.time(),

@@ -1,4 +1,4 @@
-"""What a step must read at least: every weight once, and the KV of all that its rows look at."""
+"""Minimum bytes a step reads: every weight once, and the KV that its rows attend to."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ class StepBytes:
     """Bytes that a step of one model over one pool must read."""
 
     def __init__(self, model: Llama, pool: PagePool, windows: Sequence[int]) -> None:
-        """`windows` has one entry a layer, 0 where it looks at everything."""
+        """`windows` has one entry per layer, 0 for full attention."""
         self._matrices, self._weights = model.matrices(), dict[int, int]()
         pages = len(pool.pages) * pool.num_pages
         self._token_bytes = pool.nbytes // pages // PAGE_SIZE
-        """K and V of a token in a layer."""
+        """Bytes of K and V of one token in one layer."""
         self._layers = Counter(windows)
 
     def weights(self, num_tokens: int) -> int:
-        """The embedding counts only where it serves as the head: of it a step reads single rows.
-        Where a weight is kept in two formats, the one used for this many tokens counts."""
+        """Bytes of weights. The embedding counts only if it is also the head, since a step reads
+        single rows of it. If a weight is kept in two formats, the one used for `num_tokens`
+        counts."""
         if num_tokens not in self._weights:
             self._weights[num_tokens] = sum(
                 (m.chosen(num_tokens) if isinstance(m, LinearByRows) else m).num_bytes
@@ -33,7 +34,7 @@ class StepBytes:
         return self._weights[num_tokens]
 
     def kv(self, rows: Sequence[StepRow]) -> int:
-        """K and V in all layers."""
+        """Bytes of K and V that the rows attend to, in all layers."""
         tokens = 0
         for window, layers in self._layers.items():
             if window:

@@ -1,4 +1,5 @@
-"""`StepCompute`: a step on the device, from its staged inputs to its tokens' way back to the host.
+"""`StepCompute`: a step on the device, from its staged inputs to the copy of its tokens to the
+host.
 
 Holds the token history. Knows no batch and no sequence.
 """
@@ -22,34 +23,34 @@ from ..runtime.spans import Spans
 from .loaded_model import LoadedModel
 from .pending_step import IssuedStep, microseconds_since
 
-if TYPE_CHECKING:  # they need Triton
+if TYPE_CHECKING:  # these modules need Triton
     from ..model.batch_kernels import PagedPlan
     from ..model.cuda_graphs import PagedSteps
 
 FIRST_SLOTS = 32
-"""Rows of the token history at first; they double when more sequences live."""
+"""Initial rows of the token history; it doubles when more sequences are live."""
 
 AnyPlan: TypeAlias = "TorchPlan | PagedPlan"
 
 
 class StepCompute:
-    """Made, and its `issue` run, in the order of the queue."""
+    """Computes steps over one loaded model. Constructed, and `issue` called, in the queue."""
 
     def __init__(
         self, loaded: LoadedModel, queue: ComputeQueue, spans: Spans, max_rows: int
     ) -> None:
-        """`max_rows`: rows of a step, at most, on a GPU."""
+        """`max_rows`: maximum rows of a step, used on a GPU."""
         self._loaded, self._queue, self._spans = loaded, queue, spans
-        width = loaded.max_model_len + 1  # a token may be sampled behind the last place
+        width = loaded.max_model_len + 1  # a token may be sampled after the last position
         slots = FIRST_SLOTS
-        if queue.device.type == "cuda":  # never moved: graphs remember where it is
+        if queue.device.type == "cuda":  # never reallocated: graphs hold its address
             slots += 2 * max_rows
         self._history = torch.zeros((slots, width), dtype=torch.int32, device=queue.device)
         self.paged = self.make_paged() if loaded.kernels.paged else None
-        """Steps by our kernels; None: by plain torch."""
+        """Runs steps with our kernels; None: steps run in plain torch."""
 
     def make_paged(self) -> PagedSteps:
-        from ..model.cuda_graphs import PagedSteps  # which needs Triton
+        from ..model.cuda_graphs import PagedSteps  # needs Triton
 
         loaded = self._loaded
         return PagedSteps(
@@ -63,7 +64,7 @@ class StepCompute:
         )
 
     def plan(self, rows: Sequence[StepRow], staging: Staging, *, may_replay: bool) -> AnyPlan:
-        """How the rows are computed; their indices go to `staging`."""
+        """The plan for computing the rows; in plain torch, index arrays are added to `staging`."""
         if self.paged is not None:
             return self.paged.plan(rows, may_replay=may_replay)
         with self._queue.issuing():  # it may gather adapters
@@ -77,7 +78,7 @@ class StepCompute:
             )
 
     def base_rows(self, count: int) -> int:
-        """Rows that a step of the base with `count` rows computes, padding included."""
+        """Rows computed by a base-model step of `count` rows, padding included."""
         return count if self.paged is None else self.paged.base_rows(count)
 
     def issue(
@@ -93,10 +94,10 @@ class StepCompute:
         times: bool,
         keep_logits: bool,
     ) -> IssuedStep:
-        """A step from its staged inputs to its tokens' way back. Runs in the queue's order.
+        """Issues a step: inputs, forward pass, sampling, tokens back. Runs in the queue.
 
         `admitted`: (slot, ticket of its tokens) of each new sequence. `clean`: ticket of the pages
-        that are zeroed first.
+        to zero first.
         """
         on_gpu = self._queue.device.type == "cuda"
         events: tuple[torch.cuda.Event, ...] = ()
@@ -112,7 +113,7 @@ class StepCompute:
         for slot, ticket in admitted:
             tokens = tensors[ticket]
             self._history[slot, : len(tokens)] = tokens
-        if clean is not None and self.paged is None:  # our kernels do not look beyond a length
+        if clean is not None and self.paged is None:  # our kernels never read past a length
             self._loaded.pool.clean(tensors[clean])
         sampled, kept = NOTHING_SAMPLED, None
         if plan is not None:
@@ -125,7 +126,7 @@ class StepCompute:
             elif choices:
                 with self._spans.span("sample"):
                     sampled = sample(logits.float(), choices, self._history)
-                # The next step may be launched already: it must find a token that there is.
+                # The next step may be launched already: it must find a valid token id.
                 token_ids = sampled.token_ids.int().clamp(min=0)
                 self._history.view(-1).index_copy_(0, places.long(), token_ids)
         if events:
@@ -137,8 +138,8 @@ class StepCompute:
     def _forward(
         self, plan: AnyPlan, tensors: list[Tensor], model: Llama
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Logits [num_samples, vocab_size], where the tokens chosen from them are kept, and the
-        most probable ones where they were found and kept already."""
+        """(logits [num_samples, vocab_size], places in the flat history for the tokens chosen from
+        them, the most probable tokens if the kernels already stored them there)."""
         loaded = self._loaded
         if isinstance(plan, TorchPlan):
             batch = plan.to_device(
@@ -146,13 +147,13 @@ class StepCompute:
             )
             return model(batch, loaded.pool.pages), batch.sample_history, None
         assert self.paged is not None
-        # Ranks begin to span layers at different moments: padded alike, they still sum alike.
+        # Ranks may start layer spans at different steps; equal padding keeps their sums matching.
         result = self.paged.run(plan, model, replay=model is loaded.model)
         return result.logits, result.places, result.best
 
     def _grow_history(self, num_slots: int) -> None:
         old = self._history
         if num_slots > len(old):
-            assert self.paged is None, f"{num_slots} sequences at once, and graphs know {len(old)}"
+            assert self.paged is None, f"{num_slots} sequences, but graphs hold {len(old)} slots"
             self._history = old.new_zeros((2 * num_slots, old.shape[1]))
             self._history[: len(old)] = old

@@ -1,7 +1,7 @@
-"""`StepLauncher`: a `Batch` becomes a launched step.
+"""`StepLauncher`: turns a `Batch` into a launched step.
 
-Launching and reading are apart: `launch` issues the work of a step and `PendingStep.wait` blocks
-for its tokens, so the next step is launched before this one's tokens are read. Knows neither
+Launching and reading are separate: `launch` issues the work of a step, `PendingStep.wait` blocks
+for its tokens. So the next step is launched before this one's tokens are read. Knows neither
 sockets nor requests.
 """
 
@@ -33,7 +33,7 @@ from .step_timer import StepTimer, new_step
 
 @dataclass(frozen=True)
 class MergedModel:
-    """The model with an adapter in its weights, for steps in which every row has that adapter."""
+    """The model with an adapter merged into its weights, for steps in which every row uses it."""
 
     key: str
     model: Llama
@@ -41,7 +41,7 @@ class MergedModel:
 
 
 class StepLauncher:
-    """Live sequences and the steps that compute them. All of it belongs to one thread."""
+    """Live sequences and the steps that compute them. Used from one thread."""
 
     def __init__(
         self,
@@ -60,8 +60,8 @@ class StepLauncher:
         self.sequences = LiveSequences()
 
     def reset(self) -> None:
-        """Waits for what was launched, then forgets every sequence and empties every page; the
-        host keeps its adapters."""
+        """Waits for all launched steps, then drops every sequence and evicts every adapter; the
+        host copies of the adapters are kept."""
         self._queue.synchronize()
         self._loaded.store.evict_all()
         self.sequences.clear()
@@ -124,15 +124,15 @@ class StepLauncher:
         return PendingStep(issued, [sequence.number for sequence in sampling], step, base_us)
 
     def _choose_weights(self, rows: list[StepRow]) -> tuple[list[StepRow], MergedModel | None]:
-        """The rows without their adapter and the merged copy, where it is that of every row; else
-        the rows as they are, and None."""
+        """If every row has the merged copy's adapter: the rows without it, and the copy. Otherwise
+        the rows unchanged, and None."""
         merged = self._merged
         if merged is None or any(row.adapter != merged.key for row in rows):
             return rows, None
         return [replace(row, adapter=None) for row in rows], merged
 
     def _admit(self, admission: Admission, staging: Staging) -> tuple[int, int]:
-        """Takes a sequence in; (slot, ticket of its tokens)."""
+        """Admits a sequence; returns (slot, ticket of its tokens)."""
         adapter = None if self._config.no_lora else admission.adapter
         if adapter is not None and adapter not in self._loaded.store:
             raise ValueError(f"adapter {adapter!r} is not placed")
@@ -140,8 +140,8 @@ class StepLauncher:
         return sequence.slot, staging.add(admission.token_ids)
 
     def use_merged(self, merged: MergedModel | None) -> None:
-        """From the next step on. Waits for the device before and after, as it must: steps under way
-        still read the copy that is given up, whose memory another stream may be given."""
+        """Takes effect from the next step on. Waits for the device before and after: running steps
+        still read the dropped copy, whose memory may be reused by another stream."""
         if merged is None and self._merged is None:
             return
         for name in ("merge: before", "merge: after"):
@@ -149,7 +149,7 @@ class StepLauncher:
             self._merged = merged
 
     def synchronize(self, name: str) -> None:
-        """Waits until all that was issued is done, and publishes how long that took."""
+        """Waits until all issued work is done, and publishes how long that took."""
         started = time.perf_counter()
         with self._spans.span("synchronize({})", name):
             self._queue.synchronize()
@@ -157,8 +157,8 @@ class StepLauncher:
         self._publish(SyncPoint(self._rank, name, time.time(), wait_us))
 
     def _settle(self) -> None:
-        """For spans of layers: a file holds what the device took only where it is waited for. A
-        profiler that reads NVTX knows what ran for each range, and must not be disturbed."""
+        """For layer spans: a span file holds device time only if each layer waits for the device.
+        A profiler that reads NVTX attributes kernels to ranges itself and must not be disturbed."""
         recording = self._spans.recording
         if self._queue.device.type == "cuda" and recording and not recording.has_nvtx:
             torch.cuda.current_stream().synchronize()

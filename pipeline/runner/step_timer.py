@@ -1,6 +1,6 @@
-"""`StepTimer`: what a step must read, and what it would take without adapters.
+"""`StepTimer`: the bytes that a step must read, and its estimated time without adapters.
 
-Switched off by --no-step-times: steps then carry no times of the device and no bytes.
+Switched off by --no-step-times: steps then carry no device times and no byte counts.
 """
 
 from __future__ import annotations
@@ -18,25 +18,26 @@ from .step_bytes import StepBytes
 
 
 class StepTimer:
-    """Bytes and base times of one rank's steps."""
+    """Byte counts and base-model times of one rank's steps."""
 
     def __init__(self, copy_bytes_s: float, *, is_on: bool) -> None:
-        """`copy_bytes_s`: a copy within the device's memory, read and written bytes."""
+        """`copy_bytes_s`: rate of a copy within device memory, counting bytes read and written."""
         self.copy_bytes_s, self.is_on = copy_bytes_s, is_on
         self._base_times = BaseTimes(copy_bytes_s)
 
     def forget(self) -> None:
-        """Drops what was learnt of steps: from now on they are computed in another way."""
+        """Drops all recorded step times, because steps are computed differently from now on."""
         self._base_times = BaseTimes(self.copy_bytes_s)
 
     def learn_kv(self, count: int) -> None:
-        """From steps of `count` rows, half of them with little KV and half with much."""
+        """Learns the cost of KV from recorded steps of `count` rows, half with little KV and half
+        with much."""
         self._base_times.learn_kv(count)
 
     def count_bytes(
         self, step: Step, rows: Sequence[StepRow], num_bytes: StepBytes, store: AdapterStore
     ) -> Step:
-        """The step with what it must read of weights, adapters and KV."""
+        """The step with the bytes of weights, adapters and KV that it must read."""
         keys = {row.adapter for row in rows if row.adapter is not None}
         return msgspec.structs.replace(
             step,
@@ -46,9 +47,9 @@ class StepTimer:
         )
 
     def base_us(self, count: int, *, has_adapters: bool) -> Callable[[Step], int]:
-        """A function of a measured decode step that computed `count` rows. Without adapters it
-        learns from the step and returns 0; with adapters it returns the microseconds that the step
-        would have taken without them, 0 where that is not known yet."""
+        """A function to call with the measured decode step of `count` rows. Without adapters it
+        records the step and returns 0; with adapters it returns the estimated microseconds without
+        them, or 0 if unknown."""
 
         def take(step: Step) -> int:
             return self._base_times.take(
@@ -59,7 +60,7 @@ class StepTimer:
 
 
 def new_step(rank: int, batch: Batch, sequences: Sequence[LiveSequence]) -> Step:
-    """What is known of a step before it runs."""
+    """A `Step` with the fields that are known before it runs."""
     admitted = [sequence.computed < sequence.admitted for sequence in sequences]
     names = {sequence.adapter for sequence in sequences if sequence.adapter}
     return Step(

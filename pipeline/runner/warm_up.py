@@ -1,5 +1,5 @@
-"""`WarmUp`: representative steps before the first request, so that it finds every kernel made and
-every graph captured, and so that the cost of a step without adapters is known."""
+"""`WarmUp`: representative steps before the first request. They compile every kernel, capture
+every graph, and measure the time of steps without adapters."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from .pending_step import PendingStep
 from .step_launcher import StepLauncher
 from .step_timer import StepTimer
 
-if TYPE_CHECKING:  # they need Triton
+if TYPE_CHECKING:  # these modules need Triton
     from ..model.batch_kernels import Bucket
     from ..model.cuda_graphs import PagedSteps
 
 WARM_UP_ROWS = (1, 2, 4, 8, 16, 32)
 WARM_UP_PROMPTS = (8, 64, 256)
 WARM_UP_DECODES = 3
-"""Steps of each number of rows: the first is slow, and what a base step takes is their median."""
+"""Decode steps per number of rows. The first is slow; the median gives the base step's time."""
 LONG_ROWS = {"cpu": (4, 256), "cuda": (64, 512)}
-"""Rows, at most, and tokens of each that tell, beside short ones, what KV costs: a third of such a
-step on two cores, by its bytes a millisecond on an H200 (8B)."""
+"""Maximum rows, and tokens of each, of the steps that are compared with short ones to measure the
+cost of KV: a third of such a step on two cores, by its bytes a millisecond on an H200 (8B)."""
 
 
 class WarmUp:
-    """Runs once, behind loading, before any adapter is there."""
+    """Runs once, after loading and before any adapter is placed."""
 
     def __init__(
         self,
@@ -46,8 +46,8 @@ class WarmUp:
         max_rows: int,
         with_adapters: bool,
     ) -> None:
-        """`max_rows`: rows of the largest graph. `with_adapters`: whether graphs of steps with
-        adapters are wanted."""
+        """`max_rows`: rows of the largest graph. `with_adapters`: also capture graphs of steps
+        with adapters."""
         self._loaded, self._launcher, self._paged = loaded, launcher, paged
         self._queue, self._timer, self._make_bar = queue, timer, make_bar
         self._max_rows, self._with_adapters = max_rows, with_adapters
@@ -85,7 +85,7 @@ class WarmUp:
             self._queue.submit(work).result()
 
     def _capture(self, paged: PagedSteps) -> Sequence[int]:
-        """The numbers of rows that there are graphs of."""
+        """Captures the graphs; returns the numbers of rows that have a decode graph."""
         buckets = self._buckets(paged)
         with self._make_bar("graphs", len(buckets), "graph") as bar:
             work = functools.partial(paged.capture, self._loaded.model, buckets, bar.update)
@@ -98,12 +98,12 @@ class WarmUp:
         return counts
 
     def _time_kv(self, count: int, length: int) -> None:
-        """What KV costs: by long sequences, beside the short ones that were timed already. They are
-        taken as computed, over zeros: prompts would take seconds on a CPU."""
+        """Measures the cost of KV with long sequences, against the short ones already timed. Their
+        KV is zeros, not computed: prompts would take seconds on a CPU."""
         loaded, size = self._loaded, pages_for(length + 1 + WARM_UP_DECODES)
         if count * size > loaded.pool.num_pages or size * PAGE_SIZE > loaded.max_model_len:
             return
-        device = self._queue.device  # zeros that were written are memory, on a CPU too
+        device = self._queue.device  # written zeros are backed by memory, on a CPU too
         self._queue.submit(lambda: loaded.pool.clean(torch.arange(count * size, device=device)))
         greedy, prompt = SamplingParams(temperature=0.0), (0,) * length
         admit = tuple(Admission(row, prompt, length, greedy, None) for row in range(count))
@@ -117,7 +117,7 @@ class WarmUp:
         self._timer.learn_kv(count)
 
     def _run_ahead(self, steps: Iterable[Batch]) -> None:
-        """Runs steps with two in flight, as when serving: else the device would wait for the
+        """Runs steps with two in flight, as in serving, so that the device does not wait for the
         host."""
         flight: deque[PendingStep] = deque()
         for step in steps:
@@ -129,7 +129,7 @@ class WarmUp:
         self._launcher.reset()
 
     def _steps(self) -> Iterator[Batch]:
-        """One prompt of each length, then rows that decode, as far as the pool has room."""
+        """One prompt of each length, then decode steps, as far as the pool has room."""
         greedy = SamplingParams(temperature=0.0)
         for length in WARM_UP_PROMPTS:
             if length < self._loaded.max_model_len:
@@ -140,7 +140,7 @@ class WarmUp:
         yield from self._decode_steps(WARM_UP_ROWS)
 
     def _decode_steps(self, counts: Sequence[int]) -> Iterator[Batch]:
-        """Steps of each of these numbers of rows of the base, as far as the pool has room."""
+        """Base-model decode steps for each of these row counts, as far as the pool has room."""
         greedy = SamplingParams(temperature=0.0)
         for count in counts:
             if count <= self._loaded.pool.num_pages:

@@ -259,7 +259,7 @@ def test_a_state_dict_of_everything_is_refused_by_name(
     assert "not supported yet" in refusal(bench, saved) or "state_dict" in refusal(bench, saved)
     kept = {k: t for k, t in tensors.items() if "lora_" in k or "base_layer" in k}
     save_file(kept, saved / "adapter_model.safetensors")
-    assert "is a weight of the base model: the file is a state_dict of all" in refusal(bench, saved)
+    assert "is a weight of the base model: the file is a full state_dict" in refusal(bench, saved)
 
 
 # --- biases, starts -----------------------------------------------------------------------------
@@ -383,7 +383,7 @@ def test_an_index_names_files_beside_it_alone(name: str, bench: Bench, saved: Pa
     split(saved, 2)
     index = saved / "adapter_model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": {"a": name}}))
-    assert f"{name} is no safetensors file beside it" in refusal(bench, saved)
+    assert f"{name} is not a safetensors file beside it" in refusal(bench, saved)
 
 
 @pytest.mark.parametrize(
@@ -451,7 +451,7 @@ def test_a_verification_adds_what_the_files_have(bench: Bench, saved: Path) -> N
 
 MLX = {
     "dora": ({"fine_tune_type": "dora"}, "mlx-lm's fine_tune_type dora is not supported: merge"),
-    "full": ({"fine_tune_type": "full"}, "trains the whole model, which is no adapter"),
+    "full": ({"fine_tune_type": "full"}, "trains the whole model, not an adapter"),
     "no scale": ({"lora_parameters": {"rank": 4, "alpha": 8}}, "missing required field `scale`"),
     "rank": ({"lora_parameters": {"rank": 5, "scale": 2}}, "lora_a has shape [48, 4], the model"),
     "old": ({"fine_tune_type": None, "lora_parameters": None}, "fine_tune_type None"),

@@ -78,12 +78,12 @@ HOLDS: dict[str, tuple[dict[str, Callable[[Path], None]], str]] = {
     "a model as a pickle": ({"pytorch_model.bin": pickle}, "a whole model, not an adapter"),
     "weights alone": (
         {"adapter_model.safetensors": weights},
-        "has no adapter_config.json, which says the rank and the scale of its weights: copy it",
+        "has no adapter_config.json, which has the rank and the scale of its weights: copy it",
     ),
-    "a pickle alone": ({"adapter_model.bin": pickle}, "which says the rank and the scale"),
+    "a pickle alone": ({"adapter_model.bin": pickle}, "which has the rank and the scale"),
     "mlx weights alone": (
         {"adapters.safetensors": weights, "0000100_adapters.safetensors": weights},
-        "it holds adapters.safetensors, of mlx-lm: put the adapter_config.json of that training",
+        "it holds adapters.safetensors, of mlx-lm: copy that training's adapter_config.json",
     ),
     "an old mlx": ({"adapters.npz": text}, "an adapter of an old mlx-lm, which is not read"),
     "torchtune": ({"adapter_0.pt": pickle}, "adapter_0.pt: torchtune's own adapter, whose names"),
@@ -121,10 +121,10 @@ def test_a_directory_is_named_by_what_it_holds(
 FILES: dict[str, tuple[Callable[[Path], None], str]] = {
     "lora.gguf": (gguf, "is a GGUF adapter (llama.cpp's), which is not read"),
     "a-file-with-another-name": (gguf, "is a GGUF adapter"),
-    "adapter_model.safetensors": (weights, "is a file: give the directory of it, "),
-    "adapter_config.json": (text, "is a file: give the directory of it, "),
-    "adapter_model-00001-of-00002.safetensors": (weights, "give the directory of it, "),
-    "adapters.safetensors": (weights, "give the directory of it, "),
+    "adapter_model.safetensors": (weights, "is a file: give its directory, "),
+    "adapter_config.json": (text, "is a file: give its directory, "),
+    "adapter_model-00001-of-00002.safetensors": (weights, "give its directory, "),
+    "adapters.safetensors": (weights, "give its directory, "),
     "model.safetensors": (weights, "is a file of a whole model, not an adapter"),
     "style.safetensors": (foreign, "is a LoRA for an image model"),
     "pytorch_lora_weights.safetensors": (weights, "is a diffusers LoRA"),
@@ -205,7 +205,7 @@ def test_another_type_of_peft_is_refused_by_its_name(
     """Though most have no field `r`."""
     path = save_small_adapter(tmp_path / "it", model)
     (path / "adapter_config.json").write_text(json.dumps({"peft_type": kind}))
-    assert f"peft_type {kind} is not supported, LORA alone is" in refusal(path, model_config)
+    assert f"peft_type {kind} is not supported, only LORA is" in refusal(path, model_config)
 
 
 def test_every_type_that_peft_writes_is_refused_by_its_name(

@@ -129,12 +129,12 @@ def test_a_trace_keeps_its_lengths_and_is_played_faster(ring: Ring, tmp_path: Pa
 @pytest.mark.parametrize(
     "flags, status, told",
     [
-        (("--workload", "slora", "--adapters", "9"), 1, "has 4 adapters, 9 are wanted"),
-        (("--suite", "a10g-num-adapter"), 1, "has 4 adapters, 20 are wanted"),
-        (("--suite", "nonsense"), 2, "there are a10g-num-adapter"),
+        (("--workload", "slora", "--adapters", "9"), 1, "has 4 adapters, 9 are needed"),
+        (("--suite", "a10g-num-adapter"), 1, "has 4 adapters, 20 are needed"),
+        (("--suite", "nonsense"), 2, "suites are a10g-num-adapter"),
         (("--workload", "trace"), 2, "--workload trace needs --file"),
-        (("--suite", "cv", "--rate", "2"), 2, "--rate is not of suite"),
-        (("--max-tokens", "9", "--workload", "slora"), 2, "--max-tokens is not of slora"),
+        (("--suite", "cv", "--rate", "2"), 2, "--rate is not for suite"),
+        (("--max-tokens", "9", "--workload", "slora"), 2, "--max-tokens is not for slora"),
         (("--cv", "2"), 2, "give a --rate"),
         (("--workload", "trace", "--file", "/nowhere.csv"), 2, "cannot read /nowhere.csv"),
         (("--workload", "slora", "--rate", "0"), 2, "0 is not above 0"),
@@ -399,7 +399,7 @@ def test_a_line_of_something_else_is_named_and_the_file_left_alone(
     path = tmp_path / "a.jsonl"
     content = msgspec.json.encode(row()) + b"\n" + line + b"\n" + msgspec.json.encode(row("b"))
     path.write_bytes(content)
-    with pytest.raises(OperatorError, match="line 2: no result of loraconsole bench"):
+    with pytest.raises(OperatorError, match="line 2: not a result of loraconsole bench"):
         ResultFile(path)
     assert path.read_bytes() == content
 

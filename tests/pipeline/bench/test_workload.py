@@ -240,12 +240,12 @@ def test_burstgpts_models_take_adapters_in_turn_and_its_failures_are_left_out(
 @pytest.mark.parametrize(
     "text, told",
     [
-        ("a,b,c\n1,2,3\n", "line 1: the columns ['a', 'b', 'c'] are of no trace"),
-        ("", "line 1: the columns [] are of no trace"),
+        ("a,b,c\n1,2,3\n", "line 1: columns ['a', 'b', 'c'] match no trace format"),
+        ("", "line 1: columns [] match no trace format"),
         (AZURE + "yesterday,1,2\n", "line 6: TIMESTAMP 'yesterday' is neither"),
         (AZURE + "nan,1,2\n", "line 6: TIMESTAMP 'nan' is neither"),
-        (AZURE + "2023-11-16 18:17:03,-4,2\n", "line 6: ContextTokens '-4' is no number"),
-        (BURST + "130,GPT-4,12\n", "line 6: Response tokens None is no number"),
+        (AZURE + "2023-11-16 18:17:03,-4,2\n", "line 6: ContextTokens '-4' is not a number"),
+        (BURST + "130,GPT-4,12\n", "line 6: Response tokens None is not a number"),
         (BURST.splitlines()[0] + "\n", "no request with a prompt and an answer"),
     ],
 )

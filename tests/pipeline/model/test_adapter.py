@@ -387,8 +387,7 @@ def test_a_refusal_for_shape_names_both_models(
     )
     shallow = msgspec.structs.replace(model_config, num_layers=2)
     assert refusal(path, shallow, base="another").endswith(
-        "is no module that can be adapted in this model; it was trained for org/some-model, this "
-        "is another"
+        "cannot be adapted in this model; it was trained for org/some-model, this is another"
     )
     assert refusal(path, smaller, base="org/some-model").endswith("need [4, 24]")
 

@@ -106,12 +106,12 @@ def test_an_index_is_followed_into_folders_and_past_a_wrong_assignment(tmp_path:
 @pytest.mark.parametrize(
     ("index", "words"),
     [
-        ("{", "is no index"),
-        ("[]", "is no index"),
+        ("{", "is not an index"),
+        ("[]", "is not an index"),
         ('{"metadata": {}}', "it has no weight_map"),
         ('{"weight_map": {}}', "names no files"),
         ('{"weight_map": {"a": 3}}', "names no files"),
-        ('{"weight_map": {"a": "../other.safetensors"}}', "lies outside"),
+        ('{"weight_map": {"a": "../other.safetensors"}}', "is outside"),
         ('{"weight_map": {"a": "gone-1.safetensors", "b": "gone-2.safetensors"}}', "gone-1"),
         ('{"weight_map": {"a": "part.safetensors"}}', "which part.safetensors does not hold"),
     ],
@@ -249,7 +249,7 @@ WRONG: dict[str, tuple[Callable[[Tensors], Tensors], str]] = {
         "the prefix 'language_model.'",
     ),
     "compiled": (lambda t: {f"_orig_mod.{n}": v for n, v in t.items()}, "the prefix '_orig_mod.'"),
-    "unheard of": (lambda t: t | {"model.gate.weight": torch.ones(3)}, "is used by nothing here"),
+    "unheard of": (lambda t: t | {"model.gate.weight": torch.ones(3)}, "is not used here"),
 }
 
 

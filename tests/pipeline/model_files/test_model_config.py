@@ -134,7 +134,7 @@ REFUSALS: list[tuple[str, dict[str, Any], str]] = [
     ("llama", {"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
     ("llama", {"rope_interleaved": True}, "rope_interleaved"),
     ("llama", {"logits_scaling": 8.0}, "logits_scaling"),
-    ("llama", {"a_new_key": 3}, "a_new_key 3: a key unknown here"),
+    ("llama", {"a_new_key": 3}, "a_new_key 3: an unknown key"),
     ("llama", {"sliding_window": 64}, "sliding_window"),
     ("mistral", {"use_sliding_window": False, "sliding_window": 64}, "use_sliding_window"),
     ("mistral", {"attention_bias": True}, "attention_bias"),
@@ -296,7 +296,7 @@ def test_what_is_ignored_as_by_transformers_is_said(tmp_path: Path) -> None:
     for name in (
         "architectures",
         "auto_map",
-        "rope_scaling stands beside",
+        "rope_scaling is set beside",
         "rope_scaling.beta_fast",
     ):
         assert name in said

@@ -134,7 +134,7 @@ def test_the_copy_rate_is_one_that_a_machine_can_have() -> None:
         ("cuda", 256, True, {"no_kernel": True}, False, "(--no-kernel)"),
         ("cuda", 256, True, {"no_mem_pool": True}, False, "(--no-mem-pool)"),
         ("cuda", 256, True, {"bmm": True}, False, "(--bmm)"),
-        ("cuda", 8, True, {}, False, "(a size of this model is no multiple of 16)"),
+        ("cuda", 8, True, {}, False, "(a size of this model is not a multiple of 16)"),
         ("cuda", 16, True, {}, True, "Triton kernels over pages, CUDA graphs"),
     ],
 )
