@@ -1,5 +1,5 @@
-"""Adapters that must be refused: `BROKEN` makes each in a directory, for any model, and knows the
-words of its refusal.
+"""Adapters that must be refused: `BROKEN` has for each a function that makes it in a directory, for
+any model, and the text of its refusal.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 Make = Callable[[Path, Path], None]
-"""Makes the adapter in a directory that does not exist yet, for the model in another."""
+"""`make(path, model)` makes the adapter at `path`, which does not exist yet, for `model`."""
 
 TARGETS = ["q_proj", "v_proj", "down_proj"]
 LAYER = "base_model.model.model.layers.1."
@@ -24,27 +24,27 @@ A, B = (f"{LAYER}self_attn.q_proj.lora_{side}.weight" for side in "AB")
 
 
 class Broken(NamedTuple):
-    """An adapter that is refused, and the expression that its refusal matches."""
+    """A refused adapter, and the regular expression that its refusal matches."""
 
     make: Make
     reason: str
 
 
 def save_small_adapter(path: Path, model: Path, **changes: Any) -> Path:
-    """A sound adapter of few modules, for a model with two layers or more."""
+    """A valid adapter of few modules, for a model with at least two layers."""
     return save_adapter(path, model, **({"r": 4, "target_modules": TARGETS} | changes))
 
 
 def files_of(path: Path) -> tuple[Path, Path]:
-    """The config's path and the weights'."""
+    """The paths of the config and of the weights."""
     return path / "adapter_config.json", path / "adapter_model.safetensors"
 
 
-# --- what is done to a sound adapter ------------------------------------------------------------
+# --- changes to a valid adapter -----------------------------------------------------------------
 
 
 def config_with(**changes: Any) -> Make:
-    """Says so in adapter_config.json and leaves the weights as they were."""
+    """Changes adapter_config.json; the weights stay."""
 
     def make(path: Path, model: Path) -> None:
         config, _ = files_of(save_small_adapter(path, model))
@@ -61,7 +61,7 @@ def config_of(text: bytes) -> Make:
 
 
 def tensors_with(changes: dict[str, Callable[[Tensor], Tensor] | None], **config: Any) -> Make:
-    """Changes tensors, each made of its old self (of A's, where there was none) or taken away."""
+    """Replaces each tensor by a function of itself (of A for a new one), or removes it if None."""
 
     def make(path: Path, model: Path) -> None:
         _, weights = files_of(save_small_adapter(path, model, **config))
@@ -81,7 +81,7 @@ def extra(key: str) -> Make:
 
 
 def header_with(change: Callable[[dict[str, Any]], None]) -> Make:
-    """Changes the weights' header and none of the bytes behind it."""
+    """Changes the header of the weights, not the bytes after it."""
 
     def make(path: Path, model: Path) -> None:
         _, weights = files_of(save_small_adapter(path, model))
@@ -99,7 +99,7 @@ def entry_with(**changes: Any) -> Make:
 
 
 def offsets_moved(start: int, stop: int) -> Make:
-    """Moves the bytes that the file's first tensor claims."""
+    """Moves the offsets of the file's second tensor."""
 
     def change(header: dict[str, Any]) -> None:
         entries = [entry for key, entry in header.items() if key != "__metadata__"]
@@ -115,7 +115,7 @@ def with_header(header: bytes) -> bytes:
 
 
 def weights_of(content: Callable[[bytes], bytes]) -> Make:
-    """Other bytes for the weights, made of the sound ones."""
+    """Replaces the weights file's bytes by `content` of the valid ones."""
 
     def make(path: Path, model: Path) -> None:
         _, weights = files_of(save_small_adapter(path, model))
@@ -125,7 +125,7 @@ def weights_of(content: Callable[[bytes], bytes]) -> Make:
 
 
 def twice_in_the_header(content: bytes) -> bytes:
-    """A second entry of the same name, which JSON allows and which wins."""
+    """Adds a second entry of the same name, which JSON allows; the last one counts."""
     length = int.from_bytes(content[:8], "little")
     header = content[8 : 8 + length].rstrip()
     entry = json.dumps({A: json.loads(header)[B] | {"shape": json.loads(header)[A]["shape"]}})
@@ -133,7 +133,7 @@ def twice_in_the_header(content: bytes) -> bytes:
 
 
 def instead(which: int, put: Callable[[Path], object]) -> Make:
-    """Something else in the place of the config (0) or the weights (1)."""
+    """Replaces the config (0) or the weights (1) by something else."""
 
     def make(path: Path, model: Path) -> None:
         file = files_of(save_small_adapter(path, model))[which]
@@ -156,19 +156,19 @@ def no_directory(path: Path, model: Path) -> None:
 
 
 def for_another_model(path: Path, model: Path) -> None:
-    """A's inputs are twice as many as the model has."""
+    """A has twice as many inputs as the model."""
     tensors_with(
         {A: lambda a: torch.cat((a, a), dim=1)}, base_model_name_or_path="somebody/a-larger-model"
     )(path, model)
 
 
 def without_values(path: Path, model: Path) -> None:
-    """Everything of v_proj is missing."""
+    """All tensors of v_proj are missing."""
     _, weights = files_of(save_small_adapter(path, model))
     save_file({k: v for k, v in load_file(weights).items() if "v_proj" not in k}, weights)
 
 
-# --- the adapters, and what is said of them -----------------------------------------------------
+# --- the adapters and their refusals ------------------------------------------------------------
 
 CONFIGS: dict[str, Broken] = {
     "a file for a directory": Broken(

@@ -1,4 +1,5 @@
-"""What every test relies on: the installed name `loraconsole`, never the folders beside us."""
+"""Fixtures and checks for every test. Tests import the installed `loraconsole`, never the folders
+of the checkout."""
 
 from __future__ import annotations
 
@@ -17,26 +18,26 @@ if TYPE_CHECKING:
 
 TESTS = Path(__file__).resolve().parent
 ROOT = str(TESTS.parent)
-# pytest puts the root on the path, where `console` and `kernels` would be importable by their
-# folder names and mean something else than for a user.
+# pytest puts the root on the path; `console` and `kernels` would be importable by their folder
+# names, as different modules than a user gets.
 sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry or ".") != ROOT]
 
 if not os.path.exists("/dev/nvidiactl"):
-    # Before anything imports Triton: without a GPU its kernels run in its interpreter.
+    # Set before Triton is imported: without a GPU its kernels run in its interpreter.
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
-# Also where a test imports torch before what sets it (model/__init__.py says why): threads that
-# spin made comparisons with peft compute a third longer where others wanted the core.
+# Also for a test that imports torch before model/__init__.py, which sets it and says why: spinning
+# threads made comparisons with peft a third slower on a busy machine.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
-# Of a background job of a script: processes that we start would inherit it, and those that a test
-# interrupts go on for ever beside the others.
+# A script's background jobs ignore these signals. Our child processes would inherit that, and those
+# that a test interrupts would never end.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 if signal.getsignal(signal.SIGQUIT) is signal.SIG_IGN:
     signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
-# What is asked in tests is not to stand among what their operator asked.
+# Keeps the tests' prompts out of the user's transcripts.
 os.environ["XDG_DATA_HOME"] = tempfile.mkdtemp(prefix="loraconsole-data-")
 
 from loraconsole.pipeline.config import Config  # noqa: E402  # only found right from here on
@@ -67,8 +68,8 @@ LONG = (
     "console/client/test_ssh_tunnel",
     "whole/test_whole_shift",
 )
-"""Files that take long, the longest first. xdist would begin with those of the most tests, and end
-with few that take minutes while the other core has nothing left."""
+"""Slow test files, the slowest first. xdist would start with the files of the most tests, and end
+with a few that take minutes while the other core is idle."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -83,16 +84,16 @@ STARTS_A_PROCESS = {
     *("subprocess.Popen", "os.posix_spawn", "os.spawn", "os.system"),
     *("os.exec", "os.fork", "os.forkpty"),
 }
-"""Audit events of the interpreter. Each of its ways to another process raises one of them."""
+"""Audit events: Python raises one of them whenever it starts a process."""
 _is_watched = False
-"""True while a test runs that is not marked `processes`."""
+"""True while a test without the marker `processes` runs."""
 _started: list[str] = []
 
 
 def _watch(event: str, arguments: tuple[object, ...]) -> None:
     if _is_watched and event in STARTS_A_PROCESS:
         _started.append(f"{event} {arguments[:2]}")
-        raise RuntimeError("a test that starts a process carries the marker `processes`")
+        raise RuntimeError("a test that starts a process needs the marker `processes`")
 
 
 sys.addaudithook(_watch)
@@ -117,14 +118,15 @@ def pytest_runtest_call() -> Iterator[None]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_teardown() -> None:
-    """What is torn down here may belong to earlier tests: `ring` is stopped by a command."""
+    """Fixtures of earlier tests may start a process at their end: a command stops `ring`."""
     global _is_watched
     _is_watched = False
 
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody's own settings and terminal, and nothing that tests leave behind in a home."""
+    """Keeps tests independent of the user's settings and terminal, and out of the home
+    directory."""
     monkeypatch.setenv("COLORTERM", "truecolor")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
@@ -132,7 +134,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def offline(monkeypatch: pytest.MonkeyPatch) -> None:
-    """transformers asks no hub of what it reads."""
+    """Keeps transformers from asking the hub."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
 
 
@@ -144,7 +146,7 @@ def model_directory() -> str:
 
 @pytest.fixture(scope="session")
 def ring(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ring]:
-    """The pipeline with the default model, in float32, where answers can be held equal."""
+    """The pipeline with the default model, in float32, so that answers can be compared exactly."""
     from ring import Ring
 
     with Ring(tmp_path_factory.mktemp("r"), "--dtype", "float32") as ring:

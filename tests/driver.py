@@ -1,5 +1,5 @@
-"""For tests of the model: tiny random checkpoints, random adapters, and `Driver`, which plays the
-router to a `ModelRunner` and keeps the logits that it computes.
+"""For tests of the model: tiny random checkpoints, random adapters, and `Driver`, which takes the
+router's place for a `ModelRunner` and keeps its logits.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ SMALL: dict[str, Any] = {
     "rms_norm_eps": 1e-5,
     "initializer_range": 0.15,
 }
-"""A model in which every shape differs from the others, so that no mix-up goes unseen."""
+"""A model in which all dimensions differ, so that mixed-up shapes are detected."""
 
 
 def save_model(directory: Path, family: str, seed: int = 0, **changes: Any) -> Any:
-    """A random transformers model of that family, saved as a checkpoint; the model itself."""
+    """Saves a random transformers model of this family as a checkpoint; returns the model."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
     torch.manual_seed(seed)
@@ -66,7 +66,7 @@ def save_model(directory: Path, family: str, seed: int = 0, **changes: Any) -> A
 
 
 def save_adapter(directory: Path, model: Path, seed: int = 0, **changes: Any) -> Path:
-    """A random PEFT adapter for a checkpoint; `changes` go into its adapter_config.json."""
+    """Saves a random PEFT adapter for a checkpoint; `changes` go into its adapter_config.json."""
     model_config = read_model_config(model)
     config = {
         "peft_type": "LORA",
@@ -94,7 +94,7 @@ def save_adapter(directory: Path, model: Path, seed: int = 0, **changes: Any) ->
 
 
 class Started(NamedTuple):
-    """What came of loading."""
+    """The result of loading."""
 
     max_model_len: int
     adapters: list[AdapterInfo]
@@ -103,9 +103,8 @@ class Started(NamedTuple):
 def start_runner(
     directory: Path | str, heard: list[Message] | None = None, rank: int = 0, **settings: Any
 ) -> tuple[ModelRunner, Started]:
-    """A loaded runner on one CPU thread (or $LORACONSOLE_TEST_DEVICE), float32 unless `settings`
-    say otherwise. Its adapters lie in every second page from the pool's end down, behind those that
-    `Driver` gives away."""
+    """A loaded runner on one CPU thread (or $LORACONSOLE_TEST_DEVICE), in float32 by default. Its
+    adapters take every second page from the pool's end downwards, beyond the pages of `Driver`."""
     tokens = 8192 if settings.get("adapter") else 2048
     device = os.environ.get("LORACONSOLE_TEST_DEVICE", "cpu")
     defaults = {"device": device, "dtype": "float32", "threads": 1, "max_total_tokens": tokens}
@@ -123,7 +122,7 @@ def start_runner(
 
 
 class Driver:
-    """Sequences of one runner: gives them pages in no particular order, launches steps."""
+    """Sequences of one runner: assigns pages in random order, launches steps."""
 
     def __init__(self, runner: ModelRunner, num_pages: int = 128) -> None:
         self.runner = runner
@@ -145,7 +144,7 @@ class Driver:
         adapter: str | None = None,
         num_prompt: int | None = None,
     ) -> int:
-        """A sequence, admitted with the next step; its number."""
+        """Adds a sequence, admitted with the next step; returns its number."""
         number, prompt = len(self.known), tuple(prompt)
         count = len(prompt) if num_prompt is None else num_prompt
         self._admit.append(Admission(number, prompt, count, params, adapter))
@@ -154,12 +153,12 @@ class Driver:
         return number
 
     def drop(self, number: int) -> None:
-        """Releases a sequence with the next step; its pages are free at once, as the router's."""
+        """Releases a sequence with the next step; its pages are free at once, as in the router."""
         self._release.append(number)
         self.free.extend(self.pages.pop(number))
 
     def launch(self, counts: Mapping[int, int]) -> PendingStep:
-        """One step: so many tokens of each sequence named."""
+        """Launches one step; `counts` maps sequences to numbers of tokens."""
         rows = []
         for number, count in counts.items():
             self.computed[number] += count
@@ -174,7 +173,7 @@ class Driver:
         return self.runner.launch(batch, keep_logits=True)
 
     def read(self, pending: PendingStep) -> None:
-        """Waits for a step and files its tokens and logits."""
+        """Waits for a step and stores its tokens and logits."""
         sampled, self.last_step = pending.wait()
         assert pending.logits is not None
         for token, logits in zip(sampled, pending.logits.cpu(), strict=True):
@@ -186,7 +185,7 @@ class Driver:
         self.read(self.launch(counts))
 
     def prefill(self, numbers: Sequence[int], chunk: int = 1 << 20) -> None:
-        """Computes prompts, at most `chunk` tokens of each a step, until each has a token."""
+        """Computes prompts, at most `chunk` tokens of each per step, until each has a token."""
         while left := [n for n in numbers if not self.tokens[n]]:
             self.step({n: min(chunk, self.known[n] - self.computed[n]) for n in left})
 
@@ -195,6 +194,6 @@ class Driver:
             self.step(dict.fromkeys(numbers, 1))
 
     def generate(self, numbers: Sequence[int], count: int, chunk: int = 1 << 20) -> None:
-        """`count` tokens of each sequence."""
+        """Generates `count` tokens of each sequence."""
         self.prefill(numbers, chunk)
         self.decode(numbers, count - 1)

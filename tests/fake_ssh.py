@@ -1,5 +1,5 @@
-"""An `ssh` that goes nowhere: forwards sockets within this machine, as `ssh -L` and `-R` do, and
-runs commands here. Like sshd it leaves the socket of a -R behind and refuses one that exists."""
+"""A fake `ssh`: forwards sockets within this machine, as `ssh -L` and `-R` do, and runs commands
+locally. Like sshd, it leaves the socket of a -R behind and refuses one that exists."""
 
 from __future__ import annotations
 

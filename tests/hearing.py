@@ -1,4 +1,4 @@
-"""A console's ears without a console: telemetry that fills a store, and waiting for a board."""
+"""A console's telemetry without a console: it fills a store; tests wait for a board."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from loraconsole.pipeline.config import Config
 async def listening(
     config: Config, source: Callable[..., TelemetryClient] = TelemetryClient, **named: Any
 ) -> AsyncIterator[tuple[TelemetryClient, Store]]:
-    """`source` makes the ears, and is given what `named` says."""
+    """Runs a telemetry client made by `source(config, store, **named)`."""
     store = Store(config.run)
     telemetry = source(config, store, **named)
     task = asyncio.create_task(telemetry.run())
@@ -32,7 +32,7 @@ async def listening(
 
 
 async def until(store: Store, holds: Callable[[Board], bool], seconds: float = 15.0) -> Board:
-    """The first board of which it is true."""
+    """The first board for which `holds` is true."""
     deadline = time.monotonic() + seconds
     while not holds(board := store.board(time.time())):
         wrong = findings(board, AlertLimits())

@@ -1,8 +1,8 @@
-"""The house rules as figures, and a contract: `python tests/house.py [ROOT]` prints a table of the
-code below ROOT (default: this project) and exits 1 where a figure is beyond its bound.
+"""The project's structural rules as figures: `python tests/house.py [ROOT]` prints a table of the
+code below ROOT (default: this project) and exits 1 if a figure exceeds its bound.
 
-Counted over console/, pipeline/, kernels/ and themes/, from the source alone: nothing is imported.
-An import counts wherever it stands: at the top, under TYPE_CHECKING, inside a function.
+Counted over the source of console/, pipeline/, kernels/ and themes/; nothing is imported. Imports
+count everywhere: at the top, under TYPE_CHECKING, inside a function.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ FLOORS = ("console", "pipeline", "kernels", "themes")
 MOST_MODULES = 26
 """Modules in one folder."""
 MOST_BACK_ARROWS = 1
-"""Arrows from a room to one above it, in the order of rooms that has the fewest of them."""
+"""Imports from a folder to one above it, in the order of folders with the fewest of them."""
 MOST_MARKED_WORDS = 1.5
-"""Per 1 000 lines: words that make sentences riddles here."""
+"""Per 1 000 lines: words that make sentences here hard to read."""
 LONG_FUNCTION = 60
-"""Lines."""
+"""Lines from which a function counts as long."""
 
 MARKED = re.compile(r"\b(whoever|whom|nobody|somebody|told|so many|so long|anew)\b", re.IGNORECASE)
 
 TWINS = {
     "main": "what `python -m` runs",
     "silu_mul": "a kernel and its plain twin",
-    "why_off": "what a reach into a library lacks here: one question of each file that reaches",
+    "why_off": "what the installed libraries lack for a file's use of their private names",
 }
 """Public names that several modules may define, and why."""
 PLAIN_TWINS = "kernels.reference"
-"""Defines each kernel's plain twin under the kernel's name."""
+"""The module of the kernels' plain twins, which have the kernels' names."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Module:
 
     @property
     def room(self) -> str:
-        """The folder it lies in; a file at the top of a floor is a room of its own."""
+        """Its folder; a file directly below a folder of `FLOORS` is its own room."""
         folder = self.name.rpartition(".")[0]
         return self.name if self.is_package or folder in FLOORS else folder
 
@@ -67,7 +67,7 @@ def read_modules(root: Path) -> dict[str, Module]:
 
 
 def imports_of(module: Module, modules: Mapping[str, Module]) -> set[str]:
-    """The project's modules that this one imports, anywhere in its text."""
+    """The project's modules that this one imports anywhere."""
     found = set()
     for node in ast.walk(module.tree):
         if not isinstance(node, ast.ImportFrom):
@@ -87,7 +87,7 @@ def imports_of(module: Module, modules: Mapping[str, Module]) -> set[str]:
 
 
 def circles(arrows: Mapping[str, set[str]]) -> list[list[str]]:
-    """Strongly connected components of two and more (Tarjan 1972)."""
+    """Strongly connected components of two or more nodes (Tarjan 1972)."""
     index: dict[str, int] = {}
     lowest: dict[str, int] = {}
     stack: list[str] = []
@@ -128,8 +128,8 @@ def room_arrows(
 
 
 def back_arrows(rooms: Mapping[str, set[str]]) -> int:
-    """The fewest arrows that run back in any order of the rooms: the minimum over all orders of a
-    circle of up to 8 rooms; for a larger one, those against the order by arrows in and out."""
+    """The fewest back arrows in any order of the rooms: the minimum over all orders for a circle of
+    up to 8 rooms; for a larger one, those in the order by arrows in minus out."""
     total = 0
     for circle in circles(rooms):
         inside = {room: rooms[room] & set(circle) for room in circle}
@@ -147,7 +147,7 @@ def back_arrows(rooms: Mapping[str, set[str]]) -> int:
 
 
 def public_names(module: Module) -> Iterator[str]:
-    """Classes and functions at the top of a module that others may import."""
+    """Public classes and functions at the top level of a module."""
     for node in module.tree.body:
         is_definition = isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
         if is_definition and not node.name.startswith("_"):
@@ -155,7 +155,7 @@ def public_names(module: Module) -> Iterator[str]:
 
 
 def shared_names(modules: Mapping[str, Module]) -> dict[str, list[str]]:
-    """Public names with more than one meaning: name to the modules that define it."""
+    """Public names that several modules define, with these modules."""
     places = defaultdict(list)
     for module in modules.values():
         for name in public_names(module):
@@ -181,7 +181,7 @@ def is_typed(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
 
 @dataclass(frozen=True)
 class Figure:
-    """One line of the table. `evidence`: where to look, printed when `within` is False."""
+    """One line of the table. `evidence` lists the places, printed if `within` is False."""
 
     name: str
     value: str

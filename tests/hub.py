@@ -1,4 +1,4 @@
-"""As much of a model hub as its own library needs, on a port of this machine."""
+"""A minimal model hub for huggingface_hub, on a local port."""
 
 import http.server
 import json
@@ -12,7 +12,7 @@ def serve(handler) -> http.server.ThreadingHTTPServer:
 
 
 class Hub(http.server.BaseHTTPRequestHandler):
-    """As much of a model hub as a snapshot needs. `server.files`: name to content."""
+    """Requests of a snapshot download. `server.files` maps names to contents."""
 
     def do_HEAD(self):
         self.answer(body=False)

@@ -1,11 +1,11 @@
 """Every binding of the console, and the effect that its key must have.
 
-A `Case` goes to where a binding works, looks at something (`see`), presses the key, and looks
-again: before it is `was`, after it is `becomes`. So a key that does nothing fails, and so does a
-case that would hold without it. `test_keys` presses every key of every binding, and fails where a
-binding has no case; `test_commands` says the same bindings by name after `:`.
+A `Case` opens the screen of a binding, evaluates `see`, presses the key, and evaluates `see` again:
+before, it must be `was`, afterwards `becomes`. So a key that does nothing fails, and so does a case
+that would hold without it. `test_keys` presses every key of every binding, and fails if a binding
+has no case; `test_commands` uses the same bindings by name after `:`.
 
-A new binding takes one line in `CASES`.
+A new binding needs one line in `CASES`.
 """
 
 from __future__ import annotations
@@ -67,17 +67,17 @@ PATIENCE_S = 5.0
 
 
 class Scene:
-    """A console that a case looks at."""
+    """The console of a running case."""
 
     def __init__(self, app: ConsoleApp, pilot: Pilot[str]) -> None:
         self.app, self.pilot = app, pilot
         self.told: list[str] = []
-        """Orders, by their names and what they are about."""
+        """Names of the orders sent, with the request or process concerned."""
         self._send = app.telemetry.send_order
         app.telemetry.send_order = self._take  # type: ignore[method-assign]
 
     def _take(self, order: PipelineOrder) -> None:
-        """An order about adapters goes its way; of any other it is only noted what it says."""
+        """Sends an order about adapters or the scheduler; only records any other."""
         match order:
             case _ if isinstance(order, AdapterOrder | SetScheduler):
                 self._send(order)
@@ -93,7 +93,7 @@ class Scene:
                 self.told.append(type(order).__name__)
 
     async def press(self, way: str) -> None:
-        """Keys with blanks between them; what begins with `=` is typed, letter by letter."""
+        """Presses keys separated by spaces; a word after `=` is typed letter by letter."""
         for word in way.split():
             await self.pilot.press(*(word[1:] if word[0] == "=" and word[1:] else [word]))
             await self.pilot.pause()
@@ -101,7 +101,7 @@ class Scene:
             self.app.show()
 
     def find(self, kind: type[W]) -> W:
-        """The widget of this kind: of the dialog on top, else of the panel."""
+        """The first widget of this kind in the dialog on top, or in the panel if there is none."""
         top = self.app.screen
         return top.query(kind).first() if not isinstance(top, MainScreen) else self.desk(kind)
 
@@ -114,7 +114,7 @@ class Scene:
 
     @property
     def orders(self) -> list[str]:
-        """All that was ordered, of adapters too."""
+        """Names of all orders, those about adapters first."""
         assert isinstance(self.app, StagedApp)
         given = [f"{type(o).__name__} {getattr(o, 'name', '')}".strip() for o in self.app.ordered]
         return [*given, *self.told]
@@ -122,30 +122,30 @@ class Scene:
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """What `see` gives before and after the key."""
+    """The values of `see` before and after the key."""
 
     see: Callable[[Scene], Any]
     was: Any = False
     becomes: Any = True
     on: str = "Overview"
-    """The panel that is on top at first."""
+    """The panel shown at first."""
     way: str = ""
-    """What is pressed on the way to where the binding works."""
+    """The keys that lead to where the binding works."""
     arrange: Callable[[Scene], Any] | None = None
-    """What else must be there, before the way."""
+    """Other preparations, before `way`."""
     asks: str = ""
-    """The title of the question that the key leads to. `y` answers it, and only then is it done."""
+    """The title of the key's confirmation, if any. `y` confirms it; before, nothing may happen."""
     seconds: float = 2.0
-    """How long the scenario has been told."""
+    """Seconds of the scenario before the case."""
     size: tuple[int, int] = (120, 40)
     pace: float = 0.0
-    """Tokens a second that come over HTTP, where answers must."""
+    """Tokens per second of answers over HTTP; 0 if the case needs no answers."""
     marks: Sequence[pytest.MarkDecorator] = ()
-    """Of the tests that run it."""
+    """Marks of the tests that run it."""
 
     @asynccontextmanager
     async def staged(self) -> AsyncIterator[Scene]:
-        """A console of its own, where the key is about to be pressed."""
+        """A new console, in the state before the key."""
         async with self._console() as (app, pilot):
             scene = Scene(app, pilot)
             if self.arrange is not None:
@@ -164,7 +164,7 @@ class Case:
         return staged(panel=self.on, seconds=self.seconds, size=self.size)
 
     async def holds(self, scene: Scene) -> None:
-        """What the key has done is to be seen, at once or a little later."""
+        """Confirms the question, if any; checks that `see` is `becomes` within `PATIENCE_S`."""
         if self.asks:
             assert isinstance(scene.app.screen, ChoiceDialog), "it asks nothing"
             assert scene.app.screen._title == self.asks, scene.app.screen._title
@@ -174,18 +174,18 @@ class Case:
         assert seen == self.becomes, f"it is {seen!r}, not {self.becomes!r}"
 
     async def _settled(self, scene: Scene, wanted: Any) -> Any:
-        """What there is to see once it is as wanted, or will not be."""
+        """The value of `see` once it is `wanted`, or after `PATIENCE_S`."""
         deadline = time.monotonic() + PATIENCE_S
         while (seen := self.see(scene)) != wanted and time.monotonic() < deadline:
             await scene.pilot.pause(0.02)
         return seen
 
 
-# --- what there is to see -----------------------------------------------------------------------
+# --- values for `see` ---------------------------------------------------------------------------
 
 
 def on_top(kind: type[Widget]) -> Callable[[Scene], bool]:
-    """Is a screen of this kind on top?"""
+    """Whether a screen of this kind is on top."""
     return lambda s: isinstance(s.app.screen, kind)
 
 
@@ -202,7 +202,7 @@ def panel(s: Scene) -> str:
 
 
 def title(s: Scene) -> str:
-    """Of the dialog on top."""
+    """The title of the dialog on top."""
     top = s.app.screen
     if isinstance(top, LiveDialog):
         return top._pane._title
@@ -214,7 +214,7 @@ def row(s: Scene) -> int:
 
 
 def pages(s: Scene) -> int:
-    """How many pages down the cursor is, about: the `:` line takes a row of them."""
+    """Pages from the top to the cursor, rounded: the `:` line shortens a page by a row."""
     return round(row(s) / s.table._page)
 
 
@@ -239,7 +239,7 @@ def aborts_the_first(s: Scene) -> bool:
 
 
 def scrolled(s: Scene) -> int:
-    """Lines that a text is scrolled down."""
+    """Lines by which a text is scrolled down."""
     return s.find(ScrollPane)._offset
 
 
@@ -275,7 +275,7 @@ def follows(s: Scene) -> bool:
 
 
 def cell(s: Scene) -> tuple[int, int]:
-    """TextLine and column under the cursor of the pool's map."""
+    """Line and column of the cursor in the pool's map."""
     return divmod(s.desk(PoolPane)._cursor, s.desk(PoolPane)._width)
 
 
@@ -292,7 +292,7 @@ def editor(s: Scene) -> str:
 
 
 def answer_up(s: Scene) -> int:
-    """Lines an answer is scrolled up from its end."""
+    """Lines by which an answer is scrolled up from its end."""
     return s.desk(AnswerPane)._above
 
 
@@ -305,14 +305,14 @@ def highlighted(s: Scene) -> int | None:
 
 
 def bench_error(s: Scene) -> str | None:
-    """How the run has ended; None while it is under way, or there is none."""
+    """The error of the run, "" if it succeeded; None while it is running or if there is none."""
     bench = s.app.active_panel
     assert isinstance(bench, BenchPanel)
     run = bench._run
     return None if run is None or run.is_running else run.error
 
 
-# --- what must be there first -------------------------------------------------------------------
+# --- preparations -------------------------------------------------------------------------------
 
 
 def focus(kind: type[Widget] | str) -> Callable[[Scene], Any]:
@@ -324,7 +324,7 @@ def mark_pirates(s: Scene) -> None:
 
 
 def alarm(s: Scene) -> None:
-    """Something is wrong, for a while already."""
+    """Raises alerts that have been active for a while."""
     app = s.app
     app.alert_book.limits = AlertLimits(queue=0.5, ttft_p99_ms=50.0)
     now = app.clock()
@@ -340,7 +340,7 @@ def two_results(s: Scene) -> None:
 
 
 def data() -> Path:
-    """Where the console keeps what is the user's."""
+    """The console's data directory."""
     return Path(os.environ["XDG_DATA_HOME"]) / "loraconsole"
 
 
@@ -357,7 +357,7 @@ def asked_before(s: Scene) -> None:
 
 
 def kept_turns(words: str) -> list[Turn]:
-    """What the transcripts have of what was asked."""
+    """The turns in the transcripts with these words."""
     kept = open_default()
     assert kept is not None
     with contextlib.closing(kept):
@@ -365,7 +365,7 @@ def kept_turns(words: str) -> list[Turn]:
 
 
 async def answered(s: Scene) -> None:
-    """A question, and an answer that is whole."""
+    """Sends a prompt and waits for the complete answer."""
     await s.press("=Ahoy enter")
     await _whole(s)
 
@@ -383,7 +383,7 @@ async def _whole(s: Scene) -> None:
 
 
 async def plain_answer(s: Scene) -> None:
-    """A conversation longer than the screen, as plain text."""
+    """Shows a conversation longer than the screen as plain text."""
     s.desk(PromptEditor).replace_text("Ahoy" + "\n" * 60 + "!")
     await s.press("enter")
     await _whole(s)
@@ -392,7 +392,7 @@ async def plain_answer(s: Scene) -> None:
 
 
 def forgets(s: Scene) -> None:
-    """Notes when what is on the terminal is forgotten, so that all of it is sent again."""
+    """Records when the terminal's content is forgotten, so that the next frame is sent whole."""
     assert s.app._diff is not None
     s.app._diff.forget = lambda: s.told.append("forget")  # type: ignore[method-assign]
 

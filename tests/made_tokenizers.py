@@ -1,4 +1,4 @@
-"""Small tokenizers of every kind, trained on the spot, as model directories would hold them."""
+"""Small tokenizers of every kind, trained when needed, as files of a model directory."""
 
 import io
 import json
@@ -12,7 +12,7 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 newest_reference = pytest.mark.skipif(
     tuple(map(int, transformers.__version__.split(".")[:2])) < (5, 23),
-    reason="transformers before 5.23 reads some files in another way",
+    reason="transformers before 5.23 reads some files differently",
 )
 """For tests that compare with what transformers makes of a model's files."""
 
@@ -28,7 +28,7 @@ SPECIAL = ["<unk>", "<s>", "</s>", "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 
 
 def byte_level(specials=SPECIAL, split=None) -> tokenizers.Tokenizer:
-    """Byte-level BPE; `split` is a regular expression that cuts words, GPT-2's where it is None."""
+    """Byte-level BPE; `split` is a regular expression that cuts words; None: GPT-2's."""
     tokenizer = tokenizers.Tokenizer(models.BPE())
     words = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=split is None)
     if split is not None:
@@ -48,7 +48,7 @@ def byte_level(specials=SPECIAL, split=None) -> tokenizers.Tokenizer:
 
 
 def sentencepiece_model(**options) -> bytes:
-    """A tokenizer.model as Llama 2's is: byte-pair encoding, bytes as the last resort."""
+    """A tokenizer.model like Llama 2's: byte-pair encoding with byte fallback."""
     model = io.BytesIO()
     settings = {
         "model_type": "bpe",
@@ -68,7 +68,7 @@ def sentencepiece_model(**options) -> bytes:
 
 
 def sentencepiece_json(bos: bool = True, legacy: bool = True) -> tokenizers.Tokenizer:
-    """The same vocabulary as a tokenizer.json: `legacy` as transformers 4 wrote it."""
+    """The same vocabulary as a tokenizer.json; if `legacy`, as transformers 4 wrote it."""
     pieces = sentencepiece.SentencePieceProcessor(model_proto=sentencepiece_model())
     vocab = {pieces.id_to_piece(i): i for i in range(pieces.get_piece_size())}
     merges = sorted(
@@ -157,7 +157,7 @@ MADE = {
 
 
 def write(directory: Path, model_type: str, config: dict, **files: dict) -> None:
-    """tokenizer_config.json, a config.json of `model_type`, and further JSON files by name."""
+    """Writes tokenizer_config.json, a config.json of `model_type`, and other JSON files by name."""
     (directory / "config.json").write_text(json.dumps({"model_type": model_type}))
     (directory / "tokenizer_config.json").write_text(json.dumps(config))
     for name, content in files.items():

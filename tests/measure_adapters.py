@@ -1,7 +1,6 @@
-"""What many adapters cost, on a real pipeline: memory, lists, cold starts, and what loading does to
-a stream that runs. `python tests/measure_adapters.py --adapters 1000`; prints a line a figure.
-
-Not a test: machines are shared. What is compared is measured in turns.
+"""Measures the cost of many adapters on a real pipeline: memory, lists, cold starts, and the effect
+of loading on a running stream. `python tests/measure_adapters.py --adapters 1000` prints one line
+per figure. Not a test: machines are shared. Compared figures are measured in turns.
 """
 
 from __future__ import annotations
@@ -25,12 +24,12 @@ from ring import BASE, Ring
 RANK = 8
 MODULES = ["q_proj", "k_proj", "v_proj", "o_proj"]
 DIFFERENT = 16
-"""Adapters with weights of their own; the others are copies under another name."""
+"""Number of different weights; the adapters are links to these."""
 PROMPT = "The old lighthouse keeper wrote in his book that night:"
 
 
 def make_adapters(root: Path, count: int, model: Path) -> list[Path]:
-    """So many directories."""
+    """Makes `count` adapter directories."""
     first = [
         save_adapter(root / f"w{i}", model, i, r=RANK, target_modules=MODULES)
         for i in range(min(DIFFERENT, count))
@@ -51,7 +50,7 @@ def rss(ring: Ring) -> dict[str, float]:
 
 
 async def load(client: httpx.AsyncClient, names: Sequence[str], root: Path, at_once: int) -> float:
-    """Seconds until all are loaded."""
+    """Loads adapters, `at_once` in parallel; returns the seconds until all are loaded."""
     gate = asyncio.Semaphore(at_once)
 
     async def one(name: str) -> None:

@@ -1,12 +1,12 @@
-"""What the console costs, beside other programs on the same machine in the same minutes.
+"""Measures the console's cost, in turns with other programs on the same machine.
 
     python tests/measure_console.py --rounds 3 --against btop htop
     python tests/measure_console.py busy ssh
     python tests/measure_console.py shift --rounds 1 --minutes 60 --speed 4
 
-Each program runs on a pty of 120x40 that answers questions as a terminal does; rounds are
-interleaved, medians are printed. CPU is what the kernel booked for all threads of the program, in
-percent of one core. The pipeline is the mock one, in a process of its own.
+Each program runs on a pty of 120x40 that answers queries as a terminal does; rounds are
+interleaved, medians are printed. CPU is the kernel's time of all threads of the program, in percent
+of one core. The pipeline is the mock one, in a separate process.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def console(run: str, *options: str) -> list[str]:
 
 
 def window(terminal: PseudoTerminal, warmup: float, seconds: float, fps: float = 0.0) -> Figures:
-    """CPU, bytes and memory over a stretch of time."""
+    """CPU, bytes and memory over `seconds`, after `warmup` seconds."""
     terminal.pump(warmup)
     begin, cpu = time.monotonic(), terminal.cpu_seconds()
     terminal.pump(seconds)
@@ -118,7 +118,7 @@ def idle(given: argparse.Namespace) -> dict[str, Figures]:
 
 
 def busy(given: argparse.Namespace) -> dict[str, Figures]:
-    """64 requests of which every row moves, 200 log lines a second, plots."""
+    """64 requests whose rows all change, 200 log lines a second, plots."""
     found = {}
     with mock("--scenario", "busy", "--rows", "64", "--logs", "200") as run:
         for fps in (5, 10):
@@ -134,7 +134,7 @@ def busy(given: argparse.Namespace) -> dict[str, Figures]:
 
 
 def ssh(given: argparse.Namespace) -> dict[str, Figures]:
-    """5 Hz, a tenth of the rows moving."""
+    """5 Hz, a tenth of the rows changing."""
     found = {}
     with mock("--scenario", "busy", "--rows", "64", "--moving", "0.1", "--rate", "5") as run:
         for panel, key in (("Overview", "1"), ("Batch", "2")):
@@ -151,8 +151,8 @@ def ssh(given: argparse.Namespace) -> dict[str, Figures]:
 
 
 def echoes(terminal: PseudoTerminal, count: int, rest: float = 0.27) -> Figures:
-    """A key that changes a word (space: PAUSED), and one that brings another screen; `rest` is
-    how long the line has to carry that whole screen before the next key."""
+    """Latencies of a key that changes a word (space: PAUSED) and of one that opens another screen;
+    `rest` is the time for the link to transmit that screen before the next key."""
     words, screens, missed = [], [], 0
     for number in range(count):
         terminal.pump(rest)
@@ -172,7 +172,7 @@ def echoes(terminal: PseudoTerminal, count: int, rest: float = 0.27) -> Figures:
 
 
 def keys(given: argparse.Namespace) -> dict[str, Figures]:
-    """Key to echo while 5 000 metric messages a second come in."""
+    """Latency of a key's echo while 5 000 metric messages a second arrive."""
     with mock("--scenario", "busy", "--rows", "64", "--logs", "200", "--steps", "5000") as run:
         terminal = PseudoTerminal(console(run, "--fps", "10"))
         try:
@@ -185,7 +185,7 @@ def keys(given: argparse.Namespace) -> dict[str, Figures]:
 
 
 def thin(given: argparse.Namespace) -> dict[str, Figures]:
-    """A link of 20 kB/s whose answers take 40 ms."""
+    """A link of 20 kB/s with replies after 40 ms."""
     with mock("--scenario", "busy", "--rows", "64", "--logs", "200") as run:
         terminal = PseudoTerminal(console(run, "--fps", "10"), drain=20_000.0, answer_delay_s=0.04)
         try:
@@ -200,7 +200,7 @@ def thin(given: argparse.Namespace) -> dict[str, Figures]:
 
 
 def stream(given: argparse.Namespace) -> dict[str, Figures]:
-    """A streaming answer of 100 tokens a second, above the same panel at rest."""
+    """A streaming answer of 100 tokens a second, compared with the same panel at rest."""
     options = ("--scenario", "empty", "--logs", "0", "--tokens-per-second", "100")
     with mock(*options) as run:
         terminal = PseudoTerminal(console(run))
@@ -265,8 +265,8 @@ TOUR = (
     *(("?",), ("\x1b", "\x10", *"theme"), ("\x1b", ":", *"adapters"), ("\x1b", "D"), ("\x1b", "9")),
     *((",",), ("q",), ("\x1b", "z"), ("\x1b", "2")),
 )
-"""What a busy operator looks at in turns: every screen, dialogs, a prompt and its answer, a filter,
-a pin and a restart with their toasts."""
+"""The keys of a busy operator: every screen, dialogs, a prompt and its answer, a filter, a pin and
+a restart with their toasts."""
 STAY_S = 4.0
 HURRIED = """
 import runpy, sys, time
@@ -275,13 +275,13 @@ speed, began, sys.argv[1:4] = float(speed), float(began), []
 time.time = lambda: began + (clock() - began) * speed
 runpy.run_module(module, run_name="__main__", alter_sys=True)
 """
-"""Runs a module on a clock that is as many times too fast."""
+"""Runs a module on a clock that is `speed` times too fast."""
 
 
 def shift(given: argparse.Namespace) -> dict[str, Figures]:
     """`--minutes` of a busy shift, every screen in turns. With `--speed 4` four times as much is
-    told, drawn and typed in the same time, so that an hour takes a quarter of it (the console looks
-    for news twenty times a second: more frames there are not). Prints as it goes."""
+    received, drawn and typed per second, so that an hour takes a quarter of one (the console polls
+    twenty times a second: there are no more frames than that). Prints each tour."""
     speed, tours = given.speed, []
     python = [sys.executable, "-P", "-c", HURRIED, str(speed), str(time.time())]
     options = ("--rows", "64", "--logs", "200", "--tokens-per-second", str(40 * speed))
@@ -296,8 +296,8 @@ def shift(given: argparse.Namespace) -> dict[str, Figures]:
             while (minutes := (time.monotonic() - began) * speed / 60) < given.minutes:
                 found = tour(terminal, speed)
                 tours.append({"minutes": minutes, **found})
-                told = "  ".join(f"{name} {value:.1f}" for name, value in tours[-1].items())
-                print(told, file=sys.stderr, flush=True)
+                line = "  ".join(f"{name} {value:.1f}" for name, value in tours[-1].items())
+                print(line, file=sys.stderr, flush=True)
         finally:
             terminal.close()
     half = tours[len(tours) // 2 :]
@@ -320,7 +320,7 @@ def tour(terminal: PseudoTerminal, speed: float) -> Figures:
     for keys in TOUR:
         for key in keys:
             terminal.send(key)
-            terminal.pump(0.3 if key == "\x1b" else 0.05)  # else it is alt and the next key
+            terminal.pump(0.3 if key == "\x1b" else 0.05)  # otherwise it reads as alt+next key
         terminal.pump(STAY_S / speed)
         frames += terminal.bytes_between(begin, time.monotonic()).count(b"\x1b[?2026h")
         terminal.chunks.clear()
@@ -345,7 +345,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--against", nargs="*", default=["btop", "htop"])
     parser.add_argument("--json", action="store_true")
-    long = parser.add_argument_group("of shift, which is run once")
+    long = parser.add_argument_group("options of shift, which is run once")
     long.add_argument("--minutes", type=float, default=60.0)
     long.add_argument("--speed", type=float, default=4.0, help="1 is real time")
     long.add_argument("--fps", type=float, default=5.0)

@@ -1,21 +1,20 @@
-"""Models and adapters made with the real tools, each served by a real pipeline and compared with
-transformers and peft. `python tests/measure_inputs.py --python TOOLS/bin/python`; a line an input.
-
-Not a test: it needs an environment with the tools, some gigabytes of them, and half an hour:
+"""Compares models and adapters made with the real tools, each served by a real pipeline, with
+transformers and peft. `python tests/measure_inputs.py --python TOOLS/bin/python` prints one line
+per input. Not a test: it needs an environment with the tools (gigabytes), and half an hour:
     python -m venv TOOLS && TOOLS/bin/pip install torch==2.13.0 transformers==5.23.0 peft==0.21.2 \\
         trl==1.16.0 accelerate datasets sentencepiece protobuf gguf==0.19.0 compressed-tensors scipy
     TOOLS/bin/pip install --no-deps torchao==0.18.0 bitsandbytes==0.50.2 optimum-quanto==0.2.7 \\
         hqq mlx-lm==0.32.2 mlx==0.32.4 mlx-cpu==0.32.4 auto-round
 An input whose tool is missing is listed as not made. `--llama-cpp` is a folder with llama.cpp's
-convert_hf_to_gguf.py, `--ggml` its libggml-base.so; `--older` a folder in which
-`pip install --no-deps --target` has put transformers 4.57.6, tokenizers 0.22.2 and
+convert_hf_to_gguf.py, `--ggml` its libggml-base.so; `--older` a folder into which
+`pip install --no-deps --target` has installed transformers 4.57.6, tokenizers 0.22.2 and
 huggingface_hub 0.36.2.
 
-SAME            prompt length, sixteen greedy tokens and logprobs, text, stop and chat are those of
-                transformers (peft)
-REFUSED CLEARLY the refusal contains the name of what is not computed
+SAME            prompt length, sixteen greedy tokens and logprobs, text, stop and chat equal those
+                of transformers (peft)
+REFUSED CLEARLY the refusal names the unsupported feature
 UNCLEAR         it does not, or the pipeline fails later
-WRONG ANSWER    served, and something differs, or there is nothing to compare it with
+WRONG ANSWER    served, and something differs, or there is no reference to compare with
 """
 
 from __future__ import annotations
@@ -37,12 +36,12 @@ import httpx
 
 LISTS = ("models", "quantised", "gguf_files", "older", "adapters")
 TOLERANCE = 2e-3
-"""Of a logprob. Both sides compute in float32; a tie closer than this may fall either way."""
+"""Largest difference of a logprob; both sides compute in float32. A closer tie may go either way."""
 LOST = "\ufffd"
 
 
 def make(arguments: argparse.Namespace, folder: Path) -> None:
-    """Runs the making half in the tools' environment."""
+    """Makes the inputs, with `inputs/make.py` in the tools' environment."""
     extra = {"LLAMA_CPP": arguments.llama_cpp, "GGML_BASE": arguments.ggml}
     environment = {**os.environ, **{k: str(v) for k, v in extra.items() if v}}
     script = Path(__file__).parent / "inputs" / "make.py"
@@ -56,7 +55,7 @@ def make(arguments: argparse.Namespace, folder: Path) -> None:
 
 
 class Pipeline:
-    """`loraconsole` in directories of its own."""
+    """`loraconsole` with its own home and runtime directories."""
 
     def __init__(self, program: str, port: int, home: Path) -> None:
         self.program, self.port = program, port
@@ -79,17 +78,17 @@ class Pipeline:
 
     @contextmanager
     def serving(self, model: str) -> Iterator[str]:
-        """What `up` said if it refused, else "" while the pipeline serves."""
+        """Starts the pipeline; yields the output of `up` if it failed, else ""."""
         options = ("--dtype", "float32", "--max-total-tokens", "4096", "--port", str(self.port))
-        code, said = self.run("up", "--model", model, *options)
+        code, output = self.run("up", "--model", model, *options)
         try:
-            yield said or f"status {code}" if code else ""
+            yield output or f"status {code}" if code else ""
         finally:
             self.run("down", "--now")
 
 
 def differs(pipeline: Pipeline, wanted: dict[str, Any], model: str, adapter: str = "") -> str:
-    """Where the answers depart from the reference; "" where they do not."""
+    """The first difference from the reference; "" if there is none."""
     name = adapter or model
     for number, prompt in enumerate(wanted["prompts"]):
         found = generated(pipeline, prompt["prompt"], len(prompt["steps"]), adapter)
@@ -119,7 +118,7 @@ def differs(pipeline: Pipeline, wanted: dict[str, Any], model: str, adapter: str
 def generated(
     pipeline: Pipeline, text: str, count: int, adapter: str
 ) -> list[tuple[int, float]] | str:
-    """Greedy tokens with their logprobs, or why there are none."""
+    """Greedy tokens with their logprobs, or the error."""
     parameters = {"do_sample": False, "max_new_tokens": count, "ignore_eos": True}
     body: dict[str, Any] = {
         "inputs": text,
@@ -137,7 +136,7 @@ def generated(
 def answer_differs(
     pipeline: Pipeline, path: str, body: dict[str, Any], wanted: dict[str, Any]
 ) -> str:
-    """Prompt length, text and stop against `generate`'s."""
+    """The first difference in prompt length, text or stop from `generate`; "" if there is none."""
     answer = pipeline.http.post(path, json=body)
     if answer.status_code != 200:
         return f"HTTP {answer.status_code}: {answer.text[:200]}"
@@ -154,9 +153,9 @@ def answer_differs(
 
 
 def same_text(found: str, wanted: str) -> bool:
-    """Whether two texts agree where both are whole characters. Random weights write broken UTF-8,
-    and the sixteenth token may be half a character; in a run of byte tokens with one broken byte,
-    transformers loses every byte, and a stream has sent the good ones before."""
+    """Whether two texts agree apart from broken characters. Random weights produce invalid UTF-8,
+    and the sixteenth token may be half a character; in a run of byte tokens with one invalid byte,
+    transformers drops every byte, while a stream has already sent the valid ones."""
     pattern = ".*".join(re.escape(part) for part in re.split(f"{LOST}+", wanted.strip()))
     return re.fullmatch(rf"\s*{pattern}\s*", found.replace(LOST, ""), re.DOTALL) is not None
 
@@ -164,7 +163,7 @@ def same_text(found: str, wanted: str) -> bool:
 def verdict(
     entry: dict[str, Any], refusal: str, pipeline: Pipeline, adapter: str = ""
 ) -> tuple[str, str]:
-    """(verdict, what happened)."""
+    """(verdict, explanation)."""
     if refusal:
         words = " ".join(refusal.split())
         clear = re.search(entry["refused"] or r"$^", refusal.replace(entry["path"], ""))
@@ -179,7 +178,7 @@ def verdict(
 
 
 def measure(entries: dict[str, dict[str, Any]], pipeline: Pipeline, pattern: str) -> Iterator[dict]:
-    """Each model in a pipeline of its own, with its adapters."""
+    """Measures each model, with its adapters, in its own pipeline."""
     by_base: dict[str, list[dict[str, Any]]] = {}
     for entry in entries.values():
         if entry["base"] and re.search(pattern, entry["name"]):
@@ -222,7 +221,9 @@ def judged(entry: dict[str, Any], refusal: str, pipeline: Pipeline, adapter: str
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--python", help="python of the tools; without it `--keep` is only served")
+    parser.add_argument(
+        "--python", help="python of the tools; without it the inputs of `--keep` are used"
+    )
     parser.add_argument("--llama-cpp", type=Path)
     parser.add_argument("--ggml", type=Path)
     parser.add_argument("--older", type=Path)

@@ -1,10 +1,10 @@
-"""How far a device's answers are from those of the CPU in float32, for the real model and its
-adapters, all in one batch: greedy tokens in float32, and logits in bfloat16 as long as the tokens
-before are the same.
+"""Compares a device's answers with those of the CPU in float32, for the real model and its adapters
+in one batch: greedy tokens in float32, and logits in bfloat16 as long as the previous tokens are
+equal.
 
     python tests/measure_precision.py MODEL_DIRECTORY --device cuda
 
-Exits with 1 where float32 tokens differ.
+Exits with 1 if float32 tokens differ.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Answer(NamedTuple):
 
 
 def answers(given: argparse.Namespace, prompts: list[list[int]], **settings: str) -> list[Answer]:
-    """Each prompt answered by the base and by every adapter."""
+    """The answers of the base and every adapter to each prompt."""
     runner, _ = start_runner(
         given.directory, adapter=shipped_adapters(), max_total_tokens=32768, threads=0, **settings
     )

@@ -1,9 +1,9 @@
-"""Steps a second of the scheduler alone, and of the router with it: a real router process over its
-real sockets, and a fake worker that computes nothing.
+"""Measures steps per second of the scheduler alone, and of the router: a real router process with
+its real sockets, and a fake worker that computes nothing.
 
-`python tests/measure_router.py`: 256 requests run and 2 000 wait, and for each that ends another
-comes. `--policy`, `--adapters`, `--pages` (few, and it is the pool that is full), `--profile`
-(cProfile of the scheduler alone) vary it.
+`python tests/measure_router.py`: 256 requests run and 2 000 wait; each that ends is replaced by a
+new one. Variations: `--policy`, `--adapters`, `--pages` (with few, the pool is full), `--profile`
+(cProfile of the scheduler alone).
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ ROUNDS = 5
 
 
 class Computed:
-    """How far each sequence is: what a worker needs to know to answer a batch."""
+    """The tokens left of each sequence: the state a fake worker needs to answer a batch."""
 
     def __init__(self) -> None:
         self._left: dict[int, int] = {}
@@ -78,7 +78,7 @@ class Computed:
 
 
 def requests(given: argparse.Namespace) -> Iterator[Request]:
-    """Without end. Prompts of 1 to 64 tokens, answers of 8 to 512."""
+    """Endless requests: prompts of 1 to 64 tokens, answers of 8 to 512."""
     rng = random.Random(0)
     names = [None, *(f"a{i}" for i in range(given.adapters))] if given.adapters else [None]
     for number in itertools.count():
@@ -128,7 +128,7 @@ class Alone:
         self.now = 0.0
 
     def steps(self, count: int) -> float:
-        """Seconds that the scheduler took for `count` steps."""
+        """Runs `count` steps; returns the scheduler's seconds."""
         spent = 0.0
         scheduler = self.scheduler
         for _ in range(count):
@@ -156,7 +156,7 @@ class Alone:
 
 def measure_alone(given: argparse.Namespace) -> None:
     alone = Alone(given)
-    alone.steps(600)  # so that requests end at their own times
+    alone.steps(600)  # so that requests end at different times
     if given.profile:
         with cProfile.Profile() as profile:
             alone.steps(500)
@@ -185,7 +185,7 @@ def bind(context: zmq.Context[zmq.Socket[bytes]], run: Path, name: str) -> zmq.S
 
 
 def be_a_worker(run: Path, pages: int, running: int) -> None:
-    """Answers the router's batches in a process of its own."""
+    """Answers the router's batches, in a separate process."""
     context = zmq.Context()
     inbox = bind(context, run, "worker-0")
     router = context.socket(zmq.PUSH)
@@ -217,14 +217,14 @@ def be_a_worker(run: Path, pages: int, running: int) -> None:
 
 
 def cpu_seconds(pid: int) -> float:
-    """Of all its threads: what it costs, however busy the machine is with others."""
+    """Processor time of all threads of a process, which other load does not change."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def measure_router(given: argparse.Namespace) -> None:
-    """Steps are counted at the detokenizer's inbox, where each sends its tokens. Each request that
-    ends there is followed by another."""
+    """Counts steps at the detokenizer's inbox, which gets the tokens of each. Each request that
+    ends there is replaced by a new one."""
     with tempfile.TemporaryDirectory() as directory:
         run = make_run_directory(Path(directory) / "run")
         adapter = tuple(f"a{i}=/a{i}" for i in range(given.adapters))
@@ -267,7 +267,7 @@ def measure_router(given: argparse.Namespace) -> None:
                 frame = detokenizer.recv()
                 if b"StreamTokens" in frame[:40]:
                     count += 1
-                    # By a word that is in it: to decode it here would cost the router its core.
+                    # Counted by the finish reason: decoding would take the router's core.
                     for request in itertools.islice(coming, frame.count(b"length")):
                         router.send(encode(request))
                 elapsed = time.perf_counter() - started
@@ -290,9 +290,13 @@ def main() -> None:
     parser.add_argument("--policy", default="fcfs")
     parser.add_argument("--running", type=int, default=256)
     parser.add_argument("--waiting", type=int, default=2000)
-    parser.add_argument("--pages", type=int, default=20_000, help="of the pool, 16 tokens each")
+    parser.add_argument(
+        "--pages", type=int, default=20_000, help="pages of the pool, 16 tokens each"
+    )
     parser.add_argument("--adapters", type=int, default=0)
-    parser.add_argument("--seconds", type=float, default=2.0, help="of a round with the router")
+    parser.add_argument(
+        "--seconds", type=float, default=2.0, help="length of a round with the router"
+    )
     parser.add_argument("--event-log", action="store_true")
     parser.add_argument("--profile", action="store_true")
     parser.add_argument("--alone", action="store_true", help="only the scheduler")

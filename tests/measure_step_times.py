@@ -1,10 +1,10 @@
-"""What it costs to time every step: the bare loop with and without it, in turns, on one loaded
-model (two of them differ by more: where their weights lie).
+"""Measures the cost of timing every step: the bare loop with and without it, in turns, on one
+loaded model (two loaded models differ by more, because of their weights' places in memory).
 
     python tests/measure_step_times.py MODEL_DIRECTORY --rows 1 8 32 --repeat 15
 
-Prints medians of microseconds a step, the median difference of neighbours, and the same between
-neighbours of one kind, which is the noise.
+Prints median microseconds per step, the median difference of neighbours, and the median difference
+of neighbours of one kind, which is the noise.
 On a GPU: `--device cuda --dummy`. Not a test: machines are shared.
 """
 
@@ -38,8 +38,8 @@ def main() -> None:
     loop = BareLoop(config, given.directory)
 
     def run(rows: int, *, timed: bool) -> float:
-        """Microseconds a step."""
-        loop._runner.timer.is_on = timed  # what the flag sets
+        """Microseconds per step."""
+        loop._runner.timer.is_on = timed  # as the flag does
         speed = loop.decode(rows, given.steps, given.context, mixed=not given.dummy)
         return rows / speed * 1e6
 

@@ -1,11 +1,11 @@
-"""S-LoRA's suites on real pipelines: one for each policy, on the default model with random adapters
-of one of S-LoRA's settings, all driven by `loraconsole bench` in turns. What it does not know is
-given to the bench:
+"""Runs S-LoRA's suites on real pipelines: one for each policy, on the default model with random
+adapters of one of S-LoRA's settings, all driven by `loraconsole bench` in turns. Unknown options
+are passed to the bench:
 
     python tests/measure_suites.py --setting S1 --adapters 200 --scheduler fcfs --scheduler lifo \
         --suite cv --duration 40 --input-range 8 128 --output-range 8 128 --out cv.jsonl
 
-Not a test: machines are shared. `loraconsole bench compare cv.jsonl` shows policies side by side.
+Not a test: machines are shared. `loraconsole bench compare cv.jsonl` compares the policies.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from loraconsole.pipeline.fetch.fetch import resolve
 
 MODULES = ["q_proj", "k_proj", "v_proj", "o_proj"]
 DIFFERENT = 8
-"""Adapters of each rank with weights of their own; the others are copies under another name."""
+"""Adapters of each rank with different weights; the others are copies under other names."""
 
 
 def make_adapters(root: Path, count: int, ranks: tuple[int, ...], model: Path) -> list[str]:
-    """NAME=PATH of so many, the ranks in turn as in S-LoRA's launcher."""
+    """NAME=PATH of `count` adapters, with ranks in turn as in S-LoRA's launcher."""
     flags = []
     for number in range(count):
         rank = ranks[number % len(ranks)]
@@ -46,10 +46,12 @@ def make_adapters(root: Path, count: int, ranks: tuple[int, ...], model: Path) -
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--setting", choices=SETTINGS, default="S1", help="whose ranks")
-    parser.add_argument("--adapters", type=int, default=200, metavar="N", help="that are there")
+    parser.add_argument("--setting", choices=SETTINGS, default="S1", help="gives the ranks")
+    parser.add_argument("--adapters", type=int, default=200, metavar="N", help="number of adapters")
     parser.add_argument("--scheduler", action="append", metavar="NAME", help="default: fcfs")
-    parser.add_argument("--up", default="", metavar="FLAGS", help="more flags of `up`, in one word")
+    parser.add_argument(
+        "--up", default="", metavar="FLAGS", help="more flags of `up`, as one argument"
+    )
     given, bench = parser.parse_known_args()
     model = resolve(Config())
     with tempfile.TemporaryDirectory() as directory, contextlib.ExitStack() as stack:

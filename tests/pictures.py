@@ -1,7 +1,7 @@
 """Pictures of the console's screen: as plain text, as text with its styles, and as SVG.
 
-A text picture shows a changed word in two lines of a diff. One with styles has a letter for every
-cell below the text, and last what each letter means. SVG pictures are few: they are for the eye.
+In a text picture a changed word is two lines of a diff. One with styles also has a letter for each
+cell, and a legend of the letters. SVG pictures are few: they are for people to look at.
 """
 
 from __future__ import annotations
@@ -19,34 +19,34 @@ from textual.strip import Strip
 
 LETTERS = ascii_letters + digits
 PLAIN = "."
-"""Stands for the style that most cells of a picture have; left out at the end of a row."""
+"""The letter of the style of most cells of a picture; left out at the end of a row."""
 
 
 class TextPicture(SingleFileSnapshotExtension):
-    """Keeps a picture as a file of text."""
+    """Keeps a picture as a text file."""
 
     _write_mode = WriteMode.TEXT
     _file_extension = "txt"
 
 
 class SvgPicture(TextPicture):
-    """Keeps a picture as a file that a browser shows."""
+    """Keeps a picture as an SVG file."""
 
     _file_extension = "svg"
 
 
 def screen_rows(app: App[Any]) -> list[Strip]:
-    """The rows of the screen as it is now, with what lies over it."""
+    """The current rows of the screen, with its overlays."""
     return list(app.screen._compositor.render_strips())
 
 
 def svg_picture(app: App[Any]) -> str:
-    """The screen as an SVG image, without the number that rich puts into every name in it."""
+    """The screen as an SVG image, without the random number in rich's names."""
     return re.sub(r"\bterminal-\d+-", "terminal-", app.export_screenshot(simplify=True))
 
 
 def text_picture(screens: dict[str, Sequence[Strip]], styled: bool = False) -> str:
-    """The screens, each below its title; with `styled` also the style of every cell."""
+    """The screens, each below its title; if `styled`, also the style of each cell."""
     rows = [strip for screen in screens.values() for strip in screen]
     letters = _letters(rows) if styled else {}
     lines: list[str] = []
@@ -60,7 +60,7 @@ def text_picture(screens: dict[str, Sequence[Strip]], styled: bool = False) -> s
 
 
 def _letters(rows: Sequence[Strip]) -> dict[str, str]:
-    """A letter for each style, in the order in which the styles appear."""
+    """A letter for each style, in order of appearance."""
     cells: Counter[str] = Counter()
     for strip in rows:
         for segment in strip:
@@ -76,5 +76,5 @@ def _style_row(strip: Strip, letters: dict[str, str]) -> str:
 
 
 def _look(style: Style | None) -> str:
-    """What is seen of a style: its colours and attributes, without links and actions."""
+    """The visible part of a style: colours and attributes, without links and actions."""
     return str(style.clear_meta_and_links()) if style else "none"

@@ -1,7 +1,7 @@
-"""`PseudoTerminal`: a program on a pty, and at the other end a terminal, well-behaved or not.
+"""`PseudoTerminal`: a program on a pty, with a simulated terminal at the other end.
 
-While the program runs this only reads, answers and takes times; what was on the screen is worked
-out afterwards by pyte, so that looking costs the program nothing.
+While the program runs, this only reads, replies and takes times; pyte reconstructs the screen
+afterwards, so that it takes no time from the program.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ Cells = list[list[tuple[object, ...]]]
 
 
 class PseudoTerminal:
-    """Starts `command`. `drain` reads at most so many bytes a second, as a thin link does;
-    `answers` False is a terminal that knows no question (tmux 3.3)."""
+    """Starts `command`. `drain` limits reading to this many bytes a second, as a slow link does;
+    with `answers` False the terminal replies to no query (tmux 3.3)."""
 
     def __init__(
         self,
@@ -56,14 +56,14 @@ class PseudoTerminal:
             fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", size[1], size[0], 0, 0))
             for name in ("NO_COLOR", "SSH_CONNECTION"):
                 os.environ.pop(name, None)
-            # readline, which pytest imports, exports a size of its own behind Python's back.
+            # readline, which pytest imports, exports its own size, which Python does not see.
             os.environ.update({"COLUMNS": "", "LINES": ""})
             os.environ.update({"TERM": "xterm-256color", "COLORTERM": "truecolor"})
             os.environ.update(environment or {})
             os.execvp(command[0], list(command))
         self.resize(*size)
 
-    # -- the person and the link
+    # -- input and link
 
     def send(self, keys: str) -> None:
         os.write(self.fd, keys.encode())
@@ -73,13 +73,13 @@ class PseudoTerminal:
         fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
 
     def pump(self, seconds: float) -> None:
-        """Lets the program run for a while."""
+        """Lets the program run for `seconds`, reading its output."""
         end = time.monotonic() + seconds
         while (now := time.monotonic()) < end and self.is_alive:
             self.read(min(0.05, end - now))
 
     def read(self, seconds: float) -> bytes:
-        """What comes within that time, at the link's pace."""
+        """Reads the output that arrives within `seconds`, at the link's rate."""
         now = time.monotonic()
         while self._due and self._due[0][0] <= now:
             with suppress(OSError):
@@ -98,7 +98,7 @@ class PseudoTerminal:
             return b""
         try:
             data = os.read(self.fd, most)
-        except OSError:  # Linux' way to say that the other end is closed
+        except OSError:  # the other end is closed, on Linux
             time.sleep(0.005)
             return b""
         now = time.monotonic()
@@ -122,7 +122,7 @@ class PseudoTerminal:
         self._tail = data[max(end, len(data) - 16) :]
 
     def wait_for(self, text: str, seconds: float = 20.0) -> float:
-        """Seconds from the start until `text` has been written."""
+        """Waits until `text` has been written; returns the seconds since the start."""
         seen = b"".join(data for _, data in self.chunks)
         end = time.monotonic() + seconds
         while text.encode() not in SEQUENCES.sub(b"", seen):
@@ -132,7 +132,7 @@ class PseudoTerminal:
         return self.chunks[-1][0] - self.started_at
 
     def echo_ms(self, key: str, expected: str, seconds: float = 5.0) -> float | None:
-        """From a key to what shows that it was heard; None where that does not come."""
+        """Milliseconds from a key to output that matches `expected`; None if there is none."""
         sent_at, seen = time.monotonic(), b""
         self.send(key)
         while time.monotonic() - sent_at < seconds:
@@ -141,7 +141,7 @@ class PseudoTerminal:
                 return (self.chunks[-1][0] - sent_at) * 1e3
         return None
 
-    # -- its end
+    # -- end
 
     @property
     def is_alive(self) -> bool:
@@ -159,7 +159,7 @@ class PseudoTerminal:
         return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
     def hang_up(self) -> None:
-        """The window is closed."""
+        """Closes the terminal."""
         os.close(self.fd)
         self.fd = -1
 
@@ -171,13 +171,13 @@ class PseudoTerminal:
         if self.fd >= 0:
             os.close(self.fd)
 
-    # -- what it did
+    # -- measurements
 
     def bytes_between(self, begin: float, end: float) -> bytes:
         return b"".join(data for at, data in self.chunks if begin <= at <= end)
 
     def compressed_between(self, begin: float, end: float) -> int:
-        """Bytes that `ssh -C` would send, a packet a burst."""
+        """Bytes that `ssh -C` would send, one packet per burst."""
         packer = zlib.compressobj(6)
         total, last = 0, begin
         for at, data in self.chunks:
@@ -189,8 +189,8 @@ class PseudoTerminal:
         return total + len(packer.flush(zlib.Z_SYNC_FLUSH))
 
     def least_between(self, begin: float, end: float, fps: float) -> int:
-        """Bytes for which the same pictures could have been had, `fps` times a second: every
-        changed cell written once, one SGR a change of style."""
+        """Fewest bytes for the same pictures `fps` times a second: each changed cell written once,
+        one SGR per change of style."""
         screen, stream = _emulator(self.size)
         total, due, old = 0, begin + 1.0 / fps, None
         for at, data in self.chunks:
@@ -212,14 +212,14 @@ class PseudoTerminal:
 
     @property
     def text(self) -> str:
-        """What stands on the screen now."""
+        """The current text of the screen."""
         screen, stream = _emulator(self.size)
         for _, data in self.chunks:
             stream.feed(UNKNOWN.sub(b"", data))
         return "\n".join(screen.display)
 
     def cpu_seconds(self) -> float:
-        """Of the program and its threads so far."""
+        """Processor time of the program's threads so far."""
         total = 0
         for thread in os.listdir(f"/proc/{self.pid}/task"):
             with suppress(OSError), open(f"/proc/{self.pid}/task/{thread}/schedstat") as file:

@@ -1,5 +1,5 @@
-"""For tests of tensor parallelism: processes that are the ranks of one model after another, and
-what each of them plays. All ranks play the same; what a rank returns is compared by the test.
+"""For tests of tensor parallelism: processes that run the ranks of one model after another, and the
+functions that they run. All ranks run the same; the test compares their results.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ SAMPLED = SamplingParams(temperature=0.9, seed=5)
 
 
 class Said(NamedTuple):
-    """Of every sequence its tokens and the logits they were chosen from."""
+    """The tokens of each sequence, and the logits they were chosen from."""
 
     tokens: list[list[int]]
     logits: list[Tensor]
 
 
 class RankProcesses:
-    """Up to so many ranks; started once, because importing torch takes them seconds."""
+    """Up to `most` rank processes; started once, because each takes seconds to import torch."""
 
     def __init__(self, most: int, directory: Path) -> None:
         self._directory, self._plays = directory, 0
@@ -55,7 +55,7 @@ class RankProcesses:
     def play(
         self, tp: int, scene: Callable[..., Any], *arguments: Any, **settings: Any
     ) -> list[Any]:
-        """What `scene(runner, …)` returns on each of `tp` ranks."""
+        """The results of `scene(runner, …)` on each of `tp` ranks."""
         self._plays += 1
         meeting = str(self._directory / f"meeting-{self._plays}")
         for pipe in self._pipes[:tp]:
@@ -91,14 +91,14 @@ def _serve(rank: int, pipe: Connection, stacks: Path) -> None:
             pipe.send((scene(runner, started, *arguments), False))
         except BaseException:
             pipe.send((traceback.format_exc(), True))
-        # NCCL's group waits for ever for graphs that its operations were captured in.
+        # NCCL's group would wait forever for CUDA graphs that captured its operations.
         runner = started = None
         gc.collect()
         if tp > 1 and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
 
 
-# --- what they play -----------------------------------------------------------------------------
+# --- scenes -------------------------------------------------------------------------------------
 
 
 def _said(driver: Driver, numbers: list[int]) -> Said:
@@ -108,7 +108,7 @@ def _said(driver: Driver, numbers: list[int]) -> Said:
 
 
 def converse(runner: ModelRunner, started: Any, names: list[str | None]) -> tuple[Said, list[Any]]:
-    """Prompts of many lengths, in chunks, each for the next of `names`; then single tokens."""
+    """Prompts of many lengths, in chunks, one for each of `names`; then single tokens."""
     driver = Driver(runner)
     numbers = [
         driver.add(prompt, adapter=name) for prompt, name in zip(PROMPTS, names, strict=True)
@@ -119,7 +119,7 @@ def converse(runner: ModelRunner, started: Any, names: list[str | None]) -> tupl
 
 
 def come_and_go(runner: ModelRunner, started: Any, first: str, second: str) -> Said:
-    """An adapter is loaded beside a running sequence, unloaded, and is another one afterwards."""
+    """Loads an adapter beside a running sequence, unloads it, and loads another under its name."""
     driver = Driver(runner)
     steady = driver.add(PROMPTS[0])
     driver.generate([steady], 3)
@@ -141,7 +141,7 @@ def come_and_go(runner: ModelRunner, started: Any, first: str, second: str) -> S
 
 
 def merge(runner: ModelRunner, started: Any, name: str) -> Said:
-    """Steps of one adapter alone, over its merged weights; then of it beside the base."""
+    """Steps of one adapter alone, on its merged weights; then of it beside the base."""
     runner.use_merged(runner.adapters.merge(name))
     driver = Driver(runner)
     alone = driver.add(PROMPTS[0], adapter=name)
@@ -153,7 +153,8 @@ def merge(runner: ModelRunner, started: Any, name: str) -> Said:
 
 
 def verify(runner: ModelRunner, started: Any, key: str, others: tuple[str, ...]) -> Any:
-    """As the worker does it for several ranks: all launched at once, beside a sequence."""
+    """A verification as the worker runs it on several ranks: all batches launched at once, beside a
+    sequence."""
     order = CheckAdapter(epoch=1, order="o", key=key, others=others, pages=tuple(range(60, 76)))
     trial = runner.adapters.new_verification(order)
     driver = Driver(runner, num_pages=60)

@@ -1,4 +1,4 @@
-"""What transformers computes with the same files, to hold our logits against."""
+"""Logits that transformers computes from the same files, to compare ours with."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,5 @@
-"""A real pipeline for the tests: started, asked, hurt and stopped through the command line."""
+"""A real pipeline for the tests: started and stopped through the command line, prompted over
+HTTP."""
 
 from __future__ import annotations
 
@@ -26,7 +27,7 @@ ADAPTERS = ("haiku", "json", "pirate", "sql")
 
 
 def shipped(name: str) -> Path:
-    """The directory of an adapter that comes with the program."""
+    """The directory of a shipped adapter."""
     return Path(loraconsole.pipeline.adapters.__file__).parent / name
 
 
@@ -46,16 +47,16 @@ TINY = {
 
 
 class Ring:
-    """One pipeline in a run directory of its own; a context manager that leaves nothing."""
+    """One pipeline in its own run directory; a context manager that stops it."""
 
     def __init__(self, run: Path, *options: str) -> None:
         self.run = run
         self.options = options
         self.url = ""
-        self._asks = threading.Lock()  # one inbox has the name of this process
+        self._asks = threading.Lock()  # this process has one inbox name
 
     def cli(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """`loraconsole …` on this run, its output kept."""
+        """Runs `loraconsole …` on this run; returns its output."""
         command = [sys.executable, "-P", "-m", "loraconsole.console", *arguments]
         done = subprocess.run(
             command,
@@ -78,10 +79,10 @@ class Ring:
         self.http.close()
         self.cli("down", "--now", check=False)
 
-    # -- looking
+    # -- reading state
 
     def snapshot(self) -> dict[str, Any]:
-        """What `status --json` prints, asked by this process: a command takes 0.3 s of a core."""
+        """The snapshot, as `status --json` prints it, without the command's 0.3 s of a core."""
 
         async def ask() -> Snapshot:
             async with Remote(Config(run=str(self.run))) as remote:
@@ -91,7 +92,7 @@ class Ring:
             return json.loads(msgspec.json.encode(asyncio.run(ask())))
 
     def process(self, name: str) -> dict[str, Any]:
-        """The supervisor's row of a process, as the CLI shows it."""
+        """The supervisor's row of a process."""
         names = (
             "name",
             "state",
@@ -112,7 +113,7 @@ class Ring:
         raise AssertionError(f"no process {name}")
 
     def wait_ready(self, seconds: float = 60.0) -> float:
-        """Seconds until /health says 200."""
+        """Waits until /health returns 200; returns the seconds."""
         started = time.monotonic()
         while time.monotonic() - started < seconds:
             try:
@@ -138,7 +139,7 @@ class Ring:
         os.kill(pid, number)
         return pid
 
-    # -- asking
+    # -- prompting
 
     def chat(self, model: str, text: str, **more: Any) -> httpx.Response:
         body = {"model": model, "messages": [{"role": "user", "content": text}], "temperature": 0}
@@ -151,7 +152,7 @@ class Ring:
 
 
 def tiny_model(directory: Path) -> Path:
-    """Its shape, in a directory of its own."""
+    """A model directory with the config `TINY`."""
     model = directory / "model"
     model.mkdir()
     (model / "config.json").write_text(json.dumps(TINY))

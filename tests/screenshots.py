@@ -1,7 +1,7 @@
-"""Draws what `docs/` shows: pictures of every screen, and the list of keys. `make screenshots`.
+"""Makes the pictures of every screen and the list of keys in `docs/`. `make screenshots`.
 
-The pictures are simulated: the console runs on a stage, with a scenario instead of a pipeline and a
-clock that stands still, so the same code draws the same pictures. Only the answers are real.
+The pictures are simulated: the console runs with a scenario instead of a pipeline and a fixed
+clock, so the same code draws the same pictures. Only the answers are real.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SIZE = (110, 32)
 
 
 class Picture(NamedTuple):
-    """One picture: what is pressed on the way to it."""
+    """One picture, and the keys that lead to it."""
 
     name: str
     keys: Sequence[str]
@@ -83,7 +83,7 @@ SAID = {
 
 
 async def tell(answer: Answer, *_: Any, **__: Any) -> None:
-    """In the place of `Answer.stream`: the whole answer, in times that are the same every time."""
+    """Replaces `Answer.stream`: the whole answer, with fixed times."""
     for word in re.findall(r"\s*\S+", SAID[answer.model, answer.prompt]):
         answer.add(word)
     answer.end("stop")
@@ -98,7 +98,7 @@ async def draw(picture: Picture) -> str:
         app.alert_book.limits = AlertLimits(queue=0.5, ttft_p99_ms=500.0)
         app.alert_book.update(app.store.board(app.now - 95.0))
         app.alert_book.update(app.store.board(app.now))
-    with patch.object(Answer, "stream", tell):  # there is no server to ask
+    with patch.object(Answer, "stream", tell):  # there is no server
         return await _draw(app, picture)
 
 
@@ -117,8 +117,8 @@ async def _draw(app: StagedApp, picture: Picture) -> str:
 
 
 def smaller(svg: str) -> str:
-    """Without fonts from elsewhere, without a clip a line (each line is as long as its text is
-    said to be), and with names that are the same every time."""
+    """Removes remote fonts, a clip path per line (each text has its length already), and random
+    names."""
     svg = re.sub(r"@font-face \{.*?\}", "", svg, flags=re.DOTALL)
     svg = re.sub(r"<!--.*?-->", "", svg)
     svg = re.sub(r'<clipPath id="[^"]*-line-\d+">.*?</clipPath>', "", svg, flags=re.DOTALL)
@@ -137,8 +137,8 @@ CELL = re.compile(
 
 
 def merge_grounds(svg: str) -> str:
-    """One rectangle for neighbours of one colour, and none for the most of them: that colour
-    becomes the window's."""
+    """Merges neighbouring rectangles of one colour, and drops those of the most common colour,
+    which becomes the window's."""
     cells = [(c[1], float(c[2]), float(c[3]), float(c[4])) for c in CELL.finditer(svg)]
     area: Counter[str] = Counter()
     merged: list[tuple[str, float, float, float]] = []
@@ -214,7 +214,7 @@ async def main(directory: Path) -> None:
 if __name__ == "__main__":
     import os
 
-    with tempfile.TemporaryDirectory() as home:  # so that no user's settings are in the pictures
+    with tempfile.TemporaryDirectory() as home:  # keeps the user's settings out of the pictures
         os.environ["XDG_STATE_HOME"] = os.environ["XDG_DATA_HOME"] = home
         os.environ["XDG_CONFIG_HOME"] = "/home/you/.config"
         asyncio.run(main(Path(sys.argv[1] if len(sys.argv) > 1 else "docs")))

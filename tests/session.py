@@ -47,14 +47,14 @@ class Session:
         os.write(self.fd, keys.encode())
 
     def read(self, seconds: float) -> None:
-        """Takes what comes for a while, answering the one question that paces frames."""
+        """Reads output for up to `seconds`, and replies to the query that paces frames."""
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
             if not select.select([self.fd], [], [], left)[0]:
                 return
             try:
                 data = os.read(self.fd, 65536)
-            except OSError:  # Linux' way to say that the other end is closed
+            except OSError:  # the other end is closed, on Linux
                 return
             self.raw += data
             if self._answers:

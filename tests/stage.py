@@ -1,4 +1,4 @@
-"""A console on a stage: a scenario instead of sockets, a clock that stands still, no terminal."""
+"""A console for tests: a scenario instead of sockets, a clock set by hand, no terminal."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from loraconsole.pipeline.messages import AdapterOrder, AskText, Order, SetSched
 
 START = 1_790_000_000.0
 RUN = "/run/loraconsole"
-"""It does not exist: the console's own sockets find nobody."""
+"""Does not exist, so the console's own sockets connect to nothing."""
 KEYS = {
     "Overview": "1",
     "Batch": "2",
@@ -50,9 +50,8 @@ _wait.SLEEP_IDLE = NAP_S / 5
 
 
 async def _nap(seconds: float) -> None:
-    """What Textual's pilot sleeps until the process looks idle: 20 ms, three times a key. A tenth
-    tells as much, unless others had the core (then it did nothing because it could not) or a timer
-    is due."""
+    """Replaces the sleep of Textual's pilot until the process looks idle: 20 ms, three times a key.
+    A tenth is enough, unless the process did not get the core or a timer is due."""
     for _ in range(round(seconds / NAP_S)):
         began = time.monotonic()
         await asyncio.sleep(NAP_S)
@@ -73,7 +72,8 @@ _parsed: dict[Any, list[RuleSet]] = {}
 
 
 def _parse_rules_once(self: Stylesheet, css: str, *place: Any, **more: Any) -> list[RuleSet]:
-    """Each console parses the same styles, twice: a third of what a short test computes."""
+    """Caches parsed styles: each console parses the same ones twice, a third of a short test's
+    time."""
     key = (css, place, *more.items(), *self._variables.items())
     if key not in _parsed:
         _parsed[key] = _parse_rules(self, css, *place, **more)
@@ -86,7 +86,7 @@ Act = Callable[["StagedApp", Pilot[str]], Coroutine[Any, Any, None]]
 
 
 class StagedApp(ConsoleApp):
-    """A console whose clock is set by hand and whose store hears a scenario."""
+    """A console whose clock is set by hand and whose store gets a scenario's messages."""
 
     def __init__(
         self,
@@ -100,7 +100,7 @@ class StagedApp(ConsoleApp):
         super().__init__(Config(run=RUN), theme=theme, clock=lambda: self.now)
         self.scenario = Scenario(scenario, start=START) if scenario else None
         self.ordered: list[Order] = []
-        """Orders to the router, in the order they were given; the scenario obeys at once."""
+        """Orders to the router, as given; the scenario obeys at once."""
         self.told: list[PipelineOrder] = []
         """Every other order."""
         self.telemetry.send_order = self._obey  # type: ignore[method-assign]
@@ -130,7 +130,7 @@ class StagedApp(ConsoleApp):
             self.store.fold_spans(ends)
 
     def advance(self, seconds: float) -> None:
-        """The scenario goes on; what it tells is heard, and drawn where something is mounted."""
+        """Advances the clock and the scenario; its messages go into the store and the board."""
         for _ in range(round(seconds * 5)):
             self.now += 0.2
             for _, message in self.scenario.advance(self.now) if self.scenario else ():
@@ -138,7 +138,7 @@ class StagedApp(ConsoleApp):
         self.board = self.store.board(self.now)
 
     def show(self) -> None:
-        """One frame, now."""
+        """Draws one frame."""
         self.paint(self.store.board(self.now))
 
 
@@ -159,7 +159,7 @@ async def staged(
 
 
 def screen_text(app: ConsoleApp) -> str:
-    """What is to be seen, without its styles."""
+    """The text of the screen, without styles."""
     return "\n".join(strip.text.rstrip() for strip in app.screen._compositor.render_strips())
 
 
@@ -175,7 +175,7 @@ def on_stage(act: Act, **options: Any) -> None:
 async def ringed(
     pace: float = 60.0, asked: list[dict[str, Any]] | None = None, **options: Any
 ) -> AsyncIterator[tuple[ConsoleApp, Pilot[str]]]:
-    """A console that talks to a real HTTP server and hears real telemetry, the prompt on top."""
+    """A console with a real HTTP server and real telemetry, showing the Prompt panel."""
     run = Path(tempfile.mkdtemp(prefix="lc-"))
     config = Config(run=str(run), port=0)
     ring = MockRing(config, Scenario("busy", rows=4, start=time.time()), tokens_per_second=pace)
@@ -209,7 +209,7 @@ def with_a_ring(
 
 
 def keep_result(path: Path, slow: float, workload: str = "chat", server: str = "here") -> None:
-    """A result of the bench in which everything took `slow` times as long."""
+    """Writes a bench result in which everything took `slow` times as long."""
     lines = [
         Timeline("sql", i / 10, [i / 10 + (1 + k) * slow / 50 for k in range(8)], tokens=8)
         for i in range(6)

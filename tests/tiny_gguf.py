@@ -1,4 +1,4 @@
-"""For tests of GGUF files: tiny ones, as llama.cpp's converter writes them from a checkpoint."""
+"""For tests of GGUF files: tiny files, as llama.cpp's converter writes them from a checkpoint."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from loraconsole.pipeline.text.tokenizer import byte_of_character
 SPECIAL = ("<s>", "</s>", "<unk>", "<|im_start|>", "<|im_end|>")
 MERGES = ("t h", "h e", "th e", "Ġ the", "1 2", "12 3", "Ġ Ġ", "a n", "an d")
 TOKENS = (*byte_of_character(), *SPECIAL, *(merge.replace(" ", "") for merge in MERGES))
-"""A token a byte, ids 0 to 255 in the order of `byte_of_character`; then the special ones."""
+"""A token for each byte, ids 0 to 255 in the order of `byte_of_character`; then special tokens and
+merges."""
 BOS, EOS, IM_END = (TOKENS.index(token) for token in ("<s>", "</s>", "<|im_end|>"))
 PROMPT = [17, 90, 3, 77, 54, 121, 8, 200, 31] * 7
 SHAPES: dict[str, Any] = {
@@ -55,7 +56,7 @@ NAMES = {
 
 
 def tensors_of(directory: Path, architecture: str) -> dict[str, np.ndarray]:
-    """A checkpoint's tensors under llama.cpp's names, q and k permuted where llama.cpp does it."""
+    """A checkpoint's tensors under llama.cpp's names, q and k permuted as in llama.cpp."""
     config = json.loads((directory / "config.json").read_text())
     heads = {"q_proj": config["num_attention_heads"], "k_proj": config["num_key_value_heads"]}
     found = {}
@@ -85,10 +86,10 @@ def write_gguf(
     tensors_a_part: int = 0,
     **shapes: Any,
 ) -> Any:
-    """A random model's GGUF, its matrices in the given type; the transformers model.
+    """Writes a random model's GGUF, its matrices in the given type; returns the transformers model.
 
-    `keys` adds metadata, or replaces one, or takes it out where the value is None; `tensors` the
-    same for tensors. With `tensors_a_part` the file is written in parts of so many tensors.
+    `keys` adds or replaces metadata, or removes an entry if the value is None; `tensors` does the
+    same for tensors. With `tensors_a_part` the file is split into parts of this many tensors.
     """
     directory = path.parent / f"{path.stem}-checkpoint"
     model = save_model(directory, architecture, **SHAPES | shapes)
@@ -157,7 +158,7 @@ def serve(path: Path) -> Path:
 
 
 def assert_as_transformers(directory: Path, model: Any) -> None:
-    """The logits of a prompt's last token and of three after it are those of `model`."""
+    """Checks that the logits of a prompt's last token and three more are those of `model`."""
     driver = Driver(start_runner(directory)[0])
     driver.generate([number := driver.add(PROMPT)], 4)
     with torch.no_grad():

@@ -1,10 +1,10 @@
-"""The fast tests with the lowest and with the newest versions that pyproject.toml allows.
+"""Runs the fast tests with the lowest and with the newest versions that pyproject.toml allows.
 
     python tests/versions.py [lowest] [newest] [--keep DIRECTORY] [-- PYTEST ARGUMENTS]
 
-For each it makes a virtual environment of what `uv` finds for the direct dependencies, those of
-the tests too, in the package registry. torch and triton, which are large, are those of the Python
-that runs this. Exits 1 if a test failed, or if a lowest version cannot be had as it is stated.
+For each it makes a virtual environment of the versions that `uv` resolves for the direct
+dependencies, those of the tests too. torch and triton, which are large, are those of the Python
+that runs this. Exits 1 if a test failed, or if a stated lowest version is not available.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ RESOLUTIONS = {"lowest": "lowest-direct", "newest": "highest"}
 BORROWED = ("torch", "torchgen", "functorch", "triton")
 """Packages that are linked rather than installed."""
 LEFT_OUT = re.compile(r"(torch|triton|cuda|nvidia)[-_=]")
-"""Distributions of those, and the libraries that come with a torch for GPUs."""
+"""Distributions of the linked packages and of torch's GPU libraries."""
 FAST = ("--numprocesses", "2", "--dist", "loadfile", "-m", "not processes and not slow", "tests")
-"""What `make test-fast` runs."""
+"""The arguments of `make test-fast`."""
 BESIDES = ("tests/console/terminal/test_reaches.py", "tests/console/cli/test_web.py")
-"""Slower tests of what another version of a library may lack."""
+"""Slower tests of features that another version of a library may lack."""
 
 
 def resolve(which: str) -> dict[str, str]:
-    """Versions of all packages to install, by their names in lower case."""
+    """Versions of all packages to install, by lower-case name."""
     pins = (ROOT / "constraints.txt").read_text().splitlines()
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as constraints:
         constraints.writelines(f"{pin}\n" for pin in pins if pin.startswith("torch=="))
@@ -56,13 +56,13 @@ def stated() -> dict[str, str]:
 
 
 def make_environment(directory: Path, versions: dict[str, str]) -> Path:
-    """A virtual environment with these; returns its Python. An existing one is brought to them."""
+    """Makes a virtual environment with these versions, or updates one; returns its Python."""
     venv.create(directory, with_pip=False, symlinks=True)
     python = directory / "bin" / "python"
     requirements = [f"{name}=={version}" for name, version in versions.items()]
     subprocess.run(
         [*_uv("pip", "sync"), "--quiet", "--python", str(python), "-"],
-        input="\n".join([*requirements, "pip"]),  # tests of the fetch install with pip
+        input="\n".join([*requirements, "pip"]),  # the fetch tests install with pip
         check=True,
         text=True,
     )
@@ -81,7 +81,7 @@ def make_environment(directory: Path, versions: dict[str, str]) -> Path:
 
 
 def test(which: str, directory: Path, arguments: list[str]) -> bool:
-    """Whether all tests pass with these versions and, if they are the lowest, are those stated."""
+    """Whether all tests pass with these versions, and the lowest ones equal the stated ones."""
     versions, lowest = resolve(which), stated()
     direct = {name: versions[name] for name in lowest}
     print(f"{which}: {', '.join(' '.join(pair) for pair in direct.items())}", flush=True)
@@ -89,7 +89,7 @@ def test(which: str, directory: Path, arguments: list[str]) -> bool:
         name for name in lowest if which == "lowest" and not _equals(direct[name], lowest[name])
     }
     for name in sorted(wrong):
-        print(f"{name}>={lowest[name]} is stated, {direct[name]} is the lowest that can be had")
+        print(f"{name}>={lowest[name]} is stated, {direct[name]} is the lowest available")
     python = make_environment(directory, versions)
     runs = [arguments] if arguments else [[*FAST], [*BESIDES]]
     codes = [
@@ -100,7 +100,7 @@ def test(which: str, directory: Path, arguments: list[str]) -> bool:
 
 
 def _equals(version: str, other: str) -> bool:
-    """Equal but for zeros at the end: 1.0 is 1.0.0."""
+    """Whether versions are equal apart from trailing zeros: 1.0 is 1.0.0."""
     return re.sub(r"(\.0)+$", "", version) == re.sub(r"(\.0)+$", "", other)
 
 
@@ -118,7 +118,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("which", nargs="*", choices=[*RESOLUTIONS, []])
-    parser.add_argument("--keep", type=Path, metavar="DIRECTORY", help="of the environments")
+    parser.add_argument("--keep", type=Path, metavar="DIRECTORY", help="keep the environments here")
     at = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
     given = parser.parse_args(sys.argv[1:at])
     with tempfile.TemporaryDirectory(prefix="lc-versions-") as made:

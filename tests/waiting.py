@@ -1,4 +1,4 @@
-"""Waiting for what a test needs to be true, in place of a sleep that is long enough most times."""
+"""Waiting for a condition, instead of a sleep that is usually long enough."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Found = TypeVar("Found")
 
 
 def wait_for(look: Callable[[], Found], seconds: float = 20.0, every: float = 0.1) -> Found:
-    """The first result of `look` that is true; fails the test after that many seconds."""
+    """The first true result of `look`; fails the test after `seconds`."""
     deadline = time.monotonic() + seconds
     while not (found := look()):
         assert time.monotonic() < deadline, f"not within {seconds} s: {found!r}"
