@@ -266,7 +266,7 @@ def _key_map(given: Any, complain: Any) -> dict[str, str]:
 
 @cache
 def setting_fields() -> dict[str, tuple[Any, Any, str, str]]:
-    """By a setting's dotted name: type, default, line of help, and the allowed values in words."""
+    """Type, default, help and allowed values in words, by a setting's dotted name."""
     found = {}
     for prefix, record in (("", Settings), ("alerts.", AlertLimits)):
         kinds = get_type_hints(record, include_extras=True)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from ...pipeline.messages import LogLine
 
 SAME_SECONDS = 2.0
-"""Most seconds between a state or an event and the log line that the same process wrote of it."""
+"""Most seconds between a state or an event and its log line by the same process."""
 LAST_WORDS_SECONDS = 10.0
 """Lines written longer than this before a process's end are not about its end."""
 SUPERVISOR = "supervisor"
