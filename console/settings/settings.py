@@ -92,8 +92,7 @@ class Chosen(NamedTuple):
         return int(line) if line.isdigit() else None
 
     def with_flag(self, name: str, value: Any, flag: str) -> Chosen:
-        """A copy with `value` from `flag`, a flag or an environment variable; None changes
-        nothing."""
+        """A copy with `value` from `flag`, or an environment variable; None changes nothing."""
         if value is None:
             return self
         settings = msgspec.structs.replace(self.settings, **{name: value})
@@ -181,8 +180,7 @@ def encoding_without_drawing() -> str:
 
 
 def missing_theme(chosen: Chosen, known: Sequence[str]) -> list[Problem]:
-    """The problem of a theme that does not exist, at the line that names it; empty if it
-    exists."""
+    """A problem at the line that names a theme which does not exist; empty if it exists."""
     wanted = chosen.settings.theme
     if wanted in known:
         return []

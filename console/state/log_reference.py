@@ -45,8 +45,7 @@ def _said(reference: LogReference, logs: Sequence[LogLine]) -> LogLine | None:
 
 
 def _end_of(reference: LogReference, logs: Sequence[LogLine]) -> LogLine | None:
-    """The last line of the process's traceback; without one, the supervisor's line about its
-    end."""
+    """The last line of the process's traceback, or else the supervisor's line about its end."""
     name, until = reference.source, reference.at + SAME_SECONDS
     ends = tuple(f"{SUPERVISOR}: {text.format(name)}" for text in ENDS)
     orders = tuple(f"{SUPERVISOR}: {text.format(name)}" for text in ORDERS)

@@ -117,8 +117,7 @@ class ResultTable(TablePane[Kept]):
         return f"{_when(row.at)} {describe_load(config)} {config.server} {row.path.name}"
 
     def held_against(self) -> Kept | None:
-        """The baseline; if none is chosen, the newest run of the same load older than the selected
-        one."""
+        """The baseline; if none is chosen, the last run of the same load before the selected."""
         rows, selected = self._files.rows(), self.selected
         for row in rows:
             if self.row_key(row) == self.baseline:

@@ -302,8 +302,7 @@ class ReadsPane(Pane):
 
 
 class FlamePane(Pane):
-    """The last steps, one per line: parts of the host beside those of the device, to one scale; or
-    the newest spans."""
+    """The last steps, one per line, parts of host and device to one scale; or the newest spans."""
 
     TITLE = "last steps"
     PERIOD_S = 0.5
@@ -492,8 +491,7 @@ class HistogramPane(Pane):
 
 
 def _buckets(values: Sequence[int], most: int) -> list[tuple[float, int]]:
-    """Upper bound in microseconds and count of each bucket; neighbours are merged until at most
-    `most` are left."""
+    """Upper bound, µs, and count of each bucket; neighbours are merged until `most` are left."""
     bounds = [base * 10.0**power for power in range(8) for base in (1.0, 1.6, 2.5, 4.0, 6.3)]
     counts = [0] * len(bounds)
     for value in values:

@@ -221,8 +221,7 @@ class LogPane(FilterPane):
         return thumb_of(len(self._kept), height, max(0, self._end() - height))
 
     def release(self) -> None:
-        """Drops the lines of a hidden pane: 5 000 lines that the store has dropped would hold a
-        megabyte."""
+        """Drops a hidden pane's lines: 5 000 lines that the store has dropped take a megabyte."""
         super().release()
         self._kept, self._source = [], ()
 
@@ -244,8 +243,7 @@ class LogPane(FilterPane):
                 return
 
     def set_search(self, text: str) -> None:
-        """Searches while the operator types: goes to the newest hit at or above the last line
-        shown."""
+        """Goes to the newest hit at or above the last line shown; called at every letter typed."""
         self.search = Filter.parse(text)
         self._hit = None
         if self.search:
@@ -253,8 +251,7 @@ class LogPane(FilterPane):
         self.paint()
 
     def _find(self, index: int, step: int) -> bool:
-        """Goes to the first hit from `index` on in direction `step`; returns whether there is
-        one."""
+        """Goes to the first hit from `index` on by `step`; returns whether there is one."""
         while 0 <= index < len(self._kept):
             entry = self._kept[index]
             if self.search.keeps(_text(entry)):

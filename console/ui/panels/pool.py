@@ -178,8 +178,7 @@ class PoolPane(Pane, can_focus=True):
         self._go(cell if cell >= 0 else len(self._cells) - 1)
 
     def action_next_part(self) -> None:
-        """Moves to the next cell of another kind or style; after the last one, to the first
-        cell."""
+        """Moves to the next cell of another kind or style; after the last one, to cell 0."""
         if not self._cells:
             return
         here, start = self._cells[self._cursor], self._cursor
