@@ -1,7 +1,7 @@
-"""The command line: parses, hands over, and says what went wrong. The commands are records in
-`commands/`; what each does stands in `cli/`.
+"""The command line: parses the arguments, runs the command, prints errors. The commands are records
+in `commands/`; their code is in `cli/`.
 
-Exit status: 0 well, 1 failed, 2 wrong usage, 3 not running.
+Exit status: 0 success, 1 failure, 2 wrong usage, 3 no pipeline is running.
 """
 
 from __future__ import annotations
@@ -31,16 +31,15 @@ def main() -> NoReturn:
     except OperatorError as error:
         code = report(error, command.as_json)
     except UnicodeEncodeError as error:  # messages, JSON and sockets are UTF-8
-        what = f"{error.object!a} is not text: bytes in it are no {error.encoding}"
-        hint = "give the file or the directory a name that is"
-        code = report(OperatorError(what, hint), command.as_json)
+        what = f"{error.object!a} is not text: bytes in it are not {error.encoding}"
+        code = report(OperatorError(what, "rename the file or the directory"), command.as_json)
     except KeyboardInterrupt:
         code = 130
     sys.exit(code)
 
 
 def report(error: OperatorError, as_json: bool) -> int:
-    """An operator's error as text (or JSON), and its exit status."""
+    """Prints an operator's error, as JSON too if `as_json`; returns the exit status."""
     from .client.failed_adapters import AdaptersFailed, describe_failure
     from .client.remote import NotRunning
     from .text.units import visible

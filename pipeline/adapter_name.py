@@ -7,10 +7,10 @@ import unicodedata
 LONGEST_NAME = 200
 SIGNS = "-_./+"
 """Characters of a name beside letters and digits of any script. Not among them: `:` (base:adapter
-is a name in requests), `@` (name@generation), `=` (NAME=PATH), `,` and spaces (they part names in
-lists)."""
+is a name in requests), `@` (name@generation), `=` (NAME=PATH), `,` and spaces (they separate names
+in lists)."""
 BASE = "base"
-"""What metrics and the screen call the base model."""
+"""Name of the base model in metrics and on the screen."""
 ORDERS = ("reload", "pin", "merge", "verify")
 """Last parts of routes: DELETE /v1/adapters/NAME/pin is an order about NAME."""
 
@@ -21,25 +21,25 @@ RULE = (
 
 
 def objection(name: str, base_model: str = "") -> str:
-    """Why an adapter cannot be called so; empty if it can."""
+    """Why `name` cannot name an adapter; empty if it can."""
     shown = repr(name if len(name) <= LONGEST_NAME else f"{name[:60]}…")
     if name and name in (base_model, BASE):
-        return f"{shown} is no name for an adapter: it means the base model"
+        return f"{shown} cannot name an adapter: it means the base model"
     if not name or len(name) > LONGEST_NAME or not all(map(_is_allowed, name)) or name[0] in "-./+":
-        return f"{shown} is no name for an adapter: a name is {RULE}"
+        return f"{shown} cannot name an adapter: a name is {RULE}"
     if name != normal(name):
-        return f"{shown} is no name for an adapter: in Unicode's form NFC it is {normal(name)!r}"
+        return f"{shown} cannot name an adapter: in Unicode's form NFC it is {normal(name)!r}"
     if ((last := name.rpartition("/")[2]) in ORDERS and "/" in name) or last in ("", ".", ".."):
-        return f"{shown} is no name for an adapter: /{last} at its end means something else"
+        return f"{shown} cannot name an adapter: /{last} at its end means something else"
     return ""
 
 
 def normal(name: str) -> str:
-    """The name as it is registered: an accented letter is one character (Unicode's form NFC), where
+    """The name in Unicode's form NFC, as it is registered: an accented letter is one character;
     some keyboards and file systems write two."""
     return unicodedata.normalize("NFC", name)
 
 
 def _is_allowed(character: str) -> bool:
-    """Marks belong to letters: in Hindi and Thai, vowels are written with them."""
+    """Letters, marks, digits and `SIGNS`. Hindi and Thai write vowels with marks."""
     return character in SIGNS or unicodedata.category(character)[0] in "LNM"

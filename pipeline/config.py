@@ -1,6 +1,6 @@
 """The one record of settings: `Config`. Flags are made from it, TOML is read into it.
 
-Knows no process and no socket. Nothing is set after birth: a child reads `RUN/config.json`,
+Knows no process and no socket. Settings never change: child processes read `RUN/config.json`,
 which the supervisor wrote once.
 """
 
@@ -19,12 +19,12 @@ from .messages import POLICY_ALIASES, PROTOCOL, ClientWeight, SchedulerSettings
 from .run_directory import absolute_path, default_run_directory, spell
 
 DEFAULT_BATCH_ADAPTERS = 8
-"""The best of 1 to 32 in S-LoRA's own figures."""
+"""The best of 1 to 32 in S-LoRA's published figures."""
 DEFAULT_MODEL = "SmolLM2-135M-Instruct"
 SHIPPED = Path(__file__).parent / "adapters"
 MEETING = "LORACONSOLE_MEETING"
-"""Environment variable of workers: the file through which the ranks of `--tp` find each other. It
-is a new file at each start, so that no rank finds one of an earlier start."""
+"""Environment variable of workers: the rendezvous file of the ranks of `--tp`. Each start has a new
+file, so that no rank connects to one of an earlier start."""
 
 
 NO_ADAPTER = "no adapter is loaded"
@@ -39,16 +39,16 @@ CONTRADICTIONS: tuple[tuple[str, str, str], ...] = (
         "no_mem_pool",
         "bmm",
         "they are two baselines, memory outside of the pool and padding; both together do not show "
-        "what each costs",
+        "the cost of each",
     ),
     ("no_lora_swap", "no_prefetch", "every adapter is on the device from the start"),
 )
-"""Settings that say nothing together, and why. All others may be combined: `--no-kernel` goes with
-`--bmm` and `--no-mem-pool`, which imply it."""
+"""Pairs of settings that measure nothing together, and why. All others may be combined:
+`--no-kernel` goes with `--bmm` and `--no-mem-pool`, which imply it."""
 
 
 def flag_of(name: str) -> str:
-    """A setting's name as the command line has it."""
+    """A setting's flag: `--dummy`."""
     return "--" + name.replace("_", "-")
 
 
@@ -70,8 +70,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     ignore_failed_adapters: Annotated[
         bool,
         Meta(
-            description="start without adapters that cannot be loaded. Else `up` names them, stops "
-            "the pipeline again and exits 1; the console goes on and shows an alert"
+            description="start without adapters that cannot be loaded. Without this flag `up` "
+            "names them, stops the pipeline and exits 1; the console goes on and shows an alert"
         ),
     ] = False
     dummy: Annotated[
@@ -80,8 +80,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     ignore_key: Annotated[
         tuple[str, ...],
         Meta(
-            description="read the model's config.json as if it did not have this key, or this "
-            "TABLE.KEY: for one that is unknown here and changes nothing; repeat for more"
+            description="ignore this key, or TABLE.KEY, of the model's config.json: for one that "
+            "is unknown here and changes nothing; repeat for more"
         ),
     ] = ()
     device: Annotated[Literal["auto", "cpu", "cuda"], Meta(description="where to compute")] = "auto"
@@ -96,12 +96,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         int,
         Meta(
             description="ranks that share the model's weights, adapters and KV (tensor "
-            "parallelism): a process and, with --device cuda, a GPU each",
+            "parallelism): one process each and, with --device cuda, one GPU each",
             ge=1,
         ),
     ] = 1
     threads: Annotated[
-        int, Meta(description="cpu threads of a worker; 0 chooses by the machine", ge=0)
+        int, Meta(description="cpu threads of a worker; 0 chooses by the machine's cores", ge=0)
     ] = 0
     host: Annotated[str, Meta(description="address the HTTP server binds")] = "127.0.0.1"
     port: Annotated[
@@ -115,8 +115,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         str,
         Meta(
             description="bearer token of the routes that load and unload adapters (also "
-            "$LORACONSOLE_ADMIN_KEY); without it they are open where neither --api-key is set nor "
-            "--host is off loopback, else closed"
+            "$LORACONSOLE_ADMIN_KEY); without it they are open if --api-key is not set and --host "
+            "is on loopback, else closed"
         ),
     ] = ""
     scheduler: Annotated[
@@ -136,7 +136,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             description="order of admission: the oldest (fcfs, S-LoRA's slora), the newest "
             "(lifo), one adapter at a time, merged (merged, S-LoRA's peft), few adapters at once "
             "(cluster), requests that can still meet --slo-seconds (abort), prompts grouped by "
-            "their latencies (pets), the client that was given least (vtc_fair), or merged while "
+            "their latencies (pets), the client that was served least (vtc_fair), or merged while "
             "one adapter fills the batch (credit)"
         ),
     ] = "fcfs"
@@ -144,14 +144,14 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         tuple[str, ...],
         Meta(
             description="NAME=W, the share of an adapter, or of the base model by its name, under "
-            "vtc_fair; 1 where not given; repeat for more"
+            "vtc_fair; 1 by default; repeat for more"
         ),
     ] = ()
     batch_num_adapters: Annotated[
         int,
         Meta(
-            description="adapters in a batch from which on cluster prefers those in it; 0 is 8. "
-            "Given alone, it chooses cluster, as in S-LoRA",
+            description="once a batch has this many adapters, cluster prefers requests for them; "
+            "0 means 8. Given alone, it chooses cluster, as in S-LoRA",
             ge=0,
         ),
     ] = 0
@@ -161,20 +161,20 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     slo_seconds: Annotated[
         float,
         Meta(
-            description="under abort, a request whose first token would come later is ended", gt=0
+            description="under abort, requests whose first token would come later are ended", gt=0
         ),
     ] = 6.0
     max_wait_tokens: Annotated[
         int,
         Meta(
-            description="decode steps between two tries to admit beside a running batch; "
-            "0 tries every step, S-LoRA's is 10",
+            description="decode steps between attempts to admit beside a running batch; "
+            "0 tries every step, S-LoRA's default is 10",
             ge=0,
         ),
     ] = 0
     max_per_adapter: Annotated[
         int,
-        Meta(description="most running requests of one adapter; 0: any number", ge=0),
+        Meta(description="most running requests of one adapter; 0: no limit", ge=0),
     ] = 0
     profile_table: Annotated[
         str,
@@ -183,9 +183,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     event_log: Annotated[
         bool,
         Meta(
-            description="write every decision of admission, and what it depended on, to "
-            "RUN/events/*.jsonl for loraconsole replay; no prompts, no answers. Off unless "
-            "wanted: RUN often lies in memory"
+            description="write every admission decision with its inputs to RUN/events/*.jsonl for "
+            "loraconsole replay; no prompts, no answers. Off by default: RUN is often in memory"
         ),
     ] = False
     max_total_tokens: Annotated[
@@ -198,7 +197,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         Literal["auto", "none"],
         Meta(
             description="auto takes temperature, top_k, top_p, min_p, penalties and stop strings "
-            "of the model's generation_config.json where a request names none; none does not"
+            "from the model's generation_config.json if a request names none; none does not"
         ),
     ] = "auto"
     max_running: Annotated[
@@ -211,8 +210,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     chunk_tokens: Annotated[
         int,
         Meta(
-            description="most prompt tokens in a step in which others stream: fewer keep their "
-            "tokens coming, more start new answers sooner; 0 chooses by the device",
+            description="most prompt tokens in a step in which others stream: fewer keep those "
+            "streams fluent, more start new answers sooner; 0 chooses by the device",
             ge=0,
         ),
     ] = 0
@@ -222,7 +221,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     adapter_root: Annotated[
         str,
         Meta(
-            description="directory that adapters must lie in, links followed; empty: anywhere "
+            description="directory that adapters must be in, links followed; empty: anywhere "
             "(those that come with the default model are always allowed)"
         ),
     ] = ""
@@ -237,7 +236,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         Meta(description="ablation: every adapter stays on the device; none is evicted"),
     ] = False
     no_kernel: Annotated[
-        bool, Meta(description="ablation: plain torch on a GPU too, no kernels or graphs of ours")
+        bool, Meta(description="ablation: plain torch on a GPU too, no own kernels, no CUDA graphs")
     ] = False
     no_mem_pool: Annotated[
         bool, Meta(description="ablation: adapters in memory of their own, not in the page pool")
@@ -250,12 +249,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         bool,
         Meta(
             description="ablation: an adapter is loaded when its request could be admitted, not "
-            "when that arrives"
+            "when the request arrives"
         ),
     ] = False
     no_step_times: Annotated[
         bool,
-        Meta(description="ablation: take no times on the device and count no bytes of a step"),
+        Meta(description="ablation: measure no times on the device, count no bytes of a step"),
     ] = False
     profile: Annotated[
         bool,
@@ -267,8 +266,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     profile_layers: Annotated[
         bool,
         Meta(
-            description="as --profile, with the layers of every step; steps are then not replayed "
-            "from CUDA graphs"
+            description="like --profile, with the layers of every step; steps are then not "
+            "replayed from CUDA graphs"
         ),
     ] = False
     sync_points: Annotated[
@@ -280,7 +279,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     ] = False
 
     def __post_init__(self) -> None:
-        """Raises `UsageError` where two settings contradict each other, with the reason."""
+        """Raises `UsageError` if two settings contradict each other, with the reason."""
         for one, other, reason in CONTRADICTIONS:
             if getattr(self, one) and getattr(self, other):
                 raise UsageError(
@@ -307,7 +306,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return found
 
     def scheduling(self) -> SchedulerSettings:
-        """The policy of admission and its numbers. Raises `UsageError` on a bad weight."""
+        """The admission policy and its parameters. Raises `UsageError` on a bad weight."""
         policy = POLICY_ALIASES.get(self.scheduler, self.scheduler)
         if policy == "fcfs" and self.batch_num_adapters:
             policy = "cluster"
@@ -329,12 +328,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         )
 
     def process_names(self) -> tuple[str, ...]:
-        """The ring's processes in start order; stopping goes the other way."""
+        """The ring's processes in start order; they are stopped in reverse."""
         workers = tuple(f"worker-{rank}" for rank in range(self.tp))
         return (*workers, "detokenizer", "router", "server")
 
     def absolute(self) -> Config:
-        """Paths as they are meant here, so that children may stand in another directory."""
+        """This record with absolute paths, so that children may run in another directory."""
         adapter = tuple(f"{name}={absolute_path(path)}" for name, path in self.adapters().items())
         root = os.path.abspath(os.path.expanduser(self.adapter_root)) if self.adapter_root else ""
         model = self.model
@@ -344,18 +343,18 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         table = self.profile_table and os.path.abspath(os.path.expanduser(self.profile_table))
         self.scheduling()  # raises for a bad weight now
         if table and not os.path.isfile(table):
-            raise UsageError(f"--profile-table {table} is no file")
+            raise UsageError(f"--profile-table {table} is not a file")
         return msgspec.structs.replace(
             self, adapter=adapter, adapter_root=root, model=model, run=run, profile_table=table
         )
 
     def adapter_roots(self) -> tuple[str, ...]:
-        """Directories that adapters may lie in; none: anywhere."""
+        """Directories that adapters may be in; none: anywhere."""
         return (self.adapter_root, str(SHIPPED)) if self.adapter_root else ()
 
     def save(self) -> None:
         """Writes `RUN/config.json`, readable by its owner alone (it may hold an API key), with the
-        protocol of the pipeline that is started by it."""
+        pipeline's protocol."""
         path = self.run_path / "config.json"
         temporary = path.with_suffix(".new")
         with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
@@ -365,8 +364,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     @classmethod
     def load(cls, run: str | Path) -> Config:
-        """The settings of the pipeline that lives in `run`. Raises `OperatorError` where there are
-        none, or where it speaks another protocol."""
+        """The settings of the pipeline in `run`. Raises `OperatorError` if there are none, or if it
+        speaks another protocol."""
         check_protocol(run)
         path = Path(run) / "config.json"
         try:
@@ -382,15 +381,15 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class SavedProtocol(msgspec.Struct, frozen=True):
-    """What is read of `RUN/config.json` before the rest of it is trusted to mean the same here."""
+    """The field of `RUN/config.json` that is checked before the others are read."""
 
     protocol: int = 1
     """The first versions did not write it."""
 
 
 def check_protocol(run: str | Path) -> None:
-    """Raises `OperatorError` where the pipeline in `run` speaks another protocol than this
-    loraconsole. A file that is missing or damaged is left to `Config.load`."""
+    """Raises `OperatorError` if the pipeline in `run` speaks another protocol than this
+    loraconsole. `Config.load` reports a missing or damaged file."""
     try:
         saved = msgspec.json.decode((Path(run) / "config.json").read_bytes(), type=SavedProtocol)
     except (FileNotFoundError, msgspec.DecodeError):

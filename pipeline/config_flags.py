@@ -27,7 +27,7 @@ USUAL = (
 
 
 class ConfigField(msgspec.Struct, frozen=True):
-    """A `Config` field as the command line sees it."""
+    """A field of `Config`, with the parts of its flag."""
 
     name: str
     kind: Any
@@ -39,7 +39,7 @@ class ConfigField(msgspec.Struct, frozen=True):
 
     @property
     def metavar(self) -> str:
-        """What stands for its value in a help."""
+        """The placeholder of its value in the help."""
         if get_origin(self.kind) is tuple:
             return {"fair_weight": "NAME=W", "ignore_key": "KEY"}.get(self.name, "NAME=PATH")
         if get_origin(self.kind) is Literal:
@@ -62,7 +62,7 @@ def config_fields() -> Iterator[ConfigField]:
 
 
 def add_config_flags(parser: argparse.ArgumentParser) -> None:
-    """Adds one flag a field. A flag not given leaves no trace, so that TOML can speak."""
+    """Adds one flag per field. A flag not given sets nothing, so that the TOML value applies."""
     group = parser.add_argument_group("run options")
     group.add_argument(
         "--config", metavar="FILE", help="TOML file of these settings; flags win over it"
@@ -70,10 +70,17 @@ def add_config_flags(parser: argparse.ArgumentParser) -> None:
     ablations = parser.add_argument_group("ablations", "what the parts cost, by leaving them out")
     for field in config_fields():
         _add_flag(ablations if field.help.startswith(ABLATION) else group, field)
+    ablations.add_argument(
+        "--prefetch",
+        dest="no_prefetch",
+        action="store_false",
+        default=argparse.SUPPRESS,
+        help="the default: undoes no-prefetch of a --config file",
+    )
 
 
 def add_usual_config_flags(parser: argparse.ArgumentParser) -> None:
-    """Adds the flags that are used most, a line each: for an overview, where nothing is parsed."""
+    """Adds the most used flags, a line each, for an overview that parses nothing."""
     group = parser.add_argument_group("run options", "the usual ones; all: loraconsole up --help")
     for field in config_fields():
         if field.name in USUAL:
@@ -99,8 +106,8 @@ def _add_flag(
 
 
 def config_from_flags(given: Mapping[str, Any]) -> Config:
-    """Defaults, then the TOML file, then the environment, then flags; each checked once. `given`
-    has the values of the flags by their fields' names, and the file's as "config"."""
+    """The `Config` of the flags `given`, by field name; the TOML file is "config". Flags win over
+    the file, the file over the environment's keys, and those over the defaults."""
     values: dict[str, Any] = {}
     if file := given.get("config"):
         values |= _read_toml(Path(file))
@@ -123,7 +130,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:  # no TOML, or no UTF-8
+    except ValueError as error:  # not TOML, or not UTF-8
         raise UsageError(f"{path} is not TOML: {error}") from error
     known = {f.name for f in config_fields()}
     values = {name.replace("-", "_"): value for name, value in values.items()}

@@ -1,7 +1,7 @@
 """Process `detokenizer`: Tokens → TextDelta. Finds stop strings, holds half characters back.
 
-Knows no scheduling: what it forgets in a crash the router sends again from the first token,
-and the character offset in each delta lets the server drop what it has already sent.
+Knows no scheduling. After a crash the router sends all tokens again from the first, and the
+character offset in each delta lets the server drop text that it has already sent.
 By hand: `python -m loraconsole.pipeline.detokenizer --run DIR`.
 """
 
@@ -67,7 +67,7 @@ class Detokenizer(Process):
         self.outbox("router").send(Ready(self.name, self.incarnation))
 
     def _push(self, tokens: tuple[StreamToken, ...]) -> None:
-        """All the text of a step in one frame; tokens of streams already closed are ignored."""
+        """Sends all the text of a step in one frame; tokens of closed streams are ignored."""
         deltas = []
         for token in tokens:
             stream = self._streams.get(token.request_id)
@@ -86,7 +86,7 @@ class Detokenizer(Process):
 
 
 class OutputStream:
-    """The text of one request: released as soon as no stop string can begin in it."""
+    """The text of one request, released as soon as no stop string can begin in it."""
 
     def __init__(self, request: OpenStream, tokenizer: Tokenizer) -> None:
         self._request = request
@@ -100,24 +100,24 @@ class OutputStream:
         )
         self._seeks_hidden = bool(marked)
         self._has_begun = False
-        """Takes in a token of the text."""
+        """Whether a token of the text has come."""
         self._offset = 0
         self._num_tokens = 0
 
     def _is_hidden(self, stop: str) -> bool:
-        """Whether the shown text can never have this stop string: a special token is in it."""
+        """Whether this stop string contains a special token, so shown text never contains it."""
         if not self._request.skip_special_tokens:
             return False
         return any(map(self._tokenizer.is_special, self._tokenizer.encode(stop, False)))
 
     def push(self, token: StreamToken) -> TextDelta | None:
-        """The delta this token brings; None for one seen before (a replay overlapping)."""
+        """The delta of this token; None for a token seen before (sent again after a restart)."""
         if token.index < self._num_tokens:
             return None
         self._num_tokens = token.index + 1
         finish_reason = token.finish_reason
         logprobs = self._logprobs(token)
-        # The token that says stop is no part of the text, unless that is asked for.
+        # The stop token is not part of the text, unless the request asks for it.
         if finish_reason != "stop" or self._request.include_stop_str_in_output:
             self._search.add(self._text.push(token.token_id))
             self._has_begun = self._has_begun or not self._is_left_out(token.token_id)
@@ -140,8 +140,8 @@ class OutputStream:
         return delta
 
     def _logprobs(self, token: StreamToken) -> tuple[TokenLogprob, ...]:
-        """The offset of a token's text, asked for before it is added: where the text of the others
-        ends."""
+        """The token's logprobs. Called before its text is added, so its offset is the end of the
+        text so far."""
         if not (self._request.logprobs and token.logprobs):
             return ()
         chosen, *top = (self._in_words(entry) for entry in token.logprobs)

@@ -1,10 +1,10 @@
-"""Errors that the operator can mend: `OperatorError`, `UsageError`."""
+"""Errors that the operator can fix: `OperatorError`, `UsageError`."""
 
 from __future__ import annotations
 
 
 class OperatorError(Exception):
-    """Something the operator can mend: what is wrong, and what to do about it."""
+    """An error that the operator can fix: what is wrong, and a hint what to do about it."""
 
     def __init__(self, what: str, hint: str = "") -> None:
         super().__init__(what)

@@ -1,9 +1,8 @@
-"""Everything that crosses a process boundary, in the order a request meets it.
+"""All messages between processes, in the order of a request's path.
 
 All frames are msgpack, one tagged struct a frame; a frame of the wrong type is refused at the
 socket. Rows inside a frame are positional arrays to keep a step's frame small. Times named `_at`
-are unix seconds, durations carry their unit in the name, and counters only grow: rates are made
-where they are shown.
+are unix seconds, durations carry their unit in the name. Counters only grow; readers compute rates.
 """
 
 from __future__ import annotations
@@ -15,13 +14,12 @@ from typing import TypeAlias
 import msgspec
 
 PROTOCOL = 2
-"""Raised whenever a message changes its meaning, so that an old console says so."""
+"""Incremented when a message changes its meaning, so that an old console reports the mismatch."""
 
 
 class Message(msgspec.Struct, frozen=True, tag=True, gc=False):
     """Base of every frame: frozen, and tagged with its class name. A frozen struct of frozen values
-    cannot be part of a cycle, so the garbage collector need not look for one: hundreds are made a
-    step."""
+    cannot be part of a cycle, so the garbage collector does not track it: a step makes hundreds."""
 
 
 class Row(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -33,10 +31,10 @@ class Row(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
-    """How the next token is chosen. Zero and one mean "off" where they are the identity.
+    """How the next token is chosen. The value that changes nothing (0 or 1) means "off".
 
     `seed` is always set before a request leaves the server: sampling is keyed by
-    (seed, position), so a resumed stream goes on as it would have.
+    (seed, position), so a resumed stream continues with the same tokens.
     """
 
     max_tokens: int = 128
@@ -60,7 +58,7 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def penalizes(self) -> bool:
-        """Whether tokens seen before count."""
+        """Whether any penalty for earlier tokens is set."""
         return (
             self.repetition_penalty != 1.0
             or self.presence_penalty != 0.0
@@ -69,7 +67,7 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Request(Message, frozen=True, kw_only=True):
-    """One prompt, tokenised and validated; `adapter` None means the base model exactly."""
+    """One prompt, tokenised and validated; `adapter` None is the base model."""
 
     request_id: str
     adapter: str | None
@@ -79,14 +77,14 @@ class Request(Message, frozen=True, kw_only=True):
 
 
 class Abort(Message, frozen=True):
-    """Stop a request: its client left, an operator said so, or its server is gone."""
+    """Stop a request: its client disconnected, an operator cancelled it, or its server died."""
 
     request_id: str
     reason: str
 
 
 class Refused(Message, frozen=True):
-    """router -> server: this request will not run (any further), and why, as an HTTP status."""
+    """router -> server: a request is refused or ended early: an HTTP status and the reason."""
 
     request_id: str
     status: int
@@ -97,7 +95,7 @@ class Refused(Message, frozen=True):
 
 
 class LoadAdapter(Message, frozen=True, kw_only=True):
-    """Read an adapter and serve it by `name`. Answered by an `AdapterReply` to inbox `reply_to`
+    """Read an adapter and serve it as `name`. Answered by an `AdapterReply` to inbox `reply_to`
     once every worker has checked it."""
 
     order: str
@@ -109,8 +107,8 @@ class LoadAdapter(Message, frozen=True, kw_only=True):
 
 
 class ReloadAdapter(Message, frozen=True, kw_only=True):
-    """Read an adapter's files again. Requests that run finish on the old weights; where the new
-    ones are refused, nothing has changed."""
+    """Read an adapter's files again. Running requests finish on the old weights; if the new ones
+    are refused, nothing changes."""
 
     order: str
     reply_to: str
@@ -118,8 +116,8 @@ class ReloadAdapter(Message, frozen=True, kw_only=True):
 
 
 class UnloadAdapter(Message, frozen=True, kw_only=True):
-    """Refuse new requests for an adapter at once, let those it has finish, give its pages back;
-    answered when they are free."""
+    """Refuse new requests for an adapter at once, let its present ones finish, then free its pages.
+    Answered after that."""
 
     order: str
     reply_to: str
@@ -127,7 +125,7 @@ class UnloadAdapter(Message, frozen=True, kw_only=True):
 
 
 class PinAdapter(Message, frozen=True, kw_only=True):
-    """Keep an adapter in its pages even while no request uses it, or no longer."""
+    """Pin an adapter, so that it is not evicted while no request uses it, or unpin it."""
 
     order: str
     reply_to: str
@@ -136,7 +134,7 @@ class PinAdapter(Message, frozen=True, kw_only=True):
 
 
 class PlanAdapters(Message, frozen=True, kw_only=True):
-    """Ask what it would cost to load these directories, one after the other; nothing is loaded.
+    """Ask for the cost of loading these directories one after the other; nothing is loaded.
     Answered with `AdapterReply.plans`."""
 
     order: str
@@ -145,7 +143,7 @@ class PlanAdapters(Message, frozen=True, kw_only=True):
 
 
 class VerifyAdapter(Message, frozen=True, kw_only=True):
-    """Compare what an adapter answers with its weights merged in float32. Answered with
+    """Compare an adapter's answers with those of its weights merged in float32. Answered with
     `AdapterReply.verification`; requests are served meanwhile."""
 
     order: str
@@ -154,8 +152,8 @@ class VerifyAdapter(Message, frozen=True, kw_only=True):
 
 
 class MergeAdapter(Message, frozen=True, kw_only=True):
-    """Keep a second copy of the weights with this adapter merged into it, for steps in which only
-    it is wanted; "" gives that copy up."""
+    """Keep a second copy of the weights with this adapter merged into it, for steps whose rows all
+    use it; "" frees that copy."""
 
     order: str
     reply_to: str
@@ -166,44 +164,44 @@ POLICIES: Mapping[str, str] = {
     "fcfs": "the oldest first",
     "lifo": "the newest first",
     "merged": "one adapter at a time, merged into the weights",
-    "cluster": "those whose adapter is in the batch already",
-    "abort": "who can still start within --slo-seconds; the others are ended",
+    "cluster": "requests whose adapter is already in the batch",
+    "abort": "requests that can still start within --slo-seconds; others are ended",
     "pets": "prompts grouped by how long they take",
-    "vtc_fair": "who was given least so far, by --fair-weight",
+    "vtc_fair": "the client served least so far, by --fair-weight",
     "credit": "merged while one adapter fills the batch, else mixed",
 }
-"""Who is admitted first, in a line; more in pipeline/schedule."""
+"""What each policy admits first, in a line; more in pipeline/schedule."""
 POLICY_ALIASES: dict[str, str] = {"slora": "fcfs", "peft": "merged"}
-"""S-LoRA's names for two of them."""
+"""S-LoRA's names of two policies."""
 
 
 class ClientWeight(Row, frozen=True):
     """The share of a client under `vtc_fair`: with 2 it gets twice the service of one with 1."""
 
     name: str
-    """An adapter's; "" is the base model."""
+    """An adapter's name; "" is the base model."""
     weight: float
 
 
 class SchedulerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The policy of admission and its numbers; may change while requests run."""
+    """The admission policy and its parameters; may change while requests run."""
 
     policy: str = "fcfs"
     weights: tuple[ClientWeight, ...] = ()
-    """Weights of `vtc_fair`; a client that is not named weighs 1."""
+    """Weights of `vtc_fair`; a client not listed has weight 1."""
     batch_num_adapters: int = 8
-    """For `cluster`: adapters in a batch from which on those in it are preferred."""
+    """For `cluster`: once a batch has this many adapters, requests for them are preferred."""
     slo_seconds: float = 6.0
-    """For `abort`: a request that could not have its first token by then is ended."""
+    """For `abort`: a request whose first token cannot come within this time is ended."""
     max_wait_tokens: int = 0
-    """Decode steps between two tries to admit beside a running batch; S-LoRA's default is 10."""
+    """Decode steps between attempts to admit beside a running batch; S-LoRA's default is 10."""
     max_per_adapter: int = 0
-    """Running requests that an adapter may have; 0: any number."""
+    """Most running requests of an adapter; 0: no limit."""
 
 
 class SetScheduler(Message, frozen=True, kw_only=True):
-    """Decide by these settings from the next step on; nothing that runs or waits is lost. Fields
-    that are None stay as they are; weights are given by the names that requests use."""
+    """Schedule by these settings from the next step on; running and waiting requests are kept. None
+    leaves a setting unchanged; weights are given by the names that requests use."""
 
     order: str
     reply_to: str
@@ -216,7 +214,7 @@ class SetScheduler(Message, frozen=True, kw_only=True):
 
 
 class AdapterPlan(Row, frozen=True):
-    """The cost of loading a directory, from its headers; `reason` set where it is refused."""
+    """The cost of loading a directory, from its headers; `reason` is set if it is refused."""
 
     path: str
     rank: int
@@ -226,33 +224,33 @@ class AdapterPlan(Row, frozen=True):
     kv_tokens: int
     """Tokens of KV that the pool would no longer hold."""
     free_pages: int
-    """Free before it, after what is planned before it."""
+    """Free pages before it is loaded, with the plans before it counted as loaded."""
     evicts: tuple[str, ...]
-    """Adapters that would give their pages for it, in that order."""
+    """Adapters that would be evicted for it, in that order."""
     fits: bool
-    """Whether there is room now; where not, it waits on the host until there is."""
+    """Whether there is room now; if not, it waits on the host until there is."""
     reason: str = ""
     warning: str = ""
 
 
 class Comparison(Row, frozen=True):
-    """One sequence as it was served, against the same weights merged in float32."""
+    """One served sequence, compared with the same weights merged in float32."""
 
     place: str
     """alone, or mixed: in one batch with the base and other adapters."""
     adapter: str | None
     tokens: int
     equal_tokens: int
-    """Of the greedy tokens, those that the reference chooses as well."""
+    """Greedy tokens that the reference chooses too."""
     largest_logit: float
     """The largest difference of any logit."""
     mean_logit: float
     """The mean difference."""
     range_logit: float
-    """From the reference's smallest logit to its largest: what a difference is held against."""
+    """The reference's largest logit less its smallest: the scale for the differences."""
     flaw: str = ""
-    """Why the numbers above prove nothing: logits that are not finite, or all alike. They are those
-    of the finite differences then, 0 where there is none."""
+    """Why the numbers above prove nothing: logits that are not finite, or all equal. They then
+    cover the finite differences only, and are 0 if there is none."""
 
 
 class Verification(Row, frozen=True):
@@ -267,7 +265,7 @@ class Verification(Row, frozen=True):
 
     @property
     def verdict(self) -> str:
-        """The verdict behind the adapter's name."""
+        """The verdict, as a phrase to follow the adapter's name."""
         if self.is_right:
             return "answers as its merged weights do"
         flaw = next((row.flaw for row in self.comparisons if row.flaw), "")
@@ -275,9 +273,9 @@ class Verification(Row, frozen=True):
 
 
 class AdapterReply(Message, frozen=True, kw_only=True):
-    """The result of an order, as an HTTP status and a sentence, and the adapter of that name as it
-    is now (none: it is gone), so that its sender sees no older one. An order that is about no
-    adapter has the name ""."""
+    """The result of an order: an HTTP status, a sentence, and the adapter's present state (empty if
+    it is gone), so that the sender does not show an older one. `name` is "" for an order about no
+    adapter."""
 
     order: str
     status: int
@@ -288,41 +286,41 @@ class AdapterReply(Message, frozen=True, kw_only=True):
     plans: tuple[AdapterPlan, ...] = ()
     verification: Verification | None = None
     scheduling: SchedulerSettings | None = None
-    """What a `SetScheduler` made of the settings."""
+    """The settings after a `SetScheduler`."""
 
 
 # --- router -> every worker ---------------------------------------------------------------------
 
 
 class Introduce(Message, frozen=True):
-    """router -> all: I am new; forget what the router before me said and announce yourself."""
+    """router -> all: a new router has started: drop the old one's state and announce yourself."""
 
 
 class Reset(Message, frozen=True):
-    """router -> workers: drop every sequence; from now on only batches of `epoch` count."""
+    """router -> workers: drop every sequence; from now on accept only batches of `epoch`."""
 
     epoch: int
 
 
 class ReadAdapter(Message, frozen=True):
-    """router -> workers: read an adapter to the host and check it. `key` is name@generation."""
+    """router -> workers: read an adapter into host memory and check it. `key` is
+    name@generation."""
 
     order: int
-    """The number of this reading, unlike that of any other, also of a router or a worker before
-    this one."""
+    """The number of this read, unique across restarts of the router and the workers."""
     key: str
     path: str
 
 
 class MeasureAdapter(Message, frozen=True):
-    """router -> worker 0: read an adapter's headers alone; answered by an `AdapterMeasured`."""
+    """router -> worker 0: read only an adapter's headers; answered by an `AdapterMeasured`."""
 
     order: str
     path: str
 
 
 class PlaceAdapter(Message, frozen=True):
-    """router -> workers: copy an adapter into these pages, behind the steps already posted."""
+    """router -> workers: copy an adapter into these pages, after the steps already sent."""
 
     epoch: int
     key: str
@@ -330,7 +328,7 @@ class PlaceAdapter(Message, frozen=True):
 
 
 class EvictAdapter(Message, frozen=True):
-    """router -> workers: the adapter's pages are no longer its own; no later step names it."""
+    """router -> workers: the adapter loses its pages; no later step uses it."""
 
     key: str
 
@@ -342,24 +340,23 @@ class DropAdapter(Message, frozen=True):
 
 
 class MergeWeights(Message, frozen=True):
-    """router -> workers: make a copy of the weights with this adapter merged into it; "" gives it
-    up. Answered by a `WeightsMerged`."""
+    """router -> workers: make a copy of the weights with this adapter merged into it; "" frees it.
+    Answered by a `WeightsMerged`."""
 
     key: str
 
 
 class UseMerged(Message, frozen=True):
-    """router -> workers, when all ranks have made it: from the next step on, the merged copy
-    computes the steps of this adapter alone. Ranks must take it into use between the same two
-    steps."""
+    """router -> workers, once all ranks have the merged copy: from the next step on, it computes
+    the steps of this adapter alone. All ranks must switch between the same two steps."""
 
     key: str
 
 
 class CheckAdapter(Message, frozen=True, kw_only=True):
     """router -> workers: generate with an adapter alone, then beside others, and compare with the
-    merged weights. Answered by an `AdapterChecked` of rank 0. All these keys are placed and `pages`
-    are reserved for it until then."""
+    merged weights. Answered by an `AdapterChecked` of rank 0. Until then all these keys stay placed
+    and `pages` stay reserved."""
 
     epoch: int
     order: str
@@ -369,9 +366,9 @@ class CheckAdapter(Message, frozen=True, kw_only=True):
 
 
 class Admission(Row, frozen=True):
-    """What a worker must know once about a sequence: its tokens so far, parameters, adapter.
+    """A sequence new to the workers: its tokens so far, parameters, adapter.
 
-    `num_prompt` tells prompt from output where a preempted sequence comes back, since penalties
+    `num_prompt` separates prompt from output when a preempted sequence comes back, since penalties
     and the sampling position count output tokens.
     """
 
@@ -386,8 +383,8 @@ class Admission(Row, frozen=True):
 class BatchRow(Row, frozen=True):
     """One sequence's part of a step: compute its next `num_tokens` tokens.
 
-    A token is sampled exactly when that reaches the end of the tokens known, the last sampled
-    token (which stays on the device) included. `new_pages` are appended to its page table first.
+    A token is sampled if and only if they reach the end of the known tokens, which include the last
+    sampled one (it stays on the device). `new_pages` are appended to its page table first.
     """
 
     sequence: int
@@ -409,7 +406,7 @@ class Batch(Message, frozen=True):
 
 
 class AdapterState(enum.Enum):
-    """A stage in the life of an adapter. Changed by the router's registry and nowhere else."""
+    """The state of an adapter. Changed only by the router's registry."""
 
     REGISTERED = "registered"
     FETCHING = "fetching"
@@ -427,24 +424,24 @@ UNREAD = frozenset({AdapterState.REGISTERED, AdapterState.FETCHING, AdapterState
 
 
 class AdapterInfo(Row, frozen=True):
-    """What a worker found in an adapter's files, or why it refused them (`reason` set)."""
+    """An adapter's properties as a worker read them, or the `reason` why it refused the files."""
 
     key: str
     path: str
     rank: int
     target_modules: tuple[str, ...]
     num_bytes: int
-    """Size as laid out; of one rank's part, as its pages are."""
+    """Size as laid out in pages; like `pages`, of one rank's part."""
     pages: int
     """Pages of the pool that it takes."""
     digest: str
     reason: str = ""
     warning: str = ""
-    """Served all the same, but the operator should know."""
+    """Something the operator should know; the adapter is served."""
 
 
 class WorkerReady(Message, frozen=True, kw_only=True):
-    """A worker has its weights: the pool it made, the model's limits. It holds no adapter."""
+    """A worker has loaded its weights, and no adapter yet: its pool and the model's limits."""
 
     rank: int
     incarnation: int
@@ -454,17 +451,17 @@ class WorkerReady(Message, frozen=True, kw_only=True):
     page_size: int
     max_model_len: int
     max_running: int
-    """Requests in a batch: the setting, or where that is 0 the worker's choice by its device."""
+    """Most requests in a batch: the setting, or if that is 0 the worker's choice by its device."""
     max_prefill_tokens: int
-    """Prompt tokens in a step, resolved likewise."""
+    """Most prompt tokens in a step, resolved likewise."""
     chunk_tokens: int
-    """Prompt tokens in a step in which others decode, resolved likewise."""
+    """Most prompt tokens in a step in which others decode, resolved likewise."""
     vocab_size: int
     eos_token_ids: tuple[int, ...]
 
 
 class AdapterRead(Message, frozen=True):
-    """A worker's answer to `ReadAdapter`: it is on the host, or its `reason` says why not."""
+    """A worker's answer to `ReadAdapter`: it is in host memory, unless `info.reason` is set."""
 
     rank: int
     order: int
@@ -472,7 +469,7 @@ class AdapterRead(Message, frozen=True):
 
 
 class AdapterPlaced(Message, frozen=True):
-    """A worker's answer to `PlaceAdapter`; with an `error` the pages are as they were."""
+    """A worker's answer to `PlaceAdapter`; with an `error` the adapter was not placed."""
 
     rank: int
     epoch: int
@@ -496,7 +493,7 @@ class WeightsMerged(Message, frozen=True):
 
 
 class AdapterChecked(Message, frozen=True):
-    """Rank 0's answer to `CheckAdapter`; with an `error` it could not be done."""
+    """Rank 0's answer to `CheckAdapter`; with an `error` the comparison failed."""
 
     epoch: int
     order: str
@@ -514,13 +511,13 @@ class Logprob(Row, frozen=True):
 
 
 NO_TOKEN = -1
-"""Stands for a token where nothing can be chosen: a logit is NaN, the largest is infinite, or all
-are alike, which is what a norm makes of states that overflow."""
+"""Replaces a token if none can be chosen: a logit is NaN, the largest is infinite, or all are equal
+(the result of a norm over states that overflow)."""
 
 
 class SampledToken(Row, frozen=True):
-    """The token chosen for a sequence, or `NO_TOKEN`; with logprobs, itself first, then the best
-    in order."""
+    """The token chosen for a sequence, or `NO_TOKEN`. `logprobs`: the chosen token first, then the
+    likeliest in order."""
 
     sequence: int
     token_id: int
@@ -535,15 +532,15 @@ class Tokens(Message, frozen=True):
     rank: int
     tokens: tuple[SampledToken, ...]
     error: str = ""
-    """Set when the step failed; the worker then expects a `Reset`. One of several ranks ends
-    instead, because the others may wait for it in the middle of the step."""
+    """Set when the step failed; the worker then expects a `Reset`. One of several ranks then exits
+    too, because the others may wait for it in the middle of the step."""
 
 
 # --- router -> detokenizer ----------------------------------------------------------------------
 
 
 class OpenStream(Message, frozen=True, kw_only=True):
-    """A request's tokens will come: what the detokenizer needs to turn them into text."""
+    """Announces a request, with the parameters that turn its tokens into text."""
 
     request_id: str
     stop: tuple[str, ...]
@@ -553,7 +550,7 @@ class OpenStream(Message, frozen=True, kw_only=True):
 
 
 class StreamToken(Row, frozen=True):
-    """One accepted token. `index` counts output tokens from 0, so a replay is recognised."""
+    """One accepted token. `index` counts output tokens from 0, so that repeats are recognised."""
 
     request_id: str
     index: int
@@ -581,14 +578,14 @@ class StopFound(Message, frozen=True):
 
 
 class AnswerHeard(Message, frozen=True):
-    """server -> router: all text of this request is here and need not be sent again."""
+    """server -> router: all text of this request has arrived and need not be sent again."""
 
     request_id: str
 
 
 class ChatWarning(Message, frozen=True):
-    """server -> router: chat files of an adapter that are broken or not used. It becomes part of
-    the adapter's warning."""
+    """server -> router: an adapter's chat files are broken or not used. `text` becomes part of the
+    adapter's warning."""
 
     name: str
     generation: int
@@ -599,24 +596,24 @@ class ChatWarning(Message, frozen=True):
 
 
 class TokenText(Row, frozen=True):
-    """A token that was chosen or might have been, with its logprob."""
+    """A chosen or an alternative token, with its logprob."""
 
     token_id: int
     token: str
-    """Bytes that are no whole character show as U+FFFD."""
+    """Bytes that are not a whole character are shown as U+FFFD."""
     data: bytes
-    """What it adds to the bytes of the answer: nothing where it is left out of the text."""
+    """The bytes that it adds to the answer; empty if it is left out of the text."""
     logprob: float
 
 
 class TokenLogprob(Row, frozen=True):
-    """A token of an answer, and the likeliest at its place in order, often itself among them."""
+    """A token of an answer, and the likeliest tokens at its position, in order."""
 
     chosen: TokenText
     top: tuple[TokenText, ...]
     offset: int
-    """Characters of the answer before it; of a character's later tokens, before the character. A
-    stop string may end the text before."""
+    """Characters of the answer before this token; for the later tokens of one character, before
+    that character. A stop string may end the text before this offset."""
 
 
 class TextDelta(Row, frozen=True):
@@ -633,13 +630,13 @@ class TextDelta(Row, frozen=True):
 
 
 class TextDeltas(Message, frozen=True):
-    """All the text that one step brought."""
+    """All new text of one step."""
 
     deltas: tuple[TextDelta, ...]
 
 
 class Ready(Message, frozen=True):
-    """server or detokenizer -> router: I am (again) here, with nothing in memory."""
+    """server or detokenizer -> router: the process has started (again), with no state."""
 
     name: str
     incarnation: int
@@ -649,7 +646,8 @@ class Ready(Message, frozen=True):
 
 
 class ProcessState(enum.Enum):
-    """A process as the supervisor sees it; STARTING to STOPPING are what it says of itself."""
+    """The state of a process, by the supervisor; the process itself reports STARTING to
+    STOPPING."""
 
     PENDING = "pending"
     STARTING = "starting"
@@ -660,11 +658,11 @@ class ProcessState(enum.Enum):
     FAILED = "failed"
     STOPPED = "stopped"
     DONE = "done"
-    """A one-shot (fetch) that ended well."""
+    """A one-shot process (fetch) that succeeded."""
 
 
 class SocketStats(Row, frozen=True):
-    """Traffic of one socket since start. `peer` is the inbox written to, or our own name."""
+    """Traffic of one socket since start. `peer` is the inbox written to, or the process's own."""
 
     peer: str
     frames: int
@@ -673,7 +671,7 @@ class SocketStats(Row, frozen=True):
 
 
 class Heartbeat(Message, frozen=True, kw_only=True):
-    """Twice a second from every process: alive, what it is doing, what it costs."""
+    """Twice a second from every process: its state, CPU, memory and traffic."""
 
     name: str
     pid: int
@@ -691,7 +689,7 @@ class Heartbeat(Message, frozen=True, kw_only=True):
 LATENCY_BUCKETS_MS: tuple[float, ...] = tuple(
     round(base * 10.0**power, 3) for power in range(0, 5) for base in (1.0, 1.6, 2.5, 4.0, 6.3)
 )
-"""Upper bounds of the latency histograms, 1 ms to 63 s, five a decade; one bucket more is open."""
+"""Upper bounds of the latency histograms, 1 ms to 63 s, five a decade; one more is unbounded."""
 
 
 class ServerStats(Message, frozen=True, kw_only=True):
@@ -726,11 +724,11 @@ class RouterStats(Message, frozen=True, kw_only=True):
     schedule_us: int
     """Host time spent in the scheduler since start."""
     scheduling: SchedulerSettings = SchedulerSettings()
-    """The settings by which it decides now."""
+    """The present settings."""
 
 
 class WorkerStats(Message, frozen=True, kw_only=True):
-    """What a worker runs on and how much memory it took there."""
+    """A worker's device, types and memory."""
 
     at: float
     rank: int
@@ -742,23 +740,23 @@ class WorkerStats(Message, frozen=True, kw_only=True):
     pool_bytes: int
     adapter_bytes: int
     kernels: str = ""
-    """What computes attention, norms and adapters, and why where it is not the fastest."""
+    """The code that computes attention, norms and adapters; if not the fastest, the reason."""
     copy_bytes_s: float = 0.0
-    """Rate of a copy within the device's memory, read and written bytes: the measure of a step's
-    reads."""
+    """Rate of a copy within the device's memory, read and written bytes: the reference for a
+    step's reads."""
     times_steps: bool = True
     """False with --no-step-times: a step's copy_us, busy_us, bytes and base_us are then 0."""
 
 
 class Step(Message, frozen=True, kw_only=True):
-    """The times of one step, microseconds, measured where they are spent.
+    """The times of one step, microseconds.
 
     host: building the step's tensors. launch: issuing the work. busy: the device computing (on
     a GPU between two events, on a CPU the computation itself). sync: the host blocked until the
     sampled tokens were there. copy: host-to-device copies of the step's inputs.
 
-    The bytes are those that it must read at least: every weight once (of the embedding only what
-    serves as the head), each adapter once, K and V of all that its rows look at.
+    Bytes are the least that it must read: every weight once (of the embedding only the part used as
+    the head), each adapter once, K and V of every token that its rows attend to.
     """
 
     rank: int
@@ -778,8 +776,8 @@ class Step(Message, frozen=True, kw_only=True):
     weight_bytes: int = 0
     kv_bytes: int = 0
     base_us: int = 0
-    """What a decode step with adapters would have kept the device busy without them, as learnt
-    from steps that have none; 0 where it is not known, and where there is nothing to know."""
+    """Device time that a decode step with adapters would have taken without them, learnt from steps
+    that have none; 0 if unknown, and for all other steps."""
 
     @property
     def read_bytes(self) -> int:
@@ -787,15 +785,15 @@ class Step(Message, frozen=True, kw_only=True):
 
     @property
     def read_bytes_s(self) -> float | None:
-        """Achieved. None for steps with prompts, which arithmetic bounds, not memory; and where
-        nothing was measured."""
+        """Achieved rate. None for steps with prompts, which are bound by arithmetic, and if nothing
+        was measured."""
         if self.phase != "decode" or not self.busy_us or not self.read_bytes:
             return None
         return self.read_bytes / self.busy_us * 1e6
 
     @property
     def lora_overhead(self) -> float | None:
-        """How much longer the device was busy than without adapters: 0.4 is two fifths."""
+        """Device time added by adapters, as a share of the time without them: 0.4 is 40 % more."""
         return self.busy_us / self.base_us - 1 if self.base_us else None
 
 
@@ -825,9 +823,10 @@ class RequestView(Row, frozen=True):
     max_tokens: int
     pages: int
     adapter_at: float | None = None
-    """Time at which its adapter was in the pool; None where it was there already, or is not yet."""
+    """Time at which its adapter was in the pool; None if it already was on arrival, or is not
+    yet."""
     admitted_at: float | None = None
-    """Time at which it left the queue first."""
+    """Time at which it first left the queue."""
 
 
 class BatchView(Message, frozen=True):
@@ -838,7 +837,7 @@ class BatchView(Message, frozen=True):
 
 
 class AdapterView(Row, frozen=True):
-    """One adapter: its truth and what it has done since the router started."""
+    """One adapter: its state, and its counters since the router started."""
 
     name: str
     path: str
@@ -858,20 +857,20 @@ class AdapterView(Row, frozen=True):
     output_tokens: int
     pinned: bool = False
     merged: bool = False
-    """A copy of the weights with it merged is kept for steps of its own."""
+    """A copy of the weights with it merged is kept for steps that it has alone."""
     warning: str = ""
     hits: int = 0
-    """Requests that found it in the pool when they came."""
+    """Requests that found it in the pool when they arrived."""
     placements: int = 0
     """How often it was copied into the pool."""
     service: float | None = None
-    """Under `vtc_fair`, its counter: weighted tokens, what it was given by its weight."""
+    """Under `vtc_fair`, its counter: weighted tokens divided by its weight."""
     directory: str = ""
     """Directory of its files: for a hub id, the hub's cached copy."""
 
 
 class AdapterTable(Message, frozen=True):
-    """Every adapter the router knows; on change, and every two seconds."""
+    """Every adapter that the router knows; on change and every two seconds."""
 
     at: float
     base_model: str
@@ -892,7 +891,7 @@ class PageOwner(Row, frozen=True):
 
 
 class PoolMap(Message, frozen=True):
-    """Who has each page of the pool, once a second while that changes.
+    """The owner of each page of the pool, once a second while that changes.
 
     `pages` holds an unsigned 16-bit little-endian number a page: 0 is free, n is `owners[n - 1]`.
     """
@@ -919,7 +918,7 @@ class Progress(Message, frozen=True, kw_only=True):
 
 
 class Event(Message, frozen=True):
-    """Something changed that an operator wants to know. `level` as in logging."""
+    """A change that matters to an operator. `level` as in logging."""
 
     at: float
     level: str
@@ -928,7 +927,7 @@ class Event(Message, frozen=True):
 
 
 class ProcessView(Row, frozen=True):
-    """One process as the supervisor sees it, with how it ended last time."""
+    """One process as the supervisor sees it, and its last exit."""
 
     name: str
     state: ProcessState
@@ -939,11 +938,11 @@ class ProcessView(Row, frozen=True):
     exit_code: int | None = None
     retry_at: float | None = None
     held: bool = False
-    """Stopped by an operator: it is not started again until an operator says so."""
+    """Stopped by an operator: it is not started again until an operator starts it."""
     started_at: float | None = None
-    """Start of the process that is there, or was last; `since` is of its state."""
+    """Start of the present or last process; `since` is the start of its state."""
     falls: int = 0
-    """Ends that no operator had asked for; `restarts` counts the others too."""
+    """Exits that no operator asked for; `restarts` includes those asked for."""
     fell_at: float | None = None
     """Time of its last fall."""
 
@@ -953,7 +952,7 @@ class ProcessTable(Message, frozen=True):
 
     at: float
     state: ProcessState
-    """READY when every process is; STOPPED while an operator keeps one of them so."""
+    """READY if every process is; STOPPED while an operator keeps one stopped."""
     processes: tuple[ProcessView, ...]
 
 
@@ -987,7 +986,7 @@ class AskText(Message, frozen=True, kw_only=True):
 
 
 class RequestText(Message, frozen=True, kw_only=True):
-    """The text of a request. One that the server does not know (any more) has ended."""
+    """The text of a request. `ended` is also set if the server does not know it (any more)."""
 
     request_id: str
     prompt: str = ""
@@ -998,8 +997,8 @@ class RequestText(Message, frozen=True, kw_only=True):
 
 
 class Moment(Row, frozen=True, gc=False):
-    """One second of the pipeline, for plots of what was before a console came. Means over its
-    steps (rank 0's) in milliseconds; None where there was none."""
+    """One second of the pipeline, for plots of the time before a console attached. Means are over
+    rank 0's steps, in milliseconds; None if there were none."""
 
     at: float
     running: int
@@ -1016,7 +1015,7 @@ class Moment(Row, frozen=True, gc=False):
     busy_ms: float | None = None
     sync_ms: float | None = None
     most_sync_ms: float | None = None
-    """The longest wait of the second: what a mean would hide."""
+    """The longest wait of the second, which a mean would hide."""
     read_bytes_s: float | None = None
     lora_overhead: float | None = None
 
@@ -1032,7 +1031,7 @@ class AskSnapshot(Message, frozen=True):
 
 
 class Snapshot(Message, frozen=True, kw_only=True):
-    """Everything that still holds, for a console that comes late. Absent parts are None."""
+    """The latest telemetry, for a console that attaches. Absent parts are None."""
 
     at: float
     protocol: int
@@ -1052,27 +1051,27 @@ class Snapshot(Message, frozen=True, kw_only=True):
     moments: tuple[Moment, ...] = ()
     """A second each, oldest first; as many as were asked for."""
     server_before: ServerStats | None = None
-    """The same server's counters a minute ago: percentiles of the last minute are of the
-    difference. None before its second `ServerStats`."""
+    """The same server's counters a minute ago: the difference gives the last minute's percentiles.
+    None before its second `ServerStats`."""
     steps: tuple[Step, ...] = ()
     """Steps of rank 0, oldest first; as many as were asked for and are known."""
 
 
 class RestartProcess(Message, frozen=True):
-    """Stop one process politely, or kill it at once where `hard`, then start it again."""
+    """Stop one process politely, or kill it at once if `hard`, then start it again."""
 
     name: str
     hard: bool = False
 
 
 class StopProcess(Message, frozen=True):
-    """Stop one process politely and keep it stopped, a worker with all its ranks."""
+    """Stop one process politely and keep it stopped; a worker stops with all ranks."""
 
     name: str
 
 
 class StartProcess(Message, frozen=True):
-    """Start a process that was stopped, was given up, or waits to be tried again."""
+    """Start a process that is stopped, has failed, or waits for its next try."""
 
     name: str
 
@@ -1085,7 +1084,8 @@ class SignalProcess(Message, frozen=True):
 
 
 class StopPipeline(Message, frozen=True):
-    """Stop everything: let requests finish for `drain_s` seconds, then end in ring order."""
+    """Stop everything: let requests finish for `drain_s` seconds, then stop processes in reverse
+    start order."""
 
     drain_s: float
 
@@ -1099,19 +1099,19 @@ class Gpu(Row, frozen=True):
 
 
 class DeviceReport(msgspec.Struct, frozen=True, kw_only=True):
-    """pipeline.model.device_report -> doctor, as JSON: what torch finds and what would compute."""
+    """pipeline.model.device_report -> doctor, as JSON: devices that torch finds, kernels to use."""
 
     device: str
-    """cpu or cuda: where a worker would compute."""
+    """The device of a worker: cpu or cuda."""
     cuda: str
-    """The version that torch is built for; "" where it is built without."""
+    """The CUDA version that torch is built for; "" if it is built without."""
     gpus: tuple[Gpu, ...]
     nccl: str
-    """Version of NCCL; "" where there is none."""
+    """Version of NCCL; "" if there is none."""
     kernels: str
     is_fastest: bool
     off: tuple[str, ...] = ()
-    """What is left out, since the installed torch or Triton lacks what it needs."""
+    """Stages left out because the installed torch or Triton lacks a name they need."""
 
 
 class Drain(Message, frozen=True):
@@ -1126,8 +1126,8 @@ class Resume(Message, frozen=True):
 
 
 class StartSpans(Message, frozen=True, kw_only=True):
-    """Record named time spans to RUN/spans/`recording`/NAME.jsonl. A process that records already
-    goes on where it does. Answered by a `SpansReply`."""
+    """Record named time spans to RUN/spans/`recording`/NAME.jsonl. A process that already records
+    keeps its file. Answered by a `SpansReply`."""
 
     order: str
     reply_to: str
@@ -1135,7 +1135,7 @@ class StartSpans(Message, frozen=True, kw_only=True):
     layers: bool = False
     """Each layer of the model too; steps are then not replayed from graphs."""
     nvtx: bool = False
-    """NVTX ranges as well, which a profiler that started the process gets anyhow."""
+    """NVTX ranges too; a profiler that started the process gets them in any case."""
 
 
 class StopSpans(Message, frozen=True, kw_only=True):
@@ -1146,7 +1146,7 @@ class StopSpans(Message, frozen=True, kw_only=True):
 
 
 class SpansReply(Message, frozen=True, kw_only=True):
-    """The recording of a process, present or last: its file, and the number of spans."""
+    """A process's present or last recording: its file and its number of spans."""
 
     order: str
     name: str
@@ -1158,26 +1158,26 @@ class SpansReply(Message, frozen=True, kw_only=True):
     layers: bool = False
     nvtx: bool = False
     error: str = ""
-    """Why it does not record."""
+    """The reason why the process does not record."""
 
 
 class AskSpanEnds(Message, frozen=True):
-    """console -> supervisor: the newest spans of the last recording, from the ends of its files.
-    Answered by a `SpanEnds` to inbox `reply_to`, unless that is the one of `stamp`."""
+    """console -> supervisor: send the newest spans of the last recording, the ends of its files.
+    Answered by a `SpanEnds` to inbox `reply_to`, unless its stamp is still `stamp`."""
 
     reply_to: str
     stamp: str = ""
 
 
 class SpanFile(Row, frozen=True):
-    """The end of one process's file of spans: whole lines."""
+    """The last whole lines of one process's file of spans."""
 
     process: str
     lines: bytes
 
 
 class SpanEnds(Message, frozen=True):
-    """What the files of the last recording end with; without any, `recording` is ""."""
+    """The ends of the last recording's files; `recording` is "" if there is none."""
 
     stamp: str
     """Changes when a file has grown."""

@@ -1,4 +1,4 @@
-"""`make_order_id`: the id of an order, by which its answer is found again."""
+"""`make_order_id`: the id of an order, which its answer repeats."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ import os
 
 
 def make_order_id() -> str:
-    """A new id, unlike every other of any process: 32 hexadecimal digits."""
+    """A new id, unique across processes: 32 hexadecimal digits."""
     return os.urandom(16).hex()

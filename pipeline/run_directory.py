@@ -1,5 +1,5 @@
-"""The run directory of a pipeline: its default, its making, and paths as the command line means
-them."""
+"""The run directory of a pipeline: its default, its creation, and paths given on the command
+line."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ def default_run_directory() -> str:
 
 
 def spell(words: str, run: str | Path) -> str:
-    """`loraconsole WORDS` as a shell of this environment takes it for the pipeline in `run`."""
+    """`loraconsole WORDS` as a shell command for the pipeline in `run`; --run unless it is the
+    default."""
     is_default = absolute_path(str(run)) == absolute_path(default_run_directory())
     return f"loraconsole {words}{'' if is_default else f' --run {shlex.quote(str(run))}'}"
 
@@ -35,7 +36,7 @@ def is_hub_id(model: str) -> bool:
 
 
 def absolute_path(path: str) -> str:
-    """A path as it is meant here; a hub id that is no path here stays what it is."""
+    """The absolute path; a hub id that is not a path here stays as it is."""
     expanded = os.path.expanduser(path)
     if not os.path.exists(expanded) and is_hub_id(path):
         return path
@@ -43,7 +44,7 @@ def absolute_path(path: str) -> str:
 
 
 def make_run_directory(run: str | Path) -> Path:
-    """Creates RUN with mode 0700, or raises `OperatorError` where it would be unsafe."""
+    """Creates RUN with mode 0700. Raises `OperatorError` if that fails or would be unsafe."""
     path = Path(run)
     socket_path = os.fsencode(path / LONGEST_SOCKET_NAME)
     if len(socket_path) > MAX_SOCKET_PATH:

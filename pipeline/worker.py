@@ -1,7 +1,7 @@
 """Process `worker-RANK`: Batch → ModelRunner → Tokens.
 
-Holds weights, adapters and the KV pool, or one rank's part of each; of a request it knows only what
-batches say. It decides nothing. By hand:
+Holds weights, adapters and the KV pool, or one rank's part of each. It knows requests only from
+batches and decides nothing. By hand:
 `python -m loraconsole.pipeline.worker --run DIR --rank 0`.
 """
 
@@ -53,16 +53,16 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 BESIDE_NICENESS = 10
-"""Niceness of work beside the steps; Linux counts it by the thread. At 10 the steps get nine tenths
-of a core that both want."""
+"""Niceness of threads that work beside the steps; on Linux it is per thread. At 10 the steps get
+nine tenths of a core that both want."""
 RESET_SECONDS = 20.0
-"""Seconds within which launched steps end; else they wait for a rank that was not given the same
-steps: a router that is killed may have sent a step to one rank and not to the other."""
+"""Launched steps end within this time, unless they wait for a rank that did not get the same steps:
+a router that is killed may have sent a step to one rank and not to the other."""
 
 
 def stand_back() -> None:
     """Thread initializer for work beside the steps: one intra-op torch thread, nice 10."""
-    import torch  # long since imported, by the thread that loaded the model
+    import torch  # already imported by the thread that loaded the model
 
     torch.set_num_threads(1)
     os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), BESIDE_NICENESS)
@@ -99,7 +99,7 @@ class Worker(Process):
         self.set_state(ProcessState.READY)
 
     def _load(self) -> tuple[ModelRunner, WorkerReady]:
-        # Imported here, seconds late, so that the process beats from its first moment.
+        # Imported here, since it takes seconds in which the process must send heartbeats.
         from .runner.runner import ModelRunner
 
         directory, publish = self.run / "model", self._publish_from_thread
@@ -156,7 +156,7 @@ class Worker(Process):
         self._waiter.shutdown(wait=False, cancel_futures=True)
 
     def _beside(self, work: Coroutine[Any, Any, None]) -> None:
-        """Starts work that is done while the next messages are read."""
+        """Starts work that runs while the next messages are read."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -195,15 +195,15 @@ class Worker(Process):
         self.outbox("router").send(WeightsMerged(self.rank, ""))
 
     def _start_verification(self, order: CheckAdapter) -> None:
-        """A worker alone lets a verification's batches take their turns among all others. Several
-        ranks must launch everything in one order, which turns taken when a rank is free are not:
-        there all are launched here, and running streams wait for some thirty small steps."""
+        """Launches a verification's batches. A single worker interleaves them with all others.
+        Several ranks must launch everything in the same order, so all batches are launched here at
+        once, and running streams wait for some thirty small steps."""
         verification = self.runner.adapters.new_verification(order)
         launch = functools.partial(self.runner.launch, keep_logits=True)
         steps: Iterable[Awaitable[PendingStep]] = (
             self._loop.run_in_executor(self._launcher, launch, batch)
             for batch in verification.batches()
-            if order.epoch == self.epoch  # or its pages have another owner now
+            if order.epoch == self.epoch  # else its pages have another owner now
         )
         issued = [*steps] if self.config.tp > 1 else steps
         self._beside(self._check_adapter(order, verification, issued))
@@ -227,17 +227,16 @@ class Worker(Process):
                 self._reader, runner.adapters.compare, verification
             )
             answer = AdapterChecked(order.epoch, order.order, found, runner.dtype, is_right)
-        except Exception as raised:  # whatever it is, the router waits for an answer
+        except Exception as raised:  # any error: the router waits for an answer
             self.log.exception("could not verify %s", order.key, exc_info=raised)
-            word = f"{type(raised).__name__}: {raised}"
-            answer = AdapterChecked(order.epoch, order.order, (), runner.dtype, error=word)
+            text = f"{type(raised).__name__}: {raised}"
+            answer = AdapterChecked(order.epoch, order.order, (), runner.dtype, error=text)
             if self.config.tp > 1 and not has_run:
                 self._end(raised)
         self.outbox("router").send(answer)
 
     async def _place_adapter(self, order: PlaceAdapter) -> None:
-        """Starts the copy in its turn among the steps; the next ones are launched before it is
-        done."""
+        """Starts the copy in order with the steps; later steps are launched before it is done."""
         if order.epoch != self.epoch:
             return
         placing = await self._on_launcher(self.runner.adapters.place, order.key, order.pages)
@@ -285,16 +284,16 @@ class Worker(Process):
         self.beacon.publish(step)
 
     def _fail(self, batch: Batch, error: Exception) -> None:
-        """A step that raised ends its requests, not the worker: the router resets us. One of
-        several ranks ends too, since the others wait for it in the middle of the step; and where
-        it raised because another is gone, the requests go on when all are back."""
+        """Reports a failed step, which ends its requests but not the worker: the router resets it.
+        One of several ranks exits too, since the others wait for it in the middle of the step. If
+        another rank died (`RankLost`), nothing is reported and the requests go on after restart."""
         from .model.parallel import RankLost
 
         self.log.exception("step %d failed", batch.step, exc_info=error)
         if batch.epoch == self.epoch and not isinstance(error, RankLost):
-            word = f"{type(error).__name__}: {error}"
-            self.outbox("router").send(Tokens(batch.epoch, batch.step, self.rank, (), word))
-            self.epoch = 0  # whatever is queued behind it counts on what failed
+            text = f"{type(error).__name__}: {error}"
+            self.outbox("router").send(Tokens(batch.epoch, batch.step, self.rank, (), text))
+            self.epoch = 0  # drops the batches queued behind it, which depend on what failed
         if self.config.tp > 1:
             self._end(error)
 
@@ -308,7 +307,7 @@ class Worker(Process):
             async with asyncio.timeout(RESET_SECONDS if self.config.tp > 1 else None):
                 await self._on_launcher(self.runner.reset)
         except TimeoutError:
-            raise RuntimeError("a step waits for ranks that were not given it") from None
+            raise RuntimeError("a step waits for ranks that did not get it") from None
         self.epoch = epoch
 
     # -- telemetry

@@ -12,9 +12,9 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 newest_reference = pytest.mark.skipif(
     tuple(map(int, transformers.__version__.split(".")[:2])) < (5, 23),
-    reason="transformers before 5.23 reads some tokenizers in another way",
+    reason="transformers before 5.23 reads some files in another way",
 )
-"""For tests that compare with transformers' tokenizers."""
+"""For tests that compare with what transformers makes of a model's files."""
 
 CORPUS = [
     "The quick brown fox jumps over the lazy dog. It's a dog's life, they'd say; don't!",

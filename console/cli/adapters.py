@@ -1,4 +1,4 @@
-"""`loraconsole adapters …`: the list, and orders about adapters. Each returns an exit status."""
+"""`loraconsole adapters …`: the list, and orders about adapters. Commands return an exit status."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ PLAN_RIGHT = ("rank", "size", "pages", "KV tokens lost")
 
 
 def list_adapters(config: Config, command: ListAdaptersCommand) -> int:
-    """Every adapter the router knows, and what it has done."""
+    """Prints every adapter that the router knows, with its requests and tokens."""
     found = take_snapshot(config).adapters
     if found is None:
         raise OperatorError("the router has not listed its adapters yet", "try again in a moment")
@@ -52,7 +52,7 @@ def list_adapters(config: Config, command: ListAdaptersCommand) -> int:
 
 
 def print_table(table: AdapterTable) -> None:
-    """A row for each adapter; below them reasons and warnings."""
+    """Prints a row for each adapter, then reasons and warnings."""
     base = table.base
     work = (str(base.requests), str(base.output_tokens))
     rows: list[Sequence[str]] = [HEADS]
@@ -66,10 +66,10 @@ def print_table(table: AdapterTable) -> None:
 
 
 def _print_rows(rows: Sequence[Sequence[str]], right: Collection[str]) -> None:
-    """Columns as wide as what stands in them. The first row is the head; columns of `right` are
-    aligned to the right.
+    """Prints columns as wide as their longest cell. The first row is the head; columns named in
+    `right` are aligned to the right.
 
-    Not rich's: a thousand adapters took it half a second.
+    rich's table is not used: it took half a second for a thousand adapters.
     """
     heads = rows[0]
     widths = [max(cell_len(row[at]) for row in rows) for at in range(len(heads))]
@@ -107,7 +107,7 @@ def _row(view: AdapterView) -> tuple[str, ...]:
 
 
 def give_order(config: Config, command: AdapterCommand) -> int:
-    """Gives the order and returns when it is carried out. Exit status 1 if it is refused."""
+    """Sends the order; returns when it is carried out. Raises `OperatorError` if it is refused."""
 
     async def carry() -> AdapterReply:
         async with Remote(config) as remote:
@@ -140,7 +140,7 @@ def _hint(config: Config, command: AdapterCommand, reply: AdapterReply) -> str:
 
 
 def print_plans(plans: Sequence[AdapterPlan], as_json: bool) -> int:
-    """A row for each directory. Exit status 1 if one would be refused."""
+    """Prints a row for each directory. Exit status 1 if one would be refused."""
     code = 1 if any(plan.reason for plan in plans) else 0
     if as_json:
         print_json({"plans": _document(plans)})
@@ -205,7 +205,7 @@ def print_verification(found: Verification, name: str, as_json: bool) -> int:
 
 
 def _document(value: Any) -> Any:
-    """A message as JSON shows it: rows as objects with names."""
+    """A message as JSON values: structs as objects with field names."""
     if isinstance(value, msgspec.Struct):
         return {name: _document(getattr(value, name)) for name in value.__struct_fields__}
     if isinstance(value, list | tuple):

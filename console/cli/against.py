@@ -1,6 +1,6 @@
-"""`doctor MODEL` and `--against transformers`: what is served, beside a library that is not ours.
-
-Imports no torch: the libraries, and our engine, are processes of their own.
+"""`doctor MODEL` and `--against transformers`: a model's files, and our answers compared with those
+of the transformers library. Does not import torch: the libraries and our engine run in separate
+processes.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ class ReportedModel(msgspec.Struct, frozen=True):
 
 
 def print_model_report(model: str, command: DoctorCommand) -> int:
-    """Prints the findings of `pipeline/fetch/model_report.py` in a model. Exit status 1 if one
-    keeps it from being served."""
+    """Prints what `pipeline/fetch/model_report.py` finds in a model. Exit status 1 if a finding
+    keeps the model from being served."""
     words = [sys.executable, "-P", "-m", "loraconsole.pipeline.fetch.model_report", "--json"]
     words += ["--model", model, *(f"--ignore-key={key}" for key in command.ignore_key)]
     try:
@@ -73,7 +73,7 @@ def print_model_report(model: str, command: DoctorCommand) -> int:
     except subprocess.TimeoutExpired as error:
         raise OperatorError(f"{model} was not read in {REPORT_SECONDS:.0f} s") from error
     except msgspec.DecodeError as error:
-        last = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["it says nothing"]
+        last = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["no output"]
         raise OperatorError(f"{model} cannot be examined: {last[0]}") from error
     if command.json:
         print_json(msgspec.to_builtins(report))
@@ -83,8 +83,8 @@ def print_model_report(model: str, command: DoctorCommand) -> int:
 
 
 def _print_report(report: ReportedModel) -> None:
-    """Prints a row for each finding, and the verdict. On a terminal rows are wrapped in their
-    column; elsewhere each is one line, for grep."""
+    """Prints a row for each finding, and the verdict. On a terminal long rows are wrapped;
+    otherwise each is one line, for grep."""
     columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
     names = [_name(found) for found in report.findings]
     width = min(columns // 2, max(map(len, names), default=0))
@@ -100,14 +100,14 @@ def _print_report(report: ReportedModel) -> None:
 
 
 def _name(found: Finding) -> str:
-    """The name of a finding, after the file that it is about."""
+    """The name of a finding, after that of its file if they differ."""
     is_said = not found.source or found.source == found.name
     return units.clean(found.name if is_said else f"{found.source}: {found.name}")
 
 
 def compare_model(model: str, command: DoctorCommand) -> int:
-    """`doctor MODEL --against transformers`: our engine beside it. Exit status 1 where anything
-    differs."""
+    """`doctor MODEL --against transformers`: compares our engine with the library. Exit status 1 if
+    anything differs."""
     tokens = _tokens(command)
     _require_libraries(bool(command.adapter))
     adapters = tuple(_named_adapter(entry) for entry in command.adapter)
@@ -139,7 +139,7 @@ def _named_adapter(entry: str) -> tuple[str, str]:
 
 
 def _original(model: str, directory: Path) -> str:
-    """The path or hub id that the library reads: the model as it came, not our conversion of it."""
+    """The path or hub id that the library reads: the original model, not our conversion of it."""
     return str(directory) if model == DEFAULT_MODEL else model
 
 
@@ -150,8 +150,8 @@ def _tokens(command: DoctorCommand | VerifyCommand) -> int:
 
 
 def _require_libraries(has_adapters: bool) -> None:
-    """Raises `OperatorError` where what we compare with is not installed: known before minutes of
-    work, and without importing it."""
+    """Raises `OperatorError` if a library to compare with is not installed: before minutes of work,
+    and without importing it."""
     lacking = [
         (name, f"'{name}>={version}'")
         for name, version in (("transformers", "5"), ("peft", "0.18"))
@@ -173,14 +173,14 @@ def _say(as_json: bool) -> Callable[[str], None]:
     return say
 
 
-# --- of a running pipeline ----------------------------------------------------------------------
+# --- against a running pipeline -----------------------------------------------------------------
 
 
 def verify_against(config: Config, command: VerifyCommand) -> int:
-    """`adapters verify NAME --against transformers`: what the pipeline answers over HTTP, base and
-    adapter, beside the same files. Exit status 1 where anything differs."""
+    """`adapters verify NAME --against transformers`: compares the pipeline's answers over HTTP,
+    base and adapter, with the library's from the same files. Exit status 1 if anything differs."""
     if config.dummy:
-        raise OperatorError("the pipeline serves random weights (--dummy): no file has them")
+        raise OperatorError("the pipeline serves random weights (--dummy), which are in no file")
     tokens = _tokens(command)
     _require_libraries(True)
     url, table, workers = asyncio.run(_look(config))
@@ -189,7 +189,9 @@ def verify_against(config: Config, command: VerifyCommand) -> int:
         hint = f"see: {spell('adapters list', config.run)}"
         raise OperatorError(f"there is no adapter {command.name}", hint)
     if not Path(view.path).is_dir():
-        raise OperatorError(f"{view.path} of adapter {view.name} is no directory of this machine")
+        raise OperatorError(
+            f"{view.path} of adapter {view.name} is not a directory on this machine"
+        )
     precision = _precision(workers)
     http = Http(url, config.api_key)
 
@@ -218,12 +220,13 @@ async def _look(config: Config) -> tuple[str, AdapterTable, tuple[WorkerStats, .
 
 
 def _precision(workers: Sequence[WorkerStats]) -> DtypeName:
-    """The type whose bounds hold; of several, as 4-bit weights for few rows, the coarser."""
-    said = workers[0].dtype
+    """The dtype whose error bounds apply; the coarser one if a worker uses several, e.g. 4-bit
+    weights for few rows."""
+    dtype = workers[0].dtype
     for name in get_args(DtypeName):
-        if said == name:
+        if dtype == name:
             return name  # type: ignore[no-any-return]  # one of the literals
-    return "bfloat16" if "bfloat16" in said else "int4"
+    return "bfloat16" if "bfloat16" in dtype else "int4"
 
 
 async def _ask_all(
@@ -233,7 +236,7 @@ async def _ask_all(
     tokens: int,
     precision: DtypeName,
 ) -> Answers:
-    """All at once, so that base and adapter share steps."""
+    """Sends all prompts to all models at once, so that base and adapter share steps."""
     asked = [
         _ask(http, model, adapter, prompt, tokens)
         for model, adapter in models
@@ -245,7 +248,7 @@ async def _ask_all(
 async def _ask(
     http: Http, model: str, adapter: str | None, prompt: Prompt, tokens: int
 ) -> PromptAnswer:
-    """Greedily, past every stop token."""
+    """One greedy answer of `tokens` tokens; stop tokens are ignored."""
     body: dict[str, Any] = {
         "model": model,
         "temperature": 0,
@@ -285,7 +288,7 @@ async def _ask(
 
 
 def _plain(piece: str) -> str:
-    """A token as a library decodes it, from one that completions may have written as bytes."""
+    """A token as the library decodes it; completions may write a partial character as bytes."""
     if HALF_CHARACTER.fullmatch(piece) is None:
         return piece
     return bytes.fromhex(piece.removeprefix("bytes:").replace("\\x", "")).decode(errors="replace")
@@ -295,7 +298,8 @@ def _plain(piece: str) -> str:
 
 
 def print_comparison(found: ReferenceComparison, as_json: bool) -> int:
-    """A row for each prompt of each model, and the verdict. Exit status 1 where it is not right."""
+    """Prints a row for each prompt of each model, and the verdict. Exit status 1 if an answer
+    differs."""
     code = 0 if found.is_right else 1
     if as_json:
         print_json(msgspec.to_builtins(found) | {"is_right": found.is_right})
@@ -328,8 +332,8 @@ def print_comparison(found: ReferenceComparison, as_json: bool) -> int:
 
 
 def _reasons(rows: Sequence[AnswerDifference]) -> list[tuple[str, str, str]]:
-    """(model, `, prompt`, reason) of each row that has one; one that holds for all prompts of a
-    model stands once, without them."""
+    """(model, `, prompt`, reason) of each row with a reason; a refusal of all prompts of a model is
+    listed once, with "" for the prompt."""
     found: list[tuple[str, str, str]] = []
     for row in rows:
         same = {other.reason for other in rows if other.adapter == row.adapter}

@@ -1,4 +1,4 @@
-"""`loraconsole bench`: hands over to the pipeline's benchmark, with the address of what runs."""
+"""`loraconsole bench`: starts the benchmark with the address of the running pipeline."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from ..supervisor.lock import is_running
 
 
 def bench(command: BenchCommand) -> int:
-    """Replaces this process by `pipeline/bench/bench.py`, which drives any server; without --url
-    the one of the pipeline in `--run`. With --offline by `engine.py`, the engine alone; with
-    --ablate by `ablation.py`, which starts pipelines of its own. `bench compare` is done here."""
+    """Replaces this process by `pipeline/bench/bench.py`, which measures the server at --url, by
+    default the pipeline in `--run`. --offline runs `engine.py` instead (the engine alone), --ablate
+    `ablation.py`, which starts its own pipelines. `bench compare` runs in this process."""
 
     flags = list(command.flags)
 
@@ -52,8 +52,9 @@ def bench(command: BenchCommand) -> int:
         address, key = asyncio.run(url(given.run))
         flags = [*flags, "--url", address]
         if key:
-            os.environ["LORACONSOLE_BENCH_API_KEY"] = key  # not an argument, which all may read
-    # It replaces this process, so that Ctrl-C reaches it alone.
+            # Not an argument: every user of the machine can read those.
+            os.environ["LORACONSOLE_BENCH_API_KEY"] = key
+    # Replaces this process, so that only the benchmark gets Ctrl-C.
     sys.stdout.flush()
     words = [sys.executable, "-P", "-m", f"loraconsole.pipeline.bench.{module}", *flags]
     os.execv(sys.executable, words)

@@ -1,7 +1,7 @@
 """`loraconsole bench compare A.jsonl B.jsonl`: results side by side, as a table and as bars.
 
-Each server of each file is a side; the others are compared with the first. Figures are medians over
-rounds; loads that a side lacks are named. Reads files alone.
+Each server of each file is a side; the first is the baseline. Figures are medians over rounds;
+loads that a side did not run are listed. Reads only the files.
 """
 
 from __future__ import annotations
@@ -26,8 +26,6 @@ from ..text import plot, units
 
 BAR = 48
 """Cells of the longest bar."""
-
-
 SHOWN = ("throughput", "tokens_s", "ttft_ms_p50", "ttft_ms_p99", "inter_token_ms_p50")
 SHOWN_CLOSED = ("decode_tokens_s", "errors")
 SHOWN_OPEN = ("slo_attainment", "satisfaction", "counter_gap", "aborted", "errors")
@@ -40,16 +38,16 @@ class Side(NamedTuple):
     results: dict[str, list[Result]]
 
     def median(self, load: str, field: str) -> float | None:
-        """Over the rounds; None where it was not measured."""
+        """The median of a field over the rounds; None if it was not measured."""
         values = [getattr(result, field) for result in self.results.get(load, ())]
         known = [value for value in values if value is not None]
         return statistics.median(known) if known else None
 
 
 def main(flags: list[str]) -> int:
-    """Exit status 0. Raises `OperatorError` where no load is common to two sides."""
+    """Exit status 0. Raises `OperatorError` if no load was run by two sides."""
     parser = argparse.ArgumentParser("loraconsole bench compare", description=__doc__)
-    parser.add_argument("files", type=Path, nargs="+", metavar="FILE", help="of bench --out")
+    parser.add_argument("files", type=Path, nargs="+", metavar="FILE", help="made by bench --out")
     parser.add_argument(
         "--metric", choices=FIELDS, action="append", metavar="NAME", help=", ".join(FIELDS)
     )
@@ -107,7 +105,8 @@ def _loads(side: Side, configs: dict[str, RunConfig]) -> str:
 
 
 def make_sides(rows: dict[Path, list[ResultRow]]) -> list[Side]:
-    """A side for each server of each file, named by what tells it apart."""
+    """A side for each server of each file; its name has the file's or server's name as needed to be
+    unique."""
     found: dict[tuple[Path, str], Side] = {}
     keys = dict.fromkeys((path, row.config.server) for path, own in rows.items() for row in own)
     paths = Counter(path for path, _ in keys)
@@ -125,8 +124,8 @@ def make_sides(rows: dict[Path, list[ResultRow]]) -> list[Side]:
 
 
 def make_table(sides: list[Side], load: str, fields: tuple[str, ...]) -> Table:
-    """A table with a row for each metric. Sides after the first also have their multiple of the
-    first's figure, green if that is better, red if it is worse."""
+    """A table with a row for each metric. Sides after the first also have the ratio to the first's
+    figure, green if better, red if worse."""
     table = Table(box=None, pad_edge=False)
     table.add_column("")
     for number, side in enumerate(sides):
@@ -162,7 +161,7 @@ def _ratio(first: float | None, value: float | None, metric: Metric) -> Text:
 
 
 def bars(sides: list[Side], loads: list[tuple[str, str]], field: str) -> list[str]:
-    """Every load's name, and below it a bar for each side that ran it, to one scale."""
+    """The name of each load and a bar for each side that ran it, all to one scale."""
     values = [[side.median(load, field) for side in sides] for load, _ in loads]
     top = plot.top_of(max((v for row in values for v in row if v is not None), default=0.0))
     width = max(len(side.name) for side in sides)

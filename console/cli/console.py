@@ -1,4 +1,4 @@
-"""`loraconsole` and `attach`: the console on a pipeline of this machine."""
+"""`loraconsole` and `attach`: the console on a pipeline on this machine."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from .pipeline import down
 
 
 def console(config: Config, command: ConsoleCommand | AttachCommand) -> int:
-    """Opens the screen. Where no pipeline runs, `ConsoleCommand` starts one first, and
-    `AttachCommand` raises `NotRunning`."""
-    session.need_terminal("without one: loraconsole up, status, prompt, logs")
+    """Opens the screen. If no pipeline runs, `ConsoleCommand` starts one first, and `AttachCommand`
+    raises `NotRunning`."""
+    session.need_terminal("these need none: loraconsole up, status, prompt, logs")
     session.check_screen_options(command.screen)
     running = is_running(config.run_path)
     if isinstance(command, AttachCommand) and not running:
@@ -25,7 +25,7 @@ def console(config: Config, command: ConsoleCommand | AttachCommand) -> int:
 
     with splash.title_shown("loraconsole"):
         if running:
-            config = Config.load(config.run)  # what runs, not what this command line says
+            config = Config.load(config.run)  # the running pipeline's, not this command line's
         else:
             launcher.start(config)
         choice = session.run_console(config, command.screen, is_read_only=command.read_only)
@@ -33,7 +33,8 @@ def console(config: Config, command: ConsoleCommand | AttachCommand) -> int:
         return down(config, DownCommand(run=config.run, now=True))
     if is_running(config.run_path):
         print(
-            f"The pipeline still runs in {config.run}. {spell('attach', config.run)}: back to it; "
+            f"The pipeline is still running in {config.run}. "
+            f"{spell('attach', config.run)}: reopen the console; "
             f"{spell('down', config.run)}: stop it."
         )
     return 0

@@ -1,4 +1,4 @@
-"""From a command's record to the code that does it. Imports wait until here: `--help` is quick."""
+"""Calls the code that carries out a command, which is imported here, so that `--help` is quick."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..commands.base import Command, PipelineCommand
 
 
 def dispatch(command: Command) -> int:
-    """Does the command; returns the exit status. Raises `OperatorError` where that is refused."""
+    """Carries out the command; returns the exit status. Raises `OperatorError` if it is refused."""
     match command:
         case PipelineCommand():
             return _about_a_pipeline(command, load_config(command.run))
@@ -131,16 +131,17 @@ def _about_a_pipeline(command: PipelineCommand, config: Config) -> int:
 
 
 def leave_out() -> None:
-    """Keeps modules from being imported that no screen needs: it speaks to unix sockets and, in
-    plain HTTP, to the server. asyncio (ssl), shutil (bz2, lzma) and markdown-it (linkify_it) do
-    without where a Python has none. An idle console takes 41.1 MiB, with them 45.5, a busy one 44.9
-    and 49.5 (medians of 6, in turns). A mock pipeline's HTTP server needs them."""
+    """Keeps modules from being imported that the console does not need: it uses unix sockets and
+    plain HTTP. asyncio (ssl), shutil (bz2, lzma) and markdown-it (linkify_it) work without them. An
+    idle console takes 41.1 MiB, with them 45.5; a busy one 44.9 and 49.5 (medians of 6, in turns).
+    A mock pipeline's HTTP server needs them."""
     for name in ("ssl", "bz2", "lzma", "linkify_it"):
         sys.modules[name] = None  # type: ignore[assignment]  # importing it raises ImportError
 
 
 def load_config(run: str) -> Config:
-    """The config of the pipeline in `run`; where none ever ran, one that says so when used."""
+    """The config of the pipeline in `run`; a default one if none ever ran there, so that the
+    command reports `NotRunning`."""
     try:
         return Config.load(run)
     except OperatorError:

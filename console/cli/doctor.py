@@ -1,4 +1,4 @@
-"""`loraconsole doctor`: what this machine has and what is missing. Imports no torch to ask."""
+"""`loraconsole doctor`: what this machine has and lacks. Does not import torch."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from ..text import units
 from .printing import print_json
 
 REPORT_SECONDS = 120.0
-"""Patience with the report on devices: a first import of torch from a slow disk."""
+"""Timeout of the device report: a first import of torch from a slow disk."""
 PACKAGES = ("torch", "triton", "textual", "pyzmq", "msgspec", "tokenizers", "gguf", "safetensors")
 
 
 class Check(msgspec.Struct, frozen=True):
-    """One finding. `bad` keeps the pipeline from running; a `note` is worth knowing."""
+    """One finding. `bad`: the pipeline cannot run; `note`: worth knowing."""
 
     name: str
     verdict: Literal["good", "note", "bad"]
@@ -37,8 +37,8 @@ class Check(msgspec.Struct, frozen=True):
 
 
 def doctor(command: DoctorCommand) -> int:
-    """What this machine has and what is missing; of a model, what is found in its files, or what
-    differs from a library's answers. Exit status 1 where something does, or is needed."""
+    """Checks this machine; given a model, checks its files or compares our answers with a
+    library's. Exit status 1 if a check fails or an answer differs."""
     if command.model:
         from . import against
 
@@ -61,7 +61,7 @@ def doctor(command: DoctorCommand) -> int:
 
 
 def examine(run: Path) -> list[Check]:
-    """Every check, in the order in which a start would fail by them."""
+    """Every check, in the order in which they would make a start fail."""
     return [
         Check("python", "good", f"{platform.python_version()} at {sys.executable}"),
         *(_package(name) for name in PACKAGES),
@@ -96,7 +96,7 @@ def _pipeline(run: Path) -> str:
 
 
 def _device(run: Path) -> list[Check]:
-    """What torch says of the machine. Asked in a process of its own: it takes seconds to import."""
+    """Torch's view of the machine, from a separate process: the import takes seconds."""
     module = "loraconsole.pipeline.model.device_report"
     command = [sys.executable, "-P", "-m", module, "--run", str(run)]
     try:
@@ -104,8 +104,8 @@ def _device(run: Path) -> list[Check]:
         report = msgspec.json.decode(done.stdout, type=DeviceReport)
     except (OSError, subprocess.SubprocessError, msgspec.DecodeError) as error:
         words = getattr(error, "stderr", b"") or str(error).encode()
-        last = words.decode(errors="replace").strip().splitlines()[-1:] or ["it says nothing"]
-        return [Check("device", "bad", f"torch cannot be asked: {last[0]}")]
+        last = words.decode(errors="replace").strip().splitlines()[-1:] or ["no output"]
+        return [Check("device", "bad", f"the device report failed: {last[0]}")]
     gpus = [
         Check(f"gpu {number}", "good", f"{gpu.name}, compute capability {gpu.capability}")
         for number, gpu in enumerate(report.gpus)
@@ -127,14 +127,14 @@ def _device(run: Path) -> list[Check]:
 
 
 def _switched_off() -> list[Check]:
-    """What the console leaves out with the installed Textual and rich."""
+    """Features that are off with the installed Textual and rich."""
     from ..terminal.reaches import switched_off
 
     return [Check("off", "note", f"{stage}: {reason}") for stage, reason in switched_off()]
 
 
 def _unseen() -> str:
-    """Says how many GPUs the driver knows that torch does not see; "" if there are none."""
+    """The number of GPUs that the driver knows and torch does not see, as text; "" if none."""
     devices = Path("/proc/driver/nvidia/gpus")
     count = len(list(devices.iterdir())) if devices.is_dir() else 0
     return f" by torch, though the driver knows {count}" if count else ""
@@ -148,7 +148,7 @@ def _memory() -> Check:
 
 
 def _available_bytes() -> int:
-    """Linux's estimate, which counts cached files that it would drop; elsewhere what is free."""
+    """Linux's estimate, which includes reclaimable page cache; free memory on other systems."""
     with contextlib.suppress(OSError, ValueError, IndexError):
         for line in Path("/proc/meminfo").read_text().splitlines():
             if line.startswith("MemAvailable:"):

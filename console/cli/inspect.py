@@ -1,4 +1,4 @@
-"""`status`, `alerts`, `where`, `logs`: commands that look at a pipeline and change nothing."""
+"""`status`, `alerts`, `where`, `logs`: read-only commands about a pipeline."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from .printing import print_json
 def status(config: Config, command: StatusCommand) -> int:
     """Prints the processes and their state. Exit status 1 if the pipeline is not READY."""
     snapshot = take_snapshot(config)
-    if command.json:  # a map of 60 000 pages is for a picture
+    if command.json:  # without the page map, which may have 60 000 entries
         print_json(msgspec.structs.replace(snapshot, pool=None))
     else:
         _print_status(config, snapshot)
@@ -35,9 +35,8 @@ def status(config: Config, command: StatusCommand) -> int:
 
 
 def alerts(config: Config, command: AlertsCommand) -> int:
-    """What the rules of the console find in what the supervisor knows, which is as much as a
-    console does: first tokens of the last minute, the last steps. Exit status 1 where that is
-    anything."""
+    """Prints the alerts that a console would show, from the supervisor's snapshot: it has the first
+    tokens of the last minute and the last steps. Exit status 1 if there is an alert."""
     from ...pipeline.runtime.latest_telemetry import STEPS_KEPT
     from ..settings.settings import read_settings
     from ..state.alerts import findings
@@ -104,7 +103,7 @@ def _print_status(config: Config, snapshot: Snapshot) -> None:
 
 
 def where(config: Config, command: WhereCommand) -> int:
-    """Prints where the pipeline is and how it is reached; one need not run."""
+    """Prints the pipeline's paths and how to reach it; it need not be running."""
     from ..client.ssh_tunnel import describe_place
 
     is_there = is_running(config.run_path)
@@ -132,12 +131,12 @@ def where(config: Config, command: WhereCommand) -> int:
 
 
 def logs(config: Config, command: LogsCommand) -> int:
-    """Prints log lines from the files, so the pipeline need not run."""
+    """Prints lines of the log files; the pipeline need not be running."""
     process = command.process
     directory = config.run_path / "logs"
     if not directory.is_dir():
         hint = f"start one with: {spell('up', config.run)}"
-        raise NotRunning(f"no pipeline has run in {config.run}", hint)
+        raise NotRunning(f"no pipeline has been started in {config.run}", hint)
     book = LogTail(directory)
 
     def chosen(found: list[LogLine]) -> list[LogLine]:

@@ -1,5 +1,5 @@
-"""`up`, `down`, `drain`, `abort`: a pipeline is started, stopped and held back. Each returns an
-exit status."""
+"""`up`, `down`, `drain`, `abort`: start, stop and hold back a pipeline. Each returns an exit
+status."""
 
 from __future__ import annotations
 
@@ -29,24 +29,24 @@ from .printing import Bars, print_json, say
 DRAIN_SECONDS = 30.0
 STOP_SECONDS = 60.0
 BEAT_SECONDS, SILENT_SECONDS = 2.0, 20.0
-"""A supervisor sends a heartbeat every second. After the first of these times without one it is
-checked whether it still holds its lock, after the second it is given up."""
+"""A supervisor sends a heartbeat every second. After the first of these times without one, its lock
+is checked; after the second, `up` fails."""
 ABORT_SECONDS = 10.0
 
 
 def up(config: Config, command: UpCommand) -> int:
     """Starts the pipeline and waits until it is READY, with a bar for each stage.
 
-    Raises `OperatorError`, with nothing left running, where a process gives up or an adapter it was
-    given cannot be loaded; the latter unless `config.ignore_failed_adapters`."""
+    Stops the pipeline and raises `OperatorError` if a process fails, or, unless
+    `config.ignore_failed_adapters`, if an adapter cannot be loaded."""
     launcher.start(config)
     try:
         return asyncio.run(_wait_until_ready(config, command))
     except (KeyboardInterrupt, SystemExit):  # a signal
         if not command.foreground and is_running(config.run_path):
             print(
-                f"loraconsole: the pipeline in {config.run} goes on starting. "
-                f"{spell('status', config.run)}: how far it is; {spell('down', config.run)}: "
+                f"loraconsole: the pipeline in {config.run} is still starting. "
+                f"{spell('status', config.run)}: its progress; {spell('down', config.run)}: "
                 "stop it.",
                 file=sys.stderr,
             )
@@ -62,7 +62,7 @@ async def _wait_until_ready(config: Config, command: UpCommand) -> int:
             if failed and not config.ignore_failed_adapters:
                 raise AdaptersFailed(failed, len(config.adapter), config.run)
         except (_Failed, AdaptersFailed):
-            # What cannot start is taken down again, so that the next `up` finds the place free.
+            # Stopped again, so that the next `up` finds the run directory free.
             remote.tell(StopPipeline(0.0))
             await _gone(config)
             raise
@@ -104,11 +104,11 @@ def _raise_if_gone(config: Config, silent_s: float) -> None:
     if not is_running(config.run_path):
         raise NotRunning("the pipeline was stopped before it was ready", log)
     if silent_s > SILENT_SECONDS:
-        raise OperatorError(f"the supervisor has not been heard for {silent_s:.0f} s", log)
+        raise OperatorError(f"no heartbeat of the supervisor for {silent_s:.0f} s", log)
 
 
 class _Failed(OperatorError):
-    """A process of the ring has been given up."""
+    """The supervisor has given up on a process of the ring."""
 
 
 def _raise_if_failed(table: ProcessTable, run: str) -> None:
@@ -129,7 +129,7 @@ async def _stay(remote: Remote) -> None:
 
 
 def down(config: Config, command: DownCommand) -> int:
-    """Stops the pipeline; running requests may finish unless `--now`. Returns when it is gone."""
+    """Stops the pipeline; running requests may finish unless `--now`. Returns when it has ended."""
 
     async def stop() -> None:
         async with Remote(config, any_protocol=True) as remote:
@@ -154,7 +154,8 @@ async def _gone(config: Config) -> None:
 
 
 def drain(config: Config, command: DrainCommand) -> int:
-    """New requests are refused from now on, or with `--resume` no longer; returns when it is so."""
+    """Makes the router refuse new requests, or with `--resume` admit them again; returns when it
+    does."""
     resume = command.resume
     wanted = ProcessState.READY if resume else ProcessState.DRAINING
 
@@ -182,7 +183,7 @@ def drain(config: Config, command: DrainCommand) -> int:
 
 
 def abort(config: Config, command: AbortCommand) -> int:
-    """Ends the request whose id is the one given or ends so; returns when it is gone."""
+    """Ends the request with this id or id suffix; returns when it has ended."""
     name = command.request
 
     async def carry() -> str:

@@ -1,4 +1,4 @@
-"""What commands print: a JSON document or a line on stdout, bars of stages on stderr."""
+"""Output of commands: a JSON document or a line on stdout, progress bars on stderr."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..text import units
 class Bars:
     """A bar for each stage of the `Progress` messages; without a terminal, a line when it is done.
 
-    A bar shows what its last message says, so one that is done stays as it was then."""
+    A bar shows its last message, so that a finished one no longer changes."""
 
     def __init__(self) -> None:
         self._bars: dict[tuple[str, str], Any] = {}

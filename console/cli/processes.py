@@ -1,6 +1,6 @@
 """`stop`, `start`, `restart`, `signal`: orders about one process of the ring.
 
-The supervisor answers no order: whether it was carried out is seen in its table of processes.
+The supervisor does not answer orders: its process table shows whether one was carried out.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from ..commands.processes import ProcessCommand
 from .printing import say
 
 STOP_SECONDS = 15.0
-"""The supervisor kills what has not ended after five."""
+"""Timeout of `stop`. The supervisor kills a process that has not ended after 5 s."""
 
 Rows = Sequence[ProcessView]
 
 
 def order_process(config: Config, command: ProcessCommand) -> int:
-    """Gives the order; returns when it is carried out."""
+    """Sends the order; returns when it is carried out."""
     state, text = asyncio.run(_carry_out(config, command))
     say({"process": command.process, "state": state}, text, command.json)
     return 0
 
 
 async def _carry_out(config: Config, command: ProcessCommand) -> tuple[str, str]:
-    """Carries it out; returns a word for scripts and a sentence."""
+    """Sends the order and waits; returns the process's new state and a sentence."""
     async with Remote(config) as remote:
         rows: Rows = (await remote.snapshot()).processes.processes
         order = command.order([row.name for row in rows])
@@ -85,8 +85,8 @@ def _is_stopped(rows: Rows, name: str) -> bool:
 
 
 def _is_up(rows: Rows, name: str, before: int, run: str) -> bool:
-    """READY; while another is missing that it may wait for, running is all that can be had.
-    Raises `OperatorError` where it is given up."""
+    """Whether the process is up again: READY, or only running while it may wait for another that is
+    missing. Raises `OperatorError` if it has failed."""
     row = _row(rows, name)
     if row.state is ProcessState.FAILED:
         hint = f"see: {spell(f'logs {name}', run)}"

@@ -1,6 +1,6 @@
-"""`loraconsole profile` and `loraconsole spans`: recordings of a running pipeline, their totals.
+"""`loraconsole profile` and `loraconsole spans`: recordings of time spans, and their totals.
 
-Knows the files that `pipeline/runtime/spans.py` writes, one a process in a directory a recording.
+Reads the files that `pipeline/runtime/spans.py` writes: a directory a recording, a file a process.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from .printing import print_json, say
 
 
 def profile(config: Config, command: ProfileCommand) -> int:
-    """Starts or stops the spans of every process. Raises `OperatorError` where one is silent."""
+    """Starts or stops recording spans in every process. Raises `OperatorError` if one does not
+    answer."""
 
     async def order() -> dict[str, SpansReply]:
         async with Remote(config) as remote:
@@ -85,7 +86,7 @@ class SpanTotal(msgspec.Struct, frozen=True):
 
 
 def spans(config: Config, command: SpansCommand) -> int:
-    """Prints totals by name, the largest first; `--trace` makes one file of all of them."""
+    """Prints totals by name, the largest first; `--trace` also merges the files into one."""
     path, trace = command.path, command.trace
     files = find_files(Path(path) if path else latest_recording(config.run_path))
     found = sorted(totals(files), key=lambda total: -total.total_ms)
@@ -99,7 +100,7 @@ def spans(config: Config, command: SpansCommand) -> int:
 
 
 def latest_recording(run: Path) -> Path:
-    """The directory of the last recording. Raises `OperatorError` where there is none."""
+    """The directory of the last recording. Raises `OperatorError` if there is none."""
     found = sorted(path for path in (run / "spans").glob("*") if path.is_dir())
     if not found:
         raise OperatorError(
@@ -109,7 +110,8 @@ def latest_recording(run: Path) -> Path:
 
 
 def find_files(path: Path) -> list[Path]:
-    """The files of spans at a path: itself, or those in it. Raises `OperatorError`."""
+    """The span files at a path: the file itself, or those in the directory. Raises `OperatorError`
+    if there are none."""
     files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path] if path.is_file() else []
     if not files:
         raise OperatorError(f"there are no spans in {path}", "see: loraconsole profile --help")
@@ -117,8 +119,8 @@ def find_files(path: Path) -> list[Path]:
 
 
 def totals(files: list[Path]) -> Iterator[SpanTotal]:
-    """A total for each name (with {} for its values) in each process. Raises `OperatorError` at a
-    line that is no span."""
+    """Totals per span name and process; varying parts of a name are replaced by {}. Raises
+    `OperatorError` at a line that is not a span."""
     decoder = msgspec.json.Decoder(SpanLine)
     for file in files:
         taken: dict[str, list[float]] = {}
@@ -126,7 +128,7 @@ def totals(files: list[Path]) -> Iterator[SpanTotal]:
             try:
                 event = decoder.decode(line)
             except msgspec.DecodeError as error:
-                raise OperatorError(f"line {number} of {file} is no span: {error}") from error
+                raise OperatorError(f"line {number} of {file} is not a span: {error}") from error
             if event.ph == "X":
                 taken.setdefault(event.cat or event.name, []).append(event.dur / 1e3)
         for name, ms in taken.items():
@@ -144,13 +146,14 @@ def totals(files: list[Path]) -> Iterator[SpanTotal]:
 
 
 def _lines(file: Path) -> Iterator[bytes]:
-    """Whole ones: the last may still be on its way."""
+    """The complete lines of a file: the last may not be written yet."""
     with file.open("rb") as lines:
         yield from (line for line in lines if line.endswith(b"\n"))
 
 
 def write_trace(files: list[Path], to: Path) -> None:
-    """One document of all processes, which share a clock; for chrome://tracing or Perfetto."""
+    """Writes the spans of all processes, which share a clock, as one document for chrome://tracing
+    or Perfetto."""
     try:
         with to.open("wb") as out:
             out.write(b'{"traceEvents":[\n')

@@ -1,6 +1,6 @@
-"""`StageBar`: a tqdm on the terminal of what a process of the ring says about one of its stages.
+"""`StageBar`: a tqdm bar of one stage of a process's start.
 
-Knows no clock: how long a stage has taken is in the message.
+Uses no clock: the elapsed time is in the message.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from ...pipeline.messages import Progress
 
 
 class StageBar(tqdm):  # type: ignore[type-arg]
-    """Shows the last `Progress` it was given, and nothing else, however late it is drawn."""
+    """Shows the last `Progress` message, whenever it is drawn."""
 
     def __init__(self, first: Progress) -> None:
         self._elapsed_s = first.elapsed_s
@@ -26,7 +26,7 @@ class StageBar(tqdm):  # type: ignore[type-arg]
 
     @property
     def format_dict(self) -> dict[str, Any]:
-        """The values that tqdm draws. Without a rate it divides the work done by the elapsed
+        """The values that tqdm draws. Without a rate, tqdm divides the work done by the elapsed
         time."""
         return {**super().format_dict, "elapsed": self._elapsed_s, "rate": None}
 

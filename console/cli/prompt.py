@@ -1,4 +1,4 @@
-"""`loraconsole prompt`: the base and adapters asked the same, their answers side by side."""
+"""`loraconsole prompt`: one prompt for the base and adapters, the answers side by side."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def prompt(config: Config, command: PromptCommand) -> int:
-    """Asks each adapter named (or the base) the same, all in one mixed batch."""
+    """Sends the prompt to each named adapter (or the base), in one mixed batch."""
     from ..client.answer import Answer
     from ..client.chat import ChatParams
 
@@ -48,18 +48,20 @@ def prompt(config: Config, command: PromptCommand) -> int:
 
 
 def _read_input() -> str:
-    """Standard input. Raises `OperatorError` where it is no text: a character that was replaced
-    would be another prompt."""
+    """Standard input. Raises `OperatorError` if it cannot be decoded: replacing characters would
+    change the prompt."""
     try:
         return sys.stdin.read()
     except UnicodeDecodeError as error:
         what = f"standard input is not text in {sys.stdin.encoding}: byte {error.start} is "
         byte = error.object[error.start]
-        raise OperatorError(f"{what}0x{byte:02x}", "PYTHONIOENCODING names another") from None
+        hint = "PYTHONIOENCODING sets another encoding"
+        raise OperatorError(f"{what}0x{byte:02x}", hint) from None
 
 
 def _what_admits_again(config: Config) -> str:
-    """The command that undoes what an operator did to the pipeline; "" where that is nothing."""
+    """A hint at the command that lets the pipeline admit requests again; "" if nothing holds it
+    back."""
     try:
         table = take_snapshot(config).processes
     except OperatorError:
@@ -85,8 +87,8 @@ async def _ask_all(
 
 @contextlib.contextmanager
 def _drawing(answers: list[Answer], quiet: bool) -> Iterator[Callable[[], None]]:
-    """Yields a function that draws the answers as they are now. One answer is printed as it comes,
-    several side by side; without a terminal they are printed one after the other at the end."""
+    """Yields a function that draws the current answers. One answer is printed as it arrives,
+    several side by side; without a terminal, several are printed one after the other at the end."""
     if quiet:
         yield lambda: None
     elif len(answers) == 1:
@@ -138,7 +140,7 @@ def _columns(answers: list[Answer]) -> Any:
 
 
 def _printable(text: str) -> str:
-    """The text of an answer without characters that command the terminal."""
+    """The text of an answer without terminal control characters."""
     return "\n".join(units.clean(line) for line in text.split("\n"))
 
 

@@ -1,4 +1,4 @@
-"""`loraconsole record`: all telemetry of a running pipeline, written to a file for `play`."""
+"""`loraconsole record`: writes all telemetry of a running pipeline to a file for `play`."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from ..supervisor.lock import is_running
 from ..text import units
 
 SILENCE_SECONDS = 5.0
-"""After this long without a message it is checked whether the pipeline still runs."""
+"""After this long without a message, the lock is checked: the pipeline may have ended."""
 
 
 def record(config: Config, command: RecordCommand) -> int:
-    """Records until Ctrl-C, the pipeline's end, or a limit."""
+    """Records until Ctrl-C, the end of the pipeline, or a limit."""
     if command.seconds is not None and command.seconds <= 0:
         raise UsageError("--seconds must be above 0")
 

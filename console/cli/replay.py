@@ -1,7 +1,8 @@
-"""`loraconsole replay`: an event log decided again, and shown in the console at any speed.
+"""`loraconsole replay`: makes the decisions of an event log again, and can show them in the console
+at any speed.
 
-`pipeline/router/replay.py` decides, in a process of its own; the console shows it like any
-pipeline, by the clock of the log."""
+`pipeline/router/replay.py` makes them in a separate process; the console shows it like any
+pipeline, on the clock of the log."""
 
 from __future__ import annotations
 
@@ -27,19 +28,19 @@ from ..terminal import splash
 from ..ui import session
 
 START_SECONDS = 2.5
-"""Time for the other process to make its sockets, and for the first frame."""
+"""Time for the replay process to create its sockets, and for the first frame."""
 
 
 class ReplayHead(msgspec.Struct, frozen=True):
-    """What the console needs of a log: the config in its first line, and the time at which the
-    first request came."""
+    """The parts of a log that the console needs: the config in its first line, and the time of the
+    first request."""
 
     at: float
     config: Config
 
 
 class LogStamp(msgspec.Struct, frozen=True):
-    """The fields of a first line that are read before the rest is trusted to mean the same here."""
+    """The fields of the first line that are checked before the rest is decoded."""
 
     protocol: int = 1
     """Logs of the first versions do not have it."""
@@ -53,9 +54,9 @@ class LogTime(msgspec.Struct, frozen=True):
 
 
 def run_replay(command: ReplayCommand) -> int:
-    """Exit status 0: all decisions are the same; 1: one is not, or the file is no log."""
+    """Exit status 0 if all decisions are the same; 1 if one differs or the file is not a log."""
     if command.speed is not None and not 0 < command.speed < float("inf"):
-        raise UsageError(f"--speed {command.speed:g} is not above 0", "1 is as it happened")
+        raise UsageError(f"--speed {command.speed:g} is not above 0", "1 is the original speed")
     words = [sys.executable, "-P", "-m", "loraconsole.pipeline.router.replay", command.file]
     if command.console:
         return show_in_console(words, command)
@@ -65,8 +66,8 @@ def run_replay(command: ReplayCommand) -> int:
 
 
 def show_in_console(words: list[str], command: ReplayCommand) -> int:
-    """The console on a run directory in which a replay runs alone."""
-    session.need_terminal("without one: loraconsole replay FILE")
+    """Shows the replay in the console, through a temporary run directory."""
+    session.need_terminal("this needs none: loraconsole replay FILE")
     session.check_screen_options(command.screen)
     speed = command.speed or 1.0
     head = read_head(Path(command.file))
@@ -100,22 +101,22 @@ def show_in_console(words: list[str], command: ReplayCommand) -> int:
                 player.terminate()
                 print("left before the end of the log")
                 return 0
-            said, complaint = player.communicate()
-            print(said, end="")
-            print(complaint, end="", file=sys.stderr)
+            output, errors = player.communicate()
+            print(output, end="")
+            print(errors, end="", file=sys.stderr)
             return player.returncode
 
 
 class ReplayTelemetry(TelemetryClient):
-    """Telemetry of a replay, which takes no orders."""
+    """Telemetry of a replay; orders are refused."""
 
     def _send(self, name: str, message: Message) -> None:
         raise InboxFull("this is a replay: it takes no orders")
 
 
 class ReplayClock:
-    """The time in a log that is played from `begins_at` on, `speed` times as fast. It stands still
-    once the replay `has_ended`."""
+    """The time in a log that is played from `begins_at` on, `speed` times as fast. It stops when
+    the replay `has_ended`."""
 
     def __init__(
         self, start: float, begins_at: float, speed: float, has_ended: Callable[[], bool]
@@ -130,8 +131,8 @@ class ReplayClock:
 
 
 def read_head(file: Path) -> ReplayHead:
-    """The config that a log was decided by, and when its first request came. Raises `OperatorError`
-    if the file is no log."""
+    """The config of a log, and the time of its first request. Raises `OperatorError` if the file is
+    not a log."""
     try:
         with file.open("rb") as lines:
             line = lines.readline()
@@ -149,7 +150,7 @@ def read_head(file: Path) -> ReplayHead:
             return msgspec.structs.replace(head, at=msgspec.json.decode(first, type=LogTime).at)
     except OSError as error:
         raise OperatorError(
-            f"cannot read {file}: {error.strerror}", "logs of --event-log lie in RUN/events"
+            f"cannot read {file}: {error.strerror}", "--event-log writes logs to RUN/events"
         ) from error
     except msgspec.MsgspecError as error:
-        raise OperatorError(f"{file} is no event log: {error}", "see --event-log") from error
+        raise OperatorError(f"{file} is not an event log: {error}", "see --event-log") from error

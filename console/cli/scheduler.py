@@ -1,4 +1,4 @@
-"""`loraconsole scheduler`: who is admitted first, shown and changed while requests run."""
+"""`loraconsole scheduler`: shows or changes the admission order while requests run."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from .printing import print_json
 
 
 def scheduler(config: Config, command: SchedulerCommand) -> int:
-    """Shows the settings; where any is given, after it was changed."""
+    """Applies the settings that are given, then prints all."""
 
     async def carry() -> SchedulerSettings:
         async with Remote(config) as remote:
             if not command.changes:
                 router = (await remote.snapshot()).router
                 if router is None:
-                    raise OperatorError("the router has not been heard yet", "wait a moment")
+                    raise OperatorError("the router has not reported yet", "try again in a moment")
                 return router.scheduling
             reply = await remote.order(command.order(remote.name))
             if reply.status != 200 or reply.scheduling is None:

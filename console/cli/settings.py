@@ -1,4 +1,4 @@
-"""`loraconsole settings`: what is chosen for the console, where from, and what is wrong."""
+"""`loraconsole settings`: the console's settings, their origins, and errors in them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .printing import print_json
 
 
 def settings(command: SettingsCommand) -> int:
-    """Exit status 1 with --check where anything is wrong."""
+    """Prints settings; with --check, exit status 1 if any is wrong."""
     if command.path:
         return _print({"path": str(records.settings_path())}, str(records.settings_path()), command)
     if command.example:

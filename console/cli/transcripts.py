@@ -1,5 +1,5 @@
-"""`loraconsole transcripts …`: what was asked and answered, from the command line. Each returns an
-exit status."""
+"""`loraconsole transcripts …`: lists, searches, exports and deletes the kept conversations. Each
+returns an exit status."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LONGEST = 60
 
 
 def run(command: TranscriptsCommand) -> int:
-    """Raises `OperatorError` where none are kept, or none is of that name."""
+    """Raises `OperatorError` if no transcripts are kept or a name is unknown."""
     with contextlib.closing(open_transcripts()) as kept:
         match command:
             case ListTranscriptsCommand():
@@ -104,7 +104,7 @@ def _delete(kept: Transcripts, command: DeleteTranscriptsCommand) -> int:
 
 
 def _as_shown(text: str) -> str:
-    """The text without characters that command a terminal if stdout is one, else as it is."""
+    """The text, without control characters if stdout is a terminal."""
     if not sys.stdout.isatty():
         return text
     return "\n".join(units.visible(row) for row in text.split("\n"))

@@ -1,8 +1,8 @@
-"""`web`: the console in a browser, by textual-serve, on this machine alone.
+"""`web`: the console in a browser on this machine, through textual-serve.
 
-The page can do what an operator can. So it listens on loopback, its address holds a secret, and
-pages of other origins are refused. Each visitor gets a console of his own; the pipeline is not a
-child of it.
+The page can do everything an operator can. So it listens on loopback, its address holds a secret,
+and pages of other origins are refused. Each visitor gets a separate console; the pipeline is not
+its child.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 HOST = "127.0.0.1"
 COOKIE = "loraconsole"
 LEAVE_SECONDS = 1.0
-"""Time that open pages have to close at the end; aiohttp gives a minute."""
+"""Time for open pages to close at the end; aiohttp's default is a minute."""
 
 
 def web(config: Config, port: int) -> int:
-    """Serves until Ctrl-C; port 0 is any that is free."""
+    """Serves until Ctrl-C; port 0 takes any free one."""
     if not is_running(config.run_path):
         raise none_runs(config.run)
     command = [sys.executable, "-P", "-m", "loraconsole.console", "attach", "--run", config.run]
@@ -45,8 +45,8 @@ def web(config: Config, port: int) -> int:
 def make_server(command: str, port: int, key: str) -> Any:
     """A textual-serve server for `command` that refuses requests without `key`.
 
-    It listens already, so that its port is known. Raises `OperatorError` where textual-serve is
-    not installed, is one in which requests cannot be checked, or the port is taken.
+    It listens already, so that its port is known. Raises `OperatorError` if textual-serve is not
+    installed or does not let us check requests, or if the port is taken.
     """
     try:
         from aiohttp import web as http
@@ -56,7 +56,7 @@ def make_server(command: str, port: int, key: str) -> Any:
             "the browser needs textual-serve", "pip install 'loraconsole[web]'"
         ) from None
 
-    if not hasattr(Server, "_make_app"):  # without it nothing would be refused
+    if not hasattr(Server, "_make_app"):  # without it no request would be checked
         raise OperatorError(
             "this textual-serve has no Server._make_app, where requests are checked",
             "pip install 'loraconsole[web]'",
@@ -65,7 +65,7 @@ def make_server(command: str, port: int, key: str) -> Any:
         listener = socket.create_server((HOST, port))
     except OSError as error:
         raise OperatorError(
-            f"port {port}: {error.strerror}", "--port 0 takes one that is free"
+            f"port {port}: {error.strerror}", "--port 0 takes any free port"
         ) from error
     port = listener.getsockname()[1]
 
@@ -102,12 +102,12 @@ def make_server(command: str, port: int, key: str) -> Any:
             async def check(request: http.Request, handler: Any) -> http.StreamResponse:
                 if (why := refusal(request, port, key)) is not None:
                     raise http.HTTPForbidden(text=why)
-                if request.query.get("key"):  # out of the address, the history and the log
+                if request.query.get("key"):  # keeps it out of the address, history and log
                     response: http.StreamResponse = http.HTTPFound("/")
                     response.set_cookie(COOKIE, key, httponly=True, samesite="Strict")
                     return response
                 answer: http.StreamResponse = await handler(request)
-                if not answer.prepared:  # the page asks a font of another host
+                if not answer.prepared:  # the page would load a font from another host
                     answer.headers["Content-Security-Policy"] = policy
                 return answer
 
@@ -121,10 +121,10 @@ def make_server(command: str, port: int, key: str) -> Any:
 
 
 def refusal(request: http.BaseRequest, port: int, key: str) -> str | None:
-    """Why a request is refused; None where it is let in.
+    """The reason why a request is refused; None if it is allowed.
 
-    The host is checked against names that point here (rebinding), the origin against other pages
-    that open a socket to us, the key against other people of this machine.
+    The host check stops foreign names that resolve to this machine (DNS rebinding), the origin
+    check other pages that open a socket to us, the key check other users of this machine.
     """
     own = {f"{name}:{port}" for name in (HOST, "localhost", "[::1]")}
     if request.headers.get("Host", "") not in own:

@@ -1,1 +1,1 @@
-"""How a console reaches a pipeline: telemetry, orders, HTTP, ssh, recordings."""
+"""Connections from a console to a pipeline: telemetry, orders, HTTP, ssh, recordings."""

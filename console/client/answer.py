@@ -1,5 +1,4 @@
-"""`Answer`: one streamed answer while it grows: its text, its rate, how it ended. Knows no
-widget."""
+"""`Answer`: one streamed answer: its text, its rate, how it ended. Knows no widget."""
 
 from __future__ import annotations
 
@@ -13,30 +12,30 @@ from .chat import ChatParams, TokenChoice, chat
 from .http_client import Http
 
 CANCELLED = "cancelled"
-"""The error of an answer that the operator has cancelled."""
+"""The error of an answer that the operator cancelled."""
 
 
 @dataclass
 class Answer:
-    """The answer of one model to one prompt. Times are of the monotonic clock."""
+    """The answer of one model to one prompt. Times are monotonic."""
 
     model: str
-    """The name in the request: of the base model or of an adapter."""
+    """The name in the request: the base model's or an adapter's."""
     label: str
-    """Its name on the screen."""
+    """The name on the screen."""
     style: str = "text"
     asked_at: float = field(default_factory=time.monotonic)
     first_at: float | None = None
     ended_at: float | None = None
     num_pieces: int = 0
     choices: list[TokenChoice] = field(default_factory=list)
-    """Its tokens, where logprobs were asked for."""
+    """The tokens, if logprobs were requested."""
     before: tuple[tuple[str, str], ...] = ()
     """The conversation so far: prompts and answers of this model."""
     prompt: str = ""
     prompt_tokens: int | None = None
     num_tokens: int | None = None
-    """The server's count, which comes at the end."""
+    """The server's count, sent at the end."""
     finish_reason: str = ""
     error: str = ""
     _text: list[str] = field(default_factory=list)
@@ -58,7 +57,7 @@ class Answer:
         params: ChatParams,
         on_text: Callable[[], None] = lambda: None,
     ) -> None:
-        """Asks the model and adds its answer piece by piece; a refusal becomes `error`."""
+        """Sends the prompt and adds the answer piece by piece; a refusal becomes `error`."""
         reason = ""
         try:
             async for part in chat(http, self.model, messages, params):
@@ -77,7 +76,7 @@ class Answer:
 
     @property
     def messages(self) -> list[dict[str, str]]:
-        """The messages of the request: the conversation, and the prompt after it."""
+        """The messages of the request: the conversation so far, then the prompt."""
         found = []
         for prompt, answer in self.before:
             found.append({"role": "user", "content": prompt})
@@ -96,7 +95,8 @@ class Answer:
 
     @property
     def count(self) -> int:
-        """Tokens so far; a piece of text is one token, or a few where a character spans them."""
+        """Tokens so far. Until the server's count arrives, pieces of text are counted: one token
+        each, or a few if a character spans them."""
         return self.num_pieces if self.num_tokens is None else self.num_tokens
 
     @property
@@ -105,7 +105,7 @@ class Answer:
 
     @property
     def tokens_s(self) -> float:
-        """Tokens a second since the first one, which waited for the prompt."""
+        """Tokens per second after the first one, whose latency includes the prompt."""
         if self.first_at is None or self.count < 2:
             return 0.0
         elapsed = (self.ended_at or time.monotonic()) - self.first_at
@@ -113,11 +113,11 @@ class Answer:
 
 
 class WrappedText:
-    """Wraps a growing text; only new text and the last paragraph are wrapped again."""
+    """Wraps a growing text; only the last paragraph and new text are wrapped again."""
 
     def __init__(self) -> None:
         self._width = 0
-        self._settled = 0  # characters of whole paragraphs that are wrapped for good
+        self._settled = 0  # characters of complete paragraphs, which are not wrapped again
         self._lines: list[str] = []
 
     def lines(self, text: str, width: int) -> Sequence[str]:

@@ -1,4 +1,4 @@
-"""What is asked of a running pipeline in one go: a snapshot, its address, a request by its id."""
+"""Single questions to a running pipeline: a snapshot, its address, a request by its id."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from .remote import Remote
 
 
 async def server_url(remote: Remote) -> str:
-    """The server's address, which its first statistics after READY carry."""
+    """The server's address, which is in its first statistics after READY."""
     for _ in range(20):
         snapshot = await remote.snapshot()
         if snapshot.server and snapshot.server.url:
             return snapshot.server.url
         await asyncio.sleep(0.1)
     hint = f"see: {spell('logs server', remote.config.run)}"
-    raise OperatorError("the server does not say its address", hint)
+    raise OperatorError("the server has not reported its address", hint)
 
 
 def find_request(name: str, ids: list[str]) -> str:
-    """The one that is called so, or ends so: screens show no more. Raises `OperatorError`."""
+    """The id that equals `name` or ends with it: screens show only the end. Raises `OperatorError`
+    if none or several do."""
     found = [name] if name in ids else [id for id in ids if id.endswith(name)]
     if len(found) == 1:
         return found[0]
@@ -35,7 +36,7 @@ def find_request(name: str, ids: list[str]) -> str:
 
 
 def take_snapshot(config: Config, steps: int = 0) -> Snapshot:
-    """What the supervisor knows now, with the last `steps` steps. Raises as `Remote` does."""
+    """The supervisor's snapshot, with the last `steps` steps. Raises as `Remote` does."""
 
     async def ask() -> Snapshot:
         async with Remote(config) as remote:
@@ -45,8 +46,8 @@ def take_snapshot(config: Config, steps: int = 0) -> Snapshot:
 
 
 def undone_by(table: ProcessTable, run: str) -> str:
-    """The command that undoes what an operator did to the pipeline in `run`; "" if nothing is
-    held back."""
+    """A hint at the command that undoes a stop or a drain of the pipeline in `run`; "" if neither
+    is in effect."""
     for row in table.processes:
         if row.held:
             return f"{row.name} is started by: {spell(f'start {row.name}', run)}"

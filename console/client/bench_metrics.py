@@ -1,4 +1,4 @@
-"""`METRICS`: the figures of a benchmark that results are compared by, in the order of tables."""
+"""`METRICS`: the figures by which benchmark results are compared, in the order of tables."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Metric(NamedTuple):
-    """A figure of a `Result`, and whether more of it is better; None: neither is."""
+    """A figure of a `Result`, and whether more of it is better; None if neither is."""
 
     field: str
     label: str

@@ -1,5 +1,4 @@
-"""`BenchRun`: a benchmark under way, in a process of its own; `BenchFiles`: results of earlier
-ones.
+"""`BenchRun`: a running benchmark, in a separate process; `BenchFiles`: results of earlier ones.
 
 The child is `pipeline/bench/bench.py`, so the console need not import its HTTP client. Knows no
 widget.
@@ -30,11 +29,11 @@ from ..paths import data_directory
 
 CANCELLED = "cancelled"
 SAMPLES = 512
-"""Most rates that are kept of a run, for its plot."""
+"""Most rates kept of a run, for its plot."""
 LEAST_SECONDS = 0.15
-"""Shortest interval that a rate is computed over."""
+"""Shortest interval of a rate."""
 Range: TypeAlias = tuple[int, int]
-"""Lengths in tokens, the second excluded."""
+"""Lengths in tokens, end excluded."""
 SUITES = (
     *("num-adapter", "alpha", "cv", "req-rate", "a100-40-num-adapter", "a100-80-S2-num-adapter"),
     *("a100-80-S4-num-adapter", "a100-80-S4-req-rate", "a100-80-S4-cv", "a100-80-table"),
@@ -44,8 +43,8 @@ SUITES = (
 
 
 class WorkloadChoice(NamedTuple):
-    """A workload in the form: what it asks, its flags of `loraconsole bench`, the fields of a plan
-    that it takes, and its defaults where they are not those of other workloads."""
+    """A workload in the form: a description, its flags of `loraconsole bench`, the fields of a plan
+    that it uses, and its defaults if they differ from `BenchPlan`'s."""
 
     what: str
     flags: tuple[str, ...]
@@ -55,7 +54,7 @@ class WorkloadChoice(NamedTuple):
 
 _OPEN = ("requests", "at_once", "rate", "cv")
 _ALL = {"requests": None, "at_once": None}
-"""A file or a suite says itself how many requests come, and when."""
+"""Defaults of a file or a suite, which determines the number and times of its requests."""
 
 
 def _punica(what: str, popularity: str) -> WorkloadChoice:
@@ -125,8 +124,8 @@ FLAGS = {
 
 
 class BenchPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """What is to be run; None leaves a field to the workload. With `at_once` None requests come at
-    their own times, a generator's at `rate` a second."""
+    """A benchmark to run; None leaves a field to the workload. With `at_once` None, requests are
+    sent at the workload's times; a generator makes `rate` a second."""
 
     workload: str = "chat"
     file: str = ""
@@ -146,7 +145,7 @@ class BenchPlan(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def usual(cls, workload: str) -> BenchPlan:
-        """The plan that the form begins with."""
+        """The form's initial plan for a workload."""
         return cls(workload=workload, **WORKLOADS[workload].usual)
 
     def flags(self) -> list[str]:
@@ -163,13 +162,13 @@ class BenchPlan(msgspec.Struct, frozen=True, kw_only=True):
             else:
                 found += [FLAGS[name], *map(str, value if isinstance(value, tuple) else (value,))]
         if "rate" in takes and not is_chat and self.requests:
-            # A generator makes rate * duration requests, of which the first are taken.
+            # A generator makes rate * duration requests; the first `requests` are sent.
             found += ["--duration", str(self.requests / self.rate + 1)]
         return found
 
 
 class BenchRun:
-    """One child: `start` it, watch `live`, `cancel` it. `on_news` is called when there is some."""
+    """One child process: `run` it, watch `live`, `cancel` it."""
 
     def __init__(self, plan: BenchPlan, url: str, api_key: str, label: str, out: Path) -> None:
         self.plan, self.out = plan, out
@@ -177,7 +176,7 @@ class BenchRun:
         self.error = ""
         self.started_at = time.time()
         self._marks: deque[tuple[float, int]] = deque(maxlen=SAMPLES)
-        """Seconds and pieces of text of the run's lines that bound its plot's intervals."""
+        """(seconds, pieces of text) at the ends of the plot's intervals."""
         self._command = [
             *(sys.executable, "-P", "-m", "loraconsole.pipeline.bench.bench"),
             *("--live", "--rounds", "1"),
@@ -194,18 +193,18 @@ class BenchRun:
 
     @property
     def command(self) -> str:
-        """The command that a shell would run."""
+        """The equivalent shell command."""
         return shlex.join(["loraconsole", "bench", *self._command[6:]])
 
     @property
     def speeds(self) -> list[float]:
-        """Tokens a second that came between two marks."""
+        """Tokens per second between successive marks."""
         pairs = itertools.pairwise(self._marks)
         return [(pieces - before) / (at - since) for (since, before), (at, pieces) in pairs]
 
     @property
     def is_refused(self) -> bool:
-        """Whether it ended before it asked anything: something is wrong with the plan."""
+        """Whether the child failed before its first request: the plan is wrong."""
         return bool(self.error) and self.live is None and not self._cancelled
 
     @property
@@ -217,7 +216,8 @@ class BenchRun:
         return live.seconds / live.done * (live.total - live.done)
 
     async def run(self, on_news: Callable[[], None]) -> None:
-        """Runs the child and returns when it has ended; if that failed, `error` says why."""
+        """Runs the child; returns when it has ended. `on_news` is called after each of its lines; a
+        failure is in `error`."""
         try:
             self.out.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._child = child = await asyncio.create_subprocess_exec(
@@ -226,16 +226,16 @@ class BenchRun:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
-                start_new_session=True,  # Ctrl-C is the console's
+                start_new_session=True,  # Ctrl-C is for the console
             )
             assert child.stdout is not None and child.stderr is not None
             errors = asyncio.create_task(child.stderr.read())
             async for line in child.stdout:
                 self._take(line)
                 on_news()
-            said = (await errors).decode(errors="replace").strip()
+            printed = (await errors).decode(errors="replace").strip()
             if await child.wait() and not self._cancelled:
-                self.error = said.rpartition("\n")[2].removeprefix("loraconsole bench: ")
+                self.error = printed.rpartition("\n")[2].removeprefix("loraconsole bench: ")
         except OSError as error:
             self.error = f"it could not be started: {error}"
         finally:
@@ -244,8 +244,8 @@ class BenchRun:
             on_news()
 
     def _take(self, line: bytes) -> None:
-        """Reads a line of the child. The last line of a run may follow the one before at once: it
-        then prolongs that one's interval, since a rate over next to nothing is no rate."""
+        """Reads a line of the child. A line less than `LEAST_SECONDS` after the one before, such as
+        the last of a run, extends that one's interval."""
         now = msgspec.json.decode(line, type=Live)
         before, self.live = self.live, now
         if before is None or before.run != now.run:
@@ -256,7 +256,7 @@ class BenchRun:
             self._marks.append((now.seconds, now.streamed))
 
     def cancel(self) -> None:
-        """Ends it. What it has measured is lost: only whole runs are kept."""
+        """Ends the child. Its measurements are lost: only complete runs are kept."""
         self._cancelled, self.error = True, CANCELLED
         self.kill()
 
@@ -267,18 +267,16 @@ class BenchRun:
 
 
 class Kept(msgspec.Struct, frozen=True):
-    """A result, and its file and line."""
+    """A result, with its file's modification time, its file and its line number."""
 
     at: float
     path: Path
     row: ResultRow
     number: int
-    """Its line."""
 
 
 class BenchFiles:
-    """Results in the files of a directory and in files that were opened; read again when they
-    change."""
+    """Results in the files of a directory and in opened files; read again when a file changes."""
 
     def __init__(self, directory: Path | None = None) -> None:
         self.directory = directory or data_directory() / "bench"
@@ -292,13 +290,13 @@ class BenchFiles:
         return self.directory / f"{stamp}.jsonl"
 
     def open(self, path: Path) -> None:
-        """Shows the results of a file as well. Raises `OperatorError` where it cannot be read."""
+        """Adds the results of a file. Raises `OperatorError` if it cannot be read."""
         read_rows(path)
         if path not in self._named:
             self._named.append(path)
 
     def rows(self) -> list[Kept]:
-        """The newest first."""
+        """All results, the newest first."""
         found: list[Kept] = []
         for path in (*self._named, *self.directory.glob("*.jsonl")):
             with contextlib.suppress(OSError):

@@ -1,5 +1,5 @@
-"""`chat`: one streamed answer of the pipeline over HTTP, for the Prompt panel and the command
-line alike. Knows OpenAI's stream, no widget and no argument parser."""
+"""`chat`: one streamed answer of the pipeline over HTTP, for the Prompt panel and the command line.
+Knows OpenAI's stream, no widget and no argument parser."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class ChatParams(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TokenChoice(msgspec.Struct, frozen=True):
-    """A token of an answer, how likely it was, and what else might have come."""
+    """A token of an answer, its log probability, and the most likely tokens at its place."""
 
     token: str
     logprob: float
@@ -49,11 +49,11 @@ class ChatPart(msgspec.Struct, frozen=True):
     prompt_tokens: int | None = None
     output_tokens: int | None = None
     choices: tuple[TokenChoice, ...] = ()
-    """Its tokens, where logprobs were asked for."""
+    """Its tokens, if logprobs were requested."""
 
 
 class ChatError(OperatorError):
-    """The pipeline refused or broke off; `what` is its reason."""
+    """The pipeline refused the request or broke off the answer; `what` is the reason."""
 
 
 async def chat(
@@ -64,7 +64,7 @@ async def chat(
 ) -> AsyncIterator[ChatPart]:
     """Streams `model`'s answer (the base model's name, or an adapter's).
 
-    Leaving the iterator early ends the request there. Raises `ChatError`.
+    Leaving the iterator early cancels the request. Raises `ChatError`.
     """
     body: dict[str, Any] = {
         "model": model,

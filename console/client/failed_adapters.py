@@ -1,4 +1,4 @@
-"""Adapters of a pipeline that could not be loaded, as `up` and `status` say them.
+"""Adapters of a pipeline that could not be loaded, as `up` and `status` report them.
 
 Knows the router's table of adapters, no file and no screen.
 """
@@ -18,11 +18,11 @@ from ..text import units
 from .remote import Remote
 
 TABLE_SECONDS = 10.0
-"""The router writes its table every two seconds and on change, so READY may be heard before it."""
+"""The router sends its table every two seconds and on change, so READY may arrive before it."""
 
 
 class AdaptersFailed(OperatorError):
-    """The refusal of a start whose adapters cannot be loaded."""
+    """The error of a start in which adapters could not be loaded."""
 
     def __init__(self, failed: Iterable[AdapterView], num_given: int, run: str) -> None:
         self.failed = tuple(failed)
@@ -35,12 +35,12 @@ class AdaptersFailed(OperatorError):
 
     @property
     def document(self) -> dict[str, Any]:
-        """The fields of the JSON document beside the error and the hint."""
+        """Additional fields of the error's JSON document."""
         return {"failed_adapters": documents(self.failed)}
 
 
 async def failed_at_start(remote: Remote) -> tuple[AdapterView, ...]:
-    """The failed ones of the adapters that the pipeline was started with; waits until all have been
+    """The adapters that the pipeline was started with and that failed; waits until all have been
     read. Raises `OperatorError` if the router does not list them."""
     given = remote.config.adapters()
     deadline = time.monotonic() + TABLE_SECONDS
@@ -48,7 +48,7 @@ async def failed_at_start(remote: Remote) -> tuple[AdapterView, ...]:
         table = (await remote.snapshot()).adapters
         views = {view.name: view for view in table.adapters} if table else {}
         known = [views[name] for name in given if name in views]
-        # One that an operator has unloaded meanwhile is in no table: it did not fail.
+        # An adapter that was unloaded meanwhile is not in the table, and has not failed.
         if table and not any(view.state in UNREAD for view in known):
             return failed_of(known)
         if time.monotonic() > deadline:
@@ -59,22 +59,22 @@ async def failed_at_start(remote: Remote) -> tuple[AdapterView, ...]:
 
 
 def failed_of(views: Iterable[AdapterView]) -> tuple[AdapterView, ...]:
-    """The views of adapters that failed."""
+    """The views of failed adapters."""
     return tuple(view for view in views if view.state is AdapterState.FAILED)
 
 
 def failed_in(table: AdapterTable | None) -> tuple[AdapterView, ...]:
-    """The failed adapters of the router's table; none while there is no table."""
+    """The failed adapters in the router's table; none if there is no table yet."""
     return failed_of(table.adapters) if table else ()
 
 
 def describe_failure(view: AdapterView) -> str:
-    """`adapter sql failed: REASON (PATH)`, without the path where the reason names it."""
+    """`adapter sql failed: REASON (PATH)`, without the path if the reason contains it."""
     reason = view.reason or "see the logs"
     path = "" if view.path in reason else f" ({view.path})"
     return units.visible(f"adapter {view.name} failed: {reason}{path}")
 
 
 def documents(views: Iterable[AdapterView]) -> list[dict[str, str]]:
-    """The same for JSON."""
+    """The failures as JSON objects."""
     return [{"name": view.name, "path": view.path, "reason": view.reason} for view in views]

@@ -1,7 +1,7 @@
-"""`Http`: what the console asks the server: JSON goes up, lines come down as they are made.
+"""`Http`: a minimal HTTP client: it posts JSON and streams the lines of the response.
 
-A connection a question, on asyncio's streams. httpx would do as well, for 8 MiB of memory and a
-fifth of a second; h11, which knows the protocol, is what the server itself is made of.
+One connection a request, on asyncio's streams and h11, which the server uses too. httpx would cost
+8 MiB of memory and a fifth of a second.
 """
 
 from __future__ import annotations
@@ -21,22 +21,21 @@ CHUNK_BYTES = 1 << 16
 
 
 class HttpError(Exception):
-    """The server is not there, does not speak HTTP, or went away in mid-answer."""
+    """The server cannot be reached, does not speak HTTP, or closed the connection mid-answer."""
 
 
 @dataclass(frozen=True)
 class Http:
-    """A server at `url`, asked with an `api_key` if there is one. Proxies of the environment are
-    not used, since the pipeline is on this machine."""
+    """A server at `url`; `api_key` is sent if there is one. Proxies of the environment are not
+    used, since the pipeline is on this machine."""
 
     url: str
     api_key: str = ""
 
     @asynccontextmanager
     async def post(self, path: str, body: Mapping[str, Any]) -> AsyncIterator[HttpResponse]:
-        """The answer to a question, from its status on; leaving early ends the question there.
-
-        The first word may take as long as it takes. Raises `HttpError`.
+        """Sends a request and yields the response, whose status has arrived; leaving early cancels
+        the request. There is no timeout once connected. Raises `HttpError`.
         """
         address, content = urlsplit(self.url), json.dumps(body).encode()
         headers = [
@@ -64,7 +63,7 @@ class Http:
 
 
 class HttpResponse:
-    """The server's answer while it comes."""
+    """The server's response while it is streamed."""
 
     def __init__(self, protocol: h11.Connection, reader: asyncio.StreamReader) -> None:
         self._protocol, self._reader = protocol, reader
@@ -79,7 +78,7 @@ class HttpResponse:
         self.status = event.status_code
 
     async def read(self) -> bytes:
-        """All of it."""
+        """The whole body."""
         return b"".join([piece async for piece in self._pieces()])
 
     async def lines(self) -> AsyncGenerator[str, None]:
@@ -103,6 +102,6 @@ class HttpResponse:
         except (OSError, h11.RemoteProtocolError) as error:
             raise HttpError(str(error)) from error
         if isinstance(event, h11.ConnectionClosed):
-            raise HttpError("the server closed it")
+            raise HttpError("the server closed the connection")
         assert isinstance(event, h11.Event)
         return event

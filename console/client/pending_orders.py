@@ -1,7 +1,7 @@
 """`PendingOrders`: orders to the router that have no answer yet, and the listeners for the answers.
 
-Knows no widget and no socket: it is given a function to send with, and called with each answer. An
-order always ends: with the router's reply, or with one made here that says why there is none.
+Knows no widget and no socket: it gets a function to send with, and is called with each answer. Each
+order gets exactly one reply: the router's, or one made here with the reason why there is none.
 """
 
 from __future__ import annotations
@@ -28,28 +28,28 @@ from ...pipeline.runtime.sockets import InboxFull
 from ..state.store import Store
 
 QUICK_SECONDS = 20.0
-"""Patience with orders that the router answers from its tables or from a file's header."""
+"""Timeout of orders that the router answers from its tables or a file's header."""
 SLOW_SECONDS = 1800.0
-"""Patience with orders that wait for files, for running requests or for the device."""
+"""Timeout of orders that wait for files, running requests or the device."""
 GRACE_SECONDS = 5.0
-"""Time that a restarted router has to answer an order it may have found in its inbox."""
+"""Time for a restarted router to answer an order that it may have found in its inbox."""
 UNANSWERED, NOT_THERE = 504, 503
 ReplyListener: TypeAlias = Callable[[AdapterReply], bool]
-"""Called with the answer; returns whether it has shown it to the operator."""
+"""Called with the reply; returns whether it showed the reply to the operator."""
 
 
 class PendingOrder(Struct, frozen=True):
-    """An order without an answer yet."""
+    """An order that has no answer yet."""
 
     order: Order
     given_at: float
     router: int | None
-    """Incarnation of the router it was given to."""
+    """Incarnation of the router that it was sent to."""
     listener: ReplyListener
 
 
 class PendingOrders:
-    """`give` an order; `answered` when its reply is there; `sweep` now and then."""
+    """`give` an order, call `answered` with each reply, `sweep` now and then."""
 
     def __init__(
         self,
@@ -60,8 +60,8 @@ class PendingOrders:
         tell: Callable[[Order | None, AdapterReply], None],
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`inbox` is where answers go. `forget` drops what was sent and not taken; `tell` shows a
-        reply that no listener did, with the order that it answers."""
+        """`inbox` is the inbox for answers. `forget` drops messages that were sent and not yet
+        received; `tell` shows a reply that no listener showed, with its order."""
         self.inbox = inbox
         self._store, self._send, self._forget, self._tell = store, send, forget, tell
         self._clock = clock
@@ -69,8 +69,8 @@ class PendingOrders:
         self._restarted_at: float | None = None
 
     def give(self, order: Order, listener: ReplyListener = lambda _: False) -> None:
-        """Sends an order. The listener is called once: with its answer, or at once if it cannot be
-        sent."""
+        """Sends an order. The listener is called once with the reply; at once if the order cannot
+        be sent."""
         now = self._clock()
         router = self._store.incarnation("router")
         pending = PendingOrder(order, now, router, listener)
@@ -86,7 +86,7 @@ class PendingOrders:
         self._note(order)
 
     def answered(self, reply: AdapterReply) -> None:
-        """Takes the router's answer. One to an order that was given up is shown all the same."""
+        """Handles a reply of the router. One to an order that has timed out is still shown."""
         pending = self._pending.pop(reply.order, None)
         is_gone = pending is not None and isinstance(pending.order, UnloadAdapter)
         self._store.fold_reply(reply, is_gone and reply.status == 200)
@@ -96,7 +96,7 @@ class PendingOrders:
             self._end(pending, reply)
 
     def sweep(self) -> None:
-        """Ends the orders that will not be answered any more."""
+        """Ends the orders that can no longer be answered."""
         now = self._clock()
         router = self._store.incarnation("router")
         lost: list[tuple[PendingOrder, str]] = []
@@ -119,7 +119,7 @@ class PendingOrders:
             self._end(pending, self._refusal(pending.order, UNANSWERED, why))
 
     def is_pending(self, order: str) -> bool:
-        """Whether the order of that id has no answer yet."""
+        """Whether the order with this id has no answer yet."""
         return order in self._pending
 
     def is_verifying(self, name: str) -> bool:
@@ -132,7 +132,7 @@ class PendingOrders:
             self._tell(pending.order, reply)
 
     def _note(self, order: Order) -> None:
-        """Enters in the store what is being done to an adapter."""
+        """Records in the store what is being done to an adapter."""
         if isinstance(order, PlanAdapters | SetScheduler):
             return
         orders = [p.order for p in self._pending.values() if name_of(p.order) == order.name]
@@ -150,7 +150,7 @@ def name_of(order: Order) -> str:
 
 
 def doing(order: Order) -> str:
-    """The word for what goes on while an order is carried out: `loading`."""
+    """The verb shown while an order is carried out: `loading`."""
     match order:
         case LoadAdapter():
             return "loading"

@@ -1,7 +1,7 @@
-"""Recordings: all telemetry of a pipeline in a file, and the console on it.
+"""Recordings: all telemetry of a pipeline in a file, written and played.
 
-A recording is gzipped JSON lines: a head, a snapshot, then every message with the time at which it
-came. One that breaks off (a full disk, a kill) plays to where it breaks off.
+A recording is gzipped JSON lines: a head, a snapshot, then every message with its time of arrival.
+A truncated one (a full disk, a kill) plays up to its end.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from ..state.store import Store
 from .telemetry import TelemetryClient
 
 FLUSH_SECONDS = 1.0
-"""Most that is lost when a recorder is killed."""
+"""Longest time that is lost when a recorder is killed."""
 LEVEL = 6
-"""Level of gzip: 64 rows at 10 Hz take 6 kB/s of file and under 1 % of a core."""
+"""gzip level: 64 rows at 10 Hz take 6 kB/s of file and under 1 % of a core."""
 BURST = 2000
-"""Most messages read at once; then the screen has its turn."""
+"""Most messages read at once, so that the screen stays responsive."""
 
 
 class RecordingHead(msgspec.Struct, frozen=True, kw_only=True, tag="Recording"):
@@ -43,19 +43,19 @@ class RecordingHead(msgspec.Struct, frozen=True, kw_only=True, tag="Recording"):
 
 
 class RecordedMessage(msgspec.Struct, frozen=True, array_like=True):
-    """A message, and the time at which it came, in unix seconds of the machine that recorded."""
+    """A message and its time of arrival, in unix seconds of the recording machine."""
 
     at: float
     message: Telemetry | Snapshot
 
 
 class Recorder:
-    """Appends to a file until it is as large as allowed."""
+    """Appends messages to a file, and knows when it `is_full`."""
 
     def __init__(self, path: Path, config: Config, at: float, max_bytes: float) -> None:
-        """Raises `OperatorError` where the file exists or cannot be made."""
+        """Raises `OperatorError` if the file exists or cannot be created."""
         try:
-            # Names and log lines are in it: for its owner alone.
+            # It holds names and log lines: only its owner may read it.
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             self._raw = os.fdopen(descriptor, "wb")
         except FileExistsError:
@@ -70,7 +70,7 @@ class Recorder:
         self._write(RecordingHead(protocol=PROTOCOL, version=__version__, run=config.run, at=at))
 
     def take(self, at: float, message: Message) -> None:
-        """Raises `OSError` on a full disk; what was flushed before is whole."""
+        """Raises `OSError` on a full disk; everything flushed before is intact."""
         self._write(RecordedMessage(at, message))  # type: ignore[arg-type]  # telemetry or a snapshot
         self.messages += 1
         if at - self._flushed_at >= FLUSH_SECONDS:
@@ -97,14 +97,14 @@ class Recorder:
 
 
 class RecordingPlayer:
-    """A recording, and how far it has been played; `now` is the time there."""
+    """A recording that is being played; `now` is the time in it."""
 
     def __init__(
         self, path: Path, speed: float = 1.0, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """Raises `OperatorError` where the file is no recording, `UsageError` for a speed of 0."""
+        """Raises `OperatorError` if the file is not a recording, `UsageError` for a speed of 0."""
         if not 0 < speed < float("inf"):
-            raise UsageError(f"--speed {speed:g} is not above 0", "1 is as it happened")
+            raise UsageError(f"--speed {speed:g} is not above 0", "1 is the original speed")
         self.path = path
         self._speed, self._clock = speed, clock
         self._lines = self._read()
@@ -115,7 +115,7 @@ class RecordingPlayer:
         self._begun_at = clock()
 
     def now(self) -> float:
-        """The time in the recording; it stands still at the end."""
+        """The time in the recording; it stops at the end."""
         at = self._start + (self._clock() - self._begun_at) * self._speed
         return min(at, self._last) if self.is_over else at
 
@@ -146,17 +146,17 @@ class RecordingPlayer:
                 for line in lines:
                     yield decoder.decode(line)
         except (EOFError, zlib.error):
-            return  # it breaks off: what was there has been played
+            return  # truncated: everything before has been played
         except OSError as error:
             if isinstance(error, gzip.BadGzipFile):
-                raise OperatorError(f"{self.path} is no recording: {error}") from error
+                raise OperatorError(f"{self.path} is not a recording: {error}") from error
             raise OperatorError(f"cannot read {self.path}: {error.strerror}") from error
         except msgspec.MsgspecError as error:
-            raise OperatorError(f"{self.path} is no recording: {error}") from error
+            raise OperatorError(f"{self.path} is not a recording: {error}") from error
 
 
 class RecordingTelemetry(TelemetryClient):
-    """Telemetry of a recording, which takes no orders."""
+    """Telemetry of a recording; orders are refused."""
 
     def __init__(
         self, tape: RecordingPlayer, config: Config, store: Store, *more: Any, **named: Any
@@ -166,7 +166,7 @@ class RecordingTelemetry(TelemetryClient):
         store.is_past = True
 
     async def run(self) -> None:
-        said_so = False
+        has_announced_end = False
         try:
             while True:
                 for heard in self._tape.take():
@@ -174,9 +174,9 @@ class RecordingTelemetry(TelemetryClient):
                         self._store.fold_snapshot(heard.message, heard.at)
                     else:
                         self._store.fold_message(heard.message, heard.at)
-                self._store.drain_events()  # what happened then is history: the list has it
-                if self._tape.is_over and not said_so:
-                    said_so = True
+                self._store.drain_events()  # old events are listed, not notified
+                if self._tape.is_over and not has_announced_end:
+                    has_announced_end = True
                     now = self._tape.now()
                     end = Event(now, "info", "recording", "the recording ends here")
                     self._store.fold_message(end, now)

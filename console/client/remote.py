@@ -1,4 +1,4 @@
-"""`Remote`: a running pipeline as the command line uses it: questions, orders, telemetry.
+"""`Remote`: the command line's connection to a running pipeline: questions, orders, telemetry.
 
 Knows sockets, no screen.
 """
@@ -36,20 +36,20 @@ ANSWER_SECONDS = 5.0
 
 
 class NotRunning(OperatorError):
-    """No pipeline lives in the run directory (exit status 3)."""
+    """No pipeline is running in the run directory (exit status 3)."""
 
 
 def none_runs(run: str) -> NotRunning:
-    """The refusal where a pipeline is asked and none runs in `run`."""
+    """The error of a command that needs a pipeline when none runs in `run`."""
     return NotRunning(f"no pipeline runs in {run}", f"start one with: {spell('up', run)}")
 
 
 class Remote:
-    """`async with Remote(config) as remote:`. `name` is its inbox, where answers go."""
+    """`async with Remote(config) as remote:`. `name` is its inbox, which gets the answers."""
 
     def __init__(self, config: Config, *, any_protocol: bool = False) -> None:
-        """Raises `NotRunning` where no pipeline runs, and `OperatorError` where it speaks another
-        protocol; `any_protocol` is for what every version understands."""
+        """Raises `NotRunning` if no pipeline runs, and `OperatorError` if it has another protocol
+        version, unless `any_protocol`: for messages that every version understands."""
         self.config = config
         if not is_running(config.run_path):
             raise none_runs(config.run)
@@ -82,7 +82,7 @@ class Remote:
     async def snapshot(
         self, log_lines: int = 0, history_s: float = 0.0, steps: int = 0
     ) -> Snapshot:
-        """Everything that holds now. Raises `OperatorError` where the supervisor is silent."""
+        """The supervisor's current snapshot. Raises `OperatorError` if it does not answer."""
         self.tell(AskSnapshot(self.name, log_lines, history_s, steps))
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
@@ -111,10 +111,10 @@ class Remote:
     async def order(
         self, order: Order, show: Callable[[Telemetry], None] = lambda _: None
     ) -> AdapterReply:
-        """An order to the router, and its answer, however long that takes.
+        """Sends an order to the router and waits for its reply without a timeout.
 
-        `show` is called with the telemetry that comes meanwhile. Raises `OperatorError` if the
-        router ends, since no answer comes then."""
+        `show` is called with all telemetry meanwhile. Raises `OperatorError` if the router ends or
+        is restarted, since no reply comes then."""
         router = Outbox(self._context, self.config.run_path, "router")
         listening = asyncio.create_task(self._until_the_router_ends(show))
         answering = asyncio.create_task(self._answer_to(order.order))
@@ -130,8 +130,8 @@ class Remote:
             router.close()
 
     async def order_spans(self, order: SpansOrder) -> dict[str, SpansReply]:
-        """Sends an order about spans to every process of the ring. Returns the answers that came in
-        time, by process; one that is still loading does not answer."""
+        """Sends an order about spans to every process of the ring. Returns the replies within
+        `ANSWER_SECONDS` by process; a process that is still loading does not reply."""
         names = self.config.process_names()
         replies: dict[str, SpansReply] = {}
         outboxes = [Outbox(self._context, self.config.run_path, name) for name in names]
@@ -157,7 +157,7 @@ class Remote:
                 return answer
 
     async def _until_the_router_ends(self, show: Callable[[Telemetry], None]) -> OperatorError:
-        """Returns the error to raise, once the router that was there has ended."""
+        """Returns the error to raise, once the current router has ended."""
         watch = self.watch()
         incarnation: int | None = None
         while True:

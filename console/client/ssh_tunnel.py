@@ -1,7 +1,7 @@
-"""`SshTunnel`: a pipeline on another machine, reached through ssh from a run directory here.
+"""`SshTunnel`: a pipeline on another machine, reached through ssh from a local run directory.
 
-ssh forwards the unix sockets that the console talks to, and the server's port. Nothing is opened
-there, and nothing listens off loopback. A tunnel that breaks is connected again.
+ssh forwards the unix sockets that the console uses, and the server's port. No port is opened on the
+other machine, and nothing listens outside loopback. A broken tunnel is connected again.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ OPTIONS = (
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a pipeline is, as `loraconsole where --json` prints it."""
+    """The location of a pipeline, as `loraconsole where --json` prints it."""
 
     run: str
     is_running: bool
@@ -58,21 +58,21 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     host: str
     """The machine's name."""
     at: float
-    """The time there, unix seconds."""
+    """The time on that machine, unix seconds."""
     protocol: int = 1
-    """Of loraconsole over there; the first versions do not say it."""
+    """The protocol of loraconsole on that machine; the first versions do not send it."""
 
 
 class SshTunnel:
-    """`with SshTunnel("gpu-box") as tunnel:`. `config` is of the run directory here.
+    """`with SshTunnel("gpu-box") as tunnel:`. `config` is that of the local run directory.
 
-    Raises `OperatorError` if ssh does not get there or finds no loraconsole there, `NotRunning` if
-    no pipeline runs there."""
+    Raises `OperatorError` if ssh cannot connect or finds no loraconsole, `NotRunning` if no
+    pipeline runs on that machine."""
 
     config: Config
 
     def __init__(self, host: str, run: str | None = None, command: str = "loraconsole") -> None:
-        """`host` is a destination of ssh; `command` starts loraconsole on that machine."""
+        """`host` is an ssh destination; `command` starts loraconsole on that machine."""
         self._host, self._run, self._command = host, run, command
         self._inbox = f"console-{os.getpid()}-{secrets.token_hex(4)}"
         self._closing = threading.Event()
@@ -98,7 +98,7 @@ class SshTunnel:
         run = make_run_directory(Path(self._directory.name) / "run")
         self._near = run
         workers = sum(name.startswith("worker-") for name in place.processes)
-        # The config on the other machine is not read: who may prompt there has the key.
+        # The config on the other machine is not read: the user must know the API key.
         key = os.environ.get("LORACONSOLE_API_KEY", "")
         self.config = Config(run=str(run), model=place.model, tp=workers, api_key=key)
         try:
@@ -123,12 +123,12 @@ class SshTunnel:
         self._directory.cleanup()
 
     def clock(self) -> float:
-        """The other machine's time, which plots and ages go by; unix seconds."""
+        """The other machine's time, used for plots and ages; unix seconds."""
         return time.time() + self._ahead_s
 
     def source(self, config: Config, store: Store, *more: Any, **named: Any) -> TelemetryClient:
-        """The telemetry client for the app. Answers come to the inbox that ssh forwards, prompts
-        go through the forwarded port."""
+        """The telemetry client for the app. Answers arrive in the inbox that ssh forwards; prompts
+        use the forwarded port."""
         from .telemetry import TelemetryClient
 
         if self._port:
@@ -140,25 +140,26 @@ class SshTunnel:
 
     def _ask(self) -> Place:
         words = ["where", "--json", *(["--run", self._run] if self._run else [])]
-        done = self._say(f"{self._command} {shlex.join(words)}")
+        done = self._run_there(f"{self._command} {shlex.join(words)}")
         heard_at = time.time()
-        said = done.stderr.decode(errors="replace").strip().splitlines()
+        errors = done.stderr.decode(errors="replace").strip().splitlines()
         if done.returncode == SSH_FAILED:
-            raise OperatorError(f"ssh {self._host}: {said[-1] if said else 'it failed'}")
+            raise OperatorError(f"ssh {self._host}: {errors[-1] if errors else 'it failed'}")
         try:
-            # What a login shell prints before it is not ours.
+            # A login shell may print something before the document.
             place = msgspec.json.decode(done.stdout[done.stdout.index(b"{") :], type=Place)
         except (msgspec.MsgspecError, ValueError) as error:
             raise OperatorError(
-                f"{self._command} on {self._host} did not answer: {said[-1] if said else error}",
-                "--ssh-command says what loraconsole is called over there, with its path",
+                f"{self._command} on {self._host} did not answer: "
+                f"{errors[-1] if errors else error}",
+                "--ssh-command sets the command for loraconsole on that machine, with its path",
             ) from error
 
         self._ahead_s = seconds_ahead(place.at, heard_at)
         return place
 
-    def _say(self, command: str) -> subprocess.CompletedProcess[bytes]:
-        """Runs a command on the other machine. ssh itself asks for a password, on the terminal."""
+    def _run_there(self, command: str) -> subprocess.CompletedProcess[bytes]:
+        """Runs a command on the other machine. ssh may ask for a password on the terminal."""
         return subprocess.run(
             ["ssh", "-T", "-oLogLevel=ERROR", self._host, command],
             stdin=subprocess.DEVNULL,
@@ -166,9 +167,9 @@ class SshTunnel:
         )
 
     def _connect(self) -> None:
-        """Starts ssh and waits until the near ends are there."""
-        complaint = self._near / "ssh.log"
-        with complaint.open("wb") as log:
+        """Starts ssh and waits until the local sockets exist."""
+        errors = self._near / "ssh.log"
+        with errors.open("wb") as log:
             self._ssh = subprocess.Popen(
                 ["ssh", "-N", "-T", *OPTIONS, *self._forwards(), self._host],
                 stdin=subprocess.DEVNULL,
@@ -179,15 +180,15 @@ class SshTunnel:
         deadline = time.monotonic() + ANSWER_SECONDS
         while not (self._near / "supervisor.stats").exists():
             if self._ssh.poll() is not None:
-                said = complaint.read_text(errors="replace").strip().splitlines()
-                raise OperatorError(f"ssh {self._host}: {said[-1] if said else 'it ended'}")
+                lines = errors.read_text(errors="replace").strip().splitlines()
+                raise OperatorError(f"ssh {self._host}: {lines[-1] if lines else 'it ended'}")
             if time.monotonic() > deadline or self._closing.is_set():
                 self._disconnect()
                 raise OperatorError(f"ssh {self._host} forwards nothing")
             time.sleep(0.02)
 
     def _forwards(self) -> list[str]:
-        """Options of ssh: -L near:far for orders and telemetry, -R far:near for answers."""
+        """ssh options: -L local:remote for orders and telemetry, -R remote:local for answers."""
         far, near = self._place.run, self._near
         names = ("supervisor", *self._place.processes)
         ends = [f"{name}.{end}" for end in ("stats", "inbox") for name in names]
@@ -200,7 +201,7 @@ class SshTunnel:
         return found
 
     def _keep(self) -> None:
-        """Connects again when the tunnel breaks, with growing pauses, until it is closed."""
+        """Reconnects a broken tunnel, with growing pauses, until `_closing` is set."""
         falls = 0
         while not self._closing.wait(0.5):
             assert self._ssh is not None
@@ -212,13 +213,13 @@ class SshTunnel:
             falls += 1
             for end in self._near.glob("*.stats"):
                 end.unlink(missing_ok=True)
-            self._tidy()  # sshd leaves its end there, and would not take the name again
+            self._tidy()  # sshd leaves its socket behind, and could not bind the name again
             with contextlib.suppress(OperatorError):
                 self._connect()
 
     def _tidy(self) -> None:
         with contextlib.suppress(OSError):
-            self._say(f"rm -f {shlex.quote(f'{self._place.run}/{self._inbox}.inbox')}")
+            self._run_there(f"rm -f {shlex.quote(f'{self._place.run}/{self._inbox}.inbox')}")
 
     def _disconnect(self) -> None:
         if self._ssh is not None and self._ssh.poll() is None:
@@ -228,7 +229,7 @@ class SshTunnel:
 
 
 def describe_place(config: Config, is_running: bool, url: str) -> Place:
-    """Where the pipeline of `config` is, seen from this machine; for `loraconsole where`."""
+    """The location of the pipeline of `config`, on this machine; for `loraconsole where`."""
     return Place(
         run=config.run,
         is_running=is_running,
@@ -241,10 +242,11 @@ def describe_place(config: Config, is_running: bool, url: str) -> Place:
     )
 
 
-def seconds_ahead(said: float, heard_at: float) -> float:
-    """Seconds that another clock is ahead of ours: `said` is its time, `heard_at` ours when that
-    came. 0 where the difference is under a second, which the way here may take."""
-    return 0.0 if abs(said - heard_at) < SAME_CLOCK_SECONDS else said - heard_at
+def seconds_ahead(their_time: float, heard_at: float) -> float:
+    """Seconds that another clock is ahead of ours, which was `heard_at` when `their_time` arrived;
+    0 if the difference is below `SAME_CLOCK_SECONDS`, which the transfer may take."""
+    ahead_s = their_time - heard_at
+    return 0.0 if abs(ahead_s) < SAME_CLOCK_SECONDS else ahead_s
 
 
 def _free_port() -> int:

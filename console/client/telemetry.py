@@ -1,4 +1,4 @@
-"""`TelemetryClient`: the console's sockets. What comes goes to the `Store`, orders to their inbox.
+"""`TelemetryClient`: the console's sockets. Messages go to the `Store`, orders to their inbox.
 
 Knows addresses and when to ask again, not the meaning of messages.
 """
@@ -47,22 +47,22 @@ from ..state.board import SUPERVISOR
 from ..state.store import HISTORY_S, Store
 
 PipelineOrder: TypeAlias = Order | ProcessOrder | SpansOrder | Abort | Drain | Resume | StopPipeline
-"""Every order to a pipeline."""
+"""Any order to a pipeline."""
 ASK_SECONDS = 1.0
 SILENCE_SECONDS = 3.0
-"""After this long without the supervisor, a new snapshot is asked for: messages may be missed."""
+"""After this long without the supervisor, a new snapshot is requested: messages may be lost."""
 DRAIN_SECONDS = 10.0
-"""Time that running requests have when the pipeline is stopped from the console."""
+"""Time for running requests to finish when the console stops the pipeline."""
 ABORTED = "aborted from the console"
-"""The reason that the client of such a request is given."""
+"""The reason sent to the client of a request that the console aborts."""
 BUSY_SECONDS = 0.05
 IDLE_SECONDS = 0.4
-"""Time between two looks at what came, while the picture moves and while it does not. Messages wake
-nothing, which took an idle console from 0.9 to 0.6 % of a core."""
+"""Polling intervals while the data on screen changes and while it does not. Polling instead of
+waking at each message took an idle console from 0.9 to 0.6 % of a core."""
 
 
 class TelemetryClient:
-    """Subscribes to every process of a run, asks for what was missed, carries orders."""
+    """Subscribes to every process of a run, requests snapshots, sends orders."""
 
     def __init__(
         self,
@@ -74,8 +74,8 @@ class TelemetryClient:
         inbox_name: str = "",
         is_read_only: bool = False,
     ) -> None:
-        """`on_news` is called after new messages are in the store, `on_reply` with each answer to
-        an order about adapters. If `is_read_only` no order goes out."""
+        """`on_news` is called after messages were stored, `on_reply` with each reply to an order
+        about adapters. If `is_read_only`, no order is sent except a plan."""
         self._run = config.run_path
         self._names = (SUPERVISOR, "fetch", *config.process_names())
         self._store = store
@@ -84,21 +84,21 @@ class TelemetryClient:
         self._on_reply = on_reply
         self._is_read_only = is_read_only
         self.inbox_name = inbox_name or f"console-{os.getpid()}"
-        """The inbox that answers are sent to."""
+        """This console's inbox, which gets the answers."""
         self._context = make_context()
         self._watch: Watch | None = None
         self._inbox: Inbox[ToConsole] | None = None
         self._outboxes: dict[str, Outbox] = {}
         self._answered: int | None = None
-        """Incarnation of the supervisor whose snapshot we hold."""
+        """Incarnation of the supervisor that sent the current snapshot."""
 
     @property
     def refused(self) -> int:
-        """Number of frames that were no telemetry."""
+        """Number of frames that were not telemetry."""
         return self._watch.refused if self._watch else 0
 
     async def run(self) -> None:
-        """Runs until it is cancelled; the pipeline may come and go meanwhile."""
+        """Runs until cancelled; the pipeline may stop and start meanwhile."""
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._listen())
@@ -107,11 +107,11 @@ class TelemetryClient:
             self.close()
 
     def send_order(self, order: PipelineOrder) -> None:
-        """To the process that carries it out; an order about spans to every one that serves. An
-        answer to an order about adapters comes to `on_reply`, if its `reply_to` is `inbox_name`.
+        """Sends an order to the process that carries it out; one about spans to every process of
+        the ring. `on_reply` gets the reply to an order whose `reply_to` is `inbox_name`.
 
-        Raises `InboxFull` where that process does not listen, or nothing may be changed from
-        here. (A plan only asks.)"""
+        Raises `InboxFull` if that process does not listen, or if this console is read-only and the
+        order is not a plan."""
         if self._is_read_only and not isinstance(order, PlanAdapters):
             raise InboxFull(READ_ONLY)
         match order:
@@ -127,24 +127,24 @@ class TelemetryClient:
                 self._send("router", order)
 
     def ask_text(self, request_id: str, offset: int) -> None:
-        """Asks for the text of a request from a character on; the answer goes to the store."""
+        """Asks for a request's text from character `offset` on; the answer goes to the store."""
         question = AskText(
             request_id=request_id,
             reply_to=self.inbox_name,
             offset=offset,
             with_prompt=not offset,
         )
-        with contextlib.suppress(InboxFull):  # it is asked again soon
+        with contextlib.suppress(InboxFull):  # the caller asks again soon
             self._send("server", question)
 
     def ask_spans(self, stamp: str) -> None:
         """Asks for the newest spans, unless they are those of `stamp`; the answer goes to the
         store."""
-        with contextlib.suppress(InboxFull):  # it is asked again soon
+        with contextlib.suppress(InboxFull):  # the caller asks again soon
             self._send(SUPERVISOR, AskSpanEnds(self.inbox_name, stamp))
 
     def forget_orders(self) -> None:
-        """Drops orders that the router has not taken yet, so that it does not find them later."""
+        """Drops orders that the router has not received yet, so that it does not get them later."""
         if outbox := self._outboxes.pop("router", None):
             outbox.close()
 
@@ -177,15 +177,15 @@ class TelemetryClient:
             await asyncio.sleep(BUSY_SECONDS if moved else IDLE_SECONDS)
 
     async def _keep_snapshot(self) -> None:
-        """Asks for a snapshot until it is there, and again when another supervisor is heard, or the
-        same after a silence."""
+        """Asks for a snapshot until it arrives; again after a restart or a silence of the
+        supervisor."""
         receiving: asyncio.Task[None] | None = None
         looked_at = self._clock()
         try:
             while True:
                 now = self._clock()
                 if now - looked_at > SILENCE_SECONDS:
-                    self._answered = None  # we slept, and what was said meanwhile is lost
+                    self._answered = None  # this machine slept: messages were lost
                 looked_at = now
                 if receiving is None and self._run.is_dir():
                     remove_dead_inboxes(self._run)
@@ -227,8 +227,8 @@ class TelemetryClient:
         return self._answered != incarnation
 
     def _ask(self) -> None:
-        """Asks through a new socket each time: an old one may hold questions that were not taken,
-        and a supervisor that comes up would answer all of them."""
+        """Asks through a new socket each time: an old one may hold undelivered questions, and a
+        starting supervisor would answer all of them."""
         if outbox := self._outboxes.pop(SUPERVISOR, None):
             outbox.close()
         ask = AskSnapshot(self.inbox_name, history_s=HISTORY_S, steps=STEPS_KEPT)
@@ -236,7 +236,7 @@ class TelemetryClient:
 
 
 def remove_dead_inboxes(run: Path) -> None:
-    """Removes the inboxes of consoles that were killed: those that refuse a connection."""
+    """Removes inboxes that refuse a connection: those of killed consoles."""
     for path in run.glob("console-*.inbox"):
         with socket.socket(socket.AF_UNIX) as caller:
             caller.settimeout(0.2)

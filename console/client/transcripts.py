@@ -1,4 +1,4 @@
-"""`Transcripts`: what was asked and answered, kept in SQLite under the user's data directory.
+"""`Transcripts`: prompts and answers, kept in SQLite under the user's data directory.
 
 One file for all runs; several consoles may write at once. Knows no widget and no server.
 """
@@ -22,7 +22,7 @@ from ...pipeline.runtime.wording import counted
 from ..paths import data_directory
 
 VARIABLE = "LORACONSOLE_TRANSCRIPTS"
-"""Names another file; empty keeps nothing."""
+"""Environment variable: the path of another file; empty keeps no transcripts."""
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS turn (
     id INTEGER PRIMARY KEY,
@@ -45,7 +45,7 @@ INDEX = "CREATE VIRTUAL TABLE IF NOT EXISTS words USING fts5 (model, prompt, ans
 
 
 class Turn(msgspec.Struct, frozen=True, kw_only=True):
-    """One prompt and one model's answer to it."""
+    """One prompt and one model's answer."""
 
     id: int = 0
     conversation: str
@@ -63,7 +63,7 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Conversation(msgspec.Struct, frozen=True, kw_only=True):
-    """A conversation as a list shows it."""
+    """A conversation in a list."""
 
     id: str
     at: float
@@ -75,24 +75,24 @@ class Conversation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def default_path() -> Path | None:
-    """`$XDG_DATA_HOME/loraconsole/transcripts.db`, by default under `~/.local/share`; what
-    $LORACONSOLE_TRANSCRIPTS says instead; None where nothing is to be kept."""
+    """$LORACONSOLE_TRANSCRIPTS if set, None if that is empty; by default
+    `$XDG_DATA_HOME/loraconsole/transcripts.db`, under `~/.local/share`."""
     if (named := os.environ.get(VARIABLE)) is not None:
         return Path(named) if named else None
     return data_directory() / "transcripts.db"
 
 
 class Transcripts:
-    """Open one, `add` turns, look for them. May be called from any thread, one at a time."""
+    """The file of transcripts. May be called from any thread."""
 
     def __init__(self, path: Path) -> None:
-        """Raises `OperatorError` where the file cannot be used."""
+        """Raises `OperatorError` if the file cannot be used."""
         self.path = path
         self._lock = threading.Lock()
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             if not path.exists():
-                path.touch(mode=0o600)  # before SQLite makes it readable for others
+                path.touch(mode=0o600)  # SQLite would create it readable by others
             self._db = sqlite3.connect(path, timeout=1.0, check_same_thread=False)
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=NORMAL")
@@ -100,19 +100,19 @@ class Transcripts:
         except (OSError, sqlite3.Error) as error:
             raise OperatorError(
                 f"transcripts cannot be kept in {path}: {error}",
-                f"name another file by ${VARIABLE}; empty keeps none",
+                f"set ${VARIABLE} to another file; empty keeps none",
             ) from error
         self.has_index = True
         try:
             self._db.execute(INDEX)
-        except sqlite3.OperationalError:  # an SQLite without FTS5: search reads everything
+        except sqlite3.OperationalError:  # SQLite without FTS5: search reads every turn
             self.has_index = False
 
     def close(self) -> None:
         self._db.close()
 
     def add(self, turn: Turn) -> int:
-        """Keeps a turn; its number. Raises `OperatorError` where that cannot be done."""
+        """Stores a turn and returns its id. Raises `OperatorError` if it cannot be written."""
         values = msgspec.structs.asdict(turn) | {"params": json.dumps(turn.params)}
         del values["id"]
         names = ", ".join(values)
@@ -127,12 +127,12 @@ class Transcripts:
                     )
         except sqlite3.Error as error:
             raise OperatorError(
-                f"{self.path} takes no more: {error}", "what is said from now on is not kept"
+                f"{self.path} cannot be written: {error}", "further turns are not kept"
             ) from error
         return row.lastrowid or 0
 
     def conversations(self, limit: int = 50) -> list[Conversation]:
-        """The newest first."""
+        """Conversations, the newest first."""
         rows = self._all(
             "SELECT conversation, min(at), count(*), group_concat(DISTINCT model), min(id) "
             "FROM turn GROUP BY conversation ORDER BY min(id) DESC LIMIT ?",
@@ -157,8 +157,8 @@ class Transcripts:
         ]
 
     def turns(self, conversation: str) -> list[Turn]:
-        """The turns of a conversation in order. `conversation` may be the beginning of its name;
-        raises `OperatorError` if none or several begin so."""
+        """The turns of a conversation in order. `conversation` is its id or the beginning of it;
+        raises `OperatorError` if it fits none or several."""
         names = [
             name
             for (name,) in self._all(
@@ -178,8 +178,8 @@ class Transcripts:
         return self._turns("ORDER BY id", ())
 
     def search(self, text: str, limit: int = 50) -> list[Turn]:
-        """Turns whose model, prompt or answer has all these words (or their beginnings), the
-        newest first; every turn where there are none."""
+        """Turns whose model, prompt and answer together match every word of `text` as a prefix, the
+        newest first; every turn if there are no words."""
         words = re.findall(r"\w+", text)
         if self.has_index and words:
             query = " ".join(f'"{word}"*' for word in words)
@@ -195,15 +195,15 @@ class Transcripts:
         )
 
     def prompts(self, limit: int = 200) -> list[str]:
-        """The prompts, each once, the oldest first."""
+        """The latest distinct prompts, the oldest first."""
         rows = self._all(
             "SELECT prompt FROM turn GROUP BY prompt ORDER BY max(id) DESC LIMIT ?", (limit,)
         )
         return [prompt for (prompt,) in reversed(rows)]
 
     def choose(self, conversations: Sequence[str], every: bool) -> list[str]:
-        """Names of the conversations given, or of all if `every`. Raises `UsageError` where that
-        is both or neither."""
+        """Ids of the given conversations, or of all if `every`. Raises `UsageError` if both or
+        neither are given."""
         if every == bool(conversations):
             raise UsageError("name conversations, or --all", "see: loraconsole transcripts list")
         return list(conversations) or [each.id for each in self.conversations(1 << 30)]
@@ -214,7 +214,7 @@ class Transcripts:
         return f"{counted(len(conversations), 'conversation')} with {counted(turns, 'turn')}"
 
     def delete(self, conversation: str) -> int:
-        """Forgets a conversation; how many turns it had. Raises as `turns` does."""
+        """Deletes a conversation; returns its number of turns. Raises as `turns` does."""
         numbers = [(turn.id,) for turn in self.turns(conversation)]
         with self._lock, self._db:
             self._db.executemany("DELETE FROM turn WHERE id = ?", numbers)
@@ -237,7 +237,7 @@ class Transcripts:
 
 
 def open_transcripts() -> Transcripts:
-    """The user's. Raises `OperatorError` where none are kept."""
+    """The user's transcripts. Raises `OperatorError` if none are kept."""
     kept = open_default()
     if kept is None:
         raise OperatorError("no transcripts are kept", f"${VARIABLE} is empty")
@@ -245,8 +245,8 @@ def open_transcripts() -> Transcripts:
 
 
 def open_default() -> Transcripts | None:
-    """The user's transcripts; None if none are to be kept. Raises `OperatorError` if the file
-    cannot be used."""
+    """The user's transcripts; None if none are kept. Raises `OperatorError` if the file cannot be
+    used."""
     path = default_path()
     return None if path is None else Transcripts(path)
 
@@ -255,7 +255,7 @@ def open_default() -> Transcripts | None:
 
 
 def as_markdown(turns: Sequence[Turn]) -> Iterator[str]:
-    """Lines of a document: a prompt as a heading's quote, under it what each model said."""
+    """Lines of a Markdown document: each prompt as a quote, below it each model's answer."""
     before: tuple[str, str] | None = None
     conversation = ""
     for turn in turns:
@@ -278,6 +278,6 @@ def as_markdown(turns: Sequence[Turn]) -> Iterator[str]:
 
 
 def as_jsonl(turns: Sequence[Turn]) -> Iterator[str]:
-    """A JSON document a line, a line a turn."""
+    """JSON lines, one per turn."""
     for turn in turns:
         yield json.dumps(msgspec.to_builtins(turn), ensure_ascii=False)

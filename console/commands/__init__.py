@@ -1,1 +1,1 @@
-"""The commands: a frozen record each, from which the command line, `:` and keys are made."""
+"""The commands: frozen records, from which the command line, the `:` line and keys are made."""

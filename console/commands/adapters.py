@@ -22,26 +22,26 @@ from .base import Against, AgainstTokens, PipelineCommand
 
 class ListAdaptersCommand(PipelineCommand, frozen=True, kw_only=True):
     NAME = "list"
-    HELP = "all of them, and what they have done (the default)"
+    HELP = "list all, with their requests and tokens (the default)"
 
 
 class AdapterCommand(PipelineCommand, frozen=True, kw_only=True):
-    """Base of the orders about adapters; each makes the message for the router."""
+    """Base of the orders about adapters; `order` makes the message for the router."""
 
     def order(self, reply_to: str) -> AdapterOrder:
-        """The message, with an id of its own; its answer goes to the inbox `reply_to`."""
+        """The message, with a new id; the reply goes to the inbox `reply_to`."""
         raise NotImplementedError
 
 
 class NamedAdapterCommand(AdapterCommand, frozen=True, kw_only=True):
-    """Base of those about one that is there."""
+    """Base of the orders about one existing adapter."""
 
     name: Annotated[str, Argument(metavar="NAME", is_positional=True)]
 
 
 class LoadCommand(AdapterCommand, frozen=True, kw_only=True):
     NAME = "load"
-    HELP = "serve a PEFT directory by a name"
+    HELP = "serve a PEFT directory under a name"
     name: Annotated[str, Argument(metavar="NAME", is_positional=True)]
     path: Annotated[
         str,
@@ -69,7 +69,7 @@ class UnloadCommand(NamedAdapterCommand, frozen=True, kw_only=True):
 
 class ReloadCommand(NamedAdapterCommand, frozen=True, kw_only=True):
     NAME = "reload"
-    HELP = "read its files again; requests that run finish on the old weights"
+    HELP = "read its files again; running requests finish on the old weights"
 
     def order(self, reply_to: str) -> ReloadAdapter:
         return ReloadAdapter(order=make_order_id(), reply_to=reply_to, name=self.name)
@@ -85,7 +85,7 @@ class PinCommand(NamedAdapterCommand, frozen=True, kw_only=True):
 
 class UnpinCommand(NamedAdapterCommand, frozen=True, kw_only=True):
     NAME = "unpin"
-    HELP = "let it be evicted when its pages are wanted and no request uses it"
+    HELP = "let it be evicted when its pages are needed and no request uses it"
 
     def order(self, reply_to: str) -> PinAdapter:
         return PinAdapter(order=make_order_id(), reply_to=reply_to, name=self.name, pinned=False)
@@ -93,7 +93,7 @@ class UnpinCommand(NamedAdapterCommand, frozen=True, kw_only=True):
 
 class MergeCommand(NamedAdapterCommand, frozen=True, kw_only=True):
     NAME = "merge"
-    HELP = "keep a copy of the weights with it merged, for steps of its own"
+    HELP = "keep a copy of the weights with it merged, for steps that use it alone"
 
     def order(self, reply_to: str) -> MergeAdapter:
         return MergeAdapter(order=make_order_id(), reply_to=reply_to, name=self.name)
@@ -101,7 +101,7 @@ class MergeCommand(NamedAdapterCommand, frozen=True, kw_only=True):
 
 class VerifyCommand(NamedAdapterCommand, frozen=True, kw_only=True):
     NAME = "verify"
-    HELP = "compare its answers with its weights merged in float32; 1 if it is not right"
+    HELP = "compare its answers with those of float32 merged weights; exit 1 if they differ"
     against: Against = None
     tokens: AgainstTokens = 16
 
@@ -111,7 +111,7 @@ class VerifyCommand(NamedAdapterCommand, frozen=True, kw_only=True):
 
 class UnmergeCommand(AdapterCommand, frozen=True, kw_only=True):
     NAME = "unmerge"
-    HELP = "give the copy with a merged adapter up"
+    HELP = "drop the copy with the merged adapter"
 
     def order(self, reply_to: str) -> MergeAdapter:
         return MergeAdapter(order=make_order_id(), reply_to=reply_to, name="")
@@ -119,10 +119,10 @@ class UnmergeCommand(AdapterCommand, frozen=True, kw_only=True):
 
 class PlanCommand(AdapterCommand, frozen=True, kw_only=True):
     NAME = "plan"
-    HELP = "what loading directories would take; 1 if any would be refused"
+    HELP = "what loading directories would take; exit 1 if any would be refused"
     paths: Annotated[
         tuple[str, ...],
-        Argument("one after the other", metavar="PATH", is_positional=True),
+        Argument("adapter directories", metavar="PATH", is_positional=True),
     ]
 
     def order(self, reply_to: str) -> PlanAdapters:

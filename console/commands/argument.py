@@ -1,6 +1,6 @@
-"""`Argument`: one argument of a command, which is a field of the command's record.
+"""`Argument`: one argument of a command, i.e. a field of the command's record.
 
-A field is annotated with what cannot be read off it; its name, type and default say the rest.
+The annotation adds to the field's name, type and default, which are used as they are.
 """
 
 from __future__ import annotations
@@ -19,54 +19,53 @@ class Argument(NamedTuple):
 
     help: str | None = None
     metavar: str | None = None
-    """The word for its value in a help; None: its name in capitals."""
+    """The placeholder of its value in help texts; None: the name in capitals."""
     short: str = ""
-    """Another spelling of an option: `-f`."""
+    """The short form of an option: `-f`."""
     is_positional: bool = False
     choices: Collection[str] = ()
     convert: Callable[[str], Any] | None = None
-    """Makes the value from the typed word; None: the field's type does."""
+    """Converts the typed word to the value; None: the field's type does."""
     alone: Any = None
-    """The option's value if it is given without one; None: it takes one."""
+    """The value of an option given without one; None: a value is required."""
     group: str = ""
-    """The title that it stands under in a help; "": the usual one."""
+    """Its group's title in the help; "": the default group."""
     name: str = ""
-    """The field's; empty in an annotation, as are those below."""
+    """The field's name. This field and those below are empty in an annotation."""
     kind: Any = str
     """The field's type, without None."""
     is_optional: bool = False
-    """Whether None is among its values."""
+    """Whether its value may be None."""
     is_required: bool = False
 
     @property
     def flags(self) -> tuple[str, ...]:
-        """An option's names, the long one first; none of a positional argument."""
+        """An option's names, the long one first; none for a positional argument."""
         if self.is_positional:
             return ()
         return (f"--{self.name.replace('_', '-')}", *((self.short,) if self.short else ()))
 
     @property
     def spellings(self) -> tuple[str, ...]:
-        """Its flags, and `--no-…` of what may be True, False or neither."""
+        """Its flags, and `--no-…` of an optional bool."""
         is_yes_or_no = self.kind is bool and self.is_optional
         no = tuple(f"--no-{flag.removeprefix('--')}" for flag in self.flags if is_yes_or_no)
         return (*self.flags, *no)
 
     @property
     def takes_many(self) -> bool:
-        """Whether a positional argument takes all words that are left, or an option may be
-        repeated."""
+        """Whether a positional argument takes all remaining words, or an option may be repeated."""
         return get_origin(self.kind) is tuple
 
     @property
     def takes_value(self) -> bool:
-        """False of an option that is given or not."""
+        """Whether it has a value; False for a plain switch."""
         return self.kind is not bool
 
 
 @cache
 def arguments_of(record: type[msgspec.Struct]) -> tuple[Argument, ...]:
-    """The annotated fields of a record, in order, and those of the records among its fields."""
+    """The annotated fields of a record and of its nested records, in order."""
     found: list[Argument] = []
     hints = typing.get_type_hints(record, include_extras=True)
     for field in msgspec.structs.fields(record):
@@ -91,7 +90,7 @@ def arguments_of(record: type[msgspec.Struct]) -> tuple[Argument, ...]:
 
 
 def usage_of(arguments: Sequence[Argument]) -> str:
-    """`NAME PATH [--pin]`: without what is the same for all."""
+    """`NAME PATH [--pin]`: without --json and --run, which most commands have."""
     words = []
     for argument in arguments:
         if argument.name in ("json", "run"):

@@ -1,4 +1,4 @@
-"""Bases of the commands, and the options that several share."""
+"""Base classes of the commands, and shared options."""
 
 # No future import of annotations: as objects they need not be evaluated for the parser.
 
@@ -12,31 +12,31 @@ from ...pipeline.run_directory import default_run_directory
 from .argument import Argument
 
 SCREEN = "screen options"
-READ_ONLY_HELP = "only look: nothing is asked or changed from here"
+READ_ONLY_HELP = "no prompts and no changes from this console"
 
 Json: TypeAlias = Annotated[bool, Argument("one JSON document on stdout")]
 RunDirectory: TypeAlias = Annotated[str, Argument("run directory")]
 ReadOnly: TypeAlias = Annotated[bool, Argument(READ_ONLY_HELP, group=SCREEN)]
 Against: TypeAlias = Annotated[
     Literal["transformers"] | None,
-    Argument("compare answers with that library's (and peft's), which read the same files"),
+    Argument("compare answers with those of this library (and peft) from the same files"),
 ]
-AgainstTokens: TypeAlias = Annotated[int, Argument("greedy tokens of each answer", metavar="N")]
+AgainstTokens: TypeAlias = Annotated[int, Argument("greedy tokens per answer", metavar="N")]
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True):
     """A command: its annotated fields are its arguments, `NAME` and `HELP` its line in the list of
-    commands. `HELP` is what there is to say of a command; few have a docstring beside it."""
+    commands. `HELP` also serves as its documentation; few have a docstring."""
 
     NAME: ClassVar[str] = ""
     HELP: ClassVar[str] = ""
     USAGE: ClassVar[str | None] = None
-    """The usage line, where the arguments are too many for one."""
+    """The usage line of a command with too many arguments to list."""
     EPILOG: ClassVar[str | None] = None
 
     @property
     def as_json(self) -> bool:
-        """Whether one JSON document is wanted, of an error as well."""
+        """Whether to print one JSON document, also for an error."""
         return bool(getattr(self, "json", False))
 
 
@@ -48,10 +48,11 @@ class PipelineCommand(Command, frozen=True, kw_only=True):
 
 
 class ScreenOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """How the console looks; None leaves it to the settings."""
+    """Appearance of the console; None leaves an option to the settings."""
 
     fps: Annotated[
-        float | None, Argument("frames a second while it moves", metavar="N", group=SCREEN)
+        float | None,
+        Argument("frames per second while the screen changes", metavar="N", group=SCREEN),
     ] = None
     theme: Annotated[
         str | None, Argument("colours; `t` cycles them", metavar="NAME", group=SCREEN)
@@ -59,16 +60,16 @@ class ScreenOptions(msgspec.Struct, frozen=True, kw_only=True):
     ascii: Annotated[bool, Argument("borders, bars and plots in ASCII", group=SCREEN)] = False
     low_bandwidth: Annotated[
         bool | None,
-        Argument("spare the line: 5 frames/s at most; over ssh by itself", group=SCREEN),
+        Argument("at most 5 frames/s; the default over ssh", group=SCREEN),
     ] = None
     no_mouse: Annotated[bool, Argument("leave the mouse to the terminal", group=SCREEN)] = False
     show_cost: Annotated[
-        bool, Argument("what the screen costs, in a line; `C` as well", group=SCREEN)
+        bool, Argument("show the cost of drawing in a line; also `C`", group=SCREEN)
     ] = False
 
 
 class RunOptions(msgspec.Struct, frozen=True):
-    """Settings of a pipeline as they were given: by name, or by --config in a TOML file."""
+    """Settings of a pipeline as given: by name, or in a TOML file by --config."""
 
     values: dict[str, Any] = {}
 

@@ -1,4 +1,4 @@
-"""Commands that open the console, or make what it can be opened on."""
+"""Commands that open the console, or make recordings for it."""
 
 # No future import of annotations: as objects they need not be evaluated for the parser.
 
@@ -17,7 +17,7 @@ class ConsoleCommand(Command, frozen=True, kw_only=True):
     mock: Annotated[
         int | None,
         Argument(
-            "a pipeline that computes nothing, another one for every seed",
+            "a simulated pipeline, different for each seed",
             metavar="SEED",
             alone=7,
             group=SCREEN,
@@ -27,15 +27,15 @@ class ConsoleCommand(Command, frozen=True, kw_only=True):
 
 class AttachCommand(Command, frozen=True, kw_only=True):
     NAME = "attach"
-    HELP = "the console on a running pipeline"
+    HELP = "open the console on a running pipeline"
     EPILOG = "A running pipeline keeps its run options; those are for `loraconsole up`."
     json: Json = False
-    run: Annotated[str | None, Argument("run directory (with --ssh: the one over there)")] = None
+    run: Annotated[str | None, Argument("run directory (with --ssh: on that machine)")] = None
     ssh: Annotated[
-        str | None, Argument("the pipeline runs there, as ssh knows it", metavar="HOST")
+        str | None, Argument("the pipeline's machine, as an ssh destination", metavar="HOST")
     ] = None
     ssh_command: Annotated[
-        str, Argument("what loraconsole is called over there", metavar="COMMAND")
+        str, Argument("the loraconsole command on that machine", metavar="COMMAND")
     ] = "loraconsole"
     screen: ScreenOptions = ScreenOptions()
     read_only: ReadOnly = False
@@ -48,33 +48,33 @@ class RecordCommand(PipelineCommand, frozen=True, kw_only=True):
         str,
         Argument("gzipped JSON lines; it must not exist", metavar="FILE", is_positional=True),
     ]
-    seconds: Annotated[float | None, Argument("end by itself", metavar="N")] = None
-    max_mib: Annotated[float, Argument("end at this size", metavar="N")] = 256.0
+    seconds: Annotated[float | None, Argument("end after N seconds", metavar="N")] = None
+    max_mib: Annotated[float, Argument("end at this file size", metavar="N")] = 256.0
 
 
 class PlayCommand(Command, frozen=True, kw_only=True):
     NAME = "play"
-    HELP = "the console on a recording that `record` made"
+    HELP = "open the console on a recording made by `record`"
     file: Annotated[str, Argument(metavar="FILE", is_positional=True)]
-    speed: Annotated[float, Argument("times as fast", metavar="X")] = 1.0
+    speed: Annotated[float, Argument("X times the original speed", metavar="X")] = 1.0
     screen: ScreenOptions = ScreenOptions()
 
 
 class WebCommand(PipelineCommand, frozen=True, kw_only=True):
     NAME = "web"
-    HELP = "the console in a browser on this machine"
-    port: Annotated[int, Argument("0 is any that is free")] = 8300
+    HELP = "serve the console to a browser on this machine"
+    port: Annotated[int, Argument("0 takes any free port")] = 8300
 
 
 class ReplayCommand(Command, frozen=True, kw_only=True):
     NAME = "replay"
-    HELP = "decide an event log again; 1 if it comes out otherwise"
+    HELP = "repeat the decisions of an event log; exit 1 if any differs"
     file: Annotated[
         str,
         Argument("RUN/events/router-….jsonl of --event-log", metavar="FILE", is_positional=True),
     ]
     json: Json = False
-    speed: Annotated[float | None, Argument("X times as fast as it happened", metavar="X")] = None
+    speed: Annotated[float | None, Argument("X times the original speed", metavar="X")] = None
     show: Annotated[bool, Argument("print each decision")] = False
     console: Annotated[bool, Argument("show it in the console")] = False
     screen: ScreenOptions = ScreenOptions()

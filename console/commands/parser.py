@@ -1,6 +1,6 @@
-"""The command line's parser, made from the records of the commands. Imports no command's work.
+"""The command line's parser, made from the records of the commands. Imports no command's code.
 
-`parse` is the only door: behind it there are records, and no `argparse.Namespace`.
+`parse` is the only entry point: it returns a record, never an `argparse.Namespace`.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ EPILOG = "Without a command: open the console, and start the pipeline first if n
 OVERVIEW = """\
 examples:
   loraconsole                      the console; starts the pipeline if none runs
-  loraconsole --mock               look around: that pipeline computes nothing
+  loraconsole --mock               look around with a simulated pipeline
   loraconsole up --model ./Llama-3.2-1B --adapter sql=./my-sql
   loraconsole attach --read-only   look at a running pipeline, change nothing
   loraconsole attach --ssh HOST    the console here, the pipeline there
   loraconsole prompt --adapter pirate --adapter haiku "Tell me about the sea."
 
 loraconsole COMMAND --help: a command's options.
-Exit status: 0 well, 1 failed, 2 wrong usage, 3 not running.
+Exit status: 0 success, 1 failure, 2 wrong usage, 3 no pipeline is running.
 """
 
 if TYPE_CHECKING:
@@ -48,13 +48,13 @@ def parse(arguments: Sequence[str]) -> Command:
 
 
 def parse_with(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> Command:
-    """The command that one of the parsers of this file reads."""
+    """The command that a parser of this module reads from `arguments`."""
     given = vars(parser.parse_args(arguments))
-    return _record(given["record"], given)  # type: ignore[no-any-return]  # as it was put there
+    return _record(given["record"], given)  # type: ignore[no-any-return]  # set by the parser
 
 
 def _record(kind: type[Any], given: dict[str, Any]) -> Any:
-    """A record of the given values; the others have their defaults."""
+    """A record of the given values; other fields have their defaults."""
     values: dict[str, Any] = {}
     for name in kind.__struct_fields__:
         if name == "screen":
@@ -73,7 +73,7 @@ def _record(kind: type[Any], given: dict[str, Any]) -> Any:
 
 
 def overview() -> argparse.ArgumentParser:
-    """The parser of `loraconsole --help`: the commands, and the options without one."""
+    """The parser of `loraconsole --help`: the commands, and the options without a command."""
     parser = command_parser(only=())
     parser.usage = "loraconsole [OPTIONS]\n       loraconsole COMMAND [OPTIONS]"
     parser.description = (
@@ -87,7 +87,7 @@ def overview() -> argparse.ArgumentParser:
 
 
 def console_parser() -> argparse.ArgumentParser:
-    """`loraconsole [RUN OPTIONS]`: no command, all settings."""
+    """The parser of `loraconsole [OPTIONS]` without a command."""
     parser = argparse.ArgumentParser(
         "loraconsole", usage="loraconsole [OPTIONS]", description=DESCRIPTION, epilog=EPILOG
     )
@@ -100,9 +100,9 @@ def command_parser(
     kind: type[argparse.ArgumentParser] = argparse.ArgumentParser,
     only: Sequence[str] | None = None,
 ) -> argparse.ArgumentParser:
-    """`loraconsole COMMAND …`. The `:` line of the console reads with a `kind` of its own.
+    """The parser of `loraconsole COMMAND …`. The console's `:` line passes a `kind` of its own.
 
-    With `only` the other commands have no arguments: the parser is made in 2 ms instead of 9.
+    With `only`, the other commands get no arguments: this takes 2 ms instead of 9.
     """
     parser = kind(
         "loraconsole",
@@ -126,7 +126,7 @@ def command_parser(
 
 
 def _add_verbs(parser: argparse.ArgumentParser, group: CommandGroup) -> None:
-    """The verbs of a group; what they have in common may stand before the verb as well."""
+    """Adds the verbs of a group; their shared options are allowed before the verb too."""
     shared = arguments_of(group.base)
     for argument in shared:
         _add(parser, argument)
@@ -148,7 +148,7 @@ def _add_arguments(parser: argparse.ArgumentParser, command: type[Command]) -> N
 
 
 def _add_all(parser: argparse.ArgumentParser, arguments: Iterable[Argument]) -> None:
-    """Each under the title of its group."""
+    """Adds each argument under the title of its group."""
     groups: dict[str, Group] = {"": parser}
     for argument in arguments:
         if argument.group not in groups:
@@ -157,7 +157,8 @@ def _add_all(parser: argparse.ArgumentParser, arguments: Iterable[Argument]) -> 
 
 
 def _add(parser: Group, argument: Argument) -> None:
-    """Adds one argument. If it is not given it leaves no trace: the record has the default."""
+    """Adds one argument. If it is not given, it is absent from the result: the record has the
+    default."""
     options: dict[str, Any] = {"help": argument.help, "default": argparse.SUPPRESS}
     if argument.is_positional:
         if argument.takes_many:

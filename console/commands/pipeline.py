@@ -12,7 +12,7 @@ from .argument import Argument
 from .base import Command, Json, PipelineCommand, RunOptions
 
 NUMBERS = ("batch_num_adapters", "slo_seconds", "max_wait_tokens", "max_per_adapter")
-"""Fields of `SchedulerCommand` that `SchedulerSettings` has by the same names."""
+"""Fields that `SchedulerCommand` and `SchedulerSettings` have in common."""
 
 
 class UpCommand(Command, frozen=True, kw_only=True):
@@ -20,11 +20,11 @@ class UpCommand(Command, frozen=True, kw_only=True):
     HELP = "start the pipeline without a screen, until it is ready"
     USAGE = "loraconsole up [OPTIONS]"
     EPILOG = (
-        "`loraconsole` alone takes the run options as well: it starts such a pipeline and opens "
-        "the console on it. That and its own, --mock among them: loraconsole --help."
+        "`loraconsole` without a command takes these options too: it starts the pipeline and opens "
+        "the console. Its other options, --mock among them: loraconsole --help."
     )
     json: Json = False
-    foreground: Annotated[bool, Argument("stay until it stops (Ctrl-C)")] = False
+    foreground: Annotated[bool, Argument("stay until it stops (Ctrl-C stops it)")] = False
     run_options: RunOptions = RunOptions()
 
 
@@ -36,34 +36,34 @@ class DownCommand(PipelineCommand, frozen=True, kw_only=True):
 
 class DrainCommand(PipelineCommand, frozen=True, kw_only=True):
     NAME = "drain"
-    HELP = "admit nothing new; what runs may finish"
-    resume: Annotated[bool, Argument("admit again")] = False
+    HELP = "refuse new requests; running ones finish"
+    resume: Annotated[bool, Argument("admit requests again")] = False
 
 
 class AbortCommand(PipelineCommand, frozen=True, kw_only=True):
     NAME = "abort"
-    HELP = "end one request; its client keeps what it has"
-    request: Annotated[str, Argument("its id, or how that ends", metavar="ID", is_positional=True)]
+    HELP = "end one request; its client keeps the text so far"
+    request: Annotated[str, Argument("its id, or the id's end", metavar="ID", is_positional=True)]
 
 
 class SchedulerCommand(PipelineCommand, frozen=True, kw_only=True):
     NAME = "scheduler"
-    HELP = "who is admitted first; changes it while it serves"
+    HELP = "show or change the admission order while requests run"
     policy: Annotated[
         str | None,
-        Argument("as up --scheduler takes", metavar="POLICY", is_positional=True),
+        Argument("as for up --scheduler", metavar="POLICY", is_positional=True),
     ] = None
     fair_weight: Annotated[
         tuple[str, ...] | None, Argument("replaces all weights of vtc_fair", metavar="NAME=W")
     ] = None
-    slo_seconds: Annotated[float | None, Argument("as in up", metavar="S")] = None
-    batch_num_adapters: Annotated[int | None, Argument("as in up", metavar="N")] = None
-    max_wait_tokens: Annotated[int | None, Argument("as in up", metavar="N")] = None
-    max_per_adapter: Annotated[int | None, Argument("as in up", metavar="N")] = None
+    slo_seconds: Annotated[float | None, Argument("as for up", metavar="S")] = None
+    batch_num_adapters: Annotated[int | None, Argument("as for up", metavar="N")] = None
+    max_wait_tokens: Annotated[int | None, Argument("as for up", metavar="N")] = None
+    max_per_adapter: Annotated[int | None, Argument("as for up", metavar="N")] = None
 
     @property
     def changes(self) -> bool:
-        """Whether anything is to be set; otherwise the settings are only shown."""
+        """Whether any setting is given; otherwise the settings are only shown."""
         return any(getattr(self, name) is not None for name in ("policy", "fair_weight", *NUMBERS))
 
     def order(self, reply_to: str) -> SetScheduler:
@@ -85,12 +85,12 @@ class ProfileCommand(PipelineCommand, frozen=True, kw_only=True):
     NAME = "profile"
     HELP = "record time spans of every process while it serves"
     verb: Annotated[Literal["start", "stop"], Argument(is_positional=True)]
-    layers: Annotated[bool, Argument("the model's layers too; steps are slower then")] = False
-    nvtx: Annotated[bool, Argument("NVTX ranges too (nsys gets them anyway)")] = False
+    layers: Annotated[bool, Argument("also the model's layers, which slows steps down")] = False
+    nvtx: Annotated[bool, Argument("also NVTX ranges (nsys gets them anyway)")] = False
 
     def order(self, reply_to: str, at: float | None = None) -> SpansOrder:
-        """The message for every process. `at` is the time that names the recording, unix seconds;
-        None: now."""
+        """The message for every process. `at`, unix seconds, gives the recording's name; None:
+        now."""
         if self.verb == "stop":
             return StopSpans(order=make_order_id(), reply_to=reply_to)
         from ...pipeline.runtime.spans import recording_name  # it imports asyncio
@@ -106,7 +106,7 @@ class ProfileCommand(PipelineCommand, frozen=True, kw_only=True):
 
 class PromptCommand(PipelineCommand, frozen=True, kw_only=True):
     NAME = "prompt"
-    HELP = "ask the base or adapters; several answer side by side"
+    HELP = "prompt the base or adapters; several answers side by side"
     text: Annotated[
         str,
         Argument("the prompt; - reads standard input", metavar="TEXT", is_positional=True),
@@ -120,7 +120,7 @@ class PromptCommand(PipelineCommand, frozen=True, kw_only=True):
 
 
 class BenchCommand(Command, frozen=True, kw_only=True):
-    """The flags are the benchmark's own, and are handed to it as they are."""
+    """`flags` are passed to the benchmark's own parser unchanged."""
 
     NAME = "bench"
     HELP = "measure the pipeline, or any OpenAI-compatible --url"

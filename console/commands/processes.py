@@ -24,13 +24,13 @@ class ProcessCommand(PipelineCommand, frozen=True, kw_only=True):
     process: Annotated[str, Argument("worker-0, detokenizer, router, server", is_positional=True)]
 
     def order(self, known: Sequence[str]) -> ProcessOrder:
-        """The message for the supervisor. Raises `OperatorError` if the process is not among the
-        `known`, or takes no such order."""
+        """The message for the supervisor. Raises `OperatorError` if the process is not in `known`
+        or does not accept this order."""
         name = self.process
         if name not in known:
             raise OperatorError(f"no process {name!r}", f"there are {', '.join(known)}")
         if name == "fetch" and not isinstance(self, RestartCommand):
-            raise OperatorError("fetch ends by itself", "stop, start and signal are for the others")
+            raise OperatorError("fetch ends by itself", "stop, start and signal take the others")
         return self._order()
 
     def _order(self) -> ProcessOrder:
@@ -47,7 +47,7 @@ class StopCommand(ProcessCommand, frozen=True, kw_only=True):
 
 class StartCommand(ProcessCommand, frozen=True, kw_only=True):
     NAME = "start"
-    HELP = "start a process that was stopped or given up"
+    HELP = "start a process that was stopped or has failed"
 
     def _order(self) -> StartProcess:
         return StartProcess(self.process)
@@ -56,7 +56,7 @@ class StartCommand(ProcessCommand, frozen=True, kw_only=True):
 class RestartCommand(ProcessCommand, frozen=True, kw_only=True):
     NAME = "restart"
     HELP = "restart one process"
-    hard: Annotated[bool, Argument("kill it, rather than ask")] = False
+    hard: Annotated[bool, Argument("SIGKILL instead of SIGTERM")] = False
 
     def _order(self) -> RestartProcess:
         return RestartProcess(self.process, self.hard)

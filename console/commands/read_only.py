@@ -1,8 +1,8 @@
-"""What a console that was opened with --read-only refuses: one table, of commands and of keys."""
+"""The commands and keys that a console opened with --read-only refuses."""
 
 from __future__ import annotations
 
-READ_ONLY = "This console only looks: it was opened with --read-only"
+READ_ONLY = "This console changes nothing: it was opened with --read-only"
 CHANGES: dict[str, tuple[str, ...]] = {
     **{name: (name,) for name in ("load", "unload", "reload", "pin", "merge", "verify")},
     **{name: () for name in ("unpin", "unmerge")},
@@ -17,17 +17,17 @@ CHANGES: dict[str, tuple[str, ...]] = {
     "down": ("down",),
     "profile": ("record",),
 }
-"""Each command that changes something in a pipeline or asks something of it, and the keys, by their
-ids, that do the same. Such a key is not shown, such a command not offered. `scheduler` is not among
-them, since it also shows the settings: its order is refused when it is sent."""
+"""Commands that change a pipeline or send it work, and the ids of the keys that do the same. These
+commands and keys are hidden. `scheduler` is not listed, since it also shows the settings: its order
+is refused when it is sent."""
 CHANGING_KEYS = frozenset(key for keys in CHANGES.values() for key in keys)
 
 
 def is_changing_command(name: str) -> bool:
-    """Whether a read-only console refuses the command of that name."""
+    """Whether a read-only console refuses this command."""
     return name in CHANGES
 
 
 def is_changing_key(id: str | None) -> bool:
-    """Whether a read-only console refuses the key of that id."""
+    """Whether a read-only console refuses the key with this id."""
     return id in CHANGING_KEYS

@@ -1,6 +1,6 @@
 """`COMMANDS`: every command of `loraconsole`.
 
-To add one: its record in a file beside this, a line here, and a case in `cli/dispatch.py`.
+To add one: write its record in this folder, a line here, and a case in `cli/dispatch.py`.
 """
 
 from __future__ import annotations
@@ -51,12 +51,12 @@ from .transcripts import (
 
 
 class CommandGroup(NamedTuple):
-    """A name that is followed by a verb; without a verb it means the first of them."""
+    """A command name followed by a verb; the first verb is the default."""
 
     NAME: str
     HELP: str
     base: type[Command]
-    """The base of its verbs, whose options may stand before or after the verb."""
+    """The base class of its verbs; its options are allowed before or after the verb."""
     verbs: tuple[type[Command], ...]
 
 
@@ -102,7 +102,7 @@ COMMANDS: tuple[type[Command] | CommandGroup, ...] = (
     SpansCommand,
     CommandGroup(
         "transcripts",
-        "what was asked and answered in the console",
+        "prompts and answers kept by the console",
         TranscriptsCommand,
         (
             ListTranscriptsCommand,

@@ -1,4 +1,4 @@
-"""Commands about what was asked and answered in the console."""
+"""Commands about the prompts and answers kept by the console."""
 
 # No future import of annotations: as objects they need not be evaluated for the parser.
 
@@ -9,7 +9,7 @@ from .base import Command, Json
 
 
 class TranscriptsCommand(Command, frozen=True, kw_only=True):
-    """Base of those about what was asked and answered."""
+    """Base of the commands about transcripts."""
 
     json: Json = False
 
@@ -22,14 +22,14 @@ class ListTranscriptsCommand(TranscriptsCommand, frozen=True, kw_only=True):
 
 class SearchTranscriptsCommand(TranscriptsCommand, frozen=True, kw_only=True):
     NAME = "search"
-    HELP = "turns that have all these words; 1 if there is none"
+    HELP = "turns with all these words; exit 1 if there are none"
     words: Annotated[tuple[str, ...], Argument(metavar="WORD", is_positional=True)]
     limit: Annotated[int, Argument(metavar="N")] = 20
 
 
 class ExportTranscriptsCommand(TranscriptsCommand, frozen=True, kw_only=True):
     NAME = "export"
-    HELP = "conversations in full; all of them where none is named"
+    HELP = "conversations in full; all if none is named"
     conversations: Annotated[tuple[str, ...], Argument(metavar="ID", is_positional=True)] = ()
     format: Annotated[Literal["markdown", "jsonl"], Argument()] = "markdown"
     out: Annotated[str | None, Argument("default: standard output", metavar="FILE")] = None
@@ -37,6 +37,6 @@ class ExportTranscriptsCommand(TranscriptsCommand, frozen=True, kw_only=True):
 
 class DeleteTranscriptsCommand(TranscriptsCommand, frozen=True, kw_only=True):
     NAME = "delete"
-    HELP = "forget conversations"
+    HELP = "delete conversations"
     conversations: Annotated[tuple[str, ...], Argument(metavar="ID", is_positional=True)] = ()
-    all: Annotated[bool, Argument("every one")] = False
+    all: Annotated[bool, Argument("all conversations")] = False

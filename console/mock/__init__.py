@@ -1,1 +1,1 @@
-"""A pipeline that computes nothing, for demonstrations and tests."""
+"""A simulated pipeline that computes nothing, for demonstrations and tests."""

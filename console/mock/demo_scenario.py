@@ -1,7 +1,6 @@
-"""`DemoScenario`: what `--mock` shows: the pipeline starts, requests come in waves and wait for a
-reason, adapters come and go, now and then a process falls and comes back.
-
-The same seed and clock make the same messages.
+"""`DemoScenario`: the scenario of `--mock`: the pipeline starts, requests arrive in waves and wait
+for various reasons, adapters are loaded and unloaded, now and then a process falls and is
+restarted. The same seed and clock make the same messages.
 """
 
 from __future__ import annotations
@@ -34,14 +33,14 @@ NUM_PAGES = 1060
 CHUNK_TOKENS = 256
 WAVE_SECONDS = 80.0
 PLACE_SECONDS = 0.7
-"""Time that an adapter takes from the host into pages."""
+"""Time to copy an adapter from the host into pages."""
 DRAIN_SECONDS = 3.0
 RESIDENT = 7
 """Most adapters with pages at a time; the others are on the host."""
 
 
 class ScenarioStage(NamedTuple):
-    """A progress bar of the start."""
+    """A progress bar during the start."""
 
     source: str
     stage: str
@@ -59,7 +58,7 @@ START = (
     ScenarioStage("worker-0", "adapters", "adapters", 6, "adapter", 8.0, 1.0),
 )
 LOADED = ("support-fr", "support-es", "contracts", "triage", "sql-v2", "minutes")
-"""Adapters that an operator loads while it runs, one after the other."""
+"""Adapters that the simulated operator loads, one after the other."""
 FALLS = (
     ("detokenizer", "killed by SIGSEGV"),
     ("worker-0", "killed by SIGKILL"),
@@ -68,7 +67,7 @@ FALLS = (
 
 
 class DemoScenario(Scenario):
-    """The demo. `boots=False` leaves the start out."""
+    """The scenario of the demo. `boots=False` leaves out the start."""
 
     num_pages = NUM_PAGES
 
@@ -88,7 +87,7 @@ class DemoScenario(Scenario):
         self._till: list[tuple[float, str, AdapterState]] = []
         self._loads = 0
         self._awaited: set[str] = set()
-        """Adapters that an operator has loaded and not yet seen on the device."""
+        """Adapters that the simulated operator has loaded and that are not on the device yet."""
         self._next_load, self._next_fall = start + 35.0, start + 95.0
         super().__init__(
             "loading", adapters=6, logs_per_second=6.0, seed=seed, start=start, url=url
@@ -96,7 +95,7 @@ class DemoScenario(Scenario):
         self._due["script"] = start
         self._merged = ""
 
-    # -- what happens by itself
+    # -- events without orders
 
     def _open(self, rows: int) -> Iterator[Sent]:
         self._born = self._start
@@ -187,7 +186,8 @@ class DemoScenario(Scenario):
     # -- adapters
 
     def _bring_another(self, at: float) -> Iterator[Sent]:
-        """An operator loads an adapter; when all are there, the oldest of them goes."""
+        """The simulated operator loads the next adapter of `LOADED`, or unloads it if it is loaded
+        already."""
         name = LOADED[self._loads % len(LOADED)]
         if name in self._adapters:
             self._states_of[name] = (AdapterState.DRAINING, "unloaded by an operator")
@@ -230,7 +230,7 @@ class DemoScenario(Scenario):
         yield from self._tell_table(at)
 
     def _evict_down_to(self, most: int, at: float) -> None:
-        """The least recently used gives its pages first; who is in use keeps them."""
+        """Moves the least recently used adapters to the host; those in use or pinned stay."""
         busy = {view.adapter for view in self._requests if view.phase != "waiting"}
         idle = [name for name in self.placed if name not in busy | self._pinned]
         idle.sort(key=lambda name: self._used.get(name, 0.0))
@@ -239,7 +239,7 @@ class DemoScenario(Scenario):
             self._adapter_since[name] = at
 
     def _want(self, name: str, at: float) -> bool:
-        """Whether a request may run with an adapter; where it lies on the host, it is fetched."""
+        """Whether a request may run with an adapter; one on the host starts loading."""
         self._used[name] = at
         state = self._state_of(name)[0]
         if state is AdapterState.HOST and not any(due[1] == name for due in self._till):
@@ -266,7 +266,7 @@ class DemoScenario(Scenario):
             (at + 1.0, name, ProcessState.STARTING),
             (at + 1.0 + takes, name, ProcessState.READY),
         ]
-        if name == "worker-0":  # what ran is computed again
+        if name == "worker-0":  # running requests are computed again
             self._requests = [
                 view
                 if view.phase == "waiting"
@@ -295,7 +295,7 @@ class DemoScenario(Scenario):
         yield "router", BatchView(at, tuple(self._requests))
 
     def _arrive(self, at: float, period: float) -> None:
-        """Requests come in waves, the busiest adapter the base itself."""
+        """Adds requests in waves; the base model gets the most."""
         if self._states["server"] is not ProcessState.READY or self._stopping:
             return
         wave = 0.5 + 0.5 * math.sin((at - self._start) / WAVE_SECONDS * 2 * math.pi - 1.0)
@@ -326,11 +326,11 @@ class DemoScenario(Scenario):
             )
 
     def _compute(self, at: float, steps: int) -> None:
-        """Runs a number of steps for the running requests; those that wait get a reason, the oldest
-        first."""
+        """Runs `steps` steps for the running requests. Waiting ones are admitted or get a reason,
+        the oldest first."""
         kept: list[RequestView] = []
         running = sum(view.phase != "waiting" for view in self._requests)
-        # At worst: everybody goes on to its limit, and as many adapters as may have pages.
+        # Worst case: each request reaches its limit, and the largest adapters have pages.
         pages = sum(_most_pages(view) for view in self._requests if view.phase != "waiting")
         largest = sorted(map(pages_of, (*self._adapters, *LOADED)))[-RESIDENT:]
         budget, room = CHUNK_TOKENS, self.num_pages - sum(largest)
@@ -372,7 +372,7 @@ class DemoScenario(Scenario):
                 continue
             output = min(view.max_tokens, view.num_output + steps)
             self._tokens[view.adapter][2] += output - view.num_output
-            # Most answers end of themselves, some at their limit.
+            # Most answers end before their limit, some at it.
             if output < view.max_tokens and self._random.random() > 0.012:
                 total = view.num_prompt + output
                 kept.append(self._sized(view, num_output=output, num_computed=total))

@@ -1,5 +1,5 @@
-"""`Scenario`: the telemetry of a pipeline that does not exist, made from a seed and a clock, so
-that a picture is the same every time. Knows messages, no socket; `server.py` sends them."""
+"""`Scenario`: the telemetry of a simulated pipeline, made from a seed and a clock, so that pictures
+are reproducible. Knows messages, no socket; `server.py` sends them."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ SILENT = (
     ProcessState.FAILED,
     ProcessState.STOPPED,
 )
-"""States of a process that sends no heartbeat, since it does not run."""
+"""States of a process that does not run, and so sends no heartbeat."""
 BLAMES = ("no KV pages", "token budget", "batch is full", "adapter loading")
 LOGS = (
     ("worker-0", "INFO", "step {n} took 31.2 ms"),
@@ -87,13 +87,13 @@ ODD_LOGS = {
     17: ("server", "WARNING", "the client of request {n:08x} left in mid-stream"),
     53: ("server", "ERROR", "refused request {n:08x}: 9 214 prompt tokens, 8 192 are the most"),
 }
-"""Line number to line: every 17th line is the one, every 53rd the other."""
+"""Log lines at every 17th and every 53rd line number."""
 MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "up_proj")
 PAGES_A_RANK, BYTES_A_RANK = 4, 118_750
 
 
 def rank_of(name: str) -> int:
-    """The rank of an adapter; its bytes and its pages follow from it."""
+    """The rank of an adapter, which determines its bytes and pages."""
     return (8, 16, 8, 32)[len(name) % 4]
 
 
@@ -106,8 +106,8 @@ def bytes_of(name: str) -> int:
 
 
 class Scenario:
-    """The messages of a pipeline. `advance(now)` returns the (process, message) pairs that are
-    due."""
+    """The messages of a simulated pipeline. `advance(now)` returns the (process, message) pairs
+    that are due."""
 
     num_pages = PAGES
 
@@ -180,7 +180,7 @@ class Scenario:
 
     @property
     def placed(self) -> tuple[str, ...]:
-        """Adapters that have pages; together they take at most half of the pool."""
+        """Adapters that have pages; together these take at most half of the pool."""
         return self._adapters[: self.num_pages // (2 * PAGES_A_RANK * 32)]
 
     # -- orders
@@ -208,17 +208,17 @@ class Scenario:
         self._changes = [(self._now + 0.5, name, ProcessState.STOPPED) for name in RING]
 
     def drain(self, wanted: bool) -> None:
-        """The router admits nothing new, or does so again."""
+        """Makes the router refuse new requests if `wanted`, else admit them."""
         state = ProcessState.DRAINING if wanted else ProcessState.READY
         self._set("router", state, "admitting nothing new" if wanted else "")
 
     @property
     def adapters(self) -> tuple[str, ...]:
-        """Names of those that are served."""
+        """Names of the served adapters."""
         return self._adapters
 
     def text(self, question: AskText) -> RequestText:
-        """The words of a request, in the voice of its adapter."""
+        """The text of a request, in the style of its adapter."""
         view = next((v for v in self._requests if v.request_id == question.request_id), None)
         if view is None:
             return RequestText(
@@ -239,8 +239,8 @@ class Scenario:
         self._requests = [view for view in self._requests if view.request_id != request_id]
 
     def obey(self, order: Any) -> AdapterReply | None:
-        """Carries an order out at once. A path with "missing" in it is refused, an
-        adapter called "silent" is never answered for."""
+        """Carries out an order at once. A path that contains "missing" is refused; an order about
+        an adapter named "silent" gets no reply."""
         if isinstance(order, SetScheduler):
             return self._set_scheduler(order)
         name = "" if isinstance(order, PlanAdapters) else order.name
@@ -334,7 +334,7 @@ class Scenario:
             self._pinned = self._pinned | {name}
 
     def _verify(self, name: str) -> Verification:
-        """Everybody is right but haiku."""
+        """The verification of an adapter; only haiku fails it."""
         is_right = name != "haiku"
         others = [other for other in self._adapters if other != name][:1]
         rows = [("alone", name), *(("mixed", who) for who in (name, None, *others))]
@@ -351,7 +351,7 @@ class Scenario:
         )
 
     def snapshot(self) -> Snapshot:
-        """The snapshot for a console that comes late."""
+        """The snapshot for a console that attaches later."""
         return self._latest.snapshot(
             at=self._now,
             version=MOCK,
@@ -364,7 +364,7 @@ class Scenario:
     # -- the messages
 
     def advance(self, now: float) -> list[tuple[str, Telemetry]]:
-        """All that happened until `now`, in order of time."""
+        """The messages due until `now`, in order of time."""
         sent: list[tuple[str, Telemetry]] = []
         sent += self._opening
         self._opening = []
@@ -510,8 +510,8 @@ class Scenario:
             yield "router", new
 
     def _pool_map(self, at: float) -> PoolMap:
-        """Gives out pages from the lowest free one on, as the real pool does, so that the map frays
-        while requests come and go."""
+        """Allocates pages from the lowest free one on, as the real pool does, so that the map
+        becomes fragmented over time."""
         wanted = {
             PageOwner("adapter", f"{name}@{self._generations[name]}", name): pages_of(name)
             for name in self.placed
@@ -545,7 +545,7 @@ class Scenario:
             lines.append(LogLine(number, at, source, level, text.format(n=number)))
         yield "supervisor", LogLines(tuple(lines))
 
-    # -- its pieces
+    # -- parts of the messages
 
     def _set(self, name: str, state: ProcessState, reason: str = "") -> None:
         self._states[name], self._reasons[name] = state, reason
@@ -756,7 +756,7 @@ class Scenario:
 
 
 def answer(model: str, prompt: str) -> list[str]:
-    """The words of an answer in the voice of a model."""
+    """The words of an answer in the style of a model."""
     voices = {
         "pirate": "Arrr, matey! Ye ask: *{prompt}* — **hoist the colours** and hear me well. ",
         "sql": "```sql\nSELECT answer\nFROM questions\nWHERE text = '{prompt}';\n```\n",

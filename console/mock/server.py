@@ -1,7 +1,7 @@
 """`MockRing`: a pipeline that computes nothing, for demonstrations, pictures and measurements.
 
-Real sockets, real messages and real HTTP; what they tell is a `Scenario`. One small process without
-torch plays all of them: it obeys the console's orders and answers prompts word by word. By hand:
+Sockets, messages and HTTP are real; their content comes from a `Scenario`. One small process
+without torch plays all of them: it obeys the console's orders and answers prompts. By hand:
 `python -P -m loraconsole.console.mock.server --run DIR`, then `loraconsole attach --run DIR`.
 """
 
@@ -74,9 +74,9 @@ from .spans import MockSpans
 class MockRing:
     """Sends a scenario's messages over real sockets, and answers prompts over real HTTP."""
 
-    def __init__(self, config: Config, story: Scenario, tokens_per_second: float = 40.0) -> None:
+    def __init__(self, config: Config, scenario: Scenario, tokens_per_second: float = 40.0) -> None:
         self._run = make_run_directory(config.run)
-        self._scenario = story
+        self._scenario = scenario
         self._history = MetricsHistory(self._run / "history", time.time())
         self._spans = MockSpans(self._run)
         self._context = make_context()
@@ -89,12 +89,12 @@ class MockRing:
         self._tokens_per_second = tokens_per_second
         self._answers: set[asyncio.Task[None]] = set()
         self.asked: list[dict[str, Any]] = []
-        """The bodies of requests that came over HTTP."""
+        """The bodies of the HTTP requests so far."""
         self._socket = socket.create_server(("127.0.0.1", config.port))
-        story.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        scenario.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
 
     async def main(self) -> None:
-        """Runs until the pipeline is stopped from a console."""
+        """Runs until a console stops the pipeline."""
         http = uvicorn.Server(
             uvicorn.Config(self._application(), log_level="error", lifespan="off")
         )
@@ -102,8 +102,8 @@ class MockRing:
         tasks = [
             asyncio.create_task(work)
             for work in (
-                *(self._tell(), self._history_forever()),
-                *(self._hear_supervisor(), self._hear_router(), self._hear_server()),
+                *(self._publish_forever(), self._history_forever()),
+                *(self._serve_supervisor(), self._serve_router(), self._serve_server()),
             )
         ]
         try:
@@ -118,7 +118,7 @@ class MockRing:
             http.should_exit = http.force_exit = True
             try:
                 await serving
-            finally:  # cancelled or not: an open socket would hold the context for ever
+            finally:  # also when cancelled: an open socket would block the context forever
                 self.close()
 
     def close(self) -> None:
@@ -130,7 +130,7 @@ class MockRing:
         self._server.close()
         self._context.destroy(linger=100)
 
-    async def _tell(self) -> None:
+    async def _publish_forever(self) -> None:
         while True:
             for name, message in self._scenario.advance(time.time()):
                 self._beacons[name].publish(message)
@@ -144,7 +144,7 @@ class MockRing:
             await asyncio.sleep(1.0)
             self._history.tick(time.time())
 
-    async def _hear_supervisor(self) -> None:
+    async def _serve_supervisor(self) -> None:
         while True:
             match await self._supervisor.receive():
                 case AskSnapshot(reply_to=reply_to, history_s=history_s):
@@ -167,7 +167,7 @@ class MockRing:
                 case StopPipeline():
                     self._scenario.stop()
 
-    async def _hear_server(self) -> None:
+    async def _serve_server(self) -> None:
         while True:
             match await self._server.receive():
                 case AskText() as question:
@@ -175,7 +175,7 @@ class MockRing:
                     outbox.send(self._scenario.text(question))
                     outbox.close()
 
-    async def _hear_router(self) -> None:
+    async def _serve_router(self) -> None:
         while True:
             match await self._router.receive():
                 case Abort(request_id=request_id):
@@ -200,7 +200,7 @@ class MockRing:
                     self._answer(order)
 
     def _answer(self, order: Any) -> None:
-        """Answers a verification after a while, with its progress meanwhile."""
+        """Answers an order; a verification takes a while and sends its progress."""
         task = asyncio.create_task(self._answer_later(order))
         self._answers.add(task)
         task.add_done_callback(self._answers.discard)
@@ -248,7 +248,7 @@ class MockRing:
 
     async def _chunks(self, body: dict[str, Any], prompt: str) -> AsyncIterator[str]:
         words = answer(body["model"], prompt)[: body.get("max_tokens", 128)]
-        if "at length" in prompt:  # for measuring: longer than anybody would read
+        if "at length" in prompt:  # a very long answer, for measurements
             words = words * 60
         await asyncio.sleep(0.05 + len(body["model"]) % 5 * 0.03)
         for word in words:
@@ -270,10 +270,10 @@ class MockRing:
 
 @contextmanager
 def mock_pipeline(seed: int, boots: bool = True) -> Iterator[Config]:
-    """A mock in a process and a run directory of its own; both are gone afterwards. Unless it
-    `boots`, it is ready at once.
+    """A mock pipeline in its own process and temporary run directory, until the context ends.
+    Unless it `boots`, it is ready at once.
 
-    Raises `OperatorError` where it does not come up.
+    Raises `OperatorError` if it does not start.
     """
     with tempfile.TemporaryDirectory(prefix="lc-mock-") as directory:
         run = make_run_directory(Path(directory) / "run")
@@ -292,8 +292,8 @@ def mock_pipeline(seed: int, boots: bool = True) -> Iterator[Config]:
             try:
                 while not (run / "config.json").exists():
                     if process.poll() is not None:
-                        said = process.stderr.read().strip() if process.stderr else ""
-                        last = said.splitlines()[-1] if said else f"status {process.returncode}"
+                        errors = process.stderr.read().strip() if process.stderr else ""
+                        last = errors.splitlines()[-1] if errors else f"status {process.returncode}"
                         raise OperatorError(f"the mock pipeline did not start: {last}")
                     time.sleep(0.01)
                 yield Config.load(str(run))
@@ -310,13 +310,15 @@ def main() -> None:
         "--scenario", choices=("shift", "empty", "loading", "busy", "failed"), default="shift"
     )
     parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--ready", action="store_true", help="a shift without its start")
+    parser.add_argument("--ready", action="store_true", help="leave out the start of `shift`")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--tokens-per-second", type=float, default=40.0)
-    steady = parser.add_argument_group("of a scenario that goes on as it is")
+    steady = parser.add_argument_group("options of the scenarios other than `shift`")
     steady.add_argument("--rows", type=int, default=24)
     steady.add_argument("--rate", type=float, default=10.0, help="batch views a second")
-    steady.add_argument("--moving", type=float, default=1.0, help="share of rows a view moves")
+    steady.add_argument(
+        "--moving", type=float, default=1.0, help="share of rows that change in a view"
+    )
     steady.add_argument("--logs", type=float, default=8.0, help="log lines a second")
     steady.add_argument("--steps", type=float, default=30.0, help="steps a second")
     steady.add_argument("--adapters", type=int, default=4)
@@ -327,11 +329,11 @@ def main() -> None:
     if lock is None:
         sys.exit(f"a pipeline already runs in {run}")
     config = Config(run=str(run), port=given.port).absolute()
-    story: Scenario
+    scenario: Scenario
     if given.scenario == "shift":
-        story = DemoScenario(given.seed, start=time.time(), boots=not given.ready)
+        scenario = DemoScenario(given.seed, start=time.time(), boots=not given.ready)
     else:
-        story = Scenario(
+        scenario = Scenario(
             given.scenario,
             rows=given.rows,
             rate=given.rate,
@@ -343,12 +345,12 @@ def main() -> None:
             start=time.time(),
         )
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    asyncio.run(_run(config, story, given.tokens_per_second))
+    asyncio.run(_run(config, scenario, given.tokens_per_second))
 
 
-async def _run(config: Config, story: Scenario, tokens_per_second: float) -> None:
-    ring = MockRing(config, story, tokens_per_second)
-    config.save()  # last: who waits for this file finds the sockets made
+async def _run(config: Config, scenario: Scenario, tokens_per_second: float) -> None:
+    ring = MockRing(config, scenario, tokens_per_second)
+    config.save()  # last: when this file appears, the sockets exist
     await ring.main()
 
 

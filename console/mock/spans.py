@@ -1,4 +1,4 @@
-"""`MockSpans`: spans as a mock pipeline's router and worker would record them, of its steps. Knows
+"""`MockSpans`: the spans that a mock pipeline's router and worker would record of its steps. Knows
 files and steps, no socket."""
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ ROUTER, WORKER = SHOWN
 
 
 class MockSpan(NamedTuple):
-    """A span: its process, its name, its end and its length, in microseconds."""
+    """A span: process, name, end and duration in microseconds."""
 
     process: str
     name: str
@@ -26,14 +26,14 @@ class MockSpan(NamedTuple):
 
 
 class MockSpans:
-    """`start` a recording, `take` steps while it goes on, `stop` it."""
+    """`start` a recording, `take` each step, `stop` it."""
 
     def __init__(self, run: Path) -> None:
         self._run = run
         self._directory: Path | None = None
 
     def start(self, recording: str) -> None:
-        """Starts a recording of that name; one that is under way goes on."""
+        """Starts a recording with this name, unless one is running already."""
         if self._directory is None:
             self._directory = self._run / "spans" / recording
             self._directory.mkdir(parents=True, mode=0o700, exist_ok=True)
@@ -51,7 +51,7 @@ class MockSpans:
 
 
 def mock_spans_of(step: Step) -> Iterator[MockSpan]:
-    """The spans of a step; one that contains others comes before them."""
+    """The spans of a step; a span comes before those nested in it."""
     end, wait = step.at * 1e6, step.busy_us + step.sync_us
     begun = end - wait - step.launch_us - step.host_us
     yield MockSpan(ROUTER, f"next_batch{step.step}", begun + step.host_us, step.host_us)

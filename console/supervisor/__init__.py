@@ -1,1 +1,1 @@
-"""The process that starts the others and keeps them alive, and its records."""
+"""The process that starts the others and restarts them, its lock, logs and history."""

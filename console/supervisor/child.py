@@ -1,5 +1,5 @@
-"""`Child`: one process of the ring as its supervisor knows it: its command, its state, its falls.
-Knows no socket, and starts nothing by itself.
+"""`Child`: the supervisor's record of one process of the ring: command, state, falls.
+Knows no socket and starts nothing.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ HELD = "stopped by an operator"
 
 
 class Child:
-    """One process of the ring. A fall is an end that was not asked for."""
+    """One process of the ring. A fall is an exit that nobody requested."""
 
     def __init__(self, name: str, command: list[str], one_shot: bool = False) -> None:
         self.name = name
@@ -35,16 +35,17 @@ class Child:
         self.retry_at: float | None = None
         self.process: asyncio.subprocess.Process | None = None
         self.beat_at = 0.0
-        """Monotonic time of the last beat, or of the start."""
+        """Monotonic time of the last heartbeat, or of the start."""
         self.restart_wanted = False
         self.held = False
-        """An operator has stopped it; it stays stopped until an operator starts it."""
+        """Stopped by an operator; it stays stopped until an operator starts it."""
         self.falls: deque[float] = deque(maxlen=FALLS_ALLOWED)
         """Monotonic times of the last falls."""
 
     @property
     def is_rank(self) -> bool:
-        """Tensor-parallel ranks live and die together: one alone waits in a collective for ever."""
+        """Whether it is a worker. All ranks are restarted together: one alone would wait in a
+        collective forever."""
         return self.name.startswith("worker-")
 
     @property
@@ -52,7 +53,7 @@ class Child:
         return self.process.pid if self.process else 0
 
     def become(self, state: ProcessState, reason: str = "") -> bool:
-        """Changes the state, here alone. Returns whether state or reason are others than before."""
+        """Changes the state; the only place that does. Returns whether state or reason changed."""
         if (state, reason) == (self.state, self.reason):
             return False
         if state is not self.state:
@@ -61,7 +62,7 @@ class Child:
         return True
 
     def fall(self, now: float) -> None:
-        """Counts an end that was not asked for; `now` is monotonic."""
+        """Counts a fall; `now` is monotonic."""
         self.falls.append(now)
         self.num_falls += 1
         self.fell_at = time.time()
@@ -84,7 +85,7 @@ class Child:
 
 
 def command(module: str, config: Config, *more: str) -> list[str]:
-    # -P: modules in the current directory must not be imported by accident.
+    # -P: do not import modules from the current directory by accident.
     return [sys.executable, "-P", "-m", f"loraconsole.{module}", "--run", config.run, *more]
 
 
@@ -94,7 +95,7 @@ MODULES = {
     "router": "pipeline.router.router",
     "detokenizer": "pipeline.detokenizer",
 }
-"""The module of each process that has no rank."""
+"""The module of each process except the workers."""
 
 
 def command_of(name: str, config: Config) -> list[str]:

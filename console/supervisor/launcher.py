@@ -1,5 +1,5 @@
-"""Starting a pipeline: the lock is taken, the config written, and a supervisor in a session of its
-own started with both. The process that started it may end."""
+"""Starts a pipeline: takes the lock, writes the config, and starts a supervisor in its own session,
+which inherits the lock. The starting process may exit."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from .log_tail import put_aside
 
 
 def start(config: Config) -> int:
-    """Starts a supervisor in `config.run` and returns its pid before it is ready.
+    """Starts a supervisor in `config.run` and returns its pid at once, before it is ready.
 
-    Raises `OperatorError` where one runs there already or the directory is unsafe.
+    Raises `OperatorError` if one is already running there or the directory is unsafe.
     """
     run = make_run_directory(config.run)
     lock = Lock.take(run)
@@ -38,7 +38,7 @@ def start(config: Config) -> int:
                 stderr=log,
                 env=environment,
                 pass_fds=(lock.descriptor,),
-                start_new_session=True,  # a terminal that hangs up does not reach it
+                start_new_session=True,  # no SIGHUP when the terminal closes
             )
     finally:
         lock.release()

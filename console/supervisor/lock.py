@@ -1,7 +1,7 @@
-"""`Lock`: the lock on `RUN/lock`, which the pipeline's supervisor holds; free means that none runs.
+"""`Lock`: the lock on `RUN/lock`, which a running supervisor holds; if free, no pipeline runs.
 
-An flock belongs to the open file, not to a process: the command line takes it, writes the
-config, and hands it to the supervisor it starts, so two starters cannot both win.
+An flock belongs to the open file, not to a process: the command line takes it, writes the config,
+and passes it to the supervisor that it starts, so that two starts at once cannot both succeed.
 """
 
 from __future__ import annotations
@@ -50,13 +50,13 @@ class Lock:
 
 
 def already_runs(run: Path) -> OperatorError:
-    """The refusal of a second start in `run`."""
-    hint = f"{spell('attach', run)}: the console on it; {spell('down', run)}: stop it"
+    """The error of a second start in `run`."""
+    hint = f"{spell('attach', run)}: open the console on it; {spell('down', run)}: stop it"
     return OperatorError(f"a pipeline already runs in {run}", hint)
 
 
 def is_running(run: Path) -> bool:
-    """Whether a supervisor lives in this run directory."""
+    """Whether a supervisor is running in this run directory."""
     if not (run / "lock").exists():
         return False
     lock = Lock.take(run)

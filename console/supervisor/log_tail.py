@@ -1,7 +1,7 @@
 """`LogTail`: the log files of a run, merged and parsed while they grow.
 
-Every process appends its log to `RUN/logs/NAME.log` itself, so a reader that is dead or stopped
-holds none of them up. Knows files and lines, no socket.
+Every process appends to its own `RUN/logs/NAME.log`, so a dead or stopped reader does not block any
+of them. Knows files and lines, no socket.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MAX_FILE_BYTES = 32 << 20
 READ_BYTES = 1 << 20
 MAX_LINE_CHARACTERS = 4000
 
-# As `process.LOG_FORMAT` writes it; whatever else comes is a traceback or a library's print.
+# As `process.LOG_FORMAT` writes it; other lines are of tracebacks or printed by libraries.
 _LINE = re.compile(
     r"(?P<time>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}) (?P<level>[A-Z]+) (?P<text>.*)", re.DOTALL
 )
@@ -37,12 +37,12 @@ class LogTail:
         self.lines: deque[LogLine] = deque(maxlen=KEEP_LINES)
 
     def read_new(self) -> list[LogLine]:
-        """Lines written since the last call, of all files, by time."""
+        """Lines of all files since the last call, ordered by time."""
         found: list[tuple[float, str, str, str]] = []
         for path in sorted(self._directory.glob("*.log")):
             file = self._files.setdefault(path.stem, _File(path))
             found.extend((at, path.stem, level, text) for at, level, text in file.read_new())
-        found.sort(key=lambda entry: entry[0])  # stable: a traceback stays behind its line
+        found.sort(key=lambda entry: entry[0])  # stable: a traceback stays after its log line
         fresh = []
         for at, source, level, text in found:
             self._number += 1
@@ -51,7 +51,7 @@ class LogTail:
         return fresh
 
     def last_words(self, source: str) -> str:
-        """The last line that a process has logged; after a crash it names the exception."""
+        """The last non-empty log line of a process; after a crash it names the exception."""
         for line in reversed(self.lines):
             if line.source == source and line.text.strip():
                 return line.text.strip()
@@ -59,7 +59,7 @@ class LogTail:
 
 
 class _File:
-    """One log file read from where the last read ended."""
+    """One log file, read from the end of the last read on."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -68,11 +68,11 @@ class _File:
         self._last = (time.time(), "INFO")
 
     def read_new(self) -> Iterator[tuple[float, str, str]]:
-        """(unix time, level, text) of each complete new line. A line without a time has that of the
-        line before it; the lines of a traceback are errors."""
+        """(unix time, level, text) of each complete new line. A line without a time gets the time
+        and level of the one before; lines of a traceback are errors."""
         try:
             size = os.path.getsize(self._path)
-            if size < self._offset:  # truncated, by us or by hand
+            if size < self._offset:  # truncated, by us or an operator
                 self._offset, self._rest = 0, b""
             if size == self._offset:
                 return
@@ -80,7 +80,7 @@ class _File:
                 file.seek(self._offset)
                 data = file.read(READ_BYTES)
         except OSError:
-            return  # gone between two looks; the next look tells
+            return  # removed meanwhile; the next call tries again
         self._offset += len(data)
         *lines, self._rest = (self._rest + data).split(b"\n")
         if len(self._rest) > READ_BYTES:
@@ -88,7 +88,7 @@ class _File:
         for line in lines:
             yield self._parse(line.decode(errors="replace")[:MAX_LINE_CHARACTERS])
         if self._offset > MAX_FILE_BYTES:
-            # The writers append, so their next line lands at the new end.
+            # Writers use O_APPEND, so their next line goes to the new end.
             os.truncate(self._path, 0)
             self._offset, self._rest = 0, b""
 
@@ -105,6 +105,6 @@ class _File:
 
 
 def put_aside(directory: Path) -> None:
-    """Renames the logs of the run before, so that a new run's log starts empty."""
+    """Renames the logs of the previous run, so that a new run's logs start empty."""
     for path in directory.glob("*.log"):
         path.replace(path.with_suffix(".log.1"))

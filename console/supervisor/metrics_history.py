@@ -1,8 +1,8 @@
-"""`MetricsHistory`: the last hour of a run as a `Moment` a second, and the events of a day, for a
-console that comes late.
+"""`MetricsHistory`: the last hour of a run as one `Moment` per second, and the events of a day, for
+a console that attaches later.
 
-In memory and, as JSON lines, in `RUN/history`, both bounded; a supervisor that starts again reads
-what the one before it wrote. Knows files and messages, no socket and no clock.
+In memory and, as JSON lines, in `RUN/history`, both bounded; a new supervisor reads the files of
+the one before. Knows files and messages, no socket and no clock.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ HOUR_SECONDS = 3600
 DAY_SECONDS = 86_400
 EVENTS_KEPT = 1000
 MOMENTS_BYTES = 1 << 20
-"""Most bytes of one file; the one before it is kept. A moment takes at most 190 bytes, an hour
+"""Maximum size of a file; the previous one is kept too. A moment takes at most 190 bytes, an hour
 0.7 MB."""
 EVENTS_BYTES = 1 << 20
 RETRY_SECONDS = 30.0
-"""Time between two tries to write to a disk that was full."""
+"""Pause after a failed write before the next one is tried."""
 
 T = TypeVar("T")
 
 
 class JsonLinesFile(Generic[T]):
-    """Rows of one type as JSON lines in a file of bounded size: a full one becomes `NAME.1`, in
-    place of the one before it. At most twice `max_bytes` lie on the disk."""
+    """Rows of one type as JSON lines in a file of bounded size: a full one replaces `NAME.1`. Both
+    take at most twice `max_bytes`."""
 
     def __init__(self, path: Path, kind: type[T], max_bytes: int) -> None:
         self._path = path
@@ -46,7 +46,7 @@ class JsonLinesFile(Generic[T]):
         self._size = 0
 
     def read(self) -> Iterator[T]:
-        """Oldest first. A line that is no row (torn by a crash or a full disk) is left out."""
+        """The rows, oldest first. Invalid lines (torn by a crash or a full disk) are skipped."""
         for path in (self._older, self._path):
             with contextlib.suppress(OSError), path.open("rb") as lines:
                 for line in lines:
@@ -54,7 +54,8 @@ class JsonLinesFile(Generic[T]):
                         yield self._decoder.decode(line)
 
     def append(self, row: T) -> None:
-        """Raises `OSError` where the disk does not take the whole line; none of it is left then."""
+        """Appends a row. Raises `OSError`, and leaves no part of the line, if it cannot be written
+        whole."""
         line = self._encoder.encode(row) + b"\n"
         if self._descriptor is None or self._size + len(line) > self._max_bytes:
             self._open(turns_over=self._descriptor is not None)
@@ -74,7 +75,7 @@ class JsonLinesFile(Generic[T]):
         self._descriptor = os.open(self._path, flags, 0o600)
         self._size = os.fstat(self._descriptor).st_size
         if self._size and os.pread(self._descriptor, 1, self._size - 1) != b"\n":
-            self._size += os.write(self._descriptor, b"\n")  # the torn line ends here
+            self._size += os.write(self._descriptor, b"\n")  # ends the torn line
 
     def close(self) -> None:
         if self._descriptor is not None:
@@ -83,7 +84,7 @@ class JsonLinesFile(Generic[T]):
 
 
 class MetricsHistory:
-    """`take` what is heard, `tick` once a second."""
+    """`take` every message, `tick` once a second."""
 
     def __init__(
         self,
@@ -91,8 +92,8 @@ class MetricsHistory:
         now: float,
         tell: Callable[[str, str], None] = lambda level, text: None,
     ) -> None:
-        """Reads the files in `directory`. `tell(level, text)` is called when the disk takes nothing
-        any more, and when it does again."""
+        """Reads the files in `directory`. `tell(level, text)` is called when writing fails, and
+        when it works again."""
         self.events: deque[Event] = deque(maxlen=EVENTS_KEPT)
         self._moments: deque[Moment] = deque(maxlen=HOUR_SECONDS)
         self._moment_file = JsonLinesFile(directory / "moments.jsonl", Moment, MOMENTS_BYTES)
@@ -124,7 +125,8 @@ class MetricsHistory:
                 self._write(self._event_file, message, at)
 
     def tick(self, now: float) -> None:
-        """Makes a moment of the second that ends now, unless the router was not heard in it."""
+        """Adds the moment of the second that ends now, unless the router sent no statistics in
+        it."""
         steps, self._steps = self._steps, []
         router, before = self._router, self._before
         if router is None or router is before:
@@ -132,7 +134,7 @@ class MetricsHistory:
         self._before = router
         arrived, self._requests_before = self._requests - self._requests_before, self._requests
         if before is None or router.steps < before.steps or router.at <= before.at:
-            return  # a router that is new: what it counted before we looked has no second
+            return  # first statistics of a router: there is no earlier count to subtract
         elapsed = router.at - before.at
         moment = _moment(
             steps,
@@ -157,25 +159,25 @@ class MetricsHistory:
         self._event_file.close()
 
     def _write(self, file: JsonLinesFile[T], row: T, now: float) -> None:
-        """Appends to a file. What the disk does not take stays in memory; `tell` is called once,
-        and writing is tried again later."""
+        """Appends a row to a file. After a failure rows are kept in memory only; `tell` is called
+        once, and writing is tried again after `RETRY_SECONDS`."""
         if self._failed_at is not None and now - self._failed_at < RETRY_SECONDS:
             return
-        has_failed, self._failed_at = self._failed_at is not None, now  # `tell` comes back here
+        has_failed, self._failed_at = self._failed_at is not None, now  # `tell` may call us again
         try:
             file.append(row)
         except OSError as error:
             file.close()
             if not has_failed:
-                self._tell("warning", f"history is kept in memory alone: {error.strerror}")
+                self._tell("warning", f"history is kept in memory only: {error.strerror}")
             return
         self._failed_at = None
         if has_failed:
-            self._tell("info", "history is written to the disk again")
+            self._tell("info", "history is written to disk again")
 
 
 def _moment(steps: Sequence[Step], **counts: float) -> Moment:
-    """A second's moment: `counts` are its other fields."""
+    """The moment of a second with these steps; `counts` are the other fields."""
     if not steps:
         return Moment(**counts, steps=0)  # type: ignore[arg-type]
     means = StepMeans.of(steps)

@@ -1,4 +1,4 @@
-"""`SnapshotCache`: what the supervisor keeps of all telemetry, for a console that comes late.
+"""`SnapshotCache`: the telemetry that the supervisor keeps for a console that attaches later.
 
 Knows messages, no socket.
 """
@@ -23,12 +23,12 @@ from ..state.time_series import SlidingWindow
 from .metrics_history import MetricsHistory
 
 HISTOGRAM_SECONDS = 60.0
-"""The server's histograms count from its start; a console gets those of this long ago as well, so
-that its first percentiles are of what came since."""
+"""The server's histograms count from its start. A console also gets those of this long ago, so that
+its first percentiles cover only the time since."""
 
 
 class SnapshotCache:
-    """The latest of everything, and the history of what happened."""
+    """The latest message of each kind, and the history."""
 
     def __init__(self, history: MetricsHistory) -> None:
         self.history = history

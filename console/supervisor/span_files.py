@@ -1,5 +1,5 @@
-"""The ends of a recording's files of spans, read where they lie: beside the supervisor. A console,
-which may be elsewhere, asks for them and gives them to `state/span_tail.py`.
+"""The ends of a recording's span files, read by the supervisor for a console, which may be on
+another machine and parses them in `state/span_tail.py`.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from pathlib import Path
 from ...pipeline.messages import SpanEnds, SpanFile
 
 TAIL_BYTES = 48 << 10
-"""Bytes from the end of each file: some hundred spans, those of a few steps."""
+"""Bytes from the end of each file: a few hundred spans, those of a few steps."""
 SHOWN = ("router", "worker-0")
 """The processes whose spans show a step."""
 
 
 def span_ends(run: Path) -> SpanEnds:
-    """The ends of the last recording's files, as they are now."""
+    """The current ends of the last recording's files."""
     recordings = sorted(path for path in (run / "spans").glob("*") if path.is_dir())
     if not recordings:
         return SpanEnds("none", "", ())
@@ -28,7 +28,7 @@ def span_ends(run: Path) -> SpanEnds:
                 size = file.seek(0, os.SEEK_END)
                 file.seek(max(0, size - TAIL_BYTES))
                 if size > TAIL_BYTES:
-                    file.readline()  # the rest of one that began before
+                    file.readline()  # the rest of a line that began earlier
                 lines = file.read(TAIL_BYTES)
         except OSError:  # this process does not record
             continue

@@ -1,7 +1,7 @@
-"""Process `supervisor`: starts the ring, keeps it alive, and outlives the console.
+"""Process `supervisor`: starts the ring, restarts processes that fall, and outlives the console.
 
-It leads a session of its own, so that a lost SSH connection kills nothing; its children die with
-it. It keeps what a console that comes late asks for. It imports neither Textual nor torch. By hand:
+It leads its own session, so that a lost SSH connection kills nothing; its children die with it. It
+keeps the telemetry for consoles that attach later. It imports neither Textual nor torch. By hand:
 `python -P -m loraconsole.console.supervisor.supervisor --run DIR`."""
 
 from __future__ import annotations
@@ -48,18 +48,18 @@ BACKOFF_SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0)
 FALL_WINDOW_SECONDS = 60.0
 GRACE_SECONDS = 5.0
 SILENCE_SECONDS = 30.0
-"""A process without a heartbeat for this long hangs: it is killed and restarted."""
+"""A process without a heartbeat for this long is considered hung: it is killed and restarted."""
 LOG_SECONDS = 0.2
 LOG_LINES_A_FRAME = 500
 
 
 class Supervisor(Process):
-    """See the module."""
+    """The process that starts, watches and restarts all others."""
 
     accepts = ToSupervisor
 
     def __init__(self, config: Config, rank: int = 0) -> None:
-        # Held until the end: a free lock means that no pipeline runs here.
+        # Held until the end: if the lock is free, no pipeline runs here.
         self._lock = Lock.inherited_or_taken(config.run_path)
         super().__init__(config, "supervisor")
         self.started_at = time.time()
@@ -114,8 +114,8 @@ class Supervisor(Process):
         self._lock.release()
 
     async def _start_all(self) -> None:
-        """Fetches the model's files, then starts all processes of the ring; each waits for those
-        that it needs."""
+        """Fetches the model's files, then starts all processes of the ring; each waits for the ones
+        it needs."""
         self._mind(self.fetch)
         await self._minders["fetch"]
         if self.fetch.state is ProcessState.DONE:
@@ -126,10 +126,11 @@ class Supervisor(Process):
     def _mind(self, child: Child) -> None:
         self._minders[child.name] = asyncio.create_task(self._keep_alive(child))
 
-    # -- one child's life
+    # -- starting and restarting a child
 
     async def _keep_alive(self, child: Child) -> None:
-        """Starts it, waits for its end, and decides: again at once, again later, or never."""
+        """Starts the child, waits for its exit, and restarts it at once, after a pause, or not at
+        all."""
         while not self.stopping:
             await self._start(child)
             assert child.process is not None
@@ -171,16 +172,16 @@ class Supervisor(Process):
         self._become(child, ProcessState.STARTING, "")
         self.log.info("started %s, pid %d", child.name, child.pid)
         if child.is_rank and meeting != self._meeting:
-            # The others fell while this one was started: it would wait for ranks that are gone.
+            # Another rank fell while this one was started: it would wait for dead ranks.
             child.restart_wanted = True
             child.process.kill()
 
     async def _after_a_fall(self, child: Child, code: int) -> bool:
-        """Whether to start it again; returns after a pause that grows with its falls."""
+        """Returns whether to start the child again, after a pause that grows with its falls."""
         reason = self._why(child, code)
         now = time.monotonic()
         child.fall(now)
-        self._bring_down_its_group(child)
+        self._kill_other_ranks(child)
         if code == OPERATOR_EXIT:
             self._become(child, ProcessState.FAILED, reason)
             self.event("error", f"{child.name} cannot run: {reason}")
@@ -198,24 +199,24 @@ class Supervisor(Process):
         child.restarts += 1
         return True
 
-    def _bring_down_its_group(self, child: Child) -> None:
-        """Kills the other ranks of a worker that fell. All ranks then meet at a new place, where
-        none that is gone has left anything."""
+    def _kill_other_ranks(self, child: Child) -> None:
+        """Kills the other ranks of a worker that fell. The ranks then use a fresh rendezvous file,
+        so no state of a dead rank is picked up."""
         if not child.is_rank:
             return
         self._meeting = self._new_meeting()
         for other in self._group(child):
             if other is not child and other.process:
                 other.restart_wanted = True
-                with contextlib.suppress(ProcessLookupError):  # it fell at the same time
+                with contextlib.suppress(ProcessLookupError):  # it exited at the same time
                     other.process.kill()
 
     def _group(self, child: Child) -> list[Child]:
-        """The children that start and stop with this one: all ranks, or it alone."""
+        """The children that start and stop together with this one: all ranks, or only itself."""
         return [other for other in self.ring if other.is_rank] if child.is_rank else [child]
 
     def _new_meeting(self) -> Path:
-        """The path by which ranks that start from now on find each other; see `MEETING`."""
+        """The path of the rendezvous file of ranks that start from now on; see `MEETING`."""
         for old in self.run.glob("ranks-*"):
             old.unlink(missing_ok=True)
         return self.run / f"ranks-{time.time_ns()}"
@@ -240,14 +241,12 @@ class Supervisor(Process):
         if seconds <= 0 or self.children["router"].state is not ProcessState.READY:
             return
         if any(child.held for child in self.ring):
-            return  # nothing would come to its end
+            return  # requests cannot finish while a process is stopped
         self.event("info", f"draining for at most {seconds:.0f} s")
         with contextlib.suppress(InboxFull):
             self.outbox("router").send(Drain())
         deadline = time.monotonic() + seconds
-        await asyncio.sleep(
-            0.6
-        )  # a heartbeat, so that the router's numbers are newer than the order
+        await asyncio.sleep(0.6)  # one heartbeat, so that the router's counts follow the order
         while time.monotonic() < deadline:
             router = self.snapshots.latest.router
             if router is None or router.running + router.waiting == 0:
@@ -255,16 +254,16 @@ class Supervisor(Process):
             await asyncio.sleep(0.1)
 
     async def _stop_all(self) -> None:
-        """Stops all in ring order, so that no process sends to one that is gone."""
+        """Stops all children in reverse start order, so that none sends to a stopped one."""
         for child in (self.fetch, *reversed(self.ring)):
             await self._stop(child)
-        if self._minders:  # those whose child is gone book its exit; the others wait for a retry
+        if self._minders:  # a minder notes its child's exit, or still waits to restart it
             await asyncio.wait(self._minders.values(), timeout=0.2)
         for minder in self._minders.values():
             minder.cancel()
 
     async def _stop(self, child: Child) -> None:
-        """Sends SIGTERM, and SIGKILL after `GRACE_SECONDS`. Returns when it is gone."""
+        """Sends SIGTERM, and SIGKILL after `GRACE_SECONDS`. Returns when the child has exited."""
         process = child.process
         if process is None:
             return
@@ -279,7 +278,7 @@ class Supervisor(Process):
                 process.kill()
             await process.wait()
 
-    # -- one child, as an operator wants it
+    # -- orders about one child
 
     async def _obey(self, order: ProcessOrder) -> None:
         child = self.children.get(order.name)
@@ -308,7 +307,7 @@ class Supervisor(Process):
         else:
             self._release(child)
             child.restart_wanted = True
-            self._bring_down_its_group(child)
+            self._kill_other_ranks(child)
             if hard:
                 with contextlib.suppress(ProcessLookupError):
                     child.process.kill()
@@ -316,7 +315,7 @@ class Supervisor(Process):
                 await self._stop(child)
 
     async def _hold(self, child: Child) -> None:
-        """Stops it and keeps it stopped."""
+        """Stops the child and its group, and keeps them stopped."""
         group = self._group(child)
         for each in group:
             each.held = True
@@ -329,13 +328,14 @@ class Supervisor(Process):
         if child.process is not None:
             await self._stop(child)
             return
-        if minder := self._minders.get(child.name):  # it waits to be tried again
+        if minder := self._minders.get(child.name):  # it may be waiting to restart the child
             minder.cancel()
         child.retry_at = None
         self._become(child, ProcessState.STOPPED, HELD)
 
     def _release(self, child: Child) -> None:
-        """Undoes `_hold`, starts what was given up, and what waits to be tried again at once."""
+        """Undoes `_hold`; also starts a failed child, and one that waits for its restart, at
+        once."""
         for each in self._group(child):
             each.held = False
             if each.process is not None:
@@ -346,7 +346,7 @@ class Supervisor(Process):
             each.falls.clear()
             each.retry_at = None
             self._become(each, ProcessState.PENDING)
-            if self.fetch.state is ProcessState.DONE:  # else it starts when the files are there
+            if self.fetch.state is ProcessState.DONE:  # otherwise it starts after the fetch
                 each.restarts += 1
                 self._mind(each)
 
@@ -407,10 +407,11 @@ class Supervisor(Process):
             now = time.monotonic()
             slept, looked_at = now - looked_at > 5.0, now
             for child in self.children.values():
-                if slept:  # the machine was suspended, and all heartbeats with it
+                if slept:  # the machine was suspended, and no heartbeat could be sent
                     child.beat_at = now
                 elif child.process and now - child.beat_at > SILENCE_SECONDS:
-                    self.event("error", f"{child.name} has not beaten for {SILENCE_SECONDS:.0f} s")
+                    silence = f"sent no heartbeat for {SILENCE_SECONDS:.0f} s"
+                    self.event("error", f"{child.name} {silence}: killed")
                     child.process.kill()
 
     async def _log_forever(self) -> None:
@@ -453,7 +454,7 @@ class Supervisor(Process):
         return ProcessTable(time.time(), state, views)
 
     def _answer(self, reply_to: str, message: Snapshot | SpanEnds) -> None:
-        """Sends an answer to an inbox of this run directory; a name that leaves it is refused."""
+        """Sends an answer to an inbox of this run directory; a name outside of it is refused."""
         name = os.path.basename(reply_to)
         if name != reply_to or not (self.run / f"{name}.inbox").exists():
             self.log.warning("no inbox %r to send a %s to", reply_to, type(message).__name__)

@@ -1,1 +1,1 @@
-"""Every reach into the terminal and into Textual's and rich's insides."""
+"""All use of the terminal itself and of private names of Textual and rich."""

@@ -1,8 +1,7 @@
-"""`ConsoleDriver`: Textual's driver, whose thread of keys sleeps until there is one.
+"""`ConsoleDriver`: Textual's terminal driver with an input thread that sleeps until a key comes.
 
-It also leaves the console on a signal as a key does, suspends the whole job, and outlives a
-terminal that has gone and keys that are not UTF-8. To be imported only where
-`driver.why_driver_is_off` has no reason.
+It also leaves the console on a signal as on a key, suspends the whole job, and survives a closed
+terminal and keys that are not UTF-8. To be imported only if `driver.why_driver_is_off` returns "".
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from .key_selector import Alarm, SelectorsModule
 
 
 class ConsoleDriver(linux_driver.LinuxDriver):
-    """Where another Textual waits in another way, it does as that one does."""
+    """Textual's driver; the input thread is left as it is if `why_sleep_is_off` has a reason."""
 
     def __init__(self, app: App[Any], **options: Any) -> None:
         super().__init__(app, **options)
@@ -38,7 +37,7 @@ class ConsoleDriver(linux_driver.LinuxDriver):
         self._file = LastingFile(sys.__stderr__)  # type: ignore[assignment, arg-type]
 
     def start_application_mode(self) -> None:
-        """From now on a signal that ends the program leaves the console as a key does."""
+        """From now on a terminating signal leaves the console as a key does."""
         for number in (*ENDING, signal.SIGINT):
             if not is_ignored(number):
                 self._own_loop.add_signal_handler(number, self._console.exit, "leave")
@@ -46,19 +45,19 @@ class ConsoleDriver(linux_driver.LinuxDriver):
 
     def suspend_job(self) -> None:
         """Gives the terminal to the shell, as ctrl+z does with any program; returns when the shell
-        wakes us (`fg`).
+        resumes us (`fg`).
 
-        The whole job is stopped: where `make` or a script started us, the shell waits for that. The
-        terminal is given back before, since the shell takes it once the first process of the job
-        has stopped, and a process that sets it later is stopped half-way.
+        The whole job is stopped: if `make` or a script started us, the shell waits for that. The
+        terminal is restored first, since the shell takes it as soon as one process of the job has
+        stopped, and a process that sets it later is stopped half-way.
         """
         self.suspend_application_mode()
         self._must_signal_resume = True
         usual = signal.signal(signal.SIGTSTP, signal.SIG_DFL)
-        os.kill(0, signal.SIGTSTP)  # here we sleep; the handler of SIGCONT takes the terminal again
+        os.kill(0, signal.SIGTSTP)  # stops here; the SIGCONT handler takes the terminal again
         signal.signal(signal.SIGTSTP, usual)
         if not reads_keys(self):
-            self.resume_application_mode()  # nothing has stopped us
+            self.resume_application_mode()  # the signal did not stop us
 
     def run_input_thread(self) -> None:
         if not why_sleep_is_off():
@@ -68,20 +67,20 @@ class ConsoleDriver(linux_driver.LinuxDriver):
         super().run_input_thread()
 
     def _leave(self) -> None:
-        """The terminal has gone, and no signal has said so (nohup, a shell that disowned us)."""
+        """Leaves the console: the terminal was closed without a signal (nohup, `disown`)."""
         self._own_loop.call_soon_threadsafe(self._console.exit, "leave")
 
 
 def _decoder(_: str) -> Callable[[], codecs.IncrementalDecoder]:
-    """Keys as the terminal encodes them. Textual takes all for UTF-8, and ends where a letter of
-    another encoding comes."""
+    """A decoder of keys in the terminal's encoding. Textual assumes UTF-8, and its input thread
+    ends at a byte that is not."""
     encoding = sys.__stdin__.encoding if sys.__stdin__ is not None else "utf-8"
     return partial(codecs.getincrementaldecoder(encoding), "replace")
 
 
 class LastingFile:
-    """A terminal's file to write to. Once the terminal has gone it takes everything, and the thread
-    that writes does not die of it: the end of the program waits for that thread."""
+    """The terminal as a file to write to. Once the terminal is closed, output is discarded, so that
+    the writer thread survives: the program waits for that thread at its end."""
 
     def __init__(self, file: TextIO) -> None:
         self._file = file

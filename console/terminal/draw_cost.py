@@ -1,6 +1,6 @@
-"""`DrawMeter`: what the screen costs: frames, processor time, bytes to the terminal, lateness.
+"""`DrawMeter`: the cost of drawing: frames, processor time, bytes to the terminal, lateness.
 
-Knows neither widget nor terminal: it counts what is added to it. Rates are over the last
+Knows no widget and no terminal: the caller adds frames and bytes. Rates are over the last
 `WINDOW_S` seconds.
 """
 
@@ -17,22 +17,22 @@ WINDOW_S = 4.0
 
 
 class DrawCost(Struct, frozen=True):
-    """What the screen cost over the last seconds."""
+    """The cost of drawing over the last `WINDOW_S` seconds."""
 
     frames_s: float
     cpu_fraction: float
-    """Of one core, by all threads of this process."""
+    """Share of one core used by all threads of this process."""
     frame_ms: float
-    """Processor time a frame, ms; 0 where none was drawn."""
+    """Processor time per frame, ms; 0 if none was drawn."""
     bytes_s: float
     lag_ms: float
-    """Most milliseconds that a frame came later than it was due."""
+    """Largest delay of a frame, ms."""
     withheld_s: float
-    """Frames a second that were not drawn because the terminal had not taken the last."""
+    """Frames per second that were not drawn because the terminal had not drawn the last."""
 
 
 class DrawMeter:
-    """Counts what is drawn and sent; `cost` has the rates."""
+    """Counts frames and bytes; `cost` has the rates."""
 
     def __init__(
         self,
@@ -46,22 +46,22 @@ class DrawMeter:
         self._rates = {name: Counter(WINDOW_S) for name in names}
 
     def add_bytes(self, num_bytes: int) -> None:
-        """They were sent to the terminal."""
+        """Counts bytes sent to the terminal."""
         self.num_bytes += num_bytes
 
     def add_frame(self, late_s: float) -> None:
-        """A frame was drawn, `late_s` after it was due."""
+        """Counts a frame that was drawn `late_s` after it was due."""
         self.frames += 1
         self._note_lag(late_s)
         self._sample()
 
     def add_withheld(self) -> None:
-        """A frame was due, and not drawn because the terminal was behind."""
+        """Counts a frame that was due and not drawn, because the terminal was behind."""
         self.withheld += 1
 
     @property
     def cost(self) -> DrawCost:
-        """Over the last seconds."""
+        """The cost over the last `WINDOW_S` seconds."""
         self._sample()
         rates = {name: counter.rate for name, counter in self._rates.items()}
         is_recent = self._clock() - self._lag_at < WINDOW_S

@@ -1,5 +1,5 @@
-"""What Textual's driver of the terminal does not do: count bytes, survive SIGSTOP, say whether a
-shell would take the terminal."""
+"""Additions to Textual's terminal driver: counting bytes, surviving SIGSTOP, job control. Each
+`why_…_is_off` returns what the installed Textual lacks for a feature; "" if the feature works."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ from textual.driver import Driver
 from ...pipeline.runtime.library import missing, unused
 
 LINUX_DRIVER = "textual.drivers.linux_driver:LinuxDriver"
-"""Textual's driver of a terminal, as `find` takes it."""
+"""Textual's terminal driver, as a path for `find`."""
 
 
 def why_driver_is_off() -> str:
-    """What the installed Textual has not for `ConsoleDriver`; its own driver is taken then."""
+    """What is missing for `ConsoleDriver`; Textual's own driver is used instead."""
     methods = ("start_application_mode", "suspend_application_mode", "resume_application_mode")
     names = (f"{LINUX_DRIVER}.{name}" for name in (*methods, "run_input_thread"))
     return missing(*names) or unused(f"{LINUX_DRIVER}.__init__", "_file")
 
 
 def why_sleep_is_off() -> str:
-    """What it has not for a thread of keys that sleeps; it looks ten times a second then."""
+    """What is missing for an input thread that sleeps; otherwise it polls ten times a second."""
     thread = f"{LINUX_DRIVER}.run_input_thread"
     return unused(thread, "selectors", "SelectSelector", "getincrementaldecoder", "exit_event")
 
 
 def why_suspend_is_off() -> str:
-    """What it has not for suspending the whole job; ctrl+z stops this process alone then."""
+    """What is missing for suspending the whole job; otherwise ctrl+z stops only this process."""
     return unused(f"{LINUX_DRIVER}.__init__", "_must_signal_resume", "_key_thread")
 
 
 def suspend_job(app: App[Any]) -> bool:
-    """Stops the whole job until a shell wakes it; False where this app's driver cannot."""
+    """Stops the whole job until a shell resumes it; False if this app's driver cannot."""
     own = driver_of(app)
     suspend = getattr(own, "suspend_job", None)
     if own is None or suspend is None or why_suspend_is_off():
@@ -50,19 +50,19 @@ def suspend_job(app: App[Any]) -> bool:
 
 
 def why_driver_is_hidden() -> str:
-    """What it has not for `driver_of`, and so for title, bell by OSC 9, and the count of bytes."""
+    """What is missing for `driver_of`, i.e. for the title, OSC 9 notifications, counting bytes."""
     return unused("textual.app:App.__init__", "_driver")
 
 
 def driver_of(app: App[Any]) -> Driver | None:
-    """The driver that an app writes to; None before it runs, and where Textual hides it."""
+    """The driver that an app writes to; None before it runs, or if Textual hides it."""
     driver = getattr(app, "_driver", None)
     return driver if isinstance(driver, Driver) else None
 
 
 def count_bytes(driver: Driver, count: Callable[[int], None]) -> None:
-    """Calls `count` with the size of everything that is sent to the terminal: all of it passes the
-    driver's `write`."""
+    """Calls `count` with the size of each write to the terminal: all go through the driver's
+    `write`."""
     write = driver.write
 
     def counted(data: str) -> None:
@@ -73,14 +73,14 @@ def count_bytes(driver: Driver, count: Callable[[int], None]) -> None:
 
 
 def why_queue_is_off() -> str:
-    """What the installed Textual has not for counting what its thread has still to write."""
+    """What is missing for `queued_writes`."""
     return unused(f"{LINUX_DRIVER}.__init__", "_writer_thread") or unused(
         "textual.drivers._writer_thread:WriterThread.write", "_queue"
     )
 
 
 def queued_writes(driver: Driver | None) -> int:
-    """Writes that the terminal has not taken yet; 0 where Textual has no queue of them."""
+    """Number of writes that the terminal has not accepted yet; 0 if Textual has no such queue."""
     writer = getattr(driver, "_writer_thread", None)
     size = getattr(getattr(writer, "_queue", None), "qsize", None)
     return int(size()) if callable(size) else 0
@@ -89,9 +89,9 @@ def queued_writes(driver: Driver | None) -> int:
 def redraw_after_stop(
     driver: Driver, loop: asyncio.AbstractEventLoop, redraw: Callable[[], None]
 ) -> None:
-    """Calls `redraw` after a bare SIGSTOP. Textual takes every SIGCONT for the end of a suspension
-    of its own (ctrl+z) and starts its threads once more; after a bare SIGSTOP the old ones still
-    run, and it would never end."""
+    """Calls `redraw` after a bare SIGSTOP. Textual takes every SIGCONT for the end of its own
+    suspension (ctrl+z) and starts its threads again; after a bare SIGSTOP the old ones still run,
+    and the program would never end."""
     resume = signal.getsignal(signal.SIGCONT)
 
     def on_continue(number: int, frame: FrameType | None) -> None:
@@ -104,15 +104,15 @@ def redraw_after_stop(
 
 
 def reads_keys(driver: Driver) -> bool:
-    """Whether the driver's thread of keys runs; False where it has none."""
+    """Whether the driver's input thread is running; False if it has none."""
     is_alive = getattr(getattr(driver, "_key_thread", None), "is_alive", None)
     return bool(is_alive()) if callable(is_alive) else False
 
 
 def has_job_control() -> bool:
-    """Whether a shell waits that would take the terminal: a process of our session outside of our
-    process group. Without one (a container's first process, a window of tmux or ssh with this one
-    command) a program that sleeps is never woken."""
+    """Whether an ancestor shell with job control would take the terminal: a process of our session
+    outside our process group. Without one (a container's first process, a tmux window or ssh with
+    this one command), a suspended program is never resumed."""
     group, session, pid = os.getpgrp(), os.getsid(0), os.getppid()
     try:
         while pid > 0 and os.getsid(pid) == session:
@@ -120,10 +120,10 @@ def has_job_control() -> bool:
                 return True
             pid = _parent_of(pid)
     except OSError:
-        pass  # it has ended
+        pass  # the process has exited
     return False
 
 
 def _parent_of(pid: int) -> int:
-    # PID (NAME) STATE PPID …; a name may hold blanks and brackets.
+    # PID (NAME) STATE PPID …; a name may contain spaces and parentheses.
     return int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[1])

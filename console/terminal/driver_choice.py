@@ -1,4 +1,4 @@
-"""`driver_class`: which driver writes to the terminal."""
+"""`driver_class`: the choice of the driver that writes to the terminal."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from .driver import LINUX_DRIVER, why_driver_is_off
 
 
 def driver_class(usual: type[Driver]) -> type[Driver]:
-    """The driver to take where Textual would take `usual`, which in a browser or a test is no
-    terminal's."""
+    """The driver to use instead of Textual's choice `usual`, which in a browser or a test is not a
+    terminal driver."""
     if usual is find(LINUX_DRIVER) and not why_driver_is_off():
         from .console_driver import ConsoleDriver
 
@@ -24,8 +24,8 @@ def driver_class(usual: type[Driver]) -> type[Driver]:
 
 
 def leaving(usual: type[Driver]) -> type[Driver]:
-    """A browser's driver with which the console ends when the server of its pages does: Textual's
-    stops reading then, and would stay for ever."""
+    """A web driver that ends the console when its web server ends: Textual's only stops reading,
+    and the console would run forever."""
 
     class LeavingDriver(usual):  # type: ignore[valid-type, misc]
         def __init__(self, app: App[Any], **options: Any) -> None:
@@ -34,7 +34,7 @@ def leaving(usual: type[Driver]) -> type[Driver]:
 
         def run_input_thread(self) -> None:
             super().run_input_thread()
-            with suppress(RuntimeError):  # the loop has ended, and so has the console
+            with suppress(RuntimeError):  # the loop and the console have ended
                 self._own_loop.call_soon_threadsafe(self._console.exit, "leave")
 
     return LeavingDriver

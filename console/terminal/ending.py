@@ -1,7 +1,7 @@
-"""`exit_on_signals`: a signal that ends the program does so as an exception does.
+"""`exit_on_signals`: turns terminating signals into an exception.
 
-So what is open is closed: the terminal is given back, a hidden cursor shown, temporary directories
-and children go. The console itself, once its loop runs, is left as by a key (`ConsoleDriver`).
+So the program cleans up: it restores the terminal and the cursor, removes temporary directories and
+ends its children. The console, once its loop runs, is left as by a key instead (`ConsoleDriver`).
 """
 
 from __future__ import annotations
@@ -11,18 +11,19 @@ from types import FrameType
 from typing import NoReturn
 
 ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
-"""Those that Python leaves to the system, which ends a program at once; SIGINT is an exception."""
+"""Signals that end a Python program at once; SIGINT raises an exception already."""
 
 
 def exit_on_signals() -> None:
-    """To be called first. A signal that is ignored (SIGHUP under nohup) stays so."""
+    """Makes the signals `ENDING` raise SystemExit; to be called first. A signal that is ignored
+    (SIGHUP under nohup) stays ignored."""
     for number in ENDING:
         if not is_ignored(number):
             signal.signal(number, _exit)
 
 
 def is_ignored(number: signal.Signals) -> bool:
-    """Whether the program was started in such a way that it outlives this signal."""
+    """Whether the program ignores this signal, e.g. because nohup started it."""
     return signal.getsignal(number) is signal.SIG_IGN
 
 

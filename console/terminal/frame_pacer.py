@@ -1,41 +1,41 @@
-"""`FramePacer`: whether another frame may be painted; not while the last one is on its way.
+"""`FramePacer`: decides whether another frame may be painted; not while the last is in flight.
 
-After a frame the terminal is asked a question (is mode 2026 known?). The answer comes back when
-it has drawn everything that was sent before. One frame in flight took the echo of a key on a link
-of 20 kB/s from 2 347 to 11 ms. Knows no terminal: the caller sends the question.
+After a frame the terminal is sent a query (is mode 2026 supported?). It replies once it has drawn
+everything before it. Limiting the frames in flight to one took the echo of a key on a link of
+20 kB/s from 2 347 to 11 ms. Knows no terminal: the caller sends the query.
 """
 
 from __future__ import annotations
 
 FPS = 5.0
-"""Frames a second by default: ten cost twice as much and tell no more."""
+"""Default frames per second: ten cost twice as much and show no more."""
 THIN_FPS = 5.0
-"""Most frames a second with `--low-bandwidth`."""
+"""Most frames per second with `--low-bandwidth`."""
 QUESTION = "\x1b[?2026$p"
 LOST_SECONDS = 5.0
-"""After this long an answer counts as lost, and the next frame is painted."""
+"""After this long a reply counts as lost, and the next frame is painted."""
 SILENT_FPS = 4.0
-"""Frames a second where the terminal answers nothing (tmux 3.3): only the writer's queue says how
-far it has come, so leave it time to drain."""
+"""Most frames per second if the terminal never replies (tmux 3.3): only the writer's queue shows
+its progress, so it gets time to drain."""
 MOST_QUEUED = 2
-"""Writes in that queue with which another frame is still painted."""
+"""Most writes in that queue with which another frame is painted."""
 RATES = (1.0, 2.0, 5.0, 10.0, 20.0)
-"""Frames a second to choose from by keys."""
+"""Frame rates that keys choose from."""
 
 
 class FramePacer:
-    """One frame in flight, or, on a terminal that does not answer, a short queue."""
+    """Allows one frame in flight, or a short queue on a terminal that does not reply."""
 
     def __init__(self, fps: float) -> None:
         self.fps = fps
         self._asked_at: float | None = None
         self._painted_at = 0.0
         self.answers = False
-        """Whether the terminal has ever answered. Textual asks the same question at its start."""
+        """Whether the terminal has ever replied. Textual sends the same query at its start."""
         self.round_trip_s = 0.0
 
     def change_rate(self, steps: int) -> None:
-        """To the rate that is `steps` further in `RATES`; back where that is negative."""
+        """Moves `steps` forward in the sorted `RATES`, or back if negative."""
         rates = sorted({*RATES, self.fps})
         at = rates.index(self.fps) + steps
         self.fps = rates[min(max(at, 0), len(rates) - 1)]
@@ -46,7 +46,8 @@ class FramePacer:
         return 1.0 / (self.fps if self.answers else min(self.fps, SILENT_FPS))
 
     def may_paint(self, now: float, queued: int) -> bool:
-        """`queued` is the number of writes that the terminal has not taken yet."""
+        """Whether to paint now; `queued` is the number of writes that the terminal has not accepted
+        yet."""
         if queued > MOST_QUEUED:
             return False
         if not self.answers:

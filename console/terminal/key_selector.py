@@ -1,9 +1,9 @@
-"""`KeySelector`: waits for a key without waking up, in place of the selector that Textual makes.
+"""`KeySelector`: waits for a key without polling, in place of the selector that Textual makes.
 
-Textual's thread of keys looks ten times a second whether it is to end, and whether an escape was a
-key by itself: an idle console takes 0.30 % of a core then, 0.23 with this (medians of 6, in turns;
-the limit is 0.25). Here the second is looked for only after something was typed, and an `Alarm`
-ends the wait. A terminal that has gone is noticed as well.
+Textual's input thread checks ten times a second whether it should end, and whether an escape was a
+key by itself: so an idle console takes 0.30 % of a core, 0.23 with this (medians of 6, in turns;
+the limit is 0.25). Here the escape is checked only after a key, and an `Alarm` ends the wait. A
+closed terminal is detected too.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from collections.abc import Callable
 from typing import Any
 
 SOON_S = 0.1
-"""How often it is looked for the end of an escape sequence, as in Textual."""
+"""Polling interval for the end of an escape sequence, as in Textual."""
 
 
 class Alarm(threading.Event):
-    """An event that wakes a selector."""
+    """An event that wakes up a selector."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -53,17 +53,17 @@ class SelectorsModule:
 
 
 class KeySelector(selectors.SelectSelector):
-    """Waits for a key or the alarm, whatever timeout it is given. Once the terminal has gone, which
-    is then ready to be read for ever, it calls `on_gone` once and waits for the alarm alone."""
+    """Waits for a key or the alarm; the given timeout is ignored. A closed terminal is always
+    readable: then it calls `on_gone` once and waits only for the alarm."""
 
     def __init__(self, alarm: Alarm, escape_delay_s: float, on_gone: Callable[[], None]) -> None:
-        """`escape_delay_s`: after this long an escape that nothing follows is a key."""
+        """`escape_delay_s`: after this long an escape with nothing behind it is a key."""
         super().__init__()
         self._alarm, self._on_gone = alarm.reader, on_gone
         self._looks_after_key = 2 + round(escape_delay_s / SOON_S)
         self._is_gone = False
         self._looks = 0
-        """How many more waits are short."""
+        """Number of further waits with a timeout."""
         self.register(self._alarm, selectors.EVENT_READ)
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:

@@ -1,10 +1,10 @@
-"""Memory that is kept and not needed: caches of rich and Textual, places of toasts that are gone,
-and the pages that the C library keeps of what was freed.
+"""Frees unneeded memory: caches of rich and Textual, holders of closed toasts, and freed pages that
+the C library keeps.
 
-Each of the caches keeps up to 4 096 results. A screen needs a few hundred, and plots that move and
-dialogs that come and go bring new ones all day. An hour of the demo, played in a minute on all
-panels, ends at 47.5 MiB; at 48.5 without `trim_caches`, at 48.4 without `give_back_pages`, at 47.7
-with the places of its few toasts, which have no bound (medians of 3, in turns).
+Each cache keeps up to 4 096 results. A screen needs a few hundred, and moving plots and dialogs add
+new ones all day. An hour of the demo, played in a minute on all panels, ends at 47.4 MiB; at 48.6
+without `trim_caches`, at 48.5 without `give_back_pages`, at 47.7 with the holders of its few
+toasts, which have no bound (medians of 4, in turns).
 """
 
 from __future__ import annotations
@@ -27,16 +27,17 @@ CACHES = (
 )
 _RACK, _HOLDER = "textual.widgets._toast:ToastRack", "textual.widgets._toast:ToastHolder"
 _BORDERS = "textual._styles_cache:StylesCache.get_inner_outer"
-"""It draws the borders of widgets, and remembers the last thousand with all their lines."""
+"""Draws the borders of widgets; its cache keeps the last thousand with all their lines."""
 
 
 def why_off() -> str:
-    """The first name that is missed; each cache that is there is trimmed all the same."""
+    """The first name that the installed libraries lack, else ""; existing caches are trimmed either
+    way."""
     return missing(*CACHES, _RACK, _HOLDER, _BORDERS)
 
 
 def trim_caches() -> None:
-    """Empties those that have grown: what is needed is there again with the next frame."""
+    """Empties caches above `MOST` entries: the next frame refills them with what it needs."""
     for path in CACHES:
         cache = find(path)
         size = getattr(cache, "cache_info", None)
@@ -45,10 +46,10 @@ def trim_caches() -> None:
 
 
 def forget_toasts(screen: Screen[Any]) -> None:
-    """Removes what Textual keeps of toasts that are gone, which a day of them would fill.
+    """Removes the holders that Textual keeps of closed toasts, and its cache of borders.
 
-    The place of each that was not the newest stays, and is laid out with every frame that follows;
-    and the borders of the last thousand widgets hold all their lines, 15 KiB each.
+    The holder of each toast but the newest stays and is laid out in every later frame. The cache
+    keeps the borders of the last thousand widgets with all their lines, 15 KiB each.
     """
     rack_type, holder_type = find(_RACK), find(_HOLDER)
     if rack_type is not None and holder_type is not None:
@@ -63,8 +64,8 @@ def forget_toasts(screen: Screen[Any]) -> None:
 
 def give_back_pages() -> None:
     """Returns unused pages of the C library's heap to the system: 1 MiB once all screens have been
-    imported. Does nothing where that library is not glibc."""
-    import ctypes  # the first frame does not wait for it
+    imported. Does nothing if that library is not glibc."""
+    import ctypes  # here, so that the first frame does not wait for it
 
     release = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if release is not None:

@@ -1,7 +1,7 @@
-"""`switched_off`: which stages of this folder are left out with the installed Textual and rich.
+"""`switched_off`: the stages of this folder that are off with the installed Textual and rich.
 
-A stage relies on names that those libraries do not promise. It looks at them itself (`why_off`),
-and is left out where one is missing or different: the console then works as Textual alone does.
+A stage relies on private names of these libraries. It checks them itself (`why_off`) and is off if
+one is missing or different: the console then works as Textual alone does.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from . import driver, memory_trim, own_bindings, strip_cache, terminal_app
 
 STAGES = (
     ("sending only changed cells", terminal_app.why_diff_is_off),
-    ("waiting for the terminal's answers", terminal_app.why_pacing_is_off),
-    ("title, OSC 9 and count of bytes", driver.why_driver_is_hidden),
+    ("waiting for the terminal's replies", terminal_app.why_pacing_is_off),
+    ("title, OSC 9 and byte count", driver.why_driver_is_hidden),
     ("counting the writer's queue", driver.why_queue_is_off),
     ("strips without caches", strip_cache.why_off),
     ("memory trim", memory_trim.why_off),
@@ -22,16 +22,16 @@ STAGES = (
     ("keys of a dialog that is not up yet", own_bindings.why_off),
     ("suspending the whole job", driver.why_suspend_is_off),
 )
-"""What a stage does, and what says why it does not."""
+"""Each stage's description, and the function that returns why it is off."""
 
 
 class SwitchedOff(NamedTuple):
-    """A stage that is left out, and why: `textual 8.9.0 has no textual.strip.FIFOCache`."""
+    """A stage that is off, and the reason: `textual 8.9.0 has no textual.strip.FIFOCache`."""
 
     stage: str
     reason: str
 
 
 def switched_off() -> list[SwitchedOff]:
-    """Every stage that is left out; usually none."""
+    """Every stage that is off; usually none."""
     return [SwitchedOff(stage, reason) for stage, why in STAGES if (reason := why())]

@@ -1,9 +1,9 @@
-"""`ScreenDiff`: what the terminal shows now, so that only the cells that differ are sent.
+"""`ScreenDiff`: keeps the terminal's current content, so that only changed cells are sent.
 
-Textual writes every dirty widget line whole; this stage stands between its compositor and its
-driver. A busy screen at 10 Hz takes 8.7 kB/s and 6.5 ms of processor a frame, without it 208 kB/s
-and 5.7 ms (medians of 6, in turns). It reads private records of Textual and rich, and is to be
-imported only where `terminal_app.why_diff_is_off` has no reason.
+Textual rewrites every dirty widget line; this stage is between its compositor and its driver. A
+busy screen at 10 Hz takes 8.7 kB/s and 6.5 ms of processor time a frame, without it 208 kB/s and
+5.7 ms (medians of 6, in turns). It reads private fields of Textual and rich, and is to be imported
+only if `terminal_app.why_diff_is_off` returns "".
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from textual._compositor import ChopsUpdate, CompositorUpdate, LayoutUpdate
 from textual.strip import SGR_STYLES, Strip
 
 GAP = 4
-"""Unchanged cells between two changes that are cheaper to write again than to jump over."""
+"""Most unchanged cells between two changes that are cheaper to rewrite than to jump over."""
 _PLAIN = ("", "39", "49")
 
 
 class Frame(CompositorUpdate):
-    """A frame whose bytes are known already."""
+    """A frame given as its bytes."""
 
     def __init__(self, sequence: str) -> None:
         self.sequence = sequence
@@ -40,14 +40,14 @@ class Frame(CompositorUpdate):
 
 
 def is_reducible(renderable: object) -> TypeGuard[ChopsUpdate | LayoutUpdate]:
-    """Whether `ScreenDiff.frame` takes it."""
+    """Whether `ScreenDiff.frame` accepts it."""
     return isinstance(renderable, ChopsUpdate | LayoutUpdate)
 
 
 class _Line:
-    """One screen line: a character and a style a cell, None where it is not known.
+    """One screen line: a character and a style per cell; None if unknown.
 
-    A character that is not one cell wide stands in its first cell, its others hold "".
+    A text with characters that are not one cell wide is in its first cell; its other cells are "".
     """
 
     __slots__ = ("cells", "cuts", "strips", "styles")
@@ -60,18 +60,18 @@ class _Line:
 
 
 class ScreenDiff:
-    """Turns Textual's updates into the shortest writing that has the same effect."""
+    """Turns Textual's updates into short output with the same effect."""
 
     def __init__(self) -> None:
         self._lines: list[_Line] = []
         self._width = 0
 
     def forget(self) -> None:
-        """The terminal may show anything now: it was resized, or another program wrote on it."""
+        """Forgets the content: the terminal was resized, or another program wrote on it."""
         self._lines = []
 
     def frame(self, update: ChopsUpdate | LayoutUpdate, console: Console, width: int) -> str:
-        """The bytes that bring the terminal up to date; "" where it is already."""
+        """The output that brings the terminal up to date; "" if it already is."""
         pen = _Pen(console._color_system)
         if isinstance(update, LayoutUpdate):
             for y, strips in enumerate(update.strips, update.region.y):
@@ -84,7 +84,7 @@ class ScreenDiff:
             if line.cuts != cuts:
                 line.cuts, line.strips = cuts, {}
             for (x, strip), end in zip(chops.items(), ends, strict=False):
-                # Beside the span a widget may not have been asked, and its background stands there.
+                # Outside the span a widget may not have been rendered: the strip is a background.
                 if strip is None or x >= x2 or end <= x1:
                     continue
                 if line.strips.get(x) is not strip:
@@ -124,7 +124,7 @@ class ScreenDiff:
     def _write_simple(
         self, pen: _Pen, line: _Line, x: int, y: int, text: str, style: Style
     ) -> None:
-        """Text of one cell a character: runs of changed cells, short gaps written over."""
+        """Writes text of one cell per character: runs of changed cells, with short gaps filled."""
         cells, styles = line.cells, line.styles
         end = x + len(text)
         if cells[x:end] == list(text) and styles[x:end].count(style) == end - x:
@@ -146,8 +146,8 @@ class ScreenDiff:
             pen.add_run(start, y, text[start - x : last + 1 - x], style, last + 1 - start)
 
     def _write_wide(self, pen: _Pen, line: _Line, x: int, y: int, text: str, style: Style) -> int:
-        """Text with characters of other widths: all of it, where anything in it changed. Returns
-        its width in cells."""
+        """Writes text with characters of other widths, whole if anything in it changed. Returns its
+        width in cells."""
         width = min(cell_len(text), self._width - x)
         new: list[str | None] = [text, *[""] * (width - 1)] if width > 0 else []
         end = x + width
@@ -159,8 +159,7 @@ class ScreenDiff:
 
     @staticmethod
     def _break_wide(line: _Line, at: int) -> None:
-        """Forgets the rest of a wide text of which one cell is written: it may look like
-        anything."""
+        """Marks the rest of a wide text as unknown when one of its cells is overwritten."""
         cells = line.cells
         after = at + 1
         if cells[at] == "" or (after < len(cells) and cells[after] == ""):
@@ -173,14 +172,14 @@ class ScreenDiff:
                 cells[cell] = None
 
 
-@lru_cache(maxsize=1024)  # plots bring new texts all day: more would hold what never returns
+@lru_cache(maxsize=1024)  # plots make new texts all day: more would keep texts that never recur
 def _is_simple(text: str) -> bool:
-    """Whether each character of `text` has one cell of its own: none is wide or joins another."""
+    """Whether each character of `text` takes exactly one cell: none is wide or combining."""
     return text.isascii() or all(cell_len(character) == 1 for character in text)
 
 
 class _Run(NamedTuple):
-    """Cells side by side that get one style."""
+    """Adjacent cells of one style."""
 
     codes: tuple[str, str, str]
     x: int
@@ -190,7 +189,7 @@ class _Run(NamedTuple):
 
 
 class _Pen:
-    """Gathers runs. No cell is in two of them, so they may be written in any order."""
+    """Collects runs. No cell is in two of them, so they may be written in any order."""
 
     def __init__(self, system: ColorSystem | None) -> None:
         self._runs: list[_Run] = []
@@ -203,15 +202,15 @@ class _Pen:
 
     @property
     def reading_order(self) -> str:
-        """The runs from left to right and top to bottom, as a screen reader speaks them: for whole
+        """The runs from left to right and top to bottom, as a screen reader reads them: for whole
         screens."""
         return _written(self._runs) if self._runs else ""
 
     @property
     def shorter_order(self) -> str:
-        """The same or, where it is shorter, the runs style by style: for screens that move. A true
-        colour takes twice the bytes of a jump, one of the sixteen half as many: logs that all move
-        send 42 kB/s in reading order, 26 this way."""
+        """The runs in reading order or grouped by style, whichever is shorter: for moving screens.
+        A true colour takes twice the bytes of a jump, one of the sixteen half as many: scrolling
+        logs send 42 kB/s in reading order, 26 this way."""
         if not self._runs:
             return ""
         styled: dict[tuple[str, str, str], list[_Run]] = {}
@@ -254,7 +253,7 @@ def _codes(style: Style, system: ColorSystem | None) -> tuple[str, str, str]:
 
 @lru_cache(maxsize=4096)
 def _change(old: tuple[str, str, str], new: tuple[str, str, str]) -> str:
-    """The shortest SGR sequence from one style to another; attributes go off only by a reset."""
+    """The shortest SGR sequence from one style to another; only a reset turns attributes off."""
     if old[0] != new[0]:
         codes = ["0", *(code for code, plain in zip(new, _PLAIN, strict=True) if code != plain)]
     else:

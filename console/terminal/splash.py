@@ -1,8 +1,9 @@
-"""`splash`: takes the terminal with a title on it, and gives it back. Standard library only.
+"""`splash`: shows a title on the terminal before Textual runs, and restores the terminal after an
+error. Uses only the standard library.
 
-The title is painted before anything heavy is imported: Textual needs some 300 ms for that, and a
-person sees the title after 15. It enters the alternate screen that Textual will enter again. Within
-`shown` and `taken` an exception, that of a signal among them, leaves the terminal as it was.
+The title is painted before anything heavy is imported: importing Textual takes some 300 ms, and the
+title is visible after 15. It enters the alternate screen, which Textual enters again. Within
+`title_shown` and `taken`, an exception (also one of a signal) leaves the terminal as it was.
 """
 
 from __future__ import annotations
@@ -16,22 +17,22 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 BROWSER = "TEXTUAL_DRIVER"
-"""Textual's environment variable; set where a browser is the terminal, and standard output a pipe
-to it."""
+"""Textual's environment variable; set if a browser is the terminal and standard output a pipe to
+it."""
 KEEP_TITLE, RESTORE_TITLE = "\x1b[22;2t", "\x1b[23;2t"
 _ENTER = "\x1b[?1049h\x1b[H\x1b[2J\x1b[?25l"
 _LEAVE = (
-    "\x1b[?1000l\x1b[?1003l\x1b[?1015l\x1b[?1006l\x1b[?1016l"  # the mouse, in every coding of it
+    "\x1b[?1000l\x1b[?1003l\x1b[?1015l\x1b[?1006l\x1b[?1016l"  # the mouse, in every encoding
     "\x1b[?2004l\x1b[?2048l\x1b[?1004l\x1b[?7h"  # paste, resize and focus reports; line wrap
     "\x1b[<u\x1b[?1049l\x1b[?25h"  # keys as they were, the other screen, the cursor
 )
 
 _taken: list[Any] | None = None
-"""termios attributes from before; empty where there are none. None while nothing is taken."""
+"""The original termios attributes; empty if there are none; None: the terminal is not taken."""
 
 
 def show_title(title: str) -> None:
-    """Shows one title line. Does nothing where stderr, Textual's output, is no terminal."""
+    """Shows one title line, if stdin and stderr (Textual's output) are terminals."""
     _take()
     if _is_terminal():
         width = shutil.get_terminal_size().columns
@@ -40,7 +41,7 @@ def show_title(title: str) -> None:
 
 @contextmanager
 def title_shown(title: str) -> Iterator[None]:
-    """Shows the title line, and is `taken` around what follows it."""
+    """`taken`, with the title line shown first."""
     with taken():
         show_title(title)
         yield
@@ -48,7 +49,7 @@ def title_shown(title: str) -> Iterator[None]:
 
 @contextmanager
 def taken() -> Iterator[None]:
-    """Gives the terminal back after an exception; what runs within does so itself otherwise."""
+    """Restores the terminal after an exception; otherwise the code within does so itself."""
     global _taken
     _take()
     try:
@@ -61,19 +62,19 @@ def taken() -> Iterator[None]:
 
 
 def give_back() -> None:
-    """Gives the terminal back, where that has not been done, so that an error message is read."""
+    """Restores the terminal, unless that has been done, so that an error message can be read."""
     global _taken
     attributes, _taken = _taken, None
     if attributes is None or not _is_terminal():
         return
-    with suppress(OSError, termios.error):  # it may be gone
+    with suppress(OSError, termios.error):  # the terminal may be closed
         _write(_LEAVE)
         if attributes:
             termios.tcsetattr(0, termios.TCSANOW, attributes)
 
 
 def restore_title() -> None:
-    """Restores the title from before ours, if the terminal kept it. Its window may be gone."""
+    """Restores the window title from before, if the terminal saved it. The window may be closed."""
     if _is_terminal():
         with suppress(OSError):
             _write(RESTORE_TITLE)

@@ -1,7 +1,7 @@
-"""`TerminalApp`: an app whose frames are paced, counted and reduced to what changed.
+"""`TerminalApp`: an app whose frames are paced, counted and reduced to the changed cells.
 
-All that the console overrides of Textual's `App` is here. `LORACONSOLE_RAW_OUTPUT=1` sends whole
-lines, as Textual does.
+All private methods of Textual's `App` that the console overrides are here.
+`LORACONSOLE_RAW_OUTPUT=1` sends whole lines, as Textual does.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ _DISPLAY = "textual.app:App._display"
 
 
 def why_pacing_is_off() -> str:
-    """What the installed Textual has not for a question behind each frame."""
+    """What the installed Textual lacks for sending a query after each frame."""
     return changed(_DISPLAY, "self", "screen", "renderable") or driver.why_driver_is_hidden()
 
 
 def why_diff_is_off() -> str:
-    """What the installed Textual and rich have not for sending only the cells that changed."""
+    """What the installed Textual and rich lack for sending only changed cells."""
     updates = "textual._compositor"
     return (
         why_pacing_is_off()
@@ -50,7 +50,7 @@ def why_diff_is_off() -> str:
 
 
 class TerminalApp(App[str]):
-    """Sends a frame only once the terminal has drawn the last, and of it only what changed."""
+    """Sends a frame only once the terminal has drawn the last one, and only its changed cells."""
 
     def __init__(self, ansi_color: bool | None = None) -> None:
         super().__init__(ansi_color=ansi_color)
@@ -58,7 +58,7 @@ class TerminalApp(App[str]):
         self.meter = DrawMeter()
         strip_cache.turn_off()
         self.diff_failure = ""
-        """What went wrong in the diff, which is off since."""
+        """The error that turned the diff off; "" if there was none."""
         self._diff: ScreenDiff | None = None
         if not os.environ.get(RAW_OUTPUT) and not why_diff_is_off():
             from .screen_diff import ScreenDiff
@@ -73,23 +73,23 @@ class TerminalApp(App[str]):
 
     @property
     def is_diffed(self) -> bool:
-        """Whether only what changed is sent."""
+        """Whether only changed cells are sent."""
         return self._diff is not None
 
     @property
     def queued(self) -> int:
-        """Writes that the terminal has not taken yet."""
+        """Number of writes that the terminal has not accepted yet."""
         return driver.queued_writes(driver.driver_of(self))
 
     def ask_terminal(self) -> None:
-        """Asks behind the next frame whether the terminal has drawn it, if it ever answered."""
+        """Sends a query after the next frame, if the terminal has ever replied to one."""
         self._is_question_due = self.pace.answers
 
     def on_terminal_supports_synchronized_output(
         self, message: messages.TerminalSupportsSynchronizedOutput
     ) -> None:
-        """Every answer to `QUESTION` arrives here, that to Textual's own at the start among them.
-        Where no frame can be followed by one, the terminal counts as silent."""
+        """Gets every reply to `QUESTION`, also to Textual's own at the start. If no query can be
+        sent after frames, the terminal counts as silent."""
         if self._is_paced:
             self.pace.answered(time.monotonic())
 
@@ -97,12 +97,13 @@ class TerminalApp(App[str]):
         self.forget_screen()
 
     def forget_screen(self) -> None:
-        """The terminal may show anything now: the next frame is sent whole."""
+        """Forgets the terminal's content: the next frame is sent whole."""
         if self._diff is not None:
             self._diff.forget()
 
     def _display(self, screen: Screen[Any], renderable: RenderableType | None) -> None:
-        """Textual's own, with the frame reduced to what changed; nothing is sent for nothing."""
+        """Displays a frame as Textual does, reduced to its changed cells; nothing if there are
+        none."""
         own = driver.driver_of(self)
         is_batched = bool(getattr(self, "_batch_count", 0))
         if own is None or not self.is_running or self.is_headless or is_batched:
@@ -119,8 +120,8 @@ class TerminalApp(App[str]):
             own.flush()
 
     def _reduced(self, renderable: RenderableType | None) -> RenderableType | None:
-        """The frame with only what changed; None where the terminal shows it already. A failure
-        turns the diff off: the next frames are Textual's own."""
+        """The frame with only its changed cells; None if there are none. A failure turns the diff
+        off: later frames are Textual's own."""
         if self._diff is None or renderable is None:
             return renderable
         from .screen_diff import Frame, is_reducible
@@ -130,7 +131,7 @@ class TerminalApp(App[str]):
             return renderable
         try:
             sequence = self._diff.frame(renderable, self.console, self.size.width)
-        except Exception as error:  # another Textual's records hold something else
+        except Exception as error:  # private fields differ in this Textual
             self.diff_failure = f"{type(error).__name__}: {error}"
             self._diff = None
             self.call_later(self.screen.refresh, layout=True)

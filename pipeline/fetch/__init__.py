@@ -1,1 +1,1 @@
-"""Where models and adapters come from, and the cache of what was made of them."""
+"""Fetches models and adapters, and caches model directories."""

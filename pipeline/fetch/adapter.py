@@ -1,7 +1,7 @@
-"""One-shot: fetches an adapter of the hub and prints its directory.
+"""One-shot process: fetches an adapter from the hub and prints its directory.
 
-A process of its own, since the hub's library blocks and takes half a second to import, which no
-serving process may wait for. `python -m loraconsole.pipeline.fetch.adapter org/name[@revision]`.
+Separate, since the hub's library blocks and takes half a second to import, for which no serving
+process may wait. `python -m loraconsole.pipeline.fetch.adapter org/name[@revision]`.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ CHAT = [
     "tokenizer_config.json",
 ]
 WANTED = [*WEIGHTS, *CHAT]
-"""A pickle is never read and a whole model is no adapter: where they alone are there, the refusal
-should say so."""
+"""Files to fetch. adapter_model.bin, which is never read, and config.json are among them so that a
+pickle or a whole model is refused as such."""
 
 
 def main() -> int:

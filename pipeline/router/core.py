@@ -1,9 +1,9 @@
 """`RouterCore`: the authority on every request, as pure decisions. Messages and a time go in;
 effects come out.
 
-It opens no socket, reads no clock and no file, so a test drives it by hand and `replay` drives it
-by a log. It holds every live request with all its tokens, so workers and detokenizer may die and be
-given everything again. It knows no text and no tensor. Times are unix seconds.
+It opens no socket and reads no clock and no file, so tests call it directly and `replay` feeds it a
+log. It holds every live request with all its tokens, so that workers and detokenizer may die and
+get everything again. It knows no text and no tensor. Times are unix seconds.
 """
 
 from __future__ import annotations
@@ -61,22 +61,22 @@ from .effects import (
 from .event_lines import Answered, Decided, Got, RanksDiffered, StepFailed, line_of_message
 
 CLIENT_GONE = "client gone"
-"""Reason of an `Abort` that needs no answer: there is no client to read it."""
+"""Reason of an `Abort` without an answer, since no client would read it."""
 
 
 @dataclass
 class StepInFlight:
-    """A step that was posted, and the answers of the ranks so far."""
+    """A step sent to the workers, and the ranks' answers so far."""
 
     batch: Batch
     answers: dict[int, Tokens] = field(default_factory=dict)
 
 
 class RouterCore:
-    """See the module. After each call the process carries out `effects`.
+    """All live requests, adapters and steps. After each call the process carries out `effects`.
 
-    A step is planned by `plan_step` and posted to the workers; `handle_message` collects the ranks'
-    answers; once `StepAnswered` comes out, `finish_step` accepts its tokens.
+    `plan_step` plans a step, which the process sends to the workers; `handle_message` collects the
+    ranks' answers; after the effect `StepAnswered`, `finish_step` accepts its tokens.
     """
 
     def __init__(
@@ -87,8 +87,8 @@ class RouterCore:
         table: LatencyTable | None = None,
         span: Callable[..., AbstractContextManager[object]] = no_span,
     ) -> None:
-        """`incarnation` tells this life of the router from those before it; `table` has the
-        latencies of `--profile-table`. Raises `OperatorError` on settings that cannot be used."""
+        """`incarnation` differs from that of every earlier router; `table` has the latencies of
+        `--profile-table`. Raises `OperatorError` on settings that cannot be used."""
         self.config = config
         self.registry = AdapterRegistry(config.adapters(), config.model, now=now)
         self.scheduler = Scheduler(
@@ -117,14 +117,14 @@ class RouterCore:
         return len(self.effects.workers)
 
     def record_lines(self) -> None:
-        """Has every input and decision noted in `effects.lines` from now on."""
+        """Records every input and decision in `effects.lines` from now on."""
         self.effects.lines = []
         self.scheduler.decisions = []
 
     # -- messages
 
     def handle_message(self, message: Message | AdapterFetched, now: float) -> None:
-        """Any message of the router's inbox, or the answer to a `FetchAdapter`."""
+        """Handles a message of the router's inbox, or the answer to a `FetchAdapter`."""
         if self.effects.lines is not None and (line := line_of_message(message, now)):
             self.effects.lines.append(line)
         match message:
@@ -172,7 +172,7 @@ class RouterCore:
     # -- requests
 
     def _add_request(self, request: Request, now: float) -> None:
-        """Queues a request, or refuses it with the reason; never neither."""
+        """Queues a request, or refuses it with the reason."""
         prompt_len, req_id = len(request.prompt_ids), request.request_id
         with self._span("add_req(prompt_len_{}_req_id_{})", prompt_len, req_id):
             status, reason = self._objection(request)
@@ -232,21 +232,21 @@ class RouterCore:
         self.effects.send("server", Refused(request_id, status, reason))
 
     def _refuse_hopeless(self, adapter: AdapterRecord) -> None:
-        """Refuses the requests that an adapter which failed, or was read or pinned since they
-        arrived, keeps from ever being served."""
+        """Refuses requests that can never be served now that `adapter` was read, was pinned or has
+        failed."""
         for sequence in list(self.scheduler.sequences()):
             if sequence.adapter is not adapter and not adapter.pinned:
                 continue
             request_id, total = sequence.request.request_id, sum(sequence.size)
             if sequence.adapter.state is AdapterState.FAILED:
-                word = f"adapter {adapter.name} failed to load: {adapter.reason}"
-                self._refuse(request_id, 409, word)
+                reason = f"adapter {adapter.name} failed to load: {adapter.reason}"
+                self._refuse(request_id, 409, reason)
             elif not self.scheduler.can_ever_fit(total, sequence.adapter):
-                whose = "its adapter and those pinned"
-                self._refuse(request_id, 400, f"{total} tokens have no room beside {whose}")
+                reason = f"no room for {total} tokens beside its adapter and those pinned"
+                self._refuse(request_id, 400, reason)
 
     def stop(self) -> None:
-        """Refuses every live request: the router is about to end."""
+        """Refuses every live request, before the router exits."""
         for sequence in list(self.scheduler.sequences()):
             self._refuse(sequence.request.request_id, 503, "the router is stopping")
 
@@ -270,12 +270,12 @@ class RouterCore:
         self._say_ready()
 
     def reset_workers(self, now: float) -> None:
-        """Begins a new epoch: empty pools in the workers, all requests waiting here, and no step
-        under way."""
+        """Begins a new epoch: the workers' pools are empty, all requests wait, no step is under
+        way."""
         self.steps.clear()
         self.effects.pending.append(DropSteps())
         self._resets += 1
-        epoch = self._incarnation + self._resets  # unlike those of a router before this one
+        epoch = self._incarnation + self._resets  # differs from those of earlier routers
         workers = [self._workers[rank] for rank in sorted(self._workers)]
         self.scheduler.reset(epoch, SchedulerLimits.of_workers(workers), now)
         self.lifecycle.drop_trials(now)
@@ -285,7 +285,7 @@ class RouterCore:
     # -- adapters
 
     def _follow_adapters(self) -> None:
-        """Does what changes of adapters mean for requests and for the router's own state."""
+        """Applies changes of adapters to requests and to the router's own state."""
         for adapter in self.lifecycle.settled:
             self._refuse_hopeless(adapter)
         self.lifecycle.settled.clear()
@@ -297,20 +297,20 @@ class RouterCore:
             self._adapters_changed()
 
     def _adapters_changed(self) -> None:
-        """Adapters look different, and requests may run that could not."""
+        """Marks that the table of adapters has changed, and that other requests may run now."""
         self.effects.adapters_changed = True
         self.scheduler.reconsider()
         self._batch_may_grow()
 
     def _note_chat_warning(self, warning: ChatWarning) -> None:
-        """The server has read an adapter's chat files."""
+        """Stores the server's warning about an adapter's chat files."""
         adapter = self.registry.find(f"{warning.name}@{warning.generation}")
         if adapter is not None:
             adapter.chat_warning = warning.text
             self.effects.adapters_changed = True
 
     def send_adapter_orders(self) -> None:
-        """Sends the workers what was decided about adapters, before the batch that relies on it."""
+        """Sends the workers the orders about adapters, before the batch that relies on them."""
         orders = self.scheduler.residency.orders
         if orders:
             self._adapters_changed()
@@ -331,7 +331,7 @@ class RouterCore:
             status, text = 200, f"the scheduler's policy is {settings.policy}"
             self.effects.report("info", text)
             self._batch_may_grow()
-            self.effects.pending.append(ShowStats())  # the next who asks must see the change
+            self.effects.pending.append(ShowStats())  # so that the next reader sees the change
         reply = AdapterReply(
             order=order.order,
             status=status,
@@ -343,7 +343,7 @@ class RouterCore:
         self.effects.send(order.reply_to, reply)
 
     def _refuse_given_up(self) -> None:
-        """Tells clients why the policy has ended their requests."""
+        """Refuses the requests that the policy has ended, with its reasons."""
         for sequence, reason in self.scheduler.refused:
             self.aborts += 1
             self._refuse(sequence.request.request_id, 503, reason)
@@ -353,8 +353,8 @@ class RouterCore:
     # -- server and detokenizer
 
     def _peer_is_ready(self, ready: Ready) -> None:
-        """A server or detokenizer with nothing in memory. A server's clients are gone; a
-        detokenizer is given every stream again from its first token."""
+        """A server or detokenizer has started with no state. A new server's clients are gone; a new
+        detokenizer gets every stream again from its first token."""
         restarted = self._peers.get(ready.name) not in (None, ready.incarnation)
         self._peers[ready.name] = ready.incarnation
         if restarted and ready.name == "server":
@@ -364,17 +364,18 @@ class RouterCore:
                 self._abort(request_id, CLIENT_GONE)
             if orphans:
                 lost = counted(len(orphans), "request")
-                self.effects.report("warning", f"server restarted; {lost} lost clients")
+                self.effects.report("warning", f"server restarted; {lost} aborted (client gone)")
         if restarted and ready.name == "detokenizer":
             self._send_streams_again()
         self._say_ready()
 
     def _send_streams_again(self) -> None:
         if count := self._streams.send_all_again(self.scheduler.sequences()):
-            self.effects.report("warning", f"detokenizer restarted; {count} replayed")
+            streams = counted(count, "stream")
+            self.effects.report("warning", f"detokenizer restarted; {streams} sent again")
 
     def _say_ready(self) -> None:
-        """READY, or what is still missing; DRAINING stays."""
+        """Enters READY, or STARTING with the missing parts as its reason; DRAINING stays."""
         if self.is_draining:
             return
         missing = [
@@ -392,8 +393,8 @@ class RouterCore:
     # -- steps
 
     def plan_step(self, now: float) -> Batch | None:
-        """The next step, under way from here on; None where nothing can be computed now. Its batch
-        goes to every worker after the effects."""
+        """Plans the next step, which then counts as under way; None if nothing can be computed now.
+        The caller sends its batch to every worker after the effects."""
         self.lifecycle.sweep(now)
         self._follow_adapters()
         batch = self.scheduler.next_batch(now)
@@ -409,8 +410,8 @@ class RouterCore:
         return batch
 
     def _add_answer(self, tokens: Tokens) -> None:
-        """One rank's answer to a step. Where it failed, the others may never answer: it counts as
-        theirs."""
+        """Stores one rank's answer to a step. An error counts as the answer of the others too,
+        which may never come."""
         if tokens.epoch != self.scheduler.epoch:
             return
         step = self.steps.get(tokens.step)
@@ -422,8 +423,8 @@ class RouterCore:
             self.effects.pending.append(StepAnswered(tokens.step))
 
     def finish_step(self, step: int, now: float) -> StreamTokens | None:
-        """Accepts the tokens of a step that all ranks have answered. Returns those for the
-        detokenizer, to be sent after the effects; None where there are none."""
+        """Accepts the tokens of a step that all ranks have answered. Returns the tokens for the
+        detokenizer, to be sent after the effects; None if there are none."""
         done = self.steps.pop(step)
         self._batch_may_grow()
         results = [done.answers[rank] for rank in range(self.num_workers)]
@@ -436,7 +437,7 @@ class RouterCore:
         return StreamTokens(tuple(accepted)) if accepted else None
 
     def accept_tokens(self, tokens: Tokens, now: float) -> list[StreamToken]:
-        """Books the tokens of rank 0."""
+        """Accepts rank 0's tokens."""
         with self._span("_add_token_id_to_req"):
             accepted = self.scheduler.accept_tokens(tokens, now)
         if self.effects.lines is not None:
@@ -450,33 +451,33 @@ class RouterCore:
         return accepted
 
     def refuse_undelivered(self, tokens: StreamTokens, reason: str, now: float) -> None:
-        """The detokenizer takes no more: the requests whose tokens it would miss are refused."""
+        """Refuses the requests of `tokens`, which the detokenizer could not be sent."""
         for token in tokens.tokens:
             self.effects.write_line(Got(at=now, message=Abort(token.request_id, reason)))
             self._refuse(token.request_id, 503, reason)
 
     def _end_broken(self, sequence: Sequence, now: float) -> None:
-        """Ends a request from whose logits no token can be chosen. Its neighbours go on, and the
-        adapter's row keeps the count."""
+        """Ends a request whose logits allow no token. Other requests continue, and the adapter's
+        row keeps the count."""
         name, request_id = sequence.adapter.name, sequence.request.request_id
-        whose = f"adapter {name}" if name else "the base model"
-        word = f"the logits of {whose} are {UNUSABLE}: no token can be chosen"
+        model = f"adapter {name}" if name else "the base model"
+        reason = f"the logits of {model} are {UNUSABLE}: no token can be chosen"
         hint = f"; adapters verify {name} compares it with its merged weights" if name else ""
-        self.effects.report("error", f"{word}: request {request_id} ends{hint}")
-        self.effects.write_line(Got(at=now, message=Abort(request_id, word)))
-        self._refuse(request_id, 500, word)
+        self.effects.report("error", f"{reason}: request {request_id} ends{hint}")
+        self.effects.write_line(Got(at=now, message=Abort(request_id, reason)))
+        self._refuse(request_id, 500, reason)
         self._adapters_changed()
 
     def _keep_ended(self, reasons: dict[str, str | None]) -> None:
-        """Keeps the requests that have ended until the server has their text. The workers drop them
-        with the next step."""
+        """Keeps ended requests until the server has their text. The workers drop them with the next
+        step."""
         scheduler = self.scheduler
         with self._span("_filter_batch" if scheduler.running else "_remove_batch"):
             for sequence in scheduler.ended:
                 self._streams.keep_ended(sequence, reasons[sequence.request.request_id])
 
     def fail_step(self, batch: Batch, error: str, now: float) -> None:
-        """A step raised in a worker: its requests are refused with the error, the rest go on."""
+        """Refuses the requests of a step that raised in a worker; all others continue."""
         self.effects.write_line(StepFailed(at=now, step=batch.step, error=error))
         numbers = {row.sequence for row in batch.rows}
         failed = [s for s in self.scheduler.sequences() if s.number in numbers]
@@ -487,8 +488,8 @@ class RouterCore:
         self.reset_workers(now)
 
     def _check_ranks(self, step: int, results: list[Tokens], now: float) -> None:
-        """All ranks choose from the same logits. A rank that chose otherwise goes on from a token
-        that no client was given, so all workers are reset."""
+        """Resets all workers if ranks chose different tokens, though all choose from the same
+        logits: such a rank would continue from a token that no client got."""
         first, *others = (
             [(token.sequence, token.token_id) for token in result.tokens] for result in results
         )
@@ -497,7 +498,7 @@ class RouterCore:
             ranks = ", ".join(f"rank {rank}" for rank in odd)
             self.effects.report(
                 "error",
-                f"{ranks} chose other tokens than rank 0 in step {step}; rank 0's count, and "
+                f"{ranks} chose other tokens than rank 0 in step {step}; rank 0's are used, and "
                 f"{counted(len(self.scheduler), 'request', 'continue')} by recompute",
             )
             self.effects.write_line(RanksDiffered(at=now))
@@ -517,7 +518,7 @@ class RouterCore:
         return AdapterTable(now, self.config.model, views, base)
 
     def stats(self, now: float, schedule_us: int) -> RouterStats:
-        """`schedule_us` is the time spent in `plan_step` so far, which the process measures."""
+        """`schedule_us` is the time in `plan_step` so far, measured by the process."""
         scheduler = self.scheduler
         return RouterStats(
             at=now,

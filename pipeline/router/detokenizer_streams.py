@@ -1,5 +1,5 @@
-"""`DetokenizerStreams`: the streams of tokens that the detokenizer turns into text. One that comes
-back with nothing in memory is given them again."""
+"""`DetokenizerStreams`: the token streams that the detokenizer turns into text. A restarted
+detokenizer gets them again."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from .effects import Effects
 
 
 class DetokenizerStreams:
-    """Streams of live requests are made from the scheduler's sequences. Those of requests that have
-    ended are kept here until the server has all their text."""
+    """Streams of live requests are made from the scheduler's sequences. Streams of ended requests
+    are kept here until the server has all their text."""
 
     def __init__(self, effects: Effects) -> None:
         self._effects = effects
@@ -34,22 +34,23 @@ class DetokenizerStreams:
         )
 
     def close_stream(self, request_id: str) -> None:
-        """Of a request that ends without its full answer."""
+        """Closes the stream of a request that ends without its full answer."""
         self._effects.send("detokenizer", CloseStream(request_id))
 
     def keep_ended(self, sequence: Sequence, finish_reason: str | None) -> None:
-        """The request has ended. None: by a stop string, which the detokenizer finds again."""
+        """Keeps an ended request. `finish_reason` None: a stop string, which the detokenizer finds
+        again."""
         self._ended[sequence.request.request_id] = (sequence, finish_reason)
 
     def forget_ended(self, request_id: str) -> None:
-        """The server has all text of it, or no client wants it any more."""
+        """Drops an ended request: the server has all its text, or no client wants it any more."""
         self._ended.pop(request_id, None)
 
     def forget_all_ended(self) -> None:
         self._ended.clear()
 
     def send_all_again(self, live: Iterable[Sequence]) -> int:
-        """Gives a new detokenizer every stream from its first token. Returns their number."""
+        """Sends a new detokenizer every stream from its first token. Returns their number."""
         streams: list[tuple[Sequence, str | None]] = [(sequence, None) for sequence in live]
         streams += self._ended.values()
         for sequence, finish_reason in streams:

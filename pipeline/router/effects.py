@@ -1,6 +1,6 @@
-"""`Effects`: what the router's core wants done outside of it, in order. The process does it.
+"""`Effects`: actions that the router's core requests, in order. The process carries them out.
 
-The core and the adapter lifecycle in it write here; nothing here opens a socket or a file.
+The core and its adapter lifecycle write here; nothing here opens a socket or a file.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ class Send(NamedTuple):
 
 
 class Announcement(NamedTuple):
-    """A change that an operator wants to know: published and logged. `level` as in logging."""
+    """A change that matters to an operator: published and logged. `level` as in logging."""
 
     level: str
     text: str
 
 
 class EnterState(NamedTuple):
-    """The state that the router's heartbeat shows from now on, and its reason."""
+    """The new state of the router's heartbeat, and its reason."""
 
     state: ProcessState
     reason: str
 
 
 class ShowReading(NamedTuple):
-    """How many of the adapters of a start have been read, `left` of `total` not yet."""
+    """Progress of a start: `left` of `total` adapters have not been read yet."""
 
     left: int
     total: int
 
 
 class FetchAdapter(NamedTuple):
-    """A hub's adapter is to be fetched; an `AdapterFetched` brings the answer back."""
+    """Fetch an adapter from the hub; answered by an `AdapterFetched`."""
 
     key: str
     path: str
@@ -48,7 +48,7 @@ class FetchAdapter(NamedTuple):
 
 
 class AdapterFetched(NamedTuple):
-    """A hub's adapter lies in `directory`, or could not be fetched (`error`)."""
+    """The `directory` of an adapter from the hub, or the `error` of its fetch."""
 
     key: str
     directory: str
@@ -62,11 +62,11 @@ class StepAnswered(NamedTuple):
 
 
 class DropSteps(NamedTuple):
-    """The workers were reset: the steps under way have no answers any more."""
+    """The workers were reset: the steps under way will get no answers."""
 
 
 class ShowStats(NamedTuple):
-    """The statistics are to be published now, before what follows is sent."""
+    """Publish the statistics now, before the effects that follow."""
 
 
 Effect: TypeAlias = (
@@ -82,27 +82,26 @@ Effect: TypeAlias = (
 
 
 class Effects:
-    """Effects in the order in which they are to happen, and what looks different since they were
-    carried out last."""
+    """Pending effects in order, and flags for views that changed since they were published."""
 
     def __init__(self, workers: tuple[str, ...]) -> None:
         """`workers` are their names by rank."""
         self.workers = workers
         self.pending: list[Effect] = []
         self.lines: list[AnyLine] | None = None
-        """Lines for the event log; None: none are wanted."""
+        """Lines for the event log; None: it is off."""
         self.batch_changed = True
-        """Whether the view of the batch differs from the one published last."""
+        """Whether the batch has changed since its view was published."""
         self.adapters_changed = True
-        """Whether the table of adapters differs from the one published last."""
+        """Whether the adapters have changed since their table was published."""
         self.step_wanted = False
-        """Whether a step may be possible that was not before."""
+        """Whether a step may have become possible."""
 
     def send(self, name: str, message: Message) -> None:
         self.pending.append(Send(name, message))
 
     def send_workers(self, message: Message) -> None:
-        """The same message to every rank."""
+        """Sends the same message to every rank."""
         for name in self.workers:
             self.pending.append(Send(name, message))
 
@@ -110,11 +109,11 @@ class Effects:
         self.pending.append(Announcement(level, text))
 
     def write_line(self, line: AnyLine) -> None:
-        """Where an event log is wanted. Callers on the hot path test `lines` first."""
+        """Adds a line if the event log is on. Callers on the hot path test `lines` first."""
         if self.lines is not None:
             self.lines.append(line)
 
     def take_pending(self) -> list[Effect]:
-        """The effects so far; the caller carries them out."""
+        """Removes and returns the pending effects; the caller carries them out."""
         pending, self.pending = self.pending, []
         return pending

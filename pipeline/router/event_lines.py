@@ -1,7 +1,7 @@
 """Lines of an event log: everything that the router's decisions depend on, and each decision with
-its arithmetic. `RouterCore` makes them, `EventLog` writes them, `replay` decides again from them.
+its arithmetic. `RouterCore` makes them, `EventLog` writes them, `replay` feeds them to a new core.
 
-Knows no text, and of tokens only their number: a log holds no prompt, no answer and no key.
+Knows no text and only the number of tokens: a log has no prompt, no answer and no key.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from ..schedule.pets import LatencyTable
 from ..schedule.scheduler import Scheduler
 
 FORMAT = 2
-"""Raised whenever a line changes its meaning, or a decision is made otherwise."""
+"""Incremented when a line changes its meaning, or the same inputs give another decision."""
 STOP_TOKEN = 1
 """The last token of replayed answers that end before their length."""
 
@@ -78,7 +78,7 @@ class Started(EventLine, frozen=True, kw_only=True, tag="started"):
 
     format: int
     protocol: int
-    """Of the messages in it."""
+    """Protocol of the messages in the log."""
     version: str
     incarnation: int
     config: Config
@@ -102,7 +102,7 @@ class Asked(EventLine, frozen=True, kw_only=True, tag="asked"):
     arrived_at: float
 
     def to_request(self) -> Request:
-        """A request about which the router decides alike."""
+        """A request that leads to the same decisions."""
         params = SamplingParams(
             max_tokens=self.max_tokens, stop_token_ids=(STOP_TOKEN,), ignore_eos=True
         )
@@ -116,7 +116,7 @@ class Asked(EventLine, frozen=True, kw_only=True, tag="asked"):
 
 
 class Answered(EventLine, frozen=True, kw_only=True, tag="answered"):
-    """The tokens of a step are back. The answers of the `stopped` requests ended with theirs."""
+    """The tokens of a step are back; with them the answers of the `stopped` requests ended."""
 
     step: int
     stopped: tuple[str, ...] = ()
@@ -130,7 +130,7 @@ class StepFailed(EventLine, frozen=True, kw_only=True, tag="failed"):
 
 
 class RanksDiffered(EventLine, frozen=True, kw_only=True, tag="differed"):
-    """The ranks chose other tokens, and the workers were reset."""
+    """The ranks chose different tokens, and the workers were reset."""
 
 
 class Fetched(EventLine, frozen=True, kw_only=True, tag="fetched"):
@@ -142,10 +142,10 @@ class Fetched(EventLine, frozen=True, kw_only=True, tag="fetched"):
 
 
 class Decided(EventLine, frozen=True, kw_only=True, tag="decided"):
-    """One planned step: what was decided about the queue, and how that left the pool."""
+    """One planned step: the decisions about the queue, and the state of the pool after them."""
 
     step: int | None
-    """None where there was nothing to compute."""
+    """None if there was nothing to compute."""
     rows: int
     running: int
     waiting: int
@@ -158,7 +158,7 @@ class Decided(EventLine, frozen=True, kw_only=True, tag="decided"):
 
     @classmethod
     def of(cls, at: float, scheduler: Scheduler, batch: Batch | None) -> Decided:
-        """What the last `next_batch` decided. The scheduler's list of decisions is cleared."""
+        """The line of the last `next_batch`. Clears the scheduler's list of decisions."""
         decisions = tuple(scheduler.decisions or ())
         if scheduler.decisions:
             scheduler.decisions.clear()
@@ -178,7 +178,7 @@ class Decided(EventLine, frozen=True, kw_only=True, tag="decided"):
 
 
 class Full(EventLine, frozen=True, kw_only=True, tag="full"):
-    """The file has reached its size: nothing follows, though the router went on."""
+    """The file has reached its largest size: nothing follows, though the router continued."""
 
 
 AnyLine: TypeAlias = (
@@ -187,8 +187,8 @@ AnyLine: TypeAlias = (
 
 
 def line_of_message(message: object, at: float) -> AnyLine | None:
-    """The line of a message to the router; None where decisions do not depend on it, or where its
-    effect has a line of its own."""
+    """The line of a message to the router; None if decisions do not depend on it, or if its effect
+    has its own line."""
     if isinstance(message, Request):
         return Asked(
             at=at,

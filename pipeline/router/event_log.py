@@ -1,4 +1,4 @@
-"""`EventLog`: the lines of `event_lines` in a file, as JSON; `read_log` reads them again."""
+"""`EventLog`: writes the lines of `event_lines` to a file, as JSON; `read_log` reads them."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from ..schedule.pets import LatencyTable
 from .event_lines import FORMAT, AnyLine, Full, Started
 
 MAX_BYTES = 256 << 20
-"""Of a file: 570 bytes a step where one request a step is admitted, so more than an hour of 100
-steps a second. The file ends there, and says so."""
+"""Most bytes of a file. A step that admits one request takes 570, so it lasts more than an hour at
+100 steps a second. Then a last line says that the file is full."""
 KEPT_FILES = 4
 
 
 class EventLog:
-    """Closed until `open`. A line that is written is in the file after the next `flush`."""
+    """The log of one router. Closed until `open`; lines are in the file after the next `flush`."""
 
     def __init__(self) -> None:
         self._file: BinaryIO | None = None
@@ -43,7 +43,7 @@ class EventLog:
         at: float,
         max_bytes: int = MAX_BYTES,
     ) -> None:
-        """Begins a file for this life of the router, readable by its owner alone, and removes the
+        """Begins a file for this start of the router, readable by its owner alone, and removes the
         oldest files beyond `KEPT_FILES`."""
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         for old in sorted(directory.glob("router-*.jsonl"))[: -(KEPT_FILES - 1)]:
@@ -66,7 +66,7 @@ class EventLog:
         )
 
     def write_line(self, line: AnyLine) -> None:
-        """Nothing happens where the log is closed, or full."""
+        """Does nothing if the log is closed or full."""
         if self._file is None:
             return
         data = self._encoder.encode(line)
@@ -89,7 +89,7 @@ class EventLog:
 
 
 class LogHead(msgspec.Struct, frozen=True):
-    """What is read of a first line before the rest of it is trusted to mean the same here."""
+    """The fields of the first line that are checked before the others are read."""
 
     event: str = ""
     format: int = 0
@@ -98,13 +98,13 @@ class LogHead(msgspec.Struct, frozen=True):
 
 
 def read_log(path: Path) -> Iterator[tuple[int, AnyLine]]:
-    """Each line with its number. Raises `OperatorError` naming the line that is not one."""
+    """Each line with its number. Raises `OperatorError` naming a line that is not an event."""
     decoder = msgspec.json.Decoder(AnyLine)
     try:
         file = path.open("rb")
     except OSError as error:
         raise OperatorError(
-            f"cannot read {path}: {error.strerror}", "logs of --event-log lie in RUN/events"
+            f"cannot read {path}: {error.strerror}", "logs of --event-log are in RUN/events"
         ) from error
     number = 0
     with file:
@@ -112,8 +112,8 @@ def read_log(path: Path) -> Iterator[tuple[int, AnyLine]]:
             if not text.endswith(b"\n"):
                 raise OperatorError(
                     f"line {number} of {path} is cut off",
-                    "the router was ended while it wrote; what stands before it can be replayed "
-                    f"by: head -n {number - 1}",
+                    "the router exited while it wrote it; the lines before it can be replayed: "
+                    f"take them with head -n {number - 1}",
                 )
             try:
                 if number == 1:
@@ -121,7 +121,8 @@ def read_log(path: Path) -> Iterator[tuple[int, AnyLine]]:
                 line = decoder.decode(text)
             except msgspec.MsgspecError as error:
                 raise OperatorError(
-                    f"line {number} of {path} is no event: {error}", "is it a log of --event-log?"
+                    f"line {number} of {path} is not an event: {error}",
+                    "is it a log of --event-log?",
                 ) from error
             yield number, line
     if not number:
@@ -129,7 +130,7 @@ def read_log(path: Path) -> Iterator[tuple[int, AnyLine]]:
 
 
 def check_head(path: Path, head: LogHead) -> None:
-    """Raises `OperatorError` where a log does not begin, or means something else here."""
+    """Raises `OperatorError` if it is not a log's first line, or has another protocol or format."""
     if head.event != "started":
         raise OperatorError(
             f"{path} does not begin with the router's start", "a log is replayed whole"

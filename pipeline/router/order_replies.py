@@ -1,4 +1,4 @@
-"""`OrderReplies`: answers to operators' orders about adapters. Each order is answered once."""
+"""`OrderReplies`: replies to operators' orders about adapters, one for each order."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from .effects import Effects
 
 
 class OrderReplies:
-    """Sends an `AdapterReply` to the inbox that an order names."""
+    """Sends `AdapterReply` messages to the inboxes that orders name."""
 
     def __init__(self, effects: Effects, registry: AdapterRegistry) -> None:
         self._effects, self._registry = effects, registry
@@ -23,7 +23,8 @@ class OrderReplies:
         plans: tuple[AdapterPlan, ...] = (),
         verification: Verification | None = None,
     ) -> None:
-        """With the adapter as it is now: the operator must not see an older one."""
+        """Replies to an order, with the adapter's present state so that the sender shows no older
+        one."""
         name = "" if isinstance(order, PlanAdapters) else order.name
         self._effects.send(
             order.reply_to,

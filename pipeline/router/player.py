@@ -20,7 +20,7 @@ from .event_lines import (
 
 
 class Differs(Exception):
-    """A decision is not the one that was made."""
+    """A decision differs from the logged one."""
 
 
 class Player:
@@ -33,10 +33,10 @@ class Player:
         self.now = start.at
         self.decided = self.admitted = 0
         self._left: dict[int, int] = {}
-        """Tokens that a worker would compute of each sequence before it samples."""
+        """Tokens that a worker would still compute before it samples, by sequence."""
 
     def play_line(self, line: AnyLine) -> Decided | None:
-        """Does what the line says. Returns what is decided now where the line is a decision. Raises
+        """Applies a line. Returns the present decision if the line is one, else None. Raises
         `Differs`."""
         core, now = self.core, line.at
         self.now = now
@@ -59,7 +59,7 @@ class Player:
 
     def _end_step(self, step: int) -> Batch:
         if (posted := self.core.steps.pop(step, None)) is None:
-            raise Differs(f"step {step} was answered, but is not posted now")
+            raise Differs(f"step {step} was answered, but is not planned now")
         return posted.batch
 
     def _decide_again(self) -> Decided:
@@ -72,7 +72,7 @@ class Player:
         return decided
 
     def _answer_step(self, batch: Batch, stopped: tuple[str, ...]) -> None:
-        """Tokens as a worker would sample them, of which only the ends matter."""
+        """Accepts tokens as a worker would sample them; only the ends of answers matter."""
         left, sampled, scheduler = self._left, [], self.core.scheduler
         for number in batch.release:
             left.pop(number, None)
@@ -88,4 +88,4 @@ class Player:
         tokens = Tokens(batch.epoch, batch.step, 0, tuple(sampled))
         self.core.accept_tokens(tokens, self.now)
         if going_on := [number for number in ends if scheduler.is_live(number)]:
-            raise Differs(f"answers that ended in step {batch.step} go on now: {going_on}")
+            raise Differs(f"answers that ended in step {batch.step} continue now: {going_on}")

@@ -1,4 +1,4 @@
-"""`ReadingBar`: the progress bar of a start, adapters that the workers have read of all."""
+"""`ReadingBar`: the progress bar of adapters that the workers read at a start."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from .effects import ShowReading
 
 
 class ReadingBar:
-    """See the module."""
+    """Counts the adapters of a start that all workers have read."""
 
     def __init__(self, publish: Callable[[Progress], None]) -> None:
         self._publish = publish
         self._bar: ProgressBar | None = None
 
     def show(self, reading: ShowReading) -> None:
-        """Begins a bar where nothing is read yet, else moves it on; all read ends it."""
+        """Starts a bar if none is read yet, else advances it; the last one read closes it."""
         if reading.left == reading.total:
             self.abandon()
             self._bar = ProgressBar(
@@ -34,7 +34,7 @@ class ReadingBar:
             self._bar = None
 
     def abandon(self) -> None:
-        """A bar that has not ended says nothing more."""
+        """Drops an unfinished bar without a last message."""
         if self._bar is not None:
             self._bar.disable = True
             self._bar = None

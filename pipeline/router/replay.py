@@ -1,8 +1,8 @@
-"""Decides again: the router's own core, fed from an event log instead of an inbox, by the clock of
-the log. Each decision is compared with the one that was made.
+"""Replays the router's decisions: its own core, fed from an event log instead of an inbox, by the
+log's clock. Each decision is compared with the logged one.
 
-`loraconsole replay FILE`. Exit status 0 where all are the same, 1 where one is not. With `--run` it
-publishes meanwhile what the router did, for a console on that run directory.
+`loraconsole replay FILE`. Exit status 0 if all are the same, else 1. With `--run` it publishes the
+router's telemetry meanwhile, for a console on that run directory.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from .replay_publisher import ReplayPace, ReplayPublisher
 
 
 def first_difference(then: Decided, now: Decided) -> str:
-    """The first field in which two decisions differ, with both values; "" where none does."""
+    """The first field in which two decisions differ, with both values; "" if none does."""
     for name in Decided.__struct_fields__:
         before, after = getattr(then, name), getattr(now, name)
         if before == after:
@@ -45,7 +45,7 @@ class Replay:
     """One log, played once."""
 
     def __init__(self, path: Path, publisher: ReplayPublisher | None = None) -> None:
-        """With a `publisher` it is played at its pace, and shown; else as fast as it goes."""
+        """With a `publisher` the log is played at its pace and published; else at full speed."""
         self._path, self._publisher = path, publisher
         self.player: Player | None = None
         self.number = 0
@@ -54,8 +54,8 @@ class Replay:
         """Called with each line after it was played."""
 
     def play(self) -> str:
-        """Plays the log to its end. Returns the first line that differs, and how; "" where none
-        does. Raises `OperatorError` where the file is no log."""
+        """Plays the log to its end. Returns the first line that differs, and how; "" if none does.
+        Raises `OperatorError` if the file is not a log."""
         for number, line in read_log(self._path):
             self.number = number
             if isinstance(line, Started):
@@ -104,7 +104,7 @@ def replay_log(path: Path, run: Path, pace: ReplayPace, shows: bool, as_json: bo
     replay = Replay(path, publisher)
     if shows:
         replay.watch = lambda line: print_decisions(line, start)
-    found = "it broke off"
+    found = "the replay was interrupted"
     try:
         found = replay.play()
         assert replay.player is not None
@@ -122,9 +122,9 @@ def _print_result(path: Path, replay: Replay, player: Player, found: str, as_jso
         counts = {"lines": replay.number, "decisions": decided, "admissions": admitted}
         print(json.dumps(document | counts | {"full": replay.is_full}))
     elif found:
-        print(f"{path} is decided otherwise now, {found}")
+        print(f"{path} has a decision that differs now, {found}")
     else:
-        more = "; the file was full, the router went on" if replay.is_full else ""
+        more = "; the file was full, the router continued" if replay.is_full else ""
         parts = {"line": replay.number, "decision": decided, "admission": admitted}
         counts_text = ", ".join(counted(number, noun) for noun, number in parts.items())
         print(f"{counts_text}: all the same{more}")
@@ -134,11 +134,11 @@ def _print_result(path: Path, replay: Replay, player: Player, found: str, as_jso
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("file", type=Path)
-    parser.add_argument("--run", type=Path, help="publish there, for a console")
-    parser.add_argument("--speed", type=float, default=0.0, help="0: as fast as it goes")
-    parser.add_argument("--begins-at", type=float, default=0.0, help="unix seconds")
+    parser.add_argument("--run", type=Path, help="run directory to publish in, for a console")
+    parser.add_argument("--speed", type=float, default=0.0, help="0: as fast as possible")
+    parser.add_argument("--begins-at", type=float, default=0.0, help="unix seconds of the start")
     parser.add_argument(
-        "--starts-at", type=float, default=0.0, help="time of the log; what was before is not paced"
+        "--starts-at", type=float, default=0.0, help="log time; earlier lines are not paced"
     )
     parser.add_argument("--show", action="store_true", help="print each decision")
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")

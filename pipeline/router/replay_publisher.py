@@ -1,4 +1,4 @@
-"""`ReplayPublisher`: what a replay publishes, so that a console can look at it as at a run."""
+"""`ReplayPublisher`: publishes a replay's telemetry, so that a console shows it like a run."""
 
 from __future__ import annotations
 
@@ -18,23 +18,24 @@ from .reading_bar import ReadingBar
 from .router import MAP_SECONDS, VIEW_SECONDS
 
 HEARTBEAT_SECONDS = 0.5
-"""Of the log's time, so that a console finds the router alive."""
+"""Seconds of the log between heartbeats, so that a console finds the router alive."""
 LEAST_HEARTBEAT_SECONDS = 0.02
-"""Of real time: no console draws more often."""
+"""Least real seconds between heartbeats: no console draws more often."""
 
 
 class ReplayPace(NamedTuple):
-    """How fast a log is played, and from when; a `speed` of 0 is as fast as it goes."""
+    """How fast a log is played, and from when. A `speed` of 0 is as fast as possible; times are
+    unix seconds."""
 
     speed: float
     starts_at: float
-    """In the log; 0 is its first line."""
+    """Log time; 0 is the first line."""
     begins_at: float
-    """Here; both in unix seconds."""
+    """Real time."""
 
 
 class ReplayPublisher:
-    """Publishes what a player does, as the router and the supervisor of a run would."""
+    """Publishes a player's state as the router and the supervisor of a run would."""
 
     def __init__(self, run: Path, pace: ReplayPace) -> None:
         """`run` is the run directory of the console that watches."""
@@ -44,11 +45,10 @@ class ReplayPublisher:
         self._viewed_at = self._heartbeat_at = self._mapped_at = 0.0
 
     def open(self, player: Player) -> None:
-        """Opens the sockets of a router and a supervisor that only publish, by the clock of the
-        log."""
+        """Opens the sockets of a router and a supervisor that only publish, by the log's clock."""
         config = msgspec.structs.replace(player.start.config, run=str(self._run))
         self._router = Process(config, "router")
-        self._router.log.disabled = True  # all was logged when it happened
+        self._router.log.disabled = True  # the original router has logged it all
         self._router.incarnation = player.start.incarnation
         self._router.clock = lambda: player.now
         self._supervisor = Beacon(self._router.context, self._run, "supervisor")
@@ -56,7 +56,7 @@ class ReplayPublisher:
         self._player = player
 
     def wait_until(self, at: float) -> None:
-        """Publishes until it is this time of the log."""
+        """Publishes until the time `at` of the log."""
         due = self._begins_at + (at - self._start) / self._speed
         while True:
             now = time.time()
@@ -66,7 +66,7 @@ class ReplayPublisher:
             time.sleep(min(due - now, VIEW_SECONDS / 2))
 
     def show_effects(self, effects: list[Effect]) -> None:
-        """What a console sees of them; what would be sent to other processes is dropped."""
+        """Publishes the effects that a console sees; messages to other processes are dropped."""
         for effect in effects:
             match effect:
                 case Announcement(level=level, text=text):
@@ -97,7 +97,8 @@ class ReplayPublisher:
             self._publish_processes(player.now)
 
     def _publish_processes(self, now: float) -> None:
-        """The replay waits for no workers: those of the log have answered."""
+        """Publishes the table of processes: the router READY, since the log's workers have
+        answered, and all others STOPPED."""
         drains = self._router.state is ProcessState.DRAINING
         state = ProcessState.DRAINING if drains else ProcessState.READY
         here = {"supervisor": ProcessState.READY, "router": state}
@@ -110,8 +111,7 @@ class ReplayPublisher:
         self._supervisor.publish(ProcessTable(now, ProcessState.READY, views))
 
     def close(self, result: str) -> None:
-        """Publishes how it stands at the end, the result as the last event, and closes the
-        sockets."""
+        """Publishes the final state and the result as the last event, and closes the sockets."""
         if self._player is None:
             return
         now, core, publish = self._player.now, self._player.core, self._router.beacon.publish

@@ -1,4 +1,4 @@
-"""Process `router`: sockets, clock, files and heartbeats around `RouterCore`, which decides.
+"""Process `router`: sockets, clock, files and heartbeats around the pure `RouterCore`.
 
 Inbox → core → effects: batches to the workers, tokens to the detokenizer, telemetry, the event log.
 By hand: `python -m loraconsole.pipeline.router.router --run DIR`.
@@ -46,7 +46,7 @@ from .event_log import EventLog
 from .reading_bar import ReadingBar
 
 STEPS_IN_FLIGHT = 2
-"""Step n+1 is posted before step n's tokens are back, so the workers never wait for the router."""
+"""Step n+1 is sent before step n's tokens are back, so the workers never wait for the router."""
 PREFILL_SPANS = ("_prefill_batch", "model_rpcs.prefill_batch")
 DECODE_SPANS = ("_decode_batch", "model_rpcs.decode_batch")
 VIEW_SECONDS = 0.1
@@ -55,7 +55,7 @@ MAP_SECONDS = 1.0
 
 
 class Router(Process):
-    """See the module."""
+    """Feeds messages to the `core` and carries out its effects."""
 
     accepts = ToRouter
 
@@ -67,16 +67,16 @@ class Router(Process):
         )
         self.events = EventLog()
         self._start_span = contextlib.ExitStack()
-        """Holds the span of waiting for the model."""
+        """Holds the span of the wait for the model."""
         self._answered: dict[int, asyncio.Future[None]] = {}
-        """Of each step under way, done once all ranks have answered."""
+        """By step under way; done once all ranks have answered."""
         self._steps: dict[int, asyncio.Task[None]] = {}
         self._fetches: set[asyncio.Task[None]] = set()
         self._reading_bar = ReadingBar(self.beacon.publish)
         self._wake = asyncio.Event()
         self._encoder = msgspec.msgpack.Encoder()
         self._admitted_at = 0
-        """The step in which a request was admitted last."""
+        """The last step that admitted a request."""
         self._schedule_us = 0
 
     # -- startup, main loop, shutdown
@@ -121,7 +121,7 @@ class Router(Process):
     # -- effects
 
     def _carry_out_effects(self) -> None:
-        """Does what the core wants done, in order."""
+        """Carries out the core's effects, in order."""
         effects = self.core.effects
         for effect in effects.take_pending():
             self._carry_out(effect)
@@ -158,7 +158,7 @@ class Router(Process):
                 self.publish_stats()
 
     def _send(self, name: str, message: Message) -> None:
-        """To a process that may be down. Where even its queue is full, the loss is reported."""
+        """Sends to a process that may be down. If its queue is full, the loss is reported."""
         if isinstance(message, Refused):
             text = "refused %s: %d %s"
             self.log.info(text, message.request_id, message.status, message.reason)
@@ -175,8 +175,8 @@ class Router(Process):
         fetch.add_done_callback(self._fetches.discard)
 
     async def _fetch(self, wanted: FetchAdapter) -> None:
-        """The hub's library takes half a second to import, and blocks: it runs in a process of its
-        own."""
+        """Fetches in a separate process: the hub's library takes half a second to import, and
+        blocks."""
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-P",
@@ -187,16 +187,16 @@ class Router(Process):
             stderr=asyncio.subprocess.PIPE,
         )
         try:
-            said, complaint = await process.communicate()
+            output, errors = await process.communicate()
         except asyncio.CancelledError:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
             raise
         error = ""
         if process.returncode:
-            words = complaint.decode(errors="replace").strip() or f"exit {process.returncode}"
-            error = words.splitlines()[-1]
-        self.handle_message(AdapterFetched(wanted.key, said.decode().strip(), error))
+            text = errors.decode(errors="replace").strip() or f"exit {process.returncode}"
+            error = text.splitlines()[-1]
+        self.handle_message(AdapterFetched(wanted.key, output.decode().strip(), error))
 
     # -- steps
 
@@ -205,21 +205,21 @@ class Router(Process):
         core = self.core
         while True:
             self._wake.clear()
-            core.send_adapter_orders()  # at once, though the next step may have to wait
+            core.send_adapter_orders()  # at once, since the next step may have to wait
             self._carry_out_effects()
             while len(core.steps) < STEPS_IN_FLIGHT and core.scheduler.epoch:
                 with self._branch_span():
                     if not self._post_step():
                         break
-                # The step's task sends its batch now: what the next plan has the workers place or
-                # evict must come behind it, for it may take the pages that this batch still uses.
+                # Lets the step's task send its batch. The next plan's orders to place or evict must
+                # follow it, since they may reuse pages that this batch still reads.
                 await asyncio.sleep(0)
             await self._wake.wait()
 
     def _branch_span(self) -> AbstractContextManager[object]:
-        """S-LoRA's three branches of a step. S-LoRA goes through its queue in every tenth step,
-        this router in each that `--max-wait-tokens` lets through: `mwt` is that, at least 1, and
-        `wt` counts the steps since a request was admitted."""
+        """S-LoRA's three branches of a step. S-LoRA goes through its queue in every tenth step;
+        here `--max-wait-tokens` sets the interval: `mwt` is that, at least 1, and `wt` counts the
+        steps since the last admission."""
         scheduler = self.core.scheduler
         if not scheduler.running:
             return self.spans.span("running_batch is null")
@@ -228,7 +228,7 @@ class Router(Process):
         return self.spans.span(name, scheduler.step - self._admitted_at, patience)
 
     def _post_step(self) -> bool:
-        """Plans a step and starts it; False where nothing can be computed now."""
+        """Plans a step and starts it; False if nothing can be computed now."""
         started = time.perf_counter_ns()
         scheduler = self.core.scheduler
         prompts = scheduler.prefill_tokens
@@ -252,7 +252,8 @@ class Router(Process):
         self._steps[batch.step] = loop.create_task(self._run_step(batch, answered, decodes))
 
     async def _run_step(self, batch: Batch, answered: asyncio.Future[None], decodes: bool) -> None:
-        """One step: the same bytes to every rank, and its tokens once all have answered."""
+        """One step: sends the same bytes to every rank, and accepts its tokens once all have
+        answered."""
         whole, calls = DECODE_SPANS if decodes else PREFILL_SPANS
         with self.spans.span(whole, step=batch.step):
             with self.spans.span("_init_batch"):
@@ -281,12 +282,12 @@ class Router(Process):
     # -- telemetry
 
     async def _publish_forever(self) -> None:
-        """Publishes the live batch when it has changed, at most ten times a second, and every two
-        seconds in any case, for consoles that came late; the map of the pool after changes, once a
+        """Publishes the live batch after changes, at most ten times a second, and every two seconds
+        in any case, for consoles that attach; the map of the pool after changes, at most once a
         second."""
         scheduler, effects = self.core.scheduler, self.core.effects
         published_at = mapped_at = 0.0
-        moved = True  # pages changed hands since the last map
+        moved = True  # pages have changed owners since the last map
         while True:
             now = self.clock()
             late = now - published_at >= TABLE_SECONDS
@@ -305,7 +306,7 @@ class Router(Process):
                 scheduler.check()
             self.events.flush()
             if scheduler.policy.overdue(scheduler.waiting, now):
-                self._wake.set()  # nothing else may happen for a while
+                self._wake.set()  # no message may do so for a while
             await asyncio.sleep(VIEW_SECONDS)
 
     def publish_stats(self) -> None:
@@ -324,7 +325,7 @@ def read_latencies(path: str) -> LatencyTable:
         ) from error
     except ValueError as error:
         raise OperatorError(
-            f"{path} is no table of latencies: {error}", "see --profile-table"
+            f"{path} is not a table of latencies: {error}", "see --profile-table"
         ) from error
 
 

@@ -1,1 +1,1 @@
-"""What each process of the ring is made of: sockets, spans, progress. Knows no request."""
+"""Parts that all processes of the ring share: sockets, spans, progress. Knows no request."""

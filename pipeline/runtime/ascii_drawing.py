@@ -1,4 +1,4 @@
-"""`ASCII_DRAWING`: borders, bars, marks and signs, each with the ASCII for its cell."""
+"""`ASCII_DRAWING`: borders, bars, marks and signs, each with its ASCII replacement."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Opening the files of an adapter, which may come from anywhere: regular files alone, and none
-outside --adapter-root. Knows no format and no tensor.
+"""Opens files of an adapter, which may come from anywhere: only regular files, and only inside
+--adapter-root. Knows no format and no tensor.
 """
 
 from __future__ import annotations
@@ -12,25 +12,25 @@ from pathlib import Path
 
 
 class AdapterError(Exception):
-    """The files are no adapter for this model; names the file, key and shape."""
+    """The files are not an adapter for this model; names the file, key and shape."""
 
     def __init__(self, text: str) -> None:
         super().__init__(printable(text))
 
 
 def printable(text: str) -> str:
-    """Files choose part of the words: what would steer a terminal is written as an escape."""
+    """Text from untrusted files: terminal control characters are escaped."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def brief(text: str) -> str:
-    """Words from a file, cut in the middle where they are too long to be read."""
+    """Text from a file; its middle is cut out if it has more than 200 characters."""
     return text if len(text) <= 200 else f"{text[:120]}…{text[-60:]}"
 
 
 def read_bounded(directory: str, name: str, most: int, roots: Sequence[str] = ()) -> bytes | None:
-    """The bytes of a file of an adapter's directory; None where there is no such file. Raises
-    `AdapterError` where it is longer than `most` bytes, not a file, or outside `roots`."""
+    """The bytes of a file in an adapter's directory; None if there is no such file. Raises
+    `AdapterError` if it is longer than `most` bytes, not a regular file, or outside `roots`."""
     path = Path(directory) / name
     if not os.path.lexists(path):
         return None
@@ -38,29 +38,29 @@ def read_bounded(directory: str, name: str, most: int, roots: Sequence[str] = ()
         if (size := file_size(file)) > most:
             raise AdapterError(f"{path} has {size} bytes, more than {most}")
         try:
-            # Once more than is allowed: files of the kernel's own have no size to look at.
+            # Reads one byte too many: files in /proc and the like report no size.
             content = file.read(most + 1)
         except OSError as error:
             raise AdapterError(f"{path}: {error.strerror}") from error
     if content is None or len(content) > most:
-        raise AdapterError(f"{path} is no file that ends")
+        raise AdapterError(f"{path} has no size, and more than {most} bytes")
     return content
 
 
 def open_guarded(path: Path, directory: str, roots: Sequence[str]) -> io.FileIO:
-    """A regular file that lies, links followed, in one of `roots`, where there are any."""
+    """Opens a regular file. If there are `roots`, it must be in one of them, links followed."""
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK  # opening a fifo must not wait for a writer
     try:
         where = str(path)
         if roots:
             resolve_inside(directory, roots)
-            # What was checked is what is opened: a link put there in between is not followed.
+            # O_NOFOLLOW: a link that replaces the file after the check is not followed.
             where, flags = resolve_inside(where, roots), flags | os.O_NOFOLLOW
-        _check_regular(path, os.stat(where).st_mode)  # before: opening a device may do things
+        _check_regular(path, os.stat(where).st_mode)  # first: opening a device has side effects
         file = io.FileIO(os.open(where, flags))
     except OSError as error:
         raise AdapterError(f"{path}: {error.strerror}") from error
-    except ValueError as error:  # a name that no file can have
+    except ValueError as error:  # an impossible file name
         raise AdapterError(f"{path}: {error}") from error
     try:
         _check_regular(path, os.fstat(file.fileno()).st_mode)
@@ -71,7 +71,7 @@ def open_guarded(path: Path, directory: str, roots: Sequence[str]) -> io.FileIO:
 
 
 def resolve_inside(place: str, roots: Sequence[str]) -> str:
-    """The real path of a place, links followed: in one of `roots`."""
+    """The real path of `place`, links followed. Raises `AdapterError` if it is outside `roots`."""
     real = os.path.realpath(place)
     for root in map(os.path.realpath, roots):
         if os.path.commonpath((real, root)) == root:

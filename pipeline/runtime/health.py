@@ -1,5 +1,5 @@
-"""Health of a ring: the rules by which `/health`, the supervisor, `status` and the console's
-header and alerts call it well. Knows no clock: ages are given.
+"""Health of a ring: the rules that `/health`, the supervisor, `status` and the console's header and
+alerts share. Knows no clock: ages are given.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from ..messages import Heartbeat, ProcessState, ProcessTable, ProcessView
 
 LATE_SECONDS = 1.6
-"""A process sends two heartbeats a second: after three missed ones an operator is warned."""
+"""A process sends two heartbeats a second; after three missed ones the operator is warned."""
 GONE_SECONDS = 3.0
 """A process whose last heartbeat is older than this counts as gone."""
 BEATING = frozenset(
@@ -29,8 +29,8 @@ def ring_state(
     is_held: bool = False,
     is_stopping: bool = False,
 ) -> ProcessState:
-    """The state of a whole pipeline: of its `ring` of processes and of the `fetch` before them.
-    `is_held`: an operator keeps one of them stopped."""
+    """The state of a pipeline from its `ring` of processes and the `fetch` before them. `is_held`:
+    an operator keeps one of them stopped."""
     if is_stopping:
         return ProcessState.STOPPING
     if ProcessState.FAILED in (fetch, *ring):
@@ -45,8 +45,8 @@ def ring_state(
 
 
 def is_late(state: ProcessState, age_s: float | None) -> bool:
-    """Whether a process that should send heartbeats has missed some; `age_s` is that of the last
-    one, None where none has been heard."""
+    """Whether a process that should send heartbeats has missed some. `age_s` is the age of the last
+    one, None before the first."""
     return state in BEATING and age_s is not None and age_s > LATE_SECONDS
 
 
@@ -63,7 +63,7 @@ def find_fault(
     heartbeats: Mapping[str, Heartbeat],
     now: float,
 ) -> str:
-    """Why the processes `names` cannot take a request at `now`, unix seconds; "" where they can.
+    """Why the processes `names` cannot take a request at `now`, unix seconds; "" if they can.
 
     `table` is the supervisor's, `heartbeats` are the newest by process.
     """
@@ -86,10 +86,10 @@ def find_fault(
 
 
 def lost_process(table: ProcessTable) -> str:
-    """Why open requests cannot go on; "" where they can.
+    """Why open requests cannot continue; "" if they can.
 
-    A router that is gone has forgotten every request; a process that is given up brings no
-    further token.
+    A router that died has lost every request; without a process that is given up no further token
+    arrives.
     """
     for process in table.processes:
         given_up = process.state is ProcessState.FAILED

@@ -1,4 +1,4 @@
-"""`LatestTelemetry`: what the processes of a ring publish, folded to the newest of each kind.
+"""`LatestTelemetry`: the newest message of each kind that the processes of a ring publish.
 
 The supervisor, the server, every console and the mock keep one. Knows no socket and no clock.
 """
@@ -27,11 +27,11 @@ from ..messages import (
 )
 
 STEPS_KEPT = 256
-"""Steps of rank 0 that are kept: percentiles of a snapshot are over these."""
+"""Steps of rank 0 that are kept, for the percentiles of a snapshot."""
 
 
 class LatestTelemetry:
-    """The newest message of each kind; None until the first one came."""
+    """The newest message of each kind; None before the first one."""
 
     def __init__(self) -> None:
         self.heartbeats: dict[str, Heartbeat] = {}
@@ -50,9 +50,9 @@ class LatestTelemetry:
         """Of rank 0, oldest first: the ranks work in lockstep."""
 
     def fold_message(self, message: Telemetry) -> None:
-        """Keeps `message` in place of the one of its kind before it. A process that was started
-        again has no progress bars of its last life."""
-        match message:  # those that come most often first
+        """Replaces the older message of the same kind. The progress bars of a process are dropped
+        when it was restarted."""
+        match message:  # the most frequent kinds first
             case Step(rank=0):
                 self.steps.append(message)
             case BatchView():
@@ -78,8 +78,8 @@ class LatestTelemetry:
                 self.progress[message.source, message.stage] = message
 
     def drop_progress(self, name: str) -> None:
-        """Forgets the progress bars that are over once process `name` is gone: its own, and with
-        a worker those of adapters, which workers that start again read again."""
+        """Drops the progress bars that end with process `name`: its own, and for a worker those of
+        adapters, which restarted workers read again."""
         self.progress = {
             key: bar
             for key, bar in self.progress.items()
@@ -99,8 +99,8 @@ class LatestTelemetry:
         moments: tuple[Moment, ...] = (),
         server_before: ServerStats | None = None,
     ) -> Snapshot:
-        """Everything that still holds, for a console that comes late, with the last `steps` steps;
-        what is not telemetry is given."""
+        """The newest telemetry and the last `steps` steps, for a console that attaches; the other
+        parts of the `Snapshot` are given."""
         return Snapshot(
             at=at,
             protocol=PROTOCOL,

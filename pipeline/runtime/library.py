@@ -1,6 +1,6 @@
-"""Looks at what an installed library has, and never fails: `find`, `missing`, `changed`, `unused`.
+"""Checks which names an installed library has; never fails: `find`, `missing`, `changed`, `unused`.
 
-The last three return why a stage that needs a name is left out, ready to be shown, or "".
+The last three return the reason why a stage that needs a name is off, to be shown, or "".
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import Any
 
 
 def find(path: str) -> Any:
-    """The module or what is in it, by `module` or `module:attribute.attribute`; None where any part
-    of the way is missing."""
+    """The module or object at `module` or `module:attribute.attribute`; None if any part of the
+    path is missing."""
     module, _, attributes = path.partition(":")
     try:
         found: Any = importlib.import_module(module)
@@ -24,7 +24,7 @@ def find(path: str) -> Any:
 
 
 def missing(*paths: str) -> str:
-    """`textual 8.9.0 has no textual.strip.FIFOCache`, of the first that is not found."""
+    """`textual 8.9.0 has no textual.strip.FIFOCache` for the first path not found, else ""."""
     for path in paths:
         if find(path) is None:
             return f"{_version(path)} has no {_spelled(path)}"
@@ -32,17 +32,17 @@ def missing(*paths: str) -> str:
 
 
 def changed(path: str, *parameters: str) -> str:
-    """Says so unless the function at `path` has exactly these parameters, in this order."""
+    """A reason unless the function at `path` has exactly these parameters, in this order."""
     try:
         is_same = tuple(inspect.signature(find(path)).parameters) == parameters
     except (TypeError, ValueError):  # None, or written in C
         is_same = False
-    return "" if is_same else f"{_version(path)} calls {_spelled(path)} in another way"
+    return "" if is_same else f"{_version(path)} has other parameters for {_spelled(path)}"
 
 
 def unused(path: str, *names: str) -> str:
-    """Says so of the first of `names` that the code of the function at `path` does not contain, as
-    an attribute or a global."""
+    """A reason naming the first of `names` that the code of the function at `path` does not use as
+    an attribute or a global; else ""."""
     code = getattr(find(path), "__code__", None)
     known = getattr(code, "co_names", ())
     for name in names:

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 
 def percentile(ordered: Sequence[float], q: float) -> float | None:
-    """Nearest rank: the smallest element that at least a share `q` (0 to 1) of them do not exceed.
+    """Nearest rank: the smallest element that a share `q` (0 to 1) of all do not exceed.
 
-    `ordered` ascends; it is not checked. None where it is empty.
+    `ordered` must ascend; it is not checked. None if it is empty.
     """
     if not ordered:
         return None

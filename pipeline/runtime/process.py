@@ -1,8 +1,7 @@
-"""`Process`: what all processes of a run do alike: read its config, log, send heartbeats, obey
-SIGTERM.
+"""`Process`: the base of all processes of a run: config, log, heartbeats, SIGTERM.
 
-A process is a subclass with `startup`, `main` and `shutdown`, run by `run_process`. It knows
-nothing of what the others do.
+A process is a subclass with `startup`, `main` and `shutdown`, run by `run_process`. It does not
+know what the others do.
 """
 
 from __future__ import annotations
@@ -43,12 +42,12 @@ from .spans import Recording, Spans, is_profiled, load_nvtx, recording_name
 
 BEAT_SECONDS = 0.5
 OPERATOR_EXIT = 2
-"""Exit status of a process that only an operator can mend; the supervisor does not retry it."""
+"""Exit status of a failure that only an operator can fix; the supervisor does not retry it."""
 
 LOG_FORMAT = "%(asctime)s.%(msecs)03d %(levelname)s %(name)s: %(message)s"
 LOG_TIME = "%Y-%m-%dT%H:%M:%S"
 REFUSED_LOG = "process"
-"""The logger of what ends a process; the supervisor leaves its name out of the reason."""
+"""The logger for errors that end a process; the supervisor leaves its name out of the reason."""
 
 
 class Process:
@@ -62,7 +61,7 @@ class Process:
         self.run: Path = config.run_path
         self.incarnation = time.time_ns()
         self.clock: Callable[[], float] = time.time
-        """What its telemetry is dated by; a replay has another."""
+        """Clock of its telemetry; a replay sets the log's."""
         self.log = logging.getLogger(name)
         self.context: zmq.asyncio.Context = make_context()
         self.inbox: Inbox[Any] = Inbox(self.context, self.run, name, self.accepts)
@@ -74,21 +73,21 @@ class Process:
         self._recorded: Recording | None = None
         self._outboxes: dict[str, Outbox] = {}
 
-    # -- what a subclass fills in
+    # -- to be overridden
 
     async def startup(self) -> None:
-        """Makes the process ready; it beats as STARTING meanwhile."""
+        """Makes the process ready; heartbeats show STARTING meanwhile."""
 
     async def main(self) -> None:
-        """The loop. Returning ends the process well."""
+        """The loop. If it returns, the process exits with status 0."""
 
     async def shutdown(self) -> None:
-        """Undoes a `startup` that came to its end, whatever happened since."""
+        """Undoes `startup`. Called if `startup` returned, also after errors."""
 
-    # -- what it may use
+    # -- for subclasses
 
     async def receive(self) -> Any:
-        """The next message of the inbox that is for the subclass."""
+        """The next message of the inbox; orders about spans are handled here."""
         while True:
             message = await self.inbox.receive()
             if not isinstance(message, SpansOrder):
@@ -96,18 +95,18 @@ class Process:
             self.order_spans(message)
 
     def outbox(self, name: str) -> Outbox:
-        """The way to another process's inbox, opened once."""
+        """The outbox to another process's inbox, opened once."""
         if name not in self._outboxes:
             self._outboxes[name] = Outbox(self.context, self.run, name)
         return self._outboxes[name]
 
     def set_state(self, state: ProcessState, reason: str = "") -> None:
-        """Changes the state and says so at once."""
+        """Changes the state and publishes it at once."""
         self.state, self.reason = state, reason
         self.beat()
 
     def event(self, level: str, text: str) -> None:
-        """A state change an operator wants to know: published and logged."""
+        """Publishes and logs a change that matters to an operator."""
         self.beacon.publish(Event(self.clock(), level, self.name, text))
         self.log.log(getattr(logging, level.upper()), "%s", text)
 
@@ -132,12 +131,12 @@ class Process:
         )
 
     def publish_stats(self) -> None:
-        """Called with every beat; a subclass publishes its own `…Stats` here."""
+        """Called with every heartbeat; a subclass publishes its own `…Stats` here."""
 
     # -- spans
 
     def order_spans(self, order: SpansOrder) -> None:
-        """Starts or stops recording, where that is not so already; answers how it is now."""
+        """Starts or stops recording, unless already done; replies with the present state."""
         error = ""
         match order:
             case StartSpans():
@@ -149,7 +148,7 @@ class Process:
             case StopSpans():
                 self._stop_recording()
         reply = self._spans_reply(order.order, error)
-        with contextlib.suppress(InboxFull):  # its sender has long gone
+        with contextlib.suppress(InboxFull):  # the sender has exited
             self.outbox(order.reply_to).send(reply)
 
     def _record_from_the_start(self) -> None:
@@ -161,7 +160,7 @@ class Process:
             path = self.run / "spans" / recording_name(born) / f"{self.name}.jsonl"
             try:
                 self._record(path, layers=config.profile_layers)
-            except OSError as error:  # it serves all the same
+            except OSError as error:  # the process serves without spans
                 self.event("warning", f"no spans: cannot write {path}: {error.strerror}")
 
     def _record(self, path: Path, *, nvtx: bool = False, layers: bool = False) -> None:
@@ -188,7 +187,7 @@ class Process:
             error=error or recording.error,
         )
 
-    # -- the life of a process
+    # -- running
 
     async def _beat_forever(self) -> None:
         due = time.monotonic()
@@ -199,7 +198,7 @@ class Process:
             due += BEAT_SECONDS
             await asyncio.sleep(max(0.0, due - time.monotonic()))
             self.loop_lag_ms = max(0.0, time.monotonic() - due) * 1e3
-            if self.loop_lag_ms > 1e4:  # the machine slept: do not beat after lost time
+            if self.loop_lag_ms > 1e4:  # the machine slept: do not catch up on missed heartbeats
                 due = time.monotonic()
 
     async def _live(self) -> None:
@@ -208,7 +207,7 @@ class Process:
         assert life is not None
 
         def stop() -> None:
-            if not life.cancelling():  # a second signal must not break the shutdown off
+            if not life.cancelling():  # a second signal must not interrupt the shutdown
                 life.cancel()
 
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -245,10 +244,10 @@ class Process:
 def run_process(
     make: Callable[[Config, int], Process], description: str | None, child: bool = True
 ) -> None:
-    """The `main` of every process: flags, config, log, life, and an exit status that says how.
+    """The `main` of every process: flags, config, log, the process itself, exit status.
 
-    `make(config, rank)`; a `child` dies with its parent, the supervisor. Exit 0: asked to stop.
-    1: our fault (a traceback is in the log). 2: the operator's to mend.
+    `make(config, rank)` creates it; a `child` dies with its parent, the supervisor. Exit 0: asked
+    to stop. 1: a bug (a traceback is in the log). 2: an error that the operator can fix.
     """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--run", required=True, help="the run directory (holds config.json)")
@@ -257,10 +256,10 @@ def run_process(
     if child:
         die_with_parent()
     set_up_log()
-    faulthandler.register(signal.SIGUSR1)  # where a process hangs, without a debugger
+    faulthandler.register(signal.SIGUSR1)  # shows where a process hangs, without a debugger
     code = _exit_status(make, given.run, given.rank)
     logging.shutdown()
-    # Not sys.exit: that waits for every thread, and one may be loading weights for a while yet.
+    # Not sys.exit: it waits for every thread, and one may still be loading weights.
     os._exit(code)
 
 
@@ -290,12 +289,12 @@ def set_up_log() -> None:
 
 def die_with_parent() -> None:
     """Asks the kernel to end this process when its parent dies: no orphan outlives the
-    supervisor. Without effect where prctl is missing."""
+    supervisor. No effect if prctl is missing."""
     parent = os.getppid()
     pr_set_pdeathsig = 1
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
-    if os.getppid() != parent:  # it died in between
+    if os.getppid() != parent:  # the parent died before the call
         sys.exit(1)
 
 
@@ -303,5 +302,5 @@ def _rss_bytes() -> int:
     try:
         with open("/proc/self/statm", "rb") as file:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except OSError:  # no /proc: the largest so far is the best that is known
+    except OSError:  # no /proc: only the largest size so far is known
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

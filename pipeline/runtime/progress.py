@@ -1,4 +1,4 @@
-"""A tqdm that also publishes: one bar in the log of a terminal, the same bar on the console."""
+"""`ProgressBar`: a tqdm that publishes its progress for the console."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ PUBLISH_SECONDS = 0.1
 
 
 class ProgressBar(tqdm):  # type: ignore[type-arg]
-    """tqdm whose every refresh is also a `Progress` message, at most ten a second.
+    """A tqdm that publishes its refreshes as `Progress` messages, at most ten a second.
 
-    `publish` is usually `Beacon.publish`. tqdm draws nothing itself: a child's
-    stderr is its log.
+    `publish` is usually `Beacon.publish`. By default nothing is drawn: the stderr of a child is its
+    log.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
-"""ZeroMQ as the ring uses it: `Inbox` and `Outbox` (PUSH/PULL), `Beacon` and `Watch` (PUB/SUB).
+"""The ring's ZeroMQ sockets: `Inbox` and `Outbox` (PUSH/PULL), `Beacon` and `Watch` (PUB/SUB).
 
-One rule: a process owns one inbox, a bound PULL at `ipc://RUN/NAME.inbox`; every order to it
-is pushed there. Telemetry is the reverse: a process binds `ipc://RUN/NAME.stats`, any
-number may subscribe. Knows frames and types, not what they mean.
+A process owns one inbox, a bound PULL at `ipc://RUN/NAME.inbox`; every message to it is pushed
+there. Telemetry is the reverse: a process binds `ipc://RUN/NAME.stats`, and any number may
+subscribe. Knows frames and types, not their meaning.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 INBOX_FRAMES = 8192
-"""Frames that wait at the sender for an inbox that is not drained; then sending raises
+"""Frames queued at the sender for an inbox that is not drained; beyond them sending raises
 `InboxFull`."""
 TELEMETRY_FRAMES = 2000
-"""A slow console loses telemetry beyond this; the pipeline never waits for it."""
+"""Frames queued for a slow console; later ones are dropped, since the pipeline never waits."""
 MAX_FRAME_BYTES = 64 << 20
 
 
 class InboxFull(Exception):
-    """A peer has not drained its inbox: the frame was not sent and the caller must say so."""
+    """A peer has not drained its inbox: the frame was not sent, and the caller must report it."""
 
 
 def make_context() -> zmq.asyncio.Context:
-    """One context a process, two I/O threads as S-LoRA has it; sockets close within half a
-    second, so that a last message leaves but a dead peer delays no exit."""
+    """The process's one context, with two I/O threads as in S-LoRA. Sockets close within half a
+    second, so that a last message is sent, but a dead peer does not delay the exit."""
     context = zmq.asyncio.Context(2)
     context.linger = 500
     return context
@@ -113,7 +113,7 @@ class Outbox:
         self.send_frame(self._encoder.encode(message))
 
     def send_frame(self, frame: bytes) -> None:
-        """Sends a frame that was encoded before, to send several ranks the same."""
+        """Sends an encoded frame, so that a message to several ranks is encoded once."""
         try:
             self._socket.send(frame, zmq.DONTWAIT)
         except zmq.Again:
@@ -130,7 +130,7 @@ class Outbox:
 
 
 class Beacon:
-    """The bound PUB of a process: telemetry, dropped without a listener."""
+    """The bound PUB of a process: telemetry, dropped if nothing subscribes."""
 
     def __init__(self, context: zmq.asyncio.Context, run: Path, name: str) -> None:
         self._socket: zmq.Socket[bytes] = zmq.Context(context).socket(zmq.PUB)
@@ -149,14 +149,14 @@ class Beacon:
 
 
 class Watch:
-    """A SUB on the telemetry of several processes; they may come and go."""
+    """A SUB on the telemetry of several processes, which may start and exit at any time."""
 
     def __init__(self, context: zmq.asyncio.Context, run: Path, names: tuple[str, ...]) -> None:
         self._socket: zmq.Socket[bytes] = zmq.Context(context).socket(zmq.SUB)
         self._awaited: zmq.asyncio.Socket | None = None
         self._socket.rcvhwm = TELEMETRY_FRAMES
         self._socket.subscribe(b"")
-        # A process that restarts is heard again within a quarter of a second.
+        # Reconnects to a restarted process within a quarter of a second.
         self._socket.reconnect_ivl = 100
         self._socket.reconnect_ivl_max = 250
         for name in names:
@@ -165,16 +165,16 @@ class Watch:
         self.refused = 0
 
     async def receive(self) -> list[Telemetry]:
-        """Waits for a message, then takes all that are already here: at 5 000 a second one
-        wake-up a burst costs a tenth of one wake-up a message."""
-        if self._awaited is None:  # a reader that only drains is never woken by a message
+        """Waits for a message, then takes all that have arrived: at 5 000 a second, one wake-up per
+        burst costs a tenth of one wake-up per message."""
+        if self._awaited is None:  # made late: a reader that only drains needs no wake-ups
             self._awaited = zmq.asyncio.Socket.from_socket(self._socket)
         frame = await self._awaited.recv()
         return [*self._decode(frame), *self.drain()]
 
     def drain(self) -> Iterator[Telemetry]:
-        """All that are here, one by one; does not wait. After a minute asleep thousands are: as a
-        list they took a console 25 MiB that it never gave back."""
+        """The messages that have arrived, one by one; does not wait. After a minute asleep they are
+        thousands: as a list they took 25 MiB that a console never gave back."""
         while True:
             try:
                 frame = self._socket.recv(zmq.DONTWAIT)

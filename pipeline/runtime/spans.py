@@ -1,8 +1,8 @@
 """Named time spans: where the time of a process goes. Free when off.
 
 `with spans.span("add_req(prompt_len_{}_req_id_{})", 12, "r-1"):` stays balanced across awaits: a
-span is an object with a start and an end, never a push on a shared stack, so coroutines may
-interleave and a cancelled one still ends what it began. Any thread may open one. Sinks: JSON lines
+span is an object with a start and an end, not an entry of a shared stack, so coroutines may
+interleave and a cancelled one still ends its spans. Any thread may open one. Sinks: JSON lines
 (Chrome trace events) and NVTX start/end ranges.
 """
 
@@ -21,27 +21,26 @@ from typing import Any, BinaryIO, NamedTuple
 import msgspec
 
 MOST_SPANS = 1_000_000
-"""Written to one file, some 200 MB. Those beyond are counted: a profile that is forgotten must
-not fill the disk."""
+"""Most spans in one file, some 200 MB. Later ones are only counted, so that a forgotten profile
+does not fill the disk."""
 MOST_NAMES = 100_000
-"""Spans of a recording that NVTX gets with their values; later ones by their pattern. Its
-package keeps every text it has seen, 0.6 KiB each, for as long as the process lives."""
+"""Spans of a recording that NVTX gets with their values; later ones get the pattern as their name.
+Its package keeps every text it has seen, 0.6 KiB each, until the process exits."""
 CAPTURED = "LORACONSOLE_PROFILE"
 """An NVTX range from start to stop, for `nsys --capture-range=nvtx`."""
 LISTENERS = ("NVTX_INJECTION64_PATH", "NSYS_PROFILING_SESSION_ID")
-"""Environment variables by which a profiler makes itself known to those it has started."""
+"""Environment variables that profilers set in processes they start."""
 
 
 class Nvtx(NamedTuple):
-    """NVTX's process ranges, which may overlap: start returns what end is given."""
+    """NVTX's process ranges, which may overlap: `start` returns the handle for `end`."""
 
     start: Callable[[str], Any]
     end: Callable[[Any], None]
 
 
 def load_nvtx() -> Nvtx | None:
-    """NVTX by the package `nvtx`, None where that is not installed. Without a profiler its ranges
-    do nothing."""
+    """The package `nvtx`, None if it is not installed. Without a profiler its ranges do nothing."""
     try:
         import nvtx
     except ImportError:
@@ -50,8 +49,8 @@ def load_nvtx() -> Nvtx | None:
 
 
 def recording_name(at: float) -> str:
-    """Name of a recording that began at that unix time: a directory of RUN/spans, sorted as they
-    were made."""
+    """Name of a recording that began at that unix time: a directory of RUN/spans. Names sort by
+    time."""
     return time.strftime("%Y%m%d-%H%M%S", time.localtime(at))
 
 
@@ -68,43 +67,42 @@ class Spans:
 
     @property
     def recording(self) -> Recording | None:
-        """The present recording; None where it is off."""
+        """The present recording; None if it is off."""
         return self._recording
 
     @property
     def layers(self) -> bool:
-        """Whether each layer of the model is wanted too."""
+        """Whether each layer of the model is recorded too."""
         return self._recording is not None and self._recording.layers
 
     def start(self, path: Path, nvtx: Nvtx | None = None, *, layers: bool = False) -> Recording:
-        """Records from now on: to `path`, appended, and to `nvtx` where there is one. Where it
-        records already it goes on as it does, but for `layers`. Raises `OSError` where the file
-        cannot be written."""
+        """Starts recording: appends to `path`, and to `nvtx` if given. A recording under way
+        continues with the new `layers`. Raises `OSError` if the file cannot be written."""
         if self._recording is None:
             self._recording = Recording(path, nvtx)
         self._recording.layers = layers
         return self._recording
 
     def stop(self) -> Recording | None:
-        """Ends all spans that are open, and the recording. None where none was."""
+        """Ends all open spans and the recording, and returns it; None if there was none."""
         recording, self._recording = self._recording, None
         if recording:
             recording.close()
         return recording
 
     def flush(self) -> None:
-        """Writes what has ended so far."""
+        """Writes the spans that have ended so far."""
         if self._recording:
             self._recording.flush()
 
     def span(self, name: str, *values: object, **fields: Any) -> AbstractContextManager[object]:
-        """A span by a name in which {} stand for `values`; `fields` are kept beside it."""
+        """A span; each {} in its name stands for one of `values`, `fields` are stored with it."""
         recording = self._recording
         return NOTHING if recording is None else Span(recording, name, values, fields)
 
 
 class Nothing:
-    """A span while none is wanted: entering and leaving it does nothing."""
+    """The span while recording is off: entering and leaving it does nothing."""
 
     __slots__ = ()
 
@@ -119,7 +117,7 @@ NOTHING = Nothing()
 
 
 def no_span(name: str, *values: object, **fields: Any) -> AbstractContextManager[object]:
-    """A span that does nothing: the default where no `Spans.span` is handed in."""
+    """A span that does nothing: the default for parameters that take `Spans.span`."""
     return NOTHING
 
 
@@ -144,15 +142,15 @@ class Span:
 
 
 class Lane:
-    """Spans one under the other: those of one task or thread, while it has any open. Lanes are used
-    again, so that a thousand short tasks take no more of them than were ever open at once."""
+    """The row of a trace for the nested spans of one task or thread while it has any open. Lanes
+    are reused, so that a thousand short tasks take no more than were open at once."""
 
     def __init__(self, number: int, label: str) -> None:
         self.number, self.label, self.depth = number, label, 0
 
 
 class Recording:
-    """Spans from a start to a stop: each that begins in it ends in it."""
+    """The spans between a start and a stop; all that begin in it end in it."""
 
     def __init__(self, path: Path, nvtx: Nvtx | None) -> None:
         self.path, self.layers = path, False
@@ -161,7 +159,7 @@ class Recording:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._file: BinaryIO = path.open("ab", buffering=0)
         self.error = ""
-        """Why spans were lost, where the file could not be written."""
+        """Why spans were lost: the file could not be written."""
         self._lock = threading.Lock()
         self._writing = threading.Lock()
         self._open: set[Span] = set()
@@ -198,7 +196,7 @@ class Recording:
         span.started = time.perf_counter_ns()
 
     def end(self, span: Span) -> None:
-        """Ends a span, once; one that was cut by `close` has ended already."""
+        """Ends a span once; `close` may have ended it already."""
         now = time.perf_counter_ns()
         with self._lock:
             if span not in self._open:
@@ -227,7 +225,7 @@ class Recording:
         return lane
 
     def flush(self) -> None:
-        """Writes what has ended; where that fails it is counted as dropped."""
+        """Writes the spans that have ended; they count as dropped if that fails."""
         with self._lock:
             done, self._done = self._done, []
             unnamed, self._unnamed = self._unnamed, []
@@ -259,7 +257,7 @@ class Recording:
             yield encode(event) + b"\n"
 
     def close(self) -> None:
-        """Whatever is open ends now, marked as cut; what comes later is no part of it."""
+        """Ends open spans, marked as cut, and closes the file; later spans are not recorded."""
         with self._lock:
             cut = list(self._open)
         for span in cut:
@@ -272,7 +270,7 @@ class Recording:
 
 
 def _who() -> tuple[object, str]:
-    """The task that runs, or the thread where none does."""
+    """The running task or, outside of any, the thread; and the label of its lane."""
     try:
         if task := asyncio.current_task():
             return task, "loop"

@@ -1,6 +1,5 @@
-"""`ends_with_its_reader`: printing is no error, to whatever end and in whatever encoding: not to
-`| head`, not to a terminal that has gone, not to an output that is closed, not in latin-1. A disk
-that is full is one, in a line."""
+"""`ends_with_its_reader`: a program prints without a traceback to `| head`, to a closed terminal or
+output, and in any encoding such as latin-1. A full disk is an error of one line."""
 
 from __future__ import annotations
 
@@ -13,14 +12,14 @@ from collections.abc import Iterator
 from .text_output import write_any_text
 
 HUNG_UP = 129
-"""Exit status of a program whose terminal has gone: 128 and the number of SIGHUP."""
+"""Exit status of a program after its terminal was closed: 128 + the number of SIGHUP."""
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextlib.contextmanager
 def ends_with_its_reader() -> Iterator[None]:
-    """Around a program's `main`: it ends well and silently when its output is closed, and writes
-    what its output can take."""
+    """Wraps a program's `main`: it exits silently when its output is closed, and replaces
+    characters that the output's encoding lacks."""
     if sys.stdout is None:  # `>&-`
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # as long as the program
     if sys.stderr is None:
@@ -46,5 +45,5 @@ def ends_with_its_reader() -> Iterator[None]:
 
 
 def _drop_output() -> None:
-    """Python itself flushes at the end what is left, and would complain."""
+    """Points stdout at /dev/null: Python flushes the rest at exit and would report an error."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,6 +1,6 @@
-"""`StdoutConsole`: rich's console, on which a closed pipe is what it is to `print`.
+"""`StdoutConsole`: rich's console, which handles a closed pipe as `print` does.
 
-Beside stdout.py, not in it: a command line parses its arguments before it imports rich.
+Not in stdout.py, so that a command line can parse its arguments before it imports rich.
 """
 
 from __future__ import annotations
@@ -10,6 +10,5 @@ from rich.console import Console
 
 class StdoutConsole(Console):
     def on_broken_pipe(self) -> None:
-        """Raises `BrokenPipeError`, which `stdout.py` handles; rich would end the program as
-        failed."""
+        """Raises `BrokenPipeError`, which `stdout.py` handles; rich would exit with status 1."""
         raise BrokenPipeError

@@ -1,6 +1,6 @@
-"""Statistics of steps: `DecodeStatistics` of what decode steps read, `StepMeans` of any steps.
+"""Statistics of steps: `DecodeStatistics` of decode steps' reads, `StepMeans` of any steps.
 
-The console's screens, the server's `/metrics` and the supervisor's history ask here.
+Used by the console's screens, the server's `/metrics` and the supervisor's history.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from msgspec import Struct
 from ..messages import Step
 
 PARTS = ("host", "copy", "launch", "busy", "sync")
-"""The parts of a step (see `messages.Step`). Those of the device run beside the host's wait."""
+"""The parts of a step (see `messages.Step`). `copy` and `busy` overlap with the host's wait."""
 RECENT = 64
-"""Decode steps that "now" is made of: one to three seconds of serving."""
+"""Decode steps that count as recent: one to three seconds of serving."""
 
 
 def part_us(step: Step, part: str) -> int:
@@ -25,14 +25,14 @@ def part_us(step: Step, part: str) -> int:
 
 
 def step_us(step: Step) -> int:
-    """Microseconds from the first work on the host until the tokens were there: while the device
-    copies and computes, the host waits, or already does something else."""
+    """Microseconds from the first work on the host until the tokens have arrived. While the device
+    copies and computes, the host waits or does other work."""
     return step.host_us + step.launch_us + max(step.sync_us, step.copy_us + step.busy_us)
 
 
 class DecodeStatistics(Struct, frozen=True, kw_only=True):
-    """What decode steps read from memory, how fast, and what adapters cost them. Bytes are means,
-    rates and overheads medians; None where nothing is known."""
+    """Memory reads of decode steps, their rate, and the cost of adapters. Bytes are means, rates
+    and overheads are medians; None if unknown."""
 
     weights: float
     adapters: float
@@ -40,13 +40,13 @@ class DecodeStatistics(Struct, frozen=True, kw_only=True):
     """Bytes a step."""
     bytes_s: float | None
     lora_overhead: float | None
-    """How much longer a step with adapters takes than without them: 0.4 is two fifths."""
+    """Device time added by adapters, as a share of the time without them: 0.4 is 40 % more."""
     lora_overhead_of_all: float | None
-    """The same over all decode steps given, not the recent ones alone."""
+    """The same over all decode steps given, not only the recent ones."""
     base_ms: float | None
-    """What recent steps with adapters would have taken without."""
+    """Device time that recent steps with adapters would have taken without them."""
     prompt_rate: float | None
-    """Tokens a second of steps with prompts, while the device computes."""
+    """Tokens of steps with prompts per second of device time."""
 
     @property
     def step_bytes(self) -> float:
@@ -54,7 +54,7 @@ class DecodeStatistics(Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, steps: Sequence[Step], recent: int = RECENT) -> DecodeStatistics:
-        """Of the last `recent` decode steps among `steps`, where no field says otherwise."""
+        """From the last `recent` decode steps of `steps`, unless a field says otherwise."""
         decode = [step for step in steps if step.phase == "decode" and step.rows]
         last = decode[-recent:]
         with_adapters = [step for step in last if step.base_us]
@@ -73,7 +73,7 @@ class DecodeStatistics(Struct, frozen=True, kw_only=True):
 
 
 class StepMeans(Struct, frozen=True, kw_only=True):
-    """Means over steps of any phase, milliseconds; None where nothing is known."""
+    """Means over steps of any phase, milliseconds; None if unknown."""
 
     steps: int
     host_ms: float
@@ -88,7 +88,7 @@ class StepMeans(Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, steps: Sequence[Step]) -> StepMeans:
-        """Of at least one step."""
+        """From at least one step."""
         parts = {
             f"{part}_ms": sum(part_us(step, part) for step in steps) / len(steps) / 1e3
             for part in PARTS

@@ -1,7 +1,7 @@
-"""`read_text` and `read_json`: a text file of a model as editors and downloads leave it.
+"""`read_text` and `read_json`: text files of a model, with a byte order mark or in UTF-16 too, as
+editors and shells on Windows write them.
 
-A byte order mark and UTF-16 are read, which editors and shells on Windows write. A pointer of Git
-LFS in the file's place is reported as one, not as a broken file.
+A Git LFS pointer in place of the file is reported as such, not as a broken file.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def read_text(path: Path) -> str:
-    """The text. Raises `OSError`, and `ValueError` with the reason where it is none."""
+    """The text. Raises `OSError`, and `ValueError` with the reason if the file is not text."""
     data = path.read_bytes()
     if data.startswith(LFS_POINTER):
         raise ValueError("it is a Git LFS pointer: the file itself was not downloaded (git lfs)")
@@ -27,15 +27,15 @@ def read_text(path: Path) -> str:
 
 
 def read_json(path: Path) -> Any:
-    """What the file holds. Raises `OSError`, and `ValueError` with the reason."""
+    """The decoded JSON. Raises `OSError`, and `ValueError` with the reason."""
     text = read_text(path)
     try:
         value = json.loads(text)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
-    if SURROGATE.search(text):  # Python's reader lets half of a pair pass, which no writer takes
+    if SURROGATE.search(text):  # json.loads accepts half of a pair, but it cannot be encoded
         try:
             json.dumps(value, ensure_ascii=False).encode()
         except UnicodeEncodeError as error:
-            raise ValueError("it holds half of a surrogate pair, which is no character") from error
+            raise ValueError("it has half of a surrogate pair: not a valid character") from error
     return value

@@ -1,8 +1,8 @@
-"""Any text on standard output and error, whatever their encoding (a latin-1 or ASCII locale, a
-cp1252 pipe, `PYTHONIOENCODING`).
+"""Writes any text to standard output and error in any encoding (a latin-1 or ASCII locale, a cp1252
+pipe, `PYTHONIOENCODING`).
 
-What the encoding lacks is written in ASCII: drawing by `ASCII_DRAWING`, other characters as
-backslash escapes, which keep two names apart. Knows no terminal.
+Characters that the encoding lacks are written in ASCII: drawing by `ASCII_DRAWING`, others as
+backslash escapes, so that different names stay different. Knows no terminal.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import TextIO
 from .ascii_drawing import ASCII_DRAWING
 
 UTF8_OUTPUT: Mapping[str, str] = {"PYTHONIOENCODING": "utf-8"}
-"""Environment of a child whose output is read as UTF-8: logs, and what the console shows."""
+"""Environment of a child whose output is read as UTF-8, e.g. logs."""
 _CONTROLS = re.compile(r"[\x7f-\x9f]")
 """Control characters that JSON leaves as they are."""
 _BEYOND_ASCII = re.compile(r"[^\x00-\x7e]")
@@ -25,7 +25,7 @@ _HANDLER = "loraconsole-text"
 
 
 def write_any_text() -> None:
-    """Lets standard output and error take any character: what their encoding lacks is replaced."""
+    """Makes standard output and error replace characters that their encoding lacks."""
     codecs.register_error(_HANDLER, _in_ascii)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -33,15 +33,14 @@ def write_any_text() -> None:
 
 
 def is_utf8(stream: TextIO) -> bool:
-    """Whether everything can be written to it. A stream without an encoding keeps text as it is."""
+    """Whether every character can be written. A stream without an encoding keeps text as it is."""
     encoding = getattr(stream, "encoding", None)
     return encoding is None or codecs.lookup(encoding).name == "utf-8"
 
 
 def json_text(encoded: bytes) -> str:
-    """A JSON document for standard output: as it is where that is UTF-8, but for what commands a
-    terminal; else in ASCII alone, since readers of JSON take it for UTF-8 and know no other escapes
-    than JSON's."""
+    """A JSON document for standard output. If that is UTF-8, only control characters are escaped;
+    else all beyond ASCII, since readers of JSON expect UTF-8 and JSON's own escapes."""
     escaped = _CONTROLS if is_utf8(sys.stdout) else _BEYOND_ASCII
     return escaped.sub(_json_escape, encoded.decode())
 
@@ -52,7 +51,7 @@ def _json_escape(match: re.Match[str]) -> str:
 
 
 def _in_ascii(error: UnicodeError) -> tuple[str, int]:
-    """For `codecs.register_error`: what is written for the characters it names."""
+    """Error handler for `codecs.register_error`: the replacement, and the position after it."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     lacking = error.object[error.start : error.end]
@@ -60,7 +59,7 @@ def _in_ascii(error: UnicodeError) -> tuple[str, int]:
 
 
 def escape(letter: str) -> str:
-    r"""`\x1b`, `\u540d`, `\U0001f50e`: as Python writes it in ASCII."""
+    r"""Python's ASCII escape: `\x1b`, `\u540d`, `\U0001f50e`."""
     code = ord(letter)
     if code < 0x100:
         return f"\\x{code:02x}"

@@ -1,11 +1,11 @@
-"""`counted`: numbers of things in sentences."""
+"""`counted`: a number with its noun, for sentences."""
 
 from __future__ import annotations
 
 
 def counted(number: int, noun: str, verb: str = "") -> str:
-    """`1 request`, `2 requests`, `0 requests`; with what they do: `1 request waits`, `2 requests
-    wait`. The verb is given as it is of many."""
+    """`1 request`, `2 requests`, `0 requests`; with a verb: `1 request waits`, `2 requests wait`.
+    The verb is given in its plural form."""
     if number != 1:
         return f"{number} {noun}s {verb}".rstrip()
     if verb == "are":

@@ -1,1 +1,1 @@
-"""What decides who runs next. Pure: no torch, no sockets."""
+"""The scheduler, its policies and the page pool. Pure: no torch, no sockets."""

@@ -1,9 +1,8 @@
-"""`AdapterRegistry`: every adapter by name, each generation of it a record with its state.
+"""`AdapterRegistry`: every adapter by name, with a record of the state of each generation.
 
-Knows neither files nor tensors nor the page pool, and reads no clock: every change of a state is
-given its time in unix seconds. A request is refused on arrival (`acquire`) where it could not be
-answered rightly: an unknown name is never answered by the base model, and a request keeps the
-generation it arrived for.
+Knows neither files nor tensors nor the page pool, and reads no clock: callers pass times in unix
+seconds. A request that could not be answered correctly is refused on arrival (`acquire`): the base
+model never answers for an unknown name, and a request keeps the generation it arrived for.
 """
 
 from __future__ import annotations
@@ -16,9 +15,9 @@ from ..runtime.wording import counted
 
 UNUSABLE = "infinite, NaN or all alike"
 NAMES_SHOWN = 8
-"""Names that the refusal of an unknown one lists."""
+"""Most names listed in the refusal of an unknown name."""
 ANSWER_AWAITED = frozenset({AdapterState.FETCHING, AdapterState.VALIDATING, AdapterState.LOADING})
-"""States in which a worker, or the hub, still has to answer for the adapter."""
+"""States in which an answer about the adapter is due, from a worker or the hub."""
 
 
 class AdapterRefused(Exception):
@@ -54,28 +53,28 @@ class AdapterRecord:
         self.path = path
         """As ordered: a directory, or a hub id."""
         self.directory = path
-        """Where its files lie."""
+        """Directory of its files."""
         self.generation = generation
         self.pinned = pinned
         self.state = AdapterState.REGISTERED
         self.reason = ""
         self.since = now
-        """When it came into its state, unix seconds."""
+        """When it entered its state, unix seconds."""
         self.info: AdapterInfo | None = None
         self.pages: tuple[int, ...] = ()
         self.is_draining = False
         self.used = 0
-        """The registry's count of requests when it was last requested; evictions go by it."""
+        """The registry's count of requests when it was last requested: the order of evictions."""
         self.running = 0
         self.waiting = 0
         self.held = 0
-        """Verifications and merges that need it where it is."""
+        """Verifications and merges under way, which keep it from being evicted."""
         self.merged = False
         self.chat_warning = ""
         """The server's warning about its chat template and tokenizer files."""
         self.tally = Tally()
         self.reading = 0
-        """Number of the newest `ReadAdapter` for it; answers to older ones do not count."""
+        """Number of the newest `ReadAdapter` for it; answers to older ones are ignored."""
         self._answers: dict[int, AdapterInfo] = {}
         self._placed: set[int] = set()
 
@@ -89,18 +88,18 @@ class AdapterRecord:
         return self.running > 0 or self.waiting > 0 or self.held > 0
 
     def change_state(self, state: AdapterState, now: float, reason: str = "") -> None:
-        """The one place where an adapter's state changes."""
+        """Changes the state; nothing else does."""
         self.state, self.reason, self.since = state, reason, now
 
     def begin_reading(self, number: int, now: float) -> None:
-        """Every rank is to read it; answers to earlier readings no longer count."""
+        """Marks that every rank reads it; answers to earlier reads are ignored."""
         self.reading = number
         self._answers.clear()
         self.change_state(AdapterState.VALIDATING, now)
 
     def note_read(self, rank: int, info: AdapterInfo, num_ranks: int, now: float) -> bool:
-        """Books what a rank found in the files. True once all ranks have answered; the state is
-        then HOST, or FAILED.
+        """Records a rank's answer. True once all ranks have answered; the state is then HOST or
+        FAILED.
 
         A generation is its content: workers that read it again must find the same files.
         """
@@ -119,7 +118,7 @@ class AdapterRecord:
         return True
 
     def note_placed(self, rank: int, num_ranks: int, now: float) -> bool:
-        """Books that a rank has copied it into its pages. True once all have; the state is then
+        """Records that a rank has copied it into its pages. True once all have; the state is then
         GPU."""
         self._placed.add(rank)
         if self.state is not AdapterState.LOADING or len(self._placed) < num_ranks:
@@ -129,7 +128,7 @@ class AdapterRecord:
         return True
 
     def lose_pages(self, now: float) -> tuple[int, ...]:
-        """Puts it back on the host and returns the pages it had."""
+        """Returns its state to HOST, and the pages it had."""
         pages, self.pages = self.pages, ()
         self._placed.clear()
         self.change_state(AdapterState.HOST, now)
@@ -137,13 +136,13 @@ class AdapterRecord:
 
     @property
     def warning(self) -> str:
-        """What an operator should know of an adapter that is served; "" without a warning."""
-        words = [self.info.warning] if self.info and self.info.warning else []
+        """Warnings to the operator about an adapter that is served; "" if there are none."""
+        warnings = [self.info.warning] if self.info and self.info.warning else []
         if self.chat_warning:
-            words.append(self.chat_warning)
+            warnings.append(self.chat_warning)
         if count := self.tally.broken:
-            words.append(f"its logits were {UNUSABLE} in {counted(count, 'request')}")
-        return "; ".join(words)
+            warnings.append(f"its logits were {UNUSABLE} in {counted(count, 'request')}")
+        return "; ".join(warnings)
 
     def view(self) -> AdapterView:
         info = self.info
@@ -174,8 +173,8 @@ class AdapterRecord:
 
 
 class AdapterRegistry:
-    """Current generations by name, those being read to succeed them, those being unloaded, and the
-    base model's record."""
+    """Current generations by name, next generations being read, generations being unloaded, and
+    the base model's record."""
 
     def __init__(self, adapters: dict[str, str], base_model: str = "", *, now: float) -> None:
         """`adapters` are paths by name; `base_model` is the name of the base in requests."""
@@ -184,7 +183,7 @@ class AdapterRegistry:
         self.base.change_state(AdapterState.GPU, now)
         self._current = {name: AdapterRecord(name, path, now) for name, path in adapters.items()}
         self._next: dict[str, AdapterRecord] = {}
-        """Generations being read that are to take their name over."""
+        """Generations being read that will replace the current one of their name."""
         self._leaving: list[AdapterRecord] = []
         self._num_requests = 0
 
@@ -195,14 +194,14 @@ class AdapterRegistry:
         yield from self._leaving
 
     def find(self, key: str) -> AdapterRecord | None:
-        """By name@generation."""
+        """The record of a name@generation."""
         return next((adapter for adapter in self if adapter.key == key), None)
 
     # -- requests
 
     def acquire(self, name: str | None) -> AdapterRecord:
         """The record that serves a new request for `name`; None is the base. Raises
-        `AdapterRefused` (404 unknown, 409 failed). The adapter need not be placed yet: its request
+        `AdapterRefused` (404 unknown, 409 failed). If the adapter is not placed yet, its request
         waits and shows that reason."""
         if name is None:
             return self.base
@@ -225,10 +224,10 @@ class AdapterRegistry:
         adapter.used = self._num_requests
 
     def idle(self, *, unwanted: bool = False) -> Iterator[AdapterRecord]:
-        """Adapters that may be evicted, in the order in which they should go: in pages, not pinned,
-        without a running sequence. First those without waiting requests, least recently used first
-        (with `unwanted` only those); then the others, most recently used first. Nothing is computed
-        before the first is asked for."""
+        """Adapters that may be evicted, in order of eviction: placed, not pinned, without a running
+        sequence. First those without waiting requests, least recently used first (with `unwanted`
+        only those); then the others, most recently used first. Nothing is computed before the first
+        is requested."""
         idle = [
             adapter
             for adapter in self
@@ -244,10 +243,10 @@ class AdapterRegistry:
 
         yield from sorted(idle, key=eviction_rank)
 
-    # -- what operators order
+    # -- operators' orders
 
     def current(self, name: str) -> AdapterRecord:
-        """The generation that serves by this name now. Raises `AdapterRefused` (404 unknown)."""
+        """The generation that serves this name now. Raises `AdapterRefused` (404 unknown)."""
         if adapter := self._current.get(name):
             return adapter
         raise AdapterRefused(404, f"no adapter {name!r} is registered")
@@ -279,18 +278,18 @@ class AdapterRegistry:
         return new
 
     def promote_next(self, new: AdapterRecord) -> AdapterRecord:
-        """Gives the name to a generation that was read. Returns the old one, which drains."""
+        """Makes a generation that was read the current one. Returns the old one, which drains."""
         del self._next[new.name]
         old, self._current[new.name] = self._current[new.name], new
         self._leave(old)
         return old
 
     def discard_next(self, new: AdapterRecord) -> None:
-        """Forgets a generation that could not be read; the old one serves on."""
+        """Drops a generation that could not be read; the old one remains."""
         del self._next[new.name]
 
     def unregister_adapter(self, name: str) -> AdapterRecord:
-        """Refuses new requests for it from now on; those that have it keep it. Raises
+        """Refuses new requests for it from now on; present requests keep it. Raises
         `AdapterRefused` (404 unknown, 409 while its next generation is being read)."""
         if name in self._next:
             raise AdapterRefused(409, f"adapter {name!r} is being reloaded: unload it then")
@@ -316,6 +315,6 @@ class AdapterRegistry:
         return tuple(adapter.view() for adapter in (*self._current.values(), *self._leaving))
 
     def views_of(self, name: str) -> tuple[AdapterView, ...]:
-        """Of `views` those with this name."""
+        """The `views` with this name."""
         found = [self._current[name]] if name in self._current else []
         return tuple(a.view() for a in (*found, *(a for a in self._leaving if a.name == name)))

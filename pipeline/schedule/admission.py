@@ -1,7 +1,7 @@
-"""`AdmissionPass`: one pass over the waiting queue. It starts the sequences that fit into a step.
-`Decision`: what it found about one of them.
+"""`AdmissionPass`: one pass over the waiting queue that starts the sequences that fit into a step.
+`Decision`: its result for one of them.
 
-Knows neither tokens nor the policy's reasons. What a started sequence computes is the scheduler's.
+Knows neither tokens nor the policy's reasons. The scheduler makes a started sequence's row.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ finish and free the pages it needs."""
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
     """One admission decision with its arithmetic, in tokens and pages.
 
-    Admitted where `need` + `adapters` + `adapter_pages` <= `total` after idle adapters have gone, a
+    Admitted if `need` + `adapters` + `adapter_pages` <= `total` after evicting idle adapters, a
     place in the batch is free (`running`), prompt tokens of the step are left (`budget`), and its
-    adapter is in its pages.
+    adapter is placed.
     """
 
     request: str
@@ -41,13 +41,13 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     held: int
     remaining: int
     need: int
-    """Worst-case pages of all that run, with this one; 0 where it was not computed."""
+    """Worst-case pages of all running sequences and this one; 0 if not computed."""
     free: int
     kv: int
     adapters: int
-    """Pages that adapters hold."""
+    """Pages of adapters."""
     adapter_pages: int
-    """Pages that its own adapter would still take."""
+    """Pages that its own adapter still needs."""
     total: int
     budget: int
     running: int
@@ -56,26 +56,26 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass
 class QueueState:
-    """What the passes over the queue leave behind for each other."""
+    """State that one pass over the queue leaves for the next."""
 
     passes: int = 0
-    """Passes so far: the number of the newest."""
+    """Passes so far, which is the newest pass's number."""
     behind: str = ""
-    """Reason of the sequences that the newest pass did not examine; "" is the policy's."""
+    """Reason of the sequences that the newest pass did not examine; "": the policy's reason."""
     may_differ: bool = True
-    """Whether another pass may find what the newest did not."""
+    """Whether another pass may have another result than the newest."""
 
 
 @dataclass
 class AdmissionPass:
     """Starts waiting sequences in the policy's order until one does not fit.
 
-    The worst case over the whole life of all running sequences must fit beside the adapters, so
-    that preemption stays the exception: it is needed only because a sequence that is still in its
-    prompt does not advance in step with the others, which the formula assumes.
+    The worst-case demand of all running sequences until they end must fit beside the adapters.
+    Preemption is then rare: the formula assumes that all advance in step, which a sequence still in
+    its prompt does not.
 
-    A pass ends with the first sequence that does not fit; those behind it are not examined.
-    Sequences that wait for an adapter are passed by, since others do not need what they wait for.
+    A pass ends with the first sequence that does not fit; the rest is not examined. Sequences that
+    wait for an adapter are skipped, since others do not need what they wait for.
     """
 
     plan: StepDraft
@@ -87,11 +87,11 @@ class AdmissionPass:
     max_running: int
     residency: Residency
     worst_case: Callable[[], Demand]
-    """What all running sequences may come to need."""
+    """The worst-case demand of all running sequences."""
     start: Callable[[Sequence, StepDraft], None]
     """Moves a sequence from the queue to the batch."""
     decisions: list[Decision] | None
-    """Where decisions are noted; None: nowhere."""
+    """Decisions are appended here; None: they are not recorded."""
     span: Callable[..., AbstractContextManager[object]]
 
     def run(self) -> None:
@@ -121,7 +121,7 @@ class AdmissionPass:
         return len(self.running) >= self.max_running
 
     def _try_sequence(self, sequence: Sequence) -> bool:
-        """Starts a sequence, or notes why it waits. False where it waits."""
+        """Starts a sequence, or notes why it waits. Returns whether it started."""
         plan, state, adapter = self.plan, self.queue_state, sequence.adapter
         if sequence.in_flight:
             return self._hold_back(sequence, "its last step is still out")
@@ -147,9 +147,9 @@ class AdmissionPass:
         return True
 
     def _lack_of_adapter(self, sequence: Sequence, need: int) -> str:
-        """Why a sequence waits for its adapter; "" where that is placed. The first in a pass that
-        lacks its adapter may take the pages of one that others wait for; if all might, a thousand
-        waiting requests would take them from each other."""
+        """Why a sequence waits for its adapter; "" if that is placed. Only the first in a pass that
+        lacks its adapter may evict one that others wait for; if all might, a thousand waiting
+        requests would evict each other's adapters."""
         adapter, state = sequence.adapter, self.queue_state
         reason = self.residency.place_or_wait(
             adapter,
@@ -168,8 +168,8 @@ class AdmissionPass:
         return reason
 
     def _lack_of_pages(self, sequence: Sequence, need: int) -> str:
-        """Why a sequence waits for KV pages; "" where they are free, idle adapters evicted for
-        them."""
+        """Why a sequence waits for KV pages; "" if they are free, if need be after the eviction of
+        idle adapters."""
         pool, state = self.residency.pool, self.queue_state
         soon = pool.pages_for(min(sequence.length, self.plan.budget))
         idle = (a for a in self.residency.registry.idle() if a is not sequence.adapter)
@@ -177,12 +177,12 @@ class AdmissionPass:
             if self.residency.make_room(soon, need, idle, self.plan.now):
                 return ""
         state.behind = "behind another: no KV pages" if self._can_ever_fit(sequence) else ""
-        state.may_differ = True  # with every token of the others it needs less
+        state.may_differ = True  # each token of the others lowers the worst case
         return f"no KV pages: {need} at worst, {pool.total - pool.adapters} in all"
 
     def _can_ever_fit(self, sequence: Sequence) -> bool:
-        """False where adapters that were pinned since it arrived keep it out: then it blocks no
-        other sequence."""
+        """False if adapters pinned since it arrived leave no room for it; it then blocks no other
+        sequence."""
         return self.residency.can_ever_hold(sum(sequence.size), sequence.adapter)
 
     def _hold_back(self, sequence: Sequence, reason: str, need: int = 0) -> bool:
@@ -191,14 +191,14 @@ class AdmissionPass:
         return False
 
     def _note_full(self) -> None:
-        """The reason of all that wait: a full batch is not held against the policy's order."""
+        """Sets the reason of all waiting sequences: the batch is full, not the policy's reason."""
         oldest = self.waiting.oldest
         oldest.examined = self.queue_state.passes
         self.queue_state.behind = "behind another: batch is full"
         self._hold_back(oldest, f"batch is full: {self.max_running} requests run")
 
     def _note_decision(self, sequence: Sequence, need: int, *, is_admitted: bool) -> None:
-        """Notes a decision where decisions are wanted and it differs from the sequence's last."""
+        """Records a decision if decisions are recorded and it differs from the sequence's last."""
         if self.decisions is None or (not is_admitted and sequence.noted == sequence.reason):
             return
         sequence.noted = sequence.reason

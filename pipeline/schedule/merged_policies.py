@@ -1,8 +1,8 @@
 """Policies that keep a batch to one adapter, so that the workers may compute it with that adapter
 merged into a copy of the weights.
 
-They only name the adapter (`merge_target`). Answers never depend on it: the copy is used in steps
-that it fits, and all others are computed from the pristine weights.
+They only name the adapter (`merge_target`). Answers never depend on it: the merged copy computes
+steps of that adapter alone, and the original weights compute all others.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ MOST_OVERTAKEN = 30
 class Merged(Policy):
     """One adapter at a time (S-LoRA's `peft`); the base model counts as one.
 
-    It is the batch's adapter, or where nothing runs that of the oldest request. Requests of others
-    wait until it has drained. It drains when more than 30 of them stand before its own oldest
+    It is the batch's adapter, or that of the oldest request if nothing runs. Requests of others
+    wait until it has drained. It drains when more than 30 of them are ahead of its own oldest
     (S-LoRA's rule), or when 30 of its own have overtaken the oldest of all. Without the second rule
     a single request would wait as long as requests for this adapter keep arriving.
     """
@@ -47,7 +47,7 @@ class Merged(Policy):
         self.held_back = f"one adapter at a time: {name} now"
         own = [s for s in queue.of_client(serving.name) if s.adapter is serving]
         if own and queue.position(own[0]) > MOST_OVERTAKEN:
-            self.held_back = f"until {name} has drained: others were before"
+            self.held_back = f"until {name} has drained: {MOST_OVERTAKEN} others are older"
             return
         for sequence in own:
             if self._overtaken >= MOST_OVERTAKEN and queue.oldest.adapter is not serving:
@@ -63,19 +63,18 @@ class Merged(Policy):
 
 
 class Credit(Policy):
-    """dLoRA's credit batching: one adapter merged while that fills the batch, else all mixed.
+    """dLoRA's credit batching: one adapter merged while it fills the batch, else all mixed.
 
-    With n the requests that oldest first would have in the batch, and q_a those of adapter a
-    (running and waiting, at most a batch): merged to a = argmax q_a once q_a >= n, where n is half
-    a batch at least, and while q_a >= 0.556 n (dLoRA's merge time over its unmerge time). Mixed, it
-    is oldest first; merged, only a is admitted. Each admission past older requests of other
-    adapters gives each of those a credit of 1 / (0.556 batch), and takes as much from a, down to
-    nothing. An adapter with a credit of 1 is served before all others until it has less than half
-    of that, or no request waiting: a merged adapter overtakes no request by more than 0.556
-    batches.
+    Let n be the requests that oldest first would have in the batch, and q_a those of adapter a
+    (running and waiting, at most a batch). It merges a = argmax q_a once q_a >= n and n is at least
+    half a batch, and keeps it while q_a >= 0.556 n (dLoRA's merge time over its unmerge time).
+    Mixed, it is oldest first; merged, only a is admitted. Each admission past older requests of
+    other adapters gives each of those adapters a credit of 1 / (0.556 batch), and takes as much
+    from a, down to 0. An adapter with a credit of 1 is served before all others until it has less
+    than half of that, or no request waiting: a merged adapter overtakes no request by more than
+    0.556 batches.
 
-    dLoRA's thresholds adapt to throughput that it estimates; these are the values that it starts
-    with.
+    dLoRA adapts its thresholds to estimated throughput; these are its initial values.
     """
 
     merges = True
@@ -106,7 +105,7 @@ class Credit(Policy):
                 yield sequence
 
     def _find_forced(self, queue: WaitingQueue) -> str | None:
-        """The client that its credit puts before all others, if there is one."""
+        """The client whose credit puts it before all others, if any."""
         if self._forced is not None:
             owed = self.credits.get(self._forced, 0.0)
             if owed >= self.RELEASE and queue.first_of(self._forced):
@@ -116,7 +115,7 @@ class Credit(Policy):
         return self._forced
 
     def _find_merged(self, queue: WaitingQueue, running: list[Sequence]) -> AdapterRecord | None:
-        """The adapter that fills a batch alone, if there is one."""
+        """The adapter that fills a batch alone, if any."""
         fcfs = min(len(queue) + len(running), self.max_running)
         counts: dict[AdapterRecord, int] = {}
         for client in queue.clients():
@@ -126,7 +125,7 @@ class Credit(Policy):
             adapter = sequence.adapter
             if adapter.name:
                 counts[adapter] = adapter.waiting + adapter.running
-        # Of two that are wanted alike, always the same one.
+        # The key breaks ties, so that the choice is always the same.
         most = max(counts.items(), key=lambda item: (item[1], item[0].key), default=None)
         if most is None:
             return None
@@ -148,7 +147,7 @@ class Credit(Policy):
             step = 1.0 / max(1, self.max_running)
             self.credits[client] = max(0.0, self.credits.get(client, 0.0) - step)
         if not queue.first_of(client):
-            self.credits.pop(client, None)  # none of it waits: nothing is owed to it, nor by it
+            self.credits.pop(client, None)  # no request of it waits: its credit lapses
 
     @staticmethod
     def _older(sequence: Sequence, queue: WaitingQueue) -> Iterable[str]:

@@ -1,4 +1,4 @@
-"""`PageAllocator`: which pages are free, hold KV or hold adapters. Ids only, no memory."""
+"""`PageAllocator`: which pages are free, hold KV or hold adapters. Only ids, no memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class OutOfPages(Exception):
 class PageAllocator:
     """Pages 0 … total-1, each free, of a sequence or of an adapter.
 
-    The law, checked by `check`: free + kv + adapters == total.
+    Invariant, asserted by `check`: free + kv + adapters == total.
     """
 
     def __init__(self, total: int, page_size: int) -> None:
@@ -20,7 +20,7 @@ class PageAllocator:
         self.page_size = page_size
         self.kv = 0
         self.adapters = 0
-        # Last in, first out: a page just freed is the likeliest to be in a cache.
+        # Last in, first out: a page just freed is likeliest to be in a cache.
         self._free = list(range(total - 1, -1, -1))
 
     @property
@@ -32,23 +32,23 @@ class PageAllocator:
         return -(-num_tokens // self.page_size)
 
     def allocate(self, count: int) -> tuple[int, ...]:
-        """`count` pages for a sequence. Raises `OutOfPages`, then nothing has changed."""
+        """`count` pages for a sequence. Raises `OutOfPages` without any change."""
         pages = self._take(count)
         self.kv += count
         return pages
 
     def release(self, pages: Iterable[int]) -> None:
-        """Gives a sequence's pages back."""
+        """Frees a sequence's pages."""
         self.kv -= self._give(pages)
 
     def allocate_adapter(self, count: int) -> tuple[int, ...]:
-        """`count` pages for an adapter. Raises `OutOfPages`, then nothing has changed."""
+        """`count` pages for an adapter. Raises `OutOfPages` without any change."""
         pages = self._take(count)
         self.adapters += count
         return pages
 
     def release_adapter(self, pages: Iterable[int]) -> None:
-        """Gives an adapter's pages back."""
+        """Frees an adapter's pages."""
         self.adapters -= self._give(pages)
 
     def _take(self, count: int) -> tuple[int, ...]:
@@ -62,7 +62,7 @@ class PageAllocator:
         return len(self._free) - before
 
     def check(self) -> None:
-        """Asserts the law, and that no page is free twice."""
+        """Asserts the invariant, and that no page is free twice."""
         assert self.free + self.kv + self.adapters == self.total, (
             f"{self.free} free + {self.kv} kv + {self.adapters} adapters != {self.total}"
         )

@@ -1,5 +1,5 @@
-"""PETS: prompts grouped so that together they are computed soonest (Zhou et al., ATC 2022, as
-S-LoRA has it), by tables of latencies that were measured, or by a linear estimate."""
+"""PETS: prompts grouped into batches of the least total time (Zhou et al., ATC 2022, as in S-LoRA),
+by tables of measured latencies or by a linear estimate."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from .sequence import Sequence, SequenceState
 from .waiting_queue import WaitingQueue
 
 FEWEST = 10
-"""S-LoRA groups only where more than these wait."""
+"""Requests are grouped only if more than this many wait, as in S-LoRA."""
 WINDOW = 128
-"""Requests grouped at a time, the oldest. The time to group grows with their square, and one of the
-oldest cannot be put off by ever more that arrive."""
+"""Requests grouped at a time, the oldest. The time to group grows with their square, and new
+arrivals cannot put off the oldest for ever."""
 
 T = TypeVar("T")
 
@@ -27,10 +27,10 @@ T = TypeVar("T")
 class LatencyTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Milliseconds of a prefill step by batch size and by prompt length.
 
-    `base` is the base model's; `rank` that of the same step with adapters of a rank, base included.
-    As JSON: {"base": {"8": {"256": 31.5}}, "rank": {"16": {"8": {"256": 40.2}}}}. Between entries
-    it is interpolated in both; beyond the largest it grows with the tokens. Without entries it is
-    the estimate of a step bound by arithmetic: 1 + 0.01 ms a token, a thousandth more per unit of
+    `base` is for the base model; `rank` for the same step with adapters of a rank, base included.
+    As JSON: {"base": {"8": {"256": 31.5}}, "rank": {"16": {"8": {"256": 40.2}}}}. Values between
+    entries are interpolated in both; beyond the largest they grow with the tokens. Without entries
+    it estimates a step bound by arithmetic: 1 + 0.01 ms a token, a thousandth more per unit of
     rank.
     """
 
@@ -39,7 +39,7 @@ class LatencyTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @classmethod
     def decode(cls, text: bytes) -> LatencyTable:
-        """Raises `ValueError` with what is wrong with it."""
+        """The table of a JSON document. Raises `ValueError` with the reason."""
         try:
             table = msgspec.json.decode(text, type=cls, strict=False)
         except msgspec.MsgspecError as error:
@@ -54,14 +54,14 @@ class LatencyTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return table
 
     def alpha(self, batch: int, length: int) -> float:
-        """Of the base model for `batch` prompts, the longest of `length` tokens."""
+        """Milliseconds of the base model for `batch` prompts, the longest of `length` tokens."""
         if not self.base:
             return 1.0 + 0.01 * batch * length
         return _grid(self.base, batch, length)
 
     def beta(self, rank: int, batch: int, length: int) -> float:
-        """What adapters of `rank` add to that, at least 0; the nearest rank measured, in proportion
-        where it is another."""
+        """Milliseconds that adapters of `rank` add to `alpha`, at least 0: those of the nearest
+        measured rank, scaled in proportion."""
         if not rank:
             return 0.0
         if not self.rank:
@@ -76,7 +76,7 @@ def _grid(grid: dict[int, dict[int, float]], batch: int, length: int) -> float:
 
 
 def _between(entries: dict[int, T], at: int, value: Callable[[T], float]) -> float:
-    """Linear between two neighbours, the first below all, in proportion beyond the last."""
+    """Linear between two entries, the first value below the first, in proportion above the last."""
     keys = sorted(entries)
     above = bisect.bisect_left(keys, at)
     if above == len(keys):
@@ -97,11 +97,11 @@ class MiniBatch(NamedTuple):
 
 
 class Pets(Policy):
-    """Two dynamic programmes over the 128 oldest, where more than 10 wait; else oldest first.
+    """Two dynamic programmes over the 128 oldest if more than 10 wait; else oldest first.
 
-    Of each adapter, prompts by length x_1 <= … <= x_n cut into mini-batches that add the least:
-    F[j] = min over k <= j of F[k-1] + beta(rank, j-k+1, x_j). All mini-batches by length y_1 <= …
-    <= y_m put together to batches that take the least: G[i] = min over j <= i of G[j-1] +
+    For each adapter, prompts by length x_1 <= … <= x_n are cut into mini-batches of the least added
+    time: F[j] = min over k <= j of F[k-1] + beta(rank, j-k+1, x_j). All mini-batches by length y_1
+    <= … <= y_m are joined to batches of the least time: G[i] = min over j <= i of G[j-1] +
     alpha(prompts in j … i, y_i). The batch with the shortest prompts goes first; when it is
     admitted, the rest are grouped again.
     """
@@ -122,12 +122,12 @@ class Pets(Policy):
             batch = self._batch
             yield from batch
             if any(s.state is SequenceState.WAITING for s in batch):
-                return  # it waits for its adapters
+                return  # the batch waits for its adapters
         yield from queue
 
 
 def shortest_batch(sequences: ListLike[Sequence], table: LatencyTable) -> list[Sequence]:
-    """Of the batches that `Pets` makes of these, the one with the shortest prompts."""
+    """The batch with the shortest prompts among those that `Pets` makes of `sequences`."""
     tasks: dict[str, list[Sequence]] = {}
     for sequence in sorted(sequences, key=lambda s: (s.num_prompt, s.age)):
         tasks.setdefault(sequence.adapter.key, []).append(sequence)
@@ -152,8 +152,8 @@ def shortest_batch(sequences: ListLike[Sequence], table: LatencyTable) -> list[S
 
 
 def cut(count: int, cost: Callable[[int, int], float]) -> list[tuple[int, int]]:
-    """0 … count-1 as consecutive pieces (first, last) of the least total cost; of equally good ones
-    the longest last piece."""
+    """0 … count-1 as consecutive pieces (first, last) of the least total cost; ties go to the
+    longest last piece."""
     best = [0.0]
     starts: list[int] = []
     for last in range(count):

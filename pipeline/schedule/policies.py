@@ -1,8 +1,8 @@
-"""Policies: the order in which waiting requests are tried. Whether there is room is decided by the
-scheduler.
+"""Policies: the order in which waiting requests are tried. The scheduler decides whether there is
+room.
 
 Each is one small class. Those that keep a batch to one adapter are in `merged_policies.py`, the
-one that computes with latencies is in `pets.py`, and `make_policy` finds any by its name.
+one that uses latencies is in `pets.py`, and `make_policy` makes any by its name.
 """
 
 from __future__ import annotations
@@ -24,44 +24,44 @@ SMOOTHING = 0.7
 
 
 class Policy:
-    """What the scheduler asks of a policy, and reports to it. `candidates` must not change the
-    queue. It is read only as far as there is room, so a generator costs only what is admitted."""
+    """The interface between scheduler and policy. `candidates` must not change the queue. It is
+    read only as far as there is room, so a generator computes no more than is tried."""
 
     counts_tokens: ClassVar[bool] = False
-    """Whether `on_tokens` is to be called."""
+    """Whether the scheduler calls `on_tokens`."""
     merges: ClassVar[bool] = False
     """Whether it ever has a `merge_target`."""
     max_running = 1
-    """Requests in a batch at most; set by the scheduler."""
+    """Most requests in a batch; set by the scheduler."""
     counters: Mapping[str, float] = MappingProxyType({})
-    """Service that each client was given, by its adapter's name; empty where it is not counted."""
+    """Service of each client so far, by its adapter's name; empty if it is not counted."""
     merge_target: AdapterRecord | None = None
     """The adapter that the workers should keep merged into a copy of the weights."""
     held_back = "behind another in the queue"
-    """Why the sequences wait that the last `candidates` did not offer."""
+    """The reason shown for sequences that the last `candidates` did not yield."""
 
     def __init__(self, settings: SchedulerSettings) -> None:
         self.configure(settings)
 
     def configure(self, settings: SchedulerSettings) -> None:
-        """New numbers for the same policy; what it has learnt stays."""
+        """Sets new parameters of the same policy; its counters stay."""
 
     def candidates(self, queue: WaitingQueue, running: list[Sequence]) -> Iterable[Sequence]:
-        """Sequences to be tried for admission, in turn. When the next is asked for, the one before
-        it is RUNNING, or could not be admitted."""
+        """Sequences to be tried for admission, in turn. When the next one is requested, the last is
+        either RUNNING or could not be admitted."""
         raise NotImplementedError
 
     def on_arrival(self, sequence: Sequence, queue: WaitingQueue) -> None:
         """A sequence is about to enter the queue: new, or preempted."""
 
     def on_leave(self, sequence: Sequence, queue: WaitingQueue) -> None:
-        """A sequence has left the queue: admitted where its state is RUNNING, else ended."""
+        """A sequence has left the queue: admitted if its state is RUNNING, else ended."""
 
     def on_tokens(self, sequences: Iterable[Sequence]) -> None:
         """Each of these sequences got one more token."""
 
     def overdue(self, queue: WaitingQueue, now: float) -> list[tuple[Sequence, str]]:
-        """Sequences that are to be ended unserved, with the reason for their clients."""
+        """Sequences to be ended unserved, each with the reason for its client."""
         return []
 
 
@@ -110,8 +110,8 @@ class EarlyAbort(Policy):
 
     With a = arrivals since the last admission, b = requests admitted then, both averaged as
     x' = 0.7 new + 0.3 x, it is newest first while a >= max(b, 1). S-LoRA rounds both down at every
-    try, and so never sees less than one arrival a try; these are averaged from admission to
-    admission and not rounded, which is the same rate however often admission is tried.
+    try, and so never counts less than one arrival per try. Here they are averaged from admission to
+    admission and not rounded, so the rate does not depend on how often admission is tried.
     """
 
     def __init__(self, settings: SchedulerSettings) -> None:
@@ -146,10 +146,10 @@ class EarlyAbort(Policy):
         for sequence in queue if queue and self._is_late(queue.oldest, now) else ():
             if not self._is_late(sequence, now):
                 break
-            if sequence.first_token_at is None:  # one that was preempted has met it
+            if sequence.first_token_at is None:  # a preempted one was in time
                 waited = now - sequence.request.arrived_at + OVERHEAD_SECONDS
-                word = f"aborted: would start after {waited:.1f} s, --slo-seconds is {self._slo:g}"
-                late.append((sequence, word))
+                why = f"aborted: would start after {waited:.1f} s, --slo-seconds is {self._slo:g}"
+                late.append((sequence, why))
         return late
 
     def _is_late(self, sequence: Sequence, now: float) -> bool:
@@ -157,18 +157,18 @@ class EarlyAbort(Policy):
 
 
 class VirtualTokenCounter(Policy):
-    """Fair shares among clients (Sheng et al., OSDI 2024): each has a counter of what it was given,
-    and the one with the least is admitted next.
+    """Fair shares among clients (Sheng et al., OSDI 2024): each has a counter of its service, and
+    the one with the least is admitted next.
 
-    Admission of a prompt of n tokens: c_u += w_p n / weight_u, once in a request's life. Each
-    output token: c_u += w_q / weight_u. When a request of u arrives and no other of u waits:
+    Admission of a prompt of n tokens: c_u += w_p n / weight_u, once per request. Each output token:
+    c_u += w_q / weight_u. When a request of u arrives and no other of u waits:
     c_u = max(c_u, min of c_v over clients v that wait), or with an empty queue max(c_u, c of the
-    client that left the queue last). So a client saves up nothing while it is idle.
+    client that left the queue last). So an idle client saves up no credit.
 
     Bound (their lemma): the counters of any two clients that wait differ by at most max(w_p L, w_q
     M) / least weight, with L the longest prompt and M the tokens that the pool holds. So the
     service of two clients that always wait differs by at most twice that at any time. The bound
-    holds while no adapter is in the way: a request that waits for its adapter lets others pass.
+    holds only while no request waits for its adapter, since such a request lets others pass.
     """
 
     INPUT_WEIGHT, OUTPUT_WEIGHT = 1.0, 2.0
@@ -195,7 +195,7 @@ class VirtualTokenCounter(Policy):
             assert first is not None
             yield first
             if first.state is not SequenceState.RUNNING:
-                heapq.heappop(heap)  # it waits for its adapter; so do all of this client
+                heapq.heappop(heap)  # it waits for its adapter, as do all of this client
             elif following := queue.first_of(client):
                 heapq.heapreplace(heap, (self.counters[client], following.age, client))
             else:

@@ -1,4 +1,4 @@
-"""Policies by name, and settings that change while requests run."""
+"""Makes policies by name, and changes settings while requests run."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ SIMPLE: dict[str, type[Policy]] = {
     "vtc_fair": VirtualTokenCounter,
     "credit": Credit,
 }
-"""Those that need nothing but settings."""
+"""Policies that need only settings."""
 
 
 def make_policy(settings: SchedulerSettings, table: LatencyTable) -> Policy:
-    """Raises `KeyError` on an unknown name; names are checked where they come in."""
+    """The policy of `settings`. Raises `KeyError` on an unknown name; callers have checked it."""
     if settings.policy == "pets":
         return Pets(settings, table)
     return SIMPLE[settings.policy](settings)
@@ -46,7 +46,7 @@ def make_policy(settings: SchedulerSettings, table: LatencyTable) -> Policy:
 def changed_settings(
     settings: SchedulerSettings, order: SetScheduler, base_model: str
 ) -> SchedulerSettings:
-    """The settings with what an order names. Raises `ValueError` with what is wrong with it."""
+    """The settings with the changes of an order. Raises `ValueError` with the reason."""
     changes = {
         name: value
         for name in SchedulerSettings.__struct_fields__

@@ -1,5 +1,5 @@
-"""`Residency`: which adapters are in the pool's pages, which are evicted for others, and what the
-workers must do about it. Knows no request: what sequences may come to need is given as numbers.
+"""`Residency`: which adapters are in the pool's pages, which are evicted, and the workers' orders
+for both. Knows no request: callers pass the sequences' demand in pages.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from .page_allocator import PageAllocator
 WorkerOrder = PlaceAdapter | EvictAdapter | DropAdapter | CheckAdapter
 
 TRIAL_NEIGHBOURS = 3
-"""Other adapters beside which one is verified, at most."""
+"""Most other adapters in the batch of a verification."""
 
 
 class TrialReservation:
-    """What the verification of an adapter holds until it is done: its own pages, those of its
-    neighbours, and scratch pages for the tokens that the workers generate with them."""
+    """The pages that a verification holds until it is done: the adapter's own, its neighbours', and
+    scratch pages for the tokens that the workers generate."""
 
     def __init__(self, order_id: str, adapter: AdapterRecord, num_pages: int) -> None:
         self.order_id = order_id
@@ -37,20 +37,20 @@ class TrialReservation:
 
 
 class Residency:
-    """Gives adapters their pages and takes them back. The pool is the scheduler's as well. Times
-    are unix seconds."""
+    """Allocates and frees adapters' pages, in the pool that the scheduler uses too. Times are unix
+    seconds."""
 
     def __init__(self, registry: AdapterRegistry) -> None:
         self.registry = registry
         self.pool = PageAllocator(0, 1)
         self.epoch = 0
         self.orders: list[WorkerOrder] = []
-        """For the workers, to be sent before the next batch."""
+        """Orders for the workers, to be sent before the next batch."""
         self.trials: dict[str, TrialReservation] = {}
         """By the id of the operator's order."""
 
     def reset(self, epoch: int, pool: PageAllocator, now: float) -> None:
-        """New workers with an empty pool: placed adapters are on the host again."""
+        """Starts over with new workers and an empty pool: placed adapters are HOST again."""
         for order_id in list(self.trials):
             self.end_trial(order_id)
         self.epoch, self.pool = epoch, pool
@@ -60,12 +60,12 @@ class Residency:
                 adapter.lose_pages(now)
 
     def pinned_pages(self, but: AdapterRecord | None = None) -> int:
-        """Pages that pinned adapters take, or will take when they are placed."""
+        """Pages that pinned adapters take or, if not placed yet, will take; without `but`."""
         return sum(a.info.pages for a in self.registry if a.pinned and a.info and a is not but)
 
     def can_ever_hold(self, num_tokens: int, adapter: AdapterRecord) -> bool:
-        """Whether a sequence of `num_tokens` fits if it runs alone, beside its adapter and pinned
-        ones."""
+        """Whether a sequence of `num_tokens` fits if it runs alone, beside its adapter and the
+        pinned ones."""
         own = adapter.info.pages if adapter.info else 0
         pinned = self.pinned_pages(but=adapter)
         return self.pool.pages_for(num_tokens) + own + pinned <= self.pool.total
@@ -73,9 +73,9 @@ class Residency:
     # -- placing
 
     def settle(self, adapter: AdapterRecord, kv_pages: int, now: float) -> None:
-        """Decides about an adapter that was just read. FAILED where it may never have its pages.
-        Placed at once where adapters then hold half the pool at most and `kv_pages`, the worst case
-        of all that runs, fit beside them. A pinned one may evict idle adapters for it."""
+        """Handles an adapter that was just read. It is FAILED if it can never get its pages. It is
+        placed at once if adapters then hold at most half the pool and `kv_pages`, the worst case of
+        all running sequences, fit beside them. A pinned one may evict idle adapters."""
         assert adapter.info is not None
         if reason := self.objection(adapter.info, adapter.pinned, adapter):
             adapter.change_state(AdapterState.FAILED, now, reason)
@@ -92,8 +92,8 @@ class Residency:
             self.place(adapter, now)
 
     def objection(self, info: AdapterInfo, pinned: bool, but: AdapterRecord | None = None) -> str:
-        """Why an adapter may never have its pages; "" where it may. `but` is its own record, whose
-        pages do not count twice."""
+        """Why an adapter can never get its pages; "" if it can. `but` is its own record, whose
+        pages are not counted twice."""
         own, total = info.pages, self.pool.total
         if own >= total:
             return f"it takes {own} of the pool's {total} pages; see --max-total-tokens"
@@ -114,12 +114,12 @@ class Residency:
         unwanted: bool = False,
         shortages: list[tuple[int, int]] | None = None,
     ) -> str:
-        """Why a request must wait for its adapter; "" where it need not. Starts to place the
-        adapter where it fits beside `kv_pages`, the worst case of all sequences with this one. With
-        `unwanted` only adapters without waiting requests are evicted for it.
+        """Why a request must wait for its adapter; "" if it need not. Starts to place the adapter
+        if it fits beside `kv_pages`, the worst case of all sequences with this one. With `unwanted`
+        only adapters without waiting requests are evicted for it.
 
-        `shortages` holds the (pages, KV pages) for which one pass over the queue has found no room.
-        Room only shrinks within a pass, so a request that needs no less is not looked into.
+        `shortages` holds the (pages, KV pages) for which this pass over the queue found no room.
+        Room only shrinks within a pass, so a request that needs no less is not tried.
         """
         if adapter.state is AdapterState.GPU:
             return ""
@@ -137,7 +137,7 @@ class Residency:
         return f"adapter {adapter.name} is loading" if adapter.info.num_bytes else ""
 
     def place(self, adapter: AdapterRecord, now: float) -> None:
-        """Gives an adapter on the host its pages and has the workers copy it there. Raises
+        """Allocates an adapter's pages and orders the workers to copy it there. Raises
         `OutOfPages`."""
         assert adapter.state is AdapterState.HOST and adapter.info is not None
         if not adapter.info.num_bytes:  # an ablation: there is nothing to compute with
@@ -148,29 +148,30 @@ class Residency:
         self.orders.append(PlaceAdapter(self.epoch, adapter.key, adapter.pages))
 
     def make_room(self, pages: int, worst: int, idle: Iterable[AdapterRecord], now: float) -> bool:
-        """Evicts as many of the `idle` adapters, in their order, as it takes until `pages` are free
-        and `worst` pages fit beside the adapters. False, with none evicted, where it cannot be."""
+        """Evicts `idle` adapters, in their order, until `pages` are free and `worst` pages fit
+        beside the adapters. False, with none evicted, if that is impossible."""
         pool = self.pool
         leaving = _leaving(pages, worst, idle, pool.free, pool.adapters, pool.total)
         for adapter in leaving or ():
             self.evict(adapter, now)
         return leaving is not None
 
-    # -- taking back
+    # -- evicting
 
     def evict(self, adapter: AdapterRecord, now: float) -> None:
-        """Frees an adapter's pages. No running sequence has it, so no later step reads them."""
+        """Frees an adapter's pages. No running sequence uses it, so no later step reads them."""
         self.pool.release_adapter(adapter.lose_pages(now))
         self.orders.append(EvictAdapter(adapter.key))
 
     def fail_placement(self, adapter: AdapterRecord, error: str, now: float) -> None:
-        """FAILED: a worker could not copy it into its pages; others may have."""
+        """Marks an adapter FAILED that a worker could not copy into its pages, though others may
+        have."""
         if adapter.state in (AdapterState.LOADING, AdapterState.GPU):
             self.evict(adapter, now)
         adapter.change_state(AdapterState.FAILED, now, error)
 
     def sweep(self, now: float) -> list[AdapterRecord]:
-        """Takes the pages of unloaded adapters that have no request left. Returns them, GONE."""
+        """Frees the pages of unloaded adapters without requests. Returns those adapters, GONE."""
         gone = self.registry.forget_drained()
         for adapter in gone:
             if adapter.state is AdapterState.GPU:
@@ -214,7 +215,7 @@ class Residency:
             )
 
     def end_trial(self, order_id: str) -> None:
-        """Frees a trial's pages; its adapters may be evicted again."""
+        """Frees a trial's pages and lets its adapters be evicted again."""
         trial = self.trials.pop(order_id)
         self.pool.release(trial.pages)
         for adapter in trial.held:
@@ -227,8 +228,8 @@ class Residency:
     # -- plans
 
     def plan(self, infos: Iterable[AdapterInfo], kv_pages: int) -> tuple[AdapterPlan, ...]:
-        """What loading these would cost, one after the other, beside `kv_pages` of sequences.
-        Changes nothing."""
+        """The cost of loading these one after the other, beside `kv_pages` of sequences. Changes
+        nothing."""
         idle = [*self.registry.idle()]
         free, adapters, total = self.pool.free, self.pool.adapters, self.pool.total
         plans = []
@@ -265,8 +266,8 @@ def _leaving(
     adapters: int,
     total: int,
 ) -> list[AdapterRecord] | None:
-    """The adapters of `idle`, in their order, that must go so that `pages` are free and `worst` fit
-    beside the adapters. None where that room cannot be made."""
+    """The adapters of `idle`, in their order, to evict so that `pages` are free and `worst` fit
+    beside the adapters. None if that is impossible."""
     leaving: list[AdapterRecord] = []
     candidates = iter(idle)
     while free < pages or adapters + worst > total:

@@ -1,7 +1,7 @@
-"""`Scheduler`: from all live requests, the next `Batch`; from its tokens, what was accepted.
+"""`Scheduler`: makes the next `Batch` from all live requests, and accepts its tokens.
 
-Pure: no socket, no tensor, no clock; times are handed in as unix seconds. It is the authority on
-every sequence: the workers hold only what batches say, and may be rebuilt from here.
+Pure: no socket, no tensor, no clock; callers pass times in unix seconds. It is the authority on
+every sequence: the workers know only the batches, and their state can be rebuilt from here.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Overlong(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class SchedulerLimits:
-    """What the workers can hold, and how much of it a step may take."""
+    """The capacity of the workers, and the most that a step may take."""
 
     num_pages: int = 0
     page_size: int = 16
@@ -63,8 +63,8 @@ class SchedulerLimits:
 
     @classmethod
     def of_workers(cls, workers: ListLike[WorkerReady]) -> SchedulerLimits:
-        """What all ranks can hold, by what each reports of itself. They share a model and settings,
-        so all but the number of pages is alike."""
+        """The limits that all ranks can hold. They share a model and settings, so only the number
+        of pages differs."""
         first = workers[0]
         return cls(
             num_pages=min(worker.num_pages for worker in workers),
@@ -82,8 +82,8 @@ class Scheduler:
 
     Every step computes one token of each decoding sequence and, within `limits.max_prefill_tokens`,
     pieces of prompts. `next_batch` may be called again before the tokens of the last batch are
-    back: a sampled token is planned for as soon as it has been asked for, and tokens computed past
-    a stop are discarded in `accept_tokens`.
+    back: planning counts a token as soon as a step samples it, and `accept_tokens` discards tokens
+    computed past a stop.
     """
 
     def __init__(
@@ -96,9 +96,9 @@ class Scheduler:
         prefetch: bool = True,
         span: Callable[..., AbstractContextManager[object]] = no_span,
     ) -> None:
-        """`settings` name a policy and its numbers; `policy` alone takes the default numbers.
-        `table` has the latencies by which `pets` computes. `prefetch`: adapters are loaded when a
-        request for them arrives, else when it could be admitted. `span` opens a named time span."""
+        """`settings` are a policy and its parameters; `policy` alone takes default parameters.
+        `table` has the latencies for `pets`. `prefetch`: adapters are loaded when a request for
+        them arrives, else when it could be admitted. `span` opens a named time span."""
         self.registry = registry
         self._prefetch, self._span = prefetch, span
         self.settings = settings or SchedulerSettings(policy=policy)
@@ -117,11 +117,11 @@ class Scheduler:
         self.ended: list[Sequence] = []
         """Sequences whose last token came in the last `accept_tokens`."""
         self.broken: list[Sequence] = []
-        """Sequences without a usable logit in the last `accept_tokens`; for the caller to end."""
+        """Sequences without a usable logit in the last `accept_tokens`; the caller ends them."""
         self.refused: list[tuple[Sequence, str]] = []
-        """Sequences that the policy has ended, and why; for the caller to report and to clear."""
+        """Sequences that the policy has ended, and why; the caller reports and clears them."""
         self.decisions: list[Decision] | None = None
-        """Filled by `next_batch` where it is a list; for the caller to read and to clear."""
+        """Filled by `next_batch` unless None; the caller reads and clears it."""
         self._by_request: dict[str, Sequence] = {}
         self._by_number: dict[int, Sequence] = {}
         self._next_number = 0
@@ -132,8 +132,8 @@ class Scheduler:
     # -- the policy
 
     def set_policy(self, settings: SchedulerSettings) -> None:
-        """Decides by these settings from the next step on. The same policy keeps what it has
-        learnt; a new one learns of every waiting sequence."""
+        """Schedules by these settings from the next step on. The same policy keeps its counters; a
+        new one gets every waiting sequence as an arrival."""
         if settings.policy == self.settings.policy:
             self.policy.configure(settings)
         else:
@@ -147,23 +147,24 @@ class Scheduler:
         self.reconsider()
 
     def use_table(self, table: LatencyTable) -> None:
-        """Gives `pets` other latencies."""
+        """Sets other latencies for `pets`."""
         self._table = table
         self.policy = make_policy(self.settings, table)
 
     def reconsider(self) -> None:
-        """Has the next step go through the queue again: something outside has changed, an adapter
-        or the settings."""
+        """Makes the next step examine the queue again, because an adapter, a setting or a sequence
+        has changed."""
         self._queue_state.may_differ = True
 
     # -- the workers' limits
 
     def reset(self, epoch: int, limits: SchedulerLimits, now: float) -> None:
-        """New workers with an empty pool: running sequences wait again, with all their tokens."""
+        """Starts over with new workers and an empty pool: running sequences wait again, with all
+        their tokens."""
         for sequence in list(self.running):
             self._requeue(sequence, "restarted with its worker")
         for sequence in self.waiting:
-            sequence.in_flight = 0  # what the old workers were asked has no answer any more
+            sequence.in_flight = 0  # the old workers' tokens will not arrive
         self.epoch = epoch
         self.limits = limits
         self.policy.max_running = limits.max_running
@@ -185,12 +186,12 @@ class Scheduler:
         return iter(self._by_request.values())
 
     def is_live(self, number: int) -> bool:
-        """Whether a sequence of this number has not ended."""
+        """Whether the sequence of this number has not ended."""
         return number in self._by_number
 
     def check_length(self, request: Request) -> None:
-        """Raises `Overlong` where no state of the pool could ever hold the request, and
-        `AdapterRefused` where its adapter is unknown or has failed."""
+        """Raises `Overlong` if the pool could never hold the request, and `AdapterRefused` if its
+        adapter is unknown or has failed."""
         total = len(request.prompt_ids) + request.params.max_tokens
         longest = self.limits.max_model_len
         if total > longest:
@@ -209,7 +210,7 @@ class Scheduler:
             )
 
     def can_ever_fit(self, num_tokens: int, adapter: AdapterRecord) -> bool:
-        """Whether a sequence would fit if it ran alone, beside its adapter and pinned ones."""
+        """Whether a sequence would fit if it ran alone, beside its adapter and the pinned ones."""
         return self.residency.can_ever_hold(num_tokens, adapter)
 
     def add_request(self, request: Request, now: float) -> Sequence:
@@ -229,8 +230,8 @@ class Scheduler:
         return sequence
 
     def finish(self, request_id: str) -> Sequence | None:
-        """Ends a request in any state and frees its pages at once; None where it is unknown or has
-        ended already. A step in flight still writes to those pages, but steps run in order, so
+        """Ends a request in any state and frees its pages at once; None if it is unknown or has
+        ended already. A step in flight may still write to those pages, but steps run in order, so
         their next owner writes after it."""
         sequence = self._by_request.pop(request_id, None)
         if sequence is None:
@@ -255,8 +256,8 @@ class Scheduler:
     # -- steps
 
     def next_batch(self, now: float) -> Batch | None:
-        """The next step, or None where nothing can be computed now. `residency.orders` go to the
-        workers before it; sequences that the policy has given up are in `refused`."""
+        """The next step, or None if nothing can be computed now. `residency.orders` must reach the
+        workers before it; sequences that the policy has ended are in `refused`."""
         for sequence, reason in self.policy.overdue(self.waiting, now):
             self.finish(sequence.request.request_id)
             self.refused.append((sequence, reason))
@@ -287,8 +288,8 @@ class Scheduler:
         return batch
 
     def _schedule_decodes(self, plan: StepDraft) -> int:
-        """Makes the rows of sequences that decode into a page they have: nearly all of nearly every
-        step. The others are left in `plan.others`. Returns how many sequences decode."""
+        """Makes the rows of sequences that decode into a page they have, which are nearly all.
+        Others go to `plan.others`. Returns the number of decoding sequences."""
         rows, sampling, others = plan.rows, plan.sampling, plan.others
         page_size = self.limits.page_size
         num_decoding = 0
@@ -300,7 +301,7 @@ class Scheduler:
             num_decoding += 1
             length = len(sequence.token_ids) + sequence.in_flight
             if length >= sequence.max_length and length - done <= 1:
-                continue  # its last token is on its way
+                continue  # its last token is in flight
             if length - done == 1 and done < len(sequence.pages) * page_size:
                 sequence.num_scheduled = length
                 sequence.in_flight += 1
@@ -313,8 +314,9 @@ class Scheduler:
         return num_decoding
 
     def _prompt_budget(self, decoding: int) -> int:
-        """Prompt tokens that the next step may compute: few while others decode, or twice as many
-        as decode, whose step takes its time anyway."""
+        """Prompt tokens that the next step may compute: `max_prefill_tokens`, or while others
+        decode, at most `chunk_tokens` or twice their number, whichever is more: a step with many
+        rows is long anyway."""
         most = self.limits.max_prefill_tokens
         return min(most, max(self.limits.chunk_tokens, 2 * decoding)) if decoding else most
 
@@ -322,7 +324,7 @@ class Scheduler:
         """Gives a running sequence its row of this step, if it has something to compute."""
         pending = sequence.pending
         if sequence.remaining <= 0 and pending <= 1:
-            return  # its last token is on its way
+            return  # its last token is in flight
         decoding = pending == 1 and sequence.num_scheduled >= sequence.num_prompt
         num_tokens = 1 if decoding else min(pending, plan.budget)
         if num_tokens <= 0:
@@ -331,7 +333,7 @@ class Scheduler:
         wanted = self.pool.pages_for(end) - len(sequence.pages)
         pages = self._allocate(sequence, wanted, plan) if wanted > 0 else ()
         if pages is None:
-            return  # it gave way itself
+            return  # it was preempted itself
         sequence.pages.extend(pages)
         sequence.num_scheduled = end
         if end == sequence.length:
@@ -344,8 +346,8 @@ class Scheduler:
             plan.budget -= num_tokens
 
     def _allocate(self, sequence: Sequence, count: int, plan: StepDraft) -> tuple[int, ...] | None:
-        """Pages for a running sequence. Where too few are free, an idle adapter is evicted, else
-        the youngest sequence is preempted. None where the sequence itself was the youngest."""
+        """Pages for a running sequence. If too few are free, an idle adapter is evicted, else the
+        youngest sequence is preempted. None if this sequence itself was preempted."""
         while True:
             try:
                 return self.pool.allocate(count)
@@ -359,19 +361,19 @@ class Scheduler:
                     return None
 
     def _preempt(self, sequence: Sequence, plan: StepDraft) -> None:
-        """By recompute: pages back, tokens kept, in the queue again by its age."""
+        """Preempts by recompute: frees the pages, keeps the tokens, queues it again by its age."""
         self.preemptions += 1
         self._release.append(sequence.number)
         self.pool.release(sequence.pages)
         plan.rows.pop(sequence.number, None)
-        if sequence.number in plan.sampling:  # planned, but now it is not sampled
+        if sequence.number in plan.sampling:  # its planned token is no longer sampled
             plan.sampling.discard(sequence.number)
             sequence.in_flight -= 1
         self._requeue(sequence, "preempted: no free pages")
 
     def _admit(self, plan: StepDraft) -> None:
-        """Goes through the queue, unless nothing has changed since the last pass or it is too soon
-        after the last admission (`max_wait_tokens`)."""
+        """Runs a pass over the queue, unless nothing has changed since the last one or it is too
+        soon after the last admission (`max_wait_tokens`)."""
         state = self._queue_state
         if self.running and not state.may_differ:
             return
@@ -396,13 +398,13 @@ class Scheduler:
         ).run()
 
     def reason_of(self, sequence: Sequence) -> str:
-        """Why it waits."""
+        """Why a sequence waits."""
         if sequence.examined == self._queue_state.passes:
             return sequence.reason
         return self._queue_state.behind or self.policy.held_back
 
     def _worst_case(self) -> Demand:
-        """What all running sequences may come to need, and what verifications hold."""
+        """The worst-case demand of all running sequences and verifications."""
         entries = []
         for sequence in self.running:
             length = len(sequence.token_ids) + sequence.in_flight
@@ -413,7 +415,7 @@ class Scheduler:
         return demand
 
     def kv_pages_at_worst(self) -> int:
-        """Pages that all running sequences and verifications may come to need."""
+        """Pages that all running sequences and verifications need at worst."""
         return self._worst_case().pages
 
     # -- sequences that start and stop
@@ -444,11 +446,11 @@ class Scheduler:
             )
         )
         self.policy.on_leave(sequence, self.waiting)
-        self.reconsider()  # of what the policy did not offer now, it may offer some after that
+        self.reconsider()  # the policy may now yield sequences that it did not before
         self._schedule(sequence, plan)
 
     def _requeue(self, sequence: Sequence, reason: str) -> None:
-        """A running sequence waits again, with all its tokens so far; its pages are gone."""
+        """Queues a running sequence again: it keeps its tokens and has no pages."""
         self.running.remove(sequence)
         sequence.adapter.running -= 1
         sequence.restart()
@@ -464,10 +466,10 @@ class Scheduler:
     # -- tokens
 
     def accept_tokens(self, tokens: Tokens, now: float) -> list[StreamToken]:
-        """Books a step's sampled tokens; ends what is complete.
+        """Records a step's sampled tokens and ends complete sequences.
 
-        A token of a sequence that has ended meanwhile was sampled past its stop and is discarded.
-        Sequences for which no token could be chosen are in `broken`.
+        A token of a sequence that has ended was sampled past its stop and is discarded. Sequences
+        for which no token could be chosen are in `broken`.
         """
         accepted: list[StreamToken] = []
         served: list[Sequence] = []
@@ -480,7 +482,7 @@ class Scheduler:
             if sampled.token_id == NO_TOKEN:
                 sequence.adapter.tally.broken += 1
                 self.broken.append(sequence)
-                served.append(sequence)  # it was computed, and a replay counts it too
+                served.append(sequence)  # it was computed, and a replay counts it as well
                 continue
             token_id, token_ids = sampled.token_id, sequence.token_ids
             sequence.in_flight -= 1
@@ -504,7 +506,7 @@ class Scheduler:
                     self.finish(request_id)
                 self.ended.append(sequence)
             elif sequence.state is SequenceState.WAITING:
-                self.reconsider()  # preempted with a step out, which is back now
+                self.reconsider()  # it was preempted with a step in flight, which is back now
         if self.policy.counts_tokens:
             self.policy.on_tokens(served)
         return accepted
@@ -512,7 +514,7 @@ class Scheduler:
     # -- views
 
     def view(self, now: float) -> BatchView:
-        """Running first, then waiting by arrival."""
+        """All live requests: running first, then waiting by arrival."""
         running = (s.view("") for s in self.running)
         return BatchView(now, (*running, *(s.view(self.reason_of(s)) for s in self.waiting)))
 
@@ -537,7 +539,7 @@ class Scheduler:
         return PoolMap(now, self.pool.page_size, tuple(owners), pages.tobytes())
 
     def check(self) -> None:
-        """Asserts the pool's law against the sequences, when idle and in tests."""
+        """Asserts the pool's counts against sequences and adapters, when idle and in tests."""
         self.pool.check()
         held = sum(len(sequence.pages) for sequence in self.running) + self.residency.trial_pages
         assert self.pool.kv == held, f"pool says {self.pool.kv} KV pages, sequences hold {held}"

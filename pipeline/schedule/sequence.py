@@ -9,7 +9,7 @@ from .adapter_registry import AdapterRecord
 
 
 class SequenceState(enum.Enum):
-    """Changed by the scheduler alone."""
+    """State of a sequence. Changed only by the scheduler."""
 
     WAITING = "waiting"
     RUNNING = "running"
@@ -19,8 +19,8 @@ class SequenceState(enum.Enum):
 class Sequence:
     """A request, its tokens so far, and how far its computation has been posted to the workers.
 
-    `num_scheduled` tokens have been posted for computation; `in_flight` of the sampled tokens
-    are not back yet, so the length to plan with is `len(token_ids) + in_flight`.
+    `num_scheduled` tokens have been posted for computation. `in_flight` sampled tokens have not
+    come back yet, so the length for planning is `len(token_ids) + in_flight`.
     """
 
     def __init__(self, request: Request, number: int, adapter: AdapterRecord) -> None:
@@ -31,31 +31,31 @@ class Sequence:
         self.num_prompt = len(request.prompt_ids)
         self.max_length = self.num_prompt + request.params.max_tokens
         self.age = (request.arrived_at, number)
-        """What is older comes first; no two are equal."""
+        """Sort key, oldest first; unique."""
         self.num_scheduled = 0
         self.in_flight = 0
         self.pages: list[int] = []
         self.state = SequenceState.WAITING
         self.reason = "queued"
         self.examined = 0
-        """The pass of admission that `reason` is of."""
+        """Number of the admission pass that set `reason`."""
         self.noted = ""
-        """The reason last written down."""
+        """The reason in its last recorded `Decision`."""
         self.adapter_at: float | None = None
-        """When its adapter came to be in the pool, where it was not when the request arrived."""
+        """When its adapter was placed; None if it already was when the request arrived."""
         self.admitted_at: float | None = None
-        """For the first time; preemption does not change it."""
+        """Time of its first admission; preemption does not change it."""
         self.first_token_at: float | None = None
         self.is_charged = False
-        """Its prompt was paid for by its client, under a policy that counts."""
+        """Whether its prompt was charged to its client, under a policy that counts."""
         self.stops: frozenset[int] = frozenset()
         """Tokens that end it."""
         self.decode_row = BatchRow(number, 1)
-        """Its row of every step but those that need a page."""
+        """Its row in decode steps that need no new page."""
 
     @property
     def length(self) -> int:
-        """Tokens known or on their way."""
+        """Tokens known or in flight."""
         return len(self.token_ids) + self.in_flight
 
     @property
@@ -64,7 +64,7 @@ class Sequence:
 
     @property
     def remaining(self) -> int:
-        """Tokens that may still be asked for."""
+        """Tokens that may still be sampled."""
         return self.max_length - len(self.token_ids) - self.in_flight
 
     @property
@@ -74,17 +74,17 @@ class Sequence:
 
     @property
     def size(self) -> tuple[int, int]:
-        """(tokens held, tokens to come), as `Demand` counts them."""
+        """(tokens held, tokens to come), an entry of `Demand`."""
         return self.length, self.remaining
 
     def restart(self) -> None:
-        """Back to the queue with all its tokens so far; its pages are gone."""
+        """Resets it for the queue: it keeps its tokens and has no pages."""
         self.pages = []
         self.num_scheduled = 0
         self.state = SequenceState.WAITING
 
     def view(self, reason: str) -> RequestView:
-        """With the reason why it waits."""
+        """The sequence for the screen; `reason` is shown if it waits."""
         if self.state is SequenceState.WAITING:
             phase = "waiting"
         else:

@@ -1,4 +1,4 @@
-"""`StepDraft`: one step in the making. Knows no policy and no pool."""
+"""`StepDraft`: a step that is being planned. Knows no policy and no pool."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from .sequence import Sequence
 
 
 class StepDraft:
-    """What a step holds so far, and how much more it may take."""
+    """The rows of a step so far, and how many prompt tokens it may still take."""
 
     def __init__(self, now: float) -> None:
         self.now = now
-        """When it is planned, unix seconds."""
+        """Time of planning, unix seconds."""
         self.budget = 0
         """Prompt tokens that may still be computed in this step."""
         self.rows: dict[int, BatchRow] = {}
@@ -19,4 +19,4 @@ class StepDraft:
         self.sampling: set[int] = set()
         """Sequences whose row samples a token."""
         self.others: list[Sequence] = []
-        """Running sequences that compute a piece of prompt, or that need a page."""
+        """Running sequences that compute a piece of prompt or need a page."""

@@ -1,4 +1,4 @@
-"""`WaitingQueue`: the sequences that wait, by age and by client. Knows no policy.
+"""`WaitingQueue`: the waiting sequences, by age and by client. Knows no policy.
 
 A client is the unit of fair shares: an adapter's name, "" for the base model.
 """
@@ -15,7 +15,7 @@ _age = attrgetter("age")
 
 
 class WaitingQueue:
-    """Oldest first. An iteration goes over a copy, so the queue may change meanwhile."""
+    """Sequences, oldest first. Iterations use a copy, so the queue may change meanwhile."""
 
     def __init__(self) -> None:
         self._all: list[Sequence] = []
@@ -40,7 +40,7 @@ class WaitingQueue:
         bisect.insort(self._of.setdefault(sequence.adapter.name, []), sequence, key=_age)
 
     def remove_sequence(self, sequence: Sequence) -> None:
-        """Raises `ValueError` where it does not wait."""
+        """Raises `ValueError` if the sequence is not in the queue."""
         client = sequence.adapter.name
         for line in (self._all, self._of.get(client, [])):
             at = bisect.bisect_left(line, sequence.age, key=_age)
@@ -51,7 +51,7 @@ class WaitingQueue:
             del self._of[client]
 
     def position(self, sequence: Sequence) -> int:
-        """How many wait before it."""
+        """The number of older sequences in the queue."""
         return bisect.bisect_left(self._all, sequence.age, key=_age)
 
     def clients(self) -> Iterable[str]:

@@ -1,4 +1,4 @@
-"""`Demand`: how many pages running sequences may come to need at worst. Knows no pool."""
+"""`Demand`: the pages that running sequences need at worst. Knows no pool."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from collections.abc import Iterable
 class Demand:
     """Worst-case page demand of sequences that advance together (S-LoRA's admission test).
 
-    With h_i tokens held and l_i still to come, sorted by l descending, demand peaks at the
-    moments a sequence ends: need = max_k ( k * l_k + sum_{i<=k} h_i ) tokens, here in pages of P
-    tokens, each sequence wasting at most P-1 tokens of its last page:
+    With h_i tokens held and l_i still to come, sorted by l descending, demand peaks whenever a
+    sequence ends: need = max_k ( k * l_k + sum_{i<=k} h_i ) tokens. In pages of P tokens, each
+    sequence wastes at most P-1 tokens of its last page:
     pages = max_k ceil( (k * (l_k + P - 1) + sum_{i<=k} h_i) / P ).
 
-    While all advance by a token a step, no term changes: l falls by one for each of the k as their
-    h grow.
+    While all advance by a token a step, no term changes: l_k falls by one as each h_i grows by one.
     """
 
     def __init__(self, page_size: int, entries: Iterable[tuple[int, int]] = ()) -> None:
@@ -29,7 +28,7 @@ class Demand:
         bisect.insort(self._entries, (1 - self._page_size - remaining, held))
 
     def with_candidate(self, held: int, remaining: int) -> int:
-        """Pages needed at worst if this one joined."""
+        """Pages needed at worst with one more sequence."""
         candidate = (1 - self._page_size - remaining, held)
         entries = self._entries.copy()
         bisect.insort(entries, candidate)

@@ -1,1 +1,1 @@
-"""The process that speaks HTTP: routes, the shapes of bodies and answers, streams, metrics."""
+"""The HTTP process: routes, formats of bodies and answers, streams, metrics."""

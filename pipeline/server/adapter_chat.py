@@ -1,8 +1,8 @@
-"""`AdapterChats`: how chats with each adapter are written, and where its answers end.
+"""`AdapterChats`: each adapter's chat template and stop tokens.
 
 Trainers save a chat template and tokenizer files beside an adapter. They are read once for each
-generation and believed in nothing: of bounded size, inside --adapter-root, the template in the
-sandbox. Knows no weights.
+generation and not trusted: their size is bounded, they must be inside --adapter-root, and the
+template runs in a sandbox. Knows no weights.
 """
 
 from __future__ import annotations
@@ -21,17 +21,16 @@ from ..text.stop_tokens import TokenizerHead, ends_of_turn
 from ..text.tokenizer import Tokenizer
 
 MOST_BYTES = 8 << 20
-"""Bytes of a template or a JSON file, at most; tokenizer_config.json takes 300 kB with 1 000 added
+"""Most bytes of a template or JSON file; tokenizer_config.json takes 300 kB with 1 000 added
 tokens."""
 MOST_TOKENIZER_BYTES = 64 << 20
-"""Bytes of a tokenizer.json, at most, of which the added tokens alone are kept; 262 000 tokens take
-33 MB."""
+"""Most bytes of a tokenizer.json; 262 000 tokens take 33 MB. Only its added tokens are kept."""
 READ = (AdapterState.HOST, AdapterState.LOADING, AdapterState.GPU)
 
 
 class AdapterChat(msgspec.Struct, frozen=True):
-    """What an adapter's directory says of chats. `template` None is the model's own;
-    `stop_token_ids` are those that the model does not stop at; `remark` is for an operator."""
+    """The chat settings in an adapter's directory. `template` None is the model's own;
+    `stop_token_ids` are additional to the model's; `remark` is for an operator."""
 
     template: ChatTemplate | None = None
     stop_token_ids: tuple[int, ...] = ()
@@ -48,7 +47,7 @@ class AdapterChat(msgspec.Struct, frozen=True):
 
 
 class AdapterChats:
-    """Chats by name and generation; each is read when it is first needed, or by `read_new`."""
+    """`AdapterChat` by name and generation; each is read when first needed, or by `read_new`."""
 
     def __init__(
         self,
@@ -67,16 +66,16 @@ class AdapterChats:
         self._chats: dict[tuple[str, int], AdapterChat] = {}
 
     def of(self, name: str | None, table: AdapterTable | None) -> AdapterChat:
-        """The chat of the adapter of this name as the table has it; the model's own for any
-        other."""
+        """The chat settings of the adapter of this name in the table; the model's own for any
+        other name."""
         for view in table.adapters if table and name else ():
             if view.name == name and view.state in READ:
                 return self.read(view)
         return AdapterChat()
 
     def read(self, view: AdapterView) -> AdapterChat:
-        """The chat of one generation; its files are read the first time, and an event reports what
-        is odd."""
+        """The chat settings of one generation. Its files are read the first time, and an event
+        reports the remark."""
         key = view.name, view.generation
         found = self._chats.get(key)
         if found is None:
@@ -88,19 +87,19 @@ class AdapterChats:
         return found
 
     def warnings(self, table: AdapterTable) -> Iterator[ChatWarning]:
-        """What of the table's adapters is broken and does not stand in their warning yet. A router
-        that is new is thus given all of it again."""
+        """Broken chat files of the table's adapters that their `warning` does not have yet. A
+        restarted router thus gets all of them again."""
         for view in table.adapters:
             found = self._chats.get((view.name, view.generation))
             if found and found.is_warning and found.remark not in view.warning:
                 yield ChatWarning(view.name, view.generation, found.remark)
 
     def has_news(self, table: AdapterTable) -> bool:
-        """Whether `read_new` has something to do."""
+        """Whether `read_new` has work to do."""
         return self._keys(table) != self._chats.keys()
 
     def read_new(self, table: AdapterTable) -> None:
-        """Reads what has come, and forgets what has gone."""
+        """Reads new adapters' files, and drops those of unloaded adapters."""
         for view in table.adapters:
             if view.state in READ:
                 self.read(view)
@@ -113,7 +112,7 @@ class AdapterChats:
     # -- reading one
 
     def read_directory(self, name: str, directory: str) -> AdapterChat:
-        """What an adapter's files say; nothing is kept."""
+        """The chat settings in an adapter's files; nothing is stored."""
         files = _Files(directory, self._roots)
         origin = f"adapter {name}"
         remarks = []
@@ -149,7 +148,7 @@ class AdapterChats:
         return token_id is not None and token_id < self._vocab_size
 
     def _variables(self, config: Mapping[str, Any]) -> tuple[dict[str, str], set[str]]:
-        """(The special tokens for its template: its own where the model has them; those that the
+        """(special tokens for its template, which are its own if the model has them; those that the
         model lacks)."""
         variables, unknown = dict(self._tokenizer.special_tokens), set()
         for key, value in config.items():
@@ -164,7 +163,7 @@ class AdapterChats:
     def _template(
         self, files: _Files, config: Mapping[str, Any], variables: Mapping[str, str], origin: str
     ) -> ChatTemplate | None:
-        """The adapter's own chat template; None where it has none, or the model's."""
+        """The adapter's own chat template; None if it has none, or the same as the model."""
         try:
             found = read_chat_template(files.text, config, variables, origin)
         except (AdapterError, TemplateFileError) as error:
@@ -178,7 +177,7 @@ class AdapterChats:
     def _stops(
         self, files: _Files, variables: Mapping[str, str], template: ChatTemplate | None
     ) -> tuple[int, ...]:
-        """The tokens that end its answers and not the model's: as `stop_tokens` has it."""
+        """The tokens that end its answers but not the model's, by the rules of `stop_tokens`."""
         found = files.json("generation_config.json").get("eos_token_id")
         ids = {i for i in (found if isinstance(found, list) else [found]) if type(i) is int}
         texts = {variables["eos_token"]} if "eos_token" in variables else set()
@@ -189,7 +188,7 @@ class AdapterChats:
 
 
 class _Files:
-    """The files of one directory; those that are no JSON are named in `faults`, and left out."""
+    """The files of one directory. Files that are not JSON are named in `faults` and left out."""
 
     def __init__(self, directory: str, roots: Sequence[str]) -> None:
         self.directory = directory
@@ -197,7 +196,7 @@ class _Files:
         self._roots = roots
 
     def text(self, name: str) -> str | None:
-        """Raises `AdapterError`."""
+        """The text of a file; None if it does not exist. Raises `AdapterError`."""
         content = read_bounded(self.directory, name, MOST_BYTES, self._roots)
         try:
             return None if content is None else content.decode()
@@ -209,12 +208,12 @@ class _Files:
             text = self.text(name)
             found = {} if text is None else json.loads(text)
         except (AdapterError, ValueError, RecursionError) as error:
-            self.faults.append(f"{name} is not read: {error}")
+            self.faults.append(f"{name} is ignored: {error}")
             return {}
         return found if isinstance(found, dict) else {}
 
     def added_tokens(self, config: Mapping[str, Any]) -> set[str]:
-        """The texts of the added tokens in all of its tokenizer's files."""
+        """The texts of the added tokens in all tokenizer files."""
         found = {text for text in self.json("added_tokens.json") if isinstance(text, str)}
         decoder = config.get("added_tokens_decoder")
         for token in decoder.values() if isinstance(decoder, dict) else ():
@@ -227,5 +226,5 @@ class _Files:
                 head = msgspec.json.decode(content, type=TokenizerHead)
                 found |= {token.content for token in head.added_tokens}
         except (AdapterError, ValueError, RecursionError) as error:
-            self.faults.append(f"{name} is not read: {error}")
+            self.faults.append(f"{name} is ignored: {error}")
         return found

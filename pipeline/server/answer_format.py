@@ -1,6 +1,6 @@
-"""What answers of the HTTP API look like: OpenAI's objects, whole and streamed.
+"""Formats of the HTTP API's answers: OpenAI's objects, whole and streamed.
 
-Knows no socket and no request's fields.
+Knows no socket and no field of a request.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ def error_body(status: int, reason: str, param: str | None = None) -> dict[str, 
 
 
 def chat_logprobs(tokens: list[TokenLogprob]) -> dict[str, Any]:
-    """The chat form: one object a token, its alternatives inside. Joined, the `bytes` of all
-    tokens are those of the text."""
+    """Chat format: one object per token, with its alternatives. The `bytes` of all tokens joined
+    are those of the text."""
 
     def entry(token: TokenText) -> dict[str, Any]:
         return {"token": token.token, "logprob": token.logprob, "bytes": list(token.data)}
@@ -45,7 +45,7 @@ def chat_logprobs(tokens: list[TokenLogprob]) -> dict[str, Any]:
 
 
 def completion_logprobs(tokens: list[TokenLogprob]) -> dict[str, Any]:
-    """The older form: parallel lists. A token that is no whole characters is written as OpenAI
+    """Completions format: parallel lists. A token that is not whole characters is written as OpenAI
     does, "bytes:\\xf0\\x9f"."""
     return {
         "tokens": [_word(token.chosen) for token in tokens],
@@ -66,8 +66,8 @@ def _word(token: TokenText) -> str:
 
 
 def _likeliest(token: TokenLogprob) -> dict[str, float]:
-    """Word to logprob of the likeliest tokens and of the chosen one. Of two tokens that are
-    written alike, the second is named as vLLM names tokens by id, "token_id:17"."""
+    """Text to logprob of the likeliest tokens and the chosen one. If two tokens have the same text,
+    the second gets vLLM's form by id, "token_id:17"."""
     others = {other.token_id: other for other in token.top}
     others.setdefault(token.chosen.token_id, token.chosen)
     found: dict[str, float] = {}
@@ -78,14 +78,14 @@ def _likeliest(token: TokenLogprob) -> dict[str, float]:
 
 
 class LogprobQueue:
-    """Logprobs of one streamed choice. A token's `text_offset` is known when the text before it
-    has left: a stop string may still end the text earlier, and nothing sent is taken back."""
+    """Logprobs of one streamed choice. A token's are held until the text before it is sent, since a
+    stop string may end the text earlier and so change its `text_offset`."""
 
     def __init__(self) -> None:
         self._waiting: list[TokenLogprob] = []
 
     def take(self, delta: TextDelta) -> list[TokenLogprob]:
-        """The logprobs that may go with this delta, their offsets inside the text."""
+        """The logprobs to send with this delta; their offsets are inside the text."""
         self._waiting += delta.logprobs
         end = delta.offset + len(delta.text)
         if delta.finish_reason:
@@ -97,7 +97,7 @@ class LogprobQueue:
 
 
 def within(tokens: list[TokenLogprob], length: int) -> list[TokenLogprob]:
-    """The logprobs with no offset beyond a text of this many characters."""
+    """The logprobs with offsets cut to `length`, the characters of the text."""
     return [
         token if token.offset <= length else msgspec.structs.replace(token, offset=length)
         for token in tokens
@@ -105,10 +105,8 @@ def within(tokens: list[TokenLogprob], length: int) -> list[TokenLogprob]:
 
 
 class Format:
-    """How an endpoint words its answer; the same stream of text feeds either.
-
-    `kind` "chat" or "text". `created` is unix seconds.
-    """
+    """The answer's format for an endpoint: `kind` is "chat" or "text". `created` is unix
+    seconds."""
 
     def __init__(self, kind: Literal["chat", "text"], answer_id: str, model: str, created: int):
         self.kind = kind
@@ -129,7 +127,7 @@ class Format:
         return {**self._head, "object": "text_completion", "choices": [choice]}
 
     def last(self, totals: Usage) -> dict[str, Any]:
-        """The event that carries the usage of a stream: no choices."""
+        """The event with the usage of a stream; it has no choices."""
         name = "chat.completion.chunk" if self.kind == "chat" else "text_completion"
         return {**self._head, "object": name, "choices": [], "usage": totals}
 

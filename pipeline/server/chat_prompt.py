@@ -1,6 +1,6 @@
-"""`chat_prompt`: a chat's messages to the prompt that the model reads.
+"""`chat_prompt`: converts a chat's messages to the model's prompt.
 
-Checks what each message is made of; the chat template gets it whole. Knows no sampling.
+Checks the structure of each message; the chat template gets it whole. Knows no sampling.
 """
 
 from __future__ import annotations
@@ -14,15 +14,12 @@ from ..text.tokenizer import Tokenizer
 from .request_fields import BadRequest, shortened
 
 COMMON_ROLES = ("system", "user", "assistant")
-"""Roles that every chat template knows; many drop messages of other roles silently."""
+"""Roles that every chat template supports; many drop messages of other roles silently."""
 
 
 def conversation(messages: Sequence[Any]) -> list[dict[str, Any]]:
-    """The messages as a template reads them: tool calls have their arguments as objects, all
-    other fields are as they came.
-
-    Raises `BadRequest` naming the place.
-    """
+    """The messages as a template reads them: arguments of tool calls are objects, all other fields
+    are unchanged. Raises `BadRequest` naming the field."""
     if not messages:
         raise BadRequest("messages is empty", param="messages")
     return [_message(message, f"messages[{index}]") for index, message in enumerate(messages)]
@@ -32,7 +29,7 @@ def _message(message: Any, at: str) -> dict[str, Any]:
     if not isinstance(message, dict):
         raise BadRequest(f"{at} is not an object", param=at)
     if not isinstance(message.get("role"), str) or not message["role"]:
-        raise BadRequest(f"{at} needs a role, which is a string", param=at)
+        raise BadRequest(f"{at} needs a role (a string)", param=at)
     if message.get("audio"):
         raise BadRequest(f"{at}.audio is not supported; only text is", param=f"{at}.audio")
     calls = message.get("tool_calls")
@@ -43,7 +40,7 @@ def _message(message: Any, at: str) -> dict[str, Any]:
 
 
 def _check_content(content: Any, at: str) -> None:
-    """Content is a text, null, or a list of parts that are text."""
+    """Raises `BadRequest` unless content is a text, null, or a list of text parts."""
     if content is None or isinstance(content, str):
         return
     if not isinstance(content, list):
@@ -58,7 +55,8 @@ def _check_content(content: Any, at: str) -> None:
 
 
 def _tool_calls(calls: Any, at: str) -> list[dict[str, Any]]:
-    """OpenAI's arguments are JSON in a string; templates read the object."""
+    """Tool calls with their arguments as objects, as templates expect; OpenAI's are JSON in a
+    string."""
     if not isinstance(calls, list):
         raise BadRequest(f"{at} is not a list", param=at)
     found: list[dict[str, Any]] = []
@@ -66,7 +64,7 @@ def _tool_calls(calls: Any, at: str) -> list[dict[str, Any]]:
         place = f"{at}[{index}]"
         function = call.get("function") if isinstance(call, dict) else None
         if not isinstance(function, dict):
-            raise BadRequest(f"{place} needs a function, which is an object", param=place)
+            raise BadRequest(f"{place} needs a function (an object)", param=place)
         arguments = function.get("arguments")
         if isinstance(arguments, str):
             try:
@@ -89,15 +87,12 @@ def chat_prompt(
     add_special_tokens: bool = False,
     chat_template: ChatTemplate | None = None,
 ) -> list[int]:
-    """Token ids of a conversation, ready for the answer. `chat_template` stands for the model's
-    where it is given (an adapter's own).
-
-    Raises `BadRequest` naming the field.
-    """
-    said = conversation(messages)
+    """Token ids of a conversation, ready for the answer. `chat_template`, an adapter's own,
+    replaces the model's. Raises `BadRequest` naming the field."""
+    checked = conversation(messages)
     if continue_final_message and add_generation_prompt:
         raise BadRequest(
-            "continue_final_message goes on with the last message, add_generation_prompt begins "
+            "continue_final_message continues the last message, add_generation_prompt begins "
             "another: leave one of them out",
             param="continue_final_message",
         )
@@ -111,7 +106,7 @@ def chat_prompt(
     def render(documents: list[Any] | None) -> str:
         try:
             return tokenizer.render_chat(
-                said,
+                checked,
                 not continue_final_message and add_generation_prompt is not False,
                 documents=documents,
                 template_kwargs=template_kwargs,
@@ -126,20 +121,20 @@ def chat_prompt(
         raise BadRequest(
             "the chat template reads no documents: put them into a message", param="documents"
         )
-    _check_heard(said, text)
+    _check_rendered(checked, text)
     return tokenizer.encode(text, add_special_tokens)
 
 
-def _check_heard(said: list[dict[str, Any]], text: str) -> None:
-    """Refuses a message whose tool calls, or whose text in a less common role, the template has
-    left out."""
-    for index, message in enumerate(said):
-        _check_calls_heard(message, f"messages[{index}].tool_calls", text)
+def _check_rendered(messages: list[dict[str, Any]], text: str) -> None:
+    """Raises `BadRequest` if the template left out a message's tool calls, or the text of a message
+    with a less common role."""
+    for index, message in enumerate(messages):
+        _check_calls_rendered(message, f"messages[{index}].tool_calls", text)
         if message["role"] in COMMON_ROLES:
             continue
         content = message.get("content") or ""
         parts = [content] if isinstance(content, str) else [part["text"] for part in content]
-        # As it stands, or as `tojson` writes it.
+        # Unchanged, or as `tojson` writes it.
         if not all(
             part.strip() in text or json.dumps(part, ensure_ascii=False)[1:-1] in text
             for part in parts
@@ -152,7 +147,7 @@ def _check_heard(said: list[dict[str, Any]], text: str) -> None:
             )
 
 
-def _check_calls_heard(message: Mapping[str, Any], at: str, text: str) -> None:
+def _check_calls_rendered(message: Mapping[str, Any], at: str, text: str) -> None:
     for call in message.get("tool_calls") or ():
         if str(call["function"].get("name") or "") not in text:
             raise BadRequest(

@@ -1,6 +1,6 @@
-"""Answers as bytes on the wire: whole, or as server-sent events while they come.
+"""Answers as HTTP responses: whole, or as server-sent events while they are generated.
 
-Knows streams and the shapes of answers; no route and no body.
+Knows streams and formats of answers; no route and no body.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ T = TypeVar("T")
 
 
 class EventStream(StreamingResponse):
-    """Server-sent events whose requests end with the response, however it ends: even where the
-    client leaves before the first byte and the generator never runs."""
+    """Server-sent events. `stack` ends their requests when the response ends, even if the client
+    leaves before the first byte and the generator never runs."""
 
     def __init__(self, events: AsyncIterator[bytes], stack: contextlib.ExitStack) -> None:
         super().__init__(events, media_type="text/event-stream")
@@ -38,7 +38,7 @@ class EventStream(StreamingResponse):
 
 
 async def until_gone(request: HttpRequest, answer: Awaitable[T]) -> T:
-    """Awaits `answer`, giving up as soon as the client has left (an abort then follows)."""
+    """Awaits `answer`. Raises `BadRequest` as soon as the client has left; an abort follows."""
 
     async def gone() -> None:
         while (await request.receive())["type"] != "http.disconnect":
@@ -57,7 +57,7 @@ async def until_gone(request: HttpRequest, answer: Awaitable[T]) -> T:
 
 
 async def chain(first: T, rest: AsyncIterator[T]) -> AsyncIterator[T]:
-    """`first`, which was awaited before, and then the rest."""
+    """`first`, which was already awaited, and then the rest."""
     yield first
     async for item in rest:
         yield item
@@ -66,7 +66,7 @@ async def chain(first: T, rest: AsyncIterator[T]) -> AsyncIterator[T]:
 async def collect_choices(
     answer: AnswerStreams,
 ) -> list[tuple[str, str | None, list[TokenLogprob]]]:
-    """Whole answers: text, finish reason and logprobs of each choice."""
+    """The whole answer of each choice: text, finish reason and logprobs."""
     texts: list[list[str]] = [[] for _ in answer.streams]
     logprobs: list[list[TokenLogprob]] = [[] for _ in answer.streams]
     reasons: list[str | None] = [None for _ in answer.streams]
@@ -78,7 +78,7 @@ async def collect_choices(
 
 
 async def whole_response(answer: AnswerStreams, form: Format, prompt_tokens: int) -> Response:
-    """OpenAI's answer in one piece, once all choices have ended."""
+    """OpenAI's unstreamed answer, once all choices have ended."""
     choices = [form.choice(i, *whole) for i, whole in enumerate(await collect_choices(answer))]
     body = form.whole(choices, usage(prompt_tokens, answer.output_tokens))
     return Response(msgspec.json.encode(body), media_type="application/json")
@@ -95,13 +95,13 @@ async def openai_events(
     prompt_tokens: int,
     options: StreamOptions,
 ) -> AsyncIterator[bytes]:
-    """OpenAI's stream: a chunk a delta, the usage where asked for, and [DONE]."""
+    """OpenAI's stream: a chunk per delta, the usage if requested, and [DONE]."""
     queues: dict[int, LogprobQueue] = {}
     try:
         async for index, delta in deltas:
             first = index not in queues
             logprobs = queues.setdefault(index, LogprobQueue()).take(delta)
-            # Text held back makes empty deltas; they say nothing that a client wants.
+            # Held-back text gives empty deltas, which are of no use to a client.
             if first or delta.text or delta.finish_reason or logprobs:
                 chunk = form.chunk(index, delta, first, logprobs)
                 if options.include_usage:
@@ -117,7 +117,7 @@ async def openai_events(
 
 
 async def slora_events(deltas: AsyncIterator[tuple[int, TextDelta]]) -> AsyncIterator[bytes]:
-    """S-LoRA's stream: one event a token, the whole text never repeated."""
+    """S-LoRA's stream: one event per token; the whole text is never repeated."""
     try:
         async for _, delta in deltas:
             token = {

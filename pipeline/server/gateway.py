@@ -1,7 +1,7 @@
-"""`Gateway`: what the HTTP handlers may do with the ring. Requests and orders go to the router, and
-what comes back goes to the stream or the handler that waits for it.
+"""`Gateway`: the HTTP handlers' access to the ring. It sends requests and orders to the router, and
+passes replies to the stream or the handler that waits for them.
 
-Knows no HTTP. Every open stream ends with an answer or an error, whatever dies behind it.
+Knows no HTTP. Every open stream ends with an answer or an error, whatever process dies.
 """
 
 from __future__ import annotations
@@ -40,21 +40,21 @@ from .request_fields import BadRequest
 from .streams import AnswerStreams, Stream
 
 ORDER_SECONDS = 600.0
-"""An unload waits for the requests that still run."""
+"""Longest wait for an order: an unload waits for running requests."""
 SPANS_SECONDS = 5.0
-"""A process that is still loading does not hear an order."""
+"""Longest wait for an order about spans: a process that is still loading does not answer."""
 LOOKED_AT = 16
-"""Requests opened by a console whose text is kept beyond their end."""
+"""Requests opened in a console whose text is kept after they end."""
 UNHEARD_SECONDS = 0.5
-"""An adapter that an order has just loaded is in the router's next table, a tenth of a second
-later; without any table, one comes within two seconds."""
+"""Longest wait for an unknown adapter. One that was just loaded is in the router's next table, a
+tenth of a second later; the first table comes within two seconds."""
 
 
 class Gateway:
-    """The requests and orders of one server, and the model they are for."""
+    """The open requests and orders of one server, and its model's tokenizer and limits."""
 
     tokenizer: Tokenizer
-    """Set by the server before it is READY; so are the next two."""
+    """Set by the server before it is READY, as are the next two."""
     max_model_len: int
     vocab_size: int
 
@@ -65,16 +65,16 @@ class Gateway:
         self.pipeline = PipelineState(process.config.process_names())
         self.counters = RequestCounters()
         self.defaults = NO_DEFAULTS
-        """The model's sampling defaults, where the operator wants them."""
+        """The model's sampling defaults, unless --generation-config is none."""
         self.chats: AdapterChats | None = None
         self.streams: dict[str, Stream] = {}
-        """Open ones, by request id."""
+        """Open streams, by request id."""
         self._looked_at: dict[str, Stream] = {}
         self._orders: dict[str, asyncio.Future[AdapterReply]] = {}
         self._spans_heard: dict[str, asyncio.Queue[SpansReply]] = {}
 
     def broken(self) -> str:
-        """Why the pipeline cannot take a request now; "" where it can."""
+        """Why the pipeline cannot take a request now; "" if it can."""
         process = self._process
         if process.state is not ProcessState.READY:
             return f"server is {process.state.value}: {process.reason}"
@@ -86,8 +86,8 @@ class Gateway:
     def open_request(
         self, answer: AnswerStreams, adapter: str | None, prompt: list[int], params: SamplingParams
     ) -> Iterator[Stream]:
-        """A request's life: posted to the router, and aborted there if its reader leaves. Raises
-        `BadRequest` (503) where the pipeline cannot take it."""
+        """Sends a request to the router; on exit aborts it unless it has ended. Raises `BadRequest`
+        (503) if the pipeline cannot take it."""
         if reason := self.broken():
             raise BadRequest(reason, status=503)
         request = Request(
@@ -112,13 +112,13 @@ class Gateway:
         finally:
             del self.streams[request.request_id]
             if not stream.ended:
-                with contextlib.suppress(InboxFull):  # a dead router has forgotten it anyway
+                with contextlib.suppress(InboxFull):  # a dead router has lost it anyway
                     router.send(Abort(request.request_id, "client gone"))
 
     def deliver_text(self, delta: TextDelta) -> None:
-        """Passes on a piece of an answer; what was heard before is left out."""
+        """Passes a piece of an answer to its stream, without text that it already has."""
         if delta.finish_reason:
-            with contextlib.suppress(InboxFull):  # a dead router has forgotten it anyway
+            with contextlib.suppress(InboxFull):  # a dead router has lost it anyway
                 self._process.outbox("router").send(AnswerHeard(delta.request_id))
         stream = self.streams.get(delta.request_id)
         if stream is None:
@@ -142,14 +142,14 @@ class Gateway:
             stream.refuse(refused)
 
     def fail_all(self, reason: str) -> None:
-        """Ends every open stream with an error (503), rather than with silence."""
+        """Ends every open stream with an error (503)."""
         for request_id, stream in self.streams.items():
             if not stream.ended:
                 self.counters.errors += 1
                 stream.refuse(Refused(request_id, 503, reason))
 
     def send_text(self, question: AskText) -> None:
-        """Answers a console that looks at a request, or looked at one that has ended since."""
+        """Sends a console the text of a request, also of one that ended while it was shown."""
         request_id = question.request_id
         stream = self.streams.get(request_id)
         if stream is not None:
@@ -167,18 +167,18 @@ class Gateway:
                 text=stream.text[question.offset :],
                 ended=stream.ended or request_id not in self.streams,
             )
-        with contextlib.suppress(InboxFull):  # a console that has gone
+        with contextlib.suppress(InboxFull):  # the console has exited
             self._process.outbox(question.reply_to).send(reply)
 
     # -- the adapter of a request
 
     def adapter_chat(self, adapter: str | None) -> AdapterChat:
-        """How chats with an adapter are written; None is the base."""
+        """The chat settings of an adapter; None is the base."""
         return self.chats.of(adapter, self.pipeline.adapters) if self.chats else AdapterChat()
 
     async def await_adapter(self, adapter: str | None) -> None:
-        """Returns once an adapter's files are read, which say how it is asked and where its answers
-        end, or once it is clear that they will not be."""
+        """Waits until an adapter's files are read, which have its chat template and stop tokens, or
+        until it is clear that they will not be."""
         started = time.monotonic()
         while adapter is not None:
             table, waited = self.pipeline.adapters, time.monotonic() - started
@@ -193,11 +193,11 @@ class Gateway:
 
     def find_adapter(self, model: str, others: Mapping[str, str]) -> str | None:
         """The adapter of a request that may name it in several fields; None is the base. `others`
-        are those beside `model`; each is a name as `model` is, or a registered adapter's path, as
-        in S-LoRA.
+        are the values of fields other than `model`: a name like `model`, or a registered adapter's
+        path, as in S-LoRA.
 
-        Raises `BadRequest` where two of them contradict each other; the base in `model`
-        contradicts nothing. A name that the router does not know comes back from there as 404.
+        Raises `BadRequest` if two of them contradict each other; the base in `model` contradicts
+        nothing. The router refuses an unknown name with 404.
         """
         table = self.pipeline.adapters
         paths = {view.path.rstrip("/"): view.name for view in (table.adapters if table else ())}
@@ -213,7 +213,7 @@ class Gateway:
         return found
 
     def _adapter_named(self, model: str) -> str | None:
-        """The adapter of `base`, `adapter` or `base:adapter`; None is the base."""
+        """The adapter named as `base`, `adapter` or `base:adapter`; None is the base."""
         base = self.config.model
         if model in ("", base):
             return None
@@ -222,7 +222,7 @@ class Gateway:
     # -- orders
 
     async def carry_order(self, order: Order) -> AdapterReply:
-        """Sends an order to the router; its answer. Raises `BadRequest` where there is none."""
+        """Sends an order to the router and returns its answer. Raises `BadRequest` without one."""
         answer: asyncio.Future[AdapterReply] = asyncio.get_running_loop().create_future()
         self._orders[order.order] = answer
         try:
@@ -231,26 +231,26 @@ class Gateway:
         except InboxFull as error:
             raise BadRequest(f"overloaded: {error}", status=503) from error
         except TimeoutError:
-            word = f"no answer in {ORDER_SECONDS:.0f} s; GET /v1/adapters tells how far it is"
-            raise BadRequest(word, status=504) from None
+            reason = f"no answer in {ORDER_SECONDS:.0f} s; GET /v1/adapters shows its progress"
+            raise BadRequest(reason, status=504) from None
         finally:
             del self._orders[order.order]
 
     def take_reply(self, reply: AdapterReply) -> None:
-        """The router's answer to an order, for the handler that waits for it."""
+        """Passes the router's answer to the handler that waits for it."""
         self.pipeline.fold_reply(reply)
         if (waiting := self._orders.get(reply.order)) and not waiting.done():
             waiting.set_result(reply)
 
     async def carry_spans_order(self, order: SpansOrder) -> dict[str, SpansReply]:
-        """Sends an order to every process of the ring; the answers of those that gave one in
-        time."""
+        """Sends an order to every process of the ring. Returns the answers that came in time, by
+        process."""
         heard = self._spans_heard[order.order] = asyncio.Queue()
         names = self.config.process_names()
         replies: dict[str, SpansReply] = {}
         try:
             for name in names:
-                with contextlib.suppress(InboxFull):  # it will be missing among the answers
+                with contextlib.suppress(InboxFull):  # its answer will be missing
                     self._process.outbox(name).send(order)
             async with asyncio.timeout(SPANS_SECONDS):
                 while len(replies) < len(names):
@@ -263,6 +263,6 @@ class Gateway:
         return replies
 
     def take_spans_reply(self, reply: SpansReply) -> None:
-        """A process's answer to an order about spans."""
+        """Passes a process's answer to the order about spans that waits for it."""
         if heard := self._spans_heard.get(reply.order):
             heard.put_nowait(reply)

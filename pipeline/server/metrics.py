@@ -1,7 +1,7 @@
-"""`Metrics`: the server's counters, the router's and each adapter's, as Prometheus text.
+"""`Metrics`: counters of the server, the router and each adapter, as Prometheus text.
 
-Besides our names, `vllm:lora_requests_info` and the gauges beside it, which routers of the field
-read to place requests near an adapter.
+`vllm:lora_requests_info` and the other `vllm:` gauges have vLLM's names, since load balancers read
+them to route requests to a server that has the adapter.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .pipeline_state import PipelineState
 
 
 class Histogram:
-    """Counts per bucket of `LATENCY_BUCKETS_MS`, the last bucket open."""
+    """Counts per bucket of `LATENCY_BUCKETS_MS`; the last bucket is unbounded."""
 
     def __init__(self) -> None:
         self.counts = [0] * (len(LATENCY_BUCKETS_MS) + 1)
@@ -36,18 +36,18 @@ class Histogram:
 
 
 class RequestCounters:
-    """What HTTP clients asked and got since the server started."""
+    """Counters of HTTP requests and answers since the server started."""
 
     def __init__(self) -> None:
         self.requests = self.errors = self.prompt_tokens = self.output_tokens = 0
         self.ttft = Histogram()
         """Arrival to first token, ms."""
         self.inter_token = Histogram()
-        """Between two pieces of a stream's text, ms."""
+        """Time between two pieces of a stream's text, ms."""
 
 
 class Metrics:
-    """Collected at each scrape; keeps nothing of its own."""
+    """The metrics, collected at each scrape; keeps no state of its own."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class Metrics:
         streams: Sized,
         broken: Callable[[], str],
     ) -> None:
-        """`streams`: the open ones. `broken`: why no request can be taken; "" where one can."""
+        """`streams`: the open ones. `broken`: why no request can be taken; "" if one can."""
         self._pipeline, self._counters = pipeline, counters
         self._streams, self._broken = streams, broken
         self._registry = CollectorRegistry()
@@ -66,11 +66,11 @@ class Metrics:
         return generate_latest(self._registry)
 
     def describe(self) -> Iterable[Metric]:
-        return ()  # nothing can be said before the first scrape
+        return ()  # nothing is known before the first scrape
 
     def collect(self) -> Iterator[Metric]:
         counters = self._counters
-        yield _gauge("up", "1 where a request would be answered now", not self._broken())
+        yield _gauge("up", "1 if a request would be answered now", not self._broken())
         yield _counter("requests", "requests accepted over HTTP", counters.requests)
         yield _counter("errors", "requests that ended with an error", counters.errors)
         yield _counter("prompt_tokens", "prompt tokens accepted", counters.prompt_tokens)
@@ -111,13 +111,13 @@ class Metrics:
             return
         label = ["adapter"]
         requests = CounterMetricFamily(
-            "loraconsole_adapter_requests", "requests an adapter was named in", labels=label
+            "loraconsole_adapter_requests", "requests that name an adapter", labels=label
         )
         output = CounterMetricFamily(
             "loraconsole_adapter_output_tokens", "tokens sampled with an adapter", labels=label
         )
         loaded = GaugeMetricFamily(
-            "vllm:lora_adapter_loaded", "1 where resident", labels=["adapter_name", "level"]
+            "vllm:lora_adapter_loaded", "1 if resident", labels=["adapter_name", "level"]
         )
         for adapter in (table.base, *table.adapters):
             name = adapter.name or "base"
@@ -128,7 +128,7 @@ class Metrics:
         yield from (requests, output, loaded)
         info = GaugeMetricFamily(
             "vllm:lora_requests_info",
-            "adapters running and waiting, as routers of the field read them",
+            "adapters with running and with waiting requests, in vLLM's format",
             labels=["max_lora", "running_lora_adapters", "waiting_lora_adapters"],
         )
         running = ",".join(a.name for a in table.adapters if a.running)
@@ -137,12 +137,12 @@ class Metrics:
         yield info
 
     def _sync_points(self) -> Iterator[Metric]:
-        """How long the host stood still where it waits for all that the device has to do."""
+        """Number and duration of the host's full synchronizations with the device."""
         times = CounterMetricFamily(
-            "loraconsole_sync_points", "waits for the device, by what for", labels=["name"]
+            "loraconsole_sync_points", "waits for the device, by reason", labels=["name"]
         )
         waits = CounterMetricFamily(
-            "loraconsole_sync_wait_seconds", "how long they blocked in all", labels=["name"]
+            "loraconsole_sync_wait_seconds", "total time of these waits", labels=["name"]
         )
         for name, (count, seconds) in sorted(self._pipeline.sync_waits.items()):
             times.add_metric([name], count)
@@ -150,15 +150,15 @@ class Metrics:
         yield from (times, waits)
 
     def _memory(self) -> Iterator[Metric]:
-        """What decode steps read, how fast, and what adapters cost them; nothing that is not
-        known."""
+        """Reads of decode steps, their rate, and the cost of adapters; unknown values are left
+        out."""
         copies = GaugeMetricFamily(
             "loraconsole_copy_bytes_per_second",
-            "a copy within a worker's memory, read and written bytes",
+            "rate of a copy within a worker's memory, read and written bytes",
             labels=["rank"],
         )
         kernels = GaugeMetricFamily(
-            "loraconsole_kernels_info", "what a worker computes with", labels=["rank", "kernels"]
+            "loraconsole_kernels_info", "kernels of each worker", labels=["rank", "kernels"]
         )
         for rank, worker in sorted(self._pipeline.workers.items()):
             kernels.add_metric([str(rank), worker.kernels], 1)
@@ -180,7 +180,7 @@ class Metrics:
             about = "achieved by decode steps, median"
             yield _gauge("step_read_bytes_per_second", about, found.bytes_s)
         if found.lora_overhead is not None:
-            about = "decode step with adapters / the same without - 1, median"
+            about = "decode step with adapters / same step without - 1, median"
             yield _gauge("lora_tax_ratio", about, found.lora_overhead)
 
 
@@ -193,7 +193,7 @@ def _counter(name: str, help: str, value: float) -> Metric:
 
 
 def _histogram(name: str, help: str, histogram: Histogram) -> Metric:
-    """Prometheus counts cumulatively and in seconds."""
+    """A histogram as Prometheus has it: cumulative, in seconds."""
     buckets: list[tuple[str, float]] = []
     total = 0
     for bound_ms, count in zip((*LATENCY_BUCKETS_MS, None), histogram.counts, strict=True):

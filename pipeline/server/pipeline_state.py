@@ -1,4 +1,4 @@
-"""`PipelineState`: what the other processes of the ring publish, folded to the latest.
+"""`PipelineState`: the latest telemetry of the ring's other processes.
 
 Knows no HTTP, no request and no socket.
 """
@@ -21,23 +21,23 @@ from ..runtime.health import find_fault
 from ..runtime.latest_telemetry import LatestTelemetry
 
 RECENT_STEPS = 256
-"""Decode steps whose medians a scrape gets: some seconds of serving."""
+"""Decode steps in the medians of `/metrics`: some seconds of serving."""
 
 
 class PipelineState(LatestTelemetry):
-    """What the server answers from: the newest of each kind, and what `/metrics` says of steps."""
+    """The newest message of each kind, and the recent steps for `/metrics`."""
 
     def __init__(self, names: tuple[str, ...]) -> None:
         """`names`: the processes without which no request can be answered."""
         super().__init__()
         self._names = names
         self.decode_steps: deque[Step] = deque(maxlen=RECENT_STEPS)
-        """Of the first worker: the ranks work in lockstep."""
+        """Of rank 0: the ranks work in lockstep."""
         self.sync_waits: dict[str, tuple[int, float]] = {}
-        """How often, and seconds in all, the first worker waited at each of its sync points."""
+        """(number of waits, seconds in all) of rank 0, by sync point."""
 
     def fold_message(self, message: Telemetry) -> None:
-        """Takes in what a process published. Tables and statistics never go back in time."""
+        """Stores a message. Older tables and statistics never replace newer ones."""
         match message:
             case AdapterTable(at=at) if self.adapters and at < self.adapters.at:
                 return
@@ -52,8 +52,8 @@ class PipelineState(LatestTelemetry):
         super().fold_message(message)
 
     def fold_reply(self, reply: AdapterReply) -> None:
-        """Takes in what an order changed, before the next table has it: the client that sent the
-        order may ask at once."""
+        """Stores the changes of an order before the next table has them, since the client that sent
+        the order may ask at once."""
         if self.router is not None and reply.scheduling is not None:
             self.router = msgspec.structs.replace(
                 self.router, at=reply.at, scheduling=reply.scheduling
@@ -67,5 +67,5 @@ class PipelineState(LatestTelemetry):
         )
 
     def find_fault(self, now: float) -> str:
-        """Why the ring cannot take a request at `now`, unix seconds; "" where it can."""
+        """Why the ring cannot take a request at `now`, unix seconds; "" if it can."""
         return find_fault(self._names, self.processes, self.heartbeats, now)

@@ -1,4 +1,4 @@
-"""`QuietUvicorn`: uvicorn's server without its signal handlers. All that overrides uvicorn."""
+"""`QuietUvicorn`: uvicorn's server without its signal handlers; the only override of uvicorn."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from ..runtime.library import changed
 
 
 def why_signals_are_shared() -> str:
-    """Says so where the installed uvicorn takes signals in another way, and would end by itself at
-    a SIGTERM; "" where they are the process's own."""
+    """The reason if the installed uvicorn handles signals otherwise, and would exit by itself at a
+    SIGTERM; "" if the process alone handles them."""
     return changed("uvicorn:Server.capture_signals", "self") and changed(
         "uvicorn:Server.handle_exit", "self", "sig", "frame"
     )
@@ -28,5 +28,5 @@ class QuietUvicorn(uvicorn.Server):
         yield
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Nothing, where a uvicorn without `capture_signals` installs it: the event loop has heard
-        the signal as well."""
+        """Does nothing. A uvicorn without `capture_signals` installs it, but the event loop also
+        gets the signal."""

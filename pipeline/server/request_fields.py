@@ -1,7 +1,7 @@
 """Every field that a request body may have: honoured, harmless or refused by name.
 
 `docs/http.md` has these tables; `python -m loraconsole.pipeline.server.request_fields` prints them.
-Knows no type of a field: the structs of `schemas` check the values of what is honoured.
+Knows no types: the structs of `schemas` check the values of honoured fields.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import msgspec
 Kind: TypeAlias = Literal["honoured", "harmless", "refused"]
 OFF: tuple[Any, ...] = (False, [], {}, "")
 SHOWN = 80
-"""Characters of a client's own text that a refusal repeats."""
+"""Most characters of a client's text that a refusal repeats."""
 
 
 class BadRequest(Exception):
-    """The client's to mend: an HTTP status, what is wrong, and the field it is about."""
+    """An error that the client can fix: an HTTP status, the reason, and the field."""
 
     def __init__(self, reason: str, *, status: int = 400, param: str | None = None) -> None:
         super().__init__(reason)
@@ -29,13 +29,13 @@ class BadRequest(Exception):
 
 
 class Field(msgspec.Struct, frozen=True):
-    """What becomes of a field. A null counts as absent, whatever the field."""
+    """How a field is treated. In every field null counts as absent."""
 
     kind: Kind
     note: str
-    """What it does; why it changes nothing; or what to do instead."""
+    """Honoured: its effect. Harmless: why it changes nothing. Refused: what to do instead."""
     off: tuple[Any, ...] = OFF
-    """Values that ask for nothing: a refused field is accepted with them."""
+    """Values with which a refused field is accepted, since they change nothing."""
 
 
 Table: TypeAlias = Mapping[str, Field]
@@ -50,12 +50,12 @@ def harmless(note: str) -> Field:
 
 
 def refused(note: str, *off: Any) -> Field:
-    """`off` adds to `OFF`."""
+    """A refused field; `off` adds to `OFF`."""
     return Field("refused", note, (*OFF, *off))
 
 
 def only(value: Any, note: str) -> Field:
-    """Refused with any value but this one."""
+    """A field that is refused with any other value."""
     return Field("refused", note, (value,))
 
 
@@ -74,12 +74,12 @@ ADAPTER: Table = {
 
 STRUCTURED = "answers are not constrained; ask for the form in the prompt"
 TOOLS = "describe the functions in a message and parse the answer"
-ONE_LOGPROB = "logprobs (top_logprobs in a chat) are those of the generated tokens"
+ONE_LOGPROB = "logprobs (top_logprobs in a chat) cover the generated tokens only"
 NEVER_SPLIT = "the answer is one text, reasoning included"
 NO_PROMPT_CUT = "cut the prompt before it is sent"
 SAMPLERS = "the samplers are temperature, top_k, top_p, min_p and the three penalties"
-OWN_PROCESSES = "only for servers whose prefill and decode are apart"
-TEXT_ALONE = "for images, sound and video; only text is taken"
+OWN_PROCESSES = "only for servers with separate prefill and decode"
+TEXT_ALONE = "for images, sound and video; only text is accepted"
 
 SAMPLING: Table = {
     "model": honoured("the base model, an adapter, or `base:adapter`; absent: the base model"),
@@ -93,7 +93,7 @@ SAMPLING: Table = {
     "presence_penalty": honoured("-2 to 2"),
     "frequency_penalty": honoured("-2 to 2"),
     "repetition_penalty": honoured("above 0, to 10; over prompt and answer"),
-    "seed": honoured("64 bits; -1 is as absent; choice i of n has seed + i"),
+    "seed": honoured("64 bits; -1 counts as absent; choice i of n has seed + i"),
     "stop": honoured("a string or up to 16, of 4 096 characters in all"),
     "stop_token_ids": honoured("up to 1 024 ids"),
     "include_stop_str_in_output": honoured("vLLM: the text ends with the stop string"),
@@ -103,7 +103,7 @@ SAMPLING: Table = {
     "stream": honoured("server-sent events"),
     "stream_options": honoured("with `stream`; its fields are below"),
     "add_special_tokens": honoured("vLLM: whether the tokenizer adds its own, such as a BOS"),
-    # What another text, or other tokens, would come of.
+    # Fields that would change the text or the tokens.
     "logit_bias": refused("change the prompt, or use stop"),
     "min_tokens": refused("ignore_eos with max_tokens fixes the length", 0),
     "bad_words": refused("use stop, which ends the answer"),
@@ -122,8 +122,8 @@ SAMPLING: Table = {
     "repeat_penalty": refused("its name here is repetition_penalty", 1),
     "use_beam_search": refused("answers are sampled; n gives several"),
     "num_beams": refused("answers are sampled; n gives several", 1),
-    "length_penalty": refused("of beam search, which is not done", 0, 1),
-    "early_stopping": refused("of beam search, which is not done"),
+    "length_penalty": refused("for beam search, which is not supported", 0, 1),
+    "early_stopping": refused("for beam search, which is not supported"),
     "stop_regex": refused("use stop"),
     "no_stop_trim": refused("use include_stop_str_in_output"),
     "max_new_tokens": refused("its name here is max_tokens"),
@@ -148,7 +148,7 @@ SAMPLING: Table = {
     "tool_choice": refused(TOOLS, "none", "auto"),
     "functions": refused(TOOLS),
     "function_call": refused(TOOLS, "none", "auto"),
-    # What another answer, or more of it, would come of.
+    # Fields that would change the answer's format or add to it.
     "prompt_logprobs": refused(ONE_LOGPROB),
     "logprob_token_ids": refused(ONE_LOGPROB),
     "return_token_ids": refused("count tokens by usage; logprobs names each"),
@@ -165,8 +165,8 @@ SAMPLING: Table = {
     "bootstrap_host": refused(OWN_PROCESSES),
     "bootstrap_port": refused(OWN_PROCESSES),
     "bootstrap_room": refused(OWN_PROCESSES),
-    "priority": refused("who is admitted first is the operator's choice (/v1/scheduler)", 0),
-    # What changes nothing.
+    "priority": refused("the operator sets the order of admission (/v1/scheduler)", 0),
+    # Fields that change nothing.
     "store": harmless("answers are not kept"),
     "prompt_cache_key": harmless("no prompt is cached"),
     "prompt_cache_options": harmless("no prompt is cached"),
@@ -174,9 +174,9 @@ SAMPLING: Table = {
     "prediction": harmless("speculation changes no answer"),
     "parallel_tool_calls": harmless("there are no tools"),
     "user": harmless("names the client's user"),
-    "metadata": harmless("the client's own"),
+    "metadata": harmless("for the client's own use"),
     "safety_identifier": harmless("names the client's user"),
-    "service_tier": harmless("there is one"),
+    "service_tier": harmless("there is only one"),
     "request_id": harmless("ids are the server's"),
     "rid": harmless("ids are the server's"),
     "session_id": harmless("requests are independent of each other"),
@@ -187,9 +187,9 @@ SAMPLING: Table = {
     "data_parallel_rank": harmless("there is one server"),
     "routed_dp_rank": harmless("there is one server"),
     "disagg_prefill_dp_rank": harmless("there is one server"),
-    "routed_experts_prompt_start": harmless("of return_routed_experts"),
-    "routed_experts_start_len": harmless("of return_routed_experts"),
-    "spaces_between_special_tokens": harmless("a tokenizer.json puts none of its own"),
+    "routed_experts_prompt_start": harmless("belongs to return_routed_experts"),
+    "routed_experts_start_len": harmless("belongs to return_routed_experts"),
+    "spaces_between_special_tokens": harmless("a tokenizer.json adds none"),
     "stream_interval": harmless("tokens are sent as they come"),
     "ngram_corpus_id": harmless("speculation changes no answer"),
     "images_config": harmless(TEXT_ALONE),
@@ -206,21 +206,21 @@ CHAT: Table = {
     "logprobs": honoured("true or false"),
     "top_logprobs": honoured("0 to 20, with `logprobs`"),
     "chat_template_kwargs": honoured("variables of the chat template, such as enable_thinking"),
-    "documents": honoured("given to the chat template; refused where that does not read them"),
+    "documents": honoured("given to the chat template; refused if it does not read them"),
     "add_generation_prompt": honoured("whether the prompt ends with the head of an answer"),
-    "continue_final_message": honoured("the answer goes on with the last message"),
+    "continue_final_message": honoured("the answer continues the last message"),
     "prompt": refused("POST /v1/completions takes one"),
-    "echo": refused("the last message is the client's to repeat"),
+    "echo": refused("the client can repeat the last message itself"),
     "skip_special_tokens": only(True, "/v1/completions takes false"),
     "chat_template": refused("the template is the model's or the adapter's own"),
     "reasoning_effort": refused(
-        'where the template reads it: chat_template_kwargs {"reasoning_effort": …}'
+        'use chat_template_kwargs {"reasoning_effort": …} if the template reads it'
     ),
-    "enable_thinking": Field("refused", 'chat_template_kwargs {"enable_thinking": …}', ()),
+    "enable_thinking": Field("refused", 'use chat_template_kwargs {"enable_thinking": …}', ()),
     "thinking": Field(
-        "refused", "where the template reads such a switch: chat_template_kwargs", ()
+        "refused", "use chat_template_kwargs if the template reads such a switch", ()
     ),
-    "reasoning": refused("where the template reads such a switch: chat_template_kwargs"),
+    "reasoning": refused("use chat_template_kwargs if the template reads such a switch"),
     "include_reasoning": only(True, NEVER_SPLIT),
     "separate_reasoning": refused(NEVER_SPLIT),
     "stream_reasoning": harmless(NEVER_SPLIT),
@@ -231,7 +231,7 @@ CHAT: Table = {
     "moderation": refused("nothing is moderated"),
     "return_prompt_text": refused("the console shows a request's prompt"),
     "input_ids": refused("/v1/completions takes token ids as its prompt"),
-    "task": refused("of a template that is not served"),
+    "task": refused("for a template that is not supported"),
     "max_dynamic_patch": harmless(TEXT_ALONE),
     "min_dynamic_patch": harmless(TEXT_ALONE),
     "use_audio_in_video": harmless(TEXT_ALONE),
@@ -242,10 +242,10 @@ COMPLETION: Table = {
     **SAMPLING,
     "max_tokens": honoured("at least 1; absent: generation_config.json's, or 16"),
     "logprobs": honoured("0 to 20 alternatives beside the token"),
-    "skip_special_tokens": honoured("false: special tokens stand in the text"),
-    "best_of": honoured("only as many as `n`"),
+    "skip_special_tokens": honoured("false: special tokens stay in the text"),
+    "best_of": honoured("must equal `n`"),
     "messages": refused("POST /v1/chat/completions takes them"),
-    "echo": refused("the prompt is the client's to repeat"),
+    "echo": refused("the client can repeat the prompt itself"),
     "suffix": refused("write the model's own marks for it into the prompt"),
 }
 
@@ -259,12 +259,12 @@ GENERATE: Table = {
     "inputs": honoured("a text"),
     "parameters": honoured("its fields are below"),
     "lora_dir": honoured("name or path of a registered adapter"),
-    "stream": honoured("true on /generate_stream alone, false on /generate alone"),
+    "stream": honoured("true only on /generate_stream, false only on /generate"),
     "prompt": refused("its name here is inputs"),
     "text": refused("its name here is inputs"),
     "sampling_params": refused("its name here is parameters"),
-    "max_new_tokens": refused("it lies in parameters"),
-    "model_dir": harmless("S-LoRA reads it nowhere either"),
+    "max_new_tokens": refused("put it into parameters"),
+    "model_dir": harmless("S-LoRA ignores it too"),
     "req_id": harmless("ids are the server's"),
 }
 
@@ -273,10 +273,10 @@ DETAILS = "/v1/completions answers with logprobs, usage and finish_reason"
 PARAMETERS: Table = {
     **ADAPTER,
     "do_sample": honoured("false, the default, takes the most probable token"),
-    "temperature": honoured("0 to 100; other than 0 and 1 with `do_sample` alone"),
-    "top_p": honoured("above 0, to 1; below 1 with `do_sample` alone"),
-    "top_k": honoured("0 or -1: off; above 1 with `do_sample` alone"),
-    "min_p": honoured("0 to 1; above 0 with `do_sample` alone"),
+    "temperature": honoured("0 to 100; other than 0 and 1 only with `do_sample`"),
+    "top_p": honoured("above 0, to 1; below 1 only with `do_sample`"),
+    "top_k": honoured("0 or -1: off; above 1 only with `do_sample`"),
+    "min_p": honoured("0 to 1; above 0 only with `do_sample`"),
     "presence_penalty": honoured("-100 to 100"),
     "frequency_penalty": honoured("-100 to 100"),
     "repetition_penalty": honoured("above 0, to 10"),
@@ -285,13 +285,13 @@ PARAMETERS: Table = {
     "ignore_eos_token": honoured("LoRAX's name for ignore_eos"),
     "stop_sequences": honoured("a string or up to 16, of 4 096 characters in all"),
     "stop": honoured("TGI's and LoRAX's name for stop_sequences"),
-    "seed": honoured("64 bits; -1 is as absent"),
-    "skip_special_tokens": honoured("false: special tokens stand in the text"),
-    "best_of": refused("one answer is given", 1),
+    "seed": honoured("64 bits; -1 counts as absent"),
+    "skip_special_tokens": honoured("false: special tokens stay in the text"),
+    "best_of": refused("only one answer is given", 1),
     "typical_p": refused(SAMPLERS, 0, 1),
     "watermark": refused(SAMPLERS),
     "truncate": refused(NO_PROMPT_CUT),
-    "return_full_text": refused("the prompt is the client's to repeat"),
+    "return_full_text": refused("the client can repeat the prompt itself"),
     "details": refused(DETAILS),
     "decoder_input_details": refused(DETAILS),
     "return_details": refused(DETAILS),
@@ -304,7 +304,7 @@ PARAMETERS: Table = {
 
 LOAD: Table = {
     "lora_name": honoured("the adapter's name"),
-    "lora_path": honoured("an absolute path of the server's machine, or a hub id"),
+    "lora_path": honoured("an absolute path on the server's machine, or a hub id"),
     "pinned": honoured("SGLang: never evicted"),
     "load_inplace": refused("POST /v1/adapters/NAME/reload"),
     "added_tokens_config": refused("an adapter's tokens are those of its base"),
@@ -321,18 +321,18 @@ UNLOAD: Table = {
 
 ADAPTER_BODY: Table = {
     "name": honoured("the adapter's name"),
-    "path": honoured("an absolute path of the server's machine, or a hub id"),
+    "path": honoured("an absolute path on the server's machine, or a hub id"),
     "pin": honoured("never evicted"),
 }
 
-PLAN: Table = {"paths": honoured("absolute paths of the server's machine, or hub ids")}
+PLAN: Table = {"paths": honoured("absolute paths on the server's machine, or hub ids")}
 
 SCHEDULER: Table = {
-    "policy": honoured("who is admitted first"),
+    "policy": honoured("the order of admission"),
     "weights": honoured("shares under vtc_fair, by name"),
-    "batch_num_adapters": honoured("of cluster"),
-    "slo_seconds": honoured("of abort"),
-    "max_wait_tokens": honoured("decode steps between two tries to admit"),
+    "batch_num_adapters": honoured("for cluster"),
+    "slo_seconds": honoured("for abort"),
+    "max_wait_tokens": honoured("decode steps between attempts to admit"),
     "max_per_adapter": honoured("most running requests of one adapter"),
 }
 
@@ -354,17 +354,17 @@ PAGES: Mapping[str, Table] = {
     "PUT /v1/scheduler": SCHEDULER,
     "POST /profiler/start": PROFILER,
 }
-"""Heading in docs/http.md to the table that follows it."""
+"""Tables of docs/http.md, by heading."""
 
 
 # --- the check ----------------------------------------------------------------------------------
 
 
 def honoured_fields(body: Mapping[str, Any], table: Table, at: str = "") -> dict[str, Any]:
-    """What of `body` the request is made of: its honoured fields, without nulls.
+    """The honoured fields of `body`, without nulls.
 
-    `at` is the path of an object inside a body ("parameters."). Raises `BadRequest` that names a
-    field which is refused or unknown.
+    `at` is the path of an object inside a body ("parameters."). Raises `BadRequest` naming a
+    refused or unknown field.
     """
     found: dict[str, Any] = {}
     for name, value in body.items():
@@ -381,7 +381,7 @@ def honoured_fields(body: Mapping[str, Any], table: Table, at: str = "") -> dict
 
 
 def shortened(word: str) -> str:
-    """The beginning of a client's text, as a refusal repeats it."""
+    """The beginning of a client's text, for a refusal."""
     return word if len(word) <= SHOWN else word[:SHOWN] + "…"
 
 
@@ -393,14 +393,14 @@ def _unknown(name: str, table: Table, at: str) -> str:
 
 
 def _same(value: Any, off: Any) -> bool:
-    """Equality of JSON: 1 is 1.0, but neither is true; a null in an object counts as absent."""
+    """JSON equality: 1 equals 1.0 but not true; a null in an object counts as absent."""
     if isinstance(value, dict):
         value = {name: part for name, part in value.items() if part is not None}
     return isinstance(value, bool) == isinstance(off, bool) and bool(value == off)
 
 
 def page_of(table: Table) -> str:
-    """The table in Markdown, a row a field: the honoured, the harmless, the refused."""
+    """The table in Markdown, a row per field: honoured, then harmless, then refused."""
     lines = ["| field | | |", "|---|---|---|"]
     for kind in ("honoured", "harmless", "refused"):
         for name, field in table.items():

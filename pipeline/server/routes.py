@@ -1,6 +1,6 @@
 """The HTTP application over a `Gateway`: routes and handlers.
 
-Knows no socket of the ring. Everything it refuses has OpenAI's error shape.
+Knows no socket of the ring. All errors have OpenAI's format.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ from .streams import AnswerStreams, Stream
 MAX_BODY_BYTES = 16 << 20
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 SERVED = (AdapterState.HOST, AdapterState.LOADING, AdapterState.GPU)
-"""States in which an adapter answers: at once, or when its pages are there."""
+"""States in which an adapter is served: at once, or as soon as it is placed."""
 
 
 def make_app(gateway: Gateway) -> Starlette:
@@ -127,7 +127,7 @@ def make_app(gateway: Gateway) -> Starlette:
 
 
 async def _no_route(request: HttpRequest, error: Exception) -> Response:
-    """An unknown path or a wrong method, in the shape of every other refusal."""
+    """Answers an unknown path or a wrong method, in the format of all errors."""
     assert isinstance(error, HTTPException)
     path = shortened(request.url.path)
     if error.status_code == 405:
@@ -139,15 +139,15 @@ async def _no_route(request: HttpRequest, error: Exception) -> Response:
 
 
 async def _broken(request: HttpRequest, error: Exception) -> Response:
-    """A mistake of ours: the log has its traceback."""
-    return JSONResponse(error_body(500, "the server failed; its log says why"), 500)
+    """Answers after a bug; the log has the traceback."""
+    return JSONResponse(error_body(500, "the server failed; its log has the reason"), 500)
 
 
 Handler = Callable[[HttpRequest], Awaitable[Response]]
 
 
 class Api:
-    """The handlers: a body is checked and becomes requests; their text becomes the answer."""
+    """The handlers: they turn a body into requests, and the requests' text into the answer."""
 
     def __init__(self, gateway: Gateway) -> None:
         self.gateway = gateway
@@ -155,13 +155,13 @@ class Api:
 
     def guarded(self, handler: Handler) -> Handler:
         """A user's route: checks the API key, and turns `BadRequest` into its status and reason.
-        Who holds the admin key may do what users may."""
+        The admin key is accepted too."""
         config = self.gateway.config
         keys = [key for key in (config.api_key, config.admin_key) if key]
         return self._guarded(handler, keys if config.api_key else [])
 
     def admin(self, handler: Handler) -> Handler:
-        """An operator's route: the same with the admin key alone."""
+        """An operator's route: like `guarded`, but only the admin key is accepted."""
         config = self.gateway.config
         is_open = not config.api_key and config.host in LOOPBACK
         if not config.admin_key and not is_open:
@@ -169,7 +169,7 @@ class Api:
         return self._guarded(handler, [config.admin_key] if config.admin_key else [])
 
     def _guarded(self, handler: Handler, keys: list[str]) -> Handler:
-        """The handler behind a check of `keys`: a request must carry one, where there are any."""
+        """The handler with a check that a request has one of `keys`, if there are any."""
 
         async def guarded(request: HttpRequest) -> Response:
             given = request.headers.get("authorization", "").removeprefix("Bearer ").encode()
@@ -190,7 +190,7 @@ class Api:
         return guarded
 
     async def health(self, request: HttpRequest) -> Response:
-        """200 where a request would be answered now; else 503 and why."""
+        """200 if a request would be answered now; else 503 and the reason."""
         if reason := self.gateway.broken():
             return JSONResponse({"status": "unavailable", "reason": reason}, 503)
         return JSONResponse({"status": "ok"})
@@ -291,7 +291,7 @@ class Api:
         return await self._carry(PlanAdapters(**order, paths=tuple(body.paths)))
 
     async def _carry(self, order: Order) -> Response:
-        """Sends an order to the router; its answer. Raises `BadRequest` where it refuses."""
+        """The router's answer to an order that is sent here. Raises `BadRequest` if it refuses."""
         reply = await self.gateway.carry_order(order)
         if reply.status != 200:
             raise BadRequest(reply.text, status=reply.status)
@@ -312,7 +312,7 @@ class Api:
     # -- the scheduler
 
     def _scheduler_body(self, settings: SchedulerSettings) -> dict[str, Any]:
-        """The settings with the base model under its served name."""
+        """The settings; the base model's weight has its served name."""
         base = self.gateway.config.model
         weights = {weight.name or base: weight.weight for weight in settings.weights}
         return msgspec.structs.asdict(settings) | {"weights": weights}
@@ -345,12 +345,12 @@ class Api:
         return await self._order_spans(StopSpans(**_ticket()))
 
     async def _order_spans(self, order: SpansOrder) -> Response:
-        """Sends an order to every process; the answer names each one's file and the spans in it."""
+        """Sends an order to every process; the answer has each one's file and number of spans."""
         gateway = self.gateway
         replies = await gateway.carry_spans_order(order)
         if silent := [name for name in gateway.config.process_names() if name not in replies]:
-            word = f"no answer from {', '.join(silent)}; the others have done it"
-            raise BadRequest(word, status=504)
+            reason = f"no answer from {', '.join(silent)}; the others have carried it out"
+            raise BadRequest(reason, status=504)
         if errors := [f"{reply.name} {reply.error}" for reply in replies.values() if reply.error]:
             raise BadRequest("; ".join(errors), status=507)
         paths = [Path(reply.path) for reply in replies.values() if reply.path]
@@ -420,7 +420,7 @@ class Api:
         return await self._answer(request, body, form, adapter, prompts, params)
 
     def _named(self, body: SamplingBody) -> str:
-        """The model as the answer names it: in the client's words."""
+        """The model's name in the answer: as the client gave it."""
         return body.model or next(iter(body.adapters().values()), self.gateway.config.model)
 
     async def _answer(
@@ -432,8 +432,8 @@ class Api:
         prompts: list[list[int]],
         params: Callable[[int], SamplingParams],
     ) -> Response:
-        """n choices of each prompt, each a request of its own, streamed or whole. `params` makes
-        those of choice i."""
+        """The answer, streamed or whole: n choices of each prompt, each its own request. `params`
+        makes the parameters of choice i."""
         for prompt in prompts:
             self._check_ids(prompt, "prompt" if form.kind == "text" else "messages")
         self._check_ids(body.stop_token_ids or [], "stop_token_ids")
@@ -446,7 +446,7 @@ class Api:
             prompt_tokens = sum(map(len, prompts))
             if not body.stream:
                 return await until_gone(request, whole_response(answer, form, prompt_tokens))
-            # The first delta decides the status: a refusal must not come as 200.
+            # Waits for the first delta, since a refusal must not have status 200.
             deltas = answer.deltas()
             first = await until_gone(request, anext(deltas))
             options = body.stream_options or StreamOptions()
@@ -469,7 +469,7 @@ class Api:
     async def generate_stream(self, request: HttpRequest) -> Response:
         body = decode_body(await self._body(request), GenerateBody)
         if body.stream is False:
-            raise BadRequest("stream: POST /generate answers whole", param="stream")
+            raise BadRequest("stream: POST /generate does not stream", param="stream")
         answer = AnswerStreams()
         with contextlib.ExitStack() as stack:
             stack.enter_context(await self._open_generate(request, answer, body))
@@ -503,8 +503,8 @@ class Api:
         return bytes(body)
 
     def _check_ids(self, ids: Sequence[int], field: str) -> None:
-        """Raises `BadRequest` for a token that the model has no embedding of: tokenizers may know
-        more tokens than the model does."""
+        """Raises `BadRequest` for a token without an embedding: tokenizers may have more tokens
+        than the model."""
         size = self.gateway.vocab_size
         if not ids or (min(ids) >= 0 and max(ids) < size):
             return
@@ -537,28 +537,28 @@ def adapter_body(view: AdapterView) -> dict[str, Any]:
 
 async def _closed(request: HttpRequest) -> Response:
     raise BadRequest(
-        "an operator's route, and those are closed: start with --admin-key", status=403
+        "operators' routes are closed: start the pipeline with --admin-key", status=403
     )
 
 
 def spans_body(reply: SpansReply) -> dict[str, Any]:
-    """A process's part of an answer."""
+    """One process's part of the answer to an order about spans."""
     body: dict[str, Any] = msgspec.structs.asdict(reply)
     return {name: body[name] for name in ("is_on", "path", "spans", "dropped", "layers", "nvtx")}
 
 
 def _ticket() -> dict[str, str]:
-    """Fields that all orders share."""
+    """Fields of every order."""
     return {"order": make_order_id(), "reply_to": "server"}
 
 
 def _order(name: str) -> dict[str, Any]:
-    """Fields that all orders about an adapter share."""
+    """Fields of every order about an adapter."""
     return {**_ticket(), "name": name}
 
 
 def _check_path(path: str) -> None:
     if not Path(path).is_absolute() and not is_hub_id(path):
         raise BadRequest(
-            f"{path!r} is neither an absolute path of the server's machine nor a hub id"
+            f"{path!r} is neither an absolute path on the server's machine nor a hub id"
         )

@@ -1,7 +1,7 @@
 """The bodies of the HTTP API: OpenAI's chat and completions, S-LoRA's generate, orders.
 
 Knows no socket and no scheduling. A body is checked once here, and every refusal names the field.
-Which fields there are, and which are refused, is in `request_fields`.
+`request_fields` lists the accepted and the refused fields.
 """
 
 from __future__ import annotations
@@ -20,16 +20,15 @@ from . import request_fields
 from .request_fields import BadRequest, Table, honoured_fields
 
 DEFAULT_CHAT_TOKENS = 1024
-"""max_tokens of a chat that names none: admission reserves it, so "as many as fit" would let
-one request keep the others out."""
+"""Default max_tokens of a chat. Admission reserves it, so "as many as fit" would let one request
+keep the others out."""
 DEFAULT_COMPLETION_TOKENS = 16  # OpenAI's
 DEFAULT_GENERATE_TOKENS = 16  # S-LoRA's
 MOST_STOPS = 16
 MOST_STOP_CHARACTERS = 4096
-"""Characters of all stop strings of a request, at most: each of its tokens is compared with
-them."""
+"""Most characters of all stop strings of a request: each token is compared with them."""
 GREEDY_BELOW = 1e-5
-"""A temperature below this is zero: dividing by it leaves nothing finite in float32."""
+"""Lower temperatures count as 0: logits divided by them are not finite in float32."""
 
 Unit: TypeAlias = Annotated[float, Meta(ge=0.0, le=1.0)]
 Temperature: TypeAlias = Annotated[float, Meta(ge=0.0, le=100.0)]
@@ -54,11 +53,11 @@ MISSING = re.compile(r"missing required field `(\w+)`")
 
 
 class Body(msgspec.Struct, frozen=True, kw_only=True):
-    """A JSON object of a request; every field of `table` that is honoured is one of its own."""
+    """A JSON object of a request; it has a field for every honoured field of `table`."""
 
     table: ClassVar[Table]
     nested: ClassVar[dict[str, type[Body]]] = {}
-    """Fields that are such objects themselves."""
+    """Fields that are bodies themselves."""
 
 
 class StreamOptions(Body, frozen=True, kw_only=True):
@@ -79,9 +78,9 @@ def sampling_params(
     repetition_penalty: float | None,
     **more: Any,
 ) -> SamplingParams:
-    """`SamplingParams` with `defaults` where a request names none (None)."""
+    """`SamplingParams`; a field that the request leaves out (None) comes from `defaults`."""
     if temperature is None:
-        # Who names another sampling field wants a random token, though the model is greedy.
+        # A request with another sampling field wants random tokens, even if the default is greedy.
         others = (top_k, top_p, min_p)
         is_greedy = defaults.do_sample is False and all(other is None for other in others)
         temperature = 0.0 if is_greedy else defaults.temperature
@@ -102,15 +101,15 @@ def sampling_params(
 
 
 def make_seed(seed: int | None, choice: int = 0) -> int:
-    """The seed of choice i of n: a random one where none is given, or -1."""
+    """The seed of choice i of n; a random one if `seed` is None or -1."""
     if seed is None or seed == -1:
         return random.getrandbits(63)
     return (seed + choice) % (1 << 63)
 
 
 def stop_strings(given: str | list[str] | None, field: str) -> tuple[str, ...]:
-    """`stop` as several strings. Raises `BadRequest` on an empty one, on too many and on too long
-    ones."""
+    """`stop` as a tuple. Raises `BadRequest` if a string is empty, or if there are too many strings
+    or characters."""
     stop = (given,) if isinstance(given, str) else tuple(given or ())
     if len(stop) > MOST_STOPS or not all(stop):
         raise BadRequest(
@@ -118,13 +117,14 @@ def stop_strings(given: str | list[str] | None, field: str) -> tuple[str, ...]:
         )
     if (length := sum(map(len, stop))) > MOST_STOP_CHARACTERS:
         raise BadRequest(
-            f"{field} has {length} characters; {MOST_STOP_CHARACTERS} in all are taken", param=field
+            f"{field} has {length} characters; at most {MOST_STOP_CHARACTERS} in all are allowed",
+            param=field,
         )
     return stop
 
 
 class SamplingBody(Body, frozen=True, kw_only=True):
-    """The fields both endpoints share: OpenAI's, and the field's usual additions."""
+    """Fields of both endpoints: OpenAI's, and additions common to other servers."""
 
     nested: ClassVar[dict[str, type[Body]]] = {"stream_options": StreamOptions}
 
@@ -151,12 +151,12 @@ class SamplingBody(Body, frozen=True, kw_only=True):
     add_special_tokens: bool | None = None
 
     def check(self) -> None:
-        """Raises `BadRequest` where fields contradict each other."""
+        """Raises `BadRequest` if fields contradict each other."""
         if self.stream_options is not None and not self.stream:
             raise BadRequest("stream_options needs stream: true", param="stream_options")
 
     def adapters(self) -> dict[str, str]:
-        """The fields beside `model` that name an adapter, and which."""
+        """Adapters named by fields other than `model`, by field."""
         named = {"adapter_id": self.adapter_id, "lora_path": self.lora_path}
         return {field: name for field, name in named.items() if name}
 
@@ -169,7 +169,8 @@ class SamplingBody(Body, frozen=True, kw_only=True):
         *,
         skip_special_tokens: bool = True,
     ) -> SamplingParams:
-        """Choice i of n is seeded with seed + i, so n choices differ and can be had again."""
+        """The parameters of choice i of n. Its seed is seed + i, so that choices differ and can be
+        reproduced."""
         return sampling_params(
             seed=make_seed(self.seed, choice),
             stop=stop_strings(self.stop, "stop"),
@@ -226,7 +227,7 @@ class CompletionBody(SamplingBody, frozen=True, kw_only=True):
             raise BadRequest("best_of other than n is not supported", param="best_of")
 
     def prompts(self) -> list[str] | list[list[int]]:
-        """One or many, as text or as token ids. Raises `BadRequest` on none or a mixture."""
+        """The prompts, as texts or as token ids. Raises `BadRequest` on none or a mixture."""
         if isinstance(self.prompt, str):
             return [self.prompt]
         texts = [item for item in self.prompt if isinstance(item, str)]
@@ -260,12 +261,12 @@ class GenerateParameters(Body, frozen=True, kw_only=True):
     seed: Seed | None = None
     skip_special_tokens: bool = True
     adapter_id: Name | None = None
-    """LoRAX's place for what S-LoRA calls `lora_dir`."""
+    """LoRAX's name for S-LoRA's `lora_dir`."""
     adapter_source: Source | None = None
 
     def params(self, defaults: GenerationDefaults = NO_DEFAULTS) -> SamplingParams:
-        """Greedy unless `do_sample`. Raises `BadRequest` on bad stop strings, and on fields
-        that ask for random tokens without it."""
+        """The parameters: greedy unless `do_sample`. Raises `BadRequest` on bad stop strings, and
+        on fields that need `do_sample` without it."""
         if self.stop and self.stop_sequences:
             raise BadRequest(
                 "stop and stop_sequences are two names of one field", param="parameters.stop"
@@ -273,7 +274,7 @@ class GenerateParameters(Body, frozen=True, kw_only=True):
         if not self.do_sample:
             self._check_greedy()
         temperature = self.temperature
-        if temperature is None:  # do_sample is not greedy, though the model's author is
+        if temperature is None:  # do_sample is not greedy, even if the model's default is
             temperature = 1.0 if defaults.temperature is None else defaults.temperature
         field = "parameters.stop" if self.stop else "parameters.stop_sequences"
         return sampling_params(
@@ -294,8 +295,8 @@ class GenerateParameters(Body, frozen=True, kw_only=True):
         )
 
     def _check_greedy(self) -> None:
-        """TGI and LoRAX sample where one of these is given alone, S-LoRA drops them: none of them
-        is dropped here without a word. Raises `BadRequest`."""
+        """Raises `BadRequest` for sampling fields without do_sample. TGI and LoRAX sample then,
+        S-LoRA drops the fields silently."""
         asked = {
             "temperature": self.temperature not in (None, 0, 1),
             "top_p": self.top_p not in (None, 1),
@@ -305,14 +306,14 @@ class GenerateParameters(Body, frozen=True, kw_only=True):
         if field := next((name for name, is_asked in asked.items() if is_asked), ""):
             raise BadRequest(
                 f"parameters.{field} needs do_sample: true; without it the most probable token is "
-                "taken",
+                "chosen",
                 param=f"parameters.{field}",
             )
 
 
 class GenerateBody(Body, frozen=True, kw_only=True):
-    """POST /generate and /generate_stream. `lora_dir`, or LoRAX's `adapter_id`, is the name or the
-    path of a registered adapter; a request never loads one."""
+    """POST /generate and /generate_stream. `lora_dir`, or LoRAX's `adapter_id`, is the name or path
+    of a registered adapter; a request never loads one."""
 
     table: ClassVar[Table] = request_fields.GENERATE
     nested: ClassVar[dict[str, type[Body]]] = {"parameters": GenerateParameters}
@@ -323,13 +324,13 @@ class GenerateBody(Body, frozen=True, kw_only=True):
     stream: bool | None = None
 
     def adapters(self) -> dict[str, str]:
-        """The fields that name an adapter, and which."""
+        """Named adapters, by field."""
         named = {"lora_dir": self.lora_dir, "parameters.adapter_id": self.parameters.adapter_id}
         return {field: name for field, name in named.items() if name}
 
 
 class LoadBody(Body, frozen=True, kw_only=True):
-    """vLLM's and SGLang's body of a load; `pinned` is SGLang's."""
+    """vLLM's and SGLang's body to load an adapter; `pinned` is SGLang's."""
 
     table: ClassVar[Table] = request_fields.LOAD
 
@@ -339,7 +340,7 @@ class LoadBody(Body, frozen=True, kw_only=True):
 
 
 class UnloadBody(Body, frozen=True, kw_only=True):
-    """vLLM's and SGLang's body of an unload."""
+    """vLLM's and SGLang's body to unload an adapter."""
 
     table: ClassVar[Table] = request_fields.UNLOAD
 
@@ -357,7 +358,7 @@ class AdapterBody(Body, frozen=True, kw_only=True):
 
 
 class SchedulerBody(Body, frozen=True, kw_only=True):
-    """PUT /v1/scheduler; what is not given stays as it is."""
+    """PUT /v1/scheduler; fields not given stay unchanged."""
 
     table: ClassVar[Table] = request_fields.SCHEDULER
 
@@ -378,7 +379,7 @@ class PlanBody(Body, frozen=True, kw_only=True):
 
 
 class ProfilerBody(Body, frozen=True, kw_only=True):
-    """POST /profiler/start; both may be left out, and the body too."""
+    """POST /profiler/start; both fields and the body itself are optional."""
 
     table: ClassVar[Table] = request_fields.PROFILER
 
@@ -387,7 +388,7 @@ class ProfilerBody(Body, frozen=True, kw_only=True):
 
 
 def decode_body(body: bytes, kind: type[BodyT]) -> BodyT:
-    """JSON to a body. Raises `BadRequest` naming the field."""
+    """Decodes JSON to a body. Raises `BadRequest` naming the field."""
     try:
         raw = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -400,7 +401,7 @@ def decode_body(body: bytes, kind: type[BodyT]) -> BodyT:
 
 
 def _convert(raw: dict[str, Any], kind: type[BodyT], at: str) -> BodyT:
-    """An object at the path `at` of the body, and the objects in it."""
+    """Converts an object at the path `at` of the body, and the objects in it."""
     given = honoured_fields(raw, kind.table, at)
     for name, value in list(given.items()):
         if name in kind.nested and isinstance(value, dict):
@@ -425,7 +426,7 @@ def _convert(raw: dict[str, Any], kind: type[BodyT], at: str) -> BodyT:
 
 @functools.cache
 def _integer_fields(kind: type[Body]) -> frozenset[str]:
-    """The fields that take an integer: JSON's 5.0 is 5 for them. None of them takes others."""
+    """The fields that take an integer, for which JSON's 5.0 is 5. None of them takes floats."""
     info = msgspec.inspect.type_info(kind)
     assert isinstance(info, msgspec.inspect.StructType)
     found = set()

@@ -1,7 +1,7 @@
-"""Process `server`: HTTP ↔ messages. Tokenises, posts to the router, streams the text back.
+"""Process `server`: HTTP ↔ messages. Tokenises, sends to the router, streams the text back.
 
-Knows no scheduling and no token ids but those it passes on. Every accepted request ends with an
-answer or an error, whatever dies behind it. By hand:
+Knows no scheduling. Every accepted request ends with an answer or an error, whatever process dies.
+By hand:
 `python -m loraconsole.pipeline.server.server --run DIR`.
 """
 
@@ -44,7 +44,7 @@ from .routes import make_app
 
 
 class Server(Process):
-    """See the module."""
+    """Runs uvicorn over a `Gateway`, and passes the ring's messages to it."""
 
     accepts = ToServer
 
@@ -73,7 +73,7 @@ class Server(Process):
                 timeout_graceful_shutdown=3,
             )
         )
-        # The port answers 503 from here on; a balancer sees a server that is loading.
+        # The port answers 503 from here on, so a load balancer sees that the server is loading.
         self._serving = asyncio.create_task(self._http.serve(sockets=[self._socket]))
         self._watching = asyncio.create_task(self._watch_forever())
         await self._read_model()
@@ -83,7 +83,7 @@ class Server(Process):
         self.log.info("listening on %s", self.url)
 
     async def _read_model(self) -> None:
-        """What requests need of the model's files: tokenizer, limits, sampling defaults."""
+        """Reads what requests need from the model's files: tokenizer, limits, sampling defaults."""
         gateway, directory = self._gateway, self.run / "model"
         gateway.tokenizer = await asyncio.to_thread(Tokenizer, directory)
         for warning in gateway.tokenizer.warnings:
@@ -107,14 +107,14 @@ class Server(Process):
             gateway.defaults = self._read_defaults(directory)
 
     def _read_defaults(self, directory: Path) -> GenerationDefaults:
-        """The model's sampling defaults; publishes which hold."""
+        """The model's sampling defaults, which an event reports."""
         defaults = read_generation_config(directory)
         if named := defaults.named:
-            said = ", ".join(f"{name} {value}" for name, value in named.items())
-            self.event("info", f"a request that names none has generation_config.json's {said}")
+            values = ", ".join(f"{name} {value}" for name, value in named.items())
+            self.event("info", f"sampling defaults of generation_config.json: {values}")
         if left_out := defaults.not_honoured:
-            word = "generation_config.json asks for what is not done here"
-            self.event("warning", f"{word}: {', '.join(left_out)}")
+            text = "generation_config.json has settings that are not supported"
+            self.event("warning", f"{text}: {', '.join(left_out)}")
         return defaults
 
     def _bind(self) -> socket.socket:
@@ -176,7 +176,7 @@ class Server(Process):
                     self._gateway.fail_all(lost)
 
     async def _read_chats_forever(self) -> None:
-        """The chat templates of adapters, beside the loop: some bring megabytes of tokenizer."""
+        """Reads adapters' chat files in a thread: some have megabytes of tokenizer."""
         while True:
             await self._has_table.wait()
             self._has_table.clear()
@@ -186,7 +186,7 @@ class Server(Process):
             if chats.has_news(table):
                 await asyncio.to_thread(chats.read_new, table)
             for warning in chats.warnings(self._gateway.pipeline.adapters or table):
-                with contextlib.suppress(InboxFull):  # the next table has it again
+                with contextlib.suppress(InboxFull):  # it is sent again with the next table
                     self.outbox("router").send(warning)
 
     def publish_stats(self) -> None:

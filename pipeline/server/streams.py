@@ -1,7 +1,7 @@
-"""The text of a request so far: `Stream`, one choice; `AnswerStreams`, all choices of one HTTP
+"""The text of a request so far: `Stream` for one choice, `AnswerStreams` for all choices of an HTTP
 request.
 
-Knows no HTTP and no socket. Append-only: no text is overwritten however late its reader comes.
+Knows no HTTP and no socket. Append-only: a slow reader misses no text.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .request_fields import BadRequest
 
 
 class Stream:
-    """What has come of one request. What is new goes to the `AnswerStreams` it belongs to."""
+    """The text of one request so far. New text goes to the queue of its `AnswerStreams`."""
 
     def __init__(self, request: Request, index: int, sink: Sink) -> None:
         self.request = request
@@ -32,8 +32,8 @@ class Stream:
         self._sink = sink
 
     def put(self, delta: TextDelta) -> bool:
-        """Passes on what is new in a delta; False where nothing is. A replay after a
-        detokenizer's death repeats text: the character offset says how much of it is known."""
+        """Passes on the new part of a delta; False if nothing is new. A restarted detokenizer
+        repeats text: the character offset tells which part is known."""
         if delta.num_tokens <= self.num_tokens and not delta.finish_reason:
             return False
         known = self.num_chars - delta.offset
@@ -62,15 +62,15 @@ Sink: TypeAlias = "asyncio.Queue[tuple[int, TextDelta | Refused]]"
 
 
 class AnswerStreams:
-    """All choices of one HTTP request, and the queue their text goes through."""
+    """All choices of one HTTP request, and the queue of their text."""
 
     def __init__(self) -> None:
         self.streams: list[Stream] = []
         self.sink: Sink = asyncio.Queue()
 
     async def deltas(self) -> AsyncIterator[tuple[int, TextDelta]]:
-        """(choice, delta) as they come, until every choice has finished. Raises `BadRequest`
-        with the router's status where it refuses one."""
+        """(choice, delta) as they come, until every choice has finished. Raises `BadRequest` with
+        the router's status if it refuses one."""
         unfinished = len(self.streams)
         while unfinished:
             index, delta = await self.sink.get()

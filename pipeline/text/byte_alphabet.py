@@ -7,8 +7,8 @@ import functools
 
 @functools.cache
 def byte_of_character() -> dict[str, int]:
-    """The byte that each character stands for: printable Latin-1 bytes are themselves; the 68
-    others, in order, are U+0100 and onwards."""
+    """The byte of each character. Printable Latin-1 bytes are themselves; the 68 others, in order,
+    are U+0100 and up."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(0x100) if byte not in printable]
     table = {chr(byte): byte for byte in printable}
@@ -17,5 +17,5 @@ def byte_of_character() -> dict[str, int]:
 
 @functools.cache
 def character_of_byte() -> dict[int, str]:
-    """Characters by byte: the inverse."""
+    """The character of each byte: the inverse of `byte_of_character`."""
     return {byte: character for character, byte in byte_of_character().items()}

@@ -1,4 +1,4 @@
-"""`ChatTemplate`: a conversation as text, rendered as transformers renders it.
+"""`ChatTemplate`: renders a conversation as text, like transformers.
 
 Compiles and runs the Jinja of a model or of an adapter, in jinja2's sandbox. Knows no file and
 no token id.
@@ -19,10 +19,10 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 MOST_LOOP_STEPS = 500_000
-"""A template that loops more often is taken for an endless one; the longest chats take thousands.
-A step costs one to two microseconds."""
+"""Most loop steps; a template with more counts as endless. The longest chats take thousands. A step
+costs one to two microseconds."""
 MOST_CHARACTERS = 64 << 20
-"""A rendered chat is shorter: a request's body has at most 16 MiB."""
+"""Most characters of a rendered chat; a request's body has at most 16 MiB."""
 RESERVED = frozenset(
     {
         "add_generation_prompt",
@@ -35,24 +35,24 @@ RESERVED = frozenset(
         "tools",
     }
 )
-"""Names that template_kwargs may not set: they are arguments of the rendering itself."""
+"""Names that template_kwargs may not set, since they are arguments of the rendering itself."""
 CONTINUED = "\N{START OF TEXT}CONTINUE FINAL MESSAGE\N{END OF TEXT}"
-"""Marks where the last message ends, and is cut off again with all that follows."""
+"""Marks the end of the last message; it is removed again with all that follows."""
 REASONING_FIELDS = ("reasoning_content", "thinking", "reasoning")
-"""The names under which clients send an answer's reasoning; templates read the first, gpt-oss's
-the second."""
+"""Fields in which clients send an answer's reasoning. Templates read the first, gpt-oss's reads the
+second."""
 
 
 class TextError(ValueError):
-    """A text or conversation that cannot be tokenised: its sender's mistake (HTTP 400)."""
+    """A text or conversation cannot be tokenised, by the sender's mistake (HTTP 400)."""
 
 
 class ChatTemplate:
     """The templates of one directory, by name; most have only "default".
 
-    `variables` are the special tokens by name (bos_token, …), as text. `origin` is whose they are
-    ("the model", "adapter NAME"): clients read it. A template that does not compile keeps the
-    reason in `fault` and refuses to render.
+    `variables` are the special tokens by name (bos_token, …), as text. `origin` is their owner
+    ("the model", "adapter NAME") for errors that clients read. A template that does not compile has
+    the reason in `fault` and refuses to render.
     """
 
     def __init__(self, sources: Mapping[str, str], variables: Mapping[str, str], origin: str):
@@ -74,14 +74,14 @@ class ChatTemplate:
 
     @classmethod
     def broken(cls, origin: str, reason: str) -> ChatTemplate:
-        """A template that cannot be had: it refuses to render, for this reason."""
+        """A template that could not be read: it refuses to render, with this reason."""
         template = cls({"default": ""}, {}, origin)
         template._faults["default"] = reason
         return template
 
     @property
     def fault(self) -> str:
-        """Why a template of these does not compile, its line included; "" where all do."""
+        """Why templates do not compile, with the line; "" if all do."""
         return "; ".join(
             fault if name == "default" else f"{name}: {fault}"
             for name, fault in self._faults.items()
@@ -89,7 +89,7 @@ class ChatTemplate:
 
     def choose(self, tools: object, documents: object) -> str:
         """The name of the template for a request: "tool_use" with tools, "rag" with documents,
-        else "default". Raises `TextError` where there is no default."""
+        else "default". Raises `TextError` if there is no default."""
         if tools is not None and "tool_use" in self.sources:
             return "tool_use"
         if documents is not None and "rag" in self.sources:
@@ -111,9 +111,9 @@ class ChatTemplate:
     ) -> str:
         """The conversation as text.
 
-        Fields of a message that are null are left out, as transformers does. A content of text
-        parts stays a list where the template walks through it, else its texts are joined by line
-        ends. Raises `TextError` naming the line and the reason where the template fails.
+        Null fields of a message are left out, as in transformers. Content in text parts stays a
+        list if the template iterates over it, else its texts are joined by line ends. Raises
+        `TextError` naming the line and the reason if the template fails.
         """
         name = self.choose(tools, documents)
         if fault := self._faults.get(name):
@@ -146,8 +146,8 @@ class ChatTemplate:
                     raise jinja2.TemplateRuntimeError(f"more than {MOST_CHARACTERS} characters")
                 pieces.append(piece)
         except TemplateRefusal as error:
-            raise TextError(f"the chat template refuses this: {error.message}") from error
-        # A template may fail in any way that Python does: its text is code.
+            raise TextError(f"the chat template refuses the chat: {error.message}") from error
+        # A template is code, so it can raise any exception.
         except Exception as error:
             line = _line_of(error)
             reason = str(error) or type(error).__name__
@@ -155,11 +155,11 @@ class ChatTemplate:
         return "".join(pieces)
 
 
-# --- what a template sees -----------------------------------------------------------------------
+# --- messages for a template --------------------------------------------------------------------
 
 
 def _message(message: Mapping[str, Any], takes_parts: bool) -> dict[str, Any]:
-    """The message as the template gets it. Raises `TextError` on content that is not text."""
+    """The message for the template. Raises `TextError` on content that is not text."""
     found = {name: value for name, value in message.items() if value is not None}
     for name in REASONING_FIELDS:
         if name in found:
@@ -180,7 +180,7 @@ def _message(message: Mapping[str, Any], takes_parts: bool) -> dict[str, Any]:
 
 
 def _mark_end(chat: list[dict[str, Any]]) -> None:
-    """Writes `CONTINUED` behind the text of the last message."""
+    """Appends `CONTINUED` to the text of the last message."""
     content = chat[-1].get("content") if chat else None
     if isinstance(content, str):
         chat[-1]["content"] = content + CONTINUED
@@ -193,12 +193,12 @@ def _mark_end(chat: list[dict[str, Any]]) -> None:
 def _cut_at_mark(text: str, message: Mapping[str, Any]) -> str:
     end = text.rfind(CONTINUED)
     if end < 0:
-        raise TextError("the chat template leaves out the final message, which was to be continued")
+        raise TextError("the chat template leaves out the final message: it cannot be continued")
     return text[:end]
 
 
 def _iterates_over_content(tree: nodes.Template) -> bool:
-    """Whether a template walks through a message's content part by part."""
+    """Whether a template iterates over the parts of a message's content."""
     names = {"content"}
     for assign in tree.find_all(nodes.Assign):
         if isinstance(assign.target, nodes.Name) and _is_content(assign.node, names):
@@ -209,7 +209,8 @@ def _iterates_over_content(tree: nodes.Template) -> bool:
 
 
 def _is_content(node: nodes.Node, names: set[str]) -> bool:
-    """`message.content`, `message["content"]`, or a name that stands for it; filters aside."""
+    """Whether a node is `message.content`, `message["content"]` or one of `names`, with or without
+    filters."""
     while isinstance(node, nodes.Filter) and node.node is not None:
         node = node.node
     if isinstance(node, nodes.Getattr):
@@ -219,14 +220,14 @@ def _is_content(node: nodes.Node, names: set[str]) -> bool:
     return isinstance(node, nodes.Name) and node.name in names
 
 
-# --- Jinja as the authors of chat templates expect it -------------------------------------------
+# --- transformers' Jinja environment, bounded ---------------------------------------------------
 
 STEP = "loraconsole_step"
-"""The variable that each loop calls at each turn."""
+"""The variable that each loop calls in each iteration."""
 
 
 class StepCounter:
-    """Ends a template that loops on."""
+    """Raises after `MOST_LOOP_STEPS` iterations of all loops of a template."""
 
     def __init__(self) -> None:
         self._steps = 0
@@ -238,31 +239,32 @@ class StepCounter:
 
 
 class TemplateRefusal(jinja2.TemplateError):
-    """What a template says through raise_exception."""
+    """The error that a template raises by raise_exception."""
 
 
 class GenerationBlock(Extension):
-    """`{% generation %} … {% endgeneration %}`: marks, for training, what the assistant says.
-    Its body is rendered as it stands."""
+    """`{% generation %} … {% endgeneration %}`, which marks the assistant's text for training. Its
+    body is rendered unchanged."""
 
     tags = {"generation"}  # noqa: RUF012 (jinja2 declares it so)
 
     def parse(self, parser: Parser) -> nodes.Node | list[nodes.Node]:
         line = next(parser.stream).lineno
         body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-        # A scope, as transformers' own tag has it: what is set inside is unknown behind it.
+        # A scope, as in transformers' own tag: variables set inside are unknown after it.
         return nodes.Scope(body).set_lineno(line)
 
 
 class ChatEnvironment(ImmutableSandboxedEnvironment):
-    """The sandbox, with a counter in every loop and a bound on what one operator may make."""
+    """The sandbox, with a counter in every loop and bounds on the results of `*` and `**`."""
 
     intercepted_binops = frozenset({"*", "**", "%"})
 
     def parse(
         self, source: str, name: str | None = None, filename: str | None = None
     ) -> nodes.Template:
-        """The tree to make a template of; `from_string` of a text would leave the counters out."""
+        """The tree for `from_string`, with counters; `from_string` of a text would leave them
+        out."""
         tree = super().parse(source, name, filename)
         for loop in tree.find_all(nodes.For):
             call = nodes.Call(nodes.Name(STEP, "load"), [], [], None, None)
@@ -283,8 +285,8 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
 
 @functools.cache
 def _environment() -> ChatEnvironment:
-    """Jinja as transformers sets it up. Sandboxed: a template comes with the model or with an
-    adapter, from any author."""
+    """Jinja set up as in transformers. Sandboxed, since templates come with models and adapters of
+    any author."""
     environment = ChatEnvironment(
         trim_blocks=True,
         lstrip_blocks=True,
@@ -303,7 +305,7 @@ def _to_json(
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
 ) -> str:
-    """Jinja's own filter escapes HTML characters, which a prompt must not have."""
+    """The filter `tojson`. Jinja's own escapes HTML characters, which would change the prompt."""
     return json.dumps(
         value,
         ensure_ascii=ensure_ascii,
@@ -318,7 +320,7 @@ def _raise_exception(message: str) -> None:
 
 
 def _line_of(error: BaseException) -> str:
-    """ " in line N": where in the template an error came from; "" where that is not known."""
+    """ " in line N": the line of the template that raised; "" if unknown."""
     line, trace = 0, error.__traceback__
     while trace is not None:
         if trace.tb_frame.f_code.co_filename in ("<template>", "<unknown>"):

@@ -1,4 +1,4 @@
-"""`read_chat_template`: the chat templates of a directory, from the files that transformers reads.
+"""`read_chat_template`: the chat templates of a directory, from the same files as transformers.
 
 chat_template.jinja and additional_chat_templates/*.jinja, else tokenizer_config.json's
 chat_template (one, or several by name), else chat_template.json.
@@ -17,14 +17,14 @@ MAIN = "chat_template.jinja"
 LEGACY = "chat_template.json"
 FOLDER = "additional_chat_templates"
 NAMES = ("tool_use", "rag")
-"""Templates that a request can choose beside the default."""
+"""Templates other than the default that a request can choose."""
 
 Read = Callable[[str], str | None]
-"""The text of a file of the directory; None where there is no such file."""
+"""The text of a file of the directory; None if there is no such file."""
 
 
 class TemplateFileError(ValueError):
-    """A chat template's file that cannot be used; says which and why."""
+    """A chat template's file cannot be used; the text names the file and the reason."""
 
 
 def read_chat_template(
@@ -34,9 +34,10 @@ def read_chat_template(
     origin: str,
     names: Sequence[str] = NAMES,
 ) -> ChatTemplate | None:
-    """The chat templates that `read` and tokenizer_config.json give; None without any.
+    """The chat templates of the files that `read` returns and of tokenizer_config.json; None if
+    there are none.
 
-    `names` are the files to look for in additional_chat_templates. Raises `TemplateFileError`.
+    `names` are the files to read in additional_chat_templates. Raises `TemplateFileError`.
     """
     sources = {}
     for name in ("default", *names):
@@ -57,8 +58,8 @@ def read_chat_template(
 def read_model_template(
     directory: Path, config: Mapping[str, Any], variables: Mapping[str, str]
 ) -> ChatTemplate | None:
-    """The chat templates of a model directory, every file in additional_chat_templates among
-    them. `config` is tokenizer_config.json. Raises `TemplateFileError`."""
+    """The chat templates of a model directory, including every file in additional_chat_templates.
+    `config` is tokenizer_config.json. Raises `TemplateFileError`."""
 
     def read(name: str) -> str | None:
         try:
@@ -75,7 +76,7 @@ def read_model_template(
 
 
 def _sources(found: Any, file: str) -> dict[str, str]:
-    """Templates by name: a text is "default"; a list or an object holds several."""
+    """Templates by name: a text is "default"; a list or an object has several."""
     if not found:
         return {}
     if isinstance(found, str):
@@ -84,4 +85,4 @@ def _sources(found: Any, file: str) -> dict[str, str]:
         found = {str(entry.get("name")): entry.get("template") for entry in found}
     if isinstance(found, dict) and all(isinstance(text, str) for text in found.values()):
         return found
-    raise TemplateFileError(f"{file}: chat_template is neither a template nor several by name")
+    raise TemplateFileError(f"{file}: chat_template is neither a text nor texts by name")

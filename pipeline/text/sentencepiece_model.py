@@ -1,6 +1,6 @@
 """`read_sentencepiece`: the tokenizer of a tokenizer.model (SentencePiece, byte-pair encoding).
 
-Reads the handful of protobuf fields that say how text becomes ids. Knows no other file.
+Reads only the protobuf fields that determine token ids. Knows no other file.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tokenizers import AddedToken, models, normalizers
 from ..errors import OperatorError
 
 UNKNOWN, CONTROL, USER_DEFINED = 2, 3, 4
-"""Kinds of pieces that a text's letters never make; those of the user are found in texts."""
+"""Kinds of pieces that are not ordinary text; user-defined ones are matched in texts."""
 BYTE_PAIRS = 2
 """trainer_spec.model_type; 1 is Unigram, 3 words, 4 characters."""
 KINDS = {1: "Unigram", 3: "words", 4: "characters"}
@@ -29,7 +29,7 @@ class ScoredPiece(NamedTuple):
 
 
 class SentencePieceFile(NamedTuple):
-    """What a tokenizer.model says."""
+    """The fields of a tokenizer.model."""
 
     pieces: list[ScoredPiece]
     model_type: int
@@ -38,32 +38,32 @@ class SentencePieceFile(NamedTuple):
     add_dummy_prefix: bool
     remove_extra_whitespaces: bool
     suffix: bool
-    """A space is written behind a word, not before it."""
+    """A space is written after a word, not before it."""
 
 
 class SentencePieceTokenizer(NamedTuple):
-    """A tokenizer without a pre-tokenizer, which is its class's to set; what is done to a text's
-    characters before it is cut (None: nothing); whether a space is put before a text; what stands
-    for characters that no piece has (None: their bytes)."""
+    """A tokenizer without a pre-tokenizer, which its class sets."""
 
     tokenizer: tokenizers.Tokenizer
     normalizer: normalizers.Normalizer | None
     add_dummy_prefix: bool
+    """Whether a space is put before a text."""
     unknown: str | None
+    """The token for characters that no piece has; None: their bytes."""
 
 
 def read_sentencepiece(path: Path) -> SentencePieceTokenizer:
-    """The tokenizer of a tokenizer.model. Raises `OperatorError` where the file is none of
-    SentencePiece's, or of a kind that is not supported."""
+    """The tokenizer of a tokenizer.model. Raises `OperatorError` if the file is not SentencePiece's
+    or of a kind that is not supported."""
     file = _parse(path)
     if file.model_type != BYTE_PAIRS or file.suffix:
         kind = KINDS.get(file.model_type, f"kind {file.model_type}")
-        what = "spaces behind words" if file.suffix else kind
+        what = "spaces after words" if file.suffix else kind
         raise OperatorError(
-            f"{path}: SentencePiece of {what} is not supported without a tokenizer.json",
-            # transformers 5 reads a Unigram model as byte pairs: what it saves gives other ids.
+            f"{path}: SentencePiece with {what} is not supported without a tokenizer.json",
+            # transformers 5 reads a Unigram model as byte pairs: the file it saves gives other ids.
             "take the tokenizer.json of a repository that has one, and compare its ids with "
-            "sentencepiece's own",
+            "those of the sentencepiece library",
         )
     vocab = {piece.text: token_id for token_id, piece in enumerate(file.pieces)}
     tokenizer = tokenizers.Tokenizer(
@@ -91,7 +91,7 @@ def read_sentencepiece(path: Path) -> SentencePieceTokenizer:
 
 
 def _merges(pieces: list[ScoredPiece], vocab: dict[str, int]) -> list[tuple[str, str]]:
-    """Every pair of pieces that makes a piece: SentencePiece joins the best-scored pair first."""
+    """Every pair of pieces that forms a piece; SentencePiece joins the best-scored pair first."""
     found = []
     for token_id, piece in enumerate(pieces):
         text = piece.text
@@ -116,9 +116,9 @@ def _parse(path: Path) -> SentencePieceFile:
         return _model(content)
     except (ValueError, IndexError, struct.error) as error:
         raise OperatorError(
-            f"{path} is no SentencePiece model",
-            "a tiktoken vocabulary under this name is converted by transformers' AutoTokenizer "
-            "and save_pretrained",
+            f"{path} is not a SentencePiece model",
+            "if it is a tiktoken vocabulary, convert it with transformers' AutoTokenizer and "
+            "save_pretrained",
         ) from error
 
 
@@ -167,8 +167,8 @@ def _piece(content: bytes) -> ScoredPiece:
 
 
 def _fields(content: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """(number, value) of each field: a whole number, or bytes. Raises `ValueError` or
-    `IndexError` where the bytes are no protobuf."""
+    """(number, value) of each field; a value is an integer or bytes. Raises `ValueError` or
+    `IndexError` if the bytes are not protobuf."""
     at = 0
     while at < len(content):
         key, at = _varint(content, at)
@@ -181,7 +181,7 @@ def _fields(content: bytes) -> Iterator[tuple[int, int | bytes]]:
         if wire == 2:
             length, at = _varint(content, at)
         if length is None or at + length > len(content) or number == 0:
-            raise ValueError("no protobuf")
+            raise ValueError("not protobuf")
         yield number, content[at : at + length]
         at += length
 
@@ -196,4 +196,4 @@ def _varint(content: bytes, at: int) -> tuple[int, int]:
             return value, at
         shift += 7
         if shift > 63:
-            raise ValueError("no protobuf")
+            raise ValueError("not protobuf")

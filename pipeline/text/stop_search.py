@@ -1,7 +1,7 @@
 """`StopSearch`: the text of one request, released as soon as no stop string can begin in it.
 
-Knows no token. Text that is not shown (special tokens) is searched by those stop strings that hold
-a special token; the others see the text that the client sees.
+Knows no token. Stop strings that contain a special token are searched in the text with hidden
+special tokens; all others in the text that the client sees.
 """
 
 from __future__ import annotations
@@ -10,26 +10,25 @@ from collections.abc import Sequence
 
 
 class StopSearch:
-    """Text comes in by `add` and leaves by `release`, in order; what has left is never taken
-    back."""
+    """Text enters by `add` and leaves by `release`, in order; released text is final."""
 
     def __init__(
         self, stop: Sequence[str] = (), marked: Sequence[str] = (), *, include: bool = False
     ) -> None:
-        """`stop` are sought in the shown text, `marked` in the text with what is not shown.
-        `include`: the stop string stays at the end of the text."""
+        """`stop` are searched in the shown text, `marked` in the shown and hidden text. `include`:
+        the stop string stays at the end of the text."""
         self._stop = tuple(stop)
         self._marked = tuple(marked)
         self._include = include
         self._shown = ""
         self._full = ""
-        """With what is not shown; kept only where a stop string is sought in it."""
+        """Shown and hidden text; stored only if there are `marked` stop strings."""
         self._places: list[int] = []
-        """Of each character of `_full`, the number of shown ones before it."""
+        """For each character of `_full`, the number of shown characters before it."""
 
     @property
     def held(self) -> int:
-        """Characters that were shown to it and not released."""
+        """Characters of shown text that are not released yet."""
         return len(self._shown)
 
     def add(self, text: str, *, is_shown: bool = True) -> None:
@@ -41,8 +40,8 @@ class StopSearch:
             self._shown += text
 
     def release(self, *, final: bool = False) -> tuple[str, bool]:
-        """The text that may leave now, and whether a stop string ends it. `final`: no more comes,
-        so nothing is held back."""
+        """The text that can be released now, and whether a stop string ends it. `final`: no more
+        text comes, so nothing is held back."""
         if (found := self._find()) is not None:
             at, stop = found
             text = self._shown[:at] + (stop if self._include else "")
@@ -61,7 +60,8 @@ class StopSearch:
         return text, False
 
     def _find(self) -> tuple[int, str] | None:
-        """The stop string that begins first, and the number of shown characters before it."""
+        """The stop string that begins first, preceded by the number of shown characters before
+        it."""
         found = [(at, stop) for stop in self._stop if (at := self._shown.find(stop)) >= 0]
         for stop in self._marked:
             if (at := self._full.find(stop)) >= 0:
@@ -70,7 +70,7 @@ class StopSearch:
 
 
 def _possible(text: str, stop: Sequence[str]) -> int:
-    """Length of the longest end of `text` that is the beginning of a stop string."""
+    """Length of the longest suffix of `text` that is a prefix of a stop string."""
     return max(
         (
             length

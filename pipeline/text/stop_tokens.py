@@ -1,19 +1,17 @@
 """`stop_token_ids`: the tokens that end an answer.
 
-The union of four:
+The union of four sources:
 
 1. `eos_token_id` of generation_config.json, one id or a list;
-2. `eos_token_id` of config.json. Where generation_config.json names its own, an id here that is an
-   ordinary token is left out: old defaults (2) stand there for vocabularies that have a letter
-   under that id. Where neither file names one, the default of the family's class, if that is a
-   special token;
+2. `eos_token_id` of config.json. If generation_config.json has its own, ordinary tokens here are
+   left out: some files have an old default (2) for vocabularies in which that id is a letter. If
+   neither file has one, the default of the family's class, if that is a special token;
 3. the tokenizer's `eos_token` (an instruct fine-tune often names its end of turn only there);
-4. control tokens that by their text end a turn (<|im_end|>, <|eot_id|>, <end_of_turn>, …), where
-   the chat template writes them right behind what the assistant says, both between turns and at
-   the end. A token that the template also writes inside an assistant's turn (between reasoning and
-   answer, or before a tool call) is none.
+4. control tokens that by their text end a turn (<|im_end|>, <|eot_id|>, <end_of_turn>, …), if the
+   chat template writes them right after the assistant's text, both between turns and at the end,
+   and nowhere inside an assistant's turn (between reasoning and answer, or before a tool call).
 
-null, an empty list and ids outside the vocabulary name nothing: such a token is never chosen.
+null, an empty list and ids outside the vocabulary add nothing: such a token is never chosen.
 Knows the files of a model directory and no tensor.
 """
 
@@ -34,11 +32,11 @@ if TYPE_CHECKING:
     from .chat_template import ChatTemplate
 
 ENDS_A_TURN = re.compile(r"end|eo[tsdm]|</s>|stop|return|turn", re.IGNORECASE)
-"""What the text of a token that ends a turn holds. Whether it does is the template's to show."""
+"""Pattern in the text of tokens that may end a turn; the template shows whether they do."""
 CLASS_DEFAULTS = {"llama": 2, "mistral": 2}
-"""What the family's class in transformers takes for an absent `eos_token_id`."""
+"""The default `eos_token_id` of the family's class in transformers."""
 MARKS = {"user": "U\u0392U", "answer": "A\u0393A", "reasoning": "R\u0394R"}
-"""What the turns of a trial conversation say: texts that no template holds."""
+"""Texts of the turns of a trial conversation, which no template contains."""
 TOOL = "T\u0395T"
 
 
@@ -55,7 +53,7 @@ class ModelEntry(msgspec.Struct, frozen=True):
 
 
 class TokenizerHead(msgspec.Struct, frozen=True):
-    """The fields of a tokenizer.json that stop tokens need. Megabytes of vocabulary and merges are
+    """The fields of a tokenizer.json for stop tokens. Megabytes of vocabulary and merges are
     skipped."""
 
     added_tokens: list[AddedToken] = []
@@ -63,10 +61,10 @@ class TokenizerHead(msgspec.Struct, frozen=True):
 
 
 def stop_token_ids(directory: Path, raw_config: Mapping[str, Any]) -> tuple[int, ...]:
-    """The ids that end an answer, in ascending order; () for none.
+    """The ids that end an answer, in ascending order.
 
-    `raw_config` is config.json. Raises `OperatorError` naming file and field where an
-    `eos_token_id` is no id.
+    `raw_config` is config.json. Raises `OperatorError` naming file and field if an `eos_token_id`
+    is not an id.
     """
     generation = _read(directory / "generation_config.json")
     generated = _ids(generation.get("eos_token_id"), directory / "generation_config.json")
@@ -87,21 +85,20 @@ def stop_token_ids(directory: Path, raw_config: Mapping[str, Any]) -> tuple[int,
 
 
 def _ids(value: Any, path: Path) -> set[int]:
-    """An `eos_token_id` as a file has it: an id, a list of ids, or null."""
+    """The ids of an `eos_token_id`: an id, a list of ids, or null."""
     found = value if isinstance(value, list) else [] if value is None else [value]
     for token_id in found:
         if isinstance(token_id, bool) or not isinstance(token_id, int):
             raise OperatorError(
                 f"{path}: eos_token_id {json.dumps(value)[:80]} is neither a token id nor a list "
                 "of ids",
-                "write the number of the token; a token's text belongs in tokenizer_config.json's "
-                "eos_token",
+                "give the token's id; its text belongs in tokenizer_config.json's eos_token",
             )
     return set(found)
 
 
 class _Tokens:
-    """The special and added tokens of a directory, without its vocabulary where that is enough."""
+    """The special and added tokens of a directory. Its vocabulary is read only if needed."""
 
     def __init__(self, directory: Path) -> None:
         self.config = _read(directory / "tokenizer_config.json")
@@ -121,7 +118,7 @@ class _Tokens:
                 self._added.setdefault(text, token_id)
 
     def variables(self) -> dict[str, str]:
-        """The special tokens by name, as text. special_tokens_map.json counts where
+        """The special tokens by name, as text. special_tokens_map.json is used if
         tokenizer_config.json has no added_tokens_decoder, as in transformers."""
         fields = dict(self.config)
         if "added_tokens_decoder" not in self.config:
@@ -138,7 +135,7 @@ class _Tokens:
         return [text for key, text in self.variables().items() if key == "eos_token"]
 
     def of_names(self, texts: Iterable[str]) -> list[int]:
-        """The ids of tokens by their text; those that the vocabulary lacks are left out."""
+        """The ids of tokens by their text; unknown texts are left out."""
         found, rest = [], []
         for text in texts:
             if text in self._added:
@@ -149,7 +146,7 @@ class _Tokens:
         return found + [vocab[text] for text in rest if text in vocab]
 
     def candidates(self, template: str) -> dict[str, int]:
-        """Added tokens whose text names an end and stands in the template."""
+        """Added tokens whose text matches `ENDS_A_TURN` and is in the template."""
         return {
             text: token_id
             for text, token_id in self._added.items()
@@ -162,11 +159,11 @@ class _Tokens:
 
             try:
                 return read_tokenizer(self._directory).tokenizer.get_vocab()
-            except OperatorError:  # the tokenizer's to say
+            except OperatorError:  # reported by the tokenizer
                 return {}
         try:
             return msgspec.json.decode(self._head.model.vocab, type=dict[str, int])
-        except msgspec.MsgspecError:  # a list (Unigram), whose special tokens are added ones
+        except msgspec.MsgspecError:  # a list (Unigram); its special tokens are added tokens
             return {}
 
 
@@ -177,28 +174,26 @@ def _head(path: Path) -> TokenizerHead:
         OSError,
         ValueError,
         RecursionError,
-    ):  # whether it can be read is the tokenizer's to say
+    ):  # reported by the tokenizer
         return TokenizerHead()
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """The JSON object in `path`; empty where there is none. Raises `OperatorError`."""
+    """The JSON object in `path`; empty if there is none. Raises `OperatorError`."""
     try:
         found = read_json(path)
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        raise OperatorError(
-            f"{path} is not readable: {error}", "mend or remove the file"
-        ) from error
+        raise OperatorError(f"{path} is not readable: {error}", "fix or remove the file") from error
     return found if isinstance(found, dict) else {}
 
 
-# --- what the template ends a turn with ---------------------------------------------------------
+# --- the template's ends of turns ---------------------------------------------------------------
 
 
 def _template_texts(directory: Path, config: Mapping[str, Any]) -> str:
-    """The sources of all chat templates, one behind the other: to look for tokens in."""
+    """The sources of all chat templates, joined, to search for tokens."""
     files = [directory / "chat_template.jinja", directory / "chat_template.json"]
     files += sorted((directory / "additional_chat_templates").glob("*.jinja"))
     texts = [path.read_text("utf-8", "replace") for path in files if path.is_file()]
@@ -208,7 +203,7 @@ def _template_texts(directory: Path, config: Mapping[str, Any]) -> str:
 
 
 def _template_ends(directory: Path, variables: Mapping[str, str], candidates: set[str]) -> set[str]:
-    """The `candidates` that the chat template writes right behind the assistant's words."""
+    """The `candidates` that the chat template writes right after the assistant's text."""
     # Jinja costs a process 0.1 s, and most models name all their stop tokens in a file.
     from .chat_template_files import TemplateFileError, read_model_template
 
@@ -216,14 +211,14 @@ def _template_ends(directory: Path, variables: Mapping[str, str], candidates: se
         template = read_model_template(
             directory, _read(directory / "tokenizer_config.json"), variables
         )
-    except TemplateFileError:  # the tokenizer's to say
+    except TemplateFileError:  # reported by the tokenizer
         return set()
     return set() if template is None else ends_of_turn(template, candidates)
 
 
 def ends_of_turn(template: ChatTemplate, candidates: Iterable[str]) -> set[str]:
-    """The `candidates` that by their text end something and that the template writes right behind
-    the assistant's words, at each end of a turn and nowhere inside one."""
+    """The `candidates` that match `ENDS_A_TURN` and that the template writes right after the
+    assistant's text, at each end of a turn and nowhere inside one."""
     from .chat_template import TextError
 
     candidates = {text for text in candidates if ENDS_A_TURN.search(text)}
@@ -242,7 +237,7 @@ def ends_of_turn(template: ChatTemplate, candidates: Iterable[str]) -> set[str]:
     ):
         try:
             text = template.render([ask, {**answer, **fields}], add_generation_prompt=False)
-        except TextError:  # it knows no such message
+        except TextError:  # it does not support such a message
             continue
         if start in text and stop in text:
             inside = text[text.rfind(start) : text.rfind(stop)]
@@ -251,7 +246,7 @@ def ends_of_turn(template: ChatTemplate, candidates: Iterable[str]) -> set[str]:
 
 
 def _first_behind(text: str, candidates: set[str]) -> set[str]:
-    """The candidate that follows the assistant's words, white space aside."""
+    """The candidate that follows the assistant's text, ignoring white space."""
     at = text.rfind(MARKS["answer"])
     if at < 0:
         return set()

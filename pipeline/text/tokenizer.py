@@ -1,6 +1,6 @@
 """`Tokenizer` (text to token ids and back) and `TextStream` (ids to text, one at a time).
 
-What a directory's files say is read by `tokenizer_files`; chats are rendered by `chat_template`.
+`tokenizer_files` reads a directory's files; `chat_template` renders chats.
 Knows no torch, no socket and no request.
 """
 
@@ -21,17 +21,17 @@ from .chat_template_files import TemplateFileError, read_model_template
 from .tokenizer_files import read_tokenizer
 
 BYTE_TOKEN = re.compile("<0x([0-9A-Fa-f]{2})>")
-"""How SentencePiece writes a byte that no piece has."""
+"""SentencePiece's name of a byte that no piece has."""
 
 __all__ = ["ChatTemplate", "TextError", "TextStream", "Tokenizer"]
 
 HALF_CHARACTER = "\N{REPLACEMENT CHARACTER}"
-"""How an incomplete UTF-8 sequence decodes."""
+"""The decoded form of an incomplete UTF-8 sequence."""
 
 
 def make_byte_tokenizer(vocab_size: int) -> tokenizers.Tokenizer:
-    """A byte-level tokenizer for a model that has none: a token a byte, then words that texts
-    never encode to but random weights may choose (" aaaa", " aaab", …)."""
+    """A byte-level tokenizer for a model that has none: a token per byte, then words that random
+    weights may choose but no text encodes to (" aaaa", " aaab", …)."""
     letters = "abcdefghijklmnopqrstuvwxyz"
     space = next(character for character, byte in byte_of_character().items() if byte == 0x20)
     tokens = list(byte_of_character())[:vocab_size]
@@ -51,12 +51,12 @@ class Tokenizer:
     """The tokenizer and the chat template of one model directory."""
 
     def __init__(self, directory: str | Path) -> None:
-        """Raises `OperatorError` where the directory has no readable tokenizer."""
+        """Raises `OperatorError` if the directory has no readable tokenizer."""
         self.directory = Path(directory)
         loaded = read_tokenizer(self.directory)
         self._tokenizer = loaded.tokenizer
         self.cleans_up = loaded.cleans_up
-        # As the library skips them: a token that once was special stays so.
+        # As the library skips them: a token that was once special stays special.
         self._special_ids = frozenset(
             token_id
             for token_id in self._tokenizer.get_added_tokens_decoder()
@@ -65,13 +65,14 @@ class Tokenizer:
         self.is_byte_level = isinstance(self._tokenizer.decoder, tokenizers.decoders.ByteLevel)
         self._bytes: dict[int, bytes] = {}
         self.special_tokens = loaded.special_tokens
-        """bos_token, eos_token, …: what templates may name, as text."""
+        """bos_token, eos_token, …, as text: variables of chat templates."""
         self.warnings: tuple[str, ...] = loaded.warnings
-        """What an operator should know of the files; a model starts all the same."""
+        """Warnings to the operator about the files; the model starts anyway."""
         self.chat_template = self._read_chat_template(loaded.config)
 
     def _read_chat_template(self, config: Mapping[str, Any]) -> ChatTemplate | None:
-        """The model's template; where it cannot be used, `warnings` say so and chats alone end."""
+        """The model's template. If it cannot be used, `warnings` has the reason, and only chats are
+        refused."""
         try:
             template = read_model_template(self.directory, config, self.special_tokens)
         except TemplateFileError as error:
@@ -90,23 +91,23 @@ class Tokenizer:
         return self._tokenizer.get_vocab_size(with_added_tokens=True)
 
     def token_id(self, text: str) -> int | None:
-        """The id of the token that is written so; None where there is none."""
+        """The id of the token with this text; None if there is none."""
         return self._tokenizer.token_to_id(text)
 
     def added_tokens(self) -> list[str]:
-        """The tokens beside the vocabulary, special ones among them, as text."""
+        """The tokens added to the vocabulary, including special ones, as text."""
         return [token.content for token in self._tokenizer.get_added_tokens_decoder().values()]
 
     # -- text to ids
 
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
-        """Token ids of `text`; `add_special_tokens` puts a BOS where the model wants one.
+        """Token ids of `text`; `add_special_tokens` adds a BOS if the model uses one.
 
         Raises `TextError` for text that is not Unicode (a lone surrogate).
         """
         try:
             return self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids
-        except TypeError as error:  # what the library says of a lone surrogate
+        except TypeError as error:  # the library's error for a lone surrogate
             raise TextError("the text is not valid Unicode") from error
 
     def encode_chat(
@@ -122,8 +123,8 @@ class Tokenizer:
     ) -> list[int]:
         """Token ids of a conversation in the model's chat format, ready for the answer.
 
-        `chat_template` is used instead of the model's where it is given (an adapter's own).
-        Raises `TextError` as `render_chat` does.
+        `chat_template`, an adapter's own, replaces the model's. Raises `TextError` as `render_chat`
+        does.
         """
         text = self.render_chat(
             messages,
@@ -147,8 +148,8 @@ class Tokenizer:
         continue_final_message: bool = False,
         chat_template: ChatTemplate | None = None,
     ) -> str:
-        """The conversation as text; see `ChatTemplate.render`. Raises `TextError` where there is
-        no template, or where it does not compile or fails."""
+        """The conversation as text; see `ChatTemplate.render`. Raises `TextError` if there is no
+        template, or if it does not compile or fails."""
         template = chat_template or self.chat_template
         if template is None:
             raise TextError("the model has no chat template; use plain completions")
@@ -164,19 +165,18 @@ class Tokenizer:
     # -- ids to text
 
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:
-        """The text of token ids, as transformers' `decode` has it; an id that no token has is
-        nothing."""
+        """The text of token ids, as by transformers' `decode`; unknown ids are skipped."""
         text = self._tokenizer.decode(ids, skip_special_tokens=skip_special_tokens)
         return clean_up(text) if self.cleans_up else text
 
     def token_text(self, token_id: int) -> str:
-        """One token as it stands in a text (for logprobs); half a character shows as U+FFFD."""
+        """One token as it is inside a text (for logprobs); half a character is U+FFFD."""
         return self.token_bytes(token_id).decode("utf-8", "replace")
 
     def token_bytes(self, token_id: int) -> bytes:
-        """The bytes that a token stands for in the middle of a text; kept once asked for.
+        """The bytes of a token in the middle of a text; cached.
 
-        A special token is its name; an id that no token has is b"".
+        Those of a special token are its name; those of an unknown id are b"".
         """
         found = self._bytes.get(token_id)
         if found is None:
@@ -189,13 +189,13 @@ class Tokenizer:
         if self.is_byte_level:
             try:
                 return bytes(byte_of_character()[character] for character in token)
-            except KeyError:  # an added token, written as itself
+            except KeyError:  # an added token, whose text is unencoded
                 return token.encode()
         if token_id in self._added_ids:
             return token.encode()
         if self._falls_back_to_bytes and (byte := BYTE_TOKEN.fullmatch(token)):
             return bytes([int(byte[1], 16)])
-        # What the decoder makes of it behind another token: it may drop a text's first space.
+        # Decoded after another token, since the decoder may drop a text's first space.
         before = self._tokenizer.decode([self._anchor], skip_special_tokens=False)
         text = self._tokenizer.decode([self._anchor, token_id], skip_special_tokens=False)
         return text.removeprefix(before).encode()
@@ -210,7 +210,7 @@ class Tokenizer:
 
     @functools.cached_property
     def _anchor(self) -> int:
-        """An ordinary token that decodes to a text of its own."""
+        """An ordinary token that decodes to a text by itself."""
         for token_id in self._tokenizer.encode("a", add_special_tokens=False).ids[::-1]:
             if self._tokenizer.decode([token_id]):
                 return token_id
@@ -232,10 +232,10 @@ class _Decoding(Protocol):
 
 
 class TextStream:
-    """The text of one request as its tokens come: pushes + flush == decode of all of them.
+    """The text of one request as its tokens come: pushes + flush == decode of all tokens.
 
-    A token costs the same at any length of the output. Half a character is held back until the
-    rest has come, or until `flush`.
+    The cost of a token does not grow with the output, unless the tokenizer cleans up. Half a
+    character is held back until its rest arrives, or until `flush`.
     """
 
     def __init__(self, tokenizer: Tokenizer, skip_special_tokens: bool = True) -> None:
@@ -256,7 +256,7 @@ class TextStream:
         return self._decoding.push(token_id)
 
     def flush(self) -> str:
-        """What was held back, at the end of the output."""
+        """The held-back text, at the end of the output."""
         return self._decoding.flush()
 
 
@@ -277,10 +277,11 @@ class _ByteDecoding:
 class _WindowDecoding:
     """Any other vocabulary: the text of a short window of tokens, less the text of its prefix.
 
-    `_ids[:_read]` has been said; `_ids[:]` is decoded again with each token, and the window moves
-    on as soon as it ends in a whole character. A prefix is kept because some decoders treat the
-    first token of a text differently (SentencePiece drops its space). Where bytes that are not
-    UTF-8 follow whole characters, it may say other U+FFFD than `decode`, which sees them first.
+    `_ids[:_read]` has been returned as text. `_ids` is decoded again with each token, and the
+    window advances when its text ends in a whole character. A prefix is kept because some decoders
+    treat the first token of a text differently (SentencePiece drops its space). If bytes that are
+    not UTF-8 follow whole characters, the number of U+FFFD may differ from `decode`, which sees
+    them together.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
@@ -296,23 +297,23 @@ class _WindowDecoding:
         return self._new_text(final=True)
 
     def _new_text(self, final: bool) -> str:
-        said = self._tokenizer.decode(self._ids[: self._read], skip_special_tokens=False)
+        prefix = self._tokenizer.decode(self._ids[: self._read], skip_special_tokens=False)
         text = self._tokenizer.decode(self._ids, skip_special_tokens=False)
-        if len(text) <= len(said) or (text.endswith(HALF_CHARACTER) and not final):
+        if len(text) <= len(prefix) or (text.endswith(HALF_CHARACTER) and not final):
             return ""
         self._ids = self._ids[self._read :]
         self._read = len(self._ids)
-        return text[len(said) :]
+        return text[len(prefix) :]
 
 
 class _CleanDecoding:
-    """A vocabulary whose text is cleaned up (word pieces): the spaces that later tokens may still
-    take away are held back. The whole text is decoded with each token."""
+    """A vocabulary with cleaned-up text (word pieces): spaces that later tokens may still remove
+    are held back. The whole text is decoded with each token."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
         self._ids: list[int] = []
-        self._said = 0
+        self._num_sent = 0
 
     def push(self, token_id: int) -> str:
         self._ids.append(token_id)
@@ -324,13 +325,13 @@ class _CleanDecoding:
     def _new_text(self, held: int) -> str:
         text = self._tokenizer.decode(self._ids, skip_special_tokens=False)
         whole = text.rstrip(HALF_CHARACTER) if held else text
-        new = text[self._said : max(self._said, len(whole) - held)]
-        self._said += len(new)
+        new = text[self._num_sent : max(self._num_sent, len(whole) - held)]
+        self._num_sent += len(new)
         return new
 
 
 LONGEST_CLEANED = 8
-"""Characters at a text's end that what follows may change: " n ' t" becomes "n't"."""
+"""Characters at a text's end that the next ones may change: " n ' t" becomes "n't"."""
 
 
 def clean_up(text: str) -> str:

@@ -1,7 +1,7 @@
-"""The tokenizer classes of transformers that set by themselves how text is cut and joined.
+"""The tokenizer classes of transformers that set the rules for splitting and joining text.
 
-`class_name` finds the class that AutoTokenizer takes; `BUILDERS` holds what each does to a
-tokenizer. Classes that are not here take tokenizer.json as it is.
+`class_name` finds the class that AutoTokenizer takes; `BUILDERS` applies each one's rules. All
+other classes use tokenizer.json as it is.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import tokenizers
 from tokenizers import decoders, normalizers, pre_tokenizers
 
 GENERIC = "PreTrainedTokenizer"
-"""A tokenizer.json as it is."""
+"""The class that uses tokenizer.json as it is."""
 OF_MODEL = {
     "qwen2": "Qwen2Tokenizer",
     "qwen3": "Qwen2Tokenizer",
@@ -22,19 +22,19 @@ OF_MODEL = {
 }
 """The class that transformers registers for a model's type."""
 OVERRULED = ("qwen2",)
-"""Model types whose repositories often name a wrong class: the registered one is taken."""
+"""Model types whose repositories often name a wrong class; the registered one is used."""
 QWEN_CUT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
-"""How SentencePiece writes a space."""
+"""SentencePiece's character for a space."""
 CUTTING = ("Split", "Digits", "Punctuation", "UnicodeScripts", "BertPreTokenizer")
-"""Stages that cut text by a rule of their own, which a vocabulary is trained with."""
+"""Pre-tokenizer stages with their own rule to split text, which the vocabulary was trained with."""
 
 
 class Builder(Protocol):
-    """What a class does to a tokenizer, and the special tokens it has by itself."""
+    """Applies a class's rules to a tokenizer; `defaults` are its own special tokens."""
 
     @property
     def defaults(self) -> Mapping[str, str]: ...
@@ -45,8 +45,8 @@ class Builder(Protocol):
 def class_name(
     config: Mapping[str, Any], model_config: Mapping[str, Any], is_byte_level: bool
 ) -> str:
-    """The class that transformers 5's AutoTokenizer takes, without "Fast"; `GENERIC` for those
-    that take tokenizer.json as it is."""
+    """The class that transformers 5's AutoTokenizer takes, without "Fast"; `GENERIC` for classes
+    that use tokenizer.json as it is."""
     kind = str(model_config.get("model_type"))
     declared = config.get("tokenizer_class") or model_config.get("tokenizer_class")
     registered = OF_MODEL.get(kind)
@@ -54,7 +54,7 @@ def class_name(
         return registered or GENERIC
     name = declared.removesuffix("Fast")
     if name == "LlamaTokenizer" and is_byte_level and kind not in OVERRULED:
-        return GENERIC  # Llama 3: the name is of Llama 2's days
+        return GENERIC  # Llama 3, which kept Llama 2's class name
     if registered in (GENERIC, name):
         return registered
     if registered is not None and kind in OVERRULED:
@@ -63,9 +63,9 @@ def class_name(
 
 
 def keeps_its_own_cut(tokenizer: tokenizers.Tokenizer, name: str) -> bool:
-    """Whether tokenizer.json cuts text by a rule that the class would drop.
+    """Whether tokenizer.json splits text by a rule that the class would drop.
 
-    transformers 5 drops it, and says nothing: SmolLM2's digits, which GPT2Tokenizer joins.
+    transformers 5 drops it silently: SmolLM2 splits digits, GPT2Tokenizer joins them.
     """
     present = _cuts(tokenizer)
     other = tokenizers.Tokenizer(tokenizers.models.BPE())
@@ -74,7 +74,7 @@ def keeps_its_own_cut(tokenizer: tokenizers.Tokenizer, name: str) -> bool:
 
 
 def _cuts(tokenizer: tokenizers.Tokenizer) -> list[str]:
-    """The stages of a pre-tokenizer that cut by a rule of their own, as JSON."""
+    """The pre-tokenizer's stages of `CUTTING`, as JSON."""
     if tokenizer.pre_tokenizer is None:
         return []
     state = json.loads(tokenizer.pre_tokenizer.__getstate__())
@@ -83,8 +83,8 @@ def _cuts(tokenizer: tokenizers.Tokenizer) -> list[str]:
 
 
 class LlamaTokenizer:
-    """Llama 2's SentencePiece: a space before the text (`add_prefix_space`), or before the text
-    behind each special token too (`legacy`)."""
+    """Llama 2's SentencePiece: a space before the text (`add_prefix_space`), with `legacy` also
+    before the text after each special token."""
 
     defaults: Mapping[str, str] = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
 
@@ -103,7 +103,7 @@ class LlamaTokenizer:
 
 
 class CodeLlamaTokenizer:
-    """Code Llama's: never a space behind special tokens, and an unknown token."""
+    """Code Llama's SentencePiece: no space after special tokens, and an unknown token."""
 
     defaults: Mapping[str, str] = {
         **LlamaTokenizer.defaults,
@@ -123,7 +123,7 @@ class CodeLlamaTokenizer:
 
 
 class Qwen2Tokenizer:
-    """Qwen's byte-level vocabulary: each digit alone, composed characters."""
+    """Qwen's byte-level vocabulary: single digits, composed characters (NFC)."""
 
     defaults: Mapping[str, str] = dict.fromkeys(
         ("eos_token", "unk_token", "pad_token"), "<|endoftext|>"

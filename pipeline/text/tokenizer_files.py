@@ -1,8 +1,8 @@
 """`read_tokenizer`: a directory's tokenizer, as transformers' AutoTokenizer makes it.
 
 A tokenizer is more than tokenizer.json: tokenizer_config.json, special_tokens_map.json and
-added_tokens.json name further tokens, and a tokenizer's class sets how text is cut. Every key is
-honoured, known to change no id, or named in `warnings`. Knows no template and no text.
+added_tokens.json name further tokens, and the class sets how text is split. Every key is honoured,
+known to change no id, or named in `warnings`. Knows no template and no text.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from .tokenizer_class import BUILDERS, GENERIC, class_name, keeps_its_own_cut
 from .vocabulary_files import vocabulary_of
 
 NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
-"""The special tokens with a name in every tokenizer. A key of another name that ends in `_token`
-names one of this model's own."""
+"""The special tokens that every tokenizer may name. Other keys that end in `_token` name special
+tokens of this model only."""
 EXTRA = ("extra_special_tokens", "additional_special_tokens")
 FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 
@@ -44,10 +44,10 @@ HONOURED = {
 }
 HARMLESS = {
     "_commit_hash",
-    "auto_map",  # code that is never run here; tokenizer.json says the same
+    "auto_map",  # code that is never run here; tokenizer.json is equivalent
     "backend",
     "chat_control_tokens",
-    "errors",  # bytes that are no UTF-8 show as U+FFFD, which is the only value in use
+    "errors",  # bytes that are not UTF-8 become U+FFFD, the only value in use
     "files_loaded",
     "from_slow",
     "init_inputs",
@@ -81,22 +81,22 @@ HARMLESS = {
     "vocab_file",
     "merges_file",
 }
-"""Keys that change no token id here: nothing is padded, nothing is cut off."""
+"""Keys that change no token id here, since nothing is padded or truncated."""
 
 MISTRAL_REGEX = (
     r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+"
     r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*"
     r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-"""How Mistral's tekken vocabularies cut text; what `fix_mistral_regex` puts right."""
+"""The rule by which Mistral's tekken vocabularies split text; `fix_mistral_regex` sets it."""
 MISTRAL_TYPES = ("mistral", "mistral3", "voxtral", "ministral", "pixtral")
 
 
 class LoadedTokenizer:
-    """The library's tokenizer with all its tokens, and what the files say beside it.
+    """The library's tokenizer with all its tokens, and further settings of the files.
 
-    `special_tokens` are the named ones, as text. `cleans_up` says whether decoding removes the
-    spaces before punctuation. `warnings` name what is not as the files would have it.
+    `special_tokens` are the named ones, as text. `cleans_up` tells whether decoding removes the
+    spaces before punctuation. `warnings` name deviations from the files.
     """
 
     def __init__(
@@ -112,13 +112,13 @@ class LoadedTokenizer:
         self.warnings = warnings
         is_bpe = isinstance(tokenizer.model, models.BPE)
         key = "clean_up_tokenization_spaces"
-        if is_bpe:  # where it would destroy text; transformers asks for this second key
+        if is_bpe:  # it would corrupt text; transformers requires this second key
             key += "_for_bpe_even_though_it_will_corrupt_output"
         self.cleans_up = bool(config.get("clean_up_tokenization_spaces") and config.get(key))
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """The JSON object in `path`, or an empty one where there is no such file."""
+    """The JSON object in `path`, or an empty one if there is no such file."""
     try:
         found = read_json(path)
     except FileNotFoundError:
@@ -131,8 +131,8 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def read_tokenizer(directory: Path) -> LoadedTokenizer:
-    """The tokenizer of a directory. Raises `OperatorError` where there is none that can be read,
-    or where a key that would change token ids cannot be honoured."""
+    """The tokenizer of a directory. Raises `OperatorError` if there is no readable one, or if a key
+    that would change token ids cannot be honoured."""
     config_path = directory / "tokenizer_config.json"
     config = read_object(config_path)
     model_config = read_object(directory / "config.json")
@@ -153,7 +153,7 @@ def read_tokenizer(directory: Path) -> LoadedTokenizer:
     return LoadedTokenizer(tokenizer, config, special_tokens, tuple(warnings))
 
 
-# --- what cuts and joins ------------------------------------------------------------------------
+# --- splitting and joining ----------------------------------------------------------------------
 
 
 def _backend(
@@ -175,7 +175,7 @@ def _backend(
     tokenizer.no_padding()
     name = class_name(config, model_config, is_byte_level='"ByteLevel"' in text)
     if (directory / "model.gguf").exists() and not any(directory.glob("*.safetensors")):
-        name = GENERIC  # made from the GGUF, which says itself how text is cut
+        name = GENERIC  # made from the GGUF, which has its own rule to split text
     if name in BUILDERS and not isinstance(tokenizer.model, models.BPE):
         warnings.append(
             f"tokenizer_config.json: {name} is byte-pair encoding and {path.name} is not; "
@@ -183,8 +183,8 @@ def _backend(
         )
     elif name in BUILDERS and keeps_its_own_cut(tokenizer, name):
         warnings.append(
-            f"tokenizer_config.json: transformers' {name} would cut text otherwise than "
-            f"{path.name} does; {path.name} is used, as the model was trained"
+            f"tokenizer_config.json: transformers' {name} would split text by other rules than "
+            f"{path.name}; {path.name} is used, as the model was trained with it"
         )
     elif name in BUILDERS:
         BUILDERS[name](tokenizer, config)
@@ -198,8 +198,8 @@ def _set_ends(
     special_tokens: Mapping[str, str],
     name: str,
 ) -> None:
-    """BOS and EOS around a text, where no tokenizer.json has said it: add_bos_token and
-    add_eos_token."""
+    """Sets BOS and EOS around a text by add_bos_token and add_eos_token: for Code Llama, and for
+    all tokenizers without a tokenizer.json."""
     before, after, ids = "", "", []
     for wanted, key in (
         (config.get("add_bos_token", name == "CodeLlamaTokenizer"), "bos_token"),
@@ -224,7 +224,8 @@ def _set_ends(
 def _fix_mistral_regex(
     tokenizer: tokenizers.Tokenizer, config: Mapping[str, Any], model_config: Mapping[str, Any]
 ) -> None:
-    """The cut of text that some of Mistral's tokenizer.json have wrong, where the config asks."""
+    """Sets the rule to split text that some of Mistral's tokenizer.json have wrong, if the config
+    asks for it."""
     version = str(model_config.get("transformers_version") or "0")
     is_old = int(version.partition(".")[0] or 0) < 5
     kind = model_config.get("model_type")
@@ -248,10 +249,10 @@ def _fix_mistral_regex(
 def _tokens_of_files(
     directory: Path, config: Mapping[str, Any], tokenizer: tokenizers.Tokenizer, name: str
 ) -> tuple[dict[str, str | AddedToken], list[str | AddedToken], list[AddedToken]]:
-    """(special tokens by name, those without one, added tokens in the order of their ids).
+    """(special tokens by name, special tokens without a name, added tokens in order of ids).
 
-    tokenizer_config.json's added_tokens_decoder, where there is one, stands for
-    special_tokens_map.json and added_tokens.json, as in transformers.
+    If tokenizer_config.json has added_tokens_decoder, special_tokens_map.json and added_tokens.json
+    are not read, as in transformers.
     """
     fields: dict[str, Any] = dict(config)
     if not fields.get(EXTRA[0]) and EXTRA[1] in fields:
@@ -317,7 +318,7 @@ def _merge_special_tokens_map(fields: dict[str, Any], path: Path) -> None:
 
 
 def _added_tokens_file(fields: Mapping[str, Any], path: Path) -> dict[int, AddedToken]:
-    """added_tokens.json (text to id): special where another file says so."""
+    """The tokens of added_tokens.json (text to id); special if another file lists them so."""
     special = {_text(token) for key in NAMED if (token := _token(fields.get(key))) is not None}
     extra = fields.get(EXTRA[0])
     for value in extra if isinstance(extra, list) else ():
@@ -339,8 +340,8 @@ def _add_tokens(
     added: list[AddedToken],
     name: str,
 ) -> None:
-    """Adds what the vocabulary does not have, in transformers' order: new ones get the ids behind
-    the last."""
+    """Adds tokens that the vocabulary lacks, in transformers' order: new ones get the ids after the
+    last."""
     names = {_text(token) for token in named.values()}
     known = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
     known |= {token.content for token in added}
@@ -359,7 +360,7 @@ def _add_tokens(
 
 
 def _token(value: Any) -> str | AddedToken | None:
-    """A token as a file writes it: its text, or an object with flags; None where it is neither."""
+    """A token of a file: its text, or an object with flags; None if it is neither."""
     if isinstance(value, str):
         return value
     if isinstance(value, dict) and isinstance(value.get("content"), str):
@@ -373,7 +374,7 @@ def _text(token: str | AddedToken) -> str:
     return token if isinstance(token, str) else str(token.content)
 
 
-# --- what an operator is shown ------------------------------------------------------------------
+# --- warnings and refusals ----------------------------------------------------------------------
 
 
 def _unknown_keys(config: Mapping[str, Any], path: Path) -> Iterable[str]:
@@ -385,15 +386,15 @@ def _unknown_keys(config: Mapping[str, Any], path: Path) -> Iterable[str]:
         if value not in (None, False)
     ]
     if unknown:
-        yield f"{path.name}: ignored, as unknown: {', '.join(sorted(unknown))}"
+        yield f"{path.name}: unknown keys are ignored: {', '.join(sorted(unknown))}"
 
 
 def _check_files_named(config: Mapping[str, Any], path: Path) -> None:
     files = config.get("fast_tokenizer_files")
     if files and set(files) != {"tokenizer.json"}:
         raise OperatorError(
-            f"{path}: fast_tokenizer_files names {', '.join(map(str, files))}; tokenizer.json is "
-            "read alone",
+            f"{path}: fast_tokenizer_files names {', '.join(map(str, files))}; only tokenizer.json "
+            "is read",
             "load it once with transformers' AutoTokenizer and save_pretrained",
         )
 
@@ -401,7 +402,8 @@ def _check_files_named(config: Mapping[str, Any], path: Path) -> None:
 def _kept_tokens(
     tokenizer: tokenizers.Tokenizer, config: Mapping[str, Any], name: str
 ) -> Iterable[str]:
-    """Tokens of tokenizer.json that transformers' class forgets, as another file lacks them."""
+    """A warning about tokens of tokenizer.json that transformers' class drops, since another file
+    lacks them."""
     decoder = config.get("added_tokens_decoder")
     if not isinstance(decoder, dict):
         return
@@ -410,14 +412,14 @@ def _kept_tokens(
     if kept := [repr(token.content) for token in added if token.content not in named]:
         yield (
             f"tokenizer_config.json: added_tokens_decoder lacks {', '.join(kept[:5])} of "
-            f"tokenizer.json, and transformers' {name} would spell such a token out; it is kept"
+            f"tokenizer.json; transformers' {name} would split such a token, here it is kept whole"
         )
 
 
 def _moved_tokens(
     config: Mapping[str, Any], tokenizer: tokenizers.Tokenizer, path: Path
 ) -> Iterable[str]:
-    """Tokens whose id is another than the one that added_tokens_decoder gives them."""
+    """A warning about tokens with another id than added_tokens_decoder gives them."""
     decoder = config.get("added_tokens_decoder") or {}
     moved = []
     for token_id, value in decoder.items():

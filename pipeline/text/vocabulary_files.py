@@ -1,7 +1,7 @@
-"""`vocabulary_of`: a tokenizer where there is no tokenizer.json.
+"""`vocabulary_of`: the tokenizer of a directory without tokenizer.json.
 
 From vocab.json and merges.txt (GPT-2, Qwen), tokenizer.model (SentencePiece: Llama 2, Mistral) or
-tekken.json (Mistral). Knows no special token but those that these files hold.
+tekken.json (Mistral). Knows only the special tokens in these files.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from .tokenizer_class import BUILDERS, GENERIC
 
 VOCABULARIES = (("tokenizer.json",), ("tokenizer.model",), ("vocab.json", "merges.txt"),
                 ("tekken.json",))  # fmt: skip
-"""Files that make a tokenizer, the one that is preferred first."""
+"""Sets of files that make a tokenizer, in order of preference."""
 NO_TOKENIZER = "no tokenizer.json, tokenizer.model, tekken.json, or vocab.json with merges.txt"
 SAVE = "load it once with transformers' AutoTokenizer and save_pretrained"
 
 
 def has_tokenizer(directory: Path) -> bool:
-    """Whether a directory holds the files of a tokenizer."""
+    """Whether a directory has the files of a tokenizer."""
     return any(all((directory / name).exists() for name in names) for names in VOCABULARIES)
 
 
 def vocabulary_of(
     directory: Path, config: Mapping[str, Any], name: str
 ) -> tuple[tokenizers.Tokenizer, str]:
-    """(the tokenizer, its class) of a directory that has no tokenizer.json.
+    """(the tokenizer, its class) of a directory without tokenizer.json.
 
-    `name` is the class that the other files ask for. Raises `OperatorError` where the directory
-    has none of these files, or one of a kind that is not supported.
+    `name` is the class that the other files name. Raises `OperatorError` if the directory has none
+    of these files, or one of an unsupported kind.
     """
     if (directory / "tokenizer.model").exists():
         return _sentencepiece(directory / "tokenizer.model", config, name)
@@ -48,7 +48,7 @@ def vocabulary_of(
         return _tekken(directory / "tekken.json"), GENERIC
     raise OperatorError(
         f"{directory} has no tokenizer.json",
-        "a model directory holds one, or tokenizer.model, or vocab.json and merges.txt, or "
+        "a model directory needs it, or tokenizer.model, or vocab.json and merges.txt, or "
         "tekken.json",
     )
 
@@ -60,8 +60,8 @@ def _sentencepiece(
     name = name if name == "CodeLlamaTokenizer" else "LlamaTokenizer"
     prefix = config.get("add_prefix_space")
     prefix = add_dummy_prefix if prefix is None else prefix
-    # Behind a normalizer that strips, "the text's first word" is not where the text begins: the
-    # prefix is put before every part of it. Without one, as transformers has it.
+    # A normalizer that strips moves the first word, so the prefix is put before every part of the
+    # text. Without a normalizer, as in transformers.
     legacy = config.get("legacy", False) or normalizer is not None
     BUILDERS[name](tokenizer, {**config, "add_prefix_space": prefix, "legacy": legacy})
     if normalizer is not None:
@@ -77,8 +77,8 @@ def _vocab_and_merges(
     name = "GPT2Tokenizer" if name == GENERIC else name
     if name not in ("GPT2Tokenizer", "Qwen2Tokenizer"):
         raise OperatorError(
-            f"{directory} has vocab.json and merges.txt, and its tokenizer_class {name} is not "
-            "made of those",
+            f"{directory} has vocab.json and merges.txt, but its tokenizer_class {name} does not "
+            "use them",
             SAVE,
         )
     try:
@@ -91,13 +91,13 @@ def _vocab_and_merges(
 
 
 def _tekken(path: Path) -> tokenizers.Tokenizer:
-    """Mistral's tekken.json: byte-level BPE as ranks, its special tokens the first ids, BOS before
-    a text."""
+    """The tokenizer of Mistral's tekken.json: byte-level BPE by ranks. Special tokens have the
+    first ids; BOS is put before a text."""
     try:
         content = read_json(path)
         settings, specials = content["config"], content.get("special_tokens")
         if specials is None:
-            raise OperatorError(f"{path} has no special_tokens: an old form", SAVE)
+            raise OperatorError(f"{path} has no special_tokens: an old format", SAVE)
         texts = [entry["token_str"] for entry in sorted(specials, key=lambda e: int(e["rank"]))]
         count = settings.get("default_num_special_tokens") or len(texts)
         texts += [f"<SPECIAL_{index}>" for index in range(len(texts), count)]
@@ -108,7 +108,7 @@ def _tekken(path: Path) -> tokenizers.Tokenizer:
     except OperatorError:
         raise
     except (OSError, KeyError, TypeError, ValueError) as error:
-        raise OperatorError(f"{path} is no tekken vocabulary: {error}", SAVE) from error
+        raise OperatorError(f"{path} is not a tekken vocabulary: {error}", SAVE) from error
     vocab = {text: token_id for token_id, text in enumerate(texts)}
     vocab |= {_letters(token): rank + count for token, rank in ranks.items()}
     tokenizer = tokenizers.Tokenizer(models.BPE(vocab, _merges(ranks), ignore_merges=True))
@@ -127,7 +127,7 @@ def _tekken(path: Path) -> tokenizers.Tokenizer:
 
 
 def _merges(ranks: Mapping[bytes, int]) -> list[tuple[str, str]]:
-    """Every pair of tokens that makes a token, the lowest rank first."""
+    """Every pair of tokens that forms a token, the lowest rank first."""
     found = []
     for token, rank in ranks.items():
         for cut in range(1, len(token)):
@@ -139,5 +139,5 @@ def _merges(ranks: Mapping[bytes, int]) -> list[tuple[str, str]]:
 
 
 def _letters(token: bytes) -> str:
-    """Bytes as byte-level BPE writes them."""
+    """Bytes in the alphabet of byte-level BPE."""
     return "".join(character_of_byte()[byte] for byte in token)

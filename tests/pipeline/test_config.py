@@ -61,7 +61,7 @@ def test_flags_win_over_toml_which_wins_over_defaults(tmp_path: Path) -> None:
         (["--tp", "0"], "--tp: expected `int` >= 1"),
         (["--port", "70000"], "--port: expected `int` <= 65535"),
         (["--adapter", "nopath"], "--adapter 'nopath' is not NAME=PATH"),
-        (["--adapter", "a b=/x"], "'a b' is no name for an adapter: a name is letters, digits"),
+        (["--adapter", "a b=/x"], "'a b' cannot name an adapter: a name is letters, digits"),
         (["--model", "org/m", "--adapter", "org/m=/x"], "it means the base model"),
         (["--adapter", "a=/x", "--adapter", "a=/y"], "given twice"),
         (["--config", "/nowhere.toml"], "cannot read /nowhere.toml"),
@@ -72,12 +72,13 @@ def test_a_bad_flag_is_named(arguments: list[str], message: str) -> None:
         parse(*arguments)
 
 
-def test_a_flag_that_did_nothing_is_no_flag_any_more(capsys: pytest.CaptureFixture[str]) -> None:
-    """Adapters are loaded on arrival unless `--no-prefetch` is given."""
-    with pytest.raises(SystemExit) as ended:
-        parse("--prefetch")
-    assert ended.value.code == 2
-    assert "unrecognized arguments: --prefetch" in capsys.readouterr().err
+def test_prefetch_undoes_what_a_file_says(tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_text("no-prefetch = true\n")
+    file = ("--config", str(tmp_path / "c.toml"))
+    assert parse(*file).no_prefetch
+    assert not parse(*file, "--prefetch").no_prefetch
+    assert not parse().no_prefetch
+    assert parse("--no-prefetch").no_prefetch
 
 
 CONTRADICTED = {
@@ -206,7 +207,7 @@ def test_weights_name_adapters_and_the_base_model_by_its_name() -> None:
     for bad in ("sql", "sql=0", "sql=-1", "=2", "sql=x", "sql=inf", "sql=nan"):
         with pytest.raises(UsageError, match="is not NAME=W with a W above 0"):
             parse("--fair-weight", bad)
-    with pytest.raises(UsageError, match="is no file"):
+    with pytest.raises(UsageError, match="is not a file"):
         parse("--profile-table", "/nowhere/none.json")
     with pytest.raises(UsageError, match="--slo-seconds"):
         parse("--slo-seconds", "0")

@@ -91,7 +91,7 @@ def test_reload_serves_the_new_files_and_a_broken_reload_the_old_ones(
     (tmp_path / "adapter_model.safetensors").write_bytes(b"broken")
     refused = ring.http.post("/v1/adapters/shifty/reload")
     assert refused.status_code == 400
-    assert "generation 2 serves on" in refused.json()["error"]["message"]
+    assert "generation 2 is still served" in refused.json()["error"]["message"]
     assert ring.answer("shifty", QUESTIONS[0]) == ring.answer("sql", QUESTIONS[0])
     assert (state := adapter_state(ring, "shifty"))["generation"] == 2 and state["state"] == "gpu"
     assert ring.http.delete("/v1/adapters/shifty").status_code == 200
@@ -137,8 +137,8 @@ def test_a_broken_chat_template_of_an_adapter_stands_in_its_warning(
     [
         ({"name": "x", "path": "relative"}, "neither an absolute path"),
         ({"name": "x", "path": "../../etc"}, "neither an absolute path"),
-        ({"name": "a@b", "path": "/x"}, "no name for an adapter"),
-        ({"name": "", "path": "/x"}, "no name for an adapter"),
+        ({"name": "a@b", "path": "/x"}, "cannot name an adapter"),
+        ({"name": "", "path": "/x"}, "cannot name an adapter"),
         ({"name": "x"}, "path"),
     ],
 )

@@ -105,7 +105,7 @@ def test_what_is_no_recording_is_refused_with_a_word(tmp_path: Path) -> None:
         with gzip.open(tmp_path / name, "wb") as file:
             file.write(content)
     for name in ("text", "empty", "other", "bare"):
-        with pytest.raises(OperatorError, match=r"is no recording|holds no telemetry"):
+        with pytest.raises(OperatorError, match=r"is not a recording|holds no telemetry"):
             RecordingPlayer(tmp_path / name)
     with pytest.raises(OperatorError, match="cannot read"):
         RecordingPlayer(tmp_path / "missing")

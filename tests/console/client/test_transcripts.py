@@ -109,7 +109,7 @@ def test_a_file_that_cannot_be_used_says_so(tmp_path: Path) -> None:
 
 def test_a_full_disk_is_an_operators_error(kept: Transcripts) -> None:
     kept._db.execute("PRAGMA query_only=1")
-    with pytest.raises(OperatorError, match="takes no more"):
+    with pytest.raises(OperatorError, match="cannot be written"):
         kept.add(PIRATE)
 
 

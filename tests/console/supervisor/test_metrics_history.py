@@ -102,7 +102,7 @@ def test_a_full_disk_is_told_once_and_costs_no_moment(tmp_path: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, before)
-    assert [level for level, _ in said] == ["warning"] and "memory alone" in said[0][1]
+    assert [level for level, _ in said] == ["warning"] and "memory only" in said[0][1]
     assert len(book.moments(0.0)) > 20
     live(book, 40, now)
     assert [level for level, _ in said] == ["warning", "info"]

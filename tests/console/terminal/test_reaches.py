@@ -36,7 +36,7 @@ sys.meta_path.insert(0, Finder)
 from loraconsole.console.__main__ import main
 main()
 """
-DIFF, PACED = "sending only changed cells", "waiting for the terminal's answers"
+DIFF, PACED = "sending only changed cells", "waiting for the terminal's replies"
 SLEEPS, SUSPENDS = "input thread that sleeps", "suspending the whole job"
 
 
@@ -82,7 +82,7 @@ def test_while_nothing_is_missed_no_version_is_looked_up() -> None:
         ("_key_thread=_keys", {SUSPENDS}),
         ("_bindings=_own_bindings", {"keys of a dialog that is not up yet"}),
         ("run_input_thread=read_keys", {"terminal driver", SLEEPS}),
-        ("_driver=_own_driver", {DIFF, PACED, "title, OSC 9 and count of bytes"}),
+        ("_driver=_own_driver", {DIFF, PACED, "title, OSC 9 and byte count"}),
     ],
 )
 def test_what_another_version_lacks_is_left_out_and_named(renames: str, off: set[str]) -> None:

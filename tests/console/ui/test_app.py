@@ -272,6 +272,14 @@ def test_every_key_of_every_screen_has_a_name_of_its_own_and_says_what_it_does()
     on_stage(act)
 
 
+def first_offer(app: StagedApp) -> str:
+    """The title of the palette's first line, or nothing while it searches."""
+    options = app.screen.query_one(OptionList)
+    if not options.option_count:
+        return ""
+    return str(options.get_option_at_index(0).prompt).splitlines()[0]
+
+
 def test_the_palette_has_every_action() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         await pilot.press("ctrl+p")
@@ -294,11 +302,11 @@ def test_every_action_on_adapters_is_in_the_palette_and_the_footer_shows_it() ->
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         footer = screen_text(app).splitlines()[-1]
         assert all(verb in footer for verb in (*verbs, "Help", "Quit"))
-        await pilot.press("ctrl+p", *"merge")  # before the policy of that name
-        await pilot.pause(0.5)
+        await pilot.press("ctrl+p", *"merge")
+        await wait(lambda: first_offer(app) == "Merge")  # before the policy of that name
         await pilot.press("enter")
-        await pilot.pause(0.3)
-        assert any("merge" in note.message for note in app._notifications)  # the base, politely
+        # The base is not merged, and says so.
+        await wait(lambda: any("merge" in note.message for note in app._notifications))
         await pilot.press("ctrl+p")
         await pilot.pause(0.3)
         options = app.screen.query_one(OptionList)
@@ -311,10 +319,9 @@ def test_every_action_on_adapters_is_in_the_palette_and_the_footer_shows_it() ->
 def test_the_palette_carries_out_what_is_chosen() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         await pilot.press("ctrl+p", *"theme paper")
-        await pilot.pause(0.5)
+        await wait(lambda: first_offer(app) == "Theme paper")
         await pilot.press("down", "enter")
-        await pilot.pause(0.3)
-        assert app.theme == "paper"
+        await wait(lambda: app.theme == "paper")
 
     on_stage(act)
 
@@ -323,9 +330,9 @@ def test_the_palette_changes_the_policy_and_the_batch_shows_it() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         assert "policy fcfs" in screen_text(app)
         await pilot.press("ctrl+p", *"policy vtc")
-        await pilot.pause(0.5)
+        await wait(lambda: first_offer(app) == "Policy vtc_fair")
         await pilot.press("enter")
-        await pilot.pause(0.3)
+        await wait(lambda: bool(app.ordered))
         assert [order.policy for order in app.ordered] == ["vtc_fair"]
         assert any("vtc_fair" in note.message for note in app._notifications)
         app.advance(1.0)

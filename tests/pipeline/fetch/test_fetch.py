@@ -26,6 +26,7 @@ import numpy as np
 import pytest
 from driver import save_model
 from hub import Hub, serve
+from made_tokenizers import newest_reference
 from tokenizers import Tokenizer as RawTokenizer
 from tokenizers import models, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoTokenizer, LlamaConfig
@@ -179,6 +180,7 @@ def test_default_models_config_is_what_transformers_reads(default_directory):
     assert (model_config.num_layers, model_config.num_heads, model_config.head_dim) == (30, 9, 64)
 
 
+@newest_reference
 @pytest.mark.parametrize("pre", ["gpt-2", "llama-bpe", "qwen2"])
 def test_byte_level_tokenizers_equal_transformers(tmp_path, pre):
     directory = resolve_gguf(write_gguf(tmp_path / "m.gguf", pre=pre))

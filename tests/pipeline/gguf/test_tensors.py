@@ -4,6 +4,7 @@ from pathlib import Path
 
 import gguf
 import numpy as np
+import numpy.testing  # numpy 2.0 starts a process for it
 import pytest
 import torch
 from driver import start_runner

@@ -123,7 +123,8 @@ def test_weights_may_be_stored_in_any_float(
     """Of mixed widths, too, which leaves some tensors at odd addresses."""
     path = save_small_adapter(tmp_path / "it", model)
     _, weights = files_of(path)
-    tensors = load_file(weights)
+    # Copies: `load_file` may map the file that is written below.
+    tensors = {key: tensor.clone() for key, tensor in load_file(weights).items()}
     changed = {key: tensor.to(stored) for key, tensor in tensors.items() if "v_proj" in key}
     save_file({key: changed.get(key, tensor) for key, tensor in tensors.items()}, weights)
     host = read_adapter("it", str(path), model_config, torch.float32).host

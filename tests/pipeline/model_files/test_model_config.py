@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from driver import SMALL
+from made_tokenizers import newest_reference
 from transformers import AutoConfig, GenerationConfig, PreTrainedConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
@@ -74,6 +75,7 @@ def test_absent_keys_have_the_defaults_of_the_familys_class(family: Family, tmp_
     )
 
 
+@newest_reference
 @pytest.mark.parametrize("family", FAMILIES)
 def test_each_default_is_that_of_the_class(family: Family) -> None:
     kind = type(AutoConfig.for_model(family))
@@ -85,6 +87,7 @@ def test_each_default_is_that_of_the_class(family: Family) -> None:
             assert default is None, f"{key} is no field of {kind.__name__}"
 
 
+@newest_reference
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_field_that_transformers_writes_is_known(family: Family, tmp_path: Path) -> None:
     """Of the class, of its base, and of generation, in a file that leaves no default out."""
@@ -104,6 +107,7 @@ def test_no_key_stands_in_two_lists() -> None:
     assert not (READ | HARMLESS) & REFUSED.keys()
 
 
+@newest_reference
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_null_means_what_it_means_to_the_class(family: Family, tmp_path: Path) -> None:
     for key in DEFAULTS[family].keys() - {"bos_token_id"}:

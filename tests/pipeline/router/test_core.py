@@ -205,7 +205,7 @@ def test_a_server_that_comes_back_has_no_clients_any_more() -> None:
     effects = core.effects.take_pending()
     assert Send("detokenizer", CloseStream("a")) in effects
     assert not [e for e in effects if isinstance(e, Send) and e.to == "server"]
-    assert Announcement("warning", "server restarted; 1 request lost clients") in effects
+    assert Announcement("warning", "server restarted; 1 request aborted (client gone)") in effects
     assert not len(core.scheduler) and core.aborts == 1
 
 

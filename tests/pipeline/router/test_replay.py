@@ -150,8 +150,8 @@ def test_a_changed_decision_is_found_by_its_line(log: Path, tmp_path: Path) -> N
     ("damage", "what"),
     [
         (lambda lines: [*lines[:9], lines[9][:20]], "line 10 of .* is cut off"),
-        (lambda lines: [*lines[:5], "{}\n"], "line 6 of .* is no event: .*event"),
-        (lambda lines: [*lines[:5], "rubbish\n"], "line 6 of .* is no event"),
+        (lambda lines: [*lines[:5], "{}\n"], "line 6 of .* is not an event: .*event"),
+        (lambda lines: [*lines[:5], "rubbish\n"], "line 6 of .* is not an event"),
         (lambda lines: lines[1:], "does not begin with the router's start"),
         (
             lambda lines: [lines[0].replace('"format":2', '"format":99'), *lines[1:]],

@@ -221,7 +221,7 @@ def test_cut_that_transformers_class_would_drop_is_kept_and_told(made, tmp_path)
     ours = Tokenizer(tmp_path)
     trained = byte_level(split=r"\p{N}{1,3}|\p{L}+|[^\p{L}\p{N}]+")
     assert ours.encode("12345 it's") == trained.encode("12345 it's").ids
-    assert "GPT2Tokenizer would cut text otherwise" in ours.warnings[0]
+    assert "GPT2Tokenizer would split text by other rules" in ours.warnings[0]
 
 
 def test_tokenizer_made_from_a_gguf_is_taken_as_it_is(made, tmp_path):
@@ -288,9 +288,9 @@ def test_sentencepiece_model_makes_the_ids_that_sentencepiece_makes(tmp_path, op
     ("content", "reason"),
     [
         (sentencepiece_model(model_type="unigram", hard_vocab_limit=False), "Unigram"),
-        (b"aGk= 0\nYQ== 1\n", "no SentencePiece"),
-        (b"", "no SentencePiece"),
-        (sentencepiece_model()[:-7], "no SentencePiece"),
+        (b"aGk= 0\nYQ== 1\n", "not a SentencePiece"),
+        (b"", "not a SentencePiece"),
+        (sentencepiece_model()[:-7], "not a SentencePiece"),
     ],
 )
 def test_other_tokenizer_model_is_refused_by_its_kind(tmp_path, content, reason):
