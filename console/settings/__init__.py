@@ -1,1 +1,1 @@
-"""Settings, themes, keys, and what the screen remembers."""
+"""Settings, themes, keys, and the saved state of the screen."""

@@ -92,8 +92,7 @@ class Chosen(NamedTuple):
         return int(line) if line.isdigit() else None
 
     def with_flag(self, name: str, value: Any, flag: str) -> Chosen:
-        """A copy with `value` from `flag`, a flag or an environment variable; None changes
-        nothing."""
+        """A copy with `value` from `flag`, or an environment variable; None changes nothing."""
         if value is None:
             return self
         settings = msgspec.structs.replace(self.settings, **{name: value})
@@ -181,8 +180,7 @@ def encoding_without_drawing() -> str:
 
 
 def missing_theme(chosen: Chosen, known: Sequence[str]) -> list[Problem]:
-    """The problem of a theme that does not exist, at the line that names it; empty if it
-    exists."""
+    """A problem at the line that names a theme which does not exist; empty if it exists."""
     wanted = chosen.settings.theme
     if wanted in known:
         return []
@@ -266,7 +264,7 @@ def _key_map(given: Any, complain: Any) -> dict[str, str]:
 
 @cache
 def setting_fields() -> dict[str, tuple[Any, Any, str, str]]:
-    """By a setting's dotted name: type, default, line of help, and the allowed values in words."""
+    """Type, default, help and allowed values in words, by a setting's dotted name."""
     found = {}
     for prefix, record in (("", Settings), ("alerts.", AlertLimits)):
         kinds = get_type_hints(record, include_extras=True)

@@ -76,8 +76,7 @@ class Document(NamedTuple):
         return cls(path, values, text)
 
     def problem(self, names: Sequence[str], what: str) -> Problem:
-        """The problem `what` at the line of a key, or of the nearest enclosing table in the
-        file."""
+        """The problem `what` at the line of a key, or else of the nearest table around it."""
         lines = self.lines
         for end in range(len(names), 0, -1):
             if line := lines.get(tuple(names[:end])):

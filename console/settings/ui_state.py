@@ -49,8 +49,7 @@ class UiState:
         self._save()
 
     def sort_of(self, table: str) -> tuple[str, bool]:
-        """The title of a table's sort column, "" for the natural order; and whether the order is
-        reversed."""
+        """A table's sort column by title, "" for the natural order; and whether it is reversed."""
         kept = self._kept.sorts.get(table, "")
         return kept.removeprefix("-"), kept.startswith("-")
 

@@ -48,8 +48,7 @@ _ORDER = {AlertState.FIRING: 0, AlertState.ACKNOWLEDGED: 1, AlertState.CLEARED: 
 
 
 class AlertBook:
-    """Call `update` with every new board, and `acknowledge` for an alert that an operator has
-    seen."""
+    """All alerts. `update` takes every new board; `acknowledge` marks an alert as seen."""
 
     def __init__(self, limits: AlertLimits | None = None) -> None:
         self.limits = limits or AlertLimits()

@@ -234,8 +234,8 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "process stopped",
         "",
-        "An operator has stopped a process of the ring (x under Processes, or loraconsole stop). "
-        "The supervisor does not restart it. Without it no request is answered.",
+        "An operator has stopped a process of the ring. It was x under Processes or loraconsole "
+        "stop; the supervisor does not restart it. Without it no request is answered.",
         "x or r under Processes starts it, and so does loraconsole start.",
         _held,
         is_event=True,
@@ -243,7 +243,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "process silent",
         "",
-        "A process has sent no heartbeat for a while; each sends two a second. It is blocked or "
+        "A process has sent no heartbeat for a while. Each sends two a second: it is blocked or "
         "stopped, or the machine is overloaded.",
         "Look at its CPU: at 100 % it computes, at 0 % it hangs. Logs show what it did last; r "
         "under Processes restarts it.",
@@ -293,7 +293,8 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "synchronize wait",
         "sync_wait_p99_ms",
-        "The host's wait for the device, p99 over the last steps, is above its limit.",
+        "The host's wait for the device is above its limit. The value is the p99 over the last "
+        "steps.",
         "Latency shows the phase and the sync point. If steps hold long prompts, set a smaller "
         "--chunk-tokens.",
         _sync_wait,
@@ -301,7 +302,8 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "first token late",
         "ttft_p99_ms",
-        "The time to the first token, p99 over the last minute, is above its limit.",
+        "The time to the first token is above its limit. The value is the p99 over the last "
+        "minute.",
         "Batch shows why each waits: pages, the token budget, an adapter that loads, a cap.",
         _ttft,
     ),

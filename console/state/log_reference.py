@@ -8,7 +8,7 @@ from typing import NamedTuple
 from ...pipeline.messages import LogLine
 
 SAME_SECONDS = 2.0
-"""Most seconds between a state or an event and the log line that the same process wrote of it."""
+"""Most seconds between a state or an event and its log line by the same process."""
 LAST_WORDS_SECONDS = 10.0
 """Lines written longer than this before a process's end are not about its end."""
 SUPERVISOR = "supervisor"
@@ -45,8 +45,7 @@ def _said(reference: LogReference, logs: Sequence[LogLine]) -> LogLine | None:
 
 
 def _end_of(reference: LogReference, logs: Sequence[LogLine]) -> LogLine | None:
-    """The last line of the process's traceback; without one, the supervisor's line about its
-    end."""
+    """The last line of the process's traceback, or else the supervisor's line about its end."""
     name, until = reference.source, reference.at + SAME_SECONDS
     ends = tuple(f"{SUPERVISOR}: {text.format(name)}" for text in ENDS)
     orders = tuple(f"{SUPERVISOR}: {text.format(name)}" for text in ORDERS)

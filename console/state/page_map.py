@@ -98,7 +98,6 @@ class PageMap:
 
 
 def pages_a_cell(num_pages: int, num_cells: int) -> int:
-    """Pages per cell: the smallest of `STEPS` with which all pages fit; the exact number if even
-    the last step is too small."""
+    """The smallest of `STEPS` with which all pages fit; beyond the last one, the exact number."""
     least = max(1, -(-num_pages // max(1, num_cells)))
     return STEPS[bisect_left(STEPS, least)] if least <= STEPS[-1] else least

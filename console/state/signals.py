@@ -11,7 +11,7 @@ SIGNALS: dict[str, str] = {
     "STOP": "suspends it; after 30 s of silence it is killed",
     "CONT": "resumes it after STOP",
     "HUP": "ends it at once: no process here handles it",
-    "USR1": "writes the stack of each of its threads to its log",
+    "USR1": "writes its threads' stacks to its log",
 }
 """What each signal does here, by its name without SIG."""
 ENDING = ("TERM", "INT", "KILL", "HUP")

@@ -495,8 +495,7 @@ class Store:
             self._plot(step.at, lora_overhead=overhead)
 
     def _merge_steps(self, steps: tuple[Step, ...]) -> None:
-        """Merges a snapshot's steps with those received since, by time. `_fold_moments` plots
-        them."""
+        """Merges a snapshot's steps with those received since. `_fold_moments` plots them."""
         by_time = {step.at: step for step in (*steps, *self._steps.all)}
         self._steps.replace(tuple(by_time[at] for at in sorted(by_time)))
         if steps and not self._step_number:

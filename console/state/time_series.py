@@ -91,8 +91,7 @@ class Window(Struct, frozen=True):
 
 
 class Track(Struct, frozen=True):
-    """An immutable copy of a `Series`. `last` is the index of its newest bucket, counted from the
-    epoch."""
+    """An immutable copy of a `Series`. `last` is its newest bucket's index, counted from 1970."""
 
     bucket_s: float
     last: int = 0
@@ -127,8 +126,7 @@ def _one_nothing(value: float) -> float:
 
 
 def _swept(values: tuple[float, ...], first: int) -> tuple[float, ...]:
-    """Each value at its index modulo their count; the two oldest, which share a cell, become a
-    gap."""
+    """Each value at its index modulo their count; the two oldest, of one cell, become a gap."""
     seam = -first % len(values)
     gapped = (NOTHING, NOTHING, *values[2:])
     return gapped[seam:] + gapped[:seam]

@@ -18,8 +18,7 @@ class Canvas:
         self._inks = [["text"] * width for _ in range(height)]
 
     def put(self, x: int, y: int, text: str, style: str) -> None:
-        """Writes text; wide characters become `?`, since a canvas holds only the console's own
-        labels."""
+        """Writes text; wide characters become `?`, as a canvas holds only our own labels."""
         if not 0 <= y < self.height or x >= self.width:
             return
         if cell_len(text) != len(text):

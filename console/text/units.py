@@ -72,7 +72,7 @@ def age(seconds: float) -> str:
 
 
 def uptime(seconds: float) -> str:
-    """In minutes or longer, for what is on the screen all day: `12 m`, `2 h 05 m`."""
+    """In minutes or longer, for values that stay on the screen all day: `12 m`, `2 h 05 m`."""
     return f"{max(0, int(seconds)) // 60} m" if seconds < 3600 else age(seconds)
 
 

@@ -71,8 +71,7 @@ def ask(app: ScreenApp, question: Confirmation, carry_out: Callable[[], None]) -
 
 
 def confirmation_of(app: ScreenApp, order: PipelineOrder) -> Confirmation | None:
-    """The confirmation for an order; None if nothing is lost by it. Costs are current even in a
-    paused view."""
+    """The confirmation for an order; None if nothing is lost. A paused view has current costs."""
     board = app.store.board(app.clock())
     match order:
         case Abort(request_id=request_id):

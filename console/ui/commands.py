@@ -85,7 +85,7 @@ def _action(app: ScreenApp, active: ActiveBinding) -> LineCommand:
 
     async def run(words: Sequence[str]) -> None:
         if words:
-            raise OperatorError(f"{binding.id} takes no words", what)
+            raise OperatorError(f"{binding.id} takes no arguments", what)
         await app.run_action(binding.action, active.node)
 
     refused = app.refuses(binding.id)

@@ -58,8 +58,7 @@ class Notifier:
         self._shown = set(problems)
 
     def tell_alerts(self, fresh: Sequence[Alert], is_seen: bool) -> None:
-        """Shows new alerts as toasts, unless `is_seen`: the list of alerts is on the screen. Rings
-        in both cases."""
+        """Rings for new alerts, and shows toasts unless `is_seen`: their list is on the screen."""
         shown = [] if is_seen else [alert for alert in fresh if not alert.rule.is_event]
         for alert in shown[:TOASTS_A_FRAME]:
             self._toast(

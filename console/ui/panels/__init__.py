@@ -1,1 +1,1 @@
-"""One widget a file. A panel draws `Board` snapshots and posts messages; it knows no socket."""
+"""Panels and panes. They draw `Board` snapshots and post messages; they know no socket."""

@@ -1,4 +1,4 @@
-"""An adapter's mark, state and details, its plan and its verification, as lines."""
+"""Lines on an adapter: its mark, state and details, its plan and its verification."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PLACES = {
     AdapterState.GPU: "device",
     AdapterState.DRAINING: "device",
 }
-"""By state, where the weights are, nearest to the device; in other states only on the disk."""
+"""The place nearest to the device that holds the weights, by state; in other states the disk."""
 MODULES = {
     "q_proj": "q",
     "k_proj": "k",
@@ -42,35 +42,34 @@ PINNED, MERGED = "⚑", "⊕"
 
 
 def targets(modules: Sequence[str]) -> str:
-    """`q k v o gate up down`: the modules an adapter changes, in the order of a layer."""
+    """`q k v o gate up down`: the modules that an adapter changes, in layer order."""
     known = [short for name, short in MODULES.items() if name in modules]
     return " ".join([*known, *(units.visible(name) for name in modules if name not in MODULES)])
 
 
 def place(view: AdapterView) -> str:
-    """`disk`, `host` or `device`."""
+    """The place of its weights nearest to the device: `disk`, `host` or `device`."""
     if view.state is AdapterState.DRAINING and not view.pages:
         return "host"
     return PLACES.get(view.state, "disk")
 
 
 def state(row: AdapterRow, board: Board) -> TextSpan:
-    """Its state, or the order of this console that is under way."""
+    """The adapter's state, or this console's pending order for it."""
     doing = board.orders.get("" if row.is_base else row.name)
     mark, level = STATES[row.view.state]
-    if doing and level != "warn":  # the router's own word says more
+    if doing and level != "warn":  # a state in progress says more than the order
         return (f"▸ {doing}", "warn")
     return (f"{mark} {WHERE.get(row.view.state, row.view.state.value)}", level)
 
 
 def share_of_hits(view: AdapterView) -> str:
-    """The share of its requests that found it in the pool."""
+    """The share of its requests that found the adapter in the pool."""
     return units.share(view.hits / view.requests if view.requests else None)
 
 
 def remark(row: AdapterRow) -> TextSpan | None:
-    """The reason of its state, or what an operator should know of it; None where there is
-    nothing."""
+    """The reason of its state, or a warning; None if there is neither."""
     if row.view.reason:
         return (units.visible(row.view.reason), STATES[row.view.state][1])
     if row.view.warning:
@@ -79,13 +78,13 @@ def remark(row: AdapterRow) -> TextSpan | None:
 
 
 class AdapterDetails:
-    """One adapter: what it is, where it is, what it has done."""
+    """The lines of an adapter's dialog: state, identity, work, verification."""
 
     def __init__(self, row: AdapterRow) -> None:
         self._row = row
 
     def lines(self, board: Board, width: int) -> Sequence[TextLine]:
-        """The details as `board` has them; once the adapter is gone, as they were last."""
+        """The details from `board`; once the adapter is unloaded, the last known ones."""
         known = (self._row.is_base, self._row.name)
         now = next((row for row in board.adapters if (row.is_base, row.name) == known), None)
         self._row = row = now or self._row
@@ -118,7 +117,7 @@ class AdapterDetails:
 
 
 def _identity(view: AdapterView) -> list[TextLine]:
-    """Where an adapter is and what it changes."""
+    """An adapter's places, pin, merge, rank, modules, generation and digest."""
     return [
         line(*field("where"), (_residency(view), "text")),
         line(*field("pinned"), *_yes(view.pinned, PINNED, "never evicted")),
@@ -173,7 +172,7 @@ def _wrapped(name: str, text: str, style: str, width: int) -> list[TextLine]:
 
 
 def _residency(view: AdapterView) -> str:
-    """All places where its weights are."""
+    """All places that hold its weights, from the disk on."""
     reached = ("disk", "host", "device")
     return ", ".join(reached[: reached.index(place(view)) + 1])
 
@@ -186,7 +185,7 @@ def _yes(is_so: bool, mark: str, meaning: str) -> tuple[TextSpan, ...]:
 
 
 def verification_lines(result: AdapterVerification, width: int) -> list[TextLine]:
-    """The comparison as a table, and the result below it."""
+    """The comparisons as a table, with the result below."""
     found = result.verification
     name_width = max(8, min(22, width - 50))
     head = f"{'':<6} {'adapter':<{name_width}}{'equal':>10}{'largest':>11}{'mean':>10}{'range':>9}"
@@ -217,7 +216,7 @@ def _comparison(row: Comparison, name_width: int) -> TextLine:
 
 
 def unload_costs(row: AdapterRow) -> str:
-    """What happens to an adapter that is unloaded, and to requests that use it."""
+    """The effects of unloading an adapter, for the confirmation."""
     view = row.view
     left = f"{view.pages} pages ({units.size(view.num_bytes)})" if view.pages else "memory"
     if view.running or view.waiting:
@@ -231,7 +230,7 @@ def unload_costs(row: AdapterRow) -> str:
 
 
 def plan_lines(plan: AdapterPlan, width: int) -> list[TextLine]:
-    """What loading a directory would take; whether it fits comes first."""
+    """The plan of loading a directory; the first line tells whether it fits."""
     if plan.reason:
         return _wrapped("✗ refused", plan.reason, "bad", width)
     if plan.fits:

@@ -1,4 +1,4 @@
-"""Dialogs to plan and to load an adapter. What was typed stays until it has succeeded."""
+"""Dialogs to plan and to load an adapter. The inputs are kept until the load has succeeded."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from .adapter_details import plan_lines
 
 MOST_LINES = 40
 STAGES = ("fetch", "adapters")
-"""Stages of a load that have a bar."""
+"""Stages of a load whose progress bar is shown."""
 
 
 class NotePane(Pane):
@@ -72,7 +72,7 @@ class NotePane(Pane):
 
 
 class MarkBox(Checkbox):
-    """A checkbox without a mark where it is off: dim alone would not show without colours."""
+    """A checkbox that is blank when off: a dim mark would look the same without colours."""
 
     BUTTON_INNER = " "
 
@@ -87,8 +87,8 @@ class MarkBox(Checkbox):
 
 
 class AdapterForm(LiveScreen[str]):
-    """The base of both dialogs: a path, a plan of it, buttons. Escape closes it at any time; an
-    answer that comes later is shown as a toast."""
+    """The base of both dialogs: a path, its plan, buttons. Escape closes it at any time; a reply
+    that arrives later is shown as a toast."""
 
     TITLE: ClassVar[str] = ""
     SUBTITLE: ClassVar[str] = ""
@@ -102,7 +102,7 @@ class AdapterForm(LiveScreen[str]):
         self._orders = orders
         self._path = path
         self._waits_for = ""
-        """The order of the newest plan; answers of older ones are ignored."""
+        """The id of the newest plan order; replies to older ones are ignored."""
         self._note = NotePane()
 
     def compose(self) -> ComposeResult:
@@ -133,7 +133,7 @@ class AdapterForm(LiveScreen[str]):
     # -- plan
 
     def on_input_changed(self, event: Input.Changed) -> None:
-        """Forgets the plan that is shown: the path has changed."""
+        """Clears the plan when the path changes."""
         if event.input.id == "path" and event.value != self._path:
             self._path, self._waits_for = event.value, ""
             self._note.show_plans(())
@@ -154,7 +154,7 @@ class AdapterForm(LiveScreen[str]):
 
     def _show_plan(self, reply: AdapterReply) -> bool:
         if not self.is_attached or reply.order != self._waits_for:
-            return True  # the path has changed since this was asked
+            return True  # the path has changed since the order was sent
         self._waits_for = ""
         if reply.plans:
             self._note.show_plans(reply.plans)
@@ -171,14 +171,14 @@ class AdapterForm(LiveScreen[str]):
 
 
 def _field(name: str, value: str, hint: str) -> Widget:
-    """A name and an input behind it."""
+    """A label and its input."""
     given = Input(value=value, placeholder=hint, compact=True, id=name)
     given.cursor_blink = False  # a blinking cursor would cost CPU
     return Horizontal(Label(name), given, classes="field")
 
 
 class LoadDialog(AdapterForm):
-    """A name, a path, whether to pin it."""
+    """Loads an adapter: name, path, and whether to pin it."""
 
     TITLE = "Load an adapter"
     SUBTITLE = "enter loads · ctrl+n plans · esc cancels"
@@ -188,7 +188,7 @@ class LoadDialog(AdapterForm):
         self._loading = ""
 
     def fields(self) -> ComposeResult:
-        yield _field("name", "", "what requests call it; the directory's name")
+        yield _field("name", "", "its name in requests; default: the directory's name")
         yield self.path_field("a PEFT directory on the server, or org/name on the hub")
         yield MarkBox("pin: keep its pages while no request uses it", compact=True, id="pin")
 
@@ -223,7 +223,7 @@ class LoadDialog(AdapterForm):
             self.query_one("#path").focus()
             return
         if self._orders.is_pending(self._loading):
-            return  # one enter is enough
+            return  # a second enter while loading
         path = absolute_path(self.path)
         name = self.query_one("#name", Input).value.strip() or PurePath(path).name
         is_pinned = self.query_one("#pin", Checkbox).value
@@ -234,7 +234,7 @@ class LoadDialog(AdapterForm):
         self._orders.give(order, self._loaded)
 
     def _loaded(self, reply: AdapterReply) -> bool:
-        """Shows why the order was refused; what was typed stays."""
+        """Closes the dialog after success; otherwise shows the reason and keeps the inputs."""
         if not self.is_attached:
             return False
         if reply.status == 200:
@@ -258,8 +258,7 @@ class LoadDialog(AdapterForm):
 
 
 class PlanDialog(AdapterForm):
-    """Paths, and what loading them one after the other would take. Its answer is the path to
-    load."""
+    """Plans the loading of several paths, one after the other. Returns the path to load, or ""."""
 
     TITLE = "Plan adapters"
     SUBTITLE = "enter plans · esc closes"

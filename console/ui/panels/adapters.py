@@ -1,5 +1,5 @@
-"""Adapters: each one's state, size and work, the base model's own row on top, and the keys that
-load, unload, pin, verify and merge them."""
+"""Adapters: a table of their state, size and work, the base model on top, with keys to load,
+unload, pin, verify and merge them."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ from .adapter_details import (
 from .adapter_dialogs import LoadDialog, PlanDialog
 
 STAGES = ("adapters", "verify")
-"""Stages whose progress is shown here."""
+"""Stages whose progress the table's caption shows."""
 NOT_FOR_THE_BASE = {
-    "unload": "The base model cannot be unloaded: every adapter stands on it.",
-    "reload": "The base model cannot be reloaded; restart the worker for that (8, r).",
-    "pin": "The base model is always there; it needs no pin.",
-    "verify": "The base model is what adapters are measured against.",
+    "unload": "The base model cannot be unloaded: every adapter needs it.",
+    "reload": "The base model cannot be reloaded; restart the worker instead (8, r).",
+    "pin": "The base model is always resident; it needs no pin.",
+    "verify": "The base model cannot be verified; adapters are compared with it.",
     "merge": "Choose the adapter to merge into a copy of the base model.",
 }
 
@@ -74,7 +74,7 @@ def _marks(row: AdapterRow) -> str:
 
 
 def _wanted(row: AdapterRow) -> int:
-    """Cells that its name needs."""
+    """Cells that the adapter's name needs."""
     if row.is_base:
         return 2 + len(BASE) + len(row.name)
     marks = _marks(row)
@@ -82,13 +82,13 @@ def _wanted(row: AdapterRow) -> int:
 
 
 def _since(row: AdapterRow, board: Board, width: int) -> Sequence[TextSpan]:
-    """Seconds in the first minute, then minutes: a text that does not change is not drawn again."""
+    """Seconds in the first minute, then minutes, since unchanged text is not redrawn."""
     seconds = max(0.0, board.now - row.view.since)
     return ((units.age(seconds) if seconds < 60 else units.uptime(seconds), "dim"),)
 
 
 def _changes(row: AdapterRow, board: Board, width: int) -> Sequence[TextSpan]:
-    """Its remark where there is one, else the modules it changes."""
+    """The adapter's remark, if any; else the modules it changes."""
     return (_short_remark(row) or (targets(row.view.target_modules), "dim"),)
 
 
@@ -97,17 +97,16 @@ def _changed(row: AdapterRow) -> int:
 
 
 def _short_remark(row: AdapterRow) -> TextSpan | None:
-    """Its remark without the adapter's directory in front, to fit a cell; None where it has
-    none."""
-    said = remark(row)
-    if said is None:
+    """Its remark without the leading directory, to fit a cell; None if it has none."""
+    whole = remark(row)
+    if whole is None:
         return None
     path = units.visible(row.view.directory or row.view.path)
-    return (said[0].removeprefix(path).lstrip("/: ") or said[0], said[1])
+    return (whole[0].removeprefix(path).lstrip("/: ") or whole[0], whole[1])
 
 
 def _speed(row: AdapterRow, board: Board, width: int) -> Sequence[TextSpan]:
-    """A bar relative to the fastest adapter, and the figure."""
+    """A bar relative to the fastest adapter, and the number."""
     most = max((other.tokens_s for other in board.adapters), default=0.0)
     figure = f"{units.rate(row.tokens_s):>6}"
     filled, rest = plot.gauge(row.tokens_s / most if most else 0.0, width - len(figure))
@@ -115,12 +114,12 @@ def _speed(row: AdapterRow, board: Board, width: int) -> Sequence[TextSpan]:
 
 
 def _lit(number: int, style: str = "number") -> str:
-    """The style of a figure that matters unless it is 0."""
+    """`style`, or dim for 0."""
     return style if number else "dim"
 
 
 class AdapterTablePane(TablePane[AdapterRow]):
-    """The base first, then as the router lists them."""
+    """The base first, then the adapters in the router's order."""
 
     TITLE = "adapters"
     EMPTY = "the router has not said which adapters it has"
@@ -190,7 +189,7 @@ class AdapterTablePane(TablePane[AdapterRow]):
     )
 
     class Asked(Message):
-        """A key asks for `verb` on `row`, the one under the cursor."""
+        """The key of `verb` was pressed with `row` under the cursor."""
 
         def __init__(self, verb: str, row: AdapterRow | None) -> None:
             super().__init__()
@@ -201,7 +200,7 @@ class AdapterTablePane(TablePane[AdapterRow]):
         return board.adapters
 
     def row_key(self, row: AdapterRow) -> str:
-        # While one is reloaded, its two generations have a row each.
+        # During a reload both generations of an adapter have a row.
         return "" if row.is_base else f"{row.name}@{row.view.generation}"
 
     def kin(self, key: str) -> str:
@@ -253,10 +252,10 @@ class SpeedPane(Pane):
     def hint(self, board: Board) -> Sequence[TextSpan]:
         """The remark of the adapter under the cursor, in full."""
         row = self._table.selected
-        said = remark(row) if row else None
-        if said is None:
+        found = remark(row) if row else None
+        if found is None:
             return ()
-        text, style = said
+        text, style = found
         return ((units.fit(text, self.size.width - 6).rstrip(), style),)
 
     def draw_lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
@@ -318,7 +317,7 @@ class AdaptersPanel(Panel):
             self._load(path)
 
     def _order(self, verb: str, row: AdapterRow) -> None:
-        """Gives the orders that need nothing but the row."""
+        """Gives an order that needs no further input."""
         name = row.name
         command: AdapterCommand
         match verb:
@@ -339,8 +338,8 @@ class AdaptersPanel(Panel):
         self.post_message(OrderAsked(order, partial(self._show_verdict, row)))
 
     def _show_verdict(self, row: AdapterRow, reply: AdapterReply) -> bool:
-        """Shows a verification as a dialog if the operator still looks at the adapters: elsewhere
-        it would interrupt typing. The row's details keep it."""
+        """Shows a verification as a dialog if this panel is still visible; elsewhere it would
+        interrupt typing. The adapter's details keep the result."""
         is_looked_at = self.display and isinstance(self.app.screen, MainScreen)
         if reply.verification is None or not is_looked_at:
             return False

@@ -1,4 +1,4 @@
-"""Alerts that fire, that are acknowledged and that are over; what each means, and where to look."""
+"""Alerts: firing, acknowledged and cleared ones, with their meaning and where to look."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _style(row: Alert) -> str:
 
 
 def _age_column(title: str, width: int, at: Callable[[Alert], float], rank: int) -> Column[Alert]:
-    """The age of a time, sorted by that time."""
+    """A column of the ages of the times `at`, sorted by these times."""
 
     def cell(row: Alert, board: Board, width: int) -> Sequence[TextSpan]:
         return ((units.age(max(0.0, board.now - at(row))), "dim"),)
@@ -71,7 +71,7 @@ class AlertTable(TablePane[Alert]):
     )
 
     class Acknowledged(Message):
-        """An operator has seen these alerts."""
+        """An operator has acknowledged these alerts."""
 
         def __init__(self, keys: Sequence[tuple[str, str]]) -> None:
             super().__init__()
@@ -95,7 +95,7 @@ class AlertTable(TablePane[Alert]):
 
 
 class RulePane(Pane):
-    """What the rule of the selected alert means and what to do; without alerts, all rules."""
+    """The meaning and the remedy of the selected alert's rule; without alerts, all rules."""
 
     TITLE = "rule"
 
@@ -149,12 +149,12 @@ def _way(finding: AlertFinding, board: Board) -> str:
 
 
 class AlertsPanel(Panel):
-    """The table of alerts, and what the selected one means."""
+    """The table of alerts, and the rule of the selected one."""
 
     NAME: ClassVar[str] = "Alerts"
 
     class Traced(Message):
-        """The operator asks for the log line or the screen of an alert."""
+        """The operator wants to see the log line or the screen of an alert."""
 
         def __init__(self, finding: AlertFinding) -> None:
             super().__init__()

@@ -1,4 +1,4 @@
-"""`AnswerPane`: one answer, plain lines while it streams, Markdown when it is whole."""
+"""`AnswerPane`: one answer, as plain lines while it streams, as Markdown once complete."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ..widgets.pane import Pane
 
 PROMPT = "▸ "
 SHOWN = 8
-"""Turns of a conversation that are shown above the newest."""
+"""Most earlier turns of a conversation shown above the newest."""
 
 
 class AnswerPane(Pane, can_focus=True):
@@ -39,9 +39,9 @@ class AnswerPane(Pane, can_focus=True):
         super().__init__()
         self.answer = answer
         self.is_plain = False
-        """Whether a whole answer is shown as it was written, not as Markdown."""
+        """Whether a complete answer is shown as plain text, not as Markdown."""
         self.shows_choices = False
-        """Whether its tokens and their probabilities are shown instead of its text."""
+        """Whether tokens and their probabilities are shown instead of the text."""
         self._wrapped = WrappedText()
         self._settled: tuple[TextLine, ...] = ()
         self._settled_for: tuple[int, bool, bool] | None = None
@@ -67,7 +67,7 @@ class AnswerPane(Pane, can_focus=True):
 
     @property
     def is_rendered(self) -> bool:
-        """Whether its text is shown as Markdown."""
+        """Whether the answer is shown as Markdown."""
         return not (self.is_plain or self.answer.is_streaming or self.answer.error)
 
     def _choices(self, width: int) -> Sequence[TextLine]:
@@ -93,8 +93,8 @@ class AnswerPane(Pane, can_focus=True):
         return found
 
     def _settle(self, width: int) -> Iterator[TextLine]:
-        """Lines that no longer change: earlier turns, the question, and the answer once it is
-        whole."""
+        """Lines that no longer change: earlier turns, the question, and a complete answer if shown
+        as Markdown."""
         for prompt, text in self.answer.before[-SHOWN:]:
             yield from _question(prompt, width)
             yield from self._said(text, width)
@@ -106,7 +106,7 @@ class AnswerPane(Pane, can_focus=True):
     def _said(self, text: str, width: int) -> Sequence[TextLine]:
         if self.is_plain:
             return [line((row, "text")) for row in units.wrap(text, width)]
-        from ...text import markdown  # 1 MiB that only who asks a model has
+        from ...text import markdown  # 1 MiB: only if a model is asked
 
         return markdown.lines(text, width)
 
@@ -124,7 +124,7 @@ class AnswerPane(Pane, can_focus=True):
         self.paint()
 
     def action_choices(self) -> None:
-        """Switches between its tokens, from the first one on, and its text."""
+        """Switches between the tokens, from the first one on, and the text."""
         self.shows_choices = not self.shows_choices
         self._above = 1 << 20 if self.shows_choices else 0
         self.paint()
@@ -162,7 +162,7 @@ def choice_line(choice: TokenChoice, width: int) -> TextLine:
 
 
 def answer_caption(answer: Answer, room: int) -> tuple[TextSpan, ...]:
-    """Speed, time to the first token, length and finish reason, as far as there is room."""
+    """Speed, finish reason, time to the first token and length, as far as there is room."""
     if answer.error:
         return (("cancelled" if answer.error == CANCELLED else "failed", "bad"),)
     if answer.first_at is None:

@@ -1,4 +1,4 @@
-"""Batch: every live request with its progress, its speed and why it waits."""
+"""Batch: every live request with its progress, its speed and the reason it waits."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _adapter(row: RequestRow, board: Board, width: int) -> Sequence[TextSpan]:
 
 
 def _output(row: RequestRow, board: Board, width: int) -> Sequence[TextSpan]:
-    """`━━━━──── 37/128`: tokens generated, of the most it may generate."""
+    """`━━━━──── 37/128`: generated tokens of `max_tokens`; or the reason it waits."""
     view = row.view
     if view.reason:
         return ((view.reason, "warn"),)
@@ -49,7 +49,7 @@ def _output(row: RequestRow, board: Board, width: int) -> Sequence[TextSpan]:
 
 
 class BatchTable(TablePane[RequestRow]):
-    """The live batch and the queue behind it."""
+    """The running requests and the queue."""
 
     TITLE = "live batch"
     EMPTY = "no request is live"
@@ -100,7 +100,7 @@ class BatchTable(TablePane[RequestRow]):
         return found
 
     def empty(self, board: Board) -> str:
-        """The text without rows: where requests are answered now, with the key that sends one."""
+        """The text without rows; if the pipeline is ready, with the key that sends a request."""
         is_there = board.condition.word == "READY" and board.server is not None
         return f"{self.EMPTY}; 5 sends one" if is_there and not board.is_past else self.EMPTY
 
@@ -110,7 +110,7 @@ class BatchTable(TablePane[RequestRow]):
 
 
 class BatchPanel(Panel):
-    """The table, and a dialog for the row that is opened."""
+    """The table of requests; enter opens a dialog."""
 
     NAME: ClassVar[str] = "Batch"
 
@@ -122,16 +122,16 @@ class BatchPanel(Panel):
 
 
 class RequestPane(ScrollPane):
-    """Opens a request's details. One that has ended cannot be aborted."""
+    """A request's details, without the hint to abort once it has ended."""
 
     def hint(self, board: Board) -> Sequence[TextSpan]:
         if self.screen.check_action("abort", ()):
             return super().hint(board)
-        return tuple(super().hint(board))[2:]  # its key and its word
+        return tuple(super().hint(board))[2:]  # without the key and the name of abort
 
 
 class RequestDialog(LiveDialog):
-    """One request in all its details: its prompt, its output as it comes, where its time went."""
+    """A request's details: its timeline, its output as it arrives, its prompt."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("x", "abort", "Abort", id="request-abort", tooltip="end this request"),
@@ -171,7 +171,7 @@ class RequestDialog(LiveDialog):
 
 
 class RequestDetails:
-    """One request as the board has it; once it is gone, as it was last."""
+    """The lines of a request's dialog; once it has ended, from its last state."""
 
     def __init__(self, row: RequestRow) -> None:
         self._row = row
@@ -179,7 +179,7 @@ class RequestDetails:
         self._prompt, self._output = WrappedText(), WrappedText()
 
     def request_text(self, board: Board) -> RequestText | None:
-        """Its text, once that has come; None before."""
+        """The request's text; None until it has arrived."""
         opened = board.opened
         return opened if opened and opened.request_id == self._row.view.request_id else None
 
@@ -224,7 +224,7 @@ class RequestDetails:
         return [*found, *self._words(board, width)]
 
     def _output_so_far(self, row: RequestRow) -> Sequence[TextSpan]:
-        """Its number of output tokens as last seen: the message of its end has none."""
+        """The output tokens; once it has ended a lower bound, as no message has the final count."""
         view, limit = row.view, f"of at most {row.view.max_tokens}"
         if not self.is_live:
             return ((f"{view.num_output} tokens or more", "text"), (f"  {limit}", "dim"))
@@ -250,7 +250,7 @@ class RequestDetails:
 
 
 class RequestStage(NamedTuple):
-    """A part of a request's life."""
+    """A stage of a request's timeline."""
 
     mark: str
     style: str
@@ -259,8 +259,8 @@ class RequestStage(NamedTuple):
 
 
 def stages(row: RequestRow, color: str) -> list[RequestStage]:
-    """The stages of its time, in order. Loading its adapter comes first: other waits in that time
-    are not measured."""
+    """The stages of a request, in order. All time until its adapter was loaded counts as load:
+    other waits in it are not measured."""
     view = row.view
     end = view.arrived_at + row.age_s
     loaded = view.adapter_at or view.arrived_at
@@ -276,7 +276,7 @@ def stages(row: RequestRow, color: str) -> list[RequestStage]:
 
 
 def _timeline(row: RequestRow, board: Board, width: int) -> Sequence[TextLine]:
-    """One bar to scale, and its parts in words below it."""
+    """A bar to scale, and a legend with durations below it."""
     parts = stages(row, board.color_of(row.view.adapter))
     seconds = [part.seconds for part in parts]
     cells = plot.shares(seconds, sum(seconds), max(0, width - 2))

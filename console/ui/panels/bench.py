@@ -29,13 +29,13 @@ COMPARED = (
     *("throughput", "tokens_s", "ttft_ms_p50", "ttft_ms_p90", "ttft_ms_p99"),
     *("inter_token_ms_p50", "inter_token_ms_p99", "slo_attainment", "jain", "errors"),
 )
-"""The figures by which two runs are compared."""
+"""Metrics in the comparison of two runs."""
 BARS = Metric("tokens_s", "tokens/s", True)
 HEAD = 22
 
 
 def number(value: float | None) -> str:
-    """`0.42`, `12.3`, `1 204`, `3` of what is counted, `—`."""
+    """`0.42`, `12.3`, `1 204`, `3` for an integer, `—` for None."""
     if value is None:
         return units.NOTHING
     if isinstance(value, int):
@@ -48,7 +48,7 @@ def _figures(title: str, width: int, name: str, rank: int) -> Column[Kept]:
 
 
 class ResultTable(TablePane[Kept]):
-    """Runs, the newest first; one may be the baseline that others are compared with."""
+    """Results, newest first; one may be marked as the baseline of comparisons."""
 
     TITLE = "results"
     PERIOD_S = 0.5
@@ -64,7 +64,7 @@ class ResultTable(TablePane[Kept]):
         """The operator wants to choose and run a workload."""
 
     class CancelAsked(Message):
-        """The operator wants to end the run under way."""
+        """The operator wants to end the current run."""
 
     class FileAsked(Message):
         """The operator wants to read another file of results."""
@@ -117,7 +117,7 @@ class ResultTable(TablePane[Kept]):
         return f"{_when(row.at)} {describe_load(config)} {config.server} {row.path.name}"
 
     def held_against(self) -> Kept | None:
-        """The baseline; where none is chosen, the run before the selected one of the same load."""
+        """The baseline; if none is chosen, the last run of the same load before the selected."""
         rows, selected = self._files.rows(), self.selected
         for row in rows:
             if self.row_key(row) == self.baseline:
@@ -138,7 +138,7 @@ class ResultTable(TablePane[Kept]):
         self.post_message(self.FileAsked())
 
     def action_baseline(self) -> None:
-        """Marks the selected run, or takes its mark away."""
+        """Marks the selected run as the baseline, or removes the mark."""
         if (row := self.selected) is not None:
             self.baseline = "" if self.row_key(row) == self.baseline else self.row_key(row)
             self.paint()
@@ -150,7 +150,7 @@ def _when(at: float) -> str:
 
 
 class RunPane(Pane):
-    """The run under way, or how the last one ended."""
+    """The current run, or the end of the last one."""
 
     TITLE = "run"
 
@@ -170,9 +170,9 @@ class RunPane(Pane):
         run = self.run
         if run is None:
             return [
-                line(("n", "key"), (" runs a workload against this pipeline; its", "dim")),
-                line(("clients are a process of their own, and what", "dim")),
-                line(("they saw is kept.", "dim")),
+                line(("n", "key"), (" runs a workload against this pipeline. Its", "dim")),
+                line(("clients run in a process of their own; the", "dim")),
+                line(("results are kept.", "dim")),
             ]
         live = run.live
         if live is None:
@@ -239,7 +239,7 @@ class RunPane(Pane):
 
 
 class ComparePane(Pane):
-    """The selected run against the baseline, figure by figure, and its load's runs as bars."""
+    """The selected run beside the baseline, metric by metric, and all runs of its load as bars."""
 
     PERIOD_S = 0.5
 
@@ -272,7 +272,7 @@ class ComparePane(Pane):
         return found
 
     def _bars(self, row: Kept, width: int, rows: int) -> Sequence[TextLine]:
-        """This load's runs to one scale, the newest first."""
+        """Bars of this load's runs to one scale, newest first."""
         load = row.row.config.load_key()
         same = [r for r in self._table._files.rows() if r.row.config.load_key() == load][:rows]
         most = max(getattr(r.row.result, BARS.field) for r in same)
@@ -313,7 +313,7 @@ def _compared(metric: Metric, row: Kept, base: Kept | None) -> TextLine:
 
 
 class BenchPanel(Panel):
-    """The run under way, all results, and a comparison."""
+    """The current run, all results, and a comparison."""
 
     NAME: ClassVar[str] = "Bench"
 
@@ -322,7 +322,7 @@ class BenchPanel(Panel):
         self._files = BenchFiles()
         self._plans = {name: BenchPlan.usual(name) for name in WORKLOADS}
         self._workload = "chat"
-        """The form's first values: those of the last run."""
+        """The workload preselected in the form: that of the last run; `_plans` has its values."""
         self._run: BenchRun | None = None
 
     def compose(self) -> ComposeResult:
@@ -398,7 +398,7 @@ class BenchPanel(Panel):
         self.run_worker(self._watch(run), name="bench", exit_on_error=True)
 
     async def _watch(self, run: BenchRun) -> None:
-        """Wakes the tick: nothing is drawn per line of the child."""
+        """Waits for the run; its output only wakes the tick, so lines are not drawn one by one."""
         await run.run(self.query_one(RunPane).painted_app.wake)
         if not self.is_attached:
             return
@@ -407,7 +407,7 @@ class BenchPanel(Panel):
                 pane.paint()
         is_looked_at = self.display and isinstance(self.app.screen, MainScreen)
         if run.is_refused and is_looked_at:
-            self._ask(run.error)  # the operator corrects what was typed
+            self._ask(run.error)  # for the operator to correct the form
         elif run.error and run.error != CANCELLED:
             self.notify(run.error, title="bench", severity="error", markup=False)
         elif not run.error:
@@ -419,7 +419,7 @@ class BenchPanel(Panel):
 
 
 def result_lines(kept: Kept) -> Sequence[TextLine]:
-    """Every figure of a run, its parameters, and what each adapter's clients got."""
+    """All metrics of a run, its parameters, and the service of each adapter."""
     config, result = kept.row.config, kept.row.result
     found = [
         line(*field("when"), (_when(kept.at), "text")),

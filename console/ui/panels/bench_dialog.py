@@ -18,7 +18,7 @@ from ...client.bench_run import SUITES, WORKLOADS, BenchPlan
 
 N = TypeVar("N", int, float)
 
-# --- fields: each reads what was typed, or raises a `ValueError` that says what is right ----------
+# --- fields: each parses its text, or raises a `ValueError` that states the allowed values --------
 
 
 def _above_zero(text: str) -> float:
@@ -44,7 +44,7 @@ def _checked(text: str, kind: Callable[[str], N], holds: Callable[[N], bool], wh
 
 
 def _lengths(text: str) -> tuple[int, int]:
-    """`64`, or `8-512`, the second excluded as everywhere in S-LoRA."""
+    """`64`, or `8-512` with the upper bound excluded, as everywhere in S-LoRA."""
     low, dash, high = text.partition("-")
     try:
         lengths = int(low), int(high) if dash else int(low) + 1
@@ -79,35 +79,34 @@ class WorkloadField(NamedTuple):
     hint: str
     read: Callable[[str], Any]
     may_be_empty: bool = False
-    """Whether it may be empty, which leaves it to the workload."""
+    """Whether it may be empty; the workload then decides."""
     typed: str = r"[0-9.]*"
 
 
 FIELDS = {
     "file": WorkloadField("file", "on this machine", _file, typed=r".*"),
-    "suite": WorkloadField(
-        "suite", "cv, alpha, …; → takes the rest", _suite, typed=r"[A-Za-z0-9-]*"
-    ),
-    "speed": WorkloadField("speed", "times as many a second", _above_zero),
-    "scale": WorkloadField("scale", "times as many a second", _above_zero),
+    "suite": WorkloadField("suite", "cv, alpha, …; → completes it", _suite, typed=r"[A-Za-z0-9-]*"),
+    "speed": WorkloadField("speed", "multiplies the arrival rate", _above_zero),
+    "scale": WorkloadField("scale", "multiplies the arrival rate", _above_zero),
     "seconds": WorkloadField("seconds", "of arrivals", _above_zero, True),
-    "requests": WorkloadField("requests", "in all; of a file the first", _whole, True),
-    "at_once": WorkloadField("at once", "empty: they come in their time", _whole, True),
-    "rate": WorkloadField("a second", "requests, where they come in time", _above_zero),
+    "requests": WorkloadField("requests", "in total; of a file, the first", _whole, True),
+    "at_once": WorkloadField("at once", "empty: at their arrival times", _whole, True),
+    "rate": WorkloadField("a second", "requests, unless N at once", _above_zero),
     "cv": WorkloadField("cv", "of the gaps; 1 is Poisson", _above_zero),
     "alpha": WorkloadField("alpha", "1 is uniform, less is skewed", _above_zero),
-    "adapters": WorkloadField("adapters", "of those there are", _count, True),
+    "adapters": WorkloadField("adapters", "of those loaded", _count, True),
     "prompt": WorkloadField("prompt", "tokens, or LOW-HIGH", _lengths, True, typed=r"[0-9-]*"),
     "tokens": WorkloadField("answer", "tokens, or LOW-HIGH", _lengths, True, typed=r"[0-9-]*"),
     "slo": WorkloadField("SLO", "seconds to the first token", _above_zero),
 }
 MUST_BE = ("requests", "tokens")
-"""Whether it may not be emptied: a generator without a bound would never end."""
+"""Fields that cannot be emptied if their default is not empty: an unbounded generator would never
+end."""
 WIDE = ("file", "suite")
 
 
 def _shown(value: Any) -> str:
-    """Its value as it is typed."""
+    """A field's value as it would be typed."""
     match value:
         case None:
             return ""
@@ -119,8 +118,8 @@ def _shown(value: Any) -> str:
 
 
 class BenchDialog(ModalScreen[BenchPlan | None]):
-    """Its answer is the plan of a run. Each workload shows the fields that it uses, and keeps what
-    was typed in them."""
+    """Returns the plan of a run, or None. Each workload shows the fields that it uses, and keeps
+    their texts."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "leave", "Cancel", key_display="esc", id="bench-leave"),
@@ -129,7 +128,7 @@ class BenchDialog(ModalScreen[BenchPlan | None]):
     def __init__(
         self, plans: Mapping[str, BenchPlan], workload: str = "chat", wrong: str = ""
     ) -> None:
-        """`wrong` is why the last plan could not be run."""
+        """`wrong` is the reason why the last plan was refused."""
         super().__init__()
         self._workload, self._wrong = workload, wrong
         self._typed = {
@@ -178,7 +177,7 @@ class BenchDialog(ModalScreen[BenchPlan | None]):
         self._show(self._workload)
 
     def on_option_list_option_highlighted(self, event: OptionList.OptionHighlighted) -> None:
-        """Shows the fields of a workload, unless they are shown already."""
+        """Shows the fields of the highlighted workload, unless they are shown already."""
         name = event.option.id
         if name and name != self._workload and event.option_index == event.option_list.highlighted:
             self._typed[self._workload] = self._read()
@@ -213,7 +212,7 @@ class BenchDialog(ModalScreen[BenchPlan | None]):
             self.action_leave()
 
     def _run(self) -> None:
-        """Shows what is wrong and focuses its field, where it is one field's."""
+        """Returns the plan; at the first invalid field, shows the error and focuses it instead."""
         usual = BenchPlan.usual(self._workload)
         values: dict[str, Any] = {}
         for name, text in self._read().items():
@@ -233,7 +232,7 @@ class BenchDialog(ModalScreen[BenchPlan | None]):
 
 
 class FileDialog(ModalScreen[str]):
-    """Its answer is a path."""
+    """Asks for a path; returns "" if cancelled."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "leave", "Cancel", key_display="esc", id="file-leave"),

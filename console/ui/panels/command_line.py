@@ -1,4 +1,4 @@
-"""`CommandLine`: the line that `:` opens: a command, what it may become, and what was wrong."""
+"""`CommandLine`: the input line that `:` opens, with completions and errors above it."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class CandidatePane(Pane):
 
 
 class CommandInput(LineInput):
-    """Up and down go through what was said before, tab through what may be said."""
+    """The input: up and down go through the history, tab through completions."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "submit", "Do it", id="command-do"),
@@ -98,11 +98,11 @@ class CommandInput(LineInput):
 
 
 class CommandLine(Vertical):
-    """The line at the foot of the panels, until it is carried out. `back` gets the focus then."""
+    """The command line below the panels, until a command succeeds; then `back` gets the focus."""
 
     class Said(Message):
-        """A line to be carried out. The app does it, since the answer to a question that it asks
-        may come after this widget is gone."""
+        """A line to carry out. The app does it, as a confirmation may be answered after this widget
+        is removed."""
 
         def __init__(self, line: CommandLine, text: str) -> None:
             super().__init__()
@@ -120,7 +120,7 @@ class CommandLine(Vertical):
         self._pane = CandidatePane()
         self.input = CommandInput(
             value=text,
-            placeholder="a command; tab shows what there is",
+            placeholder="a command; tab lists them",
             compact=True,
             select_on_focus=False,
         )
@@ -140,7 +140,7 @@ class CommandLine(Vertical):
     def on_input_changed(self, event: Input.Changed) -> None:
         event.stop()
         if self._stem is not None and event.value == self._completed():
-            return  # tab did it, and goes on from there
+            return  # set by a completion; the next tab continues from there
         self._stem = None
         pane = self._pane
         pane.error, pane.chosen = None, -1
@@ -149,7 +149,7 @@ class CommandLine(Vertical):
         pane.show()
 
     def complete(self, step: int) -> None:
-        """The next word that it may be; the only one at once, with a blank behind it."""
+        """Inserts the next completion; if there is only one, with a blank after it."""
         pane = self._pane
         if self._stem is None:
             self._stem = self.input.value
@@ -173,7 +173,7 @@ class CommandLine(Vertical):
         return head + blank + self._pane.found[self._pane.chosen][0] if self._pane.found else head
 
     def recall(self, step: int) -> None:
-        """Shows the next older or newer line of the history."""
+        """Shows an older line of the history for -1, a newer one for 1."""
         self._at = max(0, min(len(self._history), self._at + step))
         text = self._history[self._at] if self._at < len(self._history) else ""
         self.input.value = text
@@ -184,7 +184,7 @@ class CommandLine(Vertical):
         self.post_message(self.Said(self, event.value.strip()))
 
     async def carry_out(self, text: str) -> None:
-        """Carries out a line, with the focus back where it was: a command is about that pane."""
+        """Carries out a line, after giving the focus back, since commands act on that pane."""
         try:
             if text:
                 command, words = read_line(text, self.commands)
@@ -201,19 +201,19 @@ class CommandLine(Vertical):
             await self.run_action("app.close_command")
 
     def _fail(self, error: OperatorError) -> None:
-        """Shows an error; the line stays, to be corrected."""
+        """Shows an error; the line stays open for correction."""
         self._pane.error = error
         self._pane.show()
         self.input.focus()
 
     def release_focus(self) -> None:
-        """Gives the focus back, if it is still here."""
-        if self.screen.focused is self.input:  # what `has_focus` says of it comes a message later
+        """Gives the focus back if the input has it."""
+        if self.screen.focused is self.input:  # `has_focus` is updated one message later
             back = self.back if self.back is not None and self.back.is_attached else None
             self.screen.set_focus(back, scroll_visible=False)
 
 
-# --- what was said before -----------------------------------------------------------------------
+# --- the history --------------------------------------------------------------------------------
 
 
 def history_path() -> Path:
@@ -229,8 +229,8 @@ def read_history() -> list[str]:
 
 
 def remember(text: str, known: Sequence[str]) -> None:
-    """Writes a line to the history, once, as the newest. A home that cannot be written to is passed
-    over."""
+    """Adds a line to the history as the newest, without its earlier copies. An unwritable home
+    directory is ignored."""
     if not text or "\n" in text:
         return
     rows = [*(row for row in known if row != text), text][-REMEMBERED:]

@@ -1,4 +1,4 @@
-"""What the console itself costs: one line above the footer, and a page of diagnostics."""
+"""The console's own cost: a line above the footer, and a dialog of diagnostics."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LATE_MS = 150.0
 
 
 class CostPane(Pane):
-    """Frames, processor, bytes and the terminal's answers; hidden until it is asked for."""
+    """Frames, CPU, bytes and the terminal's response time; hidden by default."""
 
     FRAMED: ClassVar[bool] = False
 
@@ -45,14 +45,14 @@ class CostPane(Pane):
 
 
 def diagnostics(app: PaintedApp, board: Board) -> list[TextLine]:
-    """The diagnostics: drawing, terminal, telemetry, sockets and event loops."""
+    """The lines of the diagnostics: drawing, terminal, telemetry, sockets and event loops."""
     parts = [("drawing", _drawing(app)), ("terminal", _terminal(app))]
     if off := _switched_off(app):
         parts.append(("off, since the installed libraries differ", off))
     parts += [
         ("telemetry", _telemetry(app, board)),
         ("sockets: frames/s, in all, refused", _sockets(board)),
-        ("loops: how much later than asked they come round", _loops(board)),
+        ("event loops: delay of their timers", _loops(board)),
     ]
     found: list[TextLine] = []
     for title, lines in parts:
@@ -85,13 +85,13 @@ def _terminal(app: PaintedApp) -> list[TextLine]:
         ("colours", f"{system}, theme {app.theme}"),
         ("link", f"ssh from {client}" if client else "this machine"),
         ("answers", answers),
-        ("queue", f"{app.queued} writes that it has not taken"),
+        ("queue", f"{app.queued} writes that it has not accepted"),
         ("withheld", f"{units.count(meter.withheld)} frames, {withheld_s:.1f}/s now"),
     )
 
 
 def _switched_off(app: PaintedApp) -> list[TextLine]:
-    """Stages that are off, and why; usually there are none."""
+    """Stages that are off, with the reason; usually none."""
     off = [(stage, reason) for stage, reason in switched_off()]
     if app.diff_failure:
         off.append(("sending only changed cells", app.diff_failure))

@@ -12,15 +12,15 @@ from textual.widgets import Input, TextArea
 
 
 class WriteAsked(Message):
-    """Enter in a parameter: the focus goes back to the prompt."""
+    """Enter was pressed in a parameter or on the models: the focus goes to the prompt."""
 
 
 class Left(Message):
-    """Escape: cancel what streams, or give the keys back to the console."""
+    """Escape was pressed: cancels streaming answers, or else leaves the input."""
 
 
 class PromptEditor(TextArea):
-    """Where the question is typed: enter sends, ctrl+j breaks the line, up and down recall."""
+    """The prompt's editor: enter sends, ctrl+j breaks the line, up and down recall."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "send", "Send", id="send"),
@@ -56,22 +56,22 @@ class PromptEditor(TextArea):
         """Steps back in the history; 0 is the text being typed."""
 
     def on_key(self, event: events.Key) -> None:
-        """Handles enter after the letters typed before it; other keys go on to Textual's editor. A
-        priority binding would run first, and on a slow link a whole line arrives in one piece."""
+        """Handles enter; other keys go to Textual's editor. A priority binding would run before the
+        letters typed ahead of it: on a slow link a whole line arrives in one piece."""
         if event.key == "enter":
             event.stop()
             event.prevent_default()
             self.action_send()
 
     def action_send(self) -> None:
-        """Empties the editor and adds the prompt to the history."""
+        """Sends the prompt, adds it to the history and empties the editor."""
         if not (text := self.text.strip()):
             return
         if text not in self._history[-1:]:
             self._history.append(text)
         self._recalled = 0
         self.text = ""
-        self.notify_style_update()  # else a thousand drawn lines stay, one for each letter typed
+        self.notify_style_update()  # drops a thousand cached lines, one for each letter typed
         self.post_message(self.Sent(text))
 
     def action_newline(self) -> None:
@@ -84,7 +84,7 @@ class PromptEditor(TextArea):
         self.post_message(self.RecallAsked())
 
     def remember(self, prompts: Sequence[str]) -> None:
-        """Prepends prompts from before this console was started, the oldest first."""
+        """Prepends prompts of earlier sessions to the history, oldest first."""
         self._history[:0] = prompts
 
     def replace_text(self, text: str) -> None:
@@ -94,7 +94,7 @@ class PromptEditor(TextArea):
         self._put(text)
 
     def restore(self, text: str) -> None:
-        """Brings a prompt back that no model has answered, unless another one is being typed."""
+        """Restores a prompt that no model has answered, unless another one is being typed."""
         if not self.text.strip():
             self._put(text)
 

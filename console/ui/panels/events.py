@@ -1,4 +1,4 @@
-"""`EventPane`: alerts that fire, then events; enter goes to the log line."""
+"""`EventPane`: current alerts, then events; enter goes to the log line."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..widgets.styles import LEVEL_STYLES
 
 
 class EventPane(FilterPane):
-    """Alerts that fire, then events, the newest first."""
+    """Current alerts, then events, newest first."""
 
     TITLE = "alerts and events"
     BINDINGS: ClassVar[list[BindingType]] = [

@@ -1,4 +1,4 @@
-"""`Footer`: the keys that work here and now, made from the bindings themselves."""
+"""`Footer`: the keys that work now, from the active bindings."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from ...text.lines import TextLine, TextSpan, length
 from ..widgets.pane import Pane
 
 KEPT = ("help", "quit")
-"""Keys that are shown in any width: help and quit."""
+"""Keys that are shown in any width."""
 LESSER = ("next-theme", "pause", "sort", "open", "filter")
-"""Keys that are left out first where it is narrow: they are the same everywhere."""
+"""Keys that are dropped first in a narrow terminal, as they are the same everywhere."""
 
 
 class Footer(Pane):
-    """Keys of the focused pane first, then those that always work."""
+    """Keys of the focused pane first, then general ones."""
 
     FRAMED: ClassVar[bool] = False
 
     def __init__(self) -> None:
         super().__init__()
         self._places: list[tuple[int, str]] = []
-        """Where each key's text ends, and the key: for the mouse."""
+        """The end cell of each key's text, and the key, for mouse clicks."""
 
     def on_mount(self) -> None:
         self.screen.bindings_updated_signal.subscribe(self, self._keys_changed)

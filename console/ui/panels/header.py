@@ -1,4 +1,4 @@
-"""`Header`: the status line and the tabs. Always there, and live even while the view is paused."""
+"""`Header`: the status line and the tabs. Always visible, and live while the view is paused."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from ...text.lines import TextLine, TextSpan, length, line, spread
 from ..widgets.pane import Pane
 
 SLOW_S = 0.25
-"""A terminal whose answers take longer than this is behind a slow link."""
+"""A link is slow if the terminal's answers take longer than this."""
 
 
 def _types(dtype: str) -> str:
-    """`int4/bfloat16` of `int4 to 8 tokens, bfloat16 above`: the details have the rest."""
+    """`int4/bfloat16` for `int4 to 8 tokens, bfloat16 above`."""
     return "/".join(part.split(" ")[0] for part in dtype.split(", "))
 
 
@@ -36,18 +36,18 @@ class Header(Pane):
             self.key = key
 
     def __init__(self, tabs: dict[str, str], label: str = "") -> None:
-        """`label` names what is shown where that is no pipeline: MOCK."""
+        """`label` is the badge: MOCK, RECORDING, an ssh host, READ-ONLY."""
         super().__init__()
         self._tabs = tabs
         self._label = label
         self.active = ""
         self.round_trip_s = 0.0
-        """Seconds that the terminal's last answer took."""
+        """Seconds until the terminal's last answer."""
         self.bytes_s: float | None = None
-        """Bytes a second to the terminal; None where they are not shown."""
+        """Bytes a second to the terminal; None if not shown."""
         self.is_paused = False
         self._ends: list[tuple[int, str]] = []
-        """Where each tab's text ends, and its key: for the mouse."""
+        """The end cell of each tab's text, and its key, for mouse clicks."""
 
     def draw_lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
         return [self._status(board, width), self._tab_line(board, width)]
@@ -77,13 +77,13 @@ class Header(Pane):
                 (f"  {board.router.waiting:>2}", "warn" if board.router.waiting else "number"),
                 (" wait", "dim"),
             ]
-        if self.bytes_s is not None:  # in steps that stand still while nothing moves
+        if self.bytes_s is not None:  # rounded, so that it is not redrawn while nothing changes
             right += [(f"  {self.bytes_s / 1e3:>4.1f}", "number"), (" kB/s", "dim")]
         right += [("  ", "text"), self._link(board), (" ", "text")]
         return spread(left, right, width, "bar")
 
     def _badge(self, board: Board) -> str:
-        """The badges: the console's label, and MOCK for any pipeline of the mock."""
+        """The badges: the console's label, and MOCK for any mock pipeline."""
         is_named = board.version != MOCK or MOCK.upper() in self._label
         return self._label if is_named else f"{MOCK.upper()} {self._label}".rstrip()
 

@@ -1,4 +1,4 @@
-"""Latency: where a step's time goes, first of all the host's wait for the device."""
+"""Latency: the time of a step by parts, above all the host's wait for the device."""
 
 from __future__ import annotations
 
@@ -31,39 +31,39 @@ NAMES = {
     "step": "whole step",
 }
 MARKS = {"host": "▒", "copy": "░", "launch": "▓", "busy": "█", "sync": "▚"}
-"""One shade a part: colours alone cannot tell them apart everywhere."""
+"""One shade per part, as some terminals have no colours."""
 LABEL = 22
 OFF = "off"
-"""Shown in place of what --no-step-times does not measure."""
+"""Shown for values that are not measured with --no-step-times."""
 STEPS_OF_SPANS = 3
 ASK_SECONDS = 1.0
-"""Seconds between two questions for newer spans."""
+"""Seconds between two requests for newer spans."""
 INKS_OF_DEPTH = ("info", "part-launch", "part-copy", "part-busy")
 BACK_STEP = 10
-"""Buckets that an arrow key goes back."""
+"""Buckets that an arrow key moves in time."""
 BACK_S, HOUR_BACK_S = 550.0, 3300.0
-"""The furthest that it goes back: of minutes, and of the hour."""
+"""How far back it goes in the plots of minutes, and of the hour."""
 TAX_SHARE = 0.9
-"""Share of the buckets whose LoRA tax lies below the top of the axis."""
+"""Share of the buckets whose LoRA tax the axis must cover."""
 NO_STEP = "no step is known yet"
 
 
 class Curve(Struct, frozen=True):
-    """A small plot with its figures at the left."""
+    """A small plot with numbers at its left."""
 
     mark: str
     name: str
     style: str
     figure: str
     more: tuple[tuple[str, str], ...]
-    """Figures below it, where there are lines for them: `p99  0.42 ms`."""
+    """Further numbers, shown if there are lines for them: `p99  0.42 ms`."""
     window: Window
     top: float
 
 
 class PartsPane(Pane, can_focus=True):
-    """Small plots over one time axis: the parts of a step, what it reads, what adapters cost it. A
-    dot above an area is the highest step there."""
+    """Small plots over one time axis: the parts of a step, its read rate, and the overhead of
+    adapters. A dot above an area is the highest value of a step there."""
 
     TITLE = "parts of a step"
     PERIOD_S = 0.5
@@ -77,7 +77,7 @@ class PartsPane(Pane, can_focus=True):
     ]
 
     class Scrubbed(Message):
-        """The plots show another stretch of time."""
+        """The plots were moved in time, to `back_s` seconds ago."""
 
         def __init__(self, back_s: float) -> None:
             super().__init__()
@@ -118,12 +118,12 @@ class PartsPane(Pane, can_focus=True):
         curves += [self._reads(board, cells), self._tax(board, cells)]
         each, more = divmod(max(height, len(curves)), len(curves))
         for index, curve in enumerate(curves):
-            rows = each + (index >= len(curves) - more)  # the last ones get what is left over
+            rows = each + (index >= len(curves) - more)  # the last ones get the left-over lines
             found += _drawn(curve, rows)
         return found
 
     def _knows(self, board: Board) -> bool:
-        """Whether any step is known, now or in the plots."""
+        """Whether any step is known, recent or in the plots."""
         return bool(board.steps) or any(track.means for track in board.parts.values())
 
     def _window(self, track: Track, board: Board, cells: int) -> Window:
@@ -163,7 +163,7 @@ class PartsPane(Pane, can_focus=True):
 
     def _tax(self, board: Board, cells: int) -> Curve:
         window = self._window(board.lora_overhead, board, cells)
-        # One slow step would leave no height for the others: it is cut off, and the axis says so.
+        # One slow step would flatten all others, so it is cut off, and the axis label says so.
         means = sorted(mean for mean in window.means if mean == mean)
         top = plot.top_of(percentile(means, TAX_SHARE) or 0.0)
         axis = units.share(top) + (" and more" if means and means[-1] > top else "")
@@ -181,7 +181,7 @@ class PartsPane(Pane, can_focus=True):
         )
 
     def hint(self, board: Board) -> Sequence[TextSpan]:
-        """Figures of reads, where their own pane has no room."""
+        """Numbers of reads, if the screen has no room for `ReadsPane`."""
         if not self.screen.has_class("-short", "-narrow") or not board.decode_statistics.step_bytes:
             return ()
         return (
@@ -216,7 +216,7 @@ class PartsPane(Pane, can_focus=True):
 
 
 def _drawn(curve: Curve, rows: int) -> list[TextLine]:
-    """`▚ sync wait  0.42 ms` beside its plot; further figures where there are lines more."""
+    """`▚ sync wait  0.42 ms` beside its plot; further numbers if there are more lines."""
     found = []
     labels = [(curve.name, curve.figure), *((f"  {name:>7} ", text) for name, text in curve.more)]
     window = curve.window
@@ -234,8 +234,8 @@ def _drawn(curve: Curve, rows: int) -> list[TextLine]:
 
 
 class ReadsPane(Pane):
-    """What a decode step must read, how fast it does, and what adapters cost. Of steps with
-    prompts, which arithmetic bounds, tokens a second."""
+    """Bytes that a decode step reads, its read rate, and the overhead of adapters. For steps with
+    prompts, which are bound by arithmetic, tokens a second."""
 
     TITLE = "a decode step reads"
     PERIOD_S = 0.5
@@ -302,8 +302,7 @@ class ReadsPane(Pane):
 
 
 class FlamePane(Pane):
-    """The last steps, one a line: what the host did, and beside it what the device did meanwhile,
-    all to one scale."""
+    """The last steps, one per line, parts of host and device to one scale; or the newest spans."""
 
     TITLE = "last steps"
     PERIOD_S = 0.5
@@ -312,7 +311,7 @@ class FlamePane(Pane):
         super().__init__(id="flame")
         self.back_s = 0.0
         self.tail: SpanTail | None = None
-        """Whether spans are shown instead of steps."""
+        """The spans to show instead of steps; None shows steps."""
         self._asked_at = 0.0
 
     def title(self, board: Board) -> Sequence[TextSpan]:
@@ -342,20 +341,21 @@ class FlamePane(Pane):
         if not steps:
             return [line(("no step there", "dim"))]
         longest = max(max(_lane(step, HOST_PARTS), _lane(step, DEVICE_PARTS)) for step in steps)
-        cells = max(2, (width - 25) // 2)  # before them `prefill  128`, behind them the time
+        cells = max(2, (width - 25) // 2)  # `prefill  128` before them and the time after them
         return [self._step(step, longest, cells) for step in steps]
 
     def _spans(self, board: Board, tail: SpanTail, width: int, height: int) -> Sequence[TextLine]:
-        """The last few steps' time, a row a depth: `▏_decode_batch─────────▏_init_batch─`."""
-        if abs(board.now - self._asked_at) >= ASK_SECONDS:  # a recording may start again
+        """Spans in the time of the last few steps, a row per process and depth:
+        `▏_decode_batch─────────▏_init_batch─`."""
+        if abs(board.now - self._asked_at) >= ASK_SECONDS:  # abs: a replay's clock may go back
             self._asked_at = board.now
             self.painted_app.ask_spans(tail.stamp)
         if board.spans is not None:
             tail.fold_ends(board.spans)
         if not tail.end:
             return [
-                line(("r", "key"), (" records spans of every process; they come here", "dim")),
-                line(("a second later, and stand in RUN/spans for `loraconsole spans`.", "dim")),
+                line(("r", "key"), (" records spans of every process. They appear here", "dim")),
+                line(("a second later; `loraconsole spans` reads them from RUN/spans.", "dim")),
             ]
         medians = {q.name: q.p50 for q in board.phase_quantiles if q.p50 is not None}
         step_ms = medians.get("decode") or max(medians.values(), default=30.0)
@@ -395,12 +395,12 @@ class FlamePane(Pane):
 
 
 def _lane(step: Step, parts: Sequence[str]) -> int:
-    """Microseconds of `parts` together."""
+    """Total microseconds of `parts`."""
     return sum(part_us(step, part) for part in parts)
 
 
 class QuantilePane(Pane):
-    """Percentiles of client latencies, of steps by phase and of every wait for the device."""
+    """Percentiles of client latencies, of steps by phase, and of waits for the device by point."""
 
     TITLE = "percentiles"
     PERIOD_S = 0.5
@@ -441,7 +441,7 @@ class QuantilePane(Pane):
 
 
 class HistogramPane(Pane):
-    """A histogram of durations: a line a bucket, five buckets a decade."""
+    """A histogram of durations: one line per bucket, five buckets per decade."""
 
     PERIOD_S = 0.5
     KINDS = ("sync", "step", "busy", "launch", "host", "copy")
@@ -491,7 +491,7 @@ class HistogramPane(Pane):
 
 
 def _buckets(values: Sequence[int], most: int) -> list[tuple[float, int]]:
-    """Upper bound in microseconds and count; neighbours are joined until `most` are left."""
+    """Upper bound, µs, and count of each bucket; neighbours are merged until `most` are left."""
     bounds = [base * 10.0**power for power in range(8) for base in (1.0, 1.6, 2.5, 4.0, 6.3)]
     counts = [0] * len(bounds)
     for value in values:
@@ -507,14 +507,14 @@ def _buckets(values: Sequence[int], most: int) -> list[tuple[float, int]]:
 
 
 class LatencyPanel(Panel):
-    """Plots and percentiles above, the last steps below."""
+    """Plots and percentiles, with the last steps below."""
 
     NAME: ClassVar[str] = "Latency"
 
     def __init__(self) -> None:
         super().__init__()
         self._records = False
-        """Whether this console has asked for spans."""
+        """Whether this console has started a recording of spans."""
 
     def compose(self) -> ComposeResult:
         yield PartsPane()
@@ -545,7 +545,7 @@ class LatencyPanel(Panel):
             self._show_spans(True)
 
     def on_parts_pane_turned(self) -> None:
-        """Shows the next part. Without room of its own, the histogram takes that of the percentiles
+        """Shows the next part. If the histogram has no room of its own, it replaces the percentiles
         until all parts have been shown."""
         self.unzoom()
         histogram = self.query_one(HistogramPane)

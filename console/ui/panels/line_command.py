@@ -1,4 +1,4 @@
-"""`LineCommand`: one name that the `:` line knows; how a line is read and completed by them."""
+"""`LineCommand`: one command of the `:` line; functions to parse and complete a line."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ...state.board import Board
 
 
 class LineCommand(NamedTuple):
-    """A name that `:` knows: its arguments, its help, and its function."""
+    """A command of the `:` line: its name, arguments, help and function."""
 
     name: str
     usage: str
@@ -19,27 +19,28 @@ class LineCommand(NamedTuple):
     run: Callable[[Sequence[str]], Awaitable[Any] | Any]
     """Called with the words after the name. Raises `OperatorError` if they are wrong."""
     words: Callable[[Board, Sequence[str]], Iterable[str]] = lambda board, before: ()
-    """Completions of the last of these words."""
+    """Completions of the last of the given words."""
     about: Mapping[str, str] = {}
-    """The help of single words."""
+    """Help by completion."""
     is_refused: bool = False
-    """A read-only console refuses it; it is not offered then."""
+    """Whether this read-only console refuses it; then it is not offered."""
 
 
 def read_line(text: str, commands: dict[str, LineCommand]) -> tuple[LineCommand, list[str]]:
-    """Raises `OperatorError` for a name that is not there, or quotes that do not end."""
+    """The command of a line, and its words. Raises `OperatorError` for an unknown or ambiguous
+    name, or an unclosed quote."""
     try:
         words = shlex.split(text)
     except ValueError as error:
         raise OperatorError(str(error).lower(), "quotes go in pairs") from error
     if not words:
-        raise OperatorError("nothing is said", "tab shows what can be")
+        raise OperatorError("no command is given", "tab lists the commands")
     name = words[0]
     if name not in commands:
         starts = [known for known in commands if known.startswith(name)]
         if len(starts) != 1:
             near = starts or [known for known in commands if name in known]
-            hint = f"is it {', '.join(near[:6])}?" if near else "tab shows what there is"
+            hint = f"is it {', '.join(near[:6])}?" if near else "tab lists the commands"
             raise OperatorError(f"no command {name!r}", hint)
         name = starts[0]
     return commands[name], words[1:]
@@ -70,7 +71,7 @@ def candidates(text: str, commands: dict[str, LineCommand], board: Board) -> lis
 
 
 def hint(text: str, commands: dict[str, LineCommand]) -> str:
-    """Usage and help of the command being typed; "" while its name is not whole."""
+    """Usage and help of the command being typed; "" until its name is complete."""
     name, blank, _ = text.lstrip().partition(" ")
     command = commands.get(name) if blank else None
     return f"{command.name} {command.usage}  {command.help}" if command else ""

@@ -1,4 +1,4 @@
-"""Logs: the lines of all processes in one stream: followed, filtered, searched, scrolled."""
+"""Logs: the log lines of all processes in one pane, to follow, filter, search and scroll."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ SHORT = {
 
 
 def log_line(entry: LogLine, width: int, with_source: bool = True) -> TextLine:
-    """`12:03:22.418 WARN  router  what it said`."""
+    """`12:03:22.418 WARN  router  the text`."""
     level = entry.level.lower()
     stamp = f"{units.clock(entry.at)}.{int(entry.at % 1 * 1000):03}"
     spans: list[TextSpan] = [
@@ -49,7 +49,7 @@ def log_line(entry: LogLine, width: int, with_source: bool = True) -> TextLine:
     if with_source:
         spans.append((f" {entry.source:<11}", "info"))
     text_ink = "text" if ORDER.get(level, 1) < ORDER["warning"] else _style(level)
-    # A process's own logger bears its name, which the column has said already.
+    # The logger's name is the process's, which its column shows already.
     text = entry.text.removeprefix(f"{entry.source}: ")
     return TextLine((*spans, *ansi.styled_spans(f" {text}", text_ink)))
 
@@ -59,12 +59,12 @@ def _style(level: str) -> str:
 
 
 def wrapped_line(entry: LogLine, width: int) -> list[TextLine]:
-    """The same, in as many lines as its text needs."""
+    """`log_line`, wrapped into as many lines as its text needs."""
     whole = log_line(entry, width).spans
     head, text = whole[:HEAD], whole[HEAD:]
     indent = length(head) + 1
-    said = "".join(part for part, _ in text).removeprefix(" ")
-    first, *rest = broken(text, units.wrap(said, max(16, width - indent)))
+    plain = "".join(part for part, _ in text).removeprefix(" ")
+    first, *rest = broken(text, units.wrap(plain, max(16, width - indent)))
     blank = (" " * indent, "text")
     return [
         TextLine((*head, (" ", "text"), *first.spans)),
@@ -73,7 +73,7 @@ def wrapped_line(entry: LogLine, width: int) -> list[TextLine]:
 
 
 def plain_line(entry: LogLine) -> str:
-    """`2026-11-25 12:03:22.418 WARNING router what it said`."""
+    """`2026-11-25 12:03:22.418 WARNING router the text`, for a file or the clipboard."""
     stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry.at))
     text = units.clean(entry.text)
     return f"{stamp}.{int(entry.at % 1 * 1000):03} {entry.level} {entry.source} {text}"
@@ -95,7 +95,7 @@ def _set_out(text: str) -> str:
 
 
 class LogPane(FilterPane):
-    """Follows the end until the operator scrolls up; then it stands still and counts new lines."""
+    """Follows the end until the operator scrolls up; then it stops and counts new lines."""
 
     TITLE = "logs"
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -134,13 +134,13 @@ class LogPane(FilterPane):
         self.wraps = False
         self._counted: tuple[tuple[str, int, int], int] = (("", 0, -1), 0)
         self._hit: int | None = None
-        """Number of the line that a search has hit, or that an alert refers to."""
+        """Number of the line that a search found, or that an alert refers to."""
         self._floor = -1
-        """Number of the last line that was cleared."""
+        """Number of the last cleared line."""
         self._kept: list[LogLine] = []
-        """Lines that pass level and filter, oldest first."""
+        """Lines that pass level, process and filter, oldest first."""
         self._source: tuple[LogLine, ...] = ()
-        """The inputs that `_kept` was made from."""
+        """All lines that `_kept` was filtered from."""
         self._bottom: int | None = None
         """Number of the last line to show; None follows the newest."""
         self._page = 1
@@ -190,7 +190,7 @@ class LogPane(FilterPane):
         return not (self.filter or self.process) and self.level == LEVELS[0]
 
     def _marked(self, drawn: TextLine) -> TextLine:
-        """The spans of a line with search hits in a style of their own."""
+        """The line with its search hits highlighted."""
         spans: list[TextSpan] = []
         for text, style in drawn.spans:
             end = 0
@@ -210,8 +210,7 @@ class LogPane(FilterPane):
         return found
 
     def _count_hits(self) -> int:
-        """Hits among the kept lines, counted again only when these change: 10 000 lines take 5
-        ms."""
+        """Number of lines with a hit, counted again only after a change: 10 000 lines take 5 ms."""
         kept = self._kept
         what = (self.search.text, len(kept), kept[-1].number if kept else -1)
         if self._counted[0] != what:
@@ -222,8 +221,7 @@ class LogPane(FilterPane):
         return thumb_of(len(self._kept), height, max(0, self._end() - height))
 
     def release(self) -> None:
-        """Drops its lines while it is hidden: 5 000 lines that the store has forgotten are a
-        megabyte."""
+        """Drops a hidden pane's lines: 5 000 lines that the store has dropped take a megabyte."""
         super().release()
         self._kept, self._source = [], ()
 
@@ -232,8 +230,8 @@ class LogPane(FilterPane):
         super().set_filter(text, marks)
 
     def action_match(self, step: int) -> None:
-        """Goes to the next hit of a search, back in time. With a filter that marks, the match
-        becomes the last line shown, where there are enough lines above it."""
+        """Goes to the next search hit, for 1 back in time; without a search, to the next match of
+        the filter, which becomes the last line shown if enough lines are above it."""
         if self.search:
             self._next_hit(-step)
             return
@@ -245,7 +243,7 @@ class LogPane(FilterPane):
                 return
 
     def set_search(self, text: str) -> None:
-        """Goes to the newest hit at or above the last line shown, while the operator types."""
+        """Goes to the newest hit at or above the last line shown; called at every letter typed."""
         self.search = Filter.parse(text)
         self._hit = None
         if self.search:
@@ -253,7 +251,7 @@ class LogPane(FilterPane):
         self.paint()
 
     def _find(self, index: int, step: int) -> bool:
-        """Goes to the first hit from `index` on, in steps of `step`, and scrolls it into view."""
+        """Goes to the first hit from `index` on by `step`; returns whether there is one."""
         while 0 <= index < len(self._kept):
             entry = self._kept[index]
             if self.search.keeps(_text(entry)):
@@ -266,7 +264,7 @@ class LogPane(FilterPane):
         return False
 
     def show_line(self, entry: LogLine) -> None:
-        """Marks a line and stops with it at half height; filters that hide it are removed."""
+        """Marks a line and scrolls it to half height; filters that hide it are removed."""
         self._gather(self.painted_app.board.logs)
         if entry not in self._kept:
             self.level, self.process, self._floor = LEVELS[0], "", -1
@@ -279,14 +277,14 @@ class LogPane(FilterPane):
         self.paint()
 
     def show_time(self, at: float) -> None:
-        """Scrolls to the lines of a time."""
+        """Scrolls to the lines at time `at`."""
         index = bisect_right(self._kept, at, key=lambda entry: entry.at)
         if index < len(self._kept):
             self._bottom = self._kept[max(0, index - 1)].number
             self.paint()
 
     def _gather(self, logs: tuple[LogLine, ...]) -> None:
-        """Updates `_kept`; only lines that came since the last frame are examined."""
+        """Updates `_kept`; examines only the lines that are new since the last frame."""
         if logs is self._source:
             return
         is_older = logs and self._source and logs[0].number < self._source[0].number
@@ -308,12 +306,12 @@ class LogPane(FilterPane):
             and shows(_text(entry))
         ]
         first = logs[0].number if logs else 0
-        if self._kept and self._kept[0].number < first:  # the store has forgotten these
+        if self._kept and self._kept[0].number < first:  # the store has dropped these
             del self._kept[: bisect_right(self._kept, first - 1, key=lambda entry: entry.number)]
         self._source = logs
 
     def _end(self) -> int:
-        """Index behind the last line to show."""
+        """Index after the last line to show."""
         if self._bottom is None:
             return len(self._kept)
         end = bisect_right(self._kept, self._bottom, key=lambda entry: entry.number)
@@ -363,7 +361,7 @@ class LogPane(FilterPane):
         self.paint()
 
     def action_leap(self, seconds: int) -> None:
-        """Scrolls by a time before or after the last line shown."""
+        """Scrolls by a number of seconds from the last line shown."""
         if self._kept:
             at = self._kept[self._end() - 1].at + seconds
             self._go(max(self._page, bisect_right(self._kept, at, key=lambda entry: entry.at)))
@@ -373,13 +371,13 @@ class LogPane(FilterPane):
         self.paint()
 
     def action_clear(self) -> None:
-        """Hides the lines that are there; with none, shows them again."""
+        """Hides the current lines; if none is shown, shows hidden ones again."""
         last = self._kept[-1].number if self._kept else -1
         self._floor, self._bottom, self._source = last, None, ()
         self.paint()
 
     def action_export(self) -> None:
-        """The lines that pass level, process and filter, as text."""
+        """Writes the lines that pass level, process and filter to a text file."""
         path = data_directory() / "logs" / time.strftime("%Y%m%d-%H%M%S.log")
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -392,7 +390,7 @@ class LogPane(FilterPane):
 
     @property
     def _current(self) -> LogLine | None:
-        """The hit, if it is in view; else the last line shown."""
+        """The hit, if visible; else the last line shown."""
         end = self._end()
         shown = self._kept[max(0, end - self._page) : end]
         return next((e for e in shown if e.number == self._hit), shown[-1] if shown else None)
@@ -403,7 +401,7 @@ class LogPane(FilterPane):
             self.notify("The line is in the clipboard.")
 
     def action_open(self) -> None:
-        """Opens a dialog with the hit or the last line shown, wrapped, and JSON in it laid out."""
+        """Opens a dialog with the hit or the last line shown, wrapped, its JSON indented."""
         entry = self._current
         if entry is None:
             return
@@ -428,7 +426,7 @@ class LogPane(FilterPane):
 
 
 class SearchInput(FilterInput):
-    """The line that `s` opens: goes to a hit while typing, enter keeps, escape forgets."""
+    """The line that `s` opens: searches while typing; enter keeps the search, escape clears it."""
 
     def __init__(self, pane: LogPane) -> None:
         super().__init__(pane)
@@ -447,7 +445,7 @@ class SearchInput(FilterInput):
 
 
 class LogsPanel(Panel):
-    """The panel of the log."""
+    """The log pane alone."""
 
     NAME: ClassVar[str] = "Logs"
 

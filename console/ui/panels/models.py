@@ -1,4 +1,4 @@
-"""`ModelsPane`: the models to ask, each with a mark."""
+"""`ModelsPane`: the models, each with a checkbox for whether it is asked."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .editor import WriteAsked
 
 
 class ModelsPane(Pane, can_focus=True):
-    """The base and the adapters; those with a mark are asked."""
+    """The base and the adapters; the marked ones are asked."""
 
     TITLE = "ask"
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -34,10 +34,10 @@ class ModelsPane(Pane, can_focus=True):
         """Names of models that can answer: all but failed ones."""
         self._cursor = 0
         self._places: list[tuple[int, int, int]] = []
-        """Line, first and last cell of each name: for the mouse."""
+        """Line, first and end cell of each name, for mouse clicks."""
 
     def update_models(self, board: Board) -> None:
-        """Takes the models from `board`; the first time it marks the base and one adapter."""
+        """Updates the models from `board`; at first marks the base and one adapter."""
         names = tuple(row.name for row in board.adapters)
         self._usable = tuple(row.name for row in board.adapters if not row.has_failed)
         if names and not self._known:
@@ -47,7 +47,7 @@ class ModelsPane(Pane, can_focus=True):
 
     @property
     def num_lines(self) -> int:
-        """Lines that the names take in this width."""
+        """Lines that the names take in the current width."""
         return self._places[-1][0] + 1 if self._places else 1
 
     def asked(self, board: Board) -> list[AdapterRow]:

@@ -1,4 +1,4 @@
-"""Overview: whether the pipeline is up, how fast it is, what it does and what is wrong."""
+"""Overview: the pipeline's state, speed, load, pool, adapters, alerts and events."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from .ring import RingPane
 from .start import StartPane
 
 AXIS = 6
-"""Cells of a plot's own axis, before it."""
+"""Cells of a plot's axis labels, at its left."""
 HEATS = ("heat-1", "heat-2", "heat-3", "heat-4", "heat-5")
 
 
 class ThroughputPane(Pane):
-    """Tokens a second: decoded upwards, prefilled hanging below."""
+    """Tokens a second: decode above, prefill below, upside down."""
 
     TITLE = "throughput"
     PERIOD_S = 0.5
@@ -43,7 +43,7 @@ class ThroughputPane(Pane):
         return self.origin_of(board.decode, AXIS)
 
     def hint(self, board: Board) -> Sequence[TextSpan]:
-        """Read rate relative to the memory's best, and what adapters cost."""
+        """The overhead of adapters, and the read rate as a share of the copy rate."""
         reads = board.decode_statistics
         if not board.decode_rate or reads.bytes_s is None:
             return ()
@@ -76,7 +76,7 @@ class ThroughputPane(Pane):
 
 
 def _heat_rows(window: Window, height: int, top: float, width: int) -> list[TextLine]:
-    """An area whose colour rises with its height, with its axis at the left."""
+    """An area coloured by height, with its axis at the left."""
     rows = plot.area(window.means, height, top)
     found = []
     for y, row in enumerate(rows):
@@ -221,5 +221,5 @@ class Overview(Panel):
         super().paint(board)
 
     def focus_first(self) -> None:
-        """Focuses nothing; tab goes to the pool and to the events."""
+        """Focuses no pane; tab goes to the pool and to the events."""
         self.screen.set_focus(None)

@@ -1,4 +1,4 @@
-"""The page pool: its split, and a map of the owners of pages with a cursor."""
+"""`PoolPane`: the page pool's split, and a map of the pages' owners with a cursor."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from ..widgets.pane import Pane
 
 GLYPHS = {FREE: "·", KV: plot.FULL, ADAPTER: "▓", CHECK: "◇"}
 SPARSE = {KV: "▄", ADAPTER: "▒", CHECK: "◇"}
-"""The mark of a cell that is more than half free."""
+"""Marks of cells that are more than half free."""
 CURSOR = ("◆", "badge-tab")
 WHOLE_FROM = 5
-"""With fewer lines the bar is shown alone; with the focus, the map in its place."""
+"""With fewer lines only the bar is shown; or, with the focus, only the map."""
 
 
 class PoolPane(Pane, can_focus=True):
-    """One pool of pages for KV and adapters: its split, and a map of it, several pages a cell."""
+    """The pool of pages for KV and adapters: its split, and a map with several pages per cell."""
 
     TITLE = "page pool"
     PERIOD_S = 0.5
@@ -41,7 +41,7 @@ class PoolPane(Pane, can_focus=True):
     def __init__(self, id: str | None = None) -> None:
         super().__init__(id=id)
         self._page = 0
-        """The page under the cursor; its cell follows from the size of the pane."""
+        """The page under the cursor; its cell depends on the size of the pane."""
         self._hovered: int | None = None
         self._page_map: PageMap | None = None
         self._made_of: tuple[object, ...] = ()
@@ -49,7 +49,7 @@ class PoolPane(Pane, can_focus=True):
         self._rows: list[TextLine] = []
         self._cell_pages = self._width = 1
         self._top = 0
-        """The line of the pane in which the map begins."""
+        """The first line of the map within the pane."""
         self._is_shown = False
 
     def caption(self, board: Board) -> Sequence[TextSpan]:
@@ -82,7 +82,7 @@ class PoolPane(Pane, can_focus=True):
         shown = [*rows[:y], _with_cursor(rows[y], x), *rows[y + 1 :]]
         return [*head, *shown, TextLine(crop(self._whose(pointed), width))]
 
-    # -- its pieces
+    # -- parts of the drawing
 
     def _bar(self, board: Board, width: int) -> TextLine:
         router = board.router
@@ -111,7 +111,7 @@ class PoolPane(Pane, can_focus=True):
         return TextLine(crop(legend, width))
 
     def _draw(self, board: Board, width: int, height: int) -> list[TextLine]:
-        """The map in `height` lines; made again only for another map or another size."""
+        """The map in at most `height` lines; cached until the map or the size changes."""
         assert board.pool is not None
         of = (board.pool, len(board.adapter_colors))
         if self._page_map is None or self._made_of[:1] != (of,):
@@ -129,8 +129,7 @@ class PoolPane(Pane, can_focus=True):
 
     @property
     def _pointed(self) -> int | None:
-        """The cell to describe: under the mouse, else under the cursor of a focused pane; or
-        None."""
+        """The cell to describe: the one under the mouse; else, with the focus, the cursor's."""
         if self._hovered is not None and self._hovered < len(self._cells):
             return self._hovered
         return self._cursor if self.has_focus else None
@@ -179,7 +178,7 @@ class PoolPane(Pane, can_focus=True):
         self._go(cell if cell >= 0 else len(self._cells) - 1)
 
     def action_next_part(self) -> None:
-        """Moves to the next cell that looks different; from the last one to the first."""
+        """Moves to the next cell of another kind or style; after the last one, to cell 0."""
         if not self._cells:
             return
         here, start = self._cells[self._cursor], self._cursor
@@ -193,7 +192,7 @@ class PoolPane(Pane, can_focus=True):
             self.paint()
 
     def _cell_at(self, x: int, y: int) -> int | None:
-        """The cell under the mouse; None outside of the map."""
+        """The cell at a position in the pane; None outside the map."""
         row, column = y - 1 - self._top, x - 2
         is_inside = 0 <= row < len(self._rows) and 0 <= column < self._width
         if not (self._is_shown and is_inside):
@@ -219,7 +218,7 @@ class PoolPane(Pane, can_focus=True):
 
 
 def _runs(cells: Sequence[Cell]) -> list[TextSpan]:
-    """The cells as spans, one for neighbours that look alike."""
+    """The cells as spans, one per run of equal cells."""
     return [
         ((SPARSE if look.is_sparse else GLYPHS).get(look.kind, "?") * len(list(same)), look.style)
         for look, same in groupby(cells)
@@ -227,7 +226,7 @@ def _runs(cells: Sequence[Cell]) -> list[TextSpan]:
 
 
 def _with_cursor(row: TextLine, x: int) -> TextLine:
-    """A line of cells with a cross on cell `at`."""
+    """A line of cells with the cursor's mark on cell `x`."""
     spans: list[TextSpan] = []
     for text, style in row.spans:
         if 0 <= x < len(text):

@@ -1,4 +1,4 @@
-"""Processes of the pipeline: state, cost, and how each ended last time."""
+"""Processes of the pipeline: state, cost, and how each last ended."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _state(row: ProcessRow, board: Board, width: int) -> Sequence[TextSpan]:
 
 
 def _why(row: ProcessRow, board: Board, width: int) -> Sequence[TextSpan]:
-    """The reason of its state, or what else there is to say of it."""
+    """The reason of its state; else a worker's kernels, or the last exit status."""
     if row.is_stale:
         return ((f"last beat {units.duration(row.age_s or 0.0)} ago", "warn"),)
     if row.retry_at is not None:
@@ -64,7 +64,7 @@ def _kernels(row: ProcessRow, board: Board) -> str:
 
 
 def _alive(row: ProcessRow, text: str) -> Sequence[TextSpan]:
-    """A figure that only a living process has."""
+    """A number that only a running process has; a dash for others."""
     return ((text, "number"),) if row.age_s is not None and row.pid else ((units.NOTHING, "dim"),)
 
 
@@ -75,7 +75,7 @@ def _living(
     show: Callable[[float], str],
     rank: int,
 ) -> Column[ProcessRow]:
-    """A figure of living processes, sorted by itself, the largest first."""
+    """A column of numbers that only running processes have, sorted largest first."""
     return Column(
         title,
         width,
@@ -88,7 +88,7 @@ def _living(
 
 
 def _uptime(row: ProcessRow, board: Board) -> str:
-    """Time since the process was started, in any state."""
+    """Time since the process was started."""
     at = board.started_at if row.name == SUPERVISOR else row.started_at
     return units.NOTHING if at is None else units.uptime(board.now - at)
 
@@ -148,7 +148,7 @@ class ProcessTablePane(TablePane[ProcessRow]):
             self._ask(RestartProcess(row.name, hard=True))
 
     def action_stop(self) -> None:
-        """Stops it, or starts what an operator has stopped."""
+        """Stops the process, or starts it if an operator has stopped it."""
         if row := self._chosen():
             self._ask(StartProcess(row.name) if row.held else StopProcess(row.name))
 
@@ -168,7 +168,7 @@ class ProcessTablePane(TablePane[ProcessRow]):
             self.post_message(OrderAsked(SignalProcess(name, signal), is_agreed=True))
 
     def action_drain(self) -> None:
-        """Drains the router, or lets it admit requests again."""
+        """Drains the router, or resumes it if it is draining."""
         router = self.painted_app.board.process("router")
         is_draining = router is not None and router.state is ProcessState.DRAINING
         self._ask(Resume() if is_draining else Drain())
@@ -177,7 +177,7 @@ class ProcessTablePane(TablePane[ProcessRow]):
         self._ask(StopPipeline(DRAIN_SECONDS))
 
     def _chosen(self) -> ProcessRow | None:
-        """The row under the cursor; None, with a notice, where that process takes no orders."""
+        """The row under the cursor; None, with a toast, if that process takes no orders."""
         row = self.selected
         if row is None or row.name in ORDERS_NOT_FOR:
             self.notify("Choose a process of the ring.", severity="warning")
@@ -189,7 +189,7 @@ class ProcessTablePane(TablePane[ProcessRow]):
 
 
 def signal_dialog(row: ProcessRow) -> ChoiceDialog:
-    """A dialog that asks for a signal; its list says what each does."""
+    """A dialog that asks for a signal, with a description of each."""
     body = f"{row.name}, pid {row.pid}. The supervisor sends it."
     choices = [
         Choice(signal[0].lower(), signal, f"{signal:<5} {what}") for signal, what in SIGNALS.items()
@@ -224,7 +224,7 @@ class TailPane(Pane):
 
 
 class ProcessesPanel(Panel):
-    """The table above, the tail of the selected process's log below."""
+    """The table of processes, with the last log lines of the selected one below."""
 
     NAME: ClassVar[str] = "Processes"
 
@@ -242,7 +242,7 @@ class ProcessesPanel(Panel):
 
 
 class ProcessDetails:
-    """One process: its state, its history, its last log lines and its sockets."""
+    """The lines of a process's dialog: state, history, last warnings and errors, sockets."""
 
     EVENTS, WORDS = 6, 4
 
@@ -293,7 +293,7 @@ class ProcessDetails:
         return found
 
     def _history(self, board: Board, width: int) -> Sequence[TextLine]:
-        """Starts, falls and restarts, the newest first."""
+        """Events about the process, newest first."""
         about = [e for e in board.events if e.source == self._name or self._name in e.text]
         if not about:
             return ()
@@ -306,7 +306,7 @@ class ProcessDetails:
         return found
 
     def _last_words(self, board: Board, width: int) -> Sequence[TextLine]:
-        """Its last warnings and errors, with the last lines of tracebacks."""
+        """Its last warnings and errors."""
         words = (e for e in reversed(board.logs) if e.source == self._name and _is_ill(e))
         last = list(islice(words, self.WORDS))
         if not last:

@@ -1,4 +1,4 @@
-"""Prompt: one question to the base and to adapters at once, answered side by side."""
+"""Prompt: asks the base and adapters the same question at once, with answers side by side."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from .models import ModelsPane
 from .recall import RecallDialog
 
 ANSWER_WIDTH = 38
-"""Fewest cells of an answer beside others."""
+"""Minimum width of an answer beside others."""
 PARAMETERS = {
     "temperature": ("temp", "0.7"),
     "max_tokens": ("max", "128"),
@@ -40,12 +40,12 @@ PARAMETERS = {
     "seed": ("seed", ""),
     "logprobs": ("logprobs", ""),
 }
-"""Sampling parameters: label and first value; empty leaves it to the server."""
+"""Sampling parameters: label and initial value; empty means the server's default."""
 
 
 class PromptPanel(Panel):
-    """Models to ask, the prompt and the answers: a conversation in which each model has its own
-    answers."""
+    """The models to ask, the answers, and the prompt. In a conversation each model sees only its
+    own earlier answers."""
 
     NAME: ClassVar[str] = "Prompt"
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -57,7 +57,7 @@ class PromptPanel(Panel):
         super().__init__()
         self._conversation = uuid4().hex
         self._said: dict[str, tuple[tuple[str, str], ...]] = {}
-        """Prompts and answers of each model in this conversation."""
+        """Prompts and answers so far in this conversation, by model."""
         self._kept: Transcripts | None = None
         self._answers: list[Answer] = []
         self._work: Worker[None] | None = None
@@ -77,7 +77,7 @@ class PromptPanel(Panel):
 
     @property
     def is_live(self) -> bool:
-        """Whether answers stream in; they come without telemetry."""
+        """Whether answers are streaming; they arrive without telemetry."""
         return any(answer.is_streaming for answer in self._answers)
 
     def focus_first(self) -> None:
@@ -90,7 +90,7 @@ class PromptPanel(Panel):
         if models.size.height not in (0, wanted):
             models.styles.height = wanted
 
-    # -- what was asked before
+    # -- transcripts
 
     def on_mount(self) -> None:
         self.run_worker(self._open_transcripts(), name="transcripts", exit_on_error=True)
@@ -110,7 +110,7 @@ class PromptPanel(Panel):
         self.notify(error.hint, title=error.what, severity="warning", markup=False)
 
     def _keep(self, answers: Sequence[Answer], params: ChatParams) -> None:
-        """Keeps answers in the transcripts; a prompt that was not sent is not kept."""
+        """Saves answers in the transcripts, except those with neither text nor error."""
         for answer in answers:
             if self._kept is None or not (answer.text or answer.error):
                 continue
@@ -156,7 +156,7 @@ class PromptPanel(Panel):
         self.focus_first()
 
     def action_retry(self) -> None:
-        """Sends the last prompt again to the same models, in place of their answers."""
+        """Sends the last prompt to the same models again; new answers replace the old ones."""
         if self.is_live or not self._answers:
             return
         for answer in self._answers:
@@ -169,7 +169,7 @@ class PromptPanel(Panel):
         self._send(message.text)
 
     def _send(self, prompt: str, names: Sequence[str] | None = None) -> None:
-        """Sends a prompt to the marked models, or to those named."""
+        """Sends a prompt to the marked models, or to `names`."""
         try:
             params, http, asked = self._parameters(), self._server(), self._asked(names)
         except OperatorError as error:
@@ -225,7 +225,7 @@ class PromptPanel(Panel):
         return Http(app.board.server.url, app.api_key)
 
     def _parameters(self) -> ChatParams:
-        """The parameters in the fields. Focuses a field that is wrong and raises
+        """The parameters in the fields. For an invalid one focuses its field and raises
         `OperatorError`."""
 
         def value(name: str) -> float | None:
@@ -256,12 +256,12 @@ class PromptPanel(Panel):
         )
 
     async def _ask(self, http: Http, prompt: str, params: ChatParams) -> None:
-        """Streams all answers at once: the ring puts them in one mixed batch."""
+        """Streams all answers at once; the pipeline runs them in one mixed batch."""
         answers = self._answers
         panes = [AnswerPane(answer) for answer in answers]
         space = self.query_one("#answers", Container)
         await space.remove_children()
-        gc.collect()  # 9 to 39 ms; else what was answered before stays until later: 2 MiB
+        gc.collect()  # takes 9 to 39 ms, frees the 2 MiB of earlier answers
         await space.mount(*panes)
         self._arrange()
         try:
@@ -276,7 +276,7 @@ class PromptPanel(Panel):
                     self._said[answer.model] = (*answer.before, (prompt, answer.text))
             self._keep(answers, params)
             if not any(answer.finish_reason for answer in answers):
-                for editor in self.query(PromptEditor):  # gone, where the console is closing
+                for editor in self.query(PromptEditor):  # none while the console is closing
                     editor.restore(prompt)
 
     async def _stream(self, http: Http, pane: AnswerPane, params: ChatParams) -> None:
@@ -286,7 +286,7 @@ class PromptPanel(Panel):
     async def on_unmount(self) -> None:
         if self._kept is not None:
             self._kept.close()
-            self._kept = None  # an answer that is cut off now comes too late to be kept
+            self._kept = None  # answers cut off by the exit are not saved
 
     # -- layout
 
@@ -294,12 +294,12 @@ class PromptPanel(Panel):
         self._arrange()
 
     def _arrange(self) -> None:
-        """As many columns as answers fit side by side."""
+        """Arranges the answers in as many columns as fit."""
         space = self.query_one("#answers", Container)
         number = max(1, len(self._answers))
         columns = max(1, min(number, self.size.width // ANSWER_WIDTH))
         rows = math.ceil(number / columns)
-        columns = math.ceil(number / rows)  # four answers in two rows stand two by two
+        columns = math.ceil(number / rows)  # four answers in two rows become two by two
         space.styles.grid_size_columns = columns
         space.styles.grid_size_rows = rows
 

@@ -18,7 +18,7 @@ from ...text import units
 
 
 class RecallDialog(ModalScreen[str]):
-    """Its answer is the prompt that was chosen; "" where none was."""
+    """Returns the chosen prompt; "" if cancelled."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "answer", "Cancel", key_display="esc", id="recall-leave"),
@@ -43,7 +43,7 @@ class RecallDialog(ModalScreen[str]):
             yield options
 
     def on_mount(self) -> None:
-        self.call_after_refresh(self._show, "")  # when there is a width to fit into
+        self.call_after_refresh(self._show, "")  # once the width is known
 
     def on_input_changed(self, event: Input.Changed) -> None:
         self._show(event.value)
@@ -56,7 +56,7 @@ class RecallDialog(ModalScreen[str]):
         self.dismiss(self._prompts[event.option_index])
 
     def _show(self, words: str) -> None:
-        """Each prompt once, with the newest answer to it."""
+        """Lists each prompt found once, with its newest answer."""
         found: dict[str, Turn] = {}
         for turn in self._search(words):
             found.setdefault(turn.prompt, turn)

@@ -1,4 +1,4 @@
-"""`RingPane`: the processes and what flows between them, as the design draws it."""
+"""`RingPane`: a diagram of the processes and their message rates."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BOX_HEIGHT = 4
 
 
 class RingPane(Pane):
-    """The processes and what flows between them, as the design draws it."""
+    """A diagram of the processes, the message rates between them, and the queue."""
 
     TITLE = "ring"
     PERIOD_S = 0.5
@@ -76,7 +76,7 @@ class RingPane(Pane):
             line(("Waiting for one in ", "dim"), (board.run, "text")),
             TextLine(),
             line(("loraconsole up", "key"), ("       starts one without a screen", "dim")),
-            line(("loraconsole doctor", "key"), ("   says what is in its way", "dim")),
+            line(("loraconsole doctor", "key"), ("   finds what prevents a start", "dim")),
         ]
 
     def _box(
@@ -117,7 +117,7 @@ class RingPane(Pane):
         canvas.put(x + width - 2 - len(size), y + 2, size, "text")
 
     def _note(self, canvas: Canvas, x: int, board: Board) -> None:
-        """The supervisor, and the address for requests."""
+        """The supervisor's state, the HTTP address, and the number of requests."""
         supervisor = board.process(SUPERVISOR)
         if supervisor is not None:
             canvas.put(x, BOX_HEIGHT + 1, "supervisor", "dim")
@@ -140,7 +140,7 @@ def _workers_name(workers: Sequence[ProcessRow]) -> str:
 
 
 def _gather(workers: Sequence[ProcessRow]) -> ProcessRow | None:
-    """The ranks as one box, in the state of the worst."""
+    """One row for all ranks: that of the worker in the worst state."""
     if not workers:
         return None
     order = ("good", "dim", "warn", "bad")
@@ -148,7 +148,7 @@ def _gather(workers: Sequence[ProcessRow]) -> ProcessRow | None:
 
 
 def _age(seconds: float) -> str:
-    """The age of a heartbeat; below a second it does not change."""
+    """The age of a heartbeat; constant below a second, so that it is not redrawn."""
     return "<1 s" if seconds < 1 else units.age(seconds)
 
 

@@ -1,4 +1,4 @@
-"""Settings: their values, where each comes from, and what is wrong with the file."""
+"""Settings: their values and origins, and the mistakes in the file."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _value(row: SettingRow, board: Board, width: int) -> Sequence[TextSpan]:
 
 
 class SettingTable(TablePane[SettingRow]):
-    """A row a setting; values other than the default are highlighted, with their origin."""
+    """One row per setting; values other than the default are highlighted, with their origin."""
 
     TITLE = "settings"
     columns = (
@@ -59,7 +59,7 @@ class SettingTable(TablePane[SettingRow]):
 
 
 class FilePane(Pane):
-    """The selected setting, the settings' file, and what is wrong with it."""
+    """The selected setting, the settings file, and its mistakes."""
 
     TITLE = "file"
 
@@ -86,9 +86,9 @@ class FilePane(Pane):
                 line(*field("written"), (f"{key} = …{where}", "text")),
             ]
         found.append(line(*field("path"), (tidy(str(path)), "text")))
-        hint = "holds as soon as it is written"
+        hint = "changes apply as soon as the file is saved"
         if not path.exists():
-            hint = "there is none yet; loraconsole settings --example prints one"
+            hint = "no such file yet; loraconsole settings --example prints one"
         found.append(line(*field(""), (hint, "dim")))
         return found
 
@@ -98,7 +98,7 @@ class FilePane(Pane):
 
 
 class SettingsPanel(Panel):
-    """The table, and the file below."""
+    """The table of settings, and the file below."""
 
     NAME: ClassVar[str] = "Settings"
 

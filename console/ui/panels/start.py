@@ -1,4 +1,4 @@
-"""`StartPane`: one bar a stage while the pipeline comes up."""
+"""`StartPane`: one bar per stage while the pipeline starts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..widgets.pane import Pane
 
 
 class StartPane(Pane):
-    """One bar a stage while the pipeline starts: its name, progress and time left."""
+    """One bar per stage: its name, progress and time left."""
 
     TITLE = "start-up"
 

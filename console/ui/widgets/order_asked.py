@@ -11,8 +11,8 @@ from ...client.telemetry import PipelineOrder
 class OrderAsked(Message):
     """Requests that `order` be sent, after a confirmation if something is lost by it.
 
-    `listener` receives the reply to an adapter order. With `is_agreed` the operator is not asked,
-    having chosen the order from a list that describes it.
+    `listener` receives the reply to an adapter order. `is_agreed` skips the confirmation: the order
+    was chosen from a list that describes it.
     """
 
     def __init__(

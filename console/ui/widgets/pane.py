@@ -135,8 +135,7 @@ class Pane(Widget):
         return track.window(board.now, 2 * cells, back, self._sweeps)
 
     def origin_of(self, track: Track, before: int, back_s: float = 0.0) -> tuple[int, float]:
-        """`origin` of a plot that fills all cells but the first `before`, and ends `back_s` seconds
-        ago."""
+        """`origin` of a plot that fills all but `before` cells and ends `back_s` seconds ago."""
         return before, back_s + 2 * max(0, self.size.width - 4 - before) * track.bucket_s
 
     @property
@@ -180,8 +179,7 @@ class Pane(Widget):
         self.paint(board)
 
     def release(self) -> None:
-        """Drops the strips of a hidden pane, a kilobyte each; they are made again when it is
-        shown."""
+        """Drops a hidden pane's strips, a kilobyte each; showing it makes them again."""
         self._strips = [None] * len(self._strips)
 
     def _compose_lines(self, board: Board, width: int, height: int) -> list[TextLine]:

@@ -414,7 +414,7 @@ def test_a_process_is_stopped_killed_and_signalled_after_a_yes_and_started_witho
         assert "killed at once" in str(app.screen.query_one("Static.body").render())
         await pilot.press("n", "K")
         await pilot.pause()
-        assert "USR1" in screen_text(app) and "holds it still" in screen_text(app)
+        assert "USR1" in screen_text(app) and "suspends it" in screen_text(app)
         await pilot.press("s")
         await pilot.pause()
         app.scenario.hold("worker-0")  # type: ignore[union-attr]

@@ -231,13 +231,13 @@ def test_a_name_alone_is_the_keys_own_action_with_words_it_is_the_verb() -> None
 def test_what_is_wrong_is_said_in_place_and_stays_to_be_mended() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         for text, what, hint in (
-            ("frobnicate", "no command 'frobnicate'", "tab shows what there is"),
+            ("frobnicate", "no command 'frobnicate'", "tab lists the commands"),
             ("pa", "no command 'pa'", "is it page-up, page-down, pause"),
             ("goto nowhere", "no screen 'nowhere'", "overview, batch"),
             ("load tax", "the following arguments are required: PATH", "NAME PATH [--pin]"),
             ("load 'tax", "no closing quotation", "quotes go in pairs"),
             ("filter (", "missing ), unterminated subpattern", "regular expression"),
-            ("pause now", "pause takes no words", "freeze the view"),
+            ("pause now", "pause takes no arguments", "freeze the view"),
         ):
             await say(pilot, text)
             assert what in screen_text(app) and hint in screen_text(app), text
