@@ -3,7 +3,7 @@
 A `Case` goes to where a binding works, looks at something (`see`), presses the key, and looks
 again: before it is `was`, after it is `becomes`. So a key that does nothing fails, and so does a
 case that would hold without it. `test_keys` presses every key of every binding, and fails where a
-binding has no case; `test_commands` says the same bindings by name after `:`.
+binding has no case; `test_line_commands` says the same bindings by name after `:`.
 
 A new binding takes one line in `CASES`.
 """

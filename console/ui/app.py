@@ -530,7 +530,7 @@ class ConsoleApp(ScreenApp):
 
     async def action_command(self, text: str = "") -> None:
         """Opens the line to type a command in, at the foot of the panels."""
-        from .commands import all_commands
+        from .line_commands import all_commands
         from .panels.command_line import CommandLine
 
         for open_line in self.query(CommandLine):

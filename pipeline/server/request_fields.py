@@ -12,20 +12,12 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
+from .bad_request import BadRequest
+
 Kind: TypeAlias = Literal["honoured", "harmless", "refused"]
 OFF: tuple[Any, ...] = (False, [], {}, "")
 SHOWN = 80
 """Characters of a client's own text that a refusal repeats."""
-
-
-class BadRequest(Exception):
-    """The client's to mend: an HTTP status, what is wrong, and the field it is about."""
-
-    def __init__(self, reason: str, *, status: int = 400, param: str | None = None) -> None:
-        super().__init__(reason)
-        self.status = status
-        self.reason = reason
-        self.param = param
 
 
 class Field(msgspec.Struct, frozen=True):

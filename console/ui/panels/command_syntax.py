@@ -1,4 +1,4 @@
-"""`LineCommand`: one name that the `:` line knows; how a line is read and completed by them."""
+"""`LineCommand`: a name that the `:` line knows; how a line of such names is read and completed."""
 
 from __future__ import annotations
 
