@@ -1,4 +1,5 @@
 """Every kernel in plain PyTorch: the truth that tests compare with, and the path of the CPU.
+`sampling.best_tokens` alone has no twin: a CPU takes `torch.argmax` of the logits.
 
 Layouts:
     hidden     [num_tokens, hidden_size]

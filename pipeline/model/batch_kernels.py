@@ -1,4 +1,4 @@
-"""`PagedBatch`: one step for kernels that read pages themselves.
+"""`PagedBatch`: the batch of one step for our Triton kernels, which read pages themselves.
 
 Made in two moves like `ForwardBatch`, and in the same terms to a model. All its integers travel in
 one copy; padded to a `Bucket` they have the same places in every step, so that the step can be

@@ -1,4 +1,4 @@
-"""`ForwardBatch`: all that one step's forward pass needs, as tensors, handed down whole.
+"""`ForwardBatch`: the batch of one step for plain torch: all of its forward pass, as tensors.
 
 Made in two moves: `TorchPlan` is computed on the host from rows and page tables (numpy, no device);
 `TorchPlan.to_device` turns it into tensors after one copy. Knows rows and pages; neither weights

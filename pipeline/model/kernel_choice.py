@@ -1,4 +1,5 @@
-"""Which kernels serve attention, norms and adapters, and why. Chosen here and nowhere else."""
+"""Our Triton kernels or plain torch for attention, norms and adapters, and why. Chosen here and
+nowhere else."""
 
 from __future__ import annotations
 
