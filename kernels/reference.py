@@ -1,4 +1,5 @@
 """Every kernel in plain PyTorch: the reference for tests, and the CPU path.
+`sampling.best_tokens` alone has no twin: a CPU takes `torch.argmax` of the logits.
 
 Layouts:
     hidden     [num_tokens, hidden_size]

@@ -306,7 +306,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return found
 
     def scheduling(self) -> SchedulerSettings:
-        """The admission policy and its parameters. Raises `UsageError` on a bad weight."""
+        """The admission policy and its parameters. Raises `UsageError` on a bad weight. Reads no
+        file: `absolute` has made the base model's name in a weight what `model` is."""
         policy = POLICY_ALIASES.get(self.scheduler, self.scheduler)
         if policy == "fcfs" and self.batch_num_adapters:
             policy = "cluster"
@@ -323,9 +324,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     def _client_weight(self, entry: str) -> ClientWeight:
         name, weight = parse_weight(entry)
-        return ClientWeight(
-            "" if absolute_path(name) == absolute_path(self.model) else name, weight
-        )
+        return ClientWeight("" if name == self.model else name, weight)
 
     def process_names(self) -> tuple[str, ...]:
         """The ring's processes in start order; they are stopped in reverse."""
@@ -341,11 +340,21 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             model = os.path.abspath(os.path.expanduser(model))
         run = os.path.abspath(os.path.expanduser(self.run))
         table = self.profile_table and os.path.abspath(os.path.expanduser(self.profile_table))
-        self.scheduling()  # raises for a bad weight now
+        base = absolute_path(self.model)
+        fair_weight = []
+        for entry in self.fair_weight:
+            name, weight = parse_weight(entry)  # raises for a bad one now
+            fair_weight.append(f"{model}={weight!r}" if absolute_path(name) == base else entry)
         if table and not os.path.isfile(table):
             raise UsageError(f"--profile-table {table} is not a file")
         return msgspec.structs.replace(
-            self, adapter=adapter, adapter_root=root, model=model, run=run, profile_table=table
+            self,
+            adapter=adapter,
+            adapter_root=root,
+            model=model,
+            run=run,
+            profile_table=table,
+            fair_weight=tuple(fair_weight),
         )
 
     def adapter_roots(self) -> tuple[str, ...]:

@@ -44,7 +44,7 @@ from loraconsole.pipeline.config import Config  # noqa: E402  # only found right
 from loraconsole.pipeline.fetch.fetch import resolve  # noqa: E402
 
 LONG = (
-    "console/ui/test_commands",
+    "console/ui/test_line_commands",
     "kernels/test_kernels",
     "console/settings/test_keymap",
     "pipeline/model/test_peft",

@@ -3,7 +3,7 @@
 A `Case` opens the screen of a binding, evaluates `see`, presses the key, and evaluates `see` again:
 before, it must be `was`, afterwards `becomes`. So a key that does nothing fails, and so does a case
 that would hold without it. `test_keys` presses every key of every binding, and fails if a binding
-has no case; `test_commands` uses the same bindings by name after `:`.
+has no case; `test_line_commands` uses the same bindings by name after `:`.
 
 A new binding needs one line in `CASES`.
 """

@@ -273,7 +273,7 @@ def setting_fields() -> dict[str, tuple[Any, Any, str, str]]:
             if get_origin(kind) is Annotated:  # not so the tables `keys` and `alerts`
                 (meta,) = kind.__metadata__
                 help = meta.description or ""
-                found[prefix + field.name] = (kind, field.default, help, _words(kind, meta))
+                found[prefix + field.name] = (kind, field.default, help, words_for(kind, meta))
     return found
 
 
@@ -284,13 +284,15 @@ def allowed_words(name: str) -> str:
     return setting_fields()[name][3]
 
 
-def _words(kind: Any, meta: Meta) -> str:
+def words_for(kind: Any, meta: Meta) -> str:
+    """The values that an annotated type allows, in words."""
     kind = get_args(kind)[0]
     if get_origin(kind) is Literal:
         return "one of " + ", ".join(f'"{value}"' for value in get_args(kind))
-    if kind is float:
-        return f"a number, {meta.ge:g} {f'to {meta.le:g}' if meta.le is not None else 'or more'}"
-    return {bool: "true or false", str: "a text"}[kind]
+    word = {bool: "true or false", str: "a text", float: "a number", int: "a whole number"}[kind]
+    if meta.ge is None:
+        return word
+    return f"{word}, {meta.ge:g} {f'to {meta.le:g}' if meta.le is not None else 'or more'}"
 
 
 def example() -> str:

@@ -47,7 +47,6 @@ class AlertFinding(NamedTuple):
 
     level: Severity
     text: str
-    rule: str = ""
     subject: str = ""
     """The process or adapter, if the rule is about one of several."""
     screen: str = ""
@@ -55,6 +54,8 @@ class AlertFinding(NamedTuple):
     """Filter to set on that screen."""
     log_reference: LogReference | None = None
     """Its log line, if it has one; preferred to the screen, as it shows more."""
+    rule: str = ""
+    """The name of its rule, which `findings` enters."""
 
     @property
     def key(self) -> tuple[str, str]:
@@ -84,12 +85,12 @@ def _fallen(board: Board, limits: AlertLimits) -> Iterator[AlertFinding]:
         log_reference = None if process.since is None else LogReference(name, process.since)
         if process.state is ProcessState.FAILED:
             text = f"{name} failed: {process.reason or 'see its log'}"
-            yield AlertFinding("bad", text, "process down", name, "Processes", name, log_reference)
+            yield AlertFinding("bad", text, name, "Processes", name, log_reference)
         elif process.state is ProcessState.BACKOFF:
             when = units.duration(max(0.0, (process.retry_at or board.now) - board.now))
             why = f": {process.reason}" if process.reason else ""
             text = f"{name} fell{why}, again in {when}"
-            yield AlertFinding("warn", text, "process down", name, "Logs", name, log_reference)
+            yield AlertFinding("warn", text, name, "Logs", name, log_reference)
 
 
 def _held(board: Board, limits: AlertLimits) -> Iterator[AlertFinding]:
@@ -97,18 +98,14 @@ def _held(board: Board, limits: AlertLimits) -> Iterator[AlertFinding]:
         if process.held:
             lost = "no client can connect" if process.name == "server" else "requests are refused"
             text = f"{process.name} is stopped by an operator: {lost}"
-            yield AlertFinding(
-                "warn", text, "process stopped", process.name, "Processes", process.name
-            )
+            yield AlertFinding("warn", text, process.name, "Processes", process.name)
 
 
 def _silent(board: Board, limits: AlertLimits) -> Iterator[AlertFinding]:
     for process in () if board.is_stopped else board.processes:
         if process.is_stale and process.state is not ProcessState.FAILED:
             text = f"{process.name} silent for {units.age(process.age_s or 0.0)}"
-            yield AlertFinding(
-                "warn", text, "process silent", process.name, "Processes", process.name
-            )
+            yield AlertFinding("warn", text, process.name, "Processes", process.name)
 
 
 def _restarted(board: Board, limits: AlertLimits) -> Iterator[AlertFinding]:
@@ -120,34 +117,28 @@ def _restarted(board: Board, limits: AlertLimits) -> Iterator[AlertFinding]:
             code = f" ({how(process.exit_code)})" if process.exit_code else ""
             text = f"{process.name} fell {ago} ago{code} and is back; {times}"
             log_reference = LogReference(process.name, fell_at)
-            yield AlertFinding(
-                "warn", text, "process restarted", process.name, "Logs", process.name, log_reference
-            )
+            yield AlertFinding("warn", text, process.name, "Logs", process.name, log_reference)
 
 
 def _late(board: Board, limits: AlertLimits) -> Iterator[AlertFinding]:
     for process in board.processes:
         if process.loop_lag_ms > LAG_MS and not process.is_stale:
             text = f"{process.name} is late by {units.milliseconds(process.loop_lag_ms)}"
-            yield AlertFinding(
-                "warn", text, "process late", process.name, "Processes", process.name
-            )
+            yield AlertFinding("warn", text, process.name, "Processes", process.name)
 
 
 def _refused(board: Board, limits: AlertLimits) -> Iterator[AlertFinding]:
     for process in board.processes:
         if refused := sum(hop.refused for hop in process.hops):
             text = f"{process.name} had {refused} frames refused"
-            yield AlertFinding("warn", text, "frames refused", process.name, "Logs", process.name)
+            yield AlertFinding("warn", text, process.name, "Logs", process.name)
 
 
 def _protocol(board: Board, limits: AlertLimits) -> Iterator[AlertFinding]:
     for process in board.processes:
         if process.protocol not in (None, PROTOCOL):
             text = f"{process.name} speaks protocol {process.protocol}, this console {PROTOCOL}"
-            yield AlertFinding(
-                "bad", text, "other version", process.name, "Processes", process.name
-            )
+            yield AlertFinding("bad", text, process.name, "Processes", process.name)
 
 
 # --- work ---------------------------------------------------------------------------------------
@@ -164,7 +155,7 @@ def _no_step(board: Board, limits: AlertLimits) -> Iterator[AlertFinding]:
     if still > limits.no_step_seconds:
         number = units.count(router.running)
         text = f"no step for {units.duration(still)} while {number} requests run"
-        yield AlertFinding("bad", text, "no step", screen="Latency")
+        yield AlertFinding("bad", text, screen="Latency")
 
 
 def _sync_wait(board: Board, limits: AlertLimits) -> Iterator[AlertFinding]:
@@ -173,23 +164,21 @@ def _sync_wait(board: Board, limits: AlertLimits) -> Iterator[AlertFinding]:
     p99 = percentile(waits, 0.99)
     if p99 is not None and p99 / 1e3 > limits.sync_wait_p99_ms:
         text = f"p99 of the synchronize wait is {units.milliseconds(p99 / 1e3)}"
-        yield AlertFinding("warn", text, "synchronize wait", screen="Latency")
+        yield AlertFinding("warn", text, screen="Latency")
 
 
 def _ttft(board: Board, limits: AlertLimits) -> Iterator[AlertFinding]:
     p99 = board.ttft_quantiles.p99
     if p99 is not None and p99 > limits.ttft_p99_ms:
         text = f"p99 of the first token is {units.milliseconds(p99)}"
-        yield AlertFinding(
-            "warn", text, "first token late", screen="Batch", filter="waiting|prefill"
-        )
+        yield AlertFinding("warn", text, screen="Batch", filter="waiting|prefill")
 
 
 def _queue(board: Board, limits: AlertLimits) -> Iterator[AlertFinding]:
     if board.router is not None and board.router.waiting > limits.queue:
         number = board.router.waiting
         text = f"{units.count(number)} requests wait" if number > 1 else "a request waits"
-        yield AlertFinding("warn", text, "long queue", screen="Batch", filter="waiting")
+        yield AlertFinding("warn", text, screen="Batch", filter="waiting")
 
 
 def _adapter_failed(board: Board, limits: AlertLimits) -> Iterator[AlertFinding]:
@@ -197,9 +186,7 @@ def _adapter_failed(board: Board, limits: AlertLimits) -> Iterator[AlertFinding]
         if row.view.state is AdapterState.FAILED:
             text = f"adapter {row.name} failed: {row.view.reason or 'see the logs'}"
             log_reference = LogReference("router", row.view.since, f"adapter {row.name} failed")
-            yield AlertFinding(
-                "bad", text, "adapter failed", row.name, "Adapters", row.name, log_reference
-            )
+            yield AlertFinding("bad", text, row.name, "Adapters", row.name, log_reference)
 
 
 # --- room ---------------------------------------------------------------------------------------
@@ -211,14 +198,14 @@ def _pool(board: Board, limits: AlertLimits) -> Iterator[AlertFinding]:
         taken = (router.pages_kv + router.pages_adapters) / router.pages_total
         if taken > limits.pool_fraction:
             text = f"the page pool is {units.percent(taken)} taken"
-            yield AlertFinding("warn", text, "pool full", screen="Overview")
+            yield AlertFinding("warn", text, screen="Overview")
 
 
 def _disk(board: Board, limits: AlertLimits) -> Iterator[AlertFinding]:
     left = board.disk_free_bytes
     if left is not None and left < limits.disk_gib * 2**30:
         text = f"{units.size(left)} left on the disk of {board.run}"
-        yield AlertFinding("bad", text, "disk low", screen="Logs")
+        yield AlertFinding("bad", text, screen="Logs")
 
 
 RULES: tuple[Rule, ...] = (
@@ -342,7 +329,7 @@ BY_NAME = {rule.name: rule for rule in RULES}
 def findings(board: Board, limits: AlertLimits) -> tuple[AlertFinding, ...]:
     """The findings of all enabled rules on this board, worst first."""
     found = [
-        finding
+        finding._replace(rule=rule.name)
         for rule in RULES
         if not rule.limit or getattr(limits, rule.limit) > 0
         for finding in rule.find(board, limits)

@@ -528,7 +528,7 @@ class ConsoleApp(ScreenApp):
 
     async def action_command(self, text: str = "") -> None:
         """Opens the command line below the panels."""
-        from .commands import all_commands
+        from .line_commands import all_commands
         from .panels.command_line import CommandLine
 
         for open_line in self.query(CommandLine):

@@ -46,7 +46,6 @@ def make_parser() -> argparse.ArgumentParser:
     server.add_argument(
         "--url",
         action="append",
-        required=True,
         metavar="URL",
         help="server; repeat to compare several; default: the running pipeline's (--run DIR)",
     )
@@ -97,7 +96,10 @@ def make_parser() -> argparse.ArgumentParser:
 def main() -> None:
     """Exit status 0; 1 if a measurement failed; 2 for wrong usage; 130 after Ctrl-C, with the table
     of finished runs."""
-    given = make_parser().parse_args()
+    parser = make_parser()
+    given = parser.parse_args()
+    if not given.url:  # `loraconsole bench` enters that of the running pipeline
+        parser.error("the following arguments are required: --url")
     rows: list[ResultRow] = []
     code = 0
     try:

@@ -1,4 +1,4 @@
-"""`PagedBatch`: one step for kernels that read pages themselves.
+"""`PagedBatch`: the batch of one step for our Triton kernels, which read pages themselves.
 
 Made in two stages like `ForwardBatch`, with the same interface to a model. All its integers are
 sent in one copy. Padded to a `Bucket`, they have the same layout in every step, so that the step

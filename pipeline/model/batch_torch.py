@@ -1,4 +1,4 @@
-"""`ForwardBatch`: all tensors that one step's forward pass needs.
+"""`ForwardBatch`: the batch of one step for plain torch; all tensors of its forward pass.
 
 Made in two stages: `TorchPlan` is computed on the host from rows and page tables (numpy, no
 device); `TorchPlan.to_device` turns it into tensors after one copy. Knows rows and pages; neither

@@ -1,4 +1,4 @@
-"""Chooses the kernels for attention, norms and adapters, with the reason. The only such place."""
+"""Chooses Triton kernels or plain torch for attention, norms and adapters, with the reason."""
 
 from __future__ import annotations
 

@@ -8,62 +8,13 @@ so is an unknown one. docs/models.md lists all of them.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any, Literal
+from typing import Any
 
-import msgspec
-
+from .families import DEFAULTS, FAMILY_REFUSED, NEUTRAL, Family, RefusedKey
 from .findings import Finding
 from .json_fields import brief_json
 
-Family = Literal["llama", "mistral", "qwen2", "qwen3"]
-FAMILIES: dict[str, Family] = {
-    "llama": "llama",
-    "mistral": "mistral",
-    "qwen2": "qwen2",
-    "qwen3": "qwen3",
-}
-"""`model_type` in config.json to family. SmolLM2 calls itself llama."""
-
 CONFIG = "config.json"
-
-_ALL: dict[str, Any] = {
-    "vocab_size": 32000,
-    "hidden_size": 4096,
-    "intermediate_size": 11008,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 32,
-    "num_key_value_heads": None,
-    "head_dim": None,
-    "hidden_act": "silu",
-    "max_position_embeddings": 2048,
-    "rms_norm_eps": 1e-6,
-    "tie_word_embeddings": False,
-    "bos_token_id": None,
-}
-_QWEN: dict[str, Any] = _ALL | {
-    "vocab_size": 151936,
-    "intermediate_size": 22016,
-    "num_key_value_heads": 32,
-    "max_position_embeddings": 32768,
-    "use_sliding_window": False,
-    "sliding_window": 4096,
-    "max_window_layers": 28,
-    "layer_types": None,
-}
-DEFAULTS: dict[Family, dict[str, Any]] = {
-    "llama": _ALL | {"bos_token_id": 1, "attention_bias": False, "mlp_bias": False},
-    "mistral": _ALL
-    | {
-        "bos_token_id": 1,
-        "intermediate_size": 14336,
-        "num_key_value_heads": 8,
-        "max_position_embeddings": 131072,
-        "sliding_window": 4096,
-    },
-    "qwen2": _QWEN,
-    "qwen3": _QWEN | {"head_dim": 128, "attention_bias": False},
-}
-"""Defaults for absent keys, from the family's class in transformers."""
 
 NULLABLE = frozenset({"num_key_value_heads", "head_dim", "sliding_window", "layer_types"})
 """Keys for which null has a meaning: in this order, as many as heads, hidden_size / heads, no
@@ -71,7 +22,8 @@ window, decided by other keys."""
 
 READ = frozenset(
     {
-        *(*_QWEN, "attention_bias", "mlp_bias", "model_type", "architectures", "eos_token_id"),
+        *(key for keys in DEFAULTS.values() for key in keys),
+        *("model_type", "architectures", "eos_token_id"),
         "transformers_weights",
         *("rope_parameters", "rope_scaling", "rope_theta", "original_max_position_embeddings"),
         *("quantization_config", "quantization", "compression_config", "auto_map"),
@@ -129,17 +81,6 @@ HARMLESS = frozenset(
 HARMLESS_PREFIXES = ("unsloth_",)
 
 
-NEUTRAL: tuple[Any, ...] = (None, False, [], {}, "")
-"""Values with which most keys have no effect; 0 equals False."""
-
-
-class RefusedKey(msgspec.Struct, frozen=True):
-    """A key that would change the answer: why it is refused, and its values without effect."""
-
-    why: str
-    neutral: tuple[Any, ...] = NEUTRAL
-
-
 _NO_SCALE = (None, 1)
 _COUNTS = (None, 0, 1)
 REFUSED: dict[str, RefusedKey] = {
@@ -192,17 +133,6 @@ REFUSED: dict[str, RefusedKey] = {
 }
 """Keys that change what other models compute, or these families' classes, and are not computed
 here."""
-
-FAMILY_REFUSED: dict[Family, dict[str, RefusedKey]] = {
-    "llama": {},
-    "mistral": {
-        "attention_bias": RefusedKey("mistral has no biases"),
-        "mlp_bias": RefusedKey("mistral has no biases"),
-    },
-    "qwen2": {"mlp_bias": RefusedKey("qwen2 has no biases in its MLP")},
-    "qwen3": {"mlp_bias": RefusedKey("qwen3 has no biases in its MLP")},
-}
-"""Keys that other families read but this family's class ignores."""
 
 IGNORE = "if it does not change what the model computes: --ignore-key {}"
 

@@ -15,15 +15,8 @@ import msgspec
 from ..errors import OperatorError
 from ..runtime.text_files import read_json
 from ..text.stop_tokens import stop_token_ids
-from .config_keys import (
-    CONFIG,
-    DEFAULTS,
-    FAMILIES,
-    NULLABLE,
-    Family,
-    check_keys,
-    without,
-)
+from .config_keys import CONFIG, NULLABLE, check_keys, without
+from .families import DEFAULTS, FAMILIES, Family
 from .findings import Finding, require_good
 from .json_fields import JsonFields, brief_json
 from .quantization import quantization_findings

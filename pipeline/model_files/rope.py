@@ -11,7 +11,8 @@ from typing import Any, Literal, get_args
 
 import msgspec
 
-from .config_keys import CONFIG, IGNORE, NEUTRAL
+from .config_keys import CONFIG, IGNORE
+from .families import NEUTRAL
 from .findings import Finding
 from .json_fields import JsonFields, brief_json
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from ..text.chat_template import RESERVED, ChatTemplate, TextError
 from ..text.tokenizer import Tokenizer
-from .request_fields import BadRequest, shortened
+from .bad_request import BadRequest
+from .request_fields import shortened
 
 COMMON_ROLES = ("system", "user", "assistant")
 """Roles that every chat template supports; many drop messages of other roles silently."""

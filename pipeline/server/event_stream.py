@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from ..messages import TextDelta, TokenLogprob
 from .answer_format import Format, LogprobQueue, error_body, usage
-from .request_fields import BadRequest
+from .bad_request import BadRequest
 from .schemas import StreamOptions
 from .streams import AnswerStreams
 

@@ -34,9 +34,9 @@ from ..runtime.process import Process
 from ..runtime.sockets import InboxFull
 from ..text.tokenizer import Tokenizer
 from .adapter_chat import AdapterChat, AdapterChats
+from .bad_request import BadRequest
 from .metrics import RequestCounters
 from .pipeline_state import PipelineState
-from .request_fields import BadRequest
 from .streams import AnswerStreams, Stream
 
 ORDER_SECONDS = 600.0

@@ -12,20 +12,12 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
+from .bad_request import BadRequest
+
 Kind: TypeAlias = Literal["honoured", "harmless", "refused"]
 OFF: tuple[Any, ...] = (False, [], {}, "")
 SHOWN = 80
 """Most characters of a client's text that a refusal repeats."""
-
-
-class BadRequest(Exception):
-    """An error that the client can fix: an HTTP status, the reason, and the field."""
-
-    def __init__(self, reason: str, *, status: int = 400, param: str | None = None) -> None:
-        super().__init__(reason)
-        self.status = status
-        self.reason = reason
-        self.param = param
 
 
 class Field(msgspec.Struct, frozen=True):

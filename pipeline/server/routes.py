@@ -46,6 +46,7 @@ from ..run_directory import is_hub_id
 from ..runtime.spans import recording_name
 from ..text.tokenizer import TextError
 from .answer_format import Format, error_body
+from .bad_request import BadRequest
 from .chat_prompt import chat_prompt
 from .event_stream import (
     EventStream,
@@ -58,7 +59,7 @@ from .event_stream import (
 )
 from .gateway import Gateway
 from .metrics import Metrics
-from .request_fields import BadRequest, shortened
+from .request_fields import shortened
 from .schemas import (
     DEFAULT_CHAT_TOKENS,
     DEFAULT_COMPLETION_TOKENS,

@@ -17,7 +17,8 @@ from msgspec import Meta
 from ..messages import SamplingParams
 from ..model_files.generation_config import NO_DEFAULTS, GenerationDefaults
 from . import request_fields
-from .request_fields import BadRequest, Table, honoured_fields
+from .bad_request import BadRequest
+from .request_fields import Table, honoured_fields
 
 DEFAULT_CHAT_TOKENS = 1024
 """Default max_tokens of a chat. Admission reserves it, so "as many as fit" would let one request

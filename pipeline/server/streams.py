@@ -14,7 +14,7 @@ from typing import TypeAlias
 import msgspec
 
 from ..messages import Refused, Request, TextDelta
-from .request_fields import BadRequest
+from .bad_request import BadRequest
 
 
 class Stream:

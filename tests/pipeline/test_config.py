@@ -188,6 +188,18 @@ def test_a_hub_id_stays_one_unless_such_a_directory_is_here(
     assert config.adapter_roots()[0] == str(tmp_path / "x")
 
 
+def test_a_weight_of_the_base_by_its_path_is_the_bases_wherever_a_process_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tmp_path / "model"
+    model.mkdir()
+    monkeypatch.chdir(tmp_path)
+    config = Config(model="./model", fair_weight=("model=0.5", "sql=2")).absolute()
+    monkeypatch.chdir("/")
+    assert config.scheduling().weights == (ClientWeight("", 0.5), ClientWeight("sql", 2.0))
+    assert config.absolute() == config
+
+
 def test_s_loras_ways_to_choose_a_policy_work_and_the_explicit_one_wins() -> None:
     assert parse().scheduling() == SchedulerSettings()
     assert parse("--scheduler", "slora").scheduling().policy == "fcfs"

@@ -16,7 +16,8 @@ from loraconsole.console.state.alerts import RULES, AlertLimits
 from loraconsole.console.ui.bindings import catalogue
 from loraconsole.pipeline.adapter_files.peft_refusals import OTHER_INIT, UNSUPPORTED
 from loraconsole.pipeline.adapter_name import LONGEST_NAME, SIGNS
-from loraconsole.pipeline.model_files.config_keys import FAMILY_REFUSED, HARMLESS, READ, REFUSED
+from loraconsole.pipeline.model_files.config_keys import HARMLESS, READ, REFUSED
+from loraconsole.pipeline.model_files.families import FAMILY_REFUSED
 from loraconsole.pipeline.model_files.rope import OPTIONAL, REQUIRED
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -22,7 +22,7 @@ from ...text import units
 from ...text.lines import TextLine, line
 from ..widgets.filter_input import LineInput
 from ..widgets.pane import Pane
-from .line_command import LineCommand, candidates, hint, read_line
+from .command_syntax import LineCommand, candidates, hint, read_line
 
 SHOWN = 6
 REMEMBERED = 200

@@ -9,9 +9,9 @@ from textual.pilot import Pilot
 from loraconsole.console.commands.read_only import CHANGES, CHANGING_KEYS, READ_ONLY
 from loraconsole.console.ui.app import ConsoleApp
 from loraconsole.console.ui.bindings import catalogue
-from loraconsole.console.ui.commands import all_commands
 from loraconsole.console.ui.help import HelpDialog
-from loraconsole.console.ui.panels.line_command import candidates
+from loraconsole.console.ui.line_commands import all_commands
+from loraconsole.console.ui.panels.command_syntax import candidates
 from loraconsole.console.ui.widgets.dialogs import ChoiceDialog
 from loraconsole.console.ui.widgets.styles import MainScreen
 from loraconsole.pipeline.messages import AskSnapshot, AskSpanEnds, AskText, Message, PlanAdapters

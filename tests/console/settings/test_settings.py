@@ -6,9 +6,11 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 import pytest
+from msgspec import Meta
 from stage import StagedApp, screen_text, staged
 
 from loraconsole.console.settings.keymap import check_key_map, key_name, with_known_keys
@@ -19,6 +21,7 @@ from loraconsole.console.settings.settings import (
     read_settings,
     setting_fields,
     settings_path,
+    words_for,
 )
 from loraconsole.console.settings.toml_document import Document, DocumentError
 from loraconsole.console.state.alerts import AlertLimits
@@ -183,6 +186,21 @@ def test_the_example_is_the_defaults_and_every_setting_is_in_it(file: Path) -> N
     for name in setting_fields():
         table, _, key = name.rpartition(".")
         assert key in (values[table] if table else values)
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        (Annotated[int, Meta(ge=1)], "a whole number, 1 or more"),
+        (Annotated[int, Meta(ge=1, le=9)], "a whole number, 1 to 9"),
+        (Annotated[float, Meta(ge=0.5, le=30)], "a number, 0.5 to 30"),
+        (Annotated[float, Meta(description="any")], "a number"),
+        (Annotated[bool, Meta()], "true or false"),
+        (Annotated[Literal["a", "b"], Meta()], 'one of "a", "b"'),
+    ],
+)
+def test_what_is_allowed_is_said_of_each_type(kind: Any, words: str) -> None:
+    assert words_for(kind, get_args(kind)[1]) == words
 
 
 def test_every_setting_says_what_it_is_and_what_is_allowed() -> None:

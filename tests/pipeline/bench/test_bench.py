@@ -27,7 +27,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from starlette.routing import Route
 
 from loraconsole.pipeline.bench import workload
-from loraconsole.pipeline.bench.bench import Watcher, print_medians
+from loraconsole.pipeline.bench.bench import Watcher, main, make_parser, print_medians
 from loraconsole.pipeline.bench.load_client import Client
 from loraconsole.pipeline.bench.results import ResultFile, ResultRow, RunConfig, read_rows
 from loraconsole.pipeline.bench.stats import Live, Timeline, summarise
@@ -440,6 +440,16 @@ def test_a_comparison_is_had_as_json_too(tmp_path: Path) -> None:
     assert document["parameters"] == {"num_adapters": 4, "cv": 1.0}
     assert document["sides"]["before"]["throughput"] == (0.5 + 0.25) / 2
     assert document["sides"]["after"]["throughput"] == 1.0
+
+
+def test_the_help_does_not_ask_for_a_url_and_without_one_the_module_does(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "[--url URL]" in make_parser().format_usage()
+    monkeypatch.setattr("sys.argv", ["bench", "--requests", "1"])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert "required: --url" in capsys.readouterr().err
 
 
 @pytest.mark.processes

@@ -14,15 +14,8 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from loraconsole.pipeline.errors import OperatorError
 from loraconsole.pipeline.model.layers import rotary_frequencies
-from loraconsole.pipeline.model_files.config_keys import (
-    DEFAULTS,
-    FAMILY_REFUSED,
-    HARMLESS,
-    NULLABLE,
-    READ,
-    REFUSED,
-    Family,
-)
+from loraconsole.pipeline.model_files.config_keys import HARMLESS, NULLABLE, READ, REFUSED
+from loraconsole.pipeline.model_files.families import DEFAULTS, FAMILY_REFUSED, Family
 from loraconsole.pipeline.model_files.findings import notes
 from loraconsole.pipeline.model_files.model_config import (
     ModelConfig,

@@ -7,15 +7,17 @@ import itertools
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args, get_type_hints
 from unittest.mock import patch
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from loraconsole.pipeline.config import Config
 from loraconsole.pipeline.messages import (
     POLICIES,
+    POLICY_ALIASES,
     AdapterInfo,
     AdapterState,
     ClientWeight,
@@ -30,7 +32,7 @@ from loraconsole.pipeline.schedule import merged_policies
 from loraconsole.pipeline.schedule.adapter_registry import AdapterRegistry
 from loraconsole.pipeline.schedule.pets import LatencyTable, cut, shortest_batch
 from loraconsole.pipeline.schedule.policies import VirtualTokenCounter
-from loraconsole.pipeline.schedule.policy_factory import changed_settings
+from loraconsole.pipeline.schedule.policy_factory import SIMPLE, changed_settings
 from loraconsole.pipeline.schedule.scheduler import Scheduler, SchedulerLimits
 from loraconsole.pipeline.schedule.worst_case import Demand
 
@@ -583,6 +585,12 @@ def test_abort_tells_how_late_it_would_have_been() -> None:
     assert sequence.request.request_id == "late"
     assert reason == "aborted: would start after 6.5 s, --slo-seconds is 6"
     assert "late" not in scheduler and "long" in scheduler
+
+
+def test_every_policy_is_described_is_made_and_may_be_chosen() -> None:
+    choices = get_args(get_type_hints(Config)["scheduler"])
+    assert set(choices) == POLICIES.keys() | POLICY_ALIASES.keys()
+    assert POLICIES.keys() == SIMPLE.keys() | {"pets"}
 
 
 @pytest.mark.parametrize("after", sorted(POLICIES))

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from loraconsole.pipeline.server.request_fields import OFF, PAGES, BadRequest, Field, page_of
+from loraconsole.pipeline.server.bad_request import BadRequest
+from loraconsole.pipeline.server.request_fields import OFF, PAGES, Field, page_of
 from loraconsole.pipeline.server.schemas import (
     AdapterBody,
     Body,

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from loraconsole.pipeline.model_files.generation_config import GenerationDefaults
-from loraconsole.pipeline.server.request_fields import BadRequest
+from loraconsole.pipeline.server.bad_request import BadRequest
 from loraconsole.pipeline.server.schemas import (
     ChatBody,
     CompletionBody,

@@ -19,15 +19,15 @@ from loraconsole.console.commands.table import COMMANDS, CommandGroup
 from loraconsole.console.mock.server import mock_pipeline
 from loraconsole.console.ui.app import ConsoleApp
 from loraconsole.console.ui.bindings import catalogue
-from loraconsole.console.ui.commands import (
+from loraconsole.console.ui.jump import JumpScreen
+from loraconsole.console.ui.line_commands import (
     WITH_A_SCREEN,
     OutputDialog,
     all_commands,
 )
-from loraconsole.console.ui.jump import JumpScreen
 from loraconsole.console.ui.palette import ConsoleCommands, Entry
 from loraconsole.console.ui.panels.command_line import CommandLine, read_history
-from loraconsole.console.ui.panels.line_command import candidates
+from loraconsole.console.ui.panels.command_syntax import candidates
 from loraconsole.console.ui.screens import PAGES, PANELS
 from loraconsole.console.ui.widgets.dialogs import ChoiceDialog, ScrollPane
 from loraconsole.console.ui.widgets.filter import FilterPane

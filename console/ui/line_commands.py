@@ -48,7 +48,7 @@ from ..state.board import SUPERVISOR, Board
 from ..text import units
 from ..text.lines import TextLine, line
 from . import actions
-from .panels.line_command import LineCommand
+from .panels.command_syntax import LineCommand
 from .screen_app import ScreenApp
 from .widgets.dialogs import LiveDialog
 
