@@ -48,8 +48,8 @@ from ..state.board import SUPERVISOR, Board
 from ..text import units
 from ..text.lines import TextLine, line
 from . import actions
-from .panels.command_syntax import LineCommand
 from .screen_app import ScreenApp
+from .widgets.command_syntax import LineCommand
 from .widgets.dialogs import LiveDialog
 
 Known: TypeAlias = type[Command] | CommandGroup

@@ -20,9 +20,9 @@ from ...paths import state_directory
 from ...state.board import Board
 from ...text import units
 from ...text.lines import TextLine, line
+from ..widgets.command_syntax import LineCommand, candidates, hint, read_line
 from ..widgets.filter_input import LineInput
 from ..widgets.pane import Pane
-from .command_syntax import LineCommand, candidates, hint, read_line
 
 SHOWN = 6
 REMEMBERED = 200

@@ -11,7 +11,7 @@ from loraconsole.console.ui.app import ConsoleApp
 from loraconsole.console.ui.bindings import catalogue
 from loraconsole.console.ui.help import HelpDialog
 from loraconsole.console.ui.line_commands import all_commands
-from loraconsole.console.ui.panels.command_syntax import candidates
+from loraconsole.console.ui.widgets.command_syntax import candidates
 from loraconsole.console.ui.widgets.dialogs import ChoiceDialog
 from loraconsole.console.ui.widgets.styles import MainScreen
 from loraconsole.pipeline.messages import AskSnapshot, AskSpanEnds, AskText, Message, PlanAdapters

@@ -27,8 +27,8 @@ from loraconsole.console.ui.line_commands import (
 )
 from loraconsole.console.ui.palette import ConsoleCommands, Entry
 from loraconsole.console.ui.panels.command_line import CommandLine, read_history
-from loraconsole.console.ui.panels.command_syntax import candidates
 from loraconsole.console.ui.screens import PAGES, PANELS
+from loraconsole.console.ui.widgets.command_syntax import candidates
 from loraconsole.console.ui.widgets.dialogs import ChoiceDialog, ScrollPane
 from loraconsole.console.ui.widgets.filter import FilterPane
 from loraconsole.console.ui.widgets.styles import MainScreen
