@@ -1,2 +1,1 @@
-"""GPU kernels and their plain PyTorch twins: tensors in, tensors out. Imports no other package of
-ours."""
+"""GPU kernels and their plain PyTorch twins: tensors in, tensors out. Imports nothing of ours."""

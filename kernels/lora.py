@@ -66,8 +66,7 @@ def module_at(column, out_0, out_1):
 
 @triton.jit
 def module_entry(modules, slot, module):
-    """Pointer to a slot's entry for a module: rank, first rank among the site's, first element of
-    B."""
+    """Pointer to a slot's entry for a module: rank, first rank in the site, first element of B."""
     return modules + slot * _SLOT_MODULES + module * _MODULE_FIELDS
 
 

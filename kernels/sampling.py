@@ -9,8 +9,7 @@ import triton.language as tl
 from torch import Tensor
 
 NO_TOKEN = -1
-"""Replaces a token if none can be chosen: a logit is NaN, the largest is infinite, or all are
-equal."""
+"""Replaces a token if none can be chosen: a logit is NaN, the largest infinite, or all equal."""
 BLOCK = 4096
 """Logits per program: 32 programs a row for a vocabulary of 128 256."""
 

@@ -49,8 +49,7 @@ class AdapterKeys:
     modules: dict[str, str] = field(default_factory=dict)
     """Modules of this model, by key in the file."""
     head: str = "model."
-    """The prefix before `layers.` in the model that was trained; the config's patterns match its
-    names."""
+    """The prefix before `layers.` in the trained model, whose names the config's patterns match."""
     spelling: re.Pattern[str] = PEFT_SPELLING
     notes: tuple[str, ...] = ()
     """How the keys differ from PEFT's spelling."""
@@ -73,8 +72,7 @@ def read_keys(
     keys: Iterable[str], path: Path, spelling: re.Pattern[str] = PEFT_SPELLING
 ) -> AdapterKeys:
     """Reads the keys of A and B in a text model's layers; others are left out. Raises
-    `AdapterError` if two keys mean one tensor, or if keys of two adapters or two models are
-    mixed."""
+    `AdapterError` if two keys mean one tensor, or if two adapters or models are mixed."""
     found = AdapterKeys(spelling=spelling)
     notes: dict[str, None] = {}
     spellings: dict[tuple[str, str, str], str] = {}

@@ -1,5 +1,4 @@
-"""Fields of adapter_config.json that are refused because they are not computed here, with what to
-do.
+"""Fields of adapter_config.json that are not computed here and refused, with what to do.
 
 A field that PEFT or a trainer writes is honoured (`PeftConfig` has it), harmless, or refused.
 """

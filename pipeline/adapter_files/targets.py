@@ -125,8 +125,7 @@ def _shown(names: str | list[str] | None) -> str:
 
 
 def _stranger(key: str, module: str, known: set[str], other_base: str) -> str:
-    """Why a key that belongs to no targeted module is refused. `module`: the module that it is A or
-    B of, if any."""
+    """Why a key of no targeted module is refused. `module`: the one it is A or B of, if any."""
     if "lora_embedding_" in key or any(f"{name}." in f"model.{key}" for name in EMBEDDINGS):
         return f": embeddings and lm_head are not supported yet; {MERGE}"
     if "lora_magnitude_vector" in key or key.endswith(".m"):

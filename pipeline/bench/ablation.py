@@ -114,8 +114,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def replicate(adapters: dict[str, str], count: int) -> tuple[str, ...]:
-    """NAME=PATH of `count` adapters: copies of the given ones in turn, which are different adapters
-    to a pipeline."""
+    """NAME=PATH of `count` adapters: copies of the given ones, to a pipeline different adapters."""
     given = list(adapters.items())
     if not given:
         raise UsageError("no adapter to measure with", "give --adapter NAME=PATH")
@@ -252,8 +251,7 @@ def measure_all(config: Config, loop: Loop, rounds: int, out: Path | None) -> li
 
 
 class MeasuredCost(msgspec.Struct, frozen=True):
-    """A part's cost in milliseconds per token: median, least and most over the rounds. A negative
-    cost is a saving."""
+    """A part's cost in ms per token: median, least and most over the rounds; negative: saved."""
 
     part: str
     about: str

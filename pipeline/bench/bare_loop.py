@@ -49,8 +49,7 @@ class BareLoop:
         return info.pages
 
     def _start_over(self) -> None:
-        """Drops all sequences and places the adapters in the last pages, which sequences do not
-        reach."""
+        """Drops all sequences and places the adapters in the last pages, unused by sequences."""
         self._runner.reset()
         first = self._num_pages
         for name, pages in self.adapters.items():

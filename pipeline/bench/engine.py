@@ -161,8 +161,7 @@ class Engine:
         return names
 
     def _obey(self, *, wait: bool = False) -> None:
-        """Executes the scheduler's orders about adapters, and reports finished placements to
-        it."""
+        """Executes the scheduler's orders about adapters; reports finished placements to it."""
         for order in self.scheduler.residency.orders:
             match order:
                 case PlaceAdapter():

@@ -93,7 +93,7 @@ def add_load_flags(group: Any) -> None:
         "--requests",
         type=above_zero,
         metavar="N",
-        help="only the first N requests; chat: number of requests (as many as at a time)",
+        help="only the first N requests; chat: number of requests (default: --concurrency)",
     )
     group.add_argument(
         "--max-tokens", type=above_zero, metavar="N", help="tokens of a chat's answer (64)"

@@ -92,8 +92,7 @@ async def measure(
     rounds: int,
 ) -> LatencyTable:
     """Medians over `rounds`. Every round measures all cells in another order, so that a machine
-    that slows down affects them alike. An unmeasured request per model comes first, to load the
-    adapters."""
+    that slows down affects them alike. One unmeasured request per model loads the adapters."""
     models = [base, *by_rank.values()]
     cells = list(itertools.product(models, batches, lengths))
     found: dict[tuple[str, int, int], list[float]] = {cell: [] for cell in cells}

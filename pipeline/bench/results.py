@@ -47,8 +47,7 @@ class ResultRow(msgspec.Struct, frozen=True):
 
 
 def describe_load(config: RunConfig) -> str:
-    """A short description of a load: how it is driven, and what differs between points of a
-    suite."""
+    """A short description of a load: how it is driven, and its parameters within a suite."""
     found = config.parameters
     words = [config.workload]
     if "popularity" in found:

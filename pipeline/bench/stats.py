@@ -46,8 +46,7 @@ class Timeline(msgspec.Struct):
 
     def service(self) -> Iterator[tuple[float, float]]:
         """(time, weighted tokens) of its service: the prompt with the first chunk, and each chunk's
-        tokens. A chunk may hold several tokens (text held back), so each chunk counts as the
-        request's mean."""
+        tokens. A chunk may hold several (text held back), so each counts as the request's mean."""
         each = OUTPUT_WEIGHT * self.tokens / max(1, len(self.chunks))
         for number, at in enumerate(self.chunks):
             yield at, each + (INPUT_WEIGHT * self.input_len if number == 0 else 0.0)

@@ -180,8 +180,7 @@ def chat_workload(
     cv: float = 1.0,
     seed: int = SEED,
 ) -> Workload:
-    """Questions to an assistant, to the models in turn; all at time 0, or with gaps as in
-    `slora`."""
+    """Questions to the models in turn; all at time 0, or with gaps as in `slora`."""
     rng = np.random.RandomState(seed)
     gaps = np.zeros(count) if rate is None else _gamma(rng, rate, cv, count)
     adapters = np.arange(count) % num_adapters if num_adapters else None

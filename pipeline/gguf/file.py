@@ -298,8 +298,7 @@ class _Cursor:
         self.at += size
 
     def _require(self, num_bytes: int) -> None:
-        """Checks that `num_bytes` are left, so that an invented count cannot force an
-        allocation."""
+        """Checks that `num_bytes` are left: an invented count must not force an allocation."""
         if self.at + num_bytes > len(self._data):
             raise ValueError("it ends in its header")
 

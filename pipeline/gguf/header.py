@@ -36,8 +36,7 @@ OTHER_FILES = {
     "imatrix": ("a matrix for quantising", "give the file of the model"),
     "controlvector": ("a control vector", "give the file of the model"),
 }
-"""Files that are not models, by `general.type` or `general.architecture`: what each is, and what to
-do."""
+"""Files that are not models, by `general.type` or `general.architecture`: (what it is, hint)."""
 SAMPLING = {
     "temp": "temperature",
     "top_k": "top_k",

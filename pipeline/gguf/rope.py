@@ -14,8 +14,7 @@ from .file import GgufFile
 from .tensors import ROPE_FACTORS
 
 LLAMA3_CONTEXT = 8192
-"""Context that Llama 3 was first trained for: the length over which its rotary factors count
-turns."""
+"""Llama 3's original context: the length over which its rotary factors count turns."""
 
 
 def rope_scaling(file: GgufFile, head_dim: int) -> dict[str, Any] | None:

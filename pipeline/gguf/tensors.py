@@ -180,8 +180,7 @@ def _biasable(architecture: str) -> set[str]:
 
 
 def _check_blocks(file: GgufFile) -> None:
-    """Checks that all blocks hold the same tensors, except scales, which files omit if they are
-    1."""
+    """Checks that all blocks hold the same tensors, except scales, which are omitted if 1."""
     held: dict[int, set[tuple[str, str]]] = {}
     for index, tensor in _blocks(file):
         held.setdefault(index, set()).add(tensor)

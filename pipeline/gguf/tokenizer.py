@@ -224,8 +224,7 @@ def _chat_template(file: GgufFile) -> str | list[dict[str, str]] | None:
 
 
 def _add_around(file: GgufFile, vocabulary: GgufVocabulary, tokenizer: Tokenizer) -> None:
-    """Makes the tokenizer put BOS before and EOS after texts, by the file's keys or llama.cpp's
-    defaults."""
+    """Puts BOS before and EOS after texts, by the file's keys or llama.cpp's defaults."""
     cut = CUTS.get(str(file.metadata.get("tokenizer.ggml.pre", "")))
     usual = file.metadata.get("tokenizer.ggml.model") == "llama" or bool(cut and cut.adds_bos)
     around: dict[str, tuple[str, int]] = {}

@@ -278,8 +278,7 @@ def _lay_out(
     dtype: torch.dtype,
     shard: Shard,
 ) -> Tensor:
-    """The host copy of a shard [num_layers, size], scales included; removes from `tensors` what it
-    has copied."""
+    """The host copy of a shard [num_layers, size], scales included; consumes `tensors`."""
     part_config = shard.model_config(model_config)
     num_heads = {"q_proj": part_config.num_heads, "k_proj": part_config.num_kv_heads}
     parts = {part.module: part for part in measured.parts}

@@ -1,15 +1,14 @@
 """`ForwardBatch`: the batch of one step for plain torch; all tensors of its forward pass.
 
-Made in two stages: `TorchPlan` is computed on the host from rows and page tables (numpy, no
-device); `TorchPlan.to_device` turns it into tensors after one copy. Knows rows and pages; neither
-weights nor requests.
+Made in two stages: `TorchPlan` on the host, from rows and page tables (numpy, no device);
+`TorchPlan.to_device` turns it into tensors after one copy. Knows rows and pages; neither weights
+nor requests.
 
 The tokens of all rows are concatenated, ordered so that what is computed together is a slice:
 
     base prompts | base single tokens | single tokens with adapters | prompts with adapters
 
-Single tokens (decode rows) are sorted by length, so that rows of similar length share one
-attention product.
+Single tokens (decode rows) are sorted by length: rows of similar length share one attention.
 """
 
 from __future__ import annotations

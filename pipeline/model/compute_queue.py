@@ -136,8 +136,7 @@ def _without_gradients(work: Callable[[], T]) -> T:
 
 
 def choose_queue(config: Config, rank: int) -> ComputeQueue:
-    """The queue of the device that `config` asks for, or of the best available. Raises
-    `OperatorError`."""
+    """The queue of the configured device, or of the best available. Raises `OperatorError`."""
     there = torch.cuda.is_available()
     if config.device == "cuda" and not there:
         raise OperatorError(

@@ -24,8 +24,7 @@ from .kernel_choice import LEAST_TILE, choose_kernels
 
 
 def make_device_report(config: Config) -> DeviceReport:
-    """The report for these settings. If the run has no model yet, sizes that suit the kernels are
-    assumed."""
+    """The report for these settings; without a model yet, for sizes that suit the kernels."""
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     device = "cuda" if count and config.device != "cpu" else "cpu"
     model = config.run_path / "model"

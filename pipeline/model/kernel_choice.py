@@ -27,8 +27,7 @@ class KernelChoice:
 def choose_kernels(
     config: Config, device: str, tile: int, has_triton: bool | None = None
 ) -> KernelChoice:
-    """The kernels for `device` (cpu or cuda). `tile`: the largest tile that divides all sizes of
-    the model."""
+    """The kernels for `device` (cpu or cuda). `tile`: the largest that divides all model sizes."""
     if has_triton is None:
         has_triton = importlib.util.find_spec("triton") is not None
     if device == "cpu":

@@ -163,9 +163,8 @@ class ModelLoader:
         return self._checkpoint.tensor(name, self._table_shape)
 
     def head(self, table: Tensor) -> Linear:
-        """The map from hidden states to this rank's logits. `table` is the embedding, used unless
-        the checkpoint has its own head: that one is used even if config.json ties them, as in
-        transformers 5."""
+        """The map from hidden states to this rank's logits: the checkpoint's own head, even if
+        config.json ties it (as in transformers 5), else `table`, the embedding."""
         if not self._model_config.tie_word_embeddings or self._checkpoint.has(HEAD):
             table = self._checkpoint.tensor(HEAD, self._table_shape)
         return self._dense(GatheredHead.rows(table, self._shard) if self._shard.size > 1 else table)

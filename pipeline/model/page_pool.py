@@ -1,8 +1,7 @@
 """`PagePool`: the one tensor that holds the KV of every sequence and the weights of every resident
 adapter, in pages valid in every layer (S-LoRA's unified paging).
 
-Knows where a token's keys and values are, not which request owns them: page ids come from the
-router.
+Knows where a token's keys and values are, not who owns them: page ids come from the router.
 """
 
 from __future__ import annotations
@@ -114,8 +113,7 @@ def choose_num_pages(
     device: torch.device,
     free: int,
 ) -> int:
-    """Pages for `config.max_total_tokens`; if that is 0, a number sized from `free` bytes of
-    memory.
+    """Pages for `config.max_total_tokens`, or if that is 0, sized from `free` bytes of memory.
 
     The pool takes a share of free memory that leaves the machine usable. It takes more, up to half,
     only if one sequence of full length needs it. Raises `OperatorError` if memory is short.

@@ -28,8 +28,8 @@ class RankLost(Exception):
 
 
 class Ranks:
-    """Sums and gathers over all ranks. Every rank must make the same calls in the same order, from
-    its compute thread."""
+    """Sums and gathers over all ranks, which make the same calls in the same order, each from its
+    compute thread."""
 
     def __init__(self, shard: Shard = WHOLE, group: Any = None) -> None:
         """`group` is `torch.distributed`, initialised; None for one rank."""

@@ -227,7 +227,6 @@ def _invert(probabilities: Tensor, numbers: Tensor) -> Tensor:
 
 
 def _first_above(sums: Tensor, target: Tensor) -> Tensor:
-    """Index of the first of the growing sums that exceeds the target, capped at the first that
-    equals the last sum: later entries have probability zero. sums [num_rows, n], target
-    [num_rows, 1]."""
+    """Index of the first of the growing sums that exceeds the target, capped at the first equal to
+    the last: later entries have probability zero. sums [num_rows, n], target [num_rows, 1]."""
     return torch.minimum((sums <= target).sum(-1, True), (sums < sums[:, -1:]).sum(-1, True))

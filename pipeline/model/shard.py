@@ -42,8 +42,7 @@ class Shard:
         )
 
     def weight(self, weight: Tensor, module: str) -> Tensor:
-        """This rank's part of a module's weight [out_features, in_features], or of a tensor of the
-        same layout."""
+        """This rank's part of a module's weight [out_features, in_features] or a similar tensor."""
         return self._part(weight, 1 if module in CUT_BY_INPUT else 0)
 
     def bias(self, bias: Tensor, module: str) -> Tensor | None:

@@ -31,8 +31,7 @@ class CheckpointFiles(msgspec.Struct, frozen=True):
     """The weights of a model directory: a GGUF, or tensors of safetensors files by name."""
 
     where: Path
-    """The file that lists the tensors (model.safetensors, the index, model.gguf), or the
-    directory."""
+    """The file that lists the tensors (`SINGLE`, `INDEX`, `GGUF`), or the directory."""
     tensors: dict[str, StoredTensor]
     """Tensors by their name in the model, which may differ from that in the file."""
     gguf: Path | None
@@ -64,8 +63,7 @@ def find_checkpoint(directory: Path) -> CheckpointFiles:
 
 
 def _with_prefix(tensors: dict[str, StoredTensor]) -> dict[str, StoredTensor]:
-    """Adds the prefix `model.` to tensors of a model saved without its head, as transformers
-    does."""
+    """Adds the prefix `model.` to a model saved without its head, as transformers does."""
     if not any(name.startswith("layers.") for name in tensors):
         return tensors
     return {

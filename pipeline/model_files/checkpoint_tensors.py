@@ -109,8 +109,7 @@ def checkpoint_findings(
     quantized_by: str = "",
 ) -> list[Finding]:
     """A finding for each kind of tensor that is a code, unused, missing or misshapen; if none is
-    bad, one that counts the tensors. `quantized_by`: the quantisation method that the directory
-    names."""
+    bad, one that counts the tensors. `quantized_by`: the method that the directory names."""
     needed = dict(needed_tensors(model_config))
     if model_config.tie_word_embeddings and (HEAD in tensors) != (EMBEDDING in tensors):
         del needed[EMBEDDING if HEAD in tensors else HEAD]  # the stored one serves as both

@@ -131,8 +131,7 @@ REFUSED: dict[str, RefusedKey] = {
     "text_config": RefusedKey("a model of several parts is not computed"),
     "mm_vision_tower": RefusedKey("images are not computed"),
 }
-"""Keys that change what other models compute, or these families' classes, and are not computed
-here."""
+"""Keys that change the answer of these families' classes or of other models; not computed here."""
 
 IGNORE = "if it does not change what the model computes: --ignore-key {}"
 

@@ -12,9 +12,8 @@ from .findings import Finding
 
 
 class JsonFields:
-    """Typed access to `values`. `defaults` are used for absent keys. A null is wrong unless the
-    default is null too, as in the dataclasses of transformers. `prefix` is put before names in
-    findings."""
+    """Typed access to `values`, with `defaults` for absent keys. A null is wrong unless the default
+    is null too, as in transformers' dataclasses. `prefix` precedes names in findings."""
 
     def __init__(
         self,

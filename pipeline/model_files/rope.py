@@ -146,8 +146,7 @@ def _check_keys(
     fields: JsonFields,
     findings: list[Finding],
 ) -> None:
-    """Refuses unknown keys and notes those of another type; scaling keys without a rope_type are
-    refused."""
+    """Refuses unknown keys and scaling keys without a rope_type; notes keys of another type."""
     own = COMMON.union(REQUIRED[rope_type], OPTIONAL[rope_type])
     for key, value in table.items():
         if key in own or value in NEUTRAL:

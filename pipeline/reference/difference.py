@@ -27,8 +27,7 @@ ROUNDED: dict[DtypeName, tuple[float, float]] = {
 }
 """Bounds for the logprobs of greedy tokens in types that round: their mean difference, and how much
 less probable than the reference's own choice a token may be. SmolLM2-135M and its adapters reached
-means of 0.027 (bfloat16) and 0.016 (int4); a wrong rope base or an omitted scale gives more than
-0.5."""
+means of 0.027 (bfloat16) and 0.016 (int4); a wrong rope base or omitted scale exceeds 0.5."""
 
 
 def judge_answer(

@@ -69,9 +69,8 @@ def _sentences(size: int) -> Iterator[str]:
 
 
 def long_length(positions: Sequence[int], most: int) -> tuple[int, str]:
-    """(tokens of the long prompt, a note if it is too short). It goes beyond all `positions` at
-    which the arithmetic changes (a window's end, the length before rope scaling), as far as `most`
-    tokens allow."""
+    """(tokens of the long prompt, a note if it is too short). It exceeds all `positions` at which
+    the arithmetic changes (a window's end, the length before rope scaling), within `most`."""
     reached = [at for at in positions if at + BEYOND <= most]
     missed = [at for at in positions if at + BEYOND > most]
     length = max([at + BEYOND for at in reached], default=min(USUAL_LONG, most))

@@ -255,8 +255,7 @@ class TransformersReference:
             getattr(config, "modules_to_save", None)
             or getattr(config, "trainable_token_indices", None)
         )
-        # Keep the base, since loading is slow, unless the adapter has whole weights: unload() would
-        # leave those in it.
+        # Keep the base, since loading is slow, unless unload() would leave whole weights in it.
         self._base = model.unload() if is_whole else None
 
     def _note(self, note: str) -> None:
@@ -289,8 +288,7 @@ class TransformersReference:
         """Our tokens, and the logits [num_tokens, vocab_size] from which `generate` would choose
         each, given our tokens before it. One token fewer than logits if the last has no id.
 
-        Computed step by step over a cache, like `generate`: some rope types depend on the length so
-        far.
+        Computed step by step over a cache, like `generate`: some rope types depend on the length.
         """
         count = len(answer.token_ids) or len(answer.pieces)
         rows: list[Tensor] = []
@@ -314,8 +312,7 @@ class TransformersReference:
 
     def _next_token(self, answer: PromptAnswer, tokens: list[int], logits: Tensor) -> int | None:
         """Our token id at this place. If we know only its text, which several tokens may share
-        (e.g. half a character): the probable token of that text with the logprob nearest to
-        ours."""
+        (e.g. half a character): the probable token of that text with the nearest logprob."""
         place = len(tokens)
         if answer.token_ids:
             return answer.token_ids[place]

@@ -23,9 +23,8 @@ class StepBytes:
         self._layers = Counter(windows)
 
     def weights(self, num_tokens: int) -> int:
-        """Bytes of weights. The embedding counts only if it is also the head, since a step reads
-        single rows of it. If a weight is kept in two formats, the one used for `num_tokens`
-        counts."""
+        """Bytes of weights. The embedding counts only if it is the head, since a step reads single
+        rows of it. Of a weight in two formats, the one used for `num_tokens` counts."""
         if num_tokens not in self._weights:
             self._weights[num_tokens] = sum(
                 (m.chosen(num_tokens) if isinstance(m, LinearByRows) else m).num_bytes

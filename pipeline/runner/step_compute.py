@@ -1,5 +1,4 @@
-"""`StepCompute`: a step on the device, from its staged inputs to the copy of its tokens to the
-host.
+"""`StepCompute`: a step on the device, from its staged inputs to its tokens' copy to the host.
 
 Holds the token history. Knows no batch and no sequence.
 """

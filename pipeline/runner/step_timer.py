@@ -30,8 +30,7 @@ class StepTimer:
         self._base_times = BaseTimes(self.copy_bytes_s)
 
     def learn_kv(self, count: int) -> None:
-        """Learns the cost of KV from recorded steps of `count` rows, half with little KV and half
-        with much."""
+        """Learns KV's cost from the steps of `count` rows, half with little KV, half with much."""
         self._base_times.learn_kv(count)
 
     def count_bytes(
