@@ -36,7 +36,7 @@ import httpx
 
 LISTS = ("models", "quantised", "gguf_files", "older", "adapters")
 TOLERANCE = 2e-3
-"""Largest difference of a logprob; both sides compute in float32. A closer tie may go either way."""
+"""Largest difference of a logprob, both sides in float32. A closer tie may go either way."""
 LOST = "\ufffd"
 
 
