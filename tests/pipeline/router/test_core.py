@@ -241,6 +241,15 @@ def test_a_warning_about_chat_files_changes_the_table_and_no_decision() -> None:
     assert core.adapter_table(NOW).adapters[0].warning == "its template is broken"
 
 
+def test_the_core_reads_no_disk_for_its_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = ("/models/base=0.5", "one=2")
+    config = Config(model="/models/base", adapter=("one=/one",), fair_weight=weights)
+    for reader in ("exists", "isfile", "abspath", "expanduser"):
+        monkeypatch.setattr(f"os.path.{reader}", None)
+    core = RouterCore(config, 7_000, NOW)
+    assert [weight.name for weight in core.scheduler.settings.weights] == ["", "one"]
+
+
 def test_the_state_says_what_is_still_missing() -> None:
     core = RouterCore(Config(run="/nowhere", adapter=("one=/one",)), 7_000, NOW)
     core.handle_message(Ready("server", 1), NOW)
