@@ -462,7 +462,7 @@ def test_a_model_that_memory_cannot_hold_says_what_it_needs(
     sizes = {"hidden_size": 1 << 17, "intermediate_size": 1 << 19, "num_hidden_layers": 8}
     edit(tmp_path / "model" / "config.json", lambda c: c.update(sizes))
     reference = ReferenceQuestion(model=str(tmp_path / "model"))
-    with pytest.raises(OperatorError, match=r"takes \d{4,}\.\d GiB in float32, and .* are free"):
+    with pytest.raises(OperatorError, match=r"takes \d{4,}\.\d GiB in float32, but .* are free"):
         compare(beside, llama, reference=reference)
 
 
