@@ -396,7 +396,7 @@ FILES: dict[str, Broken] = {
         offsets_moved(-16, -16), r"lora_[AB].weight overlaps the tensor before"
     ),
     "offsets apart": Broken(
-        offsets_moved(16, 16), r"the bytes from \d+ to \d+, before \S+weight, are of no tensor"
+        offsets_moved(16, 16), r"the bytes from \d+ to \d+, before \S+weight, belong to no tensor"
     ),
     "offsets too few": Broken(
         offsets_moved(0, -4), r"lora_[AB].weight \[\d+, \d+\] of F32 needs \d+ bytes, its offsets"
@@ -406,10 +406,10 @@ FILES: dict[str, Broken] = {
     ),
     "offsets beyond the file": Broken(
         entry_with(data_offsets=[1 << 60, (1 << 60) + 8]),
-        r"the bytes from \d+ to \d+, before \S+lora_B.weight, are",
+        r"the bytes from \d+ to \d+, before \S+lora_B.weight, belong",
     ),
     "a tensor twice": Broken(
-        weights_of(twice_in_the_header), r"its offsets are|no tensor's|overlap"
+        weights_of(twice_in_the_header), r"its offsets are|to no tensor|overlap"
     ),
     "cut in the middle": Broken(
         weights_of(lambda c: c[: -len(c) // 3]), r"is cut short: its header names \d+ bytes of tens"

@@ -23,7 +23,7 @@ from ...pipeline.messages import (
     Verification,
 )
 from ...pipeline.run_directory import spell
-from ..client.ask import take_snapshot
+from ..client.ask import snapshot_with
 from ..client.remote import Remote
 from ..commands.adapters import AdapterCommand, ListAdaptersCommand, LoadCommand
 from ..state.board import WHERE
@@ -41,9 +41,15 @@ PLAN_RIGHT = ("rank", "size", "pages", "KV tokens lost")
 
 def list_adapters(config: Config, command: ListAdaptersCommand) -> int:
     """Prints every adapter that the router knows, with its requests and tokens."""
-    found = take_snapshot(config).adapters
-    if found is None:
-        raise OperatorError("the router has not listed its adapters yet", "try again in a moment")
+
+    async def ask() -> AdapterTable | None:
+        async with Remote(config) as remote:
+            return (
+                await snapshot_with(remote, lambda s: s.adapters, "router", "its adapters")
+            ).adapters
+
+    found = asyncio.run(ask())
+    assert found is not None
     if command.json:
         print_json(_document(found))
     else:

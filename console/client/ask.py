@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Callable
 
 from ...pipeline.config import Config
 from ...pipeline.errors import OperatorError
@@ -11,16 +13,31 @@ from ...pipeline.run_directory import spell
 from ...pipeline.runtime.wording import counted
 from .remote import Remote
 
+FIRST_REPORT_SECONDS = 5.0
+"""How long to wait for what a process first reports up to two seconds after READY."""
+
+
+async def snapshot_with(
+    remote: Remote, has: Callable[[Snapshot], object], process: str, missing: str
+) -> Snapshot:
+    """The first snapshot for which `has` is true. Raises `OperatorError`, "`process` has not
+    reported `missing`", if there is none within `FIRST_REPORT_SECONDS`."""
+    deadline = time.monotonic() + FIRST_REPORT_SECONDS
+    while not has(snapshot := await remote.snapshot()):
+        if time.monotonic() > deadline:
+            hint = f"see: {spell(f'logs {process}', remote.config.run)}"
+            raise OperatorError(f"{process} has not reported {missing}", hint)
+        await asyncio.sleep(0.1)
+    return snapshot
+
 
 async def server_url(remote: Remote) -> str:
     """The server's address, which is in its first statistics after READY."""
-    for _ in range(20):
-        snapshot = await remote.snapshot()
-        if snapshot.server and snapshot.server.url:
-            return snapshot.server.url
-        await asyncio.sleep(0.1)
-    hint = f"see: {spell('logs server', remote.config.run)}"
-    raise OperatorError("the server has not reported its address", hint)
+    server = (
+        await snapshot_with(remote, lambda s: s.server and s.server.url, "server", "its address")
+    ).server
+    assert server is not None
+    return server.url
 
 
 def find_request(name: str, ids: list[str]) -> str:

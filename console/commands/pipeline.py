@@ -106,7 +106,7 @@ class ProfileCommand(PipelineCommand, frozen=True, kw_only=True):
 
 class PromptCommand(PipelineCommand, frozen=True, kw_only=True):
     NAME = "prompt"
-    HELP = "prompt the base or adapters; several answers side by side"
+    HELP = "prompt the base or several adapters side by side"
     text: Annotated[
         str,
         Argument("the prompt; - reads standard input", metavar="TEXT", is_positional=True),

@@ -152,7 +152,8 @@ class TensorFile:
                 raise AdapterError(f"{self.path}: {key} overlaps the tensor before it")
             if start > end:
                 raise AdapterError(
-                    f"{self.path}: the bytes from {end} to {start}, before {key}, are of no tensor"
+                    f"{self.path}: the bytes from {end} to {start}, before {key}, "
+                    "belong to no tensor"
                 )
             end = stop
         data = file_size(self._file) - self._start

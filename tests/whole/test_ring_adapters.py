@@ -283,8 +283,8 @@ def test_an_adapter_of_a_hub_out_of_reach_fails_with_the_reason(ring: Ring) -> N
 def test_each_broken_adapter_is_refused_and_the_ring_serves_on(ring: Ring, tmp_path: Path) -> None:
     """Every one of them, one after the other: none takes a page, nobody who runs notices."""
     model = ring.run / "model"
-    router = ring.wait_idle()
-    before, expected = router["pages_adapters"], ring.answer("pirate", QUESTIONS[0])
+    expected = ring.answer("pirate", QUESTIONS[0])
+    before = ring.wait_idle()["pages_adapters"]
     said: dict[str, str] = {}
     for number, (name, case) in enumerate(BROKEN.items()):
         path = tmp_path / f"{number}"

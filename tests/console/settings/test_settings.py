@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, get_args
 import msgspec
 import pytest
 from msgspec import Meta
-from stage import StagedApp, screen_text, staged
+from stage import StagedApp, screen_text, staged, wait
 
 from loraconsole.console.settings.keymap import check_key_map, key_name, with_known_keys
 from loraconsole.console.settings.settings import (
@@ -271,8 +271,8 @@ def test_comma_shows_what_holds_and_what_is_wrong(file: Path) -> None:
 
     async def act() -> None:
         async with staged() as (app, pilot):
-            notes = [note.message for note in app._notifications]
-            assert any("console.toml:2: fps: 100 is not a number" in note for note in notes)
+            mistake = "console.toml:2: fps: 100 is not a number"
+            await wait(lambda: any(mistake in note.message for note in app._notifications))
             await pilot.press("comma")
             await pilot.pause()
             text = screen_text(app)

@@ -74,7 +74,7 @@ def test_all_that_is_wrong_is_listed_first_and_the_command_fails(model: Path) ->
     assert [f.name for f in report.findings if f.verdict == "bad"] == ["a_new_key", "alibi"]
     assert report.findings[0].verdict == "bad"
     done = command("--model", str(model), "--ignore-key", "a_new_key", "--ignore-key", "alibi")
-    assert done.returncode == 1 and "bad   model.safetensors: x is used by nothing" in done.stdout
+    assert done.returncode == 1 and "bad   model.safetensors: x is not used here" in done.stdout
 
 
 def test_a_report_and_a_start_say_the_same(model: Path) -> None:
