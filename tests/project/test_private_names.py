@@ -22,6 +22,7 @@ STANDARD = sys.stdlib_module_names
 MADE_BY_TEXTUAL = {"_css_type_name", "_css_type_names", "_decorated_handlers", "_merged_bindings"}
 MADE_BY_TEXTUAL |= {"_computes", "_reactives", "_inherit_bindings", "_inherit_component_classes"}
 MADE_BY_TEXTUAL |= {"_inherit_css", "_abc_impl"}
+MADE_BY_TQDM = {"_instances", "_lock"}
 """Names that a base class gives to every subclass."""
 
 
@@ -108,4 +109,4 @@ def shared_names(kind: type) -> set[str]:
             theirs |= set(re.findall(r"self\.(_[a-z]\w*)\b[^=\n]*=[^=]", inspect.getsource(base)))
         except (OSError, TypeError):  # written in C
             continue
-    return (own & theirs) - MADE_BY_TEXTUAL
+    return (own & theirs) - MADE_BY_TEXTUAL - MADE_BY_TQDM
