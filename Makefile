@@ -28,7 +28,7 @@ install: .venv/.installed  ## make .venv with the program in it
 
 PYTEST := $(BIN)/python -m pytest --quiet --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-test: .venv/.installed-dev  ## every test; eight minutes on two cores
+test: .venv/.installed-dev  ## every test; eleven minutes on two cores
 	@$(PYTEST)
 
 test-fast: .venv/.installed-dev  ## those that start no process and are quick; one minute
