@@ -125,6 +125,7 @@ def flags(path: Path, *more: str) -> RecordCommand:
     return command
 
 
+@pytest.mark.slow
 def test_record_writes_what_a_pipeline_says_and_never_over_a_file(
     config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -38,6 +38,8 @@ from loraconsole.pipeline.messages import (
 )
 from loraconsole.pipeline.runtime.sockets import Beacon, Outbox, make_context
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def config() -> Iterator[Config]:

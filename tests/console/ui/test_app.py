@@ -38,6 +38,8 @@ from loraconsole.pipeline.messages import (
     StopProcess,
 )
 
+pytestmark = pytest.mark.slow
+
 Act = Callable[[StagedApp, Pilot[str]], Coroutine[Any, Any, None]]
 
 

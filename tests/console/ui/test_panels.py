@@ -50,6 +50,8 @@ from loraconsole.pipeline.messages import (
     VerifyAdapter,
 )
 
+pytestmark = pytest.mark.slow
+
 SIZES = [(80, 24), (120, 40), (200, 60), (40, 10)]
 STATES: list[ScenarioKind | None] = ["empty", "loading", "failed", None]
 

@@ -386,6 +386,7 @@ def test_nvtx_hears_a_bounded_number_of_names(
     assert '"abort(request_id_3)"' in (tmp_path / "spans").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variable", ["", *LISTENERS])
 def test_whoever_records_makes_nvtx_ranges_where_a_profiler_listens(
     variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

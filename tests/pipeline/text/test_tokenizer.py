@@ -85,6 +85,7 @@ def test_default_model_encodes_as_transformers_does(tokenizer, reference, text):
     assert tokenizer.decode(ids, skip_special_tokens=False) == reference.decode(ids) == text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", TEXTS + SPACES_BEFORE_DIGITS)
 def test_default_model_isolates_digits_first(tokenizer, exact_reference, text):
     assert tokenizer.encode(text) == exact_reference.encode(text).ids
