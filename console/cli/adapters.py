@@ -23,7 +23,7 @@ from ...pipeline.messages import (
     Verification,
 )
 from ...pipeline.run_directory import spell
-from ..client.ask import snapshot_with
+from ..client.ask import first_report
 from ..client.remote import Remote
 from ..commands.adapters import AdapterCommand, ListAdaptersCommand, LoadCommand
 from ..state.board import WHERE
@@ -42,14 +42,11 @@ PLAN_RIGHT = ("rank", "size", "pages", "KV tokens lost")
 def list_adapters(config: Config, command: ListAdaptersCommand) -> int:
     """Prints every adapter that the router knows, with its requests and tokens."""
 
-    async def ask() -> AdapterTable | None:
+    async def ask() -> AdapterTable:
         async with Remote(config) as remote:
-            return (
-                await snapshot_with(remote, lambda s: s.adapters, "router", "its adapters")
-            ).adapters
+            return await first_report(remote, lambda s: s.adapters, "router", "its adapters")
 
     found = asyncio.run(ask())
-    assert found is not None
     if command.json:
         print_json(_document(found))
     else:

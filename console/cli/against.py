@@ -34,7 +34,7 @@ from ...pipeline.reference.reference import (
 )
 from ...pipeline.run_directory import absolute_path, is_hub_id, spell
 from ...pipeline.runtime.wording import counted
-from ..client.ask import server_url, snapshot_with
+from ..client.ask import first_report, server_url
 from ..client.http_client import Http, HttpError
 from ..client.remote import Remote
 from ..commands.adapters import VerifyCommand
@@ -213,10 +213,11 @@ def verify_against(config: Config, command: VerifyCommand) -> int:
 
 async def _look(config: Config) -> tuple[str, AdapterTable, tuple[WorkerStats, ...]]:
     async with Remote(config) as remote:
-        await snapshot_with(remote, lambda s: s.workers, "worker-0", "its dtype")
-        snapshot = await snapshot_with(remote, lambda s: s.adapters, "router", "its adapters")
-        assert snapshot.adapters is not None
-        return await server_url(remote), snapshot.adapters, snapshot.workers
+        return (
+            await server_url(remote),
+            await first_report(remote, lambda s: s.adapters, "router", "its adapters"),
+            await first_report(remote, lambda s: s.workers or None, "worker-0", "its dtype"),
+        )
 
 
 def _precision(workers: Sequence[WorkerStats]) -> DtypeName:

@@ -17,7 +17,7 @@ from ...pipeline.messages import (
     StopPipeline,
 )
 from ...pipeline.run_directory import spell
-from ..client.ask import find_request, server_url
+from ..client.ask import find_request, request_ids, server_url
 from ..client.failed_adapters import AdaptersFailed, describe_failure, documents, failed_at_start
 from ..client.remote import NotRunning, Remote
 from ..commands.pipeline import AbortCommand, DownCommand, DrainCommand, UpCommand
@@ -163,11 +163,15 @@ def drain(config: Config, command: DrainCommand) -> int:
         async with Remote(config) as remote:
             remote.tell_router(Resume() if resume else Drain())
             async with asyncio.timeout(ABORT_SECONDS):
-                while True:
-                    table = (await remote.snapshot()).processes
-                    if any(row.name == "router" and row.state is wanted for row in table.processes):
-                        return
-                    await asyncio.sleep(0.1)
+                await remote.when(
+                    lambda snapshot: (
+                        any(
+                            row.name == "router" and row.state is wanted
+                            for row in snapshot.processes.processes
+                        )
+                        or None
+                    )
+                )
 
     try:
         asyncio.run(carry())
@@ -188,15 +192,10 @@ def abort(config: Config, command: AbortCommand) -> int:
 
     async def carry() -> str:
         async with Remote(config) as remote:
-            batch = (await remote.snapshot()).batch
-            ids = [row.request_id for row in batch.requests] if batch else []
-            request_id = find_request(name, ids)
+            request_id = find_request(name, request_ids(await remote.snapshot()))
             remote.abort(request_id)
             async with asyncio.timeout(ABORT_SECONDS):
-                while request_id in ids:
-                    await asyncio.sleep(0.1)
-                    batch = (await remote.snapshot()).batch
-                    ids = [row.request_id for row in batch.requests] if batch else []
+                await remote.when(lambda snapshot: request_id not in request_ids(snapshot) or None)
             return request_id
 
     try:

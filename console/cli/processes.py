@@ -14,6 +14,7 @@ from ...pipeline.messages import (
     ProcessState,
     ProcessView,
     SignalProcess,
+    Snapshot,
     StartProcess,
     StopProcess,
 )
@@ -72,11 +73,12 @@ async def _carry_out(config: Config, command: ProcessCommand) -> tuple[str, str]
 
 
 async def _until(remote: Remote, holds: Callable[[Rows], bool]) -> Rows:
-    while True:
-        await asyncio.sleep(0.1)
-        rows = (await remote.snapshot()).processes.processes
-        if holds(rows):
-            return rows
+    def pick(snapshot: Snapshot) -> Rows | None:
+        rows = snapshot.processes.processes
+        return rows if holds(rows) else None
+
+    await asyncio.sleep(0.1)  # for the order to arrive
+    return await remote.when(pick)
 
 
 def _is_stopped(rows: Rows, name: str) -> bool:

@@ -7,7 +7,7 @@ import asyncio
 from ...pipeline.config import Config
 from ...pipeline.errors import OperatorError
 from ...pipeline.messages import SchedulerSettings
-from ..client.ask import snapshot_with
+from ..client.ask import first_report
 from ..client.remote import Remote
 from ..commands.pipeline import NUMBERS, SchedulerCommand
 from ..text import units
@@ -20,9 +20,8 @@ def scheduler(config: Config, command: SchedulerCommand) -> int:
     async def carry() -> SchedulerSettings:
         async with Remote(config) as remote:
             if not command.changes:
-                snapshot = await snapshot_with(remote, lambda s: s.router, "router", "its state")
-                assert snapshot.router is not None
-                return snapshot.router.scheduling
+                router = await first_report(remote, lambda s: s.router, "router", "its state")
+                return router.scheduling
             reply = await remote.order(command.order(remote.name))
             if reply.status != 200 or reply.scheduling is None:
                 raise OperatorError(reply.text, "see: loraconsole scheduler --help")

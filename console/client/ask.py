@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
+from typing import TypeVar
 
 from ...pipeline.config import Config
 from ...pipeline.errors import OperatorError
@@ -13,31 +13,34 @@ from ...pipeline.run_directory import spell
 from ...pipeline.runtime.wording import counted
 from .remote import Remote
 
+T = TypeVar("T")
 FIRST_REPORT_SECONDS = 5.0
 """How long to wait for what a process first reports up to two seconds after READY."""
 
 
-async def snapshot_with(
-    remote: Remote, has: Callable[[Snapshot], object], process: str, missing: str
-) -> Snapshot:
-    """The first snapshot for which `has` is true. Raises `OperatorError`, "`process` has not
-    reported `missing`", if there is none within `FIRST_REPORT_SECONDS`."""
-    deadline = time.monotonic() + FIRST_REPORT_SECONDS
-    while not has(snapshot := await remote.snapshot()):
-        if time.monotonic() > deadline:
-            hint = f"see: {spell(f'logs {process}', remote.config.run)}"
-            raise OperatorError(f"{process} has not reported {missing}", hint)
-        await asyncio.sleep(0.1)
-    return snapshot
+async def first_report(
+    remote: Remote, pick: Callable[[Snapshot], T | None], process: str, what: str
+) -> T:
+    """What `pick` takes from a snapshot, once that is not None. Raises `OperatorError`, "the
+    `process` has not reported `what`", after `FIRST_REPORT_SECONDS`."""
+    try:
+        async with asyncio.timeout(FIRST_REPORT_SECONDS):
+            return await remote.when(pick)
+    except TimeoutError:
+        hint = f"see: {spell(f'logs {process}', remote.config.run)}"
+        raise OperatorError(f"the {process} has not reported {what}", hint) from None
 
 
 async def server_url(remote: Remote) -> str:
     """The server's address, which is in its first statistics after READY."""
-    server = (
-        await snapshot_with(remote, lambda s: s.server and s.server.url, "server", "its address")
-    ).server
-    assert server is not None
-    return server.url
+    return await first_report(
+        remote, lambda s: (s.server and s.server.url) or None, "server", "its address"
+    )
+
+
+def request_ids(snapshot: Snapshot) -> list[str]:
+    """The ids of live requests; none before the router's first report."""
+    return [row.request_id for row in snapshot.batch.requests] if snapshot.batch else []
 
 
 def find_request(name: str, ids: list[str]) -> str:

@@ -6,12 +6,11 @@ Knows the router's table of adapters, no file and no screen.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Iterable
 from typing import Any
 
 from ...pipeline.errors import OperatorError
-from ...pipeline.messages import UNREAD, AdapterState, AdapterTable, AdapterView
+from ...pipeline.messages import UNREAD, AdapterState, AdapterTable, AdapterView, Snapshot
 from ...pipeline.run_directory import spell
 from ...pipeline.runtime.wording import counted
 from ..text import units
@@ -43,19 +42,23 @@ async def failed_at_start(remote: Remote) -> tuple[AdapterView, ...]:
     """The adapters that the pipeline was started with and that failed; waits until all have been
     read. Raises `OperatorError` if the router does not list them."""
     given = remote.config.adapters()
-    deadline = time.monotonic() + TABLE_SECONDS
-    while given:
-        table = (await remote.snapshot()).adapters
-        views = {view.name: view for view in table.adapters} if table else {}
-        known = [views[name] for name in given if name in views]
+    if not given:
+        return ()
+
+    def failed(snapshot: Snapshot) -> tuple[AdapterView, ...] | None:
+        if snapshot.adapters is None:
+            return None
         # An adapter that was unloaded meanwhile is not in the table, and has not failed.
-        if table and not any(view.state in UNREAD for view in known):
-            return failed_of(known)
-        if time.monotonic() > deadline:
-            hint = f"see: {spell('adapters list', remote.config.run)}"
-            raise OperatorError("the router does not list its adapters", hint)
-        await asyncio.sleep(0.1)
-    return ()
+        views = {view.name: view for view in snapshot.adapters.adapters}
+        known = [views[name] for name in given if name in views]
+        return None if any(view.state in UNREAD for view in known) else failed_of(known)
+
+    try:
+        async with asyncio.timeout(TABLE_SECONDS):
+            return await remote.when(failed)
+    except TimeoutError:
+        hint = f"see: {spell('adapters list', remote.config.run)}"
+        raise OperatorError("the router does not list its adapters", hint) from None
 
 
 def failed_of(views: Iterable[AdapterView]) -> tuple[AdapterView, ...]:

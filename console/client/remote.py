@@ -10,6 +10,7 @@ import contextlib
 import os
 from collections.abc import Callable
 from types import TracebackType
+from typing import TypeVar
 
 from ...pipeline.config import Config, check_protocol
 from ...pipeline.errors import OperatorError
@@ -32,6 +33,7 @@ from ...pipeline.run_directory import spell
 from ...pipeline.runtime.sockets import Inbox, Outbox, Watch, make_context
 from ..supervisor.lock import is_running
 
+T = TypeVar("T")
 ANSWER_SECONDS = 5.0
 
 
@@ -94,6 +96,13 @@ class Remote:
                 f"the supervisor in {self.config.run} does not answer",
                 f"see: {spell('logs supervisor', self.config.run)}",
             ) from None
+
+    async def when(self, pick: Callable[[Snapshot], T | None]) -> T:
+        """What `pick` takes from a snapshot, once that is not None. Asks ten times a second, for
+        ever: callers have timeouts of their own."""
+        while (picked := pick(await self.snapshot())) is None:
+            await asyncio.sleep(0.1)
+        return picked
 
     def tell(self, message: Message) -> None:
         """Sends a message to the supervisor."""
