@@ -29,8 +29,8 @@ class ConsoleDriver(linux_driver.LinuxDriver):
     """Textual's driver; the input thread is left as it is if `why_sleep_is_off` has a reason."""
 
     def __init__(self, app: App[Any], **options: Any) -> None:
-        super().__init__(app, **options)
         self._console, self._own_loop = app, asyncio.get_running_loop()
+        super().__init__(app, **options)
         self._alarm = Alarm()
         if not why_sleep_is_off():
             self.exit_event = self._alarm
@@ -58,6 +58,21 @@ class ConsoleDriver(linux_driver.LinuxDriver):
         signal.signal(signal.SIGTSTP, usual)
         if not reads_keys(self):
             self.resume_application_mode()  # the signal did not stop us
+
+    def _sigcont_application(self, *_: object) -> None:
+        """Redraws after a bare SIGSTOP; takes the terminal again after `fg`.
+
+        Textual takes every SIGCONT for the end of its own suspension (ctrl+z) and starts its
+        threads again. A bare SIGSTOP did not end the old ones; and a terminal that is closed sends
+        SIGCONT after SIGHUP, when a console that leaves may just have ended them. In both cases
+        the program would never end.
+        """
+        if reads_keys(self):
+            self._own_loop.call_soon_threadsafe(
+                self._console.app_resume_signal.publish, self._console
+            )
+        elif self._must_signal_resume:
+            self.resume_application_mode()
 
     def run_input_thread(self) -> None:
         if not why_sleep_is_off():

@@ -3,12 +3,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-import signal
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from textual.app import App
@@ -23,7 +20,8 @@ LINUX_DRIVER = "textual.drivers.linux_driver:LinuxDriver"
 def why_driver_is_off() -> str:
     """What is missing for `ConsoleDriver`; Textual's own driver is used instead."""
     methods = ("start_application_mode", "suspend_application_mode", "resume_application_mode")
-    names = (f"{LINUX_DRIVER}.{name}" for name in (*methods, "run_input_thread"))
+    more = ("run_input_thread", "_sigcont_application")
+    names = (f"{LINUX_DRIVER}.{name}" for name in (*methods, *more))
     return missing(*names) or unused(f"{LINUX_DRIVER}.__init__", "_file")
 
 
@@ -84,23 +82,6 @@ def queued_writes(driver: Driver | None) -> int:
     writer = getattr(driver, "_writer_thread", None)
     size = getattr(getattr(writer, "_queue", None), "qsize", None)
     return int(size()) if callable(size) else 0
-
-
-def redraw_after_stop(
-    driver: Driver, loop: asyncio.AbstractEventLoop, redraw: Callable[[], None]
-) -> None:
-    """Calls `redraw` after a bare SIGSTOP. Textual takes every SIGCONT for the end of its own
-    suspension (ctrl+z) and starts its threads again; after a bare SIGSTOP the old ones still run,
-    and the program would never end."""
-    resume = signal.getsignal(signal.SIGCONT)
-
-    def on_continue(number: int, frame: FrameType | None) -> None:
-        if reads_keys(driver):
-            loop.call_soon_threadsafe(redraw)
-        elif callable(resume):
-            resume(number, frame)
-
-    signal.signal(signal.SIGCONT, on_continue)
 
 
 def reads_keys(driver: Driver) -> bool:

@@ -298,8 +298,6 @@ class ConsoleApp(ScreenApp):
             # Imported modules stay: scanning them for garbage would take 100 ms each time.
             gc.collect()
             gc.freeze()
-            loop = asyncio.get_running_loop()
-            driver.redraw_after_stop(own, loop, self.action_redraw)
         self.notifier.tell_problems(self.complaints)
         self.run_worker(self.telemetry.run(), name="telemetry", exit_on_error=True)
         self.run_worker(self._paint_forever(), name="paint", exit_on_error=True)

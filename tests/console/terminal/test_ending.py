@@ -106,6 +106,20 @@ def test_it_ends_with_its_terminal(start: Start, is_told: bool, is_up: bool) -> 
     assert os.waitstatus_to_exitcode(os.waitpid(terminal.pid, 0)[1]) in (0, 129)
 
 
+def test_it_ends_though_it_is_told_to_continue_meanwhile(start: Start) -> None:
+    """A terminal that is closed sends SIGHUP and then SIGCONT; Textual took that for `fg`."""
+    terminal = start(*PROGRAM, "--mock")
+    until(terminal, lambda raw: is_on(raw, b"1049"))
+    terminal.pump(0.3)
+    os.kill(terminal.pid, signal.SIGTERM)
+    end = time.monotonic() + 10
+    while terminal.is_alive:
+        os.kill(terminal.pid, signal.SIGCONT)
+        terminal.read(0.01)
+        assert time.monotonic() < end, "it does not end"
+    assert is_given_back(terminal)
+
+
 BROKEN = """
 import sys
 from loraconsole.console.{folder} import {module}
