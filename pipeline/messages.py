@@ -945,6 +945,10 @@ class ProcessView(Row, frozen=True):
     """Exits that no operator asked for; `restarts` includes those asked for."""
     fell_at: float | None = None
     """Time of its last fall."""
+    fall_reason: str = ""
+    """Why it last fell; `reason` is that of its present state."""
+    is_recovering: bool = False
+    """It fell, and the pipeline has not been READY since."""
 
 
 class ProcessTable(Message, frozen=True):
@@ -954,6 +958,8 @@ class ProcessTable(Message, frozen=True):
     state: ProcessState
     """READY if every process is; STOPPED while an operator keeps one stopped."""
     processes: tuple[ProcessView, ...]
+    down_since: float | None = None
+    """When the pipeline was last READY; None while it is, and before it was for the first time."""
 
 
 class LogLine(Row, frozen=True):

@@ -20,7 +20,7 @@ import msgspec
 import loraconsole.pipeline.adapters
 from loraconsole.console.client.remote import Remote
 from loraconsole.pipeline.config import Config
-from loraconsole.pipeline.messages import Snapshot
+from loraconsole.pipeline.messages import ProcessView, Snapshot
 
 BASE = "SmolLM2-135M-Instruct"
 ADAPTERS = ("haiku", "json", "pirate", "sql")
@@ -93,20 +93,7 @@ class Ring:
 
     def process(self, name: str) -> dict[str, Any]:
         """The supervisor's row of a process."""
-        names = (
-            "name",
-            "state",
-            "pid",
-            "restarts",
-            "since",
-            "reason",
-            "exit_code",
-            "retry_at",
-            "held",
-            "started_at",
-            "falls",
-            "fell_at",
-        )
+        names = [field.name for field in msgspec.structs.fields(ProcessView)]
         for row in self.snapshot()["processes"]["processes"]:
             if row[0] == name:
                 return dict(zip(names, row, strict=True))

@@ -11,8 +11,9 @@ import msgspec
 
 from ...pipeline.config import Config
 from ...pipeline.errors import OperatorError
-from ...pipeline.messages import LogLine, ProcessState, Snapshot
+from ...pipeline.messages import LogLine, ProcessState, ProcessView, Snapshot
 from ...pipeline.run_directory import spell
+from ...pipeline.runtime.health import find_fault
 from ...pipeline.runtime.text_output import json_text
 from ..client.ask import take_snapshot
 from ..client.failed_adapters import describe_failure, failed_in
@@ -25,13 +26,21 @@ from .printing import print_json
 
 
 def status(config: Config, command: StatusCommand) -> int:
-    """Prints the processes and their state. Exit status 1 if the pipeline is not READY."""
+    """Prints the processes and their state. Exit status 1 if the pipeline is not READY, or if
+    `/health` would say that it takes no request."""
     snapshot = take_snapshot(config)
     if command.json:  # without the page map, which may have 60 000 entries
         print_json(msgspec.structs.replace(snapshot, pool=None))
     else:
         _print_status(config, snapshot)
-    return 0 if snapshot.processes.state is ProcessState.READY else 1
+    fault = fault_in(config, snapshot)
+    return 0 if snapshot.processes.state is ProcessState.READY and not fault else 1
+
+
+def fault_in(config: Config, snapshot: Snapshot) -> str:
+    """Why the pipeline takes no request, as `/health` judges it; "" if it takes one."""
+    beats = {beat.name: beat for beat in snapshot.beats}
+    return find_fault(config.process_names(), snapshot.processes, beats, snapshot.at)
 
 
 def alerts(config: Config, command: AlertsCommand) -> int:
@@ -46,7 +55,8 @@ def alerts(config: Config, command: AlertsCommand) -> int:
     store = Store(config.run)
     store.disk_free_bytes = shutil.disk_usage(config.run).free
     store.fold_snapshot(snapshot, now)
-    found = findings(store.board(now), read_settings().settings.alerts)
+    board = store.board(now)
+    found = findings(board, read_settings().settings.alerts)
     if command.json:
         names = ("level", "text", "rule", "subject")
         print_json([{name: getattr(alert, name) for name in names} for alert in found])
@@ -54,7 +64,10 @@ def alerts(config: Config, command: AlertsCommand) -> int:
         for alert in found:
             print(f"{alert.level:<4}  {alert.rule:<17}  {units.visible(alert.text)}")
         if not found:
-            print("nothing is wrong")
+            condition = board.condition
+            is_ready = condition.word == "READY"
+            more = f"; the pipeline is {condition.word} {condition.detail}".rstrip()
+            print(f"no alerts{'' if is_ready else units.visible(more)}")
     return 1 if found else 0
 
 
@@ -80,7 +93,7 @@ def _print_status(config: Config, snapshot: Snapshot) -> None:
             str(process.restarts),
             f"{beat.cpu_seconds:.1f}" if beat and alive else "",
             f"{beat.rss_bytes / 2**20:.0f}" if beat and alive else "",
-            Text(units.visible(process.reason)),
+            Text(units.visible(_reason(process))),
         )
     console = StdoutConsole()
     url = snapshot.server.url if snapshot.server else "no address yet"
@@ -100,6 +113,13 @@ def _print_status(config: Config, snapshot: Snapshot) -> None:
     console.print(table)
     for view in failed_in(snapshot.adapters):
         print(describe_failure(view))
+
+
+def _reason(process: ProcessView) -> str:
+    """The reason of its state, and before it why the process fell if that is not mended."""
+    if not process.is_recovering or process.fall_reason in ("", process.reason):
+        return process.reason
+    return f"fell ({process.fall_reason}); {process.reason}".rstrip("; ")
 
 
 def where(config: Config, command: WhereCommand) -> int:

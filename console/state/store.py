@@ -114,6 +114,8 @@ class Pulse:
 
     def row(self, name: str, view: ProcessView | None, now: float) -> ProcessRow:
         beat = self.beat
+        if view and beat and view.pid not in (0, beat.pid):
+            beat = None  # of the process before this one
         state = view.state if view else beat.state if beat else ProcessState.PENDING
         reason = (view.reason if view else "") or (beat.reason if beat else "")
         if state in (*GONE, ProcessState.FAILED, ProcessState.DONE):
@@ -128,6 +130,8 @@ class Pulse:
             started_at=view.started_at if view else None,
             falls=view.falls if view else 0,
             fell_at=view.fell_at if view else None,
+            fall_reason=view.fall_reason if view else "",
+            is_recovering=view is not None and view.is_recovering,
             exit_code=view.exit_code if view else None,
             retry_at=view.retry_at if view else None,
             held=view is not None and view.held,
@@ -238,7 +242,7 @@ class Store:
                 self._fresh.append(message)
         latest.fold_message(message)
         if moves and isinstance(message, ProcessTable):
-            self._drop_bars_of_the_gone(message)
+            self._drop_what_is_gone(message)
         return moves
 
     def fold_snapshot(self, snapshot: Snapshot, now: float) -> None:
@@ -248,7 +252,7 @@ class Store:
         self._version, self._started_at = snapshot.version, snapshot.started_at
         self._latest.progress = {(bar.source, bar.stage): bar for bar in snapshot.progress}
         self._latest.processes = snapshot.processes
-        self._drop_bars_of_the_gone(snapshot.processes)
+        self._drop_what_is_gone(snapshot.processes)
         for beat in snapshot.beats:
             heard_at = now - max(0.0, snapshot.at - beat.at)
             if heard_at >= self._pulse(beat.name).heard_at:
@@ -413,10 +417,16 @@ class Store:
             self.supervisor = (beat.incarnation, heard_at)
         return before is None or (before.state, before.pid) != (beat.state, beat.pid)
 
-    def _drop_bars_of_the_gone(self, table: ProcessTable) -> None:
+    def _drop_what_is_gone(self, table: ProcessTable) -> None:
+        """Drops the bars of processes that have ended, and the requests that ended with a
+        router."""
+        latest = self._latest
         for view in table.processes:
             if view.state in GONE:
-                self._latest.drop_progress(view.name)
+                latest.drop_progress(view.name)
+            if view.name == "router" and view.state in GONE and latest.router:
+                latest.batch, self._request_tokens = None, {}
+                latest.router = msgspec.structs.replace(latest.router, running=0, waiting=0)
 
     def _plot_router(self, before: RouterStats | None, stats: RouterStats) -> None:
         self._rates["decode"].add(stats.at, stats.decode_tokens)

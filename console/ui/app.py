@@ -162,6 +162,8 @@ class ConsoleApp(ScreenApp):
         self.is_ascii = settings.ascii
         self._listen(source)
         self.board: Board = self.store.board(clock())
+        self._watched = self.board.process_states
+        """States of the processes when the alerts were last judged."""
         self.is_paused = False
         self.animation_level = "none"
         self.key_queue = KeyQueue(self, self.on_event)
@@ -269,6 +271,7 @@ class ConsoleApp(ScreenApp):
 
     def watch_alerts(self, board: Board) -> None:
         """Updates the alert book from `board` and notifies of new alerts."""
+        self._watched = board.process_states
         fresh = self.alert_book.update(board)
         self.notifier.tell_alerts(fresh, is_seen=self._active == "Alerts")
 
@@ -386,6 +389,8 @@ class ConsoleApp(ScreenApp):
         self.orders.sweep()
         if not self.is_paused:
             self.board = board
+        if board.process_states != self._watched:  # a death is said at once
+            self.watch_alerts(board)
         self.header.round_trip_s = self.pace.round_trip_s
         self.header.paint(board)  # under a dialog too, where it is still visible
         screen = self.screen

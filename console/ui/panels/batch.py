@@ -23,6 +23,8 @@ PHASES = {"waiting": ("◌", "warn"), "prefill": ("▸", "prefill"), "decode": (
 
 
 def _phase(row: RequestRow, board: Board, width: int) -> Sequence[TextSpan]:
+    if board.stall:
+        return (("◌ stalled", "bad"),)
     mark, style = PHASES.get(row.view.phase, ("?", "dim"))
     return ((f"{mark} {row.view.phase}", style),)
 
@@ -34,8 +36,10 @@ def _adapter(row: RequestRow, board: Board, width: int) -> Sequence[TextSpan]:
 
 
 def _output(row: RequestRow, board: Board, width: int) -> Sequence[TextSpan]:
-    """`━━━━──── 37/128`: generated tokens of `max_tokens`; or the reason it waits."""
+    """`━━━━──── 37/128`: generated tokens of `max_tokens`; or why it waits or stands still."""
     view = row.view
+    if board.stall:
+        return ((units.visible(board.stall), "bad"),)
     if view.reason:
         return ((view.reason, "warn"),)
     numbers = f"{view.num_output:>5}/{view.max_tokens:<5}"
@@ -189,8 +193,7 @@ class RequestDetails:
         self._row = row = now or self._row
         self.is_live = now is not None
         view = row.view
-        mark, style = PHASES.get(view.phase, ("?", "dim"))
-        state: tuple[TextSpan, ...] = ((f"{mark} {view.phase}", style),)
+        state: Sequence[TextSpan] = _phase(row, board, width)
         if not self.is_live:
             state = (("✓ no longer live", "dim"), ("  the figures are the last ones heard", "dim"))
         found = [
@@ -203,8 +206,9 @@ class RequestDetails:
                 (f"  {units.age(max(0.0, board.now - view.arrived_at))} ago", "dim"),
             ),
         ]
-        if view.reason and self.is_live:
-            found.append(line(*field("waits for"), (view.reason, "warn")))
+        if self.is_live and (reason := board.stall or view.reason):
+            style = "bad" if board.stall else "warn"
+            found.append(line(*field("waits for"), (units.visible(reason), style)))
         done = min(view.num_computed, view.num_prompt)
         found += [
             line(

@@ -123,8 +123,8 @@ class Header(Pane):
         tail: tuple[TextSpan, ...] = ()
         if self.active and self.active not in self._tabs.values():
             tail = ((f" {self.active} ", "badge-tab"),)
-        if firing := len(self.painted_app.alert_book.firing):
-            tail = (*tail, (f" 9 ▲{firing} ", "badge-warn"))
+        if firing := self.painted_app.alert_book.firing:
+            tail = (*tail, (f" 9 ▲{len(firing)} ", f"badge-{firing[0].finding.level}"))
         return tail
 
     def on_click(self, event: events.Click) -> None:

@@ -26,6 +26,7 @@ class ThroughputPane(Pane):
     """Tokens a second: decode above, prefill below, upside down."""
 
     TITLE = "throughput"
+    FADES = True
     PERIOD_S = 0.5
 
     def title(self, board: Board) -> Sequence[TextSpan]:
@@ -90,6 +91,7 @@ class LatencyPane(Pane):
     """Percentiles of client latencies and of steps."""
 
     TITLE = "latency"
+    FADES = True
     PERIOD_S = 0.5
 
     def caption(self, board: Board) -> Sequence[TextSpan]:
@@ -122,6 +124,7 @@ class AdapterPane(Pane):
     """Adapters by speed."""
 
     TITLE = "adapters"
+    FADES = True
     PERIOD_S = 0.5
 
     def caption(self, board: Board) -> Sequence[TextSpan]:
@@ -166,6 +169,7 @@ class LoadPane(Pane):
     """Requests running and waiting over time."""
 
     TITLE = "load"
+    FADES = True
     PERIOD_S = 0.5
 
     def origin(self, board: Board) -> tuple[int, float]:
@@ -208,9 +212,9 @@ class Overview(Panel):
 
     def compose(self) -> ComposeResult:
         yield RingPane(id="ring")
-        yield StartPane(id="start")
         yield ThroughputPane(id="throughput")
         yield LatencyPane(id="quantiles")
+        yield StartPane(id="start")
         yield PoolPane(id="pool")
         yield AdapterPane(id="busiest")
         yield LoadPane(id="load")
@@ -218,6 +222,7 @@ class Overview(Panel):
 
     def paint(self, board: Board) -> None:
         self.set_class(board.is_starting, "-starting")
+        self.set_class(board.is_restarting, "-restarting")
         super().paint(board)
 
     def focus_first(self) -> None:

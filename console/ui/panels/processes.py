@@ -38,17 +38,18 @@ ORDERS_NOT_FOR = (SUPERVISOR, "fetch")
 
 
 def _state(row: ProcessRow, board: Board, width: int) -> Sequence[TextSpan]:
-    word = "silent" if row.is_stale else row.state.value
-    return ((f"{'●' if row.level == 'good' else '◌'} {word}", row.level),)
+    return ((f"{'●' if row.level == 'good' else '◌'} {row.word}", row.level),)
 
 
 def _why(row: ProcessRow, board: Board, width: int) -> Sequence[TextSpan]:
-    """The reason of its state; else a worker's kernels, or the last exit status."""
+    """Why it fell, if it is not back; the reason of its state; else a worker's kernels, or the last
+    exit status."""
     if row.is_stale:
         return ((f"last beat {units.duration(row.age_s or 0.0)} ago", "warn"),)
-    if row.retry_at is not None:
-        again = f"again in {units.duration(max(0.0, row.retry_at - board.now))}"
-        return ((f"{row.reason}, {again}" if row.reason else again, "warn"),)
+    if row.is_fallen and row.state is not ProcessState.FAILED:
+        why = row.fall_reason or row.reason
+        mending = board.mending(row)
+        return ((units.visible(f"{why}, {mending}" if why else mending), row.level),)
     if row.reason:
         return ((units.visible(row.reason), row.level if row.level != "good" else "dim"),)
     if kernels := _kernels(row, board):
@@ -110,7 +111,7 @@ class ProcessTablePane(TablePane[ProcessRow]):
     ]
     columns = (
         text_column("process", 12, lambda r: r.name),
-        Column("state", 10, _state, order=lambda r: r.state.value),
+        Column("state", 12, _state, order=lambda r: r.state.value),
         Column(
             "pid", 7, lambda r, b, w: ((f"{r.pid or units.NOTHING}", "dim"),), right=True, rank=6
         ),
@@ -220,7 +221,7 @@ class TailPane(Pane):
                 tail.append(log_line(entry, width, with_source=False))
                 if len(tail) == height:
                     break
-        return tail[::-1] or [line(("it has said nothing", "dim"))]
+        return tail[::-1] or [line(("no log lines yet", "dim"))]
 
 
 class ProcessesPanel(Panel):

@@ -91,6 +91,8 @@ class Pane(Widget):
     ALLOW_SELECT = False
     TITLE: ClassVar[str] = ""
     FRAMED: ClassVar[bool] = True
+    FADES: ClassVar[bool] = False
+    """Whether it is dimmed while the pipeline restarts: its figures are then the last ones."""
     PERIOD_S: ClassVar[float] = 0.0
     """Minimum seconds between two draws of the pane; 0 draws it in every frame."""
 
@@ -156,7 +158,10 @@ class Pane(Widget):
             return
         self.frames += 1
         size = (self.size.width, self.size.height)
-        new = self._compose_lines(board or self.painted_app.board, *size)
+        board = board or self.painted_app.board
+        new = self._compose_lines(board, *size)
+        if self.FADES and board.is_restarting:
+            new = [_dimmed(drawn) for drawn in new]
         old, self._drawn = self._drawn, new
         if self._drawn_size != size:
             self._drawn_size = size
@@ -273,6 +278,12 @@ class Pane(Widget):
         """Repaints the frame. `on_focus` would be called before `has_focus` is set."""
         super().watch_has_focus(has_focus)
         self.paint()
+
+
+def _dimmed(drawn: TextLine) -> TextLine:
+    """The line with all but its frame in the dim style."""
+    spans = ((text, style if style.startswith("border") else "dim") for text, style in drawn.spans)
+    return TextLine(tuple(spans), drawn.ground)
 
 
 class Panel(Widget):
