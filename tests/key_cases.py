@@ -22,7 +22,6 @@ from typing import Any, TypeVar
 
 import pytest
 from stage import StagedApp, keep_result, ringed, staged
-from textual.command import CommandPalette
 from textual.pilot import Pilot
 from textual.widget import Widget
 from textual.widgets import OptionList
@@ -33,6 +32,7 @@ from loraconsole.console.state.alerts import AlertLimits
 from loraconsole.console.ui.app import ConsoleApp
 from loraconsole.console.ui.help import HelpDialog
 from loraconsole.console.ui.jump import JumpScreen
+from loraconsole.console.ui.palette import PaletteDialog, PalettePane
 from loraconsole.console.ui.panels.adapter_dialogs import LoadDialog, NotePane, PlanDialog
 from loraconsole.console.ui.panels.answer import AnswerPane
 from loraconsole.console.ui.panels.bench import BenchPanel, ResultTable
@@ -284,6 +284,10 @@ def typed(s: Scene) -> str:
     return s.app.query_one(CommandLine).input.value
 
 
+def palette_row(s: Scene) -> int:
+    return s.find(PalettePane).cursor
+
+
 def models(s: Scene) -> ModelsPane:
     return s.desk(ModelsPane)
 
@@ -484,7 +488,12 @@ CASES: dict[str, Case] = {
     "cost": Case(see=lambda s: bool(s.app.cost_pane.display)),
     "diagnostics": Case(see=title, was="MainScreen", becomes="diagnostics"),
     "hour": Case(see=lambda s: s.app.store.shows_hour),
-    "palette": Case(see=on_top(CommandPalette)),
+    "palette": Case(see=on_top(PaletteDialog)),
+    "palette-leave": Case(way="ctrl+p", see=on_top(PaletteDialog), was=True, becomes=False),
+    "palette-next": Case(way="ctrl+p", see=palette_row, was=0, becomes=1),
+    "palette-previous": Case(way="ctrl+p down down", see=palette_row, was=2, becomes=1),
+    "palette-page-down": Case(way="ctrl+p", see=palette_row, was=0, becomes=10),
+    "palette-page-up": Case(way="ctrl+p pagedown down", see=palette_row, was=11, becomes=1),
     "jump": Case(see=on_top(JumpScreen)),
     "jump-stay": Case(way="ctrl+o", see=title, was="JumpScreen", becomes="MainScreen"),
     "next-pane": Case(see=focused, was="NoneType", becomes="PoolPane"),

@@ -36,6 +36,7 @@ GROUPS: Mapping[str, str] = {
     "ScrollPane": "in a text",
     "AdapterForm": "in a form",
     "PathInput": "in a path",
+    "PaletteDialog": "in the palette",
     "JumpScreen": "while jumping",
     "PromptEditor": "in the prompt",
     "ParameterInput": "in a parameter",

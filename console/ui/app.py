@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, ClassVar
 from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.command import Provider
 from textual.containers import Container
 from textual.widget import Widget
 
@@ -72,19 +71,12 @@ Textual timer would cost 500 us more."""
 SELDOM_SECONDS = 10.0
 
 
-def palette() -> type[Provider]:
-    """The command palette's provider, imported when it is first opened."""
-    from .palette import ConsoleCommands
-
-    return ConsoleCommands
-
-
 class ConsoleApp(ScreenApp):
     """The console on one run directory. `run()` returns "leave" or "stop"."""
 
     TITLE = "loraconsole"
     CSS_PATH = Path(__file__).with_name("console.tcss")
-    COMMANDS = {palette}  # noqa: RUF012
+    ENABLE_COMMAND_PALETTE = False  # `action_palette` opens the console's own
     BINDINGS: ClassVar[list[BindingType]] = [
         *(
             Binding(key, f"show('{name}')", name, show=False, id=f"show-{module}")
@@ -118,7 +110,12 @@ class ConsoleApp(ScreenApp):
             "H", "toggle_hour", "Hour", show=False, id="hour", tooltip="plots of the last hour"
         ),
         Binding(
-            "ctrl+p", "command_palette", "Palette", show=False, id="palette", tooltip="every action"
+            "ctrl+p",
+            "palette",
+            "Palette",
+            show=False,
+            id="palette",
+            tooltip="finds actions, adapters, requests, processes, settings",
         ),
         Binding("ctrl+o", "jump", "Jump", show=False, id="jump", tooltip="to a pane by a letter"),
     ]
@@ -545,6 +542,11 @@ class ConsoleApp(ScreenApp):
         for command_line in self.screen_stack[0].query(CommandLine):
             command_line.release_focus()
             await command_line.remove()
+
+    def action_palette(self) -> None:
+        from .palette import open_palette
+
+        open_palette(self)
 
     def action_jump(self) -> None:
         """Shows a letter on every pane; typing it focuses that pane."""
