@@ -22,6 +22,7 @@ from textual.keys import (
     format_key,
 )
 
+from ..text.fuzzy import did_you_mean
 from .settings import Chosen
 from .toml_document import Problem
 
@@ -174,8 +175,9 @@ def check_key_map(
     wrong: dict[str, str] = {}
     for id, text in wanted.items():
         if id not in known:
-            near = _nearest(id, known)
-            wrong[id] = f"no binding {id!r}{near}; loraconsole settings --keys lists them"
+            near = did_you_mean(id, known)
+            near = f"{near} " if near else ""
+            wrong[id] = f"no binding {id!r}; {near}loraconsole settings --keys lists them"
             continue
         names = []
         for part in text.replace(",,", "comma,").split(","):
@@ -216,10 +218,3 @@ def _taken(
             if meets and not set(theirs).isdisjoint(keys):
                 return key.id
     return None
-
-
-def _nearest(id: str, known: Mapping[str, object]) -> str:
-    import difflib
-
-    near = difflib.get_close_matches(id, known, 1)
-    return f"; is it {near[0]!r}?" if near else ""

@@ -26,12 +26,17 @@ from ...pipeline.runtime.text_output import UTF8_OUTPUT
 from ..client.ask import find_request
 from ..client.telemetry import ABORTED, DRAIN_SECONDS
 from ..client.transcripts import open_transcripts
-from ..commands.adapters import AdapterCommand, LoadCommand, VerifyCommand
+from ..commands.adapters import (
+    AdapterCommand,
+    LoadCommand,
+    NamedAdapterCommand,
+    VerifyCommand,
+)
 from ..commands.argument import arguments_of, usage_of
 from ..commands.base import Command
 from ..commands.consoles import AttachCommand, PlayCommand
 from ..commands.inspect import LogsCommand
-from ..commands.parser import command_parser, parse_with
+from ..commands.parser import CommandParser, command_parser, parse_with
 from ..commands.pipeline import (
     AbortCommand,
     BenchCommand,
@@ -46,6 +51,7 @@ from ..commands.table import COMMANDS, CommandGroup
 from ..commands.transcripts import DeleteTranscriptsCommand
 from ..state.board import SUPERVISOR, Board
 from ..text import units
+from ..text.fuzzy import did_you_mean, with_choices
 from ..text.lines import TextLine, line
 from . import actions
 from .screen_app import ScreenApp
@@ -110,13 +116,16 @@ def _own(app: ScreenApp) -> Iterator[LineCommand]:
         wanted = " ".join(words).lower()
         near = [name for name in screens if wanted and name.lower().startswith(wanted)]
         if len(near) != 1:
-            raise OperatorError(f"no screen {wanted!r}", f"there are {', '.join(screens).lower()}")
+            low = [name.lower() for name in screens]
+            hint = with_choices(did_you_mean(wanted, low), low)
+            raise OperatorError(f"no screen {wanted!r}", hint)
         await app.action_show(near[0])
 
     def theme(words: Sequence[str]) -> None:
         name = " ".join(words)
         if name not in app.themes:
-            raise OperatorError(f"no theme {name!r}", f"there are {', '.join(app.themes)}")
+            hint = with_choices(did_you_mean(name, app.themes), app.themes)
+            raise OperatorError(f"no theme {name!r}", hint)
         app.wear_theme(name)
 
     def filter(words: Sequence[str]) -> None:
@@ -166,21 +175,14 @@ def _parser() -> argparse.ArgumentParser:
     return command_parser(LineParser)
 
 
-class LineParser(argparse.ArgumentParser):
-    """Raises `OperatorError` instead of exiting the process."""
-
-    def error(self, message: str) -> Any:
-        raise OperatorError(message, self._usage())
+class LineParser(CommandParser):
+    """Raises `OperatorError` where a shell's parser prints the help and exits the process."""
 
     def exit(self, status: int = 0, message: str | None = None) -> Any:
-        raise OperatorError((message or "").strip() or self.format_help(), self._usage())
+        raise OperatorError((message or "").strip() or self.format_help())
 
     def print_help(self, file: Any = None) -> None:
         """Prints nothing, since `exit` raises the help as an error."""
-
-    def _usage(self) -> str:
-        record = self.get_default("record")
-        return usage_of(arguments_of(record)) if record else ""
 
 
 def _words(known: Known, board: Board, before: Sequence[str]) -> Iterator[str]:
@@ -255,6 +257,8 @@ async def _run_verb(app: ScreenApp, verb: Sequence[str], typed: Sequence[str]) -
     command = BenchCommand() if bench else parse_with(_parser(), arguments)
     match command:
         case AdapterCommand() if not (isinstance(command, VerifyCommand) and command.against):
+            if isinstance(command, NamedAdapterCommand):
+                _check_adapter(app, command.name)
             actions.give(app, command.order(app.orders.inbox))
         case ProcessCommand():
             known = [row.name for row in app.board.processes if row.name != SUPERVISOR]
@@ -286,6 +290,14 @@ async def _run_verb(app: ScreenApp, verb: Sequence[str], typed: Sequence[str]) -
             actions.ask(app, question, partial(_show_output, app, arguments))
         case _:
             _show_output(app, arguments)
+
+
+def _check_adapter(app: ScreenApp, name: str) -> None:
+    """Raises `OperatorError` if no adapter has this name, and none is being loaded under it."""
+    names = [row.name for row in app.board.adapters if not row.is_base]
+    if names and name not in names and name not in app.board.orders:
+        hint = did_you_mean(name, names) or ":adapters lists them"
+        raise OperatorError(f"no adapter {name!r}", hint)
 
 
 def _show_output(app: ScreenApp, arguments: Sequence[str]) -> None:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from ....pipeline.errors import OperatorError
 from ...state.board import Board
+from ...text.fuzzy import did_you_mean
 
 
 class LineCommand(NamedTuple):
@@ -39,9 +40,10 @@ def read_line(text: str, commands: dict[str, LineCommand]) -> tuple[LineCommand,
     if name not in commands:
         starts = [known for known in commands if known.startswith(name)]
         if len(starts) != 1:
-            near = starts or [known for known in commands if name in known]
-            hint = f"is it {', '.join(near[:6])}?" if near else "tab lists the commands"
-            raise OperatorError(f"no command {name!r}", hint)
+            meant = did_you_mean(
+                name, [each.name for each in commands.values() if not each.is_refused]
+            )
+            raise OperatorError(f"no command {name!r}", meant or "tab lists the commands")
         name = starts[0]
     return commands[name], words[1:]
 

@@ -232,8 +232,17 @@ def test_what_is_wrong_is_said_in_place_and_stays_to_be_mended() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         for text, what, hint in (
             ("frobnicate", "no command 'frobnicate'", "tab lists the commands"),
-            ("pa", "no command 'pa'", "is it page-up, page-down, pause"),
-            ("goto nowhere", "no screen 'nowhere'", "overview, batch"),
+            ("pa", "no command 'pa'", "did you mean pause, page-up or palette?"),
+            ("unlaod sql", "no command 'unlaod'", "did you mean unload?"),
+            ("unload pirat", "no adapter 'pirat'", "did you mean pirate?"),
+            ("restart worker", "no process 'worker'", "did you mean worker-0?"),
+            ("logs --folow", "logs has no option --folow", "did you mean --follow?"),
+            ("theme papr", "no theme 'papr'", "did you mean paper?"),
+            (
+                "goto overvew",
+                "no screen 'overvew'",
+                "did you mean overview?",
+            ),
             ("load tax", "the following arguments are required: PATH", "NAME PATH [--pin]"),
             ("load 'tax", "no closing quotation", "quotes go in pairs"),
             ("filter (", "missing ), unterminated subpattern", "regular expression"),
@@ -382,7 +391,6 @@ SAID: dict[str, Case] = {
     "load tax /a": _ordered("LoadAdapter tax"),
     "unload pirate": _ordered("UnloadAdapter pirate", asks="Unload pirate?"),
     "adapters unload pirate": _ordered("UnloadAdapter pirate", asks="Unload pirate?"),
-    "unload nobody": _ordered("UnloadAdapter nobody"),
     "reload sql": _ordered("ReloadAdapter sql"),
     "pin sql": _ordered("PinAdapter sql"),
     "unpin sql": _ordered("PinAdapter sql"),
