@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import glob
 import os
 import shlex
 import sys
@@ -32,7 +31,7 @@ from ..commands.adapters import (
     NamedAdapterCommand,
     VerifyCommand,
 )
-from ..commands.argument import arguments_of, usage_of
+from ..commands.argument import Argument, arguments_of, usage_of
 from ..commands.base import Command
 from ..commands.consoles import AttachCommand, PlayCommand
 from ..commands.inspect import LogsCommand
@@ -57,8 +56,26 @@ from . import actions
 from .screen_app import ScreenApp
 from .widgets.command_syntax import LineCommand
 from .widgets.dialogs import LiveDialog
+from .widgets.path_input import ANY_FILE, DIRECTORIES, paths_like
 
 Known: TypeAlias = type[Command] | CommandGroup
+GROUPS = {
+    "here": "here",
+    "": "go",
+    "adapters": "adapters",
+    "processes": "processes",
+    "pipeline": "pipeline",
+    "inspect": "look",
+    "consoles": "recordings",
+    "transcripts": "transcripts",
+    "app": "console",
+    "screens": "screens",
+    "moves": "cursor",
+}
+"""Titles of the groups of commands, in the order in which they are listed. Those of the command
+line are grouped by the modules of their records."""
+MOVES = ("move(", "page(", "jump(", "match(", "scroll", "app.focus_", "cursor_", "palette")
+"""Prefixes of actions listed last: cursor moves, and opening the palette."""
 WITH_A_SCREEN: tuple[Known, ...] = (UpCommand, AttachCommand, PlayCommand)
 """Commands that `:` does not know, since they open a console or start a pipeline."""
 MOST_OUTPUT = 5000
@@ -70,8 +87,8 @@ MOST_OUTPUT = 5000
 def all_commands(
     app: ScreenApp, bindings: Iterable[ActiveBinding] | None = None
 ) -> dict[str, LineCommand]:
-    """The commands by name, those of the focused pane first. If an action and a command share a
-    name, arguments select the command."""
+    """The commands by name, in the order of `GROUPS`, those of the focused pane first. If an action
+    and a command share a name, arguments select the command."""
     found: dict[str, LineCommand] = {}
     if bindings is None:
         bindings = app.screen.active_bindings.values()
@@ -82,7 +99,8 @@ def all_commands(
     for command in (*_own(app), *_verbs(app)):
         action = found.get(command.name)
         found[command.name] = _either(action, command) if action else command
-    return found
+    order = list(GROUPS.values())
+    return {c.name: c for c in sorted(found.values(), key=lambda each: order.index(each.group))}
 
 
 def _action(app: ScreenApp, active: ActiveBinding) -> LineCommand:
@@ -94,8 +112,13 @@ def _action(app: ScreenApp, active: ActiveBinding) -> LineCommand:
             raise OperatorError(f"{binding.id} takes no arguments", what)
         await app.run_action(binding.action, active.node)
 
+    group = "app" if active.node is app else "here"
+    if binding.action.startswith("show("):
+        group = "screens"
+    elif binding.action.startswith(MOVES):
+        group = "moves"
     refused = app.refuses(binding.id)
-    return LineCommand(binding.id or "", "", what, run, is_refused=refused)
+    return LineCommand(binding.id or "", "", what, run, group=GROUPS[group], is_refused=refused)
 
 
 def _either(action: LineCommand, verb: LineCommand) -> LineCommand:
@@ -106,7 +129,8 @@ def _either(action: LineCommand, verb: LineCommand) -> LineCommand:
 
     usage = verb.usage if verb.usage.startswith("[") or not verb.usage else f"[{verb.usage}]"
     refused = verb.is_refused and action.is_refused
-    return verb._replace(usage=usage, run=run, is_refused=refused)
+    group = action.group if action.group == GROUPS["here"] else verb.group
+    return verb._replace(usage=usage, run=run, group=group, is_refused=refused)
 
 
 def _own(app: ScreenApp) -> Iterator[LineCommand]:
@@ -133,14 +157,19 @@ def _own(app: ScreenApp) -> Iterator[LineCommand]:
 
     yield LineCommand(
         *("goto", "SCREEN", "a screen by its name", goto),
+        group=GROUPS[""],
         words=lambda board, before: (name.lower() for name in screens) if len(before) == 1 else (),
     )
     yield LineCommand(
         *("theme", "NAME", "colours", theme),
+        group=GROUPS[""],
         words=lambda board, before: app.themes if len(before) == 1 else (),
     )
-    yield LineCommand("filter", "EXPRESSION", "the list on this screen; nothing shows all", filter)
-    yield LineCommand("screenshot", "", "the screen as SVG", lambda _: app.save_picture())
+    what = "the list on this screen; nothing shows all"
+    yield LineCommand("filter", "EXPRESSION", what, filter, group=GROUPS[""])
+    yield LineCommand(
+        *("screenshot", "", "the screen as SVG", lambda _: app.save_picture()), group=GROUPS[""]
+    )
 
 
 def _verbs(app: ScreenApp) -> Iterator[LineCommand]:
@@ -156,6 +185,8 @@ def _verbs(app: ScreenApp) -> Iterator[LineCommand]:
 def _verb(app: ScreenApp, known: Known, *typed: str) -> LineCommand:
     """A command of the command line; `typed` are the words that invoke it there."""
     name = typed[-1]
+    is_grouped = isinstance(known, CommandGroup) or len(typed) > 1
+    group = typed[0] if is_grouped else known.__module__.rpartition(".")[2]
     return LineCommand(
         name,
         usage_of(arguments_of(known)) if not isinstance(known, CommandGroup) else "[VERB …]",
@@ -163,6 +194,7 @@ def _verb(app: ScreenApp, known: Known, *typed: str) -> LineCommand:
         partial(_run_verb, app, typed),
         partial(_words, known),
         _about(known),
+        GROUPS[group],
         app.is_read_only and is_changing_command(name),
     )
 
@@ -200,28 +232,34 @@ def _words(known: Known, board: Board, before: Sequence[str]) -> Iterator[str]:
         flags = (flag for each in arguments if each.name != "run" for flag in each.spellings)
         yield from (flag for flag in flags if flag not in done)
         return
-    given = [word for word in done if not word.startswith("-")]
+    options = {flag: each for each in arguments for flag in each.flags if each.takes_value}
+    if done and (option := options.get(done[-1])):
+        yield from option.choices or _values(known, option, board, last)
+        return
+    values = {at + 1 for at, word in enumerate(done) if word in options}
+    given = [w for at, w in enumerate(done) if at not in values and not w.startswith("-")]
     wanted = [each for each in arguments if each.is_positional]
-    if done and done[-1] == "--adapter":
-        yield from _adapters(board)
-    elif wanted and (len(given) < len(wanted) or wanted[-1].takes_many):
+    if wanted and (len(given) < len(wanted) or wanted[-1].takes_many):
         argument = wanted[min(len(given), len(wanted) - 1)]
-        yield from argument.choices or _values(known, argument.name, board, last)
+        yield from argument.choices or _values(known, argument, board, last)
 
 
-def _values(known: type[Command], name: str, board: Board, begin: str) -> Iterable[str]:
-    """Completions for the argument `name`, from the board or the file system."""
-    match name:
+def _values(known: type[Command], argument: Argument, board: Board, begin: str) -> Iterable[str]:
+    """Completions for a value of the argument, from the board or the file system."""
+    match argument.name:
         case "policy":
             return POLICIES
         case "process":
             return [row.name for row in board.processes if row.name != SUPERVISOR]
+        case "adapter" if argument.metavar == "NAME":
+            return _adapters(board)
         case "name" if known is not LoadCommand:
             return _adapters(board)
         case "request":
             return [row.view.request_id for row in board.requests]
-        case "path" | "paths":
-            return _directories(begin)
+    if argument.metavar in ("FILE", "PATH"):
+        kind = DIRECTORIES if issubclass(known, AdapterCommand) else ANY_FILE
+        return [each.word for each in paths_like(begin, kind)]
     return ()
 
 
@@ -236,14 +274,6 @@ def _about(known: Known) -> dict[str, str]:
 
 def _adapters(board: Board) -> Iterator[str]:
     return (shlex.quote(row.name) for row in board.adapters if not row.is_base)
-
-
-def _directories(begin: str) -> Iterator[str]:
-    """Directories of this machine whose path starts with `begin`; a remote pipeline has others."""
-    at = os.path.expanduser(begin)
-    for path in sorted(glob.glob(glob.escape(at) + "*"))[:50]:
-        if os.path.isdir(path):
-            yield begin + path[len(at) :] + "/"
 
 
 async def _run_verb(app: ScreenApp, verb: Sequence[str], typed: Sequence[str]) -> None:
