@@ -45,6 +45,10 @@ bench-gpu: install  ## milliseconds a step on this machine's GPU, dummy 8B weigh
 screenshots: .venv/.installed-dev  ## draw docs/pictures and docs/keys.md again
 	@$(BIN)/python tests/screenshots.py docs
 
+.PHONY: schema
+schema: .venv/.installed-dev  ## write docs/json-schema.json from the documents' types
+	@$(BIN)/python tests/json_schema.py docs
+
 check: lint types contracts test  ## all that must be green
 
 format: .venv/.installed-dev
