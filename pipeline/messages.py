@@ -181,6 +181,7 @@ class ClientWeight(Row, frozen=True):
     name: str
     """An adapter's name; "" is the base model."""
     weight: float
+    """Relative; 1 is the default."""
 
 
 class SchedulerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -910,7 +911,9 @@ class Progress(Message, frozen=True, kw_only=True):
     """fetch, weights, warm-up, adapters, …"""
     label: str
     current: float
+    """In `unit`."""
     total: float | None
+    """In `unit`; None: unknown."""
     unit: str
     elapsed_s: float
     done: bool = False
@@ -1018,6 +1021,7 @@ class Moment(Row, frozen=True, gc=False):
     """The longest wait of the second, which a mean would hide."""
     read_bytes_s: float | None = None
     lora_overhead: float | None = None
+    """Device time added by adapters, as a share of the time without them."""
 
 
 class AskSnapshot(Message, frozen=True):

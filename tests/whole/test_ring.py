@@ -288,7 +288,7 @@ def test_garbage_on_the_sockets_is_refused_and_the_ring_serves_on(ring: Ring) ->
     assert ring.answer(BASE, QUESTIONS[0])
 
     def refused() -> set[int]:
-        beats = {beat["name"]: beat["hops"][0][3] for beat in ring.snapshot()["beats"]}
+        beats = {beat["name"]: beat["hops"][0]["refused"] for beat in ring.snapshot()["beats"]}
         return {beats[name] for name in ("router", "worker-0", "detokenizer", "server")}
 
     wait_for(lambda: refused() == {4})
@@ -410,7 +410,7 @@ def test_abort_ends_one_request_by_the_end_of_its_id(ring: Ring) -> None:
         answer = pool.submit(ring.http.post, "/v1/completions", json=body)
         while not (batch := ring.snapshot()["batch"]) or not batch["requests"]:
             time.sleep(0.1)
-        request_id = batch["requests"][0][0]
+        request_id = batch["requests"][0]["request_id"]
         done = ring.cli("abort", request_id[-10:], "--json")
         assert json.loads(done.stdout) == {"request": request_id, "status": "ok"}
         answer.result(timeout=20)
