@@ -185,7 +185,15 @@ class AdapterTablePane(TablePane[AdapterRow]):
             descends=True,
         ),
         number_column("given", 6, lambda r: r.view.service, units.count, rank=11),
-        Column("  tok/s", 10, _speed, order=lambda r: r.tokens_s, rank=2, descends=True),
+        Column(
+            "tok/s",
+            10,
+            _speed,
+            order=lambda r: r.tokens_s,
+            right=True,
+            rank=2,
+            descends=True,
+        ),
     )
 
     class Asked(Message):

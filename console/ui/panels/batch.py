@@ -69,7 +69,7 @@ class BatchTable(TablePane[RequestRow]):
         number_column("age", 9, lambda r: r.age_s, units.age, "text", rank=3),
         number_column("prompt", 6, lambda r: r.view.num_prompt, rank=5),
         Column(
-            "  output / why it waits",
+            "output / why it waits",
             24,
             _output,
             order=lambda r: r.view.num_output / max(1, r.view.max_tokens),

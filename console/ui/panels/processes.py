@@ -122,7 +122,7 @@ class ProcessTablePane(TablePane[ProcessRow]):
         number_column(
             "falls", 5, lambda r: r.falls, style=lambda r: "warn" if r.falls else "dim", rank=2
         ),
-        Column(" why", 10, _why, grows=True, rank=1),
+        Column("why", 10, _why, grows=True, rank=1),
     )
 
     def rows(self, board: Board) -> Sequence[ProcessRow]:
