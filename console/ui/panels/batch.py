@@ -54,7 +54,7 @@ class BatchTable(TablePane[RequestRow]):
     TITLE = "live batch"
     EMPTY = "no request is live"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("x", "abort", "Abort", id="abort", tooltip="end the selected request"),
+        Binding("x", "abort", "Abort", id="abort", tooltip="end the request, or all marked ones"),
     ]
     columns = (
         text_column(
@@ -105,8 +105,7 @@ class BatchTable(TablePane[RequestRow]):
         return f"{self.EMPTY}; 5 sends one" if is_there and not board.is_past else self.EMPTY
 
     def action_abort(self) -> None:
-        if (row := self.selected) is not None:
-            self.post_message(OrderAsked(Abort(row.view.request_id, ABORTED)))
+        self.ask_orders([Abort(row.view.request_id, ABORTED) for row in self.subjects])
 
 
 class BatchPanel(Panel):

@@ -13,10 +13,12 @@ from textual import events
 from textual.binding import Binding, BindingType
 from textual.message import Message
 
+from ...client.telemetry import PipelineOrder
 from ...state.board import Board
 from ...text import units
 from ...text.lines import TextLine, TextSpan, crop, line, thumb_of
 from .filter import FilterPane
+from .order_asked import OrdersAsked
 from .sort_keys import NEXT, UNSORTED, sort_letters
 
 R = TypeVar("R")
@@ -113,6 +115,8 @@ class TablePane(FilterPane, Generic[R], can_focus=True):
         Binding("end,G", "jump(-1)", "Last", show=False, id="last"),
         Binding("s", "sort", "Sort", id="sort", tooltip="then the marked letter of a column"),
         Binding("S", "reverse", "Reverse", show=False, id="reverse"),
+        Binding("space", "mark", "Mark", id="row-mark", tooltip="keys act on all marked rows"),
+        Binding("ctrl+a", "mark_all", "Mark all", show=False, id="row-mark-all"),
         Binding("enter", "open", "Open", id="open"),
     ]
 
@@ -137,6 +141,8 @@ class TablePane(FilterPane, Generic[R], can_focus=True):
         self.reversed = False
         self._asks_sort = False
         """Whether the next key chooses the sort column."""
+        self.marked: set[str] = set()
+        """Keys of the marked rows."""
         self._drawn_columns: Sequence[tuple[Column[R], int]] = ()
         self._key: str | None = None
         self._rows: list[R] = []
@@ -181,6 +187,33 @@ class TablePane(FilterPane, Generic[R], can_focus=True):
         index = self._index()
         return self._rows[index] if self._rows else None
 
+    @property
+    def subjects(self) -> list[R]:
+        """The rows that an action is about: the marked ones; without marks, the one under the
+        cursor."""
+        if self.marked:
+            rows = self.rows(self.painted_app.board)
+            if found := [row for row in rows if self.row_key(row) in self.marked]:
+                return found
+        row = self.selected
+        return [] if row is None else [row]
+
+    def ask_orders(self, orders: Sequence[PipelineOrder]) -> None:
+        """Asks the app to send the orders about `subjects`; the marks go once they are sent."""
+        if orders:
+            self.post_message(OrdersAsked(orders, None, self.unmark))
+
+    def title(self, board: Board) -> Sequence[TextSpan]:
+        found = super().title(board)
+        return (*found, (f"  {len(self.marked)} marked", "key")) if self.marked else found
+
+    def margin(self, y: int) -> TextSpan:
+        """A bar beside a marked row."""
+        at = self._offset + y - 1  # the head
+        is_row = self.marked and y and at < len(self._rows)
+        is_marked = is_row and self.row_key(self._rows[at]) in self.marked
+        return ("▌", "key") if is_marked else (" ", "text")
+
     def caption(self, board: Board) -> Sequence[TextSpan]:
         number = f"{self._matches} of {self._total}" if self.filter else f"{self._total}"
         return ((number, "number"),)
@@ -207,12 +240,16 @@ class TablePane(FilterPane, Generic[R], can_focus=True):
         """Filters and sorts the rows into `_rows`; returns all rows."""
         rows = self.rows(board)
         self._total = len(rows)
+        if self.marked:
+            self.marked &= {self.row_key(row) for row in rows}
         self._rows = [row for row in rows if self.filter.keeps(self.filter_text(row, board))]
         self._matches = len(self._rows)
         if self.marks:
             self._rows = list(rows)
         if self.sort_column is not None and self.sort_column.order is not None:
             self._rows.sort(key=self.sort_column.order, reverse=self.reversed)
+        elif self.reversed:
+            self._rows.reverse()
         return rows
 
     def thumb(self, height: int) -> range | None:
@@ -321,6 +358,37 @@ class TablePane(FilterPane, Generic[R], can_focus=True):
             if self.filter.keeps(self.filter_text(self._rows[at], board)):
                 self._select(at)
                 return
+
+    def action_mark(self) -> None:
+        """Marks the row under the cursor, or no longer, and goes to the next one."""
+        if (row := self.selected) is not None:
+            self.marked ^= {self.row_key(row)}
+            self.action_move(1)
+
+    def action_mark_all(self) -> None:
+        """Marks all rows that pass the filter; if they are marked already, none of them."""
+        board = self.painted_app.board
+        self._gather(board)
+        passed = [row for row in self._rows if self.filter.keeps(self.filter_text(row, board))]
+        keys = {self.row_key(row) for row in passed}
+        self.marked = self.marked - keys if keys <= self.marked else self.marked | keys
+        self.paint()
+
+    def unmark(self) -> None:
+        self.marked.clear()
+        self.paint()
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        return bool(action == "unfilter" and self.marked) or super().check_action(
+            action, parameters
+        )
+
+    def action_unfilter(self) -> None:
+        """Clears the marks; without marks, the filter."""
+        if self.marked:
+            self.unmark()
+        else:
+            super().action_unfilter()
 
     def action_sort(self) -> None:
         """Shows a letter in every column's title; the next key sorts by its column."""
