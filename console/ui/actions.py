@@ -71,7 +71,7 @@ def give_all(
         return
 
     def carry_out() -> None:
-        heard = listener if len(orders) == 1 else Tally(app, orders)
+        heard = listener if len(orders) == 1 else ReplyCount(app, orders)
         if all(_send(app, order, heard) for order in orders):
             on_sent()
 
@@ -83,7 +83,7 @@ def give_all(
         ask(app, question, carry_out)
 
 
-class Tally:
+class ReplyCount:
     """Counts the replies to several orders, and shows one toast when all have arrived."""
 
     def __init__(self, app: ScreenApp, orders: Sequence[PipelineOrder]) -> None:
