@@ -52,7 +52,7 @@ from .screen_app import ScreenApp
 from .screens import PAGES, PANELS, make_panel
 from .widgets.dialogs import Choice, ChoiceDialog, LiveDialog, LiveScreen
 from .widgets.filter import FilterPane
-from .widgets.order_asked import OrderAsked
+from .widgets.order_asked import OrderAsked, OrdersAsked
 from .widgets.pane import Panel
 from .widgets.styles import MainScreen
 
@@ -83,7 +83,9 @@ class ConsoleApp(ScreenApp):
             for key, (name, module) in (PANELS | PAGES).items()
         ),
         Binding("colon", "command", "Command", key_display=":", id="command"),
-        Binding("space,p", "pause", "Pause", id="pause", tooltip="freeze the view, keep the data"),
+        Binding(
+            *("space,p,P", "pause", "Pause"), id="pause", tooltip="freeze the view, keep the data"
+        ),
         Binding("z", "zoom", "Zoom", show=False, id="zoom", tooltip="a pane alone, then the next"),
         Binding("escape", "unzoom", "All panes", show=False, id="unzoom"),
         Binding("t", "next_theme", "Theme", id="next-theme", tooltip="the next theme"),
@@ -621,3 +623,8 @@ class ConsoleApp(ScreenApp):
         from . import actions
 
         actions.give(self, message.order, message.listener, message.is_agreed)
+
+    def on_orders_asked(self, message: OrdersAsked) -> None:
+        from . import actions
+
+        actions.give_all(self, message.orders, message.listener, on_sent=message.on_sent)
