@@ -603,6 +603,22 @@ def test_demand_covers_every_moment_of_a_lockstep_run(
         assert pages <= need
 
 
+@pytest.mark.parametrize(("prompt", "max_tokens"), [(36, 12), (37, 11), (45, 3)])
+def test_a_request_as_long_as_the_pool_runs(prompt: int, max_tokens: int) -> None:
+    scheduler = make_scheduler(num_pages=12, budget=100)
+    request = make_request("whole", [1] * prompt, max_tokens)
+    scheduler.check_length(request)
+    scheduler.add_request(request, 0.0)
+    outputs = drive(scheduler, FakeWorker(12))
+    assert outputs["whole"] == alone(request)
+
+
+@given(held=st.integers(1, 40), remaining=st.integers(0, 40), page_size=st.integers(1, 16))
+def test_demand_of_one_sequence_is_exact(held: int, remaining: int, page_size: int) -> None:
+    whole = -(-(held + remaining) // page_size)
+    assert Demand(page_size, [(held, remaining)]).pages == whole
+
+
 def test_demand_is_exact_for_pages_of_one_token() -> None:
     """The worked example of S-LoRA's formula: three long requests and three short ones."""
     demand = Demand(1)
