@@ -535,6 +535,8 @@ class Tokens(Message, frozen=True):
     error: str = ""
     """Set when the step failed; the worker then expects a `Reset`. One of several ranks then exits
     too, because the others may wait for it in the middle of the step."""
+    busy_us: int = 0
+    """Device time of the step (see `Step`); 0 with --no-step-times."""
 
 
 # --- router -> detokenizer ----------------------------------------------------------------------
@@ -837,6 +839,14 @@ class BatchView(Message, frozen=True):
     requests: tuple[RequestView, ...]
 
 
+COST_SECONDS = 60.0
+"""The recent past in an adapter's costs."""
+WAITS_SECONDS = 600.0
+WAITS_KEPT = 256
+"""Percentiles of an adapter are over the requests of the last `WAITS_SECONDS` seconds, of those at
+most the last `WAITS_KEPT`."""
+
+
 class AdapterView(Row, frozen=True):
     """One adapter: its state, and its counters since the router started."""
 
@@ -868,6 +878,22 @@ class AdapterView(Row, frozen=True):
     """Under `vtc_fair`, its counter: weighted tokens divided by its weight."""
     directory: str = ""
     """Directory of its files: for a hub id, the hub's cached copy."""
+    kv_pages: int = 0
+    """Pages of KV that its running requests hold; `pages` are those of its weights."""
+    device_us: int = 0
+    """Its part of the steps' device time, each step divided by tokens; 0 with --no-step-times."""
+    recent_device_us: int = 0
+    """That of the last `COST_SECONDS` seconds."""
+    recent_tokens: int = 0
+    """Prompt and output tokens of the last `COST_SECONDS` seconds."""
+    ttft_p50_ms: float | None = None
+    """Arrival to first token at the router; None without a recent request."""
+    ttft_p99_ms: float | None = None
+    wait_p50_ms: float | None = None
+    """Arrival to admission."""
+    wait_p99_ms: float | None = None
+    evictions: int = 0
+    """How often it lost its pages to others."""
 
 
 class AdapterTable(Message, frozen=True):

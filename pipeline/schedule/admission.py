@@ -14,7 +14,7 @@ import msgspec
 
 from ..messages import AdapterState, SchedulerSettings
 from .policies import Policy
-from .residency import Residency
+from .residency import KV_OF_REQUESTS, Residency
 from .sequence import Sequence
 from .step_draft import StepDraft
 from .waiting_queue import WaitingQueue
@@ -174,7 +174,7 @@ class AdmissionPass:
         soon = pool.pages_for(min(sequence.length, self.plan.budget))
         idle = (a for a in self.residency.registry.idle() if a is not sequence.adapter)
         with self.span("can add new req, need_max_token_num_{}", need * pool.page_size):
-            if self.residency.make_room(soon, need, idle, self.plan.now):
+            if self.residency.make_room(soon, need, idle, self.plan.now, KV_OF_REQUESTS):
                 return ""
         state.behind = "behind another: no KV pages" if self._can_ever_fit(sequence) else ""
         state.may_differ = True  # each token of the others lowers the worst case
