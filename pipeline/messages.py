@@ -686,10 +686,11 @@ class Heartbeat(Message, frozen=True, kw_only=True):
     protocol: int = PROTOCOL
 
 
-LATENCY_BUCKETS_MS: tuple[float, ...] = tuple(
-    round(base * 10.0**power, 3) for power in range(0, 5) for base in (1.0, 1.6, 2.5, 4.0, 6.3)
+LATENCY_BUCKETS_MS: tuple[float, ...] = (
+    *(round(base * 10.0**power, 3) for power in range(0, 6) for base in (1.0, 1.6, 2.5, 4.0, 6.3)),
+    1e6,
 )
-"""Upper bounds of the latency histograms, 1 ms to 63 s, five a decade; one more is unbounded."""
+"""Upper bounds of the latency histograms, 1 ms to 1000 s, five a decade; one more is unbounded."""
 
 
 class ServerStats(Message, frozen=True, kw_only=True):
