@@ -380,6 +380,25 @@ class Admission(Row, frozen=True):
     """The adapter's key, name@generation."""
 
 
+class StepLimit(enum.Enum):
+    """What kept the waiting requests out of a step; one value a step, of the request that blocked
+    the queue or, if none did, of the first that was passed over."""
+
+    NOTHING = "nothing"
+    """No request waits."""
+    KV_PAGES = "kv"
+    """The worst case of all running requests and this one exceeds the pool."""
+    ROWS = "rows"
+    """`max_running` requests run."""
+    PROMPT_TOKENS = "prompt"
+    """The step's prompt tokens are spent: `max_prefill_tokens`, or `chunk_tokens` while others
+    decode."""
+    ADAPTER = "adapter"
+    """Its adapter is being read or copied, or finds no pages."""
+    POLICY = "policy"
+    """The policy, its `max_per_adapter` or its `max_wait_tokens` holds it back."""
+
+
 class BatchRow(Row, frozen=True):
     """One sequence's part of a step: compute its next `num_tokens` tokens.
 
@@ -400,6 +419,8 @@ class Batch(Message, frozen=True):
     release: tuple[int, ...]
     admit: tuple[Admission, ...]
     rows: tuple[BatchRow, ...]
+    limit: StepLimit = StepLimit.NOTHING
+    """Returned in the step's `Step`."""
 
 
 # --- worker -> router ---------------------------------------------------------------------------
@@ -779,6 +800,10 @@ class Step(Message, frozen=True, kw_only=True):
     base_us: int = 0
     """Device time that a decode step with adapters would have taken without them, learnt from steps
     that have none; 0 if unknown, and for all other steps."""
+    prompt_tokens: int = 0
+    """Of `tokens`, those of prompts; the others are decoded, one a row."""
+    limit: StepLimit = StepLimit.NOTHING
+    """What kept the waiting requests out of it."""
 
     @property
     def read_bytes(self) -> int:

@@ -62,6 +62,7 @@ def new_step(rank: int, batch: Batch, sequences: Sequence[LiveSequence]) -> Step
     """A `Step` with the fields that are known before it runs."""
     admitted = [sequence.computed < sequence.admitted for sequence in sequences]
     names = {sequence.adapter for sequence in sequences if sequence.adapter}
+    prompts = (row for row, has_prompt in zip(batch.rows, admitted, strict=True) if has_prompt)
     return Step(
         rank=rank,
         step=batch.step,
@@ -76,4 +77,6 @@ def new_step(rank: int, batch: Batch, sequences: Sequence[LiveSequence]) -> Step
         launch_us=0,
         busy_us=0,
         sync_us=0,
+        prompt_tokens=sum(row.num_tokens for row in prompts),
+        limit=batch.limit,
     )
