@@ -804,6 +804,12 @@ class Step(Message, frozen=True, kw_only=True):
     """Of `tokens`, those of prompts; the others are decoded, one a row."""
     limit: StepLimit = StepLimit.NOTHING
     """What kept the waiting requests out of it."""
+    base_spread_us: int = 0
+    """How far the steps behind `base_us` lie from their median; see `half_spread`."""
+    base_steps: int = 0
+    """Number of the steps behind `base_us`."""
+    base_age_s: float = 0.0
+    """Seconds since the newest of them."""
 
     @property
     def read_bytes(self) -> int:

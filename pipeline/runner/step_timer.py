@@ -45,14 +45,23 @@ class StepTimer:
             kv_bytes=num_bytes.kv(rows),
         )
 
-    def base_us(self, count: int, *, has_adapters: bool) -> Callable[[Step], int]:
+    def compare(self, count: int, *, has_adapters: bool) -> Callable[[Step], Step]:
         """A function to call with the measured decode step of `count` rows. Without adapters it
-        records the step and returns 0; with adapters it returns the estimated microseconds without
-        them, or 0 if unknown."""
+        records the step and returns it; with adapters it returns the step with its estimated time
+        without them, if that is known."""
 
-        def take(step: Step) -> int:
-            return self._base_times.take(
-                count, step.busy_us, step.kv_bytes, has_adapters=has_adapters
+        def take(step: Step) -> Step:
+            base = self._base_times.take(
+                count, step.busy_us, step.kv_bytes, step.at, has_adapters=has_adapters
+            )
+            if not base.steps:
+                return step
+            return msgspec.structs.replace(
+                step,
+                base_us=round(base.us),
+                base_spread_us=round(base.spread_us),
+                base_steps=base.steps,
+                base_age_s=round(max(0.0, step.at - base.at), 1),
             )
 
         return take
