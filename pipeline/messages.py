@@ -381,6 +381,25 @@ class Admission(Row, frozen=True):
     """The adapter's key, name@generation."""
 
 
+class StepLimit(enum.Enum):
+    """What kept the waiting requests out of a step; one value a step, of the request that blocked
+    the queue or, if none did, of the first that was passed over."""
+
+    NOTHING = "nothing"
+    """No request waits."""
+    KV_PAGES = "kv"
+    """The worst case of all running requests and this one exceeds the pool."""
+    ROWS = "rows"
+    """`max_running` requests run."""
+    PROMPT_TOKENS = "prompt"
+    """The step's prompt tokens are spent: `max_prefill_tokens`, or `chunk_tokens` while others
+    decode."""
+    ADAPTER = "adapter"
+    """Its adapter is being read or copied, or finds no pages."""
+    POLICY = "policy"
+    """The policy, its `max_per_adapter` or its `max_wait_tokens` holds it back."""
+
+
 class BatchRow(Row, frozen=True):
     """One sequence's part of a step: compute its next `num_tokens` tokens.
 
@@ -401,6 +420,8 @@ class Batch(Message, frozen=True):
     release: tuple[int, ...]
     admit: tuple[Admission, ...]
     rows: tuple[BatchRow, ...]
+    limit: StepLimit = StepLimit.NOTHING
+    """Returned in the step's `Step`."""
 
 
 # --- worker -> router ---------------------------------------------------------------------------
@@ -689,10 +710,11 @@ class Heartbeat(Message, frozen=True, kw_only=True):
     protocol: int = PROTOCOL
 
 
-LATENCY_BUCKETS_MS: tuple[float, ...] = tuple(
-    round(base * 10.0**power, 3) for power in range(0, 5) for base in (1.0, 1.6, 2.5, 4.0, 6.3)
+LATENCY_BUCKETS_MS: tuple[float, ...] = (
+    *(round(base * 10.0**power, 3) for power in range(0, 6) for base in (1.0, 1.6, 2.5, 4.0, 6.3)),
+    1e6,
 )
-"""Upper bounds of the latency histograms, 1 ms to 63 s, five a decade; one more is unbounded."""
+"""Upper bounds of the latency histograms, 1 ms to 1000 s, five a decade; one more is unbounded."""
 
 
 class ServerStats(Message, frozen=True, kw_only=True):
@@ -781,6 +803,16 @@ class Step(Message, frozen=True, kw_only=True):
     base_us: int = 0
     """Device time that a decode step with adapters would have taken without them, learnt from steps
     that have none; 0 if unknown, and for all other steps."""
+    prompt_tokens: int = 0
+    """Of `tokens`, those of prompts; the others are decoded, one a row."""
+    limit: StepLimit = StepLimit.NOTHING
+    """What kept the waiting requests out of it."""
+    base_spread_us: int = 0
+    """How far the steps behind `base_us` lie from their median; see `half_spread`."""
+    base_steps: int = 0
+    """Number of the steps behind `base_us`."""
+    base_age_s: float = 0.0
+    """Seconds since the newest of them."""
 
     @property
     def read_bytes(self) -> int:

@@ -24,6 +24,7 @@ from ..messages import (
     PoolMap,
     Request,
     SchedulerSettings,
+    StepLimit,
     StreamToken,
     Tokens,
     WorkerReady,
@@ -291,6 +292,7 @@ class Scheduler:
             tuple(self._release),
             tuple(plan.admissions),
             tuple(plan.rows.values()),
+            self._limit(plan, budget),
         )
         self._charges[self.step] = StepCharge.of(plan, batch.rows, batch.release)
         self._release.clear()
@@ -298,6 +300,17 @@ class Scheduler:
         self._steps_since_admission = 0 if plan.admissions else self._steps_since_admission + 1
         self.prefill_tokens += budget - plan.budget
         return batch
+
+    def _limit(self, plan: StepDraft, budget: int) -> StepLimit:
+        """What keeps waiting requests out of this step, or the rest of a running prompt."""
+        if self.waiting:
+            limit = self._queue_state.limit
+            return StepLimit.POLICY if limit is StepLimit.NOTHING else limit
+        if plan.budget <= 0 < budget and any(
+            sequence.num_scheduled < sequence.num_prompt for sequence in self.running
+        ):
+            return StepLimit.PROMPT_TOKENS
+        return StepLimit.NOTHING
 
     def _schedule_decodes(self, plan: StepDraft) -> int:
         """Makes the rows of sequences that decode into a page they have, which are nearly all.
@@ -392,6 +405,7 @@ class Scheduler:
         state = self._queue_state
         if self.running and not state.may_differ:
             return
+        state.limit = StepLimit.NOTHING
         if self.running and self._steps_since_admission < self.settings.max_wait_tokens:
             return
         state.may_differ = False

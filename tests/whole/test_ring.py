@@ -319,7 +319,10 @@ def test_health_and_metrics_tell_the_truth(ring: Ring) -> None:
     assert families["vllm:lora_requests_info"].samples[0].labels["max_lora"] == "4"
     read = {s.labels["what"]: s.value for s in families["loraconsole_step_read_bytes"].samples}
     assert min(read.values()) > 0 and read["weights"] > read["adapters"]
-    assert families["loraconsole_lora_tax_ratio"].samples[0].value > -1
+    assert families["loraconsole_lora_tax_pairs"].samples[0].value > 0
+    if tax := families.get("loraconsole_lora_tax_ratio"):  # absent while it is noise
+        spread = families["loraconsole_lora_tax_spread_ratio"].samples[0].value
+        assert tax.samples[0].value > spread >= 0
     assert families["loraconsole_step_read_bytes_per_second"].samples[0].value > 1e6
     assert families["loraconsole_copy_bytes_per_second"].samples[0].value > 1e8
     kernels = families["loraconsole_kernels_info"].samples[0].labels

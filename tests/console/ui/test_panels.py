@@ -357,10 +357,10 @@ def test_latency_shows_what_a_step_reads_and_what_adapters_cost(size: tuple[int,
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         text, reads = screen_text(app), app.board.decode_statistics
         for wanted in (
-            *("reads", "GB/s", "of copy", "LoRA tax", "median", "7.2 MiB"),
+            *("reads", "GB/s", "of copy", "LoRA tax", "±", "7.2 MiB"),
             units.speed(reads.bytes_s),
-            units.change(reads.lora_overhead),
-            units.change(reads.lora_overhead_of_all),
+            units.change(reads.lora_tax.value),
+            units.share(reads.lora_tax.spread),
         ):
             assert wanted in text
 
@@ -386,10 +386,12 @@ def test_what_is_not_timed_says_that_it_is_off(size: tuple[int, int]) -> None:
 def test_the_overview_names_the_tax_and_the_rate_while_it_decodes(size: tuple[int, int]) -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         tax, rate = (
-            units.change(app.board.decode_statistics.lora_overhead),
+            app.board.decode_statistics.lora_tax,
             units.speed(app.board.decode_statistics.bytes_s),
         )
-        assert f"LoRA tax {tax}  reads {rate}" in screen_text(app)
+        shown = f"LoRA tax {units.change(tax.value)} ± {units.share(tax.spread)}"
+        assert tax.value and shown in screen_text(app)
+        assert size[0] == 80 or f"{shown}  reads {rate}" in screen_text(app)
 
     on_stage(act, seconds=20.0, size=size)
 

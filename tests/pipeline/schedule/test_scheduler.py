@@ -24,6 +24,7 @@ from loraconsole.pipeline.messages import (
     SampledToken,
     SamplingParams,
     SchedulerSettings,
+    StepLimit,
     StreamToken,
     Tokens,
 )
@@ -397,6 +398,91 @@ def test_who_does_not_fit_waits_with_the_reason() -> None:
     assert (big.phase, big.reason) == ("decode", "")
     assert second.phase == "waiting" and second.reason.startswith("no KV pages")
     assert third.reason == "behind another: no KV pages"
+
+
+def limit_of_next(scheduler: Scheduler) -> StepLimit:
+    batch = scheduler.next_batch(0.0)
+    assert batch is not None
+    return batch.limit
+
+
+def test_a_step_says_that_no_request_waits() -> None:
+    scheduler = make_scheduler(num_pages=10, budget=100)
+    scheduler.add_request(make_request("one", [1] * 4, 4), 0.0)
+    assert limit_of_next(scheduler) is StepLimit.NOTHING
+
+
+def test_a_step_says_that_kv_pages_limit_it_until_they_are_free() -> None:
+    scheduler, worker = make_scheduler(num_pages=10, budget=100), FakeWorker(10)
+    scheduler.add_request(make_request("big", [1] * 20, 16, at=0), 0.0)
+    scheduler.add_request(make_request("second", [1] * 20, 16, at=1), 0.0)
+    scheduler.add_request(make_request("third", [1], 1, at=2), 0.0)
+    for _ in range(3):  # also in steps that do not examine the queue again
+        batch = scheduler.next_batch(0.0)
+        assert batch is not None and batch.limit is StepLimit.KV_PAGES
+        scheduler.accept_tokens(worker.run(batch), 0.0)
+    scheduler.finish("big")
+    assert limit_of_next(scheduler) is StepLimit.NOTHING
+
+
+def test_a_step_says_that_its_rows_are_full() -> None:
+    scheduler = make_scheduler(num_pages=40, max_running=2, budget=100)
+    for number in range(3):
+        scheduler.add_request(make_request(f"r{number}", [1] * 2, 4, at=number), 0.0)
+    assert limit_of_next(scheduler) is StepLimit.ROWS
+    assert limit_of_next(scheduler) is StepLimit.ROWS
+
+
+def test_a_step_says_that_prompt_tokens_are_spent_by_others_or_by_the_rest_of_a_prompt() -> None:
+    scheduler = make_scheduler(num_pages=40, budget=8)
+    scheduler.add_request(make_request("first", [1] * 8, 4, at=0), 0.0)
+    scheduler.add_request(make_request("second", [1] * 12, 4, at=1), 0.0)
+    assert limit_of_next(scheduler) is StepLimit.PROMPT_TOKENS  # "second" waits
+    assert limit_of_next(scheduler) is StepLimit.PROMPT_TOKENS  # it runs, four tokens are left
+    assert limit_of_next(scheduler) is StepLimit.NOTHING
+
+
+@pytest.mark.parametrize("state", [AdapterState.VALIDATING, AdapterState.LOADING])
+def test_a_step_says_that_a_request_waits_for_its_adapter(state: AdapterState) -> None:
+    registry = AdapterRegistry({"late": "/late"}, now=0.0)
+    scheduler = Scheduler(registry)
+    scheduler.reset(1, limits(16, budget=100), 0.0)
+    next(iter(registry)).change_state(state, 0.0)
+    scheduler.add_request(make_request("one", [1, 2], 3, "late", at=0), 0.0)
+    scheduler.add_request(make_request("two", [1, 2], 3, None, at=1), 0.0)
+    assert limit_of_next(scheduler) is StepLimit.ADAPTER
+
+
+def test_what_ends_a_pass_counts_before_what_it_passed_over() -> None:
+    registry = AdapterRegistry({"late": "/late"}, now=0.0)
+    scheduler = Scheduler(registry)
+    scheduler.reset(1, limits(10, budget=100), 0.0)
+    next(iter(registry)).change_state(AdapterState.LOADING, 0.0)
+    scheduler.add_request(make_request("one", [1, 2], 3, "late", at=0), 0.0)
+    scheduler.add_request(make_request("two", [1] * 20, 16, at=1), 0.0)
+    scheduler.add_request(make_request("three", [1] * 20, 16, at=2), 0.0)
+    assert limit_of_next(scheduler) is StepLimit.KV_PAGES
+
+
+@pytest.mark.parametrize("setting", ["max_per_adapter", "max_wait_tokens", "policy"])
+def test_a_step_says_that_the_policy_holds_a_request_back(setting: str) -> None:
+    scheduler = make_scheduler(num_pages=40, budget=100)
+    worker = FakeWorker(40)
+    given = {"policy": "merged"} if setting == "policy" else {setting: 1}
+    scheduler.set_policy(SchedulerSettings(**given))  # type: ignore[arg-type]
+    scheduler.add_request(make_request("first", [1] * 2, 9, "sql", at=0), 0.0)
+    while posted := post(scheduler):  # the adapter is placed, then the request starts
+        take(scheduler, worker, posted)
+        if scheduler.running:
+            break
+    assert [s.state.value for s in scheduler.sequences()] == ["running"]
+    scheduler.add_request(make_request("second", [1] * 2, 9, "sql", at=1), 0.0)
+    if setting == "policy":
+        scheduler.finish("second")
+        scheduler.add_request(make_request("other", [1] * 2, 9, at=2), 0.0)
+    if setting == "max_wait_tokens":
+        scheduler._steps_since_admission = 0
+    assert limit_of_next(scheduler) is StepLimit.POLICY
 
 
 def test_a_loading_adapter_lets_others_pass() -> None:
