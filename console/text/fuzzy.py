@@ -1,0 +1,59 @@
+"""`fuzzy_matches`: names that contain the letters of a query in their order, the best first."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+
+WHOLE, BEGIN, WORD, INSIDE, SPREAD = range(5)
+"""Kinds of a match: the whole name, its beginning, the beginning of a word in it, somewhere inside
+a word, letters with others between them."""
+
+
+def fuzzy_matches(query: str, names: Iterable[str]) -> list[str]:
+    """The matching names; names that match equally well keep their order. Letter case does not
+    count. An empty query matches every name."""
+    if not query:
+        return list(names)
+    rank = fuzzy_rank(query)
+    ranked = [(found, name) for name in names if (found := rank(name)) is not None]
+    return [name for _, name in sorted(ranked, key=lambda pair: pair[0])]
+
+
+def fuzzy_rank(query: str) -> Callable[[str], tuple[int, int, int] | None]:
+    """A function that ranks a name against a query that is not empty: lower is better, None is no
+    match."""
+    wanted = query.lower()
+    spread = re.compile(".*?".join(map(re.escape, wanted)), re.DOTALL)
+
+    def rank(name: str) -> tuple[int, int, int] | None:
+        text = name.lower()
+        at = text.find(wanted)
+        if at == 0:
+            return (WHOLE if text == wanted else BEGIN, 0, len(text))
+        while at > 0 and text[at - 1].isalnum():
+            at = text.find(wanted, at + 1)
+        if at > 0:
+            return (WORD, 0, len(text))
+        if wanted in text:
+            return (INSIDE, 0, len(text))
+        found = spread.search(text)
+        return None if found is None else (SPREAD, len(found[0]), len(text))
+
+    return rank
+
+
+def fuzzy_cells(query: str, name: str) -> set[int]:
+    """Indices of the letters of `name` that the query matches."""
+    wanted, text = query.lower(), name.lower()
+    at = text.find(wanted)
+    if at >= 0:
+        return set(range(at, at + len(wanted)))
+    found: set[int] = set()
+    at = -1
+    for letter in wanted:
+        at = text.find(letter, at + 1)
+        if at < 0:
+            return set()
+        found.add(at)
+    return found
