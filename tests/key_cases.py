@@ -48,6 +48,7 @@ from loraconsole.console.ui.panels.recall import RecallDialog
 from loraconsole.console.ui.screens import PAGES, PANELS
 from loraconsole.console.ui.widgets.dialogs import ChoiceDialog, LiveDialog, ScrollPane
 from loraconsole.console.ui.widgets.filter_input import FilterInput
+from loraconsole.console.ui.widgets.path_input import PathInput
 from loraconsole.console.ui.widgets.styles import MainScreen
 from loraconsole.console.ui.widgets.table import TablePane
 from loraconsole.pipeline.messages import (
@@ -312,6 +313,11 @@ def bench_error(s: Scene) -> str | None:
     return None if run is None or run.is_running else run.error
 
 
+def path_name(s: Scene) -> str:
+    """The last name of the path in the form."""
+    return Path(s.find(PathInput).value).name
+
+
 # --- preparations -------------------------------------------------------------------------------
 
 
@@ -342,6 +348,18 @@ def two_results(s: Scene) -> None:
 def data() -> Path:
     """The console's data directory."""
     return Path(os.environ["XDG_DATA_HOME"]) / "loraconsole"
+
+
+def begin_path(start: str) -> Callable[[Scene], Any]:
+    """Opens the load dialog with the beginning of the paths of two directories."""
+
+    async def begin(s: Scene) -> None:
+        for name in ("tax", "taxi"):
+            (data() / name).mkdir(parents=True, exist_ok=True)
+        await s.press("l tab")
+        s.find(PathInput).value = str(data() / start)
+
+    return begin
 
 
 def said_before(s: Scene) -> None:
@@ -537,6 +555,12 @@ CASES: dict[str, Case] = {
         on="Adapters",
         way="l tab =/a",
         see=lambda s: bool(s.find(NotePane)._plans),
+    ),
+    "path-complete": Case(
+        on="Adapters", arrange=begin_path("ta"), see=path_name, was="ta", becomes="tax"
+    ),
+    "path-complete-back": Case(
+        on="Adapters", arrange=begin_path("tax"), see=path_name, was="tax", becomes="taxi"
     ),
     # -- batch and a request
     "abort": _batch(

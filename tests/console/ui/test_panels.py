@@ -30,6 +30,7 @@ from loraconsole.console.ui.panels.models import ModelsPane
 from loraconsole.console.ui.panels.processes import ProcessTablePane, TailPane
 from loraconsole.console.ui.widgets.dialogs import LiveDialog
 from loraconsole.console.ui.widgets.filter_input import FilterInput
+from loraconsole.console.ui.widgets.form_field import FormField
 from loraconsole.console.ui.widgets.pane import Pane
 from loraconsole.console.ui.widgets.styles import STYLE_NAMES, MainScreen
 from loraconsole.pipeline.messages import (
@@ -709,9 +710,12 @@ def test_a_refused_load_loses_nothing_that_was_typed() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         await pilot.press("l", "enter", "enter")
         await pilot.pause()
-        assert "Type the directory" in screen_text(app) and app.ordered == []
+        field = app.screen.query_one("#path", Input).query_ancestor(FormField)
+        assert "a path is required" in field.complaint and app.ordered == []
+        assert "a path is required" in screen_text(app)
         await pilot.press(*"/missing/sql-2", "enter")
         await pilot.pause()
+        assert not field.complaint  # it went with the first letter
         assert "no adapter_config.json in /missing/sql-2" in screen_text(app)
         assert app.screen.query_one("#path", Input).value == "/missing/sql-2"
         (order,) = app.ordered
@@ -776,12 +780,12 @@ def test_several_paths_are_planned_and_one_leads_to_loading() -> None:
         text = screen_text(app)
         assert "✓ fits now" in text and "✗ refused" in text and "evicts" in text
         assert app.screen.query_one("#load", Button).disabled
-        await pilot.press("ctrl+u", *"/a", "enter")
+        await pilot.press("ctrl+u", *"/mine/a", "enter")
         await pilot.pause()
         assert not app.screen.query_one("#load", Button).disabled
         await pilot.press("tab", "tab", "enter")
         await pilot.pause()
-        assert app.screen.query_one("#path", Input).value == "/a"
+        assert app.screen.query_one("#path", Input).value == "/mine/a"
         assert app.screen.query_one("#name", Input).has_focus
         await pilot.pause()
         assert "✓ fits now" in screen_text(app)
