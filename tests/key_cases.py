@@ -48,6 +48,7 @@ from loraconsole.console.ui.panels.recall import RecallDialog
 from loraconsole.console.ui.screens import PAGES, PANELS
 from loraconsole.console.ui.widgets.dialogs import ChoiceDialog, LiveDialog, ScrollPane
 from loraconsole.console.ui.widgets.filter_input import FilterInput
+from loraconsole.console.ui.widgets.pane import Pane
 from loraconsole.console.ui.widgets.path_input import PathInput
 from loraconsole.console.ui.widgets.styles import MainScreen
 from loraconsole.console.ui.widgets.table import TablePane
@@ -119,6 +120,11 @@ class Scene:
         assert isinstance(self.app, StagedApp)
         given = [f"{type(o).__name__} {getattr(o, 'name', '')}".strip() for o in self.app.ordered]
         return [*given, *self.told]
+
+
+def _hint(pane: Pane) -> str:
+    """The text in a pane's frame at the lower right."""
+    return "".join(text for text, _ in pane.hint(pane.painted_app.board))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -525,10 +531,13 @@ CASES: dict[str, Case] = {
     "page-down": _batch(size=(80, 24), see=pages, was=0, becomes=1),
     "first": _batch(way="down", see=row, was=1, becomes=0),
     "last": _batch(see=lambda s: from_end(s) == 0),
-    "sort": _batch(
-        see=lambda s: s.table.sort_column and s.table.sort_column.title, was=None, becomes="phase"
+    "sort": _batch(see=lambda s: "letter sorts" in _hint(s.table)),
+    "reverse": _batch(way="s p", see=lambda s: s.table.reversed),
+    "row-mark": _batch(see=lambda s: len(s.table.marked), was=0, becomes=1),
+    "row-mark-all": _batch(see=lambda s: len(s.table.marked) == len(s.table._rows)),
+    "unfilter": _batch(
+        way="slash =pirate enter", see=lambda s: s.table.filter.text, was="pirate", becomes=""
     ),
-    "reverse": _batch(way="s", see=lambda s: s.table.reversed),
     "open": _batch(see=lambda s: title(s).startswith("request ")),
     # -- dialogs
     "cancel": Case(way="q", see=title, was="Quit the console", becomes="MainScreen"),

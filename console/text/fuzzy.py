@@ -69,6 +69,21 @@ class Fuzzy:
         return found
 
 
+def fuzzy_matches(query: str, names: Iterable[str]) -> list[str]:
+    """The matching names, the best first; of equal ones the name that is the query, then those with
+    it further to the front, then in the given order. An empty query matches every name."""
+    fuzzy = Fuzzy(query)
+    if not fuzzy:
+        return list(names)
+    ranked: list[tuple[float, bool, int, int, str]] = []
+    for name in names:
+        low = name.lower()
+        if score := fuzzy.score(low):
+            place = low.find(fuzzy.words[0])
+            ranked.append((-score, low != query.lower(), place, len(ranked), name))
+    return [name for *_, name in sorted(ranked)]
+
+
 def _starts(title: str, word: str) -> Iterable[int]:
     """The places where a word of the title starts with `word`."""
     return (

@@ -66,6 +66,7 @@ ONLY_HERE = {
         "suspend",
     ),
     *("jump", "palette", "goto", "filter", "screenshot", "next-match", "previous-match"),
+    "unfilter",
     *("acknowledge", "acknowledge-all", "evidence", "trace", "open", "sort", "reverse"),
     *("cost", "diagnostics", "hour", "zoom", "unzoom", "histogram", "faster", "slower"),
     *("send", "newline", "leave", "recall", "retry", "new-conversation"),
