@@ -48,8 +48,8 @@ from loraconsole.console.ui.panels.recall import RecallDialog
 from loraconsole.console.ui.screens import PAGES, PANELS
 from loraconsole.console.ui.widgets.dialogs import ChoiceDialog, LiveDialog, ScrollPane
 from loraconsole.console.ui.widgets.filter_input import FilterInput
-from loraconsole.console.ui.widgets.path_input import PathInput
 from loraconsole.console.ui.widgets.pane import Pane
+from loraconsole.console.ui.widgets.path_input import PathInput
 from loraconsole.console.ui.widgets.styles import MainScreen
 from loraconsole.console.ui.widgets.table import TablePane
 from loraconsole.pipeline.messages import (
