@@ -72,7 +72,7 @@ def fuzzy_matches(query: str, names: Iterable[str]) -> list[str]:
     fuzzy = Fuzzy(query)
     if not fuzzy:
         return list(names)
-    ranked = []
+    ranked: list[tuple[float, bool, int, int, str]] = []
     for name in names:
         low = name.lower()
         if score := fuzzy.score(low):
