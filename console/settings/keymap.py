@@ -39,6 +39,7 @@ GROUPS: Mapping[str, str] = {
     "PathInput": "in a path",
     "PaletteDialog": "in the palette",
     "JumpScreen": "while jumping",
+    "PlaybackKeys": "in a recording",
     "PromptEditor": "in the prompt",
     "ParameterInput": "in a parameter",
     "AnswerPane": "in an answer",
@@ -65,10 +66,10 @@ class KeyBinding(NamedTuple):
 
 def group_of(node: type[DOMNode]) -> str:
     """`in live batch`, `everywhere`: the heading above a widget's keys."""
-    if issubclass(node, App):
-        return "everywhere"
     if node.__name__ in GROUPS:
         return GROUPS[node.__name__]
+    if issubclass(node, App):
+        return "everywhere"
     if title := getattr(node, "TITLE", "") or "":
         return f"in {title.lower()}"
     name = node.__name__

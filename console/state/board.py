@@ -36,6 +36,7 @@ from ...pipeline.runtime.health import LATE_SECONDS, is_late
 from ...pipeline.runtime.percentile import percentile
 from ...pipeline.runtime.step_statistics import PARTS, DecodeStatistics, part_us, step_us
 from ..text import units
+from .playback import PlaybackView
 from .time_series import EMPTY_TRACK, Track, bucket_percentile
 
 SUPERVISOR = "supervisor"
@@ -241,7 +242,7 @@ class Board(Struct, frozen=True, kw_only=True, dict=True):
     """Results of verifications, by the adapter's name."""
     disk_free_bytes: int | None = None
     """On the disk of the run directory; None if that is on another machine."""
-    is_past: bool = False
+    playback: PlaybackView | None = None
     """Whether it is replayed from a recording; no process can be queried."""
 
     # -- the machine as a whole

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections import deque
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 import msgspec
@@ -49,6 +50,7 @@ from .board import (
     ProcessRow,
     RequestRow,
 )
+from .playback import PlaybackView
 from .time_series import Buckets, Counter, Series
 
 STEPS = 1024
@@ -163,8 +165,8 @@ class Store:
         self._messages = Counter()
         self.disk_free_bytes: int | None = None
         """Free space on the run directory's disk; set by the app if that is on this machine."""
-        self.is_past = False
-        """Whether a recording is replayed; set by its player."""
+        self.playback: Callable[[], PlaybackView] | None = None
+        """Where the recording stands that is played; set by its player."""
         self._fresh: list[Event] = []
         self._heard_at: float | None = None
         self._version = ""
@@ -191,6 +193,20 @@ class Store:
         self._events: Recent[Event] = Recent(EVENTS)
         self._logs: Recent[LogLine] = Recent(LOG_LINES)
         self._log_number = -1
+
+    def emptied(self) -> Store:
+        """An empty store of the same run, for a recording that moves to another time."""
+        fresh = Store(self._run, self._adapter_colors)
+        fresh.playback, fresh.disk_free_bytes = self.playback, self.disk_free_bytes
+        fresh.local_url = self.local_url
+        return fresh
+
+    def become(self, other: Store) -> None:
+        """Takes over the state of `other`, which is not used any more. Its events are not new."""
+        shows_hour, moves = self.shows_hour, self.moves + 1
+        vars(self).update(vars(other))
+        self.shows_hour, self.moves = shows_hour, moves
+        self._fresh = []
 
     # -- input
 
@@ -385,7 +401,7 @@ class Store:
             spans=self._spans,
             verifications=dict(self._verifications),
             disk_free_bytes=self.disk_free_bytes,
-            is_past=self.is_past,
+            playback=self.playback() if self.playback else None,
         )
 
     # -- one method per kind of message

@@ -49,7 +49,7 @@ from .panels.events import EventPane
 from .panels.footer import Footer
 from .panels.header import Header
 from .panels.overview import Overview
-from .screen_app import ScreenApp
+from .playback_keys import PlaybackKeys
 from .screens import PAGES, PANELS, make_panel
 from .widgets.dialogs import Choice, ChoiceDialog, LiveDialog, LiveScreen
 from .widgets.filter import FilterPane
@@ -72,7 +72,7 @@ Textual timer would cost 500 us more."""
 SELDOM_SECONDS = 10.0
 
 
-class ConsoleApp(ScreenApp):
+class ConsoleApp(PlaybackKeys):
     """The console on one run directory. `run()` returns "leave" or "stop"."""
 
     TITLE = "loraconsole"
@@ -175,7 +175,8 @@ class ConsoleApp(ScreenApp):
         self._settings_stamp = settings_stamp()
         self._looked_at = self._seldom_looked_at = 0.0
         self._wear(settings, Settings(theme=""))
-        badge = " ".join(word for word in (label, "READ-ONLY" if is_read_only else "") if word)
+        says_so = is_read_only and self.playback is None
+        badge = " ".join(word for word in (label, "READ-ONLY" if says_so else "") if word)
         self.header = Header({key: name for key, (name, _) in PANELS.items()}, badge)
         self.footer = Footer()
         self.cost_pane = CostPane()
@@ -460,6 +461,9 @@ class ConsoleApp(ScreenApp):
         await self.action_show((PANELS | PAGES)[message.key][0])
 
     def action_pause(self) -> None:
+        if controls := self.playback:  # the recording stands, rather than the view of it
+            controls.toggle_pause()
+            return
         self.is_paused = self.header.is_paused = self.footer.is_paused = not self.is_paused
         self.header.paint()
         self.footer.paint()

@@ -44,6 +44,11 @@ class ScreenApp(PaintedApp):
         invalid expression."""
         raise NotImplementedError
 
+    def seek_to(self, text: str) -> None:
+        """Moves a recording to a time. Raises `OperatorError` if none is played, or for other
+        text."""
+        raise NotImplementedError
+
     def save_picture(self) -> None:
         """Writes the screen to a file, as SVG."""
         raise NotImplementedError

@@ -23,7 +23,6 @@ from ...commands.adapters import (
     UnpinCommand,
     VerifyCommand,
 )
-from ...commands.read_only import READ_ONLY
 from ...state.board import AdapterRow, AdapterVerification, Board
 from ...text import plot, units
 from ...text.lines import TextLine, TextSpan, line
@@ -306,7 +305,7 @@ class AdaptersPanel(Panel):
     def on_adapter_table_pane_asked(self, message: AdapterTablePane.Asked) -> None:
         rows = [row for row in message.rows if not row.is_base]
         if self.query_one(AdapterTablePane).painted_app.refuses(message.verb):
-            self.notify(READ_ONLY, severity="error")
+            self.notify(self.query_one(AdapterTablePane).painted_app.refusal, severity="error")
         elif message.verb == "load":
             self._load("")
         elif message.verb == "plan":

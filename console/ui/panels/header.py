@@ -10,10 +10,13 @@ from textual.message import Message
 
 from ....pipeline.runtime.health import LATE_SECONDS
 from ...state.board import MOCK, Board
+from ...state.playback import playback_text
 from ...text import units
 from ...text.lines import TextLine, TextSpan, length, line, spread
 from ..widgets.pane import Pane
 
+SHORT = 100
+"""Cells below which the position in a recording is written shorter."""
 SLOW_S = 0.25
 """A link is slow if the terminal's answers take longer than this."""
 
@@ -79,7 +82,7 @@ class Header(Pane):
             ]
         if self.bytes_s is not None:  # rounded, so that it is not redrawn while nothing changes
             right += [(f"  {self.bytes_s / 1e3:>4.1f}", "number"), (" kB/s", "dim")]
-        right += [("  ", "text"), self._link(board), (" ", "text")]
+        right += [("  ", "text"), self._link(board, width), (" ", "text")]
         return spread(left, right, width, "bar")
 
     def _badge(self, board: Board) -> str:
@@ -87,7 +90,11 @@ class Header(Pane):
         is_named = board.version != MOCK or MOCK.upper() in self._label
         return self._label if is_named else f"{MOCK.upper()} {self._label}".rstrip()
 
-    def _link(self, board: Board) -> TextSpan:
+    def _link(self, board: Board, width: int) -> TextSpan:
+        """Where a recording stands; of a pipeline, how late its last message is."""
+        if (playback := board.playback) is not None:
+            style = "good" if not (playback.is_paused or playback.is_over) else "warn"
+            return (playback_text(playback, is_short=width < SHORT), style)
         age_s = board.link_age_s
         if age_s is None:
             return ("no link", "warn")

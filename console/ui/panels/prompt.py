@@ -21,7 +21,6 @@ from ...client.answer import CANCELLED, Answer
 from ...client.chat import ChatParams
 from ...client.http_client import Http
 from ...client.transcripts import Transcripts, Turn, open_default
-from ...commands.read_only import READ_ONLY
 from ...state.board import AdapterRow, Board
 from ...text.lines import TextLine, line
 from ..widgets.pane import Pane, Panel
@@ -204,7 +203,7 @@ class PromptPanel(Panel):
             raise OperatorError("Answers are still coming", "escape cancels them")
         models = self.query_one(ModelsPane)
         if models.painted_app.refuses("send"):
-            raise OperatorError(READ_ONLY, "the prompt stays")
+            raise OperatorError(models.painted_app.refusal, "the prompt stays")
         board = models.painted_app.board
         if not board.adapters:
             raise OperatorError("No model answers yet", "the prompt stays: try again later")

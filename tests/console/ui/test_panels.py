@@ -15,6 +15,7 @@ from loraconsole.console.client.telemetry import ABORTED
 from loraconsole.console.client.transcripts import open_default
 from loraconsole.console.mock.scenario import Scenario, ScenarioKind
 from loraconsole.console.state.board import Board, RequestRow
+from loraconsole.console.state.playback import PlaybackView
 from loraconsole.console.state.store import Store
 from loraconsole.console.supervisor.metrics_history import MetricsHistory
 from loraconsole.console.text import units
@@ -120,9 +121,9 @@ def test_an_empty_batch_says_how_to_send_one_only_where_somebody_would_answer() 
             return screen_text(app)
 
         assert "no request is live; 5 sends one" in await text()
-        app.store.is_past = True
+        app.store.playback = lambda: PlaybackView(1.0, 2.0)
         assert "no request is live" in (shown := await text()) and "5 sends one" not in shown
-        app.store.is_past = False
+        app.store.playback = None
         app.scenario.hold("worker-0")  # type: ignore[union-attr]
         app.advance(1.0)
         assert "no request is live" in (shown := await text()) and "5 sends one" not in shown
