@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Sequence
 
 from rich.cells import cell_len, set_cell_size
 
@@ -141,6 +142,11 @@ def tame(text: str) -> str:
 def short_id(request_id: str) -> str:
     """The end of a request's id, which distinguishes requests."""
     return request_id.removeprefix("chatcmpl-").removeprefix("cmpl-")[-SHORT_ID:]
+
+
+def quoted(names: Sequence[str]) -> str:
+    """`sql`, `sql, tax`, `5 names`: the names, or their number if they are many."""
+    return ", ".join(names) if len(names) < 3 else f"{len(names)} names"
 
 
 def fit(text: str, width: int, right: bool = False) -> str:

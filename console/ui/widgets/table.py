@@ -5,7 +5,7 @@ Only visible rows are made into lines. A narrow pane drops columns, the least im
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -17,8 +17,10 @@ from ...client.telemetry import PipelineOrder
 from ...state.board import Board
 from ...text import units
 from ...text.lines import TextLine, TextSpan, crop, line, thumb_of
+from .clipboard import ask_copy, copy_text
 from .filter import FilterPane
 from .order_asked import OrdersAsked
+from .records import Record, as_text, record_of
 from .sort_keys import NEXT, UNSORTED, sort_letters
 
 R = TypeVar("R")
@@ -46,6 +48,10 @@ class Column(Generic[R]):
     """Columns of a higher rank are dropped first if there is no room."""
     descends: bool = False
     """Whether the first sort shows the largest on top."""
+    value: Callable[[R], Any] | None = None
+    """The value in a copy or an export; None takes the text of the cell."""
+    field: str = ""
+    """The value's name there, with its unit: `age_s`; "" for the title."""
 
 
 def text_column(
@@ -59,14 +65,25 @@ def text_column(
     wants: Callable[[R], int] | None = None,
     least: int = 0,
     rank: int = 0,
+    field: str = "",
 ) -> Column[R]:
     """A column of text in one style; with `sorts`, its sort key is the text."""
 
     def cell(row: R, board: Board, width: int) -> Sequence[TextSpan]:
         return ((text(row), style if isinstance(style, str) else style(row)),)
 
-    order = text if sorts else None
-    return Column(title, width, cell, order, grows=grows, wants=wants, least=least, rank=rank)
+    return Column(
+        title,
+        width,
+        cell,
+        text if sorts else None,
+        grows=grows,
+        wants=wants,
+        least=least,
+        rank=rank,
+        value=text,
+        field=field,
+    )
 
 
 def number_column(
@@ -78,6 +95,7 @@ def number_column(
     *,
     zero: str | None = None,
     rank: int = 0,
+    field: str = "",
 ) -> Column[R]:
     """A right-aligned column of numbers, sorted largest first. None is shown as a dash, 0 as
     `zero` if that is given."""
@@ -92,7 +110,17 @@ def number_column(
     def order(row: R) -> float:
         return value(row) or 0.0
 
-    return Column(title, width, cell, order, right=True, rank=rank, descends=True)
+    return Column(
+        title,
+        width,
+        cell,
+        order,
+        right=True,
+        rank=rank,
+        descends=True,
+        value=value,
+        field=field,
+    )
 
 
 def _lettered(title: str, letter: str) -> list[TextSpan]:
@@ -117,6 +145,13 @@ class TablePane(FilterPane, Generic[R], can_focus=True):
         Binding("S", "reverse", "Reverse", show=False, id="reverse"),
         Binding("space", "mark", "Mark", id="row-mark", tooltip="keys act on all marked rows"),
         Binding("ctrl+a", "mark_all", "Mark all", show=False, id="row-mark-all"),
+        Binding("y", "yank", "Copy", show=False, id="row-yank", tooltip="the name of the row"),
+        Binding(
+            *("Y", "yank_more", "Copy more"),
+            show=False,
+            id="row-yank-more",
+            tooltip="the whole row, its reason, its path",
+        ),
         Binding("enter", "open", "Open", id="open"),
     ]
 
@@ -172,6 +207,14 @@ class TablePane(FilterPane, Generic[R], can_focus=True):
     def filter_text(self, row: R, board: Board) -> str:
         """The text that the filter is matched against."""
         raise NotImplementedError
+
+    def name_of(self, row: R) -> str:
+        """What `y` copies: the name or id that commands take."""
+        return self.row_key(row)
+
+    def extracts(self, row: R) -> Mapping[str, str]:
+        """More texts of a row to copy, by name; empty ones are not offered."""
+        return {}
 
     def empty(self, board: Board) -> str:
         """The text of a table without rows."""
@@ -389,6 +432,30 @@ class TablePane(FilterPane, Generic[R], can_focus=True):
             self.unmark()
         else:
             super().action_unfilter()
+
+    def records(self, rows: Sequence[R]) -> list[Record]:
+        """The rows as records, with the values of all columns."""
+        board = self.painted_app.board
+        return [record_of(row, self.columns, board) for row in rows]
+
+    def action_yank(self) -> None:
+        """Copies the name of the row, or of each marked row, a line each."""
+        if names := [self.name_of(row) for row in self.subjects]:
+            copy_text(self, "\n".join(names), units.quoted(names))
+
+    def action_yank_more(self) -> None:
+        """Asks which text of the row, or of all marked rows, to copy."""
+        rows = self.subjects
+        if not rows:
+            return
+        texts: dict[str, list[str]] = {"name": [self.name_of(row) for row in rows]}
+        for row in rows:
+            for name, text in self.extracts(row).items():
+                if text:
+                    texts.setdefault(name, []).append(text)
+        found = {name: "\n".join(lines) for name, lines in texts.items()}
+        found["row"] = as_text(self.records(rows))
+        ask_copy(self, found)
 
     def action_sort(self) -> None:
         """Shows a letter in every column's title; the next key sorts by its column."""
