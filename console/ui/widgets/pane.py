@@ -19,10 +19,10 @@ from textual.widget import Widget
 from ...commands.read_only import is_changing_key
 from ...state.board import Board
 from ...state.time_series import Track, Window, is_hour
-from ...terminal.terminal_app import TerminalApp
 from ...text import units
 from ...text.ascii import plain
 from ...text.lines import TextLine, TextSpan, crop, length, line
+from .notices import NoticeApp
 from .styles import TextStyles
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def field(name: str) -> tuple[TextSpan, ...]:
     return ((f"{name:<12}", "dim"),)
 
 
-class PaintedApp(TerminalApp):
+class PaintedApp(NoticeApp):
     """The app's interface for panes: the board to draw, styles, settings, orders."""
 
     board: Board

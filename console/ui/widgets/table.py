@@ -524,6 +524,16 @@ class TablePane(FilterPane, Generic[R], can_focus=True):
             self.paint()
             self.post_message(self.Moved())
 
+    def go_to(self, key: str) -> None:
+        """Puts the cursor on the row with this key; a filter that hides it is cleared."""
+        self._gather(self.painted_app.board)
+        if not any(self.row_key(row) == key for row in self._rows) and self.filter:
+            self.set_filter("")
+            self._gather(self.painted_app.board)
+        self._key = key
+        self.paint()
+        self.post_message(self.Moved())
+
     def hint(self, board: Board) -> Sequence[TextSpan]:
         """After `s`, what the next key does."""
         if not self._asks_sort:

@@ -30,6 +30,7 @@ from loraconsole.console.ui.panels.models import ModelsPane
 from loraconsole.console.ui.panels.processes import ProcessTablePane, TailPane
 from loraconsole.console.ui.widgets.dialogs import ChoiceDialog, LiveDialog
 from loraconsole.console.ui.widgets.filter_input import FilterInput
+from loraconsole.console.ui.widgets.form_field import FormField
 from loraconsole.console.ui.widgets.pane import Pane
 from loraconsole.console.ui.widgets.styles import STYLE_NAMES, MainScreen
 from loraconsole.console.ui.widgets.table import TablePane
@@ -356,10 +357,10 @@ def test_latency_shows_what_a_step_reads_and_what_adapters_cost(size: tuple[int,
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         text, reads = screen_text(app), app.board.decode_statistics
         for wanted in (
-            *("reads", "GB/s", "of copy", "LoRA tax", "median", "7.2 MiB"),
+            *("reads", "GB/s", "of copy", "LoRA tax", "±", "7.2 MiB"),
             units.speed(reads.bytes_s),
-            units.change(reads.lora_overhead),
-            units.change(reads.lora_overhead_of_all),
+            units.change(reads.lora_tax.value),
+            units.share(reads.lora_tax.spread),
         ):
             assert wanted in text
 
@@ -385,10 +386,12 @@ def test_what_is_not_timed_says_that_it_is_off(size: tuple[int, int]) -> None:
 def test_the_overview_names_the_tax_and_the_rate_while_it_decodes(size: tuple[int, int]) -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         tax, rate = (
-            units.change(app.board.decode_statistics.lora_overhead),
+            app.board.decode_statistics.lora_tax,
             units.speed(app.board.decode_statistics.bytes_s),
         )
-        assert f"LoRA tax {tax}  reads {rate}" in screen_text(app)
+        shown = f"LoRA tax {units.change(tax.value)} ± {units.share(tax.spread)}"
+        assert tax.value and shown in screen_text(app)
+        assert size[0] == 80 or f"{shown}  reads {rate}" in screen_text(app)
 
     on_stage(act, seconds=20.0, size=size)
 
@@ -792,9 +795,12 @@ def test_a_refused_load_loses_nothing_that_was_typed() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         await pilot.press("l", "enter", "enter")
         await pilot.pause()
-        assert "Type the directory" in screen_text(app) and app.ordered == []
+        field = app.screen.query_one("#path", Input).query_ancestor(FormField)
+        assert "a path is required" in field.complaint and app.ordered == []
+        assert "a path is required" in screen_text(app)
         await pilot.press(*"/missing/sql-2", "enter")
         await pilot.pause()
+        assert not field.complaint  # it went with the first letter
         assert "no adapter_config.json in /missing/sql-2" in screen_text(app)
         assert app.screen.query_one("#path", Input).value == "/missing/sql-2"
         (order,) = app.ordered
@@ -859,12 +865,12 @@ def test_several_paths_are_planned_and_one_leads_to_loading() -> None:
         text = screen_text(app)
         assert "✓ fits now" in text and "✗ refused" in text and "evicts" in text
         assert app.screen.query_one("#load", Button).disabled
-        await pilot.press("ctrl+u", *"/a", "enter")
+        await pilot.press("ctrl+u", *"/mine/a", "enter")
         await pilot.pause()
         assert not app.screen.query_one("#load", Button).disabled
         await pilot.press("tab", "tab", "enter")
         await pilot.pause()
-        assert app.screen.query_one("#path", Input).value == "/a"
+        assert app.screen.query_one("#path", Input).value == "/mine/a"
         assert app.screen.query_one("#name", Input).has_focus
         await pilot.pause()
         assert "✓ fits now" in screen_text(app)
