@@ -27,11 +27,12 @@ from ...commands.read_only import READ_ONLY
 from ...state.board import AdapterRow, AdapterVerification, Board
 from ...text import plot, units
 from ...text.lines import TextLine, TextSpan, line
+from ..widgets.column import Column, number_column
 from ..widgets.dialogs import LiveDialog
 from ..widgets.order_asked import OrdersAsked
 from ..widgets.pane import Pane, Panel
 from ..widgets.styles import MainScreen
-from ..widgets.table import Column, TablePane, number_column
+from ..widgets.table import TablePane
 from .adapter_details import (
     MERGED,
     PINNED,

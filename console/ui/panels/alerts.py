@@ -15,8 +15,9 @@ from ...state.board import Board
 from ...state.log_reference import find_line
 from ...text import units
 from ...text.lines import TextLine, TextSpan, line
+from ..widgets.column import Column, number_column, text_column
 from ..widgets.pane import Pane, Panel, field
-from ..widgets.table import Column, TablePane, number_column, text_column
+from ..widgets.table import TablePane
 
 STATES = {
     AlertState.FIRING: "▲",

@@ -14,11 +14,12 @@ from ...client.telemetry import ABORTED
 from ...state.board import Board, RequestRow
 from ...text import plot, units
 from ...text.lines import TextLine, TextSpan, line
+from ..widgets.column import Column, number_column, text_column
 from ..widgets.dialogs import LiveDialog, ScrollPane
 from ..widgets.order_asked import OrderAsked
 from ..widgets.pane import Panel, field
 from ..widgets.records import Record
-from ..widgets.table import Column, TablePane, number_column, text_column
+from ..widgets.table import TablePane
 
 PHASES = {"waiting": ("◌", "warn"), "prefill": ("▸", "prefill"), "decode": ("●", "good")}
 

@@ -19,10 +19,11 @@ from ...commands.read_only import READ_ONLY
 from ...state.board import Board
 from ...text import plot, units
 from ...text.lines import TextLine, TextSpan, line, spread
+from ..widgets.column import Column, number_column, text_column
 from ..widgets.dialogs import LiveDialog
 from ..widgets.pane import Pane, Panel, field
 from ..widgets.styles import MainScreen
-from ..widgets.table import Column, TablePane, number_column, text_column
+from ..widgets.table import TablePane
 from .bench_dialog import BenchDialog, FileDialog
 
 COMPARED = (

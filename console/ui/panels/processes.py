@@ -27,11 +27,12 @@ from ...state.board import SUPERVISOR, Board, ProcessRow
 from ...state.signals import SIGNALS, how
 from ...text import units
 from ...text.lines import TextLine, TextSpan, line
+from ..widgets.column import Column, number_column, text_column
 from ..widgets.dialogs import Choice, ChoiceDialog, LiveDialog
 from ..widgets.order_asked import OrderAsked
 from ..widgets.pane import Pane, Panel, field
 from ..widgets.styles import LEVEL_STYLES
-from ..widgets.table import Column, TablePane, number_column, text_column
+from ..widgets.table import TablePane
 from .logs import log_line
 
 ORDERS_NOT_FOR = (SUPERVISOR, "fetch")

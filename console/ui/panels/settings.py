@@ -12,8 +12,9 @@ from ...settings.toml_document import Problem, tidy
 from ...state.board import Board
 from ...text import units
 from ...text.lines import TextLine, TextSpan, line
+from ..widgets.column import Column, text_column
 from ..widgets.pane import Pane, Panel, field
-from ..widgets.table import Column, TablePane, text_column
+from ..widgets.table import TablePane
 
 
 def _shown(value: object) -> str:

@@ -1,16 +1,10 @@
-"""`copy_text` puts a text into the terminal's clipboard; `ask_copy` asks which one of several."""
+"""`copy_text` puts a text into the terminal's clipboard."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping
 
 from textual.widget import Widget
 
 from ...text import units
-from .sort_keys import sort_letters
-
-SHOWN = 44
-"""Cells of a text in the choice."""
 
 
 def copy_text(node: Widget, text: str, what: str) -> None:
@@ -18,31 +12,3 @@ def copy_text(node: Widget, text: str, what: str) -> None:
     `what` was copied."""
     node.app.copy_to_clipboard(text)
     node.notify(f"In the clipboard: {units.visible(what)}", timeout=3, markup=False)
-
-
-def ask_copy(node: Widget, texts: Mapping[str, str]) -> None:
-    """Asks which of `texts` to copy, by name, and copies it."""
-    from .dialogs import Choice, ChoiceDialog  # here, as it delays the first frame
-
-    letters = sort_letters(list(texts))
-    choices = [
-        Choice(letter, name, f"{name:<8} {_glimpse(text)}")
-        for letter, (name, text) in zip(letters, texts.items(), strict=True)
-    ]
-
-    def copy(name: str | None) -> None:
-        if name:
-            copy_text(node, texts[name], f"{name}, {_size(texts[name])}")
-
-    node.app.push_screen(ChoiceDialog("Copy", "", choices), copy)
-
-
-def _glimpse(text: str) -> str:
-    first, *rest = text.splitlines() or [""]
-    shown = units.fit(units.visible(first), SHOWN).rstrip()
-    return f"{shown}  +{len(rest)} lines" if rest else shown
-
-
-def _size(text: str) -> str:
-    lines = text.count("\n") + 1
-    return f"{units.count(len(text))} characters" if lines == 1 else f"{lines} lines"

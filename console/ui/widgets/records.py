@@ -10,15 +10,13 @@ import csv
 import io
 from collections.abc import Sequence
 from enum import Enum
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import msgspec
 
 from ...state.board import Board
 from ...text import units
-
-if TYPE_CHECKING:
-    from .table import Column
+from .column import Column
 
 R = TypeVar("R")
 Record: TypeAlias = dict[str, Any]
