@@ -151,6 +151,14 @@ def short_id(request_id: str) -> str:
     return request_id.removeprefix("chatcmpl-").removeprefix("cmpl-")[-SHORT_ID:]
 
 
+def glimpse(text: str, width: int = 44) -> str:
+    """`first line  +2 lines`, in at most `width` cells: the first line of a text, and how many more
+    there are."""
+    first, *rest = text.splitlines() or [""]
+    more = f"  +{len(rest)} line{'s' if len(rest) > 1 else ''}" if rest else ""
+    return fit(visible(first), width - len(more)).rstrip() + more
+
+
 def quoted(names: Sequence[str]) -> str:
     """`sql`, `sql, tax`, `5 names`: the names, or their number if they are many."""
     return ", ".join(names) if len(names) < 3 else f"{len(names)} names"

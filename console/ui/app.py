@@ -51,6 +51,7 @@ from .panels.header import Header
 from .panels.overview import Overview
 from .screen_app import ScreenApp
 from .screens import PAGES, PANELS, make_panel
+from .widgets.clipboard import copy_text
 from .widgets.dialogs import Choice, ChoiceDialog, LiveDialog, LiveScreen
 from .widgets.filter import FilterPane
 from .widgets.order_asked import OrderAsked, OrdersAsked
@@ -571,6 +572,11 @@ class ConsoleApp(ScreenApp):
         from .palette import open_palette
 
         open_palette(self)
+
+    def on_text_selected(self) -> None:
+        """Copies what was selected with the mouse in one of Textual's own widgets."""
+        if text := self.screen.get_selected_text():
+            copy_text(self.screen, text, units.glimpse(text))
 
     def action_jump(self) -> None:
         """Shows a letter on every pane; typing it focuses that pane."""

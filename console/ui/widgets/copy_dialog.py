@@ -11,15 +11,12 @@ from .clipboard import copy_text
 from .dialogs import Choice, ChoiceDialog
 from .sort_keys import sort_letters
 
-SHOWN = 44
-"""Cells of a text in the choice."""
 
-
-def ask_copy(node: Widget, texts: Mapping[str, str]) -> None:
-    """Asks which of `texts` to copy, by name, and copies it."""
+def ask_copy(node: Widget, texts: Mapping[str, str], of: str) -> None:
+    """Asks which of `texts` to copy, by name, and copies it. They are texts of `of`."""
     letters = sort_letters(list(texts))
     choices = [
-        Choice(letter, name, f"{name:<8} {_glimpse(text)}")
+        Choice(letter, name, f"{name:<8} {units.glimpse(text)}")
         for letter, (name, text) in zip(letters, texts.items(), strict=True)
     ]
 
@@ -27,13 +24,7 @@ def ask_copy(node: Widget, texts: Mapping[str, str]) -> None:
         if name:
             copy_text(node, texts[name], f"{name}, {_size(texts[name])}")
 
-    node.app.push_screen(ChoiceDialog("Copy", "", choices), copy)
-
-
-def _glimpse(text: str) -> str:
-    first, *rest = text.splitlines() or [""]
-    shown = units.fit(units.visible(first), SHOWN).rstrip()
-    return f"{shown}  +{len(rest)} lines" if rest else shown
+    node.app.push_screen(ChoiceDialog("Copy", f"Which text of {of}?", choices), copy)
 
 
 def _size(text: str) -> str:

@@ -12,6 +12,7 @@ from textual import events
 from textual.binding import Binding, BindingType
 from textual.message import Message
 
+from ....pipeline.runtime.wording import counted
 from ...client.telemetry import PipelineOrder
 from ...state.board import Board
 from ...text import units
@@ -359,7 +360,7 @@ class TablePane(FilterPane, Generic[R], can_focus=True):
                     texts.setdefault(name, []).append(text)
         found = {name: "\n".join(lines) for name, lines in texts.items()}
         found["row"] = as_text(self.records(rows))
-        ask_copy(self, found)
+        ask_copy(self, found, counted(len(rows), "row") if len(rows) > 1 else "this row")
 
     def action_sort(self) -> None:
         """Shows a letter in every column's title; the next key sorts by its column."""

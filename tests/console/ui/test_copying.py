@@ -9,6 +9,7 @@ from stage import StagedApp, on_stage, screen_text
 from textual.pilot import Pilot
 
 from loraconsole.console.state.board import Board
+from loraconsole.console.text import units
 from loraconsole.console.ui.panels.batch import BatchTable
 from loraconsole.console.ui.panels.processes import ProcessTablePane
 from loraconsole.console.ui.widgets.dialogs import LiveDialog
@@ -116,3 +117,10 @@ def test_records_are_read_back_from_csv_and_json() -> None:
     assert as_text(RECORDS[:1]).splitlines()[:2] == ["name: a, b", "size_bytes: 12"]
     assert as_text(RECORDS).splitlines()[0] == "name\tsize_bytes\tis_on\twhy"
     assert as_csv([]) == "\n" and Board(now=0.0, run="/").requests == ()
+
+
+def test_a_glimpse_of_a_text_fits_and_says_how_much_more_there_is() -> None:
+    assert units.glimpse("short") == "short"
+    assert units.glimpse("one\ntwo\nthree", 20) == "one  +2 lines"
+    assert units.glimpse("x" * 30 + "\ny", 20) == "x" * 10 + "…  +1 line"
+    assert units.glimpse("") == ""
