@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable
 
 WHOLE, BEGIN, WORD, INSIDE, SPREAD = range(5)
@@ -24,7 +23,6 @@ def fuzzy_rank(query: str) -> Callable[[str], tuple[int, int, int] | None]:
     """A function that ranks a name against a query that is not empty: lower is better, None is no
     match."""
     wanted = query.lower()
-    spread = re.compile(".*?".join(map(re.escape, wanted)), re.DOTALL)
 
     def rank(name: str) -> tuple[int, int, int] | None:
         text = name.lower()
@@ -37,8 +35,14 @@ def fuzzy_rank(query: str) -> Callable[[str], tuple[int, int, int] | None]:
             return (WORD, 0, len(text))
         if wanted in text:
             return (INSIDE, 0, len(text))
-        found = spread.search(text)
-        return None if found is None else (SPREAD, len(found[0]), len(text))
+        runs, before = 0, -2
+        for letter in wanted:
+            at = text.find(letter, max(0, before + 1))
+            if at < 0:
+                return None
+            runs += at != before + 1
+            before = at
+        return (SPREAD, runs, before)
 
     return rank
 
