@@ -697,10 +697,10 @@ CASES: dict[str, Case] = {
         arrange=asked_before, way="ctrl+r down down", see=highlighted, was=2, becomes=1
     ),
     "parameter-write": _prompt(
-        arrange=focus("#seed"), see=focused, was="ParameterInput", becomes="PromptEditor"
+        arrange=focus("#seed"), see=focused, was="NumberInput", becomes="PromptEditor"
     ),
     "parameter-leave": _prompt(
-        arrange=focus("#seed"), see=focused, was="ParameterInput", becomes="ModelsPane"
+        arrange=focus("#seed"), see=focused, was="NumberInput", becomes="ModelsPane"
     ),
     "model-left": _prompt(
         way="escape right right", see=lambda s: models(s)._cursor, was=2, becomes=1
@@ -719,7 +719,7 @@ CASES: dict[str, Case] = {
     "picker-leave": _prompt(way="ctrl+g", see=on_top(ModelPicker), was=True, becomes=False),
     "picker-done": _prompt(way="ctrl+g =sql space", see=lambda s: "sql" in models(s).chosen),
     "picker-parameters": _prompt(
-        way="ctrl+g", see=focused, was="PickerInput", becomes="ParameterInput"
+        way="ctrl+g", see=focused, was="PickerInput", becomes="NumberInput"
     ),
     "picker-mark": _prompt(way="ctrl+g =sql", see=lambda s: "sql" in s.find(PickerList).chosen),
     "picker-all": _prompt(

@@ -10,13 +10,16 @@ a word, letters with others between them."""
 
 
 def fuzzy_matches(query: str, names: Iterable[str]) -> list[str]:
-    """The matching names; names that match equally well keep their order. Letter case does not
-    count. An empty query matches every name."""
+    """The matching names; names that match equally well keep their order. Names with other letters
+    between those of the query match only if no name has them together. Letter case does not count.
+    An empty query matches every name."""
     if not query:
         return list(names)
     rank = fuzzy_rank(query)
     ranked = [(found, name) for name in names if (found := rank(name)) is not None]
-    return [name for _, name in sorted(ranked, key=lambda pair: pair[0])]
+    ranked.sort(key=lambda pair: pair[0])
+    is_spread = not ranked or ranked[0][0][0] == SPREAD
+    return [name for found, name in ranked if is_spread or found[0] < SPREAD]
 
 
 def fuzzy_rank(query: str) -> Callable[[str], tuple[int, int, int] | None]:

@@ -12,7 +12,6 @@ from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.widgets import Input
 
-from ....pipeline.runtime.wording import counted
 from ...state.board import WHERE, AdapterRow, Board
 from ...text import units
 from ...text.fuzzy import fuzzy_cells, fuzzy_matches
@@ -35,7 +34,7 @@ def agree_to_many(
     if number <= MANY:
         then()
         return
-    body = f"A prompt goes to every marked model at once: {counted(number, 'request')} each time."
+    body = f"A prompt goes to every marked model at once: {units.count(number)} requests each time."
     choices = (Choice("y", "yes", yes), Choice("n", "", "No"))
     app.push_screen(
         ChoiceDialog(title, body, choices, begin=1),

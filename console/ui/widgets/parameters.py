@@ -28,35 +28,22 @@ class ParameterInput(LineInput):
         Binding("escape", "leave", "Leave", id="parameter-leave"),
     ]
 
-    def __init__(self, field: SamplingField | None = None) -> None:
-        """Without a field it is the input of the stop strings."""
-        super().__init__(
-            field.initial if field else "",
-            id=field.name if field else "stop",
-            compact=True,
-            max_length=20 if field else 0,
-            restrict=r"-?[0-9.]*" if field else None,
-            placeholder="any" if field and field.name == "seed" else "" if field else "end|\\n\\n",
-        )
+    def __init__(self, name: str, value: str = "", **more: Any) -> None:
+        super().__init__(value, id=name, compact=True, **more)
         self.cursor_blink = False
-        self._field = field
-
-    @property
-    def number(self) -> float | None:
-        """The number; None if there is none. Raises `ValueError` with the reason."""
-        return self._field.parse(self.value) if self._field else None
 
     @property
     def complaint(self) -> str:
         """Why the value is refused; "" if it is not."""
         try:
-            if self._field:
-                self._field.parse(self.value)
-            else:
-                parse_stops(self.value)
+            self.parse()
         except ValueError as error:
             return str(error)
         return ""
+
+    def parse(self) -> float | tuple[str, ...] | None:
+        """The value. Raises `ValueError` with the reason."""
+        raise NotImplementedError
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         event.stop()
@@ -64,6 +51,33 @@ class ParameterInput(LineInput):
 
     def action_leave(self) -> None:
         self.post_message(Left())
+
+
+class NumberInput(ParameterInput):
+    """A number."""
+
+    def __init__(self, field: SamplingField) -> None:
+        super().__init__(
+            field.name,
+            field.initial,
+            max_length=20,
+            restrict=r"-?[0-9.]*",
+            placeholder="any" if field.name == "seed" else "",
+        )
+        self._field = field
+
+    def parse(self) -> float | None:
+        return self._field.parse(self.value)
+
+
+class StopInput(ParameterInput):
+    """The stop strings."""
+
+    def __init__(self) -> None:
+        super().__init__("stop", placeholder="none, or a|b")
+
+    def parse(self) -> tuple[str, ...]:
+        return parse_stops(self.value)
 
 
 class SystemEditor(MultilineInput):
@@ -100,7 +114,7 @@ class ParameterForm(Vertical):
             yield Label("system")
             yield SystemEditor()
             yield Label("stop")
-            yield ParameterInput()
+            yield StopInput()
         yield self._reason
 
     @property
@@ -116,9 +130,8 @@ class ParameterForm(Vertical):
                 self.show_more()
                 field.focus()
                 return None
-        numbers: dict[str, Any] = {field.id or "": field.number for field in fields}
-        numbers["stop"] = parse_stops(self.query_one("#stop", Input).value)
-        return ChatParams(**numbers)
+        values: dict[str, Any] = {str(field.id): field.parse() for field in fields}
+        return ChatParams(**values)
 
     def focus_more(self) -> None:
         """Shows the parameters beyond the first row, and goes to the system prompt."""
@@ -163,7 +176,7 @@ class ParameterForm(Vertical):
             self.remove_class("-more")
 
 
-def _labelled(fields: tuple[SamplingField, ...]) -> Iterator[Label | ParameterInput]:
+def _labelled(fields: tuple[SamplingField, ...]) -> Iterator[Label | NumberInput]:
     for field in fields:
         yield Label(field.label)
-        yield ParameterInput(field)
+        yield NumberInput(field)

@@ -17,8 +17,8 @@ from .path_input import PathInput
 
 
 class SaveDialog(ModalScreen[str]):
-    """Saves and returns the path; "" if cancelled. A file that exists is replaced only by a second
-    enter; what prevents saving is said below the path."""
+    """Saves and returns the absolute path; "" if cancelled. A file that exists is replaced only by
+    a second enter; what prevents saving is said below the path."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "leave", "Cancel", key_display="esc", id="save-leave"),
@@ -47,7 +47,7 @@ class SaveDialog(ModalScreen[str]):
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         text = event.value.strip()
-        path = Path(text).expanduser()
+        path = Path(text).expanduser().absolute()
         if not text or text.endswith("/") or path.is_dir():
             self._complain("a file is required" if not text else "this is a directory: add a name")
         elif path.exists() and path != self._replaces:
