@@ -22,7 +22,6 @@ from typing import Any, TypeVar
 
 import pytest
 from stage import StagedApp, keep_result, ringed, staged
-from textual.command import CommandPalette
 from textual.pilot import Pilot
 from textual.widget import Widget
 from textual.widgets import OptionList
@@ -34,6 +33,7 @@ from loraconsole.console.state.alerts import AlertLimits
 from loraconsole.console.ui.app import ConsoleApp
 from loraconsole.console.ui.help import HelpDialog
 from loraconsole.console.ui.jump import JumpScreen
+from loraconsole.console.ui.palette import PaletteDialog, PalettePane
 from loraconsole.console.ui.panels.adapter_dialogs import LoadDialog, NotePane, PlanDialog
 from loraconsole.console.ui.panels.answer import AnswerPane
 from loraconsole.console.ui.panels.answer_grid import AnswerGrid
@@ -50,6 +50,7 @@ from loraconsole.console.ui.widgets.dialogs import ChoiceDialog, LiveDialog, Scr
 from loraconsole.console.ui.widgets.editor import PromptEditor
 from loraconsole.console.ui.widgets.filter_input import FilterInput
 from loraconsole.console.ui.widgets.model_picker import ModelPicker, PickerList
+from loraconsole.console.ui.widgets.pane import Pane
 from loraconsole.console.ui.widgets.path_input import PathInput
 from loraconsole.console.ui.widgets.recall import RecallDialog
 from loraconsole.console.ui.widgets.save_dialog import SaveDialog
@@ -123,6 +124,11 @@ class Scene:
         assert isinstance(self.app, StagedApp)
         given = [f"{type(o).__name__} {getattr(o, 'name', '')}".strip() for o in self.app.ordered]
         return [*given, *self.told]
+
+
+def _hint(pane: Pane) -> str:
+    """The text in a pane's frame at the lower right."""
+    return "".join(text for text, _ in pane.hint(pane.painted_app.board))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -286,6 +292,10 @@ def cell(s: Scene) -> tuple[int, int]:
 
 def typed(s: Scene) -> str:
     return s.app.query_one(CommandLine).input.value
+
+
+def palette_row(s: Scene) -> int:
+    return s.find(PalettePane).cursor
 
 
 def models(s: Scene) -> ModelsPane:
@@ -515,7 +525,12 @@ CASES: dict[str, Case] = {
     "cost": Case(see=lambda s: bool(s.app.cost_pane.display)),
     "diagnostics": Case(see=title, was="MainScreen", becomes="diagnostics"),
     "hour": Case(see=lambda s: s.app.store.shows_hour),
-    "palette": Case(see=on_top(CommandPalette)),
+    "palette": Case(see=on_top(PaletteDialog)),
+    "palette-leave": Case(way="ctrl+p", see=on_top(PaletteDialog), was=True, becomes=False),
+    "palette-next": Case(way="ctrl+p", see=palette_row, was=0, becomes=1),
+    "palette-previous": Case(way="ctrl+p down down", see=palette_row, was=2, becomes=1),
+    "palette-page-down": Case(way="ctrl+p", see=palette_row, was=0, becomes=10),
+    "palette-page-up": Case(way="ctrl+p pagedown down", see=palette_row, was=11, becomes=1),
     "jump": Case(see=on_top(JumpScreen)),
     "jump-stay": Case(way="ctrl+o", see=title, was="JumpScreen", becomes="MainScreen"),
     "next-pane": Case(see=focused, was="NoneType", becomes="PoolPane"),
@@ -547,10 +562,13 @@ CASES: dict[str, Case] = {
     "page-down": _batch(size=(80, 24), see=pages, was=0, becomes=1),
     "first": _batch(way="down", see=row, was=1, becomes=0),
     "last": _batch(see=lambda s: from_end(s) == 0),
-    "sort": _batch(
-        see=lambda s: s.table.sort_column and s.table.sort_column.title, was=None, becomes="phase"
+    "sort": _batch(see=lambda s: "letter sorts" in _hint(s.table)),
+    "reverse": _batch(way="s p", see=lambda s: s.table.reversed),
+    "row-mark": _batch(see=lambda s: len(s.table.marked), was=0, becomes=1),
+    "row-mark-all": _batch(see=lambda s: len(s.table.marked) == len(s.table._rows)),
+    "unfilter": _batch(
+        way="slash =pirate enter", see=lambda s: s.table.filter.text, was="pirate", becomes=""
     ),
-    "reverse": _batch(way="s", see=lambda s: s.table.reversed),
     "open": _batch(see=lambda s: title(s).startswith("request ")),
     # -- dialogs
     "cancel": Case(way="q", see=title, was="Quit the console", becomes="MainScreen"),

@@ -36,6 +36,7 @@ GROUPS: Mapping[str, str] = {
     "ScrollPane": "in a text",
     "AdapterForm": "in a form",
     "PathInput": "in a path",
+    "PaletteDialog": "in the palette",
     "JumpScreen": "while jumping",
     "MultilineInput": "in a text of several lines",
     "PromptEditor": "in the prompt",

@@ -1,66 +1,122 @@
-"""`fuzzy_matches`: names that contain the letters of a query in their order, the best first."""
+"""Search by parts: `Fuzzy` scores titles; `near_words` finds what a misspelt word meant."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Collection, Iterable
+from functools import cached_property
 
-WHOLE, BEGIN, WORD, INSIDE, SPREAD = range(5)
-"""Kinds of a match: the whole name, its beginning, the beginning of a word in it, somewhere inside
-a word, letters with others between them."""
+WHOLE, START, INSIDE, LETTERS, INITIALS = 100, 85, 60, 30, 40
+"""Scores of a typed word that is a word of the title, starts one, is inside one, has its letters in
+one in this order, or has the first letters of successive words."""
+_BREAK = re.compile(r"[\s\-_./:]+")
+
+
+class Fuzzy:
+    """What was typed: every word of it must be found in a title, in any order."""
+
+    def __init__(self, text: str) -> None:
+        self.words = text.lower().split()
+
+    def __bool__(self) -> bool:
+        return bool(self.words)
+
+    @cached_property
+    def _letters(self) -> list[re.Pattern[str]]:
+        """For each word, its letters in order within one word of the title, from its first."""
+        patterns = (r"[^ ]*?".join(map(re.escape, word)) for word in self.words)
+        return [re.compile(rf"(?<![^\W_]){pattern}") for pattern in patterns]
+
+    def score(self, title: str, about: str = "") -> float:
+        """How well `title`, in lower case, matches; 0 if a word is neither in it nor in `about`,
+        where it counts half."""
+        total = 0.0
+        for at, word in enumerate(self.words):
+            value = self._value(at, word, title) or self._value(at, word, about) / 2
+            if not value:
+                return 0.0
+            total += value
+        return total / max(1, len(self.words))
+
+    def _value(self, at: int, word: str, title: str) -> float:
+        place = title.find(word)
+        if place >= 0:
+            while place >= 0:
+                if not place or not title[place - 1].isalnum():
+                    end = place + len(word)
+                    return WHOLE if end == len(title) or not title[end].isalnum() else START
+                place = title.find(word, place + 1)
+            return INSIDE
+        if len(word) < 2:
+            return 0.0
+        if found := self._letters[at].search(title):
+            return max(1.0, LETTERS - (found.end() - found.start() - len(word)))
+        initials = "".join(part[0] for part in _BREAK.split(title) if part)
+        return INITIALS if word in initials else 0.0
+
+    def places(self, title: str) -> set[int]:
+        """The letters of `title` that match, to be marked."""
+        low, found = title.lower(), set[int]()
+        for at, word in enumerate(self.words):
+            place = next((p for p in _starts(low, word)), low.find(word))
+            if place >= 0:
+                found |= set(range(place, place + len(word)))
+            elif letters := self._letters[at].search(low):
+                found |= set(_walk(low, word, letters.start()))
+        return found
 
 
 def fuzzy_matches(query: str, names: Iterable[str]) -> list[str]:
-    """The matching names; names that match equally well keep their order. Names with other letters
-    between those of the query match only if no name has them together. Letter case does not count.
-    An empty query matches every name."""
-    if not query:
+    """The matching names, the best first; of equal ones the name that is the query, then those with
+    it further to the front, then in the given order. Names with other letters between those of the
+    query match only if no name has them together. An empty query matches every name."""
+    fuzzy = Fuzzy(query)
+    if not fuzzy:
         return list(names)
-    rank = fuzzy_rank(query)
-    ranked = [(found, name) for name in names if (found := rank(name)) is not None]
-    ranked.sort(key=lambda pair: pair[0])
-    is_spread = not ranked or ranked[0][0][0] == SPREAD
-    return [name for found, name in ranked if is_spread or found[0] < SPREAD]
+    ranked: list[tuple[float, bool, int, int, str]] = []
+    for name in names:
+        low = name.lower()
+        if score := fuzzy.score(low):
+            place = low.find(fuzzy.words[0])
+            ranked.append((-score, low != query.lower(), place, len(ranked), name))
+    ranked.sort()
+    is_together = bool(ranked) and -ranked[0][0] >= INSIDE
+    return [name for score, *_, name in ranked if -score >= INSIDE or not is_together]
 
 
-def fuzzy_rank(query: str) -> Callable[[str], tuple[int, int, int] | None]:
-    """A function that ranks a name against a query that is not empty: lower is better, None is no
-    match."""
-    wanted = query.lower()
-
-    def rank(name: str) -> tuple[int, int, int] | None:
-        text = name.lower()
-        at = text.find(wanted)
-        if at == 0:
-            return (WHOLE if text == wanted else BEGIN, 0, len(text))
-        while at > 0 and text[at - 1].isalnum():
-            at = text.find(wanted, at + 1)
-        if at > 0:
-            return (WORD, 0, len(text))
-        if wanted in text:
-            return (INSIDE, 0, len(text))
-        runs, before = 0, -2
-        for letter in wanted:
-            at = text.find(letter, max(0, before + 1))
-            if at < 0:
-                return None
-            runs += at != before + 1
-            before = at
-        return (SPREAD, runs, before)
-
-    return rank
+def _starts(title: str, word: str) -> Iterable[int]:
+    """The places where a word of the title starts with `word`."""
+    return (
+        found.start()
+        for found in re.finditer(re.escape(word), title)
+        if not found.start() or not title[found.start() - 1].isalnum()
+    )
 
 
-def fuzzy_cells(query: str, name: str) -> set[int]:
-    """Indices of the letters of `name` that the query matches."""
-    wanted, text = query.lower(), name.lower()
-    at = text.find(wanted)
-    if at >= 0:
-        return set(range(at, at + len(wanted)))
-    found: set[int] = set()
-    at = -1
-    for letter in wanted:
-        at = text.find(letter, at + 1)
-        if at < 0:
-            return set()
-        found.add(at)
-    return found
+def _walk(title: str, letters: str, place: int) -> Iterable[int]:
+    for letter in letters:
+        place = title.index(letter, place)
+        yield place
+        place += 1
+
+
+def near_words(word: str, known: Collection[str], most: int = 3) -> list[str]:
+    """The words of `known` that `word` may have meant, the nearest first: those it starts, or those
+    spelt much like it."""
+    import difflib  # takes a few ms, only after a mistake
+
+    low = word.lower()
+    starts = sorted((each for each in known if low and each.lower().startswith(low)), key=len)
+    if starts:
+        return starts[:most]
+    by_low = {each.lower(): each for each in known}
+    close = difflib.get_close_matches(low, by_low, most, 0.6)
+    return [by_low[each] for each in close]
+
+
+def did_you_mean(word: str, known: Collection[str]) -> str:
+    """`did you mean unload?`, `did you mean pause or page-up?`; "" if nothing is near."""
+    near = near_words(word, known)
+    if not near:
+        return ""
+    return f"did you mean {' or '.join([', '.join(near[:-1]), near[-1]] if near[1:] else near)}?"

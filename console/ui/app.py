@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, ClassVar
 from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.command import Provider
 from textual.containers import Container
 from textual.widget import Widget
 
@@ -41,6 +40,7 @@ from ..state.impact import quit_costs
 from ..state.store import Store
 from ..terminal import driver, memory_trim
 from ..terminal.key_queue import KeyFollower, KeyQueue
+from ..text import units
 from ..text.ascii import PLAIN, TAME
 from ..text.filter import Filter
 from .notifications import Notifier
@@ -53,7 +53,7 @@ from .screen_app import ScreenApp
 from .screens import PAGES, PANELS, make_panel
 from .widgets.dialogs import Choice, ChoiceDialog, LiveDialog, LiveScreen
 from .widgets.filter import FilterPane
-from .widgets.order_asked import OrderAsked
+from .widgets.order_asked import OrderAsked, OrdersAsked
 from .widgets.pane import Panel
 from .widgets.styles import MainScreen
 
@@ -72,26 +72,21 @@ Textual timer would cost 500 us more."""
 SELDOM_SECONDS = 10.0
 
 
-def palette() -> type[Provider]:
-    """The command palette's provider, imported when it is first opened."""
-    from .palette import ConsoleCommands
-
-    return ConsoleCommands
-
-
 class ConsoleApp(ScreenApp):
     """The console on one run directory. `run()` returns "leave" or "stop"."""
 
     TITLE = "loraconsole"
     CSS_PATH = Path(__file__).with_name("console.tcss")
-    COMMANDS = {palette}  # noqa: RUF012
+    ENABLE_COMMAND_PALETTE = False  # `action_palette` opens the console's own
     BINDINGS: ClassVar[list[BindingType]] = [
         *(
             Binding(key, f"show('{name}')", name, show=False, id=f"show-{module}")
             for key, (name, module) in (PANELS | PAGES).items()
         ),
         Binding("colon", "command", "Command", key_display=":", id="command"),
-        Binding("space,p", "pause", "Pause", id="pause", tooltip="freeze the view, keep the data"),
+        Binding(
+            *("space,p,P", "pause", "Pause"), id="pause", tooltip="freeze the view, keep the data"
+        ),
         Binding("z", "zoom", "Zoom", show=False, id="zoom", tooltip="a pane alone, then the next"),
         Binding("escape", "unzoom", "All panes", show=False, id="unzoom"),
         Binding("t", "next_theme", "Theme", id="next-theme", tooltip="the next theme"),
@@ -118,7 +113,12 @@ class ConsoleApp(ScreenApp):
             "H", "toggle_hour", "Hour", show=False, id="hour", tooltip="plots of the last hour"
         ),
         Binding(
-            "ctrl+p", "command_palette", "Palette", show=False, id="palette", tooltip="every action"
+            "ctrl+p",
+            "palette",
+            "Palette",
+            show=False,
+            id="palette",
+            tooltip="finds actions, adapters, requests, processes, settings",
         ),
         Binding("ctrl+o", "jump", "Jump", show=False, id="jump", tooltip="to a pane by a letter"),
     ]
@@ -177,6 +177,7 @@ class ConsoleApp(ScreenApp):
         self._wear(settings, Settings(theme=""))
         badge = " ".join(word for word in (label, "READ-ONLY" if is_read_only else "") if word)
         self.header = Header({key: name for key, (name, _) in PANELS.items()}, badge)
+        self.footer = Footer()
         self.cost_pane = CostPane()
         self.cost_pane.display = shows_cost
         self._panels: dict[str, Panel] = {"Overview": Overview()}
@@ -253,7 +254,7 @@ class ConsoleApp(ScreenApp):
         if has_changed:
             self.notifier.tell_problems(self.complaints)
             self._paint_active()
-        memory_trim.forget_toasts(self.screen_stack[0])
+        memory_trim.forget_borders()
         memory_trim.trim_caches()
         now = self._looked_at = time.monotonic()
         if now - self._seldom_looked_at >= SELDOM_SECONDS:
@@ -270,7 +271,7 @@ class ConsoleApp(ScreenApp):
     def watch_alerts(self, board: Board) -> None:
         """Updates the alert book from `board` and notifies of new alerts."""
         fresh = self.alert_book.update(board)
-        self.notifier.tell_alerts(fresh, is_seen=self._active == "Alerts")
+        self.notifier.tell_alerts(fresh, board, is_seen=self._active == "Alerts")
 
     # -- start
 
@@ -283,7 +284,7 @@ class ConsoleApp(ScreenApp):
         yield self.header
         yield Container(self._panels["Overview"], id="panels")
         yield self.cost_pane
-        yield Footer()
+        yield self.footer
 
     def on_mount(self) -> None:
         self.app_resume_signal.subscribe(self, lambda _: self.action_redraw())
@@ -382,7 +383,8 @@ class ConsoleApp(ScreenApp):
 
     def paint(self, board: Board) -> None:
         """Draws `board` on the visible widgets; a paused view keeps its board."""
-        self.notifier.tell_events(self.store.drain_events())
+        events = self.store.drain_events()
+        self.notifier.tell_events(events, is_seen=self._active == "Alerts")
         self.orders.sweep()
         if not self.is_paused:
             self.board = board
@@ -429,19 +431,38 @@ class ConsoleApp(ScreenApp):
                         pane.release()
             self._active = self.header.active = name
             self.header.paint()
+        self.notifier.leave_screen(name)
         self.active_panel.focus_first()
         self.call_after_refresh(self._paint_active)
+
+    def draw_notices(self) -> None:
+        self.footer.notices_changed()
 
     def _paint_active(self) -> None:
         """Paints the active panel, e.g. one that was hidden."""
         self.active_panel.paint(self.board)
 
+    def on_footer_notice_clicked(self, message: Footer.NoticeClicked) -> None:
+        """Shows a notice that the footer cuts, whole."""
+        from ..text.lines import line
+
+        notice = message.notice
+        self.push_screen(
+            LiveDialog(
+                notice.title or "notice",
+                lambda board, width: [
+                    line((part, "text")) for part in units.wrap(notice.message, width)
+                ],
+            )
+        )
+
     async def on_header_chosen(self, message: Header.Chosen) -> None:
         await self.action_show((PANELS | PAGES)[message.key][0])
 
     def action_pause(self) -> None:
-        self.is_paused = self.header.is_paused = not self.is_paused
+        self.is_paused = self.header.is_paused = self.footer.is_paused = not self.is_paused
         self.header.paint()
+        self.footer.paint()
         if not self.is_paused:
             self.paint(self.store.board(self.clock()))
 
@@ -546,6 +567,11 @@ class ConsoleApp(ScreenApp):
             command_line.release_focus()
             await command_line.remove()
 
+    def action_palette(self) -> None:
+        from .palette import open_palette
+
+        open_palette(self)
+
     def action_jump(self) -> None:
         """Shows a letter on every pane; typing it focuses that pane."""
         from .jump import JumpScreen
@@ -619,3 +645,8 @@ class ConsoleApp(ScreenApp):
         from . import actions
 
         actions.give(self, message.order, message.listener, message.is_agreed)
+
+    def on_orders_asked(self, message: OrdersAsked) -> None:
+        from . import actions
+
+        actions.give_all(self, message.orders, message.listener, on_sent=message.on_sent)

@@ -14,7 +14,7 @@ from textual.widgets import Input
 
 from ...state.board import WHERE, AdapterRow, Board
 from ...text import units
-from ...text.fuzzy import fuzzy_cells, fuzzy_matches
+from ...text.fuzzy import Fuzzy, fuzzy_matches
 from ...text.lines import TextLine, TextSpan, line, spread
 from .dialogs import Choice, ChoiceDialog, LiveScreen
 from .filter_input import LineInput
@@ -120,7 +120,7 @@ class PickerList(Pane):
         room = max(1, width - STATE_CELLS - 10)
         name = units.visible(row.name)
         style = "bad" if row.has_failed else row.color
-        cells = fuzzy_cells(self._query, name)
+        cells = Fuzzy(self._query).places(name)
         spans: list[TextSpan] = [
             ("▸" if is_at_cursor else " ", "key"),
             ("[x]" if is_marked else "[ ]", "key" if is_marked else "dim"),

@@ -19,10 +19,10 @@ from textual.widget import Widget
 from ...commands.read_only import is_changing_key
 from ...state.board import Board
 from ...state.time_series import Track, Window, is_hour
-from ...terminal.terminal_app import TerminalApp
 from ...text import units
 from ...text.ascii import plain
 from ...text.lines import TextLine, TextSpan, crop, length, line
+from .notices import NoticeApp
 from .styles import TextStyles
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def field(name: str) -> tuple[TextSpan, ...]:
     return ((f"{name:<12}", "dim"),)
 
 
-class PaintedApp(TerminalApp):
+class PaintedApp(NoticeApp):
     """The app's interface for panes: the board to draw, styles, settings, orders."""
 
     board: Board
@@ -126,6 +126,10 @@ class Pane(Widget):
         which the lower frame shows. None without such a plot."""
         return None
 
+    def margin(self, y: int) -> TextSpan:
+        """The cell between the left edge and line `y` of the content."""
+        return (" ", "text")
+
     def thumb(self, height: int) -> range | None:
         """The rows of the scroll bar's thumb on the right edge; None for no scroll bar."""
         return None
@@ -196,7 +200,7 @@ class Pane(Widget):
         rows = [self._edge(board, width, edge)]
         for y, (spans, ground) in enumerate(body):
             right = ("┃", "border-focus") if y in thumb else ("│", edge)
-            inner = crop(((" ", "text"), *spans), width - 2, pad=True)
+            inner = crop((self.margin(y), *spans), width - 2, pad=True)
             rows.append(TextLine((("│", edge), *inner, right), ground))
         hint = self.hint(board)
         tail: tuple[TextSpan, ...] = ((" ", edge), *hint, (" ", edge)) if hint else ()

@@ -1,6 +1,6 @@
 """Names found by a few of their letters."""
 
-from loraconsole.console.text.fuzzy import fuzzy_cells, fuzzy_matches
+from loraconsole.console.text.fuzzy import Fuzzy, fuzzy_matches
 
 
 def test_the_whole_name_is_best_then_its_beginning_a_word_in_it_and_letters_in_order() -> None:
@@ -13,8 +13,10 @@ def test_letters_apart_match_if_no_name_has_them_together() -> None:
     assert fuzzy_matches("sde", ["support-de", "glasdeckel"]) == ["glasdeckel"]
 
 
-def test_letters_together_come_before_letters_apart() -> None:
-    assert fuzzy_matches("te42", ["tenant-0402", "tenant-0042"]) == ["tenant-0042", "tenant-0402"]
+def test_letters_close_together_come_before_letters_far_apart() -> None:
+    assert fuzzy_matches("sde", ["sales-in-denmark", "support-de"]) == [
+        *("support-de", "sales-in-denmark")
+    ]
 
 
 def test_an_empty_query_keeps_every_name_and_their_order() -> None:
@@ -32,5 +34,5 @@ def test_signs_of_expressions_are_letters() -> None:
 
 def test_the_cells_of_a_match_are_those_of_the_query() -> None:
     for query, name in (("de", "support-DE"), ("sde", "support-de"), ("x", "support-de")):
-        shown = "".join(name[at] for at in sorted(fuzzy_cells(query, name))).lower()
+        shown = "".join(name[at] for at in sorted(Fuzzy(query).places(name))).lower()
         assert shown == (query if query != "x" else "")

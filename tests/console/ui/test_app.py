@@ -9,19 +9,16 @@ from typing import Any
 import pytest
 from stage import KEYS, StagedApp, screen_text, staged, wait
 from textual import events
-from textual.command import CommandPalette
 from textual.pilot import Pilot
-from textual.widgets import OptionList
 
 from loraconsole.console.client.telemetry import ABORTED, DRAIN_SECONDS
 from loraconsole.console.state.board import SUPERVISOR
 from loraconsole.console.terminal.key_queue import KeyFollower
 from loraconsole.console.ui.app import QUIET_SECONDS, ConsoleApp
 from loraconsole.console.ui.help import HelpDialog
-from loraconsole.console.ui.notifications import MOST_TOASTS
 from loraconsole.console.ui.panels.batch import BatchTable
 from loraconsole.console.ui.screens import PANELS
-from loraconsole.console.ui.widgets.dialogs import ChoiceDialog
+from loraconsole.console.ui.widgets.dialogs import ChoiceDialog, LiveDialog
 from loraconsole.console.ui.widgets.pane import Pane
 from loraconsole.console.ui.widgets.styles import MainScreen
 from loraconsole.pipeline.config import Config
@@ -85,6 +82,7 @@ def test_a_click_on_a_key_in_the_footer_presses_it() -> None:
         await pilot.click("Footer", offset=(x, 0))
         await pilot.pause()
         assert app.is_paused
+        assert "space Resume" in screen_text(app).splitlines()[-1]
 
     on_stage(act)
 
@@ -170,7 +168,7 @@ def test_without_any_pipeline_the_screen_says_what_to_do() -> None:
     on_stage(act, scenario=None)
 
 
-# --- pause, themes, help, palette ---------------------------------------------------------------
+# --- pause, themes, help ------------------------------------------------------------------------
 
 
 def test_space_freezes_the_view_but_not_the_books() -> None:
@@ -272,77 +270,6 @@ def test_every_key_of_every_screen_has_a_name_of_its_own_and_says_what_it_does()
                         assert known == binding.action, binding
 
     on_stage(act)
-
-
-def first_offer(app: StagedApp) -> str:
-    """The title of the palette's first line, or nothing while it searches."""
-    options = app.screen.query_one(OptionList)
-    if not options.option_count:
-        return ""
-    return str(options.get_option_at_index(0).prompt).splitlines()[0]
-
-
-def test_the_palette_has_every_action() -> None:
-    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
-        await pilot.press("ctrl+p")
-        await pilot.pause(0.3)
-        assert isinstance(app.screen, CommandPalette)
-        options = app.screen.query_one(OptionList)
-        titles = {str(options.get_option_at_index(n).prompt) for n in range(options.option_count)}
-        for wanted in (
-            *("Go to Latency", "Pause", "Help", "Quit", "Sort", "Abort", "Filter"),
-            *("Theme light", "Restart worker-0", "Stop the pipeline", "Save a picture"),
-        ):
-            assert any(wanted in title for title in titles), wanted
-
-    on_stage(act, panel="Batch")
-
-
-def test_every_action_on_adapters_is_in_the_palette_and_the_footer_shows_it() -> None:
-    verbs = ("Load", "Unload", "Reload", "Pin", "Verify", "Merge", "Plan")
-
-    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
-        footer = screen_text(app).splitlines()[-1]
-        assert all(verb in footer for verb in (*verbs, "Help", "Quit"))
-        await pilot.press("ctrl+p", *"merge")
-        await wait(lambda: first_offer(app) == "Merge")  # before the policy of that name
-        await pilot.press("enter")
-        # The base is not merged, and says so.
-        await wait(lambda: any("merge" in note.message for note in app._notifications))
-        await pilot.press("ctrl+p")
-        await pilot.pause(0.3)
-        options = app.screen.query_one(OptionList)
-        titles = {str(options.get_option_at_index(n).prompt) for n in range(options.option_count)}
-        assert all(any(verb in title for title in titles) for verb in verbs)
-
-    on_stage(act, panel="Adapters", size=(80, 24))
-
-
-def test_the_palette_carries_out_what_is_chosen() -> None:
-    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
-        await pilot.press("ctrl+p", *"theme paper")
-        await wait(lambda: first_offer(app) == "Theme paper")
-        await pilot.press("down", "enter")
-        await wait(lambda: app.theme == "paper")
-
-    on_stage(act)
-
-
-def test_the_palette_changes_the_policy_and_the_batch_shows_it() -> None:
-    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
-        assert "policy fcfs" in screen_text(app)
-        await pilot.press("ctrl+p", *"policy vtc")
-        await wait(lambda: first_offer(app) == "Policy vtc_fair")
-        await pilot.press("enter")
-        await wait(lambda: bool(app.ordered))
-        assert [order.policy for order in app.ordered] == ["vtc_fair"]
-        assert any("vtc_fair" in note.message for note in app._notifications)
-        app.advance(1.0)
-        app.show()
-        await pilot.pause()
-        assert "policy vtc_fair" in screen_text(app)
-
-    on_stage(act, panel="Batch")
 
 
 # --- orders -------------------------------------------------------------------------------------
@@ -473,31 +400,90 @@ def test_draining_is_asked_for_and_undone() -> None:
 # --- events -------------------------------------------------------------------------------------
 
 
-def test_events_show_as_toasts_the_worst_first_and_never_a_flood() -> None:
+def test_of_many_events_the_worst_is_shown_in_one_line_of_the_footer() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         for number in range(50):
             app.store.fold_message(Event(app.now, "info", "supervisor", f"note {number}"), app.now)
+        app.show()
+        assert [notice.message for notice in app.notices] == ["note 49"]
         app.store.fold_message(
             Event(app.now, "info", "router", "adapter x is on the device"), app.now
         )
         app.store.fold_message(Event(app.now, "error", "worker-0", "[b]it[/b] fell"), app.now)
         app.show()
-        await pilot.pause()
-        shown = [notification.message for notification in app._notifications]
-        assert shown == ["note 49", "[b]it[/b] fell"]
-        for number in range(9):
-            app.store.fold_message(
-                Event(app.now, "warning", "router", f"warning {number}"), app.now
-            )
-            app.show()
-        await pilot.pause()
-        assert len(app._notifications) == MOST_TOASTS
-        app.store.fold_message(Event(app.now, "error", "router", "worse"), app.now)
+        app.store.fold_message(Event(app.now, "warning", "router", "less"), app.now)
         app.show()
         await pilot.pause()
-        assert len(app._notifications) == MOST_TOASTS + 1
+        assert [notice.message for notice in app.notices] == ["note 49", "[b]it[/b] fell"]
+        assert "▲ worker-0: [b]it[/b] fell" in screen_text(app).splitlines()[-1]
 
     on_stage(act)
+
+
+@pytest.mark.parametrize("size", [(80, 24), (120, 40)], ids=str)
+def test_a_notice_takes_the_footer_alone_and_leaves_its_keys_again(size: tuple[int, int]) -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        before = screen_text(app).splitlines()
+        app.notify("x" * 300, severity="error", timeout=0.3)
+        await pilot.pause()
+        rows = screen_text(app).splitlines()
+        assert rows[:-1] == before[:-1]
+        assert "xxx…" in rows[-1] and "? Help" in rows[-1] and "q Quit" in rows[-1]
+        await wait(lambda: "xxx" not in screen_text(app))
+        await pilot.pause()
+        assert screen_text(app).splitlines()[-1] == before[-1]
+
+    on_stage(act, size=size, scenario="empty")
+
+
+def test_a_notice_under_a_dialog_covers_none_of_it() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        await pilot.press("q")
+        await pilot.pause()
+        before = screen_text(app).splitlines()
+        app.notify("adapter sql failed: no such directory", severity="error")
+        await pilot.pause()
+        rows = screen_text(app).splitlines()
+        assert rows[:23] == before[:23] and "adapter sql failed" in rows[23]
+
+    on_stage(act, size=(80, 24))
+
+
+def test_one_cause_is_one_notice() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        for title in ("router", "loading sql"):
+            app.notify("adapter sql failed: no such directory", title=title, severity="error")
+        assert [notice.title for notice in app.notices] == ["loading sql"]
+
+    on_stage(act)
+
+
+def test_what_a_screen_says_is_gone_with_it_and_what_the_pipeline_says_is_not() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        await pilot.press("8", "home", "x")  # the supervisor takes no orders
+        app.store.fold_message(Event(app.now, "error", "worker-0", "it fell"), app.now)
+        app.show()
+        await pilot.pause()
+        assert len(app.notices) == 2
+        await pilot.press("2")
+        await pilot.pause()
+        assert [notice.message for notice in app.notices] == ["it fell"]
+
+    on_stage(act)
+
+
+def test_a_notice_that_is_cut_is_read_whole_by_a_click() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        app.notify(f"{'word ' * 40}end", title="router")
+        await pilot.pause()
+        await pilot.click("Footer", offset=(70, 0))
+        await pilot.pause()
+        assert isinstance(app.screen, LiveDialog)
+        app.show()
+        await pilot.pause()
+        assert "word end" in screen_text(app)
+
+    on_stage(act, size=(80, 24))
 
 
 def test_enter_on_an_event_leads_to_its_log_lines() -> None:
