@@ -695,14 +695,8 @@ CASES: dict[str, Case] = {
     "log-hour-on": _logs(way="home", see=follows),
     "log-wrap": _logs(see=lambda s: log(s).wraps),
     "log-clear": _logs(see=lambda s: len(log(s)._kept) == 0),
-    "log-export": _logs(
-        see=lambda s: [
-            len(file.read_text().splitlines()) == len(log(s)._kept)
-            for file in (data() / "logs").glob("*.log")
-        ],
-        was=[],
-        becomes=[True],
-    ),
+    "log-export": _logs(see=on_top(SaveDialog)),
+    "row-export": _batch(see=on_top(SaveDialog)),
     "log-copy": _logs(see=lambda s: s.app.clipboard == plain_line(log(s)._kept[-1])),
     "log-open": _logs(
         see=lambda s: title(s) == f"line {s.app.query(LogPane).first()._kept[-1].number}"

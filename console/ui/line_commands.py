@@ -51,11 +51,13 @@ from . import actions
 from .screen_app import ScreenApp
 from .widgets.command_syntax import LineCommand
 from .widgets.dialogs import LiveDialog
+from .widgets.path_input import PathKind, paths_like
 
 Known: TypeAlias = type[Command] | CommandGroup
 WITH_A_SCREEN: tuple[Known, ...] = (UpCommand, AttachCommand, PlayCommand)
 """Commands that `:` does not know, since they open a console or start a pipeline."""
 MOST_OUTPUT = 5000
+SVG = PathKind(suffixes=(".svg",))
 
 
 # --- the commands -------------------------------------------------------------------------------
@@ -131,7 +133,10 @@ def _own(app: ScreenApp) -> Iterator[LineCommand]:
         words=lambda board, before: app.themes if len(before) == 1 else (),
     )
     yield LineCommand("filter", "EXPRESSION", "the list on this screen; nothing shows all", filter)
-    yield LineCommand("screenshot", "", "the screen as SVG", lambda _: app.save_picture())
+    yield LineCommand(
+        *("screenshot", "[PATH]", "the screen as SVG", lambda words: app.save_picture(*words[:1])),
+        words=lambda board, before: (each.word for each in paths_like(before[-1], SVG)),
+    )
 
 
 def _verbs(app: ScreenApp) -> Iterator[LineCommand]:

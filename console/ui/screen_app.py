@@ -44,6 +44,7 @@ class ScreenApp(PaintedApp):
         invalid expression."""
         raise NotImplementedError
 
-    def save_picture(self) -> None:
-        """Writes the screen to a file, as SVG."""
+    async def save_picture(self, path: str = "") -> None:
+        """Writes the screen as SVG to `path`, by default a new file beside the transcripts. Raises
+        `OperatorError` if `path` cannot be written."""
         raise NotImplementedError

@@ -10,6 +10,7 @@ import csv
 import io
 from collections.abc import Sequence
 from enum import Enum
+from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 import msgspec
@@ -58,6 +59,16 @@ def as_csv(records: Sequence[Record]) -> str:
 def as_json(records: Sequence[Record]) -> str:
     """A list of objects."""
     return msgspec.json.format(msgspec.json.encode(records), indent=2).decode() + "\n"
+
+
+def for_file(path: Path, records: Sequence[Record]) -> str:
+    """The text of a file in the format that its ending names. Raises `ValueError` for another."""
+    match path.suffix.lower():
+        case ".csv":
+            return as_csv(records)
+        case ".json":
+            return as_json(records)
+    raise ValueError("the name must end in .csv or .json")
 
 
 def _separated(records: Sequence[Record], mark: str) -> str:

@@ -22,7 +22,7 @@ from .column import Column
 from .copy_dialog import ask_copy
 from .filter import FilterPane
 from .order_asked import OrdersAsked
-from .records import Record, as_text, record_of
+from .records import Record, as_text, for_file, record_of
 from .sort_keys import NEXT, UNSORTED, sort_letters
 
 R = TypeVar("R")
@@ -56,6 +56,12 @@ class TablePane(FilterPane, Generic[R], can_focus=True):
             show=False,
             id="row-yank-more",
             tooltip="the whole row, its reason, its path",
+        ),
+        Binding(
+            *("e", "export", "Export"),
+            show=False,
+            id="row-export",
+            tooltip="the marked rows, or all that are shown, as CSV or JSON",
         ),
         Binding("enter", "open", "Open", id="open"),
     ]
@@ -361,6 +367,18 @@ class TablePane(FilterPane, Generic[R], can_focus=True):
         found = {name: "\n".join(lines) for name, lines in texts.items()}
         found["row"] = as_text(self.records(rows))
         ask_copy(self, found, counted(len(rows), "row") if len(rows) > 1 else "this row")
+
+    def action_export(self) -> None:
+        """Asks for a path and saves the marked rows, or all that pass the filter, in the order
+        shown."""
+        from .save_dialog import ask_export  # here, as it delays the first frame
+
+        board = self.painted_app.board
+        self._gather(board)
+        shown = [row for row in self._rows if self.filter.keeps(self.filter_text(row, board))]
+        records = self.records(self.subjects if self.marked else shown)
+        path = f"{self.TITLE.replace(' ', '-')}.csv"
+        ask_export(self, "row", len(records), path, lambda path: for_file(path, records))
 
     def action_sort(self) -> None:
         """Shows a letter in every column's title; the next key sorts by its column."""

@@ -3,9 +3,10 @@
 import csv
 import io
 import json
+from pathlib import Path
 
 import pytest
-from stage import StagedApp, on_stage, screen_text
+from stage import StagedApp, on_stage, screen_text, wait
 from textual.pilot import Pilot
 
 from loraconsole.console.state.board import Board
@@ -14,6 +15,7 @@ from loraconsole.console.ui.panels.batch import BatchTable
 from loraconsole.console.ui.panels.processes import ProcessTablePane
 from loraconsole.console.ui.widgets.dialogs import LiveDialog
 from loraconsole.console.ui.widgets.records import as_csv, as_json, as_text
+from loraconsole.console.ui.widgets.save_dialog import SaveDialog
 from loraconsole.console.ui.widgets.table import TablePane
 
 SCREENS = {"2": "Batch", "4": "Adapters", "8": "Processes", "9": "Alerts", "comma": "Settings"}
@@ -124,3 +126,65 @@ def test_a_glimpse_of_a_text_fits_and_says_how_much_more_there_is() -> None:
     assert units.glimpse("one\ntwo\nthree", 20) == "one  +2 lines"
     assert units.glimpse("x" * 30 + "\ny", 20) == "x" * 10 + "…  +1 line"
     assert units.glimpse("") == ""
+
+
+# --- files ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_e_exports_what_the_table_shows_as_csv_or_json(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        table = app.active_panel.query_one(BatchTable)
+        await pilot.press("slash", *"pirate", "enter", "s", "g")
+        await pilot.press("e", "enter")
+        await pilot.pause()
+        rows = list(csv.DictReader((tmp_path / "live-batch.csv").open()))
+        assert [row["request"] for row in rows] == [r.view.request_id for r in table._rows]
+        ages = [float(row["age_s"]) for row in rows]
+        assert len(ages) > 1 and ages == sorted(ages, reverse=True)
+        assert {row["adapter"] for row in rows} == {"pirate"}
+        await pilot.press("g", "space", "e", *"marked.json", "enter")
+        await pilot.pause()
+        (record,) = json.loads((tmp_path / "marked.json").read_text())
+        assert record["request"] == rows[0]["request"] and isinstance(record["age_s"], float)
+
+    on_stage(act, panel="Batch", seconds=2.0)
+
+
+@pytest.mark.slow
+def test_another_ending_is_refused_in_the_dialog(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        await pilot.press("e", *"rows.xlsx", "enter")
+        await pilot.pause()
+        assert isinstance(app.screen, SaveDialog)
+        assert "the name must end in .csv or .json" in screen_text(app)
+        assert not list(tmp_path.iterdir())
+
+    on_stage(act, panel="Batch", seconds=2.0)
+
+
+@pytest.mark.slow
+def test_a_screenshot_goes_where_it_is_told_and_has_no_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        await pilot.press("colon", *"screenshot now.svg", "enter")
+        await pilot.pause()
+        await wait(lambda: (tmp_path / "now.svg").read_text() != "")
+        picture = (tmp_path / "now.svg").read_text()
+        assert picture.startswith("<svg") and "pirate" in picture and "now.svg" not in picture
+        await pilot.press("colon", *"screenshot /nowhere/x.svg", "enter")
+        await pilot.pause()
+        assert "No such file or directory" in screen_text(app)
+
+    on_stage(act, panel="Batch", seconds=2.0)

@@ -1,5 +1,6 @@
 """Each panel: what it shows of the board, and what its own keys do."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -1039,7 +1040,7 @@ def test_logs_leap_through_time_and_show_one_process() -> None:
 def test_logs_are_wrapped_cleared_and_exported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
 
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         pane = app.active_panel.query_one(LogPane)
@@ -1051,10 +1052,15 @@ def test_logs_are_wrapped_cleared_and_exported(
         await pilot.press("w")
         await pilot.pause()
         assert "word29" in screen_text(app)
-        await pilot.press("l", "l", "e")  # warnings and above
-        (exported,) = (tmp_path / "loraconsole" / "logs").iterdir()
+        await pilot.press("l", "l", "e", "enter")  # warnings and above
+        await pilot.pause()
+        (exported,) = tmp_path.glob("logs-*.log")
         lines = exported.read_text().splitlines()
         assert len(lines) == len(pane._kept) and lines[-1].endswith(f"WARNING router {text}")
+        await pilot.press("e", *"logs.json", "enter")
+        await pilot.pause()
+        records = json.loads((tmp_path / "logs.json").read_text())
+        assert len(records) == len(lines) and records[-1]["text"] == text
         await pilot.press("c")
         assert pane._kept == []
         await pilot.press("c")
