@@ -40,10 +40,13 @@ GROUPS: Mapping[str, str] = {
     "PaletteDialog": "in the palette",
     "JumpScreen": "while jumping",
     "PlaybackKeys": "in a recording",
+    "MultilineInput": "in a text of several lines",
     "PromptEditor": "in the prompt",
+    "SystemEditor": "in the system prompt",
     "ParameterInput": "in a parameter",
     "AnswerPane": "in an answer",
     "ModelsPane": "in the models to ask",
+    "PickerInput": "while picking models",
 }
 MODIFIERS = ("ctrl", "alt", "shift", "super", "hyper", "meta")
 

@@ -51,6 +51,7 @@ from .panels.header import Header
 from .panels.overview import Overview
 from .playback_keys import PlaybackKeys
 from .screens import PAGES, PANELS, make_panel
+from .widgets.clipboard import copy_text
 from .widgets.dialogs import Choice, ChoiceDialog, LiveDialog, LiveScreen
 from .widgets.filter import FilterPane
 from .widgets.order_asked import OrderAsked, OrdersAsked
@@ -522,14 +523,29 @@ class ConsoleApp(PlaybackKeys):
             if pane.display:
                 pane.paint(self.board)
 
-    def save_picture(self) -> None:
-        """Saves the screen as SVG, beside the transcripts or in a browser's downloads."""
+    async def save_picture(self, path: str = "") -> None:
+        """Saves the screen, without a command line, as SVG: to `path`, or beside the transcripts,
+        or in a browser's downloads. Raises `OperatorError` if `path` cannot be written."""
         from ..paths import data_directory
 
+        wanted = Path(path).expanduser().absolute()
+        if path:
+            try:
+                wanted.open("a").close()
+            except OSError as error:
+                raise OperatorError(f"{wanted}: {error.strerror}", "a file for the SVG") from error
+        await self.action_close_command()
+        if path:
+            self.call_after_refresh(self._draw_picture, wanted)
+            return
         directory = data_directory() / "pictures"
         with contextlib.suppress(OSError):  # `deliver_screenshot` reports that it cannot save
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.deliver_screenshot(path=str(directory))
+        self.call_after_refresh(self.deliver_screenshot, path=str(directory))
+
+    def _draw_picture(self, path: Path) -> None:
+        path.write_text(self.export_screenshot(), encoding="utf-8")
+        self.notify(str(path), title="The screen is saved", markup=False)
 
     def action_diagnostics(self) -> None:
         dialog = LiveDialog("diagnostics", lambda board, width: diagnostics(self, board))
@@ -575,6 +591,11 @@ class ConsoleApp(PlaybackKeys):
         from .palette import open_palette
 
         open_palette(self)
+
+    def on_text_selected(self) -> None:
+        """Copies what was selected with the mouse in one of Textual's own widgets."""
+        if text := self.screen.get_selected_text():
+            copy_text(self.screen, text, units.glimpse(text))
 
     def action_jump(self) -> None:
         """Shows a letter on every pane; typing it focuses that pane."""

@@ -56,7 +56,7 @@ from . import actions
 from .screen_app import ScreenApp
 from .widgets.command_syntax import LineCommand
 from .widgets.dialogs import LiveDialog
-from .widgets.path_input import ANY_FILE, DIRECTORIES, paths_like
+from .widgets.path_input import ANY_FILE, DIRECTORIES, PathKind, paths_like
 
 Known: TypeAlias = type[Command] | CommandGroup
 GROUPS = {
@@ -79,6 +79,7 @@ MOVES = ("move(", "page(", "jump(", "match(", "scroll", "app.focus_", "cursor_",
 WITH_A_SCREEN: tuple[Known, ...] = (UpCommand, AttachCommand, PlayCommand)
 """Commands that `:` does not know, since they open a console or start a pipeline."""
 MOST_OUTPUT = 5000
+SVG = PathKind(suffixes=(".svg",))
 
 
 # --- the commands -------------------------------------------------------------------------------
@@ -177,7 +178,9 @@ def _own(app: ScreenApp) -> Iterator[LineCommand]:
             )
         )
     yield LineCommand(
-        *("screenshot", "", "the screen as SVG", lambda _: app.save_picture()), group=GROUPS[""]
+        *("screenshot", "[PATH]", "the screen as SVG", lambda words: app.save_picture(*words[:1])),
+        group=GROUPS[""],
+        words=lambda board, before: (each.word for each in paths_like(before[-1], SVG)),
     )
 
 

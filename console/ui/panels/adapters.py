@@ -3,7 +3,7 @@ unload, pin, verify and merge them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import ClassVar
 
@@ -26,11 +26,12 @@ from ...commands.adapters import (
 from ...state.board import AdapterRow, AdapterVerification, Board
 from ...text import plot, units
 from ...text.lines import TextLine, TextSpan, line
+from ..widgets.column import Column, number_column
 from ..widgets.dialogs import LiveDialog
 from ..widgets.order_asked import OrdersAsked
 from ..widgets.pane import Pane, Panel
 from ..widgets.styles import MainScreen
-from ..widgets.table import Column, TablePane, number_column
+from ..widgets.table import TablePane
 from .adapter_details import (
     MERGED,
     PINNED,
@@ -146,9 +147,32 @@ class AdapterTablePane(TablePane[AdapterRow]):
         Binding("w", "ask('plan')", "Plan", id="plan", tooltip="what loading a directory takes"),
     ]
     columns = (
-        Column("adapter", 12, _name, order=lambda r: r.name, grows=True, wants=_wanted),
-        Column("state", 13, lambda r, b, w: (state(r, b),), order=lambda r: r.view.state.value),
-        Column("for", 8, _since, order=lambda r: -r.view.since, right=True, rank=4),
+        Column(
+            "adapter",
+            12,
+            _name,
+            order=lambda r: r.name,
+            grows=True,
+            wants=_wanted,
+            value=lambda r: r.name,
+        ),
+        Column(
+            "state",
+            13,
+            lambda r, b, w: (state(r, b),),
+            order=lambda r: r.view.state.value,
+            value=lambda r: r.view.state,
+        ),
+        Column(
+            "for",
+            8,
+            _since,
+            order=lambda r: -r.view.since,
+            right=True,
+            rank=4,
+            value=lambda r: r.view.since,
+            field="state_since_unix_s",
+        ),
         Column(
             "where",
             6,
@@ -157,9 +181,24 @@ class AdapterTablePane(TablePane[AdapterRow]):
             rank=9,
         ),
         number_column("rank", 4, lambda r: r.view.rank, zero=units.NOTHING, rank=5),
-        Column("changes", 20, _changes, grows=True, rank=8, wants=_changed, least=16),
+        Column(
+            "changes",
+            20,
+            _changes,
+            grows=True,
+            rank=8,
+            wants=_changed,
+            least=16,
+            value=lambda r: targets(r.view.target_modules),
+        ),
         number_column(
-            "size", 8, lambda r: r.view.num_bytes, units.size, zero=units.NOTHING, rank=6
+            "size",
+            8,
+            lambda r: r.view.num_bytes,
+            units.size,
+            zero=units.NOTHING,
+            rank=6,
+            field="size_bytes",
         ),
         number_column("pages", 5, lambda r: r.view.pages, zero=units.NOTHING, rank=7),
         number_column(
@@ -182,6 +221,7 @@ class AdapterTablePane(TablePane[AdapterRow]):
             right=True,
             rank=10,
             descends=True,
+            value=lambda r: r.view.hits,
         ),
         number_column("given", 6, lambda r: r.view.service, units.count, rank=11),
         Column(
@@ -192,6 +232,8 @@ class AdapterTablePane(TablePane[AdapterRow]):
             right=True,
             rank=2,
             descends=True,
+            value=lambda r: r.tokens_s,
+            field="tokens_per_s",
         ),
     )
 
@@ -214,6 +256,14 @@ class AdapterTablePane(TablePane[AdapterRow]):
     def kin(self, key: str) -> str:
         """The name: a reloaded adapter moves to the end of the list, and the cursor with it."""
         return key.rpartition("@")[0]
+
+    def name_of(self, row: AdapterRow) -> str:
+        return row.name
+
+    def extracts(self, row: AdapterRow) -> Mapping[str, str]:
+        why = remark(row)
+        path = row.view.directory or row.view.path
+        return {"path": path, "why": why[0] if why else ""}
 
     def filter_text(self, row: AdapterRow, board: Board) -> str:
         view = row.view
