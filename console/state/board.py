@@ -36,6 +36,8 @@ from ...pipeline.runtime.health import LATE_SECONDS, is_late
 from ...pipeline.runtime.percentile import percentile
 from ...pipeline.runtime.step_statistics import PARTS, DecodeStatistics, part_us, step_us
 from ..text import units
+from .adapter_costs import CostShares
+from .adapter_history import Mark
 from .time_series import EMPTY_TRACK, Track, bucket_percentile
 
 SUPERVISOR = "supervisor"
@@ -149,6 +151,9 @@ class AdapterRow(Struct, frozen=True):
     """Output tokens a second over time."""
     color: str
     """The style of its name; it never changes."""
+    costs: CostShares = CostShares()
+    marks: tuple[Mark, ...] = ()
+    """What happened to it since this console is attached, oldest first."""
 
     @property
     def has_failed(self) -> bool:
@@ -305,6 +310,12 @@ class Board(Struct, frozen=True, kw_only=True, dict=True):
         return next((row for row in self.processes if row.name == name), None)
 
     # -- adapters
+
+    @cached_property
+    def costliest(self) -> tuple[AdapterRow, ...]:
+        """The base and the adapters, the costliest first: by device time in the last minute, then
+        since the start; without either in the router's order."""
+        return tuple(sorted(self.adapters, key=lambda row: row.costs.rank))
 
     def color_of(self, adapter: str | None) -> str:
         """The style of an adapter's name; None is the base."""
