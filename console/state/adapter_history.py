@@ -35,6 +35,8 @@ class AdapterHistory:
     def __init__(self) -> None:
         self.marks: Mapping[str, tuple[Mark, ...]] = {}
         """Replaced after a change, never changed."""
+        self.of_all: tuple[Mark, ...] = ()
+        """Marks of all adapters together, without hits, oldest first; at most `MARKS_KEPT`."""
         self._known: dict[str, _Counts] = {}
         """Of each name in the last table."""
         self._hit_at: dict[str, float] = {}
@@ -53,6 +55,8 @@ class AdapterHistory:
             if before is not None and (kinds := self._changes(name, before, now, table.at)):
                 marks = (*self.marks.get(name, ()), *((table.at, kind) for kind in kinds))
                 new[name] = marks[-MARKS_KEPT:]
+                rare = tuple((table.at, kind) for kind in kinds if kind != "hit")
+                self.of_all = (*self.of_all, *rare)[-MARKS_KEPT:]
         if new:
             self.marks = {**self.marks, **new}
         if len(self._known) > len(views) + SPARE:

@@ -213,6 +213,10 @@ class Board(Struct, frozen=True, kw_only=True, dict=True):
     requests: tuple[RequestRow, ...] = ()
     adapters: tuple[AdapterRow, ...] = ()
     """The base first, then the adapters in the router's order."""
+    adapter_speed: Track = EMPTY_TRACK
+    """Output tokens a second of the base and all adapters together, over time."""
+    adapter_marks: tuple[Mark, ...] = ()
+    """What happened to the adapters since this console is attached, oldest first, without hits."""
     base_model: str = ""
     decode_rate: float = 0.0
     prefill_rate: float = 0.0

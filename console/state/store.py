@@ -176,6 +176,7 @@ class Store:
         self._request_tokens: dict[str, Counter] = {}
         self._adapter_tokens: dict[str, Counter] = {}
         self._adapter_series: dict[str, Series] = {}
+        self._adapter_total = Series(bucket_s=2.0, length=600)
         self._adapter_costs: dict[str, CostShares] = {}
         self._adapter_history = AdapterHistory()
         self._orders: dict[str, str] = {}
@@ -363,6 +364,8 @@ class Store:
                 for view in (latest.batch.requests if latest.batch else ())
             ),
             adapters=self._adapter_rows(),
+            adapter_speed=self._adapter_total.track,
+            adapter_marks=self._adapter_history.of_all,
             base_model=latest.adapters.base_model if latest.adapters else "",
             decode_rate=rates["decode"].rate if ready else 0.0,
             prefill_rate=rates["prefill"].rate if ready else 0.0,
@@ -476,6 +479,8 @@ class Store:
             counter.add(table.at, view.output_tokens)
             series = self._adapter_series.setdefault(name, Series(bucket_s=2.0, length=600))
             series.add(table.at, counter.rate)
+        names = {"", *(view.name for view in table.adapters)}
+        self._adapter_total.add(table.at, sum(self._adapter_tokens[name].rate for name in names))
         self._adapter_colors.give([view.name for view in table.adapters])
         self._adapter_costs = cost_shares(table)
         self._adapter_history.fold_table(table)

@@ -28,6 +28,7 @@ from ...commands.read_only import READ_ONLY
 from ...state.board import AdapterRow, AdapterVerification, Board
 from ...text import plot, units
 from ...text.lines import TextLine, TextSpan, length, line
+from ..widgets.adapter_plot import AdapterPlotPane
 from ..widgets.dialogs import LiveDialog
 from ..widgets.order_asked import OrdersAsked
 from ..widgets.pane import Pane, Panel
@@ -329,6 +330,7 @@ class AdaptersPanel(Panel):
     def compose(self) -> ComposeResult:
         table = AdapterTablePane()
         yield table
+        yield AdapterPlotPane(lambda: table.selected)
         yield SpeedPane(table)
 
     @property
@@ -336,6 +338,7 @@ class AdaptersPanel(Panel):
         return self.query_one(AdapterTablePane).painted_app.orders
 
     def on_table_pane_moved(self) -> None:
+        self.query_one(AdapterPlotPane).paint()
         self.query_one(SpeedPane).paint()
 
     def on_table_pane_opened(self, message: TablePane.Opened) -> None:

@@ -37,7 +37,7 @@ class AdapterListPane(Pane):
         shown = rows if len(rows) <= free else rows[: max(1, free - 1)]
         numbers = fitting(width)
         room = width - sum(cells for _, cells in numbers)
-        wanted = max((cell_len(name_of(row)) for row in shown if not row.has_failed), default=0)
+        wanted = max((cell_len(listed_name(row)) for row in shown if not row.has_failed), default=0)
         name_width = min(max(LEAST_NAME, wanted), max(LEAST_NAME, room - LEAST_GAUGE - 1), room)
         gauge_width = room - name_width - 1 if room - name_width > LEAST_GAUGE else 0
         name_width = room - gauge_width - 1 if gauge_width else room
@@ -47,7 +47,7 @@ class AdapterListPane(Pane):
             if row.has_failed:
                 found.append(failed_line(row, width))
                 continue
-            spans: list[TextSpan] = [(units.fit_name(name_of(row), name_width), row.color)]
+            spans: list[TextSpan] = [(units.fit_name(listed_name(row), name_width), row.color)]
             if gauge_width:
                 share = (row.costs.device or 0.0) / most if most else 0.0
                 filled, rest = plot.gauge(share, gauge_width)
@@ -59,7 +59,7 @@ class AdapterListPane(Pane):
         return found
 
 
-def name_of(row: AdapterRow) -> str:
+def listed_name(row: AdapterRow) -> str:
     return units.visible(f"{row.mark} {'base' if row.is_base else row.name}")
 
 
@@ -73,7 +73,7 @@ def fitting(width: int) -> list[tuple[str, int]]:
 
 def failed_line(row: AdapterRow, width: int) -> TextLine:
     """`✗ trunc  the file is cut off (…/trunc/…)`: the name gives way to the reason."""
-    name = name_of(row)
+    name = listed_name(row)
     name_width = min(cell_len(name), max(LEAST_NAME, width // 3))
     reason = reason_first(units.visible(row.view.reason)) or "failed"
     text = units.fit(reason, max(0, width - name_width - 1)).rstrip()
