@@ -9,9 +9,10 @@ from textual.pilot import Pilot
 
 from loraconsole.console.state.board import Board
 from loraconsole.console.text.lines import TextLine, length
+from loraconsole.console.ui.panels.events import MOST_ROWS, WITH_SOURCE, EventPane
 from loraconsole.console.ui.widgets.adapter_list import AdapterListPane
 from loraconsole.console.ui.widgets.adapter_plot import AdapterPlotPane
-from loraconsole.pipeline.messages import AdapterState, AdapterTable, AdapterView
+from loraconsole.pipeline.messages import AdapterState, AdapterTable, AdapterView, Event
 
 pytestmark = pytest.mark.slow
 
@@ -139,3 +140,45 @@ def test_the_timeline_shows_loads_evictions_and_generations_where_they_happened(
         assert "base model" in none
 
     on_stage(act, panel="Adapters")
+
+
+@pytest.mark.parametrize(("width", "height"), [(26, 8), (38, 6), (60, 10), (120, 3), (38, 1)])
+def test_events_are_wrapped_and_the_cause_stands_first(width: int, height: int) -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        path = "/home/me/adapters/trunc/adapter_model.safetensors"
+        for text in (
+            "adapter sql is evicted for adapter customer-support-german: 128 pages",
+            f"adapter trunc failed: {path}: the file ends before its last tensor",
+        ):
+            app.store.fold_message(Event(app.now, "info", "router", text), app.now)
+        app.show()
+        pane = app.query_one(EventPane)
+        lines = list(pane.draw_lines(app.board, width, height))
+        assert len(lines) <= height and all(length(line.spans) <= width for line in lines)
+        shown = " ".join("".join(text for text, _ in line.spans).strip() for line in lines)
+        assert ("router" in shown) == (width >= WITH_SOURCE)
+        if height > 3 and width > 30:
+            assert "failed: the file ends before its last tensor" in " ".join(shown.split())
+            assert "/home" not in shown
+
+    on_stage(act)
+
+
+def test_the_cursor_of_the_events_takes_whole_events() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        long = "adapter sql is evicted for adapter customer-support-german-formal: 128 pages"
+        for number in range(3):
+            event = Event(app.now, "info", "router", f"{long} ({number})")
+            app.store.fold_message(event, app.now)
+        app.show()
+        pane = app.query_one(EventPane)
+        pane.focus()
+        await pilot.pause()
+        await pilot.press("down")
+        lines = list(pane.draw_lines(app.board, 38, 10))
+        lit = [line for line in lines if line.ground == "cursor"]
+        assert 1 < len(lit) <= MOST_ROWS
+        source = pane._sources[pane._cursor]
+        assert isinstance(source, Event) and source.text.endswith("(1)")
+
+    on_stage(act)
