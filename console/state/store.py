@@ -41,6 +41,8 @@ from ...pipeline.runtime.health import GONE_SECONDS
 from ...pipeline.runtime.latest_telemetry import LatestTelemetry
 from ...pipeline.runtime.step_statistics import PARTS, part_us
 from .adapter_colors import AdapterColors
+from .adapter_costs import CostShares, cost_shares
+from .adapter_history import AdapterHistory
 from .board import (
     SUPERVISOR,
     AdapterRow,
@@ -176,6 +178,9 @@ class Store:
         self._request_tokens: dict[str, Counter] = {}
         self._adapter_tokens: dict[str, Counter] = {}
         self._adapter_series: dict[str, Series] = {}
+        self._adapter_total = Series(bucket_s=2.0, length=600)
+        self._adapter_costs: dict[str, CostShares] = {}
+        self._adapter_history = AdapterHistory()
         self._orders: dict[str, str] = {}
         self._opened: RequestText | None = None
         self._spans: SpanEnds | None = None
@@ -375,6 +380,8 @@ class Store:
                 for view in (latest.batch.requests if latest.batch else ())
             ),
             adapters=self._adapter_rows(),
+            adapter_speed=self._adapter_total.track,
+            adapter_marks=self._adapter_history.of_all,
             base_model=latest.adapters.base_model if latest.adapters else "",
             decode_rate=rates["decode"].rate if ready else 0.0,
             prefill_rate=rates["prefill"].rate if ready else 0.0,
@@ -488,7 +495,11 @@ class Store:
             counter.add(table.at, view.output_tokens)
             series = self._adapter_series.setdefault(name, Series(bucket_s=2.0, length=600))
             series.add(table.at, counter.rate)
+        names = {"", *(view.name for view in table.adapters)}
+        self._adapter_total.add(table.at, sum(self._adapter_tokens[name].rate for name in names))
         self._adapter_colors.give([view.name for view in table.adapters])
+        self._adapter_costs = cost_shares(table)
+        self._adapter_history.fold_table(table)
 
     def _fold_batch(self, batch: BatchView) -> None:
         before, self._request_tokens = self._request_tokens, {}
@@ -546,6 +557,7 @@ class Store:
             ("", table.base),
             *((view.name, view) for view in table.adapters),
         ]
+        marks = self._adapter_history.marks
         return tuple(
             AdapterRow(
                 view,
@@ -554,6 +566,8 @@ class Store:
                 tokens_s=self._adapter_tokens[name].rate,
                 speed=self._adapter_series[name].track,
                 color=self._adapter_colors.by_name.get(name, "base"),
+                costs=self._adapter_costs[name],
+                marks=marks.get(name, ()),
             )
             for name, view in views
         )
